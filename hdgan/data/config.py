@@ -1,0 +1,83 @@
+"""What a dataset is and how its pictures are sized: plain data, saved with every run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hdgan.errors import ConfigError
+
+LayoutName = Literal["auto", "nvidia", "ab", "side-by-side", "cityscapes"]
+
+
+@dataclass(frozen=True)
+class ScenesConfig:
+    """The built-in procedural street scenes, rendered into a cache on first use."""
+
+    width: int = 256
+    """Width in pixels."""
+    height: int = 128
+    """Height in pixels."""
+    train: int = 200
+    """Training scenes."""
+    test: int = 20
+    """Held-out scenes."""
+    seed: int = 0
+    """Same seed and size, same scenes."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the pairs are and what their values mean."""
+
+    root: Path | None = None
+    """Folder of the dataset; None trains on the built-in scenes."""
+    scenes: ScenesConfig = ScenesConfig()
+    """The built-in scenes, used where root is None."""
+    layout: LayoutName = "auto"
+    """Folder structure: nvidia (<phase>_label, <phase>_inst, <phase>_img), ab (<phase>_A, <phase>_B),
+    side-by-side (<phase>/ with A|B in one picture), cityscapes (gtFine/, leftImg8bit/), or auto to detect it."""
+    train_phase: str = "train"
+    """Split to train on."""
+    val_phase: str | None = None
+    """Split for samples and for choosing the best checkpoint; None takes val, else test, else training pictures."""
+    dontcare: int | None = None
+    """Label whose pixels belong to no class (their one-hot vector is zero), for example 255."""
+    instance_divisor: int = 1000
+    """Class of an instance id: id // instance_divisor where id >= instance_divisor, else id itself (Cityscapes' rule)."""
+    flip: bool = True
+    """Mirror half of the training pictures."""
+    photo_filter: Literal["bicubic", "lanczos"] = "bicubic"
+    """Resampling of photos; labels and ids always take the nearest pixel."""
+    workers: int = 2
+    """Processes that read pictures; 0 reads in the training process."""
+
+    def __post_init__(self) -> None:
+        if self.instance_divisor < 1:
+            raise ConfigError(f"instance_divisor is {self.instance_divisor}; it must be at least 1")
+        if self.workers < 0:
+            raise ConfigError(f"workers is {self.workers}; it must be 0 or more")
+
+
+@dataclass(frozen=True)
+class SizeConfig:
+    """How pictures are brought to the size of training: scaled first, then cropped.
+
+    No size needs to be divisible by anything: the networks pad their input and crop their output.
+    """
+
+    width: int | None = None
+    """Scale to this width; None keeps the aspect ratio if height is set, else the size of the file."""
+    height: int | None = None
+    """Scale to this height; None keeps the aspect ratio."""
+    crop_width: int | None = None
+    """Width of a random crop (centred outside training); None takes crop_height, or the whole picture without one."""
+    crop_height: int | None = None
+    """Height of a random crop; None takes crop_width."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height", "crop_width", "crop_height"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1 pixel")

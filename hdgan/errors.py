@@ -1,0 +1,25 @@
+"""Errors that a user can act on.
+
+The command line prints these as one line and exits with status 2; anything else is a bug and keeps its traceback.
+Each message names the file (where there is one), the value found, and the remedy.
+"""
+
+
+class HdganError(Exception):
+    """Base of all errors caused by the user's input or machine rather than by hdgan."""
+
+
+class ConfigError(HdganError, ValueError):
+    """An option, or a combination of options, that cannot work."""
+
+
+class DataError(HdganError, ValueError):
+    """A dataset, or one file of it, that cannot be used."""
+
+
+class CheckpointError(HdganError, RuntimeError):
+    """A checkpoint that is missing, damaged, or of another architecture."""
+
+
+class TrainingError(HdganError, RuntimeError):
+    """Training that cannot go on: a loss that is not finite, a disk that is full."""

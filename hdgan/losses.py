@@ -1,0 +1,98 @@
+"""The losses of pix2pixHD (paper sections 3.1, 3.2), on the outputs of a multi-scale discriminator.
+
+A discriminator's output is a list over scales of lists over layers; the last of each is the score of every patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hdgan.models.vgg import VGG19Features
+
+Outputs = Sequence[Sequence[Tensor]]
+GanMode = Literal["lsgan", "vanilla"]
+
+VGG_LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+"""Of relu1_1 … relu5_1, as in NVIDIA/pix2pixHD."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def gan_loss(outputs: Outputs, real: bool, mode: GanMode = "lsgan") -> Tensor:
+    """GAN loss, summed over scales.
+
+    Args:
+        outputs: of the discriminator.
+        real: whether the scores should say real (1) or fake (0).
+        mode: "lsgan", the mean squared distance to the target (Mao et al. 2017), or "vanilla", the cross entropy of the
+            scores taken as logits.
+
+    Returns:
+        Scalar float32.
+    """
+    total = outputs[0][-1].new_zeros((), dtype=torch.float32)
+    for *_, score in outputs:
+        score = score.float()
+        target = torch.full_like(score, float(real))
+        if mode == "lsgan":
+            total = total + F.mse_loss(score, target)
+        else:
+            total = total + F.binary_cross_entropy_with_logits(score, target)
+    return total
+
+
+def feature_matching_loss(fake: Outputs, real: Outputs) -> Tensor:
+    """L1 distance of the discriminator's features of fake and real images (paper equation 4), without their weight.
+
+    Averaged over scales; each layer counts 4 / (number of layers with a feature), as in NVIDIA/pix2pixHD. The real
+    features are targets: no gradient flows to them.
+
+    Args:
+        fake: discriminator outputs with intermediate features.
+        real: the same for the real images.
+
+    Returns:
+        Scalar float32.
+    """
+    total = fake[0][-1].new_zeros((), dtype=torch.float32)
+    for fake_scale, real_scale in zip(fake, real, strict=True):
+        layer_weight = 4.0 / (len(fake_scale) - 1)
+        for fake_feature, real_feature in zip(fake_scale[:-1], real_scale[:-1], strict=True):
+            total = total + layer_weight / len(fake) * F.l1_loss(fake_feature.float(), real_feature.detach().float())
+    return total
+
+
+class VGGLoss(nn.Module):
+    """L1 distance of VGG19 features relu1_1 … relu5_1 (Johnson et al. 2016), without its weight.
+
+    Args:
+        vgg: with its weights loaded.
+        imagenet_normalisation: shift and scale images as VGG was trained; off in NVIDIA/pix2pixHD, which feeds [-1, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, vgg: VGG19Features, imagenet_normalisation: bool = False) -> None:
+        super().__init__()
+        self.vgg = vgg.requires_grad_(False)
+        self.imagenet_normalisation = imagenet_normalisation
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    def forward(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Compare images [B, 3, H, W] in [-1, 1]; `real` is a target without gradient. Returns a scalar float32."""
+        with torch.no_grad():
+            targets = self.vgg(self._prepare(real))
+        total = fake.new_zeros((), dtype=torch.float32)
+        for weight, feature, target in zip(VGG_LAYER_WEIGHTS, self.vgg(self._prepare(fake)), targets, strict=True):
+            total = total + weight * F.l1_loss(feature.float(), target.float())
+        return total
+
+    def _prepare(self, image: Tensor) -> Tensor:
+        return ((image + 1) / 2 - self.mean) / self.std if self.imagenet_normalisation else image

@@ -1,0 +1,97 @@
+"""What the networks are made of.
+
+A convolution that feeds an instance norm without affine parameters has a dead bias: the norm subtracts it again. The
+bias is kept, since NVIDIA's checkpoints carry it, and left out of the computation (`normalised_conv`), which saves the
+addition in the forward pass and a reduction over the whole gradient in the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hdgan.models.config import UpsampleMode
+from hdgan.ops import instance_norm_act
+from hdgan.ops.instance_norm_act import PadMode, pad2d
+
+
+def normalised_conv(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """Convolve without the bias, for an instance norm to follow."""
+    if isinstance(conv, nn.ConvTranspose2d):
+        return F.conv_transpose2d(x, conv.weight, None, conv.stride, conv.padding, conv.output_padding)
+    return F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
+
+
+def init_weights(module: nn.Module) -> None:
+    """Draw all convolution weights from N(0, 0.02), as the original does."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(layer.weight, 0.0, 0.02)
+
+
+def down_conv(channels: int) -> nn.Conv2d:
+    """A 3x3 convolution that halves the resolution and doubles the channels."""
+    return nn.Conv2d(channels, channels * 2, 3, stride=2, padding=1)
+
+
+class ResizeConv(nn.Conv2d):
+    """Nearest-neighbour doubling, then a 3x3 convolution: upsampling without checkerboard."""
+
+
+def up_conv(channels: int, mode: UpsampleMode) -> nn.ConvTranspose2d | ResizeConv:
+    """A 3x3 convolution that doubles the resolution and halves the channels."""
+    if mode == "transposed":
+        return nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1)
+    return ResizeConv(channels, channels // 2, 3)
+
+
+def upsample(conv: nn.Module, x: Tensor, pad_mode: PadMode) -> Tensor:
+    """Apply an `up_conv`, for an instance norm to follow: [B, C, H, W] -> [B, C / 2, 2H, 2W]."""
+    if isinstance(conv, ResizeConv):
+        x = pad2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), 1, pad_mode)
+    assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
+    return normalised_conv(conv, x)
+
+
+class ResidualBlock(nn.Module):
+    """conv, norm, ReLU, conv, norm, add (paper appendix; He et al. 2016).
+
+    Works on padded tensors, so that each norm writes straight into the padded input of the next convolution.
+    """
+
+    PAD = 1
+
+    def __init__(self, channels: int, pad_mode: PadMode) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3)
+        self.conv2 = nn.Conv2d(channels, channels, 3)
+        self.pad_mode = pad_mode
+
+    def forward(self, padded: Tensor, pad: int) -> Tensor:
+        """Map [B, C, H + 2, W + 2] to [B, C, H + 2 pad, W + 2 pad]."""
+        x = padded[:, :, 1:-1, 1:-1]
+        y = normalised_conv(self.conv1, padded)
+        y = instance_norm_act(y, activation="relu", pad=self.PAD, pad_mode=self.pad_mode)
+        y = normalised_conv(self.conv2, y)
+        return instance_norm_act(y, residual=x, pad=pad, pad_mode=self.pad_mode)
+
+
+def residual_chain(blocks: Sequence[nn.Module] | nn.ModuleList, padded: Tensor) -> Tensor:
+    """Run residual blocks one after the other: padded by 1 if there are any, [B, C, H, W] out."""
+    for i, block in enumerate(blocks):
+        padded = block(padded, pad=ResidualBlock.PAD if i + 1 < len(blocks) else 0)
+    return padded
+
+
+def run_at_multiple(network: Callable[[Tensor], Tensor], x: Tensor, multiple: int) -> Tensor:
+    """Pad x by repeating its right and bottom edge to a multiple of `multiple`, run, and crop back.
+
+    So a network whose levels must divide evenly takes any size, and its output has the size of its input.
+    """
+    height, width = x.shape[2:]
+    bottom, right = -height % multiple, -width % multiple
+    if bottom or right:
+        x = F.pad(x, (0, right, 0, bottom), mode="replicate")
+    return network(x)[:, :, :height, :width]

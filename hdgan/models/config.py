@@ -1,0 +1,107 @@
+"""The architecture of a model as plain data: what a checkpoint carries and a network is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hdgan.errors import ConfigError
+from hdgan.ops.instance_norm_act import PadMode
+
+UpsampleMode = Literal["transposed", "resize"]
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Coarse-to-fine generator (paper section 3.2): G1 alone, or G1 inside local enhancers."""
+
+    ngf: int = 64
+    """Channels of G1's first convolution; each enhancer halves it for its own finer level."""
+    n_downsample: int = 4
+    """Stride-2 convolutions of G1."""
+    n_blocks: int = 9
+    """Residual blocks of G1."""
+    n_enhancers: int = 0
+    """Local enhancers around G1; each doubles the resolution. The stages of a training run set this."""
+    n_blocks_local: int = 3
+    """Residual blocks of each enhancer."""
+    pad_mode: PadMode = "reflect"
+    """Padding of the 7x7 convolutions and of the residual blocks."""
+    upsample: UpsampleMode = "transposed"
+    """transposed convolution as in the original, or nearest-neighbour resize + convolution (no checkerboard)."""
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Multi-scale PatchGAN (paper section 3.2)."""
+
+    ndf: int = 64
+    """Channels of the first convolution."""
+    n_layers: int = 3
+    """Stride-2 convolutions of each PatchGAN."""
+    n_scales: int = 2
+    """Discriminators, each at half the resolution of the one before (num_D in NVIDIA's code)."""
+    intermediate_features: bool = True
+    """Return the features of every layer, which feature matching needs."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Feature encoder E (paper section 3.4)."""
+
+    nef: int = 16
+    """Channels of the first convolution."""
+    n_downsample: int = 4
+    """Stride-2 convolutions."""
+    reduction: int = 0
+    """E sees the photo halved this many times, and its features are upsampled by nearest neighbour before they are
+    averaged per instance: so an E trained with G1 goes on unchanged under local enhancers."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """pix2pixHD: generator, discriminators and, with feature channels, encoder."""
+
+    n_labels: int = 35
+    """Classes of the label maps; 0 for A->B training, whose input is a picture."""
+    input_channels: int = 3
+    """Channels of the input picture of A->B training (n_labels 0)."""
+    image_channels: int = 3
+    """Channels of the photo."""
+    instances: bool = True
+    """Feed the instance boundary map."""
+    feature_channels: int = 0
+    """Channels of E's features, 3 in the paper; 0 trains without E."""
+    dontcare: int | None = None
+    """Label whose pixels belong to no class."""
+    instance_divisor: int = 1000
+    """Class of an instance id: id // instance_divisor where id >= instance_divisor, else id itself."""
+    generator: GeneratorConfig = GeneratorConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    encoder: EncoderConfig = EncoderConfig()
+
+    def __post_init__(self) -> None:
+        g = self.generator
+        if self.n_labels < 0 or (self.n_labels == 0 and self.input_channels < 1):
+            raise ConfigError(f"n_labels is {self.n_labels}: give the number of classes, or 0 with input_channels >= 1")
+        if g.ngf < 1 or g.ngf % 2**g.n_enhancers:
+            raise ConfigError(f"ngf is {g.ngf}: with {g.n_enhancers} enhancers it must be a multiple of {2**g.n_enhancers}")
+        if min(g.n_downsample, self.encoder.n_downsample) < 1:
+            raise ConfigError("n_downsample must be at least 1 in generator and encoder")
+        if self.feature_channels and not (self.instances or self.n_labels):
+            raise ConfigError("feature_channels needs instance maps or labels to average over: set feature_channels 0")
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of the condition that G and D see: classes (or input picture) and boundary map."""
+        return (self.n_labels or self.input_channels) + int(self.instances)
+
+    @property
+    def generator_channels(self) -> int:
+        """Input channels of G: the condition and E's features."""
+        return self.condition_channels + self.feature_channels
+
+    @property
+    def discriminator_channels(self) -> int:
+        """Input channels of D: the condition and the image, never features."""
+        return self.condition_channels + self.image_channels

@@ -1,0 +1,179 @@
+"""The coarse-to-fine generator (paper section 3.2, figure 3): G1, and local enhancers around it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hdgan.models.blocks import (
+    ResidualBlock,
+    down_conv,
+    init_weights,
+    normalised_conv,
+    residual_chain,
+    run_at_multiple,
+    up_conv,
+    upsample,
+)
+from hdgan.models.config import UpsampleMode
+from hdgan.ops import avg_pyramid, instance_norm_act, pad2d
+from hdgan.ops.instance_norm_act import PadMode
+
+STEM_PAD = 3
+"""Padding of the 7x7 convolutions at both ends."""
+
+
+class Trunk(nn.Module):
+    """G1 without its last convolution: 7x7 convolution, downsampling, residual blocks, upsampling."""
+
+    def __init__(
+        self, in_channels: int, ngf: int, n_downsample: int, n_blocks: int, pad_mode: PadMode, upsample: UpsampleMode
+    ) -> None:
+        super().__init__()
+        widths = [ngf * 2**i for i in range(n_downsample + 1)]
+        self.stem = nn.Conv2d(in_channels, ngf, 2 * STEM_PAD + 1)
+        self.downs = nn.ModuleList(down_conv(width) for width in widths[:-1])
+        self.blocks = nn.ModuleList(ResidualBlock(widths[-1], pad_mode) for _ in range(n_blocks))
+        self.ups = nn.ModuleList(up_conv(width, upsample) for width in reversed(widths[1:]))
+        self.pad_mode = pad_mode
+
+    def forward(self, x: Tensor, pad: int = 0) -> Tensor:
+        """Map [B, in_channels, H, W] to features [B, ngf, H + 2 pad, W + 2 pad], padded for the next convolution."""
+        h = pad2d(x, STEM_PAD, self.pad_mode)
+        inner = ResidualBlock.PAD if self.blocks else 0
+        pads = [0] * len(self.downs) + [inner]
+        for conv, after in zip([self.stem, *self.downs], pads, strict=True):
+            h = instance_norm_act(normalised_conv(conv, h), activation="relu", pad=after, pad_mode=self.pad_mode)
+        h = residual_chain(self.blocks, h)
+        pads = [0] * (len(self.ups) - 1) + [pad]
+        for conv, after in zip(self.ups, pads, strict=True):
+            h = upsample(conv, h, self.pad_mode)
+            h = instance_norm_act(h, activation="relu", pad=after, pad_mode=self.pad_mode)
+        return h
+
+
+class GlobalGenerator(nn.Module):
+    """G1: the global generator.
+
+    Takes any size: inputs that `multiple` does not divide are padded and the output is cropped back.
+
+    Args:
+        in_channels: of the condition and, if any, the features.
+        out_channels: of the image.
+        ngf: channels of the first convolution.
+        n_downsample: stride-2 convolutions.
+        n_blocks: residual blocks.
+        pad_mode: padding of the 7x7 convolutions and the residual blocks.
+        upsample: "transposed" or "resize".
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 3,
+        ngf: int = 64,
+        n_downsample: int = 4,
+        n_blocks: int = 9,
+        pad_mode: PadMode = "reflect",
+        upsample: UpsampleMode = "transposed",
+    ) -> None:
+        super().__init__()
+        self.trunk = Trunk(in_channels, ngf, n_downsample, n_blocks, pad_mode, upsample)
+        self.head = nn.Conv2d(ngf, out_channels, 2 * STEM_PAD + 1)
+        self.multiple = 2**n_downsample
+        init_weights(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, in_channels, H, W] to an image [B, out_channels, H, W] in [-1, 1]."""
+        return run_at_multiple(self._run, x, self.multiple)
+
+    def _run(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.head(self.trunk(x, pad=STEM_PAD)))
+
+
+class Enhancer(nn.Module):
+    """One local enhancer: its own downsampling half, the sum with the lower level, and its upsampling half."""
+
+    def __init__(self, in_channels: int, ngf: int, n_blocks: int, pad_mode: PadMode, upsample: UpsampleMode) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels, ngf, 2 * STEM_PAD + 1)
+        self.down = down_conv(ngf)
+        self.blocks = nn.ModuleList(ResidualBlock(ngf * 2, pad_mode) for _ in range(n_blocks))
+        self.up = up_conv(ngf * 2, upsample)
+        self.pad_mode = pad_mode
+
+    def forward(self, x: Tensor, coarse: Tensor, pad: int = 0) -> Tensor:
+        """Map the input [B, in_channels, H, W] and the lower level's last features [B, 2 ngf, H / 2, W / 2] to features
+        [B, ngf, H + 2 pad, W + 2 pad]."""
+        h = normalised_conv(self.stem, pad2d(x, STEM_PAD, self.pad_mode))
+        h = instance_norm_act(h, activation="relu")
+        h = normalised_conv(self.down, h)
+        inner = ResidualBlock.PAD if self.blocks else 0
+        h = instance_norm_act(h, residual=coarse, activation="relu", pad=inner, pad_mode=self.pad_mode)
+        h = residual_chain(self.blocks, h)
+        h = upsample(self.up, h, self.pad_mode)
+        return instance_norm_act(h, activation="relu", pad=pad, pad_mode=self.pad_mode)
+
+
+class LocalEnhancer(nn.Module):
+    """G2: the global generator without its last convolution, and `n_enhancers` local enhancers around it.
+
+    Takes any size, as `GlobalGenerator` does.
+
+    Args:
+        in_channels: of the condition and, if any, the features.
+        out_channels: of the image.
+        ngf: channels of the finest level; the inner global generator has ngf * 2^n_enhancers.
+        n_downsample: stride-2 convolutions of the global generator.
+        n_blocks: residual blocks of the global generator.
+        n_enhancers: local enhancers, coarse to fine.
+        n_blocks_local: residual blocks of each enhancer.
+        pad_mode: padding of the 7x7 convolutions and the residual blocks.
+        upsample: "transposed" or "resize".
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 3,
+        ngf: int = 32,
+        n_downsample: int = 4,
+        n_blocks: int = 9,
+        n_enhancers: int = 1,
+        n_blocks_local: int = 3,
+        pad_mode: PadMode = "reflect",
+        upsample: UpsampleMode = "transposed",
+    ) -> None:
+        super().__init__()
+        self.coarse = Trunk(in_channels, ngf * 2**n_enhancers, n_downsample, n_blocks, pad_mode, upsample)
+        self.enhancers = nn.ModuleList(
+            Enhancer(in_channels, ngf * 2**level, n_blocks_local, pad_mode, upsample)
+            for level in reversed(range(n_enhancers))
+        )
+        self.head = nn.Conv2d(ngf, out_channels, 2 * STEM_PAD + 1)
+        self.multiple = 2 ** (n_downsample + n_enhancers)
+        init_weights(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, in_channels, H, W] to an image [B, out_channels, H, W] in [-1, 1]."""
+        return run_at_multiple(self._run, x, self.multiple)
+
+    def _run(self, x: Tensor) -> Tensor:
+        *finer, coarsest = avg_pyramid(x, len(self.enhancers))
+        h = self.coarse(coarsest)
+        for i, (enhancer, level) in enumerate(zip(self.enhancers, reversed(finer), strict=True)):
+            h = enhancer(level, h, pad=STEM_PAD if i + 1 == len(self.enhancers) else 0)
+        return torch.tanh(self.head(h))
+
+    def copy_coarse_from(self, smaller: GlobalGenerator | LocalEnhancer) -> None:
+        """Start from a generator with fewer enhancers: take over all of it but its last convolution.
+
+        Raises:
+            RuntimeError: the shapes differ.
+        """
+        if isinstance(smaller, GlobalGenerator):
+            self.coarse.load_state_dict(smaller.trunk.state_dict())
+            return
+        self.coarse.load_state_dict(smaller.coarse.state_dict())
+        for mine, theirs in zip(self.enhancers, smaller.enhancers, strict=False):
+            mine.load_state_dict(theirs.state_dict())

@@ -1,0 +1,25 @@
+"""The ops of pix2pixHD's hot paths, usable on their own.
+
+Each lives in a file of its name: first the reference in plain PyTorch, which is its definition, then the public function.
+"""
+
+from hdgan.ops._backend import BackendError
+from hdgan.ops.avg_pyramid import avg_pyramid
+from hdgan.ops.encode_labels import boundary_map, encode_labels
+from hdgan.ops.instance_index import InstanceIndex, instance_index
+from hdgan.ops.instance_mean import instance_broadcast, instance_mean, instance_reduce
+from hdgan.ops.instance_norm_act import instance_norm_act, pad2d
+
+__all__ = [
+    "BackendError",
+    "InstanceIndex",
+    "avg_pyramid",
+    "boundary_map",
+    "encode_labels",
+    "instance_broadcast",
+    "instance_index",
+    "instance_mean",
+    "instance_norm_act",
+    "instance_reduce",
+    "pad2d",
+]

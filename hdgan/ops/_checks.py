@@ -1,0 +1,43 @@
+"""Argument checks shared by the ops: what was expected, what was got."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_image(op: str, name: str, x: Tensor) -> None:
+    """Require a non-empty floating-point [B, C, H, W] tensor."""
+    if x.dim() != 4:
+        raise ValueError(f"{op}: expected {name} of shape [B, C, H, W], got {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise TypeError(f"{op}: expected {name} of a floating-point dtype, got {x.dtype}")
+    if x.numel() == 0:
+        raise ValueError(f"{op}: expected a non-empty {name}, got shape {tuple(x.shape)}")
+
+
+def as_map(op: str, name: str, values: Tensor) -> Tensor:
+    """Return an integer map as [B, H, W], from [B, H, W] or [B, 1, H, W]."""
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise TypeError(f"{op}: expected {name} of an integer dtype, got {values.dtype}")
+    if values.dim() == 4 and values.shape[1] == 1:
+        values = values.squeeze(1)
+    if values.dim() != 3:
+        raise ValueError(f"{op}: expected {name} of shape [B, H, W] or [B, 1, H, W], got {tuple(values.shape)}")
+    if values.numel() == 0:
+        raise ValueError(f"{op}: expected a non-empty {name}, got shape {tuple(values.shape)}")
+    return values
+
+
+def check_same_device(op: str, **tensors: Tensor | None) -> None:
+    """Require all given tensors on one device."""
+    devices = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
+    if len(set(devices.values())) > 1:
+        found = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise ValueError(f"{op}: expected all tensors on one device, got {found}")
+
+
+def memory_format_of(x: Tensor) -> torch.memory_format:
+    """The memory format a result should have to match `x`."""
+    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format

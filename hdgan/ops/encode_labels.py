@@ -1,0 +1,89 @@
+"""encode_labels: integer label and instance maps -> the networks' input, one-hot classes and instance boundaries."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hdgan.ops._backend import resolve
+from hdgan.ops._checks import as_map, check_same_device
+
+
+def boundary_map(ids: Tensor) -> Tensor:
+    """Mark the pixels whose id differs from one of their four neighbours (paper section 3.3).
+
+    Args:
+        ids: [B, H, W] integer.
+
+    Returns:
+        [B, H, W] bool.
+    """
+    edge = torch.zeros_like(ids, dtype=torch.bool)
+    across = ids[:, :, 1:] != ids[:, :, :-1]
+    down = ids[:, 1:] != ids[:, :-1]
+    edge[:, :, 1:] |= across
+    edge[:, :, :-1] |= across
+    edge[:, 1:] |= down
+    edge[:, :-1] |= down
+    return edge
+
+
+def encode_labels_reference(
+    label: Tensor,
+    ids: Tensor | None,
+    n_labels: int,
+    dontcare: int | None,
+    dtype: torch.dtype,
+    memory_format: torch.memory_format,
+) -> Tensor:
+    classes = torch.arange(n_labels, device=label.device).view(1, -1, 1, 1)
+    planes = label.unsqueeze(1) == classes  # [B, n_labels, H, W]
+    if dontcare is not None and 0 <= dontcare < n_labels:
+        planes[:, dontcare] = False
+    if ids is not None:
+        planes = torch.cat([planes, boundary_map(ids).unsqueeze(1)], dim=1)
+    return planes.to(dtype, memory_format=memory_format)
+
+
+def encode_labels(
+    label: Tensor,
+    ids: Tensor | None,
+    n_labels: int,
+    *,
+    dontcare: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    backend: str | None = None,
+) -> Tensor:
+    """Encode a label map as one plane per class, and with `ids` one more plane for the instance boundaries.
+
+    A label outside 0 … n_labels - 1 sets no plane, as `dontcare` does: whether labels are valid is checked where the
+    file's name is known (`hdgan.data`), since looking here would stall a GPU.
+
+    Args:
+        label: [B, H, W] or [B, 1, H, W], any integer dtype.
+        ids: instance ids in the same shapes, or None for no boundary plane.
+        n_labels: number of classes.
+        dontcare: label that belongs to no class, or None.
+        dtype: floating-point dtype of the result.
+        memory_format: contiguous or channels_last.
+        backend: implementation by name; None chooses.
+
+    Returns:
+        [B, n_labels (+ 1), H, W] of zeros and ones.
+
+    Raises:
+        TypeError, ValueError: wrong dtype, shape, device or n_labels < 1.
+        BackendError: the named backend cannot run.
+    """
+    op = "encode_labels"
+    label = as_map(op, "label", label)
+    if ids is not None:
+        ids = as_map(op, "ids", ids)
+        check_same_device(op, label=label, ids=ids)
+        if ids.shape != label.shape:
+            raise ValueError(f"{op}: expected ids of shape {tuple(label.shape)}, as label, got {tuple(ids.shape)}")
+    if n_labels < 1:
+        raise ValueError(f"{op}: expected n_labels >= 1, got {n_labels}")
+    run = resolve(op, backend, {"eager": encode_labels_reference})
+    return run(label, ids, n_labels, dontcare, dtype, memory_format)
