@@ -27,9 +27,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())
+            temporary.chmod(0o666 & ~_umask())
             _sync(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -50,12 +50,12 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
             yield temporary
-            os.chmod(temporary, 0o777 & ~_umask())
+            temporary.chmod(0o777 & ~_umask())
             for file in temporary.rglob("*"):
                 _sync(file)
             if path.exists():
                 shutil.rmtree(path)
-            os.replace(temporary, path)
+            temporary.replace(path)
             _sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -67,7 +67,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise HdganError(f"cannot write {path}: {reason}; free space or choose another folder, then try again") from error
+        raise HdganError(f"cannot write {path}: {reason}; free space or choose another folder, then repeat") from error
 
 
 def _sync(path: Path) -> None:

@@ -45,7 +45,7 @@ class DataConfig:
     dontcare: int | None = None
     """Label whose pixels belong to no class (their one-hot vector is zero), for example 255."""
     instance_divisor: int = 1000
-    """Class of an instance id: id // instance_divisor where id >= instance_divisor, else id itself (Cityscapes' rule)."""
+    """Class of an instance id: id // instance_divisor where id >= instance_divisor, else the id (Cityscapes' rule)."""
     flip: bool = True
     """Mirror half of the training pictures."""
     photo_filter: Literal["bicubic", "lanczos"] = "bicubic"

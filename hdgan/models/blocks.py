@@ -7,6 +7,7 @@ addition in the forward pass and a reduction over the whole gradient in the back
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from hdgan.ops.instance_norm_act import PadMode, pad2d
 def normalised_conv(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """Convolve without the bias, for an instance norm to follow."""
     if isinstance(conv, nn.ConvTranspose2d):
-        return F.conv_transpose2d(x, conv.weight, None, conv.stride, conv.padding, conv.output_padding)
+        return F.conv_transpose2d(x, conv.weight, None, conv.stride, conv.padding, conv.output_padding)  # type: ignore[arg-type]
     return F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
 
 
@@ -88,10 +89,11 @@ def residual_chain(blocks: Sequence[nn.Module] | nn.ModuleList, padded: Tensor) 
 def run_at_multiple(network: Callable[[Tensor], Tensor], x: Tensor, multiple: int) -> Tensor:
     """Pad x by repeating its right and bottom edge to a multiple of `multiple`, run, and crop back.
 
-    So a network whose levels must divide evenly takes any size, and its output has the size of its input.
+    So a network whose levels must divide evenly takes any size, and its output has the size of its input. The coarsest
+    level gets two pixels at least, as reflection needs.
     """
     height, width = x.shape[2:]
-    bottom, right = -height % multiple, -width % multiple
+    bottom, right = (max(math.ceil(size / multiple), 2) * multiple - size for size in (height, width))
     if bottom or right:
         x = F.pad(x, (0, right, 0, bottom), mode="replicate")
     return network(x)[:, :, :height, :width]

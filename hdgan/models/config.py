@@ -1,9 +1,14 @@
-"""The architecture of a model as plain data: what a checkpoint carries and a network is built from."""
+"""The architecture of a model as plain data: what a checkpoint carries and a network is built from.
+
+Suppressed fields are no options of the command line: the stages of a run, or its data options, set them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from tyro.conf import Suppress
 
 from hdgan.errors import ConfigError
 from hdgan.ops.instance_norm_act import PadMode
@@ -21,8 +26,8 @@ class GeneratorConfig:
     """Stride-2 convolutions of G1."""
     n_blocks: int = 9
     """Residual blocks of G1."""
-    n_enhancers: int = 0
-    """Local enhancers around G1; each doubles the resolution. The stages of a training run set this."""
+    n_enhancers: Suppress[int] = 0
+    """Local enhancers around G1; each doubles the resolution."""
     n_blocks_local: int = 3
     """Residual blocks of each enhancer."""
     pad_mode: PadMode = "reflect"
@@ -39,7 +44,7 @@ class DiscriminatorConfig:
     """Channels of the first convolution."""
     n_layers: int = 3
     """Stride-2 convolutions of each PatchGAN."""
-    n_scales: int = 2
+    n_scales: Suppress[int] = 2
     """Discriminators, each at half the resolution of the one before (num_D in NVIDIA's code)."""
     intermediate_features: bool = True
     """Return the features of every layer, which feature matching needs."""
@@ -53,7 +58,7 @@ class EncoderConfig:
     """Channels of the first convolution."""
     n_downsample: int = 4
     """Stride-2 convolutions."""
-    reduction: int = 0
+    reduction: Suppress[int] = 0
     """E sees the photo halved this many times, and its features are upsampled by nearest neighbour before they are
     averaged per instance: so an E trained with G1 goes on unchanged under local enhancers."""
 
@@ -72,9 +77,9 @@ class ModelConfig:
     """Feed the instance boundary map."""
     feature_channels: int = 0
     """Channels of E's features, 3 in the paper; 0 trains without E."""
-    dontcare: int | None = None
+    dontcare: Suppress[int | None] = None
     """Label whose pixels belong to no class."""
-    instance_divisor: int = 1000
+    instance_divisor: Suppress[int] = 1000
     """Class of an instance id: id // instance_divisor where id >= instance_divisor, else id itself."""
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
@@ -85,7 +90,9 @@ class ModelConfig:
         if self.n_labels < 0 or (self.n_labels == 0 and self.input_channels < 1):
             raise ConfigError(f"n_labels is {self.n_labels}: give the number of classes, or 0 with input_channels >= 1")
         if g.ngf < 1 or g.ngf % 2**g.n_enhancers:
-            raise ConfigError(f"ngf is {g.ngf}: with {g.n_enhancers} enhancers it must be a multiple of {2**g.n_enhancers}")
+            raise ConfigError(
+                f"ngf is {g.ngf}: with {g.n_enhancers} enhancers it must be a multiple of {2**g.n_enhancers}"
+            )
         if min(g.n_downsample, self.encoder.n_downsample) < 1:
             raise ConfigError("n_downsample must be at least 1 in generator and encoder")
         if self.feature_channels and not (self.instances or self.n_labels):

@@ -56,18 +56,21 @@ class Pix2PixHD(nn.Module):
 
     Args:
         config: the architecture.
+        with_discriminator: False leaves D out, which inference does not need.
 
     Attributes:
         generator: takes the condition, then the features.
-        discriminator: takes the condition, then the image.
+        discriminator: takes the condition, then the image; None where left out.
         encoder: None without features.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, with_discriminator: bool = True) -> None:
         super().__init__()
         self.config = config
         self.generator = build_generator(config.generator, config.generator_channels, config.image_channels)
-        self.discriminator = build_discriminator(config.discriminator, config.discriminator_channels)
+        self.discriminator = (
+            build_discriminator(config.discriminator, config.discriminator_channels) if with_discriminator else None
+        )
         self.encoder = (
             build_encoder(config.encoder, config.image_channels, config.feature_channels)
             if config.feature_channels
@@ -104,6 +107,7 @@ class Pix2PixHD(nn.Module):
 
     def discriminate(self, condition: Tensor, image: Tensor) -> list[list[Tensor]]:
         """D(condition, image): per scale, finest first, the features of every layer and last the score."""
+        assert self.discriminator is not None
         return self.discriminator(torch.cat([condition, image.to(condition.dtype)], dim=1))
 
     def copy_from(self, smaller: Pix2PixHD) -> None:
@@ -120,7 +124,8 @@ class Pix2PixHD(nn.Module):
         else:
             assert isinstance(self.generator, LocalEnhancer)
             self.generator.copy_coarse_from(smaller.generator)
-        self.discriminator.copy_coarse_from(smaller.discriminator)
+        if self.discriminator is not None and smaller.discriminator is not None:
+            self.discriminator.copy_coarse_from(smaller.discriminator)
         if self.encoder is not None and smaller.encoder is not None:
             self.encoder.load_state_dict(smaller.encoder.state_dict())
 

@@ -1,4 +1,4 @@
-"""VGG19's convolutional part (Simonyan and Zisserman 2014), for the perceptual loss; torchvision's weights and key names."""
+"""VGG19's convolutions (Simonyan and Zisserman 2014) for the perceptual loss, with torchvision's weights and key names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TAPS = (1, 6, 11, 20, 29)
 
 
 class VGG19Features(nn.Module):
-    """VGG19 up to relu5_1, without weights until they are loaded. Its keys are torchvision's (`features.0.weight`, …)."""
+    """VGG19 up to relu5_1, without weights until they are loaded; keys as torchvision's (`features.0.weight`, …)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,8 +49,8 @@ def load_vgg19(weights: Path | None) -> VGG19Features:
     """Return VGG19 with its ImageNet weights, frozen.
 
     Args:
-        weights: a file of torchvision's state dict (.pth or .safetensors; the classifier's keys are ignored); None takes
-            torch.hub's cache, or downloads the file there and checks its hash.
+        weights: a file of torchvision's state dict (.pth or .safetensors; the classifier's keys are ignored); None
+            takes torch.hub's cache, or downloads the file there and checks its hash.
 
     Raises:
         ConfigError: the weights cannot be had, or are not VGG19's. Never falls back to random weights.
@@ -71,8 +71,8 @@ def load_vgg19(weights: Path | None) -> VGG19Features:
 
 
 _HOW_TO_GET = (
-    f"download {WEIGHTS_URL} on a machine with internet access and pass it as --loss.vgg-weights FILE, or train without "
-    "the VGG loss: --loss.vgg 0"
+    f"download {WEIGHTS_URL} on a machine with internet access and pass it as --loss.vgg-weights FILE, or train "
+    "without the VGG loss: --loss.vgg 0"
 )
 
 

@@ -1,6 +1,6 @@
 """The ops of pix2pixHD's hot paths, usable on their own.
 
-Each lives in a file of its name: first the reference in plain PyTorch, which is its definition, then the public function.
+Each has a file of its name: first the reference in plain PyTorch, which is its definition, then the public function.
 """
 
 from hdgan.ops._backend import BackendError

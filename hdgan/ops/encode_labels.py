@@ -37,7 +37,7 @@ def encode_labels_reference(
     memory_format: torch.memory_format,
 ) -> Tensor:
     classes = torch.arange(n_labels, device=label.device).view(1, -1, 1, 1)
-    planes = label.unsqueeze(1) == classes  # [B, n_labels, H, W]
+    planes = label.long().unsqueeze(1) == classes  # [B, n_labels, H, W]
     if dontcare is not None and 0 <= dontcare < n_labels:
         planes[:, dontcare] = False
     if ids is not None:

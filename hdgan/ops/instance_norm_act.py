@@ -40,7 +40,7 @@ def instance_norm_act_reference(
         y = F.leaky_relu(y, negative_slope, inplace=True)
     if residual is not None:
         y = y + residual
-    return pad2d(y, pad, pad_mode).contiguous(memory_format=memory_format_of(x))
+    return pad2d(y, pad, pad_mode).to(x.dtype).contiguous(memory_format=memory_format_of(x))
 
 
 def instance_norm_act(

@@ -1,0 +1,19 @@
+"""Training: config and presets, the schedule of stages, the step, the loop, checkpoints and the report."""
+
+from hdgan.training.config import LogConfig, LossConfig, OptimConfig, StageConfig, TrainConfig
+from hdgan.training.loop import train
+from hdgan.training.presets import PRESETS
+from hdgan.training.report import write_report
+from hdgan.training.run_folder import load_config
+
+__all__ = [
+    "PRESETS",
+    "LogConfig",
+    "LossConfig",
+    "OptimConfig",
+    "StageConfig",
+    "TrainConfig",
+    "load_config",
+    "train",
+    "write_report",
+]

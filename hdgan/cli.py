@@ -1,0 +1,125 @@
+"""The commands `hdgan` and `hdgan-train`.
+
+Errors that a user can act on end in one line and status 2. Heavy modules are imported by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import tyro
+
+from hdgan.errors import HdganError
+
+USAGE = """usage: hdgan COMMAND [OPTIONS]
+
+commands:
+  train      train a model (the same as hdgan-train)
+  generate   make pictures from label maps
+  data       check a dataset
+  convert    convert NVIDIA/pix2pixHD checkpoints to hdgan's and back
+
+hdgan COMMAND --help tells more; hdgan --version prints the version."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `hdgan`."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "generate": _generate,
+        "data": _data,
+        "convert": _convert,
+    }
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"hdgan {version('hdgan')}")
+        return 0
+    command = commands.get(arguments[0])
+    if command is None:
+        print(f"hdgan: there is no command {arguments[0]!r}\n{USAGE}", file=sys.stderr)
+        return 2
+    return _guarded(command, arguments[1:])
+
+
+def train_main(arguments: Sequence[str] | None = None) -> int:
+    """Run `hdgan-train`."""
+    return _guarded(_train, list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
+    try:
+        return command(arguments)
+    except HdganError as error:
+        print(f"hdgan: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hdgan: interrupted", file=sys.stderr)
+        return 130
+
+
+def _train(arguments: list[str]) -> int:
+    from hdgan.training import PRESETS, load_config, train
+
+    resume = _take_option(arguments, "--resume")
+    if resume is not None:
+        run = Path(resume)
+        saved = replace(load_config(run), out=run)
+        description = f"Continue the run in {run}. Options change its config, for example to make a stage longer."
+        config = tyro.cli(
+            type(saved), default=saved, prog="hdgan-train --resume RUN", description=description, args=arguments
+        )
+        train(config, resume=True)
+        return 0
+    presets = {name: ((preset.__doc__ or "").strip(), preset()) for name, preset in PRESETS.items()}
+    if not arguments or (arguments[0].startswith("--") and arguments[0] != "--help"):
+        arguments = ["demo", *arguments]
+    config = tyro.extras.overridable_config_cli(presets, prog="hdgan-train", description=_TRAIN_HELP, args=arguments)
+    train(config)
+    return 0
+
+
+_TRAIN_HELP = """Train pix2pixHD.
+
+hdgan-train                               train on the built-in street scenes (the preset demo)
+hdgan-train PRESET --data.root FOLDER     train on your data; hdgan-train PRESET --help lists all options
+hdgan-train --resume RUN                  continue a run exactly where it was saved
+torchrun --nproc-per-node N -m hdgan train PRESET …   train on N GPUs"""
+
+
+def _take_option(arguments: list[str], name: str) -> str | None:
+    """Remove `name VALUE` or `name=VALUE` from the arguments and return the value."""
+    for i, argument in enumerate(arguments):
+        if argument.startswith(f"{name}="):
+            return arguments.pop(i).split("=", 1)[1]
+        if argument == name:
+            if i + 1 == len(arguments):
+                raise HdganError(f"{name} needs the folder of a run")
+            value = arguments[i + 1]
+            del arguments[i : i + 2]
+            return value
+    return None
+
+
+def _generate(arguments: list[str]) -> int:
+    from hdgan.inference.command import generate
+
+    return tyro.cli(generate, prog="hdgan generate", args=arguments)
+
+
+def _data(arguments: list[str]) -> int:
+    from hdgan.data.check import check
+
+    return tyro.extras.subcommand_cli_from_dict({"check": check}, prog="hdgan data", args=arguments)
+
+
+def _convert(arguments: list[str]) -> int:
+    from hdgan.interop import convert
+
+    return tyro.cli(convert, prog="hdgan convert", args=arguments)

@@ -1,0 +1,219 @@
+"""The dataset: files in, integer maps and 8-bit photos out; one-hot labels and boundaries are made on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hdgan.data.config import DataConfig, SizeConfig
+from hdgan.data.images import read_input, read_map, read_photo, to_photo, to_unit_range
+from hdgan.data.layouts import Pair
+from hdgan.data.transforms import Geometry, apply_to_input, apply_to_map, apply_to_photo, draw_geometry
+from hdgan.errors import ConfigError, DataError
+
+# Keeps the random numbers of crops apart from those of the sampler, which has the same seed.
+_GEOMETRY_STREAM = 1
+
+
+class Sample(TypedDict, total=False):
+    """One sample; parts that the dataset does not have are absent. H and W are the same for all parts."""
+
+    stem: str
+    """Name shared by the files of the pair."""
+    label: Tensor
+    """[H, W] uint8 (int32 for more than 256 classes), each in [0, n_labels) or `dontcare`."""
+    input: Tensor
+    """[C, H, W] float32: the input of an A-to-B model; integers are scaled to [-1, 1], floats are as in the file."""
+    ids: Tensor
+    """[H, W] int32: instance ids exactly as in the file."""
+    photo: Tensor
+    """[3, H, W] uint8."""
+
+
+class Batch(TypedDict, total=False):
+    """Samples stacked along a new first dimension; `stem` lists their names."""
+
+    stem: list[str]
+    label: Tensor
+    input: Tensor
+    ids: Tensor
+    photo: Tensor
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The decoded files of one pair, all of `size` (width, height); see `read_map`, `read_input` for the types."""
+
+    size: tuple[int, int]
+    label: np.ndarray | None = None
+    input: np.ndarray | None = None
+    ids: np.ndarray | None = None
+    photo: Image.Image | None = None
+
+
+class PairedDataset(Dataset[Sample]):
+    """Pairs as tensors, sized and, for training, randomly cropped and mirrored.
+
+    An item is asked for by index, or by (position, index) where position counts the samples since training began: crop
+    and flip depend on the seed and the position alone, so a resumed run sees the same pixels, whatever the workers.
+
+    Args:
+        pairs: From `find_pairs`.
+        data: Meaning of the values, flip and filter.
+        size: Size of the samples.
+        n_labels: Number of classes; 0 for A-to-B pairs, which have an input and no label map.
+        train: Crop and mirror at random, and require photos; otherwise crops are centred.
+        seed: Seed of crops and flips.
+
+    Attributes:
+        input_channels: Channels of the A-to-B input, from its first file; 0 with label maps.
+
+    Raises:
+        ConfigError: `n_labels` does not suit the pairs.
+        DataError: no pairs, or training pairs without photos.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        data: DataConfig,
+        size: SizeConfig,
+        n_labels: int,
+        *,
+        train: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if not pairs:
+            raise DataError("the dataset has no pairs; check its folder with: hdgan data check ROOT")
+        if (n_labels > 0) != (pairs[0].label is not None):
+            found = "label maps" if pairs[0].label is not None else "A-to-B pairs without label maps"
+            raise ConfigError(f"n_labels is {n_labels}, but the dataset holds {found}; n_labels is 0 only for A-to-B")
+        if train and pairs[0].photo is None:
+            raise DataError(f"{pairs[0].stem} has no photo; training needs the photos of its phase")
+        self.pairs, self.data, self.size, self.n_labels = tuple(pairs), data, size, n_labels
+        self.train, self.seed = train, seed
+        self.input_channels = 0
+        if n_labels == 0:
+            first = read_pair(self.pairs[0], 0).input
+            self.input_channels = 0 if first is None else first.shape[2]
+        narrow = n_labels <= 256 and (data.dontcare is None or 0 <= data.dontcare <= 255)
+        self._label_dtype = np.uint8 if narrow else np.int32
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        """Read one sample.
+
+        Args:
+            key: Index, or (position, index).
+
+        Raises:
+            DataError: a file is unreadable or does not suit its partners, the labels, or the crop.
+        """
+        position, index = key if isinstance(key, tuple) else (key, key)
+        pair = self.pairs[index]
+        arrays = read_pair(pair, self.n_labels, self.data.dontcare)
+        rng = np.random.default_rng((self.seed, _GEOMETRY_STREAM, position)) if self.train else None
+        try:
+            geometry = draw_geometry(arrays.size, self.size, rng, self.data.flip)
+        except DataError as error:
+            raise DataError(f"{next(iter(pair.files.values()))}: {error}") from None
+        return self._sample(pair, arrays, geometry)
+
+    def _sample(self, pair: Pair, arrays: Arrays, geometry: Geometry) -> Sample:
+        sample = Sample(stem=pair.stem)
+        if arrays.label is not None:
+            sample["label"] = _tensor(apply_to_map(arrays.label, geometry).astype(self._label_dtype))
+        if arrays.input is not None:
+            if arrays.input.shape[2] != self.input_channels:
+                raise DataError(
+                    f"{pair.input} has {arrays.input.shape[2]} channel(s), {self.pairs[0].input} has "
+                    f"{self.input_channels}; save all inputs alike"
+                )
+            values = apply_to_input(arrays.input, geometry, self.data.photo_filter)
+            sample["input"] = _tensor(to_unit_range(values).transpose(2, 0, 1))
+        if arrays.ids is not None:
+            sample["ids"] = _tensor(apply_to_map(arrays.ids, geometry).astype(np.int32))
+        if arrays.photo is not None:
+            photo = apply_to_photo(arrays.photo, geometry, self.data.photo_filter)
+            sample["photo"] = _tensor(photo.transpose(2, 0, 1))
+        return sample
+
+
+def read_pair(pair: Pair, n_labels: int, dontcare: int | None = None) -> Arrays:
+    """Read and check the files of one pair.
+
+    Raises:
+        DataError: a file is unreadable, a label is out of range, or the files differ in size.
+    """
+    if pair.side_by_side:
+        return _read_side_by_side(pair)
+    label = read_map(pair.label, "label map") if pair.label else None
+    if pair.label and label is not None:
+        check_labels(pair.label, label, n_labels, dontcare)
+    source = read_input(pair.input) if pair.input else None
+    ids = read_map(pair.ids, "instance map") if pair.ids else None
+    arrays = {"label": label, "input": source, "ids": ids}
+    sizes = {part: (array.shape[1], array.shape[0]) for part, array in arrays.items() if array is not None}
+    photo = None
+    if pair.photo:
+        photo = read_photo(pair.photo, next(iter(sizes.values())))
+        sizes["photo"] = photo.size
+    return Arrays(check_sizes(pair, sizes), label, source, ids, photo)
+
+
+def check_labels(path: Path, label: np.ndarray, n_labels: int, dontcare: int | None) -> None:
+    """Raise DataError unless every label is in [0, n_labels) or `dontcare`."""
+    if label.min() >= 0 and label.max() < n_labels:
+        return
+    wrong = [int(value) for value in np.unique(label[(label < 0) | (label >= n_labels)]) if value != dontcare]
+    if not wrong:
+        return
+    shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+    also = f" (dontcare is {dontcare})" if dontcare is not None else ""
+    raise DataError(
+        f"{path} holds label {shown}, but n_labels is {n_labels}{also}; set n_labels to at least {max(wrong) + 1}, "
+        f"or dontcare to the label that belongs to no class"
+        if max(wrong) >= n_labels
+        else f"{path} holds label {shown}; labels start at 0: set dontcare to the one that belongs to no class"
+    )
+
+
+def check_sizes(pair: Pair, sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """Return the (width, height) that all parts of a pair share.
+
+    Raises:
+        DataError: two files differ in size.
+    """
+    (first, size), *others = sizes.items()
+    for part, other in others:
+        if other != size:
+            files = pair.files
+            raise DataError(
+                f"{files[first]} is {size[0]}x{size[1]}, but {files[part]} is {other[0]}x{other[1]}; "
+                "bring both to one size, or remove the pair"
+            )
+    return size
+
+
+def _read_side_by_side(pair: Pair) -> Arrays:
+    assert pair.input is not None
+    both = read_input(pair.input)
+    height, width = both.shape[:2]
+    if width % 2:
+        raise DataError(f"{pair.input} is {width} pixels wide, which has no two equal halves; join A and B of one size")
+    half = width // 2
+    return Arrays((half, height), input=both[:, :half], photo=to_photo(pair.input, both[:, half:]))
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(array, order="C"))

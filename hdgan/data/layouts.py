@@ -1,0 +1,261 @@
+"""Finding the pairs of a dataset: known folder structures, files matched by name, orphans reported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hdgan.data.config import DataConfig
+from hdgan.data.images import EXTENSIONS
+from hdgan.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of one sample; None where the dataset has no such part.
+
+    `stem` is the name they share: subfolder and file name without the suffixes that tell the parts apart.
+    A picture that holds A and B side by side is both `input` and `photo`.
+    """
+
+    stem: str
+    label: Path | None = None
+    input: Path | None = None
+    ids: Path | None = None
+    photo: Path | None = None
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether the left half of one picture is the input and the right half the photo."""
+        return self.input is not None and self.input == self.photo
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files by part, in the order label, input, ids, photo."""
+        parts = {part: getattr(self, part) for part in _NAMES}
+        return {part: path for part, path in parts.items() if path is not None}
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """Files without all their partners: never used, always reported."""
+
+    stem: str
+    files: tuple[Path, ...]
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        files = ", ".join(map(str, self.files))
+        return f"{files}: no {' and no '.join(self.missing)} named {self.stem}; add it or remove the file"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pairs of one phase, sorted by stem, and the files that belong to none."""
+
+    layout: str
+    phase: str
+    pairs: tuple[Pair, ...]
+    orphans: tuple[Orphan, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One kind of file of a layout: where it lies, and the suffixes of its names."""
+
+    name: str
+    folder: str
+    suffixes: tuple[str, ...]
+    # A tree that mixes kinds of files in one folder (Cityscapes) keeps only names with one of the suffixes.
+    strict: bool = False
+
+
+_NAMES = {"label": "label map", "input": "input (A)", "ids": "instance map", "photo": "photo"}
+_LABEL = ("_gtFine_labelIds", "_labelIds", "_labels", "_label")
+_IDS = ("_gtFine_instanceIds", "_instanceIds", "_instance", "_inst")
+_PHOTO = ("_leftImg8bit", "_image", "_photo", "_img")
+
+# The first part of each layout is the one that every sample needs.
+_LAYOUTS: dict[str, tuple[_Part, ...]] = {
+    "cityscapes": (
+        _Part("label", "gtFine/{}", ("_gtFine_labelIds",), strict=True),
+        _Part("ids", "gtFine/{}", ("_gtFine_instanceIds",), strict=True),
+        _Part("photo", "leftImg8bit/{}", ("_leftImg8bit",), strict=True),
+    ),
+    "nvidia": (_Part("label", "{}_label", _LABEL), _Part("ids", "{}_inst", _IDS), _Part("photo", "{}_img", _PHOTO)),
+    "ab": (
+        _Part("input", "{}_A", ("_A", "_input")),
+        _Part("ids", "{}_inst", _IDS),
+        _Part("photo", "{}_B", ("_B", "_output", *_PHOTO)),
+    ),
+    "side-by-side": (_Part("input", "{}", ()),),
+}
+_LABELLED = ("cityscapes", "nvidia")
+
+
+def find_pairs(config: DataConfig, phase: str, labels: bool | None = None) -> Listing:
+    """List the pairs of one phase.
+
+    Folders are searched with their subfolders, and a subfolder is part of the name. Files belong together if their
+    names are equal, or equal once the suffix of their part (_gtFine_labelIds, _label, _inst, _img, _A, _B, ...) is
+    taken off. Photos and instance maps may be absent from a phase as a whole; a single absent one makes an orphan.
+
+    Args:
+        config: `root` and `layout` are used.
+        phase: For example "train".
+        labels: Whether label maps are wanted (n_labels > 0) or an A-to-B input; None takes what is there.
+
+    Raises:
+        DataError: a folder is missing or empty, the phase does not exist, two files of a folder share a name, or no
+            file has a partner.
+        ConfigError: no root, or a layout without label maps where they are wanted, or the reverse.
+    """
+    root = _root(config)
+    layout = _layout(config, labels)
+    parts = _LAYOUTS[layout]
+    phases = _phases(root, layout)
+    if phase not in phases:
+        looked_for = root / parts[0].folder.format(phase)
+        raise DataError(f"{looked_for} does not exist; the phases of {root} ({layout}) are: {', '.join(phases)}")
+    found = {part.name: _files(root / part.folder.format(phase), part) for part in parts}
+    required = parts[0]
+    if not found[required.name]:
+        kinds = ", ".join(sorted(EXTENSIONS))
+        wanted = f"*{required.suffixes[0]}.png" if required.strict else f"pictures ({kinds})"
+        raise DataError(f"{root / required.folder.format(phase)} holds no {wanted}; put the {phase} files there")
+    present = {name: files for name, files in found.items() if files}
+    return _match(layout, phase, present)
+
+
+def find_phases(config: DataConfig, labels: bool | None = None) -> tuple[str, ...]:
+    """Names of the phases under `config.root`, sorted.
+
+    Raises:
+        DataError: the folder is missing or has no known structure.
+        ConfigError: as in `find_pairs`.
+    """
+    return _phases(_root(config), _layout(config, labels))
+
+
+def validation_phase(config: DataConfig, labels: bool | None = None) -> str:
+    """Phase for samples and for choosing the best checkpoint: `val_phase`, else val, else test, else `train_phase`."""
+    if config.val_phase is not None:
+        return config.val_phase
+    phases = find_phases(config, labels)
+    return next((phase for phase in ("val", "test") if phase in phases), config.train_phase)
+
+
+def _root(config: DataConfig) -> Path:
+    if config.root is None:
+        raise ConfigError("no dataset folder is set; set root to the folder that holds the phases")
+    if not config.root.is_dir():
+        raise DataError(f"{config.root} is not a folder; set root to the folder that holds the phases")
+    return config.root
+
+
+def _layout(config: DataConfig, labels: bool | None) -> str:
+    """The layout that was chosen, or the only one that fits what lies under the root."""
+    root = _root(config)
+    if config.layout != "auto":
+        if labels is not None and labels != (config.layout in _LABELLED):
+            raise ConfigError(_mismatch(root, config.layout))
+        if not _phases(root, config.layout):
+            raise DataError(
+                f"{root} has no folder {_LAYOUTS[config.layout][0].folder.format('<phase>')}; {_expected()}"
+            )
+        return config.layout
+    # Every folder of pictures looks like side-by-side, so the named structures go first.
+    fits = [layout for layout in _LAYOUTS if layout != "side-by-side" and _phases(root, layout)]
+    fits = fits or (["side-by-side"] if _phases(root, "side-by-side") else [])
+    if not fits:
+        raise DataError(f"{root} has no known structure; {_expected()}")
+    wanted = [layout for layout in fits if labels is None or labels == (layout in _LABELLED)]
+    if not wanted:
+        raise ConfigError(_mismatch(root, fits[0]))
+    if len(wanted) > 1:
+        raise DataError(f"{root} fits the layouts {' and '.join(wanted)}; set layout to the one that is meant")
+    return wanted[0]
+
+
+def _mismatch(root: Path, layout: str) -> str:
+    if layout in _LABELLED:
+        return f"{root} holds label maps (layout {layout}); set n_labels to their number of classes"
+    return f"{root} holds A-to-B pictures (layout {layout}), no label maps; set n_labels to 0, or add <phase>_label"
+
+
+def _expected() -> str:
+    return "expected " + ", or ".join(
+        f"{parts[0].folder.format('<phase>')}/ ({name})" for name, parts in _LAYOUTS.items()
+    )
+
+
+def _phases(root: Path, layout: str) -> tuple[str, ...]:
+    """Phases that have the folder of the layout's first part."""
+    before, after = _LAYOUTS[layout][0].folder.split("{}")
+    folder = root / before
+    if not folder.is_dir():
+        return ()
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry.name))
+    if layout == "side-by-side":
+        return tuple(name for name in names if not _of_another_layout(name) and any(_walk(folder / name)))
+    return tuple(name.removesuffix(after) for name in names if name.endswith(after) and name != after)
+
+
+def _of_another_layout(name: str) -> bool:
+    folders = [part.folder for layout, parts in _LAYOUTS.items() if layout != "side-by-side" for part in parts]
+    return any(name == folder.split("/")[0] if "/" in folder else name.endswith(folder[2:]) for folder in folders)
+
+
+def _files(folder: Path, part: _Part) -> list[tuple[str, Path]]:
+    """Files of one part with their names: path below the folder, without the ending."""
+    files = sorted(path for path in _walk(folder) if not part.strict or path.stem.endswith(part.suffixes))
+    return [(path.relative_to(folder).with_suffix("").as_posix(), path) for path in files]
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    """Pictures under a folder; links to folders are followed, hidden files and other kinds of files are not seen."""
+    for parent, subfolders, names in os.walk(folder, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not _hidden(name)]
+        for name in names:
+            path = Path(parent, name)
+            if not _hidden(name) and path.suffix.lower() in EXTENSIONS:
+                yield path
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _by_stem(files: list[tuple[str, Path]], suffixes: tuple[str, ...], shared: set[str]) -> dict[str, Path]:
+    """Files of one part by stem: the name itself where every part has it, else without the part's suffix."""
+    by_stem: dict[str, Path] = {}
+    for name, path in files:
+        suffix = next((suffix for suffix in suffixes if name.endswith(suffix)), "")
+        stem = name if name in shared else name.removesuffix(suffix)
+        if stem in by_stem:
+            raise DataError(f"{by_stem[stem]} and {path} are both named {stem}; rename or remove one of them")
+        by_stem[stem] = path
+    return by_stem
+
+
+def _match(layout: str, phase: str, found: dict[str, list[tuple[str, Path]]]) -> Listing:
+    shared = set.intersection(*({name for name, _ in files} for files in found.values()))
+    suffixes = {part.name: part.suffixes for part in _LAYOUTS[layout]}
+    parts = {name: _by_stem(files, suffixes[name], shared) for name, files in found.items()}
+    pairs, orphans = [], []
+    for stem in sorted(set().union(*parts.values())):
+        files = {name: by_stem[stem] for name, by_stem in parts.items() if stem in by_stem}
+        if len(files) == len(parts):
+            both = {"photo": files["input"]} if layout == "side-by-side" else {}
+            pairs.append(Pair(stem, **files, **both))
+        else:
+            missing = tuple(_NAMES[name] for name in parts if name not in files)
+            orphans.append(Orphan(stem, tuple(files.values()), missing))
+    if not pairs:
+        first, other = (next(iter(by_stem.values())) for by_stem in list(parts.values())[:2])
+        raise DataError(
+            f"no two files of phase {phase} share a name, for example {first} and {other}; name partners alike"
+        )
+    return Listing(layout, phase, tuple(pairs), tuple(orphans))

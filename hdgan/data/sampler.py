@@ -1,0 +1,169 @@
+"""The order of training: an endless stream of samples that stops, resumes and splits over ranks exactly."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from hdgan.data.dataset import Batch, PairedDataset, Sample
+from hdgan.errors import ConfigError, DataError, HdganError
+
+
+class StreamSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (position, index) from an endless stream of epochs.
+
+    Position p shows sample permutation(seed, p // n)[p % n]. Batches run on across the ends of epochs, so no sample is
+    ever dropped. A global batch takes `batch * world` successive positions and each rank a contiguous slice of it, so
+    the samples of a step do not depend on how many ranks share them.
+
+    Args:
+        n: Number of samples in the dataset.
+        start: First position; for a resume, the number of samples (of all ranks) seen so far.
+        stop: Position where the stream ends; the last batch is full and may run past it.
+        batch: Samples a batch on each rank.
+        seed: Seed of the permutations.
+        rank: This process.
+        world: Number of processes.
+        shuffle: False shows every epoch in the order of the dataset.
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        stop: int,
+        start: int = 0,
+        batch: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        shuffle: bool = True,
+    ) -> None:
+        if n < 1 or batch < 1 or not 0 <= rank < world or start < 0:
+            raise ConfigError(f"cannot sample with n={n}, batch={batch}, start={start}, rank {rank} of {world}")
+        self.n, self.start, self.stop, self.batch = n, start, stop, batch
+        self.seed, self.rank, self.world, self.shuffle = seed, rank, world, shuffle
+
+    def __len__(self) -> int:
+        """Number of batches from start to stop."""
+        return max(0, -((self.start - self.stop) // (self.batch * self.world)))
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, np.arange(self.n)
+        for step in range(len(self)):
+            first = self.start + (step * self.world + self.rank) * self.batch
+            keys = []
+            for position in range(first, first + self.batch):
+                if self.shuffle and position // self.n != epoch:
+                    epoch = position // self.n
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.n)
+                keys.append((position, int(order[position % self.n])))
+            yield keys
+
+
+class StreamLoader(DataLoader[Any]):
+    """A DataLoader of `Batch` that raises hdgan's own errors as they are, without a worker's traceback around them."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, HdganError):
+                raise batch
+            yield batch
+
+
+def make_loader(
+    dataset: PairedDataset,
+    *,
+    stop: int,
+    start: int = 0,
+    batch: int = 1,
+    seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    shuffle: bool = True,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> StreamLoader:
+    """Load the stream of `StreamSampler` (see there for start, stop, batch, seed, rank, world and shuffle).
+
+    One pass over the loader is the whole stream, so workers start once and end with it. For validation, shuffle=False,
+    stop=len(dataset) and batch=1 give each sample once, in order.
+
+    Args:
+        dataset: The samples.
+        workers: Processes that read ahead; 0 reads in this process.
+        pin_memory: Put batches into page-locked memory, for copies to a GPU that do not block.
+
+    Raises:
+        DataError: while iterating: a file cannot be used, or the samples of a batch differ in size.
+    """
+    sampler = StreamSampler(
+        len(dataset), start=start, stop=stop, batch=batch, seed=seed, rank=rank, world=world, shuffle=shuffle
+    )
+    return StreamLoader(
+        _Carrying(dataset),
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        # Without a generator of its own the loader would draw from the global one, and a resume would not repeat.
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+class _Carrying(Dataset[Any]):
+    """Returns hdgan's errors instead of raising them: a worker's exception would reach the user as a traceback."""
+
+    def __init__(self, dataset: PairedDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | HdganError:
+        try:
+            return self.dataset[key]
+        except HdganError as error:
+            return error
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack samples.
+
+    Raises:
+        DataError: they differ in size.
+    """
+    sizes = [
+        next(value.shape[-2:] for value in sample.values() if isinstance(value, torch.Tensor)) for sample in samples
+    ]
+    for sample, size in zip(samples, sizes, strict=True):
+        if size != sizes[0]:
+            raise DataError(
+                f"samples of one batch differ in size: {samples[0]['stem']} is {sizes[0][1]}x{sizes[0][0]}, "
+                f"{sample['stem']} is {size[1]}x{size[0]}; set width and height, or a crop, or a batch of 1"
+            )
+    return default_collate(samples)
+
+
+def _collate(samples: list[Sample | HdganError]) -> Batch | HdganError:
+    good: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, HdganError):
+            return sample
+        good.append(sample)
+    try:
+        return collate(good)
+    except HdganError as error:
+        return error
+
+
+def _start_worker(worker: int) -> None:
+    """Leave Ctrl-C to the trainer, which saves first, and keep to one thread: OpenMP hangs in a forked process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

@@ -1,0 +1,137 @@
+"""Scale, crop and flip: one geometry drawn for a sample, applied alike to its label map, instance map and pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from hdgan.data.config import SizeConfig
+from hdgan.errors import DataError
+
+Filter = Literal["bicubic", "lanczos"]
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What happens to one sample: scaled from `source` to `scaled`, cropped to `size` at `corner`, mirrored if `flip`.
+
+    All are (width, height) or (left, top) in pixels; `corner` counts in the scaled picture.
+    """
+
+    source: tuple[int, int]
+    scaled: tuple[int, int]
+    corner: tuple[int, int]
+    size: tuple[int, int]
+    flip: bool
+
+
+def draw_geometry(
+    source: tuple[int, int], config: SizeConfig, rng: np.random.Generator | None = None, flip: bool = False
+) -> Geometry:
+    """Choose the geometry of a sample.
+
+    Args:
+        source: (width, height) of its files.
+        config: Size wanted.
+        rng: Draws the corner of the crop and the flip; None centres the crop and never flips.
+        flip: Whether half of the samples are mirrored.
+
+    Raises:
+        DataError: the crop is larger than the scaled picture.
+    """
+    scaled = _scaled_size(source, config)
+    crop = (config.crop_width or config.crop_height, config.crop_height or config.crop_width)
+    size = (crop[0] or scaled[0], crop[1] or scaled[1])
+    spare = (scaled[0] - size[0], scaled[1] - size[1])
+    if min(spare) < 0:
+        raise DataError(
+            f"the crop of {size[0]}x{size[1]} is larger than the picture, which is {scaled[0]}x{scaled[1]} after "
+            "scaling; set a smaller crop_width and crop_height, or a larger width"
+        )
+    if rng is None:
+        return Geometry(source, scaled, (spare[0] // 2, spare[1] // 2), size, False)
+    left, top = (int(rng.integers(room + 1)) for room in spare)
+    return Geometry(source, scaled, (left, top), size, bool(flip and rng.integers(2)))
+
+
+def apply_to_map(values: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Transform ids by taking the nearest pixel, so that any integer stays exact.
+
+    Args:
+        values: [H, W] of any type, H and W those of `geometry.source`.
+
+    Returns:
+        [H, W] of the same type, H and W those of `geometry.size`.
+    """
+    columns, rows = (
+        _nearest(geometry.source[axis], geometry.scaled[axis], geometry.corner[axis], geometry.size[axis])
+        for axis in (0, 1)
+    )
+    if geometry.flip:
+        columns = columns[::-1]
+    return values[rows[:, None], columns[None, :]]
+
+
+def apply_to_photo(photo: Image.Image, geometry: Geometry, filter: Filter = "bicubic") -> np.ndarray:
+    """Transform an 8-bit photo with an antialiased filter.
+
+    Returns:
+        [H, W, C] uint8, or [H, W] for one channel.
+    """
+    return _flipped(np.asarray(_resampled(photo, geometry, filter)), geometry)
+
+
+def apply_to_input(values: np.ndarray, geometry: Geometry, filter: Filter = "bicubic") -> np.ndarray:
+    """Transform an array of any number of channels, each like a photo.
+
+    Args:
+        values: [H, W, C] uint8, uint16 or float32.
+
+    Returns:
+        [H, W, C] of the same type; uint16 is rounded and limited to its range.
+    """
+    if geometry.scaled == geometry.source:
+        (left, top), (width, height) = geometry.corner, geometry.size
+        return _flipped(values[top : top + height, left : left + width], geometry)
+    # Pillow filters 8-bit and float pictures of one channel; every 16-bit number is exact in float32.
+    plain = values if values.dtype == np.uint8 else values.astype(np.float32)
+    channels = [
+        np.asarray(_resampled(Image.fromarray(np.ascontiguousarray(plain[..., c])), geometry, filter))
+        for c in range(values.shape[2])
+    ]
+    out = _flipped(np.stack(channels, axis=2), geometry)
+    return out.round().clip(0, 65535).astype(np.uint16) if values.dtype == np.uint16 else out
+
+
+def _scaled_size(source: tuple[int, int], config: SizeConfig) -> tuple[int, int]:
+    width, height = source
+    if config.width is not None:
+        return config.width, config.height or max(1, round(config.width * height / width))
+    if config.height is not None:
+        return max(1, round(config.height * width / height)), config.height
+    return source
+
+
+def _nearest(source: int, scaled: int, first: int, count: int) -> np.ndarray:
+    """Source pixel under the centre of each of `count` scaled pixels from `first` on; integers only, so no rounding."""
+    return (2 * np.arange(first, first + count, dtype=np.int64) + 1) * source // (2 * scaled)
+
+
+def _resampled(picture: Image.Image, geometry: Geometry, filter: Filter) -> Image.Image:
+    """Scale and crop in one go: only the pixels of the crop are computed, from all the source pixels they need."""
+    (left, top), (width, height) = geometry.corner, geometry.size
+    if geometry.scaled == geometry.source:
+        return picture.crop((left, top, left + width, top + height))
+    x, y = (geometry.source[axis] / geometry.scaled[axis] for axis in (0, 1))
+    # Products of rounded floats may end a hair outside the picture, which Pillow refuses.
+    box = (left * x, top * y, min((left + width) * x, picture.width), min((top + height) * y, picture.height))
+    return picture.resize((width, height), _FILTERS[filter], box=box)
+
+
+def _flipped(array: np.ndarray, geometry: Geometry) -> np.ndarray:
+    return array[:, ::-1] if geometry.flip else array

@@ -1,0 +1,156 @@
+"""A training run as plain data: everything that decides its result, saved with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hdgan.data.config import DataConfig, SizeConfig
+from hdgan.errors import ConfigError
+from hdgan.losses import GanMode
+from hdgan.models.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of coarse-to-fine training: which networks train, on what resolution, for how long."""
+
+    n_enhancers: int = 0
+    """Local enhancers around G1: 0 trains G1 alone."""
+    n_scales: int = 2
+    """Discriminators; D keeps the resolutions it knows from the stage before."""
+    generator: Literal["all", "enhancer"] = "all"
+    """Train all of G, or only the finest enhancer and the last convolution with the rest of G fixed."""
+    encoder: bool = True
+    """Train E, if the model has one."""
+    size: SizeConfig = SizeConfig()
+    """Resolution of the stage."""
+    batch_size: int = 1
+    """Pictures per optimizer step, over all processes and accumulation rounds."""
+    micro_batch: int | None = None
+    """Pictures per forward pass of one process; fewer than its share of the batch accumulates gradients."""
+    epochs: float = 100.0
+    """Passes over the training pictures; ignored where images is set."""
+    images: int | None = None
+    """Length of the stage in pictures instead of epochs."""
+    decay: float = 0.5
+    """Last part of the stage, as a fraction, over which the learning rate falls linearly to zero."""
+    lr: float = 2e-4
+    """Learning rate of Adam before it falls."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Losses and their weights (paper section 3.2)."""
+
+    gan: GanMode = "lsgan"
+    """Least squares, or the cross entropy of the original GAN."""
+    feature_matching: float = 10.0
+    """Weight of the discriminators' feature matching; 0 leaves it out."""
+    vgg: float = 10.0
+    """Weight of the VGG loss; 0 leaves it out."""
+    vgg_weights: Path | None = None
+    """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
+    imagenet_normalisation: bool = False
+    """Normalise VGG's input as VGG was trained; off in the original."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimisation (paper section 4: Adam, beta1 0.5)."""
+
+    beta1: float = 0.5
+    beta2: float = 0.999
+    clip: float | None = None
+    """Largest norm of a network's gradient; None does not clip."""
+    ema_decay: float = 0.999
+    """Decay per step of the moving average of G's and E's weights, for samples and inference; shorter at first."""
+    pool_size: int = 0
+    """Generated pictures kept to show D again (Shrivastava et al. 2017); 0 as in the paper."""
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What a run writes while it trains. All counts are optimizer steps."""
+
+    metrics_every: int = 10
+    """Steps between lines of metrics.jsonl and points of TensorBoard."""
+    samples_every: int = 1000
+    """Steps between sample pictures."""
+    samples: int = 4
+    """Pictures in each sample."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; each is measured on the validation pictures."""
+    keep: int = 2
+    """Latest checkpoints to keep, besides the best."""
+    val_images: int = 16
+    """Validation pictures per measurement."""
+    style_images: int = 64
+    """Training pictures from which a checkpoint's mean feature of each class is taken."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train pix2pixHD: global generator, enhancer with the global part fixed, then all jointly, in one run."""
+
+    out: Path = Path("runs/pix2pixhd")
+    """Run folder: checkpoints, metrics, samples and report.html."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    stages: dict[str, StageConfig] = field(default_factory=dict)
+    """Stages in order."""
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    log: LogConfig = LogConfig()
+    init_from: Path | None = None
+    """Start from the weights of another run or checkpoint, as the first stage's smaller or equal model."""
+    seed: int = 0
+    """Seed of weights, data order, augmentation and training."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 runs the networks under autocast."""
+    channels_last: bool = False
+    """Keep networks and pictures in channels_last memory format."""
+    threads: int | None = None
+    """CPU threads of PyTorch; None leaves PyTorch's choice."""
+
+    def __post_init__(self) -> None:
+        positive: dict[str, float] = {
+            "log.metrics-every": self.log.metrics_every,
+            "log.samples-every": self.log.samples_every,
+            "log.checkpoint-every": self.log.checkpoint_every,
+            "log.keep": self.log.keep,
+            "log.val-images": self.log.val_images,
+        }
+        for name, stage in self.stages.items():
+            positive[f"stages.{name}.batch-size"] = stage.batch_size
+            positive[f"stages.{name}.n-scales"] = stage.n_scales
+            positive[f"stages.{name}.lr"] = stage.lr
+            positive[f"stages.{name}.epochs"] = stage.epochs if stage.images is None else stage.images
+            if not 0 <= stage.decay <= 1:
+                raise ConfigError(f"--stages.{name}.decay is {stage.decay}: give a fraction from 0 to 1")
+        for option, value in positive.items():
+            if value <= 0:
+                raise ConfigError(f"--{option} is {value}: give a positive number")
+        self._check_order()
+        if self.loss.feature_matching and not self.model.discriminator.intermediate_features:
+            raise ConfigError(
+                "feature matching needs the discriminators' features: "
+                "--model.discriminator.intermediate-features, or --loss.feature-matching 0"
+            )
+
+    def _check_order(self) -> None:
+        stages = list(self.stages.items())
+        for (name, stage), (_, before) in zip(stages[1:], stages[:-1], strict=True):
+            if stage.n_enhancers < before.n_enhancers or stage.n_scales < before.n_scales:
+                raise ConfigError(
+                    f"stage {name} has {stage.n_enhancers} enhancers and {stage.n_scales} scales, fewer than the stage "
+                    f"before ({before.n_enhancers}, {before.n_scales}): a run only grows"
+                )
+        for name, stage in stages:
+            if stage.generator == "enhancer" and stage.n_enhancers == 0:
+                raise ConfigError(
+                    f"stage {name} trains only the enhancer but has none: set --stages.{name}.n-enhancers 1"
+                )

@@ -1,0 +1,76 @@
+"""The datasets of a run: where its pairs are, and what is checked before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+
+from hdgan.data import DataConfig, Pair, PairedDataset, SizeConfig, find_pairs, validation_phase
+from hdgan.data.check import quick_check
+from hdgan.data.scenes import CLASSES, ensure_scenes
+from hdgan.errors import ConfigError, DataError
+from hdgan.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The pairs of a run, found and checked."""
+
+    config: DataConfig
+    n_labels: int
+    train_pairs: tuple[Pair, ...]
+    val_pairs: tuple[Pair, ...]
+    val_phase: str
+
+    def training(self, size: SizeConfig, seed: int) -> PairedDataset:
+        """Training pairs at a stage's size, cropped and mirrored at random."""
+        return PairedDataset(self.train_pairs, self.config, size, self.n_labels, train=True, seed=seed)
+
+    def validation(self, size: SizeConfig) -> PairedDataset:
+        """Validation pairs at a stage's size."""
+        return PairedDataset(self.val_pairs, self.config, size, self.n_labels)
+
+    def reference(self, size: SizeConfig) -> PairedDataset:
+        """Training pairs as they are, for statistics over them."""
+        return PairedDataset(self.train_pairs, self.config, size, self.n_labels)
+
+
+def open_data(config: TrainConfig, console: Console) -> RunData:
+    """Find the pairs of a run and check what is cheap to check; without a root the built-in scenes are rendered.
+
+    Raises:
+        ConfigError: the model does not suit the data.
+        DataError: the data cannot be used, naming the file.
+    """
+    data, n_labels = config.data, config.model.n_labels
+    if data.root is None:
+        data = _open_scenes(config, console)
+    labels = n_labels > 0
+    listing = find_pairs(data, data.train_phase, labels)
+    if listing.pairs[0].photo is None and not listing.pairs[0].side_by_side:
+        raise DataError(f"{data.root} has no photos for phase {data.train_phase}: training needs pairs with photos")
+    if config.model.instances and listing.pairs[0].ids is None:
+        raise ConfigError(
+            f"{data.root} has no instance maps for phase {data.train_phase}: train without, --model.no-instances"
+        )
+    for name, stage in config.stages.items():
+        for warning in quick_check(listing, data, stage.size, n_labels, batch=stage.micro_batch or stage.batch_size):
+            console.print(f"stage {name}: {warning}", markup=False, highlight=False)
+    phase = validation_phase(data, labels)
+    held_out = find_pairs(data, phase, labels)
+    if held_out.pairs[0].photo is None and not held_out.pairs[0].side_by_side:
+        console.print(f"phase {phase} has no photos: samples show training pictures", highlight=False)
+        phase, held_out = data.train_phase, listing
+    return RunData(data, n_labels, tuple(listing.pairs), tuple(held_out.pairs), phase)
+
+
+def _open_scenes(config: TrainConfig, console: Console) -> DataConfig:
+    if config.model.n_labels != len(CLASSES):
+        raise ConfigError(
+            f"the built-in scenes have {len(CLASSES)} classes, but --model.n-labels is {config.model.n_labels}: "
+            f"set it to {len(CLASSES)}, or name a dataset with --data.root"
+        )
+    with console.status("rendering street scenes (once; they are kept in the cache)"):
+        root = ensure_scenes(config.data.scenes)
+    return replace(config.data, root=root, layout="nvidia")

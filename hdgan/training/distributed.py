@@ -1,0 +1,114 @@
+"""Many GPUs and nodes: `torchrun hdgan-train …` starts one process for each GPU, and they average their gradients.
+
+Every process builds the same networks from the same seed, so nothing is broadcast; gradients are averaged by all-reduce
+rather than by DistributedDataParallel, since a step takes the gradients of two networks from one graph.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hdgan.errors import ConfigError
+
+BUCKET_ELEMENTS = 2**25
+"""Gradients are sent in buckets of about this many elements: large enough for bandwidth, small enough for memory."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all processes of the run."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the run folder."""
+        return self.rank == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average a tensor over all processes."""
+        if self.size > 1:
+            dist.all_reduce(values)
+            values = values / self.size
+        return values
+
+    def average_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace each gradient by its average over all processes."""
+        if self.size == 1:
+            return
+        for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
+            flat = self.mean(torch.cat([gradient.flatten() for gradient in bucket]))
+            parts = flat.split([gradient.numel() for gradient in bucket])
+            for gradient, part in zip(bucket, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    for gradient in gradients:
+        if bucket and sum(g.numel() for g in bucket) + gradient.numel() > BUCKET_ELEMENTS:
+            yield bucket
+            bucket = []
+        bucket.append(gradient)
+    if bucket:
+        yield bucket
+
+
+@contextmanager
+def join_world(device: str) -> Iterator[World]:
+    """Join the processes that torchrun started, or be alone.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N"; with "auto" and "cuda" each process takes the GPU of its local rank.
+
+    Raises:
+        ConfigError: the device does not exist.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = choose_device(device, local_rank)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(0, 1, chosen)
+        return
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), size, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(device: str, local_rank: int = 0) -> torch.device:
+    """Turn a device option into a device that exists.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {device} is not a device: give auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count()
+        chosen = torch.device("cuda", local_rank if chosen.index is None else chosen.index)
+        if chosen.index >= count:
+            raise ConfigError(
+                f"--device {device} needs CUDA device {chosen.index}, but PyTorch sees {count}: use --device cpu"
+            )
+        torch.cuda.set_device(chosen)
+    return chosen

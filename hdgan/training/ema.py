@@ -1,0 +1,43 @@
+"""Moving average of G's and E's weights: what samples, validation and inference use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hdgan.models import Pix2PixHD
+
+
+class MovingAverage:
+    """Exponential moving average with warm-up: after t steps the decay is at most (1 + t) / (10 + t).
+
+    Args:
+        source: the model being trained; its weights are the first average.
+        decay: per step.
+
+    Attributes:
+        model: the averaged model, without discriminator.
+    """
+
+    def __init__(self, source: Pix2PixHD, decay: float) -> None:
+        device = next(source.parameters()).device
+        self.decay = decay
+        self.model = Pix2PixHD(source.config, with_discriminator=False).to(device).eval().requires_grad_(False)
+        self._averages: list[Tensor] = list(self.model.parameters())
+        sources = dict(source.named_parameters())
+        self._sources: list[Tensor] = [sources[name] for name, _ in self.model.named_parameters()]
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Make the trained weights of this moment the average."""
+        torch._foreach_copy_(self._averages, self._sources)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the trained weights after their step number `step` of the stage, from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._averages, self._sources, 1 - decay)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.model.state_dict()

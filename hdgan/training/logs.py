@@ -1,0 +1,124 @@
+"""What a run tells while it trains: progress on the terminal, metrics.jsonl and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from hdgan.errors import CheckpointError
+from hdgan.files import atomic_file
+
+METRICS_FILE = "metrics.jsonl"
+PLAIN_LINE_SECONDS = 10.0
+"""Between lines where the output is no terminal."""
+
+
+class Metrics:
+    """metrics.jsonl and TensorBoard: one record every few steps, none of them after the step a run resumes from.
+
+    Args:
+        run: folder of the run.
+        step: step the run starts from; later records, of a run that was killed, are dropped.
+    """
+
+    def __init__(self, run: Path, step: int) -> None:
+        self.path = run / METRICS_FILE
+        kept = [record for record in read_metrics(run) if record["step"] <= step]
+        with atomic_file(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        self._file = self.path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, stage: str, values: Mapping[str, float]) -> None:
+        """Record values of one step."""
+        self._file.write(json.dumps({"step": step, "stage": stage, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The records of a run; a last line that a kill cut short is left out.
+
+    Raises:
+        CheckpointError: another line is damaged.
+    """
+    path = run / METRICS_FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise CheckpointError(f"{path} line {number} is damaged ({error}): delete that line") from error
+    return records
+
+
+class ProgressDisplay:
+    """A bar with losses, pictures a second and the time left; plain lines where there is no terminal."""
+
+    def __init__(self, console: Console, total_steps: int, step: int) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[losses]}"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total_steps, completed=step, losses="", speed="")
+        self._start = (time.monotonic(), step)
+        self._last_line = 0.0
+        self._total = total_steps
+
+    def __enter__(self) -> ProgressDisplay:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, step: int, stage: str, losses: Mapping[str, float], images_per_second: float) -> None:
+        """Show the state after `step`."""
+        shown = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        speed = f"{images_per_second:.1f} img/s"
+        self._bar.update(self._task, completed=step, description=stage, losses=shown, speed=speed)
+        now = time.monotonic()
+        if not self._console.is_terminal and (now - self._last_line > PLAIN_LINE_SECONDS or step == self._total):
+            self._last_line = now
+            began, first = self._start
+            left = (now - began) / max(step - first, 1) * (self._total - step)
+            self._console.print(
+                f"{stage} step {step}/{self._total} {shown} {speed} ETA {_duration(left)}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,295 @@
+"""The training loop: all stages of a run, from the first step or from a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from hdgan.data import make_loader
+from hdgan.errors import CheckpointError, ConfigError, TrainingError
+from hdgan.losses import VGGLoss
+from hdgan.models import load_vgg19
+from hdgan.models.saving import load_model
+from hdgan.training.checkpoint import (
+    checkpoint_path,
+    find_checkpoint,
+    list_steps,
+    read_training_state,
+    remove_leftovers,
+    restore,
+    save_checkpoint,
+)
+from hdgan.training.config import TrainConfig
+from hdgan.training.datasets import RunData, open_data
+from hdgan.training.distributed import World, join_world
+from hdgan.training.interrupt import StopRequest
+from hdgan.training.logs import Metrics, ProgressDisplay
+from hdgan.training.pictures import Examples, mean_styles
+from hdgan.training.report import write_report
+from hdgan.training.run_folder import claim_folder, write_description
+from hdgan.training.schedule import Stage, plan, stage_at
+from hdgan.training.seeding import derive_seed, seed_everything
+from hdgan.training.state import StageState
+from hdgan.training.step import LOSS_NAMES, Criterion, Inputs, accumulate_gradients
+
+
+@dataclass
+class Run:
+    """What all stages of a run share."""
+
+    config: TrainConfig
+    world: World
+    data: RunData
+    stages: list[Stage]
+    vgg: VGGLoss | None
+    metrics: Metrics | None
+    display: ProgressDisplay
+    stop: StopRequest
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.config.channels_last else torch.contiguous_format
+
+
+def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Path | None:
+    """Train a run to its end, or to Ctrl-C, which saves first.
+
+    Args:
+        config: the run; `out` is its folder.
+        resume: continue the run in that folder from its latest checkpoint.
+        console: where progress goes.
+
+    Returns:
+        The path of report.html, or None where this process does not write it.
+
+    Raises:
+        HdganError: options, data or checkpoint that cannot be used, a disk that is full, a loss that is not finite.
+    """
+    console = console or Console()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    with join_world(config.device) as world, contextlib.ExitStack() as closing:
+        if not world.is_main:
+            console = Console(quiet=True)
+        claim_folder(config, resume)
+        data = open_data(config, console)
+        stages = plan(config, len(data.train_pairs))
+        for stage in stages:
+            _check_batch(stage, world)
+        vgg = _load_vgg(config, world)
+        state = _resume(config, stages, world) if resume else _begin(config, stages[0], world)
+        metrics = None
+        if world.is_main:
+            write_description(config, world)
+            metrics = Metrics(config.out, state.step)
+            closing.callback(metrics.close)
+        total = stages[-1].last_step
+        if resume:
+            console.print(f"resuming {config.out} after step {state.step} of {total}", highlight=False)
+        display = closing.enter_context(ProgressDisplay(console, total, state.step))
+        stop = closing.enter_context(StopRequest())
+        run = Run(config, world, data, stages, vgg, metrics, display, stop)
+        while (current := stage_at(stages, state.step)) is not None:
+            if state.stage != current:
+                state = StageState(config, current, world.device, state.model)
+            if not _train_stage(run, state):
+                break
+    if not world.is_main:
+        return None
+    report = write_report(config.out)
+    _say_goodbye(console, config, state.step, total, report)
+    return report
+
+
+def _train_stage(run: Run, state: StageState) -> bool:
+    """Train one stage to its end; False if asked to stop before."""
+    config, stage, world = run.config, state.stage, run.world
+    seed = derive_seed(config.seed, run.stages.index(stage))
+    criterion = Criterion(config.loss, run.vgg, state.pool)
+    device, memory_format = world.device, run.memory_format
+    examples = Examples(run.data.validation(stage.config.size), device, memory_format)
+    references = Examples(run.data.reference(stage.config.size), device, memory_format)
+    loader = make_loader(
+        run.data.training(stage.config.size, seed),
+        start=state.step_in_stage * stage.config.batch_size,
+        stop=stage.steps * stage.config.batch_size,
+        batch=stage.config.batch_size // world.size,
+        seed=seed,
+        rank=world.rank,
+        world=world.size,
+        workers=config.data.workers,
+        pin_memory=device.type == "cuda",
+    )
+    clock = _Clock(stage.config.batch_size)
+    stopping = False
+    for sample in loader:
+        inputs = Inputs.from_loader(sample, device, memory_format)
+        losses, stopping = _step(run, state, criterion, inputs)
+        clock.tick()
+        log = config.log
+        if world.is_main:
+            run.display.update(state.step, stage.name, losses, clock.images_per_second)
+        finished = state.step == stage.last_step
+        if run.metrics is not None and (state.step % log.metrics_every == 0 or finished):
+            lr = stage.learning_rate(state.step_in_stage - 1)
+            run.metrics.write(
+                state.step, stage.name, {**losses, "lr": lr, "images_per_second": clock.images_per_second}
+            )
+        pause = time.monotonic()
+        if world.is_main and (state.step % log.samples_every == 0 or finished):
+            examples.write(state.ema.model, config.out / "samples" / stage.name, state.step, log.samples)
+        if state.step % log.checkpoint_every == 0 or finished or stopping:
+            _checkpoint(run, state, examples, references)
+        clock.skip(time.monotonic() - pause)
+        if stopping:
+            break
+    return not stopping
+
+
+def _step(run: Run, state: StageState, criterion: Criterion, inputs: Inputs) -> tuple[dict[str, float], bool]:
+    """One optimizer step over this process's share of the batch; returns losses, and whether any process shall stop."""
+    config, stage, world = run.config, state.stage, run.world
+    seed_everything(config.seed, world.rank, state.step)
+    state.set_learning_rate(stage.learning_rate(state.step_in_stage))
+    state.optimizer_g.zero_grad(set_to_none=True)
+    state.optimizer_d.zero_grad(set_to_none=True)
+    micro_batches = list(inputs.split(stage.config.micro_batch))
+    parts = torch.zeros(len(LOSS_NAMES), device=world.device)
+    for micro_batch in micro_batches:
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            objectives = criterion(state.model, micro_batch)
+        accumulate_gradients(objectives, state.g_parameters, state.d_parameters, len(micro_batches))
+        parts += objectives.parts / len(micro_batches)
+    world.average_gradients([*state.g_parameters, *state.d_parameters])
+    *values, stop = world.mean(torch.cat([parts, parts.new_tensor([float(run.stop.requested)])])).tolist()
+    losses = dict(zip(LOSS_NAMES, values, strict=True))
+    _require_finite(run, state, losses)
+    if config.optim.clip is not None:
+        for parameters in (state.g_parameters, state.d_parameters):
+            torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip)
+    state.optimizer_g.step()
+    state.optimizer_d.step()
+    state.ema.update(state.step_in_stage)
+    state.step += 1
+    return {
+        name: value for name, value in losses.items() if value or name not in ("g_vgg", "g_feature_matching")
+    }, stop > 0
+
+
+def _require_finite(run: Run, state: StageState, losses: dict[str, float]) -> None:
+    wrong = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
+    if not wrong:
+        return
+    steps = list_steps(run.config.out)
+    last = (
+        f"the last good checkpoint is {checkpoint_path(run.config.out, steps[-1])}: resume from it with a lower "
+        "learning rate, --optim.clip 1, or float32"
+        if steps
+        else "there is no checkpoint yet: lower the learning rate, or set --optim.clip 1"
+    )
+    raise TrainingError(f"step {state.step + 1} of stage {state.stage.name}: {', '.join(wrong)}; {last}")
+
+
+def _checkpoint(run: Run, state: StageState, examples: Examples, references: Examples) -> None:
+    """Measure and save on the main process while the others wait."""
+    if run.world.is_main:
+        val_l1 = examples.validation_l1(state.ema.model, run.config.log.val_images)
+        _require_finite(run, state, {"val_l1": val_l1})
+        if state.best is None or val_l1 < state.best[1]:
+            state.best = (state.step, val_l1)
+        if run.metrics is not None:
+            run.metrics.write(state.step, state.stage.name, {"val_l1": val_l1})
+        tensors = mean_styles(state.ema.model, references, run.config.log.style_images)
+        save_checkpoint(run.config.out, run.config, state, tensors)
+    run.world.barrier()
+
+
+class _Clock:
+    """Pictures a second over the last steps, without the time spent on samples and checkpoints."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._last = time.monotonic()
+        self._seconds = 0.0
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        took = now - self._last
+        self._seconds = took if self._seconds == 0 else 0.95 * self._seconds + 0.05 * took
+        self._last = now
+
+    def skip(self, seconds: float) -> None:
+        self._last += seconds
+
+    @property
+    def images_per_second(self) -> float:
+        return self._batch_size / self._seconds if self._seconds else 0.0
+
+
+def _begin(config: TrainConfig, stage: Stage, world: World) -> StageState:
+    """The first stage, from new weights or those of another run."""
+    if config.init_from is None:
+        return StageState(config, stage, world.device)
+    file = find_checkpoint(config.init_from)
+    other, _ = load_model(file, ema=False)
+    state = StageState(config, stage, world.device)
+    try:
+        state.take_over(other)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--init-from {file} has another architecture than stage {stage.name}: {error}") from error
+    return state
+
+
+def _resume(config: TrainConfig, stages: list[Stage], world: World) -> StageState:
+    """The latest checkpoint of the run."""
+    steps = list_steps(config.out)
+    if not steps:
+        raise CheckpointError(f"{config.out} has no checkpoint to resume from: start it again without --resume")
+    folder = checkpoint_path(config.out, steps[-1])
+    name = read_training_state(folder)["stage"]
+    stage = next((stage for stage in stages if stage.name == name), None)
+    if stage is None:
+        raise CheckpointError(f"{folder} was made in stage {name}, which the run's config no longer has")
+    state = StageState(config, stage, world.device)
+    restore(folder, state)
+    if world.is_main:
+        remove_leftovers(config.out)
+    return state
+
+
+def _check_batch(stage: Stage, world: World) -> None:
+    batch, micro = stage.config.batch_size, stage.config.micro_batch
+    if batch % world.size:
+        raise ConfigError(
+            f"--stages.{stage.name}.batch-size {batch} cannot be split over {world.size} processes: give a multiple"
+        )
+    if micro is not None and (micro < 1 or (batch // world.size) % micro):
+        raise ConfigError(
+            f"--stages.{stage.name}.micro-batch {micro} does not divide the {batch // world.size} pictures that each "
+            "process has of a batch"
+        )
+
+
+def _load_vgg(config: TrainConfig, world: World) -> VGGLoss | None:
+    if not config.loss.vgg:
+        return None
+    loss = VGGLoss(load_vgg19(config.loss.vgg_weights), config.loss.imagenet_normalisation)
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    return loss.to(world.device, memory_format=memory_format)  # type: ignore[call-overload]
+
+
+def _say_goodbye(console: Console, config: TrainConfig, step: int, total: int, report: Path) -> None:
+    state = "finished" if step == total else f"stopped after step {step} of {total}"
+    lines = [f"{state}; report: {report.resolve()}"]
+    if step < total:
+        lines.append(f"resume with: hdgan-train --resume {config.out}")
+    else:
+        lines.append(f"generate with: hdgan generate {config.out} --label LABELS --instance INSTANCES --out FOLDER")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,105 @@
+"""Sample pictures and the validation measure of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from hdgan.data import PairedDataset
+from hdgan.data.colors import colorize_ids, colorize_labels, to_image
+from hdgan.files import atomic_file
+from hdgan.models import Pix2PixHD
+from hdgan.ops import instance_reduce
+from hdgan.training.step import Inputs
+
+
+class Examples:
+    """The fixed validation pictures that a run looks at.
+
+    Args:
+        dataset: validation pairs with photos, at the size of the stage.
+        device: of the model.
+    """
+
+    def __init__(self, dataset: PairedDataset, device: torch.device, memory_format: torch.memory_format) -> None:
+        self.dataset = dataset
+        self.device = device
+        self.memory_format = memory_format
+
+    def inputs(self, count: int) -> Iterator[Inputs]:
+        """The first `count` pairs, each as a batch of one."""
+        for index in range(min(count, len(self.dataset))):
+            sample = default_collate([self.dataset[index]])
+            yield Inputs.from_loader(sample, self.device, self.memory_format)
+
+    @torch.inference_mode()
+    def validation_l1(self, model: Pix2PixHD, count: int) -> float:
+        """Mean absolute difference between generated pictures and photos, in [0, 2] as images are in [-1, 1]."""
+        distances = [F.l1_loss(generate(model, inputs).float(), inputs.photo) for inputs in self.inputs(count)]
+        return float(torch.stack(distances).mean())
+
+    @torch.inference_mode()
+    def write(self, model: Pix2PixHD, folder: Path, step: int, count: int) -> None:
+        """Write generated pictures to folder/<step>/<k>.png and, once, what they are made from to folder/inputs/."""
+        for k, inputs in enumerate(self.inputs(count)):
+            sources = folder / "inputs"
+            if not (sources / f"{k}_real.png").exists():
+                for name, image in _sources(inputs):
+                    save_png(image, sources / f"{k}_{name}.png")
+            save_png(to_image(generate(model, inputs)[0]), folder / f"{step:08d}" / f"{k}.png")
+
+
+def generate(model: Pix2PixHD, inputs: Inputs) -> Tensor:
+    """G's picture for inputs with a photo: [B, C, H, W] in [-1, 1]. Features, if any, are encoded from the photo."""
+    condition = model.condition(inputs.label, inputs.ids, inputs.picture)
+    features = model.encode(inputs.photo, inputs.instances()) if model.encoder is not None else None
+    return model.generate(condition, features)
+
+
+def _sources(inputs: Inputs) -> Iterator[tuple[str, Image.Image]]:
+    if inputs.label is not None:
+        yield "label", colorize_labels(inputs.label[0].cpu().numpy())
+    if inputs.picture is not None:
+        yield "input", to_image(inputs.picture[0])
+    if inputs.ids is not None:
+        yield "instances", colorize_ids(inputs.ids[0].cpu().numpy())
+    yield "real", to_image(inputs.photo[0])
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Write a picture atomically."""
+    with atomic_file(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+@torch.inference_mode()
+def mean_styles(model: Pix2PixHD, examples: Examples, count: int) -> dict[str, Tensor]:
+    """Mean feature of each class over the instances of the first `count` pairs, each instance counting once.
+
+    Returns:
+        styles.class_mean [n_classes, feature_channels], the mean over all instances where a class has none, and
+        styles.class_count [n_classes]; empty for a model without features. The config's rule gives an id's class.
+    """
+    config = model.config
+    if model.encoder is None:
+        return {}
+    classes, values = [], []
+    for inputs in examples.inputs(count):
+        index = inputs.instances()
+        values.append(instance_reduce(model.encoder(inputs.photo, index).float(), index))
+        classes.append(
+            torch.where(index.ids >= config.instance_divisor, index.ids // config.instance_divisor, index.ids)
+        )
+    features, labels = torch.cat(values), torch.cat(classes).long()
+    known = (labels >= 0) & (labels < max(config.n_labels, 1))
+    features, labels = features[known], labels[known]
+    counts = torch.bincount(labels, minlength=config.n_labels)
+    sums = features.new_zeros(config.n_labels, features.shape[1]).index_add_(0, labels, features)
+    means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], features.mean(0))
+    return {"styles.class_mean": means.cpu(), "styles.class_count": counts.cpu()}

@@ -1,0 +1,83 @@
+"""Ready-made configs. Each is a function; every field can still be changed on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hdgan.data.config import DataConfig, ScenesConfig, SizeConfig
+from hdgan.data.scenes import CLASSES
+from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig
+from hdgan.training.config import LogConfig, LossConfig, OptimConfig, StageConfig, TrainConfig
+
+
+def coarse_to_fine(global_: StageConfig, enhancer: StageConfig, joint: StageConfig) -> dict[str, StageConfig]:
+    """The paper's three stages (section 3.2): G1 alone, then G2 with G1 fixed, then all jointly."""
+    return {"global": global_, "enhancer": enhancer, "joint": joint}
+
+
+def demo() -> TrainConfig:
+    """The built-in street scenes at 128x64, then 256x128: all three stages in a few minutes on two CPU cores."""
+    coarse, fine = SizeConfig(width=128, height=64), SizeConfig(width=256, height=128)
+    return TrainConfig(
+        out=Path("runs/demo"),
+        model=ModelConfig(
+            n_labels=len(CLASSES),
+            feature_channels=3,
+            generator=GeneratorConfig(ngf=32, n_downsample=3, n_blocks=4, n_blocks_local=2),
+            discriminator=DiscriminatorConfig(ndf=32),
+            encoder=EncoderConfig(nef=8, n_downsample=3),
+        ),
+        data=DataConfig(scenes=ScenesConfig(width=256, height=128, train=200, test=20)),
+        stages=coarse_to_fine(
+            StageConfig(size=coarse, n_scales=2, batch_size=4, images=2400, decay=0.0),
+            StageConfig(
+                size=fine, n_scales=2, n_enhancers=1, generator="enhancer", batch_size=2, images=300, decay=0.0
+            ),
+            StageConfig(size=fine, n_scales=2, n_enhancers=1, batch_size=2, images=700, decay=0.5),
+        ),
+        loss=LossConfig(vgg=0.0),
+        optim=OptimConfig(ema_decay=0.99),
+        log=LogConfig(metrics_every=1, samples_every=200, checkpoint_every=200),
+    )
+
+
+def cityscapes_512p() -> TrainConfig:
+    """Cityscapes at 1024x512: G1 alone (NVIDIA's label2city_512p)."""
+    return TrainConfig(
+        out=Path("runs/cityscapes-512p"),
+        data=DataConfig(root=Path("datasets/cityscapes"), workers=4),
+        stages={"global": StageConfig(size=SizeConfig(width=1024), epochs=200)},
+    )
+
+
+def cityscapes_1024p() -> TrainConfig:
+    """Cityscapes at 2048x1024, coarse to fine: G1 at 1024x512, G2 with G1 fixed, then all jointly."""
+    full = SizeConfig(width=2048)
+    return TrainConfig(
+        out=Path("runs/cityscapes-1024p"),
+        data=DataConfig(root=Path("datasets/cityscapes"), workers=4),
+        stages=coarse_to_fine(
+            StageConfig(size=SizeConfig(width=1024), epochs=200),
+            StageConfig(size=full, n_enhancers=1, n_scales=3, generator="enhancer", epochs=10, decay=0.0),
+            StageConfig(size=full, n_enhancers=1, n_scales=3, epochs=90, decay=50 / 90),
+        ),
+    )
+
+
+def pairs() -> TrainConfig:
+    """Picture to picture (A->B) without labels: edges, stains, depth, any paired pictures, at their own size."""
+    return TrainConfig(
+        out=Path("runs/pairs"),
+        model=ModelConfig(n_labels=0, instances=False),
+        data=DataConfig(root=Path("datasets/pairs"), workers=4),
+        stages={"global": StageConfig(epochs=200)},
+    )
+
+
+PRESETS: dict[str, Callable[[], TrainConfig]] = {
+    "demo": demo,
+    "cityscapes-512p": cityscapes_512p,
+    "cityscapes-1024p": cityscapes_1024p,
+    "pairs": pairs,
+}

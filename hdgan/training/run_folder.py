@@ -1,0 +1,75 @@
+"""The folder of a run: who owns it, and the files that describe it.
+
+RUN/config.json        the whole config
+    environment.json   versions and machine
+    metrics.jsonl      losses, learning rate, speed
+    tensorboard/       the same
+    samples/<stage>/   inputs/ and a folder of pictures for each sampled step
+    checkpoints/       see hdgan.training.checkpoint
+    report.html        all of it at a glance
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from hdgan.config_io import from_plain, to_plain
+from hdgan.errors import CheckpointError, ConfigError
+from hdgan.files import atomic_file
+from hdgan.training.checkpoint import list_steps
+from hdgan.training.config import TrainConfig
+from hdgan.training.distributed import World
+
+CONFIG_FILE = "config.json"
+ENVIRONMENT_FILE = "environment.json"
+
+
+def claim_folder(config: TrainConfig, resume: bool) -> None:
+    """Make sure that a new run does not overwrite another.
+
+    Raises:
+        ConfigError: the folder holds a run and this is no resume.
+    """
+    steps = list_steps(config.out)
+    if steps and not resume:
+        raise ConfigError(
+            f"{config.out} already holds a run, saved at step {steps[-1]}: continue it with "
+            f"`hdgan-train --resume {config.out}`, or choose another folder with --out"
+        )
+
+
+def write_description(config: TrainConfig, world: World) -> None:
+    """Write config.json and environment.json."""
+    environment = {
+        "hdgan": version("hdgan"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "processes": world.size,
+    }
+    for name, content in ((CONFIG_FILE, to_plain(config)), (ENVIRONMENT_FILE, environment)):
+        with atomic_file(config.out / name) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def load_config(run: Path) -> TrainConfig:
+    """Read the config of a run.
+
+    Raises:
+        CheckpointError: the folder holds no run, or its config is damaged.
+    """
+    file = run / CONFIG_FILE
+    if not file.is_file():
+        raise CheckpointError(f"{run} holds no run ({CONFIG_FILE} is missing): give the folder of a training run")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error
+    return from_plain(TrainConfig, content, str(file))

@@ -1,0 +1,132 @@
+"""What changes while a stage trains: networks, optimizers, moving average, fake pool, and how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hdgan.errors import CheckpointError
+from hdgan.models import LocalEnhancer, ModelConfig, Pix2PixHD
+from hdgan.models.pix2pixhd import grown
+from hdgan.training.config import TrainConfig
+from hdgan.training.ema import MovingAverage
+from hdgan.training.pool import FakePool
+from hdgan.training.schedule import Stage
+from hdgan.training.seeding import seed_everything
+
+
+class StageState:
+    """The state of a run within one stage.
+
+    Args:
+        config: of the run.
+        stage: the stage; it decides the architecture and which parameters train.
+        device: for everything.
+        previous: the model of the stage before, or of another run, whose weights this one takes over.
+
+    Attributes:
+        step: steps of the run that have been done.
+        best: lowest validation L1 of this stage so far, and its step.
+    """
+
+    def __init__(
+        self, config: TrainConfig, stage: Stage, device: torch.device, previous: Pix2PixHD | None = None
+    ) -> None:
+        seed_everything(config.seed, 0, stage.first_step)
+        model = Pix2PixHD(stage_model(config, stage))
+        memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.model: Pix2PixHD = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+        self.stage = stage
+        self.step = stage.first_step
+        self.best: tuple[int, float] | None = None
+        self.pool = FakePool(config.optim.pool_size)
+        self.ema = MovingAverage(self.model, config.optim.ema_decay)
+        if previous is not None:
+            self.take_over(previous)
+
+        trained = set(trained_modules(self.model, stage))
+        self.model.requires_grad_(False)
+        for module in trained:
+            module.requires_grad_(True)
+        assert self.model.discriminator is not None
+        self.d_parameters = list(self.model.discriminator.parameters())
+        self.g_parameters = [p for p in self.model.parameters() if p.requires_grad]
+        in_d = {id(p) for p in self.d_parameters}
+        self.g_parameters = [p for p in self.g_parameters if id(p) not in in_d]
+        betas = (config.optim.beta1, config.optim.beta2)
+        self.optimizer_g = torch.optim.Adam(self.g_parameters, lr=stage.config.lr, betas=betas)
+        self.optimizer_d = torch.optim.Adam(self.d_parameters, lr=stage.config.lr, betas=betas)
+
+    @property
+    def step_in_stage(self) -> int:
+        return self.step - self.stage.first_step
+
+    def set_learning_rate(self, lr: float) -> None:
+        for optimizer in (self.optimizer_g, self.optimizer_d):
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+    def take_over(self, previous: Pix2PixHD) -> None:
+        """Start from the weights of the stage before or of another run.
+
+        Raises:
+            RuntimeError: the architectures differ by more than enhancers and scales.
+        """
+        self.model.copy_from(previous)
+        self.ema.reset()
+
+    def training_state(self) -> dict[str, Any]:
+        """Everything but the weights that a resume needs."""
+        return {
+            "stage": self.stage.name,
+            "step": self.step,
+            "first_step": self.stage.first_step,
+            "best": self.best,
+            "optimizer_g": self.optimizer_g.state_dict(),
+            "optimizer_d": self.optimizer_d.state_dict(),
+            "pool": self.pool.state(),
+        }
+
+    def load(self, weights: dict[str, Tensor], average: dict[str, Tensor], training: dict[str, Any]) -> None:
+        """Continue from a checkpoint of this stage.
+
+        Raises:
+            CheckpointError: it belongs to another schedule.
+        """
+        if (training["stage"], training["first_step"]) != (self.stage.name, self.stage.first_step):
+            raise CheckpointError(
+                f"the checkpoint was made in stage {training['stage']} that began at step {training['first_step']}, "
+                f"but by the schedule now it is stage {self.stage.name} from step {self.stage.first_step}: only the "
+                "current stage and later ones can change their length on a resume"
+            )
+        self.model.load_state_dict(weights)
+        self.ema.model.load_state_dict(average)
+        self.optimizer_g.load_state_dict(training["optimizer_g"])
+        self.optimizer_d.load_state_dict(training["optimizer_d"])
+        self.pool.load(training["pool"], next(self.model.parameters()).device)
+        self.step = training["step"]
+        self.best = training["best"]
+
+
+def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:
+    """The architecture of a stage."""
+    model = replace(config.model, dontcare=config.data.dontcare, instance_divisor=config.data.instance_divisor)
+    return grown(model, stage.config.n_enhancers, stage.config.n_scales)
+
+
+def trained_modules(model: Pix2PixHD, stage: Stage) -> Iterator[nn.Module]:
+    """The modules that a stage trains; the discriminators always do."""
+    assert model.discriminator is not None
+    yield model.discriminator
+    if model.encoder is not None and stage.config.encoder:
+        yield model.encoder
+    generator = model.generator
+    if stage.config.generator == "enhancer" and isinstance(generator, LocalEnhancer):
+        yield generator.enhancers[-1]
+        yield generator.head
+    else:
+        yield generator

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from hdgan.data import DataConfig, SizeConfig, find_pairs
+from hdgan.data.check import check, check_dataset, print_report, quick_check
+from hdgan.errors import DataError
+
+
+@pytest.fixture
+def scenes(save, tmp_path: Path) -> Path:
+    """Three pairs 6x4 whose ids follow the rule of classes, all but one pixel."""
+    label = np.array([[0, 0, 0, 2, 2, 2]] * 4, np.uint8)
+    ids = np.array([[0, 0, 0, 2000, 2000, 2001]] * 4, np.uint16)
+    for name in "abc":
+        save(f"train_label/{name}.png", label)
+        save(f"train_inst/{name}.png", ids)
+        save(f"train_img/{name}.png", np.zeros((4, 6, 3), np.uint8))
+        ids[0, 0] = 1000
+    return tmp_path
+
+
+def quick(root: Path, n_labels: int = 3, size: SizeConfig | None = None, **options) -> list[str]:
+    config = DataConfig(root=root)
+    return quick_check(find_pairs(config, "train"), config, size or SizeConfig(), n_labels, **options)
+
+
+def spoil(root: Path, save) -> None:
+    """One fault of every kind, each in its own pair."""
+    (root / "train_img/a.png").write_bytes(b"no picture")
+    save("train_label/b.png", np.full((4, 6), 7, np.uint8))
+    save("train_inst/c.png", np.zeros((4, 5), np.uint8))
+    save("train_img/d.png", np.zeros((4, 6, 3), np.uint8))
+
+
+def printed(report) -> tuple[str, int]:
+    console = Console(file=io.StringIO(), width=80)
+    code = print_report(report, console)
+    return console.file.getvalue(), code
+
+
+def test_report_of_a_clean_set(scenes):
+    seen = []
+    report = check_dataset(DataConfig(root=scenes), 3, progress=lambda *state: seen.append(state))
+    assert report.faults == []
+    assert report.n_labels == 3
+    (phase,) = report.phases
+    assert (phase.phase, phase.layout, phase.pairs) == ("train", "nvidia", 3)
+    assert phase.sizes == {(6, 4): 3}
+    assert phase.mean_size == (6, 4)
+    assert phase.class_pixels == {0: 36, 2: 36}
+    assert phase.class_pictures == {0: 3, 2: 3}
+    assert phase.ids == [3, 4, 4]
+    assert phase.agreement == pytest.approx(70 / 72)
+    assert seen == [("train", done, 3) for done in (1, 2, 3)]
+    text, code = printed(report)
+    assert code == 0
+    assert "instance ids a picture: min 3, median 4, max 4" in text
+    assert "instance class equals label: 97.22 % of pixels" in text
+    assert "no faults; n_labels at least 3 covers every label" in text
+
+
+def test_report_names_every_fault(scenes, save):
+    spoil(scenes, save)
+    report = check_dataset(DataConfig(root=scenes), 3)
+    orphan, photo, label, size = report.faults
+    assert "d.png: no label map and no instance map named d" in orphan
+    assert str(scenes / "train_img/a.png") in photo
+    assert "cannot be read" in photo
+    assert "b.png holds label 7, but n_labels is 3" in label
+    assert "train_label/c.png is 6x4, but" in size
+    text, code = printed(report)
+    assert code == 1
+    assert all(f"fault: {fault}" in text for fault in report.faults)
+    assert "4 fault(s)" in text
+
+
+def test_several_faults_of_one_pair_are_all_reported(scenes, save):
+    (scenes / "train_img/a.png").write_bytes(b"")
+    (scenes / "train_inst/a.png").write_bytes(b"")
+    assert len(check_dataset(DataConfig(root=scenes), 2).faults) == 5
+
+
+def test_labels_are_only_counted_without_n_labels(scenes):
+    report = check_dataset(DataConfig(root=scenes, dontcare=2))
+    assert report.faults == []
+    assert report.n_labels == 1
+
+
+def test_fault_of_a_phase_does_not_hide_the_others(scenes, save):
+    save("test_label/x.png", np.zeros((4, 6), np.uint8))
+    save("test_label/x.tif", np.zeros((4, 6), np.uint8))
+    report = check_dataset(DataConfig(root=scenes))
+    assert [len(phase.faults) for phase in report.phases] == [1, 0]
+    assert "are both named x" in report.faults[0]
+    assert [phase.phase for phase in check_dataset(DataConfig(root=scenes), phases=["train"]).phases] == ["train"]
+
+
+def test_unknown_phase_is_a_fault(scenes):
+    assert "phases of" in check_dataset(DataConfig(root=scenes), phases=["dev"]).faults[0]
+
+
+def test_missing_root(tmp_path):
+    with pytest.raises(DataError, match="is not a folder"):
+        check_dataset(DataConfig(root=tmp_path / "none"))
+
+
+def test_report_of_inputs(save, tmp_path):
+    for name, shape in (("a", (4, 6)), ("b", (4, 6)), ("c", (4, 6, 3))):
+        save(f"train_A/{name}.png", np.zeros(shape, np.uint8))
+        save(f"train_B/{name}.png", np.zeros((4, 6, 3), np.uint8))
+    report = check_dataset(DataConfig(root=tmp_path), 0)
+    assert report.phases[0].channels == {1: 2, 3: 1}
+    assert report.faults == [f"{tmp_path / 'train_A' / 'c.png'} has 3 channel(s), others 1; save all inputs alike"]
+    assert "input channels: 1, 3" in printed(report)[0]
+
+
+def test_report_of_side_by_side_pictures(save, tmp_path):
+    save("train/a.png", np.zeros((4, 12, 3), np.uint8))
+    save("train/b.png", np.zeros((4, 13, 3), np.uint8))
+    report = check_dataset(DataConfig(root=tmp_path))
+    assert report.phases[0].sizes == {(6, 4): 1}
+    assert len(report.faults) == 1
+    assert "13 pixels wide" in report.faults[0]
+
+
+def test_report_counts_photos_that_are_turned(save, tmp_path):
+    save("train_label/a.png", np.zeros((6, 4), np.uint8))
+    exif = Image.Exif()
+    exif[274] = 6
+    save("train_img/a.jpg", np.zeros((4, 6, 3), np.uint8), exif=exif)
+    report = check_dataset(DataConfig(root=tmp_path))
+    assert report.faults == []
+    assert "photos turned upright by their EXIF orientation: 1" in printed(report)[0]
+    (warning,) = quick(tmp_path)
+    assert warning.startswith("1 photo(s) of train are turned upright by their EXIF orientation, for example ")
+    assert warning.endswith(str(tmp_path / "train_img" / "a.jpg"))
+
+
+def test_command(scenes, save, capsys):
+    assert check(scenes, n_labels=3) == 0
+    assert check(scenes, n_labels=2, phase=("train",)) == 1
+    assert "holds label 2, but n_labels is 2; set n_labels to at least 3" in capsys.readouterr().out
+
+
+def test_quick_check_of_a_clean_set(scenes):
+    assert quick(scenes) == []
+
+
+def test_quick_check_warns_of_orphans(scenes, save):
+    save("train_img/d.png", np.zeros((4, 6, 3), np.uint8))
+    (warning,) = quick(scenes)
+    assert warning.startswith("1 name(s) of train lack a partner and are not used, for example ")
+
+
+def test_quick_check_finds_what_headers_tell(scenes, save):
+    save("train_inst/b.png", np.zeros((4, 5), np.uint8))
+    with pytest.raises(DataError, match=r"b\.png is 6x4, but .*b\.png is 5x4"):
+        quick(scenes, full=1)
+    save("train_inst/b.png", np.zeros((4, 6, 3), np.uint8))
+    with pytest.raises(DataError, match=r"b\.png: this instance map has mode RGB"):
+        quick(scenes, full=1)
+
+
+def test_quick_check_decodes_the_first_and_the_last_pair(scenes, save):
+    save("train_label/c.png", np.full((4, 6), 7, np.uint8))
+    with pytest.raises(DataError, match=r"c\.png holds label 7"):
+        quick(scenes, full=2)
+
+
+def test_quick_check_counts_further_faults(scenes, save):
+    spoil(scenes, save)
+    with pytest.raises(DataError, match=r"cannot be read .*\(\d more: list all with hdgan data check"):
+        quick(scenes)
+
+
+def test_quick_check_tries_the_crop(scenes):
+    with pytest.raises(DataError, match=r"a\.png: the crop of 5x5 is larger than the picture"):
+        quick(scenes, size=SizeConfig(crop_width=5))
+
+
+def test_quick_check_of_sizes_in_one_batch(scenes, save):
+    for part in ("label", "inst", "img"):
+        save(f"train_{part}/d.png", np.zeros((5, 7), np.uint8))
+    assert quick(scenes, batch=1) == []
+    assert quick(scenes, batch=2, size=SizeConfig(crop_width=4)) == []
+    with pytest.raises(DataError, match=r"a is 6x4 and d is 7x5 in one batch; set width and height"):
+        quick(scenes, batch=2)

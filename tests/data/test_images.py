@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hdgan.data.images import class_of, read_header, read_input, read_map, read_photo, to_photo, to_unit_range
+from hdgan.errors import DataError
+
+IDS8 = np.array([[0, 1, 200], [7, 33, 255]], dtype=np.uint8)
+IDS16 = np.array([[0, 26004, 65535], [7, 33000, 256]], dtype=np.uint16)
+IDS32 = np.array([[0, 65536, 2**31 - 1], [7, 70001, 1_000_003]], dtype=np.int32)
+
+
+def write_png(path: Path, bits: int, rows: list[bytes], width: int, palette: bytes = b"") -> Path:
+    """A PNG of fewer than 8 bits, which Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, 3 if palette else 0, 0, 0, 0)
+    parts = [chunk(b"IHDR", header)] + ([chunk(b"PLTE", palette)] if palette else [])
+    parts += [chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+def write_tiff(path: Path, array: np.ndarray, order: str, sample_format: int) -> Path:
+    """An uncompressed one-strip TIFF of any integer type and byte order."""
+    array = array.astype(array.dtype.newbyteorder(order))
+    height, width = array.shape[:2]
+    channels = 1 if array.ndim == 2 else array.shape[2]
+    tags = [
+        (256, 4, width),
+        (257, 4, height),
+        (258, 3, array.dtype.itemsize * 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8 + 2 + 12 * 10 + 4),
+        (277, 3, channels),
+        (278, 4, height),
+        (279, 4, array.nbytes),
+        (339, 3, sample_format),
+    ]
+    pad = {3: "HH", 4: "L"}
+    entries = b"".join(
+        struct.pack(f"{order}HHL{pad[kind]}", tag, kind, 1, *((value, 0) if kind == 3 else (value,)))
+        for tag, kind, value in tags
+    )
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    directory = struct.pack(f"{order}LH", 8, len(tags)) + entries + struct.pack(f"{order}L", 0)
+    path.write_bytes(mark + directory + array.tobytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("png8.png", IDS8),
+        ("png16.png", IDS16),
+        ("tiff8.tif", IDS8),
+        ("tiff16.tiff", IDS16),
+        ("tiff32.tif", IDS32),
+        ("bmp.bmp", IDS8),
+        ("array64.npy", IDS32.astype(np.int64)),
+        ("array16.npy", IDS16),
+        ("column.npy", IDS32[..., None]),
+    ],
+)
+def test_map_is_exact(save, name, ids):
+    values = read_map(save(name, ids))
+    assert values.shape == (2, 3)
+    assert (values.astype(np.int64) == ids.reshape(2, 3)).all()
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_map_in_compressed_tiff_is_exact(save, compression):
+    assert (read_map(save("a.tif", IDS32, compression=compression)) == IDS32).all()
+
+
+@pytest.mark.parametrize(
+    ("order", "ids", "sample_format"),
+    [
+        (">", IDS16, 1),
+        (">", IDS32, 2),
+        ("<", IDS32.astype(np.uint32), 1),
+        ("<", np.array([[-1, 5, -300]], np.int16), 2),
+        ("<", np.array([[-1, 5, -70000]], np.int32), 2),
+        ("<", np.array([[-1, 5, -128]], np.int8), 2),
+    ],
+)
+def test_map_in_tiff_of_any_integer_type_is_exact(tmp_path, order, ids, sample_format):
+    values = read_map(write_tiff(tmp_path / "a.tif", ids, order, sample_format))
+    assert values.dtype.isnative
+    assert values.tolist() == ids.tolist()
+
+
+def test_palette_map_gives_indices(tmp_path):
+    picture = Image.fromarray(IDS8)
+    picture.putpalette([255 - v // 3 for v in range(768)])
+    picture.save(tmp_path / "p.png")
+    assert read_header(tmp_path / "p.png").mode == "P"
+    assert (read_map(tmp_path / "p.png") == IDS8).all()
+
+
+@pytest.mark.parametrize(("bits", "row", "ids"), [(1, b"\x50", [0, 1, 0, 1]), (2, b"\x1b", [0, 1, 2, 3])])
+@pytest.mark.parametrize("palette", [b"", bytes(range(12))])
+def test_map_of_few_bits_is_not_stretched(tmp_path, bits, row, ids, palette):
+    palette = palette[: 3 * 2**bits]
+    assert read_map(write_png(tmp_path / "a.png", bits, [row], 4, palette)).tolist() == [ids]
+
+
+def test_map_of_four_bits_is_not_stretched(tmp_path):
+    assert read_map(write_png(tmp_path / "a.png", 4, [b"\x01\xaf"], 4)).tolist() == [[0, 1, 10, 15]]
+
+
+def test_map_ignores_exif_orientation(save):
+    exif = Image.Exif()
+    exif[274] = 6
+    assert (read_map(save("a.png", IDS8, exif=exif)) == IDS8).all()
+
+
+def test_map_with_tiff_orientation_is_refused(save):
+    path = save("a.tif", IDS8, tiffinfo={274: 6})
+    with pytest.raises(DataError, match=r"a\.tif: this label map has TIFF orientation 6; save it without"):
+        read_map(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("rgb.png", np.zeros((2, 3, 3), np.uint8), "mode RGB with 3 channel.*save one channel of integers"),
+        ("rgba.png", np.zeros((2, 3, 4), np.uint8), "mode RGBA with 4 channel"),
+        ("lossy.jpg", IDS8, "JPEG, which does not keep ids exactly; make it again as PNG"),
+        ("lossy.webp", np.zeros((2, 3, 3), np.uint8), "WEBP, which does not keep ids"),
+        ("float.tif", np.zeros((2, 3), np.float32), "mode F with 1 channel"),
+        ("float.npy", np.zeros((2, 3), np.float32), "mode float32 with 1 channel"),
+        ("two.npy", np.zeros((2, 3, 2), np.uint8), "mode uint8 with 2 channel"),
+        ("line.npy", np.zeros(4, np.uint8), r"shape \(4,\); save \[H, W\]"),
+        ("wide.npy", np.array([[2**31]]), "ids from 2147483648 to 2147483648 do not fit"),
+    ],
+)
+def test_map_that_cannot_hold_ids_is_refused(save, name, array, message):
+    path = save(name, array)
+    with pytest.raises(DataError, match=message) as error:
+        read_map(path, "instance map")
+    assert str(path) in str(error.value)
+
+
+def test_map_in_jpeg_compressed_tiff_is_refused(save):
+    with pytest.raises(DataError, match="does not keep ids exactly"):
+        read_map(save("a.tif", IDS8, compression="jpeg"))
+
+
+def test_unsigned_ids_beyond_int32_are_refused(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", np.array([[3_000_000_000]], np.uint32), "<", 1)
+    with pytest.raises(DataError, match="3000000000 do not fit in 32 bits"):
+        read_map(path)
+
+
+def test_map_with_pages_is_refused(tmp_path):
+    page = Image.fromarray(IDS8)
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[page])
+    with pytest.raises(DataError, match=r"2 page\(s\)"):
+        read_map(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("read", [read_map, read_photo, read_input, read_header])
+@pytest.mark.parametrize("name", ["a.png", "a.npy"])
+def test_missing_file_is_named(tmp_path, read, name):
+    if name == "a.npy" and read is read_photo:
+        name = "a.tif"
+    with pytest.raises(DataError, match=r"does not exist"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp", "a.npy"])
+@pytest.mark.parametrize("keep", [0.0, 0.02, 0.6])
+def test_truncated_file_is_named_with_remedy(save, name, keep):
+    path = save(name, np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(DataError, match=r"cannot be read .*restore it from its source") as error:
+        read_input(path)
+    assert str(error.value).count(str(path)) == 1
+    assert "\n" not in str(error.value)
+
+
+def test_text_in_a_picture_file_is_refused(tmp_path):
+    (tmp_path / "a.png").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_photo(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "expected"),
+    [
+        ("grey.png", IDS8, np.stack([IDS8] * 3, axis=2)),
+        ("deep.png", IDS16, np.stack([IDS16 // 257] * 3, axis=2)),
+        ("rgba.png", np.dstack([IDS8, IDS8, IDS8, IDS8]), np.stack([IDS8] * 3, axis=2)),
+        ("rgb.tif", np.dstack([IDS8, IDS8, IDS8]), np.stack([IDS8] * 3, axis=2)),
+    ],
+)
+def test_photo_is_rgb(save, name, array, expected):
+    assert (np.asarray(read_photo(save(name, array))) == expected).all()
+
+
+def test_palette_photo_gives_colours(tmp_path):
+    picture = Image.fromarray(np.array([[0, 1]], np.uint8))
+    picture.putpalette([9, 8, 7, 200, 100, 50])
+    picture.save(tmp_path / "p.png")
+    assert np.asarray(read_photo(tmp_path / "p.png")).tolist() == [[[9, 8, 7], [200, 100, 50]]]
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.npy"])
+def test_float_photo_is_refused(save, name):
+    with pytest.raises(DataError, match="photo"):
+        read_photo(save(name, np.zeros((2, 3), np.float32)))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_photo_is_turned_upright(save, name):
+    exif = Image.Exif()
+    exif[274] = 6
+    picture = np.zeros((8, 16, 3), np.uint8)
+    picture[:, 8:] = 255
+    options = {"tiffinfo": {274: 6}} if name == "a.tif" else {"exif": exif}
+    path = save(name, picture, **options)
+    assert read_header(path).upright == (8, 16)
+    for size in (None, (8, 16)):
+        photo = np.asarray(read_photo(path, size))
+        assert photo.shape == (16, 8, 3)
+        assert photo[:7].max() < 10
+        assert photo[9:].min() > 245
+
+
+def test_photo_keeps_stored_pixels_where_only_those_have_the_size_of_the_map(save):
+    exif = Image.Exif()
+    exif[274] = 6
+    picture = np.random.default_rng(0).integers(0, 255, (8, 16, 3), dtype=np.uint8)
+    assert (np.asarray(read_photo(save("a.png", picture, exif=exif), (16, 8))) == picture).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("grey.png", IDS8),
+        ("deep.png", IDS16),
+        ("rgb.png", np.dstack([IDS8, IDS8 // 2, IDS8 // 3])),
+        ("rgba.png", np.dstack([IDS8, IDS8 // 2, IDS8 // 3, IDS8 // 4])),
+        ("float.tif", IDS8.astype(np.float32) / 7),
+        ("eleven.npy", np.arange(66, dtype=np.float32).reshape(2, 3, 11)),
+        ("half.npy", np.arange(6, dtype=np.float16).reshape(2, 3)),
+        ("deep.npy", np.dstack([IDS16, IDS16 // 2])),
+    ],
+)
+def test_input_keeps_its_channels(save, name, array):
+    values = read_input(save(name, array))
+    assert values.ndim == 3
+    assert values.dtype in (np.uint8, np.uint16, np.float32)
+    assert (values == (array if array.ndim == 3 else array[..., None])).all()
+
+
+def test_input_stacks_pages_as_channels(tmp_path):
+    pages = [Image.fromarray(IDS16 // k) for k in (1, 2, 3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    values = read_input(tmp_path / "a.tif")
+    assert (values == np.dstack([IDS16, IDS16 // 2, IDS16 // 3])).all()
+
+
+def test_input_with_pages_of_two_sizes_is_refused(tmp_path):
+    Image.fromarray(IDS8).save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(IDS8[:1])])
+    with pytest.raises(DataError, match="pages differ in size"):
+        read_input(tmp_path / "a.tif")
+
+
+def test_input_of_many_channels_in_one_page_is_refused(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", np.zeros((2, 3, 5), np.uint8), "<", 1)
+    with pytest.raises(DataError, match=r"a\.tif"):
+        read_input(path)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([[1.0, np.nan]], np.float32), "nan or inf"),
+        (np.zeros((2, 3), np.int64), "type int64; save uint8, uint16, or float32"),
+    ],
+)
+def test_input_that_cannot_be_used_is_refused(save, array, message):
+    with pytest.raises(DataError, match=message):
+        read_input(save("a.npy", array))
+
+
+def test_unit_range():
+    assert to_unit_range(np.array([0, 255], np.uint8)).tolist() == [-1, 1]
+    assert to_unit_range(np.array([0, 65535], np.uint16)).tolist() == [-1, 1]
+    assert to_unit_range(np.array([-3, 7.5], np.float32)).tolist() == [-3, 7.5]
+
+
+def test_array_as_photo():
+    deep = np.dstack([IDS16, IDS16, IDS16, IDS16])
+    assert (np.asarray(to_photo(Path("a"), deep)) == deep[..., :3] // 257).all()
+    assert (np.asarray(to_photo(Path("a"), IDS8[..., None])) == IDS8[..., None]).all()
+    with pytest.raises(DataError, match="type float32"):
+        to_photo(Path("a.npy"), np.zeros((1, 1, 3), np.float32))
+
+
+def test_large_picture_is_read_and_the_guard_restored(save, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+    path = save("a.png", np.zeros((40, 40), np.uint8))
+    assert read_map(path).shape == (40, 40)
+    assert Image.MAX_IMAGE_PIXELS == 4
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+def test_class_of(make):
+    ids = make([0, 7, 999, 1000, 26004, 33000, -1])
+    assert class_of(ids, 1000).tolist() == [0, 7, 999, 1, 26, 33, -1]
+    assert class_of(make([3, 25]), 10).tolist() == [3, 2]
+
+
+def test_class_of_narrow_types():
+    assert class_of(np.array([5, 255], np.uint8), 1000).tolist() == [5, 255]
+    assert class_of(np.array([5, 65535], np.uint16), 1000).tolist() == [5, 65]
+    assert class_of(torch.tensor([5, 255], dtype=torch.uint8), 1000).tolist() == [5, 255]

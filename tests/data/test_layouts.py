@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hdgan.data import DataConfig, find_pairs, find_phases, validation_phase
+from hdgan.errors import ConfigError, DataError
+
+PICTURE = np.zeros((2, 4), np.uint8)
+
+
+@pytest.fixture
+def tree(tmp_path: Path, save):
+    """Make pictures (or, for other endings, plain files) of the given names and return their root."""
+
+    def make(*names: str) -> Path:
+        for name in names:
+            if name.endswith((".png", ".jpg", ".npy")):
+                save(name, PICTURE)
+            else:
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / name).write_text("")
+        return tmp_path
+
+    return make
+
+
+def listing(root: Path, phase: str = "train", labels: bool | None = None, **options):
+    return find_pairs(DataConfig(root=root, **options), phase, labels)
+
+
+def relative(root: Path, pair) -> dict[str, str]:
+    return {part: path.relative_to(root).as_posix() for part, path in pair.files.items()}
+
+
+def test_nvidia_layout(tree):
+    root = tree(
+        "train_label/b_gtFine_labelIds.png",
+        "train_label/a_label.png",
+        "train_inst/a_inst.png",
+        "train_inst/b_gtFine_instanceIds.png",
+        "train_img/b_leftImg8bit.jpg",
+        "train_img/a.png",
+        "test_label/c.png",
+    )
+    found = listing(root, labels=True)
+    assert (found.layout, found.orphans) == ("nvidia", ())
+    assert [relative(root, pair) for pair in found.pairs] == [
+        {"label": "train_label/a_label.png", "ids": "train_inst/a_inst.png", "photo": "train_img/a.png"},
+        {
+            "label": "train_label/b_gtFine_labelIds.png",
+            "ids": "train_inst/b_gtFine_instanceIds.png",
+            "photo": "train_img/b_leftImg8bit.jpg",
+        },
+    ]
+    test = listing(root, "test").pairs[0]
+    assert (test.stem, test.ids, test.photo) == ("c", None, None)
+
+
+def test_ab_layout(tree):
+    root = tree("train_A/x_A.npy", "train_B/x_B.png", "train_A/y.png", "train_B/y.png", "test_A/z.png")
+    found = listing(root, labels=False)
+    assert found.layout == "ab"
+    assert [pair.stem for pair in found.pairs] == ["x", "y"]
+    assert relative(root, found.pairs[0]) == {"input": "train_A/x_A.npy", "photo": "train_B/x_B.png"}
+    assert not found.pairs[0].side_by_side
+
+
+def test_ab_layout_with_instances(tree):
+    root = tree("train_A/x.png", "train_B/x.png", "train_inst/x_inst.png")
+    assert relative(root, listing(root).pairs[0])["ids"] == "train_inst/x_inst.png"
+
+
+def test_side_by_side_layout(tree):
+    root = tree("train/1.jpg", "train/2.png", "val/1.jpg", "readme.txt")
+    found = listing(root, labels=False)
+    assert found.layout == "side-by-side"
+    assert [pair.stem for pair in found.pairs] == ["1", "2"]
+    assert all(pair.side_by_side for pair in found.pairs)
+    assert find_phases(DataConfig(root=root)) == ("train", "val")
+
+
+def test_cityscapes_layout_takes_only_its_files(tree):
+    name = "aachen/aachen_000000_000019"
+    root = tree(
+        f"gtFine/train/{name}_gtFine_labelIds.png",
+        f"gtFine/train/{name}_gtFine_instanceIds.png",
+        f"gtFine/train/{name}_gtFine_color.png",
+        f"gtFine/train/{name}_gtFine_labelTrainIds.png",
+        f"gtFine/train/{name}_gtFine_polygons.json",
+        f"leftImg8bit/train/{name}_leftImg8bit.png",
+        "gtFine/val/bonn/bonn_0_gtFine_labelIds.png",
+    )
+    found = listing(root, labels=True)
+    assert (found.layout, found.orphans) == ("cityscapes", ())
+    assert [pair.stem for pair in found.pairs] == [name]
+    assert relative(root, found.pairs[0]) == {
+        "label": f"gtFine/train/{name}_gtFine_labelIds.png",
+        "ids": f"gtFine/train/{name}_gtFine_instanceIds.png",
+        "photo": f"leftImg8bit/train/{name}_leftImg8bit.png",
+    }
+    assert find_phases(DataConfig(root=root)) == ("train", "val")
+
+
+def test_subfolders_are_part_of_the_name(tree):
+    root = tree("train_label/a/1.png", "train_label/b/1.png", "train_img/a/1.png", "train_img/b/1.png")
+    found = listing(root)
+    assert [pair.stem for pair in found.pairs] == ["a/1", "b/1"]
+    assert all(pair.label.parent.name == pair.photo.parent.name for pair in found.pairs)
+
+
+def test_orphans_are_listed_with_what_they_lack(tree):
+    root = tree(
+        "train_label/a.png",
+        "train_label/b.png",
+        "train_inst/a.png",
+        "train_inst/c.png",
+        "train_img/a.png",
+        "train_img/b.png",
+    )
+    found = listing(root)
+    assert [pair.stem for pair in found.pairs] == ["a"]
+    assert [(orphan.stem, orphan.missing) for orphan in found.orphans] == [
+        ("b", ("instance map",)),
+        ("c", ("label map", "photo")),
+    ]
+    assert str(found.orphans[1]) == (
+        f"{root / 'train_inst' / 'c.png'}: no label map and no photo named c; add it or remove the file"
+    )
+
+
+def test_sorted_neighbours_are_never_paired(tree):
+    with pytest.raises(DataError, match=r"no two files of phase train share a name, for example .*001.*002"):
+        listing(tree("train_label/001.png", "train_img/002.png"))
+
+
+def test_equal_names_win_over_suffixes(tree):
+    root = tree("train_A/vitamin_A.png", "train_A/vitamin_B.png", "train_B/vitamin_A.png", "train_B/vitamin_B.png")
+    found = listing(root)
+    assert [pair.stem for pair in found.pairs] == ["vitamin_A", "vitamin_B"]
+    assert all(pair.input.name == pair.photo.name for pair in found.pairs)
+
+
+@pytest.mark.parametrize("names", [("a.png", "a.jpg"), ("a.png", "a_label.png"), ("a_label.png", "a_labelIds.png")])
+def test_two_files_of_one_name_are_an_error(tree, names):
+    root = tree(*(f"train_label/{name}" for name in names), "train_img/a.png")
+    with pytest.raises(DataError, match="are both named a; rename or remove one") as error:
+        listing(root)
+    assert all(str(root / "train_label" / name) in str(error.value) for name in names)
+
+
+def test_other_files_are_ignored(tree):
+    root = tree(
+        "train_label/a.png",
+        "train_img/a.PNG.png",
+        "train_label/.DS_Store",
+        "train_label/._a.png",
+        "train_label/Thumbs.db",
+        "train_label/notes.txt",
+        "train_label/a.json",
+        "train_label/.cache/a.png",
+        "__MACOSX/train_label/a.png",
+        "train_img/a.png",
+    )
+    (root / "train_img/a.PNG.png").rename(root / "train_img/b.PNG")
+    (root / "train_label/a.png").rename(root / "train_label/b.png")
+    (root / "train_img/a.png").unlink()
+    found = listing(root)
+    assert [pair.stem for pair in found.pairs] == ["b"]
+    assert found.orphans == ()
+
+
+def test_linked_folder_is_followed(tree, tmp_path):
+    root = tree("elsewhere/a.png")
+    (root / "train_label").mkdir()
+    (root / "train_label" / "city").symlink_to(root / "elsewhere", target_is_directory=True)
+    assert listing(root).pairs[0].stem == "city/a"
+
+
+def test_missing_root(tmp_path):
+    with pytest.raises(DataError, match="none is not a folder; set root"):
+        listing(tmp_path / "none")
+    with pytest.raises(ConfigError, match="set root"):
+        find_pairs(DataConfig(), "train")
+
+
+def test_unknown_structure_names_what_is_expected(tree):
+    with pytest.raises(DataError, match=r"no known structure; expected .*<phase>_label/ \(nvidia\), or <phase>_A/"):
+        listing(tree("notes.txt"))
+
+
+def test_missing_phase_names_the_phases(tree):
+    root = tree("train_label/a.png", "test_label/a.png")
+    with pytest.raises(DataError, match=r"dev_label does not exist; the phases of .* \(nvidia\) are: test, train"):
+        listing(root, "dev")
+
+
+def test_empty_folder(tree):
+    root = tree("train_label/notes.txt")
+    with pytest.raises(DataError, match=r"train_label holds no pictures \(\.bmp"):
+        listing(root)
+
+
+def test_cityscapes_folder_with_other_files_only(tree):
+    root = tree("gtFine/train/a/a_gtFine_color.png")
+    with pytest.raises(DataError, match=r"holds no \*_gtFine_labelIds.png"):
+        listing(root)
+
+
+def test_chosen_layout_that_is_not_there(tree):
+    root = tree("train_label/a.png")
+    with pytest.raises(DataError, match="has no folder <phase>_A; expected"):
+        listing(root, layout="ab")
+
+
+@pytest.mark.parametrize("layout", ["auto", "ab"])
+def test_labels_wanted_where_there_are_none(tree, layout):
+    with pytest.raises(ConfigError, match=r"holds A-to-B pictures .*set n_labels to 0"):
+        listing(tree("train_A/a.png", "train_B/a.png"), labels=True, layout=layout)
+
+
+@pytest.mark.parametrize("layout", ["auto", "nvidia"])
+def test_labels_not_wanted_where_there_are_some(tree, layout):
+    with pytest.raises(ConfigError, match=r"holds label maps .*set n_labels to their number"):
+        listing(tree("train_label/a.png"), labels=False, layout=layout)
+
+
+def test_two_structures_are_told_apart_by_labels_or_an_error(tree):
+    root = tree("train_label/a.png", "train_A/b.png", "train_B/b.png")
+    assert listing(root, labels=True).layout == "nvidia"
+    assert listing(root, labels=False).layout == "ab"
+    with pytest.raises(DataError, match="fits the layouts nvidia and ab; set layout"):
+        listing(root)
+
+
+@pytest.mark.parametrize(
+    ("phases", "expected"), [("train test val", "val"), ("train test", "test"), ("train", "train")]
+)
+def test_validation_phase(tree, phases, expected):
+    root = tree(*(f"{phase}_label/a.png" for phase in phases.split()))
+    assert validation_phase(DataConfig(root=root)) == expected
+    assert validation_phase(DataConfig(root=root, val_phase="own")) == "own"
+
+
+def test_config_is_validated():
+    with pytest.raises(ConfigError, match="instance_divisor is 0"):
+        DataConfig(instance_divisor=0)
+    with pytest.raises(ConfigError, match="workers is -1"):
+        DataConfig(workers=-1)
