@@ -1,0 +1,27 @@
+"""hdgan: pix2pixHD, high-resolution image synthesis from label maps (arXiv 1711.11585).
+
+    import hdgan
+    picture = hdgan.load("runs/demo")("label.png", "instances.png")   # [3, H, W] in [0, 1]
+
+Networks are in `hdgan.models`, the ops in `hdgan.ops`, training in `hdgan.training`, datasets in `hdgan.data`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hdgan.inference import Pipeline, load
+
+__version__ = version("hdgan")
+__all__ = ["Pipeline", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs PyTorch and the data readers only when it is asked for."""
+    if name in ("Pipeline", "load"):
+        import hdgan.inference
+
+        return getattr(hdgan.inference, name)
+    raise AttributeError(f"module 'hdgan' has no attribute {name!r}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tyro
 
-from hdgan.errors import HdganError
+from hdgan.errors import ConfigError, HdganError
 
 USAGE = """usage: hdgan COMMAND [OPTIONS]
 
@@ -57,7 +57,7 @@ def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
     try:
         return command(arguments)
     except HdganError as error:
-        print(f"hdgan: error: {error}", file=sys.stderr)
+        print(f"hdgan: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("hdgan: interrupted", file=sys.stderr)
@@ -70,6 +70,8 @@ def _train(arguments: list[str]) -> int:
     resume = _take_option(arguments, "--resume")
     if resume is not None:
         run = Path(resume)
+        if arguments and arguments[0] in PRESETS:
+            raise ConfigError(f"--resume takes the config of {run}: leave the preset {arguments[0]} out")
         saved = replace(load_config(run), out=run)
         description = f"Continue the run in {run}. Options change its config, for example to make a stage longer."
         config = tyro.cli(
@@ -100,7 +102,7 @@ def _take_option(arguments: list[str], name: str) -> str | None:
             return arguments.pop(i).split("=", 1)[1]
         if argument == name:
             if i + 1 == len(arguments):
-                raise HdganError(f"{name} needs the folder of a run")
+                raise ConfigError(f"{name} needs the folder of a run")
             value = arguments[i + 1]
             del arguments[i : i + 2]
             return value

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
+
 from hdgan.errors import HdganError
 
 
@@ -53,12 +55,34 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             temporary.chmod(0o777 & ~_umask())
             for file in temporary.rglob("*"):
                 _sync(file)
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.replace(path)
+            _replace_folder(temporary, path)
             _sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_png(image: Image.Image, path: str | Path) -> None:
+    """Write a picture atomically as PNG.
+
+    Raises:
+        HdganError: as `atomic_file`.
+    """
+    with atomic_file(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Move `new` to `path`. An old folder there is moved aside first, so that at any moment one of the two is whole."""
+    old = path.with_name(f"{new.name}.old")
+    if path.is_dir():
+        path.replace(old)
+    try:
+        new.replace(path)
+    except OSError:
+        if old.exists():
+            old.replace(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
@@ -74,7 +98,8 @@ def _sync(path: Path) -> None:
     """Flush a file or folder to disk (folders cannot be opened on Windows, and need not be)."""
     if path.is_dir() and os.name == "nt":
         return
-    handle = os.open(path, os.O_RDONLY)
+    # Windows syncs only what is open for writing.
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

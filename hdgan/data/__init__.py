@@ -3,7 +3,7 @@
 from hdgan.data.config import DataConfig, ScenesConfig, SizeConfig
 from hdgan.data.dataset import Batch, PairedDataset, Sample
 from hdgan.data.images import class_of, read_input, read_map, read_photo, to_unit_range
-from hdgan.data.layouts import Listing, Orphan, Pair, find_pairs, find_phases, validation_phase
+from hdgan.data.layouts import Listing, Orphan, Pair, find_pairs, find_phases, match_folders, validation_phase
 from hdgan.data.sampler import StreamLoader, StreamSampler, make_loader
 from hdgan.data.transforms import Geometry, apply_to_input, apply_to_map, apply_to_photo, draw_geometry
 
@@ -28,6 +28,7 @@ __all__ = [
     "find_pairs",
     "find_phases",
     "make_loader",
+    "match_folders",
     "read_input",
     "read_map",
     "read_photo",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +92,7 @@ _LAYOUTS: dict[str, tuple[_Part, ...]] = {
     ),
     "side-by-side": (_Part("input", "{}", ()),),
 }
+_SUFFIXES = {"label": _LABEL, "input": ("_A", "_input"), "ids": _IDS, "photo": _PHOTO}
 _LABELLED = ("cityscapes", "nvidia")
 
 
@@ -126,7 +127,24 @@ def find_pairs(config: DataConfig, phase: str, labels: bool | None = None) -> Li
         wanted = f"*{required.suffixes[0]}.png" if required.strict else f"pictures ({kinds})"
         raise DataError(f"{root / required.folder.format(phase)} holds no {wanted}; put the {phase} files there")
     present = {name: files for name, files in found.items() if files}
-    return _match(layout, phase, present)
+    return _match(parts, layout, phase, present)
+
+
+def match_folders(folders: Mapping[str, Path]) -> Listing:
+    """Pair the files of folders that belong together, outside any layout, by the same rules as `find_pairs`.
+
+    Args:
+        folders: By part: "label" or "input", "ids", "photo".
+
+    Raises:
+        DataError: a folder holds no pictures, two files of one folder share a name, or no file has a partner.
+    """
+    parts = tuple(_Part(name, "", _SUFFIXES[name]) for name in folders)
+    found = {part.name: _files(folders[part.name], part) for part in parts}
+    for name, files in found.items():
+        if not files:
+            raise DataError(f"{folders[name]} holds no pictures ({', '.join(sorted(EXTENSIONS))}); put the files there")
+    return _match(parts, "", "", found)
 
 
 def find_phases(config: DataConfig, labels: bool | None = None) -> tuple[str, ...]:
@@ -240,22 +258,21 @@ def _by_stem(files: list[tuple[str, Path]], suffixes: tuple[str, ...], shared: s
     return by_stem
 
 
-def _match(layout: str, phase: str, found: dict[str, list[tuple[str, Path]]]) -> Listing:
+def _match(parts: tuple[_Part, ...], layout: str, phase: str, found: dict[str, list[tuple[str, Path]]]) -> Listing:
     shared = set.intersection(*({name for name, _ in files} for files in found.values()))
-    suffixes = {part.name: part.suffixes for part in _LAYOUTS[layout]}
-    parts = {name: _by_stem(files, suffixes[name], shared) for name, files in found.items()}
+    suffixes = {part.name: part.suffixes for part in parts}
+    stems = {name: _by_stem(files, suffixes[name], shared) for name, files in found.items()}
     pairs, orphans = [], []
-    for stem in sorted(set().union(*parts.values())):
-        files = {name: by_stem[stem] for name, by_stem in parts.items() if stem in by_stem}
-        if len(files) == len(parts):
+    for stem in sorted(set().union(*stems.values())):
+        files = {name: by_stem[stem] for name, by_stem in stems.items() if stem in by_stem}
+        if len(files) == len(stems):
             both = {"photo": files["input"]} if layout == "side-by-side" else {}
             pairs.append(Pair(stem, **files, **both))
         else:
-            missing = tuple(_NAMES[name] for name in parts if name not in files)
+            missing = tuple(_NAMES[name] for name in stems if name not in files)
             orphans.append(Orphan(stem, tuple(files.values()), missing))
     if not pairs:
-        first, other = (next(iter(by_stem.values())) for by_stem in list(parts.values())[:2])
-        raise DataError(
-            f"no two files of phase {phase} share a name, for example {first} and {other}; name partners alike"
-        )
+        first, other = (next(iter(by_stem.values())) for by_stem in list(stems.values())[:2])
+        where = f" of phase {phase}" if phase else ""
+        raise DataError(f"no two files{where} share a name, for example {first} and {other}; name partners alike")
     return Listing(layout, phase, tuple(pairs), tuple(orphans))

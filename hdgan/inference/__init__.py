@@ -1,0 +1,5 @@
+"""Pictures from trained models."""
+
+from hdgan.inference.pipeline import Pipeline, load
+
+__all__ = ["Pipeline", "load"]

@@ -11,7 +11,7 @@ from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorCon
 from hdgan.models.discriminator import MultiscaleDiscriminator
 from hdgan.models.encoder import FeatureEncoder
 from hdgan.models.generator import GlobalGenerator, LocalEnhancer
-from hdgan.ops import InstanceIndex, boundary_map, encode_labels
+from hdgan.ops import InstanceIndex, boundary_map, encode_labels, memory_format_of
 
 Generator = GlobalGenerator | LocalEnhancer
 
@@ -89,8 +89,15 @@ class Pix2PixHD(nn.Module):
         """
         ids = ids if self.config.instances else None
         if label is not None:
-            dtype = self.generator.head.weight.dtype
-            return encode_labels(label, ids, self.config.n_labels, dontcare=self.config.dontcare, dtype=dtype)
+            weight = self.generator.head.weight
+            return encode_labels(
+                label,
+                ids,
+                self.config.n_labels,
+                dontcare=self.config.dontcare,
+                dtype=weight.dtype,
+                memory_format=memory_format_of(weight),
+            )
         assert picture is not None
         if ids is None:
             return picture

@@ -1,4 +1,4 @@
-"""VGG19's convolutions (Simonyan and Zisserman 2014) for the perceptual loss, with torchvision's weights and key names."""
+"""VGG19's convolutions (Simonyan and Zisserman 2014) for the perceptual loss, under torchvision's key names."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ Each has a file of its name: first the reference in plain PyTorch, which is its 
 """
 
 from hdgan.ops._backend import BackendError
+from hdgan.ops._checks import memory_format_of
 from hdgan.ops.avg_pyramid import avg_pyramid
 from hdgan.ops.encode_labels import boundary_map, encode_labels
 from hdgan.ops.instance_index import InstanceIndex, instance_index
@@ -21,5 +22,6 @@ __all__ = [
     "instance_mean",
     "instance_norm_act",
     "instance_reduce",
+    "memory_format_of",
     "pad2d",
 ]

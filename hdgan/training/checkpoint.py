@@ -10,73 +10,27 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
+from hdgan.checkpoints import (
+    MODEL_FILE,
+    TRAINING_FILE,
+    best_step,
+    checkpoint_path,
+    checkpoints_folder,
+    list_steps,
+)
 from hdgan.config_io import to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
 from hdgan.files import atomic_file, atomic_folder
 from hdgan.models.saving import load_model, save_model
 from hdgan.training.config import TrainConfig
 from hdgan.training.state import StageState
-
-MODEL_FILE = "model.safetensors"
-TRAINING_FILE = "training.pt"
-_PREFIX = "step-"
-
-
-def checkpoints_folder(run: Path) -> Path:
-    return run / "checkpoints"
-
-
-def list_steps(run: Path) -> list[int]:
-    """Steps of all complete checkpoints, ascending."""
-    folders = checkpoints_folder(run).glob(f"{_PREFIX}*")
-    return sorted(int(folder.name.removeprefix(_PREFIX)) for folder in folders if folder.is_dir())
-
-
-def checkpoint_path(run: Path, step: int) -> Path:
-    return checkpoints_folder(run) / f"{_PREFIX}{step:08d}"
-
-
-def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
-    """The model file that a user means by a run folder, a checkpoint folder or a file.
-
-    Args:
-        path: a run, a checkpoint folder, or a .safetensors file.
-        which: for a run: "latest", "best", or a step.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    if path.is_file():
-        return path
-    if (path / MODEL_FILE).is_file():
-        return path / MODEL_FILE
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist: give a run folder, a checkpoint folder or a .safetensors file")
-    steps = list_steps(path)
-    if not steps:
-        raise CheckpointError(f"{path} holds no checkpoint: give the folder of a training run that has saved one")
-    step = steps[-1] if which == "latest" else best_step(path) if which == "best" else int(which)
-    if step not in steps:
-        raise CheckpointError(f"{path} has no checkpoint of step {step}: there are {', '.join(map(str, steps))}")
-    return checkpoint_path(path, step) / MODEL_FILE
-
-
-def best_step(run: Path) -> int | None:
-    """The step of the best checkpoint, if one has been measured."""
-    file = checkpoints_folder(run) / "best.json"
-    if not file.is_file():
-        return None
-    try:
-        return int(json.loads(file.read_text())["step"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged ({error}): delete it; the next checkpoint writes it anew") from error
 
 
 def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: dict[str, Tensor]) -> Path:
@@ -96,30 +50,40 @@ def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: 
     try:
         with atomic_folder(folder) as temporary:
             save_model(temporary / MODEL_FILE, state.model, ema=state.ema.state_dict(), extra=extra, tensors=tensors)
-            torch.save(state.training_state(), temporary / TRAINING_FILE)
-    except (HdganError, SafetensorError, RuntimeError) as error:
+            _save_training_state(state, temporary / TRAINING_FILE)
+    except HdganError as error:
         kept = list_steps(run)
         last = f"the last good checkpoint is {checkpoint_path(run, kept[-1])}" if kept else "there is no earlier one"
         raise TrainingError(f"checkpoint {folder} could not be written: {error}; {last}") from error
+    _mark_and_prune(run, config, state)
+    return folder
+
+
+def _save_training_state(state: StageState, file: Path) -> None:
+    try:
+        torch.save(state.training_state(), file)
+    except RuntimeError as error:  # so PyTorch reports a write that fell short
+        raise HdganError(f"{file.name} could not be written whole ({error}): check the free space") from error
+
+
+def _mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
     if state.best is not None:
         step, val_l1 = state.best
         with atomic_file(checkpoints_folder(run) / "best.json") as temporary:
             temporary.write_text(json.dumps({"step": step, "stage": state.stage.name, "val_l1": val_l1}))
-    _prune(run, config.log.keep)
-    return folder
-
-
-def _prune(run: Path, keep: int) -> None:
-    steps = list_steps(run)
-    for step in steps[:-keep]:
+    for step in list_steps(run)[: -config.log.keep]:
         if step != best_step(run):
             shutil.rmtree(checkpoint_path(run, step))
 
 
-def remove_leftovers(run: Path) -> None:
-    """Delete what a killed process had begun to write."""
-    for folder in checkpoints_folder(run).glob(f".{_PREFIX}*.tmp"):
-        shutil.rmtree(folder, ignore_errors=True)
+def finish_killed_writes(run: Path, config: TrainConfig, state: StageState) -> None:
+    """Do what a killed process left undone after its latest checkpoint, and delete what it had begun to write."""
+    for leftover in [*run.glob("**/.*.tmp"), *run.glob("**/.*.tmp.old")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+    _mark_and_prune(run, config, state)
 
 
 def read_training_state(folder: Path) -> dict[str, Any]:
@@ -133,7 +97,8 @@ def read_training_state(folder: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         raise CheckpointError(
-            f"{file} cannot be read ({error}): delete the folder {folder} to resume from the checkpoint before it"
+            f"{file} cannot be read ({str(error) or 'it is empty'}): delete the folder {folder} to resume from the "
+            "checkpoint before it"
         ) from error
     return state
 
@@ -148,8 +113,18 @@ def restore(folder: Path, state: StageState) -> None:
     raw, _ = load_model(folder / MODEL_FILE, ema=False)
     averaged, _ = load_model(folder / MODEL_FILE, ema=True)
     average = {key: value for key, value in averaged.state_dict().items() if not key.startswith("discriminator.")}
-    if raw.config != state.model.config:
+    differences = list(_differences(to_plain(raw.config), to_plain(state.model.config)))
+    if differences:
         raise CheckpointError(
-            f"{folder} holds another architecture than the run's config: {raw.config} instead of {state.model.config}"
+            f"{folder} has another architecture than the run's config: {', '.join(differences)}; a resume cannot "
+            "change it: start a new run, with --init-from for its weights"
         )
     state.load(raw.state_dict(), average, training)
+
+
+def _differences(saved: dict[str, Any], wanted: dict[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in wanted.items():
+        if isinstance(value, dict):
+            yield from _differences(saved[key], value, f"{path}{key}.")
+        elif saved[key] != value:
+            yield f"{path}{key} is {saved[key]} in the checkpoint, {value} in the config"

@@ -31,7 +31,7 @@ class StageConfig:
     micro_batch: int | None = None
     """Pictures per forward pass of one process; fewer than its share of the batch accumulates gradients."""
     epochs: float = 100.0
-    """Passes over the training pictures; ignored where images is set."""
+    """Passes over the training pictures; 0 leaves the stage out. Ignored where images is set."""
     images: int | None = None
     """Length of the stage in pictures instead of epochs."""
     decay: float = 0.5
@@ -128,7 +128,9 @@ class TrainConfig:
             positive[f"stages.{name}.batch-size"] = stage.batch_size
             positive[f"stages.{name}.n-scales"] = stage.n_scales
             positive[f"stages.{name}.lr"] = stage.lr
-            positive[f"stages.{name}.epochs"] = stage.epochs if stage.images is None else stage.images
+            length = stage.epochs if stage.images is None else stage.images
+            if length < 0:
+                raise ConfigError(f"stage {name} has length {length}: give a positive number, or 0 to leave it out")
             if not 0 <= stage.decay <= 1:
                 raise ConfigError(f"--stages.{name}.decay is {stage.decay}: give a fraction from 0 to 1")
         for option, value in positive.items():

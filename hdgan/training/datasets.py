@@ -36,8 +36,13 @@ class RunData:
         return PairedDataset(self.train_pairs, self.config, size, self.n_labels)
 
 
-def open_data(config: TrainConfig, console: Console) -> RunData:
+def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunData:
     """Find the pairs of a run and check what is cheap to check; without a root the built-in scenes are rendered.
+
+    Args:
+        config: of the run.
+        console: where warnings go.
+        processes: that share each batch.
 
     Raises:
         ConfigError: the model does not suit the data.
@@ -48,21 +53,38 @@ def open_data(config: TrainConfig, console: Console) -> RunData:
         data = _open_scenes(config, console)
     labels = n_labels > 0
     listing = find_pairs(data, data.train_phase, labels)
-    if listing.pairs[0].photo is None and not listing.pairs[0].side_by_side:
+    if listing.pairs[0].photo is None:
         raise DataError(f"{data.root} has no photos for phase {data.train_phase}: training needs pairs with photos")
     if config.model.instances and listing.pairs[0].ids is None:
         raise ConfigError(
             f"{data.root} has no instance maps for phase {data.train_phase}: train without, --model.no-instances"
         )
-    for name, stage in config.stages.items():
-        for warning in quick_check(listing, data, stage.size, n_labels, batch=stage.micro_batch or stage.batch_size):
-            console.print(f"stage {name}: {warning}", markup=False, highlight=False)
     phase = validation_phase(data, labels)
     held_out = find_pairs(data, phase, labels)
-    if held_out.pairs[0].photo is None and not held_out.pairs[0].side_by_side:
-        console.print(f"phase {phase} has no photos: samples show training pictures", highlight=False)
+    first = held_out.pairs[0]
+    lacks = "photos" if first.photo is None else "instance maps" if config.model.instances and first.ids is None else ""
+    if lacks:
+        console.print(f"phase {phase} has no {lacks}: samples show training pictures", markup=False, highlight=False)
         phase, held_out = data.train_phase, listing
-    return RunData(data, n_labels, tuple(listing.pairs), tuple(held_out.pairs), phase)
+    for name, stage in config.stages.items():
+        warnings = quick_check(listing, data, stage.size, n_labels, batch=stage.batch_size // processes)
+        warnings += quick_check(held_out, data, stage.size, n_labels) if held_out is not listing else []
+        for warning in dict.fromkeys(warnings):
+            console.print(f"stage {name}: {warning}", markup=False, highlight=False, soft_wrap=True)
+    found = RunData(data, n_labels, tuple(listing.pairs), tuple(held_out.pairs), phase)
+    _check_channels(config, found)
+    return found
+
+
+def _check_channels(config: TrainConfig, data: RunData) -> None:
+    if config.model.image_channels != 3:
+        raise ConfigError(f"--model.image-channels is {config.model.image_channels}, but photos are read as RGB: set 3")
+    channels = data.reference(SizeConfig()).input_channels
+    if not data.n_labels and channels != config.model.input_channels:
+        raise ConfigError(
+            f"{data.train_pairs[0].input} has {channels} channels, but --model.input-channels is "
+            f"{config.model.input_channels}: set it to {channels}"
+        )
 
 
 def _open_scenes(config: TrainConfig, console: Console) -> DataConfig:

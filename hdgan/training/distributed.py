@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hdgan.errors import ConfigError
+from hdgan.devices import choose_device
 
 BUCKET_ELEMENTS = 2**25
 """Gradients are sent in buckets of about this many elements: large enough for bandwidth, small enough for memory."""
@@ -89,26 +89,3 @@ def join_world(device: str) -> Iterator[World]:
         yield World(dist.get_rank(), size, chosen)
     finally:
         dist.destroy_process_group()
-
-
-def choose_device(device: str, local_rank: int = 0) -> torch.device:
-    """Turn a device option into a device that exists.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {device} is not a device: give auto, cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda":
-        count = torch.cuda.device_count()
-        chosen = torch.device("cuda", local_rank if chosen.index is None else chosen.index)
-        if chosen.index >= count:
-            raise ConfigError(
-                f"--device {device} needs CUDA device {chosen.index}, but PyTorch sees {count}: use --device cpu"
-            )
-        torch.cuda.set_device(chosen)
-    return chosen

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from hdgan.errors import CheckpointError
+from hdgan.errors import CheckpointError, TrainingError
 from hdgan.files import atomic_file
 
 METRICS_FILE = "metrics.jsonl"
@@ -39,10 +39,15 @@ class Metrics:
 
     def write(self, step: int, stage: str, values: Mapping[str, float]) -> None:
         """Record values of one step."""
-        self._file.write(json.dumps({"step": step, "stage": stage, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        try:
+            self._file.write(json.dumps({"step": step, "stage": stage, **values}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {self.path}: {error.strerror or error}; free space, then resume the run"
+            ) from error
 
     def close(self) -> None:
         self._file.close()
@@ -56,7 +61,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         CheckpointError: another line is damaged.
     """
     path = run / METRICS_FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     records = []
     for number, line in enumerate(lines, start=1):
         try:

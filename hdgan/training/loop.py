@@ -11,20 +11,13 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from hdgan.checkpoints import checkpoint_path, find_checkpoint, list_steps
 from hdgan.data import make_loader
 from hdgan.errors import CheckpointError, ConfigError, TrainingError
 from hdgan.losses import VGGLoss
 from hdgan.models import load_vgg19
 from hdgan.models.saving import load_model
-from hdgan.training.checkpoint import (
-    checkpoint_path,
-    find_checkpoint,
-    list_steps,
-    read_training_state,
-    remove_leftovers,
-    restore,
-    save_checkpoint,
-)
+from hdgan.training.checkpoint import finish_killed_writes, read_training_state, restore, save_checkpoint
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, open_data
 from hdgan.training.distributed import World, join_world
@@ -78,7 +71,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         if not world.is_main:
             console = Console(quiet=True)
         claim_folder(config, resume)
-        data = open_data(config, console)
+        data = open_data(config, console, world.size)
         stages = plan(config, len(data.train_pairs))
         for stage in stages:
             _check_batch(stage, world)
@@ -97,6 +90,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         run = Run(config, world, data, stages, vgg, metrics, display, stop)
         while (current := stage_at(stages, state.step)) is not None:
             if state.stage != current:
+                if world.is_main:
+                    write_report(config.out)
                 state = StageState(config, current, world.device, state.model)
             if not _train_stage(run, state):
                 break
@@ -169,7 +164,7 @@ def _step(run: Run, state: StageState, criterion: Criterion, inputs: Inputs) -> 
     world.average_gradients([*state.g_parameters, *state.d_parameters])
     *values, stop = world.mean(torch.cat([parts, parts.new_tensor([float(run.stop.requested)])])).tolist()
     losses = dict(zip(LOSS_NAMES, values, strict=True))
-    _require_finite(run, state, losses)
+    _require_finite(run, state.step + 1, losses)
     if config.optim.clip is not None:
         for parameters in (state.g_parameters, state.d_parameters):
             torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip)
@@ -182,8 +177,8 @@ def _step(run: Run, state: StageState, criterion: Criterion, inputs: Inputs) -> 
     }, stop > 0
 
 
-def _require_finite(run: Run, state: StageState, losses: dict[str, float]) -> None:
-    wrong = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
+def _require_finite(run: Run, step: int, values: dict[str, float]) -> None:
+    wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if not wrong:
         return
     steps = list_steps(run.config.out)
@@ -193,14 +188,17 @@ def _require_finite(run: Run, state: StageState, losses: dict[str, float]) -> No
         if steps
         else "there is no checkpoint yet: lower the learning rate, or set --optim.clip 1"
     )
-    raise TrainingError(f"step {state.step + 1} of stage {state.stage.name}: {', '.join(wrong)}; {last}")
+    stage = stage_at(run.stages, step - 1)
+    assert stage is not None
+    raise TrainingError(f"step {step} of stage {stage.name}: {', '.join(wrong)}; {last}")
 
 
 def _checkpoint(run: Run, state: StageState, examples: Examples, references: Examples) -> None:
     """Measure and save on the main process while the others wait."""
     if run.world.is_main:
         val_l1 = examples.validation_l1(state.ema.model, run.config.log.val_images)
-        _require_finite(run, state, {"val_l1": val_l1})
+        largest = torch.stack([parameter.detach().abs().max() for parameter in state.model.parameters()]).max()
+        _require_finite(run, state.step, {"val_l1": val_l1, "the largest weight": float(largest)})
         if state.best is None or val_l1 < state.best[1]:
             state.best = (state.step, val_l1)
         if run.metrics is not None:
@@ -239,9 +237,15 @@ def _begin(config: TrainConfig, stage: Stage, world: World) -> StageState:
     file = find_checkpoint(config.init_from)
     other, _ = load_model(file, ema=False)
     state = StageState(config, stage, world.device)
+    for part, theirs, ours in (
+        ("enhancers", other.config.generator.n_enhancers, stage.config.n_enhancers),
+        ("scales", other.config.discriminator.n_scales, stage.config.n_scales),
+    ):
+        if theirs > ours:
+            raise ConfigError(f"--init-from {file} has {theirs} {part}, stage {stage.name} {ours}: a run only grows")
     try:
         state.take_over(other)
-    except (RuntimeError, AssertionError) as error:
+    except RuntimeError as error:
         raise ConfigError(f"--init-from {file} has another architecture than stage {stage.name}: {error}") from error
     return state
 
@@ -259,7 +263,7 @@ def _resume(config: TrainConfig, stages: list[Stage], world: World) -> StageStat
     state = StageState(config, stage, world.device)
     restore(folder, state)
     if world.is_main:
-        remove_leftovers(config.out)
+        finish_killed_writes(config.out, config, state)
     return state
 
 

@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from hdgan.data import PairedDataset
+from hdgan.data import PairedDataset, class_of
 from hdgan.data.colors import colorize_ids, colorize_labels, to_image
-from hdgan.files import atomic_file
+from hdgan.files import save_png
 from hdgan.models import Pix2PixHD
+from hdgan.models.saving import CLASS_COUNT, CLASS_MEAN
 from hdgan.ops import instance_reduce
 from hdgan.training.step import Inputs
 
@@ -72,34 +73,31 @@ def _sources(inputs: Inputs) -> Iterator[tuple[str, Image.Image]]:
     yield "real", to_image(inputs.photo[0])
 
 
-def save_png(image: Image.Image, path: Path) -> None:
-    """Write a picture atomically."""
-    with atomic_file(path) as temporary:
-        image.save(temporary, format="PNG")
-
-
 @torch.inference_mode()
 def mean_styles(model: Pix2PixHD, examples: Examples, count: int) -> dict[str, Tensor]:
     """Mean feature of each class over the instances of the first `count` pairs, each instance counting once.
 
     Returns:
-        styles.class_mean [n_classes, feature_channels], the mean over all instances where a class has none, and
-        styles.class_count [n_classes]; empty for a model without features. The config's rule gives an id's class.
+        The tensors CLASS_MEAN [n_classes, feature_channels], where a class without instances has the mean over all, and
+        CLASS_COUNT [n_classes], by name; empty for a model without features. The config's rule gives an id's class.
     """
     config = model.config
     if model.encoder is None:
         return {}
-    classes, values = [], []
+    ids, values = [], []
     for inputs in examples.inputs(count):
         index = inputs.instances()
         values.append(instance_reduce(model.encoder(inputs.photo, index).float(), index))
-        classes.append(
-            torch.where(index.ids >= config.instance_divisor, index.ids // config.instance_divisor, index.ids)
-        )
-    features, labels = torch.cat(values), torch.cat(classes).long()
-    known = (labels >= 0) & (labels < max(config.n_labels, 1))
-    features, labels = features[known], labels[known]
-    counts = torch.bincount(labels, minlength=config.n_labels)
-    sums = features.new_zeros(config.n_labels, features.shape[1]).index_add_(0, labels, features)
-    means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], features.mean(0))
-    return {"styles.class_mean": means.cpu(), "styles.class_count": counts.cpu()}
+        ids.append(index.ids)
+    features, labels = torch.cat(values), class_of(torch.cat(ids), config.instance_divisor).long()
+    overall = features.mean(0)
+    if config.n_labels:
+        known = (labels >= 0) & (labels < config.n_labels)
+        features, labels = features[known], labels[known]
+    else:
+        labels = torch.zeros_like(labels)  # A->B: instances of no class
+    n_classes = max(config.n_labels, 1)
+    counts = torch.bincount(labels, minlength=n_classes)
+    sums = features.new_zeros(n_classes, features.shape[1]).index_add_(0, labels, features)
+    means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], overall)
+    return {CLASS_MEAN: means.cpu(), CLASS_COUNT: counts.cpu()}

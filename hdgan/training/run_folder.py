@@ -5,7 +5,7 @@ RUN/config.json        the whole config
     metrics.jsonl      losses, learning rate, speed
     tensorboard/       the same
     samples/<stage>/   inputs/ and a folder of pictures for each sampled step
-    checkpoints/       see hdgan.training.checkpoint
+    checkpoints/       see hdgan.checkpoints
     report.html        all of it at a glance
 """
 
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
+from hdgan.checkpoints import list_steps
 from hdgan.config_io import from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
-from hdgan.training.checkpoint import list_steps
 from hdgan.training.config import TrainConfig
 from hdgan.training.distributed import World
 

@@ -32,20 +32,21 @@ class Stage:
 
 
 def plan(config: TrainConfig, dataset_size: int) -> list[Stage]:
-    """Lay the stages one after the other.
+    """Lay the stages one after the other, without those of no length.
 
     Raises:
-        ConfigError: there are no stages.
+        ConfigError: nothing is left.
     """
-    if not config.stages:
-        raise ConfigError("the run has no stages: start from a preset, for example hdgan-train demo")
     stages: list[Stage] = []
     first = 0
     for name, stage in config.stages.items():
         images = stage.images if stage.images is not None else stage.epochs * dataset_size
         steps = math.ceil(images / stage.batch_size)
-        stages.append(Stage(name, stage, first, steps))
-        first += steps
+        if steps:
+            stages.append(Stage(name, stage, first, steps))
+            first += steps
+    if not stages:
+        raise ConfigError("the run has no stages: start from a preset, or give a stage some epochs")
     return stages
 
 

@@ -58,8 +58,8 @@ class StageState:
         in_d = {id(p) for p in self.d_parameters}
         self.g_parameters = [p for p in self.g_parameters if id(p) not in in_d]
         betas = (config.optim.beta1, config.optim.beta2)
-        self.optimizer_g = torch.optim.Adam(self.g_parameters, lr=stage.config.lr, betas=betas)
-        self.optimizer_d = torch.optim.Adam(self.d_parameters, lr=stage.config.lr, betas=betas)
+        self.optimizer_g = torch.optim.Adam(self.g_parameters, lr=stage.config.lr, betas=betas, fused=True)
+        self.optimizer_d = torch.optim.Adam(self.d_parameters, lr=stage.config.lr, betas=betas, fused=True)
 
     @property
     def step_in_stage(self) -> int:
@@ -95,7 +95,7 @@ class StageState:
         """Continue from a checkpoint of this stage.
 
         Raises:
-            CheckpointError: it belongs to another schedule.
+            CheckpointError: it belongs to another schedule, or trains other networks.
         """
         if (training["stage"], training["first_step"]) != (self.stage.name, self.stage.first_step):
             raise CheckpointError(
@@ -103,10 +103,21 @@ class StageState:
                 f"but by the schedule now it is stage {self.stage.name} from step {self.stage.first_step}: only the "
                 "current stage and later ones can change their length on a resume"
             )
+        if training["step"] > self.stage.last_step:
+            raise CheckpointError(
+                f"the checkpoint is of step {training['step']}, but by the schedule now stage {self.stage.name} ends "
+                f"at step {self.stage.last_step}: a resume can end the current stage here at the earliest"
+            )
         self.model.load_state_dict(weights)
         self.ema.model.load_state_dict(average)
-        self.optimizer_g.load_state_dict(training["optimizer_g"])
-        self.optimizer_d.load_state_dict(training["optimizer_d"])
+        try:
+            self.optimizer_g.load_state_dict(training["optimizer_g"])
+            self.optimizer_d.load_state_dict(training["optimizer_d"])
+        except ValueError as error:
+            raise CheckpointError(
+                f"the checkpoint trains other networks than stage {self.stage.name} by the config now ({error}): a "
+                "resume cannot change the options generator and encoder of the current stage"
+            ) from error
         self.pool.load(training["pool"], next(self.model.parameters()).device)
         self.step = training["step"]
         self.best = training["best"]

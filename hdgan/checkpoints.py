@@ -1,0 +1,68 @@
+"""Where the checkpoints of a run lie: one folder each, complete or absent.
+
+RUN/checkpoints/step-00001000/model.safetensors   weights, averages, mean styles, and the config that builds them
+                              training.pt         optimizers, fake pool, position in the schedule
+RUN/checkpoints/best.json                         which step measured best in the latest stage
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hdgan.errors import CheckpointError
+
+MODEL_FILE = "model.safetensors"
+TRAINING_FILE = "training.pt"
+PREFIX = "step-"
+
+
+def checkpoints_folder(run: Path) -> Path:
+    return run / "checkpoints"
+
+
+def list_steps(run: Path) -> list[int]:
+    """Steps of all complete checkpoints, ascending."""
+    folders = checkpoints_folder(run).glob(f"{PREFIX}*")
+    numbers = (folder.name.removeprefix(PREFIX) for folder in folders if folder.is_dir())
+    return sorted(int(number) for number in numbers if number.isdecimal())
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    return checkpoints_folder(run) / f"{PREFIX}{step:08d}"
+
+
+def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
+    """The model file that a user means by a run folder, a checkpoint folder or a file.
+
+    Args:
+        path: a run, a checkpoint folder, or a .safetensors file.
+        which: for a run: "latest", "best", or a step.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if path.is_file():
+        return path
+    if (path / MODEL_FILE).is_file():
+        return path / MODEL_FILE
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist: give a run folder, a checkpoint folder or a .safetensors file")
+    steps = list_steps(path)
+    if not steps:
+        raise CheckpointError(f"{path} holds no checkpoint: give the folder of a training run that has saved one")
+    step = {"latest": steps[-1], "best": best_step(path)}.get(str(which), which)
+    if str(step) not in map(str, steps):
+        raise CheckpointError(f"{path} has no checkpoint {which}: there are latest, best, {', '.join(map(str, steps))}")
+    return checkpoint_path(path, int(step)) / MODEL_FILE  # type: ignore[arg-type]
+
+
+def best_step(run: Path) -> int | None:
+    """The step of the best checkpoint, if one has been measured."""
+    file = checkpoints_folder(run) / "best.json"
+    if not file.is_file():
+        return None
+    try:
+        return int(json.loads(file.read_text())["step"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged ({error}): delete it; the next checkpoint writes it anew") from error

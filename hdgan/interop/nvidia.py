@@ -1,0 +1,239 @@
+"""The networks of NVIDIA/pix2pixHD as ours and back: state dicts whose keys count positions in its nn.Sequentials.
+
+Pads, norms and activations count there too, so a convolution's number follows from the architecture, and the
+architecture from the numbers. `layer_names` is the one place that knows them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from hdgan.errors import CheckpointError
+from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
+from hdgan.models.blocks import ResizeConv
+from hdgan.models.generator import Trunk
+from hdgan.models.saving import describe_differences
+
+Kind = Literal["generator", "discriminator", "encoder"]
+Network = GlobalGenerator | LocalEnhancer | MultiscaleDiscriminator | FeatureEncoder
+Shapes = Mapping[str, tuple[int, ...]]
+
+_PARAMETERS = ("weight", "bias")
+_BLOCK_CONVS = {"conv_block.1": "conv1", "conv_block.5": "conv2"}
+_RUNNING_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+
+
+def layer_names(network: Network) -> dict[str, str]:
+    """Name each convolution as NVIDIA's code does, in its order: NVIDIA's module name -> ours."""
+    if isinstance(network, MultiscaleDiscriminator):
+        return dict(_discriminator_layers(network))
+    if isinstance(network, LocalEnhancer):
+        return dict(_enhancer_layers(network))
+    return dict(_global_layers(network))
+
+
+def _trunk_layers(trunk: Trunk, ours: str) -> Generator[tuple[str, str], None, int]:
+    """Yield the layers of a trunk; return the position after it."""
+    yield "model.1", f"{ours}.stem"  # after the pad
+    at = 4
+    for i in range(len(trunk.downs)):
+        yield f"model.{at}", f"{ours}.downs.{i}"
+        at += 3  # convolution, norm, ReLU
+    for i in range(len(trunk.blocks)):
+        yield from _block_layers(f"model.{at}", f"{ours}.blocks.{i}")
+        at += 1
+    for i in range(len(trunk.ups)):
+        yield f"model.{at}", f"{ours}.ups.{i}"
+        at += 3
+    return at
+
+
+def _block_layers(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
+    return ((f"{theirs}.{key}", f"{ours}.{name}") for key, name in _BLOCK_CONVS.items())
+
+
+def _global_layers(network: GlobalGenerator | FeatureEncoder) -> Iterator[tuple[str, str]]:
+    end = yield from _trunk_layers(network.trunk, "trunk")
+    yield f"model.{end + 1}", "head"  # after the pad
+
+
+def _enhancer_layers(network: LocalEnhancer) -> Iterator[tuple[str, str]]:
+    yield from _trunk_layers(network.coarse, "coarse")
+    for i, enhancer in enumerate(network.enhancers):
+        ours, first, second = f"enhancers.{i}", f"model{i + 1}_1", f"model{i + 1}_2"
+        yield f"{first}.1", f"{ours}.stem"
+        yield f"{first}.4", f"{ours}.down"
+        n_blocks = len(enhancer.blocks)  # type: ignore[arg-type]
+        for k in range(n_blocks):
+            yield from _block_layers(f"{second}.{k}", f"{ours}.blocks.{k}")
+        yield f"{second}.{n_blocks}", f"{ours}.up"
+    yield f"{second}.{n_blocks + 4}", "head"  # after norm, ReLU and pad
+
+
+def _discriminator_layers(network: MultiscaleDiscriminator) -> Iterator[tuple[str, str]]:
+    n_scales = len(network.scales)
+    for i in range(n_scales):  # NVIDIA counts the coarsest as 0
+        for j in range(len(network.scales[0].convs)):  # type: ignore[arg-type]
+            # In one Sequential: convolution, LeakyReLU, then convolution, norm, LeakyReLU.
+            theirs = f"scale{i}_layer{j}.0" if network.intermediate_features else f"layer{i}.{max(0, 3 * j - 1)}"
+            yield theirs, f"scales.{n_scales - 1 - i}.convs.{j}"
+
+
+def to_state_dict(network: Network) -> dict[str, Tensor]:
+    """Return the weights under NVIDIA's keys, in its order. The tensors are the network's own.
+
+    Raises:
+        CheckpointError: NVIDIA's code has no such network: resize upsampling, or another padding than reflect.
+    """
+    for module in network.modules():
+        if isinstance(module, ResizeConv):
+            raise CheckpointError(
+                "NVIDIA's code has no resize upsampling (upsample resize); train with upsample transposed"
+            )
+        if getattr(module, "pad_mode", "reflect") != "reflect":
+            raise CheckpointError(
+                f"NVIDIA's code pads by reflection, this network has pad_mode {module.pad_mode}; "
+                "train with pad_mode reflect"
+            )
+    state = network.state_dict()
+    return {f"{theirs}.{p}": state[f"{ours}.{p}"] for theirs, ours in layer_names(network).items() for p in _PARAMETERS}
+
+
+@overload
+def load_network(
+    state_dict: Mapping[str, Tensor], kind: Literal["generator"] = ..., *, where: str = ...
+) -> GlobalGenerator | LocalEnhancer: ...
+@overload
+def load_network(
+    state_dict: Mapping[str, Tensor], kind: Literal["discriminator"], *, where: str = ...
+) -> MultiscaleDiscriminator: ...
+@overload
+def load_network(state_dict: Mapping[str, Tensor], kind: Literal["encoder"], *, where: str = ...) -> FeatureEncoder: ...
+def load_network(
+    state_dict: Mapping[str, Tensor], kind: Kind = "generator", *, where: str = "the state dict"
+) -> Network:
+    """Build the network whose weights a state dict of NVIDIA/pix2pixHD holds, and load it strictly.
+
+    The architecture follows from keys and shapes alone. Accepts the `module.` prefix of DataParallel, half precision
+    (the result is float32) and the running statistics that instance norms wrote before PyTorch 0.4 and never used.
+    An encoder is a generator without residual blocks: the two cannot be told apart.
+
+    Args:
+        state_dict: as read from `latest_net_G.pth` and the like.
+        kind: what it is expected to hold.
+        where: what the error message starts with, usually the file.
+
+    Raises:
+        CheckpointError: batch norms, another kind of network, or tensors that are unknown, missing or do not fit.
+    """
+    tensors = _clean(state_dict, kind, where)
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    with torch.device("meta"):
+        network = (
+            _build_discriminator(shapes, where) if kind == "discriminator" else _build_generator(shapes, kind, where)
+        )
+    names = layer_names(network)
+    ours = network.state_dict()
+    wanted = {f"{t}.{p}": tuple(ours[f"{o}.{p}"].shape) for t, o in names.items() for p in _PARAMETERS}
+    differences = describe_differences(wanted, shapes)
+    if differences:
+        raise CheckpointError(
+            f"{where}: its tensors fit no {kind} of pix2pixHD ({differences}); use a checkpoint of NVIDIA's own code"
+        )
+    network.to_empty(device=next(iter(tensors.values())).device)
+    network.load_state_dict({f"{o}.{p}": tensors[f"{t}.{p}"] for t, o in names.items() for p in _PARAMETERS})
+    return network
+
+
+def _clean(state_dict: Any, kind: Kind, where: str) -> dict[str, Tensor]:
+    if not isinstance(state_dict, Mapping):
+        raise CheckpointError(
+            f"{where} is a {type(state_dict).__name__}, not a state dict; save network.state_dict() instead"
+        )
+    for key, value in state_dict.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"{where}: {key!r} is a {type(value).__name__}, not a tensor; save network.state_dict() on its own"
+            )
+    tensors = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    found = _kind(tensors)
+    if found is None:
+        some = ", ".join(list(tensors)[:3]) or "none"
+        raise CheckpointError(
+            f"{where} holds no network of pix2pixHD (keys: {some}); name a latest_net_G.pth or the like"
+        )
+    if found not in (kind, "generator or encoder") or (kind == "discriminator" and found != kind):
+        raise CheckpointError(f"{where} looks like a {found}, not {_a(kind)}; name the file of the {kind}")
+    # Conv weights have four dimensions; a norm's have one. Running statistics alone are those of old instance norms.
+    if any(key.endswith(".weight") and value.dim() == 1 for key, value in tensors.items()):
+        raise CheckpointError(
+            f"{where} was trained with batch norms (--norm batch), which hdgan lacks; train with --norm instance"
+        )
+    tensors = {key: value for key, value in tensors.items() if not key.endswith(_RUNNING_STATISTICS)}
+    for key, value in tensors.items():
+        if not value.is_floating_point():
+            raise CheckpointError(
+                f"{where}: {key} is {value.dtype}, not floating point; use the unquantised checkpoint"
+            )
+    return tensors
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "encoder" else f"a {kind}"
+
+
+def _kind(keys: Mapping[str, Any]) -> str | None:
+    if any(re.match(r"scale\d+_layer\d+\.|layer\d+\.", key) for key in keys):
+        return "discriminator"
+    if any("conv_block" in key or re.match(r"model\d+_[12]\.", key) for key in keys):
+        return "generator"
+    return "generator or encoder" if any(re.match(r"model\.\d+\.", key) for key in keys) else None
+
+
+def _build_generator(shapes: Shapes, kind: Kind, where: str) -> Network:
+    ngf, in_channels = _first_conv(shapes, "model.1.weight", where)
+    n_enhancers = len(_numbers(r"model(\d+)_[12]\.", shapes))
+    blocks = _numbers(r"model\.(\d+)\.conv_block", shapes)
+    if blocks:
+        # From their positions, not from how many there are: so a tensor that is missing is named as such.
+        n_downsample = (min(blocks) - 4) // 3
+        n_blocks = max(blocks) - 4 - 3 * n_downsample + 1
+    else:
+        n_convs = len(_numbers(r"model\.(\d+)\.weight", shapes))
+        n_downsample = (n_convs - (1 if n_enhancers else 2) + 1) // 2  # beside stem and last: as many down as up
+        n_blocks = 0
+    n_local = len(_numbers(r"model1_2\.(\d+)\.conv_block", shapes))
+    head = f"model{n_enhancers}_2.{n_local + 4}" if n_enhancers else f"model.{5 + 6 * n_downsample + n_blocks}"
+    out_channels = (shapes.get(f"{head}.bias") or (1,))[0]
+    if kind == "encoder":
+        return FeatureEncoder(in_channels, out_channels, ngf, n_downsample)
+    if n_enhancers == 0:
+        return GlobalGenerator(in_channels, out_channels, ngf, n_downsample, n_blocks)
+    finest = max(1, ngf // 2**n_enhancers)
+    return LocalEnhancer(in_channels, out_channels, finest, n_downsample, n_blocks, n_enhancers, n_local)
+
+
+def _build_discriminator(shapes: Shapes, where: str) -> MultiscaleDiscriminator:
+    features = any(key.startswith("scale") for key in shapes)
+    ndf, in_channels = _first_conv(shapes, "scale0_layer0.0.weight" if features else "layer0.0.weight", where)
+    n_scales = len(_numbers(r"scale(\d+)_" if features else r"layer(\d+)\.", shapes))
+    n_convs = len(_numbers(r"scale\d+_layer(\d+)\." if features else r"layer\d+\.(\d+)\.weight", shapes))
+    return MultiscaleDiscriminator(in_channels, ndf, max(1, n_convs - 2), n_scales, features)
+
+
+def _first_conv(shapes: Shapes, key: str, where: str) -> tuple[int, int]:
+    """Output and input channels of the convolution `key`."""
+    if len(shapes.get(key, ())) != 4:
+        found = f"has shape {shapes[key]}" if key in shapes else "is missing"
+        raise CheckpointError(f"{where}: {key}, the first convolution, {found}; use a checkpoint of NVIDIA's own code")
+    return shapes[key][0], shapes[key][1]
+
+
+def _numbers(pattern: str, keys: Mapping[str, Any]) -> set[int]:
+    """The different numbers that `pattern` captures in the keys."""
+    return {int(match[1]) for match in (re.match(pattern, key) for key in keys) if match}

@@ -1,0 +1,171 @@
+"""Whole checkpoint folders of NVIDIA/pix2pixHD to a checkpoint of hdgan and back."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hdgan.errors import CheckpointError
+from hdgan.files import atomic_file
+from hdgan.interop.nvidia import load_network, to_state_dict
+from hdgan.interop.nvidia_options import Networks, Options, model_config, notes_for_nvidia, options_of
+from hdgan.models import Pix2PixHD
+from hdgan.models.saving import load_model, save_model
+
+_LETTERS = {"generator": "G", "discriminator": "D", "encoder": "E"}
+
+
+def convert_from_nvidia(
+    folder: Path,
+    out: Path,
+    epoch: str = "latest",
+    *,
+    labels: int | None = None,
+    instances: bool | None = None,
+    encoder: Path | None = None,
+) -> list[str]:
+    """Write the networks of a folder of NVIDIA's code as one checkpoint of hdgan.
+
+    The architecture follows from the weights. What the input channels mean (labels or a picture, boundary map,
+    features) stands in `opt.txt`. Without it, the channels that E makes, or else those that G has and D has not, are
+    features; of the others, 3 are a colour picture, 4 a picture and a boundary map, any other number labels and a
+    boundary map.
+
+    Args:
+        folder: holds `<epoch>_net_G.pth` and, if there are any, `<epoch>_net_D.pth`, `<epoch>_net_E.pth`, `opt.txt`.
+        out: checkpoint to write, *.safetensors.
+        epoch: the first part of the files' names.
+        labels: classes of the label maps, 0 for pictures; None takes what the folder says.
+        instances: whether G sees a boundary map; None takes what the folder says.
+        encoder: a `*_net_E.pth` from elsewhere. NVIDIA's 1024p recipe with features keeps E in the 512p folder.
+
+    Returns:
+        What was found and assumed, one sentence each.
+
+    Raises:
+        CheckpointError: a file that is missing, damaged, or does not fit the others.
+    """
+    path = folder / "opt.txt"
+    options = Options(path) if path.is_file() else None
+    if options and options.values.get("norm", "instance").strip() != "instance":
+        raise CheckpointError(f"{path}: norm is {options.values['norm']}; hdgan has instance norms only")
+    networks = _read_networks(folder, epoch, encoder)
+    notes = [] if options else [f"{folder} has no opt.txt: the meaning of the input channels was inferred"]
+    config = model_config(networks, options, labels, instances, folder, notes)
+    with torch.device("meta"):
+        model = Pix2PixHD(config)
+    for name in _LETTERS:
+        network = getattr(networks, name)
+        if network is None and getattr(model, name) is not None:
+            notes.append(f"no {name} was found: the checkpoint has none, and training from it starts a new one")
+        setattr(model, name, network)
+    save_model(out, model, extra={"source": "NVIDIA/pix2pixHD", "epoch": epoch})
+    return notes
+
+
+def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: bool = True) -> list[str]:
+    """Write a checkpoint of hdgan as the files that NVIDIA's code loads, and an `opt.txt` that says with which flags.
+
+    Args:
+        path: checkpoint of hdgan.
+        folder: to write into, usually `checkpoints/<name>` of NVIDIA's code; made if absent.
+        epoch: the first part of the files' names.
+        ema: take the averaged weights where there are any.
+
+    Returns:
+        The flags for NVIDIA's test.py, and what it cannot know.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded, or NVIDIA's code has no such network.
+        HdganError: the folder cannot be written.
+    """
+    model, _ = load_model(path, ema=ema)
+    states = {
+        letter: to_state_dict(network)
+        for name, letter in _LETTERS.items()
+        if (network := getattr(model, name)) is not None
+    }
+    for letter, state in states.items():
+        # Through a file object: given a name, torch reports a full disk as an internal error.
+        with atomic_file(folder / f"{epoch}_net_{letter}.pth") as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
+    values = options_of(model.config)
+    lines = [f"{name}: {value}" for name, value in sorted(values.items())]
+    header, footer = "------------ Options -------------", "-------------- End ----------------"
+    with atomic_file(folder / "opt.txt") as temporary:
+        temporary.write_text("\n".join([header, *lines, footer, ""]), encoding="utf-8")
+    return notes_for_nvidia(model.config, values)
+
+
+def convert(
+    source: Path,
+    out: Path,
+    to: Literal["hdgan", "nvidia"] = "hdgan",
+    epoch: str = "latest",
+    labels: int | None = None,
+    instances: bool | None = None,
+    encoder: Path | None = None,
+) -> int:
+    """Convert checkpoints of NVIDIA/pix2pixHD to hdgan, or back.
+
+    Args:
+        source: a folder with latest_net_G.pth and the like; with --to nvidia, a checkpoint of hdgan.
+        out: the checkpoint to write, *.safetensors; with --to nvidia, the folder.
+        to: direction.
+        epoch: the first part of NVIDIA's file names, such as latest or 100.
+        labels: classes of the label maps, 0 for pictures; left out, opt.txt says so, or it is inferred.
+        instances: whether the network sees instance boundaries; left out, opt.txt says so, or it is inferred.
+        encoder: a *_net_E.pth outside the folder.
+
+    Returns:
+        0.
+    """
+    if to == "nvidia":
+        notes = convert_to_nvidia(source, out, epoch)
+    else:
+        notes = convert_from_nvidia(source, out, epoch, labels=labels, instances=instances, encoder=encoder)
+    print("\n".join([*notes, f"wrote {out}"]))
+    return 0
+
+
+def _read_networks(folder: Path, epoch: str, encoder: Path | None) -> Networks:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder; name the one that holds {epoch}_net_G.pth")
+    files = {letter: folder / f"{epoch}_net_{letter}.pth" for letter in _LETTERS.values()}
+    if not files["G"].is_file():
+        epochs = sorted(file.name.removesuffix("_net_G.pth") for file in folder.glob("*_net_G.pth"))
+        remedy = f"choose --epoch from: {', '.join(epochs)}" if epochs else "name a checkpoint folder of NVIDIA's code"
+        raise CheckpointError(f"{files['G']} does not exist; {remedy}")
+    if encoder is not None:
+        files["E"] = encoder
+    has_encoder = files["E"].is_file() or encoder is not None
+    return Networks(
+        load_network(_read_pth(files["G"]), where=str(files["G"])),
+        load_network(_read_pth(files["D"]), "discriminator", where=str(files["D"])) if files["D"].is_file() else None,
+        load_network(_read_pth(files["E"]), "encoder", where=str(files["E"])) if has_encoder else None,
+    )
+
+
+def _read_pth(path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; check the path")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error) or "Unsupported class" in str(error):
+            raise CheckpointError(
+                f"{path} holds Python objects, not just weights, and loading them could run any code; "
+                "write it again where it was made with torch.save(network.state_dict(), …)"
+            ) from error
+        raise _damaged(path) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} ({path.stat().st_size} bytes) is truncated or no PyTorch file; copy it again")

@@ -1,0 +1,243 @@
+"""NVIDIA's `opt.txt` and a `ModelConfig`: what the input channels of its networks mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from hdgan.errors import CheckpointError
+from hdgan.models import (
+    DiscriminatorConfig,
+    EncoderConfig,
+    FeatureEncoder,
+    GeneratorConfig,
+    GlobalGenerator,
+    LocalEnhancer,
+    ModelConfig,
+    MultiscaleDiscriminator,
+)
+from hdgan.models.generator import Enhancer
+
+
+class Options:
+    """NVIDIA's `opt.txt`: one `name: value` a line, all values text; an option that is absent has NVIDIA's default."""
+
+    DEFAULTS: Mapping[str, int | bool | str] = {
+        "norm": "instance",
+        "label_nc": 35,
+        "input_nc": 3,
+        "output_nc": 3,
+        "no_instance": False,
+        "instance_feat": False,
+        "label_feat": False,
+        "load_features": False,
+        "feat_num": 3,
+        "netG": "global",
+        "ngf": 64,
+        "n_downsample_global": 4,
+        "n_blocks_global": 9,
+        "n_local_enhancers": 1,
+        "n_blocks_local": 3,
+        "n_downsample_E": 4,
+        "nef": 16,
+        "num_D": 2,
+        "n_layers_D": 3,
+        "ndf": 64,
+        "no_ganFeat_loss": False,
+    }
+
+    def __init__(self, path: Path) -> None:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        self.path = path
+        self.values = dict(line.split(": ", 1) for line in lines if ": " in line)
+
+    def integer(self, name: str) -> int:
+        text = self.values.get(name, str(self.DEFAULTS[name]))
+        if not text.strip().isdecimal():
+            raise CheckpointError(f"{self.path}: {name} is {text!r}, not a number; correct the line")
+        return int(text)
+
+    def flag(self, name: str) -> bool:
+        text = self.values.get(name, str(self.DEFAULTS[name])).strip()
+        if text not in ("True", "False"):
+            raise CheckpointError(f"{self.path}: {name} is {text!r}, not True or False; correct the line")
+        return text == "True"
+
+
+@dataclass
+class Networks:
+    """The networks that a folder holds."""
+
+    generator: GlobalGenerator | LocalEnhancer
+    discriminator: MultiscaleDiscriminator | None
+    encoder: FeatureEncoder | None
+
+
+def model_config(
+    networks: Networks,
+    options: Options | None,
+    labels: int | None,
+    instances: bool | None,
+    folder: Path,
+    notes: list[str],
+) -> ModelConfig:
+    g, d, e = networks.generator, networks.discriminator, networks.encoder
+    trunk = g.coarse if isinstance(g, LocalEnhancer) else g.trunk
+    in_channels, image_channels = trunk.stem.in_channels, g.head.out_channels
+    condition = in_channels
+    if options is not None:
+        condition -= options.integer("feat_num") if options.flag("instance_feat") or options.flag("label_feat") else 0
+    elif e is not None:
+        condition -= e.head.out_channels
+    elif d is not None:
+        condition = _convs(d)[0].in_channels - image_channels
+    elif labels is not None:
+        condition = (labels or 3) + int(instances is not False)
+    features = in_channels - condition
+    _check_channels(networks, condition, features, image_channels, folder)
+    n_labels, input_channels, instances = _meaning(condition, options, labels, instances, folder)
+    notes.append(
+        f"G's {in_channels} input channels: {n_labels or input_channels} {'labels' if n_labels else 'of a picture'}, "
+        f"{'a' if instances else 'no'} boundary map, {features} features"
+    )
+    reduction = int(options is not None and options.flag("load_features"))
+    if options is not None and options.flag("label_feat") and not options.flag("instance_feat"):
+        notes.append("it was trained with --label_feat: give the label map in place of the instance ids when encoding")
+    return ModelConfig(
+        n_labels=n_labels,
+        input_channels=input_channels,
+        image_channels=image_channels,
+        instances=instances,
+        feature_channels=features,
+        generator=_generator_config(g),
+        discriminator=_discriminator_config(d, options),
+        encoder=_encoder_config(e, options, reduction),
+    )
+
+
+def _check_channels(networks: Networks, condition: int, features: int, image_channels: int, folder: Path) -> None:
+    """Require that G, D and E see the same condition, features and image."""
+    d, e = networks.discriminator, networks.encoder
+    facts = [f"G {condition + features} in {image_channels} out"]
+    fits = condition >= 1 and features >= 0
+    if d is not None:
+        seen = _convs(d)[0].in_channels
+        fits &= seen == condition + image_channels
+        facts.append(f"D {seen} in")
+    if e is not None:
+        fits &= (e.trunk.stem.in_channels, e.head.out_channels) == (image_channels, features)
+        facts.append(f"E {e.trunk.stem.in_channels} in {e.head.out_channels} out")
+    if not fits:
+        raise CheckpointError(
+            f"{folder}: the channels of its networks do not go together ({', '.join(facts)}, expected {features} "
+            "features); take all files and opt.txt from one run"
+        )
+
+
+def _meaning(
+    condition: int, options: Options | None, labels: int | None, instances: bool | None, folder: Path
+) -> tuple[int, int, bool]:
+    """What the condition's channels are: labels (0 for a picture), channels of a picture, boundary map or not."""
+    if instances is None:
+        if options is not None:
+            instances = not options.flag("no_instance")
+        else:
+            instances = condition - labels == 1 if labels else condition != 3
+    rest = condition - int(instances)
+    if labels is None:
+        labels = options.integer("label_nc") if options is not None else (0 if rest == 3 else rest)
+    input_channels = rest if labels == 0 else (options.integer("input_nc") if options is not None else 3)
+    if rest < 1 or labels not in (0, rest):
+        raise CheckpointError(
+            f"{folder}: G's condition has {condition} channels, which is not {labels} labels "
+            f"{'and a boundary map' if instances else 'alone'}; give --labels N and --instances True or False"
+        )
+    return labels, input_channels, instances
+
+
+def _generator_config(g: GlobalGenerator | LocalEnhancer) -> GeneratorConfig:
+    trunk = g.coarse if isinstance(g, LocalEnhancer) else g.trunk
+    enhancers: list[Enhancer] = list(g.enhancers) if isinstance(g, LocalEnhancer) else []  # type: ignore[arg-type]
+    return GeneratorConfig(
+        ngf=trunk.stem.out_channels,
+        n_downsample=len(trunk.downs),
+        n_blocks=len(trunk.blocks),
+        n_enhancers=len(enhancers),
+        n_blocks_local=len(enhancers[0].blocks) if enhancers else GeneratorConfig.n_blocks_local,
+    )
+
+
+def _convs(d: MultiscaleDiscriminator) -> list[nn.Conv2d]:
+    return list(d.scales[0].convs)  # type: ignore[arg-type]
+
+
+def _discriminator_config(d: MultiscaleDiscriminator | None, options: Options | None) -> DiscriminatorConfig:
+    if d is not None:
+        convs = _convs(d)
+        return DiscriminatorConfig(convs[0].out_channels, len(convs) - 2, len(d.scales), d.intermediate_features)
+    if options is None:
+        return DiscriminatorConfig()
+    return DiscriminatorConfig(
+        options.integer("ndf"),
+        options.integer("n_layers_D"),
+        options.integer("num_D"),
+        not options.flag("no_ganFeat_loss"),
+    )
+
+
+def _encoder_config(e: FeatureEncoder | None, options: Options | None, reduction: int) -> EncoderConfig:
+    if e is not None:
+        return EncoderConfig(e.trunk.stem.out_channels, len(e.trunk.downs), reduction)
+    if options is None:
+        return EncoderConfig()
+    return EncoderConfig(options.integer("nef"), options.integer("n_downsample_E"), reduction)
+
+
+def options_of(config: ModelConfig) -> dict[str, int | bool | str]:
+    g, d, e = config.generator, config.discriminator, config.encoder
+    return {
+        **Options.DEFAULTS,
+        "label_nc": config.n_labels,
+        "input_nc": config.input_channels,
+        "output_nc": config.image_channels,
+        "no_instance": not config.instances,
+        "instance_feat": config.feature_channels > 0,
+        "load_features": config.feature_channels > 0 and e.reduction > 0,
+        "feat_num": config.feature_channels or Options.DEFAULTS["feat_num"],
+        "netG": "local" if g.n_enhancers else "global",
+        "ngf": g.ngf // 2**g.n_enhancers,
+        "n_downsample_global": g.n_downsample,
+        "n_blocks_global": g.n_blocks,
+        "n_local_enhancers": g.n_enhancers or Options.DEFAULTS["n_local_enhancers"],
+        "n_blocks_local": g.n_blocks_local,
+        "n_downsample_E": e.n_downsample,
+        "nef": e.nef,
+        "num_D": d.n_scales,
+        "n_layers_D": d.n_layers,
+        "ndf": d.ndf,
+        "no_ganFeat_loss": not d.intermediate_features,
+    }
+
+
+_TRAINING_ONLY = ("num_D", "n_layers_D", "ndf", "no_ganFeat_loss", "load_features")
+
+
+def notes_for_nvidia(config: ModelConfig, values: Mapping[str, int | bool | str]) -> list[str]:
+    flags = [
+        f"--{name}" if value is True else f"--{name} {value}"
+        for name, value in sorted(values.items())
+        if value != Options.DEFAULTS[name] and name not in _TRAINING_ONLY
+    ]
+    notes = ["flags for NVIDIA's test.py: " + (" ".join(flags) or "none, all are its defaults")]
+    if config.dontcare is not None:
+        notes.append(f"NVIDIA's code has no dontcare label: map {config.dontcare} to a class of its own")
+    if config.instance_divisor != 1000:
+        notes.append(
+            f"NVIDIA's code takes id // 1000 as the class of an id, this model id // {config.instance_divisor}"
+        )
+    if config.feature_channels and config.encoder.reduction:
+        notes.append(f"E sees the photo halved {config.encoder.reduction} times here; NVIDIA's test.py feeds it whole")
+    return notes

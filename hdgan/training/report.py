@@ -1,0 +1,278 @@
+"""report.html: a run at a glance, in one file that needs neither network nor other files.
+
+A report shows what there is: it can be written before the first sample, from a killed run, or from a copied folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from hdgan.config_io import to_plain
+from hdgan.errors import CheckpointError
+from hdgan.files import atomic_file
+from hdgan.training.charts import Span, draw_charts, spread
+from hdgan.training.config import StageConfig, TrainConfig
+from hdgan.training.logs import read_metrics
+from hdgan.training.run_folder import CONFIG_FILE, ENVIRONMENT_FILE, load_config
+from hdgan.training.schedule import Stage, plan
+from hdgan.training.step import LOSS_NAMES
+
+REPORT_FILE = "report.html"
+MOST_STEPS = 6
+"""Pictures that show how an example developed."""
+MOST_PIXELS = 640
+"""Width and height of an embedded picture."""
+LOSSLESS_PIXELS = 320
+"""Up to this width photos stay PNG."""
+
+Record = dict[str, Any]
+
+_INPUTS = ("label", "input", "instances", "real")
+_MAPS = ("label", "instances")
+
+
+def write_report(run: Path) -> Path:
+    """Write RUN/report.html.
+
+    Raises:
+        CheckpointError: the folder does not exist, or a line of metrics.jsonl is damaged.
+        HdganError: the file cannot be written; the report before it is untouched.
+    """
+    if not run.is_dir():
+        raise CheckpointError(f"{run} is no folder: give the folder of a training run")
+    templates = Environment(
+        loader=PackageLoader("hdgan.training", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = templates.get_template(REPORT_FILE).render(_content(run))
+    with atomic_file(run / REPORT_FILE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return run / REPORT_FILE
+
+
+def _content(run: Path) -> dict[str, Any]:
+    """All that the template shows."""
+    raw, environment = _read_json(run / CONFIG_FILE), _read_json(run / ENVIRONMENT_FILE)
+    try:
+        config: TrainConfig | None = load_config(run)
+    except CheckpointError:
+        config = None
+    records = read_metrics(run)
+    schedule = _schedule(config, environment)
+    summaries = _summarise(config, schedule, records)
+    losses: Record = next((record for record in reversed(records) if "lr" in record), {})
+    step, total = (records[-1]["step"] if records else 0), (schedule[-1].last_step if schedule else None)
+    return {
+        "name": run.resolve().name,
+        "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "step": step,
+        "total": total,
+        "finished": step == total,
+        "best": _read_json(run / "checkpoints" / "best.json"),
+        "losses": {name: losses[name] for name in LOSS_NAMES if name in losses},
+        "stages": summaries,
+        "pictures": sum(summary.pictures for summary in summaries),
+        "duration": _duration(sum(summary.seconds for summary in summaries)),
+        "galleries": _galleries(run, [summary.name for summary in summaries]),
+        "charts": draw_charts(records, [Span(summary.name, summary.first, summary.last) for summary in summaries]),
+        "options": _changed_options(raw),
+        "config": json.dumps(raw, indent=2, ensure_ascii=False) if raw else "",
+        "environment": environment,
+    }
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _schedule(config: TrainConfig | None, environment: Mapping[str, Any]) -> list[Stage]:
+    """The stages of the run; empty where their length depends on a dataset whose size the folder does not tell."""
+    if config is None or not config.stages:
+        return []
+    pictures = config.data.scenes.train if config.data.root is None else environment.get("training_pictures")
+    if pictures is None and any(stage.images is None for stage in config.stages.values()):
+        return []
+    return plan(config, pictures or 0)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a stage did so far, as its metrics tell."""
+
+    name: str
+    trains: str
+    first: int
+    """Steps of the run before this stage."""
+    last: int
+    """Latest step that has metrics."""
+    planned: int | None
+    pictures: int
+    speed: float
+    """Median of pictures a second; 0 where unknown."""
+    best: tuple[float, int] | None
+    """Lowest validation L1, and its step."""
+
+    @property
+    def seconds(self) -> float:
+        """Time of the training steps, without samples and checkpoints."""
+        return self.pictures / self.speed if self.speed else 0.0
+
+    @property
+    def duration(self) -> str:
+        return _duration(self.seconds)
+
+
+def _summarise(config: TrainConfig | None, schedule: Sequence[Stage], records: Sequence[Record]) -> list[Summary]:
+    """One summary for each stage that is planned or has metrics, in order."""
+    configs = config.stages if config else {}
+    planned = {stage.name: stage for stage in schedule}
+    of_stage: dict[str, list[Record]] = {name: [] for name in configs}
+    for record in records:
+        of_stage.setdefault(record["stage"], []).append(record)
+    summaries: list[Summary] = []
+    last = 0
+    for name, own in of_stage.items():
+        first = planned[name].first_step if name in planned else last
+        last = own[-1]["step"] if own else first
+        stage = configs.get(name)
+        speeds = [record["images_per_second"] for record in own if record.get("images_per_second")]
+        summaries.append(
+            Summary(
+                name,
+                _trained_networks(stage, config) if stage and config else "",
+                first,
+                last,
+                planned[name].steps if name in planned else None,
+                (last - first) * (stage.batch_size if stage else 1),
+                median(speeds) if speeds else 0.0,
+                min(((record["val_l1"], record["step"]) for record in own if "val_l1" in record), default=None),
+            )
+        )
+    return summaries
+
+
+def _trained_networks(stage: StageConfig, config: TrainConfig) -> str:
+    if stage.generator == "enhancer":
+        networks = ["finest enhancer"]
+    else:
+        enhancers = {0: [], 1: ["enhancer"]}.get(stage.n_enhancers, [f"{stage.n_enhancers} enhancers"])
+        networks = ["G1", *enhancers]
+    if config.model.feature_channels and stage.encoder:
+        networks.append("E")
+    return ", ".join([*networks, f"{stage.n_scales} D"])
+
+
+def _duration(seconds: float) -> str:
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s" if seconds else ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An embedded picture; width and height are those of the file."""
+
+    title: str
+    source: str
+    width: int
+    height: int
+    is_map: bool
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The samples of a stage: for each example its inputs and last result, and its results over the steps."""
+
+    stage: str
+    step: int
+    examples: list[tuple[list[Picture], list[Picture]]]
+
+
+def _galleries(run: Path, stages: Iterable[str]) -> list[Gallery]:
+    """Galleries of all stages that have samples, the latest first."""
+    found = sorted(path.name for path in (run / "samples").glob("*") if path.is_dir())
+    galleries = []
+    for stage in dict.fromkeys([*stages, *found]):
+        folder = run / "samples" / stage
+        steps = sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit())
+        if not steps:
+            continue
+        shown = [steps[i] for i in spread(len(steps), MOST_STEPS)]
+        examples = []
+        for k in sorted(int(path.stem) for path in (folder / f"{steps[-1]:08d}").glob("*.png")):
+            sources = [_picture(folder / "inputs" / f"{k}_{name}.png", name) for name in _INPUTS]
+            results = [_picture(folder / f"{step:08d}" / f"{k}.png", f"step {step:,}") for step in shown]
+            result = _picture(folder / f"{steps[-1]:08d}" / f"{k}.png", "generated")
+            row = [picture for picture in (*sources, result) if picture]
+            examples.append((row, [picture for picture in results if picture] if len(shown) > 1 else []))
+        galleries.append(Gallery(stage, steps[-1], examples))
+    return galleries[::-1]
+
+
+def _picture(file: Path, title: str) -> Picture | None:
+    """Embed a picture, None if there is none: maps stay exact, large photos become JPEG."""
+    try:
+        with Image.open(file) as opened:
+            image = opened.convert("RGB")
+    except OSError:
+        return None
+    width, height = image.size
+    is_map = title in _MAPS
+    image.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.NEAREST if is_map else Image.Resampling.LANCZOS)
+    kind = "PNG" if is_map or width <= LOSSLESS_PIXELS else "JPEG"
+    buffer = io.BytesIO()
+    image.save(buffer, kind, optimize=True, quality=88)
+    source = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Picture(title, source, width, height, is_map)
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option that differs from its default, as the command line spells it."""
+
+    name: str
+    value: str
+    default: str
+
+
+def _changed_options(config: Mapping[str, Any]) -> dict[str, list[Option]]:
+    """Options of a config.json that are not at their defaults, by part of the config."""
+    defaults = to_plain(TrainConfig())
+    defaults["stages"] = dict.fromkeys(config.get("stages", {}), to_plain(StageConfig()))
+    known = _flatten(defaults)
+    changed: dict[str, list[Option]] = {}
+    for path, value in _flatten(config).items():
+        if path in known and known[path] == value:
+            continue
+        depth = 2 if path[0] == "stages" else 1 if len(path) > 1 else 0
+        default = _shown(known[path]) if path in known else ""
+        changed.setdefault(" ".join(path[:depth]) or "run", []).append(
+            Option(".".join(path[depth:]).replace("_", "-"), _shown(value), default)
+        )
+    return changed
+
+
+def _flatten(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    flat: dict[tuple[str, ...], Any] = {}
+    for key, value in config.items():
+        flat.update(_flatten(value, (*path, key)) if isinstance(value, Mapping) else {(*path, key): value})
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)

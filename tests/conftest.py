@@ -1,0 +1,158 @@
+"""Fixtures that several parts share: a made dataset and networks so small that a run takes a second."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from hdgan.config_io import to_plain
+from hdgan.data import DataConfig, SizeConfig
+from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig
+from hdgan.training import PRESETS, LogConfig, LossConfig, OptimConfig, StageConfig, TrainConfig, train
+
+N_LABELS = 4
+WIDTH, HEIGHT = 32, 16
+
+MakeData = Callable[..., Path]
+MakeConfig = Callable[..., TrainConfig]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tensors this small are slower with threads, and sums stay in one order."""
+    torch.set_num_threads(1)
+
+
+def write_dataset(root: Path, train: int = 6, test: int = 2, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
+    """Write triples in NVIDIA's layout: a ground, a sky and boxes, which are instances, with a noisy colour each."""
+    width, height = size
+    for phase, count, seed in (("train", train, 0), ("test", test, 1)):
+        rng = np.random.default_rng(seed)
+        for i in range(count):
+            label = np.zeros((height, width), np.uint8)
+            label[height // 2 :] = 1
+            ids = label.astype(np.int32)
+            for k in range(3):
+                left, top = rng.integers(width - 6), rng.integers(height - 6)
+                box = np.s_[top : top + 6, left : left + 6]
+                label[box] = 2 + k % 2
+                ids[box] = (2 + k % 2) * 1000 + k
+            colours = rng.integers(40, 215, (N_LABELS, 3))
+            photo = np.clip(colours[label] + rng.normal(0, 8, (height, width, 3)), 0, 255).astype(np.uint8)
+            pictures = {
+                f"{phase}_label/s{i}_label.png": label,
+                f"{phase}_inst/s{i}_inst.tif": ids,
+                f"{phase}_img/s{i}_img.png": photo,
+            }
+            for name, array in pictures.items():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(root / name)
+    return root
+
+
+@pytest.fixture
+def make_data(tmp_path: Path) -> MakeData:
+    """Write a dataset of its own, for a test that damages it."""
+    return lambda name="data", **options: write_dataset(tmp_path / name, **options)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six training triples of 32x16 and two test triples, which no test may change."""
+    return write_dataset(tmp_path_factory.mktemp("data"))
+
+
+def three_stages(images: int, batch_size: int, **options: Any) -> dict[str, StageConfig]:
+    """The paper's three stages, at half and at full size."""
+    half, full = SizeConfig(width=WIDTH // 2), SizeConfig(width=WIDTH)
+    one = StageConfig(size=half, n_scales=1, batch_size=batch_size, images=images, **options)
+    two = replace(one, size=full, n_enhancers=1, n_scales=2)
+    return {"global": one, "enhancer": replace(two, generator="enhancer", encoder=False), "joint": two}
+
+
+@pytest.fixture(scope="session")
+def make_config(dataset: Path) -> MakeConfig:
+    """Make a tiny config: three stages of three steps on the shared dataset, logged at every step."""
+
+    def make(out: Path, *, images: int = 6, batch_size: int = 2, **options: Any) -> TrainConfig:
+        config = TrainConfig(
+            out=out,
+            model=ModelConfig(
+                n_labels=N_LABELS,
+                feature_channels=2,
+                generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1, n_blocks_local=1),
+                discriminator=DiscriminatorConfig(ndf=4, n_layers=2),
+                encoder=EncoderConfig(nef=2, n_downsample=1),
+            ),
+            data=DataConfig(root=dataset, workers=0),
+            stages=three_stages(images, batch_size),
+            loss=LossConfig(vgg=0.0),
+            optim=OptimConfig(ema_decay=0.9),
+            log=LogConfig(
+                metrics_every=1, samples_every=100, samples=1, checkpoint_every=100, val_images=1, style_images=2
+            ),
+            device="cpu",
+            threads=1,
+        )
+        return replace(config, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with features, which no test may change."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    train(make_config(out), console=Console(quiet=True))
+    return out
+
+
+def command_line(config: TrainConfig) -> list[str]:
+    """The options that turn the preset demo into this config."""
+
+    def differences(prefix: str, ours: Mapping[str, Any], preset: Mapping[str, Any]) -> list[str]:
+        found = []
+        for key, value in ours.items():
+            option = f"{prefix}{key.replace('_', '-')}"
+            if isinstance(value, Mapping):
+                found += differences(f"{option}.", value, preset[key])
+            elif value != preset[key]:
+                negated = f"--{prefix}no-{key.replace('_', '-')}"
+                found += [f"--{option}" if value else negated] if isinstance(value, bool) else [f"--{option}", str(value)]
+        return found
+
+    # The command line has no options for these: data and stages set them.
+    hidden = to_plain(PRESETS["demo"]())
+    return ["demo", *differences("", to_plain(config), hidden)]
+
+
+@pytest.fixture(scope="session")
+def to_arguments() -> Callable[[TrainConfig], list[str]]:
+    return command_line
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start `hdgan` in a process of its own."""
+
+    def popen(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "hdgan", *arguments],
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return popen

@@ -1,0 +1,116 @@
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from hdgan.errors import ConfigError
+from hdgan.models import VGG19Features, load_vgg19
+
+POSITIONS = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28)
+"""Of the convolutions in torchvision's vgg19().features, up to conv5_1."""
+
+
+@pytest.fixture(scope="module")
+def state():
+    torch.manual_seed(0)
+    return VGG19Features().state_dict()
+
+
+def test_keys_are_torchvisions(state):
+    assert list(state) == [f"features.{i}.{name}" for i in POSITIONS for name in ("weight", "bias")]
+    assert state["features.28.weight"].shape == (512, 512, 3, 3)
+    assert sum(value.numel() for value in state.values()) == 12_944_960
+
+
+def test_taps_follow_the_first_relu_of_each_group(state):
+    network = VGG19Features()
+    network.load_state_dict(state)
+    x = torch.randn(1, 3, 32, 32)
+    taps, h = [], x
+    for i in POSITIONS:
+        if i in (5, 10, 19, 28):
+            h = F.max_pool2d(h, 2)
+        h = F.relu(F.conv2d(h, state[f"features.{i}.weight"], state[f"features.{i}.bias"], padding=1))
+        if i in (0, 5, 10, 19, 28):
+            taps.append(h)
+    found = network(x)
+    assert [feature.shape[1:] for feature in found] == [
+        (64, 32, 32),
+        (128, 16, 16),
+        (256, 8, 8),
+        (512, 4, 4),
+        (512, 2, 2),
+    ]
+    for feature, expected in zip(found, taps, strict=True):
+        torch.testing.assert_close(feature, expected)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_loads_both_formats_and_freezes(tmp_path, state, suffix):
+    path = tmp_path / f"vgg{suffix}"
+    whole = {**state, "features.30.weight": torch.zeros(1), "classifier.0.weight": torch.zeros(2, 2)}
+    if suffix == ".pth":
+        torch.save(whole, path)
+    else:
+        save_file(whole, path)
+    network = load_vgg19(path)
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
+    assert not network.training
+    assert not any(p.requires_grad for p in network.parameters())
+
+
+def test_other_networks_are_refused(tmp_path, state):
+    path = tmp_path / "vgg.pth"
+    torch.save({key: value for key, value in state.items() if key != "features.28.bias"}, path)
+    with pytest.raises(
+        ConfigError, match=r"vgg\.pth does not hold torchvision's VGG19: missing \['features.28.bias'\]"
+    ):
+        load_vgg19(path)
+    torch.save({**state, "features.0.weight": torch.zeros(64, 1, 3, 3)}, path)
+    with pytest.raises(ConfigError, match=r"of another shape \['features.0.weight'\]; download"):
+        load_vgg19(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"vgg\.pth do not exist: download .*--loss\.vgg-weights FILE"):
+        load_vgg19(tmp_path / "vgg.pth")
+
+
+class Harmful:
+    def __reduce__(self):
+        return (print, ("unpickled",))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", pickle.dumps(Harmful(), protocol=2)])
+def test_unreadable_file(tmp_path, capsys, suffix, content):
+    path = tmp_path / f"vgg{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"\({len(content)} bytes, SHA-256 .*not a readable weights file"):
+        load_vgg19(path)
+    assert "unpickled" not in capsys.readouterr().out
+
+
+def test_failed_download_never_gives_random_weights(monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    with pytest.raises(ConfigError, match=r"cannot be downloaded \(no route to host\): download"):
+        load_vgg19(None)
+
+
+def test_download_is_checked(monkeypatch, state):
+    asked = {}
+
+    def download(url, **options):
+        asked.update(options, url=url)
+        return state
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
+    assert torch.equal(load_vgg19(None).features[0].weight, state["features.0.weight"])
+    assert asked["check_hash"]
+    assert asked["weights_only"]
+    assert asked["url"].endswith("vgg19-dcbb9e9d.pth")

@@ -1,0 +1,60 @@
+"""Finding the checkpoint that a user means."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hdgan.checkpoints import MODEL_FILE, best_step, checkpoint_path, find_checkpoint, list_steps
+from hdgan.errors import CheckpointError
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A run with checkpoints at 5, 20 and 100, and what a killed process left of a fourth."""
+    for step in (100, 5, 20):
+        checkpoint_path(tmp_path, step).mkdir(parents=True)
+        (checkpoint_path(tmp_path, step) / MODEL_FILE).write_bytes(b"")
+    (tmp_path / "checkpoints" / ".step-00000200.x1y2.tmp").mkdir()
+    (tmp_path / "checkpoints" / "step-notes").mkdir()
+    (tmp_path / "checkpoints" / "best.json").write_text(json.dumps({"step": 20}))
+    return tmp_path
+
+
+def test_steps_are_listed_in_order_of_numbers(saved: Path) -> None:
+    assert list_steps(saved) == [5, 20, 100]
+    assert list_steps(saved / "nothing") == []
+
+
+@pytest.mark.parametrize(("which", "step"), [("latest", 100), ("best", 20), ("5", 5), (5, 5)])
+def test_a_run_gives_the_checkpoint_that_is_asked_for(saved: Path, which: str | int, step: int) -> None:
+    assert find_checkpoint(saved, which) == checkpoint_path(saved, step) / MODEL_FILE
+
+
+def test_a_checkpoint_folder_and_a_file_stand_for_themselves(saved: Path) -> None:
+    folder = checkpoint_path(saved, 20)
+    assert find_checkpoint(folder) == folder / MODEL_FILE
+    assert find_checkpoint(folder / MODEL_FILE) == folder / MODEL_FILE
+
+
+def test_what_is_not_there_is_named(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint 7: there are latest, best, 5, 20, 100"):
+        find_checkpoint(saved, 7)
+    with pytest.raises(CheckpointError, match="nowhere does not exist"):
+        find_checkpoint(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="empty holds no checkpoint"):
+        find_checkpoint(tmp_path / "empty")
+    (saved / "checkpoints" / "best.json").unlink()
+    assert best_step(saved) is None
+    with pytest.raises(CheckpointError, match="no checkpoint best"):
+        find_checkpoint(saved, "best")
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"step": "x"}'])
+def test_a_damaged_best_file_is_named(saved: Path, content: str) -> None:
+    (saved / "checkpoints" / "best.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"best\.json is damaged"):
+        best_step(saved)

@@ -1,0 +1,162 @@
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hdgan.errors import HdganError
+from hdgan.files import atomic_file, atomic_folder, save_png
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def write_and_fail(path: Path, error: BaseException) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+def test_file_appears_with_parents(tmp_path):
+    with atomic_file(tmp_path / "a" / "b.txt") as temporary:
+        temporary.write_text("new")
+        assert not (tmp_path / "a" / "b.txt").exists()
+        assert temporary.parent == tmp_path / "a"
+    assert content(tmp_path) == {"a/b.txt": "new"}
+
+
+def test_file_is_replaced(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with atomic_file(str(path)) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert content(tmp_path) == {"a": "new"}
+
+
+def test_file_has_the_permissions_of_an_ordinary_file(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with atomic_file(tmp_path / "a") as temporary:
+            temporary.write_text("new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
+def test_failure_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(type(error)):
+        write_and_fail(path, error)
+    assert content(tmp_path) == {"a": "old"}
+
+
+def test_full_disk_names_the_file(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(HdganError, match=f"cannot write {path}: No space left on device; free space"):
+        write_and_fail(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert content(tmp_path) == {"a": "old"}
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_disk_that_fails_at_the_end(tmp_path, monkeypatch, call):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "a"
+    path.write_text("old")
+    if call == "fsync":
+        monkeypatch.setattr(os, "fsync", fail)
+    else:
+        monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(HdganError, match="No space left"), atomic_file(path) as temporary:
+        temporary.write_text("new")
+    assert content(tmp_path) == {"a": "old"}
+
+
+def test_everything_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("sync"), fsync(handle)))
+    monkeypatch.setattr(Path, "replace", lambda self, to: (events.append("rename"), replace(self, to))[1])
+    with atomic_file(tmp_path / "a") as temporary:
+        temporary.write_text("new")
+    assert events == ["sync", "rename", "sync"]
+
+
+def test_parent_that_is_a_file(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(HdganError, match="cannot write"), atomic_file(tmp_path / "a" / "b"):
+        pass
+    assert content(tmp_path) == {"a": "old"}
+
+
+def test_unwritable_folder(tmp_path, monkeypatch):
+    def deny(**_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("tempfile.mkstemp", deny)
+    with pytest.raises(HdganError, match="Permission denied"), atomic_file(tmp_path / "a"):
+        pass
+
+
+def test_folder_appears_whole(tmp_path):
+    with atomic_folder(tmp_path / "x" / "run") as temporary:
+        (temporary / "sub").mkdir()
+        (temporary / "sub" / "a").write_text("1")
+        (temporary / "b").write_text("2")
+        assert not (tmp_path / "x" / "run").exists()
+    assert content(tmp_path) == {"x/run/b": "2", "x/run/sub/a": "1"}
+    assert os.listdir(tmp_path / "x") == ["run"]  # noqa: PTH208
+
+
+def test_folder_is_replaced_whole(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "old").write_text("1")
+    with atomic_folder(path) as temporary:
+        (temporary / "new").write_text("2")
+        assert content(path) == {"old": "1"}
+    assert content(tmp_path) == {"run/new": "2"}
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_failure_leaves_the_old_folder(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "old").write_text("1")
+    with pytest.raises(HdganError), atomic_folder(path) as temporary:
+        (temporary / "absent" / "new").write_text("2")
+    assert content(tmp_path) == {"run/old": "1"}
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_folder_that_cannot_be_renamed_keeps_the_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "old").write_text("1")
+    replace = Path.replace
+
+    def fail_into_place(self, to):
+        if Path(to) == path and not self.name.endswith(".old"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return replace(self, to)
+
+    monkeypatch.setattr(Path, "replace", fail_into_place)
+    with pytest.raises(HdganError, match="Input/output error"), atomic_folder(path) as temporary:
+        (temporary / "new").write_text("2")
+    assert content(tmp_path) == {"run/old": "1"}
+
+
+def test_png_whatever_the_name(tmp_path):
+    picture = Image.new("I;16", (3, 2), 40000)
+    save_png(picture, tmp_path / "a" / "picture.jpg")
+    with Image.open(tmp_path / "a" / "picture.jpg") as found:
+        assert found.format == "PNG"
+        assert found.getpixel((2, 1)) == 40000

@@ -1,0 +1,101 @@
+"""Configs that cannot work, the stages laid out in steps, and the learning rate in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hdgan.config_io import from_plain, to_plain
+from hdgan.errors import ConfigError
+from hdgan.models import DiscriminatorConfig
+from hdgan.training import PRESETS, LogConfig, StageConfig, TrainConfig
+from hdgan.training.schedule import plan, stage_at
+
+
+@pytest.mark.parametrize(
+    ("stages", "complaint"),
+    [
+        ({"a": StageConfig(batch_size=0)}, r"--stages\.a\.batch-size is 0"),
+        ({"a": StageConfig(n_scales=0)}, r"--stages\.a\.n-scales is 0"),
+        ({"a": StageConfig(lr=-1e-4)}, r"--stages\.a\.lr is -0\.0001"),
+        ({"a": StageConfig(epochs=-1)}, r"stage a has length -1"),
+        ({"a": StageConfig(images=-5)}, r"stage a has length -5"),
+        ({"a": StageConfig(decay=1.5)}, r"--stages\.a\.decay is 1\.5"),
+        ({"a": StageConfig(generator="enhancer")}, r"stage a trains only the enhancer but has none"),
+        ({"a": StageConfig(n_enhancers=1), "b": StageConfig()}, r"stage b has 0 enhancers .* a run only grows"),
+        ({"a": StageConfig(n_scales=3), "b": StageConfig()}, r"stage b has 0 enhancers and 2 scales, fewer"),
+    ],
+)
+def test_stages_that_cannot_work_are_refused(stages: dict[str, StageConfig], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        TrainConfig(stages=stages)
+
+
+@pytest.mark.parametrize("name", ["metrics_every", "samples_every", "checkpoint_every", "keep", "val_images"])
+def test_counts_must_be_positive(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--log.{name.replace('_', '-')} is 0"):
+        TrainConfig(log=replace(LogConfig(), **{name: 0}))
+
+
+def test_feature_matching_needs_the_discriminators_features() -> None:
+    model = replace(TrainConfig().model, discriminator=DiscriminatorConfig(intermediate_features=False))
+    with pytest.raises(ConfigError, match="feature matching needs"):
+        TrainConfig(model=model)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_a_round_trip_and_have_stages(name: str) -> None:
+    config = PRESETS[name]()
+    assert from_plain(TrainConfig, to_plain(config), "test") == config
+    assert plan(config, 10)
+
+
+def test_presets_follow_the_paper() -> None:
+    first, second, third = PRESETS["cityscapes-1024p"]().stages.values()
+    assert (first.n_enhancers, second.n_enhancers, third.n_enhancers) == (0, 1, 1)
+    assert (first.generator, second.generator, third.generator) == ("all", "enhancer", "all")
+    assert (second.n_scales, second.epochs, second.epochs + third.epochs) == (3, 10, 100)
+    assert second.decay == 0
+    assert third.decay * third.epochs == pytest.approx(50)
+
+
+def test_stages_follow_one_another_in_steps() -> None:
+    stages = {
+        "a": StageConfig(epochs=2.5, batch_size=4),  # 25 pictures: the last step is not cut
+        "none": StageConfig(epochs=0),
+        "b": StageConfig(images=9, epochs=1000, batch_size=3),
+    }
+    a, b = plan(TrainConfig(stages=stages), dataset_size=10)
+    assert (a.name, a.first_step, a.steps, a.last_step) == ("a", 0, 7, 7)
+    assert (b.name, b.first_step, b.steps, b.last_step) == ("b", 7, 3, 10)
+    assert [stage_at([a, b], step) for step in (0, 6, 7, 9, 10)] == [a, a, b, b, None]
+
+
+@pytest.mark.parametrize("stages", [{}, {"a": StageConfig(epochs=0)}], ids=["none", "no length"])
+def test_a_run_without_stages_is_refused(stages: dict[str, StageConfig]) -> None:
+    with pytest.raises(ConfigError, match="no stages"):
+        plan(TrainConfig(stages=stages), 10)
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        (0.0, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+        (0.5, [1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]),
+        (1.0, [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]),
+    ],
+)
+def test_learning_rate_is_constant_then_falls_linearly(decay: float, expected: list[float]) -> None:
+    (stage,) = plan(TrainConfig(stages={"a": StageConfig(images=20, batch_size=2, decay=decay, lr=3e-4)}), 1)
+    rates = [stage.learning_rate(step) for step in range(stage.steps)]
+    assert rates == pytest.approx([3e-4 * factor for factor in expected])
+
+
+def test_metrics_record_the_learning_rate_of_the_schedule(run: Path, make_config: Callable[..., TrainConfig]) -> None:
+    from hdgan.training.logs import read_metrics
+
+    rates = [record["lr"] for record in read_metrics(run) if "lr" in record]
+    assert rates == pytest.approx([2e-4, 2e-4, 2e-4 * 2 / 3] * 3)

@@ -1,0 +1,163 @@
+"""What is checked before the first step, the samples, the validation measure, and the mean styles."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from hdgan.checkpoints import find_checkpoint
+from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
+from hdgan.errors import ConfigError, DataError
+from hdgan.models import Pix2PixHD
+from hdgan.models.saving import CLASS_COUNT, CLASS_MEAN, load_model
+from hdgan.ops import instance_index
+from hdgan.training import TrainConfig
+from hdgan.training.datasets import open_data
+from hdgan.training.pictures import Examples, generate, mean_styles
+
+MakeConfig = Callable[..., TrainConfig]
+MakeData = Callable[..., Path]
+CPU = torch.device("cpu")
+
+
+def opened(config: TrainConfig, root: Path, **data: object) -> tuple[object, str]:
+    output = io.StringIO()
+    config = replace(config, data=replace(config.data, root=root, **data))
+    return open_data(config, Console(file=output, width=400)), output.getvalue()
+
+
+def test_a_run_trains_on_one_phase_and_measures_on_another(make_config: MakeConfig, dataset: Path, tmp_path: Path) -> None:
+    found, said = opened(make_config(tmp_path), dataset)
+    assert (len(found.train_pairs), len(found.val_pairs), found.val_phase) == (6, 2, "test")  # type: ignore[attr-defined]
+    assert said == ""
+    size = SizeConfig(width=16)
+    assert found.training(size, 0).train  # type: ignore[attr-defined]
+    assert not found.validation(size).train  # type: ignore[attr-defined]
+    assert len(found.reference(size)) == 6  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("part", ["img", "inst"])
+def test_samples_show_training_pictures_where_held_out_ones_lack_a_part(
+    make_config: MakeConfig, make_data: MakeData, tmp_path: Path, part: str
+) -> None:
+    root = make_data()
+    shutil.rmtree(root / f"test_{part}")
+    found, said = opened(make_config(tmp_path), root)
+    assert found.val_pairs == found.train_pairs  # type: ignore[attr-defined]
+    assert f"phase test has no {'photos' if part == 'img' else 'instance maps'}" in said
+
+
+def test_faults_of_held_out_pictures_are_found_before_the_first_step(
+    make_config: MakeConfig, make_data: MakeData, tmp_path: Path
+) -> None:
+    root = make_data()
+    Image.fromarray(np.full((16, 32), 9, np.uint8)).save(root / "test_label" / "s1_label.png")
+    with pytest.raises(DataError, match=r"test_label.s1_label\.png holds label 9, but n_labels is 4"):
+        opened(make_config(tmp_path), root)
+
+
+def test_orphans_are_told(make_config: MakeConfig, make_data: MakeData, tmp_path: Path) -> None:
+    root = make_data()
+    (root / "train_img" / "s3_img.png").unlink()
+    found, said = opened(make_config(tmp_path), root)
+    assert len(found.train_pairs) == 5  # type: ignore[attr-defined]
+    assert "stage global: 1 name(s) of train lack a partner" in said
+
+
+def test_sizes_must_agree_within_the_batch_of_one_process(
+    make_config: MakeConfig, make_data: MakeData, tmp_path: Path
+) -> None:
+    root = make_data(train=2)
+    for folder, ending in (("train_label", "_label.png"), ("train_inst", "_inst.tif"), ("train_img", "_img.png")):
+        file = root / folder / f"s1{ending}"
+        Image.open(file).resize((32, 24), Image.Resampling.NEAREST).save(file)
+    config = make_config(tmp_path)
+    stages = {"global": replace(config.stages["global"], batch_size=2, micro_batch=1)}
+    with pytest.raises(DataError, match="s0 is 16x8 and s1 is 16x12 in one batch"):
+        opened(replace(config, stages=stages), root)
+    alone = replace(config, stages=stages, data=DataConfig(root=root, workers=0))
+    assert len(open_data(alone, Console(quiet=True), processes=2).train_pairs) == 2
+
+
+def test_the_model_must_suit_the_channels(make_config: MakeConfig, tmp_path: Path) -> None:
+    for part in ("A", "B"):
+        (tmp_path / f"train_{part}").mkdir()
+        Image.fromarray(np.zeros((16, 32), np.uint8)).save(tmp_path / f"train_{part}" / "x.png")
+    config = make_config(tmp_path)
+    model = replace(config.model, n_labels=0, instances=False, feature_channels=0)
+    with pytest.raises(ConfigError, match=r"x\.png has 1 channels, but --model.input-channels is 3: set it to 1"):
+        opened(replace(config, model=model), tmp_path)
+    found, _ = opened(replace(config, model=replace(model, input_channels=1)), tmp_path)
+    assert found.val_phase == "train"  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="--model.image-channels is 1"):
+        opened(replace(config, model=replace(model, input_channels=1, image_channels=1)), tmp_path)
+
+
+@pytest.fixture
+def model(run: Path) -> Pix2PixHD:
+    return load_model(find_checkpoint(run))[0].requires_grad_(False)
+
+
+def examples(dataset: Path, phase: str = "train") -> Examples:
+    data = DataConfig(root=dataset)
+    pairs = find_pairs(data, phase, labels=True).pairs
+    return Examples(PairedDataset(pairs, data, SizeConfig(), 4), CPU, torch.contiguous_format)
+
+
+def test_mean_styles_count_each_instance_once(model: Pix2PixHD, dataset: Path) -> None:
+    found = mean_styles(model, examples(dataset), count=3)
+    values: dict[int, list[torch.Tensor]] = {label: [] for label in range(4)}
+    for inputs in examples(dataset).inputs(3):
+        features = model.encode(inputs.photo, instance_index(inputs.ids))[0]
+        for instance in inputs.ids[0].unique().tolist():
+            label = instance // 1000 if instance >= 1000 else instance
+            values[label].append(features[:, inputs.ids[0] == instance][:, 0])
+    for label, vectors in values.items():
+        assert found[CLASS_COUNT][label] == len(vectors)
+        torch.testing.assert_close(found[CLASS_MEAN][label], torch.stack(vectors).mean(0))
+
+
+@pytest.mark.parametrize("divisor", [1000, 1], ids=["one class unseen", "ids that tell no class"])
+def test_a_class_without_instances_has_the_mean_style_of_all(
+    model: Pix2PixHD, make_data: MakeData, divisor: int
+) -> None:
+    root = make_data(train=1)
+    ids = np.full((16, 32), 5000 if divisor == 1 else 0, np.int32)
+    ids[:, 16:] = 6000 if divisor == 1 else 1
+    Image.fromarray(ids).save(root / "train_inst" / "s0_inst.tif")
+    found = mean_styles(model, examples(root), count=1)
+    (inputs,) = examples(root).inputs(1)
+    features = model.encode(inputs.photo, instance_index(inputs.ids))[0]
+    overall = (features[:, 0, 0] + features[:, 0, -1]) / 2
+    torch.testing.assert_close(found[CLASS_MEAN][3], overall)
+    assert found[CLASS_COUNT].tolist() == ([0, 0, 0, 0] if divisor == 1 else [1, 1, 0, 0])
+
+
+def test_validation_l1_is_the_mean_distance_to_the_photos(model: Pix2PixHD, dataset: Path) -> None:
+    held_out = examples(dataset, "test")
+    distances = [(generate(model, inputs) - inputs.photo).abs().mean() for inputs in held_out.inputs(9)]
+    assert len(distances) == 2
+    assert held_out.validation_l1(model, 9) == pytest.approx(float(torch.stack(distances).mean()))
+
+
+def test_samples_are_what_the_averaged_model_makes(run: Path, model: Pix2PixHD, dataset: Path, tmp_path: Path) -> None:
+    held_out = examples(dataset, "test")
+    held_out.write(model, tmp_path, 7, 2)
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
+    sources = {f"inputs/{k}_{name}.png" for k in (0, 1) for name in ("label", "instances", "real")}
+    assert names == sources | {"00000007/0.png", "00000007/1.png"}
+    inputs = next(held_out.inputs(1))
+    expected = ((generate(model, inputs)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    with Image.open(tmp_path / "00000007" / "0.png") as image:
+        np.testing.assert_allclose(np.asarray(image, np.int16), expected, atol=1)
+    with Image.open(tmp_path / "inputs" / "0_real.png") as image, Image.open(dataset / "test_img/s0_img.png") as photo:
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(photo))

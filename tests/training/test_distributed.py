@@ -1,0 +1,102 @@
+"""Two processes on one machine do what one does with the whole batch."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from hdgan.checkpoints import find_checkpoint
+from hdgan.errors import ConfigError
+from hdgan.training import OptimConfig, TrainConfig, distributed, train
+from hdgan.training.distributed import World, join_world
+from hdgan.training.logs import read_metrics
+from hdgan.training.seeding import derive_seed, seed_everything
+
+
+def test_alone_nothing_is_averaged() -> None:
+    world = World(0, 1, torch.device("cpu"))
+    parameter = torch.zeros(3, requires_grad=True)
+    parameter.grad = torch.arange(3.0)
+    world.average_gradients([parameter])
+    world.barrier()
+    assert world.is_main
+    assert parameter.grad.tolist() == [0, 1, 2]
+    assert world.mean(torch.ones(2)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("bucket", [1, 5, 1000])
+def test_gradients_are_averaged_in_buckets(monkeypatch: pytest.MonkeyPatch, bucket: int) -> None:
+    sent: list[int] = []
+
+    def all_reduce(values: torch.Tensor) -> None:  # two equal processes
+        sent.append(len(values))
+        values.mul_(4)
+
+    monkeypatch.setattr(distributed.dist, "all_reduce", all_reduce)
+    monkeypatch.setattr(distributed, "BUCKET_ELEMENTS", bucket)
+    shapes = [(2, 3), (1,), (4, 1, 2), (2,)]
+    parameters = [torch.zeros(shape, requires_grad=True) for shape in shapes]
+    for i, parameter in enumerate(parameters[:-1]):  # the last one has no gradient, as dead biases
+        parameter.grad = torch.arange(float(parameter.numel())).view(parameter.shape) + i
+    before = [parameter.grad.clone() for parameter in parameters[:-1]]  # type: ignore[union-attr]
+    World(1, 2, torch.device("cpu")).average_gradients(parameters)
+    for parameter, gradient in zip(parameters, before, strict=False):
+        assert torch.equal(parameter.grad, 2 * gradient)  # type: ignore[arg-type]
+    assert parameters[-1].grad is None
+    assert sum(sent) == 6 + 1 + 8
+    assert len(sent) == {1: 3, 5: 3, 1000: 1}[bucket]
+
+
+def test_a_device_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is not a device"), join_world("toaster"):
+        pass
+    with pytest.raises(ConfigError, match="needs CUDA device 99"), join_world("cuda:99"):
+        pass
+
+
+def test_seeds_are_repeatable_and_apart() -> None:
+    assert len({derive_seed(*keys) for keys in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))}) == 4
+    seed_everything(3, 0, 7)
+    first = torch.rand(2)
+    seed_everything(3, 0, 7)
+    assert torch.equal(torch.rand(2), first)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_the_whole_batch(
+    make_config: Callable[..., TrainConfig],
+    to_arguments: Callable[[TrainConfig], list[str]],
+    start: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+) -> None:
+    # Two steps a stage: Adam's first step is the gradient's sign, which rounding may turn where a gradient is tiny.
+    config = make_config(tmp_path / "one", images=8, batch_size=4, optim=OptimConfig(clip=1.0, ema_decay=0.5))
+    train(config, console=Console(quiet=True))
+    both = replace(config, out=tmp_path / "two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    processes = [
+        start("train", *to_arguments(both), RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=100)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "finished" in outputs[0]
+    assert "step" not in outputs[1]
+    expected, found = (load_file(find_checkpoint(out)) for out in (config.out, both.out))
+    assert expected.keys() == found.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    for ours, theirs in zip(read_metrics(both.out), read_metrics(config.out), strict=True):
+        for name, value in theirs.items():
+            if isinstance(value, float) and name != "images_per_second":
+                assert ours[name] == pytest.approx(value, abs=1e-4), name

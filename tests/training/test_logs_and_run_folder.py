@@ -1,0 +1,103 @@
+"""metrics.jsonl, progress on the terminal, and the files that describe a run."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from hdgan.checkpoints import checkpoint_path
+from hdgan.errors import CheckpointError, ConfigError, TrainingError
+from hdgan.training import TrainConfig, load_config
+from hdgan.training.distributed import World
+from hdgan.training.logs import Metrics, ProgressDisplay, read_metrics
+from hdgan.training.run_folder import claim_folder, write_description
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+def test_metrics_go_on_after_the_step_that_a_run_resumes_from(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, 0)
+    for step in (1, 2, 3):
+        metrics.write(step, "global", {"g_gan": step / 10})
+    metrics.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "sta')  # a kill cut this line
+    resumed = Metrics(tmp_path, 2)
+    resumed.write(3, "global", {"g_gan": 9.0})
+    resumed.close()
+    assert [(r["step"], r["g_gan"]) for r in read_metrics(tmp_path)] == [(1, 0.1), (2, 0.2), (3, 9.0)]
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\xff\xfe{\n{"step": 3}\n')
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl line 2 is damaged"):
+        read_metrics(tmp_path)
+    assert read_metrics(tmp_path / "nothing") == []
+
+
+def test_a_full_disk_stops_the_metrics_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics(tmp_path, 0)
+
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(metrics, "_file", Full())
+    with pytest.raises(TrainingError, match=r"metrics\.jsonl: No space left on device"):
+        metrics.write(1, "global", {"g_gan": 1.0})
+
+
+def test_plain_lines_where_there_is_no_terminal() -> None:
+    output = io.StringIO()
+    with ProgressDisplay(Console(file=output, width=300), 10, 8) as display:
+        display.update(9, "joint", {"g_gan": 0.5}, 3.0)
+        display.update(10, "joint", {"g_gan": 0.25}, 3.0)
+        display.say("[not markup]")
+    first, last, said = output.getvalue().splitlines()
+    assert first.startswith("joint step 9/10 g_gan 0.500 3.0 img/s ETA 0:00:0")
+    assert last.startswith("joint step 10/10 g_gan 0.250 3.0 img/s ETA 0:00:00")
+    assert said == "[not markup]"
+
+
+def test_a_bar_on_a_terminal() -> None:
+    output = io.StringIO()
+    with ProgressDisplay(Console(file=output, width=120, force_terminal=True), 10, 0) as display:
+        display.update(10, "joint", {"g_gan": 0.5}, 3.0)
+    assert "10/10" in output.getvalue()
+    assert "g_gan 0.500" in output.getvalue()
+
+
+def test_the_config_of_a_run_is_read_back(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run")
+    write_description(config, World(0, 1, torch.device("cpu")))
+    assert load_config(tmp_path / "run") == config
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert environment["processes"] == 1
+
+
+def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no run"):
+        load_config(tmp_path)
+    (tmp_path / "config.json").write_bytes(b'{"out": "\xff')
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
+        load_config(tmp_path)
+    (tmp_path / "config.json").write_text('{"oot": "x"}')
+    with pytest.raises(CheckpointError, match="unknown option oot"):
+        load_config(tmp_path)
+
+
+def test_a_folder_with_a_run_is_not_used_again(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    claim_folder(config, resume=False)
+    checkpoint_path(tmp_path, 3).mkdir(parents=True)
+    claim_folder(config, resume=True)
+    with pytest.raises(ConfigError, match=r"already holds a run, saved at step 3: .*--resume .*--out"):
+        claim_folder(config, resume=False)

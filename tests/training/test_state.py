@@ -1,0 +1,127 @@
+"""Which weights a stage trains, and what it takes over from the stage before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hdgan.checkpoints import MODEL_FILE, checkpoint_path
+from hdgan.errors import CheckpointError
+from hdgan.training import LogConfig, TrainConfig, train
+from hdgan.training.schedule import plan
+from hdgan.training.state import StageState
+
+MakeConfig = Callable[..., TrainConfig]
+CPU = torch.device("cpu")
+
+
+def names_of(state: StageState, parameters: list[Tensor]) -> set[str]:
+    wanted = {id(p) for p in parameters}
+    return {".".join(name.split(".")[:2]) for name, p in state.model.named_parameters() if id(p) in wanted}
+
+
+def states(config: TrainConfig) -> list[StageState]:
+    found: list[StageState] = []
+    for stage in plan(config, 6):
+        found.append(StageState(config, stage, CPU, found[-1].model if found else None))
+    return found
+
+
+def test_each_stage_trains_its_own_networks(make_config: MakeConfig, tmp_path: Path) -> None:
+    first, second, third = states(make_config(tmp_path))
+    encoder = {"encoder.head", "encoder.trunk"}
+    assert names_of(first, first.g_parameters) == {"generator.trunk", "generator.head"} | encoder
+    assert names_of(second, second.g_parameters) == {"generator.enhancers", "generator.head"}
+    assert names_of(third, third.g_parameters) == {
+        "generator.coarse", "generator.enhancers", "generator.head"
+    } | encoder  # fmt: skip
+    for state in (first, second, third):
+        assert names_of(state, state.d_parameters) == {"discriminator.scales"}
+        assert all(p.requires_grad for p in state.d_parameters)
+    assert not any(p.requires_grad for p in second.model.encoder.parameters())  # type: ignore[union-attr]
+    assert not any(p.requires_grad for p in second.model.generator.coarse.parameters())
+
+
+def test_a_second_enhancer_trains_alone(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    stages = dict(config.stages)
+    stages["finest"] = replace(stages["enhancer"], n_enhancers=2)
+    *_, joint, finest = states(replace(config, stages=stages))
+    trained = {id(p) for p in finest.g_parameters}
+    coarser, finer = finest.model.generator.enhancers
+    assert not any(id(p) in trained for p in coarser.parameters())
+    assert all(id(p) in trained for p in finer.parameters())
+    assert torch.equal(coarser.up.weight, joint.model.generator.enhancers[0].up.weight)
+
+
+def test_a_stage_takes_over_what_it_knows(make_config: MakeConfig, tmp_path: Path) -> None:
+    first, second, third = states(make_config(tmp_path))
+    for name, weight in first.model.generator.trunk.state_dict().items():
+        assert torch.equal(second.model.generator.coarse.state_dict()[name], weight)
+    # D's coarsest scale sees the resolution that it saw before; the finer one is new.
+    known, before = second.model.discriminator.scales[-1], first.model.discriminator.scales[0]
+    assert torch.equal(known.convs[0].weight, before.convs[0].weight)
+    new = second.model.discriminator.scales[0]
+    assert not torch.equal(new.convs[0].weight, before.convs[0].weight)
+    for name, weight in second.model.state_dict().items():
+        assert torch.equal(third.model.state_dict()[name], weight)
+    for name, weight in third.ema.state_dict().items():
+        assert torch.equal(weight, third.model.state_dict()[name])
+
+
+def test_weights_depend_on_the_seed_alone(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    torch.rand(3)
+    one, two, other = states(config)[0], states(config)[0], states(replace(config, seed=1))[0]
+    weights = [state.model.generator.head.weight for state in (one, two, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_the_enhancer_stage_leaves_the_rest_of_g_and_e_as_they_were(make_config: MakeConfig, tmp_path: Path) -> None:
+    train(make_config(tmp_path / "run", log=LogConfig(keep=10, val_images=1)), console=Console(quiet=True))
+    after = [load_file(checkpoint_path(tmp_path / "run", step) / MODEL_FILE) for step in (3, 6, 9)]
+    kinds = [{key: value for key, value in tensors.items()} for tensors in after]
+    for prefix in ("", "ema."):
+        fixed = 0
+        for key, value in kinds[1].items():
+            for mine, theirs in (("generator.coarse.", "generator.trunk."), ("encoder.", "encoder.")):
+                if key.startswith(prefix + mine):
+                    # The average starts anew with each stage, so it holds the fixed weights themselves.
+                    assert torch.equal(value, kinds[0][key.removeprefix(prefix).replace(mine, theirs)])
+                    fixed += 1
+        assert fixed > 10
+        for moved in ("generator.coarse.stem.weight", "encoder.head.weight", "generator.enhancers.0.down.weight"):
+            assert not torch.equal(kinds[2][prefix + moved], kinds[1][prefix + moved])
+    assert not torch.equal(kinds[2]["discriminator.scales.1.convs.0.weight"],
+                           kinds[1]["discriminator.scales.1.convs.0.weight"])  # fmt: skip
+
+
+def test_set_learning_rate_reaches_both_optimizers(make_config: MakeConfig, tmp_path: Path) -> None:
+    state = states(make_config(tmp_path))[0]
+    state.set_learning_rate(0.125)
+    assert {group["lr"] for o in (state.optimizer_g, state.optimizer_d) for group in o.param_groups} == {0.125}
+
+
+def test_a_checkpoint_of_another_schedule_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    first, second, _ = states(config)
+    second.step += 2
+    saved = (second.model.state_dict(), second.ema.state_dict(), second.training_state())
+    longer = dict(config.stages) | {"global": replace(config.stages["global"], images=8)}
+    with pytest.raises(CheckpointError, match="stage enhancer that began at step 3, but by the schedule now .* step 4"):
+        states(replace(config, stages=longer))[1].load(*saved)
+    shorter = dict(config.stages) | {"enhancer": replace(config.stages["enhancer"], images=2)}
+    with pytest.raises(CheckpointError, match="of step 5, but by the schedule now stage enhancer ends at step 4"):
+        states(replace(config, stages=shorter))[1].load(*saved)
+    others = dict(config.stages) | {"enhancer": replace(config.stages["enhancer"], encoder=True)}
+    with pytest.raises(CheckpointError, match="trains other networks"):
+        states(replace(config, stages=others))[1].load(*saved)
+    assert first.step_in_stage == 0
