@@ -129,7 +129,9 @@ def command_line(config: TrainConfig) -> list[str]:
                 found += differences(f"{option}.", value, preset[key])
             elif value != preset[key]:
                 negated = f"--{prefix}no-{key.replace('_', '-')}"
-                found += [f"--{option}" if value else negated] if isinstance(value, bool) else [f"--{option}", str(value)]
+                found += (
+                    [f"--{option}" if value else negated] if isinstance(value, bool) else [f"--{option}", str(value)]
+                )
         return found
 
     # The command line has no options for these: data and stages set them.

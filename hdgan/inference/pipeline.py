@@ -95,12 +95,14 @@ class Pipeline:
         self, source: Source, label: Tensor | None, ids: Tensor | None, photo: Source | None, size: tuple[int, ...]
     ) -> Tensor | None:
         """The style of every pixel, [B, feature_channels, H, W]: of the photo's instances, or the mean of its class."""
-        if self.model.encoder is None:
+        if not self.config.feature_channels:
             if photo is not None:
                 raise ConfigError("the model was trained without features: a photo cannot give it a style")
             return None
         areas = ids if ids is not None else label
         if photo is not None:
+            if self.model.encoder is None:
+                raise ConfigError("the checkpoint holds no encoder: it cannot take the style from a photo")
             if isinstance(photo, Image.Image):
                 photo = photo.convert("RGB")
             pixels, _ = self._picture(photo, lambda path: np.asarray(read_photo(path)))
@@ -129,7 +131,7 @@ class Pipeline:
                 raise DataError(f"the {kind} has mode {source.mode}: give a picture of one integer channel")
             source = np.asarray(source).astype(np.uint8) if source.mode == "1" else np.asarray(source)
         if isinstance(source, np.ndarray):
-            source = torch.from_numpy(source if source.dtype == np.uint8 else _as_signed(source, kind))
+            source = torch.from_numpy(np.array(source) if source.dtype == np.uint8 else _as_signed(source, kind))
         if source.is_floating_point() or source.dtype == torch.bool:
             raise DataError(f"the {kind} is of type {source.dtype}: give integers")
         if source.dtype != torch.uint8:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+import tyro
 from torch import Tensor
 
+from hdgan.checkpoints import find_checkpoint
 from hdgan.errors import CheckpointError
 from hdgan.files import atomic_file
 from hdgan.interop.nvidia import load_network, to_state_dict
@@ -103,7 +105,7 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
 
 
 def convert(
-    source: Path,
+    source: Annotated[Path, tyro.conf.Positional],
     out: Path,
     to: Literal["hdgan", "nvidia"] = "hdgan",
     epoch: str = "latest",
@@ -114,7 +116,7 @@ def convert(
     """Convert checkpoints of NVIDIA/pix2pixHD to hdgan, or back.
 
     Args:
-        source: a folder with latest_net_G.pth and the like; with --to nvidia, a checkpoint of hdgan.
+        source: a folder with latest_net_G.pth and the like; with --to nvidia, a run or checkpoint of hdgan.
         out: the checkpoint to write, *.safetensors; with --to nvidia, the folder.
         to: direction.
         epoch: the first part of NVIDIA's file names, such as latest or 100.
@@ -126,7 +128,7 @@ def convert(
         0.
     """
     if to == "nvidia":
-        notes = convert_to_nvidia(source, out, epoch)
+        notes = convert_to_nvidia(find_checkpoint(source), out, epoch)
     else:
         notes = convert_from_nvidia(source, out, epoch, labels=labels, instances=instances, encoder=encoder)
     print("\n".join([*notes, f"wrote {out}"]))

@@ -137,15 +137,16 @@ def _draw(kind: _Kind, curves: Sequence[_Curve], spans: Sequence[Span]) -> Marku
     if kind.scale == "log":
         axes.set_ylim(max(low, high * 1e-4) / 1.15, high * 1.3)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(0 if kind.from_zero else low - margin, high + margin)
+        axes.locator_params(axis="y", nbins=5)
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.locator_params(axis="x", nbins=7)
     _shade(axes, spans)
     axes.grid(axis="y", color=_LINE, linewidth=0.8)
-    axes.tick_params(colors=_INK, length=0, labelsize=9)
+    axes.tick_params(which="both", colors=_INK, length=0, labelsize=9)
     axes.spines[:].set_visible(False)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": kind.title}):
         buffer = io.StringIO()
@@ -165,23 +166,23 @@ def _plot(axes: Any, curve: _Curve, color: str, kind: _Kind) -> None:
 
 
 def _shade(axes: Any, spans: Sequence[Span]) -> None:
-    """Shade every second stage and name all that have room, narrow ones upright."""
+    """Shade every second stage and name all that have room: above the chart, or upright inside it."""
     end = max((span.last for span in spans), default=1)
     axes.set_xlim(0, max(end, 1) * 1.01)
     for i, span in enumerate(spans):
         if i % 2:
             axes.axvspan(span.first, span.last, color=_BAND, linewidth=0, zorder=0)
         share = (span.last - span.first) / end
-        upright = share < 0.022 * len(span.name)
+        upright = share < 0.015 * len(span.name)
         if share > 0.025:
             axes.annotate(
                 span.name,
                 (span.first, 1),
-                (4, -4),
+                (2, -4 if upright else 3),
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
                 rotation=270 if upright else 0,
-                verticalalignment="top",
+                verticalalignment="top" if upright else "bottom",
                 color=_INK,
                 fontsize=8.5,
                 parse_math=False,

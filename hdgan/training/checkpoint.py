@@ -110,8 +110,11 @@ def restore(folder: Path, state: StageState) -> None:
         CheckpointError: the checkpoint is damaged or of another architecture or schedule.
     """
     training = read_training_state(folder)
-    raw, _ = load_model(folder / MODEL_FILE, ema=False)
-    averaged, _ = load_model(folder / MODEL_FILE, ema=True)
+    try:
+        raw, _ = load_model(folder / MODEL_FILE, ema=False)
+        averaged, _ = load_model(folder / MODEL_FILE, ema=True)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; or delete {folder} to resume from the checkpoint before it") from error
     average = {key: value for key, value in averaged.state_dict().items() if not key.startswith("discriminator.")}
     differences = list(_differences(to_plain(raw.config), to_plain(state.model.config)))
     if differences:

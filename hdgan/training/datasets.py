@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 from rich.console import Console
 
 from hdgan.data import DataConfig, Pair, PairedDataset, SizeConfig, find_pairs, validation_phase
 from hdgan.data.check import quick_check
-from hdgan.data.scenes import CLASSES, ensure_scenes
+from hdgan.data.scenes import CLASSES, PALETTE, ensure_scenes
 from hdgan.errors import ConfigError, DataError
 from hdgan.training.config import TrainConfig
 
@@ -22,6 +23,8 @@ class RunData:
     train_pairs: tuple[Pair, ...]
     val_pairs: tuple[Pair, ...]
     val_phase: str
+    palette: np.ndarray | None = None
+    """Colours of the classes, where the dataset has its own."""
 
     def training(self, size: SizeConfig, seed: int) -> PairedDataset:
         """Training pairs at a stage's size, cropped and mirrored at random."""
@@ -71,7 +74,8 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
         warnings += quick_check(held_out, data, stage.size, n_labels) if held_out is not listing else []
         for warning in dict.fromkeys(warnings):
             console.print(f"stage {name}: {warning}", markup=False, highlight=False, soft_wrap=True)
-    found = RunData(data, n_labels, tuple(listing.pairs), tuple(held_out.pairs), phase)
+    palette = PALETTE if config.data.root is None else None
+    found = RunData(data, n_labels, tuple(listing.pairs), tuple(held_out.pairs), phase, palette)
     _check_channels(config, found)
     return found
 

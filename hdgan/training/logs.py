@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -50,8 +51,10 @@ class Metrics:
             ) from error
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        with contextlib.suppress(OSError):  # every record is written: what a full disk refused has been told
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._board.close()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

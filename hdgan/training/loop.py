@@ -84,7 +84,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             closing.callback(metrics.close)
         total = stages[-1].last_step
         if resume:
-            console.print(f"resuming {config.out} after step {state.step} of {total}", highlight=False)
+            message = f"resuming {config.out} after step {state.step} of {total}"
+            console.print(message, markup=False, highlight=False, soft_wrap=True)
         display = closing.enter_context(ProgressDisplay(console, total, state.step))
         stop = closing.enter_context(StopRequest())
         run = Run(config, world, data, stages, vgg, metrics, display, stop)
@@ -108,7 +109,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
     seed = derive_seed(config.seed, run.stages.index(stage))
     criterion = Criterion(config.loss, run.vgg, state.pool)
     device, memory_format = world.device, run.memory_format
-    examples = Examples(run.data.validation(stage.config.size), device, memory_format)
+    examples = Examples(run.data.validation(stage.config.size), device, memory_format, run.data.palette)
     references = Examples(run.data.reference(stage.config.size), device, memory_format)
     loader = make_loader(
         run.data.training(stage.config.size, seed),
@@ -246,7 +247,9 @@ def _begin(config: TrainConfig, stage: Stage, world: World) -> StageState:
     try:
         state.take_over(other)
     except RuntimeError as error:
-        raise ConfigError(f"--init-from {file} has another architecture than stage {stage.name}: {error}") from error
+        # PyTorch lists every tensor, a line each, below a heading.
+        first = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"--init-from {file} has another architecture than stage {stage.name}: {first}") from error
     return state
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -26,9 +27,18 @@ class Examples:
     Args:
         dataset: validation pairs with photos, at the size of the stage.
         device: of the model.
+        memory_format: of the model.
+        palette: colours of the classes, [n_classes, 3] uint8; None takes a general one.
     """
 
-    def __init__(self, dataset: PairedDataset, device: torch.device, memory_format: torch.memory_format) -> None:
+    def __init__(
+        self,
+        dataset: PairedDataset,
+        device: torch.device,
+        memory_format: torch.memory_format,
+        palette: np.ndarray | None = None,
+    ) -> None:
+        self.palette = palette
         self.dataset = dataset
         self.device = device
         self.memory_format = memory_format
@@ -51,9 +61,18 @@ class Examples:
         for k, inputs in enumerate(self.inputs(count)):
             sources = folder / "inputs"
             if not (sources / f"{k}_real.png").exists():
-                for name, image in _sources(inputs):
+                for name, image in self._sources(inputs):
                     save_png(image, sources / f"{k}_{name}.png")
             save_png(to_image(generate(model, inputs)[0]), folder / f"{step:08d}" / f"{k}.png")
+
+    def _sources(self, inputs: Inputs) -> Iterator[tuple[str, Image.Image]]:
+        if inputs.label is not None:
+            yield "label", colorize_labels(inputs.label[0].cpu().numpy(), self.palette)
+        if inputs.picture is not None:
+            yield "input", to_image(inputs.picture[0])
+        if inputs.ids is not None:
+            yield "instances", colorize_ids(inputs.ids[0].cpu().numpy())
+        yield "real", to_image(inputs.photo[0])
 
 
 def generate(model: Pix2PixHD, inputs: Inputs) -> Tensor:
@@ -61,16 +80,6 @@ def generate(model: Pix2PixHD, inputs: Inputs) -> Tensor:
     condition = model.condition(inputs.label, inputs.ids, inputs.picture)
     features = model.encode(inputs.photo, inputs.instances()) if model.encoder is not None else None
     return model.generate(condition, features)
-
-
-def _sources(inputs: Inputs) -> Iterator[tuple[str, Image.Image]]:
-    if inputs.label is not None:
-        yield "label", colorize_labels(inputs.label[0].cpu().numpy())
-    if inputs.picture is not None:
-        yield "input", to_image(inputs.picture[0])
-    if inputs.ids is not None:
-        yield "instances", colorize_ids(inputs.ids[0].cpu().numpy())
-    yield "real", to_image(inputs.photo[0])
 
 
 @torch.inference_mode()

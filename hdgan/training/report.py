@@ -26,7 +26,6 @@ from hdgan.training.config import StageConfig, TrainConfig
 from hdgan.training.logs import read_metrics
 from hdgan.training.run_folder import CONFIG_FILE, ENVIRONMENT_FILE, load_config
 from hdgan.training.schedule import Stage, plan
-from hdgan.training.step import LOSS_NAMES
 
 REPORT_FILE = "report.html"
 MOST_STEPS = 6
@@ -40,6 +39,13 @@ Record = dict[str, Any]
 
 _INPUTS = ("label", "input", "instances", "real")
 _MAPS = ("label", "instances")
+_LOSSES = {
+    "g_gan": "G GAN",
+    "g_feature_matching": "G feature matching",
+    "g_vgg": "G VGG",
+    "d_real": "D real",
+    "d_fake": "D generated",
+}
 
 
 def write_report(run: Path) -> Path:
@@ -79,12 +85,14 @@ def _content(run: Path) -> dict[str, Any]:
         "total": total,
         "finished": step == total,
         "best": _read_json(run / "checkpoints" / "best.json"),
-        "losses": {name: losses[name] for name in LOSS_NAMES if name in losses},
+        "losses": {title: losses[name] for name, title in _LOSSES.items() if name in losses},
         "stages": summaries,
         "pictures": sum(summary.pictures for summary in summaries),
         "duration": _duration(sum(summary.seconds for summary in summaries)),
         "galleries": _galleries(run, [summary.name for summary in summaries]),
-        "charts": draw_charts(records, [Span(summary.name, summary.first, summary.last) for summary in summaries]),
+        "charts": draw_charts(
+            records, [Span(stage.name, stage.first, stage.last) for stage in summaries if stage.last > stage.first]
+        ),
         "options": _changed_options(raw),
         "config": json.dumps(raw, indent=2, ensure_ascii=False) if raw else "",
         "environment": environment,
@@ -275,4 +283,4 @@ def _flatten(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tupl
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

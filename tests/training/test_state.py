@@ -87,8 +87,7 @@ def test_weights_depend_on_the_seed_alone(make_config: MakeConfig, tmp_path: Pat
 
 def test_the_enhancer_stage_leaves_the_rest_of_g_and_e_as_they_were(make_config: MakeConfig, tmp_path: Path) -> None:
     train(make_config(tmp_path / "run", log=LogConfig(keep=10, val_images=1)), console=Console(quiet=True))
-    after = [load_file(checkpoint_path(tmp_path / "run", step) / MODEL_FILE) for step in (3, 6, 9)]
-    kinds = [{key: value for key, value in tensors.items()} for tensors in after]
+    kinds = [load_file(checkpoint_path(tmp_path / "run", step) / MODEL_FILE) for step in (3, 6, 9)]
     for prefix in ("", "ema."):
         fixed = 0
         for key, value in kinds[1].items():
@@ -116,7 +115,9 @@ def test_a_checkpoint_of_another_schedule_is_refused(make_config: MakeConfig, tm
     second.step += 2
     saved = (second.model.state_dict(), second.ema.state_dict(), second.training_state())
     longer = dict(config.stages) | {"global": replace(config.stages["global"], images=8)}
-    with pytest.raises(CheckpointError, match="stage enhancer that began at step 3, but by the schedule now .* step 4"):
+    with pytest.raises(
+        CheckpointError, match=r"stage enhancer that began at step 3, but by the schedule now .* step 4"
+    ):
         states(replace(config, stages=longer))[1].load(*saved)
     shorter = dict(config.stages) | {"enhancer": replace(config.stages["enhancer"], images=2)}
     with pytest.raises(CheckpointError, match="of step 5, but by the schedule now stage enhancer ends at step 4"):

@@ -1,0 +1,9 @@
+"""Procedural street scenes: label map, instance map, photo and true styles, at any size and in any number."""
+
+from __future__ import annotations
+
+from hdgan.data.scenes.dataset import ensure_scenes
+from hdgan.data.scenes.scene import Instance, Scene, render_scene
+from hdgan.data.scenes.styles import CLASSES, PALETTE, STYLES, Style
+
+__all__ = ["CLASSES", "PALETTE", "STYLES", "Instance", "Scene", "Style", "ensure_scenes", "render_scene"]

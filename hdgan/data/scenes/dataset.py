@@ -1,0 +1,137 @@
+"""Street scenes as a dataset on disk, made once and kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hdgan.data.config import ScenesConfig
+from hdgan.data.scenes.scene import Scene, check_size, render_scene
+from hdgan.data.scenes.styles import CLASSES
+from hdgan.errors import ConfigError, HdganError
+from hdgan.files import atomic_folder
+
+VERSION = 2
+"""Part of the key of the cache: raised whenever the same configuration gives other pictures."""
+_MOST_SCENES = 1_000_000
+
+
+def ensure_scenes(
+    config: ScenesConfig, cache: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Return the folder of the scenes of `config`, drawing them on first use.
+
+    The folder has NVIDIA's layout: train_label, train_inst, train_img and the same for test, with equal stems
+    (scene_000000.png, ...), and besides them train_style and test_style with one JSON a scene: the true style of
+    every instance.
+
+    Args:
+        config: Size, number and seed of the scenes.
+        cache: Where the folder is kept; None takes the variable HDGAN_CACHE, else the user's cache folder.
+        progress: Called with (scenes drawn, scenes in all) after each scene.
+
+    Raises:
+        ConfigError: sizes or numbers out of range.
+        HdganError: the cache cannot be written.
+    """
+    _check(config)
+    parent = (cache if cache is not None else default_cache()) / "scenes"
+    key = hashlib.sha256(json.dumps([VERSION, asdict(config)], sort_keys=True).encode()).hexdigest()[:12]
+    folder = parent / f"{config.width}x{config.height}-{key}"
+    # A folder of this name was complete when it was renamed to it.
+    if folder.is_dir():
+        return folder
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=parent) as scratch:
+            made = Path(scratch) / folder.name
+            with atomic_folder(made) as unfinished:
+                _write_all(config, unfinished, progress)
+            _publish(made, folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise HdganError(
+            f"cannot keep the street scenes in {parent}: {reason}; set HDGAN_CACHE to a folder that can be written"
+        ) from error
+    return folder
+
+
+def default_cache() -> Path:
+    """Folder for what hdgan can make again: HDGAN_CACHE, else XDG_CACHE_HOME/hdgan, else ~/.cache/hdgan."""
+    if chosen := os.environ.get("HDGAN_CACHE"):
+        return Path(chosen).expanduser()
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "hdgan"
+    return Path.home() / ".cache" / "hdgan"
+
+
+def _check(config: ScenesConfig) -> None:
+    check_size(config.width, config.height)
+    for name, count in (("train", config.train), ("test", config.test)):
+        if not 1 <= count <= _MOST_SCENES:
+            raise ConfigError(f"scenes.{name} = {count}: give a number from 1 to {_MOST_SCENES}")
+    if config.seed < 0:
+        raise ConfigError(f"scenes.seed = {config.seed}: give 0 or a positive number")
+
+
+def _publish(made: Path, folder: Path) -> None:
+    """Rename a finished folder; where another process was first, its folder stays, which holds the same scenes."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(made)
+
+
+def _write_all(config: ScenesConfig, folder: Path, progress: Callable[[int, int], None] | None) -> None:
+    jobs = [
+        (split, index) for split, count in (("train", config.train), ("test", config.test)) for index in range(count)
+    ]
+    for split in ("train", "test"):
+        for kind in ("label", "inst", "img", "style"):
+            (folder / f"{split}_{kind}").mkdir()
+    for done, (split, index) in enumerate(jobs, 1):
+        scene = render_scene(config.seed, split, index, config.width, config.height)
+        write_scene(scene, folder, config.seed, split, index)
+        if progress is not None:
+            progress(done, len(jobs))
+
+
+def write_scene(scene: Scene, folder: Path, seed: int, split: str, index: int) -> None:
+    """Write one scene into the four folders of its split."""
+    stem = f"scene_{index:06d}"
+    Image.fromarray(scene.label).save(folder / f"{split}_label" / f"{stem}.png")
+    Image.fromarray(scene.ids.astype(np.uint16)).save(folder / f"{split}_inst" / f"{stem}.png")
+    # Noise hardly compresses: a higher level only takes longer.
+    Image.fromarray(scene.photo).save(folder / f"{split}_img" / f"{stem}.png", compress_level=2)
+    height, width = scene.label.shape
+    record = {
+        "seed": seed,
+        "split": split,
+        "index": index,
+        "size": [width, height],
+        "classes": list(CLASSES),
+        "instances": [
+            {
+                "id": instance.id,
+                "class": instance.name,
+                "label": instance.label,
+                "style": instance.style,
+                "colour": list(instance.colour),
+                "texture": instance.texture,
+                "area": instance.area,
+            }
+            for instance in scene.instances
+        ],
+    }
+    (folder / f"{split}_style" / f"{stem}.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

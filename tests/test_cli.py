@@ -1,0 +1,125 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hdgan
+from hdgan.cli import main, train_main
+from hdgan.training import TrainConfig
+
+Capture = pytest.CaptureFixture[str]
+
+
+def helped(capsys: Capture, command: Callable[[list[str]], int], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        command([*arguments, "--help"])
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_hdgan_lists_its_commands(capsys: Capture, flag: str) -> None:
+    assert main([flag]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in out for name in ("train", "generate", "data", "convert"))
+
+
+def test_hdgan_alone_shows_its_usage_and_fails(capsys: Capture) -> None:
+    assert main([]) == 2
+    assert "usage: hdgan COMMAND" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_named(capsys: Capture) -> None:
+    assert main(["trian"]) == 2
+    assert "hdgan: there is no command 'trian'" in capsys.readouterr().err
+
+
+def test_version(capsys: Capture) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hdgan {hdgan.__version__}\n"
+
+
+def test_hdgan_train_lists_its_presets(capsys: Capture) -> None:
+    out = helped(capsys, train_main)
+    assert all(name in out for name in ("demo", "cityscapes-512p", "cityscapes-1024p", "pairs", "--resume RUN"))
+
+
+def test_a_preset_lists_its_options(capsys: Capture) -> None:
+    for out in (helped(capsys, train_main, "demo"), helped(capsys, main, "train", "demo")):
+        options = (
+            "--out", "--data.root", "--model.n-labels", "--stages.joint.images", "--loss.vgg", "--optim.clip",
+            "--log.checkpoint-every", "--init-from", "--precision",
+        )  # fmt: skip
+        assert all(f"{option} " in out for option in options)
+        # The stages of a run and its data options set these.
+        assert not any(option in out for option in ("--model.generator.n-enhancers", "--model.dontcare"))
+
+
+def test_a_resume_lists_the_options_of_its_run(capsys: Capture, run: Path) -> None:
+    assert "--stages.joint.images" in helped(capsys, train_main, "--resume", str(run))
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [("generate", "--photo"), ("data", "check"), ("convert", "usage: hdgan convert")]
+)
+def test_other_commands_list_their_options(capsys: Capture, command: str, option: str) -> None:
+    assert option in helped(capsys, main, command)
+
+
+def test_nothing_heavy_is_imported_for_help(start: Callable[..., subprocess.Popen[str]]) -> None:
+    process = start("--help", PYTHONPROFILEIMPORTTIME="1")
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0
+    imported = {line.split("|")[-1].strip() for line in output.splitlines() if line.startswith("import time:")}
+    assert "hdgan.cli" in imported
+    assert not {"torch", "numpy", "PIL", "matplotlib"} & imported
+
+
+def test_interrupting_before_training_begins(capsys: Capture, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press_ctrl_c(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hdgan.training.train", press_ctrl_c)
+    assert train_main(["--resume", str(run)]) == 130
+    assert capsys.readouterr().err == "hdgan: interrupted\n"
+
+
+def test_from_training_to_pictures(
+    capsys: Capture,
+    make_config: Callable[..., TrainConfig],
+    to_arguments: Callable[[TrainConfig], list[str]],
+    dataset: Path,
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    assert main(["train", *to_arguments(make_config(run))]) == 0
+    out = capsys.readouterr().out
+    assert f"finished; report: {run / 'report.html'}" in out
+    assert f"hdgan generate {run} " in out
+    assert json.loads((run / "config.json").read_text())["stages"]["joint"]["images"] == 6
+    report = (run / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in report
+    assert "data:image/png;base64," in report
+
+    assert train_main(["--resume", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert f"resuming {run} after step 9 of 9\n" in out
+    assert "finished; report: " in out
+
+    assert train_main(["--resume", str(run), "--stages.joint.images", "8"]) == 0
+    assert "joint step 10/10" in capsys.readouterr().out
+
+    folders = ["--label", str(dataset / "test_label"), "--instance", str(dataset / "test_inst")]
+    assert main(["generate", str(run), *folders, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert "2 pictures in " in capsys.readouterr().err
+    with Image.open(tmp_path / "out" / "s1.png") as image:
+        assert (image.format, image.size, image.mode) == ("PNG", (32, 16), "RGB")
+        assert np.asarray(image).std() > 1

@@ -1,0 +1,72 @@
+"""What needs a GPU: `pytest -m gpu`. Without one these tests are deselected, and pytest's last line counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+import hdgan
+from hdgan.config_io import to_plain
+from hdgan.models import GeneratorConfig, ModelConfig, Pix2PixHD
+from hdgan.training import TrainConfig, train
+from hdgan.training.logs import read_metrics
+
+pytestmark = pytest.mark.gpu
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+def losses(run: Path) -> list[float]:
+    return [record["g_feature_matching"] for record in read_metrics(run) if "g_feature_matching" in record]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_trains_all_stages(make_config: MakeConfig, tmp_path: Path, precision: str, channels_last: bool) -> None:
+    config = replace(make_config(tmp_path / "gpu"), device="cuda", precision=precision, channels_last=channels_last)
+    train(config, console=Console(quiet=True))
+    reference = make_config(tmp_path / "cpu")
+    train(reference, console=Console(quiet=True))
+    first_gpu, first_cpu = losses(config.out)[0], losses(reference.out)[0]
+    assert first_gpu == pytest.approx(first_cpu, rel=1e-3 if precision == "float32" else 0.1)
+    assert len(losses(config.out)) == len(losses(reference.out))
+
+
+def test_resume_continues(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = replace(make_config(tmp_path / "run"), device="cuda")
+    train(config, console=Console(quiet=True))
+    longer = replace(config, stages={**config.stages, "joint": replace(config.stages["joint"], images=10)})
+    train(longer, resume=True, console=Console(quiet=True))
+    assert len(losses(config.out)) == sum(stage.images or 0 for stage in longer.stages.values()) // 2
+
+
+def test_generator_equals_cpu() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(n_labels=5, generator=GeneratorConfig(ngf=8, n_downsample=2, n_blocks=2, n_enhancers=1))
+    model = Pix2PixHD(config).double()
+    label = torch.randint(5, (2, 37, 50))
+    with torch.no_grad():
+        expected = model.generate(model.condition(label, label))
+        model, label = model.cuda(), label.cuda()
+        found = model.generate(model.condition(label, label))
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_pipeline_on_gpu(run: Path, dataset: Path) -> None:
+    files = (dataset / "test_label" / "s0_label.png", dataset / "test_inst" / "s0_inst.tif")
+    on_cpu = hdgan.load(run, device="cpu")(*files)
+    on_gpu = hdgan.load(run, device="cuda")(*files)
+    assert on_gpu.device.type == "cuda"
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0, atol=5e-3)
+
+
+def test_environment_names_the_gpu(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = replace(make_config(tmp_path / "run"), device="cuda")
+    train(config, console=Console(quiet=True))
+    assert torch.cuda.get_device_name() in (config.out / "environment.json").read_text()
+    assert to_plain(config)["device"] == "cuda"

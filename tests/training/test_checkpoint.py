@@ -1,0 +1,148 @@
+"""Checkpoints: complete or absent, strict when read, and only as many as wanted."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_path, list_steps
+from hdgan.errors import CheckpointError, TrainingError
+from hdgan.training import LogConfig, TrainConfig, checkpoint
+from hdgan.training.checkpoint import finish_killed_writes, read_training_state, restore, save_checkpoint
+from hdgan.training.schedule import plan
+from hdgan.training.state import StageState
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def config(make_config: MakeConfig, tmp_path: Path) -> TrainConfig:
+    return make_config(tmp_path, log=LogConfig(keep=2))
+
+
+@pytest.fixture
+def state(config: TrainConfig) -> StageState:
+    return StageState(config, plan(config, 6)[0], torch.device("cpu"))
+
+
+def save(config: TrainConfig, state: StageState, step: int, best: tuple[int, float] | None = None) -> Path:
+    state.step, state.best = step, best
+    return save_checkpoint(config.out, config, state, {})
+
+
+def test_a_checkpoint_brings_everything_back(config: TrainConfig, state: StageState) -> None:
+    for parameter in state.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    state.optimizer_g.step()
+    state.optimizer_d.step()
+    state.ema.update(0)
+    state.pool.pictures = [torch.rand(8, 4, 4)]
+    folder = save(config, state, 2, best=(1, 0.25))
+    other = StageState(config, state.stage, torch.device("cpu"))
+    assert not torch.equal(other.model.generator.head.weight, state.model.generator.head.weight)
+    restore(folder, other)
+    for mine, theirs in ((other.model, state.model), (other.ema.model, state.ema.model)):
+        for name, weight in theirs.state_dict().items():
+            assert torch.equal(mine.state_dict()[name], weight)
+    for name in ("optimizer_g", "optimizer_d", "pool"):
+        torch.testing.assert_close(other.training_state()[name], state.training_state()[name], rtol=0, atol=0)
+    assert (other.step, other.best) == (2, (1, 0.25))
+
+
+def test_the_latest_and_the_best_are_kept(config: TrainConfig, state: StageState) -> None:
+    for step, best in ((1, (1, 0.5)), (2, (2, 0.1)), (3, (2, 0.1)), (4, (2, 0.1)), (5, (2, 0.1))):
+        save(config, state, step, best)
+        assert json.loads((config.out / "checkpoints" / "best.json").read_text()) == {
+            "step": best[0], "stage": "global", "val_l1": best[1]
+        }  # fmt: skip
+    assert list_steps(config.out) == [2, 4, 5]
+    save(config, state, 6, (6, 0.05))
+    assert list_steps(config.out) == [5, 6]
+    assert best_step(config.out) == 6
+
+
+def test_what_a_killed_process_left_is_finished(config: TrainConfig, state: StageState) -> None:
+    for step in (1, 2, 3):
+        save(config, state, step, (1, 0.5))
+    # Killed between the folder of step 4 and best.json, and in the middle of other files.
+    folder = checkpoint_path(config.out, 4)
+    folder.mkdir()
+    leftovers = [folder.with_name(".step-00000004.ab.tmp"), folder.with_name(".step-00000004.ab.tmp.old")]
+    for leftover in leftovers:
+        leftover.mkdir()
+        (leftover / MODEL_FILE).write_bytes(b"half")
+    leftovers += [config.out / "checkpoints" / ".best.json.cd.tmp", config.out / ".metrics.jsonl.ef.tmp"]
+    for leftover in leftovers[2:]:
+        leftover.write_text("{")
+    state.step, state.best = 4, (4, 0.1)
+    finish_killed_writes(config.out, config, state)
+    assert not any(leftover.exists() for leftover in leftovers)
+    assert best_step(config.out) == 4
+    assert list_steps(config.out) == [3, 4]
+
+
+@pytest.mark.parametrize("broken", [MODEL_FILE, TRAINING_FILE])
+def test_a_full_disk_leaves_the_checkpoints_before_as_they_were(
+    config: TrainConfig, state: StageState, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    first = save(config, state, 1)
+    before = {path: path.read_bytes() for path in first.iterdir()}
+
+    def write_half(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if broken == MODEL_FILE:
+        monkeypatch.setattr(checkpoint, "save_model", lambda path, *_, **__: write_half(path))
+    else:
+        monkeypatch.setattr(torch, "save", lambda _, path: write_half(path))
+    message = (
+        r"checkpoint \S+step-00000002 could not be written: .*No space left.*the last good checkpoint is \S+00001$"
+    )
+    with pytest.raises(TrainingError, match=message):
+        save(config, state, 2)
+    assert {path: path.read_bytes() for path in first.iterdir()} == before
+    assert [path.name for path in (config.out / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+def test_a_write_that_pytorch_reports_in_its_own_words(
+    config: TrainConfig, state: StageState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fall_short(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc] . unexpected pos 576 vs 534")
+
+    monkeypatch.setattr(torch, "save", fall_short)
+    message = r"training\.pt could not be written whole .* check the free space; there is no earlier one"
+    with pytest.raises(TrainingError, match=message):
+        save(config, state, 1)
+    assert list_steps(config.out) == []
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.5])
+def test_a_damaged_training_state_is_named(config: TrainConfig, state: StageState, kept: float) -> None:
+    folder = save(config, state, 1)
+    content = (folder / TRAINING_FILE).read_bytes()
+    (folder / TRAINING_FILE).write_bytes(content[: int(kept if kept != 0.5 else len(content) / 2)])
+    with pytest.raises(CheckpointError, match=r"training\.pt cannot be read \(.+\): delete the folder .*step-00000001"):
+        read_training_state(folder)
+
+
+def test_another_architecture_is_named_option_by_option(
+    make_config: MakeConfig, config: TrainConfig, state: StageState
+) -> None:
+    folder = save(config, state, 1)
+    generator = replace(config.model.generator, n_blocks=2, upsample="resize")
+    wider = replace(config, model=replace(config.model, generator=generator))
+    other = StageState(wider, plan(wider, 6)[0], torch.device("cpu"))
+    message = (
+        r"another architecture than the run's config: generator\.n_blocks is 1 in the checkpoint, 2 in the config, "
+        r"generator\.upsample is transposed in the checkpoint, resize in the config; .*--init-from"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        restore(folder, other)

@@ -1,0 +1,406 @@
+"""Whole runs: stopped, killed, continued, extended, poisoned; each must end as if nothing had happened, or say why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_path, list_steps
+from hdgan.errors import CheckpointError, ConfigError, TrainingError
+from hdgan.training import LogConfig, LossConfig, OptimConfig, TrainConfig, load_config, loop, train
+from hdgan.training.logs import read_metrics
+from hdgan.training.pictures import Examples
+from hdgan.training.seeding import seed_everything
+from hdgan.training.state import StageState
+from hdgan.training.step import Criterion, Objectives
+
+MakeConfig = Callable[..., TrainConfig]
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _plain_report() -> Iterator[None]:
+    """Drawing charts takes longer than these runs; test_report and test_cli draw them."""
+
+    def write(run: Path) -> Path:
+        (run / "report.html").write_text("report")
+        return run / "report.html"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "write_report", write)
+        yield
+
+
+def at_step(patch: pytest.MonkeyPatch, step: int, action: Callable[[], None]) -> None:
+    """Do something at the beginning of one step."""
+
+    def seed(*keys: int) -> None:
+        if keys[2] + 1 == step:
+            action()
+        seed_everything(*keys)
+
+    patch.setattr(loop, "seed_everything", seed)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def losses(run: Path) -> list[dict[str, Any]]:
+    """The records of the steps, without what the clock says."""
+    return [
+        {name: value for name, value in record.items() if name != "images_per_second"}
+        for record in read_metrics(run)
+        if "lr" in record
+    ]
+
+
+def contents(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    folder = checkpoint_path(run, list_steps(run)[-1])
+    training = torch.load(folder / TRAINING_FILE, weights_only=True)
+    # Which checkpoints were measured depends on when the run was stopped.
+    return load_file(folder / MODEL_FILE), {key: value for key, value in training.items() if key != "best"}
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether nested containers hold the same keys, numbers and tensors."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
+def assert_same_end(run: Path, undisturbed: Path) -> None:
+    """Losses of all steps, weights, averages, styles, optimizers and pool are equal bit for bit."""
+    assert losses(run) == losses(undisturbed)
+    (weights, training), (expected, wanted) = contents(run), contents(undisturbed)
+    assert weights.keys() == expected.keys()
+    assert [name for name in expected if not torch.equal(weights[name], expected[name])] == []
+    assert equal(training, wanted)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "everything": {
+        "optim": OptimConfig(ema_decay=0.9, clip=0.5, pool_size=2),
+        "loss": LossConfig(vgg=0.0, gan="vanilla"),
+        "precision": "bfloat16",
+        "channels_last": True,
+    },
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(
+    _plain_report: None,
+    request: pytest.FixtureRequest,
+    make_config: MakeConfig,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> TrainConfig:
+    """A finished, undisturbed run: plain, or with all that has a state of its own."""
+    config = make_config(tmp_path_factory.mktemp("undisturbed") / "run", **VARIANTS[request.param])
+    if request.param == "everything":
+        stages = {name: replace(stage, micro_batch=1) for name, stage in config.stages.items()}
+        config = replace(config, stages=stages)
+    train(config, console=QUIET)
+    return config
+
+
+def interrupted(config: TrainConfig, out: Path, step: int) -> Path:
+    """Train, press Ctrl-C in a step, and check that exactly this step is the last one."""
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, step, interrupt)
+        train(replace(config, out=out), console=QUIET)
+    assert list_steps(out)[-1] == step
+    return out
+
+
+@pytest.mark.parametrize(
+    ("step", "workers"), [(1, 0), (3, 0), (5, 1), (6, 0), (8, 1)],
+    ids=["in global", "end of global", "in enhancer", "end of enhancer", "in joint"],
+)  # fmt: skip
+def test_an_interrupted_run_ends_as_an_undisturbed_one(
+    variant: TrainConfig, tmp_path: Path, step: int, workers: int
+) -> None:
+    config = replace(variant, data=replace(variant.data, workers=workers))
+    out = interrupted(config, tmp_path / "run", step)
+    train(load_config(out), resume=True, console=QUIET)
+    assert_same_end(out, variant.out)
+
+
+def test_a_run_interrupted_at_every_step(variant: TrainConfig, tmp_path: Path) -> None:
+    out = interrupted(variant, tmp_path / "run", 1)
+    for step in range(2, 10):
+        with pytest.MonkeyPatch.context() as patch:
+            at_step(patch, step, interrupt)
+            train(load_config(out), resume=True, console=QUIET)
+    assert_same_end(out, variant.out)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_stops_at_once(make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 2, lambda: [interrupt(), interrupt()])  # type: ignore[arg-type, return-value]
+        with pytest.raises(KeyboardInterrupt):
+            train(make_config(tmp_path / "run"), console=QUIET)
+    assert list_steps(tmp_path / "run") == []
+
+
+def test_resuming_a_finished_run_changes_nothing(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    train(replace(load_config(run), out=copy), resume=True, console=QUIET)
+    assert_same_end(copy, run)
+    assert best_step(copy) == best_step(run)
+
+
+def test_a_finished_run_can_be_extended(make_config: MakeConfig, tmp_path: Path) -> None:
+    def with_length(out: str, images: int) -> TrainConfig:
+        config = make_config(tmp_path / out)
+        joint = replace(config.stages["joint"], decay=0.0, images=images)
+        return replace(config, stages=config.stages | {"joint": joint})
+
+    train(with_length("long", 10), console=QUIET)
+    train(with_length("short", 6), console=QUIET)
+    train(with_length("short", 10), resume=True, console=QUIET)
+    assert list_steps(tmp_path / "short")[-1] == 11
+    assert_same_end(tmp_path / "short", tmp_path / "long")
+
+
+def test_metrics_after_the_checkpoint_of_a_resume_are_dropped(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    shutil.rmtree(checkpoint_path(copy, 9))
+    train(replace(load_config(run), out=copy), resume=True, console=QUIET)
+    assert [record["step"] for record in losses(copy)] == list(range(1, 10))
+    assert_same_end(copy, run)
+
+
+def test_a_resume_cannot_change_the_architecture(run: Path) -> None:
+    config = load_config(run)
+    wider = replace(config, model=replace(config.model, encoder=replace(config.model.encoder, nef=4)))
+    with pytest.raises(CheckpointError, match=r"another architecture .* encoder\.nef is 2 in the checkpoint, 4 in"):
+        train(wider, resume=True, console=QUIET)
+    renamed = replace(config, stages={"other": config.stages["joint"]})
+    with pytest.raises(CheckpointError, match="stage joint, which the run's config no longer has"):
+        train(renamed, resume=True, console=QUIET)
+
+
+@pytest.mark.parametrize("which", ["run", "checkpoint"])
+def test_a_run_starts_from_the_weights_of_another(
+    run: Path, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    source = run if which == "run" else checkpoint_path(run, 9) / MODEL_FILE
+    config = make_config(tmp_path / "new", init_from=source)
+    config = replace(config, stages={"joint": config.stages["joint"]})
+    begun: dict[str, Tensor] = {}
+
+    def remember(self: StageState, lr: float) -> None:
+        if self.step == 0:
+            begun.update({name: value.clone() for name, value in self.model.state_dict().items()})
+
+    monkeypatch.setattr(StageState, "set_learning_rate", remember)
+    train(config, console=QUIET)
+    saved = load_file(checkpoint_path(run, 9) / MODEL_FILE)
+    assert begun
+    assert all(torch.equal(value, saved[name]) for name, value in begun.items())
+    assert list_steps(config.out) == [3]
+
+
+def test_a_smaller_run_begins_a_larger_one(run: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "small")
+    train(replace(config, stages={"global": config.stages["global"]}), console=QUIET)
+    larger = replace(make_config(tmp_path / "large"), init_from=tmp_path / "small")
+    larger = replace(larger, stages={"enhancer": config.stages["enhancer"]})
+    train(larger, console=QUIET)
+    small, large = (contents(tmp_path / name)[0] for name in ("small", "large"))
+    assert torch.equal(large["generator.coarse.stem.weight"], small["generator.trunk.stem.weight"])
+    with pytest.raises(ConfigError, match="has 1 enhancers, stage global 0: a run only grows"):
+        train(make_config(tmp_path / "back", init_from=run), console=QUIET)
+    wider = replace(config, out=tmp_path / "wide", init_from=tmp_path / "small")
+    wider = replace(wider, model=replace(config.model, generator=replace(config.model.generator, ngf=8)))
+    with pytest.raises(
+        ConfigError, match=r"another architecture than stage global: size mismatch for head\.weight.*\.$"
+    ):
+        train(wider, console=QUIET)
+
+
+def test_the_best_checkpoint_of_the_latest_stage_is_kept(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distances = iter([0.5, 0.01, 0.4, 0.3, 0.2, 0.25, 0.6, 0.7, 0.8])
+    monkeypatch.setattr(Examples, "validation_l1", lambda *_: next(distances))
+    config = make_config(tmp_path / "run", log=LogConfig(checkpoint_every=1, keep=1, style_images=1))
+    train(config, console=QUIET)
+    assert best_step(config.out) == 7
+    assert list_steps(config.out) == [7, 9]
+    measured = [record["val_l1"] for record in read_metrics(config.out) if "val_l1" in record]
+    assert measured == [0.5, 0.01, 0.4, 0.3, 0.2, 0.25, 0.6, 0.7, 0.8]
+
+
+def snapshot(run: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in (run / "checkpoints").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("part", ["g_gan", "d_real"])
+def test_a_loss_that_is_not_finite_stops_the_run(
+    variant: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    config = replace(variant, out=tmp_path / "run", log=replace(variant.log, checkpoint_every=1))
+    plain, kept, poisoned = Criterion.__call__, {}, False
+
+    def poison() -> None:
+        nonlocal poisoned
+        poisoned = True
+        kept.update(snapshot(config.out))
+
+    def spoilt(self: Criterion, *arguments: Any) -> Objectives:
+        objectives = plain(self, *arguments)
+        if poisoned:
+            objectives.parts[loop.LOSS_NAMES.index(part)] = float("nan")
+        return objectives
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Criterion, "__call__", spoilt)
+        at_step(patch, 5, poison)
+        message = rf"^step 5 of stage enhancer: {part} is nan; the last good checkpoint is \S+step-00000004: resume"
+        with pytest.raises(TrainingError, match=message):
+            train(config, console=QUIET)
+    assert snapshot(config.out) == kept
+    train(config, resume=True, console=QUIET)
+    assert_same_end(config.out, variant.out)
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_weights_that_are_not_finite_are_never_saved(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
+) -> None:
+    """A gradient that overflows spoils the weights while the losses of its step are still fine."""
+    config = make_config(tmp_path / "run", log=LogConfig(checkpoint_every=1))
+    average = loop.World.average_gradients
+    steps = 0
+
+    def overflow(self: loop.World, parameters: list[Tensor]) -> None:
+        nonlocal steps
+        steps += 1
+        average(self, parameters)
+        if steps == 2:
+            chosen = parameters[-2] if network == "discriminator" else parameters[0]
+            assert chosen.grad is not None
+            chosen.grad.fill_(float("inf"))
+
+    monkeypatch.setattr(loop.World, "average_gradients", overflow)
+    with pytest.raises(TrainingError, match=r"^step 2 of stage global: .*the largest weight is nan.*00000001: resume"):
+        train(config, console=QUIET)
+    assert list_steps(config.out) == [1]
+    assert all(bool(tensor.isfinite().all()) for tensor in contents(config.out)[0].values())
+
+
+def test_a_learning_rate_that_is_far_too_high(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run")
+    stages = {name: replace(stage, lr=1e30) for name, stage in config.stages.items()}
+    with pytest.raises(TrainingError, match=r"step 2 of stage global: .* is (nan|inf).*there is no checkpoint yet"):
+        train(replace(config, stages=stages), console=QUIET)
+    assert list_steps(config.out) == []
+
+
+def test_a_disk_that_is_really_full(variant: TrainConfig, tmp_path: Path) -> None:
+    """The system refuses to make files larger than the first stage's: writes of the second fall short half-way."""
+    import resource
+
+    config = replace(variant, out=tmp_path / "run", log=replace(variant.log, keep=9))
+    first = interrupted(config, config.out, 3)
+    largest = max(path.stat().st_size for path in checkpoint_path(first, 3).iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 100, hard))
+    try:
+        with pytest.raises(
+            TrainingError, match=r"step-00000006 could not be written: .*the last good .*step-00000003$"
+        ):
+            train(config, resume=True, console=QUIET)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in (config.out / "checkpoints").glob("*step*")] == ["step-00000003"]
+    train(config, resume=True, console=QUIET)
+    assert_same_end(config.out, variant.out)
+
+
+def test_a_to_b_pairs_without_labels_or_features(make_config: MakeConfig, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part in ("A", "B"):
+        (tmp_path / f"train_{part}").mkdir()
+        for i in range(3):
+            photo = rng.integers(0, 256, (13, 21, 3), dtype=np.uint8)
+            Image.fromarray(photo).save(tmp_path / f"train_{part}" / f"{i}.png")
+    config = make_config(tmp_path / "run", images=2, batch_size=1)
+    config = replace(
+        config,
+        model=replace(config.model, n_labels=0, instances=False, feature_channels=0),
+        data=replace(config.data, root=tmp_path),
+        stages={"global": replace(config.stages["global"], size=replace(config.stages["global"].size, width=None))},
+    )
+    report = train(config, console=QUIET)
+    assert report == config.out / "report.html"
+    assert report.is_file()
+    with Image.open(config.out / "samples" / "global" / "00000002" / "0.png") as image:
+        assert image.size == (21, 13)
+    assert sorted(path.name for path in (config.out / "samples/global/inputs").iterdir()) == [
+        "0_input.png",
+        "0_real.png",
+    ]
+
+
+def test_the_batch_must_divide(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(tmp_path / "run")
+    stages = {"global": replace(config.stages["global"], batch_size=6, micro_batch=4)}
+    with pytest.raises(ConfigError, match=r"--stages\.global\.micro-batch 4 does not divide the 6 pictures"):
+        train(replace(config, stages=stages), console=QUIET)
+    world = loop.World(0, 4, torch.device("cpu"))
+    stage = loop.plan(replace(config, stages=stages), 6)[0]
+    with pytest.raises(ConfigError, match=r"--stages\.global\.batch-size 6 cannot be split over 4 processes"):
+        loop._check_batch(stage, world)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
+    make_config: MakeConfig,
+    to_arguments: Callable[[TrainConfig], list[str]],
+    start: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(int(os.environ.get("HDGAN_TEST_SEED", "0")))
+    config = make_config(tmp_path / "undisturbed", log=LogConfig(metrics_every=1, checkpoint_every=1, val_images=1))
+    train(config, console=QUIET)
+    out = tmp_path / "killed"
+    arguments = to_arguments(replace(config, out=out))
+    for step in sorted(rng.choice(np.arange(1, 9), 2, replace=False)):
+        process = start("train", *arguments)
+        # A checkpoint is being written, or has been, when the process dies.
+        while process.poll() is None and not any((out / "checkpoints").glob(f"*step-{step:08}*")):
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.03))
+        process.kill()
+        output = process.communicate()[0]
+        assert process.returncode == -signal.SIGKILL, output
+        arguments = ["--resume", str(out)] if list_steps(out) else arguments
+    train(load_config(out), resume=True, console=QUIET)
+    assert_same_end(out, config.out)
+    assert best_step(out) == best_step(config.out)
+    assert list_steps(out) == list_steps(config.out)
+    assert not list(out.rglob(".*.tmp"))
