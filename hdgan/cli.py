@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -19,6 +20,7 @@ USAGE = """usage: hdgan COMMAND [OPTIONS]
 
 commands:
   train      train a model (the same as hdgan-train)
+  report     write the report of a run as it stands
   generate   make pictures from label maps
   data       check a dataset
   convert    convert NVIDIA/pix2pixHD checkpoints to hdgan's and back
@@ -31,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
+        "report": _report,
         "generate": _generate,
         "data": _data,
         "convert": _convert,
@@ -107,6 +110,21 @@ def _take_option(arguments: list[str], name: str) -> str | None:
             del arguments[i : i + 2]
             return value
     return None
+
+
+def _report(arguments: list[str]) -> int:
+    from hdgan.training.report import write_report
+
+    def report(run: Annotated[Path, tyro.conf.Positional], /) -> int:
+        """Write report.html of a run as it stands: while it trains, or after it was killed.
+
+        Args:
+            run: folder of the run.
+        """
+        print(write_report(run).resolve())
+        return 0
+
+    return tyro.cli(report, prog="hdgan report", args=arguments)
 
 
 def _generate(arguments: list[str]) -> int:

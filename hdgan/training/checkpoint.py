@@ -55,7 +55,7 @@ def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: 
         kept = list_steps(run)
         last = f"the last good checkpoint is {checkpoint_path(run, kept[-1])}" if kept else "there is no earlier one"
         raise TrainingError(f"checkpoint {folder} could not be written: {error}; {last}") from error
-    _mark_and_prune(run, config, state)
+    mark_and_prune(run, config, state)
     return folder
 
 
@@ -66,7 +66,8 @@ def _save_training_state(state: StageState, file: Path) -> None:
         raise HdganError(f"{file.name} could not be written whole ({error}): check the free space") from error
 
 
-def _mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
+def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
+    """Say which checkpoint is best, and delete those no longer kept."""
     if state.best is not None:
         step, val_l1 = state.best
         with atomic_file(checkpoints_folder(run) / "best.json") as temporary:
@@ -76,14 +77,14 @@ def _mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
             shutil.rmtree(checkpoint_path(run, step))
 
 
-def finish_killed_writes(run: Path, config: TrainConfig, state: StageState) -> None:
-    """Do what a killed process left undone after its latest checkpoint, and delete what it had begun to write."""
-    for leftover in [*run.glob("**/.*.tmp"), *run.glob("**/.*.tmp.old")]:
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
-    _mark_and_prune(run, config, state)
+def remove_leftovers(run: Path) -> None:
+    """Delete what killed processes had begun to write."""
+    for pattern in (".*.json*.tmp", ".report.html.*.tmp", "checkpoints/.*.tmp*", "samples/**/.*.tmp"):
+        for leftover in list(run.glob(pattern)):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def read_training_state(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,13 @@ from hdgan.errors import CheckpointError, ConfigError, TrainingError
 from hdgan.losses import VGGLoss
 from hdgan.models import load_vgg19
 from hdgan.models.saving import load_model
-from hdgan.training.checkpoint import finish_killed_writes, read_training_state, restore, save_checkpoint
+from hdgan.training.checkpoint import (
+    mark_and_prune,
+    read_training_state,
+    remove_leftovers,
+    restore,
+    save_checkpoint,
+)
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, open_data
 from hdgan.training.distributed import World, join_world
@@ -79,7 +85,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         state = _resume(config, stages, world) if resume else _begin(config, stages[0], world)
         metrics = None
         if world.is_main:
-            write_description(config, world)
+            remove_leftovers(config.out)
+            write_description(config, world, len(data.train_pairs))
             metrics = Metrics(config.out, state.step)
             closing.callback(metrics.close)
         total = stages[-1].last_step
@@ -266,7 +273,7 @@ def _resume(config: TrainConfig, stages: list[Stage], world: World) -> StageStat
     state = StageState(config, stage, world.device)
     restore(folder, state)
     if world.is_main:
-        finish_killed_writes(config.out, config, state)
+        mark_and_prune(config.out, config, state)  # a kill may have come between the checkpoint and this
     return state
 
 

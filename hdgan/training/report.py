@@ -269,7 +269,7 @@ def _changed_options(config: Mapping[str, Any]) -> dict[str, list[Option]]:
             continue
         depth = 2 if path[0] == "stages" else 1 if len(path) > 1 else 0
         default = _shown(known[path]) if path in known else ""
-        changed.setdefault(" ".join(path[:depth]) or "run", []).append(
+        changed.setdefault(".".join(path[:depth]) or "run", []).append(
             Option(".".join(path[depth:]).replace("_", "-"), _shown(value), default)
         )
     return changed

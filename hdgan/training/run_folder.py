@@ -43,7 +43,7 @@ def claim_folder(config: TrainConfig, resume: bool) -> None:
         )
 
 
-def write_description(config: TrainConfig, world: World) -> None:
+def write_description(config: TrainConfig, world: World, training_pictures: int) -> None:
     """Write config.json and environment.json."""
     environment = {
         "hdgan": version("hdgan"),
@@ -53,6 +53,7 @@ def write_description(config: TrainConfig, world: World) -> None:
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "processes": world.size,
+        "training_pictures": training_pictures,
     }
     for name, content in ((CONFIG_FILE, to_plain(config)), (ENVIRONMENT_FILE, environment)):
         with atomic_file(config.out / name) as temporary:

@@ -14,7 +14,7 @@ import torch
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_path, list_steps
 from hdgan.errors import CheckpointError, TrainingError
 from hdgan.training import LogConfig, TrainConfig, checkpoint
-from hdgan.training.checkpoint import finish_killed_writes, read_training_state, restore, save_checkpoint
+from hdgan.training.checkpoint import mark_and_prune, read_training_state, remove_leftovers, restore, save_checkpoint
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
 
@@ -77,12 +77,19 @@ def test_what_a_killed_process_left_is_finished(config: TrainConfig, state: Stag
     for leftover in leftovers:
         leftover.mkdir()
         (leftover / MODEL_FILE).write_bytes(b"half")
-    leftovers += [config.out / "checkpoints" / ".best.json.cd.tmp", config.out / ".metrics.jsonl.ef.tmp"]
-    for leftover in leftovers[2:]:
-        leftover.write_text("{")
-    state.step, state.best = 4, (4, 0.1)
-    finish_killed_writes(config.out, config, state)
+    samples = config.out / "samples" / "global" / "00000004"
+    samples.mkdir(parents=True)
+    leftovers += [config.out / "checkpoints" / ".best.json.cd.tmp", samples / ".0.png.gh.tmp"]
+    leftovers += [config.out / f".{name}.ef.tmp" for name in ("metrics.jsonl", "config.json", "report.html")]
+    foreign = [config.out / ".notes.tmp", config.out / "elsewhere" / ".step.tmp", config.out / "x.json.tmp"]
+    foreign[1].parent.mkdir()
+    for file in leftovers[2:] + foreign:
+        file.write_text("{")
+    remove_leftovers(config.out)
     assert not any(leftover.exists() for leftover in leftovers)
+    assert all(file.exists() for file in foreign)
+    state.step, state.best = 4, (4, 0.1)
+    mark_and_prune(config.out, config, state)
     assert best_step(config.out) == 4
     assert list_steps(config.out) == [3, 4]
 

@@ -80,7 +80,7 @@ def test_a_bar_on_a_terminal() -> None:
 
 def test_the_config_of_a_run_is_read_back(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
-    write_description(config, World(0, 1, torch.device("cpu")))
+    write_description(config, World(0, 1, torch.device("cpu")), training_pictures=6)
     assert load_config(tmp_path / "run") == config
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["torch"] == torch.__version__

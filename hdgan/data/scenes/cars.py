@@ -149,7 +149,7 @@ class _Body:
         half = [v / distance + s for v, s in zip(view, light.sun, strict=True)]
         cosine = sum(n * h for n, h in zip(normal, half, strict=True)) / math.sqrt(sum(h * h for h in half))
         spark = max(cosine, 0.0) ** 24 * self.lit
-        mirrored = self.sky * ((0.03 + 0.17 * max(normal[1], 0.0) ** 2) * self._gloss)
+        mirrored = self.sky * ((0.025 + 0.13 * max(normal[1], 0.0) ** 2) * self._gloss)
         return diffuse + mirrored + light.sun_rgb[:, 0] * (0.28 * spark * self._gloss)
 
 
@@ -191,9 +191,10 @@ def _sides(body: _Body) -> list[Facet]:
     """Doors and wings below the windows in two bands, and the window frames above."""
     facets: list[Facet] = []
     outline = OUTLINES[body.car.body]
+    whole = outline
     tail, top, nose = outline[: BELT[0] + 1], outline[BELT[0] : BELT[1] + 1], outline[BELT[1] :]
     if body.fine:
-        tail, top, nose = smooth(tail), smooth(top), smooth(nose)
+        whole, tail, top, nose = (smooth(part) for part in (whole, tail, top, nose))
     lower = [*tail, *_between(tail[-1], nose[0]), *nose]
     crease = 0.47
     bands = (
@@ -203,8 +204,10 @@ def _sides(body: _Body) -> list[Facet]:
     )
     for side in (-1, 1):
         out = body.sideways(side)
-        for band, tilt in bands:
-            facets += body.facet([body.point(x, side, y) for x, y in band], (out[0], tilt, out[2]))
+        # The whole flank lies behind its bands, so that no gap is left where their edges differ by a hair.
+        for band, tilt, behind in ((whole, 0.1, 1.0), *((*band, 0.0) for band in bands)):
+            found = body.facet([body.point(x, side, y) for x, y in band], (out[0], tilt, out[2]))
+            facets += [(facet[0] + behind, *facet[1:]) for facet in found]
     return facets
 
 

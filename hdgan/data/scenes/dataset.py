@@ -20,7 +20,7 @@ from hdgan.data.scenes.styles import CLASSES
 from hdgan.errors import ConfigError, HdganError
 from hdgan.files import atomic_folder
 
-VERSION = 2
+VERSION = 6
 """Part of the key of the cache: raised whenever the same configuration gives other pictures."""
 _MOST_SCENES = 1_000_000
 

@@ -138,8 +138,8 @@ def _shops(
     edge = np.minimum(np.minimum(side[pane], below[pane]), above[pane])
     # Goods stand in the light of lamps behind the pane.
     place, tier = across[pane] * np.float32(3.1), np.floor(below[pane] * 1.9)
-    item, on_shelf = np.floor(place).astype(np.int32), below[pane] - tier * np.float32(1 / 1.9)
-    chance = cell_hash(item + 31 * tier.astype(np.int32), column[pane], seed[pane] + 2)
+    item, on_shelf = np.floor(place), below[pane] - tier * np.float32(1 / 1.9)
+    chance = cell_hash((item + 31 * tier).astype(np.int32), column[pane], seed[pane] + 2)
     goods = (on_shelf < 0.1 + 0.34 * chance) & (np.abs(place - item - 0.5) < 0.3 + 0.2 * chance) & (tier < 3)
     goods &= ~door[pane] & (above[pane] > 0.3)
     board = (on_shelf < 0.035) & ~door[pane] & (tier < 4) & (tier > 0)

@@ -5,6 +5,7 @@ X points right, Y up, Z ahead; the road's centre line is X = 0, the ground Y = 0
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -144,8 +145,13 @@ def lay_out(rng: np.random.Generator) -> Layout:
 
 
 def _nearest(thing: Thing) -> float:
-    """Depth that decides which of two things hides the other."""
-    return thing.z - 0.5 if isinstance(thing, Person) else thing.z
+    """Depth that decides which of two things hides the other: for a car its nearer end.
+
+    What stands beside a car on the pavement is hidden by it, since the camera looks from the road.
+    """
+    if isinstance(thing, Car):
+        return thing.z - 0.5 * max(thing.length * abs(math.cos(thing.heading)), thing.width)
+    return thing.z - 0.3 if isinstance(thing, Person) else thing.z
 
 
 def _crossings(rng: np.random.Generator, end: float) -> tuple[tuple[float, float], ...]:

@@ -54,8 +54,8 @@ STYLES: tuple[tuple[Style, ...], ...] = (
     ),
     (
         Style("fresh-asphalt", "asphalt", (70, 72, 77)),
-        Style("worn-asphalt", "asphalt", (136, 132, 125)),
-        Style("cobblestone", "cobblestone", (124, 126, 132)),
+        Style("worn-asphalt", "asphalt", (144, 139, 130)),
+        Style("cobblestone", "cobblestone", (110, 114, 124)),
         Style("clinker", "brick", (122, 86, 74)),
     ),
     (
@@ -67,9 +67,9 @@ STYLES: tuple[tuple[Style, ...], ...] = (
     (
         Style("red-brick", "brick", (154, 82, 66), (74, 70, 74), (226, 216, 200)),
         Style("cream-plaster", "plaster", (232, 218, 188), (158, 84, 62), (250, 246, 236)),
-        Style("ochre-plaster", "plaster", (216, 156, 74), (140, 76, 58), (240, 228, 204)),
+        Style("ochre-plaster", "plaster", (210, 158, 86), (140, 76, 58), (240, 228, 204)),
         Style("grey-stone", "stone", (146, 148, 150), (82, 86, 94), (186, 186, 184)),
-        Style("sage-plaster", "plaster", (128, 158, 136), (96, 74, 66), (238, 236, 224)),
+        Style("sage-plaster", "plaster", (120, 158, 130), (96, 74, 66), (238, 236, 224)),
         Style("glass", "glass", (94, 110, 122), (66, 74, 84), (52, 60, 70)),
     ),
     (
@@ -84,7 +84,7 @@ STYLES: tuple[tuple[Style, ...], ...] = (
         Style("white", "paint", (236, 236, 232)),
         Style("black", "paint", (24, 25, 28)),
         Style("yellow", "paint", (240, 186, 24)),
-        Style("silver", "metallic", (168, 170, 172)),
+        Style("silver", "metallic", (122, 125, 130)),
     ),
     (
         Style("red-coat", "cloth", (190, 36, 40), (46, 50, 66)),

@@ -46,9 +46,9 @@ def _lookup(field: np.ndarray, tree: Tree, x: np.ndarray, y: np.ndarray) -> np.n
     column = (x * (1 / tree.radius) + 1.12) * ((_GRID - 1) / 2.24)
     row = (1.12 - (y - tree.trunk) * (1 / (tree.height - tree.trunk))) * ((_GRID - 1) / 1.24)
     column, row = np.clip(column, 0, _GRID - 1.001), np.clip(row, 0, _GRID - 1.001)
-    left, top = column.astype(np.int32), row.astype(np.int32)
+    left, top = np.floor(column), np.floor(row)
     column, row = column - left, row - top
-    flat, base = field.ravel(), top * _GRID + left
+    flat, base = field.ravel(), (top * _GRID + left).astype(np.int32)
     upper = flat[base] + column * (flat[base + 1] - flat[base])
     lower = flat[base + _GRID] + column * (flat[base + _GRID + 1] - flat[base + _GRID])
     return upper + row * (lower - upper)

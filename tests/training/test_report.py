@@ -1,0 +1,254 @@
+"""The report of a run, from made run folders."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hdgan.config_io import to_plain
+from hdgan.data import DataConfig, SizeConfig
+from hdgan.errors import CheckpointError
+from hdgan.training import PRESETS, StageConfig, TrainConfig, write_report
+from hdgan.training.charts import MOST_POINTS, Span, draw_charts, smoothed, spread
+from hdgan.training.report import MOST_PIXELS
+
+LOSSES = {"g_gan": 0.5, "g_feature_matching": 4.0, "d_real": 0.25, "d_fake": 0.125, "lr": 2e-4}
+
+
+class Page(HTMLParser):
+    """The tags of a page, in order, and its text."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.html = file.read_text(encoding="utf-8")
+        self.feed(self.html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def pictures(self) -> dict[str, Image.Image]:
+        """Embedded pictures by alternative text."""
+        sources = {str(a["alt"]): str(a.get("src", "")) for tag, a in self.tags if tag == "img" and a["alt"]}
+        return {
+            alt: Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for alt, source in sources.items()
+        }
+
+
+def write_json(file: Path, content: object) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+
+
+def write_metrics(run: Path, steps: dict[str, range]) -> None:
+    records = [
+        {"step": step, "stage": stage, **LOSSES, "images_per_second": 8.0}
+        for stage, own in steps.items()
+        for step in own
+    ]
+    last = records[-1]
+    records.append({"step": last["step"], "stage": last["stage"], "val_l1": 0.1875})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def save_picture(file: Path, color: tuple[int, int, int], size: tuple[int, int] = (16, 8)) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(file)
+
+
+def save_samples(folder: Path, steps: range, size: tuple[int, int] = (16, 8)) -> None:
+    for i, name in enumerate(("label", "instances", "real")):
+        save_picture(folder / "inputs" / f"0_{name}.png", (50 * i, 10, 20), size)
+    for step in steps:
+        save_picture(folder / f"{step:08d}" / "0.png", (200, step % 256, 0), size)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run of two stages: 40 steps of 2 pictures, then 20 steps of 1."""
+    folder = tmp_path / "streets"
+    stages = {
+        "global": StageConfig(size=SizeConfig(width=16), batch_size=2, images=80),
+        "joint": StageConfig(n_enhancers=1, images=20),
+    }
+    write_json(folder / "config.json", to_plain(TrainConfig(stages=stages)))
+    write_json(folder / "environment.json", {"torch": "2.6.0", "device": "A <fast> GPU"})
+    write_json(folder / "checkpoints" / "best.json", {"step": 60, "stage": "joint", "val_l1": 0.1875})
+    write_metrics(folder, {"global": range(1, 41), "joint": range(41, 61)})
+    save_samples(folder / "samples" / "global", range(2, 41, 2))
+    save_samples(folder / "samples" / "joint", range(60, 61))
+    return folder
+
+
+def test_report_needs_nothing_else(run):
+    page = Page(write_report(run))
+    assert "http" not in page.html
+    assert not {"link", "script"} & {
+        tag for tag, a in page.tags if (a.get("href") or a.get("src")) not in (None, "data:,")
+    }
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith(("data:", "#"))
+    assert not re.search(r"url\((?!#)", page.html)
+
+
+def test_report_tells_state_and_numbers(run):
+    page = Page(write_report(run))
+    text = " ".join(page.text.split())
+    assert page.html.count('class="state finished"') == 1
+    assert "Pictures seen100" in text
+    assert "0.1875" in text
+    assert "Training time≈ 12 s" in text
+    assert "A <fast> GPU" in text
+    assert "A <fast> GPU" not in page.html
+
+
+def test_pictures_are_exact_and_described(run):
+    pictures = Page(write_report(run)).pictures()
+    assert pictures["label of example 1, stage global"].getpixel((0, 0)) == (0, 10, 20)
+    assert pictures["real of example 1, stage joint"].getpixel((0, 0)) == (100, 10, 20)
+    assert pictures["generated of example 1, stage global"].getpixel((0, 0)) == (200, 40, 0)
+    strip = [alt for alt in pictures if alt.startswith("step") and alt.endswith("global")]
+    assert len(strip) == 6
+    assert strip[0].startswith("step 2 ")
+    assert strip[-1].startswith("step 40 ")
+    assert not [alt for alt in pictures if alt.startswith("step") and alt.endswith("joint")]
+
+
+def test_large_pictures_are_reduced(run):
+    save_samples(run / "samples" / "joint", range(60, 61), (1400, 700))
+    pictures = Page(write_report(run)).pictures()
+    photo, label = (pictures[f"{name} of example 1, stage joint"] for name in ("real", "label"))
+    assert photo.size == label.size == (MOST_PIXELS, MOST_PIXELS // 2)
+    assert (photo.format, label.format) == ("JPEG", "PNG")
+    assert label.getpixel((9, 9)) == (0, 10, 20)
+
+
+def test_charts_have_stages_and_colours_of_the_page(run):
+    html = Page(write_report(run)).html
+    charts = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(charts) == 4
+    assert all(">global</text>" in chart and ">joint</text>" in chart for chart in charts)
+    assert all("var(--curve-0)" in chart for chart in charts)
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+
+
+def test_run_in_progress(run):
+    write_metrics(run, {"global": range(1, 22)})
+    page = Page(write_report(run))
+    assert "step 21 of 60" in page.text
+    assert ("progress", {"value": "21", "max": "60", "aria-label": "progress"}) in page.tags
+
+
+@pytest.mark.parametrize(("pictures", "state"), [(None, "step 60"), (20, "step 60 of 240"), (5, "finished")])
+def test_length_of_epochs_follows_from_the_size_of_the_dataset(run, pictures, state):
+    config = TrainConfig(data=DataConfig(root=Path("d")), stages={"global": StageConfig(epochs=12)})
+    write_json(run / "config.json", to_plain(config))
+    write_json(run / "environment.json", {"training_pictures": pictures})
+    assert f">{state}</span>" in write_report(run).read_text()
+
+
+def test_empty_folder(tmp_path):
+    page = Page(write_report(tmp_path))
+    assert "No samples yet." in page.text
+    assert "No metrics yet." in page.text
+
+
+def test_each_part_may_be_missing(run):
+    for part in ("metrics.jsonl", "checkpoints/best.json", "environment.json", "config.json"):
+        (run / part).unlink()
+        assert "generated of example 1, stage joint" in Page(write_report(run)).pictures()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"unknown": 1}'])
+def test_foreign_parts(run, content):
+    for part in ("config.json", "environment.json", "checkpoints/best.json"):
+        (run / part).write_text(content)
+    page = Page(write_report(run))
+    assert ">step 60</span>" in page.html
+    assert "<dt>Best validation L1" not in page.html
+
+
+@pytest.mark.parametrize("stop", [0, 1])
+def test_first_lines_of_metrics(run, stop):
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:stop]) + lines[stop][:20])
+    page = Page(write_report(run))
+    assert f"step {stop} of 60" in page.text
+    assert page.html.count("<svg") == (3 if stop else 0)
+
+
+def test_missing_and_damaged_pictures_are_left_out(run):
+    (run / "samples" / "joint" / "inputs" / "0_real.png").write_bytes(b"\x89PNG")
+    (run / "samples" / "joint" / "inputs" / "0_label.png").unlink()
+    pictures = Page(write_report(run)).pictures()
+    assert [alt for alt in pictures if alt.endswith("joint")] == [
+        "instances of example 1, stage joint",
+        "generated of example 1, stage joint",
+    ]
+
+
+def test_names_are_escaped(tmp_path):
+    run = tmp_path / "<b>bold & $x"
+    stage = "<script>alert(1)&$"
+    write_json(run / "config.json", to_plain(TrainConfig(out=run, stages={stage: StageConfig(images=9)})))
+    write_metrics(run, {stage: range(1, 9)})
+    save_samples(run / "samples" / stage, range(4, 9, 4))
+    page = Page(write_report(run))
+    assert "<b>" not in page.html
+    assert "<script>alert" not in page.html
+    assert "<b>bold & $x" in page.text
+    assert f"label of example 1, stage {stage}" in page.pictures()
+
+
+def test_only_changed_options_are_listed(run):
+    write_json(run / "config.json", to_plain(PRESETS["demo"]()))
+    page = Page(write_report(run))
+    listed = page.html[page.html.index('class="options"') : page.html.index("<pre>")]
+    assert re.search(r">generator\.ngf</th><td>32<small>default 64<", listed)
+    assert "beta1" not in listed
+    assert "beta1" in page.html
+
+
+def test_folder_must_exist(tmp_path):
+    with pytest.raises(CheckpointError, match="nothing is no folder"):
+        write_report(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_long_curves_are_thinned():
+    values = np.random.default_rng(0).random(20_000)
+    records = [{"step": i + 1, "stage": "global", **LOSSES, "lr": value} for i, value in enumerate(values)]
+    charts = {chart.title: chart for chart in draw_charts(records, [Span("global", 0, 20_000)])}
+    assert list(charts) == ["Generator losses", "Discriminator losses", "Learning rate"]
+    assert charts["Generator losses"].names == ["GAN", "feature matching"]
+    paths = re.findall(r'<path d="([^"]*)"', charts["Learning rate"].svg)
+    assert 500 < max(path.count("L") for path in paths) < MOST_POINTS
+
+
+def test_spread_keeps_both_ends():
+    assert spread(5, 10).tolist() == [0, 1, 2, 3, 4]
+    assert spread(101, 6).tolist() == [0, 20, 40, 60, 80, 100]
+    assert spread(1, 6).tolist() == [0]
+    chosen = spread(123_457, MOST_POINTS)
+    assert (len(chosen), chosen[0], chosen[-1]) == (MOST_POINTS, 0, 123_456)
+
+
+def test_smoothing_keeps_level_and_removes_noise():
+    noise = np.random.default_rng(0).normal(3, 1, 2000)
+    assert np.allclose(smoothed(np.full(200, 3.0)), 3)
+    assert smoothed(noise).std() < 0.2
+    assert len(smoothed(noise[:7])) == 7
