@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.console import Console
+from rich.progress import Progress
 
 from hdgan.data import DataConfig, Pair, PairedDataset, SizeConfig, find_pairs, validation_phase
 from hdgan.data.check import quick_check
@@ -97,6 +98,10 @@ def _open_scenes(config: TrainConfig, console: Console) -> DataConfig:
             f"the built-in scenes have {len(CLASSES)} classes, but --model.n-labels is {config.model.n_labels}: "
             f"set it to {len(CLASSES)}, or name a dataset with --data.root"
         )
-    with console.status("rendering street scenes (once; they are kept in the cache)"):
-        root = ensure_scenes(config.data.scenes)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("rendering street scenes (once; they are kept in a cache)", total=None)
+        root = ensure_scenes(
+            config.data.scenes, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    console.print(f"street scenes: {root}", markup=False, highlight=False, soft_wrap=True)
     return replace(config.data, root=root, layout="nvidia")
