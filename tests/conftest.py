@@ -134,9 +134,7 @@ def command_line(config: TrainConfig) -> list[str]:
                 )
         return found
 
-    # The command line has no options for these: data and stages set them.
-    hidden = to_plain(PRESETS["demo"]())
-    return ["demo", *differences("", to_plain(config), hidden)]
+    return ["demo", *differences("", to_plain(config), to_plain(PRESETS["demo"]()))]
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +143,7 @@ def to_arguments() -> Callable[[TrainConfig], list[str]]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+def start() -> Callable[..., subprocess.Popen[str]]:
     """Start `hdgan` in a process of its own."""
 
     def popen(*arguments: str, **environment: str) -> subprocess.Popen[str]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import hdgan.files
@@ -242,8 +243,6 @@ def test_a_checkpoint_that_was_cut_short(refused: Refused, run: Path, tmp_path: 
 
 
 def test_a_checkpoint_of_another_architecture(refused: Refused, run: Path, tmp_path: Path) -> None:
-    from safetensors import safe_open
-
     copy = shutil.copytree(run, tmp_path / "copy")
     file = checkpoint_path(copy, 9) / MODEL_FILE
     with safe_open(file, "pt") as opened:

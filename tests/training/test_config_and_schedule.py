@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hdgan.config_io import from_plain, to_plain
 from hdgan.errors import ConfigError
 from hdgan.models import DiscriminatorConfig
 from hdgan.training import PRESETS, LogConfig, StageConfig, TrainConfig
+from hdgan.training.logs import read_metrics
 from hdgan.training.schedule import plan, stage_at
 
 
@@ -94,8 +94,6 @@ def test_learning_rate_is_constant_then_falls_linearly(decay: float, expected: l
     assert rates == pytest.approx([3e-4 * factor for factor in expected])
 
 
-def test_metrics_record_the_learning_rate_of_the_schedule(run: Path, make_config: Callable[..., TrainConfig]) -> None:
-    from hdgan.training.logs import read_metrics
-
+def test_metrics_record_the_learning_rate_of_the_schedule(run: Path) -> None:
     rates = [record["lr"] for record in read_metrics(run) if "lr" in record]
     assert rates == pytest.approx([2e-4, 2e-4, 2e-4 * 2 / 3] * 3)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from hdgan.checkpoints import find_checkpoint
 from hdgan.models import Pix2PixHD
+from hdgan.models.saving import load_model
 from hdgan.training.ema import MovingAverage
 from hdgan.training.pool import FakePool
 
@@ -50,9 +52,6 @@ def test_a_pool_goes_on_from_its_state() -> None:
 
 @pytest.fixture
 def model(run: Path) -> Pix2PixHD:
-    from hdgan.checkpoints import find_checkpoint
-    from hdgan.models.saving import load_model
-
     return load_model(find_checkpoint(run))[0]
 
 
