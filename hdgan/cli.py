@@ -10,11 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from hdgan.errors import ConfigError, HdganError
+
+if TYPE_CHECKING:
+    from hdgan.training.loop import Outcome
 
 USAGE = """usage: hdgan COMMAND [OPTIONS]
 
@@ -80,22 +83,28 @@ def _train(arguments: list[str]) -> int:
         config = tyro.cli(
             type(saved), default=saved, prog="hdgan-train --resume RUN", description=description, args=arguments
         )
-        train(config, resume=True)
-        return 0
+        return _status(train(config, resume=True))
     presets = {name: ((preset.__doc__ or "").strip(), preset()) for name, preset in PRESETS.items()}
     if not arguments or (arguments[0].startswith("--") and arguments[0] != "--help"):
         arguments = ["demo", *arguments]
     config = tyro.extras.overridable_config_cli(presets, prog="hdgan-train", description=_TRAIN_HELP, args=arguments)
-    train(config)
-    return 0
+    return _status(train(config))
+
+
+def _status(outcome: Outcome) -> int:
+    """0 for a finished run; 130, as for any command that Ctrl-C ended, for one that was saved before its end."""
+    return 0 if outcome.finished else 130
 
 
 _TRAIN_HELP = """Train pix2pixHD.
 
-hdgan-train                               train on the built-in street scenes (the preset demo)
-hdgan-train PRESET --data.root FOLDER     train on your data; hdgan-train PRESET --help lists all options
-hdgan-train --resume RUN                  continue a run exactly where it was saved
-torchrun --nproc-per-node N -m hdgan train PRESET …   train on N GPUs"""
+hdgan-train: on the built-in street scenes (the preset demo).
+
+hdgan-train PRESET --data.root FOLDER: on your data; hdgan-train PRESET --help lists all options.
+
+hdgan-train --resume RUN: continue a run exactly where it was saved.
+
+torchrun --nproc-per-node N -m hdgan train PRESET …: on N GPUs."""
 
 
 def _take_option(arguments: list[str], name: str) -> str | None:

@@ -9,8 +9,11 @@ class HdganError(Exception):
     """Base of all errors caused by the user's input or machine rather than by hdgan."""
 
 
-class ConfigError(HdganError, ValueError):
-    """An option, or a combination of options, that cannot work."""
+class ConfigError(HdganError):
+    """An option, or a combination of options, that cannot work.
+
+    No ValueError, since the command line's parser would catch that and print it in a box of its own.
+    """
 
 
 class DataError(HdganError, ValueError):

@@ -28,6 +28,16 @@ MakeData = Callable[..., Path]
 MakeConfig = Callable[..., TrainConfig]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, and count, what needs a GPU where there is none."""
+    if torch.cuda.is_available():
+        return
+    left_out = [item for item in items if item.get_closest_marker("gpu")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Tensors this small are slower with threads, and sums stay in one order."""

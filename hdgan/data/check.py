@@ -18,7 +18,17 @@ from rich.table import Table
 
 from hdgan.data.config import DataConfig, LayoutName, SizeConfig
 from hdgan.data.dataset import check_labels, check_sizes, read_pair
-from hdgan.data.images import Header, class_of, read_header, read_input, read_map, read_photo, require_map, shown_size
+from hdgan.data.images import (
+    Header,
+    class_of,
+    read_header,
+    read_input,
+    read_map,
+    read_photo,
+    require_map,
+    shown_size,
+    verify_checksums,
+)
 from hdgan.data.layouts import Listing, Pair, find_pairs, find_phases
 from hdgan.data.transforms import draw_geometry
 from hdgan.errors import DataError
@@ -297,6 +307,7 @@ def _inspect(pair: Pair, config: DataConfig, n_labels: int | None) -> _Found:
     found = _Found()
     if pair.side_by_side:
         with found.noting():
+            verify_checksums(next(iter(pair.files.values())))
             arrays = read_pair(pair, 0)
             found.size, found.channels = arrays.size, arrays.input.shape[2] if arrays.input is not None else None
         return found
@@ -304,6 +315,7 @@ def _inspect(pair: Pair, config: DataConfig, n_labels: int | None) -> _Found:
     sizes = {}
     if pair.label:
         with found.noting():
+            verify_checksums(pair.label)
             label = read_map(pair.label, "label map")
             sizes["label"] = (label.shape[1], label.shape[0])
             found.classes = _histogram(label)
@@ -311,16 +323,19 @@ def _inspect(pair: Pair, config: DataConfig, n_labels: int | None) -> _Found:
                 check_labels(pair.label, label, n_labels, config.dontcare)
     if pair.input:
         with found.noting():
+            verify_checksums(pair.input)
             source = read_input(pair.input)
             sizes["input"] = (source.shape[1], source.shape[0])
             found.channels = source.shape[2]
     if pair.ids:
         with found.noting():
+            verify_checksums(pair.ids)
             ids = read_map(pair.ids, "instance map")
             sizes["ids"] = (ids.shape[1], ids.shape[0])
             found.ids = len(np.unique(ids))
     if pair.photo:
         with found.noting():
+            verify_checksums(pair.photo)
             sizes["photo"] = read_photo(pair.photo, next(iter(sizes.values()), None)).size
             found.turned = _turned(read_header(pair.photo), sizes["photo"])
     if sizes:

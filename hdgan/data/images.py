@@ -63,6 +63,18 @@ def read_header(path: Path) -> Header:
         return _header_of(image)
 
 
+def verify_checksums(path: Path) -> None:
+    """Compare a PNG with its own checksums, which decoding leaves out: damaged pixels can decode without an error.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if path.suffix.lower() != ".png":
+        return
+    with _opened(path) as image:
+        image.verify()
+
+
 def read_map(path: Path, kind: Kind = "label map") -> np.ndarray:
     """Read a label or instance map with the exact numbers of the file.
 

@@ -38,6 +38,18 @@ from hdgan.training.state import StageState
 from hdgan.training.step import LOSS_NAMES, Criterion, Inputs, accumulate_gradients
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended."""
+
+    finished: bool
+    """False if it was asked to stop before the end."""
+    step: int
+    total_steps: int
+    report: Path | None
+    """None in processes other than the main one."""
+
+
 @dataclass
 class Run:
     """What all stages of a run share."""
@@ -56,7 +68,7 @@ class Run:
         return torch.channels_last if self.config.channels_last else torch.contiguous_format
 
 
-def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Path | None:
+def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Outcome:
     """Train a run to its end, or to Ctrl-C, which saves first.
 
     Args:
@@ -65,7 +77,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         console: where progress goes.
 
     Returns:
-        The path of report.html, or None where this process does not write it.
+        How far it came, and where the report lies.
 
     Raises:
         HdganError: options, data or checkpoint that cannot be used, a disk that is full, a loss that is not finite.
@@ -99,15 +111,23 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         while (current := stage_at(stages, state.step)) is not None:
             if state.stage != current:
                 if world.is_main:
-                    write_report(config.out)
+                    _report_so_far(config.out, console)
                 state = StageState(config, current, world.device, state.model)
             if not _train_stage(run, state):
                 break
-    if not world.is_main:
-        return None
-    report = write_report(config.out)
-    _say_goodbye(console, config, state.step, total, report)
-    return report
+    report = write_report(config.out) if world.is_main else None
+    outcome = Outcome(finished=state.step == total, step=state.step, total_steps=total, report=report)
+    _say_goodbye(console, config, outcome)
+    return outcome
+
+
+def _report_so_far(run: Path, console: Console) -> None:
+    """Write the report while training goes on, which a fault of the report must not end."""
+    try:
+        write_report(run)
+    except Exception as error:
+        message = f"the report could not be written ({error!r}); training goes on; later: hdgan report {run}"
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def _train_stage(run: Run, state: StageState) -> bool:
@@ -180,9 +200,7 @@ def _step(run: Run, state: StageState, criterion: Criterion, inputs: Inputs) -> 
     state.optimizer_d.step()
     state.ema.update(state.step_in_stage)
     state.step += 1
-    return {
-        name: value for name, value in losses.items() if value or name not in ("g_vgg", "g_feature_matching")
-    }, stop > 0
+    return {name: losses[name] for name in criterion.names}, stop > 0
 
 
 def _require_finite(run: Run, step: int, values: dict[str, float]) -> None:
@@ -298,12 +316,14 @@ def _load_vgg(config: TrainConfig, world: World) -> VGGLoss | None:
     return loss.to(world.device, memory_format=memory_format)  # type: ignore[call-overload]
 
 
-def _say_goodbye(console: Console, config: TrainConfig, step: int, total: int, report: Path) -> None:
-    state = "finished" if step == total else f"stopped after step {step} of {total}"
-    lines = [f"{state}; report: {report.resolve()}"]
-    if step < total:
-        lines.append(f"resume with: hdgan-train --resume {config.out}")
+def _say_goodbye(console: Console, config: TrainConfig, outcome: Outcome) -> None:
+    if outcome.report is None:
+        return
+    if outcome.finished:
+        state = "finished"
+        what_next = f"generate with: hdgan generate {config.out} --label LABELS --instance INSTANCES --out FOLDER"
     else:
-        lines.append(f"generate with: hdgan generate {config.out} --label LABELS --instance INSTANCES --out FOLDER")
-    for line in lines:
+        state = f"stopped after step {outcome.step} of {outcome.total_steps}"
+        what_next = f"resume with: hdgan-train --resume {config.out}"
+    for line in (f"{state}; report: {outcome.report.resolve()}", what_next):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

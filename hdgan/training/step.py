@@ -21,6 +21,7 @@ from hdgan.ops import InstanceIndex, instance_index
 from hdgan.training.config import LossConfig
 from hdgan.training.pool import FakePool
 
+# The loss terms of a step in the order of `Objectives.parts`; d_real and d_fake enter D's objective halved.
 LOSS_NAMES = ("g_gan", "g_feature_matching", "g_vgg", "d_real", "d_fake")
 
 
@@ -69,9 +70,8 @@ class Objectives:
 
     generator: Tensor
     discriminator: Tensor
-    parts: (
-        Tensor  # [len(LOSS_NAMES)] float32, detached, unweighted GAN terms and weighted others as in the original's log
-    )
+    parts: Tensor
+    """[len(LOSS_NAMES)] float32, detached, weighted as in the original's log; zero for a loss that is left out."""
 
 
 class Criterion:
@@ -81,6 +81,12 @@ class Criterion:
         self.config = config
         self.vgg = vgg
         self.pool = pool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the losses that this run has."""
+        left_out = {"g_feature_matching": not self.config.feature_matching, "g_vgg": self.vgg is None}
+        return tuple(name for name in LOSS_NAMES if not left_out.get(name))
 
     def __call__(self, model: Pix2PixHD, batch: Inputs) -> Objectives:
         """Run the networks on a micro batch and return both objectives."""

@@ -102,6 +102,19 @@ def test_fault_of_a_phase_does_not_hide_the_others(scenes, save):
     assert [phase.phase for phase in check_dataset(DataConfig(root=scenes), phases=["train"]).phases] == ["train"]
 
 
+def test_damaged_pixels_that_decode_are_found_by_their_checksum(scenes):
+    photo = scenes / "train_img/a.png"
+    content = bytearray(photo.read_bytes())
+    start = content.index(b"IDAT") + 4
+    length = int.from_bytes(content[start - 8 : start - 4], "big")
+    content[start + length] ^= 1  # the first byte of the chunk's checksum
+    photo.write_bytes(content)
+    with Image.open(photo) as image:
+        assert np.asarray(image).shape == (4, 6, 3)  # decoding does not notice
+    (fault,) = check_dataset(DataConfig(root=scenes), 3).faults
+    assert f"{photo} cannot be read" in fault
+
+
 def test_unknown_phase_is_a_fault(scenes):
     assert "phases of" in check_dataset(DataConfig(root=scenes), phases=["dev"]).faults[0]
 

@@ -355,7 +355,7 @@ def test_a_to_b_pairs_without_labels_or_features(make_config: MakeConfig, tmp_pa
         data=replace(config.data, root=tmp_path),
         stages={"global": replace(config.stages["global"], size=replace(config.stages["global"].size, width=None))},
     )
-    report = train(config, console=QUIET)
+    report = train(config, console=QUIET).report
     assert report == config.out / "report.html"
     assert report.is_file()
     with Image.open(config.out / "samples" / "global" / "00000002" / "0.png") as image:
