@@ -51,10 +51,12 @@ def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
     steps = list_steps(path)
     if not steps:
         raise CheckpointError(f"{path} holds no checkpoint: give the folder of a training run that has saved one")
-    step = {"latest": steps[-1], "best": best_step(path)}.get(str(which), which)
-    if str(step) not in map(str, steps):
-        raise CheckpointError(f"{path} has no checkpoint {which}: there are latest, best, {', '.join(map(str, steps))}")
-    return checkpoint_path(path, int(step)) / MODEL_FILE  # type: ignore[arg-type]
+    known = {"latest": steps[-1], "best": best_step(path)} | {str(step): step for step in steps}
+    step = known.get(str(which))
+    if step is None:
+        there = ", ".join(name for name, step in known.items() if step is not None)
+        raise CheckpointError(f"{path} has no checkpoint {which}: there are {there}")
+    return checkpoint_path(path, step) / MODEL_FILE
 
 
 def best_step(run: Path) -> int | None:

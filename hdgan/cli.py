@@ -83,6 +83,8 @@ def _train(arguments: list[str]) -> int:
         config = tyro.cli(
             type(saved), default=saved, prog="hdgan-train --resume RUN", description=description, args=arguments
         )
+        if config.out != run:
+            raise ConfigError(f"--resume continues in {run}: to branch off into {config.out}, use --init-from {run}")
         return _status(train(config, resume=True))
     presets = {name: ((preset.__doc__ or "").strip(), preset()) for name, preset in PRESETS.items()}
     if not arguments or (arguments[0].startswith("--") and arguments[0] != "--help"):

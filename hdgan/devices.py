@@ -7,11 +7,11 @@ import torch
 from hdgan.errors import ConfigError
 
 
-def choose_device(device: str, local_rank: int = 0) -> torch.device:
-    """Turn a device option into a device that exists.
+def choose_device(device: str) -> torch.device:
+    """Turn a device option into a device that exists; without a number, CUDA's current device.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it does not exist.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -21,10 +21,10 @@ def choose_device(device: str, local_rank: int = 0) -> torch.device:
         raise ConfigError(f"--device {device} is not a device: give auto, cpu, cuda or cuda:N") from error
     if chosen.type == "cuda":
         count = torch.cuda.device_count()
-        chosen = torch.device("cuda", local_rank if chosen.index is None else chosen.index)
-        if chosen.index >= count:
+        index = chosen.index or 0
+        if index >= count:
             raise ConfigError(
-                f"--device {device} needs CUDA device {chosen.index}, but PyTorch sees {count}: use --device cpu"
+                f"--device {device} needs CUDA device {index}, but PyTorch sees {count}: use --device cpu"
             )
-        torch.cuda.set_device(chosen)
+        chosen = torch.device("cuda", torch.cuda.current_device() if chosen.index is None else index)
     return chosen

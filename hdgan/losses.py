@@ -58,7 +58,14 @@ def feature_matching_loss(fake: Outputs, real: Outputs) -> Tensor:
 
     Returns:
         Scalar float32.
+
+    Raises:
+        ValueError: the outputs hold scores only.
     """
+    if len(fake[0]) < 2:
+        raise ValueError(
+            "feature_matching_loss: expected features of every layer, got scores: intermediate_features=True"
+        )
     total = fake[0][-1].new_zeros((), dtype=torch.float32)
     for fake_scale, real_scale in zip(fake, real, strict=True):
         layer_weight = 4.0 / (len(fake_scale) - 1)

@@ -40,7 +40,7 @@ def test_a_checkpoint_folder_and_a_file_stand_for_themselves(saved: Path) -> Non
 
 
 def test_what_is_not_there_is_named(saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint 7: there are latest, best, 5, 20, 100"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint 7: there are latest, best, 5, 20, 100"):
         find_checkpoint(saved, 7)
     with pytest.raises(CheckpointError, match="nowhere does not exist"):
         find_checkpoint(tmp_path / "nowhere")
@@ -49,7 +49,7 @@ def test_what_is_not_there_is_named(saved: Path, tmp_path: Path) -> None:
         find_checkpoint(tmp_path / "empty")
     (saved / "checkpoints" / "best.json").unlink()
     assert best_step(saved) is None
-    with pytest.raises(CheckpointError, match="no checkpoint best"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint best"):
         find_checkpoint(saved, "best")
 
 
@@ -58,3 +58,11 @@ def test_a_damaged_best_file_is_named(saved: Path, content: str) -> None:
     (saved / "checkpoints" / "best.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"best\.json is damaged"):
         best_step(saved)
+
+
+def test_what_there_is_instead_is_listed(saved: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint 7: there are latest, best, 5, 20, 100$"):
+        find_checkpoint(saved, 7)
+    (saved / "checkpoints" / "best.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no checkpoint best: there are latest, 5, 20, 100$"):
+        find_checkpoint(saved, "best")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,21 +14,17 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from hdgan.data.config import DataConfig, LayoutName, SizeConfig
+from hdgan.data.config import DataConfig, LayoutName
 from hdgan.data.dataset import check_labels, check_sizes, read_pair
+from hdgan.data.headers import read_header, verify_checksums
 from hdgan.data.images import (
-    Header,
     class_of,
-    read_header,
     read_input,
     read_map,
     read_photo,
-    require_map,
-    shown_size,
-    verify_checksums,
 )
 from hdgan.data.layouts import Listing, Pair, find_pairs, find_phases
-from hdgan.data.transforms import draw_geometry
+from hdgan.data.quick_check import different_channels, in_threads, is_turned
 from hdgan.errors import DataError
 
 
@@ -48,6 +42,8 @@ class PhaseReport:
         agreeing, compared: Pixels whose instance belongs to the class of their label, of those with both.
         channels: Channels of the A-to-B input -> number of pairs.
         turned: Photos with an EXIF orientation, which are turned upright.
+        foreign: Pictures with an instance id whose class is neither a label nor dontcare.
+        foreign_example: The first of them: file, id and class, with the remedy.
     """
 
     phase: str
@@ -62,6 +58,8 @@ class PhaseReport:
     compared: int = 0
     channels: Counter[int] = field(default_factory=Counter)
     turned: int = 0
+    foreign: int = 0
+    foreign_example: str = ""
 
     @property
     def mean_size(self) -> tuple[float, float]:
@@ -75,6 +73,19 @@ class PhaseReport:
         """Share of pixels whose instance belongs to the class of their label; None without both maps."""
         return self.agreeing / self.compared if self.compared else None
 
+    @property
+    def notes(self) -> list[str]:
+        """What is worth a look but no fault, one line each: such ids still part instances, only their class is off."""
+        notes = []
+        if self.foreign:
+            notes.append(f"{self.foreign_example} ({self.foreign} picture(s) hold such ids)")
+        if self.agreement is not None and self.agreement < 0.5:
+            notes.append(
+                f"the class of the instance id differs from the label at {100 * (1 - self.agreement):.0f} % of pixels; "
+                "set --instance-divisor to the divisor of the ids if they hold a class"
+            )
+        return notes
+
     def add(self, pair: Pair, found: _Found) -> None:
         """Take in what one pair holds."""
         self.faults += found.faults
@@ -87,12 +98,12 @@ class PhaseReport:
         self.agreeing += found.agreeing
         self.compared += found.compared
         self.turned += found.turned
+        if found.foreign is not None:
+            self.foreign += 1
+            self.foreign_example = self.foreign_example or found.foreign
         if found.channels is not None:
             if self.channels and found.channels not in self.channels:
-                usual = next(iter(self.channels))
-                self.faults.append(
-                    f"{pair.input} has {found.channels} channel(s), others {usual}; save all inputs alike"
-                )
+                self.faults.append(different_channels(pair, found.channels, next(iter(self.channels))))
             self.channels[found.channels] += 1
 
 
@@ -128,6 +139,7 @@ class _Found:
     compared: int = 0
     channels: int | None = None
     turned: bool = False
+    foreign: str | None = None
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -170,61 +182,6 @@ def check_dataset(
     return CheckReport(config.root, tuple(reports), config.dontcare)
 
 
-def quick_check(
-    listing: Listing, data: DataConfig, size: SizeConfig, n_labels: int, *, batch: int = 1, full: int = 3
-) -> list[str]:
-    """Check what is cheap to check before the first step of training.
-
-    Size and mode of every file are read from its header, and a few pairs, spread over the dataset, are decoded.
-
-    Args:
-        listing: From `find_pairs`.
-        data: `dontcare` is used.
-        size: The crop must fit every picture.
-        n_labels: Number of classes; 0 for A-to-B.
-        batch: With more than one sample a batch all must come out of `size` alike.
-        full: Number of pairs that are decoded.
-
-    Returns:
-        Warnings, one line each.
-
-    Raises:
-        DataError: the first fault, and how many more there are.
-    """
-    found = _Found()
-    outcomes: dict[tuple[int, int], Pair] = {}
-    turned = []
-    for pair in listing.pairs:
-        with found.noting():
-            source, is_turned = _from_headers(pair)
-            turned += [pair] if is_turned else []
-            try:
-                outcomes.setdefault(draw_geometry(source, size).size, pair)
-            except DataError as error:
-                raise DataError(f"{next(iter(pair.files.values()))}: {error}") from None
-    if batch > 1 and len(outcomes) > 1:
-        (first, one), (second, other) = list(outcomes.items())[:2]
-        found.faults.append(
-            f"{one.stem} is {first[0]}x{first[1]} and {other.stem} is {second[0]}x{second[1]} in one batch; "
-            "set width and height, or a crop, or a batch of 1"
-        )
-    for index in sorted({round(i) for i in np.linspace(0, len(listing.pairs) - 1, max(1, full))}):
-        with found.noting():
-            read_pair(listing.pairs[index], n_labels, data.dontcare)
-    if found.faults:
-        more = len(found.faults) - 1
-        rest = f" ({more} more: list all with hdgan data check {data.root})" if more else ""
-        raise DataError(found.faults[0] + rest)
-    warnings = []
-    if listing.orphans:
-        count, example = len(listing.orphans), listing.orphans[0]
-        warnings.append(f"{count} name(s) of {listing.phase} lack a partner and are not used, for example {example}")
-    if turned:
-        what = f"{len(turned)} photo(s) of {listing.phase} are turned upright by their EXIF orientation"
-        warnings.append(f"{what}, for example {turned[0].photo}")
-    return warnings
-
-
 def print_report(report: CheckReport, console: Console | None = None) -> int:
     """Print a report.
 
@@ -237,6 +194,8 @@ def print_report(report: CheckReport, console: Console | None = None) -> int:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         if phase.class_pixels:
             console.print(_class_table(phase))
+        for note in phase.notes:
+            console.print(f"  note: {note}", markup=False, highlight=False, soft_wrap=True)
         for fault in phase.faults:
             console.print(f"  fault: {fault}", markup=False, highlight=False, soft_wrap=True)
     faults = len(report.faults)
@@ -289,16 +248,11 @@ def _check_phase(
     progress: Callable[[str, int, int], None] | None,
 ) -> PhaseReport:
     report = PhaseReport(listing.phase, listing.layout, len(listing.pairs), [str(orphan) for orphan in listing.orphans])
-    # Decoding leaves the interpreter's lock, so threads are enough.
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    try:
-        results = pool.map(lambda pair: _inspect(pair, config, n_labels), listing.pairs)
-        for done, (pair, found) in enumerate(zip(listing.pairs, results, strict=True), start=1):
-            report.add(pair, found)
-            if progress is not None:
-                progress(listing.phase, done, len(listing.pairs))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    results = in_threads(lambda pair: _inspect(pair, config, n_labels), listing.pairs)
+    for done, (pair, found) in enumerate(zip(listing.pairs, results, strict=True), start=1):
+        report.add(pair, found)
+        if progress is not None:
+            progress(listing.phase, done, len(listing.pairs))
     return report
 
 
@@ -332,12 +286,15 @@ def _inspect(pair: Pair, config: DataConfig, n_labels: int | None) -> _Found:
             verify_checksums(pair.ids)
             ids = read_map(pair.ids, "instance map")
             sizes["ids"] = (ids.shape[1], ids.shape[0])
-            found.ids = len(np.unique(ids))
+            different = np.unique(ids)
+            found.ids = len(different)
+            if n_labels:
+                found.foreign = _foreign_id(pair.ids, different, n_labels, config)
     if pair.photo:
         with found.noting():
             verify_checksums(pair.photo)
             sizes["photo"] = read_photo(pair.photo, next(iter(sizes.values()), None)).size
-            found.turned = _turned(read_header(pair.photo), sizes["photo"])
+            found.turned = is_turned(read_header(pair.photo), sizes["photo"])
     if sizes:
         with found.noting():
             found.size = check_sizes(pair, sizes)
@@ -347,29 +304,25 @@ def _inspect(pair: Pair, config: DataConfig, n_labels: int | None) -> _Found:
     return found
 
 
-def _turned(header: Header, used: tuple[int, int]) -> bool:
-    return header.orientation != 1 and used == header.upright
+def _foreign_id(path: Path, ids: np.ndarray, n_labels: int, config: DataConfig) -> str | None:
+    """Tell of the first of different ids [n] whose class is neither a label nor dontcare."""
+    classes = class_of(ids, config.instance_divisor)
+    foreign = (classes < 0) | (classes >= n_labels)
+    if config.dontcare is not None:
+        # Cityscapes gives pixels of no class the id -1, or their label: neither is an instance.
+        foreign &= (classes != config.dontcare) & (ids != config.dontcare)
+    if not foreign.any():
+        return None
+    first = int(foreign.argmax())
+    return (
+        f"{path} holds id {ids[first]} of class {classes[first]}, but n_labels is {n_labels}; set --instance-divisor "
+        "to the divisor of the ids, if they hold a class"
+    )
 
 
 def _histogram(label: np.ndarray) -> dict[int, int]:
     values, counts = np.unique(label, return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-
-def _from_headers(pair: Pair) -> tuple[tuple[int, int], bool]:
-    """(width, height) of a pair and whether its photo is turned, from the headers of its files alone."""
-    headers = {part: read_header(path) for part, path in pair.files.items()}
-    if pair.side_by_side:
-        width, height = headers["input"].upright
-        return (width // 2, height), False
-    for part, header in headers.items():
-        if part in ("label", "ids"):
-            require_map(pair.files[part], header, "label map" if part == "label" else "instance map")
-    sizes = {part: header.upright if part == "input" else header.size for part, header in headers.items()}
-    photo = headers.get("photo")
-    if photo is not None:
-        sizes["photo"] = shown_size(photo, next(iter(sizes.values())))
-    return check_sizes(pair, sizes), photo is not None and _turned(photo, sizes["photo"])
 
 
 def _summary(report: PhaseReport) -> Iterator[str]:

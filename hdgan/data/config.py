@@ -8,6 +8,9 @@ from typing import Literal
 
 from hdgan.errors import ConfigError
 
+_MOST_SCENES = 1_000_000
+_SCENE_SIDES = (16, 4096)  # least and most pixels of width and height
+
 LayoutName = Literal["auto", "nvidia", "ab", "side-by-side", "cityscapes"]
 
 
@@ -24,7 +27,23 @@ class ScenesConfig:
     test: int = 20
     """Held-out scenes."""
     seed: int = 0
-    """Same seed and size, same scenes."""
+    """Same seed and size, same scenes (to the pixel with the same numpy and Pillow)."""
+
+    def __post_init__(self) -> None:
+        check_scene_size(self.width, self.height)
+        for name in ("train", "test"):
+            count = getattr(self, name)
+            if not 1 <= count <= _MOST_SCENES:
+                raise ConfigError(f"scenes.{name} = {count}: give a number from 1 to {_MOST_SCENES}")
+        if self.seed < 0:
+            raise ConfigError(f"scenes.seed = {self.seed}: give 0 or a positive number")
+
+
+def check_scene_size(width: int, height: int) -> None:
+    """Raise ConfigError unless scenes of this size, in pixels, can be drawn."""
+    low, high = _SCENE_SIDES
+    if not (low <= width <= high and low <= height <= high):
+        raise ConfigError(f"scenes: size {width}x{height}: width and height must lie between {low} and {high} pixels")
 
 
 @dataclass(frozen=True)

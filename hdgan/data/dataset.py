@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hdgan.data.config import DataConfig, SizeConfig
+from hdgan.data.headers import read_header
 from hdgan.data.images import read_input, read_map, read_photo, to_photo, to_unit_range
 from hdgan.data.layouts import Pair
+from hdgan.data.streams import Stream, stream_rng
 from hdgan.data.transforms import Geometry, apply_to_input, apply_to_map, apply_to_photo, draw_geometry
 from hdgan.errors import ConfigError, DataError
-
-# Keeps the random numbers of crops apart from those of the sampler, which has the same seed.
-_GEOMETRY_STREAM = 1
 
 
 class Sample(TypedDict, total=False):
@@ -102,8 +101,8 @@ class PairedDataset(Dataset[Sample]):
         self.train, self.seed = train, seed
         self.input_channels = 0
         if n_labels == 0:
-            first = read_pair(self.pairs[0], 0).input
-            self.input_channels = 0 if first is None else first.shape[2]
+            assert self.pairs[0].input is not None
+            self.input_channels = read_header(self.pairs[0].input).input_channels
         narrow = n_labels <= 256 and (data.dontcare is None or 0 <= data.dontcare <= 255)
         self._label_dtype = np.uint8 if narrow else np.int32
 
@@ -122,7 +121,7 @@ class PairedDataset(Dataset[Sample]):
         position, index = key if isinstance(key, tuple) else (key, key)
         pair = self.pairs[index]
         arrays = read_pair(pair, self.n_labels, self.data.dontcare)
-        rng = np.random.default_rng((self.seed, _GEOMETRY_STREAM, position)) if self.train else None
+        rng = stream_rng(Stream.GEOMETRY, self.seed, position) if self.train else None
         try:
             geometry = draw_geometry(arrays.size, self.size, rng, self.data.flip)
         except DataError as error:
@@ -132,7 +131,7 @@ class PairedDataset(Dataset[Sample]):
     def _sample(self, pair: Pair, arrays: Arrays, geometry: Geometry) -> Sample:
         sample = Sample(stem=pair.stem)
         if arrays.label is not None:
-            sample["label"] = _tensor(apply_to_map(arrays.label, geometry).astype(self._label_dtype))
+            sample["label"] = _tensor(apply_to_map(arrays.label, geometry).astype(self._label_dtype, copy=False))
         if arrays.input is not None:
             if arrays.input.shape[2] != self.input_channels:
                 raise DataError(
@@ -142,7 +141,7 @@ class PairedDataset(Dataset[Sample]):
             values = apply_to_input(arrays.input, geometry, self.data.photo_filter)
             sample["input"] = _tensor(to_unit_range(values).transpose(2, 0, 1))
         if arrays.ids is not None:
-            sample["ids"] = _tensor(apply_to_map(arrays.ids, geometry).astype(np.int32))
+            sample["ids"] = _tensor(apply_to_map(arrays.ids, geometry).astype(np.int32, copy=False))
         if arrays.photo is not None:
             photo = apply_to_photo(arrays.photo, geometry, self.data.photo_filter)
             sample["photo"] = _tensor(photo.transpose(2, 0, 1))
@@ -175,9 +174,12 @@ def check_labels(path: Path, label: np.ndarray, n_labels: int, dontcare: int | N
     """Raise DataError unless every label is in [0, n_labels) or `dontcare`."""
     if label.min() >= 0 and label.max() < n_labels:
         return
-    wrong = [int(value) for value in np.unique(label[(label < 0) | (label >= n_labels)]) if value != dontcare]
-    if not wrong:
+    outside = (label < 0) | (label >= n_labels)
+    if dontcare is not None:
+        outside &= label != dontcare
+    if not outside.any():
         return
+    wrong = np.unique(label[outside]).tolist()
     shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
     also = f" (dontcare is {dontcare})" if dontcare is not None else ""
     raise DataError(
@@ -205,13 +207,17 @@ def check_sizes(pair: Pair, sizes: dict[str, tuple[int, int]]) -> tuple[int, int
     return size
 
 
+def half_of(path: Path, width: int) -> int:
+    """Width of each half of a picture that holds A and B side by side; DataError where they are not equal."""
+    if width % 2:
+        raise DataError(f"{path} is {width} pixels wide, which has no two equal halves; join A and B of one size")
+    return width // 2
+
+
 def _read_side_by_side(pair: Pair) -> Arrays:
     assert pair.input is not None
     both = read_input(pair.input)
-    height, width = both.shape[:2]
-    if width % 2:
-        raise DataError(f"{pair.input} is {width} pixels wide, which has no two equal halves; join A and B of one size")
-    half = width // 2
+    height, half = both.shape[0], half_of(pair.input, both.shape[1])
     return Arrays((half, height), input=both[:, :half], photo=to_photo(pair.input, both[:, half:]))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hdgan.data.config import DataConfig
-from hdgan.data.images import EXTENSIONS
+from hdgan.data.headers import EXTENSIONS
 from hdgan.errors import ConfigError, DataError
 
 
@@ -68,19 +68,19 @@ class _Part:
     name: str
     folder: str
     suffixes: tuple[str, ...]
-    # A tree that mixes kinds of files in one folder (Cityscapes) keeps only names with one of the suffixes.
+    # A tree that mixes kinds of files in one folder (Cityscapes) keeps only names with the first suffix that any has.
     strict: bool = False
 
 
 _NAMES = {"label": "label map", "input": "input (A)", "ids": "instance map", "photo": "photo"}
-_LABEL = ("_gtFine_labelIds", "_labelIds", "_labels", "_label")
+_LABEL = ("_gtFine_labelIds", "_gtFine_labelTrainIds", "_labelIds", "_labelTrainIds", "_labels", "_label")
 _IDS = ("_gtFine_instanceIds", "_instanceIds", "_instance", "_inst")
 _PHOTO = ("_leftImg8bit", "_image", "_photo", "_img")
 
 # The first part of each layout is the one that every sample needs.
 _LAYOUTS: dict[str, tuple[_Part, ...]] = {
     "cityscapes": (
-        _Part("label", "gtFine/{}", ("_gtFine_labelIds",), strict=True),
+        _Part("label", "gtFine/{}", ("_gtFine_labelIds", "_gtFine_labelTrainIds"), strict=True),
         _Part("ids", "gtFine/{}", ("_gtFine_instanceIds",), strict=True),
         _Part("photo", "leftImg8bit/{}", ("_leftImg8bit",), strict=True),
     ),
@@ -92,7 +92,6 @@ _LAYOUTS: dict[str, tuple[_Part, ...]] = {
     ),
     "side-by-side": (_Part("input", "{}", ()),),
 }
-_SUFFIXES = {"label": _LABEL, "input": ("_A", "_input"), "ids": _IDS, "photo": _PHOTO}
 _LABELLED = ("cityscapes", "nvidia")
 
 
@@ -139,7 +138,8 @@ def match_folders(folders: Mapping[str, Path]) -> Listing:
     Raises:
         DataError: a folder holds no pictures, two files of one folder share a name, or no file has a partner.
     """
-    parts = tuple(_Part(name, "", _SUFFIXES[name]) for name in folders)
+    layout = "ab" if "input" in folders else "nvidia"
+    parts = tuple(part for part in _LAYOUTS[layout] if part.name in folders)
     found = {part.name: _files(folders[part.name], part) for part in parts}
     for name, files in found.items():
         if not files:
@@ -228,7 +228,10 @@ def _of_another_layout(name: str) -> bool:
 
 def _files(folder: Path, part: _Part) -> list[tuple[str, Path]]:
     """Files of one part with their names: path below the folder, without the ending."""
-    files = sorted(path for path in _walk(folder) if not part.strict or path.stem.endswith(part.suffixes))
+    files = sorted(_walk(folder))
+    if part.strict:
+        kinds = ([path for path in files if path.stem.endswith(suffix)] for suffix in part.suffixes)
+        files = next(filter(None, kinds), [])
     return [(path.relative_to(folder).with_suffix("").as_posix(), path) for path in files]
 
 

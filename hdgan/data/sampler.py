@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from hdgan.data.dataset import Batch, PairedDataset, Sample
+from hdgan.data.streams import Stream, stream_rng
 from hdgan.errors import ConfigError, DataError, HdganError
 
 
@@ -64,7 +66,7 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
             for position in range(first, first + self.batch):
                 if self.shuffle and position // self.n != epoch:
                     epoch = position // self.n
-                    order = np.random.default_rng((self.seed, epoch)).permutation(self.n)
+                    order = stream_rng(Stream.ORDER, self.seed, epoch).permutation(self.n)
                 keys.append((position, int(order[position % self.n])))
             yield keys
 
@@ -73,10 +75,24 @@ class StreamLoader(DataLoader[Any]):
     """A DataLoader of `Batch` that raises hdgan's own errors as they are, without a worker's traceback around them."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, HdganError):
-                raise batch
-            yield batch
+        """Yield the batches.
+
+        Raises:
+            DataError: a file cannot be used, the samples of a batch differ in size, or a worker was killed.
+        """
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, HdganError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            # What a worker itself raises is told otherwise: "Caught RuntimeError in DataLoader worker process 0".
+            if not re.match(r"DataLoader worker \(pid", str(error)):
+                raise
+            raise DataError(
+                "a process that reads pictures was killed, mostly for want of memory; set --data.workers 0, or give "
+                "more memory (in a container more shared memory, --shm-size)"
+            ) from error
 
 
 def make_loader(
@@ -91,6 +107,7 @@ def make_loader(
     shuffle: bool = True,
     workers: int = 0,
     pin_memory: bool = False,
+    multiprocessing_context: str | None = None,
 ) -> StreamLoader:
     """Load the stream of `StreamSampler` (see there for start, stop, batch, seed, rank, world and shuffle).
 
@@ -101,9 +118,10 @@ def make_loader(
         dataset: The samples.
         workers: Processes that read ahead; 0 reads in this process.
         pin_memory: Put batches into page-locked memory, for copies to a GPU that do not block.
+        multiprocessing_context: How workers start: "fork", "spawn" or "forkserver"; None takes Python's default.
 
     Raises:
-        DataError: while iterating: a file cannot be used, or the samples of a batch differ in size.
+        DataError: while iterating, as `StreamLoader` tells.
     """
     sampler = StreamSampler(
         len(dataset), start=start, stop=stop, batch=batch, seed=seed, rank=rank, world=world, shuffle=shuffle
@@ -115,6 +133,7 @@ def make_loader(
         collate_fn=_collate,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
+        multiprocessing_context=multiprocessing_context if workers else None,
         # Without a generator of its own the loader would draw from the global one, and a resume would not repeat.
         generator=torch.Generator().manual_seed(seed),
     )
@@ -164,6 +183,5 @@ def _collate(samples: list[Sample | HdganError]) -> Batch | HdganError:
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the trainer, which saves first, and keep to one thread: OpenMP hangs in a forked process."""
+    """Leave Ctrl-C to the trainer, which saves first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)

@@ -66,8 +66,10 @@ def apply_to_map(values: np.ndarray, geometry: Geometry) -> np.ndarray:
         values: [H, W] of any type, H and W those of `geometry.source`.
 
     Returns:
-        [H, W] of the same type, H and W those of `geometry.size`.
+        [H, W] of the same type, H and W those of `geometry.size`; a view of `values` where nothing is scaled.
     """
+    if geometry.scaled == geometry.source:
+        return _flipped(_cropped(values, geometry), geometry)
     columns, rows = (
         _nearest(geometry.source[axis], geometry.scaled[axis], geometry.corner[axis], geometry.size[axis])
         for axis in (0, 1)
@@ -96,8 +98,7 @@ def apply_to_input(values: np.ndarray, geometry: Geometry, filter: Filter = "bic
         [H, W, C] of the same type; uint16 is rounded and limited to its range.
     """
     if geometry.scaled == geometry.source:
-        (left, top), (width, height) = geometry.corner, geometry.size
-        return _flipped(values[top : top + height, left : left + width], geometry)
+        return _flipped(_cropped(values, geometry), geometry)
     # Pillow filters 8-bit and float pictures of one channel; every 16-bit number is exact in float32.
     plain = values if values.dtype == np.uint8 else values.astype(np.float32)
     channels = [
@@ -131,6 +132,11 @@ def _resampled(picture: Image.Image, geometry: Geometry, filter: Filter) -> Imag
     # Products of rounded floats may end a hair outside the picture, which Pillow refuses.
     box = (left * x, top * y, min((left + width) * x, picture.width), min((top + height) * y, picture.height))
     return picture.resize((width, height), _FILTERS[filter], box=box)
+
+
+def _cropped(values: np.ndarray, geometry: Geometry) -> np.ndarray:
+    (left, top), (width, height) = geometry.corner, geometry.size
+    return values[top : top + height, left : left + width]
 
 
 def _flipped(array: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -196,16 +196,21 @@ def _kind(keys: Mapping[str, Any]) -> str | None:
 
 
 def _build_generator(shapes: Shapes, kind: Kind, where: str) -> Network:
+
+    def count(layers: int) -> int:
+        # Positions in foreign keys may stand for any number; no network has more layers than tensors.
+        return min(max(0, layers), len(shapes))
+
     ngf, in_channels = _first_conv(shapes, "model.1.weight", where)
     n_enhancers = len(_numbers(r"model(\d+)_[12]\.", shapes))
     blocks = _numbers(r"model\.(\d+)\.conv_block", shapes)
     if blocks:
         # From their positions, not from how many there are: so a tensor that is missing is named as such.
-        n_downsample = (min(blocks) - 4) // 3
-        n_blocks = max(blocks) - 4 - 3 * n_downsample + 1
+        n_downsample = count((min(blocks) - 4) // 3)
+        n_blocks = count(max(blocks) - 4 - 3 * n_downsample + 1)
     else:
         n_convs = len(_numbers(r"model\.(\d+)\.weight", shapes))
-        n_downsample = (n_convs - (1 if n_enhancers else 2) + 1) // 2  # beside stem and last: as many down as up
+        n_downsample = count((n_convs - (1 if n_enhancers else 2) + 1) // 2)  # beside stem and last: as many down as up
         n_blocks = 0
     n_local = len(_numbers(r"model1_2\.(\d+)\.conv_block", shapes))
     head = f"model{n_enhancers}_2.{n_local + 4}" if n_enhancers else f"model.{5 + 6 * n_downsample + n_blocks}"
@@ -228,7 +233,7 @@ def _build_discriminator(shapes: Shapes, where: str) -> MultiscaleDiscriminator:
 
 def _first_conv(shapes: Shapes, key: str, where: str) -> tuple[int, int]:
     """Output and input channels of the convolution `key`."""
-    if len(shapes.get(key, ())) != 4:
+    if len(shapes.get(key, ())) != 4 or 0 in shapes[key]:
         found = f"has shape {shapes[key]}" if key in shapes else "is missing"
         raise CheckpointError(f"{where}: {key}, the first convolution, {found}; use a checkpoint of NVIDIA's own code")
     return shapes[key][0], shapes[key][1]

@@ -12,7 +12,7 @@ import tyro
 from torch import Tensor
 
 from hdgan.checkpoints import find_checkpoint
-from hdgan.errors import CheckpointError
+from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
 from hdgan.interop.nvidia import load_network, to_state_dict
 from hdgan.interop.nvidia_options import Networks, Options, model_config, notes_for_nvidia, options_of
@@ -112,6 +112,7 @@ def convert(
     labels: int | None = None,
     instances: bool | None = None,
     encoder: Path | None = None,
+    ema: bool = True,
 ) -> int:
     """Convert checkpoints of NVIDIA/pix2pixHD to hdgan, or back.
 
@@ -123,12 +124,25 @@ def convert(
         labels: classes of the label maps, 0 for pictures; left out, opt.txt says so, or it is inferred.
         instances: whether the network sees instance boundaries; left out, opt.txt says so, or it is inferred.
         encoder: a *_net_E.pth outside the folder.
+        ema: with --to nvidia, take the averaged weights where there are any.
 
     Returns:
         0.
+
+    Raises:
+        ConfigError: an option of the other direction.
     """
     if to == "nvidia":
-        notes = convert_to_nvidia(find_checkpoint(source), out, epoch)
+        given = [
+            name
+            for name, value in (("labels", labels), ("instances", instances), ("encoder", encoder))
+            if value is not None
+        ]
+        if given:
+            raise ConfigError(f"--{given[0]} has no meaning with --to nvidia: the checkpoint says it; leave it out")
+        notes = convert_to_nvidia(find_checkpoint(source), out, epoch, ema=ema)
+    elif not ema:
+        raise ConfigError("--no-ema has no meaning without --to nvidia: NVIDIA's code keeps no averages; leave it out")
     else:
         notes = convert_from_nvidia(source, out, epoch, labels=labels, instances=instances, encoder=encoder)
     print("\n".join([*notes, f"wrote {out}"]))

@@ -47,6 +47,7 @@ class Options:
         "n_layers_D": 3,
         "ndf": 64,
         "no_ganFeat_loss": False,
+        "no_lsgan": False,
     }
 
     def __init__(self, path: Path) -> None:
@@ -55,12 +56,22 @@ class Options:
         self.values = dict(line.split(": ", 1) for line in lines if ": " in line)
 
     def integer(self, name: str) -> int:
+        """Value of a number.
+
+        Raises:
+            CheckpointError: the file has something else there.
+        """
         text = self.values.get(name, str(self.DEFAULTS[name]))
         if not text.strip().isdecimal():
             raise CheckpointError(f"{self.path}: {name} is {text!r}, not a number; correct the line")
         return int(text)
 
     def flag(self, name: str) -> bool:
+        """Value of a switch.
+
+        Raises:
+            CheckpointError: the file has something else than True or False there.
+        """
         text = self.values.get(name, str(self.DEFAULTS[name])).strip()
         if text not in ("True", "False"):
             raise CheckpointError(f"{self.path}: {name} is {text!r}, not True or False; correct the line")
@@ -84,6 +95,19 @@ def model_config(
     folder: Path,
     notes: list[str],
 ) -> ModelConfig:
+    """Tell the config of a model from its networks and, where the folder has one, its `opt.txt`.
+
+    Args:
+        networks: As loaded; their channels must go together.
+        options: Of the run; None infers the meaning of the input channels.
+        labels: Classes of the label maps, 0 for pictures; None takes what the folder says.
+        instances: Whether G sees a boundary map; None takes what the folder says.
+        folder: For the messages.
+        notes: What was found and assumed is added here, one sentence each.
+
+    Raises:
+        CheckpointError: the networks do not go together, or `opt.txt`, labels or instances do not suit them.
+    """
     g, d, e = networks.generator, networks.discriminator, networks.encoder
     trunk = g.coarse if isinstance(g, LocalEnhancer) else g.trunk
     in_channels, image_channels = trunk.stem.in_channels, g.head.out_channels
@@ -106,6 +130,10 @@ def model_config(
     reduction = int(options is not None and options.flag("load_features"))
     if options is not None and options.flag("label_feat") and not options.flag("instance_feat"):
         notes.append("it was trained with --label_feat: give the label map in place of the instance ids when encoding")
+    if d is not None and options is not None and options.flag("no_lsgan"):
+        notes.append(
+            "it was trained with --no_lsgan: NVIDIA's D ends in a sigmoid, this one gives the logits before it"
+        )
     return ModelConfig(
         n_labels=n_labels,
         input_channels=input_channels,
@@ -197,6 +225,7 @@ def _encoder_config(e: FeatureEncoder | None, options: Options | None, reduction
 
 
 def options_of(config: ModelConfig) -> dict[str, int | bool | str]:
+    """The options with which NVIDIA's code builds the networks of `config`, by their names in `opt.txt`."""
     g, d, e = config.generator, config.discriminator, config.encoder
     return {
         **Options.DEFAULTS,
@@ -226,6 +255,12 @@ _TRAINING_ONLY = ("num_D", "n_layers_D", "ndf", "no_ganFeat_loss", "load_feature
 
 
 def notes_for_nvidia(config: ModelConfig, values: Mapping[str, int | bool | str]) -> list[str]:
+    """What to know before NVIDIA's code runs a model: the flags for its test.py, and what it does otherwise.
+
+    Args:
+        config: Of the model.
+        values: From `options_of`.
+    """
     flags = [
         f"--{name}" if value is True else f"--{name} {value}"
         for name, value in sorted(values.items())

@@ -5,6 +5,7 @@ Suppressed fields are no options of the command line: the stages of a run, or it
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,17 @@ from hdgan.errors import ConfigError
 from hdgan.ops.instance_norm_act import PadMode
 
 UpsampleMode = Literal["transposed", "resize"]
+
+
+def require(wanted: str, options: Mapping[str, float | None], fits: Callable[[float], bool]) -> None:
+    """Check numbers by the name of their option; None is no value and fits.
+
+    Raises:
+        ConfigError: the first that does not fit, with what is wanted.
+    """
+    for option, value in options.items():
+        if value is not None and not fits(value):
+            raise ConfigError(f"--{option} is {value}: give {wanted}")
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,10 @@ class EncoderConfig:
     reduction: Suppress[int] = 0
     """E sees the photo halved this many times, and its features are upsampled by nearest neighbour before they are
     averaged per instance: so an E trained with G1 goes on unchanged under local enhancers."""
+    pad_mode: PadMode = "reflect"
+    """Padding of the 7x7 convolutions."""
+    upsample: UpsampleMode = "transposed"
+    """As of the generator."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +102,34 @@ class ModelConfig:
     encoder: EncoderConfig = EncoderConfig()
 
     def __post_init__(self) -> None:
-        g = self.generator
-        if self.n_labels < 0 or (self.n_labels == 0 and self.input_channels < 1):
-            raise ConfigError(f"n_labels is {self.n_labels}: give the number of classes, or 0 with input_channels >= 1")
-        if g.ngf < 1 or g.ngf % 2**g.n_enhancers:
+        g, d, e = self.generator, self.discriminator, self.encoder
+        positive = {
+            "image-channels": self.image_channels,
+            "instance-divisor": self.instance_divisor,
+            "generator.ngf": g.ngf,
+            "generator.n-downsample": g.n_downsample,
+            "discriminator.ndf": d.ndf,
+            "discriminator.n-layers": d.n_layers,
+            "discriminator.n-scales": d.n_scales,
+            "encoder.nef": e.nef,
+            "encoder.n-downsample": e.n_downsample,
+        }
+        not_negative = {
+            "n-labels": self.n_labels,
+            "feature-channels": self.feature_channels,
+            "generator.n-blocks": g.n_blocks,
+            "generator.n-enhancers": g.n_enhancers,
+            "generator.n-blocks-local": g.n_blocks_local,
+        }
+        if self.n_labels == 0:
+            positive["input-channels"] = self.input_channels
+        require("a positive number", {f"model.{k}": v for k, v in positive.items()}, lambda value: value > 0)
+        require("0 or more", {f"model.{k}": v for k, v in not_negative.items()}, lambda value: value >= 0)
+        if g.ngf % 2**g.n_enhancers:
             raise ConfigError(
-                f"ngf is {g.ngf}: with {g.n_enhancers} enhancers it must be a multiple of {2**g.n_enhancers}"
+                f"--model.generator.ngf is {g.ngf}: with {g.n_enhancers} enhancers it must be a multiple of "
+                f"{2**g.n_enhancers}"
             )
-        if min(g.n_downsample, self.encoder.n_downsample) < 1:
-            raise ConfigError("n_downsample must be at least 1 in generator and encoder")
         if self.feature_channels and not (self.instances or self.n_labels):
             raise ConfigError("feature_channels needs instance maps or labels to average over: set feature_channels 0")
 

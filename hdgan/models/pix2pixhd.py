@@ -48,7 +48,15 @@ def build_discriminator(config: DiscriminatorConfig, in_channels: int) -> Multis
 
 
 def build_encoder(config: EncoderConfig, in_channels: int, out_channels: int) -> FeatureEncoder:
-    return FeatureEncoder(in_channels, out_channels, config.nef, config.n_downsample, config.reduction)
+    return FeatureEncoder(
+        in_channels,
+        out_channels,
+        config.nef,
+        config.n_downsample,
+        config.reduction,
+        config.pad_mode,
+        config.upsample,
+    )
 
 
 class Pix2PixHD(nn.Module):
@@ -95,7 +103,8 @@ class Pix2PixHD(nn.Module):
                 ids,
                 self.config.n_labels,
                 dontcare=self.config.dontcare,
-                dtype=weight.dtype,
+                # Zeros and ones are exact in bfloat16, and the convolutions would cast them anyway.
+                dtype=_compute_dtype(weight),
                 memory_format=memory_format_of(weight),
             )
         assert picture is not None
@@ -135,6 +144,12 @@ class Pix2PixHD(nn.Module):
             self.discriminator.copy_coarse_from(smaller.discriminator)
         if self.encoder is not None and smaller.encoder is not None:
             self.encoder.load_state_dict(smaller.encoder.state_dict())
+
+
+def _compute_dtype(weight: Tensor) -> torch.dtype:
+    """The dtype that a convolution with this weight computes in."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def grown(config: ModelConfig, n_enhancers: int, n_scales: int) -> ModelConfig:

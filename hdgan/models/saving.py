@@ -68,7 +68,7 @@ def save_model(
     stored = dict(model.state_dict())
     stored |= {f"{_EMA}{key}": value for key, value in (ema or {}).items()}
     stored |= tensors or {}
-    stored = {key: value.detach().contiguous() for key, value in stored.items()}
+    stored = {key: value.detach().cpu().contiguous() for key, value in stored.items()}
     header = {**(extra or {}), "format": FORMAT, "version": version("hdgan"), "model": to_plain(model.config)}
     with atomic_file(path) as temporary:
         try:

@@ -132,12 +132,13 @@ def _draw(kind: _Kind, curves: Sequence[_Curve], spans: Sequence[Span]) -> Marku
     axes = figure.add_subplot()
     for curve, color in zip(curves, _CURVES, strict=False):
         _plot(axes, curve, color, kind)
-    axes.set_yscale(kind.scale)
     values = np.concatenate([curve.values for curve in curves])
     # A few outliers, common while D and G find their balance, must not flatten the rest.
     low, high = np.percentile(values, [0.2, 99.8]) if kind.smooth else (values.min(), values.max())
+    scale = kind.scale if high > 0 else "linear"
+    axes.set_yscale(scale)
     margin = 0.08 * ((high - low) or abs(high) or 1.0)
-    if kind.scale == "log":
+    if scale == "log":
         axes.set_ylim(max(low, high * 1e-4) / 1.15, high * 1.3)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_minor_formatter(NullFormatter())

@@ -1,9 +1,4 @@
-"""Checkpoints of a run: one folder a checkpoint, complete or absent.
-
-RUN/checkpoints/step-00001000/model.safetensors   weights, averages, mean styles, and the config that builds them
-                              training.pt         optimizers, fake pool, position in the schedule
-RUN/checkpoints/best.json                         which step measured best in the latest stage
-"""
+"""Writing checkpoints and continuing from them; `hdgan.checkpoints` says where they lie."""
 
 from __future__ import annotations
 
@@ -74,7 +69,9 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
             temporary.write_text(json.dumps({"step": step, "stage": state.stage.name, "val_l1": val_l1}))
     for step in list_steps(run)[: -config.log.keep]:
         if step != best_step(run):
-            shutil.rmtree(checkpoint_path(run, step))
+            folder = checkpoint_path(run, step)
+            # Renamed first, so that a kill in the middle leaves no half checkpoint; `remove_leftovers` finds the rest.
+            shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.tmp")), ignore_errors=True)
 
 
 def remove_leftovers(run: Path) -> None:

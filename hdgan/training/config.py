@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.losses import GanMode
-from hdgan.models.config import ModelConfig
+from hdgan.models.config import ModelConfig, require
 
 
 @dataclass(frozen=True)
@@ -117,31 +119,58 @@ class TrainConfig:
     """CPU threads of PyTorch; None leaves PyTorch's choice."""
 
     def __post_init__(self) -> None:
-        positive: dict[str, float] = {
-            "log.metrics-every": self.log.metrics_every,
-            "log.samples-every": self.log.samples_every,
-            "log.checkpoint-every": self.log.checkpoint_every,
-            "log.keep": self.log.keep,
-            "log.val-images": self.log.val_images,
-        }
-        for name, stage in self.stages.items():
-            positive[f"stages.{name}.batch-size"] = stage.batch_size
-            positive[f"stages.{name}.n-scales"] = stage.n_scales
-            positive[f"stages.{name}.lr"] = stage.lr
-            length = stage.epochs if stage.images is None else stage.images
-            if length < 0:
-                raise ConfigError(f"stage {name} has length {length}: give a positive number, or 0 to leave it out")
-            if not 0 <= stage.decay <= 1:
-                raise ConfigError(f"--stages.{name}.decay is {stage.decay}: give a fraction from 0 to 1")
-        for option, value in positive.items():
-            if value <= 0:
-                raise ConfigError(f"--{option} is {value}: give a positive number")
+        self._check_ranges()
         self._check_order()
         if self.loss.feature_matching and not self.model.discriminator.intermediate_features:
             raise ConfigError(
                 "feature matching needs the discriminators' features: "
                 "--model.discriminator.intermediate-features, or --loss.feature-matching 0"
             )
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context in which the networks run."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def _check_ranges(self) -> None:
+        log, loss, optim = self.log, self.loss, self.optim
+        positive = {
+            "log.metrics-every": log.metrics_every,
+            "log.samples-every": log.samples_every,
+            "log.checkpoint-every": log.checkpoint_every,
+            "log.keep": log.keep,
+            "log.val-images": log.val_images,
+            "log.style-images": log.style_images,
+            "optim.clip": optim.clip,
+            "threads": self.threads,
+        }
+        not_negative = {
+            "log.samples": log.samples,
+            "loss.feature-matching": loss.feature_matching,
+            "loss.vgg": loss.vgg,
+            "optim.pool-size": optim.pool_size,
+            "seed": self.seed,
+        }
+        fractions = {
+            "optim.beta1": optim.beta1,
+            "optim.beta2": optim.beta2,
+            "optim.ema-decay": optim.ema_decay,
+        }
+        for name, stage in self.stages.items():
+            positive[f"stages.{name}.batch-size"] = stage.batch_size
+            positive[f"stages.{name}.n-scales"] = stage.n_scales
+            positive[f"stages.{name}.lr"] = stage.lr
+            not_negative[f"stages.{name}.n-enhancers"] = stage.n_enhancers
+            # A stage of length 0 is left out.
+            not_negative[f"stages.{name}.epochs"] = stage.epochs
+            not_negative[f"stages.{name}.images"] = stage.images or 0
+            fractions[f"stages.{name}.decay"] = stage.decay
+        require("a positive number", positive, lambda value: value > 0)
+        require("0 or more", not_negative, lambda value: value >= 0)
+        require("a number from 0 to 1", fractions, lambda value: 0 <= value <= 1)
 
     def _check_order(self) -> None:
         stages = list(self.stages.items())

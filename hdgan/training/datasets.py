@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from hdgan.data import DataConfig, Pair, PairedDataset, SizeConfig, find_pairs, validation_phase
-from hdgan.data.check import quick_check
+from hdgan.data import DataConfig, Listing, Pair, PairedDataset, SizeConfig, find_pairs, validation_phase
+from hdgan.data.quick_check import QuickReport, quick_check
 from hdgan.data.scenes import CLASSES, PALETTE, ensure_scenes
 from hdgan.errors import ConfigError, DataError
 from hdgan.training.config import TrainConfig
@@ -64,32 +65,33 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
             f"{data.root} has no instance maps for phase {data.train_phase}: train without, --model.no-instances"
         )
     phase = validation_phase(data, labels)
-    held_out = find_pairs(data, phase, labels)
+    held_out = listing if phase == data.train_phase else find_pairs(data, phase, labels)
     first = held_out.pairs[0]
     lacks = "photos" if first.photo is None else "instance maps" if config.model.instances and first.ids is None else ""
     if lacks:
         console.print(f"phase {phase} has no {lacks}: samples show training pictures", markup=False, highlight=False)
         phase, held_out = data.train_phase, listing
-    for name, stage in config.stages.items():
-        warnings = quick_check(listing, data, stage.size, n_labels, batch=stage.batch_size // processes)
-        warnings += quick_check(held_out, data, stage.size, n_labels) if held_out is not listing else []
-        for warning in dict.fromkeys(warnings):
-            console.print(f"stage {name}: {warning}", markup=False, highlight=False, soft_wrap=True)
+    reports = [(found, quick_check(found, data, n_labels)) for found in dict.fromkeys((listing, held_out))]
+    for _, report in reports:
+        for warning in report.warnings:
+            console.print(warning, markup=False, highlight=False, soft_wrap=True)
+    for stage in config.stages.values():
+        for found, report in reports:
+            report.require_size(stage.size, stage.batch_size // processes if found is listing else 1)
+    _check_channels(config, reports)
     palette = PALETTE if config.data.root is None else None
-    found = RunData(data, n_labels, tuple(listing.pairs), tuple(held_out.pairs), phase, palette)
-    _check_channels(config, found)
-    return found
+    return RunData(data, n_labels, listing.pairs, held_out.pairs, phase, palette)
 
 
-def _check_channels(config: TrainConfig, data: RunData) -> None:
+def _check_channels(config: TrainConfig, reports: Sequence[tuple[Listing, QuickReport]]) -> None:
     if config.model.image_channels != 3:
         raise ConfigError(f"--model.image-channels is {config.model.image_channels}, but photos are read as RGB: set 3")
-    channels = data.reference(SizeConfig()).input_channels
-    if not data.n_labels and channels != config.model.input_channels:
-        raise ConfigError(
-            f"{data.train_pairs[0].input} has {channels} channels, but --model.input-channels is "
-            f"{config.model.input_channels}: set it to {channels}"
-        )
+    for listing, report in reports:
+        if not config.model.n_labels and report.channels != config.model.input_channels:
+            raise ConfigError(
+                f"{listing.pairs[0].input} has {report.channels} channels, but --model.input-channels is "
+                f"{config.model.input_channels}: set it to {report.channels}"
+            )
 
 
 def _open_scenes(config: TrainConfig, console: Console) -> DataConfig:

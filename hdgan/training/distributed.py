@@ -1,4 +1,4 @@
-"""Many GPUs and nodes: `torchrun hdgan-train …` starts one process for each GPU, and they average their gradients.
+"""Many GPUs and nodes: `torchrun -m hdgan train …` starts one process for each GPU, and they average their gradients.
 
 Every process builds the same networks from the same seed, so nothing is broadcast; gradients are averaged by all-reduce
 rather than by DistributedDataParallel, since a step takes the gradients of two networks from one graph.
@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hdgan.devices import choose_device
+from hdgan.errors import ConfigError
 
 BUCKET_ELEMENTS = 2**25
 """Gradients are sent in buckets of about this many elements: large enough for bandwidth, small enough for memory."""
@@ -28,6 +29,7 @@ class World:
     rank: int
     size: int
     device: torch.device
+    local_rank: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -50,6 +52,15 @@ class World:
             parts = flat.split([gradient.numel() for gradient in bucket])
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
+
+    @contextmanager
+    def first_of_node(self) -> Iterator[None]:
+        """Let one process of each node go first, so that the others find what it has made."""
+        if self.local_rank:
+            self.barrier()
+        yield
+        if not self.local_rank:
+            self.barrier()
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -79,13 +90,19 @@ def join_world(device: str) -> Iterator[World]:
         ConfigError: the device does not exist.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = choose_device(device, local_rank)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World(0, 1, chosen)
+        yield World(0, 1, choose_device(device))
         return
+    if ":" in device:
+        raise ConfigError(f"--device {device} would put all {size} processes on one device: give cuda, cpu or auto")
+    if device != "cpu" and torch.cuda.is_available():
+        device = f"cuda:{local_rank}"
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), size, chosen)
+        yield World(dist.get_rank(), size, chosen, local_rank)
     finally:
         dist.destroy_process_group()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -20,13 +22,12 @@ class MovingAverage:
     """
 
     def __init__(self, source: Pix2PixHD, decay: float) -> None:
-        device = next(source.parameters()).device
         self.decay = decay
-        self.model = Pix2PixHD(source.config, with_discriminator=False).to(device).eval().requires_grad_(False)
+        self.model = copy.deepcopy(source).eval().requires_grad_(False)
+        self.model.discriminator = None
         self._averages: list[Tensor] = list(self.model.parameters())
         sources = dict(source.named_parameters())
         self._sources: list[Tensor] = [sources[name] for name, _ in self.model.named_parameters()]
-        self.reset()
 
     @torch.no_grad()
     def reset(self) -> None:

@@ -68,7 +68,10 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
+            if not isinstance(record, dict) or not {"step", "stage"} <= record.keys():
+                raise ValueError("no record with step and stage")
+            records.append(record)
         except ValueError as error:
             if number < len(lines):
                 raise CheckpointError(f"{path} line {number} is damaged ({error}): delete that line") from error

@@ -63,10 +63,6 @@ class Run:
     display: ProgressDisplay
     stop: StopRequest
 
-    @property
-    def memory_format(self) -> torch.memory_format:
-        return torch.channels_last if self.config.channels_last else torch.contiguous_format
-
 
 def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Outcome:
     """Train a run to its end, or to Ctrl-C, which saves first.
@@ -89,12 +85,14 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         if not world.is_main:
             console = Console(quiet=True)
         claim_folder(config, resume)
-        data = open_data(config, console, world.size)
+        _check_processes(config, world)
+        with world.first_of_node():
+            data = open_data(config, console, world.size)
         stages = plan(config, len(data.train_pairs))
         for stage in stages:
             _check_batch(stage, world)
         vgg = _load_vgg(config, world)
-        state = _resume(config, stages, world) if resume else _begin(config, stages[0], world)
+        state = _resume(config, stages, world) if resume else _begin(config, stages[0], world, console)
         metrics = None
         if world.is_main:
             remove_leftovers(config.out)
@@ -135,9 +133,9 @@ def _train_stage(run: Run, state: StageState) -> bool:
     config, stage, world = run.config, state.stage, run.world
     seed = derive_seed(config.seed, run.stages.index(stage))
     criterion = Criterion(config.loss, run.vgg, state.pool)
-    device, memory_format = world.device, run.memory_format
-    examples = Examples(run.data.validation(stage.config.size), device, memory_format, run.data.palette)
-    references = Examples(run.data.reference(stage.config.size), device, memory_format)
+    device = world.device
+    examples = Examples(run.data.validation(stage.config.size), config, device, run.data.palette)
+    references = Examples(run.data.reference(stage.config.size), config, device)
     loader = make_loader(
         run.data.training(stage.config.size, seed),
         start=state.step_in_stage * stage.config.batch_size,
@@ -152,7 +150,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
     clock = _Clock(stage.config.batch_size)
     stopping = False
     for sample in loader:
-        inputs = Inputs.from_loader(sample, device, memory_format)
+        inputs = Inputs.from_loader(sample, device, config.memory_format)
         losses, stopping = _step(run, state, criterion, inputs)
         clock.tick()
         log = config.log
@@ -168,7 +166,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
         if world.is_main and (state.step % log.samples_every == 0 or finished):
             examples.write(state.ema.model, config.out / "samples" / stage.name, state.step, log.samples)
         if state.step % log.checkpoint_every == 0 or finished or stopping:
-            _checkpoint(run, state, examples, references)
+            _checkpoint(run, state, examples, references, measure=not stopping)
         clock.skip(time.monotonic() - pause)
         if stopping:
             break
@@ -185,10 +183,11 @@ def _step(run: Run, state: StageState, criterion: Criterion, inputs: Inputs) -> 
     micro_batches = list(inputs.split(stage.config.micro_batch))
     parts = torch.zeros(len(LOSS_NAMES), device=world.device)
     for micro_batch in micro_batches:
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with config.autocast(world.device):
             objectives = criterion(state.model, micro_batch)
         accumulate_gradients(objectives, state.g_parameters, state.d_parameters, len(micro_batches))
         parts += objectives.parts / len(micro_batches)
+        del objectives  # what is left of its graph must not live through the next forward pass
     world.average_gradients([*state.g_parameters, *state.d_parameters])
     *values, stop = world.mean(torch.cat([parts, parts.new_tensor([float(run.stop.requested)])])).tolist()
     losses = dict(zip(LOSS_NAMES, values, strict=True))
@@ -219,19 +218,28 @@ def _require_finite(run: Run, step: int, values: dict[str, float]) -> None:
     raise TrainingError(f"step {step} of stage {stage.name}: {', '.join(wrong)}; {last}")
 
 
-def _checkpoint(run: Run, state: StageState, examples: Examples, references: Examples) -> None:
-    """Measure and save on the main process while the others wait."""
+def _checkpoint(run: Run, state: StageState, examples: Examples, references: Examples, measure: bool) -> None:
+    """Measure and save on the main process while the others wait.
+
+    A checkpoint on the way out is not measured: whoever asked to stop may not wait long.
+    """
     if run.world.is_main:
-        val_l1 = examples.validation_l1(state.ema.model, run.config.log.val_images)
         largest = torch.stack([parameter.detach().abs().max() for parameter in state.model.parameters()]).max()
-        _require_finite(run, state.step, {"val_l1": val_l1, "the largest weight": float(largest)})
-        if state.best is None or val_l1 < state.best[1]:
-            state.best = (state.step, val_l1)
-        if run.metrics is not None:
-            run.metrics.write(state.step, state.stage.name, {"val_l1": val_l1})
+        _require_finite(run, state.step, {"the largest weight": float(largest)})
+        if measure:
+            _measure(run, state, examples)
         tensors = mean_styles(state.ema.model, references, run.config.log.style_images)
         save_checkpoint(run.config.out, run.config, state, tensors)
     run.world.barrier()
+
+
+def _measure(run: Run, state: StageState, examples: Examples) -> None:
+    val_l1 = examples.validation_l1(state.ema.model, run.config.log.val_images)
+    _require_finite(run, state.step, {"val_l1": val_l1})
+    if state.best is None or val_l1 < state.best[1]:
+        state.best = (state.step, val_l1)
+    if run.metrics is not None:
+        run.metrics.write(state.step, state.stage.name, {"val_l1": val_l1})
 
 
 class _Clock:
@@ -256,12 +264,14 @@ class _Clock:
         return self._batch_size / self._seconds if self._seconds else 0.0
 
 
-def _begin(config: TrainConfig, stage: Stage, world: World) -> StageState:
+def _begin(config: TrainConfig, stage: Stage, world: World, console: Console) -> StageState:
     """The first stage, from new weights or those of another run."""
     if config.init_from is None:
         return StageState(config, stage, world.device)
     file = find_checkpoint(config.init_from)
-    other, _ = load_model(file, ema=False)
+    other, info = load_model(file, ema=False)
+    for name in info.missing:
+        console.print(f"{file} holds no {name}: it starts from new weights", markup=False, highlight=False)
     state = StageState(config, stage, world.device)
     for part, theirs, ours in (
         ("enhancers", other.config.generator.n_enhancers, stage.config.n_enhancers),
@@ -295,6 +305,13 @@ def _resume(config: TrainConfig, stages: list[Stage], world: World) -> StageStat
     return state
 
 
+def _check_processes(config: TrainConfig, world: World) -> None:
+    if world.size > 1 and config.optim.pool_size:
+        raise ConfigError(
+            f"--optim.pool-size {config.optim.pool_size} is for one process: each would have its own pool"
+        )
+
+
 def _check_batch(stage: Stage, world: World) -> None:
     batch, micro = stage.config.batch_size, stage.config.micro_batch
     if batch % world.size:
@@ -312,8 +329,7 @@ def _load_vgg(config: TrainConfig, world: World) -> VGGLoss | None:
     if not config.loss.vgg:
         return None
     loss = VGGLoss(load_vgg19(config.loss.vgg_weights), config.loss.imagenet_normalisation)
-    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    return loss.to(world.device, memory_format=memory_format)  # type: ignore[call-overload]
+    return loss.to(world.device, memory_format=config.memory_format)  # type: ignore[call-overload]
 
 
 def _say_goodbye(console: Console, config: TrainConfig, outcome: Outcome) -> None:
@@ -321,7 +337,9 @@ def _say_goodbye(console: Console, config: TrainConfig, outcome: Outcome) -> Non
         return
     if outcome.finished:
         state = "finished"
-        what_next = f"generate with: hdgan generate {config.out} --label LABELS --instance INSTANCES --out FOLDER"
+        sources = "--label LABELS" if config.model.n_labels else "--input PICTURES"
+        sources += " --instance INSTANCES" if config.model.instances else ""
+        what_next = f"generate with: hdgan generate {config.out} {sources} --out FOLDER"
     else:
         state = f"stopped after step {outcome.step} of {outcome.total_steps}"
         what_next = f"resume with: hdgan-train --resume {config.out}"

@@ -12,12 +12,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from hdgan.data import PairedDataset, class_of
+from hdgan.data import PairedDataset
 from hdgan.data.colors import colorize_ids, colorize_labels, to_image
 from hdgan.files import save_png
 from hdgan.models import Pix2PixHD
 from hdgan.models.saving import CLASS_COUNT, CLASS_MEAN
 from hdgan.ops import instance_reduce
+from hdgan.training.config import TrainConfig
 from hdgan.training.step import Inputs
 
 
@@ -26,33 +27,33 @@ class Examples:
 
     Args:
         dataset: validation pairs with photos, at the size of the stage.
+        config: of the run; the networks run in its precision and memory format.
         device: of the model.
-        memory_format: of the model.
         palette: colours of the classes, [n_classes, 3] uint8; None takes a general one.
     """
 
     def __init__(
         self,
         dataset: PairedDataset,
+        config: TrainConfig,
         device: torch.device,
-        memory_format: torch.memory_format,
         palette: np.ndarray | None = None,
     ) -> None:
         self.palette = palette
         self.dataset = dataset
+        self.config = config
         self.device = device
-        self.memory_format = memory_format
 
     def inputs(self, count: int) -> Iterator[Inputs]:
         """The first `count` pairs, each as a batch of one."""
         for index in range(min(count, len(self.dataset))):
             sample = default_collate([self.dataset[index]])
-            yield Inputs.from_loader(sample, self.device, self.memory_format)
+            yield Inputs.from_loader(sample, self.device, self.config.memory_format)
 
     @torch.inference_mode()
     def validation_l1(self, model: Pix2PixHD, count: int) -> float:
         """Mean absolute difference between generated pictures and photos, in [0, 2] as images are in [-1, 1]."""
-        distances = [F.l1_loss(generate(model, inputs).float(), inputs.photo) for inputs in self.inputs(count)]
+        distances = [F.l1_loss(self.generate(model, inputs), inputs.photo) for inputs in self.inputs(count)]
         return float(torch.stack(distances).mean())
 
     @torch.inference_mode()
@@ -63,7 +64,14 @@ class Examples:
             if not (sources / f"{k}_real.png").exists():
                 for name, image in self._sources(inputs):
                     save_png(image, sources / f"{k}_{name}.png")
-            save_png(to_image(generate(model, inputs)[0]), folder / f"{step:08d}" / f"{k}.png")
+            save_png(to_image(self.generate(model, inputs)[0]), folder / f"{step:08d}" / f"{k}.png")
+
+    def generate(self, model: Pix2PixHD, inputs: Inputs) -> Tensor:
+        """G's picture for inputs with a photo: [B, C, H, W] float32 in [-1, 1]. Features, if any, are the photo's."""
+        with self.config.autocast(self.device):
+            condition = model.condition(inputs.label, inputs.ids, inputs.picture)
+            features = model.encode(inputs.photo, inputs.instances()) if model.encoder is not None else None
+            return model.generate(condition, features).float()
 
     def _sources(self, inputs: Inputs) -> Iterator[tuple[str, Image.Image]]:
         if inputs.label is not None:
@@ -75,38 +83,32 @@ class Examples:
         yield "real", to_image(inputs.photo[0])
 
 
-def generate(model: Pix2PixHD, inputs: Inputs) -> Tensor:
-    """G's picture for inputs with a photo: [B, C, H, W] in [-1, 1]. Features, if any, are encoded from the photo."""
-    condition = model.condition(inputs.label, inputs.ids, inputs.picture)
-    features = model.encode(inputs.photo, inputs.instances()) if model.encoder is not None else None
-    return model.generate(condition, features)
-
-
 @torch.inference_mode()
 def mean_styles(model: Pix2PixHD, examples: Examples, count: int) -> dict[str, Tensor]:
     """Mean feature of each class over the instances of the first `count` pairs, each instance counting once.
 
+    An instance has the class of the label under it, as at inference; all of A->B training have one class.
+
     Returns:
         The tensors CLASS_MEAN [n_classes, feature_channels], where a class without instances has the mean over all, and
-        CLASS_COUNT [n_classes], by name; empty for a model without features. The config's rule gives an id's class.
+        CLASS_COUNT [n_classes], by name; empty for a model without features.
     """
-    config = model.config
     if model.encoder is None:
         return {}
-    ids, values = [], []
+    labels, values = [], []
     for inputs in examples.inputs(count):
         index = inputs.instances()
-        values.append(instance_reduce(model.encoder(inputs.photo, index).float(), index))
-        ids.append(index.ids)
-    features, labels = torch.cat(values), class_of(torch.cat(ids), config.instance_divisor).long()
+        with examples.config.autocast(examples.device):
+            encoded = model.encoder(inputs.photo, index)
+        values.append(instance_reduce(encoded.float(), index))
+        label = torch.zeros_like(index.rows) if inputs.label is None else inputs.label
+        labels.append(label.new_empty(len(index.ids)).scatter_(0, index.rows.flatten().long(), label.flatten()))
+    features, classes = torch.cat(values), torch.cat(labels).long()
     overall = features.mean(0)
-    if config.n_labels:
-        known = (labels >= 0) & (labels < config.n_labels)
-        features, labels = features[known], labels[known]
-    else:
-        labels = torch.zeros_like(labels)  # A->B: instances of no class
-    n_classes = max(config.n_labels, 1)
-    counts = torch.bincount(labels, minlength=n_classes)
-    sums = features.new_zeros(n_classes, features.shape[1]).index_add_(0, labels, features)
+    n_classes = max(model.config.n_labels, 1)
+    known = (classes >= 0) & (classes < n_classes)
+    features, classes = features[known], classes[known]
+    counts = torch.bincount(classes, minlength=n_classes)
+    sums = features.new_zeros(n_classes, features.shape[1]).index_add_(0, classes, features)
     means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], overall)
     return {CLASS_MEAN: means.cpu(), CLASS_COUNT: counts.cpu()}

@@ -35,14 +35,14 @@ class FakePool:
             if self.pictures and self.pictures[0].shape != picture.shape:
                 self.pictures = []
             if len(self.pictures) < self.size:
-                self.pictures.append(picture)
+                self.pictures.append(picture.clone())  # a view would keep its whole batch
                 returned.append(picture)
             elif torch.rand(()) < 0.5:
                 returned.append(picture)
             else:
                 slot = int(torch.randint(self.size, ()))
                 returned.append(self.pictures[slot])
-                self.pictures[slot] = picture
+                self.pictures[slot] = picture.clone()
         return torch.stack(returned)
 
     def state(self) -> list[Tensor]:

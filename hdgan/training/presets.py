@@ -27,17 +27,17 @@ def demo() -> TrainConfig:
             feature_channels=3,
             generator=GeneratorConfig(ngf=32, n_downsample=3, n_blocks=4, n_blocks_local=2, upsample="resize"),
             discriminator=DiscriminatorConfig(ndf=32),
-            encoder=EncoderConfig(nef=8, n_downsample=3),
+            encoder=EncoderConfig(nef=8, n_downsample=3, upsample="resize"),
         ),
         data=DataConfig(scenes=ScenesConfig(width=256, height=128, train=150, test=16)),
         stages=coarse_to_fine(
-            StageConfig(size=coarse, images=800, decay=0.0, lr=lr),
+            StageConfig(size=coarse, images=700, decay=0.0, lr=lr),
             StageConfig(size=fine, n_enhancers=1, generator="enhancer", encoder=False, images=120, decay=0.0, lr=lr),
-            StageConfig(size=fine, n_enhancers=1, images=480, lr=lr),
+            StageConfig(size=fine, n_enhancers=1, images=400, lr=lr),
         ),
         loss=LossConfig(vgg=0.0),
         optim=OptimConfig(ema_decay=0.99),
-        log=LogConfig(metrics_every=1, samples_every=200, checkpoint_every=400),
+        log=LogConfig(metrics_every=1, samples_every=250, checkpoint_every=500),
     )
 
 

@@ -19,7 +19,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from hdgan.config_io import to_plain
-from hdgan.errors import CheckpointError
+from hdgan.data import read_photo
+from hdgan.errors import CheckpointError, DataError
 from hdgan.files import atomic_file
 from hdgan.training.charts import Span, draw_charts, spread
 from hdgan.training.config import StageConfig, TrainConfig
@@ -29,7 +30,7 @@ from hdgan.training.schedule import Stage, plan
 
 REPORT_FILE = "report.html"
 MOST_STEPS = 6
-"""Pictures that show how an example developed."""
+"""Pictures that show how an example developed, before its last."""
 MOST_PIXELS = 640
 """Width and height of an embedded picture."""
 LOSSLESS_PIXELS = 320
@@ -193,18 +194,19 @@ def _duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Picture:
-    """An embedded picture; width and height are those of the file."""
+    """An embedded picture; width and height are those of the file, `reduced` those it is shown at if smaller."""
 
     title: str
     source: str
     width: int
     height: int
     is_map: bool
+    reduced: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The samples of a stage: for each example its inputs and last result, and its results over the steps."""
+    """The samples of a stage: for each example its inputs and last result, and its results before that."""
 
     stage: str
     step: int
@@ -220,24 +222,24 @@ def _galleries(run: Path, stages: Iterable[str]) -> list[Gallery]:
         steps = sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit())
         if not steps:
             continue
-        shown = [steps[i] for i in spread(len(steps), MOST_STEPS)]
+        # The last step is the result itself, so the strip ends before it.
+        shown = [steps[i] for i in spread(len(steps), MOST_STEPS + 1)[:-1]]
         examples = []
         for k in sorted(int(path.stem) for path in (folder / f"{steps[-1]:08d}").glob("*.png")):
             sources = [_picture(folder / "inputs" / f"{k}_{name}.png", name) for name in _INPUTS]
             results = [_picture(folder / f"{step:08d}" / f"{k}.png", f"step {step:,}") for step in shown]
             result = _picture(folder / f"{steps[-1]:08d}" / f"{k}.png", "generated")
             row = [picture for picture in (*sources, result) if picture]
-            examples.append((row, [picture for picture in results if picture] if len(shown) > 1 else []))
+            examples.append((row, [picture for picture in results if picture]))
         galleries.append(Gallery(stage, steps[-1], examples))
     return galleries[::-1]
 
 
 def _picture(file: Path, title: str) -> Picture | None:
-    """Embed a picture, None if there is none: maps stay exact, large photos become JPEG."""
+    """Embed a picture, None if none can be read: maps stay exact, large photos become JPEG."""
     try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-    except OSError:
+        image = read_photo(file)
+    except DataError:
         return None
     width, height = image.size
     is_map = title in _MAPS
@@ -246,7 +248,8 @@ def _picture(file: Path, title: str) -> Picture | None:
     buffer = io.BytesIO()
     image.save(buffer, kind, optimize=True, quality=88)
     source = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Picture(title, source, width, height, is_map)
+    reduced = image.size if image.size != (width, height) else None
+    return Picture(title, source, width, height, is_map, reduced)
 
 
 @dataclass(frozen=True)

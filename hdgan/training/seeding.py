@@ -10,7 +10,8 @@ import torch
 
 def derive_seed(*keys: int) -> int:
     """Mix non-negative integers into one 32-bit seed."""
-    return int(np.random.SeedSequence(keys).generate_state(1)[0])
+    # NumPy fills short keys up with zeros: without their number, (5,) and (5, 0) would give one seed.
+    return int(np.random.SeedSequence((len(keys), *keys)).generate_state(1)[0])
 
 
 def seed_everything(*keys: int) -> None:

@@ -38,8 +38,7 @@ class StageState:
     ) -> None:
         seed_everything(config.seed, 0, stage.first_step)
         model = Pix2PixHD(stage_model(config, stage))
-        memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.model: Pix2PixHD = model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+        self.model: Pix2PixHD = model.to(device, memory_format=config.memory_format)  # type: ignore[call-overload]
         self.stage = stage
         self.step = stage.first_step
         self.best: tuple[int, float] | None = None
@@ -48,15 +47,12 @@ class StageState:
         if previous is not None:
             self.take_over(previous)
 
-        trained = set(trained_modules(self.model, stage))
         self.model.requires_grad_(False)
-        for module in trained:
+        for module in trained_modules(self.model, stage):
             module.requires_grad_(True)
-        assert self.model.discriminator is not None
-        self.d_parameters = list(self.model.discriminator.parameters())
-        self.g_parameters = [p for p in self.model.parameters() if p.requires_grad]
-        in_d = {id(p) for p in self.d_parameters}
-        self.g_parameters = [p for p in self.g_parameters if id(p) not in in_d]
+        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self.d_parameters = [p for name, p in trained if name.startswith("discriminator.")]
+        self.g_parameters = [p for name, p in trained if not name.startswith("discriminator.")]
         betas = (config.optim.beta1, config.optim.beta2)
         self.optimizer_g = torch.optim.Adam(self.g_parameters, lr=stage.config.lr, betas=betas, fused=True)
         self.optimizer_d = torch.optim.Adam(self.d_parameters, lr=stage.config.lr, betas=betas, fused=True)

@@ -2,8 +2,8 @@
 
     min_G  sum_k ( L_GAN(G, D_k) + lambda L_FM(G, D_k) ) + lambda L_VGG(G)        max_D  sum_k L_GAN(G, D_k)
 
-One forward pass of D over the generated picture serves both: its graph is walked once towards G, skipping the gradients
-of D's weights, and once towards D, stopping before G. That is the original's step, which runs D on it twice.
+One forward pass of D over the generated picture serves both: its graph is walked once towards D, stopping before G, and
+once towards G, skipping the gradients of D's weights. That is the original's step, which runs D on it twice.
 """
 
 from __future__ import annotations
@@ -120,6 +120,9 @@ class Criterion:
 def accumulate_gradients(
     objectives: Objectives, g_parameters: list[Tensor], d_parameters: list[Tensor], rounds: int
 ) -> None:
-    """Add this micro batch's gradients, each objective's to its own network's parameters alone."""
-    (objectives.generator / rounds).backward(inputs=g_parameters, retain_graph=True)
-    (objectives.discriminator / rounds).backward(inputs=d_parameters)
+    """Add this micro batch's gradients, each objective's to its own network's parameters alone.
+
+    D goes first: the walk towards G comes through all that is left of the graph and frees it.
+    """
+    (objectives.discriminator / rounds).backward(inputs=d_parameters, retain_graph=True)
+    (objectives.generator / rounds).backward(inputs=g_parameters)

@@ -43,3 +43,29 @@ def nvidia(tmp_path: Path, save: Save) -> Path:
             if phase == "train":
                 save(f"{phase}_img/s{i}_img.png", np.stack([label, x, y], axis=2).astype(np.uint8))
     return tmp_path
+
+
+@pytest.fixture
+def scenes(save, tmp_path: Path) -> Path:
+    """Three pairs 6x4 whose ids follow the rule of classes, all but one pixel."""
+    label = np.array([[0, 0, 0, 2, 2, 2]] * 4, np.uint8)
+    ids = np.array([[0, 0, 0, 2000, 2000, 2001]] * 4, np.uint16)
+    for name in "abc":
+        save(f"train_label/{name}.png", label)
+        save(f"train_inst/{name}.png", ids)
+        save(f"train_img/{name}.png", np.zeros((4, 6, 3), np.uint8))
+        ids[0, 0] = 1000
+    return tmp_path
+
+
+@pytest.fixture
+def spoil(scenes: Path, save: Save) -> Callable[[], None]:
+    """Put one fault of every kind into `scenes`, each in its own pair."""
+
+    def spoil() -> None:
+        (scenes / "train_img/a.png").write_bytes(b"no picture")
+        save("train_label/b.png", np.full((4, 6), 7, np.uint8))
+        save("train_inst/c.png", np.zeros((4, 5), np.uint8))
+        save("train_img/d.png", np.zeros((4, 6, 3), np.uint8))
+
+    return spoil

@@ -1,42 +1,15 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from hdgan.data import DataConfig, SizeConfig, find_pairs
-from hdgan.data.check import check, check_dataset, print_report, quick_check
+from hdgan.data import DataConfig
+from hdgan.data.check import check, check_dataset, print_report
 from hdgan.errors import DataError
-
-
-@pytest.fixture
-def scenes(save, tmp_path: Path) -> Path:
-    """Three pairs 6x4 whose ids follow the rule of classes, all but one pixel."""
-    label = np.array([[0, 0, 0, 2, 2, 2]] * 4, np.uint8)
-    ids = np.array([[0, 0, 0, 2000, 2000, 2001]] * 4, np.uint16)
-    for name in "abc":
-        save(f"train_label/{name}.png", label)
-        save(f"train_inst/{name}.png", ids)
-        save(f"train_img/{name}.png", np.zeros((4, 6, 3), np.uint8))
-        ids[0, 0] = 1000
-    return tmp_path
-
-
-def quick(root: Path, n_labels: int = 3, size: SizeConfig | None = None, **options) -> list[str]:
-    config = DataConfig(root=root)
-    return quick_check(find_pairs(config, "train"), config, size or SizeConfig(), n_labels, **options)
-
-
-def spoil(root: Path, save) -> None:
-    """One fault of every kind, each in its own pair."""
-    (root / "train_img/a.png").write_bytes(b"no picture")
-    save("train_label/b.png", np.full((4, 6), 7, np.uint8))
-    save("train_inst/c.png", np.zeros((4, 5), np.uint8))
-    save("train_img/d.png", np.zeros((4, 6, 3), np.uint8))
 
 
 def printed(report) -> tuple[str, int]:
@@ -66,8 +39,8 @@ def test_report_of_a_clean_set(scenes):
     assert "no faults; n_labels at least 3 covers every label" in text
 
 
-def test_report_names_every_fault(scenes, save):
-    spoil(scenes, save)
+def test_report_names_every_fault(scenes, spoil):
+    spoil()
     report = check_dataset(DataConfig(root=scenes), 3)
     orphan, photo, label, size = report.faults
     assert "d.png: no label map and no instance map named d" in orphan
@@ -151,9 +124,6 @@ def test_report_counts_photos_that_are_turned(save, tmp_path):
     report = check_dataset(DataConfig(root=tmp_path))
     assert report.faults == []
     assert "photos turned upright by their EXIF orientation: 1" in printed(report)[0]
-    (warning,) = quick(tmp_path)
-    assert warning.startswith("1 photo(s) of train are turned upright by their EXIF orientation, for example ")
-    assert warning.endswith(str(tmp_path / "train_img" / "a.jpg"))
 
 
 def test_command(scenes, save, capsys):
@@ -162,46 +132,20 @@ def test_command(scenes, save, capsys):
     assert "holds label 2, but n_labels is 2; set n_labels to at least 3" in capsys.readouterr().out
 
 
-def test_quick_check_of_a_clean_set(scenes):
-    assert quick(scenes) == []
+def test_ids_of_classes_beyond_the_labels_are_a_note(scenes, save):
+    save("train_inst/b.png", np.full((4, 6), 26004, np.uint16))
+    report = check_dataset(DataConfig(root=scenes), 3)
+    (note,) = report.phases[0].notes
+    assert note.startswith(f"{scenes / 'train_inst' / 'b.png'} holds id 26004 of class 26, but n_labels is 3; set ")
+    assert note.endswith("of the ids, if they hold a class (1 picture(s) hold such ids)")
+    assert report.faults == []
+    text, code = printed(report)
+    assert code == 0
+    assert f"note: {note}" in text
+    assert check_dataset(DataConfig(root=scenes, dontcare=26), 3).phases[0].notes == []
+    assert check_dataset(DataConfig(root=scenes), None).phases[0].notes == []
 
 
-def test_quick_check_warns_of_orphans(scenes, save):
-    save("train_img/d.png", np.zeros((4, 6, 3), np.uint8))
-    (warning,) = quick(scenes)
-    assert warning.startswith("1 name(s) of train lack a partner and are not used, for example ")
-
-
-def test_quick_check_finds_what_headers_tell(scenes, save):
-    save("train_inst/b.png", np.zeros((4, 5), np.uint8))
-    with pytest.raises(DataError, match=r"b\.png is 6x4, but .*b\.png is 5x4"):
-        quick(scenes, full=1)
-    save("train_inst/b.png", np.zeros((4, 6, 3), np.uint8))
-    with pytest.raises(DataError, match=r"b\.png: this instance map has mode RGB"):
-        quick(scenes, full=1)
-
-
-def test_quick_check_decodes_the_first_and_the_last_pair(scenes, save):
-    save("train_label/c.png", np.full((4, 6), 7, np.uint8))
-    with pytest.raises(DataError, match=r"c\.png holds label 7"):
-        quick(scenes, full=2)
-
-
-def test_quick_check_counts_further_faults(scenes, save):
-    spoil(scenes, save)
-    with pytest.raises(DataError, match=r"cannot be read .*\(\d more: list all with hdgan data check"):
-        quick(scenes)
-
-
-def test_quick_check_tries_the_crop(scenes):
-    with pytest.raises(DataError, match=r"a\.png: the crop of 5x5 is larger than the picture"):
-        quick(scenes, size=SizeConfig(crop_width=5))
-
-
-def test_quick_check_of_sizes_in_one_batch(scenes, save):
-    for part in ("label", "inst", "img"):
-        save(f"train_{part}/d.png", np.zeros((5, 7), np.uint8))
-    assert quick(scenes, batch=1) == []
-    assert quick(scenes, batch=2, size=SizeConfig(crop_width=4)) == []
-    with pytest.raises(DataError, match=r"a is 6x4 and d is 7x5 in one batch; set width and height"):
-        quick(scenes, batch=2)
+def test_ids_of_another_divisor_are_noted(scenes):
+    (note,) = check_dataset(DataConfig(root=scenes, instance_divisor=100), None).phases[0].notes
+    assert note.startswith("the class of the instance id differs from the label at 53 % of pixels; set --instance-div")

@@ -104,7 +104,7 @@ def test_side_by_side_pair(save, tmp_path):
 def test_side_by_side_of_odd_width(save, tmp_path):
     save("train/a.png", np.zeros((3, 5, 3), np.uint8))
     with pytest.raises(DataError, match=r"a\.png is 5 pixels wide, which has no two equal halves"):
-        dataset(tmp_path, 0)
+        dataset(tmp_path, 0)[0]
 
 
 def test_inputs_of_different_channels(save, tmp_path):
@@ -127,6 +127,19 @@ def test_label_out_of_range(save, tmp_path, values, n_labels, dontcare, message)
     save("train_label/l.png", np.array([values], np.uint8))
     with pytest.raises(DataError, match=message):
         dataset(tmp_path, n_labels, dontcare=dontcare)[0]
+
+
+def test_labels_that_do_not_count_are_not_sorted(save, tmp_path, monkeypatch):
+    save("train_label/l.png", np.full((2, 3), 255, np.uint8))
+    monkeypatch.setattr(np, "unique", lambda *_: pytest.fail("sorted the pixels that do not count"))
+    assert dataset(tmp_path, 4, dontcare=255)[0]["label"].unique().tolist() == [255]
+
+
+def test_constructor_decodes_nothing(save, tmp_path):
+    path = save("train_A/a.png", np.zeros((32, 32, 4), np.uint8))
+    save("train_B/a.png", np.zeros((32, 32, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:60])
+    assert dataset(tmp_path, 0).input_channels == 4
 
 
 def test_negative_label(save, tmp_path):

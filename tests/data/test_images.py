@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hdgan.data.images import class_of, read_header, read_input, read_map, read_photo, to_photo, to_unit_range
+from hdgan.data.headers import read_header
+from hdgan.data.images import class_of, read_input, read_map, read_photo, to_photo, to_unit_range
 from hdgan.errors import DataError
 
 IDS8 = np.array([[0, 1, 200], [7, 33, 255]], dtype=np.uint8)
@@ -30,7 +31,7 @@ def write_png(path: Path, bits: int, rows: list[bytes], width: int, palette: byt
     return path
 
 
-def write_tiff(path: Path, array: np.ndarray, order: str, sample_format: int) -> Path:
+def write_tiff(path: Path, array: np.ndarray, order: str, sample_format: int, photometric: int = 1) -> Path:
     """An uncompressed one-strip TIFF of any integer type and byte order."""
     array = array.astype(array.dtype.newbyteorder(order))
     height, width = array.shape[:2]
@@ -40,7 +41,7 @@ def write_tiff(path: Path, array: np.ndarray, order: str, sample_format: int) ->
         (257, 4, height),
         (258, 3, array.dtype.itemsize * 8),
         (259, 3, 1),
-        (262, 3, 1),
+        (262, 3, photometric),
         (273, 4, 8 + 2 + 12 * 10 + 4),
         (277, 3, channels),
         (278, 4, height),
@@ -137,7 +138,7 @@ def test_map_with_tiff_orientation_is_refused(save):
         ("rgb.png", np.zeros((2, 3, 3), np.uint8), "mode RGB with 3 channel.*save one channel of integers"),
         ("rgba.png", np.zeros((2, 3, 4), np.uint8), "mode RGBA with 4 channel"),
         ("lossy.jpg", IDS8, "JPEG, which does not keep ids exactly; make it again as PNG"),
-        ("lossy.webp", np.zeros((2, 3, 3), np.uint8), "WEBP, which does not keep ids"),
+        ("lossy.webp", np.zeros((2, 3, 3), np.uint8), "WEBP, which may be lossy; make it again as PNG"),
         ("float.tif", np.zeros((2, 3), np.float32), "mode F with 1 channel"),
         ("float.npy", np.zeros((2, 3), np.float32), "mode float32 with 1 channel"),
         ("two.npy", np.zeros((2, 3, 2), np.uint8), "mode uint8 with 2 channel"),
@@ -152,9 +153,15 @@ def test_map_that_cannot_hold_ids_is_refused(save, name, array, message):
     assert str(path) in str(error.value)
 
 
-def test_map_in_jpeg_compressed_tiff_is_refused(save):
-    with pytest.raises(DataError, match="does not keep ids exactly"):
-        read_map(save("a.tif", IDS8, compression="jpeg"))
+@pytest.mark.parametrize("ids", [IDS8, IDS16], ids=["8 bits", "16 bits"])
+def test_map_in_tiff_that_stores_white_as_zero_is_refused(tmp_path, ids):
+    path = write_tiff(tmp_path / "a.tif", ids, "<", 1, photometric=0)
+    with pytest.raises(DataError, match=r"a\.tif: this label map .*inverted; save it as BlackIsZero or PNG"):
+        read_map(path)
+
+
+def test_map_is_not_copied_after_decoding(save):
+    assert not read_map(save("a.png", IDS8)).flags.owndata
 
 
 def test_unsigned_ids_beyond_int32_are_refused(tmp_path):
@@ -329,3 +336,11 @@ def test_class_of_narrow_types():
     assert class_of(np.array([5, 255], np.uint8), 1000).tolist() == [5, 255]
     assert class_of(np.array([5, 65535], np.uint16), 1000).tolist() == [5, 65]
     assert class_of(torch.tensor([5, 255], dtype=torch.uint8), 1000).tolist() == [5, 255]
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64"])
+def test_class_of_wide_unsigned_types(dtype):
+    ids = np.array([5, 26004], dtype)
+    for classes in (class_of(ids, 1000), class_of(torch.from_numpy(ids), 1000)):
+        assert classes.tolist() == [5, 26]
+        assert str(classes.dtype).removeprefix("torch.") == ("int32" if dtype == "uint16" else "int64")

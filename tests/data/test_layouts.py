@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hdgan.data import DataConfig, find_pairs, find_phases, validation_phase
+from hdgan.data import DataConfig, find_pairs, find_phases, match_folders, validation_phase
 from hdgan.errors import ConfigError, DataError
 
 PICTURE = np.zeros((2, 4), np.uint8)
@@ -102,6 +102,42 @@ def test_cityscapes_layout_takes_only_its_files(tree):
         "photo": f"leftImg8bit/train/{name}_leftImg8bit.png",
     }
     assert find_phases(DataConfig(root=root)) == ("train", "val")
+
+
+def test_cityscapes_layout_takes_train_ids_where_there_are_no_others(tree):
+    root = tree(
+        "gtFine/train/a/a_0_gtFine_labelTrainIds.png",
+        "gtFine/train/a/a_0_gtFine_color.png",
+        "leftImg8bit/train/a/a_0_leftImg8bit.png",
+    )
+    (pair,) = listing(root, labels=True).pairs
+    assert (pair.stem, pair.label.name) == ("a/a_0", "a_0_gtFine_labelTrainIds.png")
+
+
+def test_nvidia_layout_with_train_ids(tree):
+    root = tree("train_label/a_gtFine_labelTrainIds.png", "train_img/a_leftImg8bit.png")
+    assert [pair.stem for pair in listing(root).pairs] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"input": "x_A.png", "photo": "x_B.png"},
+        {"input": "x_input.png", "ids": "x_inst.png", "photo": "x_output.png"},
+        {"label": "x_label.png", "ids": "x_gtFine_instanceIds.png", "photo": "x_leftImg8bit.png"},
+    ],
+)
+def test_folders_are_matched_by_the_rules_of_the_layouts(tree, names):
+    root = tree(*(f"any_{part}/{name}" for part, name in names.items()))
+    (pair,) = match_folders({part: root / f"any_{part}" for part in names}).pairs
+    assert pair.stem == "x"
+    assert {part: path.name for part, path in pair.files.items()} == names
+
+
+def test_pgm_is_seen(tree):
+    root = tree("train_label/a.png", "train_img/a.png")
+    (root / "train_label" / "a.png").rename(root / "train_label" / "a.pgm")
+    assert listing(root).pairs[0].label.name == "a.pgm"
 
 
 def test_subfolders_are_part_of_the_name(tree):

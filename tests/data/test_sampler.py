@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, StreamSampler, find_pairs, make_loader
+from hdgan.data.streams import Stream
 from hdgan.errors import ConfigError, DataError
 
 
@@ -62,6 +65,14 @@ def test_order_depends_on_the_seed():
     assert list(StreamSampler(20, stop=20, seed=0)) != list(StreamSampler(20, stop=20, seed=1))
 
 
+def test_order_and_geometry_draw_different_numbers(monkeypatch):
+    """The first position of the first epochs would otherwise crop by the numbers that shuffle."""
+    keys = []
+    monkeypatch.setattr("hdgan.data.sampler.stream_rng", lambda *key: keys.append(key) or np.random.default_rng(0))
+    list(StreamSampler(2, stop=4, seed=5))
+    assert keys == [(Stream.ORDER, 5, 0), (Stream.ORDER, 5, 1)]
+
+
 def test_wrong_rank():
     with pytest.raises(ConfigError, match="rank 2 of 2"):
         StreamSampler(5, stop=5, rank=2, world=2)
@@ -79,6 +90,36 @@ def test_workers_change_nothing(nvidia):
     alone, parallel = (list(make_loader(data, stop=12, batch=2, workers=workers)) for workers in (0, 2))
     assert len(alone) == len(parallel) == 6
     assert all(equal(one, other) for one, other in zip(alone, parallel, strict=True))
+
+
+def test_spawned_workers_change_nothing(nvidia):
+    data = training_set(nvidia)
+    alone = list(make_loader(data, stop=4, batch=2))
+    spawned = list(make_loader(data, stop=4, batch=2, workers=1, multiprocessing_context="spawn"))
+    assert all(equal(one, other) for one, other in zip(alone, spawned, strict=True))
+
+
+class Deadly(PairedDataset):
+    def __getitem__(self, key):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Faulty(PairedDataset):
+    def __getitem__(self, key):
+        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.")  # as torch words it
+
+
+def test_a_worker_that_is_killed(nvidia):
+    data = training_set(nvidia)
+    deadly = Deadly(data.pairs, data.data, data.size, 4, train=True)
+    with pytest.raises(DataError, match=r"was killed.*set --data\.workers 0, or give more memory"):
+        list(make_loader(deadly, stop=2, workers=1))
+
+
+def test_a_fault_of_the_code_is_no_fault_of_the_data(nvidia):
+    data = training_set(nvidia)
+    with pytest.raises(RuntimeError, match="Caught RuntimeError"):
+        list(make_loader(Faulty(data.pairs, data.data, data.size, 4, train=True), stop=2))
 
 
 def test_resumed_loader_continues_the_same_pixels(nvidia):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,7 +140,22 @@ def test_cache_that_cannot_be_written(tmp_path):
         ({"seed": -1}, r"scenes\.seed = -1"),
     ],
 )
-def test_impossible_configuration(tmp_path, change, message):
+def test_impossible_configuration(change, message):
     with pytest.raises(ConfigError, match=message):
-        ensure_scenes(replace(CONFIG, **change), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        replace(CONFIG, **change)
+
+
+def test_full_disk_names_the_cache(tmp_path, monkeypatch):
+    def fill(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", fill)
+        with pytest.raises(HdganError, match=r"No space left on device; set HDGAN_CACHE to a folder that .* has room"):
+            ensure_scenes(CONFIG, tmp_path)
+    assert list((tmp_path / "scenes").iterdir()) == []
+
+
+def test_cache_is_not_synced(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("waited for the disk"))
+    assert ensure_scenes(CONFIG, tmp_path).is_dir()

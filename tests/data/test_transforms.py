@@ -63,6 +63,16 @@ def test_nearest_equals_pillow_and_keeps_large_ids(scaled):
     assert (apply_to_map(ids, geometry) == expected).all()
 
 
+def test_map_that_is_not_scaled_is_a_view():
+    ids = RNG.integers(0, 99, (17, 31), dtype=np.int32)
+    for seed in range(4):
+        geometry = draw_geometry((31, 17), SizeConfig(crop_width=5), np.random.default_rng(seed), flip=True)
+        (left, top), part = geometry.corner, apply_to_map(ids, geometry)
+        assert np.shares_memory(part, ids)
+        expected = ids[top : top + 5, left : left + 5]
+        assert (part == (expected[:, ::-1] if geometry.flip else expected)).all()
+
+
 @pytest.mark.parametrize("filter", ["bicubic", "lanczos"])
 @pytest.mark.parametrize("width", [13, 50])
 def test_cropping_while_scaling_equals_cropping_after(filter, width):

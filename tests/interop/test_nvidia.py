@@ -1,3 +1,5 @@
+import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +125,32 @@ def test_counts_and_keys_of_nvidia(build, parameters, tensors, first, last):
     assert (next(iter(state)), next(reversed(state))) == (first, last)
 
 
+# The layers with weights in the order of NVIDIA's constructors, as they count them: (A|B) stands for either.
+KEYS = {
+    "local, 2 enhancers": (
+        lambda: LocalEnhancer(36, 3, 2, 3, 4, 2, 3),
+        "model.(1|4|7|10) model.(13|14|15|16).conv_block.(1|5) model.(17|20|23) "
+        "model1_1.(1|4) model1_2.(0|1|2).conv_block.(1|5) model1_2.(3) "
+        "model2_1.(1|4) model2_2.(0|1|2).conv_block.(1|5) model2_2.(3|7)",
+    ),
+    "discriminator without features": (
+        lambda: MultiscaleDiscriminator(39, 4, 3, 2, False),
+        "layer0.(0|2|5|8|11) layer1.(0|2|5|8|11)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_all_keys_of_nvidia(name):
+    build, patterns = KEYS[name]
+    layers = []
+    for pattern in patterns.split():
+        parts = [part.split("|") for part in re.split(r"[()]", pattern)]
+        layers += ["".join(chosen) for chosen in itertools.product(*parts)]
+    expected = [f"{layer}.{parameter}" for layer in layers for parameter in ("weight", "bias")]
+    assert list(to_state_dict(meta(build))) == expected
+
+
 def test_finest_discriminator_is_nvidias_last():
     network = MultiscaleDiscriminator(4, 2, 2, 3)
     state = to_state_dict(network)
@@ -198,6 +226,24 @@ def without(*keys):
 def test_bad_state_dicts(state, kind, says):
     with pytest.raises(CheckpointError, match=says):
         load_network(state, kind)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"model.1.weight": (4, 3, 7, 7), "model.2.conv_block.1.weight": (4, 4, 3, 3)},
+        {"model.1.weight": (4, 3, 7, 7), "model.0.conv_block.1.weight": (1,) * 4},
+        {"model.1.weight": (4, 3, 7, 7), "model.999.conv_block.1.weight": (4, 4, 3, 3)},
+        {"model.1.weight": (4, 3, 7, 7), "model5_1.1.weight": (4, 3, 7, 7)},
+        {"model.1.weight": (0, 3, 7, 7), "model.4.weight": (4, 0, 7, 7)},
+        {"scale0_layer0.0.weight": (4, 3, 4, 4), "scale9_layer99.0.weight": (4, 3, 4, 4)},
+        {"layer0.0.weight": (4, 3, 4, 4), "layer0.99.weight": (1,) * 4},
+    ],
+)
+@pytest.mark.parametrize("kind", ["generator", "discriminator", "encoder"])
+def test_foreign_keys_that_look_alike(shapes, kind):
+    with pytest.raises(CheckpointError):
+        load_network({key: torch.zeros(shape) for key, shape in shapes.items()}, kind)
 
 
 def test_error_starts_with_where():

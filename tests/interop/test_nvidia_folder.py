@@ -1,9 +1,11 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
+import tyro
 
-from hdgan.errors import CheckpointError
+from hdgan.errors import CheckpointError, ConfigError
 from hdgan.interop import convert, convert_from_nvidia, convert_to_nvidia, to_state_dict
 from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig, Pix2PixHD
 from hdgan.models.saving import load_model, save_model
@@ -140,6 +142,39 @@ def test_command(make, tmp_path, capsys):
     assert "7 labels" in printed
     assert "--netG local" in printed
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == sorted(p.name for p in folder.iterdir())
+
+
+def test_command_takes_averages_or_not(tmp_path):
+    model = Pix2PixHD(CONFIG)
+    ema = {key: value + 1 for key, value in model.state_dict().items() if key.startswith("generator.")}
+    save_model(tmp_path / "a.safetensors", model, ema)
+    for options, added in (([], 1), (["--no-ema"], 0)):
+        arguments = [str(tmp_path / "a.safetensors"), "--out", str(tmp_path), "--to", "nvidia", *options]
+        assert tyro.cli(convert, args=arguments) == 0
+        bias = torch.load(tmp_path / "latest_net_G.pth", weights_only=True)["model.1.bias"]
+        assert torch.equal(bias, model.generator.coarse.stem.bias.detach() + added)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"to": "nvidia", "labels": 3}, "--labels"),
+        ({"to": "nvidia", "instances": False}, "--instances"),
+        ({"to": "nvidia", "encoder": Path("E.pth")}, "--encoder"),
+        ({"ema": False}, "--no-ema"),
+    ],
+)
+def test_options_of_the_other_direction_are_refused(tmp_path, options, named):
+    with pytest.raises(ConfigError, match=f"{named} has no meaning with"):
+        convert(tmp_path, tmp_path / "out", **options)
+
+
+def test_a_discriminator_that_ends_in_a_sigmoid_is_noted(make, tmp_path):
+    _, folder = make()
+    path = folder / "opt.txt"
+    assert not any("sigmoid" in note for note in convert_from_nvidia(folder, tmp_path / "a.safetensors"))
+    path.write_text(path.read_text().replace("no_lsgan: False", "no_lsgan: True"))
+    assert any("D ends in a sigmoid" in note for note in convert_from_nvidia(folder, tmp_path / "a.safetensors"))
 
 
 class Harmful:

@@ -16,13 +16,14 @@ from rich.console import Console
 
 from hdgan.checkpoints import find_checkpoint
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
+from hdgan.data.headers import read_header
 from hdgan.errors import ConfigError, DataError
 from hdgan.models import Pix2PixHD
 from hdgan.models.saving import CLASS_COUNT, CLASS_MEAN, load_model
 from hdgan.ops import instance_index
 from hdgan.training import TrainConfig
 from hdgan.training.datasets import open_data
-from hdgan.training.pictures import Examples, generate, mean_styles
+from hdgan.training.pictures import Examples, mean_styles
 
 MakeConfig = Callable[..., TrainConfig]
 MakeData = Callable[..., Path]
@@ -72,7 +73,21 @@ def test_orphans_are_told(make_config: MakeConfig, make_data: MakeData, tmp_path
     (root / "train_img" / "s3_img.png").unlink()
     found, said = opened(make_config(tmp_path), root)
     assert len(found.train_pairs) == 5  # type: ignore[attr-defined]
-    assert "stage global: 1 name(s) of train lack a partner" in said
+    assert said.splitlines() == [
+        f"1 name(s) of train lack a partner and are not used, for example {root / 'train_label' / 's3_label.png'}, "
+        f"{root / 'train_inst' / 's3_inst.tif'}: no photo named s3; add it or remove the file"
+    ]
+
+
+def test_headers_are_read_once(
+    make_config: MakeConfig, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr("hdgan.data.quick_check.read_header", lambda path: read.append(path) or read_header(path))
+    config = make_config(tmp_path)
+    assert len(config.stages) == 3
+    opened(config, dataset)
+    assert len(read) == len(set(read)) == 3 * (6 + 2)
 
 
 def test_sizes_must_agree_within_the_batch_of_one_process(
@@ -112,7 +127,7 @@ def model(run: Path) -> Pix2PixHD:
 def examples(dataset: Path, phase: str = "train") -> Examples:
     data = DataConfig(root=dataset)
     pairs = find_pairs(data, phase, labels=True).pairs
-    return Examples(PairedDataset(pairs, data, SizeConfig(), 4), CPU, torch.contiguous_format)
+    return Examples(PairedDataset(pairs, data, SizeConfig(), 4), TrainConfig(), CPU)
 
 
 def test_mean_styles_count_each_instance_once(model: Pix2PixHD, dataset: Path) -> None:
@@ -128,14 +143,18 @@ def test_mean_styles_count_each_instance_once(model: Pix2PixHD, dataset: Path) -
         torch.testing.assert_close(found[CLASS_MEAN][label], torch.stack(vectors).mean(0))
 
 
-@pytest.mark.parametrize(("first", "counts"), [(0, [1, 1, 0, 0]), (5000, [0, 0, 0, 0])], ids=["unseen", "no class"])
-def test_a_class_without_instances_has_the_mean_style_of_all(
-    model: Pix2PixHD, make_data: MakeData, first: int, counts: list[int]
+@pytest.mark.parametrize("first", [0, 5000, -7])
+def test_an_instance_has_the_class_under_it_and_a_class_without_has_the_mean_of_all(
+    model: Pix2PixHD, make_data: MakeData, first: int
 ) -> None:
     root = make_data(train=1)
     ids = np.full((16, 32), first, np.int32)
-    ids[:, 16:] += 1
+    ids[:, 16:] += 1  # ids that tell no class by Cityscapes' rule
     Image.fromarray(ids).save(root / "train_inst" / "s0_inst.tif")
+    label = np.zeros((16, 32), np.uint8)
+    label[:, 16:] = 2
+    Image.fromarray(label).save(root / "train_label" / "s0_label.png")
+    counts = [1, 0, 1, 0]
     found = mean_styles(model, examples(root), count=1)
     (inputs,) = examples(root).inputs(1)
     features = model.encode(inputs.photo, instance_index(inputs.ids))[0]
@@ -146,7 +165,7 @@ def test_a_class_without_instances_has_the_mean_style_of_all(
 
 def test_validation_l1_is_the_mean_distance_to_the_photos(model: Pix2PixHD, dataset: Path) -> None:
     held_out = examples(dataset, "test")
-    distances = [(generate(model, inputs) - inputs.photo).abs().mean() for inputs in held_out.inputs(9)]
+    distances = [(held_out.generate(model, inputs) - inputs.photo).abs().mean() for inputs in held_out.inputs(9)]
     assert len(distances) == 2
     assert held_out.validation_l1(model, 9) == pytest.approx(float(torch.stack(distances).mean()))
 
@@ -158,7 +177,7 @@ def test_samples_are_what_the_averaged_model_makes(run: Path, model: Pix2PixHD, 
     sources = {f"inputs/{k}_{name}.png" for k in (0, 1) for name in ("label", "instances", "real")}
     assert names == sources | {"00000007/0.png", "00000007/1.png"}
     inputs = next(held_out.inputs(1))
-    expected = ((generate(model, inputs)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    expected = ((held_out.generate(model, inputs)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     with Image.open(tmp_path / "00000007" / "0.png") as image:
         np.testing.assert_allclose(np.asarray(image, np.int16), expected, atol=1)
     with Image.open(tmp_path / "inputs" / "0_real.png") as image, Image.open(dataset / "test_img/s0_img.png") as photo:

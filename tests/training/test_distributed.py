@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from hdgan.checkpoints import find_checkpoint
 from hdgan.errors import ConfigError
-from hdgan.training import OptimConfig, TrainConfig, distributed, train
+from hdgan.training import OptimConfig, TrainConfig, distributed, loop, train
 from hdgan.training.distributed import World, join_world
 from hdgan.training.logs import read_metrics
 from hdgan.training.seeding import derive_seed, seed_everything
@@ -100,3 +100,28 @@ def test_two_processes_equal_one_with_the_whole_batch(
         for name, value in theirs.items():
             if isinstance(value, float) and name != "images_per_second":
                 assert ours[name] == pytest.approx(value, abs=1e-4), name
+
+
+def test_what_several_processes_cannot_do_is_refused(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path)
+    pooled = replace(config, optim=replace(config.optim, pool_size=2))
+    with pytest.raises(ConfigError, match=r"--optim\.pool-size 2 is for one process"):
+        loop._check_processes(pooled, World(0, 2, torch.device("cpu")))
+    loop._check_processes(pooled, World(0, 1, torch.device("cpu")))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (
+        pytest.raises(ConfigError, match="--device cuda:0 would put all 2 processes on one device"),
+        join_world("cuda:0"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("local_rank", "order"), [(0, ["work", "wait"]), (1, ["wait", "work"])])
+def test_one_process_of_a_node_goes_first(monkeypatch: pytest.MonkeyPatch, local_rank: int, order: list[str]) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(World, "barrier", lambda self: done.append("wait"))
+    with World(local_rank, 2, torch.device("cpu"), local_rank).first_of_node():
+        done.append("work")
+    assert done == order

@@ -36,10 +36,18 @@ def test_metrics_go_on_after_the_step_that_a_run_resumes_from(tmp_path: Path) ->
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\xff\xfe{\n{"step": 3}\n')
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1, "stage": "a"}\n\xff\xfe{\n{"step": 3}\n')
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl line 2 is damaged"):
         read_metrics(tmp_path)
     assert read_metrics(tmp_path / "nothing") == []
+
+
+@pytest.mark.parametrize("line", ["{}", "7", "null", '{"step": 2}', '["step", "stage"]'])
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
+    record = '{"step": 1, "stage": "global"}\n'
+    (tmp_path / "metrics.jsonl").write_text(f"{record}{line}\n{record}")
+    with pytest.raises(CheckpointError, match=r"line 2 is damaged \(no record with step and stage\): delete that line"):
+        read_metrics(tmp_path)
 
 
 def test_a_full_disk_stops_the_metrics_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

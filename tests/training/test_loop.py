@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -20,8 +21,9 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_path, list_steps
+from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_path, find_checkpoint, list_steps
 from hdgan.errors import CheckpointError, ConfigError, TrainingError
+from hdgan.models.saving import load_model, save_model
 from hdgan.training import LogConfig, LossConfig, OptimConfig, TrainConfig, load_config, loop, train
 from hdgan.training.logs import read_metrics
 from hdgan.training.pictures import Examples
@@ -404,3 +406,21 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
     assert best_step(out) == best_step(config.out)
     assert list_steps(out) == list_steps(config.out)
     assert not list(out.rglob(".*.tmp"))
+
+
+def test_a_checkpoint_on_the_way_out_is_not_measured(make_config: MakeConfig, tmp_path: Path) -> None:
+    out = interrupted(make_config(tmp_path / "x"), tmp_path / "run", 2)
+    assert list_steps(out) == [2]
+    assert best_step(out) is None
+    assert not any("val_l1" in record for record in read_metrics(out))
+
+
+def test_weights_without_a_discriminator_say_so(run: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    model, _ = load_model(find_checkpoint(run), ema=False)
+    model.discriminator = None
+    save_model(tmp_path / "weights.safetensors", model)
+    told = Console(record=True, quiet=False, file=io.StringIO(), width=200)
+    config = make_config(tmp_path / "run")
+    joint = replace(config, stages={"joint": config.stages["joint"]}, init_from=tmp_path / "weights.safetensors")
+    train(joint, console=told)
+    assert "holds no discriminator: it starts from new weights" in told.export_text()

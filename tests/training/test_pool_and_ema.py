@@ -81,3 +81,17 @@ def test_the_average_starts_anew_from_the_weights_of_the_moment(model: Pix2PixHD
     average.reset()
     assert torch.equal(average.model.generator.head.weight, model.generator.head.weight)
     assert average.model.generator.head.weight.data_ptr() != model.generator.head.weight.data_ptr()
+
+
+def test_a_pool_does_not_hold_the_batch_of_its_pictures() -> None:
+    pool = FakePool(1)
+    pool.query(torch.zeros(8, 2, 3, 3))
+    assert pool.pictures[0].untyped_storage().nbytes() == pool.pictures[0].nbytes
+
+
+def test_the_average_has_the_memory_format_of_the_model(model: Pix2PixHD) -> None:
+    source = model.to(memory_format=torch.channels_last)
+    average = MovingAverage(source, 0.9)
+    assert average.model.discriminator is None
+    strides = {name: parameter.stride() for name, parameter in source.named_parameters()}
+    assert all(strides[name] == parameter.stride() for name, parameter in average.model.named_parameters())

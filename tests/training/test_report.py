@@ -18,7 +18,7 @@ from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError
 from hdgan.training import PRESETS, StageConfig, TrainConfig, write_report
 from hdgan.training.charts import MOST_POINTS, Span, draw_charts, smoothed, spread
-from hdgan.training.report import MOST_PIXELS
+from hdgan.training.report import MOST_PIXELS, MOST_STEPS
 
 LOSSES = {"g_gan": 0.5, "g_feature_matching": 4.0, "d_real": 0.25, "d_fake": 0.125, "lr": 2e-4}
 
@@ -121,19 +121,29 @@ def test_pictures_are_exact_and_described(run):
     assert pictures["real of example 1, stage joint"].getpixel((0, 0)) == (100, 10, 20)
     assert pictures["generated of example 1, stage global"].getpixel((0, 0)) == (200, 40, 0)
     strip = [alt for alt in pictures if alt.startswith("step") and alt.endswith("global")]
-    assert len(strip) == 6
+    assert len(strip) == MOST_STEPS
     assert strip[0].startswith("step 2 ")
-    assert strip[-1].startswith("step 40 ")
+    assert strip[-1].startswith("step 34 ")
     assert not [alt for alt in pictures if alt.startswith("step") and alt.endswith("joint")]
 
 
 def test_large_pictures_are_reduced(run):
     save_samples(run / "samples" / "joint", range(60, 61), (1400, 700))
-    pictures = Page(write_report(run)).pictures()
+    page = Page(write_report(run))
+    pictures = page.pictures()
     photo, label = (pictures[f"{name} of example 1, stage joint"] for name in ("real", "label"))
     assert photo.size == label.size == (MOST_PIXELS, MOST_PIXELS // 2)
     assert (photo.format, label.format) == ("JPEG", "PNG")
     assert label.getpixel((9, 9)) == (0, 10, 20)
+    captions = [str(a["data-caption"]) for tag, a in page.tags if tag == "button"]
+    assert "joint, example 1: real (1400 \u00d7 700, shown at 640 \u00d7 320)" in captions
+    assert "global, example 1: real (16 \u00d7 8)" in captions
+
+
+def test_no_picture_is_embedded_twice(run):
+    page = Page(write_report(run))
+    shown = [str(a["src"]) for tag, a in page.tags if tag == "img" and a.get("src") and "stage global" in str(a["alt"])]
+    assert len(shown) == len(set(shown)) == 3 + 1 + MOST_STEPS
 
 
 def test_charts_have_stages_and_colours_of_the_page(run):
@@ -227,6 +237,14 @@ def test_folder_must_exist(tmp_path):
     with pytest.raises(CheckpointError, match="nothing is no folder"):
         write_report(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_curves_without_positive_values(value):
+    records = [{"step": step, "stage": "a", "g_gan": value} for step in (1, 2, 3)]
+    (chart,) = draw_charts(records, [Span("a", 0, 3)])
+    assert chart.names == ["GAN"]
 
 
 def test_long_curves_are_thinned():

@@ -271,3 +271,33 @@ def test_the_pool_feeds_only_the_discriminators_fakes(make_config: Callable[...,
     torch.testing.assert_close(found[:4], expected[:4])
     torch.testing.assert_close(found[4], plain(state.model, first).parts[4])
     assert not torch.allclose(found[4], expected[4])
+
+
+def test_accumulation_frees_each_micro_batch(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    state = make_state(make_config(tmp_path))
+    criterion = Criterion(LossConfig(vgg=0.0), None, FakePool(0))
+    alive, most = 0, 0
+
+    class Saved:
+        def __init__(self, tensor: Tensor) -> None:
+            nonlocal alive, most
+            self.tensor, self.size = tensor.detach(), tensor.nbytes
+            alive += self.size
+            most = max(most, alive)
+
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= self.size
+
+    def peak(rounds: int) -> int:
+        nonlocal most
+        most = 0
+        with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+            for _ in range(rounds):
+                objectives = criterion(state.model, make_inputs(1, torch.float32))
+                accumulate_gradients(objectives, state.g_parameters, state.d_parameters, rounds)
+                del objectives
+        assert alive == 0
+        return most
+
+    assert peak(3) == peak(1)

@@ -42,8 +42,6 @@ def paint_car(canvas: Canvas, light: Light, car: Car, id: int, look: Look) -> No
     if body.stencil.hidden:
         return
     _underside(body)
-    if not body.small:
-        _mirrors(body, near=False)
     facets = [*_top(body), *_sides(body)]
     for _, points, rgb, glass in sorted(facets, key=lambda facet: -facet[0]):
         body.add(points, rgb, glass)
@@ -53,8 +51,6 @@ def paint_car(canvas: Canvas, light: Light, car: Car, id: int, look: Look) -> No
     for end in (0, 1):
         if body.sees(body.point(end, 0, 0.4), body.forward if end else body.backward):
             _end_details(body, bool(end))
-    if not body.small:
-        _mirrors(body, near=True)
     parts = body.stencil.parts()
     pixels, row, column = body.stencil.seen(parts)
     if not len(row):
@@ -91,7 +87,7 @@ class _Body:
         """What a white part at the body's ends looks like."""
         pixels = canvas.unit * car.height / car.z
         self.small, self.fine = pixels < 45, pixels > 130
-        """Whether mirrors and treads are too small to see; whether seams and spokes are large enough."""
+        """Whether treads are too small to see; whether rounded edges and spokes are large enough."""
         self.colours, self.panes = [np.zeros(3, np.float32)], [False]
         reach = [
             (i * car.length * 0.52, j * (car.width / 2 + 0.2), y)
@@ -236,7 +232,7 @@ def _underside(body: _Body) -> None:
 
 
 def _side_details(body: _Body, side: int) -> None:
-    """Windows, seams, handles and wheels on one side."""
+    """Windows, sill and wheels on one side."""
     car = body.car
     upper = OUTLINES[car.body][BELT[0] : BELT[1] + 1]
     middle = [0.5 * (min(axis) + max(axis)) for axis in zip(*upper, strict=True)]
@@ -250,16 +246,8 @@ def _side_details(body: _Body, side: int) -> None:
         if len(pane) > 2:
             body.add([body.point(x, side * 1.005, y) for x, y in pane], glass, glass=True)
 
-    def plate(rear: float, front: float, low: float, high: float, rgb: np.ndarray) -> None:
-        corners = ((rear, low), (front, low), (front, high), (rear, high))
-        body.add([body.point(x, side * 1.004, y) for x, y in corners], rgb)
-
-    if body.fine:
-        for along in (0.3, 0.5, 0.7):
-            plate(along - 0.002, along + 0.002, 0.24, 0.62, body.paint * 0.12)
-        for along in (0.345, 0.545):
-            plate(along, along + 0.035, 0.555, 0.575, body.paint * 0.12 + 0.05)
-    plate(0.06, 0.94, 0.17, 0.225, _DARK)
+    sill = ((0.06, 0.17), (0.94, 0.17), (0.94, 0.225), (0.06, 0.225))
+    body.add([body.point(x, side * 1.004, y) for x, y in sill], _DARK)
     rim = body.light.ambient_rgb[:, 0] * 0.32 + body.light.sun_rgb[:, 0] * (0.12 * body.lit)
     for centre in WHEELS:
         for share, rgb in ((1.22, _DARK * 0.4), (1.0, _DARK), (0.66, rim), (0.56, rim * 0.55)):
@@ -269,16 +257,6 @@ def _side_details(body: _Body, side: int) -> None:
             axle = body.world(centre * car.length, side * car.width / 2, 0.33)
             for spoke in range(0, 16, 4):
                 body.add((axle, body.world(*hub[spoke]), body.world(*hub[spoke + 1])), rim * 1.25)
-            body.add([body.world(*place) for place in wheel(car, centre, side * 1.005, 0.16)], rim)
-
-
-def _headrests(body: _Body) -> None:
-    """What shows of the seats through the rear window."""
-    (x0, y0), (x1, y1) = (OUTLINES[body.car.body][BELT[0] + step] for step in (0, 1))
-    for side in (-0.42, 0.42):
-        corners = ((-0.13, 0.12), (-0.13, 0.34), (-0.09, 0.42), (0.09, 0.42), (0.13, 0.34), (0.13, 0.12))
-        places = [(x0 + (x1 - x0) * t, side + across, y0 + (y1 - y0) * t) for across, t in corners]
-        body.add([body.point(*place) for place in places], _DARK * 0.7 + body.sky * 0.05, glass=True)
 
 
 def _end_details(body: _Body, front: bool) -> None:
@@ -297,10 +275,6 @@ def _end_details(body: _Body, front: bool) -> None:
         quad((-0.5, 0.5), 0.395, 0.405, white * 0.5)
     else:
         quad((-0.97, 0.97), 0.262, 0.27, body.paint * 0.25)
-    if body.fine and not front:
-        if not tall:
-            _headrests(body)
-        quad((-0.58, 0.58), 0.6 - 0.14 * tall, 0.604 - 0.14 * tall, body.paint * 0.15)
     low, high = (0.38, 0.56) if tall else (0.47, 0.59)
     for side in (-1, 1):
         if front:
@@ -311,13 +285,3 @@ def _end_details(body: _Body, front: bool) -> None:
             quad((side * 0.84, side * 0.94), low + 0.03, high - 0.03, np.array([1.1, 0.09, 0.05]))
     bottom = 0.29 if front else 0.35
     quad((-0.3, 0.3), bottom, bottom + 0.075, white * 1.2)
-    if body.fine:
-        quad((-0.22, 0.22), bottom + 0.022, bottom + 0.052, white * 0.35)
-
-
-def _mirrors(body: _Body, near: bool) -> None:
-    """Wing mirrors; the far one is drawn before the body, the near one after it."""
-    for side in (-1, 1):
-        if body.sees(body.point(0.5, side, 0.6), body.sideways(side)) == near:
-            corners = ((0.655, 0.98, 0.62), (0.66, 1.16, 0.64), (0.66, 1.16, 0.7), (0.655, 0.98, 0.7))
-            body.add([body.point(x, side * across, y) for x, across, y in corners], body.painted(body.backward) * 0.7)

@@ -66,7 +66,7 @@ def paint_ground(canvas: Canvas, layout: Layout, light: Light, shade: GroundShad
     ids[_is_marking(street, x, z, into)] = MARKING
 
     flat = pixels.index
-    facade = np.clip((street.facade + 1.6 - np.abs(x)) * 0.4, 0.45, 1) if street.facade else 1.0
+    facade = np.clip((street.facade + 1.6 - np.abs(x)) * 0.4, 0.45, 1)
     ambient = shade.sky.ravel()[flat] * facade
     sun = light.sunlit(x, 0.0, z) * shade.sun.ravel()[flat] * light.facing((0, 1, 0))
     pixel = z * z * np.float32(1 / (canvas.unit * camera.y))  # [N] metres along Z under one pixel

@@ -64,6 +64,8 @@ class Building:
 
 @dataclass(frozen=True)
 class Tree:
+    """A tree at (x, z): a trunk with a crown around it, in metres."""
+
     x: float
     z: float
     height: float
@@ -76,6 +78,8 @@ class Tree:
 
 @dataclass(frozen=True)
 class Car:
+    """A car on the road or parked, in metres."""
+
     x: float
     z: float
     """Centre of the footprint."""
@@ -89,6 +93,8 @@ class Car:
 
 @dataclass(frozen=True)
 class Person:
+    """Somebody who stands or walks at (x, z), in metres."""
+
     x: float
     z: float
     height: float
@@ -104,6 +110,8 @@ class Person:
 
 @dataclass(frozen=True)
 class Pole:
+    """A post at (x, z), in metres."""
+
     x: float
     z: float
     height: float

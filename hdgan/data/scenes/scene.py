@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hdgan.data.config import check_scene_size
 from hdgan.data.scenes.buildings import paint_buildings
 from hdgan.data.scenes.canvas import Canvas
 from hdgan.data.scenes.cars import paint_car
@@ -34,7 +35,6 @@ from hdgan.errors import ConfigError
 DIVISOR = 1000
 """Class of an instance id: id // DIVISOR where id >= DIVISOR, else id itself (Cityscapes' rule)."""
 _MOST_SUBSAMPLED = 5_000_000  # pixels up to which each is averaged from 2 x 2
-_SIDES = (16, 4096)  # least and most pixels of width and height
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def render_scene(seed: int, split: str, index: int, width: int, height: int) -> 
     Raises:
         ConfigError: a size, seed or index out of range.
     """
-    check_size(width, height)
+    check_scene_size(width, height)
     if seed < 0 or index < 0:
         raise ConfigError(f"scenes: seed {seed}, index {index}: both must be 0 or more")
     geometry, looks, light_rng, sensor = (
@@ -96,13 +96,6 @@ def render_scene(seed: int, split: str, index: int, width: int, height: int) -> 
     label = np.where(ids >= DIVISOR, ids // DIVISOR, ids).astype(np.uint8)
     photo = _develop(canvas, factor, sensor)
     return Scene(label, ids, photo, _instances(ids, known))
-
-
-def check_size(width: int, height: int) -> None:
-    """Raise ConfigError unless scenes of this size can be drawn."""
-    low, high = _SIDES
-    if not (low <= width <= high and low <= height <= high):
-        raise ConfigError(f"scenes: size {width}x{height}: width and height must lie between {low} and {high} pixels")
 
 
 def _paint_objects(
@@ -141,13 +134,8 @@ def _reduce_ids(ids: np.ndarray, factor: int) -> np.ndarray:
     """The id that most of a pixel's samples [H * factor, W * factor] show, int32 [H, W]; objects win ties."""
     if factor == 1:
         return ids
-    four = [ids[i::2, j::2] for i in (0, 1) for j in (0, 1)]
-    low, high = np.minimum(four[0], four[1]), np.maximum(four[0], four[1])
-    other_low, other_high = np.minimum(four[2], four[3]), np.maximum(four[2], four[3])
-    # Sorted a <= b <= c <= d: c == d is a pair of the largest; otherwise any pair includes b.
-    d = np.maximum(high, other_high)
-    middle, another = np.maximum(low, other_low), np.minimum(high, other_high)
-    b, c = np.minimum(middle, another), np.maximum(middle, another)
+    # In order, a <= b <= c <= d: c == d is a pair of the largest; otherwise any pair includes b.
+    _, b, c, d = np.sort([ids[i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=0)
     return np.where(c == d, c, b)
 
 

@@ -53,18 +53,25 @@ def noise(band: Band, u: np.ndarray, v: np.ndarray, period: float, seed: Seed = 
 def smooth_noise(band: Band, u: np.ndarray, v: np.ndarray, period: float, seed: Seed = 0) -> np.ndarray:
     """As `noise`, interpolated between entries, for patterns much larger than a pixel."""
     scale = np.float32(SIZE / period)
-    x, y = u * scale, v * scale
-    left, top = np.floor(x), np.floor(y)
-    x, y = x - left, y - top
-    column = (left.astype(np.int32) + seed * 193) & (SIZE - 1)
-    row = (top.astype(np.int32) + seed * 71) & (SIZE - 1)
-    right, below = (column + 1) & (SIZE - 1), ((row + 1) & (SIZE - 1)) << 9
-    row <<= 9
-    table = noise_table(band).ravel()
-    upper = table[row | column]
-    upper += x * (table[row | right] - upper)
-    lower = table[below | column]
-    lower += x * (table[below | right] - lower)
+    return interpolated(noise_table(band), u * scale, v * scale, (seed * 193, seed * 71))
+
+
+def interpolated(
+    table: np.ndarray, column: np.ndarray, row: np.ndarray, shift: tuple[Seed, Seed] = (0, 0)
+) -> np.ndarray:
+    """Bilinear entries of a tileable table [n, n], n a power of 2, at positions [N], moved by whole entries."""
+    n = len(table)
+    left, top = np.floor(column), np.floor(row)
+    x, y = column - left, row - top
+    left = (left.astype(np.int32) + shift[0]) & (n - 1)
+    top = (top.astype(np.int32) + shift[1]) & (n - 1)
+    right, below = (left + 1) & (n - 1), ((top + 1) & (n - 1)) * n
+    top = top * n
+    flat = table.ravel()
+    upper = flat[top + left]
+    upper += x * (flat[top + right] - upper)
+    lower = flat[below + left]
+    lower += x * (flat[below + right] - lower)
     return upper + y * (lower - upper)
 
 

@@ -8,7 +8,7 @@ from hdgan.data.scenes.canvas import Canvas, Place, Stencil
 from hdgan.data.scenes.layout import Tree
 from hdgan.data.scenes.light import Light
 from hdgan.data.scenes.styles import Look, linear
-from hdgan.data.scenes.texture import noise, smooth_noise
+from hdgan.data.scenes.texture import interpolated, noise, smooth_noise
 
 _GRID = 64  # the crown's shape is smooth: it is worked out on a coarse grid at every resolution
 
@@ -45,13 +45,8 @@ def _lookup(field: np.ndarray, tree: Tree, x: np.ndarray, y: np.ndarray) -> np.n
     """Values of a crown field [_GRID, _GRID] at metres (x, y) from the foot, interpolated, float32 [N]."""
     column = (x * (1 / tree.radius) + 1.12) * ((_GRID - 1) / 2.24)
     row = (1.12 - (y - tree.trunk) * (1 / (tree.height - tree.trunk))) * ((_GRID - 1) / 1.24)
-    column, row = np.clip(column, 0, _GRID - 1.001), np.clip(row, 0, _GRID - 1.001)
-    left, top = np.floor(column), np.floor(row)
-    column, row = column - left, row - top
-    flat, base = field.ravel(), (top * _GRID + left).astype(np.int32)
-    upper = flat[base] + column * (flat[base + 1] - flat[base])
-    lower = flat[base + _GRID] + column * (flat[base + _GRID + 1] - flat[base + _GRID])
-    return upper + row * (lower - upper)
+    # Clipped, so that no position reaches around the table's edge.
+    return interpolated(field, np.clip(column, 0, _GRID - 1.001), np.clip(row, 0, _GRID - 1.001))
 
 
 def _paint_crown(canvas: Canvas, light: Light, tree: Tree, id: int, look: Look, stencil: Stencil, lit: float) -> None:

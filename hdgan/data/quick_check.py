@@ -1,0 +1,156 @@
+"""What is cheap to check before the first step of training: the headers of all files, the pixels of a few."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from hdgan.data.config import DataConfig, SizeConfig
+from hdgan.data.dataset import check_sizes, half_of, read_pair
+from hdgan.data.headers import Header, read_header, require_input, require_map, require_photo, shown_size
+from hdgan.data.layouts import Listing, Pair
+from hdgan.data.transforms import draw_geometry
+from hdgan.errors import DataError
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class QuickReport:
+    """What the headers of a phase tell.
+
+    Attributes:
+        sizes: Each (width, height) in pixels, with the first pair that has it.
+        channels: Channels of the A-to-B inputs; 0 without.
+        warnings: One line each.
+    """
+
+    sizes: dict[tuple[int, int], Pair]
+    channels: int
+    warnings: tuple[str, ...] = ()
+
+    def require_size(self, size: SizeConfig, batch: int = 1) -> None:
+        """Check that samples can be made in one size.
+
+        Args:
+            size: The crop must fit every picture.
+            batch: With more than one sample a batch all must come out of `size` alike.
+
+        Raises:
+            DataError: one of them does not.
+        """
+        outcomes: dict[tuple[int, int], Pair] = {}
+        for source, pair in self.sizes.items():
+            try:
+                outcomes.setdefault(draw_geometry(source, size).size, pair)
+            except DataError as error:
+                raise DataError(f"{next(iter(pair.files.values()))}: {error}") from None
+        if batch > 1 and len(outcomes) > 1:
+            (first, one), (second, other) = list(outcomes.items())[:2]
+            raise DataError(
+                f"{one.stem} is {first[0]}x{first[1]} and {other.stem} is {second[0]}x{second[1]} in one batch; "
+                "set width and height, or a crop, or a batch of 1"
+            )
+
+
+def quick_check(listing: Listing, data: DataConfig, n_labels: int, *, full: int = 3) -> QuickReport:
+    """Read size and mode of every file from its header, and decode a few pairs, spread over the dataset.
+
+    Args:
+        listing: From `find_pairs`.
+        data: `dontcare` is used.
+        n_labels: Number of classes; 0 for A-to-B.
+        full: Number of pairs that are decoded.
+
+    Raises:
+        DataError: the first fault, and how many more there are.
+    """
+    faults: list[str] = []
+    sizes: dict[tuple[int, int], Pair] = {}
+    channels: dict[int, Pair] = {}
+    turned = []
+    for pair, told in zip(listing.pairs, in_threads(_from_headers, listing.pairs), strict=True):
+        if isinstance(told, DataError):
+            faults.append(str(told))
+            continue
+        sizes.setdefault(told.size, pair)
+        if channels and told.channels not in channels:
+            faults.append(different_channels(pair, told.channels, next(iter(channels))))
+        channels.setdefault(told.channels, pair)
+        turned += [pair] if told.turned else []
+    for index in sorted({round(i) for i in np.linspace(0, len(listing.pairs) - 1, max(1, full))}):
+        try:
+            read_pair(listing.pairs[index], n_labels, data.dontcare)
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        faults = list(dict.fromkeys(faults))
+        more = len(faults) - 1
+        rest = f" ({more} more: list all with hdgan data check {data.root})" if more else ""
+        raise DataError(faults[0] + rest)
+    return QuickReport(sizes, next(iter(channels)), tuple(_warnings(listing, turned)))
+
+
+def different_channels(pair: Pair, channels: int, usual: int) -> str:
+    """The fault of an A-to-B input with other channels than those before it."""
+    return f"{pair.input} has {channels} channel(s), others {usual}; save all inputs alike"
+
+
+def is_turned(header: Header, used: tuple[int, int]) -> bool:
+    """Whether a photo read with (width, height) `used` was turned upright."""
+    return header.orientation != 1 and used == header.upright
+
+
+def in_threads(function: Callable[[Pair], _Result], pairs: Sequence[Pair]) -> Iterator[_Result]:
+    """Map over pairs in their order; reading and decoding leave the interpreter's lock, so threads are enough."""
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        yield from pool.map(function, pairs)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Told:
+    size: tuple[int, int]
+    channels: int = 0
+    turned: bool = False
+
+
+def _from_headers(pair: Pair) -> _Told | DataError:
+    """What the headers of a pair's files tell, or the first fault that they show."""
+    try:
+        headers = {part: read_header(path) for part, path in pair.files.items()}
+        for part, header in headers.items():
+            if part == "input":
+                require_input(pair.files[part], header)
+            elif part != "photo":
+                require_map(pair.files[part], header, "label map" if part == "label" else "instance map")
+            elif not pair.side_by_side:
+                require_photo(pair.files[part], header)
+        channels = headers["input"].input_channels if "input" in headers else 0
+        if pair.side_by_side:
+            width, height = headers["input"].upright
+            return _Told((half_of(pair.files["input"], width), height), channels)
+        sizes = {part: header.upright if part == "input" else header.size for part, header in headers.items()}
+        photo = headers.get("photo")
+        if photo is not None:
+            sizes["photo"] = shown_size(photo, next(iter(sizes.values())))
+        turned = photo is not None and is_turned(photo, sizes["photo"])
+        return _Told(check_sizes(pair, sizes), channels, turned)
+    except DataError as error:
+        return error
+
+
+def _warnings(listing: Listing, turned: Sequence[Pair]) -> Iterator[str]:
+    if listing.orphans:
+        count, example = len(listing.orphans), listing.orphans[0]
+        yield f"{count} name(s) of {listing.phase} lack a partner and are not used, for example {example}"
+    if turned:
+        what = f"{len(turned)} photo(s) of {listing.phase} are turned upright by their EXIF orientation"
+        yield f"{what}, for example {turned[0].photo}"
