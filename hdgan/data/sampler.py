@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -80,19 +81,30 @@ class StreamLoader(DataLoader[Any]):
         Raises:
             DataError: a file cannot be used, the samples of a batch differ in size, or a worker was killed.
         """
-        try:
+        with explained_worker_death():
             for batch in super().__iter__():
                 if isinstance(batch, HdganError):
                     raise batch
                 yield batch
-        except RuntimeError as error:
-            # What a worker itself raises is told otherwise: "Caught RuntimeError in DataLoader worker process 0".
-            if not re.match(r"DataLoader worker \(pid", str(error)):
-                raise
-            raise DataError(
-                "a process that reads pictures was killed, mostly for want of memory; set --data.workers 0, or give "
-                "more memory (in a container more shared memory, --shm-size)"
-            ) from error
+
+
+@contextmanager
+def explained_worker_death() -> Iterator[None]:
+    """Say what to do when a worker is killed; torch tells of it from a signal handler, wherever the program then is.
+
+    Raises:
+        DataError: a worker was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # What a worker itself raises is told otherwise: "Caught RuntimeError in DataLoader worker process 0".
+        if not re.match(r"DataLoader worker \(pid", str(error)):
+            raise
+        raise DataError(
+            "a process that reads pictures was killed, mostly for want of memory; set --data.workers 0, or give "
+            "more memory (in a container more shared memory, --shm-size)"
+        ) from error
 
 
 def make_loader(

@@ -124,10 +124,6 @@ class ProgressDisplay:
                 soft_wrap=True,
             )
 
-    def say(self, message: str) -> None:
-        """Print a line above the bar."""
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
-
 
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)

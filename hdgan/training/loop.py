@@ -13,6 +13,7 @@ from rich.console import Console
 
 from hdgan.checkpoints import checkpoint_path, find_checkpoint, list_steps
 from hdgan.data import make_loader
+from hdgan.data.sampler import explained_worker_death
 from hdgan.errors import CheckpointError, ConfigError, TrainingError
 from hdgan.losses import VGGLoss
 from hdgan.models import load_vgg19
@@ -111,7 +112,9 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
                 if world.is_main:
                     _report_so_far(config.out, console)
                 state = StageState(config, current, world.device, state.model)
-            if not _train_stage(run, state):
+            with explained_worker_death():
+                going_on = _train_stage(run, state)
+            if not going_on:
                 break
     report = write_report(config.out) if world.is_main else None
     outcome = Outcome(finished=state.step == total, step=state.step, total_steps=total, report=report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_path, find_checkpoint, list_steps
-from hdgan.errors import CheckpointError, ConfigError, TrainingError
+from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.models.saving import load_model, save_model
 from hdgan.training import LogConfig, LossConfig, OptimConfig, TrainConfig, load_config, loop, train
 from hdgan.training.logs import read_metrics
@@ -424,3 +425,19 @@ def test_weights_without_a_discriminator_say_so(run: Path, make_config: MakeConf
     joint = replace(config, stages={"joint": config.stages["joint"]}, init_from=tmp_path / "weights.safetensors")
     train(joint, console=told)
     assert "holds no discriminator: it starts from new weights" in told.export_text()
+
+
+def test_a_reader_that_is_killed_in_the_middle_of_a_step(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill_readers() -> None:
+        readers = multiprocessing.active_children()
+        assert readers
+        for reader in readers:
+            reader.kill()
+            reader.join()
+
+    config = make_config(tmp_path, images=20)
+    at_step(monkeypatch, 2, kill_readers)
+    with pytest.raises(DataError, match=r"was killed.*--data\.workers 0"):
+        train(replace(config, data=replace(config.data, workers=1)), console=QUIET)
