@@ -21,6 +21,13 @@ pytestmark = pytest.mark.gpu
 MakeConfig = Callable[..., TrainConfig]
 
 
+@pytest.fixture(autouse=True)
+def _no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare in float32 itself."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+
+
 def losses(run: Path) -> list[float]:
     return [record["g_feature_matching"] for record in read_metrics(run) if "g_feature_matching" in record]
 

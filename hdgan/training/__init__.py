@@ -1,7 +1,7 @@
 """Training: config and presets, the schedule of stages, the step, the loop, checkpoints and the report."""
 
 from hdgan.training.config import LogConfig, LossConfig, OptimConfig, StageConfig, TrainConfig
-from hdgan.training.loop import train
+from hdgan.training.loop import Outcome, train
 from hdgan.training.presets import PRESETS
 from hdgan.training.report import write_report
 from hdgan.training.run_folder import load_config
@@ -11,6 +11,7 @@ __all__ = [
     "LogConfig",
     "LossConfig",
     "OptimConfig",
+    "Outcome",
     "StageConfig",
     "TrainConfig",
     "load_config",

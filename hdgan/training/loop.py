@@ -63,6 +63,7 @@ class Run:
     metrics: Metrics | None
     display: ProgressDisplay
     stop: StopRequest
+    console: Console
 
 
 def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Outcome:
@@ -106,11 +107,9 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             console.print(message, markup=False, highlight=False, soft_wrap=True)
         display = closing.enter_context(ProgressDisplay(console, total, state.step))
         stop = closing.enter_context(StopRequest())
-        run = Run(config, world, data, stages, vgg, metrics, display, stop)
+        run = Run(config, world, data, stages, vgg, metrics, display, stop, console)
         while (current := stage_at(stages, state.step)) is not None:
             if state.stage != current:
-                if world.is_main:
-                    _report_so_far(config.out, console)
                 state = StageState(config, current, world.device, state.model)
             with explained_worker_death():
                 going_on = _train_stage(run, state)
@@ -233,6 +232,8 @@ def _checkpoint(run: Run, state: StageState, examples: Examples, references: Exa
             _measure(run, state, examples)
         tensors = mean_styles(state.ema.model, references, run.config.log.style_images)
         save_checkpoint(run.config.out, run.config, state, tensors)
+        if measure and state.step < run.stages[-1].last_step:  # `train` itself writes the last report
+            _report_so_far(run.config.out, run.console)
     run.world.barrier()
 
 
