@@ -101,13 +101,12 @@ def read_training_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def restore(folder: Path, state: StageState) -> None:
-    """Continue `state` from a checkpoint.
+def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
+    """Continue `state` from a checkpoint, whose `read_training_state` is given.
 
     Raises:
         CheckpointError: the checkpoint is damaged or of another architecture or schedule.
     """
-    training = read_training_state(folder)
     try:
         raw, _ = load_model(folder / MODEL_FILE, ema=False)
         averaged, _ = load_model(folder / MODEL_FILE, ema=True)

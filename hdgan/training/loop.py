@@ -167,8 +167,9 @@ def _train_stage(run: Run, state: StageState) -> bool:
         pause = time.monotonic()
         if world.is_main and (state.step % log.samples_every == 0 or finished):
             examples.write(state.ema.model, config.out / "samples" / stage.name, state.step, log.samples)
-        if state.step % log.checkpoint_every == 0 or finished or stopping:
-            _checkpoint(run, state, examples, references, measure=not stopping)
+        scheduled = state.step % log.checkpoint_every == 0 or finished
+        if scheduled or stopping:
+            _checkpoint(run, state, examples, references, measure=scheduled)
         clock.skip(time.monotonic() - pause)
         if stopping:
             break
@@ -223,7 +224,8 @@ def _require_finite(run: Run, step: int, values: dict[str, float]) -> None:
 def _checkpoint(run: Run, state: StageState, examples: Examples, references: Examples, measure: bool) -> None:
     """Measure and save on the main process while the others wait.
 
-    A checkpoint on the way out is not measured: whoever asked to stop may not wait long.
+    A checkpoint that is there only because of a request to stop is not measured: whoever asked may not wait long, and
+    so the same checkpoints are measured as in an undisturbed run, and the same one is best.
     """
     if run.world.is_main:
         largest = torch.stack([parameter.detach().abs().max() for parameter in state.model.parameters()]).max()
@@ -298,12 +300,12 @@ def _resume(config: TrainConfig, stages: list[Stage], world: World) -> StageStat
     if not steps:
         raise CheckpointError(f"{config.out} has no checkpoint to resume from: start it again without --resume")
     folder = checkpoint_path(config.out, steps[-1])
-    name = read_training_state(folder)["stage"]
-    stage = next((stage for stage in stages if stage.name == name), None)
+    training = read_training_state(folder)
+    stage = next((stage for stage in stages if stage.name == training["stage"]), None)
     if stage is None:
-        raise CheckpointError(f"{folder} was made in stage {name}, which the run's config no longer has")
+        raise CheckpointError(f"{folder} was made in stage {training['stage']}, which the run's config no longer has")
     state = StageState(config, stage, world.device)
-    restore(folder, state)
+    restore(folder, state, training)
     if world.is_main:
         mark_and_prune(config.out, config, state)  # a kill may have come between the checkpoint and this
     return state

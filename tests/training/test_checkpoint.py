@@ -46,7 +46,7 @@ def test_a_checkpoint_brings_everything_back(config: TrainConfig, state: StageSt
     folder = save(config, state, 2, best=(1, 0.25))
     other = StageState(config, state.stage, torch.device("cpu"))
     assert not torch.equal(other.model.generator.head.weight, state.model.generator.head.weight)
-    restore(folder, other)
+    restore(folder, other, read_training_state(folder))
     for mine, theirs in ((other.model, state.model), (other.ema.model, state.ema.model)):
         for name, weight in theirs.state_dict().items():
             assert torch.equal(mine.state_dict()[name], weight)
@@ -152,4 +152,4 @@ def test_another_architecture_is_named_option_by_option(
         r"generator\.upsample is transposed in the checkpoint, resize in the config; .*--init-from"
     )
     with pytest.raises(CheckpointError, match=message):
-        restore(folder, other)
+        restore(folder, other, read_training_state(folder))
