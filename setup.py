@@ -1,5 +1,165 @@
-"""Build entry; the metadata is in pyproject.toml."""
+"""Builds hdgan._C from csrc/ with ninja; the metadata is in pyproject.toml.
 
-from setuptools import setup
+The extension has no torch headers in it: pybind11 and, where nvcc is found, the static CUDA runtime. Two variables steer
+it: HDGAN_BUILD = cuda (nvcc must be there), cpu (leave CUDA out) or none (Python alone); unset, CUDA is built whenever
+there is nvcc. TORCH_CUDA_ARCH_LIST names the GPU architectures, as for torch's own extensions.
+"""
 
-setup()
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+CSRC = ROOT / "csrc"
+DEFAULT_ARCHS = "8.0 8.6 8.9 9.0 10.0 12.0+PTX"
+WARNINGS = ["-Wall", "-Wextra", "-Werror"]
+# The instruction sets that every CPU kernel is compiled for; bindings.cpp chooses when it is loaded.
+X86_ISAS = {
+    "baseline": [],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"],
+}
+ISAS = X86_ISAS if platform.machine().lower() in ("x86_64", "amd64") else {"baseline": []}
+OPENMP = [] if sys.platform == "darwin" else ["-fopenmp"]
+
+NINJA_RULES = """\
+ninja_required_version = 1.5
+rule cxx
+  command = $cxx $flags -MMD -MF $out.d -c $in -o $out
+  depfile = $out.d
+  deps = gcc
+  description = C++ $out
+rule nvcc
+  command = $nvcc $flags -MD -MF $out.d -c $in -o $out
+  depfile = $out.d
+  deps = gcc
+  description = CUDA $out
+rule link
+  command = $cxx -shared $in $flags -o $out
+  description = link $out
+"""
+
+
+def find_nvcc() -> Path | None:
+    """The CUDA compiler that HDGAN_BUILD asks for or, unset, that there is."""
+    mode = os.environ.get("HDGAN_BUILD", "")
+    if mode not in ("", "cuda", "cpu", "none"):
+        raise SystemExit(f"HDGAN_BUILD={mode}: expected cuda, cpu, none, or nothing")
+    if mode in ("cpu", "none"):
+        return None
+    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    found = shutil.which("nvcc", path=os.pathsep.join([*(f"{home}/bin" for home in homes), os.environ.get("PATH", "")]))
+    if found is None and mode == "cuda":
+        raise SystemExit("HDGAN_BUILD=cuda: no nvcc on PATH or in CUDA_HOME; install the CUDA toolkit or unset HDGAN_BUILD")
+    return Path(found) if found else None
+
+
+def output_of(*command: str | Path) -> str:
+    done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+def static_runtime(nvcc: Path) -> Path:
+    """The folder of libcudart_static.a; nvcc may be a script elsewhere, so it is asked where its toolkit lies."""
+    top = Path(re.search(r"^#\$ TOP=(.*)$", output_of(nvcc, "--dryrun", "x.cu"), re.MULTILINE).group(1))  # type: ignore[union-attr]
+    for folder in (top / "lib64", top / "lib", *top.glob("targets/*/lib")):
+        if (folder / "libcudart_static.a").exists():
+            return folder.resolve()
+    raise SystemExit(f"{nvcc}: no libcudart_static.a under {top}; install the CUDA toolkit whole or set HDGAN_BUILD=cpu")
+
+
+def architectures(nvcc: Path) -> list[str]:
+    """The compute capabilities to build for, such as 9.0 or 12.0+PTX."""
+    asked = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
+    if asked:
+        return asked
+    known = output_of(nvcc, "--list-gpu-code")
+    archs = [arch for arch in DEFAULT_ARCHS.split() if f"sm_{digits(arch)}\n" in known]
+    return [arch.removesuffix("+PTX") for arch in archs[:-1]] + [archs[-1].removesuffix("+PTX") + "+PTX"]
+
+
+def digits(arch: str) -> str:
+    return arch.removesuffix("+PTX").replace(".", "")
+
+
+def gencode(archs: list[str]) -> list[str]:
+    flags = [f"-gencode=arch=compute_{digits(arch)},code=sm_{digits(arch)}" for arch in archs]
+    return flags + [
+        f"-gencode=arch=compute_{digits(arch)},code=compute_{digits(arch)}" for arch in archs if arch.endswith("+PTX")
+    ]
+
+
+def escape(text: object) -> str:
+    return str(text).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def write_ninja(folder: Path, module: Path, nvcc: Path | None) -> None:
+    """Write build.ninja: every <op>.cpp once per instruction set, every <op>.cu once, and the bindings."""
+    import pybind11
+
+    cxx = os.environ.get("CXX", "c++")
+    common = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", *WARNINGS]
+    lines, objects = [NINJA_RULES, f"cxx = {cxx}"], []
+
+    def build(rule: str, source: Path, name: str, flags: list[str]) -> None:
+        objects.append(name)
+        lines.append(f"build {name}: {rule} {escape(source)}\n  flags = {shlex.join(flags).replace('$', '$$')}")
+
+    python = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}"]
+    link = [*OPENMP, *(["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-s"])]
+    cuda = []
+    if nvcc:
+        archs = architectures(nvcc)
+        version = re.search(r"release ([\d.]+)", output_of(nvcc, "--version"))
+        cuda = ["-DHD_WITH_CUDA", f'-DHD_CUDA_ARCHS="{" ".join(archs)}"', f'-DHD_CUDA_VERSION="{version and version[1]}"']
+        lines.append(f"nvcc = {escape(nvcc)}")
+        link += [f"-L{static_runtime(nvcc)}", "-lcudart_static", "-lpthread", "-ldl", "-lrt"]
+        host = ["-Xcompiler", "-fPIC,-fvisibility=hidden", *(["-ccbin", cxx] if "CXX" in os.environ else [])]
+        checks = ["-Werror", "all-warnings", "-Xptxas", "-warn-spills,-warn-lmem-usage"]
+        for source in sorted(CSRC.glob("*.cu")):
+            build("nvcc", source, f"{source.stem}.cuda.o", ["-std=c++17", "-O3", *host, *checks, *gencode(archs)])
+    build("cxx", CSRC / "bindings.cpp", "bindings.o", ["-std=c++17", "-O1", *common[2:], *OPENMP, *cuda, *python])
+    for source in sorted(CSRC.glob("*.cpp")):
+        if source.name != "bindings.cpp":
+            for isa, flags in ISAS.items():
+                build("cxx", source, f"{source.stem}.{isa}.o", [*common, *OPENMP, f"-DHD_ISA={isa}", *flags])
+    lines.append(f"build {escape(module)}: link {' '.join(objects)}\n  flags = {shlex.join(link)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "build.ninja").write_text("\n".join(lines) + "\n")
+
+
+class NinjaBuild(build_ext):
+    def build_extension(self, ext: Extension) -> None:
+        nvcc = find_nvcc()
+        # CPU and CUDA builds do not share objects: switching between them must not link stale ones.
+        folder = Path(self.build_temp).resolve() / ("cuda" if nvcc else "cpu")
+        module = Path(self.get_ext_fullpath(ext.name)).resolve()
+        module.parent.mkdir(parents=True, exist_ok=True)
+        write_ninja(folder, module, nvcc)
+        ninja = shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
+        command = [ninja] if ninja else [sys.executable, "-m", "ninja"]
+        try:
+            subprocess.run([*command, "-C", str(folder), *(["-v"] if self.verbose > 1 else [])], check=True)
+        except subprocess.CalledProcessError as error:
+            raise SystemExit(
+                f"building hdgan._C failed ({folder}); the compiler's errors are above. "
+                "HDGAN_BUILD=cpu leaves CUDA out, HDGAN_BUILD=none builds no extension"
+            ) from error
+
+
+python_alone = os.environ.get("HDGAN_BUILD") == "none" or sys.platform == "win32"
+setup(
+    ext_modules=[] if python_alone else [Extension("hdgan._C", sources=[])],
+    cmdclass={"build_ext": NinjaBuild},
+)

@@ -24,6 +24,10 @@ from hdgan.training import PRESETS, LogConfig, LossConfig, OptimConfig, StageCon
 N_LABELS = 4
 WIDTH, HEIGHT = 32, 16
 
+if not torch.cuda.is_available():
+    # Triton reads this when it is first imported: kernels then run on CPU tensors.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 MakeData = Callable[..., Path]
 MakeConfig = Callable[..., TrainConfig]
 

@@ -1,28 +1,152 @@
-"""Which implementation of an op runs.
+"""Which implementation of an op runs, and how its kernels are called.
 
-Every op names its implementations in a dict; `eager`, plain PyTorch, is the definition of the op and always there.
+Every op has four: `eager`, plain PyTorch, which is its definition; `cpu` and `cuda`, the C++ and CUDA kernels of
+`hdgan._C`; and `triton`, the kernels of `hdgan.kernels`. The kernels of one op have the same name and arguments on all
+three: tensors, None where one is missing, then numbers. They write into tensors that the op has allocated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from hdgan.errors import ConfigError
+
+BACKENDS = ("eager", "cpu", "cuda", "triton")
+DEVICE_OF = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}
+"""The kind of device on whose tensors the kernels of a backend work."""
+KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""Floating-point dtypes that kernels compute on; others, such as float64, are for `eager`."""
+
+_forced: str | None = os.environ.get("HDGAN_BACKEND") or None
 
 
 class BackendError(ConfigError):
     """A backend was asked for by name that cannot run here."""
 
 
-def resolve(op: str, backend: str | None, implementations: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-    """Return the implementation of `op`: the named one, or with None the best that can run.
+@contextmanager
+def backend(name: str | None) -> Iterator[None]:
+    """Make every op in this process run on the named backend; None gives the choice back to the ops.
+
+    The environment variable HDGAN_BACKEND does the same from the start. A call that names its own backend keeps it.
 
     Raises:
-        BackendError: the named backend does not exist for this op; there is no silent fallback.
+        BackendError: there is no backend of this name. One that cannot run raises where an op is called.
     """
-    name = "eager" if backend is None else backend
-    if name not in implementations:
-        usable = ", ".join(sorted(implementations))
-        raise BackendError(f"{op}: backend {name!r} is not available in this build; usable: {usable}")
-    return implementations[name]
+    global _forced
+    if name is not None:
+        _check_name("hdgan.ops.backend", name)
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def choose(op: str, asked: str | None, x: Tensor, dtype: torch.dtype | None = None) -> str:
+    """The backend for an op on tensors on the device of `x`, computing in `dtype` (that of `x` unless given).
+
+    Raises:
+        BackendError: the backend that was asked for does not exist or cannot run; there is no silent fallback.
+    """
+    asked = _forced if asked is None else asked
+    return _choose(op, asked, x.device.type, x.dtype if dtype is None else dtype)
+
+
+@torch.compiler.assume_constant_result
+def _choose(op: str, asked: str | None, device: str, dtype: torch.dtype) -> str:
+    if asked is None:
+        return next((name for name in BACKENDS[1:] if _why_not(name, device, dtype) is None), "eager")
+    _check_name(op, asked)
+    reason = _why_not(asked, device, dtype)
+    if reason:
+        raise BackendError(f"{op}: backend {asked!r} cannot run: {reason}")
+    return asked
+
+
+def _check_name(op: str, name: str) -> None:
+    if name not in BACKENDS:
+        raise BackendError(f"{op}: expected a backend among {', '.join(BACKENDS)}, got {name!r}")
+
+
+def _why_not(name: str, device: str, dtype: torch.dtype) -> str | None:
+    if name == "eager":
+        return None
+    if device != DEVICE_OF[name]:
+        return f"it works on {DEVICE_OF[name]} tensors, got one on {device}"
+    if dtype.is_floating_point and dtype not in KERNEL_DTYPES:
+        return f"it computes in float32, bfloat16 or float16, got {dtype}"
+    return why_unusable(name)
+
+
+@cache
+def why_unusable(name: str) -> str | None:
+    """Why a backend cannot run in this process, with the remedy; None if it can."""
+    if name == "eager":
+        return None
+    if name in ("cpu", "cuda"):
+        try:
+            extension = importlib.import_module("hdgan._C")
+        except ImportError as error:
+            return f"hdgan._C cannot be imported ({error}); install hdgan with a C++ compiler"
+        if name == "cpu":
+            return None
+        if extension.cuda_archs is None:
+            return "hdgan._C was built without CUDA; install hdgan again with nvcc on PATH"
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA GPU"
+    return _gpu_too_old(extension.cuda_archs) if name == "cuda" else _triton_missing()
+
+
+def _gpu_too_old(archs: str) -> str | None:
+    capability = torch.cuda.get_device_capability()
+    built = [tuple(int(part) for part in arch.removesuffix("+PTX").rstrip("af").split(".")) for arch in archs.split()]
+    same_major = any(arch[0] == capability[0] and arch <= capability for arch in built)
+    by_ptx = archs.endswith("+PTX") and built[-1] <= capability
+    if same_major or by_ptx:
+        return None
+    return (
+        f"hdgan._C was built for compute capability {archs}, this GPU has {capability[0]}.{capability[1]}; install with "
+        f'TORCH_CUDA_ARCH_LIST="{capability[0]}.{capability[1]}"'
+    )
+
+
+def _triton_missing() -> str | None:
+    try:
+        importlib.import_module("triton")
+    except ImportError as error:
+        return f"triton cannot be imported ({error}); pip install triton"
+    return None
+
+
+def launch(stem: str, kernel: str, backend: str, device: torch.device, *arguments: Any) -> None:
+    """Call `<stem>_<kernel>` of a backend on tensors of `device`: on its current stream, or with torch's threads."""
+    function = kernel_of(stem, kernel, backend)
+    if backend == "cpu":
+        function(*arguments, torch.get_num_threads())
+        return
+    on_gpu = device.type == "cuda"  # otherwise it is a test, which runs GPU kernels on the host
+    if backend == "cuda":
+        arguments = (*arguments, torch.cuda.current_stream(device).cuda_stream if on_gpu else 0)
+    with torch.cuda.device(device) if on_gpu else nullcontext():
+        function(*arguments)
+
+
+@cache
+def kernel_of(stem: str, kernel: str, backend: str) -> Any:
+    """The function behind `launch`."""
+    if backend == "triton":
+        return getattr(importlib.import_module(f"hdgan.kernels.{stem}"), f"{stem}_{kernel}")
+    return getattr(importlib.import_module("hdgan._C"), f"{stem}_{kernel}_{backend}")
+
+
+def resolve(op: str, backend: str | None, implementations: Any) -> Any:
+    return implementations[backend or "eager"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -41,3 +43,13 @@ def memory_format_of(x: Tensor) -> torch.memory_format:
     """The memory format a result should have to match `x`."""
     channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def dense(x: Tensor) -> Tensor:
+    """`x` without gaps, in its memory format: what kernels read."""
+    return x.contiguous(memory_format=memory_format_of(x))
+
+
+def empty_as(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Uninitialised [B, C, H, W] in the dtype and memory format of `x`, on its device."""
+    return torch.empty(tuple(shape), dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))

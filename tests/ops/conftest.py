@@ -1,5 +1,54 @@
+"""Every op test that takes `backend` runs on all backends, on `device`.
+
+With a GPU, cuda and triton run there and are marked `gpu`. Without one, triton runs in its interpreter, and cuda is left
+out here; tests/csrc runs it on the host, in a process of its own under sanitizers (HDGAN_TEST_EMULATED).
+"""
+
+import importlib.util
+from functools import cache
+
 import pytest
 import torch
+
+from hdgan.ops import _backend
+from tests.ops.backends import BACKENDS, EMULATED, HAS_GPU
+
+@pytest.fixture(params=BACKENDS)
+def backend(request, monkeypatch):
+    name = request.param
+    if name in ("cuda", "triton") and not HAS_GPU:
+        on_host(monkeypatch, name)
+    return name
+
+
+@pytest.fixture
+def device(backend):
+    return "cuda" if HAS_GPU and backend in ("cuda", "triton") else "cpu"
+
+
+def on_host(monkeypatch, name):
+    """Let the GPU kernels of a backend work on CPU tensors: by triton's interpreter, or emulated CUDA."""
+    why_unusable, kernel_of = _backend.why_unusable, _backend.kernel_of
+    monkeypatch.setitem(_backend.DEVICE_OF, name, "cpu")
+    monkeypatch.setattr(_backend, "why_unusable", lambda asked: None if asked == name else why_unusable(asked))
+    if name == "cuda":
+        emulated = extension_at(EMULATED)
+        monkeypatch.setattr(
+            _backend,
+            "kernel_of",
+            lambda stem, kernel, asked: (
+                getattr(emulated, f"{stem}_{kernel}_cuda") if asked == name else kernel_of(stem, kernel, asked)
+            ),
+        )
+
+
+@cache
+def extension_at(path):
+    """A build of the extension that is not the installed one."""
+    spec = importlib.util.spec_from_file_location("hdgan_emulated._C", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)

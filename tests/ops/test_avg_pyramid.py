@@ -1,10 +1,12 @@
 import pytest
 import torch
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 from hdgan.ops import BackendError, avg_pyramid
+from tests.ops.backends import KERNELS
+from tests.ops.checks import DTYPES, FORMATS, assert_compiles, assert_near, outputs_and_gradients
 
-SHAPES = [(1, 1, 1, 1), (2, 3, 7, 5), (1, 2, 8, 6), (1, 1, 1, 9), (1, 4, 2, 3)]
+SHAPES = [(1, 1, 1, 1), (2, 3, 7, 5), (1, 2, 8, 6), (1, 1, 1, 9), (3, 1, 9, 1), (1, 4, 2, 3), (1, 39, 5, 12), (1, 2, 37, 70)]
 
 
 def brute_force_half(x):
@@ -20,9 +22,9 @@ def brute_force_half(x):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("levels", [0, 1, 3])
-def test_equals_brute_force(shape, levels):
+def test_reference_equals_brute_force(shape, levels):
     x = torch.randn(shape, dtype=torch.float64)
-    pyramid = avg_pyramid(x, levels)
+    pyramid = avg_pyramid(x, levels, backend="eager")
     assert len(pyramid) == levels + 1
     expected = x
     for level in pyramid:
@@ -30,36 +32,74 @@ def test_equals_brute_force(shape, levels):
         expected = brute_force_half(expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_dtype_is_kept(dtype):
-    x = torch.randn(1, 2, 9, 6).to(dtype)
-    _, half, quarter = avg_pyramid(x, 2)
-    assert half.dtype == quarter.dtype == dtype
-    torch.testing.assert_close(half.double(), brute_force_half(x.double()), rtol=1e-2, atol=1e-2)
+def test_reference_gradient():
+    x = torch.randn(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda x: tuple(avg_pyramid(x, 2)), x)
+    assert gradgradcheck(lambda x: tuple(level**2 for level in avg_pyramid(x, 2)), x)
 
 
-def test_constant_stays_constant():
-    for level in avg_pyramid(torch.full((1, 1, 11, 13), 3.0), 4):
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_near_truth(backend, device, shape, memory_format, levels):
+    for dtype in DTYPES:
+        x = torch.randn(shape).to(dtype)
+        truth = avg_pyramid(x.double(), levels, backend="eager")
+        upstream = [torch.randn(y.shape).to(dtype) for y in truth]
+        truths, (dtruth,) = outputs_and_gradients(
+            lambda x: avg_pyramid(x, levels, backend="eager"), [x.double()], upstream
+        )
+        x = x.to(device, memory_format=memory_format)
+        found, (dx,) = outputs_and_gradients(lambda x: avg_pyramid(x, levels, backend=backend), [x], upstream)
+        for y, expected in zip(found, truths, strict=True):
+            assert y.dtype == dtype
+            assert y.is_contiguous(memory_format=memory_format)
+            assert_near(y, expected)
+        assert_near(dx, dtruth, dtype)
+
+
+def test_constant_stays_constant(backend, device):
+    for level in avg_pyramid(torch.full((1, 1, 11, 13), 3.0, device=device), 4, backend=backend):
         assert torch.equal(level, torch.full_like(level, 3.0))
 
 
-def test_gradient():
-    x = torch.randn(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
-    assert gradcheck(lambda x: tuple(avg_pyramid(x, 2)), x)
+def test_strided_image(backend, device):
+    x = torch.randn(2, 3, 12, 9, device=device)[:, 1:, ::2, ::3]
+    expected = avg_pyramid(x.contiguous(), 1, backend=backend)[1]
+    torch.testing.assert_close(avg_pyramid(x, 1, backend=backend)[1], expected)
 
 
-def test_memory_format_is_kept():
-    x = torch.randn(2, 3, 8, 10)
-    formatted = avg_pyramid(x.to(memory_format=torch.channels_last), 2)
-    for level, expected in zip(formatted, avg_pyramid(x, 2), strict=True):
-        assert level.is_contiguous(memory_format=torch.channels_last)
-        assert expected.is_contiguous()
-        torch.testing.assert_close(level, expected)
+@pytest.mark.parametrize("used", [(1,), (2,), (1, 3)])
+def test_gradient_of_some_levels(backend, device, used):
+    x = torch.randn(1, 2, 9, 6, device=device, requires_grad=True)
+    sum(avg_pyramid(x, 3, backend=backend)[k].square().sum() for k in used).backward()
+    found, x.grad = x.grad, None
+    sum(avg_pyramid(x, 3, backend="eager")[k].square().sum() for k in used).backward()
+    torch.testing.assert_close(found, x.grad)
 
 
-def test_strided_image():
-    x = torch.randn(2, 3, 12, 9)[:, 1:, ::2, ::3]
-    torch.testing.assert_close(avg_pyramid(x, 1)[1], avg_pyramid(x.contiguous(), 1)[1])
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_double_backward(backend, device):
+    results = []
+    x = torch.randn(1, 2, 6, 5, device=device, requires_grad=True)
+    for name in (backend, "eager"):
+        (dx,) = torch.autograd.grad(avg_pyramid(x, 2, backend=name)[2].pow(3).sum(), x, create_graph=True)
+        results.append(torch.autograd.grad(dx.square().sum(), x)[0])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles(backend, device, dynamic):
+    x = torch.randn(1, 2, 9, 6, device=device)
+    assert_compiles(lambda x: avg_pyramid(x, 2, backend=backend), x, dynamic=dynamic)
+
+
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_opcheck(backend, device):
+    x = torch.randn(1, 2, 9, 6, device=device, requires_grad=True)
+    torch.library.opcheck(torch.ops.hdgan.avg_pyramid, (x, 2, backend))
+    grads = [torch.randn(1, 2, 5, 3, device=device, requires_grad=True), None]
+    torch.library.opcheck(torch.ops.hdgan.avg_pyramid_backward, (grads, x.shape, False, backend))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,181 @@
+// A channels_last image [B, H, W, C] and a contiguous one, seen as B * C images of one channel, differ only in how many
+// elements a pixel has; so one kernel serves both. Rows are summed first, whole and vectorised, then their columns.
+#include "avg_pyramid.h"
+
+namespace hd::HD_ISA {
+namespace {
+
+constexpr int64_t kSegment = 4096;  // floats of row sums that stay in the first-level cache
+constexpr int64_t kBand = 8;        // output rows of one task
+
+struct Planes {
+  int64_t count, height, width, pixel;  // pixel: elements of one pixel
+};
+
+Planes planes_of(const Tensor& x) {
+  if (is_channels_last(x)) return {x.shape[0], x.shape[2], x.shape[3], x.shape[1]};
+  return {x.shape[0] * x.shape[1], x.shape[2], x.shape[3], 1};
+}
+
+Planes halved(Planes p) { return {p.count, (p.height + 1) / 2, (p.width + 1) / 2, p.pixel}; }
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Pixels of a window at output position o that lie in [0, size).
+inline int64_t inside(int64_t o, int64_t size) { return smaller(2 * o + 2, size) - larger(2 * o - 1, 0); }
+
+// One output row, output pixels [first, last): sums is scratch.
+template <typename T>
+void pool_row(const T* HD_RESTRICT plane, const Planes& in, int64_t row, int64_t first, int64_t last,
+              float* HD_RESTRICT sums, T* HD_RESTRICT out) {
+  const int64_t pixel = in.pixel, stride = in.width * pixel;
+  const int64_t left = larger(2 * first - 1, 0), right = smaller(2 * last, in.width);
+  const int64_t top = larger(2 * row - 1, 0), rows = inside(row, in.height), n = (right - left) * pixel;
+  const T* source = plane + top * stride + left * pixel;
+  // A window of two rows or one reads its last row again, weighted by nothing.
+  const T* second = source + (rows > 1 ? stride : 0);
+  const T* third = source + (rows > 2 ? 2 * stride : 0);
+  const bool two = rows > 1, three = rows > 2;
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i)
+    sums[i] = to_float(source[i]) + (two ? to_float(second[i]) : 0.f) + (three ? to_float(third[i]) : 0.f);
+
+  for (int64_t o = first; o < last;) {
+    const int64_t columns = inside(o, in.width), begin = larger(2 * o - 1, 0) - left;
+    if (columns == 3) {  // all output pixels up to the last whose window is whole, in one loop
+      const int64_t whole = smaller(last, (in.width - 2) / 2 + 1) - o;
+      const float count = static_cast<float>(3 * rows);
+      const float* s = sums + begin * pixel;
+      T* target = out + o * pixel;
+      if (pixel == 1) {
+#pragma omp simd
+        for (int64_t i = 0; i < whole; ++i) target[i] = from_float<T>((s[2 * i] + s[2 * i + 1] + s[2 * i + 2]) / count);
+      } else {
+        for (int64_t i = 0; i < whole; ++i) {
+          const float* a = s + 2 * i * pixel;
+#pragma omp simd
+          for (int64_t c = 0; c < pixel; ++c)
+            target[i * pixel + c] = from_float<T>((a[c] + a[pixel + c] + a[2 * pixel + c]) / count);
+        }
+      }
+      o += whole;
+      continue;
+    }
+    for (int64_t c = 0; c < pixel; ++c) {
+      float sum = 0.f;
+      for (int64_t k = 0; k < columns; ++k) sum += sums[(begin + k) * pixel + c];
+      out[o * pixel + c] = from_float<T>(sum / static_cast<float>(rows * columns));
+    }
+    ++o;
+  }
+}
+
+template <typename T>
+void pool(const T* x, const Planes& in, T* half, int threads) {
+  const Planes out = halved(in);
+  const int64_t bands = (out.height + kBand - 1) / kBand;
+  const int64_t step = larger(kSegment / (2 * in.pixel), 1);
+  parallel_for(out.count * bands, threads, [&](int64_t task) {
+    Scratch<float> sums((2 * step + 1) * in.pixel);
+    const int64_t p = task / bands, begin = task % bands * kBand;
+    const T* plane = x + p * in.height * in.width * in.pixel;
+    T* target = half + p * out.height * out.width * out.pixel;
+    for (int64_t first = 0; first < out.width; first += step)
+      for (int64_t row = begin; row < smaller(begin + kBand, out.height); ++row)
+        pool_row(plane, in, row, first, smaller(first + step, out.width), sums,
+                 target + row * out.width * out.pixel);
+  });
+}
+
+// The transposed pooling: every fine pixel gathers from the one, two or four windows that it lies in. One fine row,
+// coarse pixels [first, last) and so fine pixels [2 first, 2 last).
+template <typename G, typename T, typename D>
+void spread_row(const G* HD_RESTRICT coarse, const Planes& fine, int64_t row, int64_t first, int64_t last,
+                float* HD_RESTRICT sums, const T* HD_RESTRICT add, D* HD_RESTRICT out) {
+  const Planes half = halved(fine);
+  const int64_t pixel = fine.pixel, end = smaller(last + 1, half.width), n = (end - first) * pixel;
+  const int64_t upper = row / 2, lower = smaller((row + 1) / 2, half.height - 1);
+  const bool both = lower != upper;
+  const float upper_rows = static_cast<float>(inside(upper, fine.height));
+  const float lower_rows = static_cast<float>(inside(lower, fine.height));
+  const G* a = coarse + (upper * half.width + first) * pixel;
+  const G* b = coarse + (lower * half.width + first) * pixel;
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i)
+    sums[i] = (to_float(a[i]) / upper_rows + (both ? to_float(b[i]) / lower_rows : 0.f)) / 3.f;
+  const auto widen = [&](int64_t o) {  // the first and the last window are narrow
+    if (o < first || o >= end) return;
+    const float correction = 3.f / static_cast<float>(inside(o, fine.width));
+    for (int64_t c = 0; c < pixel; ++c) sums[(o - first) * pixel + c] *= correction;
+  };
+  widen(0);
+  if (half.width > 1) widen(half.width - 1);
+
+  out += (row * fine.width + 2 * first) * pixel;
+  if (add != nullptr) add += (row * fine.width + 2 * first) * pixel;
+  const auto store = [&](int64_t at, float value) {
+    out[at] = from_float<D>(add == nullptr ? value : value + to_float(add[at]));
+  };
+  const int64_t pairs = smaller(last, end - 1) - first;  // coarse pixels with a neighbour on their right
+  if (pixel == 1) {
+#pragma omp simd
+    for (int64_t o = 0; o < pairs; ++o) {
+      store(2 * o, sums[o]);
+      store(2 * o + 1, sums[o] + sums[o + 1]);
+    }
+  } else {
+    for (int64_t o = 0; o < pairs; ++o) {
+      const float* s = sums + o * pixel;
+#pragma omp simd
+      for (int64_t c = 0; c < pixel; ++c) {
+        store(2 * o * pixel + c, s[c]);
+        store((2 * o + 1) * pixel + c, s[c] + s[pixel + c]);
+      }
+    }
+  }
+  if (pairs == last - first) return;
+  const int64_t remaining = smaller(fine.width - 2 * (first + pairs), 2);  // of the last window: one or two columns
+  for (int64_t k = 0; k < remaining; ++k)
+    for (int64_t c = 0; c < pixel; ++c) store((2 * pairs + k) * pixel + c, sums[pairs * pixel + c]);
+}
+
+template <typename G, typename T, typename D>
+void spread(const G* coarse, const Planes& fine, const T* add, D* out, int threads) {
+  const Planes half = halved(fine);
+  const int64_t bands = (half.height + kBand - 1) / kBand;
+  const int64_t step = larger(kSegment / fine.pixel, 1);
+  parallel_for(fine.count * bands, threads, [&](int64_t task) {
+    Scratch<float> sums((step + 1) * fine.pixel);
+    const int64_t p = task / bands, begin = task % bands * kBand;
+    const int64_t size = fine.height * fine.width * fine.pixel;
+    for (int64_t first = 0; first < half.width; first += step)
+      for (int64_t row = 2 * begin; row < smaller(2 * (begin + kBand), fine.height); ++row)
+        spread_row(coarse + p * half.height * half.width * fine.pixel, fine, row, first,
+                   smaller(first + step, half.width), sums, add == nullptr ? nullptr : add + p * size, out + p * size);
+  });
+}
+
+}  // namespace
+
+void avg_pyramid_fwd(Tensor x, Tensor half, Tensor quarter, int threads) {
+  with_floating(x.dtype, [&](auto type) {
+    using T = decltype(type);
+    const Planes in = planes_of(x);
+    pool(x.as<T>(), in, half.as<T>(), threads);
+    if (quarter) pool(half.as<T>(), halved(in), quarter.as<T>(), threads);
+  });
+}
+
+void avg_pyramid_bwd(Tensor dhalf, Tensor dquarter, Tensor dx, int threads) {
+  with_floating(dx.dtype, [&](auto type) {
+    using T = decltype(type);
+    const Planes in = planes_of(dx), half = halved(in);
+    if (!dquarter) return spread(dhalf.as<T>(), in, static_cast<T*>(nullptr), dx.as<T>(), threads);
+    Scratch<float> sum(half.count * half.height * half.width * half.pixel);
+    spread(dquarter.as<T>(), half, dhalf.as<T>(), static_cast<float*>(sum), threads);
+    spread(static_cast<float*>(sum), in, static_cast<T*>(nullptr), dx.as<T>(), threads);
+  });
+}
+
+}  // namespace hd::HD_ISA

@@ -1,0 +1,129 @@
+// The Python module hdgan._C: every kernel under its own name, with the suffix of its backend. Tensors are read by their
+// Python methods; None becomes a Tensor without data. Callers guarantee dtype, shape, layout and device (hdgan/ops).
+#include <pybind11/pybind11.h>
+
+#include <cstdlib>
+#include <string>
+#include <unordered_map>
+
+#include "avg_pyramid.h"
+#include "tensor.h"
+
+namespace py = pybind11;
+
+namespace {
+
+const std::unordered_map<PyObject*, hd::DType>& dtypes() {
+  static const auto* table = [] {
+    const py::module_ torch = py::module_::import("torch");
+    const std::pair<const char*, hd::DType> names[] = {
+        {"float32", hd::DType::float32}, {"bfloat16", hd::DType::bfloat16}, {"float16", hd::DType::float16},
+        {"int8", hd::DType::int8},       {"int16", hd::DType::int16},       {"int32", hd::DType::int32},
+        {"int64", hd::DType::int64},     {"uint8", hd::DType::uint8},       {"uint16", hd::DType::uint16},
+        {"uint32", hd::DType::uint32},   {"uint64", hd::DType::uint64}};
+    auto* made = new std::unordered_map<PyObject*, hd::DType>;
+    for (const auto& [name, dtype] : names) made->emplace(torch.attr(name).ptr(), dtype);
+    return made;
+  }();
+  return *table;
+}
+
+hd::Tensor to_tensor(py::handle source) {
+  hd::Tensor tensor;
+  if (source.is_none()) return tensor;
+  const auto dtype = dtypes().find(source.attr("dtype").ptr());
+  if (dtype == dtypes().end()) throw py::type_error("hdgan._C: no kernel reads " + std::string(py::str(source.attr("dtype"))));
+  const py::tuple shape = source.attr("shape"), stride = source.attr("stride")();
+  if (shape.size() > 4) throw py::value_error("hdgan._C: expected at most 4 dimensions");
+  tensor.data = reinterpret_cast<void*>(source.attr("data_ptr")().cast<uintptr_t>());
+  tensor.dtype = dtype->second;
+  tensor.dim = static_cast<int>(shape.size());
+  for (int i = 0; i < tensor.dim; ++i) {
+    tensor.shape[i] = shape[i].cast<int64_t>();
+    tensor.stride[i] = stride[i].cast<int64_t>();
+  }
+  return tensor;
+}
+
+}  // namespace
+
+namespace pybind11::detail {
+
+template <>
+struct type_caster<hd::Tensor> {
+  PYBIND11_TYPE_CASTER(hd::Tensor, const_name("torch.Tensor | None"));
+  bool load(handle source, bool) {
+    if (!source.is_none() && !hasattr(source, "data_ptr")) return false;
+    value = to_tensor(source);
+    return true;
+  }
+};
+
+}  // namespace pybind11::detail
+
+namespace {
+
+enum class Isa { baseline, avx2, avx512 };
+
+Isa best_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return avx512 ? Isa::avx512 : avx2 ? Isa::avx2 : Isa::baseline;
+#else
+  return Isa::baseline;
+#endif
+}
+
+// The instruction set in use: the best that this processor has, or a lesser one named by HDGAN_CPU_ISA.
+Isa isa() {
+  static const Isa chosen = [] {
+    const char* wanted = std::getenv("HDGAN_CPU_ISA");
+    if (wanted == nullptr || *wanted == '\0') return best_isa();
+    const std::string name = wanted;
+    for (const auto& [known, isa] : {std::pair{"baseline", Isa::baseline}, {"avx2", Isa::avx2}, {"avx512", Isa::avx512}})
+      if (name == known && isa <= best_isa()) return isa;
+    throw py::import_error("HDGAN_CPU_ISA=" + name + ": this processor's code can be baseline, avx2 or avx512, as far as it has them");
+  }();
+  return chosen;
+}
+
+template <typename F>
+F choose(F baseline, [[maybe_unused]] F avx2, [[maybe_unused]] F avx512) {
+  return isa() == Isa::avx512 ? avx512 : isa() == Isa::avx2 ? avx2 : baseline;
+}
+
+}  // namespace
+
+#if defined(__x86_64__)
+#define HD_CHOOSE(name) choose(&hd::baseline::name, &hd::avx2::name, &hd::avx512::name)
+#else
+#define HD_CHOOSE(name) &hd::baseline::name
+#endif
+#define HD_DEF_CPU(name) m.def(#name "_cpu", HD_CHOOSE(name), py::call_guard<py::gil_scoped_release>())
+#define HD_DEF_CUDA(name) m.def(#name "_cuda", &hd::cuda::name, py::call_guard<py::gil_scoped_release>())
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Kernels of hdgan; called by hdgan.ops.";
+  m.attr("cpu_isa") = isa() == Isa::avx512 ? "avx512" : isa() == Isa::avx2 ? "avx2" : "baseline";
+#ifdef _OPENMP
+  m.attr("openmp") = true;
+#else
+  m.attr("openmp") = false;
+#endif
+
+  HD_DEF_CPU(avg_pyramid_fwd);
+  HD_DEF_CPU(avg_pyramid_bwd);
+
+#ifdef HD_WITH_CUDA
+  m.attr("cuda_archs") = HD_CUDA_ARCHS;
+  m.attr("cuda_version") = HD_CUDA_VERSION;
+  HD_DEF_CUDA(avg_pyramid_fwd);
+  HD_DEF_CUDA(avg_pyramid_bwd);
+#else
+  m.attr("cuda_archs") = py::none();
+  m.attr("cuda_version") = py::none();
+#endif
+}

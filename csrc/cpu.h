@@ -1,0 +1,65 @@
+// What the CPU kernels share. Each <op>.cpp is compiled once per instruction set, with HD_ISA its namespace; the
+// bindings choose one when the module is loaded.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+#include "half.h"
+#include "tensor.h"
+
+#ifdef HD_ISA
+#define HD_RESTRICT __restrict__
+
+namespace hd::HD_ISA {
+
+// Run fn(i) for i in [0, n) on `threads` threads. One thread opens no parallel region: after a fork, as in the workers
+// of a data loader, OpenMP's other threads do not exist.
+template <typename F>
+inline void parallel_for(int64_t n, int threads, const F& fn) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && n > 1)
+  for (int64_t i = 0; i < n; ++i) fn(i);
+}
+
+// Uninitialised scratch memory of n T's, aligned to cache lines.
+template <typename T>
+class Scratch {
+ public:
+  explicit Scratch(int64_t n) : data_(static_cast<T*>(std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64 + 64))) {
+    if (data_ == nullptr) throw std::bad_alloc();
+  }
+  ~Scratch() { std::free(data_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  operator T*() const { return data_; }
+
+ private:
+  T* data_;
+};
+
+// Call fn(T{}) with the storage type of a floating-point dtype.
+template <typename F>
+inline void with_floating(DType dtype, const F& fn) {
+  if (dtype == DType::float32) return fn(float{});
+  if (dtype == DType::bfloat16) return fn(bf16{});
+  return fn(f16{});
+}
+
+}  // namespace hd::HD_ISA
+#endif
+
+// Declare a CPU kernel in the namespaces of all instruction sets.
+#if defined(__x86_64__)
+#define HD_CPU_KERNEL(name, ...)                      \
+  namespace hd {                                      \
+  namespace baseline { void name(__VA_ARGS__); }      \
+  namespace avx2 { void name(__VA_ARGS__); }          \
+  namespace avx512 { void name(__VA_ARGS__); }        \
+  }
+#else
+#define HD_CPU_KERNEL(name, ...) \
+  namespace hd {                 \
+  namespace baseline { void name(__VA_ARGS__); } \
+  }
+#endif

@@ -1,0 +1,66 @@
+// What the CUDA kernels share: launches, 16-byte accesses, reductions.
+//
+// The tests compile the .cu files for the host too, with a cuda_runtime.h that runs each thread of a block as a fiber
+// (tests/csrc). So kernels are launched by HD_LAUNCH, dynamic shared memory is named by HD_SHARED, and inline PTX needs a
+// plain twin.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "half.h"
+#include "tensor.h"
+
+#ifndef HD_LAUNCH
+#define HD_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                       \
+  do {                                                                                                  \
+    kernel<<<(grid), (block), (shared_bytes), reinterpret_cast<cudaStream_t>(stream)>>>(__VA_ARGS__);   \
+    ::hd::check_cuda(cudaGetLastError(), #kernel);                                                      \
+  } while (0)
+#define HD_SHARED(T, name)                                       \
+  extern __shared__ __align__(16) unsigned char hd_shared_raw[]; \
+  T* name = reinterpret_cast<T*>(hd_shared_raw)
+#endif
+
+namespace hd {
+
+inline void check_cuda(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
+}
+
+// Call fn(T{}) with the storage type of a floating-point dtype.
+template <typename F>
+inline void with_floating(DType dtype, const F& fn) {
+  if (dtype == DType::float32) return fn(float{});
+  if (dtype == DType::bfloat16) return fn(bf16{});
+  return fn(f16{});
+}
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// N adjacent elements, moved by one instruction.
+template <typename T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T at[N];
+};
+
+template <int N, typename T>
+__device__ __forceinline__ Pack<T, N> load_pack(const T* address) {
+  return *reinterpret_cast<const Pack<T, N>*>(address);
+}
+
+template <int N, typename T>
+__device__ __forceinline__ void store_pack(T* address, const Pack<T, N>& pack) {
+  *reinterpret_cast<Pack<T, N>*>(address) = pack;
+}
+
+// Sum over the 32 lanes of a warp; every lane gets it.
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
+  return x;
+}
+
+}  // namespace hd

@@ -1,0 +1,42 @@
+"""What every op is checked for: closeness to a float64 truth, and that PyTorch's compilers understand it."""
+
+import torch
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+"""Relative and absolute, for results and gradients of order 1, on every backend."""
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+def assert_near(found, truth, dtype=None):
+    """Compare with a truth in float64, within the tolerance of the dtype that was computed in."""
+    tolerance = TOLERANCE[dtype or found.dtype]
+    torch.testing.assert_close(found.cpu().double(), truth.cpu().double(), rtol=tolerance, atol=tolerance)
+
+
+def outputs_and_gradients(function, inputs, upstream):
+    """Run function(*inputs) and backward with `upstream` cast to what came out.
+
+    Returns:
+        The outputs, and the gradients of the inputs that are floating point.
+    """
+    inputs = [x.detach().clone(memory_format=torch.preserve_format) for x in inputs]
+    for x in inputs:
+        x.requires_grad_(x.is_floating_point())
+    found = function(*inputs)
+    outputs = [found] if isinstance(found, torch.Tensor) else list(found)
+    torch.autograd.backward(outputs, [g.to(y) for g, y in zip(upstream, outputs, strict=True)])
+    return [y.detach() for y in outputs], [x.grad for x in inputs if x.requires_grad]
+
+
+def assert_compiles(function, *inputs, dynamic):
+    """Trace forward and backward into one graph each and compare with running directly."""
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    results = []
+    for run in (function, compiled):
+        leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in inputs]
+        y = run(*leaves)
+        (y if isinstance(y, torch.Tensor) else sum(part.sum() for part in y)).sum().backward()
+        results.append([y, *(x.grad for x in leaves if x.requires_grad)])
+    torch.testing.assert_close(results[1], results[0])
