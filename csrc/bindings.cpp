@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "avg_pyramid.h"
+#include "instance_norm_act.h"
 #include "tensor.h"
 
 namespace py = pybind11;
@@ -116,6 +117,8 @@ PYBIND11_MODULE(_C, m) {
 
   HD_DEF_CPU(avg_pyramid_fwd);
   HD_DEF_CPU(avg_pyramid_bwd);
+  HD_DEF_CPU(instance_norm_act_fwd);
+  HD_DEF_CPU(instance_norm_act_bwd);
 
 #ifdef HD_WITH_CUDA
   m.attr("cuda_archs") = HD_CUDA_ARCHS;

@@ -13,6 +13,7 @@ import torch
 from hdgan.ops import _backend
 from tests.ops.backends import BACKENDS, EMULATED, HAS_GPU
 
+
 @pytest.fixture(params=BACKENDS)
 def backend(request, monkeypatch):
     name = request.param
