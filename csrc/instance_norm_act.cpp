@@ -18,9 +18,14 @@ struct Planes {
   int64_t count, channels, height, width, pixel;  // pixel: elements of one pixel
   int64_t row, size, segment, band_rows, bands;   // in elements; rows of a band; bands of a plane
 
-  explicit Planes(const Tensor& x) : channels(x.shape[1]), height(x.shape[2]), width(x.shape[3]) {
+  // Without padding, the rows of a small plane are one row: the borders between them mean nothing.
+  Planes(const Tensor& x, bool padded) : channels(x.shape[1]), height(x.shape[2]), width(x.shape[3]) {
     pixel = is_channels_last(x) ? channels : 1;
     count = x.shape[0] * channels / pixel;
+    if (!padded && height * width * pixel <= kBand) {
+      width *= height;
+      height = 1;
+    }
     row = width * pixel;
     size = height * row;
     segment = smaller(larger(kSegment / pixel, 1) * pixel, row);
@@ -57,7 +62,10 @@ struct Padding {
 
 template <typename T>
 inline __attribute__((always_inline)) void copy(T* to, const T* from, int64_t n) {
-  __builtin_memcpy(to, from, n * sizeof(T));
+  if (n == 1)
+    *to = *from;
+  else
+    __builtin_memcpy(to, from, n * sizeof(T));
 }
 
 template <typename T>
@@ -97,19 +105,41 @@ void merge(int64_t sets, int64_t pixel, const Count& count, const V* mean, const
   }
 }
 
+// The same for single numbers, `count` values in each set and one more in the first `rest`.
+void merge_scalars(int64_t sets, int64_t count, int64_t rest, const float* HD_RESTRICT mean, const float* HD_RESTRICT m2,
+                   double* out) {
+  double sum = 0, more = 0, squares = 0, more_squares = 0, within = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t s = 0; s < sets; ++s) sum += mean[s];
+#pragma omp simd reduction(+ : more)
+  for (int64_t s = 0; s < rest; ++s) more += mean[s];
+  const double n = static_cast<double>(count), overall = (n * sum + more) / (n * sets + rest);
+#pragma omp simd reduction(+ : squares, within)
+  for (int64_t s = 0; s < sets; ++s) {
+    squares += (mean[s] - overall) * (mean[s] - overall);
+    within += m2[s];
+  }
+#pragma omp simd reduction(+ : more_squares)
+  for (int64_t s = 0; s < rest; ++s) more_squares += (mean[s] - overall) * (mean[s] - overall);
+  out[0] = overall;
+  out[1] = within + n * squares + more_squares;
+}
+
 template <typename T>
 void band_statistics(const T* plane, const Planes& s, int64_t band, double* out) {
-  Scratch<float> state(2 * s.segment);
-  float *mean = state, *m2 = state + s.segment;
-  clear(mean, 2 * s.segment);
-  const int64_t begin = band * s.band_rows * s.row;
-  const int64_t n = smaller(s.size, begin + s.band_rows * s.row) - begin;  // rows follow each other without gaps
-  const int64_t whole = n / s.segment, rest = n % s.segment;
+  // Rows follow each other without gaps, so the segments here may be longer than a row.
+  const int64_t begin = band * s.band_rows * s.row, n = smaller(s.size, begin + s.band_rows * s.row) - begin;
+  const int64_t segment = smaller(larger(kSegment / s.pixel, 1) * s.pixel, n);
+  const int64_t whole = n / segment, rest = n % segment;
+  Scratch<float> state(2 * segment);
+  float *mean = state, *m2 = state + segment;
+  clear(mean, 2 * segment);
   for (int64_t k = 0; k < whole; ++k)
-    welford(plane + begin + k * s.segment, s.segment, 1.f / static_cast<float>(k + 1), mean, m2);
-  welford(plane + begin + whole * s.segment, rest, 1.f / static_cast<float>(whole + 1), mean, m2);
+    welford(plane + begin + k * segment, segment, 1.f / static_cast<float>(k + 1), mean, m2);
+  welford(plane + begin + whole * segment, rest, 1.f / static_cast<float>(whole + 1), mean, m2);
+  if (s.pixel == 1) return merge_scalars(segment, whole, rest, mean, m2, out);
   const auto count = [&](int64_t at) { return static_cast<double>(whole + (at * s.pixel < rest ? 1 : 0)); };
-  merge(s.segment / s.pixel, s.pixel, count, mean, m2, out);
+  merge(segment / s.pixel, s.pixel, count, mean, m2, out);
 }
 
 // --- the elementwise halves ---
@@ -163,6 +193,55 @@ void normalise(const T* HD_RESTRICT x, int64_t n, const Spread& of, float slope,
 #pragma omp simd
     for (int64_t e = 0; e < n; ++e) y[e] = from_float<T>(activated(e) + to_float(residual[e]));
   }
+}
+
+template <typename T>
+void accumulate(const T* HD_RESTRICT x, const float* HD_RESTRICT g, int64_t n, const Spread& of, float slope,
+                float* HD_RESTRICT first, float* HD_RESTRICT second) {
+  const float *HD_RESTRICT mean = of.mean, *HD_RESTRICT scale = of.scale, *HD_RESTRICT bias = of.bias;
+#pragma omp simd
+  for (int64_t e = 0; e < n; ++e) {
+    const float centred = to_float(x[e]) - mean[e];
+    const float dz = g[e] * (centred * scale[e] + bias[e] > 0.f ? 1.f : slope);
+    first[e] += dz;
+    second[e] += dz * centred;
+  }
+}
+
+// dx = scale * dz - constant - linear * (x - mean)
+template <typename T>
+void differentiate(const T* HD_RESTRICT x, const float* HD_RESTRICT g, int64_t n, const Spread& of, float slope,
+                   T* HD_RESTRICT dx) {
+  const float *HD_RESTRICT mean = of.mean, *HD_RESTRICT scale = of.scale, *HD_RESTRICT bias = of.bias;
+  const float *HD_RESTRICT constant = of.constant, *HD_RESTRICT linear = of.linear;
+#pragma omp simd
+  for (int64_t e = 0; e < n; ++e) {
+    const float centred = to_float(x[e]) - mean[e];
+    const float dz = g[e] * (centred * scale[e] + bias[e] > 0.f ? 1.f : slope);
+    dx[e] = from_float<T>(scale[e] * dz - constant[e] - linear[e] * centred);
+  }
+}
+
+template <typename T>
+void load(const T* HD_RESTRICT from, int64_t n, float* HD_RESTRICT to) {
+#pragma omp simd
+  for (int64_t e = 0; e < n; ++e) to[e] = to_float(from[e]);
+}
+
+template <typename T>
+void add(const T* HD_RESTRICT from, int64_t n, float* HD_RESTRICT to) {
+  if (n == 1) {
+    *to += to_float(*from);
+    return;
+  }
+#pragma omp simd
+  for (int64_t e = 0; e < n; ++e) to[e] += to_float(from[e]);
+}
+
+template <typename T>
+void store(const float* HD_RESTRICT from, int64_t n, T* HD_RESTRICT to) {
+#pragma omp simd
+  for (int64_t e = 0; e < n; ++e) to[e] = from_float<T>(from[e]);
 }
 
 template <typename T>
@@ -222,55 +301,42 @@ struct Backward {
   float slope;
 
   // g = what dy gives to pixels [j, j + pixels) of row i: its own value, and those of its copies in the border.
-  void gather(int64_t plane, int64_t i, int64_t j, int64_t pixels, float* HD_RESTRICT g) const {
-    const int64_t pad = padding.pad, out_row = (s.width + 2 * pad) * s.pixel, n = pixels * s.pixel;
+  void gather(int64_t plane, int64_t i, int64_t j, int64_t pixels, float* g) const {
+    const int64_t pad = padding.pad, pixel = s.pixel, out_row = (s.width + 2 * pad) * pixel;
     const T* image = dy + plane * (s.height + 2 * pad) * out_row;
-    const T* HD_RESTRICT own = image + (pad + i) * out_row + (pad + j) * s.pixel;
-#pragma omp simd
-    for (int64_t e = 0; e < n; ++e) g[e] = to_float(own[e]);
+    const T* own = image + (pad + i) * out_row;
+    load(own + (pad + j) * pixel, pixels * pixel, g);
     if (pad == 0) return;
-    padding.copies(i, s.height, [&](int64_t k) {
-      const T* HD_RESTRICT line = image + k * out_row + (pad + j) * s.pixel;
-#pragma omp simd
-      for (int64_t e = 0; e < n; ++e) g[e] += to_float(line[e]);
-    });
+    padding.copies(i, s.height, [&](int64_t k) { add(image + k * out_row + (pad + j) * pixel, pixels * pixel, g); });
     padding.border(j, j + pixels, s.width, [&](int64_t column) {
       padding.copies(column, s.width, [&](int64_t k) {
-        float* to = g + (column - j) * s.pixel;
-        add(to, image + (pad + i) * out_row + k * s.pixel);
-        padding.copies(i, s.height, [&](int64_t line) { add(to, image + line * out_row + k * s.pixel); });
+        float* to = g + (column - j) * pixel;
+        add(own + k * pixel, pixel, to);
+        padding.copies(i, s.height, [&](int64_t line) { add(image + line * out_row + k * pixel, pixel, to); });
       });
     });
   }
 
-  void add(float* HD_RESTRICT to, const T* HD_RESTRICT from) const {
-    for (int64_t c = 0; c < s.pixel; ++c) to[c] += to_float(from[c]);
-  }
-
+  // Call visit(element of the plane, elements, gradient) for each segment of a band.
   template <typename F>
-  void segments(int64_t begin, int64_t end, const F& visit) const {
-    const int64_t step = s.segment / s.pixel;
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t j = 0; j < s.width; j += step) visit(i, j, smaller(step, s.width - j));
+  void segments(int64_t plane, int64_t band, const F& visit) const {
+    Scratch<float> g(s.segment);
+    const int64_t step = s.segment / s.pixel, begin = band * s.band_rows;
+    for (int64_t i = begin; i < smaller(begin + s.band_rows, s.height); ++i)
+      for (int64_t j = 0; j < s.width; j += step) {
+        const int64_t pixels = smaller(step, s.width - j);
+        gather(plane, i, j, pixels, g);
+        visit(plane * s.size + i * s.row + j * s.pixel, pixels * s.pixel, static_cast<const float*>(g));
+      }
   }
 
   // out [2, pixel]: sums over a band of dz and of dz * (x - mean).
   void reduce(int64_t plane, int64_t band, const Spread& of, double* out) const {
-    Scratch<float> memory(3 * s.segment);
-    float *HD_RESTRICT g = memory, *HD_RESTRICT first = memory + s.segment, *HD_RESTRICT second = memory + 2 * s.segment;
-    const float *HD_RESTRICT mean = of.mean, *HD_RESTRICT scale = of.scale, *HD_RESTRICT bias = of.bias;
+    Scratch<float> sums(2 * s.segment);
+    float *first = sums, *second = sums + s.segment;
     clear(first, 2 * s.segment);
-    const int64_t begin = band * s.band_rows;
-    segments(begin, smaller(begin + s.band_rows, s.height), [&](int64_t i, int64_t j, int64_t pixels) {
-      gather(plane, i, j, pixels, g);
-      const T* HD_RESTRICT source = x + plane * s.size + i * s.row + j * s.pixel;
-#pragma omp simd
-      for (int64_t e = 0; e < pixels * s.pixel; ++e) {
-        const float centred = to_float(source[e]) - mean[e];
-        const float dz = centred * scale[e] + bias[e] > 0.f ? g[e] : g[e] * slope;
-        first[e] += dz;
-        second[e] += dz * centred;
-      }
+    segments(plane, band, [&](int64_t at, int64_t n, const float* g) {
+      accumulate(x + at, g, n, of, slope, first, second);
     });
     clear(out, 2 * s.pixel);
     for (int64_t e = 0; e < s.segment; e += s.pixel) {
@@ -281,28 +347,10 @@ struct Backward {
     }
   }
 
-  // dx = scale * dz - constant - linear * (x - mean) on a band.
   void write(int64_t plane, int64_t band, const Spread& of) const {
-    Scratch<float> memory(s.segment);
-    float* HD_RESTRICT g = memory;
-    const float *HD_RESTRICT mean = of.mean, *HD_RESTRICT scale = of.scale, *HD_RESTRICT bias = of.bias;
-    const float *HD_RESTRICT constant = of.constant, *HD_RESTRICT linear = of.linear;
-    const int64_t begin = band * s.band_rows;
-    segments(begin, smaller(begin + s.band_rows, s.height), [&](int64_t i, int64_t j, int64_t pixels) {
-      gather(plane, i, j, pixels, g);
-      const int64_t at = plane * s.size + i * s.row + j * s.pixel, n = pixels * s.pixel;
-      const T* HD_RESTRICT source = x + at;
-      T* HD_RESTRICT out = dx + at;
-#pragma omp simd
-      for (int64_t e = 0; e < n; ++e) {
-        const float centred = to_float(source[e]) - mean[e];
-        const float dz = centred * scale[e] + bias[e] > 0.f ? g[e] : g[e] * slope;
-        out[e] = from_float<T>(scale[e] * dz - constant[e] - linear[e] * centred);
-      }
-      if (dresidual == nullptr) return;
-      T* HD_RESTRICT passed = dresidual + at;
-#pragma omp simd
-      for (int64_t e = 0; e < n; ++e) passed[e] = from_float<T>(g[e]);
+    segments(plane, band, [&](int64_t at, int64_t n, const float* g) {
+      differentiate(x + at, g, n, of, slope, dx + at);
+      if (dresidual != nullptr) store(g, n, dresidual + at);
     });
   }
 };
@@ -332,7 +380,7 @@ void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual
                            int threads) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
-    const Planes s(x);
+    const Planes s(x, pad > 0 || residual);
     const Padding padding{pad, pad_mode};
     const Forward<T> forward{s, padding, x.as<T>(), residual, y.as<T>(), slope_of(activation, negative_slope)};
     Scratch<double> partial(s.count * (s.bands + 1) * 2 * s.pixel);
@@ -371,7 +419,7 @@ void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tens
                            int pad_mode, int threads) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
-    const Planes s(x);
+    const Planes s(x, pad > 0);
     const Padding padding{pad, pad_mode};
     const Backward<T> backward{s, padding, dy.as<T>(), x.as<T>(), dx.as<T>(), dresidual.as<T>(),
                                slope_of(activation, negative_slope)};
