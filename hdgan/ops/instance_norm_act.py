@@ -47,8 +47,8 @@ def instance_norm_act_reference(
     return pad2d(y, pad, pad_mode).to(x.dtype).contiguous(memory_format=memory_format_of(x))
 
 
-_ACTIVATIONS = ("none", "relu", "leaky_relu")
-_PAD_MODES = ("reflect", "zero", "replicate")
+_ACTIVATIONS: tuple[Activation, ...] = ("none", "relu", "leaky_relu")
+_PAD_MODES: tuple[PadMode, ...] = ("reflect", "zero", "replicate")
 """Kernels know activations and modes by their place here (csrc/instance_norm_act.h)."""
 _SCRATCH = 32768
 """Blocks that may share the planes of one call, beyond one for each."""
