@@ -39,8 +39,10 @@ def instance_norm_act_reference(
     pad: int,
     pad_mode: PadMode,
 ) -> Tensor:
-    # torch.instance_norm, not F.instance_norm: the latter rejects planes of one pixel.
-    y = torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, torch.backends.cudnn.enabled)
+    # torch.instance_norm, not F.instance_norm: the latter rejects planes of one pixel. On flattened planes: on the CPU
+    # its gradient is wrong where x [1, C, H, W] is contiguous and the gradient that comes in is channels_last.
+    y = torch.instance_norm(x.flatten(2), weight, bias, None, None, True, 0.0, eps, torch.backends.cudnn.enabled)
+    y = y.unflatten(2, x.shape[2:])
     y = _activate(y, activation, negative_slope)
     if residual is not None:
         y = y + residual

@@ -228,6 +228,20 @@ def test_strided_inputs(backend, device):
     torch.testing.assert_close(y, instance_norm_act(x.contiguous(), residual=residual.contiguous(), backend=backend))
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_gradient_of_another_memory_format(backend, device, batch):
+    x, upstream = (torch.randn(batch, 3, 5, 4, device=device) for _ in range(2))
+    gradients = []
+    for format in FORMATS:
+        for of in FORMATS:
+            leaf = x.contiguous(memory_format=format).requires_grad_()
+            y = instance_norm_act(leaf, backend=backend)
+            y.backward(upstream.contiguous(memory_format=of))
+            gradients.append(leaf.grad)
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0])
+
+
 def test_expanded_gradient(backend, device):
     x = torch.randn(1, 2, 4, 5, device=device, requires_grad=True)
     found = torch.autograd.grad(instance_norm_act(x, pad=1, backend=backend).sum(), x)[0]
