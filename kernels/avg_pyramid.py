@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hdgan.kernels import common
 
-CELLS = 512  # of one program side by side, bands and channels counted
+CELLS = 256  # of one program side by side, bands and channels counted
 ROWS = (2, 16)  # of cells in a band, at least and at most
 
 
@@ -100,6 +100,7 @@ def avg_pyramid_fwd_kernel(
     planes,
     height,
     width,
+    half_width,  # ceil(width / 2), for what Triton knows of its divisibility
     pixel,  # elements of a pixel
     blocks,  # of N cells side by side
     bands,  # of a plane
@@ -109,8 +110,8 @@ def avg_pyramid_fwd_kernel(
     N: tl.constexpr,  # cells of a program side by side, times their channels
 ):
     plane, top, lane_height, block = _bands(planes, height, blocks, bands, rows, P)
-    half_height, half_width = (lane_height + 1) // 2, (width + 1) // 2
-    quarter_height, quarter_width = (half_height + 1) // 2, (half_width + 1) // 2
+    half_height, quarter_height = (lane_height + 1) // 2, (lane_height + 3) // 4
+    quarter_width = (half_width + 1) // 2
     element = block * N + tl.arange(0, N)[None, :]
     cell = element // pixel
     if PLANAR:
@@ -169,23 +170,23 @@ def _half_row(
 ):
     """What each pixel in the windows of the half level's columns 2 cell, 2 cell + 1, 2 cell + 2 gets from their row.
 
-    d0 and d2 come from the quarter level, at cell and cell + 1. height and width are those of the image, w0 to w2 the
-    reciprocals of the windows' widths; dhalf and column as x and column in _row_sums.
+    d0 and d2 come from the quarter level, at cell and cell + 1. height is that of the image, width that of the half
+    level, w0 to w2 the reciprocals of the windows' widths; dhalf and column as x and column in _row_sums.
     """
     d1 = d0 + d2
-    half_height, half_width = (height + 1) // 2, (width + 1) // 2
+    half_height = (height + 1) // 2
     if dhalf is not None:
-        dhalf += row.to(tl.int64) * half_width * pixel
+        dhalf += row.to(tl.int64) * width * pixel
         inside = row < half_height
         if PLANAR:
-            block = tl.load(dhalf, mask=inside & (column < half_width), other=0.0).to(tl.float32)
+            block = tl.load(dhalf, mask=inside & (column < width), other=0.0).to(tl.float32)
             a, b = tl.split(tl.reshape(block, [P, N, 2]))
-            block = tl.load(dhalf + 2, mask=inside & (column < half_width - 2), other=0.0).to(tl.float32)
+            block = tl.load(dhalf + 2, mask=inside & (column < width - 2), other=0.0).to(tl.float32)
             c, _ = tl.split(tl.reshape(block, [P, N, 2]))
         else:
-            a = tl.load(dhalf, mask=inside & (column < half_width), other=0.0).to(tl.float32)
-            b = tl.load(dhalf + pixel, mask=inside & (column < half_width - 1), other=0.0).to(tl.float32)
-            c = tl.load(dhalf + 2 * pixel, mask=inside & (column < half_width - 2), other=0.0).to(tl.float32)
+            a = tl.load(dhalf, mask=inside & (column < width), other=0.0).to(tl.float32)
+            b = tl.load(dhalf + pixel, mask=inside & (column < width - 1), other=0.0).to(tl.float32)
+            c = tl.load(dhalf + 2 * pixel, mask=inside & (column < width - 2), other=0.0).to(tl.float32)
         d0, d1, d2 = d0 + a, d1 + b, d2 + c
     weight = tl.where(row < half_height, 1.0 / _inside(row, height), 0.0)
     return d0 * (weight * w0), d1 * (weight * w1), d2 * (weight * w2)
@@ -214,6 +215,7 @@ def avg_pyramid_bwd_kernel(
     planes,
     height,
     width,
+    half_width,  # ceil(width / 2), for what Triton knows of its divisibility
     pixel,  # elements of a pixel
     blocks,  # of N cells side by side
     bands,  # of a plane
@@ -223,7 +225,7 @@ def avg_pyramid_bwd_kernel(
     N: tl.constexpr,  # cells of a program side by side, times their channels
 ):
     plane, top, lane_height, block = _bands(planes, height, blocks, bands, rows, P)
-    half_height, half_width = (lane_height + 1) // 2, (width + 1) // 2
+    half_height = (lane_height + 1) // 2
     element = block * N + tl.arange(0, N)[None, :]
     cell = element // pixel
     if PLANAR:
@@ -246,16 +248,20 @@ def avg_pyramid_bwd_kernel(
         above0, above1 = _quarter_row(dquarter, top, half_height, cell, half_width, pixel, v0, v1)
 
     row = 2 * top
-    a0, a1, a2 = _half_row(dhalf, row, lane_height, half_column, width, pixel, PLANAR, P, N, w0, w1, w2, above0, above1)
+    a0, a1, a2 = _half_row(
+        dhalf, row, lane_height, half_column, half_width, pixel, PLANAR, P, N, w0, w1, w2, above0, above1
+    )
     for i in range(rows):
         q = top + i
         if dquarter is not None:
             below0, below1 = _quarter_row(dquarter, q + 1, half_height, cell, half_width, pixel, v0, v1)
         row, d0, d1 = 2 * q + 1, above0 + below0, above1 + below1
-        b0, b1, b2 = _half_row(dhalf, row, lane_height, half_column, width, pixel, PLANAR, P, N, w0, w1, w2, d0, d1)
+        b0, b1, b2 = _half_row(
+            dhalf, row, lane_height, half_column, half_width, pixel, PLANAR, P, N, w0, w1, w2, d0, d1
+        )
         row = 2 * q + 2
         c0, c1, c2 = _half_row(
-            dhalf, row, lane_height, half_column, width, pixel, PLANAR, P, N, w0, w1, w2, below0, below1
+            dhalf, row, lane_height, half_column, half_width, pixel, PLANAR, P, N, w0, w1, w2, below0, below1
         )
         row = 4 * q
         _store_4(dx, row, lane_height, column, width, pixel, PLANAR, P, N, a0, a0 + a1, a1, a1 + a2)
@@ -277,7 +283,7 @@ def _grid(x: Tensor) -> tuple[tuple[int], tuple[int, ...], dict[str, int]]:
     rows = min(max(down * planes * blocks // (8 * common.processors(x)), ROWS[0]), ROWS[1])
     bands = triton.cdiv(down, rows)
     p = common.block_of(planes * bands, CELLS // n)
-    sizes = (planes, height, width, pixel, blocks, bands, rows)
+    sizes = (planes, height, width, (width + 1) // 2, pixel, blocks, bands, rows)
     return (blocks * triton.cdiv(planes * bands, p),), sizes, {"PLANAR": pixel == 1, "P": p, "N": n}
 
 
