@@ -80,6 +80,7 @@ def test_near_truth(backend, device, name, memory_format):
     # PyTorch's own norm rounds half-precision results several times; in float64 it is what the definition says.
     for dtype in [torch.float64] if backend == "eager" else DTYPES:
         inputs = inputs_of(shape, which, dtype)
+        names = tuple(inputs)
         pad = options.get("pad", 0)
         upstream = [torch.randn(*shape[:2], shape[2] + 2 * pad, shape[3] + 2 * pad).to(dtype)]
         (expected,), gradients = outputs_and_gradients(
@@ -234,7 +235,7 @@ def test_gradient_of_another_memory_format(backend, device, batch):
     gradients = []
     for format in FORMATS:
         for of in FORMATS:
-            leaf = x.contiguous(memory_format=format).requires_grad_()
+            leaf = x.clone(memory_format=format).requires_grad_()
             y = instance_norm_act(leaf, backend=backend)
             y.backward(upstream.contiguous(memory_format=of))
             gradients.append(leaf.grad)
