@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "avg_pyramid.h"
+#include "instance_norm_act.h"
 #include "tensor.h"
 
 namespace py = pybind11;
@@ -122,6 +123,8 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cuda_version") = HD_CUDA_VERSION;
   HD_DEF_CUDA(avg_pyramid_fwd);
   HD_DEF_CUDA(avg_pyramid_bwd);
+  HD_DEF_CUDA(instance_norm_act_fwd);
+  HD_DEF_CUDA(instance_norm_act_bwd);
 #else
   m.attr("cuda_archs") = py::none();
   m.attr("cuda_version") = py::none();
