@@ -49,6 +49,13 @@ void flatten(Norm& n) {
   n.height = 1;
 }
 
+// Launch a kernel that holds a plane in shared memory, of which more than 48 KiB must be asked for.
+#define HD_LAUNCH_HOLDING(kernel, blocks, threads, shared, stream, ...)                                          \
+  do {                                                                                                           \
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), #kernel); \
+    HD_LAUNCH(kernel, blocks, threads, shared, stream, __VA_ARGS__);                                             \
+  } while (0)
+
 // The power of two from 32 to kThreads at which a thread does about two of the `tasks`.
 int threads_for(int64_t tasks) {
   int threads = 32;
@@ -89,7 +96,7 @@ void fwd_nchw(const T* x, const Tensor& residual, T* y, Norm n, uintptr_t stream
   if (!residual || residual.stride[2] == n.width || n.height == 1) flatten(n);
   const int64_t held = (n.pixels() + 2 * kPack<T>) * static_cast<int64_t>(sizeof(T)), reduction = kReduction * sizeof(float);
   if (held <= kSmallPlane) {
-    HD_LAUNCH(instance_norm_act_fwd_small_nchw_kernel<T>, n.planes, threads_for(ceil_div(n.pixels(), kPack<T>)), held + reduction,
+    HD_LAUNCH_HOLDING(instance_norm_act_fwd_small_nchw_kernel<T>, n.planes, threads_for(ceil_div(n.pixels(), kPack<T>)), held + reduction,
               stream, x, added, y, n);
     return;
   }
@@ -105,7 +112,7 @@ void fwd_nhwc(const T* x, const Tensor& residual, T* y, Norm n, uintptr_t stream
   const int64_t held = n.pixels() * 16;
   if (held <= kSmallPlane) {
     const int threads = threads_for(n.pixels());
-    HD_LAUNCH(instance_norm_act_fwd_small_nhwc_kernel<T>, Tiling(n, kPack<T>, true).tiles, threads,
+    HD_LAUNCH_HOLDING(instance_norm_act_fwd_small_nhwc_kernel<T>, Tiling(n, kPack<T>, true).tiles, threads,
               held + merge_size<State>(1, threads) * sizeof(float), stream, x, added, y, n);
     return;
   }
@@ -119,9 +126,10 @@ void fwd_nhwc(const T* x, const Tensor& residual, T* y, Norm n, uintptr_t stream
 template <typename T>
 void bwd_nchw(const T* dy, const T* x, T* dx, T* dresidual, Norm n, uintptr_t stream) {
   flatten(n);
-  const int64_t units = ceil_div(n.pixels(), kPack<T>) + 1, reduction = kReduction * sizeof(float);
-  if (units <= kTiles * kThreads) {
-    HD_LAUNCH(instance_norm_act_bwd_small_nchw_kernel<T>, n.planes, threads_for(units), reduction, stream, dy, x, dx, dresidual, n);
+  const int64_t units = ceil_div(n.pixels() + kPack<T>, kPack<T>), reduction = kReduction * sizeof(float);
+  if (2 * 16 * units <= kSmallPlane) {
+    HD_LAUNCH_HOLDING(instance_norm_act_bwd_small_nchw_kernel<T>, n.planes, threads_for(units), 2 * 16 * units + reduction, stream,
+                      dy, x, dx, dresidual, n);
     return;
   }
   split_nchw(n);
@@ -132,10 +140,11 @@ void bwd_nchw(const T* dy, const T* x, T* dx, T* dresidual, Norm n, uintptr_t st
 template <typename T>
 void bwd_nhwc(const T* dy, const T* x, T* dx, T* dresidual, Norm n, uintptr_t stream) {
   using State = ChannelSums<kPack<T>>;
-  if (n.pixels() <= kPixels * kThreads) {
+  const int64_t held = 2 * 16 * n.pixels();
+  if (held <= kSmallPlane) {
     const int threads = threads_for(n.pixels());
-    HD_LAUNCH(instance_norm_act_bwd_small_nhwc_kernel<T>, Tiling(n, kPack<T>, true).tiles, threads,
-              merge_size<State>(1, threads) * sizeof(float), stream, dy, x, dx, dresidual, n);
+    HD_LAUNCH_HOLDING(instance_norm_act_bwd_small_nhwc_kernel<T>, Tiling(n, kPack<T>, true).tiles, threads,
+              held + merge_size<State>(1, threads) * sizeof(float), stream, dy, x, dx, dresidual, n);
     return;
   }
   const Tiling tiling(n, kPack<T>, false);

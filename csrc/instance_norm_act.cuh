@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kThreads = 512;                // of a block, at most
 constexpr int kWarps = kThreads / 32;
-constexpr int64_t kSmallPlane = 46 << 10;    // bytes that a block holds, so that reductions have room below 48 KiB
+constexpr int64_t kSmallPlane = 64 << 10;    // bytes that a block holds: three such blocks a multiprocessor of 9.0 or 10.0
 constexpr int64_t kSparePartials = 32768;    // partial results that scratch holds beyond one for each plane
 
 // Adjacent elements that a thread moves at once.
@@ -90,22 +90,61 @@ struct Range {
   }
 };
 
-// Elements [from, to) of the V at `address`; the others are zero. One instruction if they are whole and aligned.
 template <int V, typename T>
-__device__ __forceinline__ Pack<T, V> load_some(const T* address, int from, int to) {
-  if (from == 0 && to == V && reinterpret_cast<uintptr_t>(address) % sizeof(Pack<T, V>) == 0) return load_pack<V>(address);
+__device__ __forceinline__ bool is_aligned(const T* address) {
+  return reinterpret_cast<uintptr_t>(address) % sizeof(Pack<T, V>) == 0;
+}
+
+// V elements at an address that may be odd.
+template <int V, typename T>
+__device__ __forceinline__ Pack<T, V> load_run(const T* address) {
+  if (is_aligned<V>(address)) return load_pack<V>(address);
   Pack<T, V> pack;
 #pragma unroll
-  for (int k = 0; k < V; ++k) pack.at[k] = k >= from && k < to ? address[k] : T{};
+  for (int k = 0; k < V; ++k) pack.at[k] = address[k];
+  return pack;
+}
+
+// Elements [from, to) of V; the others are zero. Only whole and aligned ones are fast: the rest is for edges, and short.
+template <int V, typename T>
+__device__ __forceinline__ Pack<T, V> load_some(const T* address, int from, int to) {
+  if (to - from == V && is_aligned<V>(address)) return load_pack<V>(address);
+  Pack<T, V> pack{};
+#pragma unroll 1
+  for (int k = from; k < to; ++k) {
+    const T value = address[k];
+#pragma unroll
+    for (int j = 0; j < V; ++j)
+      if (j == k) pack.at[j] = value;
+  }
   return pack;
 }
 
 template <int V, typename T>
 __device__ __forceinline__ void store_some(T* address, const Pack<T, V>& pack, int from, int to) {
-  if (from == 0 && to == V && reinterpret_cast<uintptr_t>(address) % sizeof(Pack<T, V>) == 0) return store_pack(address, pack);
+  if (to - from == V && is_aligned<V>(address)) return store_pack(address, pack);
+#pragma unroll 1
+  for (int k = from; k < to; ++k) {
+    T value = pack.at[0];
 #pragma unroll
-  for (int k = 0; k < V; ++k)
-    if (k >= from && k < to) address[k] = pack.at[k];
+    for (int j = 1; j < V; ++j)
+      if (j == k) value = pack.at[j];
+    address[k] = value;
+  }
+}
+
+template <int V, typename T>
+__device__ __forceinline__ void to_floats(const Pack<T, V>& pack, float (&values)[V]) {
+#pragma unroll
+  for (int k = 0; k < V; ++k) values[k] = to_float(pack.at[k]);
+}
+
+template <typename T, int V>
+__device__ __forceinline__ Pack<T, V> from_floats(const float (&values)[V]) {
+  Pack<T, V> pack;
+#pragma unroll
+  for (int k = 0; k < V; ++k) pack.at[k] = from_float<T>(values[k]);
+  return pack;
 }
 
 // Count, mean and summed squared deviations of some numbers, which merge by the formula of Chan, Golub and LeVeque. Equal
@@ -125,26 +164,27 @@ struct Moments {
   }
 };
 
-// Sum by halves: exact where N, a power of two, numbers are equal.
 template <int N>
-__device__ __forceinline__ float tree_sum(const float (&v)[N]) {
-  float s[N];
-#pragma unroll
-  for (int k = 0; k < N; ++k) s[k] = v[k];
+__device__ __forceinline__ float tree_sum(float (&v)[N]) {
 #pragma unroll
   for (int half = N / 2; half > 0; half /= 2)
 #pragma unroll
-    for (int k = 0; k < half; ++k) s[k] += s[k + half];
-  return s[0];
+    for (int k = 0; k < half; ++k) v[k] += v[k + half];
+  return v[0];
 }
 
+// Merge the moments of numbers [from, to) of N into a mean and m2 of `count`, in two passes over the N; r = Moments::share.
+// Deviations are from the mean so far. Where nothing is so far it should be one of the numbers: that makes constants exact.
 template <int N>
-__device__ __forceinline__ Moments moments_of(const float (&v)[N]) {
-  const float mean = tree_sum(v) * (1.f / N);
-  float squares[N];
+__device__ __forceinline__ void absorb(float& mean, float& m2, float count, float r, const float (&v)[N], int from, int to) {
+  float d[N], sums[N];
 #pragma unroll
-  for (int k = 0; k < N; ++k) squares[k] = (v[k] - mean) * (v[k] - mean);
-  return {static_cast<float>(N), mean, tree_sum(squares)};
+  for (int k = 0; k < N; ++k) sums[k] = d[k] = k >= from && k < to ? v[k] - mean : 0.f;
+  const float delta = __fdividef(tree_sum(sums), static_cast<float>(to - from));
+#pragma unroll
+  for (int k = 0; k < N; ++k) sums[k] = k >= from && k < to ? (d[k] - delta) * (d[k] - delta) : 0.f;
+  m2 += tree_sum(sums) + delta * delta * count * r;
+  mean += delta * r;
 }
 
 // Merge over the block, whose threads are whole warps. shared: 3 kWarps floats, free again after the next barrier.

@@ -1,5 +1,5 @@
-// instance_norm_act of contiguous images: a plane is one run of pixels. Small planes are held by one block, forward in
-// shared memory and backward in registers, so that everything is read once; large ones are shared by n.splits blocks of
+// instance_norm_act of contiguous images: a plane is one run of pixels. Small planes are held by one block in
+// shared memory, so that everything is read once; large ones are shared by n.splits blocks of
 // two kernels, of which the second walks backwards, over what the first has just left in the second-level cache.
 //
 // All run over units: V elements, aligned in memory to their size, that cover a range of pixels; the first and the last may
@@ -14,7 +14,7 @@ namespace hd::cuda {
 namespace {
 
 constexpr int kReduction = 64;  // floats of shared memory that reductions use
-constexpr int kTiles = 4;       // units that a thread holds or has in flight
+constexpr int kTiles = 4;       // units that a thread has in flight
 
 // The first element, at or before `begin`, of the units that cover an array from `begin` on.
 template <int V, typename T>
@@ -39,6 +39,7 @@ __device__ __forceinline__ Moments range_moments(const T* x, const Range& range,
   constexpr int V = kPack<T>;
   const int64_t stride = static_cast<int64_t>(blockDim.x) * V;
   Moments moments;
+  if (range.begin < range.end) moments.mean = to_float(x[range.begin]);
   for (int64_t i = first_unit<V>(x, range.begin) + threadIdx.x * V; i < range.end; i += kTiles * stride) {
     Pack<T, V> packs[kTiles];
 #pragma unroll
@@ -52,15 +53,10 @@ __device__ __forceinline__ Moments range_moments(const T* x, const Range& range,
       if (unit.to <= 0) break;
       keep(i + t * stride, packs[t]);
       float values[V];
-#pragma unroll
-      for (int k = 0; k < V; ++k) values[k] = to_float(packs[t].at[k]);
-      if (unit.whole()) {
-        moments.merge(moments_of(values));
-        continue;
-      }
-#pragma unroll
-      for (int k = 0; k < V; ++k)
-        if (k >= unit.from && k < unit.to) moments.merge({1.f, values[k], 0.f});
+      to_floats(packs[t], values);
+      const float count = unit.to - unit.from, r = Moments::share(moments.count, count);
+      absorb(moments.mean, moments.m2, moments.count, r, values, unit.from, unit.to);
+      moments.count += count;
     }
   }
   return moments;
@@ -85,12 +81,13 @@ __device__ __forceinline__ void write_range(const T* x, const T* residual, int64
   Cursor at(first + static_cast<int64_t>(V) * width, width);  // first may be negative
   at.row -= V;
   const Cursor step(stride, width);
+#pragma unroll 1
   for (int64_t i = first; i < range.end; i += stride, at.advance(step, width)) {
     const Unit<V> unit(i, range);
     const int row = source_of(at.row, n.height, n), column = at.column - n.pad;
     if (unit.whole() && row >= 0 && column >= 0 && column + V <= n.width) {
-      Pack<T, V> pack = load_some<V>(x + static_cast<int64_t>(row) * n.width + column, 0, V), added{};
-      if (residual != nullptr) added = load_some<V>(residual + row * residual_row + column, 0, V);
+      Pack<T, V> pack = load_run<V>(x + static_cast<int64_t>(row) * n.width + column), added{};
+      if (residual != nullptr) added = load_run<V>(residual + row * residual_row + column);
 #pragma unroll
       for (int k = 0; k < V; ++k)
         pack.at[k] = from_float<T>(activate(affine(to_float(pack.at[k])), n.slope) + to_float(added.at[k]));
@@ -200,9 +197,8 @@ __device__ __forceinline__ void fold_unit(const T* dy, Cursor at, const Unit<V>&
   const int border = n.pad == 0 || n.pad_mode == 1 ? -1 : n.pad_mode == 0 ? n.pad : 0;
   const bool whole = unit.whole() && at.column + V <= n.width;
   Pack<T, V> pack{};
-  if (whole) pack = load_some<V>(dy + static_cast<int64_t>(at.row + n.pad) * n.padded_width() + at.column + n.pad, 0, V);
-#pragma unroll
-  for (int k = 0; k < V; ++k) g[k] = to_float(pack.at[k]);
+  if (whole) pack = load_run<V>(dy + static_cast<int64_t>(at.row + n.pad) * n.padded_width() + at.column + n.pad);
+  to_floats(pack, g);
   const bool inner_row = at.row > border && at.row < n.height - 1 - border;
   if (whole && inner_row && at.column > border && at.column + V <= n.width - 1 - border) return;
 #pragma unroll 1
@@ -241,61 +237,6 @@ __device__ __forceinline__ Pack<T, V> unit_gradient(const Pack<T, V>& x, const f
   return dx;
 }
 
-// One block a plane: every thread keeps its units of x and of the folded dy.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_small_nchw_kernel(
-    const T* __restrict__ dy,    // [B, C, H + 2 pad, W + 2 pad]
-    const T* __restrict__ x,     // [B, C, H, W]
-    T* __restrict__ dx,          // [B, C, H, W]
-    T* __restrict__ dresidual,   // [B, C, H, W] or null
-    Norm n) {
-  constexpr int V = kPack<T>;
-  HD_SHARED(float, shared);
-  const int64_t p = blockIdx.x, offset = p * n.pixels();
-  const Range range(n.pixels(), 0, 1, 1);
-  const float rstd = n.rstd[p];
-  const Affine affine(n, static_cast<int>(p % n.channels), n.mean[p], rstd);
-  const int64_t first = first_unit<V>(x + offset, 0) + threadIdx.x * V;
-  const int stride = blockDim.x * V;
-  Cursor at(first + static_cast<int64_t>(V) * n.width, n.width);
-  at.row -= V;
-  const Cursor step(stride, n.width);
-  Pack<T, V> kept_x[kTiles], kept_g[kTiles];
-  float dz = 0.f, dz_xhat = 0.f;
-#pragma unroll
-  for (int t = 0; t < kTiles; ++t)
-    kept_x[t] = load_some<V>(x + offset + first + t * stride, Unit<V>(first + t * stride, range).from,
-                             Unit<V>(first + t * stride, range).to);
-#pragma unroll
-  for (int t = 0; t < kTiles; ++t, at.advance(step, n.width)) {
-    const int64_t i = first + t * stride;
-    const Unit<V> unit(i, range);
-    if (unit.to <= 0) break;
-    float g[V];
-    fold_unit<V>(dy + p * n.padded_pixels(), at, unit, n, g);
-#pragma unroll
-    for (int k = 0; k < V; ++k) kept_g[t].at[k] = from_float<T>(g[k]);
-    add_unit<V>(kept_x[t], g, affine, n.slope, dz, dz_xhat);
-    if (dresidual != nullptr) store_some<V>(dresidual + offset + i, kept_g[t], unit.from, unit.to);
-  }
-  block_sums(dz, dz_xhat, shared);
-  dz_xhat *= rstd;
-  if (threadIdx.x == 0) {
-    n.sums[p] = dz;
-    n.sums[n.planes + p] = dz_xhat;
-  }
-  const Gradient gradient(affine.scale, rstd, dz, dz_xhat, static_cast<float>(n.pixels()));
-#pragma unroll
-  for (int t = 0; t < kTiles; ++t) {
-    const Unit<V> unit(first + t * stride, range);
-    if (unit.to <= 0) break;
-    float g[V];
-#pragma unroll
-    for (int k = 0; k < V; ++k) g[k] = to_float(kept_g[t].at[k]);
-    store_some<V>(dx + offset + first + t * stride, unit_gradient<V>(kept_x[t], g, affine, gradient, n.slope), unit.from, unit.to);
-  }
-}
-
 // Call fn(i, unit, x, g) with this thread's units of a range: the x and the folded dy there. A dresidual, where
 // one is given, already has the latter.
 template <int V, typename T, typename F>
@@ -305,6 +246,7 @@ __device__ __forceinline__ void for_folded(const T* dy, const T* x, const T* dre
   Cursor at(first + static_cast<int64_t>(V) * n.width, n.width);
   at.row -= V;
   const Cursor step(stride, n.width);
+#pragma unroll 1
   for (int64_t i = first; i < range.end; i += stride, at.advance(step, n.width)) {
     const Unit<V> unit(i, range);
     const Pack<T, V> values = load_some<V>(x + i, unit.from, unit.to);
@@ -312,11 +254,52 @@ __device__ __forceinline__ void for_folded(const T* dy, const T* x, const T* dre
     if (dresidual == nullptr) {
       fold_unit<V>(dy, at, unit, n, g);
     } else {
-      const Pack<T, V> folded = load_some<V>(dresidual + i, unit.from, unit.to);
-#pragma unroll
-      for (int k = 0; k < V; ++k) g[k] = to_float(folded.at[k]);
+      to_floats(load_some<V>(dresidual + i, unit.from, unit.to), g);
     }
     fn(i, unit, values, g);
+  }
+}
+
+// One block a plane: every thread keeps its units of x and of the folded dy in shared memory.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_small_nchw_kernel(
+    const T* __restrict__ dy,    // [B, C, H + 2 pad, W + 2 pad]
+    const T* __restrict__ x,     // [B, C, H, W]
+    T* __restrict__ dx,          // [B, C, H, W]
+    T* __restrict__ dresidual,   // [B, C, H, W] or null
+    Norm n) {
+  constexpr int V = kPack<T>;
+  HD_SHARED(float, shared);
+  T* held_x = reinterpret_cast<T*>(shared + kReduction);
+  T* held_g = held_x + (n.pixels() + 2 * V - 1) / V * V;
+  const int64_t p = blockIdx.x, offset = p * n.pixels();
+  const Range range(n.pixels(), 0, 1, 1);
+  const int64_t first = first_unit<V>(x + offset, 0);
+  const float rstd = n.rstd[p];
+  const Affine affine(n, static_cast<int>(p % n.channels), n.mean[p], rstd);
+  float dz = 0.f, dz_xhat = 0.f;
+  for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, nullptr, range, n,
+                   [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float (&g)[V]) {
+                     const Pack<T, V> folded = from_floats<T>(g);
+                     store_pack(held_x + (i - first), values);
+                     store_pack(held_g + (i - first), folded);
+                     add_unit<V>(values, g, affine, n.slope, dz, dz_xhat);
+                     if (dresidual != nullptr) store_some<V>(dresidual + offset + i, folded, unit.from, unit.to);
+                   });
+  block_sums(dz, dz_xhat, shared);
+  dz_xhat *= rstd;
+  if (threadIdx.x == 0) {
+    n.sums[p] = dz;
+    n.sums[n.planes + p] = dz_xhat;
+  }
+  const Gradient gradient(affine.scale, rstd, dz, dz_xhat, static_cast<float>(n.pixels()));
+#pragma unroll 1
+  for (int64_t i = first + threadIdx.x * V; i < range.end; i += static_cast<int64_t>(blockDim.x) * V) {
+    const Unit<V> unit(i, range);
+    float g[V];
+    to_floats(load_pack<V>(held_g + (i - first)), g);
+    store_some<V>(dx + offset + i, unit_gradient<V>(load_pack<V>(held_x + (i - first)), g, affine, gradient, n.slope), unit.from,
+                  unit.to);
   }
 }
 
@@ -337,11 +320,7 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_sums_nchw_kern
   for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, nullptr, range, n,
                    [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float (&g)[V]) {
                      add_unit<V>(values, g, affine, n.slope, dz, dz_xhat);
-                     if (dresidual == nullptr) return;
-                     Pack<T, V> folded;
-#pragma unroll
-                     for (int k = 0; k < V; ++k) folded.at[k] = from_float<T>(g[k]);
-                     store_some<V>(dresidual + offset + i, folded, unit.from, unit.to);
+                     if (dresidual != nullptr) store_some<V>(dresidual + offset + i, from_floats<T>(g), unit.from, unit.to);
                    });
   block_sums(dz, dz_xhat, shared);
   if (threadIdx.x != 0) return;

@@ -1,7 +1,7 @@
 // instance_norm_act of channels_last images: a thread owns 16 bytes of channels and walks over pixels, so padding is a
 // question of which pixel and everything stays aligned (where C is no multiple of that, its last group is partial and goes
 // element by element). A block is `lanes` adjacent groups of channels by `rows` pixels. Small planes are held by one block
-// a group, forward in shared memory and backward in registers; large ones are shared by n.splits blocks of two kernels, of
+// a group in shared memory; large ones are shared by n.splits blocks of two kernels, of
 // which the second walks backwards, over what the first has just left in the second-level cache.
 #pragma once
 
@@ -113,35 +113,29 @@ __device__ __forceinline__ ChannelMoments<kPack<T>> pixel_moments(const T* x, co
                                                                   const Norm& n, const Keep& keep) {
   constexpr int V = kPack<T>;
   ChannelMoments<V> moments;
+  if (range.begin < range.end) {
+    const Pack<T, V> one = load_some<V>(x + range.begin * n.channels, 0, place.valid);
+#pragma unroll
+    for (int k = 0; k < V; ++k) moments.at[k] = to_float(one.at[k]);
+  }
   for (int64_t p = range.begin + place.row; p < range.end; p += kPixels * place.rows) {
     Pack<T, V> packs[kPixels];
 #pragma unroll
     for (int t = 0; t < kPixels; ++t)
-      if (p + t * place.rows < range.end) packs[t] = load_some<V>(x + (p + t * place.rows) * n.channels, 0, place.valid);
-    const bool whole = p + (kPixels - 1) * place.rows < range.end;
-    ChannelMoments<V> tile;
-    tile.at[2 * V] = whole ? kPixels : 1.f;
-    if (whole) {
+      packs[t] = p + t * place.rows >= range.end ? Pack<T, V>{} : load_some<V>(x + (p + t * place.rows) * n.channels, 0, place.valid);
+    const int count = static_cast<int>(min((range.end - p + place.rows - 1) / place.rows, int64_t{kPixels}));
+    const float r = Moments::share(moments.at[2 * V], count);
 #pragma unroll
-      for (int k = 0; k < V; ++k) {
-        float values[kPixels];
+    for (int k = 0; k < V; ++k) {
+      float values[kPixels];
 #pragma unroll
-        for (int t = 0; t < kPixels; ++t) values[t] = to_float(packs[t].at[k]);
-        const Moments m = moments_of(values);
-        tile.at[k] = m.mean;
-        tile.at[V + k] = m.m2;
-      }
-      moments.merge(tile);
+      for (int t = 0; t < kPixels; ++t) values[t] = to_float(packs[t].at[k]);
+      absorb(moments.at[k], moments.at[V + k], moments.at[2 * V], r, values, 0, count);
     }
+    moments.at[2 * V] += count;
 #pragma unroll
-    for (int t = 0; t < kPixels; ++t) {
-      if (p + t * place.rows >= range.end) break;
-      keep(p + t * place.rows, packs[t]);
-      if (whole) continue;
-#pragma unroll
-      for (int k = 0; k < V; ++k) tile.at[k] = to_float(packs[t].at[k]);
-      moments.merge(tile);
-    }
+    for (int t = 0; t < kPixels; ++t)
+      if (t < count) keep(p + t * place.rows, packs[t]);
   }
   return moments;
 }
@@ -186,7 +180,7 @@ __device__ __forceinline__ void write_pixels(const Load& load, const PixelResidu
   y += place.image * n.padded_pixels() * n.channels + place.channel;
   Cursor at(range.begin + place.row, width);
   const Cursor step(place.rows, width);
-#pragma unroll 2
+#pragma unroll 1
   for (int64_t o = range.begin + place.row; o < range.end; o += place.rows, at.advance(step, width)) {
     const int row = source_of(at.row, n.height, n), column = source_of(at.column, n.width, n);
     Pack<T, V> pack{};
@@ -275,8 +269,7 @@ __device__ __forceinline__ void fold_channels(const T* dy, Cursor at, int valid,
   const Copies rows(at.row, n.height, n), columns(at.column, n.width, n);
   const int width = n.padded_width();
   const Pack<T, V> own = load_some<V>(dy + (static_cast<int64_t>(rows.middle) * width + columns.middle) * n.channels, 0, valid);
-#pragma unroll
-  for (int k = 0; k < V; ++k) g[k] = to_float(own.at[k]);
+  to_floats(own, g);
   const int count = rows.count() * columns.count();
 #pragma unroll 1
   for (int i = 1; i < count; ++i) {
@@ -339,7 +332,26 @@ __device__ __forceinline__ Pack<T, V> pixel_gradient(const Pack<T, V>& x, const 
   return dx;
 }
 
-// One block a group of channels: every thread keeps its pixels of x and of the folded dy.
+// Call fn(pixel, x, g) with this thread's pixels of a range: the x and the folded dy there. A dresidual, where one is given,
+// already has the latter.
+template <int V, typename T, typename F>
+__device__ __forceinline__ void for_folded_pixels(const T* dy, const T* x, const T* dresidual, const Place<V>& place,
+                                                  const Range& range, const Norm& n, const F& fn) {
+  Cursor at(range.begin + place.row, n.width);
+  const Cursor step(place.rows, n.width);
+#pragma unroll 1
+  for (int64_t p = range.begin + place.row; p < range.end; p += place.rows, at.advance(step, n.width)) {
+    const Pack<T, V> values = load_some<V>(x + p * n.channels, 0, place.valid);
+    float g[V];
+    if (dresidual == nullptr)
+      fold_channels<V>(dy, at, place.valid, n, g);
+    else
+      to_floats(load_some<V>(dresidual + p * n.channels, 0, place.valid), g);
+    fn(p, values, g);
+  }
+}
+
+// One block a group of channels: every thread keeps its pixels of x and of the folded dy in shared memory.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_small_nhwc_kernel(
     const T* __restrict__ dy,    // [B, C, H + 2 pad, W + 2 pad], channels last
@@ -348,43 +360,32 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_small_nhwc_ker
     T* __restrict__ dresidual,   // [B, C, H, W], channels last, or null
     Norm n) {
   constexpr int V = kPack<T>;
-  HD_SHARED(float, shared);
+  HD_SHARED(T, held);
+  T* held_g = held + n.pixels() * V;
   const Place<V> place(n, 1, blockIdx.x);
-  const int64_t offset = place.image * n.pixels() * n.channels + place.channel, pixels = n.pixels();
+  const int64_t offset = place.image * n.pixels() * n.channels + place.channel;
   float mean[V], rstd[V];
   load_statistics(n, place, mean, rstd);
   const Affines<V> affines(n, place, mean, rstd);
-  dy += place.image * n.padded_pixels() * n.channels + place.channel;
-  Pack<T, V> kept_x[kPixels], kept_g[kPixels];
   ChannelSums<V> sums;
-#pragma unroll
-  for (int t = 0; t < kPixels; ++t) {
-    const int64_t p = place.row + t * place.rows;
-    if (p < pixels) kept_x[t] = load_some<V>(x + offset + p * n.channels, 0, place.valid);
-  }
-#pragma unroll
-  for (int t = 0; t < kPixels; ++t) {
-    const int64_t p = place.row + t * place.rows;
-    if (p >= pixels) break;
-    float g[V];
-    fold_channels<V>(dy, Cursor(p, n.width), place.valid, n, g);
-#pragma unroll
-    for (int k = 0; k < V; ++k) kept_g[t].at[k] = from_float<T>(g[k]);
-    add_pixel<V>(kept_x[t], g, affines, n.slope, sums);
-    if (dresidual != nullptr) store_some<V>(dresidual + offset + p * n.channels, kept_g[t], 0, place.valid);
-  }
+  for_folded_pixels<V, T>(dy + place.image * n.padded_pixels() * n.channels + place.channel, x + offset, nullptr, place,
+                          place.pixels(n.pixels(), n), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
+                            const Pack<T, V> folded = from_floats<T>(g);
+                            store_pack(held + p * V, values);
+                            store_pack(held_g + p * V, folded);
+                            add_pixel<V>(values, g, affines, n.slope, sums);
+                            if (dresidual != nullptr) store_some<V>(dresidual + offset + p * n.channels, folded, 0, place.valid);
+                          });
 #pragma unroll
   for (int k = 0; k < V; ++k) sums.at[V + k] *= rstd[k];
-  merge_rows(sums, 1, shared);
+  merge_rows(sums, 1, reinterpret_cast<float*>(held_g + n.pixels() * V));
   const Gradients<V> gradients(n, place, affines, rstd, sums);
-#pragma unroll
-  for (int t = 0; t < kPixels; ++t) {
-    const int64_t p = place.row + t * place.rows;
-    if (p >= pixels) break;
+#pragma unroll 1
+  for (int64_t p = place.row; p < n.pixels(); p += place.rows) {
     float g[V];
-#pragma unroll
-    for (int k = 0; k < V; ++k) g[k] = to_float(kept_g[t].at[k]);
-    store_some<V>(dx + offset + p * n.channels, pixel_gradient<V>(kept_x[t], g, affines, gradients, n.slope), 0, place.valid);
+    to_floats(load_pack<V>(held_g + p * V), g);
+    store_some<V>(dx + offset + p * n.channels, pixel_gradient<V>(load_pack<V>(held + p * V), g, affines, gradients, n.slope), 0,
+                  place.valid);
   }
 }
 
@@ -403,23 +404,13 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_sums_nhwc_kern
   float mean[V], rstd[V];
   load_statistics(n, place, mean, rstd);
   const Affines<V> affines(n, place, mean, rstd);
-  const Range range = place.pixels(n.pixels(), n);
-  dy += place.image * n.padded_pixels() * n.channels + place.channel;
   ChannelSums<V> sums;
-  Cursor at(range.begin + place.row, n.width);
-  const Cursor step(place.rows, n.width);
-#pragma unroll 2
-  for (int64_t p = range.begin + place.row; p < range.end; p += place.rows, at.advance(step, n.width)) {
-    const Pack<T, V> values = load_some<V>(x + offset + p * n.channels, 0, place.valid);
-    float g[V];
-    fold_channels<V>(dy, at, place.valid, n, g);
-    add_pixel<V>(values, g, affines, n.slope, sums);
-    if (dresidual == nullptr) continue;
-    Pack<T, V> folded;
-#pragma unroll
-    for (int k = 0; k < V; ++k) folded.at[k] = from_float<T>(g[k]);
-    store_some<V>(dresidual + offset + p * n.channels, folded, 0, place.valid);
-  }
+  for_folded_pixels<V, T>(dy + place.image * n.padded_pixels() * n.channels + place.channel, x + offset, nullptr, place,
+                          place.pixels(n.pixels(), n), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
+                            add_pixel<V>(values, g, affines, n.slope, sums);
+                            if (dresidual != nullptr)
+                              store_some<V>(dresidual + offset + p * n.channels, from_floats<T>(g), 0, place.valid);
+                          });
   merge_rows(sums, lanes, shared);
   if (place.row != 0) return;
   float* partial = n.scratch + (place.image * n.splits + place.split) * n.channels + place.channel;
@@ -460,23 +451,12 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_nhwc_kernel(
   load_statistics(n, place, mean, rstd);
   const Affines<V> affines(n, place, mean, rstd);
   const Gradients<V> gradients(n, place, affines, rstd, sums);
-  const Range range = place.pixels(n.pixels(), n);
-  dy += place.image * n.padded_pixels() * n.channels + place.channel;
-  Cursor at(range.begin + place.row, n.width);
-  const Cursor step(place.rows, n.width);
-#pragma unroll 2
-  for (int64_t p = range.begin + place.row; p < range.end; p += place.rows, at.advance(step, n.width)) {
-    const Pack<T, V> values = load_some<V>(x + offset + p * n.channels, 0, place.valid);
-    float g[V];
-    if (dresidual == nullptr) {
-      fold_channels<V>(dy, at, place.valid, n, g);
-    } else {
-      const Pack<T, V> folded = load_some<V>(dresidual + offset + p * n.channels, 0, place.valid);
-#pragma unroll
-      for (int k = 0; k < V; ++k) g[k] = to_float(folded.at[k]);
-    }
-    store_some<V>(dx + offset + p * n.channels, pixel_gradient<V>(values, g, affines, gradients, n.slope), 0, place.valid);
-  }
+  const T* folded = dresidual == nullptr ? nullptr : dresidual + offset;
+  for_folded_pixels<V, T>(dy + place.image * n.padded_pixels() * n.channels + place.channel, x + offset, folded, place,
+                          place.pixels(n.pixels(), n), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
+                            store_some<V>(dx + offset + p * n.channels, pixel_gradient<V>(values, g, affines, gradients, n.slope),
+                                          0, place.valid);
+                          });
 }
 
 }  // namespace
