@@ -23,6 +23,13 @@ int multiprocessors() {
   return count;
 }
 
+// Divide planes into at most so many parts, each a multiple of `unit` pixels.
+void split(Norm& n, int64_t wanted, int64_t unit) {
+  n.splits = static_cast<int>(std::min(wanted, (n.planes + kSparePartials) / n.planes));
+  n.part = ceil_div(ceil_div(n.pixels(), n.splits), unit) * unit;
+  n.padded_part = ceil_div(ceil_div(n.padded_pixels(), n.splits), unit) * unit;
+}
+
 Norm norm_of(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& mean, const Tensor& rstd,
              const Tensor& scratch, int activation, float negative_slope, int pad, int pad_mode) {
   Norm n{};
@@ -37,7 +44,8 @@ Norm norm_of(const Tensor& x, const Tensor& weight, const Tensor& bias, const Te
   n.rstd = rstd.as<float>();
   n.scratch = scratch.as<float>();
   n.planes = x.shape[0] * x.shape[1];
-  n.splits = 1;
+  n.per_pixel = 1.f / static_cast<float>(n.pixels());
+  split(n, 1, 1);
   n.slope = activation == 0 ? 1.f : activation == 1 ? 0.f : negative_slope;
   return n;
 }
@@ -63,12 +71,9 @@ int threads_for(int64_t tasks) {
   return threads;
 }
 
-int64_t most_splits(const Norm& n) { return (n.planes + kSparePartials) / n.planes; }
-
-void split_nchw(Norm& n) {
+void split_nchw(Norm& n, int64_t pack) {
   const int64_t pixels = n.pixels();
-  const int64_t wanted = std::max(ceil_div(pixels, kPart), std::min(ceil_div(kBlocks, n.planes), ceil_div(pixels, kLeastPart)));
-  n.splits = static_cast<int>(std::min(wanted, most_splits(n)));
+  split(n, std::max(ceil_div(pixels, kPart), std::min(ceil_div(kBlocks, n.planes), ceil_div(pixels, kLeastPart))), pack);
 }
 
 // How channels_last images are divided: groups of channels of a block, and blocks.
@@ -86,8 +91,7 @@ struct Tiling {
 // As many blocks as the GPU holds at once, or twice as many.
 void split_nhwc(Norm& n, const Tiling& tiling) {
   const int64_t least = kPixels * (kThreads / tiling.lanes);  // pixels of a part
-  const int64_t wanted = std::min(ceil_div(2 * multiprocessors(), tiling.tiles), ceil_div(n.pixels(), least));
-  n.splits = static_cast<int>(std::min(wanted, most_splits(n)));
+  split(n, std::min(ceil_div(2 * multiprocessors(), tiling.tiles), ceil_div(n.pixels(), least)), 1);
 }
 
 template <typename T>
@@ -100,7 +104,7 @@ void fwd_nchw(const T* x, const Tensor& residual, T* y, Norm n, uintptr_t stream
               stream, x, added, y, n);
     return;
   }
-  split_nchw(n);
+  split_nchw(n, kPack<T>);
   HD_LAUNCH(instance_norm_act_fwd_moments_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, x, n);
   HD_LAUNCH(instance_norm_act_fwd_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, x, added, y, n);
 }
@@ -132,7 +136,7 @@ void bwd_nchw(const T* dy, const T* x, T* dx, T* dresidual, Norm n, uintptr_t st
                       dy, x, dx, dresidual, n);
     return;
   }
-  split_nchw(n);
+  split_nchw(n, kPack<T>);
   HD_LAUNCH(instance_norm_act_bwd_sums_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, dy, x, dresidual, n);
   HD_LAUNCH(instance_norm_act_bwd_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, dy, x, dx, dresidual, n);
 }

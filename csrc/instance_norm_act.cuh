@@ -25,6 +25,9 @@ struct Norm {
   float* scratch;       // partial results
   int64_t planes;       // B C
   int splits;           // blocks that share a plane
+  int64_t part;         // pixels of each of their parts, but the last
+  int64_t padded_part;  // the same of the padded plane
+  float per_pixel;      // 1 / (H W)
   float slope;          // the activation's for negative values: 1 for none
   float eps;
 
@@ -67,8 +70,10 @@ struct Copies {
 struct Cursor {
   int row, column;
 
+  __device__ __forceinline__ Cursor(int step, int width)
+      : row(static_cast<unsigned>(step) / width), column(static_cast<unsigned>(step) - row * width) {}
   __device__ __forceinline__ Cursor(int64_t at, int width)
-      : row(static_cast<int>(at / width)), column(static_cast<int>(at % width)) {}
+      : row(at >> 32 == 0 ? static_cast<unsigned>(at) / width : at / width), column(static_cast<int>(at - static_cast<int64_t>(row) * width)) {}
   __device__ __forceinline__ void advance(Cursor step, int width) {
     row += step.row;
     column += step.column;
@@ -79,15 +84,12 @@ struct Cursor {
   }
 };
 
-// The k-th of n almost equal parts of [0, size), in multiples of `unit`.
+// The k-th part of [0, size).
 struct Range {
   int64_t begin, end;
 
-  __device__ __forceinline__ Range(int64_t size, int k, int n, int64_t unit) {
-    const int64_t part = ((size + n - 1) / n + unit - 1) / unit * unit;
-    begin = min(k * part, size);
-    end = min(begin + part, size);
-  }
+  __device__ __forceinline__ Range(int64_t size, int k, int64_t part)
+      : begin(min(k * part, size)), end(min(begin + part, size)) {}
 };
 
 template <int V, typename T>
@@ -234,15 +236,15 @@ struct Affine {
 
 __device__ __forceinline__ float activate(float z, float slope) { return z > 0.f ? z : z * slope; }
 
-__device__ __forceinline__ float rstd_of(const Moments& m, float eps) { return 1.f / sqrtf(m.m2 / m.count + eps); }
+__device__ __forceinline__ float rstd_of(float m2, const Norm& n) { return rsqrtf(m2 * n.per_pixel + n.eps); }
 
 // dx = scale * (dz - mean of dz - xhat * mean of dz * xhat), as scale * dz + (x - mean) * slope + level.
 struct Gradient {
   float scale, slope, level;
 
   __device__ __forceinline__ Gradient() {}
-  __device__ __forceinline__ Gradient(float scale, float rstd, float dz, float dz_xhat, float count)
-      : scale(scale), slope(-scale * rstd * (dz_xhat / count)), level(-scale * (dz / count)) {}
+  __device__ __forceinline__ Gradient(float scale, float rstd, float dz, float dz_xhat, float per_pixel)
+      : scale(scale), slope(-scale * rstd * (dz_xhat * per_pixel)), level(-scale * (dz * per_pixel)) {}
   __device__ __forceinline__ float operator()(float dz, float centred) const {
     return scale * dz + (centred * slope + level);
   }

@@ -68,7 +68,7 @@ struct Residual {
   int64_t batch, channel, row;  // strides
 
   __device__ __forceinline__ const T* plane(int64_t p, int channels) const {
-    return data == nullptr ? nullptr : data + p / channels * batch + p % channels * channel;
+    return data == nullptr ? nullptr : data + static_cast<unsigned>(p) / channels * batch + static_cast<unsigned>(p) % channels * channel;
   }
 };
 
@@ -80,7 +80,7 @@ __device__ __forceinline__ void write_range(const T* x, const T* residual, int64
   const int64_t first = first_unit<V>(y, range.begin) + threadIdx.x * V, stride = static_cast<int64_t>(blockDim.x) * V;
   Cursor at(first + static_cast<int64_t>(V) * width, width);  // first may be negative
   at.row -= V;
-  const Cursor step(stride, width);
+  const Cursor step(static_cast<int>(stride), width);
 #pragma unroll 1
   for (int64_t i = first; i < range.end; i += stride, at.advance(step, width)) {
     const Unit<V> unit(i, range);
@@ -112,12 +112,12 @@ __device__ __forceinline__ void write_range(const T* x, const T* residual, int64
 template <typename T>
 __device__ __forceinline__ void write_plane(const T* x, const Residual<T>& residual, T* y, int64_t p, const Range& range,
                                             const Moments& moments, bool first, const Norm& n) {
-  const float rstd = rstd_of(moments, n.eps);
+  const float rstd = rstd_of(moments.m2, n);
   if (first && threadIdx.x == 0) {
     n.mean[p] = moments.mean;
     n.rstd[p] = rstd;
   }
-  const Affine affine(n, static_cast<int>(p % n.channels), moments.mean, rstd);
+  const Affine affine(n, static_cast<unsigned>(p) % n.channels, moments.mean, rstd);
   const T* added = residual.plane(p, n.channels);
   y += p * n.padded_pixels();
   if (n.pad == 0 && n.height == 1)
@@ -139,9 +139,9 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_small_nchw_ker
   x += p * n.pixels();
   const int64_t first = first_unit<kPack<T>>(x, 0);
   const Moments moments = block_moments(
-      range_moments(x, Range(n.pixels(), 0, 1, 1), [&](int64_t i, const auto& pack) { store_pack(held + (i - first), pack); }),
+      range_moments(x, Range(n.pixels(), 0, n.pixels()), [&](int64_t i, const auto& pack) { store_pack(held + (i - first), pack); }),
       shared);
-  write_plane<T>(held - first, residual, y, p, Range(n.padded_pixels(), 0, 1, 1), moments, true, n);
+  write_plane<T>(held - first, residual, y, p, Range(n.padded_pixels(), 0, n.padded_pixels()), moments, true, n);
 }
 
 // Large planes, first kernel: block (p, s) finds the moments of part s of plane p.
@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_moments_nchw_k
     Norm n) {
   HD_SHARED(float, shared);
   const int64_t p = blockIdx.x / n.splits;
-  const Range range(n.pixels(), blockIdx.x % n.splits, n.splits, kPack<T>);
+  const Range range(n.pixels(), blockIdx.x % n.splits, n.part);
   const Moments moments = block_moments(range_moments(x + p * n.pixels(), range, [](int64_t, const auto&) {}), shared);
   if (threadIdx.x != 0) return;
   n.scratch[blockIdx.x] = moments.mean;
@@ -166,19 +166,19 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_nchw_kernel(
     T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
     Norm n) {
   HD_SHARED(float, shared);
-  const int64_t block = gridDim.x - 1 - blockIdx.x, p = block / n.splits;
-  const int split = static_cast<int>(block % n.splits);
+  const unsigned block = gridDim.x - 1 - blockIdx.x, split = block % n.splits;
+  const int64_t p = block / n.splits;
   Moments moments;
   for (int s = threadIdx.x; s < n.splits; s += blockDim.x) {
-    const Range part(n.pixels(), s, n.splits, kPack<T>);
+    const Range part(n.pixels(), s, n.part);
     const int64_t at = p * n.splits + s;
     moments.merge({static_cast<float>(part.end - part.begin), n.scratch[at], n.scratch[gridDim.x + at]});
   }
   moments = block_moments(moments, shared);
-  write_plane<T>(x + p * n.pixels(), residual, y, p, Range(n.padded_pixels(), split, n.splits, kPack<T>), moments, split == 0, n);
+  write_plane<T>(x + p * n.pixels(), residual, y, p, Range(n.padded_pixels(), split, n.padded_part), moments, split == 0, n);
 }
 
-// What of dy [H + 2 pad, W + 2 pad] reaches one pixel.
+// What of dy [H + 2 pad, W + 2 pad] reaches one pixel: rounded, so that dresidual, the sums and dx are of the same number.
 template <typename T>
 __device__ __forceinline__ float fold_pixel(const T* dy, const Copies& rows, const Copies& columns, const Norm& n) {
   float sum = 0.f;
@@ -188,7 +188,7 @@ __device__ __forceinline__ float fold_pixel(const T* dy, const Copies& rows, con
 #pragma unroll 1
     for (int c = 0; c < columns.count(); ++c) sum += to_float(row[columns[c]]);
   }
-  return sum;
+  return to_float(from_float<T>(sum));
 }
 
 // The same of one unit: all at once, and then again the pixels that padding copies.
@@ -245,7 +245,7 @@ __device__ __forceinline__ void for_folded(const T* dy, const T* x, const T* dre
   const int64_t first = first_unit<V>(x, range.begin) + threadIdx.x * V, stride = static_cast<int64_t>(blockDim.x) * V;
   Cursor at(first + static_cast<int64_t>(V) * n.width, n.width);
   at.row -= V;
-  const Cursor step(stride, n.width);
+  const Cursor step(static_cast<int>(stride), n.width);
 #pragma unroll 1
   for (int64_t i = first; i < range.end; i += stride, at.advance(step, n.width)) {
     const Unit<V> unit(i, range);
@@ -273,10 +273,10 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_small_nchw_ker
   T* held_x = reinterpret_cast<T*>(shared + kReduction);
   T* held_g = held_x + (n.pixels() + 2 * V - 1) / V * V;
   const int64_t p = blockIdx.x, offset = p * n.pixels();
-  const Range range(n.pixels(), 0, 1, 1);
+  const Range range(n.pixels(), 0, n.pixels());
   const int64_t first = first_unit<V>(x + offset, 0);
   const float rstd = n.rstd[p];
-  const Affine affine(n, static_cast<int>(p % n.channels), n.mean[p], rstd);
+  const Affine affine(n, static_cast<unsigned>(p) % n.channels, n.mean[p], rstd);
   float dz = 0.f, dz_xhat = 0.f;
   for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, nullptr, range, n,
                    [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float (&g)[V]) {
@@ -292,7 +292,7 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_small_nchw_ker
     n.sums[p] = dz;
     n.sums[n.planes + p] = dz_xhat;
   }
-  const Gradient gradient(affine.scale, rstd, dz, dz_xhat, static_cast<float>(n.pixels()));
+  const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
 #pragma unroll 1
   for (int64_t i = first + threadIdx.x * V; i < range.end; i += static_cast<int64_t>(blockDim.x) * V) {
     const Unit<V> unit(i, range);
@@ -313,9 +313,9 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_sums_nchw_kern
   constexpr int V = kPack<T>;
   HD_SHARED(float, shared);
   const int64_t p = blockIdx.x / n.splits, offset = p * n.pixels();
-  const Range range(n.pixels(), blockIdx.x % n.splits, n.splits, V);
+  const Range range(n.pixels(), blockIdx.x % n.splits, n.part);
   const float rstd = n.rstd[p];
-  const Affine affine(n, static_cast<int>(p % n.channels), n.mean[p], rstd);
+  const Affine affine(n, static_cast<unsigned>(p) % n.channels, n.mean[p], rstd);
   float dz = 0.f, dz_xhat = 0.f;
   for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, nullptr, range, n,
                    [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float (&g)[V]) {
@@ -338,8 +338,8 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_nchw_kernel(
     Norm n) {
   constexpr int V = kPack<T>;
   HD_SHARED(float, shared);
-  const int64_t block = gridDim.x - 1 - blockIdx.x, p = block / n.splits, offset = p * n.pixels();
-  const int split = static_cast<int>(block % n.splits);
+  const unsigned block = gridDim.x - 1 - blockIdx.x, split = block % n.splits;
+  const int64_t p = block / n.splits, offset = p * n.pixels();
   float dz = 0.f, dz_xhat = 0.f;
   for (int s = threadIdx.x; s < n.splits; s += blockDim.x) {
     dz += n.scratch[p * n.splits + s];
@@ -351,10 +351,10 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_nchw_kernel(
     n.sums[n.planes + p] = dz_xhat;
   }
   const float rstd = n.rstd[p];
-  const Affine affine(n, static_cast<int>(p % n.channels), n.mean[p], rstd);
-  const Gradient gradient(affine.scale, rstd, dz, dz_xhat, static_cast<float>(n.pixels()));
+  const Affine affine(n, static_cast<unsigned>(p) % n.channels, n.mean[p], rstd);
+  const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
   const T* folded = dresidual == nullptr ? nullptr : dresidual + offset;
-  for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, folded, Range(n.pixels(), split, n.splits, V), n,
+  for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, folded, Range(n.pixels(), split, n.part), n,
                    [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float (&g)[V]) {
                      store_some<V>(dx + offset + i, unit_gradient<V>(values, g, affine, gradient, n.slope), unit.from, unit.to);
                    });

@@ -20,17 +20,17 @@ struct Place {
   int channel, valid;  // its first channel, and how many of V exist
   int64_t image;
 
-  __device__ __forceinline__ Place(const Norm& n, int lanes, int64_t block)
+  __device__ __forceinline__ Place(const Norm& n, int lanes, unsigned block)
       : lane(threadIdx.x % lanes), row(threadIdx.x / lanes), rows(blockDim.x / lanes) {
     const int tiles = (n.channels + lanes * V - 1) / (lanes * V);
-    split = static_cast<int>(block % n.splits);
+    split = block % n.splits;
     channel = (static_cast<int>(block / n.splits % tiles) * lanes + lane) * V;
     valid = max(min(n.channels - channel, V), 0);
     image = block / n.splits / tiles;
   }
   // Its part of the pixels of an image; nothing without channels.
-  __device__ __forceinline__ Range pixels(int64_t count, const Norm& n) const {
-    Range range(count, split, n.splits, 1);
+  __device__ __forceinline__ Range range(int64_t pixels, int64_t part) const {
+    Range range(pixels, split, part);
     if (valid == 0) range.end = range.begin;
     return range;
   }
@@ -123,7 +123,9 @@ __device__ __forceinline__ ChannelMoments<kPack<T>> pixel_moments(const T* x, co
 #pragma unroll
     for (int t = 0; t < kPixels; ++t)
       packs[t] = p + t * place.rows >= range.end ? Pack<T, V>{} : load_some<V>(x + (p + t * place.rows) * n.channels, 0, place.valid);
-    const int count = static_cast<int>(min((range.end - p + place.rows - 1) / place.rows, int64_t{kPixels}));
+    int count = 1;
+#pragma unroll
+    for (int t = 1; t < kPixels; ++t) count += p + t * place.rows < range.end;
     const float r = Moments::share(moments.at[2 * V], count);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
@@ -168,13 +170,13 @@ __device__ __forceinline__ void write_pixels(const Load& load, const PixelResidu
 #pragma unroll
   for (int k = 0; k < V; ++k) {
     mean[k] = moments.at[k];
-    rstd[k] = rstd_of({moments.at[2 * V], moments.at[k], moments.at[V + k]}, n.eps);
+    rstd[k] = rstd_of(moments.at[V + k], n);
     if (k >= place.valid || place.split != 0 || place.row != 0) continue;
     n.mean[place.image * n.channels + place.channel + k] = mean[k];
     n.rstd[place.image * n.channels + place.channel + k] = rstd[k];
   }
   const Affines<V> affines(n, place, mean, rstd);
-  const Range range = place.pixels(n.padded_pixels(), n);
+  const Range range = place.range(n.padded_pixels(), n.padded_part);
   const int width = n.padded_width();
   const T* added = residual.data == nullptr ? nullptr : residual.data + place.image * residual.batch + place.channel;
   y += place.image * n.padded_pixels() * n.channels + place.channel;
@@ -207,7 +209,7 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_small_nhwc_ker
   HD_SHARED(T, held);
   const Place<V> place(n, 1, blockIdx.x);
   const auto keep = [&](int64_t p, const Pack<T, V>& pack) { store_pack(held + p * V, pack); };
-  auto moments = pixel_moments(x + place.image * n.pixels() * n.channels + place.channel, place, place.pixels(n.pixels(), n), n, keep);
+  auto moments = pixel_moments(x + place.image * n.pixels() * n.channels + place.channel, place, place.range(n.pixels(), n.part), n, keep);
   merge_rows(moments, 1, reinterpret_cast<float*>(held + n.pixels() * V));
   write_pixels([&](int64_t p) { return load_pack<V>(held + p * V); }, residual, y, place, moments, n);
 }
@@ -221,7 +223,7 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_moments_nhwc_k
   constexpr int V = kPack<T>;
   HD_SHARED(float, shared);
   const Place<V> place(n, lanes, blockIdx.x);
-  auto moments = pixel_moments(x + place.image * n.pixels() * n.channels + place.channel, place, place.pixels(n.pixels(), n), n,
+  auto moments = pixel_moments(x + place.image * n.pixels() * n.channels + place.channel, place, place.range(n.pixels(), n.part), n,
                                [](int64_t, const auto&) {});
   merge_rows(moments, lanes, shared);
   if (place.row != 0) return;
@@ -244,10 +246,10 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_nhwc_kernel(
     Norm n) {
   constexpr int V = kPack<T>;
   HD_SHARED(float, shared);
-  const Place<V> place(n, lanes, static_cast<int64_t>(gridDim.x) - 1 - blockIdx.x);
+  const Place<V> place(n, lanes, gridDim.x - 1 - blockIdx.x);
   ChannelMoments<V> moments;
   for (int s = place.row; s < n.splits && place.valid > 0; s += place.rows) {
-    const Range part(n.pixels(), s, n.splits, 1);
+    const Range part(n.pixels(), s, n.part);
     const float* partial = n.scratch + (place.image * n.splits + s) * n.channels + place.channel;
     ChannelMoments<V> other;
 #pragma unroll
@@ -263,7 +265,8 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_nhwc_kernel(
   write_pixels([&](int64_t p) { return load_some<V>(x + p * n.channels, 0, place.valid); }, residual, y, place, moments, n);
 }
 
-// What of dy reaches one pixel; dy begins at the image and this thread's first channel.
+// What of dy reaches one pixel, rounded, so that dresidual, the sums and dx are of the same number. dy begins at the image
+// and this thread's first channel.
 template <int V, typename T>
 __device__ __forceinline__ void fold_channels(const T* dy, Cursor at, int valid, const Norm& n, float (&g)[V]) {
   const Copies rows(at.row, n.height, n), columns(at.column, n.width, n);
@@ -278,6 +281,7 @@ __device__ __forceinline__ void fold_channels(const T* dy, Cursor at, int valid,
 #pragma unroll
     for (int k = 0; k < V; ++k) g[k] += to_float(more.at[k]);
   }
+  to_floats(from_floats<T>(g), g);
 }
 
 template <int V, typename T>
@@ -311,7 +315,7 @@ struct Gradients {
                                        const ChannelSums<V>& sums) {
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      of[k] = Gradient(affines.of[k].scale, rstd[k], sums.at[k], sums.at[V + k], static_cast<float>(n.pixels()));
+      of[k] = Gradient(affines.of[k].scale, rstd[k], sums.at[k], sums.at[V + k], n.per_pixel);
       if (k >= place.valid || place.split != 0 || place.row != 0) continue;
       const int64_t p = place.image * n.channels + place.channel + k;
       n.sums[p] = sums.at[k];
@@ -369,7 +373,7 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_small_nhwc_ker
   const Affines<V> affines(n, place, mean, rstd);
   ChannelSums<V> sums;
   for_folded_pixels<V, T>(dy + place.image * n.padded_pixels() * n.channels + place.channel, x + offset, nullptr, place,
-                          place.pixels(n.pixels(), n), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
+                          place.range(n.pixels(), n.part), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
                             const Pack<T, V> folded = from_floats<T>(g);
                             store_pack(held + p * V, values);
                             store_pack(held_g + p * V, folded);
@@ -406,7 +410,7 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_sums_nhwc_kern
   const Affines<V> affines(n, place, mean, rstd);
   ChannelSums<V> sums;
   for_folded_pixels<V, T>(dy + place.image * n.padded_pixels() * n.channels + place.channel, x + offset, nullptr, place,
-                          place.pixels(n.pixels(), n), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
+                          place.range(n.pixels(), n.part), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
                             add_pixel<V>(values, g, affines, n.slope, sums);
                             if (dresidual != nullptr)
                               store_some<V>(dresidual + offset + p * n.channels, from_floats<T>(g), 0, place.valid);
@@ -433,7 +437,7 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_nhwc_kernel(
     Norm n) {
   constexpr int V = kPack<T>;
   HD_SHARED(float, shared);
-  const Place<V> place(n, lanes, static_cast<int64_t>(gridDim.x) - 1 - blockIdx.x);
+  const Place<V> place(n, lanes, gridDim.x - 1 - blockIdx.x);
   const int64_t offset = place.image * n.pixels() * n.channels + place.channel;
   ChannelSums<V> sums;
   for (int s = place.row; s < n.splits; s += place.rows) {
@@ -453,7 +457,7 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_nhwc_kernel(
   const Gradients<V> gradients(n, place, affines, rstd, sums);
   const T* folded = dresidual == nullptr ? nullptr : dresidual + offset;
   for_folded_pixels<V, T>(dy + place.image * n.padded_pixels() * n.channels + place.channel, x + offset, folded, place,
-                          place.pixels(n.pixels(), n), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
+                          place.range(n.pixels(), n.part), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
                             store_some<V>(dx + offset + p * n.channels, pixel_gradient<V>(values, g, affines, gradients, n.slope),
                                           0, place.valid);
                           });
