@@ -98,64 +98,69 @@ template <typename T>
 void fwd_nchw(const T* x, const Tensor& residual, T* y, Norm n, uintptr_t stream) {
   const Residual<T> added{residual.as<T>(), residual.stride[0], residual.stride[1], residual.stride[2]};
   if (!residual || residual.stride[2] == n.width || n.height == 1) flatten(n);
-  const int64_t held = (n.pixels() + 2 * kPack<T>) * static_cast<int64_t>(sizeof(T)), reduction = kReduction * sizeof(float);
-  if (held <= kSmallPlane) {
-    HD_LAUNCH_HOLDING(instance_norm_act_fwd_small_nchw_kernel<T>, n.planes, threads_for(ceil_div(n.pixels(), kPack<T>)), held + reduction,
-              stream, x, added, y, n);
+  const int64_t units = ceil_div(n.pixels() + kPack<T>, kPack<T>), reduction = kReduction * sizeof(float);
+  n.held = 16 * units <= kSmallPlane;
+  if (n.held) {
+    HD_LAUNCH_HOLDING(instance_norm_act_fwd_nchw_kernel<T>, n.planes, threads_for(units), 16 * units + reduction, stream, x, added,
+                      y, n);
     return;
   }
   split_nchw(n, kPack<T>);
-  HD_LAUNCH(instance_norm_act_fwd_moments_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, x, n);
   HD_LAUNCH(instance_norm_act_fwd_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, x, added, y, n);
+  HD_LAUNCH(instance_norm_act_fwd_apply_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, x, added, y, n);
 }
 
 template <typename T>
 void fwd_nhwc(const T* x, const Tensor& residual, T* y, Norm n, uintptr_t stream) {
   using State = ChannelMoments<kPack<T>>;
   const PixelResidual<T> added{residual.as<T>(), residual.stride[0], residual.stride[2], residual.stride[3]};
-  const int64_t held = n.pixels() * 16;
-  if (held <= kSmallPlane) {
-    const int threads = threads_for(n.pixels());
-    HD_LAUNCH_HOLDING(instance_norm_act_fwd_small_nhwc_kernel<T>, Tiling(n, kPack<T>, true).tiles, threads,
-              held + merge_size<State>(1, threads) * sizeof(float), stream, x, added, y, n);
+  const int64_t bytes = 16 * n.pixels();
+  n.held = bytes <= kSmallPlane;
+  const Tiling tiling(n, kPack<T>, n.held);
+  const int threads = n.held ? threads_for(n.pixels()) : kThreads;
+  const int64_t reduction = merge_size<State>(tiling.lanes, threads) * sizeof(float);
+  if (n.held) {
+    HD_LAUNCH_HOLDING(instance_norm_act_fwd_nhwc_kernel<T>, tiling.tiles, threads, bytes + reduction, stream, x, added, y, 1, n);
     return;
   }
-  const Tiling tiling(n, kPack<T>, false);
   split_nhwc(n, tiling);
-  const int64_t blocks = tiling.tiles * n.splits, shared = merge_size<State>(tiling.lanes, kThreads) * sizeof(float);
-  HD_LAUNCH(instance_norm_act_fwd_moments_nhwc_kernel<T>, blocks, kThreads, shared, stream, x, tiling.lanes, n);
-  HD_LAUNCH(instance_norm_act_fwd_nhwc_kernel<T>, blocks, kThreads, shared, stream, x, added, y, tiling.lanes, n);
+  const int64_t blocks = tiling.tiles * n.splits;
+  HD_LAUNCH(instance_norm_act_fwd_nhwc_kernel<T>, blocks, threads, reduction, stream, x, added, y, tiling.lanes, n);
+  HD_LAUNCH(instance_norm_act_fwd_apply_nhwc_kernel<T>, blocks, threads, reduction, stream, x, added, y, tiling.lanes, n);
 }
 
 template <typename T>
 void bwd_nchw(const T* dy, const T* x, T* dx, T* dresidual, Norm n, uintptr_t stream) {
   flatten(n);
   const int64_t units = ceil_div(n.pixels() + kPack<T>, kPack<T>), reduction = kReduction * sizeof(float);
-  if (2 * 16 * units <= kSmallPlane) {
-    HD_LAUNCH_HOLDING(instance_norm_act_bwd_small_nchw_kernel<T>, n.planes, threads_for(units), 2 * 16 * units + reduction, stream,
-                      dy, x, dx, dresidual, n);
+  n.held = 2 * 16 * units <= kSmallPlane;
+  if (n.held) {
+    HD_LAUNCH_HOLDING(instance_norm_act_bwd_nchw_kernel<T>, n.planes, threads_for(units), 2 * 16 * units + reduction, stream, dy, x,
+                      dx, dresidual, n);
     return;
   }
   split_nchw(n, kPack<T>);
-  HD_LAUNCH(instance_norm_act_bwd_sums_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, dy, x, dresidual, n);
   HD_LAUNCH(instance_norm_act_bwd_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, dy, x, dx, dresidual, n);
+  HD_LAUNCH(instance_norm_act_bwd_apply_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, dy, x, dx, dresidual, n);
 }
 
 template <typename T>
 void bwd_nhwc(const T* dy, const T* x, T* dx, T* dresidual, Norm n, uintptr_t stream) {
   using State = ChannelSums<kPack<T>>;
-  const int64_t held = 2 * 16 * n.pixels();
-  if (held <= kSmallPlane) {
-    const int threads = threads_for(n.pixels());
-    HD_LAUNCH_HOLDING(instance_norm_act_bwd_small_nhwc_kernel<T>, Tiling(n, kPack<T>, true).tiles, threads,
-              held + merge_size<State>(1, threads) * sizeof(float), stream, dy, x, dx, dresidual, n);
+  const int64_t bytes = 2 * 16 * n.pixels();
+  n.held = bytes <= kSmallPlane;
+  const Tiling tiling(n, kPack<T>, n.held);
+  const int threads = n.held ? threads_for(n.pixels()) : kThreads;
+  const int64_t reduction = merge_size<State>(tiling.lanes, threads) * sizeof(float);
+  if (n.held) {
+    HD_LAUNCH_HOLDING(instance_norm_act_bwd_nhwc_kernel<T>, tiling.tiles, threads, bytes + reduction, stream, dy, x, dx, dresidual, 1,
+                      n);
     return;
   }
-  const Tiling tiling(n, kPack<T>, false);
   split_nhwc(n, tiling);
-  const int64_t blocks = tiling.tiles * n.splits, shared = merge_size<State>(tiling.lanes, kThreads) * sizeof(float);
-  HD_LAUNCH(instance_norm_act_bwd_sums_nhwc_kernel<T>, blocks, kThreads, shared, stream, dy, x, dresidual, tiling.lanes, n);
-  HD_LAUNCH(instance_norm_act_bwd_nhwc_kernel<T>, blocks, kThreads, shared, stream, dy, x, dx, dresidual, tiling.lanes, n);
+  const int64_t blocks = tiling.tiles * n.splits;
+  HD_LAUNCH(instance_norm_act_bwd_nhwc_kernel<T>, blocks, threads, reduction, stream, dy, x, dx, dresidual, tiling.lanes, n);
+  HD_LAUNCH(instance_norm_act_bwd_apply_nhwc_kernel<T>, blocks, threads, reduction, stream, dy, x, dx, dresidual, tiling.lanes, n);
 }
 
 }  // namespace

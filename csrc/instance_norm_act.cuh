@@ -24,7 +24,8 @@ struct Norm {
   float* sums;          // [2, B, C], backward only
   float* scratch;       // partial results
   int64_t planes;       // B C
-  int splits;           // blocks that share a plane
+  bool held;            // one block holds a plane in shared memory
+  int splits;           // otherwise: blocks that share a plane
   int64_t part;         // pixels of each of their parts, but the last
   int64_t padded_part;  // the same of the padded plane
   float per_pixel;      // 1 / (H W)
@@ -149,8 +150,9 @@ __device__ __forceinline__ Pack<T, V> from_floats(const float (&values)[V]) {
   return pack;
 }
 
-// Count, mean and summed squared deviations of some numbers, which merge by the formula of Chan, Golub and LeVeque. Equal
-// numbers merge without rounding, so a constant plane is exactly its mean.
+// Count, mean and summed squared deviations of some numbers, which merge by the formula of Chan, Golub and LeVeque. All are of
+// x less the first pixel of its plane, which is exact where it matters: a mean far from zero costs no precision, and a
+// constant plane is exactly its mean.
 struct Moments {
   float count = 0.f, mean = 0.f, m2 = 0.f;
 
@@ -176,7 +178,7 @@ __device__ __forceinline__ float tree_sum(float (&v)[N]) {
 }
 
 // Merge the moments of numbers [from, to) of N into a mean and m2 of `count`, in two passes over the N; r = Moments::share.
-// Deviations are from the mean so far. Where nothing is so far it should be one of the numbers: that makes constants exact.
+// Deviations are from the mean so far.
 template <int N>
 __device__ __forceinline__ void absorb(float& mean, float& m2, float count, float r, const float (&v)[N], int from, int to) {
   float d[N], sums[N];
@@ -224,14 +226,16 @@ __device__ __forceinline__ void block_sums(float& a, float& b, float* shared) {
   b = warp_sum(lane < warps ? shared[kWarps + lane] : 0.f);
 }
 
+// z = weight * (x - mean) * rstd + bias. The mean is given as origin + mean, and the origin is taken off x first: the forward
+// pass, whose origin is a pixel, so needs no rounded mean, which would be off by much of a small deviation.
 struct Affine {
-  float mean, scale, shift;  // z = (x - mean) * scale + shift
+  float origin, scale, shift;
 
-  __device__ __forceinline__ Affine() {}
-  __device__ __forceinline__ Affine(const Norm& n, int channel, float mean, float rstd)
-      : mean(mean), scale(n.weight == nullptr ? rstd : n.weight[channel] * rstd),
-        shift(n.bias == nullptr ? 0.f : n.bias[channel]) {}
-  __device__ __forceinline__ float operator()(float x) const { return (x - mean) * scale + shift; }
+  __device__ __forceinline__ Affine() : origin(0.f), scale(0.f), shift(0.f) {}
+  __device__ __forceinline__ Affine(const Norm& n, int channel, float origin, float mean, float rstd)
+      : origin(origin), scale(n.weight == nullptr ? rstd : n.weight[channel] * rstd),
+        shift((n.bias == nullptr ? 0.f : n.bias[channel]) - mean * scale) {}
+  __device__ __forceinline__ float operator()(float x) const { return (x - origin) * scale + shift; }
 };
 
 __device__ __forceinline__ float activate(float z, float slope) { return z > 0.f ? z : z * slope; }

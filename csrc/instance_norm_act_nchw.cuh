@@ -33,13 +33,13 @@ struct Unit {
   __device__ __forceinline__ bool whole() const { return from == 0 && to == V; }
 };
 
-// The moments of this thread's share of x; each unit is shown to keep(i, unit).
+// The moments of this thread's share of a range of plane x; each unit is shown to keep(i, unit).
 template <typename T, typename Keep>
 __device__ __forceinline__ Moments range_moments(const T* x, const Range& range, const Keep& keep) {
   constexpr int V = kPack<T>;
   const int64_t stride = static_cast<int64_t>(blockDim.x) * V;
+  const float origin = to_float(x[0]);
   Moments moments;
-  if (range.begin < range.end) moments.mean = to_float(x[range.begin]);
   for (int64_t i = first_unit<V>(x, range.begin) + threadIdx.x * V; i < range.end; i += kTiles * stride) {
     Pack<T, V> packs[kTiles];
 #pragma unroll
@@ -53,7 +53,8 @@ __device__ __forceinline__ Moments range_moments(const T* x, const Range& range,
       if (unit.to <= 0) break;
       keep(i + t * stride, packs[t]);
       float values[V];
-      to_floats(packs[t], values);
+#pragma unroll
+      for (int k = 0; k < V; ++k) values[k] = to_float(packs[t].at[k]) - origin;
       const float count = unit.to - unit.from, r = Moments::share(moments.count, count);
       absorb(moments.mean, moments.m2, moments.count, r, values, unit.from, unit.to);
       moments.count += count;
@@ -112,12 +113,12 @@ __device__ __forceinline__ void write_range(const T* x, const T* residual, int64
 template <typename T>
 __device__ __forceinline__ void write_plane(const T* x, const Residual<T>& residual, T* y, int64_t p, const Range& range,
                                             const Moments& moments, bool first, const Norm& n) {
-  const float rstd = rstd_of(moments.m2, n);
+  const float origin = to_float(x[0]), rstd = rstd_of(moments.m2, n);
   if (first && threadIdx.x == 0) {
-    n.mean[p] = moments.mean;
+    n.mean[p] = origin + moments.mean;
     n.rstd[p] = rstd;
   }
-  const Affine affine(n, static_cast<unsigned>(p) % n.channels, moments.mean, rstd);
+  const Affine affine(n, static_cast<unsigned>(p) % n.channels, origin, moments.mean, rstd);
   const T* added = residual.plane(p, n.channels);
   y += p * n.padded_pixels();
   if (n.pad == 0 && n.height == 1)
@@ -126,33 +127,24 @@ __device__ __forceinline__ void write_plane(const T* x, const Residual<T>& resid
     write_range<kPack<T> / 2>(x, added, residual.row, y, range, affine, n);
 }
 
-// One block a plane.
+// First kernel: block (p, s) finds the moments of part s of plane p. One that holds the whole plane writes y too.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_small_nchw_kernel(
+__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_nchw_kernel(
     const T* __restrict__ x,  // [B, C, H, W]
     Residual<T> residual,     // [B, C, H, W] or none
     T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
     Norm n) {
   HD_SHARED(float, shared);
   T* held = reinterpret_cast<T*>(shared + kReduction);
-  const int64_t p = blockIdx.x;
-  x += p * n.pixels();
-  const int64_t first = first_unit<kPack<T>>(x, 0);
-  const Moments moments = block_moments(
-      range_moments(x, Range(n.pixels(), 0, n.pixels()), [&](int64_t i, const auto& pack) { store_pack(held + (i - first), pack); }),
-      shared);
-  write_plane<T>(held - first, residual, y, p, Range(n.padded_pixels(), 0, n.padded_pixels()), moments, true, n);
-}
-
-// Large planes, first kernel: block (p, s) finds the moments of part s of plane p.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_moments_nchw_kernel(
-    const T* __restrict__ x,  // [B, C, H, W]
-    Norm n) {
-  HD_SHARED(float, shared);
   const int64_t p = blockIdx.x / n.splits;
+  x += p * n.pixels();
   const Range range(n.pixels(), blockIdx.x % n.splits, n.part);
-  const Moments moments = block_moments(range_moments(x + p * n.pixels(), range, [](int64_t, const auto&) {}), shared);
+  const int64_t first = first_unit<kPack<T>>(x, 0);
+  const auto keep = [&](int64_t i, const auto& pack) {
+    if (n.held) store_pack(held + (i - first), pack);
+  };
+  const Moments moments = block_moments(range_moments(x, range, keep), shared);
+  if (n.held) return write_plane<T>(held - first, residual, y, p, Range(n.padded_pixels(), 0, n.padded_part), moments, true, n);
   if (threadIdx.x != 0) return;
   n.scratch[blockIdx.x] = moments.mean;
   n.scratch[gridDim.x + blockIdx.x] = moments.m2;
@@ -160,7 +152,7 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_moments_nchw_k
 
 // Second kernel: every block merges the moments of its plane's parts and writes a part of y.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_nchw_kernel(
+__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_apply_nchw_kernel(
     const T* __restrict__ x,  // [B, C, H, W]
     Residual<T> residual,     // [B, C, H, W] or none
     T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
@@ -221,7 +213,7 @@ __device__ __forceinline__ void add_unit(const Pack<T, V>& x, const float (&g)[V
   for (int k = 0; k < V; ++k) {
     const float value = to_float(x.at[k]), d = affine(value) > 0.f ? g[k] : g[k] * slope;
     dz += d;
-    dz_centred += d * (value - affine.mean);
+    dz_centred += d * (value - affine.origin);
   }
 }
 
@@ -232,7 +224,7 @@ __device__ __forceinline__ Pack<T, V> unit_gradient(const Pack<T, V>& x, const f
 #pragma unroll
   for (int k = 0; k < V; ++k) {
     const float value = to_float(x.at[k]), d = affine(value) > 0.f ? g[k] : g[k] * slope;
-    dx.at[k] = from_float<T>(gradient(d, value - affine.mean));
+    dx.at[k] = from_float<T>(gradient(d, value - affine.origin));
   }
   return dx;
 }
@@ -260,9 +252,10 @@ __device__ __forceinline__ void for_folded(const T* dy, const T* x, const T* dre
   }
 }
 
-// One block a plane: every thread keeps its units of x and of the folded dy in shared memory.
+// First kernel: block (p, s) sums over part s of plane p and writes its dresidual. One that holds the whole plane, which
+// every thread then does with its own units of x and of the folded dy, writes dx too.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_small_nchw_kernel(
+__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_nchw_kernel(
     const T* __restrict__ dy,    // [B, C, H + 2 pad, W + 2 pad]
     const T* __restrict__ x,     // [B, C, H, W]
     T* __restrict__ dx,          // [B, C, H, W]
@@ -272,26 +265,30 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_small_nchw_ker
   HD_SHARED(float, shared);
   T* held_x = reinterpret_cast<T*>(shared + kReduction);
   T* held_g = held_x + (n.pixels() + 2 * V - 1) / V * V;
-  const int64_t p = blockIdx.x, offset = p * n.pixels();
-  const Range range(n.pixels(), 0, n.pixels());
+  const int64_t p = blockIdx.x / n.splits, offset = p * n.pixels();
+  const Range range(n.pixels(), blockIdx.x % n.splits, n.part);
   const int64_t first = first_unit<V>(x + offset, 0);
   const float rstd = n.rstd[p];
-  const Affine affine(n, static_cast<unsigned>(p) % n.channels, n.mean[p], rstd);
+  const Affine affine(n, static_cast<unsigned>(p) % n.channels, n.mean[p], 0.f, rstd);
   float dz = 0.f, dz_xhat = 0.f;
   for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, nullptr, range, n,
                    [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float (&g)[V]) {
                      const Pack<T, V> folded = from_floats<T>(g);
-                     store_pack(held_x + (i - first), values);
-                     store_pack(held_g + (i - first), folded);
+                     if (n.held) {
+                       store_pack(held_x + (i - first), values);
+                       store_pack(held_g + (i - first), folded);
+                     }
                      add_unit<V>(values, g, affine, n.slope, dz, dz_xhat);
                      if (dresidual != nullptr) store_some<V>(dresidual + offset + i, folded, unit.from, unit.to);
                    });
   block_sums(dz, dz_xhat, shared);
   dz_xhat *= rstd;
   if (threadIdx.x == 0) {
-    n.sums[p] = dz;
-    n.sums[n.planes + p] = dz_xhat;
+    float* result = n.held ? n.sums : n.scratch;
+    result[blockIdx.x] = dz;
+    result[gridDim.x + blockIdx.x] = dz_xhat;
   }
+  if (!n.held) return;
   const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
 #pragma unroll 1
   for (int64_t i = first + threadIdx.x * V; i < range.end; i += static_cast<int64_t>(blockDim.x) * V) {
@@ -303,34 +300,9 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_small_nchw_ker
   }
 }
 
-// Large planes, first kernel: block (p, s) sums over part s of plane p and writes its dresidual.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_sums_nchw_kernel(
-    const T* __restrict__ dy,    // [B, C, H + 2 pad, W + 2 pad]
-    const T* __restrict__ x,     // [B, C, H, W]
-    T* __restrict__ dresidual,   // [B, C, H, W] or null
-    Norm n) {
-  constexpr int V = kPack<T>;
-  HD_SHARED(float, shared);
-  const int64_t p = blockIdx.x / n.splits, offset = p * n.pixels();
-  const Range range(n.pixels(), blockIdx.x % n.splits, n.part);
-  const float rstd = n.rstd[p];
-  const Affine affine(n, static_cast<unsigned>(p) % n.channels, n.mean[p], rstd);
-  float dz = 0.f, dz_xhat = 0.f;
-  for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, nullptr, range, n,
-                   [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float (&g)[V]) {
-                     add_unit<V>(values, g, affine, n.slope, dz, dz_xhat);
-                     if (dresidual != nullptr) store_some<V>(dresidual + offset + i, from_floats<T>(g), unit.from, unit.to);
-                   });
-  block_sums(dz, dz_xhat, shared);
-  if (threadIdx.x != 0) return;
-  n.scratch[blockIdx.x] = dz;
-  n.scratch[gridDim.x + blockIdx.x] = dz_xhat * rstd;
-}
-
 // Second kernel: every block adds up its plane's sums and writes a part of dx.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_nchw_kernel(
+__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_apply_nchw_kernel(
     const T* __restrict__ dy,          // [B, C, H + 2 pad, W + 2 pad]
     const T* __restrict__ x,           // [B, C, H, W]
     T* __restrict__ dx,                // [B, C, H, W]
@@ -351,7 +323,7 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_nchw_kernel(
     n.sums[n.planes + p] = dz_xhat;
   }
   const float rstd = n.rstd[p];
-  const Affine affine(n, static_cast<unsigned>(p) % n.channels, n.mean[p], rstd);
+  const Affine affine(n, static_cast<unsigned>(p) % n.channels, n.mean[p], 0.f, rstd);
   const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
   const T* folded = dresidual == nullptr ? nullptr : dresidual + offset;
   for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, folded, Range(n.pixels(), split, n.part), n,

@@ -66,6 +66,27 @@ struct ChannelSums {
   }
 };
 
+// Two numbers of each of a thread's channels, of one split: in scratch as [2, B, splits, C].
+template <int V, int N>
+__device__ __forceinline__ void store_partial(const float (&at)[N], const Place<V>& place, const Norm& n) {
+  float* partial = n.scratch + (place.image * n.splits + place.split) * n.channels + place.channel;
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    if (k < place.valid) partial[k] = at[k];
+    if (k < place.valid) partial[n.planes * n.splits + k] = at[V + k];
+  }
+}
+
+template <int V, int N>
+__device__ __forceinline__ void load_partial(float (&at)[N], const Place<V>& place, int split, const Norm& n) {
+  const float* partial = n.scratch + (place.image * n.splits + split) * n.channels + place.channel;
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    if (k < place.valid) at[k] = partial[k];
+    if (k < place.valid) at[V + k] = partial[n.planes * n.splits + k];
+  }
+}
+
 // Floats of shared memory that merge_rows needs.
 template <typename State>
 constexpr int merge_size(int lanes, int threads) {
@@ -107,17 +128,14 @@ __device__ __forceinline__ void merge_rows(State& state, int lanes, float* share
   swap_in(state, 0);
 }
 
-// The moments of this thread's pixels; x begins at its first channel. Each pixel is shown to keep(pixel, values).
+// The moments of this thread's pixels; x begins at the image and its first channel. Each pixel is shown to keep(pixel, values).
 template <typename T, typename Keep>
 __device__ __forceinline__ ChannelMoments<kPack<T>> pixel_moments(const T* x, const Place<kPack<T>>& place, const Range& range,
                                                                   const Norm& n, const Keep& keep) {
   constexpr int V = kPack<T>;
   ChannelMoments<V> moments;
-  if (range.begin < range.end) {
-    const Pack<T, V> one = load_some<V>(x + range.begin * n.channels, 0, place.valid);
-#pragma unroll
-    for (int k = 0; k < V; ++k) moments.at[k] = to_float(one.at[k]);
-  }
+  float origin[V];
+  to_floats(load_some<V>(x, 0, place.valid), origin);
   for (int64_t p = range.begin + place.row; p < range.end; p += kPixels * place.rows) {
     Pack<T, V> packs[kPixels];
 #pragma unroll
@@ -131,7 +149,7 @@ __device__ __forceinline__ ChannelMoments<kPack<T>> pixel_moments(const T* x, co
     for (int k = 0; k < V; ++k) {
       float values[kPixels];
 #pragma unroll
-      for (int t = 0; t < kPixels; ++t) values[t] = to_float(packs[t].at[k]);
+      for (int t = 0; t < kPixels; ++t) values[t] = to_float(packs[t].at[k]) - origin[k];
       absorb(moments.at[k], moments.at[V + k], moments.at[2 * V], r, values, 0, count);
     }
     moments.at[2 * V] += count;
@@ -153,10 +171,11 @@ template <int V>
 struct Affines {
   Affine of[V];
 
-  __device__ __forceinline__ Affines(const Norm& n, const Place<V>& place, const float (&mean)[V], const float (&rstd)[V]) {
+  __device__ __forceinline__ Affines(const Norm& n, const Place<V>& place, const float (&origin)[V], const float* mean,
+                                     const float (&rstd)[V]) {
 #pragma unroll
     for (int k = 0; k < V; ++k)
-      of[k] = k < place.valid ? Affine(n, place.channel + k, mean[k], rstd[k]) : Affine(n, place.channel, 0.f, 0.f);
+      if (k < place.valid) of[k] = Affine(n, place.channel + k, origin[k], mean == nullptr ? 0.f : mean[k], rstd[k]);
   }
 };
 
@@ -166,16 +185,16 @@ __device__ __forceinline__ void write_pixels(const Load& load, const PixelResidu
                                              const Place<kPack<T>>& place, const ChannelMoments<kPack<T>>& moments, const Norm& n) {
   constexpr int V = kPack<T>;
   if (place.valid == 0) return;
-  float mean[V], rstd[V];
+  float origin[V], rstd[V];
+  to_floats(load(0), origin);
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    mean[k] = moments.at[k];
     rstd[k] = rstd_of(moments.at[V + k], n);
     if (k >= place.valid || place.split != 0 || place.row != 0) continue;
-    n.mean[place.image * n.channels + place.channel + k] = mean[k];
+    n.mean[place.image * n.channels + place.channel + k] = origin[k] + moments.at[k];
     n.rstd[place.image * n.channels + place.channel + k] = rstd[k];
   }
-  const Affines<V> affines(n, place, mean, rstd);
+  const Affines<V> affines(n, place, origin, moments.at, rstd);
   const Range range = place.range(n.padded_pixels(), n.padded_part);
   const int width = n.padded_width();
   const T* added = residual.data == nullptr ? nullptr : residual.data + place.image * residual.batch + place.channel;
@@ -198,47 +217,32 @@ __device__ __forceinline__ void write_pixels(const Load& load, const PixelResidu
   }
 }
 
-// One block a group of channels.
+// First kernel: the moments of this block's channels in its part of an image. One that holds the whole image writes y too.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_small_nhwc_kernel(
+__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_nhwc_kernel(
     const T* __restrict__ x,     // [B, C, H, W], channels last
     PixelResidual<T> residual,   // [B, C, H, W], channels last, or none
     T* __restrict__ y,           // [B, C, H + 2 pad, W + 2 pad], channels last
+    int lanes,                   // groups of channels of a block; one if it holds the image
     Norm n) {
   constexpr int V = kPack<T>;
   HD_SHARED(T, held);
-  const Place<V> place(n, 1, blockIdx.x);
-  const auto keep = [&](int64_t p, const Pack<T, V>& pack) { store_pack(held + p * V, pack); };
-  auto moments = pixel_moments(x + place.image * n.pixels() * n.channels + place.channel, place, place.range(n.pixels(), n.part), n, keep);
-  merge_rows(moments, 1, reinterpret_cast<float*>(held + n.pixels() * V));
-  write_pixels([&](int64_t p) { return load_pack<V>(held + p * V); }, residual, y, place, moments, n);
-}
-
-// Large planes, first kernel: the moments of this block's channels in its part of an image.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_moments_nhwc_kernel(
-    const T* __restrict__ x,  // [B, C, H, W], channels last
-    int lanes,                // groups of channels of a block
-    Norm n) {
-  constexpr int V = kPack<T>;
-  HD_SHARED(float, shared);
   const Place<V> place(n, lanes, blockIdx.x);
-  auto moments = pixel_moments(x + place.image * n.pixels() * n.channels + place.channel, place, place.range(n.pixels(), n.part), n,
-                               [](int64_t, const auto&) {});
-  merge_rows(moments, lanes, shared);
-  if (place.row != 0) return;
-  float* partial = n.scratch + (place.image * n.splits + place.split) * n.channels + place.channel;
-#pragma unroll
-  for (int k = 0; k < V; ++k) {
-    if (k >= place.valid) break;
-    partial[k] = moments.at[k];
-    partial[n.planes * n.splits + k] = moments.at[V + k];
-  }
+  const auto keep = [&](int64_t p, const Pack<T, V>& pack) {
+    if (n.held) store_pack(held + p * V, pack);
+  };
+  x += place.image * n.pixels() * n.channels + place.channel;
+  auto moments = pixel_moments(x, place, place.range(n.pixels(), n.part), n, keep);
+  merge_rows(moments, lanes, reinterpret_cast<float*>(held + (n.held ? n.pixels() * V : 0)));
+  if (n.held)
+    write_pixels([&](int64_t p) { return load_pack<V>(held + p * V); }, residual, y, place, moments, n);
+  else if (place.row == 0)
+    store_partial(moments.at, place, n);
 }
 
 // Second kernel: every block merges the moments of its channels and writes a part of y.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_nhwc_kernel(
+__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_apply_nhwc_kernel(
     const T* __restrict__ x,     // [B, C, H, W], channels last
     PixelResidual<T> residual,   // [B, C, H, W], channels last, or none
     T* __restrict__ y,           // [B, C, H + 2 pad, W + 2 pad], channels last
@@ -250,13 +254,8 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_fwd_nhwc_kernel(
   ChannelMoments<V> moments;
   for (int s = place.row; s < n.splits && place.valid > 0; s += place.rows) {
     const Range part(n.pixels(), s, n.part);
-    const float* partial = n.scratch + (place.image * n.splits + s) * n.channels + place.channel;
     ChannelMoments<V> other;
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      other.at[k] = k < place.valid ? partial[k] : 0.f;
-      other.at[V + k] = k < place.valid ? partial[n.planes * n.splits + k] : 0.f;
-    }
+    load_partial(other.at, place, s, n);
     other.at[2 * V] = static_cast<float>(part.end - part.begin);
     moments.merge(other);
   }
@@ -291,7 +290,7 @@ __device__ __forceinline__ void add_pixel(const Pack<T, V>& x, const float (&g)[
   for (int k = 0; k < V; ++k) {
     const float value = to_float(x.at[k]), dz = affines.of[k](value) > 0.f ? g[k] : g[k] * slope;
     sums.at[k] += dz;
-    sums.at[V + k] += dz * (value - affines.of[k].mean);
+    sums.at[V + k] += dz * (value - affines.of[k].origin);
   }
 }
 
@@ -331,7 +330,7 @@ __device__ __forceinline__ Pack<T, V> pixel_gradient(const Pack<T, V>& x, const 
 #pragma unroll
   for (int k = 0; k < V; ++k) {
     const float value = to_float(x.at[k]), dz = affines.of[k](value) > 0.f ? g[k] : g[k] * slope;
-    dx.at[k] = from_float<T>(gradients.of[k](dz, value - affines.of[k].mean));
+    dx.at[k] = from_float<T>(gradients.of[k](dz, value - affines.of[k].origin));
   }
   return dx;
 }
@@ -355,34 +354,42 @@ __device__ __forceinline__ void for_folded_pixels(const T* dy, const T* x, const
   }
 }
 
-// One block a group of channels: every thread keeps its pixels of x and of the folded dy in shared memory.
+// First kernel: sums over this block's channels in its part of an image, and dresidual there. One that holds the whole image,
+// which every thread then does with its own pixels of x and of the folded dy, writes dx too.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_small_nhwc_kernel(
+__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_nhwc_kernel(
     const T* __restrict__ dy,    // [B, C, H + 2 pad, W + 2 pad], channels last
     const T* __restrict__ x,     // [B, C, H, W], channels last
     T* __restrict__ dx,          // [B, C, H, W], channels last
     T* __restrict__ dresidual,   // [B, C, H, W], channels last, or null
+    int lanes,                   // groups of channels of a block; one if it holds the image
     Norm n) {
   constexpr int V = kPack<T>;
   HD_SHARED(T, held);
   T* held_g = held + n.pixels() * V;
-  const Place<V> place(n, 1, blockIdx.x);
+  const Place<V> place(n, lanes, blockIdx.x);
   const int64_t offset = place.image * n.pixels() * n.channels + place.channel;
   float mean[V], rstd[V];
   load_statistics(n, place, mean, rstd);
-  const Affines<V> affines(n, place, mean, rstd);
+  const Affines<V> affines(n, place, mean, nullptr, rstd);
   ChannelSums<V> sums;
   for_folded_pixels<V, T>(dy + place.image * n.padded_pixels() * n.channels + place.channel, x + offset, nullptr, place,
                           place.range(n.pixels(), n.part), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
                             const Pack<T, V> folded = from_floats<T>(g);
-                            store_pack(held + p * V, values);
-                            store_pack(held_g + p * V, folded);
+                            if (n.held) {
+                              store_pack(held + p * V, values);
+                              store_pack(held_g + p * V, folded);
+                            }
                             add_pixel<V>(values, g, affines, n.slope, sums);
                             if (dresidual != nullptr) store_some<V>(dresidual + offset + p * n.channels, folded, 0, place.valid);
                           });
 #pragma unroll
   for (int k = 0; k < V; ++k) sums.at[V + k] *= rstd[k];
-  merge_rows(sums, 1, reinterpret_cast<float*>(held_g + n.pixels() * V));
+  merge_rows(sums, lanes, reinterpret_cast<float*>(held + (n.held ? 2 * n.pixels() * V : 0)));
+  if (!n.held) {
+    if (place.row == 0) store_partial(sums.at, place, n);
+    return;
+  }
   const Gradients<V> gradients(n, place, affines, rstd, sums);
 #pragma unroll 1
   for (int64_t p = place.row; p < n.pixels(); p += place.rows) {
@@ -393,42 +400,9 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_small_nhwc_ker
   }
 }
 
-// Large planes, first kernel: sums over this block's channels in its part of an image, and dresidual there.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_sums_nhwc_kernel(
-    const T* __restrict__ dy,    // [B, C, H + 2 pad, W + 2 pad], channels last
-    const T* __restrict__ x,     // [B, C, H, W], channels last
-    T* __restrict__ dresidual,   // [B, C, H, W], channels last, or null
-    int lanes,                   // groups of channels of a block
-    Norm n) {
-  constexpr int V = kPack<T>;
-  HD_SHARED(float, shared);
-  const Place<V> place(n, lanes, blockIdx.x);
-  const int64_t offset = place.image * n.pixels() * n.channels + place.channel;
-  float mean[V], rstd[V];
-  load_statistics(n, place, mean, rstd);
-  const Affines<V> affines(n, place, mean, rstd);
-  ChannelSums<V> sums;
-  for_folded_pixels<V, T>(dy + place.image * n.padded_pixels() * n.channels + place.channel, x + offset, nullptr, place,
-                          place.range(n.pixels(), n.part), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
-                            add_pixel<V>(values, g, affines, n.slope, sums);
-                            if (dresidual != nullptr)
-                              store_some<V>(dresidual + offset + p * n.channels, from_floats<T>(g), 0, place.valid);
-                          });
-  merge_rows(sums, lanes, shared);
-  if (place.row != 0) return;
-  float* partial = n.scratch + (place.image * n.splits + place.split) * n.channels + place.channel;
-#pragma unroll
-  for (int k = 0; k < V; ++k) {
-    if (k >= place.valid) break;
-    partial[k] = sums.at[k];
-    partial[n.planes * n.splits + k] = sums.at[V + k] * rstd[k];
-  }
-}
-
 // Second kernel: every block adds up the sums of its channels and writes a part of dx.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_nhwc_kernel(
+__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_apply_nhwc_kernel(
     const T* __restrict__ dy,          // [B, C, H + 2 pad, W + 2 pad], channels last
     const T* __restrict__ x,           // [B, C, H, W], channels last
     T* __restrict__ dx,                // [B, C, H, W], channels last
@@ -440,20 +414,16 @@ __global__ void __launch_bounds__(kThreads) instance_norm_act_bwd_nhwc_kernel(
   const Place<V> place(n, lanes, gridDim.x - 1 - blockIdx.x);
   const int64_t offset = place.image * n.pixels() * n.channels + place.channel;
   ChannelSums<V> sums;
-  for (int s = place.row; s < n.splits; s += place.rows) {
-    const float* partial = n.scratch + (place.image * n.splits + s) * n.channels + place.channel;
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      if (k >= place.valid) break;
-      sums.at[k] += partial[k];
-      sums.at[V + k] += partial[n.planes * n.splits + k];
-    }
+  for (int s = place.row; s < n.splits && place.valid > 0; s += place.rows) {
+    ChannelSums<V> other;
+    load_partial(other.at, place, s, n);
+    sums.merge(other);
   }
   merge_rows(sums, lanes, shared);
   if (place.valid == 0) return;
   float mean[V], rstd[V];
   load_statistics(n, place, mean, rstd);
-  const Affines<V> affines(n, place, mean, rstd);
+  const Affines<V> affines(n, place, mean, nullptr, rstd);
   const Gradients<V> gradients(n, place, affines, rstd, sums);
   const T* folded = dresidual == nullptr ? nullptr : dresidual + offset;
   for_folded_pixels<V, T>(dy + place.image * n.padded_pixels() * n.channels + place.channel, x + offset, folded, place,
