@@ -98,6 +98,15 @@ __device__ __forceinline__ bool is_aligned(const T* address) {
   return reinterpret_cast<uintptr_t>(address) % sizeof(Pack<T, V>) == 0;
 }
 
+// store_pack by one instruction for certain: a structure of 16-bit numbers may be stored one by one.
+template <int V, typename T>
+__device__ __forceinline__ void store_whole(T* address, const Pack<T, V>& pack) {
+  if constexpr (sizeof(pack) == 16)
+    *reinterpret_cast<uint4*>(address) = bit_cast<uint4>(pack);
+  else
+    *reinterpret_cast<uint2*>(address) = bit_cast<uint2>(pack);
+}
+
 // V elements at an address that may be odd.
 template <int V, typename T>
 __device__ __forceinline__ Pack<T, V> load_run(const T* address) {
@@ -125,7 +134,7 @@ __device__ __forceinline__ Pack<T, V> load_some(const T* address, int from, int 
 
 template <int V, typename T>
 __device__ __forceinline__ void store_some(T* address, const Pack<T, V>& pack, int from, int to) {
-  if (to - from == V && is_aligned<V>(address)) return store_pack(address, pack);
+  if (to - from == V && is_aligned<V>(address)) return store_whole(address, pack);
 #pragma unroll 1
   for (int k = from; k < to; ++k) {
     T value = pack.at[0];

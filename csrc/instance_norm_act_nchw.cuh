@@ -92,7 +92,7 @@ __device__ __forceinline__ void write_range(const T* x, const T* residual, int64
 #pragma unroll
       for (int k = 0; k < V; ++k)
         pack.at[k] = from_float<T>(activate(affine(to_float(pack.at[k])), n.slope) + to_float(added.at[k]));
-      store_pack(y + i, pack);
+      store_whole(y + i, pack);
       continue;
     }
 #pragma unroll 1
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_nchw_kernel
   const Range range(n.pixels(), blockIdx.x % n.splits, n.part);
   const int64_t first = first_unit<kPack<T>>(x, 0);
   const auto keep = [&](int64_t i, const auto& pack) {
-    if (n.held) store_pack(held + (i - first), pack);
+    if (n.held) store_whole(held + (i - first), pack);
   };
   const Moments moments = block_moments(range_moments(x, range, keep), shared);
   if (n.held) return write_plane<T>(held - first, residual, y, p, Range(n.padded_pixels(), 0, n.padded_part), moments, true, n);
@@ -275,8 +275,8 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_nchw_kernel
                    [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float (&g)[V]) {
                      const Pack<T, V> folded = from_floats<T>(g);
                      if (n.held) {
-                       store_pack(held_x + (i - first), values);
-                       store_pack(held_g + (i - first), folded);
+                       store_whole(held_x + (i - first), values);
+                       store_whole(held_g + (i - first), folded);
                      }
                      add_unit<V>(values, g, affine, n.slope, dz, dz_xhat);
                      if (dresidual != nullptr) store_some<V>(dresidual + offset + i, folded, unit.from, unit.to);

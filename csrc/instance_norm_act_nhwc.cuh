@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_nhwc_kernel
   HD_SHARED(T, held);
   const Place<V> place(n, lanes, blockIdx.x);
   const auto keep = [&](int64_t p, const Pack<T, V>& pack) {
-    if (n.held) store_pack(held + p * V, pack);
+    if (n.held) store_whole(held + p * V, pack);
   };
   x += place.image * n.pixels() * n.channels + place.channel;
   auto moments = pixel_moments(x, place, place.range(n.pixels(), n.part), n, keep);
@@ -377,8 +377,8 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_nhwc_kernel
                           place.range(n.pixels(), n.part), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
                             const Pack<T, V> folded = from_floats<T>(g);
                             if (n.held) {
-                              store_pack(held + p * V, values);
-                              store_pack(held_g + p * V, folded);
+                              store_whole(held + p * V, values);
+                              store_whole(held_g + p * V, folded);
                             }
                             add_pixel<V>(values, g, affines, n.slope, sums);
                             if (dresidual != nullptr) store_some<V>(dresidual + offset + p * n.channels, folded, 0, place.valid);
