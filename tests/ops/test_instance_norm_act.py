@@ -76,30 +76,33 @@ def as_format(name, tensor, memory_format):
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("name", CASES)
 def test_near_truth(backend, device, name, memory_format):
-    shape, which, options = CASES[name]
     # PyTorch's own norm rounds half-precision results several times; in float64 it is what the definition says.
     for dtype in [torch.float64] if backend == "eager" else DTYPES:
-        inputs = inputs_of(shape, which, dtype)
-        names = tuple(inputs)
-        pad = options.get("pad", 0)
-        upstream = [torch.randn(*shape[:2], shape[2] + 2 * pad, shape[3] + 2 * pad).to(dtype)]
-        (expected,), gradients = outputs_and_gradients(
-            lambda *tensors: truth(**dict(zip(inputs, tensors, strict=True)), **options),
-            [t.double() for t in inputs.values()],
-            upstream,
-        )
-        leaves = [as_format(name, t.to(device), memory_format).requires_grad_() for name, t in inputs.items()]
-        y = instance_norm_act(**dict(zip(inputs, leaves, strict=True)), **options, backend=backend)
-        assert y.dtype == dtype
-        assert y.is_contiguous(memory_format=memory_format)
-        assert_near(y, expected)
-        y.backward(upstream[0].to(device))
-        pixels = shape[0] * shape[2] * shape[3]
-        for leaf, gradient, of in zip(leaves, gradients, inputs, strict=True):
-            scale = pixels**0.5 if of in ("weight", "bias") else 1.0  # sums over all pixels
-            if shape[2:] == (1, 1) and of == "x":
-                scale = 300.0  # rstd of a constant plane
-            assert_near(leaf.grad / scale, gradient / scale, dtype)
+        check_near_truth(backend, device, CASES[name], memory_format, dtype)
+
+
+def check_near_truth(backend, device, case, memory_format, dtype):
+    shape, which, options = case
+    inputs = inputs_of(shape, which, dtype)
+    pad = options.get("pad", 0)
+    upstream = [torch.randn(*shape[:2], shape[2] + 2 * pad, shape[3] + 2 * pad).to(dtype)]
+    (expected,), gradients = outputs_and_gradients(
+        lambda *tensors: truth(**dict(zip(inputs, tensors, strict=True)), **options),
+        [t.double() for t in inputs.values()],
+        upstream,
+    )
+    leaves = [as_format(name, t.to(device), memory_format).requires_grad_() for name, t in inputs.items()]
+    y = instance_norm_act(**dict(zip(inputs, leaves, strict=True)), **options, backend=backend)
+    assert y.dtype == dtype
+    assert y.is_contiguous(memory_format=memory_format)
+    assert_near(y, expected)
+    y.backward(upstream[0].to(device))
+    pixels = shape[0] * shape[2] * shape[3]
+    for leaf, gradient, of in zip(leaves, gradients, inputs, strict=True):
+        scale = pixels**0.5 if of in ("weight", "bias") else 1.0  # sums over all pixels
+        if shape[2:] == (1, 1) and of == "x":
+            scale = 300.0  # rstd of a constant plane
+        assert_near(leaf.grad / scale, gradient / scale, dtype)
 
 
 @pytest.mark.parametrize("backend", KERNELS, indirect=True)

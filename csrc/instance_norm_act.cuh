@@ -1,0 +1,267 @@
+// What the kernels of instance_norm_act share, whatever the memory format: geometry, moments, activation.
+#pragma once
+
+#include "cuda.cuh"
+
+namespace hd::cuda {
+namespace {
+
+constexpr int kThreads = 512;                // of a block, at most
+constexpr int kWarps = kThreads / 32;
+constexpr int64_t kSmallPlane = 64 << 10;    // bytes that a block holds: three such blocks a multiprocessor of 9.0 or 10.0
+constexpr int64_t kSparePartials = 32768;    // partial results that scratch holds beyond one for each plane
+
+// Adjacent elements that a thread moves at once.
+template <typename T>
+constexpr int kPack = 16 / sizeof(T);
+
+struct Norm {
+  int channels, height, width, pad, pad_mode;
+  const float* weight;  // [C] or null
+  const float* bias;    // [C] or null
+  float* mean;          // [B, C]
+  float* rstd;          // [B, C]
+  float* sums;          // [2, B, C], backward only
+  float* scratch;       // partial results
+  int64_t planes;       // B C
+  bool held;            // one block holds a plane in shared memory
+  int splits;           // otherwise: blocks that share a plane
+  int64_t part;         // pixels of each of their parts, but the last
+  int64_t padded_part;  // the same of the padded plane
+  float per_pixel;      // 1 / (H W)
+  float slope;          // the activation's for negative values: 1 for none
+  float eps;
+
+  __host__ __device__ int64_t pixels() const { return static_cast<int64_t>(height) * width; }
+  __host__ __device__ int padded_width() const { return width + 2 * pad; }
+  __host__ __device__ int64_t padded_pixels() const { return static_cast<int64_t>(height + 2 * pad) * padded_width(); }
+};
+
+// The position that output position o copies, or -1 for zero.
+__device__ __forceinline__ int source_of(int o, int size, const Norm& n) {
+  const int i = o - n.pad;
+  if (i >= 0 && i < size) return i;
+  if (n.pad_mode == 0) return i < 0 ? -i : 2 * (size - 1) - i;
+  return n.pad_mode == 1 ? -1 : i < 0 ? 0 : size - 1;
+}
+
+// The output positions that copy position i: i + pad, and those in [low, low + lows) and [high, high + highs).
+struct Copies {
+  int middle, low, lows, high, highs;
+
+  __device__ __forceinline__ Copies(int i, int size, const Norm& n)
+      : middle(i + n.pad), low(0), lows(0), high(size + n.pad), highs(0) {
+    if (n.pad_mode == 0) {
+      low = n.pad - i;
+      lows = i >= 1 && i <= n.pad;
+      high = 2 * (size - 1) - i + n.pad;
+      highs = i <= size - 2 && i >= size - 1 - n.pad;
+    } else if (n.pad_mode == 2) {
+      lows = i == 0 ? n.pad : 0;
+      highs = i == size - 1 ? n.pad : 0;
+    }
+  }
+  __device__ __forceinline__ int count() const { return 1 + lows + highs; }
+  __device__ __forceinline__ int operator[](int k) const {
+    return k == 0 ? middle : k <= lows ? low + k - 1 : high + k - 1 - lows;
+  }
+};
+
+// A pixel that walks through an image row by row, in steps of one length.
+struct Cursor {
+  int row, column;
+
+  __device__ __forceinline__ Cursor(int step, int width)
+      : row(static_cast<unsigned>(step) / width), column(static_cast<unsigned>(step) - row * width) {}
+  __device__ __forceinline__ Cursor(int64_t at, int width)
+      : row(at >> 32 == 0 ? static_cast<unsigned>(at) / width : at / width), column(static_cast<int>(at - static_cast<int64_t>(row) * width)) {}
+  __device__ __forceinline__ void advance(Cursor step, int width) {
+    row += step.row;
+    column += step.column;
+    if (column >= width) {
+      column -= width;
+      ++row;
+    }
+  }
+};
+
+// The k-th part of [0, size).
+struct Range {
+  int64_t begin, end;
+
+  __device__ __forceinline__ Range(int64_t size, int k, int64_t part)
+      : begin(min(k * part, size)), end(min(begin + part, size)) {}
+};
+
+template <int V, typename T>
+__device__ __forceinline__ bool is_aligned(const T* address) {
+  return reinterpret_cast<uintptr_t>(address) % sizeof(Pack<T, V>) == 0;
+}
+
+// store_pack by one instruction for certain: a structure of 16-bit numbers may be stored one by one.
+template <int V, typename T>
+__device__ __forceinline__ void store_whole(T* address, const Pack<T, V>& pack) {
+  if constexpr (sizeof(pack) == 16)
+    *reinterpret_cast<uint4*>(address) = bit_cast<uint4>(pack);
+  else
+    *reinterpret_cast<uint2*>(address) = bit_cast<uint2>(pack);
+}
+
+// V elements at an address that may be odd.
+template <int V, typename T>
+__device__ __forceinline__ Pack<T, V> load_run(const T* address) {
+  if (is_aligned<V>(address)) return load_pack<V>(address);
+  Pack<T, V> pack;
+#pragma unroll
+  for (int k = 0; k < V; ++k) pack.at[k] = address[k];
+  return pack;
+}
+
+// Elements [from, to) of V; the others are zero. Only whole and aligned ones are fast: the rest is for edges, and short.
+template <int V, typename T>
+__device__ __forceinline__ Pack<T, V> load_some(const T* address, int from, int to) {
+  if (to - from == V && is_aligned<V>(address)) return load_pack<V>(address);
+  Pack<T, V> pack{};
+#pragma unroll 1
+  for (int k = from; k < to; ++k) {
+    const T value = address[k];
+#pragma unroll
+    for (int j = 0; j < V; ++j)
+      if (j == k) pack.at[j] = value;
+  }
+  return pack;
+}
+
+template <int V, typename T>
+__device__ __forceinline__ void store_some(T* address, const Pack<T, V>& pack, int from, int to) {
+  if (to - from == V && is_aligned<V>(address)) return store_whole(address, pack);
+#pragma unroll 1
+  for (int k = from; k < to; ++k) {
+    T value = pack.at[0];
+#pragma unroll
+    for (int j = 1; j < V; ++j)
+      if (j == k) value = pack.at[j];
+    address[k] = value;
+  }
+}
+
+template <int V, typename T>
+__device__ __forceinline__ void to_floats(const Pack<T, V>& pack, float (&values)[V]) {
+#pragma unroll
+  for (int k = 0; k < V; ++k) values[k] = to_float(pack.at[k]);
+}
+
+template <typename T, int V>
+__device__ __forceinline__ Pack<T, V> from_floats(const float (&values)[V]) {
+  Pack<T, V> pack;
+#pragma unroll
+  for (int k = 0; k < V; ++k) pack.at[k] = from_float<T>(values[k]);
+  return pack;
+}
+
+// Count, mean and summed squared deviations of some numbers, which merge by the formula of Chan, Golub and LeVeque. All are of
+// x less the first pixel of its plane, which is exact where it matters: a mean far from zero costs no precision, and a
+// constant plane is exactly its mean.
+struct Moments {
+  float count = 0.f, mean = 0.f, m2 = 0.f;
+
+  // Share of the merged numbers that are the other's; nothing and nothing is nothing.
+  __device__ __forceinline__ static float share(float count, float other) {
+    return other > 0.f ? __fdividef(other, count + other) : 0.f;
+  }
+  __device__ __forceinline__ void merge(const Moments& other) {
+    const float r = share(count, other.count), d = other.mean - mean;
+    m2 += other.m2 + d * d * count * r;
+    mean += d * r;
+    count += other.count;
+  }
+};
+
+template <int N>
+__device__ __forceinline__ float tree_sum(float (&v)[N]) {
+#pragma unroll
+  for (int half = N / 2; half > 0; half /= 2)
+#pragma unroll
+    for (int k = 0; k < half; ++k) v[k] += v[k + half];
+  return v[0];
+}
+
+// Merge the moments of numbers [from, to) of N into a mean and m2 of `count`, in two passes over the N; r = Moments::share.
+// Deviations are from the mean so far.
+template <int N>
+__device__ __forceinline__ void absorb(float& mean, float& m2, float count, float r, const float (&v)[N], int from, int to) {
+  float d[N], sums[N];
+#pragma unroll
+  for (int k = 0; k < N; ++k) sums[k] = d[k] = k >= from && k < to ? v[k] - mean : 0.f;
+  const float delta = __fdividef(tree_sum(sums), static_cast<float>(to - from));
+#pragma unroll
+  for (int k = 0; k < N; ++k) sums[k] = k >= from && k < to ? (d[k] - delta) * (d[k] - delta) : 0.f;
+  m2 += tree_sum(sums) + delta * delta * count * r;
+  mean += delta * r;
+}
+
+// Merge over the block, whose threads are whole warps. shared: 3 kWarps floats, free again after the next barrier.
+__device__ __forceinline__ Moments block_moments(Moments m, float* shared) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  const auto merge_lanes = [&] {
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2)
+      m.merge({__shfl_down_sync(0xffffffffu, m.count, offset), __shfl_down_sync(0xffffffffu, m.mean, offset),
+               __shfl_down_sync(0xffffffffu, m.m2, offset)});
+  };
+  merge_lanes();
+  if (lane == 0) {
+    shared[warp] = m.count;
+    shared[kWarps + warp] = m.mean;
+    shared[2 * kWarps + warp] = m.m2;
+  }
+  __syncthreads();
+  m = lane < warps ? Moments{shared[lane], shared[kWarps + lane], shared[2 * kWarps + lane]} : Moments{};
+  merge_lanes();
+  return {__shfl_sync(0xffffffffu, m.count, 0), __shfl_sync(0xffffffffu, m.mean, 0), __shfl_sync(0xffffffffu, m.m2, 0)};
+}
+
+// The sums over the block of both. shared: 2 kWarps floats.
+__device__ __forceinline__ void block_sums(float& a, float& b, float* shared) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  a = warp_sum(a);
+  b = warp_sum(b);
+  if (lane == 0) {
+    shared[warp] = a;
+    shared[kWarps + warp] = b;
+  }
+  __syncthreads();
+  a = warp_sum(lane < warps ? shared[lane] : 0.f);
+  b = warp_sum(lane < warps ? shared[kWarps + lane] : 0.f);
+}
+
+// z = weight * (x - mean) * rstd + bias. The mean is given as origin + mean, and the origin is taken off x first: the forward
+// pass, whose origin is a pixel, so needs no rounded mean, which would be off by much of a small deviation.
+struct Affine {
+  float origin, scale, shift;
+
+  __device__ __forceinline__ Affine() : origin(0.f), scale(0.f), shift(0.f) {}
+  __device__ __forceinline__ Affine(const Norm& n, int channel, float origin, float mean, float rstd)
+      : origin(origin), scale(n.weight == nullptr ? rstd : n.weight[channel] * rstd),
+        shift((n.bias == nullptr ? 0.f : n.bias[channel]) - mean * scale) {}
+  __device__ __forceinline__ float operator()(float x) const { return (x - origin) * scale + shift; }
+};
+
+__device__ __forceinline__ float activate(float z, float slope) { return z > 0.f ? z : z * slope; }
+
+__device__ __forceinline__ float rstd_of(float m2, const Norm& n) { return rsqrtf(m2 * n.per_pixel + n.eps); }
+
+// dx = scale * (dz - mean of dz - xhat * mean of dz * xhat), as scale * dz + (x - mean) * slope + level.
+struct Gradient {
+  float scale, slope, level;
+
+  __device__ __forceinline__ Gradient() {}
+  __device__ __forceinline__ Gradient(float scale, float rstd, float dz, float dz_xhat, float per_pixel)
+      : scale(scale), slope(-scale * rstd * (dz_xhat * per_pixel)), level(-scale * (dz * per_pixel)) {}
+  __device__ __forceinline__ float operator()(float dz, float centred) const {
+    return scale * dz + (centred * slope + level);
+  }
+};
+
+}  // namespace
+}  // namespace hd::cuda
