@@ -376,7 +376,7 @@ void by_planes(const Planes& s, int threads, const First& first, const Merge& me
 }  // namespace
 
 void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor y, Tensor mean, Tensor rstd,
-                           Tensor, int activation, float negative_slope, float eps, int64_t pad, int pad_mode,
+                           Tensor, int activation, float negative_slope, float eps, int pad, int pad_mode,
                            int threads) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
