@@ -376,16 +376,16 @@ void with_layout(const Tensor& x, const Tensor& half, const Tensor& quarter, con
   const int64_t cells = ceil_div(x.shape[3], 4), bands = ceil_div(ceil_div(x.shape[2], 4), kBand);
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
-    constexpr int kCells = 4 / sizeof(T), kChannels = 8 / sizeof(T);  // accesses of 16 and of 8 bytes
+    constexpr int N = 4 / sizeof(T);  // cells or channels of a thread: accesses of 16 or of 4 bytes
     const auto call = [&](auto layout, int64_t groups, bool aligned) {
       fn(layout, in, static_cast<int>(groups), static_cast<int>(bands), aligned,
          static_cast<unsigned>(ceil_div(count * bands * groups, kWarps)));
     };
     const bool aligned = aligned_to(x, 16) && aligned_to(half, 8) && aligned_to(quarter, 4);
     if (!channels_last)
-      call(Layout<T, kCells, 1, true>{}, ceil_div(ceil_div(cells, kCells), 31), aligned && in.width % (4 * kCells) == 0);
-    else if (aligned_to(x, 8) && aligned_to(half, 8) && aligned_to(quarter, 8) && pixel % kChannels == 0)
-      call(Layout<T, 1, kChannels, false>{}, ceil_div(cells * pixel / kChannels, 32), true);
+      call(Layout<T, N, 1, true>{}, ceil_div(ceil_div(cells, N), 31), aligned && in.width % (4 * N) == 0);
+    else if (aligned && pixel % N == 0)
+      call(Layout<T, 1, N, false>{}, ceil_div(cells * pixel / N, 32), true);
     else
       call(Layout<T, 1, 1, false>{}, ceil_div(cells * pixel, 32), true);
   });
