@@ -1,7 +1,8 @@
 // A cell is a pixel of the quarter level: 2x2 pixels of the half level and 4x4 of the image. A thread takes a few adjacent
 // cells of a contiguous image, or a few channels of one cell of a channels_last image, and walks down, so that it reads
 // each row once; what a row of cells shares with the next stays in registers. Adjacent cells of a contiguous image share
-// sums by shuffles: a warp overlaps its neighbour by one lane, which computes and does not write.
+// sums by shuffles: a warp overlaps its neighbour by one lane, which computes and does not write. Contiguous images whose
+// rows do not divide into 16 bytes are treated like channels_last ones of one channel.
 //
 // As in avg_pyramid.cpp, both layouts are planes of height x width pixels of `pixel` adjacent elements.
 #include "avg_pyramid.h"
@@ -46,29 +47,19 @@ __device__ __forceinline__ float inside(int o, int size) {
   return static_cast<float>(max(min(2 * o + 2, size) - max(2 * o - 1, 0), 1));
 }
 
-// N elements of a row from `first` on, 0 outside [0, end). Aligned ones lie inside all or none.
+// N elements of a row from `first` on, which lie inside [0, end) all or none; outside 0.
 template <int N, typename T>
-__device__ __forceinline__ Pack<T, N> load_inside(const T* row, int first, int end, bool aligned) {
-  Pack<T, N> pack{};
-  if (aligned) return first >= 0 && first < end ? load_pack<N>(row + first) : pack;
-#pragma unroll
-  for (int i = 0; i < N; ++i)
-    if (first + i >= 0 && first + i < end) pack.at[i] = row[first + i];
-  return pack;
+__device__ __forceinline__ Pack<T, N> load_inside(const T* row, int first, int end) {
+  return first >= 0 && first < end ? load_pack<N>(row + first) : Pack<T, N>{};
 }
 
 template <int N, typename T>
-__device__ __forceinline__ void store_inside(T* row, int first, int end, bool aligned, const float (&values)[N]) {
+__device__ __forceinline__ void store_inside(T* row, int first, int end, const float (&values)[N]) {
+  if (first >= end) return;
   Pack<T, N> pack;
 #pragma unroll
   for (int i = 0; i < N; ++i) pack.at[i] = from_float<T>(values[i]);
-  if (aligned) {
-    if (first < end) store_pack<N>(row + first, pack);
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < N; ++i)
-    if (first + i < end) row[first + i] = pack.at[i];
+  store_pack<N>(row + first, pack);
 }
 
 // What this thread works on; false where there is nothing for its whole warp. idle: the lane that overlaps.
@@ -95,8 +86,7 @@ __device__ __forceinline__ bool find_place(const Planes& in, int groups, int ban
 
 // Sums of a row of the image in the windows of half-level columns 2 cell - 1 ... 2 (cell + S) - 1.
 template <typename L>
-__device__ __forceinline__ Sums<L> row_sums(const typename L::T* x, const Planes& in, int row, const Place& place,
-                                            bool aligned) {
+__device__ __forceinline__ Sums<L> row_sums(const typename L::T* x, const Planes& in, int row, const Place& place) {
   using T = typename L::T;
   constexpr int S = L::S, V = L::V;
   const bool exists = row >= 0 && row < in.height;
@@ -104,7 +94,7 @@ __device__ __forceinline__ Sums<L> row_sums(const typename L::T* x, const Planes
   const T* source = x + (exists ? static_cast<int64_t>(row) * stride : 0);
   Sums<L> sums;
   if constexpr (L::kPlanar) {
-    const Pack<T, 4 * S> pack = load_inside<4 * S>(source, 4 * place.cell, end, aligned);
+    const Pack<T, 4 * S> pack = load_inside<4 * S>(source, 4 * place.cell, end);
     float left = __shfl_up_sync(0xffffffffu, to_float(pack.at[4 * S - 1]), 1);
 #pragma unroll
     for (int k = 0; k < 2 * S; ++k) {
@@ -117,7 +107,7 @@ __device__ __forceinline__ Sums<L> row_sums(const typename L::T* x, const Planes
     Pack<T, V> packs[7];
 #pragma unroll
     for (int k = 0; k < 7; ++k)
-      packs[k] = load_inside<V>(source, (4 * place.cell - 3 + k) * in.pixel + place.channel, end, true);
+      packs[k] = load_inside<V>(source, (4 * place.cell - 3 + k) * in.pixel + place.channel, end);
 #pragma unroll
     for (int k = 0; k < 3; ++k)
 #pragma unroll
@@ -145,27 +135,26 @@ __device__ __forceinline__ Sums<L> means(const Sums<L>& a, const Sums<L>& b, con
 }
 
 template <typename L>
-__device__ __forceinline__ void store_half(typename L::T* half, const Planes& in, int row, const Place& place, bool aligned,
+__device__ __forceinline__ void store_half(typename L::T* half, const Planes& in, int row, const Place& place,
                                            const Sums<L>& values) {
-  if (!place.writes || row >= halved(in.height)) return;
+  if (row >= halved(in.height)) return;
   const int end = halved(in.width) * in.pixel;
   half += static_cast<int64_t>(row) * end;
   if constexpr (L::kPlanar) {
     float own[2 * L::S];
 #pragma unroll
     for (int k = 0; k < 2 * L::S; ++k) own[k] = values.at[k + 1][0];
-    store_inside(half, 2 * place.cell, end, aligned, own);
+    store_inside(half, 2 * place.cell, end, own);
   } else {
 #pragma unroll
     for (int k = 0; k < 2; ++k)
-      store_inside(half, (2 * place.cell + k) * in.pixel + place.channel, end, true, values.at[k + 1]);
+      store_inside(half, (2 * place.cell + k) * in.pixel + place.channel, end, values.at[k + 1]);
   }
 }
 
 template <typename L>
 __device__ __forceinline__ void store_quarter(typename L::T* quarter, const Planes& half, int row, const Place& place,
-                                              bool aligned, const Sums<L>& a, const Sums<L>& b, const Sums<L>& c) {
-  if (!place.writes) return;
+                                              const Sums<L>& a, const Sums<L>& b, const Sums<L>& c) {
   float values[L::S * L::V];
 #pragma unroll
   for (int s = 0; s < L::S; ++s) {
@@ -179,16 +168,15 @@ __device__ __forceinline__ void store_quarter(typename L::T* quarter, const Plan
     }
   }
   const int end = halved(half.width) * half.pixel;
-  store_inside(quarter + static_cast<int64_t>(row) * end, place.cell * half.pixel + place.channel, end,
-               aligned || !L::kPlanar, values);
+  store_inside(quarter + static_cast<int64_t>(row) * end, place.cell * half.pixel + place.channel, end, values);
 }
 
 template <typename L>
-__global__ void __launch_bounds__(32 * kWarps)
+__global__ void __launch_bounds__(32 * kWarps, 4)
     avg_pyramid_fwd_kernel(const typename L::T* __restrict__ x,  // [B, C, H, W]
                            typename L::T* __restrict__ half,     // [B, C, ceil(H/2), ceil(W/2)]
                            typename L::T* __restrict__ quarter,  // [B, C, ceil(H/4), ceil(W/4)] or null
-                           Planes in, int groups, int bands, bool aligned) {
+                           Planes in, int groups, int bands) {
   Place place;
   if (!find_place<L>(in, groups, bands, 0, place)) return;
   const Planes mid{in.count, halved(in.height), halved(in.width), in.pixel};
@@ -196,23 +184,19 @@ __global__ void __launch_bounds__(32 * kWarps)
   half += place.plane * mid.height * mid.width * in.pixel;
   if (quarter != nullptr) quarter += place.plane * halved(mid.height) * halved(mid.width) * in.pixel;
 
-  Sums<L> above{}, last{};  // the half level's row and the image's row above the cells
-  if (place.top > 0) {
-    const Sums<L> a = row_sums<L>(x, in, 4 * place.top - 3, place, aligned);
-    const Sums<L> b = row_sums<L>(x, in, 4 * place.top - 2, place, aligned);
-    last = row_sums<L>(x, in, 4 * place.top - 1, place, aligned);
-    above = means(a, b, last, in, 2 * place.top - 1, place.cell);
-  }
-  for (int q = place.top; q < place.bottom; ++q) {
-    const Sums<L> a = row_sums<L>(x, in, 4 * q, place, aligned);
-    const Sums<L> b = row_sums<L>(x, in, 4 * q + 1, place, aligned);
-    const Sums<L> c = row_sums<L>(x, in, 4 * q + 2, place, aligned);
-    const Sums<L> d = row_sums<L>(x, in, 4 * q + 3, place, aligned);
+  Sums<L> above{}, last{};  // the half level's row and the image's row above these cells; one row of cells ahead makes them
+  for (int q = place.top - 1; q < place.bottom; ++q) {
+    const Sums<L> a = row_sums<L>(x, in, 4 * q, place);
+    const Sums<L> b = row_sums<L>(x, in, 4 * q + 1, place);
+    const Sums<L> c = row_sums<L>(x, in, 4 * q + 2, place);
+    const Sums<L> d = row_sums<L>(x, in, 4 * q + 3, place);
     const Sums<L> upper = means(last, a, b, in, 2 * q, place.cell);
     const Sums<L> lower = means(b, c, d, in, 2 * q + 1, place.cell);
-    store_half(half, in, 2 * q, place, aligned, upper);
-    store_half(half, in, 2 * q + 1, place, aligned, lower);
-    if (quarter != nullptr) store_quarter(quarter, mid, q, place, aligned, above, upper, lower);
+    if (place.writes && q >= place.top) {
+      store_half(half, in, 2 * q, place, upper);
+      store_half(half, in, 2 * q + 1, place, lower);
+      if (quarter != nullptr) store_quarter(quarter, mid, q, place, above, upper, lower);
+    }
     above = lower;
     last = d;
   }
@@ -225,8 +209,7 @@ struct Shares {
 };
 
 template <typename L>
-__device__ __forceinline__ Shares<L> shares(const typename L::T* dquarter, const Planes& half, int row, const Place& place,
-                                            bool aligned) {
+__device__ __forceinline__ Shares<L> shares(const typename L::T* dquarter, const Planes& half, int row, const Place& place) {
   using T = typename L::T;
   Shares<L> result{};
   if (dquarter == nullptr) return result;
@@ -235,14 +218,14 @@ __device__ __forceinline__ Shares<L> shares(const typename L::T* dquarter, const
   const T* source = dquarter + (exists ? static_cast<int64_t>(row) * stride : 0);
   const float rows = inside(row, half.height);
   if constexpr (L::kPlanar) {
-    const Pack<T, L::S> pack = load_inside<L::S>(source, place.cell, end, aligned);
+    const Pack<T, L::S> pack = load_inside<L::S>(source, place.cell, end);
 #pragma unroll
     for (int s = 0; s < L::S; ++s) result.at[s][0] = to_float(pack.at[s]) / (rows * inside(place.cell + s, half.width));
     result.at[L::S][0] = __shfl_down_sync(0xffffffffu, result.at[0][0], 1);
   } else {
 #pragma unroll
     for (int s = 0; s < 2; ++s) {
-      const auto pack = load_inside<L::V>(source, (place.cell + s) * half.pixel + place.channel, end, true);
+      const auto pack = load_inside<L::V>(source, (place.cell + s) * half.pixel + place.channel, end);
 #pragma unroll
       for (int v = 0; v < L::V; ++v) result.at[s][v] = to_float(pack.at[v]) / (rows * inside(place.cell + s, half.width));
     }
@@ -274,7 +257,7 @@ __device__ __forceinline__ Sums<L> operator+(const Sums<L>& a, const Sums<L>& b)
 // the quarter level adds `above`, the sum of the shares of the row's quarter-level pixels.
 template <typename L>
 __device__ __forceinline__ Sums<L> half_shares(const typename L::T* dhalf, const Shares<L>& above, const Planes& in, int row,
-                                               const Place& place, bool aligned) {
+                                               const Place& place) {
   using T = typename L::T;
   constexpr int S = L::S, V = L::V, kOwn = L::kPlanar ? 2 * S : 2 * S + 1;
   const bool exists = row < halved(in.height), given = exists && dhalf != nullptr;
@@ -287,13 +270,13 @@ __device__ __forceinline__ Sums<L> half_shares(const typename L::T* dhalf, const
 #pragma unroll
     for (int v = 0; v < V; ++v) result.at[k][v] = above.at[k / 2][v] + (k % 2 == 1 ? above.at[k / 2 + 1][v] : 0.f);
   if constexpr (L::kPlanar) {
-    const Pack<T, kOwn> pack = load_inside<kOwn>(source, 2 * place.cell, end, aligned);
+    const Pack<T, kOwn> pack = load_inside<kOwn>(source, 2 * place.cell, end);
 #pragma unroll
     for (int k = 0; k < kOwn; ++k) result.at[k][0] += to_float(pack.at[k]);
   } else {
 #pragma unroll
     for (int k = 0; k < kOwn; ++k) {
-      const auto pack = load_inside<V>(source, (2 * place.cell + k) * in.pixel + place.channel, end, true);
+      const auto pack = load_inside<V>(source, (2 * place.cell + k) * in.pixel + place.channel, end);
 #pragma unroll
       for (int v = 0; v < V; ++v) result.at[k][v] += to_float(pack.at[v]);
     }
@@ -311,7 +294,7 @@ __device__ __forceinline__ Sums<L> half_shares(const typename L::T* dhalf, const
 
 // A row of dx from the shares of the half level's rows that its pixels lie in.
 template <typename L>
-__device__ __forceinline__ void store_row(typename L::T* dx, const Planes& in, int row, const Place& place, bool aligned,
+__device__ __forceinline__ void store_row(typename L::T* dx, const Planes& in, int row, const Place& place,
                                           const Sums<L>& a) {
   if (!place.writes || row >= in.height) return;
   constexpr int S = L::S, V = L::V;
@@ -329,20 +312,20 @@ __device__ __forceinline__ void store_row(typename L::T* dx, const Planes& in, i
     float flat[4 * S];
 #pragma unroll
     for (int k = 0; k < 4 * S; ++k) flat[k] = values[k][0];
-    store_inside(dx, 4 * place.cell, end, aligned, flat);
+    store_inside(dx, 4 * place.cell, end, flat);
   } else {
 #pragma unroll
     for (int k = 0; k < 4; ++k)
-      store_inside(dx, (4 * place.cell + k) * in.pixel + place.channel, end, true, values[k]);
+      store_inside(dx, (4 * place.cell + k) * in.pixel + place.channel, end, values[k]);
   }
 }
 
 template <typename L>
-__global__ void __launch_bounds__(32 * kWarps)
+__global__ void __launch_bounds__(32 * kWarps, 4)
     avg_pyramid_bwd_kernel(const typename L::T* __restrict__ dhalf,     // [B, C, ceil(H/2), ceil(W/2)] or null
                            const typename L::T* __restrict__ dquarter,  // [B, C, ceil(H/4), ceil(W/4)] or null
                            typename L::T* __restrict__ dx,              // [B, C, H, W]
-                           Planes in, int groups, int bands, bool aligned) {
+                           Planes in, int groups, int bands) {
   Place place;
   if (!find_place<L>(in, groups, bands, 31, place)) return;
   const Planes mid{in.count, halved(in.height), halved(in.width), in.pixel};
@@ -350,16 +333,16 @@ __global__ void __launch_bounds__(32 * kWarps)
   if (dhalf != nullptr) dhalf += place.plane * mid.height * mid.width * in.pixel;
   if (dquarter != nullptr) dquarter += place.plane * halved(mid.height) * halved(mid.width) * in.pixel;
 
-  Shares<L> upper = shares<L>(dquarter, mid, place.top, place, aligned);
-  Sums<L> top = half_shares<L>(dhalf, upper, in, 2 * place.top, place, aligned);
+  Shares<L> upper = shares<L>(dquarter, mid, place.top, place);
+  Sums<L> top = half_shares<L>(dhalf, upper, in, 2 * place.top, place);
   for (int q = place.top; q < place.bottom; ++q) {
-    const Shares<L> lower = shares<L>(dquarter, mid, q + 1, place, aligned);
-    const Sums<L> middle = half_shares<L>(dhalf, upper + lower, in, 2 * q + 1, place, aligned);
-    const Sums<L> bottom = half_shares<L>(dhalf, lower, in, 2 * q + 2, place, aligned);
-    store_row(dx, in, 4 * q, place, aligned, top);
-    store_row(dx, in, 4 * q + 1, place, aligned, top + middle);
-    store_row(dx, in, 4 * q + 2, place, aligned, middle);
-    store_row(dx, in, 4 * q + 3, place, aligned, middle + bottom);
+    const Shares<L> lower = shares<L>(dquarter, mid, q + 1, place);
+    const Sums<L> middle = half_shares<L>(dhalf, upper + lower, in, 2 * q + 1, place);
+    const Sums<L> bottom = half_shares<L>(dhalf, lower, in, 2 * q + 2, place);
+    store_row(dx, in, 4 * q, place, top);
+    store_row(dx, in, 4 * q + 1, place, top + middle);
+    store_row(dx, in, 4 * q + 2, place, middle);
+    store_row(dx, in, 4 * q + 3, place, middle + bottom);
     upper = lower;
     top = bottom;
   }
@@ -367,7 +350,7 @@ __global__ void __launch_bounds__(32 * kWarps)
 
 bool aligned_to(const Tensor& x, size_t bytes) { return reinterpret_cast<uintptr_t>(x.data) % bytes == 0; }
 
-// Call fn(Layout, Planes, groups, bands, aligned, blocks) with what suits an image and its two levels, or their gradients.
+// Call fn(Layout, Planes, groups, bands, blocks) with what suits an image and its two levels, or their gradients.
 template <typename F>
 void with_layout(const Tensor& x, const Tensor& half, const Tensor& quarter, const F& fn) {
   const bool channels_last = is_channels_last(x);
@@ -377,37 +360,35 @@ void with_layout(const Tensor& x, const Tensor& half, const Tensor& quarter, con
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
     constexpr int N = 4 / sizeof(T);  // cells or channels of a thread: accesses of 16 or of 4 bytes
-    const auto call = [&](auto layout, int64_t groups, bool aligned) {
-      fn(layout, in, static_cast<int>(groups), static_cast<int>(bands), aligned,
+    const auto call = [&](auto layout, int64_t groups) {
+      fn(layout, in, static_cast<int>(groups), static_cast<int>(bands),
          static_cast<unsigned>(ceil_div(count * bands * groups, kWarps)));
     };
     const bool aligned = aligned_to(x, 16) && aligned_to(half, 8) && aligned_to(quarter, 4);
-    if (!channels_last)
-      call(Layout<T, N, 1, true>{}, ceil_div(ceil_div(cells, N), 31), aligned && in.width % (4 * N) == 0);
-    else if (aligned && pixel % N == 0)
-      call(Layout<T, 1, N, false>{}, ceil_div(cells * pixel / N, 32), true);
-    else
-      call(Layout<T, 1, 1, false>{}, ceil_div(cells * pixel, 32), true);
+    if (aligned && !channels_last && in.width % (4 * N) == 0) return call(Layout<T, N, 1, true>{}, ceil_div(cells / N, 31));
+    if constexpr (N > 1)
+      if (aligned && pixel % N == 0) return call(Layout<T, 1, N, false>{}, ceil_div(cells * pixel / N, 32));
+    call(Layout<T, 1, 1, false>{}, ceil_div(cells * pixel, 32));
   });
 }
 
 }  // namespace
 
 void avg_pyramid_fwd(Tensor x, Tensor half, Tensor quarter, uintptr_t stream) {
-  with_layout(x, half, quarter, [&](auto layout, const Planes& in, int groups, int bands, bool aligned, unsigned blocks) {
+  with_layout(x, half, quarter, [&](auto layout, const Planes& in, int groups, int bands, unsigned blocks) {
     using L = decltype(layout);
     using T = typename L::T;
     HD_LAUNCH(avg_pyramid_fwd_kernel<L>, blocks, 32 * kWarps, 0, stream, x.as<const T>(), half.as<T>(), quarter.as<T>(), in,
-              groups, bands, aligned);
+              groups, bands);
   });
 }
 
 void avg_pyramid_bwd(Tensor dhalf, Tensor dquarter, Tensor dx, uintptr_t stream) {
-  with_layout(dx, dhalf, dquarter, [&](auto layout, const Planes& in, int groups, int bands, bool aligned, unsigned blocks) {
+  with_layout(dx, dhalf, dquarter, [&](auto layout, const Planes& in, int groups, int bands, unsigned blocks) {
     using L = decltype(layout);
     using T = typename L::T;
     HD_LAUNCH(avg_pyramid_bwd_kernel<L>, blocks, 32 * kWarps, 0, stream, dhalf.as<const T>(), dquarter.as<const T>(),
-              dx.as<T>(), in, groups, bands, aligned);
+              dx.as<T>(), in, groups, bands);
   });
 }
 
