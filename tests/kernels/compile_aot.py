@@ -1,7 +1,7 @@
 """Compiles the Triton kernels for GPUs that are not there and prints, as JSON, what each compilation used.
 
-Every launcher of hdgan.kernels is called with arguments as the ops pass them, on meta tensors; a driver that only claims
-to have a GPU lets Triton derive signatures, specialisations and options as it would there, and launches become
+Every launcher of hdgan.kernels is called with arguments as the ops pass them, on meta tensors; a driver that only
+claims to have a GPU lets Triton derive signatures, specialisations and options as it would there, and launches become
 compilations. Run as `python -m tests.kernels.compile_aot <stem>...`, without TRITON_INTERPRET.
 """
 

@@ -1,7 +1,8 @@
 """Every op test that takes `backend` runs on all backends, on `device`.
 
-With a GPU, cuda and triton run there and are marked `gpu`. Without one, triton runs in its interpreter, and cuda is left
-out here; tests/csrc runs it on the host, in a process of its own under sanitizers (HDGAN_TEST_EMULATED).
+With a GPU, cuda and triton run there and are marked `gpu`. Without one, triton runs in its interpreter, and cuda is
+left out here; tests/csrc runs it on the host, in a process of its own under sanitizers (HDGAN_TEST_EMULATED), where the
+CPU kernels are sanitized too.
 """
 
 import importlib.util
