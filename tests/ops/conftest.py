@@ -1,7 +1,8 @@
 """Every op test that takes `backend` runs on all backends, on `device`.
 
-With a GPU, cuda and triton run there and are marked `gpu`. Without one, triton runs in its interpreter, and cuda is left
-out here; tests/csrc runs it on the host, in a process of its own under sanitizers (HDGAN_TEST_EMULATED).
+With a GPU, cuda and triton run there and are marked `gpu`. Without one, triton runs in its interpreter, and cuda is
+left out here; tests/csrc runs it on the host, in a process of its own under sanitizers (HDGAN_TEST_EMULATED), where the
+CPU kernels are sanitized too.
 """
 
 import importlib.util
@@ -17,30 +18,34 @@ from tests.ops.backends import BACKENDS, EMULATED, HAS_GPU
 @pytest.fixture(params=BACKENDS)
 def backend(request, monkeypatch):
     name = request.param
-    if name in ("cuda", "triton") and not HAS_GPU:
+    if name == "triton" and not HAS_GPU:
         on_host(monkeypatch, name)
+    if name in ("cpu", "cuda") and EMULATED:
+        on_host(monkeypatch, name)
+        take_kernels(monkeypatch, name, extension_at(EMULATED))
     return name
 
 
 @pytest.fixture
 def device(backend):
-    return "cuda" if HAS_GPU and backend in ("cuda", "triton") else "cpu"
+    return "cuda" if HAS_GPU and not EMULATED and backend in ("cuda", "triton") else "cpu"
 
 
 def on_host(monkeypatch, name):
-    """Let the GPU kernels of a backend work on CPU tensors: by triton's interpreter, or emulated CUDA."""
-    why_unusable, kernel_of = _backend.why_unusable, _backend.kernel_of
+    """Let the kernels of a backend work on CPU tensors."""
+    why_unusable = _backend.why_unusable
     monkeypatch.setitem(_backend.DEVICE_OF, name, "cpu")
     monkeypatch.setattr(_backend, "why_unusable", lambda asked: None if asked == name else why_unusable(asked))
-    if name == "cuda":
-        emulated = extension_at(EMULATED)
-        monkeypatch.setattr(
-            _backend,
-            "kernel_of",
-            lambda stem, kernel, asked: (
-                getattr(emulated, f"{stem}_{kernel}_cuda") if asked == name else kernel_of(stem, kernel, asked)
-            ),
-        )
+
+
+def take_kernels(monkeypatch, name, extension):
+    """Let a backend use the kernels of another build of the extension."""
+    kernel_of = _backend.kernel_of
+
+    def taken(stem, kernel, asked):
+        return getattr(extension, f"{stem}_{kernel}_{name}") if asked == name else kernel_of(stem, kernel, asked)
+
+    monkeypatch.setattr(_backend, "kernel_of", taken)
 
 
 @cache
