@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "avg_pyramid.h"
+#include "encode_labels.h"
 #include "tensor.h"
 
 namespace py = pybind11;
@@ -116,12 +117,14 @@ PYBIND11_MODULE(_C, m) {
 
   HD_DEF_CPU(avg_pyramid_fwd);
   HD_DEF_CPU(avg_pyramid_bwd);
+  HD_DEF_CPU(encode_labels_fwd);
 
 #ifdef HD_WITH_CUDA
   m.attr("cuda_archs") = HD_CUDA_ARCHS;
   m.attr("cuda_version") = HD_CUDA_VERSION;
   HD_DEF_CUDA(avg_pyramid_fwd);
   HD_DEF_CUDA(avg_pyramid_bwd);
+  HD_DEF_CUDA(encode_labels_fwd);
 #else
   m.attr("cuda_archs") = py::none();
   m.attr("cuda_version") = py::none();
