@@ -9,6 +9,9 @@ from hdgan.ops._backend import choose, launch
 from hdgan.ops._checks import as_map, check_same_device
 from hdgan.ops._register import register
 
+MAX_LABELS = 2**24
+"""Kernels count the elements of a row of pixels in 32 bits."""
+
 
 def boundary_map(ids: Tensor) -> Tensor:
     """Mark the pixels whose id differs from one of their four neighbours (paper section 3.3).
@@ -103,7 +106,7 @@ def encode_labels(
         [B, n_labels (+ 1), H, W] of zeros and ones.
 
     Raises:
-        TypeError, ValueError: wrong dtype, shape, device or memory format, or n_labels < 1.
+        TypeError, ValueError: wrong dtype, shape, device or memory format, or n_labels not in 1 … 2^24.
         BackendError: the named backend cannot run.
     """
     op = "encode_labels"
@@ -113,8 +116,8 @@ def encode_labels(
         check_same_device(op, label=label, ids=ids)
         if ids.shape != label.shape:
             raise ValueError(f"{op}: expected ids of shape {tuple(label.shape)}, as label, got {tuple(ids.shape)}")
-    if n_labels < 1:
-        raise ValueError(f"{op}: expected n_labels >= 1, got {n_labels}")
+    if not 1 <= n_labels <= MAX_LABELS:
+        raise ValueError(f"{op}: expected 1 <= n_labels <= {MAX_LABELS}, got {n_labels}")
     if not dtype.is_floating_point:
         raise TypeError(f"{op}: expected a floating-point dtype of the result, got {dtype}")
     if memory_format not in (torch.contiguous_format, torch.channels_last):
