@@ -50,7 +50,13 @@ def encode_labels_reference(
 
 
 def _forward(
-    label: Tensor, ids: Tensor | None, n_labels: int, dontcare: int, dtype: torch.dtype, channels_last: bool, backend: str
+    label: Tensor,
+    ids: Tensor | None,
+    n_labels: int,
+    dontcare: int,
+    dtype: torch.dtype,
+    channels_last: bool,
+    backend: str,
 ) -> Tensor:
     y = _fake(label, ids, n_labels, dontcare, dtype, channels_last, backend)
     ids = None if ids is None else ids.contiguous()
@@ -59,7 +65,13 @@ def _forward(
 
 
 def _fake(
-    label: Tensor, ids: Tensor | None, n_labels: int, dontcare: int, dtype: torch.dtype, channels_last: bool, backend: str
+    label: Tensor,
+    ids: Tensor | None,
+    n_labels: int,
+    dontcare: int,
+    dtype: torch.dtype,
+    channels_last: bool,
+    backend: str,
 ) -> Tensor:
     batch, height, width = label.shape
     return torch.empty(

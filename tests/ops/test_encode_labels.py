@@ -62,7 +62,8 @@ def test_planes_equal_brute_force(backend, device, name):
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_label_dtypes(backend, device, dtype):
     label = torch.tensor([[[0, 1], [2, 100]]]).to(dtype)
-    assert torch.equal(encode_labels(label.to(device), None, 101, backend=backend).cpu(), brute_force_planes(label, 101))
+    result = encode_labels(label.to(device), None, 101, backend=backend)
+    assert torch.equal(result.cpu(), brute_force_planes(label, 101))
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
@@ -171,8 +172,8 @@ def test_compiles(backend, device, dynamic):
     torch._dynamo.reset()
 
     def run(label, ids):
-        options = {"dontcare": 1, "memory_format": torch.channels_last, "backend": backend}
-        return encode_labels(label, ids, 4, **options), encode_labels(label, None, 4, dtype=torch.bfloat16, backend=backend)
+        formatted = encode_labels(label, ids, 4, dontcare=1, memory_format=torch.channels_last, backend=backend)
+        return formatted, encode_labels(label, None, 4, dtype=torch.bfloat16, backend=backend)
 
     compiled = torch.compile(run, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     for name in ("odd", "transposed"):
