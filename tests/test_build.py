@@ -22,9 +22,16 @@ pytestmark = pytest.mark.slow
 
 def python(folder: Path, *arguments: str, ok: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a folder, whose package it imports. Those of our variables that are not given are empty: unset."""
-    settings = {"HDGAN_BUILD": "", "HDGAN_BACKEND": "", "HDGAN_CPU_ISA": "", "PYTHONPATH": str(folder), **environment}
+    # -S: an editable installation would complete the package by its own extension.
+    path = os.pathsep.join([str(folder), *(entry for entry in sys.path if entry.endswith("-packages"))])
+    settings = {"HDGAN_BUILD": "", "HDGAN_BACKEND": "", "HDGAN_CPU_ISA": "", "PYTHONPATH": path, **environment}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=os.environ | settings, capture_output=True, text=True, timeout=300
+        [sys.executable, "-S", *arguments],
+        cwd=folder,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert not ok or done.returncode == 0, done.stdout + done.stderr
     return done
