@@ -23,7 +23,9 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent.resolve()
 CSRC = ROOT / "csrc"
 DEFAULT_ARCHS = "8.0 8.6 8.9 9.0 10.0 12.0+PTX"
-WARNINGS = ["-Wall", "-Wextra", "-Werror"]
+# Another compiler may warn of other things, or allocate registers in another way; that must not end an installation.
+STRICT = bool(os.environ.get("CI"))
+WARNINGS = ["-Wall", "-Wextra", *(["-Werror"] if STRICT else [])]
 # The instruction sets that every CPU kernel is compiled for; bindings.cpp chooses when it is loaded.
 X86_ISAS = {
     "baseline": [],
@@ -68,13 +70,17 @@ def find_nvcc() -> Path | None:
 
 
 def output_of(*command: str | Path) -> str:
-    done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        told = done.stderr.strip()
+        raise SystemExit(f"{shlex.join(map(str, command))} failed: {told}; HDGAN_BUILD=cpu leaves CUDA out")
     return done.stdout + done.stderr
 
 
 def static_runtime(nvcc: Path) -> Path:
     """The folder of libcudart_static.a; nvcc may be a script elsewhere, so it is asked where its toolkit lies."""
-    top = Path(re.search(r"^#\$ TOP=(.*)$", output_of(nvcc, "--dryrun", "x.cu"), re.MULTILINE).group(1))  # type: ignore[union-attr]
+    told = re.search(r"^#\$ TOP=(.*)$", output_of(nvcc, "--dryrun", "x.cu"), re.MULTILINE)
+    top = Path(told[1]) if told else nvcc.resolve().parent.parent
     for folder in (top / "lib64", top / "lib", *top.glob("targets/*/lib")):
         if (folder / "libcudart_static.a").exists():
             return folder.resolve()
@@ -98,10 +104,16 @@ def digits(arch: str) -> str:
 
 
 def gencode(archs: list[str]) -> list[str]:
-    flags = [f"-gencode=arch=compute_{digits(arch)},code=sm_{digits(arch)}" for arch in archs]
-    return flags + [
-        f"-gencode=arch=compute_{digits(arch)},code=compute_{digits(arch)}" for arch in archs if arch.endswith("+PTX")
-    ]
+    """Flags for one PTX of the oldest architecture, since the kernels use nothing that later ones add, and machine code of
+    all made from it: that takes half the time of compiling for each."""
+    generic = [digits(arch) for arch in archs if digits(arch).isdigit()]
+    flags = []
+    if generic:
+        oldest = min(generic, key=int)
+        codes = [f"sm_{arch}" for arch in generic] + [f"compute_{oldest}"] * any(a.endswith("+PTX") for a in archs)
+        flags.append(f"-gencode=arch=compute_{oldest},code=[{','.join(codes)}]")
+    specific = [digits(arch) for arch in archs if not digits(arch).isdigit()]  # such as 9.0a
+    return flags + [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in specific]
 
 
 def escape(text: object) -> str:
@@ -134,7 +146,7 @@ def write_ninja(folder: Path, module: Path, nvcc: Path | None) -> None:
         lines.append(f"nvcc = {escape(nvcc)}")
         link += [f"-L{static_runtime(nvcc)}", "-lcudart_static", "-lpthread", "-ldl", "-lrt"]
         host = ["-Xcompiler", "-fPIC,-fvisibility=hidden", *(["-ccbin", cxx] if "CXX" in os.environ else [])]
-        checks = ["-Werror", "all-warnings", "-Xptxas", "-warn-spills,-warn-lmem-usage"]
+        checks = ["-Werror", "all-warnings", "-Xptxas", "-warn-spills,-warn-lmem-usage"] if STRICT else []
         for source in sorted(CSRC.glob("*.cu")):
             build("nvcc", source, f"{source.stem}.cuda.o", ["-std=c++17", "-O3", *host, *checks, *gencode(archs)])
     build("cxx", CSRC / "bindings.cpp", "bindings.o", ["-std=c++17", "-O1", *common[2:], *OPENMP, *cuda, *python])

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "avg_pyramid.h"
+#include "encode_labels.h"
 #include "instance_norm_act.h"
 #include "tensor.h"
 
@@ -117,6 +118,7 @@ PYBIND11_MODULE(_C, m) {
 
   HD_DEF_CPU(avg_pyramid_fwd);
   HD_DEF_CPU(avg_pyramid_bwd);
+  HD_DEF_CPU(encode_labels_fwd);
   HD_DEF_CPU(instance_norm_act_fwd);
   HD_DEF_CPU(instance_norm_act_bwd);
 
@@ -125,6 +127,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cuda_version") = HD_CUDA_VERSION;
   HD_DEF_CUDA(avg_pyramid_fwd);
   HD_DEF_CUDA(avg_pyramid_bwd);
+  HD_DEF_CUDA(encode_labels_fwd);
   HD_DEF_CUDA(instance_norm_act_fwd);
   HD_DEF_CUDA(instance_norm_act_bwd);
 #else

@@ -27,6 +27,7 @@ commands:
   generate   make pictures from label maps
   data       check a dataset
   convert    convert NVIDIA/pix2pixHD checkpoints to hdgan's and back
+  info       what this installation can do: versions, GPUs, backends
 
 hdgan COMMAND --help tells more; hdgan --version prints the version."""
 
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "generate": _generate,
         "data": _data,
         "convert": _convert,
+        "info": _info,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
@@ -154,3 +156,17 @@ def _convert(arguments: list[str]) -> int:
     from hdgan.interop import convert
 
     return tyro.cli(convert, prog="hdgan convert", args=arguments)
+
+
+def _info(arguments: list[str]) -> int:
+    from hdgan.info import info
+
+    def run(*, json: bool = False) -> int:
+        """Print versions, GPUs, and which backends of the ops can run here, or why not.
+
+        Args:
+            json: print JSON, for programs.
+        """
+        return info(as_json=json)
+
+    return tyro.cli(run, prog="hdgan info", args=arguments)

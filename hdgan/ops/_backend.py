@@ -26,6 +26,17 @@ KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """Floating-point dtypes that kernels compute on; others, such as float64, are for `eager`."""
 
 _forced: str | None = os.environ.get("HDGAN_BACKEND") or None
+_forked = False
+"""Whether this process is a fork, where OpenMP's threads do not exist and waiting for them would never end."""
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 class BackendError(ConfigError):
@@ -113,7 +124,7 @@ def _gpu_too_old(archs: str) -> str | None:
     capability = torch.cuda.get_device_capability()
     built = [tuple(int(part) for part in arch.removesuffix("+PTX").rstrip("af").split(".")) for arch in archs.split()]
     same_major = any(arch[0] == capability[0] and arch <= capability for arch in built)
-    by_ptx = archs.endswith("+PTX") and built[-1] <= capability
+    by_ptx = "+PTX" in archs and min(built) <= capability
     if same_major or by_ptx:
         return None
     return (
@@ -134,7 +145,7 @@ def launch(stem: str, kernel: str, backend: str, device: torch.device, *argument
     """Call `<stem>_<kernel>` of a backend on tensors of `device`: on its current stream, or with torch's threads."""
     function = kernel_of(stem, kernel, backend)
     if backend == "cpu":
-        function(*arguments, torch.get_num_threads())
+        function(*arguments, 1 if _forked else torch.get_num_threads())
         return
     on_gpu = device.type == "cuda"  # otherwise it is a test, which runs GPU kernels on the host
     if backend == "cuda":

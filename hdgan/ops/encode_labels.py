@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hdgan.ops._backend import resolve
+from hdgan.ops._backend import choose, launch
 from hdgan.ops._checks import as_map, check_same_device
+from hdgan.ops._register import register
+
+MAX_LABELS = 2**24
+"""Kernels count the elements of a row of pixels in 32 bits."""
 
 
 def boundary_map(ids: Tensor) -> Tensor:
@@ -45,6 +49,47 @@ def encode_labels_reference(
     return planes.to(dtype, memory_format=memory_format)
 
 
+def _forward(
+    label: Tensor,
+    ids: Tensor | None,
+    n_labels: int,
+    dontcare: int,
+    dtype: torch.dtype,
+    channels_last: bool,
+    backend: str,
+) -> Tensor:
+    y = _fake(label, ids, n_labels, dontcare, dtype, channels_last, backend)
+    ids = None if ids is None else ids.contiguous()
+    launch("encode_labels", "fwd", backend, label.device, label.contiguous(), ids, y, dontcare)
+    return y
+
+
+def _fake(
+    label: Tensor,
+    ids: Tensor | None,
+    n_labels: int,
+    dontcare: int,
+    dtype: torch.dtype,
+    channels_last: bool,
+    backend: str,
+) -> Tensor:
+    batch, height, width = label.shape
+    return torch.empty(
+        (batch, n_labels + (ids is not None), height, width),
+        dtype=dtype,
+        device=label.device,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
+
+
+_encode_labels = register(
+    "encode_labels(Tensor label, Tensor? ids, SymInt n_labels, SymInt dontcare, ScalarType dtype, bool channels_last, "
+    "str backend) -> Tensor",
+    _forward,
+    _fake,
+)
+
+
 def encode_labels(
     label: Tensor,
     ids: Tensor | None,
@@ -73,7 +118,7 @@ def encode_labels(
         [B, n_labels (+ 1), H, W] of zeros and ones.
 
     Raises:
-        TypeError, ValueError: wrong dtype, shape, device or n_labels < 1.
+        TypeError, ValueError: wrong dtype, shape, device or memory format, or n_labels not in 1 … 2^24.
         BackendError: the named backend cannot run.
     """
     op = "encode_labels"
@@ -83,7 +128,15 @@ def encode_labels(
         check_same_device(op, label=label, ids=ids)
         if ids.shape != label.shape:
             raise ValueError(f"{op}: expected ids of shape {tuple(label.shape)}, as label, got {tuple(ids.shape)}")
-    if n_labels < 1:
-        raise ValueError(f"{op}: expected n_labels >= 1, got {n_labels}")
-    run = resolve(op, backend, {"eager": encode_labels_reference})
-    return run(label, ids, n_labels, dontcare, dtype, memory_format)
+    if not 1 <= n_labels <= MAX_LABELS:
+        raise ValueError(f"{op}: expected 1 <= n_labels <= {MAX_LABELS}, got {n_labels}")
+    if not dtype.is_floating_point:
+        raise TypeError(f"{op}: expected a floating-point dtype of the result, got {dtype}")
+    if memory_format not in (torch.contiguous_format, torch.channels_last):
+        raise ValueError(f"{op}: expected memory_format contiguous_format or channels_last, got {memory_format}")
+    chosen = choose(op, backend, label, dtype)
+    if chosen == "eager":
+        return encode_labels_reference(label, ids, n_labels, dontcare, dtype, memory_format)
+    none = -1  # a label that belongs to no class anyway
+    dontcare = dontcare if dontcare is not None and 0 <= dontcare < n_labels else none
+    return _encode_labels(label, ids, n_labels, dontcare, dtype, memory_format == torch.channels_last, chosen)

@@ -1,0 +1,145 @@
+"""What this installation can do, and why not more: the command `hdgan info`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from hdgan.ops import _backend
+
+
+def collect() -> dict[str, Any]:
+    """Versions, GPUs and backends, as plain values. Never fails: what is missing is None or says why."""
+    forced = os.environ.get("HDGAN_BACKEND") or None
+    return {
+        "versions": _versions(),
+        "extension": _extension(),
+        "threads": torch.get_num_threads(),
+        "gpus": _gpus(),
+        "backends": {name: _why_unusable(name) for name in _backend.BACKENDS},
+        "default": {device: _default(device, forced) for device in ("cpu", "cuda")},
+        "HDGAN_BACKEND": forced,
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    imported = {name: _version_of(name) for name in ("torch", "triton", "numpy")}
+    python = platform.python_version()
+    return {"hdgan": version("hdgan"), "python": python, **imported, "torch CUDA": torch.version.cuda}
+
+
+def _version_of(module: str) -> str | None:
+    try:
+        return str(importlib.import_module(module).__version__)
+    except Exception:  # a broken installation of another package may raise anything
+        return None
+
+
+def _extension() -> dict[str, Any] | None:
+    """How hdgan._C was built; None if it cannot be imported, which its backends explain."""
+    try:
+        extension = importlib.import_module("hdgan._C")
+    except Exception:
+        return None
+    return {
+        "instruction set": extension.cpu_isa,
+        "OpenMP": extension.openmp,
+        "CUDA": extension.cuda_version,
+        "GPU architectures": extension.cuda_archs,
+    }
+
+
+def _gpus() -> list[dict[str, Any]]:
+    try:
+        gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    except (RuntimeError, AssertionError):  # a driver that torch cannot use
+        return []
+    driver = _driver() if gpus else None
+    return [
+        {
+            "name": gpu.name,
+            "capability": f"{gpu.major}.{gpu.minor}",
+            "memory GiB": round(gpu.total_memory / 2**30, 1),
+            "driver": driver,
+        }
+        for gpu in gpus
+    ]
+
+
+def _driver() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.split("\n")[0].strip() or None
+
+
+def _why_unusable(name: str) -> str | None:
+    try:
+        return _backend.why_unusable(name)
+    except Exception as error:  # as above
+        return f"{type(error).__name__}: {error}"
+
+
+def _default(device: str, forced: str | None) -> dict[str, str | None]:
+    """The backend of an op on tensors of this kind of device, and why it is refused where HDGAN_BACKEND is wrong."""
+    if forced is None:
+        fit = [name for name, kind in _backend.DEVICE_OF.items() if kind == device]
+        return {"backend": next((name for name in fit if _why_unusable(name) is None), "eager"), "refused": None}
+    kind = _backend.DEVICE_OF.get(forced, device)
+    refused: str | None
+    if forced not in _backend.BACKENDS:
+        refused = f"expected a backend among {', '.join(_backend.BACKENDS)}"
+    else:
+        refused = _why_unusable(forced) if kind == device else f"it works on {kind} tensors"
+    return {"backend": forced, "refused": refused}
+
+
+def show(console: Console, found: dict[str, Any]) -> None:
+    """Print what `collect` found, for people."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in found["versions"].items():
+        table.add_row(name, _plain(value))
+    for name, value in (found["extension"] or {}).items():
+        table.add_row(f"extension: {name}", _plain(value))
+    table.add_row("threads", str(found["threads"]))
+    for index, gpu in enumerate(found["gpus"]):
+        facts = f"capability {gpu['capability']}, {gpu['memory GiB']} GiB, driver {gpu['driver'] or 'unknown'}"
+        table.add_row(f"GPU {index}", f"{gpu['name']}, {facts}")
+    if not found["gpus"]:
+        table.add_row("GPUs", "none")
+    for name, reason in found["backends"].items():
+        table.add_row(f"backend {name}", "usable" if reason is None else f"not usable: {reason}")
+    for device, default in found["default"].items():
+        by = ", by HDGAN_BACKEND" if found["HDGAN_BACKEND"] else ""
+        refused = f", which is refused: {default['refused']}" if default["refused"] else ""
+        table.add_row(f"ops on {device} tensors", f"{default['backend']}{by}{refused}")
+    console.print(table)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+def info(as_json: bool) -> int:
+    """Run `hdgan info`."""
+    found = collect()
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        show(Console(markup=False, highlight=False, emoji=False), found)
+    return 0

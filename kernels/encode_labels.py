@@ -1,0 +1,120 @@
+"""encode_labels: a program reads a strip of pixels and writes all their planes; see hdgan/ops/encode_labels.py."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from hdgan.kernels import common
+
+PIXELS = 1024  # of a program, in contiguous results
+ELEMENTS = 4096  # of a program, in channels_last results
+MAX_CHANNELS = 256  # written at a time there
+
+
+@triton.jit
+def _class_of(label, pixel, mask, n_labels, dontcare):
+    """The plane of a pixel's label, -1 for none."""
+    value = tl.load(label + pixel, mask=mask, other=0).to(tl.int64)  # a uint64 beyond int64 is no label, rightly
+    known = (value >= 0) & (value < n_labels) & (value != dontcare)
+    return tl.where(known, value, -1).to(tl.int32)
+
+
+@triton.jit
+def _on_boundary(ids, first, pixel, mask, height, width, N: tl.constexpr):
+    """Whether the ids of N pixels from `first` on differ from one of their four neighbours."""
+    # Only where the strip begins is divided in 64 bits.
+    first_row = tl.cast(first, tl.int64) // width
+    across = (first - first_row * width).to(tl.int32) + tl.arange(0, N)  # [N]
+    row = ((first_row % height).to(tl.int32) + across // width) % height
+    column = across % width
+    own = tl.load(ids + pixel, mask=mask, other=0)
+    left = tl.load(ids + pixel - 1, mask=mask & (column > 0), other=0)
+    right = tl.load(ids + pixel + 1, mask=mask & (column + 1 < width), other=0)
+    above = tl.load(ids + pixel - width, mask=mask & (row > 0), other=0)
+    below = tl.load(ids + pixel + width, mask=mask & (row + 1 < height), other=0)
+    beside = ((column > 0) & (left != own)) | ((column + 1 < width) & (right != own))
+    return beside | ((row > 0) & (above != own)) | ((row + 1 < height) & (below != own))
+
+
+@triton.jit
+def _store(address, set, mask):
+    # By way of float32: Triton's interpreter casts no bool to bfloat16.
+    tl.store(address, set.to(tl.float32).to(address.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def encode_labels_planes_kernel(
+    label,  # [B, H, W] integer
+    ids,  # [B, H, W] integer, or None
+    y,  # [B, n (+ 1), H, W]
+    dontcare,  # a label of no class, or -1
+    height,  # H
+    width,  # W
+    n_labels,  # n
+    blocks,  # strips of an image
+    N: tl.constexpr,  # pixels of a strip
+):
+    pixels = tl.cast(height, tl.int64) * width
+    image = (tl.program_id(0) // blocks).to(tl.int64)
+    begin = (tl.program_id(0) % blocks).to(tl.int64) * N
+    local = begin + tl.arange(0, N)  # [N]
+    mask = local < pixels
+    first, pixel = image * pixels + begin, image * pixels + local
+    plane = _class_of(label, pixel, mask, n_labels, dontcare)
+    target = y + image * (n_labels if ids is None else n_labels + 1) * pixels + local
+    for c in range(n_labels):
+        _store(target + c * pixels, plane == c, mask)
+    if ids is not None:
+        _store(target + n_labels * pixels, _on_boundary(ids, first, pixel, mask, height, width, N), mask)
+
+
+@triton.jit
+def encode_labels_pixels_kernel(
+    label,  # [B, H, W] integer
+    ids,  # [B, H, W] integer, or None
+    y,  # [B, H, W, n (+ 1)]
+    dontcare,  # a label of no class, or -1
+    pixels,  # B * H * W
+    height,  # H
+    width,  # W
+    n_labels,  # n
+    CHANNELS: tl.constexpr,  # n, or n + 1 with ids: known when compiling, so that stores are wide
+    N: tl.constexpr,  # pixels of a strip
+    C: tl.constexpr,  # channels written at a time
+):
+    first = tl.program_id(0).to(tl.int64) * N
+    pixel = first + tl.arange(0, N)  # [N]
+    mask = pixel < pixels
+    plane = _class_of(label, pixel, mask, n_labels, dontcare)[:, None]
+    if ids is not None:
+        edge = _on_boundary(ids, first, pixel, mask, height, width, N)
+        boundary = tl.where(edge, n_labels, -1)[:, None]
+    for begin in range(0, CHANNELS, C):
+        channel = begin + tl.arange(0, C)[None, :]
+        set = plane == channel  # [N, C]
+        if ids is not None:
+            set |= boundary == channel
+        _store(y + pixel[:, None] * CHANNELS + channel, set, mask[:, None] & (channel < CHANNELS))
+
+
+def encode_labels_fwd(
+    label: Tensor,  # [B, H, W]
+    ids: Tensor | None,  # [B, H, W]
+    y: Tensor,  # [B, n (+ 1), H, W]
+    dontcare: int,
+) -> None:
+    batch, channels, height, width = y.shape
+    n_labels = channels - (ids is not None)
+    if common.is_channels_last(y):
+        c = common.block_of(channels, MAX_CHANNELS)
+        n = ELEMENTS // c
+        pixels = batch * height * width
+        encode_labels_pixels_kernel[(triton.cdiv(pixels, n),)](
+            label, ids, y, dontcare, pixels, height, width, n_labels, CHANNELS=channels, N=n, C=c
+        )
+    else:
+        n = common.block_of(height * width, PIXELS)
+        blocks = triton.cdiv(height * width, n)
+        encode_labels_planes_kernel[(blocks * batch,)](label, ids, y, dontcare, height, width, n_labels, blocks, N=n)

@@ -1,0 +1,278 @@
+"""The build of hdgan._C and the packages made of it, in copies of the tree."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ("csrc", "hdgan", "kernels", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+pytestmark = pytest.mark.slow
+
+
+def python(folder: Path, *arguments: str, ok: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder, whose package it imports. Those of our variables that are not given are empty: unset."""
+    # -S: an editable installation would complete the package by its own extension.
+    path = os.pathsep.join([str(folder), *(entry for entry in sys.path if entry.endswith("-packages"))])
+    settings = {"HDGAN_BUILD": "", "HDGAN_BACKEND": "", "HDGAN_CPU_ISA": "", "PYTHONPATH": path, **environment}
+    done = subprocess.run(
+        [sys.executable, "-S", *arguments],
+        cwd=folder,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert not ok or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def copy_tree(folder: Path) -> Path:
+    """Copy what the package is built from, without what has been built."""
+    folder.mkdir(parents=True)
+    unwanted = shutil.ignore_patterns("*.so", "__pycache__")
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, symlinks=True, ignore=unwanted)
+        else:
+            shutil.copy(source, folder)
+    return folder
+
+
+def make_wheel(folder: Path, **environment: str) -> Path:
+    command = ["-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "--no-index", "-w", "dist", "."]
+    python(folder, *command, **environment)
+    (wheel,) = folder.glob("dist/*.whl")
+    return wheel
+
+
+def unpack(wheel: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def path_without_nvcc(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """PATH in which folders with nvcc are replaced by links to all else that they have."""
+    folders = []
+    for folder in os.environ["PATH"].split(os.pathsep):
+        if not (Path(folder) / "nvcc").exists():
+            folders.append(folder)
+            continue
+        links = tmp_path_factory.mktemp("path")
+        for tool in Path(folder).iterdir():
+            if tool.name != "nvcc":
+                (links / tool.name).symlink_to(tool)
+        folders.append(str(links))
+    return os.pathsep.join(folders)
+
+
+@dataclass
+class Built:
+    """The one build that tests share."""
+
+    sdist: Path
+    source: Path
+    """The sdist unpacked, with the objects of the build."""
+    wheel: Path
+    installed: Path
+    """The wheel unpacked."""
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    folder = tmp_path_factory.mktemp("build")
+    tree = copy_tree(folder / "tree")
+    python(tree, "setup.py", "-q", "sdist", HDGAN_BUILD="none")
+    (sdist,) = tree.glob("dist/*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    (source,) = (folder / "unpacked").iterdir()
+    wheel = make_wheel(source, HDGAN_BUILD="cpu")
+    return Built(sdist, source, wheel, unpack(wheel, folder / "installed"))
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel without an extension, unpacked."""
+    folder = tmp_path_factory.mktemp("alone")
+    wheel = make_wheel(copy_tree(folder / "tree"), HDGAN_BUILD="none")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    return unpack(wheel, folder / "installed")
+
+
+TRY_BACKENDS = """
+import json, torch, hdgan.ops
+from hdgan.ops._backend import why_unusable
+x = torch.arange(30.0).view(1, 1, 5, 6)
+def attempt(backend):
+    try:
+        return hdgan.ops.avg_pyramid(x, 1, backend=backend)[1].tolist()
+    except hdgan.ops.BackendError as error:
+        return str(error)
+print(json.dumps([hdgan.__file__, *map(attempt, (None, "eager", "cpu", "cuda")), why_unusable("cuda")]))
+"""
+
+
+def test_without_cuda(built: Built) -> None:
+    done = python(built.installed, "-c", TRY_BACKENDS)
+    file, default, eager, cpu, cuda, reason = json.loads(done.stdout)
+    assert Path(file).is_relative_to(built.installed)
+    assert default == cpu == eager
+    assert "backend 'cuda' cannot run" in cuda
+    assert reason == "hdgan._C was built without CUDA; install hdgan again with nvcc on PATH"
+    script = "import hdgan._C; print(hdgan._C.cuda_archs, hdgan._C.cuda_version)"
+    assert python(built.installed, "-c", script).stdout == "None None\n"
+
+
+def test_nvcc_is_not_needed(built: Built, path_without_nvcc: str) -> None:
+    environment = {"PATH": path_without_nvcc, "CUDA_HOME": "", "CUDA_PATH": ""}
+    python(built.source, "setup.py", "-q", "build_ext", "--inplace", **environment)
+    script = "import hdgan._C; print(hdgan._C.__file__, hdgan._C.cuda_archs)"
+    file, archs = python(built.source, "-c", script).stdout.split()
+    assert Path(file).parent == built.source / "hdgan"
+    assert archs == "None"
+
+
+def test_python_alone(alone: Path) -> None:
+    file, default, eager, cpu, cuda, _ = json.loads(python(alone, "-c", TRY_BACKENDS).stdout)
+    assert Path(file).is_relative_to(alone)
+    assert default == eager
+    assert "hdgan._C cannot be imported" in cpu
+    assert "cuda" in cuda
+    facts = json.loads(python(alone, "-m", "hdgan", "info", "--json").stdout)
+    assert facts["extension"] is None
+    assert "install hdgan with a C++ compiler" in facts["backends"]["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [
+        ("nonsense", "HDGAN_BUILD=nonsense: expected cuda, cpu, none, or nothing"),
+        ("cuda", "HDGAN_BUILD=cuda: no nvcc on PATH or in CUDA_HOME; install the CUDA toolkit or unset HDGAN_BUILD"),
+    ],
+)
+def test_wrong_requests_end_in_one_line(built: Built, path_without_nvcc: str, mode: str, says: str) -> None:
+    environment = {"HDGAN_BUILD": mode, "PATH": path_without_nvcc, "CUDA_HOME": "", "CUDA_PATH": ""}
+    done = python(built.source, "setup.py", "-q", "build_ext", "--inplace", ok=False, **environment)
+    assert done.returncode == 1
+    assert done.stderr.strip() == says
+
+
+def test_no_code_for_one_processor_is_shared_with_another(built: Built) -> None:
+    """The linker keeps one of several weak functions: that of AVX-512 would end up under the baseline."""
+    objects = sorted(built.source.glob("build/**/*.avx*.o"))
+    assert {path.name.split(".")[1] for path in objects} <= {"avx2", "avx512"}
+    symbols = subprocess.run(["nm", "-C", *objects], capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^\w* [Wu] .*$", symbols, re.MULTILINE) == []
+    assert not objects or " T hd::avx" in symbols
+
+
+COMPARE_WITH_EAGER = """
+import torch, hdgan._C
+from hdgan.ops import avg_pyramid, encode_labels
+for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 1.6e-2), (torch.float16, 2e-3)):
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 5, 37, 70).to(dtype, memory_format=memory_format)
+        found, truth = (avg_pyramid(y, 2, backend=name)[1:] for y, name in ((x, "cpu"), (x.double(), "eager")))
+        for a, b in zip(found, truth):
+            torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
+        label = torch.randint(-1, 9, (2, 37, 70))
+        options = dict(dtype=dtype, memory_format=memory_format)
+        a, b = (encode_labels(label, label, 8, **options, backend=name) for name in ("cpu", "eager"))
+        assert torch.equal(a, b)
+print(hdgan._C.cpu_isa)
+"""
+
+
+def test_instruction_sets_agree(built: Built) -> None:
+    best = python(built.installed, "-c", "import hdgan._C; print(hdgan._C.cpu_isa)").stdout.strip()
+    known = ["baseline", "avx2", "avx512"]
+    for isa in known[: known.index(best) + 1]:
+        assert python(built.installed, "-c", COMPARE_WITH_EAGER, HDGAN_CPU_ISA=isa).stdout.strip() == isa
+
+
+def test_an_unknown_instruction_set_is_refused(built: Built) -> None:
+    done = python(built.installed, "-c", TRY_BACKENDS, HDGAN_CPU_ISA="abacus")
+    cpu = json.loads(done.stdout)[3]
+    assert "HDGAN_CPU_ISA=abacus" in cpu
+    assert "\n" not in cpu
+
+
+def test_packages_are_whole(built: Built) -> None:
+    with tarfile.open(built.sdist) as archive:
+        files = {member.name.split("/", 1)[1] for member in archive.getmembers() if member.isfile()}
+    for folder in ("csrc", "kernels"):
+        assert {f"{folder}/{path.name}" for path in (ROOT / folder).iterdir() if path.is_file()} <= files
+    kernels = {f"hdgan/kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")}
+    assert kernels <= files
+    with zipfile.ZipFile(built.wheel) as archive:
+        contents = set(archive.namelist())
+    assert kernels <= contents
+    assert len([name for name in contents if re.fullmatch(r"hdgan/_C\..*so", name)]) == 1
+    assert not [name for name in contents if name.startswith(("csrc", "kernels", "tests"))]
+
+
+FORK = """
+import multiprocessing, torch
+from hdgan.ops import avg_pyramid
+torch.set_num_threads(2)
+x = torch.ones(2, 4, 64, 64)
+
+class Data(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+    def __getitem__(self, index):
+        return avg_pyramid(x * index, 1, backend="cpu")[1]
+
+def work(index):
+    return float(Data()[index].mean())
+
+if __name__ == "__main__":
+    Data()[0]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        print(pool.map(work, range(4)))
+    loader = torch.utils.data.DataLoader(Data(), num_workers=2, multiprocessing_context="fork")
+    print([float(batch.mean()) for batch in loader])
+    print(work(3))
+"""
+
+
+def test_ops_work_after_a_fork(built: Built, tmp_path: Path) -> None:
+    script = tmp_path / "fork.py"
+    script.write_text(FORK)
+    expected = "[0.0, 1.0, 2.0, 3.0]"
+    assert python(built.installed, str(script)).stdout.splitlines() == [expected, expected, "3.0"]
+
+
+THREADS = """
+import re, threading, torch
+from pathlib import Path
+from hdgan.ops import avg_pyramid
+
+def run_on(threads):
+    torch.set_num_threads(threads)
+    avg_pyramid(torch.ones(8, 4, 64, 64), 1, backend="cpu")
+    return len(list(Path("/proc/self/task").iterdir()))
+
+before, one, two = len(list(Path("/proc/self/task").iterdir())), run_on(1), run_on(2)
+print(one - before, two - one)
+maps = Path("/proc/self/maps").read_text()
+print(len(set(re.findall(r"\\S*/lib[gi]?omp[\\d.-]*\\S*", maps))))
+"""
+
+
+def test_threads_are_those_of_torch(built: Built) -> None:
+    assert python(built.installed, "-c", THREADS).stdout.splitlines() == ["0 1", "1"]

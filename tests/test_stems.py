@@ -1,0 +1,36 @@
+"""One stem an op, in all languages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+STEMS = sorted(path.stem for path in (ROOT / "hdgan" / "ops").glob("[!_]*.py"))
+
+
+def test_there_are_ops() -> None:
+    assert {"avg_pyramid", "encode_labels"} <= set(STEMS)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_an_op_has_a_file_of_its_name_in_every_language(stem: str) -> None:
+    expected = [
+        f"csrc/{stem}.h",
+        f"csrc/{stem}.cpp",
+        f"csrc/{stem}.cu",
+        f"kernels/{stem}.py",
+        f"tests/ops/test_{stem}.py",
+    ]
+    assert [name for name in expected if not (ROOT / name).is_file()] == []
+
+
+def test_kernels_belong_to_ops() -> None:
+    assert {path.stem for path in (ROOT / "kernels").glob("*.py")} - {"__init__", "common"} <= set(STEMS)
+    assert {path.stem for path in (ROOT / "csrc").glob("*.cpp")} - {"bindings"} <= set(STEMS)
+    assert {path.stem for path in (ROOT / "csrc").glob("*.cu")} <= set(STEMS)
+
+
+def test_kernels_are_the_package_kernels() -> None:
+    assert (ROOT / "hdgan" / "kernels").resolve() == (ROOT / "kernels").resolve()
