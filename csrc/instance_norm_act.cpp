@@ -415,7 +415,7 @@ void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual
 }
 
 void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, Tensor dx,
-                           Tensor dresidual, Tensor sums, Tensor, int activation, float negative_slope, int64_t pad,
+                           Tensor dresidual, Tensor sums, Tensor, int activation, float negative_slope, int pad,
                            int pad_mode, int threads) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
