@@ -7,6 +7,8 @@
 #include <unordered_map>
 
 #include "avg_pyramid.h"
+#include "instance_index.h"
+#include "instance_mean.h"
 #include "tensor.h"
 
 namespace py = pybind11;
@@ -116,12 +118,19 @@ PYBIND11_MODULE(_C, m) {
 
   HD_DEF_CPU(avg_pyramid_fwd);
   HD_DEF_CPU(avg_pyramid_bwd);
+  HD_DEF_CPU(instance_index_fwd);
+  HD_DEF_CPU(instance_mean_reduce);
+  HD_DEF_CPU(instance_mean_broadcast);
 
 #ifdef HD_WITH_CUDA
   m.attr("cuda_archs") = HD_CUDA_ARCHS;
   m.attr("cuda_version") = HD_CUDA_VERSION;
   HD_DEF_CUDA(avg_pyramid_fwd);
   HD_DEF_CUDA(avg_pyramid_bwd);
+  HD_DEF_CUDA(instance_index_fwd);
+  HD_DEF_CUDA(instance_mean_reduce);
+  HD_DEF_CUDA(instance_mean_reduce_sorted);
+  HD_DEF_CUDA(instance_mean_broadcast);
 #else
   m.attr("cuda_archs") = py::none();
   m.attr("cuda_version") = py::none();
