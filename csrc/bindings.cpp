@@ -68,7 +68,7 @@ namespace {
 enum class Isa { baseline, avx2, avx512 };
 
 Isa best_isa() {
-#if defined(__x86_64__)
+#ifdef HD_X86_ISAS
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -99,7 +99,7 @@ F choose(F baseline, [[maybe_unused]] F avx2, [[maybe_unused]] F avx512) {
 
 }  // namespace
 
-#if defined(__x86_64__)
+#ifdef HD_X86_ISAS
 #define HD_CHOOSE(name) choose(&hd::baseline::name, &hd::avx2::name, &hd::avx512::name)
 #else
 #define HD_CHOOSE(name) &hd::baseline::name

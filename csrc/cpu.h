@@ -49,8 +49,13 @@ inline void with_floating(DType dtype, const F& fn) {
 }  // namespace hd::HD_ISA
 #endif
 
+// Builds for tests do without other instruction sets than the baseline.
+#if defined(__x86_64__) && !defined(HD_BASELINE_ONLY)
+#define HD_X86_ISAS
+#endif
+
 // Declare a CPU kernel in the namespaces of all instruction sets.
-#if defined(__x86_64__)
+#ifdef HD_X86_ISAS
 #define HD_CPU_KERNEL(name, ...)                      \
   namespace hd {                                      \
   namespace baseline { void name(__VA_ARGS__); }      \
