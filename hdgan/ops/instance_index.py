@@ -11,7 +11,7 @@ from hdgan.ops._backend import choose, launch
 from hdgan.ops._checks import as_map
 from hdgan.ops._register import register
 
-TABLE_SIZE = 2048 + 2**16
+TABLE_SIZE = 4096 + 2**16
 """Ids that the GPU kernels count in a table: all of 16 bits, and a few negative ones that mean no instance."""
 
 
@@ -113,7 +113,7 @@ def instance_index(ids: Tensor, *, backend: str | None = None) -> InstanceIndex:
         backend: implementation by name; None chooses.
 
     The cpu, cuda and triton backends do not sort: ids are looked up where a run of equal ids begins. On a GPU that
-    needs ids from -2048 to 65535 (or int16); others are sorted by PyTorch. The number of instances is data, so the
+    needs ids from -4096 to 65535 (or int16); others are sorted by PyTorch. The number of instances is data, so the
     host waits for the GPU once.
 
     Raises:
