@@ -173,7 +173,7 @@ __device__ __forceinline__ Pixels load_apart(const T* image, const int* rows, co
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     instance_mean_reduce_kernel(const T* __restrict__ x,              // [B, C, H, W]
                                 const int* __restrict__ rows,       // [B, H, W]
                                 const int64_t* __restrict__ offsets,  // [B + 1] first row of each image
@@ -215,7 +215,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // One block adds up one piece of one instance, in an order that is always the same.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     instance_mean_reduce_sorted_kernel(const T* __restrict__ x,            // [B, C, H, W]
                                        const int64_t* __restrict__ order,  // [B * H * W] pixels by instance
                                        const int64_t* __restrict__ starts,  // [N + 1] first of each instance in it

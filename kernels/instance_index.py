@@ -41,8 +41,7 @@ def instance_index_count_kernel(
     inside = (entry >= 0) & (entry < entries)
     amount = tl.where(ends, p + 1, 0) - tl.where(begins, p, 0)  # of either sign; their sum is right
     tl.atomic_add(table + image * entries + entry, amount.to(tl.int32), mask=valid & inside & (begins | ends), sem="relaxed")
-    if tl.sum((valid & ~inside).to(tl.int32)) > 0:
-        tl.store(outside, 1)
+    tl.store(outside + tl.zeros([BLOCK], tl.int32), 1, mask=valid & ~inside)
 
 
 @triton.jit
@@ -60,7 +59,7 @@ def instance_index_rows_kernel(
     program = tl.program_id(0)
     image = (program // blocks).to(tl.int64)
     p = (program % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    valid = (p < pixels) & (tl.load(outside) == 0)
+    valid = p < tl.where(tl.load(outside) == 0, pixels, 0)
     entry = tl.load(ids + image * pixels + p, mask=valid, other=0).to(tl.int64) - low
     rank = tl.load(ranks + image * entries + entry, mask=valid, other=0)
     tl.store(rows + image * pixels + p, rank - 1, mask=valid)
@@ -84,14 +83,14 @@ def instance_index_lists_kernel(
     entry = block * BLOCK + tl.arange(0, BLOCK)
     at = image.to(tl.int64) * entries + entry
     bad = tl.load(outside) != 0
-    count = tl.load(table + at)
+    count = tl.where(bad, 0, tl.load(table + at))
     rank = tl.load(ranks + at)
-    occurs = (count != 0) & ~bad
+    occurs = count != 0
     tl.store(unique + rank - 1, (entry + low).to(unique.dtype.element_ty), mask=occurs)
     tl.store(counts + rank - 1, count.to(tl.int64), mask=occurs)
     if block == blocks - 1:
         last = tl.load(ranks + (image.to(tl.int64) + 1) * entries - 1).to(tl.int64)
-        tl.store(offsets + image + 1, tl.where(bad & (image == batch - 1), -1, last))
+        tl.store(offsets + image + 1, tl.where(bad, -1, last))
     if tl.program_id(0) == 0:
         tl.store(offsets, 0)
 
