@@ -1,10 +1,11 @@
 """avg_pyramid: 3x3 average pooling with stride 2 and padding 1 that leaves the padding out of its count; two levels.
 
 A cell is a pixel of the quarter level: 2x2 pixels of the half level and 4x4 of the image. A program takes a block of
-cells side by side and walks down, so that it reads each row of the image once; what a row of cells shares with the next
-stays in registers. In contiguous images the columns of the cells are adjacent: they are read and written as one block,
-taken apart and put together in registers. In channels_last images each column of the cells is an access of its own,
-along the channels.
+cells side by side and walks down a band of rows, so that it reads each row of the image once; what a row of cells
+shares with the next stays in registers. Small images leave room for P bands, of one plane or of several, at once.
+
+In contiguous images the columns of the cells are adjacent: they are read and written as one block, taken apart and put
+together in registers. In channels_last images each column of the cells is an access of its own, along the channels.
 """
 
 from __future__ import annotations
@@ -15,117 +16,80 @@ from torch import Tensor
 
 from hdgan.kernels import common
 
-CELLS = 512  # of one program
-MAX_ROWS = 16  # of cells that a program walks down
+CELLS = 256  # of one program side by side, bands and channels counted
+ROWS = (2, 16)  # of cells in a band, at least and at most
 
 
 @triton.jit
-def _tile(planes, height, pixel, blocks, bands, rows, P: tl.constexpr, N: tl.constexpr):
-    """What this program works on.
-
-    Returns planes [P, 1]; the first element of the block; cells [N] and the channels in them; first and last + 1 row.
-    """
+def _bands(planes, height, blocks, bands, rows, P: tl.constexpr):
+    """The bands [P, 1] of this program: planes, first rows, height of the image; and its block of cells."""
     program = tl.program_id(0)
-    element = program % blocks * N
-    cell = element + tl.arange(0, N)
-    top = program // blocks % bands * rows
-    plane = (program // blocks // bands).to(tl.int64) * P + tl.arange(0, P)[:, None]
-    return plane, element, cell // pixel, cell % pixel, top, tl.minimum(top + rows, (height + 3) // 4)
+    band = (program // blocks).to(tl.int64) * P + tl.arange(0, P)[:, None]
+    plane = band // bands
+    return plane, (band % bands).to(tl.int32) * rows, tl.where(plane < planes, height, 0), program % blocks
 
 
 @triton.jit
 def _inside(o, size):
-    """Pixels of the window at output position o that lie in [0, size); 1 where there is no such window."""
-    return tl.maximum(tl.minimum(2 * o + 2, size) - tl.maximum(2 * o - 1, 0), 1)
+    """Pixels of the window at output position o that lie in [0, size), as float; 1 where there is no such window."""
+    return tl.maximum(tl.minimum(2 * o + 2, size) - tl.maximum(2 * o - 1, 0), 1).to(tl.float32)
 
 
 @triton.jit
-def _load(image, row, column, channel, height, width, pixel, valid):
-    """A row of planes, `image` their addresses [P, 1]; 0 outside. Result [P, N], for columns and channels [N]."""
-    end = tl.where((row >= 0) & (row < height), width, 0)
-    inside = (column >= 0) & (column < end)
-    at = tl.cast(row, tl.int64) * width * pixel + (column * pixel + channel)[None, :]
-    return tl.load(image + at, mask=valid & inside[None, :], other=0.0).to(tl.float32)
+def _row_sums(x, row, height, column, width, pixel, PLANAR: tl.constexpr, P: tl.constexpr, N: tl.constexpr):
+    """Sums of a row of the image in the windows of the half level's columns 2 cell - 1, 2 cell and 2 cell + 1.
 
-
-@triton.jit
-def _load_2(image, row, element, cell, channel, height, width, pixel, valid, PLANAR: tl.constexpr):
-    """The two columns of cells in a row of the half level."""
+    x [P, 4N] points to columns [1, 4N] of row 0 if PLANAR, else x [P, N] to the first columns [1, N] of the cells.
+    """
+    inside = (row >= 0) & (row < height)
+    x += row.to(tl.int64) * width * pixel
+    before = inside & (column >= 4)
     if PLANAR:
-        N: tl.constexpr = cell.shape[0]
-        block = _load(image, row, 2 * element + tl.arange(0, 2 * N), 0, height, width, 1, valid)
-        a, b = tl.split(tl.reshape(block, [image.shape[0], N, 2]))
-    else:
-        a = _load(image, row, 2 * cell, channel, height, width, pixel, valid)
-        b = _load(image, row, 2 * cell + 1, channel, height, width, pixel, valid)
-    return a, b
-
-
-@triton.jit
-def _load_4(image, row, element, cell, channel, height, width, pixel, valid, PLANAR: tl.constexpr):
-    """The four columns of cells in a row of the image."""
-    if PLANAR:
-        N: tl.constexpr = cell.shape[0]
-        block = _load(image, row, 4 * element + tl.arange(0, 4 * N), 0, height, width, 1, valid)
-        even, odd = tl.split(tl.reshape(block, [image.shape[0], N, 2, 2]))
-        a, c = tl.split(even)
+        left = tl.load(x - 4, mask=before & (column < width + 4), other=0.0).to(tl.float32)
+        right = tl.load(x, mask=inside & (column < width), other=0.0).to(tl.float32)
+        even, odd = tl.split(tl.reshape(left, [P, N, 2, 2]))
+        _, c = tl.split(even)
         b, d = tl.split(odd)
+        even, odd = tl.split(tl.reshape(right, [P, N, 2, 2]))
+        e, g = tl.split(even)
+        f, h = tl.split(odd)
     else:
-        a = _load(image, row, 4 * cell, channel, height, width, pixel, valid)
-        b = _load(image, row, 4 * cell + 1, channel, height, width, pixel, valid)
-        c = _load(image, row, 4 * cell + 2, channel, height, width, pixel, valid)
-        d = _load(image, row, 4 * cell + 3, channel, height, width, pixel, valid)
-    return a, b, c, d
-
-
-@triton.jit
-def _store(image, row, column, channel, height, width, pixel, valid, value):
-    inside = valid & (column < tl.where(row < height, width, 0))[None, :]
-    at = tl.cast(row, tl.int64) * width * pixel + (column * pixel + channel)[None, :]
-    tl.store(image + at, value.to(image.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _store_2(image, row, element, cell, channel, height, width, pixel, valid, PLANAR: tl.constexpr, a, b):
-    """The reverse of _load_2."""
-    if PLANAR:
-        N: tl.constexpr = cell.shape[0]
-        block = tl.reshape(tl.join(a, b), [image.shape[0], 2 * N])
-        _store(image, row, 2 * element + tl.arange(0, 2 * N), 0, height, width, 1, valid, block)
-    else:
-        _store(image, row, 2 * cell, channel, height, width, pixel, valid, a)
-        _store(image, row, 2 * cell + 1, channel, height, width, pixel, valid, b)
-
-
-@triton.jit
-def _store_4(image, row, element, cell, channel, height, width, pixel, valid, PLANAR: tl.constexpr, a, b, c, d):
-    """The reverse of _load_4."""
-    if PLANAR:
-        N: tl.constexpr = cell.shape[0]
-        block = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), [image.shape[0], 4 * N])
-        _store(image, row, 4 * element + tl.arange(0, 4 * N), 0, height, width, 1, valid, block)
-    else:
-        _store(image, row, 4 * cell, channel, height, width, pixel, valid, a)
-        _store(image, row, 4 * cell + 1, channel, height, width, pixel, valid, b)
-        _store(image, row, 4 * cell + 2, channel, height, width, pixel, valid, c)
-        _store(image, row, 4 * cell + 3, channel, height, width, pixel, valid, d)
-
-
-@triton.jit
-def _row_sums(x, row, element, cell, channel, height, width, pixel, valid, PLANAR: tl.constexpr):
-    """Sums of a row of the image in the windows of the half level's columns 2 cell - 1, 2 cell and 2 cell + 1."""
-    _, b, c, d = _load_4(x, row, element - 1, cell - 1, channel, height, width, pixel, valid, PLANAR)
-    e, f, g, h = _load_4(x, row, element, cell, channel, height, width, pixel, valid, PLANAR)
+        b = tl.load(x - 3 * pixel, mask=before & (column < width + 3), other=0.0).to(tl.float32)
+        c = tl.load(x - 2 * pixel, mask=before & (column < width + 2), other=0.0).to(tl.float32)
+        d = tl.load(x - pixel, mask=before & (column < width + 1), other=0.0).to(tl.float32)
+        e = tl.load(x, mask=inside & (column < width), other=0.0).to(tl.float32)
+        f = tl.load(x + pixel, mask=inside & (column < width - 1), other=0.0).to(tl.float32)
+        g = tl.load(x + 2 * pixel, mask=inside & (column < width - 2), other=0.0).to(tl.float32)
+        h = tl.load(x + 3 * pixel, mask=inside & (column < width - 3), other=0.0).to(tl.float32)
     return b + c + d, d + e + f, f + g + h
 
 
 @triton.jit
-def _mean(a, b, c, row, column, height, width, like):
-    """Pixels of the half level from the sums of their three rows, rounded as they are stored; 0 outside."""
-    exists = (column >= 0) & (2 * column < tl.where((row >= 0) & (2 * row < height), width, 0))
-    count = (_inside(row, height) * _inside(column, width)).to(tl.float32)[None, :]
-    mean = tl.div_rn(a + b + c, tl.broadcast_to(count, a.shape))
-    return tl.where(exists[None, :], mean.to(like.dtype.element_ty).to(tl.float32), 0.0)
+def _store_2(half, row, height, column, width, pixel, PLANAR: tl.constexpr, P: tl.constexpr, N: tl.constexpr, a, b):
+    """Write both columns of the cells in a row of the half level; half and column as x and column in _row_sums."""
+    half += row.to(tl.int64) * width * pixel
+    inside = (row < height) & (column < width)
+    dtype: tl.constexpr = half.dtype.element_ty
+    if PLANAR:
+        tl.store(half, tl.reshape(tl.join(a, b), [P, 2 * N]).to(dtype), mask=inside)
+    else:
+        tl.store(half, a.to(dtype), mask=inside)
+        tl.store(half + pixel, b.to(dtype), mask=inside & (column < width - 1))
+
+
+@triton.jit
+def _store_4(dx, row, height, column, width, pixel, PLANAR: tl.constexpr, P: tl.constexpr, N: tl.constexpr, a, b, c, d):
+    """Write the four columns of the cells in a row of the image; dx and column as x and column in _row_sums."""
+    dx += row.to(tl.int64) * width * pixel
+    inside = (row < height) & (column < width)
+    dtype: tl.constexpr = dx.dtype.element_ty
+    if PLANAR:
+        tl.store(dx, tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), [P, 4 * N]).to(dtype), mask=inside)
+    else:
+        tl.store(dx, a.to(dtype), mask=inside)
+        tl.store(dx + pixel, b.to(dtype), mask=inside & (column < width - 1))
+        tl.store(dx + 2 * pixel, c.to(dtype), mask=inside & (column < width - 2))
+        tl.store(dx + 3 * pixel, d.to(dtype), mask=inside & (column < width - 3))
 
 
 @triton.jit
@@ -136,101 +100,111 @@ def avg_pyramid_fwd_kernel(
     planes,
     height,
     width,
+    half_width,  # ceil(width / 2), for what Triton knows of its divisibility
     pixel,  # elements of a pixel
     blocks,  # of N cells side by side
-    bands,  # of rows of cells
-    rows,  # of a band
+    bands,  # of a plane
+    rows,  # of cells in a band
     PLANAR: tl.constexpr,  # pixel == 1
-    P: tl.constexpr,  # planes of a program
-    N: tl.constexpr,  # cells of a program in a row, times their channels
+    P: tl.constexpr,  # bands of a program
+    N: tl.constexpr,  # cells of a program side by side, times their channels
 ):
-    plane, element, cell, channel, top, bottom = _tile(planes, height, pixel, blocks, bands, rows, P, N)
-    valid = plane < planes
-    half_height, half_width = (height + 1) // 2, (width + 1) // 2
-    x += plane * height * width * pixel
-    half += plane * half_height * half_width * pixel
-    left, middle, right = 2 * cell - 1, 2 * cell, 2 * cell + 1
+    plane, top, lane_height, block = _bands(planes, height, blocks, bands, rows, P)
+    half_height, quarter_height = (lane_height + 1) // 2, (lane_height + 3) // 4
+    quarter_width = (half_width + 1) // 2
+    element = block * N + tl.arange(0, N)[None, :]
+    cell = element // pixel
+    if PLANAR:
+        column, half_column = block * 4 * N + tl.arange(0, 4 * N)[None, :], block * 2 * N + tl.arange(0, 2 * N)[None, :]
+        x += plane * height * width + column
+        half += plane * ((height + 1) // 2) * half_width + half_column
+    else:
+        column, half_column, channel = 4 * cell, 2 * cell, element % pixel
+        x += plane * height * width * pixel + (column * pixel + channel)
+        half += plane * ((height + 1) // 2) * half_width * pixel + (half_column * pixel + channel)
+    count0, count1, count2 = _inside(2 * cell - 1, width), _inside(2 * cell, width), _inside(2 * cell + 1, width)
+    has_right = 2 * cell + 1 < half_width
+    dtype: tl.constexpr = half.dtype.element_ty
 
-    # The half level's row above the first row of cells, and the last row of the image that it takes in.
-    a0, a1, a2 = _row_sums(x, 4 * top - 3, element, cell, channel, height, width, pixel, valid, PLANAR)
-    b0, b1, b2 = _row_sums(x, 4 * top - 2, element, cell, channel, height, width, pixel, valid, PLANAR)
-    c0, c1, c2 = _row_sums(x, 4 * top - 1, element, cell, channel, height, width, pixel, valid, PLANAR)
-    sums = _mean(a0, b0, c0, 2 * top - 1, left, height, width, half)
-    sums += _mean(a1, b1, c1, 2 * top - 1, middle, height, width, half)
-    sums += _mean(a2, b2, c2, 2 * top - 1, right, height, width, half)
-    for q in range(top, bottom):
-        a0, a1, a2 = _row_sums(x, 4 * q, element, cell, channel, height, width, pixel, valid, PLANAR)
-        b0, b1, b2 = _row_sums(x, 4 * q + 1, element, cell, channel, height, width, pixel, valid, PLANAR)
-        upper0 = _mean(c0, a0, b0, 2 * q, left, height, width, half)
-        upper1 = _mean(c1, a1, b1, 2 * q, middle, height, width, half)
-        upper2 = _mean(c2, a2, b2, 2 * q, right, height, width, half)
-        _store_2(half, 2 * q, element, cell, channel, half_height, half_width, pixel, valid, PLANAR, upper1, upper2)
-        a0, a1, a2 = _row_sums(x, 4 * q + 2, element, cell, channel, height, width, pixel, valid, PLANAR)
-        c0, c1, c2 = _row_sums(x, 4 * q + 3, element, cell, channel, height, width, pixel, valid, PLANAR)
-        lower0 = _mean(b0, a0, c0, 2 * q + 1, left, height, width, half)
-        lower1 = _mean(b1, a1, c1, 2 * q + 1, middle, height, width, half)
-        lower2 = _mean(b2, a2, c2, 2 * q + 1, right, height, width, half)
-        _store_2(half, 2 * q + 1, element, cell, channel, half_height, half_width, pixel, valid, PLANAR, lower1, lower2)
-        lower = lower0 + lower1 + lower2
+    # The half level's row above the first row of cells, and the last row of the image that it takes in. A pixel of the
+    # half level counts in the quarter as it is stored, rounded; outside the image all its sums are 0, but not beside
+    # the last column and below the last row.
+    above0, above1, above2 = _row_sums(x, 4 * top - 3, lane_height, column, width, pixel, PLANAR, P, N)
+    a0, a1, a2 = _row_sums(x, 4 * top - 2, lane_height, column, width, pixel, PLANAR, P, N)
+    d0, d1, d2 = _row_sums(x, 4 * top - 1, lane_height, column, width, pixel, PLANAR, P, N)
+    count = _inside(2 * top - 1, lane_height)
+    above0 = tl.div_rn(above0 + a0 + d0, count * count0).to(dtype).to(tl.float32)
+    above1 = tl.div_rn(above1 + a1 + d1, count * count1).to(dtype).to(tl.float32)
+    above2 = tl.div_rn(above2 + a2 + d2, count * count2).to(dtype).to(tl.float32)
+    above = above0 + above1 + tl.where(has_right, above2, 0.0)
+    for i in range(rows):
+        q = top + i
+        a0, a1, a2 = _row_sums(x, 4 * q, lane_height, column, width, pixel, PLANAR, P, N)
+        b0, b1, b2 = _row_sums(x, 4 * q + 1, lane_height, column, width, pixel, PLANAR, P, N)
+        count = _inside(2 * q, lane_height)
+        upper0 = tl.div_rn(d0 + a0 + b0, count * count0).to(dtype).to(tl.float32)
+        upper1 = tl.div_rn(d1 + a1 + b1, count * count1).to(dtype).to(tl.float32)
+        upper2 = tl.div_rn(d2 + a2 + b2, count * count2).to(dtype).to(tl.float32)
+        _store_2(half, 2 * q, half_height, half_column, half_width, pixel, PLANAR, P, N, upper1, upper2)
+        a0, a1, a2 = _row_sums(x, 4 * q + 2, lane_height, column, width, pixel, PLANAR, P, N)
+        d0, d1, d2 = _row_sums(x, 4 * q + 3, lane_height, column, width, pixel, PLANAR, P, N)
+        count = _inside(2 * q + 1, lane_height)
+        lower0 = tl.div_rn(b0 + a0 + d0, count * count0).to(dtype).to(tl.float32)
+        lower1 = tl.div_rn(b1 + a1 + d1, count * count1).to(dtype).to(tl.float32)
+        lower2 = tl.div_rn(b2 + a2 + d2, count * count2).to(dtype).to(tl.float32)
+        _store_2(half, 2 * q + 1, half_height, half_column, half_width, pixel, PLANAR, P, N, lower1, lower2)
         if quarter is not None:
-            count = (_inside(q, half_height) * _inside(cell, half_width)).to(tl.float32)[None, :]
-            sums += upper0 + upper1 + upper2 + lower
-            mean = tl.div_rn(sums, tl.broadcast_to(count, sums.shape))
-            quarter_height, quarter_width = (half_height + 1) // 2, (half_width + 1) // 2
-            target = quarter + plane * quarter_height * quarter_width * pixel
-            _store(target, q, cell, channel, quarter_height, quarter_width, pixel, valid, mean)
-        sums = lower
-
-
-@triton.jit
-def _share(dquarter, row, cell, channel, half_height, half_width, pixel, valid):
-    """What each pixel in the windows of quarter-level pixels gets of their gradient."""
-    height, width = (half_height + 1) // 2, (half_width + 1) // 2
-    count = (_inside(row, half_height) * _inside(cell, half_width)).to(tl.float32)
-    return _load(dquarter, row, cell, channel, height, width, pixel, valid) / count[None, :]
-
-
-@triton.jit
-def _weighted(d, row, column, height, width):
-    """What each pixel in the windows of half-level pixels gets of their gradient d."""
-    exists = 2 * column < tl.where(2 * row < height, width, 0)
-    count = (_inside(row, height) * _inside(column, width)).to(tl.float32)
-    return tl.where(exists[None, :], d / count[None, :], 0.0)
+            upper = upper0 + upper1 + tl.where(has_right, upper2, 0.0)
+            lower = lower0 + lower1 + tl.where(has_right, lower2, 0.0)
+            lower = tl.where(2 * q + 1 < half_height, lower, 0.0)
+            mean = tl.div_rn(above + upper + lower, _inside(q, half_height) * _inside(cell, half_width))
+            at = (plane * ((height + 3) // 4) + q) * quarter_width * pixel + element
+            inside = (q < quarter_height) & (cell < quarter_width)
+            tl.store(quarter + at, mean.to(dtype), mask=inside)
+            above = lower
 
 
 @triton.jit
 def _half_row(
-    dhalf,
-    row,
-    upper0,
-    upper1,
-    lower0,
-    lower1,
-    element,
-    cell,
-    channel,
-    height,
-    width,
-    pixel,
-    valid,
-    PLANAR: tl.constexpr,
+    dhalf, row, height, column, width, pixel, PLANAR: tl.constexpr, P: tl.constexpr, N: tl.constexpr, w0, w1, w2, d0, d2
 ):
-    """Columns 2 cell, 2 cell + 1, 2 cell + 2 of a row of the half level, weighted.
+    """What each pixel in the windows of the half level's columns 2 cell, 2 cell + 1, 2 cell + 2 gets from their row.
 
-    The quarter level adds upper0 + lower0 at cell and upper1 + lower1 at cell + 1.
+    d0 and d2 come from the quarter level, at cell and cell + 1. height is that of the image, width that of the half
+    level, w0 to w2 the reciprocals of the windows' widths; dhalf and column as x and column in _row_sums.
     """
-    half_height, half_width = (height + 1) // 2, (width + 1) // 2
-    d2 = upper1 + lower1
-    d0 = upper0 + lower0
     d1 = d0 + d2
+    half_height = (height + 1) // 2
     if dhalf is not None:
-        a, b = _load_2(dhalf, row, element, cell, channel, half_height, half_width, pixel, valid, PLANAR)
-        c, _ = _load_2(dhalf, row, element + 1, cell + 1, channel, half_height, half_width, pixel, valid, PLANAR)
+        dhalf += row.to(tl.int64) * width * pixel
+        inside = row < half_height
+        if PLANAR:
+            block = tl.load(dhalf, mask=inside & (column < width), other=0.0).to(tl.float32)
+            a, b = tl.split(tl.reshape(block, [P, N, 2]))
+            block = tl.load(dhalf + 2, mask=inside & (column < width - 2), other=0.0).to(tl.float32)
+            c, _ = tl.split(tl.reshape(block, [P, N, 2]))
+        else:
+            a = tl.load(dhalf, mask=inside & (column < width), other=0.0).to(tl.float32)
+            b = tl.load(dhalf + pixel, mask=inside & (column < width - 1), other=0.0).to(tl.float32)
+            c = tl.load(dhalf + 2 * pixel, mask=inside & (column < width - 2), other=0.0).to(tl.float32)
         d0, d1, d2 = d0 + a, d1 + b, d2 + c
-    d0 = _weighted(d0, row, 2 * cell, height, width)
-    d1 = _weighted(d1, row, 2 * cell + 1, height, width)
-    d2 = _weighted(d2, row, 2 * cell + 2, height, width)
-    return d0, d1, d2
+    weight = tl.where(row < half_height, 1.0 / _inside(row, height), 0.0)
+    return d0 * (weight * w0), d1 * (weight * w1), d2 * (weight * w2)
+
+
+@triton.jit
+def _quarter_row(dquarter, row, height, cell, width, pixel, w0, w1):
+    """What each pixel in the windows of the quarter level's columns cell and cell + 1 gets from their row.
+
+    height and width are those of the half level, w0 and w1 the reciprocals of the windows' widths.
+    """
+    inside = row < (height + 1) // 2
+    width = (width + 1) // 2
+    dquarter += row.to(tl.int64) * width * pixel
+    weight = 1.0 / _inside(row, height)
+    d0 = tl.load(dquarter, mask=inside & (cell < width), other=0.0).to(tl.float32)
+    d1 = tl.load(dquarter + pixel, mask=inside & (cell < width - 1), other=0.0).to(tl.float32)
+    return d0 * (weight * w0), d1 * (weight * w1)
 
 
 @triton.jit
@@ -241,53 +215,62 @@ def avg_pyramid_bwd_kernel(
     planes,
     height,
     width,
+    half_width,  # ceil(width / 2), for what Triton knows of its divisibility
     pixel,  # elements of a pixel
     blocks,  # of N cells side by side
-    bands,  # of rows of cells
-    rows,  # of a band
+    bands,  # of a plane
+    rows,  # of cells in a band
     PLANAR: tl.constexpr,  # pixel == 1
-    P: tl.constexpr,  # planes of a program
-    N: tl.constexpr,  # cells of a program in a row, times their channels
+    P: tl.constexpr,  # bands of a program
+    N: tl.constexpr,  # cells of a program side by side, times their channels
 ):
-    plane, element, cell, channel, top, bottom = _tile(planes, height, pixel, blocks, bands, rows, P, N)
-    valid = plane < planes
-    half_height, half_width = (height + 1) // 2, (width + 1) // 2
-    dx += plane * height * width * pixel
+    plane, top, lane_height, block = _bands(planes, height, blocks, bands, rows, P)
+    half_height = (lane_height + 1) // 2
+    element = block * N + tl.arange(0, N)[None, :]
+    cell = element // pixel
+    if PLANAR:
+        column, half_column = block * 4 * N + tl.arange(0, 4 * N)[None, :], block * 2 * N + tl.arange(0, 2 * N)[None, :]
+        at, half_at = column, half_column
+    else:
+        column, half_column = 4 * cell, 2 * cell
+        at, half_at = column * pixel + element % pixel, half_column * pixel + element % pixel
+    dx += plane * height * width * pixel + at
     if dhalf is not None:
-        dhalf += plane * half_height * half_width * pixel
-    upper0 = tl.full([P, N], 0.0, tl.float32)
-    upper1, lower0, lower1, none = upper0, upper0, upper0, upper0
+        dhalf += plane * ((height + 1) // 2) * half_width * pixel + half_at
+    w0, w1 = 1.0 / _inside(2 * cell, width), 1.0 / _inside(2 * cell + 1, width)
+    w1 = tl.where(2 * cell + 1 < half_width, w1, 0.0)
+    w2 = tl.where(2 * cell + 2 < half_width, 1.0 / _inside(2 * cell + 2, width), 0.0)
+    none = tl.full([P, N], 0.0, tl.float32)
+    above0, above1, below0, below1 = none, none, none, none
     if dquarter is not None:
-        dquarter += plane * ((half_height + 1) // 2) * ((half_width + 1) // 2) * pixel
-        upper0 = _share(dquarter, top, cell, channel, half_height, half_width, pixel, valid)
-        upper1 = _share(dquarter, top, cell + 1, channel, half_height, half_width, pixel, valid)
-    u0, u1, u2 = _half_row(
-        dhalf, 2 * top, upper0, upper1, none, none, element, cell, channel, height, width, pixel, valid, PLANAR
+        dquarter += plane * ((height + 3) // 4) * ((half_width + 1) // 2) * pixel + element
+        v0, v1 = 1.0 / _inside(cell, half_width), 1.0 / _inside(cell + 1, half_width)
+        above0, above1 = _quarter_row(dquarter, top, half_height, cell, half_width, pixel, v0, v1)
+
+    row = 2 * top
+    a0, a1, a2 = _half_row(
+        dhalf, row, lane_height, half_column, half_width, pixel, PLANAR, P, N, w0, w1, w2, above0, above1
     )
-    for q in range(top, bottom):
+    for i in range(rows):
+        q = top + i
         if dquarter is not None:
-            lower0 = _share(dquarter, q + 1, cell, channel, half_height, half_width, pixel, valid)
-            lower1 = _share(dquarter, q + 1, cell + 1, channel, half_height, half_width, pixel, valid)
-        row = 2 * q + 1
-        m0, m1, m2 = _half_row(
-            dhalf, row, upper0, upper1, lower0, lower1, element, cell, channel, height, width, pixel, valid, PLANAR
+            below0, below1 = _quarter_row(dquarter, q + 1, half_height, cell, half_width, pixel, v0, v1)
+        row, d0, d1 = 2 * q + 1, above0 + below0, above1 + below1
+        b0, b1, b2 = _half_row(
+            dhalf, row, lane_height, half_column, half_width, pixel, PLANAR, P, N, w0, w1, w2, d0, d1
         )
         row = 2 * q + 2
-        l0, l1, l2 = _half_row(
-            dhalf, row, none, none, lower0, lower1, element, cell, channel, height, width, pixel, valid, PLANAR
+        c0, c1, c2 = _half_row(
+            dhalf, row, lane_height, half_column, half_width, pixel, PLANAR, P, N, w0, w1, w2, below0, below1
         )
-        for k in tl.static_range(4):
-            if k == 0:
-                a, b, c = u0, u1, u2
-            elif k == 1:
-                a, b, c = u0 + m0, u1 + m1, u2 + m2
-            elif k == 2:
-                a, b, c = m0, m1, m2
-            else:
-                a, b, c = m0 + l0, m1 + l1, m2 + l2
-            row = 4 * q + k
-            _store_4(dx, row, element, cell, channel, height, width, pixel, valid, PLANAR, a, a + b, b, b + c)
-        u0, u1, u2, upper0, upper1 = l0, l1, l2, lower0, lower1
+        row = 4 * q
+        _store_4(dx, row, lane_height, column, width, pixel, PLANAR, P, N, a0, a0 + a1, a1, a1 + a2)
+        a0, a1, a2 = a0 + b0, a1 + b1, a2 + b2
+        _store_4(dx, row + 1, lane_height, column, width, pixel, PLANAR, P, N, a0, a0 + a1, a1, a1 + a2)
+        _store_4(dx, row + 2, lane_height, column, width, pixel, PLANAR, P, N, b0, b0 + b1, b1, b1 + b2)
+        b0, b1, b2 = b0 + c0, b1 + c1, b2 + c2
+        _store_4(dx, row + 3, lane_height, column, width, pixel, PLANAR, P, N, b0, b0 + b1, b1, b1 + b2)
+        a0, a1, a2, above0, above1 = c0, c1, c2, below0, below1
 
 
 def _grid(x: Tensor) -> tuple[tuple[int], tuple[int, ...], dict[str, int]]:
@@ -296,12 +279,12 @@ def _grid(x: Tensor) -> tuple[tuple[int], tuple[int, ...], dict[str, int]]:
     height, width = x.shape[2:]
     across, down = triton.cdiv(width, 4) * pixel, triton.cdiv(height, 4)
     n = common.block_of(across, CELLS)
-    p = common.block_of(planes, CELLS // n)
-    blocks, groups = triton.cdiv(across, n), triton.cdiv(planes, p)
-    rows = max(1, min(MAX_ROWS, down * blocks * groups // (4 * common.processors(x))))
+    blocks = triton.cdiv(across, n)
+    rows = min(max(down * planes * blocks // (8 * common.processors(x)), ROWS[0]), ROWS[1])
     bands = triton.cdiv(down, rows)
-    sizes = (planes, height, width, pixel, blocks, bands, rows)
-    return (blocks * bands * groups,), sizes, {"PLANAR": pixel == 1, "P": p, "N": n}
+    p = common.block_of(planes * bands, CELLS // n)
+    sizes = (planes, height, width, (width + 1) // 2, pixel, blocks, bands, rows)
+    return (blocks * triton.cdiv(planes * bands, p),), sizes, {"PLANAR": pixel == 1, "P": p, "N": n}
 
 
 def avg_pyramid_fwd(x: Tensor, half: Tensor, quarter: Tensor | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -33,10 +34,10 @@ MakeConfig = Callable[..., TrainConfig]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, and count, what needs a GPU where there is none."""
-    if torch.cuda.is_available():
-        return
-    left_out = [item for item in items if item.get_closest_marker("gpu")]
+    """Leave out, and count, what needs a GPU or the CUDA compiler where there is none."""
+    missing = [("gpu", torch.cuda.is_available()), ("nvcc", shutil.which("nvcc") is not None)]
+    markers = [marker for marker, found in missing if not found]
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in markers)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

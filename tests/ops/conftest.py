@@ -13,33 +13,38 @@ import torch
 from hdgan.ops import _backend
 from tests.ops.backends import BACKENDS, EMULATED, HAS_GPU
 
+
 @pytest.fixture(params=BACKENDS)
 def backend(request, monkeypatch):
     name = request.param
-    if name in ("cuda", "triton") and not HAS_GPU:
+    if name == "triton" and not HAS_GPU:
         on_host(monkeypatch, name)
+    if name in ("cpu", "cuda") and EMULATED:
+        on_host(monkeypatch, name)
+        take_kernels(monkeypatch, name, extension_at(EMULATED))
     return name
 
 
 @pytest.fixture
 def device(backend):
-    return "cuda" if HAS_GPU and backend in ("cuda", "triton") else "cpu"
+    return "cuda" if HAS_GPU and not EMULATED and backend in ("cuda", "triton") else "cpu"
 
 
 def on_host(monkeypatch, name):
-    """Let the GPU kernels of a backend work on CPU tensors: by triton's interpreter, or emulated CUDA."""
-    why_unusable, kernel_of = _backend.why_unusable, _backend.kernel_of
+    """Let the kernels of a backend work on CPU tensors."""
+    why_unusable = _backend.why_unusable
     monkeypatch.setitem(_backend.DEVICE_OF, name, "cpu")
     monkeypatch.setattr(_backend, "why_unusable", lambda asked: None if asked == name else why_unusable(asked))
-    if name == "cuda":
-        emulated = extension_at(EMULATED)
-        monkeypatch.setattr(
-            _backend,
-            "kernel_of",
-            lambda stem, kernel, asked: (
-                getattr(emulated, f"{stem}_{kernel}_cuda") if asked == name else kernel_of(stem, kernel, asked)
-            ),
-        )
+
+
+def take_kernels(monkeypatch, name, extension):
+    """Let a backend use the kernels of another build of the extension."""
+    kernel_of = _backend.kernel_of
+
+    def taken(stem, kernel, asked):
+        return getattr(extension, f"{stem}_{kernel}_{name}") if asked == name else kernel_of(stem, kernel, asked)
+
+    monkeypatch.setattr(_backend, "kernel_of", taken)
 
 
 @cache

@@ -1,0 +1,91 @@
+"""The CUDA kernels, run on the host under sanitizers, and the emulator itself, which must find planted faults."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.csrc.build_emulated import HERE, build, compile_emulated, sanitizer_environment
+
+ROOT = HERE.parent.parent
+
+
+@pytest.fixture(scope="session")
+def module(request):
+    return build(Path(request.config.cache.mkdir("emulated")))
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """Compile a program of tests/csrc/programs once."""
+    made = {}
+
+    def program(name):
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("programs") / name
+            compile_emulated(HERE / "programs" / f"{name}.cu", made[name])
+        return made[name]
+
+    return program
+
+
+def run(*command, **environment):
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env=clean | {"ASAN_OPTIONS": "detect_leaks=0"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.slow
+def test_kernels(module):
+    """The tests of all ops on emulated CUDA and on the CPU, but for torch.compile, which is no different there."""
+    status, output = run(
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ops"),
+        *("-k", "(cuda or cpu) and not compile and not opcheck"),
+        HDGAN_TEST_EMULATED=str(module),
+        **sanitizer_environment(),
+    )
+    print(output)
+    assert status == 0
+    assert int(re.search(r"(\d+) passed", output)[1]) >= 100
+
+
+def test_sound_program(programs):
+    assert run(programs("faults"), "none")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("missing_barrier", "wrong result at 0: -?nan"),
+        ("shared_overrun", "heap-buffer-overflow"),
+        ("static_overrun", "insufficient space|global-buffer-overflow"),
+        ("global_overrun", "heap-buffer-overflow"),
+        ("divergent_barrier", r"6 threads wait at __shfl_xor_sync.*; 90 threads wait at __syncthreads"),
+        ("early_exit", r"6 threads exited.*; 90 threads wait at __syncthreads"),
+        ("shuffle_range", "__shfl_sync: lane operand 32 is out of range"),
+        ("shuffle_mask", "reads a lane that the mask leaves out"),
+        ("overflow", "signed integer overflow"),
+        ("misaligned", "misaligned address"),
+        ("too_much_shared", "more shared memory"),
+        ("too_many_threads", "invalid configuration"),
+    ],
+)
+def test_planted_fault_is_found(programs, fault, says):
+    status, output = run(programs("faults"), fault)
+    assert status != 0
+    assert re.search(says, output), output
+
+
+def test_primitives(programs):
+    status, output = run(programs("primitives"))
+    assert status == 0, output
