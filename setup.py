@@ -61,7 +61,9 @@ def find_nvcc() -> Path | None:
     homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     found = shutil.which("nvcc", path=os.pathsep.join([*(f"{home}/bin" for home in homes), os.environ.get("PATH", "")]))
     if found is None and mode == "cuda":
-        raise SystemExit("HDGAN_BUILD=cuda: no nvcc on PATH or in CUDA_HOME; install the CUDA toolkit or unset HDGAN_BUILD")
+        raise SystemExit(
+            "HDGAN_BUILD=cuda: no nvcc on PATH or in CUDA_HOME; install the CUDA toolkit or unset HDGAN_BUILD"
+        )
     return Path(found) if found else None
 
 
@@ -76,7 +78,9 @@ def static_runtime(nvcc: Path) -> Path:
     for folder in (top / "lib64", top / "lib", *top.glob("targets/*/lib")):
         if (folder / "libcudart_static.a").exists():
             return folder.resolve()
-    raise SystemExit(f"{nvcc}: no libcudart_static.a under {top}; install the CUDA toolkit whole or set HDGAN_BUILD=cpu")
+    raise SystemExit(
+        f"{nvcc}: no libcudart_static.a under {top}; install the CUDA toolkit whole or set HDGAN_BUILD=cpu"
+    )
 
 
 def architectures(nvcc: Path) -> list[str]:
@@ -122,7 +126,11 @@ def write_ninja(folder: Path, module: Path, nvcc: Path | None) -> None:
     if nvcc:
         archs = architectures(nvcc)
         version = re.search(r"release ([\d.]+)", output_of(nvcc, "--version"))
-        cuda = ["-DHD_WITH_CUDA", f'-DHD_CUDA_ARCHS="{" ".join(archs)}"', f'-DHD_CUDA_VERSION="{version and version[1]}"']
+        cuda = [
+            "-DHD_WITH_CUDA",
+            f'-DHD_CUDA_ARCHS="{" ".join(archs)}"',
+            f'-DHD_CUDA_VERSION="{version and version[1]}"',
+        ]
         lines.append(f"nvcc = {escape(nvcc)}")
         link += [f"-L{static_runtime(nvcc)}", "-lcudart_static", "-lpthread", "-ldl", "-lrt"]
         host = ["-Xcompiler", "-fPIC,-fvisibility=hidden", *(["-ccbin", cxx] if "CXX" in os.environ else [])]

@@ -9,6 +9,7 @@
 #include "avg_pyramid.h"
 #include "instance_index.h"
 #include "instance_mean.h"
+#include "instance_norm_act.h"
 #include "tensor.h"
 
 namespace py = pybind11;
@@ -121,6 +122,8 @@ PYBIND11_MODULE(_C, m) {
   HD_DEF_CPU(instance_index_fwd);
   HD_DEF_CPU(instance_mean_reduce);
   HD_DEF_CPU(instance_mean_broadcast);
+  HD_DEF_CPU(instance_norm_act_fwd);
+  HD_DEF_CPU(instance_norm_act_bwd);
 
 #ifdef HD_WITH_CUDA
   m.attr("cuda_archs") = HD_CUDA_ARCHS;

@@ -22,20 +22,25 @@ inline void parallel_for(int64_t n, int threads, const F& fn) {
   for (int64_t i = 0; i < n; ++i) fn(i);
 }
 
-// Uninitialised scratch memory of n T's, aligned to cache lines.
+// Uninitialised scratch memory of n T's, aligned to cache lines: on the stack if they are few, as in most kernels.
 template <typename T>
 class Scratch {
  public:
-  explicit Scratch(int64_t n) : data_(static_cast<T*>(std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64 + 64))) {
+  explicit Scratch(int64_t n) : data_(reinterpret_cast<T*>(few_)) {
+    if (n * sizeof(T) <= sizeof(few_)) return;
+    data_ = static_cast<T*>(std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64));
     if (data_ == nullptr) throw std::bad_alloc();
   }
-  ~Scratch() { std::free(data_); }
+  ~Scratch() {
+    if (data_ != reinterpret_cast<T*>(few_)) std::free(data_);
+  }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   operator T*() const { return data_; }
 
  private:
   T* data_;
+  alignas(64) unsigned char few_[10 * 1024];
 };
 
 // Call fn(T{}) with the storage type of a floating-point dtype.

@@ -7,6 +7,11 @@ import torch
 from hdgan.errors import ConfigError
 
 
+def network_format(device: torch.device) -> torch.memory_format:
+    """The memory format in which convolutions run best on a device: channels_last on GPUs."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
 def choose_device(device: str) -> torch.device:
     """Turn a device option into a device that exists; without a number, CUDA's current device.
 

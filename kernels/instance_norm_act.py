@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hdgan.kernels import common
 
-TILE = 2048  # elements
+TILE = 2048  # elements; half of them where gradients are gathered from borders, which takes registers
 LANES = 64  # channels of a tile at most, in channels_last images
 CHUNKS = 512  # of a plane at most
 REFLECT, ZERO, REPLICATE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
@@ -288,12 +288,12 @@ def _fold_row(dy, row, exists, column, width, pixel, pad, g):
     """Add to g what a row of dy, the padded gradient, holds for columns of the source, reflected ones too."""
     out_width = width + 2 * pad
     dy += row.to(tl.int64) * out_width * pixel
-    g += tl.load(dy + (column + pad).to(tl.int64) * pixel, mask=exists, other=0.0).to(tl.float32)
+    g += tl.load(dy + (column + pad) * pixel, mask=exists, other=0.0).to(tl.float32)
     left = exists & (column >= 1) & (column <= pad)
-    g += tl.load(dy + (pad - column).to(tl.int64) * pixel, mask=left, other=0.0).to(tl.float32)
+    g += tl.load(dy + (pad - column) * pixel, mask=left, other=0.0).to(tl.float32)
     mirrored = 2 * (width - 1) - column
     right = exists & (column < width - 1) & (mirrored < width + pad)
-    return g + tl.load(dy + (mirrored + pad).to(tl.int64) * pixel, mask=right, other=0.0).to(tl.float32)
+    return g + tl.load(dy + (mirrored + pad) * pixel, mask=right, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -545,16 +545,16 @@ class _Plan:
         return self.groups * triton.cdiv(total, tiles), tiles
 
 
-def _plan(x: Tensor, scratch: Tensor) -> _Plan:
+def _plan(x: Tensor, scratch: Tensor, tile: int = TILE) -> _Plan:
     batch, channels, height, width = x.shape
     planes, pixels, last = batch * channels, height * width, common.is_channels_last(x)
     if last:
         lanes = common.block_of(channels, LANES)
-        s = common.block_of(pixels, TILE // lanes)
+        s = common.block_of(pixels, tile // lanes)
         groups = batch * triton.cdiv(channels, lanes)
     else:
-        s = common.block_of(pixels, TILE)
-        lanes = common.block_of(planes, TILE // s)
+        s = common.block_of(pixels, tile)
+        lanes = common.block_of(planes, tile // s)
         groups = triton.cdiv(planes, lanes)
     total, processors = triton.cdiv(pixels, s), common.processors(x)
     tiles = total
@@ -623,7 +623,7 @@ def instance_norm_act_bwd(
     pad_mode: int,
 ) -> None:
     """dy [B, C, H + 2 pad, W + 2 pad] -> dx and dresidual [B, C, H, W], sums [2, B, C] of dz and of dz xhat."""
-    plan = _plan(x, scratch)
+    plan = _plan(x, scratch, TILE // 2 if pad else TILE)
     alone = plan.chunks == 1
     height, width = x.shape[2:]
     constants = {"ACTIVATION": activation, "PADDED": pad > 0, "MODE": pad_mode}

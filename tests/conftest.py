@@ -17,6 +17,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+if not torch.cuda.is_available():
+    # Triton reads this when it is first imported: kernels then run on CPU tensors.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from hdgan.config_io import to_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig
@@ -24,10 +28,6 @@ from hdgan.training import PRESETS, LogConfig, LossConfig, OptimConfig, StageCon
 
 N_LABELS = 4
 WIDTH, HEIGHT = 32, 16
-
-if not torch.cuda.is_available():
-    # Triton reads this when it is first imported: kernels then run on CPU tensors.
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 MakeData = Callable[..., Path]
 MakeConfig = Callable[..., TrainConfig]

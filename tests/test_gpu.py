@@ -32,10 +32,10 @@ def losses(run: Path) -> list[float]:
     return [record["g_feature_matching"] for record in read_metrics(run) if "g_feature_matching" in record]
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_trains_all_stages(make_config: MakeConfig, tmp_path: Path, precision: str, channels_last: bool) -> None:
-    config = replace(make_config(tmp_path / "gpu"), device="cuda", precision=precision, channels_last=channels_last)
+def test_trains_all_stages(make_config: MakeConfig, tmp_path: Path, precision: str, memory_format: str) -> None:
+    config = replace(make_config(tmp_path / "gpu"), device="cuda", precision=precision, memory_format=memory_format)
     train(config, console=Console(quiet=True))
     reference = make_config(tmp_path / "cpu")
     train(reference, console=Console(quiet=True))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hdgan.checkpoints import find_checkpoint
 from hdgan.data import read_input, read_map, read_photo, to_unit_range
-from hdgan.devices import choose_device
+from hdgan.devices import choose_device, network_format
 from hdgan.errors import ConfigError, DataError
 from hdgan.models import Pix2PixHD
 from hdgan.models.saving import CLASS_MEAN, load_model
@@ -41,7 +41,8 @@ class Pipeline:
     ) -> None:
         self.device = device or torch.device("cpu")
         model.discriminator = None
-        self.model = model.to(self.device).eval().requires_grad_(False)
+        model.to(self.device, memory_format=network_format(self.device))  # type: ignore[call-overload]
+        self.model = model.eval().requires_grad_(False)
         self.config = model.config
         self.class_features = None if class_features is None else class_features.to(self.device)
         self.precision = precision

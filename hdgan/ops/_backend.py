@@ -61,7 +61,6 @@ def choose(op: str, asked: str | None, x: Tensor, dtype: torch.dtype | None = No
     return _choose(op, asked, x.device.type, x.dtype if dtype is None else dtype)
 
 
-@torch.compiler.assume_constant_result
 def _choose(op: str, asked: str | None, device: str, dtype: torch.dtype) -> str:
     if asked is None:
         return next((name for name in BACKENDS[1:] if _why_not(name, device, dtype) is None), "eager")
@@ -70,6 +69,10 @@ def _choose(op: str, asked: str | None, device: str, dtype: torch.dtype) -> str:
     if reason:
         raise BackendError(f"{op}: backend {asked!r} cannot run: {reason}")
     return asked
+
+
+# What torch.compiler.assume_constant_result does, without importing the compiler, and Triton with it, right here.
+_choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _check_name(op: str, name: str) -> None:
@@ -114,8 +117,8 @@ def _gpu_too_old(archs: str) -> str | None:
     if same_major or by_ptx:
         return None
     return (
-        f"hdgan._C was built for compute capability {archs}, this GPU has {capability[0]}.{capability[1]}; install with "
-        f'TORCH_CUDA_ARCH_LIST="{capability[0]}.{capability[1]}"'
+        f"hdgan._C was built for compute capability {archs}, this GPU has {capability[0]}.{capability[1]}; "
+        f'install with TORCH_CUDA_ARCH_LIST="{capability[0]}.{capability[1]}"'
     )
 
 

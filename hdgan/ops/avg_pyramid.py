@@ -37,7 +37,7 @@ def _fake(x: Tensor, levels: int, backend: str) -> list[Tensor]:
 def _shapes(shape: Sequence[int], levels: int) -> list[tuple[int, ...]]:
     """Of the image and its levels."""
     batch, channels, height, width = shape
-    made = [(batch, channels, height, width)]
+    made: list[tuple[int, ...]] = [(batch, channels, height, width)]
     for _ in range(levels):
         height, width = (height + 1) // 2, (width + 1) // 2
         made.append((batch, channels, height, width))

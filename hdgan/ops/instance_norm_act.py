@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hdgan.ops._backend import resolve
-from hdgan.ops._checks import check_image, check_same_device, memory_format_of
+from hdgan.ops._backend import choose, launch
+from hdgan.ops._checks import check_image, check_same_device, dense, empty_as, memory_format_of
+from hdgan.ops._register import gradients_of_gradients, register
 
 Activation = Literal["none", "relu", "leaky_relu"]
 PadMode = Literal["reflect", "zero", "replicate"]
@@ -19,6 +20,12 @@ _TORCH_PAD_MODE = {"reflect": "reflect", "zero": "constant", "replicate": "repli
 def pad2d(x: Tensor, pad: int, mode: PadMode) -> Tensor:
     """Pad all four sides of x [B, C, H, W] by `pad` pixels."""
     return F.pad(x, (pad, pad, pad, pad), mode=_TORCH_PAD_MODE[mode]) if pad else x
+
+
+def _activate(y: Tensor, activation: Activation, negative_slope: float) -> Tensor:
+    if activation == "relu":
+        return F.relu(y, inplace=True)
+    return F.leaky_relu(y, negative_slope, inplace=True) if activation == "leaky_relu" else y
 
 
 def instance_norm_act_reference(
@@ -32,15 +39,166 @@ def instance_norm_act_reference(
     pad: int,
     pad_mode: PadMode,
 ) -> Tensor:
-    # torch.instance_norm, not F.instance_norm: the latter rejects planes of one pixel.
-    y = torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, torch.backends.cudnn.enabled)
-    if activation == "relu":
-        y = F.relu(y, inplace=True)
-    elif activation == "leaky_relu":
-        y = F.leaky_relu(y, negative_slope, inplace=True)
+    # torch.instance_norm, not F.instance_norm: the latter rejects planes of one pixel. On flattened planes: on the CPU
+    # its gradient is wrong where x [1, C, H, W] is contiguous and the gradient that comes in is channels_last.
+    y = torch.instance_norm(x.flatten(2), weight, bias, None, None, True, 0.0, eps, torch.backends.cudnn.enabled)
+    y = y.unflatten(2, x.shape[2:])
+    y = _activate(y, activation, negative_slope)
     if residual is not None:
         y = y + residual
     return pad2d(y, pad, pad_mode).to(x.dtype).contiguous(memory_format=memory_format_of(x))
+
+
+_ACTIVATIONS: tuple[Activation, ...] = ("none", "relu", "leaky_relu")
+_PAD_MODES: tuple[PadMode, ...] = ("reflect", "zero", "replicate")
+"""Kernels know activations and modes by their place here (csrc/instance_norm_act.h)."""
+_SCRATCH = 32768
+"""Blocks that may share the planes of one call, beyond one for each."""
+
+
+def _forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: int,
+    negative_slope: float,
+    eps: float,
+    pad: int,
+    pad_mode: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    x = dense(x)
+    y, mean, rstd = _fake(x, weight, bias, residual, activation, negative_slope, eps, pad, pad_mode, backend)
+    launch(
+        "instance_norm_act", "fwd", backend, x.device,
+        x, weight, bias, _readable(residual, x), y, mean, rstd, _scratch(x),
+        activation, negative_slope, eps, pad, pad_mode,
+    )  # fmt: skip
+    return y, mean, rstd
+
+
+def _fake(x: Tensor, weight: Any, bias: Any, residual: Any, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    (batch, channels, height, width), pad = x.shape, options[3]
+    y = empty_as(x, (batch, channels, height + 2 * pad, width + 2 * pad))
+    mean, rstd = (x.new_empty((batch, channels), dtype=torch.float32) for _ in range(2))
+    return y, mean, rstd
+
+
+def _scratch(x: Tensor) -> Tensor:
+    return x.new_empty(3 * (x.shape[0] * x.shape[1] + _SCRATCH), dtype=torch.float32)
+
+
+def _readable(residual: Tensor | None, x: Tensor) -> Tensor | None:
+    """The residual as it is if its innermost dimension, in the memory format of `x`, has no gaps; otherwise a copy."""
+    if residual is None:
+        return None
+    format = memory_format_of(x)
+    innermost = 1 if format == torch.channels_last else 3
+    if residual.stride(innermost) == 1 or residual.shape[innermost] == 1:
+        return residual
+    return residual.contiguous(memory_format=format)
+
+
+def _backward(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    with_dresidual: bool,
+    activation: int,
+    negative_slope: float,
+    eps: float,
+    pad: int,
+    pad_mode: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    x = dense(x)
+    dy = dy.contiguous(memory_format=memory_format_of(x))
+    dx, dresidual, sums = _backward_fake(dy, x, weight, bias, mean, rstd, with_dresidual)
+    launch(
+        "instance_norm_act", "bwd", backend, x.device,
+        dy, x, weight, bias, mean, rstd, dx, dresidual if with_dresidual else None, sums, _scratch(x),
+        activation, negative_slope, pad, pad_mode,
+    )  # fmt: skip
+    return dx, dresidual, sums
+
+
+def _backward_fake(
+    dy: Any, x: Tensor, weight: Any, bias: Any, mean: Tensor, rstd: Any, with_dresidual: bool, *options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dx, dresidual (empty where not wanted), and [2, B, C] sums over each plane, of dz and of dz times xhat."""
+    dresidual = empty_as(x, x.shape) if with_dresidual else x.new_empty(0)
+    return empty_as(x, x.shape), dresidual, mean.new_empty((2, *mean.shape))
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, bias, _, *ctx.options = inputs
+    _, mean, rstd = output
+    ctx.mark_non_differentiable(mean, rstd)
+    ctx.save_for_backward(x, weight, bias, mean, rstd)
+
+
+def _backward_of(ctx: Any, dy: Tensor, *_: Any) -> tuple[Any, ...]:
+    _, need_weight, need_bias, need_residual, *_ = ctx.needs_input_grad
+    pad = ctx.options[3]
+    # Without padding the residual's gradient is dy itself.
+    dx, dresidual, sums = _instance_norm_act_backward(dy, *ctx.saved_tensors, need_residual and pad > 0, *ctx.options)
+    if need_residual and pad == 0:
+        dresidual = dy
+    dweight = sums[1].sum(0) if need_weight else None
+    dbias = sums[0].sum(0) if need_bias else None
+    return dx, dweight, dbias, dresidual if need_residual else None, *[None] * len(ctx.options)
+
+
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    dy, x, weight, bias, _, _, *ctx.options = inputs
+    ctx.save_for_backward(dy, x, weight, bias)
+
+
+def _double_backward_of(ctx: Any, ddx: Tensor, ddresidual: Tensor, ddsums: Tensor) -> tuple[Any, ...]:
+    dy, x, weight, bias = ctx.saved_tensors
+    with_dresidual, activation, negative_slope, eps, pad, pad_mode, _ = ctx.options
+
+    def reference(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor) -> Tensor:
+        """The op with scale and shift [B, C] of each plane, whose gradients are the sums."""
+        # In single steps: the third derivative of torch.instance_norm takes its saved mean and variance for constants.
+        centred = x.float() - x.float().mean((2, 3), keepdim=True)
+        y = centred * (centred.square().mean((2, 3), keepdim=True) + eps).rsqrt()
+        y = y * scale[:, :, None, None] + shift[:, :, None, None]
+        y = _activate(y, _ACTIVATIONS[activation], negative_slope) + residual
+        return pad2d(y, pad, _PAD_MODES[pad_mode]).to(x.dtype)
+
+    planes = x.shape[:2]
+    scale = x.new_ones(planes, dtype=torch.float32) if weight is None else weight.expand(planes)
+    shift = x.new_zeros(planes, dtype=torch.float32) if bias is None else bias.expand(planes)
+    inputs = [x, scale, shift, x.new_zeros(x.shape)]
+    ddinputs = [ddx, ddsums[1], ddsums[0], ddresidual if with_dresidual else None]
+    ddy, (d2x, d2scale, d2shift, _) = gradients_of_gradients(reference, inputs, dy, ddinputs)
+    d2weight = None if weight is None or d2scale is None else d2scale.sum(0)
+    d2bias = None if bias is None or d2shift is None else d2shift.sum(0)
+    return ddy, d2x, d2weight, d2bias, None, None, *[None] * len(ctx.options)
+
+
+_instance_norm_act = register(
+    "instance_norm_act(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, int activation, float negative_slope, "
+    "float eps, int pad, int pad_mode, str backend) -> (Tensor y, Tensor mean, Tensor rstd)",
+    _forward,
+    _fake,
+    setup_context=_setup,
+    backward=_backward_of,
+)
+_instance_norm_act_backward = register(
+    "instance_norm_act_backward(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
+    "bool with_dresidual, int activation, float negative_slope, float eps, int pad, int pad_mode, str backend) "
+    "-> (Tensor dx, Tensor dresidual, Tensor sums)",
+    _backward,
+    _backward_fake,
+    setup_context=_setup_backward,
+    backward=_double_backward_of,
+)
 
 
 def instance_norm_act(
@@ -88,11 +246,17 @@ def instance_norm_act(
             raise ValueError(f"{op}: expected {name} of shape ({x.shape[1]},), got {tuple(parameter.shape)}")
     if residual is not None and residual.shape != x.shape:
         raise ValueError(f"{op}: expected residual of shape {tuple(x.shape)}, got {tuple(residual.shape)}")
-    if activation not in ("none", "relu", "leaky_relu"):
+    if activation not in _ACTIVATIONS:
         raise ValueError(f"{op}: expected activation none, relu or leaky_relu, got {activation!r}")
-    if pad_mode not in _TORCH_PAD_MODE:
+    if pad_mode not in _PAD_MODES:
         raise ValueError(f"{op}: expected pad_mode reflect, zero or replicate, got {pad_mode!r}")
     if pad < 0 or (pad_mode == "reflect" and pad >= min(x.shape[2:])):
         raise ValueError(f"{op}: expected 0 <= pad < {min(x.shape[2:])} for {pad_mode} padding, got {pad}")
-    run = resolve(op, backend, {"eager": instance_norm_act_reference})
-    return run(x, weight, bias, residual, activation, negative_slope, eps, pad, pad_mode)
+    chosen = choose(op, backend, x)
+    if chosen == "eager":
+        return instance_norm_act_reference(x, weight, bias, residual, activation, negative_slope, eps, pad, pad_mode)
+    weight, bias = (None if p is None else p.float().contiguous() for p in (weight, bias))
+    residual = None if residual is None else residual.to(x.dtype)
+    codes = _ACTIVATIONS.index(activation), _PAD_MODES.index(pad_mode)
+    y, _, _ = _instance_norm_act(x, weight, bias, residual, codes[0], negative_slope, eps, pad, codes[1], chosen)
+    return y

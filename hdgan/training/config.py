@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from hdgan.data.config import DataConfig, SizeConfig
+from hdgan.devices import network_format
 from hdgan.errors import ConfigError
 from hdgan.losses import GanMode
 from hdgan.models.config import ModelConfig, require
@@ -113,8 +114,8 @@ class TrainConfig:
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs the networks under autocast."""
-    channels_last: bool = False
-    """Keep networks and pictures in channels_last memory format."""
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """Of networks and pictures; auto is channels_last on GPUs."""
     threads: int | None = None
     """CPU threads of PyTorch; None leaves PyTorch's choice."""
 
@@ -127,9 +128,11 @@ class TrainConfig:
                 "--model.discriminator.intermediate-features, or --loss.feature-matching 0"
             )
 
-    @property
-    def memory_format(self) -> torch.memory_format:
-        return torch.channels_last if self.channels_last else torch.contiguous_format
+    def format_on(self, device: torch.device) -> torch.memory_format:
+        """The memory format of networks and pictures on a device."""
+        if self.memory_format == "auto":
+            return network_format(device)
+        return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context in which the networks run."""

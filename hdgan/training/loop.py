@@ -152,7 +152,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
     clock = _Clock(stage.config.batch_size)
     stopping = False
     for sample in loader:
-        inputs = Inputs.from_loader(sample, device, config.memory_format)
+        inputs = Inputs.from_loader(sample, device, config.format_on(device))
         losses, stopping = _step(run, state, criterion, inputs)
         clock.tick()
         log = config.log
@@ -335,7 +335,7 @@ def _load_vgg(config: TrainConfig, world: World) -> VGGLoss | None:
     if not config.loss.vgg:
         return None
     loss = VGGLoss(load_vgg19(config.loss.vgg_weights), config.loss.imagenet_normalisation)
-    return loss.to(world.device, memory_format=config.memory_format)  # type: ignore[call-overload]
+    return loss.to(world.device, memory_format=config.format_on(world.device))  # type: ignore[call-overload]
 
 
 def _say_goodbye(console: Console, config: TrainConfig, outcome: Outcome) -> None:

@@ -48,7 +48,7 @@ class Examples:
         """The first `count` pairs, each as a batch of one."""
         for index in range(min(count, len(self.dataset))):
             sample = default_collate([self.dataset[index]])
-            yield Inputs.from_loader(sample, self.device, self.config.memory_format)
+            yield Inputs.from_loader(sample, self.device, self.config.format_on(self.device))
 
     @torch.inference_mode()
     def validation_l1(self, model: Pix2PixHD, count: int) -> float:

@@ -38,7 +38,7 @@ class StageState:
     ) -> None:
         seed_everything(config.seed, 0, stage.first_step)
         model = Pix2PixHD(stage_model(config, stage))
-        self.model: Pix2PixHD = model.to(device, memory_format=config.memory_format)  # type: ignore[call-overload]
+        self.model: Pix2PixHD = model.to(device, memory_format=config.format_on(device))  # type: ignore[call-overload]
         self.stage = stage
         self.step = stage.first_step
         self.best: tuple[int, float] | None = None

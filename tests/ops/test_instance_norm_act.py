@@ -4,13 +4,35 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from hdgan.ops import BackendError, instance_norm_act, pad2d
+from tests.ops.backends import EMULATED, HAS_GPU, KERNELS
+from tests.ops.checks import DTYPES, FORMATS, assert_compiles, assert_near, outputs_and_gradients
 
-SHAPES = [(1, 1, 1, 1), (2, 3, 7, 5), (1, 2, 1, 6), (1, 5, 16, 2), (3, 1, 4, 4)]
-TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 TORCH_MODE = {"reflect": "reflect", "zero": "constant", "replicate": "replicate"}
 
+# Each exercises something of its own: shape, inputs besides x ("w" weight, "b" bias, "r" residual, "i" residual that is
+# the interior of a padded tensor), options.
+CASES = {
+    "one-pixel": ((1, 1, 1, 1), "wb", {"pad": 2, "pad_mode": "replicate"}),
+    "one-row": ((1, 2, 1, 6), "r", {"activation": "relu", "pad": 1, "pad_mode": "zero"}),
+    "one-column": ((2, 3, 9, 1), "wbi", {"activation": "leaky_relu", "pad": 3, "pad_mode": "replicate"}),
+    "odd": ((2, 3, 7, 5), "wbr", {"activation": "leaky_relu"}),
+    "reflect-all": ((1, 2, 4, 4), "i", {"activation": "relu", "pad": 3}),
+    "block-end": ((1, 8, 10, 12), "i", {"pad": 1}),
+    "block-middle": ((1, 64, 5, 6), "", {"activation": "relu", "pad": 1}),
+    "stem": ((1, 5, 9, 16), "wb", {"activation": "relu", "pad": 3}),
+    "discriminator": ((2, 33, 6, 7), "", {"activation": "leaky_relu"}),
+    "scale-alone": ((1, 4, 6, 8), "w", {"activation": "relu"}),
+    "shift-alone": ((1, 3, 5, 8), "br", {"activation": "relu", "pad": 2, "pad_mode": "zero"}),
+    "steep": ((1, 2, 4, 4), "", {"activation": "leaky_relu", "negative_slope": 0.5, "eps": 1.0}),
+    "split": ((1, 3, 67, 130), "wbi", {"activation": "relu", "pad": 1}),
+}
+if HAS_GPU or not EMULATED:
+    CASES["bands"] = ((1, 2, 150, 601), "r", {"activation": "leaky_relu", "pad": 2})
 
-def truth(x, weight=None, bias=None, residual=None, activation="none", slope=0.2, eps=1e-5, pad=0, mode="reflect"):
+
+def truth(
+    x, weight=None, bias=None, residual=None, activation="none", negative_slope=0.2, eps=1e-5, pad=0, pad_mode="reflect"
+):
     """The definition, step by step in float64."""
     x = x.double()
     y = (x - x.mean((2, 3), keepdim=True)) / (x.var((2, 3), keepdim=True, correction=0) + eps).sqrt()
@@ -19,78 +41,133 @@ def truth(x, weight=None, bias=None, residual=None, activation="none", slope=0.2
     if bias is not None:
         y = y + bias.double().view(1, -1, 1, 1)
     if activation != "none":
-        y = torch.where(y > 0, y, y * (slope if activation == "leaky_relu" else 0.0))
+        y = torch.where(y > 0, y, y * (negative_slope if activation == "leaky_relu" else 0.0))
     if residual is not None:
         y = y + residual.double()
-    return F.pad(y, (pad,) * 4, mode=TORCH_MODE[mode]) if pad else y
+    return F.pad(y, (pad,) * 4, mode=TORCH_MODE[pad_mode]) if pad else y
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("activation", ["none", "relu", "leaky_relu"])
-def test_equals_the_definition(shape, activation):
-    x, residual = torch.randn(shape) * 3 + 1, torch.randn(shape)
-    weight, bias = torch.randn(shape[1]), torch.randn(shape[1])
-    # One pixel has no variance: 1 / sqrt(eps) = 316 multiplies the rounding of its mean.
-    tolerance = 1e-3 if shape[2:] == (1, 1) else 2e-5
-    for arguments in ((), (weight, bias), (None, None, residual), (weight, None, residual)):
-        y = instance_norm_act(x, *arguments, activation=activation)
-        expected = truth(x, *arguments, activation=activation)
-        torch.testing.assert_close(y.double(), expected, rtol=tolerance, atol=tolerance)
+def inputs_of(shape, which, dtype):
+    """Name -> tensor, of values that the dtype can hold."""
+    batch, channels, height, width = shape
+    made = {
+        "x": torch.randn(shape) * 2 + 1,
+        "weight": torch.rand(channels) + 0.5 if "w" in which else None,
+        "bias": torch.randn(channels) if "b" in which else None,
+        "residual": torch.randn(shape) if "r" in which else None,
+    }
+    if "i" in which:
+        made["residual"] = torch.randn(batch, channels, height + 2, width + 2)[:, :, 1:-1, 1:-1]
+    wide = torch.promote_types(dtype, torch.float32)
+    dtypes = {"x": dtype, "weight": wide, "bias": wide, "residual": dtype}
+    return {name: tensor.to(dtypes[name]) for name, tensor in made.items() if tensor is not None}
 
 
-@pytest.mark.parametrize("mode", TORCH_MODE)
-@pytest.mark.parametrize("pad", [1, 3])
-def test_padding(mode, pad):
-    x, residual = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 5, 4)
-    y = instance_norm_act(x, residual=residual, pad=pad, pad_mode=mode)
-    assert y.shape == (2, 3, 5 + 2 * pad, 4 + 2 * pad)
-    expected = truth(x, residual=residual, pad=pad, mode=mode)
-    torch.testing.assert_close(y.double(), expected, rtol=2e-5, atol=2e-5)
+def as_format(name, tensor, memory_format):
+    """Weights have none; the interior of a padded tensor stays one."""
+    if tensor.dim() != 4:
+        return tensor
+    if tensor.is_contiguous() or name == "x":
+        return tensor.contiguous(memory_format=memory_format)
+    whole = F.pad(tensor, (1, 1, 1, 1)).contiguous(memory_format=memory_format)
+    return whole[:, :, 1:-1, 1:-1]
 
 
-def test_only_reflection_needs_room():
-    x = torch.randn(1, 1, 2, 2)
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("name", CASES)
+def test_near_truth(backend, device, name, memory_format):
+    shape, which, options = CASES[name]
+    # PyTorch's own norm rounds half-precision results several times; in float64 it is what the definition says.
+    for dtype in [torch.float64] if backend == "eager" else DTYPES:
+        inputs = inputs_of(shape, which, dtype)
+        pad = options.get("pad", 0)
+        upstream = [torch.randn(*shape[:2], shape[2] + 2 * pad, shape[3] + 2 * pad).to(dtype)]
+        (expected,), gradients = outputs_and_gradients(
+            lambda *tensors: truth(**dict(zip(inputs, tensors, strict=True)), **options),
+            [t.double() for t in inputs.values()],
+            upstream,
+        )
+        leaves = [as_format(name, t.to(device), memory_format).requires_grad_() for name, t in inputs.items()]
+        y = instance_norm_act(**dict(zip(inputs, leaves, strict=True)), **options, backend=backend)
+        assert y.dtype == dtype
+        assert y.is_contiguous(memory_format=memory_format)
+        assert_near(y, expected)
+        y.backward(upstream[0].to(device))
+        pixels = shape[0] * shape[2] * shape[3]
+        for leaf, gradient, of in zip(leaves, gradients, inputs, strict=True):
+            scale = pixels**0.5 if of in ("weight", "bias") else 1.0  # sums over all pixels
+            if shape[2:] == (1, 1) and of == "x":
+                scale = 300.0  # rstd of a constant plane
+            assert_near(leaf.grad / scale, gradient / scale, dtype)
+
+
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_large_mean_tiny_variance(backend, device, memory_format):
+    x = (torch.randn(1, 4, 40, 50) * 0.01 + 1000.0).to(device, memory_format=memory_format).requires_grad_()
+    y = instance_norm_act(x, backend=backend)
+    expected = truth(x.detach().cpu())
+    assert_near(y, expected, torch.bfloat16)  # of 0.01, float32 at 1000 resolves 1 / 160
+    upstream = torch.randn(x.shape)
+    y.backward(upstream.to(device))
+    exact = x.detach().cpu().double().requires_grad_()
+    truth(exact).backward(upstream.double())
+    assert_near(x.grad * 0.01, exact.grad * 0.01, torch.bfloat16)
+
+
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_constant_plane_is_zero(backend, device):
+    x = torch.full((1, 2, 5, 6), 7.0, device=device)
+    assert torch.equal(instance_norm_act(x, backend=backend), torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_same_bits_again(backend, device):
+    x = torch.randn(1, 3, 67, 130, device=device, requires_grad=True)
+    weight = torch.ones(3, device=device, requires_grad=True)
+    results = []
+    for _ in range(2):
+        y = instance_norm_act(x, weight, activation="relu", pad=1, backend=backend)
+        results.append([y, *torch.autograd.grad(y.square().sum(), (x, weight))])
+    for first, second in zip(*results, strict=True):
+        assert torch.equal(first, second)
+
+
+def test_bits_do_not_depend_on_threads():
+    results = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        x = torch.randn(1, 2, 300, 301, requires_grad=True)
+        y = instance_norm_act(x, activation="relu", pad=1, backend="cpu")
+        results.append([y, *torch.autograd.grad(y.square().sum(), x)])
+    torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_only_reflection_needs_room(backend, device):
+    x = torch.randn(1, 1, 2, 2, device=device)
     for mode in ("zero", "replicate"):
-        assert instance_norm_act(x, pad=4, pad_mode=mode).shape == (1, 1, 10, 10)
+        assert instance_norm_act(x, pad=4, pad_mode=mode, backend=backend).shape == (1, 1, 10, 10)
 
 
-def test_slope_and_eps():
-    x = torch.randn(1, 2, 4, 4)
-    y = instance_norm_act(x, activation="leaky_relu", negative_slope=0.5, eps=1.0)
-    expected = truth(x, activation="leaky_relu", slope=0.5, eps=1.0)
-    torch.testing.assert_close(y.double(), expected, rtol=2e-5, atol=2e-5)
+def test_residual_is_added_after_the_activation(backend, device):
+    x, residual = torch.randn(1, 2, 4, 4, device=device), torch.full((1, 2, 4, 4), -5.0, device=device)
+    assert instance_norm_act(x, residual=residual, activation="relu", backend=backend).min() <= -5.0
 
 
-def test_residual_is_added_after_the_activation():
-    x, residual = torch.randn(1, 2, 4, 4), torch.full((1, 2, 4, 4), -5.0)
-    assert instance_norm_act(x, residual=residual, activation="relu").min() <= -5.0
-
-
-def test_large_mean_does_not_cancel():
-    x = torch.randn(1, 2, 32, 32) + 3000.0
-    torch.testing.assert_close(instance_norm_act(x).double(), truth(x), rtol=0, atol=2e-3)
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE)
-def test_dtype_is_kept(dtype):
-    x = torch.randn(2, 3, 8, 6).to(dtype)
-    residual = torch.randn(2, 3, 8, 6)
-    y = instance_norm_act(x, activation="relu", pad=1)
-    assert y.dtype == dtype
-    tolerance = TOLERANCE[dtype]
-    torch.testing.assert_close(y.double(), truth(x, activation="relu", pad=1), rtol=tolerance, atol=tolerance)
-    assert instance_norm_act(x, residual=residual).dtype == dtype
-
-
-def test_dtype_is_kept_under_autocast():
-    x = torch.randn(1, 2, 4, 4, dtype=torch.bfloat16)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert instance_norm_act(x, residual=x, pad=1).dtype == torch.bfloat16
+def test_residual_of_another_dtype(backend, device):
+    x = torch.randn(1, 2, 4, 4, device=device).bfloat16()
+    residual = torch.randn(1, 2, 4, 4, device=device, requires_grad=True)
+    y = instance_norm_act(x, residual=residual, pad=1, backend=backend)
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert residual.grad.dtype == torch.float32
 
 
 @pytest.mark.parametrize("activation", ["none", "relu", "leaky_relu"])
 @pytest.mark.parametrize(("pad", "mode"), [(0, "reflect"), (2, "reflect"), (1, "zero"), (2, "replicate")])
-def test_gradient(activation, pad, mode):
+def test_reference_gradient(activation, pad, mode):
     x = torch.randn(2, 2, 4, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.rand(2, dtype=torch.float64).add(0.5).requires_grad_()
     bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
@@ -103,34 +180,78 @@ def test_gradient(activation, pad, mode):
     assert gradcheck(lambda x: instance_norm_act(x, activation=activation, pad=pad, pad_mode=mode), x)
 
 
-def test_plane_of_one_pixel_has_no_gradient():
-    x = torch.randn(2, 3, 1, 1, requires_grad=True)
-    instance_norm_act(x).sum().backward()
-    torch.testing.assert_close(x.grad, torch.zeros_like(x))
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+@pytest.mark.parametrize("pad", [0, 1])
+def test_higher_derivatives(backend, device, pad):
+    leaves = [torch.randn(1, 2, 5, 4), torch.rand(2) + 0.5, torch.randn(2), torch.randn(1, 2, 5, 4)]
+    leaves = [leaf.to(device).requires_grad_() for leaf in leaves]
+    exact = [leaf.detach().cpu().double().requires_grad_() for leaf in leaves]
+    found = instance_norm_act(*leaves, "leaky_relu", pad=pad, backend=backend).pow(3).sum()
+    expected = truth(*exact, "leaky_relu", pad=pad).pow(3).sum()
+    for order in (1, 2, 3):
+        found = torch.autograd.grad(found, leaves, create_graph=True)
+        expected = torch.autograd.grad(expected, exact, create_graph=True)
+        for ours, theirs in zip(found, expected, strict=True):
+            error = (ours.detach().cpu() - theirs.detach()).abs().max() / theirs.detach().abs().max()
+            assert error < 1e-5, (order, error)
+        found, expected = (sum(g.square().sum() for g in gradients) for gradients in (found, expected))
 
 
-def test_memory_format_is_kept():
-    x, residual = torch.randn(2, 3, 6, 5), torch.randn(2, 3, 6, 5)
-    last = torch.channels_last
-    y = instance_norm_act(x, residual=residual, activation="relu", pad=1)
-    formatted = instance_norm_act(x.to(memory_format=last), residual=residual, activation="relu", pad=1)
-    assert y.is_contiguous()
-    assert formatted.is_contiguous(memory_format=last)
-    torch.testing.assert_close(formatted, y)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles(backend, device, dynamic):
+    x, residual = torch.randn(1, 2, 9, 6, device=device), torch.randn(1, 2, 9, 6, device=device)
+    weight = torch.rand(2, device=device)
+
+    def run(x, weight, residual):
+        return instance_norm_act(x, weight, None, residual, "relu", pad=1, backend=backend)
+
+    assert_compiles(run, x, weight, residual, dynamic=dynamic)
 
 
-def test_strided_inputs():
-    x = torch.randn(2, 6, 10, 9)[:, ::2, ::2, ::3]
-    padded = torch.randn(2, 3, 7, 5)
-    residual = padded[:, :, 1:-1, 1:-1]
-    y = instance_norm_act(x, residual=residual)
-    torch.testing.assert_close(y, instance_norm_act(x.contiguous(), residual=residual.contiguous()))
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_opcheck(backend, device):
+    x, residual = (torch.randn(1, 2, 9, 6, device=device, requires_grad=True) for _ in range(2))
+    weight = torch.rand(2, device=device, requires_grad=True)
+    options = (1, 0.2, 1e-5, 1, 0, backend)
+    torch.library.opcheck(torch.ops.hdgan.instance_norm_act, (x, weight, None, residual, *options))
+    dy, statistics = torch.randn(1, 2, 11, 8, device=device), torch.rand(1, 2, device=device)
+    torch.library.opcheck(
+        torch.ops.hdgan.instance_norm_act_backward,
+        (dy, x.detach(), weight.detach(), None, statistics, statistics, True, *options),
+    )
 
 
-def test_inputs_are_left_alone():
-    x, residual = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 4, 4)
+def test_strided_inputs(backend, device):
+    x = torch.randn(2, 6, 10, 9, device=device)[:, ::2, ::2, ::3]
+    residual = torch.randn(2, 3, 10, 6, device=device)[:, :, ::2, ::2]
+    y = instance_norm_act(x, residual=residual, backend=backend)
+    torch.testing.assert_close(y, instance_norm_act(x.contiguous(), residual=residual.contiguous(), backend=backend))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_gradient_of_another_memory_format(backend, device, batch):
+    x, upstream = (torch.randn(batch, 3, 5, 4, device=device) for _ in range(2))
+    gradients = []
+    for format in FORMATS:
+        for of in FORMATS:
+            leaf = x.contiguous(memory_format=format).requires_grad_()
+            y = instance_norm_act(leaf, backend=backend)
+            y.backward(upstream.contiguous(memory_format=of))
+            gradients.append(leaf.grad)
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0])
+
+
+def test_expanded_gradient(backend, device):
+    x = torch.randn(1, 2, 4, 5, device=device, requires_grad=True)
+    found = torch.autograd.grad(instance_norm_act(x, pad=1, backend=backend).sum(), x)[0]
+    torch.testing.assert_close(found, torch.autograd.grad(instance_norm_act(x, pad=1, backend="eager").sum(), x)[0])
+
+
+def test_inputs_are_left_alone(backend, device):
+    x, residual = torch.randn(1, 2, 4, 4, device=device), torch.randn(1, 2, 4, 4, device=device)
     copies = x.clone(), residual.clone()
-    instance_norm_act(x, residual=residual, activation="leaky_relu", pad=1)
+    instance_norm_act(x, residual=residual, activation="leaky_relu", pad=1, backend=backend)
     assert torch.equal(x, copies[0])
     assert torch.equal(residual, copies[1])
 

@@ -109,7 +109,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "optim": OptimConfig(ema_decay=0.9, clip=0.5, pool_size=2),
         "loss": LossConfig(vgg=0.0, gan="vanilla"),
         "precision": "bfloat16",
-        "channels_last": True,
+        "memory_format": "channels_last",
     },
 }
 

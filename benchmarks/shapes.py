@@ -1,0 +1,64 @@
+"""The shapes that the ops meet in pix2pixHD, and maps like those of street scenes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class NormCase(NamedTuple):
+    """A use of instance_norm_act: x is [1, channels, height, width]."""
+
+    channels: int
+    height: int
+    width: int
+    activation: str
+    pad: int
+    residual: bool = False
+    """The interior of a padded tensor is added."""
+
+
+# Layers of G1 and D at 1024x512 (paper appendix), the padding that the next convolution needs included.
+NORM_CASES = {
+    "G1 stem": NormCase(64, 512, 1024, "relu", 0),
+    "G1 down 2": NormCase(256, 128, 256, "relu", 0),
+    "G1 block, first norm": NormCase(1024, 32, 64, "relu", 1),
+    "G1 block, second norm": NormCase(1024, 32, 64, "none", 1, residual=True),
+    "G1 last up": NormCase(64, 512, 1024, "relu", 3),
+    "D layer 1": NormCase(128, 129, 257, "leaky_relu", 0),
+    "D layer 3": NormCase(512, 66, 130, "leaky_relu", 0),
+    "E last up": NormCase(16, 512, 1024, "relu", 3),
+}
+
+# And those that G2 adds at 2048x1024, which take a GPU.
+LARGE_NORM_CASES = {
+    "G2 stem": NormCase(32, 1024, 2048, "relu", 0),
+    "G2 down": NormCase(64, 512, 1024, "relu", 1, residual=True),
+    "G2 block, first norm": NormCase(64, 512, 1024, "relu", 1),
+    "G2 block, second norm": NormCase(64, 512, 1024, "none", 1, residual=True),
+    "G2 last up": NormCase(32, 1024, 2048, "relu", 3),
+}
+
+CONDITION_AND_IMAGE = 39
+"""Channels of D's input: 35 labels, boundaries, 3 colours."""
+N_LABELS = 35
+FEATURES = 3
+
+
+def instance_ids(height: int, width: int, count: int) -> Tensor:
+    """[1, H, W] int32: `count` regions around random centres, with ids like those of Cityscapes."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.rand(count, 2, generator=generator) * torch.tensor([height, width])
+    ids = torch.where(
+        torch.rand(count, generator=generator) < 0.3, torch.arange(count) % 34, 26000 + torch.arange(count)
+    )
+    rows, columns = torch.arange(height).float(), torch.arange(width).float()
+    nearest = torch.full((height, width), torch.inf)
+    result = torch.zeros(height, width, dtype=torch.int32)
+    for (y, x), id in zip(centres, ids.int(), strict=True):
+        distance = (rows - y).square()[:, None] + (columns - x).square()
+        result = torch.where(distance < nearest, id, result)
+        nearest = torch.minimum(nearest, distance)
+    return result[None]
