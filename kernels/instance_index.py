@@ -40,7 +40,9 @@ def instance_index_count_kernel(
     entry = own - low
     inside = (entry >= 0) & (entry < entries)
     amount = tl.where(ends, p + 1, 0) - tl.where(begins, p, 0)  # of either sign; their sum is right
-    tl.atomic_add(table + image * entries + entry, amount.to(tl.int32), mask=valid & inside & (begins | ends), sem="relaxed")
+    tl.atomic_add(
+        table + image * entries + entry, amount.to(tl.int32), mask=valid & inside & (begins | ends), sem="relaxed"
+    )
     tl.store(outside + tl.zeros([BLOCK], tl.int32), 1, mask=valid & ~inside)
 
 

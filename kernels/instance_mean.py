@@ -159,6 +159,16 @@ def instance_mean_broadcast(
     block, group = common.block_of(pixels, PIXELS), common.block_of(channels, CHANNELS)
     blocks = triton.cdiv(pixels, block)
     instance_mean_broadcast_kernel[(y.shape[0] * blocks, triton.cdiv(channels, group))](
-        table, rows, counts, y, pixels, channels, blocks, pixel, plane,
-        DIVIDE=counts is not None, BLOCK=block, GROUP=group,
+        table,
+        rows,
+        counts,
+        y,
+        pixels,
+        channels,
+        blocks,
+        pixel,
+        plane,
+        DIVIDE=counts is not None,
+        BLOCK=block,
+        GROUP=group,
     )

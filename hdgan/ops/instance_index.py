@@ -66,7 +66,7 @@ def _forward(ids: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor, Tensor]
     return instance_index_reference(ids)  # ids beyond the table, or too many pixels to count in it
 
 
-def _results(ids: Tensor, dtype: torch.dtype, most: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _results(ids: Tensor, dtype: torch.dtype, most: int | torch.SymInt) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Uninitialised rows, offsets, ids and counts of at most `most` instances."""
     return (
         torch.empty(ids.shape, dtype=torch.int32, device=ids.device),

@@ -112,8 +112,8 @@ def _broadcast_fake(
     return torch.empty(shape, dtype=dtype, device=values.device, memory_format=format)
 
 
-# Reducing and broadcasting are each other's transpose, with the division by the counts in both or in neither. So each is
-# the other's gradient, and the mean is its own.
+# Reducing and broadcasting are each other's transpose, with the division by the counts in both or in neither. So each
+# is the other's gradient, and the mean is its own.
 
 
 def _setup(ctx: Any, inputs: Sequence[Any], output: Tensor) -> None:
@@ -212,9 +212,7 @@ def instance_broadcast(values: Tensor, index: InstanceIndex, *, backend: str | N
     chosen = choose("instance_broadcast", backend, values)
     if chosen == "eager":
         return instance_broadcast_reference(values, index)
-    return _instance_broadcast(
-        values, index.rows, index.offsets, index.counts, False, values.dtype, False, chosen
-    )
+    return _instance_broadcast(values, index.rows, index.offsets, index.counts, False, values.dtype, False, chosen)
 
 
 def instance_mean(x: Tensor, ids: Tensor | InstanceIndex, *, backend: str | None = None) -> Tensor:
