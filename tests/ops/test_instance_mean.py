@@ -58,8 +58,8 @@ def rectangles(batch, height, width, n):
 # Maps whose instances come by the vector, the warp, the block; with even and odd rows.
 LARGER = {
     "one": lambda: torch.zeros(1, 40, 256, dtype=torch.int32),
-    "rectangles": lambda: rectangles(2, 48, 128, 24),
-    "rectangles-odd": lambda: rectangles(2, 37, 131, 24),
+    "rectangles": lambda: rectangles(2, 12, 128, 12),
+    "rectangles-odd": lambda: rectangles(1, 23, 131, 12),
     "noise": lambda: torch.randint(0, 50, (1, 16, 64)),
     "noise-odd": lambda: torch.randint(0, 9, (2, 17, 33)),
 }
