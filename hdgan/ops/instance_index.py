@@ -52,7 +52,7 @@ def _forward(ids: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor, Tensor]
         # As many instances as pixels is the most there can be; memory that is never touched costs nothing.
         made = _results(ids, ids.dtype, ids.numel())
         launch("instance_index", "fwd", backend, ids.device, ids.contiguous(), *made, None, None, None, 0)
-        return _cut(*made, ids.dtype)
+        return _cut(*made, int(made[1][-1]), ids.dtype)
     batch, pixels = ids.shape[0], ids[0].numel()
     if pixels < 2**31:
         values = _for_table(ids).contiguous()
@@ -61,8 +61,9 @@ def _forward(ids: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor, Tensor]
         sizes = torch.zeros(batch + 1, dtype=torch.int32, device=ids.device)
         low = 0 if ids.dtype == torch.uint64 else -(2**15) if ids.dtype == torch.int16 else 2**16 - TABLE_SIZE
         launch("instance_index", "fwd", backend, ids.device, values, *made, table, torch.empty_like(table), sizes, low)
-        if made[1][-1] >= 0:  # waits for the GPU, as the number of instances must be known here
-            return _cut(*made, ids.dtype)
+        n = int(made[1][-1])  # waits for the GPU, as the number of instances must be known here
+        if n >= 0:
+            return _cut(*made, n, ids.dtype)
     return instance_index_reference(ids)  # ids beyond the table, or too many pixels to count in it
 
 
@@ -77,9 +78,8 @@ def _results(ids: Tensor, dtype: torch.dtype, most: int | torch.SymInt) -> tuple
 
 
 def _cut(
-    rows: Tensor, offsets: Tensor, unique: Tensor, counts: Tensor, dtype: torch.dtype
+    rows: Tensor, offsets: Tensor, unique: Tensor, counts: Tensor, n: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    n = int(offsets[-1])
     return rows, offsets, unique[:n].to(dtype, copy=True), counts[:n].clone()
 
 
