@@ -8,6 +8,8 @@
 
 #include "avg_pyramid.h"
 #include "encode_labels.h"
+#include "instance_index.h"
+#include "instance_mean.h"
 #include "instance_norm_act.h"
 #include "tensor.h"
 
@@ -65,42 +67,31 @@ struct type_caster<hd::Tensor> {
 
 namespace {
 
-enum class Isa { baseline, avx2, avx512 };
-
-Isa best_isa() {
+bool has_avx2() {
 #ifdef HD_X86_ISAS
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  return avx512 ? Isa::avx512 : avx2 ? Isa::avx2 : Isa::baseline;
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 #else
-  return Isa::baseline;
+  return false;
 #endif
 }
 
-// The instruction set in use: the best that this processor has, or a lesser one named by HDGAN_CPU_ISA.
-Isa isa() {
-  static const Isa chosen = [] {
+// Whether the code for AVX2 is used: where the processor has it, unless HDGAN_CPU_ISA says otherwise.
+bool use_avx2() {
+  static const bool chosen = [] {
     const char* wanted = std::getenv("HDGAN_CPU_ISA");
-    if (wanted == nullptr || *wanted == '\0') return best_isa();
-    const std::string name = wanted;
-    for (const auto& [known, isa] : {std::pair{"baseline", Isa::baseline}, {"avx2", Isa::avx2}, {"avx512", Isa::avx512}})
-      if (name == known && isa <= best_isa()) return isa;
-    throw py::import_error("HDGAN_CPU_ISA=" + name + ": this processor's code can be baseline, avx2 or avx512, as far as it has them");
+    const std::string name = wanted == nullptr ? "" : wanted;
+    if (name != "" && name != "baseline" && (name != "avx2" || !has_avx2()))
+      throw py::import_error("HDGAN_CPU_ISA=" + name + ": expected baseline" + (has_avx2() ? " or avx2" : ", all that this processor has"));
+    return name == "" ? has_avx2() : name == "avx2";
   }();
   return chosen;
-}
-
-template <typename F>
-F choose(F baseline, [[maybe_unused]] F avx2, [[maybe_unused]] F avx512) {
-  return isa() == Isa::avx512 ? avx512 : isa() == Isa::avx2 ? avx2 : baseline;
 }
 
 }  // namespace
 
 #ifdef HD_X86_ISAS
-#define HD_CHOOSE(name) choose(&hd::baseline::name, &hd::avx2::name, &hd::avx512::name)
+#define HD_CHOOSE(name) (use_avx2() ? &hd::avx2::name : &hd::baseline::name)
 #else
 #define HD_CHOOSE(name) &hd::baseline::name
 #endif
@@ -109,7 +100,7 @@ F choose(F baseline, [[maybe_unused]] F avx2, [[maybe_unused]] F avx512) {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Kernels of hdgan; called by hdgan.ops.";
-  m.attr("cpu_isa") = isa() == Isa::avx512 ? "avx512" : isa() == Isa::avx2 ? "avx2" : "baseline";
+  m.attr("cpu_isa") = use_avx2() ? "avx2" : "baseline";
 #ifdef _OPENMP
   m.attr("openmp") = true;
 #else
@@ -119,6 +110,9 @@ PYBIND11_MODULE(_C, m) {
   HD_DEF_CPU(avg_pyramid_fwd);
   HD_DEF_CPU(avg_pyramid_bwd);
   HD_DEF_CPU(encode_labels_fwd);
+  HD_DEF_CPU(instance_index_fwd);
+  HD_DEF_CPU(instance_mean_reduce);
+  HD_DEF_CPU(instance_mean_broadcast);
   HD_DEF_CPU(instance_norm_act_fwd);
   HD_DEF_CPU(instance_norm_act_bwd);
 
@@ -128,6 +122,10 @@ PYBIND11_MODULE(_C, m) {
   HD_DEF_CUDA(avg_pyramid_fwd);
   HD_DEF_CUDA(avg_pyramid_bwd);
   HD_DEF_CUDA(encode_labels_fwd);
+  HD_DEF_CUDA(instance_index_fwd);
+  HD_DEF_CUDA(instance_mean_reduce);
+  HD_DEF_CUDA(instance_mean_reduce_sorted);
+  HD_DEF_CUDA(instance_mean_broadcast);
   HD_DEF_CUDA(instance_norm_act_fwd);
   HD_DEF_CUDA(instance_norm_act_bwd);
 #else

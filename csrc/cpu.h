@@ -65,7 +65,6 @@ inline void with_floating(DType dtype, const F& fn) {
   namespace hd {                                      \
   namespace baseline { void name(__VA_ARGS__); }      \
   namespace avx2 { void name(__VA_ARGS__); }          \
-  namespace avx512 { void name(__VA_ARGS__); }        \
   }
 #else
 #define HD_CPU_KERNEL(name, ...) \

@@ -7,8 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hdgan.ops._backend import resolve
+from hdgan.ops._backend import choose, launch
 from hdgan.ops._checks import as_map
+from hdgan.ops._register import register
+
+TABLE_SIZE = 4096 + 2**16
+"""Ids that the GPU kernels count in a table: all of 16 bits, and a few negative ones that mean no instance."""
 
 
 class InstanceIndex(NamedTuple):
@@ -43,6 +47,63 @@ def instance_index_reference(ids: Tensor) -> InstanceIndex:
     )
 
 
+def _forward(ids: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if backend == "cpu":
+        # As many instances as pixels is the most there can be; memory that is never touched costs nothing.
+        made = _results(ids, ids.dtype, ids.numel())
+        launch("instance_index", "fwd", backend, ids.device, ids.contiguous(), *made, None, None, None, 0)
+        return _cut(*made, int(made[1][-1]), ids.dtype)
+    batch, pixels = ids.shape[0], ids[0].numel()
+    if pixels < 2**31:
+        values = _for_table(ids).contiguous()
+        made = _results(ids, values.dtype, batch * min(pixels, TABLE_SIZE))
+        table = torch.zeros(batch, TABLE_SIZE, dtype=torch.int32, device=ids.device)
+        sizes = torch.zeros(batch + 1, dtype=torch.int32, device=ids.device)
+        low = 0 if ids.dtype == torch.uint64 else -(2**15) if ids.dtype == torch.int16 else 2**16 - TABLE_SIZE
+        launch("instance_index", "fwd", backend, ids.device, values, *made, table, torch.empty_like(table), sizes, low)
+        n = int(made[1][-1])  # waits for the GPU, as the number of instances must be known here
+        if n >= 0:
+            return _cut(*made, n, ids.dtype)
+    return instance_index_reference(ids)  # ids beyond the table, or too many pixels to count in it
+
+
+def _results(ids: Tensor, dtype: torch.dtype, most: int | torch.SymInt) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Uninitialised rows, offsets, ids and counts of at most `most` instances."""
+    return (
+        torch.empty(ids.shape, dtype=torch.int32, device=ids.device),
+        torch.empty(ids.shape[0] + 1, dtype=torch.int64, device=ids.device),
+        torch.empty(most, dtype=dtype, device=ids.device),
+        torch.empty(most, dtype=torch.int64, device=ids.device),
+    )
+
+
+def _cut(
+    rows: Tensor, offsets: Tensor, unique: Tensor, counts: Tensor, n: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return rows, offsets, unique[:n].to(dtype, copy=True), counts[:n].clone()
+
+
+def _for_table(ids: Tensor) -> Tensor:
+    """As int32 or int64, which are what the GPU kernels read."""
+    if ids.dtype in (torch.int32, torch.int64):
+        return ids
+    if ids.dtype == torch.uint64:
+        return ids.view(torch.int64)  # values beyond int64 become negative, which is outside the table too
+    return ids.to(torch.int64 if ids.dtype == torch.uint32 else torch.int32)
+
+
+def _fake(ids: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    n = torch.library.get_ctx().new_dynamic_size()
+    return _results(ids, ids.dtype, n)
+
+
+_instance_index = register(
+    "instance_index(Tensor ids, str backend) -> (Tensor rows, Tensor offsets, Tensor ids, Tensor counts)",
+    _forward,
+    _fake,
+)
+
+
 def instance_index(ids: Tensor, *, backend: str | None = None) -> InstanceIndex:
     """Number the instances of a batch of instance maps.
 
@@ -51,10 +112,17 @@ def instance_index(ids: Tensor, *, backend: str | None = None) -> InstanceIndex:
             two images is two instances.
         backend: implementation by name; None chooses.
 
+    The cpu, cuda and triton backends do not sort: ids are looked up where a run of equal ids begins. On a GPU that
+    needs ids from -4096 to 65535 (or int16); others are sorted by PyTorch. The number of instances is data, so the
+    host waits for the GPU once.
+
     Raises:
         TypeError: ids are not integers.
         ValueError: ids have another shape or no pixels.
         BackendError: the named backend cannot run.
     """
     ids = as_map("instance_index", "ids", ids)
-    return resolve("instance_index", backend, {"eager": instance_index_reference})(ids)
+    chosen = choose("instance_index", backend, ids)
+    if chosen == "eager":
+        return instance_index_reference(ids)
+    return InstanceIndex(*_instance_index(ids, chosen))

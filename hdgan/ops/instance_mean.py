@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from hdgan.ops._backend import resolve
-from hdgan.ops._checks import check_image, check_same_device, memory_format_of
+from hdgan.ops._backend import choose, launch
+from hdgan.ops._checks import check_image, check_same_device, dense, empty_as, memory_format_of
+from hdgan.ops._register import register
 from hdgan.ops.instance_index import InstanceIndex, instance_index
 
 
@@ -29,6 +33,137 @@ def instance_mean_reference(x: Tensor, index: InstanceIndex) -> Tensor:
     return means.to(x.dtype).contiguous(memory_format=memory_format_of(x))
 
 
+def _sums(x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, backend: str) -> Tensor:
+    """Sums over each instance, [N, C] float32."""
+    x, n, channels = dense(x), counts.numel(), x.shape[1]
+    if backend != "cpu" and torch.are_deterministic_algorithms_enabled():
+        return _sums_in_order(x, rows, counts, backend)
+    make = torch.empty if backend == "cpu" else torch.zeros  # GPU kernels add to what is there
+    sums = make(n, channels, dtype=torch.float32, device=x.device)
+    launch("instance_mean", "reduce", backend, x.device, x, rows.contiguous(), offsets.contiguous(), sums)
+    return sums
+
+
+def _sums_in_order(x: Tensor, rows: Tensor, counts: Tensor, backend: str) -> Tensor:
+    """The same without atomic additions of floats, whose order is left to chance: pixels are sorted by instance."""
+    order = rows.flatten().sort(stable=True).indices  # [B * H * W]
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])  # [N + 1] where an instance begins in it
+    n = counts.numel()
+    pieces = max(1, min(256, order.numel() // (4096 * n)))  # each instance is summed in so many parts
+    partial = torch.empty(pieces, n, x.shape[1], dtype=torch.float32, device=x.device)
+    launch("instance_mean", "reduce_sorted", backend, x.device, x, order, starts, partial)
+    return partial.sum(0)
+
+
+def _paint(table: Tensor, rows: Tensor, counts: Tensor | None, y: Tensor, backend: str) -> Tensor:
+    """Write table [N, C], divided by counts unless they are missing, to the pixels of y."""
+    table, counts = table.float().contiguous(), None if counts is None else counts.contiguous()
+    launch("instance_mean", "broadcast", backend, y.device, table, rows.contiguous(), counts, y)
+    return y
+
+
+def _mean(x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, backend: str) -> Tensor:
+    return _paint(_sums(x, rows, offsets, counts, backend), rows, counts, empty_as(x, x.shape), backend)
+
+
+def _mean_fake(x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, backend: str) -> Tensor:
+    return empty_as(x, x.shape)
+
+
+def _reduce(
+    x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, divide: bool, dtype: torch.dtype, backend: str
+) -> Tensor:
+    sums = _sums(x, rows, offsets, counts, backend)
+    return (sums / counts.unsqueeze(1) if divide else sums).to(dtype)
+
+
+def _reduce_fake(
+    x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, divide: bool, dtype: torch.dtype, backend: str
+) -> Tensor:
+    return x.new_empty(counts.shape[0], x.shape[1], dtype=dtype)
+
+
+def _broadcast(
+    values: Tensor,
+    rows: Tensor,
+    offsets: Tensor,
+    counts: Tensor,
+    divide: bool,
+    dtype: torch.dtype,
+    channels_last: bool,
+    backend: str,
+) -> Tensor:
+    y = _broadcast_fake(values, rows, offsets, counts, divide, dtype, channels_last, backend)
+    return _paint(values, rows, counts if divide else None, y, backend)
+
+
+def _broadcast_fake(
+    values: Tensor,
+    rows: Tensor,
+    offsets: Tensor,
+    counts: Tensor,
+    divide: bool,
+    dtype: torch.dtype,
+    channels_last: bool,
+    backend: str,
+) -> Tensor:
+    shape = rows.shape[0], values.shape[1], *rows.shape[1:]
+    format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype, device=values.device, memory_format=format)
+
+
+# Reducing and broadcasting are each other's transpose, with the division by the counts in both or in neither. So each
+# is the other's gradient, and the mean is its own.
+
+
+def _setup(ctx: Any, inputs: Sequence[Any], output: Tensor) -> None:
+    of, rows, offsets, counts, *ctx.options = inputs
+    ctx.save_for_backward(rows, offsets, counts)
+    ctx.dtype, ctx.channels_last = of.dtype, of.dim() == 4 and memory_format_of(of) == torch.channels_last
+
+
+def _mean_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+    dy = dy.contiguous(memory_format=torch.channels_last if ctx.channels_last else torch.contiguous_format)
+    return _instance_mean(dy, *ctx.saved_tensors, *ctx.options), None, None, None, None
+
+
+def _reduce_backward(ctx: Any, dvalues: Tensor) -> tuple[Any, ...]:
+    divide, _, backend = ctx.options
+    dx = _instance_broadcast(dvalues, *ctx.saved_tensors, divide, ctx.dtype, ctx.channels_last, backend)
+    return dx, None, None, None, None, None, None
+
+
+def _broadcast_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+    divide, _, _, backend = ctx.options
+    dvalues = _instance_reduce(dy, *ctx.saved_tensors, divide, ctx.dtype, backend)
+    return dvalues, None, None, None, None, None, None, None
+
+
+_instance_mean = register(
+    "instance_mean(Tensor x, Tensor rows, Tensor offsets, Tensor counts, str backend) -> Tensor",
+    _mean,
+    _mean_fake,
+    setup_context=_setup,
+    backward=_mean_backward,
+)
+_instance_reduce = register(
+    "instance_reduce(Tensor x, Tensor rows, Tensor offsets, Tensor counts, bool divide, ScalarType dtype, str backend) "
+    "-> Tensor",
+    _reduce,
+    _reduce_fake,
+    setup_context=_setup,
+    backward=_reduce_backward,
+)
+_instance_broadcast = register(
+    "instance_broadcast(Tensor values, Tensor rows, Tensor offsets, Tensor counts, bool divide, ScalarType dtype, "
+    "bool channels_last, str backend) -> Tensor",
+    _broadcast,
+    _broadcast_fake,
+    setup_context=_setup,
+    backward=_broadcast_backward,
+)
+
+
 def instance_reduce(x: Tensor, index: InstanceIndex, *, backend: str | None = None) -> Tensor:
     """Average `x` over each instance.
 
@@ -45,31 +180,39 @@ def instance_reduce(x: Tensor, index: InstanceIndex, *, backend: str | None = No
         BackendError: the named backend cannot run.
     """
     _check("instance_reduce", x, index)
-    return resolve("instance_reduce", backend, {"eager": instance_reduce_reference})(x, index)
+    chosen = choose("instance_reduce", backend, x)
+    if chosen == "eager":
+        return instance_reduce_reference(x, index)
+    return _instance_reduce(x, index.rows, index.offsets, index.counts, True, torch.float32, chosen)
 
 
 def instance_broadcast(values: Tensor, index: InstanceIndex, *, backend: str | None = None) -> Tensor:
     """Write each instance's row of `values` to its pixels.
 
     Args:
-        values: [N, C], one row per instance of the batch.
+        values: [N, C] floating point, one row per instance of the batch.
         index: from `instance_index`.
         backend: implementation by name; None chooses.
 
     Returns:
-        [B, C, H, W] in the dtype of `values`.
+        [B, C, H, W] in the dtype of `values`, contiguous.
 
     Raises:
-        ValueError: wrong shape or device, saying expected and got.
+        TypeError, ValueError: wrong dtype, shape or device, saying expected and got.
         BackendError: the named backend cannot run.
     """
-    if values.dim() != 2 or values.shape[0] != index.counts.numel():
+    if not values.is_floating_point():
+        raise TypeError(f"instance_broadcast: expected values of a floating-point dtype, got {values.dtype}")
+    if values.dim() != 2 or values.shape[0] != index.counts.shape[0] or values.shape[1] == 0:
         raise ValueError(
-            f"instance_broadcast: expected values of shape [{index.counts.numel()}, C], one row per instance, "
+            f"instance_broadcast: expected values of shape [{index.counts.shape[0]}, C], one row per instance, "
             f"got {tuple(values.shape)}"
         )
     check_same_device("instance_broadcast", values=values, index=index.rows)
-    return resolve("instance_broadcast", backend, {"eager": instance_broadcast_reference})(values, index)
+    chosen = choose("instance_broadcast", backend, values)
+    if chosen == "eager":
+        return instance_broadcast_reference(values, index)
+    return _instance_broadcast(values, index.rows, index.offsets, index.counts, False, values.dtype, False, chosen)
 
 
 def instance_mean(x: Tensor, ids: Tensor | InstanceIndex, *, backend: str | None = None) -> Tensor:
@@ -83,7 +226,8 @@ def instance_mean(x: Tensor, ids: Tensor | InstanceIndex, *, backend: str | None
         backend: implementation by name; None chooses.
 
     Returns:
-        Tensor like `x` in shape, dtype and memory format; sums are taken in float32 at least.
+        Tensor like `x` in shape, dtype and memory format; sums are taken in float32 at least. They are the same in
+        every run on a CPU, and on a GPU under `torch.use_deterministic_algorithms`, which costs a sort of the pixels.
 
     Raises:
         TypeError, ValueError: wrong dtype, shape or device, saying expected and got.
@@ -91,7 +235,10 @@ def instance_mean(x: Tensor, ids: Tensor | InstanceIndex, *, backend: str | None
     """
     index = ids if isinstance(ids, InstanceIndex) else instance_index(ids, backend=backend)
     _check("instance_mean", x, index)
-    return resolve("instance_mean", backend, {"eager": instance_mean_reference})(x, index)
+    chosen = choose("instance_mean", backend, x)
+    if chosen == "eager":
+        return instance_mean_reference(x, index)
+    return _instance_mean(x, index.rows, index.offsets, index.counts, chosen)
 
 
 def _check(op: str, x: Tensor, index: InstanceIndex) -> None:

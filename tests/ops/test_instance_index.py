@@ -1,14 +1,16 @@
 import pytest
 import torch
 
-from hdgan.ops import BackendError, instance_index
+from hdgan.ops import BackendError, InstanceIndex, instance_index, instance_mean
+from hdgan.ops.instance_index import TABLE_SIZE
+from tests.ops.backends import KERNELS
 from tests.ops.cases import BIG, MAPS
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_rows_recover_the_ids(name):
-    ids = MAPS[name]
-    index = instance_index(ids)
+def test_rows_recover_the_ids(backend, device, name):
+    ids = MAPS[name].to(device)
+    index = instance_index(ids, backend=backend)
     assert index.rows.shape == ids.shape
     assert index.rows.dtype == torch.int32
     assert index.ids.dtype == ids.dtype
@@ -16,9 +18,9 @@ def test_rows_recover_the_ids(name):
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_table_is_ordered_by_image_then_id(name):
-    ids = MAPS[name]
-    index = instance_index(ids)
+def test_table_is_ordered_by_image_then_id(backend, device, name):
+    ids = MAPS[name].to(device)
+    index = instance_index(ids, backend=backend)
     expected, counts, offsets = [], [], [0]
     for image in ids.tolist():
         pixels = [value for row in image for value in row]
@@ -31,23 +33,104 @@ def test_table_is_ordered_by_image_then_id(name):
     assert (index.offsets.dtype, index.counts.dtype) == (torch.int64, torch.int64)
 
 
-def test_same_id_in_two_images_is_two_instances():
-    index = instance_index(torch.tensor([[[5, 5]], [[5, 9]]]))
+def test_same_id_in_two_images_is_two_instances(backend, device):
+    index = instance_index(torch.tensor([[[5, 5]], [[5, 9]]], device=device), backend=backend)
     assert index.rows.tolist() == [[[0, 0]], [[1, 2]]]
     assert index.ids.tolist() == [5, 5, 9]
 
 
-def test_ids_of_31_bits_and_more_stay_exact():
-    ids = torch.tensor([[[BIG, BIG + 1, -BIG], [2**62, 2**62 + 1, 2**31 - 1]]])
-    index = instance_index(ids)
+def test_ids_of_31_bits_and_more_stay_exact(backend, device):
+    ids = torch.tensor([[[BIG, BIG + 1, -BIG], [2**62, 2**62 + 1, 2**31 - 1]]], device=device)
+    index = instance_index(ids, backend=backend)
     assert index.ids.tolist() == sorted(ids.flatten().tolist())
     assert index.counts.tolist() == [1] * 6
 
 
-def test_accepts_a_channel_axis():
-    ids = MAPS["odd"]
-    with_axis, without = instance_index(ids.unsqueeze(1)), instance_index(ids)
-    assert all(torch.equal(a, b) for a, b in zip(with_axis, without, strict=True))
+def test_accepts_a_channel_axis(backend, device):
+    ids = MAPS["odd"].to(device)
+    assert_same(instance_index(ids.unsqueeze(1), backend=backend), instance_index(ids, backend=backend))
+
+
+def blobs(height, width, n=12, dtype=torch.int32):
+    """Rectangles on one another, as in a street scene: long runs, and instances in several parts. [1, H, W]"""
+    ids = torch.full((1, height, width), 7, dtype=dtype)
+    for k in range(n):
+        top, left = (int(torch.randint(size, ())) for size in (height, width))
+        ids[0, top : top + height // 3, left : left + width // 4] = 24000 + 37 * k
+    return ids
+
+
+INT = torch.iinfo(torch.int64)
+LARGER = {
+    "blobs": lambda: blobs(40, 131),
+    "blobs-in-whole-vectors": lambda: blobs(48, 128),
+    "noise": lambda: torch.randint(0, 3000, (2, 37, 71)),
+    "few-labels": lambda: torch.randint(0, 3, (1, 64, 80), dtype=torch.uint8),
+    "two-stripes": lambda: (torch.arange(6000) // 3000).view(1, 60, 100) - 1,
+    "sparse": lambda: torch.randint(INT.min, INT.max, (300,))[torch.randint(300, (2, 33, 65))],
+    "sparse-many": lambda: torch.randint(INT.min, INT.max, (1, 190, 200)),
+    "same-slot": lambda: torch.randint(0, 8, (1, 9, 50)) * 1024,
+    "ends-of-the-table": lambda: torch.tensor([[[0, 65535, 65536 - TABLE_SIZE, -1, 65535, 0, -1, 0]]]),
+    "int8": lambda: torch.randint(-128, 128, (1, 20, 30)).to(torch.int8),
+    "uint32": lambda: (torch.randint(0, 4, (2, 5, 6)) * (2**30)).to(torch.uint32),
+    "uint64": lambda: torch.randint(0, 9000, (2, 5, 6)).to(torch.uint64),
+    "tall": lambda: torch.randint(0, 5, (1, 5000, 1)),
+}
+
+
+def assert_same(found, expected):
+    for name, a, b in zip(InstanceIndex._fields, found, expected, strict=True):
+        torch.testing.assert_close(a.cpu(), b.cpu(), rtol=0, atol=0, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("name", LARGER)
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_equals_reference(backend, device, name):
+    ids = LARGER[name]()
+    assert_same(instance_index(ids.to(device), backend=backend), instance_index(ids, backend="eager"))
+
+
+@pytest.mark.parametrize("name", ["blobs", "noise", "sparse", "sparse-many"])
+@pytest.mark.parametrize("backend", ["cpu"], indirect=True)
+def test_threads_change_nothing(backend, name):
+    ids = LARGER[name]()
+    alone = instance_index(ids, backend=backend)
+    torch.set_num_threads(3)
+    try:
+        assert_same(instance_index(ids, backend=backend), alone)
+    finally:
+        torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("backend", ["cpu"], indirect=True)
+@pytest.mark.parametrize("low", [0, -2, 2**62])
+def test_chunks_of_large_images_meet(backend, low):
+    ids = (torch.arange(100_000) // 700 % 90 * 3 + low).view(1, 250, 400)
+    ids[0, 0, 0] = 5 if low == 2**62 else low  # what lies far apart is hashed
+    assert_same(instance_index(ids, backend=backend), instance_index(ids, backend="eager"))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_compiles(backend, device, dynamic):
+    ids = MAPS["odd"].to(device)
+    x = torch.randn(2, 3, 7, 5, device=device)
+
+    def function(x, ids):
+        index = instance_index(ids, backend=backend)
+        return instance_mean(x, index, backend=backend), index.counts, index.rows
+
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+        for found, expected in zip(compiled(x, ids), function(x, ids), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["odd", "beyond-32-bits", "uint8"])
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_opcheck(backend, device, name):
+    torch.library.opcheck(torch.ops.hdgan.instance_index, (MAPS[name].to(device), backend))
 
 
 @pytest.mark.parametrize(
@@ -68,5 +151,5 @@ def test_wrong_input(ids, error, says):
 
 
 def test_unknown_backend():
-    with pytest.raises(BackendError, match="'abacus' is not available"):
+    with pytest.raises(BackendError, match="got 'abacus'"):
         instance_index(MAPS["odd"], backend="abacus")

@@ -3,20 +3,23 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from hdgan.ops import BackendError, instance_broadcast, instance_index, instance_mean, instance_reduce
+from tests.ops.backends import KERNELS
 from tests.ops.cases import MAPS, brute_force_mean
+from tests.ops.checks import DTYPES, FORMATS, assert_compiles, assert_near, outputs_and_gradients
 
 TOLERANCE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
 
 
 def image_for(ids, channels=3, dtype=torch.float32):
-    return torch.randn(ids.shape[0], channels, *ids.shape[1:]).to(dtype)
+    return torch.randn(ids.shape[0], channels, *ids.shape[1:]).to(ids.device, dtype)
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_equals_brute_force(name):
-    ids = MAPS[name]
+def test_equals_brute_force(backend, device, name):
+    ids = MAPS[name].to(device)
     x = image_for(ids)
-    torch.testing.assert_close(instance_mean(x, ids).double(), brute_force_mean(x, ids), rtol=0, atol=1e-6)
+    y = instance_mean(x, ids, backend=backend).cpu().double()
+    torch.testing.assert_close(y, brute_force_mean(x.cpu(), ids.cpu()), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -29,9 +32,9 @@ def test_dtypes(dtype):
     assert ((y.double() - expected).abs() <= TOLERANCE[dtype] * (1 + expected.abs())).all()
 
 
-def test_sums_do_not_lose_small_values_in_half_precision():
-    x = torch.full((1, 1, 128, 128), 0.1, dtype=torch.float16)  # 16384 x 0.1 in float16 would stall
-    y = instance_mean(x, torch.zeros(1, 128, 128, dtype=torch.int64))
+def test_sums_do_not_lose_small_values_in_half_precision(backend, device):
+    x = torch.full((1, 1, 128, 128), 0.1, dtype=torch.float16, device=device)  # 16384 x 0.1 in float16 would stall
+    y = instance_mean(x, torch.zeros(1, 128, 128, dtype=torch.int64, device=device), backend=backend)
     assert torch.equal(y, x)
 
 
@@ -43,60 +46,193 @@ def test_gradient(name):
     assert gradgradcheck(lambda x: instance_mean(x, ids), x)
 
 
-def test_gradient_is_the_op_itself():
-    ids = MAPS["odd"]
+def rectangles(batch, height, width, n):
+    """Instances in several parts and long runs. [B, H, W]"""
+    ids = torch.zeros(batch, height, width, dtype=torch.int32)
+    for k in range(1, n):
+        top, left = (int(torch.randint(size, ())) for size in (height, width))
+        ids[k % batch, top : top + height // 3, left : left + width // 4] = k
+    return ids
+
+
+# Maps whose instances come by the vector, the warp, the block; with even and odd rows.
+LARGER = {
+    "one": lambda: torch.zeros(1, 40, 256, dtype=torch.int32),
+    "rectangles": lambda: rectangles(2, 12, 128, 12),
+    "rectangles-odd": lambda: rectangles(1, 23, 131, 12),
+    "noise": lambda: torch.randint(0, 50, (1, 16, 64)),
+    "noise-odd": lambda: torch.randint(0, 9, (2, 17, 33)),
+}
+MANY = {
+    "many": lambda: torch.arange(600).repeat_interleave(3).view(1, 18, 100),
+    "all-different": lambda: torch.arange(2 * 1000).view(2, 25, 40),
+}
+"""More instances than fit a table in shared memory."""
+
+
+def truths(x, ids, upstream):
+    """Of all that can be computed from x [B, C, H, W] and `upstream` like it, in float64 by the reference."""
+    index = instance_index(ids, backend="eager")
+    x, upstream = x.double(), upstream.double()
+    table = instance_reduce(upstream, index, backend="eager")
+    return index, {
+        "mean": instance_mean(x, index, backend="eager"),
+        "dmean": instance_mean(upstream, index, backend="eager"),
+        "reduce": instance_reduce(x, index, backend="eager"),
+        "dreduce": instance_broadcast(table / index.counts[:, None], index, backend="eager"),
+        "broadcast": instance_broadcast(table, index, backend="eager"),
+        "dbroadcast": table * index.counts[:, None],
+        "table": table,
+    }
+
+
+@pytest.mark.parametrize("name", LARGER)
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_near_truth(backend, device, name, memory_format):
+    ids = LARGER[name]()
+    for dtype in DTYPES:
+        x, upstream = (image_for(ids, 3, dtype).to(memory_format=memory_format) for _ in range(2))
+        index, truth = truths(x, ids, upstream)
+        assert_near_truth(backend, device, dtype, memory_format, x, upstream, index, truth)
+
+
+def assert_near_truth(backend, device, dtype, memory_format, x, upstream, index, truth):
+    index = type(index)(*(part.to(device) for part in index))
+    x, upstream = x.to(device), upstream.to(device)
+    (y,), (dx,) = outputs_and_gradients(lambda x: instance_mean(x, index, backend=backend), [x], [upstream])
+    assert_near(y, truth["mean"])
+    assert_near(dx, truth["dmean"], dtype)
+    for result in (y, dx):
+        assert result.dtype == dtype
+        assert result.is_contiguous(memory_format=memory_format)
+    table = truth["table"].float().to(device)
+    (y,), (dx,) = outputs_and_gradients(lambda x: instance_reduce(x, index, backend=backend), [x], [table])
+    assert y.dtype == torch.float32
+    assert_near(y, truth["reduce"])
+    assert_near(dx, truth["dreduce"], dtype)
+    assert dx.is_contiguous(memory_format=memory_format)
+    table = truth["table"].to(device, dtype)
+    (y,), (dtable,) = outputs_and_gradients(
+        lambda t: instance_broadcast(t, index, backend=backend), [table], [upstream]
+    )
+    assert y.dtype == dtype
+    assert y.is_contiguous()
+    assert_near(y, truth["broadcast"])
+    assert_near(dtable, truth["dbroadcast"], dtype)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5, 70])
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_any_number_of_channels(backend, device, channels):
+    ids = torch.arange(12).repeat_interleave(40).view(2, 8, 30)
+    for memory_format in FORMATS:
+        x, upstream = (image_for(ids, channels).to(memory_format=memory_format) for _ in range(2))
+        index, truth = truths(x, ids, upstream)
+        # one channel of several pixels is contiguous in either format
+        assert_near_truth(backend, device, torch.float32, memory_format, x, upstream, index, truth)
+
+
+@pytest.mark.parametrize("name", ["rectangles", "noise-odd", *MANY])
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_without_deterministic_algorithms(backend, device, name, memory_format):
+    ids = (LARGER | MANY)[name]()
+    x, upstream = (image_for(ids).to(memory_format=memory_format) for _ in range(2))
+    index, truth = truths(x, ids, upstream)
+    torch.use_deterministic_algorithms(False)
+    assert_near_truth(backend, device, torch.float32, memory_format, x, upstream, index, truth)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("backend", ["cpu"], indirect=True)
+def test_threads_and_chunks(backend, memory_format):
+    ids = rectangles(2, 301, 277, 40)
+    x = image_for(ids).to(memory_format=memory_format)
+    alone = instance_mean(x, ids, backend=backend)
+    assert_near(alone, instance_mean(x.double(), ids, backend="eager"))
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(instance_mean(x, ids, backend=backend), alone)
+    finally:
+        torch.set_num_threads(1)
+
+
+def double_gradients(ids, x, backend):
+    """Of each op, the gradient of a function of its gradient."""
+    index = instance_index(ids, backend=backend)
+    functions = (
+        lambda x: instance_mean(x, index, backend=backend),
+        lambda x: instance_reduce(x, index, backend=backend),
+        lambda x: instance_broadcast(x.flatten()[: 2 * len(index.ids)].view(-1, 2), index, backend=backend),
+    )
+    firsts = [torch.autograd.grad(function(x).pow(3).sum(), x, create_graph=True)[0] for function in functions]
+    return [torch.autograd.grad(dx.square().sum(), x)[0] for dx in firsts]
+
+
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_double_backward(backend, device):
+    ids = MAPS["odd"].to(device)
+    x = image_for(ids).requires_grad_()
+    for found, expected in zip(double_gradients(ids, x, backend), double_gradients(ids, x, "eager"), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_gradient_is_the_op_itself(backend, device):
+    ids = MAPS["odd"].to(device)
     x = image_for(ids).requires_grad_()
     gradient = torch.randn_like(x)
-    instance_mean(x, ids).backward(gradient)
-    torch.testing.assert_close(x.grad, instance_mean(gradient, ids))
+    instance_mean(x, ids, backend=backend).backward(gradient)
+    torch.testing.assert_close(x.grad, instance_mean(gradient, ids, backend=backend))
 
 
-def test_idempotent_and_exact_where_every_pixel_is_its_own_instance():
-    x = image_for(MAPS["odd"])
-    once = instance_mean(x, MAPS["odd"])
-    torch.testing.assert_close(instance_mean(once, MAPS["odd"]), once)
-    x = image_for(MAPS["all-different"])
-    assert torch.equal(instance_mean(x, MAPS["all-different"]), x)
-
-
-def test_memory_format_is_kept():
-    ids = MAPS["odd"]
+def test_idempotent_and_exact_where_every_pixel_is_its_own_instance(backend, device):
+    ids = MAPS["odd"].to(device)
+    once = instance_mean(image_for(ids), ids, backend=backend)
+    torch.testing.assert_close(instance_mean(once, ids, backend=backend), once)
+    ids = MAPS["all-different"].to(device)
     x = image_for(ids)
-    y = instance_mean(x.to(memory_format=torch.channels_last), ids)
+    assert torch.equal(instance_mean(x, ids, backend=backend), x)
+
+
+def test_memory_format_is_kept(backend, device):
+    ids = MAPS["odd"].to(device)
+    x = image_for(ids)
+    y = instance_mean(x.to(memory_format=torch.channels_last), ids, backend=backend)
     assert y.is_contiguous(memory_format=torch.channels_last)
-    assert instance_mean(x, ids).is_contiguous()
-    assert torch.equal(y, instance_mean(x, ids))
+    assert instance_mean(x, ids, backend=backend).is_contiguous()
+    torch.testing.assert_close(y, instance_mean(x, ids, backend=backend))
 
 
-def test_strided_image():
-    ids = MAPS["odd"]
-    wide = torch.randn(2, 3, 14, 15)
+def test_strided_image(backend, device):
+    ids = MAPS["odd"].to(device)
+    wide = torch.randn(2, 3, 14, 15, device=device)
     x = wide[:, :, ::2, ::3]
-    assert torch.equal(instance_mean(x, ids), instance_mean(x.contiguous(), ids))
+    assert torch.equal(instance_mean(x, ids, backend=backend), instance_mean(x.contiguous(), ids, backend=backend))
 
 
-def test_index_is_reused():
-    ids = MAPS["negative"]
+def test_index_is_reused(backend, device):
+    ids = MAPS["negative"].to(device)
     x = image_for(ids)
-    assert torch.equal(instance_mean(x, instance_index(ids)), instance_mean(x, ids))
-    assert torch.equal(instance_mean(x, ids.unsqueeze(1)), instance_mean(x, ids))
+    assert torch.equal(instance_mean(x, instance_index(ids), backend=backend), instance_mean(x, ids, backend=backend))
+    assert torch.equal(instance_mean(x, ids.unsqueeze(1), backend=backend), instance_mean(x, ids, backend=backend))
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_reduce_and_broadcast_are_its_halves(name):
-    ids = MAPS[name]
+def test_reduce_and_broadcast_are_its_halves(backend, device, name):
+    ids = MAPS[name].to(device)
     x = image_for(ids)
-    index = instance_index(ids)
-    table = instance_reduce(x, index)
+    index = instance_index(ids, backend=backend)
+    table = instance_reduce(x, index, backend=backend)
     assert table.shape == (index.ids.numel(), 3)
-    assert torch.equal(instance_broadcast(table, index), instance_mean(x, ids))
+    assert torch.equal(instance_broadcast(table, index, backend=backend), instance_mean(x, ids, backend=backend))
 
 
-def test_reduce_returns_one_row_per_instance():
-    x = torch.tensor([[[[1.0, 3.0, 10.0]]], [[[5.0, 7.0, 9.0]]]])
-    index = instance_index(torch.tensor([[[4, 4, -1]], [[4, 4, 4]]]))
-    assert instance_reduce(x, index).tolist() == [[10.0], [2.0], [7.0]]
-    assert instance_reduce(x.bfloat16(), index).dtype == torch.float32
+def test_reduce_returns_one_row_per_instance(backend, device):
+    x = torch.tensor([[[[1.0, 3.0, 10.0]]], [[[5.0, 7.0, 9.0]]]], device=device)
+    index = instance_index(torch.tensor([[[4, 4, -1]], [[4, 4, 4]]], device=device), backend=backend)
+    assert instance_reduce(x, index, backend=backend).tolist() == [[10.0], [2.0], [7.0]]
+    assert instance_reduce(x.bfloat16(), index, backend=backend).dtype == torch.float32
     assert instance_reduce(x.double(), index).dtype == torch.float64
 
 
@@ -107,6 +243,100 @@ def test_gradients_of_the_halves():
     table = torch.randn(index.ids.numel(), 2, dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda x: instance_reduce(x, index), x)
     assert gradcheck(lambda table: instance_broadcast(table, index), table)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles(backend, device, dynamic):
+    ids = MAPS["odd"].to(device)
+    index = instance_index(ids, backend=backend)
+    assert_compiles(lambda x: instance_mean(x, index, backend=backend), image_for(ids), dynamic=dynamic)
+    assert_compiles(
+        lambda x: instance_broadcast(instance_reduce(x, index, backend=backend), index, backend=backend),
+        image_for(ids),
+        dynamic=dynamic,
+    )
+
+
+def test_exports(backend, device):
+    class Mean(torch.nn.Module):
+        def forward(self, x, index):
+            return instance_mean(x, index, backend=backend)
+
+    ids = MAPS["odd"].to(device)
+    x, index = image_for(ids), instance_index(ids, backend=backend)
+    exported = torch.export.export(Mean(), (x, index), strict=True)
+    torch.testing.assert_close(exported.module()(x, index), instance_mean(x, index, backend=backend))
+
+
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_opcheck(backend, device):
+    index = instance_index(MAPS["odd"].to(device), backend=backend)
+    parts = (index.rows, index.offsets, index.counts)
+    x = image_for(index.rows).to(memory_format=torch.channels_last).requires_grad_()
+    table = torch.randn(index.ids.numel(), 3, device=device, requires_grad=True)
+    torch.library.opcheck(torch.ops.hdgan.instance_mean, (x, *parts, backend))
+    torch.library.opcheck(torch.ops.hdgan.instance_reduce, (x, *parts, True, torch.float32, backend))
+    torch.library.opcheck(torch.ops.hdgan.instance_broadcast, (table, *parts, False, torch.float32, True, backend))
+
+
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+def test_float64_is_for_eager(backend, device):
+    ids = torch.zeros(1, 2, 2, dtype=torch.int64, device=device)
+    x = torch.ones(1, 3, 2, 2, dtype=torch.float64, device=device)
+    index = instance_index(ids, backend=backend)
+    for function, argument in (
+        (instance_mean, x),
+        (instance_reduce, x),
+        (instance_broadcast, torch.ones(1, 3, dtype=torch.float64, device=device)),
+    ):
+        assert function(argument, index).dtype == torch.float64
+        with pytest.raises(BackendError, match=r"got torch\.float64"):
+            function(argument, index, backend=backend)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"], indirect=True)
+def test_more_than_2_to_the_31_elements(backend):
+    ids = torch.arange(8, device="cuda").repeat_interleave(2**13).repeat(2**13 + 1).view(1, 2**13 + 1, 2**16)
+    x = ids[:, None].to(torch.bfloat16).expand(1, 4, -1, -1).contiguous()
+    for memory_format in FORMATS:
+        y = instance_mean(x.to(memory_format=memory_format), ids, backend=backend)
+        assert torch.equal(y[:, :, -1], x[:, :, -1])
+        assert torch.equal(y, x)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"], indirect=True)
+def test_works_on_the_current_stream(backend):
+    ids = rectangles(1, 512, 512, 20).cuda()
+    index = instance_index(ids, backend=backend)
+    expected = instance_mean(torch.full((1, 3, 512, 512), 2.0, device="cuda"), index, backend=backend)
+    x = torch.zeros(1, 3, 512, 512, device="cuda")
+    results = []
+    for stream in (torch.cuda.Stream(), torch.cuda.Stream()):
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(10_000_000)
+            results.append(instance_mean(x + 2.0, index, backend=backend))
+    torch.cuda.synchronize()
+    for found in results:
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"], indirect=True)
+def test_cuda_graph(backend):
+    torch.use_deterministic_algorithms(False)
+    ids = rectangles(1, 64, 128, 20).cuda()
+    index = instance_index(ids, backend=backend)
+    x = image_for(ids)
+    instance_mean(x, index, backend=backend)  # triton compiles
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = instance_mean(x, index, backend=backend)
+    x.copy_(torch.randn_like(x))
+    graph.replay()
+    torch.testing.assert_close(y, instance_mean(x, index, backend="eager"))
 
 
 IDS = torch.zeros(1, 2, 2, dtype=torch.int64)
@@ -134,6 +364,10 @@ def test_wrong_table():
     index = instance_index(IDS)
     with pytest.raises(ValueError, match=r"values of shape \[1, C\].*got \(2, 3\)"):
         instance_broadcast(torch.zeros(2, 3), index)
+    with pytest.raises(ValueError, match=r"values of shape \[1, C\].*got \(1, 0\)"):
+        instance_broadcast(torch.zeros(1, 0), index)
+    with pytest.raises(TypeError, match=r"floating-point dtype, got torch\.int64"):
+        instance_broadcast(torch.zeros(1, 3, dtype=torch.int64), index)
     with pytest.raises(ValueError, match="one device, got values on meta"):
         instance_broadcast(torch.zeros(1, 3, device="meta"), index)
 

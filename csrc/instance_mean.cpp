@@ -1,0 +1,164 @@
+// Instances are long runs of pixels, so both kernels go from run to run: a run is summed, or filled, by vectors. Sums are
+// taken in double; images are cut into chunks by their shape alone, so that results do not depend on the number of threads.
+#include "instance_mean.h"
+
+namespace hd::HD_ISA {
+namespace {
+
+constexpr int64_t kChunk = 16384;  // pixels, at least, that are worth a table of their own
+constexpr int64_t kBlock = 64;     // elements of one vectorised step
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Where the run of equal rows that begins at `begin` ends.
+inline int64_t end_of_run(const int32_t* rows, int64_t begin, int64_t end) {
+  const int32_t row = rows[begin];
+  int64_t i = begin + 1;
+  if (i == end || rows[i] != row) return i;
+  for (; i + 16 <= end; i += 16) {
+    int32_t difference = 0;
+    for (int64_t k = 0; k < 16; ++k) difference |= rows[i + k] ^ row;
+    if (difference != 0) break;
+  }
+  while (i < end && rows[i] == row) ++i;
+  return i;
+}
+
+template <typename T>
+inline double sum_of(const T* x, int64_t n) {
+  double sum = 0.;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(to_float(x[i]));
+  return sum;
+}
+
+// Add n pixels of `channels` adjacent elements to sums. Several pixels side by side make a vector of few channels.
+template <typename T>
+inline void add_pixels(const T* HD_RESTRICT x, int64_t n, int64_t channels, double* HD_RESTRICT sums) {
+  int64_t i = 0;
+  if (channels < kBlock && n * channels >= 2 * kBlock) {
+    const int64_t together = kBlock / channels, width = together * channels;
+    double partial[kBlock] = {};
+    for (; i + together <= n; i += together)
+#pragma omp simd
+      for (int64_t k = 0; k < width; ++k) partial[k] += static_cast<double>(to_float(x[i * channels + k]));
+    for (int64_t k = 0; k < together; ++k)
+      for (int64_t c = 0; c < channels; ++c) sums[c] += partial[k * channels + c];
+  }
+  for (; i < n; ++i)
+#pragma omp simd
+    for (int64_t c = 0; c < channels; ++c) sums[c] += static_cast<double>(to_float(x[i * channels + c]));
+}
+
+// How the pixels of one image are laid out.
+struct Layout {
+  int64_t batch, channels, pixels;
+  bool last;  // channels are adjacent
+};
+
+Layout layout_of(const Tensor& x) {
+  return {x.shape[0], x.shape[1], x.shape[2] * x.shape[3], is_channels_last(x)};
+}
+
+// Add pixels [begin, end) of one image to sums [rows, C], whose first row is `first`.
+template <typename T>
+void reduce(const T* image, const int32_t* rows, const Layout& layout, int64_t begin, int64_t end, int64_t first,
+            double* sums) {
+  const int64_t channels = layout.channels;
+  while (begin < end) {
+    const int64_t stop = end_of_run(rows, begin, end), n = stop - begin;
+    double* sum = sums + (rows[begin] - first) * channels;
+    if (layout.last)
+      add_pixels(image + begin * channels, n, channels, sum);
+    else
+      for (int64_t c = 0; c < channels; ++c) sum[c] += sum_of(image + c * layout.pixels + begin, n);
+    begin = stop;
+  }
+}
+
+// Write the value of each pixel of [begin, end) of one image from table [N, C].
+template <typename T>
+void broadcast(const T* HD_RESTRICT table, const int32_t* HD_RESTRICT rows, const Layout& layout, int64_t begin,
+               int64_t end, T* HD_RESTRICT image) {
+  const int64_t channels = layout.channels;
+  while (begin < end) {
+    const int64_t stop = end_of_run(rows, begin, end), n = stop - begin;
+    const T* value = table + rows[begin] * channels;
+    if (!layout.last) {
+      for (int64_t c = 0; c < channels; ++c) {
+        T* plane = image + c * layout.pixels;
+        const T v = value[c];
+#pragma omp simd
+        for (int64_t i = begin; i < stop; ++i) plane[i] = v;
+      }
+    } else {
+      T* pixel = image + begin * channels;
+      int64_t i = 0;
+      if (channels < kBlock && n * channels >= 2 * kBlock) {
+        const int64_t together = kBlock / channels, width = together * channels;
+        T several[kBlock];
+        for (int64_t k = 0; k < width; ++k) several[k] = value[k % channels];
+        for (; i + together <= n; i += together)
+#pragma omp simd
+          for (int64_t k = 0; k < width; ++k) pixel[i * channels + k] = several[k];
+      }
+      for (; i < n; ++i)
+#pragma omp simd
+        for (int64_t c = 0; c < channels; ++c) pixel[i * channels + c] = value[c];
+    }
+    begin = stop;
+  }
+}
+
+}  // namespace
+
+void instance_mean_reduce(Tensor x, Tensor rows, Tensor offsets, Tensor sums, int threads) {
+  const Layout layout = layout_of(x);
+  const int64_t channels = layout.channels, pixels = layout.pixels, *offset = offsets.as<int64_t>();
+  for (int64_t b = 0; b < layout.batch; ++b) {
+    const int64_t n = offset[b + 1] - offset[b], first = offset[b];
+    // Zeroing and adding up the tables of all chunks must stay small beside the image.
+    const int64_t chunks = larger(1, smaller(pixels / kChunk, pixels / (8 * n)));
+    const int64_t size = (pixels + chunks - 1) / chunks;
+    Scratch<double> tables(chunks * n * channels);
+    with_floating(x.dtype, [&](auto type) {
+      using T = decltype(type);
+      parallel_for(chunks, threads, [&](int64_t k) {
+        double* table = tables + k * n * channels;
+        for (int64_t i = 0; i < n * channels; ++i) table[i] = 0.;
+        reduce(x.as<T>() + b * channels * pixels, rows.as<int32_t>() + b * pixels, layout, k * size,
+               smaller((k + 1) * size, pixels), first, table);
+      });
+    });
+    parallel_for(n, n * channels * chunks > kChunk ? threads : 1, [&](int64_t row) {
+      for (int64_t c = 0; c < channels; ++c) {
+        double sum = 0.;
+        for (int64_t k = 0; k < chunks; ++k) sum += tables[(k * n + row) * channels + c];
+        sums.as<float>()[(first + row) * channels + c] = static_cast<float>(sum);
+      }
+    });
+  }
+}
+
+void instance_mean_broadcast(Tensor table, Tensor rows, Tensor counts, Tensor y, int threads) {
+  const Layout layout = layout_of(y);
+  const int64_t n = table.shape[0], channels = layout.channels, pixels = layout.pixels;
+  with_floating(y.dtype, [&](auto type) {
+    using T = decltype(type);
+    Scratch<T> values(n * channels);
+    parallel_for(n, n * channels > kChunk ? threads : 1, [&](int64_t row) {
+      const float count = counts ? static_cast<float>(counts.as<int64_t>()[row]) : 1.f;
+      for (int64_t i = row * channels; i < (row + 1) * channels; ++i)
+        values[i] = from_float<T>(table.as<float>()[i] / count);
+    });
+    const int64_t chunks = (pixels + kChunk - 1) / kChunk;
+    parallel_for(layout.batch * chunks, threads, [&](int64_t task) {
+      const int64_t b = task / chunks, begin = task % chunks * kChunk;
+      broadcast(static_cast<const T*>(values), rows.as<int32_t>() + b * pixels, layout, begin,
+                smaller(begin + kChunk, pixels), y.as<T>() + b * channels * pixels);
+    });
+  });
+}
+
+}  // namespace hd::HD_ISA
