@@ -83,8 +83,7 @@ void pool(const T* x, const Planes& in, T* half, int threads) {
     T* target = half + p * out.height * out.width * out.pixel;
     for (int64_t first = 0; first < out.width; first += step)
       for (int64_t row = begin; row < smaller(begin + kBand, out.height); ++row)
-        pool_row(plane, in, row, first, smaller(first + step, out.width), sums,
-                 target + row * out.width * out.pixel);
+        pool_row(plane, in, row, first, smaller(first + step, out.width), sums, target + row * out.width * out.pixel);
   });
 }
 

@@ -1,12 +1,11 @@
-// A cell is a pixel of the quarter level: 2x2 pixels of the half level and 4x4 of the image. A thread takes a few adjacent
-// cells of a contiguous image, or a few channels of one cell of a channels_last image, and walks down, so that it reads
-// each row once; what a row of cells shares with the next stays in registers. Adjacent cells of a contiguous image share
-// sums by shuffles: a warp overlaps its neighbour by one lane, which computes and does not write. Contiguous images whose
-// rows do not divide into 16 bytes are treated like channels_last ones of one channel.
+// A cell is a pixel of the quarter level: 2x2 pixels of the half level and 4x4 of the image. A thread takes a few
+// adjacent cells of a contiguous image, or a few channels of one cell of a channels_last image, and walks down, so that
+// it reads each row once; what a row of cells shares with the next stays in registers. Adjacent cells of a contiguous
+// image share sums by shuffles: a warp overlaps its neighbour by one lane, which computes and does not write.
+// Contiguous images whose rows do not divide into 16 bytes are treated like channels_last ones of one channel.
 //
 // As in avg_pyramid.cpp, both layouts are planes of height x width pixels of `pixel` adjacent elements.
 #include "avg_pyramid.h"
-
 #include "cuda.cuh"
 
 namespace hd::cuda {
@@ -112,15 +111,16 @@ __device__ __forceinline__ Sums<L> row_sums(const typename L::T* x, const Planes
     for (int k = 0; k < 3; ++k)
 #pragma unroll
       for (int c = 0; c < V; ++c)
-        sums.at[k][c] = to_float(packs[2 * k].at[c]) + to_float(packs[2 * k + 1].at[c]) + to_float(packs[2 * k + 2].at[c]);
+        sums.at[k][c] =
+            to_float(packs[2 * k].at[c]) + to_float(packs[2 * k + 1].at[c]) + to_float(packs[2 * k + 2].at[c]);
   }
   return sums;
 }
 
 // A row of the half level from the sums of its three rows; 0 outside.
 template <typename L>
-__device__ __forceinline__ Sums<L> means(const Sums<L>& a, const Sums<L>& b, const Sums<L>& c, const Planes& in, int row,
-                                         int cell) {
+__device__ __forceinline__ Sums<L> means(const Sums<L>& a, const Sums<L>& b, const Sums<L>& c, const Planes& in,
+                                         int row, int cell) {
   Sums<L> result;
   const float rows = inside(row, in.height);
 #pragma unroll
@@ -184,7 +184,8 @@ __global__ void __launch_bounds__(32 * kWarps, 4)
   half += place.plane * mid.height * mid.width * in.pixel;
   if (quarter != nullptr) quarter += place.plane * halved(mid.height) * halved(mid.width) * in.pixel;
 
-  Sums<L> above{}, last{};  // the half level's row and the image's row above these cells; one row of cells ahead makes them
+  Sums<L> above{},
+      last{};  // the half level's row and the image's row above these cells; one row of cells ahead makes them
   for (int q = place.top - 1; q < place.bottom; ++q) {
     const Sums<L> a = row_sums<L>(x, in, 4 * q, place);
     const Sums<L> b = row_sums<L>(x, in, 4 * q + 1, place);
@@ -209,7 +210,8 @@ struct Shares {
 };
 
 template <typename L>
-__device__ __forceinline__ Shares<L> shares(const typename L::T* dquarter, const Planes& half, int row, const Place& place) {
+__device__ __forceinline__ Shares<L> shares(const typename L::T* dquarter, const Planes& half, int row,
+                                            const Place& place) {
   using T = typename L::T;
   Shares<L> result{};
   if (dquarter == nullptr) return result;
@@ -227,7 +229,8 @@ __device__ __forceinline__ Shares<L> shares(const typename L::T* dquarter, const
     for (int s = 0; s < 2; ++s) {
       const auto pack = load_inside<L::V>(source, (place.cell + s) * half.pixel + place.channel, end);
 #pragma unroll
-      for (int v = 0; v < L::V; ++v) result.at[s][v] = to_float(pack.at[v]) / (rows * inside(place.cell + s, half.width));
+      for (int v = 0; v < L::V; ++v)
+        result.at[s][v] = to_float(pack.at[v]) / (rows * inside(place.cell + s, half.width));
     }
   }
   return result;
@@ -253,11 +256,11 @@ __device__ __forceinline__ Sums<L> operator+(const Sums<L>& a, const Sums<L>& b)
   return sum;
 }
 
-// What each pixel in the windows of half-level columns 2 cell ... 2 (cell + S) of a row gets of their gradient, to which
-// the quarter level adds `above`, the sum of the shares of the row's quarter-level pixels.
+// What each pixel in the windows of half-level columns 2 cell ... 2 (cell + S) of a row gets of their gradient, to
+// which the quarter level adds `above`, the sum of the shares of the row's quarter-level pixels.
 template <typename L>
-__device__ __forceinline__ Sums<L> half_shares(const typename L::T* dhalf, const Shares<L>& above, const Planes& in, int row,
-                                               const Place& place) {
+__device__ __forceinline__ Sums<L> half_shares(const typename L::T* dhalf, const Shares<L>& above, const Planes& in,
+                                               int row, const Place& place) {
   using T = typename L::T;
   constexpr int S = L::S, V = L::V, kOwn = L::kPlanar ? 2 * S : 2 * S + 1;
   const bool exists = row < halved(in.height), given = exists && dhalf != nullptr;
@@ -315,8 +318,7 @@ __device__ __forceinline__ void store_row(typename L::T* dx, const Planes& in, i
     store_inside(dx, 4 * place.cell, end, flat);
   } else {
 #pragma unroll
-    for (int k = 0; k < 4; ++k)
-      store_inside(dx, (4 * place.cell + k) * in.pixel + place.channel, end, values[k]);
+    for (int k = 0; k < 4; ++k) store_inside(dx, (4 * place.cell + k) * in.pixel + place.channel, end, values[k]);
   }
 }
 
@@ -365,7 +367,8 @@ void with_layout(const Tensor& x, const Tensor& half, const Tensor& quarter, con
          static_cast<unsigned>(ceil_div(count * bands * groups, kWarps)));
     };
     const bool aligned = aligned_to(x, 16) && aligned_to(half, 8) && aligned_to(quarter, 4);
-    if (aligned && !channels_last && in.width % (4 * N) == 0) return call(Layout<T, N, 1, true>{}, ceil_div(cells / N, 31));
+    if (aligned && !channels_last && in.width % (4 * N) == 0)
+      return call(Layout<T, N, 1, true>{}, ceil_div(cells / N, 31));
     if constexpr (N > 1)
       if (aligned && pixel % N == 0) return call(Layout<T, 1, N, false>{}, ceil_div(cells * pixel / N, 32));
     call(Layout<T, 1, 1, false>{}, ceil_div(cells * pixel, 32));
@@ -378,8 +381,8 @@ void avg_pyramid_fwd(Tensor x, Tensor half, Tensor quarter, uintptr_t stream) {
   with_layout(x, half, quarter, [&](auto layout, const Planes& in, int groups, int bands, unsigned blocks) {
     using L = decltype(layout);
     using T = typename L::T;
-    HD_LAUNCH(avg_pyramid_fwd_kernel<L>, blocks, 32 * kWarps, 0, stream, x.as<const T>(), half.as<T>(), quarter.as<T>(), in,
-              groups, bands);
+    HD_LAUNCH(avg_pyramid_fwd_kernel<L>, blocks, 32 * kWarps, 0, stream, x.as<const T>(), half.as<T>(), quarter.as<T>(),
+              in, groups, bands);
   });
 }
 

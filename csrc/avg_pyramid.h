@@ -1,4 +1,5 @@
-// avg_pyramid: 3x3 average pooling with stride 2 and padding 1 that leaves the padding out of its count; two levels at once.
+// avg_pyramid: 3x3 average pooling with stride 2 and padding 1 that leaves the padding out of its count; two levels at
+// once.
 #pragma once
 
 #include "cpu.h"

@@ -1,5 +1,6 @@
-// The Python module hdgan._C: every kernel under its own name, with the suffix of its backend. Tensors are read by their
-// Python methods; None becomes a Tensor without data. Callers guarantee dtype, shape, layout and device (hdgan/ops).
+// The Python module hdgan._C: every kernel under its own name, with the suffix of its backend. Tensors are read by
+// their Python methods; None becomes a Tensor without data. Callers guarantee dtype, shape, layout and device
+// (hdgan/ops).
 #include <pybind11/pybind11.h>
 
 #include <cstdlib>
@@ -36,7 +37,8 @@ hd::Tensor to_tensor(py::handle source) {
   hd::Tensor tensor;
   if (source.is_none()) return tensor;
   const auto dtype = dtypes().find(source.attr("dtype").ptr());
-  if (dtype == dtypes().end()) throw py::type_error("hdgan._C: no kernel reads " + std::string(py::str(source.attr("dtype"))));
+  if (dtype == dtypes().end())
+    throw py::type_error("hdgan._C: no kernel reads " + std::string(py::str(source.attr("dtype"))));
   const py::tuple shape = source.attr("shape"), stride = source.attr("stride")();
   if (shape.size() > 4) throw py::value_error("hdgan._C: expected at most 4 dimensions");
   tensor.data = reinterpret_cast<void*>(source.attr("data_ptr")().cast<uintptr_t>());
@@ -82,7 +84,8 @@ bool use_avx2() {
     const char* wanted = std::getenv("HDGAN_CPU_ISA");
     const std::string name = wanted == nullptr ? "" : wanted;
     if (name != "" && name != "baseline" && (name != "avx2" || !has_avx2()))
-      throw py::import_error("HDGAN_CPU_ISA=" + name + ": expected baseline" + (has_avx2() ? " or avx2" : ", all that this processor has"));
+      throw py::import_error("HDGAN_CPU_ISA=" + name + ": expected baseline" +
+                             (has_avx2() ? " or avx2" : ", all that this processor has"));
     return name == "" ? has_avx2() : name == "avx2";
   }();
   return chosen;

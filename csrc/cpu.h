@@ -61,14 +61,20 @@ inline void with_floating(DType dtype, const F& fn) {
 
 // Declare a CPU kernel in the namespaces of all instruction sets.
 #ifdef HD_X86_ISAS
-#define HD_CPU_KERNEL(name, ...)                      \
-  namespace hd {                                      \
-  namespace baseline { void name(__VA_ARGS__); }      \
-  namespace avx2 { void name(__VA_ARGS__); }          \
+#define HD_CPU_KERNEL(name, ...) \
+  namespace hd {                 \
+  namespace baseline {           \
+  void name(__VA_ARGS__);        \
+  }                              \
+  namespace avx2 {               \
+  void name(__VA_ARGS__);        \
+  }                              \
   }
 #else
 #define HD_CPU_KERNEL(name, ...) \
   namespace hd {                 \
-  namespace baseline { void name(__VA_ARGS__); } \
+  namespace baseline {           \
+  void name(__VA_ARGS__);        \
+  }                              \
   }
 #endif

@@ -1,8 +1,8 @@
 // What the CUDA kernels share: launches, 16-byte accesses, reductions.
 //
 // The tests compile the .cu files for the host too, with a cuda_runtime.h that runs each thread of a block as a fiber
-// (tests/csrc). So kernels are launched by HD_LAUNCH, dynamic shared memory is named by HD_SHARED, and inline PTX needs a
-// plain twin.
+// (tests/csrc). So kernels are launched by HD_LAUNCH, dynamic shared memory is named by HD_SHARED, and inline PTX needs
+// a plain twin.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,10 +14,10 @@
 #include "tensor.h"
 
 #ifndef HD_LAUNCH
-#define HD_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                       \
-  do {                                                                                                  \
-    kernel<<<(grid), (block), (shared_bytes), reinterpret_cast<cudaStream_t>(stream)>>>(__VA_ARGS__);   \
-    ::hd::check_cuda(cudaGetLastError(), #kernel);                                                      \
+#define HD_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                     \
+  do {                                                                                                \
+    kernel<<<(grid), (block), (shared_bytes), reinterpret_cast<cudaStream_t>(stream)>>>(__VA_ARGS__); \
+    ::hd::check_cuda(cudaGetLastError(), #kernel);                                                    \
   } while (0)
 #define HD_SHARED(T, name)                                       \
   extern __shared__ __align__(16) unsigned char hd_shared_raw[]; \

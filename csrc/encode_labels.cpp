@@ -60,13 +60,20 @@ void mark_strip(const I* image, int64_t first, int64_t last, const Maps& maps, i
 template <typename F>
 void with_label_type(DType dtype, const F& fn) {
   switch (dtype) {
-    case DType::int8: return fn(int8_t{});
-    case DType::int16: return fn(int16_t{});
-    case DType::int32: return fn(int32_t{});
-    case DType::uint8: return fn(uint8_t{});
-    case DType::uint16: return fn(uint16_t{});
-    case DType::uint32: return fn(uint32_t{});
-    default: return fn(int64_t{});
+    case DType::int8:
+      return fn(int8_t{});
+    case DType::int16:
+      return fn(int16_t{});
+    case DType::int32:
+      return fn(int32_t{});
+    case DType::uint8:
+      return fn(uint8_t{});
+    case DType::uint16:
+      return fn(uint16_t{});
+    case DType::uint32:
+      return fn(uint32_t{});
+    default:
+      return fn(int64_t{});
   }
 }
 
@@ -75,12 +82,16 @@ template <typename F>
 void with_id_type(DType dtype, const F& fn) {
   switch (dtype) {
     case DType::int8:
-    case DType::uint8: return fn(uint8_t{});
+    case DType::uint8:
+      return fn(uint8_t{});
     case DType::int16:
-    case DType::uint16: return fn(uint16_t{});
+    case DType::uint16:
+      return fn(uint16_t{});
     case DType::int32:
-    case DType::uint32: return fn(uint32_t{});
-    default: return fn(uint64_t{});
+    case DType::uint32:
+      return fn(uint32_t{});
+    default:
+      return fn(uint64_t{});
   }
 }
 
@@ -91,9 +102,8 @@ void read_strip(const Maps& maps, int64_t image, int64_t first, int64_t last, in
     read_classes(maps.label.as<decltype(type)>() + start + first, last - first, maps, classes);
   });
   if (!maps.ids) return;
-  with_id_type(maps.ids.dtype, [&](auto type) {
-    mark_strip(maps.ids.as<decltype(type)>() + start, first, last, maps, edges);
-  });
+  with_id_type(maps.ids.dtype,
+               [&](auto type) { mark_strip(maps.ids.as<decltype(type)>() + start, first, last, maps, edges); });
 }
 
 // n pixels of every plane; y is the first pixel of the first plane. Clearing and then marking is faster than comparing:

@@ -1,6 +1,6 @@
 // Writing the result takes all the time. A block reads a strip of pixels once, keeps in shared memory which planes each
-// of them sets, and writes all their planes 16 bytes a thread. Zero and one are bit patterns: floating-point types of one
-// size share a kernel.
+// of them sets, and writes all their planes 16 bytes a thread. Zero and one are bit patterns: floating-point types of
+// one size share a kernel.
 #include "cuda.cuh"
 #include "encode_labels.h"
 
@@ -26,19 +26,27 @@ struct Hits {
 // Which type it is, is the same for all threads; a kernel for each would write no faster.
 __device__ __forceinline__ int64_t load_integer(const void* data, DType type, int64_t i) {
   switch (type) {
-    case DType::int8: return static_cast<const int8_t*>(data)[i];
-    case DType::int16: return static_cast<const int16_t*>(data)[i];
-    case DType::int32: return static_cast<const int32_t*>(data)[i];
-    case DType::uint8: return static_cast<const uint8_t*>(data)[i];
-    case DType::uint16: return static_cast<const uint16_t*>(data)[i];
-    case DType::uint32: return static_cast<const uint32_t*>(data)[i];
-    default: return static_cast<const int64_t*>(data)[i];  // a uint64 beyond int64 is negative and so no label, rightly
+    case DType::int8:
+      return static_cast<const int8_t*>(data)[i];
+    case DType::int16:
+      return static_cast<const int16_t*>(data)[i];
+    case DType::int32:
+      return static_cast<const int32_t*>(data)[i];
+    case DType::uint8:
+      return static_cast<const uint8_t*>(data)[i];
+    case DType::uint16:
+      return static_cast<const uint16_t*>(data)[i];
+    case DType::uint32:
+      return static_cast<const uint32_t*>(data)[i];
+    default:
+      return static_cast<const int64_t*>(data)[i];  // a uint64 beyond int64 is negative and so no label, rightly
   }
 }
 
 __device__ __forceinline__ bool on_boundary(const Maps& maps, int64_t pixel, int64_t h, int64_t w) {
   const int64_t width = maps.width, id = load_integer(maps.ids, maps.id_type, pixel);
-  const int64_t around[4] = {h > 0 ? -width : 0, h + 1 < maps.height ? width : 0, w > 0 ? -1 : 0, w + 1 < width ? 1 : 0};
+  const int64_t around[4] = {h > 0 ? -width : 0, h + 1 < maps.height ? width : 0, w > 0 ? -1 : 0,
+                             w + 1 < width ? 1 : 0};
   bool edge = false;
 #pragma unroll
   for (int k = 0; k < 4; ++k) edge |= load_integer(maps.ids, maps.id_type, pixel + around[k]) != id;
@@ -71,9 +79,8 @@ __device__ __forceinline__ bool sets(const Hits& hits, int plane) {
 
 // A strip of kThreads packs of one image; blocks [0, strips) belong to the first image.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) encode_labels_planes_kernel(
-    Maps maps, T* __restrict__ y,  // [B, C, H, W]
-    int channels, int strips, T one) {
+__global__ void __launch_bounds__(kThreads) encode_labels_planes_kernel(Maps maps, T* __restrict__ y,  // [B, C, H, W]
+                                                                        int channels, int strips, T one) {
   constexpr int kPack = 16 / sizeof(T), kStrip = kThreads * kPack;
   __shared__ Hits hits[kStrip];
   const int64_t pixels = maps.height * maps.width, image = blockIdx.x / strips;
@@ -104,9 +111,9 @@ __global__ void __launch_bounds__(kThreads) encode_labels_planes_kernel(
 
 // A strip of kThreads pixels of the batch, whose channels are adjacent; its elements are less than 2^32 (MAX_LABELS).
 template <typename T>
-__global__ void __launch_bounds__(kThreads) encode_labels_pixels_kernel(
-    Maps maps, T* __restrict__ y,  // [B, H, W, C]
-    unsigned channels, int64_t pixels, T one) {  // pixels: of the batch
+__global__ void __launch_bounds__(kThreads)
+    encode_labels_pixels_kernel(Maps maps, T* __restrict__ y,                // [B, H, W, C]
+                                unsigned channels, int64_t pixels, T one) {  // pixels: of the batch
   constexpr int kPack = 16 / sizeof(T);
   __shared__ Hits hits[kThreads + 1];  // a pack that ends with its pixel looks at the next one
   const int64_t start = static_cast<int64_t>(blockIdx.x) * kThreads;

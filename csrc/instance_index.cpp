@@ -1,6 +1,7 @@
-// Instance maps are long runs of equal ids, so ids are looked up once a run. Where the ids of an image span a small range,
-// they are counted in a table of that range. Otherwise each chunk of the image numbers the ids it meets by a hash table of
-// its own; the few distinct ids of all chunks are then sorted, and a second pass turns the chunks' numbers into rows.
+// Instance maps are long runs of equal ids, so ids are looked up once a run. Where the ids of an image span a small
+// range, they are counted in a table of that range. Otherwise each chunk of the image numbers the ids it meets by a
+// hash table of its own; the few distinct ids of all chunks are then sorted, and a second pass turns the chunks'
+// numbers into rows.
 #include "instance_index.h"
 
 #include <cstring>
@@ -17,14 +18,22 @@ inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 template <typename F>
 void with_integer(DType dtype, const F& fn) {
   switch (dtype) {
-    case DType::int8: return fn(int8_t{});
-    case DType::int16: return fn(int16_t{});
-    case DType::int32: return fn(int32_t{});
-    case DType::uint8: return fn(uint8_t{});
-    case DType::uint16: return fn(uint16_t{});
-    case DType::uint32: return fn(uint32_t{});
-    case DType::uint64: return fn(uint64_t{});
-    default: return fn(int64_t{});
+    case DType::int8:
+      return fn(int8_t{});
+    case DType::int16:
+      return fn(int16_t{});
+    case DType::int32:
+      return fn(int32_t{});
+    case DType::uint8:
+      return fn(uint8_t{});
+    case DType::uint16:
+      return fn(uint16_t{});
+    case DType::uint32:
+      return fn(uint32_t{});
+    case DType::uint64:
+      return fn(uint64_t{});
+    default:
+      return fn(int64_t{});
   }
 }
 
@@ -264,8 +273,9 @@ void instance_index_fwd(Tensor ids, Tensor rows, Tensor offsets, Tensor unique, 
     using T = decltype(type);
     for (int64_t b = 0; b < ids.shape[0]; ++b) {
       const int64_t base = offset[b];
-      const Image<T> image = {ids.as<T>() + b * pixels,     pixels, rows.as<int32_t>() + b * pixels,
-                              static_cast<int32_t>(base), unique.as<T>() + base, counts.as<int64_t>() + base};
+      const Image<T> image = {ids.as<T>() + b * pixels,        pixels,
+                              rows.as<int32_t>() + b * pixels, static_cast<int32_t>(base),
+                              unique.as<T>() + base,           counts.as<int64_t>() + base};
       offset[b + 1] = base + index_image(image, threads);
     }
   });

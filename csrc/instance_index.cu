@@ -1,18 +1,18 @@
-// The ids of an image are counted in a table of all ids that it may hold, the ids that occur are ranked, and every pixel
-// looks up the rank of its id. Maps are long runs of equal ids: a run [p, q) adds q where it ends and subtracts p where it
-// begins, wherever those are, so that only the ends of runs touch the table. Blocks collect these in shared memory.
-#include "instance_index.h"
-
+// The ids of an image are counted in a table of all ids that it may hold, the ids that occur are ranked, and every
+// pixel looks up the rank of its id. Maps are long runs of equal ids: a run [p, q) adds q where it ends and subtracts p
+// where it begins, wherever those are, so that only the ends of runs touch the table. Blocks collect these in shared
+// memory.
 #include "cuda.cuh"
+#include "instance_index.h"
 
 namespace hd::cuda {
 namespace {
 
-constexpr int kThreads = 256, kPixels = 4;    // adjacent pixels of a thread
-constexpr int kSteps = 4;                     // of counting
-constexpr int kSlots = 1024;                  // ids that a block collects; others go to the table at once
+constexpr int kThreads = 256, kPixels = 4;  // adjacent pixels of a thread
+constexpr int kSteps = 4;                   // of counting
+constexpr int kSlots = 1024;                // ids that a block collects; others go to the table at once
 constexpr int kScanThreads = 1024;
-constexpr int kEntries = 8 * kThreads;        // of the table, written by a block
+constexpr int kEntries = 8 * kThreads;  // of the table, written by a block
 constexpr unsigned kAll = 0xffffffffu;
 
 template <typename T>
@@ -44,7 +44,7 @@ __device__ __forceinline__ void load_ids(const Ids<T>& ids, const T* image, unsi
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     instance_index_count_kernel(Ids<T> ids,
-                                unsigned tiles,              // of an image
+                                unsigned tiles,                // of an image
                                 unsigned* __restrict__ table,  // [B, T] zeros
                                 int* __restrict__ outside) {   // [1] becomes 1 if an id is not in the table
   __shared__ int keys[kSlots];
@@ -67,7 +67,8 @@ __global__ void __launch_bounds__(kThreads)
       const unsigned at = p + k;
       if (at >= ids.pixels) break;
       const bool begins = at == 0 || own[k] != (k == 0 ? before : own[k == 0 ? 0 : k - 1]);
-      const bool ends = at + 1 == ids.pixels || own[k] != (k + 1 == kPixels ? after : own[k + 1 == kPixels ? k : k + 1]);
+      const bool ends =
+          at + 1 == ids.pixels || own[k] != (k + 1 == kPixels ? after : own[k + 1 == kPixels ? k : k + 1]);
       if (!begins && !ends) continue;
       const int64_t entry = static_cast<int64_t>(own[k]) - ids.low;
       if (entry < 0 || entry >= ids.table) {
@@ -134,15 +135,15 @@ __global__ void __launch_bounds__(kScanThreads)
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     instance_index_fill_kernel(Ids<T> ids,
-                               unsigned parts,                       // blocks of an image
-                               const unsigned* __restrict__ table,   // [B, T]
-                               const int* __restrict__ ranks,        // [B, T]
-                               const int* __restrict__ sizes,        // [B + 1] ids of each image; whether one is outside
-                               int batch,                            // B
-                               int* __restrict__ rows,               // [B, H, W]
-                               int64_t* __restrict__ offsets,        // [B + 1]
-                               T* __restrict__ unique,               // [N]
-                               int64_t* __restrict__ counts) {       // [N]
+                               unsigned parts,                      // blocks of an image
+                               const unsigned* __restrict__ table,  // [B, T]
+                               const int* __restrict__ ranks,       // [B, T]
+                               const int* __restrict__ sizes,       // [B + 1] ids of each image; whether one is outside
+                               int batch,                           // B
+                               int* __restrict__ rows,              // [B, H, W]
+                               int64_t* __restrict__ offsets,       // [B + 1]
+                               T* __restrict__ unique,              // [N]
+                               int64_t* __restrict__ counts) {      // [N]
   const unsigned b = blockIdx.x / parts, part = blockIdx.x % parts, lists = (ids.table + kEntries - 1) / kEntries;
   int base = 0;
   for (unsigned i = 0; i < b; ++i) base += sizes[i];
@@ -185,7 +186,8 @@ void run(const Tensor& ids, const Tensor& rows, const Tensor& offsets, const Ten
          const Tensor& table, const Tensor& ranks, const Tensor& sizes, int64_t low, uintptr_t stream) {
   const int batch = static_cast<int>(ids.shape[0]), entries = static_cast<int>(table.shape[1]);
   const int64_t pixels = ids.shape[1] * ids.shape[2];
-  const bool aligned = pixels % kPixels == 0 && (reinterpret_cast<uintptr_t>(ids.data) | reinterpret_cast<uintptr_t>(rows.data)) % 16 == 0;
+  const bool aligned = pixels % kPixels == 0 &&
+                       (reinterpret_cast<uintptr_t>(ids.data) | reinterpret_cast<uintptr_t>(rows.data)) % 16 == 0;
   const Ids<T> in = {ids.as<T>(), static_cast<unsigned>(pixels), aligned, low, entries};
   const int64_t tiles = ceil_div(pixels, kThreads * kPixels * kSteps);
   HD_LAUNCH(instance_index_count_kernel<T>, dim3(static_cast<unsigned>(batch * tiles)), dim3(kThreads), 0, stream, in,
@@ -200,8 +202,8 @@ void run(const Tensor& ids, const Tensor& rows, const Tensor& offsets, const Ten
 
 }  // namespace
 
-void instance_index_fwd(Tensor ids, Tensor rows, Tensor offsets, Tensor unique, Tensor counts, Tensor table, Tensor ranks,
-                        Tensor sizes, int64_t low, uintptr_t stream) {
+void instance_index_fwd(Tensor ids, Tensor rows, Tensor offsets, Tensor unique, Tensor counts, Tensor table,
+                        Tensor ranks, Tensor sizes, int64_t low, uintptr_t stream) {
   if (ids.dtype == DType::int32)
     run<int32_t>(ids, rows, offsets, unique, counts, table, ranks, sizes, low, stream);
   else

@@ -1,5 +1,6 @@
-// Instances are long runs of pixels, so both kernels go from run to run: a run is summed, or filled, by vectors. Sums are
-// taken in double; images are cut into chunks by their shape alone, so that results do not depend on the number of threads.
+// Instances are long runs of pixels, so both kernels go from run to run: a run is summed, or filled, by vectors. Sums
+// are taken in double; images are cut into chunks by their shape alone, so that results do not depend on the number of
+// threads.
 #include "instance_mean.h"
 
 namespace hd::HD_ISA {
@@ -57,9 +58,7 @@ struct Layout {
   bool last;  // channels are adjacent
 };
 
-Layout layout_of(const Tensor& x) {
-  return {x.shape[0], x.shape[1], x.shape[2] * x.shape[3], is_channels_last(x)};
-}
+Layout layout_of(const Tensor& x) { return {x.shape[0], x.shape[1], x.shape[2] * x.shape[3], is_channels_last(x)}; }
 
 // Add pixels [begin, end) of one image to sums [rows, C], whose first row is `first`.
 template <typename T>

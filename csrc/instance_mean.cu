@@ -1,19 +1,18 @@
-// Reducing adds floats atomically, but few: as long as a warp sees one instance, its lanes add in registers; where it sees
-// several, their pixels are first added up across the warp. What remains goes to a table of the image's instances in shared
-// memory and from there to the sums, or to the sums at once where an image has many instances.
-#include "instance_mean.h"
-
+// Reducing adds floats atomically, but few: as long as a warp sees one instance, its lanes add in registers; where it
+// sees several, their pixels are first added up across the warp. What remains goes to a table of the image's instances
+// in shared memory and from there to the sums, or to the sums at once where an image has many instances.
 #include "cuda.cuh"
+#include "instance_mean.h"
 
 namespace hd::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kPixels = 4;        // of a thread at a time: 16 bytes of rows
-constexpr int kChannels = 4;      // of one block of a reduction
-constexpr int kSteps = 4;         // of one thread of a reduction
-constexpr int kTableRows = 512;   // instances of an image whose sums fit shared memory
-constexpr int kRounds = 4;        // instances in a warp whose pixels are added across it
+constexpr int kPixels = 4;         // of a thread at a time: 16 bytes of rows
+constexpr int kChannels = 4;       // of one block of a reduction
+constexpr int kSteps = 4;          // of one thread of a reduction
+constexpr int kTableRows = 512;    // instances of an image whose sums fit shared memory
+constexpr int kRounds = 4;         // instances in a warp whose pixels are added across it
 constexpr int kTilePixels = 1024;  // of one block that broadcasts to a channels_last image
 constexpr unsigned kAll = 0xffffffffu;
 
@@ -139,8 +138,8 @@ __device__ __forceinline__ void add_pixels(const Pixels& pixels, bool adjacent, 
 
 // The pixels of this thread from p on, of an image and its rows; channels from `channel` on.
 template <typename T>
-__device__ __forceinline__ Pixels load_adjacent(const T* image, const int* rows, const Layout& layout, int64_t p, int first,
-                                                int channel, int channels) {
+__device__ __forceinline__ Pixels load_adjacent(const T* image, const int* rows, const Layout& layout, int64_t p,
+                                                int first, int channel, int channels) {
   Pixels pixels = {{-1, -1, -1, -1}, {}};
   if (p >= layout.pixels) return pixels;
   const Pack<int, kPixels> row = load_pack<kPixels>(rows + p);
@@ -157,8 +156,8 @@ __device__ __forceinline__ Pixels load_adjacent(const T* image, const int* rows,
 }
 
 template <typename T>
-__device__ __forceinline__ Pixels load_apart(const T* image, const int* rows, const Layout& layout, int64_t p, int first,
-                                             int channel, int channels) {
+__device__ __forceinline__ Pixels load_apart(const T* image, const int* rows, const Layout& layout, int64_t p,
+                                             int first, int channel, int channels) {
   const int64_t pixel = layout.last ? layout.channels : 1, plane = layout.last ? 1 : layout.pixels;
   Pixels pixels = {{-1, -1, -1, -1}, {}};
 #pragma unroll
@@ -175,9 +174,9 @@ __device__ __forceinline__ Pixels load_apart(const T* image, const int* rows, co
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 3)
     instance_mean_reduce_kernel(const T* __restrict__ x,              // [B, C, H, W]
-                                const int* __restrict__ rows,       // [B, H, W]
+                                const int* __restrict__ rows,         // [B, H, W]
                                 const int64_t* __restrict__ offsets,  // [B + 1] first row of each image
-                                float* __restrict__ out,            // [N, C], added to
+                                float* __restrict__ out,              // [N, C], added to
                                 Layout layout) {
   __shared__ float table[kTableRows * kChannels];
   const int64_t b = blockIdx.x / layout.tiles, tile = blockIdx.x % layout.tiles;
@@ -194,7 +193,8 @@ __global__ void __launch_bounds__(kThreads, 3)
   const int* own = rows + b * layout.pixels;
   const bool adjacent = layout.packed && !layout.last;
   const int lane = static_cast<int>(threadIdx.x) % 32, before = static_cast<int>(threadIdx.x) - lane;  // threads
-  int64_t p = tile * (kThreads * kPixels * kSteps) + (adjacent ? before + lane : before) * kPixels + (adjacent ? 0 : lane);
+  int64_t p =
+      tile * (kThreads * kPixels * kSteps) + (adjacent ? before + lane : before) * kPixels + (adjacent ? 0 : lane);
   Held held = {-1, {}};
 #pragma unroll 1
   for (int step = 0; step < kSteps; ++step, p += kThreads * kPixels) {
@@ -216,10 +216,10 @@ __global__ void __launch_bounds__(kThreads, 3)
 // One block adds up one piece of one instance, in an order that is always the same.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 2)
-    instance_mean_reduce_sorted_kernel(const T* __restrict__ x,            // [B, C, H, W]
-                                       const int64_t* __restrict__ order,  // [B * H * W] pixels by instance
+    instance_mean_reduce_sorted_kernel(const T* __restrict__ x,             // [B, C, H, W]
+                                       const int64_t* __restrict__ order,   // [B * H * W] pixels by instance
                                        const int64_t* __restrict__ starts,  // [N + 1] first of each instance in it
-                                       float* __restrict__ partial,        // [pieces, N, C]
+                                       float* __restrict__ partial,         // [pieces, N, C]
                                        Layout layout) {
   __shared__ float warps[kThreads / 32][kChannels];
   const int64_t row = blockIdx.x, pieces = gridDim.y, piece = blockIdx.y;
@@ -256,11 +256,11 @@ __device__ __forceinline__ float count_of(const int64_t* counts, int row) {
 
 // A thread writes a few pixels, all their channels.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    instance_mean_broadcast_kernel(const float* __restrict__ table,   // [N, C]
-                                   const int* __restrict__ rows,      // [B, H, W]
+__global__ void __launch_bounds__(kThreads, 4)
+    instance_mean_broadcast_kernel(const float* __restrict__ table,     // [N, C]
+                                   const int* __restrict__ rows,        // [B, H, W]
                                    const int64_t* __restrict__ counts,  // [N] or null: not divided
-                                   T* __restrict__ y,                 // [B, C, H, W] contiguous
+                                   T* __restrict__ y,                   // [B, C, H, W] contiguous
                                    Layout layout) {
   constexpr int V = kPixels;
   const int64_t b = blockIdx.x / layout.tiles, begin = blockIdx.x % layout.tiles * (kThreads * V);
@@ -346,7 +346,9 @@ bool aligned(const Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.d
 Layout layout_of(const Tensor& x, const Tensor& rows, int64_t tile) {
   const int64_t pixels = x.shape[2] * x.shape[3];
   const bool last = is_channels_last(x), whole = last || pixels % kPixels == 0;
-  return {x.shape[0], pixels, static_cast<int>(x.shape[1]), ceil_div(pixels, tile), whole && aligned(x) && aligned(rows), last};
+  return {
+      x.shape[0], pixels, static_cast<int>(x.shape[1]), ceil_div(pixels, tile), whole && aligned(x) && aligned(rows),
+      last};
 }
 
 }  // namespace
@@ -379,8 +381,8 @@ void instance_mean_broadcast(Tensor table, Tensor rows, Tensor counts, Tensor y,
     using T = decltype(type);
     const Layout layout = layout_of(y, rows, kThreads * kPixels);
     const auto launch = [&](auto kernel, int64_t blocks) {
-      HD_LAUNCH(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, table.as<float>(), rows.as<int>(),
-                counts.as<int64_t>(), y.as<T>(), layout);
+      HD_LAUNCH(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, table.as<float>(),
+                rows.as<int>(), counts.as<int64_t>(), y.as<T>(), layout);
     };
     if (layout.last)
       launch(instance_mean_broadcast_last_kernel<T>, ceil_div(layout.batch * layout.pixels, kTilePixels));

@@ -1,8 +1,10 @@
-// Both layouts run through the same loops: a channels_last image is one plane whose pixels have C elements, a contiguous
-// one is B * C planes of one element a pixel. Rows are cut into segments of whole pixels, and everything that depends on
-// the channel (mean, scale, sums) is spread over one segment, so that every inner loop is elementwise and vectorised.
+// Both layouts run through the same loops: a channels_last image is one plane whose pixels have C elements, a
+// contiguous one is B * C planes of one element a pixel. Rows are cut into segments of whole pixels, and everything
+// that depends on the channel (mean, scale, sums) is spread over one segment, so that every inner loop is elementwise
+// and vectorised.
 //
-// Statistics are taken in bands of rows of a fixed size, merged in order: results do not depend on the number of threads.
+// Statistics are taken in bands of rows of a fixed size, merged in order: results do not depend on the number of
+// threads.
 #include "instance_norm_act.h"
 
 namespace hd::HD_ISA {
@@ -106,8 +108,8 @@ void merge(int64_t sets, int64_t pixel, const Count& count, const V* mean, const
 }
 
 // The same for single numbers, `count` values in each set and one more in the first `rest`.
-void merge_scalars(int64_t sets, int64_t count, int64_t rest, const float* HD_RESTRICT mean, const float* HD_RESTRICT m2,
-                   double* out) {
+void merge_scalars(int64_t sets, int64_t count, int64_t rest, const float* HD_RESTRICT mean,
+                   const float* HD_RESTRICT m2, double* out) {
   double sum = 0, more = 0, squares = 0, more_squares = 0, within = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t s = 0; s < sets; ++s) sum += mean[s];
@@ -265,11 +267,13 @@ struct Forward {
     for (int64_t j = 0; j < s.width; j += step) {
       const int64_t pixels = smaller(step, s.width - j), at = j * s.pixel;
       if (!residual || dense) {
-        normalise(source + at, pixels * s.pixel, of, slope, residual ? residual_at(plane, i, j) : nullptr, interior + at);
+        normalise(source + at, pixels * s.pixel, of, slope, residual ? residual_at(plane, i, j) : nullptr,
+                  interior + at);
         continue;
       }
       for (int64_t k = 0; k < pixels; ++k)
-        normalise(source + at + k * s.pixel, s.pixel, of, slope, residual_at(plane, i, j + k), interior + at + k * s.pixel);
+        normalise(source + at + k * s.pixel, s.pixel, of, slope, residual_at(plane, i, j + k),
+                  interior + at + k * s.pixel);
     }
     if (pad == 0) return;
     if (padding.mode == kZero) {
@@ -335,9 +339,8 @@ struct Backward {
     Scratch<float> sums(2 * s.segment);
     float *first = sums, *second = sums + s.segment;
     clear(first, 2 * s.segment);
-    segments(plane, band, [&](int64_t at, int64_t n, const float* g) {
-      accumulate(x + at, g, n, of, slope, first, second);
-    });
+    segments(plane, band,
+             [&](int64_t at, int64_t n, const float* g) { accumulate(x + at, g, n, of, slope, first, second); });
     clear(out, 2 * s.pixel);
     for (int64_t e = 0; e < s.segment; e += s.pixel) {
       for (int64_t c = 0; c < s.pixel; ++c) {
@@ -421,8 +424,8 @@ void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tens
     using T = decltype(type);
     const Planes s(x, pad > 0);
     const Padding padding{pad, pad_mode};
-    const Backward<T> backward{s, padding, dy.as<T>(), x.as<T>(), dx.as<T>(), dresidual.as<T>(),
-                               slope_of(activation, negative_slope)};
+    const Backward<T> backward{
+        s, padding, dy.as<T>(), x.as<T>(), dx.as<T>(), dresidual.as<T>(), slope_of(activation, negative_slope)};
     Scratch<double> partial(s.count * s.bands * 2 * s.pixel);
     float* first = sums.as<float>();
     float* second = first + s.count * s.pixel;

@@ -1,20 +1,20 @@
 // instance_norm_act on the GPU: which kernels run, and on how many blocks.
 //
-// Splits of large planes are many enough to fill the GPU, few enough that merging their partial results, which every block
-// of the second kernel does anew, is a small part of its reads.
-#include "instance_norm_act.h"
-
+// Splits of large planes are many enough to fill the GPU, few enough that merging their partial results, which every
+// block of the second kernel does anew, is a small part of its reads.
 #include <algorithm>
 
+#include "instance_norm_act.h"
 #include "instance_norm_act_nchw.cuh"
 #include "instance_norm_act_nhwc.cuh"
 
 namespace hd::cuda {
 namespace {
 
-constexpr int64_t kPart = 16384;       // elements of one block's part of a large NCHW plane, unless that leaves too few blocks
-constexpr int64_t kLeastPart = 2048;   // and at least
-constexpr int64_t kBlocks = 1024;      // enough of those to fill a GPU
+constexpr int64_t kPart =
+    16384;  // elements of one block's part of a large NCHW plane, unless that leaves too few blocks
+constexpr int64_t kLeastPart = 2048;  // and at least
+constexpr int64_t kBlocks = 1024;     // enough of those to fill a GPU
 
 int multiprocessors() {
   int device = 0, count = 0;
@@ -57,12 +57,14 @@ void flatten(Norm& n) {
   n.height = 1;
 }
 
-// Launch a kernel that holds a plane in shared memory, of which more than 48 KiB must be asked for.
-#define HD_LAUNCH_HOLDING(kernel, blocks, threads, shared, stream, ...)                                          \
-  do {                                                                                                           \
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)), #kernel); \
-    HD_LAUNCH(kernel, blocks, threads, shared, stream, __VA_ARGS__);                                             \
-  } while (0)
+// Of what a kernel may use without asking, only more must be asked for; asking for less would take from its other
+// launches.
+template <typename Kernel>
+void allow_shared(Kernel kernel, int64_t bytes) {
+  if (bytes > 48 * 1024)
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+               "cudaFuncSetAttribute");
+}
 
 // The power of two from 32 to kThreads at which a thread does about two of the `tasks`.
 int threads_for(int64_t tasks) {
@@ -73,7 +75,8 @@ int threads_for(int64_t tasks) {
 
 void split_nchw(Norm& n, int64_t pack) {
   const int64_t pixels = n.pixels();
-  split(n, std::max(ceil_div(pixels, kPart), std::min(ceil_div(kBlocks, n.planes), ceil_div(pixels, kLeastPart))), pack);
+  split(n, std::max(ceil_div(pixels, kPart), std::min(ceil_div(kBlocks, n.planes), ceil_div(pixels, kLeastPart))),
+        pack);
 }
 
 // How channels_last images are divided: groups of channels of a block, and blocks.
@@ -101,13 +104,15 @@ void fwd_nchw(const T* x, const Tensor& residual, T* y, Norm n, uintptr_t stream
   const int64_t units = ceil_div(n.pixels() + kPack<T>, kPack<T>), reduction = kReduction * sizeof(float);
   n.held = 16 * units <= kSmallPlane;
   if (n.held) {
-    HD_LAUNCH_HOLDING(instance_norm_act_fwd_nchw_kernel<T>, n.planes, threads_for(units), 16 * units + reduction, stream, x, added,
-                      y, n);
+    const int64_t shared = 16 * units + reduction;
+    allow_shared(instance_norm_act_fwd_nchw_kernel<T>, shared);
+    HD_LAUNCH(instance_norm_act_fwd_nchw_kernel<T>, n.planes, threads_for(units), shared, stream, x, added, y, n);
     return;
   }
   split_nchw(n, kPack<T>);
   HD_LAUNCH(instance_norm_act_fwd_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, x, added, y, n);
-  HD_LAUNCH(instance_norm_act_fwd_apply_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, x, added, y, n);
+  HD_LAUNCH(instance_norm_act_fwd_apply_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, x, added, y,
+            n);
 }
 
 template <typename T>
@@ -120,13 +125,16 @@ void fwd_nhwc(const T* x, const Tensor& residual, T* y, Norm n, uintptr_t stream
   const int threads = n.held ? threads_for(n.pixels()) : kThreads;
   const int64_t reduction = merge_size<State>(tiling.lanes, threads) * sizeof(float);
   if (n.held) {
-    HD_LAUNCH_HOLDING(instance_norm_act_fwd_nhwc_kernel<T>, tiling.tiles, threads, bytes + reduction, stream, x, added, y, 1, n);
+    const int64_t shared = bytes + reduction;
+    allow_shared(instance_norm_act_fwd_nhwc_kernel<T>, shared);
+    HD_LAUNCH(instance_norm_act_fwd_nhwc_kernel<T>, tiling.tiles, threads, shared, stream, x, added, y, 1, n);
     return;
   }
   split_nhwc(n, tiling);
   const int64_t blocks = tiling.tiles * n.splits;
   HD_LAUNCH(instance_norm_act_fwd_nhwc_kernel<T>, blocks, threads, reduction, stream, x, added, y, tiling.lanes, n);
-  HD_LAUNCH(instance_norm_act_fwd_apply_nhwc_kernel<T>, blocks, threads, reduction, stream, x, added, y, tiling.lanes, n);
+  HD_LAUNCH(instance_norm_act_fwd_apply_nhwc_kernel<T>, blocks, threads, reduction, stream, x, added, y, tiling.lanes,
+            n);
 }
 
 template <typename T>
@@ -135,13 +143,17 @@ void bwd_nchw(const T* dy, const T* x, T* dx, T* dresidual, Norm n, uintptr_t st
   const int64_t units = ceil_div(n.pixels() + kPack<T>, kPack<T>), reduction = kReduction * sizeof(float);
   n.held = 2 * 16 * units <= kSmallPlane;
   if (n.held) {
-    HD_LAUNCH_HOLDING(instance_norm_act_bwd_nchw_kernel<T>, n.planes, threads_for(units), 2 * 16 * units + reduction, stream, dy, x,
-                      dx, dresidual, n);
+    const int64_t shared = 2 * 16 * units + reduction;
+    allow_shared(instance_norm_act_bwd_nchw_kernel<T>, shared);
+    HD_LAUNCH(instance_norm_act_bwd_nchw_kernel<T>, n.planes, threads_for(units), shared, stream, dy, x, dx, dresidual,
+              n);
     return;
   }
   split_nchw(n, kPack<T>);
-  HD_LAUNCH(instance_norm_act_bwd_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, dy, x, dx, dresidual, n);
-  HD_LAUNCH(instance_norm_act_bwd_apply_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, dy, x, dx, dresidual, n);
+  HD_LAUNCH(instance_norm_act_bwd_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, dy, x, dx,
+            dresidual, n);
+  HD_LAUNCH(instance_norm_act_bwd_apply_nchw_kernel<T>, n.planes * n.splits, kThreads, reduction, stream, dy, x, dx,
+            dresidual, n);
 }
 
 template <typename T>
@@ -153,14 +165,17 @@ void bwd_nhwc(const T* dy, const T* x, T* dx, T* dresidual, Norm n, uintptr_t st
   const int threads = n.held ? threads_for(n.pixels()) : kThreads;
   const int64_t reduction = merge_size<State>(tiling.lanes, threads) * sizeof(float);
   if (n.held) {
-    HD_LAUNCH_HOLDING(instance_norm_act_bwd_nhwc_kernel<T>, tiling.tiles, threads, bytes + reduction, stream, dy, x, dx, dresidual, 1,
-                      n);
+    const int64_t shared = bytes + reduction;
+    allow_shared(instance_norm_act_bwd_nhwc_kernel<T>, shared);
+    HD_LAUNCH(instance_norm_act_bwd_nhwc_kernel<T>, tiling.tiles, threads, shared, stream, dy, x, dx, dresidual, 1, n);
     return;
   }
   split_nhwc(n, tiling);
   const int64_t blocks = tiling.tiles * n.splits;
-  HD_LAUNCH(instance_norm_act_bwd_nhwc_kernel<T>, blocks, threads, reduction, stream, dy, x, dx, dresidual, tiling.lanes, n);
-  HD_LAUNCH(instance_norm_act_bwd_apply_nhwc_kernel<T>, blocks, threads, reduction, stream, dy, x, dx, dresidual, tiling.lanes, n);
+  HD_LAUNCH(instance_norm_act_bwd_nhwc_kernel<T>, blocks, threads, reduction, stream, dy, x, dx, dresidual,
+            tiling.lanes, n);
+  HD_LAUNCH(instance_norm_act_bwd_apply_nhwc_kernel<T>, blocks, threads, reduction, stream, dy, x, dx, dresidual,
+            tiling.lanes, n);
 }
 
 }  // namespace

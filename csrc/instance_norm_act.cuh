@@ -6,10 +6,11 @@
 namespace hd::cuda {
 namespace {
 
-constexpr int kThreads = 512;                // of a block, at most
+constexpr int kThreads = 512;  // of a block, at most
 constexpr int kWarps = kThreads / 32;
-constexpr int64_t kSmallPlane = 64 << 10;    // bytes that a block holds: three such blocks a multiprocessor of 9.0 or 10.0
-constexpr int64_t kSparePartials = 32768;    // partial results that scratch holds beyond one for each plane
+constexpr int64_t kSmallPlane =
+    64 << 10;  // bytes that a block holds: three such blocks a multiprocessor of 9.0 or 10.0
+constexpr int64_t kSparePartials = 32768;  // partial results that scratch holds beyond one for each plane
 
 // Adjacent elements that a thread moves at once.
 template <typename T>
@@ -74,7 +75,8 @@ struct Cursor {
   __device__ __forceinline__ Cursor(int step, int width)
       : row(static_cast<unsigned>(step) / width), column(static_cast<unsigned>(step) - row * width) {}
   __device__ __forceinline__ Cursor(int64_t at, int width)
-      : row(at >> 32 == 0 ? static_cast<unsigned>(at) / width : at / width), column(static_cast<int>(at - static_cast<int64_t>(row) * width)) {}
+      : row(at >> 32 == 0 ? static_cast<unsigned>(at) / width : at / width),
+        column(static_cast<int>(at - static_cast<int64_t>(row) * width)) {}
   __device__ __forceinline__ void advance(Cursor step, int width) {
     row += step.row;
     column += step.column;
@@ -117,7 +119,8 @@ __device__ __forceinline__ Pack<T, V> load_run(const T* address) {
   return pack;
 }
 
-// Elements [from, to) of V; the others are zero. Only whole and aligned ones are fast: the rest is for edges, and short.
+// Elements [from, to) of V; the others are zero. Only whole and aligned ones are fast: the rest is for edges, and
+// short.
 template <int V, typename T>
 __device__ __forceinline__ Pack<T, V> load_some(const T* address, int from, int to) {
   if (to - from == V && is_aligned<V>(address)) return load_pack<V>(address);
@@ -159,9 +162,9 @@ __device__ __forceinline__ Pack<T, V> from_floats(const float (&values)[V]) {
   return pack;
 }
 
-// Count, mean and summed squared deviations of some numbers, which merge by the formula of Chan, Golub and LeVeque. All are of
-// x less the first pixel of its plane, which is exact where it matters: a mean far from zero costs no precision, and a
-// constant plane is exactly its mean.
+// Count, mean and summed squared deviations of some numbers, which merge by the formula of Chan, Golub and LeVeque. All
+// are of x less the first pixel of its plane, which is exact where it matters: a mean far from zero costs no precision,
+// and a constant plane is exactly its mean.
 struct Moments {
   float count = 0.f, mean = 0.f, m2 = 0.f;
 
@@ -186,10 +189,11 @@ __device__ __forceinline__ float tree_sum(float (&v)[N]) {
   return v[0];
 }
 
-// Merge the moments of numbers [from, to) of N into a mean and m2 of `count`, in two passes over the N; r = Moments::share.
-// Deviations are from the mean so far.
+// Merge the moments of numbers [from, to) of N into a mean and m2 of `count`, in two passes over the N; r =
+// Moments::share. Deviations are from the mean so far.
 template <int N>
-__device__ __forceinline__ void absorb(float& mean, float& m2, float count, float r, const float (&v)[N], int from, int to) {
+__device__ __forceinline__ void absorb(float& mean, float& m2, float count, float r, const float (&v)[N], int from,
+                                       int to) {
   float d[N], sums[N];
 #pragma unroll
   for (int k = 0; k < N; ++k) sums[k] = d[k] = k >= from && k < to ? v[k] - mean : 0.f;
@@ -235,14 +239,15 @@ __device__ __forceinline__ void block_sums(float& a, float& b, float* shared) {
   b = warp_sum(lane < warps ? shared[kWarps + lane] : 0.f);
 }
 
-// z = weight * (x - mean) * rstd + bias. The mean is given as origin + mean, and the origin is taken off x first: the forward
-// pass, whose origin is a pixel, so needs no rounded mean, which would be off by much of a small deviation.
+// z = weight * (x - mean) * rstd + bias. The mean is given as origin + mean, and the origin is taken off x first: the
+// forward pass, whose origin is a pixel, so needs no rounded mean, which would be off by much of a small deviation.
 struct Affine {
   float origin, scale, shift;
 
   __device__ __forceinline__ Affine() : origin(0.f), scale(0.f), shift(0.f) {}
   __device__ __forceinline__ Affine(const Norm& n, int channel, float origin, float mean, float rstd)
-      : origin(origin), scale(n.weight == nullptr ? rstd : n.weight[channel] * rstd),
+      : origin(origin),
+        scale(n.weight == nullptr ? rstd : n.weight[channel] * rstd),
         shift((n.bias == nullptr ? 0.f : n.bias[channel]) - mean * scale) {}
   __device__ __forceinline__ float operator()(float x) const { return (x - origin) * scale + shift; }
 };

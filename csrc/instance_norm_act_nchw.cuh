@@ -2,10 +2,10 @@
 // shared memory, so that everything is read once; large ones are shared by n.splits blocks of
 // two kernels, of which the second walks backwards, over what the first has just left in the second-level cache.
 //
-// All run over units: V elements, aligned in memory to their size, that cover a range of pixels; the first and the last may
-// stick out of it. Rows of a padded image start anywhere. So a unit of y is gathered element by element (neighbouring
-// threads still read neighbouring elements) and stored whole, since partial writes cost more than partial reads. Units
-// are half as wide then: the reads of a warp overlap less in their cache lines.
+// All run over units: V elements, aligned in memory to their size, that cover a range of pixels; the first and the last
+// may stick out of it. Rows of a padded image start anywhere. So a unit of y is gathered element by element
+// (neighbouring threads still read neighbouring elements) and stored whole, since partial writes cost more than partial
+// reads. Units are half as wide then: the reads of a warp overlap less in their cache lines.
 #pragma once
 
 #include "instance_norm_act.cuh"
@@ -65,18 +65,20 @@ __device__ __forceinline__ Moments range_moments(const T* x, const Range& range,
 
 template <typename T>
 struct Residual {
-  const T* data;  // [B, C, H, W] or null
+  const T* data;                // [B, C, H, W] or null
   int64_t batch, channel, row;  // strides
 
   __device__ __forceinline__ const T* plane(int64_t p, int channels) const {
-    return data == nullptr ? nullptr : data + static_cast<unsigned>(p) / channels * batch + static_cast<unsigned>(p) % channels * channel;
+    return data == nullptr
+               ? nullptr
+               : data + static_cast<unsigned>(p) / channels * batch + static_cast<unsigned>(p) % channels * channel;
   }
 };
 
 // Write the pixels of a range of the padded plane y.
 template <int V, typename T>
-__device__ __forceinline__ void write_range(const T* x, const T* residual, int64_t residual_row, T* y, const Range& range,
-                                            const Affine& affine, const Norm& n) {
+__device__ __forceinline__ void write_range(const T* x, const T* residual, int64_t residual_row, T* y,
+                                            const Range& range, const Affine& affine, const Norm& n) {
   const int width = n.padded_width();
   const int64_t first = first_unit<V>(y, range.begin) + threadIdx.x * V, stride = static_cast<int64_t>(blockDim.x) * V;
   Cursor at(first + static_cast<int64_t>(V) * width, width);  // first may be negative
@@ -111,8 +113,8 @@ __device__ __forceinline__ void write_range(const T* x, const T* residual, int64
 }
 
 template <typename T>
-__device__ __forceinline__ void write_plane(const T* x, const Residual<T>& residual, T* y, int64_t p, const Range& range,
-                                            const Moments& moments, bool first, const Norm& n) {
+__device__ __forceinline__ void write_plane(const T* x, const Residual<T>& residual, T* y, int64_t p,
+                                            const Range& range, const Moments& moments, bool first, const Norm& n) {
   const float origin = to_float(x[0]), rstd = rstd_of(moments.m2, n);
   if (first && threadIdx.x == 0) {
     n.mean[p] = origin + moments.mean;
@@ -129,11 +131,11 @@ __device__ __forceinline__ void write_plane(const T* x, const Residual<T>& resid
 
 // First kernel: block (p, s) finds the moments of part s of plane p. One that holds the whole plane writes y too.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_nchw_kernel(
-    const T* __restrict__ x,  // [B, C, H, W]
-    Residual<T> residual,     // [B, C, H, W] or none
-    T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
-    Norm n) {
+__global__ void __launch_bounds__(kThreads, 1)
+    instance_norm_act_fwd_nchw_kernel(const T* __restrict__ x,  // [B, C, H, W]
+                                      Residual<T> residual,     // [B, C, H, W] or none
+                                      T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
+                                      Norm n) {
   HD_SHARED(float, shared);
   T* held = reinterpret_cast<T*>(shared + kReduction);
   const int64_t p = blockIdx.x / n.splits;
@@ -144,7 +146,8 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_nchw_kernel
     if (n.held) store_whole(held + (i - first), pack);
   };
   const Moments moments = block_moments(range_moments(x, range, keep), shared);
-  if (n.held) return write_plane<T>(held - first, residual, y, p, Range(n.padded_pixels(), 0, n.padded_part), moments, true, n);
+  if (n.held)
+    return write_plane<T>(held - first, residual, y, p, Range(n.padded_pixels(), 0, n.padded_part), moments, true, n);
   if (threadIdx.x != 0) return;
   n.scratch[blockIdx.x] = moments.mean;
   n.scratch[gridDim.x + blockIdx.x] = moments.m2;
@@ -152,11 +155,11 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_nchw_kernel
 
 // Second kernel: every block merges the moments of its plane's parts and writes a part of y.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_apply_nchw_kernel(
-    const T* __restrict__ x,  // [B, C, H, W]
-    Residual<T> residual,     // [B, C, H, W] or none
-    T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
-    Norm n) {
+__global__ void __launch_bounds__(kThreads, 1)
+    instance_norm_act_fwd_apply_nchw_kernel(const T* __restrict__ x,  // [B, C, H, W]
+                                            Residual<T> residual,     // [B, C, H, W] or none
+                                            T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
+                                            Norm n) {
   HD_SHARED(float, shared);
   const unsigned block = gridDim.x - 1 - blockIdx.x, split = block % n.splits;
   const int64_t p = block / n.splits;
@@ -167,10 +170,12 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_apply_nchw_
     moments.merge({static_cast<float>(part.end - part.begin), n.scratch[at], n.scratch[gridDim.x + at]});
   }
   moments = block_moments(moments, shared);
-  write_plane<T>(x + p * n.pixels(), residual, y, p, Range(n.padded_pixels(), split, n.padded_part), moments, split == 0, n);
+  write_plane<T>(x + p * n.pixels(), residual, y, p, Range(n.padded_pixels(), split, n.padded_part), moments,
+                 split == 0, n);
 }
 
-// What of dy [H + 2 pad, W + 2 pad] reaches one pixel: rounded, so that dresidual, the sums and dx are of the same number.
+// What of dy [H + 2 pad, W + 2 pad] reaches one pixel: rounded, so that dresidual, the sums and dx are of the same
+// number.
 template <typename T>
 __device__ __forceinline__ float fold_pixel(const T* dy, const Copies& rows, const Copies& columns, const Norm& n) {
   float sum = 0.f;
@@ -207,8 +212,8 @@ __device__ __forceinline__ void fold_unit(const T* dy, Cursor at, const Unit<V>&
 
 // Add a unit's dz and dz * (x - mean) to the sums.
 template <int V, typename T>
-__device__ __forceinline__ void add_unit(const Pack<T, V>& x, const float (&g)[V], const Affine& affine, float slope, float& dz,
-                                         float& dz_centred) {
+__device__ __forceinline__ void add_unit(const Pack<T, V>& x, const float (&g)[V], const Affine& affine, float slope,
+                                         float& dz, float& dz_centred) {
 #pragma unroll
   for (int k = 0; k < V; ++k) {
     const float value = to_float(x.at[k]), d = affine(value) > 0.f ? g[k] : g[k] * slope;
@@ -232,8 +237,8 @@ __device__ __forceinline__ Pack<T, V> unit_gradient(const Pack<T, V>& x, const f
 // Call fn(i, unit, x, g) with this thread's units of a range: the x and the folded dy there. A dresidual, where
 // one is given, already has the latter.
 template <int V, typename T, typename F>
-__device__ __forceinline__ void for_folded(const T* dy, const T* x, const T* dresidual, const Range& range, const Norm& n,
-                                           const F& fn) {
+__device__ __forceinline__ void for_folded(const T* dy, const T* x, const T* dresidual, const Range& range,
+                                           const Norm& n, const F& fn) {
   const int64_t first = first_unit<V>(x, range.begin) + threadIdx.x * V, stride = static_cast<int64_t>(blockDim.x) * V;
   Cursor at(first + static_cast<int64_t>(V) * n.width, n.width);
   at.row -= V;
@@ -252,15 +257,15 @@ __device__ __forceinline__ void for_folded(const T* dy, const T* x, const T* dre
   }
 }
 
-// First kernel: block (p, s) sums over part s of plane p and writes its dresidual. One that holds the whole plane, which
-// every thread then does with its own units of x and of the folded dy, writes dx too.
+// First kernel: block (p, s) sums over part s of plane p and writes its dresidual. One that holds the whole plane,
+// which every thread then does with its own units of x and of the folded dy, writes dx too.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_nchw_kernel(
-    const T* __restrict__ dy,    // [B, C, H + 2 pad, W + 2 pad]
-    const T* __restrict__ x,     // [B, C, H, W]
-    T* __restrict__ dx,          // [B, C, H, W]
-    T* __restrict__ dresidual,   // [B, C, H, W] or null
-    Norm n) {
+__global__ void __launch_bounds__(kThreads, 1)
+    instance_norm_act_bwd_nchw_kernel(const T* __restrict__ dy,   // [B, C, H + 2 pad, W + 2 pad]
+                                      const T* __restrict__ x,    // [B, C, H, W]
+                                      T* __restrict__ dx,         // [B, C, H, W]
+                                      T* __restrict__ dresidual,  // [B, C, H, W] or null
+                                      Norm n) {
   constexpr int V = kPack<T>;
   HD_SHARED(float, shared);
   T* held_x = reinterpret_cast<T*>(shared + kReduction);
@@ -272,7 +277,7 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_nchw_kernel
   const Affine affine(n, static_cast<unsigned>(p) % n.channels, n.mean[p], 0.f, rstd);
   float dz = 0.f, dz_xhat = 0.f;
   for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, nullptr, range, n,
-                   [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float (&g)[V]) {
+                   [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float(&g)[V]) {
                      const Pack<T, V> folded = from_floats<T>(g);
                      if (n.held) {
                        store_whole(held_x + (i - first), values);
@@ -295,18 +300,18 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_nchw_kernel
     const Unit<V> unit(i, range);
     float g[V];
     to_floats(load_pack<V>(held_g + (i - first)), g);
-    store_some<V>(dx + offset + i, unit_gradient<V>(load_pack<V>(held_x + (i - first)), g, affine, gradient, n.slope), unit.from,
-                  unit.to);
+    store_some<V>(dx + offset + i, unit_gradient<V>(load_pack<V>(held_x + (i - first)), g, affine, gradient, n.slope),
+                  unit.from, unit.to);
   }
 }
 
 // Second kernel: every block adds up its plane's sums and writes a part of dx.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_apply_nchw_kernel(
-    const T* __restrict__ dy,          // [B, C, H + 2 pad, W + 2 pad]
-    const T* __restrict__ x,           // [B, C, H, W]
-    T* __restrict__ dx,                // [B, C, H, W]
-    const T* __restrict__ dresidual,   // [B, C, H, W], written by the first kernel, or null
+    const T* __restrict__ dy,         // [B, C, H + 2 pad, W + 2 pad]
+    const T* __restrict__ x,          // [B, C, H, W]
+    T* __restrict__ dx,               // [B, C, H, W]
+    const T* __restrict__ dresidual,  // [B, C, H, W], written by the first kernel, or null
     Norm n) {
   constexpr int V = kPack<T>;
   HD_SHARED(float, shared);
@@ -327,8 +332,9 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_apply_nchw_
   const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
   const T* folded = dresidual == nullptr ? nullptr : dresidual + offset;
   for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, folded, Range(n.pixels(), split, n.part), n,
-                   [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float (&g)[V]) {
-                     store_some<V>(dx + offset + i, unit_gradient<V>(values, g, affine, gradient, n.slope), unit.from, unit.to);
+                   [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float(&g)[V]) {
+                     store_some<V>(dx + offset + i, unit_gradient<V>(values, g, affine, gradient, n.slope), unit.from,
+                                   unit.to);
                    });
 }
 

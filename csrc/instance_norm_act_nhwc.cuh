@@ -1,8 +1,8 @@
 // instance_norm_act of channels_last images: a thread owns 16 bytes of channels and walks over pixels, so padding is a
-// question of which pixel and everything stays aligned (where C is no multiple of that, its last group is partial and goes
-// element by element). A block is `lanes` adjacent groups of channels by `rows` pixels. Small planes are held by one block
-// a group in shared memory; large ones are shared by n.splits blocks of two kernels, of
-// which the second walks backwards, over what the first has just left in the second-level cache.
+// question of which pixel and everything stays aligned (where C is no multiple of that, its last group is partial and
+// goes element by element). A block is `lanes` adjacent groups of channels by `rows` pixels. Small planes are held by
+// one block a group in shared memory; large ones are shared by n.splits blocks of two kernels, of which the second
+// walks backwards, over what the first has just left in the second-level cache.
 #pragma once
 
 #include "instance_norm_act.cuh"
@@ -128,10 +128,11 @@ __device__ __forceinline__ void merge_rows(State& state, int lanes, float* share
   swap_in(state, 0);
 }
 
-// The moments of this thread's pixels; x begins at the image and its first channel. Each pixel is shown to keep(pixel, values).
+// The moments of this thread's pixels; x begins at the image and its first channel. Each pixel is shown to keep(pixel,
+// values).
 template <typename T, typename Keep>
-__device__ __forceinline__ ChannelMoments<kPack<T>> pixel_moments(const T* x, const Place<kPack<T>>& place, const Range& range,
-                                                                  const Norm& n, const Keep& keep) {
+__device__ __forceinline__ ChannelMoments<kPack<T>> pixel_moments(const T* x, const Place<kPack<T>>& place,
+                                                                  const Range& range, const Norm& n, const Keep& keep) {
   constexpr int V = kPack<T>;
   ChannelMoments<V> moments;
   float origin[V];
@@ -140,7 +141,8 @@ __device__ __forceinline__ ChannelMoments<kPack<T>> pixel_moments(const T* x, co
     Pack<T, V> packs[kPixels];
 #pragma unroll
     for (int t = 0; t < kPixels; ++t)
-      packs[t] = p + t * place.rows >= range.end ? Pack<T, V>{} : load_some<V>(x + (p + t * place.rows) * n.channels, 0, place.valid);
+      packs[t] = p + t * place.rows >= range.end ? Pack<T, V>{}
+                                                 : load_some<V>(x + (p + t * place.rows) * n.channels, 0, place.valid);
     int count = 1;
 #pragma unroll
     for (int t = 1; t < kPixels; ++t) count += p + t * place.rows < range.end;
@@ -162,8 +164,8 @@ __device__ __forceinline__ ChannelMoments<kPack<T>> pixel_moments(const T* x, co
 
 template <typename T>
 struct PixelResidual {
-  const T* data;                // [B, C, H, W] or null
-  int64_t batch, row, column;   // strides
+  const T* data;               // [B, C, H, W] or null
+  int64_t batch, row, column;  // strides
 };
 
 // The affine maps of a thread's channels.
@@ -182,7 +184,8 @@ struct Affines {
 // Write the pixels of a part of the padded image y. load(pixel) gives the x of this thread's channels.
 template <typename T, typename Load>
 __device__ __forceinline__ void write_pixels(const Load& load, const PixelResidual<T>& residual, T* y,
-                                             const Place<kPack<T>>& place, const ChannelMoments<kPack<T>>& moments, const Norm& n) {
+                                             const Place<kPack<T>>& place, const ChannelMoments<kPack<T>>& moments,
+                                             const Norm& n) {
   constexpr int V = kPack<T>;
   if (place.valid == 0) return;
   float origin[V], rstd[V];
@@ -217,14 +220,15 @@ __device__ __forceinline__ void write_pixels(const Load& load, const PixelResidu
   }
 }
 
-// First kernel: the moments of this block's channels in its part of an image. One that holds the whole image writes y too.
+// First kernel: the moments of this block's channels in its part of an image. One that holds the whole image writes y
+// too.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_nhwc_kernel(
-    const T* __restrict__ x,     // [B, C, H, W], channels last
-    PixelResidual<T> residual,   // [B, C, H, W], channels last, or none
-    T* __restrict__ y,           // [B, C, H + 2 pad, W + 2 pad], channels last
-    int lanes,                   // groups of channels of a block; one if it holds the image
-    Norm n) {
+__global__ void __launch_bounds__(kThreads, 1)
+    instance_norm_act_fwd_nhwc_kernel(const T* __restrict__ x,    // [B, C, H, W], channels last
+                                      PixelResidual<T> residual,  // [B, C, H, W], channels last, or none
+                                      T* __restrict__ y,          // [B, C, H + 2 pad, W + 2 pad], channels last
+                                      int lanes,  // groups of channels of a block; one if it holds the image
+                                      Norm n) {
   constexpr int V = kPack<T>;
   HD_SHARED(T, held);
   const Place<V> place(n, lanes, blockIdx.x);
@@ -242,12 +246,12 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_nhwc_kernel
 
 // Second kernel: every block merges the moments of its channels and writes a part of y.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_apply_nhwc_kernel(
-    const T* __restrict__ x,     // [B, C, H, W], channels last
-    PixelResidual<T> residual,   // [B, C, H, W], channels last, or none
-    T* __restrict__ y,           // [B, C, H + 2 pad, W + 2 pad], channels last
-    int lanes,                   // groups of channels of a block
-    Norm n) {
+__global__ void __launch_bounds__(kThreads, 1)
+    instance_norm_act_fwd_apply_nhwc_kernel(const T* __restrict__ x,    // [B, C, H, W], channels last
+                                            PixelResidual<T> residual,  // [B, C, H, W], channels last, or none
+                                            T* __restrict__ y,          // [B, C, H + 2 pad, W + 2 pad], channels last
+                                            int lanes,                  // groups of channels of a block
+                                            Norm n) {
   constexpr int V = kPack<T>;
   HD_SHARED(float, shared);
   const Place<V> place(n, lanes, gridDim.x - 1 - blockIdx.x);
@@ -261,16 +265,18 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_fwd_apply_nhwc_
   }
   merge_rows(moments, lanes, shared);
   x += place.image * n.pixels() * n.channels + place.channel;
-  write_pixels([&](int64_t p) { return load_some<V>(x + p * n.channels, 0, place.valid); }, residual, y, place, moments, n);
+  write_pixels([&](int64_t p) { return load_some<V>(x + p * n.channels, 0, place.valid); }, residual, y, place, moments,
+               n);
 }
 
-// What of dy reaches one pixel, rounded, so that dresidual, the sums and dx are of the same number. dy begins at the image
-// and this thread's first channel.
+// What of dy reaches one pixel, rounded, so that dresidual, the sums and dx are of the same number. dy begins at the
+// image and this thread's first channel.
 template <int V, typename T>
 __device__ __forceinline__ void fold_channels(const T* dy, Cursor at, int valid, const Norm& n, float (&g)[V]) {
   const Copies rows(at.row, n.height, n), columns(at.column, n.width, n);
   const int width = n.padded_width();
-  const Pack<T, V> own = load_some<V>(dy + (static_cast<int64_t>(rows.middle) * width + columns.middle) * n.channels, 0, valid);
+  const Pack<T, V> own =
+      load_some<V>(dy + (static_cast<int64_t>(rows.middle) * width + columns.middle) * n.channels, 0, valid);
   to_floats(own, g);
   const int count = rows.count() * columns.count();
 #pragma unroll 1
@@ -284,8 +290,8 @@ __device__ __forceinline__ void fold_channels(const T* dy, Cursor at, int valid,
 }
 
 template <int V, typename T>
-__device__ __forceinline__ void add_pixel(const Pack<T, V>& x, const float (&g)[V], const Affines<V>& affines, float slope,
-                                          ChannelSums<V>& sums) {
+__device__ __forceinline__ void add_pixel(const Pack<T, V>& x, const float (&g)[V], const Affines<V>& affines,
+                                          float slope, ChannelSums<V>& sums) {
 #pragma unroll
   for (int k = 0; k < V; ++k) {
     const float value = to_float(x.at[k]), dz = affines.of[k](value) > 0.f ? g[k] : g[k] * slope;
@@ -296,7 +302,8 @@ __device__ __forceinline__ void add_pixel(const Pack<T, V>& x, const float (&g)[
 
 // The mean and rstd of a thread's channels.
 template <int V>
-__device__ __forceinline__ void load_statistics(const Norm& n, const Place<V>& place, float (&mean)[V], float (&rstd)[V]) {
+__device__ __forceinline__ void load_statistics(const Norm& n, const Place<V>& place, float (&mean)[V],
+                                                float (&rstd)[V]) {
 #pragma unroll
   for (int k = 0; k < V; ++k) {
     const int64_t p = place.image * n.channels + place.channel + k;
@@ -310,8 +317,8 @@ template <int V>
 struct Gradients {
   Gradient of[V];
 
-  __device__ __forceinline__ Gradients(const Norm& n, const Place<V>& place, const Affines<V>& affines, const float (&rstd)[V],
-                                       const ChannelSums<V>& sums) {
+  __device__ __forceinline__ Gradients(const Norm& n, const Place<V>& place, const Affines<V>& affines,
+                                       const float (&rstd)[V], const ChannelSums<V>& sums) {
 #pragma unroll
     for (int k = 0; k < V; ++k) {
       of[k] = Gradient(affines.of[k].scale, rstd[k], sums.at[k], sums.at[V + k], n.per_pixel);
@@ -324,8 +331,9 @@ struct Gradients {
 };
 
 template <int V, typename T>
-__device__ __forceinline__ Pack<T, V> pixel_gradient(const Pack<T, V>& x, const float (&g)[V], const Affines<V>& affines,
-                                                     const Gradients<V>& gradients, float slope) {
+__device__ __forceinline__ Pack<T, V> pixel_gradient(const Pack<T, V>& x, const float (&g)[V],
+                                                     const Affines<V>& affines, const Gradients<V>& gradients,
+                                                     float slope) {
   Pack<T, V> dx;
 #pragma unroll
   for (int k = 0; k < V; ++k) {
@@ -335,8 +343,8 @@ __device__ __forceinline__ Pack<T, V> pixel_gradient(const Pack<T, V>& x, const 
   return dx;
 }
 
-// Call fn(pixel, x, g) with this thread's pixels of a range: the x and the folded dy there. A dresidual, where one is given,
-// already has the latter.
+// Call fn(pixel, x, g) with this thread's pixels of a range: the x and the folded dy there. A dresidual, where one is
+// given, already has the latter.
 template <int V, typename T, typename F>
 __device__ __forceinline__ void for_folded_pixels(const T* dy, const T* x, const T* dresidual, const Place<V>& place,
                                                   const Range& range, const Norm& n, const F& fn) {
@@ -354,16 +362,16 @@ __device__ __forceinline__ void for_folded_pixels(const T* dy, const T* x, const
   }
 }
 
-// First kernel: sums over this block's channels in its part of an image, and dresidual there. One that holds the whole image,
-// which every thread then does with its own pixels of x and of the folded dy, writes dx too.
+// First kernel: sums over this block's channels in its part of an image, and dresidual there. One that holds the whole
+// image, which every thread then does with its own pixels of x and of the folded dy, writes dx too.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_nhwc_kernel(
-    const T* __restrict__ dy,    // [B, C, H + 2 pad, W + 2 pad], channels last
-    const T* __restrict__ x,     // [B, C, H, W], channels last
-    T* __restrict__ dx,          // [B, C, H, W], channels last
-    T* __restrict__ dresidual,   // [B, C, H, W], channels last, or null
-    int lanes,                   // groups of channels of a block; one if it holds the image
-    Norm n) {
+__global__ void __launch_bounds__(kThreads, 1)
+    instance_norm_act_bwd_nhwc_kernel(const T* __restrict__ dy,   // [B, C, H + 2 pad, W + 2 pad], channels last
+                                      const T* __restrict__ x,    // [B, C, H, W], channels last
+                                      T* __restrict__ dx,         // [B, C, H, W], channels last
+                                      T* __restrict__ dresidual,  // [B, C, H, W], channels last, or null
+                                      int lanes,  // groups of channels of a block; one if it holds the image
+                                      Norm n) {
   constexpr int V = kPack<T>;
   HD_SHARED(T, held);
   T* held_g = held + n.pixels() * V;
@@ -374,14 +382,16 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_nhwc_kernel
   const Affines<V> affines(n, place, mean, nullptr, rstd);
   ChannelSums<V> sums;
   for_folded_pixels<V, T>(dy + place.image * n.padded_pixels() * n.channels + place.channel, x + offset, nullptr, place,
-                          place.range(n.pixels(), n.part), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
+                          place.range(n.pixels(), n.part), n,
+                          [&](int64_t p, const Pack<T, V>& values, const float(&g)[V]) {
                             const Pack<T, V> folded = from_floats<T>(g);
                             if (n.held) {
                               store_whole(held + p * V, values);
                               store_whole(held_g + p * V, folded);
                             }
                             add_pixel<V>(values, g, affines, n.slope, sums);
-                            if (dresidual != nullptr) store_some<V>(dresidual + offset + p * n.channels, folded, 0, place.valid);
+                            if (dresidual != nullptr)
+                              store_some<V>(dresidual + offset + p * n.channels, folded, 0, place.valid);
                           });
 #pragma unroll
   for (int k = 0; k < V; ++k) sums.at[V + k] *= rstd[k];
@@ -395,19 +405,19 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_nhwc_kernel
   for (int64_t p = place.row; p < n.pixels(); p += place.rows) {
     float g[V];
     to_floats(load_pack<V>(held_g + p * V), g);
-    store_some<V>(dx + offset + p * n.channels, pixel_gradient<V>(load_pack<V>(held + p * V), g, affines, gradients, n.slope), 0,
-                  place.valid);
+    store_some<V>(dx + offset + p * n.channels,
+                  pixel_gradient<V>(load_pack<V>(held + p * V), g, affines, gradients, n.slope), 0, place.valid);
   }
 }
 
 // Second kernel: every block adds up the sums of its channels and writes a part of dx.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_apply_nhwc_kernel(
-    const T* __restrict__ dy,          // [B, C, H + 2 pad, W + 2 pad], channels last
-    const T* __restrict__ x,           // [B, C, H, W], channels last
-    T* __restrict__ dx,                // [B, C, H, W], channels last
-    const T* __restrict__ dresidual,   // [B, C, H, W], channels last, written by the first kernel, or null
-    int lanes,                         // groups of channels of a block
+    const T* __restrict__ dy,         // [B, C, H + 2 pad, W + 2 pad], channels last
+    const T* __restrict__ x,          // [B, C, H, W], channels last
+    T* __restrict__ dx,               // [B, C, H, W], channels last
+    const T* __restrict__ dresidual,  // [B, C, H, W], channels last, written by the first kernel, or null
+    int lanes,                        // groups of channels of a block
     Norm n) {
   constexpr int V = kPack<T>;
   HD_SHARED(float, shared);
@@ -427,9 +437,10 @@ __global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_apply_nhwc_
   const Gradients<V> gradients(n, place, affines, rstd, sums);
   const T* folded = dresidual == nullptr ? nullptr : dresidual + offset;
   for_folded_pixels<V, T>(dy + place.image * n.padded_pixels() * n.channels + place.channel, x + offset, folded, place,
-                          place.range(n.pixels(), n.part), n, [&](int64_t p, const Pack<T, V>& values, const float (&g)[V]) {
-                            store_some<V>(dx + offset + p * n.channels, pixel_gradient<V>(values, g, affines, gradients, n.slope),
-                                          0, place.valid);
+                          place.range(n.pixels(), n.part), n,
+                          [&](int64_t p, const Pack<T, V>& values, const float(&g)[V]) {
+                            store_some<V>(dx + offset + p * n.channels,
+                                          pixel_gradient<V>(values, g, affines, gradients, n.slope), 0, place.valid);
                           });
 }
 

@@ -1,10 +1,11 @@
 // Lets g++ compile csrc/*.cu and run the kernels on the host, where AddressSanitizer and UBSan watch every access.
 //
-// Every CUDA thread of a block is a fiber; blocks run one after the other. A fiber runs until it must wait for others: at
-// __syncthreads or a warp primitive. Fibers take turns in an order shuffled anew each time, so that a missing barrier lets
-// some thread run too early or too late whatever the kernel's pattern is, and shared memory starts as NaN, so that it
-// shows. What the hardware leaves undefined (divergent barriers, masks that name absent lanes, lanes that do not exist) is
-// an error here, thrown by HD_LAUNCH. Not emulated: blocks that wait for each other, and the memory model.
+// Every CUDA thread of a block is a fiber; blocks run one after the other. A fiber runs until it must wait for others:
+// at
+// __syncthreads or a warp primitive. Fibers take turns in an order shuffled anew each time, so that a missing barrier
+// lets some thread run too early or too late whatever the kernel's pattern is, and shared memory starts as NaN, so that
+// it shows. What the hardware leaves undefined (divergent barriers, masks that name absent lanes, lanes that do not
+// exist) is an error here, thrown by HD_LAUNCH. Not emulated: blocks that wait for each other, and the memory model.
 #pragma once
 
 #include <sanitizer/asan_interface.h>
@@ -29,10 +30,10 @@
 #include "device_functions.h"
 #include "host_functions.h"
 
-#define HD_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                            \
-  do {                                                                                       \
+#define HD_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                  \
+  do {                                                                                             \
     ::emulator::launch(#kernel, kernel, (grid), (block), (shared_bytes), (stream), ##__VA_ARGS__); \
-    ::hd::check_cuda(cudaGetLastError(), #kernel);                                           \
+    ::hd::check_cuda(cudaGetLastError(), #kernel);                                                 \
   } while (0)
 #define HD_SHARED(T, name) T* name = reinterpret_cast<T*>(::emulator::block.dynamic_shared.get())
 
@@ -53,8 +54,8 @@ struct Fiber {
   const char* kind = "";
   Site site{};
   unsigned mask = 0;
-  uint64_t value = 0;           // what it brings there
-  uint64_t seen[kWarp] = {};    // what the lanes of its warp have brought; seen[0]: in how many threads it was not 0
+  uint64_t value = 0;         // what it brings there
+  uint64_t seen[kWarp] = {};  // what the lanes of its warp have brought; seen[0]: in how many threads it was not 0
 };
 
 struct Free {
@@ -112,7 +113,8 @@ inline void live() {
 
 inline std::unique_ptr<Fiber> new_fiber() {
   auto fiber = std::make_unique<Fiber>();
-  void* memory = mmap(nullptr, kStack + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory =
+      mmap(nullptr, kStack + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   mprotect(memory, kPage, PROT_NONE);  // stacks grow down to here
   fiber->stack = static_cast<char*>(memory);
@@ -150,9 +152,7 @@ inline Fiber& wait(const char* kind, Site site, unsigned mask, uint64_t value) {
   return self;
 }
 
-inline unsigned lane_id() {
-  return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % kWarp;
-}
+inline unsigned lane_id() { return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % kWarp; }
 
 inline Fiber& wait_for_warp(const char* kind, Site site, unsigned mask, uint64_t value) {
   if ((mask >> lane_id() & 1u) == 0) fail(std::string(kind) + ": the mask leaves out the calling lane", site);
@@ -206,7 +206,8 @@ inline std::string describe_deadlock() {
   std::map<std::string, std::pair<int, std::string>> groups;
   for (unsigned i = 0; i < block.threads; ++i) {
     const Fiber& fiber = *block.fibers[i];
-    const std::string where = fiber.state == State::exited ? "exited" : std::string("wait at ") + fiber.kind + ", " + name_of(fiber.site);
+    const std::string where =
+        fiber.state == State::exited ? "exited" : std::string("wait at ") + fiber.kind + ", " + name_of(fiber.site);
     auto& [count, example] = groups[where];
     if (count++ == 0) example = name_of(fiber.thread);
   }
@@ -278,7 +279,8 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 thr
     run_block(shared_bytes);
     if (block.failure.empty()) continue;
     drop_fibers();
-    throw std::runtime_error(std::string(name) + ", block " + name_of(blockIdx) + ": " + std::exchange(block.failure, ""));
+    throw std::runtime_error(std::string(name) + ", block " + name_of(blockIdx) + ": " +
+                             std::exchange(block.failure, ""));
   }
 }
 

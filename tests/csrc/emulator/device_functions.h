@@ -28,10 +28,10 @@ inline uint3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
 constexpr int warpSize = 32;
 
-#define HD_VECTOR_TYPES(T, name)                                            \
-  struct alignas(2 * sizeof(T)) name##2 { T x, y; };                        \
-  struct alignas(4 * sizeof(T)) name##4 { T x, y, z, w; };                  \
-  inline name##2 make_##name##2(T x, T y) { return {x, y}; }                \
+#define HD_VECTOR_TYPES(T, name)                             \
+  struct alignas(2 * sizeof(T)) name##2 { T x, y; };         \
+  struct alignas(4 * sizeof(T)) name##4 { T x, y, z, w; };   \
+  inline name##2 make_##name##2(T x, T y) { return {x, y}; } \
   inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 HD_VECTOR_TYPES(float, float)
 HD_VECTOR_TYPES(int, int)
@@ -78,27 +78,40 @@ using same = typename Same<T>::type;
 template <typename T>
 T atomicAdd(T* address, emulator::same<T> value) {
   if constexpr (std::is_same_v<T, int>)  // wraps, as the hardware does
-    return emulator::exchange(address, static_cast<int>(static_cast<unsigned>(*address) + static_cast<unsigned>(value)));
+    return emulator::exchange(address,
+                              static_cast<int>(static_cast<unsigned>(*address) + static_cast<unsigned>(value)));
   else
     return emulator::exchange(address, static_cast<T>(*address + value));
 }
 template <typename T>
-T atomicOr(T* address, emulator::same<T> value) { return emulator::exchange(address, static_cast<T>(*address | value)); }
+T atomicOr(T* address, emulator::same<T> value) {
+  return emulator::exchange(address, static_cast<T>(*address | value));
+}
 template <typename T>
-T atomicAnd(T* address, emulator::same<T> value) { return emulator::exchange(address, static_cast<T>(*address & value)); }
+T atomicAnd(T* address, emulator::same<T> value) {
+  return emulator::exchange(address, static_cast<T>(*address & value));
+}
 template <typename T>
-T atomicMin(T* address, emulator::same<T> value) { return emulator::exchange(address, value < *address ? value : *address); }
+T atomicMin(T* address, emulator::same<T> value) {
+  return emulator::exchange(address, value < *address ? value : *address);
+}
 template <typename T>
-T atomicMax(T* address, emulator::same<T> value) { return emulator::exchange(address, *address < value ? value : *address); }
+T atomicMax(T* address, emulator::same<T> value) {
+  return emulator::exchange(address, *address < value ? value : *address);
+}
 template <typename T>
-T atomicExch(T* address, emulator::same<T> value) { return emulator::exchange(address, value); }
+T atomicExch(T* address, emulator::same<T> value) {
+  return emulator::exchange(address, value);
+}
 template <typename T>
 T atomicCAS(T* address, emulator::same<T> expected, emulator::same<T> value) {
   return emulator::exchange(address, *address == expected ? value : *address);
 }
 
 template <typename T>
-T __ldg(const T* address) { return *address; }
+T __ldg(const T* address) {
+  return *address;
+}
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
@@ -122,6 +135,10 @@ inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 
 // CUDA has min and max of two integers or floats, mixed ones of the usual common type.
 template <typename A, typename B>
-constexpr auto min(A a, B b) { return b < a ? static_cast<std::common_type_t<A, B>>(b) : static_cast<std::common_type_t<A, B>>(a); }
+constexpr auto min(A a, B b) {
+  return b < a ? static_cast<std::common_type_t<A, B>>(b) : static_cast<std::common_type_t<A, B>>(a);
+}
 template <typename A, typename B>
-constexpr auto max(A a, B b) { return a < b ? static_cast<std::common_type_t<A, B>>(b) : static_cast<std::common_type_t<A, B>>(a); }
+constexpr auto max(A a, B b) {
+  return a < b ? static_cast<std::common_type_t<A, B>>(b) : static_cast<std::common_type_t<A, B>>(a);
+}

@@ -41,7 +41,8 @@ inline cudaError_t launchable(const void* kernel, dim3 grid, dim3 threads, size_
 
 inline cudaError_t cudaGetLastError() { return emulator::exchange(&emulator::last_error, cudaSuccess); }
 inline const char* cudaGetErrorString(cudaError_t error) {
-  if (error == cudaErrorInvalidConfiguration) return "invalid configuration argument (empty, or too many threads or blocks)";
+  if (error == cudaErrorInvalidConfiguration)
+    return "invalid configuration argument (empty, or too many threads or blocks)";
   return error == cudaSuccess ? "no error" : "invalid argument (such as more shared memory than was asked for)";
 }
 
@@ -61,14 +62,30 @@ inline cudaError_t cudaGetDevice(int* device) {
 // Few multiprocessors, so that grids sized by them loop even over small images.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   switch (attribute) {
-    case cudaDevAttrMultiProcessorCount: *value = 3; break;
-    case cudaDevAttrMaxSharedMemoryPerBlock: *value = emulator::kShared; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = emulator::kSharedOptin; break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = 228 << 10; break;
-    case cudaDevAttrMaxThreadsPerMultiProcessor: *value = 2048; break;
-    case cudaDevAttrL2CacheSize: *value = 50 << 20; break;
-    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
+    case cudaDevAttrMultiProcessorCount:
+      *value = 3;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+      *value = emulator::kShared;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = emulator::kSharedOptin;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = 228 << 10;
+      break;
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+      *value = 2048;
+      break;
+    case cudaDevAttrL2CacheSize:
+      *value = 50 << 20;
+      break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = 9;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = 0;
+      break;
   }
   return cudaSuccess;
 }

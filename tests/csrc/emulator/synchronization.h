@@ -45,7 +45,8 @@ namespace emulator {
 // The value of lane `source`, or the caller's own if that lies outside its group of `width` lanes.
 template <typename T>
 T shuffle(const char* kind, Site site, unsigned mask, T value, int source, int width) {
-  if (width < 1 || width > 32 || (width & (width - 1)) != 0) fail(std::string(kind) + ": width is not a power of two", site);
+  if (width < 1 || width > 32 || (width & (width - 1)) != 0)
+    fail(std::string(kind) + ": width is not a power of two", site);
   const Fiber& self = wait_for_warp(kind, site, mask, bits<uint64_t>(value));
   const int lane = static_cast<int>(lane_id()), begin = lane / width * width;
   if (source < begin || source >= begin + width) source = lane;
@@ -74,7 +75,8 @@ T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, emulator::S
   return emulator::shuffle("__shfl_xor_sync", site, mask, value, static_cast<int>(emulator::lane_id()) ^ lanes, width);
 }
 template <typename T>
-T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, emulator::Site site = emulator::Site::here()) {
+T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
+                   emulator::Site site = emulator::Site::here()) {
   emulator::check_shuffle("__shfl_down_sync", site, static_cast<int>(delta), width);
   const int source = static_cast<int>(emulator::lane_id() + delta);
   return emulator::shuffle("__shfl_down_sync", site, mask, value, source, width);

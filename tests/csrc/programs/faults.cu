@@ -22,9 +22,19 @@ enum Fault {
   too_much_shared,
   too_many_threads,
 };
-const char* const kNames[] = {"none",          "missing_barrier", "shared_overrun", "static_overrun", "global_overrun",
-                              "divergent_barrier", "early_exit",  "shuffle_range",  "shuffle_mask",   "overflow",
-                              "misaligned",    "too_much_shared", "too_many_threads"};
+const char* const kNames[] = {"none",
+                              "missing_barrier",
+                              "shared_overrun",
+                              "static_overrun",
+                              "global_overrun",
+                              "divergent_barrier",
+                              "early_exit",
+                              "shuffle_range",
+                              "shuffle_mask",
+                              "overflow",
+                              "misaligned",
+                              "too_much_shared",
+                              "too_many_threads"};
 
 constexpr int kThreads = 96, kBlocks = 4, kSize = kThreads * kBlocks;
 

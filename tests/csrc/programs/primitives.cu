@@ -22,7 +22,8 @@ __global__ void primitives_kernel(unsigned* __restrict__ failures, int* __restri
   expect(__ballot_sync(all, lane % 2) == (0xaaaaaaaau & all), __LINE__);
   expect(__any_sync(all, lane == 3) && !__any_sync(all, 0), __LINE__);
   expect(__all_sync(all, 1) && !__all_sync(all, lane != 3), __LINE__);
-  expect(__match_any_sync(all, static_cast<unsigned long long>(lane % 4) << 40) == (0x11111111u << lane % 4 & all), __LINE__);
+  expect(__match_any_sync(all, static_cast<unsigned long long>(lane % 4) << 40) == (0x11111111u << lane % 4 & all),
+         __LINE__);
   expect(__shfl_xor_sync(all, t, 5) == (t ^ 5), __LINE__);
   expect(__shfl_up_sync(all, t, 1) == (lane == 0 ? t : t - 1), __LINE__);
   expect(__shfl_down_sync(all, t, 1, 16) == (lane % 16 == 15 ? t : t + 1), __LINE__);
@@ -55,7 +56,8 @@ int main() {
   unsigned failed_line = 0;
   std::vector<int> counters(5);
   HD_LAUNCH(primitives_kernel, dim3(2, 3), kThreads, 0, 0, &failed_line, counters.data());
-  if (counters[0] != 2 * 6 * kThreads || counters[1] != 1 - kThreads || counters[2] != 7 || counters[4] != 7) failed_line = __LINE__;
+  if (counters[0] != 2 * 6 * kThreads || counters[1] != 1 - kThreads || counters[2] != 7 || counters[4] != 7)
+    failed_line = __LINE__;
   if (failed_line != 0) std::fprintf(stderr, "%s:%u is wrong\n", __FILE__, failed_line);
   return failed_line != 0;
 }
