@@ -1,8 +1,8 @@
 """Builds hdgan._C from csrc/ with ninja; the metadata is in pyproject.toml.
 
-The extension has no torch headers in it: pybind11 and, where nvcc is found, the static CUDA runtime. Two variables steer
-it: HDGAN_BUILD = cuda (nvcc must be there), cpu (leave CUDA out) or none (Python alone); unset, CUDA is built whenever
-there is nvcc. TORCH_CUDA_ARCH_LIST names the GPU architectures, as for torch's own extensions.
+The extension has no torch headers in it: pybind11 and, where nvcc is found, the static CUDA runtime. Two variables
+steer it: HDGAN_BUILD = cuda (nvcc must be there), cpu (leave CUDA out) or none (Python alone); unset, CUDA is built
+whenever there is nvcc. TORCH_CUDA_ARCH_LIST names the GPU architectures, as for torch's own extensions.
 """
 
 from __future__ import annotations
@@ -103,8 +103,10 @@ def digits(arch: str) -> str:
 
 
 def gencode(archs: list[str]) -> list[str]:
-    """Flags for one PTX of the oldest architecture, since the kernels use nothing that later ones add, and machine code of
-    all made from it: that takes half the time of compiling for each."""
+    """Flags for one PTX, of the oldest architecture, and machine code of all made from it.
+
+    The kernels use nothing that later ones add, and it takes half the time of compiling for each.
+    """
     generic = [digits(arch) for arch in archs if digits(arch).isdigit()]
     flags = []
     if generic:

@@ -172,11 +172,11 @@ def test_wrong_requests_end_in_one_line(built: Built, path_without_nvcc: str, mo
 
 
 def test_no_code_for_one_processor_is_shared_with_another(built: Built) -> None:
-    """The linker keeps one of several weak functions: that of AVX-512 would end up under the baseline."""
+    """The linker keeps one of several weak functions: that for AVX2 would end up under the baseline."""
     objects = sorted(built.source.glob("build/**/*.avx*.o"))
     assert {path.name.split(".")[1] for path in objects} <= {"avx2"}
     symbols = subprocess.run(["nm", "-C", *objects], capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"^\w* [Wu] .*$", symbols, re.MULTILINE) == []
+    assert re.findall(r"^\w* [Wu] (?!hd::avx2::).*$", symbols, re.MULTILINE) == []
     assert not objects or " T hd::avx" in symbols
 
 

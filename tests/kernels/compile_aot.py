@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.runtime.jit import JITFunction
 
 from hdgan.kernels import common
@@ -104,14 +105,30 @@ def instance_mean() -> Iterator[Call]:
 CASES = {made.__name__: made for made in (avg_pyramid, instance_norm_act, encode_labels, instance_index, instance_mean)}
 
 
-def resources(cubin: bytes) -> dict[str, int]:
-    """Registers, and bytes of stack and local memory: what does not fit into registers."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        Path(file.name).write_bytes(cubin)
-        done = subprocess.run([CUOBJDUMP, "-res-usage", file.name], check=True, capture_output=True, text=True)
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", done.stdout)
-    assert found, done.stdout
-    return dict(zip(("registers", "stack", "shared", "local"), map(int, found.groups()), strict=True))
+def resources(compiled: Any) -> dict[str, int]:
+    """Registers, and bytes spilled from them."""
+    with tempfile.TemporaryDirectory() as folder:
+        cubin, ptx = Path(folder) / "kernel.cubin", Path(folder) / "kernel.ptx"
+        cubin.write_bytes(compiled.asm["cubin"])
+        usage = output_of(CUOBJDUMP, "-res-usage", cubin)
+        found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
+        assert found, usage
+        registers, stack, local = map(int, found.groups())
+        if stack + local == 0:
+            return {"registers": registers, "spilled": 0}
+        # The stack also keeps what is alive at calls, of divisions for one: only ptxas tells that from spills.
+        ptx.write_text(compiled.asm["ptx"])
+        target = re.search(r"^\.target (\w+)", compiled.asm["ptx"], re.MULTILINE)
+        assert target
+        ptxas = get_ptxas(compiled.metadata.target.arch).path
+        report = output_of(ptxas, "-v", f"--gpu-name={target[1]}", ptx, "-o", cubin)
+        spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", report)
+        assert spills, report
+        return {"registers": registers, "spilled": sum(map(int, spills))}
+
+
+def output_of(*command: str | Path) -> str:
+    return subprocess.check_output([str(part) for part in command], stderr=subprocess.STDOUT, text=True)
 
 
 def main(stems: list[str]) -> None:
@@ -123,7 +140,7 @@ def main(stems: list[str]) -> None:
             compiled = kernel.warmup(*arguments, grid=grid, **options)
             if compiled.hash not in rows:
                 name = {"kernel": kernel.__name__, "arch": compiled.metadata.target.arch}
-                rows[compiled.hash] = name | resources(compiled.asm["cubin"])
+                rows[compiled.hash] = name | resources(compiled)
 
         return compile_kernel
 
