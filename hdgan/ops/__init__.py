@@ -1,9 +1,10 @@
 """The ops of pix2pixHD's hot paths, usable on their own.
 
-Each has a file of its name: first the reference in plain PyTorch, which is its definition, then the public function.
+Each has a file of its name: first the reference in plain PyTorch, which is its definition, then its registration as a
+PyTorch operator, then the public function. The kernels lie under the same names in csrc/ and kernels/.
 """
 
-from hdgan.ops._backend import BackendError
+from hdgan.ops._backend import BackendError, backend
 from hdgan.ops._checks import memory_format_of
 from hdgan.ops.avg_pyramid import avg_pyramid
 from hdgan.ops.encode_labels import boundary_map, encode_labels
@@ -15,6 +16,7 @@ __all__ = [
     "BackendError",
     "InstanceIndex",
     "avg_pyramid",
+    "backend",
     "boundary_map",
     "encode_labels",
     "instance_broadcast",

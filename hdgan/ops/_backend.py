@@ -160,7 +160,3 @@ def kernel_of(stem: str, kernel: str, backend: str) -> Any:
     if backend == "triton":
         return getattr(importlib.import_module(f"hdgan.kernels.{stem}"), f"{stem}_{kernel}")
     return getattr(importlib.import_module("hdgan._C"), f"{stem}_{kernel}_{backend}")
-
-
-def resolve(op: str, backend: str | None, implementations: Any) -> Any:
-    return implementations[backend or "eager"]

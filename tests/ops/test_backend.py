@@ -1,0 +1,117 @@
+"""The choice of a backend: by call, by context, by environment."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hdgan import ops
+from hdgan.ops import BackendError, _backend, avg_pyramid
+
+X = torch.zeros(1, 1, 4, 4)
+
+
+def used_kernels(run):
+    """Whether `run` calls a registered operator of hdgan."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    return any(event.key.startswith("hdgan::") for event in profile.key_averages())
+
+
+def test_kernels_are_the_choice_on_the_cpu():
+    assert used_kernels(lambda: avg_pyramid(X, 1))
+    assert not used_kernels(lambda: avg_pyramid(X, 1, backend="eager"))
+
+
+def test_float64_is_for_eager():
+    assert not used_kernels(lambda: avg_pyramid(X.double(), 1))
+    with pytest.raises(BackendError, match="float32, bfloat16 or float16, got torch.float64"):
+        avg_pyramid(X.double(), 1, backend="cpu")
+
+
+def test_context_switches_all_and_ends():
+    with ops.backend("eager"):
+        assert not used_kernels(lambda: avg_pyramid(X, 1))
+        assert used_kernels(lambda: avg_pyramid(X, 1, backend="cpu"))
+        with ops.backend(None):
+            assert used_kernels(lambda: avg_pyramid(X, 1))
+    assert used_kernels(lambda: avg_pyramid(X, 1))
+
+
+def test_context_ends_with_an_error_too():
+    with pytest.raises(ZeroDivisionError), ops.backend("eager"):
+        raise ZeroDivisionError
+    assert used_kernels(lambda: avg_pyramid(X, 1))
+
+
+def test_compiled_code_follows_the_context():
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: avg_pyramid(x, 1)[1], backend="aot_eager", fullgraph=True)
+    assert used_kernels(lambda: compiled(X))
+    with ops.backend("eager"):
+        assert not used_kernels(lambda: compiled(X))
+    assert used_kernels(lambda: compiled(X))
+
+
+def test_environment_switches_all():
+    script = (
+        "from hdgan.ops import avg_pyramid, _backend; import torch; print(_backend.choose('avg_pyramid', None, {}))"
+    )
+    run = script.format("torch.zeros(1, 1, 4, 4)")
+    for name in ("eager", "cpu"):
+        done = subprocess.run([sys.executable, "-c", run], env={"HDGAN_BACKEND": name}, capture_output=True, text=True)
+        assert done.stdout.strip() == name, done.stderr
+
+
+@pytest.mark.parametrize("name", ["abacus", ""])
+def test_unknown_backend(name):
+    with pytest.raises(BackendError, match=f"expected a backend among eager, cpu, cuda, triton, got {name!r}"):
+        avg_pyramid(X, 1, backend=name)
+    with pytest.raises(BackendError, match="expected a backend among"), ops.backend(name):
+        pass
+
+
+def test_gpu_backends_refuse_cpu_tensors():
+    for name in ("cuda", "triton"):
+        with pytest.raises(BackendError, match=f"avg_pyramid: backend '{name}' cannot run: it works on cuda tensors"):
+            avg_pyramid(X, 1, backend=name)
+
+
+def test_missing_extension_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hdgan._C", None)
+    _backend.why_unusable.cache_clear()
+    try:
+        assert not used_kernels(lambda: avg_pyramid(X, 1))
+        with pytest.raises(BackendError, match="cannot be imported .*install hdgan with a C\\+\\+ compiler"):
+            avg_pyramid(X, 1, backend="cpu")
+    finally:
+        _backend.why_unusable.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("archs", "capability", "fits"),
+    [
+        ("8.0 9.0", (9, 0), True),
+        ("8.0 9.0", (8, 9), True),
+        ("8.0 9.0", (7, 5), False),
+        ("8.0 9.0", (10, 0), False),
+        ("8.0 9.0+PTX", (12, 1), True),
+        ("9.0a", (9, 0), True),
+        ("8.6", (8, 0), False),
+    ],
+)
+def test_architectures(monkeypatch, archs, capability, fits):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    reason = _backend._gpu_too_old(archs)
+    assert (reason is None) == fits
+    assert fits or f'TORCH_CUDA_ARCH_LIST="{capability[0]}.{capability[1]}"' in reason
+
+
+def test_import_probes_nothing():
+    script = (
+        "import sys, hdgan.ops, torch; "
+        "print('triton' in sys.modules, 'hdgan._C' in sys.modules, torch.cuda.is_initialized())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "False"]
