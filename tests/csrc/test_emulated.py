@@ -50,6 +50,7 @@ def test_kernels(module):
     """The tests of all ops on emulated CUDA and on the CPU, but for torch.compile, which is no different there."""
     status, output = run(
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ops"),
+        "--capture=sys",  # what a sanitizer says as it ends the process must get out
         *("-k", "(cuda or cpu) and not compile and not opcheck"),
         HDGAN_TEST_EMULATED=str(module),
         **sanitizer_environment(),
