@@ -25,7 +25,7 @@ CSRC = ROOT / "csrc"
 # Code for 8.0 runs on 8.6 and 8.9 too, as PTX does on what is newer than all of these.
 DEFAULT_ARCHS = "8.0 9.0 10.0 12.0+PTX"
 # Another compiler may warn of other things, or allocate registers in another way; that must not end an installation.
-STRICT = bool(os.environ.get("CI"))
+STRICT = bool(os.environ.get("HDGAN_STRICT"))
 WARNINGS = ["-Wall", "-Wextra", *(["-Werror"] if STRICT else [])]
 # The instruction sets that every CPU kernel is compiled for; bindings.cpp chooses when it is loaded.
 X86_ISAS = {
@@ -92,6 +92,9 @@ def static_runtime(nvcc: Path) -> Path:
 def architectures(nvcc: Path) -> list[str]:
     """The compute capabilities to build for, such as 9.0 or 12.0+PTX."""
     asked = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
+    for arch in asked:
+        if not re.fullmatch(r"\d+\.\d(\+PTX)?|\d+\.\d[af]", arch):
+            raise SystemExit(f"TORCH_CUDA_ARCH_LIST: expected compute capabilities such as 9.0 or 12.0+PTX, got {arch}")
     if asked:
         return asked
     known = output_of(nvcc, "--list-gpu-code")
@@ -106,15 +109,16 @@ def digits(arch: str) -> str:
 def gencode(archs: list[str]) -> list[str]:
     """Flags for one PTX, of the oldest architecture, and machine code of all made from it.
 
-    The kernels use nothing that later ones add, and it takes half the time of compiling for each.
+    The kernels use nothing that came after 8.0, and it takes half the time of compiling for each. Older architectures
+    and those that end in a letter are compiled for by themselves.
     """
-    generic = [digits(arch) for arch in archs if digits(arch).isdigit()]
+    shared = [digits(arch) for arch in archs if digits(arch).isdigit() and int(digits(arch)) >= 80]
     flags = []
-    if generic:
-        oldest = min(generic, key=int)
-        codes = [f"sm_{arch}" for arch in generic] + [f"compute_{oldest}"] * any(a.endswith("+PTX") for a in archs)
+    if shared:
+        oldest = min(shared, key=int)
+        codes = [f"sm_{arch}" for arch in shared] + [f"compute_{oldest}"] * any(a.endswith("+PTX") for a in archs)
         flags.append(f"-gencode=arch=compute_{oldest},code=[{','.join(codes)}]")
-    specific = [digits(arch) for arch in archs if not digits(arch).isdigit()]  # such as 9.0a
+    specific = [digits(arch) for arch in archs if digits(arch) not in shared]
     return flags + [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in specific]
 
 

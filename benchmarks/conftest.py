@@ -68,7 +68,8 @@ def measure(benchmark: Any, device: str, contestant: str, request: pytest.Fixtur
         def call(*tensors: Tensor) -> Any:
             return op(backend, *tensors)
 
-        function = torch.compile(call) if contestant == "compile" else call
+        torch._dynamo.reset()  # or the compiler would count the shapes of other rows against its limit, and give up
+        function = torch.compile(call, fullgraph=True, dynamic=False) if contestant == "compile" else call
         timed = forward_and_backward(function, inputs, upstream)
         truth = forward_and_backward(lambda *t: op("eager", *t), [wide(t) for t in inputs], upstream)()
         compare(

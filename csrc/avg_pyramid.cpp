@@ -77,7 +77,7 @@ void pool(const T* x, const Planes& in, T* half, int threads) {
   const int64_t bands = (out.height + kBand - 1) / kBand;
   const int64_t step = larger(kSegment / (2 * in.pixel), 1);
   parallel_for(out.count * bands, threads, [&](int64_t task) {
-    Scratch<float> sums((2 * step + 1) * in.pixel);
+    Scratch<float> sums((2 * smaller(step, out.width) + 1) * in.pixel);
     const int64_t p = task / bands, begin = task % bands * kBand;
     const T* plane = x + p * in.height * in.width * in.pixel;
     T* target = half + p * out.height * out.width * out.pixel;
@@ -145,7 +145,7 @@ void spread(const G* coarse, const Planes& fine, const T* add, D* out, int threa
   const int64_t bands = (half.height + kBand - 1) / kBand;
   const int64_t step = larger(kSegment / fine.pixel, 1);
   parallel_for(fine.count * bands, threads, [&](int64_t task) {
-    Scratch<float> sums((step + 1) * fine.pixel);
+    Scratch<float> sums((smaller(step, half.width) + 1) * fine.pixel);
     const int64_t p = task / bands, begin = task % bands * kBand;
     const int64_t size = fine.height * fine.width * fine.pixel;
     for (int64_t first = 0; first < half.width; first += step)

@@ -356,6 +356,8 @@ bool aligned_to(const Tensor& x, size_t bytes) { return reinterpret_cast<uintptr
 template <typename F>
 void with_layout(const Tensor& x, const Tensor& half, const Tensor& quarter, const F& fn) {
   const bool channels_last = is_channels_last(x);
+  if ((x.shape[3] + 4) * (channels_last ? x.shape[1] : 1) > INT32_MAX)
+    throw std::invalid_argument("avg_pyramid: expected rows of less than 2^31 elements");
   const int64_t pixel = channels_last ? x.shape[1] : 1, count = channels_last ? x.shape[0] : x.shape[0] * x.shape[1];
   const Planes in{count, static_cast<int>(x.shape[2]), static_cast<int>(x.shape[3]), static_cast<int>(pixel)};
   const int64_t cells = ceil_div(x.shape[3], 4), bands = ceil_div(ceil_div(x.shape[2], 4), kBand);

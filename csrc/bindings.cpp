@@ -102,6 +102,7 @@ bool use_avx2() {
 #define HD_DEF_CUDA(name) m.def(#name "_cuda", &hd::cuda::name, py::call_guard<py::gil_scoped_release>())
 
 PYBIND11_MODULE(_C, m) {
+  dtypes();  // imports torch, which must not happen first in a call
   m.doc() = "Kernels of hdgan; called by hdgan.ops.";
   m.attr("cpu_isa") = use_avx2() ? "avx2" : "baseline";
 #ifdef _OPENMP

@@ -18,11 +18,19 @@ namespace hd::HD_ISA {
 // of a data loader, OpenMP's other threads do not exist.
 template <typename F>
 inline void parallel_for(int64_t n, int threads, const F& fn) {
+  bool failed = false;  // an exception must not leave the parallel region
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && n > 1)
-  for (int64_t i = 0; i < n; ++i) fn(i);
+  for (int64_t i = 0; i < n; ++i) {
+    try {
+      fn(i);
+    } catch (const std::bad_alloc&) {
+      __atomic_store_n(&failed, true, __ATOMIC_RELAXED);
+    }
+  }
+  if (failed) throw std::bad_alloc();
 }
 
-// Uninitialised scratch memory of n T's, aligned to cache lines: on the stack if they are few, as in most kernels.
+// Uninitialised scratch memory of n T's, aligned to cache lines: on the stack if they are few.
 template <typename T>
 class Scratch {
  public:

@@ -27,7 +27,9 @@
 namespace hd {
 
 inline void check_cuda(cudaError_t status, const char* what) {
-  if (status != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // or the next launch would report it once more
+  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
 // Call fn(T{}) with the storage type of a floating-point dtype.

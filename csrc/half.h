@@ -9,7 +9,7 @@
 #include <cuda_fp16.h>
 #define HD_INLINE __host__ __device__ __forceinline__
 #else
-// Never a function of its own: one compiled for AVX-512 must not be linked into the code for plain x86-64.
+// Never a function of its own: one compiled for AVX2 must not be linked into the code for plain x86-64.
 #define HD_INLINE inline __attribute__((always_inline))
 #endif
 
@@ -49,6 +49,11 @@ HD_INLINE float to_float(f16 x) {
 
 template <typename T>
 HD_INLINE T from_float(float x);
+
+// v times the slope of an activation; a slope of 0 makes 0 of infinities too.
+HD_INLINE float damp(float v, float slope) { return slope == 0.f ? 0.f : v * slope; }
+// The activation with that slope below 0; NaN stays NaN.
+HD_INLINE float activate(float z, float slope) { return z > 0.f || z != z ? z : damp(z, slope); }
 
 template <>
 HD_INLINE float from_float<float>(float x) {

@@ -70,8 +70,8 @@ __global__ void __launch_bounds__(kThreads)
       const bool ends =
           at + 1 == ids.pixels || own[k] != (k + 1 == kPixels ? after : own[k + 1 == kPixels ? k : k + 1]);
       if (!begins && !ends) continue;
-      const int64_t entry = static_cast<int64_t>(own[k]) - ids.low;
-      if (entry < 0 || entry >= ids.table) {
+      const uint64_t entry = static_cast<uint64_t>(own[k]) - static_cast<uint64_t>(ids.low);  // ids below wrap around
+      if (entry >= static_cast<uint64_t>(ids.table)) {
         *outside = 1;
         continue;
       }

@@ -3,6 +3,8 @@
 // threads.
 #include "instance_mean.h"
 
+#include <stdexcept>
+
 namespace hd::HD_ISA {
 namespace {
 
@@ -60,20 +62,23 @@ struct Layout {
 
 Layout layout_of(const Tensor& x) { return {x.shape[0], x.shape[1], x.shape[2] * x.shape[3], is_channels_last(x)}; }
 
-// Add pixels [begin, end) of one image to sums [rows, C], whose first row is `first`.
+// Add pixels [begin, end) of one image to its sums [count, C], of rows from `first` on. False if a row is not one of
+// them.
 template <typename T>
-void reduce(const T* image, const int32_t* rows, const Layout& layout, int64_t begin, int64_t end, int64_t first,
-            double* sums) {
+bool reduce(const T* image, const int32_t* rows, const Layout& layout, int64_t begin, int64_t end, int64_t first,
+            int64_t count, double* sums) {
   const int64_t channels = layout.channels;
   while (begin < end) {
-    const int64_t stop = end_of_run(rows, begin, end), n = stop - begin;
-    double* sum = sums + (rows[begin] - first) * channels;
+    const int64_t stop = end_of_run(rows, begin, end), n = stop - begin, row = rows[begin] - first;
+    if (row < 0 || row >= count) return false;
+    double* sum = sums + row * channels;
     if (layout.last)
       add_pixels(image + begin * channels, n, channels, sum);
     else
       for (int64_t c = 0; c < channels; ++c) sum[c] += sum_of(image + c * layout.pixels + begin, n);
     begin = stop;
   }
+  return true;
 }
 
 // Write the value of each pixel of [begin, end) of one image from table [N, C].
@@ -121,15 +126,20 @@ void instance_mean_reduce(Tensor x, Tensor rows, Tensor offsets, Tensor sums, in
     const int64_t chunks = larger(1, smaller(pixels / kChunk, pixels / (8 * n)));
     const int64_t size = (pixels + chunks - 1) / chunks;
     Scratch<double> tables(chunks * n * channels);
+    bool foreign = false;
     with_floating(x.dtype, [&](auto type) {
       using T = decltype(type);
       parallel_for(chunks, threads, [&](int64_t k) {
         double* table = tables + k * n * channels;
         for (int64_t i = 0; i < n * channels; ++i) table[i] = 0.;
-        reduce(x.as<T>() + b * channels * pixels, rows.as<int32_t>() + b * pixels, layout, k * size,
-               smaller((k + 1) * size, pixels), first, table);
+        if (!reduce(x.as<T>() + b * channels * pixels, rows.as<int32_t>() + b * pixels, layout, k * size,
+                    smaller((k + 1) * size, pixels), first, n, table))
+          __atomic_store_n(&foreign, true, __ATOMIC_RELAXED);
       });
     });
+    if (foreign)
+      throw std::invalid_argument(
+          "instance_mean: expected rows of the image's own instances: an index must stay whole");
     parallel_for(n, n * channels * chunks > kChunk ? threads : 1, [&](int64_t row) {
       for (int64_t c = 0; c < channels; ++c) {
         double sum = 0.;

@@ -321,9 +321,10 @@ __global__ void __launch_bounds__(kThreads)
     unsigned pixel = e / channels, c = e % channels;
     int row = own[pixel];
     float count = count_of(counts, row);
-    Pack<T, V> pack;
+    Pack<T, V> pack = {};
 #pragma unroll
     for (int v = 0; v < V; ++v) {
+      if (e + v >= end) break;
       pack.at[v] = from_float<T>(__ldg(table + static_cast<int64_t>(row) * channels + c) / count);
       if (++c < channels || e + v + 1 >= end) continue;
       c = 0;

@@ -185,8 +185,7 @@ template <typename T>
 void normalise(const T* HD_RESTRICT x, int64_t n, const Spread& of, float slope, const T* residual, T* HD_RESTRICT y) {
   const float *HD_RESTRICT mean = of.mean, *HD_RESTRICT scale = of.scale, *HD_RESTRICT bias = of.bias;
   const auto activated = [&](int64_t e) __attribute__((always_inline)) {
-    const float z = (to_float(x[e]) - mean[e]) * scale[e] + bias[e];
-    return z > 0.f ? z : z * slope;
+    return activate((to_float(x[e]) - mean[e]) * scale[e] + bias[e], slope);
   };
   if (residual == nullptr) {
 #pragma omp simd
@@ -204,7 +203,7 @@ void accumulate(const T* HD_RESTRICT x, const float* HD_RESTRICT g, int64_t n, c
 #pragma omp simd
   for (int64_t e = 0; e < n; ++e) {
     const float centred = to_float(x[e]) - mean[e];
-    const float dz = g[e] * (centred * scale[e] + bias[e] > 0.f ? 1.f : slope);
+    const float dz = centred * scale[e] + bias[e] > 0.f ? g[e] : damp(g[e], slope);
     first[e] += dz;
     second[e] += dz * centred;
   }
@@ -219,7 +218,7 @@ void differentiate(const T* HD_RESTRICT x, const float* HD_RESTRICT g, int64_t n
 #pragma omp simd
   for (int64_t e = 0; e < n; ++e) {
     const float centred = to_float(x[e]) - mean[e];
-    const float dz = g[e] * (centred * scale[e] + bias[e] > 0.f ? 1.f : slope);
+    const float dz = centred * scale[e] + bias[e] > 0.f ? g[e] : damp(g[e], slope);
     dx[e] = from_float<T>(scale[e] * dz - constant[e] - linear[e] * centred);
   }
 }

@@ -57,13 +57,21 @@ void flatten(Norm& n) {
   n.height = 1;
 }
 
-// Of what a kernel may use without asking, only more must be asked for; asking for less would take from its other
-// launches.
+constexpr int64_t kAside = 4096;  // bytes of shared memory kept for reductions
+
+// Bytes of shared memory that a block may have: a plane and a reduction, or what the GPU offers.
+int64_t most_shared() {
+  int device = 0, most = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
+  return std::min<int64_t>(most, kSmallPlane + kAside);
+}
+
+// More than 48 KiB must be asked for: always the most, so that no launch takes from another.
 template <typename Kernel>
-void allow_shared(Kernel kernel, int64_t bytes) {
-  if (bytes > 48 * 1024)
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
-               "cudaFuncSetAttribute");
+void allow_shared(Kernel kernel, int64_t most) {
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(most)),
+             "cudaFuncSetAttribute");
 }
 
 // The power of two from 32 to kThreads at which a thread does about two of the `tasks`.
@@ -102,10 +110,11 @@ void fwd_nchw(const T* x, const Tensor& residual, T* y, Norm n, uintptr_t stream
   const Residual<T> added{residual.as<T>(), residual.stride[0], residual.stride[1], residual.stride[2]};
   if (!residual || residual.stride[2] == n.width || n.height == 1) flatten(n);
   const int64_t units = ceil_div(n.pixels() + kPack<T>, kPack<T>), reduction = kReduction * sizeof(float);
-  n.held = 16 * units <= kSmallPlane;
+  const int64_t most = most_shared();
+  n.held = 16 * units <= most - kAside;
   if (n.held) {
     const int64_t shared = 16 * units + reduction;
-    allow_shared(instance_norm_act_fwd_nchw_kernel<T>, shared);
+    allow_shared(instance_norm_act_fwd_nchw_kernel<T>, most);
     HD_LAUNCH(instance_norm_act_fwd_nchw_kernel<T>, n.planes, threads_for(units), shared, stream, x, added, y, n);
     return;
   }
@@ -120,13 +129,14 @@ void fwd_nhwc(const T* x, const Tensor& residual, T* y, Norm n, uintptr_t stream
   using State = ChannelMoments<kPack<T>>;
   const PixelResidual<T> added{residual.as<T>(), residual.stride[0], residual.stride[2], residual.stride[3]};
   const int64_t bytes = 16 * n.pixels();
-  n.held = bytes <= kSmallPlane;
+  const int64_t most = most_shared();
+  n.held = bytes <= most - kAside;
   const Tiling tiling(n, kPack<T>, n.held);
   const int threads = n.held ? threads_for(n.pixels()) : kThreads;
   const int64_t reduction = merge_size<State>(tiling.lanes, threads) * sizeof(float);
   if (n.held) {
     const int64_t shared = bytes + reduction;
-    allow_shared(instance_norm_act_fwd_nhwc_kernel<T>, shared);
+    allow_shared(instance_norm_act_fwd_nhwc_kernel<T>, most);
     HD_LAUNCH(instance_norm_act_fwd_nhwc_kernel<T>, tiling.tiles, threads, shared, stream, x, added, y, 1, n);
     return;
   }
@@ -141,10 +151,11 @@ template <typename T>
 void bwd_nchw(const T* dy, const T* x, T* dx, T* dresidual, Norm n, uintptr_t stream) {
   flatten(n);
   const int64_t units = ceil_div(n.pixels() + kPack<T>, kPack<T>), reduction = kReduction * sizeof(float);
-  n.held = 2 * 16 * units <= kSmallPlane;
+  const int64_t most = most_shared();
+  n.held = 2 * 16 * units <= most - kAside;
   if (n.held) {
     const int64_t shared = 2 * 16 * units + reduction;
-    allow_shared(instance_norm_act_bwd_nchw_kernel<T>, shared);
+    allow_shared(instance_norm_act_bwd_nchw_kernel<T>, most);
     HD_LAUNCH(instance_norm_act_bwd_nchw_kernel<T>, n.planes, threads_for(units), shared, stream, dy, x, dx, dresidual,
               n);
     return;
@@ -160,13 +171,14 @@ template <typename T>
 void bwd_nhwc(const T* dy, const T* x, T* dx, T* dresidual, Norm n, uintptr_t stream) {
   using State = ChannelSums<kPack<T>>;
   const int64_t bytes = 2 * 16 * n.pixels();
-  n.held = bytes <= kSmallPlane;
+  const int64_t most = most_shared();
+  n.held = bytes <= most - kAside;
   const Tiling tiling(n, kPack<T>, n.held);
   const int threads = n.held ? threads_for(n.pixels()) : kThreads;
   const int64_t reduction = merge_size<State>(tiling.lanes, threads) * sizeof(float);
   if (n.held) {
     const int64_t shared = bytes + reduction;
-    allow_shared(instance_norm_act_bwd_nhwc_kernel<T>, shared);
+    allow_shared(instance_norm_act_bwd_nhwc_kernel<T>, most);
     HD_LAUNCH(instance_norm_act_bwd_nhwc_kernel<T>, tiling.tiles, threads, shared, stream, dy, x, dx, dresidual, 1, n);
     return;
   }

@@ -8,8 +8,8 @@ namespace {
 
 constexpr int kThreads = 512;  // of a block, at most
 constexpr int kWarps = kThreads / 32;
-constexpr int64_t kSmallPlane =
-    64 << 10;  // bytes that a block holds: three such blocks a multiprocessor of 9.0 or 10.0
+// Bytes that a block holds: three such blocks a multiprocessor of 9.0 or 10.0.
+constexpr int64_t kSmallPlane = 64 << 10;
 constexpr int64_t kSparePartials = 32768;  // partial results that scratch holds beyond one for each plane
 
 // Adjacent elements that a thread moves at once.
@@ -251,8 +251,6 @@ struct Affine {
         shift((n.bias == nullptr ? 0.f : n.bias[channel]) - mean * scale) {}
   __device__ __forceinline__ float operator()(float x) const { return (x - origin) * scale + shift; }
 };
-
-__device__ __forceinline__ float activate(float z, float slope) { return z > 0.f ? z : z * slope; }
 
 __device__ __forceinline__ float rstd_of(float m2, const Norm& n) { return rsqrtf(m2 * n.per_pixel + n.eps); }
 

@@ -216,7 +216,7 @@ __device__ __forceinline__ void add_unit(const Pack<T, V>& x, const float (&g)[V
                                          float& dz, float& dz_centred) {
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    const float value = to_float(x.at[k]), d = affine(value) > 0.f ? g[k] : g[k] * slope;
+    const float value = to_float(x.at[k]), d = affine(value) > 0.f ? g[k] : damp(g[k], slope);
     dz += d;
     dz_centred += d * (value - affine.origin);
   }
@@ -228,7 +228,7 @@ __device__ __forceinline__ Pack<T, V> unit_gradient(const Pack<T, V>& x, const f
   Pack<T, V> dx;
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    const float value = to_float(x.at[k]), d = affine(value) > 0.f ? g[k] : g[k] * slope;
+    const float value = to_float(x.at[k]), d = affine(value) > 0.f ? g[k] : damp(g[k], slope);
     dx.at[k] = from_float<T>(gradient(d, value - affine.origin));
   }
   return dx;

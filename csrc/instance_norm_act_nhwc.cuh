@@ -294,7 +294,7 @@ __device__ __forceinline__ void add_pixel(const Pack<T, V>& x, const float (&g)[
                                           float slope, ChannelSums<V>& sums) {
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    const float value = to_float(x.at[k]), dz = affines.of[k](value) > 0.f ? g[k] : g[k] * slope;
+    const float value = to_float(x.at[k]), dz = affines.of[k](value) > 0.f ? g[k] : damp(g[k], slope);
     sums.at[k] += dz;
     sums.at[V + k] += dz * (value - affines.of[k].origin);
   }
@@ -337,7 +337,7 @@ __device__ __forceinline__ Pack<T, V> pixel_gradient(const Pack<T, V>& x, const 
   Pack<T, V> dx;
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    const float value = to_float(x.at[k]), dz = affines.of[k](value) > 0.f ? g[k] : g[k] * slope;
+    const float value = to_float(x.at[k]), dz = affines.of[k](value) > 0.f ? g[k] : damp(g[k], slope);
     dx.at[k] = from_float<T>(gradients.of[k](dz, value - affines.of[k].origin));
   }
   return dx;

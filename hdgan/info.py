@@ -92,17 +92,12 @@ def _why_unusable(name: str) -> str | None:
 
 
 def _default(device: str, forced: str | None) -> dict[str, str | None]:
-    """The backend of an op on tensors of this kind of device, and why it is refused where HDGAN_BACKEND is wrong."""
-    if forced is None:
-        fit = [name for name, kind in _backend.DEVICE_OF.items() if kind == device]
-        return {"backend": next((name for name in fit if _why_unusable(name) is None), "eager"), "refused": None}
-    kind = _backend.DEVICE_OF.get(forced, device)
-    refused: str | None
-    if forced not in _backend.BACKENDS:
-        refused = f"expected a backend among {', '.join(_backend.BACKENDS)}"
-    else:
-        refused = _why_unusable(forced) if kind == device else f"it works on {kind} tensors"
-    return {"backend": forced, "refused": refused}
+    """The backend of an op on float32 tensors of a kind of device, and why a wrong HDGAN_BACKEND is refused."""
+    try:
+        name, refused = _backend._choose(forced, device, torch.float32)
+    except Exception as error:  # as above
+        return {"backend": forced, "refused": f"{type(error).__name__}: {error}"}
+    return {"backend": name, "refused": refused}
 
 
 def show(console: Console, found: dict[str, Any]) -> None:

@@ -277,6 +277,8 @@ def _grid(x: Tensor) -> tuple[tuple[int], tuple[int, ...], dict[str, int]]:
     """Grid, sizes and constants of either kernel for an image x [B, C, H, W]."""
     planes, pixel = common.planes_of(x)
     height, width = x.shape[2:]
+    if (width + 4) * pixel >= 2**31:
+        raise ValueError("avg_pyramid: expected rows of less than 2^31 elements")
     across, down = triton.cdiv(width, 4) * pixel, triton.cdiv(height, 4)
     n = common.block_of(across, CELLS)
     blocks = triton.cdiv(across, n)

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+os.environ.pop("HDGAN_BACKEND", None)  # read when hdgan.ops is imported
 if not torch.cuda.is_available():
     # Triton reads this when it is first imported: kernels then run on CPU tensors.
     os.environ.setdefault("TRITON_INTERPRET", "1")

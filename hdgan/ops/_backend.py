@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from hdgan.errors import ConfigError
 
@@ -25,7 +26,8 @@ DEVICE_OF = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """Floating-point dtypes that kernels compute on; others, such as float64, are for `eager`."""
 
-_forced: str | None = os.environ.get("HDGAN_BACKEND") or None
+_forced: list[str | None] = [os.environ.get("HDGAN_BACKEND") or None]
+"""What the environment and each `backend` that is active ask for; the last counts."""
 _forked = False
 """Whether this process is a fork, where OpenMP's threads do not exist and waiting for them would never end."""
 
@@ -52,14 +54,14 @@ def backend(name: str | None) -> Iterator[None]:
     Raises:
         BackendError: there is no backend of this name. One that cannot run raises where an op is called.
     """
-    global _forced
-    if name is not None:
-        _check_name("hdgan.ops.backend", name)
-    before, _forced = _forced, name
+    if name is not None and name not in BACKENDS:
+        raise BackendError(f"hdgan.ops.backend: {_unknown(name)}")
+    _forced.append(name)
     try:
         yield
     finally:
-        _forced = before
+        # That of another thread may have been added since.
+        del _forced[len(_forced) - 1 - _forced[::-1].index(name)]
 
 
 def choose(op: str, asked: str | None, x: Tensor, dtype: torch.dtype | None = None) -> str:
@@ -68,27 +70,38 @@ def choose(op: str, asked: str | None, x: Tensor, dtype: torch.dtype | None = No
     Raises:
         BackendError: the backend that was asked for does not exist or cannot run; there is no silent fallback.
     """
-    asked = _forced if asked is None else asked
-    return _choose(op, asked, x.device.type, x.dtype if dtype is None else dtype)
+    source = ""
+    if asked is None and _forced[-1] is not None:
+        asked, source = _forced[-1], " (from hdgan.ops.backend or HDGAN_BACKEND)"
+    if forward_ad._current_level >= 0:  # kernels have gradients, but no forward-mode derivatives
+        if asked not in (None, "eager"):
+            raise BackendError(
+                f"{op}: backend {asked!r} cannot run in forward-mode differentiation: use 'eager'{source}"
+            )
+        return "eager"
+    # Raised here, not in what the compiler takes for a constant, where it would turn an error into one of its own.
+    name, problem = _choose(asked, x.device.type, x.dtype if dtype is None else dtype)
+    if problem:
+        raise BackendError(f"{op}: {problem}{source}")
+    return name
 
 
-def _choose(op: str, asked: str | None, device: str, dtype: torch.dtype) -> str:
+def _choose(asked: str | None, device: str, dtype: torch.dtype) -> tuple[str, str | None]:
+    """The backend, and why not if it is refused."""
     if asked is None:
-        return next((name for name in BACKENDS[1:] if _why_not(name, device, dtype) is None), "eager")
-    _check_name(op, asked)
+        return next((name for name in BACKENDS[1:] if _why_not(name, device, dtype) is None), "eager"), None
+    if asked not in BACKENDS:
+        return asked, _unknown(asked)
     reason = _why_not(asked, device, dtype)
-    if reason:
-        raise BackendError(f"{op}: backend {asked!r} cannot run: {reason}")
-    return asked
+    return asked, f"backend {asked!r} cannot run: {reason}" if reason else None
 
 
 # What torch.compiler.assume_constant_result does, without importing the compiler, and Triton with it, right here.
 _choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _check_name(op: str, name: str) -> None:
-    if name not in BACKENDS:
-        raise BackendError(f"{op}: expected a backend among {', '.join(BACKENDS)}, got {name!r}")
+def _unknown(name: str) -> str:
+    return f"expected a backend among {', '.join(BACKENDS)}, got {name!r}"
 
 
 def _why_not(name: str, device: str, dtype: torch.dtype) -> str | None:
@@ -122,10 +135,13 @@ def why_unusable(name: str) -> str | None:
 
 def _gpu_too_old(archs: str) -> str | None:
     capability = torch.cuda.get_device_capability()
-    built = [tuple(int(part) for part in arch.removesuffix("+PTX").rstrip("af").split(".")) for arch in archs.split()]
-    same_major = any(arch[0] == capability[0] and arch <= capability for arch in built)
-    by_ptx = "+PTX" in archs and min(built) <= capability
-    if same_major or by_ptx:
+    names = [arch.removesuffix("+PTX") for arch in archs.split()]
+    generic = [tuple(map(int, name.split("."))) for name in names if not name[-1].isalpha()]
+    same_major = any(arch[0] == capability[0] and arch <= capability for arch in generic)
+    # The PTX is that of the oldest (setup.py); what ends in a letter runs on that architecture alone.
+    by_ptx = "+PTX" in archs and bool(generic) and min(generic) <= capability
+    exact = any(name.rstrip("af") == f"{capability[0]}.{capability[1]}" for name in names)
+    if same_major or by_ptx or exact:
         return None
     return (
         f"hdgan._C was built for compute capability {archs}, this GPU has {capability[0]}.{capability[1]}; "

@@ -18,6 +18,8 @@ TABLE_SIZE = 4096 + 2**16
 class InstanceIndex(NamedTuple):
     """A batch of instance maps as dense rows of one table. N is the number of instances in the whole batch.
 
+    Its tensors belong together: index the images of a part of a batch anew instead of slicing this.
+
     Rows are ordered by image, then by id: image b owns the rows offsets[b] to offsets[b + 1].
     """
 
@@ -115,6 +117,9 @@ def instance_index(ids: Tensor, *, backend: str | None = None) -> InstanceIndex:
     The cpu, cuda and triton backends do not sort: ids are looked up where a run of equal ids begins. On a GPU that
     needs ids from -4096 to 65535 (or int16); others are sorted by PyTorch. The number of instances is data, so the
     host waits for the GPU once.
+
+    Returns:
+        The rows of all pixels, and for each row its id and count.
 
     Raises:
         TypeError: ids are not integers.

@@ -209,6 +209,7 @@ def instance_broadcast(values: Tensor, index: InstanceIndex, *, backend: str | N
             f"got {tuple(values.shape)}"
         )
     check_same_device("instance_broadcast", values=values, index=index.rows)
+    _check_index("instance_broadcast", index)
     chosen = choose("instance_broadcast", backend, values)
     if chosen == "eager":
         return instance_broadcast_reference(values, index)
@@ -244,6 +245,18 @@ def instance_mean(x: Tensor, ids: Tensor | InstanceIndex, *, backend: str | None
 def _check(op: str, x: Tensor, index: InstanceIndex) -> None:
     check_image(op, "x", x)
     check_same_device(op, x=x, ids=index.rows)
+    _check_index(op, index)
     expected = (x.shape[0], *x.shape[2:])
     if tuple(index.rows.shape) != expected:
         raise ValueError(f"{op}: expected ids of shape {expected} to go with x, got {tuple(index.rows.shape)}")
+
+
+def _check_index(op: str, index: InstanceIndex) -> None:
+    """Kernels trust an index; of one that was put together by hand, this finds what can be seen from outside."""
+    rows, offsets, _, counts = index
+    check_same_device(op, rows=rows, offsets=offsets, counts=counts)
+    dtypes = (rows.dtype, offsets.dtype, counts.dtype)
+    if dtypes != (torch.int32, torch.int64, torch.int64):
+        raise TypeError(f"{op}: expected rows, offsets and counts in int32, int64 and int64, got {dtypes}")
+    if tuple(offsets.shape) != (rows.shape[0] + 1,):
+        raise ValueError(f"{op}: expected offsets of shape {(rows.shape[0] + 1,)}, got {tuple(offsets.shape)}")

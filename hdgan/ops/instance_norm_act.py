@@ -39,6 +39,8 @@ def instance_norm_act_reference(
     pad: int,
     pad_mode: PadMode,
 ) -> Tensor:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    weight, bias = (None if p is None else p.to(wide) for p in (weight, bias))
     # torch.instance_norm, not F.instance_norm: the latter rejects planes of one pixel. On flattened planes: on the CPU
     # its gradient is wrong where x [1, C, H, W] is contiguous and the gradient that comes in is channels_last.
     y = torch.instance_norm(x.flatten(2), weight, bias, None, None, True, 0.0, eps, torch.backends.cudnn.enabled)
@@ -53,7 +55,7 @@ _ACTIVATIONS: tuple[Activation, ...] = ("none", "relu", "leaky_relu")
 _PAD_MODES: tuple[PadMode, ...] = ("reflect", "zero", "replicate")
 """Kernels know activations and modes by their place here (csrc/instance_norm_act.h)."""
 _SCRATCH = 32768
-"""Blocks that may share the planes of one call, beyond one for each."""
+"""Blocks that may share the planes of one call, beyond one for each (kSparePartials in csrc/instance_norm_act.cuh)."""
 
 
 def _forward(
@@ -72,7 +74,7 @@ def _forward(
     y, mean, rstd = _fake(x, weight, bias, residual, activation, negative_slope, eps, pad, pad_mode, backend)
     launch(
         "instance_norm_act", "fwd", backend, x.device,
-        x, weight, bias, _readable(residual, x), y, mean, rstd, _scratch(x),
+        x, weight, bias, _readable(residual, x), y, mean, rstd, _scratch(x, backend),
         activation, negative_slope, eps, pad, pad_mode,
     )  # fmt: skip
     return y, mean, rstd
@@ -85,7 +87,9 @@ def _fake(x: Tensor, weight: Any, bias: Any, residual: Any, *options: Any) -> tu
     return y, mean, rstd
 
 
-def _scratch(x: Tensor) -> Tensor:
+def _scratch(x: Tensor, backend: str) -> Tensor | None:
+    if backend == "cpu":
+        return None
     return x.new_empty(3 * (x.shape[0] * x.shape[1] + _SCRATCH), dtype=torch.float32)
 
 
@@ -120,7 +124,7 @@ def _backward(
     dx, dresidual, sums = _backward_fake(dy, x, weight, bias, mean, rstd, with_dresidual)
     launch(
         "instance_norm_act", "bwd", backend, x.device,
-        dy, x, weight, bias, mean, rstd, dx, dresidual if with_dresidual else None, sums, _scratch(x),
+        dy, x, weight, bias, mean, rstd, dx, dresidual if with_dresidual else None, sums, _scratch(x, backend),
         activation, negative_slope, pad, pad_mode,
     )  # fmt: skip
     return dx, dresidual, sums
@@ -144,6 +148,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 def _backward_of(ctx: Any, dy: Tensor, *_: Any) -> tuple[Any, ...]:
     _, need_weight, need_bias, need_residual, *_ = ctx.needs_input_grad
     pad = ctx.options[3]
+    if need_residual and pad == 0 and not any(ctx.needs_input_grad[:3]):
+        return None, None, None, dy, *[None] * len(ctx.options)
     # Without padding the residual's gradient is dy itself.
     dx, dresidual, sums = _instance_norm_act_backward(dy, *ctx.saved_tensors, need_residual and pad > 0, *ctx.options)
     if need_residual and pad == 0:
@@ -229,7 +235,8 @@ def instance_norm_act(
         eps: added to the variance.
         pad: pixels added on each side.
         pad_mode: "reflect" (pad < H and pad < W), "zero" or "replicate".
-        backend: implementation by name; None chooses.
+        backend: implementation by name; None chooses. Of eager, third derivatives are wrong, as those of
+            `torch.instance_norm` are; kernels have them right.
 
     Returns:
         [B, C, H + 2 pad, W + 2 pad], in the dtype and memory format of `x`.
@@ -241,6 +248,9 @@ def instance_norm_act(
     op = "instance_norm_act"
     check_image(op, "x", x)
     check_same_device(op, x=x, weight=weight, bias=bias, residual=residual)
+    for name, given in (("weight", weight), ("bias", bias), ("residual", residual)):
+        if given is not None and not given.is_floating_point():
+            raise TypeError(f"{op}: expected {name} of a floating-point dtype, got {given.dtype}")
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != (x.shape[1],):
             raise ValueError(f"{op}: expected {name} of shape ({x.shape[1]},), got {tuple(parameter.shape)}")
@@ -250,8 +260,10 @@ def instance_norm_act(
         raise ValueError(f"{op}: expected activation none, relu or leaky_relu, got {activation!r}")
     if pad_mode not in _PAD_MODES:
         raise ValueError(f"{op}: expected pad_mode reflect, zero or replicate, got {pad_mode!r}")
-    if pad < 0 or (pad_mode == "reflect" and pad >= min(x.shape[2:])):
-        raise ValueError(f"{op}: expected 0 <= pad < {min(x.shape[2:])} for {pad_mode} padding, got {pad}")
+    if pad < 0:
+        raise ValueError(f"{op}: expected pad >= 0, got {pad}")
+    if pad_mode == "reflect" and pad >= min(x.shape[2:]):
+        raise ValueError(f"{op}: expected pad < {min(x.shape[2:])} for reflect padding, got {pad}")
     chosen = choose(op, backend, x)
     if chosen == "eager":
         return instance_norm_act_reference(x, weight, bias, residual, activation, negative_slope, eps, pad, pad_mode)

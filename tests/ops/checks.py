@@ -29,14 +29,36 @@ def outputs_and_gradients(function, inputs, upstream):
     return [y.detach() for y in outputs], [x.grad for x in inputs if x.requires_grad]
 
 
-def assert_compiles(function, *inputs, dynamic):
-    """Trace forward and backward into one graph each and compare with running directly."""
+def assert_compiles(function, *inputs, dynamic, grows=True):
+    """Trace forward and backward into one graph each and compare with running directly, in both memory formats.
+
+    With `dynamic` also on twice the rows, by the same graph, unless the function is for this size alone.
+    """
     torch._dynamo.reset()
-    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    compiles = []
+
+    def count(graph, examples):
+        compiles.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, examples)
+
+    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend=count)
+    taller = [torch.cat([x, x], 2) if x.dim() == 4 else x for x in inputs]
+    assert_same_results(compiled, function, inputs)
+    before = len(compiles)
+    assert before >= 1
+    if dynamic and grows:
+        assert_same_results(compiled, function, taller)
+    assert len(compiles) == before
+    assert_same_results(
+        compiled, function, [x.to(memory_format=torch.channels_last) if x.dim() == 4 else x for x in inputs]
+    )
+
+
+def assert_same_results(found, expected, inputs):
     results = []
-    for run in (function, compiled):
+    for run in (found, expected):
         leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in inputs]
         y = run(*leaves)
         (y if isinstance(y, torch.Tensor) else sum(part.sum() for part in y)).sum().backward()
         results.append([y, *(x.grad for x in leaves if x.requires_grad)])
-    torch.testing.assert_close(results[1], results[0])
+    torch.testing.assert_close(results[0], results[1])

@@ -1,5 +1,6 @@
 """The choice of a backend: by call, by context, by environment."""
 
+import os
 import subprocess
 import sys
 
@@ -57,7 +58,9 @@ def test_compiled_code_follows_the_context():
 def test_environment_switches_all():
     run = "import torch; from hdgan.ops import _backend; print(_backend.choose('op', None, torch.zeros(1)))"
     for name in ("eager", "cpu"):
-        done = subprocess.run([sys.executable, "-c", run], env={"HDGAN_BACKEND": name}, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", run], env=os.environ | {"HDGAN_BACKEND": name}, capture_output=True, text=True
+        )
         assert done.stdout.strip() == name, done.stderr
 
 
@@ -95,6 +98,8 @@ def test_missing_extension_is_said(monkeypatch):
         ("8.0 9.0", (10, 0), False),
         ("8.0 9.0+PTX", (12, 1), True),
         ("9.0a", (9, 0), True),
+        ("10.0a", (10, 3), False),
+        ("9.0a 12.0+PTX", (10, 0), False),
         ("8.6", (8, 0), False),
     ],
 )
@@ -112,3 +117,41 @@ def test_import_probes_nothing():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False", "False"]
+
+
+def test_contexts_of_two_threads_end_in_any_order():
+    first, second = ops.backend("eager"), ops.backend("cpu")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert used_kernels(lambda: avg_pyramid(X, 1))
+    second.__exit__(None, None, None)
+    assert _backend._forced == [None]
+
+
+def test_a_wrong_choice_from_outside_is_said_to_be_one():
+    with ops.backend("cuda"), pytest.raises(BackendError, match=r"\(from hdgan.ops.backend or HDGAN_BACKEND\)"):
+        avg_pyramid(X, 1)
+
+
+def test_errors_come_through_the_compiler():
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: avg_pyramid(x, 1, backend="cuda")[1], backend="aot_eager")
+    with pytest.raises(BackendError, match="works on cuda tensors"):
+        compiled(X)
+
+
+def test_forward_mode_is_eager():
+    x, v = torch.randn(1, 2, 5, 6), torch.randn(1, 2, 5, 6)
+    ids = torch.randint(3, (1, 5, 6))
+    for op in (
+        lambda x: ops.instance_norm_act(x, pad=1),
+        lambda x: ops.instance_mean(x, ids),
+        lambda x: avg_pyramid(x, 1)[1],
+    ):
+        _, found = torch.func.jvp(op, (x,), (v,))
+        step = 1e-3 * v.double()
+        expected = (op(x.double() + step) - op(x.double() - step)) / 2e-3
+        torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(BackendError, match="forward-mode"):
+        torch.func.jvp(lambda x: avg_pyramid(x, 1, backend="cpu")[1], (x,), (v,))

@@ -46,6 +46,15 @@ def test_ids_of_31_bits_and_more_stay_exact(backend, device):
     assert index.counts.tolist() == [1] * 6
 
 
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64])
+def test_extreme_ids(backend, device, dtype):
+    limits = torch.iinfo(dtype)
+    ids = torch.tensor([[[limits.min, limits.max, limits.min + 1, limits.max - 1, 0, -1]]], dtype=dtype, device=device)
+    index = instance_index(ids, backend=backend)
+    assert index.ids.tolist() == sorted(ids.flatten().tolist())
+    assert torch.equal(index.ids[index.rows.long()], ids)
+
+
 def test_accepts_a_channel_axis(backend, device):
     ids = MAPS["odd"].to(device)
     assert_same(instance_index(ids.unsqueeze(1), backend=backend), instance_index(ids, backend=backend))

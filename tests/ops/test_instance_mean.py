@@ -249,11 +249,12 @@ def test_gradients_of_the_halves():
 def test_compiles(backend, device, dynamic):
     ids = MAPS["odd"].to(device)
     index = instance_index(ids, backend=backend)
-    assert_compiles(lambda x: instance_mean(x, index, backend=backend), image_for(ids), dynamic=dynamic)
+    assert_compiles(lambda x: instance_mean(x, index, backend=backend), image_for(ids), dynamic=dynamic, grows=False)
     assert_compiles(
         lambda x: instance_broadcast(instance_reduce(x, index, backend=backend), index, backend=backend),
         image_for(ids),
         dynamic=dynamic,
+        grows=False,
     )
 
 
@@ -360,6 +361,11 @@ def test_wrong_input(x, ids, error, says):
         instance_mean(x, ids)
 
 
+def test_last_pack_of_a_tile(backend, device):
+    x = torch.randn(1, 3, 1, 3, device=device).to(memory_format=torch.channels_last)
+    assert torch.equal(instance_mean(x, torch.tensor([[[0, 1, 2]]], device=device), backend=backend), x)
+
+
 def test_wrong_table():
     index = instance_index(IDS)
     with pytest.raises(ValueError, match=r"values of shape \[1, C\].*got \(2, 3\)"):
@@ -370,6 +376,33 @@ def test_wrong_table():
         instance_broadcast(torch.zeros(1, 3, dtype=torch.int64), index)
     with pytest.raises(ValueError, match="one device, got values on meta"):
         instance_broadcast(torch.zeros(1, 3, device="meta"), index)
+
+
+@pytest.mark.parametrize("run", [instance_mean, instance_reduce, instance_broadcast])
+@pytest.mark.parametrize(
+    ("broken", "error", "says"),
+    [
+        ({"rows": "int64"}, TypeError, "int32, int64 and int64, got"),
+        ({"counts": "int32"}, TypeError, "int32, int64 and int64, got"),
+        ({"offsets": "int32"}, TypeError, "int32, int64 and int64, got"),
+        ({"offsets": slice(1, None)}, ValueError, r"offsets of shape \(3,\), got \(2,\)"),
+    ],
+)
+def test_index_of_parts(run, broken, error, says):
+    index = instance_index(torch.tensor([[[1, 2]], [[3, 3]]]))
+    for name, change in broken.items():
+        part = getattr(index, name)
+        part = part[change] if isinstance(change, slice) else part.to(getattr(torch, change))
+        index = index._replace(**{name: part})
+    with pytest.raises(error, match=says):
+        run(torch.zeros(3, 4) if run is instance_broadcast else torch.zeros(2, 3, 1, 2), index)
+
+
+def test_rows_of_other_images_are_refused():
+    index = instance_index(torch.tensor([[[1, 2]], [[3, 3]]]))
+    for run in (instance_mean, instance_reduce):
+        with pytest.raises(ValueError, match="an index must stay whole"):
+            run(torch.zeros(2, 3, 1, 2), index._replace(rows=index.rows.flip(0)), backend="cpu")
 
 
 @pytest.mark.parametrize("run", [instance_mean, instance_reduce])

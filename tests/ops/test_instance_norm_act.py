@@ -156,6 +156,20 @@ def test_bits_do_not_depend_on_threads():
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_relu_stops_infinities(backend, device, memory_format):
+    x = torch.tensor([-1.0, 2.0, -3.0, 4.0], device=device).view(1, 1, 2, 2).expand(1, 8, 2, 2)
+    x = x.clone(memory_format=memory_format).requires_grad_()
+    upstream = torch.ones(1, 8, 2, 2, device=device)
+    upstream[:, :, 0, 0] = torch.inf
+    instance_norm_act(x, activation="relu", backend=backend).backward(upstream)
+    finite = torch.where(upstream.isinf(), 0.0, upstream)
+    expected = torch.autograd.grad(instance_norm_act(x, activation="relu", backend="eager"), x, finite)[0]
+    torch.testing.assert_close(x.grad, expected)
+    bias = torch.full((8,), -torch.inf, device=device)
+    assert torch.equal(instance_norm_act(x, bias=bias, activation="relu", backend=backend), torch.zeros_like(x))
+
+
 def test_only_reflection_needs_room(backend, device):
     x = torch.randn(1, 1, 2, 2, device=device)
     for mode in ("zero", "replicate"):
@@ -283,6 +297,13 @@ X = torch.zeros(1, 2, 4, 3)
         (X, {"weight": torch.ones(2, device="meta")}, ValueError, "weight on meta"),
         (X, {"activation": "gelu"}, ValueError, "activation none, relu or leaky_relu, got 'gelu'"),
         (X, {"pad_mode": "wrap"}, ValueError, "pad_mode reflect, zero or replicate, got 'wrap'"),
+        (
+            X,
+            {"weight": torch.ones(2, dtype=torch.int64)},
+            TypeError,
+            "weight of a floating-point dtype, got torch.int64",
+        ),
+        (X, {"residual": X.to(torch.complex64)}, TypeError, "residual of a floating-point dtype, got torch.complex64"),
         (X, {"pad": 3}, ValueError, "pad < 3 for reflect padding, got 3"),
         (X, {"pad": -1, "pad_mode": "zero"}, ValueError, "got -1"),
     ],
