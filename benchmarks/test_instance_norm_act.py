@@ -7,10 +7,10 @@ from hdgan.ops import instance_norm_act
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("name", [*NORM_CASES, *LARGE_NORM_CASES])
+@pytest.mark.parametrize(
+    "name", [*NORM_CASES, *(pytest.param(name, marks=pytest.mark.gpu) for name in LARGE_NORM_CASES)]
+)
 def test_forward_backward(measure, device, dtype, contestant, name, format):
-    if name in LARGE_NORM_CASES and device == "cpu":
-        pytest.skip("takes a GPU")
     case = (NORM_CASES | LARGE_NORM_CASES)[name]
     shape = (1, case.channels, case.height, case.width)
 
