@@ -19,9 +19,6 @@ Planes planes_of(const Tensor& x) {
 
 Planes halved(Planes p) { return {p.count, (p.height + 1) / 2, (p.width + 1) / 2, p.pixel}; }
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
 // Pixels of a window at output position o that lie in [0, size).
 inline int64_t inside(int64_t o, int64_t size) { return smaller(2 * o + 2, size) - larger(2 * o - 1, 0); }
 

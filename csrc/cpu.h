@@ -14,6 +14,9 @@
 
 namespace hd::HD_ISA {
 
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
 // Run fn(i) for i in [0, n) on `threads` threads. One thread opens no parallel region: after a fork, as in the workers
 // of a data loader, OpenMP's other threads do not exist.
 template <typename F>
@@ -57,6 +60,29 @@ inline void with_floating(DType dtype, const F& fn) {
   if (dtype == DType::float32) return fn(float{});
   if (dtype == DType::bfloat16) return fn(bf16{});
   return fn(f16{});
+}
+
+// Call fn(T{}) with the type of an integer dtype.
+template <typename F>
+inline void with_integer(DType dtype, const F& fn) {
+  switch (dtype) {
+    case DType::int8:
+      return fn(int8_t{});
+    case DType::int16:
+      return fn(int16_t{});
+    case DType::int32:
+      return fn(int32_t{});
+    case DType::uint8:
+      return fn(uint8_t{});
+    case DType::uint16:
+      return fn(uint16_t{});
+    case DType::uint32:
+      return fn(uint32_t{});
+    case DType::uint64:
+      return fn(uint64_t{});
+    default:
+      return fn(int64_t{});
+  }
 }
 
 }  // namespace hd::HD_ISA

@@ -15,9 +15,6 @@ struct Maps {
   int64_t height, width, n_labels, dontcare;
 };
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
 // The class of each of n pixels, -1 for none. A uint64 beyond int64 becomes negative and so none, rightly.
 template <typename L>
 void read_classes(const L* HD_RESTRICT label, int64_t n, const Maps& maps, int32_t* HD_RESTRICT classes) {
@@ -56,27 +53,6 @@ void mark_strip(const I* image, int64_t first, int64_t last, const Maps& maps, i
   }
 }
 
-// Call fn(L{}) with the type of a label.
-template <typename F>
-void with_label_type(DType dtype, const F& fn) {
-  switch (dtype) {
-    case DType::int8:
-      return fn(int8_t{});
-    case DType::int16:
-      return fn(int16_t{});
-    case DType::int32:
-      return fn(int32_t{});
-    case DType::uint8:
-      return fn(uint8_t{});
-    case DType::uint16:
-      return fn(uint16_t{});
-    case DType::uint32:
-      return fn(uint32_t{});
-    default:
-      return fn(int64_t{});
-  }
-}
-
 // Call fn(I{}) with an unsigned type of the size of an id: whether ids are equal is all that is asked.
 template <typename F>
 void with_id_type(DType dtype, const F& fn) {
@@ -98,7 +74,7 @@ void with_id_type(DType dtype, const F& fn) {
 // The pixels [first, last) of an image -> their classes, and whether they lie on a boundary.
 void read_strip(const Maps& maps, int64_t image, int64_t first, int64_t last, int32_t* classes, int32_t* edges) {
   const int64_t start = image * maps.height * maps.width;
-  with_label_type(maps.label.dtype, [&](auto type) {
+  with_integer(maps.label.dtype, [&](auto type) {
     read_classes(maps.label.as<decltype(type)>() + start + first, last - first, maps, classes);
   });
   if (!maps.ids) return;

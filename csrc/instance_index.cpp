@@ -11,32 +11,6 @@ namespace {
 
 constexpr int64_t kChunk = 32768;  // pixels
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
-// Call fn(T{}) with the type of an integer dtype.
-template <typename F>
-void with_integer(DType dtype, const F& fn) {
-  switch (dtype) {
-    case DType::int8:
-      return fn(int8_t{});
-    case DType::int16:
-      return fn(int16_t{});
-    case DType::int32:
-      return fn(int32_t{});
-    case DType::uint8:
-      return fn(uint8_t{});
-    case DType::uint16:
-      return fn(uint16_t{});
-    case DType::uint32:
-      return fn(uint32_t{});
-    case DType::uint64:
-      return fn(uint64_t{});
-    default:
-      return fn(int64_t{});
-  }
-}
-
 // One image, and where its part of the results goes.
 template <typename T>
 struct Image {

@@ -11,9 +11,6 @@ namespace {
 constexpr int64_t kChunk = 16384;  // pixels, at least, that are worth a table of their own
 constexpr int64_t kBlock = 64;     // elements of one vectorised step
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
 // Where the run of equal rows that begins at `begin` ends.
 inline int64_t end_of_run(const int32_t* rows, int64_t begin, int64_t end) {
   const int32_t row = rows[begin];

@@ -13,9 +13,6 @@ namespace {
 constexpr int64_t kSegment = 512;     // elements: a handful of such arrays stay in the first-level cache
 constexpr int64_t kBand = 64 * 1024;  // elements
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
 struct Planes {
   int64_t count, channels, height, width, pixel;  // pixel: elements of one pixel
   int64_t row, size, segment, band_rows, bands;   // in elements; rows of a band; bands of a plane
