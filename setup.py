@@ -29,7 +29,7 @@ STRICT = bool(os.environ.get("HDGAN_STRICT"))
 WARNINGS = ["-Wall", "-Wextra", *(["-Werror"] if STRICT else [])]
 # The instruction sets that every CPU kernel is compiled for; bindings.cpp chooses when it is loaded.
 X86_ISAS = {
-    "baseline": [],
+    "baseline": ["-O2"],  # for processors from before 2013: less to compile
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
 }
 ISAS = X86_ISAS if platform.machine().lower() in ("x86_64", "amd64") else {"baseline": []}

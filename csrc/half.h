@@ -1,12 +1,11 @@
-// bfloat16 and float16 as storage: loaded into float, computed in float, rounded once when stored.
+// bfloat16 and float16 as storage: loaded into float, computed in float, rounded once when stored. CUDA's own headers of
+// these types would take a second of every file's compilation.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
 #ifdef __CUDACC__
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #define HD_INLINE __host__ __device__ __forceinline__
 #else
 // Never a function of its own: one compiled for AVX2 must not be linked into the code for plain x86-64.
@@ -36,7 +35,9 @@ HD_INLINE float to_float(bf16 x) { return bit_cast<float>(static_cast<uint32_t>(
 
 HD_INLINE float to_float(f16 x) {
 #ifdef __CUDA_ARCH__
-  return __half2float(bit_cast<__half>(x.bits));
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+  return y;
 #else
   // Shift exponent and mantissa into place and rescale by 2^112, which makes subnormals exact without a branch.
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
@@ -62,8 +63,10 @@ HD_INLINE float from_float<float>(float x) {
 
 template <>
 HD_INLINE bf16 from_float<bf16>(float x) {
-#ifdef __CUDA_ARCH__
-  return {bit_cast<uint16_t>(__float2bfloat16_rn(x))};
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  bf16 y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
 #else
   const uint32_t bits = bit_cast<uint32_t>(x);
   const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
@@ -75,7 +78,9 @@ HD_INLINE bf16 from_float<bf16>(float x) {
 template <>
 HD_INLINE f16 from_float<f16>(float x) {
 #ifdef __CUDA_ARCH__
-  return {bit_cast<uint16_t>(__float2half_rn(x))};
+  f16 y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
 #else
   const uint32_t bits = bit_cast<uint32_t>(x);
   const uint32_t sign = (bits >> 16) & 0x8000u;
