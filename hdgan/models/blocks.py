@@ -72,11 +72,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, padded: Tensor, pad: int) -> Tensor:
         """Map [B, C, H + 2, W + 2] to [B, C, H + 2 pad, W + 2 pad]."""
-        x = padded[:, :, 1:-1, 1:-1]
         y = normalised_conv(self.conv1, padded)
         y = instance_norm_act(y, activation="relu", pad=self.PAD, pad_mode=self.pad_mode)
         y = normalised_conv(self.conv2, y)
-        return instance_norm_act(y, residual=x, pad=pad, pad_mode=self.pad_mode)
+        return instance_norm_act(y, residual=padded, pad=pad, pad_mode=self.pad_mode)
 
 
 def residual_chain(blocks: Sequence[nn.Module] | nn.ModuleList, padded: Tensor) -> Tensor:

@@ -28,6 +28,17 @@ def _activate(y: Tensor, activation: Activation, negative_slope: float) -> Tenso
     return F.leaky_relu(y, negative_slope, inplace=True) if activation == "leaky_relu" else y
 
 
+def _margin(residual: Tensor, x: Tensor) -> int:
+    """Pixels by which a residual is padded on each side."""
+    return (residual.shape[2] - x.shape[2]) // 2
+
+
+def _interior(residual: Tensor, x: Tensor) -> Tensor:
+    """What of a residual lies on x."""
+    margin = _margin(residual, x)
+    return residual[:, :, margin : margin + x.shape[2], margin : margin + x.shape[3]] if margin else residual
+
+
 def instance_norm_act_reference(
     x: Tensor,
     weight: Tensor | None,
@@ -47,7 +58,7 @@ def instance_norm_act_reference(
     y = y.unflatten(2, x.shape[2:])
     y = _activate(y, activation, negative_slope)
     if residual is not None:
-        y = y + residual
+        y = y + _interior(residual, x)
     return pad2d(y, pad, pad_mode).to(x.dtype).contiguous(memory_format=memory_format_of(x))
 
 
@@ -94,9 +105,10 @@ def _scratch(x: Tensor, backend: str) -> Tensor | None:
 
 
 def _readable(residual: Tensor | None, x: Tensor) -> Tensor | None:
-    """The residual as it is if its innermost dimension, in the memory format of `x`, has no gaps; otherwise a copy."""
+    """The residual on x, as it is if its innermost dimension, in x's memory format, has no gaps; otherwise a copy."""
     if residual is None:
         return None
+    residual = _interior(residual, x)
     format = memory_format_of(x)
     innermost = 1 if format == torch.channels_last else 3
     if residual.stride(innermost) == 1 or residual.shape[innermost] == 1:
@@ -139,24 +151,24 @@ def _backward_fake(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, bias, _, *ctx.options = inputs
+    x, weight, bias, residual, *ctx.options = inputs
     _, mean, rstd = output
+    ctx.margin = 0 if residual is None else _margin(residual, x)
     ctx.mark_non_differentiable(mean, rstd)
     ctx.save_for_backward(x, weight, bias, mean, rstd)
 
 
 def _backward_of(ctx: Any, dy: Tensor, *_: Any) -> tuple[Any, ...]:
     _, need_weight, need_bias, need_residual, *_ = ctx.needs_input_grad
-    pad = ctx.options[3]
+    pad, margin = ctx.options[3], ctx.margin
     if need_residual and pad == 0 and not any(ctx.needs_input_grad[:3]):
-        return None, None, None, dy, *[None] * len(ctx.options)
-    # Without padding the residual's gradient is dy itself.
+        return None, None, None, pad2d(dy, margin, "zero"), *[None] * len(ctx.options)
     dx, dresidual, sums = _instance_norm_act_backward(dy, *ctx.saved_tensors, need_residual and pad > 0, *ctx.options)
-    if need_residual and pad == 0:
-        dresidual = dy
+    # Without padding the residual's gradient is dy itself.
+    dresidual = pad2d(dresidual if pad else dy, margin, "zero") if need_residual else None
     dweight = sums[1].sum(0) if need_weight else None
     dbias = sums[0].sum(0) if need_bias else None
-    return dx, dweight, dbias, dresidual if need_residual else None, *[None] * len(ctx.options)
+    return dx, dweight, dbias, dresidual, *[None] * len(ctx.options)
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -229,7 +241,9 @@ def instance_norm_act(
         x: [B, C, H, W] floating point.
         weight: [C] scale, or None.
         bias: [C] shift, or None.
-        residual: [B, C, H, W], may be a strided view (the interior of a padded tensor), or None.
+        residual: [B, C, H, W], or [B, C, H + 2r, W + 2r] padded by any r, whose interior is added, or None. A padded
+            residual is better given whole: differentiating the slice costs PyTorch two passes over it, and its
+            memory format.
         activation: "none", "relu" or "leaky_relu".
         negative_slope: of leaky_relu.
         eps: added to the variance.
@@ -254,8 +268,13 @@ def instance_norm_act(
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != (x.shape[1],):
             raise ValueError(f"{op}: expected {name} of shape ({x.shape[1]},), got {tuple(parameter.shape)}")
-    if residual is not None and residual.shape != x.shape:
-        raise ValueError(f"{op}: expected residual of shape {tuple(x.shape)}, got {tuple(residual.shape)}")
+    if residual is not None:
+        margins = [theirs - ours for theirs, ours in zip(residual.shape, x.shape, strict=False)]
+        if residual.dim() != 4 or margins[:2] != [0, 0] or margins[2] != margins[3] or margins[2] % 2 or margins[2] < 0:
+            raise ValueError(
+                f"{op}: expected residual of shape {tuple(x.shape)}, or padded alike on all sides, "
+                f"got {tuple(residual.shape)}"
+            )
     if activation not in _ACTIVATIONS:
         raise ValueError(f"{op}: expected activation none, relu or leaky_relu, got {activation!r}")
     if pad_mode not in _PAD_MODES:

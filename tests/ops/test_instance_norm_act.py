@@ -10,14 +10,15 @@ from tests.ops.checks import DTYPES, FORMATS, assert_compiles, assert_near, outp
 TORCH_MODE = {"reflect": "reflect", "zero": "constant", "replicate": "replicate"}
 
 # Each exercises something of its own: shape, inputs besides x ("w" weight, "b" bias, "r" residual, "i" residual that is
-# the interior of a padded tensor), options.
+# the interior of a padded tensor, "p" one padded by 2), options.
 CASES = {
     "one-pixel": ((1, 1, 1, 1), "wb", {"pad": 2, "pad_mode": "replicate"}),
     "one-row": ((1, 2, 1, 6), "r", {"activation": "relu", "pad": 1, "pad_mode": "zero"}),
     "one-column": ((2, 3, 9, 1), "wbi", {"activation": "leaky_relu", "pad": 3, "pad_mode": "replicate"}),
     "odd": ((2, 3, 7, 5), "wbr", {"activation": "leaky_relu"}),
     "reflect-all": ((1, 2, 4, 4), "i", {"activation": "relu", "pad": 3}),
-    "block-end": ((1, 8, 10, 12), "i", {"pad": 1}),
+    "block-end": ((1, 8, 10, 12), "p", {"pad": 1}),
+    "chain-end": ((2, 3, 4, 6), "p", {}),
     "block-middle": ((1, 64, 5, 6), "", {"activation": "relu", "pad": 1}),
     "stem": ((1, 5, 9, 16), "wb", {"activation": "relu", "pad": 3}),
     "discriminator": ((2, 33, 6, 7), "", {"activation": "leaky_relu"}),
@@ -43,7 +44,8 @@ def truth(
     if activation != "none":
         y = torch.where(y > 0, y, y * (negative_slope if activation == "leaky_relu" else 0.0))
     if residual is not None:
-        y = y + residual.double()
+        margin = (residual.shape[2] - y.shape[2]) // 2
+        y = y + F.pad(residual.double(), (-margin,) * 4)
     return F.pad(y, (pad,) * 4, mode=TORCH_MODE[pad_mode]) if pad else y
 
 
@@ -58,6 +60,8 @@ def inputs_of(shape, which, dtype):
     }
     if "i" in which:
         made["residual"] = torch.randn(batch, channels, height + 2, width + 2)[:, :, 1:-1, 1:-1]
+    if "p" in which:
+        made["residual"] = torch.randn(batch, channels, height + 4, width + 4)
     wide = torch.promote_types(dtype, torch.float32)
     dtypes = {"x": dtype, "weight": wide, "bias": wide, "residual": dtype}
     return {name: tensor.to(dtypes[name]) for name, tensor in made.items() if tensor is not None}
@@ -110,6 +114,26 @@ def check_near_truth(backend, device, case, memory_format, dtype):
         if shape[2:] == (1, 1) and of == "x":
             scale = 300.0  # rstd of a constant plane
         assert_near(leaf.grad / scale, gradient / scale, dtype)
+
+
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_gradient_of_a_padded_residual_keeps_its_format(backend, device, memory_format):
+    x, residual = (
+        torch.randn(1, 4, n, n + 1).to(device, memory_format=memory_format).requires_grad_() for n in (5, 7)
+    )
+    y = instance_norm_act(x, residual=residual, activation="relu", pad=1, backend=backend)
+    (dresidual,) = torch.autograd.grad(y, residual, torch.ones_like(y))
+    assert dresidual.is_contiguous(memory_format=memory_format)
+    assert dresidual[:, :, 1:-1, 1:-1].min() >= 1
+    assert dresidual.sum() == y.numel()
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 6, 8), (1, 4, 7, 7), (1, 4, 3, 4), (1, 3, 7, 8), (4, 7, 8)])
+def test_residuals_of_other_shapes_are_refused(backend, device, shape):
+    x = torch.zeros(1, 4, 5, 6, device=device)
+    with pytest.raises(ValueError, match=r"padded alike on all sides, got \("):
+        instance_norm_act(x, residual=torch.zeros(shape, device=device), backend=backend)
 
 
 @pytest.mark.parametrize("backend", KERNELS, indirect=True)
