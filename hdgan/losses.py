@@ -6,7 +6,7 @@ A discriminator's output is a list over scales of lists over layers; the last of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,28 @@ def gan_loss(outputs: Outputs, real: bool, mode: GanMode = "lsgan") -> Tensor:
     return total
 
 
+class _L1Distance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, target: Tensor) -> Tensor:
+        difference = x.float() - target
+        ctx.save_for_backward(difference.sign().to(torch.int8))
+        ctx.dtype = x.dtype
+        return difference.abs_().mean()
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        (sign,) = ctx.saved_tensors
+        return (sign * (dy / sign.numel())).to(ctx.dtype), None
+
+
+def l1_distance(x: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of x and a target of the same shape, which gets no gradient. Returns a scalar float32.
+
+    Keeps a byte an element for its backward pass, where F.l1_loss keeps both features, widened to float32.
+    """
+    return _L1Distance.apply(x, target.detach())
+
+
 def feature_matching_loss(fake: Outputs, real: Outputs) -> Tensor:
     """L1 distance of the discriminator's features of fake and real images (paper equation 4), without their weight.
 
@@ -70,7 +92,7 @@ def feature_matching_loss(fake: Outputs, real: Outputs) -> Tensor:
     for fake_scale, real_scale in zip(fake, real, strict=True):
         layer_weight = 4.0 / (len(fake_scale) - 1)
         for fake_feature, real_feature in zip(fake_scale[:-1], real_scale[:-1], strict=True):
-            total = total + layer_weight / len(fake) * F.l1_loss(fake_feature.float(), real_feature.detach().float())
+            total = total + layer_weight / len(fake) * l1_distance(fake_feature, real_feature)
     return total
 
 
@@ -98,7 +120,7 @@ class VGGLoss(nn.Module):
             targets = self.vgg(self._prepare(real))
         total = fake.new_zeros((), dtype=torch.float32)
         for weight, feature, target in zip(VGG_LAYER_WEIGHTS, self.vgg(self._prepare(fake)), targets, strict=True):
-            total = total + weight * F.l1_loss(feature.float(), target.float())
+            total = total + weight * l1_distance(feature, target)
         return total
 
     def _prepare(self, image: Tensor) -> Tensor:

@@ -3,19 +3,56 @@
 A convolution that feeds an instance norm without affine parameters has a dead bias: the norm subtracts it again. The
 bias is kept, since NVIDIA's checkpoints carry it, and left out of the computation (`normalised_conv`), which saves the
 addition in the forward pass and a reduction over the whole gradient in the backward pass.
+
+A layer keeps one tensor for its backward pass: the output of its convolution. What the next convolution reads, the
+normalised and padded activation, is made again from it (`recomputed`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hdgan.models.config import UpsampleMode
 from hdgan.ops import instance_norm_act
 from hdgan.ops.instance_norm_act import PadMode, pad2d
+
+T = TypeVar("T")
+_recompute = False
+
+
+@contextmanager
+def recomputing(enabled: bool = True) -> Iterator[None]:
+    """Make networks that run inside keep less for their backward pass, which then repeats norms and paddings."""
+    global _recompute
+    before, _recompute = _recompute, enabled
+    try:
+        yield
+    finally:
+        _recompute = before
+
+
+def recomputed(function: Callable[..., T], *tensors: Tensor) -> T:
+    """Run function(*tensors). Inside `recomputing`, what arises on the way is made again in the backward pass.
+
+    The last operation is not repeated: what it saves is its inputs.
+    """
+    if not (_recompute and torch.is_grad_enabled()):
+        return function(*tensors)
+    return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
+
+
+def norm_relu_conv(conv: Callable[[Tensor], Tensor], x: Tensor, pad: int, pad_mode: PadMode) -> Tensor:
+    """Normalise, activate, pad and convolve x: one layer, which keeps x alone."""
+    return recomputed(lambda x: conv(instance_norm_act(x, activation="relu", pad=pad, pad_mode=pad_mode)), x)
 
 
 def normalised_conv(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
@@ -73,8 +110,8 @@ class ResidualBlock(nn.Module):
     def forward(self, padded: Tensor, pad: int) -> Tensor:
         """Map [B, C, H + 2, W + 2] to [B, C, H + 2 pad, W + 2 pad]."""
         y = normalised_conv(self.conv1, padded)
-        y = instance_norm_act(y, activation="relu", pad=self.PAD, pad_mode=self.pad_mode)
-        y = normalised_conv(self.conv2, y)
+        conv2 = partial(normalised_conv, self.conv2)
+        y = norm_relu_conv(conv2, y, self.PAD, self.pad_mode)
         return instance_norm_act(y, residual=padded, pad=pad, pad_mode=self.pad_mode)
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.models.blocks import init_weights, normalised_conv
+from hdgan.models.blocks import init_weights, normalised_conv, recomputed
 from hdgan.ops import avg_pyramid, instance_norm_act
 
 NEGATIVE_SLOPE = 0.2
 MAX_CHANNELS = 512
+
+
+def _norm_leaky_conv(conv: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer's features, and what the next convolution makes of them."""
+    feature = instance_norm_act(x, activation="leaky_relu", negative_slope=NEGATIVE_SLOPE)
+    return feature, conv(feature)
 
 
 class PatchDiscriminator(nn.Module):
@@ -23,15 +32,31 @@ class PatchDiscriminator(nn.Module):
             nn.Conv2d(widths[i], widths[i + 1], 4, stride, padding=2) for i, stride in enumerate(strides)
         )
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Map [B, in_channels, H, W] to the features of each layer; the last is the score of each patch."""
-        first, *middle, last = self.convs
-        features = [F.leaky_relu(first(x), NEGATIVE_SLOPE, inplace=True)]
-        for conv in middle:
-            h = normalised_conv(conv, features[-1])  # type: ignore[arg-type]
-            features.append(instance_norm_act(h, activation="leaky_relu", negative_slope=NEGATIVE_SLOPE))
-        features.append(last(features[-1]))
-        return features
+    def context(self, condition: Tensor) -> Tensor:
+        """What the first convolution makes of the condition, the leading channels of its input: without bias."""
+        first = self._first()
+        return F.conv2d(condition, first.weight[:, : condition.shape[1]], None, first.stride, first.padding)
+
+    def _first(self) -> nn.Conv2d:
+        first = self.convs[0]
+        assert isinstance(first, nn.Conv2d)
+        return first
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
+        """Map [B, in_channels, H, W] to the features of each layer; the last is the score of each patch.
+
+        With the `context` of a condition, x is the image alone: [B, in_channels - condition's, H, W].
+        """
+        first, (_, *middle, last) = self._first(), self.convs
+        h = F.conv2d(x, first.weight[:, -x.shape[1] :], first.bias, first.stride, first.padding)
+        h = h if context is None else h.add_(context)
+        features = [F.leaky_relu(h, NEGATIVE_SLOPE, inplace=True)]
+        second, *further = [*(partial(normalised_conv, conv) for conv in middle), last]  # type: ignore[arg-type]
+        h = second(features[0])
+        for conv in further:
+            feature, h = recomputed(partial(_norm_leaky_conv, conv), h)
+            features.append(feature)
+        return [*features, h]
 
 
 class MultiscaleDiscriminator(nn.Module):
@@ -58,10 +83,19 @@ class MultiscaleDiscriminator(nn.Module):
         self.intermediate_features = intermediate_features
         init_weights(self)
 
-    def forward(self, x: Tensor) -> list[list[Tensor]]:
-        """Map [B, in_channels, H, W] to one list of features per scale, finest first; the last of each is the score."""
+    def context(self, condition: Tensor) -> list[Tensor]:
+        """What D makes of a condition [B, condition_channels, H, W] before it meets an image, for several `forward`."""
+        levels = avg_pyramid(condition, len(self.scales) - 1)
+        return [patch_gan.context(level) for patch_gan, level in zip(self.scales, levels, strict=True)]
+
+    def forward(self, x: Tensor, context: Sequence[Tensor] | None = None) -> list[list[Tensor]]:
+        """Map [B, in_channels, H, W] to one list of features per scale, finest first; the last of each is the score.
+
+        With the `context` of a condition, x is the image alone.
+        """
         levels = avg_pyramid(x, len(self.scales) - 1)
-        outputs = [patch_gan(level) for patch_gan, level in zip(self.scales, levels, strict=True)]
+        contexts = [None] * len(levels) if context is None else context
+        outputs = [scale(level, known) for scale, level, known in zip(self.scales, levels, contexts, strict=True)]
         return outputs if self.intermediate_features else [features[-1:] for features in outputs]
 
     def copy_coarse_from(self, smaller: MultiscaleDiscriminator) -> None:

@@ -57,4 +57,4 @@ class FeatureEncoder(nn.Module):
         return instance_mean(features, ids)
 
     def _run(self, photo: Tensor) -> Tensor:
-        return torch.tanh(self.head(self.trunk(photo, pad=STEM_PAD)))
+        return torch.tanh(self.trunk(photo, self.head))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,9 @@ from hdgan.models.blocks import (
     ResidualBlock,
     down_conv,
     init_weights,
+    norm_relu_conv,
     normalised_conv,
+    recomputed,
     residual_chain,
     run_at_multiple,
     up_conv,
@@ -21,6 +25,18 @@ from hdgan.ops.instance_norm_act import PadMode
 
 STEM_PAD = 3
 """Padding of the 7x7 convolutions at both ends."""
+
+
+def stem_conv(stem: nn.Conv2d, x: Tensor, pad_mode: PadMode) -> Tensor:
+    """The 7x7 convolution that begins a network, for an instance norm to follow."""
+    return recomputed(lambda x: normalised_conv(stem, pad2d(x, STEM_PAD, pad_mode)), x)
+
+
+def finish(h: Tensor, head: nn.Conv2d | None, pad_mode: PadMode) -> Tensor:
+    """Normalise the last convolution's output, and apply the 7x7 convolution that ends a network, if it is given."""
+    if head is None:
+        return instance_norm_act(h, activation="relu")
+    return norm_relu_conv(head, h, STEM_PAD, pad_mode)
 
 
 class Trunk(nn.Module):
@@ -37,19 +53,18 @@ class Trunk(nn.Module):
         self.ups = nn.ModuleList(up_conv(width, upsample) for width in reversed(widths[1:]))
         self.pad_mode = pad_mode
 
-    def forward(self, x: Tensor, pad: int = 0) -> Tensor:
-        """Map [B, in_channels, H, W] to features [B, ngf, H + 2 pad, W + 2 pad], padded for the next convolution."""
-        h = pad2d(x, STEM_PAD, self.pad_mode)
-        inner = ResidualBlock.PAD if self.blocks else 0
-        pads = [0] * len(self.downs) + [inner]
-        for conv, after in zip([self.stem, *self.downs], pads, strict=True):
-            h = instance_norm_act(normalised_conv(conv, h), activation="relu", pad=after, pad_mode=self.pad_mode)
-        h = residual_chain(self.blocks, h)
-        pads = [0] * (len(self.ups) - 1) + [pad]
-        for conv, after in zip(self.ups, pads, strict=True):
-            h = upsample(conv, h, self.pad_mode)
-            h = instance_norm_act(h, activation="relu", pad=after, pad_mode=self.pad_mode)
-        return h
+    def forward(self, x: Tensor, head: nn.Conv2d | None = None) -> Tensor:
+        """Map [B, in_channels, H, W] to features [B, ngf, H, W], or to a 7x7 convolution of them."""
+        h = stem_conv(self.stem, x, self.pad_mode)
+        for down in self.downs:
+            h = norm_relu_conv(partial(normalised_conv, down), h, 0, self.pad_mode)  # type: ignore[arg-type]
+        if self.blocks:
+            h = instance_norm_act(h, activation="relu", pad=ResidualBlock.PAD, pad_mode=self.pad_mode)
+            h = residual_chain(self.blocks, h)
+        for i, up in enumerate(self.ups):
+            apply = partial(upsample, up, pad_mode=self.pad_mode)
+            h = apply(h) if i == 0 and self.blocks else norm_relu_conv(apply, h, 0, self.pad_mode)
+        return finish(h, head, self.pad_mode)
 
 
 class GlobalGenerator(nn.Module):
@@ -88,7 +103,7 @@ class GlobalGenerator(nn.Module):
         return run_at_multiple(self._run, x, self.multiple)
 
     def _run(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.head(self.trunk(x, pad=STEM_PAD)))
+        return torch.tanh(self.trunk(x, self.head))
 
 
 class Enhancer(nn.Module):
@@ -102,17 +117,15 @@ class Enhancer(nn.Module):
         self.up = up_conv(ngf * 2, upsample)
         self.pad_mode = pad_mode
 
-    def forward(self, x: Tensor, coarse: Tensor, pad: int = 0) -> Tensor:
+    def forward(self, x: Tensor, coarse: Tensor, head: nn.Conv2d | None = None) -> Tensor:
         """Map the input [B, in_channels, H, W] and the lower level's last features [B, 2 ngf, H / 2, W / 2] to features
-        [B, ngf, H + 2 pad, W + 2 pad]."""
-        h = normalised_conv(self.stem, pad2d(x, STEM_PAD, self.pad_mode))
-        h = instance_norm_act(h, activation="relu")
-        h = normalised_conv(self.down, h)
-        inner = ResidualBlock.PAD if self.blocks else 0
-        h = instance_norm_act(h, residual=coarse, activation="relu", pad=inner, pad_mode=self.pad_mode)
+        [B, ngf, H, W], or to a 7x7 convolution of them."""
+        h = stem_conv(self.stem, x, self.pad_mode)
+        h = norm_relu_conv(partial(normalised_conv, self.down), h, 0, self.pad_mode)
+        pad = ResidualBlock.PAD if self.blocks else 0
+        h = instance_norm_act(h, residual=coarse, activation="relu", pad=pad, pad_mode=self.pad_mode)
         h = residual_chain(self.blocks, h)
-        h = upsample(self.up, h, self.pad_mode)
-        return instance_norm_act(h, activation="relu", pad=pad, pad_mode=self.pad_mode)
+        return finish(upsample(self.up, h, self.pad_mode), head, self.pad_mode)
 
 
 class LocalEnhancer(nn.Module):
@@ -161,9 +174,10 @@ class LocalEnhancer(nn.Module):
     def _run(self, x: Tensor) -> Tensor:
         *finer, coarsest = avg_pyramid(x, len(self.enhancers))
         h = self.coarse(coarsest)
-        for i, (enhancer, level) in enumerate(zip(self.enhancers, reversed(finer), strict=True)):
-            h = enhancer(level, h, pad=STEM_PAD if i + 1 == len(self.enhancers) else 0)
-        return torch.tanh(self.head(h))
+        heads = [None] * (len(finer) - 1) + [self.head]
+        for enhancer, level, head in zip(self.enhancers, reversed(finer), heads, strict=True):
+            h = enhancer(level, h, head)
+        return torch.tanh(h)
 
     def copy_coarse_from(self, smaller: GlobalGenerator | LocalEnhancer) -> None:
         """Start from a generator with fewer enhancers: take over all of it but its last convolution.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -121,10 +122,15 @@ class Pix2PixHD(nn.Module):
         inputs = condition if features is None else torch.cat([condition, features.to(condition.dtype)], dim=1)
         return self.generator(inputs)
 
-    def discriminate(self, condition: Tensor, image: Tensor) -> list[list[Tensor]]:
+    def context(self, condition: Tensor) -> list[Tensor]:
+        """D's share of the work that depends on the condition alone, for several images to `discriminate`."""
+        assert self.discriminator is not None
+        return self.discriminator.context(condition)
+
+    def discriminate(self, context: Sequence[Tensor], image: Tensor) -> list[list[Tensor]]:
         """D(condition, image): per scale, finest first, the features of every layer and last the score."""
         assert self.discriminator is not None
-        return self.discriminator(torch.cat([condition, image.to(condition.dtype)], dim=1))
+        return self.discriminator(image.to(context[0].dtype), context)
 
     def copy_from(self, smaller: Pix2PixHD) -> None:
         """Take over the weights of a model with as many or fewer enhancers and scales.

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hdgan.errors import ConfigError
+from hdgan.models.blocks import recomputed
 
 WEIGHTS_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 """torchvision's ImageNet weights; the name ends in the first eight digits of the file's SHA-256."""
@@ -37,12 +38,21 @@ class VGG19Features(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map images [B, 3, H, W] to the features relu1_1 … relu5_1, [B, C, H / 2^k, W / 2^k] for k = 0 … 4."""
-        taps = []
-        for i, layer in enumerate(self.features):
-            x = layer(x)
-            if i in _TAPS:
-                taps.append(x)
+        taps, begin = [], 0
+        for tap in _TAPS:
+            x = self._run(x, begin, tap + 1)
+            taps.append(x)
+            begin = tap + 1
         return taps
+
+    def _run(self, x: Tensor, begin: int, end: int) -> Tensor:
+        """Layers [begin, end). A pooling is made again in the backward pass: it would keep positions of 64 bits."""
+        while begin < end:
+            count = 2 if isinstance(self.features[begin], nn.MaxPool2d) else 1
+            layers = self.features[begin : begin + count]
+            x = recomputed(layers, x) if count == 2 else layers(x)
+            begin += count
+        return x
 
 
 def load_vgg19(weights: Path | None) -> VGG19Features:

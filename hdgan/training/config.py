@@ -116,6 +116,8 @@ class TrainConfig:
     """bfloat16 runs the networks under autocast."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """Of networks and pictures; auto is channels_last on GPUs."""
+    recompute: bool = True
+    """Keep one tensor a layer for the backward pass and repeat norms and paddings there: less memory, a little time."""
     threads: int | None = None
     """CPU threads of PyTorch; None leaves PyTorch's choice."""
 

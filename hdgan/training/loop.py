@@ -17,6 +17,7 @@ from hdgan.data.sampler import explained_worker_death
 from hdgan.errors import CheckpointError, ConfigError, TrainingError
 from hdgan.losses import VGGLoss
 from hdgan.models import load_vgg19
+from hdgan.models.blocks import recomputing
 from hdgan.models.saving import load_model
 from hdgan.training.checkpoint import (
     mark_and_prune,
@@ -186,7 +187,7 @@ def _step(run: Run, state: StageState, criterion: Criterion, inputs: Inputs) -> 
     micro_batches = list(inputs.split(stage.config.micro_batch))
     parts = torch.zeros(len(LOSS_NAMES), device=world.device)
     for micro_batch in micro_batches:
-        with config.autocast(world.device):
+        with config.autocast(world.device), recomputing(config.recompute):
             objectives = criterion(state.model, micro_batch)
         accumulate_gradients(objectives, state.g_parameters, state.d_parameters, len(micro_batches))
         parts += objectives.parts / len(micro_batches)

@@ -26,7 +26,8 @@ class FakePool:
             return fake_outputs
         channels = [condition.shape[1], fake.shape[1]]
         pictures = self.query(torch.cat([condition, fake.detach().to(condition.dtype)], dim=1))
-        return model.discriminate(*pictures.split(channels, dim=1))
+        condition, fake = pictures.split(channels, dim=1)
+        return model.discriminate(model.context(condition), fake)
 
     def query(self, pictures: Tensor) -> Tensor:
         """Put new pictures [B, C, H, W] in; get as many back, each new or, once the pool is full, half the time old."""

@@ -95,8 +95,9 @@ class Criterion:
         features = model.encode(photo, batch.instances()) if model.encoder is not None else None
         fake = model.generate(condition, features)
 
-        fake_outputs = model.discriminate(condition, fake)
-        real_outputs = model.discriminate(condition, photo)
+        context = model.context(condition)
+        fake_outputs = model.discriminate(context, fake)
+        real_outputs = model.discriminate(context, photo)
         pooled_outputs = self.pool.outputs(model, condition, fake, fake_outputs)
 
         g_gan = gan_loss(fake_outputs, real=True, mode=mode)

@@ -21,7 +21,7 @@ def run(model, label, ids, photo):
     model.zero_grad()
     condition = model.condition(label, ids)
     picture = model.generate(condition, model.encode(photo, ids))
-    features = model.discriminate(condition, picture)
+    features = model.discriminate(model.context(condition), picture)
     sum(feature.square().mean() for scale in features for feature in scale).backward()
     return picture.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 

@@ -119,9 +119,7 @@ def check_near_truth(backend, device, case, memory_format, dtype):
 @pytest.mark.parametrize("backend", KERNELS, indirect=True)
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_gradient_of_a_padded_residual_keeps_its_format(backend, device, memory_format):
-    x, residual = (
-        torch.randn(1, 4, n, n + 1).to(device, memory_format=memory_format).requires_grad_() for n in (5, 7)
-    )
+    x, residual = (torch.randn(1, 4, n, n + 1).to(device, memory_format=memory_format).requires_grad_() for n in (5, 7))
     y = instance_norm_act(x, residual=residual, activation="relu", pad=1, backend=backend)
     (dresidual,) = torch.autograd.grad(y, residual, torch.ones_like(y))
     assert dresidual.is_contiguous(memory_format=memory_format)
