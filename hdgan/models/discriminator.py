@@ -86,7 +86,7 @@ class MultiscaleDiscriminator(nn.Module):
     def context(self, condition: Tensor) -> list[Tensor]:
         """What D makes of a condition [B, condition_channels, H, W] before it meets an image, for several `forward`."""
         levels = avg_pyramid(condition, len(self.scales) - 1)
-        return [patch_gan.context(level) for patch_gan, level in zip(self.scales, levels, strict=True)]
+        return [scale.context(level) for scale, level in zip(self.scales, levels, strict=True)]  # type: ignore[operator]
 
     def forward(self, x: Tensor, context: Sequence[Tensor] | None = None) -> list[list[Tensor]]:
         """Map [B, in_channels, H, W] to one list of features per scale, finest first; the last of each is the score.

@@ -118,6 +118,10 @@ class TrainConfig:
     """Of networks and pictures; auto is channels_last on GPUs."""
     recompute: bool = True
     """Keep one tensor a layer for the backward pass and repeat norms and paddings there: less memory, a little time."""
+    compile: Literal["none", "default", "max-autotune"] = "none"
+    """Compile G, E and VGG with torch.compile: minutes at the start of each stage for shorter steps."""
+    cuda_graphs: bool = False
+    """Replay each step as one CUDA graph; for models without features, and batches of one shape."""
     threads: int | None = None
     """CPU threads of PyTorch; None leaves PyTorch's choice."""
 

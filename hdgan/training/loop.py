@@ -17,7 +17,6 @@ from hdgan.data.sampler import explained_worker_death
 from hdgan.errors import CheckpointError, ConfigError, TrainingError
 from hdgan.losses import VGGLoss
 from hdgan.models import load_vgg19
-from hdgan.models.blocks import recomputing
 from hdgan.models.saving import load_model
 from hdgan.training.checkpoint import (
     mark_and_prune,
@@ -29,6 +28,7 @@ from hdgan.training.checkpoint import (
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, open_data
 from hdgan.training.distributed import World, join_world
+from hdgan.training.gradients import Gradients, make_gradients
 from hdgan.training.interrupt import StopRequest
 from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.pictures import Examples, mean_styles
@@ -37,7 +37,7 @@ from hdgan.training.run_folder import claim_folder, write_description
 from hdgan.training.schedule import Stage, plan, stage_at
 from hdgan.training.seeding import derive_seed, seed_everything
 from hdgan.training.state import StageState
-from hdgan.training.step import LOSS_NAMES, Criterion, Inputs, accumulate_gradients
+from hdgan.training.step import LOSS_NAMES, Criterion, Inputs
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
     seed = derive_seed(config.seed, run.stages.index(stage))
     criterion = Criterion(config.loss, run.vgg, state.pool)
     device = world.device
+    gradients = make_gradients(config, state, criterion, device)
     examples = Examples(run.data.validation(stage.config.size), config, device, run.data.palette)
     references = Examples(run.data.reference(stage.config.size), config, device)
     loader = make_loader(
@@ -154,7 +155,8 @@ def _train_stage(run: Run, state: StageState) -> bool:
     stopping = False
     for sample in loader:
         inputs = Inputs.from_loader(sample, device, config.format_on(device))
-        losses, stopping = _step(run, state, criterion, inputs)
+        values, stopping = _step(run, state, gradients, inputs)
+        losses = {name: values[name] for name in criterion.names}
         clock.tick()
         log = config.log
         if world.is_main:
@@ -177,21 +179,12 @@ def _train_stage(run: Run, state: StageState) -> bool:
     return not stopping
 
 
-def _step(run: Run, state: StageState, criterion: Criterion, inputs: Inputs) -> tuple[dict[str, float], bool]:
+def _step(run: Run, state: StageState, gradients: Gradients, inputs: Inputs) -> tuple[dict[str, float], bool]:
     """One optimizer step over this process's share of the batch; returns losses, and whether any process shall stop."""
     config, stage, world = run.config, state.stage, run.world
     seed_everything(config.seed, world.rank, state.step)
     state.set_learning_rate(stage.learning_rate(state.step_in_stage))
-    state.optimizer_g.zero_grad(set_to_none=True)
-    state.optimizer_d.zero_grad(set_to_none=True)
-    micro_batches = list(inputs.split(stage.config.micro_batch))
-    parts = torch.zeros(len(LOSS_NAMES), device=world.device)
-    for micro_batch in micro_batches:
-        with config.autocast(world.device), recomputing(config.recompute):
-            objectives = criterion(state.model, micro_batch)
-        accumulate_gradients(objectives, state.g_parameters, state.d_parameters, len(micro_batches))
-        parts += objectives.parts / len(micro_batches)
-        del objectives  # what is left of its graph must not live through the next forward pass
+    parts = gradients(inputs)
     world.average_gradients([*state.g_parameters, *state.d_parameters])
     *values, stop = world.mean(torch.cat([parts, parts.new_tensor([float(run.stop.requested)])])).tolist()
     losses = dict(zip(LOSS_NAMES, values, strict=True))
@@ -203,7 +196,7 @@ def _step(run: Run, state: StageState, criterion: Criterion, inputs: Inputs) -> 
     state.optimizer_d.step()
     state.ema.update(state.step_in_stage)
     state.step += 1
-    return {name: losses[name] for name in criterion.names}, stop > 0
+    return losses, stop > 0
 
 
 def _require_finite(run: Run, step: int, values: dict[str, float]) -> None:

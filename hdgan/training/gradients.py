@@ -1,0 +1,149 @@
+"""The gradients of one optimizer step, as PyTorch goes or replayed from a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hdgan.errors import ConfigError
+from hdgan.losses import VGGLoss
+from hdgan.models.blocks import recomputing
+from hdgan.training.config import TrainConfig
+from hdgan.training.state import StageState
+from hdgan.training.step import LOSS_NAMES, Criterion, Inputs, accumulate_gradients
+
+Gradients = Callable[[Inputs], Tensor]
+"""Replaces the gradients of all trained parameters by those of a batch; returns its losses."""
+
+
+class StepGradients:
+    """Leaves the gradients of a batch in the parameters.
+
+    Args:
+        config: of the run.
+        state: of the stage.
+        criterion: the losses.
+    """
+
+    def __init__(self, config: TrainConfig, state: StageState, criterion: Criterion) -> None:
+        self.config = config
+        self.state = state
+        self.criterion = criterion
+
+    def __call__(self, batch: Inputs) -> Tensor:
+        """Replace the gradients of all trained parameters by those of this batch.
+
+        Returns:
+            [len(LOSS_NAMES)] float32: the losses, averaged over the micro batches.
+        """
+        state, device = self.state, batch.photo.device
+        for optimizer in (state.optimizer_g, state.optimizer_d):
+            optimizer.zero_grad(set_to_none=True)
+        micro_batches = list(batch.split(state.stage.config.micro_batch))
+        parts = torch.zeros(len(LOSS_NAMES), device=device)
+        for micro_batch in micro_batches:
+            with self.config.autocast(device), recomputing(self.config.recompute):
+                objectives = self.criterion(state.model, micro_batch)
+            accumulate_gradients(objectives, state.g_parameters, state.d_parameters, len(micro_batches))
+            parts += objectives.parts / len(micro_batches)
+            del objectives  # what is left of its graph must not live through the next forward pass
+        return parts
+
+
+class GraphedGradients:
+    """The same from a CUDA graph: one launch for the thousand kernels of a step.
+
+    The graph holds for batches of the shapes of the first one; others go without.
+
+    Args:
+        gradients: what is captured. Its model has no encoder, whose tables change their size with the number of
+            instances, and its criterion no pool.
+    """
+
+    WARM_UP = 3
+    """Runs before the capture, in which libraries choose their algorithms."""
+
+    def __init__(self, gradients: StepGradients) -> None:
+        self._gradients = gradients
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, batch: Inputs) -> Tensor:
+        """Replace the gradients of all trained parameters by those of this batch; returns the losses."""
+        if self._graph is None:
+            self._capture(batch)
+        if _shapes(batch) != _shapes(self._batch):
+            return self._gradients(batch)
+        for mine, given in zip(_tensors(self._batch), _tensors(batch), strict=True):
+            mine.copy_(given)
+        for parameter, gradient in self._grads:
+            parameter.grad = gradient
+        assert self._graph is not None
+        self._graph.replay()
+        return self._parts.clone()
+
+    def _capture(self, batch: Inputs) -> None:
+        self._batch = Inputs(*(None if t is None else t.clone() for t in _fields(batch)))  # type: ignore[arg-type]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(self.WARM_UP):
+                self._gradients(self._batch)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._parts = self._gradients(self._batch)
+        state = self._gradients.state
+        self._grads = [(p, p.grad) for p in (*state.g_parameters, *state.d_parameters)]
+        self._graph = graph
+
+
+def _fields(batch: Inputs) -> list[Tensor | None]:
+    return [getattr(batch, field.name) for field in fields(batch)]
+
+
+def _tensors(batch: Inputs) -> list[Tensor]:
+    return [tensor for tensor in _fields(batch) if tensor is not None]
+
+
+def _shapes(batch: Inputs) -> list[torch.Size | None]:
+    return [None if tensor is None else tensor.shape for tensor in _fields(batch)]
+
+
+def make_gradients(config: TrainConfig, state: StageState, criterion: Criterion, device: torch.device) -> Gradients:
+    """What a stage takes its gradients with, its networks compiled if the config says so.
+
+    Raises:
+        ConfigError: a CUDA graph cannot hold this step.
+    """
+    gradients = StepGradients(config, state, criterion)
+    _compile(config.compile, state, criterion.vgg)
+    if not config.cuda_graphs:
+        return gradients
+    reasons = {
+        f"there is no GPU in --device {config.device}": device.type != "cuda",
+        "--model.feature-channels makes tables whose size changes with the instances": state.model.encoder is not None,
+        "--optim.pool-size chooses pictures at random": config.optim.pool_size > 0,
+        f"--stages.{state.stage.name}.micro-batch accumulates": state.stage.config.micro_batch is not None,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ConfigError(f"--cuda-graphs cannot be had: {reason}; leave one of the two out")
+    return GraphedGradients(gradients)
+
+
+def _compile(mode: Literal["none", "default", "max-autotune"], state: StageState, vgg: VGGLoss | None) -> None:
+    """Compile what is walked once a step.
+
+    D is not: its graph is walked twice, each time for half of its gradients, and a compiled one would compute all.
+    """
+    if mode == "none":
+        return
+    networks = [state.model.generator, state.model.encoder, None if vgg is None else vgg.vgg]
+    for network in networks:
+        if network is not None:
+            # Without Inductor's own CUDA graphs, which would be captured inside of ours.
+            network.compile(mode="default" if mode == "default" else "max-autotune-no-cudagraphs", dynamic=False)

@@ -1,0 +1,86 @@
+"""Gradients of a step by other means than plain PyTorch, and what cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hdgan.errors import ConfigError
+from hdgan.training import LossConfig, OptimConfig, TrainConfig
+from hdgan.training.gradients import GraphedGradients, StepGradients, make_gradients
+from hdgan.training.step import Criterion, Inputs
+from tests.training.test_step import make_inputs, make_state
+
+CPU = torch.device("cpu")
+
+
+def parts_and_gradients(config: TrainConfig, inputs: Inputs) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    state = make_state(config)
+    compute = make_gradients(config, state, Criterion(config.loss, None, state.pool), CPU)
+    parts = compute(inputs)
+    return [parts, *(p.grad for p in (*state.g_parameters, *state.d_parameters) if p.grad is not None)]
+
+
+def test_recomputation_changes_no_bit(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config, inputs = make_config(tmp_path), make_inputs(2, torch.float32)
+    ours = parts_and_gradients(replace(config, recompute=True), inputs)
+    expected = parts_and_gradients(replace(config, recompute=False), inputs)
+    assert len(ours) > 20
+    for a, b in zip(ours, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+def test_compiled_networks_compute_the_same(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config, inputs = make_config(tmp_path), make_inputs(1, torch.float32)
+    torch._dynamo.reset()
+    ours = parts_and_gradients(replace(config, compile="default"), inputs)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+    assert not torch._dynamo.utils.counters["graph_break"]
+    for a, b in zip(ours, parts_and_gradients(config, inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()) + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, "no GPU in --device cpu"),
+        ({"device": "cuda"}, "--model.feature-channels"),
+        ({"device": "cuda", "optim": OptimConfig(pool_size=2)}, "--optim.pool-size"),
+    ],
+)
+def test_a_step_that_no_graph_can_hold_is_refused(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    config = make_config(tmp_path, device="cpu")
+    if "optim" in change:
+        config = replace(config, model=replace(config.model, feature_channels=0))
+    config = replace(config, cuda_graphs=True, **change)
+    state = make_state(config)
+    with pytest.raises(ConfigError, match=reason):
+        make_gradients(config, state, Criterion(config.loss, None, state.pool), torch.device(config.device))
+
+
+@pytest.mark.gpu
+def test_a_graph_replays_the_same_gradients(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = make_config(tmp_path, device="cuda")
+    config = replace(config, model=replace(config.model, feature_channels=0), loss=LossConfig(vgg=0.0))
+    state = make_state(config)
+    state.model.cuda()
+    plain = StepGradients(config, state, Criterion(config.loss, None, state.pool))
+    graphed = GraphedGradients(plain)
+    parameters = [*state.g_parameters, *state.d_parameters]
+    for step, batch in ((0, 2), (1, 2), (2, 1), (3, 2)):  # the third has another shape
+        inputs = make_inputs(batch, torch.float32, step)
+        inputs = Inputs(inputs.photo.cuda(), inputs.label.cuda(), None, inputs.ids.cuda())  # type: ignore[union-attr]
+        expected = plain(inputs), [p.grad.clone() for p in parameters if p.grad is not None]
+        found = graphed(inputs), [p.grad.clone() for p in parameters if p.grad is not None]
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+        state.optimizer_g.step()
+        state.optimizer_d.step()
