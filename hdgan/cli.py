@@ -17,6 +17,7 @@ import tyro
 from hdgan.errors import ConfigError, HdganError
 
 if TYPE_CHECKING:
+    from hdgan.training.config import TrainConfig
     from hdgan.training.loop import Outcome
 
 USAGE = """usage: hdgan COMMAND [OPTIONS]
@@ -75,6 +76,8 @@ def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
 def _train(arguments: list[str]) -> int:
     from hdgan.training import PRESETS, load_config, train
 
+    dry_run = "--dry-run" in arguments
+    arguments = [argument for argument in arguments if argument != "--dry-run"]
     resume = _take_option(arguments, "--resume")
     if resume is not None:
         run = Path(resume)
@@ -87,12 +90,21 @@ def _train(arguments: list[str]) -> int:
         )
         if config.out != run:
             raise ConfigError(f"--resume continues in {run}: to branch off into {config.out}, use --init-from {run}")
-        return _status(train(config, resume=True))
+        return _rehearse(config) if dry_run else _status(train(config, resume=True))
     presets = {name: ((preset.__doc__ or "").strip(), preset()) for name, preset in PRESETS.items()}
     if not arguments or (arguments[0].startswith("--") and arguments[0] != "--help"):
         arguments = ["demo", *arguments]
     config = tyro.extras.overridable_config_cli(presets, prog="hdgan-train", description=_TRAIN_HELP, args=arguments)
-    return _status(train(config))
+    return _rehearse(config) if dry_run else _status(train(config))
+
+
+def _rehearse(config: TrainConfig) -> int:
+    from rich.console import Console
+
+    from hdgan.training.rehearsal import rehearse
+
+    rehearse(config, Console())
+    return 0
 
 
 def _status(outcome: Outcome) -> int:
@@ -105,6 +117,8 @@ _TRAIN_HELP = """Train pix2pixHD.
 hdgan-train: on the built-in street scenes (the preset demo).
 
 hdgan-train PRESET --data.root FOLDER: on your data; hdgan-train PRESET --help lists all options.
+
+hdgan-train PRESET … --dry-run: parameters, memory, steps and time of each stage, after a few steps of it.
 
 hdgan-train --resume RUN: continue a run exactly where it was saved.
 

@@ -83,6 +83,11 @@ def test_nothing_heavy_is_imported_for_help(start: Callable[..., subprocess.Pope
     assert not {"torch", "numpy", "PIL", "matplotlib"} & imported
 
 
+def test_a_dry_run_of_a_finished_run(capsys: Capture, run: Path) -> None:
+    assert train_main(["--resume", str(run), "--dry-run"]) == 0
+    assert "all stages: 0:00:00" in capsys.readouterr().out
+
+
 def test_interrupting_before_training_begins(capsys: Capture, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def press_ctrl_c(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

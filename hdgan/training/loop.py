@@ -11,18 +11,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from hdgan.checkpoints import checkpoint_path, find_checkpoint, list_steps
+from hdgan.checkpoints import checkpoint_path, list_steps
 from hdgan.data import make_loader
 from hdgan.data.sampler import explained_worker_death
-from hdgan.errors import CheckpointError, ConfigError, TrainingError
+from hdgan.errors import TrainingError
 from hdgan.losses import VGGLoss
-from hdgan.models import load_vgg19
-from hdgan.models.saving import load_model
+from hdgan.training import start
 from hdgan.training.checkpoint import (
-    mark_and_prune,
-    read_training_state,
     remove_leftovers,
-    restore,
     save_checkpoint,
 )
 from hdgan.training.config import TrainConfig
@@ -88,14 +84,14 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         if not world.is_main:
             console = Console(quiet=True)
         claim_folder(config, resume)
-        _check_processes(config, world)
+        start.check_processes(config, world)
         with world.first_of_node():
             data = open_data(config, console, world.size)
         stages = plan(config, len(data.train_pairs))
         for stage in stages:
-            _check_batch(stage, world)
-        vgg = _load_vgg(config, world)
-        state = _resume(config, stages, world) if resume else _begin(config, stages[0], world, console)
+            start.check_batch(stage, world)
+        vgg = start.load_vgg(config, world)
+        state = start.resume(config, stages, world) if resume else start.begin(config, stages[0], world, console)
         metrics = None
         if world.is_main:
             remove_leftovers(config.out)
@@ -189,13 +185,7 @@ def _step(run: Run, state: StageState, gradients: Gradients, inputs: Inputs) -> 
     *values, stop = world.mean(torch.cat([parts, parts.new_tensor([float(run.stop.requested)])])).tolist()
     losses = dict(zip(LOSS_NAMES, values, strict=True))
     _require_finite(run, state.step + 1, losses)
-    if config.optim.clip is not None:
-        for parameters in (state.g_parameters, state.d_parameters):
-            torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip)
-    state.optimizer_g.step()
-    state.optimizer_d.step()
-    state.ema.update(state.step_in_stage)
-    state.step += 1
+    state.update(config.optim.clip)
     return losses, stop > 0
 
 
@@ -262,74 +252,6 @@ class _Clock:
     @property
     def images_per_second(self) -> float:
         return self._batch_size / self._seconds if self._seconds else 0.0
-
-
-def _begin(config: TrainConfig, stage: Stage, world: World, console: Console) -> StageState:
-    """The first stage, from new weights or those of another run."""
-    if config.init_from is None:
-        return StageState(config, stage, world.device)
-    file = find_checkpoint(config.init_from)
-    other, info = load_model(file, ema=False)
-    for name in info.missing:
-        console.print(f"{file} holds no {name}: it starts from new weights", markup=False, highlight=False)
-    state = StageState(config, stage, world.device)
-    for part, theirs, ours in (
-        ("enhancers", other.config.generator.n_enhancers, stage.config.n_enhancers),
-        ("scales", other.config.discriminator.n_scales, stage.config.n_scales),
-    ):
-        if theirs > ours:
-            raise ConfigError(f"--init-from {file} has {theirs} {part}, stage {stage.name} {ours}: a run only grows")
-    try:
-        state.take_over(other)
-    except RuntimeError as error:
-        # PyTorch lists every tensor, a line each, below a heading.
-        first = str(error).splitlines()[-1].strip()
-        raise ConfigError(f"--init-from {file} has another architecture than stage {stage.name}: {first}") from error
-    return state
-
-
-def _resume(config: TrainConfig, stages: list[Stage], world: World) -> StageState:
-    """The latest checkpoint of the run."""
-    steps = list_steps(config.out)
-    if not steps:
-        raise CheckpointError(f"{config.out} has no checkpoint to resume from: start it again without --resume")
-    folder = checkpoint_path(config.out, steps[-1])
-    training = read_training_state(folder)
-    stage = next((stage for stage in stages if stage.name == training["stage"]), None)
-    if stage is None:
-        raise CheckpointError(f"{folder} was made in stage {training['stage']}, which the run's config no longer has")
-    state = StageState(config, stage, world.device)
-    restore(folder, state, training)
-    if world.is_main:
-        mark_and_prune(config.out, config, state)  # a kill may have come between the checkpoint and this
-    return state
-
-
-def _check_processes(config: TrainConfig, world: World) -> None:
-    if world.size > 1 and config.optim.pool_size:
-        raise ConfigError(
-            f"--optim.pool-size {config.optim.pool_size} is for one process: each would have its own pool"
-        )
-
-
-def _check_batch(stage: Stage, world: World) -> None:
-    batch, micro = stage.config.batch_size, stage.config.micro_batch
-    if batch % world.size:
-        raise ConfigError(
-            f"--stages.{stage.name}.batch-size {batch} cannot be split over {world.size} processes: give a multiple"
-        )
-    if micro is not None and (micro < 1 or (batch // world.size) % micro):
-        raise ConfigError(
-            f"--stages.{stage.name}.micro-batch {micro} does not divide the {batch // world.size} pictures that each "
-            "process has of a batch"
-        )
-
-
-def _load_vgg(config: TrainConfig, world: World) -> VGGLoss | None:
-    if not config.loss.vgg:
-        return None
-    loss = VGGLoss(load_vgg19(config.loss.vgg_weights), config.loss.imagenet_normalisation)
-    return loss.to(world.device, memory_format=config.format_on(world.device))  # type: ignore[call-overload]
 
 
 def _say_goodbye(console: Console, config: TrainConfig, outcome: Outcome) -> None:

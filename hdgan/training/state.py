@@ -66,6 +66,16 @@ class StageState:
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
+    def update(self, clip: float | None = None) -> None:
+        """Take an optimizer step with the gradients that the parameters hold, each network's clipped to this norm."""
+        if clip is not None:
+            for parameters in (self.g_parameters, self.d_parameters):
+                torch.nn.utils.clip_grad_norm_(parameters, clip)
+        self.optimizer_g.step()
+        self.optimizer_d.step()
+        self.ema.update(self.step_in_stage)
+        self.step += 1
+
     def take_over(self, previous: Pix2PixHD) -> None:
         """Start from the weights of the stage before or of another run.
 

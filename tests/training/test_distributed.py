@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from hdgan.checkpoints import find_checkpoint
 from hdgan.errors import ConfigError
-from hdgan.training import OptimConfig, TrainConfig, distributed, loop, train
+from hdgan.training import OptimConfig, TrainConfig, distributed, start, train
 from hdgan.training.distributed import World, join_world
 from hdgan.training.logs import read_metrics
 from hdgan.training.seeding import derive_seed, seed_everything
@@ -108,8 +108,8 @@ def test_what_several_processes_cannot_do_is_refused(
     config = make_config(tmp_path)
     pooled = replace(config, optim=replace(config.optim, pool_size=2))
     with pytest.raises(ConfigError, match=r"--optim\.pool-size 2 is for one process"):
-        loop._check_processes(pooled, World(0, 2, torch.device("cpu")))
-    loop._check_processes(pooled, World(0, 1, torch.device("cpu")))
+        start.check_processes(pooled, World(0, 2, torch.device("cpu")))
+    start.check_processes(pooled, World(0, 1, torch.device("cpu")))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with (
         pytest.raises(ConfigError, match="--device cuda:0 would put all 2 processes on one device"),

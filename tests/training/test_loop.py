@@ -25,7 +25,7 @@ from torch import Tensor
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_path, find_checkpoint, list_steps
 from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.models.saving import load_model, save_model
-from hdgan.training import LogConfig, LossConfig, OptimConfig, TrainConfig, load_config, loop, train
+from hdgan.training import LogConfig, LossConfig, OptimConfig, TrainConfig, load_config, loop, start, train
 from hdgan.training.logs import read_metrics
 from hdgan.training.pictures import Examples
 from hdgan.training.seeding import seed_everything
@@ -380,7 +380,7 @@ def test_the_batch_must_divide(make_config: MakeConfig, tmp_path: Path, monkeypa
     world = loop.World(0, 4, torch.device("cpu"))
     stage = loop.plan(replace(config, stages=stages), 6)[0]
     with pytest.raises(ConfigError, match=r"--stages\.global\.batch-size 6 cannot be split over 4 processes"):
-        loop._check_batch(stage, world)
+        start.check_batch(stage, world)
 
 
 @pytest.mark.slow

@@ -1,0 +1,221 @@
+"""`hdgan-train --dry-run`: what a run will need, found by taking a few steps of each stage."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from hdgan.checkpoints import list_steps
+from hdgan.data import make_loader
+from hdgan.errors import ConfigError
+from hdgan.losses import VGGLoss
+from hdgan.models.blocks import recomputing
+from hdgan.training.config import TrainConfig
+from hdgan.training.datasets import RunData, open_data
+from hdgan.training.distributed import join_world
+from hdgan.training.gradients import Gradients, make_gradients
+from hdgan.training.memory import MemoryMeter, held_after
+from hdgan.training.schedule import Stage, plan
+from hdgan.training.start import check_batch, load_vgg
+from hdgan.training.state import StageState
+from hdgan.training.step import Criterion, Inputs
+
+TIMED_STEPS = 5
+MOST_SECONDS = 20.0
+"""Of timed steps in one stage, unless one step alone takes longer."""
+LISTED_LAYERS = 8
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """What a stage needs."""
+
+    stage: Stage
+    steps: int
+    """That are still to do."""
+    trained: int
+    """Parameters that are trained."""
+    step_seconds: float
+    """Median."""
+    peak_bytes: int
+    """Most that lives at once in a step: weights, optimizers, activations, gradients."""
+    held_bytes: int
+    """What a micro batch keeps between its forward and its backward pass."""
+    held_by_module: Counter[str]
+    """The same by layer."""
+
+    size: str
+    """Of its pictures, width x height."""
+
+    @property
+    def seconds(self) -> float:
+        return self.steps * self.step_seconds
+
+
+def rehearse(config: TrainConfig, console: Console) -> list[StageEstimate]:
+    """Take a few steps of every stage that is left, print what they needed, and leave no trace.
+
+    Args:
+        config: of the run; one that has begun is estimated from its latest checkpoint on.
+        console: where the tables go.
+
+    Raises:
+        HdganError: options or data that cannot be used, or a stage that does not fit into memory.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    with join_world(config.device) as world:
+        if world.size > 1:
+            raise ConfigError("--dry-run is for one process: run it without torchrun")
+        data = open_data(config, console)
+        done = max(list_steps(config.out), default=0)
+        vgg = load_vgg(config, world)
+        estimates: list[StageEstimate] = []
+        previous = None
+        for stage in plan(config, len(data.train_pairs)):
+            check_batch(stage, world)
+            state = StageState(config, stage, world.device, previous)
+            previous = state.model
+            if stage.last_step > done:
+                with console.status(f"stage {stage.name}"):
+                    estimates.append(_estimate(config, state, data, vgg, world.device, done))
+    print_estimates(config, estimates, console)
+    return estimates
+
+
+def print_estimates(config: TrainConfig, estimates: list[StageEstimate], console: Console) -> None:
+    """Print a row for each stage, the sum, and the layers that keep most for the backward pass."""
+    table = Table("stage", title=f"dry run of {config.out}: nothing was written", title_justify="left")
+    for heading in (
+        "size",
+        "batch",
+        "trained parameters",
+        "steps",
+        "s/step",
+        "time",
+        "peak memory",
+        "kept for backward",
+    ):
+        table.add_column(heading, justify="right")
+    for e in estimates:
+        table.add_row(
+            e.stage.name,
+            e.size,
+            str(e.stage.config.batch_size),
+            f"{e.trained / 1e6:.1f} M",
+            str(e.steps),
+            f"{e.step_seconds:.3g}",
+            _duration(e.seconds),
+            _gib(e.peak_bytes),
+            _gib(e.held_bytes),
+        )
+    console.print(table)
+    total = _duration(sum(e.seconds for e in estimates))
+    console.print(f"all stages: {total}, without samples and checkpoints", highlight=False)
+    if not estimates:
+        return
+    largest = max(estimates, key=lambda e: e.held_bytes)
+    layers = Table("layer", title=f"kept for backward in stage {largest.stage.name}", title_justify="left")
+    layers.add_column("memory", justify="right")
+    layers.add_column("share", justify="right")
+    for name, size in largest.held_by_module.most_common(LISTED_LAYERS):
+        layers.add_row(name or "losses and inputs", _gib(size), f"{size / largest.held_bytes:.0%}")
+    console.print(layers)
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _estimate(
+    config: TrainConfig, state: StageState, data: RunData, vgg: VGGLoss | None, device: torch.device, done: int
+) -> StageEstimate:
+    stage = state.stage
+    criterion = Criterion(config.loss, vgg, state.pool)
+    batches = _batches(config, data, stage, device)
+    first = next(batches)
+    size = "x".join(map(str, reversed(first.photo.shape[2:])))
+    try:
+        held = _held(config, state, criterion, first)
+        gradients = make_gradients(config, state, criterion, device)
+        peak = _peak(state, gradients, first, vgg)
+        seconds = _step_seconds(state, gradients, batches, config.optim.clip)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"stage {stage.name} at {size}, batch {stage.config.batch_size}, does not fit into the memory of "
+            f"{device}: --precision bfloat16, --stages.{stage.name}.micro-batch 1, or a "
+            f"smaller --stages.{stage.name}.size"
+        ) from error
+    return StageEstimate(
+        stage=stage,
+        steps=stage.last_step - max(done, stage.first_step),
+        trained=sum(p.numel() for p in (*state.g_parameters, *state.d_parameters)),
+        step_seconds=seconds,
+        peak_bytes=peak,
+        held_bytes=held.total(),
+        held_by_module=held,
+        size=size,
+    )
+
+
+def _batches(config: TrainConfig, data: RunData, stage: Stage, device: torch.device) -> Iterator[Inputs]:
+    loader = make_loader(
+        data.training(stage.config.size, config.seed),
+        stop=(TIMED_STEPS + 1) * stage.config.batch_size,
+        batch=stage.config.batch_size,
+        seed=config.seed,
+    )
+    return (Inputs.from_loader(sample, device, config.format_on(device)) for sample in loader)
+
+
+def _held(config: TrainConfig, state: StageState, criterion: Criterion, batch: Inputs) -> Counter[str]:
+    """Bytes kept for the backward pass, by layer. Outside of any compiler: it is what a step plans with."""
+    networks = nn.ModuleDict(dict(state.model.named_children()))
+    if criterion.vgg is not None:
+        networks["vgg"] = criterion.vgg
+    micro_batch = next(iter(batch.split(state.stage.config.micro_batch)))
+    with config.autocast(batch.photo.device), recomputing(config.recompute):
+        return held_after(lambda: criterion(state.model, micro_batch), networks).by_module
+
+
+def _peak(state: StageState, gradients: Gradients, batch: Inputs, vgg: VGGLoss | None) -> int:
+    """Bytes that live at most in a step, weights included. The first step, in which libraries prepare themselves."""
+    device = batch.photo.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        gradients(batch)
+        state.update()
+        return torch.cuda.max_memory_allocated(device)
+    networks = [state.model, state.ema.model, *([] if vgg is None else [vgg])]
+    with MemoryMeter() as meter:
+        gradients(batch)
+        state.update()
+    return meter.peak + sum(weight.nbytes for network in networks for weight in network.parameters())
+
+
+def _step_seconds(state: StageState, gradients: Gradients, batches: Iterator[Inputs], clip: float | None) -> float:
+    """Median time of a step."""
+    times: list[float] = []
+    for batch in batches:
+        begin = time.monotonic()
+        gradients(batch).tolist()
+        state.update(clip)
+        if batch.photo.device.type == "cuda":
+            torch.cuda.synchronize(batch.photo.device)
+        times.append(time.monotonic() - begin)
+        if sum(times) > MOST_SECONDS:
+            break
+    return statistics.median(times)

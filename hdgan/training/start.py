@@ -1,0 +1,107 @@
+"""Before the first step: the state that a run begins or goes on with, and what must hold."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from hdgan.checkpoints import checkpoint_path, find_checkpoint, list_steps
+from hdgan.errors import CheckpointError, ConfigError
+from hdgan.losses import VGGLoss
+from hdgan.models import load_vgg19
+from hdgan.models.saving import load_model
+from hdgan.training.checkpoint import mark_and_prune, read_training_state, restore
+from hdgan.training.config import TrainConfig
+from hdgan.training.distributed import World
+from hdgan.training.schedule import Stage
+from hdgan.training.state import StageState
+
+
+def begin(config: TrainConfig, stage: Stage, world: World, console: Console) -> StageState:
+    """The first stage, from new weights or those of another run.
+
+    Raises:
+        HdganError: the weights of the other run cannot be used.
+    """
+    if config.init_from is None:
+        return StageState(config, stage, world.device)
+    file = find_checkpoint(config.init_from)
+    other, info = load_model(file, ema=False)
+    for name in info.missing:
+        console.print(f"{file} holds no {name}: it starts from new weights", markup=False, highlight=False)
+    state = StageState(config, stage, world.device)
+    for part, theirs, ours in (
+        ("enhancers", other.config.generator.n_enhancers, stage.config.n_enhancers),
+        ("scales", other.config.discriminator.n_scales, stage.config.n_scales),
+    ):
+        if theirs > ours:
+            raise ConfigError(f"--init-from {file} has {theirs} {part}, stage {stage.name} {ours}: a run only grows")
+    try:
+        state.take_over(other)
+    except RuntimeError as error:
+        # PyTorch lists every tensor, a line each, below a heading.
+        first = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"--init-from {file} has another architecture than stage {stage.name}: {first}") from error
+    return state
+
+
+def resume(config: TrainConfig, stages: list[Stage], world: World) -> StageState:
+    """The latest checkpoint of the run.
+
+    Raises:
+        CheckpointError: there is none, or it does not go with the config.
+    """
+    steps = list_steps(config.out)
+    if not steps:
+        raise CheckpointError(f"{config.out} has no checkpoint to resume from: start it again without --resume")
+    folder = checkpoint_path(config.out, steps[-1])
+    training = read_training_state(folder)
+    stage = next((stage for stage in stages if stage.name == training["stage"]), None)
+    if stage is None:
+        raise CheckpointError(f"{folder} was made in stage {training['stage']}, which the run's config no longer has")
+    state = StageState(config, stage, world.device)
+    restore(folder, state, training)
+    if world.is_main:
+        mark_and_prune(config.out, config, state)  # a kill may have come between the checkpoint and this
+    return state
+
+
+def check_processes(config: TrainConfig, world: World) -> None:
+    """Refuse what several processes cannot do.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if world.size > 1 and config.optim.pool_size:
+        raise ConfigError(
+            f"--optim.pool-size {config.optim.pool_size} is for one process: each would have its own pool"
+        )
+
+
+def check_batch(stage: Stage, world: World) -> None:
+    """Make sure that a stage's batch can be divided among processes and micro batches.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    batch, micro = stage.config.batch_size, stage.config.micro_batch
+    if batch % world.size:
+        raise ConfigError(
+            f"--stages.{stage.name}.batch-size {batch} cannot be split over {world.size} processes: give a multiple"
+        )
+    if micro is not None and (micro < 1 or (batch // world.size) % micro):
+        raise ConfigError(
+            f"--stages.{stage.name}.micro-batch {micro} does not divide the {batch // world.size} pictures that each "
+            "process has of a batch"
+        )
+
+
+def load_vgg(config: TrainConfig, world: World) -> VGGLoss | None:
+    """The VGG loss, if the config has one.
+
+    Raises:
+        ConfigError: its weights cannot be had.
+    """
+    if not config.loss.vgg:
+        return None
+    loss = VGGLoss(load_vgg19(config.loss.vgg_weights), config.loss.imagenet_normalisation)
+    return loss.to(world.device, memory_format=config.format_on(world.device))  # type: ignore[call-overload]

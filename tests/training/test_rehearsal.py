@@ -1,0 +1,82 @@
+"""`hdgan-train --dry-run`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from hdgan.errors import ConfigError
+from hdgan.training import TrainConfig, rehearsal, train
+from hdgan.training.distributed import World
+from hdgan.training.gradients import StepGradients
+from hdgan.training.rehearsal import rehearse
+
+QUIET = Console(quiet=True)
+MakeConfig = Callable[..., TrainConfig]
+
+
+def test_every_stage_is_estimated_and_nothing_is_written(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run")
+    text = io.StringIO()
+    estimates = rehearse(config, Console(file=text, width=160))
+    assert not config.out.exists()
+    assert [(e.stage.name, e.steps, e.size) for e in estimates] == [
+        ("global", 3, "16x8"),
+        ("enhancer", 3, "32x16"),
+        ("joint", 3, "32x16"),
+    ]
+    small, enhancer, joint = estimates
+    assert joint.trained > enhancer.trained
+    for estimate in estimates:
+        assert estimate.step_seconds > 0
+        assert estimate.seconds == estimate.steps * estimate.step_seconds
+        # Gradients and the two moments of Adam are counted at the least.
+        assert estimate.peak_bytes > estimate.held_bytes + 4 * estimate.trained
+        assert estimate.held_bytes == sum(estimate.held_by_module.values())
+    assert small.held_bytes < joint.held_bytes
+    assert any(name.startswith("discriminator.scales.0") for name in joint.held_by_module)
+    for word in ("enhancer", "32x16", "all stages", "GiB", "kept for backward in stage"):
+        assert word in text.getvalue()
+
+
+def test_recomputation_shows(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run")
+    config = replace(config, stages={"global": config.stages["global"]})
+    (less,), (more,) = rehearse(config, QUIET), rehearse(replace(config, recompute=False), QUIET)
+    assert less.held_bytes < 0.9 * more.held_bytes
+
+
+def test_a_run_that_has_begun_is_estimated_from_there(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run")
+    first = replace(config, stages={"global": config.stages["global"]})
+    train(first, console=QUIET)
+    before = {file: file.stat().st_mtime_ns for file in config.out.rglob("*")}
+    assert [e.stage.name for e in rehearse(config, QUIET)] == ["enhancer", "joint"]
+    assert {file: file.stat().st_mtime_ns for file in config.out.rglob("*")} == before
+
+
+def test_a_stage_that_does_not_fit_says_what_helps(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(StepGradients, "__call__", fail)
+    with pytest.raises(ConfigError, match=r"stage global at 16x8, batch 2, .* memory of cpu: --precision bfloat16"):
+        rehearse(make_config(tmp_path / "run"), QUIET)
+
+
+def test_several_processes_are_refused(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(0, 2, torch.device("cpu"))
+    monkeypatch.setattr(rehearsal, "join_world", lambda device: contextlib.nullcontext(world))
+    with pytest.raises(ConfigError, match="--dry-run is for one process: run it without torchrun"):
+        rehearse(make_config(tmp_path / "run"), QUIET)
