@@ -158,6 +158,8 @@ void avg_pyramid_fwd(Tensor x, Tensor half, Tensor quarter, int threads) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
     const Planes in = planes_of(x);
+    use_huge_pages<T>(half);
+    use_huge_pages<T>(quarter);
     pool(x.as<T>(), in, half.as<T>(), threads);
     if (quarter) pool(half.as<T>(), halved(in), quarter.as<T>(), threads);
   });
@@ -167,6 +169,7 @@ void avg_pyramid_bwd(Tensor dhalf, Tensor dquarter, Tensor dx, int threads) {
   with_floating(dx.dtype, [&](auto type) {
     using T = decltype(type);
     const Planes in = planes_of(dx), half = halved(in);
+    use_huge_pages<T>(dx);
     if (!dquarter) return spread(dhalf.as<T>(), in, static_cast<T*>(nullptr), dx.as<T>(), threads);
     Scratch<float> sum(half.count * half.height * half.width * half.pixel);
     spread(dquarter.as<T>(), half, dhalf.as<T>(), static_cast<float*>(sum), threads);

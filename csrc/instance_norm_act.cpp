@@ -382,6 +382,7 @@ void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual
     const Planes s(x, pad > 0 || residual);
     const Padding padding{pad, pad_mode};
     const Forward<T> forward{s, padding, x.as<T>(), residual, y.as<T>(), slope_of(activation, negative_slope)};
+    use_huge_pages<T>(y);
     Scratch<double> partial(s.count * (s.bands + 1) * 2 * s.pixel);
     const auto statistics = [&](int64_t plane, int64_t band) {
       Scratch<double> found(2 * s.pixel);
@@ -422,6 +423,8 @@ void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tens
     const Padding padding{pad, pad_mode};
     const Backward<T> backward{
         s, padding, dy.as<T>(), x.as<T>(), dx.as<T>(), dresidual.as<T>(), slope_of(activation, negative_slope)};
+    use_huge_pages<T>(dx);
+    use_huge_pages<T>(dresidual);
     Scratch<double> partial(s.count * s.bands * 2 * s.pixel);
     float* first = sums.as<float>();
     float* second = first + s.count * s.pixel;
