@@ -58,8 +58,8 @@ class Scratch {
   alignas(64) unsigned char few_[10 * 1024];
 };
 
-// Ask for huge pages behind a dense result of T's that is about to be written. Large ones are fresh memory, whose faults,
-// one for every 4 KiB, take longer than the kernels.
+// Ask for huge pages behind a dense result of T's that is about to be written. Large ones are fresh memory, whose
+// faults, one for every 4 KiB, take longer than the kernels.
 template <typename T>
 inline void use_huge_pages([[maybe_unused]] const Tensor& y) {
 #ifdef MADV_HUGEPAGE
