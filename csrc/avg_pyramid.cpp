@@ -42,19 +42,18 @@ void pool_row(const T* HD_RESTRICT plane, const Planes& in, int64_t row, int64_t
     const int64_t columns = inside(o, in.width), begin = larger(2 * o - 1, 0) - left;
     if (columns == 3) {  // all output pixels up to the last whose window is whole, in one loop
       const int64_t whole = smaller(last, (in.width - 2) / 2 + 1) - o;
-      const float weight = 1.f / static_cast<float>(3 * rows);
+      const float count = static_cast<float>(3 * rows);
       const float* s = sums + begin * pixel;
       T* target = out + o * pixel;
       if (pixel == 1) {
 #pragma omp simd
-        for (int64_t i = 0; i < whole; ++i)
-          target[i] = from_float<T>((s[2 * i] + s[2 * i + 1] + s[2 * i + 2]) * weight);
+        for (int64_t i = 0; i < whole; ++i) target[i] = from_float<T>((s[2 * i] + s[2 * i + 1] + s[2 * i + 2]) / count);
       } else {
         for (int64_t i = 0; i < whole; ++i) {
           const float* a = s + 2 * i * pixel;
 #pragma omp simd
           for (int64_t c = 0; c < pixel; ++c)
-            target[i * pixel + c] = from_float<T>((a[c] + a[pixel + c] + a[2 * pixel + c]) * weight);
+            target[i * pixel + c] = from_float<T>((a[c] + a[pixel + c] + a[2 * pixel + c]) / count);
         }
       }
       o += whole;

@@ -126,7 +126,7 @@ void fold(const float* HD_RESTRICT from, int64_t lanes, int64_t pixel, double* H
 template <typename T>
 void band_statistics(const T* x, const Planes& s, int64_t pixels, double* HD_RESTRICT moments) {
   const int64_t pixel = s.pixel, n = pixels * pixel;
-  const int64_t whole = pixel == 1 ? s.segment : 64 * s.segment;
+  const int64_t whole = pixel == 1 ? s.segment : 128 * s.segment;
   Scratch<float> memory(s.spread + 2 * s.lanes);
   float *origin = memory, *sums = origin + s.spread;
   Scratch<double> found(2 * pixel);
@@ -140,13 +140,15 @@ void band_statistics(const T* x, const Planes& s, int64_t pixels, double* HD_RES
     for (int64_t at = begin; at < end; at += s.segment)
       add(x + at, smaller(s.segment, end - at), origin, sums, sums + s.lanes);
     fold(sums, s.lanes, pixel, found);
-    const double count = static_cast<double>((end - begin) / pixel);
+    const double count = static_cast<double>((end - begin) / pixel), share = 1. / count;
+#pragma omp simd
     for (int64_t c = 0; c < pixel; ++c) {
-      const double mean = found[c] / count;
-      found[pixel + c] = found[pixel + c] - found[c] * mean;
+      const double mean = found[c] * share;
+      found[pixel + c] -= found[c] * mean;
       found[c] = origin[c] + mean;
     }
     join(moments, pixel, static_cast<double>(begin / pixel), count, found);
+#pragma omp simd
     for (int64_t c = 0; c < pixel; ++c) origin[c] = static_cast<float>(moments[c]);
   }
 }
