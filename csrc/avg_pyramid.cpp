@@ -85,21 +85,22 @@ void pool(const T* x, const Planes& in, T* half, int threads) {
 }
 
 // The transposed pooling: every fine pixel gathers from the one, two or four windows that it lies in. One fine row,
-// coarse pixels [first, last) and so fine pixels [2 first, 2 last).
+// coarse pixels [first, last) and so fine pixels [2 first, 2 last). `coarse` begins at row `origin`; add and out at
+// this row.
 template <typename G, typename T, typename D>
-void spread_row(const G* HD_RESTRICT coarse, const Planes& fine, int64_t row, int64_t first, int64_t last,
-                float* HD_RESTRICT sums, const T* HD_RESTRICT add, D* HD_RESTRICT out) {
+void spread_row(const G* HD_RESTRICT coarse, int64_t origin, const Planes& fine, int64_t row, int64_t first,
+                int64_t last, float* HD_RESTRICT sums, const T* HD_RESTRICT add, D* HD_RESTRICT out) {
   const Planes half = halved(fine);
   const int64_t pixel = fine.pixel, end = smaller(last + 1, half.width), n = (end - first) * pixel;
   const int64_t upper = row / 2, lower = smaller((row + 1) / 2, half.height - 1);
   const bool both = lower != upper;
-  const float upper_rows = static_cast<float>(inside(upper, fine.height));
-  const float lower_rows = static_cast<float>(inside(lower, fine.height));
-  const G* a = coarse + (upper * half.width + first) * pixel;
-  const G* b = coarse + (lower * half.width + first) * pixel;
+  const float upper_weight = 1.f / static_cast<float>(3 * inside(upper, fine.height));
+  const float lower_weight = 1.f / static_cast<float>(3 * inside(lower, fine.height));
+  const G* a = coarse + ((upper - origin) * half.width + first) * pixel;
+  const G* b = coarse + ((lower - origin) * half.width + first) * pixel;
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i)
-    sums[i] = (to_float(a[i]) / upper_rows + (both ? to_float(b[i]) / lower_rows : 0.f)) / 3.f;
+    sums[i] = to_float(a[i]) * upper_weight + (both ? to_float(b[i]) * lower_weight : 0.f);
   const auto widen = [&](int64_t o) {  // the first and the last window are narrow
     if (o < first || o >= end) return;
     const float correction = 3.f / static_cast<float>(inside(o, fine.width));
@@ -108,8 +109,8 @@ void spread_row(const G* HD_RESTRICT coarse, const Planes& fine, int64_t row, in
   widen(0);
   if (half.width > 1) widen(half.width - 1);
 
-  out += (row * fine.width + 2 * first) * pixel;
-  if (add != nullptr) add += (row * fine.width + 2 * first) * pixel;
+  out += 2 * first * pixel;
+  if (add != nullptr) add += 2 * first * pixel;
   const auto store = [&](int64_t at, float value) {
     out[at] = from_float<D>(add == nullptr ? value : value + to_float(add[at]));
   };
@@ -136,20 +137,17 @@ void spread_row(const G* HD_RESTRICT coarse, const Planes& fine, int64_t row, in
     for (int64_t c = 0; c < pixel; ++c) store((2 * pairs + k) * pixel + c, sums[pairs * pixel + c]);
 }
 
+// Fine rows [begin, end); add begins with the plane, out with these rows.
 template <typename G, typename T, typename D>
-void spread(const G* coarse, const Planes& fine, const T* add, D* out, int threads) {
-  const Planes half = halved(fine);
-  const int64_t bands = (half.height + kBand - 1) / kBand;
-  const int64_t step = larger(kSegment / fine.pixel, 1);
-  parallel_for(fine.count * bands, threads, [&](int64_t task) {
-    Scratch<float> sums((smaller(step, half.width) + 1) * fine.pixel);
-    const int64_t p = task / bands, begin = task % bands * kBand;
-    const int64_t size = fine.height * fine.width * fine.pixel;
-    for (int64_t first = 0; first < half.width; first += step)
-      for (int64_t row = 2 * begin; row < smaller(2 * (begin + kBand), fine.height); ++row)
-        spread_row(coarse + p * half.height * half.width * fine.pixel, fine, row, first,
-                   smaller(first + step, half.width), sums, add == nullptr ? nullptr : add + p * size, out + p * size);
-  });
+void spread_rows(const G* coarse, int64_t origin, const Planes& fine, int64_t begin, int64_t end, const T* add,
+                 D* out) {
+  const int64_t width = halved(fine).width, stride = fine.width * fine.pixel;
+  const int64_t step = smaller(larger(kSegment / fine.pixel, 1), width);
+  Scratch<float> sums((step + 1) * fine.pixel);
+  for (int64_t first = 0; first < width; first += step)
+    for (int64_t row = begin; row < end; ++row)
+      spread_row(coarse, origin, fine, row, first, smaller(first + step, width), sums,
+                 add == nullptr ? nullptr : add + row * stride, out + (row - begin) * stride);
 }
 
 }  // namespace
@@ -158,6 +156,8 @@ void avg_pyramid_fwd(Tensor x, Tensor half, Tensor quarter, int threads) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
     const Planes in = planes_of(x);
+    use_huge_pages<T>(half);
+    use_huge_pages<T>(quarter);
     pool(x.as<T>(), in, half.as<T>(), threads);
     if (quarter) pool(half.as<T>(), halved(in), quarter.as<T>(), threads);
   });
@@ -166,11 +166,21 @@ void avg_pyramid_fwd(Tensor x, Tensor half, Tensor quarter, int threads) {
 void avg_pyramid_bwd(Tensor dhalf, Tensor dquarter, Tensor dx, int threads) {
   with_floating(dx.dtype, [&](auto type) {
     using T = decltype(type);
-    const Planes in = planes_of(dx), half = halved(in);
-    if (!dquarter) return spread(dhalf.as<T>(), in, static_cast<T*>(nullptr), dx.as<T>(), threads);
-    Scratch<float> sum(half.count * half.height * half.width * half.pixel);
-    spread(dquarter.as<T>(), half, dhalf.as<T>(), static_cast<float*>(sum), threads);
-    spread(static_cast<float*>(sum), in, static_cast<T*>(nullptr), dx.as<T>(), threads);
+    const Planes in = planes_of(dx), half = halved(in), quarter = halved(half);
+    const int64_t bands = (half.height + kBand - 1) / kBand, half_row = half.width * half.pixel;
+    use_huge_pages<T>(dx);
+    parallel_for(in.count * bands, threads, [&](int64_t task) {
+      const int64_t p = task / bands, begin = task % bands * kBand, end = smaller(begin + kBand, half.height);
+      const int64_t last = smaller(2 * end, in.height), below = smaller(end + 1, half.height);
+      const T* given = dhalf ? dhalf.as<T>() + p * half.height * half_row : nullptr;
+      const T* none = nullptr;
+      T* out = dx.as<T>() + (p * in.height + 2 * begin) * in.width * in.pixel;
+      if (!dquarter) return spread_rows(given, 0, in, 2 * begin, last, none, out);
+      Scratch<float> sum((below - begin) * half_row);  // the band's gradient of both levels
+      const T* coarse = dquarter.as<T>() + p * quarter.height * quarter.width * quarter.pixel;
+      spread_rows(coarse, 0, half, begin, below, given, static_cast<float*>(sum));
+      spread_rows(static_cast<const float*>(sum), begin, in, 2 * begin, last, none, out);
+    });
   });
 }
 

@@ -6,6 +6,10 @@
 #include <cstdlib>
 #include <new>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "half.h"
 #include "tensor.h"
 
@@ -53,6 +57,19 @@ class Scratch {
   T* data_;
   alignas(64) unsigned char few_[10 * 1024];
 };
+
+// Ask for huge pages behind a dense result of T's that is about to be written. Large ones are fresh memory, whose
+// faults, one for every 4 KiB, take longer than the kernels.
+template <typename T>
+inline void use_huge_pages([[maybe_unused]] const Tensor& y) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t kPage = 2 * 1024 * 1024;
+  const uintptr_t address = reinterpret_cast<uintptr_t>(y.data);
+  const uintptr_t bytes = y ? y.shape[0] * y.shape[1] * y.shape[2] * y.shape[3] * sizeof(T) : 0;
+  const uintptr_t begin = (address + kPage - 1) / kPage * kPage, end = (address + bytes) / kPage * kPage;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a hint, which may fail
+#endif
+}
 
 // Call fn(T{}) with the storage type of a floating-point dtype.
 template <typename F>

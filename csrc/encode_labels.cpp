@@ -117,6 +117,7 @@ template <typename T>
 void encode(const Maps& maps, const Tensor& y, T one, int threads) {
   const int64_t pixels = maps.height * maps.width, strips = (pixels + kStrip - 1) / kStrip, channels = y.shape[1];
   const bool channels_last = is_channels_last(y);
+  use_huge_pages<T>(y);
   parallel_for(maps.label.shape[0] * strips, threads, [&](int64_t task) {
     int32_t classes[kStrip], edges[kStrip];
     const int64_t image = task / strips, first = task % strips * kStrip, last = smaller(first + kStrip, pixels);

@@ -152,6 +152,7 @@ void instance_mean_broadcast(Tensor table, Tensor rows, Tensor counts, Tensor y,
   const int64_t n = table.shape[0], channels = layout.channels, pixels = layout.pixels;
   with_floating(y.dtype, [&](auto type) {
     using T = decltype(type);
+    use_huge_pages<T>(y);
     Scratch<T> values(n * channels);
     parallel_for(n, n * channels > kChunk ? threads : 1, [&](int64_t row) {
       const float count = counts ? static_cast<float>(counts.as<int64_t>()[row]) : 1.f;

@@ -1,7 +1,7 @@
 // Both layouts run through the same loops: a channels_last image is one plane whose pixels have C elements, a
-// contiguous one is B * C planes of one element a pixel. Rows are cut into segments of whole pixels, and everything
-// that depends on the channel (mean, scale, sums) is spread over one segment, so that every inner loop is elementwise
-// and vectorised.
+// contiguous one is B * C planes of one element a pixel. Planes are cut into segments of whole pixels. What depends on
+// the channel (mean, scale, sums) is spread over one segment, so that every inner loop is elementwise and vectorised;
+// where pixels have one element it is a number, and sums are reductions.
 //
 // Statistics are taken in bands of rows of a fixed size, merged in order: results do not depend on the number of
 // threads.
@@ -10,12 +10,13 @@
 namespace hd::HD_ISA {
 namespace {
 
-constexpr int64_t kSegment = 512;     // elements: a handful of such arrays stay in the first-level cache
 constexpr int64_t kBand = 64 * 1024;  // elements
+constexpr int64_t kLanes = 32;        // of sums over planes of one channel
 
 struct Planes {
   int64_t count, channels, height, width, pixel;  // pixel: elements of one pixel
   int64_t row, size, segment, band_rows, bands;   // in elements; rows of a band; bands of a plane
+  int64_t spread, lanes;                          // elements of what depends on the channel, and of sums
 
   // Without padding, the rows of a small plane are one row: the borders between them mean nothing.
   Planes(const Tensor& x, bool padded) : channels(x.shape[1]), height(x.shape[2]), width(x.shape[3]) {
@@ -27,35 +28,28 @@ struct Planes {
     }
     row = width * pixel;
     size = height * row;
-    segment = smaller(larger(kSegment / pixel, 1) * pixel, row);
+    // Elements: a handful of spread arrays stay in the first-level cache, or two segments where nothing is spread.
+    segment = pixel == 1 ? 2048 : larger(512 / pixel, 1) * pixel;
+    spread = pixel == 1 ? 1 : segment;
+    lanes = pixel == 1 ? kLanes : segment;
     band_rows = larger(kBand / row, 1);
     bands = (height + band_rows - 1) / band_rows;
   }
+
+  int64_t band_pixels(int64_t band) const { return smaller(band_rows, height - band * band_rows) * width; }
 };
 
-// What pads a side: the copies of line i of n lie at copies(i), besides pad + i.
 struct Padding {
   int64_t pad;
   int mode;  // as in instance_norm_act.h
 
+  // Call visit(padded line, the line of [0, n) that it copies, or -1 for zeros) for the lines of both borders.
   template <typename F>
-  inline __attribute__((always_inline)) void copies(int64_t i, int64_t n, const F& visit) const {
-    if (mode == kReflect) {
-      if (i >= 1 && i <= pad) visit(pad - i);
-      if (i >= n - 1 - pad && i <= n - 2) visit(pad + 2 * (n - 1) - i);
-    } else if (mode == kReplicate) {
-      for (int64_t k = 0; i == 0 && k < pad; ++k) visit(k);
-      for (int64_t k = 0; i == n - 1 && k < pad; ++k) visit(pad + n + k);
+  inline __attribute__((always_inline)) void border(int64_t n, const F& visit) const {
+    for (int64_t k = 0; k < pad; ++k) {
+      visit(k, mode == kReflect ? pad - k : mode == kReplicate ? 0 : -1);
+      visit(pad + n + k, mode == kReflect ? n - 2 - k : mode == kReplicate ? n - 1 : -1);
     }
-  }
-
-  // Visit the lines of [begin, end) that have copies, or lie next to the border.
-  template <typename F>
-  inline __attribute__((always_inline)) void border(int64_t begin, int64_t end, int64_t n, const F& visit) const {
-    if (pad == 0) return;
-    const int64_t near = smaller(pad + 1, n), far = larger(near, n - 1 - pad);
-    for (int64_t i = begin; i < smaller(end, near); ++i) visit(i);
-    for (int64_t i = larger(begin, far); i < end; ++i) visit(i);
   }
 };
 
@@ -69,107 +63,121 @@ inline __attribute__((always_inline)) void copy(T* to, const T* from, int64_t n)
 
 template <typename T>
 inline __attribute__((always_inline)) void clear(T* to, int64_t n) {
-  __builtin_memset(to, 0, n * sizeof(T));
+  if (n == 1)
+    *to = T{};
+  else
+    __builtin_memset(to, 0, n * sizeof(T));
 }
 
-// --- statistics: Welford's recurrence at every position of the segment, then one merge over the positions ---
+// The values of the first pixel, for all pixels of n elements.
+void repeat(float* array, int64_t pixel, int64_t n) {
+  for (int64_t e = pixel; e < n; e += pixel) copy(array + e, array, pixel);
+}
 
-template <typename T>
-void welford(const T* HD_RESTRICT x, int64_t n, float reciprocal, float* HD_RESTRICT mean, float* HD_RESTRICT m2) {
+// --- statistics: sums of x - origin and of its squares in float, joined in double ---
+
+// Call block(first element, elements) so that every block fits into the lanes of sums. With kOne channel for all
+// elements these are a few, in registers; otherwise n elements have a lane each.
+template <bool kOne, typename F>
+inline __attribute__((always_inline)) void by_lanes(int64_t n, const F& block) {
+  int64_t at = 0;
+  for (; kOne && at + kLanes <= n; at += kLanes) block(at, kLanes);
+  block(at, n - at);
+}
+
+template <bool kOne, typename T>
+void deviations(const T* HD_RESTRICT x, int64_t n, const float* HD_RESTRICT origin, float* HD_RESTRICT sums,
+                float* HD_RESTRICT squares) {
+  by_lanes<kOne>(
+      n, [&](int64_t at, int64_t count) __attribute__((always_inline)) {
 #pragma omp simd
-  for (int64_t e = 0; e < n; ++e) {
-    const float value = to_float(x[e]), delta = value - mean[e];
-    mean[e] += delta * reciprocal;
-    m2[e] += delta * (value - mean[e]);
+        for (int64_t e = 0; e < count; ++e) {
+          const float delta = to_float(x[at + e]) - origin[kOne ? 0 : e];
+          sums[e] += delta;
+          squares[e] += delta * delta;
+        }
+      });
+}
+
+// Let n more values join `before` in moments [2, pixel], of means and of squared deviations.
+void join(double* HD_RESTRICT moments, int64_t pixel, double before, double n, const double* HD_RESTRICT more) {
+  const double share = n / (before + n);
+#pragma omp simd
+  for (int64_t c = 0; c < pixel; ++c) {
+    const double delta = more[c] - moments[c];
+    moments[c] += delta * share;
+    moments[pixel + c] += more[pixel + c] + delta * delta * before * share;
   }
 }
 
-// Merge sets of values, given by counts, means and squared deviations, into out: mean [pixel], m2 [pixel].
-template <typename Count, typename V>
-void merge(int64_t sets, int64_t pixel, const Count& count, const V* mean, const V* m2, double* HD_RESTRICT out) {
-  double total = 0;
-  clear(out, 2 * pixel);
-  for (int64_t s = 0; s < sets; ++s) {
-    const double n = count(s);
-    total += n;
-    for (int64_t c = 0; c < pixel; ++c) out[c] += n * mean[s * pixel + c];
-  }
-  for (int64_t c = 0; c < pixel; ++c) out[c] /= total;
-  for (int64_t s = 0; s < sets; ++s) {
-    const double n = count(s);
+// Add arrays [2, lanes] of whole pixels up: sums [2, pixel].
+void fold(const float* HD_RESTRICT from, int64_t lanes, int64_t pixel, double* HD_RESTRICT sums) {
+  clear(sums, 2 * pixel);
+  for (int64_t e = 0; e < lanes; e += pixel)
+#pragma omp simd
     for (int64_t c = 0; c < pixel; ++c) {
-      const double delta = mean[s * pixel + c] - out[c];
-      out[pixel + c] += m2[s * pixel + c] + n * delta * delta;
+      sums[c] += from[e + c];
+      sums[pixel + c] += from[lanes + e + c];
     }
-  }
 }
 
-// The same for single numbers, `count` values in each set and one more in the first `rest`.
-void merge_scalars(int64_t sets, int64_t count, int64_t rest, const float* HD_RESTRICT mean,
-                   const float* HD_RESTRICT m2, double* out) {
-  double sum = 0, more = 0, squares = 0, more_squares = 0, within = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t s = 0; s < sets; ++s) sum += mean[s];
-#pragma omp simd reduction(+ : more)
-  for (int64_t s = 0; s < rest; ++s) more += mean[s];
-  const double n = static_cast<double>(count), overall = (n * sum + more) / (n * sets + rest);
-#pragma omp simd reduction(+ : squares, within)
-  for (int64_t s = 0; s < sets; ++s) {
-    squares += (mean[s] - overall) * (mean[s] - overall);
-    within += m2[s];
-  }
-#pragma omp simd reduction(+ : more_squares)
-  for (int64_t s = 0; s < rest; ++s) more_squares += (mean[s] - overall) * (mean[s] - overall);
-  out[0] = overall;
-  out[1] = within + n * squares + more_squares;
-}
-
+// The origin of each chunk is the mean of those before it. A jump from there is part of the deviations of the plane, so
+// what cancels below is small beside them; only the first chunk, whose origin is a single pixel, must be short.
 template <typename T>
-void band_statistics(const T* plane, const Planes& s, int64_t band, double* out) {
-  // Rows follow each other without gaps, so the segments here may be longer than a row.
-  const int64_t begin = band * s.band_rows * s.row, n = smaller(s.size, begin + s.band_rows * s.row) - begin;
-  const int64_t segment = smaller(larger(kSegment / s.pixel, 1) * s.pixel, n);
-  const int64_t whole = n / segment, rest = n % segment;
-  Scratch<float> state(2 * segment);
-  float *mean = state, *m2 = state + segment;
-  clear(mean, 2 * segment);
-  for (int64_t k = 0; k < whole; ++k)
-    welford(plane + begin + k * segment, segment, 1.f / static_cast<float>(k + 1), mean, m2);
-  welford(plane + begin + whole * segment, rest, 1.f / static_cast<float>(whole + 1), mean, m2);
-  if (s.pixel == 1) return merge_scalars(segment, whole, rest, mean, m2, out);
-  const auto count = [&](int64_t at) { return static_cast<double>(whole + (at * s.pixel < rest ? 1 : 0)); };
-  merge(segment / s.pixel, s.pixel, count, mean, m2, out);
+void band_statistics(const T* x, const Planes& s, int64_t pixels, double* HD_RESTRICT moments) {
+  const int64_t pixel = s.pixel, n = pixels * pixel;
+  const int64_t whole = pixel == 1 ? s.segment : 128 * s.segment;
+  Scratch<float> memory(s.spread + 2 * s.lanes);
+  float *origin = memory, *sums = origin + s.spread;
+  Scratch<double> found(2 * pixel);
+  auto* add = pixel == 1 ? &deviations<true, T> : &deviations<false, T>;
+  for (int64_t c = 0; c < pixel; ++c) origin[c] = to_float(x[c]);
+  clear(moments, 2 * pixel);
+  for (int64_t begin = 0, end; begin < n; begin = end) {
+    end = smaller(n, begin + (begin == 0 ? whole / 16 : whole));
+    repeat(origin, pixel, s.spread);
+    clear(sums, 2 * s.lanes);
+    for (int64_t at = begin; at < end; at += s.segment)
+      add(x + at, smaller(s.segment, end - at), origin, sums, sums + s.lanes);
+    fold(sums, s.lanes, pixel, found);
+    const double count = static_cast<double>((end - begin) / pixel), share = 1. / count;
+#pragma omp simd
+    for (int64_t c = 0; c < pixel; ++c) {
+      const double mean = found[c] * share;
+      found[pixel + c] -= found[c] * mean;
+      found[c] = origin[c] + mean;
+    }
+    join(moments, pixel, static_cast<double>(begin / pixel), count, found);
+#pragma omp simd
+    for (int64_t c = 0; c < pixel; ++c) origin[c] = static_cast<float>(moments[c]);
+  }
 }
 
 // --- the elementwise halves ---
 
 // What depends on the channel, spread over a segment.
 struct Spread {
-  int64_t segment;
   Scratch<float> memory;
   float *mean, *scale, *bias, *constant, *linear;
 
-  explicit Spread(const Planes& s) : segment(s.segment), memory(5 * s.segment) {
+  explicit Spread(const Planes& s) : memory(5 * s.spread) {
     float** arrays[] = {&mean, &scale, &bias, &constant, &linear};
-    for (int k = 0; k < 5; ++k) *arrays[k] = memory + k * segment;
+    for (int k = 0; k < 5; ++k) *arrays[k] = memory + k * s.spread;
   }
 
+  // With `exact` means, what the rounding of the others took off is part of the bias.
   void load(const Planes& s, int64_t plane, const Tensor& weight, const Tensor& beta, const float* means,
-            const float* rstd) {
+            const float* rstd, const double* exact) {
     for (int64_t c = 0; c < s.pixel; ++c) {
       const int64_t at = plane * s.pixel + c, channel = at % s.channels;
       mean[c] = means[at];
       scale[c] = rstd[at] * (weight ? weight.as<float>()[channel] : 1.f);
       bias[c] = beta ? beta.as<float>()[channel] : 0.f;
+      if (exact != nullptr) bias[c] -= static_cast<float>(exact[c] - means[at]) * scale[c];
     }
-    repeat(mean, s.pixel);
-    repeat(scale, s.pixel);
-    repeat(bias, s.pixel);
-  }
-
-  // The values of the first pixel, for all pixels of the segment.
-  void repeat(float* array, int64_t pixel) const {
-    for (int64_t e = pixel; e < segment; e += pixel) copy(array + e, array, pixel);
+    repeat(mean, s.pixel, s.spread);
+    repeat(scale, s.pixel, s.spread);
+    repeat(bias, s.pixel, s.spread);
   }
 };
 
@@ -178,11 +186,12 @@ float slope_of(int activation, float negative_slope) {
   return activation == kNone ? 1.f : activation == kRelu ? 0.f : negative_slope;
 }
 
-template <typename T>
+template <bool kOne, typename T>
 void normalise(const T* HD_RESTRICT x, int64_t n, const Spread& of, float slope, const T* residual, T* HD_RESTRICT y) {
   const float *HD_RESTRICT mean = of.mean, *HD_RESTRICT scale = of.scale, *HD_RESTRICT bias = of.bias;
   const auto activated = [&](int64_t e) __attribute__((always_inline)) {
-    return activate((to_float(x[e]) - mean[e]) * scale[e] + bias[e], slope);
+    const int64_t c = kOne ? 0 : e;
+    return activate((to_float(x[e]) - mean[c]) * scale[c] + bias[c], slope);
   };
   if (residual == nullptr) {
 #pragma omp simd
@@ -193,30 +202,35 @@ void normalise(const T* HD_RESTRICT x, int64_t n, const Spread& of, float slope,
   }
 }
 
-template <typename T>
+template <bool kOne, typename T>
 void accumulate(const T* HD_RESTRICT x, const float* HD_RESTRICT g, int64_t n, const Spread& of, float slope,
                 float* HD_RESTRICT first, float* HD_RESTRICT second) {
   const float *HD_RESTRICT mean = of.mean, *HD_RESTRICT scale = of.scale, *HD_RESTRICT bias = of.bias;
+  by_lanes<kOne>(
+      n, [&](int64_t at, int64_t count) __attribute__((always_inline)) {
 #pragma omp simd
-  for (int64_t e = 0; e < n; ++e) {
-    const float centred = to_float(x[e]) - mean[e];
-    const float dz = centred * scale[e] + bias[e] > 0.f ? g[e] : damp(g[e], slope);
-    first[e] += dz;
-    second[e] += dz * centred;
-  }
+        for (int64_t e = 0; e < count; ++e) {
+          const int64_t c = kOne ? 0 : e;
+          const float centred = to_float(x[at + e]) - mean[c];
+          const float dz = centred * scale[c] + bias[c] > 0.f ? g[at + e] : damp(g[at + e], slope);
+          first[e] += dz;
+          second[e] += dz * centred;
+        }
+      });
 }
 
 // dx = scale * dz - constant - linear * (x - mean)
-template <typename T>
+template <bool kOne, typename T>
 void differentiate(const T* HD_RESTRICT x, const float* HD_RESTRICT g, int64_t n, const Spread& of, float slope,
                    T* HD_RESTRICT dx) {
   const float *HD_RESTRICT mean = of.mean, *HD_RESTRICT scale = of.scale, *HD_RESTRICT bias = of.bias;
   const float *HD_RESTRICT constant = of.constant, *HD_RESTRICT linear = of.linear;
 #pragma omp simd
   for (int64_t e = 0; e < n; ++e) {
-    const float centred = to_float(x[e]) - mean[e];
-    const float dz = centred * scale[e] + bias[e] > 0.f ? g[e] : damp(g[e], slope);
-    dx[e] = from_float<T>(scale[e] * dz - constant[e] - linear[e] * centred);
+    const int64_t c = kOne ? 0 : e;
+    const float centred = to_float(x[e]) - mean[c];
+    const float dz = centred * scale[c] + bias[c] > 0.f ? g[e] : damp(g[e], slope);
+    dx[e] = from_float<T>(scale[c] * dz - constant[c] - linear[c] * centred);
   }
 }
 
@@ -260,29 +274,26 @@ struct Forward {
     T* interior = out + pad * s.pixel;
     const int64_t step = s.segment / s.pixel;
     const bool dense = s.pixel == 1 || residual.stride[3] == s.pixel;
+    auto* apply = s.pixel == 1 ? &normalise<true, T> : &normalise<false, T>;
     for (int64_t j = 0; j < s.width; j += step) {
       const int64_t pixels = smaller(step, s.width - j), at = j * s.pixel;
       if (!residual || dense) {
-        normalise(source + at, pixels * s.pixel, of, slope, residual ? residual_at(plane, i, j) : nullptr,
-                  interior + at);
+        apply(source + at, pixels * s.pixel, of, slope, residual ? residual_at(plane, i, j) : nullptr, interior + at);
         continue;
       }
       for (int64_t k = 0; k < pixels; ++k)
-        normalise(source + at + k * s.pixel, s.pixel, of, slope, residual_at(plane, i, j + k),
-                  interior + at + k * s.pixel);
+        apply(source + at + k * s.pixel, s.pixel, of, slope, residual_at(plane, i, j + k), interior + at + k * s.pixel);
     }
-    if (pad == 0) return;
-    if (padding.mode == kZero) {
-      clear(out, pad * s.pixel);
-      clear(interior + s.row, pad * s.pixel);
-      if (i == 0) clear(image, pad * out_row);
-      if (i == s.height - 1) clear(out + out_row, pad * out_row);
-      return;
-    }
-    padding.border(0, s.width, s.width, [&](int64_t j) {
-      padding.copies(j, s.width, [&](int64_t k) { copy(out + k * s.pixel, interior + j * s.pixel, s.pixel); });
+    padding.border(s.width, [&](int64_t k, int64_t column) {
+      if (column < 0)
+        clear(out + k * s.pixel, s.pixel);
+      else
+        copy(out + k * s.pixel, interior + column * s.pixel, s.pixel);
     });
-    padding.copies(i, s.height, [&](int64_t k) { copy(image + k * out_row, out, out_row); });
+    padding.border(s.height, [&](int64_t k, int64_t line) {
+      if (line == i) copy(image + k * out_row, out, out_row);
+      if (line < 0 && i == 0) clear(image + k * out_row, out_row);
+    });
   }
 
   const T* residual_at(int64_t plane, int64_t i, int64_t j) const {
@@ -306,49 +317,53 @@ struct Backward {
     const T* image = dy + plane * (s.height + 2 * pad) * out_row;
     const T* own = image + (pad + i) * out_row;
     load(own + (pad + j) * pixel, pixels * pixel, g);
-    if (pad == 0) return;
-    padding.copies(i, s.height, [&](int64_t k) { add(image + k * out_row + (pad + j) * pixel, pixels * pixel, g); });
-    padding.border(j, j + pixels, s.width, [&](int64_t column) {
-      padding.copies(column, s.width, [&](int64_t k) {
-        float* to = g + (column - j) * pixel;
-        add(own + k * pixel, pixel, to);
-        padding.copies(i, s.height, [&](int64_t line) { add(image + line * out_row + k * pixel, pixel, to); });
+    const auto add_copies = [&](int64_t column, int64_t n, float* to) {
+      padding.border(s.height, [&](int64_t k, int64_t line) {
+        if (line == i) add(image + k * out_row + column * pixel, n * pixel, to);
       });
+    };
+    add_copies(pad + j, pixels, g);
+    padding.border(s.width, [&](int64_t k, int64_t column) {
+      if (column < j || column >= j + pixels) return;
+      add(own + k * pixel, pixel, g + (column - j) * pixel);
+      add_copies(k, 1, g + (column - j) * pixel);
     });
   }
 
-  // Call visit(element of the plane, elements, gradient) for each segment of a band.
+  // Call visit(element of the plane, elements, gradient) for each segment of a band: some rows, or a part of one.
   template <typename F>
   void segments(int64_t plane, int64_t band, const F& visit) const {
     Scratch<float> g(s.segment);
-    const int64_t step = s.segment / s.pixel, begin = band * s.band_rows;
-    for (int64_t i = begin; i < smaller(begin + s.band_rows, s.height); ++i)
+    const int64_t step = s.segment / s.pixel, together = larger(s.segment / s.row, 1), begin = band * s.band_rows;
+    const int64_t end = smaller(begin + s.band_rows, s.height);
+    for (int64_t i = begin; i < end; i += together) {
+      const int64_t rows = smaller(together, end - i);
       for (int64_t j = 0; j < s.width; j += step) {
-        const int64_t pixels = smaller(step, s.width - j);
-        gather(plane, i, j, pixels, g);
-        visit(plane * s.size + i * s.row + j * s.pixel, pixels * s.pixel, static_cast<const float*>(g));
-      }
-  }
-
-  // out [2, pixel]: sums over a band of dz and of dz * (x - mean).
-  void reduce(int64_t plane, int64_t band, const Spread& of, double* out) const {
-    Scratch<float> sums(2 * s.segment);
-    float *first = sums, *second = sums + s.segment;
-    clear(first, 2 * s.segment);
-    segments(plane, band,
-             [&](int64_t at, int64_t n, const float* g) { accumulate(x + at, g, n, of, slope, first, second); });
-    clear(out, 2 * s.pixel);
-    for (int64_t e = 0; e < s.segment; e += s.pixel) {
-      for (int64_t c = 0; c < s.pixel; ++c) {
-        out[c] += first[e + c];
-        out[s.pixel + c] += second[e + c];
+        const int64_t pixels = smaller(step, s.width - j), at = plane * s.size + i * s.row + j * s.pixel;
+        const float* gradient = g;
+        if (sizeof(T) == sizeof(float) && padding.pad == 0)
+          gradient = reinterpret_cast<const float*>(dy + at);
+        else
+          for (int64_t k = 0; k < rows; ++k) gather(plane, i + k, j, pixels, g + k * s.row);
+        visit(at, rows * pixels * s.pixel, gradient);
       }
     }
   }
 
+  // out [2, pixel]: sums over a band of dz and of dz * (x - mean).
+  void reduce(int64_t plane, int64_t band, const Spread& of, double* out) const {
+    Scratch<float> sums(2 * s.lanes);
+    clear(static_cast<float*>(sums), 2 * s.lanes);
+    auto* apply = s.pixel == 1 ? &accumulate<true, T> : &accumulate<false, T>;
+    segments(plane, band,
+             [&](int64_t at, int64_t n, const float* g) { apply(x + at, g, n, of, slope, sums, sums + s.lanes); });
+    fold(sums, s.lanes, s.pixel, out);
+  }
+
   void write(int64_t plane, int64_t band, const Spread& of) const {
+    auto* apply = s.pixel == 1 ? &differentiate<true, T> : &differentiate<false, T>;
     segments(plane, band, [&](int64_t at, int64_t n, const float* g) {
-      differentiate(x + at, g, n, of, slope, dx + at);
+      apply(x + at, g, n, of, slope, dx + at);
       if (dresidual != nullptr) store(g, n, dresidual + at);
     });
   }
@@ -382,30 +397,33 @@ void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual
     const Planes s(x, pad > 0 || residual);
     const Padding padding{pad, pad_mode};
     const Forward<T> forward{s, padding, x.as<T>(), residual, y.as<T>(), slope_of(activation, negative_slope)};
+    use_huge_pages<T>(y);
     Scratch<double> partial(s.count * (s.bands + 1) * 2 * s.pixel);
+    // Moments of the bands of a plane, then of all of it.
+    const auto moments = [&](int64_t plane, int64_t band) {
+      return partial + (plane * (s.bands + 1) + band) * 2 * s.pixel;
+    };
     const auto statistics = [&](int64_t plane, int64_t band) {
-      Scratch<double> found(2 * s.pixel);
-      band_statistics(x.as<T>() + plane * s.size, s, band, found);
-      double* means = partial + plane * (s.bands + 1) * 2 * s.pixel;
-      copy(means + band * s.pixel, static_cast<double*>(found), s.pixel);
-      copy(means + (s.bands + band) * s.pixel, found + s.pixel, s.pixel);
+      const T* begin = x.as<T>() + plane * s.size + band * s.band_rows * s.row;
+      band_statistics(begin, s, s.band_pixels(band), moments(plane, band));
     };
     const auto finish = [&](int64_t plane) {
-      double* means = partial + plane * (s.bands + 1) * 2 * s.pixel;
-      double* merged = means + 2 * s.bands * s.pixel;
-      const auto pixels = [&](int64_t band) {
-        return static_cast<double>(smaller(s.band_rows, s.height - band * s.band_rows) * s.width);
-      };
-      merge(s.bands, s.pixel, pixels, means, means + s.bands * s.pixel, merged);
+      double *merged = moments(plane, s.bands), before = 0;
+      clear(merged, 2 * s.pixel);
+      for (int64_t band = 0; band < s.bands; ++band) {
+        const double pixels = static_cast<double>(s.band_pixels(band));
+        join(merged, s.pixel, before, pixels, moments(plane, band));
+        before += pixels;
+      }
       for (int64_t c = 0; c < s.pixel; ++c) {
-        const double variance = merged[s.pixel + c] / static_cast<double>(s.height * s.width);
+        const double variance = merged[s.pixel + c] / before;
         mean.as<float>()[plane * s.pixel + c] = static_cast<float>(merged[c]);
         rstd.as<float>()[plane * s.pixel + c] = static_cast<float>(1.0 / __builtin_sqrt(variance + eps));
       }
     };
     const auto write = [&](int64_t plane, int64_t band) {
       Spread of(s);
-      of.load(s, plane, weight, bias, mean.as<float>(), rstd.as<float>());
+      of.load(s, plane, weight, bias, mean.as<float>(), rstd.as<float>(), moments(plane, s.bands));
       const int64_t begin = band * s.band_rows;
       for (int64_t i = begin; i < smaller(begin + s.band_rows, s.height); ++i) forward.row(plane, i, of);
     };
@@ -422,11 +440,13 @@ void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tens
     const Padding padding{pad, pad_mode};
     const Backward<T> backward{
         s, padding, dy.as<T>(), x.as<T>(), dx.as<T>(), dresidual.as<T>(), slope_of(activation, negative_slope)};
+    use_huge_pages<T>(dx);
+    use_huge_pages<T>(dresidual);
     Scratch<double> partial(s.count * s.bands * 2 * s.pixel);
     float* first = sums.as<float>();
     float* second = first + s.count * s.pixel;
     const auto load = [&](int64_t plane, Spread& of) {
-      of.load(s, plane, weight, bias, mean.as<float>(), rstd.as<float>());
+      of.load(s, plane, weight, bias, mean.as<float>(), rstd.as<float>(), nullptr);
     };
     const auto reduce = [&](int64_t plane, int64_t band) {
       Spread of(s);
@@ -455,8 +475,8 @@ void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tens
         of.constant[c] = of.scale[c] * (first[at] / pixels);
         of.linear[c] = of.scale[c] * rstd.as<float>()[at] * (second[at] / pixels);
       }
-      of.repeat(of.constant, s.pixel);
-      of.repeat(of.linear, s.pixel);
+      repeat(of.constant, s.pixel, s.spread);
+      repeat(of.linear, s.pixel, s.spread);
       backward.write(plane, band, of);
     };
     by_planes(s, threads, reduce, finish, write);
