@@ -1,5 +1,5 @@
-// bfloat16 and float16 as storage: loaded into float, computed in float, rounded once when stored. CUDA's own headers of
-// these types would take a second of every file's compilation.
+// bfloat16 and float16 as storage: loaded into float, computed in float, rounded once when stored. CUDA's own headers
+// of these types would take a second of every file's compilation.
 #pragma once
 
 #include <cstdint>
