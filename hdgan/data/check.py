@@ -305,6 +305,7 @@ def _inspect(pair: Pair, config: DataConfig, n_labels: int | None) -> _Found:
 def _inspect_packed(pair: Pair, sample: PackedSample, found: _Found, config: DataConfig, n_labels: int | None) -> None:
     """Compare every stored size with its checksum, and look into the largest."""
     with found.noting():
+        sample.require_whole()
         verify(sample.path)
         arrays = read_pair(pair)
         found.size, found.channels = arrays.size, sample.channels or None

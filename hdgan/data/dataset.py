@@ -245,6 +245,6 @@ def _read_packed(pair: Pair, sample: PackedSample, n_labels: int | None, dontcar
     return Arrays(size, **parts)
 
 
-def _tensor(array: np.ndarray, dtype: DTypeLike = None) -> Tensor:
+def _tensor(array: np.ndarray, dtype: DTypeLike | None = None) -> Tensor:
     """Crop, flip and change of type end in this one copy."""
     return torch.from_numpy(np.array(array, dtype, order="C"))

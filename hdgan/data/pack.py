@@ -209,8 +209,8 @@ class _Packer:
             sized[geometry.size] = parts
         about = {
             "stem": pair.stem,
-            "source": list(arrays.size),
-            "sizes": sorted((list(size) for size in sized), key=lambda size: size[0] * size[1], reverse=True),
+            "source": arrays.size,
+            "sizes": sorted(sized, key=lambda size: size[0] * size[1], reverse=True),
             "channels": 0 if arrays.input is None else arrays.input.shape[2],
             "files": files,
         }

@@ -31,6 +31,7 @@ from hdgan.training.distributed import World, join_world
 from hdgan.training.interrupt import StopRequest
 from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.pictures import Examples, mean_styles
+from hdgan.training.prefetch import prefetched
 from hdgan.training.report import write_report
 from hdgan.training.run_folder import claim_folder, write_description
 from hdgan.training.schedule import Stage, plan, stage_at
@@ -151,8 +152,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
     )
     clock = _Clock(stage.config.batch_size)
     stopping = False
-    for sample in loader:
-        inputs = Inputs.from_loader(sample, device, config.format_on(device))
+    for inputs in prefetched(loader, device, config.format_on(device)):
         losses, stopping = _step(run, state, criterion, inputs)
         clock.tick()
         log = config.log
