@@ -28,6 +28,11 @@ class Pair:
     photo: Path | None = None
     packed: PackedSample | None = field(default=None, kw_only=True)
 
+    @staticmethod
+    def of(stem: str, files: Mapping[str, Path], packed: PackedSample | None = None) -> Pair:
+        """A pair of files by part."""
+        return Pair(stem, *map(files.get, _NAMES), packed=packed)
+
     @property
     def side_by_side(self) -> bool:
         """Whether the left half of one picture is the input and the right half the photo."""
@@ -245,10 +250,7 @@ def _packed_pairs(root: Path, phase: str) -> Listing:
     if phase not in phases:
         raise DataError(f"{root} was packed without phase {phase}; it holds: {', '.join(sorted(phases))}")
     found = phases[phase]
-    pairs = [
-        Pair(stem, *(sample.path if part in found.parts else None for part in _NAMES), packed=sample)
-        for stem, sample in found.samples.items()
-    ]
+    pairs = [Pair.of(stem, dict.fromkeys(found.parts, sample.path), sample) for stem, sample in found.samples.items()]
     return Listing(_PACKED, phase, tuple(pairs))
 
 
@@ -302,7 +304,7 @@ def _match(parts: tuple[_Part, ...], layout: str, phase: str, found: dict[str, l
         if len(files) == len(stems):
             if layout == "side-by-side":
                 files["photo"] = files["input"]
-            pairs.append(Pair(stem, *map(files.get, _NAMES)))
+            pairs.append(Pair.of(stem, files))
         else:
             missing = tuple(_NAMES[name] for name in stems if name not in files)
             orphans.append(Orphan(stem, tuple(files.values()), missing))

@@ -118,11 +118,13 @@ def read_index(root: Path) -> dict[str, PackedPhase]:
         DataError: the index is damaged, of another version, or of a packing that was not finished.
     """
     index = load_index(root)
-    if not index["complete"]:
-        source = index["settings"]["source"]
-        raise DataError(f"{root} is not packed to its end: repeat hdgan data pack {source} --out {root}, which goes on")
     with _damage(root / INDEX, _REMOVE):
-        photo_filter = index["settings"]["photo_filter"]
+        settings = index["settings"]
+        if not index["complete"]:
+            raise DataError(
+                f"{root} is not packed to its end: repeat the hdgan data pack of {settings['source']}, which goes on"
+            )
+        photo_filter = settings["photo_filter"]
         return {
             name: PackedPhase(
                 tuple(phase["parts"]),

@@ -6,9 +6,9 @@ import time
 
 from hdgan.data.dataset import PairedDataset
 from hdgan.data.sampler import make_loader
+from hdgan.errors import ConfigError
 
-_AHEAD = 2  # batches that a worker of PyTorch's DataLoader reads ahead
-_OWN_ROUNDS = 2
+_SKIPPED = 4  # batches of each worker: twice as many as it reads ahead
 
 
 def measure_loading(
@@ -27,9 +27,12 @@ def measure_loading(
         pin_memory: Copy batches into page-locked memory too, which needs a GPU.
 
     Raises:
+        ConfigError: `images` or `batch` is less than 1.
         DataError: a file cannot be used.
     """
-    skipped = _OWN_ROUNDS * max(1, _AHEAD * workers)
+    if min(images, batch) < 1:
+        raise ConfigError(f"cannot time {images} images in batches of {batch}: give 1 or more")
+    skipped = _SKIPPED * max(1, workers)
     timed = -(-images // batch)
     loader = make_loader(dataset, stop=(skipped + timed) * batch, batch=batch, workers=workers, pin_memory=pin_memory)
     batches = iter(loader)

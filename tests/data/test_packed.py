@@ -82,9 +82,7 @@ def test_the_size_of_the_source_serves_every_size(street, tmp_path, photo_filter
     packed = pack_into(street, tmp_path / "packed", photo_filter=photo_filter)
     for size in (SizeConfig(), SizeConfig(crop_width=9), SizeConfig(width=50, crop_width=9), SizeConfig(height=5)):
         for wanted in ("bicubic", "lanczos"):
-            assert_same_samples(
-                dataset(street, size, photo_filter=wanted), dataset(packed, size, photo_filter=wanted)
-            )
+            assert_same_samples(dataset(street, size, photo_filter=wanted), dataset(packed, size, photo_filter=wanted))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -210,7 +208,7 @@ def test_an_interrupted_packing_goes_on(street, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         pack_dataset(config, out, threads=1, progress=interrupt)
-    with pytest.raises(DataError, match=r"is not packed to its end: repeat hdgan data pack .*street --out .*packed"):
+    with pytest.raises(DataError, match=r"is not packed to its end: repeat the hdgan data pack of .*street, which"):
         find_pairs(DataConfig(root=out), "train")
     report = pack_dataset(config, out)
     assert report.samples == 5
@@ -253,6 +251,7 @@ def test_another_filter(packed):
     [
         ({"version": 2}, "is of format hdgan-packed, version 2; this hdgan reads hdgan-packed, version 1: pack again"),
         ({"format": "other"}, "is of format other, version 1"),
+        ({"complete": None, "settings": {}}, r"packed\.json cannot be read \('source'\); remove its folder"),
         ({"phases": {"train": {}}}, r"packed\.json cannot be read \(.*\); remove its folder and pack again"),
     ],
 )

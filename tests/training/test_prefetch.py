@@ -36,7 +36,7 @@ def assert_equal(inputs: Inputs, expected: Inputs) -> None:
     for name in ("photo", "label", "picture", "ids"):
         one, other = getattr(inputs, name), getattr(expected, name)
         assert one.dtype == other.dtype
-        assert torch.equal(one.cpu(), other.cpu()), name
+        assert torch.equal(one, other), name
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -76,4 +76,4 @@ def test_batches_arrive_whole_on_a_gpu(memory_format, pinned):
         del inputs  # whose memory may not be given to a later batch before the copies above are done
     torch.cuda.synchronize()
     for result, batch in zip(results, loader.batches, strict=True):
-        assert_equal(result, Inputs.from_loader(batch, torch.device("cpu"), memory_format))
+        assert_equal(result, Inputs.from_loader(batch, device, memory_format))
