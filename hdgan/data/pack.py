@@ -127,7 +127,7 @@ def pack_dataset(
     Args:
         config: `root`, `layout`, `dontcare` and `photo_filter` are used.
         out: Folder to write.
-        sizes: Sizes to store, without crops.
+        sizes: Sizes to store, for example those of the training stages; crops are left to training.
         n_labels: Number of classes that labels must stay below; 0 for A-to-B pairs; None accepts any.
         phases: Phases to pack; None packs all.
         threads: Threads that read and write; None takes as many as CPU cores, at most 8.
@@ -168,6 +168,7 @@ def pack_dataset(
             progress(listing.phase, done, len(listing.pairs))
         packed[listing.phase] = {"parts": list(listing.pairs[0].files), "samples": entries}
     _write_index(out, {**index, "complete": True, "phases": packed})
+    _remove_leftovers(out, packed)
     lengths = [entry["bytes"] for name in names for entry in packed[name]["samples"]]
     return PackReport(len(lengths), kept, sum(lengths))
 
@@ -178,7 +179,8 @@ class _Packer:
     def __init__(self, config: DataConfig, layout: str, sizes: tuple[SizeConfig, ...], n_labels: int | None) -> None:
         assert config.root is not None
         self.root = config.root
-        self.config, self.sizes, self.n_labels = config, sizes, n_labels
+        self.config, self.n_labels = config, n_labels
+        self.sizes = tuple(SizeConfig(size.width, size.height) for size in sizes)
         self.settings = {
             "source": str(config.root.absolute()),
             "layout": layout,
@@ -289,6 +291,14 @@ def _require_space(
             "--out, or pack smaller or fewer sizes"
         )
     return f"{len(pairs)} samples, about {decimal(total)}, to {out}; {decimal(free)} are free"
+
+
+def _remove_leftovers(out: Path, phases: Mapping[str, Any]) -> None:
+    """Remove the files of samples that are gone from the dataset, and those that a killed packing left half written."""
+    listed = {sample_path(out, name, entry["stem"]) for name, phase in phases.items() for entry in phase["samples"]}
+    for file in out.rglob(f"*{ENDING}*"):
+        if file not in listed:
+            file.unlink()
 
 
 def _write_index(out: Path, index: Mapping[str, Any]) -> None:

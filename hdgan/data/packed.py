@@ -159,6 +159,9 @@ def load_index(root: Path) -> dict[str, Any]:
             f"{path} is of format {kind}, version {version}; this hdgan reads {FORMAT}, version {VERSION}: pack again "
             "into another folder"
         )
+    missing = {"complete", "settings", "phases"} - index.keys()
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(sorted(missing))}; {_REMOVE}")
     return index
 
 

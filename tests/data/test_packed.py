@@ -192,11 +192,15 @@ def test_only_what_changed_is_packed_again(street, packed, save):
     save("street/train_label/city/1_label.png", np.full((23, 37), 2, np.uint8))
     for part in ("label", "inst", "img"):
         next((street / f"train_{part}" / "city").glob("0_*")).unlink()
+    half_written = packed / "train" / "city" / f".0{ENDING}.abc.tmp"
+    half_written.touch()
     report = pack_dataset(DataConfig(root=street), packed, sizes, 4)
     assert (report.samples, report.kept) == (4, 3)
     data = dataset(packed, SizeConfig(width=20))
     assert [pair.stem for pair in data.pairs] == ["city/1", "city/2", "city/3"]
     assert (data[0]["label"] == 2).all()
+    assert not half_written.exists()
+    assert sorted(path.stem for path in packed.rglob(f"*{ENDING}")) == ["1", "2", "3", "t"]
 
 
 def test_an_interrupted_packing_goes_on(street, tmp_path):
@@ -249,6 +253,7 @@ def test_another_filter(packed):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"format": None}, "is of format None, version 1"),
         ({"version": 2}, "is of format hdgan-packed, version 2; this hdgan reads hdgan-packed, version 1: pack again"),
         ({"format": "other"}, "is of format other, version 1"),
         ({"complete": None, "settings": {}}, r"packed\.json cannot be read \('source'\); remove its folder"),
@@ -260,6 +265,14 @@ def test_an_index_that_cannot_be_used(packed, change, message):
     index.write_text(json.dumps({**json.loads(index.read_text()), **change}))
     with pytest.raises(DataError, match=message):
         find_pairs(DataConfig(root=packed), "train")
+
+
+def test_an_index_without_settings(packed, street):
+    index = json.loads((packed / INDEX).read_text())
+    del index["settings"]
+    (packed / INDEX).write_text(json.dumps(index))
+    with pytest.raises(DataError, match=r"packed\.json lacks settings; remove its folder and pack again"):
+        pack_dataset(DataConfig(root=street), packed)
 
 
 def test_a_truncated_index(packed):
