@@ -185,7 +185,9 @@ class _Packer:
             "source": str(config.root.absolute()),
             "layout": layout,
             "photo_filter": config.photo_filter,
-            "sizes": [{"width": size.width, "height": size.height} for size in sizes],
+            "sizes": ", ".join(
+                f"{size.width or '*'}x{size.height or '*'}" for size in sizes
+            ),  # * keeps the aspect ratio
         }
 
     def pixels(self, source: tuple[int, int]) -> int:

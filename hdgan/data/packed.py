@@ -79,7 +79,7 @@ class PackedSample:
             stored = ", ".join(f"{width}x{height}" for width, height in self.sizes)
             raise DataError(
                 f"{self.path} is packed in {stored}, but {wanted[0]}x{wanted[1]} is wanted: set "
-                f"--stages.STAGE.size.width {self.sizes[0][0]}, or pack with --width {wanted[0]} --height {wanted[1]}"
+                f"--stages.STAGE.size.width {self.sizes[0][0]}, or pack again with {wanted[0]}x{wanted[1]} too"
             )
         if photo_filter != self.photo_filter:
             raise ConfigError(
