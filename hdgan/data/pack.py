@@ -185,9 +185,8 @@ class _Packer:
             "source": str(config.root.absolute()),
             "layout": layout,
             "photo_filter": config.photo_filter,
-            "sizes": ", ".join(
-                f"{size.width or '*'}x{size.height or '*'}" for size in sizes
-            ),  # * keeps the aspect ratio
+            # An asterisk is the side that follows from the aspect ratio.
+            "sizes": ", ".join(f"{size.width or '*'}x{size.height or '*'}" for size in self.sizes),
         }
 
     def pixels(self, source: tuple[int, int]) -> int:
