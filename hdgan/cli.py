@@ -26,7 +26,7 @@ commands:
   train      train a model (the same as hdgan-train)
   report     write the report of a run as it stands
   generate   make pictures from label maps
-  data       check a dataset
+  data       check a dataset, or pack it for fast reading
   convert    convert NVIDIA/pix2pixHD checkpoints to hdgan's and back
   info       what this installation can do: versions, GPUs, backends
 
@@ -162,8 +162,9 @@ def _generate(arguments: list[str]) -> int:
 
 def _data(arguments: list[str]) -> int:
     from hdgan.data.check import check
+    from hdgan.data.pack import pack
 
-    return tyro.extras.subcommand_cli_from_dict({"check": check}, prog="hdgan data", args=arguments)
+    return tyro.extras.subcommand_cli_from_dict({"check": check, "pack": pack}, prog="hdgan data", args=arguments)
 
 
 def _convert(arguments: list[str]) -> int:

@@ -24,6 +24,7 @@ from hdgan.data.images import (
     read_photo,
 )
 from hdgan.data.layouts import Listing, Pair, find_pairs, find_phases
+from hdgan.data.packed import PackedSample, verify
 from hdgan.data.quick_check import different_channels, in_threads, is_turned
 from hdgan.errors import DataError
 
@@ -219,7 +220,7 @@ def check(
 
     Args:
         root: Folder of the dataset.
-        layout: Folder structure: nvidia, ab, side-by-side, cityscapes, or auto to detect it.
+        layout: Folder structure: nvidia, ab, side-by-side, cityscapes, packed, or auto to detect it.
         n_labels: Number of classes; labels at or above it are faults. 0 for A-to-B pictures.
         dontcare: Label whose pixels belong to no class, for example 255.
         phase: Phases to check, for example train; all if none is named.
@@ -259,6 +260,9 @@ def _check_phase(
 def _inspect(pair: Pair, config: DataConfig, n_labels: int | None) -> _Found:
     """Read each file by itself, so that one fault does not hide the next."""
     found = _Found()
+    if pair.packed is not None:
+        _inspect_packed(pair, pair.packed, found, config, n_labels)
+        return found
     if pair.side_by_side:
         with found.noting():
             verify_checksums(next(iter(pair.files.values())))
@@ -272,9 +276,7 @@ def _inspect(pair: Pair, config: DataConfig, n_labels: int | None) -> _Found:
             verify_checksums(pair.label)
             label = read_map(pair.label, "label map")
             sizes["label"] = (label.shape[1], label.shape[0])
-            found.classes = _histogram(label)
-            if n_labels is not None:
-                check_labels(pair.label, label, n_labels, config.dontcare)
+            _take_label(found, pair.label, label, config, n_labels)
     if pair.input:
         with found.noting():
             verify_checksums(pair.input)
@@ -286,10 +288,7 @@ def _inspect(pair: Pair, config: DataConfig, n_labels: int | None) -> _Found:
             verify_checksums(pair.ids)
             ids = read_map(pair.ids, "instance map")
             sizes["ids"] = (ids.shape[1], ids.shape[0])
-            different = np.unique(ids)
-            found.ids = len(different)
-            if n_labels:
-                found.foreign = _foreign_id(pair.ids, different, n_labels, config)
+            _take_ids(found, pair.ids, ids, config, n_labels)
     if pair.photo:
         with found.noting():
             verify_checksums(pair.photo)
@@ -299,9 +298,42 @@ def _inspect(pair: Pair, config: DataConfig, n_labels: int | None) -> _Found:
         with found.noting():
             found.size = check_sizes(pair, sizes)
     if label is not None and ids is not None and label.shape == ids.shape:
-        found.agreeing = int((class_of(ids, config.instance_divisor) == label).sum())
-        found.compared = label.size
+        _take_agreement(found, label, ids, config)
     return found
+
+
+def _inspect_packed(pair: Pair, sample: PackedSample, found: _Found, config: DataConfig, n_labels: int | None) -> None:
+    """Compare every stored size with its checksum, and look into the largest."""
+    with found.noting():
+        sample.require_whole()
+        verify(sample.path)
+        arrays = read_pair(pair)
+        found.size, found.channels = arrays.size, sample.channels or None
+        if arrays.ids is not None:
+            _take_ids(found, sample.path, arrays.ids, config, n_labels)
+        if arrays.label is not None and arrays.ids is not None:
+            _take_agreement(found, arrays.label, arrays.ids, config)
+        if arrays.label is not None:
+            _take_label(found, sample.path, arrays.label, config, n_labels)
+
+
+def _take_label(found: _Found, path: Path, label: np.ndarray, config: DataConfig, n_labels: int | None) -> None:
+    values, counts = np.unique(label, return_counts=True)
+    found.classes = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    if n_labels is not None:
+        check_labels(path, label, n_labels, config.dontcare)
+
+
+def _take_ids(found: _Found, path: Path, ids: np.ndarray, config: DataConfig, n_labels: int | None) -> None:
+    different = np.unique(ids)
+    found.ids = len(different)
+    if n_labels:
+        found.foreign = _foreign_id(path, different, n_labels, config)
+
+
+def _take_agreement(found: _Found, label: np.ndarray, ids: np.ndarray, config: DataConfig) -> None:
+    found.agreeing = int((class_of(ids, config.instance_divisor) == label).sum())
+    found.compared = label.size
 
 
 def _foreign_id(path: Path, ids: np.ndarray, n_labels: int, config: DataConfig) -> str | None:
@@ -318,11 +350,6 @@ def _foreign_id(path: Path, ids: np.ndarray, n_labels: int, config: DataConfig) 
         f"{path} holds id {ids[first]} of class {classes[first]}, but n_labels is {n_labels}; set --instance-divisor "
         "to the divisor of the ids, if they hold a class"
     )
-
-
-def _histogram(label: np.ndarray) -> dict[int, int]:
-    values, counts = np.unique(label, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def _summary(report: PhaseReport) -> Iterator[str]:

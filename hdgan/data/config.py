@@ -11,7 +11,7 @@ from hdgan.errors import ConfigError
 _MOST_SCENES = 1_000_000
 _SCENE_SIDES = (16, 4096)  # least and most pixels of width and height
 
-LayoutName = Literal["auto", "nvidia", "ab", "side-by-side", "cityscapes"]
+LayoutName = Literal["auto", "nvidia", "ab", "side-by-side", "cityscapes", "packed"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class DataConfig:
     """The built-in scenes, used where root is None."""
     layout: LayoutName = "auto"
     """Folder structure: nvidia (<phase>_label, <phase>_inst, <phase>_img), ab (<phase>_A, <phase>_B),
-    side-by-side (<phase>/ with A|B in one picture), cityscapes (gtFine/, leftImg8bit/), or auto to detect it."""
+    side-by-side (<phase>/ with A|B in one picture), cityscapes (gtFine/, leftImg8bit/), packed (what `hdgan data pack`
+    writes), or auto to detect it."""
     train_phase: str = "train"
     """Split to train on."""
     val_phase: str | None = None

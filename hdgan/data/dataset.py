@@ -9,6 +9,7 @@ from typing import TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -17,6 +18,7 @@ from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.data.headers import read_header
 from hdgan.data.images import read_input, read_map, read_photo, to_photo, to_unit_range
 from hdgan.data.layouts import Pair
+from hdgan.data.packed import PackedSample, Size, read_packed
 from hdgan.data.streams import Stream, stream_rng
 from hdgan.data.transforms import Geometry, apply_to_input, apply_to_map, apply_to_photo, draw_geometry
 from hdgan.errors import ConfigError, DataError
@@ -49,13 +51,16 @@ class Batch(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Arrays:
-    """The decoded files of one pair, all of `size` (width, height); see `read_map`, `read_input` for the types."""
+    """The decoded files of one pair, all of `size` (width, height); see `read_map`, `read_input` for the types.
+
+    The photo of a packed pair is an array, [H, W, 3] uint8.
+    """
 
     size: tuple[int, int]
     label: np.ndarray | None = None
     input: np.ndarray | None = None
     ids: np.ndarray | None = None
-    photo: Image.Image | None = None
+    photo: Image.Image | np.ndarray | None = None
 
 
 class PairedDataset(Dataset[Sample]):
@@ -101,8 +106,9 @@ class PairedDataset(Dataset[Sample]):
         self.train, self.seed = train, seed
         self.input_channels = 0
         if n_labels == 0:
-            assert self.pairs[0].input is not None
-            self.input_channels = read_header(self.pairs[0].input).input_channels
+            first = self.pairs[0]
+            assert first.input is not None
+            self.input_channels = first.packed.channels if first.packed else read_header(first.input).input_channels
         narrow = n_labels <= 256 and (data.dontcare is None or 0 <= data.dontcare <= 255)
         self._label_dtype = np.uint8 if narrow else np.int32
 
@@ -120,7 +126,8 @@ class PairedDataset(Dataset[Sample]):
         """
         position, index = key if isinstance(key, tuple) else (key, key)
         pair = self.pairs[index]
-        arrays = read_pair(pair, self.n_labels, self.data.dontcare)
+        stored = pair.packed.stored_for(self.size, self.data.photo_filter) if pair.packed else None
+        arrays = read_pair(pair, self.n_labels, self.data.dontcare, stored)
         rng = stream_rng(Stream.GEOMETRY, self.seed, position) if self.train else None
         try:
             geometry = draw_geometry(arrays.size, self.size, rng, self.data.flip)
@@ -131,7 +138,7 @@ class PairedDataset(Dataset[Sample]):
     def _sample(self, pair: Pair, arrays: Arrays, geometry: Geometry) -> Sample:
         sample = Sample(stem=pair.stem)
         if arrays.label is not None:
-            sample["label"] = _tensor(apply_to_map(arrays.label, geometry).astype(self._label_dtype, copy=False))
+            sample["label"] = _tensor(apply_to_map(arrays.label, geometry), self._label_dtype)
         if arrays.input is not None:
             if arrays.input.shape[2] != self.input_channels:
                 raise DataError(
@@ -141,23 +148,33 @@ class PairedDataset(Dataset[Sample]):
             values = apply_to_input(arrays.input, geometry, self.data.photo_filter)
             sample["input"] = _tensor(to_unit_range(values).transpose(2, 0, 1))
         if arrays.ids is not None:
-            sample["ids"] = _tensor(apply_to_map(arrays.ids, geometry).astype(np.int32, copy=False))
+            sample["ids"] = _tensor(apply_to_map(arrays.ids, geometry), np.int32)
         if arrays.photo is not None:
             photo = apply_to_photo(arrays.photo, geometry, self.data.photo_filter)
             sample["photo"] = _tensor(photo.transpose(2, 0, 1))
         return sample
 
 
-def read_pair(pair: Pair, n_labels: int, dontcare: int | None = None) -> Arrays:
+def read_pair(
+    pair: Pair, n_labels: int | None = None, dontcare: int | None = None, stored: Size | None = None
+) -> Arrays:
     """Read and check the files of one pair.
+
+    Args:
+        pair: From `find_pairs`.
+        n_labels: Number of classes; None accepts any label.
+        dontcare: Label that is accepted besides.
+        stored: Which of the sizes of a packed pair; None takes the largest.
 
     Raises:
         DataError: a file is unreadable, a label is out of range, or the files differ in size.
     """
+    if pair.packed is not None:
+        return _read_packed(pair, pair.packed, n_labels, dontcare, stored or pair.packed.sizes[0])
     if pair.side_by_side:
         return _read_side_by_side(pair)
     label = read_map(pair.label, "label map") if pair.label else None
-    if pair.label and label is not None:
+    if pair.label and label is not None and n_labels is not None:
         check_labels(pair.label, label, n_labels, dontcare)
     source = read_input(pair.input) if pair.input else None
     ids = read_map(pair.ids, "instance map") if pair.ids else None
@@ -221,5 +238,13 @@ def _read_side_by_side(pair: Pair) -> Arrays:
     return Arrays((half, height), input=both[:, :half], photo=to_photo(pair.input, both[:, half:]))
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(array, order="C"))
+def _read_packed(pair: Pair, sample: PackedSample, n_labels: int | None, dontcare: int | None, size: Size) -> Arrays:
+    parts = read_packed(sample, size)
+    if pair.label is not None and n_labels is not None:
+        check_labels(pair.label, parts["label"], n_labels, dontcare)
+    return Arrays(size, **parts)
+
+
+def _tensor(array: np.ndarray, dtype: DTypeLike | None = None) -> Tensor:
+    """Crop, flip and change of type end in this one copy."""
+    return torch.from_numpy(np.array(array, dtype, order="C"))

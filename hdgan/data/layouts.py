@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hdgan.data.config import DataConfig
 from hdgan.data.headers import EXTENSIONS
+from hdgan.data.packed import INDEX, PackedSample, is_packed, read_index
 from hdgan.errors import ConfigError, DataError
 
 
@@ -17,7 +18,7 @@ class Pair:
     """The files of one sample; None where the dataset has no such part.
 
     `stem` is the name they share: subfolder and file name without the suffixes that tell the parts apart.
-    A picture that holds A and B side by side is both `input` and `photo`.
+    A picture that holds A and B side by side is both `input` and `photo`; the file of a packed sample is all its parts.
     """
 
     stem: str
@@ -25,11 +26,17 @@ class Pair:
     input: Path | None = None
     ids: Path | None = None
     photo: Path | None = None
+    packed: PackedSample | None = field(default=None, kw_only=True)
+
+    @staticmethod
+    def of(stem: str, files: Mapping[str, Path], packed: PackedSample | None = None) -> Pair:
+        """A pair of files by part."""
+        return Pair(stem, *map(files.get, _NAMES), packed=packed)
 
     @property
     def side_by_side(self) -> bool:
         """Whether the left half of one picture is the input and the right half the photo."""
-        return self.input is not None and self.input == self.photo
+        return self.packed is None and self.input is not None and self.input == self.photo
 
     @property
     def files(self) -> dict[str, Path]:
@@ -93,6 +100,7 @@ _LAYOUTS: dict[str, tuple[_Part, ...]] = {
     "side-by-side": (_Part("input", "{}", ()),),
 }
 _LABELLED = ("cityscapes", "nvidia")
+_PACKED = "packed"
 
 
 def find_pairs(config: DataConfig, phase: str, labels: bool | None = None) -> Listing:
@@ -114,6 +122,8 @@ def find_pairs(config: DataConfig, phase: str, labels: bool | None = None) -> Li
     """
     root = _root(config)
     layout = _layout(config, labels)
+    if layout == _PACKED:
+        return _packed_pairs(root, phase)
     parts = _LAYOUTS[layout]
     phases = _phases(root, layout)
     if phase not in phases:
@@ -176,8 +186,14 @@ def _root(config: DataConfig) -> Path:
 def _layout(config: DataConfig, labels: bool | None) -> str:
     """The layout that was chosen, or the only one that fits what lies under the root."""
     root = _root(config)
+    if config.layout == _PACKED or (config.layout == "auto" and is_packed(root)):
+        if not is_packed(root):
+            raise DataError(f"{root} has no {INDEX}; make a packed dataset with: hdgan data pack FOLDER --out {root}")
+        if labels is not None and labels != _has_labels(root, _PACKED):
+            raise ConfigError(_mismatch(root, _PACKED))
+        return _PACKED
     if config.layout != "auto":
-        if labels is not None and labels != (config.layout in _LABELLED):
+        if labels is not None and labels != _has_labels(root, config.layout):
             raise ConfigError(_mismatch(root, config.layout))
         if not _phases(root, config.layout):
             raise DataError(
@@ -189,7 +205,7 @@ def _layout(config: DataConfig, labels: bool | None) -> str:
     fits = fits or (["side-by-side"] if _phases(root, "side-by-side") else [])
     if not fits:
         raise DataError(f"{root} has no known structure; {_expected()}")
-    wanted = [layout for layout in fits if labels is None or labels == (layout in _LABELLED)]
+    wanted = [layout for layout in fits if labels is None or labels == _has_labels(root, layout)]
     if not wanted:
         raise ConfigError(_mismatch(root, fits[0]))
     if len(wanted) > 1:
@@ -197,8 +213,14 @@ def _layout(config: DataConfig, labels: bool | None) -> str:
     return wanted[0]
 
 
+def _has_labels(root: Path, layout: str) -> bool:
+    if layout == _PACKED:
+        return any("label" in phase.parts for phase in read_index(root).values())
+    return layout in _LABELLED
+
+
 def _mismatch(root: Path, layout: str) -> str:
-    if layout in _LABELLED:
+    if _has_labels(root, layout):
         return f"{root} holds label maps (layout {layout}); set n_labels to their number of classes"
     return f"{root} holds A-to-B pictures (layout {layout}), no label maps; set n_labels to 0, or add <phase>_label"
 
@@ -210,7 +232,9 @@ def _expected() -> str:
 
 
 def _phases(root: Path, layout: str) -> tuple[str, ...]:
-    """Phases that have the folder of the layout's first part."""
+    """Phases that have the folder of the layout's first part, or that were packed."""
+    if layout == _PACKED:
+        return tuple(sorted(read_index(root)))
     before, after = _LAYOUTS[layout][0].folder.split("{}")
     folder = root / before
     if not folder.is_dir():
@@ -219,6 +243,15 @@ def _phases(root: Path, layout: str) -> tuple[str, ...]:
     if layout == "side-by-side":
         return tuple(name for name in names if not _of_another_layout(name) and any(_walk(folder / name)))
     return tuple(name.removesuffix(after) for name in names if name.endswith(after) and name != after)
+
+
+def _packed_pairs(root: Path, phase: str) -> Listing:
+    phases = read_index(root)
+    if phase not in phases:
+        raise DataError(f"{root} was packed without phase {phase}; it holds: {', '.join(sorted(phases))}")
+    found = phases[phase]
+    pairs = [Pair.of(stem, dict.fromkeys(found.parts, sample.path), sample) for stem, sample in found.samples.items()]
+    return Listing(_PACKED, phase, tuple(pairs))
 
 
 def _of_another_layout(name: str) -> bool:
@@ -269,8 +302,9 @@ def _match(parts: tuple[_Part, ...], layout: str, phase: str, found: dict[str, l
     for stem in sorted(set().union(*stems.values())):
         files = {name: by_stem[stem] for name, by_stem in stems.items() if stem in by_stem}
         if len(files) == len(stems):
-            both = {"photo": files["input"]} if layout == "side-by-side" else {}
-            pairs.append(Pair(stem, **files, **both))
+            if layout == "side-by-side":
+                files["photo"] = files["input"]
+            pairs.append(Pair.of(stem, files))
         else:
             missing = tuple(_NAMES[name] for name in stems if name not in files)
             orphans.append(Orphan(stem, tuple(files.values()), missing))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.data.dataset import check_sizes, half_of, read_pair
 from hdgan.data.headers import Header, read_header, require_input, require_map, require_photo, shown_size
 from hdgan.data.layouts import Listing, Pair
-from hdgan.data.transforms import draw_geometry
+from hdgan.data.transforms import Filter, draw_geometry
 from hdgan.errors import DataError
 
 _Result = TypeVar("_Result")
@@ -25,13 +26,17 @@ class QuickReport:
     """What the headers of a phase tell.
 
     Attributes:
-        sizes: Each (width, height) in pixels, with the first pair that has it.
+        sizes: Each (width, height) in pixels, with the first pair that has it; of packed pairs, that of their source.
+        counts: Number of pairs of each size.
         channels: Channels of the A-to-B inputs; 0 without.
+        photo_filter: What pictures will be scaled with.
         warnings: One line each.
     """
 
     sizes: dict[tuple[int, int], Pair]
+    counts: Counter[tuple[int, int]]
     channels: int
+    photo_filter: Filter
     warnings: tuple[str, ...] = ()
 
     def require_size(self, size: SizeConfig, batch: int = 1) -> None:
@@ -42,7 +47,8 @@ class QuickReport:
             batch: With more than one sample a batch all must come out of `size` alike.
 
         Raises:
-            DataError: one of them does not.
+            DataError: one of them does not, or is packed in other sizes.
+            ConfigError: they are packed with another filter.
         """
         outcomes: dict[tuple[int, int], Pair] = {}
         for source, pair in self.sizes.items():
@@ -50,6 +56,8 @@ class QuickReport:
                 outcomes.setdefault(draw_geometry(source, size).size, pair)
             except DataError as error:
                 raise DataError(f"{next(iter(pair.files.values()))}: {error}") from None
+            if pair.packed is not None:
+                pair.packed.stored_for(size, self.photo_filter)
         if batch > 1 and len(outcomes) > 1:
             (first, one), (second, other) = list(outcomes.items())[:2]
             raise DataError(
@@ -58,13 +66,13 @@ class QuickReport:
             )
 
 
-def quick_check(listing: Listing, data: DataConfig, n_labels: int, *, full: int = 3) -> QuickReport:
+def quick_check(listing: Listing, data: DataConfig, n_labels: int | None, *, full: int = 3) -> QuickReport:
     """Read size and mode of every file from its header, and decode a few pairs, spread over the dataset.
 
     Args:
         listing: From `find_pairs`.
-        data: `dontcare` is used.
-        n_labels: Number of classes; 0 for A-to-B.
+        data: `dontcare` and `photo_filter` are used.
+        n_labels: Number of classes; 0 for A-to-B; None accepts any label.
         full: Number of pairs that are decoded.
 
     Raises:
@@ -72,6 +80,7 @@ def quick_check(listing: Listing, data: DataConfig, n_labels: int, *, full: int 
     """
     faults: list[str] = []
     sizes: dict[tuple[int, int], Pair] = {}
+    counts: Counter[tuple[int, int]] = Counter()
     channels: dict[int, Pair] = {}
     turned = []
     for pair, told in zip(listing.pairs, in_threads(_from_headers, listing.pairs), strict=True):
@@ -79,6 +88,7 @@ def quick_check(listing: Listing, data: DataConfig, n_labels: int, *, full: int 
             faults.append(str(told))
             continue
         sizes.setdefault(told.size, pair)
+        counts[told.size] += 1
         if channels and told.channels not in channels:
             faults.append(different_channels(pair, told.channels, next(iter(channels))))
         channels.setdefault(told.channels, pair)
@@ -93,7 +103,7 @@ def quick_check(listing: Listing, data: DataConfig, n_labels: int, *, full: int 
         more = len(faults) - 1
         rest = f" ({more} more: list all with hdgan data check {data.root})" if more else ""
         raise DataError(faults[0] + rest)
-    return QuickReport(sizes, next(iter(channels)), tuple(_warnings(listing, turned)))
+    return QuickReport(sizes, counts, next(iter(channels)), data.photo_filter, tuple(_warnings(listing, turned)))
 
 
 def different_channels(pair: Pair, channels: int, usual: int) -> str:
@@ -106,9 +116,11 @@ def is_turned(header: Header, used: tuple[int, int]) -> bool:
     return header.orientation != 1 and used == header.upright
 
 
-def in_threads(function: Callable[[Pair], _Result], pairs: Sequence[Pair]) -> Iterator[_Result]:
+def in_threads(
+    function: Callable[[Pair], _Result], pairs: Sequence[Pair], threads: int | None = None
+) -> Iterator[_Result]:
     """Map over pairs in their order; reading and decoding leave the interpreter's lock, so threads are enough."""
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1))
     try:
         yield from pool.map(function, pairs)
     finally:
@@ -125,6 +137,9 @@ class _Told:
 def _from_headers(pair: Pair) -> _Told | DataError:
     """What the headers of a pair's files tell, or the first fault that they show."""
     try:
+        if pair.packed is not None:
+            pair.packed.require_whole()
+            return _Told(pair.packed.source, pair.packed.channels)
         headers = {part: read_header(path) for part, path in pair.files.items()}
         for part, header in headers.items():
             if part == "input":

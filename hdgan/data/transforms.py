@@ -44,7 +44,7 @@ def draw_geometry(
     Raises:
         DataError: the crop is larger than the scaled picture.
     """
-    scaled = _scaled_size(source, config)
+    scaled = scaled_size(source, config)
     crop = (config.crop_width or config.crop_height, config.crop_height or config.crop_width)
     size = (crop[0] or scaled[0], crop[1] or scaled[1])
     spare = (scaled[0] - size[0], scaled[1] - size[1])
@@ -79,13 +79,21 @@ def apply_to_map(values: np.ndarray, geometry: Geometry) -> np.ndarray:
     return values[rows[:, None], columns[None, :]]
 
 
-def apply_to_photo(photo: Image.Image, geometry: Geometry, filter: Filter = "bicubic") -> np.ndarray:
+def apply_to_photo(photo: Image.Image | np.ndarray, geometry: Geometry, filter: Filter = "bicubic") -> np.ndarray:
     """Transform an 8-bit photo with an antialiased filter.
 
+    Args:
+        photo: Picture, or its [H, W, C] uint8.
+        geometry: What happens to it.
+        filter: Used where it is scaled.
+
     Returns:
-        [H, W, C] uint8, or [H, W] for one channel.
+        [H, W, C] uint8, or [H, W] for one channel; a view of `photo` where it is an array and nothing is scaled.
     """
-    return _flipped(np.asarray(_resampled(photo, geometry, filter)), geometry)
+    if geometry.scaled != geometry.source:
+        picture = photo if isinstance(photo, Image.Image) else Image.fromarray(np.ascontiguousarray(photo))
+        photo = picture.resize(geometry.scaled, _FILTERS[filter])
+    return _flipped(_cropped(np.asarray(photo), geometry), geometry)
 
 
 def apply_to_input(values: np.ndarray, geometry: Geometry, filter: Filter = "bicubic") -> np.ndarray:
@@ -102,14 +110,15 @@ def apply_to_input(values: np.ndarray, geometry: Geometry, filter: Filter = "bic
     # Pillow filters 8-bit and float pictures of one channel; every 16-bit number is exact in float32.
     plain = values if values.dtype == np.uint8 else values.astype(np.float32)
     channels = [
-        np.asarray(_resampled(Image.fromarray(np.ascontiguousarray(plain[..., c])), geometry, filter))
+        np.asarray(Image.fromarray(np.ascontiguousarray(plain[..., c])).resize(geometry.scaled, _FILTERS[filter]))
         for c in range(values.shape[2])
     ]
-    out = _flipped(np.stack(channels, axis=2), geometry)
+    out = _flipped(_cropped(np.stack(channels, axis=2), geometry), geometry)
     return out.round().clip(0, 65535).astype(np.uint16) if values.dtype == np.uint16 else out
 
 
-def _scaled_size(source: tuple[int, int], config: SizeConfig) -> tuple[int, int]:
+def scaled_size(source: tuple[int, int], config: SizeConfig) -> tuple[int, int]:
+    """(width, height) that a picture of (width, height) `source` is scaled to, before any crop."""
     width, height = source
     if config.width is not None:
         return config.width, config.height or max(1, round(config.width * height / width))
@@ -121,17 +130,6 @@ def _scaled_size(source: tuple[int, int], config: SizeConfig) -> tuple[int, int]
 def _nearest(source: int, scaled: int, first: int, count: int) -> np.ndarray:
     """Source pixel under the centre of each of `count` scaled pixels from `first` on; integers only, so no rounding."""
     return (2 * np.arange(first, first + count, dtype=np.int64) + 1) * source // (2 * scaled)
-
-
-def _resampled(picture: Image.Image, geometry: Geometry, filter: Filter) -> Image.Image:
-    """Scale and crop in one go: only the pixels of the crop are computed, from all the source pixels they need."""
-    (left, top), (width, height) = geometry.corner, geometry.size
-    if geometry.scaled == geometry.source:
-        return picture.crop((left, top, left + width, top + height))
-    x, y = (geometry.source[axis] / geometry.scaled[axis] for axis in (0, 1))
-    # Products of rounded floats may end a hair outside the picture, which Pillow refuses.
-    box = (left * x, top * y, min((left + width) * x, picture.width), min((top + height) * y, picture.height))
-    return picture.resize((width, height), _FILTERS[filter], box=box)
 
 
 def _cropped(values: np.ndarray, geometry: Geometry) -> np.ndarray:

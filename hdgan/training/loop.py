@@ -28,6 +28,7 @@ from hdgan.training.gradients import Gradients, make_gradients
 from hdgan.training.interrupt import StopRequest
 from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.pictures import Examples, mean_styles
+from hdgan.training.prefetch import prefetched
 from hdgan.training.report import write_report
 from hdgan.training.run_folder import claim_folder, write_description
 from hdgan.training.schedule import Stage, plan, stage_at
@@ -149,8 +150,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
     )
     clock = _Clock(stage.config.batch_size)
     stopping = False
-    for sample in loader:
-        inputs = Inputs.from_loader(sample, device, config.format_on(device))
+    for inputs in prefetched(loader, device, config.format_on(device)):
         values, stopping = _step(run, state, gradients, inputs)
         losses = {name: values[name] for name in criterion.names}
         clock.tick()

@@ -82,7 +82,12 @@ def test_cropping_while_scaling_equals_cropping_after(filter, width):
     (left, top), (w, h) = part.corner, part.size
     expected = apply_to_photo(photo, whole, filter)[top : top + h, left : left + w]
     expected = expected[:, ::-1] if part.flip else expected
-    assert np.abs(apply_to_photo(photo, part, filter).astype(int) - expected).max() <= 1
+    assert (apply_to_photo(photo, part, filter) == expected).all()
+    values = np.asarray(photo)
+    assert (apply_to_photo(values, part, filter) == expected).all()
+    for dtype in (np.uint8, np.uint16, np.float32):
+        scaled = apply_to_input(values.astype(dtype), whole, filter)[top : top + h, left : left + w]
+        assert (apply_to_input(values.astype(dtype), part, filter) == (scaled[:, ::-1] if part.flip else scaled)).all()
 
 
 @pytest.mark.parametrize("seed", range(6))

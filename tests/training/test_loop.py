@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_path, find_checkpoint, list_steps
+from hdgan.data import SizeConfig, pack_dataset
 from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.models.saving import load_model, save_model
 from hdgan.training import LogConfig, LossConfig, OptimConfig, TrainConfig, load_config, loop, start, train
@@ -444,3 +445,20 @@ def test_a_reader_that_is_killed_in_the_middle_of_a_step(
     at_step(monkeypatch, 2, kill_readers)
     with pytest.raises(DataError, match=r"was killed.*--data\.workers 0"):
         train(replace(config, data=replace(config.data, workers=1)), console=QUIET)
+
+
+def test_a_packed_dataset_trains_to_the_same_weights(
+    run: Path, make_config: MakeConfig, dataset: Path, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path / "run")
+    sizes = sorted({stage.size for stage in config.stages.values()}, key=lambda size: size.width or 0)
+    pack_dataset(config.data, tmp_path / "packed", sizes, config.model.n_labels)
+    train(replace(config, data=replace(config.data, root=tmp_path / "packed", workers=1)), console=QUIET)
+    assert_same_end(tmp_path / "run", run)
+
+
+def test_a_stage_of_a_size_that_is_not_packed(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run")
+    pack_dataset(config.data, tmp_path / "packed", [SizeConfig(width=16)])
+    with pytest.raises(DataError, match=r"is packed in 16x8, but 32x16 is wanted: set --stages\.STAGE\.size\.width 16"):
+        train(replace(config, data=replace(config.data, root=tmp_path / "packed")), console=QUIET)
