@@ -1,0 +1,109 @@
+"""What a forward pass keeps for its backward pass: most of the memory of training.
+
+Counted by PyTorch's hooks on saved tensors, so on any device, and without a GPU for what will run on one.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+
+@dataclass(frozen=True)
+class LayerMemory:
+    """What one layer keeps for backward."""
+
+    layer: str
+    """Its name as of `named_modules`; empty outside of all modules."""
+    bytes: int
+    """Of storages that no layer before it keeps already."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Of the tensors in them."""
+
+
+class _Kept:
+    """A tensor that a graph holds; gone when the graph is."""
+
+    __slots__ = ("__weakref__", "layer", "tensor")
+
+    def __init__(self, tensor: Tensor, layer: str) -> None:
+        self.tensor, self.layer = tensor, layer
+
+
+def saved_bytes(function: Callable[[], Any], exclude: Iterable[Tensor] = ()) -> int:
+    """Count the bytes that `function` leaves in memory for the backward pass of its results.
+
+    Each storage counts once and whole, however many tensors view it; what is freed before `function` returns does not
+    count.
+
+    Args:
+        function: runs a forward pass and returns what holds its graph, for example a loss.
+        exclude: tensors that are in memory anyway: parameters and inputs.
+    """
+    return sum(layer.bytes for layer in saved_by_layer(function, exclude=exclude))
+
+
+def saved_by_layer(
+    function: Callable[[], Any], *models: nn.Module, exclude: Iterable[Tensor] = ()
+) -> list[LayerMemory]:
+    """The same for each layer of `models`, whose parameters and buffers are excluded; in the order of the pass.
+
+    Calls of one layer count together. What two layers share belongs to the first.
+    """
+    in_memory = [*exclude, *(t for model in models for t in (*model.parameters(), *model.buffers()))]
+    seen = {_storage(tensor) for tensor in in_memory}
+    kept: list[weakref.ref[_Kept]] = []  # in the order of the pass
+    inside = [""]
+
+    def pack(tensor: Tensor) -> _Kept:
+        entry = _Kept(tensor.detach(), inside[-1])  # an output, as it is, would hold the graph that holds it
+        kept.append(weakref.ref(entry))
+        return entry
+
+    with _tracked(models, inside), saved_tensors_hooks(pack, lambda entry: entry.tensor):
+        result = function()
+    layers: dict[str, list[Tensor]] = {}
+    for entry in (reference() for reference in kept):
+        if entry is not None and _storage(entry.tensor) not in seen:
+            seen.add(_storage(entry.tensor))
+            layers.setdefault(entry.layer, []).append(entry.tensor)
+    del result  # until here it held the graph
+    return [
+        LayerMemory(name, sum(t.untyped_storage().nbytes() for t in tensors), tuple(tuple(t.shape) for t in tensors))
+        for name, tensors in layers.items()
+    ]
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+@contextmanager
+def _tracked(models: Iterable[nn.Module], inside: list[str]) -> Iterator[None]:
+    """Keep the name of the innermost module that runs at the end of `inside`."""
+    handles = []
+    for model in models:
+        for name, module in model.named_modules():
+
+            def enter(*_: Any, name: str = name) -> None:
+                inside.append(name)
+
+            def leave(*_: Any) -> None:
+                inside.pop()
+
+            handles += [
+                module.register_forward_pre_hook(enter),
+                module.register_forward_hook(leave, always_call=True),
+            ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
