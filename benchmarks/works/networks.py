@@ -1,0 +1,165 @@
+"""G1, G2, D and E forward at the sizes of the paper, and a residual block with its gradient."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hdgan import ops
+from hdgan.benchmarks.reference import build_reference
+from hdgan.benchmarks.runner import OF_NETWORKS, Context, Cost, Function, Trial, Where, Work, bytes_of, differentiable
+from hdgan.benchmarks.shapes import CONDITION, CONDITION_AND_IMAGE, FEATURES, N_LABELS, instance_ids, label_map
+from hdgan.benchmarks.works.plain import plain, wide_copy
+from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
+from hdgan.models.blocks import ResidualBlock
+from hdgan.ops import InstanceIndex, encode_labels, instance_index
+
+DEPTH_SLACK = 20.0
+"""How much further from the truth than one op a network may be."""
+_SIZES = {"512x256": (256, 512), "1024x512": (512, 1024), "2048x1024": (1024, 2048)}
+
+
+def condition_and_index(context: Context, size: str) -> tuple[Tensor, InstanceIndex]:
+    """What the networks see of a street scene: [1, CONDITION, H, W], and its instances."""
+    ids = instance_ids(*_SIZES[size], 60).to(context.device)
+    planes = encode_labels(
+        label_map(ids), ids, N_LABELS, dtype=context.dtype, memory_format=context.memory_format, backend="eager"
+    )
+    return planes, instance_index(ids, backend="eager")
+
+
+def forward_trials(context: Context, network: nn.Module, inputs: list[Tensor], *fixed: InstanceIndex) -> Iterator[Trial]:
+    """The forward pass of a network on each contestant; `fixed` follows the inputs."""
+    # Random weights of the original's initialisation leave most of the signal to the norms; that is enough to check by.
+    network = network.to(context.device, context.dtype, memory_format=context.memory_format)  # type: ignore[call-overload]
+    network.requires_grad_(False)
+
+    def run(contestant: str) -> Function:
+        if contestant == "nvidia":
+            assert context.reference is not None
+            theirs = build_reference(context.reference, network)  # type: ignore[arg-type]
+            theirs = theirs.to(memory_format=context.memory_format)  # type: ignore[call-overload]
+            return _flat(theirs, *(_as_map(index) for index in fixed))
+        if contestant == "eager":
+            return _flat(plain(network), *fixed)
+        return on_backend(contestant, _flat(network, *fixed))
+
+    true = plain(wide_copy(network))
+    weights = bytes_of(network.parameters())
+    cost = Cost(weights + bytes_of(inputs) + _output_bytes(network, inputs, *fixed), count_flops(network, inputs, *fixed))
+    return differentiable(context, run, inputs, cost, truth=_flat(true, *fixed), slack=DEPTH_SLACK)
+
+
+def on_backend(backend: str, function: Function) -> Function:
+    def switched(*inputs: Tensor) -> list[Tensor]:
+        with ops.backend(backend):
+            return function(*inputs)
+
+    return switched
+
+
+def _flat(network: nn.Module, *fixed: object) -> Function:
+    """The network as a function to a list of tensors: of D's, the features of all scales."""
+
+    def function(*inputs: Tensor) -> list[Tensor]:
+        output = network(*inputs, *fixed)
+        return [output] if isinstance(output, Tensor) else [feature for scale in output for feature in scale]
+
+    return function
+
+
+def _as_map(index: InstanceIndex) -> Tensor:
+    """Ids as NVIDIA's encoder takes them, [B, 1, H, W]."""
+    return index.ids[index.rows.long()].unsqueeze(1)
+
+
+def _on_meta(network: nn.Module, inputs: list[Tensor], *fixed: InstanceIndex) -> tuple[Function, list[Tensor]]:
+    """Network and inputs without numbers, to count by."""
+    empty = copy.deepcopy(network).to("meta")
+    moved = [InstanceIndex(*(t.to("meta") for t in index)) for index in fixed]
+    return on_backend("eager", _flat(empty, *moved)), [t.to("meta") for t in inputs]
+
+
+def count_flops(network: nn.Module, inputs: list[Tensor], *fixed: InstanceIndex) -> int:
+    """Floating-point operations of the convolutions, a multiplication and an addition counted as two."""
+    function, empty = _on_meta(network, inputs, *fixed)
+    with FlopCounterMode(display=False) as counter:
+        function(*empty)
+    return counter.get_total_flops()
+
+
+def _output_bytes(network: nn.Module, inputs: list[Tensor], *fixed: InstanceIndex) -> int:
+    function, empty = _on_meta(network, inputs, *fixed)
+    return bytes_of(function(*empty))
+
+
+Builder = Callable[[str, Context], Iterator[Trial]]
+
+
+def setup_g1(case: str, context: Context) -> Iterator[Trial]:
+    size, _, width = case.partition(", ngf ")
+    condition, _ = condition_and_index(context, size)
+    return forward_trials(context, GlobalGenerator(CONDITION, ngf=int(width)), [condition])
+
+
+def setup_g2(case: str, context: Context) -> Iterator[Trial]:
+    size, _, width = case.partition(", ngf ")
+    condition, _ = condition_and_index(context, size)
+    return forward_trials(context, LocalEnhancer(CONDITION, ngf=int(width)), [condition])
+
+
+def setup_d(case: str, context: Context) -> Iterator[Trial]:
+    condition, _ = condition_and_index(context, case)
+    inputs = torch.cat([condition, context.randn(1, 3, *condition.shape[2:])], dim=1)
+    return forward_trials(context, MultiscaleDiscriminator(CONDITION_AND_IMAGE), [inputs])
+
+
+def setup_e(case: str, context: Context) -> Iterator[Trial]:
+    _, index = condition_and_index(context, case)
+    photo = context.randn(1, 3, *_SIZES[case])
+    return forward_trials(context, FeatureEncoder(3, FEATURES), [photo], index)
+
+
+def setup_block(case: str, context: Context) -> Iterator[Trial]:
+    channels, height, width = BLOCKS[case]
+    block = ResidualBlock(channels, "reflect")
+    block.to(context.device, context.dtype, memory_format=context.memory_format)  # type: ignore[call-overload]
+    x = context.randn(1, channels, height, width)
+
+    def weights(of: ResidualBlock) -> list[Tensor]:
+        return [of.conv1.weight, of.conv2.weight]
+
+    def run(contestant: str) -> Function:
+        if contestant == "eager":
+            return plain(block)
+        return on_backend(contestant, lambda x: block(nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), pad=0))
+
+    true = wide_copy(block)
+    assert isinstance(true, ResidualBlock)
+    macs = 2 * 9 * channels * channels * height * width
+    forward = Cost(2 * x.nbytes + bytes_of(weights(block)), 2 * macs)
+    backward = Cost(3 * x.nbytes + 2 * bytes_of(weights(block)), 4 * macs)
+    return differentiable(
+        context, run, [x], forward, backward, parameters=weights(block), truth=plain(true),
+        truth_parameters=weights(true), slack=DEPTH_SLACK,
+    )  # fmt: skip
+
+
+BLOCKS = {"G1, 1024x512": (1024, 32, 64), "G1, 512x256, ngf 32": (512, 16, 32), "G2, 2048x1024": (64, 512, 1024)}
+_BLOCK_CASES: dict[str, Where] = {"G1, 512x256, ngf 32": "anywhere", "G1, 1024x512": "gpu", "G2, 2048x1024": "gpu"}
+_G1_CASES: dict[str, Where] = {"512x256, ngf 32": "anywhere", "1024x512, ngf 64": "gpu"}
+_G2_CASES: dict[str, Where] = {"512x256, ngf 16": "anywhere", "2048x1024, ngf 32": "gpu"}
+_D_CASES: dict[str, Where] = {"512x256": "anywhere", "1024x512": "gpu", "2048x1024": "gpu"}
+_E_CASES: dict[str, Where] = {"512x256": "anywhere", "1024x512": "gpu", "2048x1024": "gpu"}
+
+WORKS = (
+    Work("residual_block", _BLOCK_CASES, setup_block),
+    Work("G1", _G1_CASES, setup_g1, OF_NETWORKS),
+    Work("G2", _G2_CASES, setup_g2, OF_NETWORKS),
+    Work("D", _D_CASES, setup_d, OF_NETWORKS),
+    Work("E", _E_CASES, setup_e, OF_NETWORKS),
+)
