@@ -24,14 +24,14 @@ TOLERANCE = {torch.float32: 5e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 """Largest |found - truth| / |truth|, as norms of a whole tensor."""
 PASSES = ("forward", "backward", "both")
 COMPILED = {"compile": "default", "max-autotune": "max-autotune-no-cudagraphs"}
-"""What torch.compile makes of eager PyTorch, with its mode: CUDA graphs would overwrite what a backward pass still needs."""
+"""What torch.compile makes of eager PyTorch, by its mode; CUDA graphs would overwrite what a backward pass needs."""
 OF_OPS = ("eager", *COMPILED, "cpu", "cuda", "triton")
 OF_NETWORKS = (*OF_OPS, "nvidia")
 CONTESTANTS = (*OF_NETWORKS, "scatter", "hdgan")
 """All there are: PyTorch; our backends; NVIDIA's code; torch.scatter; and hdgan as a whole, where it stands alone."""
 
 Where = Literal["anywhere", "gpu", "named"]
-"""A case runs by default anywhere or on GPUs alone; "named" ones, as all others, when their work is asked for."""
+"""Where a case runs by default; "named" ones only when they are asked for, as the others elsewhere."""
 Function = Callable[..., Any]
 
 
@@ -77,7 +77,7 @@ class Trial:
     """One thing to check and to time."""
 
     contestant: str
-    pass_: str
+    direction: str
     call: Callable[[], Sequence[Tensor]]
     truth: Callable[[], Sequence[Tensor]]
     cost: Cost
@@ -233,23 +233,23 @@ def differentiable(
     costs = {"forward": forward} | ({"backward": backward, "both": forward + backward} if backward else {})
     answers: dict[str, list[Tensor]] = {}
 
-    def answer(pass_: str) -> list[Tensor]:
-        if pass_ not in answers:
-            answers[pass_] = getattr(true, pass_)()
-        return answers[pass_]
+    def answer(direction: str) -> list[Tensor]:
+        if direction not in answers:
+            answers[direction] = getattr(true, direction)()
+        return answers[direction]
 
     for contestant in context.contestants:
         function = _compiled(run("eager"), contestant) if contestant in COMPILED else run(contestant)
         passes = _Passes(function, inputs, parameters, upstream)
-        for pass_ in (name for name in context.passes if name in costs):
+        for direction in (name for name in context.passes if name in costs):
             yield Trial(
                 contestant,
-                pass_,
-                getattr(passes, pass_),
-                lambda pass_=pass_: answer(pass_),  # type: ignore[misc]
-                costs[pass_],
+                direction,
+                getattr(passes, direction),
+                lambda direction=direction: answer(direction),  # type: ignore[misc]
+                costs[direction],
                 slack * TOLERANCE[context.dtype],
-                passes.graph if pass_ == "both" else None,
+                passes.graph if direction == "both" else None,
                 (*inputs, *parameters),
             )
 
@@ -267,4 +267,3 @@ def _as_list(result: Any) -> list[Tensor]:
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
     return sum(t.nbytes for t in tensors)
-

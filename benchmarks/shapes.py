@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -44,7 +45,7 @@ NORM_CASES = {
     "E last up": NormCase(16, 512, 1024, "relu", 3),
 }
 
-# And those that G2 and D add at 2048x1024, which take a GPU.
+# And those that G2 and D add at 2048x1024.
 LARGE_NORM_CASES = {
     "G2 stem": NormCase(32, 1024, 2048, "relu", 0),
     "G2 down": NormCase(64, 512, 1024, "relu", 1, residual=True),
@@ -55,8 +56,9 @@ LARGE_NORM_CASES = {
 }
 
 
+@cache
 def instance_ids(height: int, width: int, count: int) -> Tensor:
-    """[1, H, W] int32: `count` regions around random centres, with ids like those of Cityscapes."""
+    """[1, H, W] int32: `count` regions around random centres, with ids like those of Cityscapes. Not to be changed."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.rand(count, 2, generator=generator) * torch.tensor([height, width])
     ids = torch.where(

@@ -13,6 +13,8 @@ import torch
 FLUSH_BYTES = 256 * 2**20
 """Written between rounds on a GPU, more than any of its caches holds: each round finds its inputs in memory."""
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 500
+SLOW, SLOW_ROUNDS = 1.0, 3
+"""Calls of more than a second are repeated less."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,6 @@ class Timing:
         return Timing(self.median / by, self.q20 / by, self.q80 / by, self.rounds)
 
 
-@dataclass(frozen=True)
-class Ceilings:
-    """Measured on the same device, in the same run."""
-
-    copy: float
-    """Bytes per second, read and written ones counted."""
-    matmul: dict[torch.dtype, float]
-    """Floating-point operations per second."""
-
-
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """Compute float32 in float32, without TF32, and let cuDNN try which convolution is fastest; put both back."""
@@ -57,11 +49,12 @@ def exact_float32() -> Iterator[None]:
 
 
 def measure(call: Callable[[], object], device: torch.device, seconds: float) -> Timing:
-    """Time a call after two warm-ups, for about so many seconds, five times at least."""
+    """Time a call after two warm-ups, for about so many seconds, but a few times at least."""
     clock = _time_on_gpu if device.type == "cuda" else _time_on_cpu
     call()
     once = clock(call, 1)[0]
-    rounds = min(max(int(seconds / max(once, 1e-6)), FEWEST_ROUNDS), MOST_ROUNDS)
+    fewest = SLOW_ROUNDS if once > SLOW else FEWEST_ROUNDS
+    rounds = min(max(int(seconds / max(once, 1e-6)), fewest), MOST_ROUNDS)
     return Timing.of(clock(call, rounds))
 
 

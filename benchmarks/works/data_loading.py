@@ -16,7 +16,9 @@ from hdgan.data import DataConfig, PairedDataset, ScenesConfig, SizeConfig, find
 from hdgan.data.scenes import CLASSES, ensure_scenes
 
 PICTURES = 8
-CASES: dict[str, Where] = {f"{size}, {workers} workers": "anywhere" for size in ("512x256", "1024x512") for workers in (0, 2)}
+CASES: dict[str, Where] = {
+    f"{size}, {workers} workers": "anywhere" for size in ("512x256", "1024x512") for workers in (0, 2)
+}
 
 
 def setup(case: str, context: Context) -> Iterator[Trial]:
@@ -31,9 +33,7 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
         passes = 4 if workers.startswith("0") else 8
 
         def load() -> list[Tensor]:
-            loader = make_loader(
-                dataset, stop=passes * PICTURES, shuffle=False, workers=int(workers.split()[0])
-            )
+            loader = make_loader(dataset, stop=passes * PICTURES, shuffle=False, workers=int(workers.split()[0]))
             return [batch["photo"][0] for batch in loader]
 
         def truth() -> list[Tensor]:

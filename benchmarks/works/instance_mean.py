@@ -15,7 +15,7 @@ COUNTS: dict[str, tuple[str, int]] = {
     "2048x1024, 60 instances": ("2048x1024", 60),
     "2048x1024, 2000 instances": ("2048x1024", 2000),
 }
-CASES: dict[str, Where] = dict.fromkeys(COUNTS, "anywhere")
+CASES: dict[str, Where] = {name: "anywhere" if name.startswith("1024") else "gpu" for name in COUNTS}
 
 
 def setup(case: str, context: Context) -> Iterator[Trial]:

@@ -12,7 +12,8 @@ from hdgan.benchmarks.shapes import LARGE_NORM_CASES, NORM_CASES, NormCase
 from hdgan.ops import instance_norm_act
 
 CASES = NORM_CASES | LARGE_NORM_CASES
-WHERE: dict[str, Where] = {name: "anywhere" if name in NORM_CASES else "gpu" for name in CASES}
+SMALL = ("G1 down 2", "G1 block, first norm", "G1 block, second norm", "D layer 1", "E last up")
+WHERE: dict[str, Where] = {name: "anywhere" if name in SMALL else "gpu" for name in CASES}
 
 
 def setup(name: str, context: Context) -> Iterator[Trial]:

@@ -32,7 +32,9 @@ def condition_and_index(context: Context, size: str) -> tuple[Tensor, InstanceIn
     return planes, instance_index(ids, backend="eager")
 
 
-def forward_trials(context: Context, network: nn.Module, inputs: list[Tensor], *fixed: InstanceIndex) -> Iterator[Trial]:
+def forward_trials(
+    context: Context, network: nn.Module, inputs: list[Tensor], *fixed: InstanceIndex
+) -> Iterator[Trial]:
     """The forward pass of a network on each contestant; `fixed` follows the inputs."""
     # Random weights of the original's initialisation leave most of the signal to the norms; that is enough to check by.
     network = network.to(context.device, context.dtype, memory_format=context.memory_format)  # type: ignore[call-overload]
@@ -50,7 +52,9 @@ def forward_trials(context: Context, network: nn.Module, inputs: list[Tensor], *
 
     true = plain(wide_copy(network))
     weights = bytes_of(network.parameters())
-    cost = Cost(weights + bytes_of(inputs) + _output_bytes(network, inputs, *fixed), count_flops(network, inputs, *fixed))
+    cost = Cost(
+        weights + bytes_of(inputs) + _output_bytes(network, inputs, *fixed), count_flops(network, inputs, *fixed)
+    )
     return differentiable(context, run, inputs, cost, truth=_flat(true, *fixed), slack=DEPTH_SLACK)
 
 

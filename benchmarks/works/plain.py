@@ -125,5 +125,4 @@ def _pool() -> nn.Module:
 def wide_copy(network: nn.Module) -> nn.Module:
     """The network in float32 and NCHW, with weights of its own."""
 
-
     return copy.deepcopy(network).to(torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -12,7 +12,7 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdgan import ops
@@ -91,7 +91,7 @@ def build_step(case: StepCase, device: torch.device, dtype: torch.dtype, memory_
 def build_original_step(
     case: StepCase, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format
 ) -> Step:
-    """The order of NVIDIA/pix2pixHD's model and train loop: D runs on fake.detach(), on real and on fake, all by modules."""
+    """The order of NVIDIA/pix2pixHD: D runs on fake.detach(), on real and on fake; everything by plain modules."""
     state, inputs, vgg = _build(case, device, memory_format)
     model = copy.deepcopy(state.model)
     assert model.discriminator is not None
@@ -138,7 +138,9 @@ def build_original_step(
 
 
 def _lsgan(outputs: list[list[Tensor]], target: float) -> Tensor:
-    losses = [F.mse_loss(scale[-1].float(), torch.full_like(scale[-1], target, dtype=torch.float32)) for scale in outputs]
+    losses = [
+        F.mse_loss(scale[-1].float(), torch.full_like(scale[-1], target, dtype=torch.float32)) for scale in outputs
+    ]
     return torch.stack(losses).sum()
 
 
@@ -181,26 +183,25 @@ def _step(
     return Step(forward, gradients, update, (*model.parameters(), *vgg.parameters(), *batch))
 
 
+@cache
+def true_gradients(case: StepCase, device: torch.device) -> list[Tensor]:
+    with ops.backend("eager"):
+        return build_original_step(case, device, torch.float32, torch.contiguous_format).gradients()
+
+
 def setup(name: str, context: Context) -> Iterator[Trial]:
     case = CASES[name]
-    device, plain_format = context.device, torch.contiguous_format
-
-    @cache
-    def truth() -> list[Tensor]:
-        with ops.backend("eager"):
-            return build_original_step(case, device, torch.float32, plain_format).gradients()
-
     for contestant in context.contestants:
         build = build_original_step if contestant == "eager" else build_step
         with ops.backend(contestant):
-            step = build(case, device, context.dtype, context.memory_format)
+            step = build(case, context.device, context.dtype, context.memory_format)
             with FlopCounterMode(display=False) as counter:
                 found = step.gradients()
             yield Trial(
                 contestant,
                 "both",
                 step.update,
-                truth,
+                lambda: true_gradients(case, context.device),
                 Cost(7 * sum(p.nbytes for p in step.resident), counter.get_total_flops()),
                 SLACK[context.dtype] * TOLERANCE[context.dtype],
                 step.forward,
