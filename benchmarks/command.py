@@ -117,7 +117,7 @@ def show(measured: Sequence[Row]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for row in measured:
         table.add_row(
-            ", ".join(part for part in (f"{row.work}: {row.case}", row.dtype, row.layout, row.direction) if part != "-"),
+            ", ".join(part for part in (row.work, row.case, row.dtype, row.layout, row.direction) if part != "-"),
             row.contestant,
             f"{row.median_ms:.3g}", f"{row.q20_ms:.3g}-{row.q80_ms:.3g}",
             "" if row.speedup is None else f"{row.speedup:.2f}x",

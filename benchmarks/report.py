@@ -91,7 +91,7 @@ def _headline(rows: list[Row]) -> list[str] | None:
         _ms(eager[slowest].median_ms),
         f"{_ms(other.median_ms)} ({other.contestant} {other.layout})" if other else "",
         f"{_ms(best.median_ms)} ({best.contestant} {best.layout})".replace(" -)", ")"),
-        f"{best.speedup:.2f}×",
+        f"{best.speedup:.2f}x",
         "" if best.ceiling_percent is None else f"{best.ceiling_percent:.0f} % {best.bound}",
     ]
 
@@ -130,7 +130,7 @@ def _times(rows: Sequence[Row]) -> str:
 
 def _cell(row: Row) -> str:
     parts = [f"{_ms(row.median_ms)} ({_ms(row.q20_ms)}-{_ms(row.q80_ms)})"]
-    parts += [] if row.speedup is None else [f"{row.speedup:.2f}×"]
+    parts += [] if row.speedup is None else [f"{row.speedup:.2f}x"]
     parts += [] if row.ceiling_percent is None else [f"{row.ceiling_percent:.0f} %"]
     return ", ".join(parts)
 
