@@ -15,7 +15,6 @@ from rich.table import Table
 from hdgan.benchmarks import rows
 from hdgan.benchmarks.compare import compare_with
 from hdgan.benchmarks.rows import Row
-from hdgan.benchmarks.runner import PASSES
 from hdgan.benchmarks.suite import Job, Options, Suite
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError
@@ -32,7 +31,7 @@ def bench(
     dtype: tuple[DType, ...] = ("float32",),
     layout: tuple[Layout, ...] = ("NCHW", "NHWC"),
     contestants: tuple[str, ...] = (),
-    passes: tuple[Pass, ...] = PASSES,
+    passes: tuple[Pass, ...] = ("forward", "backward", "both"),
     only: str = "",
     large: bool = False,
     seconds: float = 0.5,

@@ -65,7 +65,7 @@ def build_reference(path: Path, network: Network) -> nn.Module:
     theirs, norm = load_reference(path), partial(nn.InstanceNorm2d, affine=False)
     built: nn.Module
     if isinstance(network, MultiscaleDiscriminator):
-        first = network.scales[0].convs[0]  # type: ignore[index]
+        first: Any = network.scales[0].convs[0]  # type: ignore[index]
         layers = len(network.scales[0].convs) - 2  # type: ignore[arg-type]
         built = theirs.MultiscaleDiscriminator(
             first.in_channels, first.out_channels, layers, norm, False, len(network.scales), True

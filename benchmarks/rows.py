@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import torch
 
@@ -128,13 +128,17 @@ def read(path: Path) -> list[Row]:
                 f"{path} holds other columns than this version of hdgan writes: move it away and measure anew"
             )
         try:
-            return [Row(**{name: _parsed(name, text) for name, text in line.items()}) for line in reader]
+            return [_parsed(line) for line in reader]
         except (ValueError, TypeError) as error:
             raise DataError(f"{path}, line {reader.line_num}: {error}; restore the file from git") from error
 
 
-def _parsed(name: str, text: str) -> object:
-    kind = _TYPES[name]
+def _parsed(line: dict[str, str]) -> Row:
+    values: dict[str, Any] = {name: _value(_TYPES[name], text) for name, text in line.items()}
+    return Row(**values)
+
+
+def _value(kind: Any, text: str) -> object:
     if kind is str:
         return text
     if text == "" and kind not in (int, float):

@@ -257,7 +257,7 @@ def differentiable(
 def _compiled(function: Function, contestant: str) -> Function:
     torch.compiler.reset()  # or the compiler would count the shapes of other rows against its limit, and give up
     # The backward pass is timed on a graph that is kept, whose tensors it must not reuse.
-    torch._functorch.config.donated_buffer = False  # type: ignore[attr-defined]
+    torch._functorch.config.donated_buffer = False
     return torch.compile(function, fullgraph=True, dynamic=False, mode=COMPILED[contestant])
 
 

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -148,7 +149,9 @@ def _build(
     case: StepCase, device: torch.device, memory_format: torch.memory_format
 ) -> tuple[StageState, Inputs, VGG19Features]:
     """Networks, a batch and VGG19, with the same random numbers on every call."""
-    format = "channels_last" if memory_format == torch.channels_last else "contiguous"
+    format: Literal["contiguous", "channels_last"] = (
+        "channels_last" if memory_format == torch.channels_last else "contiguous"
+    )
     stage = StageConfig(n_enhancers=case.n_enhancers, n_scales=case.n_scales, images=1)
     model = ModelConfig(n_labels=N_LABELS, generator=GeneratorConfig(ngf=case.ngf))
     config = TrainConfig(model=model, stages={"joint": stage}, memory_format=format)
