@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -70,7 +71,9 @@ def bench(
             raise ConfigError(f"--threads is {threads}: give a positive number")
         torch.set_num_threads(threads)
     options = Options(chosen, works, dtype, layout, contestants, passes, only, large, seconds, minutes, reference)
-    console = Console(markup=False, highlight=False, emoji=False)
+    # A table in a file needs no narrow columns.
+    width = None if sys.stdout.isatty() else 160
+    console = Console(markup=False, highlight=False, emoji=False, width=width)
     suite = Suite(options)  # refuses what cannot be measured before a worktree is made
     if compare is not None:
         return compare_with(compare, options, suite, lambda: run_suite(suite, console), console)

@@ -4,15 +4,31 @@ from hdgan.benchmarks.runner import Work
 from hdgan.benchmarks.works import (
     avg_pyramid,
     data_loading,
+    discriminator,
     encode_labels,
+    encoder,
+    generators,
     instance_index,
     instance_mean,
     instance_norm_act,
-    networks,
+    residual_block,
     startup,
     step,
 )
 
-_OPS = (instance_norm_act, instance_mean, instance_index, avg_pyramid, encode_labels)
-ALL = (*(op.WORK for op in _OPS), *networks.WORKS, step.WORK, data_loading.WORK, startup.WORK)
+ALL = (
+    instance_norm_act.WORK,
+    instance_mean.WORK,
+    instance_index.WORK,
+    avg_pyramid.WORK,
+    encode_labels.WORK,
+    residual_block.WORK,
+    generators.G1,
+    generators.G2,
+    discriminator.WORK,
+    encoder.WORK,
+    step.WORK,
+    data_loading.WORK,
+    startup.WORK,
+)
 WORKS: dict[str, Work] = {work.name: work for work in ALL}

@@ -1,31 +1,28 @@
-"""G1, G2, D and E forward at the sizes of the paper, and a residual block with its gradient."""
+"""What the networks' works share: a street scene as they see it, and the trials of a forward pass."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdgan import ops
 from hdgan.benchmarks.reference import build_reference
-from hdgan.benchmarks.runner import OF_NETWORKS, Context, Cost, Function, Trial, Where, Work, bytes_of, differentiable
-from hdgan.benchmarks.shapes import CONDITION, CONDITION_AND_IMAGE, FEATURES, N_LABELS, instance_ids, label_map
+from hdgan.benchmarks.runner import Context, Cost, Function, Trial, bytes_of, differentiable
+from hdgan.benchmarks.shapes import N_LABELS, instance_ids, label_map
 from hdgan.benchmarks.works.plain import plain, wide_copy
-from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
-from hdgan.models.blocks import ResidualBlock
 from hdgan.ops import InstanceIndex, encode_labels, instance_index
 
 DEPTH_SLACK = 20.0
 """How much further from the truth than one op a network may be."""
-_SIZES = {"512x256": (256, 512), "1024x512": (512, 1024), "2048x1024": (1024, 2048)}
+SIZES = {"512x256": (256, 512), "1024x512": (512, 1024), "2048x1024": (1024, 2048)}
 
 
 def condition_and_index(context: Context, size: str) -> tuple[Tensor, InstanceIndex]:
     """What the networks see of a street scene: [1, CONDITION, H, W], and its instances."""
-    ids = instance_ids(*_SIZES[size], 60).to(context.device)
+    ids = instance_ids(*SIZES[size], 60).to(context.device)
     planes = encode_labels(
         label_map(ids), ids, N_LABELS, dtype=context.dtype, memory_format=context.memory_format, backend="eager"
     )
@@ -99,71 +96,3 @@ def count_flops(network: nn.Module, inputs: list[Tensor], *fixed: InstanceIndex)
 def _output_bytes(network: nn.Module, inputs: list[Tensor], *fixed: InstanceIndex) -> int:
     function, empty = _on_meta(network, inputs, *fixed)
     return bytes_of(function(*empty))
-
-
-Builder = Callable[[str, Context], Iterator[Trial]]
-
-
-def setup_g1(case: str, context: Context) -> Iterator[Trial]:
-    size, _, width = case.partition(", ngf ")
-    condition, _ = condition_and_index(context, size)
-    return forward_trials(context, GlobalGenerator(CONDITION, ngf=int(width)), [condition])
-
-
-def setup_g2(case: str, context: Context) -> Iterator[Trial]:
-    size, _, width = case.partition(", ngf ")
-    condition, _ = condition_and_index(context, size)
-    return forward_trials(context, LocalEnhancer(CONDITION, ngf=int(width)), [condition])
-
-
-def setup_d(case: str, context: Context) -> Iterator[Trial]:
-    condition, _ = condition_and_index(context, case)
-    inputs = torch.cat([condition, context.randn(1, 3, *condition.shape[2:])], dim=1)
-    return forward_trials(context, MultiscaleDiscriminator(CONDITION_AND_IMAGE), [inputs])
-
-
-def setup_e(case: str, context: Context) -> Iterator[Trial]:
-    _, index = condition_and_index(context, case)
-    photo = context.randn(1, 3, *_SIZES[case])
-    return forward_trials(context, FeatureEncoder(3, FEATURES), [photo], index)
-
-
-def setup_block(case: str, context: Context) -> Iterator[Trial]:
-    channels, height, width = BLOCKS[case]
-    block = ResidualBlock(channels, "reflect")
-    block.to(context.device, context.dtype, memory_format=context.memory_format)  # type: ignore[call-overload]
-    x = context.randn(1, channels, height, width)
-
-    def weights(of: ResidualBlock) -> list[Tensor]:
-        return [of.conv1.weight, of.conv2.weight]
-
-    def run(contestant: str) -> Function:
-        if contestant == "eager":
-            return plain(block)
-        return on_backend(contestant, lambda x: block(nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), pad=0))
-
-    true = wide_copy(block)
-    assert isinstance(true, ResidualBlock)
-    macs = 2 * 9 * channels * channels * height * width
-    forward = Cost(2 * x.nbytes + bytes_of(weights(block)), 2 * macs)
-    backward = Cost(3 * x.nbytes + 2 * bytes_of(weights(block)), 4 * macs)
-    return differentiable(
-        context, run, [x], forward, backward, parameters=weights(block), truth=plain(true),
-        truth_parameters=weights(true), slack=DEPTH_SLACK,
-    )  # fmt: skip
-
-
-BLOCKS = {"G1, 1024x512": (1024, 32, 64), "G1, 512x256, ngf 32": (512, 16, 32), "G2, 2048x1024": (64, 512, 1024)}
-_BLOCK_CASES: dict[str, Where] = {"G1, 512x256, ngf 32": "anywhere", "G1, 1024x512": "gpu", "G2, 2048x1024": "gpu"}
-_G1_CASES: dict[str, Where] = {"512x256, ngf 32": "anywhere", "1024x512, ngf 64": "gpu"}
-_G2_CASES: dict[str, Where] = {"512x256, ngf 16": "anywhere", "2048x1024, ngf 32": "gpu"}
-_D_CASES: dict[str, Where] = {"512x256": "anywhere", "1024x512": "gpu", "2048x1024": "gpu"}
-_E_CASES: dict[str, Where] = {"512x256": "anywhere", "1024x512": "gpu", "2048x1024": "gpu"}
-
-WORKS = (
-    Work("residual_block", _BLOCK_CASES, setup_block),
-    Work("G1", _G1_CASES, setup_g1, OF_NETWORKS),
-    Work("G2", _G2_CASES, setup_g2, OF_NETWORKS),
-    Work("D", _D_CASES, setup_d, OF_NETWORKS),
-    Work("E", _E_CASES, setup_e, OF_NETWORKS),
-)
