@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ def compare_with(revision: str, options: Options, suite: Suite, run: Callable[[]
         ConfigError: this is no checkout, there is no such revision, or it cannot be built or measured.
     """
     check_revision(revision)
-    with worktree(revision, console) as tree:
+    with worktree(revision, options.device.type == "cuda", console) as tree:
         before = measure_in(tree, options)
     run()
     console.print(side_by_side(before, suite.rows, revision))
@@ -56,7 +57,7 @@ def git(*arguments: str) -> str | None:
 
 
 @contextmanager
-def worktree(revision: str, console: Console) -> Iterator[Path]:
+def worktree(revision: str, cuda: bool, console: Console) -> Iterator[Path]:
     """A checkout of a revision with its extension built, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="hdgan-compare-") as folder:
         tree = Path(folder) / "tree"
@@ -64,7 +65,7 @@ def worktree(revision: str, console: Console) -> Iterator[Path]:
             raise ConfigError(f"--compare {revision}: git worktree add {tree} fails; run it to see why")
         try:
             console.print(f"building {revision}")
-            call(tree, "setup.py", "-q", "build_ext", "--inplace")
+            call(tree, "setup.py", "-q", "build_ext", "--inplace", HDGAN_BUILD="cuda" if cuda else "cpu")
             yield tree
         finally:
             git("worktree", "remove", "--force", str(tree))
@@ -91,8 +92,10 @@ def measure_in(tree: Path, options: Options) -> list[Row]:
     return [row for path in results.glob("*.csv") for row in rows.read(path)]
 
 
-def call(tree: Path, *arguments: str, allowed: tuple[int, ...] = (0,)) -> None:
-    done = subprocess.run([sys.executable, *arguments], cwd=tree, capture_output=True, text=True)
+def call(tree: Path, *arguments: str, allowed: tuple[int, ...] = (0,), **environment: str) -> None:
+    """Run Python in another tree, whose package it then imports."""
+    settings = os.environ | {"PYTHONPATH": str(tree)} | environment
+    done = subprocess.run([sys.executable, *arguments], cwd=tree, env=settings, capture_output=True, text=True)
     if done.returncode not in allowed:
         told = (done.stderr or done.stdout).strip().splitlines() or ["nothing said"]
         raise ConfigError(f"--compare: python {' '.join(arguments[:3])} of the other revision failed: {told[-1]}")

@@ -65,35 +65,39 @@ def summary(devices: Sequence[Sequence[Row]]) -> str:
     parts = []
     for rows in devices:
         lines = [_headline(list(group)) for _, group in _by(rows, "work")]
-        header = ["work", "case", "eager, ms", "best of the others, ms", "hdgan, ms", "speed-up", "of ceiling"]
+        header = ["work", "case", "eager, ms", "hdgan, ms", "speed-up", "best of the others", "of ceiling"]
         parts += [f"**{rows[0].device}**, {_environment(rows)}:", _table(header, [line for line in lines if line])]
     return "\n\n".join(parts) or NONE_YET
 
 
 def _headline(rows: list[Row]) -> list[str] | None:
-    """The line of a work: its case that takes eager PyTorch longest, with gradient if it has one."""
-    ours = [row for row in rows if row.contestant in OURS and row.speedup is not None]
+    """The line of a work: its case that takes eager PyTorch longest, with gradient if it has one.
+
+    By speed-ups alone, each of its own run: rows may come from several.
+    """
+    compared = [row for row in rows if row.speedup is not None and not _is_baseline(row)]
+    ours = [row for row in compared if row.contestant in OURS]
     if not ours:
         return None
     direction = "both" if any(row.direction == "both" for row in ours) else "forward"
-    candidates = [row for row in ours if row.direction == direction]
-    eager = {(row.case, row.dtype): row for row in rows if _is_baseline(row) and row.direction == direction}
-    slowest = max(
-        (key for key in eager if key in {(r.case, r.dtype) for r in candidates}), key=lambda k: eager[k].median_ms
-    )
-    same = [row for row in rows if (row.case, row.dtype) == slowest and row.direction == direction]
-    best = min((row for row in same if row.contestant in OURS), key=lambda row: row.median_ms)
-    others = [row for row in same if row.contestant not in OURS and not _is_baseline(row)]
-    other = min(others, key=lambda row: row.median_ms, default=None)
+    longest = max((row for row in ours if row.direction == direction), key=_eager_ms)
+    same = [row for row in compared if (row.case, row.dtype, row.direction) == (longest.case, longest.dtype, direction)]
+    best = max((row for row in same if row.contestant in OURS), key=lambda row: row.speedup or 0)
+    other = max((row for row in same if row.contestant not in OURS), key=lambda row: row.speedup or 0, default=None)
     return [
         best.work,
         ", ".join((best.case, direction, best.dtype)).removesuffix(", -"),
-        _ms(eager[slowest].median_ms),
-        f"{_ms(other.median_ms)} ({other.contestant} {other.layout})" if other else "",
+        _ms(_eager_ms(best)),
         f"{_ms(best.median_ms)} ({best.contestant} {best.layout})".replace(" -)", ")"),
         f"{best.speedup:.2f}x",
+        f"{other.speedup:.2f}x ({other.contestant} {other.layout})" if other else "",
         "" if best.ceiling_percent is None else f"{best.ceiling_percent:.0f} % {best.bound}",
     ]
+
+
+def _eager_ms(row: Row) -> float:
+    """What eager NCHW took in the run of a row that has a speed-up."""
+    return row.median_ms * (row.speedup or 0)
 
 
 def _is_baseline(row: Row) -> bool:
@@ -162,7 +166,11 @@ def _ceilings(rows: Sequence[Row]) -> str:
 def _environment(rows: Sequence[Row]) -> str:
     """What the newest row was measured with."""
     row = max(rows, key=lambda row: row.date)
-    cuda = f" with CUDA {row.cuda}, triton {row.triton}" if row.cuda else f" on {row.threads} threads"
+    cuda = (
+        f" with CUDA {row.cuda}, triton {row.triton}"
+        if row.cuda
+        else f" on {row.threads} thread{'s' * (row.threads > 1)}"
+    )
     return f"PyTorch {row.torch}{cuda}, hdgan {row.hdgan}, {row.date}"
 
 
