@@ -66,6 +66,8 @@ def bench(
     if seconds <= 0:
         raise ConfigError(f"--seconds is {seconds}: give a positive number")
     chosen = choose_device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     if threads is not None:
         if threads < 1:
             raise ConfigError(f"--threads is {threads}: give a positive number")

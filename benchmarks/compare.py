@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -81,6 +82,7 @@ def measure_in(tree: Path, options: Options) -> list[Row]:
         "--contestants": options.contestants,
         "--passes": options.passes,
         "--only": [options.only] if options.only else [],
+        "--threads": [str(torch.get_num_threads())],
         "--seconds": [str(options.seconds)],
         "--minutes": [] if options.minutes is None else [str(options.minutes)],
         "--reference": [] if options.reference is None else [str(options.reference.resolve())],

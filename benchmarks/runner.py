@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hdgan.benchmarks.timing import Timing, exact_float32, measure
+from hdgan.benchmarks.timing import Timing, measure
 from hdgan.training.memory import saved_bytes
 
 FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
@@ -121,11 +121,10 @@ def run(trial: Trial, device: torch.device, seconds: float) -> Result:
     Raises:
         CheckFailed: it is further from the truth than its tolerance, or not finite.
     """
-    with exact_float32():
-        error = check(trial)
-        saved = None if trial.forward is None else saved_bytes(trial.forward, trial.exclude)
-        timing = measure(trial.call, device, seconds).divided(trial.per_call)
-        return Result(timing, error, saved, _peak(trial.call) if device.type == "cuda" else None)
+    error = check(trial)
+    saved = None if trial.forward is None else saved_bytes(trial.forward, trial.exclude)
+    timing = measure(trial.call, device, seconds).divided(trial.per_call)
+    return Result(timing, error, saved, _peak(trial.call) if device.type == "cuda" else None)
 
 
 def check(trial: Trial) -> float:

@@ -156,7 +156,8 @@ class Suite:
             if time.monotonic() > end:
                 self.left_out.append(job)
             else:
-                self._run(job)
+                with timing.exact_float32():
+                    self._run(job)
         progress(None)
 
     def _run(self, job: Job) -> None:

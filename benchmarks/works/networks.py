@@ -15,7 +15,7 @@ from hdgan.benchmarks.shapes import N_LABELS, instance_ids, label_map
 from hdgan.benchmarks.works.plain import plain, wide_copy
 from hdgan.ops import InstanceIndex, encode_labels, instance_index
 
-DEPTH_SLACK = 20.0
+DEPTH_SLACK = 10.0
 """How much further from the truth than one op a network may be."""
 SIZES = {"512x256": (256, 512), "1024x512": (512, 1024), "2048x1024": (1024, 2048)}
 

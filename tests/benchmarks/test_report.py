@@ -58,10 +58,8 @@ def test_a_report_is_written_once_however_often(root: Path) -> None:
 def test_what_stands_in_the_tables() -> None:
     rows = [EAGER, OURS, COMPILED, replace(OURS, case="small", median_ms=0.1)]
     short = summary([rows])
-    assert (
-        "| instance_norm_act | G1 \\| stem, both, float32 | 10 | 4 (cpu NHWC) | 2.50x | 1.25x (compile NCHW) | 25 % copy |"
-        in short
-    )
+    cells = ["instance_norm_act", "G1 \\| stem, both, float32", "10", "4 (cpu NHWC)", "2.50x", "1.25x (compile NCHW)"]
+    assert f"| {' | '.join(cells)} | 25 % copy |" in short
     assert "small" not in short
     long = details([rows])
     assert "10 (9-12), 1.00x, 25 %" in long
