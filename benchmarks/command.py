@@ -45,6 +45,7 @@ def bench(
     """Measure speed and memory, each contestant checked against float32 truth first; a red check gets no number.
 
     Prints a table and puts the rows into RESULTS/<device>.csv, from which `hdgan bench report` makes tables and plots.
+    `hdgan bench profile WORK CONTESTANT` shows where the time goes.
 
     Args:
         works: what to measure: ops (instance_norm_act, instance_mean, instance_index, avg_pyramid, encode_labels),
