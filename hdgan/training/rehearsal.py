@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +22,7 @@ from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, open_data
 from hdgan.training.distributed import join_world
 from hdgan.training.gradients import Gradients, make_gradients
-from hdgan.training.memory import MemoryMeter, held_after
+from hdgan.training.memory import LayerMemory, PeakMeter, saved_by_layer
 from hdgan.training.schedule import Stage, plan
 from hdgan.training.start import check_batch, load_vgg
 from hdgan.training.state import StageState
@@ -48,13 +47,15 @@ class StageEstimate:
     """Median."""
     peak_bytes: int
     """Most that lives at once in a step: weights, optimizers, activations, gradients."""
-    held_bytes: int
+    layers: list[LayerMemory]
     """What a micro batch keeps between its forward and its backward pass."""
-    held_by_module: Counter[str]
-    """The same by layer."""
 
     size: str
     """Of its pictures, width x height."""
+
+    @property
+    def saved_bytes(self) -> int:
+        return sum(layer.bytes for layer in self.layers)
 
     @property
     def seconds(self) -> float:
@@ -116,19 +117,20 @@ def print_estimates(config: TrainConfig, estimates: list[StageEstimate], console
             f"{e.step_seconds:.3g}",
             _duration(e.seconds),
             _gib(e.peak_bytes),
-            _gib(e.held_bytes),
+            _gib(e.saved_bytes),
         )
     console.print(table)
     total = _duration(sum(e.seconds for e in estimates))
     console.print(f"all stages: {total}, without samples and checkpoints", highlight=False)
     if not estimates:
         return
-    largest = max(estimates, key=lambda e: e.held_bytes)
+    largest = max(estimates, key=lambda e: e.saved_bytes)
     layers = Table("layer", title=f"kept for backward in stage {largest.stage.name}", title_justify="left")
     layers.add_column("memory", justify="right")
     layers.add_column("share", justify="right")
-    for name, size in largest.held_by_module.most_common(LISTED_LAYERS):
-        layers.add_row(name or "losses and inputs", _gib(size), f"{size / largest.held_bytes:.0%}")
+    for layer in sorted(largest.layers, key=lambda layer: -layer.bytes)[:LISTED_LAYERS]:
+        share = f"{layer.bytes / largest.saved_bytes:.0%}"
+        layers.add_row(layer.layer or "losses and inputs", _gib(layer.bytes), share)
     console.print(layers)
 
 
@@ -149,7 +151,7 @@ def _estimate(
     first = next(batches)
     size = "x".join(map(str, reversed(first.photo.shape[2:])))
     try:
-        held = _held(config, state, criterion, first)
+        layers = _layers(config, state, criterion, first)
         gradients = make_gradients(config, state, criterion, device)
         peak = _peak(state, gradients, first, vgg)
         seconds = _step_seconds(state, gradients, batches, config.optim.clip)
@@ -165,8 +167,7 @@ def _estimate(
         trained=sum(p.numel() for p in (*state.g_parameters, *state.d_parameters)),
         step_seconds=seconds,
         peak_bytes=peak,
-        held_bytes=held.total(),
-        held_by_module=held,
+        layers=layers,
         size=size,
     )
 
@@ -181,14 +182,14 @@ def _batches(config: TrainConfig, data: RunData, stage: Stage, device: torch.dev
     return (Inputs.from_loader(sample, device, config.format_on(device)) for sample in loader)
 
 
-def _held(config: TrainConfig, state: StageState, criterion: Criterion, batch: Inputs) -> Counter[str]:
-    """Bytes kept for the backward pass, by layer. Outside of any compiler: it is what a step plans with."""
+def _layers(config: TrainConfig, state: StageState, criterion: Criterion, batch: Inputs) -> list[LayerMemory]:
+    """What is kept for the backward pass, without any compiler."""
     networks = nn.ModuleDict(dict(state.model.named_children()))
     if criterion.vgg is not None:
         networks["vgg"] = criterion.vgg
     micro_batch = next(iter(batch.split(state.stage.config.micro_batch)))
     with config.autocast(batch.photo.device), recomputing(config.recompute):
-        return held_after(lambda: criterion(state.model, micro_batch), networks).by_module
+        return saved_by_layer(lambda: criterion(state.model, micro_batch), networks)
 
 
 def _peak(state: StageState, gradients: Gradients, batch: Inputs, vgg: VGGLoss | None) -> int:
@@ -200,7 +201,7 @@ def _peak(state: StageState, gradients: Gradients, batch: Inputs, vgg: VGGLoss |
         state.update()
         return torch.cuda.max_memory_allocated(device)
     networks = [state.model, state.ema.model, *([] if vgg is None else [vgg])]
-    with MemoryMeter() as meter:
+    with PeakMeter() as meter:
         gradients(batch)
         state.update()
     return meter.peak + sum(weight.nbytes for network in networks for weight in network.parameters())
