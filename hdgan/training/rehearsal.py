@@ -24,7 +24,7 @@ from hdgan.training.distributed import join_world
 from hdgan.training.gradients import Gradients, make_gradients
 from hdgan.training.memory import LayerMemory, PeakMeter, saved_by_layer
 from hdgan.training.schedule import Stage, plan
-from hdgan.training.start import check_batch, load_vgg
+from hdgan.training.start import check_batch, load_vgg, set_up_torch
 from hdgan.training.state import StageState
 from hdgan.training.step import Criterion, Inputs
 
@@ -72,8 +72,7 @@ def rehearse(config: TrainConfig, console: Console) -> list[StageEstimate]:
     Raises:
         HdganError: options or data that cannot be used, or a stage that does not fit into memory.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    set_up_torch(config)
     with join_world(config.device) as world:
         if world.size > 1:
             raise ConfigError("--dry-run is for one process: run it without torchrun")
