@@ -94,18 +94,8 @@ def rehearse(config: TrainConfig, console: Console) -> list[StageEstimate]:
 
 def print_estimates(config: TrainConfig, estimates: list[StageEstimate], console: Console) -> None:
     """Print a row for each stage, the sum, and the layers that keep most for the backward pass."""
-    table = Table("stage", title=f"dry run of {config.out}: nothing was written", title_justify="left")
-    for heading in (
-        "size",
-        "batch",
-        "trained parameters",
-        "steps",
-        "s/step",
-        "time",
-        "peak memory",
-        "kept for backward",
-    ):
-        table.add_column(heading, justify="right")
+    console.print(f"dry run of {config.out}: nothing was written", markup=False, highlight=False, soft_wrap=True)
+    table = _table("stage", "size", "batch", "trained", "steps", "s/step", "time", "peak", "kept")
     for e in estimates:
         table.add_row(
             e.stage.name,
@@ -115,30 +105,38 @@ def print_estimates(config: TrainConfig, estimates: list[StageEstimate], console
             str(e.steps),
             f"{e.step_seconds:.3g}",
             _duration(e.seconds),
-            _gib(e.peak_bytes),
-            _gib(e.saved_bytes),
+            _memory(e.peak_bytes),
+            _memory(e.saved_bytes),
         )
     console.print(table)
     total = _duration(sum(e.seconds for e in estimates))
     console.print(f"all stages: {total}, without samples and checkpoints", highlight=False)
+    console.print("trained: parameters; peak: memory in a step; kept: of it, for the backward pass", highlight=False)
     if not estimates:
         return
     largest = max(estimates, key=lambda e: e.saved_bytes)
-    layers = Table("layer", title=f"kept for backward in stage {largest.stage.name}", title_justify="left")
-    layers.add_column("memory", justify="right")
-    layers.add_column("share", justify="right")
+    console.print(f"\nkept for backward in stage {largest.stage.name}:", markup=False, highlight=False)
+    layers = _table("layer", "memory", "share")
     for layer in sorted(largest.layers, key=lambda layer: -layer.bytes)[:LISTED_LAYERS]:
         share = f"{layer.bytes / largest.saved_bytes:.0%}"
-        layers.add_row(layer.layer or "losses and inputs", _gib(layer.bytes), share)
+        layers.add_row(layer.layer or "losses and inputs", _memory(layer.bytes), share)
     console.print(layers)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(first, no_wrap=True)
+    for heading in others:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+def _memory(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def _estimate(

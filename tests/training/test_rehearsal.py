@@ -41,7 +41,7 @@ def test_every_stage_is_estimated_and_nothing_is_written(make_config: MakeConfig
         assert estimate.peak_bytes > estimate.saved_bytes + 4 * estimate.trained
     assert small.saved_bytes < joint.saved_bytes
     assert any(layer.layer.startswith("discriminator.scales.0") for layer in joint.layers)
-    for word in ("enhancer", "32x16", "all stages", "GiB", "kept for backward in stage"):
+    for word in ("enhancer", "32x16", "all stages", "MiB", "kept for backward in stage"):
         assert word in text.getvalue()
 
 
