@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -11,12 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hdgan.checkpoints import find_checkpoint
+from hdgan.checkpoints import beside, find_checkpoint
 from hdgan.data import read_input, read_map, read_photo, to_unit_range
 from hdgan.devices import choose_device, network_format
-from hdgan.errors import ConfigError, DataError
+from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.models import Pix2PixHD
 from hdgan.models.saving import CLASS_MEAN, load_model
+from hdgan.ops import instance_broadcast, instance_index, instance_reduce
+from hdgan.styles.bank import STYLES_FILE, StyleBank
+from hdgan.styles.sample import Styles, feature_rows, rows_of, styles_of
+from hdgan.styles.table import classes_of, fingerprint
 
 Source = str | Path | Image.Image | np.ndarray | Tensor
 _MAP_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
@@ -30,6 +35,7 @@ class Pipeline:
         class_features: [n_classes, feature_channels], the style that a class has where no photo gives one.
         device: where the model runs.
         precision: "float32", or "bfloat16" for autocast.
+        file: the model's, beside which its clusters are looked for.
     """
 
     def __init__(
@@ -38,6 +44,7 @@ class Pipeline:
         class_features: Tensor | None = None,
         device: torch.device | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",
+        file: Path | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
         model.discriminator = None
@@ -46,9 +53,17 @@ class Pipeline:
         self.config = model.config
         self.class_features = None if class_features is None else class_features.to(self.device)
         self.precision = precision
+        self.file = file
 
     @torch.inference_mode()
-    def __call__(self, source: Source, instance: Source | None = None, *, photo: Source | None = None) -> Tensor:
+    def __call__(
+        self,
+        source: Source,
+        instance: Source | None = None,
+        *,
+        photo: Source | None = None,
+        styles: Styles | Sequence[Styles] | None = None,
+    ) -> Tensor:
         """Make a picture of the size of its input.
 
         Args:
@@ -57,14 +72,97 @@ class Pipeline:
                 float in [-1, 1]) or float tensors [C, H, W] or [B, C, H, W] in [-1, 1].
             instance: instance map of the same size; needed if the model was trained with instances.
             photo: takes the style of each instance from this photo; without it each class has its mean style.
+            styles: of the instances, instead of a photo; an instance that they lack has the mean style of its class.
+                For batched input one for all pictures, or one each.
 
         Returns:
             [3, H, W] float32 in [0, 1] on the pipeline's device; [B, 3, H, W] for batched input.
 
         Raises:
             DataError: a file or value cannot be used: labels out of range, sizes that differ.
-            ConfigError: the model needs an instance map or photo that is not given.
+            ConfigError: the model needs an instance map or photo that is not given, or cannot use what is given.
+            CheckpointError: the styles were made with another encoder.
         """
+        label, ids, picture, batched = self._read(source, instance)
+        given = label if label is not None else picture
+        assert given is not None
+        size = (len(given), *given.shape[-2:])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            condition = self.model.condition(label, ids, picture)
+            features = self._features(source, label, ids, photo, styles, size)
+            image = self.model.generate(condition, features)
+        image = (image.float().clamp(-1, 1) + 1) / 2
+        return image if batched else image[0]
+
+    @cached_property
+    def bank(self) -> StyleBank:
+        """The clusters beside the model's file, as `hdgan styles cluster` makes them.
+
+        Raises:
+            CheckpointError: there are none, or they are another model's.
+            ConfigError: the model has no features.
+        """
+        self._require_features("has no styles")
+        if self.file is None:
+            raise CheckpointError("the pipeline was not loaded from a file: set its bank")
+        bank = StyleBank.load(beside(self.file, STYLES_FILE))
+        bank.require(self.encoder_id, str(self.file))
+        return bank
+
+    @cached_property
+    def encoder_id(self) -> str:
+        """`fingerprint` of E, by which styles know the model they belong to; empty without E."""
+        return "" if self.model.encoder is None else fingerprint(self.model.encoder)
+
+    @torch.inference_mode()
+    def instances(self, source: Source, instance: Source | None = None) -> dict[int, int]:
+        """The class of every instance of one map, by instance id (by label, without an instance map).
+
+        It is the label that most of the instance has, or without label maps what its id says.
+
+        Args:
+            source, instance: as in a call.
+
+        Raises:
+            DataError, ConfigError: as in a call, and for a batch.
+        """
+        label, ids, _, _ = self._read(source, instance)
+        areas = ids if ids is not None else label
+        if areas is None:
+            raise ConfigError("a model without label maps has styles instance by instance: give an instance map")
+        if len(areas) > 1:
+            raise DataError(f"{_name(source)} is a batch of {len(areas)}: ask for the instances of one map")
+        index = instance_index(areas)
+        classes = classes_of(index, label, self.config.instance_divisor)
+        return dict(zip(index.ids.tolist(), classes.tolist(), strict=True))
+
+    @torch.inference_mode()
+    def encode(self, photo: Source, source: Source, instance: Source | None = None) -> Styles:
+        """The style of every instance of one photo, to change, mix or keep.
+
+        Args:
+            photo: of the size of the maps.
+            source, instance: as in a call.
+
+        Raises:
+            DataError, ConfigError: as in a call, and for a batch.
+        """
+        classes = self.instances(source, instance)
+        label, ids, picture, _ = self._read(source, instance)
+        given = label if label is not None else picture
+        assert given is not None
+        features = self._encode(source, label, ids, photo, (1, *given.shape[-2:])).float()
+        areas = ids if ids is not None else label
+        assert areas is not None
+        index = instance_index(areas)
+        values = instance_reduce(features.float(), index).cpu().numpy()
+        found = index.ids.cpu().numpy()
+        return styles_of(found, np.array([classes[id] for id in found.tolist()]), values, self.encoder_id)
+
+    def _read(
+        self, source: Source, instance: Source | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, bool]:
+        """Label map, instance map and input picture on the device, those that there are, and whether they are a batch."""
         config = self.config
         label = picture = None
         if config.n_labels:
@@ -85,40 +183,87 @@ class Pipeline:
             _check_size(source, size, instance, (len(ids), *ids.shape[-2:]))
         elif config.instances:
             raise ConfigError(f"the model was trained with instance maps: give one for {_name(source)}")
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            condition = self.model.condition(label, ids, picture)
-            features = self._features(source, label, ids, photo, size)
-            image = self.model.generate(condition, features)
-        image = (image.float().clamp(-1, 1) + 1) / 2
-        return image if batched else image[0]
+        return label, ids, picture, batched
 
     def _features(
-        self, source: Source, label: Tensor | None, ids: Tensor | None, photo: Source | None, size: tuple[int, ...]
+        self,
+        source: Source,
+        label: Tensor | None,
+        ids: Tensor | None,
+        photo: Source | None,
+        styles: Styles | Sequence[Styles] | None,
+        size: tuple[int, ...],
     ) -> Tensor | None:
-        """The style of every pixel, [B, feature_channels, H, W]: of the photo's instances, or the mean of its class."""
-        if not self.config.feature_channels:
-            if photo is not None:
-                raise ConfigError("the model was trained without features: a photo cannot give it a style")
-            return None
-        areas = ids if ids is not None else label
+        """The style of every pixel, [B, feature_channels, H, W]: the given ones, the photo's, or the mean of its class."""
+        if photo is not None and styles is not None:
+            raise ConfigError("a photo and styles are given: give one of them")
         if photo is not None:
-            if self.model.encoder is None:
-                raise ConfigError("the checkpoint holds no encoder: it cannot take the style from a photo")
-            if isinstance(photo, Image.Image):
-                photo = photo.convert("RGB")
-            pixels, _ = self._picture(photo, lambda path: np.asarray(read_photo(path)))
-            _check_size(source, size, photo, (len(pixels), *pixels.shape[-2:]))
-            if pixels.shape[1] != self.config.image_channels:
-                raise DataError(f"{_name(photo)} has {pixels.shape[1]} channels: give a photo of 3")
-            if areas is None:
-                raise ConfigError("a style is taken instance by instance: give an instance map")
-            return self.model.encode(pixels, areas)
+            self._require_features("cannot take the style from a photo")
+            return self._encode(source, label, ids, photo, size)
+        if styles is not None:
+            self._require_features("cannot be given styles")
+            return self._styled(label, ids, [styles] * size[0] if isinstance(styles, Styles) else styles)
+        return self._mean_features(label, ids) if self.config.feature_channels else None
+
+    def _require_features(self, what: str) -> None:
+        if not self.config.feature_channels:
+            raise ConfigError(
+                f"the model was trained without features and {what}: train one with --model.feature-channels 3"
+            )
+
+    def _encode(
+        self, source: Source, label: Tensor | None, ids: Tensor | None, photo: Source, size: tuple[int, ...]
+    ) -> Tensor:
+        """E's features of a photo, averaged over its instances."""
+        self._require_features("cannot take the style from a photo")
+        if isinstance(photo, Image.Image):
+            photo = photo.convert("RGB")
+        pixels, _ = self._picture(photo, lambda path: np.asarray(read_photo(path)))
+        _check_size(source, size, photo, (len(pixels), *pixels.shape[-2:]))
+        if pixels.shape[1] != self.config.image_channels:
+            raise DataError(f"{_name(photo)} has {pixels.shape[1]} channels: give a photo of 3")
+        areas = ids if ids is not None else label
+        if areas is None:
+            raise ConfigError("a style is taken instance by instance: give an instance map")
+        features = self.model.encode(pixels, areas)
+        if features is None:
+            raise ConfigError("the checkpoint holds no encoder: it cannot take the style from a photo")
+        return features
+
+    def _styled(self, label: Tensor | None, ids: Tensor | None, styles: Sequence[Styles]) -> Tensor:
+        areas = ids if ids is not None else label
+        if areas is None:
+            raise ConfigError("styles belong to instances: give an instance map")
+        if len(styles) != len(areas):
+            raise ConfigError(f"{len(styles)} styles are given for a batch of {len(areas)}: give one for each map")
+        for one in styles:
+            if one.encoder and self.encoder_id and one.encoder != self.encoder_id:
+                raise CheckpointError(
+                    f"the styles were made with encoder {one.encoder}, but the model has {self.encoder_id}: make them "
+                    "with this model"
+                )
+        index = instance_index(areas)
+        rows = [
+            feature_rows(one, index.ids[rows_of(index, k)], self.config.feature_channels)
+            for k, one in enumerate(styles)
+        ]
+        features, known = (torch.cat(parts) for parts in zip(*rows, strict=True))
+        pixels = instance_broadcast(features, index)
+        if bool(known.all()):
+            return pixels
+        has_style = instance_broadcast(known[:, None].float(), index) > 0
+        return torch.where(has_style, pixels, self._mean_features(label, ids))
+
+    def _mean_features(self, label: Tensor | None, ids: Tensor | None) -> Tensor:
+        """The mean style of each pixel's class."""
         if self.class_features is None:
-            raise ConfigError("the checkpoint holds no mean style of its classes: give a photo to take the style from")
-        if label is None:
-            assert areas is not None
-            label = torch.zeros_like(areas)
-        classes = label.long()
+            raise ConfigError(
+                "the checkpoint holds no mean style of its classes: give every instance a style, or a photo to take "
+                "the styles from"
+            )
+        classes = label if label is not None else ids
+        assert classes is not None
+        classes = classes.long() if label is not None else torch.zeros_like(classes, dtype=torch.int64)
         known = (classes >= 0) & (classes < len(self.class_features))
         features = torch.where(known[..., None], self.class_features[classes * known], self.class_features.mean(0))
         return features.permute(0, 3, 1, 2)
@@ -195,8 +340,9 @@ def load(
         ConfigError: the device does not exist.
     """
     chosen = choose_device(device)
-    model, info = load_model(find_checkpoint(Path(path), checkpoint), ema=ema, device=chosen)
-    return Pipeline(model, info.tensors.get(CLASS_MEAN), chosen, precision)
+    file = find_checkpoint(Path(path), checkpoint)
+    model, info = load_model(file, ema=ema, device=chosen)
+    return Pipeline(model, info.tensors.get(CLASS_MEAN), chosen, precision, file)
 
 
 def _as_signed(values: np.ndarray, kind: str) -> np.ndarray:
