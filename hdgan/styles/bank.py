@@ -41,8 +41,8 @@ class Example:
     stem: str
     """Name of the picture."""
     id: int
-    box: tuple[int, int, int, int]
-    """Left, top, right, bottom."""
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom as shares of the picture's width and height."""
 
 
 @dataclass(frozen=True)
@@ -123,20 +123,27 @@ class StyleBank:
             )
         return Styles(styles, self.origin.encoder)
 
-    def require(self, encoder: str, checkpoint: str) -> None:
+    def require(self, encoder: str, n_features: int, checkpoint: str) -> None:
         """Check that the clusters are of a model's E.
 
         Args:
-            encoder: `fingerprint` of the model's E.
+            encoder: `fingerprint` of the model's E; empty without E.
+            n_features: of the model.
             checkpoint: the model, for the message.
 
         Raises:
             CheckpointError: they are another's.
         """
-        if self.origin.encoder and self.origin.encoder != encoder:
+        origin = self.origin
+        if origin.encoder and encoder and origin.encoder != encoder:
             raise CheckpointError(
-                f"the styles were made with {self.origin.checkpoint} (encoder {self.origin.encoder}), but {checkpoint} "
-                f"has encoder {encoder}: make its own with `hdgan styles encode` and `hdgan styles cluster`"
+                f"the styles were made with {origin.checkpoint} (encoder {origin.encoder}), but {checkpoint} has "
+                f"encoder {encoder}: make its own with `hdgan styles encode` and `hdgan styles cluster`"
+            )
+        if len(self.overall) != n_features:
+            raise CheckpointError(
+                f"the styles have {len(self.overall)} features, but {checkpoint} has {n_features}: make its own with "
+                "`hdgan styles encode` and `hdgan styles cluster`"
             )
 
     def save(self, path: Path) -> None:
@@ -228,9 +235,7 @@ def _assemble(arrays: dict[str, np.ndarray], about: _About) -> StyleBank:
     thumbnails = arrays.get("thumbnail")
     for k, label in enumerate(about.classes):
         picture = None if thumbnails is None else Image.fromarray(thumbnails[k])
-        clusters.setdefault(label, []).append(
-            Cluster(arrays["centre"][k], about.counts[k], about.examples[k], picture)
-        )
+        clusters.setdefault(label, []).append(Cluster(arrays["centre"][k], about.counts[k], about.examples[k], picture))
     return StyleBank(
         {label: tuple(there) for label, there in clusters.items()},
         dict(zip(about.mean_classes, arrays["mean"], strict=True)),

@@ -31,7 +31,7 @@ def cluster(
 
     Raises:
         ConfigError: k, min_area or seed is out of range.
-        DataError: the table has no instances.
+        DataError: the table has no instances that count.
     """
     if k < 1:
         raise ConfigError(f"--k is {k}: give 1 or more clusters")
@@ -40,10 +40,12 @@ def cluster(
     if seed < 0:
         raise ConfigError(f"--seed is {seed}: give 0 or more")
     used = np.ones(len(table), bool) if dontcare is None else table.label != dontcare
-    if not used.any():
-        raise DataError("the table of features has no instances of any class: encode pictures that have some")
-    labels = np.unique(table.label[used]).tolist()
     large = used & (table.share >= min_area)
+    if not large.any():
+        raise DataError(
+            f"no instance of the {len(table.stem)} pictures covers --min-area {min_area} of its picture: lower it"
+        )
+    labels = np.unique(table.label[used]).tolist()
     chosen = {label: np.flatnonzero(large & (table.label == label)) for label in labels}
     return StyleBank(
         {label: _clusters(table, rows, k, seed) for label, rows in chosen.items() if len(rows)},
@@ -85,5 +87,6 @@ def _clusters(table: FeatureTable, rows: np.ndarray, k: int, seed: int) -> tuple
 
 
 def _example(table: FeatureTable, row: int) -> Example:
-    left, top, right, bottom = table.box[row].tolist()
-    return Example(str(table.stem[table.picture[row]]), int(table.id[row]), (left, top, right, bottom))
+    picture = table.picture[row]
+    box = table.box[row] / np.tile(table.size[picture], 2)
+    return Example(str(table.stem[picture]), int(table.id[row]), tuple(box.round(5).tolist()))

@@ -1,4 +1,4 @@
-"""Encoding every instance of the training pictures (paper section 3.4), in parts that an interrupted run goes on from."""
+"""Encoding every instance of the training pictures (paper section 3.4), in parts, so that it can be interrupted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,16 @@ from torch import Tensor
 from hdgan.checkpoints import MODEL_FILE, beside, find_checkpoint
 from hdgan.config_io import from_plain
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, make_loader
+from hdgan.data.scenes import CLASSES
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.models import Pix2PixHD
 from hdgan.models.saving import load_model
 from hdgan.ops import InstanceIndex, instance_reduce
+from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of, fingerprint
 from hdgan.training.config import TrainConfig
-from hdgan.training.datasets import open_data
+from hdgan.training.datasets import RunData, open_data
 from hdgan.training.step import Inputs
 
 PART = 100
@@ -39,16 +42,31 @@ class Source:
     """The model."""
     model: Pix2PixHD
     config: TrainConfig
-    dataset: PairedDataset
-    """All training pictures, whole, at the size of the checkpoint's stage."""
-    palette: np.ndarray | None
+    data: RunData
+    size: SizeConfig
+    """Of the checkpoint's stage, without crops."""
     device: torch.device
     origin: Origin
+
+    @cached_property
+    def dataset(self) -> PairedDataset:
+        """All training pictures as E sees them."""
+        return self.data.reference(self.size)
 
     @property
     def table(self) -> Path:
         """Where the features of its instances are kept."""
         return beside(self.file, FEATURES_FILE)
+
+    @property
+    def bank(self) -> Path:
+        """Where their clusters are kept."""
+        return beside(self.file, STYLES_FILE)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the built-in scenes; other datasets do not tell."""
+        return CLASSES if self.config.data.root is None else ()
 
 
 def open_source(
@@ -91,9 +109,8 @@ def open_source(
     if width is not None:
         size = SizeConfig(width=width)
     data = open_data(replace(config, stages={}), console or Console(quiet=True))
-    dataset = PairedDataset(data.train_pairs, data.config, size, data.n_labels)
     origin = Origin(fingerprint(model.encoder), _name(file))
-    return Source(file, model.eval().requires_grad_(False), config, dataset, data.palette, chosen, origin)
+    return Source(file, model.eval().requires_grad_(False), config, data, size, chosen, origin)
 
 
 def encode(source: Source, progress: Callable[[int, int], None] | None = None) -> FeatureTable:
@@ -148,7 +165,7 @@ def _encoded(source: Source, start: int) -> Iterator[FeatureTable]:
             box=boxes_of(index),
             feature=features.cpu().numpy(),
             stem=np.array(sample["stem"]),
-            pixels=np.array([index.rows.numel()], np.int64),
+            size=np.array([index.rows.shape[:0:-1]], np.int64),
         )
 
 

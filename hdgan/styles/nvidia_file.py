@@ -141,7 +141,7 @@ def _centres(content: bytes) -> dict[int, np.ndarray]:
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("the version of its .npy format is not 1.0")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    if shape != () or dtype != object:
+    if shape != () or not dtype.hasobject:
         raise ValueError(f"an array of {dtype} and shape {shape}")
     # A pickle of Python 2 holds bytes as str, which latin1 keeps.
     table = _Unpickler(file, encoding="latin1").load().item()

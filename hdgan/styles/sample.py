@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -47,19 +47,27 @@ class Styles:
         """The same but for one instance."""
         return replace(self, instances={**self.instances, id: style})
 
+    def require(self, encoder: str) -> None:
+        """Check that the features are of the E with this `fingerprint`, where both are known.
+
+        Raises:
+            CheckpointError: they are another's.
+        """
+        if self.encoder and encoder and self.encoder != encoder:
+            raise CheckpointError(
+                f"the styles are of encoder {self.encoder}, but the model has encoder {encoder}: make them with this "
+                "model"
+            )
+
     def mixed(self, other: Styles, amount: float) -> Styles:
         """Go from these styles (amount 0) to others (1), in a straight line from feature to feature.
 
         An instance that only one of them knows keeps its style.
 
         Raises:
-            ConfigError: they are of different encoders.
+            CheckpointError: they are of different encoders.
         """
-        if self.encoder and other.encoder and self.encoder != other.encoder:
-            raise ConfigError(
-                f"styles of encoder {self.encoder} cannot be mixed with those of encoder {other.encoder}: make both "
-                "with one checkpoint"
-            )
+        other.require(self.encoder)
         instances = {**other.instances, **self.instances}
         for id in self.instances.keys() & other.instances.keys():
             instances[id] = _mix(self.instances[id], other.instances[id], amount)
@@ -121,49 +129,46 @@ class _File:
     instances: dict[str, Style]
 
 
-def styles_of(ids: np.ndarray, labels: np.ndarray, features: np.ndarray, encoder: str) -> Styles:
+def styles_of(classes: Mapping[int, int], features: np.ndarray, encoder: str) -> Styles:
     """Styles that are no cluster's, as E gives them.
 
     Args:
-        ids, labels: [N].
-        features: [N, F].
+        classes: by instance id, N of them.
+        features: [N, F], in the same order.
         encoder: `fingerprint` of E.
     """
-    rows = zip(ids.tolist(), labels.tolist(), features.tolist(), strict=True)
-    return Styles({id: Style(label, tuple(feature)) for id, label, feature in rows}, encoder)
+    rows = zip(classes.items(), features.tolist(), strict=True)
+    return Styles({id: Style(label, tuple(feature)) for (id, label), feature in rows}, encoder)
 
 
-def feature_rows(styles: Styles, ids: Tensor, n_features: int) -> tuple[Tensor, Tensor]:
-    """The features of some instances in the order of a table.
+def feature_rows(styles: Sequence[Styles], index: InstanceIndex, n_features: int) -> tuple[Tensor, Tensor]:
+    """The features of a batch of instances, for `instance_broadcast`.
 
     Args:
-        styles: of the picture that the instances belong to.
-        ids: [N].
+        styles: one for each picture of the batch.
+        index: of the batch.
         n_features: of the model.
 
     Returns:
-        [N, n_features] float32, zero where an instance has no style, and [N] bool, which have one.
+        [N, n_features] float32, zero where an instance has no style; and [N] bool, which instances have one.
 
     Raises:
         ConfigError: a feature has another length or is not finite.
     """
+    ids, offsets = index.ids.tolist(), index.offsets.tolist()
     features, known = torch.zeros(len(ids), n_features), torch.zeros(len(ids), dtype=torch.bool)
-    for row, id in enumerate(ids.tolist()):
-        style = styles.instances.get(id)
-        if style is None:
-            continue
-        if len(style.feature) != n_features or not np.isfinite(style.feature).all():
-            raise ConfigError(
-                f"the style of instance {id} is {list(style.feature)}: give {n_features} finite numbers, as the model "
-                "has features"
-            )
-        features[row], known[row] = torch.tensor(style.feature), True
-    return features.to(ids.device), known.to(ids.device)
-
-
-def rows_of(index: InstanceIndex, picture: int) -> slice:
-    """The rows of a table that belong to one picture of the batch."""
-    return slice(int(index.offsets[picture]), int(index.offsets[picture + 1]))
+    for picture, one in enumerate(styles):
+        for row in range(offsets[picture], offsets[picture + 1]):
+            style = one.instances.get(ids[row])
+            if style is None:
+                continue
+            if len(style.feature) != n_features or not np.isfinite(style.feature).all():
+                raise ConfigError(
+                    f"the style of instance {ids[row]} is {list(style.feature)}: the model takes {n_features} finite "
+                    "numbers"
+                )
+            features[row], known[row] = torch.tensor(style.feature), True
+    return features.to(index.rows.device), known.to(index.rows.device)
 
 
 def _mix(first: Style, second: Style, amount: float) -> Style:

@@ -18,7 +18,7 @@ from hdgan.styles.bank import Example, StyleBank
 
 SIZE = 96
 """Pixels of a thumbnail's side."""
-_MARGIN = 0.1
+_MARGIN = 0.2
 _GAP, _LINE, _LEFT = 6, 22, 64
 
 
@@ -26,7 +26,7 @@ class Cutter:
     """Cuts examples out of the training pictures.
 
     Args:
-        dataset: the pictures that were encoded.
+        dataset: the pictures that were encoded, of any size.
     """
 
     def __init__(self, dataset: PairedDataset) -> None:
@@ -42,9 +42,7 @@ class Cutter:
         by_stem: dict[str, list[Example]] = {}
         for example in examples:
             by_stem.setdefault(example.stem, []).append(example)
-        return {
-            example: crop for stem, there in by_stem.items() for example, crop in self._cut_from(stem, set(there))
-        }
+        return {example: crop for stem, there in by_stem.items() for example, crop in self._cut_from(stem, set(there))}
 
     def _cut_from(self, stem: str, examples: set[Example]) -> Iterator[tuple[Example, Image.Image]]:
         if stem not in self.positions:
@@ -58,23 +56,21 @@ class Cutter:
             yield example, crop(photo, ids == example.id, example.box)
 
 
-def crop(photo: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int]) -> Image.Image:
+def crop(photo: np.ndarray, mask: np.ndarray, box: tuple[float, float, float, float]) -> Image.Image:
     """Cut one instance out of a photo.
 
     Args:
         photo: [H, W, 3] uint8.
         mask: [H, W] bool, its pixels.
-        box: left, top, right, bottom.
+        box: left, top, right, bottom as shares of width and height.
     """
     pale = (photo.astype(np.uint16) + 3 * 235) // 4
     image = Image.fromarray(np.where(mask[..., None], photo, pale).astype(np.uint8))
-    left, top, right, bottom = box
-    half = max(right - left, bottom - top) * (0.5 + _MARGIN)
-    x, y = (left + right) / 2, (top + bottom) / 2
-    area = tuple(round(v) for v in (x - half, y - half, x + half, y + half))
-    # Beyond the picture is white, as is the sheet.
-    square = Image.new("RGB", (area[2] - area[0], area[3] - area[1]), "white")
-    square.paste(image, (-area[0], -area[1]))
+    left, right = box[0] * image.width, box[2] * image.width
+    top, bottom = box[1] * image.height, box[3] * image.height
+    side = max(1, round(max(right - left, bottom - top) * (1 + _MARGIN)))
+    square = Image.new("RGB", (side, side), "white")  # as the sheet, where it reaches beyond the picture
+    square.paste(image, (round((side - left - right) / 2), round((side - top - bottom) / 2)))
     return square.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 
@@ -96,7 +92,9 @@ def write_sheet(bank: StyleBank, cutter: Cutter, path: Path, names: tuple[str, .
         raise ConfigError(f"{path} must end in .html or .png")
     shown = [example for there in bank.clusters.values() for c in there for example in c.examples[:examples]]
     if not shown:
-        raise ConfigError("the clusters name no examples (NVIDIA's file has none): make them with `hdgan styles cluster`")
+        raise ConfigError(
+            "the clusters name no examples (NVIDIA's file has none): make them with `hdgan styles cluster`"
+        )
     crops = cutter.cut(shown)
     classes = [
         (
@@ -139,7 +137,7 @@ def _paint_class(name: str, clusters: list[tuple[int, int | None, list[Image.Ima
     for row, (k, count, crops) in enumerate(clusters):
         y = _LINE + 8 + row * step
         draw.text((_GAP, y + SIZE // 2 - 16), str(k), "black", font)
-        draw.text((_GAP, y + SIZE // 2), f"× {count}", (110, 110, 110), font)
+        draw.text((_GAP, y + SIZE // 2), f"{count} x", (110, 110, 110), font)
         for column, picture in enumerate(crops):
             block.paste(picture, (_LEFT + column * step, y))
     return block

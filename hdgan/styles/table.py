@@ -9,7 +9,7 @@ Arrays, N instances of M pictures, F features:
     box      [N, 4] int32     left, top, right, bottom in pixels; right and bottom are one beyond
     feature  [N, F] float32   E's mean feature
     stem     [M] text         names of the pictures
-    pixels   [M] int64        pixels of each picture
+    size     [M, 2] int64     width and height of each picture
     about    text             JSON of `Origin`
 """
 
@@ -66,7 +66,7 @@ class FeatureTable:
     box: np.ndarray
     feature: np.ndarray
     stem: np.ndarray
-    pixels: np.ndarray
+    size: np.ndarray
     origin: Origin = Origin()
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class FeatureTable:
     @property
     def share(self) -> np.ndarray:
         """[N] float64: area of each instance as a share of its picture."""
-        return self.area / self.pixels[self.picture]
+        return self.area / self.size.prod(axis=1)[self.picture]
 
     def save(self, path: Path) -> None:
         """Write the table atomically.
@@ -118,7 +118,7 @@ class FeatureTable:
 
     def _check(self, path: Path) -> None:
         n = len(self.id) if self.id.ndim == 1 else -1
-        shapes = {"picture": (n,), "label": (n,), "area": (n,), "box": (n, 4), "pixels": self.stem.shape}
+        shapes = {"picture": (n,), "label": (n,), "area": (n,), "box": (n, 4), "size": (*self.stem.shape, 2)}
         wrong = [name for name, shape in shapes.items() if getattr(self, name).shape != shape]
         if self.feature.ndim != 2 or len(self.feature) != n or not np.isfinite(self.feature).all():
             wrong.append("feature")
