@@ -34,7 +34,7 @@ class Cutter:
         self.positions = {pair.stem: k for k, pair in enumerate(dataset.pairs)}
 
     def cut(self, examples: Iterable[Example]) -> dict[Example, Image.Image]:
-        """Square crops of SIZE pixels, with what is around the instance in paler colours. Each picture is read once.
+        """Square crops of SIZE pixels, with what is around the instance in pale grey. Each picture is read once.
 
         Raises:
             DataError: a picture is no longer there.
@@ -57,21 +57,21 @@ class Cutter:
 
 
 def crop(photo: np.ndarray, mask: np.ndarray, box: tuple[float, float, float, float]) -> Image.Image:
-    """Cut one instance out of a photo.
+    """Cut one instance out of a photo, or of one larger than the photo's shorter side the middle.
 
     Args:
         photo: [H, W, 3] uint8.
         mask: [H, W] bool, its pixels.
         box: left, top, right, bottom as shares of width and height.
     """
-    pale = (photo.astype(np.uint16) + 3 * 235) // 4
+    pale = 170 + photo.mean(axis=2, keepdims=True) // 4
     image = Image.fromarray(np.where(mask[..., None], photo, pale).astype(np.uint8))
     left, right = box[0] * image.width, box[2] * image.width
     top, bottom = box[1] * image.height, box[3] * image.height
-    side = max(1, round(max(right - left, bottom - top) * (1 + _MARGIN)))
-    square = Image.new("RGB", (side, side), "white")  # as the sheet, where it reaches beyond the picture
-    square.paste(image, (round((side - left - right) / 2), round((side - top - bottom) / 2)))
-    return square.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    side = min(image.width, image.height, max(1, round(max(right - left, bottom - top) * (1 + _MARGIN))))
+    x = round(min(max((left + right - side) / 2, 0), image.width - side))
+    y = round(min(max((top + bottom - side) / 2, 0), image.height - side))
+    return image.crop((x, y, x + side, y + side)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 
 def write_sheet(bank: StyleBank, cutter: Cutter, path: Path, names: tuple[str, ...] = (), examples: int = 8) -> None:
