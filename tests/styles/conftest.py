@@ -1,4 +1,4 @@
-"""A run with its features and clusters, and tables made by hand."""
+"""Tables of features made by hand, and a run to damage."""
 
 from __future__ import annotations
 
@@ -9,25 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hdgan.cli import main
 from hdgan.styles.table import FeatureTable, Origin
 
 MakeTable = Callable[..., FeatureTable]
 
 
-@pytest.fixture(scope="session")
-def styled(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the finished run after `hdgan styles encode` and `cluster`, which no test may change."""
-    folder = tmp_path_factory.mktemp("styled") / "run"
-    shutil.copytree(run, folder)
-    assert main(["styles", "encode", str(folder), "--device", "cpu"]) == 0
-    assert main(["styles", "cluster", str(folder), "--k", "3", "--min-area", "0.01"]) == 0
-    return folder
-
-
 @pytest.fixture
 def copied(styled: Path, tmp_path: Path) -> Path:
-    """A copy of it for a test that damages it."""
+    """A copy of the run with styles, for a test that changes it."""
     return Path(shutil.copytree(styled, tmp_path / "copied"))
 
 
