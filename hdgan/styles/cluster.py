@@ -9,7 +9,8 @@ from hdgan.errors import ConfigError, DataError
 from hdgan.styles.bank import Cluster, Example, StyleBank
 from hdgan.styles.table import FeatureTable
 
-MIN_AREA = 0.001
+MIN_AREA = 1 / 256
+"""Share of its picture that an instance must cover: E's features of smaller ones are mostly of what is around them."""
 EXAMPLES = 12
 """Examples that a cluster names."""
 

@@ -76,7 +76,7 @@ def cluster(
     Args:
         run: run folder, checkpoint folder or .safetensors file.
         k: clusters of each class.
-        min_area: instances that cover a smaller share of their picture are left out (NVIDIA's code: 0.0156).
+        min_area: instances that cover a smaller share of their picture are left out (NVIDIA's code: 1/64).
         seed: of K-means; the same gives the same clusters.
         checkpoint: of a run: latest, best, or a step.
         root: dataset, if it is not where the run had it.
@@ -167,9 +167,10 @@ def measure(
 ) -> int:
     """Measure the styles of a run on the built-in scenes, whose true styles are known.
 
-    Prints for each class the normalised mutual information of clusters and true styles, with as many clusters as true
-    styles and with those of `hdgan styles cluster`; and how much of a held-out picture changes, in levels of 8 bits,
-    on an instance whose cluster is switched and elsewhere.
+    Prints for each class the normalised mutual information (NMI) of clusters and true styles: of as many clusters of E's
+    features as there are true styles, of as many clusters of mean colours, and of the clusters of `hdgan styles
+    cluster`. Then how much a held-out picture changes, in levels of 8 bits, on an instance whose cluster is switched
+    and outside of it.
 
     Args:
         run: run folder, checkpoint folder or .safetensors file.
@@ -225,7 +226,8 @@ def _class_name(source: Source, label: int) -> str:
 
 def _print_measures(source: Source, agreements: list[Agreement], changes: list[Change]) -> None:
     by_label = {change.label: change for change in changes}
-    table = Table(*("class", "instances", "styles", "NMI", "NMI of the clusters", "switches", "inside", "outside"))
+    heads = ("class", "instances", "styles", "NMI", "by colour", "of clusters", "switches", "inside", "outside")
+    table = Table(*heads)
     for row in agreements:
         change = by_label.get(row.label)
         moved = (str(change.switches), f"{change.inside:.1f}", f"{change.outside:.2f}") if change else ("0", "", "")
@@ -233,8 +235,7 @@ def _print_measures(source: Source, agreements: list[Agreement], changes: list[C
             _class_name(source, row.label),
             str(row.instances),
             str(row.styles),
-            f"{row.matched:.3f}",
-            f"{row.clustered:.3f}",
+            *(f"{score:.3f}" for score in (row.matched, row.colours, row.clustered)),
             *moved,
         )
     Console().print(table)

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from sklearn.metrics import normalized_mutual_info_score
 
-from hdgan.data import PairedDataset
+from hdgan.data import PairedDataset, make_loader
 from hdgan.data.scenes import STYLES
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.inference.pipeline import Pipeline
+from hdgan.ops import instance_reduce
 from hdgan.styles.bank import StyleBank
 from hdgan.styles.cluster import assign
 from hdgan.styles.encode import Source
 from hdgan.styles.table import FeatureTable
+from hdgan.training.step import Inputs
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Agreement:
     """True ones."""
     matched: float
     """Normalised mutual information with as many clusters as there are true styles."""
+    colours: float
+    """The same of clusters of the photo's mean colours instead of E's features: what E has to be compared with."""
     clustered: float
     """Normalised mutual information with the clusters of the bank."""
 
@@ -61,7 +66,7 @@ def measure_agreement(
         ConfigError: the run is on other data.
         CheckpointError: the table is of other pictures.
     """
-    truth = true_styles(source, table)
+    truth, colours = true_styles(source, table), mean_colours(source)
     found = []
     for label, there in sorted(bank.clusters.items()):
         rows = np.flatnonzero((table.label == label) & (table.share >= min_area) & (truth != ""))
@@ -70,8 +75,8 @@ def measure_agreement(
         features, n_styles = table.feature[rows], len(STYLES[label])
         centres = np.stack([cluster.centre for cluster in there])
         nearest = np.linalg.norm(features[:, None] - centres, axis=2).argmin(1)
-        matched, _ = assign(features, n_styles, seed)
-        scores = [float(normalized_mutual_info_score(truth[rows], which)) for which in (matched, nearest)]
+        matched, by_colour = (assign(values, n_styles, seed)[0] for values in (features, colours[rows]))
+        scores = [float(normalized_mutual_info_score(truth[rows], which)) for which in (matched, by_colour, nearest)]
         found.append(Agreement(label, len(rows), n_styles, *scores))
     return found
 
@@ -115,6 +120,14 @@ def true_styles(source: Source, table: FeatureTable) -> np.ndarray:
     folder = source.data.config.root / f"{source.config.data.train_phase}_style"
     known = [_styles_in(folder / f"{stem}.json") for stem in table.stem.tolist()]
     return np.array([known[picture].get(id, "") for picture, id in zip(table.picture, table.id.tolist(), strict=True)])
+
+
+def mean_colours(source: Source) -> np.ndarray:
+    """Mean colour of every training instance, [N, 3] in [-1, 1], in the order of the table."""
+    dataset = source.dataset
+    loader = make_loader(dataset, stop=len(dataset), shuffle=False, workers=source.config.data.workers)
+    batches = (Inputs.from_loader(sample, source.device, torch.contiguous_format) for sample in loader)
+    return np.concatenate([instance_reduce(one.photo, one.instances()).cpu().numpy() for one in batches])
 
 
 def _styles_in(file: Path) -> dict[int, str]:

@@ -20,7 +20,7 @@ from hdgan.models import EncoderConfig, GeneratorConfig, ModelConfig, Pix2PixHD
 from hdgan.models.saving import save_model
 from hdgan.styles.cluster import cluster
 from hdgan.styles.encode import Source, encode, open_source
-from hdgan.styles.measure import measure_agreement, measure_changes, true_styles
+from hdgan.styles.measure import mean_colours, measure_agreement, measure_changes, true_styles
 from hdgan.training import StageConfig, TrainConfig
 
 
@@ -65,6 +65,15 @@ def test_true_styles_are_those_of_the_scenes(source: Source) -> None:
         true_styles(moved, table)
 
 
+def test_mean_colours_are_those_of_the_photos(source: Source) -> None:
+    table, colours = encode(source), mean_colours(source)
+    assert colours.shape == (len(table), 3)
+    sample = source.dataset[1]
+    row = int(np.flatnonzero((table.picture == 1) & (table.id == 0))[0])
+    sky = sample["photo"][:, sample["ids"] == 0].float().mean(1) / 127.5 - 1
+    np.testing.assert_allclose(colours[row], sky, atol=1e-5)
+
+
 def test_features_that_tell_the_style_agree(source: Source) -> None:
     table = encode(source)
     truth = true_styles(source, table)
@@ -74,6 +83,7 @@ def test_features_that_tell_the_style_agree(source: Source) -> None:
     by_label = {row.label: row for row in measure_agreement(source, telling, cluster(telling, 10), 0.001)}
     cars = by_label[CLASSES.index("car")]
     assert cars.matched == cars.clustered == pytest.approx(1)
+    assert 0 < cars.colours < 1
     assert cars.styles == len(STYLES[CLASSES.index("car")])
     assert cars.instances == ((table.label == CLASSES.index("car")) & (table.share >= 0.001)).sum()
     (bad,) = (r for r in measure_agreement(source, noise, cluster(noise, 10), 0.001) if r.label == cars.label)
