@@ -167,8 +167,8 @@ def measure(
 ) -> int:
     """Measure the styles of a run on the built-in scenes, whose true styles are known.
 
-    Prints for each class the normalised mutual information (NMI) of clusters and true styles: of as many clusters of E's
-    features as there are true styles, of as many clusters of mean colours, and of the clusters of `hdgan styles
+    Prints for each class the normalised mutual information (NMI) of clusters and true styles: of as many clusters of
+    E's features as there are true styles, of as many clusters of mean colours, and of the clusters of `hdgan styles
     cluster`. Then how much a held-out picture changes, in levels of 8 bits, on an instance whose cluster is switched
     and outside of it.
 

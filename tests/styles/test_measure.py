@@ -80,13 +80,17 @@ def test_features_that_tell_the_style_agree(source: Source) -> None:
     numbers = np.unique(truth, return_inverse=True)[1]
     telling = replace(table, feature=np.stack([np.cos(numbers), np.sin(numbers)], axis=1).astype(np.float32))
     noise = replace(table, feature=np.random.default_rng(0).normal(size=(len(table), 2)).astype(np.float32))
-    by_label = {row.label: row for row in measure_agreement(source, telling, cluster(telling, 10), 0.001)}
+    by_label = {
+        row.label: row for row in measure_agreement(source, telling, cluster(telling, 10, min_area=0.001), 0.001)
+    }
     cars = by_label[CLASSES.index("car")]
     assert cars.matched == cars.clustered == pytest.approx(1)
     assert 0 < cars.colours < 1
     assert cars.styles == len(STYLES[CLASSES.index("car")])
     assert cars.instances == ((table.label == CLASSES.index("car")) & (table.share >= 0.001)).sum()
-    (bad,) = (r for r in measure_agreement(source, noise, cluster(noise, 10), 0.001) if r.label == cars.label)
+    (bad,) = (
+        r for r in measure_agreement(source, noise, cluster(noise, 10, min_area=0.001), 0.001) if r.label == cars.label
+    )
     assert bad.matched < 0.6
 
 
