@@ -55,7 +55,7 @@ def encode(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("encoding", total=None)
         table = encode_all(source, lambda done, total: bar.update(task, completed=done, total=total))
-    _say(console, f"{len(table)} instances of {len(table.stem)} pictures: {source.table}")
+    _say(console, f"{len(table)} instances of {len(table.stem)} pictures: {source.table_file}")
     return 0
 
 
@@ -83,16 +83,18 @@ def cluster(
         ema: use the averaged weights, as the features did.
     """
     console = Console(stderr=True)
-    source = open_source(run, checkpoint=checkpoint, root=root, device="cpu", ema=ema, console=console)
+    source = open_source(run, checkpoint=checkpoint, root=root, device="cpu", ema=ema)
     bank = find_clusters(_read_table(source), k, min_area=min_area, seed=seed, dontcare=source.model.config.dontcare)
     first = [entry.examples[0] for there in bank.clusters.values() for entry in there]
     bank = with_thumbnails(bank, _cutter(source).cut(first))
-    bank.save(source.bank)
+    bank.save(source.bank_file)
     without = sorted(bank.means.keys() - bank.clusters.keys())
     if without:
         names = ", ".join(_class_name(source, label) for label in without)
         _say(console, f"no instance is large enough, so the style is the mean of the class: {names}")
-    _say(console, f"{sum(map(len, bank.clusters.values()))} clusters of {len(bank.clusters)} classes: {source.bank}")
+    _say(
+        console, f"{sum(map(len, bank.clusters.values()))} clusters of {len(bank.clusters)} classes: {source.bank_file}"
+    )
     return 0
 
 
@@ -117,7 +119,7 @@ def show(
     """
     if examples < 1:
         raise ConfigError(f"--examples is {examples}: give 1 or more")
-    source = open_source(run, checkpoint=checkpoint, root=root, device="cpu", ema=ema, console=Console(stderr=True))
+    source = open_source(run, checkpoint=checkpoint, root=root, device="cpu", ema=ema)
     target = out or beside(source.file, "styles.html")
     write_sheet(_read_bank(source), _cutter(source), target, source.class_names, examples)
     print(target.resolve())
@@ -201,17 +203,17 @@ COMMANDS: dict[str, Callable[..., int]] = {
 
 
 def _read_table(source: Source) -> FeatureTable:
-    table = FeatureTable.load(source.table)
+    table = FeatureTable.load(source.table_file)
     if table.origin.encoder != source.origin.encoder:
         raise ConfigError(
-            f"{source.table} was made with {table.origin.checkpoint} (encoder {table.origin.encoder}), not with "
+            f"{source.table_file} was made with {table.origin.checkpoint} (encoder {table.origin.encoder}), not with "
             f"encoder {source.origin.encoder}: encode again with `hdgan styles encode`, with the same --ema"
         )
     return table
 
 
 def _read_bank(source: Source) -> StyleBank:
-    bank = StyleBank.load(source.bank)
+    bank = StyleBank.load(source.bank_file)
     bank.require(source.origin.encoder, source.model.config.feature_channels, str(source.file))
     return bank
 

@@ -54,12 +54,12 @@ class Source:
         return self.data.reference(self.size)
 
     @property
-    def table(self) -> Path:
+    def table_file(self) -> Path:
         """Where the features of its instances are kept."""
         return beside(self.file, FEATURES_FILE)
 
     @property
-    def bank(self) -> Path:
+    def bank_file(self) -> Path:
         """Where their clusters are kept."""
         return beside(self.file, STYLES_FILE)
 
@@ -125,7 +125,7 @@ def encode(source: Source, progress: Callable[[int, int], None] | None = None) -
         HdganError: the table cannot be written.
     """
     total = len(source.dataset)
-    folder = source.table.with_name(f".{source.table.name}.parts-{_key(source)}")
+    folder = source.table_file.with_name(f".{source.table_file.name}.parts-{_key(source)}")
     _remove_others(folder)
     parts = list(_finished_parts(folder))
     done = sum(len(part.stem) for part in parts)
@@ -142,7 +142,7 @@ def encode(source: Source, progress: Callable[[int, int], None] | None = None) -
         if progress is not None:
             progress(done, total)
     table = FeatureTable.join(parts, source.origin)
-    table.save(source.table)
+    table.save(source.table_file)
     shutil.rmtree(folder, ignore_errors=True)
     return table
 

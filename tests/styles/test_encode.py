@@ -22,7 +22,7 @@ from hdgan.styles.table import FeatureTable
 
 def test_the_table_has_each_instance_of_each_training_picture(styled: Path, dataset: Path) -> None:
     source = open_source(styled, device="cpu")
-    table = FeatureTable.load(source.table)
+    table = FeatureTable.load(source.table_file)
     assert table.stem.tolist() == [f"s{k}" for k in range(6)]
     model = load(styled, device="cpu")
     row = 0
@@ -47,8 +47,8 @@ def test_the_table_has_each_instance_of_each_training_picture(styled: Path, data
 def test_an_interrupted_encoding_goes_on(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PART", 2)
     source = open_source(copied, device="cpu")
-    expected = FeatureTable.load(source.table)
-    source.table.unlink()
+    expected = FeatureTable.load(source.table_file)
+    source.table_file.unlink()
     real = module._encoded
 
     def until(stop: int) -> None:
@@ -65,8 +65,8 @@ def test_an_interrupted_encoding_goes_on(copied: Path, monkeypatch: pytest.Monke
     until(5)
     with pytest.raises(KeyboardInterrupt):
         encode(source)
-    assert not source.table.exists()
-    (parts,) = source.table.parent.glob(".features.npz.parts-*")
+    assert not source.table_file.exists()
+    (parts,) = source.table_file.parent.glob(".features.npz.parts-*")
     assert sorted(file.name for file in parts.iterdir()) == ["00000002.npz", "00000004.npz"]
     (parts / "00000004.npz").write_bytes(b"torn")
     seen: list[tuple[int, int]] = []
@@ -83,9 +83,9 @@ def test_an_interrupted_encoding_goes_on(copied: Path, monkeypatch: pytest.Monke
 
 def test_parts_of_another_encoder_are_not_taken_over(copied: Path) -> None:
     source = open_source(copied, device="cpu")
-    foreign = source.table.with_name(".features.npz.parts-000000000000")
+    foreign = source.table_file.with_name(".features.npz.parts-000000000000")
     foreign.mkdir()
-    shutil.copy(source.table, foreign / "00000006.npz")
+    shutil.copy(source.table_file, foreign / "00000006.npz")
     raw = open_source(copied, device="cpu", ema=False)
     assert raw.origin.encoder != source.origin.encoder
     assert encode(raw).origin == raw.origin
@@ -109,8 +109,8 @@ def test_a_model_without_run_takes_a_dataset(dataset: Path, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"x\.safetensors does not say what it was trained on: .* --root"):
         open_source(file)
     source = open_source(file, root=dataset)
-    assert source.table == tmp_path / "x.features.npz"
-    assert source.bank == tmp_path / "x.styles.safetensors"
+    assert source.table_file == tmp_path / "x.features.npz"
+    assert source.bank_file == tmp_path / "x.styles.safetensors"
     assert len(encode(source).stem) == 6
 
 

@@ -50,7 +50,7 @@ def source(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Source
         patch.setenv("HDGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
         source = open_source(model_file, device="cpu")
     bank = cluster(encode(source), 3)
-    bank.save(source.bank)
+    bank.save(source.bank_file)
     return source
 
 

@@ -22,7 +22,7 @@ def cutter(styled: Path) -> Cutter:
 
 @pytest.fixture
 def bank(styled: Path) -> StyleBank:
-    return StyleBank.load(open_source(styled, device="cpu").bank)
+    return StyleBank.load(open_source(styled, device="cpu").bank_file)
 
 
 def test_a_crop_shows_the_instance_in_colour_and_the_rest_in_grey() -> None:
