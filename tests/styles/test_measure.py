@@ -14,7 +14,7 @@ from hdgan.config_io import to_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.data.config import ScenesConfig
 from hdgan.data.scenes import CLASSES, STYLES
-from hdgan.errors import ConfigError
+from hdgan.errors import CheckpointError, ConfigError
 from hdgan.inference import load
 from hdgan.models import EncoderConfig, GeneratorConfig, ModelConfig, Pix2PixHD
 from hdgan.models.saving import save_model
@@ -92,6 +92,11 @@ def test_features_that_tell_the_style_agree(source: Source) -> None:
         r for r in measure_agreement(source, noise, cluster(noise, 10, min_area=0.001), 0.001) if r.label == cars.label
     )
     assert bad.matched < 0.6
+    fewer = replace(
+        table, **{name: getattr(table, name)[:-1] for name in ("picture", "id", "label", "area", "feature")}
+    )
+    with pytest.raises(CheckpointError, match=r"instances, the run's pictures have \d+: encode them again"):
+        measure_agreement(source, fewer, cluster(table), 0.001)
 
 
 def test_a_switch_changes_its_instance(source: Source) -> None:
