@@ -70,8 +70,8 @@ def measure_agreement(
     truth, colours = true_styles(source, table), mean_colours(source)
     if len(colours) != len(table):
         raise CheckpointError(
-            f"{source.table_file} has {len(table)} instances, the run's pictures have {len(colours)}: encode them again "
-            "with `hdgan styles encode`, without --width"
+            f"{source.table_file} has {len(table)} instances, the run's pictures have {len(colours)}: encode them "
+            "again with `hdgan styles encode`, without --width"
         )
     found = []
     for label, there in sorted(bank.clusters.items()):
