@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -17,13 +17,24 @@ from rich.filesize import decimal
 from rich.progress import Progress
 
 from hdgan.data.config import DataConfig, LayoutName, SizeConfig
-from hdgan.data.dataset import read_pair
+from hdgan.data.dataset import check_labels, read_pair
 from hdgan.data.layouts import Listing, Pair, find_pairs, find_phases
-from hdgan.data.packed import ENDING, FORMAT, INDEX, VERSION, encode, is_packed, load_index, sample_path, verify
+from hdgan.data.packed import (
+    ENDING,
+    FORMAT,
+    INDEX,
+    VERSION,
+    encode,
+    is_packed,
+    listed_paths,
+    load_index,
+    sample_path,
+    verify,
+)
 from hdgan.data.quick_check import in_threads, quick_check
 from hdgan.data.transforms import Filter, apply_to_input, apply_to_map, apply_to_photo, draw_geometry, scaled_size
 from hdgan.errors import ConfigError, DataError, HdganError
-from hdgan.files import atomic_file
+from hdgan.files import atomic_file, target_of
 
 _PROBES = 3
 
@@ -148,6 +159,7 @@ def pack_dataset(
         raise ConfigError(f"{config.root} is packed already: name the folder that it was packed from")
     packer = _Packer(config, listings[0].layout, tuple(sizes), n_labels)
     index = _claim(out, packer.settings)
+    before = listed_paths(out, index["phases"])
     sources: Counter[tuple[int, int]] = Counter()
     for listing in listings:
         report = quick_check(listing, config, n_labels)
@@ -168,7 +180,7 @@ def pack_dataset(
             progress(listing.phase, done, len(listing.pairs))
         packed[listing.phase] = {"parts": list(listing.pairs[0].files), "samples": entries}
     _write_index(out, {**index, "complete": True, "phases": packed})
-    _remove_leftovers(out, packed)
+    _remove_leftovers(out, index["phases"].keys() | packed.keys(), before, listed_paths(out, packed))
     lengths = [entry["bytes"] for name in names for entry in packed[name]["samples"]]
     return PackReport(len(lengths), kept, sum(lengths))
 
@@ -216,6 +228,8 @@ class _Packer:
             "sizes": sorted(sized, key=lambda size: size[0] * size[1], reverse=True),
             "channels": 0 if arrays.input is None else arrays.input.shape[2],
             "files": files,
+            # All of the source: scaling may drop the label that a later packing refuses.
+            "labels": [] if arrays.label is None else np.unique(arrays.label).tolist(),
         }
         return encode(sized, about), about
 
@@ -236,12 +250,20 @@ class _Packer:
         return write
 
     def _present(self, path: Path, pair: Pair) -> dict[str, Any] | None:
-        """Metadata of a file that is there, whole and made from the files as they are now."""
+        """Metadata of a file that is there, whole and made from the files as they are now.
+
+        Raises:
+            DataError: the files hold a label that this packing refuses.
+        """
         try:
             about = verify(path)
         except DataError:
             return None
-        return about if about["files"] == self._files(pair) else None
+        if about["files"] != self._files(pair) or "labels" not in about:  # earlier hdgan did not note them
+            return None
+        if pair.label and about["labels"] and self.n_labels is not None:
+            check_labels(pair.label, np.array(about["labels"]), self.n_labels, self.config.dontcare)
+        return about
 
     def _files(self, pair: Pair) -> dict[str, list[Any]]:
         """Part -> name below the dataset's folder, bytes, and time of the last change in nanoseconds."""
@@ -283,7 +305,8 @@ def _require_space(
     probes = [packer.encoded(pairs[i]) for i in sorted({int(i) for i in np.linspace(0, len(pairs) - 1, _PROBES)})]
     rate = sum(len(content) for content, _ in probes) / sum(packer.pixels(about["source"]) for _, about in probes)
     total = round(rate * sum(count * packer.pixels(source) for source, count in sources.items()))
-    there = sum(file.stat().st_size for file in out.rglob(f"*{ENDING}"))
+    paths = [sample_path(out, listing.phase, pair.stem) for listing in listings for pair in listing.pairs]
+    there = sum(path.stat().st_size for path in paths if path.is_file())
     parent = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(parent).free
     if total - there > free:
@@ -294,12 +317,16 @@ def _require_space(
     return f"{len(pairs)} samples, about {decimal(total)}, to {out}; {decimal(free)} are free"
 
 
-def _remove_leftovers(out: Path, phases: Mapping[str, Any]) -> None:
-    """Remove the files of samples that are gone from the dataset, and those that a killed packing left half written."""
-    listed = {sample_path(out, name, entry["stem"]) for name, phase in phases.items() for entry in phase["samples"]}
-    for file in out.rglob(f"*{ENDING}*"):
-        if file not in listed:
-            file.unlink()
+def _remove_leftovers(out: Path, phases: Iterable[str], before: set[Path], now: set[Path]) -> None:
+    """Remove the files of samples that are gone from the dataset, and those that a killed packing left half written.
+
+    Only samples that the index listed `before` or lists `now` were written here: the folder may hold other files.
+    """
+    gone, written = before - now, before | now
+    for phase in phases:
+        for file in (out / phase).rglob(f"*{ENDING}*"):
+            if file in gone or target_of(file) in written:
+                file.unlink()
 
 
 def _write_index(out: Path, index: Mapping[str, Any]) -> None:

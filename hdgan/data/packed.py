@@ -9,8 +9,9 @@ size W x H are
     photo@WxH            [3, H, W] uint8
 
 Maps shrink some fifty times and inflate in a millisecond; photos would shrink to half and take ten. Under the key
-"hdgan" the file's metadata has JSON: what the index tells of the sample; name, bytes and time of each source file; and
-for each tensor the type and shape of what it holds and the CRC-32 of its bytes, which is compared whenever it is read.
+"hdgan" the file's metadata has JSON: what the index tells of the sample; name, bytes and time of each source file, and
+the labels found there; and for each tensor the type and shape of what it holds and the CRC-32 of its bytes, which is
+compared whenever it is read.
 Files are opened for one read and closed, so that nothing has to be shared between processes.
 """
 
@@ -163,6 +164,16 @@ def load_index(root: Path) -> dict[str, Any]:
     if missing:
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}; {_REMOVE}")
     return index
+
+
+def listed_paths(root: Path, phases: Mapping[str, Any]) -> set[Path]:
+    """Files of all samples that an index lists under `phases`.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    with _damage(root / INDEX, _REMOVE):
+        return {sample_path(root, name, sample["stem"]) for name in phases for sample in phases[name]["samples"]}
 
 
 def sample_path(root: Path, phase: str, stem: str) -> Path:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
+from itertools import starmap
+from typing import TypeVar
 
 import torch
 
 from hdgan.data import Batch
 from hdgan.training.step import Inputs
+
+_Item = TypeVar("_Item")
+_Started = TypeVar("_Started")
 
 
 def prefetched(
@@ -30,14 +35,25 @@ def prefetched(
             yield Inputs.from_loader(batch, device, memory_format)
         return
     stream = torch.cuda.Stream(device)
-    ahead: tuple[Inputs, torch.cuda.Event] | None = None
-    for batch in loader:
-        following = _upload(batch, device, memory_format, stream)
-        if ahead is not None:
-            yield _arrived(*ahead)
-        ahead = following
-    if ahead is not None:
-        yield _arrived(*ahead)
+    uploads = one_ahead(loader, lambda batch: _upload(batch, device, memory_format, stream))
+    yield from starmap(_arrived, uploads)  # which holds no batch while a step uses it
+
+
+def one_ahead(items: Iterable[_Item], start: Callable[[_Item], _Started]) -> Iterator[_Started]:
+    """Start items in their order, and yield each once the next one is started too.
+
+    Where an item cannot be had or started, the one before it is yielded first, and then the error is raised.
+    """
+    started: list[_Started] = []
+    try:
+        for item in items:
+            started.append(start(item))
+            if len(started) == 2:
+                yield started.pop(0)
+    except Exception:
+        yield from started
+        raise
+    yield from started
 
 
 def _upload(

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from hdgan.cli import main
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs, find_phases, make_loader, pack_dataset
 from hdgan.data.check import check_dataset
-from hdgan.data.packed import ENDING, INDEX, read_packed
+from hdgan.data.packed import ENDING, INDEX, read_packed, verify
 from hdgan.data.quick_check import quick_check
 from hdgan.errors import ConfigError, DataError, HdganError
 
 RNG = np.random.default_rng(0)
+SIZES = (SizeConfig(width=20), SizeConfig(width=16, height=8))
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def street(save, tmp_path: Path) -> Path:
 @pytest.fixture
 def packed(street: Path, tmp_path: Path) -> Path:
     """`street` in 20x12 and 16x8."""
-    return pack_into(street, tmp_path / "packed", SizeConfig(width=20), SizeConfig(width=16, height=8))
+    return pack_into(street, tmp_path / "packed", *SIZES)
 
 
 def pack_into(root: Path, out: Path, *sizes: SizeConfig, **options) -> Path:
@@ -161,7 +163,6 @@ def truncate(path: Path) -> None:
     ],
 )
 def test_damage_is_told_and_mended(street, packed, damage: Callable[[Path], None], message):
-    sizes = (SizeConfig(width=20), SizeConfig(width=16, height=8))
     path = packed / "train" / "city" / f"2{ENDING}"
     whole = path.read_bytes()
     damage(path)
@@ -169,8 +170,8 @@ def test_damage_is_told_and_mended(street, packed, damage: Callable[[Path], None
     with pytest.raises(DataError, match=message):
         raise DataError(fault)
     with pytest.raises(DataError, match=r"2\.safetensors"):
-        [dataset(packed, size)[2] for size in sizes]
-    report = pack_dataset(DataConfig(root=street), packed, sizes, 4)
+        [dataset(packed, size)[2] for size in SIZES]
+    report = pack_dataset(DataConfig(root=street), packed, SIZES, 4)
     assert (report.samples, report.kept) == (5, 4)
     assert path.read_bytes() == whole
 
@@ -188,19 +189,53 @@ def test_every_byte_is_guarded(street, tmp_path):
 
 
 def test_only_what_changed_is_packed_again(street, packed, save):
-    sizes = (SizeConfig(width=20), SizeConfig(width=16, height=8))
     save("street/train_label/city/1_label.png", np.full((23, 37), 2, np.uint8))
     for part in ("label", "inst", "img"):
         next((street / f"train_{part}" / "city").glob("0_*")).unlink()
-    half_written = packed / "train" / "city" / f".0{ENDING}.abc.tmp"
+    half_written = packed / "train" / "city" / f".0{ENDING}.0123abcd.tmp"
     half_written.touch()
-    report = pack_dataset(DataConfig(root=street), packed, sizes, 4)
+    foreign = [
+        packed / "runs" / "a" / "checkpoints" / "100" / "model.safetensors",
+        packed / "train" / f"mine{ENDING}",
+        packed / "train" / "city" / f".0{ENDING}.tmp",
+        packed / "train" / "city" / f".mine{ENDING}.0123abcd.tmp",
+        packed / "other" / "city" / f"0{ENDING}",
+    ]
+    for path in foreign:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    report = pack_dataset(DataConfig(root=street), packed, SIZES, 4)
     assert (report.samples, report.kept) == (4, 3)
     data = dataset(packed, SizeConfig(width=20))
     assert [pair.stem for pair in data.pairs] == ["city/1", "city/2", "city/3"]
     assert (data[0]["label"] == 2).all()
     assert not half_written.exists()
-    assert sorted(path.stem for path in packed.rglob(f"*{ENDING}")) == ["1", "2", "3", "t"]
+    assert all(path.exists() for path in foreign)
+    assert not (packed / "train" / "city" / f"0{ENDING}").exists()
+
+
+def test_labels_of_what_is_kept_are_checked_again(nvidia, save, tmp_path):
+    label = np.zeros((8, 12), np.uint8)
+    label[0, 0] = 9
+    save("train_label/s3_label.png", label)  # which no look at a few samples finds
+    out, size = tmp_path / "packed", SizeConfig(width=3)
+    pack_into(nvidia, out, size, n_labels=None)
+    assert all(9 not in dataset(out, size, 10)[i]["label"] for i in range(5)), "the file must not tell"
+    with pytest.raises(DataError, match=r"s3_label\.png holds label 9, but n_labels is 4; set n_labels to at least 10"):
+        pack_into(nvidia, out, size)
+    report = pack_dataset(DataConfig(root=nvidia, dontcare=9), out, [size], 4)
+    assert (report.samples, report.kept) == (7, 7)
+
+
+def test_a_sample_that_does_not_tell_its_labels_is_packed_again(street, packed):
+    path = packed / "train" / "city" / f"1{ENDING}"
+    whole = path.read_bytes()
+    about = verify(path)
+    del about["labels"]
+    save_file(load_file(path), path, {"hdgan": json.dumps(about)})
+    report = pack_dataset(DataConfig(root=street), packed, SIZES, 4)
+    assert (report.samples, report.kept) == (5, 4)
+    assert path.read_bytes() == whole
 
 
 def test_an_interrupted_packing_goes_on(street, tmp_path):
@@ -260,11 +295,14 @@ def test_another_filter(packed):
         ({"phases": {"train": {}}}, r"packed\.json cannot be read \(.*\); remove its folder and pack again"),
     ],
 )
-def test_an_index_that_cannot_be_used(packed, change, message):
+def test_an_index_that_cannot_be_used(street, packed, change, message):
     index = packed / INDEX
     index.write_text(json.dumps({**json.loads(index.read_text()), **change}))
     with pytest.raises(DataError, match=message):
         find_pairs(DataConfig(root=packed), "train")
+    if "phases" in change:
+        with pytest.raises(DataError, match=message):
+            pack_dataset(DataConfig(root=street), packed, SIZES)
 
 
 def test_an_index_without_settings(packed, street):
@@ -303,6 +341,14 @@ def test_folders_that_cannot_be_written(street, packed, tmp_path, monkeypatch):
     with pytest.raises(HdganError, match=r"new needs about \d\d\.\d kB, but 1\.0 kB are free: free space, choose"):
         pack_dataset(config, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_other_phases_give_no_space(street, tmp_path, monkeypatch):
+    out, config = tmp_path / "packed", DataConfig(root=street)
+    pack_dataset(config, out, phases=["train"])
+    monkeypatch.setattr("hdgan.data.pack.shutil.disk_usage", lambda path: type("Usage", (), {"free": 0}))
+    with pytest.raises(HdganError, match=r"packed needs about .*, but 0 bytes are free"):
+        pack_dataset(config, out, phases=["test"])
 
 
 def test_faults_of_the_source_are_told(street, save, tmp_path):

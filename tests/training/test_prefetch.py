@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from hdgan.data import Batch
+from hdgan.errors import DataError
 from hdgan.training import prefetch
-from hdgan.training.prefetch import prefetched
+from hdgan.training.prefetch import one_ahead, prefetched
 from hdgan.training.step import Inputs
 
 
@@ -61,6 +62,30 @@ def test_one_batch_is_on_its_way_while_another_is_used(monkeypatch, count):
         assert loader.taken == min(step + 2, count)
         seen += stem
     assert seen == [str(i) for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_loader_that_fails_loses_no_batch_before(monkeypatch, count):
+    def failing() -> Iterator[Batch]:
+        yield from Counting(count)
+        raise DataError("bad picture")
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: "stream")
+    monkeypatch.setattr(prefetch, "_upload", lambda batch, device, memory_format, stream: (batch["stem"], stream))
+    monkeypatch.setattr(prefetch, "_arrived", lambda stem, event: stem)
+    batches = prefetched(failing(), torch.device("cuda"))
+    assert [next(batches) for _ in range(count)] == [[str(i)] for i in range(count)]
+    with pytest.raises(DataError, match="bad picture"):
+        next(batches)
+
+
+def test_an_interrupt_is_not_kept_waiting():
+    def interrupted() -> Iterator[int]:
+        yield 0
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(one_ahead(interrupted(), str))
 
 
 @pytest.mark.gpu
