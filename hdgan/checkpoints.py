@@ -2,6 +2,8 @@
 
 RUN/checkpoints/step-00001000/model.safetensors   weights, averages, mean styles, and the config that builds them
                               training.pt         optimizers, fake pool, position in the schedule
+                              features.npz        E's features of all training instances (hdgan styles encode)
+                              styles.safetensors  their clusters (hdgan styles cluster)
 RUN/checkpoints/best.json                         which step measured best in the latest stage
 """
 
@@ -68,3 +70,8 @@ def best_step(run: Path) -> int | None:
         return int(json.loads(file.read_text())["step"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is damaged ({error}): delete it; the next checkpoint writes it anew") from error
+
+
+def beside(model: Path, name: str) -> Path:
+    """Where a file that belongs to a model lies: as `name` in its checkpoint folder, else as `<model>.<name>`."""
+    return model.with_name(name if model.name == MODEL_FILE else f"{model.stem}.{name}")

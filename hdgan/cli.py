@@ -26,6 +26,7 @@ commands:
   train      train a model (the same as hdgan-train)
   report     write the report of a run as it stands
   generate   make pictures from label maps
+  styles     find and show the styles that instances come in
   data       check a dataset, or pack it for fast reading
   convert    convert NVIDIA/pix2pixHD checkpoints to hdgan's and back
   info       what this installation can do: versions, GPUs, backends
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "report": _report,
         "generate": _generate,
+        "styles": _styles,
         "data": _data,
         "convert": _convert,
         "info": _info,
@@ -158,6 +160,16 @@ def _generate(arguments: list[str]) -> int:
     from hdgan.inference.command import generate
 
     return tyro.cli(generate, prog="hdgan generate", args=arguments)
+
+
+def _styles(arguments: list[str]) -> int:
+    from hdgan.styles.command import COMMANDS
+
+    description = (
+        "Find and show the styles that instances come in: first encode, then cluster; after that `hdgan generate "
+        "--styles random` draws among them."
+    )
+    return tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="hdgan styles", description=description, args=arguments)
 
 
 def _data(arguments: list[str]) -> int:

@@ -22,6 +22,7 @@ if not torch.cuda.is_available():
     # Triton reads this when it is first imported: kernels then run on CPU tensors.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from hdgan.cli import main
 from hdgan.config_io import to_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig
@@ -132,6 +133,16 @@ def run(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Pa
     out = tmp_path_factory.mktemp("runs") / "finished"
     train(make_config(out), console=Console(quiet=True))
     return out
+
+
+@pytest.fixture(scope="session")
+def styled(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished run after `hdgan styles encode` and `cluster`, which no test may change."""
+    folder = tmp_path_factory.mktemp("styled") / "run"
+    shutil.copytree(run, folder)
+    assert main(["styles", "encode", str(folder), "--device", "cpu"]) == 0
+    assert main(["styles", "cluster", str(folder), "--k", "3", "--min-area", "0.01"]) == 0
+    return folder
 
 
 def command_line(config: TrainConfig) -> list[str]:

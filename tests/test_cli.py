@@ -29,7 +29,7 @@ def helped(capsys: Capture, command: Callable[[list[str]], int], *arguments: str
 def test_hdgan_lists_its_commands(capsys: Capture, flag: str) -> None:
     assert main([flag]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n  {name} " in out for name in ("train", "generate", "data", "convert"))
+    assert all(f"\n  {name} " in out for name in ("train", "generate", "styles", "data", "convert"))
 
 
 def test_hdgan_alone_shows_its_usage_and_fails(capsys: Capture) -> None:

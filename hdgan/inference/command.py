@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
 from rich.console import Console
 from rich.progress import track
@@ -17,6 +16,7 @@ from hdgan.data.colors import to_image
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import save_png
 from hdgan.inference.pipeline import Pipeline, load
+from hdgan.inference.style_choice import StyleChoice
 
 
 def generate(
@@ -27,12 +27,18 @@ def generate(
     instance: Path | None = None,
     input: Path | None = None,
     photo: Path | None = None,
+    styles: str = "mean",
+    styles_to: Path | None = None,
+    variants: int = 1,
+    seed: int = 0,
+    clusters: dict[int, int] | None = None,
+    save_styles: bool = False,
     checkpoint: str = "latest",
     device: str = "auto",
     precision: Literal["float32", "bfloat16"] = "float32",
     ema: bool = True,
 ) -> int:
-    """Make a PNG of the same size for every label map.
+    """Make a PNG of the same size for every label map, or several in different styles.
 
     Args:
         run: run folder, checkpoint folder or .safetensors file.
@@ -40,7 +46,14 @@ def generate(
         label: label map, or a folder of them.
         instance: instance map, or a folder of them, paired by name.
         input: input picture, or a folder of them, for a model trained on A->B pairs.
-        photo: photo, or a folder of them, that gives each instance its style; without it each class has its mean style.
+        photo: photo, or a folder of them, that gives each instance its style.
+        styles: without a photo: mean (of each class), random (a cluster for each instance), random-class (a cluster for
+            all instances of a class), or a .json file that --save-styles wrote.
+        styles_to: a second file of styles; the variants go from the first to it.
+        variants: pictures of each label map, named x_1.png, x_2.png, …
+        seed: of random styles; the same gives the same.
+        clusters: instances and the cluster that each has in its class, as in --clusters 26001 3 26002 5.
+        save_styles: write the styles of each picture beside it, as x.json.
         checkpoint: of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
         precision: bfloat16 runs the networks under autocast.
@@ -52,23 +65,29 @@ def generate(
     wanted = "label" if pipeline.config.n_labels else "input"
     if sources[wanted] is None:
         raise ConfigError(f"{run} makes pictures from {wanted} files: give --{wanted}")
+    choice = StyleChoice(styles, styles_to, variants, seed, clusters or {}, save_styles)
+    choice.check(with_photo=photo is not None)
     pairs = find_sources({part: path for part, path in sources.items() if path is not None}, console)
-    targets = name_targets(pairs, out)
+    targets = name_targets(pairs, out, variants)
     _protect_sources(pairs, targets)
     began = time.monotonic()
-    steps: Iterable[tuple[Pair, Path]] = zip(pairs, targets, strict=True)
-    for pair, target in track(steps, "generating", len(pairs), console=console, disable=not console.is_terminal):
-        save_png(to_image(run_pair(pipeline, pair) * 2 - 1), target)
+    jobs: Iterable[tuple[int, Path]] = enumerate(targets)
+    for job, target in track(jobs, "generating", len(targets), console=console, disable=not console.is_terminal):
+        run_pair(pipeline, pairs[job // variants], target, choice, job % variants)
     seconds = time.monotonic() - began
-    console.print(f"{len(pairs)} pictures in {seconds:.1f} s: {out}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{len(targets)} pictures in {seconds:.1f} s: {out}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
-def run_pair(pipeline: Pipeline, pair: Pair) -> torch.Tensor:
-    """Make the picture of one pair: [3, H, W] in [0, 1]."""
+def run_pair(pipeline: Pipeline, pair: Pair, target: Path, choice: StyleChoice, variant: int) -> None:
+    """Make one picture of a pair and write it."""
     source = pair.label if pipeline.config.n_labels else pair.input
     assert source is not None
-    return pipeline(source, pair.ids, photo=pair.photo)
+    styles = choice.styles_for(pipeline, source, pair, variant)
+    photo = pair.photo if styles is None else None
+    save_png(to_image(pipeline(source, pair.ids, photo=photo, styles=styles) * 2 - 1), target)
+    if choice.save and styles is not None:
+        styles.save(target.with_suffix(".json"))
 
 
 def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
@@ -92,12 +111,19 @@ def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
     return list(listing.pairs)
 
 
-def name_targets(pairs: list[Pair], out: Path) -> list[Path]:
-    """The file that each pair's picture is written to.
+def name_targets(pairs: list[Pair], out: Path, variants: int = 1) -> list[Path]:
+    """The files that the pictures are written to: all variants of the first pair, then of the second, and so on.
 
     Raises:
         ConfigError: `out` cannot hold them.
     """
+    targets = _name_pairs(pairs, out)
+    if variants == 1:
+        return targets
+    return [path.with_name(f"{path.stem}_{k}.png") for path in targets for k in range(1, variants + 1)]
+
+
+def _name_pairs(pairs: list[Pair], out: Path) -> list[Path]:
     if out.suffix.lower() == ".png":
         if len(pairs) > 1:
             raise ConfigError(f"--out {out} is one file, but there are {len(pairs)} label maps: give a folder")

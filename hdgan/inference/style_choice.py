@@ -1,0 +1,87 @@
+"""Which styles `hdgan generate` gives a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hdgan.data import Pair
+from hdgan.errors import ConfigError
+from hdgan.inference.pipeline import Pipeline
+from hdgan.styles import Styles
+
+_RANDOM = ("random", "random-class")
+
+
+@dataclass(frozen=True)
+class StyleChoice:
+    """The options of the command, by their names there."""
+
+    styles: str
+    styles_to: Path | None
+    variants: int
+    seed: int
+    clusters: Mapping[int, int]
+    save: bool
+
+    def check(self, with_photo: bool) -> None:
+        """Refuse options that contradict each other.
+
+        Raises:
+            ConfigError: they do.
+        """
+        file = Path(self.styles) if self.styles not in ("mean", *_RANDOM) else None
+        if file is not None and file.suffix != ".json":
+            raise ConfigError(f"--styles is {self.styles}: give mean, random, random-class or a .json file")
+        if with_photo and self.styles != "mean":
+            raise ConfigError(f"--photo gives the styles, so --styles {self.styles} has no meaning: leave one out")
+        if self.variants < 1:
+            raise ConfigError(f"--variants is {self.variants}: give 1 or more")
+        if self.seed < 0:
+            raise ConfigError(f"--seed is {self.seed}: give 0 or more")
+        if self.styles_to is not None and (file is None or self.variants < 2):
+            raise ConfigError("--styles-to goes from one file of styles to another: give --styles FILE and --variants")
+        if self.variants > 1 and self.styles not in _RANDOM and self.styles_to is None:
+            raise ConfigError(f"--variants {self.variants} would all be alike: give --styles random, or --styles-to")
+
+    def styles_for(self, pipeline: Pipeline, source: Path, pair: Pair, variant: int) -> Styles | None:
+        """The styles of one picture; None where the pipeline's own rule (photo, else mean) serves.
+
+        Raises:
+            ConfigError, CheckpointError: the model has no styles, or not the ones that are asked for.
+        """
+        styles = self._base(pipeline, source, pair, variant)
+        if not self.clusters:
+            return styles
+        classes = pipeline.instances(source, pair.ids)
+        unknown = [id for id in self.clusters if id not in classes]
+        if unknown:
+            raise ConfigError(f"{source} has no instance {unknown[0]}, which --clusters names: it has {_some(classes)}")
+        assert styles is not None
+        for id, cluster in self.clusters.items():
+            styles = styles.with_style(id, pipeline.bank.style(classes[id], cluster))
+        return styles
+
+    def _base(self, pipeline: Pipeline, source: Path, pair: Pair, variant: int) -> Styles | None:
+        if self.styles in _RANDOM:
+            return pipeline.bank.sample(
+                pipeline.instances(source, pair.ids),
+                self.seed,
+                variant,
+                "class" if self.styles == "random-class" else "instance",
+            )
+        if self.styles != "mean":
+            styles = Styles.load(Path(self.styles))
+            if self.styles_to is None:
+                return styles
+            return styles.mixed(Styles.load(self.styles_to), variant / (self.variants - 1))
+        if not (self.clusters or self.save):
+            return None
+        if pair.photo is not None:
+            return pipeline.encode(pair.photo, source, pair.ids)
+        return Styles({}, pipeline.encoder_id)
+
+
+def _some(ids: Mapping[int, int]) -> str:
+    return ", ".join(map(str, list(ids)[:8])) + (", …" if len(ids) > 8 else "")

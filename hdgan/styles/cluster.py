@@ -1,0 +1,93 @@
+"""K-means over the features of each class (paper section 3.4)."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+from hdgan.errors import ConfigError, DataError
+from hdgan.styles.bank import Cluster, Example, StyleBank
+from hdgan.styles.table import FeatureTable
+
+MIN_AREA = 1 / 256
+"""Share of its picture that an instance must cover: E's features of smaller ones are mostly of what is around them."""
+EXAMPLES = 12
+"""Examples that a cluster names."""
+
+
+def cluster(
+    table: FeatureTable, k: int = 10, *, min_area: float = MIN_AREA, seed: int = 0, dontcare: int | None = None
+) -> StyleBank:
+    """Find the styles of every class.
+
+    Args:
+        table: from `hdgan.styles.encode`.
+        k: clusters of a class; a class with fewer different features has as many as those.
+        min_area: smaller instances are left out, as a share of their picture. NVIDIA's code takes 1/64.
+        seed: the same gives the same clusters.
+        dontcare: label whose instances are left out.
+
+    Returns:
+        In each class the largest cluster first. Means are over the instances of all areas.
+
+    Raises:
+        ConfigError: k, min_area or seed is out of range.
+        DataError: the table has no instances that count.
+    """
+    if k < 1:
+        raise ConfigError(f"--k is {k}: give 1 or more clusters")
+    if not 0 <= min_area < 1:
+        raise ConfigError(f"--min-area is {min_area}: give a share of the picture, from 0 to below 1")
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}: give 0 or more")
+    used = np.ones(len(table), bool) if dontcare is None else table.label != dontcare
+    large = used & (table.share >= min_area)
+    if not large.any():
+        raise DataError(
+            f"no instance of the {len(table.stem)} pictures covers --min-area {min_area} of its picture: lower it"
+        )
+    labels = np.unique(table.label[used]).tolist()
+    chosen = {label: np.flatnonzero(large & (table.label == label)) for label in labels}
+    return StyleBank(
+        {label: _clusters(table, rows, k, seed) for label, rows in chosen.items() if len(rows)},
+        {label: table.feature[table.label == label].mean(0, dtype=np.float64).astype(np.float32) for label in labels},
+        table.feature[used].mean(0, dtype=np.float64).astype(np.float32),
+        table.origin,
+    )
+
+
+def assign(features: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """K-means with the largest cluster first.
+
+    Args:
+        features: [N, F], N at least 1.
+        k: clusters; fewer where there are fewer different features.
+        seed: of the start.
+
+    Returns:
+        [N] the cluster of each, and [K, F] float32, their centres.
+    """
+    values = features.astype(np.float64)
+    k = min(k, len(np.unique(values, axis=0)))
+    found = KMeans(k, n_init=10, random_state=seed).fit(values)
+    counts = np.bincount(found.labels_, minlength=k)
+    order = np.lexsort((*found.cluster_centers_.T[::-1], -counts))
+    return np.argsort(order)[found.labels_], found.cluster_centers_[order].astype(np.float32)
+
+
+def _clusters(table: FeatureTable, rows: np.ndarray, k: int, seed: int) -> tuple[Cluster, ...]:
+    features = table.feature[rows]
+    which, centres = assign(features, k, seed)
+    found = []
+    for number, centre in enumerate(centres):
+        members = np.flatnonzero(which == number)
+        distances = np.linalg.norm(features[members] - centre, axis=1)
+        nearest = rows[members[np.argsort(distances, kind="stable")[:EXAMPLES]]]
+        found.append(Cluster(centre, len(members), tuple(_example(table, row) for row in nearest)))
+    return tuple(found)
+
+
+def _example(table: FeatureTable, row: int) -> Example:
+    picture = table.picture[row]
+    box = table.box[row] / np.tile(table.size[picture], 2)
+    return Example(str(table.stem[picture]), int(table.id[row]), tuple(box.round(5).tolist()))

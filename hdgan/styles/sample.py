@@ -1,0 +1,178 @@
+"""Styles of the instances of one label map: chosen, drawn, mixed, and kept as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hdgan.config_io import from_plain, to_plain
+from hdgan.errors import CheckpointError, ConfigError
+from hdgan.files import atomic_file
+from hdgan.ops import InstanceIndex
+
+FORMAT = 1
+"""Raised when an older hdgan could not read a newer file."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one instance looks."""
+
+    label: int
+    """Class that the style belongs to."""
+    feature: tuple[float, ...]
+    """What G sees on every pixel of the instance."""
+    cluster: int | None = None
+    """Number of the cluster in its class, if the feature is a cluster's centre."""
+
+
+@dataclass(frozen=True)
+class Styles:
+    """The styles of the instances of one label map, by instance id. Changes make a new object.
+
+    Instances that it lacks have the mean style of their class.
+    """
+
+    instances: Mapping[int, Style] = field(default_factory=dict)
+    encoder: str = ""
+    """`fingerprint` of the E whose features they are; empty where it is not known."""
+
+    def with_style(self, id: int, style: Style) -> Styles:
+        """The same but for one instance."""
+        return replace(self, instances={**self.instances, id: style})
+
+    def require(self, encoder: str) -> None:
+        """Check that the features are of the E with this `fingerprint`, where both are known.
+
+        Raises:
+            CheckpointError: they are another's.
+        """
+        if self.encoder and encoder and self.encoder != encoder:
+            raise CheckpointError(
+                f"the styles are of encoder {self.encoder}, but the model has encoder {encoder}: make them with this "
+                "model"
+            )
+
+    def mixed(self, other: Styles, amount: float) -> Styles:
+        """Go from these styles (amount 0) to others (1), in a straight line from feature to feature.
+
+        An instance that only one of them knows keeps its style.
+
+        Raises:
+            CheckpointError: they are of different encoders.
+        """
+        other.require(self.encoder)
+        instances = {**other.instances, **self.instances}
+        for id in self.instances.keys() & other.instances.keys():
+            instances[id] = _mix(self.instances[id], other.instances[id], amount)
+        return Styles(dict(sorted(instances.items())), self.encoder or other.encoder)
+
+    def save(self, path: Path) -> None:
+        """Write the styles as JSON.
+
+        Raises:
+            HdganError: the file cannot be written.
+        """
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(self.to_plain(), indent=1) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(path: Path) -> Styles:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing or damaged.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error}): name a file of styles, as `hdgan generate --save-styles` writes it"
+            ) from error
+        return Styles.from_plain(content, str(path))
+
+    def to_plain(self) -> dict:
+        """As JSON can hold it: `format`, `encoder`, and `instances` by id with `label`, `feature`, `cluster`."""
+        instances = {str(id): to_plain(style) for id, style in self.instances.items()}
+        return {"format": FORMAT, "encoder": self.encoder, "instances": instances}
+
+    @staticmethod
+    def from_plain(content: object, where: str = "the styles") -> Styles:
+        """Make styles of what `to_plain` returned.
+
+        Args:
+            content: from JSON.
+            where: what an error message starts with, usually the file.
+
+        Raises:
+            CheckpointError: the content is of another form.
+        """
+        file = from_plain(_File, content, where)
+        if file.format > FORMAT:
+            raise CheckpointError(f"{where} has format {file.format}, this hdgan reads up to {FORMAT}: upgrade hdgan")
+        wrong = [id for id in file.instances if not id.removeprefix("-").isdecimal()]
+        if wrong:
+            raise CheckpointError(f"{where}: {wrong[0]!r} is no instance id: give an integer")
+        return Styles({int(id): style for id, style in file.instances.items()}, file.encoder)
+
+
+@dataclass(frozen=True)
+class _File:
+    format: int
+    encoder: str
+    instances: dict[str, Style]
+
+
+def styles_of(classes: Mapping[int, int], features: np.ndarray, encoder: str) -> Styles:
+    """Styles that are no cluster's, as E gives them.
+
+    Args:
+        classes: by instance id, N of them.
+        features: [N, F], in the same order.
+        encoder: `fingerprint` of E.
+    """
+    rows = zip(classes.items(), features.tolist(), strict=True)
+    return Styles({id: Style(label, tuple(feature)) for (id, label), feature in rows}, encoder)
+
+
+def feature_rows(styles: Sequence[Styles], index: InstanceIndex, n_features: int) -> tuple[Tensor, Tensor]:
+    """The features of a batch of instances, for `instance_broadcast`.
+
+    Args:
+        styles: one for each picture of the batch.
+        index: of the batch.
+        n_features: of the model.
+
+    Returns:
+        [N, n_features] float32, zero where an instance has no style; and [N] bool, which instances have one.
+
+    Raises:
+        ConfigError: a feature has another length or is not finite.
+    """
+    ids, offsets = index.ids.tolist(), index.offsets.tolist()
+    features, known = torch.zeros(len(ids), n_features), torch.zeros(len(ids), dtype=torch.bool)
+    for picture, one in enumerate(styles):
+        for row in range(offsets[picture], offsets[picture + 1]):
+            style = one.instances.get(ids[row])
+            if style is None:
+                continue
+            if len(style.feature) != n_features or not np.isfinite(style.feature).all():
+                raise ConfigError(
+                    f"the style of instance {ids[row]} is {list(style.feature)}: the model takes {n_features} finite "
+                    "numbers"
+                )
+            features[row], known[row] = torch.tensor(style.feature), True
+    return features.to(index.rows.device), known.to(index.rows.device)
+
+
+def _mix(first: Style, second: Style, amount: float) -> Style:
+    if amount in (0, 1):
+        return second if amount else first
+    pairs = zip(first.feature, second.feature, strict=True)
+    return Style(first.label, tuple((1 - amount) * a + amount * b for a, b in pairs))
