@@ -53,6 +53,6 @@ def _digest(document: Document) -> bytes:
     """Of everything that the picture depends on."""
     digest = hashlib.blake2b(str(document.label.shape).encode(), digest_size=16)
     for values in (document.label, document.ids):
-        digest.update(np.ascontiguousarray(values))
+        digest.update(np.ascontiguousarray(values).data)
     digest.update(json.dumps(document.styles.to_plain(), sort_keys=True).encode())
     return digest.digest()

@@ -162,7 +162,6 @@ function isSelected([x, y]) {
 
 function press(event) {
   if (!view.size || event.button) return;
-  event.preventDefault();
   const point = pixelOf(event);
   if (tool === "brush") {
     points = [point];
