@@ -46,6 +46,9 @@ CITYSCAPES: dict[str, tuple[int, int, int]] = {
 """Cityscapes' classes and their colours by label id, of which NVIDIA's recipe has 35: the license plate is 34."""
 
 
+_SOFT = (np.arange(256) * 0.75 + 48).astype(np.uint8)
+
+
 def label_palette(n: int) -> np.ndarray:
     """Colours of n labels, [n, 3] uint8: PASCAL VOC's colour map, the bits of a label spread over the channels."""
     labels = np.arange(n)
@@ -64,11 +67,10 @@ def colorize_labels(label: np.ndarray, palette: np.ndarray | None = None) -> Ima
 
 def colorize_ids(ids: np.ndarray) -> Image.Image:
     """Colour an instance map [H, W]: each id its own colour, the same in every picture."""
-    unique, inverse = np.unique(ids, return_inverse=True)
-    # Knuth's multiplicative hash spreads neighbouring ids over the colours.
-    hashed = (unique.astype(np.int64) * 2654435761) & 0xFFFFFFFF
-    colours = np.stack([hashed >> 24, hashed >> 16, hashed >> 8], axis=1) & 0xFF
-    return Image.fromarray((colours * 0.75 + 48).astype(np.uint8)[inverse.reshape(ids.shape)])
+    # Knuth's multiplicative hash spreads neighbouring ids over the colours; unsigned products wrap at 32 bits.
+    hashed = ids.astype(np.int64).astype(np.uint32) * np.uint32(2654435761)
+    channels = np.stack([hashed >> shift for shift in (24, 16, 8)], axis=-1).astype(np.uint8)
+    return Image.fromarray(_SOFT[channels])
 
 
 def to_image(tensor: Tensor) -> Image.Image:

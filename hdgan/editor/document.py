@@ -83,7 +83,7 @@ class Document:
         if mask.all():
             raise ConfigError("this is the only object, so nothing is left to fill its place: paint another one first")
         # The nearest pixel outside touches the area, so one pixel more on each side holds it.
-        box = _box(mask, margin=1)
+        box = box_of(mask, margin=1)
         nearest = distance_transform_edt(mask[box], return_distances=False, return_indices=True)
         label, ids = self.label.copy(), self.ids.copy()
         label[box], ids[box] = (values[box][tuple(nearest)] for values in (self.label, self.ids))
@@ -221,6 +221,13 @@ class Document:
             raise ConfigError(f"there is no object {id} any more: click another one")
 
 
+def box_of(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of the bounding box of a mask that is not empty, and of a margin as far as the picture goes."""
+    sides = (np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0)))
+    rows, columns = (slice(max(int(side[0]) - margin, 0), int(side[-1]) + 1 + margin) for side in sides)
+    return rows, columns
+
+
 def _frozen(values: np.ndarray) -> np.ndarray:
     if values.dtype != np.int32 or values.flags.writeable:
         values = values.astype(np.int32)
@@ -232,13 +239,6 @@ def _classes(label: np.ndarray, ids: np.ndarray, divisor: int) -> dict[int, int]
     index = instance_index(torch.tensor(ids[None]))
     labels = classes_of(index, torch.tensor(label[None]), divisor)
     return dict(zip(index.ids.tolist(), labels.tolist(), strict=True))
-
-
-def _box(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
-    """The bounding box of a mask that is not empty, and a margin as far as the picture goes."""
-    sides = (np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0)))
-    rows, columns = (slice(max(int(side[0]) - margin, 0), int(side[-1]) + 1 + margin) for side in sides)
-    return rows, columns
 
 
 def _overlap(length: int, shift: int) -> tuple[slice, slice]:

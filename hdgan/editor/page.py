@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
 from hdgan.data.colors import colorize_ids
-from hdgan.editor.document import Document
+from hdgan.editor.document import Document, box_of
 from hdgan.editor.session import Session
 from hdgan.editor.studio import Studio
 from hdgan.styles import Style
@@ -106,12 +106,14 @@ def as_url(image: Image.Image, format: Literal["PNG", "JPEG"]) -> str:
 def outline(mask: np.ndarray) -> Image.Image:
     """A mask [H, W] bool as a picture to lay over others: a white line, a dark one inside it, the rest transparent."""
     width = max(1, round(mask.shape[1] * _OUTLINE))
-    without_rim = binary_erosion(mask, iterations=width)
-    values = np.zeros((*mask.shape, 4), np.uint8)
-    values[mask] = (255, 255, 255, 255)
+    box = box_of(mask)
+    inside, lines = mask[box], np.zeros((*mask.shape, 4), np.uint8)
+    without_rim = binary_erosion(inside, iterations=width)
+    values = lines[box]
+    values[inside] = (255, 255, 255, 255)
     values[without_rim] = (0, 0, 0, 160)
     values[binary_erosion(without_rim, iterations=width)] = (255, 255, 255, 24)
-    return Image.fromarray(values)
+    return Image.fromarray(lines)
 
 
 def _name_style(style: Style | None, n_features: int) -> str:
