@@ -1,11 +1,24 @@
-"""The shapes that the ops meet in pix2pixHD, and maps like those of street scenes."""
+"""The layers of pix2pixHD at their real sizes, and maps like those of street scenes."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import cache
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+N_LABELS = 35
+CONDITION = N_LABELS + 1
+"""Channels of the generators' input: labels and boundaries."""
+CONDITION_AND_IMAGE = CONDITION + 3
+"""Channels of D's input."""
+FEATURES = 3
+"""Channels that E makes."""
+
+Size = tuple[int, int]
+SIZES: dict[str, Size] = {"1024x512": (512, 1024), "2048x1024": (1024, 2048)}
+"""Height and width: of G1 and E, and of G2 and D."""
 
 
 class NormCase(NamedTuple):
@@ -14,13 +27,13 @@ class NormCase(NamedTuple):
     channels: int
     height: int
     width: int
-    activation: str
+    activation: Literal["none", "relu", "leaky_relu"]
     pad: int
     residual: bool = False
     """The interior of a padded tensor is added."""
 
 
-# Layers of G1 and D at 1024x512 (paper appendix), the padding that the next convolution needs included.
+# Layers of G1, D and E at 1024x512 (paper appendix), the padding that the next convolution needs included.
 NORM_CASES = {
     "G1 stem": NormCase(64, 512, 1024, "relu", 0),
     "G1 down 2": NormCase(256, 128, 256, "relu", 0),
@@ -32,23 +45,20 @@ NORM_CASES = {
     "E last up": NormCase(16, 512, 1024, "relu", 3),
 }
 
-# And those that G2 adds at 2048x1024, which take a GPU.
+# And those that G2 and D add at 2048x1024.
 LARGE_NORM_CASES = {
     "G2 stem": NormCase(32, 1024, 2048, "relu", 0),
     "G2 down": NormCase(64, 512, 1024, "relu", 1, residual=True),
     "G2 block, first norm": NormCase(64, 512, 1024, "relu", 1),
     "G2 block, second norm": NormCase(64, 512, 1024, "none", 1, residual=True),
     "G2 last up": NormCase(32, 1024, 2048, "relu", 3),
+    "D layer 1, 2048x1024": NormCase(128, 257, 513, "leaky_relu", 0),
 }
 
-CONDITION_AND_IMAGE = 39
-"""Channels of D's input: 35 labels, boundaries, 3 colours."""
-N_LABELS = 35
-FEATURES = 3
 
-
+@cache
 def instance_ids(height: int, width: int, count: int) -> Tensor:
-    """[1, H, W] int32: `count` regions around random centres, with ids like those of Cityscapes."""
+    """[1, H, W] int32: `count` regions around random centres, with ids like those of Cityscapes. Not to be changed."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.rand(count, 2, generator=generator) * torch.tensor([height, width])
     ids = torch.where(
@@ -62,3 +72,8 @@ def instance_ids(height: int, width: int, count: int) -> Tensor:
         result = torch.where(distance < nearest, id, result)
         nearest = torch.minimum(nearest, distance)
     return result[None]
+
+
+def label_map(ids: Tensor) -> Tensor:
+    """[B, H, W] uint8: a class for every instance."""
+    return (ids % N_LABELS).to(torch.uint8)

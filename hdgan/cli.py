@@ -30,6 +30,7 @@ commands:
   styles     find and show the styles that instances come in
   data       check a dataset, or pack it for fast reading
   convert    convert NVIDIA/pix2pixHD checkpoints to hdgan's and back
+  bench      measure speed and memory against eager PyTorch, torch.compile and NVIDIA's code
   info       what this installation can do: versions, GPUs, backends
 
 hdgan COMMAND --help tells more; hdgan --version prints the version."""
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "styles": _styles,
         "data": _data,
         "convert": _convert,
+        "bench": _bench,
         "info": _info,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -191,6 +193,20 @@ def _convert(arguments: list[str]) -> int:
     from hdgan.interop import convert
 
     return tyro.cli(convert, prog="hdgan convert", args=arguments)
+
+
+def _bench(arguments: list[str]) -> int:
+    if arguments[:1] == ["report"]:
+        from hdgan.benchmarks.report import report
+
+        return tyro.cli(report, prog="hdgan bench report", args=arguments[1:])
+    if arguments[:1] == ["profile"]:
+        from hdgan.benchmarks.profiling import profile
+
+        return tyro.cli(profile, prog="hdgan bench profile", args=arguments[1:])
+    from hdgan.benchmarks.command import bench
+
+    return tyro.cli(bench, prog="hdgan bench", args=arguments)
 
 
 def _info(arguments: list[str]) -> int:

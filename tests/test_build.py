@@ -16,7 +16,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = ("csrc", "hdgan", "kernels", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+SOURCES = (
+    "benchmarks",
+    "csrc",
+    "hdgan",
+    "kernels",
+    "setup.py",
+    "pyproject.toml",
+    "MANIFEST.in",
+    "README.md",
+    "LICENSE",
+)
 pytestmark = pytest.mark.slow
 
 
@@ -214,15 +224,17 @@ def test_an_unknown_instruction_set_is_refused(built: Built) -> None:
 def test_packages_are_whole(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         files = {member.name.split("/", 1)[1] for member in archive.getmembers() if member.isfile()}
-    for folder in ("csrc", "kernels"):
+    for folder in ("benchmarks", "csrc", "kernels"):
         assert {f"{folder}/{path.name}" for path in (ROOT / folder).iterdir() if path.is_file()} <= files
-    kernels = {f"hdgan/kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")}
-    assert kernels <= files
+    linked = {
+        f"hdgan/{path.relative_to(ROOT)}" for name in ("benchmarks", "kernels") for path in (ROOT / name).rglob("*.py")
+    }
+    assert linked <= files
     with zipfile.ZipFile(built.wheel) as archive:
         contents = set(archive.namelist())
-    assert kernels <= contents
+    assert linked <= contents
     assert len([name for name in contents if re.fullmatch(r"hdgan/_C\..*so", name)]) == 1
-    assert not [name for name in contents if name.startswith(("csrc", "kernels", "tests"))]
+    assert not [name for name in contents if name.startswith(("benchmarks", "csrc", "kernels", "tests"))]
 
 
 FORK = """

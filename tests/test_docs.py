@@ -11,7 +11,7 @@ import pytest
 from hdgan.training.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "docs" / "design.md"]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "docs" / "design.md", ROOT / "docs" / "benchmarks.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -22,6 +22,7 @@ def test_an_op_has_a_file_of_its_name_in_every_language(stem: str) -> None:
         f"csrc/{stem}.cu",
         f"kernels/{stem}.py",
         f"tests/ops/test_{stem}.py",
+        f"benchmarks/works/{stem}.py",
     ]
     assert [name for name in expected if not (ROOT / name).is_file()] == []
 
@@ -32,5 +33,9 @@ def test_kernels_belong_to_ops() -> None:
     assert {path.stem for path in (ROOT / "csrc").glob("*.cu")} <= set(STEMS)
 
 
-def test_kernels_are_the_package_kernels() -> None:
-    assert (ROOT / "hdgan" / "kernels").resolve() == (ROOT / "kernels").resolve()
+@pytest.mark.parametrize("name", ["benchmarks", "kernels"])
+def test_linked_folders_are_those_of_the_package(name: str) -> None:
+    link = ROOT / "hdgan" / name
+    assert link.is_symlink()
+    assert not link.readlink().is_absolute()
+    assert link.resolve() == (ROOT / name).resolve()

@@ -67,13 +67,13 @@ def build(studio: Studio) -> gr.Blocks:
 
         # One at a time: there is one model. `multiple` queues what is done while a picture is being made.
         options: dict[str, Any] = {
-            "show_progress": "hidden",
             "trigger_mode": "multiple",
             "concurrency_id": "session",
             "concurrency_limit": 1,
             "api_visibility": "private",
         }
-        stage.edit(edit, page, stage, **options)
+        stage.edit(edit, page, stage, show_progress="hidden", **options)  # the stage shows its own
+        options |= {"show_progress": "minimal", "show_progress_on": stage}
         sample.input(
             lambda page, k: _answer(page, lambda session: session.open_sample(k)), [page, sample], stage, **options
         )

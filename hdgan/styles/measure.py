@@ -56,6 +56,8 @@ def measure_agreement(
 ) -> list[Agreement]:
     """Compare clusters with true styles, over the training instances that are large enough.
 
+    Classes with fewer than two instances for each true style are left out.
+
     Args:
         source: a run on the built-in scenes.
         table: its features.
@@ -76,9 +78,9 @@ def measure_agreement(
     found = []
     for label, there in sorted(bank.clusters.items()):
         rows = np.flatnonzero((table.label == label) & (table.share >= min_area) & (truth != ""))
-        if not len(rows):
-            continue
         features, n_styles = table.feature[rows], len(STYLES[label])
+        if len(rows) < 2 * n_styles:  # a handful of instances agrees with anything
+            continue
         centres = np.stack([cluster.centre for cluster in there])
         nearest = np.linalg.norm(features[:, None] - centres, axis=2).argmin(1)
         matched, by_colour = (assign(values, n_styles, seed)[0] for values in (features, colours[rows]))

@@ -1,115 +1,149 @@
-"""How much memory a computation holds, on any device: for the estimate before a run, and for benchmarks.
+"""Memory: what a forward pass keeps for its backward pass, which is most of what training takes, and the peak.
 
-Counts the storages that PyTorch's operators allocate, not the allocator's rounding nor what libraries take for
-themselves.
+Counted by PyTorch's hooks, so on any device. The allocator's rounding, and what libraries take for themselves, are not
+in these numbers.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 
-class MemoryMeter(TorchDispatchMode):
-    """Inside this context, counts the bytes of tensors that are made and still live.
+@dataclass(frozen=True)
+class LayerMemory:
+    """What one layer keeps for backward."""
+
+    layer: str
+    """Its name as of `named_modules`; empty outside of all modules."""
+    bytes: int
+    """Of storages that no layer before it keeps already."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Of the tensors in them."""
+
+
+class _Kept:
+    """A tensor that a graph holds; gone when the graph is."""
+
+    __slots__ = ("__weakref__", "layer", "tensor")
+
+    def __init__(self, tensor: Tensor, layer: str) -> None:
+        self.tensor, self.layer = tensor, layer
+
+
+def saved_bytes(function: Callable[[], Any], exclude: Iterable[Tensor] = ()) -> int:
+    """Count the bytes that `function` leaves in memory for the backward pass of its results.
+
+    Each storage counts once and whole, however many tensors view it; what is freed before `function` returns does not
+    count.
 
     Args:
-        model: its modules' names say where the memory was allocated; None counts all under "".
+        function: runs a forward pass and returns what holds its graph, for example a loss.
+        exclude: tensors that are in memory anyway: parameters and inputs.
+    """
+    return sum(layer.bytes for layer in saved_by_layer(function, exclude=exclude))
+
+
+def saved_by_layer(
+    function: Callable[[], Any], *models: nn.Module, exclude: Iterable[Tensor] = ()
+) -> list[LayerMemory]:
+    """The same for each layer of `models`, whose parameters and buffers are excluded; in the order of the pass.
+
+    Calls of one layer count together. What two layers share belongs to the first.
+    """
+    in_memory = [*exclude, *(t for model in models for t in (*model.parameters(), *model.buffers()))]
+    seen = {_storage(tensor) for tensor in in_memory}
+    kept: list[weakref.ref[_Kept]] = []  # in the order of the pass
+    inside = [""]
+
+    def pack(tensor: Tensor) -> _Kept:
+        entry = _Kept(tensor.detach(), inside[-1])  # an output, as it is, would hold the graph that holds it
+        kept.append(weakref.ref(entry))
+        return entry
+
+    with _tracked(models, inside), saved_tensors_hooks(pack, lambda entry: entry.tensor):
+        result = function()
+    layers: dict[str, list[Tensor]] = {}
+    for entry in (reference() for reference in kept):
+        if entry is not None and _storage(entry.tensor) not in seen:
+            seen.add(_storage(entry.tensor))
+            layers.setdefault(entry.layer, []).append(entry.tensor)
+    del result  # until here it held the graph
+    return [
+        LayerMemory(name, sum(t.untyped_storage().nbytes() for t in tensors), tuple(tuple(t.shape) for t in tensors))
+        for name, tensors in layers.items()
+    ]
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+@contextmanager
+def _tracked(models: Iterable[nn.Module], inside: list[str]) -> Iterator[None]:
+    """Keep the name of the innermost module that runs at the end of `inside`."""
+    handles = []
+    for model in models:
+        for name, module in model.named_modules():
+
+            def enter(*_: Any, name: str = name) -> None:
+                inside.append(name)
+
+            def leave(*_: Any) -> None:
+                inside.pop()
+
+            handles += [
+                module.register_forward_pre_hook(enter),
+                module.register_forward_hook(leave, always_call=True),
+            ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class PeakMeter(TorchDispatchMode):
+    """Inside this context, counts the bytes of tensors that operators make, as long as they live.
 
     Attributes:
         now: bytes that live.
         peak: the most that lived at once.
     """
 
-    def __init__(self, model: nn.Module | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.now = 0
         self.peak = 0
-        self._model = model
-        self._living: dict[int, tuple[weakref.ref[Any], str, int]] = {}
-        self._module = [""]
-
-    def __enter__(self) -> MemoryMeter:
-        self._named = self._naming()
-        self._named.__enter__()
-        super().__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._named.__exit__(None, None, None)
+        self._living: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         results = func(*args, **(kwargs or {}))
         # What a view shares with an argument was there before, or is counted already.
-        known = {x.untyped_storage()._cdata for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)}
+        known = {_storage(x) for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)}
         for result in tree_iter(results):
-            if isinstance(result, Tensor) and result.untyped_storage()._cdata not in known:
+            if isinstance(result, Tensor) and _storage(result) not in known:
                 self._add(result.untyped_storage())
         return results
 
-    def by_module(self) -> Counter[str]:
-        """The bytes that live, by the innermost module that allocated them."""
-        counts: Counter[str] = Counter()
-        for _, module, size in self._living.values():
-            counts[module] += size
-        return counts
-
     def _add(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
+        key, size = storage._cdata, storage.nbytes()
         if key in self._living:
             return
-        size = storage.nbytes()
 
         def forget(_: Any) -> None:
             del self._living[key]
             self.now -= size
 
-        self._living[key] = weakref.ref(storage, forget), self._module[-1], size
+        self._living[key] = weakref.ref(storage, forget)
         self.now += size
         self.peak = max(self.peak, self.now)
-
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        """Keep track of the module that runs."""
-        names = {module: name for name, module in self._model.named_modules()} if self._model is not None else {}
-        hooks = []
-
-        def leave(*_: Any) -> None:
-            self._module.pop()
-
-        for module, name in names.items():
-            hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self._module.append(name)))
-            hooks.append(module.register_forward_hook(leave, always_call=True))
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-
-@dataclass(frozen=True)
-class Held:
-    """What a computation holds while its result lives."""
-
-    result: Any
-    total: int
-    """Bytes of the result and of what its backward pass needs, without what was there before."""
-    by_module: Counter[str]
-    """The same by the innermost module that allocated it."""
-
-
-def held_after(function: Callable[[], Any], model: nn.Module | None = None) -> Held:
-    """Run `function` and count what it leaves allocated: its result, and what is kept for the backward pass."""
-    with MemoryMeter(model) as meter:
-        result = function()
-    return Held(result, meter.now, meter.by_module())

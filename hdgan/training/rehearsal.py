@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,9 +22,9 @@ from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, open_data
 from hdgan.training.distributed import join_world
 from hdgan.training.gradients import Gradients, make_gradients
-from hdgan.training.memory import MemoryMeter, held_after
+from hdgan.training.memory import LayerMemory, PeakMeter, saved_by_layer
 from hdgan.training.schedule import Stage, plan
-from hdgan.training.start import check_batch, load_vgg
+from hdgan.training.start import check_batch, load_vgg, set_up_torch
 from hdgan.training.state import StageState
 from hdgan.training.step import Criterion, Inputs
 
@@ -48,13 +47,15 @@ class StageEstimate:
     """Median."""
     peak_bytes: int
     """Most that lives at once in a step: weights, optimizers, activations, gradients."""
-    held_bytes: int
+    layers: list[LayerMemory]
     """What a micro batch keeps between its forward and its backward pass."""
-    held_by_module: Counter[str]
-    """The same by layer."""
 
     size: str
     """Of its pictures, width x height."""
+
+    @property
+    def saved_bytes(self) -> int:
+        return sum(layer.bytes for layer in self.layers)
 
     @property
     def seconds(self) -> float:
@@ -71,8 +72,7 @@ def rehearse(config: TrainConfig, console: Console) -> list[StageEstimate]:
     Raises:
         HdganError: options or data that cannot be used, or a stage that does not fit into memory.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    set_up_torch(config)
     with join_world(config.device) as world:
         if world.size > 1:
             raise ConfigError("--dry-run is for one process: run it without torchrun")
@@ -94,18 +94,8 @@ def rehearse(config: TrainConfig, console: Console) -> list[StageEstimate]:
 
 def print_estimates(config: TrainConfig, estimates: list[StageEstimate], console: Console) -> None:
     """Print a row for each stage, the sum, and the layers that keep most for the backward pass."""
-    table = Table("stage", title=f"dry run of {config.out}: nothing was written", title_justify="left")
-    for heading in (
-        "size",
-        "batch",
-        "trained parameters",
-        "steps",
-        "s/step",
-        "time",
-        "peak memory",
-        "kept for backward",
-    ):
-        table.add_column(heading, justify="right")
+    console.print(f"dry run of {config.out}: nothing was written", markup=False, highlight=False, soft_wrap=True)
+    table = _table("stage", "size", "batch", "trained", "steps", "s/step", "time", "peak", "kept")
     for e in estimates:
         table.add_row(
             e.stage.name,
@@ -115,29 +105,38 @@ def print_estimates(config: TrainConfig, estimates: list[StageEstimate], console
             str(e.steps),
             f"{e.step_seconds:.3g}",
             _duration(e.seconds),
-            _gib(e.peak_bytes),
-            _gib(e.held_bytes),
+            _memory(e.peak_bytes),
+            _memory(e.saved_bytes),
         )
     console.print(table)
     total = _duration(sum(e.seconds for e in estimates))
     console.print(f"all stages: {total}, without samples and checkpoints", highlight=False)
+    console.print("trained: parameters; peak: memory in a step; kept: of it, for the backward pass", highlight=False)
     if not estimates:
         return
-    largest = max(estimates, key=lambda e: e.held_bytes)
-    layers = Table("layer", title=f"kept for backward in stage {largest.stage.name}", title_justify="left")
-    layers.add_column("memory", justify="right")
-    layers.add_column("share", justify="right")
-    for name, size in largest.held_by_module.most_common(LISTED_LAYERS):
-        layers.add_row(name or "losses and inputs", _gib(size), f"{size / largest.held_bytes:.0%}")
+    largest = max(estimates, key=lambda e: e.saved_bytes)
+    console.print(f"\nkept for backward in stage {largest.stage.name}:", markup=False, highlight=False)
+    layers = _table("layer", "memory", "share")
+    for layer in sorted(largest.layers, key=lambda layer: -layer.bytes)[:LISTED_LAYERS]:
+        share = f"{layer.bytes / largest.saved_bytes:.0%}"
+        layers.add_row(layer.layer or "losses and inputs", _memory(layer.bytes), share)
     console.print(layers)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(first, no_wrap=True)
+    for heading in others:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+def _memory(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def _estimate(
@@ -149,7 +148,7 @@ def _estimate(
     first = next(batches)
     size = "x".join(map(str, reversed(first.photo.shape[2:])))
     try:
-        held = _held(config, state, criterion, first)
+        layers = _layers(config, state, criterion, first)
         gradients = make_gradients(config, state, criterion, device)
         peak = _peak(state, gradients, first, vgg)
         seconds = _step_seconds(state, gradients, batches, config.optim.clip)
@@ -165,8 +164,7 @@ def _estimate(
         trained=sum(p.numel() for p in (*state.g_parameters, *state.d_parameters)),
         step_seconds=seconds,
         peak_bytes=peak,
-        held_bytes=held.total(),
-        held_by_module=held,
+        layers=layers,
         size=size,
     )
 
@@ -181,14 +179,14 @@ def _batches(config: TrainConfig, data: RunData, stage: Stage, device: torch.dev
     return (Inputs.from_loader(sample, device, config.format_on(device)) for sample in loader)
 
 
-def _held(config: TrainConfig, state: StageState, criterion: Criterion, batch: Inputs) -> Counter[str]:
-    """Bytes kept for the backward pass, by layer. Outside of any compiler: it is what a step plans with."""
+def _layers(config: TrainConfig, state: StageState, criterion: Criterion, batch: Inputs) -> list[LayerMemory]:
+    """What is kept for the backward pass, without any compiler."""
     networks = nn.ModuleDict(dict(state.model.named_children()))
     if criterion.vgg is not None:
         networks["vgg"] = criterion.vgg
     micro_batch = next(iter(batch.split(state.stage.config.micro_batch)))
     with config.autocast(batch.photo.device), recomputing(config.recompute):
-        return held_after(lambda: criterion(state.model, micro_batch), networks).by_module
+        return saved_by_layer(lambda: criterion(state.model, micro_batch), networks)
 
 
 def _peak(state: StageState, gradients: Gradients, batch: Inputs, vgg: VGGLoss | None) -> int:
@@ -200,7 +198,7 @@ def _peak(state: StageState, gradients: Gradients, batch: Inputs, vgg: VGGLoss |
         state.update()
         return torch.cuda.max_memory_allocated(device)
     networks = [state.model, state.ema.model, *([] if vgg is None else [vgg])]
-    with MemoryMeter() as meter:
+    with PeakMeter() as meter:
         gradients(batch)
         state.update()
     return meter.peak + sum(weight.nbytes for network in networks for weight in network.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from rich.console import Console
 
 from hdgan.checkpoints import checkpoint_path, find_checkpoint, list_steps
@@ -14,6 +15,14 @@ from hdgan.training.config import TrainConfig
 from hdgan.training.distributed import World
 from hdgan.training.schedule import Stage
 from hdgan.training.state import StageState
+
+
+def set_up_torch(config: TrainConfig) -> None:
+    """Set what PyTorch has once for a process."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    # Pictures have one size in a stage: trying out all algorithms of cuDNN once pays.
+    torch.backends.cudnn.benchmark = True
 
 
 def begin(config: TrainConfig, stage: Stage, world: World, console: Console) -> StageState:

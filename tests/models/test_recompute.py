@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from hdgan.models import GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator, VGG19Features
 from hdgan.models.blocks import recomputed, recomputing
-from hdgan.training.memory import held_after
+from hdgan.training.memory import saved_bytes
 
 NETWORKS = {
     "G1": lambda: GlobalGenerator(4, ngf=4, n_downsample=2, n_blocks=2),
@@ -42,7 +42,7 @@ def test_the_same_bits_with_less_memory(name):
 
     def held(enabled):
         with recomputing(enabled):
-            return held_after(last).total
+            return saved_bytes(last)
 
     assert held(True) < 0.9 * held(False)
 
@@ -94,6 +94,6 @@ def test_the_switch_is_given_back_after_an_error():
         fail()
     network = NETWORKS["G1"]()
     x = torch.randn(1, 4, 16, 16)
-    outside = held_after(lambda: network(x)).total
+    outside = saved_bytes(lambda: network(x))
     with recomputing(False):
-        assert held_after(lambda: network(x)).total == outside
+        assert saved_bytes(lambda: network(x)) == outside

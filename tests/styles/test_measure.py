@@ -35,7 +35,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1),
             encoder=EncoderConfig(nef=2, n_downsample=1),
         ),
-        data=DataConfig(scenes=ScenesConfig(width=64, height=32, train=6, test=2), workers=0),
+        data=DataConfig(scenes=ScenesConfig(width=64, height=32, train=10, test=2), workers=0),
         stages={"global": StageConfig(size=SizeConfig(width=64))},
     )
     torch.manual_seed(0)

@@ -38,11 +38,10 @@ def test_every_stage_is_estimated_and_nothing_is_written(make_config: MakeConfig
         assert estimate.step_seconds > 0
         assert estimate.seconds == estimate.steps * estimate.step_seconds
         # Gradients and the two moments of Adam are counted at the least.
-        assert estimate.peak_bytes > estimate.held_bytes + 4 * estimate.trained
-        assert estimate.held_bytes == sum(estimate.held_by_module.values())
-    assert small.held_bytes < joint.held_bytes
-    assert any(name.startswith("discriminator.scales.0") for name in joint.held_by_module)
-    for word in ("enhancer", "32x16", "all stages", "GiB", "kept for backward in stage"):
+        assert estimate.peak_bytes > estimate.saved_bytes + 4 * estimate.trained
+    assert small.saved_bytes < joint.saved_bytes
+    assert any(layer.layer.startswith("discriminator.scales.0") for layer in joint.layers)
+    for word in ("enhancer", "32x16", "all stages", "MiB", "kept for backward in stage"):
         assert word in text.getvalue()
 
 
@@ -50,7 +49,7 @@ def test_recomputation_shows(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
     config = replace(config, stages={"global": config.stages["global"]})
     (less,), (more,) = rehearse(config, QUIET), rehearse(replace(config, recompute=False), QUIET)
-    assert less.held_bytes < 0.9 * more.held_bytes
+    assert less.saved_bytes < 0.9 * more.saved_bytes
 
 
 def test_a_run_that_has_begun_is_estimated_from_there(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Speed and memory of hdgan, imported as hdgan.benchmarks: see `hdgan bench --help` and docs/benchmarks.md."""

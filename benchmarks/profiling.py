@@ -1,0 +1,73 @@
+"""`hdgan bench profile`: where the time of one contestant goes, kernel by kernel."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as record
+
+from hdgan.benchmarks.suite import Options, choose
+from hdgan.benchmarks.timing import exact_float32
+from hdgan.devices import choose_device
+from hdgan.errors import ConfigError
+from hdgan.files import atomic_file
+
+MOST_LINES = 40
+
+
+def profile(
+    work: Annotated[str, tyro.conf.Positional],
+    contestant: Annotated[str, tyro.conf.Positional],
+    /,
+    out: Path | None = None,
+    only: str = "",
+    device: str = "auto",
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    layout: Literal["NCHW", "NHWC"] = "NHWC",
+    rounds: int = 3,
+) -> int:
+    """Print what one case spends its time on, by kernel; with --out, write a trace for chrome://tracing or Perfetto.
+
+    Args:
+        work: as of `hdgan bench`.
+        contestant: as of `hdgan bench`.
+        out: the trace, compressed: FILE.json.gz.
+        only: text in the name of the case; the last that fits is taken.
+        device: auto, cpu, cuda or cuda:N.
+        dtype: of the tensors.
+        layout: memory format.
+        rounds: calls to record, after two that warm up.
+    """
+    if out is not None and out.suffixes[-2:] != [".json", ".gz"]:
+        raise ConfigError(f"--out {out}: give a file that ends in .json.gz")
+    options = Options(choose_device(device), (work,), (dtype,), (layout,), (contestant,), only=only, large=True)
+    jobs = [job for job in choose(options) if contestant in job.context.contestants]
+    if not jobs:
+        raise ConfigError(f"{contestant} does not take part in {work}: name another contestant")
+    trials = [trial for trial in jobs[-1].trials() if trial.contestant == contestant]
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (options.device.type == "cuda")
+    with exact_float32():
+        for _ in range(2):
+            trials[-1].call()
+        with record(activities=activities) as recorded:
+            for _ in range(rounds):
+                trials[-1].call()
+    console = Console(markup=False, highlight=False, emoji=False)
+    by = f"self_{options.device.type}_time_total"
+    console.print(f"{jobs[-1]}, {contestant}, {trials[-1].direction}, {rounds} rounds", soft_wrap=True)
+    console.print(recorded.key_averages().table(sort_by=by, row_limit=MOST_LINES), soft_wrap=True)
+    if out is not None:
+        with tempfile.TemporaryDirectory() as folder, atomic_file(out) as target:
+            trace = Path(folder) / "trace.json"
+            recorded.export_chrome_trace(str(trace))
+            with trace.open("rb") as source, gzip.open(target, "wb") as compressed:
+                shutil.copyfileobj(source, compressed)
+        console.print(f"trace: {out}", soft_wrap=True)
+    return 0

@@ -1,0 +1,194 @@
+"""`hdgan bench report`: tables and plots from the rows, put into README.md and docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from hdgan.benchmarks.plots import draw_roofline, draw_speedups
+from hdgan.benchmarks.rows import Row, path_for, read
+from hdgan.benchmarks.runner import CONTESTANTS
+from hdgan.errors import ConfigError
+from hdgan.files import atomic_file
+
+BEGIN, END = "<!-- begin: hdgan bench report -->", "<!-- end: hdgan bench report -->"
+OURS = ("cpu", "cuda", "triton", "hdgan")
+NONE_YET = "No results yet: `hdgan bench` measures, `hdgan bench report` writes this.\n"
+
+
+def report(root: Path = Path(), results: Path = Path("benchmarks/results")) -> int:
+    """Write tables and plots from the rows of all devices into README.md and docs/benchmarks.md, between their markers.
+
+    Args:
+        root: of the checkout.
+        results: folder of the rows, one CSV a device; relative to the root.
+    """
+    devices = [rows for path in sorted((root / results).glob("*.csv")) if (rows := read(path))]
+    pages = {"README.md": summary(devices), "docs/benchmarks.md": details(devices)}
+    for name in pages:  # before the first is written
+        require_markers(root / name)
+    for rows in devices:
+        for draw, kind in ((draw_roofline, "roofline"), (draw_speedups, "speed-up")):
+            draw(rows, root / "docs" / plot_name(rows, kind))
+    for name, text in pages.items():
+        insert(root / name, text)
+        print(root / name)
+    return 0
+
+
+def require_markers(page: Path) -> None:
+    """Raises ConfigError where a page cannot take a report."""
+    if not page.is_file():
+        raise ConfigError(f"{page} does not exist: run this in a checkout of hdgan, or name one by --root")
+    text = page.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ConfigError(
+            f"{page}: expected one line {BEGIN} and after it one line {END}; put them where the tables go"
+        )
+
+
+def insert(page: Path, report: str) -> None:
+    """Put a report between a page's markers, in place of what is there."""
+    text = page.read_text(encoding="utf-8")
+    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    with atomic_file(page) as temporary:
+        temporary.write_text(f"{before}\n\n{report.strip()}\n\n{after}", encoding="utf-8")
+
+
+def plot_name(rows: Sequence[Row], kind: str) -> str:
+    return f"benchmarks/{path_for(Path(), rows[0].device).stem}-{kind}.svg"
+
+
+def summary(devices: Sequence[Sequence[Row]]) -> str:
+    """For each device, of each work its longest case in the dtype that was measured most."""
+    parts = []
+    for rows in devices:
+        lines = [_headline(list(group)) for _, group in _by(rows, "work")]
+        header = ["work", "case", "eager, ms", "hdgan, ms", "speed-up", "best of the others", "of ceiling"]
+        parts += [f"**{rows[0].device}**, {_environment(rows)}:", _table(header, [line for line in lines if line])]
+    return "\n\n".join(parts) or NONE_YET
+
+
+def _headline(rows: list[Row]) -> list[str] | None:
+    """The line of a work: its case that takes eager PyTorch longest, with gradient if it has one.
+
+    By speed-ups alone, each of its own run: rows may come from several.
+    """
+    compared = [row for row in rows if row.speedup is not None and not _is_baseline(row)]
+    ours = [row for row in compared if row.contestant in OURS]
+    if not ours:
+        return None
+    direction = "both" if any(row.direction == "both" for row in ours) else "forward"
+    longest = max((row for row in ours if row.direction == direction), key=_eager_ms)
+    same = [row for row in compared if (row.case, row.dtype, row.direction) == (longest.case, longest.dtype, direction)]
+    best = max((row for row in same if row.contestant in OURS), key=lambda row: row.speedup or 0)
+    other = max((row for row in same if row.contestant not in OURS), key=lambda row: row.speedup or 0, default=None)
+    return [
+        best.work,
+        ", ".join((best.case, direction, best.dtype)).removesuffix(", -"),
+        _ms(_eager_ms(best)),
+        f"{_ms(best.median_ms)} ({best.contestant} {best.layout})".replace(" -)", ")"),
+        f"{best.speedup:.2f}x",
+        f"{other.speedup:.2f}x ({other.contestant} {other.layout})" if other else "",
+        "" if best.ceiling_percent is None else f"{best.ceiling_percent:.0f} % {best.bound}",
+    ]
+
+
+def _eager_ms(row: Row) -> float:
+    """What eager NCHW took in the run of a row that has a speed-up."""
+    return row.median_ms * (row.speedup or 0)
+
+
+def _is_baseline(row: Row) -> bool:
+    return row.contestant == "eager" and row.layout in ("NCHW", "-")
+
+
+def details(devices: Sequence[Sequence[Row]]) -> str:
+    """Everything: for each device and work a table of cases by contestants, and another of memory."""
+    parts = []
+    for rows in devices:
+        parts += [f"## {rows[0].device}", _environment(rows) + ".", _ceilings(rows)]
+        for kind, what in (
+            ("roofline", "Achieved rates under the ceilings"),
+            ("speed-up", "Speed-ups over eager NCHW"),
+        ):
+            parts.append(f"![{what}]({plot_name(rows, kind)})")
+        for (work,), group in _by(rows, "work"):
+            measured = list(group)
+            parts += [f"### {work}", _times(measured)]
+            memory = _memory(measured)
+            parts += [memory] if memory else []
+    return "\n\n".join(parts) or NONE_YET
+
+
+def _times(rows: Sequence[Row]) -> str:
+    """Median in ms, 20 and 80 % quantiles, speed-up over eager NCHW, and percent of the ceiling."""
+    names = [name for name in CONTESTANTS if any(row.contestant == name for row in rows)]
+    lines = []
+    for key, group in _by(rows, "case", "direction", "dtype", "layout"):
+        found = {row.contestant: row for row in group}
+        lines.append([*key, *(_cell(found[name]) if name in found else "" for name in names)])
+    return _table(["case", "pass", "dtype", "layout", *names], lines)
+
+
+def _cell(row: Row) -> str:
+    parts = [f"{_ms(row.median_ms)} ({_ms(row.q20_ms)}-{_ms(row.q80_ms)})"]
+    parts += [] if row.speedup is None else [f"{row.speedup:.2f}x"]
+    parts += [] if row.ceiling_percent is None else [f"{row.ceiling_percent:.0f} %"]
+    return ", ".join(parts)
+
+
+def _memory(rows: Sequence[Row]) -> str:
+    """MB kept for backward and, on GPUs, the peak."""
+    rows = [row for row in rows if row.saved_bytes is not None]
+    names = [name for name in CONTESTANTS if any(row.contestant == name for row in rows)]
+    lines = []
+    for key, group in _by(rows, "case", "dtype", "layout"):
+        found = {row.contestant: row for row in group}
+        lines.append([*key, *(_megabytes(found[name]) if name in found else "" for name in names)])
+    header = ["kept for backward (peak), MB", "dtype", "layout", *names]
+    return _table(header, lines) if lines else ""
+
+
+def _megabytes(row: Row) -> str:
+    assert row.saved_bytes is not None
+    peak = "" if row.peak_bytes is None else f" ({row.peak_bytes / 1e6:.1f})"
+    return f"{row.saved_bytes / 1e6:.1f}{peak}"
+
+
+def _ceilings(rows: Sequence[Row]) -> str:
+    dtypes = {row.dtype: row for row in rows if row.dtype != "-"}
+    matmul = ", ".join(f"{row.matmul_tflop_s:.3g} TFLOP/s in {dtype}" for dtype, row in dtypes.items())
+    return f"Ceilings of the same runs: copy {rows[-1].copy_gb_s:.3g} GB/s; matmul {matmul or 'not measured'}."
+
+
+def _environment(rows: Sequence[Row]) -> str:
+    """What the newest row was measured with."""
+    row = max(rows, key=lambda row: row.date)
+    cuda = (
+        f" with CUDA {row.cuda}, triton {row.triton}"
+        if row.cuda
+        else f" on {row.threads} thread{'s' * (row.threads > 1)}"
+    )
+    return f"PyTorch {row.torch}{cuda}, hdgan {row.hdgan}, {row.date}"
+
+
+def _by(rows: Iterable[Row], *names: str) -> Iterable[tuple[tuple[str, ...], Iterable[Row]]]:
+    """Groups of rows that are equal in some columns, in the order in which they come first."""
+
+    def key(row: Row) -> tuple[str, ...]:
+        return tuple(getattr(row, name) for name in names)
+
+    rows = list(rows)
+    order = list(dict.fromkeys(map(key, rows)))
+    return groupby(sorted(rows, key=lambda row: order.index(key(row))), key)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)

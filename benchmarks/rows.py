@@ -1,0 +1,172 @@
+"""Rows of results: one CSV a device, in which a new row replaces the old one of the same key."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+
+from hdgan.errors import DataError
+from hdgan.files import atomic_file
+
+KEY = ("work", "case", "direction", "contestant", "layout", "dtype")
+"""What two rows must have in common for the newer to replace the older."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement. Bytes and operations are the least that the work can do, not what a contestant did."""
+
+    work: str
+    case: str
+    direction: str
+    contestant: str
+    layout: str
+    dtype: str
+    median_ms: float
+    q20_ms: float
+    q80_ms: float
+    rounds: int
+    speedup: float | None
+    """Against eager PyTorch in NCHW, in the same run."""
+    ceiling_percent: float | None
+    """The time that the slower of copying the bytes and multiplying the operations would take, of the median."""
+    bound: str
+    """Which of the two: copy or matmul."""
+    error: float
+    """Relative to float32 truth."""
+    tolerance: float
+    bytes: int
+    flops: int
+    saved_bytes: int | None
+    """Kept for backward, parameters and inputs aside."""
+    peak_bytes: int | None
+    """Most that a GPU had allocated on top of what there was before."""
+    copy_gb_s: float
+    """Ceiling, measured in the same run."""
+    matmul_tflop_s: float
+    device: str
+    threads: int
+    hdgan: str
+    torch: str
+    triton: str
+    cuda: str
+    python: str
+    date: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return tuple(getattr(self, name) for name in KEY)
+
+
+_TYPES = get_type_hints(Row)
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
+    return f"{model[1] if model else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The columns of a row that say what it was measured with."""
+    try:
+        triton = version("triton")
+    except PackageNotFoundError:
+        triton = ""
+    return {
+        "hdgan": f"{version('hdgan')}{_revision()}",
+        "torch": torch.__version__,
+        "triton": triton,
+        "cuda": torch.version.cuda or "",
+        "python": platform.python_version(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def _revision() -> str:
+    """The commit of a checkout, and whether files have changed since; nothing for an installation."""
+    root = Path(__file__).resolve().parents[1]
+    try:
+        describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=9", "--exclude=*"]
+        found = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f"+{found.stdout.strip()}"
+
+
+def path_for(folder: Path, device: str) -> Path:
+    """The file of a device's rows."""
+    return folder / f"{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.csv"
+
+
+def read(path: Path) -> list[Row]:
+    """Read the rows of a file.
+
+    Raises:
+        DataError: it does not hold rows of this version.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != [field.name for field in fields(Row)]:
+            raise DataError(
+                f"{path} holds other columns than this version of hdgan writes: move it away and measure anew"
+            )
+        try:
+            return [_parsed(line) for line in reader]
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}; restore the file from git") from error
+
+
+def _parsed(line: dict[str, str]) -> Row:
+    values: dict[str, Any] = {name: _value(_TYPES[name], text) for name, text in line.items()}
+    return Row(**values)
+
+
+def _value(kind: Any, text: str) -> object:
+    if kind is str:
+        return text
+    if text == "" and kind not in (int, float):
+        return None
+    return int(text) if kind in (int, int | None) else float(text)
+
+
+def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
+    """All rows in the order in which their keys first came, each as it came last."""
+    return list({row.key: row for row in (*old, *new)}.values())
+
+
+def write(path: Path, new: Iterable[Row]) -> None:
+    """Add rows to a file, in place of those of the same key.
+
+    Raises:
+        DataError: the file is not one of ours.
+        HdganError: it cannot be written.
+    """
+    rows = merge(read(path) if path.is_file() else [], new)
+    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({name: _text(value) for name, value in asdict(row).items()})
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)

@@ -1,0 +1,268 @@
+"""The shared runner: what a work offers, and how each contestant is checked, timed and weighed.
+
+A work is one file of works/: its setup makes the inputs of a case and says what each contestant runs. `differentiable`
+turns that into trials of the forward pass, the backward pass and both, compared with float32 truth of the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hdgan.benchmarks.timing import Timing, measure
+from hdgan.training.memory import saved_bytes
+
+FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TOLERANCE = {torch.float32: 5e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+"""Largest |found - truth| / |truth|, as norms of a whole tensor."""
+PASSES = ("forward", "backward", "both")
+COMPILED = {"compile": "default", "max-autotune": "max-autotune-no-cudagraphs"}
+"""What torch.compile makes of eager PyTorch, by its mode; CUDA graphs would overwrite what a backward pass needs."""
+OF_OPS = ("eager", *COMPILED, "cpu", "cuda", "triton")
+OF_NETWORKS = (*OF_OPS, "nvidia")
+CONTESTANTS = (*OF_NETWORKS, "scatter", "hdgan")
+"""All there are: PyTorch; our backends; NVIDIA's code; torch.scatter; and hdgan as a whole, where it stands alone."""
+
+Where = Literal["anywhere", "gpu", "named"]
+"""Where a case runs by default; "named" ones only when they are asked for, as the others elsewhere."""
+Function = Callable[..., Any]
+
+
+class CheckFailed(Exception):
+    """A contestant computes something else than the truth: it gets no number."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The least that a call can do: each input read once, each output written once, and its arithmetic."""
+
+    bytes: int
+    flops: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.bytes + other.bytes, self.flops + other.flops)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a setup makes its trials for."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    layout: str = "NCHW"
+    contestants: tuple[str, ...] = ("eager",)
+    passes: tuple[str, ...] = PASSES
+    reference: Path | None = None
+    """A checkout of NVIDIA/pix2pixHD."""
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return FORMATS[self.layout]
+
+    def randn(self, *shape: int) -> Tensor:
+        """A random image [B, C, H, W] in the dtype and memory format of this run."""
+        made = torch.randn(shape, device=self.device).to(self.dtype)
+        return made.contiguous(memory_format=self.memory_format)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One thing to check and to time."""
+
+    contestant: str
+    direction: str
+    call: Callable[[], Sequence[Tensor]]
+    truth: Callable[[], Sequence[Tensor]]
+    cost: Cost
+    tolerance: float
+    forward: Callable[[], Any] | None = None
+    """The forward pass with its graph, whose memory is counted."""
+    exclude: tuple[Tensor, ...] = ()
+    """Tensors that are in memory anyway."""
+    per_call: int = 1
+    """Pictures that a call is for."""
+    found: Callable[[], Sequence[Tensor]] | None = None
+    """What is compared with the truth, where that is not what `call` returns."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one file of works/ measures."""
+
+    name: str
+    cases: Mapping[str, Where]
+    setup: Callable[[str, Context], Iterator[Trial]]
+    contestants: tuple[str, ...] = OF_OPS
+    layouts: bool = True
+    """Whether the memory format makes a difference."""
+    dtypes: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial came to."""
+
+    timing: Timing
+    error: float
+    saved_bytes: int | None
+    peak_bytes: int | None
+
+
+def run(trial: Trial, device: torch.device, seconds: float) -> Result:
+    """Check a trial, then measure it.
+
+    Raises:
+        CheckFailed: it is further from the truth than its tolerance, or not finite.
+    """
+    error = check(trial)
+    saved = None if trial.forward is None else saved_bytes(trial.forward, trial.exclude)
+    timing = measure(trial.call, device, seconds).divided(trial.per_call)
+    return Result(timing, error, saved, _peak(trial.call) if device.type == "cuda" else None)
+
+
+def check(trial: Trial) -> float:
+    """The largest relative error of a trial's tensors.
+
+    Raises:
+        CheckFailed: it exceeds the tolerance.
+    """
+    truth, found = trial.truth(), (trial.found or trial.call)()
+    error = max((_distance(*pair) for pair in zip(found, truth, strict=True)), default=0.0)
+    if not error <= trial.tolerance:  # NaN is not
+        raise CheckFailed(f"off by {error:.1e} of the truth, {trial.tolerance:.1e} is allowed")
+    return error
+
+
+def _distance(found: Tensor, truth: Tensor) -> float:
+    if found.shape != truth.shape:
+        raise CheckFailed(f"shape {tuple(found.shape)} instead of {tuple(truth.shape)}")
+    if not truth.is_floating_point():
+        return 0.0 if torch.equal(found, truth.to(found.dtype)) else float("inf")
+    difference = (found.detach().double() - truth.detach().double()).norm()
+    return float(difference / truth.detach().double().norm().clamp_min(1e-30))
+
+
+def _peak(call: Callable[[], object]) -> int:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = call()
+    torch.cuda.synchronize()
+    del result
+    return torch.cuda.max_memory_allocated() - before
+
+
+@dataclass
+class _Passes:
+    """A function's passes as calls without arguments that return tensors."""
+
+    function: Function
+    inputs: Sequence[Tensor]
+    parameters: Sequence[Tensor]
+    upstream: Callable[[], Sequence[Tensor]] = field(default=lambda: ())
+
+    @cached_property
+    def leaves(self) -> list[Tensor]:
+        return [t.detach().requires_grad_() if t.is_floating_point() else t for t in self.inputs]
+
+    @property
+    def wanted(self) -> list[Tensor]:
+        """What gradients are taken of."""
+        return [t for t in (*self.leaves, *self.parameters) if t.requires_grad]
+
+    def graph(self) -> list[Tensor]:
+        return _as_list(self.function(*self.leaves))
+
+    def forward(self) -> list[Tensor]:
+        with torch.no_grad():
+            return _as_list(self.function(*self.inputs))
+
+    def both(self) -> list[Tensor]:
+        outputs = self.graph()
+        return [*outputs, *torch.autograd.grad(outputs, self.wanted, self.upstream())]
+
+    def backward(self) -> list[Tensor]:
+        return list(torch.autograd.grad(self._kept, self.wanted, self.upstream(), retain_graph=True))
+
+    @cached_property
+    def _kept(self) -> list[Tensor]:
+        return self.graph()
+
+
+def differentiable(
+    context: Context,
+    run: Callable[[str], Function],
+    inputs: Sequence[Tensor],
+    forward: Cost,
+    backward: Cost | None = None,
+    *,
+    parameters: Sequence[Tensor] = (),
+    truth: Function | None = None,
+    truth_parameters: Sequence[Tensor] = (),
+    slack: float = 1.0,
+) -> Iterator[Trial]:
+    """Yield the trials of a function with, unless `backward` is missing, a gradient.
+
+    Args:
+        context: what to make trials for.
+        run: the function of `inputs` that a contestant runs; torch.compile is applied to that of "eager" here.
+        inputs: of the context's dtype where floating point; gradients are taken of these.
+        forward, backward: their least cost.
+        parameters: tensors inside of the function that gradients are taken of as well.
+        truth, truth_parameters: the function and its parameters in float32, where they are not those of "eager".
+        slack: how many times further than an op it may be from the truth, since rounding adds up in depth.
+    """
+    wide = [t.float().contiguous() if t.is_floating_point() else t for t in inputs]
+    true = _Passes(truth or run("eager"), wide, truth_parameters)
+
+    def upstream() -> list[Tensor]:
+        if not gradients:
+            gradients.extend(context.randn(*y.shape) for y in true.forward())
+        return gradients
+
+    gradients: list[Tensor] = []
+    true.upstream = lambda: [gradient.float().contiguous() for gradient in upstream()]
+    costs = {"forward": forward} | ({"backward": backward, "both": forward + backward} if backward else {})
+    answers: dict[str, list[Tensor]] = {}
+
+    def answer(direction: str) -> list[Tensor]:
+        if direction not in answers:
+            answers[direction] = getattr(true, direction)()
+        return answers[direction]
+
+    for contestant in context.contestants:
+        function = _compiled(run("eager"), contestant) if contestant in COMPILED else run(contestant)
+        passes = _Passes(function, inputs, parameters, upstream)
+        for direction in (name for name in context.passes if name in costs):
+            yield Trial(
+                contestant,
+                direction,
+                getattr(passes, direction),
+                lambda direction=direction: answer(direction),  # type: ignore[misc]
+                costs[direction],
+                slack * TOLERANCE[context.dtype],
+                passes.graph if direction == "both" else None,
+                (*inputs, *parameters),
+            )
+
+
+def _compiled(function: Function, contestant: str) -> Function:
+    torch.compiler.reset()  # or the compiler would count the shapes of other rows against its limit, and give up
+    # The backward pass is timed on a graph that is kept, whose tensors it must not reuse.
+    torch._functorch.config.donated_buffer = False
+    return torch.compile(function, fullgraph=True, dynamic=False, mode=COMPILED[contestant])
+
+
+def _as_list(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else list(result)
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    return sum(t.nbytes for t in tensors)

@@ -1,0 +1,81 @@
+"""Tables and plots from rows, between markers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hdgan.benchmarks.report import BEGIN, END, details, summary
+from hdgan.benchmarks.rows import Row, write
+from hdgan.cli import main
+
+EAGER = Row(
+    "instance_norm_act", "G1 | stem", "both", "eager", "NCHW", "float32",
+    median_ms=10.0, q20_ms=9.0, q80_ms=12.0, rounds=5, speedup=1.0, ceiling_percent=25.0, bound="copy", error=0.0,
+    tolerance=1e-5, bytes=10**7, flops=10**6, saved_bytes=4 * 10**6, peak_bytes=None, copy_gb_s=10.0,
+    matmul_tflop_s=0.5, device="Abacus 9000", threads=2, hdgan="0.1.0", torch="2.0", triton="", cuda="",
+    python="3.10", date="2026-01-02",
+)  # fmt: skip
+OURS = replace(EAGER, contestant="cpu", layout="NHWC", median_ms=4.0, speedup=2.5, saved_bytes=2 * 10**6)
+COMPILED = replace(EAGER, contestant="compile", median_ms=8.0, speedup=1.25)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "docs").mkdir()
+    for page in ("README.md", "docs/benchmarks.md"):
+        (tmp_path / page).write_text(f"before\n\n{BEGIN}\n{END}\n\nafter\n", encoding="utf-8")
+    return tmp_path
+
+
+def pages(root: Path) -> list[str]:
+    return [(root / page).read_text(encoding="utf-8") for page in ("README.md", "docs/benchmarks.md")]
+
+
+def test_without_results(root: Path) -> None:
+    assert main(["bench", "report", "--root", str(root)]) == 0
+    for text in pages(root):
+        assert "No results yet" in text
+        assert text.startswith("before\n")
+        assert text.endswith("after\n")
+    assert not list(root.rglob("*.svg"))
+
+
+def test_a_report_is_written_once_however_often(root: Path) -> None:
+    write(root / "benchmarks" / "results" / "abacus-9000.csv", [EAGER, OURS, COMPILED])
+    assert main(["bench", "report", "--root", str(root)]) == 0
+    first, plots = pages(root), {path: path.read_bytes() for path in root.rglob("*.svg")}
+    assert len(plots) == 2
+    assert main(["bench", "report", "--root", str(root)]) == 0
+    assert pages(root) == first
+    assert {path: path.read_bytes() for path in root.rglob("*.svg")} == plots
+    for plot in plots:
+        assert f"]({plot.relative_to(root / 'docs').as_posix()})" in first[1]
+
+
+def test_what_stands_in_the_tables() -> None:
+    rows = [EAGER, OURS, COMPILED, replace(OURS, case="small", median_ms=0.1)]
+    short = summary([rows])
+    cells = ["instance_norm_act", "G1 \\| stem, both, float32", "10", "4 (cpu NHWC)", "2.50x", "1.25x (compile NCHW)"]
+    assert f"| {' | '.join(cells)} | 25 % copy |" in short
+    assert "small" not in short
+    long = details([rows])
+    assert "10 (9-12), 1.00x, 25 %" in long
+    assert "| 4.0 |" in long
+    assert "copy 10 GB/s; matmul 0.5 TFLOP/s in float32" in long
+
+
+@pytest.mark.parametrize("text", ["no markers", f"{END}\n{BEGIN}", f"{BEGIN}\n{BEGIN}\n{END}"])
+def test_a_page_without_markers_is_left_alone(root: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "docs" / "benchmarks.md").write_text(text)
+    before = pages(root)
+    assert main(["bench", "report", "--root", str(root)]) == 2
+    assert "benchmarks.md: expected one line" in capsys.readouterr().err
+    assert pages(root) == before
+
+
+def test_a_folder_that_is_no_checkout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "report", "--root", str(tmp_path)]) == 2
+    assert "README.md does not exist: run this in a checkout" in capsys.readouterr().err

@@ -1,0 +1,56 @@
+"""Rows: keys, files, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hdgan.benchmarks.rows import Row, device_name, merge, path_for, read, versions, write
+from hdgan.errors import DataError
+
+ROW = Row(
+    "work", "case", "both", "cpu", "NCHW", "float32",
+    median_ms=1.5, q20_ms=1.25, q80_ms=2.0, rounds=5, speedup=2.0, ceiling_percent=None, bound="copy", error=1e-7,
+    tolerance=1e-5, bytes=10, flops=2**40, saved_bytes=None, peak_bytes=7, copy_gb_s=10.0, matmul_tflop_s=0.5,
+    device="Abacus 9000 (R), 2 cores", threads=2, hdgan="0.1.0+abc", torch="2", triton="", cuda="", python="3.10",
+    date="2026-01-02",
+)  # fmt: skip
+
+
+def test_a_newer_row_replaces_the_older_of_its_key_in_its_place() -> None:
+    other, newer = replace(ROW, contestant="eager"), replace(ROW, median_ms=1.0, torch="3")
+    assert merge([ROW, other], [newer]) == [newer, other]
+    assert len(merge([ROW], [replace(ROW, **{name: "new"}) for name in ("case", "layout", "dtype")])) == 4
+
+
+def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "rows.csv"
+    other = replace(ROW, case='with "quotes", commas', speedup=None, ceiling_percent=50.0, saved_bytes=3)
+    write(path, [ROW])
+    write(path, [other, replace(ROW, rounds=9)])
+    assert read(path) == [replace(ROW, rounds=9), other]
+
+
+def test_a_file_of_other_columns_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"rows\.csv holds other columns .*: move it away"):
+        write(path, [ROW])
+    assert path.read_text() == "a,b\n1,2\n"
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    write(path, [ROW])
+    path.write_text(path.read_text().replace("1.25", "quick"))
+    with pytest.raises(DataError, match=r"rows\.csv, line 2: .*quick"):
+        read(path)
+
+
+def test_a_device_has_one_file() -> None:
+    assert path_for(Path("results"), ROW.device) == Path("results/abacus-9000-r-2-cores.csv")
+    assert "cores" in device_name(torch.device("cpu"))
+    assert versions()["torch"] == torch.__version__
