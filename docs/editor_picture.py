@@ -43,7 +43,7 @@ def take(url: str, x: float, y: float) -> Image.Image:
     """Select the object at a point, give it its class's second cluster, and photograph the page."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1180, "height": 700})
+        page = browser.new_page(viewport={"width": 1180, "height": 650})
         page.goto(url)
         page.wait_for_selector("[data-part=picture][src]")
         box = page.locator("#stage canvas").nth(2).bounding_box()

@@ -21,6 +21,7 @@ from hdgan.errors import HdganError
 _HERE = Path(__file__).parent
 _FONTS = ("system-ui", "sans-serif")  # no fonts from the network
 _MAX_UPLOAD = "1gb"
+_UPLOADS_KEPT = (3600, 3600)  # seconds between sweeps, and of age
 
 Update = dict[str, Any]
 
@@ -32,14 +33,14 @@ def build(studio: Studio) -> gr.Blocks:
         studio: what its sessions share.
     """
     stems = [] if studio.samples is None else [(pair.stem, k) for k, pair in enumerate(studio.samples.pairs)]
-    with gr.Blocks(title="hdgan edit", analytics_enabled=False, fill_width=True) as blocks:
+    with gr.Blocks(title="hdgan edit", analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS_KEPT) as blocks:
         page = gr.State(None)
         with gr.Row():
             sample = gr.Dropdown(
                 stems, value=0 if stems else None, label="Start from a held-out picture", elem_id="sample"
             )
             saved = gr.Dropdown([], value=None, label="Open what was saved", elem_id="saved")
-            name = gr.Textbox("picture", label=f"Save as, in {studio.folder}", elem_id="name", max_lines=1)
+            name = gr.Textbox("picture", label="Save as", elem_id="name", max_lines=1)
             save = gr.Button("Save", elem_id="save", scale=0, min_width=90)
         stage = gr.HTML(
             {},

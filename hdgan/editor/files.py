@@ -30,7 +30,7 @@ _UINT8, _UINT16 = np.iinfo(np.uint8), np.iinfo(np.uint16)
 
 
 def save_document(document: Document, picture: np.ndarray, folder: Path) -> None:
-    """Write a document and its picture; one that the folder held before is replaced.
+    """Write a document and its picture; a folder of this name is replaced.
 
     Args:
         document: to write; its labels have 16 bits at most.
@@ -38,11 +38,8 @@ def save_document(document: Document, picture: np.ndarray, folder: Path) -> None
         folder: to make.
 
     Raises:
-        ConfigError: the folder holds something else, which would be lost.
         HdganError: it cannot be written.
     """
-    if folder.exists() and not (folder / LABEL).is_file():
-        raise ConfigError(f"{folder} is there already and holds no saved picture: choose another name")
     ids, label = document.ids, document.label
     with atomic_folder(folder) as temporary:
         Image.fromarray(label.astype(np.uint8 if label.max() <= _UINT8.max else np.uint16)).save(temporary / LABEL)

@@ -30,6 +30,7 @@ class Session:
         self.history: History | None = None
         self.selected: int | None = None
         self._drawings = 0
+        self._names: set[str] = set()  # of folders that it has opened or saved, and may write again
         self._actions: dict[str, Callable[..., None]] = {
             "select": self.select,
             "deselect": self.deselect,
@@ -54,7 +55,7 @@ class Session:
         """Do what the page asks for: call a method by the name that `_actions` gives it."""
         self._actions[action](**arguments)
 
-    # Opening and saving.
+    # Opening and saving. What was edited before comes back by undo.
 
     def open_sample(self, number: int) -> None:
         """Start from a held-out picture."""
@@ -68,11 +69,15 @@ class Session:
         """Go on with what was saved under a name."""
         folder = folder_named(self.studio.folder, name)
         self._open(open_saved(folder, self.studio.pipeline, self.studio.max_pixels))
+        self._names.add(folder.name)
 
     def save(self, name: str) -> Path:
         """Write label map, instance map, styles and picture into a folder, and return it."""
         folder = folder_named(self.studio.folder, name)
+        if folder.exists() and folder.name not in self._names:
+            raise ConfigError(f"{folder} is there already: choose another name, or open it before you write it again")
         save_document(self.document, self.picture(), folder)
+        self._names.add(folder.name)
         return folder
 
     def picture(self) -> np.ndarray:
@@ -162,7 +167,10 @@ class Session:
 
     def _open(self, document: Document) -> None:
         self.studio.renderer.picture(document)
-        self.history, self.selected = History(document), None
+        if self.history is None:
+            self.history = History(document)
+        self.history.push(document)
+        self.selected = None
 
     def _opened(self) -> History:
         if self.history is None:

@@ -52,6 +52,7 @@ function show() {
   for (const [selector, text] of [[".alert", view.message], [".done", view.done]]) {
     find(selector).textContent = text || "";
     find(selector).hidden = !text;
+    if (text) find(selector).scrollIntoView({ block: "nearest" });
   }
   find(".notes").replaceChildren(...(view.notes || []).map((note) => make("li", { textContent: note })));
   if (view.legend && !find(".classes").childElementCount) showLegend();
@@ -123,7 +124,7 @@ function draw() {
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, canvas.width, canvas.height);
     if (view.selected && outline.complete) {
-      context.drawImage(outline, 0, 0);
+      if (find(".lines").checked) context.drawImage(outline, 0, 0);
       if (drag) context.drawImage(outline, drag.to[0] - drag.from[0], drag.to[1] - drag.from[1]);
     }
     context.strokeStyle = context.fillStyle = "rgba(255, 240, 60, 0.8)";
@@ -217,6 +218,10 @@ for (const canvas of canvases) {
 all("[data-tool]").forEach((button) => (button.onclick = () => setTool(button.dataset.tool)));
 all("[data-action]").forEach((button) => (button.onclick = () => send(button.dataset.action)));
 find(".width").oninput = () => { setWidth(brushWidth()); draw(); };
+find(".lines").onchange = draw;
+all(".wide").forEach((button) => {
+  button.onclick = () => button.setAttribute("aria-pressed", button.closest("figure").classList.toggle("whole"));
+});
 find("select.class").onchange = (event) => send("class", { label: Number(event.target.value) });
 
 const clickAction = (name) => find(`[data-action=${name}]`).click();
@@ -227,6 +232,7 @@ const keys = {
   b: () => setTool("brush"),
   p: () => setTool("polygon"),
   e: () => find(".extend").click(),
+  h: () => find(".lines").click(),
   r: () => clickAction("random"),
   delete: () => clickAction("remove"),
   backspace: () => clickAction("remove"),

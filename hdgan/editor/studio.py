@@ -26,7 +26,7 @@ MAX_PIXELS = 2048 * 1024 * 2
 """Of a picture that is opened."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Studio:
     """A trained model, ready to be edited with."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,15 +57,14 @@ def plain(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_studio(styled: Path, tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return open_studio(styled, device="cpu", out=tmp_path_factory.mktemp("edits"))
+    """Of a run with clusters."""
+    return open_studio(styled, device="cpu", out=tmp_path_factory.mktemp("edits"), max_pixels=10_000)
 
 
 @pytest.fixture
 def studio(shared_studio: Studio, tmp_path: Path) -> Studio:
-    """Of a run with clusters, with a folder of its own."""
-    return Studio(
-        shared_studio.pipeline, shared_studio.legend, tmp_path / "edits", shared_studio.samples, max_pixels=10_000
-    )
+    """The same with a folder of its own."""
+    return replace(shared_studio, folder=tmp_path / "edits")
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from hdgan.editor.app import build, launch
+from hdgan.editor.app import _answer, build, launch
 from hdgan.editor.studio import Studio, open_studio
 from hdgan.errors import HdganError
 
@@ -30,16 +31,19 @@ def browser(chromium: str) -> Iterator[Browser]:
 Serve = Callable[[Studio], str]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def serve() -> Iterator[Serve]:
-    started = []
+    """Start a server for an editor, unless it has one."""
+    started: dict[Studio, tuple[gr.Blocks, str]] = {}
 
     def start(studio: Studio) -> str:
-        started.append(build(studio))
-        return launch(started[-1])
+        if studio not in started:
+            blocks = build(studio)
+            started[studio] = blocks, launch(blocks)
+        return started[studio][1]
 
     yield start
-    for blocks in started:
+    for blocks, _ in started.values():
         blocks.close(verbose=False)
 
 
@@ -108,8 +112,8 @@ class Tab:
 
 
 @pytest.fixture
-def tab(browser: Browser, serve: Serve, studio: Studio) -> Iterator[Tab]:
-    tab = Tab(browser, serve(studio))
+def tab(browser: Browser, serve: Serve, shared_studio: Studio) -> Iterator[Tab]:
+    tab = Tab(browser, serve(shared_studio))
     yield tab
     assert tab.errors == []
     assert tab.elsewhere == []
@@ -123,16 +127,16 @@ def an_object(studio: Studio) -> tuple[int, np.ndarray]:
     return id, document.mask(id)
 
 
-def test_select_restyle_add_undo_save(tab: Tab, studio: Studio) -> None:
+def test_select_restyle_add_undo_save(tab: Tab, shared_studio: Studio) -> None:
     page = tab.page
-    id, mask = an_object(studio)
+    id, mask = an_object(shared_studio)
     y, x = np.argwhere(mask)[0]
     tab.wait(lambda: tab.click(x, y))
     assert tab.selected == str(id)
 
     before = tab.pixels()
     choices = page.locator("#stage .styles button")
-    assert choices.count() == 1 + len(studio.choices(studio.sample(0).classes[id]))
+    assert choices.count() == 1 + len(shared_studio.choices(shared_studio.sample(0).classes[id]))
     tab.wait(lambda: choices.nth(1).click())
     expect(page.locator("#stage .style")).to_have_text("cluster 0")
     change = np.abs(tab.pixels() - before)
@@ -144,7 +148,7 @@ def test_select_restyle_add_undo_save(tab: Tab, studio: Studio) -> None:
     maps = tab.pixels("label")
     tab.wait(lambda: tab.drag((6, 4), (20, 4)))
     assert tab.selected not in ("", str(id))
-    assert (tab.pixels("label")[4, 13] == studio.legend.palette[3]).all()
+    assert (tab.pixels("label")[4, 13] == shared_studio.legend.palette[3]).all()
 
     tab.press("Control+z")
     np.testing.assert_array_equal(tab.pixels("label"), maps)
@@ -154,15 +158,18 @@ def test_select_restyle_add_undo_save(tab: Tab, studio: Studio) -> None:
     page.fill("#name input, #name textarea", "from the browser")
     page.click("#save")
     expect(page.locator("#stage .done")).to_contain_text("Saved in")
-    folder = studio.folder / "from the browser"
+    folder = shared_studio.folder / "from the browser"
     assert {file.name for file in folder.iterdir()} == {"label.png", "instance.png", "styles.json", "picture.png"}
     shown = tab.pixels()
+    source = page.get_attribute("[data-part=picture]", "src")
     tab.press("r")
     assert (tab.pixels() != shown).any()
     page.click("#saved input")
     page.get_by_role("option", name="from the browser").click()
-    page.wait_for_function("() => document.querySelector('[data-action=undo]').disabled")
-    np.testing.assert_array_equal(tab.pixels(), shown)
+    page.wait_for_function(
+        "source => document.querySelector('[data-part=picture]').src === source",
+        arg=source,
+    )
     assert np.abs(np.asarray(Image.open(folder / "picture.png")).astype(int) - shown).mean() < 4  # JPEG
 
 
@@ -192,18 +199,18 @@ def test_polygon_copy_move_and_delete(tab: Tab) -> None:
     np.testing.assert_array_equal(tab.pixels("label"), label)
 
 
-def test_an_object_of_another_class(tab: Tab, studio: Studio) -> None:
-    id, mask = an_object(studio)
+def test_an_object_of_another_class(tab: Tab, shared_studio: Studio) -> None:
+    id, mask = an_object(shared_studio)
     y, x = np.argwhere(mask)[0]
     tab.wait(lambda: tab.click(x, y))
-    other = 5 - studio.sample(0).classes[id]
+    other = 5 - shared_studio.sample(0).classes[id]
     tab.wait(lambda: tab.page.select_option("#stage select.class", str(other)))
-    assert (tab.pixels("label")[y, x] == studio.legend.palette[other]).all()
+    assert (tab.pixels("label")[y, x] == shared_studio.legend.palette[other]).all()
     expect(tab.page.locator("#stage .name")).to_have_text(f"class {other}")
 
 
-def test_two_tabs_share_nothing(browser: Browser, serve: Serve, studio: Studio) -> None:
-    url = serve(studio)
+def test_two_tabs_share_nothing(browser: Browser, serve: Serve, shared_studio: Studio) -> None:
+    url = serve(shared_studio)
     first, second = Tab(browser, url), Tab(browser, url)
     before = second.pixels()
     first.press("r")
@@ -279,7 +286,47 @@ def test_a_model_without_e_says_so(browser: Browser, serve: Serve, plain: Path, 
     assert (tab.pixels("label") != before).any()
 
 
-def test_a_bug_ends_neither_server_nor_session(tab: Tab, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_outline_can_be_hidden_and_a_pane_made_wide(tab: Tab, shared_studio: Studio) -> None:
+    def drawn() -> bool:
+        return tab.page.evaluate(
+            """() => {
+                const canvas = document.querySelector("#stage canvas");
+                return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean);
+            }"""
+        )
+
+    y, x = np.argwhere(an_object(shared_studio)[1])[0]
+    tab.wait(lambda: tab.click(x, y))
+    tab.page.wait_for_timeout(200)
+    assert drawn()
+    tab.page.keyboard.press("h")
+    assert not drawn()
+    tab.page.keyboard.press("h")
+    assert drawn()
+    pane = tab.page.locator("#stage figure").nth(2)
+    narrow = pane.bounding_box()
+    pane.get_by_role("button", name="wide").click()
+    wide = pane.bounding_box()
+    assert narrow is not None
+    assert wide is not None
+    assert wide["width"] > 2 * narrow["width"]
+    tab.wait(lambda: tab.click(3, 3))
+    assert tab.selected
+
+
+def test_keys_do_nothing_while_a_name_is_typed(tab: Tab) -> None:
+    before = tab.pixels()
+    tab.page.fill("#name input, #name textarea", "")
+    tab.page.locator("#name input, #name textarea").press_sequentially("rrr")
+    tab.page.wait_for_timeout(300)
+    np.testing.assert_array_equal(tab.pixels(), before)
+
+
+def test_a_tab_of_an_earlier_server_is_told_to_reload() -> None:
+    assert "reload" in _answer(None, lambda session: None)["message"]
+
+
+def test_a_bug_ends_neither_server_nor_session(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hdgan.editor.document.Document.remove", lambda document, id: 1 / 0)
     tab.wait(lambda: tab.click(3, 3))
     tab.press("Delete")
@@ -288,12 +335,12 @@ def test_a_bug_ends_neither_server_nor_session(tab: Tab, studio: Studio, monkeyp
     expect(tab.page.locator("#stage .alert")).to_be_hidden()
 
 
-def test_only_this_machine_is_listened_to(serve: Serve, studio: Studio) -> None:
-    url = serve(studio)
+def test_only_this_machine_is_listened_to(serve: Serve, shared_studio: Studio) -> None:
+    url = serve(shared_studio)
     assert url.startswith("http://127.0.0.1:")
     port = int(url.rstrip("/").rpartition(":")[2])
     assert urllib.request.urlopen(url).status == 200
     with pytest.raises(HdganError, match=f"port {port}.*--port"):
-        launch(build(studio), port=port)
+        launch(build(shared_studio), port=port)
     with socket.socket() as other, pytest.raises(OSError, match="refused"):
         other.connect(("127.0.0.2", port))

@@ -56,16 +56,12 @@ def test_ids_beyond_16_bits_are_kept(tmp_path: Path, pipeline: Pipeline, id: int
     np.testing.assert_array_equal(again.ids, document.ids)
 
 
-def test_saving_again_replaces_but_nothing_else_is_replaced(session: Session, saved: Path) -> None:
-    session.undo()
-    assert session.save("mine") == saved
-    assert saved_names(saved.parent) == ["mine"]
-    other = saved.parent / "other"
-    other.mkdir()
-    (other / "precious.txt").write_text("x")
-    with pytest.raises(ConfigError, match="choose another name"):
-        session.save("other")
-    assert (other / "precious.txt").read_text() == "x"
+def test_saved_pictures_are_listed(tmp_path: Path, document: Document) -> None:
+    assert saved_names(tmp_path / "none") == []
+    for name in ("b", "a", ".hidden"):
+        save_document(document, np.zeros((4, 6, 3), np.uint8), tmp_path / name)
+    (tmp_path / "other").mkdir()
+    assert saved_names(tmp_path) == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "/etc", ".hidden", "a\0b", "x" * 101])

@@ -176,3 +176,30 @@ def test_a_run_without_clusters_names_the_remedy(run, tmp_path) -> None:  # type
     session.act("brush", {"points": [(4, 4)], "width": 5, "label": 3})
     assert session.selected not in session.document.styles.instances
     assert session.studio.choices(3) == []
+
+
+def test_a_session_writes_over_its_own_pictures_alone(studio: Studio, session: Session) -> None:
+    folder = session.save("mine")
+    before = (folder / "picture.png").read_bytes()
+    session.restyle_all()
+    assert session.save(" mine ") == folder
+    assert (folder / "picture.png").read_bytes() != before
+
+    other = Session(studio)
+    other.open_sample(1)
+    with pytest.raises(ConfigError, match="choose another name"):
+        other.save("mine")
+    other.open_saved("mine")
+    np.testing.assert_array_equal(other.picture(), session.picture())
+    other.restyle_all()
+    assert other.save("mine") == folder
+
+
+def test_what_was_edited_comes_back_after_another_picture_was_opened(session: Session) -> None:
+    session.restyle_all()
+    edited = session.document
+    session.open_sample(1)
+    assert session.document is not edited
+    session.undo()
+    np.testing.assert_array_equal(session.document.ids, edited.ids)
+    assert session.document.styles == edited.styles
