@@ -57,9 +57,11 @@ function show() {
   find(".notes").replaceChildren(...(view.notes || []).map((note) => make("li", { textContent: note })));
   if (view.legend && !find(".classes").childElementCount) showLegend();
   if (!view.size) return;
-  for (const canvas of canvases) {
-    if (canvas.width !== view.size[0]) canvas.width = view.size[0];
-    if (canvas.height !== view.size[1]) canvas.height = view.size[1];
+  const [width, height] = view.size;
+  if (canvases[0].width !== width || canvases[0].height !== height) {
+    canvases.forEach((canvas) => Object.assign(canvas, { width, height }));
+    find(".width").max = Math.ceil(width / 4);
+    setWidth(Math.ceil(width / 32));
   }
   for (const part of ["label", "ids", "picture"]) find(`[data-part=${part}]`).src = view[part];
   find("[data-action=undo]").disabled = !view.canUndo;
@@ -114,6 +116,7 @@ outline.onload = () => {
   const scratch = new OffscreenCanvas(outline.width, outline.height).getContext("2d");
   scratch.drawImage(outline, 0, 0);
   hits = scratch.getImageData(0, 0, outline.width, outline.height);
+  if (view.selected) element.dataset.outlined = view.selected.id;
   draw();
 };
 

@@ -18,6 +18,7 @@ from hdgan.editor.studio import Studio, open_studio
 from hdgan.errors import HdganError
 
 pytestmark = pytest.mark.browser
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,11 @@ class Tab:
         action()
         self.page.wait_for_function(f"before => {serial} !== before", arg=before)
 
+    def wait_for_outline(self) -> None:
+        """The outline is an image, by which the page knows what is dragged."""
+        outlined = f"[data-outlined='{self.selected}']"
+        self.page.wait_for_selector(f"#stage {outlined}, #stage{outlined}", state="attached")
+
     def press(self, key: str) -> None:
         self.wait(lambda: self.page.keyboard.press(key))
 
@@ -183,13 +189,13 @@ def test_polygon_copy_move_and_delete(tab: Tab) -> None:
     original = tab.selected
     label = tab.pixels("label")
     page.keyboard.press("c")
-    page.wait_for_timeout(200)  # the outline is an image, by which the page knows what is dragged
+    tab.wait_for_outline()
     tab.wait(lambda: tab.drag((8, 3), (20, 9)))
     copy = tab.selected
     assert copy not in ("", original)
     assert (tab.pixels("label")[9, 20] == label[3, 8]).all()
     page.keyboard.press("m")
-    page.wait_for_timeout(200)
+    tab.wait_for_outline()
     tab.wait(lambda: tab.drag((20, 9), (24, 9)))
     assert tab.selected == copy
     tab.press("Delete")
@@ -282,6 +288,7 @@ def test_a_model_without_e_says_so(browser: Browser, serve: Serve, plain: Path, 
     expect(tab.page.locator("#stage .style")).to_contain_text("without features")
     before = tab.pixels("label")
     tab.page.keyboard.press("b")
+    tab.page.get_by_role("radio", name="class 3").click()
     tab.wait(lambda: tab.drag((6, 4), (20, 4)))
     assert (tab.pixels("label") != before).any()
 
@@ -297,7 +304,7 @@ def test_the_outline_can_be_hidden_and_a_pane_made_wide(tab: Tab, shared_studio:
 
     y, x = np.argwhere(an_object(shared_studio)[1])[0]
     tab.wait(lambda: tab.click(x, y))
-    tab.page.wait_for_timeout(200)
+    tab.wait_for_outline()
     assert drawn()
     tab.page.keyboard.press("h")
     assert not drawn()
