@@ -43,8 +43,9 @@ class Scratch {
  public:
   explicit Scratch(int64_t n) : data_(reinterpret_cast<T*>(few_)) {
     if (n * sizeof(T) <= sizeof(few_)) return;
-    data_ = static_cast<T*>(std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64));
-    if (data_ == nullptr) throw std::bad_alloc();
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 64, n * sizeof(T)) != 0) throw std::bad_alloc();
+    data_ = static_cast<T*>(memory);
   }
   ~Scratch() {
     if (data_ != reinterpret_cast<T*>(few_)) std::free(data_);

@@ -122,7 +122,8 @@ void fold(const float* HD_RESTRICT from, int64_t lanes, int64_t pixel, double* H
 }
 
 // The origin of each chunk is the mean of those before it. A jump from there is part of the deviations of the plane, so
-// what cancels below is small beside them; only the first chunk, whose origin is a single pixel, must be short.
+// what cancels below is small beside them. The first, short chunk is read twice: its own mean is its origin, since a
+// single pixel may lie far from all others.
 template <typename T>
 void band_statistics(const T* x, const Planes& s, int64_t pixels, double* HD_RESTRICT moments) {
   const int64_t pixel = s.pixel, n = pixels * pixel;
@@ -131,15 +132,21 @@ void band_statistics(const T* x, const Planes& s, int64_t pixels, double* HD_RES
   float *origin = memory, *sums = origin + s.spread;
   Scratch<double> found(2 * pixel);
   auto* add = pixel == 1 ? &deviations<true, T> : &deviations<false, T>;
-  for (int64_t c = 0; c < pixel; ++c) origin[c] = to_float(x[c]);
-  clear(moments, 2 * pixel);
-  for (int64_t begin = 0, end; begin < n; begin = end) {
-    end = smaller(n, begin + (begin == 0 ? whole / 16 : whole));
+  const auto read = [&](int64_t begin, int64_t end) {
     repeat(origin, pixel, s.spread);
     clear(sums, 2 * s.lanes);
     for (int64_t at = begin; at < end; at += s.segment)
       add(x + at, smaller(s.segment, end - at), origin, sums, sums + s.lanes);
     fold(sums, s.lanes, pixel, found);
+  };
+  const int64_t first = smaller(n, whole / 16);
+  for (int64_t c = 0; c < pixel; ++c) origin[c] = to_float(x[c]);
+  read(0, first);
+  for (int64_t c = 0; c < pixel; ++c) origin[c] += static_cast<float>(found[c] / static_cast<double>(first / pixel));
+  clear(moments, 2 * pixel);
+  for (int64_t begin = 0, end; begin < n; begin = end) {
+    end = begin == 0 ? first : smaller(n, begin + whole);
+    read(begin, end);
     const double count = static_cast<double>((end - begin) / pixel), share = 1. / count;
 #pragma omp simd
     for (int64_t c = 0; c < pixel; ++c) {

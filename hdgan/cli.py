@@ -96,7 +96,7 @@ def _train(arguments: list[str]) -> int:
         )
         if config.out != run:
             raise ConfigError(f"--resume continues in {run}: to branch off into {config.out}, use --init-from {run}")
-        return _rehearse(config) if dry_run else _status(train(config, resume=True))
+        return _rehearse(config, resume=True) if dry_run else _status(train(config, resume=True))
     presets = {name: ((preset.__doc__ or "").strip(), preset()) for name, preset in PRESETS.items()}
     if not arguments or (arguments[0].startswith("--") and arguments[0] != "--help"):
         arguments = ["demo", *arguments]
@@ -104,12 +104,12 @@ def _train(arguments: list[str]) -> int:
     return _rehearse(config) if dry_run else _status(train(config))
 
 
-def _rehearse(config: TrainConfig) -> int:
+def _rehearse(config: TrainConfig, *, resume: bool = False) -> int:
     from rich.console import Console
 
     from hdgan.training.rehearsal import rehearse
 
-    rehearse(config, Console())
+    rehearse(config, Console(), resume=resume)
     return 0
 
 

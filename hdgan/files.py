@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 from PIL import Image
 
 from hdgan.errors import HdganError
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 @contextmanager
@@ -24,12 +28,12 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _temporary(path)
+        temporary.touch(exist_ok=False)
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         try:
             yield temporary
-            temporary.chmod(0o666 & ~_umask())
+            temporary.chmod(mode)  # a library that writes by way of a file of its own leaves that file's
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)
@@ -49,16 +53,22 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        temporary = _temporary(path)
+        temporary.mkdir()
         try:
             yield temporary
-            temporary.chmod(0o777 & ~_umask())
             for file in temporary.rglob("*"):
                 _sync(file)
             _replace_folder(temporary, path)
             _sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def target_of(temporary: Path) -> Path | None:
+    """The file that `atomic_file` writes by way of `temporary`, from the names alone; None if it never would."""
+    match = _TEMPORARY.fullmatch(temporary.name)
+    return temporary.with_name(match[1]) if match else None
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:
@@ -69,6 +79,11 @@ def save_png(image: Image.Image, path: str | Path) -> None:
     """
     with atomic_file(path) as temporary:
         image.save(temporary, format="PNG")
+
+
+def _temporary(path: Path) -> Path:
+    """A new name beside `path`; what is made there has ordinary permissions, which `tempfile` withholds."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def _replace_folder(new: Path, path: Path) -> None:
@@ -104,9 +119,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -47,15 +47,23 @@ def gan_loss(outputs: Outputs, real: bool, mode: GanMode = "lsgan") -> Tensor:
 
 
 class _L1Distance(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, target: Tensor) -> Tensor:
-        difference = x.float() - target
-        ctx.save_for_backward(difference.sign().to(torch.int8))
-        ctx.dtype = x.dtype
-        return difference.abs_().mean()
+    generate_vmap_rule = True
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+    def forward(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        difference = x.float() - target
+        sign = difference.sign().to(torch.int8)
+        return difference.abs_().mean(), sign
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        _, sign = output
+        ctx.mark_non_differentiable(sign)
+        ctx.save_for_backward(sign)
+        ctx.dtype = inputs[0].dtype
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, None]:
         (sign,) = ctx.saved_tensors
         return (sign * (dy / sign.numel())).to(ctx.dtype), None
 
@@ -64,8 +72,13 @@ def l1_distance(x: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of x and a target of the same shape, which gets no gradient. Returns a scalar float32.
 
     Keeps a byte an element for its backward pass, where F.l1_loss keeps both features, widened to float32.
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    return _L1Distance.apply(x, target.detach())
+    if x.shape != target.shape:
+        raise ValueError(f"l1_distance: expected a target of shape {tuple(x.shape)}, got {tuple(target.shape)}")
+    return _L1Distance.apply(x, target.detach())[0]
 
 
 def feature_matching_loss(fake: Outputs, real: Outputs) -> Tensor:

@@ -17,7 +17,6 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import hdgan.files
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, checkpoint_path
 from hdgan.cli import main, train_main
 from hdgan.data import SizeConfig
@@ -285,7 +284,7 @@ def test_a_folder_without_permission(
     def deny(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(hdgan.files.tempfile, "mkstemp", deny)
+    monkeypatch.setattr(Path, "touch", deny)
     assert re.search(r"cannot write \S+config\.json: Permission denied; ", refused(make_config(tmp_path / "run")))
 
 

@@ -1,13 +1,14 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from hdgan.errors import HdganError
-from hdgan.files import atomic_file, atomic_folder, save_png
+from hdgan.files import atomic_file, atomic_folder, save_png, target_of
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -37,14 +38,31 @@ def test_file_is_replaced(tmp_path):
     assert content(tmp_path) == {"a": "new"}
 
 
-def test_file_has_the_permissions_of_an_ordinary_file(tmp_path):
-    before = os.umask(0o027)
-    try:
-        with atomic_file(tmp_path / "a") as temporary:
-            temporary.write_text("new")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+@pytest.fixture
+def mask(monkeypatch) -> Iterator[None]:
+    """A umask of 027, which belongs to all threads: whoever sets it to read it takes it from the others."""
+    umask = os.umask
+    before = umask(0o027)
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail(f"umask is set to {mask}"))
+    yield
+    umask(before)
+
+
+@pytest.mark.usefixtures("mask")
+def test_files_and_folders_have_ordinary_permissions(tmp_path):
+    with atomic_file(tmp_path / "a") as temporary:
+        temporary.unlink()
+        temporary.touch(0o600)  # as libraries do that write atomically themselves
+    with atomic_folder(tmp_path / "b"):
+        pass
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"] == [0o640, 0o750]
+
+
+def test_the_target_of_a_temporary(tmp_path):
+    with atomic_file(tmp_path / "a" / "b.txt") as temporary:
+        assert target_of(temporary) == tmp_path / "a" / "b.txt"
+    for name in ("b.txt", ".b.txt.tmp", ".b.txt.abc.tmp", "b.txt.0123abcd.tmp", ".b.txt.0123abcd.tmp.old"):
+        assert target_of(tmp_path / name) is None
 
 
 @pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
@@ -98,10 +116,10 @@ def test_parent_that_is_a_file(tmp_path):
 
 
 def test_unwritable_folder(tmp_path, monkeypatch):
-    def deny(**_):
+    def deny(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("tempfile.mkstemp", deny)
+    monkeypatch.setattr(Path, "touch", deny)
     with pytest.raises(HdganError, match="Permission denied"), atomic_file(tmp_path / "a"):
         pass
 

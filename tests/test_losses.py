@@ -2,8 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD, VGGLoss, feature_matching_loss, gan_loss
+from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD, VGGLoss, feature_matching_loss, gan_loss, l1_distance
 from hdgan.models import MultiscaleDiscriminator, VGG19Features
+from hdgan.training.memory import saved_bytes
 
 
 def outputs(n_scales=2, n_features=3, dtype=torch.float32, seed=0):
@@ -131,3 +132,19 @@ def test_vgg_gradients_flow_to_the_fake_alone(vgg):
 def test_vgg_loss_of_equal_images_is_zero(vgg):
     fake, _ = images()
     assert VGGLoss(vgg)(fake, fake).item() == 0
+
+
+def test_l1_distance_and_its_gradients() -> None:
+    x, target = torch.randn(2, 3, 5, requires_grad=True), torch.randn(2, 3, 5, requires_grad=True)
+    ours, theirs = l1_distance(x, target), F.l1_loss(x, target.detach())
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(torch.autograd.grad(3 * ours, x), torch.autograd.grad(3 * theirs, x))
+    torch.testing.assert_close(torch.func.grad(l1_distance)(x.detach(), target), torch.sign(x - target).detach() / 30)
+    assert not l1_distance(x.detach(), target).requires_grad
+    assert l1_distance(x.bfloat16(), target).dtype == torch.float32
+    assert saved_bytes(lambda: l1_distance(x, target)) == x.numel()
+
+
+def test_l1_distance_does_not_broadcast() -> None:
+    with pytest.raises(ValueError, match=r"expected a target of shape \(3, 1\), got \(3, 4\)"):
+        l1_distance(torch.zeros(3, 1), torch.zeros(3, 4))

@@ -30,8 +30,11 @@ from hdgan.training.state import StageState
 from hdgan.training.step import Criterion, Inputs
 
 LOSS = LossConfig()
-SLACK = {torch.float32: 100.0, torch.bfloat16: 30.0, torch.float16: 30.0}
-"""How much further from the truth than one op the gradients of a whole step may be."""
+SLACK = {torch.float32: 100.0, torch.bfloat16: 50.0}
+"""How much further from the truth than one op the gradients of a whole step may be.
+
+In bfloat16 that is half of their size: the gradients of L1 losses are signs, which rounding turns where features are
+nearly equal, and eager PyTorch itself is off by a third. It finds wrong weights and missing terms, not rounding."""
 
 
 @dataclass(frozen=True)

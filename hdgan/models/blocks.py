@@ -4,8 +4,8 @@ A convolution that feeds an instance norm without affine parameters has a dead b
 bias is kept, since NVIDIA's checkpoints carry it, and left out of the computation (`normalised_conv`), which saves the
 addition in the forward pass and a reduction over the whole gradient in the backward pass.
 
-A layer keeps one tensor for its backward pass: the output of its convolution. What the next convolution reads, the
-normalised and padded activation, is made again from it (`recomputed`).
+A convolution keeps one tensor for its backward pass, its output; a residual block its sum as well. What the next
+convolution reads, the normalised and padded activation, is made again from it (`recomputed`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hdgan.models.config import UpsampleMode
-from hdgan.ops import instance_norm_act
+from hdgan.ops import backend, instance_norm_act
+from hdgan.ops._backend import forced_backend
 from hdgan.ops.instance_norm_act import PadMode, pad2d
 
 T = TypeVar("T")
@@ -47,7 +48,16 @@ def recomputed(function: Callable[..., T], *tensors: Tensor) -> T:
     """
     if not (_recompute and torch.is_grad_enabled()):
         return function(*tensors)
+    forced = forced_backend()
+    if forced is not None:
+        function = partial(_run_on, forced, function)
     return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
+
+
+def _run_on(name: str, function: Callable[..., T], *tensors: Tensor) -> T:
+    """On a backend that was forced in the forward pass, also where the backward pass runs outside of its context."""
+    with backend(name):
+        return function(*tensors)
 
 
 def norm_relu_conv(conv: Callable[[Tensor], Tensor], x: Tensor, pad: int, pad_mode: PadMode) -> Tensor:

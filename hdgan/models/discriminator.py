@@ -80,6 +80,7 @@ class MultiscaleDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.scales = nn.ModuleList(PatchDiscriminator(in_channels, ndf, n_layers) for _ in range(n_scales))
+        self.in_channels = in_channels
         self.intermediate_features = intermediate_features
         init_weights(self)
 
@@ -92,7 +93,12 @@ class MultiscaleDiscriminator(nn.Module):
         """Map [B, in_channels, H, W] to one list of features per scale, finest first; the last of each is the score.
 
         With the `context` of a condition, x is the image alone.
+
+        Raises:
+            ValueError: x has other channels than the first convolution reads.
         """
+        if context is None and x.shape[1] != self.in_channels:
+            raise ValueError(f"MultiscaleDiscriminator: expected {self.in_channels} channels, got {x.shape[1]}")
         levels = avg_pyramid(x, len(self.scales) - 1)
         contexts = [None] * len(levels) if context is None else context
         outputs = [scale(level, known) for scale, level, known in zip(self.scales, levels, contexts, strict=True)]

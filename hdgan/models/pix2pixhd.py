@@ -125,11 +125,13 @@ class Pix2PixHD(nn.Module):
     def context(self, condition: Tensor) -> list[Tensor]:
         """D's share of the work that depends on the condition alone, for several images to `discriminate`."""
         assert self.discriminator is not None
+        _require_channels("condition", condition, self.config.discriminator_channels - self.config.image_channels)
         return self.discriminator.context(condition)
 
     def discriminate(self, context: Sequence[Tensor], image: Tensor) -> list[list[Tensor]]:
         """D(condition, image): per scale, finest first, the features of every layer and last the score."""
         assert self.discriminator is not None
+        _require_channels("image", image, self.config.image_channels)
         return self.discriminator(image.to(context[0].dtype), context)
 
     def copy_from(self, smaller: Pix2PixHD) -> None:
@@ -150,6 +152,11 @@ class Pix2PixHD(nn.Module):
             self.discriminator.copy_coarse_from(smaller.discriminator)
         if self.encoder is not None and smaller.encoder is not None:
             self.encoder.load_state_dict(smaller.encoder.state_dict())
+
+
+def _require_channels(name: str, x: Tensor, channels: int) -> None:
+    if x.shape[1] != channels:
+        raise ValueError(f"Pix2PixHD: expected {name} of {channels} channels, got {x.shape[1]}")
 
 
 def _compute_dtype(weight: Tensor) -> torch.dtype:

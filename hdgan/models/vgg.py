@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -35,24 +36,31 @@ class VGG19Features(nn.Module):
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
             channels = width
         self.features = nn.Sequential(*layers)
+        # In lists, which keep these modules from being registered again: from one tap to the next, layer by layer, a
+        # pooling together with the convolution after it.
+        self._parts = [
+            list(_parts(layers[begin + 1 : end + 1])) for begin, end in zip((-1, *_TAPS), _TAPS, strict=False)
+        ]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map images [B, 3, H, W] to the features relu1_1 … relu5_1, [B, C, H / 2^k, W / 2^k] for k = 0 … 4."""
-        taps, begin = [], 0
-        for tap in _TAPS:
-            x = self._run(x, begin, tap + 1)
+        taps = []
+        for parts in self._parts:
+            for part in parts:
+                # A pooling is made again in the backward pass: it would keep positions of 64 bits.
+                x = recomputed(part, x) if isinstance(part, nn.Sequential) else part(x)
             taps.append(x)
-            begin = tap + 1
         return taps
 
-    def _run(self, x: Tensor, begin: int, end: int) -> Tensor:
-        """Layers [begin, end). A pooling is made again in the backward pass: it would keep positions of 64 bits."""
-        while begin < end:
-            count = 2 if isinstance(self.features[begin], nn.MaxPool2d) else 1
-            layers = self.features[begin : begin + count]
-            x = recomputed(layers, x) if count == 2 else layers(x)
-            begin += count
-        return x
+
+def _parts(layers: Sequence[nn.Module]) -> Iterator[nn.Module]:
+    pool: nn.Module | None = None
+    for layer in layers:
+        if isinstance(layer, nn.MaxPool2d):
+            pool = layer
+        else:
+            yield layer if pool is None else nn.Sequential(pool, layer)
+            pool = None
 
 
 def load_vgg19(weights: Path | None) -> VGG19Features:

@@ -64,6 +64,11 @@ def backend(name: str | None) -> Iterator[None]:
         del _forced[len(_forced) - 1 - _forced[::-1].index(name)]
 
 
+def forced_backend() -> str | None:
+    """The backend that the environment or an active `backend` asks for."""
+    return _forced[-1]
+
+
 def choose(op: str, asked: str | None, x: Tensor, dtype: torch.dtype | None = None) -> str:
     """The backend for an op on tensors on the device of `x`, computing in `dtype` (that of `x` unless given).
 

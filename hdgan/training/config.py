@@ -117,7 +117,7 @@ class TrainConfig:
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """Of networks and pictures; auto is channels_last on GPUs."""
     recompute: bool = True
-    """Keep one tensor a layer for the backward pass and repeat norms and paddings there: less memory, a little time."""
+    """Keep what convolutions make for the backward pass, and repeat norms and paddings: less memory, some time."""
     compile: Literal["none", "default", "max-autotune"] = "none"
     """Compile G, E and VGG with torch.compile: minutes at the start of each stage for shorter steps."""
     cuda_graphs: bool = False

@@ -92,7 +92,10 @@ def join_world(device: str) -> Iterator[World]:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World(0, 1, choose_device(device))
+        chosen = choose_device(device)
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        yield World(0, 1, chosen)
         return
     if ":" in device:
         raise ConfigError(f"--device {device} would put all {size} processes on one device: give cuda, cpu or auto")

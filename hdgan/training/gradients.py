@@ -41,8 +41,7 @@ class StepGradients:
             [len(LOSS_NAMES)] float32: the losses, averaged over the micro batches.
         """
         state, device = self.state, batch.photo.device
-        for optimizer in (state.optimizer_g, state.optimizer_d):
-            optimizer.zero_grad(set_to_none=True)
+        state.clear_gradients()
         micro_batches = list(batch.split(state.stage.config.micro_batch))
         parts = torch.zeros(len(LOSS_NAMES), device=device)
         for micro_batch in micro_batches:
@@ -57,7 +56,7 @@ class StepGradients:
 class GraphedGradients:
     """The same from a CUDA graph: one launch for the thousand kernels of a step.
 
-    The graph holds for batches of the shapes of the first one; others go without.
+    The graph holds for batches of the shapes of the first one; others go without, and take memory of their own.
 
     Args:
         gradients: what is captured. Its model has no encoder, whose tables change their size with the number of
@@ -87,16 +86,18 @@ class GraphedGradients:
 
     def _capture(self, batch: Inputs) -> None:
         self._batch = Inputs(*(None if t is None else t.clone() for t in _fields(batch)))  # type: ignore[arg-type]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
+        state, device = self._gradients.state, batch.photo.device
+        side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+        side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(self.WARM_UP):
                 self._gradients(self._batch)
-        torch.cuda.current_stream().wait_stream(side)
+            state.clear_gradients()  # or they would live beside those of the graph
+        current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Of this thread alone: that of the loader goes on pinning memory, which a global capture forbids.
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             self._parts = self._gradients(self._batch)
-        state = self._gradients.state
         self._grads = [(p, p.grad) for p in (*state.g_parameters, *state.d_parameters)]
         self._graph = graph
 
@@ -142,8 +143,9 @@ def _compile(mode: Literal["none", "default", "max-autotune"], state: StageState
     """
     if mode == "none":
         return
+    torch.compiler.reset()  # what was compiled for the sizes of the stage before
     networks = [state.model.generator, state.model.encoder, None if vgg is None else vgg.vgg]
     for network in networks:
         if network is not None:
             # Without Inductor's own CUDA graphs, which would be captured inside of ours.
-            network.compile(mode="default" if mode == "default" else "max-autotune-no-cudagraphs", dynamic=False)
+            network.compile(mode="default" if mode == "default" else "max-autotune-no-cudagraphs")

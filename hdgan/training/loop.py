@@ -79,8 +79,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         HdganError: options, data or checkpoint that cannot be used, a disk that is full, a loss that is not finite.
     """
     console = console or Console()
-    start.set_up_torch(config)
-    with join_world(config.device) as world, contextlib.ExitStack() as closing:
+    with start.torch_settings(config), join_world(config.device) as world, contextlib.ExitStack() as closing:
         if not world.is_main:
             console = Console(quiet=True)
         claim_folder(config, resume)

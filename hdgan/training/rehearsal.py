@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -23,8 +24,10 @@ from hdgan.training.datasets import RunData, open_data
 from hdgan.training.distributed import join_world
 from hdgan.training.gradients import Gradients, make_gradients
 from hdgan.training.memory import LayerMemory, PeakMeter, saved_by_layer
+from hdgan.training.prefetch import prefetched
+from hdgan.training.run_folder import claim_folder
 from hdgan.training.schedule import Stage, plan
-from hdgan.training.start import check_batch, load_vgg, set_up_torch
+from hdgan.training.start import check_batch, check_processes, load_vgg, torch_settings
 from hdgan.training.state import StageState
 from hdgan.training.step import Criterion, Inputs
 
@@ -62,39 +65,42 @@ class StageEstimate:
         return self.steps * self.step_seconds
 
 
-def rehearse(config: TrainConfig, console: Console) -> list[StageEstimate]:
-    """Take a few steps of every stage that is left, print what they needed, and leave no trace.
+def rehearse(config: TrainConfig, console: Console, *, resume: bool = False) -> list[StageEstimate]:
+    """Take a few steps of every stage that is left, from new weights, and print what they needed. Begins no run.
 
     Args:
-        config: of the run; one that has begun is estimated from its latest checkpoint on.
+        config: of the run.
         console: where the tables go.
+        resume: the run in the config's folder is to be continued: estimate what is left of it.
 
     Raises:
         HdganError: options or data that cannot be used, or a stage that does not fit into memory.
     """
-    set_up_torch(config)
-    with join_world(config.device) as world:
+    with torch_settings(config), join_world(config.device) as world:
         if world.size > 1:
             raise ConfigError("--dry-run is for one process: run it without torchrun")
+        claim_folder(config, resume)
+        check_processes(config, world)
         data = open_data(config, console)
-        done = max(list_steps(config.out), default=0)
-        vgg = load_vgg(config, world)
-        estimates: list[StageEstimate] = []
-        previous = None
-        for stage in plan(config, len(data.train_pairs)):
+        done = max(list_steps(config.out), default=0) if resume else 0
+        stages = plan(config, len(data.train_pairs))
+        for stage in stages:
             check_batch(stage, world)
-            state = StageState(config, stage, world.device, previous)
-            previous = state.model
-            if stage.last_step > done:
-                with console.status(f"stage {stage.name}"):
-                    estimates.append(_estimate(config, state, data, vgg, world.device, done))
+        estimates: list[StageEstimate] = []
+        with console.status("") as status:
+            vgg = load_vgg(config, world)
+            for stage in stages:
+                if stage.last_step > done:
+                    status.update(f"stage {stage.name}")
+                    with _out_of_memory_explained(stage, world.device):
+                        estimates.append(_estimate(config, stage, data, vgg, world.device, done))
     print_estimates(config, estimates, console)
     return estimates
 
 
 def print_estimates(config: TrainConfig, estimates: list[StageEstimate], console: Console) -> None:
     """Print a row for each stage, the sum, and the layers that keep most for the backward pass."""
-    console.print(f"dry run of {config.out}: nothing was written", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"dry run: nothing was begun in {config.out}", markup=False, highlight=False, soft_wrap=True)
     table = _table("stage", "size", "batch", "trained", "steps", "s/step", "time", "peak", "kept")
     for e in estimates:
         table.add_row(
@@ -139,33 +145,39 @@ def _memory(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
+@contextmanager
+def _out_of_memory_explained(stage: Stage, device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # On a CPU it has no class of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise ConfigError(
+            f"stage {stage.name}, with batches of {stage.config.batch_size}, does not fit into the memory of {device}: "
+            f"--precision bfloat16, --stages.{stage.name}.micro-batch 1, or a smaller --stages.{stage.name}.size"
+        ) from error
+
+
 def _estimate(
-    config: TrainConfig, state: StageState, data: RunData, vgg: VGGLoss | None, device: torch.device, done: int
+    config: TrainConfig, stage: Stage, data: RunData, vgg: VGGLoss | None, device: torch.device, done: int
 ) -> StageEstimate:
-    stage = state.stage
+    state = StageState(config, stage, device)
     criterion = Criterion(config.loss, vgg, state.pool)
     batches = _batches(config, data, stage, device)
     first = next(batches)
-    size = "x".join(map(str, reversed(first.photo.shape[2:])))
-    try:
+    gradients = make_gradients(config, state, criterion, device)
+    with torch.compiler.set_stance("force_eager"):
         layers = _layers(config, state, criterion, first)
-        gradients = make_gradients(config, state, criterion, device)
-        peak = _peak(state, gradients, first, vgg)
-        seconds = _step_seconds(state, gradients, batches, config.optim.clip)
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            f"stage {stage.name} at {size}, batch {stage.config.batch_size}, does not fit into the memory of "
-            f"{device}: --precision bfloat16, --stages.{stage.name}.micro-batch 1, or a "
-            f"smaller --stages.{stage.name}.size"
-        ) from error
+    peak = _peak(config, state, gradients, first, vgg)
     return StageEstimate(
         stage=stage,
         steps=stage.last_step - max(done, stage.first_step),
         trained=sum(p.numel() for p in (*state.g_parameters, *state.d_parameters)),
-        step_seconds=seconds,
+        step_seconds=_step_seconds(config, state, gradients, first, batches),
         peak_bytes=peak,
         layers=layers,
-        size=size,
+        size="x".join(map(str, reversed(first.photo.shape[2:]))),
     )
 
 
@@ -175,12 +187,14 @@ def _batches(config: TrainConfig, data: RunData, stage: Stage, device: torch.dev
         stop=(TIMED_STEPS + 1) * stage.config.batch_size,
         batch=stage.config.batch_size,
         seed=config.seed,
+        workers=config.data.workers,
+        pin_memory=device.type == "cuda",
     )
-    return (Inputs.from_loader(sample, device, config.format_on(device)) for sample in loader)
+    return prefetched(loader, device, config.format_on(device))
 
 
 def _layers(config: TrainConfig, state: StageState, criterion: Criterion, batch: Inputs) -> list[LayerMemory]:
-    """What is kept for the backward pass, without any compiler."""
+    """What is kept for the backward pass."""
     networks = nn.ModuleDict(dict(state.model.named_children()))
     if criterion.vgg is not None:
         networks["vgg"] = criterion.vgg
@@ -189,31 +203,36 @@ def _layers(config: TrainConfig, state: StageState, criterion: Criterion, batch:
         return saved_by_layer(lambda: criterion(state.model, micro_batch), networks)
 
 
-def _peak(state: StageState, gradients: Gradients, batch: Inputs, vgg: VGGLoss | None) -> int:
-    """Bytes that live at most in a step, weights included. The first step, in which libraries prepare themselves."""
-    device = batch.photo.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        gradients(batch)
-        state.update()
-        return torch.cuda.max_memory_allocated(device)
+def _peak(config: TrainConfig, state: StageState, gradients: Gradients, batch: Inputs, vgg: VGGLoss | None) -> int:
+    """Bytes that live at most in a step, weights included; on a CPU of one that is not compiled."""
+    if batch.photo.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(batch.photo.device)
+        _step(config, state, gradients, batch)
+        return torch.cuda.max_memory_reserved(batch.photo.device)
     networks = [state.model, state.ema.model, *([] if vgg is None else [vgg])]
-    with PeakMeter() as meter:
-        gradients(batch)
-        state.update()
+    with torch.compiler.set_stance("force_eager"), PeakMeter() as meter:
+        _step(config, state, gradients, batch)
     return meter.peak + sum(weight.nbytes for network in networks for weight in network.parameters())
 
 
-def _step_seconds(state: StageState, gradients: Gradients, batches: Iterator[Inputs], clip: float | None) -> float:
-    """Median time of a step."""
+def _step_seconds(
+    config: TrainConfig, state: StageState, gradients: Gradients, first: Inputs, batches: Iterator[Inputs]
+) -> float:
+    """Median time of a step, waiting for its batch included, after one in which libraries and compilers prepare."""
+    _step(config, state, gradients, first)
     times: list[float] = []
+    begin = time.monotonic()
     for batch in batches:
-        begin = time.monotonic()
-        gradients(batch).tolist()
-        state.update(clip)
-        if batch.photo.device.type == "cuda":
-            torch.cuda.synchronize(batch.photo.device)
+        _step(config, state, gradients, batch)
         times.append(time.monotonic() - begin)
         if sum(times) > MOST_SECONDS:
             break
+        begin = time.monotonic()
     return statistics.median(times)
+
+
+def _step(config: TrainConfig, state: StageState, gradients: Gradients, batch: Inputs) -> None:
+    gradients(batch).tolist()
+    state.update(config.optim.clip)
+    if batch.photo.device.type == "cuda":
+        torch.cuda.synchronize(batch.photo.device)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from rich.console import Console
 
@@ -17,12 +20,18 @@ from hdgan.training.schedule import Stage
 from hdgan.training.state import StageState
 
 
-def set_up_torch(config: TrainConfig) -> None:
-    """Set what PyTorch has once for a process."""
+@contextmanager
+def torch_settings(config: TrainConfig) -> Iterator[None]:
+    """Set what PyTorch has once for a process, while a run lasts."""
+    before = torch.backends.cudnn.benchmark
+    # Pictures mostly have one size in a stage: trying out cuDNN's algorithms once pays.
+    torch.backends.cudnn.benchmark = True
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    # Pictures have one size in a stage: trying out all algorithms of cuDNN once pays.
-    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def begin(config: TrainConfig, stage: Stage, world: World, console: Console) -> StageState:

@@ -66,6 +66,10 @@ class StageState:
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
+    def clear_gradients(self) -> None:
+        self.optimizer_g.zero_grad(set_to_none=True)
+        self.optimizer_d.zero_grad(set_to_none=True)
+
     def update(self, clip: float | None = None) -> None:
         """Take an optimizer step with the gradients that the parameters hold, each network's clipped to this norm."""
         if clip is not None:

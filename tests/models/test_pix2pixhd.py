@@ -53,6 +53,18 @@ def test_discriminator_sees_condition_and_image_never_features():
     assert model.discriminator.scales[0].convs[0].in_channels == 9
 
 
+def test_the_discriminator_refuses_other_channels():
+    model = Pix2PixHD(CONFIG)
+    label, ids, photo = batch()
+    condition = model.condition(label, ids)
+    with pytest.raises(ValueError, match="expected condition of 6 channels, got 9"):
+        model.context(torch.cat([condition, photo], 1))
+    with pytest.raises(ValueError, match="expected image of 3 channels, got 9"):
+        model.discriminate(model.context(condition), torch.cat([condition, photo], 1))
+    with pytest.raises(ValueError, match="expected 9 channels, got 3"):
+        model.discriminator(photo)
+
+
 @pytest.mark.parametrize(
     ("options", "condition", "generator", "discriminator"),
     [

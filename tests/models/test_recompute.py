@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from hdgan.models import GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator, VGG19Features
 from hdgan.models.blocks import recomputed, recomputing
+from hdgan.ops import backend
 from hdgan.training.memory import saved_bytes
 
 NETWORKS = {
@@ -45,6 +46,14 @@ def test_the_same_bits_with_less_memory(name):
             return saved_bytes(last)
 
     assert held(True) < 0.9 * held(False)
+
+
+def test_the_backward_pass_keeps_the_backend_of_the_forward_pass():
+    network = NETWORKS["G1"]()
+    with recomputing(), backend("eager"):
+        y = network(torch.randn(1, 4, 16, 16))
+    y.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
 
 def test_a_graph_may_be_walked_twice():
