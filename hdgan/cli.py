@@ -26,6 +26,7 @@ commands:
   train      train a model (the same as hdgan-train)
   report     write the report of a run as it stands
   generate   make pictures from label maps
+  edit       edit label maps, objects and styles in a web page
   styles     find and show the styles that instances come in
   data       check a dataset, or pack it for fast reading
   convert    convert NVIDIA/pix2pixHD checkpoints to hdgan's and back
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "report": _report,
         "generate": _generate,
+        "edit": _edit,
         "styles": _styles,
         "data": _data,
         "convert": _convert,
@@ -162,6 +164,12 @@ def _generate(arguments: list[str]) -> int:
     from hdgan.inference.command import generate
 
     return tyro.cli(generate, prog="hdgan generate", args=arguments)
+
+
+def _edit(arguments: list[str]) -> int:
+    from hdgan.editor.command import edit
+
+    return tyro.cli(edit, prog="hdgan edit", args=arguments)
 
 
 def _styles(arguments: list[str]) -> int:

@@ -36,13 +36,22 @@ MakeConfig = Callable[..., TrainConfig]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, and count, what needs a GPU or the CUDA compiler where there is none."""
-    missing = [("gpu", torch.cuda.is_available()), ("nvcc", shutil.which("nvcc") is not None)]
+    """Leave out, and count, what needs a GPU, the CUDA compiler or Chromium where there is none."""
+    missing = [
+        ("gpu", torch.cuda.is_available()),
+        ("nvcc", shutil.which("nvcc") is not None),
+        ("browser", find_chromium() is not None),
+    ]
     markers = [marker for marker, found in missing if not found]
     left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in markers)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def find_chromium() -> str | None:
+    """The browser that tests of the editor's page drive."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -167,6 +176,14 @@ def command_line(config: TrainConfig) -> list[str]:
 @pytest.fixture(scope="session")
 def to_arguments() -> Callable[[TrainConfig], list[str]]:
     return command_line
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of Chromium; tests with the marker `browser` run only where there is one."""
+    path = find_chromium()
+    assert path is not None
+    return path
 
 
 @pytest.fixture

@@ -68,7 +68,8 @@ def test_a_resume_lists_the_options_of_its_run(capsys: Capture, run: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("command", "option"), [("generate", "--photo"), ("data", "check"), ("convert", "usage: hdgan convert")]
+    ("command", "option"),
+    [("generate", "--photo"), ("edit", "--host"), ("data", "check"), ("convert", "usage: hdgan convert")],
 )
 def test_other_commands_list_their_options(capsys: Capture, command: str, option: str) -> None:
     assert option in helped(capsys, main, command)

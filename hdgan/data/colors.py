@@ -6,6 +6,48 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+CITYSCAPES: dict[str, tuple[int, int, int]] = {
+    "unlabeled": (0, 0, 0),
+    "ego vehicle": (0, 0, 0),
+    "rectification border": (0, 0, 0),
+    "out of roi": (0, 0, 0),
+    "static": (0, 0, 0),
+    "dynamic": (111, 74, 0),
+    "ground": (81, 0, 81),
+    "road": (128, 64, 128),
+    "sidewalk": (244, 35, 232),
+    "parking": (250, 170, 160),
+    "rail track": (230, 150, 140),
+    "building": (70, 70, 70),
+    "wall": (102, 102, 156),
+    "fence": (190, 153, 153),
+    "guard rail": (180, 165, 180),
+    "bridge": (150, 100, 100),
+    "tunnel": (150, 120, 90),
+    "pole": (153, 153, 153),
+    "polegroup": (153, 153, 153),
+    "traffic light": (250, 170, 30),
+    "traffic sign": (220, 220, 0),
+    "vegetation": (107, 142, 35),
+    "terrain": (152, 251, 152),
+    "sky": (70, 130, 180),
+    "person": (220, 20, 60),
+    "rider": (255, 0, 0),
+    "car": (0, 0, 142),
+    "truck": (0, 0, 70),
+    "bus": (0, 60, 100),
+    "caravan": (0, 0, 90),
+    "trailer": (0, 0, 110),
+    "train": (0, 80, 100),
+    "motorcycle": (0, 0, 230),
+    "bicycle": (119, 11, 32),
+    "license plate": (0, 0, 142),
+}
+"""Cityscapes' classes and their colours by label id, of which NVIDIA's recipe has 35: the license plate is 34."""
+
+
+_SOFT = (np.arange(256) * 0.75 + 48).astype(np.uint8)
+
 
 def label_palette(n: int) -> np.ndarray:
     """Colours of n labels, [n, 3] uint8: PASCAL VOC's colour map, the bits of a label spread over the channels."""
@@ -25,11 +67,10 @@ def colorize_labels(label: np.ndarray, palette: np.ndarray | None = None) -> Ima
 
 def colorize_ids(ids: np.ndarray) -> Image.Image:
     """Colour an instance map [H, W]: each id its own colour, the same in every picture."""
-    unique, inverse = np.unique(ids, return_inverse=True)
-    # Knuth's multiplicative hash spreads neighbouring ids over the colours.
-    hashed = (unique.astype(np.int64) * 2654435761) & 0xFFFFFFFF
-    colours = np.stack([hashed >> 24, hashed >> 16, hashed >> 8], axis=1) & 0xFF
-    return Image.fromarray((colours * 0.75 + 48).astype(np.uint8)[inverse.reshape(ids.shape)])
+    # Knuth's multiplicative hash spreads neighbouring ids over the colours; unsigned products wrap at 32 bits.
+    hashed = ids.astype(np.int64).astype(np.uint32) * np.uint32(2654435761)
+    channels = np.stack([hashed >> shift for shift in (24, 16, 8)], axis=-1).astype(np.uint8)
+    return Image.fromarray(_SOFT[channels])
 
 
 def to_image(tensor: Tensor) -> Image.Image:

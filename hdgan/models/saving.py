@@ -104,8 +104,21 @@ def load_model(path: Path, *, ema: bool = True, device: str | torch.device = "cp
         ) from error
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a file says about its model, without its tensors: format, version, model, and whatever else was stored.
+
+    Raises:
+        CheckpointError: the file is not a readable one of hdgan's.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _metadata_of(path, file.metadata())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error}): copy it again") from error
+
+
 def _load(path: Path, file: Any, ema: bool, device: str | torch.device) -> tuple[Pix2PixHD, SavedInfo]:
-    metadata = _read_metadata(path, file.metadata())
+    metadata = _metadata_of(path, file.metadata())
     config = from_plain(ModelConfig, metadata.get("model"), f"{path}, model")
     with torch.device("meta"):
         model = Pix2PixHD(config)
@@ -128,7 +141,7 @@ def _load(path: Path, file: Any, ema: bool, device: str | torch.device) -> tuple
     return model, SavedInfo(metadata, further, missing)
 
 
-def _read_metadata(path: Path, header: Mapping[str, str] | None) -> dict[str, Any]:
+def _metadata_of(path: Path, header: Mapping[str, str] | None) -> dict[str, Any]:
     text = (header or {}).get("hdgan")
     if text is None:
         raise CheckpointError(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from hdgan.data import DataConfig, PairedDataset, SizeConfig, make_loader
 from hdgan.data.scenes import CLASSES
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.models import Pix2PixHD
+from hdgan.models import ModelConfig, Pix2PixHD
 from hdgan.models.saving import load_model
 from hdgan.ops import InstanceIndex, instance_reduce
 from hdgan.styles.bank import STYLES_FILE
@@ -105,12 +106,38 @@ def open_source(
         raise ConfigError(f"{file} holds no encoder: convert it again with --encoder FILE")
     model.discriminator = None
     model.to(memory_format=network_format(chosen))  # type: ignore[call-overload]
-    config, size = _training_of(file, info.metadata, model, root)
+    config, size = training_of(file, info.metadata, model.config, root)
     if width is not None:
         size = SizeConfig(width=width)
     data = open_data(replace(config, stages={}), console or Console(quiet=True))
     origin = Origin(fingerprint(model.encoder), _name(file))
     return Source(file, model.eval().requires_grad_(False), config, data, size, chosen, origin)
+
+
+def training_of(
+    file: Path, metadata: Mapping[str, Any], model: ModelConfig, root: Path | None = None
+) -> tuple[TrainConfig, SizeConfig]:
+    """How a model was trained, with the data under `root` if it is given, and the size of the pictures.
+
+    Args:
+        file: the model, for messages.
+        metadata: of the file.
+        model: what the metadata's model is.
+        root: dataset, where it is not the one that the file names.
+
+    Raises:
+        ConfigError: the file names no dataset, and `root` is not given.
+    """
+    known = metadata.get("train")
+    if known is not None:
+        config = from_plain(TrainConfig, known, f"{file}, train")
+        stage = config.stages[metadata["stage"]]
+        size = replace(stage.size, crop_width=None, crop_height=None)
+        return (config if root is None else replace(config, data=replace(config.data, root=root))), size
+    if root is None:
+        raise ConfigError(f"{file} does not say what it was trained on: name the dataset with --root")
+    data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)
+    return TrainConfig(model=model, data=data), SizeConfig()
 
 
 def encode(source: Source, progress: Callable[[int, int], None] | None = None) -> FeatureTable:
@@ -173,21 +200,6 @@ def encode_instances(model: Pix2PixHD, photo: Tensor, index: InstanceIndex) -> T
     """E's mean feature of every instance of a batch: [N, feature_channels] float32."""
     assert model.encoder is not None
     return instance_reduce(model.encoder(photo, index).float(), index)
-
-
-def _training_of(file: Path, metadata: dict, model: Pix2PixHD, root: Path | None) -> tuple[TrainConfig, SizeConfig]:
-    """How the model was trained, with the data under `root` if it is given, and the size of the pictures."""
-    known = metadata.get("train")
-    if known is not None:
-        config = from_plain(TrainConfig, known, f"{file}, train")
-        stage = config.stages[metadata["stage"]]
-        size = replace(stage.size, crop_width=None, crop_height=None)
-        return (config if root is None else replace(config, data=replace(config.data, root=root))), size
-    if root is None:
-        raise ConfigError(f"{file} does not say what it was trained on: name the dataset with --root")
-    divisor, dontcare = model.config.instance_divisor, model.config.dontcare
-    data = DataConfig(root=root, instance_divisor=divisor, dontcare=dontcare)
-    return TrainConfig(model=model.config, data=data), SizeConfig()
 
 
 def _name(file: Path) -> str:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from hdgan.errors import CheckpointError, HdganError
 from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig, Pix2PixHD, saving
-from hdgan.models.saving import describe_differences, load_model, save_model
+from hdgan.models.saving import describe_differences, load_model, read_metadata, save_model
 
 CONFIG = ModelConfig(
     n_labels=5,
@@ -61,6 +61,14 @@ def test_round_trip(model, path):
     features = torch.zeros(1, 2, 8, 8)
     condition = loaded.condition(label, label)
     assert torch.equal(loaded.generate(condition, features), model.generate(condition, features))
+
+
+def test_metadata_is_read_without_the_networks(model, path):
+    save_model(path, model, extra={"step": 7})
+    assert read_metadata(path) == load_model(path)[1].metadata
+    path.write_bytes(b"none")
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+        read_metadata(path)
 
 
 @pytest.mark.parametrize(

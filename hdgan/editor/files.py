@@ -1,0 +1,127 @@
+"""Documents as files: what was saved and opened again gives the same picture.
+
+FOLDER/label.png       label map, 8 or 16 bits
+       instance.png    instance map, 16 bits (instance.npy, 32 bits, where ids go beyond)
+       styles.json     style of each instance
+       picture.png     the picture
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hdgan.data import Pair
+from hdgan.data.dataset import read_pair
+from hdgan.data.headers import read_header
+from hdgan.editor.document import Document
+from hdgan.errors import ConfigError, DataError
+from hdgan.files import atomic_folder
+from hdgan.inference import Pipeline
+from hdgan.styles import Styles
+
+LABEL, INSTANCE, WIDE_INSTANCE = "label.png", "instance.png", "instance.npy"
+STYLES, PICTURE = "styles.json", "picture.png"
+_NAME = re.compile(r"\w[\w .-]{0,99}")
+_UINT8, _UINT16 = np.iinfo(np.uint8), np.iinfo(np.uint16)
+
+
+def save_document(document: Document, picture: np.ndarray, folder: Path) -> None:
+    """Write a document and its picture; a folder of this name is replaced.
+
+    Args:
+        document: to write; its labels have 16 bits at most.
+        picture: [H, W, 3] uint8.
+        folder: to make.
+
+    Raises:
+        HdganError: it cannot be written.
+    """
+    ids, label = document.ids, document.label
+    with atomic_folder(folder) as temporary:
+        Image.fromarray(label.astype(np.uint8 if label.max() <= _UINT8.max else np.uint16)).save(temporary / LABEL)
+        if ids.min() >= 0 and ids.max() <= _UINT16.max:
+            Image.fromarray(ids.astype(np.uint16)).save(temporary / INSTANCE)
+        else:
+            np.save(temporary / WIDE_INSTANCE, ids)
+        document.styles.save(temporary / STYLES)
+        Image.fromarray(picture).save(temporary / PICTURE)
+
+
+def saved_names(folder: Path) -> list[str]:
+    """Names of the documents in a folder, in order."""
+    return sorted(found.parent.name for found in folder.glob(f"*/{LABEL}") if not found.parent.name.startswith("."))
+
+
+def folder_named(parent: Path, name: str) -> Path:
+    """The folder of a document that a user has named.
+
+    Raises:
+        ConfigError: the name could lead elsewhere.
+    """
+    name = name.strip()
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name for a picture: give letters, digits, spaces, '-', '_' or '.'")
+    return parent / name
+
+
+def open_saved(folder: Path, pipeline: Pipeline, max_pixels: int) -> Document:
+    """Read what `save_document` wrote.
+
+    Raises:
+        DataError, ConfigError, CheckpointError: as `open_files`.
+    """
+    wide = folder / WIDE_INSTANCE
+    instance = wide if wide.is_file() else folder / INSTANCE
+    return open_files(pipeline, max_pixels, folder / LABEL, instance, folder / STYLES)
+
+
+def open_files(
+    pipeline: Pipeline, max_pixels: int, label: Path, instance: Path | None = None, look: Path | None = None
+) -> Document:
+    """Read a document.
+
+    Args:
+        pipeline: that will render it.
+        max_pixels: that it may have.
+        label: label map.
+        instance: instance map.
+        look: what the instances look like: styles (.json), or a photo.
+
+    Raises:
+        DataError: a file cannot be used or is too large, or a label is out of range.
+        ConfigError: the model needs an instance map, or cannot take styles.
+        CheckpointError: the styles are damaged, or of another encoder.
+    """
+    config = pipeline.config
+    styles = look if look is not None and look.suffix.lower() == ".json" else None
+    files = {"label": label, "ids": instance, "photo": look if styles is None else None}
+    pair = Pair.of(label.stem, {part: path for part, path in files.items() if path is not None})
+    for path in pair.files.values():
+        _require_size(path, max_pixels)
+    arrays = read_pair(pair, config.n_labels, config.dontcare)
+    assert arrays.label is not None
+    if instance is None and config.instances:
+        raise ConfigError(f"the model was trained with instance maps: give one for {label}")
+    document = Document.of(arrays.label, arrays.ids, divisor=config.instance_divisor)
+    if styles is not None:
+        given = Styles.load(styles)
+        given.require(pipeline.encoder_id)
+        if given.instances and not config.feature_channels:
+            raise ConfigError(f"{styles} holds styles, but the model was trained without features: leave it out")
+        return document.restyled(given)
+    if arrays.photo is not None:
+        return document.restyled(pipeline.encode(np.asarray(arrays.photo), document.label, document.ids))
+    return document
+
+
+def _require_size(path: Path, max_pixels: int) -> None:
+    width, height = read_header(path).size
+    if width * height > max_pixels:
+        raise DataError(
+            f"{path} is {width}x{height}, more than the {max_pixels} pixels that the editor takes: scale it down, or "
+            f"start the editor with --max-pixels {width * height}"
+        )

@@ -1,0 +1,80 @@
+"""A small document, and editors of tiny models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hdgan.editor.document import Document
+from hdgan.editor.session import Session
+from hdgan.editor.studio import Studio, open_studio
+from hdgan.inference import Pipeline
+from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig, Pix2PixHD
+from hdgan.models.saving import CLASS_MEAN, save_model
+from hdgan.styles import Style, Styles
+
+LABEL = np.array(
+    [
+        [0, 0, 0, 0, 0, 0],
+        [0, 2, 2, 0, 3, 0],
+        [1, 2, 2, 1, 3, 1],
+        [1, 1, 1, 1, 1, 1],
+    ]
+)
+IDS = np.where(LABEL == 2, 2000, np.where(LABEL == 3, 3000, LABEL))
+
+
+@pytest.fixture
+def document() -> Document:
+    """Ground 1 below sky 0, and before them one object of class 2 and one of class 3; only the first has a style."""
+    return Document.of(LABEL, IDS, Styles({2000: Style(2, (0.5, -0.5), 1)}, "encoder"))
+
+
+def write_model(path: Path, **options: object) -> Path:
+    """Write a tiny model of four classes that nothing was trained with."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        n_labels=options.pop("n_labels", 4),  # type: ignore[arg-type]
+        generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1),
+        discriminator=DiscriminatorConfig(ndf=4, n_layers=2),
+        encoder=EncoderConfig(nef=2, n_downsample=1),
+        **options,  # type: ignore[arg-type]
+    )
+    means = torch.zeros(max(config.n_labels, 1), config.feature_channels)
+    save_model(path, Pix2PixHD(config), tensors={CLASS_MEAN: means} if config.feature_channels else None)
+    return path
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """A model without features, as a file."""
+    return write_model(tmp_path / "plain.safetensors")
+
+
+@pytest.fixture(scope="session")
+def shared_studio(styled: Path, tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    """Of a run with clusters."""
+    return open_studio(styled, device="cpu", out=tmp_path_factory.mktemp("edits"), max_pixels=10_000)
+
+
+@pytest.fixture
+def studio(shared_studio: Studio, tmp_path: Path) -> Studio:
+    """The same with a folder of its own."""
+    return replace(shared_studio, folder=tmp_path / "edits")
+
+
+@pytest.fixture
+def session(studio: Studio) -> Session:
+    """With the first held-out picture open."""
+    session = Session(studio)
+    session.open_sample(0)
+    return session
+
+
+@pytest.fixture
+def pipeline(studio: Studio) -> Pipeline:
+    return studio.pipeline

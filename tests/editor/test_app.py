@@ -1,0 +1,353 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+import socket
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from hdgan.editor.app import _answer, build, launch
+from hdgan.editor.studio import Studio, open_studio
+from hdgan.errors import HdganError
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=30_000)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+Serve = Callable[[Studio], str]
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Serve]:
+    """Start a server for an editor, unless it has one."""
+    started: dict[Studio, tuple[gr.Blocks, str]] = {}
+
+    def start(studio: Studio) -> str:
+        if studio not in started:
+            blocks = build(studio)
+            started[studio] = blocks, launch(blocks)
+        return started[studio][1]
+
+    yield start
+    for blocks, _ in started.values():
+        blocks.close(verbose=False)
+
+
+class Tab:
+    """One tab, and what a user does in it."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.page: Page = browser.new_context(viewport={"width": 1300, "height": 900}).new_page()
+        self.errors: list[str] = []
+        self.elsewhere: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self._note(request.url))
+        self.page.goto(url)
+        self.page.wait_for_selector("#stage [data-serial], #stage[data-serial]", state="attached")
+
+    def _note(self, url: str) -> None:
+        if "//127.0.0.1:" not in url and not url.startswith(("data:", "blob:")):
+            self.elsewhere.append(url)
+
+    def pixels(self, part: str = "picture") -> np.ndarray:
+        """What a pane shows, [H, W, 3] int."""
+        values = self.page.evaluate(
+            """async (part) => {
+                const image = document.querySelector(`[data-part=${part}]`);
+                await image.decode();
+                const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+                const context = canvas.getContext("2d");
+                context.drawImage(image, 0, 0);
+                return [canvas.height, canvas.width, [...context.getImageData(0, 0, canvas.width, canvas.height).data]];
+            }""",
+            part,
+        )
+        return np.array(values[2]).reshape(values[0], values[1], 4)[..., :3]
+
+    def position(self, x: float, y: float) -> tuple[float, float]:
+        """Where a pixel of the picture lies on the screen."""
+        canvas = self.page.locator("#stage canvas").nth(2)
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        assert box is not None
+        height, width = self.pixels().shape[:2]
+        return box["x"] + (x + 0.5) * box["width"] / width, box["y"] + (y + 0.5) * box["height"] / height
+
+    def click(self, x: float, y: float) -> None:
+        self.page.mouse.click(*self.position(x, y))
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        self.page.mouse.move(*self.position(*start))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.position(*end), steps=4)
+        self.page.mouse.up()
+
+    def wait(self, action: Callable[[], object]) -> None:
+        """Do something and wait for the server's answer."""
+        serial = "document.querySelector('#stage [data-serial], #stage[data-serial]').dataset.serial"
+        before = self.page.evaluate(serial)
+        action()
+        self.page.wait_for_function(f"before => {serial} !== before", arg=before)
+
+    def wait_for_outline(self) -> None:
+        """The outline is an image, by which the page knows what is dragged."""
+        outlined = f"[data-outlined='{self.selected}']"
+        self.page.wait_for_selector(f"#stage {outlined}, #stage{outlined}", state="attached")
+
+    def press(self, key: str) -> None:
+        self.wait(lambda: self.page.keyboard.press(key))
+
+    @property
+    def selected(self) -> str:
+        return self.page.inner_text("#stage .id")
+
+
+@pytest.fixture
+def tab(browser: Browser, serve: Serve, shared_studio: Studio) -> Iterator[Tab]:
+    tab = Tab(browser, serve(shared_studio))
+    yield tab
+    assert tab.errors == []
+    assert tab.elsewhere == []
+    tab.page.context.close()
+
+
+def an_object(studio: Studio) -> tuple[int, np.ndarray]:
+    """An instance of the first sample that has clusters, and its pixels."""
+    document = studio.sample(0)
+    id = next(id for id, label in document.classes.items() if id >= 1000 and label in studio.bank.clusters)
+    return id, document.mask(id)
+
+
+def test_select_restyle_add_undo_save(tab: Tab, shared_studio: Studio) -> None:
+    page = tab.page
+    id, mask = an_object(shared_studio)
+    y, x = np.argwhere(mask)[0]
+    tab.wait(lambda: tab.click(x, y))
+    assert tab.selected == str(id)
+
+    before = tab.pixels()
+    choices = page.locator("#stage .styles button")
+    assert choices.count() == 1 + len(shared_studio.choices(shared_studio.sample(0).classes[id]))
+    tab.wait(lambda: choices.nth(1).click())
+    expect(page.locator("#stage .style")).to_have_text("cluster 0")
+    change = np.abs(tab.pixels() - before)
+    assert change[mask].mean() > 1
+    assert change[mask].mean() > change[~mask].mean()
+
+    page.keyboard.press("b")
+    page.get_by_role("radio", name="class 3").click()
+    maps = tab.pixels("label")
+    tab.wait(lambda: tab.drag((6, 4), (20, 4)))
+    assert tab.selected not in ("", str(id))
+    assert (tab.pixels("label")[4, 13] == shared_studio.legend.palette[3]).all()
+
+    tab.press("Control+z")
+    np.testing.assert_array_equal(tab.pixels("label"), maps)
+    tab.press("Control+Shift+z")
+    assert (tab.pixels("label") != maps).any()
+
+    page.fill("#name input, #name textarea", "from the browser")
+    page.click("#save")
+    expect(page.locator("#stage .done")).to_contain_text("Saved in")
+    folder = shared_studio.folder / "from the browser"
+    assert {file.name for file in folder.iterdir()} == {"label.png", "instance.png", "styles.json", "picture.png"}
+    shown = tab.pixels()
+    source = page.get_attribute("[data-part=picture]", "src")
+    tab.press("r")
+    assert (tab.pixels() != shown).any()
+    page.click("#saved input")
+    page.get_by_role("option", name="from the browser").click()
+    page.wait_for_function(
+        "source => document.querySelector('[data-part=picture]').src === source",
+        arg=source,
+    )
+    assert np.abs(np.asarray(Image.open(folder / "picture.png")).astype(int) - shown).mean() < 4  # JPEG
+
+
+def test_polygon_copy_move_and_delete(tab: Tab) -> None:
+    page = tab.page
+    page.keyboard.press("p")
+    page.get_by_role("radio", name="class 2").click()
+    for corner in ((3, 2), (9, 2), (9, 6)):
+        tab.click(*corner)
+    tab.press("Enter")
+    original = tab.selected
+    label = tab.pixels("label")
+    page.keyboard.press("c")
+    tab.wait_for_outline()
+    tab.wait(lambda: tab.drag((8, 3), (20, 9)))
+    copy = tab.selected
+    assert copy not in ("", original)
+    assert (tab.pixels("label")[9, 20] == label[3, 8]).all()
+    page.keyboard.press("m")
+    tab.wait_for_outline()
+    tab.wait(lambda: tab.drag((20, 9), (24, 9)))
+    assert tab.selected == copy
+    tab.press("Delete")
+    expect(page.locator("#stage .none")).to_be_visible()
+    for _ in range(3):
+        tab.press("Control+z")
+    np.testing.assert_array_equal(tab.pixels("label"), label)
+
+
+def test_an_object_of_another_class(tab: Tab, shared_studio: Studio) -> None:
+    id, mask = an_object(shared_studio)
+    y, x = np.argwhere(mask)[0]
+    tab.wait(lambda: tab.click(x, y))
+    other = 5 - shared_studio.sample(0).classes[id]
+    tab.wait(lambda: tab.page.select_option("#stage select.class", str(other)))
+    assert (tab.pixels("label")[y, x] == shared_studio.legend.palette[other]).all()
+    expect(tab.page.locator("#stage .name")).to_have_text(f"class {other}")
+
+
+def test_two_tabs_share_nothing(browser: Browser, serve: Serve, shared_studio: Studio) -> None:
+    url = serve(shared_studio)
+    first, second = Tab(browser, url), Tab(browser, url)
+    before = second.pixels()
+    first.press("r")
+    assert (first.pixels() != before).any()
+    np.testing.assert_array_equal(second.pixels(), before)
+    expect(second.page.locator("[data-action=undo]")).to_be_disabled()
+    second.wait(lambda: second.click(3, 3))
+    assert second.selected
+    assert not first.selected
+
+
+def upload(tab: Tab, label: Path, instance: Path) -> None:
+    tab.page.get_by_text("Open own maps").click()
+    for name, file in (("label", label), ("instance", instance)):
+        tab.page.set_input_files(f"#{name}-file input", str(file))
+        expect(tab.page.locator(f"#{name}-file")).to_contain_text(file.name[:3])
+    tab.page.click("#open-files")
+
+
+def test_own_maps_are_opened(tab: Tab, tmp_path: Path) -> None:
+    label = np.repeat(np.arange(4, dtype=np.uint8), 10)[None].repeat(20, axis=0)
+    Image.fromarray(label).save(tmp_path / "lab.png")
+    Image.fromarray(label.astype(np.uint16) * 1000).save(tmp_path / "ins.png")
+    upload(tab, tmp_path / "lab.png", tmp_path / "ins.png")
+    tab.page.wait_for_function("() => document.querySelector('[data-part=label]').naturalWidth === 40")
+    tab.wait(lambda: tab.click(35, 10))
+    assert tab.selected == "3000"
+
+
+@pytest.mark.parametrize(
+    ("size", "value", "mode", "says"),
+    [
+        ((200, 100), 0, "L", "--max-pixels 20000"),
+        ((32, 16), 0, "RGB", "save one channel of integers"),
+        ((32, 16), 9, "L", "label 9"),
+    ],
+    ids=["too large", "no label map", "out of range"],
+)
+def test_bad_maps_are_refused_and_the_server_goes_on(
+    tab: Tab, tmp_path: Path, size: tuple[int, int], value: int, mode: str, says: str
+) -> None:
+    Image.new(mode, size, value).save(tmp_path / "lab.png")
+    Image.new("L", size).save(tmp_path / "ins.png")
+    before = tab.pixels()
+    upload(tab, tmp_path / "lab.png", tmp_path / "ins.png")
+    alert = tab.page.locator("#stage .alert")
+    expect(alert).to_contain_text(says)
+    expect(alert).to_contain_text("lab.png")
+    assert "/gradio/" not in alert.inner_text()
+    tab.press("r")
+    assert (tab.pixels() != before).any()
+    expect(alert).to_be_hidden()
+
+
+def test_a_run_without_clusters_says_so(browser: Browser, serve: Serve, run: Path, tmp_path: Path) -> None:
+    tab = Tab(browser, serve(open_studio(run, device="cpu", out=tmp_path)))
+    expect(tab.page.locator("#stage .notes")).to_contain_text("hdgan styles cluster")
+    tab.press("r")
+    expect(tab.page.locator("#stage .alert")).to_contain_text("hdgan styles encode")
+    tab.wait(lambda: tab.click(3, 3))
+    assert tab.page.locator("#stage .styles button").count() == 0
+    expect(tab.page.locator("#stage .alert")).to_be_hidden()
+
+
+def test_a_model_without_e_says_so(browser: Browser, serve: Serve, plain: Path, dataset: Path) -> None:
+    tab = Tab(browser, serve(open_studio(plain, root=dataset, device="cpu")))
+    expect(tab.page.locator("#stage .notes")).to_contain_text("--model.feature-channels 3")
+    tab.wait(lambda: tab.click(3, 3))
+    expect(tab.page.locator("#stage .style")).to_contain_text("without features")
+    before = tab.pixels("label")
+    tab.page.keyboard.press("b")
+    tab.page.get_by_role("radio", name="class 3").click()
+    tab.wait(lambda: tab.drag((6, 4), (20, 4)))
+    assert (tab.pixels("label") != before).any()
+
+
+def test_the_outline_can_be_hidden_and_a_pane_made_wide(tab: Tab, shared_studio: Studio) -> None:
+    def drawn() -> bool:
+        return tab.page.evaluate(
+            """() => {
+                const canvas = document.querySelector("#stage canvas");
+                return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean);
+            }"""
+        )
+
+    y, x = np.argwhere(an_object(shared_studio)[1])[0]
+    tab.wait(lambda: tab.click(x, y))
+    tab.wait_for_outline()
+    assert drawn()
+    tab.page.keyboard.press("h")
+    assert not drawn()
+    tab.page.keyboard.press("h")
+    assert drawn()
+    pane = tab.page.locator("#stage figure").nth(2)
+    narrow = pane.bounding_box()
+    pane.get_by_role("button", name="wide").click()
+    wide = pane.bounding_box()
+    assert narrow is not None
+    assert wide is not None
+    assert wide["width"] > 2 * narrow["width"]
+    tab.wait(lambda: tab.click(3, 3))
+    assert tab.selected
+
+
+def test_keys_do_nothing_while_a_name_is_typed(tab: Tab) -> None:
+    before = tab.pixels()
+    tab.page.fill("#name input, #name textarea", "")
+    tab.page.locator("#name input, #name textarea").press_sequentially("rrr")
+    tab.page.wait_for_timeout(300)
+    np.testing.assert_array_equal(tab.pixels(), before)
+
+
+def test_a_tab_of_an_earlier_server_is_told_to_reload() -> None:
+    assert "reload" in _answer(None, lambda session: None)["message"]
+
+
+def test_a_bug_ends_neither_server_nor_session(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hdgan.editor.document.Document.remove", lambda document, id: 1 / 0)
+    tab.wait(lambda: tab.click(3, 3))
+    tab.press("Delete")
+    expect(tab.page.locator("#stage .alert")).to_contain_text("ZeroDivisionError")
+    tab.press("r")
+    expect(tab.page.locator("#stage .alert")).to_be_hidden()
+
+
+def test_only_this_machine_is_listened_to(serve: Serve, shared_studio: Studio) -> None:
+    url = serve(shared_studio)
+    assert url.startswith("http://127.0.0.1:")
+    port = int(url.rstrip("/").rpartition(":")[2])
+    assert urllib.request.urlopen(url).status == 200
+    with pytest.raises(HdganError, match=f"port {port}.*--port"):
+        launch(build(shared_studio), port=port)
+    with socket.socket() as other, pytest.raises(OSError, match="refused"):
+        other.connect(("127.0.0.2", port))

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+
+from hdgan.editor.document import Document
+from hdgan.editor.history import History
+from hdgan.styles import Style
+
+
+def assert_same(one: Document, other: Document) -> None:
+    np.testing.assert_array_equal(one.label, other.label)
+    np.testing.assert_array_equal(one.ids, other.ids)
+    assert one.styles == other.styles
+    assert one.classes == other.classes
+    assert one.divisor == other.divisor
+
+
+def test_every_state_comes_back(document: Document) -> None:
+    history, states = History(document), [document]
+    for k in range(200):
+        style = Style(2, (float(k), 0.0))
+        states.append(states[-1].with_style(2000, style) if k % 3 else states[-1].move(2000, 1 - 2 * (k // 3 % 2), 0))
+        history.push(states[-1])
+    assert not history.can_redo
+    for state in reversed(states[:-1]):
+        history.undo()
+        assert_same(history.present, state)
+    assert not history.can_undo
+    for state in states[1:]:
+        history.redo()
+        assert_same(history.present, state)
+
+
+def test_at_the_ends_nothing_happens(document: Document) -> None:
+    history = History(document)
+    history.undo()
+    history.redo()
+    assert history.present is document
+
+
+def test_a_new_state_forgets_what_was_undone(document: Document) -> None:
+    history = History(document)
+    history.push(document.remove(2000))
+    history.undo()
+    other = document.remove(3000)
+    history.push(other)
+    assert not history.can_redo
+    history.undo()
+    assert_same(history.present, document)
+
+
+def test_what_changes_nothing_is_no_state(document: Document) -> None:
+    history = History(document)
+    history.push(document)
+    assert not history.can_undo
+
+
+def test_states_of_other_styles_share_their_maps(document: Document) -> None:
+    history = History(document)
+    history.push(document.with_style(3000, Style(3, (1.0, 1.0))))
+    first, second = history._states
+    assert first.label is second.label
+    assert first.rest.styles != second.rest.styles
+
+
+def test_maps_come_back_read_only(document: Document) -> None:
+    history = History(document)
+    history.push(document.remove(2000))
+    history.undo()
+    assert not history.present.label.flags.writeable
+    assert history.present.remove(3000).classes == {0: 0, 1: 1, 2000: 2}

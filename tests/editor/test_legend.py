@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hdgan.data.scenes import CLASSES, PALETTE
+from hdgan.editor.legend import legend_of
+from hdgan.errors import DataError
+
+
+def test_the_scenes_have_their_own_names_and_colours() -> None:
+    legend = legend_of(len(CLASSES), scenes=True)
+    assert legend.names == CLASSES
+    assert legend.colour(0) == "#{:02x}{:02x}{:02x}".format(*PALETTE[0])
+
+
+def test_35_classes_are_those_of_cityscapes() -> None:
+    legend = legend_of(35, scenes=False)
+    assert [legend.name(label) for label in (7, 11, 24, 26, 33)] == ["road", "building", "person", "car", "bicycle"]
+    assert legend.colour(26) == "#00008e"
+
+
+def test_other_classes_are_numbered() -> None:
+    legend = legend_of(4, scenes=False)
+    assert legend.name(3) == "class 3"
+    assert len({legend.colour(label) for label in range(4)}) == 4
+
+
+def test_a_label_of_no_class_is_black_and_said_to_be_none() -> None:
+    legend = legend_of(4, scenes=False)
+    assert legend.name(255) == "no class (255)"
+    painted = legend.paint(np.array([[1, 255, -1]]))
+    assert painted.dtype == np.uint8
+    assert painted.tolist() == [[legend.palette[1].tolist(), [0, 0, 0], [0, 0, 0]]]
+
+
+def test_names_are_read_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "names.txt"
+    file.write_text("wall\ndoor \n")
+    assert legend_of(2, scenes=False, names=file).names == ("wall", "door")
+    with pytest.raises(DataError, match="2 lines, but the model has 3"):
+        legend_of(3, scenes=False, names=file)
+    with pytest.raises(DataError, match="cannot be read"):
+        legend_of(3, scenes=False, names=tmp_path / "none.txt")

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hdgan.data.scenes import CLASSES
+from hdgan.editor.studio import Studio, open_studio
+from hdgan.errors import CheckpointError, ConfigError, DataError
+from hdgan.training import PRESETS
+
+from .conftest import write_model
+
+
+def test_a_run_brings_its_held_out_pictures(studio: Studio) -> None:
+    assert studio.samples is not None
+    assert len(studio.samples) == 2
+    assert studio.notes == ()
+
+
+def test_saved_pictures_lie_in_the_run(run: Path) -> None:
+    assert open_studio(run, device="cpu").folder == run / "edits"
+    file = next(run.glob("checkpoints/*/model.safetensors"))
+    assert open_studio(file, device="cpu").folder == file.parent / "edits"
+
+
+def test_a_run_without_clusters_says_how_to_make_them(run: Path) -> None:
+    (note,) = open_studio(run, device="cpu").notes
+    assert "hdgan styles encode" in note
+    assert "hdgan styles cluster" in note
+
+
+def test_clusters_are_found_as_soon_as_they_are_there(run: Path, styled: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    studio = open_studio(copy, device="cpu")
+    assert studio.choices(2) == []
+    (bank,) = styled.glob("checkpoints/*/styles.safetensors")
+    assert studio.pipeline.file is not None
+    shutil.copy(bank, studio.pipeline.file.parent)
+    assert studio.choices(2)
+    assert studio.notes == ()
+
+
+def test_a_model_without_features_can_be_edited_with(plain: Path) -> None:
+    studio = open_studio(plain, device="cpu")
+    assert studio.samples is None
+    without_samples, without_styles = studio.notes
+    assert "--root" in without_samples
+    assert "--model.feature-channels 3" in without_styles
+    with pytest.raises(DataError, match="no sample 0"):
+        studio.sample(0)
+
+
+def test_a_model_that_is_given_a_dataset(plain: Path, dataset: Path) -> None:
+    studio = open_studio(plain, root=dataset, device="cpu")
+    assert studio.sample(0).size == (32, 16)
+    assert studio.sample(0).styles.instances == {}
+
+
+def test_data_that_has_gone_is_no_obstacle(run: Path, tmp_path: Path) -> None:
+    studio = open_studio(run, root=tmp_path / "gone", device="cpu")
+    assert studio.samples is None
+    assert "gone" in studio.notes[0]
+
+
+def test_pictures_have_no_objects(tmp_path: Path) -> None:
+    file = write_model(tmp_path / "pairs.safetensors", n_labels=0, instances=False)
+    with pytest.raises(ConfigError, match="model of label maps"):
+        open_studio(file, device="cpu")
+
+
+def test_a_run_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        open_studio(tmp_path / "none", device="cpu")
+
+
+def test_the_demo_knows_its_classes() -> None:
+    assert PRESETS["demo"]().model.n_labels == len(CLASSES)
+
+
+def test_a_new_object_is_drawn_from_its_class(studio: Studio) -> None:
+    label = next(iter(studio.bank.clusters))
+    style = studio.new_style(label * 1000 + 7, label)
+    assert style is not None
+    assert style.label == label
+    assert style in [choice for choice, _ in studio.choices(label)]
+    assert studio.new_style(9, 9) is None
