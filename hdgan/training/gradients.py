@@ -125,14 +125,14 @@ def make_gradients(config: TrainConfig, state: StageState, criterion: Criterion,
     if not config.cuda_graphs:
         return gradients
     reasons = {
-        f"there is no GPU in --device {config.device}": device.type != "cuda",
+        f"--device {config.device} is no GPU": device.type != "cuda",
         "--model.feature-channels makes tables whose size changes with the instances": state.model.encoder is not None,
         "--optim.pool-size chooses pictures at random": config.optim.pool_size > 0,
         f"--stages.{state.stage.name}.micro-batch accumulates": state.stage.config.micro_batch is not None,
     }
     for reason, holds in reasons.items():
         if holds:
-            raise ConfigError(f"--cuda-graphs cannot be had: {reason}; leave one of the two out")
+            raise ConfigError(f"--cuda-graphs cannot be had: {reason}; leave it out, or that")
     return GraphedGradients(gradients)
 
 

@@ -50,7 +50,7 @@ def test_compiled_networks_compute_the_same(make_config: Callable[..., TrainConf
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({}, "no GPU in --device cpu"),
+        ({}, "--device cpu is no GPU"),
         ({"device": "cuda"}, "--model.feature-channels"),
         ({"device": "cuda", "optim": OptimConfig(pool_size=2)}, "--optim.pool-size"),
     ],
