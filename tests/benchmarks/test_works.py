@@ -59,6 +59,15 @@ def test_both_orders_of_the_step_have_the_same_gradients() -> None:
     assert ours.update() == original.update() == []
 
 
+def test_both_steps_have_the_same_optimizers() -> None:
+    case = StepCase(64, 64, ngf=4, n_scales=1)
+    steps = [build(case, CPU, torch.float32, torch.contiguous_format) for build in (build_step, build_original_step)]
+    for ours, theirs in zip(*(step.optimizers for step in steps), strict=True):
+        assert type(ours) is type(theirs)
+        assert ours.defaults == theirs.defaults
+        assert ours.defaults["fused"]
+
+
 def test_the_reference_gets_our_weights(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a module that answers as NVIDIA's does; its own code is not here."""
     network = FeatureEncoder(3, 3, 4, 1)
