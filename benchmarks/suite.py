@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,6 +60,19 @@ class Job:
 
     def trials(self) -> Iterator[Trial]:
         return self.work.setup(self.case, self.context)
+
+    @contextmanager
+    def trial(self, contestant: str) -> Iterator[Trial]:
+        """A contestant's trial of both passes, or of the only one; what its setup has entered ends with the context."""
+        for direction in ("both", "forward"):
+            context = replace(self.context, contestants=(contestant,), passes=(direction,))
+            trials = replace(self, context=context).trials()
+            for trial in trials:
+                try:
+                    yield trial
+                finally:
+                    trials.close()  # type: ignore[attr-defined]  # a setup is a generator
+                return
 
 
 @dataclass(frozen=True)
