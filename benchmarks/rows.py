@@ -20,6 +20,7 @@ import torch
 from hdgan.errors import DataError
 from hdgan.files import atomic_file
 
+Key = tuple[str, ...]
 KEY = ("work", "case", "direction", "contestant", "layout", "dtype")
 """What two rows must have in common for the newer to replace the older."""
 
@@ -66,7 +67,7 @@ class Row:
     date: str
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> Key:
         return tuple(getattr(self, name) for name in KEY)
 
 
@@ -151,14 +152,16 @@ def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
     return list({row.key: row for row in (*old, *new)}.values())
 
 
-def write(path: Path, new: Iterable[Row]) -> None:
-    """Add rows to a file, in place of those of the same key.
+def write(path: Path, new: Iterable[Row], failed: Iterable[Key] = ()) -> None:
+    """Add rows to a file, in place of those of the same key; drop the file's own of keys that failed.
 
     Raises:
         DataError: the file is not one of ours.
         HdganError: it cannot be written.
     """
-    rows = merge(read(path) if path.is_file() else [], new)
+    dropped = set(failed)
+    old = [row for row in read(path) if row.key not in dropped] if path.is_file() else []
+    rows = merge(old, new)
     with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
         writer.writeheader()

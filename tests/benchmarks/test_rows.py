@@ -34,6 +34,16 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read(path) == [replace(ROW, rounds=9), other]
 
 
+def test_a_key_that_failed_loses_its_old_row_only(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    other = replace(ROW, contestant="eager")
+    write(path, [ROW, other])
+    write(path, [], [ROW.key])
+    assert read(path) == [other]
+    write(path, [ROW], [ROW.key, other.key])
+    assert read(path) == [ROW]
+
+
 def test_a_file_of_other_columns_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("a,b\n1,2\n")

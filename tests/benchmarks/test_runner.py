@@ -11,11 +11,13 @@ from rich.console import Console
 from torch import Tensor
 
 from hdgan.benchmarks import runner, suite, timing
+from hdgan.benchmarks.command import run_suite as run_with_bar
 from hdgan.benchmarks.command import tell
+from hdgan.benchmarks.rows import read
 from hdgan.benchmarks.runner import CheckFailed, Context, Cost, Function, Trial, Work, check, differentiable
 from hdgan.benchmarks.shapes import NormCase, instance_ids
 from hdgan.benchmarks.suite import Options, Suite
-from hdgan.benchmarks.works import WORKS, avg_pyramid, instance_norm_act
+from hdgan.benchmarks.works import WORKS, avg_pyramid, instance_norm_act, startup, step
 from hdgan.cli import main
 from hdgan.errors import ConfigError
 
@@ -95,6 +97,46 @@ def test_time_runs_out(square: None) -> None:
     done = run_suite("right", minutes=1e-9)
     assert not done.rows
     assert [str(job) for job in done.left_out] == ["square: right, float32, NCHW", "square: right, float32, NHWC"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ConfigError])
+def test_what_was_measured_is_kept(
+    square: None, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """After each job, and of the job that is interrupted."""
+    made = Suite(Options(CPU, only="right", seconds=1e-4, contestants=("eager", "cpu")))
+    measured, sizes = [], []
+
+    def interrupted(trial: Trial, *arguments: object) -> runner.Result:
+        measured.append(trial)
+        if len(measured) == 8:  # a job has six
+            raise error("stop")
+        return runner.run(trial, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(suite, "run", interrupted)
+    with pytest.raises(error, match="stop"):
+        run_with_bar(made, Console(quiet=True), lambda: sizes.append(len(made.rows)))
+    assert sizes == [6, 7]
+
+
+def test_a_run_drops_the_rows_of_what_fails(square: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["bench", "--only", "off", "--seconds", "1e-4", "--layout", "NCHW", "--results", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "check", lambda trial: 0.0)
+        assert main(arguments + ["--contestants", "eager", "cpu"]) == 0
+    (path,) = tmp_path.iterdir()
+    assert {row.contestant for row in read(path)} == {"eager", "cpu"}
+    assert main(arguments + ["--contestants", "eager", "cpu"]) == 1
+    assert {row.contestant for row in read(path)} == {"eager"}
+
+
+def test_large_adds_what_takes_a_gpu_alone() -> None:
+    def cases(**options: object) -> list[str]:
+        return [job.case for job in suite.choose(Options(CPU, ("step", "startup"), **options))]  # type: ignore[arg-type]
+
+    assert startup.INSTALL not in cases(large=True)
+    assert set(cases(large=True)) - set(cases()) == {name for name, where in step.WHERE.items() if where == "gpu"}
+    assert cases(only=startup.INSTALL) == [startup.INSTALL]
 
 
 def test_integers_are_compared_exactly() -> None:
