@@ -100,9 +100,7 @@ def test_time_runs_out(square: None) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ConfigError])
-def test_what_was_measured_is_kept(
-    square: None, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
-) -> None:
+def test_what_was_measured_is_kept(square: None, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
     """After each job, and of the job that is interrupted."""
     made = Suite(Options(CPU, only="right", seconds=1e-4, contestants=("eager", "cpu")))
     measured, sizes = [], []
@@ -176,9 +174,12 @@ def test_contestants_of_an_op_agree(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_instance_ids_are_like_cityscapes() -> None:
-    ids = instance_ids(16, 32, 10)
-    assert ids.shape == (1, 16, 32)
-    assert 1 < ids.unique().numel() <= 10
+    for count in (10, 60, 400):
+        ids = instance_ids(512, 1024, count)
+        assert ids.shape == (1, 512, 1024)
+        assert ids.unique().numel() == count
+        assert ids.unique()[0] == 0
+        assert ((ids < 34) | (ids >= 26000)).all()
 
 
 REFUSED = {
