@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hdgan import ops
 from hdgan.benchmarks.reference import build_reference
@@ -85,6 +86,23 @@ def test_a_step_runs_on_its_own_backend(contestant: str, monkeypatch: pytest.Mon
     assert set(chosen) == {(contestant, None)}
     assert (trial.contestant, trial.direction) == (contestant, "both")
     assert _backend.forced_backend() == before
+
+
+def test_a_step_has_one_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the contestant that computes least; what is frozen is read once."""
+    case = StepCase(64, 64, ngf=4, n_scales=1)
+    monkeypatch.setitem(step.CASES, "small", case)
+    job = Job(step.WORK, "small", Context(CPU, contestants=("eager", "cpu")))
+    (cost,) = {trial.cost for trial in job.trials()}
+    counted = []
+    for build in (build_step, build_original_step):
+        made = build(case, CPU, torch.float32, torch.contiguous_format)
+        with FlopCounterMode(display=False) as counter:
+            made.gradients()
+        counted.append(counter.get_total_flops())
+    assert cost.flops == counted[0] < counted[1]
+    trained = sum(p.nbytes for group in made.optimizers for p in group.param_groups[0]["params"])
+    assert cost.bytes == 7 * trained + sum(t.nbytes for t in made.resident) - trained
 
 
 def test_pictures_are_there_while_their_trial_lasts() -> None:
