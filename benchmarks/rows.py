@@ -100,15 +100,25 @@ def versions() -> dict[str, str]:
     }
 
 
-def _revision() -> str:
-    """The commit of a checkout, and whether files have changed since; nothing for an installation."""
-    root = Path(__file__).resolve().parents[1]
+def _revision(root: Path = Path(__file__).resolve().parents[1]) -> str:
+    """The commit of a checkout, and whether files have changed since; nothing for an installation.
+
+    What measuring itself changes does not count: rows, and the pages made of them.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=9", "--exclude=*"]
-        found = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True)
+        # Without its own setup.py, root is a folder of packages, which may lie in a repository of the user's.
+        if not (root / "setup.py").is_file() or Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return ""
+        made = (f":!{name}" for name in ("benchmarks/results", "docs", "README.md"))
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *made)
+        return f"+{git('rev-parse', '--short=9', 'HEAD')}{'-dirty' if changed else ''}"
     except (OSError, subprocess.SubprocessError):
         return ""
-    return f"+{found.stdout.strip()}"
 
 
 def path_for(folder: Path, device: str) -> Path:
