@@ -44,7 +44,7 @@ def bench(
 ) -> int:
     """Measure speed and memory, each contestant checked against float32 truth first; a red check gets no number.
 
-    Prints a table. After each case its rows go into RESULTS/<device>.csv, and older ones of what now fails go out of it;
+    Prints a table. After each case its rows go into RESULTS/<device>.csv, and older ones of what now fails go out;
     from that file `hdgan bench report` makes tables and plots.
     `hdgan bench profile WORK CONTESTANT` shows where the time goes.
 

@@ -91,7 +91,7 @@ def versions() -> dict[str, str]:
     except PackageNotFoundError:
         triton = ""
     return {
-        "hdgan": f"{version('hdgan')}{_revision()}",
+        "hdgan": f"{version('hdgan')}{_revision(Path(__file__).resolve().parents[1])}",
         "torch": torch.__version__,
         "triton": triton,
         "cuda": torch.version.cuda or "",
@@ -100,7 +100,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def _revision(root: Path = Path(__file__).resolve().parents[1]) -> str:
+def _revision(root: Path) -> str:
     """The commit of a checkout, and whether files have changed since; nothing for an installation.
 
     What measuring itself changes does not count: rows, and the pages made of them.

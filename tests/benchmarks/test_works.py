@@ -67,7 +67,7 @@ def test_both_orders_of_the_step_have_the_same_gradients() -> None:
 def test_both_steps_have_the_same_optimizers() -> None:
     case = StepCase(64, 64, ngf=4, n_scales=1)
     steps = [build(case, CPU, torch.float32, torch.contiguous_format) for build in (build_step, build_original_step)]
-    for ours, theirs in zip(*(step.optimizers for step in steps), strict=True):
+    for ours, theirs in zip(*(made.optimizers for made in steps), strict=True):
         assert type(ours) is type(theirs)
         assert ours.defaults == theirs.defaults
         assert ours.defaults["fused"]
