@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,7 +44,8 @@ def bench(
 ) -> int:
     """Measure speed and memory, each contestant checked against float32 truth first; a red check gets no number.
 
-    Prints a table and puts the rows into RESULTS/<device>.csv, from which `hdgan bench report` makes tables and plots.
+    Prints a table. After each case its rows go into RESULTS/<device>.csv, and older ones of what now fails go out;
+    from that file `hdgan bench report` makes tables and plots.
     `hdgan bench profile WORK CONTESTANT` shows where the time goes.
 
     Args:
@@ -55,9 +56,9 @@ def bench(
         layout: memory formats; speed-ups are always against eager NCHW.
         contestants: eager, compile, max-autotune, cpu, cuda, triton, scatter, nvidia, hdgan; all that can run if empty.
         passes: of the ops.
-        only: leave out cases whose names lack this text; a whole name also runs what is large.
-        large: also run what takes a GPU, and the installation.
-        seconds: to spend on each row, about; five rounds at least.
+        only: leave out cases whose names lack this text; a whole name also runs what is large, or an installation.
+        large: also run what takes a GPU.
+        seconds: to spend on each row, about; five rounds at least, three where one takes over a second.
         minutes: begin nothing more after so many, and say what is left out.
         threads: of PyTorch on the CPU.
         reference: a checkout of NVIDIA/pix2pixHD, whose networks then take part.
@@ -80,17 +81,21 @@ def bench(
     suite = Suite(options)  # refuses what cannot be measured before a worktree is made
     if compare is not None:
         return compare_with(compare, options, suite, lambda: run_suite(suite, console), console)
-    run_suite(suite, console)
+    path = rows.path_for(results, rows.device_name(chosen))
+
+    def save() -> None:
+        if suite.rows or (suite.failures and path.is_file()):
+            rows.write(path, suite.rows, (key for failure in suite.failures for key in failure.keys))
+
+    run_suite(suite, console, save)
     if suite.rows:
-        path = rows.path_for(results, suite.rows[0].device)
-        rows.write(path, suite.rows)
         console.print(show(suite.rows))
         console.print(f"{len(suite.rows)} rows: {path}", soft_wrap=True)
     return tell(suite, console)
 
 
-def run_suite(suite: Suite, console: Console) -> None:
-    """Run a suite with a bar that names the case at work."""
+def run_suite(suite: Suite, console: Console, save: Callable[[], None] = lambda: None) -> None:
+    """Run a suite with a bar that names the case at work, and save after each job and when interrupted."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(suite.jobs))
@@ -100,8 +105,13 @@ def run_suite(suite: Suite, console: Console) -> None:
             nonlocal done
             done += 1
             bar.update(task, completed=done, description=str(job or ""))
+            if done and job:
+                save()
 
-        suite.run(progress)
+        try:
+            suite.run(progress)
+        finally:
+            save()
 
 
 def tell(suite: Suite, console: Console) -> int:

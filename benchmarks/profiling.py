@@ -51,17 +51,16 @@ def profile(
     jobs = [job for job in choose(options) if contestant in job.context.contestants]
     if not jobs:
         raise ConfigError(f"{contestant} does not take part in {work}: name another contestant")
-    trials = [trial for trial in jobs[-1].trials() if trial.contestant == contestant]
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (options.device.type == "cuda")
-    with exact_float32():
+    with exact_float32(), jobs[-1].trial(contestant) as trial:
         for _ in range(2):
-            trials[-1].call()
+            trial.call()
         with record(activities=activities) as recorded:
             for _ in range(rounds):
-                trials[-1].call()
+                trial.call()
     console = Console(markup=False, highlight=False, emoji=False)
     by = f"self_{options.device.type}_time_total"
-    console.print(f"{jobs[-1]}, {contestant}, {trials[-1].direction}, {rounds} rounds", soft_wrap=True)
+    console.print(f"{jobs[-1]}, {contestant}, {trial.direction}, {rounds} rounds", soft_wrap=True)
     console.print(recorded.key_averages().table(sort_by=by, row_limit=MOST_LINES), soft_wrap=True)
     if out is not None:
         with tempfile.TemporaryDirectory() as folder, atomic_file(out) as target:

@@ -20,6 +20,7 @@ import torch
 from hdgan.errors import DataError
 from hdgan.files import atomic_file
 
+Key = tuple[str, ...]
 KEY = ("work", "case", "direction", "contestant", "layout", "dtype")
 """What two rows must have in common for the newer to replace the older."""
 
@@ -66,7 +67,7 @@ class Row:
     date: str
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> Key:
         return tuple(getattr(self, name) for name in KEY)
 
 
@@ -90,7 +91,7 @@ def versions() -> dict[str, str]:
     except PackageNotFoundError:
         triton = ""
     return {
-        "hdgan": f"{version('hdgan')}{_revision()}",
+        "hdgan": f"{version('hdgan')}{_revision(Path(__file__).resolve().parents[1])}",
         "torch": torch.__version__,
         "triton": triton,
         "cuda": torch.version.cuda or "",
@@ -99,15 +100,25 @@ def versions() -> dict[str, str]:
     }
 
 
-def _revision() -> str:
-    """The commit of a checkout, and whether files have changed since; nothing for an installation."""
-    root = Path(__file__).resolve().parents[1]
+def _revision(root: Path) -> str:
+    """The commit of a checkout, and whether files have changed since; nothing for an installation.
+
+    What measuring itself changes does not count: rows, and the pages made of them.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=9", "--exclude=*"]
-        found = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True)
+        # Without its own setup.py, root is a folder of packages, which may lie in a repository of the user's.
+        if not (root / "setup.py").is_file() or Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return ""
+        made = (f":!{name}" for name in ("benchmarks/results", "docs", "README.md"))
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *made)
+        return f"+{git('rev-parse', '--short=9', 'HEAD')}{'-dirty' if changed else ''}"
     except (OSError, subprocess.SubprocessError):
         return ""
-    return f"+{found.stdout.strip()}"
 
 
 def path_for(folder: Path, device: str) -> Path:
@@ -151,14 +162,16 @@ def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
     return list({row.key: row for row in (*old, *new)}.values())
 
 
-def write(path: Path, new: Iterable[Row]) -> None:
-    """Add rows to a file, in place of those of the same key.
+def write(path: Path, new: Iterable[Row], failed: Iterable[Key] = ()) -> None:
+    """Add rows to a file, in place of those of the same key; drop the file's own of keys that failed.
 
     Raises:
         DataError: the file is not one of ours.
         HdganError: it cannot be written.
     """
-    rows = merge(read(path) if path.is_file() else [], new)
+    dropped = set(failed)
+    old = [row for row in read(path) if row.key not in dropped] if path.is_file() else []
+    rows = merge(old, new)
     with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
         writer.writeheader()

@@ -58,12 +58,14 @@ LARGE_NORM_CASES = {
 
 @cache
 def instance_ids(height: int, width: int, count: int) -> Tensor:
-    """[1, H, W] int32: `count` regions around random centres, with ids like those of Cityscapes. Not to be changed."""
+    """[1, H, W] int32: `count` regions around random centres, with ids of their own like those of Cityscapes.
+
+    The result is not to be changed."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.rand(count, 2, generator=generator) * torch.tensor([height, width])
-    ids = torch.where(
-        torch.rand(count, generator=generator) < 0.3, torch.arange(count) % 34, 26000 + torch.arange(count)
-    )
+    stuff = torch.rand(count, generator=generator) < 0.3  # one region a class, numbered by it
+    stuff &= stuff.cumsum(0) < N_LABELS
+    ids = torch.where(stuff, stuff.cumsum(0) - 1, 26000 + torch.arange(count))
     rows, columns = torch.arange(height).float(), torch.arange(width).float()
     nearest = torch.full((height, width), torch.inf)
     result = torch.zeros(height, width, dtype=torch.int32)

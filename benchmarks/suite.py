@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from hdgan.benchmarks import timing
 from hdgan.benchmarks.reference import load_reference
-from hdgan.benchmarks.rows import Row, device_name, versions
+from hdgan.benchmarks.rows import Key, Row, device_name, versions
 from hdgan.benchmarks.runner import CONTESTANTS, DTYPES, PASSES, CheckFailed, Context, Result, Trial, Work, run
 from hdgan.benchmarks.works import WORKS
 from hdgan.errors import ConfigError, HdganError
@@ -60,13 +61,28 @@ class Job:
     def trials(self) -> Iterator[Trial]:
         return self.work.setup(self.case, self.context)
 
+    @contextmanager
+    def trial(self, contestant: str) -> Iterator[Trial]:
+        """A contestant's trial of both passes, or of the only one; what its setup has entered ends with the context."""
+        for direction in ("both", "forward"):
+            context = replace(self.context, contestants=(contestant,), passes=(direction,))
+            trials = replace(self, context=context).trials()
+            for trial in trials:
+                try:
+                    yield trial
+                finally:
+                    trials.close()  # type: ignore[attr-defined]  # a setup is a generator
+                return
+
 
 @dataclass(frozen=True)
 class Failure:
-    """A trial without a number, and why."""
+    """A trial without a number, or a contestant without trials, and why."""
 
     what: str
     why: str
+    keys: tuple[Key, ...]
+    """Of the rows that it would have made."""
 
 
 def available(device: torch.device, reference: Path | None = None) -> tuple[str, ...]:
@@ -114,12 +130,12 @@ def _why_not(name: str, device: torch.device) -> str:
 
 
 def _jobs(work: Work, options: Options, here: tuple[str, ...]) -> Iterator[Job]:
-    wanted = {"anywhere", "gpu"} if options.device.type == "cuda" else {"anywhere"}
+    wanted = {"anywhere", "gpu"} if options.large or options.device.type == "cuda" else {"anywhere"}
     names = options.contestants or here
     layouts = options.layouts if work.layouts else ("NCHW",)
     for case, where in work.cases.items():
         # What is asked for by its whole name runs anywhere.
-        if options.only not in case or not (where in wanted or options.large or options.only == case):
+        if options.only not in case or not (where in wanted or options.only == case):
             continue
         for dtype in options.dtypes if work.dtypes else ("float32",):
             for layout in dict.fromkeys((BASELINE[1], *layouts)):
@@ -178,7 +194,10 @@ class Suite:
                 except Exception as error:  # a contestant of anyone's may raise anything; the others go on
                     name = f"{job}: {contestant}" + (f" {trial.direction}" if trial else "")
                     reason = "" if isinstance(error, CheckFailed) else f"{type(error).__name__}: "
-                    self.failures.append(Failure(name, reason + (str(error).strip().splitlines() or [""])[0]))
+                    why = reason + (str(error).strip().splitlines() or [""])[0]
+                    directions = (trial.direction,) if trial else PASSES
+                    keys = tuple((job.work.name, job.case, d, contestant, job.layout, job.dtype) for d in directions)
+                    self.failures.append(Failure(name, why, keys))
                     if trial is None:
                         break
 

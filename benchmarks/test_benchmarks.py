@@ -37,10 +37,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_speed(benchmark: Any, job: Job) -> None:
-    """The last pass: forward and backward together where there is a gradient."""
+    """Forward and backward together where there is a gradient."""
     device = job.context.device
-    with exact_float32():
-        *_, trial = job.trials()
+    with exact_float32(), job.trial(job.context.contestants[0]) as trial:
         check(trial)
 
         def finished() -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdgan import ops
@@ -66,6 +67,7 @@ class Step:
     """The whole step with its optimizers."""
     resident: tuple[Tensor, ...]
     """What is in memory between steps: parameters and batch."""
+    optimizers: tuple[Optimizer, Optimizer]
 
 
 def build_step(case: StepCase, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> Step:
@@ -87,7 +89,7 @@ def build_step(case: StepCase, device: torch.device, dtype: torch.dtype, memory_
         state.optimizer_d.step()
         return []
 
-    return _step(state.model, vgg, inputs, forward, backward, update)
+    return _step(state.model, vgg, inputs, forward, backward, update, (state.optimizer_g, state.optimizer_d))
 
 
 def build_original_step(
@@ -99,7 +101,10 @@ def build_original_step(
     assert model.discriminator is not None
     netG, netD = plain(model.generator), plain(model.discriminator)
     g_parameters, d_parameters = list(netG.parameters()), list(netD.parameters())
-    optimizer_g, optimizer_d = (torch.optim.Adam(p, lr=2e-4, betas=(0.5, 0.999)) for p in (g_parameters, d_parameters))
+    # Fused as ours: the default loops over tensors on a CPU.
+    optimizer_g, optimizer_d = (
+        torch.optim.Adam(p, lr=2e-4, betas=(0.5, 0.999), fused=True) for p in (g_parameters, d_parameters)
+    )
     autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
     def forward() -> tuple[Tensor, Tensor]:
@@ -136,7 +141,7 @@ def build_original_step(
         backward(step=True)
         return []
 
-    return _step(model, vgg, inputs, forward, backward, update)
+    return _step(model, vgg, inputs, forward, backward, update, (optimizer_g, optimizer_d))
 
 
 def _lsgan(outputs: list[list[Tensor]], target: float) -> Tensor:
@@ -177,6 +182,7 @@ def _step(
     forward: Callable[[], object],
     backward: Callable[[], None],
     update: Callable[[], list[Tensor]],
+    optimizers: tuple[Optimizer, Optimizer],
 ) -> Step:
     weights = {name: p for name, p in model.named_parameters() if name.endswith(".weight")}
 
@@ -189,13 +195,23 @@ def _step(
         return [torch.cat(parts) for parts in flat.values()]  # one vector a network
 
     batch = tuple(t for t in (inputs.photo, inputs.label, inputs.ids) if t is not None)
-    return Step(forward, gradients, update, (*model.parameters(), *vgg.parameters(), *batch))
+    return Step(forward, gradients, update, (*model.parameters(), *vgg.parameters(), *batch), optimizers)
 
 
 @cache
 def true_gradients(case: StepCase, device: torch.device) -> list[Tensor]:
     with ops.backend("eager"):
         return build_original_step(case, device, torch.float32, torch.contiguous_format).gradients()
+
+
+@cache
+def least_cost(case: StepCase, device: torch.device) -> Cost:
+    """Of any contestant: the arithmetic of our order, which runs D less; the trained weights stay float32."""
+    with ops.backend("eager"), FlopCounterMode(display=False) as counter:
+        step = build_step(case, device, torch.float32, torch.contiguous_format)
+        step.gradients()
+    # Adam reads weight, gradient and two moments, and writes all but the gradient; the rest is read once.
+    return Cost(sum(p.nbytes * (7 if p.requires_grad else 1) for p in step.resident), counter.get_total_flops())
 
 
 def setup(name: str, context: Context) -> Iterator[Trial]:
@@ -206,14 +222,13 @@ def setup(name: str, context: Context) -> Iterator[Trial]:
         build = build_original_step if contestant == "eager" else build_step
         with ops.backend(contestant):
             step = build(case, context.device, context.dtype, context.memory_format)
-            with FlopCounterMode(display=False) as counter:
-                found = step.gradients()
+            found = step.gradients()
             yield Trial(
                 contestant,
                 "both",
                 step.update,
                 lambda: true_gradients(case, context.device),
-                Cost(7 * sum(p.nbytes for p in step.resident), counter.get_total_flops()),
+                least_cost(case, context.device),
                 SLACK[context.dtype] * TOLERANCE[context.dtype],
                 step.forward,
                 step.resident,

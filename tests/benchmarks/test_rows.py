@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from hdgan.benchmarks.rows import Row, device_name, merge, path_for, read, versions, write
+from hdgan.benchmarks.rows import Row, _revision, device_name, merge, path_for, read, versions, write
 from hdgan.errors import DataError
 
 ROW = Row(
@@ -34,6 +35,16 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read(path) == [replace(ROW, rounds=9), other]
 
 
+def test_a_key_that_failed_loses_its_old_row_only(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    other = replace(ROW, contestant="eager")
+    write(path, [ROW, other])
+    write(path, [], [ROW.key])
+    assert read(path) == [other]
+    write(path, [ROW], [ROW.key, other.key])
+    assert read(path) == [ROW]
+
+
 def test_a_file_of_other_columns_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("a,b\n1,2\n")
@@ -54,3 +65,30 @@ def test_a_device_has_one_file() -> None:
     assert path_for(Path("results"), ROW.device) == Path("results/abacus-9000-r-2-cores.csv")
     assert "cores" in device_name(torch.device("cpu"))
     assert versions()["torch"] == torch.__version__
+
+
+def test_the_revision_is_of_a_checkout_alone(tmp_path: Path) -> None:
+    root = tmp_path / "checkout"
+    names = ("setup.py", "README.md", "docs/page.md", "benchmarks/results/rows.csv", "packages/setup.py")
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("")
+
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.com"]
+        return subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
+
+    git("init", "-q")
+    assert _revision(root) == ""  # no commit
+    git("add", ".")
+    git("commit", "-qm", "all")
+    clean = f"+{git('rev-parse', '--short=9', 'HEAD').strip()}"
+    assert _revision(root) == clean
+    for name in names[1:4]:
+        (root / name).write_text("measured")
+    assert _revision(root) == clean
+    (root / "setup.py").write_text("changed")
+    assert _revision(root) == f"{clean}-dirty"
+    assert _revision(root / "packages") == ""  # inside of a repository that is not its own
+    (root / "setup.py").unlink()
+    assert _revision(root) == ""

@@ -11,11 +11,13 @@ from rich.console import Console
 from torch import Tensor
 
 from hdgan.benchmarks import runner, suite, timing
+from hdgan.benchmarks.command import run_suite as run_with_bar
 from hdgan.benchmarks.command import tell
+from hdgan.benchmarks.rows import read
 from hdgan.benchmarks.runner import CheckFailed, Context, Cost, Function, Trial, Work, check, differentiable
 from hdgan.benchmarks.shapes import NormCase, instance_ids
 from hdgan.benchmarks.suite import Options, Suite
-from hdgan.benchmarks.works import WORKS, avg_pyramid, instance_norm_act
+from hdgan.benchmarks.works import WORKS, avg_pyramid, instance_norm_act, startup, step
 from hdgan.cli import main
 from hdgan.errors import ConfigError
 
@@ -97,6 +99,45 @@ def test_time_runs_out(square: None) -> None:
     assert [str(job) for job in done.left_out] == ["square: right, float32, NCHW", "square: right, float32, NHWC"]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ConfigError])
+def test_what_was_measured_is_kept(square: None, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+    """After each job, and of the job that is interrupted."""
+    made = Suite(Options(CPU, only="right", seconds=1e-4, contestants=("eager", "cpu")))
+    measured, sizes = [], []
+
+    def interrupted(trial: Trial, *arguments: object) -> runner.Result:
+        measured.append(trial)
+        if len(measured) == 8:  # a job has six
+            raise error("stop")
+        return runner.run(trial, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(suite, "run", interrupted)
+    with pytest.raises(error, match="stop"):
+        run_with_bar(made, Console(quiet=True), lambda: sizes.append(len(made.rows)))
+    assert sizes == [6, 7]
+
+
+def test_a_run_drops_the_rows_of_what_fails(square: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["bench", "--only", "off", "--seconds", "1e-4", "--layout", "NCHW", "--results", str(tmp_path)]
+    arguments += ["--contestants", "eager", "cpu"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "check", lambda trial: 0.0)
+        assert main(arguments) == 0
+    (path,) = tmp_path.iterdir()
+    assert {row.contestant for row in read(path)} == {"eager", "cpu"}
+    assert main(arguments) == 1
+    assert {row.contestant for row in read(path)} == {"eager"}
+
+
+def test_large_adds_what_takes_a_gpu_alone() -> None:
+    def cases(**options: object) -> list[str]:
+        return [job.case for job in suite.choose(Options(CPU, ("step", "startup"), **options))]  # type: ignore[arg-type]
+
+    assert startup.INSTALL not in cases(large=True)
+    assert set(cases(large=True)) - set(cases()) == {name for name, where in step.WHERE.items() if where == "gpu"}
+    assert cases(only=startup.INSTALL) == [startup.INSTALL]
+
+
 def test_integers_are_compared_exactly() -> None:
     def trial(found: Tensor) -> Trial:
         return Trial("cpu", "forward", lambda: [found], lambda: [torch.tensor([1, 2])], Cost(0, 0), 1.0)
@@ -134,9 +175,12 @@ def test_contestants_of_an_op_agree(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_instance_ids_are_like_cityscapes() -> None:
-    ids = instance_ids(16, 32, 10)
-    assert ids.shape == (1, 16, 32)
-    assert 1 < ids.unique().numel() <= 10
+    for count in (10, 60, 400):
+        ids = instance_ids(512, 1024, count)
+        assert ids.shape == (1, 512, 1024)
+        assert ids.unique().numel() == count
+        assert ids.unique()[0] == 0
+        assert ((ids < 34) | (ids >= 26000)).all()
 
 
 REFUSED = {

@@ -5,14 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hdgan import ops
 from hdgan.benchmarks.reference import build_reference
+from hdgan.benchmarks.runner import Context, check
+from hdgan.benchmarks.suite import Job, Options, Suite
+from hdgan.benchmarks.works import data_loading, step
 from hdgan.benchmarks.works.networks import count_flops
 from hdgan.benchmarks.works.plain import plain
 from hdgan.benchmarks.works.step import StepCase, build_original_step, build_step
+from hdgan.errors import DataError
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
-from hdgan.ops import instance_index
+from hdgan.ops import _backend, instance_index
 from hdgan.training.memory import saved_bytes
 
 CPU = torch.device("cpu")
@@ -57,6 +62,60 @@ def test_both_orders_of_the_step_have_the_same_gradients() -> None:
         theirs = saved_bytes(original.forward, original.resident)
     assert 0 < saved_bytes(ours.forward, ours.resident) < theirs
     assert ours.update() == original.update() == []
+
+
+def test_both_steps_have_the_same_optimizers() -> None:
+    case = StepCase(64, 64, ngf=4, n_scales=1)
+    steps = [build(case, CPU, torch.float32, torch.contiguous_format) for build in (build_step, build_original_step)]
+    for ours, theirs in zip(*(made.optimizers for made in steps), strict=True):
+        assert type(ours) is type(theirs)
+        assert ours.defaults == theirs.defaults
+        assert ours.defaults["fused"]
+
+
+@pytest.mark.parametrize("contestant", ["eager", "cpu"])
+def test_a_step_runs_on_its_own_backend(contestant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(step.CASES, "small", StepCase(64, 64, ngf=4, n_scales=1))
+    job = Job(step.WORK, "small", Context(CPU))
+    chosen = []
+    monkeypatch.setattr(_backend, "_choose", lambda *call, of=_backend._choose: chosen.append(of(*call)) or of(*call))
+    before = _backend.forced_backend()
+    with job.trial(contestant) as trial:
+        chosen.clear()
+        trial.call()
+    assert set(chosen) == {(contestant, None)}
+    assert (trial.contestant, trial.direction) == (contestant, "both")
+    assert _backend.forced_backend() == before
+
+
+def test_a_step_has_one_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the contestant that computes least; what is frozen is read once."""
+    case = StepCase(64, 64, ngf=4, n_scales=1)
+    monkeypatch.setitem(step.CASES, "small", case)
+    job = Job(step.WORK, "small", Context(CPU, contestants=("eager", "cpu")))
+    (cost,) = {trial.cost for trial in job.trials()}
+    counted = []
+    for build in (build_step, build_original_step):
+        made = build(case, CPU, torch.float32, torch.contiguous_format)
+        with FlopCounterMode(display=False) as counter:
+            made.gradients()
+        counted.append(counter.get_total_flops())
+    assert cost.flops == counted[0] < counted[1]
+    trained = sum(p.nbytes for group in made.optimizers for p in group.param_groups[0]["params"])
+    assert cost.bytes == 7 * trained + sum(t.nbytes for t in made.resident) - trained
+
+
+def test_pictures_are_there_while_their_trial_lasts() -> None:
+    """As `pytest benchmarks` and `hdgan bench profile` take it, and as a suite does."""
+    job = Job(data_loading.WORK, "512x256, 0 workers", Context(CPU, contestants=("hdgan",)))
+    with job.trial("hdgan") as trial:
+        assert check(trial) == 0
+    with pytest.raises(DataError):
+        trial.call()
+    suite = Suite(Options(CPU, ("data_loading",), only="512x256, 0 workers", seconds=1e-3))
+    suite.run()
+    assert len(suite.rows) == 1
+    assert not suite.failures
 
 
 def test_the_reference_gets_our_weights(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
