@@ -26,11 +26,12 @@ from hdgan.styles import Styles
 LABEL, INSTANCE, WIDE_INSTANCE = "label.png", "instance.png", "instance.npy"
 STYLES, PICTURE = "styles.json", "picture.png"
 _NAME = re.compile(r"\w[\w .-]{0,99}")
+_FILES = (LABEL, INSTANCE, WIDE_INSTANCE, STYLES, PICTURE)
 _UINT8, _UINT16 = np.iinfo(np.uint8), np.iinfo(np.uint16)
 
 
 def save_document(document: Document, picture: np.ndarray, folder: Path) -> None:
-    """Write a document and its picture; a folder of this name is replaced.
+    """Write a document and its picture; an older one in this folder is replaced.
 
     Args:
         document: to write; its labels have 16 bits at most.
@@ -38,8 +39,15 @@ def save_document(document: Document, picture: np.ndarray, folder: Path) -> None
         folder: to make.
 
     Raises:
+        ConfigError: the folder holds something else, which would be lost.
         HdganError: it cannot be written.
     """
+    foreign = sorted(file.name for file in folder.glob("*") if file.name not in _FILES)
+    if foreign:
+        raise ConfigError(
+            f"{folder} holds {foreign[0]!r}, which the editor did not write and would delete: move it elsewhere, or "
+            "choose another name"
+        )
     ids, label = document.ids, document.label
     with atomic_folder(folder) as temporary:
         Image.fromarray(label.astype(np.uint8 if label.max() <= _UINT8.max else np.uint16)).save(temporary / LABEL)

@@ -56,6 +56,18 @@ def test_ids_beyond_16_bits_are_kept(tmp_path: Path, pipeline: Pipeline, id: int
     np.testing.assert_array_equal(again.ids, document.ids)
 
 
+@pytest.mark.parametrize("foreign", ["notes.txt", ".hidden", "more/photo.png"])
+def test_what_others_have_put_into_the_folder_is_not_deleted(session: Session, saved: Path, foreign: str) -> None:
+    before = (saved / "picture.png").read_bytes()
+    (saved / foreign).parent.mkdir(exist_ok=True)
+    (saved / foreign).write_text("mine")
+    session.restyle_all()
+    with pytest.raises(ConfigError, match=r"mine holds .* would delete: move it elsewhere, or choose another name"):
+        session.save("mine")
+    assert (saved / foreign).read_text() == "mine"
+    assert (saved / "picture.png").read_bytes() == before
+
+
 def test_saved_pictures_are_listed(tmp_path: Path, document: Document) -> None:
     assert saved_names(tmp_path / "none") == []
     for name in ("b", "a", ".hidden"):
