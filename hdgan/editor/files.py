@@ -27,6 +27,8 @@ LABEL, INSTANCE, WIDE_INSTANCE = "label.png", "instance.png", "instance.npy"
 STYLES, PICTURE = "styles.json", "picture.png"
 _NAME = re.compile(r"\w[\w .-]{0,99}")
 _FILES = (LABEL, INSTANCE, WIDE_INSTANCE, STYLES, PICTURE)
+State = tuple[tuple[int, int, int], ...]
+"""Of the files of a saved document: inode, size and time of each."""
 _UINT8, _UINT16 = np.iinfo(np.uint8), np.iinfo(np.uint16)
 
 
@@ -57,6 +59,13 @@ def save_document(document: Document, picture: np.ndarray, folder: Path) -> None
             np.save(temporary / WIDE_INSTANCE, ids)
         document.styles.save(temporary / STYLES)
         Image.fromarray(picture).save(temporary / PICTURE)
+
+
+def state_of(folder: Path) -> State:
+    """What tells whether the files of a document were written anew."""
+    files = [folder / name for name in _FILES]
+    stats = [file.stat() for file in files if file.is_file()]
+    return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
 
 
 def saved_names(folder: Path) -> list[str]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -193,6 +195,26 @@ def test_a_session_writes_over_its_own_pictures_alone(studio: Studio, session: S
     np.testing.assert_array_equal(other.picture(), session.picture())
     other.restyle_all()
     assert other.save("mine") == folder
+
+
+def test_what_another_tab_has_saved_since_is_not_overwritten(studio: Studio, session: Session) -> None:
+    folder = session.save("shared")
+    other = Session(studio)
+    other.open_saved("shared")
+    other.restyle_all()
+    other.save("shared")
+    theirs = (folder / "picture.png").read_bytes()
+
+    session.act("brush", {"points": [(4, 4)], "width": 5, "label": 3})
+    with pytest.raises(ConfigError, match="shared was saved elsewhere since: open it again, or choose another name"):
+        session.save("shared")
+    assert (folder / "picture.png").read_bytes() == theirs
+    session.open_saved("shared")
+    session.restyle_all()
+    assert session.save("shared") == folder
+
+    shutil.rmtree(folder)
+    assert other.save("shared") == folder
 
 
 def test_what_was_edited_comes_back_after_another_picture_was_opened(session: Session) -> None:
