@@ -118,6 +118,13 @@ def test_the_selected_object_is_enlarged(session: Session) -> None:
     assert session.document.at(0, 0) == id
 
 
+def test_a_stroke_outside_enlarges_nothing(session: Session) -> None:
+    select_object(session)
+    with pytest.raises(ConfigError, match="lies in the picture: draw it inside"):
+        session.act("brush", {"points": [(-50, -50)], "width": 3, "label": 0, "extend": True})
+    assert not session.history.can_undo  # type: ignore[union-attr]
+
+
 def test_copies_and_moves(session: Session) -> None:
     id = select_object(session)
     pixels = session.document.mask(id).sum()
