@@ -25,7 +25,9 @@ from hdgan.styles import Styles
 
 LABEL, INSTANCE, WIDE_INSTANCE = "label.png", "instance.png", "instance.npy"
 STYLES, PICTURE = "styles.json", "picture.png"
-_NAME = re.compile(r"\w[\w .-]{0,99}")
+_NAME = re.compile(r"\w([\w .-]*[\w-])?")
+_RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)  # by Windows, with any ending
+_LONGEST = 200  # bytes; file systems take 255, of which a temporary name needs some
 _FILES = (LABEL, INSTANCE, WIDE_INSTANCE, STYLES, PICTURE)
 State = tuple[tuple[int, int, int], ...]
 """Of the files of a saved document: inode, size and time of each."""
@@ -77,11 +79,15 @@ def folder_named(parent: Path, name: str) -> Path:
     """The folder of a document that a user has named.
 
     Raises:
-        ConfigError: the name could lead elsewhere.
+        ConfigError: the name could lead elsewhere, or some file system does not take it.
     """
     name = name.strip()
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name for a picture: give letters, digits, spaces, '-', '_' or '.'")
+    if _RESERVED.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name for a picture, since Windows keeps it for devices: choose another")
+    if len(name.encode()) > _LONGEST:
+        raise ConfigError(f"{name[:20]!r}... is no name for a picture: give {_LONGEST} bytes at most")
     return parent / name
 
 
