@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import httpx
 from starlette.middleware import Middleware
 
 from hdgan.editor.files import saved_names
@@ -126,7 +127,7 @@ def launch(
         max_pixels: of a picture; limits what can be uploaded.
 
     Raises:
-        HdganError: the port is taken.
+        HdganError: the port is taken, or a proxy stands before this machine.
     """
     try:
         _, url, _ = blocks.launch(
@@ -146,6 +147,15 @@ def launch(
     except OSError as error:
         raise HdganError(
             f"cannot listen on {host}, port {port or '7860 to 7959'} ({error}): give another --port"
+        ) from error
+    except Exception as error:
+        # Gradio asks its own server whether it is there, and has no error of its own for a proxy that answers instead.
+        if "localhost" not in str(error) and not isinstance(error, httpx.TransportError):
+            raise
+        blocks.close(verbose=False)
+        raise HdganError(
+            f"the page cannot be reached from this machine ({error}): if a proxy is set, set "
+            "NO_PROXY=127.0.0.1,localhost as well"
         ) from error
     return url
 
