@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import httpx
+from starlette.middleware import Middleware
 
 from hdgan.editor.files import saved_names
+from hdgan.editor.guard import Guard
 from hdgan.editor.page import Page, legend_entries
 from hdgan.editor.session import Session
-from hdgan.editor.studio import Studio
+from hdgan.editor.studio import MAX_PIXELS, Studio
 from hdgan.errors import HdganError
 
 _HERE = Path(__file__).parent
 _FONTS = ("system-ui", "sans-serif")  # no fonts from the network
-_MAX_UPLOAD = "1gb"
+_BYTES_PER_PIXEL = 8  # of an upload: no map and no photo has more
+_SMALLEST_LIMIT = 1 << 20  # bytes; styles do not grow with the pixels
 _UPLOADS_KEPT = (3600, 3600)  # seconds between sweeps, and of age
 
 Update = dict[str, Any]
@@ -100,7 +104,7 @@ def serve(studio: Studio, host: str, port: int | None, open_browser: bool) -> No
         HdganError: the port is taken.
     """
     blocks = build(studio)
-    url = launch(blocks, host, port, open_browser)
+    url = launch(blocks, host, port, open_browser, studio.max_pixels)
     print(f"{url} (Ctrl-C ends the editor)", flush=True)
     try:
         threading.Event().wait()
@@ -108,11 +112,22 @@ def serve(studio: Studio, host: str, port: int | None, open_browser: bool) -> No
         blocks.close(verbose=False)
 
 
-def launch(blocks: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, open_browser: bool = False) -> str:
+def launch(
+    blocks: gr.Blocks,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    open_browser: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> str:
     """Start the server in the background and return the page's address.
 
+    Args:
+        blocks: the page.
+        host, port, open_browser: as in `serve`.
+        max_pixels: of a picture; limits what can be uploaded.
+
     Raises:
-        HdganError: the port is taken.
+        HdganError: the port is taken, or a proxy stands before this machine.
     """
     try:
         _, url, _ = blocks.launch(
@@ -124,13 +139,23 @@ def launch(blocks: gr.Blocks, host: str = "127.0.0.1", port: int | None = None, 
             share=False,
             ssr_mode=False,
             footer_links=[],
-            max_file_size=_MAX_UPLOAD,
+            max_file_size=max(max_pixels * _BYTES_PER_PIXEL, _SMALLEST_LIMIT),
+            app_kwargs={"middleware": [Middleware(Guard, host=host)]},
             theme=gr.themes.Default(font=_FONTS, font_mono=("monospace",)),
             css=_read("stage.css"),
         )
     except OSError as error:
         raise HdganError(
             f"cannot listen on {host}, port {port or '7860 to 7959'} ({error}): give another --port"
+        ) from error
+    except Exception as error:
+        # Gradio asks its own server whether it is there, and has no error of its own for a proxy that answers instead.
+        if "localhost" not in str(error) and not isinstance(error, httpx.TransportError):
+            raise
+        blocks.close(verbose=False)
+        raise HdganError(
+            f"the page cannot be reached from this machine ({error}): if a proxy is set, set "
+            "NO_PROXY=127.0.0.1,localhost as well"
         ) from error
     return url
 

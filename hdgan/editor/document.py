@@ -121,9 +121,11 @@ class Document:
         """Add an area to an instance.
 
         Raises:
-            ConfigError: there is no such instance.
+            ConfigError: there is no such instance, or no pixel of the area lies in the picture.
         """
         self._require(id)
+        if not mask.any():
+            raise ConfigError("nothing of the addition lies in the picture: draw it inside")
         return self._pasted(mask, id, self.classes[id], self.styles.instances.get(id))
 
     def copy(self, id: int, dx: int, dy: int) -> tuple[Document, int]:

@@ -25,12 +25,17 @@ from hdgan.styles import Styles
 
 LABEL, INSTANCE, WIDE_INSTANCE = "label.png", "instance.png", "instance.npy"
 STYLES, PICTURE = "styles.json", "picture.png"
-_NAME = re.compile(r"\w[\w .-]{0,99}")
+_NAME = re.compile(r"\w([\w .-]*[\w-])?")
+_RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)  # by Windows, with any ending
+_LONGEST = 200  # bytes; file systems take 255, of which a temporary name needs some
+_FILES = (LABEL, INSTANCE, WIDE_INSTANCE, STYLES, PICTURE)
+State = tuple[tuple[int, int, int], ...]
+"""Of the files of a saved document: inode, size and time of each."""
 _UINT8, _UINT16 = np.iinfo(np.uint8), np.iinfo(np.uint16)
 
 
 def save_document(document: Document, picture: np.ndarray, folder: Path) -> None:
-    """Write a document and its picture; a folder of this name is replaced.
+    """Write a document and its picture; an older one in this folder is replaced.
 
     Args:
         document: to write; its labels have 16 bits at most.
@@ -38,8 +43,15 @@ def save_document(document: Document, picture: np.ndarray, folder: Path) -> None
         folder: to make.
 
     Raises:
+        ConfigError: the folder holds something else, which would be lost.
         HdganError: it cannot be written.
     """
+    foreign = sorted(file.name for file in folder.glob("*") if file.name not in _FILES)
+    if foreign:
+        raise ConfigError(
+            f"{folder} holds {foreign[0]!r}, which the editor did not write and would delete: move it elsewhere, or "
+            "choose another name"
+        )
     ids, label = document.ids, document.label
     with atomic_folder(folder) as temporary:
         Image.fromarray(label.astype(np.uint8 if label.max() <= _UINT8.max else np.uint16)).save(temporary / LABEL)
@@ -51,6 +63,13 @@ def save_document(document: Document, picture: np.ndarray, folder: Path) -> None
         Image.fromarray(picture).save(temporary / PICTURE)
 
 
+def state_of(folder: Path) -> State:
+    """What tells whether the files of a document were written anew."""
+    files = [folder / name for name in _FILES]
+    stats = [file.stat() for file in files if file.is_file()]
+    return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+
 def saved_names(folder: Path) -> list[str]:
     """Names of the documents in a folder, in order."""
     return sorted(found.parent.name for found in folder.glob(f"*/{LABEL}") if not found.parent.name.startswith("."))
@@ -60,11 +79,15 @@ def folder_named(parent: Path, name: str) -> Path:
     """The folder of a document that a user has named.
 
     Raises:
-        ConfigError: the name could lead elsewhere.
+        ConfigError: the name could lead elsewhere, or some file system does not take it.
     """
     name = name.strip()
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name for a picture: give letters, digits, spaces, '-', '_' or '.'")
+    if _RESERVED.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name for a picture, since Windows keeps it for devices: choose another")
+    if len(name.encode()) > _LONGEST:
+        raise ConfigError(f"{name[:20]!r}... is no name for a picture: give {_LONGEST} bytes at most")
     return parent / name
 
 

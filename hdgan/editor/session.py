@@ -10,7 +10,7 @@ import numpy as np
 
 from hdgan.editor import shapes
 from hdgan.editor.document import Document
-from hdgan.editor.files import folder_named, open_files, open_saved, save_document
+from hdgan.editor.files import State, folder_named, open_files, open_saved, save_document, state_of
 from hdgan.editor.history import History
 from hdgan.editor.studio import Studio
 from hdgan.errors import ConfigError
@@ -30,7 +30,7 @@ class Session:
         self.history: History | None = None
         self.selected: int | None = None
         self._drawings = 0
-        self._names: set[str] = set()  # of folders that it has opened or saved, and may write again
+        self._states: dict[str, State] = {}  # of folders that it may write again, as it has opened or saved them
         self._actions: dict[str, Callable[..., None]] = {
             "select": self.select,
             "deselect": self.deselect,
@@ -68,16 +68,19 @@ class Session:
     def open_saved(self, name: str) -> None:
         """Go on with what was saved under a name."""
         folder = folder_named(self.studio.folder, name)
+        state = state_of(folder)
         self._open(open_saved(folder, self.studio.pipeline, self.studio.max_pixels))
-        self._names.add(folder.name)
+        self._states[folder.name] = state
 
     def save(self, name: str) -> Path:
         """Write label map, instance map, styles and picture into a folder, and return it."""
         folder = folder_named(self.studio.folder, name)
-        if folder.exists() and folder.name not in self._names:
+        if folder.exists() and folder.name not in self._states:
             raise ConfigError(f"{folder} is there already: choose another name, or open it before you write it again")
+        if folder.exists() and state_of(folder) != self._states[folder.name]:
+            raise ConfigError(f"{folder} was saved elsewhere since: open it again, or choose another name")
         save_document(self.document, self.picture(), folder)
-        self._names.add(folder.name)
+        self._states[folder.name] = state_of(folder)
         return folder
 
     def picture(self) -> np.ndarray:

@@ -42,7 +42,12 @@ def stroke(points: Sequence[Point], width: float, size: tuple[int, int]) -> np.n
         points: its way, one point or more.
         width: of the brush, in pixels.
         size: width and height of the picture.
+
+    Raises:
+        ConfigError: no point.
     """
+    if not points:
+        raise ConfigError("the stroke has no points: draw it again")
     mask = np.zeros(size[::-1], bool)
     radius = max(width / 2, _SMALLEST)
     for (x0, y0), (x1, y1) in pairwise([points[0], *points]):

@@ -207,11 +207,22 @@ def _name(file: Path) -> str:
 
 
 def _key(source: Source) -> str:
-    """Tells parts of this table from those of another E, other pictures or another size."""
+    """Tells parts of this table from those of another E, other or changed pictures, or another size."""
     dataset = source.dataset
-    size, stems = str(dataset.size), [pair.stem for pair in dataset.pairs]
-    text = json.dumps([source.origin.encoder, size, source.config.precision, str(dataset.data.root), stems])
+    pairs = [(pair.stem, [_version(file) for file in pair.files.values()]) for pair in dataset.pairs]
+    text = json.dumps(
+        [source.origin.encoder, str(dataset.size), source.config.precision, str(dataset.data.root), pairs]
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _version(file: Path) -> tuple[int, int]:
+    """Size and time of a file; of one that is gone the loader complains, with its name."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _finished_parts(folder: Path) -> Iterator[FeatureTable]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from hdgan.ops import InstanceIndex
 
 FORMAT = 1
 """Raised when an older hdgan could not read a newer file."""
+_ID = re.compile(r"-?[0-9]{1,10}")
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,18 @@ class Styles:
         An instance that only one of them knows keeps its style.
 
         Raises:
-            CheckpointError: they are of different encoders.
+            CheckpointError: they are of different encoders, or have features of different length.
         """
         other.require(self.encoder)
         instances = {**other.instances, **self.instances}
         for id in self.instances.keys() & other.instances.keys():
-            instances[id] = _mix(self.instances[id], other.instances[id], amount)
+            first, second = self.instances[id], other.instances[id]
+            if len(first.feature) != len(second.feature):
+                raise CheckpointError(
+                    f"the styles of instance {id} have {len(first.feature)} and {len(second.feature)} numbers: mix "
+                    "styles of one model"
+                )
+            instances[id] = _mix(first, second, amount)
         return Styles(dict(sorted(instances.items())), self.encoder or other.encoder)
 
     def save(self, path: Path) -> None:
@@ -90,12 +98,11 @@ class Styles:
             CheckpointError: the file is missing or damaged.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            return Styles.from_plain(json.loads(Path(path).read_text(encoding="utf-8")), str(path))
+        except (OSError, ValueError, OverflowError, RecursionError) as error:
             raise CheckpointError(
                 f"{path} cannot be read ({error}): name a file of styles, as `hdgan generate --save-styles` writes it"
             ) from error
-        return Styles.from_plain(content, str(path))
 
     def to_plain(self) -> dict:
         """As JSON can hold it: `format`, `encoder`, and `instances` by id with `label`, `feature`, `cluster`."""
@@ -116,9 +123,9 @@ class Styles:
         file = from_plain(_File, content, where)
         if file.format > FORMAT:
             raise CheckpointError(f"{where} has format {file.format}, this hdgan reads up to {FORMAT}: upgrade hdgan")
-        wrong = [id for id in file.instances if not id.removeprefix("-").isdecimal()]
+        wrong = [id for id in file.instances if not _ID.fullmatch(id)]
         if wrong:
-            raise CheckpointError(f"{where}: {wrong[0]!r} is no instance id: give an integer")
+            raise CheckpointError(f"{where}: {wrong[0][:20]!r} is no instance id: give an integer of 32 bits")
         return Styles({int(id): style for id, style in file.instances.items()}, file.encoder)
 
 

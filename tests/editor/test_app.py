@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -351,3 +352,12 @@ def test_only_this_machine_is_listened_to(serve: Serve, shared_studio: Studio) -
         launch(build(shared_studio), port=port)
     with socket.socket() as other, pytest.raises(OSError, match="refused"):
         other.connect(("127.0.0.2", port))
+
+
+def test_other_sites_are_refused(serve: Serve, shared_studio: Studio) -> None:
+    url = serve(shared_studio)
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+        upload = urllib.request.Request(url + "gradio_api/upload", b"", headers)
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(upload)
+        assert caught.value.code == 403

@@ -56,6 +56,29 @@ def test_ids_beyond_16_bits_are_kept(tmp_path: Path, pipeline: Pipeline, id: int
     np.testing.assert_array_equal(again.ids, document.ids)
 
 
+@pytest.mark.parametrize("name", ["con", "NUL", "aux.png", "Com1", "lpt9.tar.gz", "com¹"])
+def test_names_that_windows_keeps(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Windows keeps it"):
+        folder_named(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["a", "1", "-".join("abc"), "console", "com10", "my nul", "a.b c-", "ä" * 100])
+def test_ordinary_names(name: str, tmp_path: Path) -> None:
+    assert folder_named(tmp_path, f" {name} ") == tmp_path / name
+
+
+@pytest.mark.parametrize("foreign", ["notes.txt", ".hidden", "more/photo.png"])
+def test_what_others_have_put_into_the_folder_is_not_deleted(session: Session, saved: Path, foreign: str) -> None:
+    before = (saved / "picture.png").read_bytes()
+    (saved / foreign).parent.mkdir(exist_ok=True)
+    (saved / foreign).write_text("mine")
+    session.restyle_all()
+    with pytest.raises(ConfigError, match=r"mine holds .* would delete: move it elsewhere, or choose another name"):
+        session.save("mine")
+    assert (saved / foreign).read_text() == "mine"
+    assert (saved / "picture.png").read_bytes() == before
+
+
 def test_saved_pictures_are_listed(tmp_path: Path, document: Document) -> None:
     assert saved_names(tmp_path / "none") == []
     for name in ("b", "a", ".hidden"):
@@ -64,7 +87,9 @@ def test_saved_pictures_are_listed(tmp_path: Path, document: Document) -> None:
     assert saved_names(tmp_path) == ["a", "b"]
 
 
-@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "/etc", ".hidden", "a\0b", "x" * 101])
+@pytest.mark.parametrize(
+    "name", ["", "..", "../x", "a/b", "/etc", ".hidden", "a\0b", "a.", "a. ", "x" * 201, "ä" * 101]
+)
 def test_names_cannot_lead_elsewhere(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no name"):
         folder_named(tmp_path, name)

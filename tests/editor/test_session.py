@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -116,6 +118,13 @@ def test_the_selected_object_is_enlarged(session: Session) -> None:
     assert session.document.at(0, 0) == id
 
 
+def test_a_stroke_outside_enlarges_nothing(session: Session) -> None:
+    select_object(session)
+    with pytest.raises(ConfigError, match="lies in the picture: draw it inside"):
+        session.act("brush", {"points": [(-50, -50)], "width": 3, "label": 0, "extend": True})
+    assert not session.history.can_undo  # type: ignore[union-attr]
+
+
 def test_copies_and_moves(session: Session) -> None:
     id = select_object(session)
     pixels = session.document.mask(id).sum()
@@ -193,6 +202,26 @@ def test_a_session_writes_over_its_own_pictures_alone(studio: Studio, session: S
     np.testing.assert_array_equal(other.picture(), session.picture())
     other.restyle_all()
     assert other.save("mine") == folder
+
+
+def test_what_another_tab_has_saved_since_is_not_overwritten(studio: Studio, session: Session) -> None:
+    folder = session.save("shared")
+    other = Session(studio)
+    other.open_saved("shared")
+    other.restyle_all()
+    other.save("shared")
+    theirs = (folder / "picture.png").read_bytes()
+
+    session.act("brush", {"points": [(4, 4)], "width": 5, "label": 3})
+    with pytest.raises(ConfigError, match="shared was saved elsewhere since: open it again, or choose another name"):
+        session.save("shared")
+    assert (folder / "picture.png").read_bytes() == theirs
+    session.open_saved("shared")
+    session.restyle_all()
+    assert session.save("shared") == folder
+
+    shutil.rmtree(folder)
+    assert other.save("shared") == folder
 
 
 def test_what_was_edited_comes_back_after_another_picture_was_opened(session: Session) -> None:

@@ -22,6 +22,11 @@ def test_a_polygon_has_three_corners_at_least() -> None:
         polygon([(1, 1), (2, 2)], SIZE)
 
 
+def test_a_stroke_has_one_point_at_least() -> None:
+    with pytest.raises(ConfigError, match="no points"):
+        stroke([], 4, SIZE)
+
+
 def test_what_lies_outside_is_cut() -> None:
     assert polygon([(-50, -50), (500, -50), (500, 500), (-50, 500)], SIZE).all()
     assert not stroke([(-50, -50)], 4, SIZE).any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,20 @@ def test_parts_of_another_encoder_are_not_taken_over(copied: Path) -> None:
     assert raw.origin.encoder != source.origin.encoder
     assert encode(raw).origin == raw.origin
     assert not foreign.exists()
+
+
+def test_parts_of_changed_pictures_are_not_taken_over(dataset: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(dataset, tmp_path / "data")
+    torch.manual_seed(0)
+    small = GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1)
+    file = tmp_path / "x.safetensors"
+    save_model(file, Pix2PixHD(ModelConfig(n_labels=4, feature_channels=2, generator=small)))
+    before = module._key(open_source(file, root=root))
+    assert module._key(open_source(file, root=root)) == before
+    photo = root / "train_img/s3_img.png"
+    stat = photo.stat()
+    os.utime(photo, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000))
+    assert module._key(open_source(file, root=root)) != before
 
 
 def test_whole_pictures_at_the_size_of_the_stage(styled: Path, dataset: Path) -> None:

@@ -35,6 +35,9 @@ def test_files_that_hold_no_styles_are_named(tmp_path: Path) -> None:
         json.dumps(plain | {"format": 2}): "format 2, this hdgan reads up to 1",
         json.dumps(plain | {"instances": {"car": plain["instances"]["7"]}}): "'car' is no instance id",
         json.dumps(plain | {"instances": {"7": {"label": 7, "feature": "red"}}}): "feature",
+        json.dumps(plain | {"instances": {"9" * 5000: plain["instances"]["7"]}}): "'9{20}' is no instance id",
+        json.dumps(plain | {"instances": {"7": {"label": 7, "feature": [10**400]}}}): "cannot be read",
+        "[" * 100_000: "cannot be read",
         json.dumps({"format": 1}): "encoder, instances is missing",
     }
     for text, complaint in wrong.items():
@@ -62,6 +65,8 @@ def test_mixing_goes_in_a_straight_line() -> None:
     assert STYLES.mixed(other, 1).instances[7] == other.instances[7]
     with pytest.raises(CheckpointError, match="the styles are of encoder xyz, but the model has encoder abc"):
         STYLES.mixed(Styles({}, "xyz"), 0.5)
+    with pytest.raises(CheckpointError, match="instance 7 have 2 and 3 numbers: mix styles of one model"):
+        STYLES.mixed(Styles({7: Style(7, (0.0, 0.0, 0.0))}), 0.5)
 
 
 def test_rows_follow_the_table() -> None:
