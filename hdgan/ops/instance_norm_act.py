@@ -219,6 +219,42 @@ _instance_norm_act_backward = register(
 )
 
 
+def _check(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str,
+    pad: int,
+    pad_mode: str,
+) -> None:
+    """Refuse what the op does not take, saying expected and got."""
+    op = "instance_norm_act"
+    check_image(op, "x", x)
+    check_same_device(op, x=x, weight=weight, bias=bias, residual=residual)
+    for name, given in (("weight", weight), ("bias", bias), ("residual", residual)):
+        if given is not None and not given.is_floating_point():
+            raise TypeError(f"{op}: expected {name} of a floating-point dtype, got {given.dtype}")
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and parameter.shape != (x.shape[1],):
+            raise ValueError(f"{op}: expected {name} of shape ({x.shape[1]},), got {tuple(parameter.shape)}")
+    if residual is not None:
+        margins = [theirs - ours for theirs, ours in zip(residual.shape, x.shape, strict=False)]
+        if residual.dim() != 4 or margins[:2] != [0, 0] or margins[2] != margins[3] or margins[2] % 2 or margins[2] < 0:
+            raise ValueError(
+                f"{op}: expected residual of shape {tuple(x.shape)}, or padded alike on all sides, "
+                f"got {tuple(residual.shape)}"
+            )
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"{op}: expected activation none, relu or leaky_relu, got {activation!r}")
+    if pad_mode not in _PAD_MODES:
+        raise ValueError(f"{op}: expected pad_mode reflect, zero or replicate, got {pad_mode!r}")
+    if pad < 0:
+        raise ValueError(f"{op}: expected pad >= 0, got {pad}")
+    if pad_mode == "reflect" and pad >= min(x.shape[2:]):
+        raise ValueError(f"{op}: expected pad < {min(x.shape[2:])} for reflect padding, got {pad}")
+
+
 def instance_norm_act(
     x: Tensor,
     weight: Tensor | None = None,
@@ -259,31 +295,8 @@ def instance_norm_act(
         TypeError, ValueError: wrong dtype, shape, device or option, saying expected and got.
         BackendError: the named backend cannot run.
     """
-    op = "instance_norm_act"
-    check_image(op, "x", x)
-    check_same_device(op, x=x, weight=weight, bias=bias, residual=residual)
-    for name, given in (("weight", weight), ("bias", bias), ("residual", residual)):
-        if given is not None and not given.is_floating_point():
-            raise TypeError(f"{op}: expected {name} of a floating-point dtype, got {given.dtype}")
-    for name, parameter in (("weight", weight), ("bias", bias)):
-        if parameter is not None and parameter.shape != (x.shape[1],):
-            raise ValueError(f"{op}: expected {name} of shape ({x.shape[1]},), got {tuple(parameter.shape)}")
-    if residual is not None:
-        margins = [theirs - ours for theirs, ours in zip(residual.shape, x.shape, strict=False)]
-        if residual.dim() != 4 or margins[:2] != [0, 0] or margins[2] != margins[3] or margins[2] % 2 or margins[2] < 0:
-            raise ValueError(
-                f"{op}: expected residual of shape {tuple(x.shape)}, or padded alike on all sides, "
-                f"got {tuple(residual.shape)}"
-            )
-    if activation not in _ACTIVATIONS:
-        raise ValueError(f"{op}: expected activation none, relu or leaky_relu, got {activation!r}")
-    if pad_mode not in _PAD_MODES:
-        raise ValueError(f"{op}: expected pad_mode reflect, zero or replicate, got {pad_mode!r}")
-    if pad < 0:
-        raise ValueError(f"{op}: expected pad >= 0, got {pad}")
-    if pad_mode == "reflect" and pad >= min(x.shape[2:]):
-        raise ValueError(f"{op}: expected pad < {min(x.shape[2:])} for reflect padding, got {pad}")
-    chosen = choose(op, backend, x)
+    _check(x, weight, bias, residual, activation, pad, pad_mode)
+    chosen = choose("instance_norm_act", backend, x)
     if chosen == "eager":
         return instance_norm_act_reference(x, weight, bias, residual, activation, negative_slope, eps, pad, pad_mode)
     weight, bias = (None if p is None else p.float().contiguous() for p in (weight, bias))

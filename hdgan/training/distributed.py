@@ -79,6 +79,13 @@ def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
+def _make_current(device: torch.device) -> torch.device:
+    """Let streams and graphs that name no device be of this one."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
 @contextmanager
 def join_world(device: str) -> Iterator[World]:
     """Join the processes that torchrun started, or be alone.
@@ -92,18 +99,13 @@ def join_world(device: str) -> Iterator[World]:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        chosen = choose_device(device)
-        if chosen.type == "cuda":
-            torch.cuda.set_device(chosen)
-        yield World(0, 1, chosen)
+        yield World(0, 1, _make_current(choose_device(device)))
         return
     if ":" in device:
         raise ConfigError(f"--device {device} would put all {size} processes on one device: give cuda, cpu or auto")
     if device != "cpu" and torch.cuda.is_available():
         device = f"cuda:{local_rank}"
-    chosen = choose_device(device)
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
+    chosen = _make_current(choose_device(device))
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), size, chosen, local_rank)

@@ -17,10 +17,7 @@ from hdgan.data.sampler import explained_worker_death
 from hdgan.errors import TrainingError
 from hdgan.losses import VGGLoss
 from hdgan.training import start
-from hdgan.training.checkpoint import (
-    remove_leftovers,
-    save_checkpoint,
-)
+from hdgan.training.checkpoint import remove_leftovers, save_checkpoint
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, open_data
 from hdgan.training.distributed import World, join_world

@@ -24,21 +24,6 @@ def pipeline(run: Path) -> Pipeline:
     return load(run, device="cpu")
 
 
-@pytest.fixture
-def label(dataset: Path) -> Path:
-    return dataset / "test_label" / "s0_label.png"
-
-
-@pytest.fixture
-def ids(dataset: Path) -> Path:
-    return dataset / "test_inst" / "s0_inst.tif"
-
-
-@pytest.fixture
-def photo(dataset: Path) -> Path:
-    return dataset / "test_img" / "s0_img.png"
-
-
 def make(**options: object) -> Pipeline:
     """A pipeline around new weights."""
     torch.manual_seed(0)

@@ -28,21 +28,6 @@ def pipeline(styled: Path) -> Pipeline:
     return hdgan.load(styled, device="cpu")
 
 
-@pytest.fixture
-def label(dataset: Path) -> Path:
-    return dataset / "test_label" / "s0_label.png"
-
-
-@pytest.fixture
-def ids(dataset: Path) -> Path:
-    return dataset / "test_inst" / "s0_inst.tif"
-
-
-@pytest.fixture
-def photo(dataset: Path) -> Path:
-    return dataset / "test_img" / "s0_img.png"
-
-
 def generate(*arguments: object) -> int:
     return main(["generate", *map(str, arguments), "--device", "cpu"])
 
