@@ -30,6 +30,7 @@ commands:
   styles     find and show the styles that instances come in
   data       check a dataset, or pack it for fast reading
   convert    convert NVIDIA/pix2pixHD checkpoints to hdgan's and back
+  reproduce  train and score the paper's comparisons and ablations on the built-in scenes
   bench      measure speed and memory against eager PyTorch, torch.compile and NVIDIA's code
   info       what this installation can do: versions, GPUs, backends
 
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "styles": _styles,
         "data": _data,
         "convert": _convert,
+        "reproduce": _reproduce,
         "bench": _bench,
         "info": _info,
     }
@@ -202,6 +204,14 @@ def _convert(arguments: list[str]) -> int:
     from hdgan.interop import convert
 
     return tyro.cli(convert, prog="hdgan convert", args=arguments)
+
+
+def _reproduce(arguments: list[str]) -> int:
+    from hdgan.reproduce.command import report, reproduce
+
+    if arguments[:1] == ["report"]:
+        return tyro.cli(report, prog="hdgan reproduce report", args=arguments[1:])
+    return tyro.cli(reproduce, prog="hdgan reproduce", args=arguments)
 
 
 def _bench(arguments: list[str]) -> int:

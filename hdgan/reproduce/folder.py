@@ -1,0 +1,91 @@
+"""The folder of `hdgan reproduce`: what lies where, and that it belongs to one scale.
+
+OUT/scale.json                      the scale of all runs
+    networks/scorer.safetensors     judges pictures
+    networks/perceptual.safetensors gives the perceptual loss its features
+    runs/ROW-SEED/                  an ordinary training run, and besides it
+    runs/ROW-SEED/result.json       its scores; a run that has them is done
+    runs/ROW-SEED/scenes/           what it makes of the first held-out scenes
+    logs/, locks/                   what the process of each job printed; that none runs twice
+    results.csv                     all results so far
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from hdgan.config_io import from_plain, to_plain
+from hdgan.errors import CheckpointError, ConfigError
+from hdgan.files import atomic_file
+from hdgan.reproduce.plan import Scale
+
+SCORER, PERCEPTUAL = "scorer", "perceptual"
+NETWORKS = {SCORER: 0, PERCEPTUAL: 1}
+"""Networks that are trained first, on real pictures alone, and their seeds: the loss is not taken of the judge."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where everything of one `hdgan reproduce` lies."""
+
+    root: Path
+
+    def network(self, name: str) -> Path:
+        return self.root / "networks" / f"{name}.safetensors"
+
+    def run(self, row: str, seed: int) -> Path:
+        return self.root / "runs" / f"{row}-{seed}"
+
+    def result(self, row: str, seed: int) -> Path:
+        return self.run(row, seed) / "result.json"
+
+    def seeds(self, row: str) -> list[int]:
+        """Seeds of the row's runs that are scored."""
+        files = (self.root / "runs").glob(f"{row}-*/result.json")
+        numbers = (file.parent.name.removeprefix(f"{row}-") for file in files)
+        return sorted(int(number) for number in numbers if number.isdecimal())
+
+    def scenes(self, row: str, seed: int) -> Path:
+        return self.run(row, seed) / "scenes"
+
+    def log(self, job: str) -> Path:
+        return self.root / "logs" / f"{job}.txt"
+
+    def lock(self, job: str) -> Path:
+        file = self.root / "locks" / job
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results.csv"
+
+    @property
+    def scale_file(self) -> Path:
+        return self.root / "scale.json"
+
+    def claim(self, scale: Scale) -> None:
+        """Keep the folder to one scale.
+
+        Raises:
+            ConfigError: it holds runs of another.
+        """
+        if self.scale_file.is_file() and (found := self.scale()) != scale:
+            other = "another version of it" if found.name == scale.name else f"size {found.name}"
+            raise ConfigError(f"{self.root} holds runs of {other}, not of size {scale.name}: name another --out")
+        with atomic_file(self.scale_file) as temporary:
+            temporary.write_text(json.dumps(to_plain(scale), indent=2) + "\n", encoding="utf-8")
+
+    def scale(self) -> Scale:
+        """The scale of its runs.
+
+        Raises:
+            CheckpointError: its file is missing or damaged.
+        """
+        try:
+            content = json.loads(self.scale_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.scale_file} cannot be read ({error}): name another --out") from error
+        return from_plain(Scale, content, str(self.scale_file))

@@ -1,0 +1,275 @@
+"""The tables as data: which rows they have, what each row trains, and at what scale.
+
+A row is a function that returns the config of its run; an ablation changes what the table names and nothing else. Rows
+that tables share are trained once. All rows see as many training pictures, with one learning rate, which falls over as
+many of them at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hdgan.data.config import DataConfig, ScenesConfig, SizeConfig
+from hdgan.data.scenes import CLASSES
+from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
+from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
+from hdgan.training.families import Pix2PixHDLoss
+from hdgan.training.presets import coarse_to_fine
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large all runs of the tables are."""
+
+    name: str
+    width: int
+    """Of the pictures, in pixels."""
+    height: int
+    train: int
+    """Training scenes."""
+    test: int
+    """Held-out scenes."""
+    coarse: int
+    """Training pictures that G1 sees at half the resolution, where there is an enhancer."""
+    enhancer: int
+    """Training pictures that the enhancer sees with G1 fixed."""
+    joint: int
+    """Training pictures that all networks see at the full resolution."""
+    decay: int
+    """Last pictures of a run, over which its learning rate falls to zero."""
+    batch_size: int
+    lr: float
+    ngf: int
+    """Channels of pix2pixHD's first convolution."""
+    ndf: int
+    """Channels of the discriminators' first convolution."""
+    n_blocks: int
+    """Residual blocks of G1."""
+    network_steps: int
+    """Steps of the scorer's and the perceptual network's training."""
+    workers: int
+    """Processes of a run that read pictures."""
+
+    @property
+    def images(self) -> int:
+        """Training pictures that every row sees."""
+        return self.coarse + self.enhancer + self.joint
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of every run, over all its stages."""
+        return sum(math.ceil(images / self.batch_size) for images in (self.coarse, self.enhancer, self.joint))
+
+    @property
+    def size(self) -> SizeConfig:
+        return SizeConfig(width=self.width, height=self.height)
+
+    @property
+    def data(self) -> DataConfig:
+        scenes = ScenesConfig(width=self.width, height=self.height, train=self.train, test=self.test)
+        return DataConfig(scenes=scenes, workers=self.workers)
+
+
+Build = Callable[[Scale, Path], TrainConfig]
+"""Makes the config of a row from the scale and the file of the perceptual network."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the tables."""
+
+    title: str
+    """What the tables call it."""
+    build: Build
+
+
+def pix2pixhd(scale: Scale, perceptual: Path) -> TrainConfig:
+    """The whole method: coarse to fine, three discriminators, all losses, instance boundaries; no features."""
+    half = SizeConfig(width=scale.width // 2, height=scale.height // 2)
+    stage = StageConfig(batch_size=scale.batch_size, lr=scale.lr, decay=0.0)
+    fine = replace(stage, size=scale.size, n_enhancers=1, n_scales=3)
+    return _config(
+        scale,
+        model=Pix2PixHDConfig(
+            n_labels=len(CLASSES),
+            generator=GeneratorConfig(
+                ngf=scale.ngf, n_downsample=3, n_blocks=scale.n_blocks, n_blocks_local=2, upsample="resize"
+            ),
+            discriminator=DiscriminatorConfig(ndf=scale.ndf),
+            encoder=EncoderConfig(nef=8, n_downsample=3),
+        ),
+        loss=Pix2PixHDLoss(scorer=perceptual),
+        stages=coarse_to_fine(
+            replace(stage, size=half, n_scales=2, images=scale.coarse),
+            replace(fine, generator="enhancer", encoder=False, images=scale.enhancer),
+            replace(fine, images=scale.joint, decay=scale.decay / scale.joint),
+        ),
+    )
+
+
+def without_perceptual(scale: Scale, perceptual: Path) -> TrainConfig:
+    """GAN and feature matching."""
+    return replace(pix2pixhd(scale, perceptual), loss=Pix2PixHDLoss(vgg=0.0))
+
+
+def gan_alone(scale: Scale, perceptual: Path) -> TrainConfig:
+    """The GAN loss and no other."""
+    return replace(pix2pixhd(scale, perceptual), loss=Pix2PixHDLoss(vgg=0.0, feature_matching=0.0))
+
+
+def one_discriminator(scale: Scale, perceptual: Path) -> TrainConfig:
+    """A single discriminator, at the resolution of each stage."""
+    config = pix2pixhd(scale, perceptual)
+    return replace(config, stages={name: replace(stage, n_scales=1) for name, stage in config.stages.items()})
+
+
+def global_alone(scale: Scale, perceptual: Path) -> TrainConfig:
+    """G1 without an enhancer, trained at the full resolution from the first picture."""
+    config = pix2pixhd(scale, perceptual)
+    stage = replace(config.stages["joint"], n_enhancers=0)
+    return replace(config, stages={"global": _whole_run(scale, stage)})
+
+
+def without_instances(scale: Scale, perceptual: Path) -> TrainConfig:
+    """No boundary map: neither G nor D sees where one object ends and the next begins."""
+    config = pix2pixhd(scale, perceptual)
+    return replace(config, model=replace(config.model, instances=False))
+
+
+def with_features(scale: Scale, perceptual: Path) -> TrainConfig:
+    """E gives G three features for each object."""
+    config = pix2pixhd(scale, perceptual)
+    return replace(config, model=replace(config.model, feature_channels=3))
+
+
+def _whole_run(scale: Scale, stage: StageConfig) -> StageConfig:
+    """A stage as the only one of its run."""
+    return replace(stage, images=scale.images, decay=scale.decay / scale.images)
+
+
+def _config(scale: Scale, **family: Any) -> TrainConfig:
+    """What all rows have in common; a family brings its model, losses and stages."""
+    return TrainConfig(
+        data=scale.data,
+        optim=OptimConfig(ema_decay=0.99),
+        log=LogConfig(
+            metrics_every=min(10, scale.steps),
+            samples_every=scale.steps,
+            checkpoint_every=max(1, scale.steps // 3),
+            keep=1,
+            val_images=8,
+            style_images=32,
+        ),
+        **family,
+    )
+
+
+ROWS: dict[str, Row] = {
+    "pix2pixhd": Row("pix2pixHD", pix2pixhd),
+    "gan-fm": Row("GAN + feature matching", without_perceptual),
+    "gan": Row("GAN", gan_alone),
+    "one-d": Row("one discriminator", one_discriminator),
+    "g1": Row("G1 alone", global_alone),
+    "no-instances": Row("without instance boundaries", without_instances),
+    "features": Row("with features", with_features),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that are compared."""
+
+    title: str
+    rows: tuple[str, ...]
+    expected: tuple[str, ...]
+    """Rows in the order of mean IoU that is tested, best first; empty where none is claimed."""
+    paper: str
+    """What the paper says, in a sentence or two."""
+
+
+TABLES = (
+    Table(
+        "Losses",
+        ("gan", "gan-fm", "pix2pixhd"),
+        ("pix2pixhd", "gan-fm", "gan"),
+        "In the paper people preferred pictures of the full loss to those without the perceptual loss, and to those of "
+        "the GAN loss alone; their mean IoU is not given.",
+    ),
+    Table(
+        "Discriminators",
+        ("one-d", "pix2pixhd"),
+        ("pix2pixhd", "one-d"),
+        "In the paper three discriminators have a higher mean IoU than one.",
+    ),
+    Table(
+        "Generator",
+        ("g1", "pix2pixhd"),
+        ("pix2pixhd", "g1"),
+        "The paper adds the enhancer to reach 2048×1024 and gives no score for G1 alone; tested is whether the enhancer "
+        "is worth its place at this size, where G1 alone trains at the full resolution all the time.",
+    ),
+    Table(
+        "Instance boundaries",
+        ("no-instances", "pix2pixhd"),
+        ("pix2pixhd", "no-instances"),
+        "In the paper people preferred pictures made with instance boundaries; their mean IoU is not given.",
+    ),
+    Table(
+        "Features",
+        ("pix2pixhd", "features"),
+        (),
+        "The paper adds features for control and variety and claims no better score: no order is tested. With features, "
+        "each object is given the mean style of its class, as `hdgan.load` does without a photo.",
+    ),
+)
+
+SCALES: dict[str, Scale] = {
+    "small": Scale(
+        "small",
+        width=128,
+        height=64,
+        train=240,
+        test=40,
+        coarse=480,
+        enhancer=120,
+        joint=600,
+        decay=300,
+        batch_size=1,
+        lr=4e-4,
+        ngf=32,
+        ndf=16,
+        n_blocks=4,
+        network_steps=300,
+        workers=0,
+    ),
+    "gpu": Scale(
+        "gpu",
+        width=256,
+        height=128,
+        train=600,
+        test=100,
+        coarse=3200,
+        enhancer=800,
+        joint=4000,
+        decay=2000,
+        batch_size=4,
+        lr=4e-4,
+        ngf=64,
+        ndf=32,
+        n_blocks=6,
+        network_steps=1000,
+        workers=2,
+    ),
+}
+
+
+def run_config(
+    scale: Scale, row: str, seed: int, *, out: Path, perceptual: Path, device: str, threads: int
+) -> TrainConfig:
+    """The run of a row and a seed."""
+    config = ROWS[row].build(scale, perceptual)
+    return replace(config, out=out, seed=seed, device=device, threads=threads)
