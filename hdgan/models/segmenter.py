@@ -102,6 +102,18 @@ class Segmenter(nn.Module):
         return self.head(x)
 
 
+class SegmenterFeatures(nn.Module):
+    """A scorer as the network of a perceptual loss."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """`Segmenter.features`."""
+        return self.segmenter.features(image)
+
+
 def _normalised(conv: nn.Module, x: Tensor) -> Tensor:
     assert isinstance(conv, nn.Conv2d)
     return instance_norm_act(normalised_conv(conv, x), activation="relu")
