@@ -27,8 +27,8 @@ def reproduce(
     with instance boundaries; without and with features. It ends in evidence.md: tables of mean ± spread over seeds,
     pictures, and what did not come out as in the paper.
 
-    Ctrl-C saves; the same command goes on, also after a kill. `hdgan reproduce report [DOCS]` writes the page again from
-    its rows.
+    Ctrl-C saves; the same command goes on, also after a kill. `hdgan reproduce report [DOCS]` writes the page again
+    from its rows.
 
     Args:
         size: small for two CPU cores (128x64, at most 90 minutes), gpu for a data-centre GPU (256x128).

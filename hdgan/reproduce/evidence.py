@@ -42,8 +42,8 @@ writes this page from the rows in `evidence/` and nothing else.
 
 How to read it:
 
-- Tables show mean ± standard deviation over seeds. Segmentation scores are of the pictures as the scorer sees them; real
-  photos, scored by the same network, are the most that can be hoped for.
+- Tables show mean ± standard deviation over seeds. The scorer says how much of the label maps
+  can be recognised in the pictures; real photos, scored by the same network, are the most that can be hoped for.
 - All rows of a scale see as many training pictures. They have one learning rate and one schedule of it, whatever their
   authors used, and are scored at the end of training, by the averaged weights. A row differs from pix2pixHD in what its
   table names and in nothing else.
@@ -74,7 +74,7 @@ def page_text(scales: Sequence[Sequence[Result]], docs: Path) -> str:
     parts = [_INTRODUCTION]
     for results in scales:
         first = results[0]
-        parts += [f"## {first.scale}: {first.width}×{first.height}", _conditions(results), _summary(results)]
+        parts += [f"## {first.scale}: {first.width}x{first.height}", _conditions(results), _summary(results)]
         if (docs / EVIDENCE / f"{first.scale}.png").is_file():
             caption = "The first held-out scenes, and what the runs of seed 0 make of their label maps"
             parts.append(f"![{caption}]({EVIDENCE}/{first.scale}.png)\n\n*{caption}.*")
@@ -94,11 +94,11 @@ def _conditions(results: Sequence[Result]) -> str:
     threads = _range(run.threads for run in runs)
     hours = sum(run.seconds for run in runs) / 3600
     lines = [
-        f"{len(runs)} runs of {len({run.row for run in runs})} models, seeds {', '.join(map(str, seeds))}. Each trains on "
-        f"{first.train_scenes} scenes for {_range(run.steps for run in runs)} steps, {first.images} pictures, and is "
-        f"scored on {first.held_out} held-out scenes.",
-        f"Measured on {'; '.join(machines)}; {side_by_side} runs side by side, {threads} CPU threads each. All training "
-        f"steps together took {hours:.1f} hours of runs, {_range(round(run.seconds) for run in runs)} s a run.",
+        f"{len(runs)} runs of {len({run.row for run in runs})} models, seeds {', '.join(map(str, seeds))}. Each trains "
+        f"on {first.train_scenes} scenes for {_range(run.steps for run in runs)} steps, {first.images} pictures, and "
+        f"is scored on {first.held_out} held-out scenes.",
+        f"Measured on {'; '.join(machines)}; {side_by_side} runs side by side, {threads} CPU threads each. All steps "
+        f"of training together took {hours:.1f} hours of runs, {_range(round(run.seconds) for run in runs)} s a run.",
     ]
     missing = {note for run in runs for note in run.notes.split("; ") if note}
     lines += [f"Not had: {note}." for note in sorted(missing)]
@@ -176,7 +176,7 @@ class Verdict:
 def judge(table: Table, results: Sequence[Result]) -> Verdict | None:
     """Compare the rows of a table by mean IoU with the order that is tested; None without one, or without its rows."""
     scores = {row: _values(results, row, ORDERED_BY) for row in table.expected}
-    seeds = sorted(set.intersection(*map(set, scores.values()))) if scores else []
+    seeds = [seed for seed in next(iter(scores.values()), ()) if all(seed in found for found in scores.values())]
     if not seeds:
         return None
     means = {row: mean(scores[row][seed] for seed in seeds) for row in table.expected}

@@ -157,7 +157,7 @@ def _result(config: TrainConfig, scale: str, row: str, seed: int | None, jobs: i
 
 
 def training_seconds(config: TrainConfig) -> float:
-    """What the steps of a run took, also over several sittings: each record's pace, times the pictures since the last."""
+    """What the steps of a run took, also over several sittings: by the pace in each record of its log."""
     seconds, before = 0.0, 0
     for record in read_metrics(config.out):
         if speed := record.get("images_per_second"):

@@ -209,8 +209,8 @@ TABLES = (
         "Generator",
         ("g1", "pix2pixhd"),
         ("pix2pixhd", "g1"),
-        "The paper adds the enhancer to reach 2048×1024 and gives no score for G1 alone; tested is whether the enhancer "
-        "is worth its place at this size, where G1 alone trains at the full resolution all the time.",
+        "The paper adds the enhancer to reach 2048x1024 and gives no score for G1 alone; tested is whether the "
+        "enhancer is worth its place at this size, where G1 alone trains at the full resolution all the time.",
     ),
     Table(
         "Instance boundaries",
@@ -222,8 +222,8 @@ TABLES = (
         "Features",
         ("pix2pixhd", "features"),
         (),
-        "The paper adds features for control and variety and claims no better score: no order is tested. With features, "
-        "each object is given the mean style of its class, as `hdgan.load` does without a photo.",
+        "The paper adds features for control and variety and claims no better score: no order is tested. With "
+        "features each object is given the mean style of its class, as `hdgan.load` does without a photo.",
     ),
 )
 

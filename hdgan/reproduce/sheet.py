@@ -30,7 +30,7 @@ def shown(scenes: ScenesConfig, kind: str) -> list[Path]:
 def runs_sheet(folder: Folder, scale: Scale) -> Image.Image:
     """Label maps, photos, and what each row's run of the first seed made of them, where there is one."""
     scenes = scale.data.scenes
-    rows = {
+    rows: dict[str, list[Image.Image]] = {
         "label map": [colorize_labels(np.asarray(Image.open(file)), PALETTE) for file in shown(scenes, "label")],
         "real": [Image.open(file) for file in shown(scenes, "img")],
     }
