@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from hdgan.models import GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator, VGG19Features
 from hdgan.models.blocks import recomputed, recomputing
-from hdgan.models.refinement import CascadedRefinement
+from hdgan.models.crn import CascadedRefinement
 from hdgan.ops import backend
 from hdgan.training.memory import saved_bytes
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hdgan.models.refinement import CascadedRefinement, LayerNormAct
+from hdgan.models.crn import CascadedRefinement, LayerNormAct
 
 
 def layer_norm_act(x, norm):
