@@ -1,8 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from hdgan.models.crn import CascadedRefinement, LayerNormAct
+from hdgan.errors import ConfigError
+from hdgan.models import CRN, CascadedRefinement, CRNConfig, build_model
+from hdgan.models.crn import LayerNormAct
+from hdgan.models.saving import load_model, save_model
+
+CONFIG = CRNConfig(n_labels=5, n_modules=3, width=1 / 128, n_images=2)
 
 
 def layer_norm_act(x, norm):
@@ -104,3 +111,71 @@ def test_a_grown_cascade_takes_over_modules():
     assert torch.equal(equal.head.weight, small.head.weight)
     with pytest.raises(RuntimeError, match="size mismatch"):
         network(widths=(4, 8, 6)).copy_coarse_from(small)
+
+
+def test_widths_are_the_papers():
+    assert CRNConfig(n_modules=7).widths == (1024,) * 5 + (512,) * 2
+    assert CRNConfig(n_modules=9).widths == (1024,) * 5 + (512,) * 2 + (128, 32)
+    assert CRNConfig(n_modules=7, n_enhancers=4, width=0.25).widths == (256,) * 5 + (128,) * 2 + (32, 8, 8, 8)
+    assert CRNConfig(n_modules=9, width=0.001).widths[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_modules": 0}, "--model.n-modules is 0: give a positive number"),
+        ({"width": -1.0}, "--model.width is -1.0: give a positive number"),
+        ({"n_images": 0}, "--model.n-images is 0: give a positive number"),
+        ({"n_labels": -1}, "--model.n-labels is -1: give 0 or more"),
+    ],
+)
+def test_bad_architectures(options, message):
+    with pytest.raises(ConfigError, match=message):
+        CRNConfig(**options)
+
+
+def test_the_first_image_is_generated_within_bounds():
+    model = build_model(CONFIG)
+    assert isinstance(model, CRN)
+    assert [name for name, _ in model.named_children()] == ["generator"]
+    condition = model.condition(torch.randint(5, (2, 16, 24)))
+    assert condition.shape == (2, 5, 16, 24)
+    torch.nn.init.constant_(model.generator.head.weight, 0)
+    model.generator.head.bias.data = torch.tensor([-2.0, 0.5, 2.0, 9.0, 9.0, 9.0])
+    assert model.images(condition).shape == (2, 2, 3, 16, 24)
+    assert torch.equal(model.images(condition)[0, :, :, 0, 0], torch.tensor([[-2.0, 0.5, 2.0], [9.0, 9.0, 9.0]]))
+    assert torch.equal(model.generate(condition)[1, :, 3, 5], torch.tensor([-1.0, 0.5, 1.0]))
+
+
+def test_a_file_says_its_architecture(tmp_path):
+    model = CRN(replace(CONFIG, n_enhancers=1, dontcare=3))
+    save_model(tmp_path / "model.safetensors", model)
+    loaded, info = load_model(tmp_path / "model.safetensors")
+    assert type(loaded) is CRN
+    assert loaded.config == model.config
+    assert info.missing == ()
+    condition = model.condition(torch.randint(5, (1, 16, 32)))
+    assert torch.equal(loaded.generate(condition), model.generate(condition))
+
+
+def test_stages_add_modules_and_may_train_the_finest_alone():
+    grown = CONFIG.grown(1, 2)
+    assert grown.growth == {"modules": 4}
+    assert CONFIG.growth == {"modules": 3}
+    assert grown.grown(1, 2) == grown
+    small, model = CRN(CONFIG), CRN(grown)
+    model.copy_from(small)
+    assert torch.equal(model.generator.levels[2].conv1.weight, small.generator.levels[2].conv1.weight)
+    finest = {id(p) for module in (model.generator.levels[3], model.generator.head) for p in module.parameters()}
+    for enhancer_only, expected in ((True, finest), (False, {id(p) for p in model.parameters()})):
+        modules = model.trained_modules(enhancer_only=enhancer_only, encoder=True)
+        assert {id(p) for module in modules for p in module.parameters()} == expected
+    assert grown.trained(enhancer_only=True, encoder=True) == ["finest module"]
+    assert grown.trained(enhancer_only=False, encoder=True) == ["4 modules"]
+
+
+def test_pictures_as_input():
+    model = CRN(CRNConfig(n_labels=0, input_channels=2, n_modules=2, width=1 / 128))
+    picture = torch.rand(1, 2, 9, 14)
+    assert torch.equal(model.condition(picture=picture), picture)
+    assert model.generate(picture).shape == (1, 3, 9, 14)

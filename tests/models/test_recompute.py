@@ -4,9 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hdgan.models import GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator, VGG19Features
+from hdgan.models import CascadedRefinement, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator, VGG19Features
 from hdgan.models.blocks import recomputed, recomputing
-from hdgan.models.crn import CascadedRefinement
 from hdgan.ops import backend
 from hdgan.training.memory import saved_bytes
 
