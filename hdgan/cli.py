@@ -28,6 +28,7 @@ commands:
   generate   make pictures from label maps
   edit       edit label maps, objects and styles in a web page
   styles     find and show the styles that instances come in
+  evaluate   score runs on held-out pictures, side by side
   data       check a dataset, or pack it for fast reading
   convert    convert NVIDIA/pix2pixHD checkpoints to hdgan's and back
   bench      measure speed and memory against eager PyTorch, torch.compile and NVIDIA's code
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "generate": _generate,
         "edit": _edit,
         "styles": _styles,
+        "evaluate": _evaluate,
         "data": _data,
         "convert": _convert,
         "bench": _bench,
@@ -189,6 +191,12 @@ def _styles(arguments: list[str]) -> int:
         "--styles random` draws among them."
     )
     return tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="hdgan styles", description=description, args=arguments)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    from hdgan.evaluation.command import evaluate
+
+    return tyro.cli(evaluate, prog="hdgan evaluate", args=arguments)
 
 
 def _data(arguments: list[str]) -> int:

@@ -133,13 +133,18 @@ def residual_chain(blocks: Sequence[nn.Module] | nn.ModuleList, padded: Tensor) 
 
 
 def run_at_multiple(network: Callable[[Tensor], Tensor], x: Tensor, multiple: int) -> Tensor:
-    """Pad x by repeating its right and bottom edge to a multiple of `multiple`, run, and crop back.
+    """Pad x to a multiple of `multiple`, run, and crop back.
 
-    So a network whose levels must divide evenly takes any size, and its output has the size of its input. The coarsest
-    level gets two pixels at least, as reflection needs.
+    So a network whose levels must divide evenly takes any size, and its output has the size of its input.
     """
     height, width = x.shape[2:]
-    bottom, right = (max(math.ceil(size / multiple), 2) * multiple - size for size in (height, width))
-    if bottom or right:
-        x = F.pad(x, (0, right, 0, bottom), mode="replicate")
-    return network(x)[:, :, :height, :width]
+    return network(pad_to_multiple(x, multiple))[:, :, :height, :width]
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Repeat the right and bottom edge of x until height and width are multiples of `multiple`, twice it at least.
+
+    A level that is coarser by `multiple` then has two pixels at least each way, as reflection needs.
+    """
+    bottom, right = (max(math.ceil(size / multiple), 2) * multiple - size for size in x.shape[2:])
+    return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x

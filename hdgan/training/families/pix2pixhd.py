@@ -20,6 +20,7 @@ from hdgan.errors import ConfigError
 from hdgan.losses import GanMode, PerceptualLoss, feature_matching_loss, gan_loss
 from hdgan.models import Pix2PixHD, load_vgg19
 from hdgan.models.config import ModelConfig, Pix2PixHDConfig, require
+from hdgan.models.segmenter import SegmenterFeatures, load_segmenter
 from hdgan.training.pool import FakePool
 from hdgan.training.step import Inputs, Objectives
 
@@ -37,12 +38,17 @@ class Pix2PixHDLoss:
     """Weight of the VGG loss; 0 leaves it out."""
     vgg_weights: Path | None = None
     """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
+    scorer: Path | None = None
+    """Take the features of a scorer (hdgan evaluate --train-scorer) instead of VGG19's."""
     imagenet_normalisation: bool = False
     """Normalise VGG's input as VGG was trained; off in the original."""
 
     def __post_init__(self) -> None:
         weights = {"loss.feature-matching": self.feature_matching, "loss.vgg": self.vgg}
         require("0 or more", weights, lambda value: value >= 0)
+
+        if self.scorer is not None and self.imagenet_normalisation:
+            raise ConfigError("a scorer takes pictures in [-1, 1]: --loss.no-imagenet-normalisation")
 
     def check(self, model: ModelConfig) -> None:
         """Make sure that a model of the family can have these losses.
@@ -62,9 +68,11 @@ def load_perceptual(config: Pix2PixHDLoss) -> nn.Module | None:
     """The network whose features the VGG loss compares, None without one.
 
     Raises:
-        ConfigError: its weights cannot be had.
+        ConfigError, CheckpointError: its weights cannot be had.
     """
-    return load_vgg19(config.vgg_weights) if config.vgg else None
+    if not config.vgg:
+        return None
+    return load_vgg19(config.vgg_weights) if config.scorer is None else SegmenterFeatures(load_segmenter(config.scorer))
 
 
 class Criterion:

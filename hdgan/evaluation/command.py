@@ -1,0 +1,122 @@
+"""`hdgan evaluate`: scores of runs on held-out pictures, and the training of the scorer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from hdgan.data import DataConfig, SizeConfig
+from hdgan.data.scenes import CLASSES
+from hdgan.errors import ConfigError
+from hdgan.evaluation.comparison import data_of
+from hdgan.evaluation.comparison import evaluate as evaluate_runs
+from hdgan.evaluation.page import PAGE
+from hdgan.evaluation.scorer import ScorerRange
+from hdgan.evaluation.scores import HIGHER_IS_BETTER, METRICS, TITLES, RunScores, notes_of, shown
+from hdgan.evaluation.train import ScorerTraining, train_scorer
+from hdgan.inference.pipeline import load
+
+SCORER = "scorer.safetensors"
+
+
+def evaluate(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    /,
+    out: Path = Path("evaluation"),
+    scorer: Path | None = None,
+    scorer_range: ScorerRange = "signed",
+    train_scorer: bool = False,
+    scorer_training: ScorerTraining = ScorerTraining(),
+    root: Path | None = None,
+    phase: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    n_labels: int = len(CLASSES),
+    max_images: int | None = None,
+    pictures: int = 8,
+    checkpoint: str = "latest",
+    device: str = "auto",
+    ema: bool = True,
+) -> int:
+    """Score runs on held-out pictures: segmentation score, PSNR, SSIM, LPIPS, FID, KID; side by side in a web page.
+
+    Writes scores.csv, classes.csv and evaluation.html. The segmentation score needs a scorer, which recognises classes
+    in pictures: --train-scorer trains one on the real training pictures of the first run (without a run: of --root, or
+    of the built-in scenes), --scorer names one.
+
+    Args:
+        runs: run folders, checkpoint folders or .safetensors files; their label maps must have the same classes.
+        out: folder for what is written.
+        scorer: hdgan's .safetensors, TorchScript, or a .pt2 of torch.export; left out, scorer.safetensors in the folder
+            of --out, if it is there. Foreign ones return logits [B, classes, H, W]; name only files that you trust.
+        scorer_range: what pictures a foreign scorer takes: signed is [-1, 1], unit [0, 1], imagenet is unit normalised
+            by ImageNet's mean and deviation.
+        train_scorer: train the scorer first, and write it where --scorer says.
+        scorer_training: how.
+        root: dataset, if it is not the first run's.
+        phase: of the dataset to evaluate on; left out, val, else test.
+        width: of the pictures; left out, that of the first run's training.
+        height: of the pictures; left out, from the width or the first run's training.
+        n_labels: classes, where a scorer is trained without a run.
+        max_images: evaluate on the first so many pictures only.
+        pictures: how many of them the page shows.
+        checkpoint: of runs: latest, best, or a step.
+        device: auto, cpu, cuda or cuda:N.
+        ema: use the averaged weights.
+    """
+    console = Console(stderr=True)
+    size = SizeConfig(width=width, height=height) if width or height else None
+    file = scorer or out / SCORER
+    if train_scorer:
+        _train(runs, file, scorer_training, root, size, n_labels, checkpoint, device, console)
+    elif not runs:
+        raise ConfigError("no run is named: give the folder of a training run, or --train-scorer")
+    if not runs:
+        return 0
+    rows = evaluate_runs(
+        runs, scorer=file if scorer or file.is_file() else None, scorer_range=scorer_range, root=root, phase=phase,
+        size=size, max_images=max_images, checkpoint=checkpoint, device=device, ema=ema, out=out, pictures=pictures,
+        console=console,
+    )  # fmt: skip
+    _print(rows)
+    print((out / PAGE).resolve())
+    return 0
+
+
+def _train(
+    runs: tuple[Path, ...],
+    file: Path,
+    training: ScorerTraining,
+    root: Path | None,
+    size: SizeConfig | None,
+    n_labels: int,
+    checkpoint: str,
+    device: str,
+    console: Console,
+) -> None:
+    """Train the scorer for the first run's pictures, or without a run for those of the options."""
+    data, own_size = DataConfig(root=root), SizeConfig()
+    if runs:
+        pipeline = load(runs[0], checkpoint=checkpoint, device="cpu")
+        data, own_size = data_of(pipeline, root)
+        n_labels = pipeline.config.n_labels
+    train_scorer(data, n_labels, size or own_size, file, **asdict(training), device=device, console=console)
+
+
+def _print(rows: list[RunScores]) -> None:
+    """The table, without the columns that no run has."""
+    names = [name for name in METRICS if any(row.metrics[name] is not None for row in rows)]
+    table = Table("run")
+    for name in names:
+        table.add_column(f"{TITLES[name]} {'↑' if name in HIGHER_IS_BETTER else '↓'}", justify="right")
+    for row in rows:
+        table.add_row(row.name, *(shown(name, row.metrics[name]) for name in names))
+    console = Console()
+    console.print(table, markup=False)
+    for titles, note in notes_of(rows).items():
+        console.print(f"{titles}: {note}", markup=False, highlight=False, soft_wrap=True)

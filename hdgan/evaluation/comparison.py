@@ -1,0 +1,314 @@
+"""Runs side by side: each makes pictures from the same held-out label maps, and all are scored alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from hdgan.data import DataConfig, PairedDataset, Sample, SizeConfig
+from hdgan.data.scenes import CLASSES, PALETTE
+from hdgan.devices import choose_device
+from hdgan.errors import ConfigError
+from hdgan.evaluation.confusion import ClassScore, Confusion
+from hdgan.evaluation.image_metrics import ImageMetrics
+from hdgan.evaluation.page import Facts, Gallery, write_results
+from hdgan.evaluation.scorer import Scorer, ScorerRange, load_scorer
+from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, ORACLE, SEGMENTATION, RunScores
+from hdgan.evaluation.split import held_out_pairs, with_scenes
+from hdgan.inference.pipeline import Pipeline, load
+from hdgan.models.saving import read_metadata
+from hdgan.styles.encode import training_of
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Opened runs, and the held-out pictures that they are compared on."""
+
+    names: tuple[str, ...]
+    pipelines: tuple[Pipeline, ...]
+    data: DataConfig
+    """With its root, of the first run."""
+    dataset: PairedDataset
+    scorer: Scorer | None
+    count: int
+    """Pictures that are used, the first of the dataset."""
+    device: torch.device
+    scenes: bool
+    """Whether the pictures are the built-in scenes, whose classes have names and colours."""
+
+    @property
+    def palette(self) -> np.ndarray | None:
+        return PALETTE if self.scenes else None
+
+    @cached_property
+    def first_photo(self) -> Tensor:
+        """[1, 3, H, W] in [0, 1]."""
+        return photo_of(self.dataset[0], self.device)
+
+    @property
+    def n_labels(self) -> int:
+        """Classes of the label maps, 0 for A->B pairs."""
+        return self.dataset.n_labels
+
+
+def evaluate(
+    runs: Sequence[Path],
+    *,
+    scorer: Path | None = None,
+    scorer_range: ScorerRange = "signed",
+    root: Path | None = None,
+    phase: str | None = None,
+    size: SizeConfig | None = None,
+    max_images: int | None = None,
+    checkpoint: str = "latest",
+    device: str = "auto",
+    ema: bool = True,
+    out: Path | None = None,
+    pictures: int = 8,
+    console: Console | None = None,
+) -> list[RunScores]:
+    """Score runs on held-out pictures that none of them has seen.
+
+    Every run makes its pictures from the same label maps (or inputs) at the same size; a model with features gives each
+    class its mean style, so that no photo is looked at. Pictures are scored as 8 bits, as they are saved. The scorer
+    recognises classes in each, and in the photos: that row is the oracle, the most that can be hoped for.
+
+    Args:
+        runs: run folders, checkpoint folders or .safetensors files.
+        scorer: hdgan's own (`train_scorer`), TorchScript or .pt2; without it there is no segmentation score.
+        scorer_range: what pictures a foreign scorer takes.
+        root: dataset, where it is not the first run's own.
+        phase: of the dataset; None takes the validation phase.
+        size: of the pictures; None takes that of the first run's training, without crops.
+        max_images: use the first so many pictures only.
+        checkpoint: of runs: latest, best, or a step.
+        device: auto, cpu, cuda or cuda:N.
+        ema: use the averaged weights.
+        out: folder to write scores.csv, classes.csv and evaluation.html to; None writes nothing.
+        pictures: samples that evaluation.html shows.
+        console: where progress goes.
+
+    Returns:
+        The oracle, then one row for each run, in the order given.
+
+    Raises:
+        ConfigError: the runs, or runs and scorer, have different classes.
+        CheckpointError: a run has no checkpoint, or a file is damaged.
+        DataError: the split is missing, empty or without photos.
+    """
+    console = console or Console(quiet=True)
+    contest = open_contest(
+        runs, scorer=scorer, scorer_range=scorer_range, root=root, phase=phase, size=size, max_images=max_images,
+        checkpoint=checkpoint, device=device, ema=ema, console=console,
+    )  # fmt: skip
+    gallery = Gallery((ORACLE, *contest.names), contest.palette, pictures if out is not None else 0)
+    rows = measure(contest, gallery, console)
+    if out is not None:
+        write_results(out, rows, gallery, _facts(contest))
+    return rows
+
+
+def open_contest(
+    runs: Sequence[Path],
+    *,
+    scorer: Path | None,
+    scorer_range: ScorerRange,
+    root: Path | None,
+    phase: str | None,
+    size: SizeConfig | None,
+    max_images: int | None,
+    checkpoint: str,
+    device: str,
+    ema: bool,
+    console: Console,
+) -> Contest:
+    """Load runs and scorer and find the pictures; see `evaluate`."""
+    if not runs:
+        raise ConfigError("no run is named: give the folder of a training run")
+    if max_images is not None and max_images < 1:
+        raise ConfigError(f"--max-images is {max_images}: give 1 or more")
+    chosen = choose_device(device)
+    pipelines = tuple(load(run, checkpoint=checkpoint, device=str(chosen), ema=ema) for run in runs)
+    n_labels = _common_classes(runs, pipelines)
+    data, trained_size = data_of(pipelines[0], root)
+    scenes = data.root is None
+    data = with_scenes(data, n_labels, console)
+    dataset = PairedDataset(held_out_pairs(data, n_labels, phase).pairs, data, size or trained_size, n_labels)
+    _require_parts(runs, pipelines, dataset)
+    judge = load_scorer(scorer, n_labels, chosen, scorer_range) if scorer is not None and n_labels else None
+    count = min(max_images or len(dataset), len(dataset))
+    contest = Contest(tuple(_names(runs)), pipelines, data, dataset, judge, count, chosen, scenes)
+    if judge is not None:
+        judge(contest.first_photo * 2 - 1)  # a scorer that does not suit shows before pictures are made
+    return contest
+
+
+def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, SizeConfig]:
+    """The data that a run was trained on, or that under `root`, and the size of its pictures.
+
+    Raises:
+        ConfigError: the model's file does not name the data, and `root` is not given.
+    """
+    assert pipeline.file is not None
+    config, size = training_of(pipeline.file, read_metadata(pipeline.file), pipeline.config, root)
+    return config.data, size
+
+
+def measure(contest: Contest, gallery: Gallery, console: Console) -> list[RunScores]:
+    """Make and score all pictures, one label map at a time.
+
+    Args:
+        contest: opened runs.
+        gallery: gets the first pictures.
+        console: where progress goes.
+    """
+    judges = [_Judge(contest, name) for name in (ORACLE, *contest.names)]
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
+    total = contest.count * len(contest.pipelines)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("making and scoring pictures", total=total)
+        for index in range(contest.count):
+            sample = contest.dataset[index]
+            photo = photo_of(sample, contest.device)
+            pictures = [photo]
+            for pipeline in contest.pipelines:
+                pictures.append(make_picture(pipeline, sample))
+                bar.advance(task)
+            label = sample["label"][None].to(contest.device) if "label" in sample else None
+            seen = [judge.add(picture, photo, label) for judge, picture in zip(judges, pictures, strict=True)]
+            gallery.add(sample, pictures, seen)
+    return [judge.scores() for judge in judges]
+
+
+def photo_of(sample: Sample, device: torch.device) -> Tensor:
+    """[1, 3, H, W] in [0, 1]."""
+    return sample["photo"][None].to(device).float() / 255
+
+
+def make_picture(pipeline: Pipeline, sample: Sample) -> Tensor:
+    """The picture of one sample: [1, 3, H, W] in [0, 1], rounded as it would be saved."""
+    source = sample["label"] if "label" in sample else sample["input"]
+    return as_saved(pipeline(source[None], sample["ids"][None] if "ids" in sample else None))
+
+
+def as_saved(image: Tensor) -> Tensor:
+    """Round a picture in [0, 1] to 8 bits."""
+    return (image * 255).round() / 255
+
+
+class _Judge:
+    """The scores of one row as its pictures come."""
+
+    def __init__(self, contest: Contest, name: str) -> None:
+        self.name, self.scorer = name, contest.scorer
+        self.notes: dict[str, str] = {}
+        self.confusion: Confusion | None = None
+        self.images: ImageMetrics | None = None
+        if contest.scorer is not None:
+            self.confusion = Confusion(contest.n_labels, contest.data.dontcare)
+        else:
+            reason = "no scorer: give --scorer FILE, or --train-scorer" if contest.n_labels else "no labels"
+            self.notes |= dict.fromkeys(SEGMENTATION, reason)
+        if name == ORACLE:
+            self.notes |= dict.fromkeys(IMAGE_METRICS, "the photos are what pictures are compared with")
+        else:
+            segmenter = contest.scorer.segmenter if contest.scorer is not None else None
+            self.images = ImageMetrics(segmenter, _size(contest.first_photo), contest.count, contest.device)
+            self.notes |= self.images.notes
+
+    def add(self, picture: Tensor, photo: Tensor, label: Tensor | None) -> Tensor | None:
+        """Score one picture; returns the classes that were recognised in it, [1, H, W]."""
+        if self.images is not None:
+            self.images.add(picture, photo)
+        if self.scorer is None or self.confusion is None or label is None:
+            return None
+        recognised = self.scorer(picture * 2 - 1)
+        self.confusion.add(label, recognised)
+        return recognised
+
+    def scores(self) -> RunScores:
+        """All that was scored."""
+        metrics: dict[str, float | None] = dict.fromkeys(METRICS)
+        classes: tuple[ClassScore, ...] = ()
+        if self.confusion is not None:
+            metrics |= {"miou": self.confusion.mean_iou, "pixel_accuracy": self.confusion.pixel_accuracy}
+            classes = tuple(self.confusion.classes())
+        if self.images is not None:
+            metrics |= self.images.values()
+        return RunScores(self.name, metrics, self.notes, classes)
+
+
+def _facts(contest: Contest) -> Facts:
+    width, height = _size(contest.first_photo)
+    lines = {
+        "data": str(contest.data.root),
+        "pictures": f"{contest.count} of {len(contest.dataset)}, {width}x{height}",
+        "scorer": contest.scorer.name if contest.scorer else "none",
+    }
+    lines |= {name: str(pipeline.file) for name, pipeline in zip(contest.names, contest.pipelines, strict=True)}
+    remarks = []
+    if contest.scorer is not None:
+        remarks.append(
+            "Mean IoU and pixel accuracy: what the scorer recognises in a picture against the label map it was made "
+            "from, over all pixels of the split; pixels of no class do not count, and a class that neither label maps "
+            "nor recognition have does not enter the mean."
+        )
+    if contest.scorer is not None and contest.scorer.segmenter is not None:
+        dimensions = sum(contest.scorer.segmenter.feature_channels)
+        remarks.append(
+            f"Scorer FID: Fréchet's distance of the scorer's {dimensions} features over {contest.count} pictures, a "
+            "stand-in for FID. It compares the rows of this table, and no others."
+        )
+    return Facts(lines, tuple(remarks), CLASSES if contest.scenes else ())
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    return image.shape[3], image.shape[2]
+
+
+def _common_classes(runs: Sequence[Path], pipelines: Sequence[Pipeline]) -> int:
+    """The number of classes that all runs have; 0 for A->B."""
+    first = pipelines[0].config.n_labels
+    for run, pipeline in zip(runs, pipelines, strict=True):
+        if pipeline.config.n_labels != first:
+            raise ConfigError(
+                f"{runs[0]} has {_classes(first)} and {run} has {_classes(pipeline.config.n_labels)}: runs are "
+                "compared on the same label maps, so evaluate them apart"
+            )
+    return first
+
+
+def _classes(n_labels: int) -> str:
+    return f"{n_labels} classes" if n_labels else "pictures as its input"
+
+
+def _require_parts(runs: Sequence[Path], pipelines: Sequence[Pipeline], dataset: PairedDataset) -> None:
+    """What each model needs beside label maps must be there before the first picture is made."""
+    first = dataset.pairs[0]
+    for run, pipeline in zip(runs, pipelines, strict=True):
+        config = pipeline.config
+        if config.instances and first.ids is None:
+            raise ConfigError(f"{run} was trained with instance maps, which {first.stem} and its split do not have")
+        if not config.n_labels and config.input_channels != dataset.input_channels:
+            raise ConfigError(
+                f"{run} takes pictures of {config.input_channels} channels, but {first.input} has "
+                f"{dataset.input_channels}"
+            )
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """A short name for each run that tells it from the others: its folder's, or as much of the path as that takes."""
+    paths = [run.resolve() for run in runs]
+    for depth in range(1, max(len(path.parts) for path in paths)):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError(f"a run is named twice: {', '.join(map(str, runs))}")

@@ -1,0 +1,82 @@
+"""Pixel accuracy and intersection over union, from one confusion matrix over all pictures.
+
+Counted by `torch.bincount` instead of torchmetrics: the whole numbers are exact, one matrix gives every score, and
+training, which may choose its best checkpoint by mean IoU, starts without that library.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well one class is recognised."""
+
+    label: int
+    pixels: int
+    """Pixels that have the label."""
+    accuracy: float | None
+    """Share of them that were recognised; None for a class that the label maps do not have."""
+    iou: float | None
+    """Recognised pixels of the label, of those that have it or were taken for it; None if there are none."""
+
+
+class Confusion:
+    """Counts predictions against label maps.
+
+    Pixels whose label is no class (`dontcare`) are not counted at all, whatever is predicted there; if the number of
+    `dontcare` lies among the classes, that class has no score.
+
+    Args:
+        n_labels: classes.
+        dontcare: label of no class.
+    """
+
+    def __init__(self, n_labels: int, dontcare: int | None = None) -> None:
+        self.n_labels = n_labels
+        self.dontcare = dontcare
+        self.matrix = torch.zeros(n_labels, n_labels, dtype=torch.int64)  # [label, prediction]
+
+    def add(self, label: Tensor, predicted: Tensor) -> None:
+        """Count pictures.
+
+        Args:
+            label: [B, H, W] integer, each in [0, n_labels) or `dontcare`.
+            predicted: [B, H, W] integer in [0, n_labels).
+        """
+        label, predicted = label.long().flatten(), predicted.long().flatten()
+        counted = (label >= 0) & (label < self.n_labels)
+        if self.dontcare is not None:
+            counted &= label != self.dontcare
+        pairs = label[counted] * self.n_labels + predicted[counted]
+        self.matrix += torch.bincount(pairs, minlength=self.n_labels**2).view_as(self.matrix).cpu()
+
+    @property
+    def pixel_accuracy(self) -> float | None:
+        """Share of the counted pixels whose class was recognised; None if none was counted."""
+        total = int(self.matrix.sum())
+        return int(self.matrix.trace()) / total if total else None
+
+    @property
+    def mean_iou(self) -> float | None:
+        """Mean of the classes' IoU; a class that neither label maps nor predictions have does not enter."""
+        known = [score.iou for score in self.classes() if score.iou is not None]
+        return sum(known) / len(known) if known else None
+
+    def classes(self) -> list[ClassScore]:
+        """The scores of all classes but `dontcare`."""
+        hits, labels, predictions = (
+            counts.tolist() for counts in (self.matrix.diagonal(), self.matrix.sum(1), self.matrix.sum(0))
+        )
+        scores = []
+        for label, (hit, pixels, predicted) in enumerate(zip(hits, labels, predictions, strict=True)):
+            if label != self.dontcare:
+                union = pixels + predicted - hit
+                scores.append(
+                    ClassScore(label, pixels, hit / pixels if pixels else None, hit / union if union else None)
+                )
+        return scores

@@ -1,0 +1,141 @@
+"""Segmentation networks that score pictures: hdgan's own, or any that was saved as TorchScript or by torch.export."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hdgan.errors import CheckpointError, ConfigError
+from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD
+from hdgan.models.segmenter import Segmenter, load_segmenter
+
+ScorerRange = Literal["signed", "unit", "imagenet"]
+"""What pictures a scorer takes: in [-1, 1], in [0, 1], or those normalised by ImageNet's mean and deviation."""
+
+
+class Scorer:
+    """Recognises classes in pictures.
+
+    Args:
+        network: picture [B, 3, H, W] -> logits [B, n_labels, h, w], or a mapping that has them as "out".
+        n_labels: classes that it must know.
+        name: what messages call it.
+        range: what pictures it takes.
+    """
+
+    def __init__(
+        self, network: Callable[[Tensor], Any], n_labels: int, name: str, range: ScorerRange = "signed"
+    ) -> None:
+        self.network, self.n_labels, self.name, self.range = network, n_labels, name, range
+
+    @property
+    def segmenter(self) -> Segmenter | None:
+        """The network if it is hdgan's own, which has features."""
+        return self.network if isinstance(self.network, Segmenter) else None
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor) -> Tensor:
+        """The class of every pixel.
+
+        Args:
+            image: [B, 3, H, W] float in [-1, 1].
+
+        Returns:
+            [B, H, W] int64 in [0, n_labels).
+
+        Raises:
+            ConfigError: the network cannot take the picture, or knows another number of classes.
+        """
+        size = f"{image.shape[3]}x{image.shape[2]}"
+        try:
+            logits = self.network(self._prepared(image))
+        except (RuntimeError, AssertionError) as error:  # TorchScript's, and the guards of an exported program
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise ConfigError(
+                f"the scorer {self.name} cannot take a picture of {size}: {reason}; export it for that size, a batch "
+                "of 1 and this device, or with dynamic dimensions"
+            ) from error
+        if isinstance(logits, Mapping):
+            logits = logits.get("out")
+        if not isinstance(logits, Tensor) or logits.dim() != 4:
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ConfigError(f"the scorer {self.name} returns {found}: it must return logits [B, classes, H, W]")
+        _require_classes(self.name, logits.shape[1], self.n_labels)
+        if logits.shape[2:] != image.shape[2:]:
+            logits = F.interpolate(logits.float(), image.shape[2:], mode="bilinear", align_corners=False)
+        return logits.argmax(1)
+
+    def _prepared(self, image: Tensor) -> Tensor:
+        if self.range == "signed":
+            return image
+        image = (image + 1) / 2
+        if self.range == "unit":
+            return image
+        mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return (image - mean) / std
+
+
+def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRange = "signed") -> Scorer:
+    """Read a scorer: *.safetensors is hdgan's own, *.pt2 an exported program, anything else TorchScript.
+
+    Read only files that you trust: TorchScript and exported programs are programs.
+
+    Args:
+        path: the file.
+        n_labels: classes that it must know; of a foreign one they show with the first picture.
+        device: where it runs.
+        range: what pictures a foreign scorer takes; hdgan's takes [-1, 1].
+
+    Raises:
+        CheckpointError: the file is missing or cannot be read.
+        ConfigError: hdgan's scorer knows another number of classes, or is given another range.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        network = load_segmenter(path, device)
+        _require_classes(str(path), network.config.n_labels, n_labels)
+        if range != "signed":
+            raise ConfigError(f"--scorer-range {range} is for a scorer of your own: {path} takes pictures in [-1, 1]")
+        return Scorer(network, n_labels, str(path))
+    if not path.is_file():
+        raise CheckpointError(f"the scorer {path} does not exist; check the path")
+    read = _exported if path.suffix == ".pt2" else _torch_script
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no archive")
+        foreign = read(path, device)
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{path} is no readable scorer ({reason}): give hdgan's .safetensors, a .pt2 of torch.export.save, or "
+            "TorchScript"
+        ) from error
+    return Scorer(foreign, n_labels, str(path), range)
+
+
+def _exported(path: Path, device: torch.device) -> Callable[[Tensor], Any]:
+    from torch.export.passes import move_to_device_pass
+
+    return move_to_device_pass(torch.export.load(path), str(device)).module()
+
+
+def _torch_script(path: Path, device: torch.device) -> Callable[[Tensor], Any]:
+    with warnings.catch_warnings():
+        # PyTorch asks for torch.export; whoever brings a file has it as it is.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.load(path, map_location=device).eval()
+
+
+def _require_classes(name: str, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise ConfigError(
+            f"the scorer {name} knows {found} classes, but the label maps have {wanted}: give a scorer of {wanted}, or "
+            "train one with --train-scorer"
+        )

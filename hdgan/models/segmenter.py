@@ -1,0 +1,168 @@
+"""A small segmentation network: scores pictures by what can be recognised in them, and compares their features.
+
+Its files are safetensors that carry its architecture, as those of the models do (`hdgan.models.saving`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hdgan.config_io import from_plain, to_plain
+from hdgan.errors import CheckpointError, HdganError
+from hdgan.files import atomic_file
+from hdgan.models.blocks import normalised_conv, pad_to_multiple, run_at_multiple
+from hdgan.models.config import require
+from hdgan.models.saving import FORMAT, describe_differences, read_metadata
+from hdgan.ops import instance_norm_act
+
+_STEPS = (1, 2, 4, 8, 8)
+"""Channels of each level, in widths; each level has half the resolution of the one before."""
+_COARSEST = 2 ** (len(_STEPS) - 1)
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """The built-in scorer's architecture."""
+
+    n_labels: int
+    """Classes."""
+    width: int = 16
+    """Channels of the finest level; the coarsest has eight times as many."""
+
+    def __post_init__(self) -> None:
+        positive = {"n-labels": self.n_labels, "scorer-training.width": self.width}
+        require("a positive number", positive, lambda value: value > 0)
+
+
+class Segmenter(nn.Module):
+    """An encoder and decoder of five levels with skips (after Ronneberger et al. 2015), normalised by instance.
+
+    The finest level is not normalised: through its skip the decoder sees absolute brightness and colour, and its
+    features, as a perceptual loss, too.
+    """
+
+    def __init__(self, config: SegmenterConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = [config.width * step for step in _STEPS]
+        self.stem = nn.Conv2d(3, channels[0], 3, padding=1)
+        finer_coarser = list(pairwise(channels))
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 3, 2, padding=1) for fine, coarse in finer_coarser)
+        self.encode = nn.ModuleList(nn.Conv2d(coarse, coarse, 3, padding=1) for _, coarse in finer_coarser)
+        self.decode = nn.ModuleList(nn.Conv2d(coarse + fine, fine, 3, padding=1) for fine, coarse in finer_coarser)
+        self.head = nn.Conv2d(channels[0], config.n_labels, 1)
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Channels of the five feature maps."""
+        return tuple(self.config.width * step for step in _STEPS)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map pictures [B, 3, H, W] in [-1, 1], of any size, to the logits of the classes, [B, n_labels, H, W]."""
+        return run_at_multiple(self._segment, image, _COARSEST)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Feature maps, fine to coarse: what a perceptual loss compares instead of VGG19's.
+
+        Args:
+            image: [B, 3, H, W] in [-1, 1], padded by its edge to a multiple of 16.
+
+        Returns:
+            [B, feature_channels[k], H / 2^k, W / 2^k] for k = 0 … 4, after their activation.
+        """
+        return self._encode(pad_to_multiple(image, _COARSEST))
+
+    def pooled_features(self, image: Tensor) -> Tensor:
+        """All feature maps, averaged over the picture, [B, sum of feature_channels]: what the scorer FID compares."""
+        return torch.cat([features.mean((2, 3)) for features in self.features(image)], dim=1)
+
+    def _encode(self, x: Tensor) -> list[Tensor]:
+        maps = [self.stem(x).relu()]
+        for down, encode in zip(self.down, self.encode, strict=True):
+            maps.append(_normalised(encode, _normalised(down, maps[-1])))
+        return maps
+
+    def _segment(self, image: Tensor) -> Tensor:
+        *skips, x = self._encode(image)
+        for skip, decode in zip(reversed(skips), reversed(self.decode), strict=True):
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = _normalised(decode, torch.cat([x, skip], dim=1))
+        return self.head(x)
+
+
+class SegmenterFeatures(nn.Module):
+    """A scorer as the network of a perceptual loss."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """`Segmenter.features`."""
+        return self.segmenter.features(image)
+
+
+def _normalised(conv: nn.Module, x: Tensor) -> Tensor:
+    assert isinstance(conv, nn.Conv2d)
+    return instance_norm_act(normalised_conv(conv, x), activation="relu")
+
+
+def save_segmenter(path: Path, network: Segmenter, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a scorer so that a crash leaves the old file or the new one.
+
+    Args:
+        path: usually *.safetensors.
+        network: its architecture and weights.
+        extra: further metadata that JSON can hold, such as what it was trained on.
+
+    Raises:
+        HdganError: the file cannot be written.
+    """
+    header = {**(extra or {}), "format": FORMAT, "version": version("hdgan"), "segmenter": to_plain(network.config)}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with atomic_file(path) as temporary:
+        try:
+            save_file(tensors, temporary, {"hdgan": json.dumps(header)})
+        except SafetensorError as error:
+            raise HdganError(f"cannot write {path}: {error}; free space or choose another folder") from error
+
+
+def load_segmenter(path: Path, device: str | torch.device = "cpu") -> Segmenter:
+    """Build the scorer that a file describes and load it strictly, frozen and in evaluation mode.
+
+    Args:
+        path: written by `save_segmenter`.
+        device: where the network goes.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, newer than this hdgan, holds no scorer, or its tensors do not fit
+            the architecture it names.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"the scorer {path} does not exist; train one with `hdgan evaluate --train-scorer`")
+    metadata = read_metadata(path)
+    if "segmenter" not in metadata:
+        raise CheckpointError(f"{path} holds no scorer; train one with `hdgan evaluate --train-scorer`")
+    network = Segmenter(from_plain(SegmenterConfig, metadata["segmenter"], f"{path}, segmenter"))
+    state = load_file(path)
+    wanted, found = ({k: tuple(v.shape) for k, v in tensors.items()} for tensors in (network.state_dict(), state))
+    if differences := describe_differences(wanted, found):
+        raise CheckpointError(
+            f"{path}: its tensors do not fit the architecture it names ({differences}); it is damaged or was edited: "
+            "train it again"
+        )
+    network.load_state_dict(state)
+    return network.to(device).eval().requires_grad_(False)
