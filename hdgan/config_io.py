@@ -10,7 +10,7 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from hdgan.errors import CheckpointError, ConfigError
 
@@ -36,7 +36,11 @@ def to_plain(value: Any) -> Any:
     raise TypeError(f"cannot store a {type(value).__name__} in a configuration: {value!r}")
 
 
-def from_plain(cls: type[T], data: Any, where: str) -> T:
+@overload
+def from_plain(cls: type[T], data: Any, where: str) -> T: ...
+@overload
+def from_plain(cls: types.UnionType, data: Any, where: str) -> Any: ...
+def from_plain(cls: Any, data: Any, where: str) -> Any:
     """Build the dataclass `cls` from what `to_plain` made of it.
 
     Options that `data` lacks keep their defaults, so that files of an older version load.

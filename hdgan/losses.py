@@ -107,8 +107,8 @@ def feature_matching_loss(fake: Outputs, real: Outputs) -> Tensor:
     return total
 
 
-class PerceptualLoss(nn.Module):
-    """L1 distance of five features of a network, without its weight: the VGG loss (Johnson et al. 2016) with VGG19.
+class _PerceptualFeatures(nn.Module):
+    """What perceptual losses compare.
 
     Args:
         network: maps images [B, 3, H, W] to five features, fine to coarse; `VGG19Features` with its weights loaded.
@@ -126,14 +126,79 @@ class PerceptualLoss(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN, device=device).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD, device=device).view(1, 3, 1, 1))
 
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Of images [B, 3, H, W] in [-1, 1]."""
+        if self.imagenet_normalisation:
+            image = ((image + 1) / 2 - self.mean) / self.std
+        features: list[Tensor] = self.network(image)
+        return features
+
+
+class PerceptualLoss(_PerceptualFeatures):
+    """L1 distance of five features of a network, without its weight: the VGG loss (Johnson et al. 2016) with VGG19."""
+
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """Compare images [B, 3, H, W] in [-1, 1]; `real` is a target without gradient. Returns a scalar float32."""
         with torch.no_grad():
-            targets = self.network(self._prepare(real))
+            targets = self.features(real)
         total = fake.new_zeros((), dtype=torch.float32)
-        for weight, feature, target in zip(LAYER_WEIGHTS, self.network(self._prepare(fake)), targets, strict=True):
+        for weight, feature, target in zip(LAYER_WEIGHTS, self.features(fake), targets, strict=True):
             total = total + weight * l1_distance(feature, target)
         return total
 
-    def _prepare(self, image: Tensor) -> Tensor:
-        return ((image + 1) / 2 - self.mean) / self.std if self.imagenet_normalisation else image
+
+class BalancedPerceptualLoss(_PerceptualFeatures):
+    """L1 distance of an image and of its features, all balanced against each other (arXiv 1707.09405, section 3).
+
+        sum_l lambda_l d_l,   lambda_l = d_image / d_l  taken for a constant, of each picture on its own
+
+    So every term contributes as much as the image itself. The paper wants that in expectation and takes constants
+    measured in its 100th epoch. Here there is nothing to measure first and no state to save, and neither the division
+    of a batch nor the number of processes changes a gradient.
+
+    With several images of one condition (the paper's diversity) every class may choose the best of them:
+
+        sum_c ( 0.999 min_k + 0.001 mean_k )  sum_l lambda_l d_l(k, c)
+
+    where d_l(k, c) counts the pixels of class c alone. The mean, which is in the authors' code, keeps images alive that
+    are never the best.
+    """
+
+    SHARE_OF_MEAN = 0.001
+
+    def forward(self, images: Tensor, real: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Compare images with a photo, which is a target without gradient.
+
+        Args:
+            images: [B, K, 3, H, W], around [-1, 1].
+            real: [B, 3, H, W] in [-1, 1].
+            masks: [B, M, H, W], the pixels of each class, which sum to 1; None takes all pixels for one class.
+
+        Returns:
+            The loss, scalar float32, and the distances d [6] float32 of the image and of the features, detached and
+            without weights.
+        """
+        with torch.no_grad():
+            targets = [real, *self.features(real)]
+        features = [images, *(f.unflatten(0, images.shape[:2]) for f in self.features(images.flatten(0, 1)))]
+        terms = torch.stack(
+            [_class_distances(x, target, masks) for x, target in zip(features, targets, strict=True)]
+        )  # [6, B, K, M]
+        distances = terms.detach().sum(-1).mean(-1)  # [6, B]
+        # A feature that is always equal, as dead ReLUs make it, counts nothing.
+        weights = distances[0] / distances.clamp_min(1e-12)
+        contents = (weights[..., None, None] * terms).sum(0)  # [B, K, M]
+        chosen = torch.lerp(contents.amin(1), contents.mean(1), self.SHARE_OF_MEAN)
+        return chosen.sum(-1).mean(), distances.mean(1)
+
+
+def _class_distances(x: Tensor, target: Tensor, masks: Tensor | None) -> Tensor:
+    """L1 distances [B, K, M] of x [B, K, C, h, w] to a target [B, C, h, w], where masks [B, M, H, W] are 1."""
+    if masks is None:
+        pairs = [(image, goal) for images, goal in zip(x, target, strict=True) for image in images]
+        return torch.stack([l1_distance(image, goal) for image, goal in pairs]).view(*x.shape[:2], 1)
+    height, width = x.shape[3:]
+    difference = (x.float() - target.float().unsqueeze(1)).abs().mean(2)  # [B, K, h, w]
+    at_resolution = F.adaptive_avg_pool2d(masks.float(), (height, width))
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.einsum("bkhw,bmhw->bkm", difference, at_resolution) / (height * width)

@@ -2,7 +2,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD, PerceptualLoss, feature_matching_loss, gan_loss, l1_distance
+from hdgan.losses import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BalancedPerceptualLoss,
+    PerceptualLoss,
+    feature_matching_loss,
+    gan_loss,
+    l1_distance,
+)
 from hdgan.models import MultiscaleDiscriminator, VGG19Features
 from hdgan.training.memory import saved_bytes
 
@@ -148,3 +156,111 @@ def test_l1_distance_and_its_gradients() -> None:
 def test_l1_distance_does_not_broadcast() -> None:
     with pytest.raises(ValueError, match=r"expected a target of shape \(3, 1\), got \(3, 4\)"):
         l1_distance(torch.zeros(3, 1), torch.zeros(3, 4))
+
+
+def five_features(image):
+    """Stands for a network: every feature at half the resolution of the one before, and on another scale."""
+    features = []
+    for scale in (1.0, 10.0, 100.0, 0.1, 1.0):
+        features.append(scale * torch.cat([image, image.square()], dim=1))
+        image = F.avg_pool2d(image, 2)
+    return features
+
+
+class FiveFeatures(torch.nn.Linear):
+    def forward(self, image):
+        return five_features(image)
+
+
+def balanced_loss():
+    return BalancedPerceptualLoss(FiveFeatures(1, 1))
+
+
+def test_balanced_terms_contribute_alike():
+    images, real = torch.rand(2, 1, 3, 32, 48).requires_grad_(), torch.rand(2, 3, 32, 48)
+    loss, distances = balanced_loss()(images, real)
+    of_image = F.l1_loss(images[:, 0], real)
+    torch.testing.assert_close(loss, 6 * of_image)
+    expected = [of_image] + [
+        F.l1_loss(a, b) for a, b in zip(five_features(images[:, 0]), five_features(real), strict=True)
+    ]
+    torch.testing.assert_close(distances, torch.stack(expected).detach())
+    assert not distances.requires_grad
+
+
+def test_balance_is_of_each_picture_and_constant():
+    images, real = torch.rand(2, 1, 3, 32, 48).requires_grad_(), torch.rand(2, 3, 32, 48)
+    expected = 0.0
+    for image, goal in zip(images[:, 0], real, strict=True):
+        terms = [F.l1_loss(image, goal)] + [
+            F.l1_loss(a, b) for a, b in zip(five_features(image[None]), five_features(goal[None]), strict=True)
+        ]
+        expected = expected + sum(terms[0].item() / term.item() * term for term in terms) / 2
+    loss, _ = balanced_loss()(images, real)
+    torch.testing.assert_close(torch.autograd.grad(loss, images), torch.autograd.grad(expected, images))
+
+
+def test_division_of_a_batch_changes_nothing():
+    images, real = torch.rand(2, 1, 3, 32, 48).requires_grad_(), torch.rand(2, 3, 32, 48)
+    whole, _ = balanced_loss()(images, real)
+    halves = [balanced_loss()(images[i : i + 1], real[i : i + 1])[0] / 2 for i in range(2)]
+    torch.testing.assert_close(torch.autograd.grad(whole, images), torch.autograd.grad(sum(halves), images))
+
+
+def test_masks_of_one_image_sum_to_the_plain_loss():
+    images, real = torch.rand(2, 1, 3, 32, 48), torch.rand(2, 3, 32, 48)
+    masks = F.one_hot(torch.randint(4, (2, 32, 48)), 4).movedim(3, 1).float()
+    expected = balanced_loss()(images, real)
+    torch.testing.assert_close(balanced_loss()(images, real, masks), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(balanced_loss()(images, real, masks), expected)
+
+
+def test_each_class_chooses_its_best_image():
+    real = torch.zeros(1, 3, 32, 32)
+    left = (torch.arange(32) < 16).float().expand(1, 1, 32, 32)
+    masks = torch.cat([left, 1 - left], dim=1)
+    # The first image is right on the left half, the second on the right half, the third nowhere.
+    images = torch.stack([0.5 * (1 - left), 0.8 * left, torch.ones_like(left)], dim=1).expand(-1, -1, 3, -1, -1)
+    images = images.clone().requires_grad_()
+    loss, distances = balanced_loss()(images, real, masks)
+    torch.testing.assert_close(distances[0], torch.tensor((0.25 + 0.4 + 1) / 3))
+    mean = 6 * distances[0]  # all terms count as much as the image: so do the means of the three
+    assert loss.item() == pytest.approx(0.001 * mean.item(), rel=1e-4)
+
+    images = (images.detach() + 0.1).requires_grad_()
+    loss, _ = balanced_loss()(images, real, masks)
+    (gradient,) = torch.autograd.grad(loss, images)
+    size = gradient.abs().sum((2, 3))[0]  # [K, W]
+    assert size[0, :16].mean() > 100 * size[0, 16:].mean()
+    assert size[1, 16:].mean() > 100 * size[1, :16].mean()
+    assert (size[2] > 0).all()
+    assert size[2].mean() < 0.01 * size[0, :16].mean()
+
+
+def test_without_classes_whole_images_compete():
+    real = torch.zeros(1, 3, 32, 32)
+    images = torch.stack([torch.full((1, 3, 32, 32), 0.2), torch.full((1, 3, 32, 32), 0.9)], dim=1).requires_grad_()
+    loss, _ = balanced_loss()(images, real)
+    (gradient,) = torch.autograd.grad(loss, images)
+    assert gradient[0, 0].abs().sum() > 100 * gradient[0, 1].abs().sum() > 0
+
+
+def test_equal_images_and_dead_features_are_finite():
+    real = torch.rand(1, 3, 32, 32)
+    images = real[:, None].clone().requires_grad_()
+    loss, _ = balanced_loss()(images, real)
+    loss.backward()
+    assert loss.item() == 0
+    assert images.grad.isfinite().all()
+
+    class Dead(torch.nn.Linear):
+        def forward(self, image):
+            return [0 * feature for feature in five_features(image)]
+
+    images = torch.rand(1, 1, 3, 32, 32).requires_grad_()
+    loss, distances = BalancedPerceptualLoss(Dead(1, 1))(images, real)
+    loss.backward()
+    assert loss.item() == pytest.approx(distances[0].item(), rel=1e-5)
+    assert images.grad.isfinite().all()
+    assert distances[1:].eq(0).all()

@@ -1,7 +1,15 @@
 """The networks."""
 
 from hdgan.models.base import ImageModel
-from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig, Pix2PixHDConfig
+from hdgan.models.config import (
+    CRNConfig,
+    DiscriminatorConfig,
+    EncoderConfig,
+    GeneratorConfig,
+    ModelConfig,
+    Pix2PixHDConfig,
+)
+from hdgan.models.crn import CRN, CascadedRefinement
 from hdgan.models.discriminator import MultiscaleDiscriminator, PatchDiscriminator
 from hdgan.models.encoder import FeatureEncoder
 from hdgan.models.families import AnyModelConfig, build_model
@@ -10,7 +18,10 @@ from hdgan.models.pix2pixhd import Pix2PixHD
 from hdgan.models.vgg import VGG19Features, load_vgg19
 
 __all__ = [
+    "CRN",
     "AnyModelConfig",
+    "CRNConfig",
+    "CascadedRefinement",
     "DiscriminatorConfig",
     "EncoderConfig",
     "FeatureEncoder",

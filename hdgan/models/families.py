@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from hdgan.models.base import ImageModel
-from hdgan.models.config import ModelConfig, Pix2PixHDConfig
+from hdgan.models.config import CRNConfig, ModelConfig, Pix2PixHDConfig
+from hdgan.models.crn import CRN
 from hdgan.models.pix2pixhd import Pix2PixHD
 
-AnyModelConfig = Pix2PixHDConfig
+AnyModelConfig = Pix2PixHDConfig | CRNConfig
 """A union of all of them; files and the command line choose by `family`."""
-MODELS: dict[type[ModelConfig], type[ImageModel]] = {Pix2PixHDConfig: Pix2PixHD}
+MODELS: dict[type[ModelConfig], type[ImageModel]] = {Pix2PixHDConfig: Pix2PixHD, CRNConfig: CRN}
 
 
 def build_model(config: ModelConfig, *, with_discriminator: bool = True) -> ImageModel:

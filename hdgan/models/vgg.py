@@ -6,6 +6,7 @@ import hashlib
 import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file
@@ -16,34 +17,41 @@ from hdgan.models.blocks import recomputed
 
 WEIGHTS_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 """torchvision's ImageNet weights; the name ends in the first eight digits of the file's SHA-256."""
-_WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
-"""Convolutions up to conv5_1; 0 is a max pooling."""
-_TAPS = (1, 6, 11, 20, 29)
-"""Positions of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1."""
+Convolution = Literal[1, 2]
+Pooling = Literal["max", "avg"]
+_WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512)
+"""Convolutions up to conv5_2; 0 is a pooling."""
+_TAPS: dict[Convolution, tuple[int, ...]] = {1: (1, 6, 11, 20, 29), 2: (3, 8, 13, 22, 31)}
+"""Positions of relu1_1 … relu5_1 and of relu1_2 … relu5_2."""
 
 
 class VGG19Features(nn.Module):
-    """VGG19 up to relu5_1, without weights until they are loaded; keys as torchvision's (`features.0.weight`, …)."""
+    """VGG19 up to relu5_1 or relu5_2, without weights until they are loaded; keys as torchvision's.
 
-    def __init__(self) -> None:
+    Args:
+        convolution: 1 gives relu1_1 … relu5_1, as pix2pixHD compares, 2 relu1_2 … relu5_2, as CRN does.
+        pooling: "max", or "avg" as in CRN's code.
+    """
+
+    def __init__(self, convolution: Convolution = 1, pooling: Pooling = "max") -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
+        taps = _TAPS[convolution]
         for width in _WIDTHS:
             if width == 0:
-                layers.append(nn.MaxPool2d(2))
+                layers.append(nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2))
                 continue
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
             channels = width
+        layers = layers[: taps[-1] + 1]
         self.features = nn.Sequential(*layers)
         # In lists, which keep these modules from being registered again: from one tap to the next, layer by layer, a
         # pooling together with the convolution after it.
-        self._parts = [
-            list(_parts(layers[begin + 1 : end + 1])) for begin, end in zip((-1, *_TAPS), _TAPS, strict=False)
-        ]
+        self._parts = [list(_parts(layers[begin + 1 : end + 1])) for begin, end in zip((-1, *taps), taps, strict=False)]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map images [B, 3, H, W] to the features relu1_1 … relu5_1, [B, C, H / 2^k, W / 2^k] for k = 0 … 4."""
+        """Map images [B, 3, H, W] to five features, [B, C, H / 2^k, W / 2^k] for k = 0 … 4."""
         taps = []
         for parts in self._parts:
             for part in parts:
@@ -56,26 +64,27 @@ class VGG19Features(nn.Module):
 def _parts(layers: Sequence[nn.Module]) -> Iterator[nn.Module]:
     pool: nn.Module | None = None
     for layer in layers:
-        if isinstance(layer, nn.MaxPool2d):
+        if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
             pool = layer
         else:
             yield layer if pool is None else nn.Sequential(pool, layer)
             pool = None
 
 
-def load_vgg19(weights: Path | None) -> VGG19Features:
+def load_vgg19(weights: Path | None, convolution: Convolution = 1, pooling: Pooling = "max") -> VGG19Features:
     """Return VGG19 with its ImageNet weights, frozen.
 
     Args:
         weights: a file of torchvision's state dict (.pth or .safetensors; the classifier's keys are ignored); None
             takes torch.hub's cache, or downloads the file there and checks its hash.
+        convolution, pooling: of `VGG19Features`.
 
     Raises:
         ConfigError: the weights cannot be had, or are not VGG19's. Never falls back to random weights.
     """
     state = _downloaded() if weights is None else _read(weights)
     features = {key: value for key, value in state.items() if not key.startswith("classifier.")}
-    network = VGG19Features()
+    network = VGG19Features(convolution, pooling)
     wanted = network.state_dict()
     shapes_differ = [k for k in wanted if k in features and features[k].shape != wanted[k].shape]
     missing = [k for k in wanted if k not in features]

@@ -59,7 +59,7 @@ _KINDS = (
     _Kind(
         "Generator losses",
         "weighted, except the GAN term",
-        {"g_gan": "GAN", "g_feature_matching": "feature matching", "g_vgg": "VGG"},
+        {"g_gan": "GAN", "g_feature_matching": "feature matching", "g_vgg": "VGG", "g_perceptual": "perceptual"},
         smooth=True,
         scale="log",
     ),
@@ -69,6 +69,13 @@ _KINDS = (
         {"d_real": "real", "d_fake": "generated"},
         smooth=True,
         from_zero=True,
+    ),
+    _Kind(
+        "Distances",
+        "of the balanced perceptual loss, before they are balanced",
+        {"l1_image": "image", **{f"l1_feature_{i}": f"feature {i}" for i in range(1, 6)}},
+        smooth=True,
+        scale="log",
     ),
     _Kind("Validation L1", "mean absolute difference of pictures in [-1, 1]", {"val_l1": "validation L1"}),
     _Kind("Learning rate", "of Adam, for G, E and D", {"lr": "learning rate"}, from_zero=True),

@@ -21,7 +21,7 @@ class StageConfig:
     """One stage of coarse-to-fine training: which networks train, on what resolution, for how long."""
 
     n_enhancers: int = 0
-    """Local enhancers around G1: 0 trains G1 alone."""
+    """Local enhancers around G1: 0 trains G1 alone. Of CRN the modules beyond those of the first stage."""
     n_scales: int = 2
     """Discriminators; D keeps the resolutions it knows from the stage before."""
     generator: Literal["all", "enhancer"] = "all"

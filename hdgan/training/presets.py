@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from hdgan.data.config import DataConfig, ScenesConfig, SizeConfig
 from hdgan.data.scenes import CLASSES
-from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
+from hdgan.models.config import CRNConfig, DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
 from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
-from hdgan.training.families import Pix2PixHDLoss
+from hdgan.training.families import CRNLoss, Pix2PixHDLoss
 
 
 def coarse_to_fine(global_: StageConfig, enhancer: StageConfig, joint: StageConfig) -> dict[str, StageConfig]:
@@ -77,9 +78,23 @@ def pairs() -> TrainConfig:
     )
 
 
+def crn() -> TrainConfig:
+    """CRN on Cityscapes, as its authors train it: 200 epochs at 512x256, and 20 at 1024x512 with a module more."""
+    coarse = StageConfig(size=SizeConfig(width=512), epochs=200, decay=0.0, lr=1e-4)
+    return TrainConfig(
+        out=Path("runs/crn"),
+        model=CRNConfig(n_modules=7),
+        data=DataConfig(root=Path("datasets/cityscapes"), workers=4),
+        stages={"coarse": coarse, "fine": replace(coarse, size=SizeConfig(width=1024), n_enhancers=1, epochs=20)},
+        loss=CRNLoss(),
+        optim=OptimConfig(beta1=0.9),
+    )
+
+
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "demo": demo,
     "cityscapes-512p": cityscapes_512p,
     "cityscapes-1024p": cityscapes_1024p,
     "pairs": pairs,
+    "crn": crn,
 }

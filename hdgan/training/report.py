@@ -44,6 +44,7 @@ _LOSSES = {
     "g_gan": "G GAN",
     "g_feature_matching": "G feature matching",
     "g_vgg": "G VGG",
+    "g_perceptual": "G perceptual",
     "d_real": "D real",
     "d_fake": "D generated",
 }

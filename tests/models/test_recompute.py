@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hdgan.models import GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator, VGG19Features
+from hdgan.models import CascadedRefinement, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator, VGG19Features
 from hdgan.models.blocks import recomputed, recomputing
 from hdgan.ops import backend
 from hdgan.training.memory import saved_bytes
@@ -14,6 +14,7 @@ NETWORKS = {
     "G1 by resizing": lambda: GlobalGenerator(4, ngf=4, n_downsample=2, n_blocks=1, upsample="resize"),
     "G2": lambda: LocalEnhancer(4, ngf=4, n_downsample=1, n_blocks=1, n_blocks_local=1),
     "D": lambda: MultiscaleDiscriminator(4, ndf=4, n_scales=2),
+    "CRN": lambda: CascadedRefinement(4, 3, (8, 8, 4)),
     "VGG": lambda: VGG19Features().requires_grad_(False),
 }
 

@@ -47,6 +47,36 @@ def test_taps_follow_the_first_relu_of_each_group(state):
         torch.testing.assert_close(feature, expected)
 
 
+@pytest.mark.parametrize("pooling", ["max", "avg"])
+def test_taps_after_the_second_convolution_of_each_group(pooling):
+    network = VGG19Features(convolution=2, pooling=pooling)
+    state = network.state_dict()
+    positions = (*POSITIONS, 30)
+    assert list(state) == [f"features.{i}.{name}" for i in positions for name in ("weight", "bias")]
+    taps, h = [], torch.randn(1, 3, 32, 48)
+    x = h.clone()
+    for i in positions:
+        if i in (5, 10, 19, 28):
+            h = F.max_pool2d(h, 2) if pooling == "max" else F.avg_pool2d(h, 2)
+        h = F.relu(F.conv2d(h, state[f"features.{i}.weight"], state[f"features.{i}.bias"], padding=1))
+        if i in (2, 7, 12, 21, 30):
+            taps.append(h)
+    for feature, expected in zip(network(x), taps, strict=True):
+        torch.testing.assert_close(feature, expected)
+
+
+def test_load_with_other_taps(tmp_path, state):
+    path = tmp_path / "vgg.pth"
+    further = {"features.30.weight": torch.rand(512, 512, 3, 3), "features.30.bias": torch.rand(512)}
+    torch.save({**state, **further}, path)
+    network = load_vgg19(path, convolution=2, pooling="avg")
+    assert torch.equal(network.features[30].weight, further["features.30.weight"])
+    assert not any(isinstance(layer, torch.nn.MaxPool2d) for layer in network.features)
+    torch.save(state, path)
+    with pytest.raises(ConfigError, match=r"missing \['features.30.weight', 'features.30.bias'\]"):
+        load_vgg19(path, convolution=2)
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_loads_both_formats_and_freezes(tmp_path, state, suffix):
     path = tmp_path / f"vgg{suffix}"

@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from hdgan.models.config import ModelConfig, Pix2PixHDConfig
-from hdgan.training.families import pix2pixhd
+from hdgan.models.config import CRNConfig, ModelConfig, Pix2PixHDConfig
+from hdgan.training.families import crn, pix2pixhd
+from hdgan.training.families.crn import CRNLoss
 from hdgan.training.families.pix2pixhd import Pix2PixHDLoss
 from hdgan.training.pool import FakePool
 from hdgan.training.step import Inputs, Objectives
 
-AnyLoss = Pix2PixHDLoss
+AnyLoss = Pix2PixHDLoss | CRNLoss
 """A union of the loss configs of all families; files and the command line choose by `family`."""
 
 
@@ -42,5 +43,6 @@ class Family:
 
 
 FAMILIES: dict[type[ModelConfig], Family] = {
-    Pix2PixHDConfig: Family(Pix2PixHDLoss, pix2pixhd.Criterion, pix2pixhd.load_perceptual)
+    Pix2PixHDConfig: Family(Pix2PixHDLoss, pix2pixhd.Criterion, pix2pixhd.load_perceptual),
+    CRNConfig: Family(CRNLoss, crn.Criterion, crn.load_perceptual),
 }

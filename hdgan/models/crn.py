@@ -1,0 +1,167 @@
+"""The cascaded refinement network (Chen and Koltun 2017, arXiv 1707.09405, section 3).
+
+Layer norm here is `torch.nn.GroupNorm` with one group: statistics over (C, H, W), scale and shift of each channel, as
+in the authors' code. `instance_norm_act` on the image as one plane has the same statistics but no scale and shift of
+each channel; with those as steps of their own it was slower on the CPU than PyTorch's norm, so it is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hdgan.models.base import ImageModel
+from hdgan.models.blocks import recomputed, run_at_multiple
+from hdgan.models.config import CRNConfig
+
+SLOPE = 0.2
+"""Of LeakyReLU."""
+
+
+class LayerNormAct(nn.GroupNorm):
+    """Layer norm over (C, H, W) with scale and shift of each channel, then LeakyReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        return F.leaky_relu(super().forward(x), SLOPE, inplace=True)
+
+
+class RefinementModule(nn.Module):
+    """Two 3x3 convolutions at one resolution, each with layer norm and LeakyReLU.
+
+    The second norm is left to the reader of the output, so that a convolution keeps its output alone for the backward
+    pass (`recomputed`).
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        # Without biases, as in the authors' code.
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.norm1 = LayerNormAct(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = LayerNormAct(channels)
+
+    def forward(self, read: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Refine read(x) [B, in_channels, H, W] to [B, channels, H, W], for `norm2` to follow."""
+        h = recomputed(lambda x: self.conv1(read(x)), x)
+        return recomputed(lambda h: self.conv2(self.norm1(h)), h)
+
+
+class CascadedRefinement(nn.Module):
+    """Refinement modules from coarse to fine, each at twice the resolution of the one before, and a 1x1 convolution.
+
+    Takes any size: inputs that `multiple` does not divide are padded and the output is cropped back.
+
+    Args:
+        in_channels: of the condition.
+        out_channels: of the image, or of all images that are made at once.
+        widths: channels of each module, coarsest first.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        below = (0, *widths[:-1])
+        self.levels = nn.ModuleList(
+            RefinementModule(channels + in_channels, width) for channels, width in zip(below, widths, strict=True)
+        )
+        self.head = nn.Conv2d(widths[-1], out_channels, 1)
+        self.multiple = 2 ** (len(widths) - 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.xavier_uniform_(layer.weight)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the condition [B, in_channels, H, W] to images [B, out_channels, H, W] around [-1, 1].
+
+        As in the authors' code nothing bounds them: what shows or measures them has to.
+        """
+        return run_at_multiple(self._run, x, self.multiple)
+
+    def _run(self, x: Tensor) -> Tensor:
+        conditions = [x]
+        for _ in self.levels[1:]:
+            conditions.append(F.avg_pool2d(conditions[-1], 2))
+        coarsest, *finer = cast(list[RefinementModule], list(self.levels))
+        h = coarsest(_same, conditions.pop())
+        below = coarsest
+        for level in finer:
+            h = level(partial(_with_condition, below.norm2, conditions.pop()), h)
+            below = level
+        return recomputed(lambda h: self.head(below.norm2(h)), h)
+
+    def copy_coarse_from(self, smaller: CascadedRefinement) -> None:
+        """Start from a cascade with as many or fewer modules: take over its modules, and the head of an equal one.
+
+        Raises:
+            RuntimeError: the shapes differ.
+        """
+        if len(self.levels) == len(smaller.levels):
+            self.load_state_dict(smaller.state_dict())
+            return
+        for mine, theirs in zip(self.levels, smaller.levels, strict=False):
+            mine.load_state_dict(theirs.state_dict())
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _with_condition(norm: nn.Module, condition: Tensor, h: Tensor) -> Tensor:
+    """What a module reads: the features below, normalised and doubled, and the condition at its resolution."""
+    # Corners on corners, as in the authors' code.
+    doubled = F.interpolate(norm(h), size=condition.shape[2:], mode="bilinear", align_corners=True)
+    return torch.cat([doubled, condition], dim=1)
+
+
+class CRN(ImageModel):
+    """The cascade as a model; there is no discriminator.
+
+    Args:
+        config: the architecture.
+        with_discriminator: of no effect.
+    """
+
+    config: CRNConfig
+    generator: CascadedRefinement
+    discriminator: None
+    encoder: None
+
+    def __init__(self, config: CRNConfig, *, with_discriminator: bool = True) -> None:
+        super().__init__(config, with_discriminator=with_discriminator)
+        out_channels = config.n_images * config.image_channels
+        self.generator = CascadedRefinement(config.generator_channels, out_channels, config.widths)
+        self.discriminator = self.encoder = None
+
+    def images(self, condition: Tensor) -> Tensor:
+        """All images of a condition, [B, n_images, image_channels, H, W], around [-1, 1] but not bounded."""
+        return self.generator(condition).unflatten(1, (self.config.n_images, self.config.image_channels))
+
+    def generate(self, condition: Tensor, features: Tensor | None = None) -> Tensor:
+        """The first image of a condition, [B, image_channels, H, W] in [-1, 1]."""
+        return self.images(condition)[:, 0].clamp(-1, 1)
+
+    def trained_modules(self, *, enhancer_only: bool, encoder: bool) -> Iterator[nn.Module]:
+        """The whole cascade, or of it only the finest module and the last convolution."""
+        if enhancer_only:
+            yield from (self.generator.levels[-1], self.generator.head)
+        else:
+            yield self.generator
+
+    def copy_from(self, smaller: ImageModel) -> None:
+        """Take over the weights of a model with as many or fewer modules; a grown one keeps its last convolution.
+
+        Raises:
+            RuntimeError: the shapes differ.
+        """
+        assert isinstance(smaller, CRN)
+        self.generator.copy_coarse_from(smaller.generator)
