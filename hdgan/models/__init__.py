@@ -5,6 +5,7 @@ from hdgan.models.discriminator import MultiscaleDiscriminator, PatchDiscriminat
 from hdgan.models.encoder import FeatureEncoder
 from hdgan.models.generator import GlobalGenerator, LocalEnhancer
 from hdgan.models.pix2pixhd import Pix2PixHD
+from hdgan.models.unet import UNetGenerator
 from hdgan.models.vgg import VGG19Features, load_vgg19
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "MultiscaleDiscriminator",
     "PatchDiscriminator",
     "Pix2PixHD",
+    "UNetGenerator",
     "VGG19Features",
     "load_vgg19",
 ]

@@ -73,10 +73,12 @@ def normalised_conv(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Draw all convolution weights from N(0, 0.02), as the original does."""
+    """Draw all convolution weights from N(0, 0.02), and scales of batch norms from N(1, 0.02), as the originals do."""
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(layer.weight, 0.0, 0.02)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, 0.02)
 
 
 def down_conv(channels: int) -> nn.Conv2d:
@@ -132,14 +134,14 @@ def residual_chain(blocks: Sequence[nn.Module] | nn.ModuleList, padded: Tensor) 
     return padded
 
 
-def run_at_multiple(network: Callable[[Tensor], Tensor], x: Tensor, multiple: int) -> Tensor:
+def run_at_multiple(network: Callable[[Tensor], Tensor], x: Tensor, multiple: int, least: int = 2) -> Tensor:
     """Pad x by repeating its right and bottom edge to a multiple of `multiple`, run, and crop back.
 
     So a network whose levels must divide evenly takes any size, and its output has the size of its input. The coarsest
-    level gets two pixels at least, as reflection needs.
+    level gets `least` pixels or more, two by default, as reflection needs.
     """
     height, width = x.shape[2:]
-    bottom, right = (max(math.ceil(size / multiple), 2) * multiple - size for size in (height, width))
+    bottom, right = (max(math.ceil(size / multiple), least) * multiple - size for size in (height, width))
     if bottom or right:
         x = F.pad(x, (0, right, 0, bottom), mode="replicate")
     return network(x)[:, :, :height, :width]
