@@ -92,7 +92,12 @@ def _train(arguments: list[str]) -> int:
         saved = replace(load_config(run), out=run)
         description = f"Continue the run in {run}. Options change its config, for example to make a stage longer."
         config = tyro.cli(
-            type(saved), default=saved, prog="hdgan-train --resume RUN", description=description, args=arguments
+            type(saved),
+            default=saved,
+            prog="hdgan-train --resume RUN",
+            description=description,
+            args=arguments,
+            config=_FAMILY_FROM_DEFAULT,
         )
         if config.out != run:
             raise ConfigError(f"--resume continues in {run}: to branch off into {config.out}, use --init-from {run}")
@@ -100,7 +105,9 @@ def _train(arguments: list[str]) -> int:
     presets = {name: ((preset.__doc__ or "").strip(), preset()) for name, preset in PRESETS.items()}
     if not arguments or (arguments[0].startswith("--") and arguments[0] != "--help"):
         arguments = ["demo", *arguments]
-    config = tyro.extras.overridable_config_cli(presets, prog="hdgan-train", description=_TRAIN_HELP, args=arguments)
+    config = tyro.extras.overridable_config_cli(
+        presets, prog="hdgan-train", description=_TRAIN_HELP, args=arguments, config=_FAMILY_FROM_DEFAULT
+    )
     return _rehearse(config) if dry_run else _status(train(config))
 
 
@@ -118,7 +125,9 @@ def _status(outcome: Outcome) -> int:
     return 0 if outcome.finished else 130
 
 
-_TRAIN_HELP = """Train pix2pixHD.
+_FAMILY_FROM_DEFAULT = (tyro.conf.AvoidSubcommands,)
+"""The model's family is the preset's or the run's: no option changes it."""
+_TRAIN_HELP = """Train an image model.
 
 hdgan-train: on the built-in street scenes (the preset demo).
 

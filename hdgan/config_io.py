@@ -42,7 +42,7 @@ def from_plain(cls: type[T], data: Any, where: str) -> T:
     Options that `data` lacks keep their defaults, so that files of an older version load.
 
     Args:
-        cls: a dataclass.
+        cls: a dataclass, or a union of dataclasses that a field `family` tells apart.
         data: as read from JSON.
         where: what the error message starts with, usually the file.
 
@@ -50,7 +50,7 @@ def from_plain(cls: type[T], data: Any, where: str) -> T:
         CheckpointError: an option that `cls` does not have, lacks, or cannot take, named with its path
             (`generator.ngf`).
     """
-    return _dataclass(cls, data, where, "")
+    return _value(cls, data, where, "")
 
 
 def _dataclass(cls: Any, data: Any, where: str, path: str) -> Any:
@@ -103,12 +103,23 @@ def _union(kinds: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
     if data is None and types.NoneType in kinds:
         return None
     kinds = tuple(kind for kind in kinds if kind is not types.NoneType)
+    if all(hasattr(kind, "family") for kind in kinds) and isinstance(data, Mapping):
+        return _dataclass(_of_family(kinds, data, where, path), data, where, path)
     for kind in kinds[:-1]:
         try:
             return _value(kind, data, where, path)
         except CheckpointError:
             continue
     return _value(kinds[-1], data, where, path)
+
+
+def _of_family(kinds: tuple[Any, ...], data: Mapping[str, Any], where: str, path: str) -> Any:
+    """The dataclass whose `family` the data names; the first, if it names none."""
+    families = {kind.family: kind for kind in kinds}
+    named = data.get("family", kinds[0].family)
+    if named not in families:
+        raise _wrong(where, _join(path, "family"), " or ".join(repr(family) for family in families), named)
+    return families[named]
 
 
 def _tuple(kinds: tuple[Any, ...], data: Any, where: str, path: str) -> tuple[Any, ...]:

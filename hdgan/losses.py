@@ -12,13 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.models.vgg import VGG19Features
-
 Outputs = Sequence[Sequence[Tensor]]
 GanMode = Literal["lsgan", "vanilla"]
 
-VGG_LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-"""Of relu1_1 … relu5_1, as in NVIDIA/pix2pixHD."""
+LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+"""Of the five features, relu1_1 … relu5_1 of VGG19, as in NVIDIA/pix2pixHD."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -109,30 +107,31 @@ def feature_matching_loss(fake: Outputs, real: Outputs) -> Tensor:
     return total
 
 
-class VGGLoss(nn.Module):
-    """L1 distance of VGG19 features relu1_1 … relu5_1 (Johnson et al. 2016), without its weight.
+class PerceptualLoss(nn.Module):
+    """L1 distance of five features of a network, without its weight: the VGG loss (Johnson et al. 2016) with VGG19.
 
     Args:
-        vgg: with its weights loaded.
+        network: maps images [B, 3, H, W] to five features, fine to coarse; `VGG19Features` with its weights loaded.
         imagenet_normalisation: shift and scale images as VGG was trained; off in NVIDIA/pix2pixHD, which feeds [-1, 1].
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, vgg: VGG19Features, imagenet_normalisation: bool = False) -> None:
+    def __init__(self, network: nn.Module, imagenet_normalisation: bool = False) -> None:
         super().__init__()
-        self.vgg = vgg.requires_grad_(False)
+        self.network = network.requires_grad_(False)
         self.imagenet_normalisation = imagenet_normalisation
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+        device = next(network.parameters()).device
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN, device=device).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD, device=device).view(1, 3, 1, 1))
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """Compare images [B, 3, H, W] in [-1, 1]; `real` is a target without gradient. Returns a scalar float32."""
         with torch.no_grad():
-            targets = self.vgg(self._prepare(real))
+            targets = self.network(self._prepare(real))
         total = fake.new_zeros((), dtype=torch.float32)
-        for weight, feature, target in zip(VGG_LAYER_WEIGHTS, self.vgg(self._prepare(fake)), targets, strict=True):
+        for weight, feature, target in zip(LAYER_WEIGHTS, self.network(self._prepare(fake)), targets, strict=True):
             total = total + weight * l1_distance(feature, target)
         return total
 

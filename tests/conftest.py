@@ -25,8 +25,8 @@ if not torch.cuda.is_available():
 from hdgan.cli import main
 from hdgan.config_io import to_plain
 from hdgan.data import DataConfig, SizeConfig
-from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig
-from hdgan.training import PRESETS, LogConfig, LossConfig, OptimConfig, StageConfig, TrainConfig, train
+from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
+from hdgan.training import PRESETS, LogConfig, OptimConfig, Pix2PixHDLoss, StageConfig, TrainConfig, train
 
 N_LABELS = 4
 WIDTH, HEIGHT = 32, 16
@@ -114,7 +114,7 @@ def make_config(dataset: Path) -> MakeConfig:
     def make(out: Path, *, images: int = 6, batch_size: int = 2, **options: Any) -> TrainConfig:
         config = TrainConfig(
             out=out,
-            model=ModelConfig(
+            model=Pix2PixHDConfig(
                 n_labels=N_LABELS,
                 feature_channels=2,
                 generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1, n_blocks_local=1),
@@ -123,7 +123,7 @@ def make_config(dataset: Path) -> MakeConfig:
             ),
             data=DataConfig(root=dataset, workers=0),
             stages=three_stages(images, batch_size),
-            loss=LossConfig(vgg=0.0),
+            loss=Pix2PixHDLoss(vgg=0.0),
             optim=OptimConfig(ema_decay=0.9),
             log=LogConfig(
                 metrics_every=1, samples_every=100, samples=1, checkpoint_every=100, val_images=1, style_images=2

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, checkpoint_path
 from hdgan.cli import main, train_main
 from hdgan.data import SizeConfig
-from hdgan.training import LossConfig, TrainConfig
+from hdgan.training import Pix2PixHDLoss, TrainConfig
 
 MakeConfig = Callable[..., TrainConfig]
 MakeData = Callable[..., Path]
@@ -184,7 +184,7 @@ def test_vgg_weights_that_cannot_be_had(
     file = tmp_path / f"vgg.{ending}"
     if content is not None:
         file.write_bytes(content)
-    line = refused(make_config(tmp_path / "run", loss=LossConfig(vgg=10.0, vgg_weights=file)))
+    line = refused(make_config(tmp_path / "run", loss=Pix2PixHDLoss(vgg=10.0, vgg_weights=file)))
     assert f"vgg.{ending} " in line
     assert "--loss.vgg 0" in line
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 import hdgan
 from hdgan.config_io import to_plain
-from hdgan.models import GeneratorConfig, ModelConfig, Pix2PixHD
+from hdgan.models import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.training import TrainConfig, train
 from hdgan.training.logs import read_metrics
 
@@ -54,7 +54,7 @@ def test_resume_continues(make_config: MakeConfig, tmp_path: Path) -> None:
 
 def test_generator_equals_cpu() -> None:
     torch.manual_seed(0)
-    config = ModelConfig(n_labels=5, generator=GeneratorConfig(ngf=8, n_downsample=2, n_blocks=2, n_enhancers=1))
+    config = Pix2PixHDConfig(n_labels=5, generator=GeneratorConfig(ngf=8, n_downsample=2, n_blocks=2, n_enhancers=1))
     model = Pix2PixHD(config).double()
     label = torch.randint(5, (2, 37, 50))
     with torch.no_grad():

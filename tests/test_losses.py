@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD, VGGLoss, feature_matching_loss, gan_loss, l1_distance
+from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD, PerceptualLoss, feature_matching_loss, gan_loss, l1_distance
 from hdgan.models import MultiscaleDiscriminator, VGG19Features
 from hdgan.training.memory import saved_bytes
 
@@ -110,19 +110,19 @@ def test_vgg_weights_and_raw_images(vgg):
     expected = 0.0
     for weight, a, b in zip((1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), vgg(fake), vgg(real), strict=True):
         expected += weight * F.l1_loss(a, b).item()
-    assert VGGLoss(vgg)(fake, real).item() == pytest.approx(expected, rel=1e-5)
+    assert PerceptualLoss(vgg)(fake, real).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_vgg_with_imagenet_normalisation(vgg):
     fake, real = images()
     mean, std = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
-    expected = VGGLoss(vgg)(*(((x + 1) / 2 - mean) / std for x in (fake, real)))
-    torch.testing.assert_close(VGGLoss(vgg, imagenet_normalisation=True)(fake, real), expected)
+    expected = PerceptualLoss(vgg)(*(((x + 1) / 2 - mean) / std for x in (fake, real)))
+    torch.testing.assert_close(PerceptualLoss(vgg, imagenet_normalisation=True)(fake, real), expected)
 
 
 def test_vgg_gradients_flow_to_the_fake_alone(vgg):
     fake, real = (x.requires_grad_() for x in images())
-    loss = VGGLoss(vgg)
+    loss = PerceptualLoss(vgg)
     loss(fake, real).backward()
     assert fake.grad.abs().sum() > 0
     assert real.grad is None
@@ -131,7 +131,7 @@ def test_vgg_gradients_flow_to_the_fake_alone(vgg):
 
 def test_vgg_loss_of_equal_images_is_zero(vgg):
     fake, _ = images()
-    assert VGGLoss(vgg)(fake, fake).item() == 0
+    assert PerceptualLoss(vgg)(fake, fake).item() == 0
 
 
 def test_l1_distance_and_its_gradients() -> None:

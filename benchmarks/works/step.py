@@ -21,16 +21,17 @@ from hdgan import ops
 from hdgan.benchmarks.runner import TOLERANCE, CheckFailed, Context, Cost, Trial, Where, Work
 from hdgan.benchmarks.shapes import N_LABELS, instance_ids, label_map
 from hdgan.benchmarks.works.plain import plain
-from hdgan.losses import VGG_LAYER_WEIGHTS, VGGLoss
-from hdgan.models import GeneratorConfig, ModelConfig, Pix2PixHD, VGG19Features
+from hdgan.losses import LAYER_WEIGHTS
+from hdgan.models import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig, VGG19Features
 from hdgan.models.blocks import recomputing
-from hdgan.training import LossConfig, StageConfig, TrainConfig
+from hdgan.training import Pix2PixHDLoss, StageConfig, TrainConfig
+from hdgan.training.families.pix2pixhd import Criterion
 from hdgan.training.gradients import StepGradients
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
-from hdgan.training.step import Criterion, Inputs
+from hdgan.training.step import Inputs
 
-LOSS = LossConfig()
+LOSS = Pix2PixHDLoss()
 SLACK = {torch.float32: 100.0, torch.bfloat16: 50.0}
 """How much further from the truth than one op the gradients of a whole step may be.
 
@@ -67,29 +68,31 @@ class Step:
     """The whole step with its optimizers."""
     resident: tuple[Tensor, ...]
     """What is in memory between steps: parameters and batch."""
-    optimizers: tuple[Optimizer, Optimizer]
+    optimizers: tuple[Optimizer, ...]
 
 
 def build_step(case: StepCase, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> Step:
     """Our step, with whatever backend is active, from fixed weights on a fixed batch."""
     config, state, inputs, vgg = _build(case, device, dtype, memory_format)
-    criterion = Criterion(LOSS, VGGLoss(vgg), state.pool)
+    model = state.model
+    assert isinstance(model, Pix2PixHD)
+    criterion = Criterion(LOSS, vgg, state.pool)
     gradients = StepGradients(config, state, criterion)
 
     def forward() -> object:
         with config.autocast(device), recomputing():
-            return criterion(state.model, inputs)
+            return criterion(model, inputs)
 
     def backward() -> None:
         gradients(inputs)
 
     def update() -> list[Tensor]:
         backward()
-        state.optimizer_g.step()
-        state.optimizer_d.step()
+        for optimizer in state.optimizers.values():
+            optimizer.step()
         return []
 
-    return _step(state.model, vgg, inputs, forward, backward, update, (state.optimizer_g, state.optimizer_d))
+    return _step(model, vgg, inputs, forward, backward, update, tuple(state.optimizers.values()))
 
 
 def build_original_step(
@@ -98,6 +101,7 @@ def build_original_step(
     """The order of NVIDIA/pix2pixHD: D runs on fake.detach(), on real and on fake; everything by plain modules."""
     _, state, inputs, vgg = _build(case, device, dtype, memory_format)
     model = copy.deepcopy(state.model)
+    assert isinstance(model, Pix2PixHD)
     assert model.discriminator is not None
     netG, netD = plain(model.generator), plain(model.discriminator)
     g_parameters, d_parameters = list(netG.parameters()), list(netD.parameters())
@@ -122,7 +126,7 @@ def build_original_step(
                 for x, y in zip(fakes[:-1], reals[:-1], strict=True):
                     matching = matching + F.l1_loss(x, y.detach()).float() * 4 / (len(fakes) - 1) / len(on_fake)
             perceptual = torch.zeros((), device=device)
-            for weight, x, y in zip(VGG_LAYER_WEIGHTS, vgg(fake), vgg(real), strict=True):
+            for weight, x, y in zip(LAYER_WEIGHTS, vgg(fake), vgg(real), strict=True):
                 perceptual = perceptual + weight * F.l1_loss(x, y.detach()).float()
             return _lsgan(on_fake, 1.0) + LOSS.feature_matching * matching + LOSS.vgg * perceptual, d_loss
 
@@ -159,7 +163,7 @@ def _build(
         "channels_last" if memory_format == torch.channels_last else "contiguous"
     )
     stage = StageConfig(n_enhancers=case.n_enhancers, n_scales=case.n_scales, images=1)
-    model = ModelConfig(n_labels=N_LABELS, generator=GeneratorConfig(ngf=case.ngf))
+    model = Pix2PixHDConfig(n_labels=N_LABELS, generator=GeneratorConfig(ngf=case.ngf))
     config = TrainConfig(
         model=model,
         stages={"joint": stage},
@@ -182,7 +186,7 @@ def _step(
     forward: Callable[[], object],
     backward: Callable[[], None],
     update: Callable[[], list[Tensor]],
-    optimizers: tuple[Optimizer, Optimizer],
+    optimizers: tuple[Optimizer, ...],
 ) -> Step:
     weights = {name: p for name, p in model.named_parameters() if name.endswith(".weight")}
 

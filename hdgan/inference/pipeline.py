@@ -14,7 +14,7 @@ from hdgan.checkpoints import beside, find_checkpoint
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.inference.maps import Maps, Source, read_maps, read_photo_of
-from hdgan.models import Pix2PixHD
+from hdgan.models import ImageModel
 from hdgan.models.saving import CLASS_MEAN, load_model
 from hdgan.ops import instance_broadcast, instance_reduce
 from hdgan.styles.bank import STYLES_FILE, StyleBank
@@ -35,7 +35,7 @@ class Pipeline:
 
     def __init__(
         self,
-        model: Pix2PixHD,
+        model: ImageModel,
         class_features: Tensor | None = None,
         device: torch.device | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",

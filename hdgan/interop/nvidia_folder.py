@@ -87,6 +87,10 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
         HdganError: the folder cannot be written.
     """
     model, _ = load_model(path, ema=ema)
+    if not isinstance(model, Pix2PixHD):
+        raise CheckpointError(
+            f"{path} is a model of the family {model.config.family}: NVIDIA's code has only pix2pixHD"
+        )
     states = {
         letter: to_state_dict(network)
         for name, letter in _LETTERS.items()

@@ -1,4 +1,4 @@
-"""NVIDIA's `opt.txt` and a `ModelConfig`: what the input channels of its networks mean."""
+"""NVIDIA's `opt.txt` and a `Pix2PixHDConfig`: what the input channels of its networks mean."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hdgan.models import (
     GeneratorConfig,
     GlobalGenerator,
     LocalEnhancer,
-    ModelConfig,
     MultiscaleDiscriminator,
+    Pix2PixHDConfig,
 )
 from hdgan.models.generator import Enhancer
 
@@ -94,7 +94,7 @@ def model_config(
     instances: bool | None,
     folder: Path,
     notes: list[str],
-) -> ModelConfig:
+) -> Pix2PixHDConfig:
     """Tell the config of a model from its networks and, where the folder has one, its `opt.txt`.
 
     Args:
@@ -134,7 +134,7 @@ def model_config(
         notes.append(
             "it was trained with --no_lsgan: NVIDIA's D ends in a sigmoid, this one gives the logits before it"
         )
-    return ModelConfig(
+    return Pix2PixHDConfig(
         n_labels=n_labels,
         input_channels=input_channels,
         image_channels=image_channels,
@@ -224,7 +224,7 @@ def _encoder_config(e: FeatureEncoder | None, options: Options | None, reduction
     return EncoderConfig(options.integer("nef"), options.integer("n_downsample_E"), reduction)
 
 
-def options_of(config: ModelConfig) -> dict[str, int | bool | str]:
+def options_of(config: Pix2PixHDConfig) -> dict[str, int | bool | str]:
     """The options with which NVIDIA's code builds the networks of `config`, by their names in `opt.txt`."""
     g, d, e = config.generator, config.discriminator, config.encoder
     return {
@@ -254,7 +254,7 @@ def options_of(config: ModelConfig) -> dict[str, int | bool | str]:
 _TRAINING_ONLY = ("num_D", "n_layers_D", "ndf", "no_ganFeat_loss", "load_features")
 
 
-def notes_for_nvidia(config: ModelConfig, values: Mapping[str, int | bool | str]) -> list[str]:
+def notes_for_nvidia(config: Pix2PixHDConfig, values: Mapping[str, int | bool | str]) -> list[str]:
     """What to know before NVIDIA's code runs a model: the flags for its test.py, and what it does otherwise.
 
     Args:

@@ -1,25 +1,31 @@
-"""The networks of pix2pixHD."""
+"""The networks."""
 
-from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig
+from hdgan.models.base import ImageModel
+from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig, Pix2PixHDConfig
 from hdgan.models.discriminator import MultiscaleDiscriminator, PatchDiscriminator
 from hdgan.models.encoder import FeatureEncoder
+from hdgan.models.families import AnyModelConfig, build_model
 from hdgan.models.generator import GlobalGenerator, LocalEnhancer
 from hdgan.models.pix2pixhd import Pix2PixHD
 from hdgan.models.unet import UNetGenerator
 from hdgan.models.vgg import VGG19Features, load_vgg19
 
 __all__ = [
+    "AnyModelConfig",
     "DiscriminatorConfig",
     "EncoderConfig",
     "FeatureEncoder",
     "GeneratorConfig",
     "GlobalGenerator",
+    "ImageModel",
     "LocalEnhancer",
     "ModelConfig",
     "MultiscaleDiscriminator",
     "PatchDiscriminator",
     "Pix2PixHD",
+    "Pix2PixHDConfig",
     "UNetGenerator",
     "VGG19Features",
+    "build_model",
     "load_vgg19",
 ]

@@ -6,7 +6,7 @@ Suppressed fields are no options of the command line: the stages of a run, or it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tyro.conf import Suppress
@@ -81,8 +81,9 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """pix2pixHD: generator, discriminators and, with feature channels, encoder."""
+    """What all families have: the input and the image. Each family is a subclass, told apart by `family`."""
 
+    family: Suppress[str]
     n_labels: int = 35
     """Classes of the label maps; 0 for A->B training, whose input is a picture."""
     input_channels: int = 3
@@ -91,47 +92,33 @@ class ModelConfig:
     """Channels of the photo."""
     instances: bool = True
     """Feed the instance boundary map."""
-    feature_channels: int = 0
-    """Channels of E's features, 3 in the paper; 0 trains without E."""
+    feature_channels: Suppress[int] = 0
+    """Channels of E's features."""
     dontcare: Suppress[int | None] = None
     """Label whose pixels belong to no class."""
     instance_divisor: Suppress[int] = 1000
     """Class of an instance id: id // instance_divisor where id >= instance_divisor, else id itself."""
-    generator: GeneratorConfig = GeneratorConfig()
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    encoder: EncoderConfig = EncoderConfig()
 
     def __post_init__(self) -> None:
-        g, d, e = self.generator, self.discriminator, self.encoder
-        positive = {
-            "image-channels": self.image_channels,
-            "instance-divisor": self.instance_divisor,
-            "generator.ngf": g.ngf,
-            "generator.n-downsample": g.n_downsample,
-            "discriminator.ndf": d.ndf,
-            "discriminator.n-layers": d.n_layers,
-            "discriminator.n-scales": d.n_scales,
-            "encoder.nef": e.nef,
-            "encoder.n-downsample": e.n_downsample,
-        }
-        not_negative = {
-            "n-labels": self.n_labels,
-            "feature-channels": self.feature_channels,
-            "generator.n-blocks": g.n_blocks,
-            "generator.n-enhancers": g.n_enhancers,
-            "generator.n-blocks-local": g.n_blocks_local,
-        }
+        positive = {"image-channels": self.image_channels, "instance-divisor": self.instance_divisor}
         if self.n_labels == 0:
             positive["input-channels"] = self.input_channels
-        require("a positive number", {f"model.{k}": v for k, v in positive.items()}, lambda value: value > 0)
-        require("0 or more", {f"model.{k}": v for k, v in not_negative.items()}, lambda value: value >= 0)
-        if g.ngf % 2**g.n_enhancers:
-            raise ConfigError(
-                f"--model.generator.ngf is {g.ngf}: with {g.n_enhancers} enhancers it must be a multiple of "
-                f"{2**g.n_enhancers}"
-            )
-        if self.feature_channels and not (self.instances or self.n_labels):
-            raise ConfigError("feature_channels needs instance maps or labels to average over: set feature_channels 0")
+        self.require_positive(positive)
+        self.require_not_negative({"n-labels": self.n_labels})
+
+    @staticmethod
+    def require_positive(options: Mapping[str, float]) -> None:
+        """Check options of the model by their names.
+
+        Raises:
+            ConfigError: one is 0 or less.
+        """
+        require("a positive number", {f"model.{k}": v for k, v in options.items()}, lambda value: value > 0)
+
+    @staticmethod
+    def require_not_negative(options: Mapping[str, float]) -> None:
+        """The same for options that may be 0."""
+        require("0 or more", {f"model.{k}": v for k, v in options.items()}, lambda value: value >= 0)
 
     @property
     def condition_channels(self) -> int:
@@ -147,3 +134,86 @@ class ModelConfig:
     def discriminator_channels(self) -> int:
         """Input channels of D: the condition and the image, never features."""
         return self.condition_channels + self.image_channels
+
+    def trained(self, *, enhancer_only: bool, encoder: bool) -> list[str]:
+        """The networks that a stage trains, as people name them; arguments as of `ImageModel.trained_modules`."""
+        return ["G", "D"]
+
+    @property
+    def growth(self) -> dict[str, int]:
+        """How many of the parts there are that a run may add from stage to stage, by their name."""
+        return {}
+
+    def grown(self, n_enhancers: int, n_scales: int) -> ModelConfig:
+        """The architecture of a stage with these parts.
+
+        Raises:
+            ConfigError: the family cannot have them.
+        """
+        if n_enhancers:
+            raise ConfigError(
+                f"a stage has {n_enhancers} enhancers, but the models of the family {self.family} have none"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Pix2PixHDConfig(ModelConfig):
+    """pix2pixHD: generator, discriminators and, with feature channels, encoder."""
+
+    family: Suppress[Literal["pix2pixhd"]] = "pix2pixhd"
+    feature_channels: int = 0
+    """Channels of E's features, 3 in the paper; 0 trains without E."""
+    generator: GeneratorConfig = GeneratorConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    encoder: EncoderConfig = EncoderConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        g, d, e = self.generator, self.discriminator, self.encoder
+        self.require_positive(
+            {
+                "generator.ngf": g.ngf,
+                "generator.n-downsample": g.n_downsample,
+                "discriminator.ndf": d.ndf,
+                "discriminator.n-layers": d.n_layers,
+                "discriminator.n-scales": d.n_scales,
+                "encoder.nef": e.nef,
+                "encoder.n-downsample": e.n_downsample,
+            }
+        )
+        self.require_not_negative(
+            {
+                "feature-channels": self.feature_channels,
+                "generator.n-blocks": g.n_blocks,
+                "generator.n-enhancers": g.n_enhancers,
+                "generator.n-blocks-local": g.n_blocks_local,
+            }
+        )
+        if g.ngf % 2**g.n_enhancers:
+            raise ConfigError(
+                f"--model.generator.ngf is {g.ngf}: with {g.n_enhancers} enhancers it must be a multiple of "
+                f"{2**g.n_enhancers}"
+            )
+        if self.feature_channels and not (self.instances or self.n_labels):
+            raise ConfigError("feature_channels needs instance maps or labels to average over: set feature_channels 0")
+
+    def trained(self, *, enhancer_only: bool, encoder: bool) -> list[str]:
+        n = self.generator.n_enhancers
+        enhancers = {0: [], 1: ["enhancer"]}.get(n, [f"{n} enhancers"])
+        generator = ["finest enhancer"] if enhancer_only else ["G1", *enhancers]
+        e = ["E"] if self.feature_channels and encoder else []
+        return [*generator, *e, f"{self.discriminator.n_scales} D"]
+
+    @property
+    def growth(self) -> dict[str, int]:
+        return {"enhancers": self.generator.n_enhancers, "scales": self.discriminator.n_scales}
+
+    def grown(self, n_enhancers: int, n_scales: int) -> Pix2PixHDConfig:
+        """The architecture of a stage: its enhancers and scales; E keeps working at G1's resolution."""
+        return replace(
+            self,
+            generator=replace(self.generator, n_enhancers=n_enhancers),
+            discriminator=replace(self.discriminator, n_scales=n_scales),
+            encoder=replace(self.encoder, reduction=n_enhancers),
+        )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor, nn
 
-from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig
+from hdgan.models.base import ImageModel, require_channels
+from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
 from hdgan.models.discriminator import MultiscaleDiscriminator
 from hdgan.models.encoder import FeatureEncoder
 from hdgan.models.generator import GlobalGenerator, LocalEnhancer
-from hdgan.ops import InstanceIndex, boundary_map, encode_labels, memory_format_of
 
 Generator = GlobalGenerator | LocalEnhancer
 
@@ -60,7 +58,7 @@ def build_encoder(config: EncoderConfig, in_channels: int, out_channels: int) ->
     )
 
 
-class Pix2PixHD(nn.Module):
+class Pix2PixHD(ImageModel):
     """The networks of one stage of training, and how they see their inputs.
 
     Args:
@@ -73,9 +71,13 @@ class Pix2PixHD(nn.Module):
         encoder: None without features.
     """
 
-    def __init__(self, config: ModelConfig, *, with_discriminator: bool = True) -> None:
-        super().__init__()
-        self.config = config
+    config: Pix2PixHDConfig
+    generator: Generator
+    discriminator: MultiscaleDiscriminator | None
+    encoder: FeatureEncoder | None
+
+    def __init__(self, config: Pix2PixHDConfig, *, with_discriminator: bool = True) -> None:
+        super().__init__(config, with_discriminator=with_discriminator)
         self.generator = build_generator(config.generator, config.generator_channels, config.image_channels)
         self.discriminator = (
             build_discriminator(config.discriminator, config.discriminator_channels) if with_discriminator else None
@@ -86,55 +88,31 @@ class Pix2PixHD(nn.Module):
             else None
         )
 
-    def condition(
-        self,
-        label: Tensor | None = None,  # [B, H, W] integer
-        ids: Tensor | None = None,  # [B, H, W] integer
-        picture: Tensor | None = None,  # [B, input_channels, H, W] in [-1, 1]
-    ) -> Tensor:
-        """Encode what G and D are conditioned on: [B, condition_channels, H, W].
-
-        Label maps become one plane per class, input pictures (A->B) stay as they are; the instances' boundaries follow.
-        """
-        ids = ids if self.config.instances else None
-        if label is not None:
-            weight = self.generator.head.weight
-            return encode_labels(
-                label,
-                ids,
-                self.config.n_labels,
-                dontcare=self.config.dontcare,
-                # Zeros and ones are exact in bfloat16, and the convolutions would cast them anyway.
-                dtype=_compute_dtype(weight),
-                memory_format=memory_format_of(weight),
-            )
-        assert picture is not None
-        if ids is None:
-            return picture
-        return torch.cat([picture, boundary_map(ids).unsqueeze(1).to(picture.dtype)], dim=1)
-
-    def encode(self, photo: Tensor, instances: Tensor | InstanceIndex) -> Tensor | None:
-        """E(photo), averaged per instance: [B, feature_channels, H, W]; None for a model without features."""
-        return None if self.encoder is None else self.encoder(photo, instances)
-
-    def generate(self, condition: Tensor, features: Tensor | None = None) -> Tensor:
-        """G(condition, features): an image [B, image_channels, H, W] in [-1, 1]."""
-        inputs = condition if features is None else torch.cat([condition, features.to(condition.dtype)], dim=1)
-        return self.generator(inputs)
-
     def context(self, condition: Tensor) -> list[Tensor]:
         """D's share of the work that depends on the condition alone, for several images to `discriminate`."""
         assert self.discriminator is not None
-        _require_channels("condition", condition, self.config.discriminator_channels - self.config.image_channels)
+        require_channels(self, "condition", condition, self.config.discriminator_channels - self.config.image_channels)
         return self.discriminator.context(condition)
 
     def discriminate(self, context: Sequence[Tensor], image: Tensor) -> list[list[Tensor]]:
         """D(condition, image): per scale, finest first, the features of every layer and last the score."""
         assert self.discriminator is not None
-        _require_channels("image", image, self.config.image_channels)
+        require_channels(self, "image", image, self.config.image_channels)
         return self.discriminator(image.to(context[0].dtype), context)
 
-    def copy_from(self, smaller: Pix2PixHD) -> None:
+    def trained_modules(self, *, enhancer_only: bool, encoder: bool) -> Iterator[nn.Module]:
+        """The discriminators, E, and G or of it only the finest enhancer and the last convolution."""
+        if not (enhancer_only and isinstance(self.generator, LocalEnhancer)):
+            yield from super().trained_modules(enhancer_only=False, encoder=encoder)
+            return
+        if self.discriminator is not None:
+            yield self.discriminator
+        if encoder and self.encoder is not None:
+            yield self.encoder
+        yield self.generator.enhancers[-1]
+        yield self.generator.head
+
+    def copy_from(self, smaller: ImageModel) -> None:
         """Take over the weights of a model with as many or fewer enhancers and scales.
 
         Equal networks are copied whole. A grown generator takes all but the last convolution; grown discriminators keep
@@ -143,6 +121,7 @@ class Pix2PixHD(nn.Module):
         Raises:
             RuntimeError: the shapes differ.
         """
+        assert isinstance(smaller, Pix2PixHD)
         if self.config.generator.n_enhancers == smaller.config.generator.n_enhancers:
             self.generator.load_state_dict(smaller.generator.state_dict())
         else:
@@ -152,24 +131,3 @@ class Pix2PixHD(nn.Module):
             self.discriminator.copy_coarse_from(smaller.discriminator)
         if self.encoder is not None and smaller.encoder is not None:
             self.encoder.load_state_dict(smaller.encoder.state_dict())
-
-
-def _require_channels(name: str, x: Tensor, channels: int) -> None:
-    if x.shape[1] != channels:
-        raise ValueError(f"Pix2PixHD: expected {name} of {channels} channels, got {x.shape[1]}")
-
-
-def _compute_dtype(weight: Tensor) -> torch.dtype:
-    """The dtype that a convolution with this weight computes in."""
-    kind = weight.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-
-
-def grown(config: ModelConfig, n_enhancers: int, n_scales: int) -> ModelConfig:
-    """The architecture of a later stage: more enhancers and scales; E keeps working at G1's resolution."""
-    return replace(
-        config,
-        generator=replace(config.generator, n_enhancers=n_enhancers),
-        discriminator=replace(config.discriminator, n_scales=n_scales),
-        encoder=replace(config.encoder, reduction=n_enhancers),
-    )

@@ -21,8 +21,9 @@ from torch import Tensor
 from hdgan.config_io import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError
 from hdgan.files import atomic_file
+from hdgan.models.base import ImageModel
 from hdgan.models.config import ModelConfig
-from hdgan.models.pix2pixhd import Pix2PixHD
+from hdgan.models.families import AnyModelConfig, build_model
 
 FORMAT = 1
 """Raised when an older hdgan could not read a newer file."""
@@ -48,7 +49,7 @@ class SavedInfo:
 
 def save_model(
     path: Path,
-    model: Pix2PixHD,
+    model: ImageModel,
     ema: Mapping[str, Tensor] | None = None,
     extra: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
@@ -79,7 +80,7 @@ def save_model(
             ) from error
 
 
-def load_model(path: Path, *, ema: bool = True, device: str | torch.device = "cpu") -> tuple[Pix2PixHD, SavedInfo]:
+def load_model(path: Path, *, ema: bool = True, device: str | torch.device = "cpu") -> tuple[ImageModel, SavedInfo]:
     """Build the model that a file describes and load it strictly: every tensor is used, none is missing.
 
     Args:
@@ -117,11 +118,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a readable safetensors file ({error}): copy it again") from error
 
 
-def _load(path: Path, file: Any, ema: bool, device: str | torch.device) -> tuple[Pix2PixHD, SavedInfo]:
+def _load(path: Path, file: Any, ema: bool, device: str | torch.device) -> tuple[ImageModel, SavedInfo]:
     metadata = _metadata_of(path, file.metadata())
-    config = from_plain(ModelConfig, metadata.get("model"), f"{path}, model")
+    config: ModelConfig = from_plain(AnyModelConfig, metadata.get("model"), f"{path}, model")
     with torch.device("meta"):
-        model = Pix2PixHD(config)
+        model = build_model(config)
     shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     ours = {key: shape for key, shape in shapes.items() if _network(key) in NETWORKS}
     present = {_network(key) for key in ours}

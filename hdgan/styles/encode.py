@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,13 +22,14 @@ from hdgan.data import DataConfig, PairedDataset, SizeConfig, make_loader
 from hdgan.data.scenes import CLASSES
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.models import ModelConfig, Pix2PixHD
+from hdgan.models import AnyModelConfig, ImageModel, ModelConfig
 from hdgan.models.saving import load_model
 from hdgan.ops import InstanceIndex, instance_reduce
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of, fingerprint
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, open_data
+from hdgan.training.families import FAMILIES
 from hdgan.training.step import Inputs
 
 PART = 100
@@ -41,7 +42,7 @@ class Source:
 
     file: Path
     """The model."""
-    model: Pix2PixHD
+    model: ImageModel
     config: TrainConfig
     data: RunData
     size: SizeConfig
@@ -137,7 +138,8 @@ def training_of(
     if root is None:
         raise ConfigError(f"{file} does not say what it was trained on: name the dataset with --root")
     data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)
-    return TrainConfig(model=model, data=data), SizeConfig()
+    loss = FAMILIES[type(model)].loss()
+    return TrainConfig(model=cast(AnyModelConfig, model), data=data, loss=loss), SizeConfig()
 
 
 def encode(source: Source, progress: Callable[[int, int], None] | None = None) -> FeatureTable:
@@ -196,7 +198,7 @@ def _encoded(source: Source, start: int) -> Iterator[FeatureTable]:
         )
 
 
-def encode_instances(model: Pix2PixHD, photo: Tensor, index: InstanceIndex) -> Tensor:
+def encode_instances(model: ImageModel, photo: Tensor, index: InstanceIndex) -> Tensor:
     """E's mean feature of every instance of a batch: [N, feature_channels] float32."""
     assert model.encoder is not None
     return instance_reduce(model.encoder(photo, index).float(), index)

@@ -1,6 +1,7 @@
 """Training: config and presets, the schedule of stages, the step, the loop, checkpoints and the report."""
 
-from hdgan.training.config import LogConfig, LossConfig, OptimConfig, StageConfig, TrainConfig
+from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
+from hdgan.training.families import Pix2PixHDLoss
 from hdgan.training.loop import Outcome, train
 from hdgan.training.presets import PRESETS
 from hdgan.training.report import write_report
@@ -9,9 +10,9 @@ from hdgan.training.run_folder import load_config
 __all__ = [
     "PRESETS",
     "LogConfig",
-    "LossConfig",
     "OptimConfig",
     "Outcome",
+    "Pix2PixHDLoss",
     "StageConfig",
     "TrainConfig",
     "load_config",

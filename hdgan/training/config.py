@@ -11,8 +11,9 @@ import torch
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.devices import network_format
 from hdgan.errors import ConfigError
-from hdgan.losses import GanMode
-from hdgan.models.config import ModelConfig, require
+from hdgan.models.config import Pix2PixHDConfig, require
+from hdgan.models.families import AnyModelConfig
+from hdgan.training.families import FAMILIES, AnyLoss, Family, Pix2PixHDLoss
 
 
 @dataclass(frozen=True)
@@ -41,22 +42,6 @@ class StageConfig:
     """Last part of the stage, as a fraction, over which the learning rate falls linearly to zero."""
     lr: float = 2e-4
     """Learning rate of Adam before it falls."""
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Losses and their weights (paper section 3.2)."""
-
-    gan: GanMode = "lsgan"
-    """Least squares, or the cross entropy of the original GAN."""
-    feature_matching: float = 10.0
-    """Weight of the discriminators' feature matching; 0 leaves it out."""
-    vgg: float = 10.0
-    """Weight of the VGG loss; 0 leaves it out."""
-    vgg_weights: Path | None = None
-    """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
-    imagenet_normalisation: bool = False
-    """Normalise VGG's input as VGG was trained; off in the original."""
 
 
 @dataclass(frozen=True)
@@ -95,15 +80,15 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train pix2pixHD: global generator, enhancer with the global part fixed, then all jointly, in one run."""
+    """A run: for pix2pixHD global generator, enhancer with the global part fixed, then all jointly."""
 
     out: Path = Path("runs/pix2pixhd")
     """Run folder: checkpoints, metrics, samples and report.html."""
-    model: ModelConfig = ModelConfig()
+    model: AnyModelConfig = field(default_factory=Pix2PixHDConfig)
     data: DataConfig = DataConfig()
     stages: dict[str, StageConfig] = field(default_factory=dict)
     """Stages in order."""
-    loss: LossConfig = LossConfig()
+    loss: AnyLoss = field(default_factory=Pix2PixHDLoss)
     optim: OptimConfig = OptimConfig()
     log: LogConfig = LogConfig()
     init_from: Path | None = None
@@ -128,11 +113,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self._check_ranges()
         self._check_order()
-        if self.loss.feature_matching and not self.model.discriminator.intermediate_features:
-            raise ConfigError(
-                "feature matching needs the discriminators' features: "
-                "--model.discriminator.intermediate-features, or --loss.feature-matching 0"
-            )
+        if type(self.loss) is not self.family.loss:
+            raise ConfigError(f"the losses are those of {self.loss.family}, but the model is a {self.model.family}")
+        self.loss.check(self.model)
+
+    @property
+    def family(self) -> Family:
+        """What the trainer knows of the model's family."""
+        return FAMILIES[type(self.model)]
 
     def format_on(self, device: torch.device) -> torch.memory_format:
         """The memory format of networks and pictures on a device."""
@@ -145,7 +133,7 @@ class TrainConfig:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _check_ranges(self) -> None:
-        log, loss, optim = self.log, self.loss, self.optim
+        log, optim = self.log, self.optim
         positive = {
             "log.metrics-every": log.metrics_every,
             "log.samples-every": log.samples_every,
@@ -156,10 +144,8 @@ class TrainConfig:
             "optim.clip": optim.clip,
             "threads": self.threads,
         }
-        not_negative = {
+        not_negative: dict[str, float] = {
             "log.samples": log.samples,
-            "loss.feature-matching": loss.feature_matching,
-            "loss.vgg": loss.vgg,
             "optim.pool-size": optim.pool_size,
             "seed": self.seed,
         }
@@ -194,3 +180,4 @@ class TrainConfig:
                 raise ConfigError(
                     f"stage {name} trains only the enhancer but has none: set --stages.{name}.n-enhancers 1"
                 )
+            self.model.grown(stage.n_enhancers, stage.n_scales)

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from hdgan.models import Pix2PixHD
+from hdgan.models import ImageModel
 
 
 class MovingAverage:
@@ -21,7 +21,7 @@ class MovingAverage:
         model: the averaged model, without discriminator.
     """
 
-    def __init__(self, source: Pix2PixHD, decay: float) -> None:
+    def __init__(self, source: ImageModel, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(source).eval().requires_grad_(False)
         self.model.discriminator = None

@@ -7,14 +7,14 @@ from dataclasses import fields
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hdgan.errors import ConfigError
-from hdgan.losses import VGGLoss
 from hdgan.models.blocks import recomputing
 from hdgan.training.config import TrainConfig
+from hdgan.training.families import Criterion
 from hdgan.training.state import StageState
-from hdgan.training.step import LOSS_NAMES, Criterion, Inputs, accumulate_gradients
+from hdgan.training.step import Inputs, accumulate_gradients
 
 Gradients = Callable[[Inputs], Tensor]
 """Replaces the gradients of all trained parameters by those of a batch; returns its losses."""
@@ -38,12 +38,12 @@ class StepGradients:
         """Replace the gradients of all trained parameters by those of this batch.
 
         Returns:
-            [len(LOSS_NAMES)] float32: the losses, averaged over the micro batches.
+            [len(criterion.names)] float32: the losses, averaged over the micro batches.
         """
         state, device = self.state, batch.photo.device
         state.clear_gradients()
         micro_batches = list(batch.split(state.stage.config.micro_batch))
-        parts = torch.zeros(len(LOSS_NAMES), device=device)
+        parts = torch.zeros(len(self.criterion.names), device=device)
         for micro_batch in micro_batches:
             with self.config.autocast(device), recomputing(self.config.recompute):
                 objectives = self.criterion(state.model, micro_batch)
@@ -121,7 +121,7 @@ def make_gradients(config: TrainConfig, state: StageState, criterion: Criterion,
         ConfigError: a CUDA graph cannot hold this step.
     """
     gradients = StepGradients(config, state, criterion)
-    _compile(config.compile, state, criterion.vgg)
+    _compile(config.compile, state, criterion.perceptual)
     if not config.cuda_graphs:
         return gradients
     reasons = {
@@ -136,7 +136,7 @@ def make_gradients(config: TrainConfig, state: StageState, criterion: Criterion,
     return GraphedGradients(gradients)
 
 
-def _compile(mode: Literal["none", "default", "max-autotune"], state: StageState, vgg: VGGLoss | None) -> None:
+def _compile(mode: Literal["none", "default", "max-autotune"], state: StageState, perceptual: nn.Module | None) -> None:
     """Compile what is walked once a step.
 
     D is not: its graph is walked twice, each time for half of its gradients, and a compiled one would compute all.
@@ -144,7 +144,7 @@ def _compile(mode: Literal["none", "default", "max-autotune"], state: StageState
     if mode == "none":
         return
     torch.compiler.reset()  # what was compiled for the sizes of the stage before
-    networks = [state.model.generator, state.model.encoder, None if vgg is None else vgg.vgg]
+    networks = [state.model.generator, state.model.encoder, perceptual]
     for network in networks:
         if network is not None:
             # Without Inductor's own CUDA graphs, which would be captured inside of ours.

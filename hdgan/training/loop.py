@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from hdgan.checkpoints import checkpoint_path, list_steps
 from hdgan.data import make_loader
 from hdgan.data.sampler import explained_worker_death
 from hdgan.errors import TrainingError
-from hdgan.losses import VGGLoss
 from hdgan.training import start
 from hdgan.training.checkpoint import remove_leftovers, save_checkpoint
 from hdgan.training.config import TrainConfig
@@ -31,7 +32,7 @@ from hdgan.training.run_folder import claim_folder, write_description
 from hdgan.training.schedule import Stage, plan, stage_at
 from hdgan.training.seeding import derive_seed, seed_everything
 from hdgan.training.state import StageState
-from hdgan.training.step import LOSS_NAMES, Criterion, Inputs
+from hdgan.training.step import Inputs
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Run:
     world: World
     data: RunData
     stages: list[Stage]
-    vgg: VGGLoss | None
+    perceptual: nn.Module | None
     metrics: Metrics | None
     display: ProgressDisplay
     stop: StopRequest
@@ -86,7 +87,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         stages = plan(config, len(data.train_pairs))
         for stage in stages:
             start.check_batch(stage, world)
-        vgg = start.load_vgg(config, world)
+        perceptual = start.load_perceptual(config, world)
         state = start.resume(config, stages, world) if resume else start.begin(config, stages[0], world, console)
         metrics = None
         if world.is_main:
@@ -100,7 +101,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             console.print(message, markup=False, highlight=False, soft_wrap=True)
         display = closing.enter_context(ProgressDisplay(console, total, state.step))
         stop = closing.enter_context(StopRequest())
-        run = Run(config, world, data, stages, vgg, metrics, display, stop, console)
+        run = Run(config, world, data, stages, perceptual, metrics, display, stop, console)
         while (current := stage_at(stages, state.step)) is not None:
             if state.stage != current:
                 state = StageState(config, current, world.device, state.model)
@@ -127,7 +128,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
     """Train one stage to its end; False if asked to stop before."""
     config, stage, world = run.config, state.stage, run.world
     seed = derive_seed(config.seed, run.stages.index(stage))
-    criterion = Criterion(config.loss, run.vgg, state.pool)
+    criterion = config.family.criterion(config.loss, run.perceptual, state.pool)
     device = world.device
     gradients = make_gradients(config, state, criterion, device)
     examples = Examples(run.data.validation(stage.config.size), config, device, run.data.palette)
@@ -146,8 +147,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
     clock = _Clock(stage.config.batch_size)
     stopping = False
     for inputs in prefetched(loader, device, config.format_on(device)):
-        values, stopping = _step(run, state, gradients, inputs)
-        losses = {name: values[name] for name in criterion.names}
+        losses, stopping = _step(run, state, criterion.names, gradients, inputs)
         clock.tick()
         log = config.log
         if world.is_main:
@@ -170,7 +170,9 @@ def _train_stage(run: Run, state: StageState) -> bool:
     return not stopping
 
 
-def _step(run: Run, state: StageState, gradients: Gradients, inputs: Inputs) -> tuple[dict[str, float], bool]:
+def _step(
+    run: Run, state: StageState, names: Sequence[str], gradients: Gradients, inputs: Inputs
+) -> tuple[dict[str, float], bool]:
     """One optimizer step over this process's share of the batch; returns losses, and whether any process shall stop."""
     config, stage, world = run.config, state.stage, run.world
     seed_everything(config.seed, world.rank, state.step)
@@ -178,7 +180,7 @@ def _step(run: Run, state: StageState, gradients: Gradients, inputs: Inputs) -> 
     parts = gradients(inputs)
     world.average_gradients([*state.g_parameters, *state.d_parameters])
     *values, stop = world.mean(torch.cat([parts, parts.new_tensor([float(run.stop.requested)])])).tolist()
-    losses = dict(zip(LOSS_NAMES, values, strict=True))
+    losses = dict(zip(names, values, strict=True))
     _require_finite(run, state.step + 1, losses)
     state.update(config.optim.clip)
     return losses, stop > 0

@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 from hdgan.data import PairedDataset
 from hdgan.data.colors import colorize_ids, colorize_labels, to_image
 from hdgan.files import save_png
-from hdgan.models import Pix2PixHD
+from hdgan.models import ImageModel
 from hdgan.models.saving import CLASS_COUNT, CLASS_MEAN
 from hdgan.ops import instance_reduce
 from hdgan.training.config import TrainConfig
@@ -51,13 +51,13 @@ class Examples:
             yield Inputs.from_loader(sample, self.device, self.config.format_on(self.device))
 
     @torch.inference_mode()
-    def validation_l1(self, model: Pix2PixHD, count: int) -> float:
+    def validation_l1(self, model: ImageModel, count: int) -> float:
         """Mean absolute difference between generated pictures and photos, in [0, 2] as images are in [-1, 1]."""
         distances = [F.l1_loss(self.generate(model, inputs), inputs.photo) for inputs in self.inputs(count)]
         return float(torch.stack(distances).mean())
 
     @torch.inference_mode()
-    def write(self, model: Pix2PixHD, folder: Path, step: int, count: int) -> None:
+    def write(self, model: ImageModel, folder: Path, step: int, count: int) -> None:
         """Write generated pictures to folder/<step>/<k>.png and, once, what they are made from to folder/inputs/."""
         for k, inputs in enumerate(self.inputs(count)):
             sources = folder / "inputs"
@@ -66,7 +66,7 @@ class Examples:
                     save_png(image, sources / f"{k}_{name}.png")
             save_png(to_image(self.generate(model, inputs)[0]), folder / f"{step:08d}" / f"{k}.png")
 
-    def generate(self, model: Pix2PixHD, inputs: Inputs) -> Tensor:
+    def generate(self, model: ImageModel, inputs: Inputs) -> Tensor:
         """G's picture for inputs with a photo: [B, C, H, W] float32 in [-1, 1]. Features, if any, are the photo's."""
         with self.config.autocast(self.device):
             condition = model.condition(inputs.label, inputs.ids, inputs.picture)
@@ -84,7 +84,7 @@ class Examples:
 
 
 @torch.inference_mode()
-def mean_styles(model: Pix2PixHD, examples: Examples, count: int) -> dict[str, Tensor]:
+def mean_styles(model: ImageModel, examples: Examples, count: int) -> dict[str, Tensor]:
     """Mean feature of each class over the instances of the first `count` pairs, each instance counting once.
 
     An instance has the class of the label under it, as at inference; all of A->B training have one class.

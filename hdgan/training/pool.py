@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hdgan.models import Pix2PixHD
-
 
 class FakePool:
     """Keeps `size` generated pictures with their conditions; half of D's fakes then come from the history.
@@ -18,16 +16,12 @@ class FakePool:
         self.size = size
         self.pictures: list[Tensor] = []  # each [C, H, W]: condition and image
 
-    def outputs(
-        self, model: Pix2PixHD, condition: Tensor, fake: Tensor, fake_outputs: list[list[Tensor]]
-    ) -> list[list[Tensor]]:
-        """D's outputs for its own loss: those of this step's fakes, or with a pool those of what it returns."""
-        if self.size == 0:
-            return fake_outputs
+    def exchange(self, condition: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Put this step's fakes [B, C, H, W] with their conditions in; get fakes for D's own loss, without gradient."""
         channels = [condition.shape[1], fake.shape[1]]
         pictures = self.query(torch.cat([condition, fake.detach().to(condition.dtype)], dim=1))
         condition, fake = pictures.split(channels, dim=1)
-        return model.discriminate(model.context(condition), fake)
+        return condition, fake
 
     def query(self, pictures: Tensor) -> Tensor:
         """Put new pictures [B, C, H, W] in; get as many back, each new or, once the pool is full, half the time old."""

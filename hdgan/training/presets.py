@@ -7,8 +7,9 @@ from pathlib import Path
 
 from hdgan.data.config import DataConfig, ScenesConfig, SizeConfig
 from hdgan.data.scenes import CLASSES
-from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig
-from hdgan.training.config import LogConfig, LossConfig, OptimConfig, StageConfig, TrainConfig
+from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
+from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
+from hdgan.training.families import Pix2PixHDLoss
 
 
 def coarse_to_fine(global_: StageConfig, enhancer: StageConfig, joint: StageConfig) -> dict[str, StageConfig]:
@@ -22,7 +23,7 @@ def demo() -> TrainConfig:
     lr = 4e-4  # twice the paper's: there are minutes, not days
     return TrainConfig(
         out=Path("runs/demo"),
-        model=ModelConfig(
+        model=Pix2PixHDConfig(
             n_labels=len(CLASSES),
             feature_channels=3,
             generator=GeneratorConfig(ngf=32, n_downsample=3, n_blocks=4, n_blocks_local=2, upsample="resize"),
@@ -35,7 +36,7 @@ def demo() -> TrainConfig:
             StageConfig(size=fine, n_enhancers=1, generator="enhancer", encoder=False, images=120, decay=0.0, lr=lr),
             StageConfig(size=fine, n_enhancers=1, images=520, lr=lr),
         ),
-        loss=LossConfig(vgg=0.0),
+        loss=Pix2PixHDLoss(vgg=0.0),
         optim=OptimConfig(ema_decay=0.99),
         log=LogConfig(metrics_every=1, samples_every=250, checkpoint_every=500),
     )
@@ -70,7 +71,7 @@ def pairs() -> TrainConfig:
     """Picture to picture (A->B) without labels: edges, stains, depth, any paired pictures, at their own size."""
     return TrainConfig(
         out=Path("runs/pairs"),
-        model=ModelConfig(n_labels=0, instances=False),
+        model=Pix2PixHDConfig(n_labels=0, instances=False),
         data=DataConfig(root=Path("datasets/pairs"), workers=4),
         stages={"global": StageConfig(epochs=200)},
     )

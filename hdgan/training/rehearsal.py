@@ -17,19 +17,19 @@ from torch import nn
 from hdgan.checkpoints import list_steps
 from hdgan.data import make_loader
 from hdgan.errors import ConfigError
-from hdgan.losses import VGGLoss
 from hdgan.models.blocks import recomputing
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, open_data
 from hdgan.training.distributed import join_world
+from hdgan.training.families import Criterion
 from hdgan.training.gradients import Gradients, make_gradients
 from hdgan.training.memory import LayerMemory, PeakMeter, saved_by_layer
 from hdgan.training.prefetch import prefetched
 from hdgan.training.run_folder import claim_folder
 from hdgan.training.schedule import Stage, plan
-from hdgan.training.start import check_batch, check_processes, load_vgg, torch_settings
+from hdgan.training.start import check_batch, check_processes, load_perceptual, torch_settings
 from hdgan.training.state import StageState
-from hdgan.training.step import Criterion, Inputs
+from hdgan.training.step import Inputs
 
 TIMED_STEPS = 5
 MOST_SECONDS = 20.0
@@ -88,12 +88,12 @@ def rehearse(config: TrainConfig, console: Console, *, resume: bool = False) -> 
             check_batch(stage, world)
         estimates: list[StageEstimate] = []
         with console.status("") as status:
-            vgg = load_vgg(config, world)
+            perceptual = load_perceptual(config, world)
             for stage in stages:
                 if stage.last_step > done:
                     status.update(f"stage {stage.name}")
                     with _out_of_memory_explained(stage, world.device):
-                        estimates.append(_estimate(config, stage, data, vgg, world.device, done))
+                        estimates.append(_estimate(config, stage, data, perceptual, world.device, done))
     print_estimates(config, estimates, console)
     return estimates
 
@@ -160,16 +160,16 @@ def _out_of_memory_explained(stage: Stage, device: torch.device) -> Iterator[Non
 
 
 def _estimate(
-    config: TrainConfig, stage: Stage, data: RunData, vgg: VGGLoss | None, device: torch.device, done: int
+    config: TrainConfig, stage: Stage, data: RunData, perceptual: nn.Module | None, device: torch.device, done: int
 ) -> StageEstimate:
     state = StageState(config, stage, device)
-    criterion = Criterion(config.loss, vgg, state.pool)
+    criterion = config.family.criterion(config.loss, perceptual, state.pool)
     batches = _batches(config, data, stage, device)
     first = next(batches)
     gradients = make_gradients(config, state, criterion, device)
     with torch.compiler.set_stance("force_eager"):
         layers = _layers(config, state, criterion, first)
-    peak = _peak(config, state, gradients, first, vgg)
+    peak = _peak(config, state, gradients, first, perceptual)
     return StageEstimate(
         stage=stage,
         steps=stage.last_step - max(done, stage.first_step),
@@ -196,20 +196,22 @@ def _batches(config: TrainConfig, data: RunData, stage: Stage, device: torch.dev
 def _layers(config: TrainConfig, state: StageState, criterion: Criterion, batch: Inputs) -> list[LayerMemory]:
     """What is kept for the backward pass."""
     networks = nn.ModuleDict(dict(state.model.named_children()))
-    if criterion.vgg is not None:
-        networks["vgg"] = criterion.vgg
+    if criterion.perceptual is not None:
+        networks["perceptual"] = criterion.perceptual
     micro_batch = next(iter(batch.split(state.stage.config.micro_batch)))
     with config.autocast(batch.photo.device), recomputing(config.recompute):
         return saved_by_layer(lambda: criterion(state.model, micro_batch), networks)
 
 
-def _peak(config: TrainConfig, state: StageState, gradients: Gradients, batch: Inputs, vgg: VGGLoss | None) -> int:
+def _peak(
+    config: TrainConfig, state: StageState, gradients: Gradients, batch: Inputs, perceptual: nn.Module | None
+) -> int:
     """Bytes that live at most in a step, weights included; on a CPU of one that is not compiled."""
     if batch.photo.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(batch.photo.device)
         _step(config, state, gradients, batch)
         return torch.cuda.max_memory_reserved(batch.photo.device)
-    networks = [state.model, state.ema.model, *([] if vgg is None else [vgg])]
+    networks = [state.model, state.ema.model, *([] if perceptual is None else [perceptual])]
     with torch.compiler.set_stance("force_eager"), PeakMeter() as meter:
         _step(config, state, gradients, batch)
     return meter.peak + sum(weight.nbytes for network in networks for weight in network.parameters())

@@ -175,14 +175,8 @@ def _summarise(config: TrainConfig | None, schedule: Sequence[Stage], records: S
 
 
 def _trained_networks(stage: StageConfig, config: TrainConfig) -> str:
-    if stage.generator == "enhancer":
-        networks = ["finest enhancer"]
-    else:
-        enhancers = {0: [], 1: ["enhancer"]}.get(stage.n_enhancers, [f"{stage.n_enhancers} enhancers"])
-        networks = ["G1", *enhancers]
-    if config.model.feature_channels and stage.encoder:
-        networks.append("E")
-    return ", ".join([*networks, f"{stage.n_scales} D"])
+    model = config.model.grown(stage.n_enhancers, stage.n_scales)
+    return ", ".join(model.trained(enhancer_only=stage.generator == "enhancer", encoder=stage.encoder))
 
 
 def _duration(seconds: float) -> str:

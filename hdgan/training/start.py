@@ -7,11 +7,10 @@ from contextlib import contextmanager
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from hdgan.checkpoints import checkpoint_path, find_checkpoint, list_steps
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.losses import VGGLoss
-from hdgan.models import load_vgg19
 from hdgan.models.saving import load_model
 from hdgan.training.checkpoint import mark_and_prune, read_training_state, restore
 from hdgan.training.config import TrainConfig
@@ -47,12 +46,16 @@ def begin(config: TrainConfig, stage: Stage, world: World, console: Console) -> 
     for name in info.missing:
         console.print(f"{file} holds no {name}: it starts from new weights", markup=False, highlight=False)
     state = StageState(config, stage, world.device)
-    for part, theirs, ours in (
-        ("enhancers", other.config.generator.n_enhancers, stage.config.n_enhancers),
-        ("scales", other.config.discriminator.n_scales, stage.config.n_scales),
-    ):
-        if theirs > ours:
-            raise ConfigError(f"--init-from {file} has {theirs} {part}, stage {stage.name} {ours}: a run only grows")
+    ours = state.model.config
+    if other.config.family != ours.family:
+        raise ConfigError(
+            f"--init-from {file} is a model of the family {other.config.family}, this run of {ours.family}"
+        )
+    for part, count in other.config.growth.items():
+        if count > ours.growth[part]:
+            raise ConfigError(
+                f"--init-from {file} has {count} {part}, stage {stage.name} {ours.growth[part]}: a run only grows"
+            )
     try:
         state.take_over(other)
     except RuntimeError as error:
@@ -113,13 +116,13 @@ def check_batch(stage: Stage, world: World) -> None:
         )
 
 
-def load_vgg(config: TrainConfig, world: World) -> VGGLoss | None:
-    """The VGG loss, if the config has one.
+def load_perceptual(config: TrainConfig, world: World) -> nn.Module | None:
+    """The network that the run's perceptual loss takes its features of, if it has one.
 
     Raises:
         ConfigError: its weights cannot be had.
     """
-    if not config.loss.vgg:
+    network = config.family.perceptual(config.loss)
+    if network is None:
         return None
-    loss = VGGLoss(load_vgg19(config.loss.vgg_weights), config.loss.imagenet_normalisation)
-    return loss.to(world.device, memory_format=config.format_on(world.device))  # type: ignore[call-overload]
+    return network.to(world.device, memory_format=config.format_on(world.device))  # type: ignore[call-overload]

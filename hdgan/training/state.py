@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hdgan.errors import CheckpointError
-from hdgan.models import LocalEnhancer, ModelConfig, Pix2PixHD
-from hdgan.models.pix2pixhd import grown
+from hdgan.models import ImageModel, ModelConfig, build_model
 from hdgan.training.config import TrainConfig
 from hdgan.training.ema import MovingAverage
 from hdgan.training.pool import FakePool
@@ -29,16 +27,17 @@ class StageState:
         previous: the model of the stage before, or of another run, whose weights this one takes over.
 
     Attributes:
+        optimizers: of G (with E) and of D, where there is one, by "g" and "d".
         step: steps of the run that have been done.
         best: lowest validation L1 of this stage so far, and its step.
     """
 
     def __init__(
-        self, config: TrainConfig, stage: Stage, device: torch.device, previous: Pix2PixHD | None = None
+        self, config: TrainConfig, stage: Stage, device: torch.device, previous: ImageModel | None = None
     ) -> None:
         seed_everything(config.seed, 0, stage.first_step)
-        model = Pix2PixHD(stage_model(config, stage))
-        self.model: Pix2PixHD = model.to(device, memory_format=config.format_on(device))  # type: ignore[call-overload]
+        model = build_model(stage_model(config, stage))
+        self.model: ImageModel = model.to(device, memory_format=config.format_on(device))  # type: ignore[call-overload]
         self.stage = stage
         self.step = stage.first_step
         self.best: tuple[int, float] | None = None
@@ -48,39 +47,43 @@ class StageState:
             self.take_over(previous)
 
         self.model.requires_grad_(False)
-        for module in trained_modules(self.model, stage):
+        enhancer_only = stage.config.generator == "enhancer"
+        for module in self.model.trained_modules(enhancer_only=enhancer_only, encoder=stage.config.encoder):
             module.requires_grad_(True)
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.d_parameters = [p for name, p in trained if name.startswith("discriminator.")]
         self.g_parameters = [p for name, p in trained if not name.startswith("discriminator.")]
         betas = (config.optim.beta1, config.optim.beta2)
-        self.optimizer_g = torch.optim.Adam(self.g_parameters, lr=stage.config.lr, betas=betas, fused=True)
-        self.optimizer_d = torch.optim.Adam(self.d_parameters, lr=stage.config.lr, betas=betas, fused=True)
+        self.optimizers = {
+            name: torch.optim.Adam(parameters, lr=stage.config.lr, betas=betas, fused=True)
+            for name, parameters in (("g", self.g_parameters), ("d", self.d_parameters))
+            if parameters
+        }
 
     @property
     def step_in_stage(self) -> int:
         return self.step - self.stage.first_step
 
     def set_learning_rate(self, lr: float) -> None:
-        for optimizer in (self.optimizer_g, self.optimizer_d):
+        for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
     def clear_gradients(self) -> None:
-        self.optimizer_g.zero_grad(set_to_none=True)
-        self.optimizer_d.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
 
     def update(self, clip: float | None = None) -> None:
         """Take an optimizer step with the gradients that the parameters hold, each network's clipped to this norm."""
         if clip is not None:
             for parameters in (self.g_parameters, self.d_parameters):
                 torch.nn.utils.clip_grad_norm_(parameters, clip)
-        self.optimizer_g.step()
-        self.optimizer_d.step()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
         self.ema.update(self.step_in_stage)
         self.step += 1
 
-    def take_over(self, previous: Pix2PixHD) -> None:
+    def take_over(self, previous: ImageModel) -> None:
         """Start from the weights of the stage before or of another run.
 
         Raises:
@@ -96,8 +99,7 @@ class StageState:
             "step": self.step,
             "first_step": self.stage.first_step,
             "best": self.best,
-            "optimizer_g": self.optimizer_g.state_dict(),
-            "optimizer_d": self.optimizer_d.state_dict(),
+            **{f"optimizer_{name}": optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "pool": self.pool.state(),
         }
 
@@ -121,8 +123,8 @@ class StageState:
         self.model.load_state_dict(weights)
         self.ema.model.load_state_dict(average)
         try:
-            self.optimizer_g.load_state_dict(training["optimizer_g"])
-            self.optimizer_d.load_state_dict(training["optimizer_d"])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(training[f"optimizer_{name}"])
         except ValueError as error:
             raise CheckpointError(
                 f"the checkpoint trains other networks than stage {self.stage.name} by the config now ({error}): a "
@@ -136,18 +138,4 @@ class StageState:
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:
     """The architecture of a stage."""
     model = replace(config.model, dontcare=config.data.dontcare, instance_divisor=config.data.instance_divisor)
-    return grown(model, stage.config.n_enhancers, stage.config.n_scales)
-
-
-def trained_modules(model: Pix2PixHD, stage: Stage) -> Iterator[nn.Module]:
-    """The modules that a stage trains; the discriminators always do."""
-    assert model.discriminator is not None
-    yield model.discriminator
-    if model.encoder is not None and stage.config.encoder:
-        yield model.encoder
-    generator = model.generator
-    if stage.config.generator == "enhancer" and isinstance(generator, LocalEnhancer):
-        yield generator.enhancers[-1]
-        yield generator.head
-    else:
-        yield generator
+    return model.grown(stage.config.n_enhancers, stage.config.n_scales)

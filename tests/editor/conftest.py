@@ -13,7 +13,7 @@ from hdgan.editor.document import Document
 from hdgan.editor.session import Session
 from hdgan.editor.studio import Studio, open_studio
 from hdgan.inference import Pipeline
-from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig, Pix2PixHD
+from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.models.saving import CLASS_MEAN, save_model
 from hdgan.styles import Style, Styles
 
@@ -37,7 +37,7 @@ def document() -> Document:
 def write_model(path: Path, **options: object) -> Path:
     """Write a tiny model of four classes that nothing was trained with."""
     torch.manual_seed(0)
-    config = ModelConfig(
+    config = Pix2PixHDConfig(
         n_labels=options.pop("n_labels", 4),  # type: ignore[arg-type]
         generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1),
         discriminator=DiscriminatorConfig(ndf=4, n_layers=2),

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hdgan.cli import main
 from hdgan.inference import load
-from hdgan.models import GeneratorConfig, ModelConfig, Pix2PixHD
+from hdgan.models import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.models.saving import save_model
 
 Capture = pytest.CaptureFixture[str]
@@ -84,7 +84,7 @@ def test_the_options_of_the_model(run: Path, dataset: Path, tmp_path: Path) -> N
 
 def test_a_model_trained_on_pairs_takes_inputs(dataset: Path, tmp_path: Path, capsys: Capture) -> None:
     torch.manual_seed(0)
-    config = ModelConfig(n_labels=0, instances=False, generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1))
+    config = Pix2PixHDConfig(n_labels=0, instances=False, generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1))
     file = tmp_path / "model.safetensors"
     save_model(file, Pix2PixHD(config))
     photo, label = dataset / "test_img/s0_img.png", dataset / "test_label/s0_label.png"

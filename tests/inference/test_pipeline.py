@@ -15,7 +15,7 @@ from hdgan.checkpoints import find_checkpoint
 from hdgan.data import read_map
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.inference import Pipeline, load
-from hdgan.models import EncoderConfig, GeneratorConfig, ModelConfig, Pix2PixHD
+from hdgan.models import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.models.saving import CLASS_MEAN, load_model
 
 
@@ -28,7 +28,7 @@ def make(**options: object) -> Pipeline:
     """A pipeline around new weights."""
     torch.manual_seed(0)
     small = GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1)
-    config = ModelConfig(generator=small, encoder=EncoderConfig(nef=2, n_downsample=1), **options)  # type: ignore[arg-type]
+    config = Pix2PixHDConfig(generator=small, encoder=EncoderConfig(nef=2, n_downsample=1), **options)  # type: ignore[arg-type]
     return Pipeline(Pix2PixHD(config))
 
 

@@ -16,7 +16,7 @@ from hdgan.cli import main
 from hdgan.data import read_map
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.inference import Pipeline, load
-from hdgan.models import EncoderConfig, GeneratorConfig, ModelConfig, Pix2PixHD
+from hdgan.models import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.models.saving import save_model
 from hdgan.styles import Style, StyleBank, Styles
 
@@ -95,7 +95,7 @@ def test_a_batch_has_one_styles_for_each_map(pipeline: Pipeline, label: Path, id
 def test_a_model_without_label_maps_has_styles_by_id(photo: Path) -> None:
     torch.manual_seed(0)
     small, encoder = GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1), EncoderConfig(nef=2, n_downsample=1)
-    config = ModelConfig(n_labels=0, feature_channels=2, instance_divisor=10, generator=small, encoder=encoder)
+    config = Pix2PixHDConfig(n_labels=0, feature_channels=2, instance_divisor=10, generator=small, encoder=encoder)
     pipeline = Pipeline(Pix2PixHD(config))
     ids = np.zeros((16, 32), np.int32)
     ids[:, 9:] = 34
@@ -116,7 +116,9 @@ def test_what_does_not_fit_is_refused(pipeline: Pipeline, label: Path, ids: Path
     with pytest.raises(ConfigError, match="the model takes 2 finite numbers"):
         pipeline(label, ids, styles=Styles({0: Style(0, (1.0,))}))
     plain = tmp_path / "plain.safetensors"
-    save_model(plain, Pix2PixHD(ModelConfig(n_labels=4, generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1))))
+    save_model(
+        plain, Pix2PixHD(Pix2PixHDConfig(n_labels=4, generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1)))
+    )
     for ask in (lambda model: model.bank, lambda model: model(label, ids, styles=Styles())):
         with pytest.raises(ConfigError, match=r"trained without features, so .* --model\.feature-channels 3"):
             ask(load(plain, device="cpu"))

@@ -7,10 +7,10 @@ import tyro
 
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.interop import convert, convert_from_nvidia, convert_to_nvidia, to_state_dict
-from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig, Pix2PixHD
+from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.models.saving import load_model, save_model
 
-CONFIG = ModelConfig(
+CONFIG = Pix2PixHDConfig(
     n_labels=7,
     feature_channels=3,
     generator=GeneratorConfig(ngf=8, n_downsample=2, n_blocks=1, n_enhancers=1, n_blocks_local=2),
@@ -42,7 +42,7 @@ def assert_equal(a, b):
     "config",
     [
         CONFIG,
-        ModelConfig(
+        Pix2PixHDConfig(
             n_labels=0, instances=False, generator=GeneratorConfig(4, 1, 1), discriminator=DiscriminatorConfig(2)
         ),
         dataclasses.replace(CONFIG, feature_channels=0, discriminator=DiscriminatorConfig(4, 3, 1, False)),
@@ -74,7 +74,7 @@ def test_without_opt_txt_the_networks_tell(make, tmp_path):
     [(36, 35, True, 3), (3, 0, False, 3), (4, 0, True, 3), (2, 1, True, 3)],
 )
 def test_generator_alone(tmp_path, channels, labels, instances, picture):
-    config = ModelConfig(n_labels=channels, instances=False, generator=GeneratorConfig(2, 1, 1))
+    config = Pix2PixHDConfig(n_labels=channels, instances=False, generator=GeneratorConfig(2, 1, 1))
     torch.save(to_state_dict(Pix2PixHD(config).generator), tmp_path / "latest_net_G.pth")
     convert_from_nvidia(tmp_path, tmp_path / "out.safetensors")
     model, info = load_model(tmp_path / "out.safetensors")

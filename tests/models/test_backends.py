@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hdgan.models import GeneratorConfig, ModelConfig, Pix2PixHD
+from hdgan.models import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.ops import backend
 
 GPU = pytest.param("cuda", marks=pytest.mark.gpu)
@@ -13,7 +13,7 @@ TRITON = pytest.param("triton", marks=pytest.mark.gpu)
 def small_model():
     torch.manual_seed(0)
     generator = GeneratorConfig(ngf=8, n_downsample=2, n_blocks=2, n_blocks_local=1, n_enhancers=1)
-    return Pix2PixHD(ModelConfig(n_labels=5, feature_channels=2, generator=generator))
+    return Pix2PixHD(Pix2PixHDConfig(n_labels=5, feature_channels=2, generator=generator))
 
 
 def run(model, label, ids, photo):

@@ -11,13 +11,12 @@ from hdgan.models import (
     GeneratorConfig,
     GlobalGenerator,
     LocalEnhancer,
-    ModelConfig,
     Pix2PixHD,
+    Pix2PixHDConfig,
 )
-from hdgan.models.pix2pixhd import grown
 from hdgan.ops import boundary_map
 
-CONFIG = ModelConfig(
+CONFIG = Pix2PixHDConfig(
     n_labels=5,
     feature_channels=2,
     generator=GeneratorConfig(ngf=8, n_downsample=2, n_blocks=1, n_blocks_local=1),
@@ -116,7 +115,7 @@ def test_condition_takes_the_dtype_of_the_generator():
 
 @pytest.mark.parametrize("size", [(16, 20), (20, 28)])
 def test_one_step_gives_gradients_everywhere(size):
-    model = Pix2PixHD(grown(CONFIG, 1, 3))
+    model = Pix2PixHD(CONFIG.grown(1, 3))
     label, ids, photo = batch(*size)
     condition = model.condition(label, ids)
     fake = model.generate(condition, model.encode(photo, ids))
@@ -129,7 +128,7 @@ def test_one_step_gives_gradients_everywhere(size):
 
 
 def test_grown_config():
-    config = grown(CONFIG, 2, 3)
+    config = CONFIG.grown(2, 3)
     assert (config.generator.n_enhancers, config.discriminator.n_scales, config.encoder.reduction) == (2, 3, 2)
     model = Pix2PixHD(config)
     assert isinstance(model.generator, LocalEnhancer)
@@ -146,7 +145,7 @@ def test_copy_from_an_equal_model_copies_all():
 
 def test_copy_from_a_smaller_stage():
     small = Pix2PixHD(CONFIG)
-    large = Pix2PixHD(grown(CONFIG, 1, 3))
+    large = Pix2PixHD(CONFIG.grown(1, 3))
     large.copy_from(small)
     label, ids, photo = batch()
     condition = small.condition(label, ids)

@@ -7,10 +7,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from hdgan.errors import CheckpointError, HdganError
-from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, ModelConfig, Pix2PixHD, saving
+from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig, saving
 from hdgan.models.saving import describe_differences, load_model, read_metadata, save_model
 
-CONFIG = ModelConfig(
+CONFIG = Pix2PixHDConfig(
     n_labels=5,
     feature_channels=2,
     dontcare=4,
@@ -72,7 +72,7 @@ def test_metadata_is_read_without_the_networks(model, path):
 
 
 @pytest.mark.parametrize(
-    "config", [ModelConfig(n_labels=0, instances=False), dataclasses.replace(CONFIG, dontcare=None)]
+    "config", [Pix2PixHDConfig(n_labels=0, instances=False), dataclasses.replace(CONFIG, dontcare=None)]
 )
 def test_other_configs(path, config):
     config = dataclasses.replace(config, generator=GeneratorConfig(2, 1, 1), discriminator=DiscriminatorConfig(2))
@@ -178,7 +178,7 @@ def test_newer_format(model, path):
         (lambda _, h: h["model"]["generator"].update(colour=1), r"model: unknown option generator\.colour"),
         (lambda _, h: h["model"]["generator"].update(ngf="8"), r"expected generator\.ngf to be .*int, got '8'"),
         (lambda _, h: h["model"]["generator"].update(ngf=3), r"ngf is 3"),
-        (lambda _, h: h.pop("model"), r"expected the configuration to be a table of ModelConfig, got None"),
+        (lambda _, h: h.pop("model"), r"expected the configuration to be a table of Pix2PixHDConfig, got None"),
     ],
 )
 def test_tensors_and_architecture_that_do_not_fit(model, path, edit, says):

@@ -11,7 +11,7 @@ import pytest
 
 from hdgan.cli import main
 from hdgan.inference import load
-from hdgan.models import GeneratorConfig, ModelConfig, Pix2PixHD
+from hdgan.models import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.models.saving import save_model
 
 Capture = pytest.CaptureFixture[str]
@@ -89,7 +89,9 @@ def test_features_of_another_encoder_are_refused(copied: Path, capsys: Capture) 
 
 def test_a_model_without_features_is_refused(tmp_path: Path, dataset: Path, capsys: Capture) -> None:
     file = tmp_path / "x.safetensors"
-    save_model(file, Pix2PixHD(ModelConfig(n_labels=4, generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1))))
+    save_model(
+        file, Pix2PixHD(Pix2PixHDConfig(n_labels=4, generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1)))
+    )
     for command in ("encode", "cluster", "show"):
         line = refused(capsys, command, file, "--root", dataset)
         assert "trained without features and has no styles: train with --model.feature-channels 3" in line

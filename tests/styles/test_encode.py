@@ -14,7 +14,7 @@ import torch
 from hdgan.data import read_map, read_photo
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.inference import load
-from hdgan.models import GeneratorConfig, ModelConfig, Pix2PixHD
+from hdgan.models import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.models.saving import save_model
 from hdgan.styles import encode as module
 from hdgan.styles.encode import encode, open_source
@@ -98,7 +98,7 @@ def test_parts_of_changed_pictures_are_not_taken_over(dataset: Path, tmp_path: P
     torch.manual_seed(0)
     small = GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1)
     file = tmp_path / "x.safetensors"
-    save_model(file, Pix2PixHD(ModelConfig(n_labels=4, feature_channels=2, generator=small)))
+    save_model(file, Pix2PixHD(Pix2PixHDConfig(n_labels=4, feature_channels=2, generator=small)))
     before = module._key(open_source(file, root=root))
     assert module._key(open_source(file, root=root)) == before
     photo = root / "train_img/s3_img.png"
@@ -120,7 +120,7 @@ def test_a_model_without_run_takes_a_dataset(dataset: Path, tmp_path: Path) -> N
     torch.manual_seed(0)
     small = GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1)
     file = tmp_path / "x.safetensors"
-    save_model(file, Pix2PixHD(ModelConfig(n_labels=4, feature_channels=2, generator=small)))
+    save_model(file, Pix2PixHD(Pix2PixHDConfig(n_labels=4, feature_channels=2, generator=small)))
     with pytest.raises(ConfigError, match=r"x\.safetensors does not say what it was trained on: .* --root"):
         open_source(file)
     source = open_source(file, root=dataset)
@@ -132,10 +132,10 @@ def test_a_model_without_run_takes_a_dataset(dataset: Path, tmp_path: Path) -> N
 def test_a_model_that_has_no_styles_is_refused(dataset: Path, tmp_path: Path) -> None:
     small = GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1)
     file = tmp_path / "x.safetensors"
-    save_model(file, Pix2PixHD(ModelConfig(n_labels=4, generator=small)))
+    save_model(file, Pix2PixHD(Pix2PixHDConfig(n_labels=4, generator=small)))
     with pytest.raises(ConfigError, match=r"trained without features .* --model\.feature-channels 3"):
         open_source(file, root=dataset)
-    model = Pix2PixHD(ModelConfig(n_labels=4, feature_channels=2, generator=small))
+    model = Pix2PixHD(Pix2PixHDConfig(n_labels=4, feature_channels=2, generator=small))
     model.encoder = None
     save_model(file, model)
     with pytest.raises(ConfigError, match="holds no encoder: convert it again with --encoder"):

@@ -16,7 +16,7 @@ from hdgan.data.config import ScenesConfig
 from hdgan.data.scenes import CLASSES, STYLES
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.inference import load
-from hdgan.models import EncoderConfig, GeneratorConfig, ModelConfig, Pix2PixHD
+from hdgan.models import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.models.saving import save_model
 from hdgan.styles.cluster import cluster
 from hdgan.styles.encode import Source, encode, open_source
@@ -29,7 +29,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained networks for small scenes, with their features and clusters."""
     folder = tmp_path_factory.mktemp("scenes")
     config = TrainConfig(
-        model=ModelConfig(
+        model=Pix2PixHDConfig(
             n_labels=len(CLASSES),
             feature_channels=2,
             generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1),

@@ -39,8 +39,8 @@ def save(config: TrainConfig, state: StageState, step: int, best: tuple[int, flo
 def test_a_checkpoint_brings_everything_back(config: TrainConfig, state: StageState) -> None:
     for parameter in state.model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    state.optimizer_g.step()
-    state.optimizer_d.step()
+    for optimizer in state.optimizers.values():
+        optimizer.step()
     state.ema.update(0)
     state.pool.pictures = [torch.rand(8, 4, 4)]
     folder = save(config, state, 2, best=(1, 0.25))

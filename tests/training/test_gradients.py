@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from hdgan.errors import ConfigError
-from hdgan.training import LossConfig, OptimConfig, TrainConfig
+from hdgan.training import OptimConfig, Pix2PixHDLoss, TrainConfig
+from hdgan.training.families.pix2pixhd import Criterion
 from hdgan.training.gradients import GraphedGradients, StepGradients, make_gradients
-from hdgan.training.step import Criterion, Inputs
+from hdgan.training.step import Inputs
 from tests.training.test_step import make_inputs, make_state
 
 CPU = torch.device("cpu")
@@ -70,7 +71,7 @@ def test_a_step_that_no_graph_can_hold_is_refused(
 @pytest.mark.gpu
 def test_a_graph_replays_the_same_gradients(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = make_config(tmp_path, device="cuda")
-    config = replace(config, model=replace(config.model, feature_channels=0), loss=LossConfig(vgg=0.0))
+    config = replace(config, model=replace(config.model, feature_channels=0), loss=Pix2PixHDLoss(vgg=0.0))
     state = make_state(config)
     state.model.cuda()
     plain = StepGradients(config, state, Criterion(config.loss, None, state.pool))
@@ -82,5 +83,5 @@ def test_a_graph_replays_the_same_gradients(make_config: Callable[..., TrainConf
         expected = plain(inputs), [p.grad.clone() for p in parameters if p.grad is not None]
         found = graphed(inputs), [p.grad.clone() for p in parameters if p.grad is not None]
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-        state.optimizer_g.step()
-        state.optimizer_d.step()
+        for optimizer in state.optimizers.values():
+            optimizer.step()

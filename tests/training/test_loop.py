@@ -26,12 +26,13 @@ from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_p
 from hdgan.data import SizeConfig, pack_dataset
 from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.models.saving import load_model, save_model
-from hdgan.training import LogConfig, LossConfig, OptimConfig, TrainConfig, load_config, loop, start, train
+from hdgan.training import LogConfig, OptimConfig, Pix2PixHDLoss, TrainConfig, load_config, loop, start, train
+from hdgan.training.families.pix2pixhd import Criterion
 from hdgan.training.logs import read_metrics
 from hdgan.training.pictures import Examples
 from hdgan.training.seeding import seed_everything
 from hdgan.training.state import StageState
-from hdgan.training.step import Criterion, Objectives
+from hdgan.training.step import Objectives
 
 MakeConfig = Callable[..., TrainConfig]
 QUIET = Console(quiet=True)
@@ -108,7 +109,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "everything": {
         "optim": OptimConfig(ema_decay=0.9, clip=0.5, pool_size=2),
-        "loss": LossConfig(vgg=0.0, gan="vanilla"),
+        "loss": Pix2PixHDLoss(vgg=0.0, gan="vanilla"),
         "precision": "bfloat16",
         "memory_format": "channels_last",
     },
@@ -280,7 +281,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     def spoilt(self: Criterion, *arguments: Any) -> Objectives:
         objectives = plain(self, *arguments)
         if poisoned:
-            objectives.parts[loop.LOSS_NAMES.index(part)] = float("nan")
+            objectives.parts[self.names.index(part)] = float("nan")
         return objectives
 
     with pytest.MonkeyPatch.context() as patch:

@@ -106,7 +106,7 @@ def test_the_enhancer_stage_leaves_the_rest_of_g_and_e_as_they_were(make_config:
 def test_set_learning_rate_reaches_both_optimizers(make_config: MakeConfig, tmp_path: Path) -> None:
     state = states(make_config(tmp_path))[0]
     state.set_learning_rate(0.125)
-    assert {group["lr"] for o in (state.optimizer_g, state.optimizer_d) for group in o.param_groups} == {0.125}
+    assert {group["lr"] for o in state.optimizers.values() for group in o.param_groups} == {0.125}
 
 
 def test_a_checkpoint_of_another_schedule_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.losses import VGGLoss
 from hdgan.models import Pix2PixHD
-from hdgan.training import LossConfig, OptimConfig, TrainConfig
+from hdgan.training import OptimConfig, Pix2PixHDLoss, TrainConfig
+from hdgan.training.families.pix2pixhd import Criterion
 from hdgan.training.pool import FakePool
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
-from hdgan.training.step import LOSS_NAMES, Criterion, Inputs, accumulate_gradients
+from hdgan.training.step import Inputs, accumulate_gradients
 
 CPU = torch.device("cpu")
 
@@ -68,7 +68,9 @@ def make_state(config: TrainConfig, stage: str = "joint", dtype: torch.dtype = t
     return state
 
 
-def original_losses(model: Pix2PixHD, inputs: Inputs, config: LossConfig, vgg: nn.Module | None) -> dict[str, Tensor]:
+def original_losses(
+    model: Pix2PixHD, inputs: Inputs, config: Pix2PixHDLoss, vgg: nn.Module | None
+) -> dict[str, Tensor]:
     """Pix2PixHDModel.forward of NVIDIA/pix2pixHD: D runs three times, on fake.detach(), real and fake."""
     condition = model.condition(inputs.label, inputs.ids)
     netG, netD, netE = model.generator, model.discriminator, model.encoder
@@ -98,13 +100,19 @@ def original_losses(model: Pix2PixHD, inputs: Inputs, config: LossConfig, vgg: n
     if vgg is not None:
         for weight, x, y in zip([1 / 32, 1 / 16, 1 / 8, 1 / 4, 1], vgg(fake), vgg(inputs.photo), strict=True):
             loss_g_vgg = loss_g_vgg + weight * F.l1_loss(x, y.detach()) * config.vgg
-    return dict(zip(LOSS_NAMES, (loss_g_gan, loss_g_feat, loss_g_vgg, loss_d_real, loss_d_fake), strict=True))
+    return {
+        "g_gan": loss_g_gan,
+        "g_feature_matching": loss_g_feat,
+        "g_vgg": loss_g_vgg,
+        "d_real": loss_d_real,
+        "d_fake": loss_d_fake,
+    }
 
 
 class Original:
     """train.py of NVIDIA/pix2pixHD: G's backward and step, then D's."""
 
-    def __init__(self, state: StageState, config: LossConfig, vgg: nn.Module | None) -> None:
+    def __init__(self, state: StageState, config: Pix2PixHDLoss, vgg: nn.Module | None) -> None:
         self.model, self.config, self.vgg = copy.deepcopy(state.model).requires_grad_(True), config, vgg
         trained = [p for n, p in self.model.named_parameters() if not n.startswith("discriminator.")]
         self.optimizer_g = torch.optim.Adam(trained, lr=2e-4, betas=(0.5, 0.999))
@@ -126,16 +134,16 @@ class Original:
 
 
 def our_step(state: StageState, criterion: Criterion, *micro_batches: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
-    state.optimizer_g.zero_grad()
-    state.optimizer_d.zero_grad()
-    parts = torch.zeros(len(LOSS_NAMES))
+    for optimizer in state.optimizers.values():
+        optimizer.zero_grad()
+    parts = torch.zeros(len(criterion.names))
     for inputs in micro_batches:
         objectives = criterion(state.model, inputs)
         accumulate_gradients(objectives, state.g_parameters, state.d_parameters, len(micro_batches))
         parts = parts + objectives.parts / len(micro_batches)
     gradients = _gradients(state.model, "generator", "encoder", "discriminator")
-    state.optimizer_g.step()
-    state.optimizer_d.step()
+    for optimizer in state.optimizers.values():
+        optimizer.step()
     return parts, gradients
 
 
@@ -162,20 +170,20 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
-def losses(request: pytest.FixtureRequest) -> LossConfig:
-    return LossConfig(**({"vgg": 0.0} | request.param))
+def losses(request: pytest.FixtureRequest) -> Pix2PixHDLoss:
+    return Pix2PixHDLoss(**({"vgg": 0.0} | request.param))
 
 
-def _pair(config: TrainConfig, losses: LossConfig, dtype: torch.dtype) -> tuple[StageState, Criterion, Original]:
+def _pair(config: TrainConfig, losses: Pix2PixHDLoss, dtype: torch.dtype) -> tuple[StageState, Criterion, Original]:
     vgg = TinyVGG().to(dtype).requires_grad_(False) if losses.vgg else None
     state = make_state(config, dtype=dtype)
-    criterion = Criterion(losses, VGGLoss(vgg) if vgg is not None else None, state.pool)  # type: ignore[arg-type]
+    criterion = Criterion(losses, vgg, state.pool)
     return state, criterion, Original(state, losses, vgg)
 
 
 @pytest.mark.parametrize("features", [0, 2], ids=["without E", "with E"])
 def test_four_steps_equal_the_originals(
-    make_config: Callable[..., TrainConfig], tmp_path: Path, losses: LossConfig, features: int, in_double: None
+    make_config: Callable[..., TrainConfig], tmp_path: Path, losses: Pix2PixHDLoss, features: int, in_double: None
 ) -> None:
     config = make_config(tmp_path)
     config = replace(config, model=replace(config.model, feature_channels=features))
@@ -184,7 +192,9 @@ def test_four_steps_equal_the_originals(
         inputs = make_inputs(2, torch.float64, step)
         expected, wanted = original.step(inputs)
         parts, found = our_step(state, criterion, inputs)
-        torch.testing.assert_close(parts, torch.stack(list(expected.values())), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(
+            parts, torch.stack([expected[name] for name in criterion.names]), rtol=1e-10, atol=1e-10
+        )
         assert_same(found, wanted, 1e-9)
     theirs = original.model.state_dict()
     for name, weight in state.model.state_dict().items():
@@ -192,7 +202,7 @@ def test_four_steps_equal_the_originals(
 
 
 def test_losses_equal_the_originals_in_float32(
-    make_config: Callable[..., TrainConfig], tmp_path: Path, losses: LossConfig
+    make_config: Callable[..., TrainConfig], tmp_path: Path, losses: Pix2PixHDLoss
 ) -> None:
     """Gradients are compared in float64 above: in float32 the order of additions alone moves some by 1e-5."""
     state, criterion, original = _pair(make_config(tmp_path), losses, torch.float32)
@@ -202,12 +212,14 @@ def test_losses_equal_the_originals_in_float32(
         original.model.load_state_dict(state.model.state_dict())
         expected, _ = original.step(inputs)
         parts, _ = our_step(state, criterion, inputs)
-        torch.testing.assert_close(parts, torch.stack(list(expected.values())), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            parts, torch.stack([expected[name] for name in criterion.names]), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_each_objective_reaches_its_own_network_alone(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     state = make_state(make_config(tmp_path))
-    criterion = Criterion(LossConfig(vgg=0.0), None, state.pool)
+    criterion = Criterion(Pix2PixHDLoss(vgg=0.0), None, state.pool)
     for silent in ("generator", "discriminator"):
         objectives = criterion(state.model, make_inputs(2, torch.float32))
         objectives = replace(objectives, **{silent: getattr(objectives, silent) * 0})
@@ -226,8 +238,8 @@ def test_micro_batches_equal_the_whole_batch(
     whole, parts = make_state(config, dtype=torch.float64), make_state(config, dtype=torch.float64)
     for step in range(2):
         inputs = make_inputs(4, torch.float64, step)
-        expected = our_step(whole, Criterion(LossConfig(vgg=0.0), None, whole.pool), inputs)
-        found = our_step(parts, Criterion(LossConfig(vgg=0.0), None, parts.pool), *inputs.split(1))
+        expected = our_step(whole, Criterion(Pix2PixHDLoss(vgg=0.0), None, whole.pool), inputs)
+        found = our_step(parts, Criterion(Pix2PixHDLoss(vgg=0.0), None, parts.pool), *inputs.split(1))
         torch.testing.assert_close(found[0], expected[0], rtol=1e-10, atol=1e-10)
         assert_same(found[1], expected[1], 1e-9)
 
@@ -262,20 +274,21 @@ def test_features_fall_back_on_labels_where_there_are_no_instances() -> None:
 def test_the_pool_feeds_only_the_discriminators_fakes(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = replace(make_config(tmp_path), optim=OptimConfig(pool_size=1))
     state = make_state(config)
-    plain = Criterion(LossConfig(vgg=0.0), None, FakePool(0))
-    pooled = Criterion(LossConfig(vgg=0.0), None, state.pool)
+    plain = Criterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0))
+    pooled = Criterion(Pix2PixHDLoss(vgg=0.0), None, state.pool)
     first, second = make_inputs(1, torch.float32, 1), make_inputs(1, torch.float32, 2)
     torch.testing.assert_close(pooled(state.model, first).parts, plain(state.model, first).parts)
     torch.manual_seed(1)  # draws more than 0.5: the old picture comes back
     expected, found = plain(state.model, second).parts, pooled(state.model, second).parts
-    torch.testing.assert_close(found[:4], expected[:4])
-    torch.testing.assert_close(found[4], plain(state.model, first).parts[4])
-    assert not torch.allclose(found[4], expected[4])
+    assert pooled.names[-1] == "d_fake"
+    torch.testing.assert_close(found[:-1], expected[:-1])
+    torch.testing.assert_close(found[-1], plain(state.model, first).parts[-1])
+    assert not torch.allclose(found[-1], expected[-1])
 
 
 def test_accumulation_frees_each_micro_batch(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     state = make_state(make_config(tmp_path))
-    criterion = Criterion(LossConfig(vgg=0.0), None, FakePool(0))
+    criterion = Criterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0))
     alive, most = 0, 0
 
     class Saved:

@@ -1,0 +1,114 @@
+"""The step of pix2pixHD (paper sections 3.1, 3.2; NVIDIA/pix2pixHD's formulation).
+
+    min_G  sum_k ( L_GAN(G, D_k) + lambda L_FM(G, D_k) ) + lambda L_VGG(G)        max_D  sum_k L_GAN(G, D_k)
+
+One forward pass of D over the generated picture serves both: its graph is walked once towards D, stopping before G, and
+once towards G, skipping the gradients of D's weights. That is the original's step, which runs D on it twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from tyro.conf import Suppress
+
+from hdgan.errors import ConfigError
+from hdgan.losses import GanMode, PerceptualLoss, feature_matching_loss, gan_loss
+from hdgan.models import Pix2PixHD, load_vgg19
+from hdgan.models.config import ModelConfig, Pix2PixHDConfig, require
+from hdgan.training.pool import FakePool
+from hdgan.training.step import Inputs, Objectives
+
+
+@dataclass(frozen=True)
+class Pix2PixHDLoss:
+    """Losses and their weights (paper section 3.2)."""
+
+    family: Suppress[Literal["pix2pixhd"]] = "pix2pixhd"
+    gan: GanMode = "lsgan"
+    """Least squares, or the cross entropy of the original GAN."""
+    feature_matching: float = 10.0
+    """Weight of the discriminators' feature matching; 0 leaves it out."""
+    vgg: float = 10.0
+    """Weight of the VGG loss; 0 leaves it out."""
+    vgg_weights: Path | None = None
+    """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
+    imagenet_normalisation: bool = False
+    """Normalise VGG's input as VGG was trained; off in the original."""
+
+    def __post_init__(self) -> None:
+        weights = {"loss.feature-matching": self.feature_matching, "loss.vgg": self.vgg}
+        require("0 or more", weights, lambda value: value >= 0)
+
+    def check(self, model: ModelConfig) -> None:
+        """Make sure that a model of the family can have these losses.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        assert isinstance(model, Pix2PixHDConfig)
+        if self.feature_matching and not model.discriminator.intermediate_features:
+            raise ConfigError(
+                "feature matching needs the discriminators' features: "
+                "--model.discriminator.intermediate-features, or --loss.feature-matching 0"
+            )
+
+
+def load_perceptual(config: Pix2PixHDLoss) -> nn.Module | None:
+    """The network whose features the VGG loss compares, None without one.
+
+    Raises:
+        ConfigError: its weights cannot be had.
+    """
+    return load_vgg19(config.vgg_weights) if config.vgg else None
+
+
+class Criterion:
+    """The losses of a run with their weights.
+
+    Args:
+        config: the weights.
+        perceptual: image -> features, for the VGG loss; None without one.
+        pool: of earlier fakes.
+    """
+
+    def __init__(self, config: Pix2PixHDLoss, perceptual: nn.Module | None, pool: FakePool) -> None:
+        self.config = config
+        self.perceptual = perceptual
+        self.vgg = None if perceptual is None else PerceptualLoss(perceptual, config.imagenet_normalisation)
+        self.pool = pool
+        left_out = {"g_feature_matching": not config.feature_matching, "g_vgg": perceptual is None}
+        names = ("g_gan", "g_feature_matching", "g_vgg", "d_real", "d_fake")
+        self.names = tuple(name for name in names if not left_out.get(name))
+
+    def __call__(self, model: Pix2PixHD, batch: Inputs) -> Objectives:
+        """Run the networks on a micro batch and return both objectives; D's losses enter its own halved."""
+        photo, mode = batch.photo, self.config.gan
+        condition = model.condition(batch.label, batch.ids, batch.picture)
+        features = model.encode(photo, batch.instances()) if model.encoder is not None else None
+        fake = model.generate(condition, features)
+
+        context = model.context(condition)
+        fake_outputs = model.discriminate(context, fake)
+        real_outputs = model.discriminate(context, photo)
+        d_fake_outputs = fake_outputs
+        if self.pool.size:
+            old_condition, old_fake = self.pool.exchange(condition, fake)
+            d_fake_outputs = model.discriminate(model.context(old_condition), old_fake)
+
+        g_losses = [gan_loss(fake_outputs, real=True, mode=mode)]
+        if self.config.feature_matching:
+            g_losses.append(self.config.feature_matching * feature_matching_loss(fake_outputs, real_outputs))
+        if self.vgg is not None:
+            g_losses.append(self.config.vgg * self.vgg(fake, photo))
+        d_losses = [gan_loss(real_outputs, real=True, mode=mode), gan_loss(d_fake_outputs, real=False, mode=mode)]
+
+        return Objectives(
+            generator=sum(g_losses[1:], g_losses[0]),
+            discriminator=(d_losses[0] + d_losses[1]) / 2,
+            parts=torch.stack([*g_losses, *d_losses]).detach(),
+        )
