@@ -16,7 +16,7 @@ from hdgan.errors import CheckpointError
 from hdgan.interop import nvidia
 from hdgan.interop.nvidia import RUNNING_STATISTICS, require_floats, tensors_of
 from hdgan.models import GlobalGenerator, MultiscaleDiscriminator, UNetGenerator
-from hdgan.models.norms import NormKind
+from hdgan.models.config import NormKind
 from hdgan.models.saving import describe_differences
 
 Network = UNetGenerator | MultiscaleDiscriminator

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.blocks import init_weights, normalised_conv, recomputed
-from hdgan.models.norms import NEGATIVE_SLOPE, NormKind, make_norm
+from hdgan.models.config import NormKind
+from hdgan.models.norms import NEGATIVE_SLOPE, make_norm
 from hdgan.ops import avg_pyramid
 
 KERNEL = 4

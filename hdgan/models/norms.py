@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdgan.models.config import NormKind
 from hdgan.ops import instance_norm_act
 from hdgan.ops.instance_norm_act import Activation
-
-NormKind = Literal["batch", "instance"]
 
 NEGATIVE_SLOPE = 0.2
 _IN_PLACE: dict[Activation, Callable[[Tensor], Tensor]] = {

@@ -7,20 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.blocks import init_weights, normalised_conv, run_at_multiple
-from hdgan.models.norms import NEGATIVE_SLOPE, NormKind, make_norm
+from hdgan.models.config import MOST_DOWNS, NormKind
+from hdgan.models.norms import NEGATIVE_SLOPE, make_norm
 
-MOST_DOWNS = 8
-"""Levels of the paper's network, whose innermost is one pixel for a picture of 256x256."""
 DROPOUT = 0.5
 _WIDEST = 8  # times ngf
-
-
-def downs_for(*sides: int) -> int:
-    """The most levels that pictures with these sides fill: the innermost level is one pixel high or wide, or more.
-
-    From 2 to 8 levels; a side that the levels do not divide is padded.
-    """
-    return max(2, min(MOST_DOWNS, min(sides).bit_length() - 1))
 
 
 class UNetGenerator(nn.Module):
