@@ -6,7 +6,6 @@ from hdgan.data.images import class_of, read_input, read_map, read_photo, to_uni
 from hdgan.data.layouts import Listing, Orphan, Pair, find_pairs, find_phases, match_folders, validation_phase
 from hdgan.data.pack import PackReport, pack_dataset
 from hdgan.data.sampler import StreamLoader, StreamSampler, make_loader
-from hdgan.data.speed import measure_loading
 from hdgan.data.transforms import Geometry, apply_to_input, apply_to_map, apply_to_photo, draw_geometry
 
 __all__ = [
@@ -32,7 +31,6 @@ __all__ = [
     "find_phases",
     "make_loader",
     "match_folders",
-    "measure_loading",
     "pack_dataset",
     "read_input",
     "read_map",

@@ -69,7 +69,7 @@ def generate(
     choice.check(with_photo=photo is not None)
     pairs = find_sources({part: path for part, path in sources.items() if path is not None}, console)
     targets = name_targets(pairs, out, variants)
-    _protect_sources(pairs, targets)
+    _protect_sources(pairs, targets, choice)
     began = time.monotonic()
     jobs: Iterable[tuple[int, Path]] = enumerate(targets)
     for job, target in track(jobs, "generating", len(targets), console=console, disable=not console.is_terminal):
@@ -87,7 +87,7 @@ def run_pair(pipeline: Pipeline, pair: Pair, target: Path, choice: StyleChoice, 
     photo = pair.photo if styles is None else None
     save_png(to_image(pipeline(source, pair.ids, photo=photo, styles=styles) * 2 - 1), target)
     if choice.save and styles is not None:
-        styles.save(target.with_suffix(".json"))
+        styles.save(_styles_beside(target))
 
 
 def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
@@ -133,8 +133,15 @@ def _name_pairs(pairs: list[Pair], out: Path) -> list[Path]:
     return [out / f"{pair.stem}.png" for pair in pairs]
 
 
-def _protect_sources(pairs: list[Pair], targets: list[Path]) -> None:
+def _styles_beside(target: Path) -> Path:
+    """Where --save-styles writes the styles of a picture."""
+    return target.with_suffix(".json")
+
+
+def _protect_sources(pairs: list[Pair], targets: list[Path], choice: StyleChoice) -> None:
     sources = {path.resolve() for pair in pairs for path in pair.files.values()}
-    for target in targets:
+    sources |= {path.resolve() for path in choice.files}
+    written = [*targets, *(_styles_beside(target) for target in targets if choice.save)]
+    for target in written:
         if target.resolve() in sources:
-            raise ConfigError(f"{target} would be overwritten by the picture made from it: choose another --out")
+            raise ConfigError(f"{target} would be overwritten by what is made from it: choose another --out")

@@ -25,13 +25,22 @@ class StyleChoice:
     clusters: Mapping[int, int]
     save: bool
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of styles that are given."""
+        return tuple(file for file in (self._file, self.styles_to) if file is not None)
+
+    @property
+    def _file(self) -> Path | None:
+        return None if self.styles in ("mean", *_RANDOM) else Path(self.styles)
+
     def check(self, with_photo: bool) -> None:
         """Refuse options that contradict each other.
 
         Raises:
             ConfigError: they do.
         """
-        file = Path(self.styles) if self.styles not in ("mean", *_RANDOM) else None
+        file = self._file
         if file is not None and file.suffix != ".json":
             raise ConfigError(f"--styles is {self.styles}: give mean, random, random-class or a .json file")
         if with_photo and self.styles != "mean":

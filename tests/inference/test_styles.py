@@ -210,3 +210,14 @@ def test_options_that_contradict_each_other(
     assert not (tmp_path / "x.png").exists()
     line = refused(capsys, run, *sources[1:], "--styles", "random")
     assert "styles.safetensors does not exist: make it with `hdgan styles encode RUN`" in line
+
+
+def test_given_styles_are_never_overwritten(
+    styled: Path, label: Path, ids: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = (styled, "--label", label, "--instance", ids, "--save-styles", "--out", tmp_path / "x.png")
+    assert generate(*sources, "--styles", "random") == 0
+    kept = (tmp_path / "x.json").read_bytes()
+    assert generate(*sources, "--styles", tmp_path / "x.json") == 2
+    assert "x.json would be overwritten by what is made from it" in capsys.readouterr().err
+    assert (tmp_path / "x.json").read_bytes() == kept
