@@ -7,14 +7,19 @@ from hdgan.models.config import (
     EncoderConfig,
     GeneratorConfig,
     ModelConfig,
+    PatchConfig,
+    Pix2PixConfig,
     Pix2PixHDConfig,
+    UNetConfig,
 )
 from hdgan.models.crn import CRN, CascadedRefinement
 from hdgan.models.discriminator import MultiscaleDiscriminator, PatchDiscriminator
 from hdgan.models.encoder import FeatureEncoder
 from hdgan.models.families import AnyModelConfig, build_model
 from hdgan.models.generator import GlobalGenerator, LocalEnhancer
+from hdgan.models.pix2pix import Pix2Pix
 from hdgan.models.pix2pixhd import Pix2PixHD
+from hdgan.models.unet import UNetGenerator
 from hdgan.models.vgg import VGG19Features, load_vgg19
 
 __all__ = [
@@ -31,9 +36,14 @@ __all__ = [
     "LocalEnhancer",
     "ModelConfig",
     "MultiscaleDiscriminator",
+    "PatchConfig",
     "PatchDiscriminator",
+    "Pix2Pix",
+    "Pix2PixConfig",
     "Pix2PixHD",
     "Pix2PixHDConfig",
+    "UNetConfig",
+    "UNetGenerator",
     "VGG19Features",
     "build_model",
     "load_vgg19",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from hdgan.models.base import ImageModel
-from hdgan.models.config import CRNConfig, ModelConfig, Pix2PixHDConfig
+from hdgan.models.config import CRNConfig, ModelConfig, Pix2PixConfig, Pix2PixHDConfig
 from hdgan.models.crn import CRN
+from hdgan.models.pix2pix import Pix2Pix
 from hdgan.models.pix2pixhd import Pix2PixHD
 
-AnyModelConfig = Pix2PixHDConfig | CRNConfig
+AnyModelConfig = Pix2PixHDConfig | Pix2PixConfig | CRNConfig
 """A union of all of them; files and the command line choose by `family`."""
-MODELS: dict[type[ModelConfig], type[ImageModel]] = {Pix2PixHDConfig: Pix2PixHD, CRNConfig: CRN}
+MODELS: dict[type[ModelConfig], type[ImageModel]] = {Pix2PixHDConfig: Pix2PixHD, Pix2PixConfig: Pix2Pix, CRNConfig: CRN}
 
 
 def build_model(config: ModelConfig, *, with_discriminator: bool = True) -> ImageModel:

@@ -8,14 +8,15 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from hdgan.models.config import CRNConfig, ModelConfig, Pix2PixHDConfig
-from hdgan.training.families import crn, pix2pixhd
+from hdgan.models.config import CRNConfig, ModelConfig, Pix2PixConfig, Pix2PixHDConfig
+from hdgan.training.families import crn, pix2pix, pix2pixhd
 from hdgan.training.families.crn import CRNLoss
+from hdgan.training.families.pix2pix import Pix2PixLoss
 from hdgan.training.families.pix2pixhd import Pix2PixHDLoss
 from hdgan.training.pool import FakePool
 from hdgan.training.step import Inputs, Objectives
 
-AnyLoss = Pix2PixHDLoss | CRNLoss
+AnyLoss = Pix2PixHDLoss | Pix2PixLoss | CRNLoss
 """A union of the loss configs of all families; files and the command line choose by `family`."""
 
 
@@ -45,4 +46,5 @@ class Family:
 FAMILIES: dict[type[ModelConfig], Family] = {
     Pix2PixHDConfig: Family(Pix2PixHDLoss, pix2pixhd.Criterion, pix2pixhd.load_perceptual),
     CRNConfig: Family(CRNLoss, crn.Criterion, crn.load_perceptual),
+    Pix2PixConfig: Family(Pix2PixLoss, pix2pix.Criterion, pix2pix.load_perceptual),
 }
