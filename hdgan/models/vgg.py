@@ -98,8 +98,8 @@ def load_vgg19(weights: Path | None, convolution: Convolution = 1, pooling: Pool
 
 
 _HOW_TO_GET = (
-    f"download {WEIGHTS_URL} on a machine with internet access and pass it as --loss.vgg-weights FILE, or train "
-    "without the VGG loss: --loss.vgg 0"
+    f"download {WEIGHTS_URL} on a machine with internet access and pass it as --loss.vgg-weights FILE, compare a "
+    "scorer's features instead: --loss.scorer FILE, or train pix2pixHD without the VGG loss: --loss.vgg 0"
 )
 
 

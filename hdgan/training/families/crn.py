@@ -13,6 +13,7 @@ from tyro.conf import Suppress
 from hdgan.losses import BalancedPerceptualLoss
 from hdgan.models import CRN, load_vgg19
 from hdgan.models.config import ModelConfig
+from hdgan.models.segmenter import SegmenterFeatures, load_segmenter
 from hdgan.training.pool import FakePool
 from hdgan.training.step import Inputs, Objectives
 
@@ -24,19 +25,23 @@ class CRNLoss:
     family: Suppress[Literal["crn"]] = "crn"
     vgg_weights: Path | None = None
     """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
+    scorer: Path | None = None
+    """Take the features of a scorer (hdgan evaluate --train-scorer) instead of VGG19's."""
     imagenet_normalisation: bool = True
-    """Normalise VGG's input as VGG was trained, as the original does."""
+    """Normalise VGG's input as VGG was trained, as the original does; a scorer takes pictures as they are."""
 
     def check(self, model: ModelConfig) -> None:
         """All models of the family can have this loss."""
 
 
 def load_perceptual(config: CRNLoss) -> nn.Module:
-    """VGG19 as in the authors' code: relu1_2 … relu5_2, with average pooling.
+    """VGG19 as in the authors' code, relu1_2 … relu5_2 with average pooling, or a scorer.
 
     Raises:
-        ConfigError: its weights cannot be had.
+        ConfigError, CheckpointError: its weights cannot be had.
     """
+    if config.scorer is not None:
+        return SegmenterFeatures(load_segmenter(config.scorer))
     return load_vgg19(config.vgg_weights, convolution=2, pooling="avg")
 
 
@@ -55,7 +60,7 @@ class Criterion:
     def __init__(self, config: CRNLoss, perceptual: nn.Module | None, pool: FakePool) -> None:
         assert perceptual is not None
         self.perceptual: nn.Module | None = perceptual
-        self.loss = BalancedPerceptualLoss(perceptual, config.imagenet_normalisation)
+        self.loss = BalancedPerceptualLoss(perceptual, config.imagenet_normalisation and config.scorer is None)
 
     def __call__(self, model: CRN, batch: Inputs) -> Objectives:
         """Run G on a micro batch and return its objective."""

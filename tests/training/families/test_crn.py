@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -17,6 +18,7 @@ from hdgan.data import DataConfig, ScenesConfig, SizeConfig
 from hdgan.data.scenes import CLASSES
 from hdgan.errors import ConfigError
 from hdgan.models import CRN, CRNConfig, VGG19Features
+from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
 from hdgan.training import PRESETS, CRNLoss, StageConfig, TrainConfig, loop, train
 from hdgan.training.families.crn import Criterion, load_perceptual
 from hdgan.training.logs import read_metrics
@@ -157,6 +159,20 @@ def test_the_network_is_the_authors(vgg: Path, tmp_path: Path) -> None:
     assert [feature.shape[1] for feature in network(torch.rand(1, 3, 16, 16))] == [64, 128, 256, 512, 512]
     with pytest.raises(ConfigError, match="do not exist"):
         load_perceptual(CRNLoss(vgg_weights=tmp_path / "missing.pth"))
+
+
+def test_a_scorer_instead_of_vgg(tmp_path: Path) -> None:
+    scorer = tmp_path / "scorer.safetensors"
+    torch.manual_seed(0)
+    save_segmenter(scorer, Segmenter(SegmenterConfig(n_labels=4, width=4)))
+    config = CRNLoss(scorer=scorer)
+    model = CRN(CRNConfig(n_labels=4, n_modules=2, width=1 / 128))
+    batch = inputs()
+    _, *distances = Criterion(config, load_perceptual(config), FakePool(0))(model, batch).parts
+    fake = model.images(model.condition(batch.label))[:, 0]
+    network = load_segmenter(scorer)
+    expected = [F.l1_loss(a, b) for a, b in zip(network.features(fake), network.features(batch.photo), strict=True)]
+    torch.testing.assert_close(torch.stack(distances), torch.stack([F.l1_loss(fake, batch.photo), *expected]))
 
 
 def test_preset_follows_the_authors() -> None:
