@@ -201,7 +201,7 @@ def _pair(better: str, worse: str, differences: Sequence[float]) -> str:
     if len(differences) > 1:
         above = sum(difference > 0 for difference in differences)
         line += f" ± {stdev(differences):.3f}, above 0 in {above} of {len(differences)} seeds"
-    if len(differences) > 1 and stdev(differences) > 0:
+    if len(differences) > 1 and stdev(differences) > 1e-9:  # equal differences, rounding aside, have no test
         p = ttest_1samp(differences, 0, alternative="greater").pvalue
         line += f"; one-sided paired t-test, p = {p:.2g}"
     return f"{line}."

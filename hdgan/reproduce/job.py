@@ -53,9 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # The process of a killed `hdgan reproduce` may still be saving.
         with FileLock(folder.lock(f"{options.name}-{options.seed}")):
-            finished = (
-                _train_network(folder, options) if options.name in NETWORKS else _train_and_score(folder, options)
-            )
+            finished = do(folder, options.name, options.seed, options.device, options.threads, options.jobs)
     except HdganError as error:
         print(" ".join(str(error).split()))
         return 2
@@ -65,8 +63,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if finished else STOPPED
 
 
-def _train_network(folder: Folder, options: argparse.Namespace) -> bool:
-    file = folder.network(options.name)
+def do(folder: Folder, name: str, seed: int, device: str, threads: int, jobs: int) -> bool:
+    """Bring a job to its end; False if asked to stop before.
+
+    Args:
+        folder: of all runs.
+        name: of a network, or the row of a run.
+        seed: of the run.
+        device: auto, cpu, cuda or cuda:N.
+        threads: CPU threads.
+        jobs: side by side, which the result tells.
+
+    Raises:
+        HdganError: as of training and evaluation.
+    """
+    if name in NETWORKS:
+        _train_network(folder, name, device)
+        return True
+    if folder.result(name, seed).is_file():
+        return True
+    scale, run = folder.scale(), folder.run(name, seed)
+    perceptual = folder.network(PERCEPTUAL)
+    config = run_config(scale, name, seed, out=run, perceptual=perceptual, device=device, threads=threads)
+    resume = bool(list_steps(run))
+    if resume:
+        _require_same(config)
+    if not train(config, resume=resume).finished:
+        return False
+    oracle, scores = evaluate([run], scorer=folder.network(SCORER), device=device)
+    _keep_pictures(config, folder.scenes(name, seed))
+    results = [
+        _result(config, scale.name, REAL, None, jobs, oracle),
+        _result(config, scale.name, name, seed, jobs, scores),
+    ]
+    save_results(folder.result(name, seed), results)
+    return True
+
+
+def _train_network(folder: Folder, name: str, device: str) -> None:
+    file = folder.network(name)
     if not file.exists():
         scale = folder.scale()
         train_scorer(
@@ -75,39 +110,10 @@ def _train_network(folder: Folder, options: argparse.Namespace) -> bool:
             scale.size,
             file,
             steps=scale.network_steps,
-            seed=NETWORKS[options.name],
-            device=options.device,
+            seed=NETWORKS[name],
+            device=device,
             console=Console(),
         )
-    return True
-
-
-def _train_and_score(folder: Folder, options: argparse.Namespace) -> bool:
-    """Bring a run to its end, score it and keep pictures of it; False if asked to stop before."""
-    scale, row, seed = folder.scale(), options.name, options.seed
-    run, result = folder.run(row, seed), folder.result(row, seed)
-    if result.is_file():
-        return True
-    config = run_config(
-        scale,
-        row,
-        seed,
-        out=run,
-        perceptual=folder.network(PERCEPTUAL),
-        device=options.device,
-        threads=options.threads,
-    )
-    resume = bool(list_steps(run))
-    if resume:
-        _require_same(config)
-    if not train(config, resume=resume).finished:
-        return False
-    oracle, scores = evaluate([run], scorer=folder.network(SCORER), device=options.device)
-    _keep_pictures(config, folder.scenes(row, seed))
-    seeds = {REAL: None, row: seed}
-    named = {REAL: oracle, row: scores}
-    save_results(result, [_result(config, scale.name, name, seeds[name], options.jobs, named[name]) for name in named])
-    return True
 
 
 def _require_same(config: TrainConfig) -> None:

@@ -298,7 +298,7 @@ SCALES: dict[str, Scale] = {
         ndf=16,
         n_blocks=4,
         unet=32,
-        crn=1 / 16,
+        crn=1 / 12,
         network_steps=300,
         workers=0,
     ),

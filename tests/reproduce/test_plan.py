@@ -1,0 +1,90 @@
+"""Rows differ in what their table names, and in nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hdgan.config_io import from_plain, to_plain
+from hdgan.reproduce.plan import ROWS, SCALES, TABLES, Scale, run_config
+from hdgan.training import TrainConfig
+from hdgan.training.schedule import plan
+
+PERCEPTUAL = Path("perceptual.safetensors")
+
+
+def config(row: str, scale: Scale = SCALES["small"]) -> TrainConfig:
+    return run_config(scale, row, 3, out=Path("run"), perceptual=PERCEPTUAL, device="cpu", threads=1)
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for key in one.keys() | other.keys():
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from differences(a, b, f"{path}{key}.")
+        elif a != b:
+            yield f"{path}{key}"
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("gan-fm", {"loss.vgg", "loss.scorer"}),
+        ("gan", {"loss.vgg", "loss.scorer", "loss.feature_matching"}),
+        ("one-d", {f"stages.{stage}.n_scales" for stage in ("global", "enhancer", "joint")}),
+        ("no-instances", {"model.instances"}),
+        ("features", {"model.feature_channels"}),
+    ],
+)
+def test_an_ablation_changes_what_its_table_names(row: str, expected: set[str]) -> None:
+    assert set(differences(to_plain(config(row)), to_plain(config("pix2pixhd")))) == expected
+
+
+def test_g1_alone_trains_on_the_full_resolution_only() -> None:
+    alone, whole = config("g1"), config("pix2pixhd")
+    assert set(differences(to_plain(alone), to_plain(whole))) >= {"stages.enhancer", "stages.joint"}
+    assert (alone.model, alone.loss) == (whole.model, whole.loss)
+    (stage,), joint = alone.stages.values(), whole.stages["joint"]
+    assert (stage.n_enhancers, joint.n_enhancers) == (0, 1)
+    assert (stage.size, stage.n_scales) == (joint.size, joint.n_scales) == (SCALES["small"].size, 3)
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=lambda scale: scale.name)
+@pytest.mark.parametrize("row", ROWS)
+def test_all_rows_see_the_same_pictures_at_the_same_pace(scale: Scale, row: str) -> None:
+    one, whole = config(row, scale), config("pix2pixhd", scale)
+    stages, theirs = plan(one, scale.train), plan(whole, scale.train)
+    assert stages[-1].last_step == theirs[-1].last_step == scale.steps
+    assert sum(stage.config.images or 0 for stage in stages) == scale.images
+    rates = [[part[-1].learning_rate(step) for step in range(part[-1].steps)] for part in (stages, theirs)]
+    last = scale.decay // scale.batch_size
+    assert rates[0][-last:] == pytest.approx(rates[1][-last:])
+    assert {stage.config.lr for stage in stages} == {scale.lr}
+    assert (one.data, one.seed, one.log, one.optim) == (whole.data, whole.seed, whole.log, whole.optim)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_configs_survive_their_run_folder(row: str) -> None:
+    assert from_plain(TrainConfig, to_plain(config(row)), "config.json") == config(row)
+
+
+def test_perceptual_losses_take_the_network_of_the_plan() -> None:
+    found = {row: getattr(config(row).loss, "scorer", None) for row in ROWS}
+    without = {"pix2pix", "gan", "gan-fm"}
+    assert found == {row: None if row in without else PERCEPTUAL for row in ROWS}
+
+
+def test_tables_name_rows_that_there_are() -> None:
+    for table in TABLES:
+        assert set(table.rows) <= ROWS.keys()
+        assert set(table.expected) <= set(table.rows)
+    assert {row for table in TABLES for row in table.rows} == ROWS.keys()
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=lambda scale: scale.name)
+def test_scales_hold_out_enough_to_score(scale: Scale) -> None:
+    assert scale.test >= 32
+    assert all(count % scale.batch_size == 0 for count in (scale.coarse, scale.enhancer, scale.joint, scale.decay))
