@@ -121,7 +121,10 @@ def watch_parent() -> None:
         # os.read holds no lock of sys.stdin, which would be in the way of the interpreter's end.
         while os.read(0, 1):
             pass
-        _thread.interrupt_main()
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        else:  # Windows; there it does not wake a sleeping thread
+            _thread.interrupt_main()
 
     # A shell that starts commands in the background has them ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -24,7 +24,7 @@ def test_an_order_that_holds(made: MadeResults) -> None:
     assert verdict.holds
     assert verdict.text == (
         "pix2pixHD > CRN > pix2pix in mean IoU **holds** over the mean of 2 seeds (pix2pixHD 0.600, CRN 0.450, "
-        "0.350); the tested order is that of 2 of 2 seeds."
+        "pix2pix 0.350); the tested order is that of 2 of 2 seeds."
     )
     hd_crn = "pix2pixHD - CRN: +0.150 ± 0.071, above 0 in 2 of 2 seeds; one-sided paired t-test, p = 0.1."
     assert verdict.pairs == (hd_crn, "CRN - pix2pix: +0.100 ± 0.000, above 0 in 2 of 2 seeds.")
@@ -36,7 +36,9 @@ def test_an_order_that_does_not_hold_says_what_came_instead(made: MadeResults) -
     assert not verdict.holds
     assert "**does not hold: CRN > pix2pixHD > pix2pix**" in verdict.text
     assert "that of 1 of 2 seeds" in verdict.text
-    assert verdict.pairs[0].startswith("pix2pixHD - CRN: -0.050 ± 0.212, above 0 in 1 of 2 seeds; one-sided paired t-test")
+    assert verdict.pairs[0].startswith(
+        "pix2pixHD - CRN: -0.050 ± 0.212, above 0 in 1 of 2 seeds; one-sided paired t-test"
+    )
 
 
 def test_ties_do_not_hold_for_a_seed(made: MadeResults) -> None:
