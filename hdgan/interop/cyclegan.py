@@ -88,14 +88,22 @@ def to_state_dict(network: Network | GlobalGenerator) -> dict[str, Tensor]:
     return {theirs: state[ours] for theirs, ours in _keys(network).items()}
 
 
+def their_dropout_levels(n_downs: int) -> tuple[int, ...]:
+    """Decoder levels that their U-Net drops features of: those between the innermost and the four outermost.
+
+    The paper has dropout at the innermost three, (0, 1, 2).
+    """
+    return tuple(range(1, n_downs - 4))
+
+
 def load_generator(
     state_dict: Mapping[str, Tensor], *, dropout: bool = True, where: str = "the state dict"
 ) -> UNetGenerator | GlobalGenerator:
     """Build the generator whose weights a `netG` state dict holds, and load it strictly.
 
-    The architecture follows from keys and shapes, but for the U-Net's dropout, which has no weights. It stands one
-    level further out there than in the paper. Accepts the `module.` prefix of DataParallel, half precision (the result
-    is float32) and the running statistics that their instance norms once wrote.
+    The architecture follows from keys and shapes, but for the U-Net's dropout, which has no weights. Accepts the
+    `module.` prefix of DataParallel, half precision (the result is float32) and the running statistics that their
+    instance norms once wrote.
 
     Args:
         state_dict: of unet_128, unet_256, or any depth from 5 levels; resnet_6blocks or resnet_9blocks.
@@ -119,7 +127,7 @@ def load_generator(
     depth = max(key.count(".3.model") for key in shapes) + 2
     n_downs = min(max(LEAST_DOWNS, depth), len(shapes))  # foreign keys may nest to any depth
     out_channels = (shapes.get("model.model.3.bias") or (1,))[0]
-    levels = tuple(range(1, n_downs - 4)) if dropout else ()
+    levels = their_dropout_levels(n_downs) if dropout else ()
     with torch.device("meta"):
         network = UNetGenerator(in_channels, out_channels, ngf, n_downs, norm, levels)
     _load(network, tensors, "U-Net", where)

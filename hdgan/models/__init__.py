@@ -1,5 +1,6 @@
 """The networks."""
 
+from hdgan.models.adversarial import AdversarialModel
 from hdgan.models.base import ImageModel
 from hdgan.models.config import (
     DiscriminatorConfig,
@@ -21,6 +22,7 @@ from hdgan.models.unet import UNetGenerator
 from hdgan.models.vgg import VGG19Features, load_vgg19
 
 __all__ = [
+    "AdversarialModel",
     "AnyModelConfig",
     "DiscriminatorConfig",
     "EncoderConfig",
