@@ -10,6 +10,7 @@ from hdgan.models.config import (
     PatchConfig,
     Pix2PixConfig,
     Pix2PixHDConfig,
+    ResNetConfig,
     UNetConfig,
 )
 from hdgan.models.discriminator import MultiscaleDiscriminator, PatchDiscriminator
@@ -18,6 +19,7 @@ from hdgan.models.families import AnyModelConfig, build_model
 from hdgan.models.generator import GlobalGenerator, LocalEnhancer
 from hdgan.models.pix2pix import Pix2Pix
 from hdgan.models.pix2pixhd import Pix2PixHD
+from hdgan.models.resnet import ResNetGenerator
 from hdgan.models.unet import UNetGenerator
 from hdgan.models.vgg import VGG19Features, load_vgg19
 
@@ -39,6 +41,8 @@ __all__ = [
     "Pix2PixConfig",
     "Pix2PixHD",
     "Pix2PixHDConfig",
+    "ResNetConfig",
+    "ResNetGenerator",
     "UNetConfig",
     "UNetGenerator",
     "VGG19Features",

@@ -8,12 +8,15 @@ from hdgan.errors import CheckpointError, ConfigError
 from hdgan.interop import convert, convert_from_cyclegan, convert_to_cyclegan
 from hdgan.interop.cyclegan import to_state_dict
 from hdgan.models import (
-    GlobalGenerator,
+    DiscriminatorConfig,
+    GeneratorConfig,
     MultiscaleDiscriminator,
     PatchConfig,
     Pix2Pix,
     Pix2PixConfig,
     Pix2PixHD,
+    Pix2PixHDConfig,
+    ResNetConfig,
     UNetConfig,
 )
 from hdgan.models.saving import load_model, save_model
@@ -38,11 +41,11 @@ def test_round_trip_of_a_unet_with_its_discriminator(norm, tmp_path):
     model = Pix2Pix(config)
     notes = convert_to_cyclegan(save(model, tmp_path), tmp_path / "theirs")
     assert notes == [
-        f"options for their test.py: --netG unet_128 --norm {norm} --input_nc 1 --output_nc 3 --ngf 2",
+        f"options for their test.py: --netG unet_128 --norm {norm} --ngf 2 --input_nc 1 --output_nc 3",
     ]
     assert sorted(file.name for file in (tmp_path / "theirs").iterdir()) == ["latest_net_D.pth", "latest_net_G.pth"]
     notes = convert_from_cyclegan(tmp_path / "theirs" / "latest_net_G.pth", tmp_path / "back.safetensors")
-    assert notes == [f"a U-Net with 7 levels, {norm} norm and dropout at levels 1, 2; with D"]
+    assert notes == [f"G: --netG unet_128 --norm {norm} --ngf 2; with D"]
     back, info = load_model(tmp_path / "back.safetensors")
     assert back.config == config
     assert info.missing == ()
@@ -64,23 +67,36 @@ def test_options_tell_of_dropout(options, levels, name, tmp_path):
     assert info.missing == ("discriminator",)
 
 
-@pytest.mark.parametrize("n_blocks", [6, 9])
-def test_round_trip_of_a_resnet(n_blocks, tmp_path):
-    generator = GlobalGenerator(3, 3, 2, 2, n_blocks)
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize(("n_blocks", "dropout"), [(6, True), (9, False)])
+def test_round_trip_of_a_resnet(n_blocks, dropout, norm, tmp_path):
+    config = replace(CONFIG, norm=norm, generator=ResNetConfig(2, n_blocks, dropout), discriminator=PatchConfig())
+    generator = Pix2Pix(config).generator
     torch.save(to_state_dict(generator), tmp_path / "latest_net_G_A.pth")
-    notes = convert_from_cyclegan(tmp_path / "latest_net_G_A.pth", tmp_path / "out.safetensors")
-    assert notes == [f"a ResNet generator with {n_blocks} blocks: a pix2pixHD model without D"]
+    options = f"--netG resnet_{n_blocks}blocks --norm {norm} --ngf 2" + ("" if dropout else " --no_dropout")
+    assert convert_from_cyclegan(tmp_path / "latest_net_G_A.pth", tmp_path / "out.safetensors") == [
+        f"G: {options}; without D"
+    ]
     model, info = load_model(tmp_path / "out.safetensors")
-    assert isinstance(model, Pix2PixHD)
-    assert (model.config.n_labels, model.config.instances, info.missing) == (0, False, ("discriminator",))
-    x = torch.randn(1, 3, 12, 16)
-    assert torch.equal(model.generate(model.condition(picture=x)), generator(x))
+    assert (model.config, info.missing) == (config, ("discriminator",))
+    x = torch.randn(1, 1, 12, 17)
+    pictures = []
+    for make in (generator, lambda x: model.generate(model.condition(picture=x))):
+        torch.manual_seed(0)
+        pictures.append(make(x))
+    assert torch.equal(*pictures)
     notes = convert_to_cyclegan(tmp_path / "out.safetensors", tmp_path / "theirs", "7")
-    assert notes[0].startswith(
-        f"options for their test.py: --netG resnet_{n_blocks}blocks --norm instance --no_dropout"
-    )
-    state = torch.load(tmp_path / "theirs" / "7_net_G.pth", weights_only=True)
-    assert all(torch.equal(value, state[key]) for key, value in to_state_dict(generator).items())
+    assert notes == [f"options for their test.py: {options} --input_nc 1 --output_nc 3"]
+    files = (tmp_path / "latest_net_G_A.pth", tmp_path / "theirs" / "7_net_G.pth")
+    before, after = (torch.load(file, weights_only=True) for file in files)
+    assert list(before) == list(after)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_other_families_are_refused(tmp_path):
+    config = Pix2PixHDConfig(n_labels=0, generator=GeneratorConfig(2, 2, 6), discriminator=DiscriminatorConfig(2))
+    with pytest.raises(CheckpointError, match="family pix2pixhd: pytorch-CycleGAN-and-pix2pix has only pix2pix"):
+        convert_to_cyclegan(save(Pix2PixHD(config), tmp_path), tmp_path / "theirs")
 
 
 def test_notes_say_what_their_code_does_otherwise(tmp_path):

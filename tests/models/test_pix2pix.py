@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hdgan.errors import ConfigError
-from hdgan.models import PatchConfig, Pix2Pix, Pix2PixConfig, UNetConfig
+from hdgan.models import PatchConfig, Pix2Pix, Pix2PixConfig, ResNetConfig, UNetConfig
 from hdgan.models.saving import load_model, save_model
 
 CONFIG = Pix2PixConfig(
@@ -32,6 +32,7 @@ def test_depth_by_size(sides: tuple[int, ...], expected: int) -> None:
     assert Pix2PixConfig().sized(sides).generator.n_downs == expected
     given = Pix2PixConfig(generator=UNetConfig(n_downs=3))
     assert given.sized(sides) == given
+    assert Pix2PixConfig(generator=ResNetConfig()).sized(sides) == Pix2PixConfig(generator=ResNetConfig())
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
@@ -59,6 +60,19 @@ def test_pictures_too_small_for_d() -> None:
     )
     with pytest.raises(ConfigError, match="pictures of 30x23 are too small for D, which needs 24 pixels"):
         model.context(torch.ones(1, 5, 23, 30))
+
+
+@pytest.mark.parametrize("size", [(1, 3), (24, 32), (33, 30)])
+def test_resnet_generator_at_any_size(size: tuple[int, int]) -> None:
+    model = Pix2Pix(replace(CONFIG, generator=ResNetConfig(ngf=2, n_blocks=2))).eval()
+    condition = model.condition(torch.randint(5, (1, *size)))
+    pictures = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        pictures.append(model.generate(condition))
+    assert pictures[0].shape == (1, 3, *size)
+    assert torch.equal(pictures[0], pictures[1])
+    assert not torch.equal(pictures[0], pictures[2])
 
 
 def test_without_discriminator_and_encoder() -> None:
@@ -96,6 +110,7 @@ def test_takes_over_equal_networks_whole() -> None:
         ({"generator": UNetConfig(n_downs=1)}, "--model.generator.n-downs is 1: give 2 or more"),
         ({"generator": UNetConfig(ngf=0)}, "--model.generator.ngf is 0"),
         ({"generator": UNetConfig(dropout_levels=(0, -1))}, "--model.generator.dropout-levels is -1"),
+        ({"generator": ResNetConfig(n_blocks=-1)}, "--model.generator.n-blocks is -1"),
         ({"discriminator": PatchConfig(n_layers=0)}, "--model.discriminator.n-layers is 0"),
         ({"discriminator": PatchConfig(ndf=-1)}, "--model.discriminator.ndf is -1"),
     ],
