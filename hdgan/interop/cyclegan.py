@@ -1,7 +1,7 @@
 """The networks of junyanz/pytorch-CycleGAN-and-pix2pix as ours and back: `netG` and, of pix2pix, `netD`.
 
-Its U-Net is nested: each level holds the next one between its two convolutions. Its ResNet generators with instance
-norm are pix2pixHD's global generator with two downsamplings, under NVIDIA's very keys.
+Its U-Net is nested: each level holds the next one between its two convolutions. Its ResNet generators count positions
+in one nn.Sequential, as NVIDIA's networks do.
 """
 
 from __future__ import annotations
@@ -10,27 +10,30 @@ import re
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hdgan.errors import CheckpointError
-from hdgan.interop import nvidia
 from hdgan.interop.nvidia import RUNNING_STATISTICS, require_floats, tensors_of
-from hdgan.models import GlobalGenerator, MultiscaleDiscriminator, UNetGenerator
+from hdgan.models import MultiscaleDiscriminator, ResNetGenerator, UNetGenerator
 from hdgan.models.config import NormKind
 from hdgan.models.saving import describe_differences
 
-Network = UNetGenerator | MultiscaleDiscriminator
+Generator = UNetGenerator | ResNetGenerator
+Network = Generator | MultiscaleDiscriminator
 Shapes = Mapping[str, tuple[int, ...]]
 
 LEAST_DOWNS = 5
 """Levels that their U-Net has at least: unet_128 has 7, unet_256 8."""
+_NAMES = {UNetGenerator: "U-Net", ResNetGenerator: "ResNet generator", MultiscaleDiscriminator: "PatchGAN"}
 _BATCHES = "num_batches_tracked"
 _UNET = re.compile(r"model\.model\.(?:1\.model\.)?(?:3\.model\.)*\d+\.")
 
 
 def layer_names(network: Network) -> dict[str, str]:
     """Name each convolution and norm as their code does, in its order: their module name -> ours."""
-    return dict(_unet_layers(network) if isinstance(network, UNetGenerator) else _discriminator_layers(network))
+    if isinstance(network, MultiscaleDiscriminator):
+        return dict(_discriminator_layers(network))
+    return dict(_unet_layers(network) if isinstance(network, UNetGenerator) else _resnet_layers(network))
 
 
 def _unet_layers(network: UNetGenerator) -> Iterator[tuple[str, str]]:
@@ -45,6 +48,24 @@ def _unet_layers(network: UNetGenerator) -> Iterator[tuple[str, str]]:
         yield f"{level}.{at}", f"ups.{i}"
         if i < last:
             yield f"{level}.{at + 1}", f"up_norms.{i}"
+
+
+def _resnet_layers(network: ResNetGenerator) -> Iterator[tuple[str, str]]:
+    n_downs, n_blocks = len(network.downs), len(network.blocks)
+    yield "model.1", "stem"  # after the pad
+    yield "model.2", "down_norms.0"
+    for i in range(n_downs):  # convolution, norm, ReLU
+        yield f"model.{4 + 3 * i}", f"downs.{i}"
+        yield f"model.{5 + 3 * i}", f"down_norms.{i + 1}"
+    at, second = 4 + 3 * n_downs, 6 if network.dropout else 5
+    for i in range(n_blocks):  # pad, convolution, norm, ReLU, dropout or not, pad, convolution, norm
+        for position, name in {1: "conv1", 2: "norm1", second: "conv2", second + 1: "norm2"}.items():
+            yield f"model.{at + i}.conv_block.{position}", f"blocks.{i}.{name}"
+    at += n_blocks
+    for i in range(n_downs):
+        yield f"model.{at + 3 * i}", f"ups.{i}"
+        yield f"model.{at + 3 * i + 1}", f"up_norms.{i}"
+    yield f"model.{at + 3 * n_downs + 1}", "head"  # after the pad
 
 
 def _discriminator_layers(network: MultiscaleDiscriminator) -> Iterator[tuple[str, str]]:
@@ -64,19 +85,12 @@ def _keys(network: Network) -> dict[str, str]:
     return {f"{t}.{tensor}": f"{o}.{tensor}" for t, o in layer_names(network).items() for tensor in ours.get(o, ())}
 
 
-def to_state_dict(network: Network | GlobalGenerator) -> dict[str, Tensor]:
+def to_state_dict(network: Network) -> dict[str, Tensor]:
     """Return the weights under their keys, in their order. The tensors are the network's own.
 
     Raises:
         CheckpointError: their code has no such network.
     """
-    if isinstance(network, GlobalGenerator):
-        if len(network.trunk.downs) != 2:
-            raise CheckpointError(
-                f"their ResNet generators have 2 downsamplings, this one has {len(network.trunk.downs)}; "
-                "train with n_downsample 2"
-            )
-        return nvidia.to_state_dict(network)
     if isinstance(network, UNetGenerator) and len(network.downs) < LEAST_DOWNS:
         raise CheckpointError(
             f"their U-Net has {LEAST_DOWNS} levels or more, this one has {len(network.downs)}; train with n_downs "
@@ -88,42 +102,59 @@ def to_state_dict(network: Network | GlobalGenerator) -> dict[str, Tensor]:
     return {theirs: state[ours] for theirs, ours in _keys(network).items()}
 
 
+def their_dropout_levels(n_downs: int) -> tuple[int, ...]:
+    """Decoder levels that their U-Net drops features of: those between the innermost and the four outermost.
+
+    The paper has dropout at the innermost three, (0, 1, 2).
+    """
+    return tuple(range(1, n_downs - 4))
+
+
 def load_generator(
     state_dict: Mapping[str, Tensor], *, dropout: bool = True, where: str = "the state dict"
-) -> UNetGenerator | GlobalGenerator:
+) -> Generator:
     """Build the generator whose weights a `netG` state dict holds, and load it strictly.
 
-    The architecture follows from keys and shapes, but for the U-Net's dropout, which has no weights. It stands one
-    level further out there than in the paper. Accepts the `module.` prefix of DataParallel, half precision (the result
-    is float32) and the running statistics that their instance norms once wrote.
+    The architecture follows from keys and shapes, but for the U-Net's dropout, which has no weights. Accepts the
+    `module.` prefix of DataParallel, half precision (the result is float32) and the running statistics that their
+    instance norms once wrote.
 
     Args:
         state_dict: of unet_128, unet_256, or any depth from 5 levels; resnet_6blocks or resnet_9blocks.
-        dropout: whether a U-Net was trained with dropout, as it is without --no_dropout.
+        dropout: whether a U-Net was trained with dropout, as it is without --no_dropout. Of a ResNet the keys tell.
         where: what the error message starts with, usually the file.
 
-    Returns:
-        A U-Net, or for a ResNet with instance norm a global generator with `n_downsample` 2.
-
     Raises:
-        CheckpointError: a ResNet with batch norm or dropout, another network, or tensors that are unknown, missing or
-            do not fit.
+        CheckpointError: another network, or tensors that are unknown, missing or do not fit.
     """
     tensors = tensors_of(state_dict, where)
-    if not any(_UNET.match(key) for key in tensors):
-        return _load_resnet(tensors, where)
     norm = _norm(tensors)
     tensors = _own_tensors(tensors, norm)
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    nested = any(_UNET.match(key) for key in shapes)
+    with torch.device("meta"):
+        network = _build_unet(shapes, norm, dropout, where) if nested else _build_resnet(shapes, norm, where)
+    _load(network, tensors, where)
+    return network
+
+
+def _build_unet(shapes: Shapes, norm: NormKind, dropout: bool, where: str) -> UNetGenerator:
     ngf, in_channels = _first_conv(shapes, "model.model.0.weight", where)
     depth = max(key.count(".3.model") for key in shapes) + 2
     n_downs = min(max(LEAST_DOWNS, depth), len(shapes))  # foreign keys may nest to any depth
     out_channels = (shapes.get("model.model.3.bias") or (1,))[0]
-    levels = tuple(range(1, n_downs - 4)) if dropout else ()
-    with torch.device("meta"):
-        network = UNetGenerator(in_channels, out_channels, ngf, n_downs, norm, levels)
-    _load(network, tensors, "U-Net", where)
-    return network
+    levels = their_dropout_levels(n_downs) if dropout else ()
+    return UNetGenerator(in_channels, out_channels, ngf, n_downs, norm, levels)
+
+
+def _build_resnet(shapes: Shapes, norm: NormKind, where: str) -> ResNetGenerator:
+    ngf, in_channels = _first_conv(shapes, "model.1.weight", where)
+    blocks = {int(match[1]) for match in (re.match(r"model\.(\d+)\.conv_block\.", key) for key in shapes) if match}
+    # From the last position, not from how many there are: so a tensor that is missing is named as such.
+    n_blocks = min(max(blocks, default=9) - 9, len(shapes))
+    dropout = any(".conv_block.6.weight" in key and len(shape) == 4 for key, shape in shapes.items())
+    out_channels = (shapes.get(f"model.{17 + n_blocks}.bias") or (1,))[0]
+    return ResNetGenerator(in_channels, out_channels, ngf, max(0, n_blocks), norm, dropout)
 
 
 def load_discriminator(state_dict: Mapping[str, Tensor], *, where: str = "the state dict") -> MultiscaleDiscriminator:
@@ -140,7 +171,7 @@ def load_discriminator(state_dict: Mapping[str, Tensor], *, where: str = "the st
     n_layers = max(1, sum(len(shape) == 4 for shape in shapes.values()) - 2)
     with torch.device("meta"):
         network = MultiscaleDiscriminator(in_channels, ndf, n_layers, 1, False, norm, 1)
-    _load(network, tensors, "PatchGAN", where)
+    _load(network, tensors, where)
     return network
 
 
@@ -159,28 +190,7 @@ def _own_tensors(tensors: Mapping[str, Tensor], norm: NormKind) -> dict[str, Ten
     return counts | dict(tensors)
 
 
-def _load_resnet(tensors: Mapping[str, Tensor], where: str) -> GlobalGenerator:
-    blocks = any("conv_block" in key for key in tensors)
-    if blocks and _norm(tensors) == "batch":
-        raise CheckpointError(
-            f"{where} is a ResNet generator with batch norm, which hdgan has in U-Nets only; "
-            "train it with --norm instance, or with --netG unet_256"
-        )
-    if any(".conv_block.6." in key for key in tensors):
-        raise CheckpointError(
-            f"{where} is a ResNet generator with dropout, which hdgan has in U-Nets only; train it with --no_dropout"
-        )
-    network = nvidia.load_network(tensors, where=where)
-    if not isinstance(network, GlobalGenerator) or len(network.trunk.downs) != 2:
-        raise CheckpointError(
-            f"{where} is a generator of NVIDIA/pix2pixHD, no netG of pytorch-CycleGAN-and-pix2pix; "
-            "load it with hdgan.interop.load_network"
-        )
-    return network
-
-
-def _load(network: nn.Module, tensors: Mapping[str, Tensor], kind: str, where: str) -> None:
-    assert isinstance(network, Network)
+def _load(network: Network, tensors: Mapping[str, Tensor], where: str) -> None:
     require_floats({key: value for key, value in tensors.items() if not key.endswith(_BATCHES)}, where)
     state, keys = network.state_dict(), _keys(network)
     differences = describe_differences(
@@ -189,7 +199,7 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], kind: str, where: s
     )
     if differences:
         raise CheckpointError(
-            f"{where}: its tensors fit no {kind} of pytorch-CycleGAN-and-pix2pix ({differences}); "
+            f"{where}: its tensors fit no {_NAMES[type(network)]} of pytorch-CycleGAN-and-pix2pix ({differences}); "
             "use a checkpoint of its own code"
         )
     network.to_empty(device=next(iter(tensors.values())).device)

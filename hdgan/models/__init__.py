@@ -1,5 +1,6 @@
 """The networks."""
 
+from hdgan.models.adversarial import AdversarialModel
 from hdgan.models.base import ImageModel
 from hdgan.models.config import (
     CRNConfig,
@@ -10,6 +11,7 @@ from hdgan.models.config import (
     PatchConfig,
     Pix2PixConfig,
     Pix2PixHDConfig,
+    ResNetConfig,
     UNetConfig,
 )
 from hdgan.models.crn import CRN, CascadedRefinement
@@ -19,11 +21,13 @@ from hdgan.models.families import AnyModelConfig, build_model
 from hdgan.models.generator import GlobalGenerator, LocalEnhancer
 from hdgan.models.pix2pix import Pix2Pix
 from hdgan.models.pix2pixhd import Pix2PixHD
+from hdgan.models.resnet import ResNetGenerator
 from hdgan.models.unet import UNetGenerator
 from hdgan.models.vgg import VGG19Features, load_vgg19
 
 __all__ = [
     "CRN",
+    "AdversarialModel",
     "AnyModelConfig",
     "CRNConfig",
     "CascadedRefinement",
@@ -42,6 +46,8 @@ __all__ = [
     "Pix2PixConfig",
     "Pix2PixHD",
     "Pix2PixHDConfig",
+    "ResNetConfig",
+    "ResNetGenerator",
     "UNetConfig",
     "UNetGenerator",
     "VGG19Features",

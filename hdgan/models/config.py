@@ -287,6 +287,18 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
+class ResNetConfig:
+    """ResNet generator of pix2pix and CycleGAN: two downsamplings, residual blocks, two upsamplings."""
+
+    ngf: int = 64
+    """Channels of the first convolution."""
+    n_blocks: int = 9
+    """Residual blocks."""
+    dropout: bool = True
+    """Drop half of the features inside each block as noise, in training and at test time."""
+
+
+@dataclass(frozen=True)
 class PatchConfig:
     """PatchGAN (Isola et al. 2017, section 3.2)."""
 
@@ -303,12 +315,12 @@ class PatchConfig:
 
 @dataclass(frozen=True)
 class Pix2PixConfig(ModelConfig):
-    """pix2pix: U-Net and one PatchGAN, which sees the condition."""
+    """pix2pix: U-Net, or a ResNet generator, and one PatchGAN, which sees the condition."""
 
     family: Suppress[Literal["pix2pix"]] = "pix2pix"
     norm: NormKind = "batch"
     """Of G and D: batch takes the statistics of the batch at test time too, instance those of each picture."""
-    generator: UNetConfig = UNetConfig()
+    generator: UNetConfig | ResNetConfig = UNetConfig()
     discriminator: PatchConfig = PatchConfig()
 
     def __post_init__(self) -> None:
@@ -316,13 +328,16 @@ class Pix2PixConfig(ModelConfig):
         g, d = self.generator, self.discriminator
         positive = {"generator.ngf": g.ngf, "discriminator.ndf": d.ndf, "discriminator.n-layers": d.n_layers}
         self.require_positive(positive)
+        if isinstance(g, ResNetConfig):
+            self.require_not_negative({"generator.n-blocks": g.n_blocks})
+            return
         require("2 or more", {"model.generator.n-downs": g.n_downs}, lambda value: value >= 2)
         for level in g.dropout_levels:
             self.require_not_negative({"generator.dropout-levels": level})
 
     def sized(self, sides: Sequence[int]) -> Pix2PixConfig:
-        """With a depth: the innermost level is one pixel high or wide, or more, if the depth is not given."""
-        if self.generator.n_downs is not None:
+        """With a depth, if it is not given: the U-Net's innermost level is one pixel high or wide, or more."""
+        if isinstance(self.generator, ResNetConfig) or self.generator.n_downs is not None:
             return self
         fitting = min(sides, default=2**MOST_DOWNS).bit_length() - 1
         n_downs = max(2, min(MOST_DOWNS, fitting))

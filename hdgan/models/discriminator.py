@@ -103,7 +103,7 @@ class MultiscaleDiscriminator(nn.Module):
             PatchDiscriminator(in_channels, ndf, n_layers, norm, padding) for _ in range(n_scales)
         )
         self.in_channels = in_channels
-        self.padding = padding
+        self.norm, self.padding = norm, padding
         self.intermediate_features = intermediate_features
         init_weights(self)
 

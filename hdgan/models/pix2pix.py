@@ -1,4 +1,4 @@
-"""pix2pix as one module (Isola et al. 2017): U-Net, and one PatchGAN on the condition and the image."""
+"""pix2pix as one module (Isola et al. 2017): U-Net or ResNet generator, and one PatchGAN on condition and image."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ from torch import Tensor
 
 from hdgan.errors import ConfigError
 from hdgan.models.adversarial import AdversarialModel
-from hdgan.models.config import Pix2PixConfig
+from hdgan.models.config import Pix2PixConfig, ResNetConfig
 from hdgan.models.discriminator import MultiscaleDiscriminator
+from hdgan.models.resnet import ResNetGenerator
 from hdgan.models.unet import UNetGenerator
+
+
+def build_generator(config: Pix2PixConfig) -> UNetGenerator | ResNetGenerator:
+    """The generator of a config whose depth is known."""
+    g, channels = config.generator, (config.generator_channels, config.image_channels)
+    if isinstance(g, ResNetConfig):
+        return ResNetGenerator(*channels, g.ngf, g.n_blocks, config.norm, g.dropout)
+    assert g.n_downs is not None
+    return UNetGenerator(*channels, g.ngf, g.n_downs, config.norm, g.dropout_levels)
 
 
 class Pix2Pix(AdversarialModel):
@@ -23,17 +33,14 @@ class Pix2Pix(AdversarialModel):
     """
 
     config: Pix2PixConfig
-    generator: UNetGenerator
+    generator: UNetGenerator | ResNetGenerator
     encoder: None
 
     def __init__(self, config: Pix2PixConfig, *, with_discriminator: bool = True) -> None:
         config = config.sized(())
         super().__init__(config, with_discriminator=with_discriminator)
-        g, d = config.generator, config.discriminator
-        assert g.n_downs is not None
-        self.generator = UNetGenerator(
-            config.generator_channels, config.image_channels, g.ngf, g.n_downs, config.norm, g.dropout_levels
-        )
+        d = config.discriminator
+        self.generator = build_generator(config)
         self.discriminator = (
             MultiscaleDiscriminator(config.discriminator_channels, d.ndf, d.n_layers, 1, False, config.norm, padding=1)
             if with_discriminator

@@ -55,7 +55,7 @@ class UNetGenerator(nn.Module):
             for i, (wider, wide) in enumerate(zip(inputs, outputs, strict=True))
         )
         self.up_norms = nn.ModuleList(make_norm(norm, width) for width in outputs[:-1])
-        self.norm = norm
+        self.in_channels, self.out_channels, self.ngf, self.norm = in_channels, out_channels, ngf, norm
         self.dropout_levels = dropout_levels
         self.multiple = 2**n_downs
         init_weights(self)

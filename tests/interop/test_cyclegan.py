@@ -8,7 +8,7 @@ from torch import nn
 from hdgan.errors import CheckpointError
 from hdgan.interop import nvidia
 from hdgan.interop.cyclegan import layer_names, load_discriminator, load_generator, to_state_dict
-from hdgan.models import GlobalGenerator, MultiscaleDiscriminator, UNetGenerator
+from hdgan.models import GlobalGenerator, MultiscaleDiscriminator, ResNetGenerator, UNetGenerator
 
 GOLDEN = Path(__file__).with_name("cyclegan_unet.npz")
 """Made with UnetGenerator(3, 3, num_downs=5, ngf=1) of pytorch-CycleGAN-and-pix2pix and batch norm, in training:
@@ -140,16 +140,66 @@ def test_running_statistics_of_old_instance_norms_are_dropped():
     assert load_generator(old).norm == "instance"
 
 
+class Added(nn.Module):
+    """What the original calls a ResNet block."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.conv_block = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return x + self.conv_block(x)
+
+
+class Sequential(nn.Module):
+    """The ResNet generator in the original's positions, by hand."""
+
+    def __init__(self, channels, ngf, n_blocks, norm, dropout):
+        super().__init__()
+        make, bias = {"batch": (nn.BatchNorm2d, False), "instance": (nn.InstanceNorm2d, True)}[norm]
+
+        def block():
+            first = [nn.ReflectionPad2d(1), nn.Conv2d(4 * ngf, 4 * ngf, 3, bias=bias), make(4 * ngf), nn.ReLU()]
+            return Added(
+                *first,
+                *[nn.Dropout(0.5)] * dropout,
+                *first[:1],
+                nn.Conv2d(4 * ngf, 4 * ngf, 3, bias=bias),
+                make(4 * ngf),
+            )
+
+        layers = [nn.ReflectionPad2d(3), nn.Conv2d(channels, ngf, 7, bias=bias), make(ngf), nn.ReLU()]
+        for wide in (ngf, 2 * ngf):
+            layers += [nn.Conv2d(wide, 2 * wide, 3, 2, 1, bias=bias), make(2 * wide), nn.ReLU()]
+        layers += [block() for _ in range(n_blocks)]
+        for wide in (2 * ngf, ngf):
+            layers += [nn.ConvTranspose2d(2 * wide, wide, 3, 2, 1, 1, bias=bias), make(wide), nn.ReLU()]
+        self.model = nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(ngf, 3, 7), nn.Tanh())
+
+    def forward(self, x):
+        return self.model(x)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("dropout", [True, False])
+@pytest.mark.parametrize("norm", ["batch", "instance"])
 @pytest.mark.parametrize("n_blocks", [6, 9])
-def test_resnets_are_global_generators(n_blocks):
-    network = GlobalGenerator(3, 3, 2, 2, n_blocks)
-    state = to_state_dict(network)
-    loaded = load_generator({f"module.{key}": value for key, value in state.items()})
-    assert isinstance(loaded, GlobalGenerator)
-    assert len(loaded.trunk.blocks) == n_blocks
+def test_resnets_load_strictly_and_compute_the_same(n_blocks, norm, dropout, prefix):
+    plain = Sequential(4, 2, n_blocks, norm, dropout).double()
+    network = load_generator({prefix + key: t for key, t in plain.state_dict().items()}).double()
+    assert (network.norm, len(network.blocks), network.dropout) == (norm, n_blocks, dropout)
+    x = torch.randn(2, 4, 24, 16, dtype=torch.float64)
+    for found, expected in zip(run(network, x), run(plain, x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+    plain.load_state_dict(to_state_dict(network))
+    assert list(to_state_dict(network)) == list(plain.state_dict())
+
+
+def test_a_resnet_without_noise_is_the_global_generator():
+    network = ResNetGenerator(3, 3, 2, 6, "instance", dropout=False)
+    same = nvidia.load_network(to_state_dict(network))
     x = torch.randn(1, 3, 16, 20)
-    assert torch.equal(loaded(x), network(x))
-    assert list(state)[-1] == f"model.{17 + n_blocks}.bias"
+    torch.testing.assert_close(network(x), same(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
@@ -165,16 +215,8 @@ def test_discriminators(norm, n_layers):
     assert len(loaded.scales[0].convs) == n_layers + 2
 
 
-def with_norms(state):
-    return state | {"model.2.weight": torch.ones(2), "model.2.running_mean": torch.ones(2)}
-
-
-def with_dropout(state):
-    return {key.replace("conv_block.5", "conv_block.6"): value for key, value in state.items()}
-
-
-def resnet(n_downsample=2):
-    return nvidia.to_state_dict(GlobalGenerator(3, 3, 2, n_downsample, 2))
+def resnet():
+    return Sequential(3, 2, 2, "batch", True).state_dict()
 
 
 def without(key):
@@ -184,9 +226,12 @@ def without(key):
 @pytest.mark.parametrize(
     ("state", "says"),
     [
-        (with_norms(resnet()), "ResNet generator with batch norm"),
-        (with_dropout(resnet()), "ResNet generator with dropout"),
-        (resnet(3), "generator of NVIDIA/pix2pixHD"),
+        (
+            {k: v for k, v in resnet().items() if k != "model.10.conv_block.6.weight"},
+            "fit no ResNet generator .* missing",
+        ),
+        (nvidia.to_state_dict(GlobalGenerator(3, 3, 2, 3, 2)), "fit no ResNet generator"),
+        ({"model.1.weight": torch.ones(2, 3, 7, 7), "model.999999999.conv_block.1.weight": torch.ones(1)}, "fit no"),
         (without("model.model.0.weight"), "first convolution, is missing"),
         (without("model.model.3.bias"), "1 missing: model.model.3.bias"),
         (without("model.model.1.model.2.weight"), "1 missing: model.model.1.model.2.weight"),
@@ -196,7 +241,7 @@ def without(key):
         (small() | {"model.model." + "1.model." + "3.model." * 900 + "1.weight": torch.ones(1)}, "fit no U-Net"),
         (small() | {"epoch": 3}, "'epoch' is a int"),
         ([1], "is a list"),
-        ({}, "no network"),
+        ({}, "model.1.weight, the first convolution, is missing"),
     ],
 )
 def test_bad_generators(state, says):
@@ -216,7 +261,6 @@ def test_bad_discriminators(state, says):
     ("network", "says"),
     [
         (UNetGenerator(3, 3, 2, 4), "5 levels or more, this one has 4"),
-        (GlobalGenerator(3, 3, 2, 3, 1), "2 downsamplings, this one has 3"),
         (MultiscaleDiscriminator(3, 2, 2, 2, norm="batch", padding=1), "one scale"),
         (MultiscaleDiscriminator(3, 2, 2, 1), "padding 1"),
     ],

@@ -4,15 +4,6 @@ from torch import nn
 
 from hdgan.models import UNetGenerator
 from hdgan.models.blocks import run_at_multiple
-from hdgan.models.unet import downs_for
-
-
-@pytest.mark.parametrize(
-    ("sides", "expected"),
-    [((256, 256), 8), ((256, 128), 7), ((64, 32), 5), ((2048, 1024), 8), ((255, 300), 7), ((100, 100), 6), ((3, 3), 2)],
-)
-def test_depth_by_size(sides, expected):
-    assert downs_for(*sides) == expected
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
