@@ -1,4 +1,4 @@
-"""The losses of pix2pixHD (paper sections 3.1, 3.2), on the outputs of a multi-scale discriminator.
+"""The losses of pix2pixHD (paper sections 3.1, 3.2) and of CRN; GAN losses take what a multi-scale discriminator gives.
 
 A discriminator's output is a list over scales of lists over layers; the last of each is the score of every patch.
 """
