@@ -107,7 +107,7 @@ def evaluate(
         CheckpointError: a run has no checkpoint, or a file is damaged.
         DataError: the split is missing, empty or without photos.
     """
-    console = console or Console(quiet=True)
+    console, runs = console or Console(quiet=True), [Path(run) for run in runs]
     require("0 or more", {"pictures": pictures}, lambda value: value >= 0)
     require("1 or more", {"max-images": max_images}, lambda value: value >= 1)
     contest = open_contest(
