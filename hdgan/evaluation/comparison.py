@@ -82,7 +82,8 @@ def evaluate(
 
     Every run makes its pictures from the same label maps (or inputs) at the same size; a model with features gives each
     class its mean style, so that no photo is looked at. Pictures are scored as 8 bits, as they are saved. The scorer
-    recognises classes in each, and in the photos: that row is the oracle, the most that can be hoped for.
+    recognises classes in each, and in the photos: that row is the oracle, by which the others are to be read. It is no
+    upper bound, since a generator may paint classes more alike than they are.
 
     Args:
         runs: run folders, checkpoint folders or .safetensors files.
