@@ -101,3 +101,11 @@ class SizeConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1 pixel")
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Width and height of the training pictures, as far as they are set."""
+        sides = (self.crop_width, self.crop_height)
+        if sides == (None, None):
+            sides = (self.width, self.height)
+        return tuple(side for side in sides if side is not None)

@@ -45,7 +45,7 @@ class Renderer:
 
     def _make(self, document: Document) -> np.ndarray:
         styles = document.styles if self.pipeline.config.feature_channels else None
-        picture = self.pipeline(document.label, document.ids, styles=styles)
+        picture = self.pipeline(document.label, document.ids, styles=styles, seed=0)
         return np.asarray(to_image(picture * 2 - 1).convert("RGB"))
 
 

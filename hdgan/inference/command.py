@@ -51,7 +51,7 @@ def generate(
             all instances of a class), or a .json file that --save-styles wrote.
         styles_to: a second file of styles; the variants go from the first to it.
         variants: pictures of each label map, named x_1.png, x_2.png, …
-        seed: of random styles; the same gives the same.
+        seed: of random styles, and of the noise of models with dropout; the same gives the same.
         clusters: instances and the cluster that each has in its class, as in --clusters 26001 3 26002 5.
         save_styles: write the styles of each picture beside it, as x.json.
         checkpoint: of a run: latest, best, or a step.
@@ -85,7 +85,7 @@ def run_pair(pipeline: Pipeline, pair: Pair, target: Path, choice: StyleChoice, 
     assert source is not None
     styles = choice.styles_for(pipeline, source, pair, variant)
     photo = pair.photo if styles is None else None
-    save_png(to_image(pipeline(source, pair.ids, photo=photo, styles=styles) * 2 - 1), target)
+    save_png(to_image(pipeline(source, pair.ids, photo=photo, styles=styles, seed=choice.seed) * 2 - 1), target)
     if choice.save and styles is not None:
         styles.save(_styles_beside(target))
 

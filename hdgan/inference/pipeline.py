@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -58,6 +59,7 @@ class Pipeline:
         *,
         photo: Source | None = None,
         styles: Styles | Sequence[Styles] | None = None,
+        seed: int | None = None,
     ) -> Tensor:
         """Make a picture of the size of its input.
 
@@ -69,6 +71,8 @@ class Pipeline:
             photo: takes the style of each instance from this photo; without it each class has its mean style.
             styles: gives each instance its style; one that is missing has the mean style of its class. For a batch
                 one object for all maps, or one for each.
+            seed: repeats the noise of a model that draws some, as pix2pix's does by its dropout; None goes on with
+                torch's generator.
 
         Returns:
             [3, H, W] float32 in [0, 1] on the pipeline's device; [B, 3, H, W] for batched input.
@@ -81,7 +85,7 @@ class Pipeline:
         maps = read_maps(source, instance, self.config, self.device)
         if photo is not None and styles is not None:
             raise ConfigError("a photo and styles are given: give one of them")
-        with self._autocast():
+        with self._autocast(), _seeded(seed, self.device):
             condition = self.model.condition(maps.label, maps.ids, maps.picture)
             features = None
             if photo is not None:
@@ -196,6 +200,17 @@ class Pipeline:
         known = (classes >= 0) & (classes < len(self.class_features))
         features = torch.where(known[..., None], self.class_features[classes * known], self.class_features.mean(0))
         return features.permute(0, 3, 1, 2)
+
+
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators inside, and leave them as they were."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def load(

@@ -25,7 +25,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _PARAMETERS = ("weight", "bias")
 _BLOCK_CONVS = {"conv_block.1": "conv1", "conv_block.5": "conv2"}
-_RUNNING_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+RUNNING_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 
 
 def layer_names(network: Network) -> dict[str, str]:
@@ -150,7 +150,12 @@ def load_network(
     return network
 
 
-def _clean(state_dict: Any, kind: Kind, where: str) -> dict[str, Tensor]:
+def tensors_of(state_dict: Any, where: str) -> dict[str, Tensor]:
+    """The tensors of a state dict, their keys without DataParallel's `module.`.
+
+    Raises:
+        CheckpointError: it is none, or holds something else as well.
+    """
     if not isinstance(state_dict, Mapping):
         raise CheckpointError(
             f"{where} is a {type(state_dict).__name__}, not a state dict; save network.state_dict() instead"
@@ -160,7 +165,24 @@ def _clean(state_dict: Any, kind: Kind, where: str) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{where}: {key!r} is a {type(value).__name__}, not a tensor; save network.state_dict() on its own"
             )
-    tensors = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    return {key.removeprefix("module."): value for key, value in state_dict.items()}
+
+
+def require_floats(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are no floating-point numbers.
+
+    Raises:
+        CheckpointError: the first.
+    """
+    for key, value in tensors.items():
+        if not value.is_floating_point():
+            raise CheckpointError(
+                f"{where}: {key} is {value.dtype}, not floating point; use the unquantised checkpoint"
+            )
+
+
+def _clean(state_dict: Any, kind: Kind, where: str) -> dict[str, Tensor]:
+    tensors = tensors_of(state_dict, where)
     found = _kind(tensors)
     if found is None:
         some = ", ".join(list(tensors)[:3]) or "none"
@@ -174,12 +196,8 @@ def _clean(state_dict: Any, kind: Kind, where: str) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{where} was trained with batch norms (--norm batch), which hdgan lacks; train with --norm instance"
         )
-    tensors = {key: value for key, value in tensors.items() if not key.endswith(_RUNNING_STATISTICS)}
-    for key, value in tensors.items():
-        if not value.is_floating_point():
-            raise CheckpointError(
-                f"{where}: {key} is {value.dtype}, not floating point; use the unquantised checkpoint"
-            )
+    tensors = {key: value for key, value in tensors.items() if not key.endswith(RUNNING_STATISTICS)}
+    require_floats(tensors, where)
     return tensors
 
 

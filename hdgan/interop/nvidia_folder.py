@@ -5,14 +5,11 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-import tyro
 from torch import Tensor
 
-from hdgan.checkpoints import find_checkpoint
-from hdgan.errors import CheckpointError, ConfigError
+from hdgan.errors import CheckpointError
 from hdgan.files import atomic_file
 from hdgan.interop.nvidia import load_network, to_state_dict
 from hdgan.interop.nvidia_options import Networks, Options, model_config, notes_for_nvidia, options_of
@@ -108,51 +105,6 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
     return notes_for_nvidia(model.config, values)
 
 
-def convert(
-    source: Annotated[Path, tyro.conf.Positional],
-    out: Path,
-    to: Literal["hdgan", "nvidia"] = "hdgan",
-    epoch: str = "latest",
-    labels: int | None = None,
-    instances: bool | None = None,
-    encoder: Path | None = None,
-    ema: bool = True,
-) -> int:
-    """Convert checkpoints of NVIDIA/pix2pixHD to hdgan, or back.
-
-    Args:
-        source: a folder with latest_net_G.pth and the like; with --to nvidia, a run or checkpoint of hdgan.
-        out: the checkpoint to write, *.safetensors; with --to nvidia, the folder.
-        to: direction.
-        epoch: the first part of NVIDIA's file names, such as latest or 100.
-        labels: classes of the label maps, 0 for pictures; left out, opt.txt says so, or it is inferred.
-        instances: whether the network sees instance boundaries; left out, opt.txt says so, or it is inferred.
-        encoder: a *_net_E.pth outside the folder.
-        ema: with --to nvidia, take the averaged weights where there are any.
-
-    Returns:
-        0.
-
-    Raises:
-        ConfigError: an option of the other direction.
-    """
-    if to == "nvidia":
-        given = [
-            name
-            for name, value in (("labels", labels), ("instances", instances), ("encoder", encoder))
-            if value is not None
-        ]
-        if given:
-            raise ConfigError(f"--{given[0]} has no meaning with --to nvidia: the checkpoint says it; leave it out")
-        notes = convert_to_nvidia(find_checkpoint(source), out, epoch, ema=ema)
-    elif not ema:
-        raise ConfigError("--no-ema has no meaning without --to nvidia: NVIDIA's code keeps no averages; leave it out")
-    else:
-        notes = convert_from_nvidia(source, out, epoch, labels=labels, instances=instances, encoder=encoder)
-    print("\n".join([*notes, f"wrote {out}"]))
-    return 0
-
-
 def _read_networks(folder: Path, epoch: str, encoder: Path | None) -> Networks:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; name the one that holds {epoch}_net_G.pth")
@@ -165,13 +117,18 @@ def _read_networks(folder: Path, epoch: str, encoder: Path | None) -> Networks:
         files["E"] = encoder
     has_encoder = files["E"].is_file() or encoder is not None
     return Networks(
-        load_network(_read_pth(files["G"]), where=str(files["G"])),
-        load_network(_read_pth(files["D"]), "discriminator", where=str(files["D"])) if files["D"].is_file() else None,
-        load_network(_read_pth(files["E"]), "encoder", where=str(files["E"])) if has_encoder else None,
+        load_network(read_pth(files["G"]), where=str(files["G"])),
+        load_network(read_pth(files["D"]), "discriminator", where=str(files["D"])) if files["D"].is_file() else None,
+        load_network(read_pth(files["E"]), "encoder", where=str(files["E"])) if has_encoder else None,
     )
 
 
-def _read_pth(path: Path) -> Mapping[str, Tensor]:
+def read_pth(path: Path) -> Mapping[str, Tensor]:
+    """What `torch.save` wrote, weights only.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds other Python objects.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; check the path")
     try:

@@ -73,10 +73,12 @@ def normalised_conv(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Draw all convolution weights from N(0, 0.02), as the original does."""
+    """Draw all convolution weights from N(0, 0.02), and scales of batch norms from N(1, 0.02), as the originals do."""
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(layer.weight, 0.0, 0.02)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, 0.02)
 
 
 def down_conv(channels: int) -> nn.Conv2d:
@@ -132,19 +134,19 @@ def residual_chain(blocks: Sequence[nn.Module] | nn.ModuleList, padded: Tensor) 
     return padded
 
 
-def run_at_multiple(network: Callable[[Tensor], Tensor], x: Tensor, multiple: int) -> Tensor:
-    """Pad x to a multiple of `multiple`, run, and crop back.
+def run_at_multiple(network: Callable[[Tensor], Tensor], x: Tensor, multiple: int, least: int = 2) -> Tensor:
+    """Pad x (`pad_to_multiple`), run, and crop back.
 
     So a network whose levels must divide evenly takes any size, and its output has the size of its input.
     """
     height, width = x.shape[2:]
-    return network(pad_to_multiple(x, multiple))[:, :, :height, :width]
+    return network(pad_to_multiple(x, multiple, least))[:, :, :height, :width]
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Repeat the right and bottom edge of x until height and width are multiples of `multiple`, twice it at least.
+def pad_to_multiple(x: Tensor, multiple: int, least: int = 2) -> Tensor:
+    """Repeat the right and bottom edge of x until height and width are multiples of `multiple`.
 
-    A level that is coarser by `multiple` then has two pixels at least each way, as reflection needs.
+    A level that is coarser by `multiple` gets `least` pixels or more, two by default, as reflection needs.
     """
-    bottom, right = (max(math.ceil(size / multiple), 2) * multiple - size for size in x.shape[2:])
+    bottom, right = (max(math.ceil(size / multiple), least) * multiple - size for size in x.shape[2:])
     return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x

@@ -5,7 +5,7 @@ Suppressed fields are no options of the command line: the stages of a run, or it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,6 +15,10 @@ from hdgan.errors import ConfigError
 from hdgan.ops.instance_norm_act import PadMode
 
 UpsampleMode = Literal["transposed", "resize"]
+NormKind = Literal["batch", "instance"]
+
+MOST_DOWNS = 8
+"""Levels of the U-Net of Isola et al. 2017, whose innermost is one pixel for a picture of 256x256."""
 
 
 def require(wanted: str, options: Mapping[str, float | None], fits: Callable[[float], bool]) -> None:
@@ -139,6 +143,10 @@ class ModelConfig:
         """The networks that a stage trains, as people name them; arguments as of `ImageModel.trained_modules`."""
         return ["G", "D"]
 
+    def sized(self, sides: Sequence[int]) -> ModelConfig:
+        """With what follows from the training pictures' sides in pixels, as far as they are known, filled in."""
+        return self
+
     @property
     def growth(self) -> dict[str, int]:
         """How many of the parts there are that a run may add from stage to stage, by their name."""
@@ -217,3 +225,75 @@ class Pix2PixHDConfig(ModelConfig):
             discriminator=replace(self.discriminator, n_scales=n_scales),
             encoder=replace(self.encoder, reduction=n_enhancers),
         )
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """U-Net generator (Isola et al. 2017, section 3.2)."""
+
+    ngf: int = 64
+    """Channels of the first convolution; they double with each level up to 8 ngf."""
+    n_downs: int | None = None
+    """Levels, each at half the resolution; None takes as many as the shortest side of the training pictures fills, up
+    to 8, and 8 where the pictures keep the size of their files. A checkpoint carries the number."""
+    dropout_levels: tuple[int, ...] = (0, 1, 2)
+    """Decoder levels that drop half of their features as noise, in training and at test time, counted from the
+    innermost, 0; with no number there is no noise."""
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """ResNet generator of pix2pix and CycleGAN: two downsamplings, residual blocks, two upsamplings."""
+
+    ngf: int = 64
+    """Channels of the first convolution."""
+    n_blocks: int = 9
+    """Residual blocks."""
+    dropout: bool = True
+    """Drop half of the features inside each block as noise, in training and at test time."""
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """PatchGAN (Isola et al. 2017, section 3.2)."""
+
+    ndf: int = 64
+    """Channels of the first convolution."""
+    n_layers: int = 3
+    """Stride-2 convolutions; with 3 each score sees 70x70 pixels."""
+
+    @property
+    def least_side(self) -> int:
+        """Pixels that a picture needs on each side for D to have a score."""
+        return 3 * 2**self.n_layers
+
+
+@dataclass(frozen=True)
+class Pix2PixConfig(ModelConfig):
+    """pix2pix: U-Net, or a ResNet generator, and one PatchGAN, which sees the condition."""
+
+    family: Suppress[Literal["pix2pix"]] = "pix2pix"
+    norm: NormKind = "batch"
+    """Of G and D: batch takes the statistics of the batch at test time too, instance those of each picture."""
+    generator: UNetConfig | ResNetConfig = UNetConfig()
+    discriminator: PatchConfig = PatchConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        g, d = self.generator, self.discriminator
+        positive = {"generator.ngf": g.ngf, "discriminator.ndf": d.ndf, "discriminator.n-layers": d.n_layers}
+        self.require_positive(positive)
+        if isinstance(g, ResNetConfig):
+            self.require_not_negative({"generator.n-blocks": g.n_blocks})
+            return
+        require("2 or more", {"model.generator.n-downs": g.n_downs}, lambda value: value >= 2)
+        for level in g.dropout_levels:
+            self.require_not_negative({"generator.dropout-levels": level})
+
+    def sized(self, sides: Sequence[int]) -> Pix2PixConfig:
+        """With a depth, if it is not given: the U-Net's innermost level is one pixel high or wide, or more."""
+        if isinstance(self.generator, ResNetConfig) or self.generator.n_downs is not None:
+            return self
+        fitting = min(sides, default=2**MOST_DOWNS).bit_length() - 1
+        n_downs = max(2, min(MOST_DOWNS, fitting))
+        return replace(self, generator=replace(self.generator, n_downs=n_downs))

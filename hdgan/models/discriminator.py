@@ -9,28 +9,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.blocks import init_weights, normalised_conv, recomputed
-from hdgan.ops import avg_pyramid, instance_norm_act
+from hdgan.models.config import NormKind
+from hdgan.models.norms import NEGATIVE_SLOPE, make_norm
+from hdgan.ops import avg_pyramid
 
-NEGATIVE_SLOPE = 0.2
+KERNEL = 4
 MAX_CHANNELS = 512
 
 
-def _norm_leaky_conv(conv: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+def _norm_leaky_conv(norm: nn.Module, conv: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """A layer's features, and what the next convolution makes of them."""
-    feature = instance_norm_act(x, activation="leaky_relu", negative_slope=NEGATIVE_SLOPE)
+    feature = norm(x, "leaky_relu")
     return feature, conv(feature)
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN (Isola et al. 2017): 4x4 convolutions with padding 2, `n_layers` of them with stride 2."""
+    """PatchGAN (Isola et al. 2017): 4x4 convolutions, `n_layers` of them with stride 2, then two with stride 1.
 
-    def __init__(self, in_channels: int, ndf: int = 64, n_layers: int = 3) -> None:
+    Args:
+        in_channels: of the condition and the image.
+        ndf: channels of the first convolution.
+        n_layers: stride-2 convolutions; with 3 each score sees 70x70 pixels.
+        norm: of all layers but the first and the last.
+        padding: of each convolution: 1 in pix2pix, 2 in pix2pixHD.
+    """
+
+    def __init__(
+        self, in_channels: int, ndf: int = 64, n_layers: int = 3, norm: NormKind = "instance", padding: int = 2
+    ) -> None:
         super().__init__()
         widths = [in_channels, *(min(ndf * 2**i, MAX_CHANNELS) for i in range(n_layers + 1)), 1]
         strides = [2] * n_layers + [1, 1]
+        # Biases in front of batch norms are left out, as in pix2pix; those in front of instance norms are dead.
+        biases = [True, *[norm == "instance"] * n_layers, True]
         self.convs = nn.ModuleList(
-            nn.Conv2d(widths[i], widths[i + 1], 4, stride, padding=2) for i, stride in enumerate(strides)
+            nn.Conv2d(widths[i], widths[i + 1], KERNEL, stride, padding, bias=bias)
+            for i, (stride, bias) in enumerate(zip(strides, biases, strict=True))
         )
+        self.norms = nn.ModuleList(make_norm(norm, width) for width in widths[2:-1])
 
     def context(self, condition: Tensor) -> Tensor:
         """What the first convolution makes of the condition, the leading channels of its input: without bias."""
@@ -53,8 +69,9 @@ class PatchDiscriminator(nn.Module):
         features = [F.leaky_relu(h, NEGATIVE_SLOPE, inplace=True)]
         second, *further = [*(partial(normalised_conv, conv) for conv in middle), last]  # type: ignore[arg-type]
         h = second(features[0])
-        for conv in further:
-            feature, h = recomputed(partial(_norm_leaky_conv, conv), h)
+        for norm, conv in zip(self.norms, further, strict=True):
+            layer = partial(_norm_leaky_conv, norm, conv)
+            feature, h = recomputed(layer, h) if norm.repeatable else layer(h)
             features.append(feature)
         return [*features, h]
 
@@ -68,6 +85,7 @@ class MultiscaleDiscriminator(nn.Module):
         n_layers: stride-2 convolutions of each PatchGAN.
         n_scales: number of PatchGANs (num_D in NVIDIA's code, which counts them from the coarsest).
         intermediate_features: return all features, for feature matching, or the scores alone.
+        norm, padding: of each PatchGAN.
     """
 
     def __init__(
@@ -77,10 +95,15 @@ class MultiscaleDiscriminator(nn.Module):
         n_layers: int = 3,
         n_scales: int = 3,
         intermediate_features: bool = True,
+        norm: NormKind = "instance",
+        padding: int = 2,
     ) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(PatchDiscriminator(in_channels, ndf, n_layers) for _ in range(n_scales))
+        self.scales = nn.ModuleList(
+            PatchDiscriminator(in_channels, ndf, n_layers, norm, padding) for _ in range(n_scales)
+        )
         self.in_channels = in_channels
+        self.norm, self.padding = norm, padding
         self.intermediate_features = intermediate_features
         init_weights(self)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from torch import Tensor, nn
+from torch import nn
 
-from hdgan.models.base import ImageModel, require_channels
+from hdgan.models.adversarial import AdversarialModel
+from hdgan.models.base import ImageModel
 from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
 from hdgan.models.discriminator import MultiscaleDiscriminator
 from hdgan.models.encoder import FeatureEncoder
@@ -58,7 +59,7 @@ def build_encoder(config: EncoderConfig, in_channels: int, out_channels: int) ->
     )
 
 
-class Pix2PixHD(ImageModel):
+class Pix2PixHD(AdversarialModel):
     """The networks of one stage of training, and how they see their inputs.
 
     Args:
@@ -73,7 +74,6 @@ class Pix2PixHD(ImageModel):
 
     config: Pix2PixHDConfig
     generator: Generator
-    discriminator: MultiscaleDiscriminator | None
     encoder: FeatureEncoder | None
 
     def __init__(self, config: Pix2PixHDConfig, *, with_discriminator: bool = True) -> None:
@@ -87,18 +87,6 @@ class Pix2PixHD(ImageModel):
             if config.feature_channels
             else None
         )
-
-    def context(self, condition: Tensor) -> list[Tensor]:
-        """D's share of the work that depends on the condition alone, for several images to `discriminate`."""
-        assert self.discriminator is not None
-        require_channels(self, "condition", condition, self.config.discriminator_channels - self.config.image_channels)
-        return self.discriminator.context(condition)
-
-    def discriminate(self, context: Sequence[Tensor], image: Tensor) -> list[list[Tensor]]:
-        """D(condition, image): per scale, finest first, the features of every layer and last the score."""
-        assert self.discriminator is not None
-        require_channels(self, "image", image, self.config.image_channels)
-        return self.discriminator(image.to(context[0].dtype), context)
 
     def trained_modules(self, *, enhancer_only: bool, encoder: bool) -> Iterator[nn.Module]:
         """The discriminators, E, and G or of it only the finest enhancer and the last convolution."""

@@ -1,7 +1,7 @@
 """Training: config and presets, the schedule of stages, the step, the loop, checkpoints and the report."""
 
 from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
-from hdgan.training.families import Pix2PixHDLoss
+from hdgan.training.families import Pix2PixHDLoss, Pix2PixLoss
 from hdgan.training.loop import Outcome, train
 from hdgan.training.presets import PRESETS
 from hdgan.training.report import write_report
@@ -13,6 +13,7 @@ __all__ = [
     "OptimConfig",
     "Outcome",
     "Pix2PixHDLoss",
+    "Pix2PixLoss",
     "StageConfig",
     "TrainConfig",
     "load_config",

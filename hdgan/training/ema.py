@@ -28,17 +28,26 @@ class MovingAverage:
         self._averages: list[Tensor] = list(self.model.parameters())
         sources = dict(source.named_parameters())
         self._sources: list[Tensor] = [sources[name] for name, _ in self.model.named_parameters()]
+        statistics = dict(source.named_buffers())
+        self._statistics = [(mine, statistics[name]) for name, mine in self.model.named_buffers()]
 
     @torch.no_grad()
     def reset(self) -> None:
         """Make the trained weights of this moment the average."""
         torch._foreach_copy_(self._averages, self._sources)
+        self._follow()
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the trained weights after their step number `step` of the stage, from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._averages, self._sources, 1 - decay)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Running statistics of batch norms are averages already."""
+        for mine, theirs in self._statistics:
+            mine.copy_(theirs)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.model.state_dict()

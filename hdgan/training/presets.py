@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from hdgan.data.config import DataConfig, ScenesConfig, SizeConfig
 from hdgan.data.scenes import CLASSES
-from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
+from hdgan.models.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixConfig, Pix2PixHDConfig
 from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
-from hdgan.training.families import Pix2PixHDLoss
+from hdgan.training.families import Pix2PixHDLoss, Pix2PixLoss
 
 
 def coarse_to_fine(global_: StageConfig, enhancer: StageConfig, joint: StageConfig) -> dict[str, StageConfig]:
@@ -77,9 +78,33 @@ def pairs() -> TrainConfig:
     )
 
 
+def pix2pix() -> TrainConfig:
+    """pix2pix (Isola et al. 2017) on the label maps of Cityscapes at 256x256, as in that paper."""
+    jitter = SizeConfig(width=286, height=286, crop_width=256, crop_height=256)
+    return TrainConfig(
+        out=Path("runs/pix2pix"),
+        model=Pix2PixConfig(instances=False),
+        data=DataConfig(root=Path("datasets/cityscapes"), workers=4),
+        stages={"global": StageConfig(size=jitter, epochs=200)},
+        loss=Pix2PixLoss(),
+    )
+
+
+def pairs_pix2pix() -> TrainConfig:
+    """pix2pix from picture to picture (A->B) at 256x256: edges, facades, maps, any paired pictures."""
+    return replace(
+        pix2pix(),
+        out=Path("runs/pairs-pix2pix"),
+        model=Pix2PixConfig(n_labels=0, instances=False),
+        data=DataConfig(root=Path("datasets/pairs"), workers=4),
+    )
+
+
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "demo": demo,
     "cityscapes-512p": cityscapes_512p,
     "cityscapes-1024p": cityscapes_1024p,
     "pairs": pairs,
+    "pix2pix": pix2pix,
+    "pairs-pix2pix": pairs_pix2pix,
 }

@@ -142,4 +142,4 @@ class StageState:
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:
     """The architecture of a stage."""
     model = replace(config.model, dontcare=config.data.dontcare, instance_divisor=config.data.instance_divisor)
-    return model.grown(stage.config.n_enhancers, stage.config.n_scales)
+    return model.grown(stage.config.n_enhancers, stage.config.n_scales).sized(config.sides)

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hdgan.models import MultiscaleDiscriminator, PatchDiscriminator
+from hdgan.models.blocks import recomputing
 from hdgan.ops import avg_pyramid
 
 
@@ -40,6 +41,49 @@ def test_equals_plain_formulation(n_layers, n_scales):
         results.append([*(feature.detach() for feature in outputs), given.grad, *live])
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("norm", "padding"), [("batch", 1), ("batch", 2), ("instance", 1)])
+def test_norm_and_padding_equal_plain_formulation(norm, padding):
+    network = PatchDiscriminator(4, 3, 3, norm, padding).double()
+    x = torch.randn(2, 4, 40, 56, dtype=torch.float64)
+    plain = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d}[norm]
+    results = []
+    for recompute in (False, True):
+        with recomputing(recompute):
+            features = network(x)
+        h, expected = x, []
+        for i, conv in enumerate(network.convs):
+            h = F.conv2d(h, conv.weight, conv.bias, conv.stride, padding)
+            if 0 < i < 4:
+                h = plain(conv.out_channels).double()(h)
+                if norm == "batch":
+                    affine = network.norms[i - 1]
+                    h = h * affine.weight[:, None, None] + affine.bias[:, None, None]
+            h = F.leaky_relu(h, 0.2) if i < 4 else h
+            expected.append(h)
+        for found, wanted in zip(features, expected, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+        network.zero_grad()
+        features[-1].square().sum().backward()
+        results.append([p.grad for p in network.parameters() if p.grad is not None])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    counts = [int(value) for key, value in network.state_dict().items() if key.endswith("num_batches_tracked")]
+    assert counts == ([2, 2, 2] if norm == "batch" else [])  # once a forward pass, also where it is repeated
+
+
+@pytest.mark.parametrize(("n_layers", "pixels"), [(1, 16), (2, 34), (3, 70), (4, 142)])
+def test_receptive_field(n_layers, pixels):
+    network = PatchDiscriminator(1, 1, n_layers, padding=1)
+    for conv in network.convs:
+        nn.init.ones_(conv.weight)
+    x = torch.zeros(1, 1, 320, 320, requires_grad=True)
+    h = x
+    for conv in network.convs:
+        h = F.conv2d(h, conv.weight, None, conv.stride, conv.padding)
+    h[0, 0, h.shape[2] // 2, h.shape[3] // 2].backward()
+    seen = x.grad[0, 0].nonzero()
+    assert (seen.max(0).values - seen.min(0).values + 1).tolist() == [pixels, pixels]
 
 
 @pytest.mark.parametrize("n_layers", [2, 3, 4])

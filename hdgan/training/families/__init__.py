@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from hdgan.models.config import ModelConfig, Pix2PixHDConfig
-from hdgan.training.families import pix2pixhd
+from hdgan.models.config import ModelConfig, Pix2PixConfig, Pix2PixHDConfig
+from hdgan.training.families import pix2pix, pix2pixhd
+from hdgan.training.families.pix2pix import Pix2PixLoss
 from hdgan.training.families.pix2pixhd import Pix2PixHDLoss
 from hdgan.training.pool import FakePool
 from hdgan.training.step import Inputs, Objectives
 
-AnyLoss = Pix2PixHDLoss
+AnyLoss = Pix2PixHDLoss | Pix2PixLoss
 """A union of the loss configs of all families; files and the command line choose by `family`."""
 
 
@@ -42,5 +43,6 @@ class Family:
 
 
 FAMILIES: dict[type[ModelConfig], Family] = {
-    Pix2PixHDConfig: Family(Pix2PixHDLoss, pix2pixhd.Criterion, pix2pixhd.load_perceptual)
+    Pix2PixHDConfig: Family(Pix2PixHDLoss, pix2pixhd.Criterion, pix2pixhd.load_perceptual),
+    Pix2PixConfig: Family(Pix2PixLoss, pix2pix.Criterion, pix2pix.load_perceptual),
 }

@@ -1,0 +1,217 @@
+"""The networks of junyanz/pytorch-CycleGAN-and-pix2pix as ours and back: `netG` and, of pix2pix, `netD`.
+
+Its U-Net is nested: each level holds the next one between its two convolutions. Its ResNet generators count positions
+in one nn.Sequential, as NVIDIA's networks do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from hdgan.errors import CheckpointError
+from hdgan.interop.nvidia import RUNNING_STATISTICS, require_floats, tensors_of
+from hdgan.models import MultiscaleDiscriminator, ResNetGenerator, UNetGenerator
+from hdgan.models.config import NormKind
+from hdgan.models.saving import describe_differences
+
+Generator = UNetGenerator | ResNetGenerator
+Network = Generator | MultiscaleDiscriminator
+Shapes = Mapping[str, tuple[int, ...]]
+
+LEAST_DOWNS = 5
+"""Levels that their U-Net has at least: unet_128 has 7, unet_256 8."""
+_NAMES = {UNetGenerator: "U-Net", ResNetGenerator: "ResNet generator", MultiscaleDiscriminator: "PatchGAN"}
+_BATCHES = "num_batches_tracked"
+_UNET = re.compile(r"model\.model\.(?:1\.model\.)?(?:3\.model\.)*\d+\.")
+
+
+def layer_names(network: Network) -> dict[str, str]:
+    """Name each convolution and norm as their code does, in its order: their module name -> ours."""
+    if isinstance(network, MultiscaleDiscriminator):
+        return dict(_discriminator_layers(network))
+    return dict(_unet_layers(network) if isinstance(network, UNetGenerator) else _resnet_layers(network))
+
+
+def _unet_layers(network: UNetGenerator) -> Iterator[tuple[str, str]]:
+    last = len(network.downs) - 1
+    levels = ["model.model", *("model.model.1.model" + ".3.model" * i for i in range(last))]
+    for i, level in enumerate(levels):  # but for the outermost, LeakyReLU comes first; the norm follows
+        yield f"{level}.{int(i > 0)}", f"downs.{i}"
+        if 0 < i < last:
+            yield f"{level}.2", f"down_norms.{i - 1}"
+    for i, level in enumerate(reversed(levels)):
+        at = 3 if i in (0, last) else 5
+        yield f"{level}.{at}", f"ups.{i}"
+        if i < last:
+            yield f"{level}.{at + 1}", f"up_norms.{i}"
+
+
+def _resnet_layers(network: ResNetGenerator) -> Iterator[tuple[str, str]]:
+    n_downs, n_blocks = len(network.downs), len(network.blocks)
+    yield "model.1", "stem"  # after the pad
+    yield "model.2", "down_norms.0"
+    for i in range(n_downs):  # convolution, norm, ReLU
+        yield f"model.{4 + 3 * i}", f"downs.{i}"
+        yield f"model.{5 + 3 * i}", f"down_norms.{i + 1}"
+    at, second = 4 + 3 * n_downs, 6 if network.dropout else 5
+    for i in range(n_blocks):  # pad, convolution, norm, ReLU, dropout or not, pad, convolution, norm
+        for position, name in {1: "conv1", 2: "norm1", second: "conv2", second + 1: "norm2"}.items():
+            yield f"model.{at + i}.conv_block.{position}", f"blocks.{i}.{name}"
+    at += n_blocks
+    for i in range(n_downs):
+        yield f"model.{at + 3 * i}", f"ups.{i}"
+        yield f"model.{at + 3 * i + 1}", f"up_norms.{i}"
+    yield f"model.{at + 3 * n_downs + 1}", "head"  # after the pad
+
+
+def _discriminator_layers(network: MultiscaleDiscriminator) -> Iterator[tuple[str, str]]:
+    convs = len(network.scales[0].convs)  # type: ignore[arg-type]
+    for i in range(convs):  # convolution, LeakyReLU, then convolution, norm, LeakyReLU
+        yield f"model.{max(0, 3 * i - 1)}", f"scales.0.convs.{i}"
+        if 0 < i < convs - 1:
+            yield f"model.{3 * i}", f"scales.0.norms.{i - 1}"
+
+
+def _keys(network: Network) -> dict[str, str]:
+    """Their key -> ours, of each tensor."""
+    ours: dict[str, list[str]] = {}
+    for key in network.state_dict():
+        module, _, tensor = key.rpartition(".")
+        ours.setdefault(module, []).append(tensor)
+    return {f"{t}.{tensor}": f"{o}.{tensor}" for t, o in layer_names(network).items() for tensor in ours.get(o, ())}
+
+
+def to_state_dict(network: Network) -> dict[str, Tensor]:
+    """Return the weights under their keys, in their order. The tensors are the network's own.
+
+    Raises:
+        CheckpointError: their code has no such network.
+    """
+    if isinstance(network, UNetGenerator) and len(network.downs) < LEAST_DOWNS:
+        raise CheckpointError(
+            f"their U-Net has {LEAST_DOWNS} levels or more, this one has {len(network.downs)}; train with n_downs "
+            f"{LEAST_DOWNS} or more"
+        )
+    if isinstance(network, MultiscaleDiscriminator) and (len(network.scales) != 1 or network.padding != 1):
+        raise CheckpointError("their PatchGAN has one scale and padding 1, this one has not: it is not pix2pix's")
+    state = network.state_dict()
+    return {theirs: state[ours] for theirs, ours in _keys(network).items()}
+
+
+def their_dropout_levels(n_downs: int) -> tuple[int, ...]:
+    """Decoder levels that their U-Net drops features of: those between the innermost and the four outermost.
+
+    The paper has dropout at the innermost three, (0, 1, 2).
+    """
+    return tuple(range(1, n_downs - 4))
+
+
+def load_generator(
+    state_dict: Mapping[str, Tensor], *, dropout: bool = True, where: str = "the state dict"
+) -> Generator:
+    """Build the generator whose weights a `netG` state dict holds, and load it strictly.
+
+    The architecture follows from keys and shapes, but for the U-Net's dropout, which has no weights. Accepts the
+    `module.` prefix of DataParallel, half precision (the result is float32) and the running statistics that their
+    instance norms once wrote.
+
+    Args:
+        state_dict: of unet_128, unet_256, or any depth from 5 levels; resnet_6blocks or resnet_9blocks.
+        dropout: whether a U-Net was trained with dropout, as it is without --no_dropout. Of a ResNet the keys tell.
+        where: what the error message starts with, usually the file.
+
+    Raises:
+        CheckpointError: another network, or tensors that are unknown, missing or do not fit.
+    """
+    tensors = tensors_of(state_dict, where)
+    norm = _norm(tensors)
+    tensors = _own_tensors(tensors, norm)
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    nested = any(_UNET.match(key) for key in shapes)
+    with torch.device("meta"):
+        network = _build_unet(shapes, norm, dropout, where) if nested else _build_resnet(shapes, norm, where)
+    _load(network, tensors, where)
+    return network
+
+
+def _build_unet(shapes: Shapes, norm: NormKind, dropout: bool, where: str) -> UNetGenerator:
+    ngf, in_channels = _first_conv(shapes, "model.model.0.weight", where)
+    depth = max(key.count(".3.model") for key in shapes) + 2
+    n_downs = min(max(LEAST_DOWNS, depth), len(shapes))  # foreign keys may nest to any depth
+    out_channels = (shapes.get("model.model.3.bias") or (1,))[0]
+    levels = their_dropout_levels(n_downs) if dropout else ()
+    return UNetGenerator(in_channels, out_channels, ngf, n_downs, norm, levels)
+
+
+def _build_resnet(shapes: Shapes, norm: NormKind, where: str) -> ResNetGenerator:
+    ngf, in_channels = _first_conv(shapes, "model.1.weight", where)
+    blocks = {int(match[1]) for match in (re.match(r"model\.(\d+)\.conv_block\.", key) for key in shapes) if match}
+    # From the last position, not from how many there are: so a tensor that is missing is named as such.
+    n_blocks = min(max(blocks, default=9) - 9, len(shapes))
+    dropout = any(".conv_block.6.weight" in key and len(shape) == 4 for key, shape in shapes.items())
+    out_channels = (shapes.get(f"model.{17 + n_blocks}.bias") or (1,))[0]
+    return ResNetGenerator(in_channels, out_channels, ngf, max(0, n_blocks), norm, dropout)
+
+
+def load_discriminator(state_dict: Mapping[str, Tensor], *, where: str = "the state dict") -> MultiscaleDiscriminator:
+    """Build the PatchGAN (--netD basic or n_layers) whose weights a `netD` state dict holds, and load it strictly.
+
+    Raises:
+        CheckpointError: another network, or tensors that are unknown, missing or do not fit.
+    """
+    tensors = tensors_of(state_dict, where)
+    norm = _norm(tensors)
+    tensors = _own_tensors(tensors, norm)
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    ndf, in_channels = _first_conv(shapes, "model.0.weight", where)
+    n_layers = max(1, sum(len(shape) == 4 for shape in shapes.values()) - 2)
+    with torch.device("meta"):
+        network = MultiscaleDiscriminator(in_channels, ndf, n_layers, 1, False, norm, 1)
+    _load(network, tensors, where)
+    return network
+
+
+def _norm(tensors: Mapping[str, Tensor]) -> NormKind:
+    """Convolutions' weights have four dimensions; a batch norm's have one."""
+    return "batch" if any(key.endswith(".weight") and t.dim() == 1 for key, t in tensors.items()) else "instance"
+
+
+def _own_tensors(tensors: Mapping[str, Tensor], norm: NormKind) -> dict[str, Tensor]:
+    """Those that our network has as well."""
+    if norm == "instance":
+        return {key: value for key, value in tensors.items() if not key.endswith(RUNNING_STATISTICS)}
+    # PyTorch before 0.4.1 did not count batches.
+    means = (key for key in tensors if key.endswith(".running_mean"))
+    counts = {key.replace("running_mean", _BATCHES): torch.tensor(0) for key in means}
+    return counts | dict(tensors)
+
+
+def _load(network: Network, tensors: Mapping[str, Tensor], where: str) -> None:
+    require_floats({key: value for key, value in tensors.items() if not key.endswith(_BATCHES)}, where)
+    state, keys = network.state_dict(), _keys(network)
+    differences = describe_differences(
+        {theirs: tuple(state[ours].shape) for theirs, ours in keys.items()},
+        {key: tuple(value.shape) for key, value in tensors.items()},
+    )
+    if differences:
+        raise CheckpointError(
+            f"{where}: its tensors fit no {_NAMES[type(network)]} of pytorch-CycleGAN-and-pix2pix ({differences}); "
+            "use a checkpoint of its own code"
+        )
+    network.to_empty(device=next(iter(tensors.values())).device)
+    network.load_state_dict({ours: tensors[theirs] for theirs, ours in keys.items()})
+
+
+def _first_conv(shapes: Shapes, key: str, where: str) -> tuple[int, int]:
+    """Output and input channels of the convolution `key`."""
+    shape = shapes.get(key, ())
+    if len(shape) != 4 or 0 in shape:
+        found = f"has shape {shape}" if key in shapes else "is missing"
+        raise CheckpointError(
+            f"{where}: {key}, the first convolution, {found}; use a netG or netD of pytorch-CycleGAN-and-pix2pix"
+        )
+    return shape[0], shape[1]

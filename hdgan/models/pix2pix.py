@@ -1,0 +1,63 @@
+"""pix2pix as one module (Isola et al. 2017): U-Net or ResNet generator, and one PatchGAN on condition and image."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hdgan.errors import ConfigError
+from hdgan.models.adversarial import AdversarialModel
+from hdgan.models.config import Pix2PixConfig, ResNetConfig
+from hdgan.models.discriminator import MultiscaleDiscriminator
+from hdgan.models.resnet import ResNetGenerator
+from hdgan.models.unet import UNetGenerator
+
+
+def build_generator(config: Pix2PixConfig) -> UNetGenerator | ResNetGenerator:
+    """The generator of a config whose depth is known."""
+    g, channels = config.generator, (config.generator_channels, config.image_channels)
+    if isinstance(g, ResNetConfig):
+        return ResNetGenerator(*channels, g.ngf, g.n_blocks, config.norm, g.dropout)
+    assert g.n_downs is not None
+    return UNetGenerator(*channels, g.ngf, g.n_downs, config.norm, g.dropout_levels)
+
+
+class Pix2Pix(AdversarialModel):
+    """The networks of pix2pix.
+
+    Args:
+        config: the architecture. A depth that it leaves open is the paper's.
+        with_discriminator: False leaves D out, which inference does not need.
+
+    Attributes:
+        config: with its depth.
+    """
+
+    config: Pix2PixConfig
+    generator: UNetGenerator | ResNetGenerator
+    encoder: None
+
+    def __init__(self, config: Pix2PixConfig, *, with_discriminator: bool = True) -> None:
+        config = config.sized(())
+        super().__init__(config, with_discriminator=with_discriminator)
+        d = config.discriminator
+        self.generator = build_generator(config)
+        self.discriminator = (
+            MultiscaleDiscriminator(config.discriminator_channels, d.ndf, d.n_layers, 1, False, config.norm, padding=1)
+            if with_discriminator
+            else None
+        )
+        self.encoder = None
+
+    def context(self, condition: Tensor) -> list[Tensor]:
+        """D's share of the work that depends on the condition alone, for several images to `discriminate`.
+
+        Raises:
+            ConfigError: the pictures are too small for D.
+        """
+        (height, width), least = condition.shape[2:], self.config.discriminator.least_side
+        if min(height, width) < least:
+            raise ConfigError(
+                f"pictures of {width}x{height} are too small for D, which needs {least} pixels a side: train at a "
+                "larger size, or with fewer --model.discriminator.n-layers"
+            )
+        return super().context(condition)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hdgan.errors import ConfigError
+from hdgan.models import PatchConfig, Pix2Pix, Pix2PixConfig, ResNetConfig, UNetConfig
+from hdgan.models.saving import load_model, save_model
+
+CONFIG = Pix2PixConfig(
+    n_labels=5, instances=False, generator=UNetConfig(ngf=4, n_downs=4), discriminator=PatchConfig(ndf=4)
+)
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [
+        ((256, 256), 8),
+        ((256, 128), 7),
+        ((64, 32), 5),
+        ((2048, 1024), 8),
+        ((255, 300), 7),
+        ((100,), 6),
+        ((3, 3), 2),
+        ((), 8),
+    ],
+)
+def test_depth_by_size(sides: tuple[int, ...], expected: int) -> None:
+    assert Pix2PixConfig().sized(sides).generator.n_downs == expected
+    given = Pix2PixConfig(generator=UNetConfig(n_downs=3))
+    assert given.sized(sides) == given
+    assert Pix2PixConfig(generator=ResNetConfig()).sized(sides) == Pix2PixConfig(generator=ResNetConfig())
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize("instances", [True, False])
+def test_networks_see_what_they_should(norm: str, instances: bool) -> None:
+    model = Pix2Pix(replace(CONFIG, norm=norm, instances=instances))  # type: ignore[arg-type]
+    label, ids = torch.randint(5, (2, 40, 24)), torch.randint(9, (2, 40, 24))
+    condition = model.condition(label, ids)
+    assert condition.shape == (2, 5 + instances, 40, 24)
+    image = model.generate(condition)
+    assert image.shape == (2, 3, 40, 24)
+    [[scores]] = model.discriminate(model.context(condition), image)
+    assert scores.shape == (2, 1, 3, 1)
+    assert model.discriminator is not None
+    joined = model.discriminator(torch.cat([condition, image], dim=1))
+    torch.testing.assert_close(joined[0][0], scores, rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_too_small_for_d() -> None:
+    model = Pix2Pix(CONFIG)
+    assert CONFIG.discriminator.least_side == 24
+    assert model.discriminate(model.context(torch.ones(2, 5, 24, 24)), torch.ones(2, 3, 24, 24))[0][0].shape[2:] == (
+        1,
+        1,
+    )
+    with pytest.raises(ConfigError, match="pictures of 30x23 are too small for D, which needs 24 pixels"):
+        model.context(torch.ones(1, 5, 23, 30))
+
+
+@pytest.mark.parametrize("size", [(1, 3), (24, 32), (33, 30)])
+def test_resnet_generator_at_any_size(size: tuple[int, int]) -> None:
+    model = Pix2Pix(replace(CONFIG, generator=ResNetConfig(ngf=2, n_blocks=2))).eval()
+    condition = model.condition(torch.randint(5, (1, *size)))
+    pictures = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        pictures.append(model.generate(condition))
+    assert pictures[0].shape == (1, 3, *size)
+    assert torch.equal(pictures[0], pictures[1])
+    assert not torch.equal(pictures[0], pictures[2])
+
+
+def test_without_discriminator_and_encoder() -> None:
+    model = Pix2Pix(CONFIG, with_discriminator=False)
+    assert model.discriminator is None
+    assert model.encoder is None
+    assert all(key.startswith("generator.") for key in model.state_dict())
+
+
+def test_file_carries_the_depth_and_the_statistics(tmp_path: Path) -> None:
+    model = Pix2Pix(replace(CONFIG, generator=UNetConfig(ngf=1)))
+    model.generate(model.condition(torch.randint(5, (1, 8, 8))))
+    save_model(tmp_path / "model.safetensors", model)
+    loaded, info = load_model(tmp_path / "model.safetensors")
+    assert isinstance(loaded, Pix2Pix)
+    assert loaded.config.generator == UNetConfig(ngf=1, n_downs=8)
+    assert info.missing == ()
+    ours, theirs = model.state_dict(), loaded.state_dict()
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert ours["generator.up_norms.0.num_batches_tracked"] == 1
+
+
+def test_takes_over_equal_networks_whole() -> None:
+    model, other = Pix2Pix(CONFIG), Pix2Pix(CONFIG)
+    other.copy_from(model)
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        Pix2Pix(replace(CONFIG, image_channels=1)).copy_from(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"generator": UNetConfig(n_downs=1)}, "--model.generator.n-downs is 1: give 2 or more"),
+        ({"generator": UNetConfig(ngf=0)}, "--model.generator.ngf is 0"),
+        ({"generator": UNetConfig(dropout_levels=(0, -1))}, "--model.generator.dropout-levels is -1"),
+        ({"generator": ResNetConfig(n_blocks=-1)}, "--model.generator.n-blocks is -1"),
+        ({"discriminator": PatchConfig(n_layers=0)}, "--model.discriminator.n-layers is 0"),
+        ({"discriminator": PatchConfig(ndf=-1)}, "--model.discriminator.ndf is -1"),
+    ],
+)
+def test_bad_options(options: dict[str, UNetConfig | PatchConfig], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Pix2PixConfig(**options)  # type: ignore[arg-type]
