@@ -184,7 +184,7 @@ def measure(contest: Contest, gallery: Gallery, console: Console) -> list[RunSco
             photo = photo_of(sample, contest.device)
             pictures = [photo]
             for pipeline in contest.pipelines:
-                pictures.append(make_picture(pipeline, sample))
+                pictures.append(make_picture(pipeline, sample, seed=index))
                 bar.advance(task)
             label = sample["label"][None].to(contest.device) if "label" in sample else None
             seen = [judge.add(picture, photo, label) for judge, picture in zip(judges, pictures, strict=True)]
@@ -199,10 +199,10 @@ def photo_of(sample: Sample, device: torch.device) -> Tensor:
     return sample["photo"][None].to(device).float() / 255
 
 
-def make_picture(pipeline: Pipeline, sample: Sample) -> Tensor:
-    """The picture of one sample: [1, 3, H, W] in [0, 1], rounded as it would be saved."""
+def make_picture(pipeline: Pipeline, sample: Sample, seed: int) -> Tensor:
+    """The picture of one sample: [1, 3, H, W] in [0, 1], rounded as it would be saved; the seed repeats its noise."""
     source = sample["label"] if "label" in sample else sample["input"]
-    return as_saved(pipeline(source[None], sample["ids"][None] if "ids" in sample else None))
+    return as_saved(pipeline(source[None], sample["ids"][None] if "ids" in sample else None, seed=seed))
 
 
 def as_saved(image: Tensor) -> Tensor:
@@ -244,7 +244,8 @@ def _facts(contest: Contest) -> Facts:
         remarks.append(
             "Mean IoU and pixel accuracy: what the scorer recognises in a picture against the label map it was made "
             "from, over all pixels of the split; pixels of no class do not count, and a class that neither label maps "
-            "nor recognition have does not enter the mean."
+            "nor recognition have does not enter the mean. The photos' row is no upper bound: classes that are painted "
+            "alike are easier to recognise."
         )
     if contest.scorer is not None and contest.scorer.segmenter is not None:
         dimensions = sum(contest.scorer.segmenter.feature_channels)

@@ -17,7 +17,7 @@ from hdgan.evaluation.confusion import Confusion
 from hdgan.evaluation.scorer import load_scorer
 from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, ORACLE
 from hdgan.inference import load
-from hdgan.models import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.models import GeneratorConfig, Pix2Pix, Pix2PixConfig, Pix2PixHD, Pix2PixHDConfig, UNetConfig
 from hdgan.models.saving import save_model
 
 MakeData = Callable[..., Path]
@@ -141,3 +141,11 @@ def test_a_split_that_cannot_be_scored_is_one_line(run: Path, make_data: MakeDat
     with pytest.raises(DataError, match=r"has no held-out phase, val or test, only train: add one, or name the phase"):
         evaluate([run], root=root, device="cpu")
     assert len(evaluate([run], root=root, phase="train", device="cpu")) == 2
+
+
+def test_a_model_with_noise_is_scored_alike_each_time(dataset: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    file = tmp_path / "noisy.safetensors"
+    save_model(file, Pix2Pix(Pix2PixConfig(n_labels=4, instances=False, generator=UNetConfig(ngf=4, n_downs=4))))
+    first, again = (evaluate([file], root=dataset, device="cpu")[1].metrics["psnr"] for _ in range(2))
+    assert first == again
