@@ -37,6 +37,7 @@ def evaluate(
     width: int | None = None,
     height: int | None = None,
     n_labels: int = len(CLASSES),
+    dontcare: int | None = None,
     max_images: int | None = None,
     pictures: int = 8,
     checkpoint: str = "latest",
@@ -62,7 +63,8 @@ def evaluate(
         phase: of the dataset to evaluate on; left out, val, else test.
         width: of the pictures; left out, that of the first run's training.
         height: of the pictures; left out, from the width or the first run's training.
-        n_labels: classes, where a scorer is trained without a run.
+        n_labels: classes, where a scorer is trained without a run, which would say.
+        dontcare: label of no class, where a scorer is trained without a run.
         max_images: evaluate on the first so many pictures only.
         pictures: how many of them the page shows.
         checkpoint: of runs: latest, best, or a step.
@@ -73,7 +75,8 @@ def evaluate(
     size = SizeConfig(width=width, height=height) if width or height else None
     file = scorer or out / SCORER
     if train_scorer:
-        _train(runs, file, scorer_training, root, size, n_labels, checkpoint, device, console)
+        alone = DataConfig(root=root, dontcare=dontcare)
+        _train(runs, file, scorer_training, alone, n_labels, size, checkpoint, device, console)
     elif not runs:
         raise ConfigError("no run is named: give the folder of a training run, or --train-scorer")
     if not runs:
@@ -92,18 +95,18 @@ def _train(
     runs: tuple[Path, ...],
     file: Path,
     training: ScorerTraining,
-    root: Path | None,
-    size: SizeConfig | None,
+    data: DataConfig,
     n_labels: int,
+    size: SizeConfig | None,
     checkpoint: str,
     device: str,
     console: Console,
 ) -> None:
-    """Train the scorer for the first run's pictures, or without a run for those of the options."""
-    data, own_size = DataConfig(root=root), SizeConfig()
+    """Train the scorer for the first run's pictures; without a run for `data` of `n_labels` classes."""
+    own_size = SizeConfig()
     if runs:
         pipeline = load(runs[0], checkpoint=checkpoint, device="cpu")
-        data, own_size = data_of(pipeline, root)
+        data, own_size = data_of(pipeline, data.root)
         n_labels = pipeline.config.n_labels
     train_scorer(data, n_labels, size or own_size, file, **asdict(training), device=device, console=console)
 

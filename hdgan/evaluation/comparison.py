@@ -17,15 +17,18 @@ from hdgan.data import DataConfig, PairedDataset, Sample, SizeConfig
 from hdgan.data.scenes import CLASSES, PALETTE
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError
-from hdgan.evaluation.confusion import ClassScore, Confusion
-from hdgan.evaluation.image_metrics import ImageMetrics
+from hdgan.evaluation.judge import Judge
 from hdgan.evaluation.page import Facts, Gallery, write_results
 from hdgan.evaluation.scorer import Scorer, ScorerRange, load_scorer
 from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, ORACLE, SEGMENTATION, RunScores
 from hdgan.evaluation.split import held_out_pairs, with_scenes
 from hdgan.inference.pipeline import Pipeline, load
+from hdgan.models.config import require
 from hdgan.models.saving import read_metadata
 from hdgan.styles.encode import training_of
+
+LPIPS_PIXELS = 32
+"""Least width and height of pictures for LPIPS, whose AlexNet pools smaller ones away."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ def evaluate(
 
     Every run makes its pictures from the same label maps (or inputs) at the same size; a model with features gives each
     class its mean style, so that no photo is looked at. Pictures are scored as 8 bits, as they are saved. The scorer
-    recognises classes in each, and in the photos: that row is the oracle, the most that can be hoped for.
+    recognises classes in each, and in the photos: that row is the oracle, by which the others are to be read. It is no
+    upper bound, since a generator may paint classes more alike than they are.
 
     Args:
         runs: run folders, checkpoint folders or .safetensors files.
@@ -104,7 +108,9 @@ def evaluate(
         CheckpointError: a run has no checkpoint, or a file is damaged.
         DataError: the split is missing, empty or without photos.
     """
-    console = console or Console(quiet=True)
+    console, runs = console or Console(quiet=True), [Path(run) for run in runs]
+    require("0 or more", {"pictures": pictures}, lambda value: value >= 0)
+    require("1 or more", {"max-images": max_images}, lambda value: value >= 1)
     contest = open_contest(
         runs, scorer=scorer, scorer_range=scorer_range, root=root, phase=phase, size=size, max_images=max_images,
         checkpoint=checkpoint, device=device, ema=ema, console=console,
@@ -133,8 +139,6 @@ def open_contest(
     """Load runs and scorer and find the pictures; see `evaluate`."""
     if not runs:
         raise ConfigError("no run is named: give the folder of a training run")
-    if max_images is not None and max_images < 1:
-        raise ConfigError(f"--max-images is {max_images}: give 1 or more")
     chosen = choose_device(device)
     pipelines = tuple(load(run, checkpoint=checkpoint, device=str(chosen), ema=ema) for run in runs)
     n_labels = _common_classes(runs, pipelines)
@@ -170,7 +174,7 @@ def measure(contest: Contest, gallery: Gallery, console: Console) -> list[RunSco
         gallery: gets the first pictures.
         console: where progress goes.
     """
-    judges = [_Judge(contest, name) for name in (ORACLE, *contest.names)]
+    judges = _judges(contest)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
     total = contest.count * len(contest.pipelines)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -180,12 +184,14 @@ def measure(contest: Contest, gallery: Gallery, console: Console) -> list[RunSco
             photo = photo_of(sample, contest.device)
             pictures = [photo]
             for pipeline in contest.pipelines:
-                pictures.append(make_picture(pipeline, sample))
+                pictures.append(make_picture(pipeline, sample, seed=index))
                 bar.advance(task)
             label = sample["label"][None].to(contest.device) if "label" in sample else None
             seen = [judge.add(picture, photo, label) for judge, picture in zip(judges, pictures, strict=True)]
             gallery.add(sample, pictures, seen)
-    return [judge.scores() for judge in judges]
+    rows = [judge.scores(name) for judge, name in zip(judges, (ORACLE, *contest.names), strict=True)]
+    rows[0].notes.update(dict.fromkeys(IMAGE_METRICS, "the photos are what pictures are compared with"))
+    return rows
 
 
 def photo_of(sample: Sample, device: torch.device) -> Tensor:
@@ -193,10 +199,10 @@ def photo_of(sample: Sample, device: torch.device) -> Tensor:
     return sample["photo"][None].to(device).float() / 255
 
 
-def make_picture(pipeline: Pipeline, sample: Sample) -> Tensor:
-    """The picture of one sample: [1, 3, H, W] in [0, 1], rounded as it would be saved."""
+def make_picture(pipeline: Pipeline, sample: Sample, seed: int) -> Tensor:
+    """The picture of one sample: [1, 3, H, W] in [0, 1], rounded as it would be saved; the seed repeats its noise."""
     source = sample["label"] if "label" in sample else sample["input"]
-    return as_saved(pipeline(source[None], sample["ids"][None] if "ids" in sample else None))
+    return as_saved(pipeline(source[None], sample["ids"][None] if "ids" in sample else None, seed=seed))
 
 
 def as_saved(image: Tensor) -> Tensor:
@@ -204,50 +210,29 @@ def as_saved(image: Tensor) -> Tensor:
     return (image * 255).round() / 255
 
 
-class _Judge:
-    """The scores of one row as its pictures come."""
-
-    def __init__(self, contest: Contest, name: str) -> None:
-        self.name, self.scorer = name, contest.scorer
-        self.notes: dict[str, str] = {}
-        self.confusion: Confusion | None = None
-        self.images: ImageMetrics | None = None
-        if contest.scorer is not None:
-            self.confusion = Confusion(contest.n_labels, contest.data.dontcare)
-        else:
-            reason = "no scorer: give --scorer FILE, or --train-scorer" if contest.n_labels else "no labels"
-            self.notes |= dict.fromkeys(SEGMENTATION, reason)
-        if name == ORACLE:
-            self.notes |= dict.fromkeys(IMAGE_METRICS, "the photos are what pictures are compared with")
-        else:
-            segmenter = contest.scorer.segmenter if contest.scorer is not None else None
-            self.images = ImageMetrics(segmenter, _size(contest.first_photo), contest.count, contest.device)
-            self.notes |= self.images.notes
-
-    def add(self, picture: Tensor, photo: Tensor, label: Tensor | None) -> Tensor | None:
-        """Score one picture; returns the classes that were recognised in it, [1, H, W]."""
-        if self.images is not None:
-            self.images.add(picture, photo)
-        if self.scorer is None or self.confusion is None or label is None:
-            return None
-        recognised = self.scorer(picture * 2 - 1)
-        self.confusion.add(label, recognised)
-        return recognised
-
-    def scores(self) -> RunScores:
-        """All that was scored."""
-        metrics: dict[str, float | None] = dict.fromkeys(METRICS)
-        classes: tuple[ClassScore, ...] = ()
-        if self.confusion is not None:
-            metrics |= {"miou": self.confusion.mean_iou, "pixel_accuracy": self.confusion.pixel_accuracy}
-            classes = tuple(self.confusion.classes())
-        if self.images is not None:
-            metrics |= self.images.values()
-        return RunScores(self.name, metrics, self.notes, classes)
+def _judges(contest: Contest) -> list[Judge]:
+    """One for the photos, of which only recognition is scored, and one for each run."""
+    too_small = min(contest.first_photo.shape[2:]) < LPIPS_PIXELS
+    names = [name for name in METRICS if not (name == "lpips" and too_small)]
+    judges = [
+        Judge(
+            scored,
+            count=contest.count,
+            scorer=contest.scorer,
+            n_labels=contest.n_labels,
+            dontcare=contest.data.dontcare,
+            device=contest.device,
+        )
+        for scored in (SEGMENTATION, *[names] * len(contest.names))
+    ]
+    if too_small:
+        for judge in judges:
+            judge.notes["lpips"] = f"its AlexNet needs pictures of {LPIPS_PIXELS} pixels each way"
+    return judges
 
 
 def _facts(contest: Contest) -> Facts:
-    width, height = _size(contest.first_photo)
+    height, width = contest.first_photo.shape[2:]
     lines = {
         "data": str(contest.data.root),
         "pictures": f"{contest.count} of {len(contest.dataset)}, {width}x{height}",
@@ -259,7 +244,8 @@ def _facts(contest: Contest) -> Facts:
         remarks.append(
             "Mean IoU and pixel accuracy: what the scorer recognises in a picture against the label map it was made "
             "from, over all pixels of the split; pixels of no class do not count, and a class that neither label maps "
-            "nor recognition have does not enter the mean."
+            "nor recognition have does not enter the mean. The photos' row is no upper bound: classes that are painted "
+            "alike are easier to recognise."
         )
     if contest.scorer is not None and contest.scorer.segmenter is not None:
         dimensions = sum(contest.scorer.segmenter.feature_channels)
@@ -268,10 +254,6 @@ def _facts(contest: Contest) -> Facts:
             "stand-in for FID. It compares the rows of this table, and no others."
         )
     return Facts(lines, tuple(remarks), CLASSES if contest.scenes else ())
-
-
-def _size(image: Tensor) -> tuple[int, int]:
-    return image.shape[3], image.shape[2]
 
 
 def _common_classes(runs: Sequence[Path], pipelines: Sequence[Pipeline]) -> int:

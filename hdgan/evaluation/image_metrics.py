@@ -7,17 +7,14 @@ downloads. Without them the scorer FID stands in: Fréchet's distance of the bui
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hdgan.evaluation.scores import IMAGE_METRICS
 from hdgan.models.segmenter import Segmenter
 
-LPIPS_PIXELS = 32
-"""Least width and height of a picture for LPIPS: its AlexNet pools smaller ones away."""
 KID_SUBSET = 50
 """Pictures of each of KID's subsets, where there are as many."""
 
@@ -26,40 +23,30 @@ class ImageMetrics:
     """Compares the pictures of one run with the photos.
 
     Args:
-        segmenter: of the scorer FID, or None.
-        size: (width, height) of the smallest picture.
-        count: pictures.
-        device: where they are.
+        names: of `IMAGE_METRICS`.
+        count: pictures there will be.
+        segmenter: for the scorer FID.
+        device: where the pictures are.
 
     Attributes:
         notes: why a metric cannot be had, by its name.
     """
 
-    def __init__(self, segmenter: Segmenter | None, size: tuple[int, int], count: int, device: torch.device) -> None:
-        # torchmetrics takes a second to import: only who evaluates waits.
-        from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
-
+    def __init__(self, names: Iterable[str], count: int, segmenter: Segmenter | None, device: torch.device) -> None:
+        self.names = tuple(names)
         self.notes: dict[str, str] = {}
-        self._paired: dict[str, Any] = {
-            "psnr": PeakSignalNoiseRatio(data_range=(0.0, 1.0), dim=(1, 2, 3)),
-            "ssim": StructuralSimilarityIndexMeasure(data_range=(0.0, 1.0)),
-        }
+        self._paired: dict[str, Any] = {}
         self._distributions: dict[str, Any] = {}
-        if min(size) < LPIPS_PIXELS:
-            self.notes["lpips"] = f"pictures of {size[0]}x{size[1]} are smaller than {LPIPS_PIXELS} pixels"
-        else:
-            self._try(self._paired, "lpips", _lpips)
-        if count < 2:
-            self.notes |= dict.fromkeys(("fid", "kid", "scorer_fid"), "one picture has no distribution")
-        else:
-            self._try(self._distributions, "fid", _fid)
-            self._try(self._distributions, "kid", lambda: _kid(count))
-            if segmenter is None:
-                self.notes["scorer_fid"] = "needs the features of hdgan's own scorer: --train-scorer"
-            else:
-                self._distributions["scorer_fid"] = _scorer_fid(segmenter)
-        for metric in (*self._paired.values(), *self._distributions.values()):
-            metric.to(device)
+        for name in self.names:
+            metrics = self._distributions if name in _OF_DISTRIBUTIONS else self._paired
+            try:
+                metrics[name] = _MAKERS[name](count, segmenter).to(device)
+            except _Missing as missing:
+                self.notes[name] = str(missing)
+            except ModuleNotFoundError:
+                self.notes[name] = "needs torchvision and torch-fidelity: pip install torchmetrics[image]"
+            except OSError as error:
+                self.notes[name] = f"its network's weights cannot be downloaded ({' '.join(str(error).split())})"
 
     @torch.inference_mode()
     def add(self, picture: Tensor, photo: Tensor) -> None:
@@ -76,13 +63,14 @@ class ImageMetrics:
         values = {name: metric.compute() for name, metric in (self._paired | self._distributions).items()}
         if "kid" in values:
             values["kid"] = values["kid"][0]  # the mean; the deviation over subsets is left out
-        return {name: float(values[name]) if name in values else None for name in IMAGE_METRICS}
+        return {name: float(values[name]) if name in values else None for name in self.names}
 
-    def _try(self, metrics: dict[str, Any], name: str, make: Callable[[], Any]) -> None:
-        try:
-            metrics[name] = make()
-        except (ModuleNotFoundError, OSError) as error:  # no library, or no network to download weights by
-            self.notes[name] = _reason(error)
+
+_OF_DISTRIBUTIONS = ("fid", "kid", "scorer_fid")
+
+
+class _Missing(Exception):
+    """A metric cannot be had; says why."""
 
 
 class _Pooled(nn.Module):
@@ -98,34 +86,62 @@ class _Pooled(nn.Module):
         return self.segmenter.pooled_features(image * 2 - 1)
 
 
-def _lpips() -> Any:
+# torchmetrics takes a second to import: only who evaluates waits.
+
+
+def _psnr(count: int, segmenter: Segmenter | None) -> Any:
+    from torchmetrics.image import PeakSignalNoiseRatio
+
+    return PeakSignalNoiseRatio(data_range=(0.0, 1.0), dim=(1, 2, 3))
+
+
+def _ssim(count: int, segmenter: Segmenter | None) -> Any:
+    from torchmetrics.image import StructuralSimilarityIndexMeasure
+
+    return StructuralSimilarityIndexMeasure(data_range=(0.0, 1.0))
+
+
+def _lpips(count: int, segmenter: Segmenter | None) -> Any:
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
 
 
-def _fid() -> Any:
+def _fid(count: int, segmenter: Segmenter | None) -> Any:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
+    _require_several(count)
     return FrechetInceptionDistance(feature=2048, normalize=True)
 
 
-def _kid(count: int) -> Any:
+def _kid(count: int, segmenter: Segmenter | None) -> Any:
     from torchmetrics.image.kid import KernelInceptionDistance
 
+    _require_several(count)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of the memory that the features of all pictures take
         return KernelInceptionDistance(subset_size=min(KID_SUBSET, count), normalize=True)
 
 
-def _scorer_fid(segmenter: Segmenter) -> Any:
+def _scorer_fid(count: int, segmenter: Segmenter | None) -> Any:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
+    _require_several(count)
+    if segmenter is None:
+        raise _Missing("needs the features of hdgan's own scorer: --train-scorer")
     return FrechetInceptionDistance(feature=_Pooled(segmenter), normalize=True)
 
 
-def _reason(error: Exception) -> str:
-    """Torchmetrics' explanation in one line: its first sentence, and the remedy."""
-    if isinstance(error, ModuleNotFoundError):
-        return "needs torchvision and torch-fidelity: pip install torchmetrics[image]"
-    return f"its network's weights cannot be downloaded ({' '.join(str(error).split())})"
+def _require_several(count: int) -> None:
+    if count < 2:
+        raise _Missing("a single picture has no distribution")
+
+
+_MAKERS: dict[str, Callable[[int, Segmenter | None], Any]] = {
+    "psnr": _psnr,
+    "ssim": _ssim,
+    "lpips": _lpips,
+    "fid": _fid,
+    "kid": _kid,
+    "scorer_fid": _scorer_fid,
+}

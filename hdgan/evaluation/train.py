@@ -59,9 +59,9 @@ def train_scorer(
 ) -> Path:
     """Train the built-in scorer on the photos and label maps of the training phase, and write it.
 
-    Cross entropy, to which pixels whose label is `data.dontcare` do not count; Adam; crops and flips as `size` and
-    `data.flip` say. The same seed gives the same scorer on the same machine. The file appears when training ends:
-    Ctrl-C leaves none.
+    Cross entropy, in which rare classes weigh more and pixels whose label is `data.dontcare` do not count; Adam; crops
+    and flips as `size` and `data.flip` say. The same seed gives the same scorer on the same machine. The file appears
+    when training ends: Ctrl-C leaves none.
 
     Args:
         data: the dataset; without a root the built-in scenes.
@@ -120,16 +120,14 @@ def _optimise(
     optimizer = torch.optim.Adam(network.parameters(), options.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
     columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
-    value = float("nan")
+    criterion, value = _BalancedCrossEntropy(network.config.n_labels, device), float("nan")
     with Progress(
         TextColumn("training the scorer"), *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         task = bar.add_task("", total=options.steps, loss="")
         for step, batch in enumerate(loader, start=1):
             image, label = _moved(batch, device, dataset)
-            # The mean over what counts, which may be nothing.
-            total = F.cross_entropy(network(image), label, ignore_index=_IGNORED, reduction="sum")
-            loss = total / (label != _IGNORED).sum().clamp(min=1)
+            loss = criterion(network(image), label)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -139,6 +137,24 @@ def _optimise(
                 _require_finite(value, step)
                 bar.update(task, completed=step, loss=f"loss {value:.3f}")
     return value
+
+
+class _BalancedCrossEntropy:
+    """Cross entropy in which a class weighs by the inverse square root of its share of the pixels seen so far.
+
+    Without weights a short training takes the rarest classes for what is around them and never finds them.
+    """
+
+    def __init__(self, n_labels: int, device: torch.device) -> None:
+        self.counts = torch.ones(n_labels, dtype=torch.int64, device=device)
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        """The mean over what counts, which may be nothing; logits [B, C, H, W], label [B, H, W] int64."""
+        counted = label[label != _IGNORED]
+        self.counts += torch.bincount(counted, minlength=len(self.counts))
+        weight = (self.counts / self.counts.sum()).rsqrt()
+        total = F.cross_entropy(logits, label, weight, ignore_index=_IGNORED, reduction="sum")
+        return total / weight[counted].sum().clamp(min=1)
 
 
 _CHECK_EVERY = 10

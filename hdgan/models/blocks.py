@@ -135,7 +135,7 @@ def residual_chain(blocks: Sequence[nn.Module] | nn.ModuleList, padded: Tensor) 
 
 
 def run_at_multiple(network: Callable[[Tensor], Tensor], x: Tensor, multiple: int, least: int = 2) -> Tensor:
-    """Pad x to a multiple of `multiple`, run, and crop back.
+    """Pad x (`pad_to_multiple`), run, and crop back.
 
     So a network whose levels must divide evenly takes any size, and its output has the size of its input.
     """
@@ -146,7 +146,7 @@ def run_at_multiple(network: Callable[[Tensor], Tensor], x: Tensor, multiple: in
 def pad_to_multiple(x: Tensor, multiple: int, least: int = 2) -> Tensor:
     """Repeat the right and bottom edge of x until height and width are multiples of `multiple`.
 
-    A level that is coarser by `multiple` then has `least` pixels or more each way, by default two, as reflection needs.
+    A level that is coarser by `multiple` gets `least` pixels or more, two by default, as reflection needs.
     """
     bottom, right = (max(math.ceil(size / multiple), least) * multiple - size for size in x.shape[2:])
     return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x

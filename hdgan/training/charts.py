@@ -55,6 +55,17 @@ class _Kind:
     from_zero: bool = False
 
 
+_VALIDATIONS = {
+    "l1": ("validation L1", "mean absolute difference of pictures in [-1, 1]"),
+    "psnr": ("validation PSNR", "in dB; higher is better"),
+    "ssim": ("validation SSIM", "higher is better"),
+    "miou": ("validation mean IoU", "of what the scorer recognises; higher is better"),
+    "pixel_accuracy": ("validation pixel accuracy", "of what the scorer recognises; higher is better"),
+    "scorer_fid": ("validation scorer FID", "lower is better"),
+}
+VALIDATION_TITLES = {name: title for name, (title, _) in _VALIDATIONS.items()}
+"""Of the metrics of `LogConfig.best`."""
+
 _KINDS = (
     _Kind(
         "Generator losses",
@@ -77,7 +88,10 @@ _KINDS = (
         smooth=True,
         scale="log",
     ),
-    _Kind("Validation L1", "mean absolute difference of pictures in [-1, 1]", {"val_l1": "validation L1"}),
+    *(
+        _Kind(title[0].upper() + title[1:], note, {f"val_{name}": title})
+        for name, (title, note) in _VALIDATIONS.items()
+    ),
     _Kind("Learning rate", "of Adam, for G, E and D", {"lr": "learning rate"}, from_zero=True),
 )
 

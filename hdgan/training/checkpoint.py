@@ -26,6 +26,7 @@ from hdgan.files import atomic_file, atomic_folder
 from hdgan.models.saving import load_model, save_model
 from hdgan.training.config import TrainConfig
 from hdgan.training.state import StageState
+from hdgan.training.validation import record_name
 
 
 def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: dict[str, Tensor]) -> Path:
@@ -64,9 +65,10 @@ def _save_training_state(state: StageState, file: Path) -> None:
 def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
     """Say which checkpoint is best, and delete those no longer kept."""
     if state.best is not None:
-        step, val_l1 = state.best
+        step, value = state.best
+        best = {"step": step, "stage": state.stage.name, record_name(state.best_metric): value}
         with atomic_file(checkpoints_folder(run) / "best.json") as temporary:
-            temporary.write_text(json.dumps({"step": step, "stage": state.stage.name, "val_l1": val_l1}))
+            temporary.write_text(json.dumps(best))
     for step in list_steps(run)[: -config.log.keep]:
         if step != best_step(run):
             folder = checkpoint_path(run, step)

@@ -15,6 +15,8 @@ from hdgan.models.config import Pix2PixHDConfig, require
 from hdgan.models.families import AnyModelConfig
 from hdgan.training.families import FAMILIES, AnyLoss, Family, Pix2PixHDLoss
 
+BestMetric = Literal["l1", "psnr", "ssim", "miou", "pixel_accuracy", "scorer_fid"]
+
 
 @dataclass(frozen=True)
 class StageConfig:
@@ -74,6 +76,10 @@ class LogConfig:
     """Latest checkpoints to keep, besides the best."""
     val_images: int = 16
     """Validation pictures per measurement."""
+    best: BestMetric = "l1"
+    """What the best checkpoint is chosen by; each is measured by L1 as well. miou and scorer_fid need a scorer."""
+    scorer: Path | None = None
+    """The scorer: what `hdgan evaluate --train-scorer` writes, or for miou a foreign one that takes [-1, 1]."""
     style_images: int = 64
     """Training pictures from which a checkpoint's mean feature of each class is taken."""
 
@@ -113,6 +119,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self._check_ranges()
         self._check_order()
+        self._check_best()
         if type(self.loss) is not self.family.loss:
             raise ConfigError(f"the losses are those of {self.loss.family}, but the model is a {self.model.family}")
         self.loss.check(self.model)
@@ -173,6 +180,19 @@ class TrainConfig:
         require("a positive number", positive, lambda value: value > 0)
         require("0 or more", not_negative, lambda value: value >= 0)
         require("a number from 0 to 1", fractions, lambda value: 0 <= value <= 1)
+
+    def _check_best(self) -> None:
+        best, scorer = self.log.best, self.log.scorer
+        if best not in ("miou", "pixel_accuracy", "scorer_fid"):
+            if scorer is not None:
+                raise ConfigError(f"--log.scorer {scorer} is for --log.best miou, pixel_accuracy or scorer_fid")
+            return
+        if scorer is None:
+            raise ConfigError(
+                f"--log.best {best} needs --log.scorer FILE: train one with `hdgan evaluate --train-scorer`"
+            )
+        if not self.model.n_labels:
+            raise ConfigError(f"--log.best {best} needs label maps, which A->B training has not: take l1, psnr or ssim")
 
     def _check_order(self) -> None:
         stages = list(self.stages.items())

@@ -33,6 +33,7 @@ from hdgan.training.schedule import Stage, plan, stage_at
 from hdgan.training.seeding import derive_seed, seed_everything
 from hdgan.training.state import StageState
 from hdgan.training.step import Inputs
+from hdgan.training.validation import Validation, is_better, record_name
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Run:
     data: RunData
     stages: list[Stage]
     perceptual: nn.Module | None
+    validation: Validation
     metrics: Metrics | None
     display: ProgressDisplay
     stop: StopRequest
@@ -88,6 +90,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         for stage in stages:
             start.check_batch(stage, world)
         perceptual = start.load_perceptual(config, world)
+        validation = Validation(config, data, world.device)
         state = start.resume(config, stages, world) if resume else start.begin(config, stages[0], world, console)
         metrics = None
         if world.is_main:
@@ -101,7 +104,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             console.print(message, markup=False, highlight=False, soft_wrap=True)
         display = closing.enter_context(ProgressDisplay(console, total, state.step))
         stop = closing.enter_context(StopRequest())
-        run = Run(config, world, data, stages, perceptual, metrics, display, stop, console)
+        run = Run(config, world, data, stages, perceptual, validation, metrics, display, stop, console)
         while (current := stage_at(stages, state.step)) is not None:
             if state.stage != current:
                 state = StageState(config, current, world.device, state.model)
@@ -221,12 +224,13 @@ def _checkpoint(run: Run, state: StageState, examples: Examples, references: Exa
 
 
 def _measure(run: Run, state: StageState, examples: Examples) -> None:
-    val_l1 = examples.validation_l1(state.ema.model, run.config.log.val_images)
-    _require_finite(run, state.step, {"val_l1": val_l1})
-    if state.best is None or val_l1 < state.best[1]:
-        state.best = (state.step, val_l1)
+    values = run.validation(state.ema.model, examples)
+    _require_finite(run, state.step, values)
+    value = values[record_name(state.best_metric)]
+    if state.best is None or is_better(state.best_metric, value, state.best[1]):
+        state.best = (state.step, value)
     if run.metrics is not None:
-        run.metrics.write(state.step, state.stage.name, {"val_l1": val_l1})
+        run.metrics.write(state.step, state.stage.name, values)
 
 
 class _Clock:

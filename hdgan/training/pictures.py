@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -49,12 +48,6 @@ class Examples:
         for index in range(min(count, len(self.dataset))):
             sample = default_collate([self.dataset[index]])
             yield Inputs.from_loader(sample, self.device, self.config.format_on(self.device))
-
-    @torch.inference_mode()
-    def validation_l1(self, model: ImageModel, count: int) -> float:
-        """Mean absolute difference between generated pictures and photos, in [0, 2] as images are in [-1, 1]."""
-        distances = [F.l1_loss(self.generate(model, inputs), inputs.photo) for inputs in self.inputs(count)]
-        return float(torch.stack(distances).mean())
 
     @torch.inference_mode()
     def write(self, model: ImageModel, folder: Path, step: int, count: int) -> None:

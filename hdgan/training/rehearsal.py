@@ -30,6 +30,7 @@ from hdgan.training.schedule import Stage, plan
 from hdgan.training.start import check_batch, check_processes, load_perceptual, torch_settings
 from hdgan.training.state import StageState
 from hdgan.training.step import Inputs
+from hdgan.training.validation import Validation
 
 TIMED_STEPS = 5
 MOST_SECONDS = 20.0
@@ -89,6 +90,7 @@ def rehearse(config: TrainConfig, console: Console, *, resume: bool = False) -> 
         estimates: list[StageEstimate] = []
         with console.status("") as status:
             perceptual = load_perceptual(config, world)
+            Validation(config, data, world.device)  # a scorer that cannot be used shows here
             for stage in stages:
                 if stage.last_step > done:
                     status.update(f"stage {stage.name}")

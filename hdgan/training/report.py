@@ -22,11 +22,12 @@ from hdgan.config_io import to_plain
 from hdgan.data import read_photo
 from hdgan.errors import CheckpointError, DataError
 from hdgan.files import atomic_file
-from hdgan.training.charts import Span, draw_charts, spread
+from hdgan.training.charts import VALIDATION_TITLES, Span, draw_charts, spread
 from hdgan.training.config import StageConfig, TrainConfig
 from hdgan.training.logs import read_metrics
 from hdgan.training.run_folder import CONFIG_FILE, ENVIRONMENT_FILE, load_config
 from hdgan.training.schedule import Stage, plan
+from hdgan.training.validation import is_better, record_name
 
 REPORT_FILE = "report.html"
 MOST_STEPS = 6
@@ -75,6 +76,7 @@ def _content(run: Path) -> dict[str, Any]:
         config: TrainConfig | None = load_config(run)
     except CheckpointError:
         config = None
+    metric = config.log.best if config else "l1"
     records = read_metrics(run)
     schedule = _schedule(config, environment)
     summaries = _summarise(config, schedule, records)
@@ -87,6 +89,8 @@ def _content(run: Path) -> dict[str, Any]:
         "total": total,
         "finished": step == total,
         "best": _read_json(run / "checkpoints" / "best.json"),
+        "best_title": VALIDATION_TITLES[metric],
+        "best_name": record_name(metric),
         "losses": {title: losses[name] for name, title in _LOSSES.items() if name in losses},
         "stages": summaries,
         "pictures": sum(summary.pictures for summary in summaries),
@@ -133,8 +137,8 @@ class Summary:
     pictures: int
     speed: float
     """Median of pictures a second; 0 where unknown."""
-    best: tuple[float, int] | None
-    """Lowest validation L1, and its step."""
+    best: tuple[int, float] | None
+    """Step of the best checkpoint, and what it is best by."""
 
     @property
     def seconds(self) -> float:
@@ -148,7 +152,7 @@ class Summary:
 
 def _summarise(config: TrainConfig | None, schedule: Sequence[Stage], records: Sequence[Record]) -> list[Summary]:
     """One summary for each stage that is planned or has metrics, in order."""
-    configs = config.stages if config else {}
+    configs, metric = (config.stages, config.log.best) if config else ({}, "l1")
     planned = {stage.name: stage for stage in schedule}
     of_stage: dict[str, list[Record]] = {name: [] for name in configs}
     for record in records:
@@ -169,10 +173,19 @@ def _summarise(config: TrainConfig | None, schedule: Sequence[Stage], records: S
                 planned[name].steps if name in planned else None,
                 (last - first) * (stage.batch_size if stage else 1),
                 median(speeds) if speeds else 0.0,
-                min(((record["val_l1"], record["step"]) for record in own if "val_l1" in record), default=None),
+                _best(metric, own),
             )
         )
     return summaries
+
+
+def _best(metric: str, records: Sequence[Record]) -> tuple[int, float] | None:
+    """Step and value of the record that is best by a metric; of equals the first."""
+    name, best = record_name(metric), None
+    for record in records:
+        if name in record and (best is None or is_better(metric, record[name], best[1])):
+            best = (record["step"], record[name])
+    return best
 
 
 def _trained_networks(stage: StageConfig, config: TrainConfig) -> str:

@@ -29,7 +29,8 @@ class StageState:
     Attributes:
         optimizers: of G (with E) and of D, where there is one, by "g" and "d".
         step: steps of the run that have been done.
-        best: lowest validation L1 of this stage so far, and its step.
+        best: step and value of this stage's best checkpoint so far.
+        best_metric: what it is best by.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class StageState:
         self.stage = stage
         self.step = stage.first_step
         self.best: tuple[int, float] | None = None
+        self.best_metric = config.log.best
         self.pool = FakePool(config.optim.pool_size)
         self.ema = MovingAverage(self.model, config.optim.ema_decay)
         if previous is not None:
@@ -99,6 +101,7 @@ class StageState:
             "step": self.step,
             "first_step": self.stage.first_step,
             "best": self.best,
+            "best_metric": self.best_metric,
             **{f"optimizer_{name}": optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "pool": self.pool.state(),
         }
@@ -132,7 +135,8 @@ class StageState:
             ) from error
         self.pool.load(training["pool"], next(self.model.parameters()).device)
         self.step = training["step"]
-        self.best = training["best"]
+        # Values of another metric say nothing of the one that is chosen now.
+        self.best = training["best"] if training.get("best_metric", "l1") == self.best_metric else None
 
 
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:

@@ -29,10 +29,10 @@ from hdgan.models.saving import load_model, save_model
 from hdgan.training import LogConfig, OptimConfig, Pix2PixHDLoss, TrainConfig, load_config, loop, start, train
 from hdgan.training.families.pix2pixhd import Criterion
 from hdgan.training.logs import read_metrics
-from hdgan.training.pictures import Examples
 from hdgan.training.seeding import seed_everything
 from hdgan.training.state import StageState
 from hdgan.training.step import Objectives
+from hdgan.training.validation import Validation
 
 MakeConfig = Callable[..., TrainConfig]
 QUIET = Console(quiet=True)
@@ -253,7 +253,7 @@ def test_the_best_checkpoint_of_the_latest_stage_is_kept(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distances = iter([0.5, 0.01, 0.4, 0.3, 0.2, 0.25, 0.6, 0.7, 0.8])
-    monkeypatch.setattr(Examples, "validation_l1", lambda *_: next(distances))
+    monkeypatch.setattr(Validation, "__call__", lambda *_: {"val_l1": next(distances)})
     config = make_config(tmp_path / "run", log=LogConfig(checkpoint_every=1, keep=1, style_images=1))
     train(config, console=QUIET)
     assert best_step(config.out) == 7

@@ -1,0 +1,90 @@
+"""What a checkpoint is measured by, and which of two is the better one."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from hdgan.errors import ConfigError, TrainingError
+from hdgan.evaluation.judge import Judge
+from hdgan.evaluation.scorer import Scorer, load_scorer
+from hdgan.evaluation.scores import HIGHER_IS_BETTER
+from hdgan.models.base import ImageModel
+from hdgan.training.config import TrainConfig
+from hdgan.training.datasets import RunData
+from hdgan.training.pictures import Examples
+
+
+def record_name(metric: str) -> str:
+    """What a metric of `LogConfig.best` is called in metrics.jsonl and best.json."""
+    return f"val_{metric}"
+
+
+def is_better(metric: str, value: float, than: float) -> bool:
+    """Whether a value of a metric is better than another one."""
+    return value > than if metric in HIGHER_IS_BETTER else value < than
+
+
+class Validation:
+    """Measures generated validation pictures: always by L1, and by the metric that chooses the best checkpoint.
+
+    Args:
+        config: of the run.
+        data: its pairs.
+        device: where it trains.
+
+    Raises:
+        CheckpointError: the scorer cannot be read.
+        ConfigError: it does not suit the label maps, the size of a stage, or the metric.
+    """
+
+    def __init__(self, config: TrainConfig, data: RunData, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.scorer: Scorer | None = None
+        if config.log.scorer is None:
+            return
+        self.scorer = load_scorer(config.log.scorer, config.model.n_labels, device)
+        if config.log.best == "scorer_fid" and self.scorer.segmenter is None:
+            raise ConfigError(f"--log.best scorer_fid needs a scorer of hdgan's own, which {config.log.scorer} is not")
+        for stage in config.stages.values():  # a scorer that does not suit shows now, not at the first checkpoint
+            for inputs in Examples(data.validation(stage.size), config, device).inputs(1):
+                self.scorer(inputs.photo)
+
+    @torch.inference_mode()
+    def __call__(self, model: ImageModel, examples: Examples) -> dict[str, float]:
+        """Measure a model.
+
+        Args:
+            model: with averaged weights.
+            examples: validation pictures, of which the first `log.val_images` are used.
+
+        Returns:
+            val_l1, the mean absolute difference to the photos, in [0, 2] as pictures are in [-1, 1], and the metric
+            chosen.
+
+        Raises:
+            TrainingError: the metric has no value for these pictures.
+        """
+        config, metric = self.config, self.config.log.best
+        judge = Judge(
+            [metric],
+            count=min(config.log.val_images, len(examples.dataset)),
+            scorer=self.scorer,
+            n_labels=config.model.n_labels,
+            dontcare=config.data.dontcare,
+            device=self.device,
+        )
+        distances = []
+        for inputs in examples.inputs(config.log.val_images):
+            picture = examples.generate(model, inputs)
+            distances.append(F.l1_loss(picture, inputs.photo))
+            judge.add((picture.clamp(-1, 1) + 1) / 2, (inputs.photo + 1) / 2, inputs.label)
+        values = {"l1": float(torch.stack(distances).mean())}
+        if metric != "l1":
+            row = judge.scores("validation")
+            value = row.metrics[metric]
+            if value is None:
+                reason = row.notes.get(metric, "no pixel of the validation label maps belongs to a class")
+                raise TrainingError(f"--log.best {metric} has no value here ({reason}): choose another metric")
+            values[metric] = value
+        return {record_name(name): value for name, value in values.items()}

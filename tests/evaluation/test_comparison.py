@@ -1,0 +1,151 @@
+"""`hdgan.evaluation.evaluate`: rows, oracle, and runs that cannot be compared."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
+from hdgan.errors import CheckpointError, ConfigError, DataError
+from hdgan.evaluation import evaluate
+from hdgan.evaluation.confusion import Confusion
+from hdgan.evaluation.scorer import load_scorer
+from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, ORACLE
+from hdgan.inference import load
+from hdgan.models import GeneratorConfig, Pix2Pix, Pix2PixConfig, Pix2PixHD, Pix2PixHDConfig, UNetConfig
+from hdgan.models.saving import save_model
+
+MakeData = Callable[..., Path]
+N_LABELS = 4
+
+
+def tiny(file: Path, *, root: Path | None = None, **options: Any) -> Path:
+    """A model with new weights that needs no run."""
+    torch.manual_seed(0)
+    config = Pix2PixHDConfig(generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1), **options)
+    save_model(file, Pix2PixHD(config))
+    return file
+
+
+def recognised(scorer: Path, pictures: list[torch.Tensor], labels: list[torch.Tensor]) -> Confusion:
+    judge, counts = load_scorer(scorer, N_LABELS, torch.device("cpu")), Confusion(N_LABELS)
+    for picture, label in zip(pictures, labels, strict=True):
+        counts.add(label, judge(picture * 2 - 1))
+    return counts
+
+
+def test_the_oracle_and_each_run_have_a_row(run: Path, scorer: Path, dataset: Path, tmp_path: Path) -> None:
+    other = tiny(tmp_path / "other.safetensors", n_labels=N_LABELS)
+    oracle, first, second = evaluate([run, other], scorer=scorer, device="cpu")
+    assert [row.name for row in (oracle, first, second)] == [ORACLE, "finished", "other.safetensors"]
+    assert all(tuple(row.metrics) == METRICS for row in (oracle, first, second))
+
+    held_out = PairedDataset(find_pairs(DataConfig(root=dataset), "test", True).pairs, DataConfig(), SizeConfig(), 4)
+    samples = [held_out[k] for k in range(2)]
+    labels = [sample["label"][None] for sample in samples]
+    photos = [sample["photo"][None] / 255 for sample in samples]
+    expected = recognised(scorer, photos, labels)
+    assert oracle.metrics["miou"] == expected.mean_iou
+    assert oracle.metrics["pixel_accuracy"] == expected.pixel_accuracy
+    assert list(oracle.classes) == expected.classes()
+    assert all(oracle.metrics[name] is None and name in oracle.notes for name in IMAGE_METRICS)
+
+    pipeline = load(run, device="cpu")
+    pictures = [(pipeline(s["label"][None], s["ids"][None]) * 255).round() / 255 for s in samples]
+    assert first.metrics["miou"] == recognised(scorer, pictures, labels).mean_iou
+    psnr = [float(-10 * (one - photo).square().mean().log10()) for one, photo in zip(pictures, photos, strict=True)]
+    assert first.metrics["psnr"] == pytest.approx(sum(psnr) / 2, abs=1e-3)
+    for row in (first, second):
+        assert all(row.metrics[name] is not None for name in ("miou", "pixel_accuracy", "psnr", "ssim", "scorer_fid"))
+    assert first.notes["lpips"] == "its AlexNet needs pictures of 32 pixels each way"
+
+
+def test_checkpoint_size_and_number_of_pictures_can_be_chosen(run: Path, scorer: Path) -> None:
+    def row(**options: Any) -> dict[str, float | None]:
+        return evaluate([run], scorer=scorer, device="cpu", **options)[1].metrics
+
+    latest = row()
+    for options in ({"checkpoint": "6"}, {"size": SizeConfig(width=20)}, {"max_images": 1}, {"phase": "train"}):
+        assert row(**options)["psnr"] != latest["psnr"]
+    assert row(max_images=9) == latest
+
+
+def test_without_a_scorer_the_rest_goes_on(run: Path) -> None:
+    oracle, row = evaluate([run], device="cpu")
+    assert row.metrics["psnr"] is not None
+    for name in ("miou", "pixel_accuracy"):
+        assert (oracle.metrics[name], row.metrics[name]) == (None, None)
+        assert row.notes[name] == "no scorer: give --scorer FILE, or --train-scorer"
+    assert row.notes["scorer_fid"] == "needs the features of hdgan's own scorer: --train-scorer"
+    assert row.classes == ()
+
+
+def test_runs_without_labels_have_no_segmentation_score(scorer: Path, dataset: Path, tmp_path: Path) -> None:
+    root = tmp_path / "pairs"
+    for phase in ("train", "test"):
+        shutil.copytree(dataset / f"{phase}_img", root / f"{phase}_A")
+        shutil.copytree(dataset / f"{phase}_img", root / f"{phase}_B")
+    model = tiny(tmp_path / "model.safetensors", n_labels=0, instances=False)
+    _, row = evaluate([model], scorer=scorer, root=root, device="cpu")
+    assert (row.metrics["miou"], row.notes["miou"]) == (None, "no labels")
+    assert row.metrics["psnr"] is not None
+    assert row.metrics["ssim"] is not None
+
+
+def test_runs_of_other_classes_are_refused(run: Path, tmp_path: Path) -> None:
+    other = tiny(tmp_path / "other.safetensors", n_labels=9)
+    with pytest.raises(ConfigError, match=r"finished has 4 classes and \S+other\.safetensors has 9 classes: runs are"):
+        evaluate([run, other], device="cpu")
+    pairs = tiny(tmp_path / "pairs.safetensors", n_labels=0, instances=False)
+    with pytest.raises(ConfigError, match=r"has 4 classes and \S+pairs\.safetensors has pictures as its input"):
+        evaluate([run, pairs], device="cpu")
+
+
+def test_bad_input_is_one_line(run: Path, scorer: Path, make_data: MakeData, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"empty holds no checkpoint: give the folder of a training run"):
+        evaluate([tmp_path / "empty"])
+    with pytest.raises(ConfigError, match="no run is named"):
+        evaluate([])
+    with pytest.raises(ConfigError, match=r"--max-images is 0: give 1 or more"):
+        evaluate([run], max_images=0)
+    with pytest.raises(ConfigError, match=r"a run is named twice"):
+        evaluate([run, run], device="cpu")
+    alone = tiny(tmp_path / "alone.safetensors", n_labels=N_LABELS)
+    with pytest.raises(ConfigError, match=r"alone\.safetensors does not say what it was trained on: name the dataset"):
+        evaluate([alone], device="cpu")
+
+
+def test_a_split_that_cannot_be_scored_is_one_line(run: Path, make_data: MakeData) -> None:
+    root = make_data()
+    with pytest.raises(DataError, match=r"val_label does not exist; the phases of \S+ \(nvidia\) are: test, train"):
+        evaluate([run], root=root, phase="val", device="cpu")
+    for file in (root / "test_inst").iterdir():
+        file.unlink()
+    with pytest.raises(ConfigError, match=r"finished was trained with instance maps, which s0 and its split do not"):
+        evaluate([run], root=root, device="cpu")
+    for file in (root / "test_img").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"has no photos for phase test: pictures are scored against them"):
+        evaluate([run], root=root, device="cpu")
+    for file in (root / "test_label").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"test_label holds no pictures"):
+        evaluate([run], root=root, device="cpu")
+    shutil.rmtree(root / "test_label")
+    with pytest.raises(DataError, match=r"has no held-out phase, val or test, only train: add one, or name the phase"):
+        evaluate([run], root=root, device="cpu")
+    assert len(evaluate([run], root=root, phase="train", device="cpu")) == 2
+
+
+def test_a_model_with_noise_is_scored_alike_each_time(dataset: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    file = tmp_path / "noisy.safetensors"
+    save_model(file, Pix2Pix(Pix2PixConfig(n_labels=4, instances=False, generator=UNetConfig(ngf=4, n_downs=4))))
+    first, again = (evaluate([file], root=dataset, device="cpu")[1].metrics["psnr"] for _ in range(2))
+    assert first == again

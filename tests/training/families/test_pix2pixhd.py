@@ -1,0 +1,53 @@
+"""pix2pixHD's perceptual loss by a scorer's features; test_step.py has the rest of its step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from hdgan.errors import CheckpointError, ConfigError
+from hdgan.losses import PerceptualLoss
+from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
+from hdgan.training import Pix2PixHDLoss, TrainConfig, train
+from hdgan.training.families.pix2pixhd import load_perceptual
+from hdgan.training.logs import read_metrics
+
+
+@pytest.fixture
+def scorer(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_segmenter(tmp_path / "scorer.safetensors", Segmenter(SegmenterConfig(4, width=2)))
+    return tmp_path / "scorer.safetensors"
+
+
+def test_the_loss_compares_the_scorers_features(scorer: Path) -> None:
+    network = load_perceptual(Pix2PixHDLoss(scorer=scorer))
+    assert network is not None
+    fake, real = torch.rand(2, 3, 16, 32).requires_grad_(), torch.rand(2, 3, 16, 32)
+    loss = PerceptualLoss(network)(fake, real)
+    segmenter, weights = load_segmenter(scorer), (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)
+    pairs = zip(weights, segmenter.features(fake), segmenter.features(real), strict=True)
+    torch.testing.assert_close(loss, sum(weight * (a - b).abs().mean() for weight, a, b in pairs))
+    loss.backward()
+    assert fake.grad is not None
+    assert bool(fake.grad.abs().sum() > 0)
+    assert load_perceptual(Pix2PixHDLoss(vgg=0.0, scorer=scorer)) is None
+
+
+def test_a_run_trains_with_them(make_config: Callable[..., TrainConfig], scorer: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run", loss=Pix2PixHDLoss(scorer=scorer))
+    assert train(config, console=Console(quiet=True)).finished
+    losses = [record["g_vgg"] for record in read_metrics(config.out) if "g_vgg" in record]
+    assert len(losses) == 9
+    assert all(loss > 0 for loss in losses)
+
+
+def test_what_does_not_go_with_a_scorer_is_refused(scorer: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a scorer takes pictures in \[-1, 1\]: --loss\.no-imagenet-normalisation"):
+        Pix2PixHDLoss(scorer=scorer, imagenet_normalisation=True)
+    with pytest.raises(CheckpointError, match=r"no\.safetensors does not exist"):
+        load_perceptual(Pix2PixHDLoss(scorer=tmp_path / "no.safetensors"))

@@ -1,0 +1,126 @@
+"""What checkpoints are measured by, and which is best."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from hdgan.checkpoints import best_step
+from hdgan.data import DataConfig, SizeConfig
+from hdgan.errors import ConfigError
+from hdgan.evaluation import train_scorer
+from hdgan.evaluation.confusion import Confusion
+from hdgan.evaluation.scorer import load_scorer
+from hdgan.inference import load
+from hdgan.training import LogConfig, TrainConfig, loop, train, write_report
+from hdgan.training.datasets import open_data
+from hdgan.training.logs import read_metrics
+from hdgan.training.pictures import Examples
+from hdgan.training.validation import Validation, is_better
+
+MakeConfig = Callable[..., TrainConfig]
+QUIET = Console(quiet=True)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def scorer(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("scorer") / "scorer.safetensors"
+    return train_scorer(DataConfig(root=dataset, workers=0), 4, SizeConfig(), out, steps=5, width=2, device="cpu")
+
+
+def validated(config: TrainConfig, run: Path) -> tuple[dict[str, float], Examples, torch.nn.Module]:
+    data = open_data(config, QUIET)
+    examples = Examples(data.validation(SizeConfig()), config, CPU)
+    model = load(run, device="cpu").model
+    return Validation(config, data, CPU)(model, examples), examples, model
+
+
+def test_l1_is_the_mean_distance_to_the_photos(make_config: MakeConfig, run: Path, tmp_path: Path) -> None:
+    values, examples, model = validated(make_config(tmp_path, log=LogConfig(val_images=9)), run)
+    distances = [(examples.generate(model, one) - one.photo).abs().mean() for one in examples.inputs(9)]  # type: ignore[arg-type]
+    assert len(distances) == 2
+    assert values == {"val_l1": pytest.approx(float(torch.stack(distances).mean()))}
+
+
+def test_psnr_is_that_of_the_pictures(make_config: MakeConfig, run: Path, tmp_path: Path) -> None:
+    values, examples, model = validated(make_config(tmp_path, log=LogConfig(best="psnr")), run)
+    # Differences are twice as large in [-1, 1] as in [0, 1].
+    errors = [((examples.generate(model, one) - one.photo) / 2).square().mean() for one in examples.inputs(9)]  # type: ignore[arg-type]
+    assert values["val_psnr"] == pytest.approx(float((-10 * torch.stack(errors).log10()).mean()), abs=1e-3)
+    assert set(values) == {"val_l1", "val_psnr"}
+
+
+def test_mean_iou_is_what_the_scorer_recognises(
+    make_config: MakeConfig, run: Path, scorer: Path, tmp_path: Path
+) -> None:
+    values, examples, model = validated(make_config(tmp_path, log=LogConfig(best="miou", scorer=scorer)), run)
+    judge, counts = load_scorer(scorer, 4, CPU), Confusion(4)
+    for one in examples.inputs(9):
+        assert one.label is not None
+        counts.add(one.label, judge(examples.generate(model, one)))  # type: ignore[arg-type]
+    assert values["val_miou"] == counts.mean_iou
+
+
+def test_which_of_two_values_is_better() -> None:
+    assert is_better("l1", 0.1, 0.2)
+    assert is_better("scorer_fid", 1.0, 2.0)
+    assert is_better("miou", 0.2, 0.1)
+    assert is_better("psnr", 20.0, 19.0)
+    assert not is_better("ssim", 0.5, 0.5)
+
+
+def test_a_run_keeps_what_is_best_by_the_metric_chosen(
+    make_config: MakeConfig, scorer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ious = iter([0.1, 0.3, 0.2, 0.1, 0.1, 0.1, 0.4, 0.6, 0.5])
+    monkeypatch.setattr(Validation, "__call__", lambda *_: {"val_l1": 0.5, "val_miou": next(ious)})
+    monkeypatch.setattr(loop, "write_report", lambda run: run)  # one at the end is enough
+    log = LogConfig(best="miou", scorer=scorer, checkpoint_every=1, keep=1, style_images=1)
+    config = make_config(tmp_path / "run", log=log)
+    train(config, console=QUIET)
+    assert best_step(config.out) == 8
+    best = json.loads((config.out / "checkpoints" / "best.json").read_text())
+    assert best == {"step": 8, "stage": "joint", "val_miou": 0.6}
+    measured = [record for record in read_metrics(config.out) if "val_miou" in record]
+    assert [record["val_l1"] for record in measured] == [0.5] * 9
+    page = write_report(config.out).read_text(encoding="utf-8")
+    assert "Best validation mean IoU" in page
+    assert "0.6000" in page
+
+
+def test_a_best_by_another_metric_is_forgotten_on_a_resume(
+    make_config: MakeConfig, scorer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "write_report", lambda run: run)
+    config = make_config(tmp_path / "run")
+    train(config, console=QUIET)
+    assert set(json.loads((config.out / "checkpoints" / "best.json").read_text())) == {"step", "stage", "val_l1"}
+    stages = {name: replace(stage, images=6 if name != "joint" else 8) for name, stage in config.stages.items()}
+    longer = replace(config, stages=stages, log=replace(config.log, best="miou", scorer=scorer))
+    train(longer, resume=True, console=QUIET)
+    assert set(json.loads((config.out / "checkpoints" / "best.json").read_text())) == {"step", "stage", "val_miou"}
+
+
+def test_a_metric_that_cannot_be_had_is_refused_before_the_first_step(
+    make_config: MakeConfig, scorer: Path, dataset: Path, tmp_path: Path
+) -> None:
+    def config(**log: object) -> TrainConfig:
+        return make_config(tmp_path / "run", log=LogConfig(**log))  # type: ignore[arg-type]
+
+    with pytest.raises(ConfigError, match=r"--log\.best miou needs --log\.scorer FILE: train one with"):
+        config(best="miou")
+    with pytest.raises(ConfigError, match=r"scorer\.safetensors is for --log\.best miou, pixel_accuracy or scorer_fid"):
+        config(scorer=scorer)
+    nine = train_scorer(
+        DataConfig(root=dataset, workers=0), 9, SizeConfig(), tmp_path / "nine.safetensors", steps=1, width=1
+    )
+    with pytest.raises(ConfigError, match="knows 9 classes, but the label maps have 4"):
+        train(config(best="miou", scorer=nine), console=QUIET)
+    assert not (tmp_path / "run" / "checkpoints").exists()
