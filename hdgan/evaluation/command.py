@@ -58,7 +58,7 @@ def evaluate(
         scorer_range: what pictures a foreign scorer takes: signed is [-1, 1], unit [0, 1], imagenet is unit normalised
             by ImageNet's mean and deviation.
         train_scorer: train the scorer first, and write it where --scorer says.
-        scorer_training: how.
+        scorer_training: how the scorer is trained.
         root: dataset, if it is not the first run's.
         phase: of the dataset to evaluate on; left out, val, else test.
         width: of the pictures; left out, that of the first run's training.
