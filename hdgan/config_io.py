@@ -107,7 +107,7 @@ def _union(kinds: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
     if data is None and types.NoneType in kinds:
         return None
     kinds = tuple(kind for kind in kinds if kind is not types.NoneType)
-    if all(hasattr(kind, "family") for kind in kinds) and isinstance(data, Mapping):
+    if all(hasattr(kind, "family") for kind in kinds):
         return _dataclass(_of_family(kinds, data, where, path), data, where, path)
     for kind in kinds[:-1]:
         try:
@@ -117,10 +117,10 @@ def _union(kinds: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
     return _value(kinds[-1], data, where, path)
 
 
-def _of_family(kinds: tuple[Any, ...], data: Mapping[str, Any], where: str, path: str) -> Any:
+def _of_family(kinds: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
     """The dataclass whose `family` the data names; the first, if it names none."""
     families = {kind.family: kind for kind in kinds}
-    named = data.get("family", kinds[0].family)
+    named = data.get("family", kinds[0].family) if isinstance(data, Mapping) else kinds[0].family
     if named not in families:
         raise _wrong(where, _join(path, "family"), " or ".join(repr(family) for family in families), named)
     return families[named]

@@ -1,4 +1,4 @@
-"""The losses of pix2pixHD (paper sections 3.1, 3.2), on the outputs of a multi-scale discriminator.
+"""The losses of pix2pixHD (paper sections 3.1, 3.2) and of CRN; GAN losses take what a multi-scale discriminator gives.
 
 A discriminator's output is a list over scales of lists over layers; the last of each is the score of every patch.
 """
@@ -107,8 +107,8 @@ def feature_matching_loss(fake: Outputs, real: Outputs) -> Tensor:
     return total
 
 
-class _PerceptualFeatures(nn.Module):
-    """What perceptual losses compare.
+class PerceptualFeatures(nn.Module):
+    """What perceptual losses compare: the features that a frozen network has of an image.
 
     Args:
         network: maps images [B, 3, H, W] to five features, fine to coarse; `VGG19Features` with its weights loaded.
@@ -134,8 +134,11 @@ class _PerceptualFeatures(nn.Module):
         return features
 
 
-class PerceptualLoss(_PerceptualFeatures):
-    """L1 distance of five features of a network, without its weight: the VGG loss (Johnson et al. 2016) with VGG19."""
+class PerceptualLoss(PerceptualFeatures):
+    """L1 distance of five features of a network, without its weight: the VGG loss (Johnson et al. 2016) with VGG19.
+
+    Takes the arguments of `PerceptualFeatures`.
+    """
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """Compare images [B, 3, H, W] in [-1, 1]; `real` is a target without gradient. Returns a scalar float32."""
@@ -147,7 +150,7 @@ class PerceptualLoss(_PerceptualFeatures):
         return total
 
 
-class BalancedPerceptualLoss(_PerceptualFeatures):
+class BalancedPerceptualLoss(PerceptualFeatures):
     """L1 distance of an image and of its features, all balanced against each other (arXiv 1707.09405, section 3).
 
         sum_l lambda_l d_l,   lambda_l = d_image / d_l  taken for a constant, of each picture on its own
@@ -161,7 +164,7 @@ class BalancedPerceptualLoss(_PerceptualFeatures):
         sum_c ( 0.999 min_k + 0.001 mean_k )  sum_l lambda_l d_l(k, c)
 
     where d_l(k, c) counts the pixels of class c alone. The mean, which is in the authors' code, keeps images alive that
-    are never the best.
+    are never the best. Takes the arguments of `PerceptualFeatures`.
     """
 
     SHARE_OF_MEAN = 0.001

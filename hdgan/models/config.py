@@ -246,7 +246,7 @@ class CRNConfig(ModelConfig):
     width: float = 1.0
     """Factor on the channels of all modules."""
     n_images: int = 1
-    """Images of each condition: every class learns from the best of them; the first is what the model generates."""
+    """Images of each condition: every class learns from the best of them. `CRN.choice` is generated, at first 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -134,7 +134,7 @@ def test_bad_architectures(options, message):
         CRNConfig(**options)
 
 
-def test_the_first_image_is_generated_within_bounds():
+def test_one_image_is_generated_within_bounds():
     model = build_model(CONFIG)
     assert isinstance(model, CRN)
     assert [name for name, _ in model.named_children()] == ["generator"]
@@ -145,6 +145,8 @@ def test_the_first_image_is_generated_within_bounds():
     assert model.images(condition).shape == (2, 2, 3, 16, 24)
     assert torch.equal(model.images(condition)[0, :, :, 0, 0], torch.tensor([[-2.0, 0.5, 2.0], [9.0, 9.0, 9.0]]))
     assert torch.equal(model.generate(condition)[1, :, 3, 5], torch.tensor([-1.0, 0.5, 1.0]))
+    model.choice = 1
+    assert model.generate(condition).eq(1).all()
 
 
 def test_a_file_says_its_architecture(tmp_path):
