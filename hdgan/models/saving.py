@@ -120,7 +120,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 def _load(path: Path, file: Any, ema: bool, device: str | torch.device) -> tuple[ImageModel, SavedInfo]:
     metadata = _metadata_of(path, file.metadata())
-    config: ModelConfig = from_plain(AnyModelConfig, metadata.get("model"), f"{path}, model")  # type: ignore[arg-type]
+    config: ModelConfig = from_plain(AnyModelConfig, metadata.get("model"), f"{path}, model")
     with torch.device("meta"):
         model = build_model(config)
     shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
