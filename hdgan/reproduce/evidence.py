@@ -33,6 +33,8 @@ COLUMNS = {
 }
 """Metrics of the tables: their heading and digits."""
 ORDERED_BY = "miou"
+HARDLY = 0.05
+"""IoU of real photos below which the scorer is said not to know a class."""
 
 _INTRODUCTION = """# Evidence
 
@@ -42,8 +44,9 @@ writes this page from the rows in `evidence/` and nothing else.
 
 How to read it:
 
-- Tables show mean ± standard deviation over seeds. The scorer says how much of the label maps
-  can be recognised in the pictures; real photos, scored by the same network, are the most that can be hoped for.
+- Tables show mean ± standard deviation over seeds. The scorer says how much of the label maps can be recognised in the
+  pictures. Real photos, scored by the same network, are the row to compare with; they are no upper bound, as a picture
+  can be plainer than a photo.
 - All rows of a scale see as many training pictures. They have one learning rate and one schedule of it, whatever their
   authors used, and are scored at the end of training, by the averaged weights. A row differs from pix2pixHD in what its
   table names and in nothing else.
@@ -157,7 +160,9 @@ def _recognition(results: Sequence[Result]) -> str:
     for name in names:
         cells = [_spread(list(_values(results, name, column).values()), 2) for column in classes]
         lines.append([_title(name), *cells])
-    return "\n\n".join(["### Classes", _table(lines)])
+    weak = [name.removeprefix("iou_") for name in classes if (results[0].metrics[name] or 0) < HARDLY]
+    note = f"The scorer hardly finds these classes even in real photos: {', '.join(weak)}." if weak else ""
+    return "\n\n".join(filter(None, ["### Classes", note, _table(lines)]))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,8 @@ def test_tables_give_mean_and_spread_and_what_was_not_had(made: MadeResults, tmp
     assert "CPU (2 cores), PyTorch 2.13.0" in text
     assert "### Discriminators" in text
     assert "### Losses" in text
-    assert "scorer" in text.split("##")[0]
+    assert "`--loss.scorer`" in text.split("##")[0]
+    assert "hardly finds" not in text
     assert ".png" not in text
 
 
@@ -87,6 +89,12 @@ def test_the_page_is_made_of_the_rows_alone_and_the_same_each_time(
     assert main(["reproduce", "report", str(docs)]) == 0
     assert capsys.readouterr().out.strip() == str((docs / "evidence.md").resolve())
     assert (docs / "evidence.md").read_bytes() == first
+
+
+def test_classes_that_the_scorer_does_not_know_are_named(made: MadeResults, tmp_path: Path) -> None:
+    real, *runs = made({"crn": [0.4]})
+    blind = replace(real, metrics=real.metrics | {"iou_car": 0.01, "iou_sky": 0.9})
+    assert "hardly finds these classes even in real photos: car.\n" in page_text([[blind, *runs]], tmp_path)
 
 
 def test_scales_follow_each_other(docs: Path, made: MadeResults) -> None:
