@@ -19,8 +19,8 @@ from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.inference import Pipeline, load
 from hdgan.models.saving import read_metadata
 from hdgan.styles import Style, StyleBank
-from hdgan.styles.encode import training_of
 from hdgan.training.datasets import open_data
+from hdgan.training.run_folder import training_of
 
 MAX_PIXELS = 2048 * 1024 * 2
 """Of a picture that is opened."""

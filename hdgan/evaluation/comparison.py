@@ -25,7 +25,7 @@ from hdgan.evaluation.split import held_out_pairs, with_scenes
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.models.config import require
 from hdgan.models.saving import read_metadata
-from hdgan.styles.encode import training_of
+from hdgan.training.run_folder import training_of
 
 LPIPS_PIXELS = 32
 """Least width and height of pictures for LPIPS, whose AlexNet pools smaller ones away."""

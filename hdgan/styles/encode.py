@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,19 +16,18 @@ from rich.console import Console
 from torch import Tensor
 
 from hdgan.checkpoints import MODEL_FILE, beside, find_checkpoint
-from hdgan.config_io import from_plain
-from hdgan.data import DataConfig, PairedDataset, SizeConfig, make_loader
+from hdgan.data import PairedDataset, SizeConfig, make_loader
 from hdgan.data.scenes import CLASSES
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.models import AnyModelConfig, ImageModel, ModelConfig
+from hdgan.models import ImageModel
 from hdgan.models.saving import load_model
 from hdgan.ops import InstanceIndex, instance_reduce
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of, fingerprint
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, open_data
-from hdgan.training.families import FAMILIES
+from hdgan.training.run_folder import training_of
 from hdgan.training.step import Inputs
 
 PART = 100
@@ -113,33 +111,6 @@ def open_source(
     data = open_data(replace(config, stages={}), console or Console(quiet=True))
     origin = Origin(fingerprint(model.encoder), _name(file))
     return Source(file, model.eval().requires_grad_(False), config, data, size, chosen, origin)
-
-
-def training_of(
-    file: Path, metadata: Mapping[str, Any], model: ModelConfig, root: Path | None = None
-) -> tuple[TrainConfig, SizeConfig]:
-    """How a model was trained, with the data under `root` if it is given, and the size of the pictures.
-
-    Args:
-        file: the model, for messages.
-        metadata: of the file.
-        model: what the metadata's model is.
-        root: dataset, where it is not the one that the file names.
-
-    Raises:
-        ConfigError: the file names no dataset, and `root` is not given.
-    """
-    known = metadata.get("train")
-    if known is not None:
-        config = from_plain(TrainConfig, known, f"{file}, train")
-        stage = config.stages[metadata["stage"]]
-        size = replace(stage.size, crop_width=None, crop_height=None)
-        return (config if root is None else replace(config, data=replace(config.data, root=root))), size
-    if root is None:
-        raise ConfigError(f"{file} does not say what it was trained on: name the dataset with --root")
-    data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)
-    loss = FAMILIES[type(model)].loss()
-    return TrainConfig(model=cast(AnyModelConfig, model), data=data, loss=loss), SizeConfig()
 
 
 def encode(source: Source, progress: Callable[[int, int], None] | None = None) -> FeatureTable:

@@ -13,17 +13,23 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
 from hdgan.checkpoints import list_steps
 from hdgan.config_io import from_plain, to_plain
+from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
+from hdgan.models import AnyModelConfig, ModelConfig
 from hdgan.training.config import TrainConfig
 from hdgan.training.distributed import World
+from hdgan.training.families import FAMILIES
 
 CONFIG_FILE = "config.json"
 ENVIRONMENT_FILE = "environment.json"
@@ -74,3 +80,30 @@ def load_config(run: Path) -> TrainConfig:
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     return from_plain(TrainConfig, content, str(file))
+
+
+def training_of(
+    file: Path, metadata: Mapping[str, Any], model: ModelConfig, root: Path | None = None
+) -> tuple[TrainConfig, SizeConfig]:
+    """How a model was trained, with the data under `root` if it is given, and the size of the pictures.
+
+    Args:
+        file: the model, for messages.
+        metadata: of the file.
+        model: what the metadata's model is.
+        root: dataset, where it is not the one that the file names.
+
+    Raises:
+        ConfigError: the file names no dataset, and `root` is not given.
+    """
+    known = metadata.get("train")
+    if known is not None:
+        config = from_plain(TrainConfig, known, f"{file}, train")
+        stage = config.stages[metadata["stage"]]
+        size = replace(stage.size, crop_width=None, crop_height=None)
+        return (config if root is None else replace(config, data=replace(config.data, root=root))), size
+    if root is None:
+        raise ConfigError(f"{file} does not say what it was trained on: name the dataset with --root")
+    data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)
+    loss = FAMILIES[type(model)].loss()
+    return TrainConfig(model=cast(AnyModelConfig, model), data=data, loss=loss), SizeConfig()
