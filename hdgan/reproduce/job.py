@@ -131,7 +131,7 @@ def _keep_pictures(config: TrainConfig, folder: Path) -> None:
     pipeline = hdgan.load(config.out, device=config.device)
     labels, instances = (shown(config.data.scenes, kind) for kind in ("label", "inst"))
     for label, ids in zip(labels, instances, strict=True):
-        save_png(to_image(pipeline(label, ids) * 2 - 1), folder / label.name)
+        save_png(to_image(pipeline(label, ids, seed=0) * 2 - 1), folder / label.name)
 
 
 def _result(config: TrainConfig, scale: str, row: str, seed: int | None, jobs: int, scores: RunScores) -> Result:
