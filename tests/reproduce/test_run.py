@@ -71,24 +71,24 @@ from hdgan.reproduce.plan import Scale
 from hdgan.reproduce.run import reproduce
 
 scale = from_plain(Scale, json.loads({json.dumps(to_plain(longer))!r}), "scale")
-outcome = reproduce(scale, Path({str(out)!r}), seeds=2, jobs=2, device="cpu", rows=["crn"])
+outcome = reproduce(scale, Path({str(out)!r}), seeds=1, jobs=2, device="cpu", rows=["crn"])
 print("finished", outcome.finished, outcome.page)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not all((folder.run("crn", seed) / "metrics.jsonl").is_file() for seed in (0, 1)):
+        while not (folder.run("crn", 0) / "metrics.jsonl").is_file():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=60)
-    assert "crn, seed 0: saved (0 of 2 runs)" in printed
+    assert "crn, seed 0: saved (0 of 1 runs)" in printed
     assert "finished False None" in printed
-    stopped = [list_steps(folder.run("crn", seed))[-1] for seed in (0, 1)]
-    assert all(0 < step < longer.steps for step in stopped)
+    stopped = list_steps(folder.run("crn", 0))[-1]
+    assert 0 < stopped < longer.steps
 
     outcome = run(longer, out, "crn", seeds=2)
     assert (outcome.done, outcome.total, outcome.page) == (2, 2, out / "evidence.md")
-    assert f"resuming {folder.run('crn', 0)} after step {stopped[0]}" in folder.log("crn-0").read_text()
+    assert f"resuming {folder.run('crn', 0)} after step {stopped}" in folder.log("crn-0").read_text()
     rows = read_csv(folder.results)
     assert [(row.row, row.seed) for row in rows] == [(REAL, None), ("crn", 0), ("crn", 1)]
     assert all(row.steps == longer.steps and row.held_out == 2 and row.jobs == 2 for row in rows)
@@ -126,8 +126,6 @@ def test_every_kind_of_row_is_trained_and_scored(scale: Scale, out: Path, row: s
 def test_a_run_of_other_options_is_not_gone_on_with(scale: Scale, out: Path) -> None:
     folder = Folder(out)
     assert job.do(folder, "crn", 0, "cpu", 1, 2)
-    folder.result("crn", 0).unlink()
-    assert job.do(folder, "crn", 0, "cpu", 2, 1)  # threads decide nothing
     folder.result("crn", 0).unlink()
     folder.scale_file.unlink()
     folder.claim(replace(scale, lr=1e-3))
