@@ -50,7 +50,8 @@ def generate(
         styles: without a photo: mean (of each class), random (a cluster for each instance), random-class (a cluster for
             all instances of a class), or a .json file that --save-styles wrote.
         styles_to: a second file of styles; the variants go from the first to it.
-        variants: pictures of each label map, named x_1.png, x_2.png, …
+        variants: pictures of each label map, named x_1.png, x_2.png, …: in random styles, between two files of styles,
+            or what a model makes by itself (several images at once, or noise).
         seed: of random styles, and of the noise of models with dropout; the same gives the same.
         clusters: instances and the cluster that each has in its class, as in --clusters 26001 3 26002 5.
         save_styles: write the styles of each picture beside it, as x.json.
@@ -66,7 +67,7 @@ def generate(
     if sources[wanted] is None:
         raise ConfigError(f"{run} makes pictures from {wanted} files: give --{wanted}")
     choice = StyleChoice(styles, styles_to, variants, seed, clusters or {}, save_styles)
-    choice.check(with_photo=photo is not None)
+    choice.check(pipeline.config.variants, with_photo=photo is not None)
     pairs = find_sources({part: path for part, path in sources.items() if path is not None}, console)
     targets = name_targets(pairs, out, variants)
     _protect_sources(pairs, targets, choice)
@@ -85,7 +86,9 @@ def run_pair(pipeline: Pipeline, pair: Pair, target: Path, choice: StyleChoice, 
     assert source is not None
     styles = choice.styles_for(pipeline, source, pair, variant)
     photo = pair.photo if styles is None else None
-    save_png(to_image(pipeline(source, pair.ids, photo=photo, styles=styles, seed=choice.seed) * 2 - 1), target)
+    own = 0 if choice.by_styles else variant
+    picture = pipeline(source, pair.ids, photo=photo, styles=styles, seed=choice.seed, variant=own)
+    save_png(to_image(picture * 2 - 1), target)
     if choice.save and styles is not None:
         styles.save(_styles_beside(target))
 

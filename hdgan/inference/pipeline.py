@@ -60,6 +60,7 @@ class Pipeline:
         photo: Source | None = None,
         styles: Styles | Sequence[Styles] | None = None,
         seed: int | None = None,
+        variant: int = 0,
     ) -> Tensor:
         """Make a picture of the size of its input.
 
@@ -73,6 +74,8 @@ class Pipeline:
                 one object for all maps, or one for each.
             seed: repeats the noise of a model that draws some, as pix2pix's does by its dropout; None goes on with
                 torch's generator.
+            variant: another picture of the same input, from 0, by a model that makes several by itself
+                (`ModelConfig.variants`): one of its images, or what its noise makes with another seed.
 
         Returns:
             [3, H, W] float32 in [0, 1] on the pipeline's device; [B, 3, H, W] for batched input.
@@ -82,10 +85,11 @@ class Pipeline:
             ConfigError: the model needs an instance map or photo that is not given, or cannot use what is given.
             CheckpointError: the styles are of another encoder.
         """
+        self._require_variant(variant)
         maps = read_maps(source, instance, self.config, self.device)
         if photo is not None and styles is not None:
             raise ConfigError("a photo and styles are given: give one of them")
-        with self._autocast(), _seeded(seed, self.device):
+        with self._autocast(), _seeded(None if seed is None else seed + variant, self.device):
             condition = self.model.condition(maps.label, maps.ids, maps.picture)
             features = None
             if photo is not None:
@@ -94,7 +98,7 @@ class Pipeline:
                 features = self._styled(maps, [styles] * maps.size[0] if isinstance(styles, Styles) else styles)
             elif self.config.feature_channels:
                 features = self._mean_features(maps)
-            image = self.model.generate(condition, features)
+            image = self.model.generate(condition, features, variant)
         image = (image.float().clamp(-1, 1) + 1) / 2
         return image if maps.batched else image[0]
 
@@ -151,6 +155,13 @@ class Pipeline:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def _require_variant(self, variant: int) -> None:
+        most = self.config.variants
+        if variant < 0 or (most is not None and variant >= most):
+            raise ConfigError(
+                f"variant is {variant}: the model makes {most or 'any number of'} pictures of an input, counted from 0"
+            )
 
     def _require_features(self, what: str) -> None:
         if not self.config.feature_channels:

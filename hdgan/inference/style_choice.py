@@ -34,8 +34,17 @@ class StyleChoice:
     def _file(self) -> Path | None:
         return None if self.styles in ("mean", *_RANDOM) else Path(self.styles)
 
-    def check(self, with_photo: bool) -> None:
+    @property
+    def by_styles(self) -> bool:
+        """Whether variants differ in their styles; else they are the model's own."""
+        return self.styles in _RANDOM or self.styles_to is not None
+
+    def check(self, own_variants: int | None, with_photo: bool) -> None:
         """Refuse options that contradict each other.
+
+        Args:
+            own_variants: `ModelConfig.variants`.
+            with_photo: whether a photo is given.
 
         Raises:
             ConfigError: they do.
@@ -51,8 +60,12 @@ class StyleChoice:
             raise ConfigError(f"--seed is {self.seed}: give 0 or more")
         if self.styles_to is not None and (file is None or self.variants < 2):
             raise ConfigError("--styles-to goes from one file of styles to another: give --styles FILE and --variants")
-        if self.variants > 1 and self.styles not in _RANDOM and self.styles_to is None:
+        if self.by_styles or own_variants is None:
+            return
+        if own_variants == 1 < self.variants:
             raise ConfigError(f"--variants {self.variants} would all be alike: give --styles random, or --styles-to")
+        if self.variants > own_variants:
+            raise ConfigError(f"--variants is {self.variants}: the model makes {own_variants} pictures of each input")
 
     def styles_for(self, pipeline: Pipeline, source: Path, pair: Pair, variant: int) -> Styles | None:
         """The styles of one picture; None where the pipeline's own rule (photo, else mean) serves.

@@ -63,8 +63,14 @@ class ImageModel(nn.Module, ABC):
         """E(photo), averaged per instance: [B, feature_channels, H, W]; None for a model without features."""
         return None if self.encoder is None else self.encoder(photo, instances)
 
-    def generate(self, condition: Tensor, features: Tensor | None = None) -> Tensor:
-        """G(condition, features): an image [B, image_channels, H, W] in [-1, 1]."""
+    def generate(self, condition: Tensor, features: Tensor | None = None, variant: int = 0) -> Tensor:
+        """G(condition, features): an image [B, image_channels, H, W] in [-1, 1].
+
+        Args:
+            condition: [B, condition_channels, H, W].
+            features: [B, feature_channels, H, W], for a model with an encoder.
+            variant: which image, from 0, of a model that makes several at once.
+        """
         inputs = condition if features is None else torch.cat([condition, features.to(condition.dtype)], dim=1)
         return self.generator(inputs)
 

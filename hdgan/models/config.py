@@ -143,6 +143,11 @@ class ModelConfig:
         """The networks that a stage trains, as people name them; arguments as of `ImageModel.trained_modules`."""
         return ["G", "D"]
 
+    @property
+    def variants(self) -> int | None:
+        """Pictures that a model makes of the same input by itself; None for as many as there are seeds of its noise."""
+        return 1
+
     def sized(self, sides: Sequence[int]) -> ModelConfig:
         """With what follows from the training pictures' sides in pixels, as far as they are known, filled in."""
         return self
@@ -246,12 +251,16 @@ class CRNConfig(ModelConfig):
     width: float = 1.0
     """Factor on the channels of all modules."""
     n_images: int = 1
-    """Images of each condition: every class learns from the best of them. `CRN.choice` is generated, at first 0."""
+    """Images of each condition: every class learns from the best of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_positive({"n-modules": self.n_modules, "width": self.width, "n-images": self.n_images})
         self.require_not_negative({"n-enhancers": self.n_enhancers})
+
+    @property
+    def variants(self) -> int:
+        return self.n_images
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -334,6 +343,12 @@ class Pix2PixConfig(ModelConfig):
         require("2 or more", {"model.generator.n-downs": g.n_downs}, lambda value: value >= 2)
         for level in g.dropout_levels:
             self.require_not_negative({"generator.dropout-levels": level})
+
+    @property
+    def variants(self) -> int | None:
+        g = self.generator
+        noise = g.dropout if isinstance(g, ResNetConfig) else bool(g.dropout_levels)
+        return None if noise else 1
 
     def sized(self, sides: Sequence[int]) -> Pix2PixConfig:
         """With a depth, if it is not given: the U-Net's innermost level is one pixel high or wide, or more."""

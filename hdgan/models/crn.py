@@ -129,9 +129,6 @@ class CRN(ImageModel):
     Args:
         config: the architecture.
         with_discriminator: of no effect.
-
-    Attributes:
-        choice: which of several images `generate` gives, from 0.
     """
 
     config: CRNConfig
@@ -144,15 +141,14 @@ class CRN(ImageModel):
         out_channels = config.n_images * config.image_channels
         self.generator = CascadedRefinement(config.generator_channels, out_channels, config.widths)
         self.discriminator = self.encoder = None
-        self.choice = 0
 
     def images(self, condition: Tensor) -> Tensor:
         """All images of a condition, [B, n_images, image_channels, H, W], around [-1, 1] but not bounded."""
         return self.generator(condition).unflatten(1, (self.config.n_images, self.config.image_channels))
 
-    def generate(self, condition: Tensor, features: Tensor | None = None) -> Tensor:
-        """The chosen image of a condition, [B, image_channels, H, W] in [-1, 1]."""
-        return self.images(condition)[:, self.choice].clamp(-1, 1)
+    def generate(self, condition: Tensor, features: Tensor | None = None, variant: int = 0) -> Tensor:
+        """One of the images of a condition, [B, image_channels, H, W] in [-1, 1]."""
+        return self.images(condition)[:, variant].clamp(-1, 1)
 
     def trained_modules(self, *, enhancer_only: bool, encoder: bool) -> Iterator[nn.Module]:
         """The whole cascade, or of it only the finest module and the last convolution."""

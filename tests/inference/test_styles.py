@@ -63,7 +63,7 @@ def test_styles_reach_every_pixel_of_their_instance(
 ) -> None:
     seen: list[torch.Tensor] = []
     real = pipeline.model.generate
-    monkeypatch.setattr(pipeline.model, "generate", lambda c, f: (seen.append(f), real(c, f))[1])
+    monkeypatch.setattr(pipeline.model, "generate", lambda c, f, _: (seen.append(f), real(c, f))[1])
     classes = pipeline.instances(label, ids)
     chosen = min(classes)
     pipeline(label, ids, styles=Styles({chosen: Style(0, (5.0, -5.0))}))

@@ -1,0 +1,71 @@
+"""Several pictures of one input that a model makes by itself: CRN's images, pix2pix's noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hdgan.cli import main
+from hdgan.errors import ConfigError
+from hdgan.inference import Pipeline, load
+from hdgan.models import CRN, CRNConfig, ModelConfig, PatchConfig, Pix2Pix, Pix2PixConfig, UNetConfig
+from hdgan.models.saving import save_model
+
+SEVERAL = CRNConfig(n_labels=4, n_modules=3, width=1 / 64, n_images=2)
+NOISE = Pix2PixConfig(
+    n_labels=4, instances=False, norm="instance", generator=UNetConfig(4, 3), discriminator=PatchConfig(4)
+)
+QUIET = Pix2PixConfig(
+    n_labels=4, instances=False, norm="instance", generator=UNetConfig(4, 3, ()), discriminator=PatchConfig(4)
+)
+
+
+def saved(config: ModelConfig, file: Path) -> Path:
+    torch.manual_seed(0)
+    save_model(file, CRN(config) if isinstance(config, CRNConfig) else Pix2Pix(config))  # type: ignore[arg-type]
+    return file
+
+
+def test_each_image_of_a_crn_is_a_variant(tmp_path: Path, label: Path) -> None:
+    pipeline: Pipeline = load(saved(SEVERAL, tmp_path / "x.safetensors"))
+    first, second = pipeline(label), pipeline(label, variant=1)
+    assert torch.equal(pipeline(label, variant=0), first)
+    assert not torch.equal(first, second)
+    with pytest.raises(ConfigError, match="variant is 2: the model makes 2 pictures of an input"):
+        pipeline(label, variant=2)
+
+
+def test_noise_makes_as_many_variants_as_there_are_seeds(tmp_path: Path, label: Path) -> None:
+    pipeline: Pipeline = load(saved(NOISE, tmp_path / "x.safetensors"))
+    first, second = (pipeline(label, seed=7, variant=variant) for variant in (0, 1))
+    assert not torch.equal(first, second)
+    assert torch.equal(pipeline(label, seed=8), second)
+
+
+def test_without_noise_there_is_one(tmp_path: Path, label: Path) -> None:
+    pipeline: Pipeline = load(saved(QUIET, tmp_path / "x.safetensors"))
+    assert torch.equal(pipeline(label, seed=1), pipeline(label, seed=2))
+    with pytest.raises(ConfigError, match="variant is 1: the model makes 1 pictures"):
+        pipeline(label, variant=1)
+
+
+@pytest.mark.parametrize(("config", "most"), [(SEVERAL, 2), (NOISE, None)], ids=["crn", "noise"])
+def test_the_command_writes_them(
+    config: ModelConfig, most: int | None, tmp_path: Path, label: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = saved(config, tmp_path / "x.safetensors")
+    arguments = ["generate", str(file), "--label", str(label), "--out", str(tmp_path / "y.png")]
+    assert main([*arguments, "--variants", "2", "--seed", "3"]) == 0
+    found = [np.asarray(Image.open(tmp_path / f"y_{k}.png")) for k in (1, 2)]
+    pipeline: Pipeline = load(file)
+    for variant, picture in enumerate(found):
+        expected = pipeline(label, seed=3, variant=variant).permute(1, 2, 0).numpy() * 255
+        np.testing.assert_allclose(picture, expected, atol=0.51)
+    assert not np.array_equal(*found)
+    assert main([*arguments, "--variants", "3"]) == (0 if most is None else 2)
+    said = capsys.readouterr().err
+    assert ("--variants is 3: the model makes 2 pictures of each input" in said) == (most == 2)
