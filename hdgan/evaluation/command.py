@@ -13,13 +13,12 @@ from rich.table import Table
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.data.scenes import CLASSES
 from hdgan.errors import ConfigError
-from hdgan.evaluation.comparison import data_of
-from hdgan.evaluation.comparison import evaluate as evaluate_runs
+from hdgan.evaluation.comparison import open_contest, score
 from hdgan.evaluation.page import PAGE
 from hdgan.evaluation.scorer import ScorerRange
 from hdgan.evaluation.scores import HIGHER_IS_BETTER, METRICS, TITLES, RunScores, notes_of, shown
-from hdgan.evaluation.train import ScorerTraining, train_scorer
-from hdgan.inference.pipeline import load
+from hdgan.evaluation.train import ScorerTraining
+from hdgan.evaluation.train import train_scorer as train
 
 SCORER = "scorer.safetensors"
 
@@ -72,43 +71,27 @@ def evaluate(
         ema: use the averaged weights.
     """
     console = Console(stderr=True)
-    size = SizeConfig(width=width, height=height) if width or height else None
+    size = None if width is None and height is None else SizeConfig(width=width, height=height)
     file = scorer or out / SCORER
-    if train_scorer:
-        alone = DataConfig(root=root, dontcare=dontcare)
-        _train(runs, file, scorer_training, alone, n_labels, size, checkpoint, device, console)
-    elif not runs:
-        raise ConfigError("no run is named: give the folder of a training run, or --train-scorer")
     if not runs:
+        if not train_scorer:
+            raise ConfigError("no run is named: give the folder of a training run, or --train-scorer")
+        data = DataConfig(root=root, dontcare=dontcare)
+        train(data, n_labels, size or SizeConfig(), file, **asdict(scorer_training), device=device, console=console)
         return 0
-    rows = evaluate_runs(
-        runs, scorer=file if scorer or file.is_file() else None, scorer_range=scorer_range, root=root, phase=phase,
-        size=size, max_images=max_images, checkpoint=checkpoint, device=device, ema=ema, out=out, pictures=pictures,
-        console=console,
+    contest = open_contest(
+        runs, root=root, phase=phase, size=size, max_images=max_images, pictures=pictures, checkpoint=checkpoint,
+        device=device, ema=ema, console=console,
     )  # fmt: skip
+    if train_scorer:
+        data, size = contest.data, contest.dataset.size
+        train(data, contest.n_labels, size, file, **asdict(scorer_training), device=device, console=console)
+    if scorer or (contest.n_labels and file.is_file()):
+        contest = contest.scored_by(file, scorer_range)
+    rows = score(contest, out, console)
     _print(rows)
     print((out / PAGE).resolve())
     return 0
-
-
-def _train(
-    runs: tuple[Path, ...],
-    file: Path,
-    training: ScorerTraining,
-    data: DataConfig,
-    n_labels: int,
-    size: SizeConfig | None,
-    checkpoint: str,
-    device: str,
-    console: Console,
-) -> None:
-    """Train the scorer for the first run's pictures; without a run for `data` of `n_labels` classes."""
-    own_size = SizeConfig()
-    if runs:
-        pipeline = load(runs[0], checkpoint=checkpoint, device="cpu")
-        data, own_size = data_of(pipeline, data.root)
-        n_labels = pipeline.config.n_labels
-    train_scorer(data, n_labels, size or own_size, file, **asdict(training), device=device, console=console)
 
 
 def _print(rows: list[RunScores]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,9 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from hdgan.data import DataConfig, PairedDataset, Sample, SizeConfig
-from hdgan.data.scenes import CLASSES, PALETTE
+from hdgan.data.quick_check import quick_check
+from hdgan.data.scenes import CLASSES, PALETTE, scenes_folder
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError
+from hdgan.evaluation.feature_networks import FeatureNetworks
 from hdgan.evaluation.judge import Judge
 from hdgan.evaluation.page import Facts, Gallery, write_results
 from hdgan.evaluation.scorer import Scorer, ScorerRange, load_scorer
@@ -27,25 +29,27 @@ from hdgan.models.config import require
 from hdgan.models.saving import read_metadata
 from hdgan.training.run_folder import training_of
 
-LPIPS_PIXELS = 32
-"""Least width and height of pictures for LPIPS, whose AlexNet pools smaller ones away."""
-
 
 @dataclass(frozen=True)
 class Contest:
-    """Opened runs, and the held-out pictures that they are compared on."""
+    """Opened runs, and the pictures that they are compared on."""
 
     names: tuple[str, ...]
     pipelines: tuple[Pipeline, ...]
     data: DataConfig
     """With its root, of the first run."""
+    phase: str
     dataset: PairedDataset
-    scorer: Scorer | None
     count: int
     """Pictures that are used, the first of the dataset."""
+    shown: int
+    """Of these, those that evaluation.html shows."""
     device: torch.device
     scenes: bool
     """Whether the pictures are the built-in scenes, whose classes have names and colours."""
+    learned: tuple[str, ...]
+    """Names of the runs that were trained on these pictures."""
+    scorer: Scorer | None = None
 
     @property
     def palette(self) -> np.ndarray | None:
@@ -60,6 +64,14 @@ class Contest:
     def n_labels(self) -> int:
         """Classes of the label maps, 0 for A->B pairs."""
         return self.dataset.n_labels
+
+    def scored_by(self, scorer: Path, scorer_range: ScorerRange = "signed") -> Contest:
+        """The same with a scorer, which is tried on the first photo; see `evaluate`."""
+        if not self.n_labels:
+            raise ConfigError(f"--scorer {scorer} needs label maps, which A->B runs have not: leave it out")
+        network = load_scorer(scorer, self.n_labels, self.device, scorer_range)
+        network(self.first_photo * 2 - 1)
+        return replace(self, scorer=network)
 
 
 def evaluate(
@@ -78,12 +90,13 @@ def evaluate(
     pictures: int = 8,
     console: Console | None = None,
 ) -> list[RunScores]:
-    """Score runs on held-out pictures that none of them has seen.
+    """Score runs on the pictures of one phase, by default the validation phase, which no training learns from.
 
     Every run makes its pictures from the same label maps (or inputs) at the same size; a model with features gives each
     class its mean style, so that no photo is looked at. Pictures are scored as 8 bits, as they are saved. The scorer
     recognises classes in each, and in the photos: that row is the oracle, by which the others are to be read. It is no
-    upper bound, since a generator may paint classes more alike than they are.
+    upper bound, since a generator may paint classes more alike than they are. Where a run was trained on the very
+    pictures, console and page say so.
 
     Args:
         runs: run folders, checkpoint folders or .safetensors files.
@@ -104,39 +117,36 @@ def evaluate(
         The oracle, then one row for each run, in the order given.
 
     Raises:
-        ConfigError: the runs, or runs and scorer, have different classes.
+        ConfigError: the runs, or runs and scorer, have different classes, or a scorer is given without label maps.
         CheckpointError: a run has no checkpoint, or a file is damaged.
         DataError: the split is missing, empty or without photos.
     """
     console, runs = console or Console(quiet=True), [Path(run) for run in runs]
-    require("0 or more", {"pictures": pictures}, lambda value: value >= 0)
-    require("1 or more", {"max-images": max_images}, lambda value: value >= 1)
     contest = open_contest(
-        runs, scorer=scorer, scorer_range=scorer_range, root=root, phase=phase, size=size, max_images=max_images,
-        checkpoint=checkpoint, device=device, ema=ema, console=console,
+        runs, root=root, phase=phase, size=size, max_images=max_images, pictures=pictures, checkpoint=checkpoint,
+        device=device, ema=ema, console=console,
     )  # fmt: skip
-    gallery = Gallery((ORACLE, *contest.names), contest.palette, pictures if out is not None else 0)
-    rows = measure(contest, gallery, console)
-    if out is not None:
-        write_results(out, rows, gallery, _facts(contest))
-    return rows
+    if scorer is not None:
+        contest = contest.scored_by(scorer, scorer_range)
+    return score(contest, out, console)
 
 
 def open_contest(
     runs: Sequence[Path],
     *,
-    scorer: Path | None,
-    scorer_range: ScorerRange,
     root: Path | None,
     phase: str | None,
     size: SizeConfig | None,
     max_images: int | None,
+    pictures: int,
     checkpoint: str,
     device: str,
     ema: bool,
     console: Console,
 ) -> Contest:
-    """Load runs and scorer and find the pictures; see `evaluate`."""
+    """Load the runs, find the pictures and check both; see `evaluate`."""
+    require("0 or more", {"pictures": pictures}, lambda value: value >= 0)
+    require("1 or more", {"max-images": max_images}, lambda value: value >= 1)
     if not runs:
         raise ConfigError("no run is named: give the folder of a training run")
     chosen = choose_device(device)
@@ -145,14 +155,19 @@ def open_contest(
     data, trained_size = data_of(pipelines[0], root)
     scenes = data.root is None
     data = with_scenes(data, n_labels, console)
-    dataset = PairedDataset(held_out_pairs(data, n_labels, phase).pairs, data, size or trained_size, n_labels)
-    _require_parts(runs, pipelines, dataset)
-    judge = load_scorer(scorer, n_labels, chosen, scorer_range) if scorer is not None and n_labels else None
+    listing = held_out_pairs(data, n_labels, phase)
+    dataset = PairedDataset(listing.pairs, data, size or trained_size, n_labels)
     count = min(max_images or len(dataset), len(dataset))
-    contest = Contest(tuple(_names(runs)), pipelines, data, dataset, judge, count, chosen, scenes)
-    if judge is not None:
-        judge(contest.first_photo * 2 - 1)  # a scorer that does not suit shows before pictures are made
-    return contest
+    used = replace(listing, pairs=listing.pairs[:count])
+    quick_check(used, data, n_labels).require_size(dataset.size)
+    _require_parts(runs, pipelines, dataset)
+    names = _names(runs)
+    learned = tuple(
+        name for name, run in zip(names, pipelines, strict=True) if has_learned_from(run, data, listing.phase)
+    )
+    if learned:
+        console.print(_warning(learned, listing.phase), markup=False, highlight=False, soft_wrap=True)
+    return Contest(tuple(names), pipelines, data, listing.phase, dataset, count, pictures, chosen, scenes, learned)
 
 
 def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, SizeConfig]:
@@ -164,6 +179,27 @@ def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, S
     assert pipeline.file is not None
     config, size = training_of(pipeline.file, read_metadata(pipeline.file), pipeline.config, root)
     return config.data, size
+
+
+def has_learned_from(pipeline: Pipeline, data: DataConfig, phase: str) -> bool:
+    """Whether a run was trained on this phase of this dataset, as far as its file says."""
+    assert pipeline.file is not None
+    metadata = read_metadata(pipeline.file)
+    if "train" not in metadata:
+        return False
+    own = training_of(pipeline.file, metadata, pipeline.config)[0].data
+    assert data.root is not None
+    root = own.root or scenes_folder(own.scenes)
+    return phase == own.train_phase and root.resolve() == data.root.resolve()
+
+
+def score(contest: Contest, out: Path | None, console: Console) -> list[RunScores]:
+    """Make and score all pictures and, with a folder, write the results to it; see `evaluate`."""
+    gallery = Gallery((ORACLE, *contest.names), contest.palette, contest.shown if out is not None else 0)
+    rows = measure(contest, gallery, console)
+    if out is not None:
+        write_results(out, rows, gallery, _facts(contest))
+    return rows
 
 
 def measure(contest: Contest, gallery: Gallery, console: Console) -> list[RunScores]:
@@ -212,34 +248,31 @@ def as_saved(image: Tensor) -> Tensor:
 
 def _judges(contest: Contest) -> list[Judge]:
     """One for the photos, of which only recognition is scored, and one for each run."""
-    too_small = min(contest.first_photo.shape[2:]) < LPIPS_PIXELS
-    names = [name for name in METRICS if not (name == "lpips" and too_small)]
-    judges = [
+    networks = FeatureNetworks(contest.scorer.segmenter if contest.scorer is not None else None, contest.device)
+    return [
         Judge(
             scored,
             count=contest.count,
             scorer=contest.scorer,
             n_labels=contest.n_labels,
             dontcare=contest.data.dontcare,
-            device=contest.device,
+            networks=networks,
         )
-        for scored in (SEGMENTATION, *[names] * len(contest.names))
+        for scored in (SEGMENTATION, *[METRICS] * len(contest.names))
     ]
-    if too_small:
-        for judge in judges:
-            judge.notes["lpips"] = f"its AlexNet needs pictures of {LPIPS_PIXELS} pixels each way"
-    return judges
 
 
 def _facts(contest: Contest) -> Facts:
     height, width = contest.first_photo.shape[2:]
+    scorer = contest.scorer.name if contest.scorer else "none"
     lines = {
         "data": str(contest.data.root),
+        "phase": contest.phase,
         "pictures": f"{contest.count} of {len(contest.dataset)}, {width}x{height}",
-        "scorer": contest.scorer.name if contest.scorer else "none",
+        "scorer": scorer,
     }
     lines |= {name: str(pipeline.file) for name, pipeline in zip(contest.names, contest.pipelines, strict=True)}
-    remarks = []
+    remarks = [_warning(contest.learned, contest.phase)] if contest.learned else []
     if contest.scorer is not None:
         remarks.append(
             "Mean IoU and pixel accuracy: what the scorer recognises in a picture against the label map it was made "
@@ -253,7 +286,12 @@ def _facts(contest: Contest) -> Facts:
             f"Scorer FID: Fréchet's distance of the scorer's {dimensions} features over {contest.count} pictures, a "
             "stand-in for FID. It compares the rows of this table, and no others."
         )
-    return Facts(lines, tuple(remarks), CLASSES if contest.scenes else ())
+    columns = {"scorer": scorer, "phase": contest.phase, "pictures": contest.count}
+    return Facts(lines, tuple(remarks), CLASSES if contest.scenes else (), columns)
+
+
+def _warning(learned: Sequence[str], phase: str) -> str:
+    return f"Trained on these very pictures, phase {phase}: {', '.join(learned)}. Their scores are not held-out ones."
 
 
 def _common_classes(runs: Sequence[Path], pipelines: Sequence[Pipeline]) -> int:

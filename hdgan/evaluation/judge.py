@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from hdgan.evaluation.confusion import Confusion
+from hdgan.evaluation.feature_networks import FeatureNetworks
 from hdgan.evaluation.image_metrics import ImageMetrics
 from hdgan.evaluation.scorer import Scorer
 from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, SEGMENTATION, RunScores
@@ -22,7 +22,7 @@ class Judge:
         scorer: recognises classes; None leaves out what needs one.
         n_labels: classes of the label maps; 0 without.
         dontcare: label of no class.
-        device: where the pictures are.
+        networks: of image metrics, shared by all judges.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Judge:
         scorer: Scorer | None,
         n_labels: int,
         dontcare: int | None,
-        device: torch.device,
+        networks: FeatureNetworks,
     ) -> None:
         names = set(names)
         self.scorer, self.confusion = scorer, None
@@ -43,9 +43,7 @@ class Judge:
         else:
             reason = "no scorer: give --scorer FILE, or --train-scorer" if n_labels else "no labels"
             self.notes |= dict.fromkeys(SEGMENTATION, reason)
-        segmenter = scorer.segmenter if scorer is not None else None
-        self.images = ImageMetrics([name for name in IMAGE_METRICS if name in names], count, segmenter, device)
-        self.notes |= self.images.notes
+        self.images = ImageMetrics([name for name in IMAGE_METRICS if name in names], count, networks)
 
     def add(self, picture: Tensor, photo: Tensor, label: Tensor | None) -> Tensor | None:
         """Score a batch.
@@ -68,7 +66,8 @@ class Judge:
     def scores(self, name: str) -> RunScores:
         """The row, under this name."""
         metrics = dict.fromkeys(METRICS) | self.images.values()
+        notes = self.notes | self.images.notes
         if self.confusion is None:
-            return RunScores(name, metrics, self.notes)
+            return RunScores(name, metrics, notes)
         metrics |= {"miou": self.confusion.mean_iou, "pixel_accuracy": self.confusion.pixel_accuracy}
-        return RunScores(name, metrics, self.notes, tuple(self.confusion.classes()))
+        return RunScores(name, metrics, notes, tuple(self.confusion.classes()))

@@ -58,6 +58,8 @@ class Facts:
     """Sentences on how to read the scores."""
     class_names: tuple[str, ...] = ()
     """By label; a class without name is shown by its number."""
+    columns: dict[str, Any] = field(default_factory=dict)
+    """Further columns of scores.csv, the same in every row."""
 
     def class_name(self, label: int) -> str:
         return self.class_names[label] if label < len(self.class_names) else str(label)
@@ -116,8 +118,8 @@ def write_results(out: Path, rows: list[RunScores], gallery: Gallery, facts: Fac
     Raises:
         HdganError: a file cannot be written.
     """
-    scores = [[row.name, *row.metrics.values()] for row in rows]
-    _write_csv(out / SCORES, ["run", *rows[0].metrics], scores)
+    scores = [[row.name, *row.metrics.values(), *facts.columns.values(), _joined(row.notes)] for row in rows]
+    _write_csv(out / SCORES, ["run", *rows[0].metrics, *facts.columns, "notes"], scores)
     if rows[0].classes:
         heads = ["run", "class", "label", "pixels", "accuracy", "iou"]
         classes = [
@@ -163,6 +165,11 @@ def _best(rows: Sequence[RunScores], name: str) -> float | None:
     if len(values) < 2:
         return None
     return max(values) if name in HIGHER_IS_BETTER else min(values)
+
+
+def _joined(notes: dict[str, str]) -> str:
+    """Why fields are empty, in one field."""
+    return "; ".join(f"{name}: {reason}" for name, reason in notes.items())
 
 
 def _write_csv(file: Path, heads: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:

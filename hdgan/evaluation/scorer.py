@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -111,8 +112,8 @@ def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRa
         if not zipfile.is_zipfile(path):
             raise ValueError("it is no archive")
         foreign = read(path, device)
-    except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # whatever a damaged or foreign archive makes PyTorch stumble over
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise CheckpointError(
             f"{path} is no readable scorer ({reason}): give hdgan's .safetensors, a .pt2 of torch.export.save, or "
             "TorchScript"
@@ -123,7 +124,13 @@ def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRa
 def _exported(path: Path, device: torch.device) -> Callable[[Tensor], Any]:
     from torch.export.passes import move_to_device_pass
 
-    return move_to_device_pass(torch.export.load(path), str(device)).module()
+    log = logging.getLogger("torch.export")  # which prints a traceback besides what it raises
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        return move_to_device_pass(torch.export.load(path), str(device)).module()
+    finally:
+        log.setLevel(level)
 
 
 def _torch_script(path: Path, device: torch.device) -> Callable[[Tensor], Any]:

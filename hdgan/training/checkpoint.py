@@ -66,7 +66,7 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
     """Say which checkpoint is best, and delete those no longer kept."""
     if state.best is not None:
         step, value = state.best
-        best = {"step": step, "stage": state.stage.name, record_name(state.best_metric): value}
+        best = {"step": step, "stage": state.stage.name, record_name(str(state.best_by["metric"])): value}
         with atomic_file(checkpoints_folder(run) / "best.json") as temporary:
             temporary.write_text(json.dumps(best))
     for step in list_steps(run)[: -config.log.keep]:

@@ -226,9 +226,11 @@ def _checkpoint(run: Run, state: StageState, examples: Examples, references: Exa
 def _measure(run: Run, state: StageState, examples: Examples) -> None:
     values = run.validation(state.ema.model, examples)
     _require_finite(run, state.step, values)
-    value = values[record_name(state.best_metric)]
-    if state.best is None or is_better(state.best_metric, value, state.best[1]):
-        state.best = (state.step, value)
+    metric, chosen_by = run.config.log.best, run.validation.chosen_by
+    value = values[record_name(metric)]
+    # A value by another metric or scorer, or of other pictures, says nothing of this one: a resume can change them.
+    if state.best is None or state.best_by != chosen_by or is_better(metric, value, state.best[1]):
+        state.best, state.best_by = (state.step, value), chosen_by
     if run.metrics is not None:
         run.metrics.write(state.step, state.stage.name, values)
 

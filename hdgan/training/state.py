@@ -30,7 +30,7 @@ class StageState:
         optimizers: of G (with E) and of D, where there is one, by "g" and "d".
         step: steps of the run that have been done.
         best: step and value of this stage's best checkpoint so far.
-        best_metric: what it is best by.
+        best_by: what its value is comparable with, as `Validation.chosen_by`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class StageState:
         self.stage = stage
         self.step = stage.first_step
         self.best: tuple[int, float] | None = None
-        self.best_metric = config.log.best
+        self.best_by: dict[str, str | int | None] = {"metric": config.log.best}
         self.pool = FakePool(config.optim.pool_size)
         self.ema = MovingAverage(self.model, config.optim.ema_decay)
         if previous is not None:
@@ -101,7 +101,7 @@ class StageState:
             "step": self.step,
             "first_step": self.stage.first_step,
             "best": self.best,
-            "best_metric": self.best_metric,
+            "best_by": self.best_by,
             **{f"optimizer_{name}": optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "pool": self.pool.state(),
         }
@@ -135,8 +135,8 @@ class StageState:
             ) from error
         self.pool.load(training["pool"], next(self.model.parameters()).device)
         self.step = training["step"]
-        # Values of another metric say nothing of the one that is chosen now.
-        self.best = training["best"] if training.get("best_metric", "l1") == self.best_metric else None
+        self.best = training["best"]
+        self.best_by = training.get("best_by", {"metric": training.get("best_metric", "l1")})
 
 
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 import torch.nn.functional as F
 
 from hdgan.errors import ConfigError, TrainingError
+from hdgan.evaluation.feature_networks import FeatureNetworks
 from hdgan.evaluation.judge import Judge
 from hdgan.evaluation.scorer import Scorer, load_scorer
 from hdgan.evaluation.scores import HIGHER_IS_BETTER
@@ -33,6 +36,9 @@ class Validation:
         data: its pairs.
         device: where it trains.
 
+    Attributes:
+        chosen_by: what a value is comparable with: metric, SHA-256 of the scorer's file, number of pictures.
+
     Raises:
         CheckpointError: the scorer cannot be read.
         ConfigError: it does not suit the label maps, the size of a stage, or the metric.
@@ -41,9 +47,17 @@ class Validation:
     def __init__(self, config: TrainConfig, data: RunData, device: torch.device) -> None:
         self.config, self.device = config, device
         self.scorer: Scorer | None = None
+        self.chosen_by: dict[str, str | int | None] = {
+            "metric": config.log.best,
+            "scorer": None,
+            "pictures": min(config.log.val_images, len(data.val_pairs)),
+        }
+        self.networks = FeatureNetworks(None, device)
         if config.log.scorer is None:
             return
         self.scorer = load_scorer(config.log.scorer, config.model.n_labels, device)
+        self.chosen_by["scorer"] = hashlib.sha256(config.log.scorer.read_bytes()).hexdigest()
+        self.networks = FeatureNetworks(self.scorer.segmenter, device)
         if config.log.best == "scorer_fid" and self.scorer.segmenter is None:
             raise ConfigError(f"--log.best scorer_fid needs a scorer of hdgan's own, which {config.log.scorer} is not")
         for stage in config.stages.values():  # a scorer that does not suit shows now, not at the first checkpoint
@@ -72,7 +86,7 @@ class Validation:
             scorer=self.scorer,
             n_labels=config.model.n_labels,
             dontcare=config.data.dontcare,
-            device=self.device,
+            networks=self.networks,
         )
         distances = []
         for inputs in examples.inputs(config.log.val_images):

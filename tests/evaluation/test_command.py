@@ -59,6 +59,11 @@ def test_a_scorer_is_trained_and_the_runs_are_scored(run: Path, other: Path, tmp
     assert [row["run"] for row in scores] == ["real photos", "finished", "other.safetensors"]
     assert all(float(row["psnr"]) > 0 and 0 <= float(row["miou"]) <= 1 for row in scores[1:])
     assert [scores[1][name] for name in ("lpips", "fid", "kid")] == ["", "", ""]
+    about = [(row["scorer"], row["phase"], row["pictures"]) for row in scores]
+    assert about == [(str(out / "scorer.safetensors"), "test", "2")] * 3
+    assert scores[1]["notes"].startswith(
+        "lpips: its AlexNet needs pictures of 32 pixels each way; fid: needs torchvision"
+    )
     classes = rows(out / "classes.csv")
     assert [(row["run"], row["class"]) for row in classes[:5]] == [
         *(("real photos", str(k)) for k in range(4)), ("finished", "0")
@@ -114,7 +119,16 @@ def test_bad_input_ends_in_one_line(
     save_model(tmp_path / "nine.safetensors", Pix2PixHD(nine))
     line = refused(capsys, tmp_path / "nine.safetensors", "--root", root, "--phase", "train", "--scorer", scorer)
     assert "scorer.safetensors knows 4 classes, but the label maps have 9" in line
+    assert "width is 0; it must be at least 1 pixel" in refused(capsys, run, "--width", "0", "--out", tmp_path)
     assert "--pictures is -1: give 0 or more" in refused(capsys, run, "--pictures", "-1", "--out", tmp_path)
+
+
+def test_all_runs_are_opened_before_a_scorer_is_trained(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    out, none = tmp_path / "out", tmp_path / "none.safetensors"
+    assert "none.safetensors" in refused(capsys, run, none, *TRAINING, "--out", out)
+    assert "--pictures is -1" in refused(capsys, run, *TRAINING, "--pictures", "-1", "--out", out)
+    assert "val_label does not exist" in refused(capsys, run, *TRAINING, "--phase", "val", "--out", out)
+    assert not out.exists()
 
 
 def test_a_gallery_keeps_the_first_pictures() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from rich.console import Console
 
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
 from hdgan.errors import CheckpointError, ConfigError, DataError
@@ -16,7 +20,7 @@ from hdgan.evaluation import evaluate
 from hdgan.evaluation.confusion import Confusion
 from hdgan.evaluation.scorer import load_scorer
 from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, ORACLE
-from hdgan.inference import load
+from hdgan.inference import Pipeline, load
 from hdgan.models import GeneratorConfig, Pix2Pix, Pix2PixConfig, Pix2PixHD, Pix2PixHDConfig, UNetConfig
 from hdgan.models.saving import save_model
 
@@ -85,16 +89,53 @@ def test_without_a_scorer_the_rest_goes_on(run: Path) -> None:
     assert row.classes == ()
 
 
-def test_runs_without_labels_have_no_segmentation_score(scorer: Path, dataset: Path, tmp_path: Path) -> None:
+def test_runs_without_labels_have_no_segmentation_score(dataset: Path, tmp_path: Path) -> None:
     root = tmp_path / "pairs"
     for phase in ("train", "test"):
         shutil.copytree(dataset / f"{phase}_img", root / f"{phase}_A")
         shutil.copytree(dataset / f"{phase}_img", root / f"{phase}_B")
     model = tiny(tmp_path / "model.safetensors", n_labels=0, instances=False)
-    _, row = evaluate([model], scorer=scorer, root=root, device="cpu")
+    with pytest.raises(ConfigError, match=r"--scorer \S+none\.pt2 needs label maps, which A->B runs have not: leave"):
+        evaluate([model], scorer=tmp_path / "none.pt2", root=root, device="cpu")
+    _, row = evaluate([model], root=root, device="cpu")
     assert (row.metrics["miou"], row.notes["miou"]) == (None, "no labels")
     assert row.metrics["psnr"] is not None
     assert row.metrics["ssim"] is not None
+
+
+def test_pictures_that_a_run_was_trained_on_are_told(run: Path, dataset: Path, tmp_path: Path) -> None:
+    other = tiny(tmp_path / "other.safetensors", n_labels=N_LABELS)
+    copy = Path(shutil.copytree(dataset, tmp_path / "copy"))
+    for phase, root, told in (("train", None, True), ("test", None, False), ("train", copy, False)):
+        said, out = StringIO(), tmp_path / f"{phase}-{told}"
+        evaluate([run, other], phase=phase, root=root, device="cpu", out=out, console=Console(file=said))
+        page = (out / "evaluation.html").read_text(encoding="utf-8")
+        warning = "Trained on these very pictures, phase train: finished. Their scores are not held-out ones."
+        assert (warning in " ".join(said.getvalue().split())) == (warning in page) == told
+        assert f"<dt>phase</dt><dd>{phase}</dd>" in page
+
+
+def test_all_pictures_are_checked_before_the_first_is_made(
+    run: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(shutil.copytree(dataset, tmp_path / "data"))
+    monkeypatch.setattr(Pipeline, "__call__", lambda *_, **__: pytest.fail("a picture was made"))
+    (root / "test_img" / "s1_img.png").write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match=r"s1_img\.png"):
+        evaluate([run], root=root, device="cpu")
+
+
+def test_a_small_picture_anywhere_leaves_out_ssim(dataset: Path, tmp_path: Path) -> None:
+    root, model = tmp_path / "data", tiny(tmp_path / "model.safetensors", n_labels=N_LABELS, instances=False)
+    for part in ("label", "img"):
+        (root / f"test_{part}").mkdir(parents=True)
+        for stem, height in (("s0", 16), ("s1", 10)):
+            pixels = np.zeros((height, 32, 3) if part == "img" else (height, 32), np.uint8)
+            Image.fromarray(pixels).save(root / f"test_{part}" / f"{stem}.png")
+    _, row = evaluate([model], root=root, phase="test", device="cpu")
+    assert (row.metrics["ssim"], row.notes["ssim"]) == (None, "its window needs pictures of 11 pixels each way")
+    assert row.metrics["psnr"] is not None
+    assert evaluate([model], root=root, phase="test", max_images=1, device="cpu")[1].metrics["ssim"] is not None
 
 
 def test_runs_of_other_classes_are_refused(run: Path, tmp_path: Path) -> None:

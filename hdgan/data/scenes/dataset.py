@@ -39,9 +39,8 @@ def ensure_scenes(
     Raises:
         HdganError: the cache cannot be written.
     """
-    parent = (cache if cache is not None else default_cache()) / "scenes"
-    key = hashlib.sha256(json.dumps([VERSION, asdict(config)], sort_keys=True).encode()).hexdigest()[:12]
-    folder = parent / f"{config.width}x{config.height}-{key}"
+    folder = scenes_folder(config, cache)
+    parent = folder.parent
     # A folder of this name was complete when it was renamed to it.
     if folder.is_dir():
         return folder
@@ -60,6 +59,12 @@ def ensure_scenes(
             "has room for them"
         ) from error
     return folder
+
+
+def scenes_folder(config: ScenesConfig, cache: Path | None = None) -> Path:
+    """Where `ensure_scenes` keeps the scenes of `config`, whether they are there or not."""
+    key = hashlib.sha256(json.dumps([VERSION, asdict(config)], sort_keys=True).encode()).hexdigest()[:12]
+    return (cache if cache is not None else default_cache()) / "scenes" / f"{config.width}x{config.height}-{key}"
 
 
 def default_cache() -> Path:
