@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,3 +121,21 @@ def test_files_that_are_no_scorer_are_one_line(name: str, tmp_path: Path) -> Non
     with pytest.raises(CheckpointError, match=r"is no readable scorer \(.+\): give hdgan's") as caught:
         load_scorer(tmp_path / name, 2, CPU)
     assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_program_is_one_line_of_the_command(run: Path, tmp_path: Path) -> None:
+    """In a process of its own: PyTorch logs to the stderr that was there when it was imported."""
+    good = write_program(tmp_path / "good.pt2", Brightness(0.0))
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(tmp_path / "empty.pt2", "w") as empty:
+        for name in source.namelist():
+            empty.writestr(name, b"{}" if name.endswith("model.json") else source.read(name))
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "other.pt2")
+    script = "import sys; from hdgan.cli import main; sys.exit([main(['evaluate', sys.argv[1], '--device', 'cpu', "
+    script += "'--scorer', name]) for name in sys.argv[2:]] != [2, 2])"
+    files = [str(tmp_path / name) for name in ("empty.pt2", "other.pt2")]
+    done = subprocess.run([sys.executable, "-c", script, str(run), *files], capture_output=True, text=True, check=False)
+    lines = done.stderr.splitlines()
+    assert (done.returncode, done.stdout, len(lines)) == (0, "", 2)
+    for line, file in zip(lines, files, strict=True):
+        assert line.startswith(f"hdgan: error: {file} is no readable scorer (")
+        assert line.endswith("TorchScript")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -95,17 +96,38 @@ def test_a_run_keeps_what_is_best_by_the_metric_chosen(
     assert "0.6000" in page
 
 
-def test_a_best_by_another_metric_is_forgotten_on_a_resume(
-    make_config: MakeConfig, scorer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def longer(config: TrainConfig, **log: object) -> TrainConfig:
+    """One checkpoint more, of step 10, with other options of its log."""
+    stages = {name: replace(stage, images=6 if name != "joint" else 8) for name, stage in config.stages.items()}
+    return replace(config, stages=stages, log=replace(config.log, **log))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", ["nothing", "metric", "scorer", "pictures"])
+def test_a_best_of_another_kind_is_replaced_on_a_resume(
+    change: str,
+    make_config: MakeConfig,
+    scorer: Path,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loop, "write_report", lambda run: run)
-    config = make_config(tmp_path / "run")
+    values = {"val_l1": 0.5, "val_miou": 0.9, "val_pixel_accuracy": 0.9}
+    monkeypatch.setattr(Validation, "__call__", lambda *_: dict(values))
+    file = Path(shutil.copy(scorer, tmp_path / "scorer.safetensors"))
+    config = make_config(tmp_path / "run", log=LogConfig(best="miou", scorer=file, style_images=1))
     train(config, console=QUIET)
-    assert set(json.loads((config.out / "checkpoints" / "best.json").read_text())) == {"step", "stage", "val_l1"}
-    stages = {name: replace(stage, images=6 if name != "joint" else 8) for name, stage in config.stages.items()}
-    longer = replace(config, stages=stages, log=replace(config.log, best="miou", scorer=scorer))
-    train(longer, resume=True, console=QUIET)
-    assert set(json.loads((config.out / "checkpoints" / "best.json").read_text())) == {"step", "stage", "val_miou"}
+    before = best_step(config.out)
+    values |= {"val_miou": 0.1, "val_pixel_accuracy": 0.1}  # worse, if they could be compared
+    if change == "scorer":  # another file under the same name
+        file.unlink()
+        data = DataConfig(root=dataset, workers=0)
+        train_scorer(data, 4, SizeConfig(), file, steps=1, width=2, seed=1, device="cpu")
+    options = {"metric": {"best": "pixel_accuracy"}, "pictures": {"val_images": 1}}
+    train(longer(config, **options.get(change, {})), resume=True, console=QUIET)
+    best = json.loads((config.out / "checkpoints" / "best.json").read_text())
+    assert (best["step"] == before) == (change == "nothing")
+    assert set(best) == {"step", "stage", "val_pixel_accuracy" if change == "metric" else "val_miou"}
 
 
 def test_a_metric_that_cannot_be_had_is_refused_before_the_first_step(
