@@ -159,15 +159,14 @@ def open_contest(
     dataset = PairedDataset(listing.pairs, data, size or trained_size, n_labels)
     count = min(max_images or len(dataset), len(dataset))
     used = replace(listing, pairs=listing.pairs[:count])
-    quick_check(used, data, n_labels).require_size(dataset.size)
+    report = quick_check(used, data, n_labels)
+    report.require_size(dataset.size)
     _require_parts(runs, pipelines, dataset)
-    names = _names(runs)
-    learned = tuple(
-        name for name, run in zip(names, pipelines, strict=True) if has_learned_from(run, data, listing.phase)
-    )
-    if learned:
-        console.print(_warning(learned, listing.phase), markup=False, highlight=False, soft_wrap=True)
-    return Contest(tuple(names), pipelines, data, listing.phase, dataset, count, pictures, chosen, scenes, learned)
+    names = tuple(_names(runs))
+    learned = tuple(n for n, run in zip(names, pipelines, strict=True) if _has_learned_from(run, data, listing.phase))
+    for warning in (*report.warnings, *_warnings(learned, listing.phase)):
+        console.print(warning, markup=False, highlight=False, soft_wrap=True)
+    return Contest(names, pipelines, data, listing.phase, dataset, count, pictures, chosen, scenes, learned)
 
 
 def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, SizeConfig]:
@@ -181,7 +180,7 @@ def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, S
     return config.data, size
 
 
-def has_learned_from(pipeline: Pipeline, data: DataConfig, phase: str) -> bool:
+def _has_learned_from(pipeline: Pipeline, data: DataConfig, phase: str) -> bool:
     """Whether a run was trained on this phase of this dataset, as far as its file says."""
     assert pipeline.file is not None
     metadata = read_metadata(pipeline.file)
@@ -272,7 +271,7 @@ def _facts(contest: Contest) -> Facts:
         "scorer": scorer,
     }
     lines |= {name: str(pipeline.file) for name, pipeline in zip(contest.names, contest.pipelines, strict=True)}
-    remarks = [_warning(contest.learned, contest.phase)] if contest.learned else []
+    remarks = _warnings(contest.learned, contest.phase)
     if contest.scorer is not None:
         remarks.append(
             "Mean IoU and pixel accuracy: what the scorer recognises in a picture against the label map it was made "
@@ -290,8 +289,11 @@ def _facts(contest: Contest) -> Facts:
     return Facts(lines, tuple(remarks), CLASSES if contest.scenes else (), columns)
 
 
-def _warning(learned: Sequence[str], phase: str) -> str:
-    return f"Trained on these very pictures, phase {phase}: {', '.join(learned)}. Their scores are not held-out ones."
+def _warnings(learned: Sequence[str], phase: str) -> list[str]:
+    """At most one."""
+    if not learned:
+        return []
+    return [f"Trained on these very pictures, phase {phase}: {', '.join(learned)}. Their scores are not held-out ones."]
 
 
 def _common_classes(runs: Sequence[Path], pipelines: Sequence[Pipeline]) -> int:

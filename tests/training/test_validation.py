@@ -123,7 +123,7 @@ def test_a_best_of_another_kind_is_replaced_on_a_resume(
         file.unlink()
         data = DataConfig(root=dataset, workers=0)
         train_scorer(data, 4, SizeConfig(), file, steps=1, width=2, seed=1, device="cpu")
-    options = {"metric": {"best": "pixel_accuracy"}, "pictures": {"val_images": 1}}
+    options: dict[str, dict[str, object]] = {"metric": {"best": "pixel_accuracy"}, "pictures": {"val_images": 1}}
     train(longer(config, **options.get(change, {})), resume=True, console=QUIET)
     best = json.loads((config.out / "checkpoints" / "best.json").read_text())
     assert (best["step"] == before) == (change == "nothing")
