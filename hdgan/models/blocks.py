@@ -5,7 +5,8 @@ bias is kept, since NVIDIA's checkpoints carry it, and left out of the computati
 addition in the forward pass and a reduction over the whole gradient in the backward pass.
 
 A convolution keeps one tensor for its backward pass, its output; a residual block its sum as well. What the next
-convolution reads, the normalised and padded activation, is made again from it (`recomputed`).
+convolution reads, the normalised and padded activation, is made again from it (`recomputed`). The generators of pix2pix
+have no part in that: batch norms and dropout cannot be repeated.
 """
 
 from __future__ import annotations
