@@ -16,6 +16,7 @@ from hdgan.errors import CheckpointError
 from hdgan.interop.pth import RUNNING_STATISTICS, first_conv, require_floats, tensors_of
 from hdgan.models import MultiscaleDiscriminator, ResNetGenerator, UNetGenerator
 from hdgan.models.config import NormKind
+from hdgan.models.pix2pix import patch_gan
 from hdgan.models.saving import describe_differences
 
 Generator = UNetGenerator | ResNetGenerator
@@ -167,7 +168,7 @@ def load_discriminator(state_dict: Mapping[str, Tensor], *, where: str = "the st
     ndf, in_channels = first_conv(shapes, "model.0.weight", where, _REMEDY)
     n_layers = max(1, sum(len(shape) == 4 for shape in shapes.values()) - 2)
     with torch.device("meta"):
-        network = MultiscaleDiscriminator(in_channels, ndf, n_layers, 1, False, norm, 1)
+        network = patch_gan(in_channels, ndf, n_layers, norm)
     _load(network, tensors, where)
     return network
 
