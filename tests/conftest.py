@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,30 @@ if not torch.cuda.is_available():
 from hdgan.cli import main
 from hdgan.config_io import to_plain
 from hdgan.data import DataConfig, SizeConfig
-from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
-from hdgan.training import PRESETS, LogConfig, OptimConfig, Pix2PixHDLoss, StageConfig, TrainConfig, train
+from hdgan.models import (
+    CRNConfig,
+    DiscriminatorConfig,
+    EncoderConfig,
+    GeneratorConfig,
+    ModelConfig,
+    PatchConfig,
+    Pix2PixConfig,
+    Pix2PixHDConfig,
+    UNetConfig,
+)
+from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
+from hdgan.training import (
+    PRESETS,
+    CRNLoss,
+    LogConfig,
+    OptimConfig,
+    Pix2PixHDLoss,
+    Pix2PixLoss,
+    StageConfig,
+    TrainConfig,
+    train,
+)
+from hdgan.training.families import AnyLoss
 
 N_LABELS = 4
 WIDTH, HEIGHT = 32, 16
@@ -134,6 +157,34 @@ def make_config(dataset: Path) -> MakeConfig:
         return replace(config, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def family_configs(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, MakeConfig]:
+    """The same for each family, without noise and with instance norms."""
+    scorer = tmp_path_factory.mktemp("scorer") / "scorer.safetensors"
+    save_segmenter(scorer, Segmenter(SegmenterConfig(N_LABELS, width=2)))
+    unet, patch = UNetConfig(ngf=4, dropout_levels=()), PatchConfig(ndf=4, n_layers=2)
+    pix2pix = Pix2PixConfig(n_labels=N_LABELS, norm="instance", generator=unet, discriminator=patch)
+    crn = CRNConfig(n_labels=N_LABELS, n_modules=2, width=1 / 256)
+
+    def make(
+        model: ModelConfig, loss: AnyLoss, out: Path, *, images: int = 6, batch_size: int = 2, **options: Any
+    ) -> TrainConfig:
+        stage = StageConfig(size=SizeConfig(width=WIDTH), batch_size=batch_size, images=images)
+        return make_config(out, model=model, loss=loss, stages={"global": stage}, **options)
+
+    return {
+        "pix2pixhd": make_config,
+        "pix2pix": partial(make, pix2pix, Pix2PixLoss()),
+        "crn": partial(make, crn, CRNLoss(scorer=scorer)),
+    }
+
+
+@pytest.fixture(params=["pix2pixhd", "pix2pix", "crn"])
+def make_family_config(request: pytest.FixtureRequest, family_configs: dict[str, MakeConfig]) -> MakeConfig:
+    """`make_config` of one family after the other."""
+    return family_configs[request.param]
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from hdgan.checkpoints import find_checkpoint
-from hdgan.errors import ConfigError
+from hdgan.errors import CheckpointError, ConfigError
 from hdgan.interop.cyclegan_file import convert_from_cyclegan, convert_to_cyclegan
 from hdgan.interop.nvidia_folder import convert_from_nvidia, convert_to_nvidia
 
@@ -17,7 +18,7 @@ def convert(
     source: Annotated[Path, tyro.conf.Positional],
     out: Path,
     to: Literal["hdgan", "nvidia", "cyclegan"] = "hdgan",
-    epoch: str = "latest",
+    epoch: str | None = None,
     labels: int | None = None,
     instances: bool | None = None,
     encoder: Path | None = None,
@@ -31,7 +32,7 @@ def convert(
             hdgan.
         out: the checkpoint to write, *.safetensors; with --to nvidia or cyclegan, the folder.
         to: direction.
-        epoch: the first part of their file names, such as latest or 100.
+        epoch: the first part of their file names, such as latest, which is the default, or 100.
         labels: classes of the label maps, 0 for pictures; left out, opt.txt says so, or it is inferred.
         instances: whether the network sees instance boundaries; left out, opt.txt says so, or it is inferred.
         encoder: a *_net_E.pth outside the folder.
@@ -41,23 +42,33 @@ def convert(
         0.
 
     Raises:
-        ConfigError: an option of the other direction.
+        ConfigError: an option that has no meaning for this source or direction.
+        CheckpointError: the source does not exist, or cannot be converted.
     """
     if to == "hdgan" and source.suffix == ".safetensors":
         raise ConfigError(f"{source} is a checkpoint of hdgan: give --to nvidia or --to cyclegan")
     given = {"labels": labels, "instances": instances, "encoder": encoder}
-    given = {name: value for name, value in given.items() if value is not None}
-    if given and (to != "hdgan" or source.is_file()):
-        what = f"--to {to}: the checkpoint says it" if to != "hdgan" else "a single file: its G reads pictures"
-        raise ConfigError(f"--{next(iter(given))} has no meaning with {what}; leave it out")
+    if to == "hdgan" and source.is_file():
+        _refuse(given | {"epoch": epoch}, "a single file: its G reads pictures, and it is of one epoch")
+    elif to != "hdgan":
+        _refuse(given, f"--to {to}: the checkpoint says it")
+    epoch = epoch or "latest"
     if to != "hdgan":
         back = {"nvidia": convert_to_nvidia, "cyclegan": convert_to_cyclegan}[to]
         notes = back(find_checkpoint(source), out, epoch, ema=ema)
     elif not ema:
         raise ConfigError("--no-ema has no meaning with --to hdgan: other code keeps no averages; leave it out")
+    elif not source.exists():
+        raise CheckpointError(f"{source} does not exist; check the path")
     elif source.is_file():
         notes = convert_from_cyclegan(source, out)
     else:
         notes = convert_from_nvidia(source, out, epoch, labels=labels, instances=instances, encoder=encoder)
     print("\n".join([*notes, f"wrote {out}"]))
     return 0
+
+
+def _refuse(options: Mapping[str, object], what: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"--{name} has no meaning with {what}; leave it out")

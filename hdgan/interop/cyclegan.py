@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from hdgan.errors import CheckpointError
-from hdgan.interop.nvidia import RUNNING_STATISTICS, require_floats, tensors_of
+from hdgan.interop.pth import RUNNING_STATISTICS, first_conv, require_floats, tensors_of
 from hdgan.models import MultiscaleDiscriminator, ResNetGenerator, UNetGenerator
 from hdgan.models.config import NormKind
+from hdgan.models.pix2pix import patch_gan
 from hdgan.models.saving import describe_differences
 
 Generator = UNetGenerator | ResNetGenerator
@@ -25,6 +26,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 LEAST_DOWNS = 5
 """Levels that their U-Net has at least: unet_128 has 7, unet_256 8."""
 _NAMES = {UNetGenerator: "U-Net", ResNetGenerator: "ResNet generator", MultiscaleDiscriminator: "PatchGAN"}
+_REMEDY = "use a netG or netD of pytorch-CycleGAN-and-pix2pix"
 _BATCHES = "num_batches_tracked"
 _UNET = re.compile(r"model\.model\.(?:1\.model\.)?(?:3\.model\.)*\d+\.")
 
@@ -127,9 +129,7 @@ def load_generator(
     Raises:
         CheckpointError: another network, or tensors that are unknown, missing or do not fit.
     """
-    tensors = tensors_of(state_dict, where)
-    norm = _norm(tensors)
-    tensors = _own_tensors(tensors, norm)
+    tensors, norm = _tensors_and_norm(state_dict, where)
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     nested = any(_UNET.match(key) for key in shapes)
     with torch.device("meta"):
@@ -139,7 +139,7 @@ def load_generator(
 
 
 def _build_unet(shapes: Shapes, norm: NormKind, dropout: bool, where: str) -> UNetGenerator:
-    ngf, in_channels = _first_conv(shapes, "model.model.0.weight", where)
+    ngf, in_channels = first_conv(shapes, "model.model.0.weight", where, _REMEDY)
     depth = max(key.count(".3.model") for key in shapes) + 2
     n_downs = min(max(LEAST_DOWNS, depth), len(shapes))  # foreign keys may nest to any depth
     out_channels = (shapes.get("model.model.3.bias") or (1,))[0]
@@ -148,7 +148,7 @@ def _build_unet(shapes: Shapes, norm: NormKind, dropout: bool, where: str) -> UN
 
 
 def _build_resnet(shapes: Shapes, norm: NormKind, where: str) -> ResNetGenerator:
-    ngf, in_channels = _first_conv(shapes, "model.1.weight", where)
+    ngf, in_channels = first_conv(shapes, "model.1.weight", where, _REMEDY)
     blocks = {int(match[1]) for match in (re.match(r"model\.(\d+)\.conv_block\.", key) for key in shapes) if match}
     # From the last position, not from how many there are: so a tensor that is missing is named as such.
     n_blocks = min(max(blocks, default=9) - 9, len(shapes))
@@ -163,31 +163,26 @@ def load_discriminator(state_dict: Mapping[str, Tensor], *, where: str = "the st
     Raises:
         CheckpointError: another network, or tensors that are unknown, missing or do not fit.
     """
-    tensors = tensors_of(state_dict, where)
-    norm = _norm(tensors)
-    tensors = _own_tensors(tensors, norm)
+    tensors, norm = _tensors_and_norm(state_dict, where)
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
-    ndf, in_channels = _first_conv(shapes, "model.0.weight", where)
+    ndf, in_channels = first_conv(shapes, "model.0.weight", where, _REMEDY)
     n_layers = max(1, sum(len(shape) == 4 for shape in shapes.values()) - 2)
     with torch.device("meta"):
-        network = MultiscaleDiscriminator(in_channels, ndf, n_layers, 1, False, norm, 1)
+        network = patch_gan(in_channels, ndf, n_layers, norm)
     _load(network, tensors, where)
     return network
 
 
-def _norm(tensors: Mapping[str, Tensor]) -> NormKind:
-    """Convolutions' weights have four dimensions; a batch norm's have one."""
-    return "batch" if any(key.endswith(".weight") and t.dim() == 1 for key, t in tensors.items()) else "instance"
-
-
-def _own_tensors(tensors: Mapping[str, Tensor], norm: NormKind) -> dict[str, Tensor]:
-    """Those that our network has as well."""
-    if norm == "instance":
-        return {key: value for key, value in tensors.items() if not key.endswith(RUNNING_STATISTICS)}
+def _tensors_and_norm(state_dict: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], NormKind]:
+    """The tensors that our network has as well, and the norm that they tell of."""
+    tensors = tensors_of(state_dict, where)
+    # Convolutions' weights have four dimensions; a batch norm's have one.
+    if not any(key.endswith(".weight") and value.dim() == 1 for key, value in tensors.items()):
+        return {key: value for key, value in tensors.items() if not key.endswith(RUNNING_STATISTICS)}, "instance"
     # PyTorch before 0.4.1 did not count batches.
     means = (key for key in tensors if key.endswith(".running_mean"))
     counts = {key.replace("running_mean", _BATCHES): torch.tensor(0) for key in means}
-    return counts | dict(tensors)
+    return counts | tensors, "batch"
 
 
 def _load(network: Network, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -204,14 +199,3 @@ def _load(network: Network, tensors: Mapping[str, Tensor], where: str) -> None:
         )
     network.to_empty(device=next(iter(tensors.values())).device)
     network.load_state_dict({ours: tensors[theirs] for theirs, ours in keys.items()})
-
-
-def _first_conv(shapes: Shapes, key: str, where: str) -> tuple[int, int]:
-    """Output and input channels of the convolution `key`."""
-    shape = shapes.get(key, ())
-    if len(shape) != 4 or 0 in shape:
-        found = f"has shape {shape}" if key in shapes else "is missing"
-        raise CheckpointError(
-            f"{where}: {key}, the first convolution, {found}; use a netG or netD of pytorch-CycleGAN-and-pix2pix"
-        )
-    return shape[0], shape[1]

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from hdgan.errors import CheckpointError
-from hdgan.files import atomic_file
 from hdgan.interop.cyclegan import (
     Generator,
     load_discriminator,
@@ -16,7 +15,7 @@ from hdgan.interop.cyclegan import (
     their_dropout_levels,
     to_state_dict,
 )
-from hdgan.interop.nvidia_folder import read_pth
+from hdgan.interop.pth import read_pth, write_networks
 from hdgan.models import (
     MultiscaleDiscriminator,
     PatchConfig,
@@ -28,7 +27,13 @@ from hdgan.models import (
 )
 from hdgan.models.saving import load_model, save_model
 
-_NAMES = {7: "unet_128", 8: "unet_256"}
+_NAMES = {
+    "U-Net of 7 levels": "unet_128",
+    "U-Net of 8 levels": "unet_256",
+    "ResNet of 6 blocks": "resnet_6blocks",
+    "ResNet of 9 blocks": "resnet_9blocks",
+}
+"""What their code calls the generators that it has a --netG for."""
 
 
 def convert_from_cyclegan(file: Path, out: Path) -> list[str]:
@@ -56,7 +61,7 @@ def convert_from_cyclegan(file: Path, out: Path) -> list[str]:
         model = Pix2Pix(config)
     model.generator, model.discriminator = generator, discriminator
     save_model(out, model, extra={"source": "junyanz/pytorch-CycleGAN-and-pix2pix"})
-    return [f"G: {_network_options(generator)}; {'with' if discriminator else 'without'} D"]
+    return [f"G: {_kind(generator)}, {_network_options(generator)}; {'with' if discriminator else 'without'} D"]
 
 
 def _trained_with_dropout(folder: Path) -> bool:
@@ -115,12 +120,11 @@ def convert_to_cyclegan(path: Path, folder: Path, epoch: str = "latest", *, ema:
         )
     networks = {"G": model.generator, "D": model.discriminator}
     states = {letter: to_state_dict(network) for letter, network in networks.items() if network is not None}
-    for letter, state in states.items():
-        # Through a file object: given a name, torch reports a full disk as an internal error.
-        with atomic_file(folder / f"{epoch}_net_{letter}.pth") as temporary, temporary.open("wb") as file:
-            torch.save(state, file)
+    write_networks(folder, epoch, states)
     g, channels = model.generator, model.config.condition_channels
     notes = [f"options for their test.py: {_network_options(g)} --input_nc {channels} --output_nc {g.out_channels}"]
+    if _kind(g) not in _NAMES:
+        notes.append(f"no --netG of theirs is a {_kind(g)}: add one to define_G in their models/networks.py")
     if model.config.n_labels or model.config.instances:
         notes.append(f"their data sets are pictures: the {channels} input planes are yours to make")
     if isinstance(g, UNetGenerator) and g.dropout_levels:
@@ -130,11 +134,12 @@ def convert_to_cyclegan(path: Path, folder: Path, epoch: str = "latest", *, ema:
     return notes
 
 
+def _kind(g: Generator) -> str:
+    return f"U-Net of {len(g.downs)} levels" if isinstance(g, UNetGenerator) else f"ResNet of {len(g.blocks)} blocks"
+
+
 def _network_options(g: Generator) -> str:
-    """The options with which their code builds a generator."""
-    if isinstance(g, UNetGenerator):
-        n_downs = len(g.downs)
-        name, dropout = _NAMES.get(n_downs, f"(none has num_downs {n_downs})"), bool(g.dropout_levels)
-    else:
-        name, dropout = f"resnet_{len(g.blocks)}blocks", g.dropout
-    return f"--netG {name} --norm {g.norm} --ngf {g.ngf}{'' if dropout else ' --no_dropout'}"
+    """The options with which their code builds a generator; without --netG where none of theirs is like it."""
+    name = _NAMES.get(_kind(g))
+    dropout = bool(g.dropout_levels) if isinstance(g, UNetGenerator) else g.dropout
+    return f"{f'--netG {name} ' if name else ''}--norm {g.norm} --ngf {g.ngf}{'' if dropout else ' --no_dropout'}"

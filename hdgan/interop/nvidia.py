@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hdgan.errors import CheckpointError
+from hdgan.interop.pth import RUNNING_STATISTICS, first_conv, require_floats, tensors_of
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
 from hdgan.models.blocks import ResizeConv
 from hdgan.models.generator import Trunk
@@ -25,7 +26,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _PARAMETERS = ("weight", "bias")
 _BLOCK_CONVS = {"conv_block.1": "conv1", "conv_block.5": "conv2"}
-RUNNING_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+_REMEDY = "use a checkpoint of NVIDIA's own code"
 
 
 def layer_names(network: Network) -> dict[str, str]:
@@ -142,43 +143,10 @@ def load_network(
     wanted = {f"{t}.{p}": tuple(ours[f"{o}.{p}"].shape) for t, o in names.items() for p in _PARAMETERS}
     differences = describe_differences(wanted, shapes)
     if differences:
-        raise CheckpointError(
-            f"{where}: its tensors fit no {kind} of pix2pixHD ({differences}); use a checkpoint of NVIDIA's own code"
-        )
+        raise CheckpointError(f"{where}: its tensors fit no {kind} of pix2pixHD ({differences}); {_REMEDY}")
     network.to_empty(device=next(iter(tensors.values())).device)
     network.load_state_dict({f"{o}.{p}": tensors[f"{t}.{p}"] for t, o in names.items() for p in _PARAMETERS})
     return network
-
-
-def tensors_of(state_dict: Any, where: str) -> dict[str, Tensor]:
-    """The tensors of a state dict, their keys without DataParallel's `module.`.
-
-    Raises:
-        CheckpointError: it is none, or holds something else as well.
-    """
-    if not isinstance(state_dict, Mapping):
-        raise CheckpointError(
-            f"{where} is a {type(state_dict).__name__}, not a state dict; save network.state_dict() instead"
-        )
-    for key, value in state_dict.items():
-        if not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{where}: {key!r} is a {type(value).__name__}, not a tensor; save network.state_dict() on its own"
-            )
-    return {key.removeprefix("module."): value for key, value in state_dict.items()}
-
-
-def require_floats(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights that are no floating-point numbers.
-
-    Raises:
-        CheckpointError: the first.
-    """
-    for key, value in tensors.items():
-        if not value.is_floating_point():
-            raise CheckpointError(
-                f"{where}: {key} is {value.dtype}, not floating point; use the unquantised checkpoint"
-            )
 
 
 def _clean(state_dict: Any, kind: Kind, where: str) -> dict[str, Tensor]:
@@ -219,7 +187,7 @@ def _build_generator(shapes: Shapes, kind: Kind, where: str) -> Network:
         # Positions in foreign keys may stand for any number; no network has more layers than tensors.
         return min(max(0, layers), len(shapes))
 
-    ngf, in_channels = _first_conv(shapes, "model.1.weight", where)
+    ngf, in_channels = first_conv(shapes, "model.1.weight", where, _REMEDY)
     n_enhancers = len(_numbers(r"model(\d+)_[12]\.", shapes))
     blocks = _numbers(r"model\.(\d+)\.conv_block", shapes)
     if blocks:
@@ -243,18 +211,11 @@ def _build_generator(shapes: Shapes, kind: Kind, where: str) -> Network:
 
 def _build_discriminator(shapes: Shapes, where: str) -> MultiscaleDiscriminator:
     features = any(key.startswith("scale") for key in shapes)
-    ndf, in_channels = _first_conv(shapes, "scale0_layer0.0.weight" if features else "layer0.0.weight", where)
+    first = "scale0_layer0.0.weight" if features else "layer0.0.weight"
+    ndf, in_channels = first_conv(shapes, first, where, _REMEDY)
     n_scales = len(_numbers(r"scale(\d+)_" if features else r"layer(\d+)\.", shapes))
     n_convs = len(_numbers(r"scale\d+_layer(\d+)\." if features else r"layer\d+\.(\d+)\.weight", shapes))
     return MultiscaleDiscriminator(in_channels, ndf, max(1, n_convs - 2), n_scales, features)
-
-
-def _first_conv(shapes: Shapes, key: str, where: str) -> tuple[int, int]:
-    """Output and input channels of the convolution `key`."""
-    if len(shapes.get(key, ())) != 4 or 0 in shapes[key]:
-        found = f"has shape {shapes[key]}" if key in shapes else "is missing"
-        raise CheckpointError(f"{where}: {key}, the first convolution, {found}; use a checkpoint of NVIDIA's own code")
-    return shapes[key][0], shapes[key][1]
 
 
 def _numbers(pattern: str, keys: Mapping[str, Any]) -> set[int]:

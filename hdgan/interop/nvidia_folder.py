@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from hdgan.errors import CheckpointError
 from hdgan.files import atomic_file
 from hdgan.interop.nvidia import load_network, to_state_dict
 from hdgan.interop.nvidia_options import Networks, Options, model_config, notes_for_nvidia, options_of
+from hdgan.interop.pth import read_pth, write_networks
 from hdgan.models import Pix2PixHD
 from hdgan.models.saving import load_model, save_model
 
@@ -93,10 +91,7 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
         for name, letter in _LETTERS.items()
         if (network := getattr(model, name)) is not None
     }
-    for letter, state in states.items():
-        # Through a file object: given a name, torch reports a full disk as an internal error.
-        with atomic_file(folder / f"{epoch}_net_{letter}.pth") as temporary, temporary.open("wb") as file:
-            torch.save(state, file)
+    write_networks(folder, epoch, states)
     values = options_of(model.config)
     lines = [f"{name}: {value}" for name, value in sorted(values.items())]
     header, footer = "------------ Options -------------", "-------------- End ----------------"
@@ -121,28 +116,3 @@ def _read_networks(folder: Path, epoch: str, encoder: Path | None) -> Networks:
         load_network(read_pth(files["D"]), "discriminator", where=str(files["D"])) if files["D"].is_file() else None,
         load_network(read_pth(files["E"]), "encoder", where=str(files["E"])) if has_encoder else None,
     )
-
-
-def read_pth(path: Path) -> Mapping[str, Tensor]:
-    """What `torch.save` wrote, weights only.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or holds other Python objects.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; check the path")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Unsupported class" in str(error):
-            raise CheckpointError(
-                f"{path} holds Python objects, not just weights, and loading them could run any code; "
-                "write it again where it was made with torch.save(network.state_dict(), …)"
-            ) from error
-        raise _damaged(path) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise _damaged(path) from error
-
-
-def _damaged(path: Path) -> CheckpointError:
-    return CheckpointError(f"{path} ({path.stat().st_size} bytes) is truncated or no PyTorch file; copy it again")

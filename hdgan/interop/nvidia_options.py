@@ -19,7 +19,7 @@ from hdgan.models import (
     MultiscaleDiscriminator,
     Pix2PixHDConfig,
 )
-from hdgan.models.generator import Enhancer
+from hdgan.models.generator import Enhancer, Trunk
 
 
 class Options:
@@ -109,17 +109,8 @@ def model_config(
         CheckpointError: the networks do not go together, or `opt.txt`, labels or instances do not suit them.
     """
     g, d, e = networks.generator, networks.discriminator, networks.encoder
-    trunk = g.coarse if isinstance(g, LocalEnhancer) else g.trunk
-    in_channels, image_channels = trunk.stem.in_channels, g.head.out_channels
-    condition = in_channels
-    if options is not None:
-        condition -= options.integer("feat_num") if options.flag("instance_feat") or options.flag("label_feat") else 0
-    elif e is not None:
-        condition -= e.head.out_channels
-    elif d is not None:
-        condition = _convs(d)[0].in_channels - image_channels
-    elif labels is not None:
-        condition = (labels or 3) + int(instances is not False)
+    in_channels, image_channels = _trunk(g).stem.in_channels, g.head.out_channels
+    condition = _condition_channels(networks, options, labels, instances)
     features = in_channels - condition
     _check_channels(networks, condition, features, image_channels, folder)
     n_labels, input_channels, instances = _meaning(condition, options, labels, instances, folder)
@@ -144,6 +135,25 @@ def model_config(
         discriminator=_discriminator_config(d, options),
         encoder=_encoder_config(e, options, reduction),
     )
+
+
+def _condition_channels(networks: Networks, options: Options | None, labels: int | None, instances: bool | None) -> int:
+    """Channels of G's input that are the condition, the rest being features; arguments as of `model_config`."""
+    in_channels, image_channels = _trunk(networks.generator).stem.in_channels, networks.generator.head.out_channels
+    if options is not None:
+        features = options.flag("instance_feat") or options.flag("label_feat")
+        return in_channels - (options.integer("feat_num") if features else 0)
+    if networks.encoder is not None:
+        return in_channels - networks.encoder.head.out_channels
+    if networks.discriminator is not None:
+        return _convs(networks.discriminator)[0].in_channels - image_channels
+    if labels is not None:
+        return (labels or 3) + int(instances is not False)
+    return in_channels
+
+
+def _trunk(g: GlobalGenerator | LocalEnhancer) -> Trunk:
+    return g.coarse if isinstance(g, LocalEnhancer) else g.trunk
 
 
 def _check_channels(networks: Networks, condition: int, features: int, image_channels: int, folder: Path) -> None:
@@ -187,7 +197,7 @@ def _meaning(
 
 
 def _generator_config(g: GlobalGenerator | LocalEnhancer) -> GeneratorConfig:
-    trunk = g.coarse if isinstance(g, LocalEnhancer) else g.trunk
+    trunk = _trunk(g)
     enhancers: list[Enhancer] = list(g.enhancers) if isinstance(g, LocalEnhancer) else []  # type: ignore[arg-type]
     return GeneratorConfig(
         ngf=trunk.stem.out_channels,

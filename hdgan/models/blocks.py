@@ -5,7 +5,8 @@ bias is kept, since NVIDIA's checkpoints carry it, and left out of the computati
 addition in the forward pass and a reduction over the whole gradient in the backward pass.
 
 A convolution keeps one tensor for its backward pass, its output; a residual block its sum as well. What the next
-convolution reads, the normalised and padded activation, is made again from it (`recomputed`).
+convolution reads, the normalised and padded activation, is made again from it (`recomputed`). The generators of pix2pix
+have no part in that: batch norms and dropout cannot be repeated.
 """
 
 from __future__ import annotations
@@ -73,12 +74,22 @@ def normalised_conv(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Draw all convolution weights from N(0, 0.02), and scales of batch norms from N(1, 0.02), as the originals do."""
+    """Draw all convolution weights from N(0, 0.02), and scales of batch norms from N(1, 0.02), as the originals do.
+
+    Biases stay as PyTorch draws them, as in NVIDIA/pix2pixHD.
+    """
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(layer.weight, 0.0, 0.02)
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.weight, 1.0, 0.02)
+
+
+def zero_biases(module: nn.Module) -> None:
+    """Set all biases to 0, as both codes of pix2pix do."""
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
 
 
 def down_conv(channels: int) -> nn.Conv2d:

@@ -14,7 +14,8 @@ from hdgan.models.norms import NEGATIVE_SLOPE, make_norm
 from hdgan.ops import avg_pyramid
 
 KERNEL = 4
-MAX_CHANNELS = 512
+WIDEST = 512
+"""Channels at most, in pix2pixHD; in pix2pix 8 ndf."""
 
 
 def _norm_leaky_conv(norm: nn.Module, conv: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,17 +29,24 @@ class PatchDiscriminator(nn.Module):
 
     Args:
         in_channels: of the condition and the image.
-        ndf: channels of the first convolution.
+        ndf: channels of the first convolution; they double with each further one up to `widest`.
         n_layers: stride-2 convolutions; with 3 each score sees 70x70 pixels.
         norm: of all layers but the first and the last.
         padding: of each convolution: 1 in pix2pix, 2 in pix2pixHD.
+        widest: channels that no convolution exceeds: 8 ndf in pix2pix, 512 in pix2pixHD.
     """
 
     def __init__(
-        self, in_channels: int, ndf: int = 64, n_layers: int = 3, norm: NormKind = "instance", padding: int = 2
+        self,
+        in_channels: int,
+        ndf: int = 64,
+        n_layers: int = 3,
+        norm: NormKind = "instance",
+        padding: int = 2,
+        widest: int = WIDEST,
     ) -> None:
         super().__init__()
-        widths = [in_channels, *(min(ndf * 2**i, MAX_CHANNELS) for i in range(n_layers + 1)), 1]
+        widths = [in_channels, *(min(ndf * 2**i, widest) for i in range(n_layers + 1)), 1]
         strides = [2] * n_layers + [1, 1]
         # Biases in front of batch norms are left out, as in pix2pix; those in front of instance norms are dead.
         biases = [True, *[norm == "instance"] * n_layers, True]
@@ -85,7 +93,7 @@ class MultiscaleDiscriminator(nn.Module):
         n_layers: stride-2 convolutions of each PatchGAN.
         n_scales: number of PatchGANs (num_D in NVIDIA's code, which counts them from the coarsest).
         intermediate_features: return all features, for feature matching, or the scores alone.
-        norm, padding: of each PatchGAN.
+        norm, padding, widest: of each PatchGAN.
     """
 
     def __init__(
@@ -97,10 +105,11 @@ class MultiscaleDiscriminator(nn.Module):
         intermediate_features: bool = True,
         norm: NormKind = "instance",
         padding: int = 2,
+        widest: int = WIDEST,
     ) -> None:
         super().__init__()
         self.scales = nn.ModuleList(
-            PatchDiscriminator(in_channels, ndf, n_layers, norm, padding) for _ in range(n_scales)
+            PatchDiscriminator(in_channels, ndf, n_layers, norm, padding, widest) for _ in range(n_scales)
         )
         self.in_channels = in_channels
         self.norm, self.padding = norm, padding

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from hdgan.errors import ConfigError
 from hdgan.models.adversarial import AdversarialModel
-from hdgan.models.config import Pix2PixConfig, ResNetConfig
+from hdgan.models.blocks import zero_biases
+from hdgan.models.config import NormKind, Pix2PixConfig, ResNetConfig
 from hdgan.models.discriminator import MultiscaleDiscriminator
 from hdgan.models.resnet import ResNetGenerator
 from hdgan.models.unet import UNetGenerator
@@ -19,6 +20,11 @@ def build_generator(config: Pix2PixConfig) -> UNetGenerator | ResNetGenerator:
         return ResNetGenerator(*channels, g.ngf, g.n_blocks, config.norm, g.dropout)
     assert g.n_downs is not None
     return UNetGenerator(*channels, g.ngf, g.n_downs, config.norm, g.dropout_levels)
+
+
+def patch_gan(in_channels: int, ndf: int, n_layers: int, norm: NormKind) -> MultiscaleDiscriminator:
+    """pix2pix's discriminator: one scale, padding 1, 8 ndf channels at most."""
+    return MultiscaleDiscriminator(in_channels, ndf, n_layers, 1, False, norm, padding=1, widest=8 * ndf)
 
 
 class Pix2Pix(AdversarialModel):
@@ -39,14 +45,13 @@ class Pix2Pix(AdversarialModel):
     def __init__(self, config: Pix2PixConfig, *, with_discriminator: bool = True) -> None:
         config = config.sized(())
         super().__init__(config, with_discriminator=with_discriminator)
-        d = config.discriminator
         self.generator = build_generator(config)
+        d = config.discriminator
         self.discriminator = (
-            MultiscaleDiscriminator(config.discriminator_channels, d.ndf, d.n_layers, 1, False, config.norm, padding=1)
-            if with_discriminator
-            else None
+            patch_gan(config.discriminator_channels, d.ndf, d.n_layers, config.norm) if with_discriminator else None
         )
         self.encoder = None
+        zero_biases(self)
 
     def context(self, condition: Tensor) -> list[Tensor]:
         """D's share of the work that depends on the condition alone, for several images to `discriminate`.

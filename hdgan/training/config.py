@@ -35,7 +35,8 @@ class StageConfig:
     batch_size: int = 1
     """Pictures per optimizer step, over all processes and accumulation rounds."""
     micro_batch: int | None = None
-    """Pictures per forward pass of one process; fewer than its share of the batch accumulates gradients."""
+    """Pictures per forward pass of one process; fewer than its share of the batch accumulates gradients. Batch norms
+    take the statistics of these pictures."""
     epochs: float = 100.0
     """Passes over the training pictures; 0 leaves the stage out. Ignored where images is set."""
     images: int | None = None

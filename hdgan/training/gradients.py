@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Literal
 
@@ -56,7 +57,9 @@ class StepGradients:
 class GraphedGradients:
     """The same from a CUDA graph: one launch for the thousand kernels of a step.
 
-    The graph holds for batches of the shapes of the first one; others go without, and take memory of their own.
+    The graph holds for batches of the shapes of the first one; others go without, and take memory of their own. Noise
+    may be drawn of PyTorch's own generator of the GPU: a replay takes its seed and offset as they are then and moves it
+    on, as the step itself would.
 
     Args:
         gradients: what is captured. Its model has no encoder, whose tables change their size with the number of
@@ -88,18 +91,29 @@ class GraphedGradients:
         self._batch = Inputs(*(None if t is None else t.clone() for t in _fields(batch)))  # type: ignore[arg-type]
         state, device = self._gradients.state, batch.photo.device
         side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
-            for _ in range(self.WARM_UP):
-                self._gradients(self._batch)
-            state.clear_gradients()  # or they would live beside those of the graph
-        current.wait_stream(side)
+        with without_trace(state.model, device):
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                for _ in range(self.WARM_UP):
+                    self._gradients(self._batch)
+                state.clear_gradients()  # or they would live beside those of the graph
+            current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         # Of this thread alone: that of the loader goes on pinning memory, which a global capture forbids.
         with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             self._parts = self._gradients(self._batch)
         self._grads = [(p, p.grad) for p in (*state.g_parameters, *state.d_parameters)]
         self._graph = graph
+
+
+@contextmanager
+def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put back what runs inside change besides gradients: random generators, and the model's running statistics."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+    for buffer, value in before:
+        buffer.copy_(value)
 
 
 def _fields(batch: Inputs) -> list[Tensor | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,26 +130,13 @@ def _report_so_far(run: Path, console: Console) -> None:
 def _train_stage(run: Run, state: StageState) -> bool:
     """Train one stage to its end; False if asked to stop before."""
     config, stage, world = run.config, state.stage, run.world
-    seed = derive_seed(config.seed, run.stages.index(stage))
     criterion = config.family.criterion(config.loss, run.perceptual, state.pool)
-    device = world.device
-    gradients = make_gradients(config, state, criterion, device)
-    examples = Examples(run.data.validation(stage.config.size), config, device, run.data.palette)
-    references = Examples(run.data.reference(stage.config.size), config, device)
-    loader = make_loader(
-        run.data.training(stage.config.size, seed),
-        start=state.step_in_stage * stage.config.batch_size,
-        stop=stage.steps * stage.config.batch_size,
-        batch=stage.config.batch_size // world.size,
-        seed=seed,
-        rank=world.rank,
-        world=world.size,
-        workers=config.data.workers,
-        pin_memory=device.type == "cuda",
-    )
+    gradients = make_gradients(config, state, criterion, world.device)
+    examples = Examples(run.data.validation(stage.config.size), config, world.device, run.data.palette)
+    references = Examples(run.data.reference(stage.config.size), config, world.device)
     clock = _Clock(stage.config.batch_size)
     stopping = False
-    for inputs in prefetched(loader, device, config.format_on(device)):
+    for inputs in _batches(run, state):
         losses, stopping = _step(run, state, criterion.names, gradients, inputs)
         clock.tick()
         log = config.log
@@ -171,6 +158,24 @@ def _train_stage(run: Run, state: StageState) -> bool:
         if stopping:
             break
     return not stopping
+
+
+def _batches(run: Run, state: StageState) -> Iterator[Inputs]:
+    """This process's share of all batches that a stage still has to go through."""
+    config, stage, world = run.config, state.stage, run.world
+    seed = derive_seed(config.seed, run.stages.index(stage))
+    loader = make_loader(
+        run.data.training(stage.config.size, seed),
+        start=state.step_in_stage * stage.config.batch_size,
+        stop=stage.steps * stage.config.batch_size,
+        batch=stage.config.batch_size // world.size,
+        seed=seed,
+        rank=world.rank,
+        world=world.size,
+        workers=config.data.workers,
+        pin_memory=world.device.type == "cuda",
+    )
+    return prefetched(loader, world.device, config.format_on(world.device))
 
 
 def _step(

@@ -9,6 +9,7 @@ from hdgan.errors import CheckpointError
 from hdgan.interop import nvidia
 from hdgan.interop.cyclegan import layer_names, load_discriminator, load_generator, to_state_dict
 from hdgan.models import GlobalGenerator, MultiscaleDiscriminator, ResNetGenerator, UNetGenerator
+from hdgan.models.pix2pix import patch_gan
 
 GOLDEN = Path(__file__).with_name("cyclegan_unet.npz")
 """Made with UnetGenerator(3, 3, num_downs=5, ngf=1) of pytorch-CycleGAN-and-pix2pix and batch norm, in training:
@@ -205,7 +206,7 @@ def test_a_resnet_without_noise_is_the_global_generator():
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 @pytest.mark.parametrize("n_layers", [1, 3, 4])
 def test_discriminators(norm, n_layers):
-    network = MultiscaleDiscriminator(6, 4, n_layers, 1, False, norm, 1)
+    network = patch_gan(6, 4, n_layers, norm)
     state = to_state_dict(network)
     convs = [0, *range(2, 3 * n_layers, 3), 3 * n_layers + 2]
     assert [key for key in state if state[key].dim() == 4] == [f"model.{at}.weight" for at in convs]
@@ -255,6 +256,16 @@ def test_bad_generators(state, says):
 def test_bad_discriminators(state, says):
     with pytest.raises(CheckpointError, match=rf"^some/file\.pth.*{says}"):
         load_discriminator(state, where="some/file.pth")
+
+
+@pytest.mark.parametrize(("ndf", "n_layers"), [(128, 3), (32, 5), (2, 1)])
+def test_a_discriminator_is_at_most_eight_times_as_wide_as_its_first_convolution(ndf, n_layers):
+    network = patch_gan(6, ndf, n_layers, "batch")
+    widths = [ndf * min(2**i, 8) for i in range(n_layers + 1)]  # theirs: nf_mult = min(2**n, 8)
+    state = to_state_dict(network)
+    assert [value.shape[0] for value in state.values() if value.dim() == 4] == [*widths, 1]
+    loaded = load_discriminator(state).state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in network.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_round_trip_of_a_unet_with_its_discriminator(norm, tmp_path):
     ]
     assert sorted(file.name for file in (tmp_path / "theirs").iterdir()) == ["latest_net_D.pth", "latest_net_G.pth"]
     notes = convert_from_cyclegan(tmp_path / "theirs" / "latest_net_G.pth", tmp_path / "back.safetensors")
-    assert notes == [f"G: --netG unet_128 --norm {norm} --ngf 2; with D"]
+    assert notes == [f"G: U-Net of 7 levels, --netG unet_128 --norm {norm} --ngf 2; with D"]
     back, info = load_model(tmp_path / "back.safetensors")
     assert back.config == config
     assert info.missing == ()
@@ -75,7 +75,7 @@ def test_round_trip_of_a_resnet(n_blocks, dropout, norm, tmp_path):
     torch.save(to_state_dict(generator), tmp_path / "latest_net_G_A.pth")
     options = f"--netG resnet_{n_blocks}blocks --norm {norm} --ngf 2" + ("" if dropout else " --no_dropout")
     assert convert_from_cyclegan(tmp_path / "latest_net_G_A.pth", tmp_path / "out.safetensors") == [
-        f"G: {options}; without D"
+        f"G: ResNet of {n_blocks} blocks, {options}; without D"
     ]
     model, info = load_model(tmp_path / "out.safetensors")
     assert (model.config, info.missing) == (config, ("discriminator",))
@@ -102,9 +102,14 @@ def test_other_families_are_refused(tmp_path):
 def test_notes_say_what_their_code_does_otherwise(tmp_path):
     config = replace(CONFIG, n_labels=4, instances=True, generator=UNetConfig(ngf=2, n_downs=6))
     notes = convert_to_cyclegan(save(Pix2Pix(config), tmp_path), tmp_path / "theirs")
-    assert "--netG (none has num_downs 6)" in notes[0]
-    assert notes[1].startswith("their data sets are pictures: the 5 input planes")
-    assert notes[2] == "dropout stands at levels (0, 1, 2) here, there at (1,)"
+    assert notes[0] == "options for their test.py: --norm batch --ngf 2 --input_nc 5 --output_nc 3"
+    assert notes[1].startswith("no --netG of theirs is a U-Net of 6 levels: add one to define_G")
+    assert notes[2].startswith("their data sets are pictures: the 5 input planes")
+    assert notes[3] == "dropout stands at levels (0, 1, 2) here, there at (1,)"
+    config = replace(CONFIG, generator=ResNetConfig(2, 3))
+    notes = convert_to_cyclegan(save(Pix2Pix(config), tmp_path), tmp_path / "theirs")
+    assert "--netG" not in notes[0]
+    assert notes[1:] == ["no --netG of theirs is a ResNet of 3 blocks: add one to define_G in their models/networks.py"]
 
 
 def test_averages_or_not(tmp_path):
@@ -141,6 +146,10 @@ def test_command(tmp_path, capsys):
         convert(file, back)
     with pytest.raises(ConfigError, match="--labels has no meaning with a single file"):
         convert(tmp_path / "theirs" / "latest_net_G.pth", back, labels=3)
+    with pytest.raises(ConfigError, match="--epoch has no meaning with a single file"):
+        convert(tmp_path / "theirs" / "latest_net_G.pth", back, epoch="100")
+    with pytest.raises(CheckpointError, match=r"100_net_G\.pth does not exist; check the path"):
+        convert(tmp_path / "theirs" / "100_net_G.pth", back)
     with pytest.raises(ConfigError, match="--instances has no meaning with --to cyclegan"):
         convert(file, tmp_path / "theirs", to="cyclegan", instances=True)
 

@@ -51,6 +51,19 @@ def test_networks_see_what_they_should(norm: str, instances: bool) -> None:
     torch.testing.assert_close(joined[0][0], scores, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize("generator", [UNetConfig(ngf=4, n_downs=3), ResNetConfig(ngf=4, n_blocks=1)])
+def test_weights_begin_as_the_originals(generator: UNetConfig | ResNetConfig, norm: str) -> None:
+    torch.manual_seed(0)
+    parameters = dict(Pix2Pix(replace(CONFIG, norm=norm, generator=generator)).named_parameters())  # type: ignore[arg-type]
+    biases = [value for name, value in parameters.items() if name.endswith("bias")]
+    assert len(biases) > 3
+    assert all(not bias.any() for bias in biases)
+    weights = torch.cat([value.detach().flatten() for value in parameters.values() if value.dim() == 4])
+    assert weights.std() == pytest.approx(0.02, rel=0.05)
+    assert abs(weights.mean()) < 1e-3
+
+
 def test_pictures_too_small_for_d() -> None:
     model = Pix2Pix(CONFIG)
     assert CONFIG.discriminator.least_side == 24

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import torch
 
 from hdgan.errors import ConfigError
-from hdgan.training import OptimConfig, Pix2PixHDLoss, TrainConfig
+from hdgan.models import PatchConfig, Pix2PixConfig, UNetConfig
+from hdgan.training import OptimConfig, Pix2PixHDLoss, Pix2PixLoss, TrainConfig
+from hdgan.training.families.pix2pix import Criterion as Pix2PixCriterion
 from hdgan.training.families.pix2pixhd import Criterion
-from hdgan.training.gradients import GraphedGradients, StepGradients, make_gradients
+from hdgan.training.gradients import GraphedGradients, StepGradients, make_gradients, without_trace
 from hdgan.training.step import Inputs
 from tests.training.test_step import make_inputs, make_state
 
@@ -85,3 +88,54 @@ def test_a_graph_replays_the_same_gradients(make_config: Callable[..., TrainConf
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
         for optimizer in state.optimizers.values():
             optimizer.step()
+
+
+def with_noise(config: TrainConfig) -> TrainConfig:
+    """The same run of pix2pix: dropout and batch norm."""
+    network, patch = UNetConfig(ngf=4, n_downs=3), PatchConfig(ndf=4, n_layers=2)
+    model = Pix2PixConfig(n_labels=config.model.n_labels, generator=network, discriminator=patch)
+    return replace(config, model=model, loss=Pix2PixLoss(), stages={"joint": config.stages["global"]})
+
+
+def test_warming_up_leaves_no_trace(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = with_noise(make_config(tmp_path))
+    state = make_state(config)
+    gradients = StepGradients(config, state, Pix2PixCriterion(Pix2PixLoss(), None, state.pool))
+    inputs = make_inputs(2, torch.float32)
+    gradients(inputs)
+    before, generator = copy.deepcopy(state.model.state_dict()), torch.get_rng_state()
+    with without_trace(state.model, CPU):
+        gradients(inputs)
+        assert not torch.equal(torch.get_rng_state(), generator)
+        assert state.model.state_dict()["generator.up_norms.0.num_batches_tracked"] == 2
+    assert torch.equal(torch.get_rng_state(), generator)
+    after = state.model.state_dict()
+    assert after["generator.up_norms.0.num_batches_tracked"] == 1
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+@pytest.mark.gpu
+def test_a_graph_draws_the_noise_of_its_seed(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = with_noise(make_config(tmp_path, device="cuda"))
+    found = []
+    for graphed in (False, True):
+        torch.manual_seed(0)
+        state = make_state(config)
+        state.model.cuda()
+        plain = StepGradients(config, state, Pix2PixCriterion(Pix2PixLoss(), None, state.pool))
+        gradients = GraphedGradients(plain) if graphed else plain
+        inputs = make_inputs(2, torch.float32)
+        inputs = Inputs(inputs.photo.cuda(), inputs.label.cuda(), None, inputs.ids.cuda())  # type: ignore[union-attr]
+        losses = []
+        for seed in (1, 2, 1):  # the first captures
+            torch.manual_seed(seed)
+            losses += [gradients(inputs), gradients(inputs)]
+        found.append((torch.stack(losses), dict(state.model.named_buffers())))
+    (expected, statistics), (ours, our_statistics) = found
+    torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4)
+    assert our_statistics["generator.up_norms.0.num_batches_tracked"] == 6
+    torch.testing.assert_close(our_statistics, statistics, rtol=1e-3, atol=1e-4)
+    once, again, other = ours[0], ours[1], ours[2]
+    torch.testing.assert_close(ours[4], once, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(again, once, rtol=1e-2)
+    assert not torch.allclose(other, once, rtol=1e-2)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from tyro.conf import Suppress
 
 from hdgan.losses import BalancedPerceptualLoss
-from hdgan.models import CRN, load_vgg19
+from hdgan.models import CRN
 from hdgan.models.config import ModelConfig
-from hdgan.models.segmenter import SegmenterFeatures, load_segmenter
+from hdgan.training.families.perceptual import check_network, load_network
 from hdgan.training.pool import FakePool
 from hdgan.training.step import Inputs, Objectives
 
@@ -30,6 +30,9 @@ class CRNLoss:
     imagenet_normalisation: bool = True
     """Normalise VGG's input as VGG was trained, as the original does; a scorer takes pictures as they are."""
 
+    def __post_init__(self) -> None:
+        check_network(self.vgg_weights, self.scorer)
+
     def check(self, model: ModelConfig) -> None:
         """All models of the family can have this loss."""
 
@@ -40,9 +43,7 @@ def load_perceptual(config: CRNLoss) -> nn.Module:
     Raises:
         ConfigError, CheckpointError: its weights cannot be had.
     """
-    if config.scorer is not None:
-        return SegmenterFeatures(load_segmenter(config.scorer))
-    return load_vgg19(config.vgg_weights, convolution=2, pooling="avg")
+    return load_network(config.vgg_weights, config.scorer, convolution=2, pooling="avg")
 
 
 class Criterion:

@@ -2,7 +2,8 @@
 
     min_G  L_GAN(G, D) + lambda L1(G)        max_D  L_GAN(G, D) / 2
 
-As in `hdgan.training.families.pix2pixhd`, one forward pass of D over the generated picture serves both.
+D is run once on the generated picture (`hdgan.training.families.adversarial`), so both gradients are those of the same
+D, and both networks move together. Isola et al. alternate: there G steps against the D that has just been updated.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import nn
 from tyro.conf import Suppress
 
-from hdgan.losses import GanMode, gan_loss, l1_distance
+from hdgan.losses import GanMode, l1_distance
 from hdgan.models import Pix2Pix
 from hdgan.models.config import ModelConfig, Pix2PixConfig, require
+from hdgan.training.families.adversarial import judge, play
 from hdgan.training.pool import FakePool
 from hdgan.training.step import Inputs, Objectives
 
@@ -61,24 +62,11 @@ class Criterion:
 
     def __call__(self, model: Pix2Pix, batch: Inputs) -> Objectives:
         """Run the networks on a micro batch and return both objectives; D's losses enter its own halved."""
-        photo, mode = batch.photo, self.config.gan
         condition = model.condition(batch.label, batch.ids, batch.picture)
         fake = model.generate(condition)
+        judgement = judge(model, condition, fake, batch.photo, self.pool)
 
-        context = model.context(condition)
-        fake_outputs = model.discriminate(context, fake)
-        real_outputs = model.discriminate(context, photo)
-        d_fake_outputs = fake_outputs
-        if self.pool.size:
-            old_condition, old_fake = self.pool.exchange(condition, fake)
-            d_fake_outputs = model.discriminate(model.context(old_condition), old_fake)
-
-        g_losses = [gan_loss(fake_outputs, real=True, mode=mode)]
+        terms = []
         if self.config.l1:
-            g_losses.append(self.config.l1 * l1_distance(fake, photo))
-        d_losses = [gan_loss(real_outputs, real=True, mode=mode), gan_loss(d_fake_outputs, real=False, mode=mode)]
-        return Objectives(
-            generator=sum(g_losses[1:], g_losses[0]),
-            discriminator=(d_losses[0] + d_losses[1]) / 2,
-            parts=torch.stack([*g_losses, *d_losses]).detach(),
-        )
+            terms.append(self.config.l1 * l1_distance(fake, batch.photo))
+        return play(judgement, self.config.gan, terms)

@@ -2,8 +2,8 @@
 
     min_G  sum_k ( L_GAN(G, D_k) + lambda L_FM(G, D_k) ) + lambda L_VGG(G)        max_D  sum_k L_GAN(G, D_k)
 
-One forward pass of D over the generated picture serves both: its graph is walked once towards D, stopping before G, and
-once towards G, skipping the gradients of D's weights. That is the original's step, which runs D on it twice.
+D is run once on the generated picture (`hdgan.training.families.adversarial`), for the same step as the original's,
+which runs it twice.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import nn
 from tyro.conf import Suppress
 
 from hdgan.errors import ConfigError
-from hdgan.losses import GanMode, PerceptualLoss, feature_matching_loss, gan_loss
-from hdgan.models import Pix2PixHD, load_vgg19
+from hdgan.losses import GanMode, PerceptualLoss, feature_matching_loss
+from hdgan.models import Pix2PixHD
 from hdgan.models.config import ModelConfig, Pix2PixHDConfig, require
-from hdgan.models.segmenter import SegmenterFeatures, load_segmenter
+from hdgan.training.families.adversarial import judge, play
+from hdgan.training.families.perceptual import check_network, load_network
 from hdgan.training.pool import FakePool
 from hdgan.training.step import Inputs, Objectives
 
@@ -46,7 +46,7 @@ class Pix2PixHDLoss:
     def __post_init__(self) -> None:
         weights = {"loss.feature-matching": self.feature_matching, "loss.vgg": self.vgg}
         require("0 or more", weights, lambda value: value >= 0)
-
+        check_network(self.vgg_weights, self.scorer, self.vgg)
         if self.scorer is not None and self.imagenet_normalisation:
             raise ConfigError("a scorer takes pictures in [-1, 1]: --loss.no-imagenet-normalisation")
 
@@ -70,9 +70,7 @@ def load_perceptual(config: Pix2PixHDLoss) -> nn.Module | None:
     Raises:
         ConfigError, CheckpointError: its weights cannot be had.
     """
-    if not config.vgg:
-        return None
-    return load_vgg19(config.vgg_weights) if config.scorer is None else SegmenterFeatures(load_segmenter(config.scorer))
+    return load_network(config.vgg_weights, config.scorer) if config.vgg else None
 
 
 class Criterion:
@@ -95,28 +93,15 @@ class Criterion:
 
     def __call__(self, model: Pix2PixHD, batch: Inputs) -> Objectives:
         """Run the networks on a micro batch and return both objectives; D's losses enter its own halved."""
-        photo, mode = batch.photo, self.config.gan
+        photo = batch.photo
         condition = model.condition(batch.label, batch.ids, batch.picture)
         features = model.encode(photo, batch.instances()) if model.encoder is not None else None
         fake = model.generate(condition, features)
+        judgement = judge(model, condition, fake, photo, self.pool)
 
-        context = model.context(condition)
-        fake_outputs = model.discriminate(context, fake)
-        real_outputs = model.discriminate(context, photo)
-        d_fake_outputs = fake_outputs
-        if self.pool.size:
-            old_condition, old_fake = self.pool.exchange(condition, fake)
-            d_fake_outputs = model.discriminate(model.context(old_condition), old_fake)
-
-        g_losses = [gan_loss(fake_outputs, real=True, mode=mode)]
+        terms = []
         if self.config.feature_matching:
-            g_losses.append(self.config.feature_matching * feature_matching_loss(fake_outputs, real_outputs))
+            terms.append(self.config.feature_matching * feature_matching_loss(judgement.fake, judgement.real))
         if self.vgg is not None:
-            g_losses.append(self.config.vgg * self.vgg(fake, photo))
-        d_losses = [gan_loss(real_outputs, real=True, mode=mode), gan_loss(d_fake_outputs, real=False, mode=mode)]
-
-        return Objectives(
-            generator=sum(g_losses[1:], g_losses[0]),
-            discriminator=(d_losses[0] + d_losses[1]) / 2,
-            parts=torch.stack([*g_losses, *d_losses]).detach(),
-        )
+            terms.append(self.config.vgg * self.vgg(fake, photo))
+        return play(judgement, self.config.gan, terms)

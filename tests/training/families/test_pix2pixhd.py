@@ -35,7 +35,7 @@ def test_the_loss_compares_the_scorers_features(scorer: Path) -> None:
     loss.backward()
     assert fake.grad is not None
     assert bool(fake.grad.abs().sum() > 0)
-    assert load_perceptual(Pix2PixHDLoss(vgg=0.0, scorer=scorer)) is None
+    assert load_perceptual(Pix2PixHDLoss(vgg=0.0)) is None
 
 
 def test_a_run_trains_with_them(make_config: Callable[..., TrainConfig], scorer: Path, tmp_path: Path) -> None:

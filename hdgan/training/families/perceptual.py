@@ -1,0 +1,39 @@
+"""The network whose features a perceptual loss compares: VGG19, or a scorer. The losses of two families choose it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from hdgan.errors import ConfigError
+from hdgan.models import load_vgg19
+from hdgan.models.segmenter import SegmenterFeatures, load_segmenter
+from hdgan.models.vgg import Convolution, Pooling
+
+
+def check_network(vgg_weights: Path | None, scorer: Path | None, weight: float = 1.0) -> None:
+    """Make sure that the options name one network at most, and none where the loss has no weight.
+
+    Raises:
+        ConfigError: one of them would have no effect.
+    """
+    files = {"--loss.vgg-weights": vgg_weights, "--loss.scorer": scorer}
+    given = [f"{option} {file}" for option, file in files.items() if file is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)}: only one network's features are compared; leave one out")
+    if given and not weight:
+        raise ConfigError(f"{given[0]} has no meaning with --loss.vgg 0; leave it out, or give --loss.vgg a weight")
+
+
+def load_network(
+    vgg_weights: Path | None, scorer: Path | None, convolution: Convolution = 1, pooling: Pooling = "max"
+) -> nn.Module:
+    """The scorer if there is one, else VGG19; arguments as of the options and of `VGG19Features`.
+
+    Raises:
+        ConfigError, CheckpointError: its weights cannot be had.
+    """
+    if scorer is not None:
+        return SegmenterFeatures(load_segmenter(scorer))
+    return load_vgg19(vgg_weights, convolution, pooling)
