@@ -77,7 +77,9 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
             console.print(warning, markup=False, highlight=False, soft_wrap=True)
     for stage in config.stages.values():
         for found, report in reports:
-            report.require_size(stage.size, stage.batch_size // processes if found is listing else 1)
+            report.require_size(stage.size)  # samples and statistics take pictures one by one
+            if found is listing:
+                report.require_size(stage.size.training, stage.batch_size // processes)
     _check_channels(config, reports)
     palette = PALETTE if config.data.root is None else None
     return RunData(data, n_labels, listing.pairs, held_out.pairs, phase, palette)

@@ -100,12 +100,12 @@ def crn() -> TrainConfig:
 
 def pix2pix() -> TrainConfig:
     """pix2pix (Isola et al. 2017) on the label maps of Cityscapes at 256x256, as in that paper."""
-    jitter = SizeConfig(width=286, height=286, crop_width=256, crop_height=256)
+    size = SizeConfig(width=256, height=256, jitter=30)
     return TrainConfig(
         out=Path("runs/pix2pix"),
         model=Pix2PixConfig(instances=False),
         data=DataConfig(root=Path("datasets/cityscapes"), workers=4),
-        stages={"global": StageConfig(size=jitter, epochs=200)},
+        stages={"global": StageConfig(size=size, epochs=200)},
         loss=Pix2PixLoss(),
     )
 
