@@ -129,13 +129,6 @@ class TrainConfig:
         """What the trainer knows of the model's family."""
         return FAMILIES[type(self.model)]
 
-    @property
-    def sides(self) -> tuple[int, ...]:
-        """Of the training pictures of all stages, in pixels, those that are set: without, files decide."""
-        scenes = self.data.scenes
-        files = (scenes.width, scenes.height) if self.data.root is None else ()
-        return tuple(side for stage in self.stages.values() for side in stage.size.sides or files)
-
     def format_on(self, device: torch.device) -> torch.memory_format:
         """The memory format of networks and pictures on a device."""
         if self.memory_format == "auto":

@@ -140,6 +140,6 @@ class StageState:
 
 
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:
-    """The architecture of a stage."""
+    """The architecture of a stage, of a config that `fitted` its pictures."""
     model = replace(config.model, dontcare=config.data.dontcare, instance_divisor=config.data.instance_divisor)
-    return model.grown(stage.config.n_enhancers, stage.config.n_scales).sized(config.sides)
+    return model.grown(stage.config.n_enhancers, stage.config.n_scales)

@@ -98,7 +98,7 @@ class ModelConfig:
         return 1
 
     def sized(self, sides: Sequence[int]) -> ModelConfig:
-        """With what follows from the training pictures' sides in pixels, as far as they are known, filled in."""
+        """With what follows from the widths and heights of the training pictures, in pixels, filled in."""
         return self
 
     @property

@@ -24,7 +24,7 @@ class UNetConfig:
     """Channels of the first convolution; they double with each level up to 8 ngf."""
     n_downs: int | None = None
     """Levels, each at half the resolution; None takes as many as the shortest side of the training pictures fills, up
-    to 8, and 8 where the pictures keep the size of their files. A checkpoint carries the number."""
+    to 8. A checkpoint carries the number."""
     dropout_levels: tuple[int, ...] = (0, 1, 2)
     """Decoder levels that drop half of their features as noise, in training and at test time, counted from the
     innermost, 0; with no number there is no noise. The outermost level has none."""
@@ -94,7 +94,10 @@ class Pix2PixConfig(ModelConfig):
         return None if noise else 1
 
     def sized(self, sides: Sequence[int]) -> Pix2PixConfig:
-        """With a depth, if it is not given: the U-Net's innermost level is one pixel high or wide, or more."""
+        """With a depth, if it is not given: the U-Net's innermost level is one pixel high or wide, or more.
+
+        Without sides it is the paper's.
+        """
         if isinstance(self.generator, ResNetConfig) or self.generator.n_downs is not None:
             return self
         fitting = min(sides, default=2**MOST_DOWNS).bit_length() - 1
