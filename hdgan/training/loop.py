@@ -17,6 +17,7 @@ from hdgan.checkpoints import checkpoint_path, list_steps
 from hdgan.data import make_loader
 from hdgan.data.sampler import explained_worker_death
 from hdgan.errors import TrainingError
+from hdgan.seeding import derive_seed, seed_everything
 from hdgan.training import start
 from hdgan.training.checkpoint import remove_leftovers, save_checkpoint
 from hdgan.training.config import TrainConfig
@@ -30,7 +31,6 @@ from hdgan.training.prefetch import prefetched
 from hdgan.training.report import write_report
 from hdgan.training.run_folder import claim_folder, write_description
 from hdgan.training.schedule import Stage, plan, stage_at
-from hdgan.training.seeding import derive_seed, seed_everything
 from hdgan.training.state import StageState
 from hdgan.training.step import Inputs
 from hdgan.training.validation import Validation, is_better, record_name

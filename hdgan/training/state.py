@@ -10,11 +10,11 @@ from torch import Tensor
 
 from hdgan.errors import CheckpointError
 from hdgan.models import ImageModel, ModelConfig, build_model
+from hdgan.seeding import seed_everything
 from hdgan.training.config import TrainConfig
 from hdgan.training.ema import MovingAverage
 from hdgan.training.pool import FakePool
 from hdgan.training.schedule import Stage
-from hdgan.training.seeding import seed_everything
 
 
 class StageState:
