@@ -15,6 +15,7 @@ from hdgan.models.config import (
     GeneratorConfig,
     Pix2PixConfig,
     Pix2PixHDConfig,
+    ResNetConfig,
 )
 from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
 from hdgan.training.families import CRNLoss, Pix2PixHDLoss, Pix2PixLoss
@@ -120,6 +121,15 @@ def pairs_pix2pix() -> TrainConfig:
     )
 
 
+def pix2pix_resnet() -> TrainConfig:
+    """pix2pix with the ResNet generator of its authors' code in place of the U-Net; --model.n-labels 0 for A->B."""
+    return replace(
+        pix2pix(),
+        out=Path("runs/pix2pix-resnet"),
+        model=Pix2PixConfig(instances=False, generator=ResNetConfig()),
+    )
+
+
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "demo": demo,
     "cityscapes-512p": cityscapes_512p,
@@ -128,4 +138,5 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "crn": crn,
     "pix2pix": pix2pix,
     "pairs-pix2pix": pairs_pix2pix,
+    "pix2pix-resnet": pix2pix_resnet,
 }

@@ -61,7 +61,7 @@ class PatchConfig:
 
 @dataclass(frozen=True)
 class Pix2PixConfig(ModelConfig):
-    """pix2pix: U-Net, or a ResNet generator, and one PatchGAN, which sees the condition."""
+    """pix2pix: U-Net, or a ResNet generator (preset pix2pix-resnet), and one PatchGAN, which sees the condition."""
 
     family: Suppress[Literal["pix2pix"]] = "pix2pix"
     norm: NormKind = "batch"

@@ -17,7 +17,7 @@ import hdgan
 from hdgan.checkpoints import find_checkpoint
 from hdgan.cli import main
 from hdgan.data.config import DataConfig, SizeConfig
-from hdgan.models import PatchConfig, Pix2Pix, Pix2PixConfig, UNetConfig
+from hdgan.models import PatchConfig, Pix2Pix, Pix2PixConfig, ResNetConfig, UNetConfig
 from hdgan.models.saving import load_model
 from hdgan.training import PRESETS, LogConfig, OptimConfig, Pix2PixLoss, StageConfig, TrainConfig, load_config, train
 from hdgan.training.datasets import fitted, open_data
@@ -235,3 +235,18 @@ def test_command_line_turns_dropout_off(dataset: Path, tmp_path: Path) -> None:
     assert isinstance(model, Pix2Pix)
     assert (model.config.norm, model.generator.dropout_levels) == ("instance", ())
     assert len(model.generator.downs) == 5
+
+
+def test_command_line_trains_a_resnet_generator(dataset: Path, tmp_path: Path) -> None:
+    arguments = [
+        "train", "pix2pix-resnet", "--out", str(tmp_path / "run"), "--data.root", str(dataset), "--data.workers", "0",
+        "--model.n-labels", "4", "--model.generator.ngf", "2", "--model.generator.n-blocks", "1",
+        "--model.generator.no-dropout", "--model.discriminator.ndf", "2", "--device", "cpu",
+        "--stages.global.images", "1", "--stages.global.size.width", "32", "--stages.global.size.height", "32",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    config = load_model(find_checkpoint(tmp_path / "run"))[0].config
+    assert isinstance(config, Pix2PixConfig)
+    assert config.generator == ResNetConfig(ngf=2, n_blocks=1, dropout=False)
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert ">generator.kind</th><td>resnet<small>default unet<" in report
