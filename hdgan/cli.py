@@ -30,7 +30,7 @@ commands:
   styles     find and show the styles that instances come in
   evaluate   score runs on held-out pictures, side by side
   data       check a dataset, or pack it for fast reading
-  convert    convert NVIDIA/pix2pixHD checkpoints to hdgan's and back
+  convert    convert checkpoints of NVIDIA/pix2pixHD and pytorch-CycleGAN-and-pix2pix to hdgan's and back
   reproduce  train and score the paper's comparisons and ablations on the built-in scenes
   bench      measure speed and memory against eager PyTorch, torch.compile and NVIDIA's code
   info       what this installation can do: versions, GPUs, backends

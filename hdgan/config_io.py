@@ -7,6 +7,7 @@ dicts with string keys, dataclasses, and unions of these.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,10 +44,11 @@ def from_plain(cls: types.UnionType, data: Any, where: str) -> Any: ...
 def from_plain(cls: Any, data: Any, where: str) -> Any:
     """Build the dataclass `cls` from what `to_plain` made of it.
 
-    Options that `data` lacks keep their defaults, so that files of an older version load.
+    Options that `data` lacks keep their defaults, so that files of an older version load. Dataclasses of a union are
+    told apart by a tag: a field that is in each a Literal of one string of its own. Data without it are of the first.
 
     Args:
-        cls: a dataclass, or a union of dataclasses that a field `family` tells apart.
+        cls: a dataclass, or a union of them.
         data: as read from JSON.
         where: what the error message starts with, usually the file.
 
@@ -107,8 +109,8 @@ def _union(kinds: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
     if data is None and types.NoneType in kinds:
         return None
     kinds = tuple(kind for kind in kinds if kind is not types.NoneType)
-    if all(hasattr(kind, "family") for kind in kinds):
-        return _dataclass(_of_family(kinds, data, where, path), data, where, path)
+    if all(dataclasses.is_dataclass(kind) for kind in kinds):
+        return _dataclass(kinds[0] if len(kinds) == 1 else _tagged(kinds, data, where, path), data, where, path)
     for kind in kinds[:-1]:
         try:
             return _value(kind, data, where, path)
@@ -117,13 +119,26 @@ def _union(kinds: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
     return _value(kinds[-1], data, where, path)
 
 
-def _of_family(kinds: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
-    """The dataclass whose `family` the data names; the first, if it names none."""
-    families = {kind.family: kind for kind in kinds}
-    named = data.get("family", kinds[0].family) if isinstance(data, Mapping) else kinds[0].family
-    if named not in families:
-        raise _wrong(where, _join(path, "family"), " or ".join(repr(family) for family in families), named)
-    return families[named]
+def _tagged(kinds: tuple[Any, ...], data: Any, where: str, path: str) -> Any:
+    """The dataclass whose tag the data has; the first, if they have none."""
+    tag, tagged = _tags(kinds)
+    if not isinstance(data, Mapping) or tag not in data:
+        return kinds[0]
+    found = data[tag]
+    if not isinstance(found, str) or found not in tagged:
+        raise _wrong(where, _join(path, tag), " or ".join(repr(choice) for choice in tagged), found)
+    return tagged[found]
+
+
+@functools.cache
+def _tags(kinds: tuple[Any, ...]) -> tuple[str, dict[str, Any]]:
+    """The field that tells dataclasses apart, and each by its value."""
+    hints = [get_type_hints(kind) for kind in kinds]
+    for name in hints[0]:
+        own = [get_args(hint[name]) if get_origin(hint.get(name)) is Literal else () for hint in hints]
+        if all(len(values) == 1 for values in own) and len(set(own)) == len(kinds):
+            return name, {values[0]: kind for values, kind in zip(own, kinds, strict=True)}
+    raise TypeError(f"no Literal tells {', '.join(kind.__name__ for kind in kinds)} apart")
 
 
 def _tuple(kinds: tuple[Any, ...], data: Any, where: str, path: str) -> tuple[Any, ...]:

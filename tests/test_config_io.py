@@ -9,7 +9,7 @@ import pytest
 
 from hdgan.config_io import from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.models import GeneratorConfig, Pix2PixHDConfig
+from hdgan.models import GeneratorConfig, Pix2PixConfig, Pix2PixHDConfig, ResNetConfig, UNetConfig
 
 
 @dataclass(frozen=True)
@@ -151,3 +151,25 @@ def test_a_union_of_families_is_told_apart_by_its_field() -> None:
         from_plain(Owner, {"pet": {"family": "dog", "lives": 4}}, "file")
     with pytest.raises(CheckpointError, match=r"file: expected pet\.family to be 'cat' or 'dog', got 'cow'"):
         from_plain(Owner, {"pet": {"family": "cow"}}, "file")
+    for wrong in (["dog"], {"dog": 1}, 3, None):
+        with pytest.raises(CheckpointError, match=r"expected pet\.family to be 'cat' or 'dog', got "):
+            from_plain(Owner, {"pet": {"family": wrong}}, "file")
+    with pytest.raises(CheckpointError, match="expected pet to be a table of Cat, got 'dog'"):
+        from_plain(Owner, {"pet": "dog"}, "file")
+
+
+def test_any_literal_tells_a_union_apart() -> None:
+    for generator in (UNetConfig(n_downs=3), ResNetConfig(n_blocks=2)):
+        config = Pix2PixConfig(generator=generator)
+        assert from_plain(Pix2PixConfig, json.loads(json.dumps(to_plain(config))), "file") == config
+    with pytest.raises(CheckpointError, match=r"file: unknown option generator\.dropout;"):
+        from_plain(Pix2PixConfig, {"generator": {"ngf": 32, "dropout": True}}, "file")
+    with pytest.raises(CheckpointError, match=r"expected generator\.n_downs to be .*, got 'deep'"):
+        from_plain(Pix2PixConfig, {"generator": {"n_downs": "deep"}}, "file")
+    resnet = from_plain(Pix2PixConfig, {"generator": {"kind": "resnet", "dropout": False}}, "file")
+    assert resnet.generator == ResNetConfig(dropout=False)
+
+
+def test_a_union_that_nothing_tells_apart() -> None:
+    with pytest.raises(TypeError, match="no Literal tells Cat, Inner apart"):
+        from_plain(Cat | Inner, {}, "file")

@@ -95,17 +95,30 @@ class SizeConfig:
     """Width of a random crop (centred outside training); None takes crop_height, or the whole picture without one."""
     crop_height: int | None = None
     """Height of a random crop; None takes crop_width."""
+    jitter: int = 0
+    """Scale training pictures to a width and height this many pixels larger, and crop width x height of them at random
+    (pix2pix: 30 at 256x256); others are scaled to width x height. Needs both, and no other crop."""
 
     def __post_init__(self) -> None:
         for name in ("width", "height", "crop_width", "crop_height"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1 pixel")
+        if self.jitter < 0:
+            raise ConfigError(f"jitter is {self.jitter}; it must be 0 or more pixels")
+        if self.jitter and (self.width is None or self.height is None or self.crop_width or self.crop_height):
+            raise ConfigError(
+                f"jitter is {self.jitter}; it needs width and height, and excludes a crop: set these, or jitter 0"
+            )
 
     @property
-    def sides(self) -> tuple[int, ...]:
-        """Width and height of the training pictures, as far as they are set."""
-        sides = (self.crop_width, self.crop_height)
-        if sides == (None, None):
-            sides = (self.width, self.height)
-        return tuple(side for side in sides if side is not None)
+    def training(self) -> SizeConfig:
+        """What training pictures go through, with jitter as a crop."""
+        if self.width is None or self.height is None or not self.jitter:
+            return self
+        return SizeConfig(self.width + self.jitter, self.height + self.jitter, self.width, self.height)
+
+    @property
+    def whole(self) -> SizeConfig:
+        """What whole pictures are scaled to."""
+        return SizeConfig(self.width, self.height)

@@ -74,7 +74,7 @@ class PairedDataset(Dataset[Sample]):
         data: Meaning of the values, flip and filter.
         size: Size of the samples.
         n_labels: Number of classes; 0 for A-to-B pairs, which have an input and no label map.
-        train: Crop and mirror at random, and require photos; otherwise crops are centred.
+        train: Jitter, crop and mirror at random, and require photos; otherwise crops are centred.
         seed: Seed of crops and flips.
 
     Attributes:
@@ -102,7 +102,8 @@ class PairedDataset(Dataset[Sample]):
             raise ConfigError(f"n_labels is {n_labels}, but the dataset holds {found}; n_labels is 0 only for A-to-B")
         if train and pairs[0].photo is None:
             raise DataError(f"{pairs[0].stem} has no photo; training needs the photos of its phase")
-        self.pairs, self.data, self.size, self.n_labels = tuple(pairs), data, size, n_labels
+        self.pairs, self.data, self.n_labels = tuple(pairs), data, n_labels
+        self.size = size.training if train else size
         self.train, self.seed = train, seed
         self.input_channels = 0
         if n_labels == 0:

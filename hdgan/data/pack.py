@@ -192,7 +192,7 @@ class _Packer:
         assert config.root is not None
         self.root = config.root
         self.config, self.n_labels = config, n_labels
-        self.sizes = tuple(SizeConfig(size.width, size.height) for size in sizes)
+        self.sizes = tuple(size.whole for size in sizes)
         self.settings = {
             "source": str(config.root.absolute()),
             "layout": layout,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from hdgan.inference.maps import Maps, Source, read_maps, read_photo_of
 from hdgan.models import ImageModel
 from hdgan.models.saving import CLASS_MEAN, load_model
 from hdgan.ops import instance_broadcast, instance_reduce
+from hdgan.seeding import seeded
 from hdgan.styles.bank import STYLES_FILE, StyleBank
 from hdgan.styles.sample import Styles, feature_rows, styles_of
 from hdgan.styles.table import classes_of, fingerprint
@@ -72,10 +73,10 @@ class Pipeline:
             photo: takes the style of each instance from this photo; without it each class has its mean style.
             styles: gives each instance its style; one that is missing has the mean style of its class. For a batch
                 one object for all maps, or one for each.
-            seed: repeats the noise of a model that draws some, as pix2pix's does by its dropout; None goes on with
-                torch's generator.
+            seed: 0 or more; with the variant it repeats the noise of a model that draws some, as pix2pix's does by its
+                dropout. None goes on with torch's generator.
             variant: another picture of the same input, from 0, by a model that makes several by itself
-                (`ModelConfig.variants`): one of its images, or what its noise makes with another seed.
+                (`ModelConfig.variants`): one of its images, or other noise of the same seed.
 
         Returns:
             [3, H, W] float32 in [0, 1] on the pipeline's device; [B, 3, H, W] for batched input.
@@ -86,10 +87,12 @@ class Pipeline:
             CheckpointError: the styles are of another encoder.
         """
         self._require_variant(variant)
+        if seed is not None and seed < 0:
+            raise ConfigError(f"seed is {seed}: give 0 or more")
         maps = read_maps(source, instance, self.config, self.device)
         if photo is not None and styles is not None:
             raise ConfigError("a photo and styles are given: give one of them")
-        with self._autocast(), _seeded(None if seed is None else seed + variant, self.device):
+        with self._autocast(), nullcontext() if seed is None else seeded(self.device, seed, variant):
             condition = self.model.condition(maps.label, maps.ids, maps.picture)
             features = None
             if photo is not None:
@@ -211,17 +214,6 @@ class Pipeline:
         known = (classes >= 0) & (classes < len(self.class_features))
         features = torch.where(known[..., None], self.class_features[classes * known], self.class_features.mean(0))
         return features.permute(0, 3, 1, 2)
-
-
-@contextmanager
-def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators inside, and leave them as they were."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def load(

@@ -101,7 +101,8 @@ def load_model(path: Path, *, ema: bool = True, device: str | torch.device = "cp
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) is not a readable safetensors file ({error}); it is truncated or of "
-            "another format: copy it again, or convert NVIDIA's checkpoints with `hdgan convert`"
+            "another format: copy it again, or convert a checkpoint of NVIDIA/pix2pixHD or "
+            "pytorch-CycleGAN-and-pix2pix with `hdgan convert`"
         ) from error
 
 

@@ -18,7 +18,8 @@ _MOST_MARKED = 60
 """A curve of no more points shows each of them."""
 
 _INK, _LINE, _BAND = "#010101", "#020202", "#030303"
-_CURVES = ("#040404", "#050505", "#060606")
+_CURVES = ("#040404", "#050505", "#060606", "#070707", "#080808", "#090909")
+"""As many as the chart with most curves has."""
 # matplotlib knows no CSS variables: it draws in stand-in colours, which become variables in the SVG.
 _VARIABLES = {_INK: "--muted", _LINE: "--line", _BAND: "--band"} | {
     color: f"--curve-{i}" for i, color in enumerate(_CURVES)
@@ -70,7 +71,13 @@ _KINDS = (
     _Kind(
         "Generator losses",
         "weighted, except the GAN term",
-        {"g_gan": "GAN", "g_feature_matching": "feature matching", "g_vgg": "VGG", "g_perceptual": "perceptual"},
+        {
+            "g_gan": "GAN",
+            "g_feature_matching": "feature matching",
+            "g_vgg": "VGG",
+            "g_l1": "L1",
+            "g_perceptual": "perceptual",
+        },
         smooth=True,
         scale="log",
     ),

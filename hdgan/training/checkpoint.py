@@ -125,8 +125,10 @@ def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
 
 
 def _differences(saved: dict[str, Any], wanted: dict[str, Any], path: str = "") -> Iterator[str]:
-    for key, value in wanted.items():
-        if isinstance(value, dict):
-            yield from _differences(saved[key], value, f"{path}{key}.")
-        elif saved[key] != value:
-            yield f"{path}{key} is {saved[key]} in the checkpoint, {value} in the config"
+    """What both have and is not alike; where one has other options, the tag that tells their kinds apart differs."""
+    for key in [key for key in wanted if key in saved]:
+        ours, theirs = wanted[key], saved[key]
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            yield from _differences(theirs, ours, f"{path}{key}.")
+        elif theirs != ours:
+            yield f"{path}{key} is {theirs} in the checkpoint, {ours} in the config"

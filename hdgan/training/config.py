@@ -119,6 +119,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self._check_ranges()
+        self._check_family()
         self._check_order()
         self._check_best()
         if type(self.loss) is not self.family.loss:
@@ -129,13 +130,6 @@ class TrainConfig:
     def family(self) -> Family:
         """What the trainer knows of the model's family."""
         return FAMILIES[type(self.model)]
-
-    @property
-    def sides(self) -> tuple[int, ...]:
-        """Of the training pictures of all stages, in pixels, those that are set: without, files decide."""
-        scenes = self.data.scenes
-        files = (scenes.width, scenes.height) if self.data.root is None else ()
-        return tuple(side for stage in self.stages.values() for side in stage.size.sides or files)
 
     def format_on(self, device: torch.device) -> torch.memory_format:
         """The memory format of networks and pictures on a device."""
@@ -208,4 +202,24 @@ class TrainConfig:
                 raise ConfigError(
                     f"stage {name} trains only the enhancer but has none: set --stages.{name}.n-enhancers 1"
                 )
-            self.model.grown(stage.n_enhancers, stage.n_scales)
+
+    def _check_family(self) -> None:
+        """Refuse options of parts that the model's family has not: they would change nothing."""
+        model, grows = self.model, self.model.growth
+        if self.optim.pool_size and not model.has_discriminator:
+            raise ConfigError(
+                f"--optim.pool-size is {self.optim.pool_size}, but the models of the family {model.family} have no "
+                "discriminator: set it to 0"
+            )
+        for name, stage in self.stages.items():
+            model.grown(stage.n_enhancers, stage.n_scales)
+            if stage.n_scales != StageConfig.n_scales and "scales" not in grows:
+                raise ConfigError(
+                    f"--stages.{name}.n-scales is {stage.n_scales}, but the models of the family {model.family} have "
+                    "no discriminators of several scales: leave it out"
+                )
+            if stage.generator == "enhancer" and not grows:
+                raise ConfigError(
+                    f"--stages.{name}.generator is enhancer, but the models of the family {model.family} have none: "
+                    "set it to all"
+                )

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from hdgan.data import DataConfig, Listing, Pair, PairedDataset, SizeConfig, find_pairs, validation_phase
+from hdgan.data import (
+    DataConfig,
+    Listing,
+    Pair,
+    PairedDataset,
+    SizeConfig,
+    draw_geometry,
+    find_pairs,
+    validation_phase,
+)
 from hdgan.data.quick_check import QuickReport, quick_check
 from hdgan.data.scenes import CLASSES, PALETTE, ensure_scenes
 from hdgan.errors import ConfigError, DataError
+from hdgan.models import AnyModelConfig
 from hdgan.training.config import TrainConfig
 
 
@@ -25,6 +36,8 @@ class RunData:
     train_pairs: tuple[Pair, ...]
     val_pairs: tuple[Pair, ...]
     val_phase: str
+    train_sizes: tuple[tuple[int, int], ...]
+    """(width, height) of the training pictures' files, each once."""
     palette: np.ndarray | None = None
     """Colours of the classes, where the dataset has its own."""
 
@@ -77,10 +90,24 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
             console.print(warning, markup=False, highlight=False, soft_wrap=True)
     for stage in config.stages.values():
         for found, report in reports:
-            report.require_size(stage.size, stage.batch_size // processes if found is listing else 1)
+            report.require_size(stage.size)  # samples and statistics take pictures one by one
+            if found is listing:
+                report.require_size(stage.size.training, stage.batch_size // processes)
     _check_channels(config, reports)
     palette = PALETTE if config.data.root is None else None
-    return RunData(data, n_labels, listing.pairs, held_out.pairs, phase, palette)
+    sizes = tuple(reports[0][1].sizes)
+    return RunData(data, n_labels, listing.pairs, held_out.pairs, phase, sizes, palette)
+
+
+def fitted(config: TrainConfig, data: RunData) -> TrainConfig:
+    """With what follows from the sizes of the training pictures, in all stages, filled into the model's config."""
+    sides = [
+        side
+        for stage in config.stages.values()
+        for size in data.train_sizes
+        for side in draw_geometry(size, stage.size).size
+    ]
+    return replace(config, model=cast(AnyModelConfig, config.model.sized(sides)))
 
 
 def _check_channels(config: TrainConfig, reports: Sequence[tuple[Listing, QuickReport]]) -> None:

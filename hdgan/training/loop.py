@@ -17,10 +17,11 @@ from hdgan.checkpoints import checkpoint_path, list_steps
 from hdgan.data import make_loader
 from hdgan.data.sampler import explained_worker_death
 from hdgan.errors import TrainingError
+from hdgan.seeding import derive_seed, seed_everything
 from hdgan.training import start
 from hdgan.training.checkpoint import remove_leftovers, save_checkpoint
 from hdgan.training.config import TrainConfig
-from hdgan.training.datasets import RunData, open_data
+from hdgan.training.datasets import RunData, fitted, open_data
 from hdgan.training.distributed import World, join_world
 from hdgan.training.gradients import Gradients, make_gradients
 from hdgan.training.interrupt import StopRequest
@@ -30,7 +31,6 @@ from hdgan.training.prefetch import prefetched
 from hdgan.training.report import write_report
 from hdgan.training.run_folder import claim_folder, write_description
 from hdgan.training.schedule import Stage, plan, stage_at
-from hdgan.training.seeding import derive_seed, seed_everything
 from hdgan.training.state import StageState
 from hdgan.training.step import Inputs
 from hdgan.training.validation import Validation, is_better, record_name
@@ -86,6 +86,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         start.check_processes(config, world)
         with world.first_of_node():
             data = open_data(config, console, world.size)
+        given, config = config, fitted(config, data)  # config.json is what was asked for
         stages = plan(config, len(data.train_pairs))
         for stage in stages:
             start.check_batch(stage, world)
@@ -95,7 +96,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         metrics = None
         if world.is_main:
             remove_leftovers(config.out)
-            write_description(config, world, len(data.train_pairs))
+            write_description(given, world, len(data.train_pairs))
             metrics = Metrics(config.out, state.step)
             closing.callback(metrics.close)
         total = stages[-1].last_step

@@ -17,6 +17,7 @@ from hdgan.files import save_png
 from hdgan.models import ImageModel
 from hdgan.models.saving import CLASS_COUNT, CLASS_MEAN
 from hdgan.ops import instance_reduce
+from hdgan.seeding import seeded
 from hdgan.training.config import TrainConfig
 from hdgan.training.step import Inputs
 
@@ -57,11 +58,14 @@ class Examples:
             if not (sources / f"{k}_real.png").exists():
                 for name, image in self._sources(inputs):
                     save_png(image, sources / f"{k}_{name}.png")
-            save_png(to_image(self.generate(model, inputs)[0]), folder / f"{step:08d}" / f"{k}.png")
+            save_png(to_image(self.generate(model, inputs, k)[0]), folder / f"{step:08d}" / f"{k}.png")
 
-    def generate(self, model: ImageModel, inputs: Inputs) -> Tensor:
-        """G's picture for inputs with a photo: [B, C, H, W] float32 in [-1, 1]. Features, if any, are the photo's."""
-        with self.config.autocast(self.device):
+    def generate(self, model: ImageModel, inputs: Inputs, index: int) -> Tensor:
+        """G's picture for inputs with a photo: [B, C, H, W] float32 in [-1, 1]. Features, if any, are the photo's.
+
+        The noise of a model that draws some follows from the run's seed and the index: weights alone tell two apart.
+        """
+        with self.config.autocast(self.device), seeded(self.device, self.config.seed, index):
             condition = model.condition(inputs.label, inputs.ids, inputs.picture)
             features = model.encode(inputs.photo, inputs.instances()) if model.encoder is not None else None
             return model.generate(condition, features).float()

@@ -15,6 +15,7 @@ from hdgan.models.config import (
     GeneratorConfig,
     Pix2PixConfig,
     Pix2PixHDConfig,
+    ResNetConfig,
 )
 from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
 from hdgan.training.families import CRNLoss, Pix2PixHDLoss, Pix2PixLoss
@@ -100,12 +101,12 @@ def crn() -> TrainConfig:
 
 def pix2pix() -> TrainConfig:
     """pix2pix (Isola et al. 2017) on the label maps of Cityscapes at 256x256, as in that paper."""
-    jitter = SizeConfig(width=286, height=286, crop_width=256, crop_height=256)
+    size = SizeConfig(width=256, height=256, jitter=30)
     return TrainConfig(
         out=Path("runs/pix2pix"),
         model=Pix2PixConfig(instances=False),
         data=DataConfig(root=Path("datasets/cityscapes"), workers=4),
-        stages={"global": StageConfig(size=jitter, epochs=200)},
+        stages={"global": StageConfig(size=size, epochs=200)},
         loss=Pix2PixLoss(),
     )
 
@@ -120,6 +121,15 @@ def pairs_pix2pix() -> TrainConfig:
     )
 
 
+def pix2pix_resnet() -> TrainConfig:
+    """pix2pix with the ResNet generator of its authors' code in place of the U-Net; --model.n-labels 0 for A->B."""
+    return replace(
+        pix2pix(),
+        out=Path("runs/pix2pix-resnet"),
+        model=Pix2PixConfig(instances=False, generator=ResNetConfig()),
+    )
+
+
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "demo": demo,
     "cityscapes-512p": cityscapes_512p,
@@ -128,4 +138,5 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "crn": crn,
     "pix2pix": pix2pix,
     "pairs-pix2pix": pairs_pix2pix,
+    "pix2pix-resnet": pix2pix_resnet,
 }

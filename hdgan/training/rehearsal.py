@@ -19,7 +19,7 @@ from hdgan.data import make_loader
 from hdgan.errors import ConfigError
 from hdgan.models.blocks import recomputing
 from hdgan.training.config import TrainConfig
-from hdgan.training.datasets import RunData, open_data
+from hdgan.training.datasets import RunData, fitted, open_data
 from hdgan.training.distributed import join_world
 from hdgan.training.families import Criterion
 from hdgan.training.gradients import Gradients, make_gradients
@@ -83,6 +83,7 @@ def rehearse(config: TrainConfig, console: Console, *, resume: bool = False) -> 
         claim_folder(config, resume)
         check_processes(config, world)
         data = open_data(config, console)
+        config = fitted(config, data)
         done = max(list_steps(config.out), default=0) if resume else 0
         stages = plan(config, len(data.train_pairs))
         for stage in stages:

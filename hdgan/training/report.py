@@ -45,6 +45,7 @@ _LOSSES = {
     "g_gan": "G GAN",
     "g_feature_matching": "G feature matching",
     "g_vgg": "G VGG",
+    "g_l1": "G L1",
     "g_perceptual": "G perceptual",
     "d_real": "D real",
     "d_fake": "D generated",
@@ -99,7 +100,7 @@ def _content(run: Path) -> dict[str, Any]:
         "charts": draw_charts(
             records, [Span(stage.name, stage.first, stage.last) for stage in summaries if stage.last > stage.first]
         ),
-        "options": _changed_options(raw),
+        "options": _changed_options(raw, config),
         "config": json.dumps(raw, indent=2, ensure_ascii=False) if raw else "",
         "environment": environment,
     }
@@ -269,13 +270,18 @@ class Option:
     default: str
 
 
-def _changed_options(config: Mapping[str, Any]) -> dict[str, list[Option]]:
-    """Options of a config.json that are not at their defaults, by part of the config."""
-    defaults = to_plain(TrainConfig())
-    defaults["stages"] = dict.fromkeys(config.get("stages", {}), to_plain(StageConfig()))
+def _changed_options(raw: Mapping[str, Any], config: TrainConfig | None) -> dict[str, list[Option]]:
+    """Options of a config.json that are not at the defaults of its family, by part of the config.
+
+    Args:
+        raw: what the file holds.
+        config: the same as a config, if this version can read it.
+    """
+    defaults = to_plain(TrainConfig(model=type(config.model)(), loss=config.family.loss()) if config else TrainConfig())
+    defaults["stages"] = dict.fromkeys(raw.get("stages", {}), to_plain(StageConfig()))
     known = _flatten(defaults)
     changed: dict[str, list[Option]] = {}
-    for path, value in _flatten(config).items():
+    for path, value in _flatten(raw).items():
         if path in known and known[path] == value:
             continue
         depth = 2 if path[0] == "stages" else 1 if len(path) > 1 else 0

@@ -100,8 +100,7 @@ def training_of(
     if known is not None:
         config = from_plain(TrainConfig, known, f"{file}, train")
         stage = config.stages[metadata["stage"]]
-        size = replace(stage.size, crop_width=None, crop_height=None)
-        return (config if root is None else replace(config, data=replace(config.data, root=root))), size
+        return (config if root is None else replace(config, data=replace(config.data, root=root))), stage.size.whole
     if root is None:
         raise ConfigError(f"{file} does not say what it was trained on: name the dataset with --root")
     data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from hdgan.errors import CheckpointError
 from hdgan.models import ImageModel, ModelConfig, build_model
+from hdgan.seeding import seed_everything
 from hdgan.training.config import TrainConfig
 from hdgan.training.ema import MovingAverage
 from hdgan.training.pool import FakePool
 from hdgan.training.schedule import Stage
-from hdgan.training.seeding import seed_everything
 
 
 class StageState:
@@ -140,6 +140,6 @@ class StageState:
 
 
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:
-    """The architecture of a stage."""
+    """The architecture of a stage, of a config that `fitted` its pictures."""
     model = replace(config.model, dontcare=config.data.dontcare, instance_divisor=config.data.instance_divisor)
-    return model.grown(stage.config.n_enhancers, stage.config.n_scales).sized(config.sides)
+    return model.grown(stage.config.n_enhancers, stage.config.n_scales)

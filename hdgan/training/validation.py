@@ -89,8 +89,8 @@ class Validation:
             networks=self.networks,
         )
         distances = []
-        for inputs in examples.inputs(config.log.val_images):
-            picture = examples.generate(model, inputs)
+        for index, inputs in enumerate(examples.inputs(config.log.val_images)):
+            picture = examples.generate(model, inputs, index)
             distances.append(F.l1_loss(picture, inputs.photo))
             judge.add((picture.clamp(-1, 1) + 1) / 2, (inputs.photo + 1) / 2, inputs.label)
         values = {"l1": float(torch.stack(distances).mean())}

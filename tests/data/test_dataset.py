@@ -53,6 +53,15 @@ def test_parts_stay_aligned_through_crop_and_flip(nvidia):
     assert flips == {False, True}
 
 
+def test_jitter_moves_training_pictures_alone(nvidia):
+    size = SizeConfig(width=12, height=8, jitter=4)
+    jittered = dataset(nvidia, 4, size=size, train=True)
+    assert {tuple(jittered[position, 0]["photo"].shape) for position in range(5)} == {(3, 8, 12)}
+    assert len({jittered[position, 0]["label"].numpy().tobytes() for position in range(20)}) > 5
+    still = dataset(nvidia, 4, size=size)
+    assert (still[0]["photo"] == dataset(nvidia, 4, size=size.whole)[0]["photo"]).all()
+
+
 def test_geometry_depends_on_seed_and_position_alone(nvidia):
     size = SizeConfig(crop_width=4)
     one, again, other = (dataset(nvidia, 4, size=size, train=True, seed=seed) for seed in (3, 3, 4))

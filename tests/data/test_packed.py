@@ -71,6 +71,7 @@ def assert_same_samples(one: PairedDataset, other: PairedDataset) -> None:
         SizeConfig(width=16, height=8),
         SizeConfig(width=20, crop_width=7, crop_height=5),
         SizeConfig(width=16, height=8, crop_width=8),
+        SizeConfig(width=16, height=8, jitter=4),
     ],
 )
 def test_samples_equal_those_of_the_source(street, packed, size):

@@ -124,3 +124,25 @@ def test_input_of_eight_bits_is_resampled_like_a_photo():
     values = RNG.integers(0, 255, (9, 9, 3), dtype=np.uint8)
     geometry = draw_geometry((9, 9), SizeConfig(width=5))
     assert (apply_to_input(values, geometry) == apply_to_photo(Image.fromarray(values), geometry)).all()
+
+
+def test_jitter_is_for_training() -> None:
+    size = SizeConfig(width=20, height=12, jitter=5)
+    assert size.training == SizeConfig(width=25, height=17, crop_width=20, crop_height=12)
+    assert size.whole == SizeConfig(width=20, height=12)
+    plain = SizeConfig(width=20, crop_width=7)
+    assert (plain.training, plain.whole) == (plain, SizeConfig(width=20))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"jitter": -1}, "jitter is -1; it must be 0 or more"),
+        ({"jitter": 5}, "jitter is 5; it needs width and height"),
+        ({"jitter": 5, "width": 9}, "it needs width and height"),
+        ({"jitter": 5, "width": 9, "height": 9, "crop_width": 4}, "excludes a crop"),
+    ],
+)
+def test_jitter_that_cannot_be(options: dict[str, int], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        SizeConfig(**options)

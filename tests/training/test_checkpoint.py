@@ -13,8 +13,10 @@ import torch
 
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_path, list_steps
 from hdgan.errors import CheckpointError, TrainingError
-from hdgan.training import LogConfig, TrainConfig, checkpoint
+from hdgan.models import CRNConfig, ModelConfig, Pix2PixConfig, ResNetConfig, UNetConfig
+from hdgan.training import LogConfig, StageConfig, TrainConfig, checkpoint
 from hdgan.training.checkpoint import mark_and_prune, read_training_state, remove_leftovers, restore, save_checkpoint
+from hdgan.training.families import FAMILIES
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
 
@@ -153,3 +155,32 @@ def test_another_architecture_is_named_option_by_option(
     )
     with pytest.raises(CheckpointError, match=message):
         restore(folder, other, read_training_state(folder))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        (
+            Pix2PixConfig(n_labels=4, generator=ResNetConfig(ngf=2, n_blocks=1)),
+            "generator.ngf is 1 in the checkpoint, 2 in the config, "
+            "generator.kind is unet in the checkpoint, resnet in the config; ",
+        ),
+        (
+            CRNConfig(n_labels=4, n_modules=2, width=1 / 64),
+            "family is pix2pix in the checkpoint, crn in the config, "
+            "instances is True in the checkpoint, False in the config; ",
+        ),
+    ],
+)
+def test_another_kind_of_network_is_named(
+    make_config: MakeConfig, tmp_path: Path, wanted: ModelConfig, says: str
+) -> None:
+    def started(model: ModelConfig) -> tuple[TrainConfig, StageState]:
+        config = make_config(tmp_path, stages={"global": StageConfig(images=6)})
+        config = replace(config, model=model, loss=FAMILIES[type(model)].loss())  # type: ignore[arg-type]
+        return config, StageState(config, plan(config, 6)[0], torch.device("cpu"))
+
+    config, state = started(Pix2PixConfig(n_labels=4, generator=UNetConfig(ngf=1, n_downs=2)))
+    folder = save(config, state, 1)
+    with pytest.raises(CheckpointError, match=f"another architecture than the run's config: {says}"):
+        restore(folder, started(wanted)[1], read_training_state(folder))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hdgan.config_io import from_plain, to_plain
 from hdgan.errors import ConfigError
 from hdgan.models import DiscriminatorConfig
-from hdgan.training import PRESETS, LogConfig, StageConfig, TrainConfig
+from hdgan.training import PRESETS, LogConfig, OptimConfig, StageConfig, TrainConfig
 from hdgan.training.logs import read_metrics
 from hdgan.training.schedule import plan, stage_at
 
@@ -32,6 +33,30 @@ from hdgan.training.schedule import plan, stage_at
 def test_stages_that_cannot_work_are_refused(stages: dict[str, StageConfig], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         TrainConfig(stages=stages)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "complaint"),
+    [
+        ("pix2pix", {"n_scales": 3}, r"--stages\.global\.n-scales is 3, but the models of the family pix2pix have no"),
+        ("crn", {"n_scales": 1}, r"--stages\.coarse\.n-scales is 1, but the models of the family crn have no"),
+        ("pix2pix", {"n_enhancers": 1}, "1 enhancers, but the models of the family pix2pix have none"),
+        ("pix2pix", {"generator": "enhancer"}, r"--stages\.global\.generator is enhancer, .*: set it to all"),
+        ("crn", {"generator": "enhancer"}, r"set --stages\.coarse\.n-enhancers 1"),
+    ],
+)
+def test_stages_that_a_family_has_not(family: str, options: dict[str, Any], complaint: str) -> None:
+    config = PRESETS[family]()
+    name, stage = next(iter(config.stages.items()))
+    with pytest.raises(ConfigError, match=complaint):
+        replace(config, stages={name: replace(stage, **options)})
+
+
+def test_a_pool_is_for_families_with_a_discriminator() -> None:
+    pool = OptimConfig(pool_size=50)
+    assert replace(PRESETS["pix2pix"](), optim=pool).optim == pool
+    with pytest.raises(ConfigError, match=r"--optim\.pool-size is 50, but the models of the family crn have no disc"):
+        replace(PRESETS["crn"](), optim=pool)
 
 
 @pytest.mark.parametrize("name", ["metrics_every", "samples_every", "checkpoint_every", "keep", "val_images"])

@@ -170,7 +170,7 @@ def test_samples_are_what_the_averaged_model_makes(run: Path, model: Pix2PixHD, 
     sources = {f"inputs/{k}_{name}.png" for k in (0, 1) for name in ("label", "instances", "real")}
     assert names == sources | {"00000007/0.png", "00000007/1.png"}
     inputs = next(held_out.inputs(1))
-    expected = ((held_out.generate(model, inputs)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    expected = ((held_out.generate(model, inputs, 0)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     with Image.open(tmp_path / "00000007" / "0.png") as image:
         np.testing.assert_allclose(np.asarray(image, np.int16), expected, atol=1)
     with Image.open(tmp_path / "inputs" / "0_real.png") as image, Image.open(dataset / "test_img/s0_img.png") as photo:

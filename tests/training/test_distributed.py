@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 from hdgan.checkpoints import find_checkpoint
 from hdgan.errors import ConfigError
+from hdgan.seeding import derive_seed, seed_everything
 from hdgan.training import OptimConfig, TrainConfig, distributed, start, train
 from hdgan.training.distributed import World, join_world
 from hdgan.training.logs import read_metrics
-from hdgan.training.seeding import derive_seed, seed_everything
 
 
 def test_alone_nothing_is_averaged() -> None:

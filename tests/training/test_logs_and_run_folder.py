@@ -12,11 +12,13 @@ import torch
 from rich.console import Console
 
 from hdgan.checkpoints import checkpoint_path
+from hdgan.config_io import to_plain
+from hdgan.data import SizeConfig
 from hdgan.errors import CheckpointError, ConfigError, TrainingError
-from hdgan.training import TrainConfig, load_config
+from hdgan.training import PRESETS, StageConfig, TrainConfig, load_config
 from hdgan.training.distributed import World
 from hdgan.training.logs import Metrics, ProgressDisplay, read_metrics
-from hdgan.training.run_folder import claim_folder, write_description
+from hdgan.training.run_folder import claim_folder, training_of, write_description
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -111,3 +113,20 @@ def test_a_folder_with_a_run_is_not_used_again(make_config: MakeConfig, tmp_path
     claim_folder(config, resume=True)
     with pytest.raises(ConfigError, match=r"already holds a run, saved at step 3: .*--resume .*--out"):
         claim_folder(config, resume=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("pix2pix", SizeConfig(256, 256)), ("pairs-pix2pix", SizeConfig(256, 256)), ("crn", SizeConfig(512))],
+)
+def test_whole_pictures_are_seen_at_the_size_of_training(name: str, size: SizeConfig) -> None:
+    config = PRESETS[name]()
+    metadata = {"train": to_plain(config), "stage": next(iter(config.stages))}
+    assert training_of(Path("model.safetensors"), metadata, config.model) == (config, size)
+
+
+def test_crops_are_of_whole_pictures(make_config: MakeConfig, tmp_path: Path) -> None:
+    stage = StageConfig(size=SizeConfig(width=64, height=32, crop_width=16))
+    config = make_config(tmp_path, stages={"global": stage})
+    _, size = training_of(tmp_path, {"train": to_plain(config), "stage": "global"}, config.model)
+    assert size == SizeConfig(width=64, height=32)

@@ -26,10 +26,10 @@ from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_p
 from hdgan.data import SizeConfig, pack_dataset
 from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.models.saving import load_model, save_model
+from hdgan.seeding import seed_everything
 from hdgan.training import LogConfig, OptimConfig, Pix2PixHDLoss, TrainConfig, load_config, loop, start, train
 from hdgan.training.families.pix2pixhd import Criterion
 from hdgan.training.logs import read_metrics
-from hdgan.training.seeding import seed_everything
 from hdgan.training.state import StageState
 from hdgan.training.step import Objectives
 from hdgan.training.validation import Validation

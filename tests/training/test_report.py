@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hdgan.config_io import to_plain
@@ -18,6 +19,8 @@ from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError
 from hdgan.training import PRESETS, StageConfig, TrainConfig, write_report
 from hdgan.training.charts import MOST_POINTS, Span, draw_charts, smoothed, spread
+from hdgan.training.families import FAMILIES
+from hdgan.training.pool import FakePool
 from hdgan.training.report import MOST_PIXELS, MOST_STEPS
 
 LOSSES = {"g_gan": 0.5, "g_feature_matching": 4.0, "d_real": 0.25, "d_fake": 0.125, "lr": 2e-4}
@@ -231,6 +234,33 @@ def test_only_changed_options_are_listed(run):
     assert re.search(r">generator\.ngf</th><td>32<small>default 64<", listed)
     assert "beta1" not in listed
     assert "beta1" in page.html
+
+
+@pytest.mark.parametrize("name", ["pix2pix", "crn"])
+def test_options_are_compared_with_those_of_the_family(run, name):
+    write_json(run / "config.json", to_plain(PRESETS[name]()))
+    page = Page(write_report(run))
+    listed = page.html[page.html.index('class="options"') : page.html.index("<pre>")]
+    assert ">root</th>" in listed
+    assert not re.search(r">(family|gan|generator\.n-downs|feature-matching|vgg)</th>", listed)
+    assert (">instances</th>" in listed) == (name == "pix2pix")
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.loss.family)
+def test_every_loss_of_every_family_is_drawn_and_listed(family, tmp_path):
+    names = family.criterion(family.loss(), torch.nn.Linear(1, 1), FakePool(0)).names
+    record = {"stage": "a", "lr": 0.5, **{name: 1.125 + i for i, name in enumerate(names)}}
+    charts = draw_charts([{"step": step, **record} for step in (1, 2)], [Span("a", 0, 2)])
+    assert charts[-1].title == "Learning rate"
+    assert sum(len(chart.names) for chart in charts[:-1]) == len(names)
+    for chart in charts:
+        assert all(f"var(--curve-{i})" in chart.svg for i in range(len(chart.names)))
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 2, **record}) + "\n")
+    page = Page(write_report(tmp_path))
+    assert all(f"--curve-{i}: #" in page.html for chart in charts for i in range(len(chart.names)))
+    listed = {name: record[name] for name in names if name.startswith(("g_", "d_"))}
+    assert listed
+    assert all(f"<span>{value:.3f}<small>" in page.html for value in listed.values())
 
 
 def test_folder_must_exist(tmp_path):

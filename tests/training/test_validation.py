@@ -19,7 +19,8 @@ from hdgan.evaluation import train_scorer
 from hdgan.evaluation.confusion import Confusion
 from hdgan.evaluation.scorer import load_scorer
 from hdgan.inference import load
-from hdgan.training import LogConfig, TrainConfig, loop, train, write_report
+from hdgan.models import PatchConfig, Pix2Pix, Pix2PixConfig, UNetConfig
+from hdgan.training import LogConfig, Pix2PixLoss, TrainConfig, loop, train, write_report
 from hdgan.training.datasets import open_data
 from hdgan.training.logs import read_metrics
 from hdgan.training.pictures import Examples
@@ -45,7 +46,7 @@ def validated(config: TrainConfig, run: Path) -> tuple[dict[str, float], Example
 
 def test_l1_is_the_mean_distance_to_the_photos(make_config: MakeConfig, run: Path, tmp_path: Path) -> None:
     values, examples, model = validated(make_config(tmp_path, log=LogConfig(val_images=9)), run)
-    distances = [(examples.generate(model, one) - one.photo).abs().mean() for one in examples.inputs(9)]  # type: ignore[arg-type]
+    distances = [(examples.generate(model, one, 0) - one.photo).abs().mean() for one in examples.inputs(9)]  # type: ignore[arg-type]
     assert len(distances) == 2
     assert values == {"val_l1": pytest.approx(float(torch.stack(distances).mean()))}
 
@@ -53,7 +54,7 @@ def test_l1_is_the_mean_distance_to_the_photos(make_config: MakeConfig, run: Pat
 def test_psnr_is_that_of_the_pictures(make_config: MakeConfig, run: Path, tmp_path: Path) -> None:
     values, examples, model = validated(make_config(tmp_path, log=LogConfig(best="psnr")), run)
     # Differences are twice as large in [-1, 1] as in [0, 1].
-    errors = [((examples.generate(model, one) - one.photo) / 2).square().mean() for one in examples.inputs(9)]  # type: ignore[arg-type]
+    errors = [((examples.generate(model, one, 0) - one.photo) / 2).square().mean() for one in examples.inputs(9)]  # type: ignore[arg-type]
     assert values["val_psnr"] == pytest.approx(float((-10 * torch.stack(errors).log10()).mean()), abs=1e-3)
     assert set(values) == {"val_l1", "val_psnr"}
 
@@ -65,7 +66,7 @@ def test_mean_iou_is_what_the_scorer_recognises(
     judge, counts = load_scorer(scorer, 4, CPU), Confusion(4)
     for one in examples.inputs(9):
         assert one.label is not None
-        counts.add(one.label, judge(examples.generate(model, one)))  # type: ignore[arg-type]
+        counts.add(one.label, judge(examples.generate(model, one, 0)))  # type: ignore[arg-type]
     assert values["val_miou"] == counts.mean_iou
 
 
@@ -146,3 +147,22 @@ def test_a_metric_that_cannot_be_had_is_refused_before_the_first_step(
     with pytest.raises(ConfigError, match="knows 9 classes, but the label maps have 4"):
         train(config(best="miou", scorer=nine), console=QUIET)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_same_weights_have_the_same_value(make_config: MakeConfig, tmp_path: Path) -> None:
+    """Whatever was drawn before, although noise makes each picture another one."""
+    network = Pix2PixConfig(n_labels=4, generator=UNetConfig(ngf=2, n_downs=3), discriminator=PatchConfig(ndf=2))
+    config = replace(make_config(tmp_path, stages={}), model=network, loss=Pix2PixLoss())
+    data, model = open_data(config, QUIET), Pix2Pix(network)
+    examples = Examples(data.validation(SizeConfig()), config, CPU)
+    validation, state = Validation(config, data, CPU), torch.get_rng_state()
+    first = validation(model, examples)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(7)
+    assert validation(model, examples) == first
+    one = next(examples.inputs(1))
+    pictures = [examples.generate(model, one, index) for index in (0, 0, 1)]
+    assert torch.equal(pictures[0], pictures[1])
+    assert not torch.equal(pictures[0], pictures[2])
+    other = Examples(examples.dataset, replace(config, seed=config.seed + 1), CPU)
+    assert not torch.equal(other.generate(model, one, 0), pictures[0])

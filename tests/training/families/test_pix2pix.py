@@ -18,13 +18,14 @@ import hdgan
 from hdgan.checkpoints import find_checkpoint
 from hdgan.cli import main
 from hdgan.data.config import DataConfig, SizeConfig
-from hdgan.models import PatchConfig, Pix2Pix, Pix2PixConfig, UNetConfig
+from hdgan.models import PatchConfig, Pix2Pix, Pix2PixConfig, ResNetConfig, UNetConfig
 from hdgan.models.saving import load_model
 from hdgan.training import PRESETS, LogConfig, OptimConfig, Pix2PixLoss, StageConfig, TrainConfig, load_config, train
+from hdgan.training.datasets import fitted, open_data
 from hdgan.training.families.pix2pix import Criterion
 from hdgan.training.pool import FakePool
 from hdgan.training.schedule import plan
-from hdgan.training.state import StageState, stage_model
+from hdgan.training.state import StageState
 from hdgan.training.step import Inputs, accumulate_gradients
 
 MODEL = Pix2PixConfig(
@@ -194,22 +195,36 @@ def test_presets_are_the_papers(name: str, n_labels: int, root: str) -> None:
     assert (stage.config.batch_size, stage.config.lr, stage.steps) == (1, 2e-4, 2000)
     assert stage.learning_rate(1000) == 2e-4
     assert 0 < stage.learning_rate(1999) < 1e-6
-    assert config.sides == (256, 256)
-    model = stage_model(config, stage)
-    assert isinstance(model, Pix2PixConfig)
-    assert model.generator == UNetConfig(n_downs=8)
+    assert (stage.config.size, stage.config.size.training.width) == (SizeConfig(256, 256, jitter=30), 286)
 
 
 def test_depth_is_that_of_the_smallest_stage(dataset: Path, tmp_path: Path) -> None:
     small, large = StageConfig(size=SizeConfig(width=40, height=24)), StageConfig(size=SizeConfig(width=80, height=48))
     config = make_config(tmp_path, dataset, stages={"one": small, "two": large})
+    config = fitted(config, open_data(config, Console(quiet=True)))
     states = [StageState(config, stage, torch.device("cpu")) for stage in plan(config, 6)]
     assert [state.model.config.generator.n_downs for state in states] == [4, 4]  # type: ignore[attr-defined]
     states[1].take_over(states[0].model)
-    scenes = replace(config, data=DataConfig(), stages={"one": StageConfig()})
-    assert scenes.sides == (256, 128)
-    files = replace(config, stages={"one": StageConfig()})
-    assert files.sides == ()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (SizeConfig(), 4),
+        (SizeConfig(width=64), 5),
+        (SizeConfig(height=64), 6),
+        (SizeConfig(width=64, height=64, jitter=8), 6),
+        (SizeConfig(width=128, crop_width=9), 3),
+    ],
+)
+def test_depth_is_that_of_the_shortest_side(size: SizeConfig, expected: int, dataset: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, dataset, stages={"one": StageConfig(size=size)})
+    data = open_data(config, Console(quiet=True))
+    assert data.train_sizes == ((32, 16),)
+    model = fitted(config, data).model
+    assert isinstance(model, Pix2PixConfig)
+    assert model.generator == UNetConfig(ngf=4, n_downs=expected)
+    assert fitted(replace(config, model=model), data).model == model
 
 
 def test_command_line_turns_dropout_off(dataset: Path, tmp_path: Path) -> None:
@@ -218,10 +233,24 @@ def test_command_line_turns_dropout_off(dataset: Path, tmp_path: Path) -> None:
         "--model.n-labels", "4", "--model.generator.ngf", "2", "--model.generator.dropout-levels",
         "--model.norm", "instance", "--model.discriminator.ndf", "2", "--device", "cpu",
         "--stages.global.images", "1", "--stages.global.size.width", "32", "--stages.global.size.height", "32",
-        "--stages.global.size.crop-width", "None", "--stages.global.size.crop-height", "None",
     ]  # fmt: skip
     assert main(arguments) == 0
     model = load_model(find_checkpoint(tmp_path / "run"))[0]
     assert isinstance(model, Pix2Pix)
     assert (model.config.norm, model.generator.dropout_levels) == ("instance", ())
     assert len(model.generator.downs) == 5
+
+
+def test_command_line_trains_a_resnet_generator(dataset: Path, tmp_path: Path) -> None:
+    arguments = [
+        "train", "pix2pix-resnet", "--out", str(tmp_path / "run"), "--data.root", str(dataset), "--data.workers", "0",
+        "--model.n-labels", "4", "--model.generator.ngf", "2", "--model.generator.n-blocks", "1",
+        "--model.generator.no-dropout", "--model.discriminator.ndf", "2", "--device", "cpu",
+        "--stages.global.images", "1", "--stages.global.size.width", "32", "--stages.global.size.height", "32",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    config = load_model(find_checkpoint(tmp_path / "run"))[0].config
+    assert isinstance(config, Pix2PixConfig)
+    assert config.generator == ResNetConfig(ngf=2, n_blocks=1, dropout=False)
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert ">generator.kind</th><td>resnet<small>default unet<" in report

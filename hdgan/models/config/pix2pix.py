@@ -1,0 +1,105 @@
+"""The architecture of pix2pix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tyro.conf import Suppress
+
+from hdgan.models.config.base import ModelConfig, NormKind, require
+
+MOST_DOWNS = 8
+"""Levels of the U-Net of Isola et al. 2017, whose innermost is one pixel for a picture of 256x256."""
+DEEPEST = 12
+"""Most levels that can be asked for: inputs are padded to a multiple of 2^levels, here of 4096 pixels."""
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """U-Net generator (Isola et al. 2017, section 3.2)."""
+
+    ngf: int = 64
+    """Channels of the first convolution; they double with each level up to 8 ngf."""
+    n_downs: int | None = None
+    """Levels, each at half the resolution; None takes as many as the shortest side of the training pictures fills, up
+    to 8. A checkpoint carries the number."""
+    dropout_levels: tuple[int, ...] = (0, 1, 2)
+    """Decoder levels that drop half of their features as noise, in training and at test time, counted from the
+    innermost, 0; with no number there is no noise. The outermost level has none."""
+    kind: Suppress[Literal["unet"]] = "unet"
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """ResNet generator of pix2pix and CycleGAN: two downsamplings, residual blocks, two upsamplings."""
+
+    ngf: int = 64
+    """Channels of the first convolution."""
+    n_blocks: int = 9
+    """Residual blocks."""
+    dropout: bool = True
+    """Drop half of the features inside each block as noise, in training and at test time."""
+    kind: Suppress[Literal["resnet"]] = "resnet"
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """PatchGAN (Isola et al. 2017, section 3.2)."""
+
+    ndf: int = 64
+    """Channels of the first convolution."""
+    n_layers: int = 3
+    """Stride-2 convolutions; with 3 each score sees 70x70 pixels."""
+
+    @property
+    def least_side(self) -> int:
+        """Pixels that a picture needs on each side for D to have a score."""
+        return 3 * 2**self.n_layers
+
+
+@dataclass(frozen=True)
+class Pix2PixConfig(ModelConfig):
+    """pix2pix: U-Net, or a ResNet generator (preset pix2pix-resnet), and one PatchGAN, which sees the condition."""
+
+    family: Suppress[Literal["pix2pix"]] = "pix2pix"
+    norm: NormKind = "batch"
+    """Of G and D: batch takes the statistics of the batch at test time too, instance those of each picture."""
+    generator: UNetConfig | ResNetConfig = UNetConfig()
+    discriminator: PatchConfig = PatchConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        g, d = self.generator, self.discriminator
+        positive = {"generator.ngf": g.ngf, "discriminator.ndf": d.ndf, "discriminator.n-layers": d.n_layers}
+        self.require_positive(positive)
+        if isinstance(g, ResNetConfig):
+            self.require_not_negative({"generator.n-blocks": g.n_blocks})
+            return
+        depth = {"model.generator.n-downs": g.n_downs}
+        require(f"a number from 2 to {DEEPEST}", depth, lambda value: 2 <= value <= DEEPEST)
+        for level in g.dropout_levels:
+            self.require_not_negative({"generator.dropout-levels": level})
+        if g.n_downs is not None and g.dropout_levels != UNetConfig.dropout_levels:  # shallow ones have what they can
+            last = g.n_downs - 2  # the outermost, which makes the picture, drops nothing
+            for level in g.dropout_levels:
+                levels = {"model.generator.dropout-levels": level}
+                require(f"levels from 0 to {last}, as there are {g.n_downs}", levels, lambda value: value <= last)
+
+    @property
+    def variants(self) -> int | None:
+        g = self.generator
+        noise = g.dropout if isinstance(g, ResNetConfig) else bool(g.dropout_levels)
+        return None if noise else 1
+
+    def sized(self, sides: Sequence[int]) -> Pix2PixConfig:
+        """With a depth, if it is not given: the U-Net's innermost level is one pixel high or wide, or more.
+
+        Without sides it is the paper's.
+        """
+        if isinstance(self.generator, ResNetConfig) or self.generator.n_downs is not None:
+            return self
+        fitting = min(sides, default=2**MOST_DOWNS).bit_length() - 1
+        n_downs = max(2, min(MOST_DOWNS, fitting))
+        return replace(self, generator=replace(self.generator, n_downs=n_downs))

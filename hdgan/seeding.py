@@ -1,0 +1,39 @@
+"""Random numbers that repeat: a run seeds every generator from (seed, rank, step) before each step, and the noise of a
+picture comes from a seed and its number."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def derive_seed(*keys: int) -> int:
+    """Mix non-negative integers into one 32-bit seed."""
+    # NumPy fills short keys up with zeros: without their number, (5,) and (5, 0) would give one seed.
+    return int(np.random.SeedSequence((len(keys), *keys)).generate_state(1)[0])
+
+
+def seed_everything(*keys: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's generators, on the CPU and on every GPU."""
+    seed = derive_seed(*keys)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - user code in workers or losses may draw from it
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def seeded(device: torch.device, *keys: int) -> Iterator[None]:
+    """Seed PyTorch's generators of the CPU and of one device inside, and leave them as they were."""
+    gpu = device.type == "cuda"
+    seed = derive_seed(*keys)
+    with torch.random.fork_rng([device] if gpu else []):
+        # torch.manual_seed would also seed the other GPUs, whose generators are not kept.
+        torch.random.default_generator.manual_seed(seed)
+        if gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
