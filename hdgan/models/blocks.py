@@ -6,7 +6,7 @@ addition in the forward pass and a reduction over the whole gradient in the back
 
 A convolution keeps one tensor for its backward pass, its output; a residual block its sum as well. What the next
 convolution reads, the normalised and padded activation, is made again from it (`recomputed`). The generators of pix2pix
-have no part in that: batch norms and dropout cannot be repeated.
+have no part in that, since batch norms and dropout cannot be repeated.
 """
 
 from __future__ import annotations

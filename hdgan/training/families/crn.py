@@ -28,7 +28,7 @@ class CRNLoss:
     scorer: Path | None = None
     """Take the features of a scorer (hdgan evaluate --train-scorer) instead of VGG19's."""
     imagenet_normalisation: bool = True
-    """Normalise VGG's input as VGG was trained, as the original does; a scorer takes pictures as they are."""
+    """Normalise VGG's input as VGG was trained, as the original does. A scorer takes pictures as they are anyway."""
 
     def __post_init__(self) -> None:
         check_network(self.vgg_weights, self.scorer)
