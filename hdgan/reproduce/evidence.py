@@ -54,7 +54,8 @@ How to read it:
   perceptual loss.
 - An order is tested by mean IoU, over the seeds that all its rows have, pair by pair: supported if a two-sided paired
   t-test has p < {significant} and the difference has the tested sign in every seed; reversed if it has the other sign;
-  otherwise the seeds do not decide. p is not corrected for the number of comparisons, {pairs} a scale.
+  otherwise the seeds do not decide, and a single seed never does. p is not corrected for the number of comparisons,
+  {pairs} a scale.
 - These are minutes on small drawn scenes, not days on Cityscapes. What differs from the paper may be due to that."""
 
 
@@ -127,8 +128,8 @@ def _conditions(measured: Measured) -> str:
     machines = sorted({f"{run.device or 'an unknown device'}{_machine(run)}" for run in runs})
     versions = sorted({f"PyTorch {run.torch}, hdgan {run.hdgan}" for run in runs})
     lines = [
-        f"{len(runs)} runs of {len({run.row for run in runs})} models, seeds {', '.join(map(str, seeds))}. Each trains "
-        f"on {first.train_scenes} scenes for {_range(run.steps for run in runs)} steps, {first.images} pictures, and "
+        f"Runs: {len(runs)}, models: {len({run.row for run in runs})}, seeds: {', '.join(map(str, seeds))}. Each "
+        f"trains on {first.train_scenes} scenes for {_range(run.steps for run in runs)} steps, {first.images} pictures, and "
         f"is scored on {first.held_out} held-out scenes.",
         f"Measured on {'; '.join(machines)}; scored by {'; '.join(versions)}. {_time(measured)}",
         f"The FID of the scorer's features takes a covariance of {first.scorer_features} features from "
@@ -143,7 +144,7 @@ def _machine(run: Result) -> str:
     return (
         ""
         if run.cores is None
-        else f" ({run.cores} cores), {run.jobs} jobs side by side with {run.threads} threads each"
+        else f" ({run.cores} cores), jobs side by side: {run.jobs}, threads of each: {run.threads}"
     )
 
 

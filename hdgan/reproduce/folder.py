@@ -9,7 +9,7 @@ OUT/scale.json                      the scale of all runs
     runs/ROW-SEED/result.json       its scores, and the digests of what they follow from
     runs/ROW-SEED/scenes/           what it makes of the first held-out scenes
     logs/, locks/                   what the process of each job printed; that none runs twice
-    results.csv                     the results so far
+    results.csv                     the rows of the page
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_crn_above_pix2pix_is_no_agreement_with_the_paper(page: Page) -> None:
     assert "Tested: pix2pixHD > CRN > pix2pix in mean IoU: **supported**" in text
     assert text.count("(not in the paper).") == 1
     assert "differs from the scorer in its seed alone, which favours what has this loss: CRN" in text
-    assert "p is not corrected for the number of comparisons, 9 a scale" in text
+    assert "p is not corrected for the number of comparisons,\n  9 a scale" in text
 
 
 def test_tables_give_mean_and_spread_and_what_was_not_had(page: Page) -> None:
@@ -73,7 +73,7 @@ def test_tables_give_mean_and_spread_and_what_was_not_had(page: Page) -> None:
     assert "Not had: lpips: no weights." in text
     assert "| model | seeds | mean IoU ↑ | PSNR, dB ↑ | parameters of G | CPU s a run |" in text
     assert "| pix2pixHD | 0.25 ± 0.00 |" in text
-    assert "CPU (2 cores), 2 jobs side by side with 1 threads each; scored by PyTorch 2.13.0" in text
+    assert "CPU (2 cores), jobs side by side: 2, threads of each: 1; scored by PyTorch 2.13.0" in text
     assert "a covariance of 62 features from 2 pictures" in text
     assert "`--loss.scorer`" in text.split("##")[0]
     assert "hardly finds" not in text
