@@ -129,8 +129,8 @@ def _conditions(measured: Measured) -> str:
     versions = sorted({f"PyTorch {run.torch}, hdgan {run.hdgan}" for run in runs})
     lines = [
         f"Runs: {len(runs)}, models: {len({run.row for run in runs})}, seeds: {', '.join(map(str, seeds))}. Each "
-        f"trains on {first.train_scenes} scenes for {_range(run.steps for run in runs)} steps, {first.images} pictures, and "
-        f"is scored on {first.held_out} held-out scenes.",
+        f"trains on {first.train_scenes} scenes for {_range(run.steps for run in runs)} steps, {first.images} "
+        f"pictures, and is scored on {first.held_out} held-out scenes.",
         f"Measured on {'; '.join(machines)}; scored by {'; '.join(versions)}. {_time(measured)}",
         f"The FID of the scorer's features takes a covariance of {first.scorer_features} features from "
         f"{first.held_out} pictures: it compares the rows of this scale and nothing beyond.",
