@@ -1,4 +1,4 @@
-"""evidence.md from the raw rows alone: the tables, and which orders came out as tested and which did not.
+"""evidence.md from the raw rows alone: the tables, and which orders the seeds support, reverse or do not decide.
 
 The same rows give the same page.
 """
@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from datetime import datetime
 from pathlib import Path
 from statistics import mean, stdev
-
-from scipy.stats import ttest_1samp
 
 from hdgan.errors import DataError
 from hdgan.files import atomic_file
 from hdgan.reproduce.plan import ROWS, TABLES, Table
-from hdgan.reproduce.results import REAL, Result, read_csv
+from hdgan.reproduce.results import REAL, Result, Wanted, load_wanted, read_csv
+from hdgan.reproduce.verdicts import SIGNIFICANT, Pair, judge, values
 
 PAGE = "evidence.md"
 EVIDENCE = "evidence"
-"""Folder beside the page: one CSV and one picture a scale."""
+"""Folder beside the page: one CSV, what was wanted, and one picture a scale."""
 COLUMNS = {
     "miou": ("mean IoU ↑", 3),
     "pixel_accuracy": ("pixel accuracy ↑", 3),
@@ -29,15 +28,13 @@ COLUMNS = {
     "lpips": ("LPIPS ↓", 3),
     "fid": ("FID ↓", 1),
     "kid": ("KID ↓", 4),
-    "scorer_fid": ("FID of the scorer's features ↓", 2),
+    "scorer_fid": ("FID of the scorer's features ↓", 4),
 }
 """Metrics of the tables: their heading and digits."""
-ORDERED_BY = "miou"
 HARDLY = 0.05
 """IoU of real photos below which the scorer is said not to know a class."""
 
-_INTRODUCTION = """# Evidence
-
+_INTRODUCTION = """\
 pix2pixHD's comparisons and ablations (Wang et al., CVPR 2018, [arXiv 1711.11585](https://arxiv.org/abs/1711.11585)) at
 a small scale, on the built-in street scenes. `hdgan reproduce` trains and scores all runs; `hdgan reproduce report`
 writes this page from the rows in `evidence/` and nothing else.
@@ -47,13 +44,36 @@ How to read it:
 - Tables show mean ± standard deviation over seeds. The scorer says how much of the label maps can be recognised in the
   pictures. Real photos, scored by the same network, are the row to compare with; they are no upper bound, as a picture
   can be plainer than a photo.
-- All rows of a scale see as many training pictures. They have one learning rate and one schedule of it, whatever their
-  authors used, and are scored at the end of training, by the averaged weights. A row differs from pix2pixHD in what its
-  table names and in nothing else.
+- All rows of a scale see as many training pictures. They have one learning rate, which falls over the last of them,
+  whatever their authors used, and are scored at the end of training, by the averaged weights. An ablation differs from
+  pix2pixHD in what its table names and in nothing else; only G1 alone has another schedule too, a single stage at the
+  full resolution. pix2pix and CRN are models of their own, with their own losses.
 - The perceptual loss has no ImageNet weights: it compares the features of a small segmentation network that was trained
-  on the training scenes (`--loss.scorer`). The scorer is another such network, of another seed: no loss sees the judge,
-  but it is of the judge's kind.
+  on the training scenes (`--loss.scorer`). The scorer is another such network that differs from it in its seed alone:
+  architecture, pictures and steps are the same. No loss sees the judge, but this favours CRN and the other rows with a
+  perceptual loss.
+- An order is tested by mean IoU, over the seeds that all its rows have, pair by pair: supported if a two-sided paired
+  t-test has p < {significant} and the difference has the tested sign in every seed; reversed if it has the other sign;
+  otherwise the seeds do not decide, and a single seed never does. p is not corrected for the number of comparisons,
+  {pairs} a scale.
 - These are minutes on small drawn scenes, not days on Cityscapes. What differs from the paper may be due to that."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One scale: its rows, and what they were to be."""
+
+    results: Sequence[Result]
+    wanted: Wanted
+
+    @property
+    def scale(self) -> str:
+        return self.results[0].scale
+
+    @property
+    def runs(self) -> list[Result]:
+        """Without real photos."""
+        return [result for result in self.results if result.row != REAL]
 
 
 def write_evidence(docs: Path) -> Path:
@@ -65,19 +85,21 @@ def write_evidence(docs: Path) -> Path:
     files = sorted((docs / EVIDENCE).glob("*.csv"))
     if not files:
         raise DataError(f"{docs / EVIDENCE} holds no rows (*.csv): run hdgan reproduce with --docs {docs} first")
-    scales = [results for file in files if (results := read_csv(file))]
+    scales = [Measured(results, load_wanted(file)) for file in files if (results := read_csv(file))]
     page = docs / PAGE
     with atomic_file(page) as temporary:
         temporary.write_text(page_text(scales, docs), encoding="utf-8")
     return page
 
 
-def page_text(scales: Sequence[Sequence[Result]], docs: Path) -> str:
+def page_text(scales: Sequence[Measured], docs: Path) -> str:
     """The page for the results of each scale; pictures are shown if they lie beside the rows."""
-    parts = [_INTRODUCTION]
-    for results in scales:
-        first = results[0]
-        parts += [f"## {first.scale}: {first.width}x{first.height}", _conditions(results), _summary(results)]
+    pairs = sum(len(table.tested) * (len(table.tested) - 1) // 2 for table in TABLES)
+    parts = ["# Evidence", *filter(None, map(_incomplete, scales))]
+    parts.append(_INTRODUCTION.format(significant=SIGNIFICANT, pairs=pairs))
+    for measured in scales:
+        results, first = measured.results, measured.results[0]
+        parts += [f"## {first.scale}: {first.width}x{first.height}", _conditions(measured), _summary(results)]
         if (docs / EVIDENCE / f"{first.scale}.png").is_file():
             caption = "The first held-out scenes, and what the runs of seed 0 make of their label maps"
             parts.append(f"![{caption}]({EVIDENCE}/{first.scale}.png)\n\n*{caption}.*")
@@ -87,151 +109,129 @@ def page_text(scales: Sequence[Sequence[Result]], docs: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _conditions(results: Sequence[Result]) -> str:
+def _incomplete(measured: Measured) -> str:
+    """What is missing; empty if nothing is."""
+    found = {(run.row, run.seed) for run in measured.runs}
+    missing = [run for run in measured.wanted.runs if run not in found]
+    if not missing:
+        return ""
+    seeds = {row: [str(seed) for name, seed in missing if name == row] for row in measured.wanted.rows}
+    names = [f"{ROWS[row].title} seed {', '.join(of_row)}" for row, of_row in seeds.items() if of_row]
+    total = len(measured.wanted.runs)
+    return f"**Incomplete: {total - len(missing)} of {total} runs of {measured.scale}; missing: {'; '.join(names)}.**"
+
+
+def _conditions(measured: Measured) -> str:
     """What the numbers were measured with."""
-    runs = [result for result in results if result.row != REAL]
-    first = results[0]
+    runs, first = measured.runs, measured.results[0]
     seeds = sorted({run.seed for run in runs if run.seed is not None})
-    machines = sorted({f"{run.device} ({run.cores} cores), PyTorch {run.torch}, hdgan {run.hdgan}" for run in runs})
-    side_by_side = _range(run.jobs for run in runs)
-    threads = _range(run.threads for run in runs)
-    hours = sum(run.seconds for run in runs) / 3600
+    machines = sorted({f"{run.device or 'an unknown device'}{_machine(run)}" for run in runs})
+    versions = sorted({f"PyTorch {run.torch}, hdgan {run.hdgan}" for run in runs})
     lines = [
-        f"{len(runs)} runs of {len({run.row for run in runs})} models, seeds {', '.join(map(str, seeds))}. Each trains "
-        f"on {first.train_scenes} scenes for {_range(run.steps for run in runs)} steps, {first.images} pictures, and "
-        f"is scored on {first.held_out} held-out scenes.",
-        f"Measured on {'; '.join(machines)}; {side_by_side} runs side by side, {threads} CPU threads each. All steps "
-        f"of training together took {hours:.1f} hours of runs, {_range(round(run.seconds) for run in runs)} s a run.",
+        f"Runs: {len(runs)}, models: {len({run.row for run in runs})}, seeds: {', '.join(map(str, seeds))}. Each "
+        f"trains on {first.train_scenes} scenes for {_range(run.steps for run in runs)} steps, {first.images} "
+        f"pictures, and is scored on {first.held_out} held-out scenes.",
+        f"Measured on {'; '.join(machines)}; scored by {'; '.join(versions)}. {_time(measured)}",
+        f"The FID of the scorer's features takes a covariance of {first.scorer_features} features from "
+        f"{first.held_out} pictures: it compares the rows of this scale and nothing beyond.",
     ]
     missing = {note for run in runs for note in run.notes.split("; ") if note}
     lines += [f"Not had: {note}." for note in sorted(missing)]
     return "\n\n".join(lines)
 
 
+def _machine(run: Result) -> str:
+    return (
+        ""
+        if run.cores is None
+        else f" ({run.cores} cores), jobs side by side: {run.jobs}, threads of each: {run.threads}"
+    )
+
+
+def _time(measured: Measured) -> str:
+    """What all jobs took together, and from the first to the last."""
+    records = [*measured.runs, *measured.wanted.networks.values()]
+    kept = [record for record in records if record is not None and record.seconds is not None]
+    if not kept:
+        return "How long it took was not kept."
+    hours = sum(one.seconds or 0.0 for one in kept) / 3600
+    cpu_hours = sum(one.cpu_seconds or 0.0 for one in kept) / 3600
+    first, last = min(one.began for one in kept), max(one.ended for one in kept)
+    minutes = (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds() / 60
+    return (
+        f"{len(kept)} of {len(records)} jobs (runs with their scoring, and two networks) kept their time: together "
+        f"{hours:.2f} hours, of CPUs {cpu_hours:.2f} hours; from the start of the first to the end of the last, breaks "
+        f"included, {minutes:.0f} minutes. What was killed before it was saved is not counted."
+    )
+
+
 def _summary(results: Sequence[Result]) -> str:
-    """One line for each order that is tested: first those that came out otherwise."""
-    verdicts = [verdict for table in TABLES if (verdict := judge(table, results)) is not None]
-    if not verdicts:
+    """A line for each pair that is tested, by what came of it: first what is not as in the paper."""
+    found = [(table.title, pair) for table in TABLES if (verdict := judge(table, results)) for pair in verdict.pairs]
+    if not found:
         return "No order can be tested yet."
     groups = {
-        "Did not come out as tested": [verdict for verdict in verdicts if not verdict.holds],
-        "Came out as tested": [verdict for verdict in verdicts if verdict.holds],
+        "Not as in the paper": lambda pair: pair.claimed and pair.conclusion == "reversed",
+        "In the paper, not decided here": lambda pair: pair.claimed and pair.conclusion == "not decided",
+        "As in the paper": lambda pair: pair.claimed and pair.conclusion == "supported",
+        "Tested on our account, not said by the paper": lambda pair: not pair.claimed,
     }
     parts = []
-    for heading, group in groups.items():
-        lines = [f"- {verdict.title}: {verdict.text}" for verdict in group]
+    for heading, belongs in groups.items():
+        lines = [f"- {title}: {pair.text}." for title, pair in found if belongs(pair)]
         parts.append("\n".join([f"**{heading}:**", "", *(lines or ["- nothing."])]))
     return "\n\n".join(parts)
 
 
 def _section(table: Table, results: Sequence[Result]) -> list[str]:
-    """Heading, what the paper says, rows, and how they compare."""
+    """Heading, what the paper says, rows, and how they compare; nothing for fewer than two rows."""
     rows = [row for row in table.rows if any(result.row == row for result in results)]
-    if not rows:
+    if len(rows) < 2:
         return []
-    parts = [f"### {table.title}", table.paper, _rows([REAL, *rows], results)]
-    verdict = judge(table, results)
-    if verdict is not None:
-        parts.append("\n".join([f"Tested: {verdict.text}", "", *(f"- {line}" for line in verdict.pairs)]))
+    parts = [f"### {table.title}", table.paper, _rows([REAL, *rows], results), *filter(None, [table.caveat])]
+    if verdict := judge(table, results):
+        parts.append("\n".join([f"Tested: {verdict.text}", "", *(f"- {_told(pair)}." for pair in verdict.pairs)]))
     return parts
 
 
+def _told(pair: Pair) -> str:
+    return pair.text + ("" if pair.claimed else " (not in the paper)")
+
+
 def _rows(names: Sequence[str], results: Sequence[Result]) -> str:
-    columns = [name for name in COLUMNS if any(_values(results, row, name) for row in names)]
-    lines = [["model", "seeds", *(COLUMNS[name][0] for name in columns), "parameters of G", "s a run"]]
+    columns = [name for name in COLUMNS if any(values(results, row, name) for row in names)]
+    lines = [["model", "seeds", *(COLUMNS[name][0] for name in columns), "parameters of G", "CPU s a run"]]
     for name in names:
         own = [result for result in results if result.row == name]
         if not own:
             continue
-        cells = [_spread(list(_values(results, name, column).values()), COLUMNS[column][1]) for column in columns]
+        cells = [_spread(list(values(results, name, column).values()), COLUMNS[column][1]) for column in columns]
         if name == REAL:
             lines.append(["real photos", "", *cells, "", ""])
         else:
-            size, seconds = f"{own[0].parameters / 1e6:.2f} M", f"{mean(result.seconds for result in own):.0f}"
-            lines.append([ROWS[name].title, str(len(own)), *cells, size, seconds])
+            kept = [result.cpu_seconds for result in own if result.cpu_seconds is not None]
+            lines.append(
+                [ROWS[name].title, str(len(own)), *cells, f"{own[0].parameters / 1e6:.2f} M", _spread(kept, 0)]
+            )
     return _table(lines)
 
 
 def _recognition(results: Sequence[Result]) -> str:
     """IoU of each class for every row."""
-    classes = [name for name in results[0].metrics if name.startswith("iou_")]
+    classes = list(dict.fromkeys(name for one in results for name in one.metrics if name.startswith("iou_")))
     names = [REAL, *(row for row in ROWS if any(result.row == row for result in results))]
     lines = [["IoU", *(name.removeprefix("iou_") for name in classes)]]
     for name in names:
-        cells = [_spread(list(_values(results, name, column).values()), 2) for column in classes]
+        cells = [_spread(list(values(results, name, column).values()), 2) for column in classes]
         lines.append([_title(name), *cells])
-    weak = [name.removeprefix("iou_") for name in classes if (results[0].metrics[name] or 0) < HARDLY]
+    real = next((result.metrics for result in results if result.row == REAL), {})
+    weak = [name.removeprefix("iou_") for name in classes if (iou := real.get(name)) is not None and iou < HARDLY]
     note = f"The scorer hardly finds these classes even in real photos: {', '.join(weak)}." if weak else ""
     return "\n\n".join(filter(None, ["### Classes", note, _table(lines)]))
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether rows came out in an order."""
-
-    title: str
-    """Of the table."""
-    holds: bool
-    """Over the mean of the seeds that all rows have."""
-    text: str
-    pairs: tuple[str, ...]
-    """Each two neighbours of the tested order."""
-
-
-def judge(table: Table, results: Sequence[Result]) -> Verdict | None:
-    """Compare the rows of a table by mean IoU with the order that is tested; None without one, or without its rows."""
-    scores = {row: _values(results, row, ORDERED_BY) for row in table.expected}
-    seeds = [seed for seed in next(iter(scores.values()), ()) if all(seed in found for found in scores.values())]
-    if not seeds:
-        return None
-    means = {row: mean(scores[row][seed] for seed in seeds) for row in table.expected}
-    tested = _order(table.expected)
-    found = sorted(means, key=lambda row: -means[row])
-    holds = _falls([means[row] for row in table.expected])
-    agreeing = [seed for seed in seeds if _falls([scores[row][seed] for row in table.expected])]
-    over = "" if len(seeds) == 1 else f" over the mean of {len(seeds)} seeds"
-    said = "holds" if holds else f"does not hold: {_order(found)}"
-    numbers = ", ".join(f"{ROWS[row].title} {means[row]:.3f}" for row in found)
-    text = f"{tested} in mean IoU **{said}**{over} ({numbers}); the tested order is that of {_of(agreeing, seeds)}."
-    pairs = tuple(
-        _pair(better, worse, [scores[better][seed] - scores[worse][seed] for seed in seeds])
-        for better, worse in pairwise(table.expected)
-    )
-    return Verdict(table.title, holds, text, pairs)
-
-
-def _pair(better: str, worse: str, differences: Sequence[float]) -> str:
-    """How one row compares with another, seed by seed."""
-    line = f"{ROWS[better].title} - {ROWS[worse].title}: {mean(differences):+.3f}"
-    if len(differences) > 1:
-        above = sum(difference > 0 for difference in differences)
-        line += f" ± {stdev(differences):.3f}, above 0 in {above} of {len(differences)} seeds"
-    if len(differences) > 1 and stdev(differences) > 1e-9:  # equal differences, rounding aside, have no test
-        p = ttest_1samp(differences, 0, alternative="greater").pvalue
-        line += f"; one-sided paired t-test, p = {p:.2g}"
-    return f"{line}."
-
-
-def _values(results: Sequence[Result], row: str, metric: str) -> dict[int | None, float]:
-    """A metric of a row by seed, where it could be had."""
-    own = {result.seed: result.metrics.get(metric) for result in results if result.row == row}
-    return {seed: value for seed, value in own.items() if value is not None}
-
-
 def _title(row: str) -> str:
     return "real photos" if row == REAL else ROWS[row].title
-
-
-def _order(rows: Iterable[str]) -> str:
-    return " > ".join(ROWS[row].title for row in rows)
-
-
-def _falls(values: Sequence[float]) -> bool:
-    return all(first > second for first, second in pairwise(values))
-
-
-def _of(some: Sequence[object], all_: Sequence[object]) -> str:
-    return f"{len(some)} of {len(all_)} seed{'s' * (len(all_) > 1)}"
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

@@ -3,11 +3,13 @@
 OUT/scale.json                      the scale of all runs
     networks/scorer.safetensors     judges pictures
     networks/perceptual.safetensors gives the perceptual loss its features
+    networks/*.json                 what their training took
     runs/ROW-SEED/                  an ordinary training run, and besides it
-    runs/ROW-SEED/result.json       its scores; a run that has them is done
+    runs/ROW-SEED/record.json       what it took, and which perceptual network it trains with
+    runs/ROW-SEED/result.json       its scores, and the digests of what they follow from
     runs/ROW-SEED/scenes/           what it makes of the first held-out scenes
     logs/, locks/                   what the process of each job printed; that none runs twice
-    results.csv                     all results so far
+    results.csv                     the rows of the page
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from hdgan.config_io import from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
 from hdgan.reproduce.plan import Scale
+from hdgan.reproduce.record import digest
 
 SCORER, PERCEPTUAL = "scorer", "perceptual"
 NETWORKS = {SCORER: 0, PERCEPTUAL: 1}
@@ -41,11 +44,13 @@ class Folder:
     def result(self, row: str, seed: int) -> Path:
         return self.run(row, seed) / "result.json"
 
-    def seeds(self, row: str) -> list[int]:
-        """Seeds of the row's runs that are scored."""
-        files = (self.root / "runs").glob(f"{row}-*/result.json")
-        numbers = (file.parent.name.removeprefix(f"{row}-") for file in files)
-        return sorted(int(number) for number in numbers if number.isdecimal())
+    def record(self, name: str, seed: int) -> Path:
+        """Of a network, or of the run of a row."""
+        return self.network(name).with_suffix(".json") if name in NETWORKS else self.run(name, seed) / "record.json"
+
+    def digest(self, name: str) -> str:
+        """Of a network's file."""
+        return digest(self.network(name).read_bytes())
 
     def scenes(self, row: str, seed: int) -> Path:
         return self.run(row, seed) / "scenes"

@@ -7,13 +7,14 @@ on where it was.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -24,17 +25,18 @@ from hdgan.checkpoints import find_checkpoint, list_steps
 from hdgan.data.colors import to_image
 from hdgan.data.scenes import CLASSES
 from hdgan.devices import choose_device
-from hdgan.errors import ConfigError, HdganError
+from hdgan.errors import HdganError
 from hdgan.evaluation import RunScores, evaluate, train_scorer
 from hdgan.files import save_png
 from hdgan.models.saving import load_model
-from hdgan.reproduce.folder import NETWORKS, PERCEPTUAL, SCORER, Folder
-from hdgan.reproduce.plan import run_config
-from hdgan.reproduce.results import REAL, Result, save_results
+from hdgan.models.segmenter import load_segmenter
+from hdgan.reproduce.folder import NETWORKS, SCORER, Folder
+from hdgan.reproduce.record import Machine, cores, load_record, recorded
+from hdgan.reproduce.results import REAL, Result, load_results, save_results
+from hdgan.reproduce.runs import config_digest, is_trained, perceptual_digest, require_same, wanted_config
 from hdgan.reproduce.sheet import shown
 from hdgan.reproduce.workers import STOPPED, watch_parent
-from hdgan.training import TrainConfig, load_config, train
-from hdgan.training.logs import read_metrics
+from hdgan.training import TrainConfig, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,53 +79,42 @@ def do(folder: Folder, name: str, seed: int, device: str, threads: int, jobs: in
     Raises:
         HdganError: as of training and evaluation.
     """
+    machine = _machine(device, threads, jobs)
+    record = folder.record(name, seed)
     if name in NETWORKS:
-        _train_network(folder, name, device)
+        if not folder.network(name).exists():
+            with recorded(record, machine):
+                _train_network(folder, name, device)
         return True
-    if folder.result(name, seed).is_file():
+    if load_results(folder.result(name, seed), folder.digest(SCORER)):
         return True
-    scale, run = folder.scale(), folder.run(name, seed)
-    perceptual = folder.network(PERCEPTUAL)
-    config = run_config(scale, name, seed, out=run, perceptual=perceptual, device=device, threads=threads)
-    resume = bool(list_steps(run))
-    if resume:
-        _require_same(config)
-    if not train(config, resume=resume).finished:
-        return False
-    oracle, scores = evaluate([run], scorer=folder.network(SCORER), device=device)
-    _keep_pictures(config, folder.scenes(name, seed))
-    results = [
-        _result(config, scale.name, REAL, None, jobs, oracle),
-        _result(config, scale.name, name, seed, jobs, scores),
-    ]
-    save_results(folder.result(name, seed), results)
+    require_same(folder, name, seed)
+    config = wanted_config(folder, name, seed, device=device, threads=threads)
+    trained = is_trained(folder, name, seed)
+    # To score a finished run anew is none of its time.
+    with nullcontext() if trained else recorded(record, machine, perceptual_digest(folder, config)):
+        if not trained and not train(config, resume=bool(list_steps(config.out))).finished:
+            return False
+        oracle, scores = evaluate([config.out], scorer=folder.network(SCORER), device=device)
+        _keep_pictures(config, folder.scenes(name, seed))
+    result = _result(folder, config, name, scores)
+    real = replace(result, row=REAL, seed=None, **_scores(oracle))
+    save_results(folder.result(name, seed), [real, result])
     return True
 
 
 def _train_network(folder: Folder, name: str, device: str) -> None:
-    file = folder.network(name)
-    if not file.exists():
-        scale = folder.scale()
-        train_scorer(
-            scale.data,
-            len(CLASSES),
-            scale.size,
-            file,
-            steps=scale.network_steps,
-            seed=NETWORKS[name],
-            device=device,
-            console=Console(),
-        )
-
-
-def _require_same(config: TrainConfig) -> None:
-    """Raise ConfigError if a run that was begun is not the one that is wanted."""
-    begun = load_config(config.out)
-    if replace(begun, device=config.device, threads=config.threads) != config:
-        raise ConfigError(
-            f"{config.out} was begun by another version of hdgan, with other options: delete that folder to train the "
-            "run again, or name another --out"
-        )
+    scale = folder.scale()
+    train_scorer(
+        scale.data,
+        len(CLASSES),
+        scale.size,
+        folder.network(name),
+        steps=scale.network_steps,
+        seed=NETWORKS[name],
+        device=device,
+        console=Console(),
+    )
 
 
 def _keep_pictures(config: TrainConfig, folder: Path) -> None:
@@ -134,43 +125,51 @@ def _keep_pictures(config: TrainConfig, folder: Path) -> None:
         save_png(to_image(pipeline(label, ids, seed=0) * 2 - 1), folder / label.name)
 
 
-def _result(config: TrainConfig, scale: str, row: str, seed: int | None, jobs: int, scores: RunScores) -> Result:
+def _result(folder: Folder, config: TrainConfig, row: str, scores: RunScores) -> Result:
     scenes, stages = config.data.scenes, config.stages.values()
-    device = choose_device(config.device)
     model, _ = load_model(find_checkpoint(config.out))
-    classes = {f"iou_{CLASSES[score.label]}": score.iou for score in scores.classes}
+    record = load_record(folder.record(row, config.seed))
+    machine = record.machine if record else None
     return Result(
-        scale=scale,
+        scale=folder.scale().name,
         row=row,
-        seed=seed,
+        seed=config.seed,
         width=scenes.width,
         height=scenes.height,
         train_scenes=scenes.train,
         held_out=scenes.test,
         images=sum(stage.images or 0 for stage in stages),
         steps=list_steps(config.out)[-1],
-        seconds=training_seconds(config),
         parameters=sum(parameter.numel() for parameter in model.generator.parameters()),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-        cores=os.cpu_count() or 1,
-        threads=torch.get_num_threads(),
-        jobs=jobs,
+        began=record.began if record else "",
+        ended=record.ended if record else "",
+        seconds=record.seconds if record else None,
+        cpu_seconds=record.cpu_seconds if record else None,
+        device=machine.device if machine else "",
+        cores=machine.cores if machine else None,
+        threads=machine.threads if machine else None,
+        jobs=machine.jobs if machine else None,
         torch=torch.__version__,
         hdgan=version("hdgan"),
-        notes="; ".join(f"{name}: {reason}" for name, reason in scores.notes.items()),
-        metrics={**scores.metrics, **classes},
+        config=config_digest(config),
+        perceptual=perceptual_digest(folder, config),
+        scorer=folder.digest(SCORER),
+        scorer_features=sum(load_segmenter(folder.network(SCORER)).feature_channels),
+        **_scores(scores),
     )
 
 
-def training_seconds(config: TrainConfig) -> float:
-    """What the steps of a run took, also over several sittings: by the pace in each record of its log."""
-    seconds, before = 0.0, 0
-    for record in read_metrics(config.out):
-        if speed := record.get("images_per_second"):
-            batch = config.stages[record["stage"]].batch_size
-            seconds += (record["step"] - before) * batch / speed
-            before = record["step"]
-    return seconds
+def _scores(scores: RunScores) -> dict[str, Any]:
+    """The fields of a result that a row of the evaluation gives."""
+    classes = {f"iou_{CLASSES[score.label]}": score.iou for score in scores.classes}
+    notes = "; ".join(f"{name}: {reason}" for name, reason in scores.notes.items())
+    return {"notes": notes, "metrics": {**scores.metrics, **classes}}
+
+
+def _machine(device: str, threads: int, jobs: int) -> Machine:
+    chosen = choose_device(device)
+    name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "CPU"
+    return Machine(name, cores(), threads, jobs)
 
 
 if __name__ == "__main__":

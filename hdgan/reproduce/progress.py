@@ -53,19 +53,19 @@ class Display:
         self._done += how == "done"
         self._say(f"{name}: {how} ({self._done} of {self._total} {self._what})")
 
-    def update(self, working: Mapping[str, float], stopping: bool) -> None:
-        """Show the jobs at work, each with the share of it that is done."""
+    def update(self, working: Mapping[str, float | None], stopping: bool) -> None:
+        """Show the jobs at work, each with the share of it that is done; None where nobody knows."""
         for name in self._tasks.keys() - working.keys():
             self._bar.remove_task(self._tasks.pop(name))
         for name, share in working.items():
             if name not in self._tasks:
-                self._tasks[name] = self._bar.add_task(name, total=1.0, state="")
-            self._bar.update(self._tasks[name], completed=share, state=f"{share:.0%}")
-        completed = self._done + sum(working.values())
+                self._tasks[name] = self._bar.add_task(name, total=None if share is None else 1.0, state="")
+            self._bar.update(self._tasks[name], completed=share, state=_percent(share))
+        completed = self._done + sum(share or 0.0 for share in working.values())
         state = f"{self._done}/{self._total}, " + ("saving" if stopping else f"ETA {self._left(completed)}")
         self._bar.update(self._overall, completed=completed, state=state)
         if not self._console.is_terminal and time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
-            shares = ", ".join(f"{name} {share:.0%}" for name, share in working.items())
+            shares = ", ".join(f"{name} {_percent(share)}" for name, share in working.items())
             self._say(f"{self._what} {state}: {shares}")
 
     def _left(self, completed: float) -> str:
@@ -78,3 +78,7 @@ class Display:
     def _say(self, line: str) -> None:
         self._last_line = time.monotonic()
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _percent(share: float | None) -> str:
+    return "at work" if share is None else f"{share:.0%}"

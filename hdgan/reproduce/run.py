@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +11,17 @@ from rich.console import Console
 
 from hdgan.data.scenes import CLASSES
 from hdgan.devices import choose_device
-from hdgan.errors import TrainingError
+from hdgan.errors import DataError, TrainingError
 from hdgan.evaluation.split import with_scenes
 from hdgan.files import save_png
 from hdgan.models.config import require
 from hdgan.reproduce.evidence import EVIDENCE, write_evidence
-from hdgan.reproduce.folder import NETWORKS, Folder
+from hdgan.reproduce.folder import NETWORKS, SCORER, Folder
 from hdgan.reproduce.plan import ROWS, Scale
 from hdgan.reproduce.progress import Display
-from hdgan.reproduce.results import REAL, Result, load_results, write_csv
+from hdgan.reproduce.record import cores, load_record
+from hdgan.reproduce.results import Result, Wanted, load_results, save_wanted, write_csv
+from hdgan.reproduce.runs import require_same
 from hdgan.reproduce.sheet import runs_sheet
 from hdgan.reproduce.workers import STOPPED, Job, Workers
 from hdgan.training.interrupt import StopRequest
@@ -31,6 +32,8 @@ LOOK_SECONDS = 0.5
 """Between looks at the processes."""
 GPU_JOBS = 4
 """Runs side by side on a GPU, which one small run does not fill."""
+SAME_ORACLE = 1e-3
+"""Difference in the scores of real photos that may come of another device or number of threads."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def reproduce(
 ) -> Outcome:
     """Train and score all rows of the tables for every seed, and write the evidence.
 
-    May be repeated after any end: finished runs are kept, others go on from their last checkpoint. Ctrl-C saves.
+    May be repeated after any end: finished runs are kept, others go on from their last checkpoint. Ctrl-C saves. A
+    finished run whose scores are missing, or of another scorer or version of hdgan, is scored anew.
 
     Args:
         scale: of all runs.
@@ -69,47 +73,88 @@ def reproduce(
         seeds: runs of each row.
         jobs: runs side by side; None takes the number of cores, on a GPU GPU_JOBS.
         device: auto, cpu, cuda or cuda:N.
-        docs: folder for evidence.md; None takes `out`.
+        docs: folder for evidence.md once all runs are done; None takes `out`, as do the rows until then.
         rows: names in ROWS.
         console: where progress goes.
 
     Raises:
-        ConfigError: an option that cannot work, or a folder with runs of another scale.
+        ConfigError: an option that cannot work, or a folder with runs of another scale or other options.
+        DataError: runs were judged differently.
         TrainingError: jobs failed; all others are finished.
     """
     console = console or Console()
     require("a positive number", {"seeds": seeds, "jobs": jobs}, lambda value: value > 0)
     on_gpu = choose_device(device).type == "cuda"
-    session = _Session(scale, Folder(out), jobs or (GPU_JOBS if on_gpu else _cores()), device, console)
-    session.folder.claim(scale)
+    session = _Session(scale, Folder(out), jobs or (GPU_JOBS if on_gpu else cores()), device, console)
+    folder = session.folder
+    folder.claim(scale)
     with_scenes(scale.data, len(CLASSES), console)
     runs = [_Task(row, seed) for seed in range(seeds) for row in rows]
     with StopRequest() as stop:
         # Every score, and a perceptual loss, needs its network.
         failed = session.work("networks", [_Task(name, seed) for name, seed in NETWORKS.items()], stop)
-        failed = failed or session.work("runs", runs, stop)
-    page = publish(session.folder, scale, docs or out)
+        if not failed and not stop.requested:
+            for run in runs:
+                require_same(folder, run.name, run.seed)
+            failed = session.work("runs", runs, stop)
+    done = sum(session.is_done(run) for run in runs)
+    page = publish(folder, tuple(rows), seeds, docs if docs and done == len(runs) else out)
     if failed:
         raise TrainingError("; ".join(failed))
-    return Outcome(sum(session.is_done(run) for run in runs), len(runs), page)
+    return Outcome(done, len(runs), page)
 
 
-def publish(folder: Folder, scale: Scale, docs: Path) -> Path | None:
-    """Write rows, pictures and the page from what is scored; None if nothing is."""
-    results = collect(folder)
-    if not results:
+def publish(folder: Folder, rows: tuple[str, ...], seeds: int, docs: Path) -> Path | None:
+    """Write rows, pictures and the page from what is scored; None if nothing is.
+
+    Raises:
+        DataError: runs were judged differently.
+    """
+    wanted = Wanted(rows, seeds, {name: load_record(folder.record(name, seed)) for name, seed in NETWORKS.items()})
+    found = scored(folder, [(row, seed) for row in ROWS for seed in range(seeds) if row in rows])
+    if not found:
         return None
-    write_csv(docs / EVIDENCE / f"{scale.name}.csv", results)
-    save_png(runs_sheet(folder, scale), docs / EVIDENCE / f"{scale.name}.png")
+    _require_one_oracle(folder.root, found)
+    scale = folder.scale()
+    results = [found[0].real, *(one.run for one in found)]
+    write_csv(folder.results, results)
+    file = docs / EVIDENCE / f"{scale.name}.csv"
+    write_csv(file, results)
+    save_wanted(file, wanted)
+    shown = [one.run.row for one in found if one.run.seed == 0]
+    save_png(runs_sheet(folder, scale, shown), file.with_suffix(".png"))
     return write_evidence(docs)
 
 
-def collect(folder: Folder) -> list[Result]:
-    """All results so far, in the order of the rows; those of the real photos, which all runs share, once."""
-    found = [load_results(folder.result(row, seed)) for row in ROWS for seed in folder.seeds(row)]
-    results = [result for results in found for result in results]
-    real = [result for result in results if result.row == REAL]
-    return real[:1] + [result for result in results if result.row != REAL]
+@dataclass(frozen=True)
+class Scored:
+    """The scores of a run, and of real photos by the same judge."""
+
+    real: Result
+    run: Result
+
+
+def scored(folder: Folder, runs: Sequence[tuple[str, int]]) -> list[Scored]:
+    """Those of these runs, by row and seed, that are scored."""
+    if not folder.network(SCORER).is_file():
+        return []
+    scorer = folder.digest(SCORER)
+    return [Scored(*results) for row, seed in runs if (results := load_results(folder.result(row, seed), scorer))]
+
+
+def _require_one_oracle(root: Path, found: Sequence[Scored]) -> None:
+    """Raise DataError if one scorer did not see the same in the same photos: the evaluation itself is another."""
+    lowest, highest = (pick(found, key=_oracle) for pick in (min, max))
+    if _oracle(highest) - _oracle(lowest) > SAME_ORACLE:
+        one, other = (f"{_oracle(end):.4f} beside {end.run.row}-{end.run.seed}" for end in (lowest, highest))
+        raise DataError(
+            f"the evaluation changed between runs: real photos have a mean IoU of {one} and of {other}; delete "
+            f"{root / 'runs'}/*/result.json to have all runs scored again"
+        )
+
+
+def _oracle(one: Scored) -> float:
+    return one.real.metrics["miou"] or 0.0
 
 
 @dataclass(frozen=True)
@@ -135,7 +180,7 @@ class _Session:
 
     def work(self, what: str, tasks: Sequence[_Task], stop: StopRequest) -> list[str]:
         """Do what is not done yet; returns a line for each that failed."""
-        threads = max(1, _cores() // self.jobs)
+        threads = max(1, cores() // self.jobs)
         todo = {self._job(task, threads): task for task in tasks if not self.is_done(task)}
         failed = []
         with (
@@ -147,16 +192,17 @@ class _Session:
                     workers.stop()
                 for ended in workers.poll():
                     if ended.status not in (0, STOPPED):
-                        failed.append(f"{ended.job.name}: {ended.last_line} (all of it: {ended.job.log})")
-                    display.end(ended.job.name, _HOW.get(ended.status, "failed"))
-                    write_csv(self.folder.results, collect(self.folder))
+                        failed.append(f"{ended.job.name}: {ended.reason} (all of it: {ended.job.log})")
+                    stopped = "saved" if todo[ended.job].name in ROWS else "stopped"
+                    display.end(ended.job.name, {0: "done", STOPPED: stopped}.get(ended.status, "failed"))
                 display.update({job.name: self._share(todo[job]) for job in workers.running}, stop.requested)
                 time.sleep(LOOK_SECONDS)
         return failed
 
     def is_done(self, task: _Task) -> bool:
-        network = task.name in NETWORKS
-        return (self.folder.network(task.name) if network else self.folder.result(task.name, task.seed)).is_file()
+        if task.name in NETWORKS:
+            return self.folder.network(task.name).is_file()
+        return bool(scored(self.folder, [(task.name, task.seed)]))
 
     def _job(self, task: _Task, threads: int) -> Job:
         options = {"seed": task.seed, "device": self.device, "threads": threads, "jobs": self.jobs}
@@ -165,16 +211,9 @@ class _Session:
             arguments += [f"--{name}", str(value)]
         return Job(str(task), JOB, tuple(arguments), self.folder.log(f"{task.name}-{task.seed}"))
 
-    def _share(self, task: _Task) -> float:
-        """How much of a job at work is done, from 0 to 1, by the log of its run; a network has none."""
+    def _share(self, task: _Task) -> float | None:
+        """How much of a job at work is done, from 0 to 1, by the log of its run; None of a network, which has none."""
         if task.name in NETWORKS:
-            return 0.0
+            return None
         records = read_metrics(self.folder.run(task.name, task.seed))
         return records[-1]["step"] / self.scale.steps if records else 0.0
-
-
-_HOW = {0: "done", STOPPED: "saved"}
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +27,15 @@ def shown(scenes: ScenesConfig, kind: str) -> list[Path]:
     return sorted((ensure_scenes(scenes) / f"test_{kind}").glob("*.png"))[:SHOWN]
 
 
-def runs_sheet(folder: Folder, scale: Scale) -> Image.Image:
-    """Label maps, photos, and what each row's run of the first seed made of them, where there is one."""
+def runs_sheet(folder: Folder, scale: Scale, names: Collection[str]) -> Image.Image:
+    """Label maps, photos, and what the first seed's runs of the named rows made of them."""
     scenes = scale.data.scenes
     rows: dict[str, list[Image.Image]] = {
         "label map": [colorize_labels(np.asarray(Image.open(file)), PALETTE) for file in shown(scenes, "label")],
         "real": [Image.open(file) for file in shown(scenes, "img")],
     }
     for name, row in ROWS.items():
-        if folder.result(name, 0).is_file():
+        if name in names:
             rows[row.title] = [Image.open(file) for file in sorted(folder.scenes(name, 0).glob("*.png"))]
     return sheet(rows)
 

@@ -1,7 +1,7 @@
 """Jobs in processes of their own, a few at a time.
 
 A child watches its standard input: when the parent closes it, or is gone, the child saves and stops (`watch_parent`).
-So Ctrl-C, a kill of the parent and a lost terminal end alike, on every system.
+So Ctrl-C, a kill of the parent and a lost terminal end alike.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ class Ended:
     status: int
 
     @property
-    def last_line(self) -> str:
-        """The last thing that it printed: of a failure, the error."""
+    def reason(self) -> str:
+        """Why it failed: the signal that killed it, or the last thing that it printed, its error."""
+        if self.status < 0:
+            return f"killed by signal {-self.status} (out of memory?)"
         lines = self.job.log.read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), f"exit status {self.status}")
 
@@ -104,8 +106,9 @@ class Workers:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment,
-                # The terminal's Ctrl-C reaches the parent alone, which passes it on once.
+                # The terminal's Ctrl-C reaches the parent alone, which passes it on once; the flag is Windows' way.
                 start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from hdgan.reproduce.plan import SCALES, Scale
-from hdgan.reproduce.results import REAL, Result, write_csv
+from hdgan.reproduce.record import Machine, Record
+from hdgan.reproduce.results import REAL, Result, Wanted, save_wanted, write_csv
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 
@@ -34,14 +36,21 @@ def result() -> Result:
         held_out=2,
         images=3,
         steps=3,
-        seconds=61.5,
         parameters=1_234_567,
+        began="2026-01-02T03:00:00+00:00",
+        ended="2026-01-02T03:10:00+00:00",
+        seconds=600.0,
+        cpu_seconds=450.5,
         device="CPU",
         cores=2,
         threads=1,
         jobs=2,
         torch="2.13.0",
-        hdgan="0.1.0",
+        hdgan=version("hdgan"),
+        config="c0ffee",
+        perceptual="beef",
+        scorer="5c03e5",
+        scorer_features=62,
         notes="lpips: no weights",
         metrics={"miou": 0.5, "psnr": 20.25, "lpips": None, "iou_car": 0.25},
     )
@@ -63,8 +72,18 @@ def made(result: Result) -> MadeResults:
     return make
 
 
+@pytest.fixture(scope="session")
+def wanted() -> Wanted:
+    """Two seeds of two methods, after networks of which one kept its time."""
+    machine = Machine("CPU", cores=2, threads=1, jobs=2)
+    scorer = Record("2026-01-02T02:50:00+00:00", "2026-01-02T02:55:00+00:00", 300.0, 299.0, machine)
+    return Wanted(("pix2pix", "pix2pixhd"), 2, {"scorer": scorer, "perceptual": None})
+
+
 @pytest.fixture
-def docs(tmp_path: Path, made: MadeResults) -> Path:
+def docs(tmp_path: Path, made: MadeResults, wanted: Wanted) -> Path:
     """A folder with the raw rows of two methods."""
-    write_csv(tmp_path / "evidence" / "tiny.csv", made({"pix2pix": [0.3, 0.4], "pix2pixhd": [0.5, 0.6]}))
+    file = tmp_path / "evidence" / "tiny.csv"
+    write_csv(file, made({"pix2pix": [0.3, 0.4], "pix2pixhd": [0.5, 0.6]}))
+    save_wanted(file, wanted)
     return tmp_path

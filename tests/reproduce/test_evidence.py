@@ -1,4 +1,4 @@
-"""The page says what the rows say, whichever way it falls."""
+"""The page says what the rows say, whichever way it falls, and what is missing."""
 
 from __future__ import annotations
 
@@ -10,74 +10,102 @@ import pytest
 
 from hdgan.cli import main
 from hdgan.errors import DataError
-from hdgan.reproduce.evidence import judge, page_text, write_evidence
-from hdgan.reproduce.plan import TABLES
-from hdgan.reproduce.results import Result, write_csv
+from hdgan.reproduce.evidence import Measured, page_text, write_evidence
+from hdgan.reproduce.results import REAL, Result, Wanted, save_wanted, write_csv
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
-METHODS = next(table for table in TABLES if "crn" in table.rows)
-FEATURES = next(table for table in TABLES if "features" in table.rows)
 
 
-def test_an_order_that_holds(made: MadeResults) -> None:
-    verdict = judge(METHODS, made({"pix2pix": [0.3, 0.4], "crn": [0.4, 0.5], "pix2pixhd": [0.5, 0.7]}))
-    assert verdict is not None
-    assert verdict.holds
-    assert verdict.text == (
-        "pix2pixHD > CRN > pix2pix in mean IoU **holds** over the mean of 2 seeds (pix2pixHD 0.600, CRN 0.450, "
-        "pix2pix 0.350); the tested order is that of 2 of 2 seeds."
+@pytest.fixture
+def page(made: MadeResults, wanted: Wanted, tmp_path: Path) -> Callable[[Mapping[str, list[float]]], str]:
+    """The page of rows by their mean IoU, all of which were wanted."""
+
+    def text(scores: Mapping[str, list[float]]) -> str:
+        asked = replace(wanted, rows=tuple(scores), seeds=max(map(len, scores.values())))
+        return page_text([Measured(made(scores), asked)], tmp_path)
+
+    return text
+
+
+Page = Callable[[Mapping[str, list[float]]], str]
+
+
+def test_the_summary_puts_what_is_not_as_in_the_paper_first(page: Page) -> None:
+    text = page(
+        {
+            "pix2pixhd": [0.5, 0.51, 0.53],
+            "gan": [0.6, 0.62, 0.61],
+            "gan-fm": [0.5, 0.52, 0.53],
+            "one-d": [0.3, 0.32, 0.31],
+            "g1": [0.2, 0.22, 0.21],
+        }
     )
-    hd_crn = "pix2pixHD - CRN: +0.150 ± 0.071, above 0 in 2 of 2 seeds; one-sided paired t-test, p = 0.1."
-    assert verdict.pairs == (hd_crn, "CRN - pix2pix: +0.100 ± 0.000, above 0 in 2 of 2 seeds.")
+    headings = ["Not as in the paper", "In the paper, not decided here", "As in the paper", "Tested on our account"]
+    summary = text[: text.index("### ")]
+    *starts, end = [summary.index(f"**{heading}") for heading in headings] + [len(summary)]
+    groups = [summary[start:stop] for start, stop in zip(starts, [*starts[1:], end], strict=True)]
+    assert starts == sorted(starts)
+    expected = [
+        ["- Losses: pix2pixHD > GAN: **reversed**"],
+        ["- Losses: pix2pixHD > GAN + feature matching: **not decided by 3 seeds**"],
+        ["- Discriminators: pix2pixHD > one discriminator: **supported**"],
+        ["- Losses: GAN + feature matching > GAN: **reversed**", "- Generator: pix2pixHD > G1 alone: **supported**"],
+    ]
+    for group, lines in zip(groups, expected, strict=True):
+        assert group.count("\n- ") == len(lines)
+        assert all(line in group for line in lines)
 
 
-def test_an_order_that_does_not_hold_says_what_came_instead(made: MadeResults) -> None:
-    verdict = judge(METHODS, made({"pix2pix": [0.5, 0.2], "crn": [0.6, 0.5], "pix2pixhd": [0.4, 0.6]}))
-    assert verdict is not None
-    assert not verdict.holds
-    assert "**does not hold: CRN > pix2pixHD > pix2pix**" in verdict.text
-    assert "that of 1 of 2 seeds" in verdict.text
-    assert verdict.pairs[0].startswith(
-        "pix2pixHD - CRN: -0.050 ± 0.212, above 0 in 1 of 2 seeds; one-sided paired t-test"
-    )
+def test_crn_above_pix2pix_is_no_agreement_with_the_paper(page: Page) -> None:
+    text = page({"pix2pix": [0.3, 0.31, 0.32], "crn": [0.4, 0.42, 0.41], "pix2pixhd": [0.5, 0.51, 0.53]})
+    ours = text[text.index("**Tested on our account, not said by the paper:**") : text.index("### ")]
+    assert "- pix2pix, CRN and pix2pixHD: CRN > pix2pix: **supported**" in ours
+    assert "Tested: pix2pixHD > CRN > pix2pix in mean IoU: **supported**" in text
+    assert text.count("(not in the paper).") == 1
+    assert "differs from the scorer in its seed alone, which favours what has this loss: CRN" in text
+    assert "p is not corrected for the number of comparisons,\n  9 a scale" in text
 
 
-def test_ties_do_not_hold_for_a_seed(made: MadeResults) -> None:
-    verdict = judge(METHODS, made({"pix2pix": [0.3], "crn": [0.5], "pix2pixhd": [0.5]}))
-    assert verdict is not None
-    assert "that of 0 of 1 seed." in verdict.text
-    assert not verdict.holds
-
-
-def test_only_seeds_that_all_rows_have_are_compared(made: MadeResults) -> None:
-    verdict = judge(METHODS, made({"pix2pix": [0.3], "crn": [0.4, 0.9], "pix2pixhd": [0.5, 0.1]}))
-    assert verdict is not None
-    assert verdict.holds
-    assert "1 of 1 seed." in verdict.text
-    assert judge(METHODS, made({"crn": [0.4], "pix2pixhd": [0.5]})) is None
-    assert judge(FEATURES, made({"features": [0.4], "pix2pixhd": [0.5]})) is None
-
-
-def test_the_summary_puts_what_came_out_otherwise_first(made: MadeResults, tmp_path: Path) -> None:
-    scores = {"gan": [0.6, 0.5], "gan-fm": [0.4, 0.4], "one-d": [0.3, 0.2], "pix2pixhd": [0.5, 0.5]}
-    text = page_text([made(scores)], tmp_path)
-    otherwise, as_tested = text.index("**Did not come out as tested:**"), text.index("**Came out as tested:**")
-    assert otherwise < text.index("- Losses: ") < as_tested < text.index("- Discriminators: ")
-
-
-def test_tables_give_mean_and_spread_and_what_was_not_had(made: MadeResults, tmp_path: Path) -> None:
-    text = page_text([made({"pix2pix": [0.3, 0.4], "pix2pixhd": [0.5, 0.5]})], tmp_path)
-    assert "| pix2pix | 2 | 0.350 ± 0.071 | 20.25 ± 0.00 | 1.23 M | 62 |" in text
+def test_tables_give_mean_and_spread_and_what_was_not_had(page: Page) -> None:
+    text = page({"pix2pix": [0.3, 0.4], "pix2pixhd": [0.5, 0.5]})
+    assert "| pix2pix | 2 | 0.350 ± 0.071 | 20.25 ± 0.00 | 1.23 M | 450 ± 0 |" in text
     assert "| real photos |  | 0.900 |  |  |  |" in text
     assert "Not had: lpips: no weights." in text
-    assert "| model | seeds | mean IoU ↑ | PSNR, dB ↑ | parameters of G | s a run |" in text
+    assert "| model | seeds | mean IoU ↑ | PSNR, dB ↑ | parameters of G | CPU s a run |" in text
     assert "| pix2pixHD | 0.25 ± 0.00 |" in text
-    assert "CPU (2 cores), PyTorch 2.13.0" in text
-    assert "### Discriminators" in text
-    assert "### Losses" in text
+    assert "CPU (2 cores), jobs side by side: 2, threads of each: 1; scored by PyTorch 2.13.0" in text
+    assert "a covariance of 62 features from 2 pictures" in text
     assert "`--loss.scorer`" in text.split("##")[0]
     assert "hardly finds" not in text
     assert ".png" not in text
+
+
+def test_sections_with_fewer_than_two_rows_are_left_out(page: Page) -> None:
+    text = page({"gan": [0.3, 0.4], "gan-fm": [0.5, 0.5]})
+    assert "### Losses" in text
+    assert not any(f"### {title}" in text for title in ("Discriminators", "Features", "pix2pix, CRN"))
+
+
+def test_time_is_that_of_all_jobs(made: MadeResults, wanted: Wanted, tmp_path: Path) -> None:
+    results = made({"pix2pix": [0.3], "pix2pixhd": [0.5]})
+    results[-1] = replace(results[-1], ended="2026-01-02T03:20:00+00:00", seconds=1200.0, cpu_seconds=899.5)
+    text = page_text([Measured(results, wanted)], tmp_path)
+    assert "3 of 4 jobs" in text
+    assert "together 0.58 hours, of CPUs 0.46 hours" in text
+    assert "included, 30 minutes" in text
+    none = [replace(one, began="", ended="", seconds=None, cpu_seconds=None, cores=None, device="") for one in results]
+    text = page_text([Measured(none, replace(wanted, networks={"scorer": None}))], tmp_path)
+    assert "Measured on an unknown device; scored by" in text
+    assert "How long it took was not kept." in text
+
+
+def test_what_is_missing_is_said_first(docs: Path, made: MadeResults, wanted: Wanted) -> None:
+    file = docs / "evidence" / "tiny.csv"
+    assert "Incomplete" not in write_evidence(docs).read_text()
+    save_wanted(file, replace(wanted, rows=("pix2pix", "crn", "pix2pixhd"), seeds=3))
+    lines = write_evidence(docs).read_text().splitlines()
+    missing = "pix2pix seed 2; CRN seed 0, 1, 2; pix2pixHD seed 2"
+    assert lines[2] == f"**Incomplete: 4 of 9 runs of tiny; missing: {missing}.**"
 
 
 def test_the_page_is_made_of_the_rows_alone_and_the_same_each_time(
@@ -91,15 +119,19 @@ def test_the_page_is_made_of_the_rows_alone_and_the_same_each_time(
     assert (docs / "evidence.md").read_bytes() == first
 
 
-def test_classes_that_the_scorer_does_not_know_are_named(made: MadeResults, tmp_path: Path) -> None:
+def test_classes_that_the_scorer_does_not_know_are_named(made: MadeResults, wanted: Wanted, tmp_path: Path) -> None:
     real, *runs = made({"crn": [0.4]})
-    blind = replace(real, metrics=real.metrics | {"iou_car": 0.01, "iou_sky": 0.9})
-    assert "hardly finds these classes even in real photos: car.\n" in page_text([[blind, *runs]], tmp_path)
+    assert real.row == REAL
+    blind = replace(real, metrics=real.metrics | {"iou_car": 0.01, "iou_sky": 0.9, "iou_person": None})
+    text = page_text([Measured([*runs, blind], wanted)], tmp_path)
+    assert "hardly finds these classes even in real photos: car.\n" in text
+    assert "| IoU | car | sky | person |" in text
 
 
-def test_scales_follow_each_other(docs: Path, made: MadeResults) -> None:
-    results = made({"crn": [0.4]})
-    write_csv(docs / "evidence" / "other.csv", [*results])
+def test_scales_follow_each_other(docs: Path, made: MadeResults, wanted: Wanted) -> None:
+    other = docs / "evidence" / "other.csv"
+    write_csv(other, made({"crn": [0.4]}))
+    save_wanted(other, wanted)
     assert write_evidence(docs).read_text().count("\n## ") == 2
 
 
@@ -109,3 +141,11 @@ def test_without_rows_there_is_no_page(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["reproduce", "report", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "evidence.md").exists()
+
+
+def test_rows_of_another_version_name_the_remedy(docs: Path) -> None:
+    stale = docs / "evidence" / "small.csv"
+    stale.write_text("scale,row,score\n")
+    remedy = rf"other columns .*: delete {stale}, or write it again by hdgan reproduce --size small --docs {docs}$"
+    with pytest.raises(DataError, match=remedy):
+        write_evidence(docs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ def test_perceptual_losses_take_the_network_of_the_plan() -> None:
 def test_tables_name_rows_that_there_are() -> None:
     for table in TABLES:
         assert set(table.rows) <= ROWS.keys()
-        assert set(table.expected) <= set(table.rows)
+        assert set(table.tested) <= set(table.rows)
+        assert set(table.claims) <= set(combinations(table.tested, 2))
     assert {row for table in TABLES for row in table.rows} == ROWS.keys()
 
 

@@ -8,14 +8,25 @@ from pathlib import Path
 import pytest
 
 from hdgan.errors import CheckpointError, DataError
-from hdgan.reproduce.results import REAL, Result, load_results, read_csv, save_results, write_csv
+from hdgan.reproduce.results import (
+    REAL,
+    Result,
+    Wanted,
+    load_results,
+    load_wanted,
+    read_csv,
+    save_results,
+    save_wanted,
+    write_csv,
+)
 
 
 def test_both_formats_give_back_what_they_took(tmp_path: Path, result: Result) -> None:
-    results = [replace(result, row=REAL, seed=None, notes=""), result]
+    unknown = {"began": "", "ended": "", "seconds": None, "cpu_seconds": None, "cores": None, "jobs": None}
+    results = [replace(result, row=REAL, seed=None, notes="", **unknown), result]
     save_results(tmp_path / "result.json", results)
     write_csv(tmp_path / "rows.csv", results)
-    assert load_results(tmp_path / "result.json") == results
+    assert load_results(tmp_path / "result.json", result.scorer) == results
     assert read_csv(tmp_path / "rows.csv") == results
 
 
@@ -42,4 +53,25 @@ def test_damage_is_named(tmp_path: Path, result: Result) -> None:
         read_csv(rows)
     (tmp_path / "result.json").write_text('[{"scale"')
     with pytest.raises(CheckpointError, match=r"result\.json is damaged .*delete it to have the run scored again"):
-        load_results(tmp_path / "result.json")
+        load_results(tmp_path / "result.json", result.scorer)
+
+
+def test_results_of_another_judge_are_none(tmp_path: Path, result: Result) -> None:
+    file = tmp_path / "result.json"
+    assert load_results(file, result.scorer) == []
+    save_results(file, [result])
+    assert load_results(file, "another") == []
+    save_results(file, [replace(result, hdgan="0.0.1")])
+    assert load_results(file, result.scorer) == []
+    file.write_text('[{"scale": "tiny", "seconds": 3.5}]')  # of before there were digests
+    assert load_results(file, result.scorer) == []
+
+
+def test_what_was_wanted_lies_beside_the_rows(tmp_path: Path, wanted: Wanted) -> None:
+    rows = tmp_path / "evidence" / "tiny.csv"
+    save_wanted(rows, wanted)
+    assert load_wanted(rows) == wanted
+    assert wanted.runs == [("pix2pix", 0), ("pix2pix", 1), ("pix2pixhd", 0), ("pix2pixhd", 1)]
+    rows.with_suffix(".json").unlink()
+    with pytest.raises(DataError, match=r"tiny\.json cannot be read .*delete .*tiny\.csv, or write it again"):
+        load_wanted(rows)

@@ -77,14 +77,22 @@ def test_a_failure_is_told_by_its_last_line(tmp_path: Path) -> None:
     with Workers([job(tmp_path, "failing")], 1, 1) as workers:
         (ended,) = finish(workers)
     assert ended.status == 1
-    assert ended.last_line == "ValueError: no such thing"
+    assert ended.reason == "ValueError: no such thing"
 
 
 def test_a_silent_failure_is_told_by_its_status(tmp_path: Path) -> None:
     (tmp_path / "silent.py").write_text("import os; os._exit(9)")
     with Workers([job(tmp_path, "silent")], 1, 1) as workers:
         (ended,) = finish(workers)
-    assert ended.last_line == "exit status 9"
+    assert ended.reason == "exit status 9"
+
+
+def test_a_killed_job_is_told_by_its_signal(tmp_path: Path) -> None:
+    (tmp_path / "killed.py").write_text("import os; print('step 7', flush=True); os.kill(os.getpid(), 9)")
+    with Workers([job(tmp_path, "killed")], 1, 1) as workers:
+        (ended,) = finish(workers)
+    assert ended.job.log.read_text() == "step 7\n"
+    assert ended.reason == "killed by signal 9 (out of memory?)"
 
 
 def test_stop_lets_jobs_save_and_starts_no_others(tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""What the seeds say about the orders that are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import mean, stdev
+from typing import Literal
+
+from scipy.stats import ttest_1samp
+
+from hdgan.reproduce.plan import ROWS, Table
+from hdgan.reproduce.results import Result
+
+ORDERED_BY = "miou"
+SIGNIFICANT = 0.05
+"""p below which a difference counts."""
+Conclusion = Literal["supported", "reversed", "not decided"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows, the first of which is tested to be the better one."""
+
+    better: str
+    worse: str
+    claimed: bool
+    """Whether the paper puts them in this order."""
+    differences: tuple[float, ...]
+    """Of mean IoU, seed by seed."""
+
+    @property
+    def p(self) -> float | None:
+        """Of a two-sided paired t-test; None where there is none: for one seed, or equal differences."""
+        if len(self.differences) < 2 or stdev(self.differences) < 1e-9:
+            return None
+        return float(ttest_1samp(self.differences, 0).pvalue)
+
+    @property
+    def conclusion(self) -> Conclusion:
+        if self.p is None or self.p >= SIGNIFICANT:
+            return "not decided"
+        if all(difference > 0 for difference in self.differences):
+            return "supported"
+        return "reversed" if all(difference < 0 for difference in self.differences) else "not decided"
+
+    @property
+    def order(self) -> str:
+        return title((self.better, self.worse))
+
+    @property
+    def text(self) -> str:
+        """The order, the difference, its test and what follows."""
+        line = (
+            f"{self.order}: {_bold(self.conclusion, len(self.differences))}; difference {mean(self.differences):+.3f}"
+        )
+        if len(self.differences) > 1:
+            above = sum(difference > 0 for difference in self.differences)
+            line += f" ± {stdev(self.differences):.3f}, above 0 in {above} of {len(self.differences)} seeds"
+        return line + (f", p = {self.p:.2g}" if self.p is not None else "")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the rows of a table came out in the tested order."""
+
+    table: Table
+    means: dict[str, float]
+    """Mean IoU of each row over the seeds that all of them have."""
+    seeds: int
+    pairs: tuple[Pair, ...]
+    """All pairs of the order."""
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """Supported if all pairs are; reversed if a pair is, since then the order is not this one."""
+        found = {pair.conclusion for pair in self.pairs}
+        if "reversed" in found:
+            return "reversed"
+        return "supported" if found == {"supported"} else "not decided"
+
+    @property
+    def text(self) -> str:
+        """The order, what follows, and the means."""
+        said = _bold(self.conclusion, self.seeds)
+        wrong = [title((pair.worse, pair.better)) for pair in self.pairs if pair.conclusion == "reversed"]
+        if wrong and len(self.pairs) > 1:
+            said += f" in {len(wrong)} of {len(self.pairs)} pairs ({', '.join(wrong)})"
+        numbers = ", ".join(f"{ROWS[row].title} {self.means[row]:.3f}" for row in self.table.tested)
+        over = f"seed{'s' * (self.seeds > 1)}"
+        return f"{title(self.table.tested)} in mean IoU: {said}. Means of {self.seeds} {over}: {numbers}."
+
+
+def judge(table: Table, results: Sequence[Result]) -> Verdict | None:
+    """Test the order of a table; None without one, or without a seed that all its rows have."""
+    scores = {row: values(results, row, ORDERED_BY) for row in table.tested}
+    seeds = [seed for seed in next(iter(scores.values()), ()) if all(seed in found for found in scores.values())]
+    if not seeds:
+        return None
+    pairs = tuple(
+        Pair(
+            better,
+            worse,
+            (better, worse) in table.claims,
+            tuple(scores[better][seed] - scores[worse][seed] for seed in seeds),
+        )
+        for better, worse in combinations(table.tested, 2)
+    )
+    means = {row: mean(scores[row][seed] for seed in seeds) for row in table.tested}
+    return Verdict(table, means, len(seeds), pairs)
+
+
+def values(results: Sequence[Result], row: str, metric: str) -> dict[int | None, float]:
+    """A metric of a row by seed, where it could be had."""
+    own = {result.seed: result.metrics.get(metric) for result in results if result.row == row}
+    return {seed: value for seed, value in own.items() if value is not None}
+
+
+def title(rows: Iterable[str]) -> str:
+    """Rows as an order."""
+    return " > ".join(ROWS[row].title for row in rows)
+
+
+def _bold(conclusion: Conclusion, seeds: int) -> str:
+    by = f" by {seeds} seed{'s' * (seeds > 1)}" if conclusion == "not decided" else ""
+    return f"**{conclusion}{by}**"
