@@ -17,9 +17,11 @@ from torch import Tensor
 import hdgan
 from hdgan.checkpoints import find_checkpoint
 from hdgan.cli import main
-from hdgan.data.config import DataConfig, SizeConfig
+from hdgan.config_io import to_plain
+from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
+from hdgan.evaluation.comparison import data_of
 from hdgan.models import PatchConfig, Pix2Pix, Pix2PixConfig, ResNetConfig, UNetConfig
-from hdgan.models.saving import load_model
+from hdgan.models.saving import load_model, save_model
 from hdgan.training import PRESETS, LogConfig, OptimConfig, Pix2PixLoss, StageConfig, TrainConfig, load_config, train
 from hdgan.training.datasets import fitted, open_data
 from hdgan.training.families.pix2pix import Criterion
@@ -254,3 +256,12 @@ def test_command_line_trains_a_resnet_generator(dataset: Path, tmp_path: Path) -
     assert config.generator == ResNetConfig(ngf=2, n_blocks=1, dropout=False)
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert ">generator.kind</th><td>resnet<small>default unet<" in report
+
+
+def test_the_preset_is_evaluated_at_the_size_of_its_crops(dataset: Path, tmp_path: Path) -> None:
+    config = replace(PRESETS["pix2pix"](), model=MODEL, data=DataConfig(root=dataset))
+    file = tmp_path / "model.safetensors"
+    save_model(file, Pix2Pix(MODEL), extra={"train": to_plain(config), "stage": "global"})
+    data, size = data_of(hdgan.load(file, device="cpu"))
+    held_out = PairedDataset(find_pairs(data, "test").pairs, data, size, 4)
+    assert held_out[0]["photo"].shape == (3, 256, 256)
