@@ -109,7 +109,8 @@ class TrainConfig:
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """Of networks and pictures; auto is channels_last on GPUs."""
     recompute: bool = True
-    """Keep what convolutions make for the backward pass, and repeat norms and paddings: less memory, some time."""
+    """Keep what convolutions make for the backward pass, and repeat norms and paddings: less memory, some time. Not in
+    pix2pix's generators."""
     compile: Literal["none", "default", "max-autotune"] = "none"
     """Compile G, E and VGG with torch.compile: minutes at the start of each stage for shorter steps."""
     cuda_graphs: bool = False
