@@ -13,6 +13,7 @@ from rich.console import Console
 import hdgan
 from hdgan.config_io import to_plain
 from hdgan.models import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.seeding import seeded
 from hdgan.training import TrainConfig, train
 from hdgan.training.logs import read_metrics
 
@@ -75,6 +76,18 @@ def test_pipeline_on_gpu(run: Path, dataset: Path) -> None:
     on_gpu = hdgan.load(run, device="cuda")(*files)
     assert on_gpu.device.type == "cuda"
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0, atol=5e-3)
+
+
+def test_seeded_numbers_of_the_gpu() -> None:
+    device = torch.device("cuda")
+    before = torch.cuda.get_rng_state(device)
+    drawn = []
+    for key in (1, 1, 2):
+        with seeded(device, key):
+            drawn.append(torch.rand(3, device=device))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(torch.cuda.get_rng_state(device), before)
 
 
 def test_environment_names_the_gpu(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -83,9 +83,8 @@ class Pix2PixConfig(ModelConfig):
             self.require_not_negative({"generator.dropout-levels": level})
         if g.n_downs is not None and g.dropout_levels != UNetConfig.dropout_levels:  # shallow ones have what they can
             last = g.n_downs - 2  # the outermost, which makes the picture, drops nothing
-            for level in g.dropout_levels:
-                levels = {"model.generator.dropout-levels": level}
-                require(f"levels from 0 to {last}, as there are {g.n_downs}", levels, lambda value: value <= last)
+            outermost = {"model.generator.dropout-levels": max(g.dropout_levels, default=None)}
+            require(f"levels from 0 to {last}, as there are {g.n_downs}", outermost, lambda value: value <= last)
 
     @property
     def variants(self) -> int | None:
