@@ -13,7 +13,7 @@ import torch
 
 from hdgan.errors import ConfigError
 from hdgan.models import PatchConfig, Pix2PixConfig, UNetConfig
-from hdgan.training import OptimConfig, Pix2PixHDLoss, Pix2PixLoss, TrainConfig
+from hdgan.training import OptimConfig, Pix2PixHDLoss, Pix2PixLoss, StageConfig, TrainConfig
 from hdgan.training.families.pix2pix import Criterion as Pix2PixCriterion
 from hdgan.training.families.pix2pixhd import Criterion
 from hdgan.training.gradients import GraphedGradients, StepGradients, make_gradients, without_trace
@@ -94,7 +94,8 @@ def with_noise(config: TrainConfig) -> TrainConfig:
     """The same run of pix2pix: dropout and batch norm."""
     network, patch = UNetConfig(ngf=4, n_downs=3), PatchConfig(ndf=4, n_layers=2)
     model = Pix2PixConfig(n_labels=config.model.n_labels, generator=network, discriminator=patch)
-    return replace(config, model=model, loss=Pix2PixLoss(), stages={"joint": config.stages["global"]})
+    stage = replace(config.stages["global"], n_scales=StageConfig.n_scales)
+    return replace(config, model=model, loss=Pix2PixLoss(), stages={"joint": stage})
 
 
 def test_warming_up_leaves_no_trace(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:

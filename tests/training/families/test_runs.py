@@ -69,7 +69,10 @@ def train_as(rank: int, runs: list[tuple[int, TrainConfig]]) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_with_the_whole_batch(family_configs: dict[str, MakeConfig], tmp_path: Path) -> None:
+def test_two_processes_equal_one_with_the_whole_batch(
+    family_configs: dict[str, MakeConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[3])  # the processes import this module
     alone = [family_configs[family](tmp_path / family, images=4) for family in FAMILIES]
     shared = [replace(config, out=tmp_path / f"{config.out.name} shared") for config in alone]
     for config in alone:
