@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from typing import Any, Literal
+
 import numpy as np
 from PIL import Image
 from torch import Tensor
@@ -77,3 +81,10 @@ def to_image(tensor: Tensor) -> Image.Image:
     """Turn an image [C, H, W] in [-1, 1] into a picture: grey for one channel, RGB for the first three of more."""
     array = ((tensor.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
     return Image.fromarray(array[0] if array.shape[0] < 3 else array[:3].transpose(1, 2, 0))
+
+
+def data_url(image: Image.Image, kind: Literal["PNG", "JPEG"], **options: Any) -> str:
+    """A picture as a URL that holds it, for a page that is one file; options are those of Pillow's writer."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
-from hdgan.data.colors import colorize_ids
+from hdgan.data.colors import colorize_ids, data_url
 from hdgan.editor.document import Document, box_of
 from hdgan.editor.session import Session
 from hdgan.editor.studio import Studio
@@ -95,12 +93,9 @@ def legend_entries(studio: Studio) -> list[dict[str, Any]]:
 
 def as_url(image: Image.Image, format: Literal["PNG", "JPEG"]) -> str:
     """A picture as a URL that holds it. Photos go as JPEG, since PNG takes long to write them when they are large."""
-    buffer = io.BytesIO()
     if format == "JPEG":
-        image.save(buffer, format, quality=95, subsampling=0)
-    else:
-        image.save(buffer, format, compress_level=1)
-    return f"data:image/{format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        return data_url(image, format, quality=95, subsampling=0)
+    return data_url(image, format, compress_level=1)
 
 
 def outline(mask: np.ndarray) -> Image.Image:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from hdgan.data import Sample
-from hdgan.data.colors import colorize_labels, to_image
+from hdgan.data.colors import colorize_labels, data_url, to_image
 from hdgan.evaluation.scores import HIGHER_IS_BETTER, TITLES, RunScores, notes_of, shown
 from hdgan.files import atomic_file
 
@@ -181,8 +179,5 @@ def _write_csv(file: Path, heads: Sequence[str], lines: Sequence[Sequence[Any]])
 
 def _embedded(title: str, image: Image.Image, is_map: bool = False) -> Picture:
     """Maps stay exact, large photos become JPEG."""
-    kind = "PNG" if is_map or image.width <= LOSSLESS_PIXELS else "JPEG"
-    buffer = io.BytesIO()
-    image.save(buffer, kind, optimize=True, quality=92)
-    source = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    source = data_url(image, "PNG" if is_map or image.width <= LOSSLESS_PIXELS else "JPEG", optimize=True, quality=92)
     return Picture(title, source, image.width, image.height, is_map)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageDraw, ImageFont
 
 from hdgan.data import PairedDataset
+from hdgan.data.colors import data_url
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import atomic_file, save_png
 from hdgan.styles.bank import Example, StyleBank
@@ -108,7 +108,10 @@ def write_sheet(bank: StyleBank, cutter: Cutter, path: Path, names: tuple[str, .
         return
     environment = Environment(loader=PackageLoader("hdgan.styles", "."), autoescape=True, undefined=StrictUndefined)
     text = environment.get_template("sheet.html").render(
-        checkpoint=bank.origin.checkpoint, classes=classes, picture=_as_url, size=SIZE
+        checkpoint=bank.origin.checkpoint,
+        classes=classes,
+        picture=partial(data_url, kind="JPEG", quality=88),
+        size=SIZE,
     )
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -141,9 +144,3 @@ def _paint_class(name: str, clusters: list[tuple[int, int | None, list[Image.Ima
         for column, picture in enumerate(crops):
             block.paste(picture, (_LEFT + column * step, y))
     return block
-
-
-def _as_url(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

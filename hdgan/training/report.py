@@ -5,8 +5,6 @@ A report shows what there is: it can be written before the first sample, from a 
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from PIL import Image
 
 from hdgan.config_io import to_plain
 from hdgan.data import read_photo
+from hdgan.data.colors import data_url
 from hdgan.errors import CheckpointError, DataError
 from hdgan.files import atomic_file
 from hdgan.training.charts import VALIDATION_TITLES, Span, draw_charts, spread
@@ -253,10 +252,7 @@ def _picture(file: Path, title: str) -> Picture | None:
     width, height = image.size
     is_map = title in _MAPS
     image.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.NEAREST if is_map else Image.Resampling.LANCZOS)
-    kind = "PNG" if is_map or width <= LOSSLESS_PIXELS else "JPEG"
-    buffer = io.BytesIO()
-    image.save(buffer, kind, optimize=True, quality=88)
-    source = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    source = data_url(image, "PNG" if is_map or width <= LOSSLESS_PIXELS else "JPEG", optimize=True, quality=88)
     reduced = image.size if image.size != (width, height) else None
     return Picture(title, source, width, height, is_map, reduced)
 
