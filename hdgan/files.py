@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ from PIL import Image
 
 from hdgan.errors import HdganError
 
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' fcntl.h and linux/fs.h
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
@@ -87,17 +89,31 @@ def _temporary(path: Path) -> Path:
 
 
 def _replace_folder(new: Path, path: Path) -> None:
-    """Move `new` to `path`. An old folder there is moved aside first, so that at any moment one of the two is whole."""
-    old = path.with_name(f"{new.name}.old")
-    if path.is_dir():
-        path.replace(old)
-    try:
+    """Move `new` to `path`; the old folder there, if any, is then `new`, or gone.
+
+    On Linux' usual file systems two folders change places in one step. Elsewhere the old one is moved aside first, so
+    that at any moment one of the two is whole.
+    """
+    if not path.is_dir():
         new.replace(path)
-    except OSError:
-        if old.exists():
+    elif not _exchange(new, path):
+        old = path.with_name(f"{new.name}.old")
+        path.replace(old)
+        try:
+            new.replace(path)
+        except OSError:
             old.replace(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let two paths change places in one step. False, and nothing has changed, where the system cannot do that."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    if rename is None:
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    return rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0
 
 
 @contextmanager

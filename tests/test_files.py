@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hdgan import files
 from hdgan.errors import HdganError
 from hdgan.files import atomic_file, atomic_folder, save_png, target_of
 
@@ -134,7 +135,10 @@ def test_folder_appears_whole(tmp_path):
     assert os.listdir(tmp_path / "x") == ["run"]  # noqa: PTH208
 
 
-def test_folder_is_replaced_whole(tmp_path):
+@pytest.mark.parametrize("exchange", [True, False])
+def test_folder_is_replaced_whole(tmp_path, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
     path = tmp_path / "run"
     path.mkdir()
     (path / "old").write_text("1")
@@ -143,6 +147,15 @@ def test_folder_is_replaced_whole(tmp_path):
         assert content(path) == {"old": "1"}
     assert content(tmp_path) == {"run/new": "2"}
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_folders_change_places_in_one_step_or_stay(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text(name)
+    done = files._exchange(tmp_path / "a", tmp_path / "b")
+    assert content(tmp_path) == ({"a/b": "b", "b/a": "a"} if done else {"a/a": "a", "b/b": "b"})
+    assert not files._exchange(tmp_path / "a", tmp_path / "absent")
 
 
 def test_failure_leaves_the_old_folder(tmp_path):
@@ -166,6 +179,7 @@ def test_folder_that_cannot_be_renamed_keeps_the_old_content(tmp_path, monkeypat
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return replace(self, to)
 
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
     monkeypatch.setattr(Path, "replace", fail_into_place)
     with pytest.raises(HdganError, match="Input/output error"), atomic_folder(path) as temporary:
         (temporary / "new").write_text("2")
