@@ -26,12 +26,18 @@ def checkpoints_folder(run: Path) -> Path:
 def list_steps(run: Path) -> list[int]:
     """Steps of all complete checkpoints, ascending."""
     folders = checkpoints_folder(run).glob(f"{PREFIX}*")
-    numbers = (folder.name.removeprefix(PREFIX) for folder in folders if folder.is_dir())
+    numbers = (folder.name.removeprefix(PREFIX) for folder in folders if (folder / MODEL_FILE).is_file())
     return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
     return checkpoints_folder(run) / f"{PREFIX}{step:08d}"
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The run that a checkpoint folder belongs to; None where it lies elsewhere."""
+    folder = checkpoint.parent
+    return folder.parent if folder == checkpoints_folder(folder.parent) else None
 
 
 def find_checkpoint(path: Path, which: str | int = "latest") -> Path:

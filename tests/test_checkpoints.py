@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.checkpoints import MODEL_FILE, best_step, checkpoint_path, find_checkpoint, list_steps
+from hdgan.checkpoints import MODEL_FILE, best_step, checkpoint_path, find_checkpoint, list_steps, run_of
 from hdgan.errors import CheckpointError
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """A run with checkpoints at 5, 20 and 100, and what a killed process left of a fourth."""
+    """A run with checkpoints at 5, 20 and 100, what a killed process left of a fourth, and a folder without model."""
     for step in (100, 5, 20):
         checkpoint_path(tmp_path, step).mkdir(parents=True)
         (checkpoint_path(tmp_path, step) / MODEL_FILE).write_bytes(b"")
     (tmp_path / "checkpoints" / ".step-00000200.x1y2.tmp").mkdir()
     (tmp_path / "checkpoints" / "step-notes").mkdir()
+    checkpoint_path(tmp_path, 300).mkdir()
     (tmp_path / "checkpoints" / "best.json").write_text(json.dumps({"step": 20}))
     return tmp_path
 
@@ -26,6 +27,11 @@ def saved(tmp_path: Path) -> Path:
 def test_steps_are_listed_in_order_of_numbers(saved: Path) -> None:
     assert list_steps(saved) == [5, 20, 100]
     assert list_steps(saved / "nothing") == []
+
+
+def test_the_run_of_a_checkpoint(saved: Path) -> None:
+    assert run_of(checkpoint_path(saved, 20)) == saved
+    assert run_of(saved / "step-00000020") is None
 
 
 @pytest.mark.parametrize(("which", "step"), [("latest", 100), ("best", 20), ("5", 5), (5, 5)])

@@ -98,9 +98,10 @@ class Pipeline:
             if photo is not None:
                 features = self._encoded(maps, photo)
             elif styles is not None:
-                features = self._styled(maps, [styles] * maps.size[0] if isinstance(styles, Styles) else styles)
+                each = [styles] * maps.size[0] if isinstance(styles, Styles) else styles
+                features = instance_broadcast(self._given_rows(maps, each), maps.index)
             elif self.config.feature_channels:
-                features = self._mean_features(maps)
+                features = instance_broadcast(self._mean_rows(maps), maps.index)
             image = self.model.generate(condition, features, variant)
         image = (image.float().clamp(-1, 1) + 1) / 2
         return image if maps.batched else image[0]
@@ -156,6 +157,25 @@ class Pipeline:
             features = instance_reduce(self._encoded(maps, photo).float(), maps.index)
         return styles_of(classes, features.cpu().numpy(), self.encoder_id)
 
+    @torch.inference_mode()
+    def complete(self, styles: Styles, source: Source, instance: Source | None = None) -> Styles:
+        """Styles of all instances of one map: those that are missing get the mean style of their class.
+
+        A call with these styles makes the same picture. Mixing two such styles goes all the way from one to the other.
+
+        Args:
+            styles: of some of the instances.
+            source, instance: as in a call.
+
+        Raises:
+            DataError, ConfigError, CheckpointError: as in a call, and for a batch.
+        """
+        maps = read_maps(source, instance, self.config, self.device)
+        classes = self._classes(maps)
+        rows = self._given_rows(maps, [styles]).cpu().numpy()
+        whole = styles_of(classes, rows, self.encoder_id).instances
+        return Styles({id: styles.instances.get(id, whole[id]) for id in classes}, self.encoder_id)
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
@@ -175,45 +195,42 @@ class Pipeline:
     def _classes(self, maps: Maps) -> dict[int, int]:
         if maps.size[0] > 1:
             raise DataError(f"{maps.name} is a batch of {maps.size[0]}: give one map")
-        index = maps.index
-        classes = classes_of(index, maps.label, self.config.instance_divisor)
-        return dict(zip(index.ids.tolist(), classes.tolist(), strict=True))
+        return dict(zip(maps.index.ids.tolist(), self._class_list(maps), strict=True))
 
-    # Each of these gives the features of every pixel, [B, feature_channels, H, W].
+    def _class_list(self, maps: Maps) -> list[int]:
+        return classes_of(maps.index, maps.label, self.config.instance_divisor).tolist()
 
     def _encoded(self, maps: Maps, photo: Source) -> Tensor:
-        """E's, averaged over the photo's instances."""
+        """E's features, averaged over the photo's instances, [B, feature_channels, H, W]."""
         self._require_features("a photo cannot give it a style")
         if self.model.encoder is None:
             raise ConfigError("the checkpoint holds no encoder: it cannot take the style from a photo")
         return self.model.encoder(read_photo_of(maps, photo, self.config, self.device), maps.index)
 
-    def _styled(self, maps: Maps, styles: Sequence[Styles]) -> Tensor:
+    # Each of these gives the features of every instance of the batch, [N, feature_channels].
+
+    def _given_rows(self, maps: Maps, styles: Sequence[Styles]) -> Tensor:
         """The given ones, and where an instance has none the mean of its class."""
         self._require_features("it cannot be given styles")
         if len(styles) != maps.size[0]:
             raise ConfigError(f"{len(styles)} styles are given for {maps.size[0]} maps: give one for each")
         for one in styles:
             one.require(self.encoder_id)
-        features, known = feature_rows(styles, maps.index, self.config.feature_channels)
-        pixels = instance_broadcast(features, maps.index)
-        if bool(known.all()):
-            return pixels
-        has_style = instance_broadcast(known[:, None].float(), maps.index) > 0
-        return torch.where(has_style, pixels, self._mean_features(maps))
+        features, known = feature_rows(styles, maps.index, self._class_list(maps), self.config.feature_channels)
+        return features if bool(known.all()) else torch.where(known[:, None], features, self._mean_rows(maps))
 
-    def _mean_features(self, maps: Maps) -> Tensor:
-        """The mean of each pixel's class; all of A->B training are one class."""
+    def _mean_rows(self, maps: Maps) -> Tensor:
+        """The mean of each instance's class; all of A->B training are one class."""
         if self.class_features is None:
             raise ConfigError(
                 "the checkpoint holds no mean style of its classes: give a photo to take the style from, or a style "
                 "for every instance"
             )
-        label = torch.zeros_like(maps.index.rows) if maps.label is None else maps.label
-        classes = label.long()
-        known = (classes >= 0) & (classes < len(self.class_features))
-        features = torch.where(known[..., None], self.class_features[classes * known], self.class_features.mean(0))
-        return features.permute(0, 3, 1, 2)
+        means = self.class_features
+        found = [0] * len(maps.index.ids) if maps.label is None else self._class_list(maps)
+        classes = torch.tensor(found, device=means.device)
+        known = (classes >= 0) & (classes < len(means))
+        return torch.where(known[:, None], means[classes * known], means.mean(0))
 
 
 def load(

@@ -74,16 +74,10 @@ class StyleChoice:
             ConfigError, CheckpointError: the model has no styles, or not the ones that are asked for.
         """
         styles = self._base(pipeline, source, pair, variant)
-        if not self.clusters:
-            return styles
-        classes = pipeline.instances(source, pair.ids)
-        unknown = [id for id in self.clusters if id not in classes]
-        if unknown:
-            raise ConfigError(f"{source} has no instance {unknown[0]}, which --clusters names: it has {_some(classes)}")
-        assert styles is not None
-        for id, cluster in self.clusters.items():
-            styles = styles.with_style(id, pipeline.bank.style(classes[id], cluster))
-        return styles
+        if styles is None:
+            return None
+        styles = self._with_clusters(styles, pipeline, source, pair)
+        return pipeline.complete(styles, source, pair.ids) if self.save else styles
 
     def _base(self, pipeline: Pipeline, source: Path, pair: Pair, variant: int) -> Styles | None:
         if self.styles in _RANDOM:
@@ -94,16 +88,45 @@ class StyleChoice:
                 "class" if self.styles == "random-class" else "instance",
             )
         if self.styles != "mean":
-            styles = Styles.load(Path(self.styles))
+            styles = _read(Path(self.styles), pipeline, source, pair)
             if self.styles_to is None:
                 return styles
-            return styles.mixed(Styles.load(self.styles_to), variant / (self.variants - 1))
+            ends = [styles, _read(self.styles_to, pipeline, source, pair)]
+            first, last = (pipeline.complete(one, source, pair.ids) for one in ends)
+            return first.mixed(last, variant / (self.variants - 1))
         if not (self.clusters or self.save):
             return None
         if pair.photo is not None:
             return pipeline.encode(pair.photo, source, pair.ids)
         return Styles({}, pipeline.encoder_id)
 
+    def _with_clusters(self, styles: Styles, pipeline: Pipeline, source: Path, pair: Pair) -> Styles:
+        if not self.clusters:
+            return styles
+        classes = pipeline.instances(source, pair.ids)
+        unknown = [id for id in self.clusters if id not in classes]
+        if unknown:
+            raise ConfigError(f"{source} has no instance {unknown[0]}, which --clusters names: it has {_some(classes)}")
+        for id, cluster in self.clusters.items():
+            styles = styles.with_style(id, pipeline.bank.style(classes[id], cluster))
+        return styles
 
-def _some(ids: Mapping[int, int]) -> str:
+
+def _read(file: Path, pipeline: Pipeline, source: Path, pair: Pair) -> Styles:
+    """Styles of a file.
+
+    Raises:
+        ConfigError: they are of another map.
+    """
+    styles = Styles.load(file)
+    there = pipeline.instances(source, pair.ids)
+    if styles.instances and not styles.instances.keys() & there.keys():
+        raise ConfigError(
+            f"{file} has styles of instances {_some(styles.instances)}, but {source} has none of them: it has "
+            f"{_some(there)}"
+        )
+    return styles
+
+
+def _some(ids: Mapping[int, object]) -> str:
     return ", ".join(map(str, list(ids)[:8])) + (", …" if len(ids) > 8 else "")

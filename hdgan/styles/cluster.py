@@ -13,6 +13,8 @@ MIN_AREA = 1 / 256
 """Share of its picture that an instance must cover: E's features of smaller ones are mostly of what is around them."""
 EXAMPLES = 12
 """Examples that a cluster names."""
+_ALIKE = 5
+"""Decimals by which features differ; what is left are roundings of a mean over more or fewer pixels."""
 
 
 def cluster(
@@ -68,11 +70,12 @@ def assign(features: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndar
         [N] the cluster of each, and [K, F] float32, their centres.
     """
     values = features.astype(np.float64)
-    k = min(k, len(np.unique(values, axis=0)))
+    k = min(k, len(np.unique(values.round(_ALIKE), axis=0)))
     found = KMeans(k, n_init=10, random_state=seed).fit(values)
     counts = np.bincount(found.labels_, minlength=k)
     order = np.lexsort((*found.cluster_centers_.T[::-1], -counts))
-    return np.argsort(order)[found.labels_], found.cluster_centers_[order].astype(np.float32)
+    used = order[: np.count_nonzero(counts)]  # K-means may leave a cluster empty
+    return np.argsort(order)[found.labels_], found.cluster_centers_[used].astype(np.float32)
 
 
 def _clusters(table: FeatureTable, rows: np.ndarray, k: int, seed: int) -> tuple[Cluster, ...]:

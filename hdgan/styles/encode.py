@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from hdgan.checkpoints import MODEL_FILE, beside, find_checkpoint
+from hdgan.checkpoints import MODEL_FILE, beside, find_checkpoint, run_of
 from hdgan.data import PairedDataset, SizeConfig, make_loader
 from hdgan.data.scenes import CLASSES
 from hdgan.devices import choose_device, network_format
@@ -122,6 +122,7 @@ def encode(source: Source, progress: Callable[[int, int], None] | None = None) -
 
     Raises:
         DataError: a picture cannot be used.
+        CheckpointError: training has deleted the checkpoint meanwhile.
         HdganError: the table cannot be written.
     """
     total = len(source.dataset)
@@ -136,8 +137,9 @@ def encode(source: Source, progress: Callable[[int, int], None] | None = None) -
         rows.append(row)
         done += 1
         if len(rows) == PART or done == total:
+            _require_checkpoint(source)
             parts.append(FeatureTable.join(rows, source.origin))
-            parts[-1].save(folder / f"{done:08d}.npz")
+            parts[-1].save(folder / _part_name(done))
             rows = []
         if progress is not None:
             progress(done, total)
@@ -176,7 +178,20 @@ def encode_instances(model: ImageModel, photo: Tensor, index: InstanceIndex) -> 
 
 
 def _name(file: Path) -> str:
-    return f"{file.parent.name} of {file.resolve().parents[2].name}" if file.name == MODEL_FILE else file.name
+    if file.name != MODEL_FILE:
+        return file.name
+    folder = file.resolve().parent
+    run = run_of(folder)
+    return folder.name if run is None else f"{folder.name} of {run.name}"
+
+
+def _require_checkpoint(source: Source) -> None:
+    """What is written beside a checkpoint that is gone would pass for one."""
+    if not source.file.is_file():
+        raise CheckpointError(
+            f"{source.file} is gone: a training that goes on deletes its older checkpoints; encode the run again when "
+            "it has ended, or keep more of them by --log.keep"
+        )
 
 
 def _key(source: Source) -> str:
@@ -199,12 +214,22 @@ def _version(file: Path) -> tuple[int, int]:
 
 
 def _finished_parts(folder: Path) -> Iterator[FeatureTable]:
-    """The parts in order; one that is damaged, and those after it, are made again."""
+    """The parts in order; one that is damaged or missing, and those after it, are made again."""
+    done = 0
     for file in sorted(folder.glob("[0-9]*.npz")):
         try:
-            yield FeatureTable.load(file)
+            part = FeatureTable.load(file)
         except CheckpointError:
             return
+        done += len(part.stem)
+        if file.name != _part_name(done):
+            return
+        yield part
+
+
+def _part_name(done: int) -> str:
+    """Of the part after which so many pictures are done."""
+    return f"{done:08d}.npz"
 
 
 def _remove_others(folder: Path) -> None:

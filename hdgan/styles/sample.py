@@ -64,7 +64,8 @@ class Styles:
     def mixed(self, other: Styles, amount: float) -> Styles:
         """Go from these styles (amount 0) to others (1), in a straight line from feature to feature.
 
-        An instance that only one of them knows keeps its style.
+        An instance that only one of them knows keeps its style; `Pipeline.complete` gives each the mean style of its
+        class instead.
 
         Raises:
             CheckpointError: they are of different encoders, or have features of different length.
@@ -148,19 +149,22 @@ def styles_of(classes: Mapping[int, int], features: np.ndarray, encoder: str) ->
     return Styles({id: Style(label, tuple(feature)) for (id, label), feature in rows}, encoder)
 
 
-def feature_rows(styles: Sequence[Styles], index: InstanceIndex, n_features: int) -> tuple[Tensor, Tensor]:
+def feature_rows(
+    styles: Sequence[Styles], index: InstanceIndex, classes: Sequence[int], n_features: int
+) -> tuple[Tensor, Tensor]:
     """The features of a batch of instances, for `instance_broadcast`.
 
     Args:
         styles: one for each picture of the batch.
         index: of the batch.
+        classes: N of them, one for each instance.
         n_features: of the model.
 
     Returns:
         [N, n_features] float32, zero where an instance has no style; and [N] bool, which instances have one.
 
     Raises:
-        ConfigError: a feature has another length or is not finite.
+        ConfigError: a style is of another class than its instance, or its feature has another length or is not finite.
     """
     ids, offsets = index.ids.tolist(), index.offsets.tolist()
     features, known = torch.zeros(len(ids), n_features), torch.zeros(len(ids), dtype=torch.bool)
@@ -169,12 +173,18 @@ def feature_rows(styles: Sequence[Styles], index: InstanceIndex, n_features: int
             style = one.instances.get(ids[row])
             if style is None:
                 continue
-            if len(style.feature) != n_features or not np.isfinite(style.feature).all():
+            if style.label != classes[row]:
+                raise ConfigError(
+                    f"instance {ids[row]} is of class {classes[row]}, but its style is of class {style.label}: give "
+                    "styles of this map"
+                )
+            feature = torch.tensor(style.feature)
+            if len(feature) != n_features or not feature.isfinite().all():
                 raise ConfigError(
                     f"the style of instance {ids[row]} is {list(style.feature)}: the model takes {n_features} finite "
                     "numbers"
                 )
-            features[row], known[row] = torch.tensor(style.feature), True
+            features[row], known[row] = feature, True
     return features.to(index.rows.device), known.to(index.rows.device)
 
 

@@ -18,6 +18,7 @@ from hdgan.models import ImageModel
 from hdgan.models.saving import CLASS_COUNT, CLASS_MEAN
 from hdgan.ops import instance_reduce
 from hdgan.seeding import seeded
+from hdgan.styles.table import classes_of
 from hdgan.training.config import TrainConfig
 from hdgan.training.step import Inputs
 
@@ -84,7 +85,7 @@ class Examples:
 def mean_styles(model: ImageModel, examples: Examples, count: int) -> dict[str, Tensor]:
     """Mean feature of each class over the instances of the first `count` pairs, each instance counting once.
 
-    An instance has the class of the label under it, as at inference; all of A->B training have one class.
+    An instance has the class that most of its pixels have, as at inference; all of A->B training have one class.
 
     Returns:
         The tensors CLASS_MEAN [n_classes, feature_channels], where a class without instances has the mean over all, and
@@ -98,9 +99,11 @@ def mean_styles(model: ImageModel, examples: Examples, count: int) -> dict[str, 
         with examples.config.autocast(examples.device):
             encoded = model.encoder(inputs.photo, index)
         values.append(instance_reduce(encoded.float(), index))
-        label = torch.zeros_like(index.rows) if inputs.label is None else inputs.label
-        labels.append(label.new_empty(len(index.ids)).scatter_(0, index.rows.flatten().long(), label.flatten()))
-    features, classes = torch.cat(values), torch.cat(labels).long()
+        if inputs.label is None:
+            labels.append(torch.zeros(len(index.ids), dtype=torch.int64))
+        else:
+            labels.append(torch.from_numpy(classes_of(index, inputs.label, model.config.instance_divisor)))
+    features, classes = torch.cat(values), torch.cat(labels).to(examples.device)
     overall = features.mean(0)
     n_classes = max(model.config.n_labels, 1)
     known = (classes >= 0) & (classes < n_classes)

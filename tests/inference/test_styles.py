@@ -66,7 +66,7 @@ def test_styles_reach_every_pixel_of_their_instance(
     monkeypatch.setattr(pipeline.model, "generate", lambda c, f, _: (seen.append(f), real(c, f))[1])
     classes = pipeline.instances(label, ids)
     chosen = min(classes)
-    pipeline(label, ids, styles=Styles({chosen: Style(0, (5.0, -5.0))}))
+    pipeline(label, ids, styles=Styles({chosen: Style(classes[chosen], (5.0, -5.0))}))
     pipeline(label, ids)
     inside = torch.from_numpy(read_map(ids).astype(np.int64)) == chosen
     assert seen[0][0, :, inside].t().unique(dim=0).tolist() == [[5, -5]]
@@ -152,8 +152,15 @@ def test_variants_of_one_map(styled: Path, pipeline: Pipeline, label: Path, ids:
 
 def test_variants_of_a_folder(styled: Path, dataset: Path, tmp_path: Path) -> None:
     folders = ("--label", dataset / "test_label", "--instance", dataset / "test_inst")
-    assert generate(styled, *folders, "--styles", "random-class", "--variants", 2, "--out", tmp_path) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["s0_1.png", "s0_2.png", "s1_1.png", "s1_2.png"]
+    assert (
+        generate(styled, *folders, "--styles", "random-class", "--variants", 2, "--save-styles", "--out", tmp_path) == 0
+    )
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["s0_1.png", "s0_2.png", "s1_1.png", "s1_2.png"]
+    drawn = [Styles.load(tmp_path / f"{stem}_{k}.json").instances.values() for stem in ("s0", "s1") for k in (1, 2)]
+    by_class = [{style.label: style for style in there} for there in drawn]
+    assert all(style == by_class[k][style.label] for k, there in enumerate(drawn) for style in there)
+    assert by_class[0] != by_class[1]
+    assert all(by_class[2].get(of, style) == style for of, style in by_class[0].items())
 
 
 def test_a_walk_from_styles_to_styles(styled: Path, label: Path, ids: Path, tmp_path: Path) -> None:
@@ -187,7 +194,73 @@ def test_chosen_clusters(styled: Path, pipeline: Pipeline, label: Path, ids: Pat
     assert {k: v for k, v in by_photo.instances.items() if k != id} == {
         k: v for k, v in plain.instances.items() if k != id
     }
-    assert json.loads((tmp_path / "mean.json").read_text())["instances"].keys() == {str(id)}
+    by_mean = json.loads((tmp_path / "mean.json").read_text())["instances"]
+    assert by_mean.keys() == {str(id) for id in pipeline.instances(label, ids)}
+
+
+def test_a_walk_from_the_mean_to_a_photo(styled: Path, label: Path, ids: Path, photo: Path, tmp_path: Path) -> None:
+    sources = (styled, "--label", label, "--instance", ids, "--save-styles")
+    assert generate(*sources, "--out", tmp_path / "mean.png") == 0
+    assert generate(*sources, "--photo", photo, "--out", tmp_path / "photo.png") == 0
+    (tmp_path / "none.json").write_text(json.dumps(Styles().to_plain()))
+    for start in ("mean", "none"):
+        ends = ("--styles", tmp_path / f"{start}.json", "--styles-to", tmp_path / "photo.json")
+        assert generate(*sources, *ends, "--variants", 3, "--out", tmp_path / f"{start}_walk.png") == 0
+        made = [pixels(tmp_path / f"{start}_walk_{k}.png") for k in (1, 2, 3)]
+        np.testing.assert_array_equal(made[0], pixels(tmp_path / "mean.png"))
+        np.testing.assert_array_equal(made[2], pixels(tmp_path / "photo.png"))
+        assert not np.array_equal(made[0], made[1])
+        assert not np.array_equal(made[1], made[2])
+
+
+def test_complete_styles_make_the_same_picture(pipeline: Pipeline, label: Path, ids: Path, photo: Path) -> None:
+    given = pipeline.encode(photo, label, ids)
+    some = Styles({id: given.instances[id] for id in list(given.instances)[::2]} | {99999: Style(0, (0.0, 0.0))})
+    whole = pipeline.complete(some, label, ids)
+    assert whole.instances.keys() == given.instances.keys()
+    assert whole.encoder == pipeline.encoder_id
+    assert all(whole.instances[id] == given.instances[id] for id in list(given.instances)[::2])
+    assert all(whole.instances[id] != given.instances[id] for id in list(given.instances)[1::2])
+    torch.testing.assert_close(pipeline(label, ids, styles=whole), pipeline(label, ids, styles=some))
+
+
+def test_an_instance_has_the_mean_of_the_class_that_most_of_it_has(pipeline: Pipeline) -> None:
+    label = np.full((8, 16), 2, np.uint8)
+    label[:3] = 1
+    ids = np.full((8, 16), 77, np.int32)
+    whole = pipeline.complete(Styles(), label, ids)
+    assert pipeline.class_features is not None
+    assert whole.instances == {77: Style(2, tuple(pipeline.class_features[2].tolist()))}
+    torch.testing.assert_close(pipeline(label, ids), pipeline(label, ids, styles=whole))
+
+
+def test_styles_of_another_map_are_refused(
+    styled: Path, pipeline: Pipeline, label: Path, ids: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    classes = pipeline.instances(label, ids)
+    chosen = min(classes)
+    wrong = {
+        r"foreign.json has styles of instances 123456, but ": Styles({123456: Style(2, (1.0, 1.0))}),
+        f"instance {chosen} is of class {classes[chosen]}, but its style is of class 3": Styles(
+            {chosen: Style(3, (1.0, 1.0))}
+        ),
+    }
+    for complaint, styles in wrong.items():
+        styles.save(tmp_path / "foreign.json")
+        line = refused(
+            capsys,
+            styled,
+            "--label",
+            label,
+            "--instance",
+            ids,
+            "--styles",
+            tmp_path / "foreign.json",
+            "--out",
+            tmp_path / "x.png",
+        )
+        assert complaint in line
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_options_that_contradict_each_other(

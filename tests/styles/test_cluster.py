@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from hdgan.errors import ConfigError, DataError
 from hdgan.styles.cluster import assign, cluster
@@ -54,6 +55,28 @@ def test_fewer_instances_have_fewer_clusters(make_table: MakeTable) -> None:
     assert {label: len(there) for label, there in bank.clusters.items()} == {0: 1, 1: 2, 2: 10}
     assert bank.clusters[1][0].count == 2
     assert bank.clusters[0][0].centre.tolist() == [0.5, 0.5]
+
+
+def test_features_that_differ_by_rounding_are_one_style(make_table: MakeTable) -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(20):  # K-means itself leaves clusters empty here
+        looks = rng.uniform(-1, 1, (3, 3)).astype(np.float32)
+        rows = np.repeat(looks, [6, 2, 1], 0)
+        for row in rows[:6]:
+            row[rng.integers(3)] *= 1 + np.float32(2**-23) * rng.integers(4)
+        (there,) = cluster(make_table({2: rows.tolist()})).clusters.values()
+        assert [entry.count for entry in there] == [6, 2, 1]
+        assert all(entry.examples for entry in there)
+
+
+def test_no_cluster_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hdgan.styles.cluster._ALIKE", 12)  # all rows count as different
+    base = np.random.default_rng(3).uniform(-1, 1, 3)
+    features = np.array([base + 1e-10 * k for k in range(8)] + [base + 1])
+    with pytest.warns(ConvergenceWarning):
+        which, centres = assign(features, 9, 0)
+    assert np.bincount(which, minlength=len(centres)).min() > 0
+    np.testing.assert_allclose(centres[which[-1]], base + 1, rtol=1e-6)
 
 
 def test_small_instances_count_for_the_mean_only(make_table: MakeTable) -> None:

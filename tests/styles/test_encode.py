@@ -82,6 +82,35 @@ def test_an_interrupted_encoding_goes_on(copied: Path, monkeypatch: pytest.Monke
     assert not parts.exists()
 
 
+def test_parts_behind_a_missing_one_are_made_again(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PART", 2)
+    source = open_source(copied, device="cpu")
+    expected = FeatureTable.load(source.table_file)
+    with monkeypatch.context() as within:
+        within.setattr(module.shutil, "rmtree", lambda *_, **__: None)  # the parts stay
+        encode(source)
+    (parts,) = source.table_file.parent.glob(".features.npz.parts-*")
+    (parts / "00000002.npz").unlink()
+    table = encode(source)
+    assert table.id.tolist() == expected.id.tolist()
+    assert table.picture.tolist() == expected.picture.tolist()
+
+
+def test_nothing_is_written_where_training_deleted_the_checkpoint(copied: Path) -> None:
+    source = open_source(copied, device="cpu")
+    shutil.rmtree(source.file.parent)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is gone: a training .*--log\.keep"):
+        encode(source)
+    assert not source.file.parent.exists()
+
+
+def test_the_name_of_a_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "mine/checkpoints/step-00000003/model.safetensors"
+    assert module._name(run) == "step-00000003 of mine"
+    assert module._name(Path("/weights/model.safetensors")) == "weights"
+    assert module._name(tmp_path / "x.safetensors") == "x.safetensors"
+
+
 def test_parts_of_another_encoder_are_not_taken_over(copied: Path) -> None:
     source = open_source(copied, device="cpu")
     foreign = source.table_file.with_name(".features.npz.parts-000000000000")

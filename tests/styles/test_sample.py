@@ -61,8 +61,9 @@ def test_mixing_goes_in_a_straight_line() -> None:
     assert half.instances[7] == Style(7, (0.5, 0.75))
     assert half.instances[8] == other.instances[8]
     assert half.instances[26001] == STYLES.instances[26001]
-    assert STYLES.mixed(other, 0).instances[7] == STYLES.instances[7]
-    assert STYLES.mixed(other, 1).instances[7] == other.instances[7]
+    for amount, end in ((0, STYLES), (1, other)):
+        instances = STYLES.mixed(other, amount).instances
+        assert instances == {**STYLES.instances, **other.instances, 7: end.instances[7]}
     with pytest.raises(CheckpointError, match="the styles are of encoder xyz, but the model has encoder abc"):
         STYLES.mixed(Styles({}, "xyz"), 0.5)
     with pytest.raises(CheckpointError, match="instance 7 have 2 and 3 numbers: mix styles of one model"):
@@ -71,14 +72,20 @@ def test_mixing_goes_in_a_straight_line() -> None:
 
 def test_rows_follow_the_table() -> None:
     index = instance_index(torch.tensor([[[7, 26001], [5, 5]], [[7, 7], [7, 7]]]))
-    features, known = feature_rows([STYLES, Styles({7: Style(7, (3.0, 4.0))})], index, 2)
+    features, known = feature_rows([STYLES, Styles({7: Style(7, (3.0, 4.0))})], index, [5, 7, 26, 7], 2)
     assert index.ids.tolist() == [5, 7, 26001, 7]
     assert known.tolist() == [False, True, True, True]
     assert features.tolist() == [[0, 0], [0, 1], [0.5, -0.25], [3, 4]]
 
 
-@pytest.mark.parametrize("feature", [(1.0,), (1.0, 2.0, 3.0), (1.0, float("nan"))])
+@pytest.mark.parametrize("feature", [(1.0,), (1.0, 2.0, 3.0), (1.0, float("nan")), (1.0, 1e39)])
 def test_features_that_do_not_fit_are_named(feature: tuple[float, ...]) -> None:
     index = instance_index(torch.tensor([[[7]]]))
     with pytest.raises(ConfigError, match=r"style of instance 7 is \[1\.0.*: the model takes 2 finite numbers"):
-        feature_rows([Styles({7: Style(7, feature)})], index, 2)
+        feature_rows([Styles({7: Style(7, feature)})], index, [7], 2)
+
+
+def test_styles_of_another_class_are_named() -> None:
+    index = instance_index(torch.tensor([[[7, 8]]]))
+    with pytest.raises(ConfigError, match="instance 7 is of class 2, but its style is of class 7: give styles of this"):
+        feature_rows([STYLES], index, [2, 7], 2)

@@ -75,6 +75,7 @@ def test_what_a_killed_process_left_is_finished(config: TrainConfig, state: Stag
     # Killed between the folder of step 4 and best.json, and in the middle of other files.
     folder = checkpoint_path(config.out, 4)
     folder.mkdir()
+    (folder / MODEL_FILE).touch()
     leftovers = [folder.with_name(".step-00000004.ab.tmp"), folder.with_name(".step-00000004.ab.tmp.old")]
     for leftover in leftovers:
         leftover.mkdir()
