@@ -214,7 +214,9 @@ def test_only_this_machine_is_listened_to(serve: Serve, shared_studio: Studio) -
     url = serve(shared_studio)
     assert url.startswith("http://127.0.0.1:")
     port = int(url.rstrip("/").rpartition(":")[2])
-    assert urllib.request.urlopen(url).status == 200
+    answer = urllib.request.urlopen(url)
+    assert answer.status == 200
+    assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'self'"
     with pytest.raises(HdganError, match=f"port {port}.*--port"):
         launch(build(shared_studio), port=port)
     with socket.socket() as other, pytest.raises(OSError, match="refused"):
