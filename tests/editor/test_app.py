@@ -192,6 +192,7 @@ def test_the_name_follows_what_is_opened_and_other_tabs_are_seen(tab: Tab, share
     page.click("#saved input")
     page.get_by_role("option", name="of another tab").click()
     expect(name).to_have_value("of another tab")
+    page.wait_for_timeout(500)  # for some milliseconds Gradio puts back what it has just set
     name.fill("typed")
     page.locator("#stage h3").first.click()
     tab.press("r")
