@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +12,9 @@ from starlette.middleware import Middleware
 
 from hdgan.editor.files import saved_names
 from hdgan.editor.guard import Guard
-from hdgan.editor.page import Page, legend_entries
-from hdgan.editor.session import Session
+from hdgan.editor.session import UNNAMED, Session
 from hdgan.editor.studio import MAX_PIXELS, Studio
+from hdgan.editor.tabs import KEPT, Tabs
 from hdgan.errors import HdganError
 
 _HERE = Path(__file__).parent
@@ -27,7 +23,13 @@ _BYTES_PER_PIXEL = 8  # of an upload: no map and no photo has more
 _SMALLEST_LIMIT = 1 << 20  # bytes; styles do not grow with the pixels
 _UPLOADS_KEPT = (3600, 3600)  # seconds between sweeps, and of age
 
-Update = dict[str, Any]
+# A page that goes away leaves its tab's key behind (stage.js) for the one that is loaded next. It is taken at once, so
+# that a copy of the tab finds none.
+_TAKE_FORMER_KEY = """() => {
+    const key = sessionStorage.getItem("hdgan-tab");
+    sessionStorage.removeItem("hdgan-tab");
+    return key;
+}"""
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -36,15 +38,16 @@ def build(studio: Studio) -> gr.Blocks:
     Args:
         studio: what its sessions share.
     """
+    events = _Events(Tabs(studio))
     stems = [] if studio.samples is None else [(pair.stem, k) for k, pair in enumerate(studio.samples.pairs)]
     with gr.Blocks(title="hdgan edit", analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS_KEPT) as blocks:
-        page = gr.State(None)
+        former = gr.Textbox(visible=False)
         with gr.Row():
             sample = gr.Dropdown(
                 stems, value=0 if stems else None, label="Start from a held-out picture", elem_id="sample"
             )
             saved = gr.Dropdown([], value=None, label="Open what was saved", elem_id="saved")
-            name = gr.Textbox("picture", label="Save as", elem_id="name", max_lines=1)
+            name = gr.Textbox(UNNAMED, label="Save as", elem_id="name", max_lines=1)
             save = gr.Button("Save", elem_id="save", scale=0, min_width=90)
         stage = gr.HTML(
             {},
@@ -59,17 +62,6 @@ def build(studio: Studio) -> gr.Blocks:
             look = gr.File(label="Optional: photo or styles (.json)", elem_id="look-file", height=120)
             open_own = gr.Button("Open", elem_id="open-files", scale=0, min_width=90)
 
-        def edit(page: Page | None, event: gr.EventData) -> Update:
-            wanted = event._data
-            return _answer(page, lambda session: session.act(wanted["action"], wanted["arguments"]), wanted["serial"])
-
-        def open_files(page: Page | None, label: str | None, instance: str | None, look: str | None) -> Update:
-            return _answer(page, lambda session: _open_uploads(session, label, instance, look))
-
-        def save_as(page: Page | None, name: str) -> tuple[Update, gr.Dropdown]:
-            view = _answer(page, lambda session: f"Saved in {session.save(name)}")
-            return view, gr.Dropdown(saved_names(studio.folder), value=None)
-
         # One at a time: there is one model. `multiple` queues what is done while a picture is being made.
         options: dict[str, Any] = {
             "trigger_mode": "multiple",
@@ -77,17 +69,16 @@ def build(studio: Studio) -> gr.Blocks:
             "concurrency_limit": 1,
             "api_visibility": "private",
         }
-        stage.edit(edit, page, stage, show_progress="hidden", **options)  # the stage shows its own
+        shown = [stage, name]
+        stage.edit(events.edit, None, shown, show_progress="hidden", **options)  # the stage shows its own
         options |= {"show_progress": "minimal", "show_progress_on": stage}
-        sample.input(
-            lambda page, k: _answer(page, lambda session: session.open_sample(k)), [page, sample], stage, **options
-        )
-        saved.input(
-            lambda page, name: _answer(page, lambda session: session.open_saved(name)), [page, saved], stage, **options
-        )
-        open_own.click(open_files, [page, label, instance, look], stage, **options)
-        gr.on([save.click, name.submit], save_as, [page, name], [stage, saved], **options)
-        blocks.load(lambda: _begin(studio), None, [page, stage, saved], **options)
+        sample.input(events.open_sample, sample, shown, **options)
+        saved.input(events.open_saved, saved, shown, **options)
+        open_own.click(events.open_files, [label, instance, look], shown, **options)
+        gr.on([save.click, name.submit], events.save_as, name, [*shown, saved], **options)
+        blocks.load(events.begin, former, [*shown, saved], js=_TAKE_FORMER_KEY, **options)
+        # Other tabs save too. This waits for no picture.
+        saved.focus(events.list_saved, None, saved, queue=False, show_progress="hidden", api_visibility="private")
     return blocks
 
 
@@ -139,6 +130,7 @@ def launch(
             share=False,
             ssr_mode=False,
             footer_links=[],
+            state_session_capacity=KEPT,  # Gradio keeps the last view of each
             max_file_size=max(max_pixels * _BYTES_PER_PIXEL, _SMALLEST_LIMIT),
             app_kwargs={"middleware": [Middleware(Guard, host=host)]},
             theme=gr.themes.Default(font=_FONTS, font_mono=("monospace",)),
@@ -160,34 +152,49 @@ def launch(
     return url
 
 
-def _begin(studio: Studio) -> tuple[Page, Update, gr.Dropdown]:
-    """A session for a tab that has just been opened: it starts with the first sample."""
-    page = Page(Session(studio))
-    view = _answer(page, lambda session: session.open_sample(0)) if studio.samples else page.view()
-    return page, view | {"legend": legend_entries(studio)}, gr.Dropdown(saved_names(studio.folder))
+class _Events:
+    """What happens in the page. Each returns a view for the stage and a name for its box, some the saved names too."""
+
+    def __init__(self, tabs: Tabs) -> None:
+        self.tabs = tabs
+
+    def begin(self, former: str | None, request: gr.Request) -> Any:
+        return *_parts(self.tabs.begin(_key(request), former)), self.list_saved()
+
+    def edit(self, event: gr.EventData, request: gr.Request) -> Any:
+        wanted = event._data
+        return _parts(
+            self.tabs.answer(
+                _key(request), lambda session: session.act(wanted["action"], wanted["arguments"]), wanted["serial"]
+            )
+        )
+
+    def open_sample(self, number: int, request: gr.Request) -> Any:
+        return _parts(self.tabs.answer(_key(request), lambda session: session.open_sample(number)))
+
+    def open_saved(self, name: str, request: gr.Request) -> Any:
+        return _parts(self.tabs.answer(_key(request), lambda session: session.open_saved(name)))
+
+    def open_files(self, label: str | None, instance: str | None, look: str | None, request: gr.Request) -> Any:
+        return _parts(self.tabs.answer(_key(request), lambda session: _open_uploads(session, label, instance, look)))
+
+    def save_as(self, name: str, request: gr.Request) -> Any:
+        view = self.tabs.answer(_key(request), lambda session: f"Saved in {session.save(name)}")
+        return *_parts(view), gr.Dropdown(saved_names(self.tabs.studio.folder), value=None)
+
+    def list_saved(self) -> gr.Dropdown:
+        return gr.Dropdown(saved_names(self.tabs.studio.folder))
 
 
-def _answer(page: Page | None, do: Callable[[Session], str | None], serial: int | None = None) -> Update:
-    """Do something with a session and return what its page shows then; whatever goes wrong is said there.
+def _key(request: gr.Request) -> str:
+    """Of a tab: Gradio draws one for each page that is loaded."""
+    assert request.session_hash is not None
+    return request.session_hash
 
-    Args:
-        page: of the tab; None if the server was started anew since.
-        do: returns what it has done, where that cannot be seen.
-        serial: number of the page's request.
-    """
-    if page is None:
-        return {"message": "The editor was started anew: reload the page.", "serial": serial}
-    began = time.monotonic()
-    message = done = ""
-    try:
-        done = do(page.session) or ""
-    except HdganError as error:
-        message = str(error)
-    except Exception as error:  # a bug, but the other tabs go on
-        traceback.print_exc(file=sys.stderr)
-        message = f"This is a bug of the editor ({type(error).__name__}: {error}); the terminal shows where."
-    view = page.view(message, done)
-    return view | {"serial": serial, "seconds": time.monotonic() - began}
+
+def _parts(view: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """A view for the stage and the box of the name, which is left alone where it stays."""
+    return {key: value for key, value in view.items() if key != "name"}, view.get("name", gr.skip())
 
 
 def _open_uploads(session: Session, label: str | None, instance: str | None, look: str | None) -> None:

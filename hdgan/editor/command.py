@@ -37,7 +37,7 @@ def edit(
         host: address to listen on; 127.0.0.1 can be reached from this machine alone, 0.0.0.0 from everywhere.
         port: to listen on; left out, the first that is free from 7860 on.
         browser: open the page in a browser.
-        out: folder for what is saved; left out, edits in the folder of the run.
+        out: folder for what is saved; left out, edits in the folder of the run, or beside a file that is in none.
         root: dataset to take pictures from, if it is not where the run had it.
         classes: text file with the name of one class a line.
         max_pixels: of a picture that is opened.

@@ -1,6 +1,7 @@
 """The picture that is edited, as plain data: a label map, an instance map, and a style for each instance.
 
-A document never changes; every operation returns a new one, which shares what it has left alone.
+A document never changes; every operation returns a new one, which shares what it has left alone. One that changes
+nothing returns the document itself.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Document:
                 f"the label map has shape {label.shape}, the instance map {ids.shape}: give two of one size, [H, W]"
             )
         label, ids = _frozen(label), _frozen(ids)
-        return Document(label, ids, _classes(label, ids, divisor), styles or Styles(), divisor)
+        return Document(label, ids, _classes(label, ids, divisor), divisor=divisor).restyled(styles or Styles())
 
     @property
     def size(self) -> tuple[int, int]:
@@ -151,7 +152,8 @@ class Document:
         Raises:
             ConfigError: there is no such instance, it would lie outside, or it is the only one.
         """
-        return self._shifted_onto(self.remove(id), id, id, dx, dy)
+        self._require(id)
+        return self._shifted_onto(self.remove(id), id, id, dx, dy) if dx or dy else self
 
     def with_class(self, id: int, label: int) -> tuple[Document, int]:
         """Make an instance one of another class, under a new id and without style.
@@ -178,8 +180,10 @@ class Document:
         return self.restyled(replace(self.styles, instances=others if style is None else {**others, id: style}))
 
     def restyled(self, styles: Styles) -> Document:
-        """The same maps in other styles."""
-        return replace(self, styles=styles)
+        """The same maps in other styles, but for those of ids that no instance has: a new one may get such an id."""
+        there = {id: style for id, style in styles.instances.items() if id in self.classes}
+        styles = replace(styles, instances=there)
+        return self if styles == self.styles else replace(self, styles=styles)
 
     def new_id(self, label: int) -> int:
         """An id that no instance has: the next of the class, or where those are used up one beyond all ids."""
@@ -209,13 +213,17 @@ class Document:
         labels, ids = self.label.copy(), self.ids.copy()
         labels[mask], ids[mask] = label, id
         document = self._with_maps(labels, ids)
-        return document if style is None else document.with_style(id, style)
+        # An object of several labels may become one of another class where the picture's border cuts it.
+        fits = style is not None and style.label == document.classes[id]
+        return document.with_style(id, style if fits else None)
 
     def _with_maps(self, label: np.ndarray, ids: np.ndarray) -> Document:
-        """Other maps; styles of instances that are no longer there go with them."""
+        """Other maps; styles of instances that are no longer there, or have become another class, go with them."""
+        if np.array_equal(label, self.label) and np.array_equal(ids, self.ids):
+            return self
         label, ids = _frozen(label), _frozen(ids)
         classes = _classes(label, ids, self.divisor)
-        kept = {id: style for id, style in self.styles.instances.items() if id in classes}
+        kept = {id: style for id, style in self.styles.instances.items() if classes.get(id) == self.classes[id]}
         return replace(self, label=label, ids=ids, classes=classes, styles=replace(self.styles, instances=kept))
 
     def _require(self, id: int) -> None:

@@ -1,6 +1,6 @@
 """Documents as files: what was saved and opened again gives the same picture.
 
-FOLDER/label.png       label map, 8 or 16 bits
+FOLDER/label.png       label map, 8 or 16 bits (label.npy, 32 bits, where labels go beyond)
        instance.png    instance map, 16 bits (instance.npy, 32 bits, where ids go beyond)
        styles.json     style of each instance
        picture.png     the picture
@@ -23,22 +23,22 @@ from hdgan.files import atomic_folder
 from hdgan.inference import Pipeline
 from hdgan.styles import Styles
 
-LABEL, INSTANCE, WIDE_INSTANCE = "label.png", "instance.png", "instance.npy"
+LABEL, WIDE_LABEL = "label.png", "label.npy"
+INSTANCE, WIDE_INSTANCE = "instance.png", "instance.npy"
 STYLES, PICTURE = "styles.json", "picture.png"
 _NAME = re.compile(r"\w([\w .-]*[\w-])?")
 _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)  # by Windows, with any ending
 _LONGEST = 200  # bytes; file systems take 255, of which a temporary name needs some
-_FILES = (LABEL, INSTANCE, WIDE_INSTANCE, STYLES, PICTURE)
+_FILES = (LABEL, WIDE_LABEL, INSTANCE, WIDE_INSTANCE, STYLES, PICTURE)
 State = tuple[tuple[int, int, int], ...]
 """Of the files of a saved document: inode, size and time of each."""
-_UINT8, _UINT16 = np.iinfo(np.uint8), np.iinfo(np.uint16)
 
 
 def save_document(document: Document, picture: np.ndarray, folder: Path) -> None:
     """Write a document and its picture; an older one in this folder is replaced.
 
     Args:
-        document: to write; its labels have 16 bits at most.
+        document: to write.
         picture: [H, W, 3] uint8.
         folder: to make.
 
@@ -52,13 +52,10 @@ def save_document(document: Document, picture: np.ndarray, folder: Path) -> None
             f"{folder} holds {foreign[0]!r}, which the editor did not write and would delete: move it elsewhere, or "
             "choose another name"
         )
-    ids, label = document.ids, document.label
     with atomic_folder(folder) as temporary:
-        Image.fromarray(label.astype(np.uint8 if label.max() <= _UINT8.max else np.uint16)).save(temporary / LABEL)
-        if ids.min() >= 0 and ids.max() <= _UINT16.max:
-            Image.fromarray(ids.astype(np.uint16)).save(temporary / INSTANCE)
-        else:
-            np.save(temporary / WIDE_INSTANCE, ids)
+        narrow = np.uint8 if document.label.max() <= np.iinfo(np.uint8).max else np.uint16
+        _save_map(document.label, temporary / LABEL, narrow)
+        _save_map(document.ids, temporary / INSTANCE, np.uint16)
         document.styles.save(temporary / STYLES)
         Image.fromarray(picture).save(temporary / PICTURE)
 
@@ -72,7 +69,8 @@ def state_of(folder: Path) -> State:
 
 def saved_names(folder: Path) -> list[str]:
     """Names of the documents in a folder, in order."""
-    return sorted(found.parent.name for found in folder.glob(f"*/{LABEL}") if not found.parent.name.startswith("."))
+    found = {file.parent.name for name in (LABEL, WIDE_LABEL) for file in folder.glob(f"*/{name}")}
+    return sorted(name for name in found if not name.startswith("."))
 
 
 def folder_named(parent: Path, name: str) -> Path:
@@ -97,9 +95,10 @@ def open_saved(folder: Path, pipeline: Pipeline, max_pixels: int) -> Document:
     Raises:
         DataError, ConfigError, CheckpointError: as `open_files`.
     """
-    wide = folder / WIDE_INSTANCE
-    instance = wide if wide.is_file() else folder / INSTANCE
-    return open_files(pipeline, max_pixels, folder / LABEL, instance, folder / STYLES)
+    wide_label, wide_instance = folder / WIDE_LABEL, folder / WIDE_INSTANCE
+    label = wide_label if wide_label.is_file() else folder / LABEL
+    instance = wide_instance if wide_instance.is_file() else folder / INSTANCE
+    return open_files(pipeline, max_pixels, label, instance, folder / STYLES)
 
 
 def open_files(
@@ -115,7 +114,7 @@ def open_files(
         look: what the instances look like: styles (.json), or a photo.
 
     Raises:
-        DataError: a file cannot be used or is too large, or a label is out of range.
+        DataError: a file cannot be used or is too large, a label is out of range, or the styles are of other instances.
         ConfigError: the model needs an instance map, or cannot take styles.
         CheckpointError: the styles are damaged, or of another encoder.
     """
@@ -135,10 +134,23 @@ def open_files(
         given.require(pipeline.encoder_id)
         if given.instances and not config.feature_channels:
             raise ConfigError(f"{styles} holds styles, but the model was trained without features: leave it out")
+        if given.instances and not given.instances.keys() & document.classes.keys():
+            raise DataError(
+                f"{styles} holds the styles of other instances, such as {next(iter(given.instances))}, than "
+                f"{instance or label} has: give the styles of this map"
+            )
         return document.restyled(given)
     if arrays.photo is not None:
         return document.restyled(pipeline.encode(np.asarray(arrays.photo), document.label, document.ids))
     return document
+
+
+def _save_map(values: np.ndarray, png: Path, dtype: type[np.unsignedinteger]) -> None:
+    """As PNG, or beside it as .npy where the values do not fit."""
+    if values.min() >= 0 and values.max() <= np.iinfo(dtype).max:
+        Image.fromarray(values.astype(dtype)).save(png)
+    else:
+        np.save(png.with_suffix(".npy"), values)
 
 
 def _require_size(path: Path, max_pixels: int) -> None:

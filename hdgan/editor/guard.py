@@ -5,9 +5,9 @@ from __future__ import annotations
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -17,6 +17,7 @@ class Guard:
 
     Host must be an address, localhost or the editor's own name: a site whose name was pointed at this machine (DNS
     rebinding) sends its own. Origin, where the browser sends one, must be Host: another site's page sends that site.
+    And no other site's page may show the editor in a frame, where clicks that are meant for that page would reach it.
 
     Args:
         app: that it guards.
@@ -31,14 +32,20 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+
+        async def send_unframed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).append("Content-Security-Policy", "frame-ancestors 'self'")
+            await send(message)
+
         headers = Headers(scope=scope)
         refusal = why_refused(headers.get("host", ""), headers.get("origin"), self.host)
         if not refusal:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, send_unframed)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await PlainTextResponse(refusal + "\n", status_code=403)(scope, receive, send)
+            await PlainTextResponse(refusal + "\n", status_code=403)(scope, receive, send_unframed)
 
 
 def why_refused(host: str, origin: str | None, own: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,15 +12,23 @@ from hdgan.editor.document import Document
 
 
 class History:
-    """All states of a document, of which one is present.
+    """All states of the documents that were opened one after the other, of which one is present.
 
     Maps are kept compressed, and states that differ in their styles alone share them.
+
+    Args:
+        document: first state.
+        name: of it, as in `open`.
+        prepare: called with a document before it becomes present; raises where it cannot, and nothing changes then.
     """
 
-    def __init__(self, document: Document) -> None:
-        self.present = document
-        self._states = [_State.of(document)]
-        self._now = 0
+    def __init__(
+        self, document: Document, name: str = "", prepare: Callable[[Document], object] = lambda document: None
+    ) -> None:
+        self._prepare = prepare
+        self._states: list[_State] = []
+        self._now = -1
+        self.open(document, name)
 
     @property
     def can_undo(self) -> bool:
@@ -29,16 +38,41 @@ class History:
     def can_redo(self) -> bool:
         return self._now < len(self._states) - 1
 
+    @property
+    def opening(self) -> Opening:
+        """What the present state has come from."""
+        return self._states[self._now].opening
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether a document, as it is or as it was left for another, is neither what was opened nor last saved."""
+        left = {id(state.opening): state for state in self._states[: self._now + 1]}
+        return any(state is not state.opening.kept for state in left.values())
+
+    def open(self, document: Document, name: str) -> None:
+        """Go on to another document; what was undone before is gone.
+
+        Args:
+            document: to go on to.
+            name: under which it is to be saved.
+        """
+        opening = Opening(name)
+        opening.kept = _State.of(document, opening)
+        self._append(document, opening.kept)
+
     def push(self, document: Document) -> None:
         """Go on to a new state; what was undone before is gone. The present state itself is no new one."""
         if document is self.present:
             return
-        del self._states[self._now + 1 :]
+        last = self._states[self._now]
         same_maps = document.label is self.present.label and document.ids is self.present.ids
-        last = self._states[-1]
-        self._states.append(replace(last, rest=_without_maps(document)) if same_maps else _State.of(document))
-        self._now += 1
-        self.present = document
+        rest = _without_maps(document)
+        self._append(document, replace(last, rest=rest) if same_maps else _State.of(document, last.opening))
+
+    def keep(self, name: str) -> None:
+        """Note that the present state was saved under a name."""
+        self.opening.name = name
+        self.opening.kept = self._states[self._now]
 
     def undo(self) -> None:
         """Go back one state; at the first nothing happens."""
@@ -50,12 +84,29 @@ class History:
         if self.can_redo:
             self._go(self._now + 1)
 
+    def _append(self, document: Document, state: _State) -> None:
+        self._prepare(document)
+        self._states[self._now + 1 :] = [state]
+        self._now += 1
+        self.present = document
+
     def _go(self, to: int) -> None:
-        self.present = self._states[to].document()
-        self._now = to
+        document = self._states[to].document()
+        self._prepare(document)
+        self.present, self._now = document, to
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
+class Opening:
+    """A document that was opened, and what has become of it."""
+
+    name: str
+    """Under which it is to be saved."""
+    kept: _State | None = None
+    """The state that was opened or last saved."""
+
+
+@dataclass(frozen=True, eq=False)
 class _State:
     """A document in little memory."""
 
@@ -63,11 +114,12 @@ class _State:
     ids: bytes
     shape: tuple[int, ...]
     rest: Document
+    opening: Opening
 
     @staticmethod
-    def of(document: Document) -> _State:
+    def of(document: Document, opening: Opening) -> _State:
         label, ids = (zlib.compress(values.tobytes(), level=1) for values in (document.label, document.ids))
-        return _State(label, ids, document.label.shape, _without_maps(document))
+        return _State(label, ids, document.label.shape, _without_maps(document), opening)
 
     def document(self) -> Document:
         label, ids = (

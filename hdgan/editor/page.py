@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+import time
+import traceback
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
 from hdgan.data.colors import colorize_ids, data_url
 from hdgan.editor.document import Document, box_of
+from hdgan.editor.history import Opening
 from hdgan.editor.session import Session
 from hdgan.editor.studio import Studio
+from hdgan.errors import HdganError
+from hdgan.inference import Pipeline
 from hdgan.styles import Style
 
 _SWATCH = 96
@@ -30,6 +38,37 @@ class Page:
         self.session = session
         self._label: tuple[np.ndarray, str] | None = None
         self._ids: tuple[np.ndarray, str] | None = None
+        self._told: tuple[Opening, str] | None = None  # what was opened, and the name that the page has for it
+
+    def answer(
+        self, do: Callable[[Session], str | None], serial: int | None = None, loaded: bool = False
+    ) -> dict[str, Any]:
+        """Do something with the session and return its view; whatever goes wrong is said there.
+
+        A view that cannot be made has the message alone. `name` is in it only where the page has to change it, since
+        the user may be typing another.
+
+        Args:
+            do: returns what it has done, where that cannot be seen.
+            serial: number of the page's request.
+            loaded: the page knows nothing yet.
+        """
+        began = time.monotonic()
+        message = done = ""
+        try:
+            done = do(self.session) or ""
+        except Exception as error:  # be it a bug, the other tabs go on
+            message = explain(error, self.session.studio.pipeline)
+        try:
+            view = self.view(message, done)
+        except Exception as error:
+            view = {"message": message or explain(error, self.session.studio.pipeline), "done": done}
+        if self.session.history is not None:
+            opening = self.session.history.opening
+            if loaded or self._told != (opening, opening.name):
+                self._told = opening, opening.name
+                view["name"] = opening.name
+        return view | {"serial": serial, "seconds": time.monotonic() - began}
 
     def view(self, message: str = "", done: str = "") -> dict[str, Any]:
         """Everything that the page needs to draw itself.
@@ -50,6 +89,7 @@ class Page:
             "picture": as_url(Image.fromarray(self.session.picture()), "JPEG"),
             "canUndo": history.can_undo,
             "canRedo": history.can_redo,
+            "dirty": history.unsaved,
             "selected": None if selected is None else describe(studio, document, selected),
         }
 
@@ -64,6 +104,20 @@ class Page:
         if self._ids is None or self._ids[0] is not ids:
             self._ids = ids, as_url(colorize_ids(ids), "PNG")
         return self._ids[1]
+
+
+def explain(error: Exception, pipeline: Pipeline) -> str:
+    """What a user is told about an error, and the remedy; where it is a bug the traceback goes to the terminal."""
+    if isinstance(error, HdganError):
+        return str(error)
+    # On a CPU it has no class of its own.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        options = [] if pipeline.precision == "bfloat16" else ["--precision bfloat16"]
+        options += [] if pipeline.device.type == "cpu" else ["--device cpu"]
+        start = f", or start the editor with {' or '.join(options)}" if options else ""
+        return f"This does not fit into the memory of {pipeline.device}: open a smaller picture{start}."
+    traceback.print_exception(error, file=sys.stderr)
+    return f"This is a bug of the editor ({type(error).__name__}: {error}); the terminal shows where."
 
 
 def describe(studio: Studio, document: Document, id: int) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from hdgan.editor.history import History
 from hdgan.editor.studio import Studio
 from hdgan.errors import ConfigError
 
+UNNAMED = "picture"
+"""Name of what was opened from elsewhere than the editor's folder."""
+
 
 class Session:
     """What one tab edits; it shares nothing with others but the studio.
@@ -59,17 +62,17 @@ class Session:
 
     def open_sample(self, number: int) -> None:
         """Start from a held-out picture."""
-        self._open(self.studio.sample(number))
+        self._open(self.studio.sample(number), UNNAMED)
 
     def open_files(self, label: Path, instance: Path | None = None, look: Path | None = None) -> None:
         """Start from maps, and where `look` is given from the styles or the photo that it holds."""
-        self._open(open_files(self.studio.pipeline, self.studio.max_pixels, label, instance, look))
+        self._open(open_files(self.studio.pipeline, self.studio.max_pixels, label, instance, look), UNNAMED)
 
     def open_saved(self, name: str) -> None:
         """Go on with what was saved under a name."""
         folder = folder_named(self.studio.folder, name)
         state = state_of(folder)
-        self._open(open_saved(folder, self.studio.pipeline, self.studio.max_pixels))
+        self._open(open_saved(folder, self.studio.pipeline, self.studio.max_pixels), folder.name)
         self._states[folder.name] = state
 
     def save(self, name: str) -> Path:
@@ -81,6 +84,7 @@ class Session:
             raise ConfigError(f"{folder} was saved elsewhere since: open it again, or choose another name")
         save_document(self.document, self.picture(), folder)
         self._states[folder.name] = state_of(folder)
+        self._opened().keep(folder.name)
         return folder
 
     def picture(self) -> np.ndarray:
@@ -160,20 +164,21 @@ class Session:
         self._do(document if style is None else document.with_style(id, style), id)
 
     def _do(self, document: Document, selected: int | None = None) -> None:
-        """Make a document the present one, once it has a picture."""
-        history = self._opened()
-        self.studio.renderer.picture(document)
-        history.push(document)
+        self._opened().push(document)
         if selected is not None:
             self.selected = selected
         self._forget_lost_selection()
 
-    def _open(self, document: Document) -> None:
-        self.studio.renderer.picture(document)
+    def _open(self, document: Document, name: str) -> None:
         if self.history is None:
-            self.history = History(document)
-        self.history.push(document)
+            self.history = History(document, name, self._render)
+        else:
+            self.history.open(document, name)
         self.selected = None
+
+    def _render(self, document: Document) -> None:
+        """A document becomes the present one once it has a picture."""
+        self.studio.renderer.picture(document)
 
     def _opened(self) -> History:
         if self.history is None:

@@ -13,6 +13,7 @@ let cursor = null;
 const outline = new Image();
 let hits = null; // pixels of the outline: their alpha tells what belongs to the selected object
 let sent = 0;
+let answered = 0;
 
 function send(action, args = {}) {
   if (!view.size) return;
@@ -47,8 +48,9 @@ const extend = () => find(".extend").checked;
 // What the server sent
 
 function show() {
-  view = props.value || {};
-  if (!(view.serial < sent)) find(".busy").classList.remove("on");
+  view = { ...view, ...props.value }; // an answer may hold a message alone
+  answered = props.value?.serial ?? answered;
+  if (answered >= sent) find(".busy").classList.remove("on");
   for (const [selector, text] of [[".alert", view.message], [".done", view.done]]) {
     find(selector).textContent = text || "";
     find(selector).hidden = !text;
@@ -252,6 +254,8 @@ const keys = {
 };
 for (let digit = 0; digit < 10; digit += 1) keys[digit] = () => choose(digit ? digit - 1 : null);
 
+const repeating = ["[", "]", "ctrl+z", "ctrl+shift+z", "ctrl+y"]; // while held, as fast as they are answered
+
 document.addEventListener("keydown", (event) => {
   const ctrl = event.ctrlKey || event.metaKey;
   const name = `${ctrl ? "ctrl+" : ""}${ctrl && event.shiftKey ? "shift+" : ""}${event.key.toLowerCase()}`;
@@ -259,7 +263,18 @@ document.addEventListener("keydown", (event) => {
   const presses = name === "enter" && event.target.closest("button");
   if (!keys[name] || event.altKey || presses || (typing && name !== "ctrl+s")) return;
   event.preventDefault();
+  if (event.repeat && !(repeating.includes(name) && answered >= sent)) return;
   keys[name]();
+});
+
+// Leaving. A page that is loaded anew in this tab goes on where this one was, by the key.
+
+window.addEventListener("beforeunload", (event) => { if (view.dirty) event.preventDefault(); });
+window.addEventListener("pagehide", () => { if (view.key) sessionStorage.setItem("hdgan-tab", view.key); });
+window.addEventListener("pageshow", (event) => {
+  if (!event.persisted) return; // else the browser shows this page as it was, but a later one may have its document
+  view = { key: sessionStorage.getItem("hdgan-tab") };
+  location.reload();
 });
 
 watch("value", show);

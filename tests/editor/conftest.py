@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,6 +18,12 @@ from hdgan.inference import Pipeline
 from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.models.saving import CLASS_MEAN, save_model
 from hdgan.styles import Style, Styles
+
+if TYPE_CHECKING:
+    import gradio as gr
+    from playwright.sync_api import Browser
+
+    from .tab import Serve, Tab
 
 LABEL = np.array(
     [
@@ -78,3 +86,42 @@ def session(studio: Studio) -> Session:
 @pytest.fixture
 def pipeline(studio: Studio) -> Pipeline:
     return studio.pipeline
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Serve]:
+    from hdgan.editor.app import build, launch
+
+    started: dict[Studio, tuple[gr.Blocks, str]] = {}
+
+    def start(studio: Studio) -> str:
+        if studio not in started:
+            blocks = build(studio)
+            started[studio] = blocks, launch(blocks)
+        return started[studio][1]
+
+    yield start
+    for blocks, _ in started.values():
+        blocks.close(verbose=False)
+
+
+@pytest.fixture
+def tab(browser: Browser, serve: Serve, shared_studio: Studio) -> Iterator[Tab]:
+    """With the first held-out picture open."""
+    from .tab import Tab
+
+    tab = Tab(browser, serve(shared_studio))
+    yield tab
+    assert tab.errors == []
+    assert tab.elsewhere == []
+    tab.page.context.close()

@@ -5,7 +5,7 @@ import pytest
 
 from hdgan.editor.document import Document
 from hdgan.errors import ConfigError, DataError
-from hdgan.styles import Style
+from hdgan.styles import Style, Styles
 
 from .conftest import IDS, LABEL
 
@@ -152,6 +152,46 @@ def test_styles_are_given_and_taken(document: Document) -> None:
     assert after.styles.encoder == "encoder"
     assert after.label is document.label
     assert after.with_style(2000, None).styles.instances == {3000: style}
+
+
+def test_styles_of_other_maps_stay_outside(document: Document) -> None:
+    foreign = {3001: Style(3, (9.0, 9.0)), 7: Style(7, (9.0, 9.0))}
+    styles = Styles({**document.styles.instances, **foreign}, "encoder")
+    for opened in (document.restyled(styles), Document.of(LABEL, IDS, styles)):
+        assert opened.styles == document.styles
+        painted, id = opened.paint(box(document, np.s_[0:1], np.s_[0:2]), 3)
+        assert id == 3001
+        assert painted.styles == document.styles
+
+
+def test_what_becomes_another_class_loses_its_style() -> None:
+    label = np.array([[2, 3, 3, 2, 2, 0]])
+    document = Document.of(label, np.where(label > 0, 9, 0), Styles({9: Style(2, (1.0,))}))
+    assert document.classes[9] == 2
+    cut = document.move(9, -3, 0)
+    assert cut.classes[9] == 2
+    assert 9 in cut.styles.instances
+    cut = document.move(9, 3, 0)
+    assert cut.label.tolist() == [[0, 0, 0, 2, 3, 3]]
+    assert cut.classes[9] == 3
+    assert cut.styles.instances == {}
+    covered, _ = document.paint(label == 2, 1)
+    assert covered.classes[9] == 3
+    assert covered.styles.instances == {}
+
+
+def test_an_edit_that_changes_nothing_returns_the_document(document: Document) -> None:
+    style = document.styles.instances[2000]
+    for same in (
+        document.with_style(2000, style),
+        document.with_style(3000, None),
+        document.restyled(Styles(dict(document.styles.instances), "encoder")),
+        document.extend(document.mask(2000), 2000),
+        document.extend(document.mask(3000), 3000),
+        document.move(2000, 0, 0),
+        document.fill(np.zeros(document.label.shape, bool)),
+    ):
+        assert same is document
 
 
 def test_new_ids_follow_the_rule_of_their_class_while_there_are_any(document: Document) -> None:

@@ -15,6 +15,7 @@ from hdgan.editor.render import Renderer
 from hdgan.editor.session import Session
 from hdgan.errors import CheckpointError, ConfigError, DataError, HdganError
 from hdgan.inference import Pipeline, load
+from hdgan.styles import Style, Styles
 
 from .conftest import write_model
 
@@ -54,6 +55,22 @@ def test_ids_beyond_16_bits_are_kept(tmp_path: Path, pipeline: Pipeline, id: int
     save_document(document, np.zeros((2, 2, 3), np.uint8), tmp_path / "wide")
     again = open_saved(tmp_path / "wide", pipeline, LIMIT)
     np.testing.assert_array_equal(again.ids, document.ids)
+
+
+@pytest.mark.parametrize("dontcare", [-1, 255, 300, 65536])
+def test_labels_of_no_class_are_kept(tmp_path: Path, dontcare: int) -> None:
+    pipeline = load(write_model(tmp_path / "m.safetensors", dontcare=dontcare), device="cpu")
+    label = np.array([[0, 1], [2, dontcare]])
+    for document in (Document.of(label, np.array([[0, 1], [2000, 9]])), Document.of(label)):
+        save_document(document, np.zeros((2, 2, 3), np.uint8), tmp_path / "edits" / "mine")
+        assert saved_names(tmp_path / "edits") == ["mine"]
+        again = open_saved(tmp_path / "edits" / "mine", pipeline, LIMIT)
+        np.testing.assert_array_equal(again.label, label)
+        np.testing.assert_array_equal(again.ids, document.ids)
+    fits = 0 <= dontcare < 65536
+    assert (tmp_path / "edits" / "mine" / ("label.png" if fits else "label.npy")).is_file()
+    save_document(Document.of(np.array([[0, 1]])), np.zeros((1, 2, 3), np.uint8), tmp_path / "edits" / "mine")
+    assert not (tmp_path / "edits" / "mine" / "label.npy").exists()
 
 
 @pytest.mark.parametrize("name", ["con", "NUL", "aux.png", "Com1", "lpt9.tar.gz", "com¹"])
@@ -129,6 +146,16 @@ def test_styles_of_another_model_are_refused(saved: Path, pipeline: Pipeline) ->
     (saved / "styles.json").write_text(json.dumps(content | {"encoder": "0" * 16}))
     with pytest.raises(CheckpointError, match="make them with this model"):
         open_saved(saved, pipeline, LIMIT)
+
+
+def test_styles_of_other_instances(maps: tuple[Path, Path], pipeline: Pipeline, tmp_path: Path) -> None:
+    file = tmp_path / "s.json"
+    style = Style(3, (1.0, 2.0))
+    Styles({3001: style}, pipeline.encoder_id).save(file)
+    with pytest.raises(DataError, match=r"s\.json .* such as 3001, than .*i\.png has: give the styles of this map"):
+        open_files(pipeline, LIMIT, *maps, file)
+    Styles({3001: style, 3000: style}, pipeline.encoder_id).save(file)
+    assert open_files(pipeline, LIMIT, *maps, file).styles.instances == {3000: style}
 
 
 def test_styles_are_refused_by_a_model_without_features(saved: Path, maps: tuple[Path, Path], plain: Path) -> None:

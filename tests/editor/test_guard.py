@@ -9,6 +9,9 @@ import pytest
 
 pytest.importorskip("starlette")
 
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+
 from hdgan.editor.guard import Guard, why_refused
 
 
@@ -56,11 +59,11 @@ def test_pages_of_other_sites(origin: str) -> None:
 
 
 def answers(scope: dict[str, Any]) -> list[Any]:
-    """What is sent in answer to a request; an app that is reached answers "reached"."""
+    """What is sent in answer to a request; an app that is reached says so."""
     sent: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send("reached")
+        await send({"type": "reached"})
 
     async def receive() -> Any:
         return {"type": "http.request"}
@@ -74,11 +77,27 @@ def answers(scope: dict[str, Any]) -> list[Any]:
 
 def test_the_app_is_reached_by_its_own_page_alone() -> None:
     own, foreign = (b"host", b"127.0.0.1:7860"), (b"origin", b"http://evil.example")
-    assert answers({"type": "lifespan"}) == ["reached"]
-    assert answers({"type": "http", "headers": [own]}) == ["reached"]
+    assert answers({"type": "lifespan"}) == [{"type": "reached"}]
+    assert answers({"type": "http", "headers": [own]}) == [{"type": "reached"}]
     start, body = answers({"type": "http", "headers": [own, foreign]})
     assert start["status"] == 403
     assert b"evil.example" in body["body"]
     assert answers({"type": "http", "headers": []})[0]["status"] == 403
-    assert answers({"type": "websocket", "headers": [own]}) == ["reached"]
+    assert answers({"type": "websocket", "headers": [own]}) == [{"type": "reached"}]
     assert answers({"type": "websocket", "headers": [own, foreign]}) == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize("host", [b"127.0.0.1:7860", b"evil.example"])
+def test_no_answer_can_be_framed_by_another_site(host: bytes) -> None:
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("page", headers={"Content-Security-Policy": "img-src 'self'"})(scope, receive, send)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(Guard(app, "127.0.0.1")({"type": "http", "headers": [(b"host", host)]}, None, send))  # type: ignore
+    policies = Headers(raw=sent[0]["headers"]).getlist("Content-Security-Policy")
+    assert "frame-ancestors 'self'" in policies
+    assert ("img-src 'self'" in policies) == (sent[0]["status"] == 200)

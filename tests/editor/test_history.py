@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from hdgan.editor.document import Document
 from hdgan.editor.history import History
+from hdgan.errors import ConfigError
 from hdgan.styles import Style
 
 
@@ -69,3 +71,77 @@ def test_maps_come_back_read_only(document: Document) -> None:
     history.undo()
     assert not history.present.label.flags.writeable
     assert history.present.remove(3000).classes == {0: 0, 1: 1, 2000: 2}
+
+
+def test_what_cannot_be_prepared_changes_nothing(document: Document) -> None:
+    def prepare(wanted: Document) -> None:
+        if refuse:
+            raise ConfigError("no memory")
+
+    refuse = False
+    history = History(document, prepare=prepare)
+    other = document.remove(2000)
+    history.push(other)
+    history.undo()
+    refuse = True
+    for change in (history.redo, lambda: history.push(other), lambda: history.open(other, "x")):
+        with pytest.raises(ConfigError):
+            change()
+        assert_same(history.present, document)
+        assert (history.can_undo, history.can_redo, history.opening.name) == (False, True, "")
+    refuse = False
+    history.redo()
+    assert_same(history.present, other)
+    refuse = True
+    with pytest.raises(ConfigError):
+        history.undo()
+    assert history.present is not document
+    assert history.can_undo
+
+
+def test_what_is_not_saved_is_known(document: Document) -> None:
+    history = History(document, "first")
+    assert not history.unsaved
+    history.push(document.remove(2000))
+    assert history.unsaved
+    history.undo()
+    assert not history.unsaved
+    history.redo()
+    history.keep("mine")
+    assert not history.unsaved
+    history.undo()
+    assert history.unsaved
+    history.redo()
+    assert not history.unsaved
+
+
+def test_what_was_left_for_another_picture_is_not_saved_either(document: Document) -> None:
+    history = History(document, "first")
+    history.open(document.remove(2000), "second")
+    assert not history.unsaved
+    history.undo()
+    assert not history.unsaved
+    history.push(document.remove(3000))
+    history.open(document, "second")
+    assert history.unsaved
+    history.keep("mine")
+    assert history.unsaved
+    history.undo()
+    history.keep("theirs")
+    history.redo()
+    assert not history.unsaved
+
+
+def test_each_opening_has_its_name(document: Document) -> None:
+    history = History(document, "first")
+    history.push(document.remove(2000))
+    history.open(document, "second")
+    history.keep("mine")
+    history.push(document.remove(3000))
+    assert history.opening.name == "mine"
+    history.undo()
+    history.undo()
+    assert history.opening.name == "first"
+    history.keep("saved")
+    history.undo()
+    assert history.opening.name == "saved"

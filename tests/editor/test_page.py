@@ -4,12 +4,15 @@ import base64
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from hdgan.editor.page import Page, describe, legend_entries, outline
+from hdgan.editor.document import Document
+from hdgan.editor.page import Page, describe, explain, legend_entries, outline
 from hdgan.editor.session import Session
 from hdgan.editor.studio import Studio, open_studio
 
@@ -96,3 +99,74 @@ def test_the_legend_has_every_class(studio: Studio) -> None:
     entries = legend_entries(studio)
     assert [entry["label"] for entry in entries] == [0, 1, 2, 3]
     assert all(entry["colour"].startswith("#") and entry["name"] for entry in entries)
+
+
+class TestAnswers:
+    def test_an_action_is_answered_by_the_view(self, page: Page) -> None:
+        view = page.answer(lambda session: session.restyle_all(), 3)
+        assert view["canUndo"]
+        assert view["dirty"]
+        assert (view["message"], view["done"], view["serial"]) == ("", "", 3)
+        assert page.answer(lambda session: "seen")["done"] == "seen"
+
+    def test_what_cannot_be_done_is_said(self, page: Page) -> None:
+        view = page.answer(lambda session: session.remove())
+        assert "click one first" in view["message"]
+        assert view["size"] == (32, 16)
+
+    def test_a_bug_is_said_and_shown_in_the_terminal(self, page: Page, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "bug of the editor (ZeroDivisionError" in page.answer(lambda session: 1 / 0)["message"]  # type: ignore
+        assert "Traceback" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("action", ["undo", "redo"])
+    def test_an_undo_without_memory_for_its_picture_is_none(
+        self, page: Page, studio: Studio, monkeypatch: pytest.MonkeyPatch, action: str
+    ) -> None:
+        for _ in range(2):
+            page.session.restyle_all()
+        page.session.undo()
+        before = page.session.document
+        monkeypatch.setattr(studio.renderer, "picture", out_of_memory)
+        view = page.answer(lambda session: session.act(action, {}), 5)
+        assert "does not fit into the memory of cpu: open a smaller picture" in view["message"]
+        assert "--precision bfloat16" in view["message"]
+        assert "bug" not in view["message"]
+        assert "size" not in view
+        assert view["serial"] == 5
+        assert page.session.document is before
+        monkeypatch.undo()
+        assert page.answer(lambda session: None)["canRedo"]
+
+    def test_a_view_that_cannot_be_made_is_the_message_alone(self, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(page, "view", lambda message, done: 1 / 0)
+        view = page.answer(lambda session: "Saved in x", 4)
+        assert "ZeroDivisionError" in view["message"]
+        assert (view["done"], view["serial"]) == ("Saved in x", 4)
+        assert "click one first" in page.answer(lambda session: session.remove())["message"]
+
+    def test_the_name_is_told_where_it_changes(self, page: Page) -> None:
+        assert page.answer(lambda session: None)["name"] == "picture"
+        assert "name" not in page.answer(lambda session: session.restyle_all())
+        assert page.answer(lambda session: str(session.save("mine")))["name"] == "mine"
+        assert page.answer(lambda session: session.open_sample(1))["name"] == "picture"
+        for _ in range(2):
+            assert page.answer(lambda session: session.open_saved("mine"))["name"] == "mine"
+        assert "name" not in page.answer(lambda session: session.restyle_all())
+        assert page.answer(lambda session: None, loaded=True)["name"] == "mine"
+
+
+def out_of_memory(document: Document) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_the_remedy_for_little_memory_is_one_that_is_left(error: Exception) -> None:
+    remedies = [
+        explain(error, SimpleNamespace(device=torch.device(device), precision=precision))  # type: ignore
+        for device, precision in (("cpu", "bfloat16"), ("cuda:0", "bfloat16"), ("cuda:0", "float32"))
+    ]
+    assert [remedy.partition(": open a smaller picture")[2] for remedy in remedies] == [
+        ".",
+        ", or start the editor with --device cpu.",
+        ", or start the editor with --precision bfloat16 or --device cpu.",
+    ]

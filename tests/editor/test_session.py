@@ -125,17 +125,47 @@ def test_a_stroke_outside_enlarges_nothing(session: Session) -> None:
     assert not session.history.can_undo  # type: ignore[union-attr]
 
 
+def shifted(mask: np.ndarray, dx: int, dy: int) -> np.ndarray:
+    """What of a mask lies in the picture after it was moved."""
+    height, width = mask.shape
+    y, x = np.nonzero(mask)
+    y, x = y + dy, x + dx
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    result = np.zeros_like(mask)
+    result[y[inside], x[inside]] = True
+    return result
+
+
 def test_copies_and_moves(session: Session) -> None:
     id = select_object(session)
-    pixels = session.document.mask(id).sum()
-    session.act("copy", {"dx": 1.4, "dy": 0.0})
+    original = session.document.mask(id)
+    style = session.document.styles.instances[id]
+    session.act("copy", {"dx": 4.4, "dy": -2.6})
     copy = session.selected
     assert copy is not None
     assert copy != id
-    assert session.document.styles.instances[copy] == session.document.styles.instances[id]
-    session.act("move", {"dx": -1.2, "dy": 0.3})
+    placed = session.document.mask(copy)
+    assert placed.any()
+    np.testing.assert_array_equal(placed, shifted(original, 4, -3))
+    np.testing.assert_array_equal(session.document.mask(id), original & ~placed)
+    assert session.document.styles.instances[copy] == session.document.styles.instances[id] == style
+
+    session.act("move", {"dx": -3.2, "dy": 1.6})
     assert session.selected == copy
-    assert session.document.mask(copy).sum() <= pixels
+    moved = session.document.mask(copy)
+    assert (moved != placed).any()
+    np.testing.assert_array_equal(moved, shifted(placed, -3, 2))
+    assert session.document.styles.instances[copy] == style
+
+
+def test_edits_that_change_nothing_are_no_states(session: Session) -> None:
+    id = select_object(session)
+    session.act("style", {"cluster": 0})
+    session.act("style", {"cluster": 0})
+    y, x = np.argwhere(session.document.mask(id))[0]
+    session.act("brush", {"points": [(x + 0.5, y + 0.5)], "width": 1, "label": 0, "extend": True})
+    session.act("undo", {})
+    assert not session.history.can_undo  # type: ignore[union-attr]
 
 
 def test_every_drawing_of_styles_is_another(session: Session) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hdgan.data.scenes import CLASSES
-from hdgan.editor.studio import Studio, open_studio
+from hdgan.editor.studio import Studio, edits_of, open_studio
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.training import PRESETS
 
@@ -19,10 +19,34 @@ def test_a_run_brings_its_held_out_pictures(studio: Studio) -> None:
     assert studio.notes == ()
 
 
-def test_saved_pictures_lie_in_the_run(run: Path) -> None:
-    assert open_studio(run, device="cpu").folder == run / "edits"
+def test_saved_pictures_lie_in_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = next(run.glob("checkpoints/*/model.safetensors"))
-    assert open_studio(file, device="cpu").folder == file.parent / "edits"
+    for given in (run, file.parent, file):
+        assert open_studio(given, device="cpu").folder == run / "edits"
+    monkeypatch.chdir(file.parent)
+    for relative in (".", "model.safetensors", f"../{file.parent.name}"):
+        assert open_studio(Path(relative), device="cpu").folder == run / "edits"
+
+
+@pytest.mark.parametrize(
+    ("model", "folder"),
+    [
+        ("model.safetensors", "edits"),
+        ("mine.safetensors", "mine.edits"),
+        ("step-5/model.safetensors", "step-5/edits"),
+        ("run/checkpoints/copy/model.safetensors", "run/checkpoints/copy/edits"),
+        ("run/checkpoints/step-00000005/model.safetensors", "run/edits"),
+    ],
+)
+def test_saved_pictures_lie_beside_a_model_of_no_run(tmp_path: Path, model: str, folder: str) -> None:
+    assert edits_of(tmp_path / model) == tmp_path / folder
+
+
+def test_a_link_to_a_checkpoint_leads_to_its_run(tmp_path: Path) -> None:
+    step = tmp_path / "run" / "checkpoints" / "step-00000005"
+    step.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(step)
+    assert edits_of(tmp_path / "link" / "model.safetensors") == tmp_path / "run" / "edits"
 
 
 def test_a_run_without_clusters_says_how_to_make_them(run: Path) -> None:
