@@ -12,6 +12,11 @@ def network_format(device: torch.device) -> torch.memory_format:
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice. Where PyTorch allocates on a CPU it has no class of its own."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def choose_device(device: str) -> torch.device:
     """Turn a device option into a device that exists; without a number, CUDA's current device.
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
 from hdgan.data.colors import colorize_ids, data_url
+from hdgan.devices import is_out_of_memory
 from hdgan.editor.document import Document, box_of
 from hdgan.editor.history import Opening
 from hdgan.editor.session import Session
@@ -110,8 +110,7 @@ def explain(error: Exception, pipeline: Pipeline) -> str:
     """What a user is told about an error, and the remedy; where it is a bug the traceback goes to the terminal."""
     if isinstance(error, HdganError):
         return str(error)
-    # On a CPU it has no class of its own.
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         options = [] if pipeline.precision == "bfloat16" else ["--precision bfloat16"]
         options += [] if pipeline.device.type == "cpu" else ["--device cpu"]
         start = f", or start the editor with {' or '.join(options)}" if options else ""

@@ -16,6 +16,7 @@ from torch import nn
 
 from hdgan.checkpoints import list_steps
 from hdgan.data import make_loader
+from hdgan.devices import is_out_of_memory
 from hdgan.errors import ConfigError
 from hdgan.models.blocks import recomputing
 from hdgan.training.config import TrainConfig
@@ -152,9 +153,8 @@ def _memory(size: int) -> str:
 def _out_of_memory_explained(stage: Stage, device: torch.device) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
-        # On a CPU it has no class of its own.
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         raise ConfigError(
             f"stage {stage.name}, with batches of {stage.config.batch_size}, does not fit into the memory of {device}: "

@@ -1,0 +1,35 @@
+"""Which device an option means, and what counts as too little memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hdgan.devices import choose_device, is_out_of_memory, network_format
+from hdgan.errors import ConfigError
+
+
+def test_a_device_that_exists_is_chosen() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_device_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ConfigError, match="--device gpu is not a device: give auto, cpu, cuda or cuda:N"):
+        choose_device("gpu")
+    with pytest.raises(ConfigError, match="--device cuda:99 needs CUDA device 99, but PyTorch sees"):
+        choose_device("cuda:99")
+
+
+def test_networks_have_channels_last_on_gpus() -> None:
+    assert network_format(torch.device("cpu")) == torch.contiguous_format
+    assert network_format(torch.device("cuda")) == torch.channels_last
+
+
+def test_too_little_memory_is_recognised() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50)  # 4 PiB
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("sizes do not match"))
