@@ -13,7 +13,7 @@ def network_format(device: torch.device) -> torch.memory_format:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice. Where PyTorch allocates on a CPU it has no class of its own."""
+    """Whether an error says that memory did not suffice; of PyTorch's on a CPU only the text tells."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
