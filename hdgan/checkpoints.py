@@ -37,7 +37,8 @@ def checkpoint_path(run: Path, step: int) -> Path:
 def run_of(checkpoint: Path) -> Path | None:
     """The run that a checkpoint folder belongs to; None where it lies elsewhere."""
     folder = checkpoint.parent
-    return folder.parent if folder == checkpoints_folder(folder.parent) else None
+    of_run = checkpoint.name.startswith(PREFIX) and folder == checkpoints_folder(folder.parent)
+    return folder.parent if of_run else None
 
 
 def find_checkpoint(path: Path, which: str | int = "latest") -> Path:

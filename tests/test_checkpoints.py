@@ -32,6 +32,7 @@ def test_steps_are_listed_in_order_of_numbers(saved: Path) -> None:
 def test_the_run_of_a_checkpoint(saved: Path) -> None:
     assert run_of(checkpoint_path(saved, 20)) == saved
     assert run_of(saved / "step-00000020") is None
+    assert run_of(saved / "checkpoints" / "weights") is None
 
 
 @pytest.mark.parametrize(("which", "step"), [("latest", 100), ("best", 20), ("5", 5), (5, 5)])

@@ -114,8 +114,8 @@ def open_files(
         look: what the instances look like: styles (.json), or a photo.
 
     Raises:
-        DataError: a file cannot be used or is too large, a label is out of range, or the styles are of other instances.
-        ConfigError: the model needs an instance map, or cannot take styles.
+        DataError: a file cannot be used or is too large, or a label is out of range.
+        ConfigError: the model needs an instance map, or cannot take styles, or they are of other instances.
         CheckpointError: the styles are damaged, or of another encoder.
     """
     config = pipeline.config
@@ -130,15 +130,10 @@ def open_files(
         raise ConfigError(f"the model was trained with instance maps: give one for {label}")
     document = Document.of(arrays.label, arrays.ids, divisor=config.instance_divisor)
     if styles is not None:
-        given = Styles.load(styles)
+        given = Styles.load_for(styles, document.classes, instance or label)
         given.require(pipeline.encoder_id)
         if given.instances and not config.feature_channels:
             raise ConfigError(f"{styles} holds styles, but the model was trained without features: leave it out")
-        if given.instances and not given.instances.keys() & document.classes.keys():
-            raise DataError(
-                f"{styles} holds the styles of other instances, such as {next(iter(given.instances))}, than "
-                f"{instance or label} has: give the styles of this map"
-            )
         return document.restyled(given)
     if arrays.photo is not None:
         return document.restyled(pipeline.encode(np.asarray(arrays.photo), document.label, document.ids))

@@ -10,7 +10,7 @@ from typing import Literal
 from PIL import Image
 from rich.console import Console
 
-from hdgan.checkpoints import MODEL_FILE, PREFIX, beside, checkpoints_folder, find_checkpoint
+from hdgan.checkpoints import MODEL_FILE, beside, find_checkpoint, run_of
 from hdgan.data import PairedDataset
 from hdgan.editor.document import Document
 from hdgan.editor.legend import Legend, legend_of
@@ -135,9 +135,5 @@ def open_studio(
 
 def edits_of(model: Path) -> Path:
     """Where pictures are saved: in the run of a model, whose checkpoints training may delete, or beside its file."""
-    model = model.parent.resolve() / model.name
-    run = model.parent.parent.parent
-    of_run = model.name == MODEL_FILE and model.parent.name.startswith(PREFIX)
-    if of_run and model.parent.parent == checkpoints_folder(run):
-        return run / "edits"
-    return beside(model, "edits")
+    run = run_of(model.parent.resolve()) if model.name == MODEL_FILE else None
+    return beside(model, "edits") if run is None else run / "edits"

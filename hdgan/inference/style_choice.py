@@ -10,6 +10,7 @@ from hdgan.data import Pair
 from hdgan.errors import ConfigError
 from hdgan.inference.pipeline import Pipeline
 from hdgan.styles import Styles
+from hdgan.styles.sample import some
 
 _RANDOM = ("random", "random-class")
 
@@ -88,11 +89,11 @@ class StyleChoice:
                 "class" if self.styles == "random-class" else "instance",
             )
         if self.styles != "mean":
-            styles = _read(Path(self.styles), pipeline, source, pair)
+            there = pipeline.instances(source, pair.ids)
+            styles = [Styles.load_for(file, there, source) for file in self.files]
             if self.styles_to is None:
-                return styles
-            ends = [styles, _read(self.styles_to, pipeline, source, pair)]
-            first, last = (pipeline.complete(one, source, pair.ids) for one in ends)
+                return styles[0]
+            first, last = (pipeline.complete(one, source, pair.ids) for one in styles)
             return first.mixed(last, variant / (self.variants - 1))
         if not (self.clusters or self.save):
             return None
@@ -106,27 +107,7 @@ class StyleChoice:
         classes = pipeline.instances(source, pair.ids)
         unknown = [id for id in self.clusters if id not in classes]
         if unknown:
-            raise ConfigError(f"{source} has no instance {unknown[0]}, which --clusters names: it has {_some(classes)}")
+            raise ConfigError(f"{source} has no instance {unknown[0]}, which --clusters names: it has {some(classes)}")
         for id, cluster in self.clusters.items():
             styles = styles.with_style(id, pipeline.bank.style(classes[id], cluster))
         return styles
-
-
-def _read(file: Path, pipeline: Pipeline, source: Path, pair: Pair) -> Styles:
-    """Styles of a file.
-
-    Raises:
-        ConfigError: they are of another map.
-    """
-    styles = Styles.load(file)
-    there = pipeline.instances(source, pair.ids)
-    if styles.instances and not styles.instances.keys() & there.keys():
-        raise ConfigError(
-            f"{file} has styles of instances {_some(styles.instances)}, but {source} has none of them: it has "
-            f"{_some(there)}"
-        )
-    return styles
-
-
-def _some(ids: Mapping[int, object]) -> str:
-    return ", ".join(map(str, list(ids)[:8])) + (", …" if len(ids) > 8 else "")

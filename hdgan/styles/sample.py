@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -105,6 +105,27 @@ class Styles:
                 f"{path} cannot be read ({error}): name a file of styles, as `hdgan generate --save-styles` writes it"
             ) from error
 
+    @staticmethod
+    def load_for(path: Path, instances: Collection[int], source: Path) -> Styles:
+        """Read the styles of a map.
+
+        Args:
+            path: of the styles.
+            instances: ids that the map has.
+            source: the map, for the message.
+
+        Raises:
+            CheckpointError: the file is missing or damaged.
+            ConfigError: the map has none of the instances that the file holds styles of.
+        """
+        styles = Styles.load(path)
+        if styles.instances and not styles.instances.keys() & set(instances):
+            raise ConfigError(
+                f"{path} has styles of instances {some(styles.instances)}, but {source} has none of them: it has "
+                f"{some(instances)}"
+            )
+        return styles
+
     def to_plain(self) -> dict:
         """As JSON can hold it: `format`, `encoder`, and `instances` by id with `label`, `feature`, `cluster`."""
         instances = {str(id): to_plain(style) for id, style in self.instances.items()}
@@ -135,6 +156,11 @@ class _File:
     format: int
     encoder: str
     instances: dict[str, Style]
+
+
+def some(ids: Collection[int]) -> str:
+    """The first ids, for a message."""
+    return ", ".join(map(str, list(ids)[:8])) + (", …" if len(ids) > 8 else "")
 
 
 def styles_of(classes: Mapping[int, int], features: np.ndarray, encoder: str) -> Styles:
