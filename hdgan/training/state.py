@@ -55,9 +55,9 @@ class StageState:
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.d_parameters = [p for name, p in trained if name.startswith("discriminator.")]
         self.g_parameters = [p for name, p in trained if not name.startswith("discriminator.")]
-        betas = (config.optim.beta1, config.optim.beta2)
+        self.betas = (config.optim.beta1, config.optim.beta2)
         self.optimizers = {
-            name: torch.optim.Adam(parameters, lr=stage.config.lr, betas=betas, fused=True)
+            name: torch.optim.Adam(parameters, lr=stage.config.lr, betas=self.betas, fused=True)
             for name, parameters in (("g", self.g_parameters), ("d", self.d_parameters))
             if parameters
         }
@@ -100,6 +100,7 @@ class StageState:
             "stage": self.stage.name,
             "step": self.step,
             "first_step": self.stage.first_step,
+            "batch_size": self.stage.config.batch_size,
             "best": self.best,
             "best_by": self.best_by,
             **{f"optimizer_{name}": optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -123,11 +124,18 @@ class StageState:
                 f"the checkpoint is of step {training['step']}, but by the schedule now stage {self.stage.name} ends "
                 f"at step {self.stage.last_step}: a resume can end the current stage here at the earliest"
             )
+        batch = self.stage.config.batch_size
+        if training.get("batch_size", batch) != batch:
+            raise CheckpointError(
+                f"stage {self.stage.name} was begun with batches of {training['batch_size']}, but "
+                f"--stages.{self.stage.name}.batch-size is {batch}: a resume can change it of later stages only"
+            )
         self.model.load_state_dict(weights)
         self.ema.model.load_state_dict(average)
         try:
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(training[f"optimizer_{name}"])
+                self._adapt(optimizer)
         except ValueError as error:
             raise CheckpointError(
                 f"the checkpoint trains other networks than stage {self.stage.name} by the config now ({error}): a "
@@ -137,6 +145,18 @@ class StageState:
         self.step = training["step"]
         self.best = training["best"]
         self.best_by = training.get("best_by", {"metric": training.get("best_metric", "l1")})
+
+    def _adapt(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give what an optimizer has loaded the config's betas, and the memory format of the parameters.
+
+        The fused Adam walks through parameter and moments as they lie in memory, and would mix up their elements.
+        """
+        for group in optimizer.param_groups:
+            group["betas"] = self.betas
+        for parameter, moments in optimizer.state.items():
+            for name, value in moments.items():
+                if value.shape == parameter.shape:
+                    moments[name] = torch.empty_like(parameter).copy_(value)
 
 
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from hdgan.checkpoints import MODEL_FILE, checkpoint_path
 from hdgan.errors import CheckpointError
-from hdgan.training import LogConfig, TrainConfig, train
+from hdgan.training import LogConfig, OptimConfig, TrainConfig, train
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
 
@@ -126,3 +128,59 @@ def test_a_checkpoint_of_another_schedule_is_refused(make_config: MakeConfig, tm
     with pytest.raises(CheckpointError, match="trains other networks"):
         states(replace(config, stages=others))[1].load(*saved)
     assert first.step_in_stage == 0
+
+
+def stepped(state: StageState, steps: int) -> StageState:
+    """Take steps with gradients that depend on the step alone."""
+    for _ in range(steps):
+        torch.manual_seed(state.step)
+        for parameter in state.model.parameters():
+            if parameter.requires_grad:
+                # The layout of the parameter, as autograd gives it.
+                parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape))
+        state.update()
+    return state
+
+
+def continued(config: TrainConfig, saved: StageState) -> StageState:
+    state = StageState(config, saved.stage, CPU)
+    state.load(saved.model.state_dict(), saved.ema.state_dict(), copy.deepcopy(saved.training_state()))
+    return state
+
+
+@pytest.mark.parametrize("formats", [("contiguous", "channels_last"), ("channels_last", "contiguous")])
+def test_moments_follow_a_changed_memory_format(
+    make_config: MakeConfig, tmp_path: Path, formats: tuple[Any, Any]
+) -> None:
+    before, after = (make_config(tmp_path, memory_format=name) for name in formats)
+    saved = stepped(states(before)[0], 2)
+    other, control = stepped(continued(after, saved), 1), stepped(saved, 1)
+    changed = [p for p in other.g_parameters if p.dim() == 4 and not p.is_contiguous()]
+    assert bool(changed) == (formats[1] == "channels_last")
+    for (name, mine), theirs in zip(other.model.named_parameters(), control.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    for name, optimizer in other.optimizers.items():
+        for mine, theirs in zip(optimizer.state.values(), control.optimizers[name].state.values(), strict=True):
+            torch.testing.assert_close(mine["exp_avg"], theirs["exp_avg"], rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(mine["exp_avg_sq"], theirs["exp_avg_sq"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_resume_takes_the_betas_of_its_config(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    saved = stepped(states(config)[0], 1)
+    other = continued(replace(config, optim=OptimConfig(beta1=0.9, beta2=0.99, ema_decay=0.9)), saved)
+    assert {group["betas"] for o in other.optimizers.values() for group in o.param_groups} == {(0.9, 0.99)}
+    assert other.step == 1
+
+
+def test_the_batch_of_a_stage_that_has_begun_stays(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    first = stepped(states(config)[0], 1)
+    larger = replace(config.stages["global"], batch_size=3)
+    changed = replace(config, stages=config.stages | {"global": larger})
+    saved = (first.model.state_dict(), first.ema.state_dict(), first.training_state())
+    message = r"stage global was begun with batches of 2, but --stages\.global\.batch-size is 3"
+    with pytest.raises(CheckpointError, match=message):
+        states(changed)[0].load(*saved)
+    later = replace(config, stages=config.stages | {"joint": replace(config.stages["joint"], batch_size=3)})
+    states(later)[0].load(*saved)
