@@ -82,10 +82,16 @@ class StreamLoader(DataLoader[Any]):
             DataError: a file cannot be used, the samples of a batch differ in size, or a worker was killed.
         """
         with explained_worker_death():
-            for batch in super().__iter__():
-                if isinstance(batch, HdganError):
-                    raise batch
-                yield batch
+            batches = super().__iter__()
+            try:
+                for batch in batches:
+                    if isinstance(batch, HdganError):
+                        raise batch
+                    yield batch
+            finally:
+                # Otherwise workers live as long as a traceback that holds `batches`; at exit, too, they heed no SIGTERM.
+                if self.num_workers:
+                    batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -195,5 +201,10 @@ def _collate(samples: list[Sample | HdganError]) -> Batch | HdganError:
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the trainer, which saves first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave Ctrl-C and termination to the trainer, which saves first.
+
+    Both reach all processes of its group. Workers end when the trainer says so, or within seconds of its death.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -8,7 +8,10 @@ from types import FrameType, TracebackType
 
 
 class StopRequest:
-    """While active, the first SIGINT or SIGTERM asks to stop after this step; a second Ctrl-C interrupts at once."""
+    """While active, the first SIGINT, SIGTERM or SIGHUP asks to stop after this step.
+
+    A second Ctrl-C interrupts at once. SIGHUP, of a terminal that closes, stays ignored under nohup.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -16,7 +19,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _stop_signals():
                 self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -30,3 +33,10 @@ class StopRequest:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+
+
+def _stop_signals() -> list[signal.Signals]:
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
+        return [signal.SIGINT, signal.SIGTERM]
+    return [signal.SIGINT, signal.SIGTERM, hangup]

@@ -16,7 +16,7 @@ from torch import nn
 from hdgan.checkpoints import checkpoint_path, list_steps
 from hdgan.data import make_loader
 from hdgan.data.sampler import explained_worker_death
-from hdgan.errors import TrainingError
+from hdgan.errors import HdganError, TrainingError
 from hdgan.seeding import derive_seed, seed_everything
 from hdgan.training import start
 from hdgan.training.checkpoint import remove_leftovers, save_checkpoint
@@ -129,7 +129,7 @@ def _report_so_far(run: Path, console: Console) -> None:
 
 
 def _train_stage(run: Run, state: StageState) -> bool:
-    """Train one stage to its end; False if asked to stop before."""
+    """Train one stage to its end; False if asked to stop."""
     config, stage, world = run.config, state.stage, run.world
     criterion = config.family.criterion(config.loss, run.perceptual, state.pool)
     gradients = make_gradients(config, state, criterion, world.device)
@@ -137,28 +137,29 @@ def _train_stage(run: Run, state: StageState) -> bool:
     references = Examples(run.data.reference(stage.config.size), config, world.device)
     clock = _Clock(stage.config.batch_size)
     stopping = False
-    for inputs in _batches(run, state):
-        losses, stopping = _step(run, state, criterion.names, gradients, inputs)
-        clock.tick()
-        log = config.log
-        if world.is_main:
-            run.display.update(state.step, stage.name, losses, clock.images_per_second)
-        finished = state.step == stage.last_step
-        if run.metrics is not None and (state.step % log.metrics_every == 0 or finished):
-            lr = stage.learning_rate(state.step_in_stage - 1)
-            run.metrics.write(
-                state.step, stage.name, {**losses, "lr": lr, "images_per_second": clock.images_per_second}
-            )
-        pause = time.monotonic()
-        if world.is_main and (state.step % log.samples_every == 0 or finished):
-            examples.write(state.ema.model, config.out / "samples" / stage.name, state.step, log.samples)
-        scheduled = state.step % log.checkpoint_every == 0 or finished
-        if scheduled or stopping:
-            _checkpoint(run, state, examples, references, measure=scheduled)
-        clock.skip(time.monotonic() - pause)
-        if stopping:
-            break
-    return not stopping
+    with _steps_kept(run, state, references):
+        for inputs in _batches(run, state):
+            losses, stopping = _step(run, state, criterion.names, gradients, inputs)
+            clock.tick()
+            log = config.log
+            if world.is_main:
+                run.display.update(state.step, stage.name, losses, clock.images_per_second)
+            finished = state.step == stage.last_step
+            if run.metrics is not None and (state.step % log.metrics_every == 0 or finished):
+                lr = stage.learning_rate(state.step_in_stage - 1)
+                run.metrics.write(
+                    state.step, stage.name, {**losses, "lr": lr, "images_per_second": clock.images_per_second}
+                )
+            pause = time.monotonic()
+            if world.is_main and (state.step % log.samples_every == 0 or finished):
+                examples.write(state.ema.model, config.out / "samples" / stage.name, state.step, log.samples)
+            scheduled = state.step % log.checkpoint_every == 0 or finished
+            if scheduled or stopping:
+                _checkpoint(run, state, examples, references, measure=scheduled)
+            clock.skip(time.monotonic() - pause)
+            if stopping:
+                break
+    return state.step == stage.last_step and not stopping
 
 
 def _batches(run: Run, state: StageState) -> Iterator[Inputs]:
@@ -218,8 +219,7 @@ def _checkpoint(run: Run, state: StageState, examples: Examples, references: Exa
     so the same checkpoints are measured as in an undisturbed run, and the same one is best.
     """
     if run.world.is_main:
-        largest = torch.stack([parameter.detach().abs().max() for parameter in state.model.parameters()]).max()
-        _require_finite(run, state.step, {"the largest weight": float(largest)})
+        _require_finite_weights(run, state)
         if measure:
             _measure(run, state, examples)
         tensors = mean_styles(state.ema.model, references, run.config.log.style_images)
@@ -227,6 +227,40 @@ def _checkpoint(run: Run, state: StageState, examples: Examples, references: Exa
         if measure and state.step < run.stages[-1].last_step:  # `train` itself writes the last report
             _report_so_far(run.config.out, run.console)
     run.world.barrier()
+
+
+def _require_finite_weights(run: Run, state: StageState) -> None:
+    largest = torch.stack([parameter.detach().abs().max() for parameter in state.model.parameters()]).max()
+    _require_finite(run, state.step, {"the largest weight": float(largest)})
+
+
+@contextlib.contextmanager
+def _steps_kept(run: Run, state: StageState, references: Examples) -> Iterator[None]:
+    """Save what has been trained before an error that the user can mend ends the run.
+
+    A picture that cannot be read, for training or for samples, leaves the state as the last step made it. Not so a
+    TrainingError: it says that the state is not worth saving, or that it cannot be saved. Whoever has asked to stop
+    gets that instead of the error; his processes may have been ended as well.
+    """
+    try:
+        yield
+    except TrainingError:
+        raise
+    except HdganError:
+        out, world = run.config.out, run.world
+        if not world.is_main or state.step_in_stage == 0:
+            raise
+        if state.step not in list_steps(out):
+            _require_finite_weights(run, state)
+            try:
+                tensors = mean_styles(state.ema.model, references, run.config.log.style_images)
+            except HdganError:  # the same picture, it may be; the next checkpoint has them again
+                tensors = {}
+            save_checkpoint(out, run.config, state, tensors)
+        message = f"saved after step {state.step}: hdgan-train --resume {out} goes on from there"
+        run.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        if not (run.stop.requested and world.size == 1):
+            raise
 
 
 def _measure(run: Run, state: StageState, examples: Examples) -> None:

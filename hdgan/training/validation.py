@@ -7,7 +7,7 @@ import hashlib
 import torch
 import torch.nn.functional as F
 
-from hdgan.errors import ConfigError, TrainingError
+from hdgan.errors import ConfigError
 from hdgan.evaluation.feature_networks import FeatureNetworks
 from hdgan.evaluation.judge import Judge
 from hdgan.evaluation.scorer import Scorer, load_scorer
@@ -77,7 +77,7 @@ class Validation:
             chosen.
 
         Raises:
-            TrainingError: the metric has no value for these pictures.
+            ConfigError: the metric has no value for these pictures.
         """
         config, metric = self.config, self.config.log.best
         judge = Judge(
@@ -99,6 +99,6 @@ class Validation:
             value = row.metrics[metric]
             if value is None:
                 reason = row.notes.get(metric, "no pixel of the validation label maps belongs to a class")
-                raise TrainingError(f"--log.best {metric} has no value here ({reason}): choose another metric")
+                raise ConfigError(f"--log.best {metric} has no value here ({reason}): choose another metric")
             values[metric] = value
         return {record_name(name): value for name, value in values.items()}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections import Counter
@@ -114,6 +115,22 @@ def test_a_worker_that_is_killed(nvidia):
     deadly = Deadly(data.pairs, data.data, data.size, 4, train=True)
     with pytest.raises(DataError, match=r"was killed.*set --data\.workers 0, or give more memory"):
         list(make_loader(deadly, stop=2, workers=1))
+
+
+def test_workers_heed_no_sigterm_and_end_with_their_loader(nvidia):
+    batches = iter(make_loader(training_set(nvidia), stop=40, workers=1))
+    next(batches)
+    [worker] = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(worker.pid, number)
+    assert len(list(batches)) == 39
+    worker.join(5)
+    assert worker.exitcode == 0
+    again = iter(make_loader(training_set(nvidia), stop=40, workers=1))
+    next(again)
+    [worker] = multiprocessing.active_children()
+    again.close()
+    assert worker.exitcode == 0
 
 
 def test_a_fault_of_the_code_is_no_fault_of_the_data(nvidia):

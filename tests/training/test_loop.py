@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,6 +31,7 @@ from hdgan.models.saving import load_model, save_model
 from hdgan.seeding import seed_everything
 from hdgan.training import LogConfig, OptimConfig, Pix2PixHDLoss, TrainConfig, load_config, loop, start, train
 from hdgan.training.families.pix2pixhd import Criterion
+from hdgan.training.interrupt import StopRequest
 from hdgan.training.logs import read_metrics
 from hdgan.training.state import StageState
 from hdgan.training.step import Objectives
@@ -463,3 +466,94 @@ def test_a_stage_of_a_size_that_is_not_packed(make_config: MakeConfig, tmp_path:
     pack_dataset(config.data, tmp_path / "packed", [SizeConfig(width=16)])
     with pytest.raises(DataError, match=r"is packed in 16x8, but 32x16 is wanted: set --stages\.STAGE\.size\.width 16"):
         train(replace(config, data=replace(config.data, root=tmp_path / "packed")), console=QUIET)
+
+
+def damage(picture: Path) -> bytes:
+    """Cut a picture's file in half; returns what it was."""
+    content = picture.read_bytes()
+    picture.write_bytes(content[: len(content) // 2])
+    return content
+
+
+@pytest.mark.parametrize("cause", ["training", "samples", "measure", "styles"])
+def test_an_error_that_can_be_mended_loses_no_step(
+    variant: TrainConfig, make_data: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    """Saved is what the last step made: mended and resumed, the run ends as if nothing had happened."""
+    data = replace(variant.data, root=make_data())
+    log = replace(variant.log, samples_every=2 if cause == "samples" else 100, samples=1)
+    log = replace(log, checkpoint_every=2 if cause in ("measure", "styles") else 100)
+    config = replace(variant, out=tmp_path / "run", data=data, log=log)
+    name, step = ("test_img/s0_img.png", 2) if cause in ("samples", "measure") else ("train_img/s1_img.png", 1)
+    picture = tmp_path / "data" / name
+    if cause == "styles":  # of the training picture that no step has used so far
+        monkeypatch.setattr(loop, "mean_styles", lambda *_: (_ for _ in ()).throw(DataError(f"{picture} cannot")))
+        step = 2
+    kept: list[bytes] = []
+    at_step(monkeypatch, step, lambda: kept.append(damage(picture)) if cause != "styles" else None)
+    told = Console(record=True, file=io.StringIO(), width=200)
+    with pytest.raises(DataError, match=picture.name):
+        train(config, console=told)
+    saved = list_steps(config.out)
+    assert len(saved) == 1
+    assert saved == [2] or cause == "training"
+    assert f"saved after step {saved[0]}: hdgan-train --resume {config.out}" in told.export_text()
+    monkeypatch.undo()
+    if kept:
+        picture.write_bytes(kept[0])
+    train(load_config(config.out), resume=True, console=QUIET)
+    assert losses(config.out) == losses(variant.out)
+    (weights, _), (expected, _) = contents(config.out), contents(variant.out)
+    assert [key for key in expected if not torch.equal(weights[key], expected[key])] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_termination_of_the_whole_group_saves(
+    make_config: MakeConfig,
+    to_arguments: Callable[[TrainConfig], list[str]],
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    """As torchrun, systemd and Slurm end a job: the processes that read pictures get the signal as well."""
+    config = make_config(tmp_path / "run", images=10**6)
+    config = replace(config, data=replace(config.data, workers=1))
+    command = [sys.executable, "-m", "hdgan", "train", *to_arguments(config)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    while process.poll() is None and not read_metrics(config.out):
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert "stopped after step" in output
+    assert len(list_steps(config.out)) == 1
+
+
+def test_a_reader_that_dies_while_the_run_is_to_stop(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def batches(*_: object) -> Iterator[Any]:
+        yield from itertools.islice(plain(*_), 1)
+        interrupt()
+        raise DataError("a process that reads pictures was killed")
+
+    plain = loop._batches
+    monkeypatch.setattr(loop, "_batches", batches)
+    outcome = train(make_config(tmp_path / "run"), console=QUIET)
+    assert (outcome.finished, outcome.step) == (False, 1)
+    assert list_steps(tmp_path / "run") == [1]
+
+
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.requested
+    assert signal.getsignal(signal.SIGHUP) is before
