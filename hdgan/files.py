@@ -45,7 +45,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on a clean exit its files are synced and it is renamed to `path`.
+    """Yield a temporary folder beside `path`; on a clean exit all of it is synced and renamed to `path`.
 
     An existing folder `path` is replaced.
 
@@ -59,8 +59,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
-            for file in temporary.rglob("*"):
-                _sync(file)
+            for entry in (temporary, *temporary.rglob("*")):
+                _sync(entry)
             _replace_folder(temporary, path)
             _sync(path.parent)
         finally:

@@ -107,6 +107,10 @@ def test_everything_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
     with atomic_file(tmp_path / "a") as temporary:
         temporary.write_text("new")
     assert events == ["sync", "rename", "sync"]
+    events.clear()
+    with atomic_folder(tmp_path / "b") as temporary:
+        (temporary / "file").write_text("new")
+    assert events == ["sync", "sync", "rename", "sync"]  # the folder, what is in it, and the folder of both
 
 
 def test_parent_that_is_a_file(tmp_path):

@@ -18,6 +18,7 @@ from hdgan.checkpoints import (
     best_step,
     checkpoint_path,
     checkpoints_folder,
+    has_styles,
     list_steps,
 )
 from hdgan.config_io import to_plain
@@ -63,17 +64,26 @@ def _save_training_state(state: StageState, file: Path) -> None:
 
 
 def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
-    """Say which checkpoint is best, and delete those no longer kept."""
+    """Say which checkpoint is best, and delete those no longer kept.
+
+    Kept are the latest, the best, and those in which `hdgan styles` has written, which is the user's work.
+    """
     if state.best is not None:
         step, value = state.best
         best = {"step": step, "stage": state.stage.name, record_name(str(state.best_by["metric"])): value}
         with atomic_file(checkpoints_folder(run) / "best.json") as temporary:
             temporary.write_text(json.dumps(best))
     for step in list_steps(run)[: -config.log.keep]:
-        if step != best_step(run):
-            folder = checkpoint_path(run, step)
+        folder = checkpoint_path(run, step)
+        if step != best_step(run) and not has_styles(folder):
             # Renamed first, so that a kill in the middle leaves no half checkpoint; `remove_leftovers` finds the rest.
             shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.tmp")), ignore_errors=True)
+
+
+def forget_lost_best(run: Path) -> None:
+    """Delete a best.json whose checkpoint is gone."""
+    if best_step(run) not in list_steps(run):
+        (checkpoints_folder(run) / "best.json").unlink(missing_ok=True)
 
 
 def remove_leftovers(run: Path) -> None:

@@ -74,7 +74,7 @@ class LogConfig:
     checkpoint_every: int = 1000
     """Steps between checkpoints; each is measured on the validation pictures."""
     keep: int = 2
-    """Latest checkpoints to keep, besides the best."""
+    """Latest checkpoints to keep, besides the best and those with styles."""
     val_images: int = 16
     """Validation pictures per measurement."""
     best: BestMetric = "l1"
@@ -159,11 +159,8 @@ class TrainConfig:
             "optim.pool-size": optim.pool_size,
             "seed": self.seed,
         }
-        fractions = {
-            "optim.beta1": optim.beta1,
-            "optim.beta2": optim.beta2,
-            "optim.ema-decay": optim.ema_decay,
-        }
+        betas = {"optim.beta1": optim.beta1, "optim.beta2": optim.beta2}
+        fractions = {"optim.ema-decay": optim.ema_decay}
         for name, stage in self.stages.items():
             positive[f"stages.{name}.batch-size"] = stage.batch_size
             positive[f"stages.{name}.n-scales"] = stage.n_scales
@@ -175,6 +172,7 @@ class TrainConfig:
             fractions[f"stages.{name}.decay"] = stage.decay
         require("a positive number", positive, lambda value: value > 0)
         require("0 or more", not_negative, lambda value: value >= 0)
+        require("0 or more and less than 1", betas, lambda value: 0 <= value < 1)
         require("a number from 0 to 1", fractions, lambda value: 0 <= value <= 1)
 
     def _check_best(self) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,10 @@ from hdgan.errors import ConfigError
 
 BUCKET_ELEMENTS = 2**25
 """Gradients are sent in buckets of about this many elements: large enough for bandwidth, small enough for memory."""
+
+PATIENCE = timedelta(hours=24)
+"""For all processes. While the main one measures, renders scenes or writes to a slow disk, the others wait in a barrier;
+NCCL would end them after ten minutes. A process that dies is noticed at once by torchrun."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +91,36 @@ def _make_current(device: torch.device) -> torch.device:
     return device
 
 
+def _device_of(device: str, local_rank: int, size: int) -> str:
+    """What an option means for one of many processes.
+
+    A process that sees one GPU may have it for itself, or share it with all others of its machine by mistake. Which of
+    the two it is only the user can say: by "cuda:0".
+    """
+    gpus = torch.cuda.device_count()
+    if ":" in device:
+        if device == "cuda:0" and gpus == 1:
+            return device
+        raise ConfigError(f"--device {device} would put all {size} processes on one device: give cuda, cpu or auto")
+    if device == "cpu" or not torch.cuda.is_available():
+        return device
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", local_rank + 1))
+    if here > gpus:
+        own = "; where each process sees a GPU of its own, --device cuda:0" if gpus == 1 else ""
+        raise ConfigError(
+            f"there are {here} processes on this machine, but PyTorch sees {gpus} GPUs: give torchrun "
+            f"--nproc-per-node {gpus}, or --device cpu{own}"
+        )
+    return f"cuda:{local_rank}"
+
+
 @contextmanager
 def join_world(device: str) -> Iterator[World]:
     """Join the processes that torchrun started, or be alone.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N"; with "auto" and "cuda" each process takes the GPU of its local rank.
+            "cuda:0" is for processes that see one GPU each.
 
     Raises:
         ConfigError: the device does not exist.
@@ -101,12 +130,8 @@ def join_world(device: str) -> Iterator[World]:
     if size == 1:
         yield World(0, 1, _make_current(choose_device(device)))
         return
-    if ":" in device:
-        raise ConfigError(f"--device {device} would put all {size} processes on one device: give cuda, cpu or auto")
-    if device != "cpu" and torch.cuda.is_available():
-        device = f"cuda:{local_rank}"
-    chosen = _make_current(choose_device(device))
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    chosen = _make_current(choose_device(_device_of(device, local_rank, size)))
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield World(dist.get_rank(), size, chosen, local_rank)
     finally:

@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hdgan.errors import ConfigError
 from hdgan.models.blocks import recomputing
 from hdgan.training.config import TrainConfig
 from hdgan.training.families import Criterion
@@ -128,26 +127,14 @@ def _shapes(batch: Inputs) -> list[torch.Size | None]:
     return [None if tensor is None else tensor.shape for tensor in _fields(batch)]
 
 
-def make_gradients(config: TrainConfig, state: StageState, criterion: Criterion, device: torch.device) -> Gradients:
+def make_gradients(config: TrainConfig, state: StageState, criterion: Criterion) -> Gradients:
     """What a stage takes its gradients with, its networks compiled if the config says so.
 
-    Raises:
-        ConfigError: a CUDA graph cannot hold this step.
+    `start.check_cuda_graphs` says whether a CUDA graph can hold its steps.
     """
     gradients = StepGradients(config, state, criterion)
     _compile(config.compile, state, criterion.perceptual)
-    if not config.cuda_graphs:
-        return gradients
-    reasons = {
-        f"--device {config.device} is no GPU": device.type != "cuda",
-        "--model.feature-channels makes tables whose size changes with the instances": state.model.encoder is not None,
-        "--optim.pool-size chooses pictures at random": config.optim.pool_size > 0,
-        f"--stages.{state.stage.name}.micro-batch accumulates": state.stage.config.micro_batch is not None,
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            raise ConfigError(f"--cuda-graphs cannot be had: {reason}; leave it out, or that")
-    return GraphedGradients(gradients)
+    return GraphedGradients(gradients) if config.cuda_graphs else gradients
 
 
 def _compile(mode: Literal["none", "default", "max-autotune"], state: StageState, perceptual: nn.Module | None) -> None:

@@ -29,7 +29,7 @@ from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.pictures import Examples, mean_styles
 from hdgan.training.prefetch import prefetched
 from hdgan.training.report import write_report
-from hdgan.training.run_folder import claim_folder, write_description
+from hdgan.training.run_folder import claim_folder, locked, remove_samples, write_description
 from hdgan.training.schedule import Stage, plan, stage_at
 from hdgan.training.state import StageState
 from hdgan.training.step import Inputs
@@ -82,6 +82,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     with start.torch_settings(config), join_world(config.device) as world, contextlib.ExitStack() as closing:
         if not world.is_main:
             console = Console(quiet=True)
+        if world.is_main:
+            closing.enter_context(locked(config.out))
         claim_folder(config, resume)
         start.check_processes(config, world)
         with world.first_of_node():
@@ -90,12 +92,17 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         stages = plan(config, len(data.train_pairs))
         for stage in stages:
             start.check_batch(stage, world)
+        start.check_cuda_graphs(config, stages, world)
+        if world.is_main:
+            start.check_pictures(config, data, stages[0])
         perceptual = start.load_perceptual(config, world)
         validation = Validation(config, data, world.device)
         state = start.resume(config, stages, world) if resume else start.begin(config, stages[0], world, console)
         metrics = None
         if world.is_main:
             remove_leftovers(config.out)
+            if not resume:
+                remove_samples(config.out)
             write_description(given, world, len(data.train_pairs))
             metrics = Metrics(config.out, state.step)
             closing.callback(metrics.close)
@@ -132,7 +139,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
     """Train one stage to its end; False if asked to stop."""
     config, stage, world = run.config, state.stage, run.world
     criterion = config.family.criterion(config.loss, run.perceptual, state.pool)
-    gradients = make_gradients(config, state, criterion, world.device)
+    gradients = make_gradients(config, state, criterion)
     examples = Examples(run.data.validation(stage.config.size), config, world.device, run.data.palette)
     references = Examples(run.data.reference(stage.config.size), config, world.device)
     clock = _Clock(stage.config.batch_size)

@@ -44,6 +44,7 @@ class Examples:
         self.dataset = dataset
         self.config = config
         self.device = device
+        self._shown = 0
 
     def inputs(self, count: int) -> Iterator[Inputs]:
         """The first `count` pairs, each as a batch of one."""
@@ -53,12 +54,15 @@ class Examples:
 
     @torch.inference_mode()
     def write(self, model: ImageModel, folder: Path, step: int, count: int) -> None:
-        """Write generated pictures to folder/<step>/<k>.png and, once, what they are made from to folder/inputs/."""
+        """Write generated pictures to folder/<step>/<k>.png and, once, what they are made from to folder/inputs/.
+
+        What lies in folder/inputs/ already may be of other data, or of another size of the stage.
+        """
         for k, inputs in enumerate(self.inputs(count)):
-            sources = folder / "inputs"
-            if not (sources / f"{k}_real.png").exists():
+            if k >= self._shown:
                 for name, image in self._sources(inputs):
-                    save_png(image, sources / f"{k}_{name}.png")
+                    save_png(image, folder / "inputs" / f"{k}_{name}.png")
+                self._shown = k + 1
             save_png(to_image(self.generate(model, inputs, k)[0]), folder / f"{step:08d}" / f"{k}.png")
 
     def generate(self, model: ImageModel, inputs: Inputs, index: int) -> Tensor:

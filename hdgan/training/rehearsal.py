@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Iterator
@@ -28,7 +29,14 @@ from hdgan.training.memory import LayerMemory, PeakMeter, saved_by_layer
 from hdgan.training.prefetch import prefetched
 from hdgan.training.run_folder import claim_folder
 from hdgan.training.schedule import Stage, plan
-from hdgan.training.start import check_batch, check_processes, load_perceptual, torch_settings
+from hdgan.training.start import (
+    check_batch,
+    check_cuda_graphs,
+    check_pictures,
+    check_processes,
+    load_perceptual,
+    torch_settings,
+)
 from hdgan.training.state import StageState
 from hdgan.training.step import Inputs
 from hdgan.training.validation import Validation
@@ -89,6 +97,8 @@ def rehearse(config: TrainConfig, console: Console, *, resume: bool = False) -> 
         stages = plan(config, len(data.train_pairs))
         for stage in stages:
             check_batch(stage, world)
+        check_cuda_graphs(config, stages, world)
+        check_pictures(config, data, stages[0])
         estimates: list[StageEstimate] = []
         with console.status("") as status:
             perceptual = load_perceptual(config, world)
@@ -169,7 +179,7 @@ def _estimate(
     criterion = config.family.criterion(config.loss, perceptual, state.pool)
     batches = _batches(config, data, stage, device)
     first = next(batches)
-    gradients = make_gradients(config, state, criterion, device)
+    gradients = make_gradients(config, state, criterion)
     with torch.compiler.set_stance("force_eager"):
         layers = _layers(config, state, criterion, first)
     peak = _peak(config, state, gradients, first, perceptual)
@@ -211,6 +221,10 @@ def _peak(
 ) -> int:
     """Bytes that live at most in a step, weights included; on a CPU of one that is not compiled."""
     if batch.photo.device.type == "cuda":
+        # What the stage before and the search for layers have left is no part of this step's.
+        state.clear_gradients()
+        gc.collect()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(batch.photo.device)
         _step(config, state, gradients, batch)
         return torch.cuda.max_memory_reserved(batch.photo.device)

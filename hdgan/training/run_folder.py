@@ -13,18 +13,21 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from filelock import FileLock, Timeout
 
 from hdgan.checkpoints import list_steps
 from hdgan.config_io import from_plain, to_plain
 from hdgan.data import DataConfig, SizeConfig
-from hdgan.errors import CheckpointError, ConfigError
+from hdgan.errors import CheckpointError, ConfigError, HdganError
 from hdgan.files import atomic_file
 from hdgan.models import AnyModelConfig, ModelConfig
 from hdgan.training.config import TrainConfig
@@ -33,6 +36,8 @@ from hdgan.training.families import FAMILIES
 
 CONFIG_FILE = "config.json"
 ENVIRONMENT_FILE = "environment.json"
+LOCK_SECONDS = 10.0
+"""The processes that read pictures for a killed one hold its lock for some five seconds more."""
 
 
 def claim_folder(config: TrainConfig, resume: bool) -> None:
@@ -47,6 +52,37 @@ def claim_folder(config: TrainConfig, resume: bool) -> None:
             f"{config.out} already holds a run, saved at step {steps[-1]}: continue it with "
             f"`hdgan-train --resume {config.out}`, or choose another folder with --out"
         )
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder; the system lets go of it however this process ends.
+
+    Raises:
+        ConfigError: another process trains there.
+        HdganError: the folder cannot be written to.
+    """
+    lock = FileLock(run / ".lock")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout as error:
+        raise ConfigError(
+            f"another process trains in {run}: wait for its end, stop it, or choose another folder with --out"
+        ) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise HdganError(f"cannot write {run / '.lock'}: {reason}; choose another folder with --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_samples(run: Path) -> None:
+    """Delete what a run that ended before its first checkpoint has left, of other data it may be, for a new one."""
+    if (run / CONFIG_FILE).is_file():  # or samples/ is none of ours
+        shutil.rmtree(run / "samples", ignore_errors=True)
 
 
 def write_description(config: TrainConfig, world: World, training_pictures: int) -> None:

@@ -12,16 +12,18 @@ from torch import nn
 from hdgan.checkpoints import checkpoint_path, find_checkpoint, list_steps
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.models.saving import load_model
-from hdgan.training.checkpoint import mark_and_prune, read_training_state, restore
+from hdgan.training.checkpoint import forget_lost_best, mark_and_prune, read_training_state, restore
 from hdgan.training.config import TrainConfig
+from hdgan.training.datasets import RunData
 from hdgan.training.distributed import World
+from hdgan.training.run_folder import load_config
 from hdgan.training.schedule import Stage
 from hdgan.training.state import StageState
 
 
 @contextmanager
 def torch_settings(config: TrainConfig) -> Iterator[None]:
-    """Set what PyTorch has once for a process, while a run lasts."""
+    """Let cuDNN choose its algorithms while a run lasts; the number of threads stays as the run has set it."""
     before = torch.backends.cudnn.benchmark
     # Pictures mostly have one size in a stage: trying out cuDNN's algorithms once pays.
     torch.backends.cudnn.benchmark = True
@@ -70,7 +72,14 @@ def resume(config: TrainConfig, stages: list[Stage], world: World) -> StageState
 
     Raises:
         CheckpointError: there is none, or it does not go with the config.
+        ConfigError: the config would start from other weights than the run did.
     """
+    begun = load_config(config.out).init_from
+    if config.init_from != begun:
+        raise ConfigError(
+            f"--init-from {config.init_from} has no effect on a run that has begun"
+            f"{'' if begun is None else f' from {begun}'}: leave it out, or start a new run with another --out"
+        )
     steps = list_steps(config.out)
     if not steps:
         raise CheckpointError(f"{config.out} has no checkpoint to resume from: start it again without --resume")
@@ -81,7 +90,10 @@ def resume(config: TrainConfig, stages: list[Stage], world: World) -> StageState
         raise CheckpointError(f"{folder} was made in stage {training['stage']}, which the run's config no longer has")
     state = StageState(config, stage, world.device)
     restore(folder, state, training)
+    if state.best is not None and state.best[0] not in steps:  # somebody has deleted it: the next one takes its place
+        state.best = None
     if world.is_main:
+        forget_lost_best(config.out)
         mark_and_prune(config.out, config, state)  # a kill may have come between the checkpoint and this
     return state
 
@@ -96,6 +108,38 @@ def check_processes(config: TrainConfig, world: World) -> None:
         raise ConfigError(
             f"--optim.pool-size {config.optim.pool_size} is for one process: each would have its own pool"
         )
+
+
+def check_pictures(config: TrainConfig, data: RunData, stage: Stage) -> None:
+    """Read the pictures that samples and measurements are made of, which otherwise show damage after many steps.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    dataset = data.validation(stage.config.size)
+    for index in range(min(max(config.log.samples, config.log.val_images), len(dataset))):
+        dataset[index]
+
+
+def check_cuda_graphs(config: TrainConfig, stages: list[Stage], world: World) -> None:
+    """Make sure that a CUDA graph, if the config wants it, can hold the steps of all stages.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not config.cuda_graphs:
+        return
+    reasons = {
+        f"--device {config.device} is no GPU": world.device.type != "cuda",
+        "--model.feature-channels makes tables whose size changes with the instances": config.model.feature_channels,
+        "--optim.pool-size chooses pictures at random": config.optim.pool_size,
+        **{
+            f"--stages.{stage.name}.micro-batch accumulates": stage.config.micro_batch is not None for stage in stages
+        },
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ConfigError(f"--cuda-graphs cannot be had: {reason}; leave it out, or that")
 
 
 def check_batch(stage: Stage, world: World) -> None:

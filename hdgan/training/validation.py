@@ -16,6 +16,7 @@ from hdgan.models.base import ImageModel
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData
 from hdgan.training.pictures import Examples
+from hdgan.training.schedule import plan
 
 
 def record_name(metric: str) -> str:
@@ -53,16 +54,40 @@ class Validation:
             "pictures": min(config.log.val_images, len(data.val_pairs)),
         }
         self.networks = FeatureNetworks(None, device)
-        if config.log.scorer is None:
-            return
-        self.scorer = load_scorer(config.log.scorer, config.model.n_labels, device)
-        self.chosen_by["scorer"] = hashlib.sha256(config.log.scorer.read_bytes()).hexdigest()
-        self.networks = FeatureNetworks(self.scorer.segmenter, device)
-        if config.log.best == "scorer_fid" and self.scorer.segmenter is None:
-            raise ConfigError(f"--log.best scorer_fid needs a scorer of hdgan's own, which {config.log.scorer} is not")
-        for stage in config.stages.values():  # a scorer that does not suit shows now, not at the first checkpoint
-            for inputs in Examples(data.validation(stage.size), config, device).inputs(1):
-                self.scorer(inputs.photo)
+        if config.log.scorer is not None:
+            self.scorer = load_scorer(config.log.scorer, config.model.n_labels, device)
+            self.chosen_by["scorer"] = hashlib.sha256(config.log.scorer.read_bytes()).hexdigest()
+            self.networks = FeatureNetworks(self.scorer.segmenter, device)
+            if config.log.best == "scorer_fid" and self.scorer.segmenter is None:
+                raise ConfigError(
+                    f"--log.best scorer_fid needs a scorer of hdgan's own, which {config.log.scorer} is not"
+                )
+        if config.log.best != "l1":
+            self._try_metric(data)
+
+    def _try_metric(self, data: RunData) -> None:
+        """Let what does not suit the pictures of a stage show now, not at the first checkpoint."""
+        for stage in plan(self.config, len(data.train_pairs)):
+            dataset = data.validation(stage.config.size)
+            for inputs in Examples(dataset, self.config, self.device).inputs(1):
+                judge = self._judge(len(dataset))
+                photo = (inputs.photo + 1) / 2
+                judge.add(photo, photo, inputs.label)
+                if judge.images.notes:
+                    raise self._no_value(f"stage {stage.name}: {judge.images.notes[self.config.log.best]}")
+
+    def _judge(self, pictures: int) -> Judge:
+        return Judge(
+            [self.config.log.best],
+            count=min(self.config.log.val_images, pictures),
+            scorer=self.scorer,
+            n_labels=self.config.model.n_labels,
+            dontcare=self.config.data.dontcare,
+            networks=self.networks,
+        )
+
+    def _no_value(self, reason: str) -> ConfigError:
+        return ConfigError(f"--log.best {self.config.log.best} has no value here ({reason}): choose another metric")
 
     @torch.inference_mode()
     def __call__(self, model: ImageModel, examples: Examples) -> dict[str, float]:
@@ -80,14 +105,7 @@ class Validation:
             ConfigError: the metric has no value for these pictures.
         """
         config, metric = self.config, self.config.log.best
-        judge = Judge(
-            [metric],
-            count=min(config.log.val_images, len(examples.dataset)),
-            scorer=self.scorer,
-            n_labels=config.model.n_labels,
-            dontcare=config.data.dontcare,
-            networks=self.networks,
-        )
+        judge = self._judge(len(examples.dataset))
         distances = []
         for index, inputs in enumerate(examples.inputs(config.log.val_images)):
             picture = examples.generate(model, inputs, index)
@@ -99,6 +117,6 @@ class Validation:
             value = row.metrics[metric]
             if value is None:
                 reason = row.notes.get(metric, "no pixel of the validation label maps belongs to a class")
-                raise ConfigError(f"--log.best {metric} has no value here ({reason}): choose another metric")
+                raise self._no_value(reason)
             values[metric] = value
         return {record_name(name): value for name, value in values.items()}

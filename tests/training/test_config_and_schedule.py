@@ -35,6 +35,14 @@ def test_stages_that_cannot_work_are_refused(stages: dict[str, StageConfig], com
         TrainConfig(stages=stages)
 
 
+@pytest.mark.parametrize("name", ["beta1", "beta2"])
+def test_betas_are_below_one(name: str) -> None:
+    for value in (1.0, -0.1):
+        with pytest.raises(ConfigError, match=rf"--optim\.{name} is {value}: give 0 or more and less than 1"):
+            TrainConfig(optim=OptimConfig(**{name: value}))
+    assert TrainConfig(optim=OptimConfig(beta1=0.0)).optim.beta1 == 0
+
+
 @pytest.mark.parametrize(
     ("family", "options", "complaint"),
     [

@@ -13,10 +13,12 @@ import torch
 
 from hdgan.errors import ConfigError
 from hdgan.models import PatchConfig, Pix2PixConfig, UNetConfig
-from hdgan.training import OptimConfig, Pix2PixHDLoss, Pix2PixLoss, StageConfig, TrainConfig
+from hdgan.training import OptimConfig, Pix2PixHDLoss, Pix2PixLoss, StageConfig, TrainConfig, start, train
+from hdgan.training.distributed import World
 from hdgan.training.families.pix2pix import Criterion as Pix2PixCriterion
 from hdgan.training.families.pix2pixhd import Criterion
 from hdgan.training.gradients import GraphedGradients, StepGradients, make_gradients, without_trace
+from hdgan.training.schedule import plan
 from hdgan.training.step import Inputs
 from tests.training.test_step import make_inputs, make_state
 
@@ -26,7 +28,7 @@ CPU = torch.device("cpu")
 def parts_and_gradients(config: TrainConfig, inputs: Inputs) -> list[torch.Tensor]:
     torch.manual_seed(0)
     state = make_state(config)
-    compute = make_gradients(config, state, Criterion(config.loss, None, state.pool), CPU)
+    compute = make_gradients(config, state, Criterion(config.loss, None, state.pool))
     parts = compute(inputs)
     return [parts, *(p.grad for p in (*state.g_parameters, *state.d_parameters) if p.grad is not None)]
 
@@ -57,18 +59,24 @@ def test_compiled_networks_compute_the_same(make_config: Callable[..., TrainConf
         ({}, "--device cpu is no GPU"),
         ({"device": "cuda"}, "--model.feature-channels"),
         ({"device": "cuda", "optim": OptimConfig(pool_size=2)}, "--optim.pool-size"),
+        ({"device": "cuda", "joint": 1}, "--stages.joint.micro-batch"),
     ],
 )
-def test_a_step_that_no_graph_can_hold_is_refused(
+def test_steps_that_no_graph_can_hold_are_refused_at_the_start(
     make_config: Callable[..., TrainConfig], tmp_path: Path, change: dict[str, Any], reason: str
 ) -> None:
-    config = make_config(tmp_path, device="cpu")
-    if "optim" in change:
+    config = make_config(tmp_path / "run", device="cpu", cuda_graphs=True)
+    micro_batch = change.pop("joint", None)
+    if change.get("optim") or micro_batch:
         config = replace(config, model=replace(config.model, feature_channels=0))
-    config = replace(config, cuda_graphs=True, **change)
-    state = make_state(config)
-    with pytest.raises(ConfigError, match=reason):
-        make_gradients(config, state, Criterion(config.loss, None, state.pool), torch.device(config.device))
+    last = replace(config.stages["joint"], micro_batch=micro_batch)
+    config = replace(config, stages=config.stages | {"joint": last}, **change)
+    with pytest.raises(ConfigError, match=f"--cuda-graphs cannot be had: {reason}"):
+        start.check_cuda_graphs(config, plan(config, 6), World(0, 1, torch.device(config.device)))
+    if config.device == "cpu":
+        with pytest.raises(ConfigError, match=reason):
+            train(config)
+        assert not (config.out / "config.json").exists()
 
 
 @pytest.mark.gpu

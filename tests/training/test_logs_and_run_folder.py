@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +16,11 @@ from rich.console import Console
 from hdgan.checkpoints import checkpoint_path
 from hdgan.config_io import to_plain
 from hdgan.data import SizeConfig
-from hdgan.errors import CheckpointError, ConfigError, TrainingError
-from hdgan.training import PRESETS, StageConfig, TrainConfig, load_config
+from hdgan.errors import CheckpointError, ConfigError, HdganError, TrainingError
+from hdgan.training import PRESETS, StageConfig, TrainConfig, load_config, run_folder, train
 from hdgan.training.distributed import World
 from hdgan.training.logs import Metrics, ProgressDisplay, read_metrics
-from hdgan.training.run_folder import claim_folder, training_of, write_description
+from hdgan.training.run_folder import claim_folder, locked, training_of, write_description
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -113,6 +115,46 @@ def test_a_folder_with_a_run_is_not_used_again(make_config: MakeConfig, tmp_path
     claim_folder(config, resume=True)
     with pytest.raises(ConfigError, match=r"already holds a run, saved at step 3: .*--resume .*--out"):
         claim_folder(config, resume=False)
+
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from hdgan.training.run_folder import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_two_processes_do_not_train_in_one_folder(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path / "run")
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(config.out)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with monkeypatch.context() as patch:
+            patch.setattr(run_folder, "LOCK_SECONDS", 0.1)
+            for resume in (False, True):
+                with pytest.raises(ConfigError, match=f"another process trains in {config.out}: .*--out"):
+                    train(config, resume=resume, console=Console(quiet=True))
+        other.kill()
+        other.wait()
+        with locked(config.out), monkeypatch.context() as patch:  # a killed process holds nothing
+            patch.setattr(run_folder, "LOCK_SECONDS", 0.1)
+            with pytest.raises(ConfigError, match="another process"), locked(config.out):
+                pass
+    with locked(config.out):
+        assert [path.name for path in config.out.iterdir()] == [".lock"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HdganError, match=r"cannot write .*file/run/\.lock: Not a directory"), locked(
+        tmp_path / "file" / "run"
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

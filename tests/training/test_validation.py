@@ -14,7 +14,7 @@ from rich.console import Console
 
 from hdgan.checkpoints import best_step
 from hdgan.data import DataConfig, SizeConfig
-from hdgan.errors import ConfigError
+from hdgan.errors import ConfigError, DataError
 from hdgan.evaluation import train_scorer
 from hdgan.evaluation.confusion import Confusion
 from hdgan.evaluation.scorer import load_scorer
@@ -146,7 +146,24 @@ def test_a_metric_that_cannot_be_had_is_refused_before_the_first_step(
     )
     with pytest.raises(ConfigError, match="knows 9 classes, but the label maps have 4"):
         train(config(best="miou", scorer=nine), console=QUIET)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    with pytest.raises(ConfigError, match=r"--log\.best ssim has no value here \(stage global: its window needs pictures"):
+        train(config(best="ssim"), console=QUIET)
+    with pytest.raises(ConfigError, match=r"--log\.best scorer_fid has no value here \(stage .* a single picture"):
+        train(config(best="scorer_fid", scorer=scorer, val_images=1), console=QUIET)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_damaged_validation_picture_shows_before_the_first_step(
+    make_config: MakeConfig, make_data: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_data("data", test=6)
+    picture = root / "test_img" / "s4_img.png"
+    picture.write_bytes(picture.read_bytes()[:-200])
+    config = make_config(tmp_path / "run", log=LogConfig(val_images=5))
+    config = replace(config, data=replace(config.data, root=root))
+    with pytest.raises(DataError, match="s4_img"):
+        train(config, console=QUIET)
+    assert not (config.out / "config.json").exists()
 
 
 def test_the_same_weights_have_the_same_value(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ class Pix2PixHDLoss:
         weights = {"loss.feature-matching": self.feature_matching, "loss.vgg": self.vgg}
         require("0 or more", weights, lambda value: value >= 0)
         check_network(self.vgg_weights, self.scorer, self.vgg)
+        if self.imagenet_normalisation and not self.vgg:
+            raise ConfigError("--loss.imagenet-normalisation has no meaning with --loss.vgg 0: leave it out")
         if self.scorer is not None and self.imagenet_normalisation:
             raise ConfigError("a scorer takes pictures in [-1, 1]: --loss.no-imagenet-normalisation")
 

@@ -49,5 +49,7 @@ def test_a_run_trains_with_them(make_config: Callable[..., TrainConfig], scorer:
 def test_what_does_not_go_with_a_scorer_is_refused(scorer: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"a scorer takes pictures in \[-1, 1\]: --loss\.no-imagenet-normalisation"):
         Pix2PixHDLoss(scorer=scorer, imagenet_normalisation=True)
+    with pytest.raises(ConfigError, match=r"--loss\.imagenet-normalisation has no meaning with --loss\.vgg 0"):
+        Pix2PixHDLoss(vgg=0.0, imagenet_normalisation=True)
     with pytest.raises(CheckpointError, match=r"no\.safetensors does not exist"):
         load_perceptual(Pix2PixHDLoss(scorer=tmp_path / "no.safetensors"))
