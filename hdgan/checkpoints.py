@@ -16,8 +16,6 @@ from hdgan.errors import CheckpointError
 
 MODEL_FILE = "model.safetensors"
 TRAINING_FILE = "training.pt"
-FEATURES_FILE = "features.npz"
-STYLES_FILE = "styles.safetensors"
 PREFIX = "step-"
 
 
@@ -34,11 +32,6 @@ def list_steps(run: Path) -> list[int]:
 
 def checkpoint_path(run: Path, step: int) -> Path:
     return checkpoints_folder(run) / f"{PREFIX}{step:08d}"
-
-
-def has_styles(checkpoint: Path) -> bool:
-    """Whether `hdgan styles` has written into a checkpoint folder."""
-    return any((checkpoint / name).is_file() for name in (FEATURES_FILE, STYLES_FILE))
 
 
 def run_of(checkpoint: Path) -> Path | None:

@@ -89,7 +89,7 @@ class StreamLoader(DataLoader[Any]):
                         raise batch
                     yield batch
             finally:
-                # Otherwise workers live as long as a traceback that holds `batches`; at exit, too, they heed no SIGTERM.
+                # Or workers would live as long as a traceback holds `batches`; they heed no SIGTERM at exit.
                 if self.num_workers:
                     batches._shutdown_workers()  # type: ignore[attr-defined]
 

@@ -18,13 +18,14 @@ from hdgan.checkpoints import (
     best_step,
     checkpoint_path,
     checkpoints_folder,
-    has_styles,
     list_steps,
 )
 from hdgan.config_io import to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
 from hdgan.files import atomic_file, atomic_folder
 from hdgan.models.saving import load_model, save_model
+from hdgan.styles.bank import STYLES_FILE
+from hdgan.styles.table import FEATURES_FILE
 from hdgan.training.config import TrainConfig
 from hdgan.training.state import StageState
 from hdgan.training.validation import record_name
@@ -75,7 +76,8 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
             temporary.write_text(json.dumps(best))
     for step in list_steps(run)[: -config.log.keep]:
         folder = checkpoint_path(run, step)
-        if step != best_step(run) and not has_styles(folder):
+        has_styles = any((folder / name).is_file() for name in (FEATURES_FILE, STYLES_FILE))
+        if step != best_step(run) and not has_styles:
             # Renamed first, so that a kill in the middle leaves no half checkpoint; `remove_leftovers` finds the rest.
             shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.tmp")), ignore_errors=True)
 

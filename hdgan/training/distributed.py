@@ -23,8 +23,8 @@ BUCKET_ELEMENTS = 2**25
 """Gradients are sent in buckets of about this many elements: large enough for bandwidth, small enough for memory."""
 
 PATIENCE = timedelta(hours=24)
-"""For all processes. While the main one measures, renders scenes or writes to a slow disk, the others wait in a barrier;
-NCCL would end them after ten minutes. A process that dies is noticed at once by torchrun."""
+"""Of a process for the others. While the main one measures, renders scenes or writes to a slow disk, they wait in a
+barrier; NCCL would end them after ten minutes. That a process has died torchrun sees at once."""
 
 
 @dataclass(frozen=True)

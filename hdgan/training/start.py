@@ -133,9 +133,7 @@ def check_cuda_graphs(config: TrainConfig, stages: list[Stage], world: World) ->
         f"--device {config.device} is no GPU": world.device.type != "cuda",
         "--model.feature-channels makes tables whose size changes with the instances": config.model.feature_channels,
         "--optim.pool-size chooses pictures at random": config.optim.pool_size,
-        **{
-            f"--stages.{stage.name}.micro-batch accumulates": stage.config.micro_batch is not None for stage in stages
-        },
+        **{f"--stages.{stage.name}.micro-batch accumulates": stage.config.micro_batch is not None for stage in stages},
     }
     for reason, holds in reasons.items():
         if holds:

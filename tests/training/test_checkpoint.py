@@ -69,6 +69,14 @@ def test_the_latest_and_the_best_are_kept(config: TrainConfig, state: StageState
     assert best_step(config.out) == 6
 
 
+@pytest.mark.parametrize("name", ["features.npz", "styles.safetensors"])
+def test_a_checkpoint_with_styles_is_kept(config: TrainConfig, state: StageState, name: str) -> None:
+    (save(config, state, 1) / name).touch()
+    for step in (2, 3, 4, 5):
+        save(config, state, step)
+    assert list_steps(config.out) == [1, 4, 5]
+
+
 def test_what_a_killed_process_left_is_finished(config: TrainConfig, state: StageState) -> None:
     for step in (1, 2, 3):
         save(config, state, step, (1, 0.5))

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,49 @@ def test_what_several_processes_cannot_do_is_refused(
         join_world("cuda:0"),
     ):
         pass
+
+
+def test_more_processes_than_gpus_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for name, value in {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    message = (
+        r"there are 8 processes on this machine, but PyTorch sees 4 GPUs: give torchrun --nproc-per-node 4, or .*cpu$"
+    )
+    with pytest.raises(ConfigError, match=message), join_world("auto"):
+        pass
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert distributed._device_of("auto", 5, 8) == "cuda:5"
+    assert distributed._device_of("cpu", 5, 8) == "cpu"
+
+
+def test_one_gpu_a_process_is_what_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one visible GPU each process may have its own, or all may share one by mistake."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(
+        ConfigError, match=r"sees 1 GPUs: .*; where each process sees a GPU of its own, --device cuda:0"
+    ):
+        distributed._device_of("auto", 0, 2)
+    assert distributed._device_of("cuda:0", 1, 2) == "cuda:0"
+    with pytest.raises(ConfigError, match="--device cuda:1 would put all"):
+        distributed._device_of("cuda:1", 1, 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # one process on each of two machines
+    assert distributed._device_of("auto", 0, 2) == "cuda:0"
+
+
+def test_processes_wait_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda _, timeout: given.append(timeout))
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    with join_world("cpu") as world:
+        assert world.size == 2
+    assert given == [distributed.PATIENCE]
+    assert timedelta(hours=1) <= distributed.PATIENCE
 
 
 @pytest.mark.parametrize(("local_rank", "order"), [(0, ["work", "wait"]), (1, ["wait", "work"])])

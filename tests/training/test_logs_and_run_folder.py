@@ -13,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from hdgan.checkpoints import checkpoint_path
+from hdgan.checkpoints import MODEL_FILE, checkpoint_path
 from hdgan.config_io import to_plain
 from hdgan.data import SizeConfig
 from hdgan.errors import CheckpointError, ConfigError, HdganError, TrainingError
@@ -112,13 +112,14 @@ def test_a_folder_with_a_run_is_not_used_again(make_config: MakeConfig, tmp_path
     config = make_config(tmp_path)
     claim_folder(config, resume=False)
     checkpoint_path(tmp_path, 3).mkdir(parents=True)
+    (checkpoint_path(tmp_path, 3) / MODEL_FILE).touch()
     claim_folder(config, resume=True)
     with pytest.raises(ConfigError, match=r"already holds a run, saved at step 3: .*--resume .*--out"):
         claim_folder(config, resume=False)
 
 
 HOLDER = """
-import os, sys, time
+import sys, time
 from pathlib import Path
 from hdgan.training.run_folder import locked
 with locked(Path(sys.argv[1])):
@@ -151,8 +152,9 @@ def test_two_processes_do_not_train_in_one_folder(
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(HdganError, match=r"cannot write .*file/run/\.lock: Not a directory"), locked(
-        tmp_path / "file" / "run"
+    with (
+        pytest.raises(HdganError, match=r"cannot write .*file/run/\.lock: Not a directory"),
+        locked(tmp_path / "file" / "run"),
     ):
         pass
 

@@ -265,6 +265,54 @@ def test_the_best_checkpoint_of_the_latest_stage_is_kept(
     assert measured == [0.5, 0.01, 0.4, 0.3, 0.2, 0.25, 0.6, 0.7, 0.8]
 
 
+def test_a_best_checkpoint_that_is_gone_is_forgotten(
+    run: Path, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path / "run", log=LogConfig(checkpoint_every=1, keep=1, style_images=1))
+    distances = iter([0.5] * 6 + [0.1, 0.2, 0.3, 0.4])
+    monkeypatch.setattr(Validation, "__call__", lambda *_: {"val_l1": next(distances)})
+    train(config, console=QUIET)
+    assert best_step(config.out) == 7
+    shutil.rmtree(checkpoint_path(config.out, 7))
+    train(config, resume=True, console=QUIET)
+    assert best_step(config.out) is None
+    assert find_checkpoint(config.out).parent.name == "step-00000009"
+    longer = replace(config.stages["joint"], images=8)
+    train(replace(config, stages=config.stages | {"joint": longer}), resume=True, console=QUIET)
+    assert best_step(config.out) == 10
+
+
+def test_a_resume_from_other_weights_is_refused(run: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--init-from elsewhere has no effect on a run that has begun: leave it out"):
+        train(replace(load_config(run), init_from=Path("elsewhere")), resume=True, console=QUIET)
+    config = make_config(tmp_path / "new", init_from=run)
+    interrupted(replace(config, stages={"joint": config.stages["joint"]}), config.out, 1)
+    with pytest.raises(ConfigError, match=rf"--init-from None has no effect .* begun from {run}: leave it out"):
+        train(replace(load_config(config.out), init_from=None), resume=True, console=QUIET)
+    assert train(load_config(config.out), resume=True, console=QUIET).finished
+
+
+def test_samples_of_a_run_without_checkpoint_do_not_stay(
+    make_config: MakeConfig, make_data: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = make_config(tmp_path / "run", images=2)
+    old = config.out / "samples" / "global" / "inputs" / "0_real.png"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old")
+    (config.out / "samples" / "gone").mkdir()
+    train(config, console=QUIET)
+    assert old.read_bytes() != b"old"
+    assert (config.out / "samples" / "gone").is_dir()  # no run had begun here: it is the user's
+    shutil.rmtree(config.out / "checkpoints")
+    train(config, console=QUIET)
+    assert sorted(path.name for path in (config.out / "samples").iterdir()) == ["enhancer", "global", "joint"]
+    other = replace(config.data, root=make_data(size=(48, 16)))
+    stages = config.stages | {"joint": replace(config.stages["joint"], images=4)}
+    train(replace(config, data=other, stages=stages), resume=True, console=QUIET)
+    with Image.open(config.out / "samples" / "joint" / "inputs" / "0_real.png") as image:
+        assert image.size != (32, 16)
+
+
 def snapshot(run: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in (run / "checkpoints").rglob("*") if path.is_file()}
 

@@ -146,7 +146,9 @@ def test_a_metric_that_cannot_be_had_is_refused_before_the_first_step(
     )
     with pytest.raises(ConfigError, match="knows 9 classes, but the label maps have 4"):
         train(config(best="miou", scorer=nine), console=QUIET)
-    with pytest.raises(ConfigError, match=r"--log\.best ssim has no value here \(stage global: its window needs pictures"):
+    with pytest.raises(
+        ConfigError, match=r"--log\.best ssim has no value here \(stage global: its window needs pictures"
+    ):
         train(config(best="ssim"), console=QUIET)
     with pytest.raises(ConfigError, match=r"--log\.best scorer_fid has no value here \(stage .* a single picture"):
         train(config(best="scorer_fid", scorer=scorer, val_images=1), console=QUIET)
