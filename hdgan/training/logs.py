@@ -105,24 +105,26 @@ class ProgressDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        with contextlib.suppress(OSError):
+            self._bar.stop()
 
     def update(self, step: int, stage: str, losses: Mapping[str, float], images_per_second: float) -> None:
         """Show the state after `step`."""
         shown = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         speed = f"{images_per_second:.1f} img/s"
-        self._bar.update(self._task, completed=step, description=stage, losses=shown, speed=speed)
-        now = time.monotonic()
-        if not self._console.is_terminal and (now - self._last_line > PLAIN_LINE_SECONDS or step == self._total):
-            self._last_line = now
-            began, first = self._start
-            left = (now - began) / max(step - first, 1) * (self._total - step)
-            self._console.print(
-                f"{stage} step {step}/{self._total} {shown} {speed} ETA {_duration(left)}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+        with contextlib.suppress(OSError):  # of a terminal that has closed: the run is still to be saved
+            self._bar.update(self._task, completed=step, description=stage, losses=shown, speed=speed)
+            now = time.monotonic()
+            if not self._console.is_terminal and (now - self._last_line > PLAIN_LINE_SECONDS or step == self._total):
+                self._last_line = now
+                began, first = self._start
+                left = (now - began) / max(step - first, 1) * (self._total - step)
+                self._console.print(
+                    f"{stage} step {step}/{self._total} {shown} {speed} ETA {_duration(left)}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
 
 
 def _duration(seconds: float) -> str:

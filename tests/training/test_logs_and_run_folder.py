@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import subprocess
@@ -86,6 +87,26 @@ def test_a_bar_on_a_terminal() -> None:
         display.update(10, "joint", {"g_gan": 0.5}, 3.0)
     assert "10/10" in output.getvalue()
     assert "g_gan 0.500" in output.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_display_that_nobody_sees_ends_no_run(terminal: bool) -> None:
+    class Closed(io.StringIO):
+        gone = False
+        failed = 0
+
+        def write(self, text: str) -> int:
+            if self.gone:
+                self.failed += 1
+                raise OSError(errno.EIO, "Input/output error")
+            return super().write(text)
+
+    output = Closed()
+    with ProgressDisplay(Console(file=output, width=120, force_terminal=terminal), 10, 0) as display:
+        display.update(1, "joint", {}, 3.0)
+        output.gone = True
+        display.update(10, "joint", {}, 3.0)
+    assert output.failed
 
 
 def test_the_config_of_a_run_is_read_back(make_config: MakeConfig, tmp_path: Path) -> None:
