@@ -272,10 +272,8 @@ def test_a_checkpoint_of_another_architecture(refused: Refused, run: Path, tmp_p
 def test_a_folder_below_a_file(refused: Refused, make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     line = refused(make_config(tmp_path / "file" / "run"))
-    assert re.search(r"cannot write \S+config\.json: Not a directory", line)
-    assert re.search(
-        r"cannot write \S+config\.json: (File exists|Not a directory)", refused(make_config(tmp_path / "file"))
-    )
+    assert re.search(r"cannot write \S+file/run: Not a directory; .*--out", line)
+    assert re.search(r"cannot write \S+file: (File exists|Not a directory)", refused(make_config(tmp_path / "file")))
 
 
 def test_a_folder_without_permission(

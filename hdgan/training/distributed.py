@@ -22,9 +22,10 @@ from hdgan.errors import ConfigError
 BUCKET_ELEMENTS = 2**25
 """Gradients are sent in buckets of about this many elements: large enough for bandwidth, small enough for memory."""
 
-PATIENCE = timedelta(hours=24)
+PATIENCE = timedelta(hours=3)
 """Of a process for the others. While the main one measures, renders scenes or writes to a slow disk, they wait in a
-barrier; NCCL would end them after ten minutes. That a process has died torchrun sees at once."""
+barrier; NCCL would end them after ten minutes. That a process has died torchrun sees at once; one that hangs, nobody
+for as long."""
 
 
 @dataclass(frozen=True)

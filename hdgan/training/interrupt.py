@@ -1,9 +1,11 @@
-"""Ctrl-C and termination as a request to save first."""
+"""Ctrl-C and termination as a request to save first; steps that nothing interrupts."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 
@@ -33,6 +35,24 @@ class StopRequest:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+
+
+@contextmanager
+def whole() -> Iterator[None]:
+    """Let the death of a child process end nothing inside.
+
+    When a reader dies, torch raises an error from its handler of SIGCHLD, wherever the program then is: in an optimizer
+    too, with half of the weights moved. The loader notices the death as well when it waits for that reader.
+    """
+    child: signal.Signals | None = getattr(signal, "SIGCHLD", None)  # Windows has none
+    if child is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(child, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(child, handler)
 
 
 def _stop_signals() -> list[signal.Signals]:

@@ -24,7 +24,7 @@ from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, fitted, open_data
 from hdgan.training.distributed import World, join_world
 from hdgan.training.gradients import Gradients, make_gradients
-from hdgan.training.interrupt import StopRequest
+from hdgan.training.interrupt import StopRequest, whole
 from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.pictures import Examples, mean_styles
 from hdgan.training.prefetch import prefetched
@@ -82,8 +82,6 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     with start.torch_settings(config), join_world(config.device) as world, contextlib.ExitStack() as closing:
         if not world.is_main:
             console = Console(quiet=True)
-        if world.is_main:
-            closing.enter_context(locked(config.out))
         claim_folder(config, resume)
         start.check_processes(config, world)
         with world.first_of_node():
@@ -97,6 +95,9 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             start.check_pictures(config, data, stages[0])
         perceptual = start.load_perceptual(config, world)
         validation = Validation(config, data, world.device)
+        if world.is_main:
+            closing.enter_context(locked(config.out))
+            claim_folder(config, resume)  # another run may have come and gone in the meantime
         state = start.resume(config, stages, world) if resume else start.begin(config, stages[0], world, console)
         metrics = None
         if world.is_main:
@@ -116,9 +117,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         while (current := stage_at(stages, state.step)) is not None:
             if state.stage != current:
                 state = StageState(config, current, world.device, state.model)
-            with explained_worker_death():
-                going_on = _train_stage(run, state)
-            if not going_on:
+            if not _train_stage(run, state):
                 break
     report = write_report(config.out) if world.is_main else None
     outcome = Outcome(finished=state.step == total, step=state.step, total_steps=total, report=report)
@@ -144,9 +143,10 @@ def _train_stage(run: Run, state: StageState) -> bool:
     references = Examples(run.data.reference(stage.config.size), config, world.device)
     clock = _Clock(stage.config.batch_size)
     stopping = False
-    with _steps_kept(run, state, references):
+    with _steps_kept(run, state, references), explained_worker_death():
         for inputs in _batches(run, state):
-            losses, stopping = _step(run, state, criterion.names, gradients, inputs)
+            with whole():
+                losses, stopping = _step(run, state, criterion.names, gradients, inputs)
             clock.tick()
             log = config.log
             if world.is_main:
@@ -245,9 +245,9 @@ def _require_finite_weights(run: Run, state: StageState) -> None:
 def _steps_kept(run: Run, state: StageState, references: Examples) -> Iterator[None]:
     """Save what has been trained before an error that the user can mend ends the run.
 
-    A picture that cannot be read, for training or for samples, leaves the state as the last step made it. Not so a
-    TrainingError: it says that the state is not worth saving, or that it cannot be saved. Whoever has asked to stop
-    gets that instead of the error; his processes may have been ended as well.
+    A picture that cannot be read, for training or for samples, or a reader that is killed leaves the state as the last
+    step made it. Not so a TrainingError: it says that the state is not worth saving, or that it cannot be saved.
+    Whoever has asked to stop gets that instead of the error, which may be of his asking.
     """
     try:
         yield

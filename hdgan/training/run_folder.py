@@ -72,7 +72,7 @@ def locked(run: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise HdganError(f"cannot write {run / '.lock'}: {reason}; choose another folder with --out") from error
+        raise HdganError(f"cannot write {run}: {reason}; choose another folder with --out") from error
     try:
         yield
     finally:

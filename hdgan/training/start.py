@@ -74,15 +74,15 @@ def resume(config: TrainConfig, stages: list[Stage], world: World) -> StageState
         CheckpointError: there is none, or it does not go with the config.
         ConfigError: the config would start from other weights than the run did.
     """
+    steps = list_steps(config.out)
+    if not steps:
+        raise CheckpointError(f"{config.out} has no checkpoint to resume from: start it again without --resume")
     begun = load_config(config.out).init_from
     if config.init_from != begun:
         raise ConfigError(
             f"--init-from {config.init_from} has no effect on a run that has begun"
             f"{'' if begun is None else f' from {begun}'}: leave it out, or start a new run with another --out"
         )
-    steps = list_steps(config.out)
-    if not steps:
-        raise CheckpointError(f"{config.out} has no checkpoint to resume from: start it again without --resume")
     folder = checkpoint_path(config.out, steps[-1])
     training = read_training_state(folder)
     stage = next((stage for stage in stages if stage.name == training["stage"]), None)
@@ -93,8 +93,8 @@ def resume(config: TrainConfig, stages: list[Stage], world: World) -> StageState
     if state.best is not None and state.best[0] not in steps:  # somebody has deleted it: the next one takes its place
         state.best = None
     if world.is_main:
-        forget_lost_best(config.out)
         mark_and_prune(config.out, config, state)  # a kill may have come between the checkpoint and this
+        forget_lost_best(config.out)
     return state
 
 

@@ -493,10 +493,16 @@ def test_a_reader_that_is_killed_in_the_middle_of_a_step(
             reader.kill()
             reader.join()
 
-    config = make_config(tmp_path, images=20)
+    config = make_config(tmp_path / "run", images=20)
     at_step(monkeypatch, 2, kill_readers)
     with pytest.raises(DataError, match=r"was killed.*--data\.workers 0"):
         train(replace(config, data=replace(config.data, workers=1)), console=QUIET)
+    [step] = list_steps(config.out)
+    assert step >= 2  # batches that were read before may have been used, no step is half done
+    monkeypatch.undo()
+    train(replace(load_config(config.out), out=config.out), resume=True, console=QUIET)
+    train(replace(config, out=tmp_path / "undisturbed"), console=QUIET)
+    assert_same_end(config.out, tmp_path / "undisturbed")
 
 
 def test_a_packed_dataset_trains_to_the_same_weights(
