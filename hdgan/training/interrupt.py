@@ -45,10 +45,11 @@ def whole() -> Iterator[None]:
     too, with half of the weights moved. The loader notices the death as well when it waits for that reader.
     """
     child: signal.Signals | None = getattr(signal, "SIGCHLD", None)  # Windows has none
-    if child is None or threading.current_thread() is not threading.main_thread():
+    handler = None if child is None else signal.getsignal(child)  # None, too, of a handler that is not Python's
+    if child is None or handler is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = signal.signal(child, signal.SIG_DFL)
+    signal.signal(child, signal.SIG_DFL)
     try:
         yield
     finally:
