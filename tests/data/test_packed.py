@@ -256,6 +256,41 @@ def test_an_interrupted_packing_goes_on(street, tmp_path):
     assert_same_samples(dataset(street, SizeConfig()), dataset(out, SizeConfig()))
 
 
+def test_an_interrupted_repacking_does_not_pass_as_whole(street, packed, save):
+    config = DataConfig(root=street)
+    for i in range(4):
+        save(f"street/train_img/city/{i}_img.png", RNG.integers(0, 256, (23, 37, 3), dtype=np.uint8))
+    for part in ("label", "inst", "img"):
+        next((street / f"train_{part}" / "city").glob("3_*")).unlink()
+
+    def interrupt(phase: str, done: int, total: int) -> None:
+        if phase == "train":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack_dataset(config, packed, SIZES, 4, threads=1, progress=interrupt)
+    with pytest.raises(DataError, match=r"is not packed to its end: repeat the hdgan data pack of .*street, which"):
+        find_pairs(DataConfig(root=packed), "train")
+    with pytest.raises(ConfigError, match=r"packed is not packed to its end, in which .*: name train too, or no --phase"):
+        pack_dataset(config, packed, SIZES, 4, ["test"])
+    report = pack_dataset(config, packed, SIZES, 4)
+    assert report.samples == 4
+    assert_same_samples(dataset(street, SIZES[0]), dataset(packed, SIZES[0]))
+    assert not (packed / "train" / "city" / f"3{ENDING}").exists(), "the index forgot what it listed"
+
+
+def test_what_is_listed_stays_usable_while_another_phase_is_packed(street, packed, save):
+    for part in ("label", "inst"):
+        save(f"street/val_{part}/v.png", RNG.integers(0, 4, (23, 37), dtype=np.uint8))
+
+    def interrupt(phase: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack_dataset(DataConfig(root=street), packed, SIZES, 4, ["val"], progress=interrupt)
+    assert find_phases(DataConfig(root=packed)) == ("test", "train")
+
+
 def test_phases_can_be_packed_one_by_one(street, tmp_path):
     out, config = tmp_path / "packed", DataConfig(root=street)
     pack_dataset(config, out, phases=["train"])
