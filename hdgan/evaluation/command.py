@@ -87,7 +87,7 @@ def evaluate(
         data, size = contest.data, contest.dataset.size
         train(data, contest.n_labels, size, file, **asdict(scorer_training), device=device, console=console)
     if scorer or (contest.n_labels and file.is_file()):
-        contest = contest.scored_by(file, scorer_range)
+        contest = contest.scored_by(file, scorer_range, console)
     rows = score(contest, out, console)
     _print(rows)
     print((out / PAGE).resolve())

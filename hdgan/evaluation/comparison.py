@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from hdgan.data import DataConfig, PairedDataset, Sample, SizeConfig
 from hdgan.data.quick_check import quick_check
-from hdgan.data.scenes import CLASSES, PALETTE, scenes_folder
+from hdgan.data.scenes import CLASSES, PALETTE
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError
 from hdgan.evaluation.feature_networks import FeatureNetworks
+from hdgan.evaluation.independence import about_runs, about_scorer
 from hdgan.evaluation.judge import Judge
 from hdgan.evaluation.page import Facts, Gallery, write_results
 from hdgan.evaluation.scorer import Scorer, ScorerRange, load_scorer
@@ -47,8 +48,8 @@ class Contest:
     device: torch.device
     scenes: bool
     """Whether the pictures are the built-in scenes, whose classes have names and colours."""
-    learned: tuple[str, ...]
-    """Names of the runs that were trained on these pictures."""
+    warnings: tuple[str, ...]
+    """What makes the scores say less than they seem to, as it was printed."""
     scorer: Scorer | None = None
 
     @property
@@ -65,13 +66,20 @@ class Contest:
         """Classes of the label maps, 0 for A->B pairs."""
         return self.dataset.n_labels
 
-    def scored_by(self, scorer: Path, scorer_range: ScorerRange = "signed") -> Contest:
+    @property
+    def runs(self) -> dict[str, Pipeline]:
+        """By name."""
+        return dict(zip(self.names, self.pipelines, strict=True))
+
+    def scored_by(self, scorer: Path, scorer_range: ScorerRange, console: Console) -> Contest:
         """The same with a scorer, which is tried on the first photo; see `evaluate`."""
         if not self.n_labels:
             raise ConfigError(f"--scorer {scorer} needs label maps, which A->B runs have not: leave it out")
         network = load_scorer(scorer, self.n_labels, self.device, scorer_range)
         network(self.first_photo * 2 - 1)
-        return replace(self, scorer=network)
+        warnings = about_scorer(scorer, self.runs, self.data, self.phase)
+        _say(console, warnings)
+        return replace(self, scorer=network, warnings=(*self.warnings, *warnings))
 
 
 def evaluate(
@@ -96,7 +104,7 @@ def evaluate(
     class its mean style, so that no photo is looked at. Pictures are scored as 8 bits, as they are saved. The scorer
     recognises classes in each, and in the photos: that row is the oracle, by which the others are to be read. It is no
     upper bound, since a generator may paint classes more alike than they are. Where a run was trained on the very
-    pictures, console and page say so.
+    pictures or against the very scorer, or the scorer on the pictures, console and page say so.
 
     Args:
         runs: run folders, checkpoint folders or .safetensors files.
@@ -127,7 +135,7 @@ def evaluate(
         device=device, ema=ema, console=console,
     )  # fmt: skip
     if scorer is not None:
-        contest = contest.scored_by(scorer, scorer_range)
+        contest = contest.scored_by(scorer, scorer_range, console)
     return score(contest, out, console)
 
 
@@ -163,10 +171,14 @@ def open_contest(
     report.require_size(dataset.size)
     _require_parts(runs, pipelines, dataset)
     names = tuple(_names(runs))
-    learned = tuple(n for n, run in zip(names, pipelines, strict=True) if _has_learned_from(run, data, listing.phase))
-    for warning in (*report.warnings, *_warnings(learned, listing.phase)):
+    warnings = tuple(about_runs(dict(zip(names, pipelines, strict=True)), data, listing.phase))
+    _say(console, (*report.warnings, *warnings))
+    return Contest(names, pipelines, data, listing.phase, dataset, count, pictures, chosen, scenes, warnings)
+
+
+def _say(console: Console, warnings: Iterable[str]) -> None:
+    for warning in warnings:
         console.print(warning, markup=False, highlight=False, soft_wrap=True)
-    return Contest(names, pipelines, data, listing.phase, dataset, count, pictures, chosen, scenes, learned)
 
 
 def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, SizeConfig]:
@@ -178,18 +190,6 @@ def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, S
     assert pipeline.file is not None
     config, size = training_of(pipeline.file, read_metadata(pipeline.file), pipeline.config, root)
     return config.data, size
-
-
-def _has_learned_from(pipeline: Pipeline, data: DataConfig, phase: str) -> bool:
-    """Whether a run was trained on this phase of this dataset, as far as its file says."""
-    assert pipeline.file is not None
-    metadata = read_metadata(pipeline.file)
-    if "train" not in metadata:
-        return False
-    own = training_of(pipeline.file, metadata, pipeline.config)[0].data
-    assert data.root is not None
-    root = own.root or scenes_folder(own.scenes)
-    return phase == own.train_phase and root.resolve() == data.root.resolve()
 
 
 def score(contest: Contest, out: Path | None, console: Console) -> list[RunScores]:
@@ -270,8 +270,8 @@ def _facts(contest: Contest) -> Facts:
         "pictures": f"{contest.count} of {len(contest.dataset)}, {width}x{height}",
         "scorer": scorer,
     }
-    lines |= {name: str(pipeline.file) for name, pipeline in zip(contest.names, contest.pipelines, strict=True)}
-    remarks = _warnings(contest.learned, contest.phase)
+    lines |= {name: str(pipeline.file) for name, pipeline in contest.runs.items()}
+    remarks = list(contest.warnings)
     if contest.scorer is not None:
         remarks.append(
             "Mean IoU and pixel accuracy: what the scorer recognises in a picture against the label map it was made "
@@ -287,13 +287,6 @@ def _facts(contest: Contest) -> Facts:
         )
     columns = {"scorer": scorer, "phase": contest.phase, "pictures": contest.count}
     return Facts(lines, tuple(remarks), CLASSES if contest.scenes else (), columns)
-
-
-def _warnings(learned: Sequence[str], phase: str) -> list[str]:
-    """At most one."""
-    if not learned:
-        return []
-    return [f"Trained on these very pictures, phase {phase}: {', '.join(learned)}. Their scores are not held-out ones."]
 
 
 def _common_classes(runs: Sequence[Path], pipelines: Sequence[Pipeline]) -> int:
