@@ -1,4 +1,4 @@
-"""What makes scores say less than they seem to: pictures or a scorer that a run, or pictures that a scorer, learned from."""
+"""What makes scores say less than they seem to: a run that knows pictures or scorer, a scorer that knows pictures."""
 
 from __future__ import annotations
 
