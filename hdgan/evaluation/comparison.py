@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from hdgan.data import DataConfig, PairedDataset, Sample, SizeConfig
+from hdgan.data.config import LayoutName
 from hdgan.data.quick_check import quick_check
 from hdgan.data.scenes import CLASSES, PALETTE
 from hdgan.devices import choose_device
@@ -21,10 +22,12 @@ from hdgan.errors import ConfigError
 from hdgan.evaluation.feature_networks import FeatureNetworks
 from hdgan.evaluation.independence import about_runs, about_scorer
 from hdgan.evaluation.judge import Judge
+from hdgan.evaluation.memory import enough_memory
 from hdgan.evaluation.page import Facts, Gallery, write_results
 from hdgan.evaluation.scorer import Scorer, ScorerRange, load_scorer
 from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, ORACLE, SEGMENTATION, RunScores
 from hdgan.evaluation.split import held_out_pairs, with_scenes
+from hdgan.evaluation.suitability import common_classes, require_suitable
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.models.config import require
 from hdgan.models.saving import read_metadata
@@ -88,6 +91,7 @@ def evaluate(
     scorer: Path | None = None,
     scorer_range: ScorerRange = "signed",
     root: Path | None = None,
+    layout: LayoutName | None = None,
     phase: str | None = None,
     size: SizeConfig | None = None,
     max_images: int | None = None,
@@ -111,6 +115,7 @@ def evaluate(
         scorer: hdgan's own (`train_scorer`), TorchScript or .pt2; without it there is no segmentation score.
         scorer_range: what pictures a foreign scorer takes.
         root: dataset, where it is not the first run's own.
+        layout: folder structure of `root`; None detects it, or takes the run's for its own dataset.
         phase: of the dataset; None takes the validation phase.
         size: of the pictures; None takes that of the first run's training, without crops.
         max_images: use the first so many pictures only.
@@ -125,14 +130,15 @@ def evaluate(
         The oracle, then one row for each run, in the order given.
 
     Raises:
-        ConfigError: the runs, or runs and scorer, have different classes, or a scorer is given without label maps.
+        ConfigError: the runs, or runs and scorer, have different classes, a run cannot be scored on these pictures, a
+            scorer is given without label maps, or memory does not suffice.
         CheckpointError: a run has no checkpoint, or a file is damaged.
         DataError: the split is missing, empty or without photos.
     """
     console, runs = console or Console(quiet=True), [Path(run) for run in runs]
     contest = open_contest(
-        runs, root=root, phase=phase, size=size, max_images=max_images, pictures=pictures, checkpoint=checkpoint,
-        device=device, ema=ema, console=console,
+        runs, root=root, layout=layout, phase=phase, size=size, max_images=max_images, pictures=pictures,
+        checkpoint=checkpoint, device=device, ema=ema, console=console,
     )  # fmt: skip
     if scorer is not None:
         contest = contest.scored_by(scorer, scorer_range, console)
@@ -143,6 +149,7 @@ def open_contest(
     runs: Sequence[Path],
     *,
     root: Path | None,
+    layout: LayoutName | None,
     phase: str | None,
     size: SizeConfig | None,
     max_images: int | None,
@@ -159,8 +166,9 @@ def open_contest(
         raise ConfigError("no run is named: give the folder of a training run")
     chosen = choose_device(device)
     pipelines = tuple(load(run, checkpoint=checkpoint, device=str(chosen), ema=ema) for run in runs)
-    n_labels = _common_classes(runs, pipelines)
+    n_labels = common_classes(runs, pipelines)
     data, trained_size = data_of(pipelines[0], root)
+    data = data if layout is None else replace(data, layout=layout)
     scenes = data.root is None
     data = with_scenes(data, n_labels, console)
     listing = held_out_pairs(data, n_labels, phase)
@@ -169,7 +177,7 @@ def open_contest(
     used = replace(listing, pairs=listing.pairs[:count])
     report = quick_check(used, data, n_labels)
     report.require_size(dataset.size)
-    _require_parts(runs, pipelines, dataset)
+    require_suitable(runs, pipelines, dataset)
     names = tuple(_names(runs))
     warnings = tuple(about_runs(dict(zip(names, pipelines, strict=True)), data, listing.phase))
     _say(console, (*report.warnings, *warnings))
@@ -217,12 +225,14 @@ def measure(contest: Contest, gallery: Gallery, console: Console) -> list[RunSco
         for index in range(contest.count):
             sample = contest.dataset[index]
             photo = photo_of(sample, contest.device)
-            pictures = [photo]
-            for pipeline in contest.pipelines:
-                pictures.append(make_picture(pipeline, sample, seed=index))
+            pictures, size = [photo], f"{photo.shape[3]}x{photo.shape[2]}"
+            for name, pipeline in contest.runs.items():
+                with enough_memory(f"the run {name}", size):
+                    pictures.append(make_picture(pipeline, sample, seed=index))
                 bar.advance(task)
             label = sample["label"][None].to(contest.device) if "label" in sample else None
-            seen = [judge.add(picture, photo, label) for judge, picture in zip(judges, pictures, strict=True)]
+            with enough_memory("scoring", size):
+                seen = [judge.add(picture, photo, label) for judge, picture in zip(judges, pictures, strict=True)]
             gallery.add(sample, pictures, seen)
     rows = [judge.scores(name) for judge, name in zip(judges, (ORACLE, *contest.names), strict=True)]
     rows[0].notes.update(dict.fromkeys(IMAGE_METRICS, "the photos are what pictures are compared with"))
@@ -287,36 +297,6 @@ def _facts(contest: Contest) -> Facts:
         )
     columns = {"scorer": scorer, "phase": contest.phase, "pictures": contest.count}
     return Facts(lines, tuple(remarks), CLASSES if contest.scenes else (), columns)
-
-
-def _common_classes(runs: Sequence[Path], pipelines: Sequence[Pipeline]) -> int:
-    """The number of classes that all runs have; 0 for A->B."""
-    first = pipelines[0].config.n_labels
-    for run, pipeline in zip(runs, pipelines, strict=True):
-        if pipeline.config.n_labels != first:
-            raise ConfigError(
-                f"{runs[0]} has {_classes(first)} and {run} has {_classes(pipeline.config.n_labels)}: runs are "
-                "compared on the same label maps, so evaluate them apart"
-            )
-    return first
-
-
-def _classes(n_labels: int) -> str:
-    return f"{n_labels} classes" if n_labels else "pictures as its input"
-
-
-def _require_parts(runs: Sequence[Path], pipelines: Sequence[Pipeline], dataset: PairedDataset) -> None:
-    """What each model needs beside label maps must be there before the first picture is made."""
-    first = dataset.pairs[0]
-    for run, pipeline in zip(runs, pipelines, strict=True):
-        config = pipeline.config
-        if config.instances and first.ids is None:
-            raise ConfigError(f"{run} was trained with instance maps, which {first.stem} and its split do not have")
-        if not config.n_labels and config.input_channels != dataset.input_channels:
-            raise ConfigError(
-                f"{run} takes pictures of {config.input_channels} channels, but {first.input} has "
-                f"{dataset.input_channels}"
-            )
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

@@ -201,6 +201,37 @@ def test_bad_input_is_one_line(run: Path, scorer: Path, make_data: MakeData, tmp
         evaluate([alone], device="cpu")
 
 
+def test_a_run_that_cannot_be_scored_is_named_at_once(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pipeline, "__call__", lambda *_, **__: pytest.fail("a picture was made"))
+    plain = tiny(tmp_path / "plain.safetensors", n_labels=N_LABELS, dontcare=255)
+    for name, options, message in (
+        ("grey", {"image_channels": 1}, r"grey\.safetensors makes pictures of 1 channels, but photos are read with 3"),
+        (
+            "styled",
+            {"feature_channels": 2},
+            r"styled\.safetensors was trained with features, but its file holds no mean",
+        ),
+        ("strict", {}, r"strict\.safetensors cannot take label 255, which \S+plain\.safetensors takes for no class"),
+    ):
+        options = {"dontcare": 255 if options else None, **options}
+        model = tiny(tmp_path / f"{name}.safetensors", n_labels=N_LABELS, **options)
+        with pytest.raises(ConfigError, match=message):
+            evaluate([plain, model], root=dataset, device="cpu")
+
+
+def test_out_of_memory_names_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Pipeline, "__call__", fail)
+    with pytest.raises(
+        ConfigError, match=r"out of memory: the run finished with a picture of 32x16; take a lower --wi"
+    ):
+        evaluate([run], device="cpu")
+
+
 def test_a_split_that_cannot_be_scored_is_one_line(run: Path, make_data: MakeData) -> None:
     root = make_data()
     with pytest.raises(DataError, match=r"val_label does not exist; the phases of \S+ \(nvidia\) are: test, train"):
