@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +215,49 @@ def test_linked_folder_is_followed(tree, tmp_path):
     (root / "train_label").mkdir()
     (root / "train_label" / "city").symlink_to(root / "elsewhere", target_is_directory=True)
     assert listing(root).pairs[0].stem == "city/a"
+
+
+def test_a_link_that_leads_back_is_not_followed(tree):
+    root = tree("train_label/city/a.png", "train_img/city/a.png", "elsewhere/b.png")
+    for part in ("train_label", "train_img"):
+        (root / part / "city" / "loop").symlink_to(root / part, target_is_directory=True)
+        (root / part / "up").symlink_to("..", target_is_directory=True)
+        for name in ("x", "y"):  # one folder under two names is no loop
+            (root / part / name).symlink_to(root / "elsewhere", target_is_directory=True)
+    (root / "elsewhere" / "back").symlink_to(root / "train_label", target_is_directory=True)
+    stems = [pair.stem for pair in listing(root).pairs]
+    assert len(set(stems)) == len(stems)
+    assert {"city/a", "x/b", "y/b"} <= set(stems)
+    assert not any("loop" in stem.split("/")[:-1] or "up" in stem.split("/")[:-1] for stem in stems)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tree, monkeypatch):
+    root = tree("train_label/x/a.png", "train_label/y/b.png", "train_img/x/a.png", "train_img/y/b.png")
+    real = os.scandir
+
+    def scandir(path="."):
+        if str(path).endswith("train_label/y"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(
+        DataError, match=r"train_label/y cannot be read \(Permission denied\); make it readable, or move"
+    ):
+        listing(root)
+
+
+def test_a_folder_beside_the_phases_may_be_unreadable(tree, monkeypatch):
+    root = tree("train/a.png", "lost+found/b.png")
+    real = os.scandir
+
+    def scandir(path="."):
+        if str(path).endswith("lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert find_phases(DataConfig(root=root)) == ("train",)
 
 
 def test_missing_root(tmp_path):
