@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from hdgan.cli import main
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs, find_phases, make_loader, pack_dataset
 from hdgan.data.check import check_dataset
-from hdgan.data.packed import ENDING, INDEX, read_packed, verify
+from hdgan.data.packed import ENDING, INDEX, encode, read_packed, verify
 from hdgan.data.quick_check import quick_check
 from hdgan.errors import ConfigError, DataError, HdganError
 
@@ -187,6 +189,24 @@ def test_every_byte_is_guarded(street, tmp_path):
             dataset(packed, SizeConfig(width=5))[1]
         flip_byte(path, at)
     assert dataset(packed, SizeConfig(width=5))[1]["stem"] == "city/1"
+
+
+@pytest.mark.parametrize("length", [11, 13, 1 << 20])
+def test_no_map_inflates_beyond_its_size(tmp_path, length):
+    path = tmp_path / f"a{ENDING}"
+    path.write_bytes(encode({(4, 3): {"label": RNG.integers(0, 4, (3, 4), dtype=np.uint8)}}, {}))
+    stored = np.frombuffer(zlib.compress(bytes(length)), np.uint8)
+    about = json.loads(safe_open(path, "np").metadata()["hdgan"])
+    tensor = about["tensors"]["label@4x3"]
+    assert verify(path) == about
+    named = f"label@4x3 {tensor['type']} {tensor['shape']}".encode()
+    save_file({"label@4x3": stored}, path, {"hdgan": json.dumps(about | {"tensors": {"label@4x3": {
+        **tensor, "crc32": zlib.crc32(stored.data, zlib.crc32(named))
+    }}})})  # fmt: skip
+    with pytest.raises(
+        DataError, match=r"a\.safetensors cannot be read \(a map of 12 bytes does not inflate to so many"
+    ):
+        verify(path)
 
 
 def test_only_what_changed_is_packed_again(street, packed, save):
