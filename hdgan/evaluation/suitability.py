@@ -44,7 +44,7 @@ def require_suitable(runs: Sequence[Path], pipelines: Sequence[Pipeline], datase
             )
         if config.image_channels != 3:
             raise ConfigError(
-                f"{run} makes pictures of {config.image_channels} channels, but photos are read with 3: it cannot be "
+                f"{run} makes pictures with image_channels {config.image_channels}, but photos have 3: it cannot be "
                 "scored, leave it out"
             )
         if config.feature_channels and pipeline.class_features is None:

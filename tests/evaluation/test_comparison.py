@@ -207,7 +207,7 @@ def test_a_run_that_cannot_be_scored_is_named_at_once(
     monkeypatch.setattr(Pipeline, "__call__", lambda *_, **__: pytest.fail("a picture was made"))
     plain = tiny(tmp_path / "plain.safetensors", n_labels=N_LABELS, dontcare=255)
     for name, options, message in (
-        ("grey", {"image_channels": 1}, r"grey\.safetensors makes pictures of 1 channels, but photos are read with 3"),
+        ("grey", {"image_channels": 1}, r"grey\.safetensors makes pictures with image_channels 1, but photos have 3"),
         (
             "styled",
             {"feature_channels": 2},
