@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from hdgan.data.config import DataConfig
 from hdgan.data.headers import EXTENSIONS
@@ -239,7 +240,10 @@ def _phases(root: Path, layout: str) -> tuple[str, ...]:
     folder = root / before
     if not folder.is_dir():
         return ()
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry.name))
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry.name))
+    except OSError as error:
+        _refuse(error)
     if layout == "side-by-side":
         # A folder that cannot be read (a disk's lost+found) is no phase here; as part of a phase it is an error.
         walks = {name: _walk(folder / name, on_error=None) for name in names if not _of_another_layout(name)}
@@ -270,7 +274,7 @@ def _files(folder: Path, part: _Part) -> list[tuple[str, Path]]:
     return [(path.relative_to(folder).with_suffix("").as_posix(), path) for path in files]
 
 
-def _refuse(error: OSError) -> None:
+def _refuse(error: OSError) -> NoReturn:
     raise DataError(f"{error.filename} cannot be read ({error.strerror}); make it readable, or move it away") from error
 
 

@@ -247,6 +247,18 @@ def test_a_folder_that_cannot_be_read_is_named(tree, monkeypatch):
         listing(root)
 
 
+def test_a_root_that_cannot_be_read_is_named(tree, monkeypatch):
+    root = tree("train_label/a.png", "train_img/a.png")
+
+    def listdir(path="."):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(DataError, match=r"cannot be read \(Permission denied\); make it readable") as raised:
+        listing(root)
+    assert str(raised.value).startswith(str(root))
+
+
 def test_a_folder_beside_the_phases_may_be_unreadable(tree, monkeypatch):
     root = tree("train/a.png", "lost+found/b.png")
     real = os.scandir
