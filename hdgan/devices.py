@@ -13,8 +13,9 @@ def network_format(device: torch.device) -> torch.memory_format:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice; of PyTorch's on a CPU only the text tells."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether an error says that memory did not suffice; on a CPU and in TorchScript only the text tells."""
+    texts = ("can't allocate memory", "CUDA out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in texts)
 
 
 def choose_device(device: str) -> torch.device:

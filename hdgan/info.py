@@ -7,18 +7,18 @@ import json
 import os
 import platform
 import subprocess
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+import hdgan
 from hdgan.ops import _backend
 
 
 def collect() -> dict[str, Any]:
-    """Versions, GPUs and backends, as plain values. Never fails: what is missing is None or says why."""
+    """Versions, GPUs and backends, as plain values: what is missing is None or says why."""
     forced = os.environ.get("HDGAN_BACKEND") or None
     return {
         "versions": _versions(),
@@ -34,7 +34,7 @@ def collect() -> dict[str, Any]:
 def _versions() -> dict[str, str | None]:
     imported = {name: _version_of(name) for name in ("torch", "triton", "numpy")}
     python = platform.python_version()
-    return {"hdgan": version("hdgan"), "python": python, **imported, "torch CUDA": torch.version.cuda}
+    return {"hdgan": hdgan.__version__, "python": python, **imported, "torch CUDA": torch.version.cuda}
 
 
 def _version_of(module: str) -> str | None:

@@ -32,4 +32,5 @@ def test_too_little_memory_is_recognised() -> None:
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("The operation failed …\nRuntimeError: CUDA out of memory. Tried to"))
     assert not is_out_of_memory(RuntimeError("sizes do not match"))

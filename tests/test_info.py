@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -48,6 +49,14 @@ def hide(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
         return real(name, package)
 
     monkeypatch.setattr(importlib, "import_module", import_module)
+
+
+def test_nothing_is_asked_of_the_installation_that_an_import_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> importlib.metadata.Distribution:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata.Distribution, "from_name", missing)
+    assert info.collect()["versions"]["hdgan"] == hdgan.__version__
 
 
 def test_what_is_here(capsys: Capture) -> None:

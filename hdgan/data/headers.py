@@ -108,12 +108,22 @@ def require_map(path: Path, header: Header, kind: Kind) -> None:
         )
 
 
+def _require_black_as_zero(path: Path, header: Header, kind: Kind) -> None:
+    """Pillow inverts what stores white as 0 in bitmaps and grey of up to 8 bits; other grey it reads as a negative."""
+    if header.photometric == 0 and header.mode not in ("1", "L"):
+        raise DataError(
+            f"{path}: this {kind} is a TIFF of mode {header.mode} that stores white as 0 (PhotometricInterpretation "
+            "0), which is read as a negative; save it as BlackIsZero or PNG"
+        )
+
+
 def require_photo(path: Path, header: Header) -> None:
     """Raise DataError unless a file with this header can be read as a photo."""
     if header.format == "NPY":
         raise DataError(f"{path}: a photo must be a picture, not .npy; save it as PNG")
     if header.mode in ("I", "F"):
         raise DataError(f"{path}: this photo has mode {header.mode}; save it with 8 or 16 bits a channel")
+    _require_black_as_zero(path, header, "photo")
 
 
 def require_input(path: Path, header: Header) -> None:
@@ -121,6 +131,7 @@ def require_input(path: Path, header: Header) -> None:
     dtype = np.dtype(header.mode) if header.format == "NPY" else np.dtype("int32" if header.mode == "I" else "uint8")
     if dtype not in (np.uint8, np.uint16) and not np.issubdtype(dtype, np.floating):
         raise DataError(f"{path}: input of type {dtype}; save uint8, uint16, or float32 scaled to [-1, 1]")
+    _require_black_as_zero(path, header, "input")
 
 
 def shown_size(header: Header, size: tuple[int, int] | None) -> tuple[int, int]:

@@ -56,7 +56,7 @@ def read_map(path: Path, kind: Kind = "label map") -> np.ndarray:
     with opened(path) as image:
         header = header_of(image)
         require_map(path, header, kind)
-        stretch = _STRETCH.get(raw_mode(image), 1)
+        stretch = _STRETCH.get(raw_mode(image).removesuffix("R"), 1)  # R: bits in reverse, by TIFF's FillOrder 2
         sample_format = tiff_tag(image, _SAMPLE_FORMAT, 1)
         image.load()
         values = np.asarray(image)

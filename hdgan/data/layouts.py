@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from hdgan.data.config import DataConfig
 from hdgan.data.headers import EXTENSIONS
@@ -239,9 +240,14 @@ def _phases(root: Path, layout: str) -> tuple[str, ...]:
     folder = root / before
     if not folder.is_dir():
         return ()
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry.name))
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry.name))
+    except OSError as error:
+        _refuse(error)
     if layout == "side-by-side":
-        return tuple(name for name in names if not _of_another_layout(name) and any(_walk(folder / name)))
+        # A folder that cannot be read (a disk's lost+found) is no phase here; as part of a phase it is an error.
+        walks = {name: _walk(folder / name, on_error=None) for name in names if not _of_another_layout(name)}
+        return tuple(name for name, pictures in walks.items() if any(pictures))
     return tuple(name.removesuffix(after) for name in names if name.endswith(after) and name != after)
 
 
@@ -268,14 +274,29 @@ def _files(folder: Path, part: _Part) -> list[tuple[str, Path]]:
     return [(path.relative_to(folder).with_suffix("").as_posix(), path) for path in files]
 
 
-def _walk(folder: Path) -> Iterable[Path]:
-    """Pictures under a folder; links to folders are followed, hidden files and other kinds of files are not seen."""
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not _hidden(name)]
+def _refuse(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename} cannot be read ({error.strerror}); make it readable, or move it away") from error
+
+
+def _walk(folder: Path, on_error: Callable[[OSError], None] | None = _refuse) -> Iterable[Path]:
+    """Pictures under a folder, which may be absent.
+
+    Links to folders are followed, unless they lead back to where they are; hidden files and other kinds of files are
+    not seen.
+    """
+    if not folder.is_dir():
+        return
+    for parent, subfolders, names in os.walk(folder, onerror=on_error, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not _hidden(name) and not _leads_back(Path(parent, name))]
         for name in names:
             path = Path(parent, name)
             if not _hidden(name) and path.suffix.lower() in EXTENSIONS:
                 yield path
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one of those that it lies in."""
+    return folder.is_symlink() and folder.resolve() in (above.resolve() for above in folder.absolute().parents)
 
 
 def _hidden(name: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -147,7 +148,8 @@ def pack_dataset(
 
     Raises:
         DataError: a file of the dataset cannot be used.
-        ConfigError: `out` holds something else, or the layout does not suit `n_labels`.
+        ConfigError: `out` holds something else, an unfinished packing of other phases too, or the layout does not suit
+            `n_labels`.
         HdganError: there is no space for `out`, or it cannot be written.
     """
     if threads is not None and threads < 1:
@@ -159,7 +161,9 @@ def pack_dataset(
         raise ConfigError(f"{config.root} is packed already: name the folder that it was packed from")
     packer = _Packer(config, listings[0].layout, tuple(sizes), n_labels)
     index = _claim(out, packer.settings)
+    _require_rest(out, index, names)
     before = listed_paths(out, index["phases"])
+    replacing = _unfinishing(out, index, before)
     sources: Counter[tuple[int, int]] = Counter()
     for listing in listings:
         report = quick_check(listing, config, n_labels)
@@ -173,7 +177,7 @@ def pack_dataset(
     packed = dict(index["phases"]) if phases else {}
     for listing in listings:
         entries = []
-        results = in_threads(packer.writer(out, listing.phase), listing.pairs, threads)
+        results = in_threads(packer.writer(out, listing.phase, replacing), listing.pairs, threads)
         for done, (entry, was_there) in enumerate(results, start=1):
             entries.append(entry)
             kept += was_there
@@ -233,8 +237,13 @@ class _Packer:
         }
         return encode(sized, about), about
 
-    def writer(self, out: Path, phase: str) -> Callable[[Pair], tuple[dict[str, Any], bool]]:
-        """A function that writes the file of a pair; it returns the entry of the index, and whether it was there."""
+    def writer(
+        self, out: Path, phase: str, replacing: Callable[[Path], None]
+    ) -> Callable[[Pair], tuple[dict[str, Any], bool]]:
+        """A function that writes the file of a pair; it returns the entry of the index, and whether it was there.
+
+        `replacing` is called before each file that is written.
+        """
 
         def write(pair: Pair) -> tuple[dict[str, Any], bool]:
             path = sample_path(out, phase, pair.stem)
@@ -242,6 +251,7 @@ class _Packer:
             was_there = about is not None
             if about is None:
                 content, about = self.encoded(pair)
+                replacing(path)
                 with atomic_file(path) as temporary:
                     temporary.write_bytes(content)
             entry = {key: about[key] for key in ("stem", "source", "sizes", "channels")}
@@ -291,6 +301,32 @@ def _claim(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is no packed dataset: choose another --out, or remove it")
     return {"format": FORMAT, "version": VERSION, "complete": False, "settings": dict(settings), "phases": {}}
+
+
+def _require_rest(out: Path, index: Mapping[str, Any], names: Sequence[str]) -> None:
+    """A packing that was interrupted may have left old samples among new ones in any phase that the index lists."""
+    rest = [] if index["complete"] else sorted(index["phases"].keys() - set(names))
+    if rest:
+        raise ConfigError(
+            f"{out} is not packed to its end, in which phase is not known: name {', '.join(rest)} too, or no --phase"
+        )
+
+
+def _unfinishing(out: Path, index: Mapping[str, Any], listed: set[Path]) -> Callable[[Path], None]:
+    """A function to call before a file is written: at the first that the index lists, it makes this unfinished.
+
+    Otherwise a packing that is interrupted would leave old samples among new ones, and pass as whole.
+    """
+    lock, complete = Lock(), index["complete"]
+
+    def replacing(path: Path) -> None:
+        nonlocal complete
+        with lock:
+            if complete and path in listed:
+                _write_index(out, {**index, "complete": False})
+                complete = False
+
+    return replacing
 
 
 def _require_space(

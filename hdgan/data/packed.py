@@ -243,7 +243,18 @@ def _decode(path: Path, file: Any, name: str, about: dict[str, Any]) -> np.ndarr
         raise DataError(f"{path}: {name} differs from its checksum; {_REPEAT}")
     if name.partition("@")[0] not in _MAPS:
         return stored.transpose(1, 2, 0)
-    return np.frombuffer(zlib.decompress(stored), np.dtype(about["type"])).reshape(about["shape"])
+    height, width = about["shape"]
+    dtype = np.dtype(about["type"])
+    return np.frombuffer(_inflated(stored, height * width * dtype.itemsize), dtype).reshape(height, width)
+
+
+def _inflated(stored: np.ndarray, length: int) -> bytes:
+    """What a stream of zlib's holds, which must be of this length; no more is inflated, whatever the stream says."""
+    stream = zlib.decompressobj()
+    content = stream.decompress(stored.data, max(length, 0) + 1)
+    if len(content) != length or not stream.eof:
+        raise ValueError(f"a map of {length} bytes does not inflate to so many")
+    return content
 
 
 def _checksum(name: str, about: dict[str, Any], stored: np.ndarray) -> int:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hdgan.data import DataConfig, SizeConfig
+from hdgan.data.config import LayoutName
 from hdgan.data.scenes import CLASSES
 from hdgan.errors import ConfigError
 from hdgan.evaluation.comparison import open_contest, score
@@ -21,6 +22,8 @@ from hdgan.evaluation.train import ScorerTraining
 from hdgan.evaluation.train import train_scorer as train
 
 SCORER = "scorer.safetensors"
+_PICTURES, _CHECKPOINT = 8, "latest"
+_NO_RUN = "without a run: a scorer is trained, and no picture made"
 
 
 def evaluate(
@@ -32,14 +35,15 @@ def evaluate(
     train_scorer: bool = False,
     scorer_training: ScorerTraining = ScorerTraining(),
     root: Path | None = None,
+    layout: LayoutName | None = None,
     phase: str | None = None,
     width: int | None = None,
     height: int | None = None,
-    n_labels: int = len(CLASSES),
+    n_labels: int | None = None,
     dontcare: int | None = None,
     max_images: int | None = None,
-    pictures: int = 8,
-    checkpoint: str = "latest",
+    pictures: int = _PICTURES,
+    checkpoint: str = _CHECKPOINT,
     device: str = "auto",
     ema: bool = True,
 ) -> int:
@@ -59,10 +63,11 @@ def evaluate(
         train_scorer: train the scorer first, and write it where --scorer says.
         scorer_training: how the scorer is trained.
         root: dataset, if it is not the first run's.
+        layout: folder structure of --root; left out, it is detected.
         phase: of the dataset to evaluate on; left out, val, else test.
         width: of the pictures; left out, that of the first run's training.
         height: of the pictures; left out, from the width or the first run's training.
-        n_labels: classes, where a scorer is trained without a run, which would say.
+        n_labels: classes, where a scorer is trained without a run, which would say; left out, those of the scenes.
         dontcare: label of no class, where a scorer is trained without a run.
         max_images: evaluate on the first so many pictures only.
         pictures: how many of them the page shows.
@@ -73,25 +78,46 @@ def evaluate(
     console = Console(stderr=True)
     size = None if width is None and height is None else SizeConfig(width=width, height=height)
     file = scorer or out / SCORER
+    if not (runs or train_scorer):
+        raise ConfigError("no run is named: give the folder of a training run, or --train-scorer")
+    scoring = bool(runs)
+    _refuse_idle(
+        ("layout", layout is not None, root is not None, "without --root"),
+        ("phase", phase is not None, scoring, _NO_RUN),
+        ("max-images", max_images is not None, scoring, _NO_RUN),
+        ("pictures", pictures != _PICTURES, scoring, _NO_RUN),
+        ("checkpoint", checkpoint != _CHECKPOINT, scoring, _NO_RUN),
+        ("no-ema", not ema, scoring, _NO_RUN),
+        ("n-labels", n_labels is not None, not scoring, "with a run, which says it"),
+        ("dontcare", dontcare is not None, not scoring, "with a run, which says it"),
+        ("scorer-training", scorer_training != ScorerTraining(), train_scorer, "without --train-scorer"),
+        ("scorer-range", scorer_range != "signed", scorer and not train_scorer, "but for a --scorer of your own"),
+    )
     if not runs:
-        if not train_scorer:
-            raise ConfigError("no run is named: give the folder of a training run, or --train-scorer")
-        data = DataConfig(root=root, dontcare=dontcare)
+        data = DataConfig(root=root, layout=layout or "auto", dontcare=dontcare)
+        n_labels = len(CLASSES) if n_labels is None else n_labels
         train(data, n_labels, size or SizeConfig(), file, **asdict(scorer_training), device=device, console=console)
         return 0
     contest = open_contest(
-        runs, root=root, phase=phase, size=size, max_images=max_images, pictures=pictures, checkpoint=checkpoint,
-        device=device, ema=ema, console=console,
+        runs, root=root, layout=layout, phase=phase, size=size, max_images=max_images, pictures=pictures,
+        checkpoint=checkpoint, device=device, ema=ema, console=console,
     )  # fmt: skip
     if train_scorer:
         data, size = contest.data, contest.dataset.size
         train(data, contest.n_labels, size, file, **asdict(scorer_training), device=device, console=console)
     if scorer or (contest.n_labels and file.is_file()):
-        contest = contest.scored_by(file, scorer_range)
+        contest = contest.scored_by(file, scorer_range, console)
     rows = score(contest, out, console)
     _print(rows)
     print((out / PAGE).resolve())
     return 0
+
+
+def _refuse_idle(*options: tuple[str, bool, object, str]) -> None:
+    """Refuse an option that would be ignored: its name, whether it is given, has a meaning, and where it has none."""
+    for name, given, has_meaning, where in options:
+        if given and not has_meaning:
+            raise ConfigError(f"--{name} has no meaning {where}; leave it out")
 
 
 def _print(rows: list[RunScores]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,16 +14,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from hdgan.data import DataConfig, PairedDataset, Sample, SizeConfig
+from hdgan.data.config import LayoutName
 from hdgan.data.quick_check import quick_check
-from hdgan.data.scenes import CLASSES, PALETTE, scenes_folder
+from hdgan.data.scenes import CLASSES, PALETTE
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError
 from hdgan.evaluation.feature_networks import FeatureNetworks
+from hdgan.evaluation.independence import about_runs, about_scorer
 from hdgan.evaluation.judge import Judge
+from hdgan.evaluation.memory import enough_memory
 from hdgan.evaluation.page import Facts, Gallery, write_results
 from hdgan.evaluation.scorer import Scorer, ScorerRange, load_scorer
 from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, ORACLE, SEGMENTATION, RunScores
 from hdgan.evaluation.split import held_out_pairs, with_scenes
+from hdgan.evaluation.suitability import common_classes, require_suitable
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.models.config import require
 from hdgan.models.saving import read_metadata
@@ -47,8 +51,8 @@ class Contest:
     device: torch.device
     scenes: bool
     """Whether the pictures are the built-in scenes, whose classes have names and colours."""
-    learned: tuple[str, ...]
-    """Names of the runs that were trained on these pictures."""
+    warnings: tuple[str, ...]
+    """What makes the scores say less than they seem to, as it was printed."""
     scorer: Scorer | None = None
 
     @property
@@ -65,13 +69,20 @@ class Contest:
         """Classes of the label maps, 0 for A->B pairs."""
         return self.dataset.n_labels
 
-    def scored_by(self, scorer: Path, scorer_range: ScorerRange = "signed") -> Contest:
+    @property
+    def runs(self) -> dict[str, Pipeline]:
+        """By name."""
+        return dict(zip(self.names, self.pipelines, strict=True))
+
+    def scored_by(self, scorer: Path, scorer_range: ScorerRange, console: Console) -> Contest:
         """The same with a scorer, which is tried on the first photo; see `evaluate`."""
         if not self.n_labels:
             raise ConfigError(f"--scorer {scorer} needs label maps, which A->B runs have not: leave it out")
         network = load_scorer(scorer, self.n_labels, self.device, scorer_range)
         network(self.first_photo * 2 - 1)
-        return replace(self, scorer=network)
+        warnings = about_scorer(scorer, self.runs, self.data, self.phase)
+        _say(console, warnings)
+        return replace(self, scorer=network, warnings=(*self.warnings, *warnings))
 
 
 def evaluate(
@@ -80,6 +91,7 @@ def evaluate(
     scorer: Path | None = None,
     scorer_range: ScorerRange = "signed",
     root: Path | None = None,
+    layout: LayoutName | None = None,
     phase: str | None = None,
     size: SizeConfig | None = None,
     max_images: int | None = None,
@@ -96,13 +108,14 @@ def evaluate(
     class its mean style, so that no photo is looked at. Pictures are scored as 8 bits, as they are saved. The scorer
     recognises classes in each, and in the photos: that row is the oracle, by which the others are to be read. It is no
     upper bound, since a generator may paint classes more alike than they are. Where a run was trained on the very
-    pictures, console and page say so.
+    pictures or against the very scorer, or the scorer on the pictures, console and page say so.
 
     Args:
         runs: run folders, checkpoint folders or .safetensors files.
         scorer: hdgan's own (`train_scorer`), TorchScript or .pt2; without it there is no segmentation score.
         scorer_range: what pictures a foreign scorer takes.
         root: dataset, where it is not the first run's own.
+        layout: folder structure of `root`; None detects it, or takes the run's for its own dataset.
         phase: of the dataset; None takes the validation phase.
         size: of the pictures; None takes that of the first run's training, without crops.
         max_images: use the first so many pictures only.
@@ -117,17 +130,18 @@ def evaluate(
         The oracle, then one row for each run, in the order given.
 
     Raises:
-        ConfigError: the runs, or runs and scorer, have different classes, or a scorer is given without label maps.
+        ConfigError: the runs, or runs and scorer, have different classes, a run cannot be scored on these pictures, a
+            scorer is given without label maps, or memory does not suffice.
         CheckpointError: a run has no checkpoint, or a file is damaged.
         DataError: the split is missing, empty or without photos.
     """
     console, runs = console or Console(quiet=True), [Path(run) for run in runs]
     contest = open_contest(
-        runs, root=root, phase=phase, size=size, max_images=max_images, pictures=pictures, checkpoint=checkpoint,
-        device=device, ema=ema, console=console,
+        runs, root=root, layout=layout, phase=phase, size=size, max_images=max_images, pictures=pictures,
+        checkpoint=checkpoint, device=device, ema=ema, console=console,
     )  # fmt: skip
     if scorer is not None:
-        contest = contest.scored_by(scorer, scorer_range)
+        contest = contest.scored_by(scorer, scorer_range, console)
     return score(contest, out, console)
 
 
@@ -135,6 +149,7 @@ def open_contest(
     runs: Sequence[Path],
     *,
     root: Path | None,
+    layout: LayoutName | None,
     phase: str | None,
     size: SizeConfig | None,
     max_images: int | None,
@@ -151,8 +166,9 @@ def open_contest(
         raise ConfigError("no run is named: give the folder of a training run")
     chosen = choose_device(device)
     pipelines = tuple(load(run, checkpoint=checkpoint, device=str(chosen), ema=ema) for run in runs)
-    n_labels = _common_classes(runs, pipelines)
+    n_labels = common_classes(runs, pipelines)
     data, trained_size = data_of(pipelines[0], root)
+    data = data if layout is None else replace(data, layout=layout)
     scenes = data.root is None
     data = with_scenes(data, n_labels, console)
     listing = held_out_pairs(data, n_labels, phase)
@@ -161,12 +177,16 @@ def open_contest(
     used = replace(listing, pairs=listing.pairs[:count])
     report = quick_check(used, data, n_labels)
     report.require_size(dataset.size)
-    _require_parts(runs, pipelines, dataset)
+    require_suitable(runs, pipelines, dataset)
     names = tuple(_names(runs))
-    learned = tuple(n for n, run in zip(names, pipelines, strict=True) if _has_learned_from(run, data, listing.phase))
-    for warning in (*report.warnings, *_warnings(learned, listing.phase)):
+    warnings = tuple(about_runs(dict(zip(names, pipelines, strict=True)), data, listing.phase))
+    _say(console, (*report.warnings, *warnings))
+    return Contest(names, pipelines, data, listing.phase, dataset, count, pictures, chosen, scenes, warnings)
+
+
+def _say(console: Console, warnings: Iterable[str]) -> None:
+    for warning in warnings:
         console.print(warning, markup=False, highlight=False, soft_wrap=True)
-    return Contest(names, pipelines, data, listing.phase, dataset, count, pictures, chosen, scenes, learned)
 
 
 def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, SizeConfig]:
@@ -178,18 +198,6 @@ def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, S
     assert pipeline.file is not None
     config, size = training_of(pipeline.file, read_metadata(pipeline.file), pipeline.config, root)
     return config.data, size
-
-
-def _has_learned_from(pipeline: Pipeline, data: DataConfig, phase: str) -> bool:
-    """Whether a run was trained on this phase of this dataset, as far as its file says."""
-    assert pipeline.file is not None
-    metadata = read_metadata(pipeline.file)
-    if "train" not in metadata:
-        return False
-    own = training_of(pipeline.file, metadata, pipeline.config)[0].data
-    assert data.root is not None
-    root = own.root or scenes_folder(own.scenes)
-    return phase == own.train_phase and root.resolve() == data.root.resolve()
 
 
 def score(contest: Contest, out: Path | None, console: Console) -> list[RunScores]:
@@ -217,12 +225,14 @@ def measure(contest: Contest, gallery: Gallery, console: Console) -> list[RunSco
         for index in range(contest.count):
             sample = contest.dataset[index]
             photo = photo_of(sample, contest.device)
-            pictures = [photo]
-            for pipeline in contest.pipelines:
-                pictures.append(make_picture(pipeline, sample, seed=index))
+            pictures, size = [photo], f"{photo.shape[3]}x{photo.shape[2]}"
+            for name, pipeline in contest.runs.items():
+                with enough_memory(f"the run {name}", size):
+                    pictures.append(make_picture(pipeline, sample, seed=index))
                 bar.advance(task)
             label = sample["label"][None].to(contest.device) if "label" in sample else None
-            seen = [judge.add(picture, photo, label) for judge, picture in zip(judges, pictures, strict=True)]
+            with enough_memory("scoring", size):
+                seen = [judge.add(picture, photo, label) for judge, picture in zip(judges, pictures, strict=True)]
             gallery.add(sample, pictures, seen)
     rows = [judge.scores(name) for judge, name in zip(judges, (ORACLE, *contest.names), strict=True)]
     rows[0].notes.update(dict.fromkeys(IMAGE_METRICS, "the photos are what pictures are compared with"))
@@ -270,8 +280,8 @@ def _facts(contest: Contest) -> Facts:
         "pictures": f"{contest.count} of {len(contest.dataset)}, {width}x{height}",
         "scorer": scorer,
     }
-    lines |= {name: str(pipeline.file) for name, pipeline in zip(contest.names, contest.pipelines, strict=True)}
-    remarks = _warnings(contest.learned, contest.phase)
+    lines |= {name: str(pipeline.file) for name, pipeline in contest.runs.items()}
+    remarks = list(contest.warnings)
     if contest.scorer is not None:
         remarks.append(
             "Mean IoU and pixel accuracy: what the scorer recognises in a picture against the label map it was made "
@@ -287,43 +297,6 @@ def _facts(contest: Contest) -> Facts:
         )
     columns = {"scorer": scorer, "phase": contest.phase, "pictures": contest.count}
     return Facts(lines, tuple(remarks), CLASSES if contest.scenes else (), columns)
-
-
-def _warnings(learned: Sequence[str], phase: str) -> list[str]:
-    """At most one."""
-    if not learned:
-        return []
-    return [f"Trained on these very pictures, phase {phase}: {', '.join(learned)}. Their scores are not held-out ones."]
-
-
-def _common_classes(runs: Sequence[Path], pipelines: Sequence[Pipeline]) -> int:
-    """The number of classes that all runs have; 0 for A->B."""
-    first = pipelines[0].config.n_labels
-    for run, pipeline in zip(runs, pipelines, strict=True):
-        if pipeline.config.n_labels != first:
-            raise ConfigError(
-                f"{runs[0]} has {_classes(first)} and {run} has {_classes(pipeline.config.n_labels)}: runs are "
-                "compared on the same label maps, so evaluate them apart"
-            )
-    return first
-
-
-def _classes(n_labels: int) -> str:
-    return f"{n_labels} classes" if n_labels else "pictures as its input"
-
-
-def _require_parts(runs: Sequence[Path], pipelines: Sequence[Pipeline], dataset: PairedDataset) -> None:
-    """What each model needs beside label maps must be there before the first picture is made."""
-    first = dataset.pairs[0]
-    for run, pipeline in zip(runs, pipelines, strict=True):
-        config = pipeline.config
-        if config.instances and first.ids is None:
-            raise ConfigError(f"{run} was trained with instance maps, which {first.stem} and its split do not have")
-        if not config.n_labels and config.input_channels != dataset.input_channels:
-            raise ConfigError(
-                f"{run} takes pictures of {config.input_channels} channels, but {first.input} has "
-                f"{dataset.input_channels}"
-            )
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

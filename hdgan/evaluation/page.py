@@ -57,7 +57,7 @@ class Facts:
     class_names: tuple[str, ...] = ()
     """By label; a class without name is shown by its number."""
     columns: dict[str, Any] = field(default_factory=dict)
-    """Further columns of scores.csv, the same in every row."""
+    """Further columns of scores.csv and classes.csv, the same in every row."""
 
     def class_name(self, label: int) -> str:
         return self.class_names[label] if label < len(self.class_names) else str(label)
@@ -105,7 +105,7 @@ def write_results(out: Path, rows: list[RunScores], gallery: Gallery, facts: Fac
     """Write scores.csv, classes.csv (with label maps and a scorer) and evaluation.html.
 
     Args:
-        out: folder; files of these names in it are replaced.
+        out: folder; files of these names in it are replaced, and classes.csv is removed if there is none to write.
         rows: the oracle first.
         gallery: pictures.
         facts: what else is said about the evaluation.
@@ -119,13 +119,15 @@ def write_results(out: Path, rows: list[RunScores], gallery: Gallery, facts: Fac
     scores = [[row.name, *row.metrics.values(), *facts.columns.values(), _joined(row.notes)] for row in rows]
     _write_csv(out / SCORES, ["run", *rows[0].metrics, *facts.columns, "notes"], scores)
     if rows[0].classes:
-        heads = ["run", "class", "label", "pixels", "accuracy", "iou"]
+        heads = ["run", "class", "label", "pixels", "accuracy", "iou", *facts.columns]
         classes = [
-            [row.name, facts.class_name(c.label), c.label, c.pixels, c.accuracy, c.iou]
+            [row.name, facts.class_name(c.label), c.label, c.pixels, c.accuracy, c.iou, *facts.columns.values()]
             for row in rows
             for c in row.classes
         ]
         _write_csv(out / CLASSES, heads, classes)
+    else:
+        (out / CLASSES).unlink(missing_ok=True)  # of an earlier evaluation
     templates = Environment(
         loader=PackageLoader("hdgan.evaluation", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

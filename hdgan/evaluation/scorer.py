@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hdgan.devices import is_out_of_memory
 from hdgan.errors import CheckpointError, ConfigError
+from hdgan.evaluation.memory import enough_memory
 from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD
 from hdgan.models.segmenter import Segmenter, load_segmenter
 
@@ -52,17 +54,11 @@ class Scorer:
             [B, H, W] int64 in [0, n_labels).
 
         Raises:
-            ConfigError: the network cannot take the picture, or knows another number of classes.
+            ConfigError: the network cannot take the picture, or knows another number of classes; or out of memory.
         """
         size = f"{image.shape[3]}x{image.shape[2]}"
-        try:
-            logits = self.network(self._prepared(image))
-        except (RuntimeError, AssertionError) as error:  # TorchScript's, and the guards of an exported program
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise ConfigError(
-                f"the scorer {self.name} cannot take a picture of {size}: {reason}; export it for that size, a batch "
-                "of 1 and this device, or with dynamic dimensions"
-            ) from error
+        with enough_memory(f"the scorer {self.name}", size):
+            logits = self._logits(image, size)
         if isinstance(logits, Mapping):
             logits = logits.get("out")
         if not isinstance(logits, Tensor) or logits.dim() != 4:
@@ -72,6 +68,19 @@ class Scorer:
         if logits.shape[2:] != image.shape[2:]:
             logits = F.interpolate(logits.float(), image.shape[2:], mode="bilinear", align_corners=False)
         return logits.argmax(1)
+
+    def _logits(self, image: Tensor, size: str) -> Any:
+        """Whatever the network returns."""
+        try:
+            return self.network(self._prepared(image))
+        except (RuntimeError, AssertionError) as error:  # TorchScript's, and the guards of an exported program
+            if self.segmenter is not None or is_out_of_memory(error):
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise ConfigError(
+                f"the scorer {self.name} cannot take a picture of {size}: {reason}; export it for that size, a batch "
+                "of 1 and this device, or with dynamic dimensions"
+            ) from error
 
     def _prepared(self, image: Tensor) -> Tensor:
         if self.range == "signed":

@@ -30,7 +30,7 @@ def convert(
         source: of NVIDIA/pix2pixHD a folder with latest_net_G.pth and the like; of pytorch-CycleGAN-and-pix2pix the
             file of a generator, latest_net_G.pth or the like; with --to nvidia or cyclegan, a run or checkpoint of
             hdgan.
-        out: the checkpoint to write, *.safetensors; with --to nvidia or cyclegan, the folder.
+        out: the checkpoint to write, *.safetensors; with --to nvidia or cyclegan, the folder. Nothing is overwritten.
         to: direction.
         epoch: the first part of their file names, such as latest, which is the default, or 100.
         labels: classes of the label maps, 0 for pictures; left out, opt.txt says so, or it is inferred.
@@ -42,7 +42,7 @@ def convert(
         0.
 
     Raises:
-        ConfigError: an option that has no meaning for this source or direction.
+        ConfigError: an option that has no meaning for this source or direction, or what would be written exists.
         CheckpointError: the source does not exist, or cannot be converted.
     """
     if to == "hdgan" and source.suffix == ".safetensors":

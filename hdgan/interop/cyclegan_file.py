@@ -15,7 +15,7 @@ from hdgan.interop.cyclegan import (
     their_dropout_levels,
     to_state_dict,
 )
-from hdgan.interop.pth import read_pth, write_networks
+from hdgan.interop.pth import read_pth, require_new_checkpoint, require_no_networks, write_networks
 from hdgan.models import (
     MultiscaleDiscriminator,
     PatchConfig,
@@ -43,14 +43,16 @@ def convert_from_cyclegan(file: Path, out: Path) -> list[str]:
         file: `latest_net_G.pth`, `latest_net_G_A.pth`, or whatever holds the state dict of a netG. D is taken from
             `*_net_D.pth` where that lies beside `*_net_G.pth`. Whether a U-Net was trained with dropout stands in
             `train_opt.txt` or `opt.txt` beside it; without those, it was.
-        out: checkpoint to write, *.safetensors.
+        out: checkpoint to write, *.safetensors, which must not exist.
 
     Returns:
         What was found and assumed, one sentence each.
 
     Raises:
         CheckpointError: a file that is missing, damaged, or no network of theirs, or a D that is not G's.
+        ConfigError: `out` exists or has another ending.
     """
+    require_new_checkpoint(out)
     generator = load_generator(read_pth(file), dropout=_trained_with_dropout(file.parent), where=str(file))
     beside = file.with_name(file.name.replace("_net_G.", "_net_D."))
     discriminator = None
@@ -111,8 +113,10 @@ def convert_to_cyclegan(path: Path, folder: Path, epoch: str = "latest", *, ema:
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded, or their code has no such network.
+        ConfigError: the folder has networks of this epoch.
         HdganError: the folder cannot be written.
     """
+    require_no_networks(folder, epoch)
     model, _ = load_model(path, ema=ema)
     if not isinstance(model, Pix2Pix):
         raise CheckpointError(

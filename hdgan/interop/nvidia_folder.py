@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from hdgan.errors import CheckpointError
+from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
 from hdgan.interop.nvidia import load_network, to_state_dict
 from hdgan.interop.nvidia_options import Networks, Options, model_config, notes_for_nvidia, options_of
-from hdgan.interop.pth import read_pth, write_networks
+from hdgan.interop.pth import read_pth, require_new_checkpoint, require_no_networks, write_networks
 from hdgan.models import Pix2PixHD
 from hdgan.models.saving import load_model, save_model
 
@@ -35,7 +35,7 @@ def convert_from_nvidia(
 
     Args:
         folder: holds `<epoch>_net_G.pth` and, if there are any, `<epoch>_net_D.pth`, `<epoch>_net_E.pth`, `opt.txt`.
-        out: checkpoint to write, *.safetensors.
+        out: checkpoint to write, *.safetensors, which must not exist.
         epoch: the first part of the files' names.
         labels: classes of the label maps, 0 for pictures; None takes what the folder says.
         instances: whether G sees a boundary map; None takes what the folder says.
@@ -46,7 +46,9 @@ def convert_from_nvidia(
 
     Raises:
         CheckpointError: a file that is missing, damaged, or does not fit the others.
+        ConfigError: `out` exists or has another ending.
     """
+    require_new_checkpoint(out)
     path = folder / "opt.txt"
     options = Options(path) if path.is_file() else None
     if options and options.values.get("norm", "instance").strip() != "instance":
@@ -68,6 +70,8 @@ def convert_from_nvidia(
 def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: bool = True) -> list[str]:
     """Write a checkpoint of hdgan as the files that NVIDIA's code loads, and an `opt.txt` that says with which flags.
 
+    Nothing is overwritten: epochs of one architecture may share a folder, and with it `opt.txt`.
+
     Args:
         path: checkpoint of hdgan.
         folder: to write into, usually `checkpoints/<name>` of NVIDIA's code; made if absent.
@@ -79,8 +83,10 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded, or NVIDIA's code has no such network.
+        ConfigError: the folder has networks of this epoch, or an `opt.txt` with other flags.
         HdganError: the folder cannot be written.
     """
+    require_no_networks(folder, epoch)
     model, _ = load_model(path, ema=ema)
     if not isinstance(model, Pix2PixHD):
         raise CheckpointError(
@@ -91,12 +97,15 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
         for name, letter in _LETTERS.items()
         if (network := getattr(model, name)) is not None
     }
-    write_networks(folder, epoch, states)
     values = options_of(model.config)
     lines = [f"{name}: {value}" for name, value in sorted(values.items())]
     header, footer = "------------ Options -------------", "-------------- End ----------------"
-    with atomic_file(folder / "opt.txt") as temporary:
-        temporary.write_text("\n".join([header, *lines, footer, ""]), encoding="utf-8")
+    file, content = folder / "opt.txt", "\n".join([header, *lines, footer, ""]).encode()
+    if file.exists() and file.read_bytes() != content:
+        raise ConfigError(f"{file} exists already, of another network: name another --out, or delete it")
+    write_networks(folder, epoch, states)
+    with atomic_file(file) as temporary:
+        temporary.write_bytes(content)
     return notes_for_nvidia(model.config, values)
 
 

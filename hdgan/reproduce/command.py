@@ -31,13 +31,13 @@ def reproduce(
     from its rows.
 
     Args:
-        size: small for two CPU cores (128x64, meant for 90 minutes), gpu for a data-centre GPU (256x128).
+        size: small for two CPU cores (128x64, about an hour), gpu for a data-centre GPU (256x128).
         seeds: runs of each model.
         out: folder of the runs; without it runs/reproduce-SIZE.
         jobs: runs side by side; without it one a core, or 4 on a GPU.
         device: auto, cpu, cuda or cuda:N.
         docs: folder that evidence.md and its rows are written to when all runs are done; without it, and until then,
-            the folder of the runs.
+            the folder of the runs. Rows of more runs there are not replaced.
     """
     console = Console()
     out = out or Path("runs") / f"reproduce-{size}"

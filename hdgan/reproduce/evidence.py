@@ -14,7 +14,7 @@ from statistics import mean, stdev
 from hdgan.errors import DataError
 from hdgan.files import atomic_file
 from hdgan.reproduce.plan import ROWS, TABLES, Table
-from hdgan.reproduce.results import REAL, Result, Wanted, load_wanted, read_csv
+from hdgan.reproduce.results import REAL, Result, Wanted, load_wanted, read_csv, remedy
 from hdgan.reproduce.verdicts import SIGNIFICANT, Pair, judge, values
 
 PAGE = "evidence.md"
@@ -80,16 +80,28 @@ def write_evidence(docs: Path) -> Path:
     """Write docs/evidence.md from docs/evidence/*.csv.
 
     Raises:
-        DataError: there are no rows, or they are of another version.
+        DataError: there are no rows, or they are damaged or of another version; the page stays as it was.
     """
     files = sorted((docs / EVIDENCE).glob("*.csv"))
     if not files:
         raise DataError(f"{docs / EVIDENCE} holds no rows (*.csv): run hdgan reproduce with --docs {docs} first")
-    scales = [Measured(results, load_wanted(file)) for file in files if (results := read_csv(file))]
+    scales = [_measured(file) for file in files]
     page = docs / PAGE
     with atomic_file(page) as temporary:
         temporary.write_text(page_text(scales, docs), encoding="utf-8")
     return page
+
+
+def _measured(file: Path) -> Measured:
+    """A scale's CSV, with what lies beside it."""
+    measured = Measured(read_csv(file), load_wanted(file))
+    unknown = sorted({*measured.wanted.rows, *(run.row for run in measured.runs)} - ROWS.keys())
+    if unknown:
+        raise DataError(
+            f"{file} or what was wanted of it, beside it, names rows that this version of hdgan has not: "
+            f"{', '.join(unknown)}; {remedy(file)}"
+        )
+    return measured
 
 
 def page_text(scales: Sequence[Measured], docs: Path) -> str:

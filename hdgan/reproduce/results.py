@@ -128,7 +128,7 @@ def load_wanted(path: Path) -> Wanted:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({error}): {_remedy(path)}") from error
+        raise DataError(f"{file} cannot be read ({error}): {remedy(path)}") from error
     return from_plain(Wanted, content, str(file))
 
 
@@ -148,24 +148,31 @@ def read_csv(path: Path) -> list[Result]:
     """Read what `write_csv` wrote.
 
     Raises:
-        DataError: the file does not hold results of this version.
+        DataError: the file does not hold results of this version, or lacks some of what it held.
     """
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         columns = list(reader.fieldnames or [])
         if columns[: len(_TYPES)] != list(_TYPES):
-            raise DataError(f"{path} holds other columns than this version of hdgan writes: {_remedy(path)}")
+            raise DataError(f"{path} holds other columns than this version of hdgan writes: {remedy(path)}")
         try:
-            return [_parsed(line, columns[len(_TYPES) :]) for line in reader]
+            results = [_parsed(line, columns[len(_TYPES) :]) for line in reader]
         except (ValueError, TypeError) as error:
             raise DataError(f"{path}, line {reader.line_num}: {error}; restore the file from git") from error
+    if not any(result.row != REAL for result in results):
+        raise DataError(f"{path} holds no run: restore it from git, or {remedy(path)}")
+    return results
 
 
-def _remedy(path: Path) -> str:
+def remedy(path: Path) -> str:
+    """What to do about a CSV file that cannot be used."""
     return f"delete {path}, or write it again by hdgan reproduce --size {path.stem} --docs {path.parents[1]}"
 
 
 def _parsed(line: dict[str, str], metrics: Sequence[str]) -> Result:
+    # DictReader fills a line that is cut with None, and collects what is too much under None.
+    if None in line or None in line.values():
+        raise ValueError("another number of fields than columns")
     values: dict[str, Any] = {name: _value(kind, line[name]) for name, kind in _TYPES.items()}
     return Result(**values, metrics={name: float(line[name]) if line[name] else None for name in metrics})
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from hdgan.data.scenes import CLASSES
 from hdgan.devices import choose_device
-from hdgan.errors import DataError, TrainingError
+from hdgan.errors import ConfigError, DataError, TrainingError
 from hdgan.evaluation.split import with_scenes
 from hdgan.files import save_png
 from hdgan.models.config import require
@@ -20,7 +20,7 @@ from hdgan.reproduce.folder import NETWORKS, SCORER, Folder
 from hdgan.reproduce.plan import ROWS, Scale
 from hdgan.reproduce.progress import Display
 from hdgan.reproduce.record import cores, load_record
-from hdgan.reproduce.results import Result, Wanted, load_results, save_wanted, write_csv
+from hdgan.reproduce.results import REAL, Result, Wanted, load_results, read_csv, save_wanted, write_csv
 from hdgan.reproduce.runs import require_same
 from hdgan.reproduce.sheet import runs_sheet
 from hdgan.reproduce.workers import STOPPED, Job, Workers
@@ -78,7 +78,8 @@ def reproduce(
         console: where progress goes.
 
     Raises:
-        ConfigError: an option that cannot work, or a folder with runs of another scale or other options.
+        ConfigError: an option that cannot work, a folder with runs of another scale or other options, or more runs of
+            this scale in `docs` than asked for.
         DataError: runs were judged differently.
         TrainingError: jobs failed; all others are finished.
     """
@@ -86,10 +87,11 @@ def reproduce(
     require("a positive number", {"seeds": seeds, "jobs": jobs}, lambda value: value > 0)
     on_gpu = choose_device(device).type == "cuda"
     session = _Session(scale, Folder(out), jobs or (GPU_JOBS if on_gpu else cores()), device, console)
-    folder = session.folder
+    folder, runs = session.folder, [_Task(row, seed) for seed in range(seeds) for row in rows]
+    if docs is not None and docs.resolve() != out.resolve():
+        _require_no_more(docs, scale, len(runs))
     folder.claim(scale)
     with_scenes(scale.data, len(CLASSES), console)
-    runs = [_Task(row, seed) for seed in range(seeds) for row in rows]
     with StopRequest() as stop:
         # Every score, and a perceptual loss, needs its network.
         failed = session.work("networks", [_Task(name, seed) for name, seed in NETWORKS.items()], stop)
@@ -102,6 +104,19 @@ def reproduce(
     if failed:
         raise TrainingError("; ".join(failed))
     return Outcome(done, len(runs), page)
+
+
+def _require_no_more(docs: Path, scale: Scale, runs: int) -> None:
+    """See that evidence is not replaced by less of it; rows that this version cannot read are to be replaced."""
+    file = docs / EVIDENCE / f"{scale.name}.csv"
+    try:
+        found = sum(result.row != REAL for result in read_csv(file)) if file.is_file() else 0
+    except DataError:
+        return
+    if found > runs:
+        raise ConfigError(
+            f"{file} holds {found} runs, which {runs} would replace: name another --docs, or more --seeds"
+        )
 
 
 def publish(folder: Folder, rows: tuple[str, ...], seeds: int, docs: Path) -> Path | None:

@@ -136,9 +136,16 @@ def training_of(
     if known is not None:
         config = from_plain(TrainConfig, known, f"{file}, train")
         stage = config.stages[metadata["stage"]]
-        return (config if root is None else replace(config, data=replace(config.data, root=root))), stage.size.whole
+        return (config if root is None else replace(config, data=_under(root, config.data))), stage.size.whole
     if root is None:
         raise ConfigError(f"{file} does not say what it was trained on: name the dataset with --root")
     data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)
     loss = FAMILIES[type(model)].loss()
     return TrainConfig(model=cast(AnyModelConfig, model), data=data, loss=loss), SizeConfig()
+
+
+def _under(root: Path, data: DataConfig) -> DataConfig:
+    """The data under `root`; another dataset than the training's may lie in another way and have other phases."""
+    if data.root is not None and data.root.resolve() == root.resolve():
+        return replace(data, root=root)
+    return replace(data, root=root, layout="auto", val_phase=None)

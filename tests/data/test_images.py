@@ -120,6 +120,18 @@ def test_map_of_four_bits_is_not_stretched(tmp_path):
     assert read_map(write_png(tmp_path / "a.png", 4, [b"\x01\xaf"], 4)).tolist() == [[0, 1, 10, 15]]
 
 
+@pytest.mark.parametrize(("bits", "row", "ids"), [(2, b"\x1b", [0, 1, 2, 3]), (4, b"\x01\xaf", [0, 1, 10, 15])])
+@pytest.mark.parametrize("fill_order", [1, 2])
+def test_map_of_few_bits_in_tiff_of_either_fill_order(tmp_path, bits, row, ids, fill_order):
+    if fill_order == 2:
+        row = bytes(int(f"{byte:08b}"[::-1], 2) for byte in row)
+    tags = [(256, 4), (257, 1), (258, bits), (259, 1), (262, 1), (266, fill_order), (273, 8), (277, 1), (278, 1)]
+    entries = b"".join(struct.pack("<HHLHH", tag, 3, 1, value, 0) for tag, value in [*tags, (279, len(row))])
+    directory = struct.pack("<H", len(tags) + 1) + entries + bytes(4)
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<L", 8 + len(row)) + row + directory)
+    assert read_map(tmp_path / "a.tif").tolist() == [ids]
+
+
 def test_map_ignores_exif_orientation(save):
     exif = Image.Exif()
     exif[274] = 6
@@ -158,6 +170,17 @@ def test_map_in_tiff_that_stores_white_as_zero_is_refused(tmp_path, ids):
     path = write_tiff(tmp_path / "a.tif", ids, "<", 1, photometric=0)
     with pytest.raises(DataError, match=r"a\.tif: this label map .*inverted; save it as BlackIsZero or PNG"):
         read_map(path)
+
+
+@pytest.mark.parametrize("read", [read_photo, read_input])
+def test_picture_in_tiff_that_stores_white_as_zero_is_no_negative(tmp_path, read):
+    path = write_tiff(tmp_path / "a.tif", IDS16, "<", 1, photometric=0)
+    with pytest.raises(
+        DataError, match=r"a\.tif: this \w+ is a TIFF of mode I;16 that stores white as 0 .*negative; save"
+    ):
+        read(path)
+    path = write_tiff(tmp_path / "b.tif", IDS8, "<", 1, photometric=0)
+    assert (np.asarray(read(path))[..., 0] == 255 - IDS8).all()
 
 
 def test_map_is_not_copied_after_decoding(save):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +215,63 @@ def test_linked_folder_is_followed(tree, tmp_path):
     (root / "train_label").mkdir()
     (root / "train_label" / "city").symlink_to(root / "elsewhere", target_is_directory=True)
     assert listing(root).pairs[0].stem == "city/a"
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "names"),
+    [
+        ("train_label/city/back", "train_label", ("x", "y")),  # one folder under two names is no way back
+        ("train_label/back", ".", ("x", "y")),
+        ("other/back", "train_label", ("x",)),
+    ],
+)
+def test_a_link_that_leads_back_is_not_followed(tree, link, target, names):
+    root = tree("train_label/city/a.png", "other/b.png")
+    for name in names:
+        (root / "train_label" / name).symlink_to(root / "other", target_is_directory=True)
+    (root / link).symlink_to(root / target, target_is_directory=True)
+    assert [pair.stem for pair in listing(root).pairs] == ["city/a", *(f"{name}/b" for name in names)]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tree, monkeypatch):
+    root = tree("train_label/x/a.png", "train_label/y/b.png", "train_img/x/a.png", "train_img/y/b.png")
+    real = os.scandir
+
+    def scandir(path="."):
+        if str(path).endswith("train_label/y"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(
+        DataError, match=r"train_label/y cannot be read \(Permission denied\); make it readable, or move"
+    ):
+        listing(root)
+
+
+def test_a_root_that_cannot_be_read_is_named(tree, monkeypatch):
+    root = tree("train_label/a.png", "train_img/a.png")
+
+    def listdir(path="."):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(DataError, match=r"cannot be read \(Permission denied\); make it readable") as raised:
+        listing(root)
+    assert str(raised.value).startswith(str(root))
+
+
+def test_a_folder_beside_the_phases_may_be_unreadable(tree, monkeypatch):
+    root = tree("train/a.png", "lost+found/b.png")
+    real = os.scandir
+
+    def scandir(path="."):
+        if str(path).endswith("lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert find_phases(DataConfig(root=root)) == ("train",)
 
 
 def test_missing_root(tmp_path):

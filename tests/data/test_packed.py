@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from hdgan.cli import main
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs, find_phases, make_loader, pack_dataset
 from hdgan.data.check import check_dataset
-from hdgan.data.packed import ENDING, INDEX, read_packed, verify
+from hdgan.data.packed import ENDING, INDEX, encode, read_packed, verify
 from hdgan.data.quick_check import quick_check
 from hdgan.errors import ConfigError, DataError, HdganError
 
@@ -189,6 +191,24 @@ def test_every_byte_is_guarded(street, tmp_path):
     assert dataset(packed, SizeConfig(width=5))[1]["stem"] == "city/1"
 
 
+@pytest.mark.parametrize("length", [11, 13, 1 << 20])
+def test_no_map_inflates_beyond_its_size(tmp_path, length):
+    path = tmp_path / f"a{ENDING}"
+    path.write_bytes(encode({(4, 3): {"label": RNG.integers(0, 4, (3, 4), dtype=np.uint8)}}, {}))
+    stored = np.frombuffer(zlib.compress(bytes(length)), np.uint8)
+    about = json.loads(safe_open(path, "np").metadata()["hdgan"])
+    tensor = about["tensors"]["label@4x3"]
+    assert verify(path) == about
+    named = f"label@4x3 {tensor['type']} {tensor['shape']}".encode()
+    save_file({"label@4x3": stored}, path, {"hdgan": json.dumps(about | {"tensors": {"label@4x3": {
+        **tensor, "crc32": zlib.crc32(stored.data, zlib.crc32(named))
+    }}})})  # fmt: skip
+    with pytest.raises(
+        DataError, match=r"a\.safetensors cannot be read \(a map of 12 bytes does not inflate to so many"
+    ):
+        verify(path)
+
+
 def test_only_what_changed_is_packed_again(street, packed, save):
     save("street/train_label/city/1_label.png", np.full((23, 37), 2, np.uint8))
     for part in ("label", "inst", "img"):
@@ -254,6 +274,43 @@ def test_an_interrupted_packing_goes_on(street, tmp_path):
     assert report.samples == 5
     assert 3 <= report.kept < 5
     assert_same_samples(dataset(street, SizeConfig()), dataset(out, SizeConfig()))
+
+
+def test_an_interrupted_repacking_does_not_pass_as_whole(street, packed, save):
+    config = DataConfig(root=street)
+    for i in range(4):
+        save(f"street/train_img/city/{i}_img.png", RNG.integers(0, 256, (23, 37, 3), dtype=np.uint8))
+    for part in ("label", "inst", "img"):
+        next((street / f"train_{part}" / "city").glob("3_*")).unlink()
+
+    def interrupt(phase: str, done: int, total: int) -> None:
+        if phase == "train":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack_dataset(config, packed, SIZES, 4, threads=1, progress=interrupt)
+    with pytest.raises(DataError, match=r"is not packed to its end: repeat the hdgan data pack of .*street, which"):
+        find_pairs(DataConfig(root=packed), "train")
+    with pytest.raises(
+        ConfigError, match=r"packed is not packed to its end, in which .*: name train too, or no --phase"
+    ):
+        pack_dataset(config, packed, SIZES, 4, ["test"])
+    report = pack_dataset(config, packed, SIZES, 4)
+    assert report.samples == 4
+    assert_same_samples(dataset(street, SIZES[0]), dataset(packed, SIZES[0]))
+    assert not (packed / "train" / "city" / f"3{ENDING}").exists(), "the index forgot what it listed"
+
+
+def test_what_is_listed_stays_usable_while_another_phase_is_packed(street, packed, save):
+    for part in ("label", "inst"):
+        save(f"street/val_{part}/v.png", RNG.integers(0, 4, (23, 37), dtype=np.uint8))
+
+    def interrupt(phase: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack_dataset(DataConfig(root=street), packed, SIZES, 4, ["val"], progress=interrupt)
+    assert find_phases(DataConfig(root=packed)) == ("test", "train")
 
 
 def test_phases_can_be_packed_one_by_one(street, tmp_path):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from hdgan.cli import main
+from hdgan.config_io import to_plain
 from hdgan.evaluation.page import Gallery
 from hdgan.models import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
-from hdgan.models.saving import save_model
+from hdgan.models.saving import load_model, save_model
 from hdgan.models.segmenter import load_segmenter
+from hdgan.training import load_config
 
 Capture = pytest.CaptureFixture[str]
 TRAINING = ("--train-scorer", "--scorer-training.steps", "2", "--scorer-training.width", "2")
@@ -69,6 +73,7 @@ def test_a_scorer_is_trained_and_the_runs_are_scored(run: Path, other: Path, tmp
         *(("real photos", str(k)) for k in range(4)), ("finished", "0")
     ]  # fmt: skip
     assert sum(int(row["pixels"]) for row in classes[:4]) == 2 * 32 * 16
+    assert [(row["scorer"], row["phase"], row["pictures"]) for row in classes] == [about[0]] * 12
 
     # Without an option the scorer in the folder is used; it is not overwritten.
     before = (out / "scorer.safetensors").read_bytes()
@@ -76,6 +81,11 @@ def test_a_scorer_is_trained_and_the_runs_are_scored(run: Path, other: Path, tmp
     assert rows(out / "scores.csv") == scores
     assert "scorer.safetensors exists already" in refused_after(capsys, run, *TRAINING, "--out", out)
     assert (out / "scorer.safetensors").read_bytes() == before
+
+    # What an evaluation did not measure is not left of an earlier one.
+    (out / "scorer.safetensors").unlink()
+    assert evaluate(run, "--out", out, "--pictures", "0") == 0
+    assert sorted(path.name for path in out.iterdir()) == ["evaluation.html", "scores.csv"]
 
 
 def refused_after(capsys: Capture, *arguments: object) -> str:
@@ -129,6 +139,53 @@ def test_all_runs_are_opened_before_a_scorer_is_trained(run: Path, tmp_path: Pat
     assert "--pictures is -1" in refused(capsys, run, *TRAINING, "--pictures", "-1", "--out", out)
     assert "val_label does not exist" in refused(capsys, run, *TRAINING, "--phase", "val", "--out", out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--n-labels", "7"), "--n-labels has no meaning with a run, which says it; leave it out"),
+        (("--dontcare", "3"), "--dontcare has no meaning with a run, which says it"),
+        (("--scorer-training.steps", "9"), "--scorer-training has no meaning without --train-scorer"),
+        (("--scorer-range", "unit"), "--scorer-range has no meaning but for a --scorer of your own"),
+        (("--layout", "nvidia"), "--layout has no meaning without --root"),
+        ((*TRAINING, "--scorer-range", "unit"), "--scorer-range has no meaning but for a --scorer of your own"),
+        ((*TRAINING, "--n-labels", "4"), "--n-labels has no meaning with a run"),
+    ],
+)
+def test_what_a_run_leaves_no_meaning_is_refused(
+    run: Path, tmp_path: Path, capsys: Capture, options: tuple[str, ...], message: str
+) -> None:
+    out = tmp_path / "out"
+    assert message in refused(capsys, run, *options, "--out", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--phase=test", "--max-images=2", "--pictures=3", "--checkpoint=best", "--no-ema", "--scorer-range=unit"],
+)
+def test_what_needs_a_run_is_refused_without(dataset: Path, tmp_path: Path, capsys: Capture, option: str) -> None:
+    out = tmp_path / "out"
+    line = refused(capsys, *TRAINING, "--root", dataset, "--n-labels", "4", option, "--out", out)
+    assert f"{option.partition('=')[0]} has no meaning " in line
+    assert not out.exists()
+
+
+def test_another_dataset_may_lie_in_another_way(other: Path, run: Path, dataset: Path, tmp_path: Path) -> None:
+    config = load_config(run)
+    lay = replace(config.data, root=tmp_path / "gone", layout="cityscapes", val_phase="berlin")
+    model, _ = load_model(other)
+    save_model(other, model, extra={"train": to_plain(replace(config, data=lay)), "stage": "joint"})
+    assert evaluate(other, "--root", dataset, "--out", tmp_path / "out") == 0
+    assert {row["phase"] for row in rows(tmp_path / "out" / "scores.csv")} == {"test"}
+
+
+def test_a_layout_can_be_named(other: Path, dataset: Path, tmp_path: Path, capsys: Capture) -> None:
+    root = Path(shutil.copytree(dataset, tmp_path / "two"))
+    (root / "gtFine" / "test").mkdir(parents=True)
+    assert "fits the layouts cityscapes and nvidia; set layout" in refused(capsys, other, "--root", root)
+    assert evaluate(other, "--root", root, "--layout", "nvidia", "--out", tmp_path / "out") == 0
 
 
 def test_a_gallery_keeps_the_first_pictures() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from hdgan.config_io import to_plain
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.evaluation import evaluate
@@ -23,16 +25,18 @@ from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, ORACLE
 from hdgan.inference import Pipeline, load
 from hdgan.models import GeneratorConfig, Pix2Pix, Pix2PixConfig, Pix2PixHD, Pix2PixHDConfig, UNetConfig
 from hdgan.models.saving import save_model
+from hdgan.models.segmenter import load_segmenter, save_segmenter
+from hdgan.training.families import Pix2PixHDLoss
 
 MakeData = Callable[..., Path]
 N_LABELS = 4
 
 
-def tiny(file: Path, *, root: Path | None = None, **options: Any) -> Path:
+def tiny(file: Path, *, extra: dict[str, Any] | None = None, **options: Any) -> Path:
     """A model with new weights that needs no run."""
     torch.manual_seed(0)
     config = Pix2PixHDConfig(generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1), **options)
-    save_model(file, Pix2PixHD(config))
+    save_model(file, Pix2PixHD(config), extra=extra)
     return file
 
 
@@ -115,6 +119,41 @@ def test_pictures_that_a_run_was_trained_on_are_told(run: Path, dataset: Path, t
         assert f"<dt>phase</dt><dd>{phase}</dd>" in page
 
 
+def test_a_scorer_that_run_or_pictures_know_is_told(
+    run: Path, scorer: Path, make_config: Callable[..., Any], dataset: Path, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path / "run")
+    gone = tmp_path / "gone.safetensors"
+    copy, other = (Path(shutil.copy(scorer, tmp_path / f"{name}.safetensors")) for name in ("copy", "other"))
+    save_segmenter(other, load_segmenter(other), {"trained_on": {"data": {"root": str(tmp_path)}}})
+
+    def trained_with(loss_scorer: Path) -> Path:
+        known = to_plain(replace(config, loss=Pix2PixHDLoss(vgg=1.0, scorer=loss_scorer)))
+        extra = {"train": known, "stage": "joint"}
+        return tiny(tmp_path / "model.safetensors", extra=extra, n_labels=N_LABELS)
+
+    def said(model: Path, judge: Path, phase: str = "test") -> str:
+        console, out = StringIO(), tmp_path / "out"
+        evaluate([model, run], scorer=judge, phase=phase, device="cpu", out=out, console=Console(file=console))
+        page = (out / "evaluation.html").read_text(encoding="utf-8")
+        found = " ".join(console.getvalue().split())
+        assert ("this very scorer" in found) == ("this very scorer" in page)
+        assert ("scorer.safetensors was trained on" in found) == ("scorer.safetensors was trained on" in page)
+        return found
+
+    against = "Trained against this very scorer, by --loss.scorer: model.safetensors. Their mean IoU"
+    assert against in said(trained_with(copy), scorer)
+    assert "this very scorer" not in said(trained_with(other), scorer)
+    shutil.copy(scorer, gone)
+    model = trained_with(gone)
+    gone.unlink()
+    assert "this very scorer" not in said(model, scorer)
+    shutil.copy(other, gone)
+    assert against in said(model, gone)
+    assert f"{scorer} was trained on these very pictures, phase train: " in said(model, scorer, phase="train")
+    assert "was trained on" not in said(model, other, phase="train")
+
+
 def test_all_pictures_are_checked_before_the_first_is_made(
     run: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +199,37 @@ def test_bad_input_is_one_line(run: Path, scorer: Path, make_data: MakeData, tmp
     alone = tiny(tmp_path / "alone.safetensors", n_labels=N_LABELS)
     with pytest.raises(ConfigError, match=r"alone\.safetensors does not say what it was trained on: name the dataset"):
         evaluate([alone], device="cpu")
+
+
+def test_a_run_that_cannot_be_scored_is_named_at_once(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pipeline, "__call__", lambda *_, **__: pytest.fail("a picture was made"))
+    plain = tiny(tmp_path / "plain.safetensors", n_labels=N_LABELS, dontcare=255)
+    for name, options, message in (
+        ("grey", {"image_channels": 1}, r"grey\.safetensors makes pictures with image_channels 1, but photos have 3"),
+        (
+            "styled",
+            {"feature_channels": 2},
+            r"styled\.safetensors was trained with features, but its file holds no mean",
+        ),
+        ("strict", {}, r"strict\.safetensors cannot take label 255, which \S+plain\.safetensors takes for no class"),
+    ):
+        options = {"dontcare": 255 if options else None, **options}
+        model = tiny(tmp_path / f"{name}.safetensors", n_labels=N_LABELS, **options)
+        with pytest.raises(ConfigError, match=message):
+            evaluate([plain, model], root=dataset, device="cpu")
+
+
+def test_out_of_memory_names_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Pipeline, "__call__", fail)
+    with pytest.raises(
+        ConfigError, match=r"out of memory: the run finished with a picture of 32x16; take a lower --wi"
+    ):
+        evaluate([run], device="cpu")
 
 
 def test_a_split_that_cannot_be_scored_is_one_line(run: Path, make_data: MakeData) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.evaluation.scorer import Scorer, load_scorer
-from hdgan.models.segmenter import load_segmenter
+from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter
 
 CPU = torch.device("cpu")
 
@@ -101,6 +101,26 @@ def test_a_size_that_a_program_does_not_take_is_told(tmp_path: Path) -> None:
     loaded = load_scorer(write_program(tmp_path / "s.pt2", Brightness(0.0)), 2, CPU)
     with pytest.raises(ConfigError, match=r"s\.pt2 cannot take a picture of 32x16: .*; export it for that size"):
         loaded(torch.zeros(1, 3, 16, 32))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
+def test_out_of_memory_is_not_the_fault_of_the_file(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    own = Segmenter(SegmenterConfig(2, width=2))
+    monkeypatch.setattr(own, "forward", fail)
+    for network in (fail, own):
+        with pytest.raises(ConfigError, match=r"out of memory: the scorer it with a picture of 16x8; take a lower --w"):
+            Scorer(network, 2, "it")(halves())
+
+
+def test_a_bug_of_hdgans_own_scorer_is_not_told_as_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Segmenter(SegmenterConfig(2, width=2))
+    monkeypatch.setattr(own, "forward", lambda image: image.view(7))
+    with pytest.raises(RuntimeError, match="shape") as caught:
+        Scorer(own, 2, "it")(halves())
+    assert not isinstance(caught.value, ConfigError)
 
 
 def test_what_returns_no_logits_is_told() -> None:

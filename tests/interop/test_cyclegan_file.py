@@ -107,7 +107,7 @@ def test_notes_say_what_their_code_does_otherwise(tmp_path):
     assert notes[2].startswith("their data sets are pictures: the 5 input planes")
     assert notes[3] == "dropout stands at levels (0, 1, 2) here, there at (1,)"
     config = replace(CONFIG, generator=ResNetConfig(2, 3))
-    notes = convert_to_cyclegan(save(Pix2Pix(config), tmp_path), tmp_path / "theirs")
+    notes = convert_to_cyclegan(save(Pix2Pix(config), tmp_path), tmp_path / "resnet")
     assert "--netG" not in notes[0]
     assert notes[1:] == ["no --netG of theirs is a ResNet of 3 blocks: add one to define_G in their models/networks.py"]
 
@@ -117,8 +117,8 @@ def test_averages_or_not(tmp_path):
     ema = {key: value + 1 for key, value in model.state_dict().items() if key.startswith("generator.")}
     file = save(model, tmp_path, ema)
     for averaged in (True, False):
-        convert_to_cyclegan(file, tmp_path, ema=averaged)
-        bias = torch.load(tmp_path / "latest_net_G.pth", weights_only=True)["model.model.3.bias"]
+        convert_to_cyclegan(file, tmp_path, str(averaged), ema=averaged)
+        bias = torch.load(tmp_path / f"{averaged}_net_G.pth", weights_only=True)["model.model.3.bias"]
         assert torch.equal(bias, model.generator.ups[-1].bias.detach() + averaged)
 
 
@@ -152,6 +152,21 @@ def test_command(tmp_path, capsys):
         convert(tmp_path / "theirs" / "100_net_G.pth", back)
     with pytest.raises(ConfigError, match="--instances has no meaning with --to cyclegan"):
         convert(file, tmp_path / "theirs", to="cyclegan", instances=True)
+
+
+@pytest.mark.parametrize("name", ["latest_net_G.pth", "latest_net_D.pth"])
+def test_nothing_is_overwritten(name, tmp_path):
+    file, theirs = save(Pix2Pix(CONFIG), tmp_path), tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / name).write_text("precious")
+    with pytest.raises(ConfigError, match=rf"{name} exists already: name another --out or --epoch"):
+        convert_to_cyclegan(file, theirs)
+    assert [path.read_text() for path in theirs.iterdir()] == ["precious"]
+    convert_to_cyclegan(file, theirs, "7")
+    with pytest.raises(ConfigError, match=r"model\.safetensors exists already: name another --out"):
+        convert_from_cyclegan(theirs / "7_net_G.pth", file)
+    with pytest.raises(ConfigError, match=r"model\.pt must end in \.safetensors"):
+        convert_from_cyclegan(theirs / "7_net_G.pth", tmp_path / "model.pt")
 
 
 def test_damaged_file(tmp_path):

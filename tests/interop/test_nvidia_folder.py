@@ -7,6 +7,7 @@ import tyro
 
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.interop import convert, convert_from_nvidia, convert_to_nvidia, to_state_dict
+from hdgan.interop.pth import read_pth
 from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.models.saving import load_model, save_model
 
@@ -92,8 +93,8 @@ def test_arguments_tell_what_the_files_do_not(make, tmp_path):
     without, info = load_model(tmp_path / "out.safetensors")
     assert without.config.feature_channels == 3
     assert info.missing == ("discriminator", "encoder")
-    convert_from_nvidia(folder, tmp_path / "out.safetensors", encoder=tmp_path / "latest_net_E.pth")
-    assert_equal(load_model(tmp_path / "out.safetensors")[0].encoder, model.encoder)
+    convert_from_nvidia(folder, tmp_path / "with.safetensors", encoder=tmp_path / "latest_net_E.pth")
+    assert_equal(load_model(tmp_path / "with.safetensors")[0].encoder, model.encoder)
 
 
 def test_other_lines_of_opt_txt_are_ignored(make, tmp_path):
@@ -119,8 +120,8 @@ def test_averaged_weights_go_to_nvidia(tmp_path):
     ema = {key: value + 1 for key, value in model.state_dict().items() if key.startswith("generator.")}
     save_model(tmp_path / "model.safetensors", model, ema)
     for averaged in (True, False):
-        convert_to_nvidia(tmp_path / "model.safetensors", tmp_path, ema=averaged)
-        bias = torch.load(tmp_path / "latest_net_G.pth", weights_only=True)["model.1.bias"]
+        convert_to_nvidia(tmp_path / "model.safetensors", tmp_path, str(averaged), ema=averaged)
+        bias = torch.load(tmp_path / f"{averaged}_net_G.pth", weights_only=True)["model.1.bias"]
         assert torch.equal(bias, model.generator.coarse.stem.bias.detach() + averaged)
 
 
@@ -149,9 +150,9 @@ def test_command_takes_averages_or_not(tmp_path):
     ema = {key: value + 1 for key, value in model.state_dict().items() if key.startswith("generator.")}
     save_model(tmp_path / "a.safetensors", model, ema)
     for options, added in (([], 1), (["--no-ema"], 0)):
-        arguments = [str(tmp_path / "a.safetensors"), "--out", str(tmp_path), "--to", "nvidia", *options]
+        arguments = [str(tmp_path / "a.safetensors"), "--out", str(tmp_path / str(added)), "--to", "nvidia", *options]
         assert tyro.cli(convert, args=arguments) == 0
-        bias = torch.load(tmp_path / "latest_net_G.pth", weights_only=True)["model.1.bias"]
+        bias = torch.load(tmp_path / str(added) / "latest_net_G.pth", weights_only=True)["model.1.bias"]
         assert torch.equal(bias, model.generator.coarse.stem.bias.detach() + added)
 
 
@@ -174,7 +175,36 @@ def test_a_discriminator_that_ends_in_a_sigmoid_is_noted(make, tmp_path):
     path = folder / "opt.txt"
     assert not any("sigmoid" in note for note in convert_from_nvidia(folder, tmp_path / "a.safetensors"))
     path.write_text(path.read_text().replace("no_lsgan: False", "no_lsgan: True"))
-    assert any("D ends in a sigmoid" in note for note in convert_from_nvidia(folder, tmp_path / "a.safetensors"))
+    assert any("D ends in a sigmoid" in note for note in convert_from_nvidia(folder, tmp_path / "b.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["latest_net_G.pth", "latest_net_D.pth", "latest_net_E.pth", "opt.txt"])
+def test_no_file_of_a_folder_is_overwritten(tmp_path, name):
+    config = dataclasses.replace(CONFIG, feature_channels=0)  # without E: one in the folder would be taken for its own
+    save_model(tmp_path / "model.safetensors", Pix2PixHD(config))
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / name).write_text("precious")
+    with pytest.raises(ConfigError, match=rf"{name} exists already.*: name another --out"):
+        convert(tmp_path / "model.safetensors", folder, to="nvidia")
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {name: "precious"}
+
+
+def test_epochs_of_one_network_share_a_folder(make, tmp_path):
+    _, folder = make()
+    convert_to_nvidia(tmp_path / "model.safetensors", folder, "20")
+    assert len(list(folder.glob("*_net_G.pth"))) == 2
+
+
+def test_no_checkpoint_is_overwritten(make, tmp_path):
+    _, folder = make()
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match=r"model\.safetensors exists already: name another --out"):
+        convert(folder, tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    with pytest.raises(ConfigError, match=r"--out \S+model must end in \.safetensors"):
+        convert(folder, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 class Harmful:
@@ -196,6 +226,30 @@ def test_files_that_are_no_weights(make, tmp_path, capsys):
             convert_from_nvidia(folder, tmp_path / "out.safetensors")
     assert "unpickled" not in capsys.readouterr().out
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_every_cut_of_a_legacy_file_is_told(tmp_path):
+    file = tmp_path / "latest_net_G.pth"
+    torch.save({"model.1.weight": torch.zeros(2, 3)}, file, _use_new_zipfile_serialization=False)
+    whole = file.read_bytes()
+    for length in range(0, len(whole), 3):
+        file.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match=r"latest_net_G\.pth .*(copy it|write it) again"):
+            read_pth(file)
+
+
+@pytest.mark.parametrize("content", [b".", b"]", b"0", b"(", b"a", b"R", b"\x80\x02.", b"\x80\x5b.", b"<html>"])
+def test_what_is_no_pickle_of_weights_is_told(content, tmp_path, recwarn):
+    (tmp_path / "latest_net_G.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match="is truncated or no PyTorch file"):
+        read_pth(tmp_path / "latest_net_G.pth")
+    assert not recwarn
+
+
+def test_keys_that_are_no_names_are_told(tmp_path):
+    torch.save({0: torch.zeros(2)}, tmp_path / "latest_net_G.pth")
+    with pytest.raises(CheckpointError, match=r"latest_net_G\.pth: 0 is no name of a tensor"):
+        convert_from_nvidia(tmp_path, tmp_path / "out.safetensors")
 
 
 def test_legacy_file_format(make, tmp_path):

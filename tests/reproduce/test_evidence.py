@@ -11,7 +11,7 @@ import pytest
 from hdgan.cli import main
 from hdgan.errors import DataError
 from hdgan.reproduce.evidence import Measured, page_text, write_evidence
-from hdgan.reproduce.results import REAL, Result, Wanted, save_wanted, write_csv
+from hdgan.reproduce.results import REAL, Result, Wanted, load_wanted, save_wanted, write_csv
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 
@@ -141,6 +141,50 @@ def test_without_rows_there_is_no_page(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["reproduce", "report", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "evidence.md").exists()
+
+
+def cut_to_header(file: Path) -> None:
+    file.write_text(file.read_text().splitlines()[0] + "\n")
+
+
+def keep_real_photos(file: Path) -> None:
+    file.write_text("\n".join(file.read_text().splitlines()[:2]) + "\n")
+
+
+def cut_a_line(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:3], lines[3].rsplit(",", 2)[0], *lines[4:]]) + "\n")
+
+
+def lengthen_a_line(file: Path) -> None:
+    file.write_text(file.read_text().rstrip("\n") + ",7\n")
+
+
+def name_an_unknown_row(file: Path) -> None:
+    file.write_text(file.read_text().replace(",pix2pixhd,", ",old-row,"))
+
+
+def want_an_unknown_row(file: Path) -> None:
+    save_wanted(file, replace(load_wanted(file), rows=("pix2pix", "old-row")))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_to_header, r"tiny\.csv holds no run: restore it from git, or delete "),
+        (keep_real_photos, r"tiny\.csv holds no run"),
+        (cut_a_line, r"tiny\.csv, line 4: another number of fields than columns; restore the file from git"),
+        (lengthen_a_line, r"tiny\.csv, line \d: another number of fields than columns"),
+        (name_an_unknown_row, r"tiny\.csv or .* names rows that this version of hdgan has not: old-row; delete "),
+        (want_an_unknown_row, r"names rows that this version of hdgan has not: old-row"),
+    ],
+)
+def test_damaged_rows_leave_the_page_as_it_was(docs: Path, damage: Callable[[Path], None], message: str) -> None:
+    before = write_evidence(docs).read_bytes()
+    damage(docs / "evidence" / "tiny.csv")
+    with pytest.raises(DataError, match=message):
+        write_evidence(docs)
+    assert (docs / "evidence.md").read_bytes() == before
 
 
 def test_rows_of_another_version_name_the_remedy(docs: Path) -> None:

@@ -149,6 +149,15 @@ def test_a_finished_call_does_nothing_and_fewer_seeds_are_a_page_of_their_own(
     assert "Runs: 1, models: 1, seeds: 0." in (out / "evidence.md").read_text()
 
 
+def test_fewer_runs_do_not_replace_more(scale: Scale, tmp_path: Path, docs: Path) -> None:
+    file, out = docs / "evidence" / "tiny.csv", tmp_path / "runs"
+    before = contents(docs)
+    with pytest.raises(ConfigError, match=rf"{file} holds 4 runs, which 3 would replace: name another --docs, or more"):
+        run(scale, out, "pix2pix", seeds=3, docs=docs)
+    assert contents(docs) == before
+    assert not out.exists()
+
+
 def test_a_run_that_fails_is_named_and_the_page_says_what_is_missing(
     scale: Scale, out: Path, tmp_path: Path, inline: None
 ) -> None:
