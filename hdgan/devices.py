@@ -1,6 +1,9 @@
-"""Which device to run on."""
+"""Which device to run on, and whether its memory suffices."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -16,6 +19,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory did not suffice; on a CPU and in TorchScript only the text tells."""
     texts = ("can't allocate memory", "CUDA out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in texts)
+
+
+@contextmanager
+def enough_memory(message: str) -> Iterator[None]:
+    """Raise ConfigError with this message where memory does not suffice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(message) from error
 
 
 def choose_device(device: str) -> torch.device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hdgan.devices import choose_device, is_out_of_memory, network_format
+from hdgan.devices import choose_device, enough_memory, is_out_of_memory, network_format
 from hdgan.errors import ConfigError
 
 
@@ -34,3 +34,10 @@ def test_too_little_memory_is_recognised() -> None:
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError("The operation failed …\nRuntimeError: CUDA out of memory. Tried to"))
     assert not is_out_of_memory(RuntimeError("sizes do not match"))
+
+
+def test_too_little_memory_is_one_line_and_nothing_else_is() -> None:
+    with pytest.raises(ConfigError, match="^take less$"), enough_memory("take less"):
+        torch.empty(1 << 50)
+    with pytest.raises(RuntimeError, match="^sizes$"), enough_memory("take less"):
+        raise RuntimeError("sizes")

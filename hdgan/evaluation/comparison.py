@@ -17,14 +17,13 @@ from hdgan.data import DataConfig, PairedDataset, Sample, SizeConfig
 from hdgan.data.config import LayoutName
 from hdgan.data.quick_check import quick_check
 from hdgan.data.scenes import CLASSES, PALETTE
-from hdgan.devices import choose_device
+from hdgan.devices import choose_device, enough_memory
 from hdgan.errors import ConfigError
 from hdgan.evaluation.feature_networks import FeatureNetworks
 from hdgan.evaluation.independence import about_runs, about_scorer
 from hdgan.evaluation.judge import Judge
-from hdgan.evaluation.memory import enough_memory
 from hdgan.evaluation.page import Facts, Gallery, write_results
-from hdgan.evaluation.scorer import Scorer, ScorerRange, load_scorer
+from hdgan.evaluation.scorer import Scorer, ScorerRange, load_scorer, out_of_memory
 from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, ORACLE, SEGMENTATION, RunScores
 from hdgan.evaluation.split import held_out_pairs, with_scenes
 from hdgan.evaluation.suitability import common_classes, require_suitable
@@ -227,11 +226,11 @@ def measure(contest: Contest, gallery: Gallery, console: Console) -> list[RunSco
             photo = photo_of(sample, contest.device)
             pictures, size = [photo], f"{photo.shape[3]}x{photo.shape[2]}"
             for name, pipeline in contest.runs.items():
-                with enough_memory(f"the run {name}", size):
+                with enough_memory(out_of_memory(f"the run {name}", size)):
                     pictures.append(make_picture(pipeline, sample, seed=index))
                 bar.advance(task)
             label = sample["label"][None].to(contest.device) if "label" in sample else None
-            with enough_memory("scoring", size):
+            with enough_memory(out_of_memory("scoring", size)):
                 seen = [judge.add(picture, photo, label) for judge, picture in zip(judges, pictures, strict=True)]
             gallery.add(sample, pictures, seen)
     rows = [judge.scores(name) for judge, name in zip(judges, (ORACLE, *contest.names), strict=True)]

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hdgan.devices import is_out_of_memory
+from hdgan.devices import enough_memory, is_out_of_memory
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.evaluation.memory import enough_memory
 from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD
 from hdgan.models.segmenter import Segmenter, load_segmenter
 
@@ -57,7 +56,7 @@ class Scorer:
             ConfigError: the network cannot take the picture, or knows another number of classes; or out of memory.
         """
         size = f"{image.shape[3]}x{image.shape[2]}"
-        with enough_memory(f"the scorer {self.name}", size):
+        with enough_memory(out_of_memory(f"the scorer {self.name}", size)):
             logits = self._logits(image, size)
         if isinstance(logits, Mapping):
             logits = logits.get("out")
@@ -90,6 +89,11 @@ class Scorer:
             return image
         mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         return (image - mean) / std
+
+
+def out_of_memory(what: str, size: str) -> str:
+    """What to say where memory does not suffice for `what` with a picture of a size."""
+    return f"out of memory: {what} with a picture of {size}; take a lower --width, or --device cpu"
 
 
 def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRange = "signed") -> Scorer:

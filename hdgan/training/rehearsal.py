@@ -6,7 +6,6 @@ import gc
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,7 +16,7 @@ from torch import nn
 
 from hdgan.checkpoints import list_steps
 from hdgan.data import make_loader
-from hdgan.devices import is_out_of_memory
+from hdgan.devices import enough_memory
 from hdgan.errors import ConfigError
 from hdgan.models.blocks import recomputing
 from hdgan.training.config import TrainConfig
@@ -106,7 +105,7 @@ def rehearse(config: TrainConfig, console: Console, *, resume: bool = False) -> 
             for stage in stages:
                 if stage.last_step > done:
                     status.update(f"stage {stage.name}")
-                    with _out_of_memory_explained(stage, world.device):
+                    with enough_memory(_too_large(stage, world.device)):
                         estimates.append(_estimate(config, stage, data, perceptual, world.device, done))
     print_estimates(config, estimates, console)
     return estimates
@@ -159,17 +158,11 @@ def _memory(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
-@contextmanager
-def _out_of_memory_explained(stage: Stage, device: torch.device) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ConfigError(
-            f"stage {stage.name}, with batches of {stage.config.batch_size}, does not fit into the memory of {device}: "
-            f"--precision bfloat16, --stages.{stage.name}.micro-batch 1, or a smaller --stages.{stage.name}.size"
-        ) from error
+def _too_large(stage: Stage, device: torch.device) -> str:
+    return (
+        f"stage {stage.name}, with batches of {stage.config.batch_size}, does not fit into the memory of {device}: "
+        f"--precision bfloat16, --stages.{stage.name}.micro-batch 1, or a smaller --stages.{stage.name}.size"
+    )
 
 
 def _estimate(
