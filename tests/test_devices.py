@@ -37,7 +37,7 @@ def test_too_little_memory_is_recognised() -> None:
 
 
 def test_too_little_memory_is_one_line_and_nothing_else_is() -> None:
-    with pytest.raises(ConfigError, match="^take less$"), enough_memory("take less"):
+    with pytest.raises(ConfigError, match=r"^take less$"), enough_memory("take less"):
         torch.empty(1 << 50)
-    with pytest.raises(RuntimeError, match="^sizes$"), enough_memory("take less"):
+    with pytest.raises(RuntimeError, match=r"^sizes$"), enough_memory("take less"):
         raise RuntimeError("sizes")
