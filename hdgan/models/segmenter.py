@@ -26,6 +26,7 @@ from hdgan.models.blocks import normalised_conv, pad_to_multiple, run_at_multipl
 from hdgan.models.config import require
 from hdgan.models.saving import FORMAT, describe_differences, read_metadata
 from hdgan.ops import instance_norm_act
+from hdgan.seeding import seeded
 
 _STEPS = (1, 2, 4, 8, 8)
 """Channels of each level, in widths; each level has half the resolution of the one before."""
@@ -112,6 +113,24 @@ class SegmenterFeatures(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """`Segmenter.features`."""
         return self.segmenter.features(image)
+
+
+def random_segmenter(seed: int = 0) -> Segmenter:
+    """A scorer that was not trained, for a perceptual loss: its weights are drawn after He et al. (2015).
+
+    Random filters that are rectified tell colours and textures apart (Ustyuzhaninov et al. 2016).
+
+    Args:
+        seed: from 0; the same gives the same weights.
+    """
+    with seeded(torch.device("cpu"), seed):
+        segmenter = Segmenter(SegmenterConfig(n_labels=1))
+        for module in segmenter.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+    return segmenter
 
 
 def _normalised(conv: nn.Module, x: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def load_vgg19(weights: Path | None, convolution: Convolution = 1, pooling: Pool
 
 _HOW_TO_GET = (
     f"download {WEIGHTS_URL} on a machine with internet access and pass it as --loss.vgg-weights FILE, compare a "
-    "scorer's features instead: --loss.scorer FILE, or train pix2pixHD without the VGG loss: --loss.vgg 0"
+    "scorer's features instead: --loss.scorer FILE (or random), or train pix2pixHD without the VGG loss: --loss.vgg 0"
 )
 
 

@@ -1,4 +1,7 @@
-"""The network whose features a perceptual loss compares: VGG19, or a scorer. The losses of two families choose it."""
+"""The network whose features a perceptual loss compares: VGG19, a scorer, or one with random weights.
+
+The losses of two families choose it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ from torch import nn
 
 from hdgan.errors import ConfigError
 from hdgan.models import load_vgg19
-from hdgan.models.segmenter import SegmenterFeatures, load_segmenter
+from hdgan.models.segmenter import SegmenterFeatures, load_segmenter, random_segmenter
 from hdgan.models.vgg import Convolution, Pooling
+
+RANDOM = Path("random")
+"""Stands for a scorer that was not trained."""
 
 
 def check_network(vgg_weights: Path | None, scorer: Path | None, weight: float = 1.0) -> None:
@@ -29,11 +35,11 @@ def check_network(vgg_weights: Path | None, scorer: Path | None, weight: float =
 def load_network(
     vgg_weights: Path | None, scorer: Path | None, convolution: Convolution = 1, pooling: Pooling = "max"
 ) -> nn.Module:
-    """The scorer if there is one, else VGG19; arguments as of the options and of `VGG19Features`.
+    """The scorer if there is one, trained or `RANDOM`, else VGG19; arguments as of the options and of `VGG19Features`.
 
     Raises:
         ConfigError, CheckpointError: its weights cannot be had.
     """
     if scorer is not None:
-        return SegmenterFeatures(load_segmenter(scorer))
+        return SegmenterFeatures(random_segmenter() if scorer == RANDOM else load_segmenter(scorer))
     return load_vgg19(vgg_weights, convolution, pooling)

@@ -13,6 +13,7 @@ from hdgan.errors import CheckpointError, ConfigError
 from hdgan.losses import PerceptualLoss
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
 from hdgan.training import Pix2PixHDLoss, TrainConfig, train
+from hdgan.training.families.perceptual import RANDOM
 from hdgan.training.families.pix2pixhd import load_perceptual
 from hdgan.training.logs import read_metrics
 
@@ -36,6 +37,25 @@ def test_the_loss_compares_the_scorers_features(scorer: Path) -> None:
     assert fake.grad is not None
     assert bool(fake.grad.abs().sum() > 0)
     assert load_perceptual(Pix2PixHDLoss(vgg=0.0)) is None
+
+
+def test_random_features_need_no_file_and_repeat() -> None:
+    before = torch.random.get_rng_state()
+    networks = [load_perceptual(Pix2PixHDLoss(scorer=RANDOM)) for _ in range(2)]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    image = torch.rand(1, 3, 32, 64)
+    first, again = (network(image) for network in networks if network is not None)
+    assert [feature.shape[1:] for feature in first] == [
+        (16, 32, 64),
+        (32, 16, 32),
+        (64, 8, 16),
+        (128, 4, 8),
+        (128, 2, 4),
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    blurred = torch.nn.functional.avg_pool2d(image, 3, 1, 1, count_include_pad=False)
+    assert networks[0] is not None
+    assert all(not torch.allclose(a, b, atol=0.05) for a, b in zip(first, networks[0](blurred), strict=True))
 
 
 def test_a_run_trains_with_them(make_config: Callable[..., TrainConfig], scorer: Path, tmp_path: Path) -> None:
