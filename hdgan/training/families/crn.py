@@ -26,7 +26,7 @@ class CRNLoss:
     vgg_weights: Path | None = None
     """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
     scorer: Path | None = None
-    """Features of a scorer (hdgan evaluate --train-scorer) instead of VGG19's; "random": of one that was not trained."""
+    """Features of a scorer (hdgan evaluate --train-scorer) instead of VGG19's; "random": of an untrained one."""
     imagenet_normalisation: bool = True
     """Normalise VGG's input as VGG was trained, as the original does. A scorer takes pictures as they are anyway."""
 

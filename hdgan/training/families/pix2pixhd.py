@@ -39,7 +39,7 @@ class Pix2PixHDLoss:
     vgg_weights: Path | None = None
     """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
     scorer: Path | None = None
-    """Features of a scorer (hdgan evaluate --train-scorer) instead of VGG19's; "random": of one that was not trained."""
+    """Features of a scorer (hdgan evaluate --train-scorer) instead of VGG19's; "random": of an untrained one."""
     imagenet_normalisation: bool = False
     """Normalise VGG's input as VGG was trained; off in the original."""
 
