@@ -561,6 +561,15 @@ def test_an_error_that_can_be_mended_loses_no_step(
     assert [key for key in expected if not torch.equal(weights[key], expected[key])] == []
 
 
+@pytest.fixture
+def no_nohup() -> Iterator[None]:
+    """SIGHUP as terminals leave it, for this process and those it starts, even if the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("no_nohup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_termination_of_the_whole_group_saves(
     make_config: MakeConfig,
@@ -599,15 +608,13 @@ def test_a_reader_that_dies_while_the_run_is_to_stop(
     assert list_steps(tmp_path / "run") == [1]
 
 
+@pytest.mark.usefixtures("no_nohup")
 def test_a_hangup_that_is_ignored_stays_so() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with StopRequest():
-            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    finally:
-        signal.signal(signal.SIGHUP, before)
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGHUP)
         assert stop.requested
-    assert signal.getsignal(signal.SIGHUP) is before
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopRequest():
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
