@@ -587,7 +587,10 @@ def test_termination_of_the_whole_group_saves(
     while process.poll() is None and not read_metrics(config.out):
         time.sleep(0.01)
     os.killpg(process.pid, number)
-    output = process.communicate(timeout=60)[0]
+    try:
+        output = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
     assert process.returncode == 130, output
     assert "stopped after step" in output
     assert len(list_steps(config.out)) == 1
