@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from hdgan.data import read_input, read_map, read_photo, to_unit_range
 from hdgan.errors import ConfigError, DataError
 from hdgan.models import ModelConfig
 from hdgan.ops import InstanceIndex, instance_index
+from hdgan.styles.table import classes_of
 
 Source = str | Path | Image.Image | np.ndarray | Tensor
 _MAP_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
@@ -31,6 +32,8 @@ class Maps:
     label: Tensor | None  # [B, H, W] integer
     picture: Tensor | None  # [B, input_channels, H, W] in [-1, 1], input of A->B models
     ids: Tensor | None  # [B, H, W] integer
+    divisor: int
+    """`ModelConfig.instance_divisor`."""
     batched: bool
     """Whether it came as a batch."""
 
@@ -52,6 +55,11 @@ class Maps:
         if areas is None:
             raise ConfigError("a style is taken instance by instance: give an instance map")
         return instance_index(areas)
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """The class of each instance of the index, as `classes_of` says."""
+        return classes_of(self.index, self.label, self.divisor).tolist()
 
 
 def read_maps(source: Source, instance: Source | None, config: ModelConfig, device: torch.device) -> Maps:
@@ -76,11 +84,11 @@ def read_maps(source: Source, instance: Source | None, config: ModelConfig, devi
         picture, batched = _read_picture(source, read_input, device)
         if picture.shape[1] != config.input_channels:
             raise DataError(f"{name} has {picture.shape[1]} channels, but the model takes {config.input_channels}")
-    maps = Maps(name, label, picture, None, batched)
+    maps = Maps(name, label, picture, None, config.instance_divisor, batched)
     if instance is not None:
         ids, _ = _read_ids(instance, "instance map", device)
         _check_size(maps, name_of(instance), ids)
-        return Maps(name, label, picture, ids, batched)
+        return replace(maps, ids=ids)
     if config.instances:
         raise ConfigError(f"the model was trained with instance maps: give one for {name}")
     return maps

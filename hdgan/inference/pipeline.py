@@ -21,7 +21,7 @@ from hdgan.ops import instance_broadcast, instance_reduce
 from hdgan.seeding import seeded
 from hdgan.styles.bank import STYLES_FILE, StyleBank
 from hdgan.styles.sample import Styles, feature_rows, styles_of
-from hdgan.styles.table import classes_of, fingerprint
+from hdgan.styles.table import fingerprint
 
 
 class Pipeline:
@@ -195,10 +195,7 @@ class Pipeline:
     def _classes(self, maps: Maps) -> dict[int, int]:
         if maps.size[0] > 1:
             raise DataError(f"{maps.name} is a batch of {maps.size[0]}: give one map")
-        return dict(zip(maps.index.ids.tolist(), self._class_list(maps), strict=True))
-
-    def _class_list(self, maps: Maps) -> list[int]:
-        return classes_of(maps.index, maps.label, self.config.instance_divisor).tolist()
+        return dict(zip(maps.index.ids.tolist(), maps.classes, strict=True))
 
     def _encoded(self, maps: Maps, photo: Source) -> Tensor:
         """E's features, averaged over the photo's instances, [B, feature_channels, H, W]."""
@@ -216,7 +213,7 @@ class Pipeline:
             raise ConfigError(f"{len(styles)} styles are given for {maps.size[0]} maps: give one for each")
         for one in styles:
             one.require(self.encoder_id)
-        features, known = feature_rows(styles, maps.index, self._class_list(maps), self.config.feature_channels)
+        features, known = feature_rows(styles, maps.index, maps.classes, self.config.feature_channels)
         return features if bool(known.all()) else torch.where(known[:, None], features, self._mean_rows(maps))
 
     def _mean_rows(self, maps: Maps) -> Tensor:
@@ -227,7 +224,7 @@ class Pipeline:
                 "for every instance"
             )
         means = self.class_features
-        found = [0] * len(maps.index.ids) if maps.label is None else self._class_list(maps)
+        found = [0] * len(maps.index.ids) if maps.label is None else maps.classes
         classes = torch.tensor(found, device=means.device)
         known = (classes >= 0) & (classes < len(means))
         return torch.where(known[:, None], means[classes * known], means.mean(0))

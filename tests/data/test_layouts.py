@@ -233,16 +233,21 @@ def test_a_link_that_leads_back_is_not_followed(tree, link, target, names):
     assert [pair.stem for pair in listing(root).pairs] == ["city/a", *(f"{name}/b" for name in names)]
 
 
-def test_a_folder_that_cannot_be_read_is_named(tree, monkeypatch):
-    root = tree("train_label/x/a.png", "train_label/y/b.png", "train_img/x/a.png", "train_img/y/b.png")
+def withhold(patch, folder):
+    """Make a folder unreadable, also for root."""
     real = os.scandir
 
     def scandir(path="."):
-        if str(path).endswith("train_label/y"):
+        if str(path).endswith(folder):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+    patch.setattr(os, "scandir", scandir)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tree, monkeypatch):
+    root = tree("train_label/x/a.png", "train_label/y/b.png", "train_img/x/a.png", "train_img/y/b.png")
+    withhold(monkeypatch, "train_label/y")
     with pytest.raises(
         DataError, match=r"train_label/y cannot be read \(Permission denied\); make it readable, or move"
     ):
@@ -263,14 +268,7 @@ def test_a_root_that_cannot_be_read_is_named(tree, monkeypatch):
 
 def test_a_folder_beside_the_phases_may_be_unreadable(tree, monkeypatch):
     root = tree("train/a.png", "lost+found/b.png")
-    real = os.scandir
-
-    def scandir(path="."):
-        if str(path).endswith("lost+found"):
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    withhold(monkeypatch, "lost+found")
     assert find_phases(DataConfig(root=root)) == ("train",)
 
 
