@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from .packing import RNG, SIZES, pack_into
+
 Save = Callable[..., Path]
 
 
@@ -69,3 +71,21 @@ def spoil(scenes: Path, save: Save) -> Callable[[], None]:
         save("train_img/d.png", np.zeros((4, 6, 3), np.uint8))
 
     return spoil
+
+
+@pytest.fixture
+def street(save, tmp_path: Path) -> Path:
+    """Four training triples of noise, 37x23, the ids negative, of 8, 16 and 17 bits; a test pair without photo."""
+    for i, (low, high) in enumerate([(-5, 40), (0, 256), (0, 65536), (0, 70000)]):
+        save(f"street/train_label/city/{i}_label.png", RNG.integers(0, 4, (23, 37), dtype=np.uint8))
+        save(f"street/train_inst/city/{i}_inst.tif", RNG.integers(low, high, (23, 37), dtype=np.int32))
+        save(f"street/train_img/city/{i}_img.png", RNG.integers(0, 256, (23, 37, 3), dtype=np.uint8))
+    save("street/test_label/t.png", RNG.integers(0, 4, (23, 37), dtype=np.uint8))
+    save("street/test_inst/t.png", RNG.integers(0, 4, (23, 37), dtype=np.uint8))
+    return tmp_path / "street"
+
+
+@pytest.fixture
+def packed(street: Path, tmp_path: Path) -> Path:
+    """`street` in 20x12 and 16x8."""
+    return pack_into(street, tmp_path / "packed", *SIZES)

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -31,7 +30,6 @@ from hdgan.models.saving import load_model, save_model
 from hdgan.seeding import seed_everything
 from hdgan.training import LogConfig, OptimConfig, Pix2PixHDLoss, TrainConfig, load_config, loop, start, train
 from hdgan.training.families.pix2pixhd import Criterion
-from hdgan.training.interrupt import StopRequest
 from hdgan.training.logs import read_metrics
 from hdgan.training.state import StageState
 from hdgan.training.step import Objectives
@@ -561,41 +559,6 @@ def test_an_error_that_can_be_mended_loses_no_step(
     assert [key for key in expected if not torch.equal(weights[key], expected[key])] == []
 
 
-@pytest.fixture
-def no_nohup() -> Iterator[None]:
-    """SIGHUP as terminals leave it, for this process and those it starts, even if the tests run under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("no_nohup")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_termination_of_the_whole_group_saves(
-    make_config: MakeConfig,
-    to_arguments: Callable[[TrainConfig], list[str]],
-    tmp_path: Path,
-    number: signal.Signals,
-) -> None:
-    """As torchrun, systemd and Slurm end a job: the processes that read pictures get the signal as well."""
-    config = make_config(tmp_path / "run", images=10**6)
-    config = replace(config, data=replace(config.data, workers=1))
-    command = [sys.executable, "-m", "hdgan", "train", *to_arguments(config)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    while process.poll() is None and not read_metrics(config.out):
-        time.sleep(0.01)
-    os.killpg(process.pid, number)
-    try:
-        output = process.communicate(timeout=60)[0]
-    finally:
-        process.kill()
-    assert process.returncode == 130, output
-    assert "stopped after step" in output
-    assert len(list_steps(config.out)) == 1
-
-
 def test_a_reader_that_dies_while_the_run_is_to_stop(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -609,15 +572,3 @@ def test_a_reader_that_dies_while_the_run_is_to_stop(
     outcome = train(make_config(tmp_path / "run"), console=QUIET)
     assert (outcome.finished, outcome.step) == (False, 1)
     assert list_steps(tmp_path / "run") == [1]
-
-
-@pytest.mark.usefixtures("no_nohup")
-def test_a_hangup_that_is_ignored_stays_so() -> None:
-    with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
-        assert stop.requested
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with StopRequest():
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
