@@ -130,7 +130,7 @@ def open_files(
         raise ConfigError(f"the model was trained with instance maps: give one for {label}")
     document = Document.of(arrays.label, arrays.ids, divisor=config.instance_divisor)
     if styles is not None:
-        given = Styles.load_for(styles, document.classes, instance or label)
+        given = Styles.load_for(styles, document.classes, str(instance or label))
         given.require(pipeline.encoder_id)
         if given.instances and not config.feature_channels:
             raise ConfigError(f"{styles} holds styles, but the model was trained without features: leave it out")

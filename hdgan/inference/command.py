@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ from hdgan.data import Pair, match_folders
 from hdgan.data.colors import to_image
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import save_png
+from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.inference.style_choice import StyleChoice
 
@@ -72,22 +74,39 @@ def generate(
     targets = name_targets(pairs, out, variants)
     _protect_sources(pairs, targets, choice)
     began = time.monotonic()
-    jobs: Iterable[tuple[int, Path]] = enumerate(targets)
+    jobs = zip(_jobs(pipeline, pairs, variants), targets, strict=True)
     for job, target in track(jobs, "generating", len(targets), console=console, disable=not console.is_terminal):
-        run_pair(pipeline, pairs[job // variants], target, choice, job % variants)
+        make(pipeline, job, target, choice)
     seconds = time.monotonic() - began
     console.print(f"{len(targets)} pictures in {seconds:.1f} s: {out}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
-def run_pair(pipeline: Pipeline, pair: Pair, target: Path, choice: StyleChoice, variant: int) -> None:
-    """Make one picture of a pair and write it."""
-    source = pair.label if pipeline.config.n_labels else pair.input
-    assert source is not None
-    styles = choice.styles_for(pipeline, source, pair, variant)
-    photo = pair.photo if styles is None else None
-    own = 0 if choice.by_styles else variant
-    picture = pipeline(source, pair.ids, photo=photo, styles=styles, seed=choice.seed, variant=own)
+@dataclass(frozen=True)
+class Job:
+    """One picture to make."""
+
+    maps: Maps
+    photo: Path | None
+    variant: int
+
+
+def _jobs(pipeline: Pipeline, pairs: list[Pair], variants: int) -> Iterator[Job]:
+    """All variants of the first pair, whose maps are read once, then of the second, and so on."""
+    for pair in pairs:
+        source = pair.label if pipeline.config.n_labels else pair.input
+        assert source is not None
+        maps = pipeline.read(source, pair.ids)
+        for variant in range(variants):
+            yield Job(maps, pair.photo, variant)
+
+
+def make(pipeline: Pipeline, job: Job, target: Path, choice: StyleChoice) -> None:
+    """Make one picture and write it."""
+    styles = choice.styles_for(pipeline, job.maps, job.photo, job.variant)
+    photo = job.photo if styles is None else None
+    own = 0 if choice.by_styles else job.variant
+    picture = pipeline(job.maps, photo=photo, styles=styles, seed=choice.seed, variant=own)
     save_png(to_image(picture * 2 - 1), target)
     if choice.save and styles is not None:
         styles.save(_styles_beside(target))

@@ -62,19 +62,23 @@ class Maps:
         return classes_of(self.index, self.label, self.divisor).tolist()
 
 
-def read_maps(source: Source, instance: Source | None, config: ModelConfig, device: torch.device) -> Maps:
-    """Read and check the input of a call.
+def read_maps(source: Source | Maps, instance: Source | None, config: ModelConfig, device: torch.device) -> Maps:
+    """Read and check the input of a call, unless that has been done.
 
     Args:
-        source: label map, or for a model of A->B pairs the input picture.
+        source: label map, or for a model of A->B pairs the input picture; Maps are returned as they are.
         instance: instance map.
         config: of the model.
         device: where the tensors go.
 
     Raises:
         DataError: a file or value cannot be used.
-        ConfigError: the model needs an instance map.
+        ConfigError: the model needs an instance map, or one is given beside Maps.
     """
+    if isinstance(source, Maps):
+        if instance is not None:
+            raise ConfigError(f"the maps of {source.name} have been read: give no instance map beside them")
+        return source
     name = name_of(source)
     label = picture = None
     if config.n_labels:

@@ -55,7 +55,7 @@ class Pipeline:
     @torch.inference_mode()
     def __call__(
         self,
-        source: Source,
+        source: Source | Maps,
         instance: Source | None = None,
         *,
         photo: Source | None = None,
@@ -68,7 +68,7 @@ class Pipeline:
         Args:
             source: label map, or for a model trained on A->B pairs the input picture. A path, a Pillow image, an array
                 or a tensor: label maps as integers [H, W] or [B, H, W], pictures as [H, W, C] arrays (8 or 16 bits, or
-                float in [-1, 1]) or float tensors [C, H, W] or [B, C, H, W] in [-1, 1].
+                float in [-1, 1]) or float tensors [C, H, W] or [B, C, H, W] in [-1, 1]. Or what `read` returned.
             instance: instance map of the same size; needed if the model was trained with instances.
             photo: takes the style of each instance from this photo; without it each class has its mean style.
             styles: gives each instance its style; one that is missing has the mean style of its class. For a batch
@@ -106,6 +106,18 @@ class Pipeline:
         image = (image.float().clamp(-1, 1) + 1) / 2
         return image if maps.batched else image[0]
 
+    @torch.inference_mode()
+    def read(self, source: Source, instance: Source | None = None) -> Maps:
+        """Read and check the input of several calls once; they take the result as their `source`.
+
+        Args:
+            source, instance: as in a call.
+
+        Raises:
+            DataError, ConfigError: as in a call.
+        """
+        return read_maps(source, instance, self.config, self.device)
+
     @cached_property
     def bank(self) -> StyleBank:
         """The clusters of the model's classes, as `hdgan styles cluster` leaves them beside its file.
@@ -127,7 +139,7 @@ class Pipeline:
         return "" if self.model.encoder is None else fingerprint(self.model.encoder)
 
     @torch.inference_mode()
-    def instances(self, source: Source, instance: Source | None = None) -> dict[int, int]:
+    def instances(self, source: Source | Maps, instance: Source | None = None) -> dict[int, int]:
         """The class of every instance of one map, by instance id (by label without an instance map).
 
         The class is the label that most of the instance has, or without label maps what the id says.
@@ -141,7 +153,7 @@ class Pipeline:
         return self._classes(read_maps(source, instance, self.config, self.device))
 
     @torch.inference_mode()
-    def encode(self, photo: Source, source: Source, instance: Source | None = None) -> Styles:
+    def encode(self, photo: Source, source: Source | Maps, instance: Source | None = None) -> Styles:
         """The style of every instance of one photo, to change, mix or keep.
 
         Args:
@@ -158,7 +170,7 @@ class Pipeline:
         return styles_of(classes, features.cpu().numpy(), self.encoder_id)
 
     @torch.inference_mode()
-    def complete(self, styles: Styles, source: Source, instance: Source | None = None) -> Styles:
+    def complete(self, styles: Styles, source: Source | Maps, instance: Source | None = None) -> Styles:
         """Styles of all instances of one map: those that are missing get the mean style of their class.
 
         A call with these styles makes the same picture. Mixing two such styles goes all the way from one to the other.

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hdgan.data import Pair
 from hdgan.errors import ConfigError
+from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline
 from hdgan.styles import Styles
 from hdgan.styles.sample import some
@@ -68,46 +68,48 @@ class StyleChoice:
         if self.variants > own_variants:
             raise ConfigError(f"--variants is {self.variants}: the model makes {own_variants} pictures of each input")
 
-    def styles_for(self, pipeline: Pipeline, source: Path, pair: Pair, variant: int) -> Styles | None:
+    def styles_for(self, pipeline: Pipeline, maps: Maps, photo: Path | None, variant: int) -> Styles | None:
         """The styles of one picture; None where the pipeline's own rule (photo, else mean) serves.
 
         Raises:
             ConfigError, CheckpointError: the model has no styles, or not the ones that are asked for.
         """
-        styles = self._base(pipeline, source, pair, variant)
+        styles = self._base(pipeline, maps, photo, variant)
         if styles is None:
             return None
-        styles = self._with_clusters(styles, pipeline, source, pair)
-        return pipeline.complete(styles, source, pair.ids) if self.save else styles
+        styles = self._with_clusters(styles, pipeline, maps)
+        return pipeline.complete(styles, maps) if self.save else styles
 
-    def _base(self, pipeline: Pipeline, source: Path, pair: Pair, variant: int) -> Styles | None:
+    def _base(self, pipeline: Pipeline, maps: Maps, photo: Path | None, variant: int) -> Styles | None:
         if self.styles in _RANDOM:
             return pipeline.bank.sample(
-                pipeline.instances(source, pair.ids),
+                pipeline.instances(maps),
                 self.seed,
                 variant,
                 "class" if self.styles == "random-class" else "instance",
             )
         if self.styles != "mean":
-            there = pipeline.instances(source, pair.ids)
-            styles = [Styles.load_for(file, there, source) for file in self.files]
+            there = pipeline.instances(maps)
+            styles = [Styles.load_for(file, there, maps.name) for file in self.files]
             if self.styles_to is None:
                 return styles[0]
-            first, last = (pipeline.complete(one, source, pair.ids) for one in styles)
+            first, last = (pipeline.complete(one, maps) for one in styles)
             return first.mixed(last, variant / (self.variants - 1))
         if not (self.clusters or self.save):
             return None
-        if pair.photo is not None:
-            return pipeline.encode(pair.photo, source, pair.ids)
+        if photo is not None:
+            return pipeline.encode(photo, maps)
         return Styles({}, pipeline.encoder_id)
 
-    def _with_clusters(self, styles: Styles, pipeline: Pipeline, source: Path, pair: Pair) -> Styles:
+    def _with_clusters(self, styles: Styles, pipeline: Pipeline, maps: Maps) -> Styles:
         if not self.clusters:
             return styles
-        classes = pipeline.instances(source, pair.ids)
+        classes = pipeline.instances(maps)
         unknown = [id for id in self.clusters if id not in classes]
         if unknown:
-            raise ConfigError(f"{source} has no instance {unknown[0]}, which --clusters names: it has {some(classes)}")
+            raise ConfigError(
+                f"{maps.name} has no instance {unknown[0]}, which --clusters names: it has {some(classes)}"
+            )
         for id, cluster in self.clusters.items():
             styles = styles.with_style(id, pipeline.bank.style(classes[id], cluster))
         return styles

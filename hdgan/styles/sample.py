@@ -106,7 +106,7 @@ class Styles:
             ) from error
 
     @staticmethod
-    def load_for(path: Path, instances: Collection[int], source: Path) -> Styles:
+    def load_for(path: Path, instances: Collection[int], source: str) -> Styles:
         """Read the styles of a map.
 
         Args:

@@ -57,6 +57,17 @@ def test_all_forms_of_maps_make_one_picture(pipeline: Pipeline, label: Path, ids
     assert picture.dim() == (4 if form.startswith("[") else 3)
 
 
+def test_maps_can_be_read_once(pipeline: Pipeline, label: Path, ids: Path, photo: Path) -> None:
+    maps = pipeline.read(label, ids)
+    assert torch.equal(pipeline(maps), pipeline(label, ids))
+    assert pipeline.instances(maps) == pipeline.instances(label, ids)
+    styles = pipeline.encode(photo, maps)
+    assert torch.equal(pipeline(maps, styles=styles), pipeline(label, ids, photo=photo))
+    assert pipeline.complete(styles, maps) == styles
+    with pytest.raises(ConfigError, match=rf"the maps of {label} have been read: give no instance map"):
+        pipeline(maps, ids)
+
+
 def test_photos_in_all_forms_give_one_style(pipeline: Pipeline, label: Path, ids: Path, photo: Path) -> None:
     expected = pipeline(label, ids, photo=photo)
     with Image.open(photo) as image:
