@@ -16,7 +16,7 @@ from torch import nn
 from hdgan.checkpoints import checkpoint_path, list_steps
 from hdgan.data import make_loader
 from hdgan.data.sampler import explained_worker_death
-from hdgan.errors import HdganError, TrainingError
+from hdgan.errors import DataError, HdganError, TrainingError
 from hdgan.seeding import derive_seed, seed_everything
 from hdgan.training import start
 from hdgan.training.checkpoint import remove_leftovers, save_checkpoint
@@ -102,7 +102,9 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         metrics = None
         if world.is_main:
             remove_leftovers(config.out)
-            if not resume:
+            if resume:
+                start.tidy(config, state)
+            else:
                 remove_samples(config.out)
             write_description(given, world, len(data.train_pairs))
             metrics = Metrics(config.out, state.step)
@@ -143,8 +145,10 @@ def _train_stage(run: Run, state: StageState) -> bool:
     references = Examples(run.data.reference(stage.config.size), config, world.device)
     clock = _Clock(stage.config.batch_size)
     stopping = False
+    batches = _batches(run, state)
     with _steps_kept(run, state, references), explained_worker_death():
-        for inputs in _batches(run, state):
+        while state.step < stage.last_step:
+            inputs = _next(batches)
             with whole():
                 losses, stopping = _step(run, state, criterion.names, gradients, inputs)
             clock.tick()
@@ -187,18 +191,37 @@ def _batches(run: Run, state: StageState) -> Iterator[Inputs]:
     return prefetched(loader, world.device, config.format_on(world.device))
 
 
+def _next(batches: Iterator[Inputs]) -> Inputs | HdganError:
+    """The next batch, or why it cannot be had: the other processes have to know before this one ends."""
+    try:
+        with explained_worker_death():
+            return next(batches)
+    except HdganError as error:
+        return error
+
+
 def _step(
-    run: Run, state: StageState, names: Sequence[str], gradients: Gradients, inputs: Inputs
+    run: Run, state: StageState, names: Sequence[str], gradients: Gradients, inputs: Inputs | HdganError
 ) -> tuple[dict[str, float], bool]:
-    """One optimizer step over this process's share of the batch; returns losses, and whether any process shall stop."""
+    """One optimizer step over this process's share of the batch; returns losses, and whether any process shall stop.
+
+    Raises:
+        HdganError: this or another process has no batch; or a loss is not finite. The weights are as they were.
+    """
     config, stage, world = run.config, state.stage, run.world
     seed_everything(config.seed, world.rank, state.step)
     state.set_learning_rate(stage.learning_rate(state.step_in_stage))
-    parts = gradients(inputs)
-    world.average_gradients([*state.g_parameters, *state.d_parameters])
-    *values, stop = world.mean(torch.cat([parts, parts.new_tensor([float(run.stop.requested)])])).tolist()
+    parts = gradients(inputs) if isinstance(inputs, Inputs) else torch.zeros(len(names), device=world.device)
+    # Before the gradients, which a process without a batch does not have.
+    told = parts.new_tensor([run.stop.requested, isinstance(inputs, HdganError)])
+    *values, stop, lost = world.mean(torch.cat([parts, told])).tolist()
+    if isinstance(inputs, HdganError):
+        raise inputs
+    if lost:
+        raise DataError("another process has no batch; its own message says why")
     losses = dict(zip(names, values, strict=True))
     _require_finite(run, state.step + 1, losses)
+    world.average_gradients([*state.g_parameters, *state.d_parameters])
     state.update(config.optim.clip)
     return losses, stop > 0
 

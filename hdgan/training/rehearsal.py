@@ -14,28 +14,20 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from hdgan.checkpoints import list_steps
 from hdgan.data import make_loader
 from hdgan.devices import enough_memory
 from hdgan.errors import ConfigError
 from hdgan.models.blocks import recomputing
+from hdgan.training import start
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, fitted, open_data
-from hdgan.training.distributed import join_world
+from hdgan.training.distributed import World, join_world
 from hdgan.training.families import Criterion
 from hdgan.training.gradients import Gradients, make_gradients
 from hdgan.training.memory import LayerMemory, PeakMeter, saved_by_layer
 from hdgan.training.prefetch import prefetched
 from hdgan.training.run_folder import claim_folder
 from hdgan.training.schedule import Stage, plan
-from hdgan.training.start import (
-    check_batch,
-    check_cuda_graphs,
-    check_pictures,
-    check_processes,
-    load_perceptual,
-    torch_settings,
-)
 from hdgan.training.state import StageState
 from hdgan.training.step import Inputs
 from hdgan.training.validation import Validation
@@ -85,23 +77,24 @@ def rehearse(config: TrainConfig, console: Console, *, resume: bool = False) -> 
     Raises:
         HdganError: options or data that cannot be used, or a stage that does not fit into memory.
     """
-    with torch_settings(config), join_world(config.device) as world:
+    with start.torch_settings(config), join_world(config.device) as world:
         if world.size > 1:
             raise ConfigError("--dry-run is for one process: run it without torchrun")
         claim_folder(config, resume)
-        check_processes(config, world)
+        start.check_processes(config, world)
         data = open_data(config, console)
         config = fitted(config, data)
-        done = max(list_steps(config.out), default=0) if resume else 0
         stages = plan(config, len(data.train_pairs))
         for stage in stages:
-            check_batch(stage, world)
-        check_cuda_graphs(config, stages, world)
-        check_pictures(config, data, stages[0])
+            start.check_batch(stage, world)
+        start.check_cuda_graphs(config, stages, world)
+        start.check_pictures(config, data, stages[0])
         estimates: list[StageEstimate] = []
         with console.status("") as status:
-            perceptual = load_perceptual(config, world)
+            perceptual = start.load_perceptual(config, world)
             Validation(config, data, world.device)  # a scorer that cannot be used shows here
+            with enough_memory(_too_large(stages[0], world.device)):
+                done = _steps_done(config, stages, world, console, resume)
             for stage in stages:
                 if stage.last_step > done:
                     status.update(f"stage {stage.name}")
@@ -163,6 +156,15 @@ def _too_large(stage: Stage, device: torch.device) -> str:
         f"stage {stage.name}, with batches of {stage.config.batch_size}, does not fit into the memory of {device}: "
         f"--precision bfloat16, --stages.{stage.name}.micro-batch 1, or a smaller --stages.{stage.name}.size"
     )
+
+
+def _steps_done(config: TrainConfig, stages: list[Stage], world: World, console: Console, resume: bool) -> int:
+    """Steps of a run so far; weights that it cannot begin with or go on from show here."""
+    if resume:
+        return start.resume(config, stages, world).step
+    if config.init_from is not None:
+        start.begin(config, stages[0], world, console)
+    return 0
 
 
 def _estimate(

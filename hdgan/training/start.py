@@ -68,7 +68,7 @@ def begin(config: TrainConfig, stage: Stage, world: World, console: Console) -> 
 
 
 def resume(config: TrainConfig, stages: list[Stage], world: World) -> StageState:
-    """The latest checkpoint of the run.
+    """The latest checkpoint of the run; writes nothing.
 
     Raises:
         CheckpointError: there is none, or it does not go with the config.
@@ -92,10 +92,13 @@ def resume(config: TrainConfig, stages: list[Stage], world: World) -> StageState
     restore(folder, state, training)
     if state.best is not None and state.best[0] not in steps:  # somebody has deleted it: the next one takes its place
         state.best = None
-    if world.is_main:
-        mark_and_prune(config.out, config, state)  # a kill may have come between the checkpoint and this
-        forget_lost_best(config.out)
     return state
+
+
+def tidy(config: TrainConfig, state: StageState) -> None:
+    """Finish what saving the checkpoint of a resume may have left undone, if a kill came in between."""
+    mark_and_prune(config.out, config, state)
+    forget_lost_best(config.out)
 
 
 def check_processes(config: TrainConfig, world: World) -> None:

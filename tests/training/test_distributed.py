@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 from collections.abc import Callable
@@ -14,12 +15,15 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from hdgan.checkpoints import find_checkpoint
+from hdgan.checkpoints import find_checkpoint, list_steps
+from hdgan.data.sampler import StreamSampler
 from hdgan.errors import ConfigError
 from hdgan.seeding import derive_seed, seed_everything
 from hdgan.training import OptimConfig, TrainConfig, distributed, start, train
 from hdgan.training.distributed import World, join_world
 from hdgan.training.logs import read_metrics
+
+Start = Callable[..., subprocess.Popen[str]]
 
 
 def test_alone_nothing_is_averaged() -> None:
@@ -71,25 +75,28 @@ def test_seeds_are_repeatable_and_apart() -> None:
     assert torch.equal(torch.rand(2), first)
 
 
+def two_processes(start: Start, arguments: list[str]) -> tuple[list[subprocess.Popen[str]], list[str]]:
+    """Train in two processes until both end; returns them and what each said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    processes = [start("train", *arguments, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
+    return processes, [process.communicate(timeout=100)[0] for process in processes]
+
+
 @pytest.mark.slow
 def test_two_processes_equal_one_with_the_whole_batch(
     make_config: Callable[..., TrainConfig],
     to_arguments: Callable[[TrainConfig], list[str]],
-    start: Callable[..., subprocess.Popen[str]],
+    start: Start,
     tmp_path: Path,
 ) -> None:
     # Two steps a stage: Adam's first step is the gradient's sign, which rounding may turn where a gradient is tiny.
     config = make_config(tmp_path / "one", images=8, batch_size=4, optim=OptimConfig(clip=1.0, ema_decay=0.5))
     train(config, console=Console(quiet=True))
     both = replace(config, out=tmp_path / "two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    processes = [
-        start("train", *to_arguments(both), RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=100)[0] for process in processes]
+    processes, outputs = two_processes(start, to_arguments(both))
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert "finished" in outputs[0]
     assert "step" not in outputs[1]
@@ -101,6 +108,30 @@ def test_two_processes_equal_one_with_the_whole_batch(
         for name, value in theirs.items():
             if isinstance(value, float) and name != "images_per_second":
                 assert ours[name] == pytest.approx(value, abs=1e-4), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_picture_that_one_process_cannot_read_loses_no_step(
+    make_config: Callable[..., TrainConfig],
+    make_data: Callable[..., Path],
+    to_arguments: Callable[[TrainConfig], list[str]],
+    start: Start,
+    tmp_path: Path,
+    rank: int,
+) -> None:
+    config = make_config(tmp_path / "run")
+    config = replace(config, data=replace(config.data, root=make_data()))
+    order = StreamSampler(6, stop=6, seed=derive_seed(config.seed, 0), rank=rank, world=2)
+    (_, index) = list(order)[1][0]  # of the second step
+    picture = tmp_path / f"data/train_img/s{index}_img.png"
+    picture.write_bytes(picture.read_bytes()[:-60])
+    processes, outputs = two_processes(start, to_arguments(config))
+    assert [process.returncode for process in processes] == [2, 2], outputs
+    assert f"saved after step 1: hdgan-train --resume {config.out}" in " ".join(outputs[0].split())
+    assert re.search(rf"hdgan: error: .*{picture.name}", outputs[rank])
+    assert "hdgan: error: another process has no batch; its own message says why" in outputs[1 - rank]
+    assert list_steps(config.out) == [1]
 
 
 def test_what_several_processes_cannot_do_is_refused(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from hdgan.errors import ConfigError
+from hdgan.errors import CheckpointError, ConfigError
 from hdgan.training import TrainConfig, rehearsal, train
 from hdgan.training.distributed import World
 from hdgan.training.gradients import StepGradients
@@ -61,6 +61,21 @@ def test_a_run_that_has_begun_is_estimated_from_there(make_config: MakeConfig, t
     assert {file: file.stat().st_mtime_ns for file in config.out.rglob("*")} == before
     with pytest.raises(ConfigError, match="already holds a run"):
         rehearse(config, QUIET)
+
+
+def test_weights_that_cannot_be_used_show(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"gone.* does not exist"):
+        rehearse(replace(config, init_from=tmp_path / "gone"), QUIET)
+    shorter = replace(config, stages={"global": config.stages["global"]})
+    train(shorter, console=QUIET)
+    wider = replace(config.model, generator=replace(config.model.generator, ngf=6))
+    with pytest.raises(ConfigError, match=r"--init-from .* has another architecture"):
+        rehearse(replace(config, out=tmp_path / "other", init_from=config.out, model=wider), QUIET)
+    with pytest.raises(ConfigError, match="has no effect on a run that has begun"):
+        rehearse(replace(config, init_from=Path("elsewhere")), QUIET, resume=True)
+    with pytest.raises(CheckpointError, match="has another architecture than the run's config"):
+        rehearse(replace(config, model=wider), QUIET, resume=True)
 
 
 def test_a_stage_that_does_not_fit_says_what_helps(
