@@ -43,10 +43,12 @@ def profile(
         device: auto, cpu, cuda or cuda:N.
         dtype: of the tensors.
         layout: memory format.
-        rounds: calls to record, after two that warm up.
+        rounds: calls to record, after two that warm up; 0 for another profiler around this one, such as ncu.
     """
     if out is not None and out.suffixes[-2:] != [".json", ".gz"]:
         raise ConfigError(f"--out {out}: give a file that ends in .json.gz")
+    if rounds < 0 or (rounds == 0 and out is not None):
+        raise ConfigError(f"--rounds is {rounds}: give 1 or more{' for a trace' if out is not None else ''}")
     options = Options(choose_device(device), (work,), (dtype,), (layout,), (contestant,), only=only, large=True)
     jobs = [job for job in choose(options) if contestant in job.context.contestants]
     if not jobs:
@@ -55,6 +57,8 @@ def profile(
     with exact_float32(), jobs[-1].trial(contestant) as trial:
         for _ in range(2):
             trial.call()
+        if rounds == 0:
+            return 0
         with record(activities=activities) as recorded:
             for _ in range(rounds):
                 trial.call()

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 N_LABELS = 35
@@ -66,14 +67,9 @@ def instance_ids(height: int, width: int, count: int) -> Tensor:
     stuff = torch.rand(count, generator=generator) < 0.3  # one region a class, numbered by it
     stuff &= stuff.cumsum(0) < N_LABELS
     ids = torch.where(stuff, stuff.cumsum(0) - 1, 26000 + torch.arange(count))
-    rows, columns = torch.arange(height).float(), torch.arange(width).float()
-    nearest = torch.full((height, width), torch.inf)
-    result = torch.zeros(height, width, dtype=torch.int32)
-    for (y, x), id in zip(centres, ids.int(), strict=True):
-        distance = (rows - y).square()[:, None] + (columns - x).square()
-        result = torch.where(distance < nearest, id, result)
-        nearest = torch.minimum(nearest, distance)
-    return result[None]
+    pixels = torch.cartesian_prod(torch.arange(height), torch.arange(width))
+    _, nearest = cKDTree(centres.numpy()).query(pixels.numpy(), workers=-1)
+    return ids.int()[torch.from_numpy(nearest)].view(1, height, width)
 
 
 def label_map(ids: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,10 +24,15 @@ MakeConfig = Callable[..., TrainConfig]
 
 
 @pytest.fixture(autouse=True)
-def _no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_tf32() -> Iterator[None]:
     """Compare in float32 itself."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    settings = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [part.allow_tf32 for part in settings]
+    for part in settings:
+        part.allow_tf32 = False
+    yield
+    for part, allowed in zip(settings, before, strict=True):
+        part.allow_tf32 = allowed
 
 
 LOSSES = {"pix2pixhd": "g_feature_matching", "pix2pix": "g_l1", "crn": "l1_image"}
@@ -47,6 +53,19 @@ def test_trains_all_stages(make_family_config: MakeConfig, tmp_path: Path, preci
     train(reference, console=Console(quiet=True))
     assert losses(config)[0] == pytest.approx(losses(reference)[0], rel=1e-3 if precision == "float32" else 0.1)
     assert len(losses(config)) == len(losses(reference))
+
+
+@pytest.mark.parametrize("options", [{"cuda_graphs": True}, {"compile": "default"}, {"recompute": False}])
+def test_other_ways_to_take_a_step_train_alike(
+    make_config: MakeConfig, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """With readers, prefetching and a change of stages."""
+    config = make_config(tmp_path / "plain", device="cuda")
+    config = replace(config, model=replace(config.model, feature_channels=0), data=replace(config.data, workers=2))
+    train(config, console=Console(quiet=True))
+    other = replace(config, out=tmp_path / "other", **options)
+    train(other, console=Console(quiet=True))
+    assert losses(other) == pytest.approx(losses(config), rel=1e-2)
 
 
 def test_resume_continues(make_family_config: MakeConfig, tmp_path: Path) -> None:
