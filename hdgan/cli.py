@@ -103,6 +103,7 @@ def _train(arguments: list[str]) -> int:
             args=arguments,
             config=_FAMILY_FROM_DEFAULT,
         )
+        _refuse_idle_epochs(arguments, config)
         if config.out != run:
             raise ConfigError(f"--resume continues in {run}: to branch off into {config.out}, use --init-from {run}")
         return _rehearse(config, resume=True) if dry_run else _status(train(config, resume=True))
@@ -112,7 +113,17 @@ def _train(arguments: list[str]) -> int:
     config = tyro.extras.overridable_config_cli(
         presets, prog="hdgan-train", description=_TRAIN_HELP, args=arguments, config=_FAMILY_FROM_DEFAULT
     )
+    _refuse_idle_epochs(arguments, config)
     return _rehearse(config) if dry_run else _status(train(config))
+
+
+def _refuse_idle_epochs(arguments: list[str], config: TrainConfig) -> None:
+    """Refuse an option of epochs where the preset or the run says the stage's length in images, which go first."""
+    given = {argument.split("=")[0].replace("_", "-") for argument in arguments}
+    for name, stage in config.stages.items():
+        option, instead = f"--stages.{name}.epochs", f"--stages.{name}.images"
+        if option in given and stage.images is not None:
+            raise ConfigError(f"{option} has no effect while {instead} is {stage.images}: add {instead} None")
 
 
 def _rehearse(config: TrainConfig, *, resume: bool = False) -> int:

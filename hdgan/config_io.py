@@ -59,6 +59,33 @@ def from_plain(cls: Any, data: Any, where: str) -> Any:
     return _value(cls, data, where, "")
 
 
+def check_choices(config: Any, path: str = "") -> None:
+    """Make sure that every Literal field, in nested dataclasses and dicts too, has one of its values.
+
+    Python checks no annotations, so a config that was made by hand could hold anything.
+
+    Args:
+        config: a dataclass.
+        path: of its option, such as "model."
+
+    Raises:
+        ConfigError: the first that has not, by the name of its option.
+    """
+    if isinstance(config, Mapping):
+        for key, item in config.items():
+            check_choices(item, f"{path}{key}.")
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return
+    hints = get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, hint = getattr(config, field.name), hints[field.name]
+        option = path + field.name.replace("_", "-")
+        choices = get_args(hint)
+        if get_origin(hint) is Literal and value not in choices:
+            raise ConfigError(f"--{option} is {value!r}: give {' or '.join(map(str, choices))}")
+        check_choices(value, f"{option}.")
+
+
 def _dataclass(cls: Any, data: Any, where: str, path: str) -> Any:
     if not isinstance(data, Mapping):
         raise _wrong(where, path, f"a table of {cls.__name__}", data)

@@ -6,7 +6,7 @@ A discriminator's output is a list over scales of lists over layers; the last of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,12 @@ def gan_loss(outputs: Outputs, real: bool, mode: GanMode = "lsgan") -> Tensor:
 
     Returns:
         Scalar float32.
+
+    Raises:
+        ValueError: another mode.
     """
+    if mode not in get_args(GanMode):
+        raise ValueError(f"gan_loss: expected mode {' or '.join(get_args(GanMode))}, got {mode!r}")
     total = outputs[0][-1].new_zeros((), dtype=torch.float32)
     for *_, score in outputs:
         score = score.float()

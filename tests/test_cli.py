@@ -63,6 +63,14 @@ def test_a_preset_lists_its_options(capsys: Capture) -> None:
         assert not any(option in out for option in ("--model.generator.n-enhancers", "--model.dontcare"))
 
 
+@pytest.mark.parametrize("option", [["--stages.global.epochs", "2"], ["--stages.global.epochs=2"]])
+def test_epochs_where_images_count_are_refused(capsys: Capture, tmp_path: Path, option: list[str]) -> None:
+    assert train_main(["demo", "--out", str(tmp_path / "run"), *option]) == 2
+    line = capsys.readouterr().err
+    assert "--stages.global.epochs has no effect while --stages.global.images is 750: add" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_resume_lists_the_options_of_its_run(capsys: Capture, run: Path) -> None:
     assert "--stages.joint.images" in helped(capsys, train_main, "--resume", str(run))
 

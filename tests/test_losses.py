@@ -53,6 +53,11 @@ def test_perfect_scores_cost_nothing(mode):
     assert gan_loss([[torch.full((1, 1, 3, 3), sure)]], True, mode) < 1e-6
 
 
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="gan_loss: expected mode lsgan or vanilla, got 'hinge'"):
+        gan_loss([[torch.zeros(1, 1, 3, 3)]], True, "hinge")  # type: ignore[arg-type]
+
+
 def test_gan_gradient():
     score = torch.randn(1, 1, 3, 2, requires_grad=True)
     gan_loss([[score]], True).backward()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
@@ -19,6 +20,7 @@ from hdgan.files import save_png
 from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.inference.style_choice import StyleChoice
+from hdgan.models import ModelConfig
 
 
 def generate(
@@ -68,6 +70,7 @@ def generate(
     wanted = "label" if pipeline.config.n_labels else "input"
     if sources[wanted] is None:
         raise ConfigError(f"{run} makes pictures from {wanted} files: give --{wanted}")
+    _refuse_idle(run, pipeline.config, sources)
     choice = StyleChoice(styles, styles_to, variants, seed, clusters or {}, save_styles)
     choice.check(pipeline.config.variants, with_photo=photo is not None)
     pairs = find_sources({part: path for part, path in sources.items() if path is not None}, console)
@@ -112,6 +115,16 @@ def make(pipeline: Pipeline, job: Job, target: Path, choice: StyleChoice) -> Non
         styles.save(_styles_beside(target))
 
 
+def _refuse_idle(run: Path, model: ModelConfig, sources: dict[str, Path | None]) -> None:
+    """Refuse files that would change nothing."""
+    of_ids = model.instances or model.feature_channels
+    idle = {"input": bool(model.n_labels), "label": not model.n_labels, "ids": not of_ids}
+    for part, without_use in idle.items():
+        if without_use and sources[part] is not None:
+            option = "instance" if part == "ids" else part
+            raise ConfigError(f"--{option} {sources[part]} has no effect on the pictures of {run}: leave it out")
+
+
 def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
     """Turn the given files or folders into pairs.
 
@@ -150,6 +163,8 @@ def _name_pairs(pairs: list[Pair], out: Path) -> list[Path]:
         if len(pairs) > 1:
             raise ConfigError(f"--out {out} is one file, but there are {len(pairs)} label maps: give a folder")
         return [out]
+    if out.suffix.lower() in Image.registered_extensions() and not out.is_dir():
+        raise ConfigError(f"--out {out}: pictures are written as PNG; give a file that ends in .png, or a folder")
     if out.is_file():
         raise ConfigError(f"--out {out} is a file that is no .png: give a folder, or a file that ends in .png")
     return [out / f"{pair.stem}.png" for pair in pairs]

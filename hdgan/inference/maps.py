@@ -109,7 +109,7 @@ def read_photo_of(maps: Maps, photo: Source, config: ModelConfig, device: torch.
     pixels, _ = _read_picture(photo, lambda path: np.asarray(read_photo(path)), device)
     _check_size(maps, name_of(photo), pixels)
     if pixels.shape[1] != config.image_channels:
-        raise DataError(f"{name_of(photo)} has {pixels.shape[1]} channels: give a photo of 3")
+        raise DataError(f"{name_of(photo)} has {pixels.shape[1]} channels: give a photo of {config.image_channels}")
     return pixels
 
 
@@ -128,6 +128,8 @@ def _read_ids(source: Source, kind: Literal["label map", "instance map"], device
         source = np.asarray(source).astype(np.uint8) if source.mode == "1" else np.asarray(source)
     if isinstance(source, np.ndarray):
         source = torch.from_numpy(np.array(source) if source.dtype == np.uint8 else _as_signed(source, kind))
+    if not isinstance(source, Tensor):
+        raise DataError(f"the {kind} is given as {type(source).__name__}: give a path, Pillow image, array or tensor")
     if source.is_floating_point() or source.dtype == torch.bool:
         raise DataError(f"the {kind} is of type {source.dtype}: give integers")
     if source.dtype != torch.uint8:
@@ -147,9 +149,16 @@ def _read_picture(source: Source, read: Callable[[Path], np.ndarray], device: to
     elif isinstance(source, Image.Image):
         source = np.asarray(source if source.mode in ("L", "RGB", "RGBA", "I;16", "F") else source.convert("RGB"))
     if isinstance(source, np.ndarray):
+        if source.ndim not in (2, 3) or not (source.dtype in (np.uint8, np.uint16) or source.dtype.kind == "f"):
+            raise DataError(
+                f"a picture has shape {source.shape} and type {source.dtype}: give [H, W] or [H, W, C] of 8 or 16 bits "
+                "or float"
+            )
         values = source if source.ndim == 3 else source[..., None]
         source = torch.from_numpy(np.ascontiguousarray(to_unit_range(values).transpose(2, 0, 1)))
-    if not source.is_floating_point() or source.dim() not in (3, 4):
+    if not isinstance(source, Tensor):
+        raise DataError(f"a picture is given as {type(source).__name__}: give a path, Pillow image, array or tensor")
+    if not source.is_floating_point() or source.dim() not in (3, 4) or source.numel() == 0:
         raise DataError(
             f"a picture has shape {tuple(source.shape)} and type {source.dtype}: give float [C, H, W] or [B, C, H, W]"
         )

@@ -33,6 +33,9 @@ class Pipeline:
         device: where the model runs.
         precision: "float32", or "bfloat16" for autocast.
         file: the model's, beside which its styles lie.
+
+    Raises:
+        ConfigError: another precision.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class Pipeline:
         precision: Literal["float32", "bfloat16"] = "float32",
         file: Path | None = None,
     ) -> None:
+        if precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"precision is {precision!r}: give float32 or bfloat16")
         self.device = device or torch.device("cpu")
         model.discriminator = None
         model.to(self.device, memory_format=network_format(self.device))  # type: ignore[call-overload]
@@ -79,7 +84,8 @@ class Pipeline:
                 (`ModelConfig.variants`): one of its images, or other noise of the same seed.
 
         Returns:
-            [3, H, W] float32 in [0, 1] on the pipeline's device; [B, 3, H, W] for batched input.
+            [image_channels, H, W] float32 in [0, 1] on the pipeline's device, of batched input [B, image_channels, H,
+            W].
 
         Raises:
             DataError: a file or value cannot be used: labels out of range, sizes that differ.

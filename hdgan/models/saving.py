@@ -29,8 +29,6 @@ FORMAT = 1
 """Raised when an older hdgan could not read a newer file."""
 CLASS_MEAN = "styles.class_mean"
 """Name of the mean feature of each class, [n_classes, feature_channels] (one class for A->B): the default style."""
-CLASS_COUNT = "styles.class_count"
-"""Name of the number of instances that each mean is taken over, [n_classes]."""
 NETWORKS = ("generator", "discriminator", "encoder")
 _EMA = "ema."
 

@@ -126,15 +126,18 @@ def show(
     return 0
 
 
-def import_nvidia(run: Run, file: Annotated[Path, tyro.conf.Positional], /, checkpoint: str = "latest") -> int:
+def import_nvidia(
+    run: Run, file: Annotated[Path, tyro.conf.Positional], /, checkpoint: str = "latest", ema: bool = True
+) -> int:
     """Take NVIDIA's clusters (features_clustered_010.npy) as those of a model; nothing in the file is run.
 
     Args:
         run: run folder, checkpoint folder or .safetensors file, of the E that the clusters were made with.
         file: NVIDIA's file.
         checkpoint: of a run: latest, best, or a step.
+        ema: for the averaged weights.
     """
-    model = load(run, checkpoint=checkpoint, device="cpu")
+    model = load(run, checkpoint=checkpoint, device="cpu", ema=ema)
     assert model.file is not None
     bank = nvidia_file.read_nvidia(file)
     bank.require("", model.config.feature_channels, str(model.file))
@@ -144,15 +147,18 @@ def import_nvidia(run: Run, file: Annotated[Path, tyro.conf.Positional], /, chec
     return 0
 
 
-def export_nvidia(run: Run, file: Annotated[Path, tyro.conf.Positional], /, checkpoint: str = "latest") -> int:
+def export_nvidia(
+    run: Run, file: Annotated[Path, tyro.conf.Positional], /, checkpoint: str = "latest", ema: bool = True
+) -> int:
     """Write the clusters of a model for NVIDIA's code.
 
     Args:
         run: run folder, checkpoint folder or .safetensors file.
         file: to write, by custom features_clustered_010.npy.
         checkpoint: of a run: latest, best, or a step.
+        ema: of the averaged weights.
     """
-    nvidia_file.write_nvidia(load(run, checkpoint=checkpoint, device="cpu").bank, file)
+    nvidia_file.write_nvidia(load(run, checkpoint=checkpoint, device="cpu", ema=ema).bank, file)
     print(f"wrote {file}")
     return 0
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from hdgan.config_io import check_choices
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.devices import network_format
 from hdgan.errors import ConfigError
@@ -38,9 +39,9 @@ class StageConfig:
     """Pictures per forward pass of one process; fewer than its share of the batch accumulates gradients. Batch norms
     take the statistics of these pictures."""
     epochs: float = 100.0
-    """Passes over the training pictures; 0 leaves the stage out. Ignored where images is set."""
+    """Passes over the training pictures, where images is None; 0 leaves the stage out."""
     images: int | None = None
-    """Length of the stage in pictures instead of epochs."""
+    """Length of the stage in pictures, which goes before epochs; 0 leaves the stage out."""
     decay: float = 0.5
     """Last part of the stage, as a fraction, over which the learning rate falls linearly to zero."""
     lr: float = 2e-4
@@ -119,6 +120,7 @@ class TrainConfig:
     """CPU threads of PyTorch; None leaves PyTorch's choice."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         self._check_ranges()
         self._check_family()
         self._check_order()

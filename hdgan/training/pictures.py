@@ -15,7 +15,7 @@ from hdgan.data import PairedDataset
 from hdgan.data.colors import colorize_ids, colorize_labels, to_image
 from hdgan.files import save_png
 from hdgan.models import ImageModel
-from hdgan.models.saving import CLASS_COUNT, CLASS_MEAN
+from hdgan.models.saving import CLASS_MEAN
 from hdgan.ops import instance_reduce
 from hdgan.seeding import seeded
 from hdgan.styles.table import classes_of
@@ -92,8 +92,8 @@ def mean_styles(model: ImageModel, examples: Examples, count: int) -> dict[str, 
     An instance has the class that most of its pixels have, as at inference; all of A->B training have one class.
 
     Returns:
-        The tensors CLASS_MEAN [n_classes, feature_channels], where a class without instances has the mean over all, and
-        CLASS_COUNT [n_classes], by name; empty for a model without features.
+        The tensor CLASS_MEAN [n_classes, feature_channels] by its name, where a class without instances has the mean
+        over all; empty for a model without features.
     """
     if model.encoder is None:
         return {}
@@ -115,4 +115,4 @@ def mean_styles(model: ImageModel, examples: Examples, count: int) -> dict[str, 
     counts = torch.bincount(classes, minlength=n_classes)
     sums = features.new_zeros(n_classes, features.shape[1]).index_add_(0, classes, features)
     means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], overall)
-    return {CLASS_MEAN: means.cpu(), CLASS_COUNT: counts.cpu()}
+    return {CLASS_MEAN: means.cpu()}

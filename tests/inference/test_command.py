@@ -88,14 +88,16 @@ def test_a_model_trained_on_pairs_takes_inputs(dataset: Path, tmp_path: Path, ca
     file = tmp_path / "model.safetensors"
     save_model(file, Pix2PixHD(config))
     photo, label = dataset / "test_img/s0_img.png", dataset / "test_label/s0_label.png"
-    # A label map says nothing to this model, and is not taken for its input.
-    assert generate(file, "--input", photo, "--label", label, "--out", tmp_path / "x.png") == 0
+    assert generate(file, "--input", photo, "--out", tmp_path / "x.png") == 0
     assert generate(file, "--input", dataset / "test_img", "--out", tmp_path / "out") == 0
     assert len(list((tmp_path / "out").iterdir())) == 2
     expected = (load(file, device="cpu")(photo).permute(1, 2, 0) * 255).numpy()
     np.testing.assert_allclose(pixels(tmp_path / "x.png"), expected, atol=1)
     capsys.readouterr()
     assert "makes pictures from input files: give --input" in refused(capsys, file, "--label", label, "--out", "x")
+    for option in ("--label", "--instance"):
+        line = refused(capsys, file, "--input", photo, option, label, "--out", "x")
+        assert f"{option} {label} has no effect on the pictures" in line
 
 
 def test_sources_that_do_not_fit_are_named(run: Path, dataset: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -115,6 +117,10 @@ def test_sources_that_do_not_fit_are_named(run: Path, dataset: Path, tmp_path: P
     line = refused(capsys, run, "--label", labels, "--instance", ids, "--out", tmp_path / "x.txt")
     assert "x.txt is a file that is no .png" in line
     assert "the model was trained with instance maps" in refused(capsys, run, "--label", one, "--out", tmp_path)
+    line = refused(capsys, run, "--label", labels, "--instance", ids, "--out", tmp_path / "x.jpg")
+    assert "x.jpg: pictures are written as PNG" in line
+    line = refused(capsys, run, "--label", labels, "--instance", ids, "--input", labels, "--out", tmp_path)
+    assert f"--input {labels} has no effect on the pictures of {run}: leave it out" in line
 
 
 def test_a_label_map_is_never_overwritten(run: Path, dataset: Path, tmp_path: Path, capsys: Capture) -> None:

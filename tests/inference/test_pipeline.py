@@ -198,6 +198,7 @@ WRONG: dict[str, tuple[object, object, str]] = {
     "batches": (np.zeros((2, 8, 6), np.uint8), np.zeros((8, 6), np.uint8), "6x8 in a batch of 2, but .* is 6x8:"),
     "no ids": (np.zeros((8, 8), np.uint8), None, "trained with instance maps: give one for the given ndarray"),
     "missing": (Path("nowhere.png"), None, r"nowhere\.png does not exist"),
+    "a list": ([[0, 1]], None, "label map is given as list: give a path, Pillow image, array or tensor"),
 }
 
 
@@ -214,6 +215,16 @@ def test_photos_that_do_not_fit_are_named(pipeline: Pipeline, label: Path, ids: 
         pipeline(label, ids, photo=np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(DataError, match="the given ndarray has 1 channels: give a photo of 3"):
         pipeline(label, ids, photo=np.zeros((16, 32), np.uint8))
+    of_other_kinds = {
+        r"shape \(1, 16, 32, 3\) and type uint8: give \[H, W\] or \[H, W, C\]": np.zeros((1, 16, 32, 3), np.uint8),
+        r"type int64: .* of 8 or 16 bits or float": np.zeros((16, 32, 3), np.int64),
+        r"type torch\.uint8: give float \[C, H, W\]": torch.zeros(3, 16, 32, dtype=torch.uint8),
+        r"shape \(0, 32, 3\)|shape \(3, 0, 32\)": np.zeros((0, 32, 3), np.uint8),
+        "given as list": [[0]],
+    }
+    for complaint, photo in of_other_kinds.items():
+        with pytest.raises(DataError, match=complaint):
+            pipeline(label, ids, photo=photo)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path, run: Path) -> None:
@@ -221,3 +232,5 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path, run: Path) -> None:
         load(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="not a device"):
         load(run, device="toaster")
+    with pytest.raises(ConfigError, match="precision is 'float16': give float32 or bfloat16"):
+        load(run, device="cpu", precision="float16")  # type: ignore[arg-type]

@@ -115,6 +115,18 @@ def test_clusters_go_to_nvidia_and_back(copied: Path, tmp_path: Path, capsys: Ca
     assert "the styles have 3 features" in refused(capsys, "import-nvidia", copied, file)
 
 
+def test_styles_of_the_weights_themselves(copied: Path, tmp_path: Path) -> None:
+    """As they are without the average, from encoding to NVIDIA's file and back."""
+    file = tmp_path / "features_clustered_003.npy"
+    assert styles("encode", copied, "--no-ema", "--device", "cpu") == 0
+    assert styles("cluster", copied, "--no-ema", "--k", "3", "--min-area", "0.01") == 0
+    assert styles("export-nvidia", copied, file, "--no-ema") == 0
+    assert styles("import-nvidia", copied, file, "--no-ema") == 0
+    pipeline = load(copied, device="cpu", ema=False)
+    assert pipeline.bank.origin.encoder == pipeline.encoder_id
+    assert styles("export-nvidia", copied, file) == 2
+
+
 def test_help_of_each_command(capsys: Capture) -> None:
     for command in ("encode", "cluster", "show", "measure", "import-nvidia", "export-nvidia"):
         with pytest.raises(SystemExit) as stop:

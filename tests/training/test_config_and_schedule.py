@@ -10,8 +10,8 @@ import pytest
 
 from hdgan.config_io import from_plain, to_plain
 from hdgan.errors import ConfigError
-from hdgan.models import DiscriminatorConfig
-from hdgan.training import PRESETS, LogConfig, OptimConfig, StageConfig, TrainConfig
+from hdgan.models import DiscriminatorConfig, GeneratorConfig, Pix2PixHDConfig
+from hdgan.training import PRESETS, LogConfig, OptimConfig, Pix2PixHDLoss, StageConfig, TrainConfig
 from hdgan.training.logs import read_metrics
 from hdgan.training.schedule import plan, stage_at
 
@@ -33,6 +33,21 @@ from hdgan.training.schedule import plan, stage_at
 def test_stages_that_cannot_work_are_refused(stages: dict[str, StageConfig], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         TrainConfig(stages=stages)
+
+
+def test_choices_are_checked_in_python_too() -> None:
+    """Else a run could write a config that its resume refuses."""
+    wrong: dict[str, Any] = {
+        r"--precision is 'fp16': give float32 or bfloat16": {"precision": "fp16"},
+        r"--loss\.gan is 'hinge': give lsgan or vanilla": {"loss": Pix2PixHDLoss(gan="hinge")},  # type: ignore[arg-type]
+        r"--stages\.a\.generator is 'none'": {"stages": {"a": StageConfig(generator="none")}},  # type: ignore[arg-type]
+        r"--model\.generator\.pad-mode is 'wrap'": {
+            "model": Pix2PixHDConfig(generator=GeneratorConfig(pad_mode="wrap"))  # type: ignore[arg-type]
+        },
+    }
+    for complaint, options in wrong.items():
+        with pytest.raises(ConfigError, match=complaint):
+            TrainConfig(**options)
 
 
 @pytest.mark.parametrize("name", ["beta1", "beta2"])

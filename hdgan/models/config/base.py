@@ -36,7 +36,7 @@ class ModelConfig:
     """Classes of the label maps; 0 for A->B training, whose input is a picture."""
     input_channels: int = 3
     """Channels of the input picture of A->B training (n_labels 0)."""
-    image_channels: int = 3
+    image_channels: Suppress[int] = 3
     """Channels of the photo."""
     instances: bool = True
     """Feed the instance boundary map."""
