@@ -278,8 +278,11 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !event.target.matches("[role=combobox]")) return;
   event.stopPropagation();
-  const option = document.getElementById(event.target.getAttribute("aria-activedescendant"));
-  option?.dispatchEvent(new MouseEvent("mousedown", { bubbles: true, cancelable: true }));
+  const choose = () => {
+    const option = document.getElementById(event.target.getAttribute("aria-activedescendant"));
+    option?.dispatchEvent(new MouseEvent("mousedown", { bubbles: true, cancelable: true }));
+  };
+  requestAnimationFrame(() => setTimeout(choose)); // a tick later, as Gradio answers the keys before this one
 }, true);
 
 // Leaving. A page that is loaded anew in this tab goes on where this one was, by the key.
