@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,9 @@ def build(studio: Studio) -> gr.Blocks:
         shown = [stage, name]
         stage.edit(events.edit, None, shown, show_progress="hidden", **options)  # the stage shows its own
         options |= {"show_progress": "minimal", "show_progress_on": stage}
-        sample.input(events.open_sample, sample, shown, **options)
-        saved.input(events.open_saved, saved, shown, **options)
+        # `select` is a choice, be it of the same entry again (by keyboard: see stage.js); `input` fires on blur too.
+        sample.select(events.open_sample, sample, shown, **options)
+        saved.select(events.open_saved, saved, shown, **options)
         open_own.click(events.open_files, [label, instance, look], shown, **options)
         gr.on([save.click, name.submit], events.save_as, name, [*shown, saved], **options)
         blocks.load(events.begin, former, [*shown, saved], js=_TAKE_FORMER_KEY, **options)
@@ -169,11 +171,11 @@ class _Events:
             )
         )
 
-    def open_sample(self, number: int, request: gr.Request) -> Any:
-        return _parts(self.tabs.answer(_key(request), lambda session: session.open_sample(number)))
+    def open_sample(self, number: int | None, request: gr.Request) -> Any:
+        return self._open(Session.open_sample, number, request)
 
-    def open_saved(self, name: str, request: gr.Request) -> Any:
-        return _parts(self.tabs.answer(_key(request), lambda session: session.open_saved(name)))
+    def open_saved(self, name: str | None, request: gr.Request) -> Any:
+        return self._open(Session.open_saved, name, request)
 
     def open_files(self, label: str | None, instance: str | None, look: str | None, request: gr.Request) -> Any:
         return _parts(self.tabs.answer(_key(request), lambda session: _open_uploads(session, label, instance, look)))
@@ -184,6 +186,10 @@ class _Events:
 
     def list_saved(self) -> gr.Dropdown:
         return gr.Dropdown(saved_names(self.tabs.studio.folder))
+
+    def _open(self, do: Callable[[Session, Any], str | None], choice: Any, request: gr.Request) -> Any:
+        """Open what was chosen in a box; None is no choice."""
+        return _parts(self.tabs.answer(_key(request), lambda session: None if choice is None else do(session, choice)))
 
 
 def _key(request: gr.Request) -> str:

@@ -47,7 +47,7 @@ def edit(
         ema: use the averaged weights.
     """
     if find_spec("gradio") is None:
-        raise ConfigError('the editor needs Gradio: install it with `pip install "hdgan[editor]"`')
+        raise ConfigError('the editor needs Gradio: in the checkout of hdgan, `pip install -e ".[editor]"` installs it')
     from hdgan.editor.app import serve
 
     studio = open_studio(

@@ -30,6 +30,7 @@ _NAME = re.compile(r"\w([\w .-]*[\w-])?")
 _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)  # by Windows, with any ending
 _LONGEST = 200  # bytes; file systems take 255, of which a temporary name needs some
 _FILES = (LABEL, WIDE_LABEL, INSTANCE, WIDE_INSTANCE, STYLES, PICTURE)
+_OF_FILE_MANAGERS = (".ds_store", "thumbs.db", "desktop.ini")  # which write them wherever they look, and again
 State = tuple[tuple[int, int, int], ...]
 """Of the files of a saved document: inode, size and time of each."""
 
@@ -46,7 +47,8 @@ def save_document(document: Document, picture: np.ndarray, folder: Path) -> None
         ConfigError: the folder holds something else, which would be lost.
         HdganError: it cannot be written.
     """
-    foreign = sorted(file.name for file in folder.glob("*") if file.name not in _FILES)
+    names = (file.name for file in folder.glob("*"))
+    foreign = sorted(name for name in names if name not in _FILES and name.lower() not in _OF_FILE_MANAGERS)
     if foreign:
         raise ConfigError(
             f"{folder} holds {foreign[0]!r}, which the editor did not write and would delete: move it elsewhere, or "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 
@@ -102,6 +103,8 @@ class Opening:
 
     name: str
     """Under which it is to be saved."""
+    number: int = field(default_factory=count().__next__)
+    """No other opening has it."""
     kept: _State | None = None
     """The state that was opened or last saved."""
 

@@ -90,6 +90,7 @@ class Page:
             "canUndo": history.can_undo,
             "canRedo": history.can_redo,
             "dirty": history.unsaved,
+            "opening": history.opening.number,
             "selected": None if selected is None else describe(studio, document, selected),
         }
 

@@ -25,10 +25,14 @@ function send(action, args = {}) {
 
 function setTool(name) {
   tool = name;
-  points = [];
-  drag = null;
   all("[data-tool]").forEach((button) => button.setAttribute("aria-pressed", button.dataset.tool === name));
   find(".panes").dataset.tool = name;
+  drop();
+}
+
+function drop() {
+  points = [];
+  drag = null;
   draw();
 }
 
@@ -48,6 +52,7 @@ const extend = () => find(".extend").checked;
 // What the server sent
 
 function show() {
+  const { opening } = view;
   view = { ...view, ...props.value }; // an answer may hold a message alone
   answered = props.value?.serial ?? answered;
   if (answered >= sent) find(".busy").classList.remove("on");
@@ -59,6 +64,7 @@ function show() {
   find(".notes").replaceChildren(...(view.notes || []).map((note) => make("li", { textContent: note })));
   if (view.legend && !find(".classes").childElementCount) showLegend();
   if (!view.size) return;
+  if (view.opening !== opening) drop(); // what was begun on another picture
   const [width, height] = view.size;
   if (canvases[0].width !== width || canvases[0].height !== height) {
     canvases.forEach((canvas) => Object.assign(canvas, { width, height }));
@@ -214,6 +220,7 @@ for (const canvas of canvases) {
   canvas.addEventListener("pointerdown", press);
   canvas.addEventListener("pointermove", follow);
   canvas.addEventListener("pointerup", release);
+  canvas.addEventListener("pointercancel", drop); // the browser has taken a touch for a gesture of its own
   canvas.addEventListener("pointerleave", () => { cursor = null; draw(); });
   canvas.addEventListener("dblclick", closePolygon);
 }
@@ -245,7 +252,7 @@ const keys = {
   "]": () => { setWidth(brushWidth() + 2); draw(); },
   enter: closePolygon,
   escape: () => {
-    if (points.length || drag) { points = []; drag = null; draw(); } else if (view.selected) send("deselect");
+    if (points.length || drag) drop(); else if (view.selected) send("deselect");
   },
   "ctrl+z": () => clickAction("undo"),
   "ctrl+shift+z": () => clickAction("redo"),
@@ -266,6 +273,17 @@ document.addEventListener("keydown", (event) => {
   if (event.repeat && !(repeating.includes(name) && answered >= sent)) return;
   keys[name]();
 });
+
+// Gradio tells of a choice in one of its boxes (`select`) where the mouse has made it, but not where Enter has.
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !event.target.matches("[role=combobox]")) return;
+  event.stopPropagation();
+  const choose = () => {
+    const option = document.getElementById(event.target.getAttribute("aria-activedescendant"));
+    option?.dispatchEvent(new MouseEvent("mousedown", { bubbles: true, cancelable: true }));
+  };
+  requestAnimationFrame(() => setTimeout(choose)); // a tick later, as Gradio answers the keys before this one
+}, true);
 
 // Leaving. A page that is loaded anew in this tab goes on where this one was, by the key.
 

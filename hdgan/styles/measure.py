@@ -94,7 +94,8 @@ def measure_changes(
 ) -> list[Change]:
     """Switch one instance at a time to another cluster of its class and see where the picture changes.
 
-    The other instances keep the clusters they were drawn. Pictures, instances and clusters are drawn by the seed.
+    The other instances keep the clusters they were drawn. An instance that fills its picture is left out, since nothing
+    is outside of it. Pictures, instances and clusters are drawn by the seed.
 
     Args:
         pipeline: with a bank.
@@ -113,7 +114,7 @@ def measure_changes(
     for picture in range(len(pictures)):
         label, ids = _maps(pictures, picture)
         for id, of in pipeline.instances(label, ids).items():
-            if len(pipeline.bank.clusters.get(of, ())) > 1 and (ids == id).mean() >= min_area:
+            if len(pipeline.bank.clusters.get(of, ())) > 1 and min_area <= (ids == id).mean() < 1:
                 candidates.setdefault(of, []).append((picture, id))
     return [_change(pipeline, pictures, of, candidates[of], count, rng) for of in sorted(candidates)]
 

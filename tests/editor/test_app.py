@@ -6,15 +6,17 @@ import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from hdgan.editor.app import build, launch
+from hdgan.editor.app import _Events, build, launch
 from hdgan.editor.session import Session
 from hdgan.editor.studio import Studio, open_studio
+from hdgan.editor.tabs import Tabs
 from hdgan.errors import HdganError
 
 from .tab import Serve, Tab, an_object
@@ -102,6 +104,66 @@ def test_an_object_of_another_class(tab: Tab, shared_studio: Studio) -> None:
     tab.wait(lambda: tab.page.select_option("#stage select.class", str(other)))
     assert (tab.pixels("label")[y, x] == shared_studio.legend.palette[other]).all()
     expect(tab.page.locator("#stage .name")).to_have_text(f"class {other}")
+
+
+def test_a_box_opens_what_is_chosen_and_nothing_else(tab: Tab, shared_studio: Studio) -> None:
+    page = tab.page
+    box, undo = page.locator("#sample input"), page.locator("[data-action=undo]")
+    first = tab.pixels("label")
+    tab.press("r")
+    picture = "document.querySelector('[data-part=picture]').src"
+    edited = page.evaluate(picture)
+    for selector in ("#sample input", "#saved input"):
+        page.click(selector)
+        page.locator("#stage h3").first.click()
+        page.focus(selector)
+        page.keyboard.press("Tab")
+    page.wait_for_timeout(500)
+    assert page.evaluate(picture) == edited
+    expect(page.locator("#stage .alert")).to_be_hidden()
+
+    def choose(*keys: str, option: str = "") -> None:
+        before = page.evaluate(picture)
+        box.focus()
+        for key in keys:
+            page.keyboard.press(key)
+        if option:
+            page.get_by_role("option", name=option).click()
+        page.wait_for_function(f"before => {picture} !== before", arg=before)
+
+    choose(option="s0")
+    tab.press("Control+z")
+    assert page.evaluate(picture) == edited  # it was opened once
+    choose("Enter")
+    np.testing.assert_array_equal(tab.pixels("label"), first)
+    choose("ArrowDown", "Enter")
+    expect(box).to_have_value("s1")
+    assert (tab.pixels("label") != first).any()
+    choose("Backspace", "0", "Enter")
+    expect(box).to_have_value("s0")
+    np.testing.assert_array_equal(tab.pixels("label"), first)
+    box.focus()
+    for key in ("ArrowDown", "Escape", "Enter"):  # what was closed is not chosen
+        page.keyboard.press(key)
+    page.locator("#stage h3").first.click()
+    page.wait_for_timeout(500)
+    expect(box).to_have_value("s0")
+    for _ in range(4):
+        assert undo.is_enabled()
+        tab.press("Control+z")
+    expect(undo).to_be_disabled()
+
+
+def test_no_choice_opens_nothing(shared_studio: Studio) -> None:
+    tabs = Tabs(shared_studio)
+    tabs.begin("tab")
+    opened = tabs.answer("tab", lambda session: session.restyle_all())
+    request = SimpleNamespace(session_hash="tab")
+    for event in (_Events(tabs).open_sample, _Events(tabs).open_saved):
+        view, _ = event(None, request)  # type: ignore[arg-type]
+        assert view["message"] == ""
+        assert view["opening"] == opened["opening"]
+        assert view["picture"] == opened["picture"]
 
 
 def test_two_tabs_share_nothing(browser: Browser, serve: Serve, shared_studio: Studio) -> None:

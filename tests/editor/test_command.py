@@ -16,7 +16,7 @@ Capture = pytest.CaptureFixture[str]
 def test_without_gradio_the_remedy_is_named(styled: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hdgan.editor.command.find_spec", lambda name: None)
     assert main(["edit", str(styled)]) == 2
-    assert 'pip install "hdgan[editor]"' in capsys.readouterr().err
+    assert '`pip install -e ".[editor]"`' in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_there(capsys: Capture, tmp_path: Path) -> None:

@@ -96,6 +96,16 @@ def test_what_others_have_put_into_the_folder_is_not_deleted(session: Session, s
     assert (saved / "picture.png").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", "Desktop.ini"])
+def test_what_file_managers_have_put_into_the_folder_may_go(session: Session, saved: Path, name: str) -> None:
+    before = (saved / "picture.png").read_bytes()
+    (saved / name).write_text("icons")
+    session.restyle_all()
+    assert session.save("mine") == saved
+    assert (saved / "picture.png").read_bytes() != before
+    assert not (saved / name).exists()
+
+
 def test_saved_pictures_are_listed(tmp_path: Path, document: Document) -> None:
     assert saved_names(tmp_path / "none") == []
     for name in ("b", "a", ".hidden"):

@@ -109,6 +109,14 @@ class TestAnswers:
         assert (view["message"], view["done"], view["serial"]) == ("", "", 3)
         assert page.answer(lambda session: "seen")["done"] == "seen"
 
+    def test_what_comes_from_another_opening_is_told_apart(self, page: Page) -> None:
+        first = page.answer(lambda session: None)["opening"]
+        assert page.answer(lambda session: session.restyle_all())["opening"] == first
+        second = page.answer(lambda session: session.open_sample(0))["opening"]
+        assert second != first
+        assert page.answer(lambda session: session.undo())["opening"] == first
+        assert page.answer(lambda session: session.redo())["opening"] == second
+
     def test_what_cannot_be_done_is_said(self, page: Page) -> None:
         view = page.answer(lambda session: session.remove())
         assert "click one first" in view["message"]

@@ -123,3 +123,57 @@ def test_a_key_that_is_held_acts_once_but_for_undo(tab: Tab, monkeypatch: pytest
     tab.page.keyboard.up("z")
     tab.page.keyboard.up("Control")
     assert done == ["random"] * 4 + ["undo"] * 4
+
+
+def test_a_half_drawn_polygon_does_not_reach_another_picture(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    act = Session.act
+    monkeypatch.setattr(Session, "act", lambda session, name, given: (done.append(name), act(session, name, given))[1])
+
+    def draw() -> None:
+        tab.page.keyboard.press("p")
+        for corner in ((3, 2), (9, 2), (9, 6)):
+            tab.click(*corner)
+
+    def open_other() -> None:
+        tab.page.click("#sample input")
+        tab.page.get_by_role("option", name="s1").click()
+
+    draw()
+    tab.press("r")  # an edit of the same picture, which the polygon outlives
+    tab.press("Enter")
+    assert done == ["random", "polygon"]
+    draw()
+    tab.wait(open_other)
+    opened = tab.pixels("label")
+    tab.page.keyboard.press("Enter")
+    tab.press("r")
+    assert done == ["random", "polygon", "random"]
+    np.testing.assert_array_equal(tab.pixels("label"), opened)
+
+
+def test_a_touch_that_is_cancelled_moves_nothing(tab: Tab, shared_studio: Studio) -> None:
+    touches = tab.page.context.new_cdp_session(tab.page)
+
+    def touch(kind: str, *point: float) -> None:
+        at = [dict(zip("xy", tab.position(*point), strict=True))] if point else []
+        touches.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": at})
+
+    def tap(x: float, y: float) -> None:
+        touch("Start", x, y)
+        touch("End")
+
+    mask = an_object(shared_studio)[1]
+    (y, x), (other_y, other_x) = np.argwhere(mask)[0], np.argwhere(~mask)[0]
+    tab.wait(lambda: tap(x, y))
+    tab.page.keyboard.press("m")
+    tab.wait_for_outline()
+    before, moved = tab.pixels("label"), tab.selected
+    touch("Start", x, y)
+    touch("Move", x + 3, y + 2)
+    touch("Cancel")
+    tab.wait(lambda: tap(other_x, other_y))
+    assert tab.selected != moved
+    expect(tab.page.locator("#stage .busy")).not_to_have_class("busy on")
+    np.testing.assert_array_equal(tab.pixels("label"), before)
+    expect(tab.page.locator("[data-action=undo]")).to_be_disabled()

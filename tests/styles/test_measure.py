@@ -111,6 +111,17 @@ def test_a_switch_changes_its_instance(source: Source) -> None:
         measure_changes(pipeline, source.data.validation(source.size), 0, 0.01)
 
 
+def test_an_instance_that_fills_its_picture_has_no_outside(source: Source) -> None:
+    pipeline = load(source.file, device="cpu")
+    sample = source.data.validation(source.size)[0]
+    filled = {part: torch.full_like(sample[part], CLASSES.index("road")) for part in ("label", "ids")}
+    alone, both = (measure_changes(pipeline, pictures, 4, 0.01) for pictures in ([sample], [filled, sample]))  # type: ignore[arg-type]
+    assert both == alone
+    assert CLASSES.index("road") in {change.label for change in alone}
+    assert np.isfinite([change.outside for change in both]).all()
+    assert measure_changes(pipeline, [filled], 1, 0.01) == []  # type: ignore[arg-type]
+
+
 def test_the_command_prints_a_row_for_each_class(
     source: Source, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
