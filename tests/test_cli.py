@@ -96,7 +96,7 @@ def test_help_is_wrapped_to_the_terminal(capsys: Capture, monkeypatch: pytest.Mo
         assert words in " ".join(lines)
         longest = max(map(len, lines))
         assert longest <= columns
-        # A word more would have been too long (lines of the paragraph hang by 2): no line ends where one of the docstring does.
+        # A word more would have been too long, by as much as the lines of the paragraph hang at least.
         assert all(len(f"{line} {after.split()[0]}") > longest - 2 for line, after in pairwise(lines))
 
 

@@ -149,7 +149,7 @@ def export_nvidia(run: Run, file: Annotated[Path, tyro.conf.Positional], /, chec
 
     Args:
         run: run folder, checkpoint folder or .safetensors file.
-        file: to write, by custom features_clustered_010.npy.
+        file: to write, usually named features_clustered_010.npy.
         checkpoint: of a run: latest, best, or a step.
     """
     nvidia_file.write_nvidia(load(run, checkpoint=checkpoint, device="cpu").bank, file)
