@@ -54,7 +54,7 @@ def options_of(capsys: pytest.CaptureFixture[str]) -> Callable[[str], set[str]]:
         with pytest.raises(SystemExit) as stop:
             main([*command.split(), "--help"])
         assert stop.value.code == 0
-        return set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", capsys.readouterr().out))
+        return set(re.findall(r"(?<![\w-])--[a-z](?:[\w.-]*\w)?", capsys.readouterr().out))
 
     return options
 
