@@ -12,7 +12,7 @@ _MOST_SCENES = 1_000_000
 _SCENE_SIDES = (16, 4096)  # least and most pixels of width and height
 
 UnpackedLayout = Literal["auto", "nvidia", "ab", "side-by-side", "cityscapes"]
-LayoutName = UnpackedLayout | Literal["packed"]
+LayoutName = Literal[UnpackedLayout, "packed"]
 
 
 @dataclass(frozen=True)
