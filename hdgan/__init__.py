@@ -25,3 +25,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(hdgan.inference, name)
     raise AttributeError(f"module 'hdgan' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,9 @@ Errors that a user can act on end in one line and status 2. Heavy modules are im
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from hdgan.command_line import run_command, run_one_of
 from hdgan.errors import ConfigError, HdganError
 
 if TYPE_CHECKING:
@@ -93,28 +96,29 @@ def _train(arguments: list[str]) -> int:
         run = Path(resume)
         if arguments and arguments[0] in PRESETS:
             raise ConfigError(f"--resume takes the config of {run}: leave the preset {arguments[0]} out")
-        saved = replace(load_config(run), out=run)
         description = f"Continue the run in {run}. Options change its config, for example to make a stage longer."
-        config = tyro.cli(
-            type(saved),
-            default=saved,
-            prog="hdgan-train --resume RUN",
-            description=description,
-            args=arguments,
-            config=_FAMILY_FROM_DEFAULT,
-        )
-        _refuse_idle_epochs(arguments, config)
+        config = _config(replace(load_config(run), out=run), "hdgan-train --resume RUN", description, arguments)
         if config.out != run:
             raise ConfigError(f"--resume continues in {run}: to branch off into {config.out}, use --init-from {run}")
         return _rehearse(config, resume=True) if dry_run else _status(train(config, resume=True))
-    presets = {name: ((preset.__doc__ or "").strip(), preset()) for name, preset in PRESETS.items()}
-    if not arguments or (arguments[0].startswith("--") and arguments[0] != "--help"):
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(_train_help({name: preset.__doc__ or "" for name, preset in PRESETS.items()}))
+        return 0
+    if not arguments or arguments[0].startswith("-"):
         arguments = ["demo", *arguments]
-    config = tyro.extras.overridable_config_cli(
-        presets, prog="hdgan-train", description=_TRAIN_HELP, args=arguments, config=_FAMILY_FROM_DEFAULT
-    )
-    _refuse_idle_epochs(arguments, config)
+    name, *arguments = arguments
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}: take one of {', '.join(PRESETS)}")
+    config = _config(PRESETS[name](), f"hdgan-train {name}", f"{PRESETS[name].__doc__}{_BESIDE_OPTIONS}", arguments)
     return _rehearse(config) if dry_run else _status(train(config))
+
+
+def _config(default: TrainConfig, prog: str, description: str, arguments: list[str]) -> TrainConfig:
+    """A config with the changes that the arguments make. The model's family stays: no option changes it."""
+    avoid = (tyro.conf.AvoidSubcommands,)
+    config = run_command(type(default), prog, arguments, default=default, description=description, config=avoid)
+    _refuse_idle_epochs(arguments, config)
+    return config
 
 
 def _refuse_idle_epochs(arguments: list[str], config: TrainConfig) -> None:
@@ -140,19 +144,35 @@ def _status(outcome: Outcome) -> int:
     return 0 if outcome.finished else 130
 
 
-_FAMILY_FROM_DEFAULT = (tyro.conf.AvoidSubcommands,)
-"""The model's family is the preset's or the run's: no option changes it."""
-_TRAIN_HELP = """Train an image model.
+_BESIDE_OPTIONS = """
 
-hdgan-train: on the built-in street scenes (the preset demo).
+Beside the options below, --dry-run trains nothing: it prints parameters, memory, steps and time of each stage.
 
-hdgan-train PRESET --data.root FOLDER: on your data; hdgan-train PRESET --help lists all options.
+In place of the preset, --resume RUN continues a run; --resume RUN --help lists its options."""
 
-hdgan-train PRESET … --dry-run: parameters, memory, steps and time of each stage, after a few steps of it.
+_TRAIN_USAGE = """usage: hdgan-train [PRESET] [OPTIONS]
+       hdgan-train --resume RUN [OPTIONS]
 
-hdgan-train --resume RUN: continue a run exactly where it was saved.
+Train an image model. Without a preset: the demo.
 
-torchrun --nproc-per-node N -m hdgan train PRESET …: on N GPUs."""
+  hdgan-train                             on the built-in street scenes
+  hdgan-train PRESET --data.root FOLDER   on your data
+  hdgan-train PRESET --help               its options
+  hdgan-train PRESET … --dry-run          memory, steps and time; trains nothing
+  hdgan-train --resume RUN                continue a run exactly where it was saved
+  torchrun --nproc-per-node N -m hdgan train PRESET …   on N GPUs
+
+presets:"""
+
+
+def _train_help(presets: dict[str, str]) -> str:
+    indent = max(map(len, presets)) + 4
+    width = shutil.get_terminal_size().columns
+    entries = (
+        textwrap.fill(text, width, initial_indent=f"  {name}".ljust(indent), subsequent_indent=" " * indent)
+        for name, text in presets.items()
+    )
+    return "\n".join([_TRAIN_USAGE, *entries])
 
 
 def _take_option(arguments: list[str], name: str) -> str | None:
@@ -181,19 +201,19 @@ def _report(arguments: list[str]) -> int:
         print(write_report(run).resolve())
         return 0
 
-    return tyro.cli(report, prog="hdgan report", args=arguments)
+    return run_command(report, "hdgan report", arguments)
 
 
 def _generate(arguments: list[str]) -> int:
     from hdgan.inference.command import generate
 
-    return tyro.cli(generate, prog="hdgan generate", args=arguments)
+    return run_command(generate, "hdgan generate", arguments)
 
 
 def _edit(arguments: list[str]) -> int:
     from hdgan.editor.command import edit
 
-    return tyro.cli(edit, prog="hdgan edit", args=arguments)
+    return run_command(edit, "hdgan edit", arguments)
 
 
 def _styles(arguments: list[str]) -> int:
@@ -203,54 +223,54 @@ def _styles(arguments: list[str]) -> int:
         "Find and show the styles that instances come in: first encode, then cluster; after that `hdgan generate "
         "--styles random` draws among them."
     )
-    return tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="hdgan styles", description=description, args=arguments)
+    return run_one_of(COMMANDS, "hdgan styles", arguments, description)
 
 
 def _evaluate(arguments: list[str]) -> int:
     from hdgan.evaluation.command import evaluate
 
-    return tyro.cli(evaluate, prog="hdgan evaluate", args=arguments)
+    return run_command(evaluate, "hdgan evaluate", arguments)
 
 
 def _data(arguments: list[str]) -> int:
     from hdgan.data.check import check
     from hdgan.data.pack import pack
 
-    return tyro.extras.subcommand_cli_from_dict({"check": check, "pack": pack}, prog="hdgan data", args=arguments)
+    return run_one_of({"check": check, "pack": pack}, "hdgan data", arguments)
 
 
 def _convert(arguments: list[str]) -> int:
     from hdgan.interop import convert
 
-    return tyro.cli(convert, prog="hdgan convert", args=arguments)
+    return run_command(convert, "hdgan convert", arguments)
 
 
 def _reproduce(arguments: list[str]) -> int:
     from hdgan.reproduce.command import report, reproduce
 
     if arguments[:1] == ["report"]:
-        return tyro.cli(report, prog="hdgan reproduce report", args=arguments[1:])
-    return tyro.cli(reproduce, prog="hdgan reproduce", args=arguments)
+        return run_command(report, "hdgan reproduce report", arguments[1:])
+    return run_command(reproduce, "hdgan reproduce", arguments)
 
 
 def _bench(arguments: list[str]) -> int:
     if arguments[:1] == ["report"]:
         from hdgan.benchmarks.report import report
 
-        return tyro.cli(report, prog="hdgan bench report", args=arguments[1:])
+        return run_command(report, "hdgan bench report", arguments[1:])
     if arguments[:1] == ["profile"]:
         from hdgan.benchmarks.profiling import profile
 
-        return tyro.cli(profile, prog="hdgan bench profile", args=arguments[1:])
+        return run_command(profile, "hdgan bench profile", arguments[1:])
     from hdgan.benchmarks.command import bench
 
-    return tyro.cli(bench, prog="hdgan bench", args=arguments)
+    return run_command(bench, "hdgan bench", arguments)
 
 
 def _info(arguments: list[str]) -> int:
     from hdgan.info import info
 
-    def run(*, json: bool = False) -> int:
+    def show(*, json: bool = False) -> int:
         """Print versions, GPUs, and which backends of the ops can run here, or why not.
 
         Args:
@@ -258,4 +278,4 @@ def _info(arguments: list[str]) -> int:
         """
         return info(as_json=json)
 
-    return tyro.cli(run, prog="hdgan info", args=arguments)
+    return run_command(show, "hdgan info", arguments)

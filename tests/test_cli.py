@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 
 import hdgan
 from hdgan.cli import main, train_main
+from hdgan.command_line import folded
 from hdgan.training import TrainConfig
 
 Capture = pytest.CaptureFixture[str]
@@ -48,8 +51,11 @@ def test_version(capsys: Capture) -> None:
 
 
 def test_hdgan_train_lists_its_presets(capsys: Capture) -> None:
-    out = helped(capsys, train_main)
+    assert train_main(["--help"]) == 0
+    out = capsys.readouterr().out
     assert all(name in out for name in ("demo", "cityscapes-512p", "cityscapes-1024p", "pairs", "--resume RUN"))
+    assert "usage: hdgan-train [PRESET] " in out
+    assert "(required)" not in out
 
 
 def test_a_preset_lists_its_options(capsys: Capture) -> None:
@@ -59,6 +65,7 @@ def test_a_preset_lists_its_options(capsys: Capture) -> None:
             "--log.checkpoint-every", "--init-from", "--precision",
         )  # fmt: skip
         assert all(f"{option} " in out for option in options)
+        assert all(f"{option} " in out for option in ("--dry-run", "--resume"))  # of the command, not of the config
         # The stages of a run and its data options set these.
         assert not any(option in out for option in ("--model.generator.n-enhancers", "--model.dontcare"))
 
@@ -81,6 +88,39 @@ def test_a_resume_lists_the_options_of_its_run(capsys: Capture, run: Path) -> No
 )
 def test_other_commands_list_their_options(capsys: Capture, command: str, option: str) -> None:
     assert option in helped(capsys, main, command)
+
+
+@pytest.mark.parametrize("columns", [80, 110, 140])
+def test_help_is_wrapped_to_the_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    about, options = helped(capsys, main, "evaluate").split("positional arguments")
+    (*_, paragraph, _) = about.split("\n\n")
+    (scorer,) = re.findall(r"--scorer \{None\}\|PATH(.*?)--scorer-range", options, re.DOTALL)
+    for text, words in (
+        (paragraph, "trains one on the real"),
+        (scorer, "left out, scorer.safetensors in the folder of"),
+    ):
+        lines = [line.strip("│ ") for line in text.splitlines() if line.strip("│ ")]
+        assert words in " ".join(lines)
+        longest = max(map(len, lines))
+        assert longest <= columns
+        # A word more would have been too long, by as much as the lines of the paragraph hang at least.
+        assert all(len(f"{line} {after.split()[0]}") > longest - 2 for line, after in pairwise(lines))
+
+
+def test_paragraphs_and_lists_of_docstrings_stay() -> None:
+    text = "Of two\n    lines (and\n    more).\n\nThen:\n- one\n  item\n- --another\n--option"
+    assert folded(text) == "Of two lines (and more).\n\nThen:\n- one item\n- --another --option"
+
+
+def test_pack_offers_no_packed_layout(capsys: Capture) -> None:
+    assert "{auto,nvidia,ab,side-by-side,cityscapes}" in helped(capsys, main, "data", "pack")
+    assert "{auto,nvidia,ab,side-by-side,cityscapes,packed}" in helped(capsys, main, "data", "check")
+
+
+def test_lazy_names_are_listed() -> None:
+    assert {"load", "Pipeline", "__version__"} <= set(dir(hdgan))
+    assert all(hasattr(hdgan, name) for name in dir(hdgan))
 
 
 def test_nothing_heavy_is_imported_for_help(start: Callable[..., subprocess.Popen[str]]) -> None:

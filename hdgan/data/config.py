@@ -11,7 +11,8 @@ from hdgan.errors import ConfigError
 _MOST_SCENES = 1_000_000
 _SCENE_SIDES = (16, 4096)  # least and most pixels of width and height
 
-LayoutName = Literal["auto", "nvidia", "ab", "side-by-side", "cityscapes", "packed"]
+UnpackedLayout = Literal["auto", "nvidia", "ab", "side-by-side", "cityscapes"]
+LayoutName = Literal[UnpackedLayout, "packed"]
 
 
 @dataclass(frozen=True)

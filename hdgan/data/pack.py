@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import Progress
 
-from hdgan.data.config import DataConfig, LayoutName, SizeConfig
+from hdgan.data.config import DataConfig, SizeConfig, UnpackedLayout
 from hdgan.data.dataset import check_labels, read_pair
 from hdgan.data.layouts import Listing, Pair, find_pairs, find_phases
 from hdgan.data.packed import (
@@ -62,7 +62,7 @@ def pack(
     out: Path,
     width: tuple[int, ...] = (),
     height: tuple[int, ...] = (),
-    layout: LayoutName = "auto",
+    layout: UnpackedLayout = "auto",
     n_labels: int | None = None,
     dontcare: int | None = None,
     phase: tuple[str, ...] = (),

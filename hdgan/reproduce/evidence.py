@@ -148,7 +148,7 @@ def _conditions(measured: Measured) -> str:
         f"{first.held_out} pictures: it compares the rows of this scale and nothing beyond.",
     ]
     missing = {note for run in runs for note in run.notes.split("; ") if note}
-    lines += [f"Not had: {note}." for note in sorted(missing)]
+    lines += [f"Not available: {note}." for note in sorted(missing)]
     return "\n\n".join(lines)
 
 
@@ -171,7 +171,7 @@ def _time(measured: Measured) -> str:
     first, last = min(one.began for one in kept), max(one.ended for one in kept)
     minutes = (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds() / 60
     return (
-        f"{len(kept)} of {len(records)} jobs (runs with their scoring, and two networks) kept their time: together "
+        f"{len(kept)} of {len(records)} jobs (runs with their scoring, and two networks) recorded their time: together "
         f"{hours:.2f} hours, of CPUs {cpu_hours:.2f} hours; from the start of the first to the end of the last, breaks "
         f"included, {minutes:.0f} minutes. What was killed before it was saved is not counted."
     )
@@ -186,7 +186,7 @@ def _summary(results: Sequence[Result]) -> str:
         "Not as in the paper": lambda pair: pair.claimed and pair.conclusion == "reversed",
         "In the paper, not decided here": lambda pair: pair.claimed and pair.conclusion == "not decided",
         "As in the paper": lambda pair: pair.claimed and pair.conclusion == "supported",
-        "Tested on our account, not said by the paper": lambda pair: not pair.claimed,
+        "Tested additionally, by us; not said by the paper": lambda pair: not pair.claimed,
     }
     parts = []
     for heading, belongs in groups.items():

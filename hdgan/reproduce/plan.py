@@ -242,7 +242,7 @@ class Table:
     tested: tuple[str, ...] = ()
     """Rows in the order of mean IoU that is tested here, best first; empty where none is."""
     claims: tuple[tuple[str, str], ...] = ()
-    """Pairs of tested rows of which the paper puts the first above the second; the others are tested on our account."""
+    """Pairs of tested rows of which the paper puts the first above the second; we test the others additionally."""
     caveat: str = ""
     """What is to be kept in mind."""
 
@@ -252,7 +252,7 @@ TABLES = (
         "pix2pix, CRN and pix2pixHD",
         ("pix2pix", "crn", "pix2pixhd"),
         "In the paper pix2pixHD comes first, by far, in mean IoU and in people's preference. That CRN is above pix2pix "
-        "is tested on our account. As in their papers, pix2pix and CRN see no instance boundaries; CRN has no "
+        "is tested additionally, by us. As in their papers, pix2pix and CRN see no instance boundaries; CRN has no "
         "discriminator.",
         tested=("pix2pixhd", "crn", "pix2pix"),
         claims=(("pix2pixhd", "crn"), ("pix2pixhd", "pix2pix")),

@@ -154,7 +154,7 @@ def export_nvidia(
 
     Args:
         run: run folder, checkpoint folder or .safetensors file.
-        file: to write, by custom features_clustered_010.npy.
+        file: to write, usually named features_clustered_010.npy.
         checkpoint: of a run: latest, best, or a step.
         ema: of the averaged weights.
     """

@@ -53,7 +53,9 @@ class OptimConfig:
     """Optimisation (paper section 4: Adam, beta1 0.5)."""
 
     beta1: float = 0.5
+    """Decay per step of Adam's mean of the gradients."""
     beta2: float = 0.999
+    """Decay per step of Adam's mean of their squares."""
     clip: float | None = None
     """Largest norm of a network's gradient; None does not clip."""
     ema_decay: float = 0.999
@@ -79,9 +81,11 @@ class LogConfig:
     val_images: int = 16
     """Validation pictures per measurement."""
     best: BestMetric = "l1"
-    """What the best checkpoint is chosen by; each is measured by L1 as well. miou and scorer_fid need a scorer."""
+    """What the best checkpoint is chosen by; each is measured by L1 as well. miou, pixel_accuracy and scorer_fid
+    need a scorer."""
     scorer: Path | None = None
-    """The scorer: what `hdgan evaluate --train-scorer` writes, or for miou a foreign one that takes [-1, 1]."""
+    """The scorer: what `hdgan evaluate --train-scorer` writes, or for miou and pixel_accuracy a foreign one that
+    takes [-1, 1]."""
     style_images: int = 64
     """Training pictures from which a checkpoint's mean feature of each class is taken."""
 

@@ -40,7 +40,7 @@ def test_the_summary_puts_what_is_not_as_in_the_paper_first(page: Page) -> None:
             "g1": [0.2, 0.22, 0.21],
         }
     )
-    headings = ["Not as in the paper", "In the paper, not decided here", "As in the paper", "Tested on our account"]
+    headings = ["Not as in the paper", "In the paper, not decided here", "As in the paper", "Tested additionally"]
     summary = text[: text.index("### ")]
     *starts, end = [summary.index(f"**{heading}") for heading in headings] + [len(summary)]
     groups = [summary[start:stop] for start, stop in zip(starts, [*starts[1:], end], strict=True)]
@@ -58,7 +58,7 @@ def test_the_summary_puts_what_is_not_as_in_the_paper_first(page: Page) -> None:
 
 def test_crn_above_pix2pix_is_no_agreement_with_the_paper(page: Page) -> None:
     text = page({"pix2pix": [0.3, 0.31, 0.32], "crn": [0.4, 0.42, 0.41], "pix2pixhd": [0.5, 0.51, 0.53]})
-    ours = text[text.index("**Tested on our account, not said by the paper:**") : text.index("### ")]
+    ours = text[text.index("**Tested additionally, by us; not said by the paper:**") : text.index("### ")]
     assert "- pix2pix, CRN and pix2pixHD: CRN > pix2pix: **supported**" in ours
     assert "Tested: pix2pixHD > CRN > pix2pix in mean IoU: **supported**" in text
     assert text.count("(not in the paper).") == 1
@@ -70,7 +70,7 @@ def test_tables_give_mean_and_spread_and_what_was_not_had(page: Page) -> None:
     text = page({"pix2pix": [0.3, 0.4], "pix2pixhd": [0.5, 0.5]})
     assert "| pix2pix | 2 | 0.350 ± 0.071 | 20.25 ± 0.00 | 1.23 M | 450 ± 0 |" in text
     assert "| real photos |  | 0.900 |  |  |  |" in text
-    assert "Not had: lpips: no weights." in text
+    assert "Not available: lpips: no weights." in text
     assert "| model | seeds | mean IoU ↑ | PSNR, dB ↑ | parameters of G | CPU s a run |" in text
     assert "| pix2pixHD | 0.25 ± 0.00 |" in text
     assert "CPU (2 cores), jobs side by side: 2, threads of each: 1; scored by PyTorch 2.13.0" in text
