@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -88,24 +86,6 @@ def test_a_resume_lists_the_options_of_its_run(capsys: Capture, run: Path) -> No
 )
 def test_other_commands_list_their_options(capsys: Capture, command: str, option: str) -> None:
     assert option in helped(capsys, main, command)
-
-
-@pytest.mark.parametrize("columns", [80, 110, 140])
-def test_help_is_wrapped_to_the_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
-    about, options = helped(capsys, main, "evaluate").split("positional arguments")
-    (*_, paragraph, _) = about.split("\n\n")
-    (scorer,) = re.findall(r"--scorer \{None\}\|PATH(.*?)--scorer-range", options, re.DOTALL)
-    for text, words in (
-        (paragraph, "trains one on the real"),
-        (scorer, "left out, scorer.safetensors in the folder of"),
-    ):
-        lines = [line.strip("│ ") for line in text.splitlines() if line.strip("│ ")]
-        assert words in " ".join(lines)
-        longest = max(map(len, lines))
-        assert longest <= columns
-        # A word more would have been too long, by as much as the lines of the paragraph hang at least.
-        assert all(len(f"{line} {after.split()[0]}") > longest - 2 for line, after in pairwise(lines))
 
 
 def test_paragraphs_and_lists_of_docstrings_stay() -> None:
