@@ -142,15 +142,26 @@ class PerceptualFeatures(nn.Module):
 class PerceptualLoss(PerceptualFeatures):
     """L1 distance of five features of a network, without its weight: the VGG loss (Johnson et al. 2016) with VGG19.
 
-    Takes the arguments of `PerceptualFeatures`.
+    Args:
+        network, imagenet_normalisation: as of `PerceptualFeatures`.
+        layer_weights: of the features, fine to coarse.
     """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        imagenet_normalisation: bool = False,
+        layer_weights: Sequence[float] = LAYER_WEIGHTS,
+    ) -> None:
+        super().__init__(network, imagenet_normalisation)
+        self.layer_weights = tuple(layer_weights)
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """Compare images [B, 3, H, W] in [-1, 1]; `real` is a target without gradient. Returns a scalar float32."""
         with torch.no_grad():
             targets = self.features(real)
         total = fake.new_zeros((), dtype=torch.float32)
-        for weight, feature, target in zip(LAYER_WEIGHTS, self.features(fake), targets, strict=True):
+        for weight, feature, target in zip(self.layer_weights, self.features(fake), targets, strict=True):
             total = total + weight * l1_distance(feature, target)
         return total
 

@@ -124,6 +124,8 @@ def test_vgg_weights_and_raw_images(vgg):
     for weight, a, b in zip((1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), vgg(fake), vgg(real), strict=True):
         expected += weight * F.l1_loss(a, b).item()
     assert PerceptualLoss(vgg)(fake, real).item() == pytest.approx(expected, rel=1e-5)
+    first = PerceptualLoss(vgg, layer_weights=(2, 0, 0, 0, 0))(fake, real)
+    assert first.item() == pytest.approx(2 * F.l1_loss(vgg(fake)[0], vgg(real)[0]).item(), rel=1e-5)
 
 
 def test_vgg_with_imagenet_normalisation(vgg):

@@ -16,7 +16,7 @@ from torch import nn
 from tyro.conf import Suppress
 
 from hdgan.errors import ConfigError
-from hdgan.losses import GanMode, PerceptualLoss, feature_matching_loss
+from hdgan.losses import LAYER_WEIGHTS, GanMode, PerceptualLoss, feature_matching_loss
 from hdgan.models import Pix2PixHD
 from hdgan.models.config import ModelConfig, Pix2PixHDConfig, require
 from hdgan.training.families.adversarial import judge, play
@@ -36,6 +36,8 @@ class Pix2PixHDLoss:
     """Weight of the discriminators' feature matching; 0 leaves it out."""
     vgg: float = 10.0
     """Weight of the VGG loss; 0 leaves it out."""
+    vgg_layers: tuple[float, float, float, float, float] = LAYER_WEIGHTS
+    """Weights of the five features in it, fine to coarse."""
     vgg_weights: Path | None = None
     """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
     scorer: Path | None = None
@@ -45,10 +47,13 @@ class Pix2PixHDLoss:
 
     def __post_init__(self) -> None:
         weights = {"loss.feature-matching": self.feature_matching, "loss.vgg": self.vgg}
+        weights |= {f"loss.vgg-layers {k}": weight for k, weight in enumerate(self.vgg_layers, 1)}
         require("0 or more", weights, lambda value: value >= 0)
         check_network(self.vgg_weights, self.scorer, self.vgg)
         if self.imagenet_normalisation and not self.vgg:
             raise ConfigError("--loss.imagenet-normalisation has no meaning with --loss.vgg 0: leave it out")
+        if self.vgg_layers != LAYER_WEIGHTS and not self.vgg:
+            raise ConfigError("--loss.vgg-layers has no meaning with --loss.vgg 0: leave it out")
         if self.scorer is not None and self.imagenet_normalisation:
             raise ConfigError("a scorer takes pictures in [-1, 1]: --loss.no-imagenet-normalisation")
 
@@ -87,7 +92,9 @@ class Criterion:
     def __init__(self, config: Pix2PixHDLoss, perceptual: nn.Module | None, pool: FakePool) -> None:
         self.config = config
         self.perceptual = perceptual
-        self.vgg = None if perceptual is None else PerceptualLoss(perceptual, config.imagenet_normalisation)
+        self.vgg = (
+            None if perceptual is None else PerceptualLoss(perceptual, config.imagenet_normalisation, config.vgg_layers)
+        )
         self.pool = pool
         left_out = {"g_feature_matching": not config.feature_matching, "g_vgg": perceptual is None}
         names = ("g_gan", "g_feature_matching", "g_vgg", "d_real", "d_fake")

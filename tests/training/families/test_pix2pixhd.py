@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from rich.console import Console
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.losses import PerceptualLoss
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
-from hdgan.training import Pix2PixHDLoss, TrainConfig, train
+from hdgan.training import Pix2PixHDLoss, TrainConfig, load_config, train
 from hdgan.training.families.perceptual import RANDOM
 from hdgan.training.families.pix2pixhd import load_perceptual
 from hdgan.training.logs import read_metrics
@@ -64,6 +65,20 @@ def test_a_run_trains_with_them(make_config: Callable[..., TrainConfig], scorer:
     losses = [record["g_vgg"] for record in read_metrics(config.out) if "g_vgg" in record]
     assert len(losses) == 9
     assert all(loss > 0 for loss in losses)
+
+
+def test_layers_weigh_as_the_options_say(make_config: Callable[..., TrainConfig], scorer: Path, tmp_path: Path) -> None:
+    losses = []
+    for layers in ((1.0, 0.0, 0.0, 0.0, 0.0), (3.0, 0.0, 0.0, 0.0, 0.0)):
+        config = make_config(tmp_path / f"run{layers[0]}", loss=Pix2PixHDLoss(scorer=scorer, vgg_layers=layers))
+        train(replace(config, stages={"global": config.stages["global"]}), console=Console(quiet=True))
+        losses.append(next(record["g_vgg"] for record in read_metrics(config.out) if "g_vgg" in record))
+        assert load_config(config.out).loss == config.loss
+    assert losses[1] == pytest.approx(3 * losses[0], rel=1e-5)
+    with pytest.raises(ConfigError, match=r"--loss\.vgg-layers 2 is -1\.0: give 0 or more"):
+        Pix2PixHDLoss(vgg_layers=(1.0, -1.0, 0.0, 0.0, 0.0))
+    with pytest.raises(ConfigError, match=r"--loss\.vgg-layers has no meaning with --loss\.vgg 0"):
+        Pix2PixHDLoss(vgg=0.0, vgg_layers=(1.0, 0.0, 0.0, 0.0, 0.0))
 
 
 def test_what_does_not_go_with_a_scorer_is_refused(scorer: Path, tmp_path: Path) -> None:
