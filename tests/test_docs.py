@@ -28,7 +28,7 @@ PAIRS = ("reproduce report", "bench report", "bench profile")
 def shown() -> Iterator[tuple[str, str, list[str]]]:
     """Page, command (`train` with its preset) and options of each command in a page's blocks or code spans."""
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         spans = re.findall(r"`((?:hdgan|hdgan-train) [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
         for line in [*re.findall(r"(?:^|&& |-m )(hdgan(?:-train)? .*)", text, re.MULTILINE), *spans]:
             if page.name == "CHANGELOG.md" or not re.match(r"hdgan(-train)? [a-zA-Z-]", line):
