@@ -18,7 +18,7 @@ SLOW, SLOW_ROUNDS = 1.0, 3
 CLOCK = 2e9
 """Cycles a second of a GPU, or fewer: what it waits is a little longer on a slower one."""
 LONGEST_HEAD_START = 0.01
-"""Seconds. What takes the CPU longer to queue is a network, whose user waits for the CPU as well."""
+"""Seconds. What takes longer is a network, whose user waits for the CPU as well."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,15 @@ def _time_on_gpu(call: Callable[[], object], rounds: int) -> list[float]:
 
 
 def _head_start(call: Callable[[], object]) -> int:
-    """Cycles that the GPU has to wait for the CPU to queue a call: an op's kernels are shorter than their launches."""
+    """Cycles that the GPU has to wait for the CPU to queue a call: an op's kernels are shorter than their launches.
+
+    None for a network: what takes the CPU longer to queue than the longest head start.
+    """
     torch.cuda.synchronize()
     began = time.perf_counter()
     call()
-    return int(CLOCK * min(1.5 * (time.perf_counter() - began), LONGEST_HEAD_START))
+    seconds = 1.5 * (time.perf_counter() - began)
+    return int(CLOCK * seconds) if seconds <= LONGEST_HEAD_START else 0
 
 
 @cache

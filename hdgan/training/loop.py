@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,8 @@ class Run:
     display: ProgressDisplay
     stop: StopRequest
     console: Console
+    all_end: bool = False
+    """Whether every process knows that one has no batch."""
 
 
 def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Outcome:
@@ -145,8 +147,11 @@ def _train_stage(run: Run, state: StageState) -> bool:
     references = Examples(run.data.reference(stage.config.size), config, world.device)
     clock = _Clock(stage.config.batch_size)
     stopping = False
-    batches = _batches(run, state)
-    with _steps_kept(run, state, references), explained_worker_death():
+    with (
+        _steps_kept(run, state, references),
+        explained_worker_death(),
+        contextlib.closing(_batches(run, state)) as batches,  # or readers would live for as long as a traceback does
+    ):
         while state.step < stage.last_step:
             inputs = _next(batches)
             with whole():
@@ -173,7 +178,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
     return state.step == stage.last_step and not stopping
 
 
-def _batches(run: Run, state: StageState) -> Iterator[Inputs]:
+def _batches(run: Run, state: StageState) -> Generator[Inputs, None, None]:
     """This process's share of all batches that a stage still has to go through."""
     config, stage, world = run.config, state.stage, run.world
     seed = derive_seed(config.seed, run.stages.index(stage))
@@ -188,7 +193,7 @@ def _batches(run: Run, state: StageState) -> Iterator[Inputs]:
         workers=config.data.workers,
         pin_memory=world.device.type == "cuda",
     )
-    return prefetched(loader, world.device, config.format_on(world.device))
+    yield from prefetched(loader, world.device, config.format_on(world.device))
 
 
 def _next(batches: Iterator[Inputs]) -> Inputs | HdganError:
@@ -215,6 +220,7 @@ def _step(
     # Before the gradients, which a process without a batch does not have.
     told = parts.new_tensor([run.stop.requested, isinstance(inputs, HdganError)])
     *values, stop, lost = world.mean(torch.cat([parts, told])).tolist()
+    run.all_end = lost > 0
     if isinstance(inputs, HdganError):
         raise inputs
     if lost:
@@ -277,20 +283,28 @@ def _steps_kept(run: Run, state: StageState, references: Examples) -> Iterator[N
     except TrainingError:
         raise
     except HdganError:
-        out, world = run.config.out, run.world
-        if not world.is_main or state.step_in_stage == 0:
+        main = run.world.is_main and state.step_in_stage > 0
+        try:
+            if main:
+                _save_last_step(run, state, references)
+        finally:
+            if run.all_end:  # torchrun ends all processes soon after the first one ends
+                run.world.barrier()
+        if not (main and run.stop.requested and run.world.size == 1):
             raise
-        if state.step not in list_steps(out):
-            _require_finite_weights(run, state)
-            try:
-                tensors = mean_styles(state.ema.model, references, run.config.log.style_images)
-            except HdganError:  # the same picture, it may be; the next checkpoint has them again
-                tensors = {}
-            save_checkpoint(out, run.config, state, tensors)
-        message = f"saved after step {state.step}: hdgan-train --resume {out} goes on from there"
-        run.console.print(message, markup=False, highlight=False, soft_wrap=True)
-        if not (run.stop.requested and world.size == 1):
-            raise
+
+
+def _save_last_step(run: Run, state: StageState, references: Examples) -> None:
+    out = run.config.out
+    if state.step not in list_steps(out):
+        _require_finite_weights(run, state)
+        try:
+            tensors = mean_styles(state.ema.model, references, run.config.log.style_images)
+        except HdganError:  # the same picture, it may be; the next checkpoint has them again
+            tensors = {}
+        save_checkpoint(out, run.config, state, tensors)
+    message = f"saved after step {state.step}: hdgan-train --resume {out} goes on from there"
+    run.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def _measure(run: Run, state: StageState, examples: Examples) -> None:

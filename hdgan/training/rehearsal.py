@@ -93,7 +93,9 @@ def rehearse(config: TrainConfig, console: Console, *, resume: bool = False) -> 
         with console.status("") as status:
             perceptual = start.load_perceptual(config, world)
             Validation(config, data, world.device)  # a scorer that cannot be used shows here
-            with enough_memory(_too_large(stages[0], world.device)):
+            with enough_memory(
+                f"the weights to begin with do not fit into the memory of {world.device}: choose another --device"
+            ):
                 done = _steps_done(config, stages, world, console, resume)
             for stage in stages:
                 if stage.last_step > done:

@@ -52,7 +52,10 @@ class Pix2PixHDLoss:
         check_network(self.vgg_weights, self.scorer, self.vgg)
         if self.imagenet_normalisation and not self.vgg:
             raise ConfigError("--loss.imagenet-normalisation has no meaning with --loss.vgg 0: leave it out")
-        if self.vgg_layers != LAYER_WEIGHTS and not self.vgg:
+        layers = tuple(self.vgg_layers)
+        if len(layers) != len(LAYER_WEIGHTS) or not any(layers):
+            raise ConfigError(f"--loss.vgg-layers is {layers}: give {len(LAYER_WEIGHTS)} weights, not all 0")
+        if layers != LAYER_WEIGHTS and not self.vgg:
             raise ConfigError("--loss.vgg-layers has no meaning with --loss.vgg 0: leave it out")
         if self.scorer is not None and self.imagenet_normalisation:
             raise ConfigError("a scorer takes pictures in [-1, 1]: --loss.no-imagenet-normalisation")

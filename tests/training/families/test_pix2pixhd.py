@@ -77,6 +77,9 @@ def test_layers_weigh_as_the_options_say(make_config: Callable[..., TrainConfig]
     assert losses[1] == pytest.approx(3 * losses[0], rel=1e-5)
     with pytest.raises(ConfigError, match=r"--loss\.vgg-layers 2 is -1\.0: give 0 or more"):
         Pix2PixHDLoss(vgg_layers=(1.0, -1.0, 0.0, 0.0, 0.0))
+    for layers in ((1.0, 1.0), (0.0, 0.0, 0.0, 0.0, 0.0)):
+        with pytest.raises(ConfigError, match=r"--loss\.vgg-layers is .*: give 5 weights, not all 0"):
+            Pix2PixHDLoss(vgg_layers=layers)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"--loss\.vgg-layers has no meaning with --loss\.vgg 0"):
         Pix2PixHDLoss(vgg=0.0, vgg_layers=(1.0, 0.0, 0.0, 0.0, 0.0))
 
