@@ -105,14 +105,15 @@ profile() {
   done
 }
 
-for part in "${@:-check speed compile profile}"; do
-  for one in $part; do
-    case $one in
-      check | speed | compile | profile) ;;
-      *) echo "run_gpu.sh: there is no part $one: check, speed, compile or profile" >&2; exit 2 ;;
-    esac
-    SECONDS=0
-    "$one" > >(tee "$out/$one.log") 2>&1
-  done
+(($#)) || set -- check speed compile profile
+for part in "$@"; do
+  case $part in
+    check | speed | compile | profile) ;;
+    *) echo "run_gpu.sh: there is no part $part: check, speed, compile or profile" >&2; exit 2 ;;
+  esac
+done
+for part in "$@"; do
+  SECONDS=0
+  "$part" > >(tee "$out/$part.log") 2>&1
 done
 exit "$status"

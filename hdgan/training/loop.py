@@ -90,11 +90,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             data = open_data(config, console, world.size)
         given, config = config, fitted(config, data)  # config.json is what was asked for
         stages = plan(config, len(data.train_pairs))
-        for stage in stages:
-            start.check_batch(stage, world)
-        start.check_cuda_graphs(config, stages, world)
-        if world.is_main:
-            start.check_pictures(config, data, stages[0])
+        start.check_stages(config, data, stages, world)
         perceptual = start.load_perceptual(config, world)
         validation = Validation(config, data, world.device)
         if world.is_main:

@@ -85,10 +85,7 @@ def rehearse(config: TrainConfig, console: Console, *, resume: bool = False) -> 
         data = open_data(config, console)
         config = fitted(config, data)
         stages = plan(config, len(data.train_pairs))
-        for stage in stages:
-            start.check_batch(stage, world)
-        start.check_cuda_graphs(config, stages, world)
-        start.check_pictures(config, data, stages[0])
+        start.check_stages(config, data, stages, world)
         estimates: list[StageEstimate] = []
         with console.status("") as status:
             perceptual = start.load_perceptual(config, world)

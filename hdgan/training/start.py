@@ -113,6 +113,19 @@ def check_processes(config: TrainConfig, world: World) -> None:
         )
 
 
+def check_stages(config: TrainConfig, data: RunData, stages: list[Stage], world: World) -> None:
+    """Refuse what shows before the first step: batches, CUDA graphs, pictures.
+
+    Raises:
+        ConfigError, DataError: a stage cannot run.
+    """
+    for stage in stages:
+        check_batch(stage, world)
+    check_cuda_graphs(config, stages, world)
+    if world.is_main:
+        check_pictures(config, data, stages[0])
+
+
 def check_pictures(config: TrainConfig, data: RunData, stage: Stage) -> None:
     """Read the pictures that samples and measurements are made of, which otherwise show damage after many steps.
 
