@@ -73,6 +73,27 @@ def target_of(temporary: Path) -> Path | None:
     return temporary.with_name(match[1]) if match else None
 
 
+def require_file(path: Path, error: type[HdganError] = HdganError) -> None:
+    """Refuse what is not an ordinary file before it is opened: reading a pipe or a device could wait for ever.
+
+    Args:
+        path: of a file that is to be read; links are followed.
+        error: what is raised.
+
+    Raises:
+        HdganError: of the given class, if there is no such file, or it is a folder, pipe, device or socket.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise error(f"{path} does not exist: check the path") from None
+    except (OSError, ValueError) as problem:  # a loop of links, a name that is too long or holds a NUL
+        raise error(f"{path!s:.300} cannot be opened ({getattr(problem, 'strerror', None) or problem})") from problem
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, device or socket"
+        raise error(f"{path} is {kind}, not a file: give an ordinary file")
+
+
 def save_png(image: Image.Image, path: str | Path) -> None:
     """Write a picture atomically as PNG.
 

@@ -1,0 +1,52 @@
+"""How much a file may unpack to: a bound that holds before anything is allocated.
+
+A small file can declare any size. A picture of a few bytes may claim 2^31 pixels a side, and a compressed archive may
+inflate a thousandfold. So every reader compares what a file declares with one limit, in bytes of memory.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hdgan.errors import ConfigError, DataError, HdganError
+
+VARIABLE = "HDGAN_MAX_GIB"
+"""Environment variable that sets the limit, in GiB."""
+DEFAULT_GIB = 1.0
+
+
+def max_bytes() -> int:
+    """Most bytes that one file may unpack to, 1 GiB unless the environment variable HDGAN_MAX_GIB says otherwise.
+
+    Raises:
+        ConfigError: the variable is not a positive number.
+    """
+    text = os.environ.get(VARIABLE, "")
+    try:
+        limit = float(text) if text else DEFAULT_GIB
+        if not 0 < limit < 2**33:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"{VARIABLE} is {text!r}: give a positive number of GiB, for example 4") from None
+    return int(limit * 2**30)
+
+
+def require_bounded(path: Path, n_bytes: int, what: str, error: type[HdganError] = DataError) -> None:
+    """Refuse a file that would unpack to more than the limit.
+
+    Args:
+        path: the file.
+        n_bytes: what it says its content takes in memory.
+        what: says where the number comes from, for example "a picture of 200000x200000 pixels".
+        error: what is raised.
+
+    Raises:
+        HdganError: of the given class.
+    """
+    limit = max_bytes()
+    if n_bytes > limit:
+        raise error(
+            f"{path} is {what}, which takes {n_bytes / 2**30:.1f} GiB of memory, more than the limit of "
+            f"{limit / 2**30:g} GiB; if that is meant, set the environment variable {VARIABLE} to a larger number"
+        )

@@ -1,0 +1,45 @@
+"""The names of options in messages: as the user types them, on a command line or in Python.
+
+Code below the commands knows an option by its place in the configuration, such as `model.n_labels`. `hdgan train` has
+it as --model.n-labels, `hdgan data check` as --n-labels, and a caller in Python sets the field `n_labels` of `model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+_typed: Mapping[str, str] | None = None
+"""How the running command spells options that do not have their usual name; None outside of a command."""
+
+
+def option(name: str) -> str:
+    """What the user types for an option.
+
+    Args:
+        name: its place in the configuration, such as `model.n_labels` or `stages.joint.batch_size`.
+
+    Returns:
+        On a command line `--model.n-labels`, or what the command calls it; in Python the name itself.
+    """
+    if _typed is None:
+        return name
+    return _typed.get(name, f"--{name.replace('_', '-')}")
+
+
+@contextmanager
+def typed_as(names: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Let messages name options as on a command line while a command runs.
+
+    This is a setting of the process, not of a thread, since commands read pictures in threads.
+
+    Args:
+        names: how this command spells options that do not follow from their place, for example
+            {"data.root": "FOLDER", "model.n_labels": "--n-labels"}.
+    """
+    global _typed
+    before, _typed = _typed, dict(names or {})
+    try:
+        yield
+    finally:
+        _typed = before

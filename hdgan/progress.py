@@ -1,0 +1,89 @@
+"""A sign of life of long work: a bar on a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import rich.progress
+from rich.console import Console
+
+T = TypeVar("T")
+FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 30.0
+"""Where no terminal shows a bar: when the first line is printed, and how long after each line the next one is."""
+
+
+class Progress:
+    """How far work has come. Make one with `showing_progress`."""
+
+    def __init__(self, bar: rich.progress.Progress | None) -> None:
+        self._bar = bar
+        self._tasks: dict[str, rich.progress.TaskID] = {}
+        self._state = ("", 0, 0)
+        self._began = time.monotonic()
+
+    def __call__(self, task: str, done: int, total: int) -> None:
+        """Note that `done` of `total` parts of a task are done; total is 0 where it is not known."""
+        if self._state[0] != task:
+            self._began = time.monotonic()
+        self._state = task, done, total
+        if self._bar is not None:
+            if task not in self._tasks:
+                self._tasks[task] = self._bar.add_task(task, total=total or None)
+            self._bar.update(self._tasks[task], completed=done, total=total or None)
+
+    def line(self) -> str:
+        """The state in words: "train: 120 of 2975, 0:01:30 so far, about 0:35:40 left"."""
+        task, done, total = self._state
+        passed = time.monotonic() - self._began
+        parts = [f"{task}: {done} of {total}" if total else task, f"{_duration(passed)} so far"]
+        if 0 < done < total:
+            parts.append(f"about {_duration(passed * (total - done) / done)} left")
+        return ", ".join(parts)
+
+
+@contextmanager
+def showing_progress(console: Console) -> Iterator[Progress]:
+    """Show how far work has come while the block runs, also within a part that takes long.
+
+    Args:
+        console: usually of standard error. A bar if it is a terminal; otherwise a line after 10 seconds and then every
+            30 seconds.
+    """
+    if console.is_terminal:
+        columns = (*rich.progress.Progress.get_default_columns(), rich.progress.TimeElapsedColumn())
+        with rich.progress.Progress(*columns, console=console, transient=True) as bar:
+            yield Progress(bar)
+        return
+    progress, ended = Progress(None), threading.Event()
+
+    def report() -> None:
+        wait = FIRST_LINE_SECONDS
+        while not ended.wait(wait):
+            console.print(progress.line(), markup=False, highlight=False, soft_wrap=True)
+            wait = LINE_SECONDS
+
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
+    try:
+        yield progress
+    finally:
+        ended.set()
+        reporter.join()
+
+
+def tracked(items: Iterable[T], task: str, total: int, console: Console) -> Iterator[T]:
+    """Yield items and show how many are done, as `showing_progress`."""
+    with showing_progress(console) as progress:
+        progress(task, 0, total)
+        for done, item in enumerate(items, start=1):
+            yield item
+            progress(task, done, total)
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
