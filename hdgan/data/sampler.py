@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -12,9 +13,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from hdgan.cores import available_cores
 from hdgan.data.dataset import Batch, PairedDataset, Sample
+from hdgan.data.quick_check import alike_in_a_batch
 from hdgan.data.streams import Stream, stream_rng
 from hdgan.errors import ConfigError, DataError, HdganError
+from hdgan.options import option
+
+_MOST_WORKERS = 4  # each holds batches of its own: more would cost memory that large pictures need
 
 
 class StreamSampler(Sampler[list[tuple[int, int]]]):
@@ -108,8 +114,8 @@ def explained_worker_death() -> Iterator[None]:
         if not re.match(r"DataLoader worker \(pid", str(error)):
             raise
         raise DataError(
-            "a process that reads pictures was killed, mostly for want of memory; set --data.workers 0, or give "
-            "more memory (in a container more shared memory, --shm-size)"
+            "a process that reads pictures was killed, mostly because there was too little memory; set "
+            f"{option('data.workers')} 0, or give more memory (in a container more shared memory, --shm-size)"
         ) from error
 
 
@@ -123,7 +129,7 @@ def make_loader(
     rank: int = 0,
     world: int = 1,
     shuffle: bool = True,
-    workers: int = 0,
+    workers: int | None = 0,
     pin_memory: bool = False,
     multiprocessing_context: str | None = None,
 ) -> StreamLoader:
@@ -134,13 +140,15 @@ def make_loader(
 
     Args:
         dataset: The samples.
-        workers: Processes that read ahead; 0 reads in this process.
+        workers: Processes that read ahead; 0 reads in this process, None chooses, see `suggested_workers`.
         pin_memory: Put batches into page-locked memory, for copies to a GPU that do not block.
         multiprocessing_context: How workers start: "fork", "spawn" or "forkserver"; None takes Python's default.
 
     Raises:
         DataError: while iterating, as `StreamLoader` tells.
     """
+    if workers is None:
+        workers = suggested_workers()
     sampler = StreamSampler(
         len(dataset), start=start, stop=stop, batch=batch, seed=seed, rank=rank, world=world, shuffle=shuffle
     )
@@ -155,6 +163,15 @@ def make_loader(
         # Without a generator of its own the loader would draw from the global one, and a resume would not repeat.
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def suggested_workers() -> int:
+    """How many processes should read for one training process, from 1 to 4.
+
+    All but one of the cores that this process may use are shared by the training processes on this machine.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
+    return min(_MOST_WORKERS, max(1, available_cores() // max(1, processes) - 1))
 
 
 class _Carrying(Dataset[Any]):
@@ -183,7 +200,7 @@ def collate(samples: list[Sample]) -> Batch:
         if size != sizes[0]:
             raise DataError(
                 f"samples of one batch differ in size: {samples[0]['stem']} is {sizes[0][1]}x{sizes[0][0]}, "
-                f"{sample['stem']} is {size[1]}x{size[0]}; set width and height, or a crop, or a batch of 1"
+                f"{sample['stem']} is {size[1]}x{size[0]}; {alike_in_a_batch()}"
             )
     return default_collate(samples)
 

@@ -10,8 +10,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from hdgan.cli import main
+from hdgan.config_io import to_plain
 from hdgan.data import DataConfig, SizeConfig, find_pairs, find_phases, pack_dataset
-from hdgan.data.packed import ENDING, verify
+from hdgan.data.packed import verify
+from hdgan.data.packed_index import ENDING
 from hdgan.errors import ConfigError, DataError, HdganError
 
 from .packing import RNG, SIZES, assert_same_samples, dataset, pack_into
@@ -59,7 +61,7 @@ def test_labels_of_what_is_kept_are_checked_again(nvidia, save, tmp_path):
 def test_a_sample_that_does_not_tell_its_labels_is_packed_again(street, packed):
     path = packed / "train" / "city" / f"1{ENDING}"
     whole = path.read_bytes()
-    about = verify(path)
+    about = to_plain(verify(path))
     del about["labels"]
     save_file(load_file(path), path, {"hdgan": json.dumps(about)})
     report = pack_dataset(DataConfig(root=street), packed, SIZES, 4)

@@ -13,9 +13,11 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from hdgan.config_io import to_plain
 from hdgan.data import DataConfig, SizeConfig, find_pairs, find_phases, make_loader, pack_dataset
 from hdgan.data.check import check_dataset
-from hdgan.data.packed import ENDING, INDEX, encode, read_packed, verify
+from hdgan.data.packed import encode, read_packed, verify
+from hdgan.data.packed_index import ENDING, INDEX, About
 from hdgan.data.quick_check import quick_check
 from hdgan.errors import ConfigError, DataError
 
@@ -151,11 +153,12 @@ def test_every_byte_is_guarded(street, tmp_path):
 @pytest.mark.parametrize("length", [11, 13, 1 << 20])
 def test_no_map_inflates_beyond_its_size(tmp_path, length):
     path = tmp_path / f"a{ENDING}"
-    path.write_bytes(encode({(4, 3): {"label": RNG.integers(0, 4, (3, 4), dtype=np.uint8)}}, {}))
+    label = RNG.integers(0, 4, (3, 4), dtype=np.uint8)
+    path.write_bytes(encode({(4, 3): {"label": label}}, About("a", (4, 3), ((4, 3),), 0)))
     stored = np.frombuffer(zlib.compress(bytes(length)), np.uint8)
     about = json.loads(safe_open(path, "np").metadata()["hdgan"])
     tensor = about["tensors"]["label@4x3"]
-    assert verify(path) == about
+    assert to_plain(verify(path)) == about
     named = f"label@4x3 {tensor['type']} {tensor['shape']}".encode()
     save_file({"label@4x3": stored}, path, {"hdgan": json.dumps(about | {"tensors": {"label@4x3": {
         **tensor, "crc32": zlib.crc32(stored.data, zlib.crc32(named))
