@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hdgan.config_io import from_plain, to_plain
+from hdgan.bounds import Width
+from hdgan.config_io import check_values, from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError
 from hdgan.files import atomic_file
 from hdgan.models.blocks import normalised_conv, pad_to_multiple, run_at_multiple
-from hdgan.models.config import require
 from hdgan.models.saving import FORMAT, describe_differences, read_metadata
 from hdgan.ops import instance_norm_act
 from hdgan.seeding import seeded
@@ -37,14 +38,13 @@ _COARSEST = 2 ** (len(_STEPS) - 1)
 class SegmenterConfig:
     """The built-in scorer's architecture."""
 
-    n_labels: int
+    n_labels: Annotated[int, Interval(ge=1, le=65536)]
     """Classes."""
-    width: int = 16
+    width: Width = 16
     """Channels of the finest level; the coarsest has eight times as many."""
 
     def __post_init__(self) -> None:
-        positive = {"n-labels": self.n_labels, "scorer-training.width": self.width}
-        require("a positive number", positive, lambda value: value > 0)
+        check_values(self, "scorer_training")
 
 
 class Segmenter(nn.Module):

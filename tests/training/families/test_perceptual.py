@@ -15,7 +15,7 @@ FILE = Path("weights")
 
 @pytest.mark.parametrize("loss", [Pix2PixHDLoss, CRNLoss])
 def test_two_networks_are_refused(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
-    with pytest.raises(ConfigError, match=r"--loss\.vgg-weights weights and --loss\.scorer weights: .* leave one out"):
+    with pytest.raises(ConfigError, match=r"loss\.vgg_weights weights and loss\.scorer weights: .* leave one out"):
         loss(vgg_weights=FILE, scorer=FILE)
     assert loss(scorer=FILE).vgg_weights is None
     assert loss(vgg_weights=FILE).scorer is None
