@@ -64,8 +64,8 @@ class DataConfig:
     """Mirror half of the training pictures."""
     photo_filter: Literal["bicubic", "lanczos"] = "bicubic"
     """Resampling of photos; labels and ids always take the nearest pixel."""
-    workers: Workers = 2
-    """Processes that read pictures; 0 reads in the training process."""
+    workers: Workers | None = None
+    """Processes that read pictures; 0 reads in the training process; None chooses up to 4, within the cores at hand."""
 
     def __post_init__(self) -> None:
         check_values(self, "data")

@@ -16,13 +16,15 @@ import numpy as np
 from rich.console import Console
 from rich.filesize import decimal
 
-from hdgan.config_io import to_plain
+from hdgan.bounds import Threads
+from hdgan.config_io import check_value, to_plain
 from hdgan.data.config import DataConfig, SizeConfig, UnpackedLayout
 from hdgan.data.layouts import Listing, find_pairs, find_phases
 from hdgan.data.packed_index import (
     ENDING,
     FORMAT,
     INDEX,
+    PARTS,
     VERSION,
     Index,
     IndexedPhase,
@@ -45,7 +47,6 @@ from hdgan.wording import count
 
 _PROBES = 3
 _LONGEST_NAME = 255 - len(f".{ENDING}.01234567.tmp")  # bytes of a name, beside what a file gets while it is written
-_MOST_THREADS = 256
 _TYPED = {
     "data.root": "FOLDER",
     "data.layout": "--layout",
@@ -165,8 +166,7 @@ def pack_dataset(
             `n_labels`.
         HdganError: there is no space for `out`, or it cannot be written.
     """
-    if threads is not None and not 1 <= threads <= _MOST_THREADS:
-        raise ConfigError(f"{option('threads')} {threads}: give a number from 1 to {_MOST_THREADS}")
+    check_value(Threads | None, threads, "threads")
     labels = None if n_labels is None else n_labels > 0
     names = phases or find_phases(config, labels)
     listings = [find_pairs(config, phase, labels) for phase in names]
@@ -196,7 +196,8 @@ def pack_dataset(
             entries.append(entry)
             kept += was_there
             progress(listing.phase, done, len(listing.pairs))
-        packed[listing.phase] = IndexedPhase(tuple(listing.pairs[0].files), tuple(entries))
+        parts = tuple(part for part in PARTS if part in listing.pairs[0].files)
+        packed[listing.phase] = IndexedPhase(parts, tuple(entries))
     finished = replace(index, complete=True, phases=packed)
     _write_index(out, finished)
     _remove_leftovers(out, index.phases.keys() | packed.keys(), before, finished.paths(out))

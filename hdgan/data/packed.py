@@ -29,8 +29,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from hdgan.config_io import to_plain
-from hdgan.data.packed_index import About, PackedSample, Size, Stored, checked
+from hdgan.config_io import from_plain, to_plain
+from hdgan.data.packed_index import About, PackedSample, Size, Stored
 from hdgan.errors import DataError
 from hdgan.files import require_file
 from hdgan.json_files import parse_json
@@ -75,7 +75,9 @@ def read_packed(sample: PackedSample, size: Size | None = None) -> dict[str, np.
     size = size or sample.sizes[0]
     with _opened(sample.path) as (file, about):
         sample.require(about)
-        arrays = {part: _decode(sample.path, file, _name(part, size), about) for part in sample.parts}
+        arrays: dict[str, np.ndarray] = {
+            part: _decode(sample.path, file, _name(part, size), about) for part in sample.parts
+        }
         for part, array in arrays.items():
             channels = {"photo": 3, "input": sample.channels}.get(part)
             if array.shape != (size[1], size[0], *([channels] if channels else [])):
@@ -143,7 +145,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, About]]:
         # PyTorch's tensors are views of the mapped file, NumPy's would be copies.
         with safe_open(path, framework="pt") as file:
             metadata = parse_json((file.metadata() or {}).get(_KEY, ""), str(path), PackedSample.REPEAT, DataError)
-            yield file, checked(About, metadata, str(path))
+            yield file, from_plain(About, metadata, str(path), DataError)
     except (SafetensorError, OSError, ValueError, TypeError, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} cannot be read ({reason}); {PackedSample.REPEAT}") from error

@@ -9,13 +9,16 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, get_args
 
+from annotated_types import Interval
+
+from hdgan.bounds import Label, Side
 from hdgan.config_io import from_plain
 from hdgan.data.config import SizeConfig
 from hdgan.data.folders import is_text
 from hdgan.data.transforms import Filter, scaled_size
-from hdgan.errors import CheckpointError, ConfigError, DataError
+from hdgan.errors import ConfigError, DataError
 from hdgan.json_files import read_json
 from hdgan.options import option
 
@@ -23,11 +26,13 @@ INDEX = "packed.json"
 FORMAT, VERSION = "hdgan-packed", 1
 ENDING = ".safetensors"
 
-Size = tuple[int, int]
+Size = tuple[Side, Side]
 """(width, height) in pixels."""
 Part = Literal["label", "input", "ids", "photo"]
-T = TypeVar("T")
-_MOST = 2**31 - 1
+PARTS: tuple[Part, ...] = get_args(Part)
+_Bytes = Annotated[int, Interval(ge=1, le=2**63 - 1)]
+_Channels = Annotated[int, Interval(ge=0, le=65536)]
+_Crc = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 _REMOVE = "remove its folder and pack again"
 
 
@@ -45,43 +50,29 @@ class Described:
     stem: str
     source: Size
     sizes: tuple[Size, ...]
-    channels: int
+    channels: _Channels
 
     def __post_init__(self) -> None:
         if leads_out(self.stem):
             raise ConfigError(f"stem is {self.stem[:60]!r}, which is no name below the folder of the phase; {_REMOVE}")
-        for name, sizes in (("source", (self.source,)), ("sizes", self.sizes)):
-            if not sizes or not all(1 <= side <= _MOST for size in sizes for side in size):
-                raise ConfigError(f"{name} is {getattr(self, name)}, which no picture can have; {_REMOVE}")
-        if not 0 <= self.channels <= _MOST:
-            raise ConfigError(f"channels is {self.channels}, which no picture can have; {_REMOVE}")
+        if not self.sizes:
+            raise ConfigError(f"sizes is empty; {_REMOVE}")
 
 
 @dataclass(frozen=True)
 class Entry(Described):
     """What the index tells of a sample; `bytes` is the length of its file."""
 
-    bytes: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.bytes < 1:
-            raise ConfigError(f"bytes is {self.bytes}, which no file can have; {_REMOVE}")
+    bytes: _Bytes
 
 
 @dataclass(frozen=True)
 class Stored:
     """A tensor of a sample's file: NumPy's name of its type, its shape, and the CRC-32 of its bytes."""
 
-    type: str
-    shape: tuple[int, ...]
-    crc32: int = 0
-
-    def __post_init__(self) -> None:
-        if self.type not in ("|u1", "<u2", "<i4", "<f4"):
-            raise ConfigError(f"type is {self.type!r}, which hdgan does not store; {PackedSample.REPEAT}")
-        if not all(1 <= side <= _MOST for side in self.shape):
-            raise ConfigError(f"shape is {self.shape}, which no picture can have; {PackedSample.REPEAT}")
+    type: Literal["|u1", "<u2", "<i4", "<f4"]
+    shape: tuple[Side, ...]
+    crc32: _Crc = 0
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,7 @@ class About(Described):
     """
 
     files: dict[str, tuple[str, int, int]] = field(default_factory=dict)
-    labels: tuple[int, ...] | None = None
+    labels: tuple[Label, ...] | None = None
     tensors: dict[str, Stored] = field(default_factory=dict)
 
 
@@ -275,21 +266,9 @@ def load_index(root: Path) -> Index:
             f"{path} is of format {kind!s:.60}, version {version!s:.60}; this hdgan reads {FORMAT}, version {VERSION}: "
             "pack again into another folder"
         )
-    index = checked(Index, data, str(path))
+    index = from_plain(Index, data, str(path), DataError)
     require_inside(root, index.paths(root))
     return index
-
-
-def checked(kind: type[T], data: Any, where: str) -> T:
-    """Plain values as a dataclass.
-
-    Raises:
-        DataError: a field is missing, unknown, or has a wrong value.
-    """
-    try:
-        return from_plain(kind, data, where)
-    except CheckpointError as error:
-        raise DataError(str(error)) from error
 
 
 def sample_path(root: Path, phase: str, stem: str) -> Path:

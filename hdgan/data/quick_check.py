@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -54,20 +54,7 @@ class QuickReport:
             DataError: one of them does not, or is packed in other sizes.
             ConfigError: they are packed with another filter.
         """
-        outcomes: dict[tuple[int, int], Pair] = {}
-        for source, pair in self.sizes.items():
-            try:
-                outcomes.setdefault(draw_geometry(source, size).size, pair)
-            except DataError as error:
-                raise DataError(f"{next(iter(pair.files.values()))}: {error}") from None
-            if pair.packed is not None:
-                pair.packed.stored_for(size, self.photo_filter)
-        if batch > 1 and len(outcomes) > 1:
-            (first, one), (second, other) = list(outcomes.items())[:2]
-            raise DataError(
-                f"{one.stem} is {first[0]}x{first[1]} and {other.stem} is {second[0]}x{second[1]} in one batch; "
-                f"{alike_in_a_batch()}"
-            )
+        require_size(self.sizes, size, self.photo_filter, batch)
 
 
 def quick_check(
@@ -117,6 +104,24 @@ def quick_check(
         more = f"at least {len(faults) - 1} more: " if len(faults) > 1 else ""
         raise DataError(f"{faults[0]} ({more}list all with {_check_command(listing, data, n_labels)})")
     return QuickReport(sizes, counts, next(iter(channels)), data.photo_filter, tuple(_warnings(listing, turned)))
+
+
+def require_size(sizes: Mapping[tuple[int, int], Pair], size: SizeConfig, photo_filter: Filter, batch: int = 1) -> None:
+    """As `QuickReport.require_size`, of the sizes of files, each with a pair that has it."""
+    outcomes: dict[tuple[int, int], Pair] = {}
+    for source, pair in sizes.items():
+        try:
+            outcomes.setdefault(draw_geometry(source, size).size, pair)
+        except DataError as error:
+            raise DataError(f"{next(iter(pair.files.values()))}: {error}") from None
+        if pair.packed is not None:
+            pair.packed.stored_for(size, photo_filter)
+    if batch > 1 and len(outcomes) > 1:
+        (first, one), (second, other) = list(outcomes.items())[:2]
+        raise DataError(
+            f"{one.stem} is {first[0]}x{first[1]} and {other.stem} is {second[0]}x{second[1]} in one batch; "
+            f"{alike_in_a_batch()}"
+        )
 
 
 def different_channels(pair: Pair, channels: int, usual: int) -> str:

@@ -36,22 +36,22 @@ def test_report_of_a_clean_set(scenes):
     assert code == 0
     assert "instance ids a picture: min 3, median 4, max 4" in text
     assert "instance class equals label: 97.22 % of pixels" in text
-    assert "no faults; n_labels at least 3 covers every label" in text
+    assert "no faults; --model.n-labels 3 or more covers every label" in text
 
 
 def test_report_names_every_fault(scenes, spoil):
     spoil()
     report = check_dataset(DataConfig(root=scenes), 3)
     orphan, photo, label, size = report.faults
-    assert "d.png: no label map and no instance map named d" in orphan
+    assert "d.png: no label map named d in " in orphan
     assert str(scenes / "train_img/a.png") in photo
     assert "cannot be read" in photo
-    assert "b.png holds label 7, but n_labels is 3" in label
+    assert "b.png holds label 7, but model.n_labels is 3" in label
     assert "train_label/c.png is 6x4, but" in size
     text, code = printed(report)
     assert code == 1
     assert all(f"fault: {fault}" in text for fault in report.faults)
-    assert "4 fault(s)" in text
+    assert "4 faults" in text
 
 
 def test_several_faults_of_one_pair_are_all_reported(scenes, save):
@@ -103,7 +103,7 @@ def test_report_of_inputs(save, tmp_path):
         save(f"train_B/{name}.png", np.zeros((4, 6, 3), np.uint8))
     report = check_dataset(DataConfig(root=tmp_path), 0)
     assert report.phases[0].channels == {1: 2, 3: 1}
-    assert report.faults == [f"{tmp_path / 'train_A' / 'c.png'} has 3 channel(s), others 1; save all inputs alike"]
+    assert report.faults == [f"{tmp_path / 'train_A' / 'c.png'} has 3 channels, others 1; save all inputs alike"]
     assert "input channels: 1, 3" in printed(report)[0]
 
 
@@ -129,15 +129,17 @@ def test_report_counts_photos_that_are_turned(save, tmp_path):
 def test_command(scenes, save, capsys):
     assert check(scenes, n_labels=3) == 0
     assert check(scenes, n_labels=2, phase=("train",)) == 1
-    assert "holds label 2, but n_labels is 2; set n_labels to at least 3" in capsys.readouterr().out
+    assert "holds label 2, but --n-labels is 2; set --n-labels to at least 3" in capsys.readouterr().out
 
 
 def test_ids_of_classes_beyond_the_labels_are_a_note(scenes, save):
     save("train_inst/b.png", np.full((4, 6), 26004, np.uint16))
     report = check_dataset(DataConfig(root=scenes), 3)
     (note,) = report.phases[0].notes
-    assert note.startswith(f"{scenes / 'train_inst' / 'b.png'} holds id 26004 of class 26, but n_labels is 3; set ")
-    assert note.endswith("of the ids, if they hold a class (1 picture(s) hold such ids)")
+    assert note.startswith(
+        f"{scenes / 'train_inst' / 'b.png'} holds id 26004 of class 26, but model.n_labels is 3; set "
+    )
+    assert note.endswith("of the ids, if they hold a class (1 picture holds such ids)")
     assert report.faults == []
     text, code = printed(report)
     assert code == 0
@@ -148,4 +150,6 @@ def test_ids_of_classes_beyond_the_labels_are_a_note(scenes, save):
 
 def test_ids_of_another_divisor_are_noted(scenes):
     (note,) = check_dataset(DataConfig(root=scenes, instance_divisor=100), None).phases[0].notes
-    assert note.startswith("the class of the instance id differs from the label at 53 % of pixels; set --instance-div")
+    assert note.startswith(
+        "the class of the instance id differs from the label at 53 % of pixels; set data.instance_div"
+    )

@@ -100,8 +100,8 @@ def test_check_and_quick_check(packed):
         "train": ("packed", 4),
     }
     assert report.phases[1].sizes == {(20, 12): 4}
-    assert any("holds label 3, but n_labels is 3" in fault for fault in check_dataset(config, 3).faults)
-    with pytest.raises(DataError, match="holds label 3, but n_labels is 3"):
+    assert any("holds label 3, but model.n_labels is 3" in fault for fault in check_dataset(config, 3).faults)
+    with pytest.raises(DataError, match=r"holds label 3, but model\.n_labels is 3"):
         quick_check(find_pairs(config, "train"), config, 3)
 
 
@@ -174,7 +174,7 @@ def test_a_size_that_is_not_stored(packed):
     report = quick_check(find_pairs(config, "train"), config, 4)
     report.require_size(SizeConfig(width=20), batch=4)
     message = (
-        r"0\.safetensors is packed in 20x12, 16x8, but 37x23 is wanted: set --stages\.STAGE\.size\.width 20, or pack "
+        r"0\.safetensors is packed in 20x12, 16x8, but 37x23 is wanted: set stages\.STAGE\.size\.width 20, or pack "
         "again with 37x23 too"
     )
     with pytest.raises(DataError, match=message):
@@ -185,7 +185,7 @@ def test_a_size_that_is_not_stored(packed):
 
 def test_another_filter(packed):
     config = DataConfig(root=packed, photo_filter="lanczos")
-    with pytest.raises(ConfigError, match=r"with bicubic, not lanczos: set --data\.photo-filter bicubic"):
+    with pytest.raises(ConfigError, match=r"with bicubic, not lanczos: set data\.photo_filter bicubic"):
         quick_check(find_pairs(config, "train"), config, 4).require_size(SizeConfig(width=20))
 
 
@@ -195,8 +195,8 @@ def test_another_filter(packed):
         ({"format": None}, "is of format None, version 1"),
         ({"version": 2}, "is of format hdgan-packed, version 2; this hdgan reads hdgan-packed, version 1: pack again"),
         ({"format": "other"}, "is of format other, version 1"),
-        ({"complete": None, "settings": {}}, r"packed\.json cannot be read \('source'\); remove its folder"),
-        ({"phases": {"train": {}}}, r"packed\.json cannot be read \(.*\); remove its folder and pack again"),
+        ({"complete": None, "settings": {}}, r"packed\.json: complete is None: give true or false"),
+        ({"phases": {"train": {}}}, r"packed\.json: option phases\.train\.parts, phases\.train\.samples is missing"),
     ],
 )
 def test_an_index_that_cannot_be_used(street, packed, change, message):
@@ -213,11 +213,11 @@ def test_an_index_without_settings(packed, street):
     index = json.loads((packed / INDEX).read_text())
     del index["settings"]
     (packed / INDEX).write_text(json.dumps(index))
-    with pytest.raises(DataError, match=r"packed\.json lacks settings; remove its folder and pack again"):
+    with pytest.raises(DataError, match=r"packed\.json: option settings is missing"):
         pack_dataset(DataConfig(root=street), packed)
 
 
 def test_a_truncated_index(packed):
     truncate(packed / INDEX)
-    with pytest.raises(DataError, match=r"packed\.json cannot be read \(.*\); remove its folder and pack again"):
+    with pytest.raises(DataError, match=r"packed\.json is damaged \(.*\): remove its folder and pack again"):
         find_pairs(DataConfig(root=packed), "train")
