@@ -5,6 +5,7 @@ Both may come from somebody else. So they are read against dataclasses, and no n
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from hdgan.data.config import SizeConfig
 from hdgan.data.folders import is_text
 from hdgan.data.transforms import Filter, scaled_size
 from hdgan.errors import ConfigError, DataError
+from hdgan.files import require_file
 from hdgan.json_files import read_json
 from hdgan.options import option
 
@@ -258,6 +260,14 @@ def load_index(root: Path) -> Index:
     Raises:
         DataError: it is damaged or of another version, or names a file outside of `root`.
     """
+    require_file(root / INDEX, DataError)
+    status = (root / INDEX).stat()
+    return _load_index(root, (status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+@functools.lru_cache(maxsize=4)
+def _load_index(root: Path, state: tuple[int, int, int]) -> Index:
+    """The index in one state of its file: a run asks for it some ten times, and of 50,000 samples it takes seconds."""
     path = root / INDEX
     data = read_json(path, dict, _REMOVE, DataError)
     kind, version = data.get("format"), data.get("version")

@@ -18,7 +18,7 @@ from hdgan.config_io import check_value
 from hdgan.data import DataConfig, PairedDataset, Sample, SizeConfig
 from hdgan.data.config import LayoutName
 from hdgan.data.quick_check import quick_check
-from hdgan.data.scenes import CLASSES, PALETTE
+from hdgan.data.scenes import CLASSES, PALETTE, with_scenes
 from hdgan.devices import choose_device, enough_memory
 from hdgan.errors import ConfigError
 from hdgan.evaluation.feature_networks import FeatureNetworks
@@ -27,7 +27,7 @@ from hdgan.evaluation.judge import Judge
 from hdgan.evaluation.page import Facts, Gallery, write_results
 from hdgan.evaluation.scorer import Scorer, ScorerRange, load_scorer, out_of_memory
 from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, ORACLE, SEGMENTATION, RunScores
-from hdgan.evaluation.split import held_out_pairs, with_scenes
+from hdgan.evaluation.split import held_out_pairs
 from hdgan.evaluation.suitability import common_classes, require_suitable
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.models.saving import read_metadata

@@ -15,9 +15,10 @@ from torch import Tensor
 from hdgan.bounds import BatchSize, LearningRate, Positive, Seed, Width
 from hdgan.config_io import check_values, to_plain
 from hdgan.data import Batch, DataConfig, PairedDataset, SizeConfig, find_pairs, make_loader
+from hdgan.data.scenes import with_scenes
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import ConfigError, TrainingError
-from hdgan.evaluation.split import require_photos, with_scenes
+from hdgan.evaluation.split import require_photos
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 
 

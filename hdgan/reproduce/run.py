@@ -11,10 +11,9 @@ from rich.console import Console
 
 from hdgan.bounds import Threads, Variants
 from hdgan.config_io import check_value
-from hdgan.data.scenes import CLASSES
+from hdgan.data.scenes import CLASSES, with_scenes
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError, DataError, TrainingError
-from hdgan.evaluation.split import with_scenes
 from hdgan.files import save_png
 from hdgan.reproduce.evidence import EVIDENCE, write_evidence
 from hdgan.reproduce.folder import NETWORKS, SCORER, Folder
