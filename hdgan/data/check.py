@@ -72,7 +72,8 @@ def check_dataset(
             _take_training(report, listing, config, wanted)
         reports.append(report)
     assert config.root is not None
-    absent = "" if phases or config.train_phase in known else config.train_phase
+    told = any(report.pairs for report in reports) and not phases and config.train_phase not in known
+    absent = config.train_phase if told else ""
     return CheckReport(config.root, tuple(reports), config.dontcare, wanted, absent)
 
 

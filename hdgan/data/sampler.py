@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from hdgan.cores import available_cores
 from hdgan.data.dataset import Batch, PairedDataset, Sample
@@ -81,14 +82,26 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
 class StreamLoader(DataLoader[Any]):
     """A DataLoader of `Batch` that raises hdgan's own errors as they are, without a worker's traceback around them."""
 
+    def _get_iterator(self) -> Any:
+        if not self.num_workers:
+            return super()._get_iterator()
+        self.check_worker_number_rationality()
+        return _WorkersIterator(self)
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yield the batches.
 
         Raises:
-            DataError: a file cannot be used, the samples of a batch differ in size, or a worker was killed.
+            DataError: a file cannot be used, the samples of a batch differ in size, or a worker was killed or cannot
+                start.
         """
         with explained_worker_death():
-            batches = super().__iter__()
+            try:
+                batches = super().__iter__()
+            except OSError as error:
+                raise DataError(
+                    f"the processes that read pictures cannot start ({error.strerror}); {_fewer_workers()}"
+                ) from error
             try:
                 for batch in batches:
                     if isinstance(batch, HdganError):
@@ -100,23 +113,37 @@ class StreamLoader(DataLoader[Any]):
                     batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
+class _WorkersIterator(_MultiProcessingDataLoaderIter):
+    """Torch's own, of which one that could not be made has nothing to shut down: torch prints a traceback for it."""
+
+    _shutdown = True  # until torch sets it, just before the first worker starts
+
+
 @contextmanager
 def explained_worker_death() -> Iterator[None]:
     """Say what to do when a worker is killed; torch tells of it from a signal handler, wherever the program then is.
 
     Raises:
-        DataError: a worker was killed.
+        DataError: a worker was killed, or found no shared memory for a batch.
     """
     try:
         yield
     except RuntimeError as error:
         # What a worker itself raises is told otherwise: "Caught RuntimeError in DataLoader worker process 0".
-        if not re.match(r"DataLoader worker \(pid", str(error)):
+        if re.match(r"DataLoader worker \(pid", str(error)):
+            what = "a process that reads pictures was killed, mostly because there was too little memory"
+        elif "DataLoader worker" in str(error) and "shared memory(shm)" in str(error):
+            what = "a process that reads pictures found too little shared memory for a batch"
+        else:
             raise
-        raise DataError(
-            "a process that reads pictures was killed, mostly because there was too little memory; set "
-            f"{option('data.workers')} 0, or give more memory (in a container more shared memory, --shm-size)"
-        ) from error
+        raise DataError(f"{what}; {_fewer_workers()}") from error
+
+
+def _fewer_workers() -> str:
+    return (
+        f"set {option('data.workers')} 0, or give more memory (in a container more shared memory, such as "
+        "--shm-size 1g)"
+    )
 
 
 def make_loader(

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from hdgan.data import DataConfig
-from hdgan.data.check import check, check_dataset, print_report
-from hdgan.errors import DataError
+from hdgan.data import DataConfig, SizeConfig
+from hdgan.data.check import check, check_dataset
+from hdgan.data.check_report import Wanted, print_report
+from hdgan.errors import ConfigError, DataError
 
 
 def printed(report) -> tuple[str, int]:
@@ -153,3 +155,67 @@ def test_ids_of_another_divisor_are_noted(scenes):
     assert note.startswith(
         "the class of the instance id differs from the label at 53 % of pixels; set data.instance_div"
     )
+
+
+def with_void(scenes, save) -> None:
+    for name in "ab":
+        label = np.array([[0, 0, 1, 2, 2, 255]] * 4, np.uint8)
+        save(f"train_label/{name}.png", label)
+
+
+@pytest.mark.parametrize("n_labels", [None, 3])
+def test_a_label_far_above_the_others_is_counted_and_the_option_for_it_named(scenes, save, n_labels):
+    with_void(scenes, save)
+    report = check_dataset(DataConfig(root=scenes), n_labels)
+    assert report.stray == [255]
+    text, code = printed(report)
+    assert code == (0 if n_labels is None else 1)
+    assert (
+        "note: label 255 is in 2 of 3 label maps, 11.1 % of pixels; if it belongs to no class, set data.dontcare 255 "
+        "here, and in training --data.dontcare 255\n"
+    ) in text
+    assert text.rstrip().endswith("--model.n-labels 3 or more covers every label but 255")
+    assert check_dataset(DataConfig(root=scenes, dontcare=255), n_labels).notes == []
+
+
+def test_labels_beyond_the_classes_are_counted_one_by_one(scenes, save):
+    with_void(scenes, save)
+    assert [note.partition(",")[0] for note in check_dataset(DataConfig(root=scenes), 2).notes] == [
+        "label 2 is in 3 of 3 label maps",
+        "label 255 is in 2 of 3 label maps",
+    ]
+
+
+def test_what_the_model_and_the_stage_ask_is_checked(save, tmp_path):
+    for name, width in (("a", 6), ("b", 8)):
+        save(f"train_label/{name}.png", np.zeros((4, width), np.uint8))
+    config = DataConfig(root=tmp_path)
+    photos = check_dataset(config, 1).faults
+    assert photos == [f"{tmp_path} has no photos for phase train: training needs pairs with photos"]
+    wanted = Wanted(1, instances=True, size=SizeConfig(), batch_size=2)
+    _, maps, sizes = check_dataset(config, wanted).faults
+    assert "has no instance maps for phase train" in maps
+    assert sizes.startswith("a is 6x4 and b is 8x4 in one batch; set ")
+    assert len(check_dataset(config, replace(wanted, size=SizeConfig(width=3, height=3))).faults) == 2
+    with pytest.raises(ConfigError, match=r"batch_size is 0: give a whole number from 1"):
+        Wanted(batch_size=0)
+
+
+def test_a_dataset_without_the_phase_to_train_on_is_noted(scenes):
+    for part in ("label", "inst", "img"):
+        (scenes / f"train_{part}").rename(scenes / f"day_{part}")
+    assert check_dataset(DataConfig(root=scenes), 3).notes == [
+        "there is no phase train: name the one to train on with --data.train-phase"
+    ]
+
+
+def test_folders_of_another_program_are_a_fault_told_once(save, tmp_path):
+    for folder in ("trainA", "trainB"):
+        save(f"{folder}/p.png", np.zeros((4, 6, 3), np.uint8))
+    (fault,) = check_dataset(DataConfig(root=tmp_path), 0).faults
+    assert "call the folders of a phase train_A and train_B" in fault
+
+
+def test_the_command_names_its_own_options(scenes, capsys):
+    assert check(scenes, n_labels=3, size=SizeConfig(crop_width=9)) == 1
+    assert "set a smaller --size.crop-width and --size.crop-height, or a larger --size.width" in capsys.readouterr().out

@@ -343,3 +343,53 @@ def test_config_is_validated():
         DataConfig(instance_divisor=0)
     with pytest.raises(ConfigError, match="workers is -1"):
         DataConfig(workers=-1)
+
+
+def test_names_that_are_equal_in_unicode_are_one(tree):
+    apart, composed = "cafe\N{COMBINING ACUTE ACCENT}", "café"
+    root = tree(f"train_label/{apart}_label.png", f"train_img/{composed}.png")
+    (pair,) = listing(root).pairs
+    assert (pair.stem, pair.label.name, pair.photo.name) == (composed, f"{apart}_label.png", f"{composed}.png")
+
+
+def test_an_orphan_tells_of_a_file_that_differs_in_case_only(tree):
+    root = tree("train_label/a.png", "train_img/a.JPG.png", "train_label/Rome.png", "train_img/rome.png")
+    (root / "train_img/a.JPG.png").rename(root / "train_img/a.JPG")
+    found = listing(root)
+    assert [pair.photo.name for pair in found.pairs] == ["a.JPG"]
+    assert str(found.orphans[0]) == (
+        f"{root / 'train_label/Rome.png'}: no photo named Rome in {root / 'train_img'}; {root / 'train_img/rome.png'} "
+        "differs only in upper and lower case: rename one of them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("folders", "advice"),
+    [
+        (("testA", "testB"), "holds testA and testB, .*train_A and train_B"),
+        (("A/val", "B/val"), "holds A and B, .*train_A and train_B"),
+        (("train/input", "train/target"), "train holds input and target, .*train_A and train_B"),
+        (("Images", "masks"), "holds Images and masks, .*train_img and train_label"),
+        (("images/train", "labels/train"), "holds images and labels, .*train_img and train_label"),
+        (("val/imgs", "val/annotations"), "val holds imgs and annotations, .*train_img and train_label"),
+    ],
+)
+def test_folders_of_other_programs_are_no_halves(tree, folders, advice):
+    root = tree(*(f"{folder}/x.png" for folder in folders))
+    with pytest.raises(DataError, match=advice):
+        listing(root)
+    with pytest.raises(ConfigError, match=advice):
+        listing(root, labels=True)
+    (phase, *_) = find_phases(DataConfig(root=root))
+    assert listing(root, phase, layout="side-by-side").pairs, "unless it is meant"
+
+
+def test_unpaired_pictures_are_called_so(tree):
+    with pytest.raises(DataError, match=r"name partners alike, since unpaired pictures \(CycleGAN's\)"):
+        listing(tree("train_A/horse.png", "train_B/zebra.png"))
+
+
+def test_a_phase_whose_name_is_no_text_is_refused(tmp_path):
+    (tmp_path / os.fsdecode(b"\xe9_label")).mkdir()
+    with pytest.raises(DataError, match="the name of a phase must be UTF-8; rename the folder"):
+        find_phases(DataConfig(root=tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -197,3 +198,34 @@ def test_heights_alone_keep_the_aspect_ratio(street, tmp_path):
     assert first.packed is not None
     assert first.packed.sizes == ((19, 12),)
     assert first.packed.source == (37, 23)
+
+
+def test_names_that_are_not_utf8_are_packed_as_text(save, tmp_path):
+    for folder in ("train_label", "train_img"):
+        file = save(f"old/{folder}/x.png", np.zeros((4, 6), np.uint8))
+        file.rename(file.with_name(os.fsdecode(b"z\xfcrich.png")))
+    out = tmp_path / "packed"
+    assert pack_dataset(DataConfig(root=tmp_path / "old"), out).kept == 0
+    assert pack_dataset(DataConfig(root=tmp_path / "old"), out).kept == 1
+    assert [pair.stem for pair in find_pairs(DataConfig(root=out), "train").pairs] == ["z%FCrich"]
+
+
+@pytest.mark.parametrize(("name", "message"), [("n" * 240, "longer than 229 bytes"), ("C:1", "cannot be called 'C:1'")])
+def test_names_that_no_packed_sample_can_have_are_refused_first(save, tmp_path, name, message):
+    save(f"odd/train_label/{name}.png", np.zeros((4, 6), np.uint8))
+    with pytest.raises(DataError, match=rf"{name}\.png: .*{message}.*rename it"):
+        pack_dataset(DataConfig(root=tmp_path / "odd"), tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
+
+
+def test_a_half_written_index_is_removed(street, packed):
+    left = packed / ".packed.json.89abcdef.tmp"
+    left.touch()
+    pack_dataset(DataConfig(root=street), packed, SIZES, 4)
+    assert not left.exists()
+
+
+def test_an_index_of_an_earlier_hdgan_is_read(packed):
+    index = packed / "packed.json"
+    index.write_text(json.dumps(json.loads(index.read_text()), ensure_ascii=False, indent=1))
+    assert find_phases(DataConfig(root=packed)) == ("test", "train")

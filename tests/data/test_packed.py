@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from hdgan.config_io import to_plain
 from hdgan.data import DataConfig, SizeConfig, find_pairs, find_phases, make_loader, pack_dataset
 from hdgan.data.check import check_dataset
 from hdgan.data.packed import encode, read_packed, verify
-from hdgan.data.packed_index import ENDING, INDEX, About
+from hdgan.data.packed_index import ENDING, INDEX, About, Stored
 from hdgan.data.quick_check import quick_check
 from hdgan.errors import ConfigError, DataError
 
@@ -221,3 +223,96 @@ def test_a_truncated_index(packed):
     truncate(packed / INDEX)
     with pytest.raises(DataError, match=r"packed\.json is damaged \(.*\): remove its folder and pack again"):
         find_pairs(DataConfig(root=packed), "train")
+
+
+def edited(packed: Path, edit: Callable[[dict], object]) -> None:
+    index = json.loads((packed / INDEX).read_text())
+    edit(index)
+    (packed / INDEX).write_text(json.dumps(index))
+
+
+def sample(index: dict) -> dict:
+    return index["phases"]["train"]["samples"][1]
+
+
+NAMES = ["../x", "/x", "a/../../x", "..\\x", "C:x", "C:\\x", "a\0", "", ".", "a/", "./a", "\ud800"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_in_an_index_leads_out(street, packed, tmp_path, name):
+    outside = tmp_path / "x" / f"0{ENDING}"
+    outside.parent.mkdir()
+    outside.write_bytes(b"of somebody else")
+    stem = (packed / INDEX).read_text()
+    edited(packed, lambda index: sample(index).update(stem=name))
+    for use in (
+        lambda: find_pairs(DataConfig(root=packed), "train"),
+        lambda: pack_dataset(DataConfig(root=street), packed),
+    ):
+        with pytest.raises(DataError, match=r"packed\.json"):
+            use()
+    (packed / INDEX).write_text(stem)
+    edited(packed, lambda index: index["phases"].update({name: index["phases"].pop("test")}))
+    with pytest.raises(DataError, match=r"packed\.json"):
+        pack_dataset(DataConfig(root=street), packed)
+    assert outside.read_bytes() == b"of somebody else"
+
+
+def test_no_link_leads_out(street, packed, tmp_path):
+    (packed / "train").rename(tmp_path / "elsewhere")
+    (packed / "train").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    before = sorted(path.name for path in (tmp_path / "elsewhere" / "city").iterdir())
+    for use in (
+        lambda: find_pairs(DataConfig(root=packed), "test"),
+        lambda: pack_dataset(DataConfig(root=street), packed, SIZES, 4),
+    ):
+        with pytest.raises(DataError, match=r"city is a link out of .*packed: put the folder itself there, or remove"):
+            use()
+    edited(packed, lambda index: index.update(phases={}, complete=False))
+    with pytest.raises(DataError, match="city is a link out of"):
+        pack_dataset(DataConfig(root=street), packed, SIZES, 4)
+    assert sorted(path.name for path in (tmp_path / "elsewhere" / "city").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("source", "garbage", r"phases\.train\.samples\[1\]\.source is 'garbage': give a list of 2"),
+        ("source", [0, 5], r"samples\[1\]\.source\[0\] is 0: give a whole number from 1"),
+        ("sizes", [[20, 10**40]], r"packed\.json"),
+        ("sizes", [[20, -12]], r"samples\[1\]\.sizes\[0\]\[1\] is -12: give a whole number from 1"),
+        ("sizes", [], r"samples\[1\]: sizes is empty"),
+        ("bytes", "many", r"samples\[1\]\.bytes is 'many': give a whole number"),
+        ("channels", None, r"samples\[1\]\.channels is None: give a whole number"),
+        ("stem", "city/0", r"phases\.train: it lists city/0 twice"),
+        ("colour", 1, r"unknown option phases\.train\.samples\[1\]\.colour"),
+    ],
+)
+def test_a_wrong_field_of_the_index_is_named(packed, field, value, message):
+    edited(packed, lambda index: sample(index).update({field: value}))
+    with pytest.raises(DataError, match=message):
+        check_dataset(DataConfig(root=packed), 4)
+
+
+@pytest.mark.parametrize(("field", "value"), [("source", [64, 48]), ("sizes", [[20, 12]]), ("channels", 3)])
+def test_an_index_that_disagrees_with_the_files_is_told_before_training(packed, field, value):
+    edited(packed, lambda index: sample(index).update({field: value}))
+    config = DataConfig(root=packed)
+    message = rf"1\.safetensors: {field} is .*, but packed\.json says .*; repeat the hdgan data pack"
+    with pytest.raises(DataError, match=message):
+        quick_check(find_pairs(config, "train"), config, 4, full=1)
+    assert re.search(message, check_dataset(config, 4).faults[0])
+
+
+def test_a_map_that_claims_to_be_huge_is_refused_before_it_is_inflated(tmp_path):
+    path = tmp_path / f"a{ENDING}"
+    holds = Stored("<i4", (65536, 65536))
+    about = About("a", (65536, 65536), ((65536, 65536),), 0, tensors={"ids@65536x65536": holds})
+    stored = np.frombuffer(zlib.compress(bytes(1000)), np.uint8)
+    named = f"ids@65536x65536 {holds.type} {list(holds.shape)}".encode()
+    about.tensors["ids@65536x65536"] = replace(holds, crc32=zlib.crc32(stored.data, zlib.crc32(named)))
+    save_file({"ids@65536x65536": stored}, path, {"hdgan": json.dumps(to_plain(about))})
+    with pytest.raises(
+        DataError, match=r"map of 65536x65536 pixels, which takes 16\.0 GiB of memory, more than the limit"
+    ):
+        verify(path)
