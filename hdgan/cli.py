@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from hdgan.command_line import run_command, run_one_of
-from hdgan.errors import ConfigError, HdganError
+from hdgan.errors import ConfigError, HdganError, OutputClosed
+from hdgan.options import typed_as
+from hdgan.surroundings import INTERRUPTED, PIPE_CLOSED, sensible_width
 
 if TYPE_CHECKING:
     from hdgan.training.config import TrainConfig
@@ -43,7 +45,41 @@ hdgan COMMAND --help tells more; hdgan --version prints the version."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hdgan`."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    return _guarded(_hdgan, list(sys.argv[1:] if arguments is None else arguments))
+
+
+def train_main(arguments: Sequence[str] | None = None) -> int:
+    """Run `hdgan-train`."""
+    return _guarded(_train, list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """Run a command; what the user or the machine is the cause of ends in one line."""
+    try:
+        with typed_as(), sensible_width():
+            if any("\0" in argument for argument in arguments):
+                raise ConfigError("an argument holds the character NUL, which no name can have: leave it out")
+            return command(arguments)
+    except OutputClosed:
+        return PIPE_CLOSED
+    except HdganError as error:
+        return _refused(str(error))
+    except OSError as error:
+        if sys.flags.dev_mode or error.errno is None:
+            raise
+        place = f"{error.filename!s:.300}: " if error.filename is not None else ""
+        return _refused(f"{place}{error.strerror}; `python -X dev -m hdgan` shows where this happened")
+    except KeyboardInterrupt:
+        print("hdgan: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _refused(why: str) -> int:
+    print(f"hdgan: error: {' '.join(why.split())}", file=sys.stderr)
+    return 2
+
+
+def _hdgan(arguments: list[str]) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "report": _report,
@@ -67,23 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is None:
         print(f"hdgan: there is no command {arguments[0]!r}\n{USAGE}", file=sys.stderr)
         return 2
-    return _guarded(command, arguments[1:])
-
-
-def train_main(arguments: Sequence[str] | None = None) -> int:
-    """Run `hdgan-train`."""
-    return _guarded(_train, list(sys.argv[1:] if arguments is None else arguments))
-
-
-def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
-    try:
-        return command(arguments)
-    except HdganError as error:
-        print(f"hdgan: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("hdgan: interrupted", file=sys.stderr)
-        return 130
+    return command(arguments[1:])
 
 
 def _train(arguments: list[str]) -> int:
@@ -158,9 +178,9 @@ Train an image model. Without a preset: the demo.
   hdgan-train                             on the built-in street scenes
   hdgan-train PRESET --data.root FOLDER   on your data
   hdgan-train PRESET --help               its options
-  hdgan-train PRESET … --dry-run          memory, steps and time; trains nothing
+  hdgan-train PRESET ... --dry-run        memory, steps and time; trains nothing
   hdgan-train --resume RUN                continue a run exactly where it was saved
-  torchrun --nproc-per-node N -m hdgan train PRESET …   on N GPUs
+  torchrun --nproc-per-node N -m hdgan train PRESET ... on N GPUs
 
 presets:"""
 

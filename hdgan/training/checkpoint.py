@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from hdgan.checkpoints import (
 )
 from hdgan.config_io import to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
-from hdgan.files import atomic_file, atomic_folder
+from hdgan.files import atomic_file, atomic_folder, remove_dead, remove_dead_below, remove_folder
 from hdgan.models.saving import load_model, save_model
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE
@@ -78,8 +77,7 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
         folder = checkpoint_path(run, step)
         has_styles = any((folder / name).is_file() for name in (FEATURES_FILE, STYLES_FILE))
         if step != best_step(run) and not has_styles:
-            # Renamed first, so that a kill in the middle leaves no half checkpoint; `remove_leftovers` finds the rest.
-            shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.tmp")), ignore_errors=True)
+            remove_folder(folder)
 
 
 def forget_lost_best(run: Path) -> None:
@@ -89,13 +87,15 @@ def forget_lost_best(run: Path) -> None:
 
 
 def remove_leftovers(run: Path) -> None:
-    """Delete what killed processes had begun to write."""
-    for pattern in (".*.json*.tmp", ".report.html.*.tmp", "checkpoints/.*.tmp*", "samples/**/.*.tmp"):
-        for leftover in list(run.glob(pattern)):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+    """Delete what killed processes had begun to write, also those of earlier versions."""
+    remove_dead(run, _is_ours)
+    for folder in (checkpoints_folder(run), run / "samples"):
+        remove_dead_below(folder, _is_ours)
+
+
+def _is_ours(target: Path) -> bool:
+    """Nobody else writes temporary files into a run."""
+    return True
 
 
 def read_training_state(folder: Path) -> dict[str, Any]:
