@@ -230,9 +230,26 @@ def _exchange(first: Path, second: Path) -> bool:
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except Exception as error:
+        reason = _why_not_written(error)
+        if reason is None:
+            raise
         raise HdganError(f"cannot write {path}: {reason}; free space or choose another folder, then repeat") from error
+
+
+def _why_not_written(error: BaseException) -> str | None:
+    """Why the system refused to write, if that is what an error says; libraries do so in words of their own."""
+    if isinstance(error, HdganError):
+        return None
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    text = str(error)
+    if type(error).__name__ == "SafetensorError" and "I/O error" in text:
+        return text[text.index("I/O error") :]
+    if isinstance(error, RuntimeError) and any(words in text for words in ("inline_container", "iostream error")):
+        cause = error.__context__  # of PyTorch's writer: what the file said
+        return _why_not_written(cause) if isinstance(cause, OSError) else "it could not be written whole"
+    return None
 
 
 def _sync(path: Path) -> None:

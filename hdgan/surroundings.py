@@ -29,6 +29,7 @@ def run(program: str) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
         signal.signal(signal.SIGINT, _leave)
     _repair_streams()
+    status: str | int | None
     try:
         from hdgan import cli
 
@@ -82,9 +83,9 @@ def _repair_streams() -> None:
             os.fstat(number)
         except OSError:
             _redirect(number, mode)
-    sys.stdin = sys.stdin or open(0, closefd=False)
-    sys.stdout = sys.__stdout__ = _replaced(sys.stdout, 1, _Output)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _replaced(sys.stderr, 2, _Errors)  # type: ignore[misc]
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.__stdout__ = _replaced(sys.stdout, 1, _Output)  # type: ignore[assignment, misc]
+    sys.stderr = sys.__stderr__ = _replaced(sys.stderr, 2, _Errors)  # type: ignore[assignment, misc]
 
 
 def _replaced(stream: TextIO | None, number: int, kind: type[io.TextIOWrapper]) -> TextIO:
@@ -143,7 +144,7 @@ def _explained(number: int) -> Iterator[None]:
         raise OutputError(f"cannot write to standard output: {reason}; free space or send it elsewhere") from error
 
 
-def _flushed(status: object) -> object:
+def _flushed(status: str | int | None) -> str | int | None:
     """The exit status after everything is printed."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)

@@ -4,10 +4,13 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from hdgan import files
 from hdgan.errors import HdganError
@@ -188,6 +191,30 @@ def test_full_disk_names_the_file(tmp_path):
     with pytest.raises(HdganError, match=f"cannot write {path}: No space left on device; free space"):
         write_and_fail(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert content(tmp_path) == {"a": "old"}
+
+
+@pytest.mark.parametrize("words", ["[enforce fail at inline_container.cc] . unexpected pos 8 vs 7", "iostream error"])
+def test_a_write_that_pytorch_reports_in_its_own_words(tmp_path, words):
+    with pytest.raises(HdganError, match=r"cannot write .*a: it could not be written whole; free space"):
+        write_and_fail(tmp_path / "a", RuntimeError(words))
+
+
+def test_a_file_size_limit_names_the_file(tmp_path):
+    """Of writers in other languages too, which do not raise OSError."""
+    resource = pytest.importorskip("resource")
+    tensors = {"x": torch.zeros(10_000)}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for write in (lambda path: torch.save(tensors, path), partial(save_file, tensors)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            with (
+                pytest.raises(HdganError, match=r"cannot write .*a: .*; free space"),
+                atomic_file(tmp_path / "a") as path,
+            ):
+                write(path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

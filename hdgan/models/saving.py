@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hdgan.config_io import from_plain, to_plain
-from hdgan.errors import CheckpointError, HdganError
+from hdgan.errors import CheckpointError
 from hdgan.files import atomic_file
 from hdgan.models.base import ImageModel
 from hdgan.models.config import ModelConfig
@@ -70,12 +70,7 @@ def save_model(
     stored = {key: value.detach().cpu().contiguous() for key, value in stored.items()}
     header = {**(extra or {}), "format": FORMAT, "version": version("hdgan"), "model": to_plain(model.config)}
     with atomic_file(path) as temporary:
-        try:
-            save_file(stored, temporary, {"hdgan": json.dumps(header)})
-        except SafetensorError as error:
-            raise HdganError(
-                f"cannot write {path}: {error}; free space or choose another folder, then try again"
-            ) from error
+        save_file(stored, temporary, {"hdgan": json.dumps(header)})
 
 
 def load_model(path: Path, *, ema: bool = True, device: str | torch.device = "cpu") -> tuple[ImageModel, SavedInfo]:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from hdgan.config_io import from_plain, to_plain
-from hdgan.errors import CheckpointError, ConfigError, HdganError
+from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
 from hdgan.styles.sample import Style, Styles
 from hdgan.styles.table import Origin
@@ -171,10 +171,7 @@ class StyleBank:
         if flat and all(cluster.thumbnail is not None for _, cluster in flat):
             arrays["thumbnail"] = np.stack([np.asarray(cluster.thumbnail) for _, cluster in flat])
         with atomic_file(path) as temporary:
-            try:
-                save_file(arrays, temporary, {"hdgan": json.dumps(to_plain(about))})
-            except SafetensorError as error:
-                raise HdganError(f"cannot write {path}: {error}; free space, then try again") from error
+            save_file(arrays, temporary, {"hdgan": json.dumps(to_plain(about))})
 
     @staticmethod
     def load(path: Path) -> StyleBank:

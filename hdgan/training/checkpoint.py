@@ -47,20 +47,13 @@ def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: 
     try:
         with atomic_folder(folder) as temporary:
             save_model(temporary / MODEL_FILE, state.model, ema=state.ema.state_dict(), extra=extra, tensors=tensors)
-            _save_training_state(state, temporary / TRAINING_FILE)
+            torch.save(state.training_state(), temporary / TRAINING_FILE)
     except HdganError as error:
         kept = list_steps(run)
         last = f"the last good checkpoint is {checkpoint_path(run, kept[-1])}" if kept else "there is no earlier one"
         raise TrainingError(f"checkpoint {folder} could not be written: {error}; {last}") from error
     mark_and_prune(run, config, state)
     return folder
-
-
-def _save_training_state(state: StageState, file: Path) -> None:
-    try:
-        torch.save(state.training_state(), file)
-    except RuntimeError as error:  # so PyTorch reports a write that fell short
-        raise HdganError(f"{file.name} could not be written whole ({error}): check the free space") from error
 
 
 def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
