@@ -15,7 +15,7 @@ from hdgan.surroundings import INTERRUPTED, NARROWEST, PIPE_CLOSED, WIDEST, sens
 needs_shell = pytest.mark.skipif(os.name == "nt", reason="redirections of a POSIX shell")
 HELP = """
 from hdgan import cli, surroundings
-cli.main = lambda: cli.run_command(lambda: 0, "hdgan", ["--help"])
+cli.main = lambda: cli._guarded(lambda arguments: cli.run_command(lambda: 0, "hdgan", arguments), ["--help"])
 surroundings.run("main")
 """
 
