@@ -10,9 +10,12 @@ RUN/checkpoints/best.json                         which step measured best in th
 from __future__ import annotations
 
 import json
+import re
+import stat
 from pathlib import Path
 
 from hdgan.errors import CheckpointError
+from hdgan.files import require_file
 
 MODEL_FILE = "model.safetensors"
 TRAINING_FILE = "training.pt"
@@ -25,9 +28,9 @@ def checkpoints_folder(run: Path) -> Path:
 
 def list_steps(run: Path) -> list[int]:
     """Steps of all complete checkpoints, ascending."""
-    folders = checkpoints_folder(run).glob(f"{PREFIX}*")
-    numbers = (folder.name.removeprefix(PREFIX) for folder in folders if (folder / MODEL_FILE).is_file())
-    return sorted(int(number) for number in numbers if number.isdecimal())
+    folders = [path for path in checkpoints_folder(run).glob(f"{PREFIX}*") if (path / MODEL_FILE).is_file()]
+    names = (re.fullmatch(rf"{PREFIX}([0-9]{{8,18}})", folder.name) for folder in folders)
+    return sorted(int(name[1]) for name in names if name)
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -51,12 +54,11 @@ def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    if path.is_file():
+    if not is_folder(path):
+        require_file(path, CheckpointError)
         return path
     if (path / MODEL_FILE).is_file():
         return path / MODEL_FILE
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist: give a run folder, a checkpoint folder or a .safetensors file")
     steps = list_steps(path)
     if not steps:
         raise CheckpointError(f"{path} holds no checkpoint: give the folder of a training run that has saved one")
@@ -66,6 +68,24 @@ def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
         there = ", ".join(name for name, step in known.items() if step is not None)
         raise CheckpointError(f"{path} has no checkpoint {which}: there are {there}")
     return checkpoint_path(path, step) / MODEL_FILE
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path that a user gave is a folder.
+
+    Raises:
+        CheckpointError: nothing is there, or it cannot be looked at.
+    """
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} does not exist: give a run folder, a checkpoint folder or a .safetensors file"
+        ) from None
+    except (OSError, ValueError) as error:  # a loop of links, a name that is too long or holds a NUL
+        raise CheckpointError(
+            f"{path!s:.300} cannot be opened ({getattr(error, 'strerror', None) or error}): check the path"
+        ) from error
 
 
 def best_step(run: Path) -> int | None:
