@@ -7,6 +7,7 @@ into a folder holds a shared lock on it; who gets it alone knows that all such n
 from __future__ import annotations
 
 import ctypes
+import filecmp
 import os
 import re
 import secrets
@@ -36,11 +37,16 @@ _tidying = threading.Lock()
 
 
 @contextmanager
-def atomic_file(path: str | Path) -> Iterator[Path]:
+def atomic_file(path: str | Path, *, new: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it is synced to disk and renamed over `path`.
 
+    Args:
+        path: the file.
+        new: never take the place of a file, not even of one that another process completes at this moment.
+
     Raises:
-        HdganError: the folder is not writable or the disk is full; `path` keeps its old content.
+        HdganError: the folder is not writable, the disk is full, or with `new` the file exists; `path` keeps its old
+            content.
     """
     path = Path(path)
     with _explained(path), _writing_into(path.parent):
@@ -51,7 +57,10 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
             yield temporary
             temporary.chmod(mode)  # a library that writes by way of a file of its own leaves that file's
             _sync(temporary)
-            temporary.replace(path)
+            if new:
+                _claim(temporary, path)
+            else:
+                temporary.replace(path)
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -76,6 +85,40 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 _sync(entry)
             _replace_folder(temporary, path)
             _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def new_files(folder: str | Path, last: str) -> Iterator[Path]:
+    """Yield a temporary folder; on a clean exit the files in it come into `folder`, which may exist, all at once.
+
+    A folder that does not exist appears with all of them. Into one that exists they go one after another, `last` at the
+    end: without it a set is not complete. After a kill between two files, a repeat completes the set: a file that is
+    there already and has the same bytes is kept.
+
+    Args:
+        folder: where they go.
+        last: name of the file that stands for the set.
+
+    Raises:
+        HdganError: the folder is not writable or the disk is full; or a file of this name exists, which is kept, and
+            that of no other is written after it.
+    """
+    folder = Path(folder)
+    with _explained(folder), _writing_into(folder.parent):
+        temporary = _temporary(folder)
+        temporary.mkdir()
+        try:
+            yield temporary
+            files = sorted(temporary.iterdir(), key=lambda file: (file.name == last, file.name))
+            for entry in (*files, temporary):
+                _sync(entry)
+            if not _moved(temporary, folder):
+                for file in files:
+                    _claim(file, folder / file.name, same=file.name != last)
+                _sync(folder)
+            _sync(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -215,6 +258,36 @@ def _replace_folder(new: Path, path: Path) -> None:
             old.replace(path)
             raise
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _moved(new: Path, folder: Path) -> bool:
+    """Move a folder to where none is, or an empty one. False, and nothing has changed, where there is one."""
+    try:
+        new.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        return False
+    return True
+
+
+def _claim(temporary: Path, path: Path, *, same: bool = False) -> None:
+    """Give a complete file its name, which must be free, or with `same` stand for the same bytes.
+
+    Raises:
+        HdganError: the name is taken.
+    """
+    try:
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            path.touch(exist_ok=False)
+            temporary.replace(path)
+    except FileExistsError:
+        if not (same and path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
+            raise HdganError(f"{path} exists already: name another --out, or delete it") from None
 
 
 def _exchange(first: Path, second: Path) -> bool:

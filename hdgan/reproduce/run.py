@@ -9,12 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hdgan.bounds import Threads, Variants
+from hdgan.config_io import check_value
 from hdgan.data.scenes import CLASSES
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError, DataError, TrainingError
 from hdgan.evaluation.split import with_scenes
 from hdgan.files import save_png
-from hdgan.models.config import require
 from hdgan.reproduce.evidence import EVIDENCE, write_evidence
 from hdgan.reproduce.folder import NETWORKS, SCORER, Folder
 from hdgan.reproduce.plan import ROWS, Scale
@@ -84,7 +85,8 @@ def reproduce(
         TrainingError: jobs failed; all others are finished.
     """
     console = console or Console()
-    require("a positive number", {"seeds": seeds, "jobs": jobs}, lambda value: value > 0)
+    check_value(Variants, seeds, "seeds")
+    check_value(Threads | None, jobs, "jobs")
     on_gpu = choose_device(device).type == "cuda"
     session = _Session(scale, Folder(out), jobs or (GPU_JOBS if on_gpu else cores()), device, console)
     folder, runs = session.folder, [_Task(row, seed) for seed in range(seeds) for row in rows]

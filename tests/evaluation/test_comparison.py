@@ -192,7 +192,7 @@ def test_bad_input_is_one_line(run: Path, scorer: Path, make_data: MakeData, tmp
         evaluate([tmp_path / "empty"])
     with pytest.raises(ConfigError, match="no run is named"):
         evaluate([])
-    with pytest.raises(ConfigError, match=r"--max-images is 0: give 1 or more"):
+    with pytest.raises(ConfigError, match=r"max_images is 0: give a whole number from 1"):
         evaluate([run], max_images=0)
     with pytest.raises(ConfigError, match=r"a run is named twice"):
         evaluate([run, run], device="cpu")

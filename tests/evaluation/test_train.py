@@ -119,7 +119,7 @@ def test_what_cannot_be_trained_on_is_refused(
         file.unlink()
     with pytest.raises(DataError, match="has no photos for phase train"):
         short(replace(data, root=root), out)
-    with pytest.raises(ConfigError, match=r"--scorer-training\.steps is 0: give a positive number"):
+    with pytest.raises(ConfigError, match=r"scorer_training\.steps is 0: give a whole number from 1"):
         train_scorer(data, N_LABELS, SIZE, out, steps=0)
     monkeypatch.setattr(
         train, "_moved", lambda *_: (torch.full((1, 3, 16, 16), torch.nan), torch.zeros(1, 16, 16).long())

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -147,8 +148,59 @@ def test_a_damaged_training_state_is_named(config: TrainConfig, state: StageStat
     folder = save(config, state, 1)
     content = (folder / TRAINING_FILE).read_bytes()
     (folder / TRAINING_FILE).write_bytes(content[: int(kept if kept != 0.5 else len(content) / 2)])
-    with pytest.raises(CheckpointError, match=r"training\.pt cannot be read \(.+\): delete the folder .*step-00000001"):
+    with pytest.raises(CheckpointError, match=r"training\.pt .*; or delete the folder .*step-00000001"):
         read_training_state(folder)
+
+
+def change(folder: Path, **parts: Any) -> None:
+    """Write training.pt with other parts; None leaves a part out."""
+    content = torch.load(folder / TRAINING_FILE, weights_only=True) | parts
+    torch.save({name: part for name, part in content.items() if part is not None}, folder / TRAINING_FILE)
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"stage": None}, r"training\.pt: option stage is missing"),
+        ({"optimizer_g": None}, r"training\.pt: option optimizer_g is missing"),
+        ({"stage": 3}, r"training\.pt: stage is 3: give text"),
+        ({"step": "1"}, r"training\.pt: step is '1': give a whole number from 0"),
+        ({"step": 10**30}, "step is a number of more than 29 digits"),
+        ({"step": 2}, r"training\.pt is of step 2"),
+        ({"first_step": 2}, "is of step 1, in a stage that began at step 2"),
+        ({"best": (1, float("nan"))}, r"best\[1\] is nan: give a number"),
+        ({"pool": [1]}, r"pool\[0\] is 1: give a table of StoredTensor"),
+        ({"optimizer_g": []}, r"optimizer_g is \[\]: give a table of Optimizer"),
+        ({"optimizer_g": {"state": {"0": {}}, "param_groups": []}}, "optimizer_g.state is '0': give a whole number"),
+        ({"optimizer_g": {"state": {0: {"step": 1}}, "param_groups": []}}, r"option optimizer_g\.state\.0\.exp_avg"),
+    ],
+)
+def test_a_training_state_of_other_parts_is_named(
+    config: TrainConfig, state: StageState, parts: dict[str, Any], says: str
+) -> None:
+    folder = save(config, state, 1)
+    change(folder, **parts)
+    with pytest.raises(CheckpointError, match=rf"{says}.*; or delete the folder .*step-00000001 to resume from"):
+        read_training_state(folder)
+
+
+@pytest.mark.parametrize("wrong", ["shape", "not finite", "number", "missing"])
+def test_moments_of_other_parameters_are_refused(config: TrainConfig, state: StageState, wrong: str) -> None:
+    for parameter in state.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    state.update()
+    folder = save(config, state, 1)
+    saved = torch.load(folder / TRAINING_FILE, weights_only=True)["optimizer_g"]
+    first = saved["state"][0]["exp_avg"]
+    saved["state"][0]["exp_avg"] = {"shape": first[:1], "not finite": first * torch.nan}.get(wrong, first)
+    if wrong == "number":
+        saved["state"][9999] = saved["state"][0]
+    if wrong == "missing":
+        saved["param_groups"] = [{"lr": 1.0}]
+    change(folder, optimizer_g=saved)
+    other = StageState(config, state.stage, torch.device("cpu"))
+    with pytest.raises(CheckpointError, match=r"trains other networks than stage global by the config now \(.*\)"):
+        restore(folder, other, read_training_state(folder))
 
 
 def test_another_architecture_is_named_option_by_option(
