@@ -251,7 +251,7 @@ def _wanted(kind: Any) -> str:
         fixed = origin is tuple and arguments[-1] is not Ellipsis
         return f"a list of {len(arguments)}" if fixed else "a list"
     if dataclasses.is_dataclass(kind):
-        return f"a table of {kind.__name__.lstrip('_')}"
+        return f"a table of {getattr(kind, '__name__', '').lstrip('_')}"
     name = _NAMES.get(kind) or ("a table" if issubclass(origin or kind, Mapping) else f"a {kind.__name__}")
     return f"{name} {_range(bounds)}" if bounds else name
 
