@@ -183,6 +183,12 @@ def require_file(path: Path, error: type[HdganError] = HdganError) -> None:
         raise error(f"{path} is {kind}, not a file: give an ordinary file")
 
 
+def leads_out(name: str) -> bool:
+    """Whether a name that a file gives, put behind a folder, leads out of that folder, or names the folder itself."""
+    parts = re.split(r"[/\\]", name)
+    return "\0" in name or bool(Path(name).anchor) or ".." in parts or set(parts) <= {"", "."}
+
+
 def save_png(image: Image.Image, path: str | Path) -> None:
     """Write a picture atomically as PNG.
 

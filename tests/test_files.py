@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from hdgan import files
 from hdgan.errors import HdganError
-from hdgan.files import atomic_file, atomic_folder, remove_dead, remove_folder, save_png
+from hdgan.files import atomic_file, atomic_folder, leads_out, remove_dead, remove_folder, save_png
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -330,3 +330,13 @@ def test_png_whatever_the_name(tmp_path):
     with Image.open(tmp_path / "a" / "picture.jpg") as found:
         assert found.format == "PNG"
         assert found.getpixel((2, 1)) == 40000
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "a\\..\\x", "/x", "..", ".", "", "//", "./.", "a\0b"])
+def test_names_that_lead_out_of_a_folder(name: str) -> None:
+    assert leads_out(name)
+
+
+@pytest.mark.parametrize("name", ["x", "a/b", "..x", "x..y", "a b", "caf\u00e9", ".hidden", "a\\b"])
+def test_names_that_stay_in_a_folder(name: str) -> None:
+    assert not leads_out(name)
