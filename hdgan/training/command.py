@@ -21,7 +21,7 @@ from hdgan.training.loop import train
 from hdgan.training.presets import PRESETS
 from hdgan.training.rehearsal import rehearse
 from hdgan.training.run_folder import load_config
-from hdgan.training.short_options import ResumeOptions, ShortOptions, apply, hiding, of_config, shown, spellings
+from hdgan.training.short_options import ResumeOptions, ShortOptions, apply, hiding, of_config, spellings
 
 USAGE = """usage: hdgan-train [PRESET] [OPTIONS]
        hdgan-train --resume RUN [OPTIONS]
@@ -92,9 +92,9 @@ def _changed(before: TrainConfig, kind: type[ShortOptions], prog: str, about: st
         short, rest = of_config(before, kind), ["--help"]
     config = apply(short, before)
     if rest:
-        default = hiding(config) if kind is ResumeOptions else config
+        default = hiding(config) if everything and kind is ResumeOptions else config
         avoid = (tyro.conf.AvoidSubcommands,)
-        config = shown(run_command(type(default), prog, rest, default=default, description=about, config=avoid))
+        config = run_command(type(default), prog, rest, default=default, description=about, config=avoid)
     _refuse_idle_epochs(rest, config)
     return config
 

@@ -109,11 +109,6 @@ def hiding(config: TrainConfig) -> TrainConfig:
     return _as(_ResumedConfig, config, data=_as(_ResumedData, config.data))
 
 
-def shown(config: TrainConfig) -> TrainConfig:
-    """What `hiding` was given, or what the command line has made of it."""
-    return _as(TrainConfig, config, data=_as(DataConfig, config.data))
-
-
 def _as(kind: type[T], value: Any, **others: Any) -> T:
     names = (f.name for f in fields(kind))  # type: ignore[arg-type]
     return kind(**{name: getattr(value, name) for name in names} | others)

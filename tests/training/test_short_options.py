@@ -11,7 +11,7 @@ import pytest
 from hdgan.data import SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.training import PRESETS, TrainConfig
-from hdgan.training.short_options import ResumeOptions, ShortOptions, apply, hiding, of_config, shown, spellings
+from hdgan.training.short_options import ResumeOptions, ShortOptions, apply, of_config, spellings
 
 
 def changed(preset: str | TrainConfig, kind: type[ShortOptions] = ShortOptions, **options: Any) -> TrainConfig:
@@ -32,7 +32,6 @@ def sizes(config: TrainConfig) -> list[tuple[int | None, int | None]]:
 def test_what_nobody_changes_stays(preset: str, kind: type[ShortOptions]) -> None:
     config = PRESETS[preset]()
     assert changed(preset, kind) == config
-    assert shown(hiding(config)) == config
 
 
 def test_each_option_sets_its_field() -> None:
