@@ -51,7 +51,7 @@ def convert_from_nvidia(
     """
     require_new_checkpoint(out)
     path = folder / "opt.txt"
-    options = Options(path) if path.is_file() else None
+    options = Options(path) if path.exists() else None
     if options and options.values.get("norm", "instance").strip() != "instance":
         raise CheckpointError(f"{path}: norm is {options.values['norm']}; hdgan has instance norms only")
     networks = _read_networks(folder, epoch, encoder)

@@ -169,7 +169,7 @@ def training_of(
             )
         return (config if root is None else replace(config, data=_under(root, config.data))), stage.size.whole
     if root is None:
-        raise ConfigError(f"{file} does not say what it was trained on: name the dataset with {option('root')}")
+        raise ConfigError(f"{file} does not say what it was trained on: name the dataset by {option('root')}")
     data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)
     loss = FAMILIES[type(model)].loss()
     return TrainConfig(model=cast(AnyModelConfig, model), data=data, loss=loss), SizeConfig()
