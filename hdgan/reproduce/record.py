@@ -80,7 +80,7 @@ def load_record(file: Path) -> Record | None:
     Raises:
         CheckpointError: it is damaged.
     """
-    return read_json(file, Record, "delete it, and the time of this job is not told") if file.exists() else None
+    return read_json(file, Record, "delete it, and the time of this job is not told") if os.path.lexists(file) else None
 
 
 @contextmanager

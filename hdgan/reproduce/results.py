@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
@@ -94,7 +95,7 @@ def load_results(path: Path, scorer: str) -> list[Result]:
     Raises:
         CheckpointError: it is damaged.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     remedy = "delete it to have the run scored again"
     records = read_json(path, list[dict[str, Any]], remedy)
@@ -139,7 +140,7 @@ def load_wanted(path: Path) -> Wanted:
         DataError: it is missing or damaged.
     """
     file = path.with_suffix(".json")
-    if not file.exists():
+    if not os.path.lexists(file):
         raise DataError(f"{file} does not exist: {remedy(path)}")
     return read_json(file, Wanted, remedy(path), DataError)
 

@@ -13,6 +13,7 @@ and, as JSON in its metadata under `hdgan`, what `_About` lists.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -187,7 +188,7 @@ class StyleBank:
         Raises:
             CheckpointError: the file is missing or damaged, or newer than this hdgan.
         """
-        if not path.exists():
+        if not os.path.lexists(path):
             raise CheckpointError(
                 f"{path} does not exist: make it with `hdgan styles encode RUN` and then `hdgan styles cluster RUN`"
             )

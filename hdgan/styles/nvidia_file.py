@@ -39,8 +39,9 @@ def read_nvidia(path: Path, origin: Origin | None = None) -> StyleBank:
             "encode_features.py writes it"
         ) from error
     except Exception as error:  # a damaged pickle can raise anything, and nothing of it has run
+        found = str(error)[:200] if isinstance(error, ValueError) else "it is damaged"
         raise CheckpointError(
-            f"{path} is no file of clusters ({error}): it must be a dict of arrays, as NVIDIA's encode_features.py "
+            f"{path} is no file of clusters ({found}): it must be a dict of arrays, as NVIDIA's encode_features.py "
             "writes it"
         ) from error
     means = {label: values.mean(0) for label, values in centres.items()}

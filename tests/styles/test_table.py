@@ -69,6 +69,7 @@ def test_damaged_tables_are_named(make_table: MakeTable, tmp_path: Path) -> None
         ("size", np.zeros((20, 2), np.int64), "size, which has none"),
         ("stem", np.array([f"../p{k}" for k in range(20)]), r"stem, which names '\.\./p0'"),
         ("stem", np.full(20, np.nan), "stem holds float64"),
+        ("stem", np.full(20, 2**30, np.uint32).view("U1"), "stem holds a number that is no character"),
     ],
 )
 def test_what_is_wrong_in_a_table_is_named(
