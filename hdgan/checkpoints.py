@@ -9,6 +9,7 @@ RUN/checkpoints/best.json                         which step measured best in th
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from dataclasses import dataclass, field
@@ -108,7 +109,7 @@ def read_best(run: Path) -> Best | None:
         CheckpointError: it is damaged.
     """
     file = checkpoints_folder(run) / "best.json"
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
     content = read_json(file, dict, "delete it; the next checkpoint writes it anew")
     values = {name: content.pop(name) for name in list(content) if name.startswith("val_")}

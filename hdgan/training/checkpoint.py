@@ -14,6 +14,7 @@ from torch import Tensor
 from hdgan.bounds import BatchSize, Count
 from hdgan.checkpoints import (
     MODEL_FILE,
+    PREFIX,
     TRAINING_FILE,
     best_step,
     checkpoint_path,
@@ -141,7 +142,8 @@ def read_training_state(folder: Path) -> dict[str, Any]:
         with open_saved(file) as (content, read):
             saved = from_plain(_TrainingFile, content, str(file))
             tensors = read(dict(_stored_tensors(saved)))
-        if checkpoint_path(folder.parent.parent, saved.step).name != folder.name or saved.first_step > saved.step:
+        moved = folder.name.startswith(PREFIX) and folder.name != checkpoint_path(folder, saved.step).name
+        if moved or saved.first_step > saved.step:
             raise CheckpointError(f"{file} is of step {saved.step}, in a stage that began at step {saved.first_step}")
     except CheckpointError as error:
         raise CheckpointError(

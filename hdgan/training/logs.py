@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,7 +69,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         CheckpointError: another line is damaged.
     """
     path = run / METRICS_FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     lines = read_bytes(path, _GROWTH, "a file of metrics").splitlines()
     records = []

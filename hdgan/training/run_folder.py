@@ -12,6 +12,7 @@ RUN/config.json        the whole config
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
@@ -129,7 +130,7 @@ def load_config(run: Path) -> TrainConfig:
         CheckpointError: the folder holds no run, or its config is damaged.
     """
     file = run / CONFIG_FILE
-    if not file.exists():
+    if not os.path.lexists(file):
         raise CheckpointError(f"{run} holds no run ({CONFIG_FILE} is missing): give the folder of a training run")
     return read_json(file, TrainConfig, "copy it again, or take the options from a checkpoint's file")
 
@@ -141,7 +142,7 @@ def load_environment(run: Path) -> RunEnvironment:
         CheckpointError: it is damaged.
     """
     file = run / ENVIRONMENT_FILE
-    return read_json(file, RunEnvironment, "delete it") if file.exists() else RunEnvironment()
+    return read_json(file, RunEnvironment, "delete it") if os.path.lexists(file) else RunEnvironment()
 
 
 def training_of(
@@ -169,7 +170,7 @@ def training_of(
             )
         return (config if root is None else replace(config, data=_under(root, config.data))), stage.size.whole
     if root is None:
-        raise ConfigError(f"{file} does not say what it was trained on: name the dataset with {option('root')}")
+        raise ConfigError(f"{file} does not say what it was trained on: name the dataset by {option('root')}")
     data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)
     loss = FAMILIES[type(model)].loss()
     return TrainConfig(model=cast(AnyModelConfig, model), data=data, loss=loss), SizeConfig()
