@@ -132,7 +132,7 @@ class _Check:
         return self._scalar(kind, bounds, data, path)
 
     def _dataclass(self, cls: Any, data: Any, path: str) -> Any:
-        if isinstance(data, cls) and not self.where:
+        if isinstance(data, cls):
             own: Any = type(data)
             for name, kind in _hints(own).items():
                 self.value(kind, getattr(data, name), _join(path, name))
@@ -193,9 +193,10 @@ class _Check:
     def _dict(self, kind: Any, data: Any, path: str) -> dict[str, Any]:
         if not isinstance(data, Mapping):
             raise self._wrong(kind, data, path)
-        _, item_kind = get_args(kind) or (str, Any)
+        key_kind, item_kind = get_args(kind) or (str, Any)
         return {
-            self.value(str, key, path): self.value(item_kind, item, _join(path, str(key))) for key, item in data.items()
+            self.value(key_kind, key, path): self.value(item_kind, item, _join(path, str(key)))
+            for key, item in data.items()
         }
 
     def _scalar(self, kind: Any, bounds: Interval | None, data: Any, path: str) -> Any:
@@ -250,8 +251,8 @@ def _wanted(kind: Any) -> str:
         fixed = origin is tuple and arguments[-1] is not Ellipsis
         return f"a list of {len(arguments)}" if fixed else "a list"
     if dataclasses.is_dataclass(kind):
-        return f"a table of {getattr(kind, '__name__', kind)}"
-    name = _NAMES.get(kind, "a table" if isinstance(origin or kind, type) else str(kind))
+        return f"a table of {getattr(kind, '__name__', '').lstrip('_')}"
+    name = _NAMES.get(kind) or ("a table" if issubclass(origin or kind, Mapping) else f"a {kind.__name__}")
     return f"{name} {_range(bounds)}" if bounds else name
 
 

@@ -31,7 +31,6 @@ from hdgan.data.packed_index import (
     Settings,
     Size,
     is_packed,
-    leads_out,
     load_index,
     require_inside,
     sample_path,
@@ -40,13 +39,13 @@ from hdgan.data.packer import Packer
 from hdgan.data.quick_check import in_threads, quick_check
 from hdgan.data.transforms import Filter
 from hdgan.errors import ConfigError, DataError, HdganError
-from hdgan.files import atomic_file, target_of
+from hdgan.files import atomic_file, leads_out, remove_dead, remove_dead_below
 from hdgan.options import option, typed_as
 from hdgan.progress import showing_progress
 from hdgan.wording import count
 
 _PROBES = 3
-_LONGEST_NAME = 255 - len(f".{ENDING}.01234567.tmp")  # bytes of a name, beside what a file gets while it is written
+_LONGEST_NAME = 255 - len(f".{ENDING}.01234567.hdtmp")  # bytes of a name, beside what a file gets while it is written
 _TYPED = {
     "data.root": "FOLDER",
     "data.layout": "--layout",
@@ -298,10 +297,12 @@ def _remove_leftovers(out: Path, phases: Iterable[str], before: set[Path], now: 
 
     Only samples that the index listed `before` or lists `now` were written here: the folder may hold other files.
     """
-    gone, written = before - now, before | now | {out / INDEX}
-    for folder, pattern in ((out, f".{INDEX}.*"), *((out / phase, f"**/*{ENDING}*") for phase in phases)):
-        for file in folder.glob(pattern):
-            if file in gone or target_of(file) in written:
+    gone, written = before - now, before | now
+    remove_dead(out, {out / INDEX}.__contains__)
+    for phase in phases:
+        remove_dead_below(out / phase, written.__contains__)
+        for file in (out / phase).rglob(f"*{ENDING}"):
+            if file in gone:
                 file.unlink()
 
 

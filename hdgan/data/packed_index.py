@@ -9,7 +9,7 @@ import functools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal, get_args
 
 from annotated_types import Interval
@@ -17,10 +17,9 @@ from annotated_types import Interval
 from hdgan.bounds import Label, Side
 from hdgan.config_io import from_plain
 from hdgan.data.config import SizeConfig
-from hdgan.data.folders import is_text
 from hdgan.data.transforms import Filter, scaled_size
 from hdgan.errors import ConfigError, DataError
-from hdgan.files import require_file
+from hdgan.files import leads_out, require_file
 from hdgan.json_files import read_json
 from hdgan.options import option
 
@@ -55,7 +54,7 @@ class Described:
     channels: _Channels
 
     def __post_init__(self) -> None:
-        if leads_out(self.stem):
+        if leads_out(self.stem) or self.stem != PurePosixPath(self.stem).as_posix():
             raise ConfigError(f"stem is {self.stem[:60]!r}, which is no name below the folder of the phase; {_REMOVE}")
         if not self.sizes:
             raise ConfigError(f"sizes is empty; {_REMOVE}")
@@ -284,13 +283,6 @@ def _load_index(root: Path, state: tuple[int, int, int]) -> Index:
 def sample_path(root: Path, phase: str, stem: str) -> Path:
     """File of a sample."""
     return root / phase / f"{stem}{ENDING}"
-
-
-def leads_out(name: str) -> bool:
-    """Whether a name from a file is no plain path below the folder that it is joined to, on this or another system."""
-    windows = PureWindowsPath(name)
-    elsewhere = windows.drive or windows.root or not windows.parts or ".." in windows.parts
-    return bool(elsewhere) or name != PurePosixPath(name).as_posix() or "\0" in name or not is_text(name)
 
 
 def require_inside(root: Path, paths: Iterable[Path]) -> None:

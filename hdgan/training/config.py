@@ -14,6 +14,7 @@ from hdgan.config_io import check_values
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.devices import network_format
 from hdgan.errors import ConfigError
+from hdgan.files import leads_out
 from hdgan.models.config import Pix2PixHDConfig
 from hdgan.models.families import AnyModelConfig
 from hdgan.options import option
@@ -182,6 +183,8 @@ class TrainConfig:
                     f"fewer than the stage before ({before.n_enhancers}, {before.n_scales}): a run only grows"
                 )
         for name, stage in stages:
+            if leads_out(name):
+                raise ConfigError(f"a stage is named {name!r:.60}, which cannot be a folder: give it another name")
             if stage.generator == "enhancer" and stage.n_enhancers == 0:
                 raise ConfigError(
                     f"stage {name} trains only the enhancer but has none: set {option(f'stages.{name}.n_enhancers')} 1"

@@ -207,6 +207,7 @@ def test_too_little_shared_memory_is_told(nvidia, monkeypatch):
     assert failures == []
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there are not so many cores
 @pytest.mark.parametrize(("cores", "ranks", "workers"), [(1, 1, 1), (2, 1, 1), (3, 1, 2), (64, 1, 4), (16, 8, 1)])
 def test_workers_follow_from_the_cores_at_hand(nvidia, monkeypatch, cores, ranks, workers):
     monkeypatch.setattr("hdgan.data.sampler.available_cores", lambda: cores)

@@ -184,7 +184,7 @@ def test_another_dataset_may_lie_in_another_way(other: Path, run: Path, dataset:
 def test_a_layout_can_be_named(other: Path, dataset: Path, tmp_path: Path, capsys: Capture) -> None:
     root = Path(shutil.copytree(dataset, tmp_path / "two"))
     (root / "gtFine" / "test").mkdir(parents=True)
-    assert "fits the layouts cityscapes and nvidia; set layout" in refused(capsys, other, "--root", root)
+    assert "fits the layouts cityscapes and nvidia; set --" in refused(capsys, other, "--root", root)
     assert evaluate(other, "--root", root, "--layout", "nvidia", "--out", tmp_path / "out") == 0
 
 

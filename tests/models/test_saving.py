@@ -129,7 +129,7 @@ def test_old_file_survives_a_full_disk(model, path, monkeypatch):
 def test_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match=r"absent\.safetensors does not exist"):
         load_model(tmp_path / "absent.safetensors")
-    with pytest.raises(CheckpointError, match="does not exist"):
+    with pytest.raises(CheckpointError, match="is a folder, not a file"):
         load_model(tmp_path)
 
 

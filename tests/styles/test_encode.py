@@ -150,7 +150,7 @@ def test_a_model_without_run_takes_a_dataset(dataset: Path, tmp_path: Path) -> N
     small = GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1)
     file = tmp_path / "x.safetensors"
     save_model(file, Pix2PixHD(Pix2PixHDConfig(n_labels=4, feature_channels=2, generator=small)))
-    with pytest.raises(ConfigError, match=r"x\.safetensors does not say what it was trained on: .* --root"):
+    with pytest.raises(ConfigError, match=r"x\.safetensors does not say what it was trained on: .* by root"):
         open_source(file)
     source = open_source(file, root=dataset)
     assert source.table_file == tmp_path / "x.features.npz"

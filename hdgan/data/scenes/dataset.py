@@ -40,10 +40,9 @@ def with_scenes(data: DataConfig, n_labels: int, console: Console) -> DataConfig
     if data.root is not None:
         return data
     if n_labels != len(CLASSES):
-        classes = option("model.n_labels")
         raise ConfigError(
-            f"the built-in scenes have {len(CLASSES)} classes, but {classes} is {n_labels}: set it to {len(CLASSES)}, "
-            f"or name a dataset with {option('data.root')}"
+            f"the built-in scenes have {len(CLASSES)} classes, the model {n_labels} ({option('model.n_labels')}): name "
+            f"a dataset with {option('data.root')}, or take a model of {len(CLASSES)}"
         )
     with showing_progress(console) as progress:
         task = "rendering street scenes (once; they are kept in a cache)"
