@@ -16,13 +16,12 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 from annotated_types import Interval
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hdgan.bounds import Width
 from hdgan.config_io import check_values, from_plain, to_plain
-from hdgan.errors import CheckpointError, HdganError
+from hdgan.errors import CheckpointError
 from hdgan.files import atomic_file
 from hdgan.models.blocks import normalised_conv, pad_to_multiple, run_at_multiple
 from hdgan.models.saving import (
@@ -160,10 +159,7 @@ def save_segmenter(path: Path, network: Segmenter, extra: Mapping[str, Any] | No
     header = {**(extra or {}), "format": FORMAT, "version": version("hdgan"), "segmenter": to_plain(network.config)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with atomic_file(path) as temporary:
-        try:
-            save_file(tensors, temporary, {"hdgan": json.dumps(header)})
-        except SafetensorError as error:
-            raise HdganError(f"cannot write {path}: {error}; free space or choose another folder") from error
+        save_file(tensors, temporary, {"hdgan": json.dumps(header)})
 
 
 def load_segmenter(path: Path, device: str | torch.device = "cpu") -> Segmenter:

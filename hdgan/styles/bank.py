@@ -22,12 +22,11 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from hdgan.bounds import Count, Label, Seed
 from hdgan.config_io import check_value, from_plain, to_plain
-from hdgan.errors import CheckpointError, ConfigError, HdganError
+from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
 from hdgan.json_files import parse_json
 from hdgan.styles.sample import Style, Styles
@@ -176,10 +175,7 @@ class StyleBank:
         if flat and all(cluster.thumbnail is not None for _, cluster in flat):
             arrays["thumbnail"] = np.stack([np.asarray(cluster.thumbnail) for _, cluster in flat])
         with atomic_file(path) as temporary:
-            try:
-                save_file(arrays, temporary, {"hdgan": json.dumps(to_plain(about))})
-            except SafetensorError as error:
-                raise HdganError(f"cannot write {path}: {error}; free space, then try again") from error
+            save_file(arrays, temporary, {"hdgan": json.dumps(to_plain(about))})
 
     @staticmethod
     def load(path: Path) -> StyleBank:

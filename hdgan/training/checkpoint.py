@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,7 +23,7 @@ from hdgan.checkpoints import (
 )
 from hdgan.config_io import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
-from hdgan.files import atomic_file, atomic_folder
+from hdgan.files import atomic_file, atomic_folder, remove_dead, remove_dead_below, remove_folder
 from hdgan.models.saving import load_model, save_model
 from hdgan.options import option
 from hdgan.styles.bank import STYLES_FILE
@@ -52,20 +51,13 @@ def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: 
     try:
         with atomic_folder(folder) as temporary:
             save_model(temporary / MODEL_FILE, state.model, ema=state.ema.state_dict(), extra=extra, tensors=tensors)
-            _save_training_state(state, temporary / TRAINING_FILE)
+            torch.save(state.training_state(), temporary / TRAINING_FILE)
     except HdganError as error:
         kept = list_steps(run)
         last = f"the last good checkpoint is {checkpoint_path(run, kept[-1])}" if kept else "there is no earlier one"
         raise TrainingError(f"checkpoint {folder} could not be written: {error}; {last}") from error
     mark_and_prune(run, config, state)
     return folder
-
-
-def _save_training_state(state: StageState, file: Path) -> None:
-    try:
-        torch.save(state.training_state(), file)
-    except RuntimeError as error:  # so PyTorch reports a write that fell short
-        raise HdganError(f"{file.name} could not be written whole ({error}): check the free space") from error
 
 
 def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
@@ -82,8 +74,7 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
         folder = checkpoint_path(run, step)
         has_styles = any((folder / name).is_file() for name in (FEATURES_FILE, STYLES_FILE))
         if step != best_step(run) and not has_styles:
-            # Renamed first, so that a kill in the middle leaves no half checkpoint; `remove_leftovers` finds the rest.
-            shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.tmp")), ignore_errors=True)
+            remove_folder(folder)
 
 
 def forget_lost_best(run: Path) -> None:
@@ -93,13 +84,15 @@ def forget_lost_best(run: Path) -> None:
 
 
 def remove_leftovers(run: Path) -> None:
-    """Delete what killed processes had begun to write."""
-    for pattern in (".*.json*.tmp", ".report.html.*.tmp", "checkpoints/.*.tmp*", "samples/**/.*.tmp"):
-        for leftover in list(run.glob(pattern)):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+    """Delete what killed processes had begun to write, also those of earlier versions."""
+    remove_dead(run, _is_ours)
+    for folder in (checkpoints_folder(run), run / "samples"):
+        remove_dead_below(folder, _is_ours)
+
+
+def _is_ours(target: Path) -> bool:
+    """Nobody else writes temporary files into a run."""
+    return True
 
 
 @dataclass(frozen=True)

@@ -85,14 +85,14 @@ def test_what_a_killed_process_left_is_finished(config: TrainConfig, state: Stag
     folder = checkpoint_path(config.out, 4)
     folder.mkdir()
     (folder / MODEL_FILE).touch()
-    leftovers = [folder.with_name(".step-00000004.ab.tmp"), folder.with_name(".step-00000004.ab.tmp.old")]
+    leftovers = [folder.with_name(f".{folder.name}.{rest}") for rest in ("0000000a.tmp", "0000000b.hdtmp.old")]
     for leftover in leftovers:
         leftover.mkdir()
         (leftover / MODEL_FILE).write_bytes(b"half")
     samples = config.out / "samples" / "global" / "00000004"
     samples.mkdir(parents=True)
-    leftovers += [config.out / "checkpoints" / ".best.json.cd.tmp", samples / ".0.png.gh.tmp"]
-    leftovers += [config.out / f".{name}.ef.tmp" for name in ("metrics.jsonl", "config.json", "report.html")]
+    leftovers += [config.out / "checkpoints" / ".best.json.0000000c.tmp", samples / ".0.png.0000000d.hdtmp"]
+    leftovers += [config.out / f".{name}.0000000e.tmp" for name in ("metrics.jsonl", "config.json", "report.html")]
     foreign = [config.out / ".notes.tmp", config.out / "elsewhere" / ".step.tmp", config.out / "x.json.tmp"]
     foreign[1].parent.mkdir()
     for file in leftovers[2:] + foreign:
@@ -137,7 +137,7 @@ def test_a_write_that_pytorch_reports_in_its_own_words(
         raise RuntimeError("[enforce fail at inline_container.cc] . unexpected pos 576 vs 534")
 
     monkeypatch.setattr(torch, "save", fall_short)
-    message = r"training\.pt could not be written whole .* check the free space; there is no earlier one"
+    message = r"step-00000001: it could not be written whole; free space .*; there is no earlier one"
     with pytest.raises(TrainingError, match=message):
         save(config, state, 1)
     assert list_steps(config.out) == []

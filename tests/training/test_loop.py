@@ -461,7 +461,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
     assert_same_end(out, config.out)
     assert best_step(out) == best_step(config.out)
     assert list_steps(out) == list_steps(config.out)
-    assert not list(out.rglob(".*.tmp"))
+    assert not list(out.rglob(".*.hdtmp*"))
 
 
 def test_a_checkpoint_on_the_way_out_is_not_measured(make_config: MakeConfig, tmp_path: Path) -> None:
