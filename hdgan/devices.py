@@ -52,7 +52,5 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cpu")
     found, index = torch.cuda.device_count(), chosen.index or 0
     if index >= found:
-        raise ConfigError(
-            f"{given} needs CUDA device {index}, but PyTorch sees {found}: use {option('device')} cpu"
-        )
+        raise ConfigError(f"{given} needs CUDA device {index}, but PyTorch sees {found}: use {option('device')} cpu")
     return torch.device("cuda", torch.cuda.current_device() if chosen.index is None else index)

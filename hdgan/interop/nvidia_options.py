@@ -209,8 +209,8 @@ def _meaning(
     if rest < 1 or labels not in (0, rest):
         raise CheckpointError(
             f"{folder}: G's condition has {condition} channels, which is not {labels} labels "
-            f"{'and a boundary map' if instances else 'alone'}; give {option('labels')} N and {option('instances')} True "
-            "or False"
+            f"{'and a boundary map' if instances else 'alone'}; give {option('labels')} N and {option('instances')} "
+            "True or False"
         )
     return labels, input_channels, instances
 
