@@ -17,7 +17,7 @@ Seed = Annotated[int, Interval(ge=0, le=2**63 - 1)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Weight = Annotated[float, Interval(ge=0, le=10**9)]
 """Of a loss; 0 leaves it out."""
-LearningRate = Annotated[float, Interval(gt=0, le=1000)]
+LearningRate = Annotated[float, Interval(gt=0, le=10**9)]
 Threads = Annotated[int, Interval(ge=1, le=1024)]
 Workers = Annotated[int, Interval(ge=0, le=256)]
 BatchSize = Annotated[int, Interval(ge=1, le=65536)]

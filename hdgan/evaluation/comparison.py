@@ -31,6 +31,7 @@ from hdgan.evaluation.split import held_out_pairs
 from hdgan.evaluation.suitability import common_classes, require_suitable
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.models.saving import read_metadata
+from hdgan.options import option
 from hdgan.training.run_folder import training_of
 
 
@@ -77,7 +78,9 @@ class Contest:
     def scored_by(self, scorer: Path, scorer_range: ScorerRange, console: Console) -> Contest:
         """The same with a scorer, which is tried on the first photo; see `evaluate`."""
         if not self.n_labels:
-            raise ConfigError(f"--scorer {scorer} needs label maps, which A->B runs have not: leave it out")
+            raise ConfigError(
+                f"{option('scorer')} {scorer} needs label maps, which A->B runs do not have: leave it out"
+            )
         network = load_scorer(scorer, self.n_labels, self.device, scorer_range)
         network(self.first_photo * 2 - 1)
         warnings = about_scorer(scorer, self.runs, self.data, self.phase)

@@ -20,6 +20,7 @@ from hdgan.devices import choose_device, network_format
 from hdgan.errors import ConfigError, TrainingError
 from hdgan.evaluation.split import require_photos
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
+from hdgan.options import option
 
 
 @dataclass(frozen=True)
@@ -173,9 +174,13 @@ def _require_free(out: Path) -> None:
     if out.suffix != ".safetensors":
         raise ConfigError(f"{out} must end in .safetensors: hdgan's scorers are told by that from foreign ones")
     if out.exists():
-        raise ConfigError(f"{out} exists already: use it without --train-scorer, delete it, or name another file")
+        raise ConfigError(
+            f"{out} exists already: use it without {option('train_scorer')}, delete it, or name another file"
+        )
 
 
 def _require_finite(loss: float, step: int) -> None:
     if not math.isfinite(loss):
-        raise TrainingError(f"step {step} of the scorer's training: the loss is {loss}; lower --scorer-training.lr")
+        raise TrainingError(
+            f"step {step} of the scorer's training: the loss is {loss}; lower {option('scorer_training.lr')}"
+        )

@@ -22,6 +22,7 @@ from hdgan.models import (
     Pix2PixHDConfig,
 )
 from hdgan.models.generator import Enhancer, Trunk
+from hdgan.options import option
 
 _GROWTH = 16
 """The table of options takes up to about this many times the bytes of the file."""
@@ -208,7 +209,8 @@ def _meaning(
     if rest < 1 or labels not in (0, rest):
         raise CheckpointError(
             f"{folder}: G's condition has {condition} channels, which is not {labels} labels "
-            f"{'and a boundary map' if instances else 'alone'}; give --labels N and --instances True or False"
+            f"{'and a boundary map' if instances else 'alone'}; give {option('labels')} N and {option('instances')} "
+            "True or False"
         )
     return labels, input_channels, instances
 

@@ -25,6 +25,7 @@ from hdgan.config_io import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
 from hdgan.files import atomic_file, atomic_folder, remove_dead, remove_dead_below, remove_folder
 from hdgan.models.saving import load_model, save_model
+from hdgan.options import option
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE
 from hdgan.training.config import TrainConfig
@@ -188,7 +189,7 @@ def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
     if differences:
         raise CheckpointError(
             f"{folder} has another architecture than the run's config: {', '.join(differences)}; a resume cannot "
-            "change it: start a new run, with --init-from for its weights"
+            f"change it: start a new run, with {option('init_from')} for its weights"
         )
     state.load(raw.state_dict(), average, training)
 

@@ -212,7 +212,7 @@ def test_another_architecture_is_named_option_by_option(
     other = StageState(wider, plan(wider, 6)[0], torch.device("cpu"))
     message = (
         r"another architecture than the run's config: generator\.n_blocks is 1 in the checkpoint, 2 in the config, "
-        r"generator\.upsample is transposed in the checkpoint, resize in the config; .*--init-from"
+        r"generator\.upsample is transposed in the checkpoint, resize in the config; .*init_from"
     )
     with pytest.raises(CheckpointError, match=message):
         restore(folder, other, read_training_state(folder))
