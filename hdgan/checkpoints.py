@@ -9,13 +9,17 @@ RUN/checkpoints/best.json                         which step measured best in th
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import stat
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from hdgan.bounds import Count
+from hdgan.config_io import from_plain
 from hdgan.errors import CheckpointError
 from hdgan.files import require_file
+from hdgan.json_files import read_json
 
 MODEL_FILE = "model.safetensors"
 TRAINING_FILE = "training.pt"
@@ -88,15 +92,34 @@ def is_folder(path: Path) -> bool:
         ) from error
 
 
+@dataclass(frozen=True)
+class Best:
+    """What best.json says of the checkpoint that measured best."""
+
+    step: Count
+    stage: str = ""
+    values: dict[str, float] = field(default_factory=dict)
+    """By the names of metrics.jsonl; in the file they stand beside step and stage."""
+
+
+def read_best(run: Path) -> Best | None:
+    """What best.json says; None if no checkpoint has been measured.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    file = checkpoints_folder(run) / "best.json"
+    if not os.path.lexists(file):
+        return None
+    content = read_json(file, dict, "delete it; the next checkpoint writes it anew")
+    values = {name: content.pop(name) for name in list(content) if name.startswith("val_")}
+    return from_plain(Best, {**content, "values": values}, str(file))
+
+
 def best_step(run: Path) -> int | None:
     """The step of the best checkpoint, if one has been measured."""
-    file = checkpoints_folder(run) / "best.json"
-    if not file.is_file():
-        return None
-    try:
-        return int(json.loads(file.read_text())["step"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged ({error}): delete it; the next checkpoint writes it anew") from error
+    best = read_best(run)
+    return None if best is None else best.step
 
 
 def beside(model: Path, name: str) -> Path:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hdgan.config_io import check_values
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.data.headers import read_header
 from hdgan.data.images import read_input, read_map, read_photo, to_photo, to_unit_range
@@ -81,7 +82,7 @@ class PairedDataset(Dataset[Sample]):
         input_channels: Channels of the A-to-B input, from its first file; 0 with label maps.
 
     Raises:
-        ConfigError: `n_labels` does not suit the pairs.
+        ConfigError: `n_labels` does not suit the pairs, or a size is out of its bounds.
         DataError: no pairs, or training pairs without photos.
     """
 
@@ -95,6 +96,7 @@ class PairedDataset(Dataset[Sample]):
         train: bool = False,
         seed: int = 0,
     ) -> None:
+        check_values(size, "size")
         if not pairs:
             raise DataError("the dataset has no pairs; check its folder with: hdgan data check ROOT")
         if (n_labels > 0) != (pairs[0].label is not None):

@@ -35,7 +35,7 @@ from hdgan.data.packed import (
 from hdgan.data.quick_check import in_threads, quick_check
 from hdgan.data.transforms import Filter, apply_to_input, apply_to_map, apply_to_photo, draw_geometry, scaled_size
 from hdgan.errors import ConfigError, DataError, HdganError
-from hdgan.files import atomic_file, target_of
+from hdgan.files import atomic_file, remove_dead_below
 
 _PROBES = 3
 
@@ -360,8 +360,9 @@ def _remove_leftovers(out: Path, phases: Iterable[str], before: set[Path], now: 
     """
     gone, written = before - now, before | now
     for phase in phases:
-        for file in (out / phase).rglob(f"*{ENDING}*"):
-            if file in gone or target_of(file) in written:
+        remove_dead_below(out / phase, written.__contains__)
+        for file in (out / phase).rglob(f"*{ENDING}"):
+            if file in gone:
                 file.unlink()
 
 

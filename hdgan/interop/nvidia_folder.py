@@ -51,9 +51,9 @@ def convert_from_nvidia(
     """
     require_new_checkpoint(out)
     path = folder / "opt.txt"
-    options = Options(path) if path.is_file() else None
+    options = Options(path) if path.exists() else None
     if options and options.values.get("norm", "instance").strip() != "instance":
-        raise CheckpointError(f"{path}: norm is {options.values['norm']}; hdgan has instance norms only")
+        raise CheckpointError(f"{path}: norm is {options.values['norm']:.60}; hdgan has instance norms only")
     networks = _read_networks(folder, epoch, encoder)
     notes = [] if options else [f"{folder} has no opt.txt: the meaning of the input channels was inferred"]
     config = model_config(networks, options, labels, instances, folder, notes)

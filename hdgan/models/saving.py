@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hdgan.config_io import from_plain, to_plain
-from hdgan.errors import CheckpointError, HdganError
+from hdgan.errors import CheckpointError
 from hdgan.files import atomic_file
 from hdgan.json_files import parse_json
 from hdgan.models.base import ImageModel
@@ -79,12 +78,7 @@ def save_model(
     stored = {key: value.detach().cpu().contiguous() for key, value in stored.items()}
     header = {**(extra or {}), "format": FORMAT, "version": version("hdgan"), "model": to_plain(model.config)}
     with atomic_file(path, new=new) as temporary:
-        try:
-            save_file(stored, temporary, {"hdgan": json.dumps(header)})
-        except SafetensorError as error:
-            raise HdganError(
-                f"cannot write {path}: {error}; free space or choose another folder, then try again"
-            ) from error
+        save_file(stored, temporary, {"hdgan": json.dumps(header)})
 
 
 def load_model(path: Path, *, ema: bool = True, device: str | torch.device = "cpu") -> tuple[ImageModel, SavedInfo]:

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
+from annotated_types import Interval
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hdgan.config_io import from_plain, to_plain
-from hdgan.errors import CheckpointError, HdganError
+from hdgan.bounds import Width
+from hdgan.config_io import check_values, from_plain, to_plain
+from hdgan.errors import CheckpointError
 from hdgan.files import atomic_file
 from hdgan.models.blocks import normalised_conv, pad_to_multiple, run_at_multiple
-from hdgan.models.config import require
 from hdgan.models.saving import (
     FORMAT,
     build_described,
@@ -45,14 +45,13 @@ _COARSEST = 2 ** (len(_STEPS) - 1)
 class SegmenterConfig:
     """The built-in scorer's architecture."""
 
-    n_labels: int
+    n_labels: Annotated[int, Interval(ge=1, le=65536)]
     """Classes."""
-    width: int = 16
+    width: Width = 16
     """Channels of the finest level; the coarsest has eight times as many."""
 
     def __post_init__(self) -> None:
-        positive = {"n-labels": self.n_labels, "scorer-training.width": self.width}
-        require("a positive number", positive, lambda value: value > 0)
+        check_values(self, "scorer_training")
 
 
 class Segmenter(nn.Module):
@@ -160,10 +159,7 @@ def save_segmenter(path: Path, network: Segmenter, extra: Mapping[str, Any] | No
     header = {**(extra or {}), "format": FORMAT, "version": version("hdgan"), "segmenter": to_plain(network.config)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with atomic_file(path) as temporary:
-        try:
-            save_file(tensors, temporary, {"hdgan": json.dumps(header)})
-        except SafetensorError as error:
-            raise HdganError(f"cannot write {path}: {error}; free space or choose another folder") from error
+        save_file(tensors, temporary, {"hdgan": json.dumps(header)})
 
 
 def load_segmenter(path: Path, device: str | torch.device = "cpu") -> Segmenter:

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from io import BytesIO, FileIO
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hdgan.archives import open_archive
 from hdgan.errors import CheckpointError
 from hdgan.files import require_file
 from hdgan.limits import require_bounded
@@ -27,6 +28,8 @@ from hdgan.weights.state import find_state
 ReadStorage = Callable[[Storage, torch.dtype], Tensor]
 """Gives the numbers of a storage, [numel]."""
 
+ReadTensors = Callable[[Mapping[Any, StoredTensor]], dict[Any, Tensor]]
+
 _MAGIC = 0x1950A86A20F9469CFC6C
 """First number of PyTorch's files of before 1.6."""
 _DTYPES = {
@@ -34,8 +37,6 @@ _DTYPES = {
     "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
     "Bool": torch.bool,
 }  # fmt: skip
-_DIRECTORY_BYTES = 2**24
-"""Most that the directory of a zip archive may take, whose entries are objects of many times their bytes."""
 _OF_DAMAGE = (
     ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, struct.error, zlib.error,
     zipfile.BadZipFile, NotImplementedError, RuntimeError,
@@ -65,13 +66,8 @@ def read_weights(path: Path) -> Mapping[Any, Any]:
     for begin, told in _NO_WEIGHTS.items():
         if start.startswith(begin):
             raise CheckpointError(f"{path} is {told}")
-    try:
-        with _opened(path, start) as (content, read):
-            return _tensors(find_state(content, str(path)), read, path)
-    except CheckpointError:  # which is a RuntimeError
-        raise
-    except _OF_DAMAGE as error:
-        raise _damaged(path) from error
+    with _explained(path), _opened(path, start) as (content, read):
+        return _tensors(find_state(content, str(path)), read, path)
 
 
 _NO_WEIGHTS = {
@@ -80,8 +76,38 @@ _NO_WEIGHTS = {
 }
 
 
-def _damaged(path: Path) -> CheckpointError:
-    return CheckpointError(f"{path} ({path.stat().st_size} bytes) is truncated or no PyTorch file; copy it again")
+@contextmanager
+def open_saved(path: Path) -> Iterator[tuple[Any, ReadTensors]]:
+    """Open whatever `torch.save` wrote. Nothing of it is run.
+
+    Args:
+        path: of the file.
+
+    Yields:
+        What was saved, as plain values (see `read_pickle`) with descriptions in place of tensors, and what reads all
+        tensors of a table by their descriptions.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or unpacks to more than the limit.
+    """
+    require_file(path, CheckpointError)
+    with _explained(path):
+        with path.open("rb") as file:
+            start = file.read(64)
+        with _opened(path, start) as (content, read):
+            yield content, lambda described: _tensors(described, read, path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError:  # which is a RuntimeError
+        raise
+    except _OF_DAMAGE as error:
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size} bytes) is truncated or no PyTorch file; copy it again"
+        ) from error
 
 
 @contextmanager
@@ -89,29 +115,10 @@ def _opened(path: Path, start: bytes) -> Iterator[tuple[Any, ReadStorage]]:
     """The content of a file, with descriptions in place of tensors, and what reads their numbers."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
         if start.startswith(b"PK\x03\x04"):
-            with _archive(path) as archive:
+            with open_archive(path, CheckpointError) as archive:
                 yield _open_zip(path, archive, whole)
         else:
             yield _open_old(path, whole)
-
-
-class _Bounded(FileIO):
-    """A file whose reader is not led to read a whole directory of absurd size into memory."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _DIRECTORY_BYTES:
-            raise zipfile.BadZipFile("its directory is too large")
-        return super().read(size)
-
-
-@contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-        # As much as the file has on disk is fine: it is no more than was saved.
-        if unpacked > path.stat().st_size:
-            require_bounded(path, unpacked, "an archive that unpacks", CheckpointError)
-        yield archive
 
 
 def require_bounded_archive(path: Path) -> None:
@@ -121,7 +128,7 @@ def require_bounded_archive(path: Path) -> None:
         CheckpointError: it unpacks to more than the limit, or one of its pickles would.
         zipfile.BadZipFile, ValueError, LookupError, TypeError: it is damaged.
     """
-    with _archive(path) as archive:
+    with open_archive(path, CheckpointError) as archive:
         for name in archive.namelist():
             if name.endswith(".pkl"):
                 read_pickle(BytesIO(archive.read(name)), path)

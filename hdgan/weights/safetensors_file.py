@@ -16,14 +16,19 @@ from hdgan.limits import require_bounded
 _GROWTH = 128
 """A header takes at most this many times its bytes once all in it is decoded, tensors without numbers included."""
 
+_REMEDY = (
+    "copy it again, or convert a checkpoint of NVIDIA/pix2pixHD or pytorch-CycleGAN-and-pix2pix with `hdgan convert`"
+)
+
 
 @contextmanager
-def open_safetensors(path: Path, device: str = "cpu") -> Iterator[Any]:
+def open_safetensors(path: Path, device: str = "cpu", remedy: str = _REMEDY) -> Iterator[Any]:
     """Open a file for reading; the library compares every tensor's place with the size of the file.
 
     Args:
         path: the file.
         device: where its tensors go.
+        remedy: what the user can do about a damaged file.
 
     Raises:
         CheckpointError: it is missing, no ordinary file, no safetensors file, or its header is larger than the limit.
@@ -40,6 +45,5 @@ def open_safetensors(path: Path, device: str = "cpu") -> Iterator[Any]:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) is not a readable safetensors file ({error}); it is truncated or of "
-            "another format: copy it again, or convert a checkpoint of NVIDIA/pix2pixHD or "
-            "pytorch-CycleGAN-and-pix2pix with `hdgan convert`"
+            f"another format: {remedy}"
         ) from error

@@ -262,7 +262,8 @@ def test_legacy_file_format(make, tmp_path):
     ("old", "new", "says"),
     [
         ("norm: instance", "norm: batch", "norm is batch"),
-        ("label_nc: 7", "label_nc: many", "label_nc is 'many', not a number"),
+        ("label_nc: 7", "label_nc: many", "label_nc is 'many', not a whole number"),
+        ("label_nc: 7", f"label_nc: {'7' * 6000}", "label_nc is '7{59}, not a whole number of 9 digits at most"),
         ("no_instance: False", "no_instance: 0", "not True or False"),
         ("label_nc: 7", "label_nc: 8", "8 channels, which is not 8 labels and a boundary map"),
         ("no_instance: False", "no_instance: True", "not 7 labels alone"),
@@ -275,6 +276,23 @@ def test_opt_txt_that_does_not_fit(make, tmp_path, old, new, says):
     path = folder / "opt.txt"
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(CheckpointError, match=says):
+        convert_from_nvidia(folder, tmp_path / "out.safetensors")
+
+
+def test_a_folder_in_place_of_opt_txt(make, tmp_path):
+    _, folder = make()
+    (folder / "opt.txt").unlink()
+    (folder / "opt.txt").mkdir()
+    with pytest.raises(CheckpointError, match=r"opt\.txt is a folder"):
+        convert_from_nvidia(folder, tmp_path / "out.safetensors")
+
+
+def test_opt_txt_out_of_bounds(make, tmp_path):
+    _, folder = make()
+    path = folder / "opt.txt"
+    path.write_text(path.read_text() + "n_layers_D: 999\n")
+    (folder / "latest_net_D.pth").unlink()
+    with pytest.raises(CheckpointError, match=r"no model that hdgan can have: model\.discriminator\.n_layers is 999"):
         convert_from_nvidia(folder, tmp_path / "out.safetensors")
 
 
