@@ -163,7 +163,8 @@ def _clean(state_dict: Any, kind: Kind, where: str) -> dict[str, Tensor]:
     # Conv weights have four dimensions; a norm's have one. Running statistics alone are those of old instance norms.
     if any(key.endswith(".weight") and value.dim() == 1 for key, value in tensors.items()):
         raise CheckpointError(
-            f"{where} was trained with batch norms (--norm batch), which pix2pixHD does not have here; train with --norm instance"
+            f"{where} was trained with batch norms (--norm batch), which pix2pixHD does not have here; train with "
+            "--norm instance"
         )
     tensors = {key: value for key, value in tensors.items() if not key.endswith(RUNNING_STATISTICS)}
     require_weights(tensors, where)

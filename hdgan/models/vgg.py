@@ -131,6 +131,6 @@ def _read(path: Path) -> dict[str, Tensor]:
             for part in iter(lambda: file.read(2**20), b""):
                 digest.update(part)
         raise ConfigError(
-            f"{path} ({path.stat().st_size} bytes, SHA-256 {digest.hexdigest()[:8]}…) is not a readable weights file ({error}): "
-            f"{_HOW_TO_GET}"
+            f"{path} ({path.stat().st_size} bytes, SHA-256 {digest.hexdigest()[:8]}…) is not a readable weights file "
+            f"({error}): {_HOW_TO_GET}"
         ) from error

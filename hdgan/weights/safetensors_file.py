@@ -13,8 +13,8 @@ from hdgan.errors import CheckpointError
 from hdgan.files import require_file
 from hdgan.limits import require_bounded
 
-_GROWTH = 32
-"""A header takes up to about this many times its bytes once it is decoded."""
+_GROWTH = 128
+"""A header takes at most this many times its bytes once all in it is decoded, tensors without numbers included."""
 
 _REMEDY = (
     "copy it again, or convert a checkpoint of NVIDIA/pix2pixHD or pytorch-CycleGAN-and-pix2pix with `hdgan convert`"
