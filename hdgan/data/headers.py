@@ -279,12 +279,15 @@ def _require_understood(image: Image.Image, name: str) -> None:
         reason = "a TIFF with a plane for each channel of more than 8 bits"
     elif tiff_tag(image, _PHOTOMETRIC, 1) == 6 and "jpeg" not in str(image.info.get("compression")) and raw != "L":
         reason = "a TIFF of YCbCr without JPEG"
-    elif (
-        sum((x1 - x0) * (y1 - y0) for _, (x0, y0, x1, y1), *_ in tiles_of(image)) < image.width * image.height * planes
-    ):
-        reason = "a TIFF that does not hold all of its pixels" if image.format == "TIFF" else ""
+    elif image.format == "TIFF" and _area(image) < image.width * image.height * planes:
+        reason = "a TIFF that does not hold all of its pixels"
     if reason:
         raise DataError(f"{name} is {reason}, which cannot be read as stored; save it as PNG, or as .npy")
+
+
+def _area(image: Image.Image) -> int:
+    """Pixels that the strips or tiles of a TIFF hold; Pillow leaves the others black."""
+    return sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in tiles_of(image))
 
 
 def _bits_of_bmp(image: Image.Image) -> int:
