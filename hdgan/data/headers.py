@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from hdgan.data.arrays import load_array
-from hdgan.data.opening import UNREADABLE, Picture, first_tile, named, opened, raw_mode, tiles_of
+from hdgan.data.opening import UNREADABLE, Picture, first_tile, is_halved, named, opened, raw_mode, tiles_of
 from hdgan.errors import DataError
 from hdgan.limits import require_bounded
 from hdgan.wording import count
@@ -32,7 +32,7 @@ _MOST_PAGES = 4096
 _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _WHITES = {"uint8": 255, "uint16": 65535}
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _SAMPLE_FORMAT = 258, 262, 274, 277, 284, 339
-_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_TILE_WIDTH, _TILE_LENGTH, _EXTRA = 322, 323, 338
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def header_of(image: Image.Image, picture: Picture) -> Header:
     )
     if raw_mode(image):
         _require_bounded(image, named(picture), frames)
-        _require_understood(image, named(picture))
+    _require_understood(image, named(picture))
     return header
 
 
@@ -215,11 +215,12 @@ def _white(image: Image.Image) -> int | None:
         return pnm_white(image)
     if image.mode in ("I", "F") or tiff_tag(image, _SAMPLE_FORMAT, 1) != 1:
         return None
-    # Behind the bits may be I (inverted) and R (in reverse, by TIFF's FillOrder 2).
-    depth = raw.removesuffix("R").removesuffix("I")
-    return {"L;2": 3, "L;4": 15, "I;12": 4095}.get(depth) or (
-        1 if image.mode == "1" else 65535 if ";16" in raw or image.mode in WIDE_MODES else 255
-    )
+    if image.mode == "1":
+        return 1
+    if image.mode not in ("L", *WIDE_MODES):
+        return 65535 if is_halved(image) else 255
+    bits = {"L;2": 2, "L;4": 4}.get(raw, 8 if image.mode == "L" else 16)
+    return 2 ** tiff_tag(image, _BITS, bits) - 1
 
 
 def pnm_white(image: Image.Image) -> int:
@@ -247,7 +248,7 @@ def _why_partial(image: Image.Image) -> str:
     raw, samples = raw_mode(image), tiff_tag(image, _SAMPLES, 1)
     if image.format == "TIFF" and samples != len(image.getbands()) and image.info.get("compression") != "jpeg":
         return f"{count(samples, 'channel')} in a TIFF page, not all of which can be read"
-    if raw.startswith("RGBa") or image.mode in ("RGBa", "La"):
+    if tiff_tag(image, _EXTRA, 0) == 1 or image.mode in ("RGBa", "La"):
         return "colours that are multiplied with their opacity"
     if raw.startswith("CMYK;16") or raw in ("BGR;15", "BGR;16"):
         return "colours whose bits are not all read"
@@ -269,20 +270,28 @@ def _require_understood(image: Image.Image, name: str) -> None:
     """Refuse the kinds of files from which Pillow reads other numbers than they hold, without a word."""
     raw, codec = raw_mode(image), first_tile(image)[0]
     planes = len(image.getbands()) if tiff_tag(image, _PLANAR, 1) == 2 and codec != "libtiff" else 1
+    bits = 1 if image.mode == "1" else 8
     reason = ""
-    if codec == "raw" and image.format == "BMP" and _bits_of_bmp(image) != {"1": 1, "P;1": 1, "P;4": 4}.get(raw, 8):
-        if image.mode in ("1", "L", "P"):
-            reason = "a BMP whose grey palette has fewer colours than its pixels could name"
-    elif codec == "libtiff" and raw in (("I;16BS", "I;32BS", "F;32BF") if sys.byteorder == "little" else ()):
-        reason = "a compressed TIFF of big-endian numbers that are floats or have a sign"
+    if codec == "raw" and image.format == "BMP" and image.mode in ("1", "L") and _bits_of_bmp(image) != bits:
+        reason = "a BMP with a grey palette of few colours"
+    elif image.mode in ("I", "F") and image.info.get("compression") != "raw" and _is_swapped(image):
+        reason = "a compressed TIFF of floats or numbers with a sign in the other byte order"
     elif tiff_tag(image, _PLANAR, 1) == 2 and tiff_tag(image, _SAMPLES, 1) > 1 and tiff_tag(image, _BITS, 8) != 8:
         reason = "a TIFF with a plane for each channel of more than 8 bits"
-    elif tiff_tag(image, _PHOTOMETRIC, 1) == 6 and "jpeg" not in str(image.info.get("compression")) and raw != "L":
+    elif (
+        tiff_tag(image, _PHOTOMETRIC, 1) == 6 and "jpeg" not in str(image.info.get("compression")) and image.mode != "L"
+    ):
         reason = "a TIFF of YCbCr without JPEG"
-    elif image.format == "TIFF" and _area(image) < image.width * image.height * planes:
+    elif raw and image.format == "TIFF" and _area(image) < image.width * image.height * planes:
         reason = "a TIFF that does not hold all of its pixels"
     if reason:
         raise DataError(f"{name} is {reason}, which cannot be read as stored; save it as PNG, or as .npy")
+
+
+def _is_swapped(image: Image.Image) -> bool:
+    """Whether a TIFF is in the other byte order than the machine."""
+    order = getattr(getattr(image, "tag_v2", None), "prefix", b"")
+    return order == (b"MM" if sys.byteorder == "little" else b"II")
 
 
 def _area(image: Image.Image) -> int:

@@ -88,7 +88,7 @@ def tiles_of(image: Image.Image) -> list[tuple[Any, ...]]:
     return getattr(image, "tile", None) or []
 
 
-def halves(image: Image.Image) -> bool:
+def is_halved(image: Image.Image) -> bool:
     """Whether Pillow would read only the high bytes of 16-bit colours."""
     return ";16" in raw_mode(image) and image.mode in ("RGB", "RGBA", "CMYK") and image.format in ("PNG", "TIFF")
 
@@ -96,7 +96,7 @@ def halves(image: Image.Image) -> bool:
 def _anew(image: Image.Image) -> Image.Image | None:
     """The same picture once more from its open file, if decoding the given image would lose numbers."""
     few_bits = raw_mode(image).startswith(("L;2", "L;4", "I;12"))
-    if not (few_bits or halves(image) or (image.format == "PPM" and raw_mode(image))):
+    if not (few_bits or is_halved(image) or (image.format == "PPM" and raw_mode(image))):
         return None
     again = Image.open(image.fp, formats=_FORMATS)  # type: ignore[attr-defined]
     again.seek(image.tell())

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from hdgan.data.headers import Header, pnm_white, tiff_tag
-from hdgan.data.opening import Picture, first_tile, halves, named, opened, raw_mode, tiles_of
+from hdgan.data.opening import Picture, first_tile, is_halved, named, opened, raw_mode, tiles_of
 from hdgan.errors import DataError
 
 _SAMPLE_FORMAT = 339
@@ -39,7 +39,7 @@ def stored_pixels(picture: Picture, image: Image.Image, header: Header) -> np.nd
         _read_as(image, "RGBA")  # the four bytes of a pixel as they are
         image.load()
         return _native(np.asarray(image).view(">u2"))
-    if halves(image):
+    if is_halved(image):
         image.load()
         high = np.asarray(image).astype(np.uint16) << 8
         with opened(picture) as again:

@@ -120,7 +120,7 @@ def open_studio(
     channels = pipeline.config.image_channels
     if channels not in (1, 3):
         raise ConfigError(
-            f"{file} makes pictures of {count(channels, 'channel')}, and the editor shows grey or RGB: use hdgan generate"
+            f"{file} makes pictures of {count(channels, 'channel')}, but the editor shows 1 or 3: use hdgan generate"
         )
     samples, why_no_samples, scenes = None, "", False
     try:
