@@ -12,6 +12,7 @@ from PIL import Image
 
 from hdgan.data.arrays import load_array
 from hdgan.data.opening import UNREADABLE, Picture, first_tile, is_halved, named, opened, raw_mode, tiles_of
+from hdgan.data.scan import MOST_PAGES
 from hdgan.errors import DataError
 from hdgan.limits import require_bounded
 from hdgan.wording import count
@@ -28,7 +29,6 @@ WIDE_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _EXACT_FORMATS = frozenset({"PNG", "TIFF", "BMP", "PPM", "NPY", ""})
 _MAP_MODES = WIDE_MODES | {"1", "L", "P", "I"}
 _BYTES = {"1": 1, "L": 1, "P": 1} | dict.fromkeys(WIDE_MODES, 2)
-_MOST_PAGES = 4096
 _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _WHITES = {"uint8": 255, "uint16": 65535}
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _SAMPLE_FORMAT = 258, 262, 274, 277, 284, 339
@@ -43,6 +43,7 @@ class Header:
     `photometric` is the TIFF tag: 0 where white is stored as 0. `white` is the stored number that means full
     brightness; None for floats and for integers with a sign or of more than 16 bits. `inexact` says why its pixels may
     not have the numbers that were saved, and `partial` why they cannot all be read as an input; empty where they can.
+    `in_text` is a PGM or PPM whose numbers are written as text.
     """
 
     size: tuple[int, int]
@@ -56,6 +57,7 @@ class Header:
     white: int | None = 255
     inexact: str = ""
     partial: str = ""
+    in_text: bool = False
 
     @property
     def input_channels(self) -> int:
@@ -125,6 +127,8 @@ def _require_black_as_zero(name: Path | str, header: Header, kind: Kind) -> None
 
 def require_photo(name: Path | str, header: Header) -> None:
     """Raise DataError unless a picture with this header can be read as a photo."""
+    if header.in_text:
+        raise DataError(f"{name}: this photo holds numbers in text; save it as PNG")
     if header.format == "NPY":
         raise DataError(f"{name}: a photo must be a picture, not .npy; save it as PNG")
     if header.white is None:
@@ -178,6 +182,7 @@ def header_of(image: Image.Image, picture: Picture) -> Header:
         _white(image),
         _why_inexact(image),
         _why_partial(image),
+        first_tile(image)[0] == "ppm_plain",
     )
     if raw_mode(image):
         _require_bounded(image, named(picture), frames)
@@ -188,10 +193,10 @@ def header_of(image: Image.Image, picture: Picture) -> Header:
 def _pages(image: Image.Image, picture: Picture) -> int:
     pages = 1
     try:
-        while pages <= _MOST_PAGES:
+        while pages <= MOST_PAGES:
             image.seek(pages)
             pages += 1
-        raise DataError(f"{named(picture)} has more than {_MOST_PAGES} pages; save its array [H, W, C] as .npy")
+        raise DataError(f"{named(picture)} has more than {MOST_PAGES} pages; save its array [H, W, C] as .npy")
     except EOFError:
         image.seek(0)
     return pages
@@ -258,7 +263,8 @@ def _why_partial(image: Image.Image) -> str:
 
 
 def _require_bounded(image: Image.Image, name: str, frames: int) -> None:
-    pixel = _BYTES.get(image.mode, 4)
+    # Pillow decodes run lengths of BMP in Python.
+    pixel = 16 if first_tile(image)[0] == "bmp_rle" else _BYTES.get(image.mode, 4)
     width, height = image.size
     what = f"a picture of {width}x{height} pixels" + (f" and {frames} pages" if frames > 1 else "")
     require_bounded(name, width * height * pixel * frames, what)

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from hdgan.data.scan import require_few_parts
 from hdgan.errors import DataError
 from hdgan.files import require_file
 from hdgan.limits import VARIABLE, max_bytes
@@ -44,6 +45,7 @@ def opened(picture: Picture) -> Iterator[Image.Image]:
         with _guards:
             if isinstance(picture, Path):
                 require_file(picture, DataError)
+                require_few_parts(picture)
                 with Image.open(picture, formats=_FORMATS) as image:
                     yield image
                 return
