@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from hdgan.config_io import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError
 from hdgan.files import atomic_file
-from hdgan.models.blocks import normalised_conv, pad_to_multiple, run_at_multiple
+from hdgan.models.blocks import as_function, pad_to_multiple, run_at_multiple
 from hdgan.models.config import require
 from hdgan.models.saving import FORMAT, describe_differences, read_metadata
 from hdgan.ops import instance_norm_act
@@ -134,8 +134,7 @@ def random_segmenter(seed: int = 0) -> Segmenter:
 
 
 def _normalised(conv: nn.Module, x: Tensor) -> Tensor:
-    assert isinstance(conv, nn.Conv2d)
-    return instance_norm_act(normalised_conv(conv, x), activation="relu")
+    return instance_norm_act(as_function(conv)(x), activation="relu")
 
 
 def save_segmenter(path: Path, network: Segmenter, extra: Mapping[str, Any] | None = None) -> None:

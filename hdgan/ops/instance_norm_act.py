@@ -18,7 +18,13 @@ _TORCH_PAD_MODE = {"reflect": "reflect", "zero": "constant", "replicate": "repli
 
 
 def pad2d(x: Tensor, pad: int, mode: PadMode) -> Tensor:
-    """Pad all four sides of x [B, C, H, W] by `pad` pixels."""
+    """Pad all four sides of x [B, C, H, W] by `pad` pixels.
+
+    Raises:
+        ValueError: there is no such mode.
+    """
+    if mode not in _TORCH_PAD_MODE:
+        raise ValueError(f"pad2d: expected mode reflect, zero or replicate, got {mode!r}")
     return F.pad(x, (pad, pad, pad, pad), mode=_TORCH_PAD_MODE[mode]) if pad else x
 
 
