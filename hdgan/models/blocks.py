@@ -109,7 +109,8 @@ def recomputed(function: Callable[..., T], *tensors: Tensor, through: Iterable[n
             as those of spectral norm have, and what took its place may draw noise. Their parameters must still be the
             same in the backward pass.
     """
-    if not (_recompute and torch.is_grad_enabled() and all(map(is_plain, through))):
+    possible = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()  # which take no checkpoints
+    if not (_recompute and possible and all(map(is_plain, through))):
         return function(*tensors)
     forced = forced_backend()
     if forced is not None:
