@@ -44,7 +44,7 @@ class Scorer:
         """The network if it is hdgan's own, which has features."""
         return self.network if isinstance(self.network, Segmenter) else None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
         """The class of every pixel.
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from hdgan.errors import CheckpointError
 from hdgan.interop.pth import RUNNING_STATISTICS, first_conv, require_weights, tensors_of
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
-from hdgan.models.blocks import ResizeConv
 from hdgan.models.generator import Trunk
 from hdgan.models.saving import describe_differences
 
@@ -92,7 +91,7 @@ def to_state_dict(network: Network) -> dict[str, Tensor]:
         CheckpointError: NVIDIA's code has no such network: resize upsampling, or another padding than reflect.
     """
     for module in network.modules():
-        if isinstance(module, ResizeConv):
+        if getattr(module, "upsample", "transposed") != "transposed":
             raise CheckpointError(
                 "NVIDIA's code has no resize upsampling (upsample resize); train with upsample transposed"
             )

@@ -23,7 +23,7 @@ from hdgan.bounds import Width
 from hdgan.config_io import check_values, from_plain, to_plain
 from hdgan.errors import CheckpointError
 from hdgan.files import atomic_file
-from hdgan.models.blocks import normalised_conv, pad_to_multiple, run_at_multiple
+from hdgan.models.blocks import as_function, pad_to_multiple, run_at_multiple
 from hdgan.models.saving import (
     FORMAT,
     build_described,
@@ -141,8 +141,7 @@ def random_segmenter(seed: int = 0) -> Segmenter:
 
 
 def _normalised(conv: nn.Module, x: Tensor) -> Tensor:
-    assert isinstance(conv, nn.Conv2d)
-    return instance_norm_act(normalised_conv(conv, x), activation="relu")
+    return instance_norm_act(as_function(conv)(x), activation="relu")
 
 
 def save_segmenter(path: Path, network: Segmenter, extra: Mapping[str, Any] | None = None) -> None:

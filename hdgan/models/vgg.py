@@ -57,7 +57,7 @@ class VGG19Features(nn.Module):
         for parts in self._parts:
             for part in parts:
                 # A pooling is made again in the backward pass: it would keep positions of 64 bits.
-                x = recomputed(part, x) if isinstance(part, nn.Sequential) else part(x)
+                x = recomputed(part, x, through=part) if isinstance(part, nn.Sequential) else part(x)
             taps.append(x)
         return taps
 

@@ -85,7 +85,7 @@ class Examples:
         yield "real", to_image(inputs.photo[0])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def mean_styles(model: ImageModel, examples: Examples, count: int) -> dict[str, Tensor]:
     """Mean feature of each class over the instances of the first `count` pairs, each instance counting once.
 
