@@ -13,11 +13,10 @@ from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, get_type_hints
 
 import torch
 
-from hdgan.errors import DataError
+from hdgan.csv_files import read_csv
 from hdgan.files import atomic_file
 
 Key = tuple[str, ...]
@@ -69,9 +68,6 @@ class Row:
     @property
     def key(self) -> Key:
         return tuple(getattr(self, name) for name in KEY)
-
-
-_TYPES = get_type_hints(Row)
 
 
 def device_name(device: torch.device) -> str:
@@ -132,29 +128,7 @@ def read(path: Path) -> list[Row]:
     Raises:
         DataError: it does not hold rows of this version.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != [field.name for field in fields(Row)]:
-            raise DataError(
-                f"{path} holds other columns than this version of hdgan writes: move it away and measure anew"
-            )
-        try:
-            return [_parsed(line) for line in reader]
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}; restore the file from git") from error
-
-
-def _parsed(line: dict[str, str]) -> Row:
-    values: dict[str, Any] = {name: _value(_TYPES[name], text) for name, text in line.items()}
-    return Row(**values)
-
-
-def _value(kind: Any, text: str) -> object:
-    if kind is str:
-        return text
-    if text == "" and kind not in (int, float):
-        return None
-    return int(text) if kind in (int, int | None) else float(text)
+    return read_csv(path, Row, "move it away and measure anew")
 
 
 def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
