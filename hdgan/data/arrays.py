@@ -11,6 +11,7 @@ from hdgan.data.opening import UNREADABLE, damaged
 from hdgan.errors import DataError
 from hdgan.files import require_file
 from hdgan.limits import require_bounded
+from hdgan.npy_files import read_npy_header
 
 
 def load_array(path: Path) -> np.ndarray:
@@ -26,10 +27,7 @@ def load_array(path: Path) -> np.ndarray:
     require_file(path, DataError)
     try:
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            newer = version != (1, 0)
-            read = np.lib.format.read_array_header_2_0 if newer else np.lib.format.read_array_header_1_0
-            shape, fortran, dtype = read(file)
+            shape, fortran, dtype = read_npy_header(file)
             offset = file.tell()
     except UNREADABLE as error:
         raise damaged(path, error) from error

@@ -16,6 +16,7 @@ import numpy as np
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
 from hdgan.json_files import read_bytes
+from hdgan.npy_files import read_npy_header
 from hdgan.styles.bank import Cluster, StyleBank
 from hdgan.styles.table import Origin
 
@@ -149,9 +150,7 @@ class _Unpickler(pickle._Unpickler):
 
 def _centres(content: bytes) -> dict[int, np.ndarray]:
     file = io.BytesIO(content)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("the version of its .npy format is not 1.0")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    shape, _, dtype = read_npy_header(file)
     if shape != () or not dtype.hasobject:
         raise ValueError(f"an array of {dtype} and shape {shape}")
     # A pickle of Python 2 holds bytes as str, which latin1 keeps.

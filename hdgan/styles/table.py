@@ -35,6 +35,7 @@ from hdgan.data import class_of
 from hdgan.errors import CheckpointError
 from hdgan.files import atomic_file, leads_out
 from hdgan.json_files import parse_json
+from hdgan.npy_files import read_npy_header
 from hdgan.ops import InstanceIndex
 
 FEATURES_FILE = "features.npz"
@@ -164,9 +165,7 @@ def _header(archive: zipfile.ZipFile, name: str) -> _Header:
     """
     entry = archive.getinfo(f"{name}.npy")
     with archive.open(entry) as stream:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        header = _Header(*read(stream), stream.tell())
+        header = _Header(*read_npy_header(stream), stream.tell())
     if header.dtype.kind not in _KINDS.get(name, "iu"):
         raise ValueError(f"{name} holds {header.dtype!s:.60}")
     if any(side < 0 for side in header.shape):

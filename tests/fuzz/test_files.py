@@ -32,7 +32,7 @@ from hdgan.inference import load
 from hdgan.interop import convert, nvidia
 from hdgan.models import GlobalGenerator
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
-from hdgan.reproduce.results import load_wanted, read_csv
+from hdgan.reproduce.results import load_wanted, read_results
 from hdgan.styles.bank import StyleBank
 from hdgan.styles.nvidia_file import read_nvidia, write_nvidia
 from hdgan.styles.sample import Styles
@@ -169,7 +169,7 @@ READERS: dict[str, tuple[str, Damaged, Callable[[Path], Reader]]] = {
         lambda folder: lambda file: _converted(folder, folder),
     ),
     "scorer": ("scorer.safetensors", damage.damaged_safetensors, lambda folder: load_segmenter),
-    "csv": ("small.csv", damage.damaged_lines, lambda folder: read_csv),
+    "csv": ("small.csv", damage.damaged_lines, lambda folder: read_results),
     "wanted": ("small.json", damage.damaged_json, lambda folder: lambda file: load_wanted(folder / "small.csv")),
 }
 
