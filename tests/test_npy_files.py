@@ -23,7 +23,7 @@ def test_headers_are_read(version: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "old, new", [(b"'<i4'", b"'<i4("), (b"(2, 3)", b"(2, 3\x00"), (b"{", b"("), (b"'descr'", b"'other'")]
+    ("old", "new"), [(b"'<i4'", b"'<i4("), (b"(2, 3)", b"(2, 3\x00"), (b"{", b"("), (b"'descr'", b"'other'")]
 )
 def test_damaged_headers_are_one_kind_of_error(old: bytes, new: bytes) -> None:
     content = file_of(np.zeros((2, 3), "<i4")).replace(old, new)
