@@ -17,8 +17,14 @@ from pathlib import Path
 import torch
 
 from hdgan.csv_files import read_csv
+from hdgan.errors import ConfigError
 from hdgan.files import atomic_file
 
+CHECKOUT = Path(__file__).resolve().parents[1]
+PUBLISHED = Path("benchmarks/results")
+"""Below a checkout: the rows that its pages are made of."""
+OWN = Path("hdgan-bench")
+"""Rows and report of a user, below the current folder."""
 Key = tuple[str, ...]
 KEY = ("work", "case", "direction", "contestant", "layout", "dtype")
 """What two rows must have in common for the newer to replace the older."""
@@ -87,7 +93,7 @@ def versions() -> dict[str, str]:
     except PackageNotFoundError:
         triton = ""
     return {
-        "hdgan": f"{version('hdgan')}{_revision(Path(__file__).resolve().parents[1])}",
+        "hdgan": f"{version('hdgan')}{_revision(CHECKOUT)}",
         "torch": torch.__version__,
         "triton": triton,
         "cuda": torch.version.cuda or "",
@@ -115,6 +121,24 @@ def _revision(root: Path) -> str:
         return f"+{git('rev-parse', '--short=9', 'HEAD')}{'-dirty' if changed else ''}"
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def folder_for(out: Path | None, publish: bool, checkout: Path = CHECKOUT) -> Path:
+    """Where rows lie: in a folder of the user's, or those that a checkout publishes.
+
+    Raises:
+        ConfigError: both are asked for, or this is no checkout.
+    """
+    if not publish:
+        return out or OWN
+    if out is not None:
+        raise ConfigError(f"--publish changes the rows of the checkout, --out {out} others: give one of them")
+    if not (checkout / PUBLISHED).is_dir():
+        raise ConfigError(
+            f"--publish is for a checkout of hdgan, and {checkout} has no {PUBLISHED}: leave it out, which writes to "
+            f"{OWN}, or choose a folder with --out"
+        )
+    return checkout / PUBLISHED
 
 
 def path_for(folder: Path, device: str) -> Path:
