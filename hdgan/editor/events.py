@@ -6,6 +6,7 @@ function takes, and for the stage what is to be done there. Another program coul
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 MAX_POINTS = 200_000
 """Of a stroke: what half an hour of drawing gives."""
-MAX_EVENT_BYTES = 20 * MAX_POINTS
+MAX_EVENT_BYTES = 24 * MAX_POINTS
 """Of a request for an event; the page rounds a point to hundredths, which takes fewer."""
 _MAX_CORNERS = 10_000
 _FAR = 1e6
@@ -192,7 +193,7 @@ def _checked(kind: TypeAdapter[T], data: Any, where: str) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join([where, *map(str, first["loc"])])
-        what = first["msg"].partition(" or instance of ")[0]  # no names of classes
+        what = re.split(" or (?:instance|object) ", first["msg"])[0]  # no names of classes
         raise MalformedError(f"the request is malformed: {place}: {what}; reload the page") from None
 
 
