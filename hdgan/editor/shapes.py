@@ -34,7 +34,9 @@ def polygon(points: Sequence[Point], size: tuple[int, int]) -> np.ndarray:
         ConfigError: fewer corners.
     """
     if len(points) < 3:
-        raise ConfigError(f"the polygon has {count(len(points), 'corner')}: click three or more, then press Enter to close it")
+        raise ConfigError(
+            f"the polygon has {count(len(points), 'corner')}: click three or more, then press Enter to close it"
+        )
     image = Image.new("1", size)
     # Pillow's whole numbers are the middles of pixels.
     ImageDraw.Draw(image).polygon([(x - 0.5, y - 0.5) for x, y in points], fill=1, outline=1)
