@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
+from annotated_types import Interval
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -17,12 +18,17 @@ from hdgan.benchmarks import rows
 from hdgan.benchmarks.compare import compare_with
 from hdgan.benchmarks.rows import Row
 from hdgan.benchmarks.suite import Job, Options, Suite
+from hdgan.bounds import Threads
+from hdgan.config_io import check_value
 from hdgan.devices import choose_device
-from hdgan.errors import ConfigError
+from hdgan.wording import count
 
 DType = Literal["float32", "bfloat16", "float16"]
 Layout = Literal["NCHW", "NHWC"]
 Pass = Literal["forward", "backward", "both"]
+Seconds = Annotated[float, Interval(gt=0, le=3600)]
+Minutes = Annotated[float, Interval(ge=0, le=10**6)] | None
+Cores = Threads | None
 
 
 def bench(
@@ -40,11 +46,12 @@ def bench(
     threads: int | None = None,
     reference: Path | None = None,
     compare: str | None = None,
-    results: Path = Path("benchmarks/results"),
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["--results"])] = None,
+    publish: bool = False,
 ) -> int:
     """Measure speed and memory, each contestant checked against float32 truth first; a red check gets no number.
 
-    Prints a table. After each case its rows go into RESULTS/<device>.csv, and older ones of what now fails go out;
+    Prints a table. After each case its rows go into OUT/<device>.csv, and older ones of what now fails go out;
     from that file `hdgan bench report` makes tables and plots.
     `hdgan bench profile WORK CONTESTANT` shows where the time goes.
 
@@ -63,16 +70,20 @@ def bench(
         threads: of PyTorch on the CPU.
         reference: a checkout of NVIDIA/pix2pixHD, whose networks then take part.
         compare: a git revision to measure as well, in a worktree of its own; prints both and keeps no rows.
-        results: folder of the rows.
+        out: folder of the rows, hdgan-bench in the current folder if not given.
+        publish: write into benchmarks/results of this checkout instead, whose rows README.md shows.
     """
-    if seconds <= 0:
-        raise ConfigError(f"--seconds is {seconds}: give a positive number")
+    for name, kind, value in (
+        ("seconds", Seconds, seconds),
+        ("minutes", Minutes, minutes),
+        ("threads", Cores, threads),
+    ):
+        check_value(kind, value, name)
+    results = rows.folder_for(out, publish)
     chosen = choose_device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"--threads is {threads}: give a positive number")
         torch.set_num_threads(threads)
     options = Options(chosen, works, dtype, layout, contestants, passes, only, large, seconds, minutes, reference)
     # A table in a file needs no narrow columns.
@@ -90,7 +101,7 @@ def bench(
     run_suite(suite, console, save)
     if suite.rows:
         console.print(show(suite.rows))
-        console.print(f"{len(suite.rows)} rows: {path}", soft_wrap=True)
+        console.print(f"{count(len(suite.rows), 'row')}: {path}", soft_wrap=True)
     return tell(suite, console)
 
 

@@ -7,34 +7,68 @@ from itertools import groupby
 from pathlib import Path
 
 from hdgan.benchmarks.plots import draw_roofline, draw_speedups
-from hdgan.benchmarks.rows import Row, path_for, read
+from hdgan.benchmarks.rows import CHECKOUT, Row, folder_for, path_for, read
 from hdgan.benchmarks.runner import CONTESTANTS
 from hdgan.errors import ConfigError
 from hdgan.files import atomic_file
+from hdgan.wording import count
 
 BEGIN, END = "<!-- begin: hdgan bench report -->", "<!-- end: hdgan bench report -->"
 OURS = ("cpu", "cuda", "triton", "hdgan")
 NONE_YET = "No results yet: `hdgan bench` measures, `hdgan bench report` writes this.\n"
+PAGE = "benchmarks.md"
 
 
-def report(root: Path = Path(), results: Path = Path("benchmarks/results")) -> int:
-    """Write tables and plots from the rows of all devices into README.md and docs/benchmarks.md, between their markers.
+def report(out: Path | None = None, publish: bool = False, root: Path | None = None) -> int:
+    """Write tables and plots from the rows of all devices.
+
+    They go into benchmarks.md in the folder of the rows; with --publish into README.md and docs/benchmarks.md of a
+    checkout, between their markers.
 
     Args:
-        root: of the checkout.
-        results: folder of the rows, one CSV a device; relative to the root.
+        out: folder of the rows, one CSV a device; hdgan-bench in the current folder if not given.
+        publish: make the pages of a checkout from the rows in its benchmarks/results.
+        root: of the checkout for --publish, where it is not the one that this hdgan is from.
     """
-    devices = [rows for path in sorted((root / results).glob("*.csv")) if (rows := read(path))]
-    pages = {"README.md": summary(devices), "docs/benchmarks.md": details(devices)}
+    if root is not None and not publish:
+        raise ConfigError(f"--root {root} names the checkout for --publish: add that, or leave it out")
+    root = root or CHECKOUT
+    return _published(root, folder_for(out, publish, root)) if publish else _own(folder_for(out, publish))
+
+
+def _own(folder: Path) -> int:
+    devices = _devices(folder)
+    if not devices:
+        raise ConfigError(f"{folder} holds no rows: measure with `hdgan bench` first, or name their folder with --out")
+    _draw(devices, folder)
+    page = folder / PAGE
+    with atomic_file(page) as temporary:
+        temporary.write_text(f"# Benchmarks\n\n{summary(devices)}\n\n{details(devices)}\n", encoding="utf-8")
+    print(page)
+    return 0
+
+
+def _published(root: Path, folder: Path) -> int:
+    devices = _devices(folder)
+    pages = {"README.md": summary(devices), f"docs/{PAGE}": details(devices)}
     for name in pages:  # before the first is written
         require_markers(root / name)
-    for rows in devices:
-        for draw, kind in ((draw_roofline, "roofline"), (draw_speedups, "speed-up")):
-            draw(rows, root / "docs" / plot_name(rows, kind))
+    _draw(devices, root / "docs")
     for name, text in pages.items():
         insert(root / name, text)
         print(root / name)
     return 0
+
+
+def _devices(folder: Path) -> list[list[Row]]:
+    return [rows for path in sorted(folder.glob("*.csv")) if (rows := read(path))]
+
+
+def _draw(devices: Sequence[Sequence[Row]], folder: Path) -> None:
+    """The plots, where a page in `folder` shows them."""
+    for rows in devices:
+        for draw, kind in ((draw_roofline, "roofline"), (draw_speedups, "speed-up")):
+            draw(rows, folder / plot_name(rows, kind))
 
 
 def require_markers(page: Path) -> None:
@@ -61,17 +95,26 @@ def plot_name(rows: Sequence[Row], kind: str) -> str:
 
 
 def summary(devices: Sequence[Sequence[Row]]) -> str:
-    """For each device, of each work its longest case in the dtype that was measured most."""
+    """For each device, of each work, dtype and pass the longest case, with the speed-ups of all that was measured."""
     parts = []
     for rows in devices:
-        lines = [_headline(list(group)) for _, group in _by(rows, "work")]
-        header = ["work", "case", "eager, ms", "hdgan, ms", "speed-up", "best of the others", "of ceiling"]
+        others = [name for name in _OTHERS if any(_column(row) == name for row in rows)]
+        header = ["work", "case", "eager, ms", "hdgan, ms", "speed-up", *others, "of ceiling"]
+        lines = [_headline(list(group), others) for _, group in _by(rows, "work", "dtype", "direction")]
         parts += [f"**{rows[0].device}**, {_environment(rows)}:", _table(header, [line for line in lines if line])]
     return "\n\n".join(parts) or NONE_YET
 
 
-def _headline(rows: list[Row]) -> list[str] | None:
-    """The line of a work: its case that takes eager PyTorch longest, with gradient if it has one.
+_OTHERS = ("eager NHWC", *(name for name in CONTESTANTS if name not in (*OURS, "eager")))
+"""Columns of what ours are compared with, but for what all are compared with, eager NCHW."""
+
+
+def _column(row: Row) -> str:
+    return f"eager {row.layout}" if row.contestant == "eager" else row.contestant
+
+
+def _headline(rows: list[Row], others: Sequence[str]) -> list[str] | None:
+    """The line of a work, dtype and pass: its case that takes eager PyTorch longest. None where ours has no speed-up.
 
     By speed-ups alone, each of its own run: rows may come from several.
     """
@@ -79,20 +122,26 @@ def _headline(rows: list[Row]) -> list[str] | None:
     ours = [row for row in compared if row.contestant in OURS]
     if not ours:
         return None
-    direction = "both" if any(row.direction == "both" for row in ours) else "forward"
-    longest = max((row for row in ours if row.direction == direction), key=_eager_ms)
-    same = [row for row in compared if (row.case, row.dtype, row.direction) == (longest.case, longest.dtype, direction)]
-    best = max((row for row in same if row.contestant in OURS), key=lambda row: row.speedup or 0)
-    other = max((row for row in same if row.contestant not in OURS), key=lambda row: row.speedup or 0, default=None)
+    longest = max(ours, key=_eager_ms)
+    fastest: dict[str, Row] = {}
+    for row in sorted((row for row in compared if row.case == longest.case), key=lambda row: row.speedup or 0):
+        fastest["hdgan" if row.contestant in OURS else _column(row)] = row
+    best = fastest["hdgan"]
     return [
         best.work,
-        ", ".join((best.case, direction, best.dtype)).removesuffix(", -"),
+        ", ".join((best.case, best.direction, best.dtype)).removesuffix(", -"),
         _ms(_eager_ms(best)),
         f"{_ms(best.median_ms)} ({best.contestant} {best.layout})".replace(" -)", ")"),
         f"{best.speedup:.2f}x",
-        f"{other.speedup:.2f}x ({other.contestant} {other.layout})" if other else "",
+        *(_speedup(fastest.get(name)) for name in others),
         "" if best.ceiling_percent is None else f"{best.ceiling_percent:.0f} % {best.bound}",
     ]
+
+
+def _speedup(row: Row | None) -> str:
+    if row is None:
+        return ""
+    return f"{row.speedup:.2f}x" if row.contestant == "eager" else f"{row.speedup:.2f}x ({row.layout})"
 
 
 def _eager_ms(row: Row) -> float:
@@ -166,11 +215,7 @@ def _ceilings(rows: Sequence[Row]) -> str:
 def _environment(rows: Sequence[Row]) -> str:
     """What the newest row was measured with."""
     row = max(rows, key=lambda row: row.date)
-    cuda = (
-        f" with CUDA {row.cuda}, triton {row.triton}"
-        if row.cuda
-        else f" on {row.threads} thread{'s' * (row.threads > 1)}"
-    )
+    cuda = f" with CUDA {row.cuda}, triton {row.triton}" if row.cuda else f" on {count(row.threads, 'thread')}"
     return f"PyTorch {row.torch}{cuda}, hdgan {row.hdgan}, {row.date}"
 
 

@@ -13,13 +13,18 @@ from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, get_type_hints
 
 import torch
 
-from hdgan.errors import DataError
+from hdgan.csv_files import read_csv
+from hdgan.errors import ConfigError
 from hdgan.files import atomic_file
 
+CHECKOUT = Path(__file__).resolve().parents[1]
+PUBLISHED = Path("benchmarks/results")
+"""Below a checkout: the rows that its pages are made of."""
+OWN = Path("hdgan-bench")
+"""Rows and report of a user, below the current folder."""
 Key = tuple[str, ...]
 KEY = ("work", "case", "direction", "contestant", "layout", "dtype")
 """What two rows must have in common for the newer to replace the older."""
@@ -71,9 +76,6 @@ class Row:
         return tuple(getattr(self, name) for name in KEY)
 
 
-_TYPES = get_type_hints(Row)
-
-
 def device_name(device: torch.device) -> str:
     """What the device calls itself."""
     if device.type == "cuda":
@@ -91,7 +93,7 @@ def versions() -> dict[str, str]:
     except PackageNotFoundError:
         triton = ""
     return {
-        "hdgan": f"{version('hdgan')}{_revision(Path(__file__).resolve().parents[1])}",
+        "hdgan": f"{version('hdgan')}{_revision(CHECKOUT)}",
         "torch": torch.__version__,
         "triton": triton,
         "cuda": torch.version.cuda or "",
@@ -121,6 +123,24 @@ def _revision(root: Path) -> str:
         return ""
 
 
+def folder_for(out: Path | None, publish: bool, checkout: Path = CHECKOUT) -> Path:
+    """Where rows lie: in a folder of the user's, or those that a checkout publishes.
+
+    Raises:
+        ConfigError: both are asked for, or this is no checkout.
+    """
+    if not publish:
+        return out or OWN
+    if out is not None:
+        raise ConfigError(f"--publish changes the rows of the checkout, --out {out} others: give one of them")
+    if not (checkout / PUBLISHED).is_dir():
+        raise ConfigError(
+            f"--publish is for a checkout of hdgan, and {checkout} has no {PUBLISHED}: leave it out, which writes to "
+            f"{OWN}, or choose a folder with --out"
+        )
+    return checkout / PUBLISHED
+
+
 def path_for(folder: Path, device: str) -> Path:
     """The file of a device's rows."""
     return folder / f"{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.csv"
@@ -132,29 +152,7 @@ def read(path: Path) -> list[Row]:
     Raises:
         DataError: it does not hold rows of this version.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != [field.name for field in fields(Row)]:
-            raise DataError(
-                f"{path} holds other columns than this version of hdgan writes: move it away and measure anew"
-            )
-        try:
-            return [_parsed(line) for line in reader]
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}; restore the file from git") from error
-
-
-def _parsed(line: dict[str, str]) -> Row:
-    values: dict[str, Any] = {name: _value(_TYPES[name], text) for name, text in line.items()}
-    return Row(**values)
-
-
-def _value(kind: Any, text: str) -> object:
-    if kind is str:
-        return text
-    if text == "" and kind not in (int, float):
-        return None
-    return int(text) if kind in (int, int | None) else float(text)
+    return read_csv(path, Row, "move it away and measure anew")
 
 
 def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:

@@ -8,18 +8,22 @@ Networks are in `hdgan.models`, the ops in `hdgan.ops`, training in `hdgan.train
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hdgan.inference import Pipeline, load
 
-__version__ = version("hdgan")
+    __version__: str
+
 __all__ = ["Pipeline", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs PyTorch and the data readers only when it is asked for."""
+    """Import what takes time, such as PyTorch and the data readers, only when it is asked for."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("hdgan")
     if name in ("Pipeline", "load"):
         import hdgan.inference
 

@@ -1,8 +1,19 @@
-"""`python -m hdgan`, which is also how torchrun starts training."""
+"""The programs `hdgan` and `hdgan-train`; `python -m hdgan` is the first, and how torchrun starts training."""
 
-import sys
+from typing import NoReturn
 
-from hdgan.cli import main
+from hdgan.surroundings import run
+
+
+def main() -> NoReturn:
+    """Run `hdgan`."""
+    run("main")
+
+
+def train_main() -> NoReturn:
+    """Run `hdgan-train`."""
+    run("train_main")
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,10 +9,17 @@ RUN/checkpoints/best.json                         which step measured best in th
 
 from __future__ import annotations
 
-import json
+import os
+import re
+import stat
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from hdgan.bounds import Count
+from hdgan.config_io import from_plain
 from hdgan.errors import CheckpointError
+from hdgan.files import require_file
+from hdgan.json_files import read_json
 
 MODEL_FILE = "model.safetensors"
 TRAINING_FILE = "training.pt"
@@ -25,9 +32,9 @@ def checkpoints_folder(run: Path) -> Path:
 
 def list_steps(run: Path) -> list[int]:
     """Steps of all complete checkpoints, ascending."""
-    folders = checkpoints_folder(run).glob(f"{PREFIX}*")
-    numbers = (folder.name.removeprefix(PREFIX) for folder in folders if (folder / MODEL_FILE).is_file())
-    return sorted(int(number) for number in numbers if number.isdecimal())
+    folders = [path for path in checkpoints_folder(run).glob(f"{PREFIX}*") if (path / MODEL_FILE).is_file()]
+    names = (re.fullmatch(rf"{PREFIX}([0-9]{{8,18}})", folder.name) for folder in folders)
+    return sorted(int(name[1]) for name in names if name)
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -51,12 +58,11 @@ def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    if path.is_file():
+    if not is_folder(path):
+        require_file(path, CheckpointError)
         return path
     if (path / MODEL_FILE).is_file():
         return path / MODEL_FILE
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist: give a run folder, a checkpoint folder or a .safetensors file")
     steps = list_steps(path)
     if not steps:
         raise CheckpointError(f"{path} holds no checkpoint: give the folder of a training run that has saved one")
@@ -68,15 +74,52 @@ def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
     return checkpoint_path(path, step) / MODEL_FILE
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path that a user gave is a folder.
+
+    Raises:
+        CheckpointError: nothing is there, or it cannot be looked at.
+    """
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} does not exist: give a run folder, a checkpoint folder or a .safetensors file"
+        ) from None
+    except (OSError, ValueError) as error:  # a loop of links, a name that is too long or holds a NUL
+        raise CheckpointError(
+            f"{path!s:.300} cannot be opened ({getattr(error, 'strerror', None) or error}): check the path"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Best:
+    """What best.json says of the checkpoint that measured best."""
+
+    step: Count
+    stage: str = ""
+    values: dict[str, float] = field(default_factory=dict)
+    """By the names of metrics.jsonl; in the file they stand beside step and stage."""
+
+
+def read_best(run: Path) -> Best | None:
+    """What best.json says; None if no checkpoint has been measured.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    file = checkpoints_folder(run) / "best.json"
+    if not os.path.lexists(file):
+        return None
+    content = read_json(file, dict, "delete it; the next checkpoint writes it anew")
+    values = {name: content.pop(name) for name in list(content) if name.startswith("val_")}
+    return from_plain(Best, {**content, "values": values}, str(file))
+
+
 def best_step(run: Path) -> int | None:
     """The step of the best checkpoint, if one has been measured."""
-    file = checkpoints_folder(run) / "best.json"
-    if not file.is_file():
-        return None
-    try:
-        return int(json.loads(file.read_text())["step"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged ({error}): delete it; the next checkpoint writes it anew") from error
+    best = read_best(run)
+    return None if best is None else best.step
 
 
 def beside(model: Path, name: str) -> Path:

@@ -5,23 +5,18 @@ Errors that a user can act on end in one line and status 2. Heavy modules are im
 
 from __future__ import annotations
 
-import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from hdgan.command_line import run_command, run_one_of
-from hdgan.errors import ConfigError, HdganError
-
-if TYPE_CHECKING:
-    from hdgan.training.config import TrainConfig
-    from hdgan.training.loop import Outcome
+from hdgan.errors import ConfigError, HdganError, OutputClosed
+from hdgan.options import typed_as
+from hdgan.surroundings import INTERRUPTED, PIPE_CLOSED, sensible_width
 
 USAGE = """usage: hdgan COMMAND [OPTIONS]
 
@@ -43,7 +38,41 @@ hdgan COMMAND --help tells more; hdgan --version prints the version."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hdgan`."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    return _guarded(_hdgan, list(sys.argv[1:] if arguments is None else arguments))
+
+
+def train_main(arguments: Sequence[str] | None = None) -> int:
+    """Run `hdgan-train`."""
+    return _guarded(_train, list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """Run a command; what the user or the machine is the cause of ends in one line."""
+    try:
+        with typed_as(), sensible_width():
+            if any("\0" in argument for argument in arguments):
+                raise ConfigError("an argument holds the character NUL, which no name can have: leave it out")
+            return command(arguments)
+    except OutputClosed:
+        return PIPE_CLOSED
+    except HdganError as error:
+        return _refused(str(error))
+    except OSError as error:
+        if sys.flags.dev_mode or error.errno is None:
+            raise
+        place = f"{error.filename!s:.300}: " if error.filename is not None else ""
+        return _refused(f"{place}{error.strerror}; `python -X dev -m hdgan` shows where this happened")
+    except KeyboardInterrupt:
+        print("hdgan: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _refused(why: str) -> int:
+    print(f"hdgan: error: {' '.join(why.split())}", file=sys.stderr)
+    return 2
+
+
+def _hdgan(arguments: list[str]) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "report": _report,
@@ -67,126 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is None:
         print(f"hdgan: there is no command {arguments[0]!r}\n{USAGE}", file=sys.stderr)
         return 2
-    return _guarded(command, arguments[1:])
-
-
-def train_main(arguments: Sequence[str] | None = None) -> int:
-    """Run `hdgan-train`."""
-    return _guarded(_train, list(sys.argv[1:] if arguments is None else arguments))
-
-
-def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
-    try:
-        return command(arguments)
-    except HdganError as error:
-        print(f"hdgan: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("hdgan: interrupted", file=sys.stderr)
-        return 130
+    return command(arguments[1:])
 
 
 def _train(arguments: list[str]) -> int:
-    from hdgan.training import PRESETS, load_config, train
+    from hdgan.training.command import train_command
 
-    dry_run = "--dry-run" in arguments
-    arguments = [argument for argument in arguments if argument != "--dry-run"]
-    resume = _take_option(arguments, "--resume")
-    if resume is not None:
-        run = Path(resume)
-        if arguments and arguments[0] in PRESETS:
-            raise ConfigError(f"--resume takes the config of {run}: leave the preset {arguments[0]} out")
-        description = f"Continue the run in {run}. Options change its config, for example to make a stage longer."
-        config = _config(replace(load_config(run), out=run), "hdgan-train --resume RUN", description, arguments)
-        if config.out != run:
-            raise ConfigError(f"--resume continues in {run}: to branch off into {config.out}, use --init-from {run}")
-        return _rehearse(config, resume=True) if dry_run else _status(train(config, resume=True))
-    if arguments[:1] in (["-h"], ["--help"]):
-        print(_train_help({name: preset.__doc__ or "" for name, preset in PRESETS.items()}))
-        return 0
-    if not arguments or arguments[0].startswith("-"):
-        arguments = ["demo", *arguments]
-    name, *arguments = arguments
-    if name not in PRESETS:
-        raise ConfigError(f"there is no preset {name!r}: take one of {', '.join(PRESETS)}")
-    config = _config(PRESETS[name](), f"hdgan-train {name}", f"{PRESETS[name].__doc__}{_BESIDE_OPTIONS}", arguments)
-    return _rehearse(config) if dry_run else _status(train(config))
-
-
-def _config(default: TrainConfig, prog: str, description: str, arguments: list[str]) -> TrainConfig:
-    """A config with the changes that the arguments make. The model's family stays: no option changes it."""
-    avoid = (tyro.conf.AvoidSubcommands,)
-    config = run_command(type(default), prog, arguments, default=default, description=description, config=avoid)
-    _refuse_idle_epochs(arguments, config)
-    return config
-
-
-def _refuse_idle_epochs(arguments: list[str], config: TrainConfig) -> None:
-    """Refuse an option of epochs where the preset or the run says the stage's length in images, which go first."""
-    given = {argument.split("=")[0].replace("_", "-") for argument in arguments}
-    for name, stage in config.stages.items():
-        option, instead = f"--stages.{name}.epochs", f"--stages.{name}.images"
-        if option in given and stage.images is not None:
-            raise ConfigError(f"{option} has no effect while {instead} is {stage.images}: add {instead} None")
-
-
-def _rehearse(config: TrainConfig, *, resume: bool = False) -> int:
-    from rich.console import Console
-
-    from hdgan.training.rehearsal import rehearse
-
-    rehearse(config, Console(), resume=resume)
-    return 0
-
-
-def _status(outcome: Outcome) -> int:
-    """0 for a finished run; 130, as for any command that Ctrl-C ended, for one that was saved before its end."""
-    return 0 if outcome.finished else 130
-
-
-_BESIDE_OPTIONS = """
-
-Beside the options below, --dry-run trains nothing: it prints parameters, memory, steps and time of each stage.
-
-In place of the preset, --resume RUN continues a run; --resume RUN --help lists its options."""
-
-_TRAIN_USAGE = """usage: hdgan-train [PRESET] [OPTIONS]
-       hdgan-train --resume RUN [OPTIONS]
-
-Train an image model. Without a preset: the demo.
-
-  hdgan-train                             on the built-in street scenes
-  hdgan-train PRESET --data.root FOLDER   on your data
-  hdgan-train PRESET --help               its options
-  hdgan-train PRESET … --dry-run          memory, steps and time; trains nothing
-  hdgan-train --resume RUN                continue a run exactly where it was saved
-  torchrun --nproc-per-node N -m hdgan train PRESET …   on N GPUs
-
-presets:"""
-
-
-def _train_help(presets: dict[str, str]) -> str:
-    indent = max(map(len, presets)) + 4
-    width = shutil.get_terminal_size().columns
-    entries = (
-        textwrap.fill(text, width, initial_indent=f"  {name}".ljust(indent), subsequent_indent=" " * indent)
-        for name, text in presets.items()
-    )
-    return "\n".join([_TRAIN_USAGE, *entries])
-
-
-def _take_option(arguments: list[str], name: str) -> str | None:
-    """Remove `name VALUE` or `name=VALUE` from the arguments and return the value."""
-    for i, argument in enumerate(arguments):
-        if argument.startswith(f"{name}="):
-            return arguments.pop(i).split("=", 1)[1]
-        if argument == name:
-            if i + 1 == len(arguments):
-                raise ConfigError(f"{name} needs the folder of a run")
-            value = arguments[i + 1]
-            del arguments[i : i + 2]
-            return value
-    return None
+    return train_command(arguments)
 
 
 def _report(arguments: list[str]) -> int:

@@ -18,6 +18,8 @@ import docstring_parser
 import tyro
 from docstring_parser import Docstring
 
+from hdgan.surroundings import work_begins
+
 _BREAK = re.compile(r"(?<!\n)\n[ \t]*(?![-*] |\s)")
 """The end of a line that neither a blank line nor an item of a list follows."""
 
@@ -26,7 +28,7 @@ def run_command(command: Callable[..., Any], prog: str, arguments: Sequence[str]
     """Call a function, or make a dataclass, by the command line; options are those of `tyro.cli`."""
     description = options.pop("description", None) or docstring_parser.parse(command.__doc__ or "").description or ""
     with _folding():
-        return tyro.cli(command, prog=prog, args=arguments, description=wrapped(description), **options)
+        return tyro.cli(_at_work(command), prog=prog, args=arguments, description=wrapped(description), **options)
 
 
 def run_one_of(
@@ -36,9 +38,23 @@ def run_one_of(
     if arguments and arguments[0] in commands:
         return run_command(commands[arguments[0]], f"{prog} {arguments[0]}", arguments[1:])
     with _folding():
+        working = {name: _at_work(command) for name, command in commands.items()}
         return tyro.extras.subcommand_cli_from_dict(
-            dict(commands), prog=prog, description=wrapped(description), args=arguments
+            working, prog=prog, description=wrapped(description), args=arguments
         )
+
+
+def _at_work(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A function after whose beginning Ctrl-C is an exception; a class as it is, since making it does nothing."""
+    if isinstance(command, type):
+        return command
+
+    @functools.wraps(command)
+    def work(*args: Any, **kwargs: Any) -> Any:
+        work_begins()
+        return command(*args, **kwargs)
+
+    return work
 
 
 def folded(text: str) -> str:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from hdgan.errors import ConfigError
+from hdgan.options import option
 
 
 def network_format(device: torch.device) -> torch.memory_format:
@@ -62,16 +63,16 @@ def choose_device(device: str) -> torch.device:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    given = f"{option('device')} {device:.60}"
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {device} is not a device: give auto, cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda":
-        count = torch.cuda.device_count()
-        index = chosen.index or 0
-        if index >= count:
-            raise ConfigError(
-                f"--device {device} needs CUDA device {index}, but PyTorch sees {count}: use --device cpu"
-            )
-        chosen = torch.device("cuda", torch.cuda.current_device() if chosen.index is None else index)
-    return chosen
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"{given} is not a device: give auto, cpu, cuda or cuda:N") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ConfigError(f"{given} is not a device that hdgan runs on: give auto, cpu, cuda or cuda:N")
+    if chosen.type == "cpu":
+        return torch.device("cpu")
+    found, index = torch.cuda.device_count(), chosen.index or 0
+    if index >= found:
+        raise ConfigError(f"{given} needs CUDA device {index}, but PyTorch sees {found}: use {option('device')} cpu")
+    return torch.device("cuda", torch.cuda.current_device() if chosen.index is None else index)

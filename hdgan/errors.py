@@ -26,3 +26,11 @@ class CheckpointError(HdganError, RuntimeError):
 
 class TrainingError(HdganError, RuntimeError):
     """Training that cannot go on: a loss that is not finite, a disk that is full."""
+
+
+class OutputError(HdganError):
+    """Standard output that cannot be written to: a disk that is full."""
+
+
+class OutputClosed(OutputError):
+    """Standard output whose reader has gone, as `head` does: no fault, but nothing is left to do."""

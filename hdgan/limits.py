@@ -32,11 +32,11 @@ def max_bytes() -> int:
     return int(limit * 2**30)
 
 
-def require_bounded(path: Path, n_bytes: int, what: str, error: type[HdganError] = DataError) -> None:
+def require_bounded(path: Path | str, n_bytes: int, what: str, error: type[HdganError] = DataError) -> None:
     """Refuse a file that would unpack to more than the limit.
 
     Args:
-        path: the file.
+        path: the file, or what a message calls it.
         n_bytes: what it says its content takes in memory.
         what: says where the number comes from, for example "a picture of 200000x200000 pixels".
         error: what is raised.

@@ -63,7 +63,7 @@ def damaged(root: Path, name: str, array: np.ndarray) -> None:
 
 
 DATA: dict[str, tuple[Damage, str]] = {
-    "missing folder": (shutil.rmtree, r"data is not a folder; set root"),
+    "missing folder": (shutil.rmtree, r"data is not a folder; set --data\.root"),
     "empty folder": (lambda root: [shutil.rmtree(path) for path in root.iterdir()], r"data has no known structure"),
     "no label maps": (
         lambda root: [path.unlink() for path in (root / "train_label").iterdir()], r"train_label holds no pictures"
@@ -78,7 +78,7 @@ DATA: dict[str, tuple[Damage, str]] = {
     ),
     "label too high": (
         lambda root: damaged(root, "train_label/s0_label.png", np.full((16, 32), 4, np.uint8)),
-        r"s0_label\.png holds label 4, but n_labels is 4; set n_labels to at least 5",
+        r"s0_label\.png holds label 4, but --model\.n-labels is 4; set --model\.n-labels to at least 5",
     ),
     "truncated PNG": (
         lambda root: os.truncate(root / "train_img" / "s5_img.png", 400),
@@ -121,7 +121,7 @@ def test_a_picture_that_is_damaged_inside(
 def test_scenes_have_their_own_number_of_classes(refused: Refused, make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
     line = refused(replace(config, data=replace(config.data, root=None)))
-    assert re.search(r"the built-in scenes have \d+ classes, but --model.n-labels is 4", line)
+    assert re.search(r"the built-in scenes have \d+ classes, the model 4 \(--model\.n-labels\)", line)
 
 
 def test_a_crop_larger_than_the_picture(refused: Refused, make_config: MakeConfig, tmp_path: Path) -> None:
@@ -135,21 +135,27 @@ def test_a_crop_larger_than_the_picture(refused: Refused, make_config: MakeConfi
     ("options", "complaint"),
     [
         (["demo", "--nope", "3"], "Unrecognized options: --nope"),
-        (["--log.keep", "0"], "--log.keep is 0: give a positive number"),
+        (["--log.keep", "0"], "--log.keep is 0: give a whole number from 1"),
         (["--log.keep", "many"], "many"),
         (["--stages.joint.n-enhancers", "0"], "stage joint has 0 enhancers and 2 scales, fewer than the stage before"),
         (["--stages.enhancer.n-scales", "1"], "a run only grows"),
         (["--stages.global.generator", "enhancer"], "stage global trains only the enhancer but has none"),
         (["--model.generator.ngf", "0"], "ngf is 0"),
-        (["--model.feature-channels", "-1"], "--model.feature-channels is -1: give 0 or more"),
-        (["--model.discriminator.n-layers", "0"], "--model.discriminator.n-layers is 0: give a positive number"),
-        (["--stages.joint.n-enhancers", "-1"], "--stages.joint.n-enhancers is -1: give 0 or more"),
-        (["--log.style-images", "0"], "--log.style-images is 0: give a positive number"),
+        (["--model.feature-channels", "-1"], "--model.feature-channels is -1: give a whole number from 0"),
+        (["--model.discriminator.n-layers", "0"], "--model.discriminator.n-layers is 0: give a whole number from 1"),
+        (["--stages.joint.n-enhancers", "-1"], "--stages.joint.n-enhancers is -1: give a whole number from 0"),
+        (["--log.style-images", "0"], "--log.style-images is 0: give a whole number from 1"),
         (["--optim.ema-decay", "2"], "--optim.ema-decay is 2.0: give a number from 0 to 1"),
-        (["--optim.clip", "0"], "--optim.clip is 0.0: give a positive number"),
-        (["--loss.vgg", "-1"], "--loss.vgg is -1.0: give 0 or more"),
-        (["--seed", "-1"], "--seed is -1: give 0 or more"),
-        (["--threads", "0"], "--threads is 0: give a positive number"),
+        (["--optim.clip", "0"], "--optim.clip is 0.0: give a number above 0"),
+        (["--loss.vgg", "-1"], "--loss.vgg is -1.0: give a number from 0"),
+        (["--seed", "-1"], "--seed is -1: give a whole number from 0"),
+        (["--threads", "1000000"], "--threads is 1000000: give a whole number from 1 to 1024"),
+        (["--stages.joint.epochs", "inf"], "--stages.joint.epochs is inf: give a number from 0"),
+        (
+            ["--model.generator.ngf", "1000000000"],
+            "ngf is 1000000000: give a whole number from 1 to 4096",
+        ),
+        (["--threads", "0"], "--threads is 0: give a whole number from 1"),
         (["--precision", "float8"], "float8"),
         (["nosuchpreset"], "nosuchpreset"),
     ],

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.checkpoints import MODEL_FILE, best_step, checkpoint_path, find_checkpoint, list_steps, run_of
+from hdgan.checkpoints import (
+    MODEL_FILE,
+    Best,
+    best_step,
+    checkpoint_path,
+    find_checkpoint,
+    list_steps,
+    read_best,
+    run_of,
+)
 from hdgan.errors import CheckpointError
 
 
@@ -60,11 +69,29 @@ def test_what_is_not_there_is_named(saved: Path, tmp_path: Path) -> None:
         find_checkpoint(saved, "best")
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"step": "x"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "{}",
+        "[]",
+        '{"step": "x"}',
+        '{"step": -1}',
+        '{"step": Infinity}',
+        '{"step": 1, "val_l1": "x"}',
+        "[" * 9999,
+    ],
+)
 def test_a_damaged_best_file_is_named(saved: Path, content: str) -> None:
     (saved / "checkpoints" / "best.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"best\.json is damaged"):
+    with pytest.raises(CheckpointError, match=r"best\.json(:| is damaged \()"):
         best_step(saved)
+
+
+def test_what_is_best_by_which_value(saved: Path) -> None:
+    (saved / "checkpoints" / "best.json").write_text('{"step": 20, "stage": "joint", "val_l1": 1}')
+    assert read_best(saved) == Best(20, "joint", {"val_l1": 1.0})
 
 
 def test_what_there_is_instead_is_listed(saved: Path) -> None:

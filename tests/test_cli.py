@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 import hdgan
 from hdgan.cli import main, train_main
 from hdgan.command_line import folded
-from hdgan.training import TrainConfig
+from hdgan.training import Outcome, TrainConfig
 
 Capture = pytest.CaptureFixture[str]
 
@@ -24,6 +25,11 @@ def helped(capsys: Capture, command: Callable[[list[str]], int], *arguments: str
         command([*arguments, "--help"])
     assert stop.value.code == 0
     return capsys.readouterr().out
+
+
+def options_in(text: str) -> list[str]:
+    """The options that help lists, which stand behind two characters of a frame."""
+    return re.findall(r"(?m)^..(--[a-z]\S+)", text)
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -57,13 +63,19 @@ def test_hdgan_train_lists_its_presets(capsys: Capture) -> None:
 
 
 def test_a_preset_lists_its_options(capsys: Capture) -> None:
-    for out in (helped(capsys, train_main, "demo"), helped(capsys, main, "train", "demo")):
-        options = (
-            "--out", "--data.root", "--model.n-labels", "--stages.joint.images", "--loss.vgg", "--optim.clip",
-            "--log.checkpoint-every", "--init-from", "--precision",
-        )  # fmt: skip
-        assert all(f"{option} " in out for option in options)
-        assert all(f"{option} " in out for option in ("--dry-run", "--resume"))  # of the command, not of the config
+    first = (
+        "--data.root", "--out", "--size", "--epochs", "--images", "--steps", "--batch-size", "--lr", "--precision",
+        "--device", "--workers", "--n-labels", "--dontcare", "--instances,", "--seed", "--threads", "--init-from",
+        "--resume", "--dry-run", "--help-all",
+    )  # fmt: skip
+    others = ("--model.n-labels", "--stages.joint.images", "--loss.vgg", "--optim.clip", "--log.checkpoint-every")
+    for command, prefix in ((train_main, ()), (main, ("train",))):
+        out = helped(capsys, command, *prefix, "demo")
+        assert options_in(out) == list(first)
+        with pytest.raises(SystemExit):
+            command([*prefix, "demo", "--help-all"])
+        out = capsys.readouterr().out
+        assert all(f"{option} " in out for option in (*first, *others))
         # The stages of a run and its data options set these.
         assert not any(option in out for option in ("--model.generator.n-enhancers", "--model.dontcare"))
 
@@ -77,7 +89,47 @@ def test_epochs_where_images_count_are_refused(capsys: Capture, tmp_path: Path, 
 
 
 def test_a_resume_lists_the_options_of_its_run(capsys: Capture, run: Path) -> None:
-    assert "--stages.joint.images" in helped(capsys, train_main, "--resume", str(run))
+    out = helped(capsys, train_main, "--resume", str(run))
+    assert {"--data.root", "--images", "--lr", "--workers", "--device"} <= set(options_in(out))
+    assert not any(f"{option} " in out for option in ("--out", "--size", "--batch-size", "--n-labels", "--init-from"))
+    with pytest.raises(SystemExit):
+        train_main(["--resume", str(run), "--help-all"])
+    out = capsys.readouterr().out
+    assert {"--stages.joint.images", "--log.keep", "--loss.vgg"} <= set(options_in(out))
+    refused = ("--out", "--init-from", "--model.", "--data.dontcare", "--data.instance-divisor")
+    assert not any(option.startswith(refused) for option in options_in(out))
+
+
+def test_a_resume_without_a_run_says_what_is_missing(capsys: Capture) -> None:
+    assert train_main(["--resume", "--help"]) == 2
+    assert "--resume needs the folder of a run, for example --resume runs/demo" in capsys.readouterr().err
+
+
+def test_long_options_win_over_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = []
+
+    def train(config: TrainConfig, *, resume: bool) -> Outcome:
+        configs.append(config)
+        return Outcome(finished=True, step=1, total_steps=1, report=None)
+
+    monkeypatch.setattr("hdgan.training.command.train", train)
+    long = ["--stages.joint.batch-size", "2", "--stages.joint.images=10"]
+    assert train_main(["demo", *long, "--batch-size", "8", "--epochs", "3", "--no-instances"]) == 0
+    stages = configs[0].stages
+    assert [stage.batch_size for stage in stages.values()] == [8, 8, 2]
+    assert [stage.images for stage in stages.values()] == [None, None, 10]
+    assert not configs[0].model.instances
+
+
+def test_arguments_with_nul_are_refused(capsys: Capture) -> None:
+    assert train_main(["demo", "--out", "a\0b"]) == 2
+    assert capsys.readouterr().err.startswith("hdgan: error: an argument holds the character NUL")
+
+
+@pytest.mark.parametrize("arguments", [["train", "demo", "--out"], ["report"], ["data", "check"]])
+def test_names_that_are_too_long(capsys: Capture, arguments: list[str]) -> None:
+    assert main([*arguments, "x" * 300]) == 2
+    assert re.fullmatch(r"\n?hdgan: error: .*xxx.*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +173,7 @@ def test_interrupting_before_training_begins(capsys: Capture, run: Path, monkeyp
     def press_ctrl_c(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hdgan.training.train", press_ctrl_c)
+    monkeypatch.setattr("hdgan.training.command.train", press_ctrl_c)
     assert train_main(["--resume", str(run)]) == 130
     assert capsys.readouterr().err == "hdgan: interrupted\n"
 

@@ -10,10 +10,21 @@ import pytest
 
 from hdgan.cli import main
 from hdgan.command_line import folded
+from hdgan.surroundings import NARROWEST
 
 
 def test_folding_keeps_paragraphs_and_lists() -> None:
     assert folded("one\n    two\n\nthree\n- four\n  five\n* six") == "one two\n\nthree\n- four five\n* six"
+
+
+def test_help_for_a_terminal_of_one_column_ends(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    _, options = capsys.readouterr().out.split("positional arguments")
+    assert max(map(len, options.splitlines())) == NARROWEST
 
 
 @pytest.mark.parametrize("columns", [80, 110, 140])

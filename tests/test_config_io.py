@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
+from annotated_types import Interval
 
-from hdgan.config_io import from_plain, to_plain
+from hdgan.config_io import check_value, check_values, from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.models import GeneratorConfig, Pix2PixConfig, Pix2PixHDConfig, ResNetConfig, UNetConfig
 
@@ -20,6 +21,9 @@ class Inner:
     def __post_init__(self) -> None:
         if self.n < 0:
             raise ConfigError(f"n is {self.n}; it must be at least 0")
+
+
+Level = Annotated[int, Interval(ge=0, le=9)]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class Outer:
     pairs: dict[str, tuple[int, int]] = field(default_factory=dict)
     either: int | str = 0
     anything: Any = None
+    level: Level | None = None
+    levels: tuple[Level, ...] = ()
+    share: Annotated[float, Interval(gt=0, lt=1)] = 0.5
 
 
 FULL = Outer(
@@ -88,21 +95,29 @@ def test_whole_number_as_float():
         ({"inner": {"m": 1, "k": 2}}, r"unknown option inner\.m, inner\.k"),
         ({"stages": [{}, {"m": 1}]}, r"unknown option stages\[1\]\.m"),
         ({"colors": {"road": {"m": 1}}}, r"unknown option colors\.road\.m"),
-        ({"inner": 3}, "expected inner to be a table of Inner, got 3"),
-        ({"inner": {"n": 1.5}}, r"expected inner\.n to be a value of type int, got 1\.5"),
-        ({"inner": {"n": True}}, r"inner\.n to be a value of type int, got True"),
+        ({"inner": 3}, "inner is 3: give a table of Inner"),
+        ({"inner": {"n": 1.5}}, r"inner\.n is 1\.5: give a whole number"),
+        ({"inner": {"n": True}}, r"inner\.n is True: give a whole number"),
         ({"inner": {"n": -1}}, "inner: n is -1; it must be at least 0"),
-        ({"inner": {"mode": "c"}}, r"inner\.mode to be 'a' or 'b', got 'c'"),
-        ({"on": 1}, "expected on to be a value of type bool, got 1"),
-        ({"name": None}, "expected name to be text, got None"),
-        ({"root": 3}, "expected root to be text, got 3"),
-        ({"rate": "fast"}, "expected rate to be a value of type float"),
-        ({"betas": [1.0]}, r"expected betas to be a list of 2, got \[1.0\]"),
-        ({"sizes": 3}, "expected sizes to be a list, got 3"),
-        ({"sizes": [1, "x"]}, r"expected sizes\[1\] to be a value of type int"),
-        ({"colors": []}, "expected colors to be a table"),
-        ({"either": 1.5}, "expected either"),
-        ({"name": 7, "anything": "x"}, "expected name to be text, got 7"),
+        ({"inner": {"mode": "c"}}, r"inner\.mode is 'c': give a or b"),
+        ({"on": 1}, "on is 1: give true or false"),
+        ({"name": None}, "name is None: give text"),
+        ({"name": "a\0b"}, "name is 'a.*b': give text"),
+        ({"root": 3}, "root is 3: give a path"),
+        ({"root": "caf\udce9"}, r"root is .*caf.*: give a path"),
+        ({"rate": "fast"}, "rate is 'fast': give a number"),
+        ({"rate": float("nan")}, "rate is nan: give a number"),
+        ({"rate": 10**400}, "rate is a number of more than 399 digits: give a number"),
+        ({"betas": [1.0]}, r"betas is \[1.0\]: give a list of 2"),
+        ({"sizes": 3}, "sizes is 3: give a list"),
+        ({"sizes": [1, "x"]}, r"sizes\[1\] is 'x': give a whole number"),
+        ({"colors": []}, r"colors is \[\]: give a table"),
+        ({"either": 1.5}, "either is 1.5: give text"),
+        ({"name": 7, "anything": "x"}, "name is 7: give text"),
+        ({"level": 10}, "level is 10: give a whole number from 0 to 9"),
+        ({"levels": [0, -1]}, r"levels\[1\] is -1: give a whole number from 0 to 9"),
+        ({"share": 0}, r"share is 0\.0: give a number above 0 and below 1"),
+        ({"share": 1}, r"share is 1\.0: give a number above 0 and below 1"),
     ],
 )
 def test_wrong_values_are_named(change, says):
@@ -121,7 +136,34 @@ def test_long_values_are_shortened():
     assert len(str(caught.value)) < 150
 
 
+def test_deep_values_are_shortened():
+    """Printing them whole would end in a RecursionError."""
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(CheckpointError, match=r"rate is \[\[\["):
+        from_plain(Outer, {"name": "run", "rate": deep}, "file")
+
+
+def test_a_config_in_memory_is_checked_like_a_file() -> None:
+    check_values(FULL)
+    for wrong, complaint in (
+        ({"stages": (Inner(mode="c"),)}, r"^run\.stages\[0\]\.mode is 'c': give a or b$"),  # type: ignore[arg-type]
+        ({"colors": {"road": Inner(n=1.5)}}, r"^run\.colors\.road\.n is 1\.5: give a whole number$"),  # type: ignore[arg-type]
+        ({"level": 10}, r"^run\.level is 10: give a whole number from 0 to 9$"),
+        ({"inner": {"n": 1}}, r"^run\.inner is \{'n': 1\}: give a table of Inner$"),
+        ({"root": "folder"}, r"^run\.root is 'folder': give a path$"),
+    ):
+        with pytest.raises(ConfigError, match=complaint):
+            check_values(replace(FULL, **wrong), "run")
+    check_value(Level, 9, "level")
+    with pytest.raises(ConfigError, match=r"^level is 10: give a whole number from 0 to 9$"):
+        check_value(Level, 10, "level")
+
+
 def test_values_that_cannot_be_stored():
+    with pytest.raises(ConfigError, match="is not UTF-8: rename it"):
+        to_plain(Outer("caf\udce9"))
     with pytest.raises(TypeError, match="cannot store a set"):
         to_plain(Outer("run", anything={1, 2}))
 
@@ -149,12 +191,12 @@ def test_a_union_of_families_is_told_apart_by_its_field() -> None:
     assert from_plain(Owner, {"pet": {"lives": 4}}, "file") == Owner(Cat(lives=4))  # older files name no family
     with pytest.raises(CheckpointError, match=r"file: unknown option pet\.lives;"):
         from_plain(Owner, {"pet": {"family": "dog", "lives": 4}}, "file")
-    with pytest.raises(CheckpointError, match=r"file: expected pet\.family to be 'cat' or 'dog', got 'cow'"):
+    with pytest.raises(CheckpointError, match=r"file: pet\.family is 'cow': give cat or dog"):
         from_plain(Owner, {"pet": {"family": "cow"}}, "file")
     for wrong in (["dog"], {"dog": 1}, 3, None):
-        with pytest.raises(CheckpointError, match=r"expected pet\.family to be 'cat' or 'dog', got "):
+        with pytest.raises(CheckpointError, match=r"pet\.family is .*: give cat or dog"):
             from_plain(Owner, {"pet": {"family": wrong}}, "file")
-    with pytest.raises(CheckpointError, match="expected pet to be a table of Cat, got 'dog'"):
+    with pytest.raises(CheckpointError, match="pet is 'dog': give a table of Cat"):
         from_plain(Owner, {"pet": "dog"}, "file")
 
 
@@ -164,7 +206,7 @@ def test_any_literal_tells_a_union_apart() -> None:
         assert from_plain(Pix2PixConfig, json.loads(json.dumps(to_plain(config))), "file") == config
     with pytest.raises(CheckpointError, match=r"file: unknown option generator\.dropout;"):
         from_plain(Pix2PixConfig, {"generator": {"ngf": 32, "dropout": True}}, "file")
-    with pytest.raises(CheckpointError, match=r"expected generator\.n_downs to be .*, got 'deep'"):
+    with pytest.raises(CheckpointError, match=r"generator\.n_downs is 'deep': give a whole number from 2 to 12"):
         from_plain(Pix2PixConfig, {"generator": {"n_downs": "deep"}}, "file")
     resnet = from_plain(Pix2PixConfig, {"generator": {"kind": "resnet", "dropout": False}}, "file")
     assert resnet.generator == ResNetConfig(dropout=False)

@@ -52,7 +52,7 @@ def options_of(capsys: pytest.CaptureFixture[str]) -> Callable[[str], set[str]]:
     @lru_cache
     def options(command: str) -> set[str]:
         with pytest.raises(SystemExit) as stop:
-            main([*command.split(), "--help"])
+            main([*command.split(), "--help-all" if command.startswith("train ") else "--help"])
         assert stop.value.code == 0
         return set(re.findall(r"(?<![\w-])--[a-z](?:[\w.-]*\w)?", capsys.readouterr().out))
 

@@ -10,6 +10,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from hdgan.errors import DataError
+from hdgan.wording import count
+
 CITYSCAPES: dict[str, tuple[int, int, int]] = {
     "unlabeled": (0, 0, 0),
     "ego vehicle": (0, 0, 0),
@@ -78,9 +81,38 @@ def colorize_ids(ids: np.ndarray) -> Image.Image:
 
 
 def to_image(tensor: Tensor) -> Image.Image:
-    """Turn an image [C, H, W] in [-1, 1] into a picture: grey for one channel, RGB for the first three of more."""
+    """Turn an image [C, H, W] in [-1, 1] into a picture with all its channels.
+
+    One channel is grey, two are grey and opacity, three RGB, four RGB and opacity.
+
+    Raises:
+        DataError: it has more channels.
+    """
+    require_shown(len(tensor))
     array = ((tensor.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
-    return Image.fromarray(array[0] if array.shape[0] < 3 else array[:3].transpose(1, 2, 0))
+    return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
+
+
+def require_shown(channels: int) -> None:
+    """Raise DataError unless a picture file can hold an image of so many channels."""
+    if not 1 <= channels <= 4:
+        raise DataError(
+            f"an image of {count(channels, 'channel')} cannot be written as a picture, which has 4 at most: in Python, "
+            "hdgan.load(…)(…) returns all of them as a tensor"
+        )
+
+
+def preview(tensor: Tensor) -> tuple[Image.Image, str]:
+    """An input [C, H, W] in [-1, 1] for people, who see no more than three of its channels.
+
+    Returns:
+        The picture, RGB or grey, and which channels it shows, such as "channels 1 to 3 of 11"; empty for all.
+    """
+    channels = len(tensor)
+    shown = 3 if channels >= 3 else 1
+    if shown == channels:
+        return to_image(tensor), ""
+    return to_image(tensor[:shown]), ("channels 1 to 3" if shown == 3 else "channel 1") + f" of {channels}"
 
 
 def data_url(image: Image.Image, kind: Literal["PNG", "JPEG"], **options: Any) -> str:

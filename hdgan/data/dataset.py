@@ -14,14 +14,18 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hdgan.config_io import check_values
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.data.headers import read_header
 from hdgan.data.images import read_input, read_map, read_photo, to_photo, to_unit_range
 from hdgan.data.layouts import Pair
-from hdgan.data.packed import PackedSample, Size, read_packed
+from hdgan.data.packed import read_packed
+from hdgan.data.packed_index import PackedSample, Size
 from hdgan.data.streams import Stream, stream_rng
 from hdgan.data.transforms import Geometry, apply_to_input, apply_to_map, apply_to_photo, draw_geometry
 from hdgan.errors import ConfigError, DataError
+from hdgan.options import option
+from hdgan.wording import count
 
 
 class Sample(TypedDict, total=False):
@@ -81,7 +85,7 @@ class PairedDataset(Dataset[Sample]):
         input_channels: Channels of the A-to-B input, from its first file; 0 with label maps.
 
     Raises:
-        ConfigError: `n_labels` does not suit the pairs.
+        ConfigError: `n_labels` does not suit the pairs, or a size is out of its bounds.
         DataError: no pairs, or training pairs without photos.
     """
 
@@ -95,11 +99,13 @@ class PairedDataset(Dataset[Sample]):
         train: bool = False,
         seed: int = 0,
     ) -> None:
+        check_values(size, "size")
         if not pairs:
             raise DataError("the dataset has no pairs; check its folder with: hdgan data check ROOT")
         if (n_labels > 0) != (pairs[0].label is not None):
             found = "label maps" if pairs[0].label is not None else "A-to-B pairs without label maps"
-            raise ConfigError(f"n_labels is {n_labels}, but the dataset holds {found}; n_labels is 0 only for A-to-B")
+            name = option("model.n_labels")
+            raise ConfigError(f"{name} is {n_labels}, but the dataset holds {found}; {name} is 0 only for A-to-B")
         if train and pairs[0].photo is None:
             raise DataError(f"{pairs[0].stem} has no photo; training needs the photos of its phase")
         self.pairs, self.data, self.n_labels = tuple(pairs), data, n_labels
@@ -143,7 +149,7 @@ class PairedDataset(Dataset[Sample]):
         if arrays.input is not None:
             if arrays.input.shape[2] != self.input_channels:
                 raise DataError(
-                    f"{pair.input} has {arrays.input.shape[2]} channel(s), {self.pairs[0].input} has "
+                    f"{pair.input} has {count(arrays.input.shape[2], 'channel')}, {self.pairs[0].input} has "
                     f"{self.input_channels}; save all inputs alike"
                 )
             values = apply_to_input(arrays.input, geometry, self.data.photo_filter)
@@ -197,15 +203,26 @@ def check_labels(path: Path, label: np.ndarray, n_labels: int, dontcare: int | N
         outside &= label != dontcare
     if not outside.any():
         return
-    wrong = np.unique(label[outside]).tolist()
+    raise DataError(f"{path} holds {label_fault(np.unique(label[outside]).tolist(), n_labels, dontcare)}")
+
+
+def label_fault(wrong: Sequence[int], n_labels: int, dontcare: int | None) -> str:
+    """What is said of labels, sorted, that are neither a class nor `dontcare`, with the remedy."""
     shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
-    also = f" (dontcare is {dontcare})" if dontcare is not None else ""
-    raise DataError(
-        f"{path} holds label {shown}, but n_labels is {n_labels}{also}; set n_labels to at least {max(wrong) + 1}, "
-        f"or dontcare to the label that belongs to no class"
-        if max(wrong) >= n_labels
-        else f"{path} holds label {shown}; labels start at 0: set dontcare to the one that belongs to no class"
-    )
+    classes, none = option("model.n_labels"), option("data.dontcare")
+    if wrong[-1] < n_labels:
+        return f"label {shown}; labels start at 0: set {none} to the one that belongs to no class"
+    also = f" ({none} is {dontcare})" if dontcare is not None else ""
+    if len(wrong) == 1 and dontcare is None and is_far_above(wrong[0], n_labels - 1):
+        remedy = f"set {none} {wrong[0]} if it belongs to no class, else {classes} {wrong[0] + 1}"
+    else:
+        remedy = f"set {classes} to at least {wrong[-1] + 1}, or {none} to the label that belongs to no class"
+    return f"label {shown}, but {classes} is {n_labels}{also}; {remedy}"
+
+
+def is_far_above(label: int, other: int) -> bool:
+    """Whether a label is so far above the next lower one that it hardly counts on from there, like 255."""
+    return label > 2 * other + 16
 
 
 def check_sizes(pair: Pair, sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-import threading
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,20 +10,29 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from hdgan.data.arrays import load_array
+from hdgan.data.opening import UNREADABLE, Picture, first_tile, is_halved, named, opened, raw_mode, tiles_of
+from hdgan.data.scan import MOST_PAGES
 from hdgan.errors import DataError
+from hdgan.limits import require_bounded
+from hdgan.wording import count
 
 Kind = Literal["label map", "instance map", "input", "photo"]
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".pgm", ".ppm", ".npy"})
 """Endings, in lower case, of the files that count as pictures; a folder's other files are ignored."""
 
-TURNED_TO_RGB = frozenset({"P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX"})
+TURNED_TO_RGB = frozenset({"P", "PA", "CMYK", "YCbCr", "HSV", "RGBX"})
 """Modes of Pillow that an A-to-B input is read as RGB from."""
 
-_EXACT_FORMATS = frozenset({"PNG", "TIFF", "BMP", "PPM", "NPY"})
-_MAP_MODES = frozenset({"1", "L", "P", "I", "I;16", "I;16L", "I;16B"})
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
-_ORIENTATION, _PHOTOMETRIC = 274, 262
+WIDE_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_EXACT_FORMATS = frozenset({"PNG", "TIFF", "BMP", "PPM", "NPY", ""})
+_MAP_MODES = WIDE_MODES | {"1", "L", "P", "I"}
+_BYTES = {"1": 1, "L": 1, "P": 1} | dict.fromkeys(WIDE_MODES, 2)
+_INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_WHITES = {"uint8": 255, "uint16": 65535}
+_BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _SAMPLE_FORMAT = 258, 262, 274, 277, 284, 339
+_TILE_WIDTH, _TILE_LENGTH, _EXTRA = 322, 323, 338
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,10 @@ class Header:
     """What a file says about itself before its pixels are decoded.
 
     Sizes are (width, height) in pixels. `upright` differs from `size` where an EXIF orientation swaps the sides.
-    `photometric` is the TIFF tag: 0 where white is stored as 0. `inexact` says why its pixels may not have the numbers
-    that were saved; empty where they have.
+    `photometric` is the TIFF tag: 0 where white is stored as 0. `white` is the stored number that means full
+    brightness; None for floats and for integers with a sign or of more than 16 bits. `inexact` says why its pixels may
+    not have the numbers that were saved, and `partial` why they cannot all be read as an input; empty where they can.
+    `in_text` is a PGM or PPM whose numbers are written as text.
     """
 
     size: tuple[int, int]
@@ -47,7 +54,10 @@ class Header:
     orientation: int = 1
     frames: int = 1
     photometric: int = 1
+    white: int | None = 255
     inexact: str = ""
+    partial: str = ""
+    in_text: bool = False
 
     @property
     def input_channels(self) -> int:
@@ -59,14 +69,12 @@ def read_header(path: Path) -> Header:
     """Read size and mode of a picture or .npy array without decoding it.
 
     Raises:
-        DataError: the file is missing, damaged or not a picture.
+        DataError: the file is missing, damaged, not a picture, or larger than `hdgan.limits` allow.
     """
     if path.suffix.lower() == ".npy":
-        array = load_array(path)
-        height, width, channels = array.shape
-        return Header((width, height), (width, height), "NPY", array.dtype.name, channels)
+        return header_of_array(load_array(path))
     with opened(path) as image:
-        return header_of(image)
+        return header_of(image, path)
 
 
 def verify_checksums(path: Path) -> None:
@@ -81,57 +89,62 @@ def verify_checksums(path: Path) -> None:
         image.verify()
 
 
-def require_map(path: Path, header: Header, kind: Kind) -> None:
-    """Raise DataError unless a file with this header can hold the ids of a label or instance map."""
+def require_map(name: Path | str, header: Header, kind: Kind) -> None:
+    """Raise DataError unless a picture with this header can hold the ids of a label or instance map."""
     if header.inexact:
         raise DataError(
-            f"{path}: this {kind} is {header.inexact}; make it again as PNG, from the source rather than from this file"
+            f"{name}: this {kind} is {header.inexact}; make it again as PNG, from the source rather than from this file"
         )
     if header.orientation != 1 and header.format == "TIFF":
         raise DataError(
-            f"{path}: this {kind} has TIFF orientation {header.orientation}; save it without, so that "
+            f"{name}: this {kind} has TIFF orientation {header.orientation}; save it without, so that "
             "its rows are stored from top to bottom"
         )
     if header.photometric == 0:
         # Pillow inverts some of these and not others, so neither its numbers nor their complement can be trusted.
         raise DataError(
-            f"{path}: this {kind} is a TIFF that stores white as 0 (PhotometricInterpretation 0), so its ids would be "
+            f"{name}: this {kind} is a TIFF that stores white as 0 (PhotometricInterpretation 0), so its ids would be "
             "inverted; save it as BlackIsZero or PNG"
         )
-    whole = np.issubdtype(np.dtype(header.mode), np.integer) if header.format == "NPY" else header.mode in _MAP_MODES
+    whole = header.mode in (_INTEGERS if header.format == "NPY" else _MAP_MODES)
     if not whole or header.channels != 1 or header.frames != 1:
-        found = f"mode {header.mode} with {header.channels} channel(s) and {header.frames} page(s)"
+        found = f"mode {header.mode} with {count(header.channels, 'channel')} and {count(header.frames, 'page')}"
         raise DataError(
-            f"{path}: this {kind} has {found}; "
+            f"{name}: this {kind} has {found}; "
             "save one channel of integers (8- or 16-bit grey or palette PNG, 32-bit TIFF, integer .npy), "
             "or train without labels (n_labels 0) if its colours are the input"
         )
 
 
-def _require_black_as_zero(path: Path, header: Header, kind: Kind) -> None:
+def _require_black_as_zero(name: Path | str, header: Header, kind: Kind) -> None:
     """Pillow inverts what stores white as 0 in bitmaps and grey of up to 8 bits; other grey it reads as a negative."""
     if header.photometric == 0 and header.mode not in ("1", "L"):
         raise DataError(
-            f"{path}: this {kind} is a TIFF of mode {header.mode} that stores white as 0 (PhotometricInterpretation "
+            f"{name}: this {kind} is a TIFF of mode {header.mode} that stores white as 0 (PhotometricInterpretation "
             "0), which is read as a negative; save it as BlackIsZero or PNG"
         )
 
 
-def require_photo(path: Path, header: Header) -> None:
-    """Raise DataError unless a file with this header can be read as a photo."""
+def require_photo(name: Path | str, header: Header) -> None:
+    """Raise DataError unless a picture with this header can be read as a photo."""
+    if header.in_text:
+        raise DataError(f"{name}: this photo holds numbers in text; save it as PNG")
     if header.format == "NPY":
-        raise DataError(f"{path}: a photo must be a picture, not .npy; save it as PNG")
-    if header.mode in ("I", "F"):
-        raise DataError(f"{path}: this photo has mode {header.mode}; save it with 8 or 16 bits a channel")
-    _require_black_as_zero(path, header, "photo")
+        raise DataError(f"{name}: a photo must be a picture, not .npy; save it as PNG")
+    if header.white is None:
+        signed = " of numbers with a sign" if header.mode == "L" else ""
+        raise DataError(f"{name}: this photo has mode {header.mode}{signed}; save it with 8 or 16 bits a channel")
+    _require_black_as_zero(name, header, "photo")
 
 
-def require_input(path: Path, header: Header) -> None:
-    """Raise DataError unless a file with this header can be the input of an A-to-B model."""
-    dtype = np.dtype(header.mode) if header.format == "NPY" else np.dtype("int32" if header.mode == "I" else "uint8")
-    if dtype not in (np.uint8, np.uint16) and not np.issubdtype(dtype, np.floating):
-        raise DataError(f"{path}: input of type {dtype}; save uint8, uint16, or float32 scaled to [-1, 1]")
-    _require_black_as_zero(path, header, "input")
+def require_input(name: Path | str, header: Header) -> None:
+    """Raise DataError unless a picture with this header can be the input of an A-to-B model."""
+    if header.partial:
+        raise DataError(f"{name}: this input has {header.partial}; save its array [H, W, C] as .npy")
+    if header.white is None and header.mode != "F" and "float" not in header.mode:
+        dtype = header.mode if header.format == "NPY" else "int32" if header.mode == "I" else "int8"
+        raise DataError(f"{name}: input of type {dtype}; save uint8, uint16, or float32 scaled to [-1, 1]")
+    _require_black_as_zero(name, header, "input")
 
 
 def shown_size(header: Header, size: tuple[int, int] | None) -> tuple[int, int]:
@@ -139,116 +152,169 @@ def shown_size(header: Header, size: tuple[int, int] | None) -> tuple[int, int]:
     return header.size if size is not None and size == header.size != header.upright else header.upright
 
 
-def header_of(image: Image.Image) -> Header:
-    """Header of an opened picture, before its pixels are decoded."""
-    # Pillow decodes a PNG to look for EXIF behind its pixels; EXIF in front of them is in `info`.
-    orientation = 1
-    if image.format != "PNG" or "exif" in image.info:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    size = image.size
-    upright = (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
-    if image.format == "TIFF":
-        upright = size  # Pillow turns TIFF itself, and already gives the upright size
-    return Header(
+def header_of_array(array: np.ndarray) -> Header:
+    """Header of an array [H, W, C], however it was given."""
+    height, width, channels = array.shape
+    name = array.dtype.name
+    return Header((width, height), (width, height), "NPY", name, channels, white=_WHITES.get(name))
+
+
+def header_of(image: Image.Image, picture: Picture) -> Header:
+    """Header of a picture that `opened` yields, before its pixels are decoded.
+
+    Raises:
+        DataError: it takes more memory than `hdgan.limits` allow, or Pillow would read other numbers than it holds.
+    """
+    size, tiff = image.size, image.format == "TIFF"
+    # A phone's MPO is a JPEG with previews behind it. A page that the caller has turned to is meant by itself.
+    frames = _pages(image, picture) if tiff and not image.tell() else 1
+    orientation = _orientation(image)
+    header = Header(
         size,
-        upright,
+        # Pillow turns TIFF itself, and already gives the upright size.
+        (size[1], size[0]) if orientation in (5, 6, 7, 8) and not tiff else size,
         image.format or "",
         image.mode,
         len(image.getbands()),
         orientation,
-        # A phone's MPO is a JPEG with previews behind it.
-        getattr(image, "n_frames", 1) if image.format == "TIFF" else 1,
+        frames,
         tiff_tag(image, _PHOTOMETRIC, 1),
+        _white(image),
         _why_inexact(image),
+        _why_partial(image),
+        first_tile(image)[0] == "ppm_plain",
     )
+    if raw_mode(image):
+        _require_bounded(image, named(picture), frames)
+    _require_understood(image, named(picture))
+    return header
+
+
+def _pages(image: Image.Image, picture: Picture) -> int:
+    pages = 1
+    try:
+        while pages <= MOST_PAGES:
+            image.seek(pages)
+            pages += 1
+        raise DataError(f"{named(picture)} has more than {MOST_PAGES} pages; save its array [H, W, C] as .npy")
+    except EOFError:
+        image.seek(0)
+    return pages
+
+
+def _orientation(image: Image.Image) -> int:
+    """By EXIF, from 1 to 8; 1 where it is undefined or damaged, since the pixels are whole all the same."""
+    # Pillow decodes a PNG to look for EXIF behind its pixels; EXIF in front of them is in `info`.
+    if image.format == "PNG" and raw_mode(image) and "exif" not in image.info:
+        return 1
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except UNREADABLE:
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _white(image: Image.Image) -> int | None:
+    raw = raw_mode(image)
+    if image.format == "PPM" and raw and image.mode not in ("1", "F"):
+        return pnm_white(image)
+    if image.mode in ("I", "F") or tiff_tag(image, _SAMPLE_FORMAT, 1) != 1:
+        return None
+    if image.mode == "1":
+        return 1
+    if image.mode not in ("L", *WIDE_MODES):
+        return 65535 if is_halved(image) else 255
+    bits = {"L;2": 2, "L;4": 4}.get(raw, 8 if image.mode == "L" else 16)
+    return 2 ** tiff_tag(image, _BITS, bits) - 1
+
+
+def pnm_white(image: Image.Image) -> int:
+    """The greatest number that a PGM or PPM says it may hold."""
+    codec, _, _, args = first_tile(image)
+    if codec != "raw":
+        return int(args[1])
+    return 65535 if image.mode == "I" else 255
 
 
 def _why_inexact(image: Image.Image) -> str:
     compression = image.info.get("compression")
     if image.format == "WEBP" or compression == "webp":
         return "WEBP, which may be lossy"
-    if image.format not in _EXACT_FORMATS or compression == "jpeg":
-        return f"{image.format if compression != 'jpeg' else 'JPEG in TIFF'}, which does not keep ids exactly"
-    # Pillow stretches grey to 8 or 16 whole bits, and inverts bitmaps.
+    if (image.format or "") not in _EXACT_FORMATS or compression in ("jpeg", "tiff_jpeg"):
+        return f"{image.format if image.format != 'TIFF' else 'JPEG in TIFF'}, which does not keep ids exactly"
+    # Pillow inverts bitmaps, and stretches numbers in text.
     if image.format == "PPM" and image.mode == "1":
         return "a PBM, which is read inverted"
-    if image.format == "PPM" and _tile(image)[0] != "raw":
-        return "a PGM in text or with another greatest value than 255 or 65535, which is not read as stored"
-    return ""
+    return "a PGM in text, which is not read as stored" if first_tile(image)[0] == "ppm_plain" else ""
 
 
-def raw_mode(image: Image.Image) -> str:
-    """How the file stores its pixels; known only before they are decoded."""
-    args = _tile(image)[3]
-    return str(args[0] if isinstance(args, tuple) else args)
+def _why_partial(image: Image.Image) -> str:
+    """Why pixels cannot be read with all their channels and bits."""
+    raw, samples = raw_mode(image), tiff_tag(image, _SAMPLES, 1)
+    if image.format == "TIFF" and samples != len(image.getbands()) and image.info.get("compression") != "jpeg":
+        return f"{count(samples, 'channel')} in a TIFF page, not all of which can be read"
+    if tiff_tag(image, _EXTRA, 0) == 1 or image.mode in ("RGBa", "La"):
+        return "colours that are multiplied with their opacity"
+    if raw.startswith("CMYK;16") or raw in ("BGR;15", "BGR;16"):
+        return "colours whose bits are not all read"
+    if image.mode == "LAB":
+        return "colours of CIELAB"
+    return "numbers in text" if first_tile(image)[0] == "ppm_plain" else ""
 
 
-def _tile(image: Image.Image) -> tuple[Any, ...]:
-    """Decoder, box, offset and arguments of the first part of a picture that is not decoded yet."""
-    tiles = getattr(image, "tile", None)
-    return tuple(tiles[0]) if tiles else ("", None, 0, None)
+def _require_bounded(image: Image.Image, name: str, frames: int) -> None:
+    # Pillow decodes run lengths of BMP in Python.
+    pixel = 16 if first_tile(image)[0] == "bmp_rle" else _BYTES.get(image.mode, 4)
+    width, height = image.size
+    what = f"a picture of {width}x{height} pixels" + (f" and {frames} pages" if frames > 1 else "")
+    require_bounded(name, width * height * pixel * frames, what)
+    width, height = tiff_tag(image, _TILE_WIDTH, 1), tiff_tag(image, _TILE_LENGTH, 1)
+    require_bounded(name, width * height * pixel, f"a TIFF in tiles of {width}x{height} pixels")
 
 
-def load_array(path: Path) -> np.ndarray:
-    """Map a .npy file into memory as [H, W, C]."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except _UNREADABLE as error:
-        raise _damaged(path, error) from error
-    if array.ndim not in (2, 3) or 0 in array.shape:
-        raise DataError(f"{path}: array of shape {tuple(array.shape)}; save [H, W] or [H, W, C]")
-    return array if array.ndim == 3 else array[..., None]
+def _require_understood(image: Image.Image, name: str) -> None:
+    """Refuse the kinds of files from which Pillow reads other numbers than they hold, without a word."""
+    raw, codec = raw_mode(image), first_tile(image)[0]
+    planes = len(image.getbands()) if tiff_tag(image, _PLANAR, 1) == 2 and codec != "libtiff" else 1
+    bits = 1 if image.mode == "1" else 8
+    reason = ""
+    if codec == "raw" and image.format == "BMP" and image.mode in ("1", "L") and _bits_of_bmp(image) != bits:
+        reason = "a BMP with a grey palette of few colours"
+    elif image.mode in ("I", "F") and image.info.get("compression") != "raw" and _is_swapped(image):
+        reason = "a compressed TIFF of floats or numbers with a sign in the other byte order"
+    elif tiff_tag(image, _PLANAR, 1) == 2 and tiff_tag(image, _SAMPLES, 1) > 1 and tiff_tag(image, _BITS, 8) != 8:
+        reason = "a TIFF with a plane for each channel of more than 8 bits"
+    elif (
+        tiff_tag(image, _PHOTOMETRIC, 1) == 6 and "jpeg" not in str(image.info.get("compression")) and image.mode != "L"
+    ):
+        reason = "a TIFF of YCbCr without JPEG"
+    elif raw and image.format == "TIFF" and _area(image) < image.width * image.height * planes:
+        reason = "a TIFF that does not hold all of its pixels"
+    if reason:
+        raise DataError(f"{name} is {reason}, which cannot be read as stored; save it as PNG, or as .npy")
+
+
+def _is_swapped(image: Image.Image) -> bool:
+    """Whether a TIFF is in the other byte order than the machine."""
+    order = getattr(getattr(image, "tag_v2", None), "prefix", b"")
+    return order == (b"MM" if sys.byteorder == "little" else b"II")
+
+
+def _area(image: Image.Image) -> int:
+    """Pixels that the strips or tiles of a TIFF hold; Pillow leaves the others black."""
+    return sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in tiles_of(image))
+
+
+def _bits_of_bmp(image: Image.Image) -> int:
+    """Bits of a pixel, by the header of 12 bytes of OS/2 or a newer one."""
+    file: Any = image.fp  # type: ignore[attr-defined]
+    file.seek(14)
+    newer = int.from_bytes(file.read(4), "little") > 12
+    file.seek(28 if newer else 24)
+    return int.from_bytes(file.read(2), "little")
 
 
 def tiff_tag(image: Image.Image, tag: int, default: int) -> int:
     """First value of a tag; `default` where it is absent or the picture is no TIFF."""
     value = getattr(image, "tag_v2", {}).get(tag, default)
     return int(value[0] if isinstance(value, tuple) else value)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """Open a picture of any size; whatever goes wrong while it is read becomes a DataError that names the file."""
-    try:
-        with _large_pictures, Image.open(path) as image:
-            yield image
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except _UNREADABLE as error:
-        raise _damaged(path, error) from error
-
-
-def _missing(path: Path) -> DataError:
-    return DataError(f"{path} does not exist; restore it, or start again so that the folder is listed anew")
-
-
-def _damaged(path: Path, error: BaseException) -> DataError:
-    reason = " ".join(str(error).split()).replace(f" {str(path)!r}", "") or type(error).__name__
-    remedy = "restore it from its source or save it anew, or remove it with its partners"
-    return DataError(f"{path} cannot be read ({reason}); {remedy}")
-
-
-class _LargePictures:
-    """Lifts Pillow's guard against huge pictures while hdgan reads: a dataset's files are the user's own."""
-
-    def __init__(self) -> None:
-        self.lock, self.readers, self.limit = threading.Lock(), 0, Image.MAX_IMAGE_PIXELS
-
-    def __enter__(self) -> None:
-        with self.lock:
-            if self.readers == 0:
-                self.limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            self.readers += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.readers -= 1
-            if self.readers == 0:
-                Image.MAX_IMAGE_PIXELS = self.limit
-
-
-_large_pictures = _LargePictures()

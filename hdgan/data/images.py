@@ -1,4 +1,8 @@
-"""Reading pictures and maps: every id exactly as the file holds it, every damaged file named."""
+"""Reading pictures and maps: every number exactly as it is stored, or an error that names the picture.
+
+A path, a Pillow image and an array of the same picture give the same result. A Pillow image whose pixels are not
+decoded yet is read as its file; of one that is decoded only what Pillow made of the file is left.
+"""
 
 from __future__ import annotations
 
@@ -7,41 +11,42 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
+from hdgan.data.arrays import load_array, require_numbers
 from hdgan.data.headers import (
     TURNED_TO_RGB,
+    WIDE_MODES,
     Header,
     Kind,
     header_of,
-    load_array,
-    opened,
-    raw_mode,
-    read_header,
+    header_of_array,
     require_input,
     require_map,
     require_photo,
     shown_size,
-    tiff_tag,
 )
+from hdgan.data.opening import Picture, named, opened
+from hdgan.data.pixels import stored_pixels
 from hdgan.errors import DataError
+from hdgan.wording import count
 
-_WIDE_MODES = frozenset({"I;16", "I;16L", "I;16B"})
-# Pillow stretches grey of 2 and 4 bits to 0..255; the ids are what was stored.
-_STRETCH = {"L;2": 85, "L;4": 17}
-_SAMPLE_FORMAT, _SAMPLES_PER_PIXEL = 339, 277
+Readable = Picture | np.ndarray
+"""What pictures and maps are read from: a file, a Pillow image, or an array [H, W] or [H, W, C]."""
+
 _INT32 = np.iinfo(np.int32)
 # PyTorch promotes no unsigned type of more than 8 bits.
 _SIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
 
-def read_map(path: Path, kind: Kind = "label map") -> np.ndarray:
-    """Read a label or instance map with the exact numbers of the file.
+def read_map(source: Readable, kind: Kind = "label map") -> np.ndarray:
+    """Read a label or instance map with the exact numbers that are stored.
 
     Palette pictures give their indices, not their colours; an EXIF orientation is ignored.
 
     Args:
-        path: PNG, TIFF or BMP of one channel, or .npy of integers, [H, W].
+        source: PNG, TIFF, BMP or PGM of one channel, or .npy of integers, [H, W] or [H, W, 1]; or a Pillow image or
+            array of that kind.
         kind: "label map" or "instance map", for the messages.
 
     Returns:
@@ -50,91 +55,104 @@ def read_map(path: Path, kind: Kind = "label map") -> np.ndarray:
     Raises:
         DataError: not one channel of integers, a lossy format, ids beyond int32, or an unreadable file.
     """
-    if path.suffix.lower() == ".npy":
-        require_map(path, read_header(path), kind)
-        return _as_int32(path, np.asarray(load_array(path))[..., 0])
-    with opened(path) as image:
-        header = header_of(image)
-        require_map(path, header, kind)
-        stretch = _STRETCH.get(raw_mode(image).removesuffix("R"), 1)  # R: bits in reverse, by TIFF's FillOrder 2
-        sample_format = tiff_tag(image, _SAMPLE_FORMAT, 1)
-        image.load()
-        values = np.asarray(image)
-    if values.dtype == bool:
-        return values.astype(np.uint8)
-    if sample_format == 2 and values.dtype == np.uint8:
-        return values.view(np.int8).astype(np.int32)
-    if sample_format == 1 and values.dtype == np.int32 and header.format == "TIFF":
-        return _as_int32(path, values.view(np.uint32))
-    return values // stretch if stretch > 1 else values.astype(values.dtype.newbyteorder("="), copy=False)
+    array = _array_of(source)
+    if array is not None:
+        require_map(named(source), header_of_array(array), kind)
+        return _as_ids(source, array[..., 0])
+    assert not isinstance(source, np.ndarray)
+    with opened(source) as image:
+        header = header_of(image, source)
+        require_map(named(source), header, kind)
+        return _as_ids(source, stored_pixels(source, image, header))
 
 
-def read_photo(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
+def read_photo(source: Readable, size: tuple[int, int] | None = None) -> Image.Image:
     """Read a photo as 8-bit RGB; grey is repeated, transparency dropped, 16 bits are reduced to 8.
 
     A photo with an EXIF orientation is turned upright, as viewers and labelling tools show it, unless only the pixels
     as stored have the size of its map; `quick_check` and `check_dataset` tell how many are.
 
     Args:
-        path: Any picture that Pillow reads.
+        source: a picture, a Pillow image, or an array of 8 or 16 bits.
         size: (width, height) of the map it belongs to, where there is one.
 
     Raises:
         DataError: 32-bit or float pixels, or an unreadable file.
     """
-    if path.suffix.lower() == ".npy":
-        require_photo(path, read_header(path))
-    with opened(path) as image:
-        header = header_of(image)
-        require_photo(path, header)
-        image.load()
-        if header.format != "TIFF" and header.orientation != 1 and shown_size(header, size) == header.upright:
-            image = ImageOps.exif_transpose(image)
-        if header.mode in _WIDE_MODES:
-            image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-        return image.convert("RGB")
+    if isinstance(source, np.ndarray):
+        return to_photo(source, source)
+    if isinstance(source, Path) and source.suffix.lower() == ".npy":
+        require_photo(source, header_of_array(load_array(source)))
+    with opened(source) as image:
+        header = header_of(image, source)
+        require_photo(named(source), header)
+        if header.mode in WIDE_MODES or header.mode == "I":
+            assert header.white
+            grey = stored_pixels(source, image, header).astype(np.uint32) * 255 // header.white
+            image = Image.fromarray(grey.astype(np.uint8))
+        photo = image.convert("RGB")
+        if header.orientation != 1 and header.format != "TIFF" and shown_size(header, size) == header.upright:
+            photo = Image.fromarray(np.ascontiguousarray(_turned(np.asarray(photo), header.orientation)))
+        return photo
 
 
-def read_input(path: Path) -> np.ndarray:
-    """Read the input of an A-to-B model with all its channels.
+def read_input(source: Readable) -> np.ndarray:
+    """Read the input of an A-to-B model with all its channels, upright.
 
-    Palette pictures give their colours; pages of a TIFF are stacked as channels. Pillow reads 16-bit colour with 8 bits
-    a channel: store such inputs as .npy, or as one 16-bit grey page a channel.
+    Palette pictures give their colours; pages of a TIFF are stacked as channels. Numbers of other depths than 8 and 16
+    bits are stretched to the next of them.
 
     Returns:
         [H, W, C] uint8, uint16 or float32.
 
     Raises:
-        DataError: integers of more than 16 bits, values that are not finite, pages of different size, or an unreadable
-            file.
+        DataError: integers of more than 16 bits, values that are not finite, pages that differ in size or kind, or an
+            unreadable file.
     """
-    if path.suffix.lower() == ".npy":
-        require_input(path, read_header(path))
-        return _as_input(path, np.asarray(load_array(path)))
-    with opened(path) as image:
-        header = header_of(image)
-        require_input(path, header)
-        samples = tiff_tag(image, _SAMPLES_PER_PIXEL, 1)
-        if samples > 4:
-            raise DataError(f"{path}: {samples} channels in one TIFF page; save the array [H, W, C] as .npy")
-        pages = []
-        for frame in range(header.frames):
-            image.seek(frame)
-            image.load()
-            pages.append(_page(image, header))
+    array = _array_of(source)
+    if array is not None:
+        header = header_of_array(array)
+        require_input(named(source), header)
+        return _as_input(source, array, header.white)
+    assert not isinstance(source, np.ndarray)
+    pages = []
+    with opened(source) as image:
+        first = header = header_of(image, source)
+        for page in range(first.frames):
+            if page:
+                image.seek(page)
+                header = header_of(image, source)
+            require_input(named(source), header)
+            if (header.mode, header.white) != (first.mode, first.white):
+                raise DataError(f"{named(source)}: its {first.frames} pages differ in mode; save pages of one kind")
+            pages.append(_page(source, image, header))
     if len({page.shape[:2] for page in pages}) > 1:
-        raise DataError(f"{path}: its {len(pages)} pages differ in size; save pages of one size")
-    return _as_input(path, np.concatenate(pages, axis=2))
+        raise DataError(f"{named(source)}: its {len(pages)} pages differ in size; save pages of one size")
+    return _as_input(source, np.concatenate(pages, axis=2) if len(pages) > 1 else pages[0], first.white)
 
 
-def to_photo(path: Path, values: np.ndarray) -> Image.Image:
-    """Make an 8-bit RGB photo of an array from `read_input`, [H, W, C]; the file's name is for the message."""
-    if values.dtype == np.uint16:
-        values = (values // 257).astype(np.uint8)
-    if values.dtype != np.uint8:
-        raise DataError(f"{path}: a photo of type {values.dtype}; save it with 8 or 16 bits a channel")
-    colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1].repeat(3, axis=2)
-    return Image.fromarray(np.ascontiguousarray(colours))
+def to_photo(source: object, values: np.ndarray) -> Image.Image:
+    """Make an 8-bit RGB photo of an array.
+
+    Args:
+        source: where the array is from, for the message.
+        values: uint8 or uint16, [H, W] or [H, W, C]: grey, grey and opacity, RGB, or RGB and opacity.
+
+    Raises:
+        DataError: another type or number of channels.
+    """
+    require_numbers(named(source), values.shape, values.dtype)
+    values = values if values.ndim == 3 else values[..., None]
+    if values.dtype.name not in ("uint8", "uint16"):
+        raise DataError(f"{named(source)}: a photo of type {values.dtype}; save it with 8 or 16 bits a channel")
+    if values.shape[2] > 4:
+        raise DataError(f"{named(source)}: a photo of {count(values.shape[2], 'channel')}; save it as RGB")
+    colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
+    if values.dtype.itemsize == 2:
+        # As pictures of 16 bits are reduced: Pillow takes the high byte of colours.
+        colours = colours >> 8 if values.shape[2] >= 3 else colours // 257
+    colours = colours.astype(np.uint8, copy=False)
+    return Image.fromarray(np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3))))
 
 
 def to_unit_range(values: np.ndarray) -> np.ndarray:
@@ -168,30 +186,57 @@ def class_of(ids: Any, divisor: int) -> Any:
     return np.where(ids < divisor, ids, ids // divisor)
 
 
-def _page(image: Image.Image, header: Header) -> np.ndarray:
+def _array_of(source: Readable) -> np.ndarray | None:
+    """The array [H, W, C] that is given or that a .npy file holds; None for pictures."""
+    if isinstance(source, Path) and source.suffix.lower() == ".npy":
+        return load_array(source)
+    if not isinstance(source, np.ndarray):
+        return None
+    require_numbers(named(source), source.shape, source.dtype)
+    return source if source.ndim == 3 else source[..., None]
+
+
+def _page(source: Picture, image: Image.Image, header: Header) -> np.ndarray:
     """One page as [H, W, C], upright, with palettes and print colours turned into RGB."""
-    if header.format != "TIFF" and header.orientation != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode == "1":
-        image = image.convert("L")
-    elif image.mode in TURNED_TO_RGB:
-        image = image.convert("RGB")
-    array = np.asarray(image)
+    if header.mode in TURNED_TO_RGB:
+        image.load()
+        array = np.asarray(image.convert("RGB"))
+    else:
+        array = stored_pixels(source, image, header)
+    if header.orientation != 1 and header.format != "TIFF":
+        array = _turned(array, header.orientation)
     return array if array.ndim == 3 else array[..., None]
 
 
-def _as_input(path: Path, array: np.ndarray) -> np.ndarray:
-    if array.dtype in (np.uint8, np.uint16):
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
-    if not np.isfinite(array).all():
-        raise DataError(f"{path}: input holds nan or inf; replace them with finite values")
-    return array.astype(np.float32, copy=False)
+def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels [H, W] or [H, W, C] upright, by their EXIF orientation."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    vertical, horizontal = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return array[:: -1 if vertical else 1, :: -1 if horizontal else 1]
 
 
-def _as_int32(path: Path, values: np.ndarray) -> np.ndarray:
-    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+def _as_input(source: Readable, array: np.ndarray, white: int | None) -> np.ndarray:
+    """Stretch integers to 8 or 16 bits; see that floats are finite."""
+    if white is None:
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32, copy=False)
+        if not np.isfinite(array).all():
+            raise DataError(f"{named(source)}: input holds nan or inf; replace them with finite values of float32")
+        return array
+    if 255 % white == 0:
+        return np.asarray(array) * np.uint8(255 // white) if white < 255 else np.asarray(array)
+    if white == 65535:
+        return array.astype(np.uint16, copy=False)
+    return ((array.astype(np.uint32) * 65535 + white // 2) // white).astype(np.uint16)
+
+
+def _as_ids(source: Readable, values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind == "u" and values.dtype.itemsize < 4:
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
+    low, high = int(values.min()), int(values.max())
     if low < _INT32.min or high > _INT32.max:
         raise DataError(
-            f"{path}: ids from {low} to {high} do not fit in 32 bits with sign; number them anew below 2^31"
+            f"{named(source)}: ids from {low} to {high} do not fit in 32 bits with sign; number them anew below 2^31"
         )
-    return values.astype(np.int32)
+    return values.astype(np.int32, copy=False)

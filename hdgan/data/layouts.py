@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from hdgan.data.config import DataConfig
+from hdgan.data.folders import is_text, name_of, pictures_in, subfolders_of
 from hdgan.data.headers import EXTENSIONS
-from hdgan.data.packed import INDEX, PackedSample, is_packed, read_index
+from hdgan.data.packed_index import INDEX, PackedSample, is_packed, read_index
 from hdgan.errors import ConfigError, DataError
+from hdgan.options import option
 
 
 @dataclass(frozen=True)
 class Pair:
     """The files of one sample; None where the dataset has no such part.
 
-    `stem` is the name they share: subfolder and file name without the suffixes that tell the parts apart.
+    `stem` is the name they share: subfolder and file name without the suffixes that tell the parts apart. It is always
+    text (see `name_of` of folders.py), so that it can be the name of an output and stand in any file.
     A picture that holds A and B side by side is both `input` and `photo`; the file of a packed sample is all its parts.
     """
 
@@ -48,15 +49,23 @@ class Pair:
 
 @dataclass(frozen=True)
 class Orphan:
-    """Files without all their partners: never used, always reported."""
+    """Files without all their partners: never used, always reported.
+
+    `missing` has what they lack: the part's name, the folder where it was looked for, and a file there whose name
+    differs in upper and lower case only, if there is one.
+    """
 
     stem: str
     files: tuple[Path, ...]
-    missing: tuple[str, ...]
+    missing: tuple[tuple[str, Path, Path | None], ...]
 
     def __str__(self) -> str:
         files = ", ".join(map(str, self.files))
-        return f"{files}: no {' and no '.join(self.missing)} named {self.stem}; add it or remove the file"
+        lacks = " and ".join(f"no {part} named {self.stem} in {folder}" for part, folder, _ in self.missing)
+        alike = " and ".join(str(path) for _, _, path in self.missing if path)
+        if alike:
+            return f"{files}: {lacks}; {alike} differs only in upper and lower case: rename one of them"
+        return f"{files}: {lacks}; add it or remove the file"
 
 
 @dataclass(frozen=True)
@@ -103,13 +112,25 @@ _LAYOUTS: dict[str, tuple[_Part, ...]] = {
 _LABELLED = ("cityscapes", "nvidia")
 _PACKED = "packed"
 
+# Folders by which other programs tell the halves of pairs apart, and what they are called here.
+_FOREIGN = (
+    (
+        ("images", "image", "imgs", "img", "photos", "photo"),
+        ("labels", "label", "masks", "mask", "annotations", "segmentation", "segmentations"),
+        "_img",
+        "_label",
+    ),
+    (("a", "input", "inputs", "source"), ("b", "output", "outputs", "target", "targets"), "_A", "_B"),
+)
+
 
 def find_pairs(config: DataConfig, phase: str, labels: bool | None = None) -> Listing:
     """List the pairs of one phase.
 
     Folders are searched with their subfolders, and a subfolder is part of the name. Files belong together if their
     names are equal, or equal once the suffix of their part (_gtFine_labelIds, _label, _inst, _img, _A, _B, ...) is
-    taken off. Photos and instance maps may be absent from a phase as a whole; a single absent one makes an orphan.
+    taken off; names that Unicode calls equal, though composed or decomposed, are. Photos and instance maps may be
+    absent from a phase as a whole; a single absent one makes an orphan.
 
     Args:
         config: `root` and `layout` are used.
@@ -125,19 +146,22 @@ def find_pairs(config: DataConfig, phase: str, labels: bool | None = None) -> Li
     layout = _layout(config, labels)
     if layout == _PACKED:
         return _packed_pairs(root, phase)
+    if config.layout == "auto" and layout == "side-by-side" and (foreign := _foreign(root)):
+        raise DataError(foreign)
     parts = _LAYOUTS[layout]
     phases = _phases(root, layout)
     if phase not in phases:
         looked_for = root / parts[0].folder.format(phase)
         raise DataError(f"{looked_for} does not exist; the phases of {root} ({layout}) are: {', '.join(phases)}")
-    found = {part.name: _files(root / part.folder.format(phase), part) for part in parts}
+    folders = {part.name: root / part.folder.format(phase) for part in parts}
+    found = {part.name: _files(folders[part.name], part) for part in parts}
     required = parts[0]
     if not found[required.name]:
         kinds = ", ".join(sorted(EXTENSIONS))
         wanted = f"*{required.suffixes[0]}.png" if required.strict else f"pictures ({kinds})"
-        raise DataError(f"{root / required.folder.format(phase)} holds no {wanted}; put the {phase} files there")
+        raise DataError(f"{folders[required.name]} holds no {wanted}; put the {phase} files there")
     present = {name: files for name, files in found.items() if files}
-    return _match(parts, layout, phase, present)
+    return _match(parts, folders, layout, phase, present)
 
 
 def match_folders(folders: Mapping[str, Path]) -> Listing:
@@ -155,7 +179,7 @@ def match_folders(folders: Mapping[str, Path]) -> Listing:
     for name, files in found.items():
         if not files:
             raise DataError(f"{folders[name]} holds no pictures ({', '.join(sorted(EXTENSIONS))}); put the files there")
-    return _match(parts, "", "", found)
+    return _match(parts, folders, "", "", found)
 
 
 def find_phases(config: DataConfig, labels: bool | None = None) -> tuple[str, ...]:
@@ -178,9 +202,9 @@ def validation_phase(config: DataConfig, labels: bool | None = None) -> str:
 
 def _root(config: DataConfig) -> Path:
     if config.root is None:
-        raise ConfigError("no dataset folder is set; set root to the folder that holds the phases")
+        raise ConfigError(f"no dataset folder is set; set {option('data.root')} to the folder that holds the phases")
     if not config.root.is_dir():
-        raise DataError(f"{config.root} is not a folder; set root to the folder that holds the phases")
+        raise DataError(f"{config.root} is not a folder; set {option('data.root')} to the folder that holds the phases")
     return config.root
 
 
@@ -210,7 +234,9 @@ def _layout(config: DataConfig, labels: bool | None) -> str:
     if not wanted:
         raise ConfigError(_mismatch(root, fits[0]))
     if len(wanted) > 1:
-        raise DataError(f"{root} fits the layouts {' and '.join(wanted)}; set layout to the one that is meant")
+        raise DataError(
+            f"{root} fits the layouts {' and '.join(wanted)}; set {option('data.layout')} to the one that is meant"
+        )
     return wanted[0]
 
 
@@ -221,9 +247,38 @@ def _has_labels(root: Path, layout: str) -> bool:
 
 
 def _mismatch(root: Path, layout: str) -> str:
+    n_labels = option("model.n_labels")
     if _has_labels(root, layout):
-        return f"{root} holds label maps (layout {layout}); set n_labels to their number of classes"
-    return f"{root} holds A-to-B pictures (layout {layout}), no label maps; set n_labels to 0, or add <phase>_label"
+        return f"{root} holds label maps (layout {layout}); set {n_labels} to their number of classes"
+    if layout == "side-by-side" and (foreign := _foreign(root)):
+        return foreign
+    return f"{root} holds A-to-B pictures (layout {layout}), no label maps; set {n_labels} to 0, or add <phase>_label"
+
+
+def _foreign(root: Path) -> str | None:
+    """What is wrong with the folders of a dataset that is arranged for another program, or None."""
+    phases = _phases(root, "side-by-side")
+    for phase in phases:
+        if phase.endswith("A") and f"{phase[:-1]}B" in phases:
+            return _renaming(root, phase, f"{phase[:-1]}B", "_A", "_B")
+    for parent in (root, *(root / phase for phase in phases)):
+        names = {name.casefold(): name for name in subfolders_of(parent)}
+        for firsts, seconds, *called in _FOREIGN:
+            first, second = (
+                next((names[name] for name in wanted if name in names), "") for wanted in (firsts, seconds)
+            )
+            if first and second:
+                return _renaming(parent, first, second, *called)
+    return None
+
+
+def _renaming(parent: Path, first: str, second: str, *called: str) -> str:
+    one, other = (f"train{suffix}" for suffix in called)
+    pictures = "; for an A-to-B model, train_A and train_B" if other == "train_label" else ""
+    return (
+        f"{parent} holds {first} and {second}, which hdgan does not take for pairs: call the folders of a phase {one} "
+        f"and {other} (or <phase>{called[0]} and <phase>{called[1]}){pictures}, with one name for both files of a pair"
+    )
 
 
 def _expected() -> str:
@@ -238,17 +293,17 @@ def _phases(root: Path, layout: str) -> tuple[str, ...]:
         return tuple(sorted(read_index(root)))
     before, after = _LAYOUTS[layout][0].folder.split("{}")
     folder = root / before
-    if not folder.is_dir():
-        return ()
-    try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry.name))
-    except OSError as error:
-        _refuse(error)
+    names = subfolders_of(folder)
     if layout == "side-by-side":
-        # A folder that cannot be read (a disk's lost+found) is no phase here; as part of a phase it is an error.
-        walks = {name: _walk(folder / name, on_error=None) for name in names if not _of_another_layout(name)}
-        return tuple(name for name, pictures in walks.items() if any(pictures))
-    return tuple(name.removesuffix(after) for name in names if name.endswith(after) and name != after)
+        # A folder that cannot be read is no phase here; as part of a phase it is an error.
+        walks = {name: pictures_in(folder / name, on_error=None) for name in names if not _of_another_layout(name)}
+        names = [name for name, pictures in walks.items() if any(pictures)]
+    else:
+        names = [name for name in names if name.endswith(after) and name != after]
+    for name in names:
+        if not is_text(name):
+            raise DataError(f"{folder / name}: the name of a phase must be UTF-8; rename the folder")
+    return tuple(name.removesuffix(after) for name in names)
 
 
 def _packed_pairs(root: Path, phase: str) -> Listing:
@@ -266,41 +321,12 @@ def _of_another_layout(name: str) -> bool:
 
 
 def _files(folder: Path, part: _Part) -> list[tuple[str, Path]]:
-    """Files of one part with their names: path below the folder, without the ending."""
-    files = sorted(_walk(folder))
+    """Files of one part with their names below the folder."""
+    files = sorted(pictures_in(folder))
     if part.strict:
         kinds = ([path for path in files if path.stem.endswith(suffix)] for suffix in part.suffixes)
         files = next(filter(None, kinds), [])
-    return [(path.relative_to(folder).with_suffix("").as_posix(), path) for path in files]
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise DataError(f"{error.filename} cannot be read ({error.strerror}); make it readable, or move it away") from error
-
-
-def _walk(folder: Path, on_error: Callable[[OSError], None] | None = _refuse) -> Iterable[Path]:
-    """Pictures under a folder, which may be absent.
-
-    Links to folders are followed, unless they lead back to where they are; hidden files and other kinds of files are
-    not seen.
-    """
-    if not folder.is_dir():
-        return
-    for parent, subfolders, names in os.walk(folder, onerror=on_error, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not _hidden(name) and not _leads_back(Path(parent, name))]
-        for name in names:
-            path = Path(parent, name)
-            if not _hidden(name) and path.suffix.lower() in EXTENSIONS:
-                yield path
-
-
-def _leads_back(folder: Path) -> bool:
-    """Whether a folder is a link to one of those that it lies in."""
-    return folder.is_symlink() and folder.resolve() in (above.resolve() for above in folder.absolute().parents)
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    return [(name_of(path.relative_to(folder)), path) for path in files]
 
 
 def _by_stem(files: list[tuple[str, Path]], suffixes: tuple[str, ...], shared: set[str]) -> dict[str, Path]:
@@ -315,10 +341,17 @@ def _by_stem(files: list[tuple[str, Path]], suffixes: tuple[str, ...], shared: s
     return by_stem
 
 
-def _match(parts: tuple[_Part, ...], layout: str, phase: str, found: dict[str, list[tuple[str, Path]]]) -> Listing:
+def _match(
+    parts: tuple[_Part, ...],
+    folders: Mapping[str, Path],
+    layout: str,
+    phase: str,
+    found: dict[str, list[tuple[str, Path]]],
+) -> Listing:
     shared = set.intersection(*({name for name, _ in files} for files in found.values()))
     suffixes = {part.name: part.suffixes for part in parts}
     stems = {name: _by_stem(files, suffixes[name], shared) for name, files in found.items()}
+    folded = {name: {stem.casefold(): path for stem, path in by_stem.items()} for name, by_stem in stems.items()}
     pairs, orphans = [], []
     for stem in sorted(set().union(*stems.values())):
         files = {name: by_stem[stem] for name, by_stem in stems.items() if stem in by_stem}
@@ -327,10 +360,15 @@ def _match(parts: tuple[_Part, ...], layout: str, phase: str, found: dict[str, l
                 files["photo"] = files["input"]
             pairs.append(Pair.of(stem, files))
         else:
-            missing = tuple(_NAMES[name] for name in stems if name not in files)
+            missing = tuple(
+                (_NAMES[name], folders[name], folded[name].get(stem.casefold())) for name in stems if name not in files
+            )
             orphans.append(Orphan(stem, tuple(files.values()), missing))
     if not pairs:
         first, other = (next(iter(by_stem.values())) for by_stem in list(stems.values())[:2])
         where = f" of phase {phase}" if phase else ""
-        raise DataError(f"no two files{where} share a name, for example {first} and {other}; name partners alike")
+        unpaired = ", since unpaired pictures (CycleGAN's) cannot be trained on" if "input" in stems else ""
+        raise DataError(
+            f"no two files{where} share a name, for example {first} and {other}; name partners alike{unpaired}"
+        )
     return Listing(layout, phase, tuple(pairs), tuple(orphans))

@@ -3,41 +3,57 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import Progress
 
+from hdgan.bounds import Threads
+from hdgan.config_io import check_value, to_plain
 from hdgan.data.config import DataConfig, SizeConfig, UnpackedLayout
-from hdgan.data.dataset import check_labels, read_pair
-from hdgan.data.layouts import Listing, Pair, find_pairs, find_phases
-from hdgan.data.packed import (
+from hdgan.data.layouts import Listing, find_pairs, find_phases
+from hdgan.data.packed_index import (
     ENDING,
     FORMAT,
     INDEX,
+    PARTS,
     VERSION,
-    encode,
+    Index,
+    IndexedPhase,
+    Settings,
+    Size,
     is_packed,
-    listed_paths,
     load_index,
+    require_inside,
     sample_path,
-    verify,
 )
+from hdgan.data.packer import Packer
 from hdgan.data.quick_check import in_threads, quick_check
-from hdgan.data.transforms import Filter, apply_to_input, apply_to_map, apply_to_photo, draw_geometry, scaled_size
+from hdgan.data.transforms import Filter
 from hdgan.errors import ConfigError, DataError, HdganError
-from hdgan.files import atomic_file, target_of
+from hdgan.files import atomic_file, leads_out, remove_dead, remove_dead_below
+from hdgan.options import option, typed_as
+from hdgan.progress import showing_progress
+from hdgan.wording import count
 
 _PROBES = 3
+_LONGEST_NAME = 255 - len(f".{ENDING}.01234567.hdtmp")  # bytes of a name, beside what a file gets while it is written
+_TYPED = {
+    "data.root": "FOLDER",
+    "data.layout": "--layout",
+    "data.dontcare": "--dontcare",
+    "data.photo_filter": "--photo-filter",
+    "model.n_labels": "--n-labels",
+    "threads": "--workers",
+}
 
 
 @dataclass(frozen=True)
@@ -89,24 +105,17 @@ def pack(
     Returns:
         Exit status 0.
     """
-    config = DataConfig(root=folder, layout=layout, dontcare=dontcare, photo_filter=photo_filter)
     console = Console(stderr=True)
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    with Progress(transient=True, console=console) as bar:
-        tasks = {}
-
-        def progress(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done)
-
+    with typed_as(_TYPED), showing_progress(console) as progress:
+        config = DataConfig(root=folder, layout=layout, dontcare=dontcare, photo_filter=photo_filter)
         sizes = sizes_of(width, height)
         report = pack_dataset(config, out, sizes, n_labels, phase or None, workers, say=say, progress=progress)
     kept = f", {report.kept} of them there before" if report.kept else ""
-    print(f"{out}: {report.samples} samples, {decimal(report.bytes)}{kept}; train with --data.root {out}")
+    print(f"{out}: {count(report.samples, 'sample')}, {decimal(report.bytes)}{kept}; train with --data.root {out}")
     return 0
 
 
@@ -117,7 +126,10 @@ def sizes_of(widths: Sequence[int], heights: Sequence[int]) -> tuple[SizeConfig,
         ConfigError: widths and heights are both given, but not equally many.
     """
     if widths and heights and len(widths) != len(heights):
-        raise ConfigError(f"{len(widths)} widths, but {len(heights)} heights: give one height for each width, or none")
+        raise ConfigError(
+            f"{count(len(widths), 'width')}, but {count(len(heights), 'height')}: give one height for each width, or "
+            "none"
+        )
     if not (widths or heights):
         return (SizeConfig(),)
     return tuple(SizeConfig(width=width, height=height) for width, height in zip_longest(widths, heights))
@@ -144,7 +156,8 @@ def pack_dataset(
         phases: Phases to pack; None packs all.
         threads: Threads that read and write; None takes as many as CPU cores, at most 8.
         say: Called with each warning, and with a line on the work ahead.
-        progress: Called with phase, samples done and samples in all.
+        progress: Called with phase, samples done and samples in all; before, with "<phase> (headers)" for the pairs
+            looked at.
 
     Raises:
         DataError: a file of the dataset cannot be used.
@@ -152,29 +165,29 @@ def pack_dataset(
             `n_labels`.
         HdganError: there is no space for `out`, or it cannot be written.
     """
-    if threads is not None and threads < 1:
-        raise ConfigError(f"--workers {threads}: give 1 or more")
+    check_value(Threads | None, threads, "threads")
     labels = None if n_labels is None else n_labels > 0
     names = phases or find_phases(config, labels)
     listings = [find_pairs(config, phase, labels) for phase in names]
     if listings[0].layout == "packed":
         raise ConfigError(f"{config.root} is packed already: name the folder that it was packed from")
-    packer = _Packer(config, listings[0].layout, tuple(sizes), n_labels)
+    packer = Packer(config, listings[0].layout, tuple(sizes), n_labels)
+    paths = _target_paths(out, listings)
     index = _claim(out, packer.settings)
     _require_rest(out, index, names)
-    before = listed_paths(out, index["phases"])
+    before = index.paths(out)
     replacing = _unfinishing(out, index, before)
-    sources: Counter[tuple[int, int]] = Counter()
+    sources: Counter[Size] = Counter()
     for listing in listings:
-        report = quick_check(listing, config, n_labels)
+        report = quick_check(listing, config, n_labels, progress=progress)
         sources += report.counts
         for warning in report.warnings:
             say(warning)
-    say(_require_space(out, packer, listings, sources))
-    if not index["phases"]:
+    say(_require_space(out, packer, listings, sources, paths))
+    if not index.phases:
         _write_index(out, index)  # claims the folder
     kept = 0
-    packed = dict(index["phases"]) if phases else {}
+    packed = dict(index.phases) if phases else {}
     for listing in listings:
         entries = []
         results = in_threads(packer.writer(out, listing.phase, replacing), listing.pairs, threads)
@@ -182,155 +195,82 @@ def pack_dataset(
             entries.append(entry)
             kept += was_there
             progress(listing.phase, done, len(listing.pairs))
-        packed[listing.phase] = {"parts": list(listing.pairs[0].files), "samples": entries}
-    _write_index(out, {**index, "complete": True, "phases": packed})
-    _remove_leftovers(out, index["phases"].keys() | packed.keys(), before, listed_paths(out, packed))
-    lengths = [entry["bytes"] for name in names for entry in packed[name]["samples"]]
+        parts = tuple(part for part in PARTS if part in listing.pairs[0].files)
+        packed[listing.phase] = IndexedPhase(parts, tuple(entries))
+    finished = replace(index, complete=True, phases=packed)
+    _write_index(out, finished)
+    _remove_leftovers(out, index.phases.keys() | packed.keys(), before, finished.paths(out))
+    lengths = [entry.bytes for name in names for entry in packed[name].samples]
     return PackReport(len(lengths), kept, sum(lengths))
 
 
-class _Packer:
-    """Makes the files of samples."""
+def _target_paths(out: Path, listings: Sequence[Listing]) -> list[Path]:
+    """The files of all samples.
 
-    def __init__(self, config: DataConfig, layout: str, sizes: tuple[SizeConfig, ...], n_labels: int | None) -> None:
-        assert config.root is not None
-        self.root = config.root
-        self.config, self.n_labels = config, n_labels
-        self.sizes = tuple(size.whole for size in sizes)
-        self.settings = {
-            "source": str(config.root.absolute()),
-            "layout": layout,
-            "photo_filter": config.photo_filter,
-            # An asterisk is the side that follows from the aspect ratio.
-            "sizes": ", ".join(f"{size.width or '*'}x{size.height or '*'}" for size in self.sizes),
-        }
-
-    def pixels(self, source: tuple[int, int]) -> int:
-        """Pixels stored of a sample whose files are of size `source`."""
-        return sum(width * height for width, height in {scaled_size(source, size) for size in self.sizes})
-
-    def encoded(self, pair: Pair) -> tuple[bytes, dict[str, Any]]:
-        """The file of a pair, and what its metadata tells of it."""
-        files = self._files(pair)
-        arrays = read_pair(pair, self.n_labels, self.config.dontcare)
-        sized = {}
-        for size in self.sizes:
-            geometry = draw_geometry(arrays.size, size)
-            parts: dict[str, np.ndarray] = {}
-            if arrays.label is not None:
-                parts["label"] = apply_to_map(arrays.label, geometry)
-            if arrays.input is not None:
-                parts["input"] = apply_to_input(arrays.input, geometry, self.config.photo_filter)
-            if arrays.ids is not None:
-                parts["ids"] = apply_to_map(arrays.ids, geometry)
-            if arrays.photo is not None:
-                parts["photo"] = apply_to_photo(arrays.photo, geometry, self.config.photo_filter)
-            sized[geometry.size] = parts
-        about = {
-            "stem": pair.stem,
-            "source": arrays.size,
-            "sizes": sorted(sized, key=lambda size: size[0] * size[1], reverse=True),
-            "channels": 0 if arrays.input is None else arrays.input.shape[2],
-            "files": files,
-            # All of the source: scaling may drop the label that a later packing refuses.
-            "labels": [] if arrays.label is None else np.unique(arrays.label).tolist(),
-        }
-        return encode(sized, about), about
-
-    def writer(
-        self, out: Path, phase: str, replacing: Callable[[Path], None]
-    ) -> Callable[[Pair], tuple[dict[str, Any], bool]]:
-        """A function that writes the file of a pair; it returns the entry of the index, and whether it was there.
-
-        `replacing` is called before each file that is written.
-        """
-
-        def write(pair: Pair) -> tuple[dict[str, Any], bool]:
-            path = sample_path(out, phase, pair.stem)
-            about = self._present(path, pair)
-            was_there = about is not None
-            if about is None:
-                content, about = self.encoded(pair)
-                replacing(path)
-                with atomic_file(path) as temporary:
-                    temporary.write_bytes(content)
-            entry = {key: about[key] for key in ("stem", "source", "sizes", "channels")}
-            return {**entry, "bytes": path.stat().st_size}, was_there
-
-        return write
-
-    def _present(self, path: Path, pair: Pair) -> dict[str, Any] | None:
-        """Metadata of a file that is there, whole and made from the files as they are now.
-
-        Raises:
-            DataError: the files hold a label that this packing refuses.
-        """
-        try:
-            about = verify(path)
-        except DataError:
-            return None
-        if about["files"] != self._files(pair) or "labels" not in about:  # earlier hdgan did not note them
-            return None
-        if pair.label and about["labels"] and self.n_labels is not None:
-            check_labels(pair.label, np.array(about["labels"]), self.n_labels, self.config.dontcare)
-        return about
-
-    def _files(self, pair: Pair) -> dict[str, list[Any]]:
-        """Part -> name below the dataset's folder, bytes, and time of the last change in nanoseconds."""
-        stats = {part: (path, path.stat()) for part, path in pair.files.items()}
-        return {
-            part: [path.relative_to(self.root).as_posix(), stat.st_size, stat.st_mtime_ns]
-            for part, (path, stat) in stats.items()
-        }
+    Raises:
+        DataError: a name cannot be that of a file there.
+    """
+    for listing in listings:
+        for pair in listing.pairs:
+            file = next(iter(pair.files.values()))
+            if leads_out(pair.stem):
+                raise DataError(f"{file}: a packed sample cannot be called {pair.stem!r} on every system; rename it")
+            if len(os.fsencode(pair.stem.rpartition("/")[2])) > _LONGEST_NAME:
+                raise DataError(f"{file}: its name is longer than {_LONGEST_NAME} bytes; rename it")
+    paths = [sample_path(out, listing.phase, pair.stem) for listing in listings for pair in listing.pairs]
+    require_inside(out, paths)
+    return paths
 
 
-def _claim(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _claim(out: Path, settings: Settings) -> Index:
     """The index of `out` if it was packed, or begun, in the same way; else a new one.
 
     Raises:
         ConfigError: `out` holds something else.
         DataError: the index is damaged.
     """
+    another = f"choose another {option('out')}, or remove it"
     if is_packed(out):
         index = load_index(out)
-        for name, now in settings.items():
-            was = index["settings"].get(name)
-            if was != now:
-                raise ConfigError(f"{out} was packed with {name} {was}, not {now}: choose another --out, or remove it")
+        was = asdict(index.settings)
+        for name, now in asdict(settings).items():
+            if was[name] != now:
+                raise ConfigError(f"{out} was packed with {name} {was[name]}, not {now}: {another}")
         return index
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} exists and is no packed dataset: choose another --out, or remove it")
-    return {"format": FORMAT, "version": VERSION, "complete": False, "settings": dict(settings), "phases": {}}
+        raise ConfigError(f"{out} exists and is no packed dataset: {another}")
+    return Index(FORMAT, VERSION, False, settings, {})
 
 
-def _require_rest(out: Path, index: Mapping[str, Any], names: Sequence[str]) -> None:
+def _require_rest(out: Path, index: Index, names: Sequence[str]) -> None:
     """A packing that was interrupted may have left old samples among new ones in any phase that the index lists."""
-    rest = [] if index["complete"] else sorted(index["phases"].keys() - set(names))
+    rest = [] if index.complete else sorted(index.phases.keys() - set(names))
     if rest:
         raise ConfigError(
-            f"{out} is not packed to its end, in which phase is not known: name {', '.join(rest)} too, or no --phase"
+            f"{out} is not packed to its end, in which phase is not known: name {', '.join(rest)} too, or no "
+            f"{option('phase')}"
         )
 
 
-def _unfinishing(out: Path, index: Mapping[str, Any], listed: set[Path]) -> Callable[[Path], None]:
+def _unfinishing(out: Path, index: Index, listed: set[Path]) -> Callable[[Path], None]:
     """A function to call before a file is written: at the first that the index lists, it makes this unfinished.
 
     Otherwise a packing that is interrupted would leave old samples among new ones, and pass as whole.
     """
-    lock, complete = Lock(), index["complete"]
+    lock, complete = Lock(), index.complete
 
     def replacing(path: Path) -> None:
         nonlocal complete
         with lock:
             if complete and path in listed:
-                _write_index(out, {**index, "complete": False})
+                _write_index(out, replace(index, complete=False))
                 complete = False
 
     return replacing
 
 
 def _require_space(
-    out: Path, packer: _Packer, listings: Sequence[Listing], sources: Mapping[tuple[int, int], int]
+    out: Path, packer: Packer, listings: Sequence[Listing], sources: Mapping[Size, int], paths: Sequence[Path]
 ) -> str:
     """Tell how much will be written, from a few samples made in memory.
 
@@ -339,18 +279,17 @@ def _require_space(
     """
     pairs = [pair for listing in listings for pair in listing.pairs]
     probes = [packer.encoded(pairs[i]) for i in sorted({int(i) for i in np.linspace(0, len(pairs) - 1, _PROBES)})]
-    rate = sum(len(content) for content, _ in probes) / sum(packer.pixels(about["source"]) for _, about in probes)
-    total = round(rate * sum(count * packer.pixels(source) for source, count in sources.items()))
-    paths = [sample_path(out, listing.phase, pair.stem) for listing in listings for pair in listing.pairs]
+    rate = sum(len(content) for content, _ in probes) / sum(packer.pixels(about.source) for _, about in probes)
+    total = round(rate * sum(number * packer.pixels(source) for source, number in sources.items()))
     there = sum(path.stat().st_size for path in paths if path.is_file())
     parent = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(parent).free
     if total - there > free:
         raise HdganError(
             f"{out} needs about {decimal(total - there)}, but {decimal(free)} are free: free space, choose another "
-            "--out, or pack smaller or fewer sizes"
+            f"{option('out')}, or pack smaller or fewer sizes"
         )
-    return f"{len(pairs)} samples, about {decimal(total)}, to {out}; {decimal(free)} are free"
+    return f"{count(len(pairs), 'sample')}, about {decimal(total)}, to {out}; {decimal(free)} are free"
 
 
 def _remove_leftovers(out: Path, phases: Iterable[str], before: set[Path], now: set[Path]) -> None:
@@ -359,12 +298,14 @@ def _remove_leftovers(out: Path, phases: Iterable[str], before: set[Path], now: 
     Only samples that the index listed `before` or lists `now` were written here: the folder may hold other files.
     """
     gone, written = before - now, before | now
+    remove_dead(out, {out / INDEX}.__contains__)
     for phase in phases:
-        for file in (out / phase).rglob(f"*{ENDING}*"):
-            if file in gone or target_of(file) in written:
+        remove_dead_below(out / phase, written.__contains__)
+        for file in (out / phase).rglob(f"*{ENDING}"):
+            if file in gone:
                 file.unlink()
 
 
-def _write_index(out: Path, index: Mapping[str, Any]) -> None:
+def _write_index(out: Path, index: Index) -> None:
     with atomic_file(out / INDEX) as temporary:
-        temporary.write_text(json.dumps(index, ensure_ascii=False, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(to_plain(index), ensure_ascii=False), encoding="utf-8")

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
+from hdgan.cores import available_cores
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.data.dataset import check_sizes, half_of, read_pair
 from hdgan.data.headers import Header, read_header, require_input, require_map, require_photo, shown_size
 from hdgan.data.layouts import Listing, Pair
+from hdgan.data.packed import require_listed
 from hdgan.data.transforms import Filter, draw_geometry
 from hdgan.errors import DataError
+from hdgan.options import option
+from hdgan.wording import count
 
 _Result = TypeVar("_Result")
 
@@ -50,23 +54,17 @@ class QuickReport:
             DataError: one of them does not, or is packed in other sizes.
             ConfigError: they are packed with another filter.
         """
-        outcomes: dict[tuple[int, int], Pair] = {}
-        for source, pair in self.sizes.items():
-            try:
-                outcomes.setdefault(draw_geometry(source, size).size, pair)
-            except DataError as error:
-                raise DataError(f"{next(iter(pair.files.values()))}: {error}") from None
-            if pair.packed is not None:
-                pair.packed.stored_for(size, self.photo_filter)
-        if batch > 1 and len(outcomes) > 1:
-            (first, one), (second, other) = list(outcomes.items())[:2]
-            raise DataError(
-                f"{one.stem} is {first[0]}x{first[1]} and {other.stem} is {second[0]}x{second[1]} in one batch; "
-                "set width and height, or a crop, or a batch of 1"
-            )
+        require_size(self.sizes, size, self.photo_filter, batch)
 
 
-def quick_check(listing: Listing, data: DataConfig, n_labels: int | None, *, full: int = 3) -> QuickReport:
+def quick_check(
+    listing: Listing,
+    data: DataConfig,
+    n_labels: int | None,
+    *,
+    full: int = 3,
+    progress: Callable[[str, int, int], None] = lambda task, done, total: None,
+) -> QuickReport:
     """Read size and mode of every file from its header, and decode a few pairs, spread over the dataset.
 
     Args:
@@ -74,16 +72,19 @@ def quick_check(listing: Listing, data: DataConfig, n_labels: int | None, *, ful
         data: `dontcare` and `photo_filter` are used.
         n_labels: Number of classes; 0 for A-to-B; None accepts any label.
         full: Number of pairs that are decoded.
+        progress: Called with what is done, pairs done and pairs in all.
 
     Raises:
-        DataError: the first fault, and how many more there are.
+        DataError: the first fault, how many more were seen, and the command that lists all.
     """
     faults: list[str] = []
     sizes: dict[tuple[int, int], Pair] = {}
     counts: Counter[tuple[int, int]] = Counter()
     channels: dict[int, Pair] = {}
     turned = []
-    for pair, told in zip(listing.pairs, in_threads(_from_headers, listing.pairs), strict=True):
+    told_of = in_threads(_from_headers, listing.pairs)
+    for done, (pair, told) in enumerate(zip(listing.pairs, told_of, strict=True), start=1):
+        progress(f"{listing.phase} (headers)", done, len(listing.pairs))
         if isinstance(told, DataError):
             faults.append(str(told))
             continue
@@ -100,15 +101,38 @@ def quick_check(listing: Listing, data: DataConfig, n_labels: int | None, *, ful
             faults.append(str(error))
     if faults:
         faults = list(dict.fromkeys(faults))
-        more = len(faults) - 1
-        rest = f" ({more} more: list all with hdgan data check {data.root})" if more else ""
-        raise DataError(faults[0] + rest)
+        more = f"at least {len(faults) - 1} more: " if len(faults) > 1 else ""
+        raise DataError(f"{faults[0]} ({more}list all with {_check_command(listing, data, n_labels)})")
     return QuickReport(sizes, counts, next(iter(channels)), data.photo_filter, tuple(_warnings(listing, turned)))
+
+
+def require_size(sizes: Mapping[tuple[int, int], Pair], size: SizeConfig, photo_filter: Filter, batch: int = 1) -> None:
+    """As `QuickReport.require_size`, of the sizes of files, each with a pair that has it."""
+    outcomes: dict[tuple[int, int], Pair] = {}
+    for source, pair in sizes.items():
+        try:
+            outcomes.setdefault(draw_geometry(source, size).size, pair)
+        except DataError as error:
+            raise DataError(f"{next(iter(pair.files.values()))}: {error}") from None
+        if pair.packed is not None:
+            pair.packed.stored_for(size, photo_filter)
+    if batch > 1 and len(outcomes) > 1:
+        (first, one), (second, other) = list(outcomes.items())[:2]
+        raise DataError(
+            f"{one.stem} is {first[0]}x{first[1]} and {other.stem} is {second[0]}x{second[1]} in one batch; "
+            f"{alike_in_a_batch()}"
+        )
 
 
 def different_channels(pair: Pair, channels: int, usual: int) -> str:
     """The fault of an A-to-B input with other channels than those before it."""
-    return f"{pair.input} has {channels} channel(s), others {usual}; save all inputs alike"
+    return f"{pair.input} has {count(channels, 'channel')}, others {usual}; save all inputs alike"
+
+
+def alike_in_a_batch() -> str:
+    """The remedy for samples of one batch that differ in size."""
+    width, height, crop = (option(f"stages.STAGE.size.{name}") for name in ("width", "height", "crop_width"))
+    return f"set {width} and {height}, or {crop}, or {option('stages.STAGE.batch_size')} 1"
 
 
 def is_turned(header: Header, used: tuple[int, int]) -> bool:
@@ -120,7 +144,7 @@ def in_threads(
     function: Callable[[Pair], _Result], pairs: Sequence[Pair], threads: int | None = None
 ) -> Iterator[_Result]:
     """Map over pairs in their order; reading and decoding leave the interpreter's lock, so threads are enough."""
-    pool = ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(threads or min(8, available_cores()))
     try:
         yield from pool.map(function, pairs)
     finally:
@@ -139,6 +163,7 @@ def _from_headers(pair: Pair) -> _Told | DataError:
     try:
         if pair.packed is not None:
             pair.packed.require_whole()
+            require_listed(pair.packed)
             return _Told(pair.packed.source, pair.packed.channels)
         headers = {part: read_header(path) for part, path in pair.files.items()}
         for part, header in headers.items():
@@ -164,8 +189,20 @@ def _from_headers(pair: Pair) -> _Told | DataError:
 
 def _warnings(listing: Listing, turned: Sequence[Pair]) -> Iterator[str]:
     if listing.orphans:
-        count, example = len(listing.orphans), listing.orphans[0]
-        yield f"{count} name(s) of {listing.phase} lack a partner and are not used, for example {example}"
+        names, lack = count(len(listing.orphans), "name"), "lacks" if len(listing.orphans) == 1 else "lack"
+        yield f"{names} of {listing.phase} {lack} a partner and will not be used, for example {listing.orphans[0]}"
     if turned:
-        what = f"{len(turned)} photo(s) of {listing.phase} are turned upright by their EXIF orientation"
+        what = f"{count(len(turned), 'photo')} of {listing.phase} will be turned upright by the EXIF orientation"
         yield f"{what}, for example {turned[0].photo}"
+
+
+def _check_command(listing: Listing, data: DataConfig, n_labels: int | None) -> str:
+    """What to type to see every fault that this check would find."""
+    options = {
+        "--layout": None if data.layout == "auto" else data.layout,
+        "--phase": listing.phase,
+        "--n-labels": n_labels,
+        "--dontcare": data.dontcare,
+    }
+    given = [f"{name} {value}" for name, value in options.items() if value is not None]
+    return " ".join(["hdgan data check", shlex.quote(str(data.root)), *given])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -11,10 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from hdgan.cores import available_cores
 from hdgan.data.dataset import Batch, PairedDataset, Sample
+from hdgan.data.quick_check import alike_in_a_batch
 from hdgan.data.streams import Stream, stream_rng
 from hdgan.errors import ConfigError, DataError, HdganError
+from hdgan.options import option
+
+_MOST_WORKERS = 4  # each holds batches of its own: more would cost memory that large pictures need
 
 
 class StreamSampler(Sampler[list[tuple[int, int]]]):
@@ -75,14 +82,26 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
 class StreamLoader(DataLoader[Any]):
     """A DataLoader of `Batch` that raises hdgan's own errors as they are, without a worker's traceback around them."""
 
+    def _get_iterator(self) -> Any:
+        if not self.num_workers:
+            return super()._get_iterator()
+        self.check_worker_number_rationality()
+        return _WorkersIterator(self)
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yield the batches.
 
         Raises:
-            DataError: a file cannot be used, the samples of a batch differ in size, or a worker was killed.
+            DataError: a file cannot be used, the samples of a batch differ in size, or a worker was killed or cannot
+                start.
         """
         with explained_worker_death():
-            batches = super().__iter__()
+            try:
+                batches = super().__iter__()
+            except OSError as error:
+                raise DataError(
+                    f"the processes that read pictures cannot start ({error.strerror}); {_fewer_workers()}"
+                ) from error
             try:
                 for batch in batches:
                     if isinstance(batch, HdganError):
@@ -94,23 +113,37 @@ class StreamLoader(DataLoader[Any]):
                     batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
+class _WorkersIterator(_MultiProcessingDataLoaderIter):
+    """Torch's own, of which one that could not be made has nothing to shut down: torch prints a traceback for it."""
+
+    _shutdown = True  # until torch sets it, just before the first worker starts
+
+
 @contextmanager
 def explained_worker_death() -> Iterator[None]:
     """Say what to do when a worker is killed; torch tells of it from a signal handler, wherever the program then is.
 
     Raises:
-        DataError: a worker was killed.
+        DataError: a worker was killed, or found no shared memory for a batch.
     """
     try:
         yield
     except RuntimeError as error:
         # What a worker itself raises is told otherwise: "Caught RuntimeError in DataLoader worker process 0".
-        if not re.match(r"DataLoader worker \(pid", str(error)):
+        if re.match(r"DataLoader worker \(pid", str(error)):
+            what = "a process that reads pictures was killed, mostly because there was too little memory"
+        elif "DataLoader worker" in str(error) and "shared memory(shm)" in str(error):
+            what = "a process that reads pictures found too little shared memory for a batch"
+        else:
             raise
-        raise DataError(
-            "a process that reads pictures was killed, mostly for want of memory; set --data.workers 0, or give "
-            "more memory (in a container more shared memory, --shm-size)"
-        ) from error
+        raise DataError(f"{what}; {_fewer_workers()}") from error
+
+
+def _fewer_workers() -> str:
+    return (
+        f"set {option('data.workers')} 0, or give more memory (in a container more shared memory, such as "
+        "--shm-size 1g)"
+    )
 
 
 def make_loader(
@@ -123,7 +156,7 @@ def make_loader(
     rank: int = 0,
     world: int = 1,
     shuffle: bool = True,
-    workers: int = 0,
+    workers: int | None = 0,
     pin_memory: bool = False,
     multiprocessing_context: str | None = None,
 ) -> StreamLoader:
@@ -134,13 +167,15 @@ def make_loader(
 
     Args:
         dataset: The samples.
-        workers: Processes that read ahead; 0 reads in this process.
+        workers: Processes that read ahead; 0 reads in this process, None chooses, see `suggested_workers`.
         pin_memory: Put batches into page-locked memory, for copies to a GPU that do not block.
         multiprocessing_context: How workers start: "fork", "spawn" or "forkserver"; None takes Python's default.
 
     Raises:
         DataError: while iterating, as `StreamLoader` tells.
     """
+    if workers is None:
+        workers = suggested_workers()
     sampler = StreamSampler(
         len(dataset), start=start, stop=stop, batch=batch, seed=seed, rank=rank, world=world, shuffle=shuffle
     )
@@ -155,6 +190,15 @@ def make_loader(
         # Without a generator of its own the loader would draw from the global one, and a resume would not repeat.
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def suggested_workers() -> int:
+    """How many processes should read for one training process, from 1 to 4.
+
+    All but one of the cores that this process may use are shared by the training processes on this machine.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
+    return min(_MOST_WORKERS, max(1, available_cores() // max(1, processes) - 1))
 
 
 class _Carrying(Dataset[Any]):
@@ -183,7 +227,7 @@ def collate(samples: list[Sample]) -> Batch:
         if size != sizes[0]:
             raise DataError(
                 f"samples of one batch differ in size: {samples[0]['stem']} is {sizes[0][1]}x{sizes[0][0]}, "
-                f"{sample['stem']} is {size[1]}x{size[0]}; set width and height, or a crop, or a batch of 1"
+                f"{sample['stem']} is {size[1]}x{size[0]}; {alike_in_a_batch()}"
             )
     return default_collate(samples)
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from hdgan.data.config import SizeConfig
 from hdgan.errors import DataError
+from hdgan.options import option
 
 Filter = Literal["bicubic", "lanczos"]
 
@@ -49,9 +50,12 @@ def draw_geometry(
     size = (crop[0] or scaled[0], crop[1] or scaled[1])
     spare = (scaled[0] - size[0], scaled[1] - size[1])
     if min(spare) < 0:
+        width, crop_width, crop_height = (
+            option(f"stages.STAGE.size.{name}") for name in ("width", "crop_width", "crop_height")
+        )
         raise DataError(
             f"the crop of {size[0]}x{size[1]} is larger than the picture, which is {scaled[0]}x{scaled[1]} after "
-            "scaling; set a smaller crop_width and crop_height, or a larger width"
+            f"scaling; set a smaller {crop_width} and {crop_height}, or a larger {width}"
         )
     if rng is None:
         return Geometry(source, scaled, (spare[0] // 2, spare[1] // 2), size, False)

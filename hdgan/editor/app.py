@@ -9,13 +9,17 @@ from typing import Any
 
 import gradio as gr
 import httpx
+from gradio.route_utils import API_PREFIX
+from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
+from hdgan.editor.bodies import Bodies, Quiet
+from hdgan.editor.events import MAX_EVENT_BYTES, Function, checked_request, parse_edit
 from hdgan.editor.files import saved_names
 from hdgan.editor.guard import Guard
 from hdgan.editor.session import UNNAMED, Session
 from hdgan.editor.studio import MAX_PIXELS, Studio
-from hdgan.editor.tabs import KEPT, Tabs
+from hdgan.editor.tabs import Tabs
 from hdgan.errors import HdganError
 
 _HERE = Path(__file__).parent
@@ -23,6 +27,8 @@ _FONTS = ("system-ui", "sans-serif")  # no fonts from the network
 _BYTES_PER_PIXEL = 8  # of an upload: no map and no photo has more
 _SMALLEST_LIMIT = 1 << 20  # bytes; styles do not grow with the pixels
 _UPLOADS_KEPT = (3600, 3600)  # seconds between sweeps, and of age
+_VIEWS_KEPT = 32  # tabs of which Gradio keeps the last view; nothing needs it
+_AROUND_UPLOAD = 1 << 16  # bytes of a request beside the file that it brings
 
 # A page that goes away leaves its tab's key behind (stage.js) for the one that is loaded next. It is taken at once, so
 # that a copy of the tab finds none.
@@ -31,6 +37,10 @@ _TAKE_FORMER_KEY = """() => {
     sessionStorage.removeItem("hdgan-tab");
     return key;
 }"""
+
+
+# A request that was refused has no answer, for which the stage would wait.
+_TELL_STAGE = """() => document.dispatchEvent(new Event("hdgan-refused"))"""
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -42,7 +52,7 @@ def build(studio: Studio) -> gr.Blocks:
     events = _Events(Tabs(studio))
     stems = [] if studio.samples is None else [(pair.stem, k) for k, pair in enumerate(studio.samples.pairs)]
     with gr.Blocks(title="hdgan edit", analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS_KEPT) as blocks:
-        former = gr.Textbox(visible=False)
+        former = gr.Textbox(visible=False, elem_id="former")
         with gr.Row():
             sample = gr.Dropdown(
                 stems, value=0 if stems else None, label="Start from a held-out picture", elem_id="sample"
@@ -71,16 +81,20 @@ def build(studio: Studio) -> gr.Blocks:
             "api_visibility": "private",
         }
         shown = [stage, name]
-        stage.edit(events.edit, None, shown, show_progress="hidden", **options)  # the stage shows its own
+        edit = stage.edit(events.edit, None, shown, show_progress="hidden", **options)  # the stage shows its own
+        edit.failure(js=_TELL_STAGE)
         options |= {"show_progress": "minimal", "show_progress_on": stage}
         # `select` is a choice, be it of the same entry again (by keyboard: see stage.js); `input` fires on blur too.
-        sample.select(events.open_sample, sample, shown, **options)
-        saved.select(events.open_saved, saved, shown, **options)
+        # Gradio would compare a choice with a list that may be older than the page's: the session knows better.
+        sample.select(events.open_sample, sample, shown, preprocess=False, **options)
+        saved.select(events.open_saved, saved, shown, preprocess=False, **options)
         open_own.click(events.open_files, [label, instance, look], shown, **options)
         gr.on([save.click, name.submit], events.save_as, name, [*shown, saved], **options)
         blocks.load(events.begin, former, [*shown, saved], js=_TAKE_FORMER_KEY, **options)
         # Other tabs save too. This waits for no picture.
-        saved.focus(events.list_saved, None, saved, queue=False, show_progress="hidden", api_visibility="private")
+        saved.focus(
+            events.list_saved, None, saved, concurrency_id="list", show_progress="hidden", api_visibility="private"
+        )
     return blocks
 
 
@@ -122,6 +136,7 @@ def launch(
     Raises:
         HdganError: the port is taken, or a proxy stands before this machine.
     """
+    largest_file = max(max_pixels * _BYTES_PER_PIXEL, _SMALLEST_LIMIT)
     try:
         _, url, _ = blocks.launch(
             server_name=host,
@@ -132,9 +147,9 @@ def launch(
             share=False,
             ssr_mode=False,
             footer_links=[],
-            state_session_capacity=KEPT,  # Gradio keeps the last view of each
-            max_file_size=max(max_pixels * _BYTES_PER_PIXEL, _SMALLEST_LIMIT),
-            app_kwargs={"middleware": [Middleware(Guard, host=host)]},
+            state_session_capacity=_VIEWS_KEPT,
+            max_file_size=largest_file,
+            app_kwargs={"middleware": [Middleware(Guard, host=host), *_bounds(blocks, largest_file)]},
             theme=gr.themes.Default(font=_FONTS, font_mono=("monospace",)),
             css=_read("stage.css"),
         )
@@ -154,6 +169,20 @@ def launch(
     return url
 
 
+def _bounds(blocks: gr.Blocks, largest_file: int) -> list[Middleware]:
+    """What bounds the requests of a page."""
+    functions = {
+        number: Function(tuple(str(box.elem_id) for box in fn.inputs), ("edit" in dict(fn.targets).values()))
+        for number, fn in blocks.fns.items()
+        if fn.fn is not None
+    }
+    uploads = Path(get_upload_folder())
+    event, upload = f"{API_PREFIX}/queue/join", f"{API_PREFIX}/upload"
+    limits = {event: MAX_EVENT_BYTES, upload: largest_file + _AROUND_UPLOAD}
+    checks = {event: lambda body: checked_request(body, functions, uploads)}
+    return [Middleware(Quiet, upload=upload), Middleware(Bodies, limits=limits, checks=checks)]
+
+
 class _Events:
     """What happens in the page. Each returns a view for the stage and a name for its box, some the saved names too."""
 
@@ -164,11 +193,9 @@ class _Events:
         return *_parts(self.tabs.begin(_key(request), former)), self.list_saved()
 
     def edit(self, event: gr.EventData, request: gr.Request) -> Any:
-        wanted = event._data
+        edit = parse_edit(event._data)
         return _parts(
-            self.tabs.answer(
-                _key(request), lambda session: session.act(wanted["action"], wanted["arguments"]), wanted["serial"]
-            )
+            self.tabs.answer(_key(request), lambda session: session.act(edit.action, edit.arguments), edit.serial)
         )
 
     def open_sample(self, number: int | None, request: gr.Request) -> Any:

@@ -6,16 +6,19 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Any
 
 import numpy as np
 
 from hdgan.editor.document import Document
 
+_BYTES_OF_STYLE = 500
+
 
 class History:
     """All states of the documents that were opened one after the other, of which one is present.
 
-    Maps are kept compressed, and states that differ in their styles alone share them.
+    Maps are kept compressed, and states that differ in their styles alone share them. A history can be pickled.
 
     Args:
         document: first state.
@@ -49,6 +52,21 @@ class History:
         """Whether a document, as it is or as it was left for another, is neither what was opened nor last saved."""
         left = {id(state.opening): state for state in self._states[: self._now + 1]}
         return any(state is not state.opening.kept for state in left.values())
+
+    @property
+    def n_bytes(self) -> int:
+        """About what all states take in memory."""
+        maps = {id(data): len(data) for state in self._states for data in (state.label, state.ids)}
+        styles = sum(len(state.rest.styles.instances) for state in self._states)
+        present = self.present.label.nbytes + self.present.ids.nbytes
+        return sum(maps.values()) + styles * _BYTES_OF_STYLE + present
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "present"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.present = self._states[self._now].document()
 
     def open(self, document: Document, name: str) -> None:
         """Go on to another document; what was undone before is gone.

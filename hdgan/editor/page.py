@@ -28,7 +28,7 @@ _OUTLINE = 3 / 1024
 
 
 class Page:
-    """A session as its page shows it.
+    """A session as its page shows it. It can be pickled.
 
     Args:
         session: of one tab.
@@ -39,6 +39,15 @@ class Page:
         self._label: tuple[np.ndarray, str] | None = None
         self._ids: tuple[np.ndarray, str] | None = None
         self._told: tuple[Opening, str] | None = None  # what was opened, and the name that the page has for it
+
+    @property
+    def n_bytes(self) -> int:
+        """About what the documents and their maps as the page has them take in memory."""
+        urls = sum(len(kept[1]) for kept in (self._label, self._ids) if kept is not None)
+        return urls + (0 if self.session.history is None else self.session.history.n_bytes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_label": None, "_ids": None}  # made anew from the document
 
     def answer(
         self, do: Callable[[Session], str | None], serial: int | None = None, loaded: bool = False

@@ -8,6 +8,8 @@ let view = {};
 let tool = "select";
 let paintClass = 0;
 let points = []; // of the stroke or polygon that is being drawn, in pixels of the picture
+const near = 0.25; // pixels; a point of a stroke that is nearer to the last one is left out
+const maxPoints = 200_000; // of a stroke; the server takes no more
 let drag = null; // {from, to} while an object is being dragged
 let cursor = null;
 const outline = new Image();
@@ -20,8 +22,14 @@ function send(action, args = {}) {
   sent += 1;
   find(".busy").classList.add("on");
   find(".busy").style.setProperty("--seconds", `${Math.max(view.seconds, 0.2)}s`);
-  trigger("edit", { action, arguments: args, serial: sent });
+  trigger("edit", { action, serial: sent, ...args });
 }
+
+// What is refused is shown by Gradio, and has no answer.
+document.addEventListener("hdgan-refused", () => {
+  answered = sent;
+  find(".busy").classList.remove("on");
+});
 
 function setTool(name) {
   tool = name;
@@ -159,11 +167,13 @@ function draw() {
 
 // Pointer
 
+const hundredths = (value) => Math.round(value * 100) / 100;
+
 function pixelOf(event) {
   const box = event.currentTarget.getBoundingClientRect();
   return [
-    ((event.clientX - box.left) / box.width) * view.size[0],
-    ((event.clientY - box.top) / box.height) * view.size[1],
+    hundredths(((event.clientX - box.left) / box.width) * view.size[0]),
+    hundredths(((event.clientY - box.top) / box.height) * view.size[1]),
   ];
 }
 
@@ -193,8 +203,14 @@ function follow(event) {
   if (!view.size) return;
   cursor = pixelOf(event);
   if (drag) drag.to = cursor;
-  if (tool === "brush" && event.buttons && points.length) points.push(cursor);
+  if (tool === "brush" && event.buttons && points.length) lengthen(cursor);
   draw();
+}
+
+function lengthen([x, y]) {
+  const [lastX, lastY] = points.at(-1);
+  if (Math.hypot(x - lastX, y - lastY) >= near) points.push([x, y]);
+  if (points.length === maxPoints) release();
 }
 
 function release() {

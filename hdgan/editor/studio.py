@@ -21,6 +21,7 @@ from hdgan.models.saving import read_metadata
 from hdgan.styles import Style, StyleBank
 from hdgan.training.datasets import open_data
 from hdgan.training.run_folder import training_of
+from hdgan.wording import count
 
 MAX_PIXELS = 2048 * 1024 * 2
 """Of a picture that is opened."""
@@ -115,6 +116,11 @@ def open_studio(
     if not pipeline.config.n_labels:
         raise ConfigError(
             f"{file} makes pictures from pictures, which have no objects: edit with a model of label maps"
+        )
+    channels = pipeline.config.image_channels
+    if channels not in (1, 3):
+        raise ConfigError(
+            f"{file} makes pictures of {count(channels, 'channel')}, but the editor shows 1 or 3: use hdgan generate"
         )
     samples, why_no_samples, scenes = None, "", False
     try:

@@ -10,6 +10,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from hdgan.bounds import Side
+from hdgan.config_io import check_value
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.data.config import LayoutName
 from hdgan.data.scenes import CLASSES
@@ -76,6 +78,8 @@ def evaluate(
         ema: use the averaged weights.
     """
     console = Console(stderr=True)
+    for name, side in (("width", width), ("height", height)):
+        check_value(Side | None, side, name)
     size = None if width is None and height is None else SizeConfig(width=width, height=height)
     file = scorer or out / SCORER
     if not (runs or train_scorer):

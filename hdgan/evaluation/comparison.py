@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from hdgan.bounds import Count, Positive
+from hdgan.config_io import check_value
 from hdgan.data import DataConfig, PairedDataset, Sample, SizeConfig
 from hdgan.data.config import LayoutName
 from hdgan.data.quick_check import quick_check
-from hdgan.data.scenes import CLASSES, PALETTE
+from hdgan.data.scenes import CLASSES, PALETTE, with_scenes
 from hdgan.devices import choose_device, enough_memory
 from hdgan.errors import ConfigError
 from hdgan.evaluation.feature_networks import FeatureNetworks
@@ -25,11 +27,11 @@ from hdgan.evaluation.judge import Judge
 from hdgan.evaluation.page import Facts, Gallery, write_results
 from hdgan.evaluation.scorer import Scorer, ScorerRange, load_scorer, out_of_memory
 from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, ORACLE, SEGMENTATION, RunScores
-from hdgan.evaluation.split import held_out_pairs, with_scenes
+from hdgan.evaluation.split import held_out_pairs
 from hdgan.evaluation.suitability import common_classes, require_suitable
 from hdgan.inference.pipeline import Pipeline, load
-from hdgan.models.config import require
 from hdgan.models.saving import read_metadata
+from hdgan.options import option
 from hdgan.training.run_folder import training_of
 
 
@@ -76,7 +78,9 @@ class Contest:
     def scored_by(self, scorer: Path, scorer_range: ScorerRange, console: Console) -> Contest:
         """The same with a scorer, which is tried on the first photo; see `evaluate`."""
         if not self.n_labels:
-            raise ConfigError(f"--scorer {scorer} needs label maps, which A->B runs have not: leave it out")
+            raise ConfigError(
+                f"{option('scorer')} {scorer} needs label maps, which A->B runs do not have: leave it out"
+            )
         network = load_scorer(scorer, self.n_labels, self.device, scorer_range)
         network(self.first_photo * 2 - 1)
         warnings = about_scorer(scorer, self.runs, self.data, self.phase)
@@ -159,8 +163,8 @@ def open_contest(
     console: Console,
 ) -> Contest:
     """Load the runs, find the pictures and check both; see `evaluate`."""
-    require("0 or more", {"pictures": pictures}, lambda value: value >= 0)
-    require("1 or more", {"max-images": max_images}, lambda value: value >= 1)
+    check_value(Count, pictures, "pictures")
+    check_value(Positive | None, max_images, "max_images")
     if not runs:
         raise ConfigError("no run is named: give the folder of a training run")
     chosen = choose_device(device)

@@ -6,6 +6,7 @@ weights.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from functools import lru_cache
 from http.client import HTTPException
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hdgan.models.segmenter import Segmenter
+from hdgan.weights import is_finite
 
 
 class Missing(Exception):
@@ -90,10 +92,15 @@ class Features(nn.Module):
 def _made_or_reason(make: Callable[[], nn.Module]) -> nn.Module | str:
     """A network, or why it cannot be had."""
     try:
-        return make()
+        network = make()
+        for name, value in network.state_dict().items():
+            if not is_finite(value):
+                return f"its network's {name} holds numbers that are NaN or infinite: delete the file of its weights"
+        return network
     except Missing as missing:
         return str(missing)
     except ModuleNotFoundError:
         return "needs torchvision and torch-fidelity: pip install torchmetrics[image]"
-    except (OSError, RuntimeError, HTTPException) as error:  # torch.hub's wrong hash is a RuntimeError
-        return f"its network's weights cannot be had ({' '.join(str(error).split())})"
+    # torch.hub's wrong hash and another architecture are RuntimeErrors, damaged files in its cache any of the rest.
+    except (OSError, RuntimeError, HTTPException, pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:
+        return f"its network's weights cannot be had ({' '.join(str(error).split()) or 'the file is damaged'})"

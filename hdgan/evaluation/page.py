@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from hdgan.data import Sample
-from hdgan.data.colors import colorize_labels, data_url, to_image
+from hdgan.data.colors import colorize_labels, data_url, preview, to_image
 from hdgan.evaluation.scores import HIGHER_IS_BETTER, TITLES, RunScores, notes_of, shown
 from hdgan.files import atomic_file
 
@@ -91,7 +91,8 @@ class Gallery:
         if "label" in sample:
             source = _embedded("label map", colorize_labels(sample["label"].numpy(), self.palette), is_map=True)
         else:
-            source = _embedded("input", to_image(sample["input"]))
+            image, part = preview(sample["input"])
+            source = _embedded(f"input ({part})" if part else "input", image)
         shown = [_embedded(name, to_image(p[0] * 2 - 1)) for name, p in zip(self.names, pictures, strict=True)]
         seen = [
             _embedded(f"{name}, recognised", colorize_labels(labels[0].cpu().numpy(), self.palette), is_map=True)

@@ -11,12 +11,14 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from hdgan.devices import enough_memory, is_out_of_memory
 from hdgan.errors import CheckpointError, ConfigError
+from hdgan.files import require_file
 from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD
 from hdgan.models.segmenter import Segmenter, load_segmenter
+from hdgan.weights import require_bounded_archive, require_finite
 
 ScorerRange = Literal["signed", "unit", "imagenet"]
 """What pictures a scorer takes: in [-1, 1], in [0, 1], or those normalised by ImageNet's mean and deviation."""
@@ -42,7 +44,7 @@ class Scorer:
         """The network if it is hdgan's own, which has features."""
         return self.network if isinstance(self.network, Segmenter) else None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
         """The class of every pixel.
 
@@ -108,7 +110,8 @@ def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRa
         range: what pictures a foreign scorer takes; hdgan's takes [-1, 1].
 
     Raises:
-        CheckpointError: the file is missing or cannot be read.
+        CheckpointError: the file is missing, cannot be read, unpacks to more than the limit, or holds a tensor that is
+            not finite.
         ConfigError: hdgan's scorer knows another number of classes, or is given another range.
     """
     path = Path(path)
@@ -118,13 +121,16 @@ def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRa
         if range != "signed":
             raise ConfigError(f"--scorer-range {range} is for a scorer of your own: {path} takes pictures in [-1, 1]")
         return Scorer(network, n_labels, str(path))
-    if not path.is_file():
-        raise CheckpointError(f"the scorer {path} does not exist; check the path")
+    require_file(path, CheckpointError)
     read = _exported if path.suffix == ".pt2" else _torch_script
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("it is no archive")
+        require_bounded_archive(path)
         foreign = read(path, device)
+        require_finite(dict(foreign.named_parameters()), str(path))  # a buffer may well be a mask of -inf
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever a damaged or foreign archive makes PyTorch stumble over
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise CheckpointError(
@@ -134,7 +140,7 @@ def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRa
     return Scorer(foreign, n_labels, str(path), range)
 
 
-def _exported(path: Path, device: torch.device) -> Callable[[Tensor], Any]:
+def _exported(path: Path, device: torch.device) -> nn.Module:
     from torch.export.passes import move_to_device_pass
 
     log = logging.getLogger("torch.export")  # which prints a traceback besides what it raises
@@ -146,7 +152,7 @@ def _exported(path: Path, device: torch.device) -> Callable[[Tensor], Any]:
         log.setLevel(level)
 
 
-def _torch_script(path: Path, device: torch.device) -> Callable[[Tensor], Any]:
+def _torch_script(path: Path, device: torch.device) -> nn.Module:
     with warnings.catch_warnings():
         # PyTorch asks for torch.export; whoever brings a file has it as it is.
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,33 +1,10 @@
-"""Where pictures to evaluate on, and to train the scorer on, are found."""
+"""Where pictures to evaluate on are found."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from rich.console import Console
-from rich.progress import Progress
-
 from hdgan.data import DataConfig, Listing, find_pairs, find_phases, validation_phase
-from hdgan.data.scenes import CLASSES, ensure_scenes
-from hdgan.errors import ConfigError, DataError
-
-
-def with_scenes(data: DataConfig, n_labels: int, console: Console) -> DataConfig:
-    """Data with a root: without one, that of the built-in scenes, which are rendered if they are not there.
-
-    Raises:
-        ConfigError: the scenes have another number of classes.
-    """
-    if data.root is not None:
-        return data
-    if n_labels != len(CLASSES):
-        raise ConfigError(
-            f"the built-in scenes have {len(CLASSES)} classes, not {n_labels}: name the dataset with --root"
-        )
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("rendering street scenes (once; they are kept in a cache)", total=None)
-        root = ensure_scenes(data.scenes, progress=lambda done, total: bar.update(task, completed=done, total=total))
-    return replace(data, root=root, layout="nvidia")
+from hdgan.errors import DataError
+from hdgan.options import option
 
 
 def held_out_pairs(data: DataConfig, n_labels: int, phase: str | None) -> Listing:
@@ -46,7 +23,7 @@ def held_out_pairs(data: DataConfig, n_labels: int, phase: str | None) -> Listin
     if phase is None and chosen == data.train_phase and data.val_phase is None:
         raise DataError(
             f"{data.root} has no held-out phase, val or test, only {', '.join(find_phases(data, labels))}: add one, or "
-            "name the phase to evaluate on with --phase"
+            f"name the phase to evaluate on with {option('phase')}"
         )
     listing = find_pairs(data, chosen, labels)
     require_photos(listing, data)

@@ -12,35 +12,34 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from hdgan.config_io import to_plain
+from hdgan.bounds import BatchSize, LearningRate, Positive, Seed, Width
+from hdgan.config_io import check_values, to_plain
 from hdgan.data import Batch, DataConfig, PairedDataset, SizeConfig, find_pairs, make_loader
+from hdgan.data.scenes import with_scenes
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import ConfigError, TrainingError
-from hdgan.evaluation.split import require_photos, with_scenes
-from hdgan.models.config import require
+from hdgan.evaluation.split import require_photos
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
+from hdgan.options import option
 
 
 @dataclass(frozen=True)
 class ScorerTraining:
     """How the built-in scorer is trained."""
 
-    steps: int = 600
+    steps: Positive = 600
     """Optimizer steps."""
-    batch_size: int = 4
+    batch_size: BatchSize = 4
     """Pictures of each step."""
-    lr: float = 2e-3
+    lr: LearningRate = 2e-3
     """Learning rate of Adam, which falls to zero by a cosine."""
-    width: int = 16
+    width: Width = 16
     """Channels of the network's finest level."""
-    seed: int = 0
+    seed: Seed = 0
     """Of weights and of the order, crops and flips of the pictures."""
 
     def __post_init__(self) -> None:
-        positive = {name: getattr(self, name) for name in ("steps", "batch_size", "lr", "width")}
-        shown = {f"scorer-training.{name.replace('_', '-')}": value for name, value in positive.items()}
-        require("a positive number", shown, lambda value: value > 0)
-        require("0 or more", {"scorer-training.seed": self.seed}, lambda value: value >= 0)
+        check_values(self, "scorer_training")
 
 
 def train_scorer(
@@ -175,9 +174,13 @@ def _require_free(out: Path) -> None:
     if out.suffix != ".safetensors":
         raise ConfigError(f"{out} must end in .safetensors: hdgan's scorers are told by that from foreign ones")
     if out.exists():
-        raise ConfigError(f"{out} exists already: use it without --train-scorer, delete it, or name another file")
+        raise ConfigError(
+            f"{out} exists already: use it without {option('train_scorer')}, delete it, or name another file"
+        )
 
 
 def _require_finite(loss: float, step: int) -> None:
     if not math.isfinite(loss):
-        raise TrainingError(f"step {step} of the scorer's training: the loss is {loss}; lower --scorer-training.lr")
+        raise TrainingError(
+            f"step {step} of the scorer's training: the loss is {loss}; lower {option('scorer_training.lr')}"
+        )

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from hdgan.data import Pair, match_folders
-from hdgan.data.colors import to_image
+from hdgan.data.colors import require_shown, to_image
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import save_png
 from hdgan.inference.maps import Maps
@@ -67,6 +67,7 @@ def generate(
     console = Console(stderr=True)
     sources = {"label": label, "input": input, "ids": instance, "photo": photo}
     pipeline = load(run, checkpoint=checkpoint, device=device, precision=precision, ema=ema)
+    require_shown(pipeline.config.image_channels)
     wanted = "label" if pipeline.config.n_labels else "input"
     if sources[wanted] is None:
         raise ConfigError(f"{run} makes pictures from {wanted} files: give --{wanted}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from hdgan.data import read_input, read_map, read_photo, to_unit_range
+from hdgan.data.opening import named
 from hdgan.errors import ConfigError, DataError
 from hdgan.models import ModelConfig
 from hdgan.ops import InstanceIndex, instance_index
 from hdgan.styles.table import classes_of
 
 Source = str | Path | Image.Image | np.ndarray | Tensor
-_MAP_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
 
 
 @dataclass(frozen=True)
@@ -79,19 +78,19 @@ def read_maps(source: Source | Maps, instance: Source | None, config: ModelConfi
         if instance is not None:
             raise ConfigError(f"the maps of {source.name} have been read: give no instance map beside them")
         return source
-    name = name_of(source)
+    name = named(source)
     label = picture = None
     if config.n_labels:
         label, batched = _read_ids(source, "label map", device)
         _check_labels(label, name, config)
     else:
-        picture, batched = _read_picture(source, read_input, device)
+        picture, batched = _read_picture(source, device)
         if picture.shape[1] != config.input_channels:
             raise DataError(f"{name} has {picture.shape[1]} channels, but the model takes {config.input_channels}")
     maps = Maps(name, label, picture, None, config.instance_divisor, batched)
     if instance is not None:
         ids, _ = _read_ids(instance, "instance map", device)
-        _check_size(maps, name_of(instance), ids)
+        _check_size(maps, named(instance), ids)
         return replace(maps, ids=ids)
     if config.instances:
         raise ConfigError(f"the model was trained with instance maps: give one for {name}")
@@ -104,66 +103,66 @@ def read_photo_of(maps: Maps, photo: Source, config: ModelConfig, device: torch.
     Raises:
         DataError: it cannot be used, or has another size.
     """
-    if isinstance(photo, Image.Image):
-        photo = photo.convert("RGB")
-    pixels, _ = _read_picture(photo, lambda path: np.asarray(read_photo(path)), device)
-    _check_size(maps, name_of(photo), pixels)
+    if isinstance(photo, Tensor) or (isinstance(photo, np.ndarray) and photo.dtype.kind == "f"):
+        pixels, _ = _read_picture(photo, device)
+    else:
+        _require_source(photo, "photo")
+        _, height, width = maps.size
+        pixels = _of_pixels(np.asarray(read_photo(_with_path(photo), (width, height))), device)
+    _check_size(maps, named(photo), pixels)
     if pixels.shape[1] != config.image_channels:
-        raise DataError(f"{name_of(photo)} has {pixels.shape[1]} channels: give a photo of {config.image_channels}")
+        raise DataError(f"{named(photo)} has {pixels.shape[1]} channels: give a photo of {config.image_channels}")
     return pixels
-
-
-def name_of(source: Source) -> str:
-    """What a message calls a source."""
-    return str(source) if isinstance(source, (str, Path)) else f"the given {type(source).__name__}"
 
 
 def _read_ids(source: Source, kind: Literal["label map", "instance map"], device: torch.device) -> tuple[Tensor, bool]:
     """An integer map as [B, H, W] on the device, and whether it came as a batch."""
-    if isinstance(source, (str, Path)):
-        source = read_map(Path(source), kind)
-    elif isinstance(source, Image.Image):
-        if source.mode not in _MAP_MODES:
-            raise DataError(f"the {kind} has mode {source.mode}: give a picture of one integer channel")
-        source = np.asarray(source).astype(np.uint8) if source.mode == "1" else np.asarray(source)
-    if isinstance(source, np.ndarray):
-        source = torch.from_numpy(np.array(source) if source.dtype == np.uint8 else _as_signed(source, kind))
-    if not isinstance(source, Tensor):
-        raise DataError(f"the {kind} is given as {type(source).__name__}: give a path, Pillow image, array or tensor")
-    if source.is_floating_point() or source.dtype == torch.bool:
+    _require_source(source, kind)
+    if isinstance(source, np.ndarray) and source.ndim == 3 and source.shape[2] > 1 and source.size:
+        # The maps of a batch are read like one map, below each other.
+        source = torch.from_numpy(np.array(read_map(source.reshape(-1, source.shape[2]), kind)).reshape(source.shape))
+    elif not isinstance(source, Tensor):
+        source = torch.from_numpy(np.array(read_map(_with_path(source), kind)))
+    if source.is_floating_point() or source.is_complex() or source.dtype == torch.bool:
         raise DataError(f"the {kind} is of type {source.dtype}: give integers")
-    if source.dtype != torch.uint8:
-        source = source.long()  # torch has few operations for unsigned integers beyond 8 bits
     if source.dim() == 4 and source.shape[1] == 1:
         source = source[:, 0]
     if source.dim() not in (2, 3) or source.numel() == 0:
         raise DataError(f"the {kind} has shape {tuple(source.shape)}: give [H, W] or [B, H, W]")
+    if source.dtype != torch.uint8:
+        wide = source.dtype == torch.uint64
+        source = source.long()  # torch has few operations for unsigned integers beyond 8 bits
+        if wide and bool((source < 0).any()):
+            raise DataError(f"the {kind} holds ids of 2^63 and more: number them anew")
     batched = source.dim() == 3
     return (source if batched else source[None]).to(device), batched
 
 
-def _read_picture(source: Source, read: Callable[[Path], np.ndarray], device: torch.device) -> tuple[Tensor, bool]:
+def _read_picture(source: Source, device: torch.device) -> tuple[Tensor, bool]:
     """A picture as [B, C, H, W] in [-1, 1] on the device, and whether it came as a batch."""
-    if isinstance(source, (str, Path)):
-        source = read(Path(source))
-    elif isinstance(source, Image.Image):
-        source = np.asarray(source if source.mode in ("L", "RGB", "RGBA", "I;16", "F") else source.convert("RGB"))
-    if isinstance(source, np.ndarray):
-        if source.ndim not in (2, 3) or not (source.dtype in (np.uint8, np.uint16) or source.dtype.kind == "f"):
-            raise DataError(
-                f"a picture has shape {source.shape} and type {source.dtype}: give [H, W] or [H, W, C] of 8 or 16 bits "
-                "or float"
-            )
-        values = source if source.ndim == 3 else source[..., None]
-        source = torch.from_numpy(np.ascontiguousarray(to_unit_range(values).transpose(2, 0, 1)))
+    _require_source(source, "picture")
     if not isinstance(source, Tensor):
-        raise DataError(f"a picture is given as {type(source).__name__}: give a path, Pillow image, array or tensor")
+        return _of_pixels(read_input(_with_path(source)), device), False
     if not source.is_floating_point() or source.dim() not in (3, 4) or source.numel() == 0:
         raise DataError(
             f"a picture has shape {tuple(source.shape)} and type {source.dtype}: give float [C, H, W] or [B, C, H, W]"
         )
     batched = source.dim() == 4
     return (source if batched else source[None]).to(device, torch.float32), batched
+
+
+def _of_pixels(values: np.ndarray, device: torch.device) -> Tensor:
+    """[H, W, C] as [1, C, H, W] float32."""
+    return torch.from_numpy(np.array(to_unit_range(values).transpose(2, 0, 1), order="C"))[None].to(device)
+
+
+def _require_source(source: object, what: str) -> None:
+    if not isinstance(source, (str, Path, Image.Image, np.ndarray, Tensor)):
+        raise DataError(f"the {what} is given as {type(source).__name__}: give a path, Pillow image, array or tensor")
+
+
+def _with_path(source: str | Path | Image.Image | np.ndarray) -> Path | Image.Image | np.ndarray:
+    return Path(source) if isinstance(source, str) else source
 
 
 def _check_labels(label: Tensor, name: str, config: ModelConfig) -> None:
@@ -176,12 +175,6 @@ def _check_labels(label: Tensor, name: str, config: ModelConfig) -> None:
             f"{name} holds label {', '.join(map(str, values[:5]))}, but the model knows 0 to {config.n_labels - 1}: "
             "map it to one of these"
         )
-
-
-def _as_signed(values: np.ndarray, kind: str) -> np.ndarray:
-    if not np.issubdtype(values.dtype, np.integer):
-        raise DataError(f"the {kind} is of type {values.dtype}: give integers")
-    return values.astype(np.int64)
 
 
 def _check_size(maps: Maps, name: str, other: Tensor) -> None:

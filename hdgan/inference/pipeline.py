@@ -57,7 +57,7 @@ class Pipeline:
         self.precision = precision
         self.file = file
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(
         self,
         source: Source | Maps,
@@ -112,7 +112,7 @@ class Pipeline:
         image = (image.float().clamp(-1, 1) + 1) / 2
         return image if maps.batched else image[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def read(self, source: Source, instance: Source | None = None) -> Maps:
         """Read and check the input of several calls once; they take the result as their `source`.
 
@@ -144,7 +144,7 @@ class Pipeline:
         """`fingerprint` of E, by which styles know their model; empty without E."""
         return "" if self.model.encoder is None else fingerprint(self.model.encoder)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def instances(self, source: Source | Maps, instance: Source | None = None) -> dict[int, int]:
         """The class of every instance of one map, by instance id (by label without an instance map).
 
@@ -158,7 +158,7 @@ class Pipeline:
         """
         return self._classes(read_maps(source, instance, self.config, self.device))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, photo: Source, source: Source | Maps, instance: Source | None = None) -> Styles:
         """The style of every instance of one photo, to change, mix or keep.
 
@@ -175,7 +175,7 @@ class Pipeline:
             features = instance_reduce(self._encoded(maps, photo).float(), maps.index)
         return styles_of(classes, features.cpu().numpy(), self.encoder_id)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def complete(self, styles: Styles, source: Source | Maps, instance: Source | None = None) -> Styles:
         """Styles of all instances of one map: those that are missing get the mean style of their class.
 

@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hdgan.checkpoints import find_checkpoint
-from hdgan.errors import CheckpointError, ConfigError
-from hdgan.interop.cyclegan_file import convert_from_cyclegan, convert_to_cyclegan
+from hdgan.checkpoints import MODEL_FILE, find_checkpoint, is_folder, list_steps
+from hdgan.errors import ConfigError
+from hdgan.interop.cyclegan_file import convert_from_cyclegan, convert_to_cyclegan, find_generator
 from hdgan.interop.nvidia_folder import convert_from_nvidia, convert_to_nvidia
+from hdgan.models.saving import read_metadata
+from hdgan.weights import open_safetensors
 
 
 def convert(
@@ -26,10 +28,13 @@ def convert(
 ) -> int:
     """Convert checkpoints of NVIDIA/pix2pixHD or of pytorch-CycleGAN-and-pix2pix to hdgan, or back.
 
+    NVIDIA's code can hold models of pix2pixHD with transposed upsampling and reflection padding. These are the presets'
+    but for the demo's: train that with --model.generator.upsample transposed. pytorch-CycleGAN-and-pix2pix can hold
+    models of pix2pix, U-Net or ResNet. Neither can hold a CRN.
+
     Args:
-        source: of NVIDIA/pix2pixHD a folder with latest_net_G.pth and the like; of pytorch-CycleGAN-and-pix2pix the
-            file of a generator, latest_net_G.pth or the like; with --to nvidia or cyclegan, a run or checkpoint of
-            hdgan.
+        source: of NVIDIA/pix2pixHD a folder with latest_net_G.pth and the like; of pytorch-CycleGAN-and-pix2pix such a
+            folder or the file of a generator; with --to nvidia or cyclegan, a run or checkpoint of hdgan.
         out: the checkpoint to write, *.safetensors; with --to nvidia or cyclegan, the folder. Nothing is overwritten.
         to: direction.
         epoch: the first part of their file names, such as latest, which is the default, or 100.
@@ -45,27 +50,42 @@ def convert(
         ConfigError: an option that has no meaning for this source or direction, or what would be written exists.
         CheckpointError: the source does not exist, or cannot be converted.
     """
-    if to == "hdgan" and source.suffix == ".safetensors":
-        raise ConfigError(f"{source} is a checkpoint of hdgan: give --to nvidia or --to cyclegan")
     given = {"labels": labels, "instances": instances, "encoder": encoder}
-    if to == "hdgan" and source.is_file():
-        _refuse(given | {"epoch": epoch}, "a single file: its G reads pictures, and it is of one epoch")
-    elif to != "hdgan":
-        _refuse(given, f"--to {to}: the checkpoint says it")
-    epoch = epoch or "latest"
+    chosen = epoch or "latest"
     if to != "hdgan":
+        _refuse(given, f"--to {to}: the checkpoint says it")
         back = {"nvidia": convert_to_nvidia, "cyclegan": convert_to_cyclegan}[to]
-        notes = back(find_checkpoint(source), out, epoch, ema=ema)
+        notes = back(find_checkpoint(source), out, chosen, ema=ema)
     elif not ema:
         raise ConfigError("--no-ema has no meaning with --to hdgan: other code keeps no averages; leave it out")
-    elif not source.exists():
-        raise CheckpointError(f"{source} does not exist; check the path")
-    elif source.is_file():
-        notes = convert_from_cyclegan(source, out)
     else:
-        notes = convert_from_nvidia(source, out, epoch, labels=labels, instances=instances, encoder=encoder)
+        _refuse_hdgans(source)
+        if not source.is_dir():
+            _refuse(given | {"epoch": epoch}, "a single file: its G reads pictures, and it is of one epoch")
+            notes = convert_from_cyclegan(source, out)
+        elif file := find_generator(source, chosen):
+            _refuse(given, f"{file}, which is of pytorch-CycleGAN-and-pix2pix: its G reads pictures")
+            notes = convert_from_cyclegan(file, out)
+        else:
+            notes = convert_from_nvidia(source, out, chosen, labels=labels, instances=instances, encoder=encoder)
     print("\n".join([*notes, f"wrote {out}"]))
     return 0
+
+
+def _refuse_hdgans(source: Path) -> None:
+    """Say how to convert a run or checkpoint of hdgan, which is taken for another code's."""
+    if is_folder(source):
+        ours = (source / MODEL_FILE).is_file() or bool(list_steps(source))
+    elif ours := source.suffix == ".safetensors":
+        with open_safetensors(source) as file:
+            ours = "hdgan" in (file.metadata() or {})
+    if not ours:
+        return
+    model = read_metadata(find_checkpoint(source)).get("model")
+    family = model.get("family", "pix2pixhd") if isinstance(model, Mapping) else None
+    remedy = {"pix2pixhd": "give --to nvidia", "pix2pix": "give --to cyclegan"}
+    told = remedy.get(str(family), "neither NVIDIA's code nor pytorch-CycleGAN-and-pix2pix has such a model")
+    raise ConfigError(f"{source} is of hdgan already, a model of the family {family}: {told}")
 
 
 def _refuse(options: Mapping[str, object], what: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hdgan.errors import CheckpointError
-from hdgan.interop.pth import RUNNING_STATISTICS, first_conv, require_floats, tensors_of
+from hdgan.interop.pth import RUNNING_STATISTICS, first_conv, require_weights, tensors_of
 from hdgan.models import MultiscaleDiscriminator, ResNetGenerator, UNetGenerator
 from hdgan.models.config import NormKind
 from hdgan.models.pix2pix import patch_gan
@@ -28,6 +28,7 @@ LEAST_DOWNS = 5
 _NAMES = {UNetGenerator: "U-Net", ResNetGenerator: "ResNet generator", MultiscaleDiscriminator: "PatchGAN"}
 _REMEDY = "use a netG or netD of pytorch-CycleGAN-and-pix2pix"
 _BATCHES = "num_batches_tracked"
+_BLOCK = re.compile(r"model\.(\d{1,9})\.conv_block\.")
 _UNET = re.compile(r"model\.model\.(?:1\.model\.)?(?:3\.model\.)*\d+\.")
 
 
@@ -118,8 +119,8 @@ def load_generator(
     """Build the generator whose weights a `netG` state dict holds, and load it strictly.
 
     The architecture follows from keys and shapes, but for the U-Net's dropout, which has no weights. Accepts the
-    `module.` prefix of DataParallel, half precision (the result is float32) and the running statistics that their
-    instance norms once wrote.
+    prefixes of DataParallel and torch.compile, half precision (the result is float32) and the running statistics that
+    their instance norms once wrote.
 
     Args:
         state_dict: of unet_128, unet_256, or any depth from 5 levels; resnet_6blocks or resnet_9blocks.
@@ -136,6 +137,27 @@ def load_generator(
         network = _build_unet(shapes, norm, dropout, where) if nested else _build_resnet(shapes, norm, where)
     _load(network, tensors, where)
     return network
+
+
+def is_theirs(state_dict: Mapping[str, Tensor], where: str) -> bool:
+    """Whether a `netG` is of their code and not of NVIDIA's, whose keys are of the same kind.
+
+    Theirs are U-Nets, and ResNets of two downsamplings with batch norms or dropout. A ResNet with neither could be of
+    both.
+
+    Args:
+        state_dict: as read.
+        where: what the error message starts with, usually the file.
+
+    Raises:
+        CheckpointError: it is no state dict.
+    """
+    tensors, norm = _tensors_and_norm(state_dict, where)
+    if any(_UNET.match(key) for key in tensors):
+        return True
+    first_block = min((int(match[1]) for match in map(_BLOCK.match, tensors) if match), default=0)
+    dropout = any(".conv_block.6.weight" in key and value.dim() == 4 for key, value in tensors.items())
+    return first_block == 10 and (norm == "batch" or dropout)
 
 
 def _build_unet(shapes: Shapes, norm: NormKind, dropout: bool, where: str) -> UNetGenerator:
@@ -186,7 +208,7 @@ def _tensors_and_norm(state_dict: Mapping[str, Tensor], where: str) -> tuple[dic
 
 
 def _load(network: Network, tensors: Mapping[str, Tensor], where: str) -> None:
-    require_floats({key: value for key, value in tensors.items() if not key.endswith(_BATCHES)}, where)
+    require_weights({key: value for key, value in tensors.items() if not key.endswith(_BATCHES)}, where)
     state, keys = network.state_dict(), _keys(network)
     differences = describe_differences(
         {theirs: tuple(state[ours].shape) for theirs, ours in keys.items()},

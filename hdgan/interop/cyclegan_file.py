@@ -10,12 +10,13 @@ import torch
 from hdgan.errors import CheckpointError
 from hdgan.interop.cyclegan import (
     Generator,
+    is_theirs,
     load_discriminator,
     load_generator,
     their_dropout_levels,
     to_state_dict,
 )
-from hdgan.interop.pth import read_pth, require_new_checkpoint, require_no_networks, write_networks
+from hdgan.interop.pth import require_new_checkpoint, require_no_networks, tensors_of, write_networks
 from hdgan.models import (
     MultiscaleDiscriminator,
     PatchConfig,
@@ -26,6 +27,7 @@ from hdgan.models import (
     UNetGenerator,
 )
 from hdgan.models.saving import load_model, save_model
+from hdgan.weights import read_weights
 
 _NAMES = {
     "U-Net of 7 levels": "unet_128",
@@ -53,25 +55,57 @@ def convert_from_cyclegan(file: Path, out: Path) -> list[str]:
         ConfigError: `out` exists or has another ending.
     """
     require_new_checkpoint(out)
-    generator = load_generator(read_pth(file), dropout=_trained_with_dropout(file.parent), where=str(file))
+    generator = load_generator(read_weights(file), dropout=_trained_with_dropout(file.parent), where=str(file))
     beside = file.with_name(file.name.replace("_net_G.", "_net_D."))
     discriminator = None
     if beside != file and beside.is_file():
-        discriminator = load_discriminator(read_pth(beside), where=str(beside))
+        discriminator = load_discriminator(read_weights(beside), where=str(beside))
     config = _config(generator, discriminator, beside)
     with torch.device("meta"):
         model = Pix2Pix(config)
     model.generator, model.discriminator = generator, discriminator
-    save_model(out, model, extra={"source": "junyanz/pytorch-CycleGAN-and-pix2pix"})
+    save_model(out, model, extra={"source": "junyanz/pytorch-CycleGAN-and-pix2pix"}, new=True)
     return [f"G: {_kind(generator)}, {_network_options(generator)}; {'with' if discriminator else 'without'} D"]
 
 
-def _trained_with_dropout(folder: Path) -> bool:
+def find_generator(folder: Path, epoch: str) -> Path | None:
+    """The file of the generator in a folder of their code; None for a folder of another code.
+
+    Args:
+        folder: their `checkpoints/<name>`.
+        epoch: the first part of the file's name.
+
+    Raises:
+        CheckpointError: it holds the generators of a CycleGAN, or what G's file holds cannot be read.
+    """
+    file = folder / f"{epoch}_net_G.pth"
+    if not file.exists():
+        both = sorted(path.name for path in folder.glob("*_net_G_[AB].pth"))
+        if both:
+            raise CheckpointError(
+                f"{folder} is of a CycleGAN: give the file of one of its generators: {', '.join(both)}"
+            )
+        return None
+    kind = re.search(r"^\s*netG:\s*(\w+)", _options(folder), re.MULTILINE)
+    if kind:
+        return file if kind[1].startswith(("unet_", "resnet_")) else None
+    discriminator = folder / f"{epoch}_net_D.pth"
+    if discriminator.is_file() and "model.0.weight" in tensors_of(read_weights(discriminator), str(discriminator)):
+        return file
+    return file if is_theirs(read_weights(file), str(file)) else None
+
+
+def _options(folder: Path) -> str:
+    """The options of a training as their code wrote them; empty without."""
     for options in (folder / "train_opt.txt", folder / "opt.txt"):
         if options.is_file():
-            text = options.read_text(encoding="utf-8", errors="replace")
-            return re.search(r"^\s*no_dropout:\s*True", text, re.MULTILINE) is None
-    return True
+            with options.open(encoding="utf-8", errors="replace") as file:
+                return file.read(2**20)  # it has some hundred lines
+    return ""
+
+
+def _trained_with_dropout(folder: Path) -> bool:
+    return re.search(r"^\s*no_dropout:\s*True", _options(folder), re.MULTILINE) is None
 
 
 def _config(generator: Generator, d: MultiscaleDiscriminator | None, where: Path) -> Pix2PixConfig:

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from hdgan.errors import CheckpointError
-from hdgan.interop.pth import RUNNING_STATISTICS, first_conv, require_floats, tensors_of
+from hdgan.interop.pth import RUNNING_STATISTICS, first_conv, require_weights, tensors_of
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
-from hdgan.models.blocks import ResizeConv
 from hdgan.models.generator import Trunk
 from hdgan.models.saving import describe_differences
 
@@ -92,7 +91,7 @@ def to_state_dict(network: Network) -> dict[str, Tensor]:
         CheckpointError: NVIDIA's code has no such network: resize upsampling, or another padding than reflect.
     """
     for module in network.modules():
-        if isinstance(module, ResizeConv):
+        if getattr(module, "upsample", "transposed") != "transposed":
             raise CheckpointError(
                 "NVIDIA's code has no resize upsampling (upsample resize); train with upsample transposed"
             )
@@ -120,8 +119,9 @@ def load_network(
 ) -> Network:
     """Build the network whose weights a state dict of NVIDIA/pix2pixHD holds, and load it strictly.
 
-    The architecture follows from keys and shapes alone. Accepts the `module.` prefix of DataParallel, half precision
-    (the result is float32) and the running statistics that instance norms wrote before PyTorch 0.4 and never used.
+    The architecture follows from keys and shapes alone. Accepts the prefixes of DataParallel and torch.compile, half
+    precision (the result is float32) and the running statistics that instance norms wrote before PyTorch 0.4 and never
+    used.
     An encoder is a generator without residual blocks: the two cannot be told apart.
 
     Args:
@@ -162,10 +162,11 @@ def _clean(state_dict: Any, kind: Kind, where: str) -> dict[str, Tensor]:
     # Conv weights have four dimensions; a norm's have one. Running statistics alone are those of old instance norms.
     if any(key.endswith(".weight") and value.dim() == 1 for key, value in tensors.items()):
         raise CheckpointError(
-            f"{where} was trained with batch norms (--norm batch), which hdgan lacks; train with --norm instance"
+            f"{where} was trained with batch norms (--norm batch), which pix2pixHD does not have here; train with "
+            "--norm instance"
         )
     tensors = {key: value for key, value in tensors.items() if not key.endswith(RUNNING_STATISTICS)}
-    require_floats(tensors, where)
+    require_weights(tensors, where)
     return tensors
 
 

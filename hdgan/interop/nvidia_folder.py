@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.files import atomic_file
 from hdgan.interop.nvidia import load_network, to_state_dict
 from hdgan.interop.nvidia_options import Networks, Options, model_config, notes_for_nvidia, options_of
-from hdgan.interop.pth import read_pth, require_new_checkpoint, require_no_networks, write_networks
-from hdgan.models import Pix2PixHD
+from hdgan.interop.pth import require_new_checkpoint, require_no_networks, write_networks
+from hdgan.models import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.models.saving import load_model, save_model
+from hdgan.options import option
+from hdgan.weights import read_weights
 
 _LETTERS = {"generator": "G", "discriminator": "D", "encoder": "E"}
 
@@ -50,9 +51,9 @@ def convert_from_nvidia(
     """
     require_new_checkpoint(out)
     path = folder / "opt.txt"
-    options = Options(path) if path.is_file() else None
+    options = Options(path) if path.exists() else None
     if options and options.values.get("norm", "instance").strip() != "instance":
-        raise CheckpointError(f"{path}: norm is {options.values['norm']}; hdgan has instance norms only")
+        raise CheckpointError(f"{path}: norm is {options.values['norm']:.60}; hdgan has instance norms only")
     networks = _read_networks(folder, epoch, encoder)
     notes = [] if options else [f"{folder} has no opt.txt: the meaning of the input channels was inferred"]
     config = model_config(networks, options, labels, instances, folder, notes)
@@ -63,7 +64,7 @@ def convert_from_nvidia(
         if network is None and getattr(model, name) is not None:
             notes.append(f"no {name} was found: the checkpoint has none, and training from it starts a new one")
         setattr(model, name, network)
-    save_model(out, model, extra={"source": "NVIDIA/pix2pixHD", "epoch": epoch})
+    save_model(out, model, extra={"source": "NVIDIA/pix2pixHD", "epoch": epoch}, new=True)
     return notes
 
 
@@ -92,6 +93,7 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
         raise CheckpointError(
             f"{path} is a model of the family {model.config.family}: NVIDIA's code has only pix2pixHD"
         )
+    _require_counterparts(model.config, path)
     states = {
         letter: to_state_dict(network)
         for name, letter in _LETTERS.items()
@@ -101,12 +103,28 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
     lines = [f"{name}: {value}" for name, value in sorted(values.items())]
     header, footer = "------------ Options -------------", "-------------- End ----------------"
     file, content = folder / "opt.txt", "\n".join([header, *lines, footer, ""]).encode()
-    if file.exists() and file.read_bytes() != content:
+    if file.exists() and not (file.is_file() and file.stat().st_size == len(content) and file.read_bytes() == content):
         raise ConfigError(f"{file} exists already, of another network: name another --out, or delete it")
-    write_networks(folder, epoch, states)
-    with atomic_file(file) as temporary:
-        temporary.write_bytes(content)
+    write_networks(folder, epoch, states, {file.name: content})
     return notes_for_nvidia(model.config, values)
+
+
+def _require_counterparts(config: Pix2PixHDConfig, path: Path) -> None:
+    """Refuse a model of layers that NVIDIA's code does not have, with the options of one that it can hold."""
+    parts: dict[str, GeneratorConfig | EncoderConfig] = {"generator": config.generator}
+    if config.feature_channels:
+        parts["encoder"] = config.encoder
+    instead = [
+        f"{option(f'model.{name}.{field}')} {wanted}"
+        for name, part in parts.items()
+        for field, wanted in {"upsample": "transposed", "pad_mode": "reflect"}.items()
+        if getattr(part, field) != wanted
+    ]
+    if instead:
+        raise CheckpointError(
+            f"{path} has layers that NVIDIA's code does not: it upsamples by transposed convolutions and pads by "
+            f"reflection; train a model for it with {' '.join(instead)}"
+        )
 
 
 def _read_networks(folder: Path, epoch: str, encoder: Path | None) -> Networks:
@@ -119,9 +137,10 @@ def _read_networks(folder: Path, epoch: str, encoder: Path | None) -> Networks:
         raise CheckpointError(f"{files['G']} does not exist; {remedy}")
     if encoder is not None:
         files["E"] = encoder
-    has_encoder = files["E"].is_file() or encoder is not None
+    g, d, e = files["G"], files["D"], files["E"]
+    has_encoder = e.is_file() or encoder is not None
     return Networks(
-        load_network(read_pth(files["G"]), where=str(files["G"])),
-        load_network(read_pth(files["D"]), "discriminator", where=str(files["D"])) if files["D"].is_file() else None,
-        load_network(read_pth(files["E"]), "encoder", where=str(files["E"])) if has_encoder else None,
+        load_network(read_weights(g), where=str(g)),
+        load_network(read_weights(d), "discriminator", where=str(d)) if d.is_file() else None,
+        load_network(read_weights(e), "encoder", where=str(e)) if has_encoder else None,
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from hdgan.errors import CheckpointError
+from hdgan.errors import CheckpointError, ConfigError
+from hdgan.json_files import read_bytes
 from hdgan.models import (
     DiscriminatorConfig,
     EncoderConfig,
@@ -20,6 +22,11 @@ from hdgan.models import (
     Pix2PixHDConfig,
 )
 from hdgan.models.generator import Enhancer, Trunk
+from hdgan.options import option
+
+_GROWTH = 16
+"""The table of options takes up to about this many times the bytes of the file."""
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 class Options:
@@ -51,7 +58,13 @@ class Options:
     }
 
     def __init__(self, path: Path) -> None:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        """Read the file.
+
+        Raises:
+            CheckpointError: it is missing, no ordinary file, or too large.
+        """
+        content = read_bytes(path, _GROWTH, "a file of options")
+        lines = content.decode("utf-8", errors="replace").splitlines()
         self.path = path
         self.values = dict(line.split(": ", 1) for line in lines if ": " in line)
 
@@ -62,8 +75,10 @@ class Options:
             CheckpointError: the file has something else there.
         """
         text = self.values.get(name, str(self.DEFAULTS[name]))
-        if not text.strip().isdecimal():
-            raise CheckpointError(f"{self.path}: {name} is {text!r}, not a number; correct the line")
+        if not _NUMBER.fullmatch(text.strip()):
+            raise CheckpointError(
+                f"{self.path}: {name} is {text!r:.60}, not a whole number of 9 digits at most; correct the line"
+            )
         return int(text)
 
     def flag(self, name: str) -> bool:
@@ -74,7 +89,7 @@ class Options:
         """
         text = self.values.get(name, str(self.DEFAULTS[name])).strip()
         if text not in ("True", "False"):
-            raise CheckpointError(f"{self.path}: {name} is {text!r}, not True or False; correct the line")
+            raise CheckpointError(f"{self.path}: {name} is {text!r:.60}, not True or False; correct the line")
         return text == "True"
 
 
@@ -125,16 +140,19 @@ def model_config(
         notes.append(
             "it was trained with --no_lsgan: NVIDIA's D ends in a sigmoid, this one gives the logits before it"
         )
-    return Pix2PixHDConfig(
-        n_labels=n_labels,
-        input_channels=input_channels,
-        image_channels=image_channels,
-        instances=instances,
-        feature_channels=features,
-        generator=_generator_config(g),
-        discriminator=_discriminator_config(d, options),
-        encoder=_encoder_config(e, options, reduction),
-    )
+    try:
+        return Pix2PixHDConfig(
+            n_labels=n_labels,
+            input_channels=input_channels,
+            image_channels=image_channels,
+            instances=instances,
+            feature_channels=features,
+            generator=_generator_config(g),
+            discriminator=_discriminator_config(d, options),
+            encoder=_encoder_config(e, options, reduction),
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"{folder} holds no model that hdgan can have: {error}") from error
 
 
 def _condition_channels(networks: Networks, options: Options | None, labels: int | None, instances: bool | None) -> int:
@@ -191,7 +209,8 @@ def _meaning(
     if rest < 1 or labels not in (0, rest):
         raise CheckpointError(
             f"{folder}: G's condition has {condition} channels, which is not {labels} labels "
-            f"{'and a boundary map' if instances else 'alone'}; give --labels N and --instances True or False"
+            f"{'and a boundary map' if instances else 'alone'}; give {option('labels')} N and {option('instances')} "
+            "True or False"
         )
     return labels, input_channels, instances
 

@@ -1,10 +1,8 @@
-"""State dicts of other codes, and the .pth files that hold them."""
+"""State dicts of other codes, and the files that their codes read."""
 
 from __future__ import annotations
 
-import pickle
-import struct
-import warnings
+import filecmp
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,43 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hdgan.errors import CheckpointError, ConfigError
-from hdgan.files import atomic_file
+from hdgan.errors import CheckpointError, ConfigError, HdganError
+from hdgan.files import new_files
+from hdgan.weights import plain_names, require_finite
 
 RUNNING_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
-
-
-# A damaged pickle is a program of damaged instructions, which fail in any of these ways.
-_OF_DAMAGE = (
-    RuntimeError, EOFError, OSError, ValueError, LookupError, struct.error, AssertionError, TypeError, AttributeError,
-)  # fmt: skip
-
-
-def read_pth(path: Path) -> Mapping[str, Tensor]:
-    """What `torch.save` wrote, weights only.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or holds other Python objects.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; check the path")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what a damaged file seems to say
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Unsupported class" in str(error):
-            raise CheckpointError(
-                f"{path} holds Python objects, not just weights, and loading them could run any code; "
-                "write it again where it was made with torch.save(network.state_dict(), …)"
-            ) from error
-        raise _damaged(path) from error
-    except _OF_DAMAGE as error:
-        raise _damaged(path) from error
-
-
-def _damaged(path: Path) -> CheckpointError:
-    return CheckpointError(f"{path} ({path.stat().st_size} bytes) is truncated or no PyTorch file; copy it again")
 
 
 def require_new_checkpoint(out: Path) -> None:
@@ -59,27 +25,66 @@ def require_new_checkpoint(out: Path) -> None:
         raise ConfigError(f"{out} exists already: name another --out, or delete it")
 
 
-def require_no_networks(folder: Path, epoch: str) -> None:
-    """Raise ConfigError if a folder has a network of this epoch: those of two models would be taken for one."""
-    for file in (folder / f"{epoch}_net_{letter}.pth" for letter in "GDE"):
-        if file.exists():
-            raise ConfigError(f"{file} exists already: name another --out or --epoch, or delete it")
+def require_no_networks(folder: Path, epoch: str, letters: str = "G") -> None:
+    """Raise ConfigError if a folder has a network of this epoch: those of two models would be taken for one.
+
+    Args:
+        folder: may not exist.
+        epoch: the first part of the files' names.
+        letters: of the networks. G stands for all, since it is written last.
+    """
+    for letter in letters:
+        _refuse_existing(folder / f"{epoch}_net_{letter}.pth")
 
 
-def write_networks(folder: Path, epoch: str, states: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Write each state dict, by its letter, to `<epoch>_net_<letter>.pth`.
+def _refuse_existing(file: Path) -> None:
+    if file.exists():
+        raise ConfigError(f"{file} exists already: name another --out or --epoch, or delete it")
+
+
+def write_networks(
+    folder: Path, epoch: str, states: Mapping[str, Mapping[str, Tensor]], beside: Mapping[str, bytes] | None = None
+) -> None:
+    """Write each state dict, by its letter, to `<epoch>_net_<letter>.pth`: all of them, or none.
+
+    What a killed command left of the same set is completed.
+
+    Args:
+        folder: made if absent.
+        epoch: the first part of the files' names.
+        states: that of G, and others.
+        beside: further files by their names, which may be there already with the same content.
 
     Raises:
+        ConfigError: the folder has networks of this epoch, or another file of one of the names.
         HdganError: the folder cannot be written.
     """
-    for letter, state in states.items():
-        # Through a file object: given a name, torch reports a full disk as an internal error.
-        with atomic_file(folder / f"{epoch}_net_{letter}.pth") as temporary, temporary.open("wb") as file:
+    require_no_networks(folder, epoch, "".join({"G", "D", "E"} - (states.keys() - {"G"})))
+    with new_files(folder, last=f"{epoch}_net_G.pth") as temporary:
+        for name, content in (beside or {}).items():
+            (temporary / name).write_bytes(content)
+        for letter, state in states.items():
+            _save(state, temporary / f"{epoch}_net_{letter}.pth", folder)
+        for file in temporary.iterdir():
+            there = folder / file.name
+            if there.exists() and not (there.is_file() and filecmp.cmp(file, there, shallow=False)):
+                _refuse_existing(there)
+
+
+def _save(state: Mapping[str, Tensor], path: Path, folder: Path) -> None:
+    # Through a file object: given a name, torch reports a full disk as an internal error. Of a limit it always does.
+    with path.open("wb") as file:
+        try:
             torch.save(state, file)
+        except RuntimeError as error:
+            raise HdganError(
+                f"cannot write {folder / path.name}: the disk is full, or the file is larger than is allowed (ulimit "
+                "-f); free space or choose another folder, then repeat"
+            ) from error
 
 
 def tensors_of(state_dict: Any, where: str) -> dict[str, Tensor]:
-    """The tensors of a state dict, their keys without DataParallel's `module.`.
+    """The tensors of a state dict, their names without what DataParallel and torch.compile put before them.
 
     Raises:
         CheckpointError: it is none, or holds something else as well.
@@ -95,11 +100,13 @@ def tensors_of(state_dict: Any, where: str) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{where}: {key!r} is a {type(value).__name__}, not a tensor; save network.state_dict() on its own"
             )
-    return {key.removeprefix("module."): value for key, value in state_dict.items()}
+        if value.layout != torch.strided or value.is_meta or value.is_nested:
+            raise CheckpointError(f"{where}: {key} is no dense tensor with values; save the weights as dense tensors")
+    return plain_names(state_dict, where)
 
 
-def require_floats(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights that are no floating-point numbers.
+def require_weights(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are no floating-point numbers, or not finite.
 
     Raises:
         CheckpointError: the first.
@@ -109,6 +116,7 @@ def require_floats(tensors: Mapping[str, Tensor], where: str) -> None:
             raise CheckpointError(
                 f"{where}: {key} is {value.dtype}, not floating point; use the unquantised checkpoint"
             )
+    require_finite(tensors, where)
 
 
 def first_conv(shapes: Mapping[str, tuple[int, ...]], key: str, where: str, remedy: str) -> tuple[int, int]:

@@ -44,14 +44,14 @@ class ImageModel(nn.Module, ABC):
         """
         ids = ids if self.config.instances else None
         if label is not None:
-            weight = next(self.generator.parameters())
+            weight = _first_weight(self.generator)
             return encode_labels(
                 label,
                 ids,
                 self.config.n_labels,
                 dontcare=self.config.dontcare,
                 # Zeros and ones are exact in bfloat16, and the convolutions would cast them anyway.
-                dtype=_compute_dtype(weight),
+                dtype=_compute_dtype(weight, label.device.type),
                 memory_format=memory_format_of(weight),
             )
         assert picture is not None
@@ -106,7 +106,12 @@ def require_channels(model: ImageModel, name: str, x: Tensor, channels: int) -> 
         raise ValueError(f"{type(model).__name__}: expected {name} of {channels} channels, got {x.shape[1]}")
 
 
-def _compute_dtype(weight: Tensor) -> torch.dtype:
-    """The dtype that a convolution with this weight computes in."""
-    kind = weight.device.type
+def _first_weight(network: nn.Module) -> Tensor:
+    """The weight of its first convolution. Of a parametrised one the parts: biases and norms tell no memory format."""
+    weights = (p for p in network.parameters() if p.is_floating_point() and p.dim() == 4 and p.numel() > len(p))
+    return next(weights, torch.empty(0))  # of integers, where all convolutions are quantised
+
+
+def _compute_dtype(weight: Tensor, kind: str) -> torch.dtype:
+    """The dtype that a convolution with this weight computes in, on a kind of device."""
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype

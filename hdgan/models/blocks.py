@@ -1,25 +1,30 @@
 """What the networks are made of.
 
 A convolution that feeds an instance norm without affine parameters has a dead bias: the norm subtracts it again. The
-bias is kept, since NVIDIA's checkpoints carry it, and left out of the computation (`normalised_conv`), which saves the
+bias is kept, since NVIDIA's checkpoints carry it, and left out of the computation (`as_function`), which saves the
 addition in the forward pass and a reduction over the whole gradient in the backward pass.
 
 A convolution keeps one tensor for its backward pass, its output; a residual block its sum as well. What the next
 convolution reads, the normalised and padded activation, is made again from it (`recomputed`). The generators of pix2pix
 have no part in that, since batch norms and dropout cannot be repeated.
+
+Both are for convolutions as they were built. One that has hooks (those of spectral norm, weight norm and pruning among
+them), that is parametrised, or that was replaced by another module is called like any module, and never repeated: see
+`is_plain`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.checkpoint import checkpoint
 
 from hdgan.models.config import UpsampleMode
@@ -28,7 +33,57 @@ from hdgan.ops._backend import forced_backend
 from hdgan.ops.instance_norm_act import PadMode, pad2d
 
 T = TypeVar("T")
+Kind = TypeVar("Kind", bound=type[nn.Module])
 _recompute = False
+_PLAIN: dict[type, Callable[..., Any]] = {
+    kind: kind.forward for kind in (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)
+}
+"""Modules that may be repeated, and not called at all if what they compute is known; each with its own forward."""
+
+
+def plain(kind: Kind) -> Kind:
+    """Decorate a module: to run it twice on the same input, as `recomputed` does, changes nothing."""
+    _PLAIN[kind] = kind.forward
+    return kind
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether nobody can tell if a module is called, or how often: it is of a known class, with the forward of that
+    class, and without hooks, be they its own or global.
+
+    Parametrised modules and those that FSDP shards are of classes of their own.
+    """
+    return (
+        _PLAIN.get(type(module)) is type(module).forward
+        and "forward" not in module.__dict__
+        and not (
+            module._forward_pre_hooks
+            or module._forward_hooks
+            or module._backward_pre_hooks
+            or module._backward_hooks
+            or _has_any_global_hook()
+        )
+    )
+
+
+def as_function(conv: nn.Module, *, bias: bool = False, channels: slice | None = None) -> Callable[[Tensor], Tensor]:
+    """What a convolution computes by the weights that it has now. One that is not plain is returned as it is.
+
+    Args:
+        conv: the convolution, or what took its place.
+        bias: add the bias; without it, an instance norm has to follow.
+        channels: of the input, for a part of it; only of what is plain.
+    """
+    if not is_plain(conv):
+        assert channels is None
+        return conv
+    weight: Any = conv.weight if channels is None else conv.weight[:, channels]  # type: ignore[index]
+    added: Any = conv.bias if bias else None
+    if isinstance(conv, nn.ConvTranspose2d):
+        options: Any = (conv.stride, conv.padding, conv.output_padding, conv.groups, conv.dilation)
+        return lambda x: F.conv_transpose2d(x, weight, added, *options)
+    assert isinstance(conv, nn.Conv2d)
+    return lambda x: conv._conv_forward(x, weight, added)
 
 
 @contextmanager
@@ -42,12 +97,20 @@ def recomputing(enabled: bool = True) -> Iterator[None]:
         _recompute = before
 
 
-def recomputed(function: Callable[..., T], *tensors: Tensor) -> T:
+def recomputed(function: Callable[..., T], *tensors: Tensor, through: Iterable[nn.Module] = ()) -> T:
     """Run function(*tensors). Inside `recomputing`, what arises on the way is made again in the backward pass.
 
     The last operation is not repeated: what it saves is its inputs.
+
+    Args:
+        function: what to run.
+        tensors: its arguments.
+        through: the modules that it runs. Nothing is repeated if one of them is not plain: its hooks may have a state,
+            as those of spectral norm have, and what took its place may draw noise. Their parameters must still be the
+            same in the backward pass.
     """
-    if not (_recompute and torch.is_grad_enabled()):
+    possible = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()  # which take no checkpoints
+    if not (_recompute and possible and all(map(is_plain, through))):
         return function(*tensors)
     forced = forced_backend()
     if forced is not None:
@@ -61,16 +124,30 @@ def _run_on(name: str, function: Callable[..., T], *tensors: Tensor) -> T:
         return function(*tensors)
 
 
-def norm_relu_conv(conv: Callable[[Tensor], Tensor], x: Tensor, pad: int, pad_mode: PadMode) -> Tensor:
-    """Normalise, activate, pad and convolve x: one layer, which keeps x alone."""
-    return recomputed(lambda x: conv(instance_norm_act(x, activation="relu", pad=pad, pad_mode=pad_mode)), x)
+def prepared_conv(
+    conv: nn.Module,
+    x: Tensor,
+    prepare: Callable[[Tensor], Tensor],
+    *,
+    bias: bool = False,
+    through: Iterable[nn.Module] = (),
+) -> Tensor:
+    """Convolve prepare(x), which is made again from x in the backward pass (`recomputed`).
+
+    Args:
+        conv, bias: as of `as_function`.
+        x: the one tensor that is kept.
+        prepare: what the convolution reads.
+        through: the modules that `prepare` runs.
+    """
+    convolve = as_function(conv, bias=bias)
+    return recomputed(lambda x: convolve(prepare(x)), x, through=(conv, *through))
 
 
-def normalised_conv(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """Convolve without the bias, for an instance norm to follow."""
-    if isinstance(conv, nn.ConvTranspose2d):
-        return F.conv_transpose2d(x, conv.weight, None, conv.stride, conv.padding, conv.output_padding)  # type: ignore[arg-type]
-    return F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
+def norm_relu_conv(conv: nn.Module, x: Tensor, pad: int, pad_mode: PadMode, *, bias: bool = False) -> Tensor:
+    """Normalise, activate, pad and convolve x."""
+    norm = partial(instance_norm_act, activation="relu", pad=pad, pad_mode=pad_mode)
+    return prepared_conv(conv, x, norm, bias=bias)
 
 
 def init_weights(module: nn.Module) -> None:
@@ -97,23 +174,26 @@ def down_conv(channels: int) -> nn.Conv2d:
     return nn.Conv2d(channels, channels * 2, 3, stride=2, padding=1)
 
 
-class ResizeConv(nn.Conv2d):
-    """Nearest-neighbour doubling, then a 3x3 convolution: upsampling without checkerboard."""
-
-
-def up_conv(channels: int, mode: UpsampleMode) -> nn.ConvTranspose2d | ResizeConv:
-    """A 3x3 convolution that doubles the resolution and halves the channels."""
+def up_conv(channels: int, mode: UpsampleMode) -> nn.ConvTranspose2d | nn.Conv2d:
+    """A 3x3 convolution of what is `enlarged`, which halves the channels."""
     if mode == "transposed":
         return nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1)
-    return ResizeConv(channels, channels // 2, 3)
+    if mode == "resize":
+        return nn.Conv2d(channels, channels // 2, 3)
+    raise ValueError(f"up_conv: expected mode transposed or resize, got {mode!r}")
 
 
-def upsample(conv: nn.Module, x: Tensor, pad_mode: PadMode) -> Tensor:
-    """Apply an `up_conv`, for an instance norm to follow: [B, C, H, W] -> [B, C / 2, 2H, 2W]."""
-    if isinstance(conv, ResizeConv):
-        x = pad2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), 1, pad_mode)
-    assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
-    return normalised_conv(conv, x)
+def enlarged(x: Tensor, mode: UpsampleMode, pad_mode: PadMode) -> Tensor:
+    """What an `up_conv` reads: x itself, or by "resize", which leaves no checkerboard, its nearest-neighbour doubling.
+
+    The doubling is no part of the convolution, so that what takes the place of that needs to know nothing of it.
+    """
+    return x if mode == "transposed" else pad2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), 1, pad_mode)
+
+
+def norm_relu_up(conv: nn.Module, x: Tensor, mode: UpsampleMode, pad_mode: PadMode) -> Tensor:
+    """Normalise and activate x, and apply an `up_conv`."""
+    return prepared_conv(conv, x, lambda x: enlarged(instance_norm_act(x, activation="relu"), mode, pad_mode))
 
 
 class ResidualBlock(nn.Module):
@@ -132,9 +212,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, padded: Tensor, pad: int) -> Tensor:
         """Map [B, C, H + 2, W + 2] to [B, C, H + 2 pad, W + 2 pad]."""
-        y = normalised_conv(self.conv1, padded)
-        conv2 = partial(normalised_conv, self.conv2)
-        y = norm_relu_conv(conv2, y, self.PAD, self.pad_mode)
+        y = as_function(self.conv1)(padded)
+        y = norm_relu_conv(self.conv2, y, self.PAD, self.pad_mode)
         return instance_norm_act(y, residual=padded, pad=pad, pad_mode=self.pad_mode)
 
 

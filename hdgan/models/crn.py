@@ -7,7 +7,7 @@ each channel; with those as steps of their own it was slower on the CPU than PyT
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import cast
 
@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.base import ImageModel
-from hdgan.models.blocks import recomputed, run_at_multiple
+from hdgan.models.blocks import plain, prepared_conv, run_at_multiple
 from hdgan.models.config import CRNConfig
 
 SLOPE = 0.2
 """Of LeakyReLU."""
 
 
+@plain
 class LayerNormAct(nn.GroupNorm):
     """Layer norm over (C, H, W) with scale and shift of each channel, then LeakyReLU."""
 
@@ -49,10 +50,27 @@ class RefinementModule(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm2 = LayerNormAct(channels)
 
-    def forward(self, read: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Refine read(x) [B, in_channels, H, W] to [B, channels, H, W], for `norm2` to follow."""
-        h = recomputed(lambda x: self.conv1(read(x)), x)
-        return recomputed(lambda h: self.conv2(self.norm1(h)), h)
+    def forward(self, condition: Tensor, below: tuple[Tensor, nn.Module] | None = None) -> Tensor:
+        """Refine to [B, channels, H, W], for `norm2` to follow.
+
+        Args:
+            condition: [B, condition_channels, H, W].
+            below: features of the module below, of half this resolution or so, and their norm.
+        """
+        if below is None:
+            h = self.conv1(condition)
+        else:
+            features, norm = below
+            joined = partial(_joined, norm, condition)
+            h = prepared_conv(self.conv1, features, joined, bias=True, through=(norm,))
+        return prepared_conv(self.conv2, h, self.norm1, bias=True, through=(self.norm1,))
+
+
+def _joined(norm: nn.Module, condition: Tensor, features: Tensor) -> Tensor:
+    """The features below, normalised and doubled, and the condition at its resolution."""
+    # Corners on corners, as in the authors' code.
+    doubled = F.interpolate(norm(features), size=condition.shape[2:], mode="bilinear", align_corners=True)
+    return torch.cat([doubled, condition], dim=1)
 
 
 class CascadedRefinement(nn.Module):
@@ -92,12 +110,10 @@ class CascadedRefinement(nn.Module):
         for _ in self.levels[1:]:
             conditions.append(F.avg_pool2d(conditions[-1], 2))
         coarsest, *finer = cast(list[RefinementModule], list(self.levels))
-        h = coarsest(_same, conditions.pop())
-        below = coarsest
+        h, below = coarsest(conditions.pop()), coarsest
         for level in finer:
-            h = level(partial(_with_condition, below.norm2, conditions.pop()), h)
-            below = level
-        return recomputed(lambda h: self.head(below.norm2(h)), h)
+            h, below = level(conditions.pop(), (h, below.norm2)), level
+        return prepared_conv(self.head, h, below.norm2, bias=True, through=(below.norm2,))
 
     def copy_coarse_from(self, smaller: CascadedRefinement) -> None:
         """Start from a cascade with as many or fewer modules: take over its modules, and the head of an equal one.
@@ -110,17 +126,6 @@ class CascadedRefinement(nn.Module):
             return
         for mine, theirs in zip(self.levels, smaller.levels, strict=False):
             mine.load_state_dict(theirs.state_dict())
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
-def _with_condition(norm: nn.Module, condition: Tensor, h: Tensor) -> Tensor:
-    """What a module reads: the features below, normalised and doubled, and the condition at its resolution."""
-    # Corners on corners, as in the authors' code.
-    doubled = F.interpolate(norm(h), size=condition.shape[2:], mode="bilinear", align_corners=True)
-    return torch.cat([doubled, condition], dim=1)
 
 
 class CRN(ImageModel):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.models.blocks import init_weights, normalised_conv, recomputed
+from hdgan.models.blocks import as_function, init_weights, is_plain, recomputed
 from hdgan.models.config import NormKind
 from hdgan.models.norms import NEGATIVE_SLOPE, make_norm
 from hdgan.ops import avg_pyramid
@@ -57,29 +58,37 @@ class PatchDiscriminator(nn.Module):
         self.norms = nn.ModuleList(make_norm(norm, width) for width in widths[2:-1])
 
     def context(self, condition: Tensor) -> Tensor:
-        """What the first convolution makes of the condition, the leading channels of its input: without bias."""
-        first = self._first()
-        return F.conv2d(condition, first.weight[:, : condition.shape[1]], None, first.stride, first.padding)
+        """What the first convolution makes of the condition, the leading channels of its input: without bias.
 
-    def _first(self) -> nn.Conv2d:
+        A first convolution that is not plain has to be called for condition and image at once; so the condition itself.
+        """
         first = self.convs[0]
-        assert isinstance(first, nn.Conv2d)
-        return first
+        if not is_plain(first):
+            return condition
+        return as_function(first, channels=slice(condition.shape[1]))(condition)
+
+    def _first(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """What the first convolution makes of its whole input."""
+        first = self.convs[0]
+        if context is None:
+            return first(x)
+        if not is_plain(first):
+            return first(torch.cat([context, x], dim=1))
+        return as_function(first, bias=True, channels=slice(-x.shape[1], None))(x).add_(context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
         """Map [B, in_channels, H, W] to the features of each layer; the last is the score of each patch.
 
         With the `context` of a condition, x is the image alone: [B, in_channels - condition's, H, W].
         """
-        first, (_, *middle, last) = self._first(), self.convs
-        h = F.conv2d(x, first.weight[:, -x.shape[1] :], first.bias, first.stride, first.padding)
-        h = h if context is None else h.add_(context)
-        features = [F.leaky_relu(h, NEGATIVE_SLOPE, inplace=True)]
-        second, *further = [*(partial(normalised_conv, conv) for conv in middle), last]  # type: ignore[arg-type]
-        h = second(features[0])
+        first, second, *further = self.convs
+        last = self.convs[-1]
+        # Hooks may keep what a convolution returns: it is theirs then, and not changed in place.
+        features = [F.leaky_relu(self._first(x, context), NEGATIVE_SLOPE, inplace=is_plain(first))]
+        h = as_function(second, bias=second is last)(features[0])
         for norm, conv in zip(self.norms, further, strict=True):
-            layer = partial(_norm_leaky_conv, norm, conv)
-            feature, h = recomputed(layer, h) if norm.repeatable else layer(h)
+            layer = partial(_norm_leaky_conv, norm, as_function(conv, bias=conv is last))
+            feature, h = recomputed(layer, h, through=(norm, conv))
             features.append(feature)
         return [*features, h]
 

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 from hdgan.models.blocks import (
     ResidualBlock,
+    as_function,
     down_conv,
+    enlarged,
     init_weights,
     norm_relu_conv,
-    normalised_conv,
-    recomputed,
+    norm_relu_up,
+    prepared_conv,
     residual_chain,
     run_at_multiple,
     up_conv,
-    upsample,
 )
 from hdgan.models.config import UpsampleMode
 from hdgan.ops import avg_pyramid, instance_norm_act, pad2d
@@ -27,16 +28,16 @@ STEM_PAD = 3
 """Padding of the 7x7 convolutions at both ends."""
 
 
-def stem_conv(stem: nn.Conv2d, x: Tensor, pad_mode: PadMode) -> Tensor:
+def stem_conv(stem: nn.Module, x: Tensor, pad_mode: PadMode) -> Tensor:
     """The 7x7 convolution that begins a network, for an instance norm to follow."""
-    return recomputed(lambda x: normalised_conv(stem, pad2d(x, STEM_PAD, pad_mode)), x)
+    return prepared_conv(stem, x, partial(pad2d, pad=STEM_PAD, mode=pad_mode))
 
 
-def finish(h: Tensor, head: nn.Conv2d | None, pad_mode: PadMode) -> Tensor:
+def finish(h: Tensor, head: nn.Module | None, pad_mode: PadMode) -> Tensor:
     """Normalise the last convolution's output, and apply the 7x7 convolution that ends a network, if it is given."""
     if head is None:
         return instance_norm_act(h, activation="relu")
-    return norm_relu_conv(head, h, STEM_PAD, pad_mode)
+    return norm_relu_conv(head, h, STEM_PAD, pad_mode, bias=True)
 
 
 class Trunk(nn.Module):
@@ -51,19 +52,21 @@ class Trunk(nn.Module):
         self.downs = nn.ModuleList(down_conv(width) for width in widths[:-1])
         self.blocks = nn.ModuleList(ResidualBlock(widths[-1], pad_mode) for _ in range(n_blocks))
         self.ups = nn.ModuleList(up_conv(width, upsample) for width in reversed(widths[1:]))
-        self.pad_mode = pad_mode
+        self.pad_mode, self.upsample = pad_mode, upsample
 
-    def forward(self, x: Tensor, head: nn.Conv2d | None = None) -> Tensor:
+    def forward(self, x: Tensor, head: nn.Module | None = None) -> Tensor:
         """Map [B, in_channels, H, W] to features [B, ngf, H, W], or to a 7x7 convolution of them."""
         h = stem_conv(self.stem, x, self.pad_mode)
         for down in self.downs:
-            h = norm_relu_conv(partial(normalised_conv, down), h, 0, self.pad_mode)  # type: ignore[arg-type]
+            h = norm_relu_conv(down, h, 0, self.pad_mode)
         if self.blocks:
             h = instance_norm_act(h, activation="relu", pad=ResidualBlock.PAD, pad_mode=self.pad_mode)
             h = residual_chain(self.blocks, h)
         for i, up in enumerate(self.ups):
-            apply = partial(upsample, up, pad_mode=self.pad_mode)
-            h = apply(h) if i == 0 and self.blocks else norm_relu_conv(apply, h, 0, self.pad_mode)
+            if i == 0 and self.blocks:  # which end with a norm
+                h = as_function(up)(enlarged(h, self.upsample, self.pad_mode))
+            else:
+                h = norm_relu_up(up, h, self.upsample, self.pad_mode)
         return finish(h, head, self.pad_mode)
 
 
@@ -115,17 +118,18 @@ class Enhancer(nn.Module):
         self.down = down_conv(ngf)
         self.blocks = nn.ModuleList(ResidualBlock(ngf * 2, pad_mode) for _ in range(n_blocks))
         self.up = up_conv(ngf * 2, upsample)
-        self.pad_mode = pad_mode
+        self.pad_mode, self.upsample = pad_mode, upsample
 
-    def forward(self, x: Tensor, coarse: Tensor, head: nn.Conv2d | None = None) -> Tensor:
+    def forward(self, x: Tensor, coarse: Tensor, head: nn.Module | None = None) -> Tensor:
         """Map the input [B, in_channels, H, W] and the lower level's last features [B, 2 ngf, H / 2, W / 2] to features
         [B, ngf, H, W], or to a 7x7 convolution of them."""
         h = stem_conv(self.stem, x, self.pad_mode)
-        h = norm_relu_conv(partial(normalised_conv, self.down), h, 0, self.pad_mode)
+        h = norm_relu_conv(self.down, h, 0, self.pad_mode)
         pad = ResidualBlock.PAD if self.blocks else 0
         h = instance_norm_act(h, residual=coarse, activation="relu", pad=pad, pad_mode=self.pad_mode)
         h = residual_chain(self.blocks, h)
-        return finish(upsample(self.up, h, self.pad_mode), head, self.pad_mode)
+        h = as_function(self.up)(enlarged(h, self.upsample, self.pad_mode))
+        return finish(h, head, self.pad_mode)
 
 
 class LocalEnhancer(nn.Module):

@@ -13,6 +13,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdgan.models.blocks import plain
 from hdgan.models.config import NormKind
 from hdgan.ops import instance_norm_act
 from hdgan.ops.instance_norm_act import Activation
@@ -25,11 +26,9 @@ _IN_PLACE: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
+@plain
 class InstanceNorm(nn.Module):
     """Statistics of each plane; neither scale nor shift."""
-
-    repeatable = True
-    """Running it twice on the same input, as `recomputed` does, changes nothing."""
 
     def forward(self, x: Tensor, activation: Activation = "none") -> Tensor:
         """Normalise and activate [B, C, H, W]."""
@@ -41,8 +40,6 @@ class BatchNorm(nn.BatchNorm2d):
 
     Running statistics are kept in training and never used: they are for exported weights.
     """
-
-    repeatable = False
 
     def forward(self, x: Tensor, activation: Activation = "none") -> Tensor:
         """Normalise and activate [B, C, H, W].
@@ -66,5 +63,11 @@ _NORMS: dict[NormKind, Callable[[int], InstanceNorm | BatchNorm]] = {
 
 
 def make_norm(kind: NormKind, channels: int) -> InstanceNorm | BatchNorm:
-    """A norm of [B, channels, H, W]."""
+    """A norm of [B, channels, H, W].
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    if kind not in _NORMS:
+        raise ValueError(f"make_norm: expected kind {' or '.join(_NORMS)}, got {kind!r}")
     return _NORMS[kind](channels)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.models.blocks import init_weights, normalised_conv, run_at_multiple
+from hdgan.models.blocks import as_function, init_weights, run_at_multiple
 from hdgan.models.config import NormKind
 from hdgan.models.norms import make_norm
 from hdgan.models.unet import DROPOUT
@@ -31,10 +31,10 @@ class ResNetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
-        h = self.norm1(normalised_conv(self.conv1, pad2d(x, 1, "reflect")), "relu")
+        h = self.norm1(as_function(self.conv1)(pad2d(x, 1, "reflect")), "relu")
         if self.dropout:
             h = F.dropout(h, DROPOUT, training=True)
-        return x + self.norm2(normalised_conv(self.conv2, pad2d(h, 1, "reflect")))
+        return x + self.norm2(as_function(self.conv2)(pad2d(h, 1, "reflect")))
 
 
 class ResNetGenerator(nn.Module):
@@ -86,9 +86,9 @@ class ResNetGenerator(nn.Module):
     def _run(self, x: Tensor) -> Tensor:
         h = pad2d(x, _STEM_PAD, "reflect")
         for conv, norm in zip([self.stem, *self.downs], self.down_norms, strict=True):
-            h = norm(normalised_conv(conv, h), "relu")
+            h = norm(as_function(conv)(h), "relu")
         for block in self.blocks:
             h = block(h)
         for conv, norm in zip(self.ups, self.up_norms, strict=True):
-            h = norm(normalised_conv(conv, h), "relu")  # type: ignore[arg-type]
+            h = norm(as_function(conv)(h), "relu")
         return torch.tanh(self.head(pad2d(h, _STEM_PAD, "reflect")))

@@ -7,23 +7,28 @@ Tensors are named `generator.…`, `discriminator.…`, `encoder.…`, their mov
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from hdgan.config_io import from_plain, to_plain
-from hdgan.errors import CheckpointError, HdganError
+from hdgan.errors import CheckpointError
 from hdgan.files import atomic_file
+from hdgan.json_files import parse_json
 from hdgan.models.base import ImageModel
 from hdgan.models.config import ModelConfig
 from hdgan.models.families import AnyModelConfig, build_model
+from hdgan.weights import open_safetensors, require_finite
+from hdgan.wording import count
+
+M = TypeVar("M", bound=nn.Module)
 
 FORMAT = 1
 """Raised when an older hdgan could not read a newer file."""
@@ -51,6 +56,8 @@ def save_model(
     ema: Mapping[str, Tensor] | None = None,
     extra: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
+    *,
+    new: bool = False,
 ) -> None:
     """Write a model so that a crash leaves the old file or the new one.
 
@@ -60,22 +67,18 @@ def save_model(
         ema: averaged weights under the model's keys (`generator.…`, `encoder.…`), in memory of their own.
         extra: further metadata that JSON can hold.
         tensors: further tensors, under names of their own.
+        new: the file must not exist, not even at the moment when this one is complete.
 
     Raises:
-        HdganError: the file cannot be written.
+        HdganError: the file cannot be written, or with `new` it exists.
     """
     stored = dict(model.state_dict())
     stored |= {f"{_EMA}{key}": value for key, value in (ema or {}).items()}
     stored |= tensors or {}
     stored = {key: value.detach().cpu().contiguous() for key, value in stored.items()}
     header = {**(extra or {}), "format": FORMAT, "version": version("hdgan"), "model": to_plain(model.config)}
-    with atomic_file(path) as temporary:
-        try:
-            save_file(stored, temporary, {"hdgan": json.dumps(header)})
-        except SafetensorError as error:
-            raise HdganError(
-                f"cannot write {path}: {error}; free space or choose another folder, then try again"
-            ) from error
+    with atomic_file(path, new=new) as temporary:
+        save_file(stored, temporary, {"hdgan": json.dumps(header)})
 
 
 def load_model(path: Path, *, ema: bool = True, device: str | torch.device = "cpu") -> tuple[ImageModel, SavedInfo]:
@@ -87,21 +90,12 @@ def load_model(path: Path, *, ema: bool = True, device: str | torch.device = "cp
         device: where the model goes.
 
     Raises:
-        CheckpointError: the file is missing, damaged, not hdgan's, newer than this hdgan, or its tensors do not fit the
-            architecture it names.
+        CheckpointError: the file is missing, damaged, not hdgan's, newer than this hdgan, its tensors do not fit the
+            architecture it names, or a tensor is not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"the checkpoint {path} does not exist; check the path")
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            return _load(path, file, ema, device)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) is not a readable safetensors file ({error}); it is truncated or of "
-            "another format: copy it again, or convert a checkpoint of NVIDIA/pix2pixHD or "
-            "pytorch-CycleGAN-and-pix2pix with `hdgan convert`"
-        ) from error
+    with open_safetensors(path, str(device)) as file:
+        return _load(path, file, ema, device)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -110,19 +104,15 @@ def read_metadata(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is not a readable one of hdgan's.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return _metadata_of(path, file.metadata())
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file ({error}): copy it again") from error
+    with open_safetensors(path) as file:
+        return metadata_of(path, file)
 
 
 def _load(path: Path, file: Any, ema: bool, device: str | torch.device) -> tuple[ImageModel, SavedInfo]:
-    metadata = _metadata_of(path, file.metadata())
+    metadata = metadata_of(path, file)
     config: ModelConfig = from_plain(AnyModelConfig, metadata.get("model"), f"{path}, model")
-    with torch.device("meta"):
-        model = build_model(config)
-    shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    shapes = shapes_of(file)
+    model = build_described(path, lambda: build_model(config), len(shapes))
     ours = {key: shape for key, shape in shapes.items() if _network(key) in NETWORKS}
     present = {_network(key) for key in ours}
     # A file without generator is damaged; without the others it was converted so.
@@ -135,23 +125,111 @@ def _load(path: Path, file: Any, ema: bool, device: str | torch.device) -> tuple
     _require_equal(path, wanted, ours)
     _require_equal(path, {k: s for k, s in wanted.items() if _network(k) in in_ema}, averaged, _EMA)
 
-    model.to_empty(device=device)
-    model.load_state_dict({key: file.get_tensor(f"{_EMA}{key}" if ema and key in averaged else key) for key in ours})
+    names = {key: f"{_EMA}{key}" if ema and key in averaged else key for key in ours}
     further = {key: file.get_tensor(key) for key in shapes if key not in ours and not key.startswith(_EMA)}
+    _require_means(path, further.get(CLASS_MEAN), config)
+    load_tensors(path, file, model, names, device)
+    require_finite(further, str(path))
     return model, SavedInfo(metadata, further, missing)
 
 
-def _metadata_of(path: Path, header: Mapping[str, str] | None) -> dict[str, Any]:
-    text = (header or {}).get("hdgan")
+def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of an open file, by its name; no tensor is read."""
+    return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+
+
+class _FewTensors(TorchFunctionMode):
+    """Ends the making of modules that have more tensors than they may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.left = most
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.empty:
+            self.left -= 1
+            if self.left < 0:
+                raise ValueError("more layers than the file has tensors")
+        return func(*args, **(kwargs or {}))
+
+
+def build_described(path: Path, build: Callable[[], M], n_tensors: int) -> M:
+    """Make the modules that a file describes, without memory for their weights.
+
+    The numbers of a damaged or foreign file may ask for any number of layers of any size.
+
+    Args:
+        path: the file, for the message.
+        build: makes them.
+        n_tensors: of the file. Networks that it lacks are made as well, so there may be some more.
+
+    Raises:
+        CheckpointError: the file describes far more layers than it has tensors, or layers that cannot be.
+    """
+    try:
+        with torch.device("meta"), _FewTensors(1000 + 4 * n_tensors):
+            return build()
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise CheckpointError(
+            f"{path}: the architecture that it names cannot be that of its {count(n_tensors, 'tensor')} "
+            f"({reason:.100}); it is damaged or was edited: use another checkpoint"
+        ) from error
+
+
+def load_tensors(
+    path: Path, file: Any, network: nn.Module, names: Mapping[str, str], device: str | torch.device
+) -> None:
+    """Give a network without memory the tensors of an open file.
+
+    Args:
+        path: the file, for messages.
+        file: open.
+        network: as `build_described` made it; its shapes are those of the file.
+        names: the name in the file of each tensor of the network.
+        device: where it goes.
+
+    Raises:
+        CheckpointError: a tensor is not finite, or of no floating-point type where the network has one.
+    """
+    wanted = network.state_dict()
+    tensors = {key: file.get_tensor(name) for key, name in names.items()}
+    for key, value in tensors.items():
+        if value.is_floating_point() != wanted[key].is_floating_point():
+            raise CheckpointError(
+                f"{path}: {names[key]} is {value.dtype} instead of {wanted[key].dtype}; it is damaged or was edited: "
+                "use another checkpoint"
+            )
+    require_finite({names[key]: value for key, value in tensors.items()}, str(path))
+    network.to_empty(device=device)
+    network.load_state_dict(tensors)
+
+
+def _require_means(path: Path, means: Tensor | None, config: ModelConfig) -> None:
+    """Refuse mean styles that are not the features of this model."""
+    if means is None:
+        return
+    if means.dim() != 2 or len(means) == 0 or means.shape[1] != config.feature_channels:
+        raise CheckpointError(
+            f"{path}: {CLASS_MEAN} has shape {tuple(means.shape)} instead of (classes, {config.feature_channels}); it "
+            "is damaged or was edited: use another checkpoint"
+        )
+
+
+def metadata_of(path: Path, file: Any) -> dict[str, Any]:
+    """What an open file of hdgan's says about its content; raises as `read_metadata`."""
+    text = (file.metadata() or {}).get("hdgan")
     if text is None:
         raise CheckpointError(
             f"{path} was not written by hdgan (no hdgan entry in its metadata); name a checkpoint of hdgan"
         )
+    metadata = parse_json(text, f"{path}: the hdgan entry of its metadata", "copy the file again")
     try:
-        metadata = json.loads(text)
         written_format = metadata["format"]
         newer = written_format > FORMAT
-    except (ValueError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise CheckpointError(
             f"{path}: the hdgan entry of its metadata is damaged ({error!r}); copy the file again"
         ) from error

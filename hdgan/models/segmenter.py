@@ -11,22 +11,30 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from annotated_types import Interval
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hdgan.config_io import from_plain, to_plain
-from hdgan.errors import CheckpointError, HdganError
+from hdgan.bounds import Width
+from hdgan.config_io import check_values, from_plain, to_plain
+from hdgan.errors import CheckpointError
 from hdgan.files import atomic_file
-from hdgan.models.blocks import normalised_conv, pad_to_multiple, run_at_multiple
-from hdgan.models.config import require
-from hdgan.models.saving import FORMAT, describe_differences, read_metadata
+from hdgan.models.blocks import as_function, pad_to_multiple, run_at_multiple
+from hdgan.models.saving import (
+    FORMAT,
+    build_described,
+    describe_differences,
+    load_tensors,
+    metadata_of,
+    shapes_of,
+)
 from hdgan.ops import instance_norm_act
 from hdgan.seeding import seeded
+from hdgan.weights import open_safetensors
 
 _STEPS = (1, 2, 4, 8, 8)
 """Channels of each level, in widths; each level has half the resolution of the one before."""
@@ -37,14 +45,13 @@ _COARSEST = 2 ** (len(_STEPS) - 1)
 class SegmenterConfig:
     """The built-in scorer's architecture."""
 
-    n_labels: int
+    n_labels: Annotated[int, Interval(ge=1, le=65536)]
     """Classes."""
-    width: int = 16
+    width: Width = 16
     """Channels of the finest level; the coarsest has eight times as many."""
 
     def __post_init__(self) -> None:
-        positive = {"n-labels": self.n_labels, "scorer-training.width": self.width}
-        require("a positive number", positive, lambda value: value > 0)
+        check_values(self, "scorer_training")
 
 
 class Segmenter(nn.Module):
@@ -134,8 +141,7 @@ def random_segmenter(seed: int = 0) -> Segmenter:
 
 
 def _normalised(conv: nn.Module, x: Tensor) -> Tensor:
-    assert isinstance(conv, nn.Conv2d)
-    return instance_norm_act(normalised_conv(conv, x), activation="relu")
+    return instance_norm_act(as_function(conv)(x), activation="relu")
 
 
 def save_segmenter(path: Path, network: Segmenter, extra: Mapping[str, Any] | None = None) -> None:
@@ -152,10 +158,7 @@ def save_segmenter(path: Path, network: Segmenter, extra: Mapping[str, Any] | No
     header = {**(extra or {}), "format": FORMAT, "version": version("hdgan"), "segmenter": to_plain(network.config)}
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with atomic_file(path) as temporary:
-        try:
-            save_file(tensors, temporary, {"hdgan": json.dumps(header)})
-        except SafetensorError as error:
-            raise HdganError(f"cannot write {path}: {error}; free space or choose another folder") from error
+        save_file(tensors, temporary, {"hdgan": json.dumps(header)})
 
 
 def load_segmenter(path: Path, device: str | torch.device = "cpu") -> Segmenter:
@@ -166,22 +169,28 @@ def load_segmenter(path: Path, device: str | torch.device = "cpu") -> Segmenter:
         device: where the network goes.
 
     Raises:
-        CheckpointError: the file is missing, damaged, newer than this hdgan, holds no scorer, or its tensors do not fit
-            the architecture it names.
+        CheckpointError: the file is missing, damaged, newer than this hdgan, holds no scorer, its tensors do not fit
+            the architecture it names, or one of them is not finite.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"the scorer {path} does not exist; train one with `hdgan evaluate --train-scorer`")
-    metadata = read_metadata(path)
+    with open_safetensors(path) as file:
+        return _load(path, file, device).to(device).eval().requires_grad_(False)
+
+
+def _load(path: Path, file: Any, device: str | torch.device) -> Segmenter:
+    metadata = metadata_of(path, file)
     if "segmenter" not in metadata:
         raise CheckpointError(f"{path} holds no scorer; train one with `hdgan evaluate --train-scorer`")
-    network = Segmenter(from_plain(SegmenterConfig, metadata["segmenter"], f"{path}, segmenter"))
-    state = load_file(path)
-    wanted, found = ({k: tuple(v.shape) for k, v in tensors.items()} for tensors in (network.state_dict(), state))
+    config = from_plain(SegmenterConfig, metadata["segmenter"], f"{path}, segmenter")
+    found = shapes_of(file)
+    network = build_described(path, lambda: Segmenter(config), len(found))
+    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     if differences := describe_differences(wanted, found):
         raise CheckpointError(
             f"{path}: its tensors do not fit the architecture it names ({differences}); it is damaged or was edited: "
             "train it again"
         )
-    network.load_state_dict(state)
-    return network.to(device).eval().requires_grad_(False)
+    load_tensors(path, file, network, {key: key for key in found}, device)
+    return network

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.models.blocks import init_weights, normalised_conv, run_at_multiple
+from hdgan.models.blocks import as_function, init_weights, is_plain, run_at_multiple
 from hdgan.models.config import MOST_DOWNS, NormKind
 from hdgan.models.norms import NEGATIVE_SLOPE, make_norm
 
@@ -66,15 +66,16 @@ class UNetGenerator(nn.Module):
 
     def _run(self, x: Tensor) -> Tensor:
         outermost, *downs, innermost = self.downs
-        h = F.leaky_relu(outermost(x), NEGATIVE_SLOPE, inplace=True)
+        # Hooks may keep what a convolution returns: it is theirs then, and not changed in place.
+        h = F.leaky_relu(outermost(x), NEGATIVE_SLOPE, inplace=is_plain(outermost))
         skips = [h]
         for conv, norm in zip(downs, self.down_norms, strict=True):
-            h = norm(normalised_conv(conv, h), "leaky_relu")  # type: ignore[arg-type]
+            h = norm(as_function(conv)(h), "leaky_relu")
             skips.append(h)
-        h = F.relu(innermost(h), inplace=True)
+        h = F.relu(innermost(h), inplace=is_plain(innermost))
         *ups, last = self.ups
         for level, (conv, norm) in enumerate(zip(ups, self.up_norms, strict=True)):
-            h = norm(normalised_conv(conv, h), "relu")  # type: ignore[arg-type]
+            h = norm(as_function(conv)(h), "relu")
             if level in self.dropout_levels:
                 h = F.dropout(h, DROPOUT, training=True)
             # The ReLU of what the LeakyReLU left is that of the features themselves.

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hdgan.errors import ConfigError
+from hdgan.errors import CheckpointError, ConfigError
+from hdgan.files import require_file
 from hdgan.models.blocks import recomputed
+from hdgan.weights import plain_names, read_weights, require_finite
 
 WEIGHTS_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 """torchvision's ImageNet weights; the name ends in the first eight digits of the file's SHA-256."""
@@ -56,7 +57,7 @@ class VGG19Features(nn.Module):
         for parts in self._parts:
             for part in parts:
                 # A pooling is made again in the backward pass: it would keep positions of 64 bits.
-                x = recomputed(part, x) if isinstance(part, nn.Sequential) else part(x)
+                x = recomputed(part, x, through=part) if isinstance(part, nn.Sequential) else part(x)
             taps.append(x)
         return taps
 
@@ -87,25 +88,32 @@ def load_vgg19(weights: Path | None, convolution: Convolution = 1, pooling: Pool
     """Return VGG19 with its ImageNet weights, frozen.
 
     Args:
-        weights: a file of torchvision's state dict (.pth or .safetensors; the classifier's keys are ignored); None
-            takes torch.hub's cache, or downloads the file there and checks its hash.
+        weights: a file of torchvision's state dict (as torch.save or safetensors wrote it; the classifier's keys are
+            ignored); None takes torch.hub's cache, or downloads the file there and checks its hash.
         convolution, pooling: of `VGG19Features`.
 
     Raises:
-        ConfigError: the weights cannot be had, or are not VGG19's. Never falls back to random weights.
+        ConfigError: the weights cannot be had, are not VGG19's, or are not finite. Never falls back to random weights.
     """
+    where = str(weights or WEIGHTS_URL)
     state = _downloaded() if weights is None else _read(weights)
     features = {key: value for key, value in state.items() if not key.startswith("classifier.")}
-    network = VGG19Features(convolution, pooling)
+    with torch.device("meta"):
+        network = VGG19Features(convolution, pooling)
     wanted = network.state_dict()
     shapes_differ = [k for k in wanted if k in features and features[k].shape != wanted[k].shape]
     missing = [k for k in wanted if k not in features]
     if missing or shapes_differ:
         raise ConfigError(
-            f"{weights or WEIGHTS_URL} does not hold torchvision's VGG19: missing {missing[:3]}, "
+            f"{where} does not hold torchvision's VGG19: missing {missing[:3]}, "
             f"of another shape {shapes_differ[:3]}; {_HOW_TO_GET}"
         )
-    network.load_state_dict({key: features[key] for key in wanted})
+    chosen = {key: features[key] for key in wanted}
+    try:
+        require_finite(chosen, where)
+    except CheckpointError as error:
+        raise ConfigError(f"{error}; {_HOW_TO_GET}") from error
+    network.to_empty(device="cpu").load_state_dict(chosen)
     return network.eval().requires_grad_(False)
 
 
@@ -118,20 +126,23 @@ _HOW_TO_GET = (
 def _downloaded() -> dict[str, Tensor]:
     try:
         return torch.hub.load_state_dict_from_url(WEIGHTS_URL, map_location="cpu", check_hash=True, weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError, EOFError) as error:
         raise ConfigError(f"the VGG19 weights cannot be downloaded ({error}): {_HOW_TO_GET}") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+    if not path.exists():
         raise ConfigError(f"the VGG19 weights {path} do not exist: {_HOW_TO_GET}")
+    require_file(path, ConfigError)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        size = path.stat().st_size
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        weights = read_weights(path)
+        return plain_names({str(key): value for key, value in weights.items() if isinstance(value, Tensor)}, str(path))
+    except CheckpointError as error:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            for part in iter(lambda: file.read(2**20), b""):
+                digest.update(part)
         raise ConfigError(
-            f"{path} ({size} bytes, SHA-256 {digest}…) is not a readable weights file: {_HOW_TO_GET}"
+            f"{path} ({path.stat().st_size} bytes, SHA-256 {digest.hexdigest()[:8]}…) is not a readable weights file "
+            f"({error}): {_HOW_TO_GET}"
         ) from error

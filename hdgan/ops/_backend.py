@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from hdgan.errors import ConfigError
+from hdgan.ops._transforms import unusual_derivative
 
 BACKENDS = ("eager", "cpu", "cuda", "triton")
 DEVICE_OF = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}
@@ -78,11 +78,9 @@ def choose(op: str, asked: str | None, x: Tensor, dtype: torch.dtype | None = No
     source = ""
     if asked is None and _forced[-1] is not None:
         asked, source = _forced[-1], " (from hdgan.ops.backend or HDGAN_BACKEND)"
-    if forward_ad._current_level >= 0:  # kernels have gradients, but no forward-mode derivatives
+    if derivative := unusual_derivative():
         if asked not in (None, "eager"):
-            raise BackendError(
-                f"{op}: backend {asked!r} cannot run in forward-mode differentiation: use 'eager'{source}"
-            )
+            raise BackendError(f"{op}: backend {asked!r} cannot run in {derivative}: use 'eager'{source}")
         return "eager"
     # Raised here, not in what the compiler takes for a constant, where it would turn an error into one of its own.
     name, problem = _choose(asked, x.device.type, x.dtype if dtype is None else dtype)

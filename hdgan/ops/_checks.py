@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hdgan.ops._transforms import is_mapping
+
 
 def check_image(op: str, name: str, x: Tensor) -> None:
     """Require a non-empty floating-point [B, C, H, W] tensor."""
@@ -41,8 +43,9 @@ def check_same_device(op: str, **tensors: Tensor | None) -> None:
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
     """The memory format a result should have to match `x`."""
-    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format
+    if x.is_contiguous() or is_mapping() or not x.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def dense(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ def register(
     *,
     setup_context: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
+    batched: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """Define torch.ops.hdgan.<name> for CPU and CUDA tensors and return it.
 
@@ -26,6 +28,7 @@ def register(
         implementation: allocates the results and launches the kernels.
         fake: what results look like, for tracing.
         setup_context, backward: as for `torch.library.register_autograd`; left out for ops without gradients.
+        batched: as for `torch.library.register_vmap`, with the op in front of its arguments.
     """
     name = schema[: schema.index("(")]
     qualified = f"hdgan::{name}"
@@ -35,7 +38,50 @@ def register(
     torch.library.register_fake(qualified, fake, lib=LIBRARY)
     if backward is not None:
         torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=LIBRARY)
-    return getattr(torch.ops.hdgan, name).default
+    op = getattr(torch.ops.hdgan, name).default
+    if batched is not None:
+        torch.library.register_vmap(qualified, partial(batched, op), lib=LIBRARY)
+    return op
+
+
+def fold(x: Any, mapped: int | None, into: int | None, size: int) -> Any:
+    """Make the dimension that `torch.vmap` maps over a part of another one.
+
+    Args:
+        x: an argument of an op; what is no tensor stays.
+        mapped: the dimension, None where x is the same for all.
+        into: the other, counted without the mapped one; None for what has to be the same for all.
+        size: of the mapped dimension.
+    """
+    if not isinstance(x, Tensor):
+        return x
+    if into is None:
+        if mapped is not None:
+            raise ValueError("torch.vmap: expected one instance index for all that is mapped over, got one for each")
+        return x
+    x = x.expand(size, *x.shape) if mapped is None else x.movedim(mapped, 0)
+    return x.movedim(0, into).flatten(into, into + 1)
+
+
+def folding(inputs: Sequence[int | None], output: Callable[[int], int]) -> Callable[..., Any]:
+    """The rule for `torch.vmap` of an op that treats the planes, or the images, of its arguments one by one.
+
+    Args:
+        inputs: `into` of its leading arguments, as of `fold`; none of the others is a tensor.
+        output: the number of a result -> the dimension that holds the mapped one.
+    """
+
+    def rule(op: Callable[..., Any], info: Any, mapped: Sequence[Any], *args: Any) -> tuple[Any, Any]:
+        n, size = len(inputs), info.batch_size
+        results = op(*(fold(x, dim, into, size) for x, dim, into in zip(args, mapped, inputs, strict=False)), *args[n:])
+        if isinstance(results, Tensor):
+            return results.unflatten(output(0), (size, -1)), output(0)
+        # What an op was not asked for is empty, and the same for all.
+        dims = [output(k) if y.numel() else None for k, y in enumerate(results)]
+        unfolded = [y if dim is None else y.unflatten(dim, (size, -1)) for y, dim in zip(results, dims, strict=True)]
+        return type(results)(unfolded), type(results)(dims)
+
+    return rule
 
 
 def gradients_of_gradients(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hdgan.ops._backend import choose, launch
 from hdgan.ops._checks import check_image, dense, empty_as, memory_format_of
-from hdgan.ops._register import register
+from hdgan.ops._register import fold, folding, register
 
 
 def avg_pyramid_reference(x: Tensor, levels: int) -> list[Tensor]:
@@ -21,84 +21,94 @@ def avg_pyramid_reference(x: Tensor, levels: int) -> list[Tensor]:
     return pyramid
 
 
-def _forward(x: Tensor, levels: int, backend: str) -> list[Tensor]:
-    pyramid = [dense(x), *_fake(x, levels, backend)]
-    for k in range(0, levels, 2):  # the kernels make two levels from one read
-        quarter = pyramid[k + 2] if k + 2 <= levels else None
-        launch("avg_pyramid", "fwd", backend, x.device, pyramid[k], pyramid[k + 1], quarter)
-    return pyramid[1:]
+# The kernels make two levels from one read, and so does an operator. None of them takes or returns a list of tensors,
+# which torch.autograd.functional.jacobian(vectorize=True) could not map over.
 
 
-def _fake(x: Tensor, levels: int, backend: str) -> list[Tensor]:
-    shapes = _shapes(x.shape, levels)
-    return [empty_as(x, shape) for shape in shapes[1:]]
+def _forward(x: Tensor, two: bool, backend: str) -> tuple[Tensor, Tensor]:
+    x = dense(x)
+    half, quarter = _fake(x, two, backend)
+    launch("avg_pyramid", "fwd", backend, x.device, x, half, quarter if two else None)
+    return half, quarter
 
 
-def _shapes(shape: Sequence[int], levels: int) -> list[tuple[int, ...]]:
-    """Of the image and its levels."""
+def _fake(x: Tensor, two: bool, backend: str) -> tuple[Tensor, Tensor]:
+    """The next level, and with `two` the one after it, which is empty otherwise."""
+    half = empty_as(x, _halved(x.shape))
+    return half, empty_as(x, _halved(half.shape)) if two else x.new_empty(0)
+
+
+def _halved(shape: Sequence[int]) -> tuple[int, ...]:
     batch, channels, height, width = shape
-    made: list[tuple[int, ...]] = [(batch, channels, height, width)]
-    for _ in range(levels):
-        height, width = (height + 1) // 2, (width + 1) // 2
-        made.append((batch, channels, height, width))
-    return made
+    return batch, channels, (height + 1) // 2, (width + 1) // 2
 
 
-def _backward(dlevels: Sequence[Tensor | None], shape: Sequence[int], channels_last: bool, backend: str) -> Tensor:
+def _backward(
+    dhalf: Tensor | None, dquarter: Tensor | None, shape: Sequence[int], channels_last: bool, backend: str
+) -> Tensor:
+    dx = _backward_fake(dhalf, dquarter, shape, channels_last, backend)
     format = torch.channels_last if channels_last else torch.contiguous_format
-    grads = [None if grad is None else grad.contiguous(memory_format=format) for grad in dlevels]
-    like = next(grad for grad in grads if grad is not None)
-    shapes = _shapes(shape, len(grads))
-    dx: Tensor | None = None  # of the finest level reached
-    for k in reversed(range(0, len(grads), 2)):
-        dhalf, dquarter = grads[k], grads[k + 1] if k + 1 < len(grads) else None
-        if dx is not None:
-            dquarter = dx if dquarter is None else dquarter + dx
-        if dhalf is None and dquarter is None:
-            continue
-        dx = torch.empty(shapes[k], dtype=like.dtype, device=like.device, memory_format=format)
-        launch("avg_pyramid", "bwd", backend, like.device, dhalf, dquarter, dx)
-    assert dx is not None
+    grads = [None if grad is None else grad.contiguous(memory_format=format) for grad in (dhalf, dquarter)]
+    launch("avg_pyramid", "bwd", backend, dx.device, *grads, dx)
     return dx
 
 
-def _backward_fake(dlevels: Sequence[Tensor | None], shape: Sequence[int], channels_last: bool, backend: str) -> Tensor:
-    like = next(grad for grad in dlevels if grad is not None)
-    return like.new_empty(shape).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+def _backward_fake(
+    dhalf: Tensor | None, dquarter: Tensor | None, shape: Sequence[int], channels_last: bool, backend: str
+) -> Tensor:
+    like = dquarter if dhalf is None else dhalf
+    assert like is not None
+    format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=format)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    x, _, ctx.backend = inputs
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, ctx.two, ctx.backend = inputs
     ctx.shape, ctx.channels_last = x.shape, memory_format_of(x) == torch.channels_last
+    ctx.set_materialize_grads(False)  # a level that nothing uses has no gradient to add
 
 
-def _backward_of(ctx: Any, dlevels: list[Tensor | None]) -> tuple[Any, ...]:
-    return _avg_pyramid_backward(dlevels, ctx.shape, ctx.channels_last, ctx.backend), None, None
+def _backward_of(ctx: Any, dhalf: Tensor | None, dquarter: Tensor | None) -> tuple[Any, ...]:
+    dquarter = dquarter if ctx.two else None
+    if dhalf is None and dquarter is None:
+        return None, None, None
+    return _avg_pyramid_backward(dhalf, dquarter, ctx.shape, ctx.channels_last, ctx.backend), None, None
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    dlevels, _, _, ctx.backend = inputs
-    ctx.present = [grad is not None for grad in dlevels]
+    dhalf, dquarter, _, _, ctx.backend = inputs
+    ctx.given = dhalf is not None, dquarter is not None
 
 
 def _double_backward_of(ctx: Any, ddx: Tensor) -> tuple[Any, ...]:
-    levels = _avg_pyramid(ddx, len(ctx.present), ctx.backend)  # the transpose of the transpose
-    return [d if present else None for d, present in zip(levels, ctx.present, strict=True)], None, None, None
+    levels = _avg_pyramid(ddx, ctx.given[1], ctx.backend)  # the transpose of the transpose
+    return *(dd if given else None for dd, given in zip(levels, ctx.given, strict=True)), None, None, None
+
+
+def _backward_batched(
+    op: Callable[..., Tensor], info: Any, mapped: Sequence[Any], dhalf: Any, dquarter: Any, *args: Any
+) -> tuple[Tensor, int]:
+    (batch, *others), *options = args
+    size = info.batch_size
+    grads = [fold(grad, dim, 0, size) for grad, dim in zip((dhalf, dquarter), mapped, strict=False)]
+    return op(*grads, (size * batch, *others), *options).unflatten(0, (size, -1)), 0
 
 
 _avg_pyramid = register(
-    "avg_pyramid(Tensor x, int levels, str backend) -> Tensor[]",
+    "avg_pyramid(Tensor x, bool two, str backend) -> (Tensor half, Tensor quarter)",
     _forward,
     _fake,
     setup_context=_setup,
     backward=_backward_of,
+    batched=folding((0,), lambda _: 0),
 )
 _avg_pyramid_backward = register(
-    "avg_pyramid_backward(Tensor?[] dlevels, SymInt[] shape, bool channels_last, str backend) -> Tensor",
+    "avg_pyramid_backward(Tensor? dhalf, Tensor? dquarter, SymInt[] shape, bool channels_last, str backend) -> Tensor",
     _backward,
     _backward_fake,
     setup_context=_setup_backward,
     backward=_double_backward_of,
+    batched=_backward_batched,
 )
 
 
@@ -125,4 +135,8 @@ def avg_pyramid(x: Tensor, levels: int, *, backend: str | None = None) -> list[T
     chosen = choose("avg_pyramid", backend, x)
     if chosen == "eager" or levels == 0:
         return avg_pyramid_reference(x, levels)
-    return [x, *_avg_pyramid(x, levels, chosen)]
+    pyramid = [x]
+    while len(pyramid) <= levels:
+        half, quarter = _avg_pyramid(pyramid[-1], len(pyramid) < levels, chosen)
+        pyramid += [half, quarter]
+    return pyramid[: levels + 1]

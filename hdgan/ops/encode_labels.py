@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hdgan.ops._backend import choose, launch
 from hdgan.ops._checks import as_map, check_same_device
-from hdgan.ops._register import register
+from hdgan.ops._register import folding, register
 
 MAX_LABELS = 2**24
 """Kernels count the elements of a row of pixels in 32 bits."""
@@ -87,6 +87,7 @@ _encode_labels = register(
     "str backend) -> Tensor",
     _forward,
     _fake,
+    batched=folding((0, 0), lambda _: 0),
 )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hdgan.ops._backend import choose, launch
 from hdgan.ops._checks import as_map
-from hdgan.ops._register import register
+from hdgan.ops._register import folding, register
 
 TABLE_SIZE = 4096 + 2**16
 """Ids that the GPU kernels count in a table: all of 16 bits, and a few negative ones that mean no instance."""
@@ -103,6 +103,7 @@ _instance_index = register(
     "instance_index(Tensor ids, str backend) -> (Tensor rows, Tensor offsets, Tensor ids, Tensor counts)",
     _forward,
     _fake,
+    batched=folding((None,), lambda _: 0),
 )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hdgan.ops._backend import choose, launch
 from hdgan.ops._checks import check_image, check_same_device, dense, empty_as, memory_format_of
-from hdgan.ops._register import register
+from hdgan.ops._register import folding, register
 from hdgan.ops.instance_index import InstanceIndex, instance_index
 
 
@@ -145,6 +145,7 @@ _instance_mean = register(
     _mean_fake,
     setup_context=_setup,
     backward=_mean_backward,
+    batched=folding((1, None, None, None), lambda _: 1),
 )
 _instance_reduce = register(
     "instance_reduce(Tensor x, Tensor rows, Tensor offsets, Tensor counts, bool divide, ScalarType dtype, str backend) "
@@ -153,6 +154,7 @@ _instance_reduce = register(
     _reduce_fake,
     setup_context=_setup,
     backward=_reduce_backward,
+    batched=folding((1, None, None, None), lambda _: 1),
 )
 _instance_broadcast = register(
     "instance_broadcast(Tensor values, Tensor rows, Tensor offsets, Tensor counts, bool divide, ScalarType dtype, "
@@ -161,6 +163,7 @@ _instance_broadcast = register(
     _broadcast_fake,
     setup_context=_setup,
     backward=_broadcast_backward,
+    batched=folding((1, None, None, None), lambda _: 1),
 )
 
 

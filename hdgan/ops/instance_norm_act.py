@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hdgan.ops._backend import choose, launch
 from hdgan.ops._checks import check_image, check_same_device, dense, empty_as, memory_format_of
-from hdgan.ops._register import gradients_of_gradients, register
+from hdgan.ops._register import folding, gradients_of_gradients, register
 
 Activation = Literal["none", "relu", "leaky_relu"]
 PadMode = Literal["reflect", "zero", "replicate"]
@@ -18,7 +18,13 @@ _TORCH_PAD_MODE = {"reflect": "reflect", "zero": "constant", "replicate": "repli
 
 
 def pad2d(x: Tensor, pad: int, mode: PadMode) -> Tensor:
-    """Pad all four sides of x [B, C, H, W] by `pad` pixels."""
+    """Pad all four sides of x [B, C, H, W] by `pad` pixels.
+
+    Raises:
+        ValueError: there is no such mode.
+    """
+    if mode not in _TORCH_PAD_MODE:
+        raise ValueError(f"pad2d: expected mode reflect, zero or replicate, got {mode!r}")
     return F.pad(x, (pad, pad, pad, pad), mode=_TORCH_PAD_MODE[mode]) if pad else x
 
 
@@ -207,6 +213,7 @@ _instance_norm_act = register(
     _fake,
     setup_context=_setup,
     backward=_backward_of,
+    batched=folding((1, 0, 0, 1), lambda _: 1),
 )
 _instance_norm_act_backward = register(
     "instance_norm_act_backward(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
@@ -216,6 +223,7 @@ _instance_norm_act_backward = register(
     _backward_fake,
     setup_context=_setup_backward,
     backward=_double_backward_of,
+    batched=folding((1, 1, 0, 0, 1, 1), lambda k: (1, 1, 2)[k]),
 )
 
 

@@ -14,7 +14,7 @@ from statistics import mean, stdev
 from hdgan.errors import DataError
 from hdgan.files import atomic_file
 from hdgan.reproduce.plan import ROWS, TABLES, Table
-from hdgan.reproduce.results import REAL, Result, Wanted, load_wanted, read_csv, remedy
+from hdgan.reproduce.results import REAL, Result, Wanted, load_wanted, read_results, remedy
 from hdgan.reproduce.verdicts import SIGNIFICANT, Pair, judge, values
 
 PAGE = "evidence.md"
@@ -84,7 +84,7 @@ def write_evidence(docs: Path) -> Path:
     """
     files = sorted((docs / EVIDENCE).glob("*.csv"))
     if not files:
-        raise DataError(f"{docs / EVIDENCE} holds no rows (*.csv): run hdgan reproduce with --docs {docs} first")
+        raise DataError(f"{docs / EVIDENCE} holds no rows (*.csv): run `hdgan reproduce --docs {docs}` first")
     scales = [_measured(file) for file in files]
     page = docs / PAGE
     with atomic_file(page) as temporary:
@@ -94,12 +94,12 @@ def write_evidence(docs: Path) -> Path:
 
 def _measured(file: Path) -> Measured:
     """A scale's CSV, with what lies beside it."""
-    measured = Measured(read_csv(file), load_wanted(file))
+    measured = Measured(read_results(file), load_wanted(file))
     unknown = sorted({*measured.wanted.rows, *(run.row for run in measured.runs)} - ROWS.keys())
     if unknown:
         raise DataError(
-            f"{file} or what was wanted of it, beside it, names rows that this version of hdgan has not: "
-            f"{', '.join(unknown)}; {remedy(file)}"
+            f"{file} or what was wanted of it, beside it, names rows that this version of hdgan does not have: "
+            f"{', '.join(unknown)[:200]}; {remedy(file)}"
         )
     return measured
 
@@ -163,7 +163,7 @@ def _machine(run: Result) -> str:
 def _time(measured: Measured) -> str:
     """What all jobs took together, and from the first to the last."""
     records = [*measured.runs, *measured.wanted.networks.values()]
-    kept = [record for record in records if record is not None and record.seconds is not None]
+    kept = [one for one in records if one is not None and one.seconds is not None and one.began and one.ended]
     if not kept:
         return "How long it took was not kept."
     hours = sum(one.seconds or 0.0 for one in kept) / 3600

@@ -18,9 +18,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from hdgan.config_io import from_plain, to_plain
-from hdgan.errors import CheckpointError, ConfigError
+from hdgan.config_io import to_plain
+from hdgan.errors import ConfigError
 from hdgan.files import atomic_file
+from hdgan.json_files import read_json
+from hdgan.options import option
 from hdgan.reproduce.plan import Scale
 from hdgan.reproduce.record import digest
 
@@ -77,9 +79,11 @@ class Folder:
         Raises:
             ConfigError: it holds runs of another.
         """
-        if self.scale_file.is_file() and (found := self.scale()) != scale:
+        if self.scale_file.exists() and (found := self.scale()) != scale:
             other = "another version of it" if found.name == scale.name else f"size {found.name}"
-            raise ConfigError(f"{self.root} holds runs of {other}, not of size {scale.name}: name another --out")
+            raise ConfigError(
+                f"{self.root} holds runs of {other}, not of size {scale.name}: name another {option('out')}"
+            )
         with atomic_file(self.scale_file) as temporary:
             temporary.write_text(json.dumps(to_plain(scale), indent=2) + "\n", encoding="utf-8")
 
@@ -89,8 +93,4 @@ class Folder:
         Raises:
             CheckpointError: its file is missing or damaged.
         """
-        try:
-            content = json.loads(self.scale_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.scale_file} cannot be read ({error}): name another --out") from error
-        return from_plain(Scale, content, str(self.scale_file))
+        return read_json(self.scale_file, Scale, f"name another {option('out')}")

@@ -13,8 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hdgan.data.config import DataConfig, ScenesConfig, SizeConfig
+from hdgan.bounds import BatchSize, Blocks, Count, Factor, LearningRate, Positive, Width, Workers
+from hdgan.data.config import DataConfig, Scenes, ScenesConfig, SceneSide, SizeConfig
 from hdgan.data.scenes import CLASSES
+from hdgan.errors import ConfigError
+from hdgan.files import leads_out
 from hdgan.models.config import (
     CRNConfig,
     DiscriminatorConfig,
@@ -35,37 +38,41 @@ class Scale:
     """How large all runs of the tables are."""
 
     name: str
-    width: int
+    width: SceneSide
     """Of the pictures, in pixels."""
-    height: int
-    train: int
+    height: SceneSide
+    train: Scenes
     """Training scenes."""
-    test: int
+    test: Scenes
     """Held-out scenes."""
-    coarse: int
+    coarse: Count
     """Training pictures that G1 sees at half the resolution, where there is an enhancer."""
-    enhancer: int
+    enhancer: Count
     """Training pictures that the enhancer sees with G1 fixed."""
-    joint: int
+    joint: Count
     """Training pictures that all networks see at the full resolution."""
-    decay: int
+    decay: Count
     """Last pictures of a run, over which its learning rate falls to zero."""
-    batch_size: int
-    lr: float
-    ngf: int
+    batch_size: BatchSize
+    lr: LearningRate
+    ngf: Width
     """Channels of pix2pixHD's first convolution."""
-    ndf: int
+    ndf: Width
     """Channels of the discriminators' first convolution."""
-    n_blocks: int
+    n_blocks: Blocks
     """Residual blocks of G1."""
-    unet: int
+    unet: Width
     """Channels of the first convolution of pix2pix's U-Net."""
-    crn: float
+    crn: Factor
     """Factor on the channels of CRN's modules."""
-    network_steps: int
+    network_steps: Positive
     """Steps of the scorer's and the perceptual network's training."""
-    workers: int
+    workers: Workers
     """Processes of a run that read pictures."""
+
+    def __post_init__(self) -> None:
+        if leads_out(self.name):
+            raise ConfigError(f"name is {self.name!r:.60}, which cannot be that of a file: give another")
 
     @property
     def images(self) -> int:

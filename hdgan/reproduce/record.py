@@ -11,10 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Annotated
 
-from hdgan.config_io import from_plain, to_plain
-from hdgan.errors import CheckpointError
+from annotated_types import Interval
+
+from hdgan.bounds import Count
+from hdgan.config_io import to_plain
+from hdgan.errors import ConfigError
 from hdgan.files import atomic_file
+from hdgan.json_files import read_json
+
+Seconds = Annotated[float, Interval(ge=0, le=10**12)]
 
 
 @dataclass(frozen=True)
@@ -23,11 +30,11 @@ class Machine:
 
     device: str
     """CPU, or the name of the GPU."""
-    cores: int
+    cores: Count
     """CPU cores that it may use."""
-    threads: int
+    threads: Count
     """CPU threads of each job."""
-    jobs: int
+    jobs: Count
     """Side by side."""
 
 
@@ -39,14 +46,32 @@ class Record:
     """When its first sitting began, such as 2026-11-23T03:09:57+00:00."""
     ended: str
     """When its last sitting ended."""
-    seconds: float
+    seconds: Seconds
     """That went by during its sittings."""
-    cpu_seconds: float
+    cpu_seconds: Seconds
     """Of its process and those that this started."""
     machine: Machine
     """Of its last sitting."""
     perceptual: str = ""
     """Digest of the perceptual network that a run trains with, if it does."""
+
+    def __post_init__(self) -> None:
+        check_times(self.began, self.ended)
+
+
+def check_times(began: str, ended: str) -> None:
+    """Make sure that times can be told apart; those that are not known are empty.
+
+    Raises:
+        ConfigError: one is no time with a time zone.
+    """
+    for name, text in (("began", began), ("ended", ended)):
+        try:
+            fits = not text or datetime.fromisoformat(text).tzinfo is not None
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ConfigError(f"{name} is {text!r:.60}: give a time such as 2026-11-23T03:09:57+00:00")
 
 
 def load_record(file: Path) -> Record | None:
@@ -55,15 +80,7 @@ def load_record(file: Path) -> Record | None:
     Raises:
         CheckpointError: it is damaged.
     """
-    if not file.is_file():
-        return None
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(
-            f"{file} is damaged ({error}): delete it, and the time of this job is not told"
-        ) from error
-    return from_plain(Record, content, str(file))
+    return read_json(file, Record, "delete it, and the time of this job is not told") if os.path.lexists(file) else None
 
 
 @contextmanager

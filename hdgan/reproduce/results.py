@@ -5,17 +5,25 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any
 
+from annotated_types import Interval
+
+from hdgan.bounds import Count, Seed, Side, Variants
 from hdgan.config_io import from_plain, to_plain
-from hdgan.errors import CheckpointError, DataError
-from hdgan.files import atomic_file
-from hdgan.reproduce.record import Record
+from hdgan.csv_files import read_csv
+from hdgan.errors import CheckpointError, ConfigError, DataError
+from hdgan.files import atomic_file, leads_out
+from hdgan.json_files import read_json
+from hdgan.reproduce.record import Record, Seconds, check_times
 
+Parameters = Annotated[int, Interval(ge=0, le=10**15)]
+Score = Annotated[float, Interval(ge=-(10**9), le=10**9)]
 REAL = "real"
 """The row of real photos, the oracle; it has no seed."""
 
@@ -26,27 +34,27 @@ class Result:
 
     scale: str
     row: str
-    seed: int | None
+    seed: Seed | None
     """None for real photos."""
-    width: int
-    height: int
-    train_scenes: int
-    held_out: int
+    width: Side
+    height: Side
+    train_scenes: Count
+    held_out: Count
     """Pictures that the scores are of."""
-    images: int
+    images: Count
     """Training pictures that the run saw."""
-    steps: int
-    parameters: int
+    steps: Count
+    parameters: Parameters
     """Of the generator."""
     began: str
     """This and what follows up to jobs is of the run's `Record`; empty without one."""
     ended: str
-    seconds: float | None
-    cpu_seconds: float | None
+    seconds: Seconds | None
+    cpu_seconds: Seconds | None
     device: str
-    cores: int | None
-    threads: int | None
-    jobs: int | None
+    cores: Count | None
+    threads: Count | None
+    jobs: Count | None
     torch: str
     """Version that scored the run, as is hdgan's."""
     hdgan: str
@@ -56,14 +64,16 @@ class Result:
     """Digest of the network that the perceptual loss took its features from; empty without that loss."""
     scorer: str
     """Digest of the network that judged."""
-    scorer_features: int
+    scorer_features: Count
     """Channels that the FID of the scorer's features is of."""
     notes: str
     """Metrics that could not be had, and why."""
-    metrics: dict[str, float | None]
+    metrics: dict[str, Score | None]
 
-
-_TYPES = {field.name: get_type_hints(Result)[field.name] for field in fields(Result) if field.name != "metrics"}
+    def __post_init__(self) -> None:
+        if leads_out(self.scale):
+            raise ConfigError(f"scale is {self.scale!r:.60}: give the name of a scale")
+        check_times(self.began, self.ended)
 
 
 def save_results(path: Path, results: Sequence[Result]) -> None:
@@ -85,15 +95,16 @@ def load_results(path: Path, scorer: str) -> list[Result]:
     Raises:
         CheckpointError: it is damaged.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged ({error}): delete it to have the run scored again") from error
+    remedy = "delete it to have the run scored again"
+    records = read_json(path, list[dict[str, Any]], remedy)
     if any((record.get("scorer"), record.get("hdgan")) != (scorer, version("hdgan")) for record in records):
         return []
-    return [from_plain(Result, record, str(path)) for record in records]
+    results = from_plain(list[Result], records, str(path))
+    if [result.row == REAL for result in results] != [True, False]:
+        raise CheckpointError(f"{path} is damaged (not the scores of real photos and of one run): {remedy}")
+    return results
 
 
 @dataclass(frozen=True)
@@ -101,10 +112,14 @@ class Wanted:
     """What the rows of a scale are to be, and what was needed besides them."""
 
     rows: tuple[str, ...]
-    seeds: int
+    seeds: Variants
     """Runs of each row, from seed 0."""
     networks: dict[str, Record | None]
     """What the training of the scorer and the perceptual network took, by their names; None where it was not kept."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.rows)) < len(self.rows):
+            raise ConfigError("rows has a name twice: give each once")
 
     @property
     def runs(self) -> list[tuple[str, int]]:
@@ -125,18 +140,17 @@ def load_wanted(path: Path) -> Wanted:
         DataError: it is missing or damaged.
     """
     file = path.with_suffix(".json")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({error}): {remedy(path)}") from error
-    return from_plain(Wanted, content, str(file))
+    if not os.path.lexists(file):
+        raise DataError(f"{file} does not exist: {remedy(path)}")
+    return read_json(file, Wanted, remedy(path), DataError)
 
 
 def write_csv(path: Path, results: Sequence[Result]) -> None:
     """Write all results; metrics follow the other columns in the order in which they first come."""
     metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
     with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*_TYPES, *metrics], lineterminator="\n")
+        named = [field.name for field in fields(Result) if field.name != "metrics"]
+        writer = csv.DictWriter(file, [*named, *metrics], lineterminator="\n")
         writer.writeheader()
         for result in results:
             values = asdict(result)
@@ -144,21 +158,13 @@ def write_csv(path: Path, results: Sequence[Result]) -> None:
             writer.writerow({name: _text(value) for name, value in values.items()})
 
 
-def read_csv(path: Path) -> list[Result]:
+def read_results(path: Path) -> list[Result]:
     """Read what `write_csv` wrote.
 
     Raises:
         DataError: the file does not hold results of this version, or lacks some of what it held.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns = list(reader.fieldnames or [])
-        if columns[: len(_TYPES)] != list(_TYPES):
-            raise DataError(f"{path} holds other columns than this version of hdgan writes: {remedy(path)}")
-        try:
-            results = [_parsed(line, columns[len(_TYPES) :]) for line in reader]
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}; restore the file from git") from error
+    results = read_csv(path, Result, remedy(path), rest="metrics")
     if not any(result.row != REAL for result in results):
         raise DataError(f"{path} holds no run: restore it from git, or {remedy(path)}")
     return results
@@ -167,22 +173,6 @@ def read_csv(path: Path) -> list[Result]:
 def remedy(path: Path) -> str:
     """What to do about a CSV file that cannot be used."""
     return f"delete {path}, or write it again by hdgan reproduce --size {path.stem} --docs {path.parents[1]}"
-
-
-def _parsed(line: dict[str, str], metrics: Sequence[str]) -> Result:
-    # DictReader fills a line that is cut with None, and collects what is too much under None.
-    if None in line or None in line.values():
-        raise ValueError("another number of fields than columns")
-    values: dict[str, Any] = {name: _value(kind, line[name]) for name, kind in _TYPES.items()}
-    return Result(**values, metrics={name: float(line[name]) if line[name] else None for name in metrics})
-
-
-def _value(kind: Any, text: str) -> Any:
-    if kind is str:
-        return text
-    if not text and kind in (int | None, float | None):
-        return None
-    return float(text) if kind == float | None else int(text)
 
 
 def _text(value: Any) -> str:

@@ -9,23 +9,25 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hdgan.data.scenes import CLASSES
+from hdgan.bounds import Threads, Variants
+from hdgan.config_io import check_value
+from hdgan.data.scenes import CLASSES, with_scenes
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError, DataError, TrainingError
-from hdgan.evaluation.split import with_scenes
 from hdgan.files import save_png
-from hdgan.models.config import require
+from hdgan.options import option
 from hdgan.reproduce.evidence import EVIDENCE, write_evidence
 from hdgan.reproduce.folder import NETWORKS, SCORER, Folder
 from hdgan.reproduce.plan import ROWS, Scale
 from hdgan.reproduce.progress import Display
 from hdgan.reproduce.record import cores, load_record
-from hdgan.reproduce.results import REAL, Result, Wanted, load_results, read_csv, save_wanted, write_csv
+from hdgan.reproduce.results import REAL, Result, Wanted, load_results, read_results, save_wanted, write_csv
 from hdgan.reproduce.runs import require_same
 from hdgan.reproduce.sheet import runs_sheet
 from hdgan.reproduce.workers import STOPPED, Job, Workers
 from hdgan.training.interrupt import StopRequest
 from hdgan.training.logs import read_metrics
+from hdgan.wording import count
 
 JOB = "hdgan.reproduce.job"
 LOOK_SECONDS = 0.5
@@ -84,7 +86,8 @@ def reproduce(
         TrainingError: jobs failed; all others are finished.
     """
     console = console or Console()
-    require("a positive number", {"seeds": seeds, "jobs": jobs}, lambda value: value > 0)
+    check_value(Variants, seeds, "seeds")
+    check_value(Threads | None, jobs, "jobs")
     on_gpu = choose_device(device).type == "cuda"
     session = _Session(scale, Folder(out), jobs or (GPU_JOBS if on_gpu else cores()), device, console)
     folder, runs = session.folder, [_Task(row, seed) for seed in range(seeds) for row in rows]
@@ -110,12 +113,13 @@ def _require_no_more(docs: Path, scale: Scale, runs: int) -> None:
     """See that evidence is not replaced by less of it; rows that this version cannot read are to be replaced."""
     file = docs / EVIDENCE / f"{scale.name}.csv"
     try:
-        found = sum(result.row != REAL for result in read_csv(file)) if file.is_file() else 0
+        found = sum(result.row != REAL for result in read_results(file)) if file.is_file() else 0
     except DataError:
         return
     if found > runs:
         raise ConfigError(
-            f"{file} holds {found} runs, which {runs} would replace: name another --docs, or more --seeds"
+            f"{file} holds {count(found, 'run')}, which {runs} would replace: name another {option('docs')}, or more "
+            f"{option('seeds')}"
         )
 
 
@@ -169,7 +173,7 @@ def _require_one_oracle(root: Path, found: Sequence[Scored]) -> None:
 
 
 def _oracle(one: Scored) -> float:
-    return one.real.metrics["miou"] or 0.0
+    return one.real.metrics.get("miou") or 0.0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 from hdgan.checkpoints import list_steps
 from hdgan.config_io import to_plain
 from hdgan.errors import ConfigError
+from hdgan.options import option
 from hdgan.reproduce.folder import PERCEPTUAL, Folder
 from hdgan.reproduce.plan import run_config
 from hdgan.reproduce.record import digest, load_record
@@ -29,8 +30,8 @@ def perceptual_digest(folder: Folder, config: TrainConfig) -> str:
 def config_digest(config: TrainConfig) -> str:
     """Of what a run's result follows from: paths and the machine aside, which may change from call to call."""
     plain = to_plain(config)
-    for option in ("out", "device", "threads"):
-        del plain[option]
+    for name in ("out", "device", "threads"):
+        del plain[name]
     if plain["loss"].get("scorer"):
         plain["loss"]["scorer"] = PERCEPTUAL
     return digest(json.dumps(plain, sort_keys=True).encode())
@@ -50,7 +51,7 @@ def require_same(folder: Folder, row: str, seed: int) -> None:
     run, wanted = folder.run(row, seed), wanted_config(folder, row, seed)
     if not list_steps(run):
         return
-    remedy = "delete that folder to train the run again, or name another --out"
+    remedy = f"delete that folder to train the run again, or name another {option('out')}"
     if config_digest(load_config(run)) != config_digest(wanted):
         raise ConfigError(f"{run} was begun by another version of hdgan, with other options: {remedy}")
     record = load_record(folder.record(row, seed))

@@ -12,6 +12,7 @@ from scipy.stats import ttest_1samp
 
 from hdgan.reproduce.plan import ROWS, Table
 from hdgan.reproduce.results import Result
+from hdgan.wording import count
 
 ORDERED_BY = "miou"
 SIGNIFICANT = 0.05
@@ -123,5 +124,5 @@ def title(rows: Iterable[str]) -> str:
 
 
 def _bold(conclusion: Conclusion, seeds: int) -> str:
-    by = f" by {seeds} seed{'s' * (seeds > 1)}" if conclusion == "not decided" else ""
+    by = f" by {count(seeds, 'seed')}" if conclusion == "not decided" else ""
     return f"**{conclusion}{by}**"

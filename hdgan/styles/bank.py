@@ -13,21 +13,25 @@ and, as JSON in its metadata under `hdgan`, what `_About` lists.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from hdgan.config_io import from_plain, to_plain
-from hdgan.errors import CheckpointError, ConfigError, HdganError
+from hdgan.bounds import Count, Label, Seed
+from hdgan.config_io import check_value, from_plain, to_plain
+from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
+from hdgan.json_files import parse_json
 from hdgan.styles.sample import Style, Styles
 from hdgan.styles.table import Origin
+from hdgan.weights import open_safetensors
 
 STYLES_FILE = "styles.safetensors"
 FORMAT = 1
@@ -110,8 +114,8 @@ class StyleBank:
         Raises:
             ConfigError: seed or variant is negative.
         """
-        if seed < 0 or variant < 0:
-            raise ConfigError(f"seed {seed}, variant {variant}: both must be 0 or more")
+        check_value(Seed, seed, "seed")
+        check_value(Count, variant, "variant")
         styles = {}
         for id, label in instances.items():
             there = self.clusters.get(label)
@@ -171,10 +175,7 @@ class StyleBank:
         if flat and all(cluster.thumbnail is not None for _, cluster in flat):
             arrays["thumbnail"] = np.stack([np.asarray(cluster.thumbnail) for _, cluster in flat])
         with atomic_file(path) as temporary:
-            try:
-                save_file(arrays, temporary, {"hdgan": json.dumps(to_plain(about))})
-            except SafetensorError as error:
-                raise HdganError(f"cannot write {path}: {error}; free space, then try again") from error
+            save_file(arrays, temporary, {"hdgan": json.dumps(to_plain(about))})
 
     @staticmethod
     def load(path: Path) -> StyleBank:
@@ -183,16 +184,19 @@ class StyleBank:
         Raises:
             CheckpointError: the file is missing or damaged, or newer than this hdgan.
         """
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise CheckpointError(
                 f"{path} does not exist: make it with `hdgan styles encode RUN` and then `hdgan styles cluster RUN`"
             )
-        try:
-            with safe_open(path, framework="numpy") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                about = from_plain(_About, json.loads((file.metadata() or {}).get("hdgan", "")), f"{path}, hdgan")
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is damaged ({error}): {_REMEDY}") from error
+        with open_safetensors(path, remedy=_REMEDY) as file:
+            there = _TYPES.keys() & file.keys()
+            tensors = {name: file.get_tensor(name) for name in there}
+            metadata = (file.metadata() or {}).get("hdgan", "")
+        wrong = [name for name, tensor in tensors.items() if tensor.dtype != _TYPES[name]]
+        if wrong:
+            raise CheckpointError(f"{path} is damaged ({', '.join(wrong)} of another type): {_REMEDY}")
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        about = from_plain(_About, parse_json(metadata, f"{path}, hdgan", _REMEDY), f"{path}, hdgan")
         if about.format > FORMAT:
             raise CheckpointError(f"{path} has format {about.format}, this hdgan reads up to {FORMAT}: upgrade hdgan")
         _check(path, arrays, about)
@@ -203,19 +207,20 @@ class StyleBank:
 class _About:
     format: int
     origin: Origin
-    classes: tuple[int, ...]
+    classes: tuple[Label, ...]
     """Of each cluster."""
-    counts: tuple[int | None, ...]
+    counts: tuple[Count | None, ...]
     examples: tuple[tuple[Example, ...], ...]
-    mean_classes: tuple[int, ...]
+    mean_classes: tuple[Label, ...]
     """Of each mean."""
 
 
+_TYPES = {"centre": torch.float32, "mean": torch.float32, "overall": torch.float32, "thumbnail": torch.uint8}
 _REMEDY = "delete it and make it again with `hdgan styles cluster RUN`"
 
 
 def _check(path: Path, arrays: dict[str, np.ndarray], about: _About) -> None:
-    width = arrays["overall"].shape[-1] if "overall" in arrays else -1
+    width = arrays["overall"].size if "overall" in arrays else -1
     n = len(about.classes)
     shapes = {"centre": (n, width), "mean": (len(about.mean_classes), width), "overall": (width,)}
     wrong = [
@@ -224,7 +229,7 @@ def _check(path: Path, arrays: dict[str, np.ndarray], about: _About) -> None:
         if name not in arrays or arrays[name].shape != shape or not np.isfinite(arrays[name]).all()
     ]
     thumbnail = arrays.get("thumbnail")
-    if thumbnail is not None and (thumbnail.shape != (n, *thumbnail.shape[1:3], 3) or thumbnail.dtype != np.uint8):
+    if thumbnail is not None and (thumbnail.shape != (n, *thumbnail.shape[1:3], 3) or 0 in thumbnail.shape[1:]):
         wrong.append("thumbnail")
     if wrong or not len(about.counts) == len(about.examples) == n:
         raise CheckpointError(f"{path} is damaged ({', '.join(wrong) or 'lists'} do not fit): {_REMEDY}")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
+from annotated_types import Interval
 from sklearn.cluster import KMeans
 
-from hdgan.errors import ConfigError, DataError
+from hdgan.config_io import check_value
+from hdgan.errors import DataError
+from hdgan.options import option
 from hdgan.styles.bank import Cluster, Example, StyleBank
 from hdgan.styles.table import FeatureTable
+from hdgan.wording import count
 
 MIN_AREA = 1 / 256
 """Share of its picture that an instance must cover: E's features of smaller ones are mostly of what is around them."""
 EXAMPLES = 12
 """Examples that a cluster names."""
+Clusters = Annotated[int, Interval(ge=1, le=10**5)]
+PartShare = Annotated[float, Interval(ge=0, lt=1)]
+KMeansSeed = Annotated[int, Interval(ge=0, lt=2**32)]
 _ALIKE = 5
 """Decimals by which features differ; what is left are roundings of a mean over more or fewer pixels."""
 
@@ -36,17 +45,15 @@ def cluster(
         ConfigError: k, min_area or seed is out of range.
         DataError: the table has no instances that count.
     """
-    if k < 1:
-        raise ConfigError(f"--k is {k}: give 1 or more clusters")
-    if not 0 <= min_area < 1:
-        raise ConfigError(f"--min-area is {min_area}: give a share of the picture, from 0 to below 1")
-    if seed < 0:
-        raise ConfigError(f"--seed is {seed}: give 0 or more")
+    check_value(Clusters, k, "k")
+    check_value(PartShare, min_area, "min_area")
+    check_value(KMeansSeed, seed, "seed")
     used = np.ones(len(table), bool) if dontcare is None else table.label != dontcare
     large = used & (table.share >= min_area)
     if not large.any():
         raise DataError(
-            f"no instance of the {len(table.stem)} pictures covers --min-area {min_area} of its picture: lower it"
+            f"no instance of {count(len(table.stem), 'picture')} covers {option('min_area')} {min_area} of its "
+            "picture: lower it"
         )
     labels = np.unique(table.label[used]).tolist()
     chosen = {label: np.flatnonzero(large & (table.label == label)) for label in labels}

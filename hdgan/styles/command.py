@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from hdgan.bounds import Positive
 from hdgan.checkpoints import beside
+from hdgan.config_io import check_value
 from hdgan.data import SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.inference.pipeline import Pipeline, load
@@ -117,8 +119,7 @@ def show(
         root: dataset, if it is not where the run had it.
         ema: use the averaged weights, as the features did.
     """
-    if examples < 1:
-        raise ConfigError(f"--examples is {examples}: give 1 or more")
+    check_value(Positive, examples, "examples")
     source = open_source(run, checkpoint=checkpoint, root=root, device="cpu", ema=ema)
     target = out or beside(source.file, "styles.html")
     write_sheet(_read_bank(source), _cutter(source), target, source.class_names, examples)

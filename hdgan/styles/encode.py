@@ -15,7 +15,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from hdgan.bounds import Side
 from hdgan.checkpoints import MODEL_FILE, beside, find_checkpoint, run_of
+from hdgan.config_io import check_value
 from hdgan.data import PairedDataset, SizeConfig, make_loader
 from hdgan.data.scenes import CLASSES
 from hdgan.devices import choose_device, network_format
@@ -23,6 +25,7 @@ from hdgan.errors import CheckpointError, ConfigError
 from hdgan.models import ImageModel
 from hdgan.models.saving import load_model
 from hdgan.ops import InstanceIndex, instance_reduce
+from hdgan.options import option
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of, fingerprint
 from hdgan.training.config import TrainConfig
@@ -99,13 +102,14 @@ def open_source(
     model, info = load_model(file, ema=ema, device=chosen)
     if not model.config.feature_channels:
         raise ConfigError(
-            f"{file} was trained without features and has no styles: train with --model.feature-channels 3"
+            f"{file} was trained without features and has no styles: train with {option('model.feature_channels')} 3"
         )
     if model.encoder is None:
         raise ConfigError(f"{file} holds no encoder: convert it again with --encoder FILE")
     model.discriminator = None
     model.to(memory_format=network_format(chosen))  # type: ignore[call-overload]
     config, size = training_of(file, info.metadata, model.config, root)
+    check_value(Side | None, width, "width")
     if width is not None:
         size = SizeConfig(width=width)
     data = open_data(replace(config, stages={}), console or Console(quiet=True))
@@ -190,7 +194,7 @@ def _require_checkpoint(source: Source) -> None:
     if not source.file.is_file():
         raise CheckpointError(
             f"{source.file} is gone: a training that goes on deletes its older checkpoints; encode the run again when "
-            "it has ended, or keep more of them by --log.keep"
+            f"it has ended, or keep more of them by {option('log.keep')}"
         )
 
 

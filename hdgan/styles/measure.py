@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 
+from hdgan.bounds import Positive
+from hdgan.config_io import check_value, from_plain
 from hdgan.data import PairedDataset, make_loader
 from hdgan.data.scenes import STYLES
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.inference.pipeline import Pipeline
+from hdgan.json_files import read_json
 from hdgan.ops import instance_reduce
 from hdgan.styles.bank import StyleBank
 from hdgan.styles.cluster import assign
@@ -107,8 +110,7 @@ def measure_changes(
     Raises:
         ConfigError: count is below 1.
     """
-    if count < 1:
-        raise ConfigError(f"--switches is {count}: give 1 or more")
+    check_value(Positive, count, "switches")
     rng = np.random.default_rng(seed)
     candidates: dict[int, list[tuple[int, int]]] = {}
     for picture in range(len(pictures)):
@@ -140,9 +142,18 @@ def mean_colours(source: Source) -> np.ndarray:
 
 
 def _styles_in(file: Path) -> dict[int, str]:
-    if not file.is_file():
-        raise CheckpointError(f"{file} does not exist: encode the run's scenes again with `hdgan styles encode`")
-    return {entry["id"]: entry["style"] for entry in json.loads(file.read_text(encoding="utf-8"))["instances"]}
+    entries = from_plain(list[dict[str, Any]], read_json(file, dict, _REMEDY).get("instances"), f"{file}, instances")
+    known = ({"id": entry.get("id"), "style": entry.get("style")} for entry in entries)
+    return {one.id: one.style for one in from_plain(list[_TrueStyle], list(known), f"{file}, instances")}
+
+
+@dataclass(frozen=True)
+class _TrueStyle:
+    id: int
+    style: str
+
+
+_REMEDY = "delete the folder of the scenes; it is drawn again"
 
 
 def _maps(pictures: PairedDataset, picture: int) -> tuple[np.ndarray, np.ndarray]:

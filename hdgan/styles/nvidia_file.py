@@ -15,6 +15,8 @@ import numpy as np
 
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
+from hdgan.json_files import read_bytes
+from hdgan.npy_files import read_npy_header
 from hdgan.styles.bank import Cluster, StyleBank
 from hdgan.styles.table import Origin
 
@@ -29,18 +31,18 @@ def read_nvidia(path: Path, origin: Origin | None = None) -> StyleBank:
     Raises:
         CheckpointError: the file is missing, damaged, of another content, or names anything but arrays.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: name NVIDIA's features_clustered_010.npy")
+    content = read_bytes(path, _GROWTH, "a file of clusters")
     try:
-        centres = _centres(path.read_bytes())
+        centres = _centres(content)
     except _Forbidden as error:
         raise CheckpointError(
             f"{path} holds {error}, and loading it could run any code: it must be a dict of arrays, as NVIDIA's "
             "encode_features.py writes it"
         ) from error
     except Exception as error:  # a damaged pickle can raise anything, and nothing of it has run
+        found = str(error)[:200] if isinstance(error, ValueError) else "it is damaged"
         raise CheckpointError(
-            f"{path} is no file of clusters ({error}): it must be a dict of arrays, as NVIDIA's encode_features.py "
+            f"{path} is no file of clusters ({found}): it must be a dict of arrays, as NVIDIA's encode_features.py "
             "writes it"
         ) from error
     means = {label: values.mean(0) for label, values in centres.items()}
@@ -65,6 +67,10 @@ def write_nvidia(bank: StyleBank, path: Path) -> None:
         np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
         # By the names that numpy had before version 2, which later versions read too; Python 2 reads protocol 2.
         file.write(pickle.dumps(np.array(centres, object), protocol=2).replace(b"cnumpy._core.", b"cnumpy.core."))
+
+
+_GROWTH = 128
+"""A pickle's instruction of one byte makes an object of up to about this many."""
 
 
 class _Forbidden(Exception):
@@ -105,8 +111,8 @@ class _Array:
         array = np.frombuffer(raw, np.dtype(dtype.code).newbyteorder(dtype.order)).reshape(
             shape, order="F" if by_column else "C"
         )
-        if not np.isfinite(array).all():
-            raise ValueError("centres that are not finite")
+        if not (np.abs(array) <= np.finfo(np.float32).max).all():
+            raise ValueError("centres that are not finite, or beyond 32 bits")
         return array.astype(np.float32)
 
 
@@ -128,7 +134,13 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The one that is written in Python, whose memory follows from the bytes that are there: the one in C makes a table
+    as long as the highest number that an object is remembered by."""
+
+    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}  # noqa: RUF012
+    """How each instruction is loaded, but for the one that makes room before it reads."""
+
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _STAND_INS[module, name]
@@ -138,9 +150,7 @@ class _Unpickler(pickle.Unpickler):
 
 def _centres(content: bytes) -> dict[int, np.ndarray]:
     file = io.BytesIO(content)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("the version of its .npy format is not 1.0")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    shape, _, dtype = read_npy_header(file)
     if shape != () or not dtype.hasobject:
         raise ValueError(f"an array of {dtype} and shape {shape}")
     # A pickle of Python 2 holds bytes as str, which latin1 keeps.

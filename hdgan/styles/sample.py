@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hdgan.bounds import Count, Label
 from hdgan.config_io import from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
+from hdgan.json_files import read_json
 from hdgan.ops import InstanceIndex
 
 FORMAT = 1
@@ -26,11 +28,11 @@ _ID = re.compile(r"-?[0-9]{1,10}")
 class Style:
     """How one instance looks."""
 
-    label: int
+    label: Label
     """Class that the style belongs to."""
     feature: tuple[float, ...]
     """What G sees on every pixel of the instance."""
-    cluster: int | None = None
+    cluster: Count | None = None
     """Number of the cluster in its class, if the feature is a cluster's centre."""
 
 
@@ -98,12 +100,7 @@ class Styles:
         Raises:
             CheckpointError: the file is missing or damaged.
         """
-        try:
-            return Styles.from_plain(json.loads(Path(path).read_text(encoding="utf-8")), str(path))
-        except (OSError, ValueError, OverflowError, RecursionError) as error:
-            raise CheckpointError(
-                f"{path} cannot be read ({error}): name a file of styles, as `hdgan generate --save-styles` writes it"
-            ) from error
+        return _styles_in(read_json(Path(path), _File, _REMEDY), str(path))
 
     @staticmethod
     def load_for(path: Path, instances: Collection[int], source: str) -> Styles:
@@ -142,20 +139,26 @@ class Styles:
         Raises:
             CheckpointError: the content is of another form.
         """
-        file = from_plain(_File, content, where)
-        if file.format > FORMAT:
-            raise CheckpointError(f"{where} has format {file.format}, this hdgan reads up to {FORMAT}: upgrade hdgan")
-        wrong = [id for id in file.instances if not _ID.fullmatch(id)]
-        if wrong:
-            raise CheckpointError(f"{where}: {wrong[0][:20]!r} is no instance id: give an integer of 32 bits")
-        return Styles({int(id): style for id, style in file.instances.items()}, file.encoder)
+        return _styles_in(from_plain(_File, content, where), where)
 
 
 @dataclass(frozen=True)
 class _File:
-    format: int
+    format: Count
     encoder: str
     instances: dict[str, Style]
+
+
+_REMEDY = "name a file of styles, as `hdgan generate --save-styles` writes it"
+
+
+def _styles_in(file: _File, where: str) -> Styles:
+    if file.format > FORMAT:
+        raise CheckpointError(f"{where} has format {file.format}, this hdgan reads up to {FORMAT}: upgrade hdgan")
+    wrong = [id for id in file.instances if not _ID.fullmatch(id)]
+    if wrong:
+        raise CheckpointError(f"{where}: {wrong[0][:20]!r} is no instance id: give an integer of 32 bits")
+    return Styles({int(id): style for id, style in file.instances.items()}, file.encoder)
 
 
 def some(ids: Collection[int]) -> str:

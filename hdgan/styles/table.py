@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+import sys
 import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -27,10 +29,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hdgan.archives import open_archive
 from hdgan.config_io import from_plain, to_plain
 from hdgan.data import class_of
 from hdgan.errors import CheckpointError
-from hdgan.files import atomic_file
+from hdgan.files import atomic_file, leads_out
+from hdgan.json_files import parse_json
+from hdgan.npy_files import read_npy_header
 from hdgan.ops import InstanceIndex
 
 FEATURES_FILE = "features.npz"
@@ -94,16 +99,21 @@ class FeatureTable:
         Raises:
             CheckpointError: the file is missing, damaged or no table.
         """
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise CheckpointError(f"{path} does not exist: encode the training pictures with `hdgan styles encode RUN`")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in _ARRAYS}
-                about = json.loads(str(file["about"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise CheckpointError(f"{path} is damaged ({error}): {_REMEDY}") from error
-        table = FeatureTable(**arrays, origin=from_plain(Origin, about, f"{path}, about"))
-        table._check(path)
+            with open_archive(path, CheckpointError) as archive:
+                headers = {name: _header(archive, name) for name in (*_ARRAYS, "about")}
+                _check_shapes(path, headers)
+                arrays = {name: _read(archive, name, header) for name, header in headers.items()}
+            about = str(arrays.pop("about"))
+        except CheckpointError:  # which is a RuntimeError
+            raise
+        except Exception as error:  # a damaged archive or header can raise anything, and nothing of it has run
+            raise CheckpointError(f"{path} is damaged ({error!s:.200}): {_REMEDY}") from error
+        origin = from_plain(Origin, parse_json(about, f"{path}, about", _REMEDY), f"{path}, about")
+        table = FeatureTable(**arrays, origin=origin)
+        table._check_values(path)
         return table
 
     @staticmethod
@@ -116,19 +126,82 @@ class FeatureTable:
         ).astype(np.int32)
         return FeatureTable(**arrays, origin=origin)
 
-    def _check(self, path: Path) -> None:
-        n = len(self.id) if self.id.ndim == 1 else -1
-        shapes = {"picture": (n,), "label": (n,), "area": (n,), "box": (n, 4), "size": (*self.stem.shape, 2)}
-        wrong = [name for name, shape in shapes.items() if getattr(self, name).shape != shape]
-        if self.feature.ndim != 2 or len(self.feature) != n or not np.isfinite(self.feature).all():
-            wrong.append("feature")
-        if not wrong and n and not 0 <= self.picture.min() <= self.picture.max() < len(self.stem):
-            wrong.append("picture")
+    def _check_values(self, path: Path) -> None:
+        wrong = []
+        if not np.isfinite(self.feature).all():
+            wrong.append("feature, which is not finite")
+        if len(self) and not 0 <= self.picture.min() <= self.picture.max() < len(self.stem):
+            wrong.append("picture, which has numbers of none")
+        if len(self.size) and self.size.min() < 1:
+            wrong.append("size, which has none")
+        outside = [stem for stem in self.stem.tolist() if leads_out(stem)]
+        if outside:
+            wrong.append(f"stem, which names {outside[0]!r:.60}")
         if wrong:
-            raise CheckpointError(f"{path} is damaged ({', '.join(wrong)} do not fit): {_REMEDY}")
+            raise CheckpointError(f"{path} is damaged ({'; '.join(wrong)}): {_REMEDY}")
 
 
 _ARRAYS = tuple(field.name for field in fields(FeatureTable) if field.name != "origin")
+_KINDS = {"feature": "f", "stem": "U", "about": "U"}
+"""NumPy's letters of types; all others are integers."""
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the .npy file of an array says of it."""
+
+    shape: tuple[int, ...]
+    by_column: bool
+    dtype: np.dtype
+    begin: int
+    """Bytes of the header."""
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> _Header:
+    """Read it, and make sure that the array is of its kind, and as large as the file.
+
+    Raises:
+        ValueError: it is not.
+    """
+    entry = archive.getinfo(f"{name}.npy")
+    with archive.open(entry) as stream:
+        header = _Header(*read_npy_header(stream), stream.tell())
+    if header.dtype.kind not in _KINDS.get(name, "iu"):
+        raise ValueError(f"{name} holds {header.dtype!s:.60}")
+    if any(side < 0 for side in header.shape):
+        raise ValueError(f"{name} has shape {header.shape!r:.60}")
+    if math.prod(header.shape) * header.dtype.itemsize + header.begin != entry.file_size:
+        raise ValueError(f"{name} is cut off")
+    return header
+
+
+def _check_shapes(path: Path, headers: Mapping[str, _Header]) -> None:
+    """Make sure that the arrays go together before any is read."""
+    shapes = {name: header.shape for name, header in headers.items()}
+    n, m = ((*shapes[name], -1)[0] for name in ("id", "stem"))
+    wanted = {
+        **dict.fromkeys(("picture", "id", "label", "area"), (n,)),
+        "box": (n, 4),
+        "feature": (n, *shapes["feature"][1:2]),
+        "stem": (m,),
+        "size": (m, 2),
+        "about": (),
+    }
+    wrong = [name for name, shape in wanted.items() if shapes[name] != shape or (name == "feature" and len(shape) != 2)]
+    if wrong:
+        raise CheckpointError(f"{path} is damaged (arrays that do not go together: {', '.join(wrong)}): {_REMEDY}")
+
+
+def _read(archive: zipfile.ZipFile, name: str, header: _Header) -> np.ndarray:
+    content = archive.read(f"{name}.npy")
+    if header.dtype.kind == "U":  # NumPy takes any number for a character, Python ends in an error when it is used
+        codes = np.frombuffer(content, np.dtype("u4").newbyteorder(header.dtype.byteorder), offset=header.begin)
+        if codes.max(initial=0) > sys.maxunicode:
+            raise ValueError(f"{name} holds a number that is no character")
+    values = np.frombuffer(content, header.dtype, math.prod(header.shape), header.begin)
+    return values.reshape(header.shape, order="F" if header.by_column else "C")
+
+
 _REMEDY = "delete it and write it again with `hdgan styles encode RUN`"
 
 

@@ -54,6 +54,7 @@ class _Kind:
     smooth: bool = False
     scale: Literal["linear", "log"] = "linear"
     from_zero: bool = False
+    of_validation: bool = False
 
 
 _VALIDATIONS = {
@@ -64,6 +65,7 @@ _VALIDATIONS = {
     "pixel_accuracy": ("validation pixel accuracy", "of what the scorer recognises; higher is better"),
     "scorer_fid": ("validation scorer FID", "lower is better"),
 }
+SIZES_DIFFER = "stages train at different sizes, so a value of one cannot be compared with that of another"
 VALIDATION_TITLES = {name: title for name, (title, _) in _VALIDATIONS.items()}
 """Of the metrics of `LogConfig.best`."""
 
@@ -96,22 +98,29 @@ _KINDS = (
         scale="log",
     ),
     *(
-        _Kind(title[0].upper() + title[1:], note, {f"val_{name}": title})
+        _Kind(f"{title[0].upper()}{title[1:]}", note, {f"val_{name}": title}, of_validation=True)
         for name, (title, note) in _VALIDATIONS.items()
     ),
     _Kind("Learning rate", "of Adam, for G, E and D", {"lr": "learning rate"}, from_zero=True),
 )
 
 
-def draw_charts(records: Sequence[dict[str, Any]], spans: Sequence[Span]) -> list[Chart]:
-    """Draw the charts that a run's metrics have values for."""
+def draw_charts(records: Sequence[dict[str, Any]], spans: Sequence[Span], note: str = "") -> list[Chart]:
+    """Draw the charts that a run's metrics have values for.
+
+    Args:
+        records: of the run.
+        spans: its stages.
+        note: added to those of the charts of validation pictures.
+    """
     charts = []
     for kind in _KINDS:
         curves = {key: _Curve.of(key, records) for key in kind.names}
         curves = {key: curve for key, curve in curves.items() if len(curve.steps)}
         if curves:
             svg = _draw(kind, list(curves.values()), spans)
-            charts.append(Chart(kind.title, kind.note, [kind.names[key] for key in curves], svg))
+            told = "; ".join(filter(None, [kind.note, note if kind.of_validation else ""]))
+            charts.append(Chart(kind.title, told, [kind.names[key] for key in curves], svg))
     return charts
 
 

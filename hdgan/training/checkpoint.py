@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import json
-import pickle
-import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hdgan.bounds import BatchSize, Count
 from hdgan.checkpoints import (
     MODEL_FILE,
+    PREFIX,
     TRAINING_FILE,
     best_step,
     checkpoint_path,
     checkpoints_folder,
     list_steps,
 )
-from hdgan.config_io import to_plain
+from hdgan.config_io import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
-from hdgan.files import atomic_file, atomic_folder
+from hdgan.files import atomic_file, atomic_folder, remove_dead, remove_dead_below, remove_folder
 from hdgan.models.saving import load_model, save_model
+from hdgan.options import option
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE
 from hdgan.training.config import TrainConfig
 from hdgan.training.state import StageState
 from hdgan.training.validation import record_name
+from hdgan.weights import StoredTensor, open_saved
 
 
 def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: dict[str, Tensor]) -> Path:
@@ -48,20 +51,13 @@ def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: 
     try:
         with atomic_folder(folder) as temporary:
             save_model(temporary / MODEL_FILE, state.model, ema=state.ema.state_dict(), extra=extra, tensors=tensors)
-            _save_training_state(state, temporary / TRAINING_FILE)
+            torch.save(state.training_state(), temporary / TRAINING_FILE)
     except HdganError as error:
         kept = list_steps(run)
         last = f"the last good checkpoint is {checkpoint_path(run, kept[-1])}" if kept else "there is no earlier one"
         raise TrainingError(f"checkpoint {folder} could not be written: {error}; {last}") from error
     mark_and_prune(run, config, state)
     return folder
-
-
-def _save_training_state(state: StageState, file: Path) -> None:
-    try:
-        torch.save(state.training_state(), file)
-    except RuntimeError as error:  # so PyTorch reports a write that fell short
-        raise HdganError(f"{file.name} could not be written whole ({error}): check the free space") from error
 
 
 def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
@@ -78,8 +74,7 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
         folder = checkpoint_path(run, step)
         has_styles = any((folder / name).is_file() for name in (FEATURES_FILE, STYLES_FILE))
         if step != best_step(run) and not has_styles:
-            # Renamed first, so that a kill in the middle leaves no half checkpoint; `remove_leftovers` finds the rest.
-            shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.tmp")), ignore_errors=True)
+            remove_folder(folder)
 
 
 def forget_lost_best(run: Path) -> None:
@@ -89,30 +84,93 @@ def forget_lost_best(run: Path) -> None:
 
 
 def remove_leftovers(run: Path) -> None:
-    """Delete what killed processes had begun to write."""
-    for pattern in (".*.json*.tmp", ".report.html.*.tmp", "checkpoints/.*.tmp*", "samples/**/.*.tmp"):
-        for leftover in list(run.glob(pattern)):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+    """Delete what killed processes had begun to write, also those of earlier versions."""
+    remove_dead(run, _is_ours)
+    for folder in (checkpoints_folder(run), run / "samples"):
+        remove_dead_below(folder, _is_ours)
+
+
+def _is_ours(target: Path) -> bool:
+    """Nobody else writes temporary files into a run."""
+    return True
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """What Adam keeps of a parameter."""
+
+    step: StoredTensor
+    exp_avg: StoredTensor
+    exp_avg_sq: StoredTensor
+
+
+@dataclass(frozen=True)
+class _Optimizer:
+    state: dict[int, _Moments]
+    """By the number of the parameter."""
+    param_groups: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _TrainingFile:
+    """What `StageState.training_state` gives, as it is in a file."""
+
+    stage: str
+    step: Count
+    first_step: Count
+    optimizer_g: _Optimizer
+    pool: list[StoredTensor]
+    optimizer_d: _Optimizer | None = None
+    batch_size: BatchSize | None = None
+    best: tuple[Count, float] | None = None
+    best_by: dict[str, str | int | None] | None = None
+    best_metric: str | None = None
+    """In files of versions without best_by."""
 
 
 def read_training_state(folder: Path) -> dict[str, Any]:
     """Read the part of a checkpoint that only training needs.
 
+    Returns:
+        As `StageState.training_state` gave it; optimizers that it lacks, and what only newer versions write, are
+        absent.
+
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: the file is missing, damaged or of another step.
     """
     file = folder / TRAINING_FILE
     try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        with open_saved(file) as (content, read):
+            saved = from_plain(_TrainingFile, content, str(file))
+            tensors = read(dict(_stored_tensors(saved)))
+        moved = folder.name.startswith(PREFIX) and folder.name != checkpoint_path(folder, saved.step).name
+        if moved or saved.first_step > saved.step:
+            raise CheckpointError(f"{file} is of step {saved.step}, in a stage that began at step {saved.first_step}")
+    except CheckpointError as error:
         raise CheckpointError(
-            f"{file} cannot be read ({str(error) or 'it is empty'}): delete the folder {folder} to resume from the "
-            "checkpoint before it"
+            f"{error}; or delete the folder {folder} to resume from the checkpoint before it"
         ) from error
-    return state
+    state = {field.name: getattr(saved, field.name) for field in fields(saved)}
+    for name in _OPTIMIZERS:
+        optimizer = state[name]
+        if optimizer is not None:
+            moments = {k: {part: tensors[name, k, part] for part in _PARTS} for k in optimizer.state}
+            state[name] = {"state": moments, "param_groups": optimizer.param_groups}
+    state["pool"] = [tensors["pool", k, ""] for k in range(len(saved.pool))]
+    return {name: value for name, value in state.items() if value is not None or name == "best"}
+
+
+_OPTIMIZERS = ("optimizer_g", "optimizer_d")
+_PARTS = tuple(field.name for field in fields(_Moments))
+
+
+def _stored_tensors(saved: _TrainingFile) -> Iterator[tuple[tuple[str, int, str], StoredTensor]]:
+    """All tensors of a file, by names of their own."""
+    for name in _OPTIMIZERS:
+        optimizer = getattr(saved, name)
+        for k, moments in optimizer.state.items() if optimizer else ():
+            yield from (((name, k, part), getattr(moments, part)) for part in _PARTS)
+    yield from ((("pool", k, ""), picture) for k, picture in enumerate(saved.pool))
 
 
 def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
@@ -131,7 +189,7 @@ def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
     if differences:
         raise CheckpointError(
             f"{folder} has another architecture than the run's config: {', '.join(differences)}; a resume cannot "
-            "change it: start a new run, with --init-from for its weights"
+            f"change it: start a new run, with {option('init_from')} for its weights"
         )
     state.load(raw.state_dict(), average, training)
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Interval
 
-from hdgan.config_io import check_choices
+from hdgan.bounds import BatchSize, Doublings, LearningRate, Positive, Scales, Seed, Share, Threads
+from hdgan.config_io import check_values
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.devices import network_format
 from hdgan.errors import ConfigError
-from hdgan.models.config import Pix2PixHDConfig, require
+from hdgan.files import leads_out
+from hdgan.models.config import Pix2PixHDConfig
 from hdgan.models.families import AnyModelConfig
+from hdgan.options import option
 from hdgan.training.families import FAMILIES, AnyLoss, Family, Pix2PixHDLoss
+from hdgan.wording import count
 
+Epochs = Annotated[float, Interval(ge=0, le=10**6)]
+Images = Annotated[int, Interval(ge=0, le=10**12)]
+Beta = Annotated[float, Interval(ge=0, lt=1)]
+Norm = Annotated[float, Interval(gt=0, le=10**9)]
 BestMetric = Literal["l1", "psnr", "ssim", "miou", "pixel_accuracy", "scorer_fid"]
 
 
@@ -23,9 +32,9 @@ BestMetric = Literal["l1", "psnr", "ssim", "miou", "pixel_accuracy", "scorer_fid
 class StageConfig:
     """One stage of coarse-to-fine training: which networks train, on what resolution, for how long."""
 
-    n_enhancers: int = 0
+    n_enhancers: Doublings = 0
     """Local enhancers around G1: 0 trains G1 alone. Of CRN the modules beyond those of the first stage."""
-    n_scales: int = 2
+    n_scales: Scales = 2
     """Discriminators; D keeps the resolutions it knows from the stage before."""
     generator: Literal["all", "enhancer"] = "all"
     """Train all of G, or only the finest enhancer and the last convolution with the rest of G fixed."""
@@ -33,18 +42,18 @@ class StageConfig:
     """Train E, if the model has one."""
     size: SizeConfig = SizeConfig()
     """Resolution of the stage."""
-    batch_size: int = 1
+    batch_size: BatchSize = 1
     """Pictures per optimizer step, over all processes and accumulation rounds."""
-    micro_batch: int | None = None
+    micro_batch: BatchSize | None = None
     """Pictures per forward pass of one process; fewer than its share of the batch accumulates gradients. Batch norms
     take the statistics of these pictures."""
-    epochs: float = 100.0
+    epochs: Epochs = 100.0
     """Passes over the training pictures, where images is None; 0 leaves the stage out."""
-    images: int | None = None
+    images: Images | None = None
     """Length of the stage in pictures, which goes before epochs; 0 leaves the stage out."""
-    decay: float = 0.5
+    decay: Share = 0.5
     """Last part of the stage, as a fraction, over which the learning rate falls linearly to zero."""
-    lr: float = 2e-4
+    lr: LearningRate = 2e-4
     """Learning rate of Adam before it falls."""
 
 
@@ -52,15 +61,15 @@ class StageConfig:
 class OptimConfig:
     """Optimisation (paper section 4: Adam, beta1 0.5)."""
 
-    beta1: float = 0.5
+    beta1: Beta = 0.5
     """Decay per step of Adam's mean of the gradients."""
-    beta2: float = 0.999
+    beta2: Beta = 0.999
     """Decay per step of Adam's mean of their squares."""
-    clip: float | None = None
+    clip: Norm | None = None
     """Largest norm of a network's gradient; None does not clip."""
-    ema_decay: float = 0.999
+    ema_decay: Share = 0.999
     """Decay per step of the moving average of G's and E's weights, for samples and inference; shorter at first."""
-    pool_size: int = 0
+    pool_size: Annotated[int, Interval(ge=0, le=10**6)] = 0
     """Generated pictures kept to show D again (Shrivastava et al. 2017); 0 as in the paper."""
 
 
@@ -68,17 +77,17 @@ class OptimConfig:
 class LogConfig:
     """What a run writes while it trains. All counts are optimizer steps."""
 
-    metrics_every: int = 10
+    metrics_every: Positive = 10
     """Steps between lines of metrics.jsonl and points of TensorBoard."""
-    samples_every: int = 1000
+    samples_every: Positive = 1000
     """Steps between sample pictures."""
-    samples: int = 4
+    samples: Annotated[int, Interval(ge=0, le=10**4)] = 4
     """Pictures in each sample."""
-    checkpoint_every: int = 1000
+    checkpoint_every: Positive = 1000
     """Steps between checkpoints; each is measured on the validation pictures."""
-    keep: int = 2
+    keep: Positive = 2
     """Latest checkpoints to keep, besides the best and those with styles."""
-    val_images: int = 16
+    val_images: Positive = 16
     """Validation pictures per measurement."""
     best: BestMetric = "l1"
     """What the best checkpoint is chosen by; each is measured by L1 as well. miou, pixel_accuracy and scorer_fid
@@ -86,7 +95,7 @@ class LogConfig:
     scorer: Path | None = None
     """The scorer: what `hdgan evaluate --train-scorer` writes, or for miou and pixel_accuracy a foreign one that
     takes [-1, 1]."""
-    style_images: int = 64
+    style_images: Positive = 64
     """Training pictures from which a checkpoint's mean feature of each class is taken."""
 
 
@@ -105,7 +114,7 @@ class TrainConfig:
     log: LogConfig = LogConfig()
     init_from: Path | None = None
     """Start from the weights of another run or checkpoint, as the first stage's smaller or equal model."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of weights, data order, augmentation and training."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -120,12 +129,11 @@ class TrainConfig:
     """Compile G, E and VGG with torch.compile: minutes at the start of each stage for shorter steps."""
     cuda_graphs: bool = False
     """Replay each step as one CUDA graph; for models without features, and batches of one shape."""
-    threads: int | None = None
+    threads: Threads | None = None
     """CPU threads of PyTorch; None leaves PyTorch's choice."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        self._check_ranges()
+        check_values(self)
         self._check_family()
         self._check_order()
         self._check_best()
@@ -148,83 +156,57 @@ class TrainConfig:
         """The context in which the networks run."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def _check_ranges(self) -> None:
-        log, optim = self.log, self.optim
-        positive = {
-            "log.metrics-every": log.metrics_every,
-            "log.samples-every": log.samples_every,
-            "log.checkpoint-every": log.checkpoint_every,
-            "log.keep": log.keep,
-            "log.val-images": log.val_images,
-            "log.style-images": log.style_images,
-            "optim.clip": optim.clip,
-            "threads": self.threads,
-        }
-        not_negative: dict[str, float] = {
-            "log.samples": log.samples,
-            "optim.pool-size": optim.pool_size,
-            "seed": self.seed,
-        }
-        betas = {"optim.beta1": optim.beta1, "optim.beta2": optim.beta2}
-        fractions = {"optim.ema-decay": optim.ema_decay}
-        for name, stage in self.stages.items():
-            positive[f"stages.{name}.batch-size"] = stage.batch_size
-            positive[f"stages.{name}.n-scales"] = stage.n_scales
-            positive[f"stages.{name}.lr"] = stage.lr
-            not_negative[f"stages.{name}.n-enhancers"] = stage.n_enhancers
-            # A stage of length 0 is left out.
-            not_negative[f"stages.{name}.epochs"] = stage.epochs
-            not_negative[f"stages.{name}.images"] = stage.images or 0
-            fractions[f"stages.{name}.decay"] = stage.decay
-        require("a positive number", positive, lambda value: value > 0)
-        require("0 or more", not_negative, lambda value: value >= 0)
-        require("0 or more and less than 1", betas, lambda value: 0 <= value < 1)
-        require("a number from 0 to 1", fractions, lambda value: 0 <= value <= 1)
-
     def _check_best(self) -> None:
         best, scorer = self.log.best, self.log.scorer
         if best not in ("miou", "pixel_accuracy", "scorer_fid"):
             if scorer is not None:
-                raise ConfigError(f"--log.scorer {scorer} is for --log.best miou, pixel_accuracy or scorer_fid")
+                raise ConfigError(
+                    f"{option('log.scorer')} {scorer} is for {option('log.best')} miou, pixel_accuracy or scorer_fid"
+                )
             return
         if scorer is None:
             raise ConfigError(
-                f"--log.best {best} needs --log.scorer FILE: train one with `hdgan evaluate --train-scorer`"
+                f"{option('log.best')} {best} needs {option('log.scorer')} FILE: train one with "
+                "`hdgan evaluate --train-scorer`"
             )
         if not self.model.n_labels:
-            raise ConfigError(f"--log.best {best} needs label maps, which A->B training has not: take l1, psnr or ssim")
+            raise ConfigError(
+                f"{option('log.best')} {best} needs label maps, which A->B training has not: take l1, psnr or ssim"
+            )
 
     def _check_order(self) -> None:
         stages = list(self.stages.items())
         for (name, stage), (_, before) in zip(stages[1:], stages[:-1], strict=True):
             if stage.n_enhancers < before.n_enhancers or stage.n_scales < before.n_scales:
                 raise ConfigError(
-                    f"stage {name} has {stage.n_enhancers} enhancers and {stage.n_scales} scales, fewer than the stage "
-                    f"before ({before.n_enhancers}, {before.n_scales}): a run only grows"
+                    f"stage {name} has {count(stage.n_enhancers, 'enhancer')} and {count(stage.n_scales, 'scale')}, "
+                    f"fewer than the stage before ({before.n_enhancers}, {before.n_scales}): a run only grows"
                 )
         for name, stage in stages:
+            if leads_out(name):
+                raise ConfigError(f"a stage is named {name!r:.60}, which cannot be a folder: give it another name")
             if stage.generator == "enhancer" and stage.n_enhancers == 0:
                 raise ConfigError(
-                    f"stage {name} trains only the enhancer but has none: set --stages.{name}.n-enhancers 1"
+                    f"stage {name} trains only the enhancer but has none: set {option(f'stages.{name}.n_enhancers')} 1"
                 )
 
     def _check_family(self) -> None:
         """Refuse options of parts that the model's family has not: they would change nothing."""
         model, grows = self.model, self.model.growth
+        models = f"the models of the family {model.family}"
         if self.optim.pool_size and not model.has_discriminator:
             raise ConfigError(
-                f"--optim.pool-size is {self.optim.pool_size}, but the models of the family {model.family} have no "
-                "discriminator: set it to 0"
+                f"{option('optim.pool_size')} is {self.optim.pool_size}, but {models} have no discriminator: "
+                "set it to 0"
             )
         for name, stage in self.stages.items():
             model.grown(stage.n_enhancers, stage.n_scales)
             if stage.n_scales != StageConfig.n_scales and "scales" not in grows:
                 raise ConfigError(
-                    f"--stages.{name}.n-scales is {stage.n_scales}, but the models of the family {model.family} have "
-                    "no discriminators of several scales: leave it out"
+                    f"{option(f'stages.{name}.n_scales')} is {stage.n_scales}, but {models} have no discriminators of "
+                    "several scales: leave it out"
                 )
             if stage.generator == "enhancer" and not grows:
                 raise ConfigError(
-                    f"--stages.{name}.generator is enhancer, but the models of the family {model.family} have none: "
-                    "set it to all"
+                    f"{option(f'stages.{name}.generator')} is enhancer, but {models} have none: set it to all"
                 )

@@ -8,7 +8,6 @@ from typing import cast
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 
 from hdgan.data import (
     DataConfig,
@@ -21,10 +20,13 @@ from hdgan.data import (
     validation_phase,
 )
 from hdgan.data.quick_check import QuickReport, quick_check
-from hdgan.data.scenes import CLASSES, PALETTE, ensure_scenes
+from hdgan.data.scenes import PALETTE, with_scenes
 from hdgan.errors import ConfigError, DataError
 from hdgan.models import AnyModelConfig
+from hdgan.options import option
+from hdgan.progress import showing_progress
 from hdgan.training.config import TrainConfig
+from hdgan.wording import count
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,18 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
         ConfigError: the model does not suit the data.
         DataError: the data cannot be used, naming the file.
     """
-    data, n_labels = config.data, config.model.n_labels
-    if data.root is None:
-        data = _open_scenes(config, console)
+    n_labels = config.model.n_labels
+    data = with_scenes(config.data, n_labels, console)
+    if config.data.root is None:
+        console.print(f"street scenes: {data.root}", markup=False, highlight=False, soft_wrap=True)
     labels = n_labels > 0
     listing = find_pairs(data, data.train_phase, labels)
     if listing.pairs[0].photo is None:
         raise DataError(f"{data.root} has no photos for phase {data.train_phase}: training needs pairs with photos")
     if config.model.instances and listing.pairs[0].ids is None:
         raise ConfigError(
-            f"{data.root} has no instance maps for phase {data.train_phase}: train without, --model.no-instances"
+            f"{data.root} has no instance maps for phase {data.train_phase}: train without "
+            "(--model.no-instances; in Python instances=False)"
         )
     phase = validation_phase(data, labels)
     held_out = listing if phase == data.train_phase else find_pairs(data, phase, labels)
@@ -84,7 +88,11 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
     if lacks:
         console.print(f"phase {phase} has no {lacks}: samples show training pictures", markup=False, highlight=False)
         phase, held_out = data.train_phase, listing
-    reports = [(found, quick_check(found, data, n_labels)) for found in dict.fromkeys((listing, held_out))]
+    with showing_progress(console) as progress:
+        reports = [
+            (found, quick_check(found, data, n_labels, progress=progress))
+            for found in dict.fromkeys((listing, held_out))
+        ]
     for _, report in reports:
         for warning in report.warnings:
             console.print(warning, markup=False, highlight=False, soft_wrap=True)
@@ -112,25 +120,12 @@ def fitted(config: TrainConfig, data: RunData) -> TrainConfig:
 
 def _check_channels(config: TrainConfig, reports: Sequence[tuple[Listing, QuickReport]]) -> None:
     if config.model.image_channels != 3:
-        raise ConfigError(f"--model.image-channels is {config.model.image_channels}, but photos are read as RGB: set 3")
+        raise ConfigError(
+            f"{option('model.image_channels')} is {config.model.image_channels}, but photos are read as RGB: set 3"
+        )
     for listing, report in reports:
         if not config.model.n_labels and report.channels != config.model.input_channels:
             raise ConfigError(
-                f"{listing.pairs[0].input} has {report.channels} channels, but --model.input-channels is "
-                f"{config.model.input_channels}: set it to {report.channels}"
+                f"{listing.pairs[0].input} has {count(report.channels, 'channel')}, but "
+                f"{option('model.input_channels')} is {config.model.input_channels}: set it to {report.channels}"
             )
-
-
-def _open_scenes(config: TrainConfig, console: Console) -> DataConfig:
-    if config.model.n_labels != len(CLASSES):
-        raise ConfigError(
-            f"the built-in scenes have {len(CLASSES)} classes, but --model.n-labels is {config.model.n_labels}: "
-            f"set it to {len(CLASSES)}, or name a dataset with --data.root"
-        )
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("rendering street scenes (once; they are kept in a cache)", total=None)
-        root = ensure_scenes(
-            config.data.scenes, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
-    console.print(f"street scenes: {root}", markup=False, highlight=False, soft_wrap=True)
-    return replace(config.data, root=root, layout="nvidia")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from hdgan.errors import CheckpointError, TrainingError
-from hdgan.files import atomic_file
+from hdgan.files import atomic_file, leads_out
+from hdgan.json_files import parse_json, read_bytes
 
 METRICS_FILE = "metrics.jsonl"
 PLAIN_LINE_SECONDS = 10.0
@@ -60,22 +62,43 @@ class Metrics:
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The records of a run; a last line that a kill cut short is left out.
 
+    Returns:
+        One table a line: step (from 0) and stage, and numbers by their names.
+
     Raises:
         CheckpointError: another line is damaged.
     """
     path = run / METRICS_FILE
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    if not os.path.lexists(path):
+        return []
+    lines = read_bytes(path, _GROWTH, "a file of metrics").splitlines()
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-            if not isinstance(record, dict) or not {"step", "stage"} <= record.keys():
-                raise ValueError("no record with step and stage")
-            records.append(record)
-        except ValueError as error:
+            records.append(_record(line, f"{path} line {number}"))
+        except CheckpointError:
             if number < len(lines):
-                raise CheckpointError(f"{path} line {number} is damaged ({error}): delete that line") from error
+                raise
     return records
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    record = parse_json(line, where, _REMEDY)
+    if not isinstance(record, dict) or not {"step", "stage"} <= record.keys():
+        raise CheckpointError(f"{where} is damaged (no record with step and stage): {_REMEDY}")
+    for name, value in record.items():
+        if name == "stage":
+            fits = isinstance(value, str) and not leads_out(value)
+        else:
+            fits = type(value) is int and value >= 0 if name == "step" else type(value) in (int, float)
+        if not fits:
+            raise CheckpointError(f"{where} is damaged ({name[:60]} is {value!r:.60}): {_REMEDY}")
+    return record
+
+
+_GROWTH = 8
+"""A record takes up to about this many times the bytes of its line."""
+_REMEDY = "delete that line"
 
 
 class ProgressDisplay:

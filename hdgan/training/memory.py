@@ -90,26 +90,27 @@ def _storage(tensor: Tensor) -> int:
 
 @contextmanager
 def _tracked(models: Iterable[nn.Module], inside: list[str]) -> Iterator[None]:
-    """Keep the name of the innermost module that runs at the end of `inside`."""
-    handles = []
-    for model in models:
-        for name, module in model.named_modules():
+    """Keep the name of the innermost module that runs at the end of `inside`.
 
-            def enter(*_: Any, name: str = name) -> None:
-                inside.append(name)
+    Not by hooks of the modules: with them they would run otherwise (`hdgan.models.blocks.is_plain`).
+    """
+    names = {module: name for model in models for name, module in model.named_modules()}
+    call = nn.Module.__call__
 
-            def leave(*_: Any) -> None:
-                inside.pop()
+    def tracked(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if module not in names:
+            return call(module, *args, **kwargs)
+        inside.append(names[module])
+        try:
+            return call(module, *args, **kwargs)
+        finally:
+            inside.pop()
 
-            handles += [
-                module.register_forward_pre_hook(enter),
-                module.register_forward_hook(leave, always_call=True),
-            ]
+    nn.Module.__call__ = tracked  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        nn.Module.__call__ = call  # type: ignore[method-assign]
 
 
 class PeakMeter(TorchDispatchMode):

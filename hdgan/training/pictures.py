@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from hdgan.data import PairedDataset
-from hdgan.data.colors import colorize_ids, colorize_labels, to_image
+from hdgan.data.colors import colorize_ids, colorize_labels, preview, to_image
 from hdgan.files import save_png
 from hdgan.models import ImageModel
 from hdgan.models.saving import CLASS_MEAN
@@ -79,13 +79,13 @@ class Examples:
         if inputs.label is not None:
             yield "label", colorize_labels(inputs.label[0].cpu().numpy(), self.palette)
         if inputs.picture is not None:
-            yield "input", to_image(inputs.picture[0])
+            yield "input", preview(inputs.picture[0])[0]
         if inputs.ids is not None:
             yield "instances", colorize_ids(inputs.ids[0].cpu().numpy())
         yield "real", to_image(inputs.photo[0])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def mean_styles(model: ImageModel, examples: Examples, count: int) -> dict[str, Tensor]:
     """Mean feature of each class over the instances of the first `count` pairs, each instance counting once.
 

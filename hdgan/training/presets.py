@@ -55,7 +55,7 @@ def cityscapes_512p() -> TrainConfig:
     """Cityscapes at 1024x512: G1 alone (NVIDIA's label2city_512p)."""
     return TrainConfig(
         out=Path("runs/cityscapes-512p"),
-        data=DataConfig(root=Path("datasets/cityscapes"), workers=4),
+        data=DataConfig(root=Path("datasets/cityscapes")),
         stages={"global": StageConfig(size=SizeConfig(width=1024), epochs=200)},
     )
 
@@ -65,7 +65,7 @@ def cityscapes_1024p() -> TrainConfig:
     full = SizeConfig(width=2048)
     return TrainConfig(
         out=Path("runs/cityscapes-1024p"),
-        data=DataConfig(root=Path("datasets/cityscapes"), workers=4),
+        data=DataConfig(root=Path("datasets/cityscapes")),
         stages=coarse_to_fine(
             StageConfig(size=SizeConfig(width=1024), epochs=200),
             StageConfig(
@@ -81,7 +81,7 @@ def pairs() -> TrainConfig:
     return TrainConfig(
         out=Path("runs/pairs"),
         model=Pix2PixHDConfig(n_labels=0, instances=False),
-        data=DataConfig(root=Path("datasets/pairs"), workers=4),
+        data=DataConfig(root=Path("datasets/pairs")),
         stages={"global": StageConfig(epochs=200)},
     )
 
@@ -92,7 +92,7 @@ def crn() -> TrainConfig:
     return TrainConfig(
         out=Path("runs/crn"),
         model=CRNConfig(n_modules=7),
-        data=DataConfig(root=Path("datasets/cityscapes"), workers=4),
+        data=DataConfig(root=Path("datasets/cityscapes")),
         stages={"coarse": coarse, "fine": replace(coarse, size=SizeConfig(width=1024), n_enhancers=1, epochs=20)},
         loss=CRNLoss(),
         optim=OptimConfig(beta1=0.9),
@@ -105,7 +105,7 @@ def pix2pix() -> TrainConfig:
     return TrainConfig(
         out=Path("runs/pix2pix"),
         model=Pix2PixConfig(instances=False),
-        data=DataConfig(root=Path("datasets/cityscapes"), workers=4),
+        data=DataConfig(root=Path("datasets/cityscapes")),
         stages={"global": StageConfig(size=size, epochs=200)},
         loss=Pix2PixLoss(),
     )
@@ -117,7 +117,7 @@ def pairs_pix2pix() -> TrainConfig:
         pix2pix(),
         out=Path("runs/pairs-pix2pix"),
         model=Pix2PixConfig(n_labels=0, instances=False),
-        data=DataConfig(root=Path("datasets/pairs"), workers=4),
+        data=DataConfig(root=Path("datasets/pairs")),
     )
 
 

@@ -6,25 +6,26 @@ A report shows what there is: it can be written before the first sample, from a 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from hdgan.checkpoints import read_best
 from hdgan.config_io import to_plain
 from hdgan.data import read_photo
 from hdgan.data.colors import data_url
 from hdgan.errors import CheckpointError, DataError
 from hdgan.files import atomic_file
-from hdgan.training.charts import VALIDATION_TITLES, Span, draw_charts, spread
+from hdgan.training.charts import SIZES_DIFFER, VALIDATION_TITLES, Span, draw_charts, spread
 from hdgan.training.config import StageConfig, TrainConfig
-from hdgan.training.logs import read_metrics
-from hdgan.training.run_folder import CONFIG_FILE, ENVIRONMENT_FILE, load_config
+from hdgan.training.logs import METRICS_FILE, read_metrics
+from hdgan.training.run_folder import RunEnvironment, load_config, load_environment
 from hdgan.training.schedule import Stage, plan
 from hdgan.training.validation import is_better, record_name
 
@@ -37,6 +38,7 @@ LOSSLESS_PIXELS = 320
 """Up to this width photos stay PNG."""
 
 Record = dict[str, Any]
+T = TypeVar("T")
 
 _INPUTS = ("label", "input", "instances", "real")
 _MAPS = ("label", "instances")
@@ -55,69 +57,78 @@ def write_report(run: Path) -> Path:
     """Write RUN/report.html.
 
     Raises:
-        CheckpointError: the folder does not exist, or a line of metrics.jsonl is damaged.
+        CheckpointError: the folder is no run, or a line of metrics.jsonl is damaged.
         HdganError: the file cannot be written; the report before it is untouched.
     """
     if not run.is_dir():
         raise CheckpointError(f"{run} is no folder: give the folder of a training run")
+    config, problem = _tried(lambda: load_config(run))
+    if config is None and not (run / METRICS_FILE).is_file():
+        raise CheckpointError(f"{run} is no training run ({problem}): give the folder of one")
     templates = Environment(
         loader=PackageLoader("hdgan.training", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    page = templates.get_template(REPORT_FILE).render(_content(run))
+    page = templates.get_template(REPORT_FILE).render(_content(run, config, [problem] if problem else []))
     with atomic_file(run / REPORT_FILE) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return run / REPORT_FILE
 
 
-def _content(run: Path) -> dict[str, Any]:
-    """All that the template shows."""
-    raw, environment = _read_json(run / CONFIG_FILE), _read_json(run / ENVIRONMENT_FILE)
+def _tried(read: Callable[[], T]) -> tuple[T | None, str]:
+    """What a part of the run says, or why it cannot be read."""
     try:
-        config: TrainConfig | None = load_config(run)
-    except CheckpointError:
-        config = None
+        return read(), ""
+    except CheckpointError as error:
+        return None, str(error)
+
+
+def _content(run: Path, config: TrainConfig | None, problems: list[str]) -> dict[str, Any]:
+    """All that the template shows; what cannot be read is named instead."""
+    environment, problem = _tried(lambda: load_environment(run))
+    best, other = _tried(lambda: read_best(run))
     metric = config.log.best if config else "l1"
     records = read_metrics(run)
     schedule = _schedule(config, environment)
     summaries = _summarise(config, schedule, records)
     losses: Record = next((record for record in reversed(records) if "lr" in record), {})
     step, total = (records[-1]["step"] if records else 0), (schedule[-1].last_step if schedule else None)
+    spans = [Span(stage.name, stage.first, stage.last) for stage in summaries if stage.last > stage.first]
+    note = SIZES_DIFFER if _sizes_differ(config) else ""
     return {
         "name": run.resolve().name,
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "problems": [*problems, *filter(None, (problem, other))],
         "step": step,
         "total": total,
         "finished": step == total,
-        "best": _read_json(run / "checkpoints" / "best.json"),
+        "best": best,
         "best_title": VALIDATION_TITLES[metric],
         "best_name": record_name(metric),
+        "note": note,
         "losses": {title: losses[name] for name, title in _LOSSES.items() if name in losses},
         "stages": summaries,
         "pictures": sum(summary.pictures for summary in summaries),
         "duration": _duration(sum(summary.seconds for summary in summaries)),
         "galleries": _galleries(run, [summary.name for summary in summaries]),
-        "charts": draw_charts(
-            records, [Span(stage.name, stage.first, stage.last) for stage in summaries if stage.last > stage.first]
-        ),
-        "options": _changed_options(raw, config),
-        "config": json.dumps(raw, indent=2, ensure_ascii=False) if raw else "",
-        "environment": environment,
+        "charts": draw_charts(records, spans, note),
+        "options": _changed_options(config) if config else {},
+        "config": json.dumps(to_plain(config), indent=2, ensure_ascii=False) if config else "",
+        "environment": {
+            name: value for name, value in to_plain(environment or RunEnvironment()).items() if value is not None
+        },
     }
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def _sizes_differ(config: TrainConfig | None) -> bool:
+    """Whether stages train on pictures of different sizes, so that their values cannot be compared."""
+    return config is not None and len({stage.size.whole for stage in config.stages.values()}) > 1
 
 
-def _schedule(config: TrainConfig | None, environment: Mapping[str, Any]) -> list[Stage]:
+def _schedule(config: TrainConfig | None, environment: RunEnvironment | None) -> list[Stage]:
     """The stages of the run; empty where their length depends on a dataset whose size the folder does not tell."""
     if config is None or not config.stages:
         return []
-    pictures = config.data.scenes.train if config.data.root is None else environment.get("training_pictures")
+    pictures = config.data.scenes.train if config.data.root is None else environment and environment.training_pictures
     if pictures is None and any(stage.images is None for stage in config.stages.values()):
         return []
     return plan(config, pictures or 0)
@@ -266,18 +277,13 @@ class Option:
     default: str
 
 
-def _changed_options(raw: Mapping[str, Any], config: TrainConfig | None) -> dict[str, list[Option]]:
-    """Options of a config.json that are not at the defaults of its family, by part of the config.
-
-    Args:
-        raw: what the file holds.
-        config: the same as a config, if this version can read it.
-    """
-    defaults = to_plain(TrainConfig(model=type(config.model)(), loss=config.family.loss()) if config else TrainConfig())
-    defaults["stages"] = dict.fromkeys(raw.get("stages", {}), to_plain(StageConfig()))
+def _changed_options(config: TrainConfig) -> dict[str, list[Option]]:
+    """Options that are not at the defaults of the model's family, by part of the config."""
+    defaults = to_plain(TrainConfig(model=type(config.model)(), loss=config.family.loss()))
+    defaults["stages"] = dict.fromkeys(config.stages, to_plain(StageConfig()))
     known = _flatten(defaults)
     changed: dict[str, list[Option]] = {}
-    for path, value in _flatten(raw).items():
+    for path, value in _flatten(to_plain(config)).items():
         if path in known and known[path] == value:
             continue
         depth = 2 if path[0] == "stages" else 1 if len(path) > 1 else 0

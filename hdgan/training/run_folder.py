@@ -12,11 +12,12 @@ RUN/config.json        the whole config
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -24,12 +25,15 @@ from typing import Any, cast
 import torch
 from filelock import FileLock, Timeout
 
+from hdgan.bounds import Count
 from hdgan.checkpoints import list_steps
 from hdgan.config_io import from_plain, to_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError, ConfigError, HdganError
 from hdgan.files import atomic_file
+from hdgan.json_files import read_json
 from hdgan.models import AnyModelConfig, ModelConfig
+from hdgan.options import option
 from hdgan.training.config import TrainConfig
 from hdgan.training.distributed import World
 from hdgan.training.families import FAMILIES
@@ -38,6 +42,20 @@ CONFIG_FILE = "config.json"
 ENVIRONMENT_FILE = "environment.json"
 LOCK_SECONDS = 10.0
 """The processes that read pictures for a killed one hold its lock for some five seconds more."""
+
+
+@dataclass(frozen=True)
+class RunEnvironment:
+    """What a run ran on, in environment.json; None where it is not known."""
+
+    hdgan: str | None = None
+    torch: str | None = None
+    python: str | None = None
+    platform: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    processes: int | None = None
+    training_pictures: Count | None = None
 
 
 def claim_folder(config: TrainConfig, resume: bool) -> None:
@@ -50,7 +68,7 @@ def claim_folder(config: TrainConfig, resume: bool) -> None:
     if steps and not resume:
         raise ConfigError(
             f"{config.out} already holds a run, saved at step {steps[-1]}: continue it with "
-            f"`hdgan-train --resume {config.out}`, or choose another folder with --out"
+            f"`hdgan-train --resume {config.out}`, or choose another {option('out')}"
         )
 
 
@@ -68,11 +86,11 @@ def locked(run: Path) -> Iterator[None]:
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
         raise ConfigError(
-            f"another process trains in {run}: wait for its end, stop it, or choose another folder with --out"
+            f"another process trains in {run}: wait for its end, stop it, or choose another {option('out')}"
         ) from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise HdganError(f"cannot write {run}: {reason}; choose another folder with --out") from error
+        raise HdganError(f"cannot write {run}: {reason}; choose another {option('out')}") from error
     try:
         yield
     finally:
@@ -81,25 +99,28 @@ def locked(run: Path) -> Iterator[None]:
 
 def remove_samples(run: Path) -> None:
     """Delete what a run that ended before its first checkpoint has left, of other data it may be, for a new one."""
-    if (run / CONFIG_FILE).is_file():  # or samples/ is none of ours
-        shutil.rmtree(run / "samples", ignore_errors=True)
+    try:
+        load_config(run)
+    except CheckpointError:  # samples/ is none of ours
+        return
+    shutil.rmtree(run / "samples", ignore_errors=True)
 
 
 def write_description(config: TrainConfig, world: World, training_pictures: int) -> None:
     """Write config.json and environment.json."""
-    environment = {
-        "hdgan": version("hdgan"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(terse=True),
-        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "processes": world.size,
-        "training_pictures": training_pictures,
-    }
-    for name, content in ((CONFIG_FILE, to_plain(config)), (ENVIRONMENT_FILE, environment)):
+    environment = RunEnvironment(
+        hdgan=version("hdgan"),
+        torch=torch.__version__,
+        python=platform.python_version(),
+        platform=platform.platform(terse=True),
+        device=torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.machine(),
+        threads=torch.get_num_threads(),
+        processes=world.size,
+        training_pictures=training_pictures,
+    )
+    for name, content in ((CONFIG_FILE, config), (ENVIRONMENT_FILE, environment)):
         with atomic_file(config.out / name) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(to_plain(content), indent=2) + "\n", encoding="utf-8")
 
 
 def load_config(run: Path) -> TrainConfig:
@@ -109,13 +130,19 @@ def load_config(run: Path) -> TrainConfig:
         CheckpointError: the folder holds no run, or its config is damaged.
     """
     file = run / CONFIG_FILE
-    if not file.is_file():
+    if not os.path.lexists(file):
         raise CheckpointError(f"{run} holds no run ({CONFIG_FILE} is missing): give the folder of a training run")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{file} is damaged: {error}") from error
-    return from_plain(TrainConfig, content, str(file))
+    return read_json(file, TrainConfig, "copy it again, or take the options from a checkpoint's file")
+
+
+def load_environment(run: Path) -> RunEnvironment:
+    """Read what a run ran on; nothing is known where the file is missing.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    file = run / ENVIRONMENT_FILE
+    return read_json(file, RunEnvironment, "delete it") if os.path.lexists(file) else RunEnvironment()
 
 
 def training_of(
@@ -135,10 +162,15 @@ def training_of(
     known = metadata.get("train")
     if known is not None:
         config = from_plain(TrainConfig, known, f"{file}, train")
-        stage = config.stages[metadata["stage"]]
+        stage = config.stages.get(str(metadata.get("stage")))
+        if stage is None:
+            raise CheckpointError(
+                f"{file} is of stage {metadata.get('stage')!r:.60}, which its own config does not have: there are "
+                f"{', '.join(config.stages)}"
+            )
         return (config if root is None else replace(config, data=_under(root, config.data))), stage.size.whole
     if root is None:
-        raise ConfigError(f"{file} does not say what it was trained on: name the dataset with --root")
+        raise ConfigError(f"{file} does not say what it was trained on: name the dataset by {option('root')}")
     data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)
     loss = FAMILIES[type(model)].loss()
     return TrainConfig(model=cast(AnyModelConfig, model), data=data, loss=loss), SizeConfig()

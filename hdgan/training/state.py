@@ -150,7 +150,7 @@ class StageState(StageNetworks):
         self.ema.model.load_state_dict(average)
         try:
             for name, optimizer in self.optimizers.items():
-                optimizer.load_state_dict(training[f"optimizer_{name}"])
+                _load_moments(optimizer, training.get(f"optimizer_{name}", {"state": {}, "param_groups": []}))
                 self._adapt(optimizer)
         except ValueError as error:
             raise CheckpointError(
@@ -173,6 +173,24 @@ class StageState(StageNetworks):
             for name, value in moments.items():
                 if value.shape == parameter.shape:
                     moments[name] = torch.empty_like(parameter).copy_(value)
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Give an optimizer what a checkpoint keeps of each parameter; its options stay those of the config.
+
+    Raises:
+        ValueError: the checkpoint is of other parameters, or keeps what is no number.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    known = sum(len(group["params"]) for group in saved["param_groups"] if isinstance(group.get("params"), list))
+    if known != len(parameters):
+        raise ValueError(f"{known} tensors instead of {len(parameters)}")
+    for k, moments in saved["state"].items():
+        shape = parameters[k].shape if 0 <= k < len(parameters) else None
+        for name, value in moments.items():
+            if value.shape != (() if name == "step" else shape) or not value.isfinite().all():
+                raise ValueError(f"{name} of tensor {k} has shape {tuple(value.shape)}, or is not finite")
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:

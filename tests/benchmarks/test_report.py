@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from hdgan.benchmarks.report import BEGIN, END, details, summary
-from hdgan.benchmarks.rows import Row, write
+from hdgan.benchmarks.rows import CHECKOUT, Row, folder_for, write
 from hdgan.cli import main
+from hdgan.errors import ConfigError
 
 EAGER = Row(
     "instance_norm_act", "G1 | stem", "both", "eager", "NCHW", "float32",
@@ -24,7 +25,9 @@ COMPILED = replace(EAGER, contestant="compile", median_ms=8.0, speedup=1.25)
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
+    """A checkout without rows."""
     (tmp_path / "docs").mkdir()
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
     for page in ("README.md", "docs/benchmarks.md"):
         (tmp_path / page).write_text(f"before\n\n{BEGIN}\n{END}\n\nafter\n", encoding="utf-8")
     return tmp_path
@@ -35,7 +38,7 @@ def pages(root: Path) -> list[str]:
 
 
 def test_without_results(root: Path) -> None:
-    assert main(["bench", "report", "--root", str(root)]) == 0
+    assert main(["bench", "report", "--publish", "--root", str(root)]) == 0
     for text in pages(root):
         assert "No results yet" in text
         assert text.startswith("before\n")
@@ -45,10 +48,10 @@ def test_without_results(root: Path) -> None:
 
 def test_a_report_is_written_once_however_often(root: Path) -> None:
     write(root / "benchmarks" / "results" / "abacus-9000.csv", [EAGER, OURS, COMPILED])
-    assert main(["bench", "report", "--root", str(root)]) == 0
+    assert main(["bench", "report", "--publish", "--root", str(root)]) == 0
     first, plots = pages(root), {path: path.read_bytes() for path in root.rglob("*.svg")}
     assert len(plots) == 2
-    assert main(["bench", "report", "--root", str(root)]) == 0
+    assert main(["bench", "report", "--publish", "--root", str(root)]) == 0
     assert pages(root) == first
     assert {path: path.read_bytes() for path in root.rglob("*.svg")} == plots
     for plot in plots:
@@ -58,7 +61,7 @@ def test_a_report_is_written_once_however_often(root: Path) -> None:
 def test_what_stands_in_the_tables() -> None:
     rows = [EAGER, OURS, COMPILED, replace(OURS, case="small", median_ms=0.1)]
     short = summary([rows])
-    cells = ["instance_norm_act", "G1 \\| stem, both, float32", "10", "4 (cpu NHWC)", "2.50x", "1.25x (compile NCHW)"]
+    cells = ["instance_norm_act", "G1 \\| stem, both, float32", "10", "4 (cpu NHWC)", "2.50x", "1.25x (NCHW)"]
     assert f"| {' | '.join(cells)} | 25 % copy |" in short
     assert "small" not in short
     long = details([rows])
@@ -71,11 +74,36 @@ def test_what_stands_in_the_tables() -> None:
 def test_a_page_without_markers_is_left_alone(root: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "docs" / "benchmarks.md").write_text(text)
     before = pages(root)
-    assert main(["bench", "report", "--root", str(root)]) == 2
+    assert main(["bench", "report", "--publish", "--root", str(root)]) == 2
     assert "benchmarks.md: expected one line" in capsys.readouterr().err
     assert pages(root) == before
 
 
 def test_a_folder_that_is_no_checkout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "report", "--publish", "--root", str(tmp_path)]) == 2
+    assert "--publish is for a checkout of hdgan" in capsys.readouterr().err
     assert main(["bench", "report", "--root", str(tmp_path)]) == 2
-    assert "README.md does not exist: run this in a checkout" in capsys.readouterr().err
+    assert "names the checkout for --publish" in capsys.readouterr().err
+
+
+def test_rows_of_a_user_have_a_page_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "report"]) == 2
+    assert "hdgan-bench holds no rows: measure with `hdgan bench` first" in capsys.readouterr().err
+    write(tmp_path / "hdgan-bench" / "abacus-9000.csv", [EAGER, OURS, COMPILED])
+    assert main(["bench", "report"]) == 0
+    page = (tmp_path / "hdgan-bench" / "benchmarks.md").read_text(encoding="utf-8")
+    assert "1.25x" in page
+    plots = list((tmp_path / "hdgan-bench").rglob("*.svg"))
+    assert plots
+    assert all(f"]({plot.relative_to(tmp_path / 'hdgan-bench').as_posix()})" in page for plot in plots)
+
+
+def test_published_rows_change_only_by_an_option(tmp_path: Path) -> None:
+    assert folder_for(None, publish=False) == Path("hdgan-bench")
+    assert folder_for(tmp_path, publish=False) == tmp_path
+    assert folder_for(None, publish=True) == CHECKOUT / "benchmarks" / "results"
+    with pytest.raises(ConfigError, match="give one of them"):
+        folder_for(tmp_path, publish=True)

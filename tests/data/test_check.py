@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from hdgan.data import DataConfig
-from hdgan.data.check import check, check_dataset, print_report
-from hdgan.errors import DataError
+from hdgan.data import DataConfig, SizeConfig
+from hdgan.data.check import check, check_dataset
+from hdgan.data.check_report import Wanted, print_report
+from hdgan.errors import ConfigError, DataError
 
 
 def printed(report) -> tuple[str, int]:
@@ -36,22 +38,22 @@ def test_report_of_a_clean_set(scenes):
     assert code == 0
     assert "instance ids a picture: min 3, median 4, max 4" in text
     assert "instance class equals label: 97.22 % of pixels" in text
-    assert "no faults; n_labels at least 3 covers every label" in text
+    assert "no faults; --model.n-labels 3 or more covers every label" in text
 
 
 def test_report_names_every_fault(scenes, spoil):
     spoil()
     report = check_dataset(DataConfig(root=scenes), 3)
     orphan, photo, label, size = report.faults
-    assert "d.png: no label map and no instance map named d" in orphan
+    assert "d.png: no label map named d in " in orphan
     assert str(scenes / "train_img/a.png") in photo
     assert "cannot be read" in photo
-    assert "b.png holds label 7, but n_labels is 3" in label
+    assert "b.png holds label 7, but model.n_labels is 3" in label
     assert "train_label/c.png is 6x4, but" in size
     text, code = printed(report)
     assert code == 1
     assert all(f"fault: {fault}" in text for fault in report.faults)
-    assert "4 fault(s)" in text
+    assert "4 faults" in text
 
 
 def test_several_faults_of_one_pair_are_all_reported(scenes, save):
@@ -103,7 +105,7 @@ def test_report_of_inputs(save, tmp_path):
         save(f"train_B/{name}.png", np.zeros((4, 6, 3), np.uint8))
     report = check_dataset(DataConfig(root=tmp_path), 0)
     assert report.phases[0].channels == {1: 2, 3: 1}
-    assert report.faults == [f"{tmp_path / 'train_A' / 'c.png'} has 3 channel(s), others 1; save all inputs alike"]
+    assert report.faults == [f"{tmp_path / 'train_A' / 'c.png'} has 3 channels, others 1; save all inputs alike"]
     assert "input channels: 1, 3" in printed(report)[0]
 
 
@@ -129,15 +131,17 @@ def test_report_counts_photos_that_are_turned(save, tmp_path):
 def test_command(scenes, save, capsys):
     assert check(scenes, n_labels=3) == 0
     assert check(scenes, n_labels=2, phase=("train",)) == 1
-    assert "holds label 2, but n_labels is 2; set n_labels to at least 3" in capsys.readouterr().out
+    assert "holds label 2, but --n-labels is 2; set --n-labels to at least 3" in capsys.readouterr().out
 
 
 def test_ids_of_classes_beyond_the_labels_are_a_note(scenes, save):
     save("train_inst/b.png", np.full((4, 6), 26004, np.uint16))
     report = check_dataset(DataConfig(root=scenes), 3)
     (note,) = report.phases[0].notes
-    assert note.startswith(f"{scenes / 'train_inst' / 'b.png'} holds id 26004 of class 26, but n_labels is 3; set ")
-    assert note.endswith("of the ids, if they hold a class (1 picture(s) hold such ids)")
+    assert note.startswith(
+        f"{scenes / 'train_inst' / 'b.png'} holds id 26004 of class 26, but model.n_labels is 3; set "
+    )
+    assert note.endswith("of the ids, if they hold a class (1 picture holds such ids)")
     assert report.faults == []
     text, code = printed(report)
     assert code == 0
@@ -148,4 +152,70 @@ def test_ids_of_classes_beyond_the_labels_are_a_note(scenes, save):
 
 def test_ids_of_another_divisor_are_noted(scenes):
     (note,) = check_dataset(DataConfig(root=scenes, instance_divisor=100), None).phases[0].notes
-    assert note.startswith("the class of the instance id differs from the label at 53 % of pixels; set --instance-div")
+    assert note.startswith(
+        "the class of the instance id differs from the label at 53 % of pixels; set data.instance_div"
+    )
+
+
+def with_void(scenes, save) -> None:
+    for name in "ab":
+        label = np.array([[0, 0, 1, 2, 2, 255]] * 4, np.uint8)
+        save(f"train_label/{name}.png", label)
+
+
+@pytest.mark.parametrize("n_labels", [None, 3])
+def test_a_label_far_above_the_others_is_counted_and_the_option_for_it_named(scenes, save, n_labels):
+    with_void(scenes, save)
+    report = check_dataset(DataConfig(root=scenes), n_labels)
+    assert report.stray == [255]
+    text, code = printed(report)
+    assert code == (0 if n_labels is None else 1)
+    assert (
+        "note: label 255 is in 2 of 3 label maps, 11.1 % of pixels; if it belongs to no class, set data.dontcare 255 "
+        "here, and in training --data.dontcare 255\n"
+    ) in text
+    assert text.rstrip().endswith("--model.n-labels 3 or more covers every label but 255")
+    assert check_dataset(DataConfig(root=scenes, dontcare=255), n_labels).notes == []
+
+
+def test_labels_beyond_the_classes_are_counted_one_by_one(scenes, save):
+    with_void(scenes, save)
+    assert [note.partition(",")[0] for note in check_dataset(DataConfig(root=scenes), 2).notes] == [
+        "label 2 is in 3 of 3 label maps",
+        "label 255 is in 2 of 3 label maps",
+    ]
+
+
+def test_what_the_model_and_the_stage_ask_is_checked(save, tmp_path):
+    for name, width in (("a", 6), ("b", 8)):
+        save(f"train_label/{name}.png", np.zeros((4, width), np.uint8))
+    config = DataConfig(root=tmp_path)
+    photos = check_dataset(config, 1).faults
+    assert photos == [f"{tmp_path} has no photos for phase train: training needs pairs with photos"]
+    wanted = Wanted(1, instances=True, size=SizeConfig(), batch_size=2)
+    _, maps, sizes = check_dataset(config, wanted).faults
+    assert "has no instance maps for phase train" in maps
+    assert sizes.startswith("a is 6x4 and b is 8x4 in one batch; set ")
+    assert len(check_dataset(config, replace(wanted, size=SizeConfig(width=3, height=3))).faults) == 2
+    with pytest.raises(ConfigError, match=r"batch_size is 0: give a whole number from 1"):
+        Wanted(batch_size=0)
+
+
+def test_a_dataset_without_the_phase_to_train_on_is_noted(scenes):
+    for part in ("label", "inst", "img"):
+        (scenes / f"train_{part}").rename(scenes / f"day_{part}")
+    assert check_dataset(DataConfig(root=scenes), 3).notes == [
+        "there is no phase train: name the one to train on with --data.train-phase"
+    ]
+
+
+def test_folders_of_another_program_are_a_fault_told_once(save, tmp_path):
+    for folder in ("trainA", "trainB"):
+        save(f"{folder}/p.png", np.zeros((4, 6, 3), np.uint8))
+    (fault,) = check_dataset(DataConfig(root=tmp_path), 0).faults
+    assert "call the folders of a phase train_A and train_B" in fault
+
+
+def test_the_command_names_its_own_options(scenes, capsys):
+    assert check(scenes, n_labels=3, size=SizeConfig(crop_width=9)) == 1
+    assert "set a smaller --size.crop-width and --size.crop-height, or a larger --size.width" in capsys.readouterr().out

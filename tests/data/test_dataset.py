@@ -127,8 +127,18 @@ def test_inputs_of_different_channels(save, tmp_path):
 @pytest.mark.parametrize(
     ("values", "n_labels", "dontcare", "message"),
     [
-        ([0, 35], 35, None, r"l\.png holds label 35, but n_labels is 35; set n_labels to at least 36, or dontcare"),
-        ([0, 40, 255], 35, 255, r"holds label 40, but n_labels is 35 \(dontcare is 255\); set n_labels to at least 41"),
+        (
+            [0, 35],
+            35,
+            None,
+            r"l\.png holds label 35, but model\.n_labels is 35; set model\.n_labels to at least 36, or data",
+        ),
+        (
+            [0, 40, 255],
+            35,
+            255,
+            r"holds label 40, but model\.n_labels is 35 \(data\.dontcare is 255\); set model\.n_labels to at least 41",
+        ),
         (list(range(20)), 4, None, r"holds label 4, 5, 6, 7, 8, \.\.\., but"),
     ],
 )
@@ -153,7 +163,7 @@ def test_constructor_decodes_nothing(save, tmp_path):
 
 def test_negative_label(save, tmp_path):
     save("train_label/l.npy", np.array([[0, -1]]))
-    with pytest.raises(DataError, match="holds label -1; labels start at 0: set dontcare"):
+    with pytest.raises(DataError, match=r"holds label -1; labels start at 0: set data\.dontcare"):
         dataset(tmp_path, 4)[0]
     assert dataset(tmp_path, 4, dontcare=-1)[0]["label"].tolist() == [[0, -1]]
 
@@ -197,5 +207,5 @@ def test_dataset_refuses_what_cannot_work(nvidia):
         PairedDataset([], data, size, 4)
     with pytest.raises(DataError, match="s0 has no photo; training needs"):
         PairedDataset(pairs, data, size, 4, train=True)
-    with pytest.raises(ConfigError, match="n_labels is 0, but the dataset holds label maps"):
+    with pytest.raises(ConfigError, match=r"model\.n_labels is 0, but the dataset holds label maps"):
         PairedDataset(pairs, data, size, 0)

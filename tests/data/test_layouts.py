@@ -161,11 +161,12 @@ def test_orphans_are_listed_with_what_they_lack(tree):
     found = listing(root)
     assert [pair.stem for pair in found.pairs] == ["a"]
     assert [(orphan.stem, orphan.missing) for orphan in found.orphans] == [
-        ("b", ("instance map",)),
-        ("c", ("label map", "photo")),
+        ("b", (("instance map", root / "train_inst", None),)),
+        ("c", (("label map", root / "train_label", None), ("photo", root / "train_img", None))),
     ]
     assert str(found.orphans[1]) == (
-        f"{root / 'train_inst' / 'c.png'}: no label map and no photo named c; add it or remove the file"
+        f"{root / 'train_inst' / 'c.png'}: no label map named c in {root / 'train_label'} and no photo named c in "
+        f"{root / 'train_img'}; add it or remove the file"
     )
 
 
@@ -267,15 +268,15 @@ def test_a_root_that_cannot_be_read_is_named(tree, monkeypatch):
 
 
 def test_a_folder_beside_the_phases_may_be_unreadable(tree, monkeypatch):
-    root = tree("train/a.png", "lost+found/b.png")
-    withhold(monkeypatch, "lost+found")
+    root = tree("train/a.png", "backup/b.png")
+    withhold(monkeypatch, "backup")
     assert find_phases(DataConfig(root=root)) == ("train",)
 
 
 def test_missing_root(tmp_path):
-    with pytest.raises(DataError, match="none is not a folder; set root"):
+    with pytest.raises(DataError, match=r"none is not a folder; set data\.root"):
         listing(tmp_path / "none")
-    with pytest.raises(ConfigError, match="set root"):
+    with pytest.raises(ConfigError, match=r"set data\.root"):
         find_pairs(DataConfig(), "train")
 
 
@@ -310,13 +311,13 @@ def test_chosen_layout_that_is_not_there(tree):
 
 @pytest.mark.parametrize("layout", ["auto", "ab"])
 def test_labels_wanted_where_there_are_none(tree, layout):
-    with pytest.raises(ConfigError, match=r"holds A-to-B pictures .*set n_labels to 0"):
+    with pytest.raises(ConfigError, match=r"holds A-to-B pictures .*set model\.n_labels to 0"):
         listing(tree("train_A/a.png", "train_B/a.png"), labels=True, layout=layout)
 
 
 @pytest.mark.parametrize("layout", ["auto", "nvidia"])
 def test_labels_not_wanted_where_there_are_some(tree, layout):
-    with pytest.raises(ConfigError, match=r"holds label maps .*set n_labels to their number"):
+    with pytest.raises(ConfigError, match=r"holds label maps .*set model\.n_labels to their number"):
         listing(tree("train_label/a.png"), labels=False, layout=layout)
 
 
@@ -324,7 +325,7 @@ def test_two_structures_are_told_apart_by_labels_or_an_error(tree):
     root = tree("train_label/a.png", "train_A/b.png", "train_B/b.png")
     assert listing(root, labels=True).layout == "nvidia"
     assert listing(root, labels=False).layout == "ab"
-    with pytest.raises(DataError, match="fits the layouts nvidia and ab; set layout"):
+    with pytest.raises(DataError, match=r"fits the layouts nvidia and ab; set data\.layout"):
         listing(root)
 
 
@@ -342,3 +343,53 @@ def test_config_is_validated():
         DataConfig(instance_divisor=0)
     with pytest.raises(ConfigError, match="workers is -1"):
         DataConfig(workers=-1)
+
+
+def test_names_that_are_equal_in_unicode_are_one(tree):
+    apart, composed = "cafe\N{COMBINING ACUTE ACCENT}", "café"
+    root = tree(f"train_label/{apart}_label.png", f"train_img/{composed}.png")
+    (pair,) = listing(root).pairs
+    assert (pair.stem, pair.label.name, pair.photo.name) == (composed, f"{apart}_label.png", f"{composed}.png")
+
+
+def test_an_orphan_tells_of_a_file_that_differs_in_case_only(tree):
+    root = tree("train_label/a.png", "train_img/a.JPG.png", "train_label/Rome.png", "train_img/rome.png")
+    (root / "train_img/a.JPG.png").rename(root / "train_img/a.JPG")
+    found = listing(root)
+    assert [pair.photo.name for pair in found.pairs] == ["a.JPG"]
+    assert str(found.orphans[0]) == (
+        f"{root / 'train_label/Rome.png'}: no photo named Rome in {root / 'train_img'}; {root / 'train_img/rome.png'} "
+        "differs only in upper and lower case: rename one of them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("folders", "advice"),
+    [
+        (("testA", "testB"), "holds testA and testB, .*train_A and train_B"),
+        (("A/val", "B/val"), "holds A and B, .*train_A and train_B"),
+        (("train/input", "train/target"), "train holds input and target, .*train_A and train_B"),
+        (("Images", "masks"), "holds Images and masks, .*train_img and train_label"),
+        (("images/train", "labels/train"), "holds images and labels, .*train_img and train_label"),
+        (("val/imgs", "val/annotations"), "val holds imgs and annotations, .*train_img and train_label"),
+    ],
+)
+def test_folders_of_other_programs_are_no_halves(tree, folders, advice):
+    root = tree(*(f"{folder}/x.png" for folder in folders))
+    with pytest.raises(DataError, match=advice):
+        listing(root)
+    with pytest.raises(ConfigError, match=advice):
+        listing(root, labels=True)
+    (phase, *_) = find_phases(DataConfig(root=root))
+    assert listing(root, phase, layout="side-by-side").pairs, "unless it is meant"
+
+
+def test_unpaired_pictures_are_called_so(tree):
+    with pytest.raises(DataError, match=r"name partners alike, since unpaired pictures \(CycleGAN's\)"):
+        listing(tree("train_A/horse.png", "train_B/zebra.png"))
+
+
+def test_a_phase_whose_name_is_no_text_is_refused(tmp_path):
+    (tmp_path / os.fsdecode(b"\xe9_label")).mkdir()
+    with pytest.raises(DataError, match="the name of a phase must be UTF-8; rename the folder"):
+        find_phases(DataConfig(root=tmp_path))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import os
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from hdgan.cli import main
+from hdgan.config_io import to_plain
 from hdgan.data import DataConfig, SizeConfig, find_pairs, find_phases, pack_dataset
-from hdgan.data.packed import ENDING, verify
+from hdgan.data.packed import verify
+from hdgan.data.packed_index import ENDING
 from hdgan.errors import ConfigError, DataError, HdganError
 
 from .packing import RNG, SIZES, assert_same_samples, dataset, pack_into
@@ -50,7 +52,9 @@ def test_labels_of_what_is_kept_are_checked_again(nvidia, save, tmp_path):
     out, size = tmp_path / "packed", SizeConfig(width=3)
     pack_into(nvidia, out, size, n_labels=None)
     assert all(9 not in dataset(out, size, 10)[i]["label"] for i in range(5)), "the file must not tell"
-    with pytest.raises(DataError, match=r"s3_label\.png holds label 9, but n_labels is 4; set n_labels to at least 10"):
+    with pytest.raises(
+        DataError, match=r"s3_label\.png holds label 9, but model\.n_labels is 4; set model\.n_labels to at least 10"
+    ):
         pack_into(nvidia, out, size)
     report = pack_dataset(DataConfig(root=nvidia, dontcare=9), out, [size], 4)
     assert (report.samples, report.kept) == (7, 7)
@@ -59,7 +63,7 @@ def test_labels_of_what_is_kept_are_checked_again(nvidia, save, tmp_path):
 def test_a_sample_that_does_not_tell_its_labels_is_packed_again(street, packed):
     path = packed / "train" / "city" / f"1{ENDING}"
     whole = path.read_bytes()
-    about = verify(path)
+    about = to_plain(verify(path))
     del about["labels"]
     save_file(load_file(path), path, {"hdgan": json.dumps(about)})
     report = pack_dataset(DataConfig(root=street), packed, SIZES, 4)
@@ -99,9 +103,7 @@ def test_an_interrupted_repacking_does_not_pass_as_whole(street, packed, save):
         pack_dataset(config, packed, SIZES, 4, threads=1, progress=interrupt)
     with pytest.raises(DataError, match=r"is not packed to its end: repeat the hdgan data pack of .*street, which"):
         find_pairs(DataConfig(root=packed), "train")
-    with pytest.raises(
-        ConfigError, match=r"packed is not packed to its end, in which .*: name train too, or no --phase"
-    ):
+    with pytest.raises(ConfigError, match=r"packed is not packed to its end, in which .*: name train too, or no phase"):
         pack_dataset(config, packed, SIZES, 4, ["test"])
     report = pack_dataset(config, packed, SIZES, 4)
     assert report.samples == 4
@@ -132,7 +134,7 @@ def test_phases_can_be_packed_one_by_one(street, tmp_path):
 
 
 def test_layout_and_labels_must_suit(packed, street):
-    with pytest.raises(ConfigError, match=r"holds label maps \(layout packed\); set n_labels"):
+    with pytest.raises(ConfigError, match=r"holds label maps \(layout packed\); set model\.n_labels"):
         find_pairs(DataConfig(root=packed), "train", labels=False)
     with pytest.raises(DataError, match=r"has no packed\.json; make a packed dataset with: hdgan data pack"):
         find_pairs(DataConfig(root=street, layout="packed"), "train")
@@ -140,9 +142,9 @@ def test_layout_and_labels_must_suit(packed, street):
 
 def test_folders_that_cannot_be_written(street, packed, tmp_path, monkeypatch):
     config = DataConfig(root=street)
-    with pytest.raises(ConfigError, match="street exists and is no packed dataset: choose another --out, or remove it"):
+    with pytest.raises(ConfigError, match="street exists and is no packed dataset: choose another out, or remove it"):
         pack_dataset(config, street)
-    with pytest.raises(ConfigError, match=r"was packed with sizes 20x\*, 16x8, not 30x\*: choose another --out"):
+    with pytest.raises(ConfigError, match=r"was packed with sizes 20x\*, 16x8, not 30x\*: choose another out"):
         pack_dataset(config, packed, [SizeConfig(width=30)])
     with pytest.raises(ConfigError, match="was packed with photo_filter bicubic, not lanczos"):
         pack_into(street, packed, SizeConfig(width=20), photo_filter="lanczos")
@@ -164,7 +166,7 @@ def test_other_phases_give_no_space(street, tmp_path, monkeypatch):
 
 
 def test_faults_of_the_source_are_told(street, save, tmp_path):
-    with pytest.raises(DataError, match="holds label 3, but n_labels is 3"):
+    with pytest.raises(DataError, match=r"holds label 3, but model\.n_labels is 3"):
         pack_dataset(DataConfig(root=street), tmp_path / "packed", n_labels=3)
     save("street/train_inst/city/2_inst.npy", np.full((23, 37), 2**31, np.int64))
     (street / "train_inst/city/2_inst.tif").unlink()
@@ -183,8 +185,8 @@ def test_the_command(street, tmp_path, capsys):
     assert main(["data", "check", str(out)]) == 0
     assert dataset(out, SizeConfig(width=16, height=8))[0]["photo"].shape == (3, 8, 16)
     for options, message in (
-        (["--width", "20", "16", "--height", "12"], "2 widths, but 1 heights: give one height for each width, or none"),
-        (["--workers", "0"], "--workers 0: give 1 or more"),
+        (["--width", "20", "16", "--height", "12"], "2 widths, but 1 height: give one height for each width, or none"),
+        (["--workers", "0"], "--workers is 0: give a whole number from 1 to 1024"),
     ):
         assert main(["data", "pack", str(street), "--out", str(tmp_path / "other"), *options]) == 2
         assert message in capsys.readouterr().err
@@ -195,4 +197,35 @@ def test_heights_alone_keep_the_aspect_ratio(street, tmp_path):
     (first, *_) = find_pairs(DataConfig(root=tmp_path / "packed"), "train").pairs
     assert first.packed is not None
     assert first.packed.sizes == ((19, 12),)
-    assert replace(first.packed, sizes=((1, 1),)).source == (37, 23)
+    assert first.packed.source == (37, 23)
+
+
+def test_names_that_are_not_utf8_are_packed_as_text(save, tmp_path):
+    for folder in ("train_label", "train_img"):
+        file = save(f"old/{folder}/x.png", np.zeros((4, 6), np.uint8))
+        file.rename(file.with_name(os.fsdecode(b"z\xfcrich.png")))
+    out = tmp_path / "packed"
+    assert pack_dataset(DataConfig(root=tmp_path / "old"), out).kept == 0
+    assert pack_dataset(DataConfig(root=tmp_path / "old"), out).kept == 1
+    assert [pair.stem for pair in find_pairs(DataConfig(root=out), "train").pairs] == ["z%FCrich"]
+
+
+@pytest.mark.parametrize(("name", "message"), [("n" * 240, "longer than 227 bytes"), ("C:1", "cannot be called 'C:1'")])
+def test_names_that_no_packed_sample_can_have_are_refused_first(save, tmp_path, name, message):
+    save(f"odd/train_label/{name}.png", np.zeros((4, 6), np.uint8))
+    with pytest.raises(DataError, match=rf"{name}\.png: .*{message}.*rename it"):
+        pack_dataset(DataConfig(root=tmp_path / "odd"), tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
+
+
+def test_a_half_written_index_is_removed(street, packed):
+    left = packed / ".packed.json.89abcdef.tmp"
+    left.touch()
+    pack_dataset(DataConfig(root=street), packed, SIZES, 4)
+    assert not left.exists()
+
+
+def test_an_index_of_an_earlier_hdgan_is_read(packed):
+    index = packed / "packed.json"
+    index.write_text(json.dumps(json.loads(index.read_text()), ensure_ascii=False, indent=1))
+    assert find_phases(DataConfig(root=packed)) == ("test", "train")

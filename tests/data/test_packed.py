@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from hdgan.config_io import to_plain
 from hdgan.data import DataConfig, SizeConfig, find_pairs, find_phases, make_loader, pack_dataset
 from hdgan.data.check import check_dataset
-from hdgan.data.packed import ENDING, INDEX, encode, read_packed, verify
+from hdgan.data.packed import encode, read_packed, verify
+from hdgan.data.packed_index import ENDING, INDEX, About, Stored
 from hdgan.data.quick_check import quick_check
 from hdgan.errors import ConfigError, DataError
 
@@ -98,8 +102,8 @@ def test_check_and_quick_check(packed):
         "train": ("packed", 4),
     }
     assert report.phases[1].sizes == {(20, 12): 4}
-    assert any("holds label 3, but n_labels is 3" in fault for fault in check_dataset(config, 3).faults)
-    with pytest.raises(DataError, match="holds label 3, but n_labels is 3"):
+    assert any("holds label 3, but model.n_labels is 3" in fault for fault in check_dataset(config, 3).faults)
+    with pytest.raises(DataError, match=r"holds label 3, but model\.n_labels is 3"):
         quick_check(find_pairs(config, "train"), config, 3)
 
 
@@ -151,11 +155,12 @@ def test_every_byte_is_guarded(street, tmp_path):
 @pytest.mark.parametrize("length", [11, 13, 1 << 20])
 def test_no_map_inflates_beyond_its_size(tmp_path, length):
     path = tmp_path / f"a{ENDING}"
-    path.write_bytes(encode({(4, 3): {"label": RNG.integers(0, 4, (3, 4), dtype=np.uint8)}}, {}))
+    label = RNG.integers(0, 4, (3, 4), dtype=np.uint8)
+    path.write_bytes(encode({(4, 3): {"label": label}}, About("a", (4, 3), ((4, 3),), 0)))
     stored = np.frombuffer(zlib.compress(bytes(length)), np.uint8)
     about = json.loads(safe_open(path, "np").metadata()["hdgan"])
     tensor = about["tensors"]["label@4x3"]
-    assert verify(path) == about
+    assert to_plain(verify(path)) == about
     named = f"label@4x3 {tensor['type']} {tensor['shape']}".encode()
     save_file({"label@4x3": stored}, path, {"hdgan": json.dumps(about | {"tensors": {"label@4x3": {
         **tensor, "crc32": zlib.crc32(stored.data, zlib.crc32(named))
@@ -171,7 +176,7 @@ def test_a_size_that_is_not_stored(packed):
     report = quick_check(find_pairs(config, "train"), config, 4)
     report.require_size(SizeConfig(width=20), batch=4)
     message = (
-        r"0\.safetensors is packed in 20x12, 16x8, but 37x23 is wanted: set --stages\.STAGE\.size\.width 20, or pack "
+        r"0\.safetensors is packed in 20x12, 16x8, but 37x23 is wanted: set stages\.STAGE\.size\.width 20, or pack "
         "again with 37x23 too"
     )
     with pytest.raises(DataError, match=message):
@@ -182,7 +187,7 @@ def test_a_size_that_is_not_stored(packed):
 
 def test_another_filter(packed):
     config = DataConfig(root=packed, photo_filter="lanczos")
-    with pytest.raises(ConfigError, match=r"with bicubic, not lanczos: set --data\.photo-filter bicubic"):
+    with pytest.raises(ConfigError, match=r"with bicubic, not lanczos: set data\.photo_filter bicubic"):
         quick_check(find_pairs(config, "train"), config, 4).require_size(SizeConfig(width=20))
 
 
@@ -192,8 +197,8 @@ def test_another_filter(packed):
         ({"format": None}, "is of format None, version 1"),
         ({"version": 2}, "is of format hdgan-packed, version 2; this hdgan reads hdgan-packed, version 1: pack again"),
         ({"format": "other"}, "is of format other, version 1"),
-        ({"complete": None, "settings": {}}, r"packed\.json cannot be read \('source'\); remove its folder"),
-        ({"phases": {"train": {}}}, r"packed\.json cannot be read \(.*\); remove its folder and pack again"),
+        ({"complete": None, "settings": {}}, r"packed\.json: complete is None: give true or false"),
+        ({"phases": {"train": {}}}, r"packed\.json: option phases\.train\.parts, phases\.train\.samples is missing"),
     ],
 )
 def test_an_index_that_cannot_be_used(street, packed, change, message):
@@ -210,11 +215,104 @@ def test_an_index_without_settings(packed, street):
     index = json.loads((packed / INDEX).read_text())
     del index["settings"]
     (packed / INDEX).write_text(json.dumps(index))
-    with pytest.raises(DataError, match=r"packed\.json lacks settings; remove its folder and pack again"):
+    with pytest.raises(DataError, match=r"packed\.json: option settings is missing"):
         pack_dataset(DataConfig(root=street), packed)
 
 
 def test_a_truncated_index(packed):
     truncate(packed / INDEX)
-    with pytest.raises(DataError, match=r"packed\.json cannot be read \(.*\); remove its folder and pack again"):
+    with pytest.raises(DataError, match=r"packed\.json is damaged \(.*\): remove its folder and pack again"):
         find_pairs(DataConfig(root=packed), "train")
+
+
+def edited(packed: Path, edit: Callable[[dict], object]) -> None:
+    index = json.loads((packed / INDEX).read_text())
+    edit(index)
+    (packed / INDEX).write_text(json.dumps(index))
+
+
+def sample(index: dict) -> dict:
+    return index["phases"]["train"]["samples"][1]
+
+
+NAMES = ["../x", "/x", "a/../../x", "..\\x", "C:x", "C:\\x", "a\0", "", ".", "a/", "./a", "\ud800"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_in_an_index_leads_out(street, packed, tmp_path, name):
+    outside = tmp_path / "x" / f"0{ENDING}"
+    outside.parent.mkdir()
+    outside.write_bytes(b"of somebody else")
+    stem = (packed / INDEX).read_text()
+    edited(packed, lambda index: sample(index).update(stem=name))
+    for use in (
+        lambda: find_pairs(DataConfig(root=packed), "train"),
+        lambda: pack_dataset(DataConfig(root=street), packed),
+    ):
+        with pytest.raises(DataError, match=r"packed\.json"):
+            use()
+    (packed / INDEX).write_text(stem)
+    edited(packed, lambda index: index["phases"].update({name: index["phases"].pop("test")}))
+    with pytest.raises(DataError, match=r"packed\.json"):
+        pack_dataset(DataConfig(root=street), packed)
+    assert outside.read_bytes() == b"of somebody else"
+
+
+def test_no_link_leads_out(street, packed, tmp_path):
+    (packed / "train").rename(tmp_path / "elsewhere")
+    (packed / "train").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    before = sorted(path.name for path in (tmp_path / "elsewhere" / "city").iterdir())
+    for use in (
+        lambda: find_pairs(DataConfig(root=packed), "test"),
+        lambda: pack_dataset(DataConfig(root=street), packed, SIZES, 4),
+    ):
+        with pytest.raises(DataError, match=r"city is a link out of .*packed: put the folder itself there, or remove"):
+            use()
+    edited(packed, lambda index: index.update(phases={}, complete=False))
+    with pytest.raises(DataError, match="city is a link out of"):
+        pack_dataset(DataConfig(root=street), packed, SIZES, 4)
+    assert sorted(path.name for path in (tmp_path / "elsewhere" / "city").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("source", "garbage", r"phases\.train\.samples\[1\]\.source is 'garbage': give a list of 2"),
+        ("source", [0, 5], r"samples\[1\]\.source\[0\] is 0: give a whole number from 1"),
+        ("sizes", [[20, 10**40]], r"packed\.json"),
+        ("sizes", [[20, -12]], r"samples\[1\]\.sizes\[0\]\[1\] is -12: give a whole number from 1"),
+        ("sizes", [], r"samples\[1\]: sizes is empty"),
+        ("bytes", "many", r"samples\[1\]\.bytes is 'many': give a whole number"),
+        ("channels", None, r"samples\[1\]\.channels is None: give a whole number"),
+        ("stem", "city/0", r"phases\.train: it lists city/0 twice"),
+        ("colour", 1, r"unknown option phases\.train\.samples\[1\]\.colour"),
+    ],
+)
+def test_a_wrong_field_of_the_index_is_named(packed, field, value, message):
+    edited(packed, lambda index: sample(index).update({field: value}))
+    with pytest.raises(DataError, match=message):
+        check_dataset(DataConfig(root=packed), 4)
+
+
+@pytest.mark.parametrize(("field", "value"), [("source", [64, 48]), ("sizes", [[20, 12]]), ("channels", 3)])
+def test_an_index_that_disagrees_with_the_files_is_told_before_training(packed, field, value):
+    edited(packed, lambda index: sample(index).update({field: value}))
+    config = DataConfig(root=packed)
+    message = rf"1\.safetensors: {field} is .*, but packed\.json says .*; repeat the hdgan data pack"
+    with pytest.raises(DataError, match=message):
+        quick_check(find_pairs(config, "train"), config, 4, full=1)
+    assert re.search(message, check_dataset(config, 4).faults[0])
+
+
+def test_a_map_that_claims_to_be_huge_is_refused_before_it_is_inflated(tmp_path):
+    path = tmp_path / f"a{ENDING}"
+    holds = Stored("<i4", (65536, 65536))
+    about = About("a", (65536, 65536), ((65536, 65536),), 0, tensors={"ids@65536x65536": holds})
+    stored = np.frombuffer(zlib.compress(bytes(1000)), np.uint8)
+    named = f"ids@65536x65536 {holds.type} {list(holds.shape)}".encode()
+    about.tensors["ids@65536x65536"] = replace(holds, crc32=zlib.crc32(stored.data, zlib.crc32(named)))
+    save_file({"ids@65536x65536": stored}, path, {"hdgan": json.dumps(to_plain(about))})
+    with pytest.raises(
+        DataError, match=r"map of 65536x65536 pixels, which takes 16\.0 GiB of memory, more than the limit"
+    ):
+        verify(path)

@@ -23,7 +23,7 @@ def test_quick_check_of_a_clean_set(scenes):
 def test_quick_check_warns_of_orphans(scenes, save):
     save("train_img/d.png", np.zeros((4, 6, 3), np.uint8))
     (warning,) = quick(scenes).warnings
-    assert warning.startswith("1 name(s) of train lack a partner and are not used, for example ")
+    assert warning.startswith("1 name of train lacks a partner and will not be used, for example ")
 
 
 def test_quick_check_finds_what_headers_tell(scenes, save):
@@ -43,7 +43,10 @@ def test_quick_check_decodes_the_first_and_the_last_pair(scenes, save):
 
 def test_quick_check_counts_further_faults(scenes, spoil):
     spoil()
-    with pytest.raises(DataError, match=r"cannot be read .*\(\d more: list all with hdgan data check"):
+    with pytest.raises(
+        DataError,
+        match=r"cannot be read .*\(at least \d more: list all with hdgan data check \S+ --phase train --n-labels 3\)",
+    ):
         quick(scenes)
 
 
@@ -58,7 +61,10 @@ def test_quick_check_of_sizes_in_one_batch(scenes, save):
     report = quick(scenes)
     report.require_size(SizeConfig(), batch=1)
     report.require_size(SizeConfig(crop_width=4), batch=2)
-    with pytest.raises(DataError, match=r"a is 6x4 and d is 7x5 in one batch; set width and height"):
+    with pytest.raises(
+        DataError,
+        match=r"a is 6x4 and d is 7x5 in one batch; set stages\.STAGE\.size\.width and stages\.STAGE\.size\.height, or",
+    ):
         report.require_size(SizeConfig(), batch=2)
 
 
@@ -68,7 +74,7 @@ def test_quick_check_warns_of_photos_that_are_turned(save, tmp_path):
     exif[274] = 6
     save("train_img/a.jpg", np.zeros((4, 6, 3), np.uint8), exif=exif)
     (warning,) = quick(tmp_path).warnings
-    assert warning.startswith("1 photo(s) of train are turned upright by their EXIF orientation, for example ")
+    assert warning.startswith("1 photo of train will be turned upright by the EXIF orientation, for example ")
     assert warning.endswith(str(tmp_path / "train_img" / "a.jpg"))
 
 
@@ -76,7 +82,7 @@ def test_quick_check_finds_an_input_of_other_channels(save, tmp_path):
     for i in range(9):
         save(f"train_A/{i}.png", np.zeros((4, 6, 4 if i == 3 else 3), np.uint8))
         save(f"train_B/{i}.png", np.zeros((4, 6, 3), np.uint8))
-    with pytest.raises(DataError, match=r"3\.png has 4 channel\(s\), others 3; save all inputs alike$"):
+    with pytest.raises(DataError, match=r"3\.png has 4 channels, others 3; save all inputs alike \(list all with"):
         quick(tmp_path, 0)
     save("train_A/3.png", np.zeros((4, 6, 3), np.uint8))
     assert quick(tmp_path, 0).channels == 3

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import gc
 import multiprocessing
 import os
 import signal
@@ -113,7 +115,7 @@ class Faulty(PairedDataset):
 def test_a_worker_that_is_killed(nvidia):
     data = training_set(nvidia)
     deadly = Deadly(data.pairs, data.data, data.size, 4, train=True)
-    with pytest.raises(DataError, match=r"was killed.*set --data\.workers 0, or give more memory"):
+    with pytest.raises(DataError, match=r"was killed.*set data\.workers 0, or give more memory"):
         list(make_loader(deadly, stop=2, workers=1))
 
 
@@ -176,6 +178,39 @@ def test_samples_of_two_sizes_in_one_batch(nvidia, save):
     save("train_inst/s9_inst.png", np.zeros((9, 20), np.uint8))
     save("train_img/s9_img.png", np.zeros((9, 20), np.uint8))
     data = training_set(nvidia, SizeConfig())
-    with pytest.raises(DataError, match=r"differ in size: .*12x8.*; set width and height, or a crop, or a batch of 1"):
+    with pytest.raises(DataError, match=r"differ in size: .*12x8.*; set stages\.STAGE\.size\.width and "):
         list(make_loader(data, stop=6, batch=6))
     assert len(list(make_loader(data, stop=6, batch=1))) == 6
+
+
+class Crowded(PairedDataset):
+    def __getitem__(self, key):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+
+def test_too_little_shared_memory_is_told(nvidia, monkeypatch):
+    data = training_set(nvidia)
+    crowded = Crowded(data.pairs, data.data, data.size, 4, train=True)
+    remedy = r"; set data\.workers 0, or give more memory \(in a container more shared memory, such as --shm-size 1g\)$"
+    with pytest.raises(DataError, match=f"^a process that reads pictures found too little shared memory.*{remedy}"):
+        list(make_loader(crowded, stop=2, workers=1))
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
+    failures = []
+    monkeypatch.setattr("sys.unraisablehook", failures.append)
+    with pytest.raises(DataError, match=f"^the processes that read pictures cannot start.*{remedy}"):
+        list(make_loader(data, stop=2, workers=1))
+    gc.collect()
+    assert failures == []
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there are not so many cores
+@pytest.mark.parametrize(("cores", "ranks", "workers"), [(1, 1, 1), (2, 1, 1), (3, 1, 2), (64, 1, 4), (16, 8, 1)])
+def test_workers_follow_from_the_cores_at_hand(nvidia, monkeypatch, cores, ranks, workers):
+    monkeypatch.setattr("hdgan.data.sampler.available_cores", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    assert make_loader(training_set(nvidia), stop=2, workers=None).num_workers == workers
+    assert make_loader(training_set(nvidia), stop=2).num_workers == 0

@@ -167,10 +167,10 @@ def test_palette_is_clear():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, "train", 0, 8, 128), "8x128"),
-        ((0, "train", 0, 256, 100_000), "100000"),
-        ((-1, "train", 0, 256, 128), "seed -1"),
-        ((0, "train", -2, 256, 128), "index -2"),
+        ((0, "train", 0, 8, 128), "width is 8: give a whole number from 16 to 4096"),
+        ((0, "train", 0, 256, 100_000), "height is 100000"),
+        ((-1, "train", 0, 256, 128), "seed is -1"),
+        ((0, "train", -2, 256, 128), "index is -2"),
     ],
 )
 def test_impossible_scene(arguments, message):

@@ -131,13 +131,13 @@ def test_cache_that_cannot_be_written(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"width": 0}, "size 0x24"),
-        ({"height": -5}, "size 48x-5"),
-        ({"width": 1 << 20}, "between 16 and 4096"),
-        ({"train": 0}, r"scenes\.train = 0"),
-        ({"test": -1}, r"scenes\.test = -1"),
+        ({"width": 0}, r"data\.scenes\.width is 0"),
+        ({"height": -5}, r"data\.scenes\.height is -5"),
+        ({"width": 1 << 20}, "from 16 to 4096"),
+        ({"train": 0}, r"scenes\.train is 0"),
+        ({"test": -1}, r"scenes\.test is -1"),
         ({"train": 10**9}, "1000000"),
-        ({"seed": -1}, r"scenes\.seed = -1"),
+        ({"seed": -1}, r"scenes\.seed is -1"),
     ],
 )
 def test_impossible_configuration(change, message):

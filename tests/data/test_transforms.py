@@ -33,14 +33,10 @@ def test_size(config, size):
 
 def test_crop_larger_than_the_picture():
     with pytest.raises(
-        DataError, match=r"crop of 32x8 is larger than the picture, which is 31x17 .*set a smaller crop"
+        DataError,
+        match=r"crop of 32x8 is larger than the picture, which is 31x17 .*set a smaller stages\.STAGE\.size\.crop",
     ):
         draw_geometry((31, 17), SizeConfig(crop_width=32, crop_height=8))
-
-
-def test_size_is_validated():
-    with pytest.raises(ConfigError, match="crop_width is 0; it must be at least 1"):
-        SizeConfig(crop_width=0)
 
 
 def test_evaluation_takes_the_centre():
@@ -137,7 +133,6 @@ def test_jitter_is_for_training() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"jitter": -1}, "jitter is -1; it must be 0 or more"),
         ({"jitter": 5}, "jitter is 5; it needs width and height"),
         ({"jitter": 5, "width": 9}, "it needs width and height"),
         ({"jitter": 5, "width": 9, "height": 9, "crop_width": 4}, "excludes a crop"),

@@ -213,7 +213,7 @@ class TestBadInput:
 
     def test_styles_that_are_none(self, maps: tuple[Path, Path], pipeline: Pipeline, tmp_path: Path) -> None:
         (tmp_path / "s.json").write_text("{")
-        with pytest.raises(CheckpointError, match=r"s\.json cannot be read"):
+        with pytest.raises(CheckpointError, match=r"s\.json is damaged"):
             open_files(pipeline, LIMIT, *maps, tmp_path / "s.json")
 
     def test_a_disk_that_cannot_be_written(self, session: Session, tmp_path: Path) -> None:

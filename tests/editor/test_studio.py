@@ -70,7 +70,7 @@ def test_a_model_without_features_can_be_edited_with(plain: Path) -> None:
     studio = open_studio(plain, device="cpu")
     assert studio.samples is None
     without_samples, without_styles = studio.notes
-    assert "--root" in without_samples
+    assert "name the dataset by root" in without_samples
     assert "--model.feature-channels 3" in without_styles
     with pytest.raises(DataError, match="no sample 0"):
         studio.sample(0)

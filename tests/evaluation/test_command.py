@@ -129,8 +129,8 @@ def test_bad_input_ends_in_one_line(
     save_model(tmp_path / "nine.safetensors", Pix2PixHD(nine))
     line = refused(capsys, tmp_path / "nine.safetensors", "--root", root, "--phase", "train", "--scorer", scorer)
     assert "scorer.safetensors knows 4 classes, but the label maps have 9" in line
-    assert "width is 0; it must be at least 1 pixel" in refused(capsys, run, "--width", "0", "--out", tmp_path)
-    assert "--pictures is -1: give 0 or more" in refused(capsys, run, "--pictures", "-1", "--out", tmp_path)
+    assert "--width is 0: give a whole number from 1" in refused(capsys, run, "--width", "0", "--out", tmp_path)
+    assert "--pictures is -1: give a whole number from 0" in refused(capsys, run, "--pictures", "-1", "--out", tmp_path)
 
 
 def test_all_runs_are_opened_before_a_scorer_is_trained(run: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -184,7 +184,7 @@ def test_another_dataset_may_lie_in_another_way(other: Path, run: Path, dataset:
 def test_a_layout_can_be_named(other: Path, dataset: Path, tmp_path: Path, capsys: Capture) -> None:
     root = Path(shutil.copytree(dataset, tmp_path / "two"))
     (root / "gtFine" / "test").mkdir(parents=True)
-    assert "fits the layouts cityscapes and nvidia; set layout" in refused(capsys, other, "--root", root)
+    assert "fits the layouts cityscapes and nvidia; set --" in refused(capsys, other, "--root", root)
     assert evaluate(other, "--root", root, "--layout", "nvidia", "--out", tmp_path / "out") == 0
 
 

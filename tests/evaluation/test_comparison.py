@@ -99,7 +99,7 @@ def test_runs_without_labels_have_no_segmentation_score(dataset: Path, tmp_path:
         shutil.copytree(dataset / f"{phase}_img", root / f"{phase}_A")
         shutil.copytree(dataset / f"{phase}_img", root / f"{phase}_B")
     model = tiny(tmp_path / "model.safetensors", n_labels=0, instances=False)
-    with pytest.raises(ConfigError, match=r"--scorer \S+none\.pt2 needs label maps, which A->B runs have not: leave"):
+    with pytest.raises(ConfigError, match=r"scorer \S+none\.pt2 needs label maps, which A->B runs do not have"):
         evaluate([model], scorer=tmp_path / "none.pt2", root=root, device="cpu")
     _, row = evaluate([model], root=root, device="cpu")
     assert (row.metrics["miou"], row.notes["miou"]) == (None, "no labels")
@@ -192,7 +192,7 @@ def test_bad_input_is_one_line(run: Path, scorer: Path, make_data: MakeData, tmp
         evaluate([tmp_path / "empty"])
     with pytest.raises(ConfigError, match="no run is named"):
         evaluate([])
-    with pytest.raises(ConfigError, match=r"--max-images is 0: give 1 or more"):
+    with pytest.raises(ConfigError, match=r"max_images is 0: give a whole number from 1"):
         evaluate([run], max_images=0)
     with pytest.raises(ConfigError, match=r"a run is named twice"):
         evaluate([run, run], device="cpu")

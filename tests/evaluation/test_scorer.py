@@ -132,7 +132,7 @@ def test_what_returns_no_logits_is_told() -> None:
 
 @pytest.mark.parametrize("name", ["s.pt", "s.pt2"])
 def test_files_that_are_no_scorer_are_one_line(name: str, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="does not exist; check the path"):
+    with pytest.raises(CheckpointError, match="does not exist: check the path"):
         load_scorer(tmp_path / name, 2, CPU)
     (tmp_path / name).write_text("nothing of the kind")
     with pytest.raises(CheckpointError, match=r"is no readable scorer \(it is no archive\): give hdgan's"):

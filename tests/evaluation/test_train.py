@@ -81,14 +81,14 @@ def test_built_in_scenes_need_no_root(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HDGAN_CACHE", str(tmp_path / "cache"))
     data = DataConfig(scenes=ScenesConfig(width=32, height=16, train=2, test=1), workers=0)
     assert short(data, tmp_path / "a.safetensors", n_labels=9).is_file()
-    with pytest.raises(ConfigError, match="the built-in scenes have 9 classes, not 4"):
+    with pytest.raises(ConfigError, match="the built-in scenes have 9 classes, the model 4"):
         short(data, tmp_path / "b.safetensors")
 
 
 def test_a_file_is_never_overwritten(data: DataConfig, tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
     out.write_text("precious")
-    with pytest.raises(ConfigError, match=r"a\.safetensors exists already: use it without --train-scorer"):
+    with pytest.raises(ConfigError, match=r"a\.safetensors exists already: use it without train_scorer"):
         short(data, out)
     assert out.read_text() == "precious"
     with pytest.raises(ConfigError, match=r"a\.pt must end in \.safetensors"):
@@ -119,7 +119,7 @@ def test_what_cannot_be_trained_on_is_refused(
         file.unlink()
     with pytest.raises(DataError, match="has no photos for phase train"):
         short(replace(data, root=root), out)
-    with pytest.raises(ConfigError, match=r"--scorer-training\.steps is 0: give a positive number"):
+    with pytest.raises(ConfigError, match=r"scorer_training\.steps is 0: give a whole number from 1"):
         train_scorer(data, N_LABELS, SIZE, out, steps=0)
     monkeypatch.setattr(
         train, "_moved", lambda *_: (torch.full((1, 3, 16, 16), torch.nan), torch.zeros(1, 16, 16).long())

@@ -124,6 +124,21 @@ def test_no_graph_is_kept(pipeline: Pipeline, label: Path, ids: Path) -> None:
     assert not pipeline.model.training
 
 
+def test_what_comes_out_can_be_trained_on(pipeline: Pipeline, label: Path, ids: Path) -> None:
+    picture = pipeline(label, ids)
+    layer = torch.nn.Conv2d(3, 1, 3)
+    layer(picture).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.abs().max() > 0
+    before = picture.clone()
+    assert torch.equal(picture.mul_(2), 2 * before)
+    picture.requires_grad_().sum().backward()
+    assert picture.grad is not None
+    maps = pipeline.read(label, ids)
+    assert maps.label is not None
+    (torch.ones(maps.label.shape, requires_grad=True) * maps.label).sum().backward()
+
+
 def test_bfloat16_is_close(run: Path, pipeline: Pipeline, label: Path, ids: Path) -> None:
     picture = load(run, device="cpu", precision="bfloat16")(label, ids)
     assert picture.dtype == torch.float32

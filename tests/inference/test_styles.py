@@ -274,7 +274,7 @@ def test_options_that_contradict_each_other(
         "--seed is -1": ("--styles", "random", "--seed=-1"),
         "--styles-to goes from one file": ("--styles-to", "b.json", "--variants", 3),
         "--variants 3 would all be alike": ("--variants", 3),
-        "none.json cannot be read": ("--styles", tmp_path / "none.json"),
+        "none.json does not exist": ("--styles", tmp_path / "none.json"),
         "has no instance 99, which --clusters names: it has 0, 1": ("--clusters", 99, 0),
         "class 0 has no cluster 9: it has 0 to": ("--clusters", 0, 9),
     }

@@ -7,9 +7,9 @@ import tyro
 
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.interop import convert, convert_from_nvidia, convert_to_nvidia, to_state_dict
-from hdgan.interop.pth import read_pth
 from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.models.saving import load_model, save_model
+from hdgan.weights import read_weights
 
 CONFIG = Pix2PixHDConfig(
     n_labels=7,
@@ -213,17 +213,16 @@ class Harmful:
 
 
 def test_files_that_are_no_weights(make, tmp_path, capsys):
-    model, folder = make()
+    _, folder = make()
     file = folder / "latest_net_G.pth"
     whole = file.read_bytes()
     for damaged in (b"", whole[:10], whole[: len(whole) // 2], whole[:-50], b"not a checkpoint" * 100):
         file.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=rf"latest_net_G\.pth \({len(damaged)} bytes\) is truncated"):
             convert_from_nvidia(folder, tmp_path / "out.safetensors")
-    for harmful in (Harmful(), model.generator):
-        torch.save({"model.1.weight": harmful}, file)
-        with pytest.raises(CheckpointError, match="holds Python objects"):
-            convert_from_nvidia(folder, tmp_path / "out.safetensors")
+    torch.save({"model.1.weight": Harmful()}, file)
+    with pytest.raises(CheckpointError, match="holds Python objects"):
+        convert_from_nvidia(folder, tmp_path / "out.safetensors")
     assert "unpickled" not in capsys.readouterr().out
     assert not (tmp_path / "out.safetensors").exists()
 
@@ -235,14 +234,14 @@ def test_every_cut_of_a_legacy_file_is_told(tmp_path):
     for length in range(0, len(whole), 3):
         file.write_bytes(whole[:length])
         with pytest.raises(CheckpointError, match=r"latest_net_G\.pth .*(copy it|write it) again"):
-            read_pth(file)
+            read_weights(file)
 
 
 @pytest.mark.parametrize("content", [b".", b"]", b"0", b"(", b"a", b"R", b"\x80\x02.", b"\x80\x5b.", b"<html>"])
 def test_what_is_no_pickle_of_weights_is_told(content, tmp_path, recwarn):
     (tmp_path / "latest_net_G.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match="is truncated or no PyTorch file"):
-        read_pth(tmp_path / "latest_net_G.pth")
+        read_weights(tmp_path / "latest_net_G.pth")
     assert not recwarn
 
 
@@ -263,7 +262,8 @@ def test_legacy_file_format(make, tmp_path):
     ("old", "new", "says"),
     [
         ("norm: instance", "norm: batch", "norm is batch"),
-        ("label_nc: 7", "label_nc: many", "label_nc is 'many', not a number"),
+        ("label_nc: 7", "label_nc: many", "label_nc is 'many', not a whole number"),
+        ("label_nc: 7", f"label_nc: {'7' * 6000}", "label_nc is '7{59}, not a whole number of 9 digits at most"),
         ("no_instance: False", "no_instance: 0", "not True or False"),
         ("label_nc: 7", "label_nc: 8", "8 channels, which is not 8 labels and a boundary map"),
         ("no_instance: False", "no_instance: True", "not 7 labels alone"),
@@ -276,6 +276,23 @@ def test_opt_txt_that_does_not_fit(make, tmp_path, old, new, says):
     path = folder / "opt.txt"
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(CheckpointError, match=says):
+        convert_from_nvidia(folder, tmp_path / "out.safetensors")
+
+
+def test_a_folder_in_place_of_opt_txt(make, tmp_path):
+    _, folder = make()
+    (folder / "opt.txt").unlink()
+    (folder / "opt.txt").mkdir()
+    with pytest.raises(CheckpointError, match=r"opt\.txt is a folder"):
+        convert_from_nvidia(folder, tmp_path / "out.safetensors")
+
+
+def test_opt_txt_out_of_bounds(make, tmp_path):
+    _, folder = make()
+    path = folder / "opt.txt"
+    path.write_text(path.read_text() + "n_layers_D: 999\n")
+    (folder / "latest_net_D.pth").unlink()
+    with pytest.raises(CheckpointError, match=r"no model that hdgan can have: model\.discriminator\.n_layers is 999"):
         convert_from_nvidia(folder, tmp_path / "out.safetensors")
 
 

@@ -123,10 +123,10 @@ def test_widths_are_the_papers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_modules": 0}, "--model.n-modules is 0: give a positive number"),
-        ({"width": -1.0}, "--model.width is -1.0: give a positive number"),
-        ({"n_images": 0}, "--model.n-images is 0: give a positive number"),
-        ({"n_labels": -1}, "--model.n-labels is -1: give 0 or more"),
+        ({"n_modules": 0}, "model.n_modules is 0: give a whole number from 1"),
+        ({"width": -1.0}, "model.width is -1.0: give a number above 0"),
+        ({"n_images": 0}, "model.n_images is 0: give a whole number from 1"),
+        ({"n_labels": -1}, "model.n_labels is -1: give a whole number from 0"),
     ],
 )
 def test_bad_architectures(options, message):

@@ -34,5 +34,5 @@ def test_a_run_takes_its_familys_losses_alone(config: type[ModelConfig]) -> None
 
 @pytest.mark.parametrize("config", [c for c in CONFIGS if not c().growth], ids=lambda config: config.__name__)  # type: ignore[call-arg]
 def test_only_pix2pixhd_grows(config: type[ModelConfig]) -> None:
-    with pytest.raises(ConfigError, match=r"1 enhancers, but the models of the family .* have none"):
+    with pytest.raises(ConfigError, match=r"1 enhancer, but the models of the family .* have none"):
         config().grown(1, 2)  # type: ignore[call-arg]

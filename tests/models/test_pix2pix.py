@@ -120,18 +120,18 @@ def test_takes_over_equal_networks_whole() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"generator": UNetConfig(n_downs=1)}, "--model.generator.n-downs is 1: give a number from 2 to 12"),
-        ({"generator": UNetConfig(n_downs=20)}, "--model.generator.n-downs is 20: give a number from 2 to 12"),
+        ({"generator": UNetConfig(n_downs=1)}, "model.generator.n_downs is 1: give a whole number from 2 to 12"),
+        ({"generator": UNetConfig(n_downs=20)}, "model.generator.n_downs is 20: give a whole number from 2 to 12"),
         (
             {"generator": UNetConfig(n_downs=3, dropout_levels=(0, 2))},
-            "--model.generator.dropout-levels is 2: give levels from 0 to 1, as there are 3",
+            "model.generator.dropout_levels is 0 2: give levels from 0 to 1, as there are 3",
         ),
         ({"feature_channels": 3}, "feature_channels is 3, but the models of the family pix2pix have no encoder"),
-        ({"generator": UNetConfig(ngf=0)}, "--model.generator.ngf is 0"),
-        ({"generator": UNetConfig(dropout_levels=(0, -1))}, "--model.generator.dropout-levels is -1"),
-        ({"generator": ResNetConfig(n_blocks=-1)}, "--model.generator.n-blocks is -1"),
-        ({"discriminator": PatchConfig(n_layers=0)}, "--model.discriminator.n-layers is 0"),
-        ({"discriminator": PatchConfig(ndf=-1)}, "--model.discriminator.ndf is -1"),
+        ({"generator": UNetConfig(ngf=0)}, "model.generator.ngf is 0"),
+        ({"generator": UNetConfig(dropout_levels=(0, -1))}, r"model.generator.dropout_levels\[1\] is -1"),
+        ({"generator": ResNetConfig(n_blocks=-1)}, "model.generator.n_blocks is -1"),
+        ({"discriminator": PatchConfig(n_layers=0)}, "model.discriminator.n_layers is 0"),
+        ({"discriminator": PatchConfig(ndf=-1)}, "model.discriminator.ndf is -1"),
     ],
 )
 def test_bad_options(options: dict[str, UNetConfig | PatchConfig], says: str) -> None:
@@ -145,5 +145,5 @@ def test_there_is_noise_where_levels_drop() -> None:
     assert Pix2PixConfig(generator=UNetConfig(n_downs=5, dropout_levels=())).variants == 1
     deep = Pix2PixConfig(generator=UNetConfig(dropout_levels=(5,)))
     assert deep.sized((256, 256)).generator.n_downs == 8
-    with pytest.raises(ConfigError, match=r"dropout-levels is 5: give levels from 0 to 4"):
+    with pytest.raises(ConfigError, match=r"dropout_levels is 5: give levels from 0 to 4"):
         deep.sized((64, 64))

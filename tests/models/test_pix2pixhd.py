@@ -168,11 +168,11 @@ def test_without_discriminator():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"n_labels": -1}, "n-labels is -1"),
-        ({"n_labels": 0, "input_channels": 0}, "input-channels is 0"),
+        ({"n_labels": -1}, "n_labels is -1"),
+        ({"n_labels": 0, "input_channels": 0}, "input_channels is 0"),
         ({"generator": GeneratorConfig(ngf=6, n_enhancers=2)}, "ngf is 6: .*multiple of 4"),
-        ({"generator": GeneratorConfig(n_downsample=0)}, "n-downsample is 0"),
-        ({"n_labels": 0, "instances": False}, "feature_channels needs"),
+        ({"generator": GeneratorConfig(n_downsample=0)}, "n_downsample is 0"),
+        ({"n_labels": 0, "instances": False}, "feature_channels is 2, but features are averaged over"),
     ],
 )
 def test_configs_that_cannot_work(options, says):

@@ -129,7 +129,7 @@ def test_old_file_survives_a_full_disk(model, path, monkeypatch):
 def test_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match=r"absent\.safetensors does not exist"):
         load_model(tmp_path / "absent.safetensors")
-    with pytest.raises(CheckpointError, match="does not exist"):
+    with pytest.raises(CheckpointError, match="is a folder, not a file"):
         load_model(tmp_path)
 
 
@@ -176,9 +176,9 @@ def test_newer_format(model, path):
         (lambda t, _: t.update({"ema.teacher.bias": torch.ones(1)}), r"architecture: ema\.teacher\.bias"),
         (lambda _, h: h["model"]["generator"].update(ngf=8), r"instead of"),
         (lambda _, h: h["model"]["generator"].update(colour=1), r"model: unknown option generator\.colour"),
-        (lambda _, h: h["model"]["generator"].update(ngf="8"), r"expected generator\.ngf to be .*int, got '8'"),
+        (lambda _, h: h["model"]["generator"].update(ngf="8"), r"generator\.ngf is '8': give a whole number from 1"),
         (lambda _, h: h["model"]["generator"].update(ngf=3), r"ngf is 3"),
-        (lambda _, h: h.pop("model"), r"expected the configuration to be a table of .*Config, got None"),
+        (lambda _, h: h.pop("model"), r"model: the content is None: give a table of"),
     ],
 )
 def test_tensors_and_architecture_that_do_not_fit(model, path, edit, says):

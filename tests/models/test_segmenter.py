@@ -91,5 +91,5 @@ def test_tensors_that_do_not_fit_are_named(network: Segmenter, tmp_path: Path) -
 
 
 def test_a_width_of_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"--scorer-training\.width is 0: give a positive number"):
+    with pytest.raises(ConfigError, match=r"scorer_training\.width is 0: give a whole number from 1"):
         SegmenterConfig(5, width=0)

@@ -79,7 +79,7 @@ def test_strided_image(backend, device):
     torch.testing.assert_close(avg_pyramid(x, 1, backend=backend)[1], expected)
 
 
-@pytest.mark.parametrize("used", [(1,), (2,), (1, 3)])
+@pytest.mark.parametrize("used", [(0,), (1,), (2,), (1, 3)])
 def test_gradient_of_some_levels(backend, device, used):
     x = torch.randn(1, 2, 9, 6, device=device, requires_grad=True)
     sum(avg_pyramid(x, 3, backend=backend)[k].square().sum() for k in used).backward()
@@ -107,9 +107,11 @@ def test_compiles(backend, device, dynamic):
 @pytest.mark.parametrize("backend", KERNELS, indirect=True)
 def test_opcheck(backend, device):
     x = torch.randn(1, 2, 9, 6, device=device, requires_grad=True)
-    torch.library.opcheck(torch.ops.hdgan.avg_pyramid, (x, 2, backend))
-    grads = [torch.randn(1, 2, 5, 3, device=device, requires_grad=True), None]
-    torch.library.opcheck(torch.ops.hdgan.avg_pyramid_backward, (grads, x.shape, False, backend))
+    for two in (False, True):
+        torch.library.opcheck(torch.ops.hdgan.avg_pyramid, (x, two, backend))
+    dhalf, dquarter = (torch.randn(1, 2, *size, device=device, requires_grad=True) for size in ((5, 3), (3, 2)))
+    for grads in ((dhalf, None), (None, dquarter), (dhalf, dquarter)):
+        torch.library.opcheck(torch.ops.hdgan.avg_pyramid_backward, (*grads, x.shape, False, backend))
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_scales_follow_each_other(docs: Path, made: MadeResults, wanted: Wanted)
 
 
 def test_without_rows_there_is_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(DataError, match=r"holds no rows \(\*\.csv\): run hdgan reproduce with --docs"):
+    with pytest.raises(DataError, match=r"holds no rows \(\*\.csv\): run `hdgan reproduce --docs"):
         write_evidence(tmp_path)
     assert main(["reproduce", "report", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -175,8 +175,8 @@ def want_an_unknown_row(file: Path) -> None:
         (keep_real_photos, r"tiny\.csv holds no run"),
         (cut_a_line, r"tiny\.csv, line 4: another number of fields than columns; restore the file from git"),
         (lengthen_a_line, r"tiny\.csv, line \d: another number of fields than columns"),
-        (name_an_unknown_row, r"tiny\.csv or .* names rows that this version of hdgan has not: old-row; delete "),
-        (want_an_unknown_row, r"names rows that this version of hdgan has not: old-row"),
+        (name_an_unknown_row, r"tiny\.csv or .* names rows that this version of hdgan does not have: old-row; delete "),
+        (want_an_unknown_row, r"names rows that this version of hdgan does not have: old-row"),
     ],
 )
 def test_damaged_rows_leave_the_page_as_it_was(docs: Path, damage: Callable[[Path], None], message: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hdgan.config_io import to_plain
 from hdgan.errors import CheckpointError, DataError
 from hdgan.reproduce.results import (
     REAL,
@@ -14,7 +16,7 @@ from hdgan.reproduce.results import (
     Wanted,
     load_results,
     load_wanted,
-    read_csv,
+    read_results,
     save_results,
     save_wanted,
     write_csv,
@@ -27,19 +29,19 @@ def test_both_formats_give_back_what_they_took(tmp_path: Path, result: Result) -
     save_results(tmp_path / "result.json", results)
     write_csv(tmp_path / "rows.csv", results)
     assert load_results(tmp_path / "result.json", result.scorer) == results
-    assert read_csv(tmp_path / "rows.csv") == results
+    assert read_results(tmp_path / "rows.csv") == results
 
 
 def test_metrics_of_all_rows_have_a_column(tmp_path: Path, result: Result) -> None:
     write_csv(tmp_path / "rows.csv", [result, replace(result, metrics={"fid": 3.5})])
-    first, second = read_csv(tmp_path / "rows.csv")
+    first, second = read_results(tmp_path / "rows.csv")
     assert first.metrics == result.metrics | {"fid": None}
     assert second.metrics == dict.fromkeys(result.metrics) | {"fid": 3.5}
 
 
 def test_a_metric_that_is_no_number_is_left_out(tmp_path: Path, result: Result) -> None:
     write_csv(tmp_path / "rows.csv", [replace(result, metrics={"psnr": float("nan")})])
-    assert read_csv(tmp_path / "rows.csv")[0].metrics == {"psnr": None}
+    assert read_results(tmp_path / "rows.csv")[0].metrics == {"psnr": None}
 
 
 def test_damage_is_named(tmp_path: Path, result: Result) -> None:
@@ -47,10 +49,10 @@ def test_damage_is_named(tmp_path: Path, result: Result) -> None:
     write_csv(rows, [result])
     rows.write_text(rows.read_text().replace("pix2pixhd,0,32", "pix2pixhd,0,wide"))
     with pytest.raises(DataError, match=r"rows\.csv, line 2: .*'wide'.*restore the file from git"):
-        read_csv(rows)
+        read_results(rows)
     rows.write_text("model,score\n")
     with pytest.raises(DataError, match="other columns"):
-        read_csv(rows)
+        read_results(rows)
     (tmp_path / "result.json").write_text('[{"scale"')
     with pytest.raises(CheckpointError, match=r"result\.json is damaged .*delete it to have the run scored again"):
         load_results(tmp_path / "result.json", result.scorer)
@@ -73,5 +75,51 @@ def test_what_was_wanted_lies_beside_the_rows(tmp_path: Path, wanted: Wanted) ->
     assert load_wanted(rows) == wanted
     assert wanted.runs == [("pix2pix", 0), ("pix2pix", 1), ("pix2pixhd", 0), ("pix2pixhd", 1)]
     rows.with_suffix(".json").unlink()
-    with pytest.raises(DataError, match=r"tiny\.json cannot be read .*delete .*tiny\.csv, or write it again"):
+    with pytest.raises(DataError, match=r"tiny\.json does not exist: delete .*tiny\.csv, or write it again"):
         load_wanted(rows)
+
+
+def test_results_are_of_real_photos_and_a_run(tmp_path: Path, result: Result) -> None:
+    file = tmp_path / "result.json"
+    real = replace(result, row=REAL, seed=None)
+    for results in ([result], [real, result, result], [result, real]):
+        save_results(file, results)
+        with pytest.raises(CheckpointError, match=r"result\.json is damaged \(not the scores of real photos and"):
+            load_results(file, result.scorer)
+    for content, says in (
+        ("[1]", r"\[0\] is 1: give a table"),
+        ("{}", "give a list"),
+        ("[" * 5000, "nested too deeply"),
+    ):
+        file.write_text(content)
+        with pytest.raises(CheckpointError, match=rf"result\.json.*{says}"):
+            load_results(file, result.scorer)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("2026-01-02T03:00:00+00:00", "yesterday", "began is 'yesterday': give a time such as"),
+        ("2026-01-02T03:10:00+00:00", "2026-01-02", "ended is '2026-01-02': give a time such as"),
+        ("20.25", "nan", r"metrics\.psnr is nan: give a number"),
+        ("20.25", "1e300", r"metrics\.psnr is 1e\+300: give a number"),
+        ("450.5", "-1", r"cpu_seconds is -1\.0: give a number from 0"),
+        ("tiny,", "../../tiny,", r"scale is '\.\./\.\./tiny'"),
+    ],
+)
+def test_values_that_cannot_be_are_named(tmp_path: Path, result: Result, old: str, new: str, says: str) -> None:
+    rows = tmp_path / "rows.csv"
+    write_csv(rows, [result])
+    assert old in rows.read_text()
+    rows.write_text(rows.read_text().replace(old, new))
+    with pytest.raises(DataError, match=rf"rows\.csv, line 2: .*{says}.*; restore the file from git$"):
+        read_results(rows)
+
+
+def test_what_was_wanted_is_bounded(tmp_path: Path, wanted: Wanted) -> None:
+    rows = tmp_path / "tiny.csv"
+    for wrong, says in (({"seeds": 10**9}, "seeds is 1000000000"), ({"rows": ("crn", "crn")}, "rows has a name twice")):
+        content = to_plain(wanted) | wrong
+        rows.with_suffix(".json").write_text(json.dumps(content))
+        with pytest.raises(DataError, match=rf"tiny\.json: {says}"):
+            load_wanted(rows)

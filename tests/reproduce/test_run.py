@@ -26,7 +26,7 @@ from hdgan.reproduce import job
 from hdgan.reproduce.folder import NETWORKS, PERCEPTUAL, SCORER, Folder
 from hdgan.reproduce.plan import Scale
 from hdgan.reproduce.record import load_record
-from hdgan.reproduce.results import REAL, Result, load_results, read_csv, save_results
+from hdgan.reproduce.results import REAL, Result, load_results, read_results, save_results
 from hdgan.reproduce.run import Outcome, publish, reproduce
 from hdgan.reproduce.workers import Ended, Workers
 from hdgan.training import load_config
@@ -130,7 +130,7 @@ def test_a_finished_call_does_nothing_and_fewer_seeds_are_a_page_of_their_own(
 ) -> None:
     folder = Folder(out)
     assert run(scale, out, "crn", seeds=2) == Outcome(2, 2, out / "evidence.md")
-    rows = read_csv(out / "evidence" / "tiny.csv")
+    rows = read_results(out / "evidence" / "tiny.csv")
     assert [(row.row, row.seed) for row in rows] == [(REAL, None), ("crn", 0), ("crn", 1)]
     assert all(row.steps == scale.steps and row.held_out == 2 and row.jobs == 2 and row.threads for row in rows)
     assert all(row.metrics["miou"] is not None and row.seconds and row.cpu_seconds for row in rows)
@@ -138,7 +138,7 @@ def test_a_finished_call_does_nothing_and_fewer_seeds_are_a_page_of_their_own(
     assert {row.perceptual for row in rows} == {folder.digest(PERCEPTUAL)}
     assert len({row.config for row in rows}) == 2
     assert {row.scorer_features for row in rows} == {46}
-    assert read_csv(folder.results) == rows
+    assert read_results(folder.results) == rows
     assert (out / "evidence" / "tiny.png").is_file()
     assert "Runs: 2, models: 1, seeds: 0, 1." in (out / "evidence.md").read_text()
     before, page = contents(out / "runs"), (out / "evidence.md").read_bytes()
@@ -152,7 +152,7 @@ def test_a_finished_call_does_nothing_and_fewer_seeds_are_a_page_of_their_own(
 def test_fewer_runs_do_not_replace_more(scale: Scale, tmp_path: Path, docs: Path) -> None:
     file, out = docs / "evidence" / "tiny.csv", tmp_path / "runs"
     before = contents(docs)
-    with pytest.raises(ConfigError, match=rf"{file} holds 4 runs, which 3 would replace: name another --docs, or more"):
+    with pytest.raises(ConfigError, match=rf"{file} holds 4 runs, which 3 would replace: name another docs, or"):
         run(scale, out, "pix2pix", seeds=3, docs=docs)
     assert contents(docs) == before
     assert not out.exists()
@@ -166,7 +166,7 @@ def test_a_run_that_fails_is_named_and_the_page_says_what_is_missing(
         run(scale, out, "pix2pix", "crn", docs=docs)
     assert str(raised.value).startswith("pix2pix, seed 0: pictures of 32x16 are too small for D")
     assert str(Folder(out).log("pix2pix-0")) in str(raised.value)
-    assert [row.row for row in read_csv(out / "evidence" / "tiny.csv")] == [REAL, "crn"]
+    assert [row.row for row in read_results(out / "evidence" / "tiny.csv")] == [REAL, "crn"]
     assert "**Incomplete: 1 of 2 runs of tiny; missing: pix2pix seed 0.**" in (out / "evidence.md").read_text()
     assert not docs.exists()
     assert run(scale, out, "crn", docs=docs).page == docs / "evidence.md"
@@ -177,10 +177,10 @@ def test_another_scorer_judges_anew_and_trains_nothing(scale: Scale, out: Path, 
     folder = Folder(out)
     assert run(scale, out, "crn").finished
     before, record = contents(folder.run("crn", 0) / "checkpoints"), load_record(folder.record("crn", 0))
-    old = read_csv(folder.results)[-1]
+    old = read_results(folder.results)[-1]
     network(folder, SCORER, seed=7)
     assert run(scale, out, "crn").finished
-    new = read_csv(folder.results)[-1]
+    new = read_results(folder.results)[-1]
     assert new.scorer == folder.digest(SCORER) != old.scorer
     assert new.metrics["scorer_fid"] != old.metrics["scorer_fid"]
     assert contents(folder.run("crn", 0) / "checkpoints") == before
@@ -190,7 +190,7 @@ def test_another_scorer_judges_anew_and_trains_nothing(scale: Scale, out: Path, 
     folder.result("crn", 0).write_text('[{"scale": "tiny", "seconds": 3.5}]')
     folder.record("crn", 0).unlink()
     assert run(scale, out, "crn").finished
-    row = read_csv(folder.results)[-1]
+    row = read_results(folder.results)[-1]
     assert (row.seconds, row.jobs, row.device, row.scorer) == (None, None, "", new.scorer)
     assert contents(folder.run("crn", 0) / "checkpoints") == before
 
@@ -246,17 +246,17 @@ def test_networks_are_trained_once(scale: Scale, tmp_path: Path) -> None:
 
 
 def test_a_folder_belongs_to_one_scale(scale: Scale, out: Path) -> None:
-    with pytest.raises(ConfigError, match="holds runs of size tiny, not of size other: name another --out"):
+    with pytest.raises(ConfigError, match="holds runs of size tiny, not of size other: name another out"):
         Folder(out).claim(replace(scale, name="other"))
     with pytest.raises(ConfigError, match="holds runs of another version of it"):
         Folder(out).claim(replace(scale, lr=1.0))
     Folder(out).scale_file.write_text("{")
-    with pytest.raises(CheckpointError, match=r"scale\.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"scale\.json is damaged"):
         Folder(out).claim(scale)
 
 
 @pytest.mark.parametrize("option", ["--seeds", "--jobs"])
 def test_numbers_below_one_are_refused(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", option, "0", "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == f"hdgan: error: {option} is 0: give a positive number\n"
+    assert capsys.readouterr().err.startswith(f"hdgan: error: {option} is 0: give a whole number from 1 to ")
     assert not (tmp_path / "out").exists()

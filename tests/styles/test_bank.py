@@ -108,7 +108,7 @@ def test_clusters_that_are_not_there_are_named() -> None:
             bank.style(5, cluster)
     with pytest.raises(ConfigError, match=r"class 7 has no cluster 0: it has none; classes with clusters are \[3, 5\]"):
         bank.style(7, 0)
-    with pytest.raises(ConfigError, match="seed -1"):
+    with pytest.raises(ConfigError, match="seed is -1"):
         bank.sample({}, seed=-1)
 
 
@@ -134,7 +134,7 @@ def test_damaged_banks_are_named(tmp_path: Path) -> None:
         about = opened.metadata()["hdgan"]
     for damaged in (b"", b"nonsense" * 9, whole[:-5]):
         file.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=r"is damaged .*hdgan styles cluster"):
+        with pytest.raises(CheckpointError, match=r"is not a readable safetensors file .*hdgan styles cluster RUN"):
             StyleBank.load(file)
     save_file(arrays, file)
     with pytest.raises(CheckpointError, match="is damaged"):
@@ -143,11 +143,22 @@ def test_damaged_banks_are_named(tmp_path: Path) -> None:
         "mean": arrays | {"mean": arrays["mean"][:1]},
         "centre": arrays | {"centre": arrays["centre"] * np.float32("nan")},
         "overall": {name: array for name, array in arrays.items() if name != "overall"},
+        "centre, mean": arrays | {"overall": np.array(3, np.float32)},
         "thumbnail": arrays | {"thumbnail": np.zeros((5, 2, 2, 4), np.uint8)},
     }
     for name, content in wrong.items():
         save_file(content, file, {"hdgan": about})
         with pytest.raises(CheckpointError, match=f"is damaged \\(.*{name}.* do not fit"):
+            StyleBank.load(file)
+    save_file(arrays | {"mean": arrays["mean"].astype(np.float64)}, file, {"hdgan": about})
+    with pytest.raises(CheckpointError, match=r"is damaged \(mean of another type\)"):
+        StyleBank.load(file)
+    for damaged, says in (
+        ("[" * 50_000, "nested too deeply"),
+        (about.replace('"counts": [2', '"counts": [-2'), "counts"),
+    ):
+        save_file(arrays, file, {"hdgan": damaged})
+        with pytest.raises(CheckpointError, match=says):
             StyleBank.load(file)
     save_file(arrays, file, {"hdgan": about.replace('"format": 1', '"format": 2')})
     with pytest.raises(CheckpointError, match="has format 2, this hdgan reads up to 1: upgrade hdgan"):

@@ -101,15 +101,16 @@ def test_instances_of_no_class_are_left_out(make_table: MakeTable) -> None:
 def test_what_cannot_be_clustered_is_said(make_table: MakeTable) -> None:
     table = make_table({0: [[1, 1]]})
     for options, complaint in (
-        ({"k": 0}, "--k is 0: give 1 or more"),
-        ({"k": -3}, "--k is -3"),
-        ({"min_area": 1.0}, r"--min-area is 1\.0"),
-        ({"min_area": -0.1}, r"--min-area is -0\.1"),
-        ({"seed": -1}, "--seed is -1"),
+        ({"k": 0}, "k is 0: give a whole number from 1"),
+        ({"k": -3}, "k is -3"),
+        ({"min_area": 1.0}, r"min_area is 1\.0"),
+        ({"min_area": -0.1}, r"min_area is -0\.1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**32}, "seed is 4294967296"),
     ):
         with pytest.raises(ConfigError, match=complaint):
             cluster(table, **options)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"no instance of the 1 pictures covers --min-area 0\.6"):
+    with pytest.raises(DataError, match=r"no instance of 1 picture covers min_area 0\.6"):
         cluster(table, min_area=0.6)
 
 

@@ -66,7 +66,7 @@ def test_classes_of_small_instances_are_told(copied: Path, capsys: Capture) -> N
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(copied: Path, capsys: Capture) -> None:
     folder = copied / "checkpoints" / "step-00000009"
-    assert "--k is 0: give 1 or more" in refused(capsys, "cluster", copied, "--k", 0)
+    assert "--k is 0: give a whole number from 1" in refused(capsys, "cluster", copied, "--k", 0)
     (folder / "styles.safetensors").unlink()
     assert "make it with `hdgan styles encode RUN`" in refused(capsys, "show", copied)
     (folder / "features.npz").write_bytes(b"PK")

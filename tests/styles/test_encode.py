@@ -99,7 +99,7 @@ def test_parts_behind_a_missing_one_are_made_again(copied: Path, monkeypatch: py
 def test_nothing_is_written_where_training_deleted_the_checkpoint(copied: Path) -> None:
     source = open_source(copied, device="cpu")
     shutil.rmtree(source.file.parent)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is gone: a training .*--log\.keep"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is gone: a training .*log\.keep"):
         encode(source)
     assert not source.file.parent.exists()
 
@@ -150,7 +150,7 @@ def test_a_model_without_run_takes_a_dataset(dataset: Path, tmp_path: Path) -> N
     small = GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1)
     file = tmp_path / "x.safetensors"
     save_model(file, Pix2PixHD(Pix2PixHDConfig(n_labels=4, feature_channels=2, generator=small)))
-    with pytest.raises(ConfigError, match=r"x\.safetensors does not say what it was trained on: .* --root"):
+    with pytest.raises(ConfigError, match=r"x\.safetensors does not say what it was trained on: .* by root"):
         open_source(file)
     source = open_source(file, root=dataset)
     assert source.table_file == tmp_path / "x.features.npz"
@@ -162,7 +162,7 @@ def test_a_model_that_has_no_styles_is_refused(dataset: Path, tmp_path: Path) ->
     small = GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1)
     file = tmp_path / "x.safetensors"
     save_model(file, Pix2PixHD(Pix2PixHDConfig(n_labels=4, generator=small)))
-    with pytest.raises(ConfigError, match=r"trained without features .* --model\.feature-channels 3"):
+    with pytest.raises(ConfigError, match=r"trained without features .* model\.feature_channels 3"):
         open_source(file, root=dataset)
     model = Pix2PixHD(Pix2PixHDConfig(n_labels=4, feature_channels=2, generator=small))
     model.encoder = None

@@ -107,7 +107,7 @@ def test_a_switch_changes_its_instance(source: Source) -> None:
     assert {change.label for change in changes} >= {CLASSES.index("road"), CLASSES.index("building")}
     assert all(change.inside > 0 and change.outside >= 0 and change.switches == 2 for change in changes)
     assert sum(change.inside > change.outside for change in changes) > len(changes) / 2
-    with pytest.raises(ConfigError, match="--switches is 0"):
+    with pytest.raises(ConfigError, match="switches is 0"):
         measure_changes(pipeline, source.data.validation(source.size), 0, 0.01)
 
 

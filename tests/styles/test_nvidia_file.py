@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,7 @@ def test_files_of_another_content_are_named(tmp_path: Path) -> None:
         {0: [1.0]},
         {0: CENTRES[0][0]},
         {0: CENTRES[0] * np.nan},
+        {0: CENTRES[0] * 1e300},
         {0: CENTRES[0].astype(int)},
         {0: CENTRES[0], 1: CENTRES[0][:, :2]},
     ]
@@ -122,6 +124,27 @@ def test_files_of_another_content_are_named(tmp_path: Path) -> None:
     np.save(file, CENTRES[0])
     with pytest.raises(CheckpointError, match=r"x\.npy is no file of clusters \(an array of float64 and shape"):
         read_nvidia(file)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"\x80\x02}r" + struct.pack("<I", 2**31 - 1) + b".",
+        b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".",
+        b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b".",
+        b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".",
+    ],
+    ids=["memo", "bytearray", "bytes", "depth"],
+)
+def test_a_few_bytes_take_no_more_memory_than_a_few(tmp_path: Path, program: bytes) -> None:
+    write_npy(tmp_path / "x.npy", program)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=r"x\.npy is no file of clusters"):
+            read_nvidia(tmp_path / "x.npy")
+        assert tracemalloc.get_traced_memory()[1] < 2**25
+    finally:
+        tracemalloc.stop()
 
 
 def _boxed(content: object) -> np.ndarray:

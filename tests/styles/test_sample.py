@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -26,18 +28,18 @@ def test_styles_come_back_from_json(tmp_path: Path) -> None:
 
 def test_files_that_hold_no_styles_are_named(tmp_path: Path) -> None:
     file = tmp_path / "s.json"
-    with pytest.raises(CheckpointError, match=r"s\.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"s\.json does not exist"):
         Styles.load(file)
     plain = STYLES.to_plain()
     wrong = {
-        "{": "cannot be read",
-        "[]": "expected",
+        "{": "is damaged",
+        "[]": "give a table of File",
         json.dumps(plain | {"format": 2}): "format 2, this hdgan reads up to 1",
         json.dumps(plain | {"instances": {"car": plain["instances"]["7"]}}): "'car' is no instance id",
         json.dumps(plain | {"instances": {"7": {"label": 7, "feature": "red"}}}): "feature",
         json.dumps(plain | {"instances": {"9" * 5000: plain["instances"]["7"]}}): "'9{20}' is no instance id",
-        json.dumps(plain | {"instances": {"7": {"label": 7, "feature": [10**400]}}}): "cannot be read",
-        "[" * 100_000: "cannot be read",
+        json.dumps(plain | {"instances": {"7": {"label": 7, "feature": [10**400]}}}): "a number of 401 digits",
+        "[" * 100_000: "nested too deeply",
         json.dumps({"format": 1}): "encoder, instances is missing",
     }
     for text, complaint in wrong.items():
@@ -45,6 +47,15 @@ def test_files_that_hold_no_styles_are_named(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=complaint) as caught:
             Styles.load(file)
         assert str(file) in str(caught.value)
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    loop, pipe = tmp_path / "loop.json", tmp_path / "pipe.json"
+    loop.symlink_to(loop)
+    os.mkfifo(pipe)
+    for path in (tmp_path, loop, pipe):
+        with pytest.raises(CheckpointError, match=re.escape(str(path))):
+            Styles.load(path)
 
 
 def test_one_instance_changes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -50,13 +51,64 @@ def test_damaged_tables_are_named(make_table: MakeTable, tmp_path: Path) -> None
         file.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=r"t\.npz is damaged .*hdgan styles encode"):
             FeatureTable.load(file)
-    wrong = {"picture": table.picture + 1, "box": table.box[:3], "feature": np.full((20, 2), np.nan, np.float32)}
-    for name, array in wrong.items():
-        replace(table, **{name: array}).save(file)
-        with pytest.raises(CheckpointError, match=f"damaged \\({name} do not fit"):
-            FeatureTable.load(file)
     np.savez(file, id=np.zeros(1), about=np.array({"a": 1}, object))
     with pytest.raises(CheckpointError, match="damaged"):
+        FeatureTable.load(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "says"),
+    [
+        ("picture", np.arange(1, 21), "picture, which has numbers of none"),
+        ("box", np.zeros((3, 4), np.int32), "arrays that do not go together: box"),
+        ("feature", np.zeros(20, np.float32), "arrays that do not go together: feature"),
+        ("feature", np.full((20, 2), np.nan, np.float32), "feature, which is not finite"),
+        ("feature", np.full((20, 2), "text"), "feature holds <U4"),
+        ("id", np.array(7), "arrays that do not go together: picture, id"),
+        ("label", np.zeros(20), "label holds float64"),
+        ("size", np.zeros((20, 2), np.int64), "size, which has none"),
+        ("stem", np.array([f"../p{k}" for k in range(20)]), r"stem, which names '\.\./p0'"),
+        ("stem", np.full(20, np.nan), "stem holds float64"),
+        ("stem", np.full(20, 2**30, np.uint32).view("U1"), "stem holds a number that is no character"),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_named(
+    make_table: MakeTable, tmp_path: Path, name: str, array: np.ndarray, says: str
+) -> None:
+    table = make_table({1: [[0.0, 1.0]] * 20})
+    replace(table, **{name: array}).save(tmp_path / "t.npz")
+    with pytest.raises(CheckpointError, match=rf"t\.npz is damaged \({says}.*hdgan styles encode RUN"):
+        FeatureTable.load(tmp_path / "t.npz")
+
+
+def test_a_table_without_instances(make_table: MakeTable, tmp_path: Path) -> None:
+    table = make_table({1: [[0.0, 1.0]]})
+    none = {name: getattr(table, name)[:0] for name in ("picture", "id", "label", "area", "box", "feature")}
+    replace(table, **none).save(tmp_path / "t.npz")
+    assert len(FeatureTable.load(tmp_path / "t.npz")) == 0
+
+
+def test_a_table_that_inflates_is_refused_before_it_is_read(
+    make_table: MakeTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "t.npz"
+    replace(make_table({1: [[0.0]] * 9}), id=np.zeros(2**20, np.int64)).save(file)
+    assert file.stat().st_size < 2**16
+    monkeypatch.setenv("HDGAN_MAX_GIB", str(1 / 1024))
+    with pytest.raises(CheckpointError, match=r"t\.npz is an archive of \d+ bytes, which takes 0\.0 GiB"):
+        FeatureTable.load(file)
+
+
+def test_an_array_that_claims_another_size_is_refused(make_table: MakeTable, tmp_path: Path) -> None:
+    file = tmp_path / "t.npz"
+    make_table({1: [[0.0]] * 9}).save(file)
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["id.npy"] = members["id.npy"].replace(b"(9,)", b"(" + b"9" * 18 + b",)", 1)
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(CheckpointError, match=r"t\.npz is damaged \("):
         FeatureTable.load(file)
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,14 +85,14 @@ def test_what_a_killed_process_left_is_finished(config: TrainConfig, state: Stag
     folder = checkpoint_path(config.out, 4)
     folder.mkdir()
     (folder / MODEL_FILE).touch()
-    leftovers = [folder.with_name(".step-00000004.ab.tmp"), folder.with_name(".step-00000004.ab.tmp.old")]
+    leftovers = [folder.with_name(f".{folder.name}.{rest}") for rest in ("0000000a.tmp", "0000000b.hdtmp.old")]
     for leftover in leftovers:
         leftover.mkdir()
         (leftover / MODEL_FILE).write_bytes(b"half")
     samples = config.out / "samples" / "global" / "00000004"
     samples.mkdir(parents=True)
-    leftovers += [config.out / "checkpoints" / ".best.json.cd.tmp", samples / ".0.png.gh.tmp"]
-    leftovers += [config.out / f".{name}.ef.tmp" for name in ("metrics.jsonl", "config.json", "report.html")]
+    leftovers += [config.out / "checkpoints" / ".best.json.0000000c.tmp", samples / ".0.png.0000000d.hdtmp"]
+    leftovers += [config.out / f".{name}.0000000e.tmp" for name in ("metrics.jsonl", "config.json", "report.html")]
     foreign = [config.out / ".notes.tmp", config.out / "elsewhere" / ".step.tmp", config.out / "x.json.tmp"]
     foreign[1].parent.mkdir()
     for file in leftovers[2:] + foreign:
@@ -136,7 +137,7 @@ def test_a_write_that_pytorch_reports_in_its_own_words(
         raise RuntimeError("[enforce fail at inline_container.cc] . unexpected pos 576 vs 534")
 
     monkeypatch.setattr(torch, "save", fall_short)
-    message = r"training\.pt could not be written whole .* check the free space; there is no earlier one"
+    message = r"step-00000001: it could not be written whole; free space .*; there is no earlier one"
     with pytest.raises(TrainingError, match=message):
         save(config, state, 1)
     assert list_steps(config.out) == []
@@ -147,8 +148,59 @@ def test_a_damaged_training_state_is_named(config: TrainConfig, state: StageStat
     folder = save(config, state, 1)
     content = (folder / TRAINING_FILE).read_bytes()
     (folder / TRAINING_FILE).write_bytes(content[: int(kept if kept != 0.5 else len(content) / 2)])
-    with pytest.raises(CheckpointError, match=r"training\.pt cannot be read \(.+\): delete the folder .*step-00000001"):
+    with pytest.raises(CheckpointError, match=r"training\.pt .*; or delete the folder .*step-00000001"):
         read_training_state(folder)
+
+
+def change(folder: Path, **parts: Any) -> None:
+    """Write training.pt with other parts; None leaves a part out."""
+    content = torch.load(folder / TRAINING_FILE, weights_only=True) | parts
+    torch.save({name: part for name, part in content.items() if part is not None}, folder / TRAINING_FILE)
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"stage": None}, r"training\.pt: option stage is missing"),
+        ({"optimizer_g": None}, r"training\.pt: option optimizer_g is missing"),
+        ({"stage": 3}, r"training\.pt: stage is 3: give text"),
+        ({"step": "1"}, r"training\.pt: step is '1': give a whole number from 0"),
+        ({"step": 10**30}, "step is a number of more than 29 digits"),
+        ({"step": 2}, r"training\.pt is of step 2"),
+        ({"first_step": 2}, "is of step 1, in a stage that began at step 2"),
+        ({"best": (1, float("nan"))}, r"best\[1\] is nan: give a number"),
+        ({"pool": [1]}, r"pool\[0\] is 1: give a table of StoredTensor"),
+        ({"optimizer_g": []}, r"optimizer_g is \[\]: give a table of Optimizer"),
+        ({"optimizer_g": {"state": {"0": {}}, "param_groups": []}}, "optimizer_g.state is '0': give a whole number"),
+        ({"optimizer_g": {"state": {0: {"step": 1}}, "param_groups": []}}, r"option optimizer_g\.state\.0\.exp_avg"),
+    ],
+)
+def test_a_training_state_of_other_parts_is_named(
+    config: TrainConfig, state: StageState, parts: dict[str, Any], says: str
+) -> None:
+    folder = save(config, state, 1)
+    change(folder, **parts)
+    with pytest.raises(CheckpointError, match=rf"{says}.*; or delete the folder .*step-00000001 to resume from"):
+        read_training_state(folder)
+
+
+@pytest.mark.parametrize("wrong", ["shape", "not finite", "number", "missing"])
+def test_moments_of_other_parameters_are_refused(config: TrainConfig, state: StageState, wrong: str) -> None:
+    for parameter in state.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    state.update()
+    folder = save(config, state, 1)
+    saved = torch.load(folder / TRAINING_FILE, weights_only=True)["optimizer_g"]
+    first = saved["state"][0]["exp_avg"]
+    saved["state"][0]["exp_avg"] = {"shape": first[:1], "not finite": first * torch.nan}.get(wrong, first)
+    if wrong == "number":
+        saved["state"][9999] = saved["state"][0]
+    if wrong == "missing":
+        saved["param_groups"] = [{"lr": 1.0}]
+    change(folder, optimizer_g=saved)
+    other = StageState(config, state.stage, torch.device("cpu"))
+    with pytest.raises(CheckpointError, match=r"trains other networks than stage global by the config now \(.*\)"):
+        restore(folder, other, read_training_state(folder))
 
 
 def test_another_architecture_is_named_option_by_option(
@@ -160,7 +212,7 @@ def test_another_architecture_is_named_option_by_option(
     other = StageState(wider, plan(wider, 6)[0], torch.device("cpu"))
     message = (
         r"another architecture than the run's config: generator\.n_blocks is 1 in the checkpoint, 2 in the config, "
-        r"generator\.upsample is transposed in the checkpoint, resize in the config; .*--init-from"
+        r"generator\.upsample is transposed in the checkpoint, resize in the config; .*init_from"
     )
     with pytest.raises(CheckpointError, match=message):
         restore(folder, other, read_training_state(folder))

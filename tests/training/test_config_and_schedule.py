@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 
 from hdgan.config_io import from_plain, to_plain
+from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.models import DiscriminatorConfig, GeneratorConfig, Pix2PixHDConfig
+from hdgan.options import typed_as
 from hdgan.training import PRESETS, LogConfig, OptimConfig, Pix2PixHDLoss, StageConfig, TrainConfig
 from hdgan.training.logs import read_metrics
 from hdgan.training.schedule import plan, stage_at
@@ -19,12 +22,12 @@ from hdgan.training.schedule import plan, stage_at
 @pytest.mark.parametrize(
     ("stages", "complaint"),
     [
-        ({"a": StageConfig(batch_size=0)}, r"--stages\.a\.batch-size is 0"),
-        ({"a": StageConfig(n_scales=0)}, r"--stages\.a\.n-scales is 0"),
-        ({"a": StageConfig(lr=-1e-4)}, r"--stages\.a\.lr is -0\.0001"),
-        ({"a": StageConfig(epochs=-1)}, r"--stages\.a\.epochs is -1"),
-        ({"a": StageConfig(images=-5)}, r"--stages\.a\.images is -5"),
-        ({"a": StageConfig(decay=1.5)}, r"--stages\.a\.decay is 1\.5"),
+        ({"a": StageConfig(batch_size=0)}, r"stages\.a\.batch_size is 0"),
+        ({"a": StageConfig(n_scales=0)}, r"stages\.a\.n_scales is 0"),
+        ({"a": StageConfig(lr=-1e-4)}, r"stages\.a\.lr is -0\.0001"),
+        ({"a": StageConfig(epochs=-1)}, r"stages\.a\.epochs is -1"),
+        ({"a": StageConfig(images=-5)}, r"stages\.a\.images is -5"),
+        ({"a": StageConfig(decay=1.5)}, r"stages\.a\.decay is 1\.5"),
         ({"a": StageConfig(generator="enhancer")}, r"stage a trains only the enhancer but has none"),
         ({"a": StageConfig(n_enhancers=1), "b": StageConfig()}, r"stage b has 0 enhancers .* a run only grows"),
         ({"a": StageConfig(n_scales=3), "b": StageConfig()}, r"stage b has 0 enhancers and 2 scales, fewer"),
@@ -35,25 +38,50 @@ def test_stages_that_cannot_work_are_refused(stages: dict[str, StageConfig], com
         TrainConfig(stages=stages)
 
 
-def test_choices_are_checked_in_python_too() -> None:
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: TrainConfig(precision="fp16"), r"precision is 'fp16': give float32 or bfloat16"),
+        (lambda: Pix2PixHDLoss(gan="hinge"), r"loss\.gan is 'hinge': give lsgan or vanilla"),
+        (lambda: TrainConfig(stages={"a": StageConfig(generator="none")}), r"stages\.a\.generator is 'none'"),
+        (
+            lambda: Pix2PixHDConfig(generator=GeneratorConfig(pad_mode="wrap")),
+            r"model\.generator\.pad_mode is 'wrap'",
+        ),
+        (lambda: TrainConfig(out="runs/x"), r"out is 'runs/x': give a path"),
+        (lambda: TrainConfig(out=Path("a\0b")), r"out is .*: give a path"),
+        (lambda: TrainConfig(threads=10**6), "threads is 1000000: give a whole number from 1 to 1024"),
+        (lambda: TrainConfig(seed=10**5000), "seed is a number of more than 4999 digits: give a whole number"),
+        (lambda: TrainConfig(seed=True), "seed is True: give a whole number"),
+        (lambda: TrainConfig(log=3), "log is 3: give a table of LogConfig"),
+        (
+            lambda: TrainConfig(stages={"a": StageConfig(epochs=float("inf"))}),
+            r"stages\.a\.epochs is inf: give a number from 0",
+        ),
+        (
+            lambda: TrainConfig(stages={"a": StageConfig(size=SizeConfig(width=0))}),
+            r"stages\.a\.size\.width is 0: give a whole number from 1",
+        ),
+        (lambda: DataConfig(workers=-1), r"data\.workers is -1: give a whole number from 0"),
+        (lambda: Pix2PixHDLoss(vgg_layers=(1, 1, 1, 1, float("nan"))), r"loss\.vgg_layers\[4\] is nan: give a number"),
+        (lambda: Pix2PixHDLoss(vgg_layers=(1, 2)), r"loss\.vgg_layers is \(1, 2\): give a list of 5"),
+    ],
+)
+def test_values_are_checked_in_python_too(make: Callable[[], object], complaint: str) -> None:
     """Else a run could write a config that its resume refuses."""
-    wrong: dict[str, Any] = {
-        r"--precision is 'fp16': give float32 or bfloat16": {"precision": "fp16"},
-        r"--loss\.gan is 'hinge': give lsgan or vanilla": {"loss": Pix2PixHDLoss(gan="hinge")},  # type: ignore[arg-type]
-        r"--stages\.a\.generator is 'none'": {"stages": {"a": StageConfig(generator="none")}},  # type: ignore[arg-type]
-        r"--model\.generator\.pad-mode is 'wrap'": {
-            "model": Pix2PixHDConfig(generator=GeneratorConfig(pad_mode="wrap"))  # type: ignore[arg-type]
-        },
-    }
-    for complaint, options in wrong.items():
-        with pytest.raises(ConfigError, match=complaint):
-            TrainConfig(**options)
+    with pytest.raises(ConfigError, match=complaint):
+        make()
+
+
+def test_options_are_named_as_they_are_typed() -> None:
+    with typed_as(), pytest.raises(ConfigError, match=r"^--stages\.a\.batch-size is 0: give a whole number from 1"):
+        TrainConfig(stages={"a": StageConfig(batch_size=0)})
 
 
 @pytest.mark.parametrize("name", ["beta1", "beta2"])
 def test_betas_are_below_one(name: str) -> None:
     for value in (1.0, -0.1):
-        with pytest.raises(ConfigError, match=rf"--optim\.{name} is {value}: give 0 or more and less than 1"):
+        with pytest.raises(ConfigError, match=rf"optim\.{name} is {value}: give a number from 0 and below 1"):
             TrainConfig(optim=OptimConfig(**{name: value}))
     assert TrainConfig(optim=OptimConfig(beta1=0.0)).optim.beta1 == 0
 
@@ -61,11 +89,11 @@ def test_betas_are_below_one(name: str) -> None:
 @pytest.mark.parametrize(
     ("family", "options", "complaint"),
     [
-        ("pix2pix", {"n_scales": 3}, r"--stages\.global\.n-scales is 3, but the models of the family pix2pix have no"),
-        ("crn", {"n_scales": 1}, r"--stages\.coarse\.n-scales is 1, but the models of the family crn have no"),
-        ("pix2pix", {"n_enhancers": 1}, "1 enhancers, but the models of the family pix2pix have none"),
-        ("pix2pix", {"generator": "enhancer"}, r"--stages\.global\.generator is enhancer, .*: set it to all"),
-        ("crn", {"generator": "enhancer"}, r"set --stages\.coarse\.n-enhancers 1"),
+        ("pix2pix", {"n_scales": 3}, r"stages\.global\.n_scales is 3, but the models of the family pix2pix have no"),
+        ("crn", {"n_scales": 1}, r"stages\.coarse\.n_scales is 1, but the models of the family crn have no"),
+        ("pix2pix", {"n_enhancers": 1}, "1 enhancer, but the models of the family pix2pix have none"),
+        ("pix2pix", {"generator": "enhancer"}, r"stages\.global\.generator is enhancer, .*: set it to all"),
+        ("crn", {"generator": "enhancer"}, r"set stages\.coarse\.n_enhancers 1"),
     ],
 )
 def test_stages_that_a_family_has_not(family: str, options: dict[str, Any], complaint: str) -> None:
@@ -78,13 +106,13 @@ def test_stages_that_a_family_has_not(family: str, options: dict[str, Any], comp
 def test_a_pool_is_for_families_with_a_discriminator() -> None:
     pool = OptimConfig(pool_size=50)
     assert replace(PRESETS["pix2pix"](), optim=pool).optim == pool
-    with pytest.raises(ConfigError, match=r"--optim\.pool-size is 50, but the models of the family crn have no disc"):
+    with pytest.raises(ConfigError, match=r"optim\.pool_size is 50, but the models of the family crn have no disc"):
         replace(PRESETS["crn"](), optim=pool)
 
 
 @pytest.mark.parametrize("name", ["metrics_every", "samples_every", "checkpoint_every", "keep", "val_images"])
 def test_counts_must_be_positive(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"--log.{name.replace('_', '-')} is 0"):
+    with pytest.raises(ConfigError, match=f"log.{name} is 0"):
         TrainConfig(log=replace(LogConfig(), **{name: 0}))
 
 

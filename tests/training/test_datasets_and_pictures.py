@@ -64,7 +64,7 @@ def test_faults_of_held_out_pictures_are_found_before_the_first_step(
 ) -> None:
     root = make_data()
     Image.fromarray(np.full((16, 32), 9, np.uint8)).save(root / "test_label" / "s1_label.png")
-    with pytest.raises(DataError, match=r"test_label.s1_label\.png holds label 9, but n_labels is 4"):
+    with pytest.raises(DataError, match=r"test_label.s1_label\.png holds label 9, but model\.n_labels is 4"):
         opened(make_config(tmp_path), root)
 
 
@@ -74,8 +74,9 @@ def test_orphans_are_told(make_config: MakeConfig, make_data: MakeData, tmp_path
     found, said = opened(make_config(tmp_path), root)
     assert len(found.train_pairs) == 5  # type: ignore[attr-defined]
     assert said.splitlines() == [
-        f"1 name(s) of train lack a partner and are not used, for example {root / 'train_label' / 's3_label.png'}, "
-        f"{root / 'train_inst' / 's3_inst.tif'}: no photo named s3; add it or remove the file"
+        f"1 name of train lacks a partner and will not be used, for example {root / 'train_label' / 's3_label.png'}, "
+        f"{root / 'train_inst' / 's3_inst.tif'}: no photo named s3 in {root / 'train_img'}; add it or remove "
+        "the file"
     ]
 
 
@@ -111,11 +112,11 @@ def test_the_model_must_suit_the_channels(make_config: MakeConfig, tmp_path: Pat
         Image.fromarray(np.zeros((16, 32), np.uint8)).save(tmp_path / f"train_{part}" / "x.png")
     config = make_config(tmp_path)
     model = replace(config.model, n_labels=0, instances=False, feature_channels=0)
-    with pytest.raises(ConfigError, match=r"x\.png has 1 channels, but --model.input-channels is 3: set it to 1"):
+    with pytest.raises(ConfigError, match=r"x\.png has 1 channel, but model\.input_channels is 3: set it to 1"):
         opened(replace(config, model=model), tmp_path)
     found, _ = opened(replace(config, model=replace(model, input_channels=1)), tmp_path)
     assert found.val_phase == "train"  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match=r"--model\.image-channels is 1"):
+    with pytest.raises(ConfigError, match=r"model\.image_channels is 1"):
         opened(replace(config, model=replace(model, input_channels=1, image_channels=1)), tmp_path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from hdgan.errors import CheckpointError, ConfigError, HdganError, TrainingError
 from hdgan.training import PRESETS, StageConfig, TrainConfig, load_config, run_folder, train
 from hdgan.training.distributed import World
 from hdgan.training.logs import Metrics, ProgressDisplay, read_metrics
-from hdgan.training.run_folder import claim_folder, locked, training_of, write_description
+from hdgan.training.run_folder import claim_folder, locked, remove_samples, training_of, write_description
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -47,11 +48,23 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "nothing") == []
 
 
-@pytest.mark.parametrize("line", ["{}", "7", "null", '{"step": 2}', '["step", "stage"]'])
-def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        *((line, "no record with step and stage") for line in ("{}", "7", "null", '{"step": 2}', '["step", "stage"]')),
+        ('{"step": 2.0, "stage": "a"}', "step is 2.0"),
+        ('{"step": -1, "stage": "a"}', "step is -1"),
+        ('{"step": 1, "stage": 3}', "stage is 3"),
+        ('{"step": 1, "stage": "../a"}', "stage is '../a'"),
+        ('{"step": 1, "stage": "a", "lr": "x"}', "lr is 'x'"),
+        ('{"step": 1, "stage": "a", "lr": NaN}', "NaN is not a JSON value"),
+        ("[" * 5000, "nested too deeply"),
+    ],
+)
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str, says: str) -> None:
     record = '{"step": 1, "stage": "global"}\n'
     (tmp_path / "metrics.jsonl").write_text(f"{record}{line}\n{record}")
-    with pytest.raises(CheckpointError, match=r"line 2 is damaged \(no record with step and stage\): delete that line"):
+    with pytest.raises(CheckpointError, match=rf"line 2 is damaged \({re.escape(says)}\): delete that line"):
         read_metrics(tmp_path)
 
 
@@ -129,13 +142,25 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
         load_config(tmp_path)
 
 
+def test_samples_of_somebody_else_are_kept(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    for content in (None, '{"model_type": "clip"}'):
+        if content is not None:
+            (tmp_path / "config.json").write_text(content)
+        remove_samples(tmp_path)
+        assert (tmp_path / "samples").is_dir()
+    write_description(make_config(tmp_path), World(0, 1, torch.device("cpu")), training_pictures=6)
+    remove_samples(tmp_path)
+    assert not (tmp_path / "samples").exists()
+
+
 def test_a_folder_with_a_run_is_not_used_again(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path)
     claim_folder(config, resume=False)
     checkpoint_path(tmp_path, 3).mkdir(parents=True)
     (checkpoint_path(tmp_path, 3) / MODEL_FILE).touch()
     claim_folder(config, resume=True)
-    with pytest.raises(ConfigError, match=r"already holds a run, saved at step 3: .*--resume .*--out"):
+    with pytest.raises(ConfigError, match=r"already holds a run, saved at step 3: .*--resume .*another out$"):
         claim_folder(config, resume=False)
 
 
@@ -159,7 +184,7 @@ def test_two_processes_do_not_train_in_one_folder(
         with monkeypatch.context() as patch:
             patch.setattr(run_folder, "LOCK_SECONDS", 0.1)
             for resume in (False, True):
-                with pytest.raises(ConfigError, match=f"another process trains in {config.out}: .*--out"):
+                with pytest.raises(ConfigError, match=f"another process trains in {config.out}: .*another out"):
                     train(config, resume=resume, console=Console(quiet=True))
         other.kill()
         other.wait()

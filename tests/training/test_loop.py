@@ -372,8 +372,8 @@ def test_weights_that_are_not_finite_are_never_saved(
 
 def test_a_learning_rate_that_is_far_too_high(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
-    stages = {name: replace(stage, lr=1e30) for name, stage in config.stages.items()}
-    with pytest.raises(TrainingError, match=r"step 2 of stage global: .* is (nan|inf).*there is no checkpoint yet"):
+    stages = {name: replace(stage, lr=1e9) for name, stage in config.stages.items()}
+    with pytest.raises(TrainingError, match=r"step [23] of stage global: .* is (nan|inf).*there is no checkpoint yet"):
         train(replace(config, stages=stages), console=QUIET)
     assert list_steps(config.out) == []
 
@@ -461,7 +461,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
     assert_same_end(out, config.out)
     assert best_step(out) == best_step(config.out)
     assert list_steps(out) == list_steps(config.out)
-    assert not list(out.rglob(".*.tmp"))
+    assert not list(out.rglob(".*.hdtmp*"))
 
 
 def test_a_checkpoint_on_the_way_out_is_not_measured(make_config: MakeConfig, tmp_path: Path) -> None:

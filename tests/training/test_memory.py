@@ -7,6 +7,8 @@ import gc
 import torch
 from torch import nn
 
+from hdgan.models import GlobalGenerator
+from hdgan.models.blocks import recomputing
 from hdgan.ops import instance_norm_act
 from hdgan.training.memory import PeakMeter, saved_by_layer, saved_bytes
 
@@ -77,11 +79,23 @@ def test_layers_are_named_in_the_order_of_the_pass() -> None:
     assert sum(layer.bytes for layer in layers) == saved_bytes(lambda: model(x).sum(), [x, *model.parameters()])
 
 
-def test_hooks_are_gone_afterwards() -> None:
-    model = nn.Sequential(nn.Tanh())
-    saved_by_layer(lambda: model(torch.zeros(1, requires_grad=True)), model)
-    assert not model[0]._forward_pre_hooks
-    assert not model[0]._forward_hooks
+def test_looking_changes_nothing() -> None:
+    call = nn.Module.__call__
+    network = GlobalGenerator(3, ngf=2, n_downsample=1, n_blocks=1)
+    with recomputing():
+        layers = saved_by_layer(lambda: network(torch.ones(1, 3, 8, 8)), network)
+        unseen = saved_bytes(lambda: network(torch.ones(1, 3, 8, 8)), network.parameters())
+    assert sum(layer.bytes for layer in layers) == unseen
+    assert {layer.layer for layer in layers} == {"", "trunk", "trunk.blocks.0"}
+    assert nn.Module.__call__ is call
+
+
+def test_other_modules_count_for_the_one_that_runs_them() -> None:
+    inner = nn.Tanh()
+    model = nn.Sequential(nn.Identity())
+    model[0].register_forward_hook(lambda _, __, y: inner(y))
+    (layer,) = saved_by_layer(lambda: model(torch.zeros(3, requires_grad=True)), model)
+    assert (layer.layer, layer.bytes) == ("0", 12)
 
 
 def test_peak_and_what_is_freed() -> None:

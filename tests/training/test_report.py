@@ -174,25 +174,56 @@ def test_length_of_epochs_follows_from_the_size_of_the_dataset(run, pictures, st
     assert f">{state}</span>" in write_report(run).read_text()
 
 
-def test_empty_folder(tmp_path):
+@pytest.mark.parametrize("content", [None, '{"architectures": ["cat"]}', "[" * 5000], ids=["none", "foreign", "deep"])
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path, content):
+    save_samples(tmp_path / "samples" / "a", range(1, 3))
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CheckpointError, match="is no training run "):
+        write_report(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_that_has_just_begun(tmp_path):
+    write_json(tmp_path / "config.json", to_plain(TrainConfig(stages={"a": StageConfig(images=9)})))
     page = Page(write_report(tmp_path))
     assert "No samples yet." in page.text
     assert "No metrics yet." in page.text
 
 
-def test_each_part_may_be_missing(run):
-    for part in ("metrics.jsonl", "checkpoints/best.json", "environment.json", "config.json"):
+@pytest.mark.parametrize("kept", ["metrics.jsonl", "config.json"])
+def test_each_other_part_may_be_missing(run, kept):
+    for part in {"metrics.jsonl", "checkpoints/best.json", "environment.json", "config.json"} - {kept}:
         (run / part).unlink()
         assert "generated of example 1, stage joint" in Page(write_report(run)).pictures()
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"unknown": 1}'])
-def test_foreign_parts(run, content):
-    for part in ("config.json", "environment.json", "checkpoints/best.json"):
+@pytest.mark.parametrize("content", ["", "[]", '{"unknown": 1}', "[" * 5000, '{"step": Infinity}'])
+def test_parts_that_cannot_be_read_are_named(run, content):
+    parts = ("config.json", "environment.json", "checkpoints/best.json")
+    for part in parts:
         (run / part).write_text(content)
     page = Page(write_report(run))
     assert ">step 60</span>" in page.html
     assert "<dt>Best validation L1" not in page.html
+    assert all(f"{run / part}" in page.text for part in parts)
+
+
+def test_values_of_stages_of_different_size_are_not_to_be_compared(run):
+    told = "stages train at different sizes, so a value of one cannot be compared with that of another"
+    page = Page(write_report(run))
+    assert page.text.count(told) == 2  # below the stages, and at the chart
+    same = {name: StageConfig(images=20, size=SizeConfig(width=16)) for name in ("global", "joint")}
+    write_json(run / "config.json", to_plain(TrainConfig(stages=same)))
+    assert told not in Page(write_report(run)).text
+
+
+def test_a_stage_that_would_lead_out_of_the_run_is_refused(run):
+    save_samples(run.parent / "secret", range(60, 61))
+    write_metrics(run, {"../../secret": range(41, 61)})
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl line 1 is damaged \(stage is '../../secret'\)"):
+        write_report(run)
 
 
 @pytest.mark.parametrize("stop", [0, 1])

@@ -137,9 +137,9 @@ def test_a_metric_that_cannot_be_had_is_refused_before_the_first_step(
     def config(**log: object) -> TrainConfig:
         return make_config(tmp_path / "run", log=LogConfig(**log))  # type: ignore[arg-type]
 
-    with pytest.raises(ConfigError, match=r"--log\.best miou needs --log\.scorer FILE: train one with"):
+    with pytest.raises(ConfigError, match=r"log\.best miou needs log\.scorer FILE: train one with"):
         config(best="miou")
-    with pytest.raises(ConfigError, match=r"scorer\.safetensors is for --log\.best miou, pixel_accuracy or scorer_fid"):
+    with pytest.raises(ConfigError, match=r"scorer\.safetensors is for log\.best miou, pixel_accuracy or scorer_fid"):
         config(scorer=scorer)
     nine = train_scorer(
         DataConfig(root=dataset, workers=0), 9, SizeConfig(), tmp_path / "nine.safetensors", steps=1, width=1

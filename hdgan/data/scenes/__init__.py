@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from hdgan.data.scenes.dataset import ensure_scenes, scenes_folder
+from hdgan.data.scenes.dataset import ensure_scenes, scenes_folder, with_scenes
 from hdgan.data.scenes.scene import Instance, Scene, render_scene
 from hdgan.data.scenes.styles import CLASSES, PALETTE, STYLES, Style
 
 __all__ = [
     "CLASSES", "PALETTE", "STYLES", "Instance", "Scene", "Style", "ensure_scenes", "render_scene", "scenes_folder",
+    "with_scenes",
 ]  # fmt: skip

@@ -7,19 +7,47 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 
-from hdgan.data.config import ScenesConfig
+from hdgan.data.config import DataConfig, ScenesConfig
 from hdgan.data.scenes.scene import Scene, render_scene
 from hdgan.data.scenes.styles import CLASSES
-from hdgan.errors import HdganError
+from hdgan.errors import ConfigError, HdganError
+from hdgan.options import option
+from hdgan.progress import showing_progress
 
 VERSION = 7
 """Part of the key of the cache: raised whenever the same configuration gives other pictures (a test compares some)."""
+
+
+def with_scenes(data: DataConfig, n_labels: int, console: Console) -> DataConfig:
+    """Data with a root: without one, that of the built-in scenes, which are drawn if they are not there.
+
+    Args:
+        data: Of a run.
+        n_labels: Classes of its model.
+        console: Where progress is shown.
+
+    Raises:
+        ConfigError: the scenes have another number of classes.
+        HdganError: the cache cannot be written.
+    """
+    if data.root is not None:
+        return data
+    if n_labels != len(CLASSES):
+        raise ConfigError(
+            f"the built-in scenes have {len(CLASSES)} classes, the model {n_labels} ({option('model.n_labels')}): name "
+            f"a dataset with {option('data.root')}, or take a model of {len(CLASSES)}"
+        )
+    with showing_progress(console) as progress:
+        task = "rendering street scenes (once; they are kept in a cache)"
+        root = ensure_scenes(data.scenes, progress=lambda done, total: progress(task, done, total))
+    return replace(data, root=root, layout="nvidia")
 
 
 def ensure_scenes(

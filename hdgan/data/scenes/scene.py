@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hdgan.data.config import check_scene_size
+from hdgan.bounds import Count, Seed
+from hdgan.config_io import check_value
+from hdgan.data.config import SceneSide
 from hdgan.data.scenes.buildings import paint_buildings
 from hdgan.data.scenes.canvas import Canvas
 from hdgan.data.scenes.cars import paint_car
@@ -30,7 +32,6 @@ from hdgan.data.scenes.styles import (
     draw_look,
 )
 from hdgan.data.scenes.trees import paint_tree
-from hdgan.errors import ConfigError
 
 DIVISOR = 1000
 """Class of an instance id: id // DIVISOR where id >= DIVISOR, else id itself (Cityscapes' rule)."""
@@ -79,9 +80,10 @@ def render_scene(seed: int, split: str, index: int, width: int, height: int) -> 
     Raises:
         ConfigError: a size, seed or index out of range.
     """
-    check_scene_size(width, height)
-    if seed < 0 or index < 0:
-        raise ConfigError(f"scenes: seed {seed}, index {index}: both must be 0 or more")
+    for name, kind, value in (
+        ("width", SceneSide, width), ("height", SceneSide, height), ("seed", Seed, seed), ("index", Count, index)
+    ):  # fmt: skip
+        check_value(kind, value, name)
     geometry, looks, light_rng, sensor = (
         np.random.default_rng((seed, zlib.crc32(split.encode()), index, stream)) for stream in range(4)
     )

@@ -3,7 +3,7 @@
 Suppressed fields are no options of the command line: the stages of a run, or its data options, set them.
 """
 
-from hdgan.models.config.base import ModelConfig, NormKind, require
+from hdgan.models.config.base import ModelConfig, NormKind
 from hdgan.models.config.crn import CRNConfig
 from hdgan.models.config.pix2pix import MOST_DOWNS, PatchConfig, Pix2PixConfig, ResNetConfig, UNetConfig
 from hdgan.models.config.pix2pixhd import (
@@ -28,5 +28,4 @@ __all__ = [
     "ResNetConfig",
     "UNetConfig",
     "UpsampleMode",
-    "require",
 ]

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tyro.conf import Suppress
 
+from hdgan.bounds import Channels, Divisor, Features, Label, Labels
+from hdgan.config_io import check_values
 from hdgan.errors import ConfigError
+from hdgan.options import option
+from hdgan.wording import count
 
 NormKind = Literal["batch", "instance"]
-
-
-def require(wanted: str, options: Mapping[str, float | None], fits: Callable[[float], bool]) -> None:
-    """Check numbers by the name of their option; None is no value and fits.
-
-    Raises:
-        ConfigError: the first that does not fit, with what is wanted.
-    """
-    for option, value in options.items():
-        if value is not None and not fits(value):
-            raise ConfigError(f"--{option} is {value}: give {wanted}")
 
 
 @dataclass(frozen=True)
@@ -32,46 +25,28 @@ class ModelConfig:
     has_discriminator: ClassVar[bool] = True
 
     family: Suppress[str]
-    n_labels: int = 35
+    n_labels: Labels = 35
     """Classes of the label maps; 0 for A->B training, whose input is a picture."""
-    input_channels: int = 3
+    input_channels: Channels = 3
     """Channels of the input picture of A->B training (n_labels 0)."""
-    image_channels: Suppress[int] = 3
+    image_channels: Suppress[Channels] = 3
     """Channels of the photo."""
     instances: bool = True
     """Feed the instance boundary map."""
-    feature_channels: Suppress[int] = 0
+    feature_channels: Suppress[Features] = 0
     """Channels of E's features."""
-    dontcare: Suppress[int | None] = None
+    dontcare: Suppress[Label | None] = None
     """Label whose pixels belong to no class."""
-    instance_divisor: Suppress[int] = 1000
+    instance_divisor: Suppress[Divisor] = 1000
     """Class of an instance id: id // instance_divisor where id >= instance_divisor, else id itself."""
 
     def __post_init__(self) -> None:
-        positive = {"image-channels": self.image_channels, "instance-divisor": self.instance_divisor}
-        if self.n_labels == 0:
-            positive["input-channels"] = self.input_channels
-        self.require_positive(positive)
-        self.require_not_negative({"n-labels": self.n_labels})
+        check_values(self, "model")
         if self.feature_channels and not self.has_encoder:
             raise ConfigError(
-                f"feature_channels is {self.feature_channels}, but the models of the family {self.family} have no "
-                "encoder: set it to 0"
+                f"{option('model.feature_channels')} is {self.feature_channels}, but the models of the family "
+                f"{self.family} have no encoder: set it to 0"
             )
-
-    @staticmethod
-    def require_positive(options: Mapping[str, float]) -> None:
-        """Check options of the model by their names.
-
-        Raises:
-            ConfigError: one is 0 or less.
-        """
-        require("a positive number", {f"model.{k}": v for k, v in options.items()}, lambda value: value > 0)
-
-    @staticmethod
-    def require_not_negative(options: Mapping[str, float]) -> None:
-        """The same for options that may be 0."""
-        require("0 or more", {f"model.{k}": v for k, v in options.items()}, lambda value: value >= 0)
 
     @property
     def condition_channels(self) -> int:
@@ -114,6 +89,6 @@ class ModelConfig:
         """
         if n_enhancers:
             raise ConfigError(
-                f"a stage has {n_enhancers} enhancers, but the models of the family {self.family} have none"
+                f"a stage has {count(n_enhancers, 'enhancer')}, but the models of the family {self.family} have none"
             )
         return self

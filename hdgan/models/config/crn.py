@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from tyro.conf import Suppress
 
+from hdgan.bounds import Doublings, Factor, Modules, Variants
 from hdgan.models.config.base import ModelConfig
 
 _CRN_WIDTHS = (1024, 1024, 1024, 1024, 1024, 512, 512, 128, 32)
@@ -22,20 +23,15 @@ class CRNConfig(ModelConfig):
     family: Suppress[Literal["crn"]] = "crn"
     instances: bool = False
     """Feed the instance boundary map; off in the original."""
-    n_modules: int = 7
+    n_modules: Modules = 7
     """Refinement modules of the first stage, each at twice the resolution of the one before. In the original the
     coarsest has 4 rows: 7 modules for 512x256, 5 for 128x64."""
-    n_enhancers: Suppress[int] = 0
+    n_enhancers: Suppress[Doublings] = 0
     """Further modules, each of which doubles the resolution: what later stages add."""
-    width: float = 1.0
+    width: Factor = 1.0
     """Factor on the channels of all modules."""
-    n_images: int = 1
+    n_images: Variants = 1
     """Images of each condition: every class learns from the best of them."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_positive({"n-modules": self.n_modules, "width": self.width, "n-images": self.n_images})
-        self.require_not_negative({"n-enhancers": self.n_enhancers})
 
     @property
     def variants(self) -> int:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Interval
 from tyro.conf import Suppress
 
-from hdgan.models.config.base import ModelConfig, NormKind, require
+from hdgan.bounds import Blocks, Halvings, Width
+from hdgan.errors import ConfigError
+from hdgan.models.config.base import ModelConfig, NormKind
+from hdgan.options import option
 
 MOST_DOWNS = 8
 """Levels of the U-Net of Isola et al. 2017, whose innermost is one pixel for a picture of 256x256."""
-DEEPEST = 12
-"""Most levels that can be asked for: inputs are padded to a multiple of 2^levels, here of 4096 pixels."""
 
 
 @dataclass(frozen=True)
 class UNetConfig:
     """U-Net generator (Isola et al. 2017, section 3.2)."""
 
-    ngf: int = 64
+    ngf: Width = 64
     """Channels of the first convolution; they double with each level up to 8 ngf."""
-    n_downs: int | None = None
+    n_downs: Annotated[int, Interval(ge=2, le=12)] | None = None
     """Levels, each at half the resolution; None takes as many as the shortest side of the training pictures fills, up
     to 8. A checkpoint carries the number."""
-    dropout_levels: tuple[int, ...] = (0, 1, 2)
+    dropout_levels: tuple[Annotated[int, Interval(ge=0, le=11)], ...] = (0, 1, 2)
     """Decoder levels that drop half of their features as noise, in training and at test time, counted from the
     innermost, 0; with no number there is no noise. The outermost level has none."""
     kind: Suppress[Literal["unet"]] = "unet"
@@ -35,9 +37,9 @@ class UNetConfig:
 class ResNetConfig:
     """ResNet generator of pix2pix and CycleGAN: two downsamplings, residual blocks, two upsamplings."""
 
-    ngf: int = 64
+    ngf: Width = 64
     """Channels of the first convolution."""
-    n_blocks: int = 9
+    n_blocks: Blocks = 9
     """Residual blocks."""
     dropout: bool = True
     """Drop half of the features inside each block as noise, in training and at test time."""
@@ -48,9 +50,9 @@ class ResNetConfig:
 class PatchConfig:
     """PatchGAN (Isola et al. 2017, section 3.2)."""
 
-    ndf: int = 64
+    ndf: Width = 64
     """Channels of the first convolution."""
-    n_layers: int = 3
+    n_layers: Halvings = 3
     """Stride-2 convolutions; with 3 each score sees 70x70 pixels."""
 
     @property
@@ -71,20 +73,15 @@ class Pix2PixConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        g, d = self.generator, self.discriminator
-        positive = {"generator.ngf": g.ngf, "discriminator.ndf": d.ndf, "discriminator.n-layers": d.n_layers}
-        self.require_positive(positive)
-        if isinstance(g, ResNetConfig):
-            self.require_not_negative({"generator.n-blocks": g.n_blocks})
-            return
-        depth = {"model.generator.n-downs": g.n_downs}
-        require(f"a number from 2 to {DEEPEST}", depth, lambda value: 2 <= value <= DEEPEST)
-        for level in g.dropout_levels:
-            self.require_not_negative({"generator.dropout-levels": level})
-        if g.n_downs is not None and g.dropout_levels != UNetConfig.dropout_levels:  # shallow ones have what they can
-            last = g.n_downs - 2  # the outermost, which makes the picture, drops nothing
-            outermost = {"model.generator.dropout-levels": max(g.dropout_levels, default=None)}
-            require(f"levels from 0 to {last}, as there are {g.n_downs}", outermost, lambda value: value <= last)
+        g = self.generator
+        if isinstance(g, ResNetConfig) or g.n_downs is None or g.dropout_levels == UNetConfig.dropout_levels:
+            return  # shallow ones have what they can of the usual levels
+        last = g.n_downs - 2  # the outermost, which makes the picture, drops nothing
+        if max(g.dropout_levels, default=0) > last:
+            raise ConfigError(
+                f"{option('model.generator.dropout_levels')} is {' '.join(map(str, g.dropout_levels))}: give levels "
+                f"from 0 to {last}, as there are {g.n_downs}"
+            )
 
     @property
     def variants(self) -> int | None:

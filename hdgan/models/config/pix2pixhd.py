@@ -7,9 +7,12 @@ from typing import ClassVar, Literal
 
 from tyro.conf import Suppress
 
+from hdgan.bounds import Blocks, Doublings, Features, Halvings, Scales, Width
 from hdgan.errors import ConfigError
 from hdgan.models.config.base import ModelConfig
 from hdgan.ops.instance_norm_act import PadMode
+from hdgan.options import option
+from hdgan.wording import count
 
 UpsampleMode = Literal["transposed", "resize"]
 
@@ -18,15 +21,15 @@ UpsampleMode = Literal["transposed", "resize"]
 class GeneratorConfig:
     """Coarse-to-fine generator (paper section 3.2): G1 alone, or G1 inside local enhancers."""
 
-    ngf: int = 64
+    ngf: Width = 64
     """Channels of G1's first convolution; each enhancer halves it for its own finer level."""
-    n_downsample: int = 4
+    n_downsample: Halvings = 4
     """Stride-2 convolutions of G1."""
-    n_blocks: int = 9
+    n_blocks: Blocks = 9
     """Residual blocks of G1."""
-    n_enhancers: Suppress[int] = 0
+    n_enhancers: Suppress[Doublings] = 0
     """Local enhancers around G1; each doubles the resolution."""
-    n_blocks_local: int = 3
+    n_blocks_local: Blocks = 3
     """Residual blocks of each enhancer."""
     pad_mode: PadMode = "reflect"
     """Padding of the 7x7 convolutions and of the residual blocks."""
@@ -38,11 +41,11 @@ class GeneratorConfig:
 class DiscriminatorConfig:
     """Multi-scale PatchGAN (paper section 3.2)."""
 
-    ndf: int = 64
+    ndf: Width = 64
     """Channels of the first convolution."""
-    n_layers: int = 3
+    n_layers: Halvings = 3
     """Stride-2 convolutions of each PatchGAN."""
-    n_scales: Suppress[int] = 2
+    n_scales: Suppress[Scales] = 2
     """Discriminators, each at half the resolution of the one before (num_D in NVIDIA's code)."""
     intermediate_features: bool = True
     """Return the features of every layer, which feature matching needs."""
@@ -52,11 +55,11 @@ class DiscriminatorConfig:
 class EncoderConfig:
     """Feature encoder E (paper section 3.4)."""
 
-    nef: int = 16
+    nef: Width = 16
     """Channels of the first convolution."""
-    n_downsample: int = 4
+    n_downsample: Halvings = 4
     """Stride-2 convolutions."""
-    reduction: Suppress[int] = 0
+    reduction: Suppress[Doublings] = 0
     """E sees the photo halved this many times, and its features are upsampled by nearest neighbour before they are
     averaged per instance: so an E trained with G1 goes on unchanged under local enhancers."""
     pad_mode: PadMode = "reflect"
@@ -72,7 +75,7 @@ class Pix2PixHDConfig(ModelConfig):
     has_encoder: ClassVar[bool] = True
 
     family: Suppress[Literal["pix2pixhd"]] = "pix2pixhd"
-    feature_channels: int = 0
+    feature_channels: Features = 0
     """Channels of E's features, 3 in the paper; 0 trains without E."""
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
@@ -80,33 +83,17 @@ class Pix2PixHDConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        g, d, e = self.generator, self.discriminator, self.encoder
-        self.require_positive(
-            {
-                "generator.ngf": g.ngf,
-                "generator.n-downsample": g.n_downsample,
-                "discriminator.ndf": d.ndf,
-                "discriminator.n-layers": d.n_layers,
-                "discriminator.n-scales": d.n_scales,
-                "encoder.nef": e.nef,
-                "encoder.n-downsample": e.n_downsample,
-            }
-        )
-        self.require_not_negative(
-            {
-                "feature-channels": self.feature_channels,
-                "generator.n-blocks": g.n_blocks,
-                "generator.n-enhancers": g.n_enhancers,
-                "generator.n-blocks-local": g.n_blocks_local,
-            }
-        )
+        g = self.generator
         if g.ngf % 2**g.n_enhancers:
             raise ConfigError(
-                f"--model.generator.ngf is {g.ngf}: with {g.n_enhancers} enhancers it must be a multiple of "
-                f"{2**g.n_enhancers}"
+                f"{option('model.generator.ngf')} is {g.ngf}: with {count(g.n_enhancers, 'enhancer')} it must be a "
+                f"multiple of {2**g.n_enhancers}"
             )
         if self.feature_channels and not (self.instances or self.n_labels):
-            raise ConfigError("feature_channels needs instance maps or labels to average over: set feature_channels 0")
+            raise ConfigError(
+                f"{option('model.feature_channels')} is {self.feature_channels}, but features are averaged over "
+                "instance maps or labels, and there are none: set it to 0"
+            )
 
     def trained(self, *, enhancer_only: bool, encoder: bool) -> list[str]:
         n = self.generator.n_enhancers

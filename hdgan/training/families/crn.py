@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
+from hdgan.config_io import check_values
 from hdgan.losses import BalancedPerceptualLoss
 from hdgan.models import CRN
 from hdgan.models.config import ModelConfig
@@ -31,6 +32,7 @@ class CRNLoss:
     """Normalise VGG's input as VGG was trained, as the original does. A scorer takes pictures as they are anyway."""
 
     def __post_init__(self) -> None:
+        check_values(self, "loss")
         check_network(self.vgg_weights, self.scorer)
 
     def check(self, model: ModelConfig) -> None:

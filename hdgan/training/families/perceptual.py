@@ -14,6 +14,7 @@ from hdgan.errors import ConfigError
 from hdgan.models import load_vgg19
 from hdgan.models.segmenter import SegmenterFeatures, load_segmenter, random_segmenter
 from hdgan.models.vgg import Convolution, Pooling, VGG19Features, missing_weights
+from hdgan.options import option
 
 OnMissing = Callable[[str], None]
 RANDOM = Path("random")
@@ -26,12 +27,13 @@ def check_network(vgg_weights: Path | None, scorer: Path | None, weight: float =
     Raises:
         ConfigError: one of them would have no effect.
     """
-    files = {"--loss.vgg-weights": vgg_weights, "--loss.scorer": scorer}
-    given = [f"{option} {file}" for option, file in files.items() if file is not None]
+    files = {"loss.vgg_weights": vgg_weights, "loss.scorer": scorer}
+    given = [f"{option(name)} {file}" for name, file in files.items() if file is not None]
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)}: only one network's features are compared; leave one out")
     if given and not weight:
-        raise ConfigError(f"{given[0]} has no meaning with --loss.vgg 0; leave it out, or give --loss.vgg a weight")
+        vgg = option("loss.vgg")
+        raise ConfigError(f"{given[0]} has no meaning with {vgg} 0; leave it out, or give {vgg} a weight")
 
 
 def load_network(

@@ -14,9 +14,11 @@ from typing import Literal
 from torch import nn
 from tyro.conf import Suppress
 
+from hdgan.bounds import Weight
+from hdgan.config_io import check_values
 from hdgan.losses import GanMode, l1_distance
 from hdgan.models import Pix2Pix
-from hdgan.models.config import ModelConfig, Pix2PixConfig, require
+from hdgan.models.config import ModelConfig, Pix2PixConfig
 from hdgan.training.families.adversarial import judge, play
 from hdgan.training.families.perceptual import OnMissing
 from hdgan.training.pool import FakePool
@@ -30,11 +32,11 @@ class Pix2PixLoss:
     family: Suppress[Literal["pix2pix"]] = "pix2pix"
     gan: GanMode = "vanilla"
     """The cross entropy of the original GAN, or least squares."""
-    l1: float = 100.0
+    l1: Weight = 100.0
     """Weight of the L1 distance to the photo; 0 leaves it out."""
 
     def __post_init__(self) -> None:
-        require("0 or more", {"loss.l1": self.l1}, lambda value: value >= 0)
+        check_values(self, "loss")
 
     def check(self, model: ModelConfig) -> None:
         """Every model of the family can have these losses."""

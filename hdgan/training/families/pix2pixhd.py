@@ -15,10 +15,13 @@ from typing import Literal
 from torch import nn
 from tyro.conf import Suppress
 
+from hdgan.bounds import Weight
+from hdgan.config_io import check_values
 from hdgan.errors import ConfigError
 from hdgan.losses import LAYER_WEIGHTS, GanMode, PerceptualLoss, feature_matching_loss
 from hdgan.models import Pix2PixHD
-from hdgan.models.config import ModelConfig, Pix2PixHDConfig, require
+from hdgan.models.config import ModelConfig, Pix2PixHDConfig
+from hdgan.options import option
 from hdgan.training.families.adversarial import judge, play
 from hdgan.training.families.perceptual import OnMissing, check_network, load_network
 from hdgan.training.pool import FakePool
@@ -32,11 +35,11 @@ class Pix2PixHDLoss:
     family: Suppress[Literal["pix2pixhd"]] = "pix2pixhd"
     gan: GanMode = "lsgan"
     """Least squares, or the cross entropy of the original GAN."""
-    feature_matching: float = 10.0
+    feature_matching: Weight = 10.0
     """Weight of the discriminators' feature matching; 0 leaves it out."""
-    vgg: float = 10.0
+    vgg: Weight = 10.0
     """Weight of the VGG loss; 0 leaves it out."""
-    vgg_layers: tuple[float, float, float, float, float] = LAYER_WEIGHTS
+    vgg_layers: tuple[Weight, Weight, Weight, Weight, Weight] = LAYER_WEIGHTS
     """Weights of the five features in it, fine to coarse."""
     vgg_weights: Path | None = None
     """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
@@ -46,19 +49,19 @@ class Pix2PixHDLoss:
     """Normalise VGG's input as VGG was trained; off in the original."""
 
     def __post_init__(self) -> None:
-        weights = {"loss.feature-matching": self.feature_matching, "loss.vgg": self.vgg}
-        weights |= {f"loss.vgg-layers {k}": weight for k, weight in enumerate(self.vgg_layers, 1)}
-        require("0 or more", weights, lambda value: value >= 0)
+        check_values(self, "loss")
         check_network(self.vgg_weights, self.scorer, self.vgg)
+        layers, off = tuple(self.vgg_layers), f"has no meaning with {option('loss.vgg')} 0: leave it out"
+        if not any(layers):
+            raise ConfigError(f"{option('loss.vgg_layers')} is {layers}: give weights that are not all 0")
         if self.imagenet_normalisation and not self.vgg:
-            raise ConfigError("--loss.imagenet-normalisation has no meaning with --loss.vgg 0: leave it out")
-        layers = tuple(self.vgg_layers)
-        if len(layers) != len(LAYER_WEIGHTS) or not any(layers):
-            raise ConfigError(f"--loss.vgg-layers is {layers}: give {len(LAYER_WEIGHTS)} weights, not all 0")
+            raise ConfigError(f"{option('loss.imagenet_normalisation')} {off}")
         if layers != LAYER_WEIGHTS and not self.vgg:
-            raise ConfigError("--loss.vgg-layers has no meaning with --loss.vgg 0: leave it out")
+            raise ConfigError(f"{option('loss.vgg_layers')} {off}")
         if self.scorer is not None and self.imagenet_normalisation:
-            raise ConfigError("a scorer takes pictures in [-1, 1]: --loss.no-imagenet-normalisation")
+            raise ConfigError(
+                f"{option('loss.scorer')} takes pictures in [-1, 1]: turn {option('loss.imagenet_normalisation')} off"
+            )
 
     def check(self, model: ModelConfig) -> None:
         """Make sure that a model of the family can have these losses.
@@ -69,8 +72,8 @@ class Pix2PixHDLoss:
         assert isinstance(model, Pix2PixHDConfig)
         if self.feature_matching and not model.discriminator.intermediate_features:
             raise ConfigError(
-                "feature matching needs the discriminators' features: "
-                "--model.discriminator.intermediate-features, or --loss.feature-matching 0"
+                "feature matching needs the discriminators' features: turn "
+                f"{option('model.discriminator.intermediate_features')} on, or set {option('loss.feature_matching')} 0"
             )
 
 

@@ -15,7 +15,7 @@ FILE = Path("weights")
 
 @pytest.mark.parametrize("loss", [Pix2PixHDLoss, CRNLoss])
 def test_two_networks_are_refused(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
-    with pytest.raises(ConfigError, match=r"--loss\.vgg-weights weights and --loss\.scorer weights: .* leave one out"):
+    with pytest.raises(ConfigError, match=r"loss\.vgg_weights weights and loss\.scorer weights: .* leave one out"):
         loss(vgg_weights=FILE, scorer=FILE)
     assert loss(scorer=FILE).vgg_weights is None
     assert loss(vgg_weights=FILE).scorer is None
@@ -23,5 +23,5 @@ def test_two_networks_are_refused(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
 
 @pytest.mark.parametrize("network", [{"vgg_weights": FILE}, {"scorer": FILE}])
 def test_a_network_without_its_loss_is_refused(network: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"weights has no meaning with --loss\.vgg 0; leave it out"):
+    with pytest.raises(ConfigError, match=r"weights has no meaning with loss\.vgg 0; leave it out"):
         Pix2PixHDLoss(vgg=0.0, **network)

@@ -1,0 +1,52 @@
+"""Opening .npy files: what the header declares is compared with the file before any of it is used."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from hdgan.data.opening import UNREADABLE, damaged
+from hdgan.errors import DataError
+from hdgan.files import require_file
+from hdgan.limits import require_bounded
+from hdgan.npy_files import read_npy_header
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Map a .npy file into memory as [H, W, C].
+
+    Returns:
+        Integers or floats of any byte order.
+
+    Raises:
+        DataError: the file is missing or damaged, its array has another kind of type or shape, it is shorter than it
+            says, or takes more than `hdgan.limits` allow.
+    """
+    require_file(path, DataError)
+    try:
+        with path.open("rb") as file:
+            shape, fortran, dtype = read_npy_header(file)
+            offset = file.tell()
+    except UNREADABLE as error:
+        raise damaged(path, error) from error
+    require_numbers(str(path), shape, dtype)
+    there, said = path.stat().st_size - offset, math.prod(shape) * dtype.itemsize
+    if there < said:
+        raise DataError(
+            f"{path} cannot be read (an array of shape {shape!s:.100} is longer than the {there} bytes in the file); "
+            "restore it from its source or save it anew, or remove it with its partners"
+        )
+    require_bounded(path, said, f"an array of shape {shape}")
+    array = np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+    return array if array.ndim == 3 else array[..., None]
+
+
+def require_numbers(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raise DataError unless an array of this shape and type can be a picture or map, [H, W] or [H, W, C]."""
+    if dtype.kind not in "buif":
+        what = "named fields" if dtype.names else "objects" if dtype.hasobject else dtype.name
+        raise DataError(f"{name}: array of {what}; save integers or floats")
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise DataError(f"{name}: array of shape {shape!s:.100}; save [H, W] or [H, W, C]")

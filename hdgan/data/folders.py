@@ -1,0 +1,78 @@
+"""What counts in the folders of a dataset: pictures and subfolders, but nothing that a system or a server put there."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from hdgan.data.headers import EXTENSIONS
+from hdgan.errors import DataError
+
+# What servers and systems put beside pictures: thumbnails, deleted files, halves of files.
+_SYSTEM = frozenset(
+    ("@eadir", "__macosx", "lost+found", "#recycle", "@recycle", "$recycle.bin", "system volume information")
+)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename} cannot be read ({error.strerror}); make it readable, or move it away") from error
+
+
+def name_of(path: Path) -> str:
+    """The name that a file gives its sample, as text: without the ending, and composed as Unicode's NFC.
+
+    Bytes that are not UTF-8 are written as in a URL, caf%E9, since no JSON, CSV or page could hold them.
+
+    Args:
+        path: The file, below the folder of its part.
+    """
+    return as_text(unicodedata.normalize("NFC", path.with_suffix("").as_posix()))
+
+
+def as_text(name: str) -> str:
+    """A path with the bytes that are not UTF-8, which Python has as surrogates, written as in a URL."""
+    return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
+
+
+def is_text(name: str) -> bool:
+    """Whether UTF-8 can hold a name."""
+    return re.search("[\ud800-\udfff]", name) is None
+
+
+def subfolders_of(folder: Path) -> list[str]:
+    """Names of the folders in a folder, which may be absent, sorted."""
+    if not folder.is_dir():
+        return []
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry.name))
+    except OSError as error:
+        _refuse(error)
+
+
+def pictures_in(folder: Path, on_error: Callable[[OSError], None] | None = _refuse) -> Iterable[Path]:
+    """Pictures under a folder, which may be absent.
+
+    Links to folders are followed, unless they lead back to where they are; hidden files, the folders of servers and
+    systems, and other kinds of files are not seen.
+    """
+    if not folder.is_dir():
+        return
+    for parent, subfolders, names in os.walk(folder, onerror=on_error, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not _hidden(name) and not _leads_back(Path(parent, name))]
+        for name in names:
+            path = Path(parent, name)
+            if not _hidden(name) and path.suffix.lower() in EXTENSIONS:
+                yield path
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one of those that it lies in."""
+    return folder.is_symlink() and folder.resolve() in (above.resolve() for above in folder.absolute().parents)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _SYSTEM

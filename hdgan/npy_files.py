@@ -1,0 +1,26 @@
+"""Headers of .npy files, read so that every damaged one is the same kind of error."""
+
+from __future__ import annotations
+
+import tokenize
+from typing import IO
+
+import numpy as np
+
+Header = tuple[tuple[int, ...], bool, np.dtype]
+"""Shape, whether the array lies column by column, and its type."""
+
+
+def read_npy_header(stream: IO[bytes]) -> Header:
+    """Read what a .npy file says of its array; the stream then stands where the array begins.
+
+    Raises:
+        ValueError: the header is damaged.
+    """
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        return read(stream)
+    except (SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        # NumPy has Python's parser read the header, whose errors it does not translate.
+        raise ValueError(f"its header is damaged ({error})") from error

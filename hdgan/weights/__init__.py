@@ -1,0 +1,17 @@
+"""Weights in files: read without running anything, within bounds, and refused where they are no usable numbers."""
+
+from hdgan.weights.pickles import StoredTensor
+from hdgan.weights.pth import open_saved, read_weights, require_bounded_archive
+from hdgan.weights.safetensors_file import open_safetensors
+from hdgan.weights.state import is_finite, plain_names, require_finite
+
+__all__ = [
+    "StoredTensor",
+    "is_finite",
+    "open_safetensors",
+    "open_saved",
+    "plain_names",
+    "read_weights",
+    "require_bounded_archive",
+    "require_finite",
+]

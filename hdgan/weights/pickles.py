@@ -1,0 +1,251 @@
+"""A pickle of PyTorch's as plain values, by an interpreter that can call nothing.
+
+`torch.load(weights_only=True)` runs no foreign code, but it calls constructors with the file's numbers: a hundred bytes
+can ask for any amount of memory. Here tensors are descriptions until they have been compared with the file, and
+everything else that is no plain value is an `Unknown`. The standard library's `pickletools` decodes the instructions.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, cast
+
+from hdgan.errors import CheckpointError
+from hdgan.limits import max_bytes, require_bounded
+
+_BYTES_PER_INSTRUCTION = 1024
+"""Of memory, more than any instruction makes; with the usual limit a pickle may have a million of them."""
+
+
+@dataclass(frozen=True)
+class Global:
+    """A class or function that the pickle names. It is never imported."""
+
+    name: str
+
+
+@dataclass
+class Unknown:
+    """An object of a class that is no plain value, such as a module."""
+
+    name: str
+    state: Any = None
+    """What the pickle sets on it: of a module, its parameters, buffers and modules."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The numbers that tensors share, as the pickle describes them."""
+
+    kind: str
+    """Such as torch.FloatStorage."""
+    key: str
+    numel: int
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor, as the pickle describes it."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def read_pickle(stream: IO[bytes], path: Path, storages: dict[str, Storage] | None = None) -> Any:
+    """Read one pickle, up to its end.
+
+    Args:
+        stream: from where it begins; it is left behind its end.
+        path: the file, for the message.
+        storages: all storages that the pickle names are added here, by their keys.
+
+    Returns:
+        None, numbers, text, bytes, lists, tuples, dicts, `StoredTensor`, `Storage`, `Global` and `Unknown`.
+
+    Raises:
+        CheckpointError: the pickle has more instructions than the limit allows.
+        ValueError, LookupError, TypeError: it is damaged.
+    """
+    interpreter = _Interpreter({} if storages is None else storages)
+    most = max_bytes() // _BYTES_PER_INSTRUCTION
+    for count, (opcode, argument, _) in enumerate(cast("Iterator[Any]", pickletools.genops(stream))):
+        if count > most:
+            require_bounded(path, count * _BYTES_PER_INSTRUCTION, "a pickle of very many objects", CheckpointError)
+        interpreter.step(opcode.name, argument)
+    (value,) = interpreter.stack
+    return value
+
+
+_MARK = object()
+_CONSTANTS = frozenset({
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+})  # fmt: skip
+_FIXED: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": lambda: Unknown("builtins.set"),  # every module has one
+    "MARK": lambda: _MARK,
+}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_IGNORED = ("PROTO", "FRAME", "STOP")
+
+
+@dataclass
+class _Interpreter:
+    storages: dict[str, Storage]
+    stack: list[Any] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+
+    def step(self, name: str, argument: Any) -> None:
+        stack = self.stack
+        if name in _CONSTANTS:
+            stack.append(argument)
+        elif name in _FIXED:
+            stack.append(_FIXED[name]())
+        elif name in _TUPLES:
+            at = len(stack) - _TUPLES[name]
+            if at < 0:
+                raise ValueError("a tuple of nothing")
+            stack[at:] = [tuple(stack[at:])]
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            self.memo[len(self.memo) if argument is None else argument] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(self.memo[argument])
+        elif name not in _IGNORED:
+            handler = getattr(self, f"_{name.lower()}", None)
+            if handler is None:
+                raise ValueError(f"weights need no {name}")
+            handler(argument)
+
+    def _marked(self) -> list[Any]:
+        """Everything above the last mark, which is taken off."""
+        items = []
+        while (item := self.stack.pop()) is not _MARK:
+            items.append(item)
+        return items[::-1]
+
+    def _pop(self, _: Any) -> None:
+        self.stack.pop()
+
+    def _additems(self, _: Any) -> None:
+        self._marked()
+
+    def _append(self, _: Any) -> None:
+        self._extend([self.stack.pop()])
+
+    def _appends(self, _: Any) -> None:
+        self._extend(self._marked())
+
+    def _extend(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], list):
+            raise TypeError("only lists are appended to")
+        self.stack[-1].extend(items)
+
+    def _list(self, _: Any) -> None:
+        self.stack.append(self._marked())
+
+    def _tuple(self, _: Any) -> None:
+        self.stack.append(tuple(self._marked()))
+
+    def _dict(self, _: Any) -> None:
+        items = self._marked()
+        self.stack.append({})
+        self._update(items)
+
+    def _setitem(self, _: Any) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._update([key, value])
+
+    def _setitems(self, _: Any) -> None:
+        self._update(self._marked())
+
+    def _update(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], dict):
+            raise TypeError("only tables are written to")
+        self.stack[-1].update(_table(zip(items[::2], items[1::2], strict=True)))
+
+    def _global(self, argument: str) -> None:
+        self.stack.append(Global(".".join(argument.split(" "))))
+
+    def _stack_global(self, _: Any) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self.stack.append(Global(f"{module:s}.{name:s}"))
+
+    def _reduce(self, _: Any) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.stack.append(_called(function, arguments))
+
+    _newobj = _reduce
+
+    def _build(self, _: Any) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, Unknown):
+            target.state = state
+
+    def _binpersid(self, _: Any) -> None:
+        kind, *rest = self.stack.pop()
+        if kind == "module":  # a class with its source, in whole modules of old versions
+            self.stack.append(rest[0])
+            return
+        storage, key, _, numel, *view = rest
+        if kind != "storage" or (view and view[0] is not None) or type(numel) is not int or numel < 0:
+            raise ValueError("no storage")
+        named = Storage(storage.name, f"{key:s}", numel)
+        self.storages[named.key] = named
+        self.stack.append(named)
+
+
+def _table(items: Any) -> dict[Any, Any]:
+    """A dict whose keys are plain: the hash of a tuple that is nested deeply would end the process."""
+    table = {}
+    for key, value in items:
+        if not isinstance(key, (str, bytes, int, float, type(None))):
+            raise TypeError(f"a {type(key).__name__} as a key")
+        table[key] = value
+    return table
+
+
+_TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
+_PARAMETERS = (
+    "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state", "torch.nn.parameter.Parameter",
+)  # fmt: skip
+_SUBCLASSED = "torch._tensor._rebuild_from_type_v2"
+
+
+def _called(function: Any, arguments: Any) -> Any:
+    """What a call gives, of the few functions that make weights; an `Unknown` for any other."""
+    if not isinstance(function, Global):
+        raise TypeError("what is called is no function")
+    if function.name == "collections.OrderedDict":
+        return _table(*arguments) if arguments else {}
+    if function.name in _TENSORS:
+        return _tensor(*arguments[:4])
+    if function.name in _PARAMETERS:
+        return arguments[0]
+    if function.name == _SUBCLASSED and arguments[0] != function:
+        return _called(arguments[0], arguments[2])
+    return Unknown(function.name)
+
+
+def _tensor(storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> StoredTensor:
+    """A tensor that lies inside of its storage."""
+    numbers = (offset, *size, *stride)
+    if not isinstance(storage, Storage) or len(size) != len(stride) or len(size) > 64:
+        raise TypeError("no tensor")
+    if any(type(number) is not int or not 0 <= number < 2**62 for number in numbers):
+        raise ValueError("a tensor of impossible size")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 not in size and last >= storage.numel:
+        raise ValueError("a tensor that is larger than its storage")
+    return StoredTensor(storage, offset, size, stride)

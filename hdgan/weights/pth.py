@@ -1,0 +1,230 @@
+"""Weights that `torch.save` wrote, in its zip archives and in the files of before 1.6, and safetensors by any name."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hdgan.archives import open_archive
+from hdgan.errors import CheckpointError
+from hdgan.files import require_file
+from hdgan.limits import require_bounded
+from hdgan.weights.pickles import Storage, StoredTensor, Unknown, read_pickle
+from hdgan.weights.safetensors_file import open_safetensors
+from hdgan.weights.state import find_state
+
+ReadStorage = Callable[[Storage, torch.dtype], Tensor]
+"""Gives the numbers of a storage, [numel]."""
+
+ReadTensors = Callable[[Mapping[Any, StoredTensor]], dict[Any, Tensor]]
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+"""First number of PyTorch's files of before 1.6."""
+_DTYPES = {
+    "Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16,
+    "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
+    "Bool": torch.bool,
+}  # fmt: skip
+_OF_DAMAGE = (
+    ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, struct.error, zlib.error,
+    zipfile.BadZipFile, NotImplementedError, RuntimeError,
+)  # fmt: skip
+"""How a damaged archive or pickle fails; zipfile has the last two for methods and ciphers that it lacks."""
+
+
+def read_weights(path: Path) -> Mapping[Any, Any]:
+    """The state dict of a file; its names are as in the file. Nothing of the file is run.
+
+    Args:
+        path: written by `torch.save` (a state dict, a table with one, or a whole module) or by safetensors; the name
+            may have any ending.
+
+    Returns:
+        Tensors by their names, [any shape] of any dtype. What is no tensor is kept as it is, for the caller's message.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, unpacks to more than the limit, or holds no or several networks.
+    """
+    require_file(path, CheckpointError)
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start[8:9] == b"{":
+        with open_safetensors(path) as opened:
+            return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    for begin, told in _NO_WEIGHTS.items():
+        if start.startswith(begin):
+            raise CheckpointError(f"{path} is {told}")
+    with _explained(path), _opened(path, start) as (content, read):
+        return _tensors(find_state(content, str(path)), read, path)
+
+
+_NO_WEIGHTS = {
+    b"version https://git-lfs": "a pointer of Git LFS, not the weights: fetch them with `git lfs pull`",
+    b"\x1f\x8b": "compressed by gzip: unpack it first",
+}
+
+
+@contextmanager
+def open_saved(path: Path) -> Iterator[tuple[Any, ReadTensors]]:
+    """Open whatever `torch.save` wrote. Nothing of it is run.
+
+    Args:
+        path: of the file.
+
+    Yields:
+        What was saved, as plain values (see `read_pickle`) with descriptions in place of tensors, and what reads all
+        tensors of a table by their descriptions.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or unpacks to more than the limit.
+    """
+    require_file(path, CheckpointError)
+    with _explained(path):
+        with path.open("rb") as file:
+            start = file.read(64)
+        with _opened(path, start) as (content, read):
+            yield content, lambda described: _tensors(described, read, path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError:  # which is a RuntimeError
+        raise
+    except _OF_DAMAGE as error:
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size} bytes) is truncated or no PyTorch file; copy it again"
+        ) from error
+
+
+@contextmanager
+def _opened(path: Path, start: bytes) -> Iterator[tuple[Any, ReadStorage]]:
+    """The content of a file, with descriptions in place of tensors, and what reads their numbers."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        if start.startswith(b"PK\x03\x04"):
+            with open_archive(path, CheckpointError) as archive:
+                yield _open_zip(path, archive, whole)
+        else:
+            yield _open_old(path, whole)
+
+
+def require_bounded_archive(path: Path) -> None:
+    """Refuse an archive of PyTorch's, a program or weights, before PyTorch itself opens it.
+
+    Raises:
+        CheckpointError: it unpacks to more than the limit, or one of its pickles would.
+        zipfile.BadZipFile, ValueError, LookupError, TypeError: it is damaged.
+    """
+    with open_archive(path, CheckpointError) as archive:
+        for name in archive.namelist():
+            if name.endswith(".pkl"):
+                read_pickle(BytesIO(archive.read(name)), path)
+
+
+def _open_zip(path: Path, archive: zipfile.ZipFile, whole: mmap.mmap) -> tuple[Any, ReadStorage]:
+    entries = {entry.filename: entry for entry in archive.infolist()}
+    (pickled,) = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1] or [""]
+    if not pickled:
+        raise CheckpointError(f"{path} is a zip archive that torch.save did not write; copy the file of weights again")
+    root = pickled.removesuffix("data.pkl")
+    if f"{root}constants.pkl" in entries:
+        raise CheckpointError(
+            f"{path} is a TorchScript program, not just weights; save them with torch.save(network.state_dict(), …)"
+        )
+    order = f"{root}byteorder"
+    swapped = order in entries and archive.read(order) != b"little"
+    content = read_pickle(BytesIO(archive.read(pickled)), path)
+
+    def read(storage: Storage, dtype: torch.dtype) -> Tensor:
+        entry = entries[f"{root}data/{storage.key}"]
+        if entry.file_size != storage.numel * dtype.itemsize:
+            raise ValueError("a storage of another size")
+        if entry.compress_type != zipfile.ZIP_STORED:
+            return _numbers(archive.read(entry), 0, storage.numel, dtype, swapped)
+        # In place: with torch's option against CRC-32 the archive holds none that zipfile would accept.
+        name_bytes, extra_bytes = struct.unpack_from("<HH", whole, entry.header_offset + 26)
+        begin = entry.header_offset + 30 + name_bytes + extra_bytes
+        return _numbers(whole, begin, storage.numel, dtype, swapped)
+
+    return content, read
+
+
+def _open_old(path: Path, whole: mmap.mmap) -> tuple[Any, ReadStorage]:
+    """The format of before 1.6: five pickles, then each storage as its length and its numbers, little-endian."""
+    stream, known = cast(IO[bytes], whole), dict[str, Storage]()
+    magic, _, _, content, keys = (read_pickle(stream, path, known) for _ in range(5))
+    if magic != _MAGIC:
+        raise ValueError("of another program")
+    begins: dict[str, int] = {}
+    end = whole.tell()
+    for key in keys:
+        (count,) = struct.unpack_from("<q", whole, end)
+        if count != known[key].numel:
+            raise ValueError("a storage of another size")
+        begins[key] = end + 8
+        end += 8 + count * _dtype(known[key]).itemsize
+
+    def read(storage: Storage, dtype: torch.dtype) -> Tensor:
+        return _numbers(whole, begins[storage.key], storage.numel, dtype)
+
+    return content, read
+
+
+def _dtype(storage: Storage) -> torch.dtype:
+    """The dtype of a storage by the name of its class, such as torch.cuda.FloatStorage."""
+    return _DTYPES[storage.kind.rpartition(".")[2].removesuffix("Storage")]
+
+
+def _numbers(source: Any, begin: int, numel: int, dtype: torch.dtype, swapped: bool = False) -> Tensor:
+    """A tensor [numel] of its own memory from bytes, which may have the other byte order."""
+    raw = np.frombuffer(source, np.uint8, numel * dtype.itemsize, begin).copy()
+    if swapped:
+        raw = raw.view(f"u{dtype.itemsize}").byteswap().view(np.uint8)
+    return torch.from_numpy(raw).view(dtype) if numel else torch.empty(0, dtype=dtype)
+
+
+def _tensors(state: Mapping[Any, Any], read: ReadStorage, path: Path) -> dict[Any, Any]:
+    """The tensors of a state dict, those that share a storage as views of it."""
+    described = [value for value in state.values() if isinstance(value, StoredTensor)]
+    total = sum(math.prod(value.size) * _known_dtype(value, path).itemsize for value in described)
+    if total > path.stat().st_size:
+        require_bounded(path, total, "a file of tensors", CheckpointError)
+    storages: dict[tuple[str, torch.dtype], Tensor] = {}
+    tensors: dict[Any, Any] = {}
+    for name, value in state.items():
+        if isinstance(value, Unknown):
+            raise CheckpointError(
+                f"{path}: {name!s:.200} is made by {value.name:.100}, not a dense tensor of plain numbers; save "
+                "network.state_dict() of the dense, unquantised network"
+            )
+        if not isinstance(value, StoredTensor):
+            tensors[name] = value
+            continue
+        dtype = _known_dtype(value, path)
+        key = (value.storage.key, dtype)
+        if key not in storages:
+            storages[key] = read(value.storage, dtype)
+        tensors[name] = storages[key].as_strided(value.size, value.stride, value.offset)
+    return tensors
+
+
+def _known_dtype(value: StoredTensor, path: Path) -> torch.dtype:
+    try:
+        return _dtype(value.storage)
+    except KeyError:
+        raise CheckpointError(
+            f"{path} holds tensors of {value.storage.kind:.100}, not of plain numbers; save the weights as float32"
+        ) from None
