@@ -23,7 +23,8 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("hdgan")
+        globals()[name] = found = version("hdgan")
+        return found
     if name in ("Pipeline", "load"):
         import hdgan.inference
 

@@ -51,12 +51,14 @@ def hide(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
     monkeypatch.setattr(importlib, "import_module", import_module)
 
 
-def test_nothing_is_asked_of_the_installation_that_an_import_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_asked_of_the_installation_that_the_version_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = hdgan.__version__
+
     def missing(name: str) -> importlib.metadata.Distribution:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata.Distribution, "from_name", missing)
-    assert info.collect()["versions"]["hdgan"] == hdgan.__version__
+    assert info.collect()["versions"]["hdgan"] == expected
 
 
 def test_what_is_here(capsys: Capture) -> None:

@@ -15,6 +15,7 @@ from hdgan.data.opening import UNREADABLE, Picture, first_tile, is_halved, named
 from hdgan.data.scan import MOST_PAGES
 from hdgan.errors import DataError
 from hdgan.limits import require_bounded
+from hdgan.options import option
 from hdgan.wording import count
 
 Kind = Literal["label map", "instance map", "input", "photo"]
@@ -112,7 +113,7 @@ def require_map(name: Path | str, header: Header, kind: Kind) -> None:
         raise DataError(
             f"{name}: this {kind} has {found}; "
             "save one channel of integers (8- or 16-bit grey or palette PNG, 32-bit TIFF, integer .npy), "
-            "or train without labels (n_labels 0) if its colours are the input"
+            f"or train without labels ({option('model.n_labels')} 0) if its colours are the input"
         )
 
 

@@ -90,7 +90,7 @@ def read_photo(source: Readable, size: tuple[int, int] | None = None) -> Image.I
             assert header.white
             grey = stored_pixels(source, image, header).astype(np.uint32) * 255 // header.white
             image = Image.fromarray(grey.astype(np.uint8))
-        photo = image.convert("RGB")
+        photo = _rgb(image)
         if header.orientation != 1 and header.format != "TIFF" and shown_size(header, size) == header.upright:
             photo = Image.fromarray(np.ascontiguousarray(_turned(np.asarray(photo), header.orientation)))
         return photo
@@ -149,8 +149,8 @@ def to_photo(source: object, values: np.ndarray) -> Image.Image:
         raise DataError(f"{named(source)}: a photo of {count(values.shape[2], 'channel')}; save it as RGB")
     colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
     if values.dtype.itemsize == 2:
-        # As pictures of 16 bits are reduced: Pillow takes the high byte of colours.
-        colours = colours >> 8 if values.shape[2] >= 3 else colours // 257
+        # As in files: Pillow takes the high bytes of all that have several channels.
+        colours = colours >> 8 if values.shape[2] > 1 else colours // 257
     colours = colours.astype(np.uint8, copy=False)
     return Image.fromarray(np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3))))
 
@@ -200,12 +200,17 @@ def _page(source: Picture, image: Image.Image, header: Header) -> np.ndarray:
     """One page as [H, W, C], upright, with palettes and print colours turned into RGB."""
     if header.mode in TURNED_TO_RGB:
         image.load()
-        array = np.asarray(image.convert("RGB"))
+        array = np.asarray(_rgb(image))
     else:
         array = stored_pixels(source, image, header)
     if header.orientation != 1 and header.format != "TIFF":
         array = _turned(array, header.orientation)
     return array if array.ndim == 3 else array[..., None]
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """A picture in RGB. Its opacity is dropped, without the warning that Pillow gives for that of a palette."""
+    return (image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image).convert("RGB")
 
 
 def _turned(array: np.ndarray, orientation: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from hdgan.errors import ConfigError, DataError
 from hdgan.models import ModelConfig
 from hdgan.ops import InstanceIndex, instance_index
 from hdgan.styles.table import classes_of
+from hdgan.wording import count
 
 Source = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -86,7 +87,9 @@ def read_maps(source: Source | Maps, instance: Source | None, config: ModelConfi
     else:
         picture, batched = _read_picture(source, device)
         if picture.shape[1] != config.input_channels:
-            raise DataError(f"{name} has {picture.shape[1]} channels, but the model takes {config.input_channels}")
+            raise DataError(
+                f"{name} has {count(picture.shape[1], 'channel')}, but the model takes {config.input_channels}"
+            )
     maps = Maps(name, label, picture, None, config.instance_divisor, batched)
     if instance is not None:
         ids, _ = _read_ids(instance, "instance map", device)
@@ -111,7 +114,9 @@ def read_photo_of(maps: Maps, photo: Source, config: ModelConfig, device: torch.
         pixels = _of_pixels(np.asarray(read_photo(_with_path(photo), (width, height))), device)
     _check_size(maps, named(photo), pixels)
     if pixels.shape[1] != config.image_channels:
-        raise DataError(f"{named(photo)} has {pixels.shape[1]} channels: give a photo of {config.image_channels}")
+        raise DataError(
+            f"{named(photo)} has {count(pixels.shape[1], 'channel')}: give a photo of {config.image_channels}"
+        )
     return pixels
 
 

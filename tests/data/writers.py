@@ -62,7 +62,7 @@ def tiff(
         339: [sample_format] * channels,
     }
     fields |= {338: list(extra)} if extra else {}
-    fields |= {320: [step * 256 for step in range(2**bits)] * 3} if photometric == 3 else {}
+    fields |= {320: [step << 8 & 0xFFFF for step in range(2**bits)] * 3} if photometric == 3 else {}
     fields |= {int(name[1:]): [value] for name, value in tags.items()}
     behind = 8 + 2 + 12 * len(fields) + 4
     longer = {tag: struct.pack(f"{order}{len(v)}H", *v) for tag, v in fields.items() if len(v) > 2}

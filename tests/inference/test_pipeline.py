@@ -175,7 +175,7 @@ def test_a_model_trained_on_pairs(photo: Path) -> None:
         array = np.asarray(image)
         for form in (image, array, torch.from_numpy((array / 127.5 - 1).astype(np.float32)).permute(2, 0, 1)):
             torch.testing.assert_close(pipeline(form), expected)
-        with pytest.raises(DataError, match="the given Image has 1 channels, but the model takes 3"):
+        with pytest.raises(DataError, match="the given Image has 1 channel, but the model takes 3"):
             pipeline(image.convert("L"))
     with pytest.raises(DataError, match="give float"):
         pipeline(torch.zeros(3, 8, 8, dtype=torch.int64))
@@ -205,7 +205,7 @@ WRONG: dict[str, tuple[object, object, str]] = {
     "label too high": (torch.full((8, 8), 4), torch.zeros(8, 8, dtype=torch.int64), "Tensor holds label 4, .* 0 to 3"),
     "label below 0": (torch.full((8, 8), -1), torch.zeros(8, 8, dtype=torch.int64), "holds label -1"),
     "float": (torch.zeros(8, 8), None, r"label map is of type torch\.float32: give integers"),
-    "float array": (np.zeros((8, 8)), None, "label map is of type float64: give integers"),
+    "float array": (np.zeros((8, 8)), None, "the given ndarray: this label map has mode float64"),
     "colour": (Image.new("RGB", (8, 8)), None, "label map has mode RGB"),
     "dimensions": (torch.zeros(8, dtype=torch.int64), None, r"label map has shape \(8,\): give \[H, W\]"),
     "empty": (torch.zeros(0, 8, dtype=torch.int64), None, r"label map has shape \(0, 8\)"),
@@ -228,11 +228,11 @@ def test_input_that_cannot_be_used_is_named(pipeline: Pipeline, case: str) -> No
 def test_photos_that_do_not_fit_are_named(pipeline: Pipeline, label: Path, ids: Path) -> None:
     with pytest.raises(DataError, match=r"s0_label\.png is 32x16, but the given ndarray is 8x8"):
         pipeline(label, ids, photo=np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(DataError, match="the given ndarray has 1 channels: give a photo of 3"):
-        pipeline(label, ids, photo=np.zeros((16, 32), np.uint8))
+    with pytest.raises(DataError, match="the given ndarray has 1 channel: give a photo of 3"):
+        pipeline(label, ids, photo=np.zeros((16, 32), np.float32))
     of_other_kinds = {
-        r"shape \(1, 16, 32, 3\) and type uint8: give \[H, W\] or \[H, W, C\]": np.zeros((1, 16, 32, 3), np.uint8),
-        r"type int64: .* of 8 or 16 bits or float": np.zeros((16, 32, 3), np.int64),
+        r"array of shape \(1, 16, 32, 3\); save \[H, W\] or \[H, W, C\]": np.zeros((1, 16, 32, 3), np.uint8),
+        r"a photo of type int64; save it with 8 or 16 bits a channel": np.zeros((16, 32, 3), np.int64),
         r"type torch\.uint8: give float \[C, H, W\]": torch.zeros(3, 16, 32, dtype=torch.uint8),
         r"shape \(0, 32, 3\)|shape \(3, 0, 32\)": np.zeros((0, 32, 3), np.uint8),
         "given as list": [[0]],

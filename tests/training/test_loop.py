@@ -494,7 +494,7 @@ def test_a_reader_that_is_killed_in_the_middle_of_a_step(
 
     config = make_config(tmp_path / "run", images=20)
     at_step(monkeypatch, 2, kill_readers)
-    with pytest.raises(DataError, match=r"was killed.*--data\.workers 0"):
+    with pytest.raises(DataError, match=r"was killed.*data\.workers 0"):
         train(replace(config, data=replace(config.data, workers=1)), console=QUIET)
     [step] = list_steps(config.out)
     assert step >= 2  # batches that were read before may have been used, no step is half done
@@ -517,7 +517,7 @@ def test_a_packed_dataset_trains_to_the_same_weights(
 def test_a_stage_of_a_size_that_is_not_packed(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
     pack_dataset(config.data, tmp_path / "packed", [SizeConfig(width=16)])
-    with pytest.raises(DataError, match=r"is packed in 16x8, but 32x16 is wanted: set --stages\.STAGE\.size\.width 16"):
+    with pytest.raises(DataError, match=r"is packed in 16x8, but 32x16 is wanted: set stages\.STAGE\.size\.width 16"):
         train(replace(config, data=replace(config.data, root=tmp_path / "packed")), console=QUIET)
 
 
