@@ -32,6 +32,7 @@ def open_archive(path: Path, error: type[HdganError]) -> Iterator[zipfile.ZipFil
     """
     require_file(path, error)
     with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
+        file.directory_read = True
         members = archive.infolist()
         if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
             raise zipfile.BadZipFile("it is compressed in a way that cannot be unpacked piece by piece")
@@ -44,7 +45,10 @@ def open_archive(path: Path, error: type[HdganError]) -> Iterator[zipfile.ZipFil
 class _Bounded(FileIO):
     """A file whose reader is not led to read a directory of absurd size into memory."""
 
+    directory_read = False
+    """From then on members are read, which may be larger."""
+
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _DIRECTORY_BYTES:
+        if size is not None and size > _DIRECTORY_BYTES and not self.directory_read:
             raise zipfile.BadZipFile("its directory is too large")
         return super().read(size)

@@ -102,8 +102,8 @@ def new_files(folder: str | Path, last: str) -> Iterator[Path]:
         last: name of the file that stands for the set.
 
     Raises:
-        HdganError: the folder is not writable or the disk is full; or a file of this name exists, which is kept, and
-            that of no other is written after it.
+        HdganError: the folder is not writable or the disk is full; or a file of one of the names exists, which is
+            kept, and none is added.
     """
     folder = Path(folder)
     with _explained(folder), _writing_into(folder.parent):
@@ -115,8 +115,7 @@ def new_files(folder: str | Path, last: str) -> Iterator[Path]:
             for entry in (*files, temporary):
                 _sync(entry)
             if not _moved(temporary, folder):
-                for file in files:
-                    _claim(file, folder / file.name, same=file.name != last)
+                _claim_all(files, folder, last)
                 _sync(folder)
             _sync(folder.parent)
         finally:
@@ -280,8 +279,25 @@ def _moved(new: Path, folder: Path) -> bool:
     return True
 
 
-def _claim(temporary: Path, path: Path, *, same: bool = False) -> None:
+def _claim_all(files: list[Path], folder: Path, last: str) -> None:
+    """Give all files of a set their names in a folder, or if one is taken, none; `last` must be free."""
+    added: list[Path] = []
+    try:
+        for file in files:
+            path = folder / file.name
+            if _claim(file, path, same=file.name != last):
+                added.append(path)
+    except (HdganError, OSError):
+        for path in added:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _claim(temporary: Path, path: Path, *, same: bool = False) -> bool:
     """Give a complete file its name, which must be free, or with `same` stand for the same bytes.
+
+    Returns:
+        Whether it was free.
 
     Raises:
         HdganError: the name is taken.
@@ -297,6 +313,8 @@ def _claim(temporary: Path, path: Path, *, same: bool = False) -> None:
     except FileExistsError:
         if not (same and path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
             raise HdganError(f"{path} exists already: name another --out, or delete it") from None
+        return False
+    return True
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -89,3 +89,12 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "none"):
         with pytest.raises(DataError), open_archive(path, DataError):
             pass
+
+
+def test_a_member_may_be_larger_than_a_directory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = os.urandom(50_000)
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        write_zip(file, {"a": content}, compression)
+        monkeypatch.setattr(archives, "_DIRECTORY_BYTES", 10_000)
+        with open_archive(file, DataError) as archive:
+            assert archive.read("a") == content

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from hdgan.data import Pair, match_folders
+from hdgan.config_io import from_plain
+from hdgan.data import Pair, SizeConfig, match_folders
 from hdgan.data.colors import require_shown, to_image
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import save_png
@@ -21,6 +22,10 @@ from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.inference.style_choice import StyleChoice
 from hdgan.models import ModelConfig
+from hdgan.models.saving import read_metadata
+
+_FAR = 2
+"""How many times larger or smaller than in training a picture may be without a note."""
 
 
 def generate(
@@ -78,7 +83,7 @@ def generate(
     targets = name_targets(pairs, out, variants)
     _protect_sources(pairs, targets, choice)
     began = time.monotonic()
-    jobs = zip(_jobs(pipeline, pairs, variants), targets, strict=True)
+    jobs = zip(_noting_sizes(_jobs(pipeline, pairs, variants), pipeline, console), targets, strict=True)
     for job, target in track(jobs, "generating", len(targets), console=console, disable=not console.is_terminal):
         make(pipeline, job, target, choice)
     seconds = time.monotonic() - began
@@ -103,6 +108,33 @@ def _jobs(pipeline: Pipeline, pairs: list[Pair], variants: int) -> Iterator[Job]
         maps = pipeline.read(source, pair.ids)
         for variant in range(variants):
             yield Job(maps, pair.photo, variant)
+
+
+def _noting_sizes(jobs: Iterator[Job], pipeline: Pipeline, console: Console) -> Iterator[Job]:
+    """The same jobs; before the first that is far from the size of training, a note."""
+    trained = None if pipeline.file is None else trained_size(pipeline.file)
+    usual = {} if trained is None else {"wide": trained.width, "high": trained.height}
+    for job in jobs:
+        _, height, width = job.maps.size
+        given = {"wide": width, "high": height}
+        far = [side for side, n in usual.items() if n and not n / _FAR <= given[side] <= n * _FAR]
+        if far:
+            console.print(
+                f"{job.maps.name} is {width}x{height}, but the model was trained on pictures {usual[far[0]]} pixels "
+                f"{far[0]}: what it makes may look worse; scale the maps to about that size",
+                markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
+            usual = {}
+        yield job
+
+
+def trained_size(file: Path) -> SizeConfig | None:
+    """The size that the pictures of a checkpoint's stage were scaled to; None where it does not tell."""
+    metadata = read_metadata(file)
+    size: Any = metadata
+    for key in ("train", "stages", metadata.get("stage"), "size"):
+        size = size.get(key) if isinstance(size, Mapping) and isinstance(key, str) else None
+    return None if size is None else from_plain(SizeConfig, size, f"{file}, train")
 
 
 def make(pipeline: Pipeline, job: Job, target: Path, choice: StyleChoice) -> None:

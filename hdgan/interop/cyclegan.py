@@ -217,7 +217,7 @@ def _load(network: Network, tensors: Mapping[str, Tensor], where: str) -> None:
     if differences:
         raise CheckpointError(
             f"{where}: its tensors fit no {_NAMES[type(network)]} of pytorch-CycleGAN-and-pix2pix ({differences}); "
-            "use a checkpoint of its own code"
+            "use a checkpoint of its own code; of NVIDIA/pix2pixHD, give the folder"
         )
     network.to_empty(device=next(iter(tensors.values())).device)
     network.load_state_dict({ours: tensors[theirs] for theirs, ours in keys.items()})

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hdgan.errors import CheckpointError, ConfigError, HdganError
+from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import new_files
 from hdgan.weights import plain_names, require_finite
 
@@ -64,23 +64,13 @@ def write_networks(
         for name, content in (beside or {}).items():
             (temporary / name).write_bytes(content)
         for letter, state in states.items():
-            _save(state, temporary / f"{epoch}_net_{letter}.pth", folder)
-        for file in temporary.iterdir():
-            there = folder / file.name
-            if there.exists() and not (there.is_file() and filecmp.cmp(file, there, shallow=False)):
+            # Through a file object: given a name, torch reports a full disk as an internal error.
+            with (temporary / f"{epoch}_net_{letter}.pth").open("wb") as file:
+                torch.save(state, file)
+        for new in temporary.iterdir():
+            there = folder / new.name
+            if there.exists() and not (there.is_file() and filecmp.cmp(new, there, shallow=False)):
                 _refuse_existing(there)
-
-
-def _save(state: Mapping[str, Tensor], path: Path, folder: Path) -> None:
-    # Through a file object: given a name, torch reports a full disk as an internal error. Of a limit it always does.
-    with path.open("wb") as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:
-            raise HdganError(
-                f"cannot write {folder / path.name}: the disk is full, or the file is larger than is allowed (ulimit "
-                "-f); free space or choose another folder, then repeat"
-            ) from error
 
 
 def tensors_of(state_dict: Any, where: str) -> dict[str, Tensor]:

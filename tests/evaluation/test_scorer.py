@@ -159,3 +159,23 @@ def test_a_damaged_program_is_one_line_of_the_command(run: Path, tmp_path: Path)
     for line, file in zip(lines, files, strict=True):
         assert line.startswith(f"hdgan: error: {file} is no readable scorer (")
         assert line.endswith("TorchScript")
+
+
+@pytest.mark.parametrize(("write", "name"), [(write_script, "s.pt"), (write_program, "s.pt2")])
+def test_programs_whose_weights_are_not_finite_are_refused(write: Write, name: str, tmp_path: Path) -> None:
+    module = nn.Conv2d(3, 2, 1)
+    with torch.no_grad():
+        module.weight[0] = float("inf")
+    file = write(tmp_path / name, module)
+    with pytest.raises(CheckpointError, match=rf"{name}: weight holds numbers that are NaN or infinite \(3 of 6\)"):
+        load_scorer(file, 2, CPU)
+
+
+def test_a_program_that_unpacks_to_more_than_the_limit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "s.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("s/data/0", bytes(2**22))
+    monkeypatch.setenv("HDGAN_MAX_GIB", str(2**-10))
+    with pytest.raises(CheckpointError, match=r"s\.pt is an archive of .* more than the limit"):
+        load_scorer(tmp_path / "s.pt", 2, CPU)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import time
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from hdgan.errors import CheckpointError, HdganError
 from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig, saving
-from hdgan.models.saving import describe_differences, load_model, read_metadata, save_model
+from hdgan.models.saving import build_described, describe_differences, load_model, read_metadata, save_model
 
 CONFIG = Pix2PixHDConfig(
     n_labels=5,
@@ -204,3 +205,71 @@ def test_describe_differences():
     assert describe_differences(wanted, found, limit=1) == (
         "2 missing: b, …; 1 not part of the architecture: d; 1 of another shape: a is (2,) instead of (1,)"
     )
+
+
+@pytest.mark.parametrize("name", ["generator.head.bias", "ema.generator.head.bias", "styles.class_mean"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_numbers_that_are_not_finite_are_refused(model, path, name, value):
+    save_model(path, model, averages(model), tensors={"styles.class_mean": torch.ones(5, 2)})
+    wrong = torch.full((5, 2) if name.startswith("styles") else (3,), value, dtype=torch.float64)
+    rewrite(path, lambda tensors, _: tensors.update({name: wrong}))
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: {name} holds numbers that are NaN or infinite"):
+        load_model(path, ema=name.startswith("ema."))
+
+
+def test_mean_styles_of_other_features_are_refused(model, path):
+    save_model(path, model, tensors={"styles.class_mean": torch.ones(5, 3)})
+    with pytest.raises(CheckpointError, match=r"styles\.class_mean has shape \(5, 3\) instead of \(classes, 2\)"):
+        load_model(path)
+
+
+def test_weights_of_another_type_are_refused(model, path):
+    save_model(path, model)
+    rewrite(path, lambda tensors, _: tensors.update({"generator.head.bias": torch.ones(3, dtype=torch.int64)}))
+    with pytest.raises(CheckpointError, match=r"generator\.head\.bias is torch\.int64 instead of torch\.float32"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("value", [10**4, 10**6, 10**9, 10**30])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "n_labels", "feature_channels", "generator.ngf", "generator.n_downsample", "generator.n_blocks",
+        "generator.n_enhancers", "generator.n_blocks_local", "discriminator.ndf", "discriminator.n_layers",
+        "discriminator.n_scales", "encoder.nef", "encoder.n_downsample",
+    ],
+)  # fmt: skip
+def test_an_architecture_of_absurd_numbers_is_refused_before_it_is_built(model, path, name, value):
+    save_model(path, model)
+
+    def edit(_, header):
+        *tables, field = name.split(".")
+        table = header["model"]
+        for part in tables:
+            table = table[part]
+        table[field] = value
+
+    rewrite(path, edit)
+    began = time.monotonic()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors") as caught:
+        load_model(path)
+    assert len(str(caught.value)) < 700
+    assert time.monotonic() - began < 5
+
+
+def test_layers_are_bounded_by_the_tensors_of_the_file(path):
+    save_file({"weight": torch.ones(2)}, path)
+    made = build_described(path, lambda: torch.nn.ModuleList(torch.nn.Conv2d(1, 1, 1) for _ in range(500)), 1)
+    assert len(made) == 500
+    with pytest.raises(CheckpointError, match=r"of its 1 tensor \(more layers than the file has tensors"):
+        build_described(path, lambda: torch.nn.ModuleList(torch.nn.Conv2d(1, 1, 1) for _ in range(10**9)), 1)
+    with pytest.raises(CheckpointError, match="the architecture that it names cannot be"):
+        build_described(path, lambda: torch.nn.Conv2d(2**40, 2**40, 3), 2)
+
+
+def test_a_new_file_takes_the_place_of_no_other(model, path):
+    path.write_text("precious")
+    with pytest.raises(HdganError, match=r"model\.safetensors exists already"):
+        save_model(path, model, new=True)
+    assert path.read_text() == "precious"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]

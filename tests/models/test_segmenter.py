@@ -93,3 +93,22 @@ def test_tensors_that_do_not_fit_are_named(network: Segmenter, tmp_path: Path) -
 def test_a_width_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"scorer_training\.width is 0: give a whole number from 1"):
         SegmenterConfig(5, width=0)
+
+
+def test_numbers_that_are_not_finite_are_refused(network: Segmenter, tmp_path: Path) -> None:
+    with torch.no_grad():
+        network.head.bias[2] = float("nan")
+    save_segmenter(tmp_path / "scorer.safetensors", network)
+    with pytest.raises(CheckpointError, match=r"scorer\.safetensors: head\.bias holds numbers that are NaN"):
+        load_segmenter(tmp_path / "scorer.safetensors")
+
+
+@pytest.mark.parametrize(("field", "value"), [("width", 10**9), ("width", 4096), ("n_labels", 10**30)])
+def test_an_absurd_architecture_takes_no_memory(network: Segmenter, field: str, value: int, tmp_path: Path) -> None:
+    file = tmp_path / "scorer.safetensors"
+    save_segmenter(file, network)
+    header = read_metadata(file)
+    header["segmenter"][field] = value
+    save_file(load_file(file), file, {"hdgan": json.dumps(header)})
+    with pytest.raises(CheckpointError, match=r"scorer\.safetensors"):
+        load_segmenter(file)

@@ -144,3 +144,16 @@ def test_download_is_checked(monkeypatch, state):
     assert asked["check_hash"]
     assert asked["weights_only"]
     assert asked["url"].endswith("vgg19-dcbb9e9d.pth")
+
+
+def test_weights_that_were_wrapped_or_compiled_are_taken(tmp_path, state):
+    path = tmp_path / "vgg.pth"
+    torch.save({"state_dict": {f"module._orig_mod.{key}": value for key, value in state.items()}, "epoch": 1}, path)
+    found = load_vgg19(path).state_dict()
+    assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, state):
+    torch.save({**state, "features.7.bias": torch.full((128,), float("nan"))}, tmp_path / "vgg.pth")
+    with pytest.raises(ConfigError, match=r"vgg\.pth: features\.7\.bias holds numbers that are NaN .*--loss\.vgg 0"):
+        load_vgg19(tmp_path / "vgg.pth")
