@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,19 +19,39 @@ def network_format(device: torch.device) -> torch.memory_format:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice; on a CPU and in TorchScript only the text tells."""
-    texts = ("can't allocate memory", "CUDA out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in texts)
+    """Whether an error says that memory did not suffice; on a CPU and in libraries only the text tells.
+
+    The texts are those of PyTorch's allocators, of TorchScript, of cuBLAS and cuDNN, of oneDNN and of shared memory.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):  # of a process that cannot be started
+        return error.errno == errno.ENOMEM
+    return any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "STATUS_ALLOC_FAILED",
+    "could not create a memory object",
+    "Cannot allocate memory",
+)
 
 
 @contextmanager
 def enough_memory(message: str) -> Iterator[None]:
-    """Raise ConfigError with this message where memory does not suffice."""
+    """Raise ConfigError with this message where memory does not suffice.
+
+    The memory that was in use inside is free by then, although the error lives on: its frames hold nothing any more.
+    """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
+        traceback.clear_frames(error.__traceback__)
         raise ConfigError(message) from error
 
 

@@ -72,6 +72,18 @@ def _parts(layers: Sequence[nn.Module]) -> Iterator[nn.Module]:
             pool = None
 
 
+def missing_weights(weights: Path | None) -> str:
+    """What a run lacks to load VGG19, as a sentence; empty where the file is there. Downloads nothing.
+
+    Args:
+        weights: as of `load_vgg19`.
+    """
+    if weights is not None:
+        return "" if weights.is_file() else f"the VGG19 weights {weights} do not exist: {_HOW_TO_GET}"
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(WEIGHTS_URL).name
+    return "" if cached.is_file() else f"a run downloads VGG19's weights (548 MiB) first; if it cannot: {_HOW_TO_GET}"
+
+
 def load_vgg19(weights: Path | None, convolution: Convolution = 1, pooling: Pooling = "max") -> VGG19Features:
     """Return VGG19 with its ImageNet weights, frozen.
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -18,14 +17,12 @@ from torch import Tensor
 
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError
+from hdgan.options import option
+from hdgan.training.peers import MEETING, PATIENCE, OtherProcessError, Peers
+from hdgan.wording import count
 
 BUCKET_ELEMENTS = 2**25
 """Gradients are sent in buckets of about this many elements: large enough for bandwidth, small enough for memory."""
-
-PATIENCE = timedelta(hours=3)
-"""Of a process for the others. While the main one measures, renders scenes or writes to a slow disk, they wait in a
-barrier; NCCL would end them after ten minutes. That a process has died torchrun sees at once; one that hangs, nobody
-for as long."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,8 @@ class World:
     size: int
     device: torch.device
     local_rank: int = 0
+    peers: Peers = field(default_factory=Peers)
+    """The other processes, until training begins; then they meet in the methods of this class."""
 
     @property
     def is_main(self) -> bool:
@@ -43,9 +42,14 @@ class World:
         return self.rank == 0
 
     def mean(self, values: Tensor) -> Tensor:
-        """Average a tensor over all processes."""
+        """Average a tensor over all processes.
+
+        Raises:
+            OtherProcessError: one has ended.
+        """
         if self.size > 1:
-            dist.all_reduce(values)
+            with _others_there():
+                dist.all_reduce(values)
             values = values / self.size
         return values
 
@@ -61,17 +65,36 @@ class World:
 
     @contextmanager
     def first_of_node(self) -> Iterator[None]:
-        """Let one process of each node go first, so that the others find what it has made."""
+        """Let one process of each node go first, so that the others find what it has made.
+
+        Raises:
+            OtherProcessError: it has failed.
+        """
         if self.local_rank:
-            self.barrier()
+            self.peers.exchange(None)
         yield
         if not self.local_rank:
-            self.barrier()
+            self.peers.exchange(None)
 
     def barrier(self) -> None:
-        """Wait for all processes."""
+        """Wait for all processes.
+
+        Raises:
+            OtherProcessError: one has ended.
+        """
         if self.size > 1:
-            dist.barrier()
+            with _others_there():
+                dist.barrier()
+
+
+@contextmanager
+def _others_there() -> Iterator[None]:
+    """Say what an error of the backend mostly means: it names a connection, and that in several lines."""
+    try:
+        yield
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise OtherProcessError(f"another process has ended, and its own message says why ({first})") from error
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
@@ -102,15 +125,17 @@ def _device_of(device: str, local_rank: int, size: int) -> str:
     if ":" in device:
         if device == "cuda:0" and gpus == 1:
             return device
-        raise ConfigError(f"--device {device} would put all {size} processes on one device: give cuda, cpu or auto")
+        raise ConfigError(
+            f"{option('device')} {device} would put all {size} processes on one device: give cuda, cpu or auto"
+        )
     if device == "cpu" or not torch.cuda.is_available():
         return device
     here = int(os.environ.get("LOCAL_WORLD_SIZE", local_rank + 1))
     if here > gpus:
-        own = "; where each process sees a GPU of its own, --device cuda:0" if gpus == 1 else ""
+        own = f"; where each process sees a GPU of its own, {option('device')} cuda:0" if gpus == 1 else ""
         raise ConfigError(
-            f"there are {here} processes on this machine, but PyTorch sees {gpus} GPUs: give torchrun "
-            f"--nproc-per-node {gpus}, or --device cpu{own}"
+            f"there are {here} processes on this machine, but PyTorch sees {count(gpus, 'GPU')}: give torchrun "
+            f"--nproc-per-node {gpus}, or {option('device')} cpu{own}"
         )
     return f"cuda:{local_rank}"
 
@@ -124,16 +149,26 @@ def join_world(device: str) -> Iterator[World]:
             "cuda:0" is for processes that see one GPU each.
 
     Raises:
-        ConfigError: the device does not exist.
+        ConfigError: the device does not exist, or one process has a GPU and another none.
+        OtherProcessError: the others do not come, or one of them has failed.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(0, 1, _make_current(choose_device(device)))
         return
-    chosen = _make_current(choose_device(_device_of(device, local_rank, size)))
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+    peers = Peers.meet(int(os.environ.get("RANK", "0")), size)
+    with peers.together():
+        chosen = _make_current(choose_device(_device_of(device, local_rank, size)))
+        peers.require_alike({"device": chosen.type}, MEETING)
+    dist.init_process_group(
+        "nccl" if chosen.type == "cuda" else "gloo",
+        store=peers.store,
+        rank=peers.rank,
+        world_size=size,
+        timeout=PATIENCE,
+    )
     try:
-        yield World(dist.get_rank(), size, chosen, local_rank)
+        yield World(peers.rank, size, chosen, local_rank, peers)
     finally:
         dist.destroy_process_group()

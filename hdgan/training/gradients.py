@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hdgan.models.blocks import recomputing
 from hdgan.training.config import TrainConfig
 from hdgan.training.families import Criterion
-from hdgan.training.state import StageState
+from hdgan.training.state import StageNetworks, StageState
 from hdgan.training.step import Inputs, accumulate_gradients
 
 Gradients = Callable[[Inputs], Tensor]
@@ -29,7 +29,7 @@ class StepGradients:
         criterion: the losses.
     """
 
-    def __init__(self, config: TrainConfig, state: StageState, criterion: Criterion) -> None:
+    def __init__(self, config: TrainConfig, state: StageNetworks, criterion: Criterion) -> None:
         self.config = config
         self.state = state
         self.criterion = criterion

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from hdgan.checkpoints import checkpoint_path, list_steps
 from hdgan.data import make_loader
 from hdgan.data.sampler import explained_worker_death
+from hdgan.devices import enough_memory
 from hdgan.errors import DataError, HdganError, TrainingError
 from hdgan.seeding import derive_seed, seed_everything
 from hdgan.training import start
+from hdgan.training.agreement import require_same_data, require_same_plan, require_same_run
 from hdgan.training.checkpoint import remove_leftovers, save_checkpoint
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, fitted, open_data
@@ -63,7 +65,9 @@ class Run:
     stop: StopRequest
     console: Console
     all_end: bool = False
-    """Whether every process knows that one has no batch."""
+    """Whether every process knows that one cannot take the step."""
+    within_update: bool = False
+    """Whether some of the weights may have moved and others not."""
 
 
 def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Outcome:
@@ -84,45 +88,61 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     with start.torch_settings(config), join_world(config.device) as world, contextlib.ExitStack() as closing:
         if not world.is_main:
             console = Console(quiet=True)
-        claim_folder(config, resume)
-        start.check_processes(config, world)
-        with world.first_of_node():
-            data = open_data(config, console, world.size)
-        given, config = config, fitted(config, data)  # config.json is what was asked for
-        stages = plan(config, len(data.train_pairs))
-        start.check_stages(config, data, stages, world)
-        perceptual = start.load_perceptual(config, world)
-        validation = Validation(config, data, world.device)
-        if world.is_main:
-            closing.enter_context(locked(config.out))
-            claim_folder(config, resume)  # another run may have come and gone in the meantime
-        state = start.resume(config, stages, world) if resume else start.begin(config, stages[0], world, console)
-        metrics = None
-        if world.is_main:
-            remove_leftovers(config.out)
-            if resume:
-                start.tidy(config, state)
-            else:
-                remove_samples(config.out)
-            write_description(given, world, len(data.train_pairs))
-            metrics = Metrics(config.out, state.step)
-            closing.callback(metrics.close)
-        total = stages[-1].last_step
-        if resume:
-            message = f"resuming {config.out} after step {state.step} of {total}"
-            console.print(message, markup=False, highlight=False, soft_wrap=True)
-        display = closing.enter_context(ProgressDisplay(console, total, state.step))
-        stop = closing.enter_context(StopRequest())
-        run = Run(config, world, data, stages, perceptual, validation, metrics, display, stop, console)
-        while (current := stage_at(stages, state.step)) is not None:
+        with world.peers.together():
+            run, state = _prepare(config, resume, world, console, closing)
+        config = run.config
+        while (current := stage_at(run.stages, state.step)) is not None:
             if state.stage != current:
-                state = StageState(config, current, world.device, state.model)
+                with enough_memory(start.too_large(config, current, world)):
+                    state = StageState(config, current, world.device, state.model)
             if not _train_stage(run, state):
                 break
+        total = run.stages[-1].last_step
     report = write_report(config.out) if world.is_main else None
     outcome = Outcome(finished=state.step == total, step=state.step, total_steps=total, report=report)
     _say_goodbye(console, config, outcome)
     return outcome
+
+
+def _prepare(
+    config: TrainConfig, resume: bool, world: World, console: Console, closing: contextlib.ExitStack
+) -> tuple[Run, StageState]:
+    """Everything before the first step; what is to be closed after the last one goes to `closing`."""
+    require_same_run(world.peers, config, resume=resume)
+    claim_folder(config, resume)
+    start.check_processes(config, world)
+    with world.first_of_node():
+        data = open_data(config, console, world.size)
+    require_same_data(world.peers, data.train_pairs)
+    given, config = config, fitted(config, data)  # config.json is what was asked for
+    stages = plan(config, len(data.train_pairs))
+    require_same_plan(world.peers, config, stages)
+    start.check_stages(config, stages, world)
+    if world.is_main:
+        start.check_pictures(config, data, stages[0])
+    perceptual = start.load_perceptual(config, world)
+    validation = Validation(config, data, world.device)
+    if world.is_main:
+        closing.enter_context(locked(config.out))
+        claim_folder(config, resume)  # another run may have come and gone in the meantime
+    state = start.first_state(config, stages, world, console, resume)
+    metrics = None
+    if world.is_main:
+        remove_leftovers(config.out)
+        if resume:
+            start.tidy(config, state)
+        else:
+            remove_samples(config.out)
+        write_description(given, world, len(data.train_pairs))
+        metrics = Metrics(config.out, state.step)
+        closing.callback(metrics.close)
+    total = stages[-1].last_step
+    if resume:
+        message = f"resuming {config.out} after step {state.step} of {total}"
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
+    display = closing.enter_context(ProgressDisplay(console, total, state.step))
+    stop = closing.enter_context(StopRequest())
+    return Run(config, world, data, stages, perceptual, validation, metrics, display, stop, console), state
 
 
 def _report_so_far(run: Path, console: Console) -> None:
@@ -145,6 +165,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
     stopping = False
     with (
         _steps_kept(run, state, references),
+        enough_memory(start.too_large(config, stage, world)),
         explained_worker_death(),
         contextlib.closing(_batches(run, state)) as batches,  # or readers would live for as long as a traceback does
     ):
@@ -193,10 +214,21 @@ def _batches(run: Run, state: StageState) -> Generator[Inputs, None, None]:
 
 
 def _next(batches: Iterator[Inputs]) -> Inputs | HdganError:
-    """The next batch, or why it cannot be had: the other processes have to know before this one ends."""
+    """The next batch, or why there is none: the other processes have to know before this one ends."""
     try:
         with explained_worker_death():
             return next(batches)
+    except HdganError as error:
+        return error
+
+
+def _gradients_of(run: Run, stage: Stage, gradients: Gradients, inputs: Inputs | HdganError) -> Tensor | HdganError:
+    """The losses of a batch, or why there are none, which the other processes have to know as well."""
+    if isinstance(inputs, HdganError):
+        return inputs
+    try:
+        with enough_memory(start.too_large(run.config, stage, run.world)):
+            return gradients(inputs)
     except HdganError as error:
         return error
 
@@ -207,24 +239,28 @@ def _step(
     """One optimizer step over this process's share of the batch; returns losses, and whether any process shall stop.
 
     Raises:
-        HdganError: this or another process has no batch; or a loss is not finite. The weights are as they were.
+        HdganError: this or another process has no batch, or not the memory for its gradients; or a loss is not finite.
+            The weights are as they were.
     """
     config, stage, world = run.config, state.stage, run.world
     seed_everything(config.seed, world.rank, state.step)
     state.set_learning_rate(stage.learning_rate(state.step_in_stage))
-    parts = gradients(inputs) if isinstance(inputs, Inputs) else torch.zeros(len(names), device=world.device)
+    found = _gradients_of(run, stage, gradients, inputs)
+    parts = torch.zeros(len(names), device=world.device) if isinstance(found, HdganError) else found
     # Before the gradients, which a process without a batch does not have.
-    told = parts.new_tensor([run.stop.requested, isinstance(inputs, HdganError)])
+    told = parts.new_tensor([run.stop.requested, isinstance(found, HdganError)])
     *values, stop, lost = world.mean(torch.cat([parts, told])).tolist()
     run.all_end = lost > 0
-    if isinstance(inputs, HdganError):
-        raise inputs
+    if isinstance(found, HdganError):
+        raise found
     if lost:
-        raise DataError("another process has no batch; its own message says why")
+        raise DataError("another process cannot take this step; its own message says why")
     losses = dict(zip(names, values, strict=True))
     _require_finite(run, state.step + 1, losses)
     world.average_gradients([*state.g_parameters, *state.d_parameters])
+    run.within_update = True
     state.update(config.optim.clip)
+    run.within_update = False
     return losses, stop > 0
 
 
@@ -270,8 +306,9 @@ def _require_finite_weights(run: Run, state: StageState) -> None:
 def _steps_kept(run: Run, state: StageState, references: Examples) -> Iterator[None]:
     """Save what has been trained before an error that the user can mend ends the run.
 
-    A picture that cannot be read, for training or for samples, or a reader that is killed leaves the state as the last
-    step made it. Not so a TrainingError: it says that the state is not worth saving, or that it cannot be saved.
+    A picture that cannot be read, for training or for samples, a reader that is killed or memory that does not suffice
+    for gradients leaves the state as the last step made it. Not so a TrainingError: it says that the state is not worth
+    saving, or that it cannot be saved.
     Whoever has asked to stop gets that instead of the error, which may be of his asking.
     """
     try:
@@ -279,7 +316,7 @@ def _steps_kept(run: Run, state: StageState, references: Examples) -> Iterator[N
     except TrainingError:
         raise
     except HdganError:
-        main = run.world.is_main and state.step_in_stage > 0
+        main = run.world.is_main and state.step_in_stage > 0 and not run.within_update
         try:
             if main:
                 _save_last_step(run, state, references)
@@ -295,8 +332,9 @@ def _save_last_step(run: Run, state: StageState, references: Examples) -> None:
     if state.step not in list_steps(out):
         _require_finite_weights(run, state)
         try:
-            tensors = mean_styles(state.ema.model, references, run.config.log.style_images)
-        except HdganError:  # the same picture, it may be; the next checkpoint has them again
+            with enough_memory("the mean styles need more memory"):
+                tensors = mean_styles(state.ema.model, references, run.config.log.style_images)
+        except HdganError:  # the same picture or memory, it may be; the next checkpoint has them again
             tensors = {}
         save_checkpoint(out, run.config, state, tensors)
     message = f"saved after step {state.step}: hdgan-train --resume {out} goes on from there"

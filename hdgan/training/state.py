@@ -17,13 +17,44 @@ from hdgan.training.pool import FakePool
 from hdgan.training.schedule import Stage
 
 
-class StageState:
-    """The state of a run within one stage.
+class StageNetworks:
+    """The networks of a stage with new weights, and what it trains of them.
 
     Args:
         config: of the run.
         stage: the stage; it decides the architecture and which parameters train.
         device: for everything.
+
+    Attributes:
+        g_parameters: that train, of G and E.
+        d_parameters: that train, of D.
+    """
+
+    def __init__(self, config: TrainConfig, stage: Stage, device: torch.device) -> None:
+        seed_everything(config.seed, 0, stage.first_step)
+        self.stage = stage
+        self.model: ImageModel = build_model(stage_model(config, stage))
+        # What is there already is left alone: fake tensors, of which estimates are made, cannot be moved.
+        if device.type != "cpu" or config.format_on(device) != torch.contiguous_format:
+            self.model.to(device, memory_format=config.format_on(device))  # type: ignore[call-overload]
+        self.model.requires_grad_(False)
+        enhancer_only = stage.config.generator == "enhancer"
+        for module in self.model.trained_modules(enhancer_only=enhancer_only, encoder=stage.config.encoder):
+            module.requires_grad_(True)
+        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self.d_parameters: list[Tensor] = [p for name, p in trained if name.startswith("discriminator.")]
+        self.g_parameters: list[Tensor] = [p for name, p in trained if not name.startswith("discriminator.")]
+
+    def clear_gradients(self) -> None:
+        for parameter in (*self.g_parameters, *self.d_parameters):
+            parameter.grad = None
+
+
+class StageState(StageNetworks):
+    """The state of a run within one stage.
+
+    Args:
+        config, stage, device: as of `StageNetworks`.
         previous: the model of the stage before, or of another run, whose weights this one takes over.
 
     Attributes:
@@ -36,10 +67,7 @@ class StageState:
     def __init__(
         self, config: TrainConfig, stage: Stage, device: torch.device, previous: ImageModel | None = None
     ) -> None:
-        seed_everything(config.seed, 0, stage.first_step)
-        model = build_model(stage_model(config, stage))
-        self.model: ImageModel = model.to(device, memory_format=config.format_on(device))  # type: ignore[call-overload]
-        self.stage = stage
+        super().__init__(config, stage, device)
         self.step = stage.first_step
         self.best: tuple[int, float] | None = None
         self.best_by: dict[str, str | int | None] = {"metric": config.log.best}
@@ -47,14 +75,6 @@ class StageState:
         self.ema = MovingAverage(self.model, config.optim.ema_decay)
         if previous is not None:
             self.take_over(previous)
-
-        self.model.requires_grad_(False)
-        enhancer_only = stage.config.generator == "enhancer"
-        for module in self.model.trained_modules(enhancer_only=enhancer_only, encoder=stage.config.encoder):
-            module.requires_grad_(True)
-        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        self.d_parameters = [p for name, p in trained if name.startswith("discriminator.")]
-        self.g_parameters = [p for name, p in trained if not name.startswith("discriminator.")]
         self.betas = (config.optim.beta1, config.optim.beta2)
         self.optimizers = {
             name: torch.optim.Adam(parameters, lr=stage.config.lr, betas=self.betas, fused=True)
@@ -70,10 +90,6 @@ class StageState:
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = lr
-
-    def clear_gradients(self) -> None:
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
 
     def update(self, clip: float | None = None) -> None:
         """Take an optimizer step with the gradients that the parameters hold, each network's clipped to this norm."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -22,6 +23,7 @@ from hdgan.seeding import derive_seed, seed_everything
 from hdgan.training import OptimConfig, TrainConfig, distributed, start, train
 from hdgan.training.distributed import World, join_world
 from hdgan.training.logs import read_metrics
+from hdgan.training.peers import Peers
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -75,13 +77,15 @@ def test_seeds_are_repeatable_and_apart() -> None:
     assert torch.equal(torch.rand(2), first)
 
 
-def two_processes(start: Start, arguments: list[str]) -> tuple[list[subprocess.Popen[str]], list[str]]:
-    """Train in two processes until both end; returns them and what each said."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    processes = [start("train", *arguments, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
+def two_processes(
+    start: Start, arguments: list[str], others: list[str] | None = None
+) -> tuple[list[subprocess.Popen[str]], list[str]]:
+    """Train in two processes, perhaps by different arguments, until both end; returns them and what each said."""
+    world = first_of_two()
+    processes = [
+        start("train", *own, **{**world, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank, own in enumerate((arguments, others or arguments))
+    ]
     return processes, [process.communicate(timeout=100)[0] for process in processes]
 
 
@@ -130,7 +134,7 @@ def test_a_picture_that_one_process_cannot_read_loses_no_step(
     assert [process.returncode for process in processes] == [2, 2], outputs
     assert f"saved after step 1: hdgan-train --resume {config.out}" in " ".join(outputs[0].split())
     assert re.search(rf"hdgan: error: .*{picture.name}", outputs[rank])
-    assert "hdgan: error: another process has no batch; its own message says why" in outputs[1 - rank]
+    assert "hdgan: error: another process cannot take this step; its own message says why" in outputs[1 - rank]
     assert list_steps(config.out) == [1]
 
 
@@ -139,27 +143,22 @@ def test_what_several_processes_cannot_do_is_refused(
 ) -> None:
     config = make_config(tmp_path)
     pooled = replace(config, optim=replace(config.optim, pool_size=2))
-    with pytest.raises(ConfigError, match=r"--optim\.pool-size 2 is for one process"):
+    with pytest.raises(ConfigError, match=r"optim\.pool_size 2 is for one process"):
         start.check_processes(pooled, World(0, 2, torch.device("cpu")))
     start.check_processes(pooled, World(0, 1, torch.device("cpu")))
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with (
-        pytest.raises(ConfigError, match="--device cuda:0 would put all 2 processes on one device"),
-        join_world("cuda:0"),
-    ):
-        pass
+    with pytest.raises(ConfigError, match="device cuda:0 would put all 2 processes on one device"):
+        distributed._device_of("cuda:0", 0, 2)
 
 
 def test_more_processes_than_gpus_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    for name, value in {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     message = (
         r"there are 8 processes on this machine, but PyTorch sees 4 GPUs: give torchrun --nproc-per-node 4, or .*cpu$"
     )
-    with pytest.raises(ConfigError, match=message), join_world("auto"):
-        pass
+    with pytest.raises(ConfigError, match=message):
+        distributed._device_of("auto", 1, 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     assert distributed._device_of("auto", 5, 8) == "cuda:5"
     assert distributed._device_of("cpu", 5, 8) == "cpu"
@@ -170,22 +169,28 @@ def test_one_gpu_a_process_is_what_the_user_says(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(
-        ConfigError, match=r"sees 1 GPUs: .*; where each process sees a GPU of its own, --device cuda:0"
-    ):
+    with pytest.raises(ConfigError, match=r"sees 1 GPU: .*; where each process sees a GPU of its own, device cuda:0"):
         distributed._device_of("auto", 0, 2)
     assert distributed._device_of("cuda:0", 1, 2) == "cuda:0"
-    with pytest.raises(ConfigError, match="--device cuda:1 would put all"):
+    with pytest.raises(ConfigError, match="device cuda:1 would put all"):
         distributed._device_of("cuda:1", 1, 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # one process on each of two machines
     assert distributed._device_of("auto", 0, 2) == "cuda:0"
 
 
+def first_of_two(**environment: str) -> dict[str, str]:
+    """The environment of the first process of two, at a port that is free."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": "0", **environment}
+
+
 def test_processes_wait_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(distributed.dist, "init_process_group", lambda _, timeout: given.append(timeout))
-    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(Peers, "meet", lambda rank, size: Peers(rank, size))
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *_, timeout, **__: given.append(timeout))
     monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
     with join_world("cpu") as world:
         assert world.size == 2
@@ -196,7 +201,58 @@ def test_processes_wait_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("local_rank", "order"), [(0, ["work", "wait"]), (1, ["wait", "work"])])
 def test_one_process_of_a_node_goes_first(monkeypatch: pytest.MonkeyPatch, local_rank: int, order: list[str]) -> None:
     done: list[str] = []
-    monkeypatch.setattr(World, "barrier", lambda self: done.append("wait"))
+    monkeypatch.setattr(Peers, "exchange", lambda self, value: done.append("wait"))
     with World(local_rank, 2, torch.device("cpu"), local_rank).first_of_node():
         done.append("work")
     assert done == order
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ours", "theirs", "message"),
+    [
+        (["--seed", "0"], ["--seed", "1"], "--seed is 0 in process 0, but 1 in process 1"),
+        (["--data.root", "{}"], ["--data.root", "{}-other"], "the training picture s0 is label of"),
+        (
+            ["--model.generator.ngf", "4"],
+            ["--model.generator.ngf", "6"],
+            "--model.generator.ngf is 4 in process 0, but 6",
+        ),
+        ([], ["--stages.joint.images", "8"], "--stages.joint.images is 6 in process 0, but 8 in process 1"),
+    ],
+)
+def test_processes_that_differ_end_before_they_train(
+    make_config: Callable[..., TrainConfig],
+    make_data: Callable[..., Path],
+    to_arguments: Callable[[TrainConfig], list[str]],
+    start: Start,
+    tmp_path: Path,
+    ours: list[str],
+    theirs: list[str],
+    message: str,
+) -> None:
+    data, other = make_data(), make_data("data-other")
+    Image.new("L", (32, 16)).save(other / "train_label/s0_label.png")
+    config = make_config(tmp_path / "run")
+    arguments = to_arguments(replace(config, data=replace(config.data, root=data)))
+    both = [[*arguments, *(part.format(data) for part in own)] for own in (ours, theirs)]
+    processes, outputs = two_processes(start, *both)
+    assert [process.returncode for process in processes] == [2, 2], outputs
+    for output in outputs:
+        assert f"hdgan: error: the processes of the run differ: {message}" in output
+    assert not config.out.exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_others(
+    make_config: Callable[..., TrainConfig],
+    to_arguments: Callable[[TrainConfig], list[str]],
+    start: Start,
+    tmp_path: Path,
+) -> None:
+    arguments = to_arguments(make_config(tmp_path / "run"))
+    processes, outputs = two_processes(start, arguments, [*arguments, "--data.root", str(tmp_path / "gone")])
+    assert [process.returncode for process in processes] == [2, 2], outputs
+    assert "gone is not a folder" in outputs[1]
+    assert "hdgan: error: process 1: " in outputs[0]
+    assert "gone is not a folder" in outputs[0]

@@ -56,10 +56,10 @@ def test_compiled_networks_compute_the_same(make_config: Callable[..., TrainConf
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({}, "--device cpu is no GPU"),
-        ({"device": "cuda"}, "--model.feature-channels"),
-        ({"device": "cuda", "optim": OptimConfig(pool_size=2)}, "--optim.pool-size"),
-        ({"device": "cuda", "joint": 1}, "--stages.joint.micro-batch"),
+        ({}, "device cpu is no GPU"),
+        ({"device": "cuda"}, "model.feature_channels"),
+        ({"device": "cuda", "optim": OptimConfig(pool_size=2)}, "optim.pool_size"),
+        ({"device": "cuda", "joint": 1}, "stages.joint.micro_batch"),
     ],
 )
 def test_steps_that_no_graph_can_hold_are_refused_at_the_start(
@@ -71,7 +71,7 @@ def test_steps_that_no_graph_can_hold_are_refused_at_the_start(
         config = replace(config, model=replace(config.model, feature_channels=0))
     last = replace(config.stages["joint"], micro_batch=micro_batch)
     config = replace(config, stages=config.stages | {"joint": last}, **change)
-    with pytest.raises(ConfigError, match=f"--cuda-graphs cannot be had: {reason}"):
+    with pytest.raises(ConfigError, match=f"cuda_graphs does not work here: {reason}"):
         start.check_cuda_graphs(config, plan(config, 6), World(0, 1, torch.device(config.device)))
     if config.device == "cpu":
         with pytest.raises(ConfigError, match=reason):

@@ -282,11 +282,11 @@ def test_a_best_checkpoint_that_is_gone_is_forgotten(
 
 
 def test_a_resume_from_other_weights_is_refused(run: Path, make_config: MakeConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--init-from elsewhere has no effect on a run that has begun: leave it out"):
+    with pytest.raises(ConfigError, match=r"init_from elsewhere has no effect on a run that has begun: leave it out"):
         train(replace(load_config(run), init_from=Path("elsewhere")), resume=True, console=QUIET)
     config = make_config(tmp_path / "new", init_from=run)
     interrupted(replace(config, stages={"joint": config.stages["joint"]}), config.out, 1)
-    with pytest.raises(ConfigError, match=rf"--init-from None has no effect .* begun from {run}: leave it out"):
+    with pytest.raises(ConfigError, match=rf"init_from None has no effect .* begun from {run}: leave it out"):
         train(replace(load_config(config.out), init_from=None), resume=True, console=QUIET)
     assert train(load_config(config.out), resume=True, console=QUIET).finished
 
@@ -427,11 +427,11 @@ def test_a_to_b_pairs_without_labels_or_features(make_config: MakeConfig, tmp_pa
 def test_the_batch_must_divide(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config(tmp_path / "run")
     stages = {"global": replace(config.stages["global"], batch_size=6, micro_batch=4)}
-    with pytest.raises(ConfigError, match=r"--stages\.global\.micro-batch 4 does not divide the 6 pictures"):
+    with pytest.raises(ConfigError, match=r"stages\.global\.micro_batch 4 does not divide the 6 pictures"):
         train(replace(config, stages=stages), console=QUIET)
     world = loop.World(0, 4, torch.device("cpu"))
     stage = loop.plan(replace(config, stages=stages), 6)[0]
-    with pytest.raises(ConfigError, match=r"--stages\.global\.batch-size 6 cannot be split over 4 processes"):
+    with pytest.raises(ConfigError, match=r"stages\.global\.batch_size 6 cannot be split over 4 processes"):
         start.check_batch(stage, world)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from hdgan.models.config import CRNConfig, ModelConfig, Pix2PixConfig, Pix2PixHDConfig
 from hdgan.training.families import crn, pix2pix, pix2pixhd
 from hdgan.training.families.crn import CRNLoss
+from hdgan.training.families.perceptual import OnMissing
 from hdgan.training.families.pix2pix import Pix2PixLoss
 from hdgan.training.families.pix2pixhd import Pix2PixHDLoss
 from hdgan.training.pool import FakePool
@@ -39,8 +40,8 @@ class Family:
     """Losses with their weights, an option of a run."""
     criterion: Callable[[Any, nn.Module | None, FakePool], Criterion]
     """Makes the step of a loss config, a network for perceptual losses, and a pool of fakes."""
-    perceptual: Callable[[Any], nn.Module | None]
-    """Loads the network that a loss config needs for a perceptual loss."""
+    perceptual: Callable[[Any, OnMissing | None], nn.Module | None]
+    """Loads the network that a loss config needs for a perceptual loss; for a dry run also without its weights."""
 
 
 FAMILIES: dict[type[ModelConfig], Family] = {

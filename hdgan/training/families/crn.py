@@ -14,7 +14,7 @@ from hdgan.config_io import check_values
 from hdgan.losses import BalancedPerceptualLoss
 from hdgan.models import CRN
 from hdgan.models.config import ModelConfig
-from hdgan.training.families.perceptual import check_network, load_network
+from hdgan.training.families.perceptual import OnMissing, check_network, load_network
 from hdgan.training.pool import FakePool
 from hdgan.training.step import Inputs, Objectives
 
@@ -39,13 +39,13 @@ class CRNLoss:
         """All models of the family can have this loss."""
 
 
-def load_perceptual(config: CRNLoss) -> nn.Module:
-    """VGG19 as in the authors' code, relu1_2 … relu5_2 with average pooling, or a scorer.
+def load_perceptual(config: CRNLoss, on_missing: OnMissing | None = None) -> nn.Module:
+    """VGG19 as in the authors' code, relu1_2 … relu5_2 with average pooling, or a scorer; see `load_network`.
 
     Raises:
         ConfigError, CheckpointError: its weights cannot be had.
     """
-    return load_network(config.vgg_weights, config.scorer, convolution=2, pooling="avg")
+    return load_network(config.vgg_weights, config.scorer, convolution=2, pooling="avg", on_missing=on_missing)
 
 
 class Criterion:

@@ -5,6 +5,7 @@ The losses of two families choose it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -12,9 +13,10 @@ from torch import nn
 from hdgan.errors import ConfigError
 from hdgan.models import load_vgg19
 from hdgan.models.segmenter import SegmenterFeatures, load_segmenter, random_segmenter
-from hdgan.models.vgg import Convolution, Pooling
+from hdgan.models.vgg import Convolution, Pooling, VGG19Features, missing_weights
 from hdgan.options import option
 
+OnMissing = Callable[[str], None]
 RANDOM = Path("random")
 """Stands for a scorer that was not trained."""
 
@@ -35,13 +37,26 @@ def check_network(vgg_weights: Path | None, scorer: Path | None, weight: float =
 
 
 def load_network(
-    vgg_weights: Path | None, scorer: Path | None, convolution: Convolution = 1, pooling: Pooling = "max"
+    vgg_weights: Path | None,
+    scorer: Path | None,
+    convolution: Convolution = 1,
+    pooling: Pooling = "max",
+    on_missing: OnMissing | None = None,
 ) -> nn.Module:
-    """The scorer if there is one, trained or `RANDOM`, else VGG19; arguments as of the options and of `VGG19Features`.
+    """The scorer if there is one, trained or `RANDOM`, else VGG19.
+
+    Args:
+        vgg_weights, scorer: as of the options.
+        convolution, pooling: as of `VGG19Features`.
+        on_missing: for a dry run: is told what VGG19 lacks, which then keeps its first, random weights.
 
     Raises:
-        ConfigError, CheckpointError: its weights cannot be had.
+        ConfigError, CheckpointError: its weights cannot be loaded.
     """
     if scorer is not None:
         return SegmenterFeatures(random_segmenter() if scorer == RANDOM else load_segmenter(scorer))
+    missing = missing_weights(vgg_weights) if on_missing is not None else ""
+    if on_missing is not None and missing:
+        on_missing(missing)
+        return VGG19Features(convolution, pooling).eval().requires_grad_(False)
     return load_vgg19(vgg_weights, convolution, pooling)

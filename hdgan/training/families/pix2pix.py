@@ -20,6 +20,7 @@ from hdgan.losses import GanMode, l1_distance
 from hdgan.models import Pix2Pix
 from hdgan.models.config import ModelConfig, Pix2PixConfig
 from hdgan.training.families.adversarial import judge, play
+from hdgan.training.families.perceptual import OnMissing
 from hdgan.training.pool import FakePool
 from hdgan.training.step import Inputs, Objectives
 
@@ -42,7 +43,7 @@ class Pix2PixLoss:
         assert isinstance(model, Pix2PixConfig)
 
 
-def load_perceptual(config: Pix2PixLoss) -> nn.Module | None:
+def load_perceptual(config: Pix2PixLoss, on_missing: OnMissing | None = None) -> nn.Module | None:
     """None: there is no perceptual loss."""
     return None
 

@@ -23,7 +23,7 @@ from hdgan.models import Pix2PixHD
 from hdgan.models.config import ModelConfig, Pix2PixHDConfig
 from hdgan.options import option
 from hdgan.training.families.adversarial import judge, play
-from hdgan.training.families.perceptual import check_network, load_network
+from hdgan.training.families.perceptual import OnMissing, check_network, load_network
 from hdgan.training.pool import FakePool
 from hdgan.training.step import Inputs, Objectives
 
@@ -77,13 +77,13 @@ class Pix2PixHDLoss:
             )
 
 
-def load_perceptual(config: Pix2PixHDLoss) -> nn.Module | None:
-    """The network whose features the VGG loss compares, None without one.
+def load_perceptual(config: Pix2PixHDLoss, on_missing: OnMissing | None = None) -> nn.Module | None:
+    """The network whose features the VGG loss compares, None without one; see `load_network`.
 
     Raises:
         ConfigError, CheckpointError: its weights cannot be had.
     """
-    return load_network(config.vgg_weights, config.scorer) if config.vgg else None
+    return load_network(config.vgg_weights, config.scorer, on_missing=on_missing) if config.vgg else None
 
 
 class Criterion:

@@ -53,9 +53,10 @@ def test_bfloat16_and_channels_last(make_family_config: MakeConfig, tmp_path: Pa
 @of_both_families
 def test_dry_run(make_family_config: MakeConfig, tmp_path: Path) -> None:
     config = with_noise(make_family_config(tmp_path / "run"))
-    [estimate] = rehearse(config, QUIET)
+    [timing] = rehearse(config, QUIET)
+    estimate = timing.estimate
     assert not config.out.exists()
-    assert (estimate.steps, estimate.size) == (3, "32x16")
+    assert (estimate.steps, estimate.size) == (3, (32, 16))
     assert estimate.peak_bytes > estimate.saved_bytes + 4 * estimate.trained
     assert any(layer.layer.startswith("generator.") for layer in estimate.layers)
 

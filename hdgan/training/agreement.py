@@ -1,0 +1,122 @@
+"""What all processes of a run must have alike, since each would otherwise train something else or wait in vain.
+
+The paths of data and of files may differ from machine to machine; what lies there may not. What changes nothing in the
+result, such as the number of threads, is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hdgan.checkpoints import MODEL_FILE, checkpoint_path, find_checkpoint
+from hdgan.config_io import to_plain
+from hdgan.data import Pair
+from hdgan.options import option
+from hdgan.training.config import TrainConfig
+from hdgan.training.peers import MEETING, Peers
+from hdgan.training.schedule import Stage
+
+_FREE = ("out", "device", "threads", "init_from", "data.root", "data.workers")
+"""Options that may differ; what `init_from` and `data.root` lead to is compared by itself."""
+_PAIRS_AT_ONCE = 10_000
+"""Pairs in one message, which must stay below the 8 MiB that PyTorch's store takes."""
+
+
+def require_same_run(peers: Peers, config: TrainConfig, *, resume: bool) -> None:
+    """Make sure that all processes have been started in the same way.
+
+    Raises:
+        ConfigError: versions, options or files that they name differ.
+        CheckpointError: `init_from` holds no checkpoint.
+        OtherProcessError: another process has failed.
+    """
+    if peers.size == 1:
+        return
+    facts = {
+        "the version of hdgan": version("hdgan"),
+        "the version of PyTorch": torch.__version__,
+        option("resume"): resume,
+        **{option(name): value for name, value in _options(config, "") if name not in _FREE},
+    }
+    if config.init_from is not None and not resume:  # a resume does not read it
+        facts[option("init_from")] = _content(find_checkpoint(config.init_from))
+    peers.require_alike(facts, MEETING)
+
+
+def require_same_data(peers: Peers, pairs: Sequence[Pair]) -> None:
+    """Make sure that all processes have found the same training pictures, by names and sizes of the files.
+
+    Raises:
+        ConfigError: they differ, naming the first pictures that do.
+        OtherProcessError: another process has failed.
+    """
+    if peers.size == 1:
+        return
+    listing = {f"the training picture {pair.stem}": _sizes(pair) for pair in pairs}
+    digest = hashlib.sha256(repr(listing).encode()).hexdigest()
+    if len(set(peers.exchange(digest))) == 1:
+        return
+    entries = list(listing.items())
+    for begin in range(0, max(peers.exchange(len(pairs))), _PAIRS_AT_ONCE):
+        part = entries[begin : begin + _PAIRS_AT_ONCE]
+        peers.require_alike({"the number of training pictures": len(pairs), **dict(part)})
+
+
+def require_same_plan(peers: Peers, config: TrainConfig, stages: Sequence[Stage]) -> None:
+    """Make sure that all processes build the same networks, for stages of the same length.
+
+    Args:
+        peers: the processes.
+        config: fitted to the data.
+        stages: of the run.
+
+    Raises:
+        ConfigError: they do not.
+        OtherProcessError: another process has failed.
+    """
+    facts = {f"the number of steps of stage {stage.name}": stage.steps for stage in stages}
+    model = {option(name): value for name, value in _options(config.model, "model.")}
+    peers.require_alike({**facts, **model})
+
+
+def require_same_checkpoint(peers: Peers, run: Path, step: int) -> None:
+    """Make sure that all processes go on from the same checkpoint of a run.
+
+    Raises:
+        ConfigError: they do not.
+        OtherProcessError: another process has failed.
+    """
+    if peers.size > 1:
+        content = _content(checkpoint_path(run, step) / MODEL_FILE)
+        peers.require_alike({"the last step that was saved": step, "its checkpoint": content})
+
+
+def _options(config: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """All options below a config by their place in it, a file by its content."""
+    named = config if isinstance(config, Mapping) else {f.name: getattr(config, f.name) for f in fields(config)}
+    for name, value in named.items():
+        if is_dataclass(value) or isinstance(value, Mapping):
+            yield from _options(value, f"{path}{name}.")
+        elif isinstance(value, Path) and value.is_file():
+            yield path + name, _content(value)
+        else:
+            yield path + name, to_plain(value)
+
+
+def _content(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while part := opened.read(2**20):
+            digest.update(part)
+    return f"a file of SHA-256 {digest.hexdigest()[:16]}"
+
+
+def _sizes(pair: Pair) -> str:
+    return ", ".join(f"{part} of {path.stat().st_size} bytes" for part, path in pair.files.items())

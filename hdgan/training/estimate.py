@@ -1,0 +1,141 @@
+"""What a stage needs, from shapes alone: its networks and one step of it without a number in them.
+
+PyTorch's fake tensors have shape, type and storage but no memory, so a step of any size is walked through in seconds.
+They stand for tensors of a CPU; on a GPU, kernels keep the same but for their workspaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from hdgan.data import draw_geometry
+from hdgan.models.blocks import recomputing
+from hdgan.ops import InstanceIndex
+from hdgan.training.config import TrainConfig
+from hdgan.training.datasets import RunData
+from hdgan.training.families import Criterion
+from hdgan.training.gradients import StepGradients
+from hdgan.training.memory import LayerMemory, PeakMeter, saved_by_layer
+from hdgan.training.pool import FakePool
+from hdgan.training.schedule import Stage
+from hdgan.training.state import StageNetworks
+from hdgan.training.step import Inputs
+
+INSTANCES = 64
+"""In a picture, about: their number is data, and makes little difference."""
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """What a stage needs."""
+
+    stage: Stage
+    steps: int
+    """That are still to do."""
+    size: tuple[int, int]
+    """Width and height of its pictures; where these differ, of the largest."""
+    parameters: dict[str, int]
+    """Of each network of the model."""
+    trained: int
+    """Parameters that are trained."""
+    peak_bytes: int
+    """Most that lives at once in a step: weights, averages, moments of the optimizers, activations, gradients."""
+    layers: list[LayerMemory]
+    """What a micro batch keeps between its forward and its backward pass."""
+
+    @property
+    def saved_bytes(self) -> int:
+        return sum(layer.bytes for layer in self.layers)
+
+
+class _Shapes(Inputs):
+    """A batch without content: the number of its instances, which shapes depend on, is made up."""
+
+    def split(self, size: int | None) -> Iterator[Inputs]:
+        for part in super().split(size):
+            yield _Shapes(part.photo, part.label, part.picture, part.ids)
+
+    def instances(self) -> InstanceIndex:
+        batch, _, height, width = self.photo.shape
+        return InstanceIndex(
+            rows=torch.zeros(batch, height, width, dtype=torch.int32),
+            offsets=torch.zeros(batch + 1, dtype=torch.int64),
+            ids=torch.zeros(batch * INSTANCES, dtype=torch.int32),
+            counts=torch.zeros(batch * INSTANCES, dtype=torch.int64),
+        )
+
+
+def estimate_stage(
+    config: TrainConfig, stage: Stage, data: RunData, perceptual: nn.Module | None, done: int
+) -> StageEstimate:
+    """Find what a stage needs without training any of it, or taking memory for it.
+
+    Args:
+        config: of the run, fitted to its data.
+        stage: of its plan.
+        data: its pairs.
+        perceptual: network of its perceptual loss, whose weights do not matter.
+        done: steps of the run that have been taken.
+    """
+    size = _largest(stage, data)
+    plain = replace(config, device="cpu", memory_format="contiguous", compile="none", cuda_graphs=False)
+    with FakeTensorMode(allow_non_fake_inputs=True):  # those are the weights of `perceptual`
+        state = StageNetworks(plain, stage, _CPU)
+        # It takes what comes here without drawing lots, which fake tensors cannot.
+        pool = FakePool(2 * stage.config.batch_size if config.optim.pool_size else 0)
+        criterion = config.family.criterion(config.loss, perceptual, pool)
+        inputs = _inputs(config, stage.config.batch_size, size)
+        layers = _layers(config, state, criterion, inputs)
+        with PeakMeter() as meter:
+            StepGradients(plain, state, criterion)(inputs)
+        generator = sum(p.nbytes for name, p in state.model.named_parameters() if not name.startswith("discriminator."))
+        networks = [state.model, *([] if perceptual is None else [perceptual])]
+        weights = generator + sum(p.nbytes for network in networks for p in network.parameters())  # with the average
+        trained = [*state.g_parameters, *state.d_parameters]
+        moments = 2 * sum(parameter.nbytes for parameter in trained)
+        kept_fakes = sum(picture.nbytes for picture in pool.pictures[:1]) * config.optim.pool_size
+        parameters = {
+            name: sum(parameter.numel() for parameter in network.parameters())
+            for name, network in state.model.named_children()
+        }
+    return StageEstimate(
+        stage=stage,
+        steps=stage.last_step - max(done, stage.first_step),
+        size=size,
+        parameters=parameters,
+        trained=sum(parameter.numel() for parameter in trained),
+        peak_bytes=meter.peak + weights + moments + kept_fakes,
+        layers=layers,
+    )
+
+
+def _largest(stage: Stage, data: RunData) -> tuple[int, int]:
+    sizes = [draw_geometry(size, stage.config.size.training).size for size in data.train_sizes]
+    return max(sizes, key=lambda size: size[0] * size[1])
+
+
+def _inputs(config: TrainConfig, batch: int, size: tuple[int, int]) -> Inputs:
+    model, (width, height) = config.model, size
+    labels = model.n_labels > 0
+    return _Shapes(
+        photo=torch.zeros(batch, model.image_channels, height, width),
+        label=torch.zeros(batch, height, width, dtype=torch.uint8) if labels else None,
+        picture=None if labels else torch.zeros(batch, model.input_channels, height, width),
+        ids=torch.zeros(batch, height, width, dtype=torch.int32) if model.instances else None,
+    )
+
+
+def _layers(config: TrainConfig, state: StageNetworks, criterion: Criterion, inputs: Inputs) -> list[LayerMemory]:
+    """What a micro batch keeps for its backward pass."""
+    networks = nn.ModuleDict(dict(state.model.named_children()))
+    if criterion.perceptual is not None:
+        networks["perceptual"] = criterion.perceptual
+    micro_batch = next(iter(inputs.split(state.stage.config.micro_batch)))
+    with config.autocast(_CPU), recomputing(config.recompute):
+        return saved_by_layer(lambda: criterion(state.model, micro_batch), networks)
