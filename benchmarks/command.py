@@ -11,7 +11,6 @@ import torch
 import tyro
 from annotated_types import Interval
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from hdgan.benchmarks import rows
@@ -21,6 +20,7 @@ from hdgan.benchmarks.suite import Job, Options, Suite
 from hdgan.bounds import Threads
 from hdgan.config_io import check_value
 from hdgan.devices import choose_device
+from hdgan.progress import showing_progress
 from hdgan.wording import count
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -89,16 +89,17 @@ def bench(
     # A table in a file needs no narrow columns.
     width = None if sys.stdout.isatty() else 160
     console = Console(markup=False, highlight=False, emoji=False, width=width)
+    errors = Console(stderr=True)
     suite = Suite(options)  # refuses what cannot be measured before a worktree is made
     if compare is not None:
-        return compare_with(compare, options, suite, lambda: run_suite(suite, console), console)
+        return compare_with(compare, options, suite, lambda: run_suite(suite, errors), console)
     path = rows.path_for(results, rows.device_name(chosen))
 
     def save() -> None:
         if suite.rows or (suite.failures and path.is_file()):
             rows.write(path, suite.rows, (key for failure in suite.failures for key in failure.keys))
 
-    run_suite(suite, console, save)
+    run_suite(suite, errors, save)
     if suite.rows:
         console.print(show(suite.rows))
         console.print(f"{count(len(suite.rows), 'row')}: {path}", soft_wrap=True)
@@ -106,21 +107,19 @@ def bench(
 
 
 def run_suite(suite: Suite, console: Console, save: Callable[[], None] = lambda: None) -> None:
-    """Run a suite with a bar that names the case at work, and save after each job and when interrupted."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(suite.jobs))
+    """Run a suite, show the case at work, and save after each job and when interrupted."""
+    with showing_progress(console) as progress:
         done = -1
 
-        def progress(job: Job | None) -> None:
+        def report(job: Job | None) -> None:
             nonlocal done
             done += 1
-            bar.update(task, completed=done, description=str(job or ""))
+            progress("measuring", done, len(suite.jobs), str(job or ""))
             if done and job:
                 save()
 
         try:
-            suite.run(progress)
+            suite.run(report)
         finally:
             save()
 

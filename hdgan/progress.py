@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
 
 import rich.progress
 from rich.console import Console
+from rich.markup import escape
 
-T = TypeVar("T")
 FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 30.0
 """Where no terminal shows a bar: when the first line is printed, and how long after each line the next one is."""
 
@@ -23,27 +22,35 @@ class Progress:
     def __init__(self, bar: rich.progress.Progress | None) -> None:
         self._bar = bar
         self._tasks: dict[str, rich.progress.TaskID] = {}
-        self._state = ("", 0, 0)
-        self._began = time.monotonic()
+        self._state = ("", 0, 0, "")
+        self._began = (time.monotonic(), 0)
 
-    def __call__(self, task: str, done: int, total: int) -> None:
-        """Note that `done` of `total` parts of a task are done; total is 0 where it is not known."""
+    def __call__(self, task: str, done: int, total: int, detail: str = "") -> None:
+        """Note that `done` of `total` parts of a task are done; total is 0 where it is not known.
+
+        Args:
+            task: what is done. Another name begins anew.
+            done: parts.
+            total: parts.
+            detail: what else is to be shown, such as the part at work.
+        """
         if self._state[0] != task:
-            self._began = time.monotonic()
-        self._state = task, done, total
+            self._began = time.monotonic(), done
+        self._state = task, done, total, detail
         if self._bar is not None:
             if task not in self._tasks:
-                self._tasks[task] = self._bar.add_task(task, total=total or None)
-            self._bar.update(self._tasks[task], completed=done, total=total or None)
+                self._tasks[task] = self._bar.add_task(escape(task), total=total or None, detail=detail)
+            self._bar.update(self._tasks[task], completed=done, total=total or None, detail=detail)
 
     def line(self) -> str:
         """The state in words: "train: 120 of 2975, 0:01:30 so far, about 0:35:40 left"."""
-        task, done, total = self._state
-        passed = time.monotonic() - self._began
-        parts = [f"{task}: {done} of {total}" if total else task, f"{_duration(passed)} so far"]
-        if 0 < done < total:
-            parts.append(f"about {_duration(passed * (total - done) / done)} left")
-        return ", ".join(parts)
+        task, done, total, detail = self._state
+        began, first = self._began  # a task that goes on with what an earlier run did has parts that took no time
+        passed = time.monotonic() - began
+        parts = [f"{task}: {done} of {total}" if total else task, detail, f"{_duration(passed)} so far"]
+        if first < done < total:
+            parts.append(f"about {_duration(passed * (total - done) / (done - first))} left")
+        return ", ".join(filter(None, parts))
 
 
 @contextmanager
@@ -55,7 +62,8 @@ def showing_progress(console: Console) -> Iterator[Progress]:
             30 seconds.
     """
     if console.is_terminal:
-        columns = (*rich.progress.Progress.get_default_columns(), rich.progress.TimeElapsedColumn())
+        detail = rich.progress.TextColumn("{task.fields[detail]}", markup=False)
+        columns = (*rich.progress.Progress.get_default_columns(), rich.progress.TimeElapsedColumn(), detail)
         with rich.progress.Progress(*columns, console=console, transient=True) as bar:
             yield Progress(bar)
         return
@@ -74,15 +82,6 @@ def showing_progress(console: Console) -> Iterator[Progress]:
     finally:
         ended.set()
         reporter.join()
-
-
-def tracked(items: Iterable[T], task: str, total: int, console: Console) -> Iterator[T]:
-    """Yield items and show how many are done, as `showing_progress`."""
-    with showing_progress(console) as progress:
-        progress(task, 0, total)
-        for done, item in enumerate(items, start=1):
-            yield item
-            progress(task, done, total)
 
 
 def _duration(seconds: float) -> str:

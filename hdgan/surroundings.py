@@ -1,4 +1,4 @@
-"""What surrounds a command: its standard streams, the width of the terminal, and Ctrl-C.
+"""What surrounds a command: its standard streams, the width of the terminal, Ctrl-C, and how its threads wait.
 
 The programs begin here before anything heavy is imported, so that none of these ends in a traceback.
 """
@@ -29,6 +29,7 @@ def run(program: str) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
         signal.signal(signal.SIGINT, _leave)
     _repair_streams()
+    _let_threads_sleep()
     status: str | int | None
     try:
         from hdgan import cli
@@ -39,6 +40,17 @@ def run(program: str) -> NoReturn:
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(_flushed(status))
+
+
+def _let_threads_sleep() -> None:
+    """Let threads that wait for others give up their core, unless the user has said how they wait.
+
+    By default they spin for milliseconds at the end of every parallel loop. If another program holds the core of the
+    thread that they wait for, each of the thousands of loops of a training step takes that long. OpenMP reads the
+    variables when torch is imported, and processes that this one starts inherit them.
+    """
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def work_begins() -> None:

@@ -95,3 +95,33 @@ def test_ctrl_c_while_modules_are_imported(delay: float) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (INTERRUPTED, "hdgan: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "policy"),
+    [
+        ({}, "PASSIVE"),
+        ({"OMP_WAIT_POLICY": "active"}, "active"),
+        ({"GOMP_SPINCOUNT": "7"}, None),
+        ({"KMP_BLOCKTIME": "7"}, None),
+    ],
+)
+def test_threads_of_a_command_sleep_while_they_wait_unless_the_user_says_how(
+    given: dict[str, str], policy: str | None
+) -> None:
+    """Set before torch is there, since OpenMP reads it once; `import hdgan` leaves the environment alone."""
+    code = """
+import os, sys, types
+import hdgan, hdgan.surroundings
+before = dict(os.environ)
+cli = types.ModuleType("hdgan.cli")
+cli.main = lambda: print("torch" in sys.modules, os.environ.get("OMP_WAIT_POLICY"), dict(os.environ) == before)
+sys.modules["hdgan.cli"] = hdgan.cli = cli
+hdgan.surroundings.run("main")
+"""
+    names = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
+    environment = {name: value for name, value in os.environ.items() if name not in names} | given
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == f"False {policy} {bool(given)}\n"

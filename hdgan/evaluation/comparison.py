@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from hdgan.bounds import Count, Positive
@@ -32,6 +31,7 @@ from hdgan.evaluation.suitability import common_classes, require_suitable
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.models.saving import read_metadata
 from hdgan.options import option
+from hdgan.progress import showing_progress
 from hdgan.training.run_folder import training_of
 
 
@@ -221,10 +221,9 @@ def measure(contest: Contest, gallery: Gallery, console: Console) -> list[RunSco
         console: where progress goes.
     """
     judges = _judges(contest)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
-    total = contest.count * len(contest.pipelines)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("making and scoring pictures", total=total)
+    task, done, total = "making and scoring pictures", 0, contest.count * len(contest.pipelines)
+    with showing_progress(console) as progress:
+        progress(task, done, total)
         for index in range(contest.count):
             sample = contest.dataset[index]
             photo = photo_of(sample, contest.device)
@@ -232,7 +231,8 @@ def measure(contest: Contest, gallery: Gallery, console: Console) -> list[RunSco
             for name, pipeline in contest.runs.items():
                 with enough_memory(out_of_memory(f"the run {name}", size)):
                     pictures.append(make_picture(pipeline, sample, seed=index))
-                bar.advance(task)
+                done += 1
+                progress(task, done, total)
             label = sample["label"][None].to(contest.device) if "label" in sample else None
             with enough_memory(out_of_memory("scoring", size)):
                 seen = [judge.add(picture, photo, label) for judge, picture in zip(judges, pictures, strict=True)]

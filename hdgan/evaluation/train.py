@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from hdgan.bounds import BatchSize, LearningRate, Positive, Seed, Width
@@ -21,6 +20,7 @@ from hdgan.errors import ConfigError, TrainingError
 from hdgan.evaluation.split import require_photos
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from hdgan.options import option
+from hdgan.progress import showing_progress
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,9 @@ def _optimise(
     )
     optimizer = torch.optim.Adam(network.parameters(), options.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
-    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())
     criterion, value = _BalancedCrossEntropy(network.config.n_labels, device), float("nan")
-    with Progress(
-        TextColumn("training the scorer"), *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("", total=options.steps, loss="")
+    with showing_progress(console) as progress:
+        progress("training the scorer", 0, options.steps)
         for step, batch in enumerate(loader, start=1):
             image, label = _moved(batch, device, dataset)
             loss = criterion(network(image), label)
@@ -134,7 +131,7 @@ def _optimise(
             if step % _CHECK_EVERY == 0 or step == options.steps:
                 value = float(loss.detach())
                 _require_finite(value, step)
-                bar.update(task, completed=step, loss=f"loss {value:.3f}")
+                progress("training the scorer", step, options.steps, f"loss {value:.3f}")
     return value
 
 

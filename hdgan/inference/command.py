@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import tyro
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
 
 from hdgan.config_io import from_plain
 from hdgan.data import Pair, SizeConfig, match_folders
@@ -23,6 +22,7 @@ from hdgan.inference.pipeline import Pipeline, load
 from hdgan.inference.style_choice import StyleChoice
 from hdgan.models import ModelConfig
 from hdgan.models.saving import read_metadata
+from hdgan.progress import showing_progress
 
 _FAR = 2
 """How many times larger or smaller than in training a picture may be without a note."""
@@ -83,9 +83,12 @@ def generate(
     targets = name_targets(pairs, out, variants)
     _protect_sources(pairs, targets, choice)
     began = time.monotonic()
-    jobs = zip(_noting_sizes(_jobs(pipeline, pairs, variants), pipeline, console), targets, strict=True)
-    for job, target in track(jobs, "generating", len(targets), console=console, disable=not console.is_terminal):
-        make(pipeline, job, target, choice)
+    with showing_progress(console) as progress:
+        progress("generating", 0, len(targets))
+        jobs = zip(_noting_sizes(_jobs(pipeline, pairs, variants), pipeline, console), targets, strict=True)
+        for done, (job, target) in enumerate(jobs, start=1):
+            make(pipeline, job, target, choice)
+            progress("generating", done, len(targets))
     seconds = time.monotonic() - began
     console.print(f"{len(targets)} pictures in {seconds:.1f} s: {out}", markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from hdgan.bounds import Positive
@@ -18,6 +17,7 @@ from hdgan.config_io import check_value
 from hdgan.data import SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.inference.pipeline import Pipeline, load
+from hdgan.progress import showing_progress
 from hdgan.styles import nvidia_file
 from hdgan.styles.bank import STYLES_FILE, StyleBank, with_thumbnails
 from hdgan.styles.cluster import MIN_AREA
@@ -54,9 +54,8 @@ def encode(
     """
     console = Console(stderr=True)
     source = open_source(run, checkpoint=checkpoint, root=root, width=width, device=device, ema=ema, console=console)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("encoding", total=None)
-        table = encode_all(source, lambda done, total: bar.update(task, completed=done, total=total))
+    with showing_progress(console) as progress:
+        table = encode_all(source, lambda done, total: progress("encoding", done, total))
     _say(console, f"{len(table)} instances of {len(table.stem)} pictures: {source.table_file}")
     return 0
 
