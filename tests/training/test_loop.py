@@ -27,9 +27,11 @@ from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_p
 from hdgan.data import SizeConfig, pack_dataset
 from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.models.saving import load_model, save_model
+from hdgan.options import typed_as
 from hdgan.seeding import seed_everything
 from hdgan.training import LogConfig, OptimConfig, Pix2PixHDLoss, TrainConfig, load_config, loop, start, train
 from hdgan.training.families.pix2pixhd import Criterion
+from hdgan.training.gradients import StepGradients
 from hdgan.training.logs import read_metrics
 from hdgan.training.state import StageState
 from hdgan.training.step import Objectives
@@ -504,6 +506,31 @@ def test_a_reader_that_is_killed_in_the_middle_of_a_step(
     assert_same_end(config.out, tmp_path / "undisturbed")
 
 
+@pytest.mark.parametrize("where", ["gradients", "update"])
+def test_memory_that_does_not_suffice(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Before weights have moved, the last whole step is saved; in the middle of an update, they may be of two steps."""
+
+    def fail() -> None:
+        torch.empty(10**15)
+
+    target, name = {"gradients": (StepGradients, "__call__"), "update": (StageState, "update")}[where]
+    at_call(monkeypatch, target, name, 3, fail)
+    config = make_config(tmp_path / "run")
+    with (
+        typed_as(),
+        pytest.raises(ConfigError, match=r"stage global.* memory of cpu: --precision bfloat16, .*micro-batch 1"),
+    ):
+        train(config, console=QUIET)
+    assert list_steps(config.out) == ([2] if where == "gradients" else [])
+    if where == "gradients":
+        monkeypatch.undo()
+        train(load_config(config.out), resume=True, console=QUIET)
+        train(replace(config, out=tmp_path / "undisturbed"), console=QUIET)
+        assert_same_end(config.out, tmp_path / "undisturbed")
+
+
 def test_a_packed_dataset_trains_to_the_same_weights(
     run: Path, make_config: MakeConfig, dataset: Path, tmp_path: Path
 ) -> None:
@@ -519,6 +546,18 @@ def test_a_stage_of_a_size_that_is_not_packed(make_config: MakeConfig, tmp_path:
     pack_dataset(config.data, tmp_path / "packed", [SizeConfig(width=16)])
     with pytest.raises(DataError, match=r"is packed in 16x8, but 32x16 is wanted: set stages\.STAGE\.size\.width 16"):
         train(replace(config, data=replace(config.data, root=tmp_path / "packed")), console=QUIET)
+
+
+def at_call(monkeypatch: pytest.MonkeyPatch, target: type, name: str, number: int, action: Callable[[], None]) -> None:
+    """Run an action before a method is called for the given time."""
+    method, calls = getattr(target, name), iter(range(1, 10**6))
+
+    def called(self: object, *arguments: object) -> object:
+        if next(calls) == number:
+            action()
+        return method(self, *arguments)
+
+    monkeypatch.setattr(target, name, called)
 
 
 def damage(picture: Path) -> bytes:
