@@ -138,8 +138,8 @@ def launch(
         HdganError: the address is none of this machine, the port is taken, or a proxy stands before this machine.
     """
     try:
-        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, OverflowError, UnicodeError) as error:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
         raise HdganError(f"--host {host:.300} is no address to listen on: give 127.0.0.1 or 0.0.0.0") from error
     largest_file = max(max_pixels * _BYTES_PER_PIXEL, _SMALLEST_LIMIT)
     try:
