@@ -47,5 +47,8 @@ Modules = Annotated[int, Interval(ge=1, le=16)]
 """Of CRN, each at twice the resolution of the one before."""
 Variants = Annotated[int, Interval(ge=1, le=256)]
 """Pictures of one input, or repetitions with another seed."""
+VariantsOnDisk = Annotated[int, Interval(ge=1, le=10**5)]
+"""Pictures of one input that a command writes; their names are listed before the first is made."""
+Port = Annotated[int, Interval(ge=0, le=65535)]
 Factor = Annotated[float, Interval(gt=0, le=64)]
 """On the channels of all layers."""

@@ -52,6 +52,11 @@ def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
         with typed_as(), sensible_width():
             if any("\0" in argument for argument in arguments):
                 raise ConfigError("an argument holds the character NUL, which no name can have: leave it out")
+            if any(not argument or (argument.startswith("--") and argument.endswith("=")) for argument in arguments):
+                raise ConfigError(
+                    "an argument is empty, perhaps from a shell variable that is not set: give a value, or leave the "
+                    "option out"
+                )
             return command(arguments)
     except OutputClosed:
         return PIPE_CLOSED

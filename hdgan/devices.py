@@ -11,6 +11,7 @@ import torch
 
 from hdgan.errors import ConfigError
 from hdgan.options import option
+from hdgan.wording import count
 
 
 def network_format(device: torch.device) -> torch.memory_format:
@@ -74,5 +75,6 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cpu")
     found, index = torch.cuda.device_count(), chosen.index or 0
     if index >= found:
-        raise ConfigError(f"{given} needs CUDA device {index}, but PyTorch sees {found}: use {option('device')} cpu")
+        seen = count(found, "CUDA device")
+        raise ConfigError(f"{given} needs CUDA device {index}, but PyTorch sees {seen}: use {option('device')} cpu")
     return torch.device("cuda", torch.cuda.current_device() if chosen.index is None else index)

@@ -25,7 +25,8 @@ except ImportError:  # Windows, where nothing is removed
 
 from PIL import Image
 
-from hdgan.errors import HdganError
+from hdgan.errors import ConfigError, HdganError
+from hdgan.options import option
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' fcntl.h and linux/fs.h
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.hdtmp(\.old)?", re.DOTALL)
@@ -120,6 +121,20 @@ def new_files(folder: str | Path, last: str) -> Iterator[Path]:
             _sync(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_no_file(folder: Path, name: str) -> None:
+    """Refuse a file, device or loop of links where a folder will be written, before the work for it begins.
+
+    Args:
+        folder: it need not exist.
+        name: of the option that names it.
+
+    Raises:
+        ConfigError: something else than a folder is there.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ConfigError(f"{option(name)} {folder} exists and is no folder: choose another")
 
 
 def remove_folder(path: Path) -> None:

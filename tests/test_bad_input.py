@@ -179,7 +179,7 @@ def test_cuda_without_a_gpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     line = refused(make_config(tmp_path / "run", device="cuda"))
-    assert "--device cuda needs CUDA device 0, but PyTorch sees 0: use --device cpu" in line
+    assert "--device cuda needs CUDA device 0, but PyTorch sees 0 CUDA devices: use --device cpu" in line
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not weights"], ids=["missing", "empty", "damaged"])

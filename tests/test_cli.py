@@ -209,3 +209,9 @@ def test_from_training_to_pictures(
     with Image.open(tmp_path / "out" / "s1.png") as image:
         assert (image.format, image.size, image.mode) == ("PNG", (32, 16), "RGB")
         assert np.asarray(image).std() > 1
+
+
+@pytest.mark.parametrize("arguments", [["generate", ""], ["generate", "run", "--out="], ["report", ""]])
+def test_an_empty_argument_is_not_the_current_folder(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "an argument is empty, perhaps from a shell variable that is not set" in capsys.readouterr().err

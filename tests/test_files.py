@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hdgan import files
-from hdgan.errors import HdganError
-from hdgan.files import atomic_file, atomic_folder, leads_out, remove_dead, remove_folder, save_png
+from hdgan.errors import ConfigError, HdganError
+from hdgan.files import atomic_file, atomic_folder, leads_out, remove_dead, remove_folder, require_no_file, save_png
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -340,3 +340,13 @@ def test_names_that_lead_out_of_a_folder(name: str) -> None:
 @pytest.mark.parametrize("name", ["x", "a/b", "..x", "x..y", "a b", "caf\u00e9", ".hidden", "a\\b"])
 def test_names_that_stay_in_a_folder(name: str) -> None:
     assert not leads_out(name)
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo", "loop"])
+def test_what_is_no_folder_is_refused_before_the_work_for_it(kind: str, tmp_path: Path) -> None:
+    there = tmp_path / "out"
+    {"file": there.touch, "fifo": partial(os.mkfifo, there), "loop": partial(there.symlink_to, there)}[kind]()
+    with pytest.raises(ConfigError, match=r"out .*exists and is no folder: choose another"):
+        require_no_file(there, "out")
+    require_no_file(tmp_path, "out")
+    require_no_file(tmp_path / "new", "out")

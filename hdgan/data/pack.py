@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.filesize import decimal
 
-from hdgan.bounds import Threads
+from hdgan.bounds import Labels, Side, Threads
 from hdgan.config_io import check_value, to_plain
 from hdgan.data.config import DataConfig, SizeConfig, UnpackedLayout
 from hdgan.data.layouts import Listing, find_pairs, find_phases
@@ -123,13 +123,16 @@ def sizes_of(widths: Sequence[int], heights: Sequence[int]) -> tuple[SizeConfig,
     """Sizes to store: each width with the height of its place, or either alone with the aspect ratio of the files.
 
     Raises:
-        ConfigError: widths and heights are both given, but not equally many.
+        ConfigError: a side is below 1 or beyond reason, or widths and heights are both given, but not equally many.
     """
     if widths and heights and len(widths) != len(heights):
         raise ConfigError(
             f"{count(len(widths), 'width')}, but {count(len(heights), 'height')}: give one height for each width, or "
             "none"
         )
+    for name, sides in (("width", widths), ("height", heights)):
+        for side in sides:
+            check_value(Side, side, name)
     if not (widths or heights):
         return (SizeConfig(),)
     return tuple(SizeConfig(width=width, height=height) for width, height in zip_longest(widths, heights))
@@ -166,6 +169,7 @@ def pack_dataset(
         HdganError: there is no space for `out`, or it cannot be written.
     """
     check_value(Threads | None, threads, "threads")
+    check_value(Labels | None, n_labels, "model.n_labels")
     labels = None if n_labels is None else n_labels > 0
     names = phases or find_phases(config, labels)
     listings = [find_pairs(config, phase, labels) for phase in names]

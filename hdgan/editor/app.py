@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -134,8 +135,12 @@ def launch(
         max_pixels: of a picture; limits what can be uploaded.
 
     Raises:
-        HdganError: the port is taken, or a proxy stands before this machine.
+        HdganError: the address is none of this machine, the port is taken, or a proxy stands before this machine.
     """
+    try:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise HdganError(f"--host {host:.300} is no address to listen on: give 127.0.0.1 or 0.0.0.0") from error
     largest_file = max(max_pixels * _BYTES_PER_PIXEL, _SMALLEST_LIMIT)
     try:
         _, url, _ = blocks.launch(

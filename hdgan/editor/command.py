@@ -9,8 +9,11 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from hdgan.bounds import Port, Positive
+from hdgan.config_io import check_value
 from hdgan.editor.studio import MAX_PIXELS, open_studio
 from hdgan.errors import ConfigError
+from hdgan.files import require_no_file
 
 
 def edit(
@@ -48,6 +51,10 @@ def edit(
     """
     if find_spec("gradio") is None:
         raise ConfigError('the editor needs Gradio: in the checkout of hdgan, `pip install -e ".[editor]"` installs it')
+    check_value(Port | None, port, "port")
+    check_value(Positive, max_pixels, "max_pixels")
+    if out is not None:
+        require_no_file(out, "out")
     from hdgan.editor.app import serve
 
     studio = open_studio(

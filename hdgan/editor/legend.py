@@ -10,6 +10,7 @@ import numpy as np
 from hdgan.data.colors import CITYSCAPES, label_palette
 from hdgan.data.scenes import CLASSES, PALETTE
 from hdgan.errors import DataError
+from hdgan.files import require_file
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def legend_of(n_labels: int, scenes: bool, names: Path | None = None) -> Legend:
 
 
 def _read_names(file: Path, n_labels: int) -> tuple[str, ...]:
+    require_file(file, DataError)
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:

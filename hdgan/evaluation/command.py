@@ -22,12 +22,21 @@ from hdgan.evaluation.scorer import ScorerRange
 from hdgan.evaluation.scores import HIGHER_IS_BETTER, METRICS, TITLES, RunScores, notes_of, shown
 from hdgan.evaluation.train import ScorerTraining
 from hdgan.evaluation.train import train_scorer as train
+from hdgan.files import require_no_file
+from hdgan.options import typed_as
 
 SCORER = "scorer.safetensors"
 _PICTURES, _CHECKPOINT = 8, "latest"
 _NO_RUN = "without a run: a scorer is trained, and no picture made"
+_TYPED = {
+    "data.root": "--root",
+    "data.layout": "--layout",
+    "data.dontcare": "--dontcare",
+    "model.n_labels": "--n-labels",
+}
 
 
+@typed_as(_TYPED)
 def evaluate(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
     /,
@@ -78,6 +87,7 @@ def evaluate(
         ema: use the averaged weights.
     """
     console = Console(stderr=True)
+    require_no_file(out, "out")
     for name, side in (("width", width), ("height", height)):
         check_value(Side | None, side, name)
     size = None if width is None and height is None else SizeConfig(width=width, height=height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from hdgan.config_io import from_plain
 from hdgan.data import Pair, SizeConfig, match_folders
 from hdgan.data.colors import require_shown, to_image
 from hdgan.errors import ConfigError, DataError
-from hdgan.files import save_png
+from hdgan.files import require_no_file, save_png
 from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.inference.style_choice import StyleChoice
@@ -203,6 +204,7 @@ def _name_pairs(pairs: list[Pair], out: Path) -> list[Path]:
         raise ConfigError(f"--out {out}: pictures are written as PNG; give a file that ends in .png, or a folder")
     if out.is_file():
         raise ConfigError(f"--out {out} is a file that is no .png: give a folder, or a file that ends in .png")
+    require_no_file(out, "out")
     return [out / f"{pair.stem}.png" for pair in pairs]
 
 
@@ -212,9 +214,9 @@ def _styles_beside(target: Path) -> Path:
 
 
 def _protect_sources(pairs: list[Pair], targets: list[Path], choice: StyleChoice) -> None:
-    sources = {path.resolve() for pair in pairs for path in pair.files.values()}
-    sources |= {path.resolve() for path in choice.files}
+    sources = {os.path.realpath(path) for pair in pairs for path in pair.files.values()}
+    sources |= {os.path.realpath(path) for path in choice.files}
     written = [*targets, *(_styles_beside(target) for target in targets if choice.save)]
     for target in written:
-        if target.resolve() in sources:
+        if os.path.realpath(target) in sources:
             raise ConfigError(f"{target} would be overwritten by what is made from it: choose another --out")

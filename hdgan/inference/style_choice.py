@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hdgan.bounds import Seed, VariantsOnDisk
+from hdgan.config_io import check_value
 from hdgan.errors import ConfigError
 from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline
@@ -55,10 +57,8 @@ class StyleChoice:
             raise ConfigError(f"--styles is {self.styles}: give mean, random, random-class or a .json file")
         if with_photo and self.styles != "mean":
             raise ConfigError(f"--photo gives the styles, so --styles {self.styles} has no meaning: leave one out")
-        if self.variants < 1:
-            raise ConfigError(f"--variants is {self.variants}: give 1 or more")
-        if self.seed < 0:
-            raise ConfigError(f"--seed is {self.seed}: give 0 or more")
+        check_value(VariantsOnDisk, self.variants, "variants")
+        check_value(Seed, self.seed, "seed")
         if self.styles_to is not None and (file is None or self.variants < 2):
             raise ConfigError("--styles-to goes from one file of styles to another: give --styles FILE and --variants")
         if self.by_styles or own_variants is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,3 +230,9 @@ def test_an_index_of_an_earlier_hdgan_is_read(packed):
     index = packed / "packed.json"
     index.write_text(json.dumps(json.loads(index.read_text()), ensure_ascii=False, indent=1))
     assert find_phases(DataConfig(root=packed)) == ("test", "train")
+
+
+@pytest.mark.parametrize("typed", ["--width -1", "--height 0", f"--width 1{'0' * 20}", f"--n-labels 1{'0' * 20}"])
+def test_numbers_beyond_reason_are_refused(typed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "pack", str(tmp_path), "--out", str(tmp_path / "out"), *typed.split()]) == 2
+    assert f"{typed.split()[0]} is " in capsys.readouterr().err

@@ -37,3 +37,9 @@ def test_ctrl_c_ends_the_editor(styled: Path, start: Callable[..., subprocess.Po
     assert urllib.request.urlopen(url).status == 200
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("typed", ["--port -1", "--port 65536", "--max-pixels 0", "--out /dev/null"])
+def test_what_cannot_serve_is_refused_before_the_start(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["edit", "run", "--no-browser", *typed.split()]) == 2
+    assert f"hdgan: error: {typed.split()[0]} " in capsys.readouterr().err

@@ -26,3 +26,11 @@ def test_gradios_own_complaint_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradio.networking.url_ok", lambda url: False)
     with pytest.raises(HdganError, match=r"localhost is not accessible.*set NO_PROXY"):
         launch(blocks)
+
+
+@pytest.mark.parametrize("host", ["x" * 300, "/no/address"])
+def test_what_is_no_address_is_refused(host: str) -> None:
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        gr.HTML()
+    with pytest.raises(HdganError, match="is no address to listen on: give 127"):
+        launch(blocks, host)

@@ -42,5 +42,10 @@ def test_names_are_read_from_a_file(tmp_path: Path) -> None:
     assert legend_of(2, scenes=False, names=file).names == ("wall", "door")
     with pytest.raises(DataError, match="2 lines, but the model has 3"):
         legend_of(3, scenes=False, names=file)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="does not exist: check the path"):
         legend_of(3, scenes=False, names=tmp_path / "none.txt")
+
+
+def test_a_device_is_no_file_of_names() -> None:
+    with pytest.raises(DataError, match="/dev/zero is a pipe, device or socket"):
+        legend_of(3, scenes=False, names=Path("/dev/zero"))

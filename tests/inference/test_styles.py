@@ -270,7 +270,8 @@ def test_options_that_contradict_each_other(
     cases: dict[str, tuple[object, ...]] = {
         "--styles is pretty: give mean, random, random-class or a .json file": ("--styles", "pretty"),
         "--photo gives the styles, so --styles random": ("--styles", "random", "--photo", photo),
-        "--variants is 0: give 1 or more": ("--variants", 0),
+        "--variants is 0: give a whole number from 1": ("--variants", 0),
+        "--variants is 1000000000: give a whole number from 1 to 100000": ("--variants", 10**9),
         "--seed is -1": ("--styles", "random", "--seed=-1"),
         "--styles-to goes from one file": ("--styles-to", "b.json", "--variants", 3),
         "--variants 3 would all be alike": ("--variants", 3),
