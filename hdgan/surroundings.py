@@ -20,6 +20,8 @@ from hdgan.errors import OutputClosed, OutputError
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """Exit statuses, as shells have them of a program that SIGINT or SIGPIPE ended."""
+SPINS = "5000"
+"""How often a waiting thread of OpenMP looks before it sleeps: docs/design.md has the measurements."""
 NARROWEST, WIDEST = 40, 400
 """Columns that help and tables are made for: below, hardly a word fits; above, lines are mostly blanks."""
 
@@ -29,7 +31,7 @@ def run(program: str) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
         signal.signal(signal.SIGINT, _leave)
     _repair_streams()
-    _let_threads_sleep()
+    _limit_spinning()
     status: str | int | None
     try:
         from hdgan import cli
@@ -42,15 +44,16 @@ def run(program: str) -> NoReturn:
     sys.exit(_flushed(status))
 
 
-def _let_threads_sleep() -> None:
-    """Let threads that wait for others give up their core, unless the user has said how they wait.
+def _limit_spinning() -> None:
+    """Let threads that wait for others soon give up their core, unless the user has said how they wait.
 
     By default they spin for milliseconds at the end of every parallel loop. If another program holds the core of the
-    thread that they wait for, each of the thousands of loops of a training step takes that long. OpenMP reads the
-    variables when torch is imported, and processes that this one starts inherit them.
+    thread that they wait for, each of the thousands of loops of a training step takes that long. Threads that do not
+    spin at all are slow to wake on an idle machine, so they spin for some microseconds. GNU's OpenMP, which torch has
+    on Linux, reads the variable when torch is imported, and processes that this one starts inherit it.
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def work_begins() -> None:
