@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from hdgan.bounds import Labels
+from hdgan.config_io import check_value
 from hdgan.data.check_report import CheckReport, Found, PhaseReport, Wanted, print_report
 from hdgan.data.config import DataConfig, LayoutName, SizeConfig
 from hdgan.data.dataset import check_labels, check_sizes, read_pair
@@ -111,6 +113,7 @@ def check(
     with typed_as(_TYPED):
         config = DataConfig(root=root, layout=layout, dontcare=dontcare, instance_divisor=instance_divisor)
         given = size if size != SizeConfig() or batch_size > 1 else None
+        check_value(Labels | None, n_labels, "model.n_labels")
         wanted = Wanted(n_labels, instances, given, batch_size)
         with showing_progress(Console(stderr=True)) as progress:
             report = check_dataset(config, wanted, phase or None, progress)

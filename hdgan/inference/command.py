@@ -170,7 +170,7 @@ def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
     """
     for part, path in sources.items():
         if not path.exists():
-            raise DataError(f"{path} ({part}) does not exist: check the path")
+            raise DataError(f"--{'instance' if part == 'ids' else part} {path} does not exist: check the path")
     folders = [path for path in sources.values() if path.is_dir()]
     if not folders:
         return [Pair.of(next(iter(sources.values())).stem, sources)]

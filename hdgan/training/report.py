@@ -64,7 +64,7 @@ def write_report(run: Path) -> Path:
         raise CheckpointError(f"{run} is no folder: give the folder of a training run")
     config, problem = _tried(lambda: load_config(run))
     if config is None and not (run / METRICS_FILE).is_file():
-        raise CheckpointError(f"{run} is no training run ({problem}): give the folder of one")
+        raise CheckpointError(f"{run} is no training run: {problem}")
     templates = Environment(
         loader=PackageLoader("hdgan.training", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

@@ -180,7 +180,7 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path, content):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(CheckpointError, match="is no training run "):
+    with pytest.raises(CheckpointError, match="is no training run: "):
         write_report(tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
 
