@@ -17,8 +17,8 @@ from hdgan.benchmarks import rows
 from hdgan.benchmarks.compare import compare_with
 from hdgan.benchmarks.rows import Row
 from hdgan.benchmarks.suite import Job, Options, Suite
-from hdgan.bounds import Threads
-from hdgan.config_io import check_value
+from hdgan.config.bounds import Threads
+from hdgan.config.serialization import check_value
 from hdgan.devices import choose_device
 from hdgan.progress import showing_progress
 from hdgan.wording import count

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from hdgan.csv_files import read_csv
 from hdgan.errors import ConfigError
 from hdgan.files import atomic_file
+from hdgan.files.csv import read_csv
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PUBLISHED = Path("benchmarks/results")

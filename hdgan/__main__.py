@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from hdgan.surroundings import run
+from hdgan.commands.process import run
 
 
 def main() -> NoReturn:

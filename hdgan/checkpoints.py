@@ -15,11 +15,11 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hdgan.bounds import Count
-from hdgan.config_io import from_plain
+from hdgan.config.bounds import Count
+from hdgan.config.serialization import from_plain
 from hdgan.errors import CheckpointError
 from hdgan.files import require_file
-from hdgan.json_files import read_json
+from hdgan.files.json import read_json
 
 MODEL_FILE = "model.safetensors"
 TRAINING_FILE = "training.pt"

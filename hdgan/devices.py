@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import torch
 
+from hdgan.config.options import option
 from hdgan.errors import ConfigError
-from hdgan.options import option
 from hdgan.wording import count
 
 

@@ -24,11 +24,13 @@ if not torch.cuda.is_available():
     # Triton reads this when it is first imported: kernels then run on CPU tensors.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from hdgan.cli import main
-from hdgan.config_io import to_plain
+from hdgan.commands.main import main
+from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, SizeConfig
-from hdgan.models import (
+from hdgan.evaluation import train_scorer
+from hdgan.families import (
     CRNConfig,
+    CRNLoss,
     DiscriminatorConfig,
     EncoderConfig,
     GeneratorConfig,
@@ -36,27 +38,21 @@ from hdgan.models import (
     PatchConfig,
     Pix2PixConfig,
     Pix2PixHDConfig,
-    UNetConfig,
-)
-from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
-from hdgan.training import (
-    PRESETS,
-    CRNLoss,
-    LogConfig,
-    OptimConfig,
     Pix2PixHDLoss,
     Pix2PixLoss,
-    StageConfig,
-    TrainConfig,
-    train,
+    UNetConfig,
 )
-from hdgan.training.families import AnyLoss
+from hdgan.families.registry import AnyLoss
+from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
+from hdgan.styles.table import FeatureTable, Origin
+from hdgan.training import PRESETS, LogConfig, OptimConfig, StageConfig, TrainConfig, train
 
 N_LABELS = 4
 WIDTH, HEIGHT = 32, 16
 
 MakeData = Callable[..., Path]
 MakeConfig = Callable[..., TrainConfig]
+MakeTable = Callable[..., FeatureTable]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -262,3 +258,54 @@ def start() -> Callable[..., subprocess.Popen[str]]:
         )
 
     return popen
+
+
+@pytest.fixture(scope="session")
+def scorer(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scorer that was trained shortly, which no test may change."""
+    out = tmp_path_factory.mktemp("scorer") / "scorer.safetensors"
+    data = DataConfig(root=dataset, workers=0)
+    return train_scorer(data, 4, SizeConfig(), out, steps=60, width=4, device="cpu")
+
+
+@pytest.fixture
+def label(dataset: Path) -> Path:
+    return dataset / "test_label" / "s0_label.png"
+
+
+@pytest.fixture
+def ids(dataset: Path) -> Path:
+    return dataset / "test_inst" / "s0_inst.tif"
+
+
+@pytest.fixture
+def photo(dataset: Path) -> Path:
+    return dataset / "test_img" / "s0_img.png"
+
+
+@pytest.fixture
+def copied(styled: Path, tmp_path: Path) -> Path:
+    """A copy of the run with styles, for a test that changes it."""
+    return Path(shutil.copytree(styled, tmp_path / "copied"))
+
+
+@pytest.fixture(scope="session")
+def make_table() -> MakeTable:
+    """Make a table of instances by class; each picture of 10x10 pixels has one instance."""
+
+    def make(features: dict[int, list[list[float]]], area: int = 50) -> FeatureTable:
+        label = np.array([of for of, rows in features.items() for _ in rows], np.int64)
+        n = len(label)
+        return FeatureTable(
+            picture=np.arange(n, dtype=np.int32),
+            id=label * 1000 + np.arange(n),
+            label=label,
+            area=np.full(n, area, np.int64),
+            box=np.tile(np.array([1, 2, 6, 10], np.int32), (n, 1)),
+            feature=np.array([row for rows in features.values() for row in rows], np.float32),
+            stem=np.array([f"picture{k}" for k in range(n)]),
+            size=np.full((n, 2), 10, np.int64),
+            origin=Origin("0123456789abcdef", "step-1 of made"),
+        )
+
+    return make

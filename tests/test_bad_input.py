@@ -18,9 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, checkpoint_path
-from hdgan.cli import main, train_main
+from hdgan.commands.main import main, train_main
 from hdgan.data import SizeConfig
-from hdgan.training import Pix2PixHDLoss, TrainConfig
+from hdgan.families import Pix2PixHDLoss
+from hdgan.training import TrainConfig
 
 MakeConfig = Callable[..., TrainConfig]
 MakeData = Callable[..., Path]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.cli import main
+from hdgan.commands.main import main
 from hdgan.training.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]

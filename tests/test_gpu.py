@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 
 import hdgan
-from hdgan.config_io import to_plain
-from hdgan.models import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.config.serialization import to_plain
+from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.seeding import seeded
 from hdgan.training import TrainConfig, train
 from hdgan.training.logs import read_metrics

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hdgan.benchmarks.runner import Context, Cost, Trial, Where, Work
 from hdgan.data import DataConfig, PairedDataset, ScenesConfig, SizeConfig, find_pairs, make_loader
-from hdgan.data.scenes import CLASSES, ensure_scenes
+from hdgan.scenes import CLASSES, ensure_scenes
 
 PICTURES = 8
 CASES: dict[str, Where] = {

@@ -21,15 +21,16 @@ from hdgan import ops
 from hdgan.benchmarks.runner import TOLERANCE, CheckFailed, Context, Cost, Trial, Where, Work
 from hdgan.benchmarks.shapes import N_LABELS, instance_ids, label_map
 from hdgan.benchmarks.works.plain import plain
+from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig, Pix2PixHDLoss
+from hdgan.families.common.batch import Inputs
+from hdgan.families.pix2pixhd.losses import Criterion
 from hdgan.losses import LAYER_WEIGHTS
-from hdgan.models import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig, VGG19Features
+from hdgan.models import VGG19Features
 from hdgan.models.blocks import recomputing
-from hdgan.training import Pix2PixHDLoss, StageConfig, TrainConfig
-from hdgan.training.families.pix2pixhd import Criterion
+from hdgan.training import StageConfig, TrainConfig
 from hdgan.training.gradients import StepGradients
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
-from hdgan.training.step import Inputs
 
 LOSS = Pix2PixHDLoss()
 SLACK = {torch.float32: 100.0, torch.bfloat16: 50.0}

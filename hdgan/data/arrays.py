@@ -10,8 +10,8 @@ import numpy as np
 from hdgan.data.opening import UNREADABLE, damaged
 from hdgan.errors import DataError
 from hdgan.files import require_file
-from hdgan.limits import require_bounded
-from hdgan.npy_files import read_npy_header
+from hdgan.files.limits import require_bounded
+from hdgan.files.npy import read_npy_header
 
 
 def load_array(path: Path) -> np.ndarray:
@@ -22,7 +22,7 @@ def load_array(path: Path) -> np.ndarray:
 
     Raises:
         DataError: the file is missing or damaged, its array has another kind of type or shape, it is shorter than it
-            says, or takes more than `hdgan.limits` allow.
+            says, or takes more than `hdgan.files.limits` allow.
     """
     require_file(path, DataError)
     try:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from hdgan.bounds import Labels
-from hdgan.config_io import check_value
+from hdgan.config.bounds import Labels
+from hdgan.config.options import option, typed_as
+from hdgan.config.serialization import check_value
 from hdgan.data.check_report import CheckReport, Found, PhaseReport, Wanted, print_report
 from hdgan.data.config import DataConfig, LayoutName, SizeConfig
 from hdgan.data.dataset import check_labels, check_sizes, read_pair
@@ -25,7 +26,6 @@ from hdgan.data.packed import verify
 from hdgan.data.packed_index import PackedSample
 from hdgan.data.quick_check import in_threads, is_turned, require_size
 from hdgan.errors import ConfigError, DataError
-from hdgan.options import option, typed_as
 from hdgan.progress import showing_progress
 
 _TYPED = {

@@ -12,14 +12,14 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from hdgan.bounds import BatchSize
-from hdgan.config_io import check_value, check_values
+from hdgan.config.bounds import BatchSize
+from hdgan.config.options import option
+from hdgan.config.serialization import check_value, check_values
 from hdgan.data.config import SizeConfig
 from hdgan.data.dataset import is_far_above
 from hdgan.data.layouts import Pair
 from hdgan.data.quick_check import different_channels
 from hdgan.errors import DataError
-from hdgan.options import option
 from hdgan.wording import count
 
 _MOST_NOTES = 20  # labels that are told of one by one

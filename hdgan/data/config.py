@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from hdgan.bounds import Divisor, Label, Seed, Side, Workers
-from hdgan.config_io import check_values
+from hdgan.config.bounds import Divisor, Label, Seed, Side, Workers
+from hdgan.config.options import option
+from hdgan.config.serialization import check_values
 from hdgan.errors import ConfigError
-from hdgan.options import option
 
 SceneSide = Annotated[int, Interval(ge=16, le=4096)]
 """Pixels of a scene's width or height."""

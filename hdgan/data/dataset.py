@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hdgan.config_io import check_values
+from hdgan.config.options import option
+from hdgan.config.serialization import check_values
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.data.headers import read_header
 from hdgan.data.images import read_input, read_map, read_photo, to_photo, to_unit_range
@@ -24,7 +25,6 @@ from hdgan.data.packed_index import PackedSample, Size
 from hdgan.data.streams import Stream, stream_rng
 from hdgan.data.transforms import Geometry, apply_to_input, apply_to_map, apply_to_photo, draw_geometry
 from hdgan.errors import ConfigError, DataError
-from hdgan.options import option
 from hdgan.wording import count
 
 

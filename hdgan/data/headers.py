@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from hdgan.config.options import option
 from hdgan.data.arrays import load_array
 from hdgan.data.opening import UNREADABLE, Picture, first_tile, is_halved, named, opened, raw_mode, tiles_of
 from hdgan.data.scan import MOST_PAGES
 from hdgan.errors import DataError
-from hdgan.limits import require_bounded
-from hdgan.options import option
+from hdgan.files.limits import require_bounded
 from hdgan.wording import count
 
 Kind = Literal["label map", "instance map", "input", "photo"]
@@ -70,7 +70,7 @@ def read_header(path: Path) -> Header:
     """Read size and mode of a picture or .npy array without decoding it.
 
     Raises:
-        DataError: the file is missing, damaged, not a picture, or larger than `hdgan.limits` allow.
+        DataError: the file is missing, damaged, not a picture, or larger than `hdgan.files.limits` allow.
     """
     if path.suffix.lower() == ".npy":
         return header_of_array(load_array(path))
@@ -164,7 +164,8 @@ def header_of(image: Image.Image, picture: Picture) -> Header:
     """Header of a picture that `opened` yields, before its pixels are decoded.
 
     Raises:
-        DataError: it takes more memory than `hdgan.limits` allow, or Pillow would read other numbers than it holds.
+        DataError: it takes more memory than `hdgan.files.limits` allows, or Pillow would read other numbers than it
+            holds.
     """
     size, tiff = image.size, image.format == "TIFF"
     # A phone's MPO is a JPEG with previews behind it. A page that the caller has turned to is meant by itself.

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hdgan.config.options import option
 from hdgan.data.config import DataConfig
 from hdgan.data.folders import is_text, name_of, pictures_in, subfolders_of
 from hdgan.data.headers import EXTENSIONS
 from hdgan.data.packed_index import INDEX, PackedSample, is_packed, read_index
 from hdgan.errors import ConfigError, DataError
-from hdgan.options import option
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from hdgan.data.scan import require_few_parts
 from hdgan.errors import DataError
 from hdgan.files import require_file
-from hdgan.limits import VARIABLE, max_bytes
+from hdgan.files.limits import VARIABLE, max_bytes
 
 Picture = Path | Image.Image
 

@@ -16,8 +16,9 @@ import numpy as np
 from rich.console import Console
 from rich.filesize import decimal
 
-from hdgan.bounds import Labels, Side, Threads
-from hdgan.config_io import check_value, to_plain
+from hdgan.config.bounds import Labels, Side, Threads
+from hdgan.config.options import option, typed_as
+from hdgan.config.serialization import check_value, to_plain
 from hdgan.data.config import DataConfig, SizeConfig, UnpackedLayout
 from hdgan.data.layouts import Listing, find_pairs, find_phases
 from hdgan.data.packed_index import (
@@ -40,7 +41,6 @@ from hdgan.data.quick_check import in_threads, quick_check
 from hdgan.data.transforms import Filter
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.files import atomic_file, leads_out, remove_dead, remove_dead_below
-from hdgan.options import option, typed_as
 from hdgan.progress import showing_progress
 from hdgan.wording import count
 

@@ -29,12 +29,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from hdgan.config_io import from_plain, to_plain
+from hdgan.config.serialization import from_plain, to_plain
 from hdgan.data.packed_index import About, PackedSample, Size, Stored
 from hdgan.errors import DataError
 from hdgan.files import require_file
-from hdgan.json_files import parse_json
-from hdgan.limits import require_bounded
+from hdgan.files.json import parse_json
+from hdgan.files.limits import require_bounded
 
 _MAPS = ("label", "ids")
 _MAP_TYPES = (np.uint8, np.uint16, np.int32)

@@ -14,14 +14,14 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from annotated_types import Interval
 
-from hdgan.bounds import Label, Side
-from hdgan.config_io import from_plain
+from hdgan.config.bounds import Label, Side
+from hdgan.config.options import option
+from hdgan.config.serialization import from_plain
 from hdgan.data.config import SizeConfig
 from hdgan.data.transforms import Filter, scaled_size
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import leads_out, require_file
-from hdgan.json_files import read_json
-from hdgan.options import option
+from hdgan.files.json import read_json
 
 INDEX = "packed.json"
 FORMAT, VERSION = "hdgan-packed", 1

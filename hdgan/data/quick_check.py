@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from hdgan.config.options import option
 from hdgan.cores import available_cores
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.data.dataset import check_sizes, half_of, read_pair
@@ -19,7 +20,6 @@ from hdgan.data.layouts import Listing, Pair
 from hdgan.data.packed import require_listed
 from hdgan.data.transforms import Filter, draw_geometry
 from hdgan.errors import DataError
-from hdgan.options import option
 from hdgan.wording import count
 
 _Result = TypeVar("_Result")

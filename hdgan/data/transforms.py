@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from hdgan.config.options import option
 from hdgan.data.config import SizeConfig
 from hdgan.errors import DataError
-from hdgan.options import option
 
 Filter = Literal["bicubic", "lanczos"]
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from hdgan.errors import HdganError
-from hdgan.json_files import parse_json
+from hdgan.files.json import parse_json
 from hdgan.wording import count
 
 T = TypeVar("T")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from hdgan.data.colors import CITYSCAPES, label_palette
-from hdgan.data.scenes import CLASSES, PALETTE
 from hdgan.errors import DataError
 from hdgan.files import require_file
+from hdgan.scenes import CLASSES, PALETTE
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from hdgan.editor.document import Document
 from hdgan.editor.legend import Legend, legend_of
 from hdgan.editor.render import Renderer
 from hdgan.errors import ConfigError, DataError, HdganError
+from hdgan.families.saving import read_metadata
 from hdgan.inference import Pipeline, load
-from hdgan.models.saving import read_metadata
 from hdgan.styles import Style, StyleBank
 from hdgan.training.datasets import open_data
 from hdgan.training.run_folder import training_of

@@ -12,26 +12,26 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from hdgan.bounds import Count, Positive
-from hdgan.config_io import check_value
+from hdgan.config.bounds import Count, Positive
+from hdgan.config.options import option
+from hdgan.config.serialization import check_value
 from hdgan.data import DataConfig, PairedDataset, Sample, SizeConfig
 from hdgan.data.config import LayoutName
 from hdgan.data.quick_check import quick_check
-from hdgan.data.scenes import CLASSES, PALETTE, with_scenes
 from hdgan.devices import choose_device, enough_memory
 from hdgan.errors import ConfigError
-from hdgan.evaluation.feature_networks import FeatureNetworks
 from hdgan.evaluation.independence import about_runs, about_scorer
-from hdgan.evaluation.judge import Judge
 from hdgan.evaluation.page import Facts, Gallery, write_results
-from hdgan.evaluation.scorer import Scorer, ScorerRange, load_scorer, out_of_memory
-from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, ORACLE, SEGMENTATION, RunScores
 from hdgan.evaluation.split import held_out_pairs
 from hdgan.evaluation.suitability import common_classes, require_suitable
+from hdgan.families.saving import read_metadata
 from hdgan.inference.pipeline import Pipeline, load
-from hdgan.models.saving import read_metadata
-from hdgan.options import option
+from hdgan.metrics.evaluator import Judge
+from hdgan.metrics.feature_networks import FeatureNetworks
+from hdgan.metrics.scorer import Scorer, ScorerRange, load_scorer, out_of_memory
+from hdgan.metrics.scores import IMAGE_METRICS, METRICS, ORACLE, SEGMENTATION, RunScores
 from hdgan.progress import showing_progress
+from hdgan.scenes import CLASSES, PALETTE, with_scenes
 from hdgan.training.run_folder import training_of
 
 

@@ -6,11 +6,11 @@ import filecmp
 from collections.abc import Mapping
 from pathlib import Path
 
-from hdgan.config_io import from_plain
+from hdgan.config.serialization import from_plain
 from hdgan.data import DataConfig
-from hdgan.data.scenes import scenes_folder
+from hdgan.families.saving import read_metadata
 from hdgan.inference.pipeline import Pipeline
-from hdgan.models.saving import read_metadata
+from hdgan.scenes import scenes_folder
 from hdgan.training.config import TrainConfig
 from hdgan.training.run_folder import training_of
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from hdgan.data import Sample
 from hdgan.data.colors import colorize_labels, data_url, preview, to_image
-from hdgan.evaluation.scores import HIGHER_IS_BETTER, TITLES, RunScores, notes_of, shown
 from hdgan.files import atomic_file
+from hdgan.metrics.scores import HIGHER_IS_BETTER, TITLES, RunScores, notes_of, shown
 
 PAGE = "evaluation.html"
 SCORES = "scores.csv"

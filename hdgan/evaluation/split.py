@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from hdgan.config.options import option
 from hdgan.data import DataConfig, Listing, find_pairs, find_phases, validation_phase
 from hdgan.errors import DataError
-from hdgan.options import option
 
 
 def held_out_pairs(data: DataConfig, n_labels: int, phase: str | None) -> Listing:

@@ -15,7 +15,7 @@ from torch import Tensor
 from hdgan.data import read_input, read_map, read_photo, to_unit_range
 from hdgan.data.opening import named
 from hdgan.errors import ConfigError, DataError
-from hdgan.models import ModelConfig
+from hdgan.families import ModelConfig
 from hdgan.ops import InstanceIndex, instance_index
 from hdgan.styles.table import classes_of
 from hdgan.wording import count

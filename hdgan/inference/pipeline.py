@@ -14,9 +14,9 @@ from torch import Tensor
 from hdgan.checkpoints import beside, find_checkpoint
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError, DataError
+from hdgan.families import ImageModel
+from hdgan.families.saving import CLASS_MEAN, load_model
 from hdgan.inference.maps import Maps, Source, read_maps, read_photo_of
-from hdgan.models import ImageModel
-from hdgan.models.saving import CLASS_MEAN, load_model
 from hdgan.ops import instance_broadcast, instance_reduce
 from hdgan.seeding import seeded
 from hdgan.styles.bank import STYLES_FILE, StyleBank

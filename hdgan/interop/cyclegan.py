@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from hdgan.errors import CheckpointError
+from hdgan.families.pix2pix.model import patch_gan
 from hdgan.interop.pth import RUNNING_STATISTICS, first_conv, require_weights, tensors_of
 from hdgan.models import MultiscaleDiscriminator, ResNetGenerator, UNetGenerator
-from hdgan.models.config import NormKind
-from hdgan.models.pix2pix import patch_gan
-from hdgan.models.saving import describe_differences
+from hdgan.models.options import NormKind
+from hdgan.weights.modules import describe_differences
 
 Generator = UNetGenerator | ResNetGenerator
 Network = Generator | MultiscaleDiscriminator

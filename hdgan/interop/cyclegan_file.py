@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from hdgan.errors import CheckpointError
+from hdgan.families import PatchConfig, Pix2Pix, Pix2PixConfig, ResNetConfig, UNetConfig
+from hdgan.families.saving import load_model, save_model
 from hdgan.interop.cyclegan import (
     Generator,
     is_theirs,
@@ -17,16 +19,7 @@ from hdgan.interop.cyclegan import (
     to_state_dict,
 )
 from hdgan.interop.pth import require_new_checkpoint, require_no_networks, tensors_of, write_networks
-from hdgan.models import (
-    MultiscaleDiscriminator,
-    PatchConfig,
-    Pix2Pix,
-    Pix2PixConfig,
-    ResNetConfig,
-    UNetConfig,
-    UNetGenerator,
-)
-from hdgan.models.saving import load_model, save_model
+from hdgan.models import MultiscaleDiscriminator, UNetGenerator
 from hdgan.weights import read_weights
 
 _NAMES = {

@@ -17,7 +17,7 @@ from hdgan.errors import CheckpointError
 from hdgan.interop.pth import RUNNING_STATISTICS, first_conv, require_weights, tensors_of
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
 from hdgan.models.generator import Trunk
-from hdgan.models.saving import describe_differences
+from hdgan.weights.modules import describe_differences
 
 Kind = Literal["generator", "discriminator", "encoder"]
 Network = GlobalGenerator | LocalEnhancer | MultiscaleDiscriminator | FeatureEncoder

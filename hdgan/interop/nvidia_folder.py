@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
+from hdgan.config.options import option
 from hdgan.errors import CheckpointError, ConfigError
+from hdgan.families import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.families.saving import load_model, save_model
 from hdgan.interop.nvidia import load_network, to_state_dict
 from hdgan.interop.nvidia_options import Networks, Options, model_config, notes_for_nvidia, options_of
 from hdgan.interop.pth import require_new_checkpoint, require_no_networks, write_networks
-from hdgan.models import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
-from hdgan.models.saving import load_model, save_model
-from hdgan.options import option
 from hdgan.weights import read_weights
 
 _LETTERS = {"generator": "G", "discriminator": "D", "encoder": "E"}

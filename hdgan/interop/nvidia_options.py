@@ -9,20 +9,12 @@ from pathlib import Path
 
 from torch import nn
 
+from hdgan.config.options import option
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.json_files import read_bytes
-from hdgan.models import (
-    DiscriminatorConfig,
-    EncoderConfig,
-    FeatureEncoder,
-    GeneratorConfig,
-    GlobalGenerator,
-    LocalEnhancer,
-    MultiscaleDiscriminator,
-    Pix2PixHDConfig,
-)
+from hdgan.families import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
+from hdgan.files.json import read_bytes
+from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
 from hdgan.models.generator import Enhancer, Trunk
-from hdgan.options import option
 
 _GROWTH = 16
 """The table of options takes up to about this many times the bytes of the file."""

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.checkpoint import checkpoint
 
-from hdgan.models.config import UpsampleMode
+from hdgan.models.options import UpsampleMode
 from hdgan.ops import backend, instance_norm_act
 from hdgan.ops._backend import forced_backend
 from hdgan.ops.instance_norm_act import PadMode, pad2d

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.blocks import as_function, init_weights, is_plain, recomputed
-from hdgan.models.config import NormKind
 from hdgan.models.norms import NEGATIVE_SLOPE, make_norm
+from hdgan.models.options import NormKind
 from hdgan.ops import avg_pyramid
 
 KERNEL = 4

@@ -20,7 +20,7 @@ from hdgan.models.blocks import (
     run_at_multiple,
     up_conv,
 )
-from hdgan.models.config import UpsampleMode
+from hdgan.models.options import UpsampleMode
 from hdgan.ops import avg_pyramid, instance_norm_act, pad2d
 from hdgan.ops.instance_norm_act import PadMode
 

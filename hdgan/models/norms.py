@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.blocks import plain
-from hdgan.models.config import NormKind
+from hdgan.models.options import NormKind
 from hdgan.ops import instance_norm_act
 from hdgan.ops.instance_norm_act import Activation
 

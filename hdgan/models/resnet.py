@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.blocks import as_function, init_weights, run_at_multiple
-from hdgan.models.config import NormKind
 from hdgan.models.norms import make_norm
+from hdgan.models.options import NormKind
 from hdgan.models.unet import DROPOUT
 from hdgan.ops import pad2d
 

@@ -1,6 +1,6 @@
 """A small segmentation network: scores pictures by what can be recognised in them, and compares their features.
 
-Its files are safetensors that carry its architecture, as those of the models do (`hdgan.models.saving`).
+Its files are safetensors that carry its architecture, as those of the models do (`hdgan.families.saving`).
 """
 
 from __future__ import annotations
@@ -19,22 +19,15 @@ from annotated_types import Interval
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hdgan.bounds import Width
-from hdgan.config_io import check_values, from_plain, to_plain
+from hdgan.config.bounds import Width
+from hdgan.config.serialization import check_values, from_plain, to_plain
 from hdgan.errors import CheckpointError
 from hdgan.files import atomic_file
 from hdgan.models.blocks import as_function, pad_to_multiple, run_at_multiple
-from hdgan.models.saving import (
-    FORMAT,
-    build_described,
-    describe_differences,
-    load_tensors,
-    metadata_of,
-    shapes_of,
-)
 from hdgan.ops import instance_norm_act
 from hdgan.seeding import seeded
 from hdgan.weights import open_safetensors
+from hdgan.weights.modules import FORMAT, build_described, describe_differences, load_tensors, metadata_of, shapes_of
 
 _STEPS = (1, 2, 4, 8, 8)
 """Channels of each level, in widths; each level has half the resolution of the one before."""

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.blocks import as_function, init_weights, is_plain, run_at_multiple
-from hdgan.models.config import MOST_DOWNS, NormKind
 from hdgan.models.norms import NEGATIVE_SLOPE, make_norm
+from hdgan.models.options import MOST_DOWNS, NormKind
 
 DROPOUT = 0.5
 _WIDEST = 8  # times ngf

@@ -18,11 +18,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from hdgan.config_io import to_plain
+from hdgan.config.options import option
+from hdgan.config.serialization import to_plain
 from hdgan.errors import ConfigError
 from hdgan.files import atomic_file
-from hdgan.json_files import read_json
-from hdgan.options import option
+from hdgan.files.json import read_json
 from hdgan.reproduce.plan import Scale
 from hdgan.reproduce.record import digest
 

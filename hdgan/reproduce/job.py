@@ -23,12 +23,12 @@ from rich.console import Console
 import hdgan
 from hdgan.checkpoints import find_checkpoint, list_steps
 from hdgan.data.colors import to_image
-from hdgan.data.scenes import CLASSES
 from hdgan.devices import choose_device
 from hdgan.errors import HdganError
-from hdgan.evaluation import RunScores, evaluate, train_scorer
+from hdgan.evaluation import evaluate, train_scorer
+from hdgan.families.saving import load_model
 from hdgan.files import save_png
-from hdgan.models.saving import load_model
+from hdgan.metrics import RunScores
 from hdgan.models.segmenter import load_segmenter
 from hdgan.reproduce.folder import NETWORKS, SCORER, Folder
 from hdgan.reproduce.record import Machine, cores, load_record, recorded
@@ -36,6 +36,7 @@ from hdgan.reproduce.results import REAL, Result, load_results, save_results
 from hdgan.reproduce.runs import config_digest, is_trained, perceptual_digest, require_same, wanted_config
 from hdgan.reproduce.sheet import shown
 from hdgan.reproduce.workers import STOPPED, watch_parent
+from hdgan.scenes import CLASSES
 from hdgan.training import TrainConfig, train
 
 

@@ -13,23 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hdgan.bounds import BatchSize, Blocks, Count, Factor, LearningRate, Positive, Width, Workers
+from hdgan.config.bounds import BatchSize, Blocks, Count, Factor, LearningRate, Positive, Width, Workers
 from hdgan.data.config import DataConfig, Scenes, ScenesConfig, SceneSide, SizeConfig
-from hdgan.data.scenes import CLASSES
 from hdgan.errors import ConfigError
+from hdgan.families.crn.config import CRNConfig
+from hdgan.families.crn.losses import CRNLoss
+from hdgan.families.pix2pix.config import PatchConfig, Pix2PixConfig, UNetConfig
+from hdgan.families.pix2pix.losses import Pix2PixLoss
+from hdgan.families.pix2pixhd.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
+from hdgan.families.pix2pixhd.losses import Pix2PixHDLoss
 from hdgan.files import leads_out
-from hdgan.models.config import (
-    CRNConfig,
-    DiscriminatorConfig,
-    EncoderConfig,
-    GeneratorConfig,
-    PatchConfig,
-    Pix2PixConfig,
-    Pix2PixHDConfig,
-    UNetConfig,
-)
+from hdgan.scenes import CLASSES
 from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
-from hdgan.training.families import CRNLoss, Pix2PixHDLoss, Pix2PixLoss
 from hdgan.training.presets import coarse_to_fine
 
 

@@ -15,11 +15,11 @@ from typing import Annotated
 
 from annotated_types import Interval
 
-from hdgan.bounds import Count
-from hdgan.config_io import to_plain
+from hdgan.config.bounds import Count
+from hdgan.config.serialization import to_plain
 from hdgan.errors import ConfigError
 from hdgan.files import atomic_file
-from hdgan.json_files import read_json
+from hdgan.files.json import read_json
 
 Seconds = Annotated[float, Interval(ge=0, le=10**12)]
 

@@ -14,12 +14,12 @@ from typing import Annotated, Any
 
 from annotated_types import Interval
 
-from hdgan.bounds import Count, Seed, Side, Variants
-from hdgan.config_io import from_plain, to_plain
-from hdgan.csv_files import read_csv
+from hdgan.config.bounds import Count, Seed, Side, Variants
+from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.files import atomic_file, leads_out
-from hdgan.json_files import read_json
+from hdgan.files.csv import read_csv
+from hdgan.files.json import read_json
 from hdgan.reproduce.record import Record, Seconds, check_times
 
 Parameters = Annotated[int, Interval(ge=0, le=10**15)]

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hdgan.bounds import Threads, Variants
-from hdgan.config_io import check_value
-from hdgan.data.scenes import CLASSES, with_scenes
+from hdgan.config.bounds import Threads, Variants
+from hdgan.config.options import option
+from hdgan.config.serialization import check_value
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError, DataError, TrainingError
 from hdgan.files import save_png
-from hdgan.options import option
 from hdgan.reproduce.evidence import EVIDENCE, write_evidence
 from hdgan.reproduce.folder import NETWORKS, SCORER, Folder
 from hdgan.reproduce.plan import ROWS, Scale
@@ -25,6 +24,7 @@ from hdgan.reproduce.results import REAL, Result, Wanted, load_results, read_res
 from hdgan.reproduce.runs import require_same
 from hdgan.reproduce.sheet import runs_sheet
 from hdgan.reproduce.workers import STOPPED, Job, Workers
+from hdgan.scenes import CLASSES, with_scenes
 from hdgan.training.interrupt import StopRequest
 from hdgan.training.logs import read_metrics
 from hdgan.wording import count

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from hdgan.checkpoints import list_steps
-from hdgan.config_io import to_plain
+from hdgan.config.options import option
+from hdgan.config.serialization import to_plain
 from hdgan.errors import ConfigError
-from hdgan.options import option
 from hdgan.reproduce.folder import PERCEPTUAL, Folder
 from hdgan.reproduce.plan import run_config
 from hdgan.reproduce.record import digest, load_record

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hdgan.data.colors import colorize_labels
 from hdgan.data.config import ScenesConfig
-from hdgan.data.scenes import PALETTE, ensure_scenes
 from hdgan.reproduce.folder import Folder
 from hdgan.reproduce.plan import ROWS, Scale
+from hdgan.scenes import PALETTE, ensure_scenes
 
 SHOWN = 4
 """Held-out scenes of which pictures are kept."""

@@ -24,11 +24,11 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
-from hdgan.bounds import Count, Label, Seed
-from hdgan.config_io import check_value, from_plain, to_plain
+from hdgan.config.bounds import Count, Label, Seed
+from hdgan.config.serialization import check_value, from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
-from hdgan.json_files import parse_json
+from hdgan.files.json import parse_json
 from hdgan.styles.sample import Style, Styles
 from hdgan.styles.table import Origin
 from hdgan.weights import open_safetensors

@@ -8,9 +8,9 @@ import numpy as np
 from annotated_types import Interval
 from sklearn.cluster import KMeans
 
-from hdgan.config_io import check_value
+from hdgan.config.options import option
+from hdgan.config.serialization import check_value
 from hdgan.errors import DataError
-from hdgan.options import option
 from hdgan.styles.bank import Cluster, Example, StyleBank
 from hdgan.styles.table import FeatureTable
 from hdgan.wording import count
@@ -32,7 +32,7 @@ def cluster(
     """Find the styles of every class.
 
     Args:
-        table: from `hdgan.styles.encode`.
+        table: from `hdgan.inference.encoding`.
         k: clusters of a class; a class with fewer different features has as many as those.
         min_area: smaller instances are left out, as a share of their picture. NVIDIA's code takes 1/64.
         seed: the same gives the same clusters.

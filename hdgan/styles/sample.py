@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdgan.bounds import Count, Label
-from hdgan.config_io import from_plain, to_plain
+from hdgan.config.bounds import Count, Label
+from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import atomic_file
-from hdgan.json_files import read_json
+from hdgan.files.json import read_json
 from hdgan.ops import InstanceIndex
 
 FORMAT = 1

@@ -29,13 +29,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hdgan.archives import open_archive
-from hdgan.config_io import from_plain, to_plain
+from hdgan.config.serialization import from_plain, to_plain
 from hdgan.data import class_of
 from hdgan.errors import CheckpointError
 from hdgan.files import atomic_file, leads_out
-from hdgan.json_files import parse_json
-from hdgan.npy_files import read_npy_header
+from hdgan.files.archives import open_archive
+from hdgan.files.json import parse_json
+from hdgan.files.npy import read_npy_header
 from hdgan.ops import InstanceIndex
 
 FEATURES_FILE = "features.npz"

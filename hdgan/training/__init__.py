@@ -1,7 +1,6 @@
 """Training: config and presets, the schedule of stages, the step, the loop, checkpoints and the report."""
 
 from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
-from hdgan.training.families import CRNLoss, Pix2PixHDLoss, Pix2PixLoss
 from hdgan.training.loop import Outcome, train
 from hdgan.training.presets import PRESETS
 from hdgan.training.report import write_report
@@ -9,12 +8,9 @@ from hdgan.training.run_folder import load_config
 
 __all__ = [
     "PRESETS",
-    "CRNLoss",
     "LogConfig",
     "OptimConfig",
     "Outcome",
-    "Pix2PixHDLoss",
-    "Pix2PixLoss",
     "StageConfig",
     "TrainConfig",
     "load_config",

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from hdgan.checkpoints import MODEL_FILE, checkpoint_path, find_checkpoint
-from hdgan.config_io import to_plain
+from hdgan.config.options import option
+from hdgan.config.serialization import to_plain
 from hdgan.data import Pair
-from hdgan.options import option
 from hdgan.training.config import TrainConfig
 from hdgan.training.peers import MEETING, Peers
 from hdgan.training.schedule import Stage

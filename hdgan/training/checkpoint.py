@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hdgan.bounds import BatchSize, Count
 from hdgan.checkpoints import (
     MODEL_FILE,
     PREFIX,
@@ -21,11 +20,12 @@ from hdgan.checkpoints import (
     checkpoints_folder,
     list_steps,
 )
-from hdgan.config_io import from_plain, to_plain
+from hdgan.config.bounds import BatchSize, Count
+from hdgan.config.options import option
+from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
+from hdgan.families.saving import load_model, save_model
 from hdgan.files import atomic_file, atomic_folder, remove_dead, remove_dead_below, remove_folder
-from hdgan.models.saving import load_model, save_model
-from hdgan.options import option
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE
 from hdgan.training.config import TrainConfig

@@ -9,16 +9,16 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Interval
 
-from hdgan.bounds import BatchSize, Doublings, LearningRate, Positive, Scales, Seed, Share, Threads
-from hdgan.config_io import check_values
+from hdgan.config.bounds import BatchSize, Doublings, LearningRate, Positive, Scales, Seed, Share, Threads
+from hdgan.config.options import option
+from hdgan.config.serialization import check_values
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.devices import network_format
 from hdgan.errors import ConfigError
+from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
+from hdgan.families.pix2pixhd.losses import Pix2PixHDLoss
+from hdgan.families.registry import FAMILIES, AnyLoss, AnyModelConfig, Family
 from hdgan.files import leads_out
-from hdgan.models.config import Pix2PixHDConfig
-from hdgan.models.families import AnyModelConfig
-from hdgan.options import option
-from hdgan.training.families import FAMILIES, AnyLoss, Family, Pix2PixHDLoss
 from hdgan.wording import count
 
 Epochs = Annotated[float, Interval(ge=0, le=10**6)]

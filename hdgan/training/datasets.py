@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 from rich.console import Console
 
+from hdgan.config.options import option
 from hdgan.data import (
     DataConfig,
     Listing,
@@ -20,11 +21,10 @@ from hdgan.data import (
     validation_phase,
 )
 from hdgan.data.quick_check import QuickReport, quick_check
-from hdgan.data.scenes import PALETTE, with_scenes
 from hdgan.errors import ConfigError, DataError
-from hdgan.models import AnyModelConfig
-from hdgan.options import option
+from hdgan.families import AnyModelConfig
 from hdgan.progress import showing_progress
+from hdgan.scenes import PALETTE, with_scenes
 from hdgan.training.config import TrainConfig
 from hdgan.wording import count
 

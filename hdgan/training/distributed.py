@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hdgan.config.options import option
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError
-from hdgan.options import option
 from hdgan.training.peers import MEETING, PATIENCE, OtherProcessError, Peers
 from hdgan.wording import count
 

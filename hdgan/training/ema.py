@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from hdgan.models import ImageModel
+from hdgan.families import ImageModel
 
 
 class MovingAverage:

@@ -14,17 +14,17 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hdgan.data import draw_geometry
+from hdgan.families.common.batch import Inputs
+from hdgan.families.common.pool import FakePool
+from hdgan.families.registry import Criterion
 from hdgan.models.blocks import recomputing
 from hdgan.ops import InstanceIndex
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData
-from hdgan.training.families import Criterion
 from hdgan.training.gradients import StepGradients
 from hdgan.training.memory import LayerMemory, PeakMeter, saved_by_layer
-from hdgan.training.pool import FakePool
 from hdgan.training.schedule import Stage
 from hdgan.training.state import StageNetworks
-from hdgan.training.step import Inputs
 
 INSTANCES = 64
 """In a picture, about: their number is data, and makes little difference."""

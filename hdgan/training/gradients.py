@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from hdgan.families.common.batch import Inputs, accumulate_gradients
+from hdgan.families.registry import Criterion
 from hdgan.models.blocks import recomputing
 from hdgan.training.config import TrainConfig
-from hdgan.training.families import Criterion
 from hdgan.training.state import StageNetworks, StageState
-from hdgan.training.step import Inputs, accumulate_gradients
 
 Gradients = Callable[[Inputs], Tensor]
 """Replaces the gradients of all trained parameters by those of a batch; returns its losses."""
@@ -130,7 +130,7 @@ def _shapes(batch: Inputs) -> list[torch.Size | None]:
 def make_gradients(config: TrainConfig, state: StageState, criterion: Criterion) -> Gradients:
     """What a stage takes its gradients with, its networks compiled if the config says so.
 
-    `start.check_cuda_graphs` says whether a CUDA graph can hold its steps.
+    `setup.check_cuda_graphs` says whether a CUDA graph can hold its steps.
     """
     gradients = StepGradients(config, state, criterion)
     _compile(config.compile, state, criterion.perceptual)

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from hdgan.errors import CheckpointError, TrainingError
 from hdgan.files import atomic_file, leads_out
-from hdgan.json_files import parse_json, read_bytes
+from hdgan.files.json import parse_json, read_bytes
 
 METRICS_FILE = "metrics.jsonl"
 PLAIN_LINE_SECONDS = 10.0

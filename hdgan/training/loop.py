@@ -18,8 +18,9 @@ from hdgan.data import make_loader
 from hdgan.data.sampler import explained_worker_death
 from hdgan.devices import enough_memory
 from hdgan.errors import DataError, HdganError, TrainingError
+from hdgan.families.common.batch import Inputs
 from hdgan.seeding import derive_seed, seed_everything
-from hdgan.training import start
+from hdgan.training import setup
 from hdgan.training.agreement import require_same_data, require_same_plan, require_same_run
 from hdgan.training.checkpoint import remove_leftovers, save_checkpoint
 from hdgan.training.config import TrainConfig
@@ -34,7 +35,6 @@ from hdgan.training.report import write_report
 from hdgan.training.run_folder import claim_folder, locked, remove_samples, write_description
 from hdgan.training.schedule import Stage, plan, stage_at
 from hdgan.training.state import StageState
-from hdgan.training.step import Inputs
 from hdgan.training.validation import Validation, is_better, record_name
 
 
@@ -85,7 +85,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         HdganError: options, data or checkpoint that cannot be used, a disk that is full, a loss that is not finite.
     """
     console = console or Console()
-    with start.torch_settings(config), join_world(config.device) as world, contextlib.ExitStack() as closing:
+    with setup.torch_settings(config), join_world(config.device) as world, contextlib.ExitStack() as closing:
         if not world.is_main:
             console = Console(quiet=True)
         with world.peers.together():
@@ -93,7 +93,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         config = run.config
         while (current := stage_at(run.stages, state.step)) is not None:
             if state.stage != current:
-                with enough_memory(start.too_large(config, current, world)):
+                with enough_memory(setup.too_large(config, current, world)):
                     state = StageState(config, current, world.device, state.model)
             if not _train_stage(run, state):
                 break
@@ -110,27 +110,27 @@ def _prepare(
     """Everything before the first step; what is to be closed after the last one goes to `closing`."""
     require_same_run(world.peers, config, resume=resume)
     claim_folder(config, resume)
-    start.check_processes(config, world)
+    setup.check_processes(config, world)
     with world.first_of_node():
         data = open_data(config, console, world.size)
     require_same_data(world.peers, data.train_pairs)
     given, config = config, fitted(config, data)  # config.json is what was asked for
     stages = plan(config, len(data.train_pairs))
     require_same_plan(world.peers, config, stages)
-    start.check_stages(config, stages, world)
+    setup.check_stages(config, stages, world)
     if world.is_main:
-        start.check_pictures(config, data, stages[0])
-    perceptual = start.load_perceptual(config, world)
+        setup.check_pictures(config, data, stages[0])
+    perceptual = setup.load_perceptual(config, world)
     validation = Validation(config, data, world.device)
     if world.is_main:
         closing.enter_context(locked(config.out))
         claim_folder(config, resume)  # another run may have come and gone in the meantime
-    state = start.first_state(config, stages, world, console, resume)
+    state = setup.first_state(config, stages, world, console, resume)
     metrics = None
     if world.is_main:
         remove_leftovers(config.out)
         if resume:
-            start.tidy(config, state)
+            setup.tidy(config, state)
         else:
             remove_samples(config.out)
         write_description(given, world, len(data.train_pairs))
@@ -165,7 +165,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
     stopping = False
     with (
         _steps_kept(run, state, references),
-        enough_memory(start.too_large(config, stage, world)),
+        enough_memory(setup.too_large(config, stage, world)),
         explained_worker_death(),
         contextlib.closing(_batches(run, state)) as batches,  # or readers would live for as long as a traceback does
     ):
@@ -227,7 +227,7 @@ def _gradients_of(run: Run, stage: Stage, gradients: Gradients, inputs: Inputs |
     if isinstance(inputs, HdganError):
         return inputs
     try:
-        with enough_memory(start.too_large(run.config, stage, run.world)):
+        with enough_memory(setup.too_large(run.config, stage, run.world)):
             return gradients(inputs)
     except HdganError as error:
         return error

@@ -13,14 +13,14 @@ from torch.utils.data import default_collate
 
 from hdgan.data import PairedDataset
 from hdgan.data.colors import colorize_ids, colorize_labels, preview, to_image
+from hdgan.families import ImageModel
+from hdgan.families.common.batch import Inputs
+from hdgan.families.saving import CLASS_MEAN
 from hdgan.files import save_png
-from hdgan.models import ImageModel
-from hdgan.models.saving import CLASS_MEAN
 from hdgan.ops import instance_reduce
 from hdgan.seeding import seeded
 from hdgan.styles.table import classes_of
 from hdgan.training.config import TrainConfig
-from hdgan.training.step import Inputs
 
 
 class Examples:

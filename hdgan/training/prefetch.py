@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from hdgan.data import Batch
-from hdgan.training.step import Inputs
+from hdgan.families.common.batch import Inputs
 
 _Item = TypeVar("_Item")
 _Started = TypeVar("_Started")

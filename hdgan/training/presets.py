@@ -7,18 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from hdgan.data.config import DataConfig, ScenesConfig, SizeConfig
-from hdgan.data.scenes import CLASSES
-from hdgan.models.config import (
-    CRNConfig,
-    DiscriminatorConfig,
-    EncoderConfig,
-    GeneratorConfig,
-    Pix2PixConfig,
-    Pix2PixHDConfig,
-    ResNetConfig,
-)
+from hdgan.families.crn.config import CRNConfig
+from hdgan.families.crn.losses import CRNLoss
+from hdgan.families.pix2pix.config import Pix2PixConfig, ResNetConfig
+from hdgan.families.pix2pix.losses import Pix2PixLoss
+from hdgan.families.pix2pixhd.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
+from hdgan.families.pix2pixhd.losses import Pix2PixHDLoss
+from hdgan.scenes import CLASSES
 from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
-from hdgan.training.families import CRNLoss, Pix2PixHDLoss, Pix2PixLoss
 
 
 def coarse_to_fine(global_: StageConfig, enhancer: StageConfig, joint: StageConfig) -> dict[str, StageConfig]:

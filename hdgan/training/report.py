@@ -17,12 +17,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from hdgan.checkpoints import read_best
-from hdgan.config_io import to_plain
+from hdgan.config.serialization import to_plain
 from hdgan.data import read_photo
 from hdgan.data.colors import data_url
 from hdgan.errors import CheckpointError, DataError
 from hdgan.files import atomic_file
-from hdgan.training.charts import SIZES_DIFFER, VALIDATION_TITLES, Span, draw_charts, spread
+from hdgan.reporting.charts import SIZES_DIFFER, VALIDATION_TITLES, Span, draw_charts, spread
 from hdgan.training.config import StageConfig, TrainConfig
 from hdgan.training.logs import METRICS_FILE, read_metrics
 from hdgan.training.run_folder import RunEnvironment, load_config, load_environment

@@ -25,18 +25,18 @@ from typing import Any, cast
 import torch
 from filelock import FileLock, Timeout
 
-from hdgan.bounds import Count
 from hdgan.checkpoints import list_steps
-from hdgan.config_io import from_plain, to_plain
+from hdgan.config.bounds import Count
+from hdgan.config.options import option
+from hdgan.config.serialization import from_plain, to_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError, ConfigError, HdganError
+from hdgan.families import AnyModelConfig, ModelConfig
+from hdgan.families.registry import FAMILIES
 from hdgan.files import atomic_file
-from hdgan.json_files import read_json
-from hdgan.models import AnyModelConfig, ModelConfig
-from hdgan.options import option
+from hdgan.files.json import read_json
 from hdgan.training.config import TrainConfig
 from hdgan.training.distributed import World
-from hdgan.training.families import FAMILIES
 
 CONFIG_FILE = "config.json"
 ENVIRONMENT_FILE = "environment.json"

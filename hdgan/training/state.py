@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from hdgan.errors import CheckpointError
-from hdgan.models import ImageModel, ModelConfig, build_model
+from hdgan.families import ImageModel, ModelConfig, build_model
+from hdgan.families.common.pool import FakePool
 from hdgan.seeding import seed_everything
 from hdgan.training.config import TrainConfig
 from hdgan.training.ema import MovingAverage
-from hdgan.training.pool import FakePool
 from hdgan.training.schedule import Stage
 
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from hdgan.errors import ConfigError
-from hdgan.evaluation.feature_networks import FeatureNetworks
-from hdgan.evaluation.judge import Judge
-from hdgan.evaluation.scorer import Scorer, load_scorer
-from hdgan.evaluation.scores import HIGHER_IS_BETTER
-from hdgan.models.base import ImageModel
+from hdgan.families.common.model import ImageModel
+from hdgan.metrics.evaluator import Judge
+from hdgan.metrics.feature_networks import FeatureNetworks
+from hdgan.metrics.scorer import Scorer, load_scorer
+from hdgan.metrics.scores import HIGHER_IS_BETTER
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData
 from hdgan.training.pictures import Examples

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from hdgan.errors import CheckpointError
-from hdgan.limits import max_bytes, require_bounded
+from hdgan.files.limits import max_bytes, require_bounded
 
 _BYTES_PER_INSTRUCTION = 1024
 """Of memory, more than any instruction makes; with the usual limit a pickle may have a million of them."""

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdgan.archives import open_archive
 from hdgan.errors import CheckpointError
 from hdgan.files import require_file
-from hdgan.limits import require_bounded
+from hdgan.files.archives import open_archive
+from hdgan.files.limits import require_bounded
 from hdgan.weights.pickles import Storage, StoredTensor, Unknown, read_pickle
 from hdgan.weights.safetensors_file import open_safetensors
 from hdgan.weights.state import find_state

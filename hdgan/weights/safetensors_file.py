@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from hdgan.errors import CheckpointError
 from hdgan.files import require_file
-from hdgan.limits import require_bounded
+from hdgan.files.limits import require_bounded
 
 _GROWTH = 128
 """A header takes at most this many times its bytes once all in it is decoded, tensors without numbers included."""

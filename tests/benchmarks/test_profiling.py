@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.cli import main
+from hdgan.commands.main import main
 
 ENCODE = ["bench", "profile", "encode_labels", "eager", "--only", "1024x512", "--device", "cpu"]
 

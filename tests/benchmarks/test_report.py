@@ -9,7 +9,7 @@ import pytest
 
 from hdgan.benchmarks.report import BEGIN, END, details, summary
 from hdgan.benchmarks.rows import CHECKOUT, Row, folder_for, write
-from hdgan.cli import main
+from hdgan.commands.main import main
 from hdgan.errors import ConfigError
 
 EAGER = Row(

@@ -18,7 +18,7 @@ from hdgan.benchmarks.runner import CheckFailed, Context, Cost, Function, Trial,
 from hdgan.benchmarks.shapes import NormCase, instance_ids
 from hdgan.benchmarks.suite import Options, Suite
 from hdgan.benchmarks.works import WORKS, avg_pyramid, instance_norm_act, startup, step
-from hdgan.cli import main
+from hdgan.commands.main import main
 from hdgan.errors import ConfigError
 
 CPU = torch.device("cpu")

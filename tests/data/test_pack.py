@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from hdgan.cli import main
-from hdgan.config_io import to_plain
+from hdgan.commands.main import main
+from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, SizeConfig, find_pairs, find_phases, pack_dataset
 from hdgan.data.packed import verify
 from hdgan.data.packed_index import ENDING

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from hdgan.config_io import to_plain
+from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, SizeConfig, find_pairs, find_phases, make_loader, pack_dataset
 from hdgan.data.check import check_dataset
 from hdgan.data.packed import encode, read_packed, verify

@@ -14,9 +14,9 @@ import torch
 from hdgan.editor.document import Document
 from hdgan.editor.session import Session
 from hdgan.editor.studio import Studio, open_studio
+from hdgan.families import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.families.saving import CLASS_MEAN, save_model
 from hdgan.inference import Pipeline
-from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
-from hdgan.models.saving import CLASS_MEAN, save_model
 from hdgan.styles import Style, Styles
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hdgan.cli import main
+from hdgan.commands.main import main
 from hdgan.data import read_map
 from hdgan.editor.document import Document
 from hdgan.editor.files import folder_named, open_files, open_saved, save_document, saved_names

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hdgan.data.scenes import CLASSES, PALETTE
 from hdgan.editor.legend import legend_of
 from hdgan.errors import DataError
+from hdgan.scenes import CLASSES, PALETTE
 
 
 def test_the_scenes_have_their_own_names_and_colours() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.data.scenes import CLASSES
 from hdgan.editor.studio import Studio, edits_of, open_studio
 from hdgan.errors import CheckpointError, ConfigError, DataError
+from hdgan.scenes import CLASSES
 from hdgan.training import PRESETS
 
 from .conftest import write_model

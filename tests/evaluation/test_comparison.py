@@ -15,18 +15,18 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from hdgan.config_io import to_plain
+from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.evaluation import evaluate
-from hdgan.evaluation.confusion import Confusion
-from hdgan.evaluation.scorer import load_scorer
-from hdgan.evaluation.scores import IMAGE_METRICS, METRICS, ORACLE
+from hdgan.families import GeneratorConfig, Pix2Pix, Pix2PixConfig, Pix2PixHD, Pix2PixHDConfig, UNetConfig
+from hdgan.families.pix2pixhd.losses import Pix2PixHDLoss
+from hdgan.families.saving import save_model
 from hdgan.inference import Pipeline, load
-from hdgan.models import GeneratorConfig, Pix2Pix, Pix2PixConfig, Pix2PixHD, Pix2PixHDConfig, UNetConfig
-from hdgan.models.saving import save_model
+from hdgan.metrics.confusion import Confusion
+from hdgan.metrics.scorer import load_scorer
+from hdgan.metrics.scores import IMAGE_METRICS, METRICS, ORACLE
 from hdgan.models.segmenter import load_segmenter, save_segmenter
-from hdgan.training.families import Pix2PixHDLoss
 
 MakeData = Callable[..., Path]
 N_LABELS = 4

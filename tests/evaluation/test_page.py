@@ -10,7 +10,7 @@ import torch
 from playwright.sync_api import Page, sync_playwright
 
 from hdgan.evaluation.page import Facts, Gallery, write_results
-from hdgan.evaluation.scores import METRICS, ORACLE, RunScores
+from hdgan.metrics.scores import METRICS, ORACLE, RunScores
 
 pytestmark = pytest.mark.browser
 RUNS = ("a", "<b>")

@@ -23,15 +23,15 @@ import numpy as np
 import torch
 
 from hdgan.checkpoints import best_step
-from hdgan.config_io import to_plain
+from hdgan.commands.convert import convert
+from hdgan.config.serialization import to_plain
 from hdgan.data.images import read_input, read_map, read_photo
 from hdgan.errors import HdganError
+from hdgan.families import CRNConfig, GeneratorConfig, Pix2PixConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.families.saving import save_model
 from hdgan.inference import load
-from hdgan.interop import convert
-from hdgan.models import CRNConfig, GeneratorConfig, Pix2PixConfig, Pix2PixHD, Pix2PixHDConfig
-from hdgan.models.saving import save_model
+from hdgan.interop.nvidia_clusters import read_nvidia
 from hdgan.models.segmenter import load_segmenter
-from hdgan.styles.nvidia_file import read_nvidia
 from hdgan.styles.sample import Styles
 from hdgan.styles.table import FeatureTable
 from hdgan.training.checkpoint import read_training_state

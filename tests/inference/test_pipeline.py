@@ -14,9 +14,9 @@ import hdgan
 from hdgan.checkpoints import find_checkpoint
 from hdgan.data import read_map
 from hdgan.errors import CheckpointError, ConfigError, DataError
+from hdgan.families import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.families.saving import CLASS_MEAN, load_model
 from hdgan.inference import Pipeline, load
-from hdgan.models import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
-from hdgan.models.saving import CLASS_MEAN, load_model
 
 
 @pytest.fixture(scope="module")

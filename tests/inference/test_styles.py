@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 import hdgan
-from hdgan.cli import main
+from hdgan.commands.main import main
 from hdgan.data import read_map
 from hdgan.errors import CheckpointError, ConfigError, DataError
+from hdgan.families import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.families.saving import save_model
 from hdgan.inference import Pipeline, load
-from hdgan.models import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
-from hdgan.models.saving import save_model
 from hdgan.styles import Style, StyleBank, Styles
 
 Capture = pytest.CaptureFixture[str]

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from hdgan.cli import main
+from hdgan.commands.main import main
 from hdgan.errors import ConfigError
+from hdgan.families import CRN, CRNConfig, ModelConfig, PatchConfig, Pix2Pix, Pix2PixConfig, UNetConfig
+from hdgan.families.saving import save_model
 from hdgan.inference import Pipeline, load
-from hdgan.models import CRN, CRNConfig, ModelConfig, PatchConfig, Pix2Pix, Pix2PixConfig, UNetConfig
-from hdgan.models.saving import save_model
 
 SEVERAL = CRNConfig(n_labels=4, n_modules=3, width=1 / 64, n_images=2)
 NOISE = Pix2PixConfig(

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from hdgan.errors import CheckpointError
+from hdgan.families.pix2pix.model import patch_gan
 from hdgan.interop import nvidia
 from hdgan.interop.cyclegan import layer_names, load_discriminator, load_generator, to_state_dict
 from hdgan.models import GlobalGenerator, MultiscaleDiscriminator, ResNetGenerator, UNetGenerator
-from hdgan.models.pix2pix import patch_gan
 
 GOLDEN = Path(__file__).with_name("cyclegan_unet.npz")
 """Made with UnetGenerator(3, 3, num_downs=5, ngf=1) of pytorch-CycleGAN-and-pix2pix and batch norm, in training:

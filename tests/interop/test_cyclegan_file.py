@@ -3,14 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hdgan.cli import main
+from hdgan.commands.convert import convert
+from hdgan.commands.main import main
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.interop import convert, convert_from_cyclegan, convert_to_cyclegan
-from hdgan.interop.cyclegan import to_state_dict
-from hdgan.models import (
+from hdgan.families import (
     DiscriminatorConfig,
     GeneratorConfig,
-    MultiscaleDiscriminator,
     PatchConfig,
     Pix2Pix,
     Pix2PixConfig,
@@ -19,7 +17,10 @@ from hdgan.models import (
     ResNetConfig,
     UNetConfig,
 )
-from hdgan.models.saving import load_model, save_model
+from hdgan.families.saving import load_model, save_model
+from hdgan.interop import convert_from_cyclegan, convert_to_cyclegan
+from hdgan.interop.cyclegan import to_state_dict
+from hdgan.models import MultiscaleDiscriminator
 
 CONFIG = Pix2PixConfig(
     n_labels=0,

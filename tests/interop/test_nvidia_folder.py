@@ -5,10 +5,11 @@ import pytest
 import torch
 import tyro
 
+from hdgan.commands.convert import convert
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.interop import convert, convert_from_nvidia, convert_to_nvidia, to_state_dict
-from hdgan.models import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
-from hdgan.models.saving import load_model, save_model
+from hdgan.families import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.families.saving import load_model, save_model
+from hdgan.interop import convert_from_nvidia, convert_to_nvidia, to_state_dict
 from hdgan.weights import read_weights
 
 CONFIG = Pix2PixHDConfig(

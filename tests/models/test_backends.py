@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hdgan.models import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.ops import backend
 
 GPU = pytest.param("cuda", marks=pytest.mark.gpu)

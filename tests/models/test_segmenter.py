@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.models import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
-from hdgan.models.saving import read_metadata, save_model
+from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.families.saving import read_metadata, save_model
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, SegmenterFeatures, load_segmenter, save_segmenter
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.cli import main
+from hdgan.commands.main import main
 from hdgan.errors import DataError
 from hdgan.reproduce.evidence import Measured, page_text, write_evidence
 from hdgan.reproduce.results import REAL, Result, Wanted, load_wanted, save_wanted, write_csv

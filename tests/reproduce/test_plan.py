@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hdgan.config_io import from_plain, to_plain
+from hdgan.config.serialization import from_plain, to_plain
 from hdgan.reproduce.plan import ROWS, SCALES, TABLES, Scale, run_config
 from hdgan.training import TrainConfig
 from hdgan.training.schedule import plan

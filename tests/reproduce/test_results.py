@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.config_io import to_plain
+from hdgan.config.serialization import to_plain
 from hdgan.errors import CheckpointError, DataError
 from hdgan.reproduce.results import (
     REAL,

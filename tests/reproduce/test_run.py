@@ -17,9 +17,8 @@ import torch
 from rich.console import Console
 
 from hdgan.checkpoints import list_steps
-from hdgan.cli import main
-from hdgan.config_io import to_plain
-from hdgan.data.scenes import CLASSES
+from hdgan.commands.main import main
+from hdgan.config.serialization import to_plain
 from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from hdgan.reproduce import job
@@ -29,6 +28,7 @@ from hdgan.reproduce.record import load_record
 from hdgan.reproduce.results import REAL, Result, load_results, read_results, save_results
 from hdgan.reproduce.run import Outcome, publish, reproduce
 from hdgan.reproduce.workers import Ended, Workers
+from hdgan.scenes import CLASSES
 from hdgan.training import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(scale: Scale, out: Path, inline:
     code = f"""
 import json
 from pathlib import Path
-from hdgan.config_io import from_plain
+from hdgan.config.serialization import from_plain
 from hdgan.reproduce.plan import Scale
 from hdgan.reproduce import run
 

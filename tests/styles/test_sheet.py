@@ -10,8 +10,8 @@ from PIL import Image
 
 from hdgan.data import SizeConfig, read_map, read_photo
 from hdgan.errors import ConfigError, DataError
+from hdgan.inference.encoding import open_source
 from hdgan.styles import Cluster, Example, StyleBank
-from hdgan.styles.encode import open_source
 from hdgan.styles.sheet import SIZE, Cutter, crop, write_sheet
 
 

@@ -14,10 +14,10 @@ import torch
 
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_path, list_steps
 from hdgan.errors import CheckpointError, TrainingError
-from hdgan.models import CRNConfig, ModelConfig, Pix2PixConfig, ResNetConfig, UNetConfig
+from hdgan.families import CRNConfig, ModelConfig, Pix2PixConfig, ResNetConfig, UNetConfig
+from hdgan.families.registry import FAMILIES
 from hdgan.training import LogConfig, StageConfig, TrainConfig, checkpoint
 from hdgan.training.checkpoint import mark_and_prune, read_training_state, remove_leftovers, restore, save_checkpoint
-from hdgan.training.families import FAMILIES
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from hdgan.config_io import from_plain, to_plain
+from hdgan.config.options import typed_as
+from hdgan.config.serialization import from_plain, to_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import ConfigError
-from hdgan.models import DiscriminatorConfig, GeneratorConfig, Pix2PixHDConfig
-from hdgan.options import typed_as
-from hdgan.training import PRESETS, LogConfig, OptimConfig, Pix2PixHDLoss, StageConfig, TrainConfig
+from hdgan.families import DiscriminatorConfig, GeneratorConfig, Pix2PixHDConfig, Pix2PixHDLoss
+from hdgan.training import PRESETS, LogConfig, OptimConfig, StageConfig, TrainConfig
 from hdgan.training.logs import read_metrics
 from hdgan.training.schedule import plan, stage_at
 

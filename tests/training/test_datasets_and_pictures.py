@@ -18,8 +18,8 @@ from hdgan.checkpoints import find_checkpoint
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
 from hdgan.data.headers import read_header
 from hdgan.errors import ConfigError, DataError
-from hdgan.models import Pix2PixHD
-from hdgan.models.saving import CLASS_MEAN, load_model
+from hdgan.families import Pix2PixHD
+from hdgan.families.saving import CLASS_MEAN, load_model
 from hdgan.ops import instance_index
 from hdgan.training import TrainConfig
 from hdgan.training.datasets import open_data

@@ -20,7 +20,7 @@ from hdgan.checkpoints import find_checkpoint, list_steps
 from hdgan.data.sampler import StreamSampler
 from hdgan.errors import ConfigError
 from hdgan.seeding import derive_seed, seed_everything
-from hdgan.training import OptimConfig, TrainConfig, distributed, start, train
+from hdgan.training import OptimConfig, TrainConfig, distributed, setup, train
 from hdgan.training.distributed import World, join_world
 from hdgan.training.logs import read_metrics
 from hdgan.training.peers import Peers
@@ -144,8 +144,8 @@ def test_what_several_processes_cannot_do_is_refused(
     config = make_config(tmp_path)
     pooled = replace(config, optim=replace(config.optim, pool_size=2))
     with pytest.raises(ConfigError, match=r"optim\.pool_size 2 is for one process"):
-        start.check_processes(pooled, World(0, 2, torch.device("cpu")))
-    start.check_processes(pooled, World(0, 1, torch.device("cpu")))
+        setup.check_processes(pooled, World(0, 2, torch.device("cpu")))
+    setup.check_processes(pooled, World(0, 1, torch.device("cpu")))
     with pytest.raises(ConfigError, match="device cuda:0 would put all 2 processes on one device"):
         distributed._device_of("cuda:0", 0, 2)
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from hdgan.errors import ConfigError
-from hdgan.models import PatchConfig, Pix2PixConfig, UNetConfig
-from hdgan.training import OptimConfig, Pix2PixHDLoss, Pix2PixLoss, StageConfig, TrainConfig, start, train
+from hdgan.families import PatchConfig, Pix2PixConfig, Pix2PixHDLoss, Pix2PixLoss, UNetConfig
+from hdgan.families.common.batch import Inputs
+from hdgan.families.pix2pix.losses import Criterion as Pix2PixCriterion
+from hdgan.families.pix2pixhd.losses import Criterion
+from hdgan.training import OptimConfig, StageConfig, TrainConfig, setup, train
 from hdgan.training.distributed import World
-from hdgan.training.families.pix2pix import Criterion as Pix2PixCriterion
-from hdgan.training.families.pix2pixhd import Criterion
 from hdgan.training.gradients import GraphedGradients, StepGradients, make_gradients, without_trace
 from hdgan.training.schedule import plan
-from hdgan.training.step import Inputs
 from tests.training.test_step import make_inputs, make_state
 
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ def test_steps_that_no_graph_can_hold_are_refused_at_the_start(
     last = replace(config.stages["joint"], micro_batch=micro_batch)
     config = replace(config, stages=config.stages | {"joint": last}, **change)
     with pytest.raises(ConfigError, match=f"cuda_graphs does not work here: {reason}"):
-        start.check_cuda_graphs(config, plan(config, 6), World(0, 1, torch.device(config.device)))
+        setup.check_cuda_graphs(config, plan(config, 6), World(0, 1, torch.device(config.device)))
     if config.device == "cpu":
         with pytest.raises(ConfigError, match=reason):
             train(config)

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from hdgan.checkpoints import MODEL_FILE, checkpoint_path
-from hdgan.config_io import to_plain
+from hdgan.config.serialization import to_plain
 from hdgan.data import SizeConfig
 from hdgan.errors import CheckpointError, ConfigError, HdganError, TrainingError
 from hdgan.training import PRESETS, StageConfig, TrainConfig, load_config, run_folder, train

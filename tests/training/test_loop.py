@@ -24,17 +24,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_path, find_checkpoint, list_steps
+from hdgan.config.options import typed_as
 from hdgan.data import SizeConfig, pack_dataset
 from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
-from hdgan.models.saving import load_model, save_model
-from hdgan.options import typed_as
+from hdgan.families import Pix2PixHDLoss
+from hdgan.families.common.batch import Objectives
+from hdgan.families.pix2pixhd.losses import Criterion
+from hdgan.families.saving import load_model, save_model
 from hdgan.seeding import seed_everything
-from hdgan.training import LogConfig, OptimConfig, Pix2PixHDLoss, TrainConfig, load_config, loop, start, train
-from hdgan.training.families.pix2pixhd import Criterion
+from hdgan.training import LogConfig, OptimConfig, TrainConfig, load_config, loop, setup, train
 from hdgan.training.gradients import StepGradients
 from hdgan.training.logs import read_metrics
 from hdgan.training.state import StageState
-from hdgan.training.step import Objectives
 from hdgan.training.validation import Validation
 
 MakeConfig = Callable[..., TrainConfig]
@@ -434,7 +435,7 @@ def test_the_batch_must_divide(make_config: MakeConfig, tmp_path: Path, monkeypa
     world = loop.World(0, 4, torch.device("cpu"))
     stage = loop.plan(replace(config, stages=stages), 6)[0]
     with pytest.raises(ConfigError, match=r"stages\.global\.batch_size 6 cannot be split over 4 processes"):
-        start.check_batch(stage, world)
+        setup.check_batch(stage, world)
 
 
 @pytest.mark.slow

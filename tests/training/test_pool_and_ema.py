@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from hdgan.checkpoints import find_checkpoint
-from hdgan.models import Pix2PixHD
-from hdgan.models.saving import load_model
+from hdgan.families import Pix2PixHD
+from hdgan.families.common.pool import FakePool
+from hdgan.families.saving import load_model
 from hdgan.training.ema import MovingAverage
-from hdgan.training.pool import FakePool
 
 
 def test_a_full_pool_returns_old_pictures_half_the_time_and_keeps_the_new_ones() -> None:

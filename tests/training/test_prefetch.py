@@ -7,9 +7,9 @@ import torch
 
 from hdgan.data import Batch
 from hdgan.errors import DataError
+from hdgan.families.common.batch import Inputs
 from hdgan.training import prefetch
 from hdgan.training.prefetch import one_ahead, prefetched
-from hdgan.training.step import Inputs
 
 
 class Counting:

@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from hdgan.config_io import to_plain
+from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError
+from hdgan.families.common.pool import FakePool
+from hdgan.families.registry import FAMILIES
+from hdgan.reporting.charts import MOST_POINTS, Span, draw_charts, smoothed, spread
 from hdgan.training import PRESETS, StageConfig, TrainConfig, write_report
-from hdgan.training.charts import MOST_POINTS, Span, draw_charts, smoothed, spread
-from hdgan.training.families import FAMILIES
-from hdgan.training.pool import FakePool
 from hdgan.training.report import MOST_PIXELS, MOST_STEPS
 
 LOSSES = {"g_gan": 0.5, "g_feature_matching": 4.0, "d_real": 0.25, "d_fake": 0.125, "lr": 2e-4}

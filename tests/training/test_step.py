@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.models import Pix2PixHD
-from hdgan.training import OptimConfig, Pix2PixHDLoss, TrainConfig
-from hdgan.training.families.pix2pixhd import Criterion
-from hdgan.training.pool import FakePool
+from hdgan.families import Pix2PixHD, Pix2PixHDLoss
+from hdgan.families.common.batch import Inputs, accumulate_gradients
+from hdgan.families.common.pool import FakePool
+from hdgan.families.pix2pixhd.losses import Criterion
+from hdgan.training import OptimConfig, TrainConfig
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
-from hdgan.training.step import Inputs, accumulate_gradients
 
 CPU = torch.device("cpu")
 

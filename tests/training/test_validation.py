@@ -16,11 +16,11 @@ from hdgan.checkpoints import best_step
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import ConfigError, DataError
 from hdgan.evaluation import train_scorer
-from hdgan.evaluation.confusion import Confusion
-from hdgan.evaluation.scorer import load_scorer
+from hdgan.families import PatchConfig, Pix2Pix, Pix2PixConfig, Pix2PixLoss, UNetConfig
 from hdgan.inference import load
-from hdgan.models import PatchConfig, Pix2Pix, Pix2PixConfig, UNetConfig
-from hdgan.training import LogConfig, Pix2PixLoss, TrainConfig, loop, train, write_report
+from hdgan.metrics.confusion import Confusion
+from hdgan.metrics.scorer import load_scorer
+from hdgan.training import LogConfig, TrainConfig, loop, train, write_report
 from hdgan.training.datasets import open_data
 from hdgan.training.logs import read_metrics
 from hdgan.training.pictures import Examples

@@ -1,0 +1,94 @@
+"""`hdgan convert`: checkpoints of other implementations to hdgan's and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from hdgan.checkpoints import MODEL_FILE, find_checkpoint, is_folder, list_steps
+from hdgan.errors import ConfigError
+from hdgan.families.saving import read_metadata
+from hdgan.interop.cyclegan_file import convert_from_cyclegan, convert_to_cyclegan, find_generator
+from hdgan.interop.nvidia_folder import convert_from_nvidia, convert_to_nvidia
+from hdgan.weights import open_safetensors
+
+
+def convert(
+    source: Annotated[Path, tyro.conf.Positional],
+    out: Path,
+    to: Literal["hdgan", "nvidia", "cyclegan"] = "hdgan",
+    epoch: str | None = None,
+    labels: int | None = None,
+    instances: bool | None = None,
+    encoder: Path | None = None,
+    ema: bool = True,
+) -> int:
+    """Convert checkpoints of NVIDIA/pix2pixHD or of pytorch-CycleGAN-and-pix2pix to hdgan, or back.
+
+    NVIDIA's code can hold models of pix2pixHD with transposed upsampling and reflection padding. These are the presets'
+    but for the demo's: train that with --model.generator.upsample transposed. pytorch-CycleGAN-and-pix2pix can hold
+    models of pix2pix, U-Net or ResNet. Neither can hold a CRN.
+
+    Args:
+        source: of NVIDIA/pix2pixHD a folder with latest_net_G.pth and the like; of pytorch-CycleGAN-and-pix2pix such a
+            folder or the file of a generator; with --to nvidia or cyclegan, a run or checkpoint of hdgan.
+        out: the checkpoint to write, *.safetensors; with --to nvidia or cyclegan, the folder. Nothing is overwritten.
+        to: direction.
+        epoch: the first part of their file names, such as latest, which is the default, or 100.
+        labels: classes of the label maps, 0 for pictures; left out, opt.txt says so, or it is inferred.
+        instances: whether the network sees instance boundaries; left out, opt.txt says so, or it is inferred.
+        encoder: a *_net_E.pth outside the folder.
+        ema: with --to nvidia or cyclegan, take the averaged weights where there are any.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError: an option that has no meaning for this source or direction, or what would be written exists.
+        CheckpointError: the source does not exist, or cannot be converted.
+    """
+    given = {"labels": labels, "instances": instances, "encoder": encoder}
+    chosen = epoch or "latest"
+    if to != "hdgan":
+        _refuse(given, f"--to {to}: the checkpoint says it")
+        back = {"nvidia": convert_to_nvidia, "cyclegan": convert_to_cyclegan}[to]
+        notes = back(find_checkpoint(source), out, chosen, ema=ema)
+    elif not ema:
+        raise ConfigError("--no-ema has no meaning with --to hdgan: other code keeps no averages; leave it out")
+    else:
+        _refuse_hdgans(source)
+        if not source.is_dir():
+            _refuse(given | {"epoch": epoch}, "a single file: its G reads pictures, and it is of one epoch")
+            notes = convert_from_cyclegan(source, out)
+        elif file := find_generator(source, chosen):
+            _refuse(given, f"{file}, which is of pytorch-CycleGAN-and-pix2pix: its G reads pictures")
+            notes = convert_from_cyclegan(file, out)
+        else:
+            notes = convert_from_nvidia(source, out, chosen, labels=labels, instances=instances, encoder=encoder)
+    print("\n".join([*notes, f"wrote {out}"]))
+    return 0
+
+
+def _refuse_hdgans(source: Path) -> None:
+    """Say how to convert a run or checkpoint of hdgan, which is taken for another code's."""
+    if is_folder(source):
+        ours = (source / MODEL_FILE).is_file() or bool(list_steps(source))
+    elif ours := source.suffix == ".safetensors":
+        with open_safetensors(source) as file:
+            ours = "hdgan" in (file.metadata() or {})
+    if not ours:
+        return
+    model = read_metadata(find_checkpoint(source)).get("model")
+    family = model.get("family", "pix2pixhd") if isinstance(model, Mapping) else None
+    remedy = {"pix2pixhd": "give --to nvidia", "pix2pix": "give --to cyclegan"}
+    told = remedy.get(str(family), "neither NVIDIA's code nor pytorch-CycleGAN-and-pix2pix has such a model")
+    raise ConfigError(f"{source} is of hdgan already, a model of the family {family}: {told}")
+
+
+def _refuse(options: Mapping[str, object], what: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"--{name} has no meaning with {what}; leave it out")

@@ -1,0 +1,173 @@
+"""What surrounds a command: its standard streams, the width of the terminal, Ctrl-C, and how its threads wait.
+
+The programs begin here before anything heavy is imported, so that none of these ends in a traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn, TextIO
+
+from hdgan.errors import OutputClosed, OutputError
+
+INTERRUPTED, PIPE_CLOSED = 130, 141
+"""Exit statuses, as shells have them of a program that SIGINT or SIGPIPE ended."""
+SPINS = "5000"
+"""How often a waiting thread of OpenMP looks before it sleeps: docs/design.md has the measurements."""
+NARROWEST, WIDEST = 40, 400
+"""Columns that help and tables are made for: below, hardly a word fits; above, lines are mostly blanks."""
+
+
+def run(program: str) -> NoReturn:
+    """Run a function of `hdgan.commands.main` as this program, and exit with the status that it returns."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
+        signal.signal(signal.SIGINT, _leave)
+    _repair_streams()
+    _limit_spinning()
+    status: str | int | None
+    try:
+        from hdgan.commands import main as cli
+
+        status = getattr(cli, program)()
+    except SystemExit as stop:  # of tyro, after it has printed help or what is wrong with an option
+        status = stop.code
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    sys.exit(_flushed(status))
+
+
+def _limit_spinning() -> None:
+    """Let threads that wait for others soon give up their core, unless the user has said how they wait.
+
+    By default they spin for milliseconds at the end of every parallel loop. If another program holds the core of the
+    thread that they wait for, each of the thousands of loops of a training step takes that long. Threads that do not
+    spin at all are slow to wake on an idle machine, so they spin for some microseconds. GNU's OpenMP, which torch has
+    on Linux, reads the variable when torch is imported, and processes that this one starts inherit it.
+    """
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
+        os.environ["GOMP_SPINCOUNT"] = SPINS
+
+
+def work_begins() -> None:
+    """From now on let Ctrl-C raise KeyboardInterrupt, so that what was begun is ended properly.
+
+    Until here it ends the process: an exception in the middle of importing a compiled module can crash it.
+    """
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def sensible_width() -> Iterator[None]:
+    """Let everything that asks for the terminal's width get one that text can be laid out in."""
+    before = {name: os.environ.get(name) for name in ("COLUMNS", "LINES")}
+    columns, lines = shutil.get_terminal_size()
+    sensible = min(max(columns, NARROWEST), WIDEST)
+    if before["COLUMNS"] is not None or sensible != columns:
+        os.environ["COLUMNS"] = str(sensible)
+    if before["LINES"] is not None:
+        os.environ["LINES"] = str(lines)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    with suppress(OSError):
+        os.write(2, b"hdgan: interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _repair_streams() -> None:
+    """Open streams that are closed on nothing, or a file opened later would take their place, and guard the others."""
+    for number, mode in enumerate((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            _redirect(number, mode)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.__stdout__ = _replaced(sys.stdout, 1, _Output)  # type: ignore[assignment, misc]
+    sys.stderr = sys.__stderr__ = _replaced(sys.stderr, 2, _Errors)  # type: ignore[assignment, misc]
+
+
+def _replaced(stream: TextIO | None, number: int, kind: type[io.TextIOWrapper]) -> TextIO:
+    """A stream whose failures are explained, and which writes characters that its encoding lacks as escapes."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return kind(open(number, "wb", closefd=False), encoding="utf-8", errors="backslashreplace")
+    lines, through, encoding = stream.line_buffering, stream.write_through, stream.encoding
+    stream.flush()
+    return kind(
+        stream.detach(), encoding=encoding, errors="backslashreplace", line_buffering=lines, write_through=through
+    )
+
+
+def _redirect(number: int, mode: int = os.O_WRONLY) -> None:
+    """Let a file descriptor lead nowhere."""
+    nothing = os.open(os.devnull, mode)
+    if nothing != number:
+        os.dup2(nothing, number)
+        os.close(nothing)
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output: one that cannot be written to any more is an error that is told once."""
+
+    def write(self, text: str, /) -> int:
+        with _explained(self.fileno()):
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _explained(self.fileno()):
+            super().flush()
+
+
+class _Errors(io.TextIOWrapper):
+    """Standard error: nobody can be told that it cannot be written to, and the work goes on."""
+
+    def write(self, text: str, /) -> int:
+        with suppress(OutputError), _explained(self.fileno()):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OutputError), _explained(self.fileno()):
+            super().flush()
+
+
+@contextmanager
+def _explained(number: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _redirect(number)  # what is still in buffers would fail again
+        if isinstance(error, BrokenPipeError) or (error.errno == errno.EINVAL and os.name == "nt"):
+            raise OutputClosed("whoever read standard output has closed it") from error
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot write to standard output: {reason}; free space or send it elsewhere") from error
+
+
+def _flushed(status: str | int | None) -> str | int | None:
+    """The exit status after everything is printed."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    try:
+        sys.stdout.flush()
+    except OutputClosed:
+        return PIPE_CLOSED
+    except OutputError as error:
+        print(f"hdgan: error: {error}", file=sys.stderr)
+        return 2
+    return status

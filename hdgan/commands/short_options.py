@@ -1,0 +1,312 @@
+"""The options that people use first: short forms, most of which set all stages of a run at once.
+
+They are applied to the preset before the options of the configuration are read. So where both are given the long one
+wins, for its stage: `--batch-size 8 --stages.joint.batch-size 4` trains all stages but joint with batches of 8.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from tyro.conf import FlagCreatePairsOff, Suppress, arg
+
+from hdgan.data.config import DataConfig, SizeConfig
+from hdgan.errors import ConfigError
+from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
+from hdgan.families.registry import AnyModelConfig
+from hdgan.training.config import StageConfig, TrainConfig
+
+T = TypeVar("T")
+_SIZE = re.compile(r"(?:(\d+)(?:x(\d+))?|\*x(\d+))")
+_LENGTHS = ("epochs", "images", "steps")
+
+
+@dataclass(frozen=True)
+class ShortOptions:
+    """What `hdgan-train PRESET --help` shows. None where the stages differ, and changes nothing."""
+
+    data_root: Annotated[Path | None, arg(name="data.root", metavar="FOLDER")] = None
+    """The dataset; None draws the built-in street scenes."""
+    out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/pix2pixhd")
+    """The run: checkpoints, metrics, samples and report.html."""
+    size: Annotated[str | None, arg(metavar="WIDTH[xHEIGHT]")] = None
+    """Pictures of the last stage, in pixels; coarser stages keep their ratio to it."""
+    epochs: Annotated[float | None, arg(metavar="NUMBER")] = None
+    """Length of the run in passes over the training pictures; each stage keeps its share of it."""
+    images: Annotated[int | None, arg(metavar="NUMBER")] = None
+    """The same in pictures."""
+    steps: Annotated[int | None, arg(metavar="NUMBER")] = None
+    """The same in optimizer steps."""
+    batch_size: Annotated[int | None, arg(metavar="NUMBER")] = None
+    """Pictures in a step, over all GPUs."""
+    lr: Annotated[float | None, arg(metavar="NUMBER")] = None
+    """Learning rate, before it falls."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 runs the networks under autocast."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    workers: int | None = None
+    """Processes that read pictures; 0 reads them in the training process; None chooses up to 4."""
+    n_labels: int = 35
+    """Classes of the label maps; 0 for pictures instead of label maps (A->B)."""
+    dontcare: int | None = None
+    """Label of pixels that belong to no class, for example 255."""
+    instances: bool = True
+    """Feed the boundaries of instance maps."""
+    seed: int = 0
+    """Of weights, data order, augmentation and training."""
+    threads: int | None = None
+    """CPU threads of PyTorch."""
+    init_from: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Start from the weights of another run or checkpoint."""
+    resume: Annotated[Path | None, arg(metavar="RUN")] = None
+    """Go on with a run, in place of a preset; --resume RUN --help lists what it takes."""
+    dry_run: FlagCreatePairsOff[bool] = False
+    """Train nothing: print parameters, memory, steps and time of each stage."""
+    help_all: FlagCreatePairsOff[bool] = False
+    """Show all options of the configuration too."""
+
+
+@dataclass(frozen=True)
+class ResumeOptions(ShortOptions):
+    """What `hdgan-train --resume RUN --help` shows: what may change in the middle of a run."""
+
+    out: Suppress[Path] = Path()
+    size: Suppress[str | None] = None
+    batch_size: Suppress[int | None] = None
+    n_labels: Suppress[int] = 35
+    dontcare: Suppress[int | None] = None
+    instances: Suppress[bool] = True
+    init_from: Suppress[Path | None] = None
+    resume: Suppress[Path | None] = None
+    epochs: Annotated[float | None, arg(metavar="NUMBER")] = None
+    """Length of the run in passes over the training pictures; the last stage becomes longer or shorter."""
+
+
+@dataclass(frozen=True)
+class _ResumedData(DataConfig):
+    dontcare: Suppress[int | None] = None
+    instance_divisor: Suppress[int] = 1000
+
+
+@dataclass(frozen=True)
+class _ResumedConfig(TrainConfig):
+    """A run's config whose help leaves out what a resume refuses."""
+
+    out: Suppress[Path] = Path()
+    model: Suppress[AnyModelConfig] = field(default_factory=Pix2PixHDConfig)
+    data: _ResumedData = _ResumedData()
+    init_from: Suppress[Path | None] = None
+
+
+def hiding(config: TrainConfig) -> TrainConfig:
+    """The same config, but in help without what a resume refuses."""
+    return _as(_ResumedConfig, config, data=_as(_ResumedData, config.data))
+
+
+def _as(kind: type[T], value: Any, **others: Any) -> T:
+    names = (f.name for f in fields(kind))  # type: ignore[arg-type]
+    return kind(**{name: getattr(value, name) for name in names} | others)
+
+
+def of_config(config: TrainConfig, kind: type[ShortOptions] = ShortOptions) -> ShortOptions:
+    """The short options as a config has them."""
+    stages = list(config.stages.values())
+    unit, lengths = _lengths(config)
+    return kind(
+        data_root=config.data.root,
+        out=config.out,
+        size=_size_text(stages[-1].size) if stages else None,
+        epochs=sum(lengths) if unit == "epochs" else None,
+        images=int(sum(lengths)) if unit == "images" else None,
+        batch_size=_common(stages, lambda stage: stage.batch_size),
+        lr=_common(stages, lambda stage: stage.lr),
+        precision=config.precision,
+        device=config.device,
+        workers=config.data.workers,
+        n_labels=config.model.n_labels,
+        dontcare=config.data.dontcare,
+        instances=config.model.instances,
+        seed=config.seed,
+        threads=config.threads,
+        init_from=config.init_from,
+    )
+
+
+def apply(short: ShortOptions, config: TrainConfig) -> TrainConfig:
+    """The config with the changes that the short options make.
+
+    Args:
+        short: as `of_config(config)` made them, but for what the user has changed.
+        config: of a preset, or of a run that is to go on where `short` are `ResumeOptions`.
+
+    Raises:
+        ConfigError: options that contradict each other, or that the stages cannot follow.
+    """
+    resumes = isinstance(short, ResumeOptions)
+    before = of_config(config, type(short))
+    changed = {
+        f.name: getattr(short, f.name) for f in fields(short) if getattr(short, f.name) != getattr(before, f.name)
+    }
+    for name in ("size", "batch_size"):
+        if resumes and name in changed:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} is for all stages, but some are over: give --stages.NAME.{option[2:]}")
+    data = {
+        "root" if name == "data_root" else name: changed[name]
+        for name in ("data_root", "workers", "dontcare")
+        if name in changed
+    }
+    model = {name: changed[name] for name in ("n_labels", "instances") if name in changed}
+    stage = {name: changed[name] for name in ("batch_size", "lr") if name in changed}
+    run = {
+        name: changed[name]
+        for name in ("out", "precision", "device", "seed", "threads", "init_from")
+        if name in changed
+    }
+    config = replace(
+        config,
+        data=replace(config.data, **data),
+        model=replace(config.model, **model),
+        stages={name: replace(old, **stage) for name, old in config.stages.items()},
+        **run,
+    )
+    if changed.get("size") is not None:
+        config = _sized(config, changed["size"])
+    given = {name: changed[name] for name in _LENGTHS if changed.get(name) is not None}
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(f'--{name}' for name in given)} both say how long to train: give one of them")
+    for unit, total in given.items():
+        config = _lengthened(config, unit, total) if resumes else _scaled(config, unit, total)
+    return config
+
+
+def spellings(arguments: Sequence[str], stages: Sequence[str]) -> dict[str, str]:
+    """How the user has typed options that have a short form, for `hdgan.config.options.typed_as`."""
+    given = {argument.split("=")[0].replace("_", "-") for argument in arguments}
+    places = {"data.workers": "--workers", "model.n_labels": "--n-labels", "data.dontcare": "--dontcare"}
+    places |= {
+        f"stages.{name}.{part}": f"--{part.replace('_', '-')}"
+        for name in stages
+        for part in ("lr", "batch_size", "epochs", "images")
+    }
+    return {
+        place: short
+        for place, short in places.items()
+        if short in given and f"--{place.replace('_', '-')}" not in given
+    }
+
+
+def _lengths(config: TrainConfig) -> tuple[str, list[float]]:
+    """What the stages are counted in, epochs or images, and the length of each; ("", []) if some differ in that."""
+    stages = [stage for stage in config.stages.values() if stage.images != 0 and (stage.images or stage.epochs)]
+    if stages and all(stage.images is not None for stage in stages):
+        return "images", [float(stage.images or 0) for stage in config.stages.values()]
+    if stages and all(stage.images is None for stage in stages):
+        return "epochs", [0.0 if stage.images == 0 else stage.epochs for stage in config.stages.values()]
+    return "", []
+
+
+def _scaled(config: TrainConfig, unit: str, total: float) -> TrainConfig:
+    """A run of this length in all, in which each stage keeps its share. A stage of no length stays one."""
+    _, lengths = _lengths(config)
+    if not sum(lengths):
+        raise ConfigError(f"--{unit} {total:g}: the stages have no common measure; give --stages.NAME.{unit}")
+    if not 0 < total < float("inf"):
+        raise ConfigError(f"--{unit} is {total:g}: give a positive number")
+    kept = {name: length for (name, _), length in zip(config.stages.items(), lengths, strict=True) if length}
+    stages = dict(config.stages)
+    if unit == "epochs":
+        for name, length in kept.items():
+            stages[name] = replace(stages[name], epochs=total * length / sum(lengths), images=None)
+        return replace(config, stages=stages)
+    batches = [stages[name].batch_size if unit == "steps" else 1 for name in kept]
+    weights = [length / batch for length, batch in zip(kept.values(), batches, strict=True)]
+    for name, batch, part in zip(kept, batches, _divided(int(total), weights, unit), strict=True):
+        stages[name] = replace(stages[name], images=part * batch)
+    return replace(config, stages=stages)
+
+
+def _lengthened(config: TrainConfig, unit: str, total: float) -> TrainConfig:
+    """A run of this length in all, whose last stage makes up for the difference: those before it may be over."""
+    counted, lengths = _lengths(config)
+    *_, (name, last) = config.stages.items()
+    if counted != ("epochs" if unit == "epochs" else "images"):
+        raise ConfigError(f"--{unit} {total:g}: the stages of this run are not counted in {unit}; see --help-all")
+    batches = [stage.batch_size if unit == "steps" else 1 for stage in config.stages.values()]
+    done = sum(
+        -(-length // batch) if unit == "steps" else length for length, batch in zip(lengths[:-1], batches, strict=False)
+    )
+    left = total - done
+    if not 0 < left < float("inf"):
+        raise ConfigError(f"--{unit} is {total:g}, but the stages before {name} have {done:g} already: give more")
+    changes: dict[str, Any] = {"epochs": left} if unit == "epochs" else {"images": int(left) * batches[-1]}
+    return replace(config, stages={**config.stages, name: replace(last, **changes)})
+
+
+def _divided(total: int, weights: Sequence[float], unit: str) -> list[int]:
+    """Whole numbers of this sum, each at least 1 and as near to its share as that allows."""
+    if total < len(weights):
+        raise ConfigError(f"--{unit} is {total}, but there are {len(weights)} stages: give at least one for each")
+    parts = _shares(total, weights)
+    return parts if min(parts) > 0 else [1 + part for part in _shares(total - len(weights), weights)]
+
+
+def _shares(total: int, weights: Sequence[float]) -> list[int]:
+    bounds = [round(total * part / sum(weights)) for part in accumulate(weights, initial=0.0)]
+    return [end - begin for begin, end in pairwise(bounds)]
+
+
+def _sized(config: TrainConfig, text: str) -> TrainConfig:
+    """All stages at the ratios that they have to the last one, which gets this size, as do scenes that are drawn."""
+    match = _SIZE.fullmatch(text)
+    width, height = (int(match[1] or 0) or None, int(match[2] or match[3] or 0) or None) if match else (None, None)
+    if width is None and height is None:
+        raise ConfigError(f"--size is {text!r}: give WIDTH or WIDTHxHEIGHT in pixels, for example 512x256")
+    last = list(config.stages.values())[-1].size
+    stages = {}
+    for name, stage in config.stages.items():
+        ratio = _ratio(stage.size, last)
+        if ratio is None:
+            raise ConfigError(
+                f"--size {text}: stage {name} has no ratio to the last one; give --stages.{name}.size.width"
+            )
+        if stage.size.jitter and (width is None or height is None):
+            raise ConfigError(f"--size {text}: the pictures are cropped, which needs both sides; give WIDTHxHEIGHT")
+        sides = {
+            side: None if n is None else max(1, round(n * ratio)) for side, n in (("width", width), ("height", height))
+        }
+        jitter = round(stage.size.jitter * (width or 0) / (last.width or 1))
+        stages[name] = replace(stage, size=replace(stage.size, jitter=jitter, **sides))
+    data = config.data
+    if data.root is None:
+        scenes = data.scenes
+        width = width or round((height or 0) * scenes.width / scenes.height)
+        height = height or round(width * scenes.height / scenes.width)
+        data = replace(data, scenes=replace(scenes, width=width, height=height))
+    return replace(config, stages=stages, data=data)
+
+
+def _ratio(size: SizeConfig, last: SizeConfig) -> float | None:
+    if size.width and last.width:
+        return size.width / last.width
+    if size.height and last.height:
+        return size.height / last.height
+    return 1.0 if size == last else None
+
+
+def _size_text(size: SizeConfig) -> str | None:
+    if size.width is None:
+        return None if size.height is None else f"*x{size.height}"
+    return f"{size.width}" if size.height is None else f"{size.width}x{size.height}"
+
+
+def _common(stages: Sequence[StageConfig], value: Callable[[StageConfig], T]) -> T | None:
+    """What all stages have, None if they differ."""
+    values = {value(stage) for stage in stages}
+    return values.pop() if len(values) == 1 else None

@@ -1,0 +1,134 @@
+"""`hdgan-train`: a preset or a run, the options that change it, and what is done with it."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from hdgan.commands.parser import run_command
+from hdgan.commands.process import work_begins
+from hdgan.commands.short_options import ResumeOptions, ShortOptions, apply, hiding, of_config, spellings
+from hdgan.config.options import typed_as
+from hdgan.errors import ConfigError
+from hdgan.training.config import TrainConfig
+from hdgan.training.dry_run import rehearse
+from hdgan.training.loop import train
+from hdgan.training.presets import PRESETS
+from hdgan.training.run_folder import load_config
+
+USAGE = """usage: hdgan-train [PRESET] [OPTIONS]
+       hdgan-train --resume RUN [OPTIONS]
+
+Train an image model. Without a preset: the demo.
+
+  hdgan-train                             on the built-in street scenes
+  hdgan-train PRESET --data.root FOLDER   on your data
+  hdgan-train PRESET --help               its first options; --help-all lists all
+  hdgan-train PRESET ... --dry-run        memory, steps and time; trains nothing
+  hdgan-train --resume RUN                continue a run exactly where it was saved
+  torchrun --nproc-per-node N -m hdgan train PRESET ... on N GPUs
+
+presets:"""
+_BESIDE = "These are the options that people use first. --help-all lists all; a long option wins over a short one."
+_HELP = ("-h", "--help")
+
+
+def train_command(arguments: list[str]) -> int:
+    """Run `hdgan-train`.
+
+    Returns:
+        0 for a finished run; 130, as for any command that Ctrl-C ended, for one that was saved before its end.
+    """
+    dry_run = "--dry-run" in arguments
+    arguments = [argument for argument in arguments if argument != "--dry-run"]
+    if arguments[:1] in ([option] for option in _HELP):
+        print(_usage({name: preset.__doc__ or "" for name, preset in PRESETS.items()}))
+        return 0
+    run = _take_resume(arguments)
+    if run is None:
+        before, prog, about, kind = *_preset(arguments), ShortOptions
+    else:
+        if arguments and arguments[0] in PRESETS:
+            raise ConfigError(f"--resume takes the config of {run}: leave the preset {arguments[0]} out")
+        before, prog, kind = replace(load_config(run), out=run), "hdgan-train --resume RUN", ResumeOptions
+        about = f"Continue the run in {run}. Options change its config, for example to make it longer."
+    with typed_as(spellings(arguments, list(before.stages))):
+        config = _changed(before, kind, prog, about, arguments)
+        if run is not None and config.out != run:
+            raise ConfigError(f"--resume continues in {run}: to branch off into {config.out}, use --init-from {run}")
+        work_begins()
+        if dry_run:
+            rehearse(config, Console(), resume=run is not None)
+            return 0
+        return 0 if train(config, resume=run is not None).finished else 130
+
+
+def _preset(arguments: list[str]) -> tuple[TrainConfig, str, str]:
+    """Remove the preset from the arguments and return its config, the name of the command and what it is for."""
+    name = "demo" if not arguments or arguments[0].startswith("-") else arguments.pop(0)
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}: take one of {', '.join(PRESETS)}")
+    return PRESETS[name](), f"hdgan-train {name}", PRESETS[name].__doc__ or ""
+
+
+def _changed(before: TrainConfig, kind: type[ShortOptions], prog: str, about: str, arguments: list[str]) -> TrainConfig:
+    """A config with the changes that the arguments make. The model's family stays: no option changes it."""
+    everything = "--help-all" in arguments
+    arguments = ["--help"] if everything else arguments
+    with suppress(*([SystemExit] if everything else [])):
+        short, rest = run_command(
+            kind, prog, arguments, default=of_config(before, kind), description=f"{about}\n\n{_BESIDE}",
+            return_unknown_args=True,
+        )  # fmt: skip
+    if everything:
+        print("\nAll options of the configuration:\n")
+        short, rest = of_config(before, kind), ["--help"]
+    config = apply(short, before)
+    if rest:
+        default = hiding(config) if everything and kind is ResumeOptions else config
+        avoid = (tyro.conf.AvoidSubcommands,)
+        config = run_command(type(default), prog, rest, default=default, description=about, config=avoid)
+    _refuse_idle_epochs(rest, config)
+    return config
+
+
+def _refuse_idle_epochs(arguments: list[str], config: TrainConfig) -> None:
+    """Refuse an option of epochs where the preset or the run says the stage's length in images, which go first."""
+    given = {argument.split("=")[0].replace("_", "-") for argument in arguments}
+    for name, stage in config.stages.items():
+        option, instead = f"--stages.{name}.epochs", f"--stages.{name}.images"
+        if option in given and stage.images is not None:
+            raise ConfigError(f"{option} has no effect while {instead} is {stage.images}: add {instead} None")
+
+
+def _usage(presets: Mapping[str, str]) -> str:
+    indent = max(map(len, presets)) + 4
+    width = shutil.get_terminal_size().columns
+    entries = (
+        textwrap.fill(text, width, initial_indent=f"  {name}".ljust(indent), subsequent_indent=" " * indent)
+        for name, text in presets.items()
+    )
+    return "\n".join([USAGE, *entries])
+
+
+def _take_resume(arguments: list[str]) -> Path | None:
+    """Remove `--resume RUN` or `--resume=RUN` from the arguments and return the run."""
+    for i, argument in enumerate(arguments):
+        if argument.startswith("--resume="):
+            return Path(arguments.pop(i).split("=", 1)[1])
+        if argument == "--resume":
+            if i + 1 == len(arguments) or arguments[i + 1].startswith("-"):
+                raise ConfigError(
+                    "--resume needs the folder of a run, for example --resume runs/demo; "
+                    "--resume RUN --help lists the options that it takes"
+                )
+            del arguments[i]
+            return Path(arguments.pop(i))
+    return None

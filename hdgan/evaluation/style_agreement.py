@@ -1,0 +1,184 @@
+"""How well styles work on the built-in scenes, where the true style of every instance is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import normalized_mutual_info_score
+
+from hdgan.config.bounds import Positive
+from hdgan.config.serialization import check_value, from_plain
+from hdgan.data import PairedDataset, make_loader
+from hdgan.errors import CheckpointError, ConfigError
+from hdgan.families.common.batch import Inputs
+from hdgan.files.json import read_json
+from hdgan.inference.encoding import Source
+from hdgan.inference.pipeline import Pipeline
+from hdgan.ops import instance_reduce
+from hdgan.scenes import STYLES
+from hdgan.styles.bank import StyleBank
+from hdgan.styles.cluster import assign
+from hdgan.styles.table import FeatureTable
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well the clusters of a class find its true styles."""
+
+    label: int
+    instances: int
+    styles: int
+    """True ones."""
+    matched: float
+    """Normalised mutual information with as many clusters as there are true styles."""
+    colours: float
+    """The same of clusters of the photo's mean colours instead of E's features: what E has to be compared with."""
+    clustered: float
+    """Normalised mutual information with the clusters of the bank. More clusters than styles cost: ten pure clusters of
+    one size for four styles have 2 ln 4 / (ln 4 + ln 10) = 0.75."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What switching the cluster of single instances changes, in levels of 8 bits, averaged over switches."""
+
+    label: int
+    switches: int
+    inside: float
+    """Mean absolute difference on the instance."""
+    outside: float
+    """The same on all other pixels of the picture."""
+
+
+def measure_agreement(
+    source: Source, table: FeatureTable, bank: StyleBank, min_area: float, seed: int = 0
+) -> list[Agreement]:
+    """Compare clusters with true styles, over the training instances that are large enough.
+
+    Classes with fewer than two instances for each true style are left out.
+
+    Args:
+        source: a run on the built-in scenes.
+        table: its features.
+        bank: its clusters.
+        min_area: smaller instances are left out, as a share of their picture.
+        seed: of K-means.
+
+    Raises:
+        ConfigError: the run is on other data.
+        CheckpointError: the table is of other pictures.
+    """
+    truth, colours = true_styles(source, table), mean_colours(source)
+    if len(colours) != len(table):
+        raise CheckpointError(
+            f"{source.table_file} has {len(table)} instances, the run's pictures have {len(colours)}: encode them "
+            "again with `hdgan styles encode`, without --width"
+        )
+    found = []
+    for label, there in sorted(bank.clusters.items()):
+        rows = np.flatnonzero((table.label == label) & (table.share >= min_area) & (truth != ""))
+        features, n_styles = table.feature[rows], len(STYLES[label])
+        if len(rows) < 2 * n_styles:  # a handful of instances agrees with anything
+            continue
+        centres = np.stack([cluster.centre for cluster in there])
+        nearest = np.linalg.norm(features[:, None] - centres, axis=2).argmin(1)
+        matched, by_colour = (assign(values, n_styles, seed)[0] for values in (features, colours[rows]))
+        scores = [float(normalized_mutual_info_score(truth[rows], which)) for which in (matched, by_colour, nearest)]
+        found.append(Agreement(label, len(rows), n_styles, *scores))
+    return found
+
+
+def measure_changes(
+    pipeline: Pipeline, pictures: PairedDataset, count: int, min_area: float, seed: int = 0
+) -> list[Change]:
+    """Switch one instance at a time to another cluster of its class and see where the picture changes.
+
+    The other instances keep the clusters they were drawn. An instance that fills its picture is left out, since nothing
+    is outside of it. Pictures, instances and clusters are drawn by the seed.
+
+    Args:
+        pipeline: with a bank.
+        pictures: whose maps are used.
+        count: switches of each class.
+        min_area: smaller instances are left out, as a share of their picture.
+        seed: from 0.
+
+    Raises:
+        ConfigError: count is below 1.
+    """
+    check_value(Positive, count, "switches")
+    rng = np.random.default_rng(seed)
+    candidates: dict[int, list[tuple[int, int]]] = {}
+    for picture in range(len(pictures)):
+        label, ids = _maps(pictures, picture)
+        for id, of in pipeline.instances(label, ids).items():
+            if len(pipeline.bank.clusters.get(of, ())) > 1 and min_area <= (ids == id).mean() < 1:
+                candidates.setdefault(of, []).append((picture, id))
+    return [_change(pipeline, pictures, of, candidates[of], count, rng) for of in sorted(candidates)]
+
+
+def true_styles(source: Source, table: FeatureTable) -> np.ndarray:
+    """Name of each instance's true style, [N]; empty where the scene does not say."""
+    if source.config.data.root is not None:
+        raise ConfigError(
+            f"{source.file} was trained on {source.config.data.root}: only built-in scenes tell their styles"
+        )
+    assert source.data.config.root is not None
+    folder = source.data.config.root / f"{source.config.data.train_phase}_style"
+    known = [_styles_in(folder / f"{stem}.json") for stem in table.stem.tolist()]
+    return np.array([known[picture].get(id, "") for picture, id in zip(table.picture, table.id.tolist(), strict=True)])
+
+
+def mean_colours(source: Source) -> np.ndarray:
+    """Mean colour of every training instance, [N, 3] in [-1, 1], in the order of the table."""
+    dataset = source.dataset
+    loader = make_loader(dataset, stop=len(dataset), shuffle=False, workers=source.config.data.workers)
+    batches = (Inputs.from_loader(sample, source.device, torch.contiguous_format) for sample in loader)
+    return np.concatenate([instance_reduce(one.photo, one.instances()).cpu().numpy() for one in batches])
+
+
+def _styles_in(file: Path) -> dict[int, str]:
+    entries = from_plain(list[dict[str, Any]], read_json(file, dict, _REMEDY).get("instances"), f"{file}, instances")
+    known = ({"id": entry.get("id"), "style": entry.get("style")} for entry in entries)
+    return {one.id: one.style for one in from_plain(list[_TrueStyle], list(known), f"{file}, instances")}
+
+
+@dataclass(frozen=True)
+class _TrueStyle:
+    id: int
+    style: str
+
+
+_REMEDY = "delete the folder of the scenes; it is drawn again"
+
+
+def _maps(pictures: PairedDataset, picture: int) -> tuple[np.ndarray, np.ndarray]:
+    sample = pictures[picture]
+    return sample["label"].numpy(), sample["ids"].numpy()
+
+
+def _change(
+    pipeline: Pipeline,
+    pictures: PairedDataset,
+    of: int,
+    candidates: list[tuple[int, int]],
+    count: int,
+    rng: np.random.Generator,
+) -> Change:
+    differences = []
+    for _ in range(count):
+        picture, id = candidates[int(rng.integers(len(candidates)))]
+        label, ids = _maps(pictures, picture)
+        styles = pipeline.bank.sample(pipeline.instances(label, ids), seed=int(rng.integers(2**31)))
+        others = [k for k in range(len(pipeline.bank.clusters[of])) if k != styles.instances[id].cluster]
+        switched = styles.with_style(id, pipeline.bank.style(of, others[int(rng.integers(len(others)))]))
+        before, after = (pipeline(label, ids, styles=one).cpu().numpy() for one in (styles, switched))
+        difference = np.abs(after - before).mean(0) * 255  # [H, W]
+        inside = ids == id
+        differences.append((difference[inside].mean(), difference[~inside].mean()))
+    means = np.mean(differences, axis=0)
+    return Change(of, count, float(means[0]), float(means[1]))

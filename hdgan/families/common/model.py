@@ -1,0 +1,117 @@
+"""What the trainer and inference need of a model, whatever its family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from hdgan.families.common.config import ModelConfig
+from hdgan.ops import InstanceIndex, boundary_map, encode_labels, memory_format_of
+
+
+class ImageModel(nn.Module, ABC):
+    """The networks of one family: they make an image of a condition.
+
+    Attributes:
+        config: the architecture.
+        generator: takes the condition, then the features if there are any.
+        discriminator: None where left out, or for a family without.
+        encoder: None without features.
+    """
+
+    config: ModelConfig
+    generator: nn.Module
+    discriminator: nn.Module | None
+    encoder: nn.Module | None
+
+    @abstractmethod
+    def __init__(self, config: ModelConfig, *, with_discriminator: bool = True) -> None:
+        super().__init__()
+        self.config = config
+
+    def condition(
+        self,
+        label: Tensor | None = None,  # [B, H, W] integer
+        ids: Tensor | None = None,  # [B, H, W] integer
+        picture: Tensor | None = None,  # [B, input_channels, H, W] in [-1, 1]
+    ) -> Tensor:
+        """Encode what G and D are conditioned on: [B, condition_channels, H, W].
+
+        Label maps become one plane per class, input pictures (A->B) stay as they are; the instances' boundaries follow.
+        """
+        ids = ids if self.config.instances else None
+        if label is not None:
+            weight = _first_weight(self.generator)
+            return encode_labels(
+                label,
+                ids,
+                self.config.n_labels,
+                dontcare=self.config.dontcare,
+                # Zeros and ones are exact in bfloat16, and the convolutions would cast them anyway.
+                dtype=_compute_dtype(weight, label.device.type),
+                memory_format=memory_format_of(weight),
+            )
+        assert picture is not None
+        if ids is None:
+            return picture
+        return torch.cat([picture, boundary_map(ids).unsqueeze(1).to(picture.dtype)], dim=1)
+
+    def encode(self, photo: Tensor, instances: Tensor | InstanceIndex) -> Tensor | None:
+        """E(photo), averaged per instance: [B, feature_channels, H, W]; None for a model without features."""
+        return None if self.encoder is None else self.encoder(photo, instances)
+
+    def generate(self, condition: Tensor, features: Tensor | None = None, variant: int = 0) -> Tensor:
+        """G(condition, features): an image [B, image_channels, H, W] in [-1, 1].
+
+        Args:
+            condition: [B, condition_channels, H, W].
+            features: [B, feature_channels, H, W], for a model with an encoder.
+            variant: which image, from 0, of a model that makes several at once.
+        """
+        inputs = condition if features is None else torch.cat([condition, features.to(condition.dtype)], dim=1)
+        return self.generator(inputs)
+
+    def trained_modules(self, *, enhancer_only: bool, encoder: bool) -> Iterator[nn.Module]:
+        """What a stage trains: everything, but for families that grow.
+
+        Args:
+            enhancer_only: of G only the finest enhancer and the last convolution.
+            encoder: E as well.
+        """
+        networks = (self.discriminator, self.encoder if encoder else None, self.generator)
+        yield from (network for network in networks if network is not None)
+
+    def copy_from(self, smaller: ImageModel) -> None:
+        """Take over the weights of a model of the same family, with as many parts or, if the family grows, fewer.
+
+        Raises:
+            RuntimeError: the shapes differ.
+        """
+        for name, network in self.named_children():
+            theirs = getattr(smaller, name)
+            if theirs is not None:
+                network.load_state_dict(theirs.state_dict())
+
+
+def require_channels(model: ImageModel, name: str, x: Tensor, channels: int) -> None:
+    """Check an input of a model's network.
+
+    Raises:
+        ValueError: it has another number of channels.
+    """
+    if x.shape[1] != channels:
+        raise ValueError(f"{type(model).__name__}: expected {name} of {channels} channels, got {x.shape[1]}")
+
+
+def _first_weight(network: nn.Module) -> Tensor:
+    """The weight of its first convolution. Of a parametrised one the parts: biases and norms tell no memory format."""
+    weights = (p for p in network.parameters() if p.is_floating_point() and p.dim() == 4 and p.numel() > len(p))
+    return next(weights, torch.empty(0))  # of integers, where all convolutions are quantised
+
+
+def _compute_dtype(weight: Tensor, kind: str) -> torch.dtype:
+    """The dtype that a convolution with this weight computes in, on a kind of device."""
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype

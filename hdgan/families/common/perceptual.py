@@ -1,0 +1,62 @@
+"""The network whose features a perceptual loss compares: VGG19, a scorer, or one with random weights.
+
+The losses of two families choose it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from hdgan.config.options import option
+from hdgan.errors import ConfigError
+from hdgan.models import load_vgg19
+from hdgan.models.segmenter import SegmenterFeatures, load_segmenter, random_segmenter
+from hdgan.models.vgg import Convolution, Pooling, VGG19Features, missing_weights
+
+OnMissing = Callable[[str], None]
+RANDOM = Path("random")
+"""Stands for a scorer that was not trained."""
+
+
+def check_network(vgg_weights: Path | None, scorer: Path | None, weight: float = 1.0) -> None:
+    """Make sure that the options name one network at most, and none where the loss has no weight.
+
+    Raises:
+        ConfigError: one of them would have no effect.
+    """
+    files = {"loss.vgg_weights": vgg_weights, "loss.scorer": scorer}
+    given = [f"{option(name)} {file}" for name, file in files.items() if file is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)}: only one network's features are compared; leave one out")
+    if given and not weight:
+        vgg = option("loss.vgg")
+        raise ConfigError(f"{given[0]} has no meaning with {vgg} 0; leave it out, or give {vgg} a weight")
+
+
+def load_network(
+    vgg_weights: Path | None,
+    scorer: Path | None,
+    convolution: Convolution = 1,
+    pooling: Pooling = "max",
+    on_missing: OnMissing | None = None,
+) -> nn.Module:
+    """The scorer if there is one, trained or `RANDOM`, else VGG19.
+
+    Args:
+        vgg_weights, scorer: as of the options.
+        convolution, pooling: as of `VGG19Features`.
+        on_missing: for a dry run: is told what VGG19 lacks, which then keeps its first, random weights.
+
+    Raises:
+        ConfigError, CheckpointError: its weights cannot be loaded.
+    """
+    if scorer is not None:
+        return SegmenterFeatures(random_segmenter() if scorer == RANDOM else load_segmenter(scorer))
+    missing = missing_weights(vgg_weights) if on_missing is not None else ""
+    if on_missing is not None and missing:
+        on_missing(missing)
+        return VGG19Features(convolution, pooling).eval().requires_grad_(False)
+    return load_vgg19(vgg_weights, convolution, pooling)

@@ -1,0 +1,81 @@
+"""The step of CRN (Chen and Koltun 2017, arXiv 1707.09405, section 3): a balanced perceptual loss, no discriminator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from tyro.conf import Suppress
+
+from hdgan.config.serialization import check_values
+from hdgan.families.common.batch import Inputs, Objectives
+from hdgan.families.common.config import ModelConfig
+from hdgan.families.common.perceptual import OnMissing, check_network, load_network
+from hdgan.families.common.pool import FakePool
+from hdgan.families.crn.model import CRN
+from hdgan.losses import BalancedPerceptualLoss
+
+
+@dataclass(frozen=True)
+class CRNLoss:
+    """The network whose features are compared; their weights follow from their distances."""
+
+    family: Suppress[Literal["crn"]] = "crn"
+    vgg_weights: Path | None = None
+    """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
+    scorer: Path | None = None
+    """Features of a scorer (hdgan evaluate --train-scorer) instead of VGG19's; "random": of an untrained one."""
+    imagenet_normalisation: bool = True
+    """Normalise VGG's input as VGG was trained, as the original does. A scorer takes pictures as they are anyway."""
+
+    def __post_init__(self) -> None:
+        check_values(self, "loss")
+        check_network(self.vgg_weights, self.scorer)
+
+    def check(self, model: ModelConfig) -> None:
+        """All models of the family can have this loss."""
+
+
+def load_perceptual(config: CRNLoss, on_missing: OnMissing | None = None) -> nn.Module:
+    """VGG19 as in the authors' code, relu1_2 … relu5_2 with average pooling, or a scorer; see `load_network`.
+
+    Raises:
+        ConfigError, CheckpointError: its weights cannot be had.
+    """
+    return load_network(config.vgg_weights, config.scorer, convolution=2, pooling="avg", on_missing=on_missing)
+
+
+class Criterion:
+    """The loss of a run.
+
+    Args:
+        config: of the loss.
+        perceptual: image -> five features.
+        pool: not used, as there is no discriminator.
+    """
+
+    names: tuple[str, ...] = ("g_perceptual", "l1_image", *(f"l1_feature_{i}" for i in range(1, 6)))
+    """The loss, and the distances in it before they are balanced."""
+
+    def __init__(self, config: CRNLoss, perceptual: nn.Module | None, pool: FakePool) -> None:
+        assert perceptual is not None
+        self.perceptual: nn.Module | None = perceptual
+        self.loss = BalancedPerceptualLoss(perceptual, config.imagenet_normalisation and config.scorer is None)
+
+    def __call__(self, model: CRN, batch: Inputs) -> Objectives:
+        """Run G on a micro batch and return its objective."""
+        condition = model.condition(batch.label, batch.ids, batch.picture)
+        loss, distances = self.loss(model.images(condition), batch.photo, _class_masks(model, condition))
+        parts = torch.cat([loss.detach()[None], distances])
+        return Objectives(generator=loss, discriminator=None, parts=parts)
+
+
+def _class_masks(model: CRN, condition: Tensor) -> Tensor | None:
+    """The pixels of each class and of none, [B, n_labels + 1, H, W], for several images of one condition."""
+    if model.config.n_images == 1 or model.config.n_labels == 0:
+        return None
+    classes = condition[:, : model.config.n_labels].float()
+    return torch.cat([classes, 1 - classes.sum(1, keepdim=True)], dim=1)

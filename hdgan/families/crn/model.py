@@ -1,0 +1,55 @@
+"""CRN as one module: a cascade of refinement modules, no discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from hdgan.families.common.model import ImageModel
+from hdgan.families.crn.config import CRNConfig
+from hdgan.models.crn import CascadedRefinement
+
+
+class CRN(ImageModel):
+    """The cascade as a model; there is no discriminator.
+
+    Args:
+        config: the architecture.
+        with_discriminator: of no effect.
+    """
+
+    config: CRNConfig
+    generator: CascadedRefinement
+    discriminator: None
+    encoder: None
+
+    def __init__(self, config: CRNConfig, *, with_discriminator: bool = True) -> None:
+        super().__init__(config, with_discriminator=with_discriminator)
+        out_channels = config.n_images * config.image_channels
+        self.generator = CascadedRefinement(config.generator_channels, out_channels, config.widths)
+        self.discriminator = self.encoder = None
+
+    def images(self, condition: Tensor) -> Tensor:
+        """All images of a condition, [B, n_images, image_channels, H, W], around [-1, 1] but not bounded."""
+        return self.generator(condition).unflatten(1, (self.config.n_images, self.config.image_channels))
+
+    def generate(self, condition: Tensor, features: Tensor | None = None, variant: int = 0) -> Tensor:
+        """One of the images of a condition, [B, image_channels, H, W] in [-1, 1]."""
+        return self.images(condition)[:, variant].clamp(-1, 1)
+
+    def trained_modules(self, *, enhancer_only: bool, encoder: bool) -> Iterator[nn.Module]:
+        """The whole cascade, or of it only the finest module and the last convolution."""
+        if enhancer_only:
+            yield from (self.generator.levels[-1], self.generator.head)
+        else:
+            yield self.generator
+
+    def copy_from(self, smaller: ImageModel) -> None:
+        """Take over the weights of a model with as many or fewer modules; a grown one keeps its last convolution.
+
+        Raises:
+            RuntimeError: the shapes differ.
+        """
+        assert isinstance(smaller, CRN)
+        self.generator.copy_coarse_from(smaller.generator)

@@ -1,0 +1,121 @@
+"""pix2pixHD as one module: the condition, the encoder, the generator and the discriminators of one stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from hdgan.families.common.adversarial_model import AdversarialModel
+from hdgan.families.common.model import ImageModel
+from hdgan.families.pix2pixhd.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
+from hdgan.models.discriminator import MultiscaleDiscriminator
+from hdgan.models.encoder import FeatureEncoder
+from hdgan.models.generator import GlobalGenerator, LocalEnhancer
+
+Generator = GlobalGenerator | LocalEnhancer
+
+
+def build_generator(config: GeneratorConfig, in_channels: int, out_channels: int) -> Generator:
+    """G1 alone, or with enhancers G2."""
+    if config.n_enhancers == 0:
+        return GlobalGenerator(
+            in_channels,
+            out_channels,
+            config.ngf,
+            config.n_downsample,
+            config.n_blocks,
+            config.pad_mode,
+            config.upsample,
+        )
+    return LocalEnhancer(
+        in_channels,
+        out_channels,
+        config.ngf // 2**config.n_enhancers,
+        config.n_downsample,
+        config.n_blocks,
+        config.n_enhancers,
+        config.n_blocks_local,
+        config.pad_mode,
+        config.upsample,
+    )
+
+
+def build_discriminator(config: DiscriminatorConfig, in_channels: int) -> MultiscaleDiscriminator:
+    return MultiscaleDiscriminator(
+        in_channels, config.ndf, config.n_layers, config.n_scales, config.intermediate_features
+    )
+
+
+def build_encoder(config: EncoderConfig, in_channels: int, out_channels: int) -> FeatureEncoder:
+    return FeatureEncoder(
+        in_channels,
+        out_channels,
+        config.nef,
+        config.n_downsample,
+        config.reduction,
+        config.pad_mode,
+        config.upsample,
+    )
+
+
+class Pix2PixHD(AdversarialModel):
+    """The networks of one stage of training, and how they see their inputs.
+
+    Args:
+        config: the architecture.
+        with_discriminator: False leaves D out, which inference does not need.
+
+    Attributes:
+        generator: takes the condition, then the features.
+        discriminator: takes the condition, then the image; None where left out.
+        encoder: None without features.
+    """
+
+    config: Pix2PixHDConfig
+    generator: Generator
+    encoder: FeatureEncoder | None
+
+    def __init__(self, config: Pix2PixHDConfig, *, with_discriminator: bool = True) -> None:
+        super().__init__(config, with_discriminator=with_discriminator)
+        self.generator = build_generator(config.generator, config.generator_channels, config.image_channels)
+        self.discriminator = (
+            build_discriminator(config.discriminator, config.discriminator_channels) if with_discriminator else None
+        )
+        self.encoder = (
+            build_encoder(config.encoder, config.image_channels, config.feature_channels)
+            if config.feature_channels
+            else None
+        )
+
+    def trained_modules(self, *, enhancer_only: bool, encoder: bool) -> Iterator[nn.Module]:
+        """The discriminators, E, and G or of it only the finest enhancer and the last convolution."""
+        if not (enhancer_only and isinstance(self.generator, LocalEnhancer)):
+            yield from super().trained_modules(enhancer_only=False, encoder=encoder)
+            return
+        if self.discriminator is not None:
+            yield self.discriminator
+        if encoder and self.encoder is not None:
+            yield self.encoder
+        yield self.generator.enhancers[-1]
+        yield self.generator.head
+
+    def copy_from(self, smaller: ImageModel) -> None:
+        """Take over the weights of a model with as many or fewer enhancers and scales.
+
+        Equal networks are copied whole. A grown generator takes all but the last convolution; grown discriminators keep
+        the resolutions they know.
+
+        Raises:
+            RuntimeError: the shapes differ.
+        """
+        assert isinstance(smaller, Pix2PixHD)
+        if self.config.generator.n_enhancers == smaller.config.generator.n_enhancers:
+            self.generator.load_state_dict(smaller.generator.state_dict())
+        else:
+            assert isinstance(self.generator, LocalEnhancer)
+            self.generator.copy_coarse_from(smaller.generator)
+        if self.discriminator is not None and smaller.discriminator is not None:
+            self.discriminator.copy_coarse_from(smaller.discriminator)
+        if self.encoder is not None and smaller.encoder is not None:
+            self.encoder.load_state_dict(smaller.encoder.state_dict())

@@ -1,0 +1,31 @@
+"""Files: atomic writing, what may be opened, and the formats that are read with bounds.
+
+`paths` opens and writes, `limits` bounds what a file may unpack to, `archives` zip archives, `json`, `csv` and `npy`
+the formats of those names.
+"""
+
+from hdgan.files.paths import (
+    atomic_file,
+    atomic_folder,
+    leads_out,
+    new_files,
+    remove_dead,
+    remove_dead_below,
+    remove_folder,
+    require_file,
+    require_no_file,
+    save_png,
+)
+
+__all__ = [
+    "atomic_file",
+    "atomic_folder",
+    "leads_out",
+    "new_files",
+    "remove_dead",
+    "remove_dead_below",
+    "remove_folder",
+    "require_file",
+    "require_no_file",
+    "save_png",
+]

@@ -1,0 +1,78 @@
+"""Reading CSV that somebody else may have written: bounded, and checked against a dataclass like JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import types
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from hdgan.config.serialization import from_plain
+from hdgan.errors import DataError
+from hdgan.files.json import read_bytes
+
+T = TypeVar("T")
+_GROWTH = 64
+"""A field of one byte takes up to about this many."""
+_WHOLE = re.compile("-?[0-9]{1,18}")
+
+
+def read_csv(path: Path, kind: type[T], remedy: str, rest: str | None = None) -> list[T]:
+    """Read a table whose columns are the fields of the dataclass `kind`, one object a line.
+
+    Args:
+        path: the file.
+        kind: a dataclass of text and numbers; an empty field is None where the type of a number has it.
+        remedy: what the user can do about a file of other columns.
+        rest: name of a field of type dict[str, float | None] that takes all columns beyond those of the others.
+
+    Raises:
+        DataError: the file is missing, no regular file, too large, no CSV of these columns, or has a value that its
+            field cannot take, which is named with its line.
+    """
+    content = read_bytes(path, _GROWTH, "a table", DataError)
+    try:
+        lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        heads = next(lines, [])
+        named = [field.name for field in fields(kind) if field.name != rest]  # type: ignore[arg-type]
+        if heads[: len(named)] != named or (rest is None and heads != named) or len(set(heads)) < len(heads):
+            raise DataError(f"{path} holds other columns than this version of hdgan writes: {remedy}")
+        return [_object(kind, named, heads, rest, cells, f"{path}, line {lines.line_num}") for cells in lines]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 at byte {error.start}; {_REMEDY}") from error
+    except csv.Error as error:
+        raise DataError(f"{path} is no CSV ({error}); {_REMEDY}") from error
+
+
+_REMEDY = "restore the file from git"
+
+
+def _object(kind: type[T], named: list[str], heads: list[str], rest: str | None, cells: list[str], where: str) -> T:
+    if len(cells) != len(heads):
+        raise DataError(f"{where}: another number of fields than columns; {_REMEDY}")
+    hints, n = get_type_hints(kind), len(named)
+    values: dict[str, Any] = {name: _value(hints[name], text) for name, text in zip(named, cells[:n], strict=True)}
+    if rest is not None:
+        values[rest] = {name: _value(float | None, text) for name, text in zip(heads[n:], cells[n:], strict=True)}
+    try:
+        return from_plain(kind, values, where, DataError)
+    except DataError as error:
+        raise DataError(f"{error}; {_REMEDY}") from error
+
+
+def _value(kind: Any, text: str) -> Any:
+    """What a field stands for; what is no number stays text, which `from_plain` refuses by name."""
+    kinds = get_args(kind) or (kind,)
+    if str in kinds:
+        return text
+    if not text and types.NoneType in kinds:
+        return None
+    if int in kinds:
+        return int(text) if _WHOLE.fullmatch(text) else text
+    try:
+        return float(text)
+    except ValueError:
+        return text

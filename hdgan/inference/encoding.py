@@ -1,0 +1,242 @@
+"""Encoding every instance of the training pictures (paper section 3.4), in parts, so that it can be interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from hdgan.checkpoints import MODEL_FILE, beside, find_checkpoint, run_of
+from hdgan.config.bounds import Side
+from hdgan.config.options import option
+from hdgan.config.serialization import check_value
+from hdgan.data import PairedDataset, SizeConfig, make_loader
+from hdgan.devices import choose_device, network_format
+from hdgan.errors import CheckpointError, ConfigError
+from hdgan.families import ImageModel
+from hdgan.families.common.batch import Inputs
+from hdgan.families.saving import load_model
+from hdgan.ops import InstanceIndex, instance_reduce
+from hdgan.scenes import CLASSES
+from hdgan.styles.bank import STYLES_FILE
+from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of, fingerprint
+from hdgan.training.config import TrainConfig
+from hdgan.training.datasets import RunData, open_data
+from hdgan.training.run_folder import training_of
+
+PART = 100
+"""Pictures in each part: what an interruption loses at most."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained model with the pictures it was trained on."""
+
+    file: Path
+    """The model."""
+    model: ImageModel
+    config: TrainConfig
+    data: RunData
+    size: SizeConfig
+    """Of the checkpoint's stage, without crops."""
+    device: torch.device
+    origin: Origin
+
+    @cached_property
+    def dataset(self) -> PairedDataset:
+        """All training pictures as E sees them."""
+        return self.data.reference(self.size)
+
+    @property
+    def table_file(self) -> Path:
+        """Where the features of its instances are kept."""
+        return beside(self.file, FEATURES_FILE)
+
+    @property
+    def bank_file(self) -> Path:
+        """Where their clusters are kept."""
+        return beside(self.file, STYLES_FILE)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the built-in scenes; other datasets do not tell."""
+        return CLASSES if self.config.data.root is None else ()
+
+
+def open_source(
+    run: Path,
+    *,
+    checkpoint: str = "latest",
+    root: Path | None = None,
+    width: int | None = None,
+    device: str = "auto",
+    ema: bool = True,
+    console: Console | None = None,
+) -> Source:
+    """Load a model and find its training pictures.
+
+    Args:
+        run: run folder, checkpoint folder or .safetensors file.
+        checkpoint: of a run: latest, best, or a step.
+        root: dataset, where it is not the one that the checkpoint names.
+        width: of the pictures; None takes the size of training.
+        device: auto, cpu, cuda or cuda:N.
+        ema: use the averaged weights.
+        console: where warnings go.
+
+    Raises:
+        ConfigError: the model has no E, or its data is not known.
+        CheckpointError, DataError: the checkpoint or the data cannot be used.
+    """
+    file = find_checkpoint(run, checkpoint)
+    chosen = choose_device(device)
+    model, info = load_model(file, ema=ema, device=chosen)
+    if not model.config.feature_channels:
+        raise ConfigError(
+            f"{file} was trained without features and has no styles: train with {option('model.feature_channels')} 3"
+        )
+    if model.encoder is None:
+        raise ConfigError(f"{file} holds no encoder: convert it again with --encoder FILE")
+    model.discriminator = None
+    model.to(memory_format=network_format(chosen))  # type: ignore[call-overload]
+    config, size = training_of(file, info.metadata, model.config, root)
+    check_value(Side | None, width, "width")
+    if width is not None:
+        size = SizeConfig(width=width)
+    data = open_data(replace(config, stages={}), console or Console(quiet=True))
+    origin = Origin(fingerprint(model.encoder), _name(file))
+    return Source(file, model.eval().requires_grad_(False), config, data, size, chosen, origin)
+
+
+def encode(source: Source, progress: Callable[[int, int], None] | None = None) -> FeatureTable:
+    """Encode all training pictures and write the table; what an earlier call has done is taken over.
+
+    Args:
+        source: from `open_source`.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        DataError: a picture cannot be used.
+        CheckpointError: training has deleted the checkpoint meanwhile.
+        HdganError: the table cannot be written.
+    """
+    total = len(source.dataset)
+    folder = source.table_file.with_name(f".{source.table_file.name}.parts-{_key(source)}")
+    _remove_others(folder)
+    parts = list(_finished_parts(folder))
+    done = sum(len(part.stem) for part in parts)
+    rows: list[FeatureTable] = []
+    if progress is not None:
+        progress(done, total)
+    for row in _encoded(source, done):
+        rows.append(row)
+        done += 1
+        if len(rows) == PART or done == total:
+            _require_checkpoint(source)
+            parts.append(FeatureTable.join(rows, source.origin))
+            parts[-1].save(folder / _part_name(done))
+            rows = []
+        if progress is not None:
+            progress(done, total)
+    table = FeatureTable.join(parts, source.origin)
+    table.save(source.table_file)
+    shutil.rmtree(folder, ignore_errors=True)
+    return table
+
+
+@torch.inference_mode()
+def _encoded(source: Source, start: int) -> Iterator[FeatureTable]:
+    """The table of each picture, from the picture `start` on."""
+    dataset, config = source.dataset, source.config
+    loader = make_loader(dataset, start=start, stop=len(dataset), shuffle=False, workers=config.data.workers)
+    for sample in loader if start < len(dataset) else ():
+        inputs = Inputs.from_loader(sample, source.device, network_format(source.device))
+        index = inputs.instances()
+        with config.autocast(source.device):
+            features = encode_instances(source.model, inputs.photo, index)
+        yield FeatureTable(
+            picture=np.zeros(len(features), np.int32),
+            id=index.ids.cpu().numpy().astype(np.int64),
+            label=classes_of(index, inputs.label, source.model.config.instance_divisor),
+            area=index.counts.cpu().numpy(),
+            box=boxes_of(index),
+            feature=features.cpu().numpy(),
+            stem=np.array(sample["stem"]),
+            size=np.array([index.rows.shape[:0:-1]], np.int64),
+        )
+
+
+def encode_instances(model: ImageModel, photo: Tensor, index: InstanceIndex) -> Tensor:
+    """E's mean feature of every instance of a batch: [N, feature_channels] float32."""
+    assert model.encoder is not None
+    return instance_reduce(model.encoder(photo, index).float(), index)
+
+
+def _name(file: Path) -> str:
+    if file.name != MODEL_FILE:
+        return file.name
+    folder = file.resolve().parent
+    run = run_of(folder)
+    return folder.name if run is None else f"{folder.name} of {run.name}"
+
+
+def _require_checkpoint(source: Source) -> None:
+    """What is written beside a checkpoint that is gone would pass for one."""
+    if not source.file.is_file():
+        raise CheckpointError(
+            f"{source.file} is gone: a training that goes on deletes its older checkpoints; encode the run again when "
+            f"it has ended, or keep more of them by {option('log.keep')}"
+        )
+
+
+def _key(source: Source) -> str:
+    """Tells parts of this table from those of another E, other or changed pictures, or another size."""
+    dataset = source.dataset
+    pairs = [(pair.stem, [_version(file) for file in pair.files.values()]) for pair in dataset.pairs]
+    text = json.dumps(
+        [source.origin.encoder, str(dataset.size), source.config.precision, str(dataset.data.root), pairs]
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _version(file: Path) -> tuple[int, int]:
+    """Size and time of a file; of one that is gone the loader complains, with its name."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _finished_parts(folder: Path) -> Iterator[FeatureTable]:
+    """The parts in order; one that is damaged or missing, and those after it, are made again."""
+    done = 0
+    for file in sorted(folder.glob("[0-9]*.npz")):
+        try:
+            part = FeatureTable.load(file)
+        except CheckpointError:
+            return
+        done += len(part.stem)
+        if file.name != _part_name(done):
+            return
+        yield part
+
+
+def _part_name(done: int) -> str:
+    """Of the part after which so many pictures are done."""
+    return f"{done:08d}.npz"
+
+
+def _remove_others(folder: Path) -> None:
+    for other in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)

@@ -1,0 +1,73 @@
+"""All scores of one row of pictures, as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from hdgan.metrics.confusion import Confusion
+from hdgan.metrics.feature_networks import FeatureNetworks
+from hdgan.metrics.image_metrics import ImageMetrics
+from hdgan.metrics.scorer import Scorer
+from hdgan.metrics.scores import IMAGE_METRICS, METRICS, SEGMENTATION, RunScores
+
+
+class Judge:
+    """Scores pictures against photos and label maps.
+
+    Args:
+        names: of the metrics, from `METRICS`.
+        count: pictures there will be.
+        scorer: recognises classes; None leaves out what needs one.
+        n_labels: classes of the label maps; 0 without.
+        dontcare: label of no class.
+        networks: of image metrics, shared by all judges.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        *,
+        count: int,
+        scorer: Scorer | None,
+        n_labels: int,
+        dontcare: int | None,
+        networks: FeatureNetworks,
+    ) -> None:
+        names = set(names)
+        self.scorer, self.confusion = scorer, None
+        self.notes: dict[str, str] = {}
+        if scorer is not None and n_labels and not names.isdisjoint(SEGMENTATION):
+            self.confusion = Confusion(n_labels, dontcare)
+        else:
+            reason = "no scorer: give --scorer FILE, or --train-scorer" if n_labels else "no labels"
+            self.notes |= dict.fromkeys(SEGMENTATION, reason)
+        self.images = ImageMetrics([name for name in IMAGE_METRICS if name in names], count, networks)
+
+    def add(self, picture: Tensor, photo: Tensor, label: Tensor | None) -> Tensor | None:
+        """Score a batch.
+
+        Args:
+            picture: [B, 3, H, W] in [0, 1].
+            photo: the same.
+            label: [B, H, W] integer, or None without label maps.
+
+        Returns:
+            The classes that were recognised, [B, H, W]; None where none are looked for.
+        """
+        self.images.add(picture, photo)
+        if self.confusion is None or self.scorer is None or label is None:
+            return None
+        recognised = self.scorer(picture * 2 - 1)
+        self.confusion.add(label, recognised)
+        return recognised
+
+    def scores(self, name: str) -> RunScores:
+        """The row, under this name."""
+        metrics = dict.fromkeys(METRICS) | self.images.values()
+        notes = self.notes | self.images.notes
+        if self.confusion is None:
+            return RunScores(name, metrics, notes)
+        metrics |= {"miou": self.confusion.mean_iou, "pixel_accuracy": self.confusion.pixel_accuracy}
+        return RunScores(name, metrics, notes, tuple(self.confusion.classes()))

@@ -1,0 +1,123 @@
+"""PSNR, SSIM, LPIPS, FID and KID by torchmetrics; what cannot be had says why, and the rest goes on.
+
+Where FID lacks its network the scorer FID stands in: Fréchet's distance of the built-in scorer's features.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hdgan.metrics.feature_networks import FeatureNetworks, Missing
+
+KID_SUBSET = 50
+"""Pictures of each of KID's subsets, where there are as many."""
+LEAST_PIXELS = {"ssim": (11, "its window"), "lpips": (32, "its AlexNet")}
+"""Least width and height of pictures for a metric, and what needs them."""
+
+
+class ImageMetrics:
+    """Compares the pictures of one run with the photos.
+
+    Args:
+        names: of `IMAGE_METRICS`.
+        count: pictures there will be.
+        networks: for LPIPS and the distances of distributions; shared by all runs.
+
+    Attributes:
+        notes: why a metric cannot be had, by its name.
+    """
+
+    def __init__(self, names: Iterable[str], count: int, networks: FeatureNetworks) -> None:
+        self.names = tuple(names)
+        self.notes: dict[str, str] = {}
+        self._metrics: dict[str, Any] = {}
+        for name in self.names:
+            try:
+                if name in _OF_DISTRIBUTIONS and count < 2:
+                    raise Missing("a single picture has no distribution")
+                self._metrics[name] = _MAKERS[name](count, networks).to(networks.device)
+            except Missing as missing:
+                self.notes[name] = str(missing)
+
+    @torch.inference_mode()
+    def add(self, picture: Tensor, photo: Tensor) -> None:
+        """Compare a batch: both [B, 3, H, W] float in [0, 1]."""
+        for name, (pixels, what) in LEAST_PIXELS.items():
+            if name in self.names and min(photo.shape[2:]) < pixels:
+                self._metrics.pop(name, None)
+                self.notes[name] = f"{what} needs pictures of {pixels} pixels each way"
+        for name, metric in self._metrics.items():
+            if name in _OF_DISTRIBUTIONS:
+                metric.update(photo, real=True)
+                metric.update(picture, real=False)
+            else:
+                metric.update(picture, photo)
+
+    @torch.inference_mode()
+    def values(self) -> dict[str, float | None]:
+        """All metrics by name; None for those that `notes` explains."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)  # KID draws subsets of pictures: the same for every row
+            values = {name: metric.compute() for name, metric in self._metrics.items()}
+        if "kid" in values:
+            values["kid"] = values["kid"][0]  # the mean; the deviation over subsets is left out
+        return {name: float(values[name]) if name in values else None for name in self.names}
+
+
+_OF_DISTRIBUTIONS = ("fid", "kid", "scorer_fid")
+
+
+# torchmetrics takes a second to import: only who evaluates waits.
+
+
+def _psnr(count: int, networks: FeatureNetworks) -> Any:
+    from torchmetrics.image import PeakSignalNoiseRatio
+
+    return PeakSignalNoiseRatio(data_range=(0.0, 1.0), dim=(1, 2, 3))
+
+
+def _ssim(count: int, networks: FeatureNetworks) -> Any:
+    from torchmetrics.image import StructuralSimilarityIndexMeasure
+
+    return StructuralSimilarityIndexMeasure(data_range=(0.0, 1.0))
+
+
+def _lpips(count: int, networks: FeatureNetworks) -> Any:
+    first = networks.lpips()
+    return deepcopy(first, {id(first.net): first.net})  # sums of its own, but no network
+
+
+def _fid(count: int, networks: FeatureNetworks) -> Any:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    return FrechetInceptionDistance(feature=networks.inception(), normalize=True)
+
+
+def _kid(count: int, networks: FeatureNetworks) -> Any:
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the memory that the features of all pictures take
+        return KernelInceptionDistance(feature=networks.inception(), subset_size=min(KID_SUBSET, count), normalize=True)
+
+
+def _scorer_fid(count: int, networks: FeatureNetworks) -> Any:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    return FrechetInceptionDistance(feature=networks.scorer(), normalize=True)
+
+
+_MAKERS: dict[str, Callable[[int, FeatureNetworks], Any]] = {
+    "psnr": _psnr,
+    "ssim": _ssim,
+    "lpips": _lpips,
+    "fid": _fid,
+    "kid": _kid,
+    "scorer_fid": _scorer_fid,
+}

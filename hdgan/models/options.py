@@ -1,0 +1,12 @@
+"""Choices that the networks offer, by the names under which configs and command lines know them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+NormKind = Literal["batch", "instance"]
+"""Statistics over the batch, or over each plane of each picture."""
+UpsampleMode = Literal["transposed", "resize"]
+"""A transposed convolution, or nearest-neighbour resizing and a convolution."""
+MOST_DOWNS = 8
+"""Levels of the U-Net of Isola et al. 2017, whose innermost is one pixel for a picture of 256x256."""

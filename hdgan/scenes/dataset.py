@@ -1,0 +1,157 @@
+"""Street scenes as a dataset on disk, made once and kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from hdgan.config.options import option
+from hdgan.data.config import DataConfig, ScenesConfig
+from hdgan.errors import ConfigError, HdganError
+from hdgan.progress import showing_progress
+from hdgan.scenes.scene import Scene, render_scene
+from hdgan.scenes.styles import CLASSES
+
+VERSION = 7
+"""Part of the key of the cache: raised whenever the same configuration gives other pictures (a test compares some)."""
+
+
+def with_scenes(data: DataConfig, n_labels: int, console: Console) -> DataConfig:
+    """Data with a root: without one, that of the built-in scenes, which are drawn if they are not there.
+
+    Args:
+        data: Of a run.
+        n_labels: Classes of its model.
+        console: Where progress is shown.
+
+    Raises:
+        ConfigError: the scenes have another number of classes.
+        HdganError: the cache cannot be written.
+    """
+    if data.root is not None:
+        return data
+    if n_labels != len(CLASSES):
+        raise ConfigError(
+            f"the built-in scenes have {len(CLASSES)} classes, the model {n_labels} ({option('model.n_labels')}): name "
+            f"a dataset with {option('data.root')}, or take a model of {len(CLASSES)}"
+        )
+    with showing_progress(console) as progress:
+        task = "rendering street scenes (once; they are kept in a cache)"
+        root = ensure_scenes(data.scenes, progress=lambda done, total: progress(task, done, total))
+    return replace(data, root=root, layout="nvidia")
+
+
+def ensure_scenes(
+    config: ScenesConfig, cache: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Return the folder of the scenes of `config`, drawing them on first use.
+
+    The folder has NVIDIA's layout: train_label, train_inst, train_img and the same for test, with equal stems
+    (scene_000000.png, ...), and besides them train_style and test_style with one JSON a scene: the true style of
+    every instance.
+
+    Args:
+        config: Size, number and seed of the scenes; the same gives the same pixels with the same numpy and Pillow.
+        cache: Where the folder is kept; None takes the variable HDGAN_CACHE, else the user's cache folder.
+        progress: Called with (scenes drawn, scenes in all) after each scene.
+
+    Raises:
+        HdganError: the cache cannot be written.
+    """
+    folder = scenes_folder(config, cache)
+    parent = folder.parent
+    # A folder of this name was complete when it was renamed to it.
+    if folder.is_dir():
+        return folder
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=parent) as scratch:
+            # Not synced to disk: what a power cut spoils can be drawn again.
+            made = Path(scratch) / folder.name
+            made.mkdir()
+            _write_all(config, made, progress)
+            _publish(made, folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise HdganError(
+            f"cannot keep the street scenes in {parent}: {reason}; set HDGAN_CACHE to a folder that can be written and "
+            "has room for them"
+        ) from error
+    return folder
+
+
+def scenes_folder(config: ScenesConfig, cache: Path | None = None) -> Path:
+    """Where `ensure_scenes` keeps the scenes of `config`, whether they are there or not."""
+    key = hashlib.sha256(json.dumps([VERSION, asdict(config)], sort_keys=True).encode()).hexdigest()[:12]
+    return (cache if cache is not None else default_cache()) / "scenes" / f"{config.width}x{config.height}-{key}"
+
+
+def default_cache() -> Path:
+    """Folder for what hdgan can make again: HDGAN_CACHE, else XDG_CACHE_HOME/hdgan, else ~/.cache/hdgan."""
+    if chosen := os.environ.get("HDGAN_CACHE"):
+        return Path(chosen).expanduser()
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "hdgan"
+    return Path.home() / ".cache" / "hdgan"
+
+
+def _publish(made: Path, folder: Path) -> None:
+    """Rename a finished folder; where another process was first, its folder stays, which holds the same scenes."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
+def _write_all(config: ScenesConfig, folder: Path, progress: Callable[[int, int], None] | None) -> None:
+    jobs = [
+        (split, index) for split, count in (("train", config.train), ("test", config.test)) for index in range(count)
+    ]
+    for split in ("train", "test"):
+        for kind in ("label", "inst", "img", "style"):
+            (folder / f"{split}_{kind}").mkdir()
+    for done, (split, index) in enumerate(jobs, 1):
+        scene = render_scene(config.seed, split, index, config.width, config.height)
+        _write_scene(scene, folder, config.seed, split, index)
+        if progress is not None:
+            progress(done, len(jobs))
+
+
+def _write_scene(scene: Scene, folder: Path, seed: int, split: str, index: int) -> None:
+    """Write one scene into the four folders of its split."""
+    stem = f"scene_{index:06d}"
+    Image.fromarray(scene.label).save(folder / f"{split}_label" / f"{stem}.png")
+    Image.fromarray(scene.ids.astype(np.uint16)).save(folder / f"{split}_inst" / f"{stem}.png")
+    # Noise hardly compresses: a higher level only takes longer.
+    Image.fromarray(scene.photo).save(folder / f"{split}_img" / f"{stem}.png", compress_level=2)
+    height, width = scene.label.shape
+    record = {
+        "seed": seed,
+        "split": split,
+        "index": index,
+        "size": [width, height],
+        "classes": list(CLASSES),
+        "instances": [
+            {
+                "id": instance.id,
+                "class": instance.name,
+                "label": instance.label,
+                "style": instance.style,
+                "colour": list(instance.colour),
+                "texture": instance.texture,
+                "area": instance.area,
+            }
+            for instance in scene.instances
+        ],
+    }
+    (folder / f"{split}_style" / f"{stem}.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -1,0 +1,141 @@
+"""Networks as safetensors files that describe their own architecture: what every kind of network of hdgan shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from hdgan.errors import CheckpointError
+from hdgan.files.json import parse_json
+from hdgan.weights.state import require_finite
+from hdgan.wording import count
+
+M = TypeVar("M", bound=nn.Module)
+
+FORMAT = 1
+"""Raised when an older hdgan could not read a newer file."""
+
+
+def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of an open file, by its name; no tensor is read."""
+    return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+
+
+class _FewTensors(TorchFunctionMode):
+    """Ends the making of modules that have more tensors than they may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.left = most
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.empty:
+            self.left -= 1
+            if self.left < 0:
+                raise ValueError("more layers than the file has tensors")
+        return func(*args, **(kwargs or {}))
+
+
+def build_described(path: Path, build: Callable[[], M], n_tensors: int) -> M:
+    """Make the modules that a file describes, without memory for their weights.
+
+    The numbers of a damaged or foreign file may ask for any number of layers of any size.
+
+    Args:
+        path: the file, for the message.
+        build: makes them.
+        n_tensors: of the file. Networks that it lacks are made as well, so there may be some more.
+
+    Raises:
+        CheckpointError: the file describes far more layers than it has tensors, or layers that cannot be.
+    """
+    try:
+        with torch.device("meta"), _FewTensors(1000 + 4 * n_tensors):
+            return build()
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise CheckpointError(
+            f"{path}: the architecture that it names cannot be that of its {count(n_tensors, 'tensor')} "
+            f"({reason:.100}); it is damaged or was edited: use another checkpoint"
+        ) from error
+
+
+def load_tensors(
+    path: Path, file: Any, network: nn.Module, names: Mapping[str, str], device: str | torch.device
+) -> None:
+    """Give a network without memory the tensors of an open file.
+
+    Args:
+        path: the file, for messages.
+        file: open.
+        network: as `build_described` made it; its shapes are those of the file.
+        names: the name in the file of each tensor of the network.
+        device: where it goes.
+
+    Raises:
+        CheckpointError: a tensor is not finite, or of no floating-point type where the network has one.
+    """
+    wanted = network.state_dict()
+    tensors = {key: file.get_tensor(name) for key, name in names.items()}
+    for key, value in tensors.items():
+        if value.is_floating_point() != wanted[key].is_floating_point():
+            raise CheckpointError(
+                f"{path}: {names[key]} is {value.dtype} instead of {wanted[key].dtype}; it is damaged or was edited: "
+                "use another checkpoint"
+            )
+    require_finite({names[key]: value for key, value in tensors.items()}, str(path))
+    network.to_empty(device=device)
+    network.load_state_dict(tensors)
+
+
+def metadata_of(path: Path, file: Any) -> dict[str, Any]:
+    """What an open file of hdgan's says about its content; raises as `read_metadata`."""
+    text = (file.metadata() or {}).get("hdgan")
+    if text is None:
+        raise CheckpointError(
+            f"{path} was not written by hdgan (no hdgan entry in its metadata); name a checkpoint of hdgan"
+        )
+    metadata = parse_json(text, f"{path}: the hdgan entry of its metadata", "copy the file again")
+    try:
+        written_format = metadata["format"]
+        newer = written_format > FORMAT
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: the hdgan entry of its metadata is damaged ({error!r}); copy the file again"
+        ) from error
+    if newer:
+        raise CheckpointError(
+            f"{path} has format {written_format}, written by hdgan {metadata.get('version')}; this hdgan "
+            f"{version('hdgan')} reads up to format {FORMAT}: upgrade hdgan"
+        )
+    return metadata
+
+
+def describe_differences(
+    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], limit: int = 3
+) -> str:
+    """Say in one line how the tensors of a file differ from those of the architecture; empty if they do not.
+
+    Args:
+        wanted: shapes by key, of the architecture.
+        found: shapes by key, of the file.
+        limit: examples of each kind of difference.
+    """
+    missing = [key for key in wanted if key not in found]
+    unknown = [key for key in found if key not in wanted]
+    reshaped = [f"{k} is {found[k]} instead of {wanted[k]}" for k in wanted if k in found and found[k] != wanted[k]]
+    kinds = {"missing": missing, "not part of the architecture": unknown, "of another shape": reshaped}
+    return "; ".join(f"{len(keys)} {kind}: {_some(keys, limit)}" for kind, keys in kinds.items() if keys)
+
+
+def _some(items: Iterable[str], limit: int) -> str:
+    items = list(items)
+    return ", ".join(items[:limit]) + (", …" if len(items) > limit else "")

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hdgan.commands.main import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_without_gradio_the_remedy_is_named(styled: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hdgan.commands.edit.find_spec", lambda name: None)
+    assert main(["edit", str(styled)]) == 2
+    assert '`pip install -e ".[editor]"`' in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there(capsys: Capture, tmp_path: Path) -> None:
+    assert main(["edit", str(tmp_path / "none"), "--no-browser"]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_the_editor(styled: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+    process = start("edit", str(styled), "--no-browser", "--device", "cpu")
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl-C" in line:
+            break
+    url = lines[-1].split()[0]
+    assert url.startswith("http://127.0.0.1:"), lines
+    assert urllib.request.urlopen(url).status == 200
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("typed", ["--port -1", "--port 65536", "--max-pixels 0", "--out /dev/null"])
+def test_what_cannot_serve_is_refused_before_the_start(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["edit", "run", "--no-browser", *typed.split()]) == 2
+    assert f"hdgan: error: {typed.split()[0]} " in capsys.readouterr().err

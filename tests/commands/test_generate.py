@@ -1,0 +1,148 @@
+"""`hdgan generate`, from files and from folders."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hdgan.commands.main import main
+from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.families.saving import save_model
+from hdgan.inference import load
+
+Capture = pytest.CaptureFixture[str]
+
+
+def generate(*arguments: object) -> int:
+    return main(["generate", *map(str, arguments), "--device", "cpu"])
+
+
+def refused(capsys: Capture, *arguments: object) -> str:
+    """The one line that the command fails with."""
+    assert generate(*arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("hdgan: error: ")
+    return line
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        return np.asarray(image).astype(int)
+
+
+def test_a_file_becomes_the_picture_of_the_pipeline(run: Path, dataset: Path, tmp_path: Path) -> None:
+    label, ids, photo = (
+        dataset / name for name in ("test_label/s0_label.png", "test_inst/s0_inst.tif", "test_img/s0_img.png")
+    )
+    assert generate(run, "--label", label, "--instance", ids, "--out", tmp_path / "x.png") == 0
+    assert generate(run, "--label", label, "--instance", ids, "--photo", photo, "--out", tmp_path / "folder") == 0
+    pipeline = load(run, device="cpu")
+    for name, picture in (
+        ("x.png", pipeline(label, ids)), ("folder/s0_label.png", pipeline(label, ids, photo=photo))
+    ):  # fmt: skip
+        expected = (picture.permute(1, 2, 0) * 255).numpy()
+        assert pixels(tmp_path / name).shape == (16, 32, 3)
+        np.testing.assert_allclose(pixels(tmp_path / name), expected, atol=1)
+
+
+def test_folders_are_paired_by_name_and_orphans_told(
+    run: Path, make_data: Callable[..., Path], tmp_path: Path, capsys: Capture
+) -> None:
+    root = make_data(test=3, size=(33, 17))
+    (root / "test_inst" / "s1_inst.tif").unlink()
+    assert (
+        generate(run, "--label", root / "test_label", "--instance", root / "test_inst", "--out", tmp_path / "out") == 0
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["s0.png", "s2.png"]
+    assert pixels(tmp_path / "out" / "s2.png").shape == (17, 33, 3)
+    said = capsys.readouterr().err
+    assert "left out: " in said
+    assert "s1_label.png: no instance map named s1" in said
+    assert "2 pictures in " in said
+
+
+def test_the_options_of_the_model(run: Path, dataset: Path, tmp_path: Path) -> None:
+    sources = ("--label", dataset / "test_label/s0_label.png", "--instance", dataset / "test_inst/s0_inst.tif")
+    variants = {
+        "latest": (), "best": ("--checkpoint", "best"), "6": ("--checkpoint", "6"), "raw": ("--no-ema",),
+        "bfloat16": ("--precision", "bfloat16"),
+    }  # fmt: skip
+    for name, options in variants.items():
+        assert generate(run, *sources, "--out", tmp_path / f"{name}.png", *options) == 0
+    pictures = {name: pixels(tmp_path / f"{name}.png") for name in variants}
+    for name in ("6", "raw"):
+        assert not np.array_equal(pictures[name], pictures["latest"])
+    np.testing.assert_allclose(pictures["bfloat16"], pictures["latest"], atol=12)
+
+
+def test_a_model_trained_on_pairs_takes_inputs(dataset: Path, tmp_path: Path, capsys: Capture) -> None:
+    torch.manual_seed(0)
+    config = Pix2PixHDConfig(n_labels=0, instances=False, generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1))
+    file = tmp_path / "model.safetensors"
+    save_model(file, Pix2PixHD(config))
+    photo, label = dataset / "test_img/s0_img.png", dataset / "test_label/s0_label.png"
+    assert generate(file, "--input", photo, "--out", tmp_path / "x.png") == 0
+    assert generate(file, "--input", dataset / "test_img", "--out", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    expected = (load(file, device="cpu")(photo).permute(1, 2, 0) * 255).numpy()
+    np.testing.assert_allclose(pixels(tmp_path / "x.png"), expected, atol=1)
+    capsys.readouterr()
+    assert "makes pictures from input files: give --input" in refused(capsys, file, "--label", label, "--out", "x")
+    for option in ("--label", "--instance"):
+        line = refused(capsys, file, "--input", photo, option, label, "--out", "x")
+        assert f"{option} {label} has no effect on the pictures" in line
+
+
+def test_sources_that_do_not_fit_are_named(run: Path, dataset: Path, tmp_path: Path, capsys: Capture) -> None:
+    labels, ids = dataset / "test_label", dataset / "test_inst"
+    one = labels / "s0_label.png"
+    assert "makes pictures from label files: give --label" in refused(capsys, run, "--out", tmp_path)
+    line = refused(capsys, run, "--label", one, "--instance", ids, "--out", tmp_path)
+    assert f"{ids} is a folder and {one} is a file" in line
+    line = refused(capsys, run, "--label", tmp_path / "no.png", "--instance", ids, "--out", tmp_path)
+    assert "no.png does not exist" in line
+    (tmp_path / "empty").mkdir()
+    line = refused(capsys, run, "--label", tmp_path / "empty", "--instance", ids, "--out", tmp_path)
+    assert "empty holds no pictures" in line
+    line = refused(capsys, run, "--label", labels, "--instance", ids, "--out", tmp_path / "x.png")
+    assert "x.png is one file, but there are 2 label maps" in line
+    (tmp_path / "x.txt").write_text("")
+    line = refused(capsys, run, "--label", labels, "--instance", ids, "--out", tmp_path / "x.txt")
+    assert "x.txt is a file that is no .png" in line
+    assert "the model was trained with instance maps" in refused(capsys, run, "--label", one, "--out", tmp_path)
+    line = refused(capsys, run, "--label", labels, "--instance", ids, "--out", tmp_path / "x.jpg")
+    assert "x.jpg: pictures are written as PNG" in line
+    line = refused(capsys, run, "--label", labels, "--instance", ids, "--input", labels, "--out", tmp_path)
+    assert f"--input {labels} has no effect on the pictures of {run}: leave it out" in line
+
+
+def test_a_label_map_is_never_overwritten(run: Path, dataset: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copy(dataset / "test_label/s0_label.png", tmp_path / "s0.png")
+    before = (tmp_path / "s0.png").read_bytes()
+    ids = dataset / "test_inst/s0_inst.tif"
+    for out in (tmp_path, tmp_path / "s0.png"):
+        line = refused(capsys, run, "--label", tmp_path / "s0.png", "--instance", ids, "--out", out)
+        assert "s0.png would be overwritten" in line
+    assert (tmp_path / "s0.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(("factor", "noted"), [(1, False), (2, False), (3, True)])
+def test_maps_far_from_the_size_of_training_are_noted(
+    factor: int, noted: bool, run: Path, dataset: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    paths = []
+    for name in ("test_label/s0_label.png", "test_inst/s0_inst.tif"):
+        with Image.open(dataset / name) as image:
+            paths.append(tmp_path / Path(name).name)
+            image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(paths[-1])
+    assert generate(run, "--label", paths[0], "--instance", paths[1], "--out", tmp_path / "x.png") == 0
+    said = capsys.readouterr().err
+    assert ("is 96x48, but the model was trained on pictures 32 pixels wide" in said) == noted
+    assert ("trained on pictures" in said) == noted
