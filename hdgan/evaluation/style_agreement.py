@@ -14,7 +14,7 @@ from hdgan.config.bounds import Positive
 from hdgan.config.serialization import check_value, from_plain
 from hdgan.data import PairedDataset, make_loader
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
 from hdgan.files.json import read_json
 from hdgan.inference.encoding import Source
 from hdgan.inference.pipeline import Pipeline
@@ -137,7 +137,7 @@ def mean_colours(source: Source) -> np.ndarray:
     """Mean colour of every training instance, [N, 3] in [-1, 1], in the order of the table."""
     dataset = source.dataset
     loader = make_loader(dataset, stop=len(dataset), shuffle=False, workers=source.config.data.workers)
-    batches = (Inputs.from_loader(sample, source.device, torch.contiguous_format) for sample in loader)
+    batches = (Batch.from_loader(sample, source.device, torch.contiguous_format) for sample in loader)
     return np.concatenate([instance_reduce(one.photo, one.instances()).cpu().numpy() for one in batches])
 
 

@@ -23,7 +23,7 @@ from hdgan.data import PairedDataset, SizeConfig, make_loader
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import ImageModel
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
 from hdgan.families.saving import load_model
 from hdgan.ops import InstanceIndex, instance_reduce
 from hdgan.scenes import CLASSES
@@ -159,7 +159,7 @@ def _encoded(source: Source, start: int) -> Iterator[FeatureTable]:
     dataset, config = source.dataset, source.config
     loader = make_loader(dataset, start=start, stop=len(dataset), shuffle=False, workers=config.data.workers)
     for sample in loader if start < len(dataset) else ():
-        inputs = Inputs.from_loader(sample, source.device, network_format(source.device))
+        inputs = Batch.from_loader(sample, source.device, network_format(source.device))
         index = inputs.instances()
         with config.autocast(source.device):
             features = encode_instances(source.model, inputs.photo, index)

@@ -34,6 +34,9 @@ class VGG19Features(nn.Module):
         pooling: "max", or "avg" as in CRN's code.
     """
 
+    LEAST_SIDE = 16
+    """Pixels that images need on each side, as each of the four poolings halves them."""
+
     def __init__(self, convolution: Convolution = 1, pooling: Pooling = "max") -> None:
         super().__init__()
         layers: list[nn.Module] = []

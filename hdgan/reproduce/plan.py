@@ -18,14 +18,17 @@ from hdgan.data.config import DataConfig, Scenes, ScenesConfig, SceneSide, SizeC
 from hdgan.errors import ConfigError
 from hdgan.families.crn.config import CRNConfig
 from hdgan.families.crn.losses import CRNLoss
+from hdgan.families.crn.train_config import CRNStage, CRNTrainConfig
 from hdgan.families.pix2pix.config import PatchConfig, Pix2PixConfig, UNetConfig
 from hdgan.families.pix2pix.losses import Pix2PixLoss
+from hdgan.families.pix2pix.train_config import Pix2PixStage, Pix2PixTrainConfig
 from hdgan.families.pix2pixhd.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
 from hdgan.families.pix2pixhd.losses import Pix2PixHDLoss
+from hdgan.families.pix2pixhd.presets import coarse_to_fine
+from hdgan.families.pix2pixhd.train_config import Pix2PixHDStage, Pix2PixHDTrainConfig
 from hdgan.files import leads_out
 from hdgan.scenes import CLASSES
-from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
-from hdgan.training.presets import coarse_to_fine
+from hdgan.training.config import LogConfig, OptimConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -102,13 +105,13 @@ class Row:
     build: Build
 
 
-def pix2pixhd(scale: Scale, perceptual: Path) -> TrainConfig:
+def pix2pixhd(scale: Scale, perceptual: Path) -> Pix2PixHDTrainConfig:
     """The whole method: coarse to fine, three discriminators, all losses, instance boundaries; no features."""
     half = SizeConfig(width=scale.width // 2, height=scale.height // 2)
-    stage = StageConfig(batch_size=scale.batch_size, lr=scale.lr, decay=0.0)
+    stage = Pix2PixHDStage(batch_size=scale.batch_size, lr=scale.lr, decay=0.0)
     fine = replace(stage, size=scale.size, n_enhancers=1, n_scales=3)
-    return _config(
-        scale,
+    return Pix2PixHDTrainConfig(
+        **_shared(scale),
         model=Pix2PixHDConfig(
             n_labels=len(CLASSES),
             generator=GeneratorConfig(
@@ -128,8 +131,8 @@ def pix2pixhd(scale: Scale, perceptual: Path) -> TrainConfig:
 
 def pix2pix(scale: Scale, perceptual: Path) -> TrainConfig:
     """U-Net and PatchGAN, vanilla GAN + 100 L1; without instance boundaries, as in the original."""
-    return _config(
-        scale,
+    return Pix2PixTrainConfig(
+        **_shared(scale),
         model=Pix2PixConfig(
             n_labels=len(CLASSES),
             instances=False,
@@ -137,18 +140,18 @@ def pix2pix(scale: Scale, perceptual: Path) -> TrainConfig:
             discriminator=PatchConfig(ndf=scale.ndf),
         ),
         loss=Pix2PixLoss(),
-        stages={"global": _whole_run(scale)},
+        stages={"global": Pix2PixStage(**_whole_run(scale))},
     )
 
 
 def crn(scale: Scale, perceptual: Path) -> TrainConfig:
     """Cascaded refinement from 4 rows on, by the perceptual loss alone; without instance boundaries as well."""
     n_modules = scale.height.bit_length() - 2
-    return _config(
-        scale,
+    return CRNTrainConfig(
+        **_shared(scale),
         model=CRNConfig(n_labels=len(CLASSES), n_modules=n_modules, width=scale.crn),
         loss=CRNLoss(scorer=perceptual),
-        stages={"global": _whole_run(scale)},
+        stages={"global": CRNStage(**_whole_run(scale))},
     )
 
 
@@ -171,7 +174,8 @@ def one_discriminator(scale: Scale, perceptual: Path) -> TrainConfig:
 def global_alone(scale: Scale, perceptual: Path) -> TrainConfig:
     """G1 without an enhancer, trained at the full resolution from the first picture."""
     config = pix2pixhd(scale, perceptual)
-    return replace(config, stages={"global": replace(_whole_run(scale), n_scales=config.stages["joint"].n_scales)})
+    stage = Pix2PixHDStage(**_whole_run(scale), n_scales=config.stages["joint"].n_scales)
+    return replace(config, stages={"global": stage})
 
 
 def without_instances(scale: Scale, perceptual: Path) -> TrainConfig:
@@ -186,32 +190,28 @@ def with_features(scale: Scale, perceptual: Path) -> TrainConfig:
     return replace(config, model=replace(config.model, feature_channels=3))
 
 
-def _whole_run(scale: Scale) -> StageConfig:
-    """The only stage of a run, at the full resolution."""
-    return StageConfig(
-        size=scale.size,
-        images=scale.images,
-        batch_size=scale.batch_size,
-        lr=scale.lr,
-        decay=scale.decay / scale.images,
-    )
+def _whole_run(scale: Scale) -> dict[str, Any]:
+    """Options of the only stage of a run, at the full resolution."""
+    return {
+        "size": scale.size,
+        "images": scale.images,
+        "batch_size": scale.batch_size,
+        "lr": scale.lr,
+        "decay": scale.decay / scale.images,
+    }
 
 
-def _config(scale: Scale, **family: Any) -> TrainConfig:
-    """What all rows have in common; a family brings its model, losses and stages."""
-    return TrainConfig(
-        data=scale.data,
-        optim=OptimConfig(ema_decay=0.99),
-        log=LogConfig(
-            metrics_every=min(10, scale.steps),
-            samples_every=scale.steps,
-            checkpoint_every=max(1, scale.steps // 3),
-            keep=1,
-            val_images=8,
-            style_images=32,
-        ),
-        **family,
+def _shared(scale: Scale) -> dict[str, Any]:
+    """Options that all rows have in common; a family brings its model, losses and stages."""
+    log = LogConfig(
+        metrics_every=min(10, scale.steps),
+        samples_every=scale.steps,
+        checkpoint_every=max(1, scale.steps // 3),
+        keep=1,
+        val_images=8,
+        style_images=32,
     )
+    return {"data": scale.data, "optim": OptimConfig(ema_decay=0.99), "log": log}
 
 
 ROWS: dict[str, Row] = {

@@ -74,7 +74,7 @@ def require_same_plan(peers: Peers, config: TrainConfig, stages: Sequence[Stage]
 
     Args:
         peers: the processes.
-        config: fitted to the data.
+        config: resolved for the data.
         stages: of the run.
 
     Raises:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
@@ -22,7 +21,6 @@ from hdgan.data import (
 )
 from hdgan.data.quick_check import QuickReport, quick_check
 from hdgan.errors import ConfigError, DataError
-from hdgan.families import AnyModelConfig
 from hdgan.progress import showing_progress
 from hdgan.scenes import PALETTE, with_scenes
 from hdgan.training.config import TrainConfig
@@ -107,7 +105,7 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
     return RunData(data, n_labels, listing.pairs, held_out.pairs, phase, sizes, palette)
 
 
-def fitted(config: TrainConfig, data: RunData) -> TrainConfig:
+def resolved(config: TrainConfig, data: RunData) -> TrainConfig:
     """With what follows from the sizes of the training pictures, in all stages, filled into the model's config."""
     sides = [
         side
@@ -115,7 +113,7 @@ def fitted(config: TrainConfig, data: RunData) -> TrainConfig:
         for size in data.train_sizes
         for side in draw_geometry(size, stage.size).size
     ]
-    return replace(config, model=cast(AnyModelConfig, config.model.sized(sides)))
+    return config.resolved(sides)
 
 
 def _check_channels(config: TrainConfig, reports: Sequence[tuple[Listing, QuickReport]]) -> None:

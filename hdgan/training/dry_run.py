@@ -18,11 +18,11 @@ from hdgan.config.options import option
 from hdgan.data import make_loader
 from hdgan.devices import enough_memory
 from hdgan.errors import ConfigError
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
 from hdgan.progress import Progress, showing_progress
 from hdgan.training import setup
 from hdgan.training.config import TrainConfig
-from hdgan.training.datasets import RunData, fitted, open_data
+from hdgan.training.datasets import RunData, open_data, resolved
 from hdgan.training.distributed import World, join_world
 from hdgan.training.estimate import StageEstimate, estimate_stage
 from hdgan.training.gradients import Gradients, make_gradients
@@ -73,7 +73,7 @@ def rehearse(config: TrainConfig, console: Console, *, resume: bool = False) -> 
         claim_folder(config, resume)
         setup.check_processes(config, world)
         data = open_data(config, console)
-        config = fitted(config, data)
+        config = resolved(config, data)
         stages = plan(config, len(data.train_pairs))
         setup.check_stages(config, stages, world)
         lacking: list[str] = []
@@ -207,7 +207,7 @@ def _time_stage(
         torch.cuda.empty_cache()  # what the stage before has left is no part of this one's
         torch.cuda.reset_peak_memory_stats(device)
     state = StageState(config, estimate.stage, device)
-    gradients = make_gradients(config, state, config.family.criterion(config.loss, perceptual, state.pool))
+    gradients = make_gradients(config, state, config.loss.criterion(perceptual, state.pool))
     times: list[float] = []
     begin = time.monotonic()
     for taken, batch in enumerate(_batches(config, data, estimate.stage, device), start=1):
@@ -221,7 +221,7 @@ def _time_stage(
     return StageTiming(estimate, statistics.median(times[1:]), gpu_bytes)
 
 
-def _batches(config: TrainConfig, data: RunData, stage: Stage, device: torch.device) -> Iterator[Inputs]:
+def _batches(config: TrainConfig, data: RunData, stage: Stage, device: torch.device) -> Iterator[Batch]:
     loader = make_loader(
         data.training(stage.config.size, config.seed),
         stop=(TIMED_STEPS + 1) * stage.config.batch_size,
@@ -233,7 +233,7 @@ def _batches(config: TrainConfig, data: RunData, stage: Stage, device: torch.dev
     return prefetched(loader, device, config.format_on(device))
 
 
-def _step(config: TrainConfig, state: StageState, gradients: Gradients, batch: Inputs) -> None:
+def _step(config: TrainConfig, state: StageState, gradients: Gradients, batch: Batch) -> None:
     gradients(batch).tolist()
     state.update(config.optim.clip)
     if batch.photo.device.type == "cuda":

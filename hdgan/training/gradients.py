@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hdgan.families.common.batch import Inputs, accumulate_gradients
-from hdgan.families.registry import Criterion
+from hdgan.families.common.batch import Batch, accumulate_gradients
+from hdgan.families.common.losses import Criterion
 from hdgan.models.blocks import recomputing
 from hdgan.training.config import TrainConfig
 from hdgan.training.state import StageNetworks, StageState
 
-Gradients = Callable[[Inputs], Tensor]
+Gradients = Callable[[Batch], Tensor]
 """Replaces the gradients of all trained parameters by those of a batch; returns its losses."""
 
 
@@ -34,7 +34,7 @@ class StepGradients:
         self.state = state
         self.criterion = criterion
 
-    def __call__(self, batch: Inputs) -> Tensor:
+    def __call__(self, batch: Batch) -> Tensor:
         """Replace the gradients of all trained parameters by those of this batch.
 
         Returns:
@@ -72,7 +72,7 @@ class GraphedGradients:
         self._gradients = gradients
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, batch: Inputs) -> Tensor:
+    def __call__(self, batch: Batch) -> Tensor:
         """Replace the gradients of all trained parameters by those of this batch; returns the losses."""
         if self._graph is None:
             self._capture(batch)
@@ -86,8 +86,8 @@ class GraphedGradients:
         self._graph.replay()
         return self._parts.clone()
 
-    def _capture(self, batch: Inputs) -> None:
-        self._batch = Inputs(*(None if t is None else t.clone() for t in _fields(batch)))  # type: ignore[arg-type]
+    def _capture(self, batch: Batch) -> None:
+        self._batch = Batch(*(None if t is None else t.clone() for t in _fields(batch)))  # type: ignore[arg-type]
         state, device = self._gradients.state, batch.photo.device
         side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
         with without_trace(state.model, device):
@@ -115,15 +115,15 @@ def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
         buffer.copy_(value)
 
 
-def _fields(batch: Inputs) -> list[Tensor | None]:
+def _fields(batch: Batch) -> list[Tensor | None]:
     return [getattr(batch, field.name) for field in fields(batch)]
 
 
-def _tensors(batch: Inputs) -> list[Tensor]:
+def _tensors(batch: Batch) -> list[Tensor]:
     return [tensor for tensor in _fields(batch) if tensor is not None]
 
 
-def _shapes(batch: Inputs) -> list[torch.Size | None]:
+def _shapes(batch: Batch) -> list[torch.Size | None]:
     return [None if tensor is None else tensor.shape for tensor in _fields(batch)]
 
 

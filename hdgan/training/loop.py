@@ -18,13 +18,13 @@ from hdgan.data import make_loader
 from hdgan.data.sampler import explained_worker_death
 from hdgan.devices import enough_memory
 from hdgan.errors import DataError, HdganError, TrainingError
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
 from hdgan.seeding import derive_seed, seed_everything
 from hdgan.training import setup
 from hdgan.training.agreement import require_same_data, require_same_plan, require_same_run
 from hdgan.training.checkpoint import remove_leftovers, save_checkpoint
 from hdgan.training.config import TrainConfig
-from hdgan.training.datasets import RunData, fitted, open_data
+from hdgan.training.datasets import RunData, open_data, resolved
 from hdgan.training.distributed import World, join_world
 from hdgan.training.gradients import Gradients, make_gradients
 from hdgan.training.interrupt import StopRequest, whole
@@ -114,7 +114,7 @@ def _prepare(
     with world.first_of_node():
         data = open_data(config, console, world.size)
     require_same_data(world.peers, data.train_pairs)
-    given, config = config, fitted(config, data)  # config.json is what was asked for
+    given, config = config, resolved(config, data)  # config.json is what was asked for
     stages = plan(config, len(data.train_pairs))
     require_same_plan(world.peers, config, stages)
     setup.check_stages(config, stages, world)
@@ -157,7 +157,7 @@ def _report_so_far(run: Path, console: Console) -> None:
 def _train_stage(run: Run, state: StageState) -> bool:
     """Train one stage to its end; False if asked to stop."""
     config, stage, world = run.config, state.stage, run.world
-    criterion = config.family.criterion(config.loss, run.perceptual, state.pool)
+    criterion = config.loss.criterion(run.perceptual, state.pool)
     gradients = make_gradients(config, state, criterion)
     examples = Examples(run.data.validation(stage.config.size), config, world.device, run.data.palette)
     references = Examples(run.data.reference(stage.config.size), config, world.device)
@@ -195,7 +195,7 @@ def _train_stage(run: Run, state: StageState) -> bool:
     return state.step == stage.last_step and not stopping
 
 
-def _batches(run: Run, state: StageState) -> Generator[Inputs, None, None]:
+def _batches(run: Run, state: StageState) -> Generator[Batch, None, None]:
     """This process's share of all batches that a stage still has to go through."""
     config, stage, world = run.config, state.stage, run.world
     seed = derive_seed(config.seed, run.stages.index(stage))
@@ -213,7 +213,7 @@ def _batches(run: Run, state: StageState) -> Generator[Inputs, None, None]:
     yield from prefetched(loader, world.device, config.format_on(world.device))
 
 
-def _next(batches: Iterator[Inputs]) -> Inputs | HdganError:
+def _next(batches: Iterator[Batch]) -> Batch | HdganError:
     """The next batch, or why there is none: the other processes have to know before this one ends."""
     try:
         with explained_worker_death():
@@ -222,7 +222,7 @@ def _next(batches: Iterator[Inputs]) -> Inputs | HdganError:
         return error
 
 
-def _gradients_of(run: Run, stage: Stage, gradients: Gradients, inputs: Inputs | HdganError) -> Tensor | HdganError:
+def _gradients_of(run: Run, stage: Stage, gradients: Gradients, inputs: Batch | HdganError) -> Tensor | HdganError:
     """The losses of a batch, or why there are none, which the other processes have to know as well."""
     if isinstance(inputs, HdganError):
         return inputs
@@ -234,7 +234,7 @@ def _gradients_of(run: Run, stage: Stage, gradients: Gradients, inputs: Inputs |
 
 
 def _step(
-    run: Run, state: StageState, names: Sequence[str], gradients: Gradients, inputs: Inputs | HdganError
+    run: Run, state: StageState, names: Sequence[str], gradients: Gradients, inputs: Batch | HdganError
 ) -> tuple[dict[str, float], bool]:
     """One optimizer step over this process's share of the batch; returns losses, and whether any process shall stop.
 

@@ -9,16 +9,16 @@ from typing import TypeVar
 
 import torch
 
-from hdgan.data import Batch
-from hdgan.families.common.batch import Inputs
+from hdgan import data
+from hdgan.families.common.batch import Batch
 
 _Item = TypeVar("_Item")
 _Started = TypeVar("_Started")
 
 
 def prefetched(
-    loader: Iterable[Batch], device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
-) -> Iterator[Inputs]:
+    loader: Iterable[data.Batch], device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
+) -> Iterator[Batch]:
     """Move what a loader yields to the device, in the loader's order.
 
     On a GPU the batch after the one that is yielded is already being copied and converted, on a stream of its own:
@@ -32,7 +32,7 @@ def prefetched(
     """
     if device.type != "cuda":
         for batch in loader:
-            yield Inputs.from_loader(batch, device, memory_format)
+            yield Batch.from_loader(batch, device, memory_format)
         return
     stream = torch.cuda.Stream(device)
     uploads = one_ahead(loader, lambda batch: _upload(batch, device, memory_format, stream))
@@ -57,14 +57,14 @@ def one_ahead(items: Iterable[_Item], start: Callable[[_Item], _Started]) -> Ite
 
 
 def _upload(
-    batch: Batch, device: torch.device, memory_format: torch.memory_format, stream: torch.cuda.Stream
-) -> tuple[Inputs, torch.cuda.Event]:
+    batch: data.Batch, device: torch.device, memory_format: torch.memory_format, stream: torch.cuda.Stream
+) -> tuple[Batch, torch.cuda.Event]:
     """Queue a batch's copies and conversions on `stream`; the event is their end."""
     with torch.cuda.stream(stream):
-        return Inputs.from_loader(batch, device, memory_format), stream.record_event()
+        return Batch.from_loader(batch, device, memory_format), stream.record_event()
 
 
-def _arrived(inputs: Inputs, uploaded: torch.cuda.Event) -> Inputs:
+def _arrived(inputs: Batch, uploaded: torch.cuda.Event) -> Batch:
     """Let the current stream wait for a batch, and keep its memory until that stream is done with it."""
     current = torch.cuda.current_stream(inputs.photo.device)
     current.wait_event(uploaded)

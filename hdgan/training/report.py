@@ -200,8 +200,7 @@ def _best(metric: str, records: Sequence[Record]) -> tuple[int, float] | None:
 
 
 def _trained_networks(stage: StageConfig, config: TrainConfig) -> str:
-    model = config.model.grown(stage.n_enhancers, stage.n_scales)
-    return ", ".join(model.trained(enhancer_only=stage.generator == "enhancer", encoder=stage.encoder))
+    return ", ".join(stage.trained_names(stage.model(config.model)))
 
 
 def _duration(seconds: float) -> str:
@@ -279,8 +278,9 @@ class Option:
 
 def _changed_options(config: TrainConfig) -> dict[str, list[Option]]:
     """Options that are not at the defaults of the model's family, by part of the config."""
-    defaults = to_plain(TrainConfig(model=type(config.model)(), loss=config.family.loss()))
-    defaults["stages"] = dict.fromkeys(config.stages, to_plain(StageConfig()))
+    kind: Any = type(config)
+    defaults = to_plain(kind())
+    defaults["stages"] = {name: to_plain(type(stage)()) for name, stage in config.stages.items()}
     known = _flatten(defaults)
     changed: dict[str, list[Option]] = {}
     for path, value in _flatten(to_plain(config)).items():

@@ -93,8 +93,8 @@ def begin(config: TrainConfig, stage: Stage, world: World, console: Console) -> 
     for part, number in other.config.growth.items():
         if number > ours.growth[part]:
             raise ConfigError(
-                f"{option('init_from')} {file} has {number} {part}, stage {stage.name} {ours.growth[part]}: a run only "
-                "grows"
+                f"{option('init_from')} {file} has {count(number, part)}, stage {stage.name} {ours.growth[part]}: a "
+                "run only grows"
             )
     try:
         state.take_over(other)
@@ -233,7 +233,7 @@ def load_perceptual(config: TrainConfig, world: World, on_missing: OnMissing | N
     Raises:
         ConfigError, CheckpointError: its weights cannot be loaded.
     """
-    network = config.family.perceptual(config.loss, on_missing)
+    network = config.loss.load_perceptual(on_missing)
     if network is None:
         return None
     return network.to(world.device, memory_format=config.format_on(world.device))  # type: ignore[call-overload]

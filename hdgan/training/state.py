@@ -38,8 +38,7 @@ class StageNetworks:
         if device.type != "cpu" or config.format_on(device) != torch.contiguous_format:
             self.model.to(device, memory_format=config.format_on(device))  # type: ignore[call-overload]
         self.model.requires_grad_(False)
-        enhancer_only = stage.config.generator == "enhancer"
-        for module in self.model.trained_modules(enhancer_only=enhancer_only, encoder=stage.config.encoder):
+        for module in stage.config.trained_modules(self.model):
             module.requires_grad_(True)
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.d_parameters: list[Tensor] = [p for name, p in trained if name.startswith("discriminator.")]
@@ -155,7 +154,7 @@ class StageState(StageNetworks):
         except ValueError as error:
             raise CheckpointError(
                 f"the checkpoint trains other networks than stage {self.stage.name} by the config now ({error}): a "
-                "resume cannot change the options generator and encoder of the current stage"
+                "resume cannot change what the current stage trains"
             ) from error
         self.pool.load(training["pool"], next(self.model.parameters()).device)
         self.step = training["step"]
@@ -194,6 +193,6 @@ def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> No
 
 
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:
-    """The architecture of a stage, of a config that `fitted` its pictures."""
+    """The architecture of a stage, of a config that is resolved for its images."""
     model = replace(config.model, dontcare=config.data.dontcare, instance_divisor=config.data.instance_divisor)
-    return model.grown(stage.config.n_enhancers, stage.config.n_scales)
+    return stage.config.model(model)

@@ -91,7 +91,7 @@ def test_an_estimate_is_near_a_real_step(make_config: MakeConfig, tmp_path: Path
     (stage,) = plan(config, len(data.train_pairs))
     estimate = estimate_stage(config, stage, data, None, 0)
     state = StageState(config, stage, torch.device("cpu"))
-    gradients = StepGradients(config, state, config.family.criterion(config.loss, None, state.pool))
+    gradients = StepGradients(config, state, config.loss.criterion(None, state.pool))
     batch = next(dry_run._batches(config, data, stage, torch.device("cpu")))
     with PeakMeter() as meter:
         gradients(batch)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from hdgan.data import Batch
+from hdgan import data
 from hdgan.errors import DataError
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
 from hdgan.training import prefetch
 from hdgan.training.prefetch import one_ahead, prefetched
 
@@ -18,23 +18,23 @@ class Counting:
     def __init__(self, count: int, pinned: bool = False) -> None:
         self.taken = 0
         generator = torch.Generator().manual_seed(0)
-        self.batches: list[Batch] = []
+        self.batches: list[data.Batch] = []
         for i in range(count):
             label = torch.randint(4, (2, 32, 48), generator=generator, dtype=torch.uint8)
             ids = torch.randint(-(2**31), 2**31 - 1, (2, 32, 48), generator=generator, dtype=torch.int32)
             photo = torch.randint(256, (2, 3, 32, 48), generator=generator, dtype=torch.uint8)
             parts = {"label": label, "ids": ids, "photo": photo, "input": torch.rand(2, 5, 32, 48, generator=generator)}
             moved = {name: tensor.pin_memory() if pinned else tensor for name, tensor in parts.items()}
-            self.batches.append(Batch(stem=[f"{i}"], **moved))
+            self.batches.append(data.Batch(stem=[f"{i}"], **moved))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[data.Batch]:
         for batch in self.batches:
             self.taken += 1
             yield batch
 
 
-def assert_equal(inputs: Inputs, expected: Inputs) -> None:
-    for name in ("photo", "label", "picture", "ids"):
+def assert_equal(inputs: Batch, expected: Batch) -> None:
+    for name in ("photo", "label", "source", "ids"):
         one, other = getattr(inputs, name), getattr(expected, name)
         assert one.dtype == other.dtype
         assert torch.equal(one, other), name
@@ -45,10 +45,10 @@ def test_a_cpu_reads_nothing_ahead(memory_format):
     device, loader = torch.device("cpu"), Counting(4)
     for step, inputs in enumerate(prefetched(loader, device, memory_format)):
         assert loader.taken == step + 1
-        assert_equal(inputs, Inputs.from_loader(loader.batches[step], device, memory_format))
+        assert_equal(inputs, Batch.from_loader(loader.batches[step], device, memory_format))
         assert inputs.photo.is_contiguous(memory_format=memory_format)
-        assert inputs.picture is not None
-        assert inputs.picture.is_contiguous(memory_format=memory_format)
+        assert inputs.source is not None
+        assert inputs.source.is_contiguous(memory_format=memory_format)
     assert loader.taken == 4
 
 
@@ -66,7 +66,7 @@ def test_one_batch_is_on_its_way_while_another_is_used(monkeypatch, count):
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_loader_that_fails_loses_no_batch_before(monkeypatch, count):
-    def failing() -> Iterator[Batch]:
+    def failing() -> Iterator[data.Batch]:
         yield from Counting(count)
         raise DataError("bad picture")
 
@@ -97,8 +97,8 @@ def test_batches_arrive_whole_on_a_gpu(memory_format, pinned):
     for inputs in prefetched(loader, device, memory_format):
         assert inputs.photo.is_contiguous(memory_format=memory_format)
         torch.cuda._sleep(10_000_000)  # a long step: the next batches are queued while this one is still to be read
-        results.append(Inputs(*(part.clone() for part in (inputs.photo, inputs.label, inputs.picture, inputs.ids))))
+        results.append(Batch(*(part.clone() for part in (inputs.photo, inputs.label, inputs.source, inputs.ids))))
         del inputs  # whose memory may not be given to a later batch before the copies above are done
     torch.cuda.synchronize()
     for result, batch in zip(results, loader.batches, strict=True):
-        assert_equal(result, Inputs.from_loader(batch, device, memory_format))
+        assert_equal(result, Batch.from_loader(batch, device, memory_format))
