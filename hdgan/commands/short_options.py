@@ -1,7 +1,7 @@
 """The options that people use first: short forms, most of which set all stages of a run at once.
 
-They are applied to the preset before the options of the configuration are read. So where both are given the long one
-wins, for its stage: `--batch-size 8 --stages.joint.batch-size 4` trains all stages but joint with batches of 8.
+They are applied to the preset before the options of the configuration are read. So if both are given, the long one wins
+for its stage: `--batch-size 8 --stages.joint.batch-size 4` trains all stages except joint with batches of 8.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ _IN_ALL_STAGES = ("batch_size", "lr")
 
 @dataclass(frozen=True)
 class ShortOptions:
-    """What `hdgan-train PRESET --help` shows. None where the stages differ, and changes nothing."""
+    """What `hdgan-train PRESET --help` shows. None, where the stages differ, changes nothing."""
 
     data_root: Annotated[Path | None, arg(name="data.root", metavar="FOLDER")] = None
     """The dataset; None draws the built-in street scenes."""
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/pix2pixhd")
     """The run: checkpoints, metrics, samples and report.html."""
     size: Annotated[str | None, arg(metavar="WIDTH[xHEIGHT]")] = None
-    """Pictures of the last stage, in pixels; coarser stages keep their ratio to it."""
+    """Size of the last stage's images, in pixels; coarser stages keep their ratio to it."""
     epochs: Annotated[float | None, arg(metavar="NUMBER")] = None
-    """Length of the run in passes over the training pictures; each stage keeps its share of it."""
+    """Length of the run in passes over the training images; each stage keeps its share of it."""
     images: Annotated[int | None, arg(metavar="NUMBER")] = None
-    """The same in pictures."""
+    """The same in images."""
     steps: Annotated[int | None, arg(metavar="NUMBER")] = None
     """The same in optimizer steps."""
     batch_size: Annotated[int | None, arg(metavar="NUMBER")] = None
-    """Pictures in a step, over all GPUs."""
+    """Images in a step, over all GPUs."""
     lr: Annotated[float | None, arg(metavar="NUMBER")] = None
     """Learning rate, before it falls."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -61,9 +61,9 @@ class ShortOptions:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     workers: int | None = None
-    """Processes that read pictures; 0 reads them in the training process; None chooses up to 4."""
+    """Processes that read images; 0 reads them in the training process; None chooses up to 4."""
     n_labels: int = 35
-    """Classes of the label maps; 0 for pictures instead of label maps (A->B)."""
+    """Classes of the label maps; 0 for images instead of label maps (A->B)."""
     dontcare: int | None = None
     """Label of pixels that belong to no class, for example 255."""
     instances: bool = True
@@ -95,7 +95,7 @@ class ResumeOptions(ShortOptions):
     init_from: Suppress[Path | None] = None
     resume: Suppress[Path | None] = None
     epochs: Annotated[float | None, arg(metavar="NUMBER")] = None
-    """Length of the run in passes over the training pictures; the last stage becomes longer or shorter."""
+    """Length of the run in passes over the training images; the last stage becomes longer or shorter."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ def _sized(config: TrainConfig, text: str) -> TrainConfig:
                 f"--size {text}: stage {name} has no ratio to the last one; give --stages.{name}.size.width"
             )
         if stage.size.jitter and (width is None or height is None):
-            raise ConfigError(f"--size {text}: the pictures are cropped, which needs both sides; give WIDTHxHEIGHT")
+            raise ConfigError(f"--size {text}: the images are cropped, which needs both sides; give WIDTHxHEIGHT")
         sides = {
             side: None if n is None else max(1, round(n * ratio)) for side, n in (("width", width), ("height", height))
         }

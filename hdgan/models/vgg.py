@@ -96,7 +96,8 @@ def load_vgg19(weights: Path | None, convolution: Convolution = 1, pooling: Pool
         convolution, pooling: of `VGG19Features`.
 
     Raises:
-        ConfigError: the weights cannot be had, are not VGG19's, or are not finite. Never falls back to random weights.
+        ConfigError: the weights cannot be read or downloaded, are not VGG19's, or are not finite. Never falls back to
+            random weights.
     """
     where = str(weights or WEIGHTS_URL)
     state = _downloaded() if weights is None else _read(weights)

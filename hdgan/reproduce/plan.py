@@ -18,14 +18,13 @@ from hdgan.data.config import DataConfig, Scenes, ScenesConfig, SceneSide, SizeC
 from hdgan.errors import ConfigError
 from hdgan.families.crn.config import CRNConfig
 from hdgan.families.crn.losses import CRNLoss
-from hdgan.families.crn.train_config import CRNStage, CRNTrainConfig
+from hdgan.families.crn.presets import CRNStage, CRNTrainConfig
 from hdgan.families.pix2pix.config import PatchConfig, Pix2PixConfig, UNetConfig
 from hdgan.families.pix2pix.losses import Pix2PixLoss
-from hdgan.families.pix2pix.train_config import Pix2PixStage, Pix2PixTrainConfig
+from hdgan.families.pix2pix.presets import Pix2PixStage, Pix2PixTrainConfig
 from hdgan.families.pix2pixhd.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
 from hdgan.families.pix2pixhd.losses import Pix2PixHDLoss
-from hdgan.families.pix2pixhd.presets import coarse_to_fine
-from hdgan.families.pix2pixhd.train_config import Pix2PixHDStage, Pix2PixHDTrainConfig
+from hdgan.families.pix2pixhd.presets import Pix2PixHDStage, Pix2PixHDTrainConfig, coarse_to_fine
 from hdgan.files import leads_out
 from hdgan.scenes import CLASSES
 from hdgan.training.config import LogConfig, OptimConfig, TrainConfig

@@ -3,7 +3,6 @@
 from hdgan.families.common.family import Family
 from hdgan.families.crn.config import CRNConfig
 from hdgan.families.crn.model import CRN
-from hdgan.families.crn.presets import PRESETS
-from hdgan.families.crn.train_config import CRNTrainConfig
+from hdgan.families.crn.presets import PRESETS, CRNTrainConfig
 
 FAMILY = Family(CRNConfig, CRN, CRNTrainConfig, PRESETS)

@@ -3,7 +3,6 @@
 from hdgan.families.common.family import Family
 from hdgan.families.pix2pix.config import Pix2PixConfig
 from hdgan.families.pix2pix.model import Pix2Pix
-from hdgan.families.pix2pix.presets import PRESETS
-from hdgan.families.pix2pix.train_config import Pix2PixTrainConfig
+from hdgan.families.pix2pix.presets import PRESETS, Pix2PixTrainConfig
 
 FAMILY = Family(Pix2PixConfig, Pix2Pix, Pix2PixTrainConfig, PRESETS)

@@ -3,7 +3,6 @@
 from hdgan.families.common.family import Family
 from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
 from hdgan.families.pix2pixhd.model import Pix2PixHD
-from hdgan.families.pix2pixhd.presets import PRESETS
-from hdgan.families.pix2pixhd.train_config import Pix2PixHDTrainConfig
+from hdgan.families.pix2pixhd.presets import PRESETS, Pix2PixHDTrainConfig
 
 FAMILY = Family(Pix2PixHDConfig, Pix2PixHD, Pix2PixHDTrainConfig, PRESETS)
