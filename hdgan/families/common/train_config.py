@@ -31,7 +31,7 @@ Images = Annotated[int, Interval(ge=0, le=10**12)]
 Beta = Annotated[float, Interval(ge=0, lt=1)]
 Norm = Annotated[float, Interval(gt=0, le=10**9)]
 BestMetric = Literal["l1", "psnr", "ssim", "miou", "pixel_accuracy", "scorer_fid"]
-Run = TypeVar("Run", bound="TrainConfig")
+AnyRun = TypeVar("AnyRun", bound="TrainConfig")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class TrainConfig:
         """The context in which the networks run."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def resolved(self: Run, sides: Sequence[int]) -> Run:
+    def resolved(self: AnyRun, sides: Sequence[int]) -> AnyRun:
         """The config with what follows from the sizes of the training images filled in.
 
         Args:
