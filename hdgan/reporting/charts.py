@@ -103,6 +103,8 @@ _KINDS = (
     ),
     _Kind("Learning rate", "of Adam, for G, E and D", {"lr": "learning rate"}, from_zero=True),
 )
+LOSS_TITLES = {key: f"{key[0].upper()} {name}" for kind in _KINDS[:2] for key, name in kind.names.items()}
+"""Of the losses of G and D, by their names in metrics.jsonl."""
 
 
 def draw_charts(records: Sequence[dict[str, Any]], spans: Sequence[Span], note: str = "") -> list[Chart]:

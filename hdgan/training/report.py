@@ -22,7 +22,7 @@ from hdgan.data import read_photo
 from hdgan.data.colors import data_url
 from hdgan.errors import CheckpointError, DataError
 from hdgan.files import atomic_file
-from hdgan.reporting.charts import SIZES_DIFFER, VALIDATION_TITLES, Span, draw_charts, spread
+from hdgan.reporting.charts import LOSS_TITLES, SIZES_DIFFER, VALIDATION_TITLES, Span, draw_charts, spread
 from hdgan.training.config import StageConfig, TrainConfig
 from hdgan.training.logs import METRICS_FILE, read_metrics
 from hdgan.training.run_folder import RunEnvironment, load_config, load_environment
@@ -42,15 +42,6 @@ T = TypeVar("T")
 
 _INPUTS = ("label", "input", "instances", "real")
 _MAPS = ("label", "instances")
-_LOSSES = {
-    "g_gan": "G GAN",
-    "g_feature_matching": "G feature matching",
-    "g_vgg": "G VGG",
-    "g_l1": "G L1",
-    "g_perceptual": "G perceptual",
-    "d_real": "D real",
-    "d_fake": "D generated",
-}
 
 
 def write_report(run: Path) -> Path:
@@ -105,7 +96,7 @@ def _content(run: Path, config: TrainConfig | None, problems: list[str]) -> dict
         "best_title": VALIDATION_TITLES[metric],
         "best_name": record_name(metric),
         "note": note,
-        "losses": {title: losses[name] for name, title in _LOSSES.items() if name in losses},
+        "losses": {title: losses[name] for name, title in LOSS_TITLES.items() if name in losses},
         "stages": summaries,
         "pictures": sum(summary.pictures for summary in summaries),
         "duration": _duration(sum(summary.seconds for summary in summaries)),
