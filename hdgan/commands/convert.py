@@ -11,8 +11,8 @@ import tyro
 from hdgan.checkpoints import MODEL_FILE, find_checkpoint, is_folder, list_steps
 from hdgan.errors import ConfigError
 from hdgan.families.saving import read_metadata
-from hdgan.interop.cyclegan_file import convert_from_cyclegan, convert_to_cyclegan, find_generator
-from hdgan.interop.nvidia_folder import convert_from_nvidia, convert_to_nvidia
+from hdgan.interop.cyclegan.files import convert_from_cyclegan, convert_to_cyclegan, find_generator
+from hdgan.interop.nvidia.folder import convert_from_nvidia, convert_to_nvidia
 from hdgan.weights import open_safetensors
 
 

@@ -19,7 +19,7 @@ from hdgan.evaluation.style_agreement import Agreement, Change, measure_agreemen
 from hdgan.inference.encoding import Source, open_source
 from hdgan.inference.encoding import encode as encode_all
 from hdgan.inference.pipeline import Pipeline, load
-from hdgan.interop import nvidia_clusters as nvidia_file
+from hdgan.interop.nvidia import clusters as nvidia_file
 from hdgan.progress import showing_progress
 from hdgan.styles.bank import STYLES_FILE, StyleBank, with_thumbnails
 from hdgan.styles.cluster import MIN_AREA

@@ -30,7 +30,7 @@ from hdgan.errors import HdganError
 from hdgan.families import CRNConfig, GeneratorConfig, Pix2PixConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import save_model
 from hdgan.inference import load
-from hdgan.interop.nvidia_clusters import read_nvidia
+from hdgan.interop.nvidia.clusters import read_nvidia
 from hdgan.models.segmenter import load_segmenter
 from hdgan.styles.sample import Styles
 from hdgan.styles.table import FeatureTable

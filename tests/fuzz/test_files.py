@@ -31,7 +31,7 @@ from hdgan.data.pack import pack_dataset
 from hdgan.errors import HdganError
 from hdgan.inference import load
 from hdgan.interop import nvidia
-from hdgan.interop.nvidia_clusters import read_nvidia, write_nvidia
+from hdgan.interop.nvidia.clusters import read_nvidia, write_nvidia
 from hdgan.models import GlobalGenerator
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
 from hdgan.reproduce.results import load_wanted, read_results

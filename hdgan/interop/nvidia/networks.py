@@ -1,7 +1,7 @@
-"""The networks of NVIDIA/pix2pixHD as ours and back: state dicts whose keys count positions in its nn.Sequentials.
+"""The networks of NVIDIA/pix2pixHD as ours and back: state dicts whose keys are positions in its nn.Sequentials.
 
-Pads, norms and activations count there too, so a convolution's number follows from the architecture, and the
-architecture from the numbers. `layer_names` is the one place that knows them.
+Pads, norms and activations have positions too, so the position of a convolution follows from the architecture, and the
+architecture from the positions. `layer_names` is the one place that knows them.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ import torch
 from torch import Tensor
 
 from hdgan.errors import CheckpointError
-from hdgan.interop.pth import RUNNING_STATISTICS, first_conv, require_weights, tensors_of
+from hdgan.interop import state_dicts
+from hdgan.interop.state_dicts import Shapes, first_conv, numbers, out_channels, shapes_of
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
 from hdgan.models.generator import Trunk
-from hdgan.weights.modules import describe_differences
 
 Kind = Literal["generator", "discriminator", "encoder"]
 Network = GlobalGenerator | LocalEnhancer | MultiscaleDiscriminator | FeatureEncoder
-Shapes = Mapping[str, tuple[int, ...]]
 
-_PARAMETERS = ("weight", "bias")
 _BLOCK_CONVS = {"conv_block.1": "conv1", "conv_block.5": "conv2"}
 _REMEDY = "use a checkpoint of NVIDIA's own code"
 
@@ -100,8 +98,7 @@ def to_state_dict(network: Network) -> dict[str, Tensor]:
                 f"NVIDIA's code pads by reflection, this network has pad_mode {module.pad_mode}; "
                 "train with pad_mode reflect"
             )
-    state = network.state_dict()
-    return {f"{theirs}.{p}": state[f"{ours}.{p}"] for theirs, ours in layer_names(network).items() for p in _PARAMETERS}
+    return state_dicts.renamed_state(network, layer_names(network))
 
 
 @overload
@@ -120,9 +117,8 @@ def load_network(
     """Build the network whose weights a state dict of NVIDIA/pix2pixHD holds, and load it strictly.
 
     The architecture follows from keys and shapes alone. Accepts the prefixes of DataParallel and torch.compile, half
-    precision (the result is float32) and the running statistics that instance norms wrote before PyTorch 0.4 and never
-    used.
-    An encoder is a generator without residual blocks: the two cannot be told apart.
+    precision (the result is float32) and the running statistics that instance norms wrote before PyTorch 0.4.
+    An encoder is a generator without residual blocks, so the two cannot be distinguished.
 
     Args:
         state_dict: as read from `latest_net_G.pth` and the like.
@@ -133,24 +129,17 @@ def load_network(
         CheckpointError: batch norms, another kind of network, or tensors that are unknown, missing or do not fit.
     """
     tensors = _clean(state_dict, kind, where)
-    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    shapes = shapes_of(tensors)
     with torch.device("meta"):
         network = (
             _build_discriminator(shapes, where) if kind == "discriminator" else _build_generator(shapes, kind, where)
         )
-    names = layer_names(network)
-    ours = network.state_dict()
-    wanted = {f"{t}.{p}": tuple(ours[f"{o}.{p}"].shape) for t, o in names.items() for p in _PARAMETERS}
-    differences = describe_differences(wanted, shapes)
-    if differences:
-        raise CheckpointError(f"{where}: its tensors fit no {kind} of pix2pixHD ({differences}); {_REMEDY}")
-    network.to_empty(device=next(iter(tensors.values())).device)
-    network.load_state_dict({f"{o}.{p}": tensors[f"{t}.{p}"] for t, o in names.items() for p in _PARAMETERS})
+    state_dicts.load_strictly(network, layer_names(network), tensors, where, f"{kind} of pix2pixHD", _REMEDY)
     return network
 
 
 def _clean(state_dict: Any, kind: Kind, where: str) -> dict[str, Tensor]:
-    tensors = tensors_of(state_dict, where)
+    tensors = state_dicts.tensors_of(state_dict, where)
     found = _kind(tensors)
     if found is None:
         some = ", ".join(list(tensors)[:3]) or "none"
@@ -159,14 +148,12 @@ def _clean(state_dict: Any, kind: Kind, where: str) -> dict[str, Tensor]:
         )
     if found not in (kind, "generator or encoder") or (kind == "discriminator" and found != kind):
         raise CheckpointError(f"{where} looks like a {found}, not {_a(kind)}; name the file of the {kind}")
-    # Conv weights have four dimensions; a norm's have one. Running statistics alone are those of old instance norms.
-    if any(key.endswith(".weight") and value.dim() == 1 for key, value in tensors.items()):
+    norm, tensors = state_dicts.norm_of(tensors)
+    if norm == "batch":
         raise CheckpointError(
             f"{where} was trained with batch norms (--norm batch), which pix2pixHD does not have here; train with "
             "--norm instance"
         )
-    tensors = {key: value for key, value in tensors.items() if not key.endswith(RUNNING_STATISTICS)}
-    require_weights(tensors, where)
     return tensors
 
 
@@ -183,42 +170,36 @@ def _kind(keys: Mapping[str, Any]) -> str | None:
 
 
 def _build_generator(shapes: Shapes, kind: Kind, where: str) -> Network:
-
     def count(layers: int) -> int:
-        # Positions in foreign keys may stand for any number; no network has more layers than tensors.
+        # The keys of a foreign file may contain any number, but no network has more layers than tensors.
         return min(max(0, layers), len(shapes))
 
     ngf, in_channels = first_conv(shapes, "model.1.weight", where, _REMEDY)
-    n_enhancers = len(_numbers(r"model(\d+)_[12]\.", shapes))
-    blocks = _numbers(r"model\.(\d+)\.conv_block", shapes)
+    n_enhancers = len(numbers(r"model(\d+)_[12]\.", shapes))
+    blocks = numbers(r"model\.(\d+)\.conv_block", shapes)
     if blocks:
-        # From their positions, not from how many there are: so a tensor that is missing is named as such.
+        # Their positions count, not their number, so that a missing tensor is reported as missing.
         n_downsample = count((min(blocks) - 4) // 3)
         n_blocks = count(max(blocks) - 4 - 3 * n_downsample + 1)
     else:
-        n_convs = len(_numbers(r"model\.(\d+)\.weight", shapes))
+        n_convs = len(numbers(r"model\.(\d+)\.weight", shapes))
         n_downsample = count((n_convs - (1 if n_enhancers else 2) + 1) // 2)  # beside stem and last: as many down as up
         n_blocks = 0
-    n_local = len(_numbers(r"model1_2\.(\d+)\.conv_block", shapes))
+    n_local = len(numbers(r"model1_2\.(\d+)\.conv_block", shapes))
     head = f"model{n_enhancers}_2.{n_local + 4}" if n_enhancers else f"model.{5 + 6 * n_downsample + n_blocks}"
-    out_channels = (shapes.get(f"{head}.bias") or (1,))[0]
+    channels = in_channels, out_channels(shapes, head)
     if kind == "encoder":
-        return FeatureEncoder(in_channels, out_channels, ngf, n_downsample)
+        return FeatureEncoder(*channels, ngf, n_downsample)
     if n_enhancers == 0:
-        return GlobalGenerator(in_channels, out_channels, ngf, n_downsample, n_blocks)
+        return GlobalGenerator(*channels, ngf, n_downsample, n_blocks)
     finest = max(1, ngf // 2**n_enhancers)
-    return LocalEnhancer(in_channels, out_channels, finest, n_downsample, n_blocks, n_enhancers, n_local)
+    return LocalEnhancer(*channels, finest, n_downsample, n_blocks, n_enhancers, n_local)
 
 
 def _build_discriminator(shapes: Shapes, where: str) -> MultiscaleDiscriminator:
     features = any(key.startswith("scale") for key in shapes)
     first = "scale0_layer0.0.weight" if features else "layer0.0.weight"
     ndf, in_channels = first_conv(shapes, first, where, _REMEDY)
-    n_scales = len(_numbers(r"scale(\d+)_" if features else r"layer(\d+)\.", shapes))
-    n_convs = len(_numbers(r"scale\d+_layer(\d+)\." if features else r"layer\d+\.(\d+)\.weight", shapes))
+    n_scales = len(numbers(r"scale(\d+)_" if features else r"layer(\d+)\.", shapes))
+    n_convs = len(numbers(r"scale\d+_layer(\d+)\." if features else r"layer\d+\.(\d+)\.weight", shapes))
     return MultiscaleDiscriminator(in_channels, ndf, max(1, n_convs - 2), n_scales, features)
-
-
-def _numbers(pattern: str, keys: Mapping[str, Any]) -> set[int]:
-    """The different numbers that `pattern` captures in the keys."""
-    return {int(match[1]) for match in (re.match(pattern, key) for key in keys) if match}

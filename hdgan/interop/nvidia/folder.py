@@ -10,9 +10,9 @@ from hdgan.config.options import option
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import load_model, save_model
-from hdgan.interop.nvidia import load_network, to_state_dict
-from hdgan.interop.nvidia_options import Networks, Options, model_config, notes_for_nvidia, options_of
-from hdgan.interop.pth import require_new_checkpoint, require_no_networks, write_networks
+from hdgan.interop.files import network_file, require_new_checkpoint, require_no_networks, write_networks
+from hdgan.interop.nvidia.networks import load_network, to_state_dict
+from hdgan.interop.nvidia.options import Networks, Options, model_config, notes_for_nvidia, options_of
 from hdgan.weights import read_weights
 
 _LETTERS = {"generator": "G", "discriminator": "D", "encoder": "E"}
@@ -104,7 +104,7 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
     header, footer = "------------ Options -------------", "-------------- End ----------------"
     file, content = folder / "opt.txt", "\n".join([header, *lines, footer, ""]).encode()
     if file.exists() and not (file.is_file() and file.stat().st_size == len(content) and file.read_bytes() == content):
-        raise ConfigError(f"{file} exists already, of another network: name another --out, or delete it")
+        raise ConfigError(f"{file} exists already, of another network: name another {option('out')}, or delete it")
     write_networks(folder, epoch, states, {file.name: content})
     return notes_for_nvidia(model.config, values)
 
@@ -129,16 +129,14 @@ def _require_counterparts(config: Pix2PixHDConfig, path: Path) -> None:
 
 def _read_networks(folder: Path, epoch: str, encoder: Path | None) -> Networks:
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder; name the one that holds {epoch}_net_G.pth")
-    files = {letter: folder / f"{epoch}_net_{letter}.pth" for letter in _LETTERS.values()}
-    if not files["G"].is_file():
+        raise CheckpointError(f"{folder} is not a folder; give the one that holds {epoch}_net_G.pth")
+    g, d, e = (network_file(folder, epoch, letter) for letter in "GDE")
+    if not g.is_file():
         epochs = sorted(file.name.removesuffix("_net_G.pth") for file in folder.glob("*_net_G.pth"))
-        remedy = f"choose --epoch from: {', '.join(epochs)}" if epochs else "name a checkpoint folder of NVIDIA's code"
-        raise CheckpointError(f"{files['G']} does not exist; {remedy}")
-    if encoder is not None:
-        files["E"] = encoder
-    g, d, e = files["G"], files["D"], files["E"]
-    has_encoder = e.is_file() or encoder is not None
+        choice = f"choose {option('epoch')} from: {', '.join(epochs)}"
+        raise CheckpointError(f"{g} does not exist; {choice if epochs else 'give a folder that holds such a file'}")
+    has_encoder = encoder is not None or e.is_file()
+    e = encoder or e
     return Networks(
         load_network(read_weights(g), where=str(g)),
         load_network(read_weights(d), "discriminator", where=str(d)) if d.is_file() else None,

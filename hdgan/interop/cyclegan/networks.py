@@ -14,21 +14,19 @@ from torch import Tensor
 
 from hdgan.errors import CheckpointError
 from hdgan.families.pix2pix.model import patch_gan
-from hdgan.interop.pth import RUNNING_STATISTICS, first_conv, require_weights, tensors_of
+from hdgan.interop import state_dicts
+from hdgan.interop.state_dicts import Shapes, first_conv, numbers, out_channels, shapes_of
 from hdgan.models import MultiscaleDiscriminator, ResNetGenerator, UNetGenerator
 from hdgan.models.options import NormKind
-from hdgan.weights.modules import describe_differences
 
 Generator = UNetGenerator | ResNetGenerator
 Network = Generator | MultiscaleDiscriminator
-Shapes = Mapping[str, tuple[int, ...]]
 
 LEAST_DOWNS = 5
-"""Levels that their U-Net has at least: unet_128 has 7, unet_256 8."""
+"""The fewest levels that their U-Net can have: unet_128 has 7, unet_256 has 8."""
 _NAMES = {UNetGenerator: "U-Net", ResNetGenerator: "ResNet generator", MultiscaleDiscriminator: "PatchGAN"}
 _REMEDY = "use a netG or netD of pytorch-CycleGAN-and-pix2pix"
-_BATCHES = "num_batches_tracked"
-_BLOCK = re.compile(r"model\.(\d{1,9})\.conv_block\.")
+_BLOCKS = r"model\.(\d+)\.conv_block\."
 _UNET = re.compile(r"model\.model\.(?:1\.model\.)?(?:3\.model\.)*\d+\.")
 
 
@@ -79,15 +77,6 @@ def _discriminator_layers(network: MultiscaleDiscriminator) -> Iterator[tuple[st
             yield f"model.{3 * i}", f"scales.0.norms.{i - 1}"
 
 
-def _keys(network: Network) -> dict[str, str]:
-    """Their key -> ours, of each tensor."""
-    ours: dict[str, list[str]] = {}
-    for key in network.state_dict():
-        module, _, tensor = key.rpartition(".")
-        ours.setdefault(module, []).append(tensor)
-    return {f"{t}.{tensor}": f"{o}.{tensor}" for t, o in layer_names(network).items() for tensor in ours.get(o, ())}
-
-
 def to_state_dict(network: Network) -> dict[str, Tensor]:
     """Return the weights under their keys, in their order. The tensors are the network's own.
 
@@ -100,15 +89,14 @@ def to_state_dict(network: Network) -> dict[str, Tensor]:
             f"{LEAST_DOWNS} or more"
         )
     if isinstance(network, MultiscaleDiscriminator) and (len(network.scales) != 1 or network.padding != 1):
-        raise CheckpointError("their PatchGAN has one scale and padding 1, this one has not: it is not pix2pix's")
-    state = network.state_dict()
-    return {theirs: state[ours] for theirs, ours in _keys(network).items()}
+        raise CheckpointError("their PatchGAN has one scale and padding 1, so this one is not a D of pix2pix")
+    return state_dicts.renamed_state(network, layer_names(network))
 
 
 def their_dropout_levels(n_downs: int) -> tuple[int, ...]:
-    """Decoder levels that their U-Net drops features of: those between the innermost and the four outermost.
+    """Decoder levels at which their U-Net has dropout: those between the innermost and the four outermost.
 
-    The paper has dropout at the innermost three, (0, 1, 2).
+    In the paper it is at the innermost three, (0, 1, 2).
     """
     return tuple(range(1, n_downs - 4))
 
@@ -124,14 +112,15 @@ def load_generator(
 
     Args:
         state_dict: of unet_128, unet_256, or any depth from 5 levels; resnet_6blocks or resnet_9blocks.
-        dropout: whether a U-Net was trained with dropout, as it is without --no_dropout. Of a ResNet the keys tell.
+        dropout: whether a U-Net was trained with dropout, which is so without --no_dropout. The keys of a ResNet say
+            so themselves.
         where: what the error message starts with, usually the file.
 
     Raises:
         CheckpointError: another network, or tensors that are unknown, missing or do not fit.
     """
     tensors, norm = _tensors_and_norm(state_dict, where)
-    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    shapes = shapes_of(tensors)
     nested = any(_UNET.match(key) for key in shapes)
     with torch.device("meta"):
         network = _build_unet(shapes, norm, dropout, where) if nested else _build_resnet(shapes, norm, where)
@@ -140,10 +129,10 @@ def load_generator(
 
 
 def is_theirs(state_dict: Mapping[str, Tensor], where: str) -> bool:
-    """Whether a `netG` is of their code and not of NVIDIA's, whose keys are of the same kind.
+    """Whether a `netG` is certainly of their code and not of NVIDIA's, whose keys look alike.
 
-    Theirs are U-Nets, and ResNets of two downsamplings with batch norms or dropout. A ResNet with neither could be of
-    both.
+    U-Nets are theirs, and so are ResNets of two downsamplings with batch norms or dropout. A ResNet with neither could
+    be of both codes.
 
     Args:
         state_dict: as read.
@@ -155,28 +144,29 @@ def is_theirs(state_dict: Mapping[str, Tensor], where: str) -> bool:
     tensors, norm = _tensors_and_norm(state_dict, where)
     if any(_UNET.match(key) for key in tensors):
         return True
-    first_block = min((int(match[1]) for match in map(_BLOCK.match, tensors) if match), default=0)
-    dropout = any(".conv_block.6.weight" in key and value.dim() == 4 for key, value in tensors.items())
-    return first_block == 10 and (norm == "batch" or dropout)
+    first_block = min(numbers(_BLOCKS, tensors), default=0)
+    return first_block == 10 and (norm == "batch" or _blocks_have_dropout(shapes_of(tensors)))
 
 
 def _build_unet(shapes: Shapes, norm: NormKind, dropout: bool, where: str) -> UNetGenerator:
     ngf, in_channels = first_conv(shapes, "model.model.0.weight", where, _REMEDY)
     depth = max(key.count(".3.model") for key in shapes) + 2
-    n_downs = min(max(LEAST_DOWNS, depth), len(shapes))  # foreign keys may nest to any depth
-    out_channels = (shapes.get("model.model.3.bias") or (1,))[0]
+    n_downs = min(max(LEAST_DOWNS, depth), len(shapes))  # the keys of a foreign file may nest to any depth
     levels = their_dropout_levels(n_downs) if dropout else ()
-    return UNetGenerator(in_channels, out_channels, ngf, n_downs, norm, levels)
+    return UNetGenerator(in_channels, out_channels(shapes, "model.model.3"), ngf, n_downs, norm, levels)
 
 
 def _build_resnet(shapes: Shapes, norm: NormKind, where: str) -> ResNetGenerator:
     ngf, in_channels = first_conv(shapes, "model.1.weight", where, _REMEDY)
-    blocks = {int(match[1]) for match in (re.match(r"model\.(\d+)\.conv_block\.", key) for key in shapes) if match}
-    # From the last position, not from how many there are: so a tensor that is missing is named as such.
-    n_blocks = min(max(blocks, default=9) - 9, len(shapes))
-    dropout = any(".conv_block.6.weight" in key and len(shape) == 4 for key, shape in shapes.items())
-    out_channels = (shapes.get(f"model.{17 + n_blocks}.bias") or (1,))[0]
-    return ResNetGenerator(in_channels, out_channels, ngf, max(0, n_blocks), norm, dropout)
+    # The last position counts, not the number of blocks, so that a missing tensor is reported as missing.
+    n_blocks = min(max(numbers(_BLOCKS, shapes), default=9) - 9, len(shapes))
+    channels = in_channels, out_channels(shapes, f"model.{17 + n_blocks}")
+    return ResNetGenerator(*channels, ngf, max(0, n_blocks), norm, _blocks_have_dropout(shapes))
+
+
+def _blocks_have_dropout(shapes: Shapes) -> bool:
+    """Whether a dropout layer moves the second convolution of each block one position back."""
+    return any(".conv_block.6.weight" in key and len(shape) == 4 for key, shape in shapes.items())
 
 
 def load_discriminator(state_dict: Mapping[str, Tensor], *, where: str = "the state dict") -> MultiscaleDiscriminator:
@@ -186,7 +176,7 @@ def load_discriminator(state_dict: Mapping[str, Tensor], *, where: str = "the st
         CheckpointError: another network, or tensors that are unknown, missing or do not fit.
     """
     tensors, norm = _tensors_and_norm(state_dict, where)
-    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    shapes = shapes_of(tensors)
     ndf, in_channels = first_conv(shapes, "model.0.weight", where, _REMEDY)
     n_layers = max(1, sum(len(shape) == 4 for shape in shapes.values()) - 2)
     with torch.device("meta"):
@@ -196,28 +186,15 @@ def load_discriminator(state_dict: Mapping[str, Tensor], *, where: str = "the st
 
 
 def _tensors_and_norm(state_dict: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], NormKind]:
-    """The tensors that our network has as well, and the norm that they tell of."""
-    tensors = tensors_of(state_dict, where)
-    # Convolutions' weights have four dimensions; a batch norm's have one.
-    if not any(key.endswith(".weight") and value.dim() == 1 for key, value in tensors.items()):
-        return {key: value for key, value in tensors.items() if not key.endswith(RUNNING_STATISTICS)}, "instance"
-    # PyTorch before 0.4.1 did not count batches.
-    means = (key for key in tensors if key.endswith(".running_mean"))
-    counts = {key.replace("running_mean", _BATCHES): torch.tensor(0) for key in means}
-    return counts | tensors, "batch"
+    """The tensors that our network has as well, and the norm that they belong to."""
+    norm, tensors = state_dicts.norm_of(state_dicts.tensors_of(state_dict, where))
+    if norm == "batch":  # whose count of batches PyTorch did not save before 0.4.1
+        means = [key for key in tensors if key.endswith(".running_mean")]
+        tensors = {key.replace("running_mean", state_dicts.BATCHES): torch.tensor(0) for key in means} | tensors
+    return tensors, norm
 
 
 def _load(network: Network, tensors: Mapping[str, Tensor], where: str) -> None:
-    require_weights({key: value for key, value in tensors.items() if not key.endswith(_BATCHES)}, where)
-    state, keys = network.state_dict(), _keys(network)
-    differences = describe_differences(
-        {theirs: tuple(state[ours].shape) for theirs, ours in keys.items()},
-        {key: tuple(value.shape) for key, value in tensors.items()},
-    )
-    if differences:
-        raise CheckpointError(
-            f"{where}: its tensors fit no {_NAMES[type(network)]} of pytorch-CycleGAN-and-pix2pix ({differences}); "
-            "use a checkpoint of its own code; of NVIDIA/pix2pixHD, give the folder"
-        )
-    network.to_empty(device=next(iter(tensors.values())).device)
-    network.load_state_dict({ours: tensors[theirs] for theirs, ours in keys.items()})
+    what = f"{_NAMES[type(network)]} of pytorch-CycleGAN-and-pix2pix"
+    remedy = "use a checkpoint of its own code; of NVIDIA/pix2pixHD, give the folder"
+    state_dicts.load_strictly(network, layer_names(network), tensors, where, what, remedy)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.interop.nvidia_clusters import read_nvidia, write_nvidia
+from hdgan.interop.nvidia.clusters import read_nvidia, write_nvidia
 from hdgan.styles import StyleBank
 from hdgan.styles.table import Origin
 

@@ -160,11 +160,11 @@ def test_nothing_is_overwritten(name, tmp_path):
     file, theirs = save(Pix2Pix(CONFIG), tmp_path), tmp_path / "theirs"
     theirs.mkdir()
     (theirs / name).write_text("precious")
-    with pytest.raises(ConfigError, match=rf"{name} exists already: name another --out or --epoch"):
+    with pytest.raises(ConfigError, match=rf"{name} exists already: name another out or epoch"):
         convert_to_cyclegan(file, theirs)
     assert [path.read_text() for path in theirs.iterdir()] == ["precious"]
     convert_to_cyclegan(file, theirs, "7")
-    with pytest.raises(ConfigError, match=r"model\.safetensors exists already: name another --out"):
+    with pytest.raises(ConfigError, match=r"model\.safetensors exists already: name another out"):
         convert_from_cyclegan(theirs / "7_net_G.pth", file)
     with pytest.raises(ConfigError, match=r"model\.pt must end in \.safetensors"):
         convert_from_cyclegan(theirs / "7_net_G.pth", tmp_path / "model.pt")

@@ -110,7 +110,7 @@ def test_other_epoch(make, tmp_path):
     _, folder = make()
     for file in folder.glob("latest_*"):
         file.rename(file.with_name(file.name.replace("latest", "20")))
-    with pytest.raises(CheckpointError, match="--epoch from: 20"):
+    with pytest.raises(CheckpointError, match="choose epoch from: 20"):
         convert_from_nvidia(folder, tmp_path / "out.safetensors")
     convert_from_nvidia(folder, tmp_path / "out.safetensors", "20")
     assert load_model(tmp_path / "out.safetensors")[1].metadata["epoch"] == "20"
@@ -186,7 +186,7 @@ def test_no_file_of_a_folder_is_overwritten(tmp_path, name):
     folder = tmp_path / "theirs"
     folder.mkdir()
     (folder / name).write_text("precious")
-    with pytest.raises(ConfigError, match=rf"{name} exists already.*: name another --out"):
+    with pytest.raises(ConfigError, match=rf"{name} exists already.*: name another out"):
         convert(tmp_path / "model.safetensors", folder, to="nvidia")
     assert {file.name: file.read_text() for file in folder.iterdir()} == {name: "precious"}
 
@@ -200,10 +200,10 @@ def test_epochs_of_one_network_share_a_folder(make, tmp_path):
 def test_no_checkpoint_is_overwritten(make, tmp_path):
     _, folder = make()
     before = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(ConfigError, match=r"model\.safetensors exists already: name another --out"):
+    with pytest.raises(ConfigError, match=r"model\.safetensors exists already: name another out"):
         convert(folder, tmp_path / "model.safetensors")
     assert (tmp_path / "model.safetensors").read_bytes() == before
-    with pytest.raises(ConfigError, match=r"--out \S+model must end in \.safetensors"):
+    with pytest.raises(ConfigError, match=r"out \S+model must end in \.safetensors"):
         convert(folder, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 

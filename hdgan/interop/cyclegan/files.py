@@ -10,7 +10,7 @@ import torch
 from hdgan.errors import CheckpointError
 from hdgan.families import PatchConfig, Pix2Pix, Pix2PixConfig, ResNetConfig, UNetConfig
 from hdgan.families.saving import load_model, save_model
-from hdgan.interop.cyclegan import (
+from hdgan.interop.cyclegan.networks import (
     Generator,
     is_theirs,
     load_discriminator,
@@ -18,7 +18,8 @@ from hdgan.interop.cyclegan import (
     their_dropout_levels,
     to_state_dict,
 )
-from hdgan.interop.pth import require_new_checkpoint, require_no_networks, tensors_of, write_networks
+from hdgan.interop.files import network_file, require_new_checkpoint, require_no_networks, write_networks
+from hdgan.interop.state_dicts import tensors_of
 from hdgan.models import MultiscaleDiscriminator, UNetGenerator
 from hdgan.weights import read_weights
 
@@ -71,7 +72,7 @@ def find_generator(folder: Path, epoch: str) -> Path | None:
     Raises:
         CheckpointError: it holds the generators of a CycleGAN, or what G's file holds cannot be read.
     """
-    file = folder / f"{epoch}_net_G.pth"
+    file = network_file(folder, epoch, "G")
     if not file.exists():
         both = sorted(path.name for path in folder.glob("*_net_G_[AB].pth"))
         if both:
@@ -82,7 +83,7 @@ def find_generator(folder: Path, epoch: str) -> Path | None:
     kind = re.search(r"^\s*netG:\s*(\w+)", _options(folder), re.MULTILINE)
     if kind:
         return file if kind[1].startswith(("unet_", "resnet_")) else None
-    discriminator = folder / f"{epoch}_net_D.pth"
+    discriminator = network_file(folder, epoch, "D")
     if discriminator.is_file() and "model.0.weight" in tensors_of(read_weights(discriminator), str(discriminator)):
         return file
     return file if is_theirs(read_weights(file), str(file)) else None
