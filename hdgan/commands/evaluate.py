@@ -23,7 +23,7 @@ from hdgan.evaluation.scorer_training import train_scorer as train
 from hdgan.files import require_no_file
 from hdgan.metrics.scorer import ScorerRange
 from hdgan.metrics.scores import HIGHER_IS_BETTER, METRICS, TITLES, RunScores, notes_of, shown
-from hdgan.scenes import CLASSES
+from hdgan.scenes import SPEC
 
 SCORER = "scorer.safetensors"
 _PICTURES, _CHECKPOINT = 8, "latest"
@@ -109,7 +109,7 @@ def evaluate(
     )
     if not runs:
         data = DataConfig(root=root, layout=layout or "auto", dontcare=dontcare)
-        n_labels = len(CLASSES) if n_labels is None else n_labels
+        n_labels = SPEC.n_labels if n_labels is None else n_labels
         train(data, n_labels, size or SizeConfig(), file, **asdict(scorer_training), device=device, console=console)
         return 0
     contest = open_contest(

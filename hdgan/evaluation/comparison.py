@@ -18,6 +18,7 @@ from hdgan.config.serialization import check_value
 from hdgan.data import DataConfig, PairedDataset, Sample, SizeConfig
 from hdgan.data.config import LayoutName
 from hdgan.data.quick_check import quick_check
+from hdgan.data.spec import DatasetSpec
 from hdgan.devices import choose_device, enough_memory
 from hdgan.errors import ConfigError
 from hdgan.evaluation.independence import about_runs, about_scorer
@@ -31,7 +32,7 @@ from hdgan.metrics.feature_networks import FeatureNetworks
 from hdgan.metrics.scorer import Scorer, ScorerRange, load_scorer, out_of_memory
 from hdgan.metrics.scores import IMAGE_METRICS, METRICS, ORACLE, SEGMENTATION, RunScores
 from hdgan.progress import showing_progress
-from hdgan.scenes import CLASSES, PALETTE, with_scenes
+from hdgan.scenes import spec_of, with_scenes
 from hdgan.training.run_folder import training_of
 
 
@@ -50,15 +51,15 @@ class Contest:
     shown: int
     """Of these, those that evaluation.html shows."""
     device: torch.device
-    scenes: bool
-    """Whether the pictures are the built-in scenes, whose classes have names and colours."""
+    spec: DatasetSpec | None
+    """Names and colours of the classes, where the data has them."""
     warnings: tuple[str, ...]
     """What makes the scores say less than they seem to, as it was printed."""
     scorer: Scorer | None = None
 
     @property
     def palette(self) -> np.ndarray | None:
-        return PALETTE if self.scenes else None
+        return None if self.spec is None else self.spec.palette
 
     @cached_property
     def first_photo(self) -> Tensor:
@@ -172,7 +173,7 @@ def open_contest(
     n_labels = common_classes(runs, pipelines)
     data, trained_size = data_of(pipelines[0], root)
     data = data if layout is None else replace(data, layout=layout)
-    scenes = data.root is None
+    spec = spec_of(data)
     data = with_scenes(data, n_labels, console)
     listing = held_out_pairs(data, n_labels, phase)
     dataset = PairedDataset(listing.pairs, data, size or trained_size, n_labels)
@@ -184,7 +185,7 @@ def open_contest(
     names = tuple(_names(runs))
     warnings = tuple(about_runs(dict(zip(names, pipelines, strict=True)), data, listing.phase))
     _say(console, (*report.warnings, *warnings))
-    return Contest(names, pipelines, data, listing.phase, dataset, count, pictures, chosen, scenes, warnings)
+    return Contest(names, pipelines, data, listing.phase, dataset, count, pictures, chosen, spec, warnings)
 
 
 def _say(console: Console, warnings: Iterable[str]) -> None:
@@ -299,7 +300,7 @@ def _facts(contest: Contest) -> Facts:
             "stand-in for FID. It compares the rows of this table, and no others."
         )
     columns = {"scorer": scorer, "phase": contest.phase, "pictures": contest.count}
-    return Facts(lines, tuple(remarks), CLASSES if contest.scenes else (), columns)
+    return Facts(lines, tuple(remarks), () if contest.spec is None else contest.spec.classes, columns)
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

@@ -128,7 +128,7 @@ def _schedule(config: TrainConfig | None, environment: RunEnvironment | None) ->
     """The stages of the run; empty where their length depends on a dataset whose size the folder does not tell."""
     if config is None or not config.stages:
         return []
-    pictures = config.data.scenes.train if config.data.root is None else environment and environment.training_pictures
+    pictures = config.data.scenes.train if config.data.uses_scenes else environment and environment.training_pictures
     if pictures is None and any(stage.images is None for stage in config.stages.values()):
         return []
     return plan(config, pictures or 0)
