@@ -29,23 +29,23 @@ _NAMES = {
     "ResNet of 6 blocks": "resnet_6blocks",
     "ResNet of 9 blocks": "resnet_9blocks",
 }
-"""What their code calls the generators that it has a --netG for."""
+"""The --netG of the generators that their code can build."""
 
 
 def convert_from_cyclegan(file: Path, out: Path) -> list[str]:
     """Write a generator of pytorch-CycleGAN-and-pix2pix as a pix2pix model from picture to picture.
 
     Args:
-        file: `latest_net_G.pth`, `latest_net_G_A.pth`, or whatever holds the state dict of a netG. D is taken from
-            `*_net_D.pth` where that lies beside `*_net_G.pth`. Whether a U-Net was trained with dropout stands in
-            `train_opt.txt` or `opt.txt` beside it; without those, it was.
+        file: `latest_net_G.pth`, `latest_net_G_A.pth`, or another file with the state dict of a netG. D is taken from
+            `*_net_D.pth` if that is beside `*_net_G.pth`. `train_opt.txt` or `opt.txt` beside it says whether a U-Net
+            was trained with dropout; without those, it was.
         out: checkpoint to write, *.safetensors, which must not exist.
 
     Returns:
         What was found and assumed, one sentence each.
 
     Raises:
-        CheckpointError: a file that is missing, damaged, or no network of theirs, or a D that is not G's.
+        CheckpointError: a file is missing, damaged, or no network of theirs, or D was not trained with G.
         ConfigError: `out` exists or has another ending.
     """
     require_new_checkpoint(out)
@@ -63,14 +63,14 @@ def convert_from_cyclegan(file: Path, out: Path) -> list[str]:
 
 
 def find_generator(folder: Path, epoch: str) -> Path | None:
-    """The file of the generator in a folder of their code; None for a folder of another code.
+    """The file of the generator in a folder of their code; None if another code wrote the folder.
 
     Args:
         folder: their `checkpoints/<name>`.
         epoch: the first part of the file's name.
 
     Raises:
-        CheckpointError: it holds the generators of a CycleGAN, or what G's file holds cannot be read.
+        CheckpointError: the folder holds the generators of a CycleGAN, or the file of G cannot be read.
     """
     file = network_file(folder, epoch, "G")
     if not file.exists():
@@ -90,7 +90,7 @@ def find_generator(folder: Path, epoch: str) -> Path | None:
 
 
 def _options(folder: Path) -> str:
-    """The options of a training as their code wrote them; empty without."""
+    """The options of a training as their code wrote them; empty if there are none."""
     for options in (folder / "train_opt.txt", folder / "opt.txt"):
         if options.is_file():
             with options.open(encoding="utf-8", errors="replace") as file:
@@ -109,7 +109,7 @@ def _config(generator: Generator, d: MultiscaleDiscriminator | None, where: Path
     if d is not None:
         if d.in_channels != g.in_channels + g.out_channels or d.norm != g.norm:
             raise CheckpointError(
-                f"{where} reads {d.in_channels} channels and has {d.norm} norm, which is no D for G with "
+                f"{where} reads {d.in_channels} channels and has {d.norm} norm, so it is not the D of this G with "
                 f"{g.in_channels} in, {g.out_channels} out and {g.norm} norm; move it away, or take both from one run"
             )
         convs = d.scales[0].convs
@@ -158,11 +158,11 @@ def convert_to_cyclegan(path: Path, folder: Path, epoch: str = "latest", *, ema:
     if _kind(g) not in _NAMES:
         notes.append(f"no --netG of theirs is a {_kind(g)}: add one to define_G in their models/networks.py")
     if model.config.n_labels or model.config.instances:
-        notes.append(f"their data sets are pictures: the {channels} input planes are yours to make")
+        notes.append(f"their datasets are pictures: you have to make the {channels} input planes yourself")
     if isinstance(g, UNetGenerator) and g.dropout_levels:
         theirs = their_dropout_levels(len(g.downs))
         if g.dropout_levels != theirs:
-            notes.append(f"dropout stands at levels {g.dropout_levels} here, there at {theirs}")
+            notes.append(f"dropout is at levels {g.dropout_levels} here, but at {theirs} there")
     return notes
 
 
@@ -171,7 +171,7 @@ def _kind(g: Generator) -> str:
 
 
 def _network_options(g: Generator) -> str:
-    """The options with which their code builds a generator; without --netG where none of theirs is like it."""
+    """The options with which their code builds a generator; without --netG if it has no such generator."""
     name = _NAMES.get(_kind(g))
     dropout = bool(g.dropout_levels) if isinstance(g, UNetGenerator) else g.dropout
     return f"{f'--netG {name} ' if name else ''}--norm {g.norm} --ngf {g.ngf}{'' if dropout else ' --no_dropout'}"

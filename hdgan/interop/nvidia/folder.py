@@ -1,4 +1,4 @@
-"""Whole checkpoint folders of NVIDIA/pix2pixHD to a checkpoint of hdgan and back."""
+"""Checkpoint folders of NVIDIA/pix2pixHD as a checkpoint of hdgan, and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hdgan.families import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDC
 from hdgan.families.saving import load_model, save_model
 from hdgan.interop.files import network_file, require_new_checkpoint, require_no_networks, write_networks
 from hdgan.interop.nvidia.networks import load_network, to_state_dict
-from hdgan.interop.nvidia.options import Networks, Options, model_config, notes_for_nvidia, options_of
+from hdgan.interop.nvidia.options import Networks, NvidiaOptions, model_config, notes_for_nvidia, options_of
 from hdgan.weights import read_weights
 
 _LETTERS = {"generator": "G", "discriminator": "D", "encoder": "E"}
@@ -29,9 +29,9 @@ def convert_from_nvidia(
 ) -> list[str]:
     """Write the networks of a folder of NVIDIA's code as one checkpoint of hdgan.
 
-    The architecture follows from the weights. What the input channels mean (labels or a picture, boundary map,
-    features) stands in `opt.txt`. Without it, the channels that E makes, or else those that G has and D has not, are
-    features; of the others, 3 are a colour picture, 4 a picture and a boundary map, any other number labels and a
+    The architecture follows from the weights. `opt.txt` says what the input channels mean (labels or a picture, a
+    boundary map, features). Without it, as many channels are features as E makes or, without E, as G has beyond those
+    that D sees. Of the others, 3 are a colour picture, 4 a picture and a boundary map, any other number labels and a
     boundary map.
 
     Args:
@@ -51,7 +51,7 @@ def convert_from_nvidia(
     """
     require_new_checkpoint(out)
     path = folder / "opt.txt"
-    options = Options(path) if path.exists() else None
+    options = NvidiaOptions(path) if path.exists() else None
     if options and options.values.get("norm", "instance").strip() != "instance":
         raise CheckpointError(f"{path}: norm is {options.values['norm']:.60}; hdgan has instance norms only")
     networks = _read_networks(folder, epoch, encoder)
@@ -69,9 +69,9 @@ def convert_from_nvidia(
 
 
 def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: bool = True) -> list[str]:
-    """Write a checkpoint of hdgan as the files that NVIDIA's code loads, and an `opt.txt` that says with which flags.
+    """Write a checkpoint of hdgan as the files that NVIDIA's code loads, and an `opt.txt` with the flags for that.
 
-    Nothing is overwritten: epochs of one architecture may share a folder, and with it `opt.txt`.
+    Nothing is overwritten. Epochs of one architecture may share a folder, and with it `opt.txt`.
 
     Args:
         path: checkpoint of hdgan.
@@ -110,7 +110,7 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
 
 
 def _require_counterparts(config: Pix2PixHDConfig, path: Path) -> None:
-    """Refuse a model of layers that NVIDIA's code does not have, with the options of one that it can hold."""
+    """Refuse a model with layers that NVIDIA's code lacks, and name the options that avoid them."""
     parts: dict[str, GeneratorConfig | EncoderConfig] = {"generator": config.generator}
     if config.feature_channels:
         parts["encoder"] = config.encoder

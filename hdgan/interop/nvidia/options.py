@@ -1,4 +1,4 @@
-"""NVIDIA's `opt.txt` and a `Pix2PixHDConfig`: what the input channels of its networks mean."""
+"""NVIDIA's `opt.txt` as a `Pix2PixHDConfig` and back, and what the input channels of its networks mean."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, Multisc
 from hdgan.models.generator import Enhancer, Trunk
 
 _GROWTH = 16
-"""The table of options takes up to about this many times the bytes of the file."""
+"""The table of options takes at most about this many times as many bytes as the file."""
 _NUMBER = re.compile("[0-9]{1,9}")
 
 
-class Options:
-    """NVIDIA's `opt.txt`: one `name: value` a line, all values text; an option that is absent has NVIDIA's default."""
+class NvidiaOptions:
+    """NVIDIA's `opt.txt`: a line `name: value` for each option. An absent option has NVIDIA's default."""
 
     DEFAULTS: Mapping[str, int | bool | str] = {
         "norm": "instance",
@@ -61,7 +61,7 @@ class Options:
         self.values = dict(line.split(": ", 1) for line in lines if ": " in line)
 
     def integer(self, name: str) -> int:
-        """Value of a number.
+        """The value of an option that is a whole number.
 
         Raises:
             CheckpointError: the file has something else there.
@@ -74,10 +74,10 @@ class Options:
         return int(text)
 
     def flag(self, name: str) -> bool:
-        """Value of a switch.
+        """The value of an option that is a switch.
 
         Raises:
-            CheckpointError: the file has something else than True or False there.
+            CheckpointError: the file has something other than True or False there.
         """
         text = self.values.get(name, str(self.DEFAULTS[name])).strip()
         if text not in ("True", "False"):
@@ -96,24 +96,24 @@ class Networks:
 
 def model_config(
     networks: Networks,
-    options: Options | None,
+    options: NvidiaOptions | None,
     labels: int | None,
     instances: bool | None,
     folder: Path,
     notes: list[str],
 ) -> Pix2PixHDConfig:
-    """Tell the config of a model from its networks and, where the folder has one, its `opt.txt`.
+    """Derive the config of a model from its networks and, where the folder has one, its `opt.txt`.
 
     Args:
-        networks: As loaded; their channels must go together.
-        options: Of the run; None infers the meaning of the input channels.
-        labels: Classes of the label maps, 0 for pictures; None takes what the folder says.
-        instances: Whether G sees a boundary map; None takes what the folder says.
-        folder: For the messages.
-        notes: What was found and assumed is added here, one sentence each.
+        networks: as loaded; their channels must match.
+        options: of the run; without them the meaning of the input channels is inferred.
+        labels: classes of the label maps, 0 for pictures; None takes what the folder says.
+        instances: whether G sees a boundary map; None takes what the folder says.
+        folder: for messages.
+        notes: what was found and assumed is added here, one sentence each.
 
     Raises:
-        CheckpointError: the networks do not go together, or `opt.txt`, labels or instances do not suit them.
+        CheckpointError: the networks do not match each other, or `opt.txt`, labels or instances do not fit them.
     """
     g, d, e = networks.generator, networks.discriminator, networks.encoder
     in_channels, image_channels = _trunk(g).stem.in_channels, g.head.out_channels
@@ -144,11 +144,13 @@ def model_config(
             encoder=_encoder_config(e, options, reduction),
         )
     except ConfigError as error:
-        raise CheckpointError(f"{folder} holds no model that hdgan can have: {error}") from error
+        raise CheckpointError(f"{folder} holds a model that hdgan cannot build: {error}") from error
 
 
-def _condition_channels(networks: Networks, options: Options | None, labels: int | None, instances: bool | None) -> int:
-    """Channels of G's input that are the condition, the rest being features; arguments as of `model_config`."""
+def _condition_channels(
+    networks: Networks, options: NvidiaOptions | None, labels: int | None, instances: bool | None
+) -> int:
+    """How many channels of G's input are the condition; the others are features. Arguments as of `model_config`."""
     in_channels, image_channels = _trunk(networks.generator).stem.in_channels, networks.generator.head.out_channels
     if options is not None:
         features = options.flag("instance_feat") or options.flag("label_feat")
@@ -180,15 +182,15 @@ def _check_channels(networks: Networks, condition: int, features: int, image_cha
         facts.append(f"E {e.trunk.stem.in_channels} in {e.head.out_channels} out")
     if not fits:
         raise CheckpointError(
-            f"{folder}: the channels of its networks do not go together ({', '.join(facts)}, expected {features} "
+            f"{folder}: the channels of its networks do not match ({', '.join(facts)}, expected {features} "
             "features); take all files and opt.txt from one run"
         )
 
 
 def _meaning(
-    condition: int, options: Options | None, labels: int | None, instances: bool | None, folder: Path
+    condition: int, options: NvidiaOptions | None, labels: int | None, instances: bool | None, folder: Path
 ) -> tuple[int, int, bool]:
-    """What the condition's channels are: labels (0 for a picture), channels of a picture, boundary map or not."""
+    """What the channels of the condition are: labels (0 for a picture), channels of a picture, a boundary map."""
     if instances is None:
         if options is not None:
             instances = not options.flag("no_instance")
@@ -223,7 +225,7 @@ def _convs(d: MultiscaleDiscriminator) -> list[nn.Conv2d]:
     return list(d.scales[0].convs)  # type: ignore[arg-type]
 
 
-def _discriminator_config(d: MultiscaleDiscriminator | None, options: Options | None) -> DiscriminatorConfig:
+def _discriminator_config(d: MultiscaleDiscriminator | None, options: NvidiaOptions | None) -> DiscriminatorConfig:
     if d is not None:
         convs = _convs(d)
         return DiscriminatorConfig(convs[0].out_channels, len(convs) - 2, len(d.scales), d.intermediate_features)
@@ -237,7 +239,7 @@ def _discriminator_config(d: MultiscaleDiscriminator | None, options: Options | 
     )
 
 
-def _encoder_config(e: FeatureEncoder | None, options: Options | None, reduction: int) -> EncoderConfig:
+def _encoder_config(e: FeatureEncoder | None, options: NvidiaOptions | None, reduction: int) -> EncoderConfig:
     if e is not None:
         return EncoderConfig(e.trunk.stem.out_channels, len(e.trunk.downs), reduction)
     if options is None:
@@ -249,19 +251,19 @@ def options_of(config: Pix2PixHDConfig) -> dict[str, int | bool | str]:
     """The options with which NVIDIA's code builds the networks of `config`, by their names in `opt.txt`."""
     g, d, e = config.generator, config.discriminator, config.encoder
     return {
-        **Options.DEFAULTS,
+        **NvidiaOptions.DEFAULTS,
         "label_nc": config.n_labels,
         "input_nc": config.input_channels,
         "output_nc": config.image_channels,
         "no_instance": not config.instances,
         "instance_feat": config.feature_channels > 0,
         "load_features": config.feature_channels > 0 and e.reduction > 0,
-        "feat_num": config.feature_channels or Options.DEFAULTS["feat_num"],
+        "feat_num": config.feature_channels or NvidiaOptions.DEFAULTS["feat_num"],
         "netG": "local" if g.n_enhancers else "global",
         "ngf": g.ngf // 2**g.n_enhancers,
         "n_downsample_global": g.n_downsample,
         "n_blocks_global": g.n_blocks,
-        "n_local_enhancers": g.n_enhancers or Options.DEFAULTS["n_local_enhancers"],
+        "n_local_enhancers": g.n_enhancers or NvidiaOptions.DEFAULTS["n_local_enhancers"],
         "n_blocks_local": g.n_blocks_local,
         "n_downsample_E": e.n_downsample,
         "nef": e.nef,
@@ -276,16 +278,16 @@ _TRAINING_ONLY = ("num_D", "n_layers_D", "ndf", "no_ganFeat_loss", "load_feature
 
 
 def notes_for_nvidia(config: Pix2PixHDConfig, values: Mapping[str, int | bool | str]) -> list[str]:
-    """What to know before NVIDIA's code runs a model: the flags for its test.py, and what it does otherwise.
+    """What to know before NVIDIA's code runs a model: the flags for its test.py, and what it does differently.
 
     Args:
-        config: Of the model.
-        values: From `options_of`.
+        config: of the model.
+        values: from `options_of`.
     """
     flags = [
         f"--{name}" if value is True else f"--{name} {value}"
         for name, value in sorted(values.items())
-        if value != Options.DEFAULTS[name] and name not in _TRAINING_ONLY
+        if value != NvidiaOptions.DEFAULTS[name] and name not in _TRAINING_ONLY
     ]
     notes = ["flags for NVIDIA's test.py: " + (" ".join(flags) or "none, all are its defaults")]
     if config.dontcare is not None:
@@ -295,5 +297,6 @@ def notes_for_nvidia(config: Pix2PixHDConfig, values: Mapping[str, int | bool | 
             f"NVIDIA's code takes id // 1000 as the class of an id, this model id // {config.instance_divisor}"
         )
     if config.feature_channels and config.encoder.reduction:
-        notes.append(f"E sees the photo halved {config.encoder.reduction} times here; NVIDIA's test.py feeds it whole")
+        times = config.encoder.reduction
+        notes.append(f"E sees the photo halved {times} times here, but at full size in NVIDIA's test.py")
     return notes

@@ -105,8 +105,8 @@ def test_notes_say_what_their_code_does_otherwise(tmp_path):
     notes = convert_to_cyclegan(save(Pix2Pix(config), tmp_path), tmp_path / "theirs")
     assert notes[0] == "options for their test.py: --norm batch --ngf 2 --input_nc 5 --output_nc 3"
     assert notes[1].startswith("no --netG of theirs is a U-Net of 6 levels: add one to define_G")
-    assert notes[2].startswith("their data sets are pictures: the 5 input planes")
-    assert notes[3] == "dropout stands at levels (0, 1, 2) here, there at (1,)"
+    assert notes[2].startswith("their datasets are pictures: you have to make the 5 input planes")
+    assert notes[3] == "dropout is at levels (0, 1, 2) here, but at (1,) there"
     config = replace(CONFIG, generator=ResNetConfig(2, 3))
     notes = convert_to_cyclegan(save(Pix2Pix(config), tmp_path), tmp_path / "resnet")
     assert "--netG" not in notes[0]
@@ -131,7 +131,7 @@ def test_a_discriminator_of_another_run(discriminator, tmp_path):
     torch.save(to_state_dict(Pix2Pix(CONFIG).generator), tmp_path / "latest_net_G.pth")
     torch.save(to_state_dict(discriminator), tmp_path / "latest_net_D.pth")
     with pytest.raises(
-        CheckpointError, match=r"latest_net_D\.pth reads .* which is no D for G with 1 in, 3 out and batch"
+        CheckpointError, match=r"latest_net_D\.pth reads .* so it is not the D of this G with 1 in, 3 out and batch"
     ):
         convert_from_cyclegan(tmp_path / "latest_net_G.pth", tmp_path / "out.safetensors")
 

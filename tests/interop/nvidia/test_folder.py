@@ -268,8 +268,8 @@ def test_legacy_file_format(make, tmp_path):
         ("no_instance: False", "no_instance: 0", "not True or False"),
         ("label_nc: 7", "label_nc: 8", "8 channels, which is not 8 labels and a boundary map"),
         ("no_instance: False", "no_instance: True", "not 7 labels alone"),
-        ("instance_feat: True", "instance_feat: False", "do not go together"),
-        ("feat_num: 3", "feat_num: 2", "do not go together"),
+        ("instance_feat: True", "instance_feat: False", "do not match"),
+        ("feat_num: 3", "feat_num: 2", "do not match"),
     ],
 )
 def test_opt_txt_that_does_not_fit(make, tmp_path, old, new, says):
@@ -293,7 +293,9 @@ def test_opt_txt_out_of_bounds(make, tmp_path):
     path = folder / "opt.txt"
     path.write_text(path.read_text() + "n_layers_D: 999\n")
     (folder / "latest_net_D.pth").unlink()
-    with pytest.raises(CheckpointError, match=r"no model that hdgan can have: model\.discriminator\.n_layers is 999"):
+    with pytest.raises(
+        CheckpointError, match=r"a model that hdgan cannot build: model\.discriminator\.n_layers is 999"
+    ):
         convert_from_nvidia(folder, tmp_path / "out.safetensors")
 
 
