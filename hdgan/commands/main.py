@@ -154,8 +154,7 @@ def _evaluate(arguments: list[str]) -> int:
 
 
 def _data(arguments: list[str]) -> int:
-    from hdgan.data.check import check
-    from hdgan.data.pack import pack
+    from hdgan.commands.data import check, pack
 
     return run_one_of({"check": check, "pack": pack}, "hdgan data", arguments)
 

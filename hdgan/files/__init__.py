@@ -1,7 +1,7 @@
 """Files: atomic writing, what may be opened, and the formats that are read with bounds.
 
-`paths` opens and writes, `limits` bounds what a file may unpack to, `archives` zip archives, `json`, `csv` and `npy`
-the formats of those names.
+`paths` opens and writes, `limits` bounds what a file may unpack to. `archives` (zip), `csv`, `json`, `npy` and
+`safetensors` read one format each.
 """
 
 from hdgan.files.paths import (
