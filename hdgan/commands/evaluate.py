@@ -23,7 +23,7 @@ from hdgan.evaluation.scoring import score
 from hdgan.files import require_no_file
 from hdgan.metrics.scorer import ScorerRange
 from hdgan.metrics.scores import HIGHER_IS_BETTER, METRICS, TITLES, RunScores, notes_of, shown
-from hdgan.scenes import CLASSES
+from hdgan.scenes import SPEC
 
 SCORER = "scorer.safetensors"
 _TYPED = {
@@ -98,7 +98,7 @@ def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int
     _check(options)
     if not options.runs:
         data = DataConfig(root=options.root, layout=options.layout or "auto", dontcare=options.dontcare)
-        n_labels = len(CLASSES) if options.n_labels is None else options.n_labels
+        n_labels = SPEC.n_labels if options.n_labels is None else options.n_labels
         _train_scorer(options, data, n_labels, options.size or SizeConfig(), console)
         return 0
     comparison = open_comparison(

@@ -34,9 +34,7 @@ def run_command(command: Callable[..., Any], prog: str, arguments: Sequence[str]
 def run_one_of(
     commands: Mapping[str, Callable[..., Any]], prog: str, arguments: Sequence[str], description: str = ""
 ) -> Any:
-    """Call the function that the first argument names."""
-    if arguments and arguments[0] in commands:
-        return run_command(commands[arguments[0]], f"{prog} {arguments[0]}", arguments[1:])
+    """Call the function that an argument names; without one, say which there are."""
     with _folding():
         working = {name: _at_work(command) for name, command in commands.items()}
         return tyro.extras.subcommand_cli_from_dict(

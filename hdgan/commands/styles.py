@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -197,16 +196,6 @@ def measure(
     changes = measure_changes(pipeline, source.data.validation(source.size), switches, min_area, seed)
     _print_measures(source, agreements, changes)
     return 0
-
-
-COMMANDS: dict[str, Callable[..., int]] = {
-    "encode": encode,
-    "cluster": cluster,
-    "show": show,
-    "measure": measure,
-    "import-nvidia": import_nvidia,
-    "export-nvidia": export_nvidia,
-}
 
 
 def _read_table(source: Source) -> FeatureTable:

@@ -6,10 +6,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import DataError
 from hdgan.wording import count
 
-CITYSCAPES: dict[str, tuple[int, int, int]] = {
+_CITYSCAPES: dict[str, tuple[int, int, int]] = {
     "unlabeled": (0, 0, 0),
     "ego vehicle": (0, 0, 0),
     "rectification border": (0, 0, 0),
@@ -46,8 +47,8 @@ CITYSCAPES: dict[str, tuple[int, int, int]] = {
     "bicycle": (119, 11, 32),
     "license plate": (0, 0, 142),
 }
-"""Cityscapes' classes and their colours by label id, of which NVIDIA's recipe has 35: the license plate is 34."""
-
+CITYSCAPES = DatasetSpec(tuple(_CITYSCAPES), np.array(list(_CITYSCAPES.values()), np.uint8))
+"""Cityscapes' classes by label id. NVIDIA's recipe has 35 of them: the license plate, -1 in Cityscapes, is 34."""
 
 _SOFT = (np.arange(256) * 0.75 + 48).astype(np.uint8)
 

@@ -70,6 +70,11 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_values(self, "data")
 
+    @property
+    def uses_scenes(self) -> bool:
+        """Whether the data are the built-in scenes rather than a user's own."""
+        return self.root is None
+
 
 @dataclass(frozen=True)
 class SizeConfig:

@@ -12,13 +12,13 @@ from typing import TypeVar
 import numpy as np
 
 from hdgan.config.options import option
-from hdgan.cores import available_cores
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.data.dataset import check_sizes, half_of, read_pair
 from hdgan.data.headers import Header, read_header, require_input, require_map, require_photo, shown_size
 from hdgan.data.layouts import Listing, Pair
 from hdgan.data.packed import require_listed
 from hdgan.data.transforms import Filter, draw_geometry
+from hdgan.devices import available_cores
 from hdgan.errors import DataError
 from hdgan.wording import count
 

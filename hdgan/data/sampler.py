@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from hdgan.config.options import option
-from hdgan.cores import available_cores
 from hdgan.data.dataset import Batch, PairedDataset, Sample
 from hdgan.data.quick_check import alike_in_a_batch
 from hdgan.data.streams import Stream, stream_rng
+from hdgan.devices import available_cores
 from hdgan.errors import ConfigError, DataError, HdganError
 
 _MOST_WORKERS = 4  # each holds batches of its own: more would cost memory that large pictures need

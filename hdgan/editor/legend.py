@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from hdgan.data.colors import CITYSCAPES, label_palette
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import DataError
 from hdgan.files import require_file
-from hdgan.scenes import CLASSES, PALETTE
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,22 @@ class Legend:
         return self.palette[label * known] * known[..., None].astype(np.uint8)
 
 
-def legend_of(n_labels: int, scenes: bool, names: Path | None = None) -> Legend:
+def legend_of(n_labels: int, spec: DatasetSpec | None, names: Path | None = None) -> Legend:
     """Choose names and colours: the scenes' own, Cityscapes' for 35 classes, else numbers and PASCAL VOC's colours.
 
     Args:
         n_labels: classes of the model.
-        scenes: whether it was trained on the built-in scenes.
+        spec: of the data that it was trained on, where that has one.
         names: text file with the name of one class a line, instead.
 
     Raises:
         DataError: the file cannot be read, or has another number of lines.
     """
-    known = tuple(f"class {label}" for label in range(n_labels))
-    palette = label_palette(n_labels)
-    if scenes:
-        known, palette = CLASSES, PALETTE
-    elif n_labels == len(CITYSCAPES):
-        known, palette = tuple(CITYSCAPES), np.array(list(CITYSCAPES.values()), np.uint8)
-    return Legend(known if names is None else _read_names(names, n_labels), palette)
+    if spec is None and n_labels == CITYSCAPES.n_labels:
+        spec = CITYSCAPES
+    if spec is None:
+        spec = DatasetSpec(tuple(f"class {label}" for label in range(n_labels)), label_palette(n_labels))
+    return Legend(spec.classes if names is None else _read_names(names, n_labels), spec.palette)
 
 
 def _read_names(file: Path, n_labels: int) -> tuple[str, ...]:

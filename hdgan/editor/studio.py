@@ -18,6 +18,7 @@ from hdgan.editor.render import Renderer
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.families.saving import read_metadata
 from hdgan.inference import Pipeline, load
+from hdgan.scenes import spec_of
 from hdgan.styles import Style, StyleBank
 from hdgan.training.datasets import open_data
 from hdgan.training.run_folder import training_of
@@ -122,16 +123,16 @@ def open_studio(
         raise ConfigError(
             f"{file} makes pictures of {count(channels, 'channel')}, but the editor shows 1 or 3: use hdgan generate"
         )
-    samples, why_no_samples, scenes = None, "", False
+    samples, why_no_samples, spec = None, "", None
     try:
         config, size = training_of(file, read_metadata(file), pipeline.config, root)
-        scenes = config.data.root is None
+        spec = spec_of(config.data)
         samples = open_data(replace(config, stages={}), console or Console(quiet=True)).validation(size)
     except HdganError as error:  # the model can still be used on the user's own files
         why_no_samples = str(error)
     return Studio(
         pipeline,
-        legend_of(pipeline.config.n_labels, scenes, classes),
+        legend_of(pipeline.config.n_labels, spec, classes),
         out or edits_of(file),
         samples,
         why_no_samples,

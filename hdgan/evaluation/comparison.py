@@ -18,6 +18,7 @@ from hdgan.config.serialization import check_value
 from hdgan.data import DataConfig, PairedDataset, Sample, SizeConfig
 from hdgan.data.config import LayoutName
 from hdgan.data.quick_check import quick_check
+from hdgan.data.spec import DatasetSpec
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError
 from hdgan.evaluation.compatibility import common_classes, require_compatible
@@ -26,7 +27,7 @@ from hdgan.evaluation.split import held_out_pairs
 from hdgan.families.saving import read_metadata
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.metrics.scorer import Scorer, ScorerRange, load_scorer
-from hdgan.scenes import PALETTE, with_scenes
+from hdgan.scenes import spec_of, with_scenes
 from hdgan.training.run_folder import training_of
 
 
@@ -43,15 +44,15 @@ class Comparison:
     count: int
     """Samples that are used, the first ones of the dataset."""
     device: torch.device
-    scenes: bool
-    """Whether the data are the built-in scenes, whose classes have names and colours."""
+    spec: DatasetSpec | None
+    """Names and colours of the classes, if the data has them."""
     warnings: tuple[str, ...]
     """Why the scores mean less than they seem to. The console shows them as well."""
     scorer: Scorer | None = None
 
     @property
     def palette(self) -> np.ndarray | None:
-        return PALETTE if self.scenes else None
+        return None if self.spec is None else self.spec.palette
 
     @cached_property
     def first_photo(self) -> Tensor:
@@ -106,7 +107,7 @@ def open_comparison(
     n_labels = common_classes(runs, pipelines)
     data, trained_size = data_of(pipelines[0], root)
     data = data if layout is None else replace(data, layout=layout)
-    scenes = data.root is None
+    spec = spec_of(data)
     data = with_scenes(data, n_labels, console)
     listing = held_out_pairs(data, n_labels, phase)
     dataset = PairedDataset(listing.pairs, data, size or trained_size, n_labels)
@@ -117,7 +118,7 @@ def open_comparison(
     named = dict(zip(_names(runs), pipelines, strict=True))
     warnings = tuple(runs_that_saw(named, data, listing.phase))
     _print_lines(console, (*report.warnings, *warnings))
-    return Comparison(named, data, listing.phase, dataset, count, chosen, scenes, warnings)
+    return Comparison(named, data, listing.phase, dataset, count, chosen, spec, warnings)
 
 
 def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, SizeConfig]:

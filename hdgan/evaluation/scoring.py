@@ -22,7 +22,6 @@ from hdgan.metrics.feature_networks import FeatureNetworks
 from hdgan.metrics.scorer import ScorerRange, out_of_memory
 from hdgan.metrics.scores import IMAGE_METRICS, METRICS, ORACLE, SEGMENTATION, RunScores
 from hdgan.progress import showing_progress
-from hdgan.scenes import CLASSES
 
 
 def evaluate(
@@ -178,4 +177,4 @@ def _facts(comparison: Comparison) -> Facts:
             "pictures, a stand-in for FID. It can be compared only within this table."
         )
     columns = {"scorer": scorer, "phase": comparison.phase, "pictures": comparison.count}
-    return Facts(lines, tuple(remarks), CLASSES if comparison.scenes else (), columns)
+    return Facts(lines, tuple(remarks), () if comparison.spec is None else comparison.spec.classes, columns)

@@ -26,7 +26,7 @@ from hdgan.families import ImageModel
 from hdgan.families.common.batch import Inputs
 from hdgan.families.saving import load_model
 from hdgan.ops import InstanceIndex, instance_reduce
-from hdgan.scenes import CLASSES
+from hdgan.scenes import spec_of
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of, fingerprint
 from hdgan.training.config import TrainConfig
@@ -68,8 +68,9 @@ class Source:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the built-in scenes; other datasets do not tell."""
-        return CLASSES if self.config.data.root is None else ()
+        """Names of the classes, where the data has them."""
+        spec = spec_of(self.config.data)
+        return () if spec is None else spec.classes
 
 
 def open_source(

@@ -36,7 +36,7 @@ from hdgan.reproduce.results import REAL, Result, load_results, save_results
 from hdgan.reproduce.runs import config_digest, is_trained, perceptual_digest, require_same, wanted_config
 from hdgan.reproduce.sheet import shown
 from hdgan.reproduce.workers import STOPPED, watch_parent
-from hdgan.scenes import CLASSES
+from hdgan.scenes import SPEC
 from hdgan.training import TrainConfig, train
 
 
@@ -108,7 +108,7 @@ def _train_network(folder: Folder, name: str, device: str) -> None:
     scale = folder.scale()
     train_scorer(
         scale.data,
-        len(CLASSES),
+        SPEC.n_labels,
         scale.size,
         folder.network(name),
         steps=scale.network_steps,
@@ -162,7 +162,7 @@ def _result(folder: Folder, config: TrainConfig, row: str, scores: RunScores) ->
 
 def _scores(scores: RunScores) -> dict[str, Any]:
     """The fields of a result that a row of the evaluation gives."""
-    classes = {f"iou_{CLASSES[score.label]}": score.iou for score in scores.classes}
+    classes = {f"iou_{SPEC.classes[score.label]}": score.iou for score in scores.classes}
     notes = "; ".join(f"{name}: {reason}" for name, reason in scores.notes.items())
     return {"notes": notes, "metrics": {**scores.metrics, **classes}}
 

@@ -23,7 +23,7 @@ from hdgan.families.pix2pix.losses import Pix2PixLoss
 from hdgan.families.pix2pixhd.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
 from hdgan.families.pix2pixhd.losses import Pix2PixHDLoss
 from hdgan.files import leads_out
-from hdgan.scenes import CLASSES
+from hdgan.scenes import SPEC
 from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
 from hdgan.training.presets import coarse_to_fine
 
@@ -110,7 +110,7 @@ def pix2pixhd(scale: Scale, perceptual: Path) -> TrainConfig:
     return _config(
         scale,
         model=Pix2PixHDConfig(
-            n_labels=len(CLASSES),
+            n_labels=SPEC.n_labels,
             generator=GeneratorConfig(
                 ngf=scale.ngf, n_downsample=3, n_blocks=scale.n_blocks, n_blocks_local=2, upsample="resize"
             ),
@@ -131,7 +131,7 @@ def pix2pix(scale: Scale, perceptual: Path) -> TrainConfig:
     return _config(
         scale,
         model=Pix2PixConfig(
-            n_labels=len(CLASSES),
+            n_labels=SPEC.n_labels,
             instances=False,
             generator=UNetConfig(ngf=scale.unet),
             discriminator=PatchConfig(ndf=scale.ndf),
@@ -146,7 +146,7 @@ def crn(scale: Scale, perceptual: Path) -> TrainConfig:
     n_modules = scale.height.bit_length() - 2
     return _config(
         scale,
-        model=CRNConfig(n_labels=len(CLASSES), n_modules=n_modules, width=scale.crn),
+        model=CRNConfig(n_labels=SPEC.n_labels, n_modules=n_modules, width=scale.crn),
         loss=CRNLoss(scorer=perceptual),
         stages={"global": _whole_run(scale)},
     )

@@ -24,7 +24,7 @@ from hdgan.reproduce.results import REAL, Result, Wanted, load_results, read_res
 from hdgan.reproduce.runs import require_same
 from hdgan.reproduce.sheet import runs_sheet
 from hdgan.reproduce.workers import STOPPED, Job, Workers
-from hdgan.scenes import CLASSES, with_scenes
+from hdgan.scenes import SPEC, with_scenes
 from hdgan.training.interrupt import StopRequest
 from hdgan.training.logs import read_metrics
 from hdgan.wording import count
@@ -94,7 +94,7 @@ def reproduce(
     if docs is not None and docs.resolve() != out.resolve():
         _require_no_more(docs, scale, len(runs))
     folder.claim(scale)
-    with_scenes(scale.data, len(CLASSES), console)
+    with_scenes(scale.data, SPEC.n_labels, console)
     with StopRequest() as stop:
         # Every score, and a perceptual loss, needs its network.
         failed = session.work("networks", [_Task(name, seed) for name, seed in NETWORKS.items()], stop)

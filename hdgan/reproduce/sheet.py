@@ -12,7 +12,7 @@ from hdgan.data.colors import colorize_labels
 from hdgan.data.config import ScenesConfig
 from hdgan.reproduce.folder import Folder
 from hdgan.reproduce.plan import ROWS, Scale
-from hdgan.scenes import PALETTE, ensure_scenes
+from hdgan.scenes import SPEC, ensure_scenes
 
 SHOWN = 4
 """Held-out scenes of which pictures are kept."""
@@ -31,7 +31,7 @@ def runs_sheet(folder: Folder, scale: Scale, names: Collection[str]) -> Image.Im
     """Label maps, photos, and what the first seed's runs of the named rows made of them."""
     scenes = scale.data.scenes
     rows: dict[str, list[Image.Image]] = {
-        "label map": [colorize_labels(np.asarray(Image.open(file)), PALETTE) for file in shown(scenes, "label")],
+        "label map": [colorize_labels(np.asarray(Image.open(file)), SPEC.palette) for file in shown(scenes, "label")],
         "real": [Image.open(file) for file in shown(scenes, "img")],
     }
     for name, row in ROWS.items():

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from rich.console import Console
 
-from hdgan.config.options import option
+from hdgan.config.options import option, option_off
 from hdgan.data import (
     DataConfig,
     Listing,
@@ -24,7 +24,7 @@ from hdgan.data.quick_check import QuickReport, quick_check
 from hdgan.errors import ConfigError, DataError
 from hdgan.families import AnyModelConfig
 from hdgan.progress import showing_progress
-from hdgan.scenes import PALETTE, with_scenes
+from hdgan.scenes import spec_of, with_scenes
 from hdgan.training.config import TrainConfig
 from hdgan.wording import count
 
@@ -70,7 +70,7 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
     """
     n_labels = config.model.n_labels
     data = with_scenes(config.data, n_labels, console)
-    if config.data.root is None:
+    if config.data.uses_scenes:
         console.print(f"street scenes: {data.root}", markup=False, highlight=False, soft_wrap=True)
     labels = n_labels > 0
     listing = find_pairs(data, data.train_phase, labels)
@@ -78,8 +78,8 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
         raise DataError(f"{data.root} has no photos for phase {data.train_phase}: training needs pairs with photos")
     if config.model.instances and listing.pairs[0].ids is None:
         raise ConfigError(
-            f"{data.root} has no instance maps for phase {data.train_phase}: train without "
-            "(--model.no-instances; in Python instances=False)"
+            f"{data.root} has no instance maps for phase {data.train_phase}: add them, or train with "
+            f"{option_off('model.instances')}"
         )
     phase = validation_phase(data, labels)
     held_out = listing if phase == data.train_phase else find_pairs(data, phase, labels)
@@ -102,9 +102,9 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
             if found is listing:
                 report.require_size(stage.size.training, stage.batch_size // processes)
     _check_channels(config, reports)
-    palette = PALETTE if config.data.root is None else None
+    spec = spec_of(config.data)
     sizes = tuple(reports[0][1].sizes)
-    return RunData(data, n_labels, listing.pairs, held_out.pairs, phase, sizes, palette)
+    return RunData(data, n_labels, listing.pairs, held_out.pairs, phase, sizes, None if spec is None else spec.palette)
 
 
 def fitted(config: TrainConfig, data: RunData) -> TrainConfig:

@@ -117,7 +117,7 @@ def _schedule(config: TrainConfig | None, environment: RunEnvironment | None) ->
     """The stages of the run. Empty if their length depends on a dataset whose size is not in the folder."""
     if config is None or not config.stages:
         return []
-    images = config.data.scenes.train if config.data.root is None else environment and environment.training_pictures
+    images = config.data.scenes.train if config.data.uses_scenes else environment and environment.training_pictures
     if images is None and any(stage.images is None for stage in config.stages.values()):
         return []
     return plan(config, images or 0)

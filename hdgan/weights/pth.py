@@ -146,7 +146,7 @@ def _open_zip(path: Path, archive: zipfile.ZipFile, whole: mmap.mmap) -> tuple[A
         )
     order = f"{root}byteorder"
     swapped = order in entries and archive.read(order) != b"little"
-    content = read_pickle(BytesIO(archive.read(pickled)), path)
+    content = read_pickle(BytesIO(archive.read(pickled)), path).content
 
     def read(storage: Storage, dtype: torch.dtype) -> Tensor:
         entry = entries[f"{root}data/{storage.key}"]
@@ -164,23 +164,24 @@ def _open_zip(path: Path, archive: zipfile.ZipFile, whole: mmap.mmap) -> tuple[A
 
 def _open_old(path: Path, whole: mmap.mmap) -> tuple[Any, ReadStorage]:
     """The format of before 1.6: five pickles, then each storage as its length and its numbers, little-endian."""
-    stream, known = cast(IO[bytes], whole), dict[str, Storage]()
-    magic, _, _, content, keys = (read_pickle(stream, path, known) for _ in range(5))
-    if magic != _MAGIC:
+    magic, _, _, saved, keys = (read_pickle(cast(IO[bytes], whole), path) for _ in range(5))
+    if magic.content != _MAGIC:
         raise ValueError("of another program")
     begins: dict[str, int] = {}
     end = whole.tell()
-    for key in keys:
+    for key in keys.content:
+        if type(key) is not str:
+            raise TypeError("a storage without a name")
         (count,) = struct.unpack_from("<q", whole, end)
-        if count != known[key].numel:
+        if count != saved.storages[key].numel:
             raise ValueError("a storage of another size")
         begins[key] = end + 8
-        end += 8 + count * _dtype(known[key]).itemsize
+        end += 8 + count * _dtype(saved.storages[key]).itemsize
 
     def read(storage: Storage, dtype: torch.dtype) -> Tensor:
         return _numbers(whole, begins[storage.key], storage.numel, dtype)
 
-    return content, read
+    return saved.content, read
 
 
 def _dtype(storage: Storage) -> torch.dtype:

@@ -7,7 +7,7 @@ import pytest
 
 from hdgan.editor.studio import Studio, edits_of, open_studio
 from hdgan.errors import CheckpointError, ConfigError, DataError
-from hdgan.scenes import CLASSES
+from hdgan.scenes import SPEC
 from hdgan.training import PRESETS
 
 from .conftest import write_model
@@ -100,7 +100,7 @@ def test_a_run_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_demo_knows_its_classes() -> None:
-    assert PRESETS["demo"]().model.n_labels == len(CLASSES)
+    assert PRESETS["demo"]().model.n_labels == SPEC.n_labels
 
 
 def test_a_new_object_is_drawn_from_its_class(studio: Studio) -> None:

@@ -19,7 +19,7 @@ from hdgan.families import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDC
 from hdgan.families.saving import save_model
 from hdgan.inference import load
 from hdgan.inference.encoding import Source, encode, open_source
-from hdgan.scenes import CLASSES, STYLES
+from hdgan.scenes import SPEC, STYLES
 from hdgan.styles.cluster import cluster
 from hdgan.training import StageConfig, TrainConfig
 
@@ -30,7 +30,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
     config = TrainConfig(
         model=Pix2PixHDConfig(
-            n_labels=len(CLASSES),
+            n_labels=SPEC.n_labels,
             feature_channels=2,
             generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1),
             encoder=EncoderConfig(nef=2, n_downsample=1),
@@ -83,11 +83,11 @@ def test_features_that_tell_the_style_agree(source: Source) -> None:
     by_label = {
         row.label: row for row in measure_agreement(source, telling, cluster(telling, 10, min_area=0.001), 0.001)
     }
-    cars = by_label[CLASSES.index("car")]
+    cars = by_label[SPEC.classes.index("car")]
     assert cars.matched == cars.clustered == pytest.approx(1)
     assert 0 < cars.colours < 1
-    assert cars.styles == len(STYLES[CLASSES.index("car")])
-    assert cars.instances == ((table.label == CLASSES.index("car")) & (table.share >= 0.001)).sum()
+    assert cars.styles == len(STYLES[SPEC.classes.index("car")])
+    assert cars.instances == ((table.label == SPEC.classes.index("car")) & (table.share >= 0.001)).sum()
     (bad,) = (
         r for r in measure_agreement(source, noise, cluster(noise, 10, min_area=0.001), 0.001) if r.label == cars.label
     )
@@ -104,7 +104,7 @@ def test_a_switch_changes_its_instance(source: Source) -> None:
     changes = measure_changes(pipeline, source.data.validation(source.size), 2, 0.01, seed=1)
     again = measure_changes(pipeline, source.data.validation(source.size), 2, 0.01, seed=1)
     assert changes == again
-    assert {change.label for change in changes} >= {CLASSES.index("road"), CLASSES.index("building")}
+    assert {change.label for change in changes} >= {SPEC.classes.index("road"), SPEC.classes.index("building")}
     assert all(change.inside > 0 and change.outside >= 0 and change.switches == 2 for change in changes)
     assert sum(change.inside > change.outside for change in changes) > len(changes) / 2
     with pytest.raises(ConfigError, match="switches is 0"):
@@ -114,10 +114,10 @@ def test_a_switch_changes_its_instance(source: Source) -> None:
 def test_an_instance_that_fills_its_picture_has_no_outside(source: Source) -> None:
     pipeline = load(source.file, device="cpu")
     sample = source.data.validation(source.size)[0]
-    filled = {part: torch.full_like(sample[part], CLASSES.index("road")) for part in ("label", "ids")}
+    filled = {part: torch.full_like(sample[part], SPEC.classes.index("road")) for part in ("label", "ids")}
     alone, both = (measure_changes(pipeline, pictures, 4, 0.01) for pictures in ([sample], [filled, sample]))  # type: ignore[arg-type]
     assert both == alone
-    assert CLASSES.index("road") in {change.label for change in alone}
+    assert SPEC.classes.index("road") in {change.label for change in alone}
     assert np.isfinite([change.outside for change in both]).all()
     assert measure_changes(pipeline, [filled], 1, 0.01) == []  # type: ignore[arg-type]
 

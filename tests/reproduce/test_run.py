@@ -28,7 +28,7 @@ from hdgan.reproduce.record import load_record
 from hdgan.reproduce.results import REAL, Result, load_results, read_results, save_results
 from hdgan.reproduce.run import Outcome, publish, reproduce
 from hdgan.reproduce.workers import Ended, Workers
-from hdgan.scenes import CLASSES
+from hdgan.scenes import SPEC
 from hdgan.training import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 def network(folder: Folder, name: str, seed: int) -> None:
     """Write an untrained one."""
     torch.manual_seed(seed)
-    save_segmenter(folder.network(name), Segmenter(SegmenterConfig(len(CLASSES), width=2)))
+    save_segmenter(folder.network(name), Segmenter(SegmenterConfig(SPEC.n_labels, width=2)))
 
 
 @pytest.fixture

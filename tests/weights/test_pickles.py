@@ -18,7 +18,7 @@ HERE = Path("file.pth")
 
 
 def read(content: bytes) -> Any:
-    return read_pickle(BytesIO(content), HERE)
+    return read_pickle(BytesIO(content), HERE).content
 
 
 @pytest.mark.parametrize("protocol", range(5))

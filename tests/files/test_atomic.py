@@ -1,9 +1,11 @@
+"""Files and folders that are complete or absent, whatever happens while they are written."""
+
+from __future__ import annotations
+
 import errno
 import os
 import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +14,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from hdgan.errors import ConfigError, HdganError
-from hdgan.files import atomic_file, atomic_folder, leads_out, remove_dead, remove_folder, require_no_file, save_png
-from hdgan.files import paths as files
+from hdgan.errors import HdganError
+from hdgan.files import atomic, atomic_file, atomic_folder, remove_dead, remove_folder, save_png
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -64,94 +65,6 @@ def test_files_and_folders_have_ordinary_permissions(tmp_path):
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"] == [0o640, 0o750]
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from hdgan.files import atomic_file, atomic_folder
-
-write = atomic_folder if sys.argv[2] == "folder" else atomic_file
-with write(Path(sys.argv[1])) as temporary:
-    print(temporary.name, flush=True)
-    sys.stdin.read()
-    if write is atomic_file:
-        temporary.write_text("whole")
-"""
-
-
-@pytest.fixture
-def writer(tmp_path) -> Iterator[Callable[[str, str], tuple[subprocess.Popen[str], Path]]]:
-    """Start a process in the middle of writing NAME; it ends the writing when its standard input ends."""
-    processes = []
-
-    def start(name: str, kind: str) -> tuple[subprocess.Popen[str], Path]:
-        command = [sys.executable, "-c", WRITER, str(tmp_path / name), kind]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        processes.append(process)
-        return process, tmp_path / process.stdout.readline().strip()
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.parametrize("kind", ["file", "folder"])
-def test_the_next_write_removes_what_a_killed_process_left(tmp_path, writer, kind):
-    process, temporary = writer("a", kind)
-    process.kill()
-    process.communicate()
-    assert temporary.exists()
-    with atomic_file(tmp_path / "b"):
-        pass
-    assert os.listdir(tmp_path) == ["b"]  # noqa: PTH208
-
-
-def test_processes_that_write_into_one_folder_do_not_disturb_each_other(tmp_path, writer):
-    process, temporary = writer("a", "file")
-    other, _ = writer("b", "folder")
-    assert not remove_dead(tmp_path)
-    with atomic_file(tmp_path / "c") as ours:
-        assert temporary.exists()
-        ours.write_text("ours")
-        other.communicate()
-    process.communicate()
-    assert (process.returncode, other.returncode) == (0, 0)
-    assert content(tmp_path) == {"a": "whole", "c": "ours"}
-    assert (tmp_path / "b").is_dir()
-
-
-def test_only_names_of_ours_are_removed(tmp_path):
-    ours = tmp_path / ".a.png.0123abcd.hdtmp"
-    earlier = [tmp_path / ".a.png.0123abcd.tmp", tmp_path / ".step-7.tmp"]
-    linked, link = tmp_path / "linked", tmp_path / ".link.0123abcd.hdtmp"
-    foreign = [tmp_path / name for name in (".a.png.tmp", "a.0123abcd.hdtmp", ".a.0123abc.hdtmp", ".b.0123abcd.tmp")]
-    for path in (ours, *earlier, linked, *foreign):
-        path.touch()
-    link.symlink_to(linked)
-    assert remove_dead(tmp_path)
-    assert not ours.exists()
-    assert all(path.exists() for path in earlier)
-    assert remove_dead(tmp_path, lambda target: target.name in ("a.png", "step-7"))
-    assert not any(path.exists() for path in earlier)
-    assert all(path.exists() for path in (link, linked, *foreign))
-
-
-def test_a_folder_that_was_moved_aside_comes_back(tmp_path):
-    """The process was killed while the folder was replaced, where two cannot change places in one step."""
-    aside, new = (tmp_path / f".run.0123abcd.hdtmp{ending}" for ending in (".old", ""))
-    for folder in (aside, new):
-        folder.mkdir()
-    (aside / "file").write_text("old")
-    remove_dead(tmp_path)
-    assert content(tmp_path) == {"run/file": "old"}
-    assert not new.exists()
-    (tmp_path / "run").rename(aside)
-    (tmp_path / "run").mkdir()
-    remove_dead(tmp_path)
-    assert os.listdir(tmp_path) == ["run"]  # noqa: PTH208
-    assert content(tmp_path) == {}
-
-
 def test_a_folder_is_removed_by_way_of_a_name_of_ours(tmp_path, monkeypatch):
     (tmp_path / "step").mkdir()
     monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # killed in the middle
@@ -161,19 +74,6 @@ def test_a_folder_is_removed_by_way_of_a_name_of_ours(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
     remove_dead(tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.skipif(files.fcntl is None, reason="Windows has no such locks")
-def test_without_locks_files_are_written_and_nothing_is_removed(tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    dead = tmp_path / ".a.0123abcd.hdtmp"
-    dead.touch()
-    monkeypatch.setattr(files.fcntl, "flock", fail)
-    with atomic_file(tmp_path / "b") as temporary:
-        temporary.write_text("new")
-    assert content(tmp_path) == {".a.0123abcd.hdtmp": "", "b": "new"}
 
 
 @pytest.mark.parametrize("error", [RuntimeError("stop"), KeyboardInterrupt()])
@@ -276,7 +176,7 @@ def test_folder_appears_whole(tmp_path):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_folder_is_replaced_whole(tmp_path, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+        monkeypatch.setattr(atomic, "_exchange", lambda *_: False)
     path = tmp_path / "run"
     path.mkdir()
     (path / "old").write_text("1")
@@ -291,9 +191,9 @@ def test_folders_change_places_in_one_step_or_stay(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text(name)
-    done = files._exchange(tmp_path / "a", tmp_path / "b")
+    done = atomic._exchange(tmp_path / "a", tmp_path / "b")
     assert content(tmp_path) == ({"a/b": "b", "b/a": "a"} if done else {"a/a": "a", "b/b": "b"})
-    assert not files._exchange(tmp_path / "a", tmp_path / "absent")
+    assert not atomic._exchange(tmp_path / "a", tmp_path / "absent")
 
 
 def test_failure_leaves_the_old_folder(tmp_path):
@@ -317,7 +217,7 @@ def test_folder_that_cannot_be_renamed_keeps_the_old_content(tmp_path, monkeypat
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return replace(self, to)
 
-    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    monkeypatch.setattr(atomic, "_exchange", lambda *_: False)
     monkeypatch.setattr(Path, "replace", fail_into_place)
     with pytest.raises(HdganError, match="Input/output error"), atomic_folder(path) as temporary:
         (temporary / "new").write_text("2")
@@ -330,23 +230,3 @@ def test_png_whatever_the_name(tmp_path):
     with Image.open(tmp_path / "a" / "picture.jpg") as found:
         assert found.format == "PNG"
         assert found.getpixel((2, 1)) == 40000
-
-
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "a\\..\\x", "/x", "..", ".", "", "//", "./.", "a\0b"])
-def test_names_that_lead_out_of_a_folder(name: str) -> None:
-    assert leads_out(name)
-
-
-@pytest.mark.parametrize("name", ["x", "a/b", "..x", "x..y", "a b", "caf\u00e9", ".hidden", "a\\b"])
-def test_names_that_stay_in_a_folder(name: str) -> None:
-    assert not leads_out(name)
-
-
-@pytest.mark.parametrize("kind", ["file", "fifo", "loop"])
-def test_what_is_no_folder_is_refused_before_the_work_for_it(kind: str, tmp_path: Path) -> None:
-    there = tmp_path / "out"
-    {"file": there.touch, "fifo": partial(os.mkfifo, there), "loop": partial(there.symlink_to, there)}[kind]()
-    with pytest.raises(ConfigError, match=r"out .*exists and is no folder: choose another"):
-        require_no_file(there, "out")
-    require_no_file(tmp_path, "out")
-    require_no_file(tmp_path / "new", "out")
