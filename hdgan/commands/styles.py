@@ -16,6 +16,7 @@ from hdgan.config.serialization import check_value
 from hdgan.data import SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.evaluation.style_agreement import Agreement, Change, measure_agreement, measure_changes
+from hdgan.evaluation.style_sheet import write_sheet
 from hdgan.inference.encoding import Source, open_source
 from hdgan.inference.encoding import encode as encode_all
 from hdgan.inference.pipeline import Pipeline, load
@@ -24,7 +25,7 @@ from hdgan.progress import showing_progress
 from hdgan.styles.bank import STYLES_FILE, StyleBank, with_thumbnails
 from hdgan.styles.cluster import MIN_AREA
 from hdgan.styles.cluster import cluster as find_clusters
-from hdgan.styles.sheet import Cutter, write_sheet
+from hdgan.styles.crops import Cropper
 from hdgan.styles.table import FeatureTable, Origin
 
 Run = Annotated[Path, tyro.conf.Positional]
@@ -86,7 +87,7 @@ def cluster(
     source = open_source(run, checkpoint=checkpoint, root=root, device="cpu", ema=ema)
     bank = find_clusters(_read_table(source), k, min_area=min_area, seed=seed, dontcare=source.model.config.dontcare)
     first = [entry.examples[0] for there in bank.clusters.values() for entry in there]
-    bank = with_thumbnails(bank, _cutter(source).cut(first))
+    bank = with_thumbnails(bank, _cropper(source).crops(first))
     bank.save(source.bank_file)
     without = sorted(bank.means.keys() - bank.clusters.keys())
     if without:
@@ -120,7 +121,7 @@ def show(
     check_value(Positive, examples, "examples")
     source = open_source(run, checkpoint=checkpoint, root=root, device="cpu", ema=ema)
     target = out or beside(source.file, "styles.html")
-    write_sheet(_read_bank(source), _cutter(source), target, source.class_names, examples)
+    write_sheet(_read_bank(source), _cropper(source), target, source.class_names, examples)
     print(target.resolve())
     return 0
 
@@ -213,8 +214,8 @@ def _read_bank(source: Source) -> StyleBank:
     return bank
 
 
-def _cutter(source: Source) -> Cutter:
-    return Cutter(source.data.reference(SizeConfig()))
+def _cropper(source: Source) -> Cropper:
+    return Cropper(source.data.reference(SizeConfig()))
 
 
 def _class_name(source: Source, label: int) -> str:

@@ -21,8 +21,8 @@ from hdgan.errors import CheckpointError
 from hdgan.files import require_file
 from hdgan.files.archives import open_archive
 from hdgan.files.limits import require_bounded
+from hdgan.files.safetensors import open_safetensors
 from hdgan.weights.pickles import Storage, StoredTensor, Unknown, read_pickle
-from hdgan.weights.safetensors_file import open_safetensors
 from hdgan.weights.state import find_state
 
 ReadStorage = Callable[[Storage, torch.dtype], Tensor]

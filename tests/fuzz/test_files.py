@@ -24,9 +24,9 @@ from PIL import Image
 from hdgan.checkpoints import best_step
 from hdgan.commands.convert import convert
 from hdgan.data import DataConfig, find_pairs
-from hdgan.data.check import check_dataset
 from hdgan.data.headers import read_header
 from hdgan.data.images import read_input, read_map, read_photo
+from hdgan.data.inspection import check_dataset
 from hdgan.data.pack import pack_dataset
 from hdgan.errors import HdganError
 from hdgan.inference import load

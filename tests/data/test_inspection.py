@@ -1,16 +1,20 @@
+"""Inspecting datasets: what a check of every file reports, and what the quick check before training refuses."""
+
 from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from hdgan.data import DataConfig, SizeConfig
-from hdgan.data.check import check, check_dataset
-from hdgan.data.check_report import Wanted, print_report
+from hdgan.commands.data import print_report
+from hdgan.data import DataConfig, SizeConfig, find_pairs
+from hdgan.data.inspection import check_dataset, quick_check
+from hdgan.data.report import PhaseReport, Requirements
 from hdgan.errors import ConfigError, DataError
 
 
@@ -30,7 +34,7 @@ def test_report_of_a_clean_set(scenes):
     assert phase.sizes == {(6, 4): 3}
     assert phase.mean_size == (6, 4)
     assert phase.class_pixels == {0: 36, 2: 36}
-    assert phase.class_pictures == {0: 3, 2: 3}
+    assert phase.class_images == {0: 3, 2: 3}
     assert phase.ids == [3, 4, 4]
     assert phase.agreement == pytest.approx(70 / 72)
     assert seen == [("train", done, 3) for done in (1, 2, 3)]
@@ -128,12 +132,6 @@ def test_report_counts_photos_that_are_turned(save, tmp_path):
     assert "photos turned upright by their EXIF orientation: 1" in printed(report)[0]
 
 
-def test_command(scenes, save, capsys):
-    assert check(scenes, n_labels=3) == 0
-    assert check(scenes, n_labels=2, phase=("train",)) == 1
-    assert "holds label 2, but --n-labels is 2; set --n-labels to at least 3" in capsys.readouterr().out
-
-
 def test_ids_of_classes_beyond_the_labels_are_a_note(scenes, save):
     save("train_inst/b.png", np.full((4, 6), 26004, np.uint16))
     report = check_dataset(DataConfig(root=scenes), 3)
@@ -192,13 +190,13 @@ def test_what_the_model_and_the_stage_ask_is_checked(save, tmp_path):
     config = DataConfig(root=tmp_path)
     photos = check_dataset(config, 1).faults
     assert photos == [f"{tmp_path} has no photos for phase train: training needs pairs with photos"]
-    wanted = Wanted(1, instances=True, size=SizeConfig(), batch_size=2)
-    _, maps, sizes = check_dataset(config, wanted).faults
+    requirements = Requirements(1, instances=True, size=SizeConfig(), batch_size=2)
+    _, maps, sizes = check_dataset(config, requirements).faults
     assert "has no instance maps for phase train" in maps
     assert sizes.startswith("a is 6x4 and b is 8x4 in one batch; set ")
-    assert len(check_dataset(config, replace(wanted, size=SizeConfig(width=3, height=3))).faults) == 2
+    assert len(check_dataset(config, replace(requirements, size=SizeConfig(width=3, height=3))).faults) == 2
     with pytest.raises(ConfigError, match=r"batch_size is 0: give a whole number from 1"):
-        Wanted(batch_size=0)
+        Requirements(batch_size=0)
 
 
 def test_a_dataset_without_the_phase_to_train_on_is_noted(scenes):
@@ -216,6 +214,99 @@ def test_folders_of_another_program_are_a_fault_told_once(save, tmp_path):
     assert "call the folders of a phase train_A and train_B" in fault
 
 
-def test_the_command_names_its_own_options(scenes, capsys):
-    assert check(scenes, n_labels=3, size=SizeConfig(crop_width=9)) == 1
-    assert "set a smaller --size.crop-width and --size.crop-height, or a larger --size.width" in capsys.readouterr().out
+def quick(root: Path, n_labels: int = 3, **options) -> PhaseReport:
+    config = DataConfig(root=root)
+    return quick_check(find_pairs(config, "train"), config, n_labels, **options)
+
+
+def test_quick_check_of_a_clean_set(scenes):
+    assert quick(scenes).warnings == []
+
+
+def test_quick_check_warns_of_orphans(scenes, save):
+    save("train_img/d.png", np.zeros((4, 6, 3), np.uint8))
+    (warning,) = quick(scenes).warnings
+    assert warning.startswith("1 name of train lacks a partner and will not be used, for example ")
+
+
+def test_quick_check_finds_what_headers_tell(scenes, save):
+    save("train_inst/b.png", np.zeros((4, 5), np.uint8))
+    with pytest.raises(DataError, match=r"b\.png is 6x4, but .*b\.png is 5x4"):
+        quick(scenes, full=1)
+    save("train_inst/b.png", np.zeros((4, 6, 3), np.uint8))
+    with pytest.raises(DataError, match=r"b\.png: this instance map has mode RGB"):
+        quick(scenes, full=1)
+
+
+def test_quick_check_decodes_the_first_and_the_last_pair(scenes, save):
+    save("train_label/c.png", np.full((4, 6), 7, np.uint8))
+    with pytest.raises(DataError, match=r"c\.png holds label 7"):
+        quick(scenes, full=2)
+
+
+def test_quick_check_counts_further_faults(scenes, spoil):
+    spoil()
+    with pytest.raises(
+        DataError,
+        match=r"cannot be read .*\(at least \d more: list all with hdgan data check \S+ --phase train --n-labels 3\)",
+    ):
+        quick(scenes)
+
+
+def test_quick_check_tries_the_crop(scenes):
+    with pytest.raises(DataError, match=r"a\.png: the crop of 5x5 is larger than the picture"):
+        quick(scenes).require_size(SizeConfig(crop_width=5))
+
+
+def test_quick_check_of_sizes_in_one_batch(scenes, save):
+    for part in ("label", "inst", "img"):
+        save(f"train_{part}/d.png", np.zeros((5, 7), np.uint8))
+    report = quick(scenes)
+    report.require_size(SizeConfig(), batch=1)
+    report.require_size(SizeConfig(crop_width=4), batch=2)
+    with pytest.raises(
+        DataError,
+        match=r"a is 6x4 and d is 7x5 in one batch; set stages\.STAGE\.size\.width and stages\.STAGE\.size\.height, or",
+    ):
+        report.require_size(SizeConfig(), batch=2)
+
+
+def test_quick_check_warns_of_photos_that_are_turned(save, tmp_path):
+    save("train_label/a.png", np.zeros((6, 4), np.uint8))
+    exif = Image.Exif()
+    exif[274] = 6
+    save("train_img/a.jpg", np.zeros((4, 6, 3), np.uint8), exif=exif)
+    (warning,) = quick(tmp_path).warnings
+    assert warning.startswith("1 photo of train will be turned upright by the EXIF orientation, for example ")
+    assert warning.endswith(str(tmp_path / "train_img" / "a.jpg"))
+
+
+def test_quick_check_finds_an_input_of_other_channels(save, tmp_path):
+    for i in range(9):
+        save(f"train_A/{i}.png", np.zeros((4, 6, 4 if i == 3 else 3), np.uint8))
+        save(f"train_B/{i}.png", np.zeros((4, 6, 3), np.uint8))
+    with pytest.raises(DataError, match=r"3\.png has 4 channels, others 3; save all inputs alike \(list all with"):
+        quick(tmp_path, 0)
+    save("train_A/3.png", np.zeros((4, 6, 3), np.uint8))
+    assert quick(tmp_path, 0).input_channels == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "photo", "message"),
+    [
+        ("b.npy", np.zeros((4, 6), np.uint8), "a photo must be a picture, not .npy"),
+        ("b.tif", np.zeros((4, 6), np.float32), "this photo has mode F; save it with 8 or 16 bits"),
+    ],
+)
+def test_quick_check_finds_photos_that_cannot_be_read(scenes, save, name, photo, message):
+    (scenes / "train_img/b.png").unlink()
+    save(f"train_img/{name}", photo)
+    with pytest.raises(DataError, match=message):
+        quick(scenes, full=1)
+
+
+def test_quick_check_finds_halves_of_different_width(save, tmp_path):
+    save("train/a.png", np.zeros((4, 12, 3), np.uint8))
+    save("train/b.png", np.zeros((4, 13, 3), np.uint8))
+    with pytest.raises(DataError, match=r"b\.png is 13 pixels wide, which has no two equal halves"):
+        quick(tmp_path, 0, full=1)
