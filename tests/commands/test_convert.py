@@ -5,8 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
-import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -233,16 +232,28 @@ def test_a_folder_that_appears_meanwhile_is_not_replaced(
     assert names_in(tmp_path / "theirs") == ["latest_net_G.pth"]
 
 
-@pytest.mark.parametrize("to", ["nvidia", "hdgan"])
-def test_a_limit_of_file_size_is_one_line_and_leaves_nothing(to: str, model_file: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file can grow beyond 2000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def _theirs(model_file: Path, tmp_path: Path) -> None:
     convert_to_nvidia(model_file, tmp_path / "theirs")
-    given = {"nvidia": ("model.safetensors", "out"), "hdgan": ("theirs", "out.safetensors")}
-    done = subprocess.run(
-        [sys.executable, "-m", "hdgan", "convert", given[to][0], "--out", given[to][1], "--to", to],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("hdgan: error: cannot write ")
-    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("_theirs", "small_files")
+@pytest.mark.parametrize(("to", "source"), [("nvidia", "model.safetensors"), ("hdgan", "theirs")])
+def test_a_limit_of_file_size_is_one_line_and_leaves_nothing(
+    to: str, source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", str(tmp_path / source), "--out", str(tmp_path / "out.safetensors"), "--to", to]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("hdgan: error: cannot write ")
+    assert len(printed.err.splitlines()) == 1
     assert names_in(tmp_path) == ["model.safetensors", "theirs"]
