@@ -5,7 +5,6 @@
 // Contiguous images whose rows do not divide into 16 bytes are treated like channels_last ones of one channel.
 //
 // As in avg_pyramid.cpp, both layouts are planes of height x width pixels of `pixel` adjacent elements.
-#include "avg_pyramid.h"
 #include "cuda.cuh"
 
 namespace hd::cuda {
@@ -350,8 +349,6 @@ __global__ void __launch_bounds__(32 * kWarps, 4)
   }
 }
 
-bool aligned_to(const Tensor& x, size_t bytes) { return reinterpret_cast<uintptr_t>(x.data) % bytes == 0; }
-
 // Call fn(Layout, Planes, groups, bands, blocks) with what suits an image and its two levels, or their gradients.
 template <typename F>
 void with_layout(const Tensor& x, const Tensor& half, const Tensor& quarter, const F& fn) {
@@ -368,7 +365,7 @@ void with_layout(const Tensor& x, const Tensor& half, const Tensor& quarter, con
       fn(layout, in, static_cast<int>(groups), static_cast<int>(bands),
          static_cast<unsigned>(ceil_div(count * bands * groups, kWarps)));
     };
-    const bool aligned = aligned_to(x, 16) && aligned_to(half, 8) && aligned_to(quarter, 4);
+    const bool aligned = is_aligned(x, 16) && is_aligned(half, 8) && is_aligned(quarter, 4);
     if (aligned && !channels_last && in.width % (4 * N) == 0)
       return call(Layout<T, N, 1, true>{}, ceil_div(cells / N, 31));
     if constexpr (N > 1)

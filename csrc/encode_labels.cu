@@ -2,7 +2,6 @@
 // of them sets, and writes all their planes 16 bytes a thread. Zero and one are bit patterns: floating-point types of
 // one size share a kernel.
 #include "cuda.cuh"
-#include "encode_labels.h"
 
 namespace hd::cuda {
 namespace {

@@ -1,8 +1,9 @@
 // Reducing adds floats atomically, but few: as long as a warp sees one instance, its lanes add in registers; where it
 // sees several, their pixels are first added up across the warp. What remains goes to a table of the image's instances
 // in shared memory and from there to the sums, or to the sums at once where an image has many instances.
+#include <algorithm>
+
 #include "cuda.cuh"
-#include "instance_mean.h"
 
 namespace hd::cuda {
 namespace {
@@ -14,6 +15,8 @@ constexpr int kSteps = 4;          // of one thread of a reduction
 constexpr int kTableRows = 512;    // instances of an image whose sums fit shared memory
 constexpr int kRounds = 4;         // instances in a warp whose pixels are added across it
 constexpr int kTilePixels = 1024;  // of one block that broadcasts to a channels_last image
+constexpr int64_t kPiece = 4096;   // pixels of an instance, on average, that one block adds up in order
+constexpr int64_t kMostPieces = 256;
 constexpr unsigned kAll = 0xffffffffu;
 
 struct Layout {
@@ -341,15 +344,16 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-bool aligned(const Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0; }
-
 // Of x, in tiles of so many pixels.
 Layout layout_of(const Tensor& x, const Tensor& rows, int64_t tile) {
   const int64_t pixels = x.shape[2] * x.shape[3];
   const bool last = is_channels_last(x), whole = last || pixels % kPixels == 0;
-  return {
-      x.shape[0], pixels, static_cast<int>(x.shape[1]), ceil_div(pixels, tile), whole && aligned(x) && aligned(rows),
-      last};
+  return {x.shape[0],
+          pixels,
+          static_cast<int>(x.shape[1]),
+          ceil_div(pixels, tile),
+          whole && is_aligned(x, 16) && is_aligned(rows, 16),
+          last};
 }
 
 }  // namespace
@@ -375,6 +379,10 @@ void instance_mean_reduce_sorted(Tensor x, Tensor order, Tensor starts, Tensor p
     HD_LAUNCH(instance_mean_reduce_sorted_kernel<T>, grid, dim3(each > 64 ? kThreads : 32), 0, stream, x.as<T>(),
               order.as<int64_t>(), starts.as<int64_t>(), partial.as<float>(), layout);
   });
+}
+
+int64_t instance_mean_pieces(int64_t pixels, int64_t instances) {
+  return std::clamp<int64_t>(pixels / (kPiece * instances), 1, kMostPieces);
 }
 
 void instance_mean_broadcast(Tensor table, Tensor rows, Tensor counts, Tensor y, uintptr_t stream) {

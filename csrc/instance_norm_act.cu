@@ -4,7 +4,6 @@
 // block of the second kernel does anew, is a small part of its reads.
 #include <algorithm>
 
-#include "instance_norm_act.h"
 #include "instance_norm_act_nchw.cuh"
 #include "instance_norm_act_nhwc.cuh"
 
@@ -25,13 +24,13 @@ int multiprocessors() {
 
 // Divide planes into at most so many parts, each a multiple of `unit` pixels.
 void split(Norm& n, int64_t wanted, int64_t unit) {
-  n.splits = static_cast<int>(std::min(wanted, (n.planes + kSparePartials) / n.planes));
+  n.splits = static_cast<int>(std::min(wanted, (n.planes + kSpareParts) / n.planes));
   n.part = ceil_div(ceil_div(n.pixels(), n.splits), unit) * unit;
   n.padded_part = ceil_div(ceil_div(n.padded_pixels(), n.splits), unit) * unit;
 }
 
 Norm norm_of(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& mean, const Tensor& rstd,
-             const Tensor& scratch, int activation, float negative_slope, int pad, int pad_mode) {
+             const Tensor& scratch, float slope, int pad, PadMode pad_mode) {
   Norm n{};
   n.channels = static_cast<int>(x.shape[1]);
   n.height = static_cast<int>(x.shape[2]);
@@ -46,7 +45,7 @@ Norm norm_of(const Tensor& x, const Tensor& weight, const Tensor& bias, const Te
   n.planes = x.shape[0] * x.shape[1];
   n.per_pixel = 1.f / static_cast<float>(n.pixels());
   split(n, 1, 1);
-  n.slope = activation == 0 ? 1.f : activation == 1 ? 0.f : negative_slope;
+  n.slope = slope;
   return n;
 }
 
@@ -192,10 +191,12 @@ void bwd_nhwc(const T* dy, const T* x, T* dx, T* dresidual, Norm n, uintptr_t st
 
 }  // namespace
 
+// Two numbers of every part of every plane.
+int64_t instance_norm_act_scratch(Tensor x) { return 2 * (x.shape[0] * x.shape[1] + kSpareParts); }
+
 void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor y, Tensor mean, Tensor rstd,
-                           Tensor scratch, int activation, float negative_slope, float eps, int pad, int pad_mode,
-                           uintptr_t stream) {
-  Norm n = norm_of(x, weight, bias, mean, rstd, scratch, activation, negative_slope, pad, pad_mode);
+                           Tensor scratch, float slope, float eps, int pad, PadMode pad_mode, uintptr_t stream) {
+  Norm n = norm_of(x, weight, bias, mean, rstd, scratch, slope, pad, pad_mode);
   n.eps = eps;
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
@@ -204,9 +205,9 @@ void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual
 }
 
 void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, Tensor dx,
-                           Tensor dresidual, Tensor sums, Tensor scratch, int activation, float negative_slope, int pad,
-                           int pad_mode, uintptr_t stream) {
-  Norm n = norm_of(x, weight, bias, mean, rstd, scratch, activation, negative_slope, pad, pad_mode);
+                           Tensor dresidual, Tensor sums, Tensor scratch, float slope, int pad, PadMode pad_mode,
+                           uintptr_t stream) {
+  Norm n = norm_of(x, weight, bias, mean, rstd, scratch, slope, pad, pad_mode);
   n.sums = sums.as<float>();
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
