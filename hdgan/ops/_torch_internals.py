@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -96,3 +96,11 @@ def has_hooks(module: nn.Module) -> bool:
     """
     own = any(getattr(module, name, True) for name in _HOOKS)
     return own or _any_global_hook is None or _any_global_hook()
+
+
+def conv_forward(conv: nn.Conv2d) -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
+    """What a convolution does with an input, a weight and a bias, in its padding mode.
+
+    None if torch has another name for it: such a convolution is called as a module.
+    """
+    return getattr(conv, "_conv_forward", None)
