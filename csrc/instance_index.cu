@@ -193,13 +193,13 @@ void instance_index_fwd(Tensor ids, Tensor rows, Tensor offsets, Tensor unique, 
   const auto run = [&](auto type) {
     using T = decltype(type);
     const Ids<T> in = {ids.as<T>(), static_cast<unsigned>(pixels), aligned, first_id, entries};
-    HD_LAUNCH(instance_index_count_kernel<T>, dim3(static_cast<unsigned>(batch * tiles)), dim3(kThreads), 0, stream, in,
-              static_cast<unsigned>(tiles), table.as<unsigned>(), sizes.as<int>() + batch);
-    HD_LAUNCH(instance_index_scan_kernel, dim3(static_cast<unsigned>(batch)), dim3(kScanThreads), 0, stream,
-              table.as<unsigned>(), ranks.as<int>(), sizes.as<int>(), entries);
-    HD_LAUNCH(instance_index_fill_kernel<T>, dim3(static_cast<unsigned>(batch * parts)), dim3(kThreads), 0, stream, in,
-              static_cast<unsigned>(parts), table.as<unsigned>(), ranks.as<int>(), sizes.as<int>(), batch,
-              rows.as<int>(), offsets.as<int64_t>(), unique.as<T>(), counts.as<int64_t>());
+    HD_LAUNCH(instance_index_count_kernel<T>, batch * tiles, kThreads, 0, stream, in, static_cast<unsigned>(tiles),
+              table.as<unsigned>(), sizes.as<int>() + batch);
+    HD_LAUNCH(instance_index_scan_kernel, batch, kScanThreads, 0, stream, table.as<unsigned>(), ranks.as<int>(),
+              sizes.as<int>(), entries);
+    HD_LAUNCH(instance_index_fill_kernel<T>, batch * parts, kThreads, 0, stream, in, static_cast<unsigned>(parts),
+              table.as<unsigned>(), ranks.as<int>(), sizes.as<int>(), batch, rows.as<int>(), offsets.as<int64_t>(),
+              unique.as<T>(), counts.as<int64_t>());
   };
   ids.dtype == DType::int32 ? run(int32_t{}) : run(int64_t{});
 }

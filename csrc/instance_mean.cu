@@ -364,7 +364,7 @@ void instance_mean_reduce(Tensor x, Tensor rows, Tensor offsets, Tensor sums, ui
     const Layout layout = layout_of(x, rows, kThreads * kPixels * kSteps);
     const dim3 grid(static_cast<unsigned>(layout.batch * layout.tiles),
                     static_cast<unsigned>(ceil_div(layout.channels, kChannels)));
-    HD_LAUNCH(instance_mean_reduce_kernel<T>, grid, dim3(kThreads), 0, stream, x.as<T>(), rows.as<int>(),
+    HD_LAUNCH(instance_mean_reduce_kernel<T>, grid, kThreads, 0, stream, x.as<T>(), rows.as<int>(),
               offsets.as<int64_t>(), sums.as<float>(), layout);
   });
 }
@@ -376,7 +376,7 @@ void instance_mean_reduce_sorted(Tensor x, Tensor order, Tensor starts, Tensor p
     const int64_t n = partial.shape[1], each = layout.batch * layout.pixels / n;  // pixels of an instance
     const dim3 grid(static_cast<unsigned>(n), static_cast<unsigned>(partial.shape[0]),
                     static_cast<unsigned>(ceil_div(layout.channels, kChannels)));
-    HD_LAUNCH(instance_mean_reduce_sorted_kernel<T>, grid, dim3(each > 64 ? kThreads : 32), 0, stream, x.as<T>(),
+    HD_LAUNCH(instance_mean_reduce_sorted_kernel<T>, grid, each > 64 ? kThreads : 32, 0, stream, x.as<T>(),
               order.as<int64_t>(), starts.as<int64_t>(), partial.as<float>(), layout);
   });
 }
@@ -390,8 +390,8 @@ void instance_mean_broadcast(Tensor table, Tensor rows, Tensor counts, Tensor y,
     using T = decltype(type);
     const Layout layout = layout_of(y, rows, kThreads * kPixels);
     const auto launch = [&](auto kernel, int64_t blocks) {
-      HD_LAUNCH(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, table.as<float>(),
-                rows.as<int>(), counts.as<int64_t>(), y.as<T>(), layout);
+      HD_LAUNCH(kernel, blocks, kThreads, 0, stream, table.as<float>(), rows.as<int>(), counts.as<int64_t>(), y.as<T>(),
+                layout);
     };
     if (layout.last)
       launch(instance_mean_broadcast_last_kernel<T>, ceil_div(layout.batch * layout.pixels, kTilePixels));

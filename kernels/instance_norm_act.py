@@ -265,18 +265,9 @@ def _fold_row(dy, row, exists, column, width, pixel_stride, pad, g):
 
 
 @triton.jit
-def _folded(
-    dy,
-    first,
-    inside,
-    height,
-    width,
-    pixel_stride,
-    pad,
-    PAD_MODE: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-):
+def _folded(dy, first, inside, height, width, pixel_stride, pad, PAD_MODE: tl.constexpr):
     """The gradient of a tile's source pixels from number `first` on, before padding; dy points to its planes."""
+    BLOCK_PIXELS: tl.constexpr = inside.shape[0]
     if PAD_MODE == "none":
         at = first * pixel_stride + tl.arange(0, BLOCK_PIXELS)[:, None] * pixel_stride
         return tl.load(dy + at, mask=inside, other=0.0).to(tl.float32)
@@ -306,29 +297,15 @@ def _folded(
 
 @triton.jit
 def _gradients(
-    dy,
-    x,
-    mean,
-    rstd,
-    scale,
-    shift,
-    tile,
-    height,
-    width,
-    pixel_stride,
-    slope,
-    pad,
-    valid,
-    ACTIVATION: tl.constexpr,
-    PAD_MODE: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-):
+    dy, x, mean, rstd, scale, shift, tile, height, width, pixel_stride, slope, pad, valid,
+    ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr, BLOCK_PIXELS: tl.constexpr,
+):  # fmt: skip
     """Of a tile of the source: offsets, which of them exist, gradients of the output and of z, normalised x."""
     first = tl.cast(tile, tl.int64) * BLOCK_PIXELS
     i = tl.arange(0, BLOCK_PIXELS)[:, None]
     inside = (i < tl.cast(height, tl.int64) * width - first) & valid
     at = first * pixel_stride + i * pixel_stride
-    g = _folded(dy, first, inside, height, width, pixel_stride, pad, PAD_MODE, BLOCK_PIXELS)
+    g = _folded(dy, first, inside, height, width, pixel_stride, pad, PAD_MODE)
     xhat = (tl.load(x + at, mask=inside, other=0.0).to(tl.float32) - mean) * rstd
     dz = g
     if ACTIVATION == "relu":
