@@ -183,7 +183,7 @@ def _bench(arguments: list[str]) -> int:
         from hdgan.benchmarks.profiling import profile
 
         return run_command(profile, "hdgan bench profile", arguments[1:])
-    from hdgan.benchmarks.command import bench
+    from hdgan.commands.bench import bench
 
     return run_command(bench, "hdgan bench", arguments)
 
