@@ -49,7 +49,7 @@ COMMANDS = {
     "convert": "hdgan.commands.convert:convert",
     "reproduce": "hdgan.commands.reproduce:reproduce",
     "reproduce report": "hdgan.commands.reproduce:report",
-    "bench": "hdgan.benchmarks.command:bench",
+    "bench": "hdgan.commands.bench:bench",
     "bench report": "hdgan.benchmarks.report:report",
     "bench profile": "hdgan.benchmarks.profiling:profile",
     "info": "hdgan.commands.info:info",

@@ -11,19 +11,19 @@ from PIL import Image
 from hdgan.data import SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.evaluation.style_sheet import write_sheet
-from hdgan.inference.encoding import open_source
+from hdgan.inference.encoding import open_trained_model
 from hdgan.styles import Cluster, StyleBank
 from hdgan.styles.crops import SIZE, Cropper
 
 
 @pytest.fixture(scope="module")
 def cropper(styled: Path) -> Cropper:
-    return Cropper(open_source(styled, device="cpu").data.reference(SizeConfig()))
+    return Cropper(open_trained_model(styled, device="cpu").data.reference(SizeConfig()))
 
 
 @pytest.fixture
 def bank(styled: Path) -> StyleBank:
-    return StyleBank.load(open_source(styled, device="cpu").bank_file)
+    return StyleBank.load(open_trained_model(styled, device="cpu").bank_file)
 
 
 def test_a_sheet_has_a_row_for_each_cluster(cropper: Cropper, bank: StyleBank, tmp_path: Path) -> None:

@@ -9,19 +9,19 @@ import pytest
 
 from hdgan.data import SizeConfig, read_map, read_photo
 from hdgan.errors import DataError
-from hdgan.inference.encoding import open_source
+from hdgan.inference.encoding import open_trained_model
 from hdgan.styles import Example, StyleBank
 from hdgan.styles.crops import SIZE, Cropper, crop
 
 
 @pytest.fixture(scope="module")
 def cropper(styled: Path) -> Cropper:
-    return Cropper(open_source(styled, device="cpu").data.reference(SizeConfig()))
+    return Cropper(open_trained_model(styled, device="cpu").data.reference(SizeConfig()))
 
 
 @pytest.fixture
 def bank(styled: Path) -> StyleBank:
-    return StyleBank.load(open_source(styled, device="cpu").bank_file)
+    return StyleBank.load(open_trained_model(styled, device="cpu").bank_file)
 
 
 def test_a_crop_shows_the_instance_in_colour_and_the_rest_in_grey() -> None:

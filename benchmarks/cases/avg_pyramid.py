@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from hdgan.benchmarks.runner import Context, Cost, Function, Trial, Work, differentiable
+from hdgan.benchmarks.runner import Benchmark, Context, Cost, Function, Trial, differentiable
 from hdgan.benchmarks.shapes import CONDITION_AND_IMAGE, SIZES
 from hdgan.ops import avg_pyramid
 
@@ -38,4 +38,4 @@ def cost(shape: tuple[int, ...], element: int) -> tuple[Cost, Cost]:
     return one_way, one_way
 
 
-WORK = Work("avg_pyramid", {"1024x512": "anywhere", "2048x1024": "gpu"}, setup)
+BENCHMARK = Benchmark("avg_pyramid", {"1024x512": "anywhere", "2048x1024": "gpu"}, setup)

@@ -8,13 +8,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdgan import ops
+from hdgan.benchmarks.cases import data_loading, step
+from hdgan.benchmarks.cases.networks import count_flops
+from hdgan.benchmarks.cases.plain import plain
+from hdgan.benchmarks.cases.step import StepCase, build_original_step, build_step
 from hdgan.benchmarks.reference import build_reference
 from hdgan.benchmarks.runner import Context, check
-from hdgan.benchmarks.suite import Job, Options, Suite
-from hdgan.benchmarks.works import data_loading, step
-from hdgan.benchmarks.works.networks import count_flops
-from hdgan.benchmarks.works.plain import plain
-from hdgan.benchmarks.works.step import StepCase, build_original_step, build_step
+from hdgan.benchmarks.suite import Case, Selection, Suite
 from hdgan.errors import DataError
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
 from hdgan.ops import _backend, instance_index
@@ -73,27 +73,27 @@ def test_both_steps_have_the_same_optimizers() -> None:
         assert ours.defaults["fused"]
 
 
-@pytest.mark.parametrize("contestant", ["eager", "cpu"])
-def test_a_step_runs_on_its_own_backend(contestant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("implementation", ["eager", "cpu"])
+def test_a_step_runs_on_its_own_backend(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(step.CASES, "small", StepCase(64, 64, ngf=4, n_scales=1))
-    job = Job(step.WORK, "small", Context(CPU))
+    case = Case(step.BENCHMARK, "small", Context(CPU))
     chosen = []
     monkeypatch.setattr(_backend, "_choose", lambda *call, of=_backend._choose: chosen.append(of(*call)) or of(*call))
     before = _backend.forced_backend()
-    with job.trial(contestant) as trial:
+    with case.trial(implementation) as trial:
         chosen.clear()
         trial.call()
-    assert set(chosen) == {(contestant, None)}
-    assert (trial.contestant, trial.direction) == (contestant, "both")
+    assert set(chosen) == {(implementation, None)}
+    assert (trial.implementation, trial.direction) == (implementation, "both")
     assert _backend.forced_backend() == before
 
 
 def test_a_step_has_one_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of the contestant that computes least; what is frozen is read once."""
+    """That of the implementation that computes least; what is frozen is read once."""
     case = StepCase(64, 64, ngf=4, n_scales=1)
     monkeypatch.setitem(step.CASES, "small", case)
-    job = Job(step.WORK, "small", Context(CPU, contestants=("eager", "cpu")))
-    (cost,) = {trial.cost for trial in job.trials()}
+    trials = Case(step.BENCHMARK, "small", Context(CPU, implementations=("eager", "cpu"))).trials()
+    (cost,) = {trial.cost for trial in trials}
     counted = []
     for build in (build_step, build_original_step):
         made = build(case, CPU, torch.float32, torch.contiguous_format)
@@ -107,12 +107,12 @@ def test_a_step_has_one_cost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pictures_are_there_while_their_trial_lasts() -> None:
     """As `pytest benchmarks` and `hdgan bench profile` take it, and as a suite does."""
-    job = Job(data_loading.WORK, "512x256, 0 workers", Context(CPU, contestants=("hdgan",)))
-    with job.trial("hdgan") as trial:
+    case = Case(data_loading.BENCHMARK, "512x256, 0 workers", Context(CPU, implementations=("hdgan",)))
+    with case.trial("hdgan") as trial:
         assert check(trial) == 0
     with pytest.raises(DataError):
         trial.call()
-    suite = Suite(Options(CPU, ("data_loading",), only="512x256, 0 workers", seconds=1e-3))
+    suite = Suite(Selection(CPU, ("data_loading",), only="512x256, 0 workers", seconds=1e-3))
     suite.run()
     assert len(suite.rows) == 1
     assert not suite.failures

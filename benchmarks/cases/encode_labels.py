@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from hdgan.benchmarks.runner import Context, Cost, Function, Trial, Work, differentiable
+from hdgan.benchmarks.runner import Benchmark, Context, Cost, Function, Trial, differentiable
 from hdgan.benchmarks.shapes import CONDITION, N_LABELS, SIZES, instance_ids, label_map
 from hdgan.ops import encode_labels
 
@@ -27,4 +27,4 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
     return differentiable(context, run, [label, ids], Cost(label.nbytes + ids.nbytes + planes, 0))
 
 
-WORK = Work("encode_labels", {"1024x512": "anywhere", "2048x1024": "gpu"}, setup)
+BENCHMARK = Benchmark("encode_labels", {"1024x512": "anywhere", "2048x1024": "gpu"}, setup)

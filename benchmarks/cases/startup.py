@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hdgan.benchmarks.runner import Context, Cost, Trial, Where, Work
+from hdgan.benchmarks.runner import Benchmark, Context, Cost, Trial, Where
 from hdgan.errors import ConfigError
 
 COMMANDS = {
@@ -45,4 +45,4 @@ def _install() -> list[Tensor]:
     return []
 
 
-WORK = Work("startup", CASES, setup, ("hdgan",), layouts=False, dtypes=False)
+BENCHMARK = Benchmark("startup", CASES, setup, ("hdgan",), layouts=False, dtypes=False)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hdgan.benchmarks.runner import Context, Cost, Trial, Where, Work
+from hdgan.benchmarks.runner import Benchmark, Context, Cost, Trial, Where
 from hdgan.data import DataConfig, PairedDataset, ScenesConfig, SizeConfig, find_pairs, make_loader
 from hdgan.scenes import SPEC, ensure_scenes
 
@@ -48,4 +48,4 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
         yield Trial("hdgan", "forward", load, truth, Cost(read * passes, 0), 0.0, per_call=passes * PICTURES)
 
 
-WORK = Work("data_loading", CASES, setup, ("hdgan",), layouts=False, dtypes=False)
+BENCHMARK = Benchmark("data_loading", CASES, setup, ("hdgan",), layouts=False, dtypes=False)

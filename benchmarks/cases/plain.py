@@ -1,6 +1,6 @@
 """pix2pixHD as one writes it with PyTorch's modules alone: pad, convolution with bias, norm, activation, one by one.
 
-The eager contestant of the networks. Made of the very convolutions of our networks, so both have the same weights.
+The eager implementation of the networks. Made of the very convolutions of our networks, so both have the same weights.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from hdgan.benchmarks.runner import Context, Cost, Function, Trial, Where, Work, differentiable
+from hdgan.benchmarks.runner import Benchmark, Context, Cost, Function, Trial, Where, differentiable
 from hdgan.benchmarks.shapes import LARGE_NORM_CASES, NORM_CASES, NormCase
 from hdgan.ops import instance_norm_act
 
@@ -45,4 +45,4 @@ def cost(case: NormCase, dtype: torch.dtype) -> tuple[Cost, Cost]:
     return forward, backward
 
 
-WORK = Work("instance_norm_act", WHERE, setup)
+BENCHMARK = Benchmark("instance_norm_act", WHERE, setup)

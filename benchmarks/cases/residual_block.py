@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from hdgan.benchmarks.runner import Context, Cost, Function, Trial, Where, Work, bytes_of, differentiable
-from hdgan.benchmarks.works.networks import DEPTH_SLACK, on_backend
-from hdgan.benchmarks.works.plain import plain, wide_copy
+from hdgan.benchmarks.cases.networks import DEPTH_SLACK, on_backend
+from hdgan.benchmarks.cases.plain import plain, wide_copy
+from hdgan.benchmarks.runner import Benchmark, Context, Cost, Function, Trial, Where, bytes_of, differentiable
 from hdgan.models.blocks import ResidualBlock
 from hdgan.ops import pad2d
 
@@ -25,10 +25,10 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
     def weights(of: ResidualBlock) -> list[Tensor]:
         return [of.conv1.weight, of.conv2.weight]
 
-    def run(contestant: str) -> Function:
-        if contestant == "eager":
+    def run(implementation: str) -> Function:
+        if implementation == "eager":
             return plain(block)
-        return on_backend(contestant, lambda x: block(pad2d(x, 1, "reflect"), pad=0))
+        return on_backend(implementation, lambda x: block(pad2d(x, 1, "reflect"), pad=0))
 
     true = wide_copy(block)
     assert isinstance(true, ResidualBlock)
@@ -41,4 +41,4 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
     )  # fmt: skip
 
 
-WORK = Work("residual_block", WHERE, setup)
+BENCHMARK = Benchmark("residual_block", WHERE, setup)

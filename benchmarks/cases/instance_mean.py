@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from hdgan.benchmarks.runner import OF_OPS, Context, Cost, Function, Trial, Where, Work, differentiable
+from hdgan.benchmarks.runner import OF_OPS, Benchmark, Context, Cost, Function, Trial, Where, differentiable
 from hdgan.benchmarks.shapes import FEATURES, SIZES, instance_ids
 from hdgan.ops import InstanceIndex, instance_index, instance_mean
 
@@ -24,10 +24,10 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
     index = instance_index(ids, backend="eager")
     x = context.randn(1, FEATURES, *SIZES[size])
 
-    def run(contestant: str) -> Function:
-        if contestant == "scatter":
+    def run(implementation: str) -> Function:
+        if implementation == "scatter":
             return lambda x: scatter_mean(x, index)
-        return lambda x: instance_mean(x, index, backend=contestant)
+        return lambda x: instance_mean(x, index, backend=implementation)
 
     # Reads x and the rows of its pixels, writes y: an addition and a multiplication for each element.
     cost = Cost(2 * x.nbytes + index.rows.nbytes, 2 * x.numel())
@@ -44,4 +44,4 @@ def scatter_mean(x: Tensor, index: InstanceIndex) -> Tensor:
     return means.gather(1, rows).view(channels, batch, height, width).transpose(0, 1).to(x.dtype)
 
 
-WORK = Work("instance_mean", CASES, setup, contestants=(*OF_OPS, "scatter"))
+BENCHMARK = Benchmark("instance_mean", CASES, setup, implementations=(*OF_OPS, "scatter"))

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from hdgan.benchmarks.runner import Context, Cost, Function, Trial, Work, differentiable
+from hdgan.benchmarks.cases.instance_mean import CASES, COUNTS
+from hdgan.benchmarks.runner import Benchmark, Context, Cost, Function, Trial, differentiable
 from hdgan.benchmarks.shapes import SIZES, instance_ids
-from hdgan.benchmarks.works.instance_mean import CASES, COUNTS
 from hdgan.ops import instance_index
 
 
@@ -27,4 +27,4 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
 
 
 # The number of instances depends on the data, which torch.compile cannot trace.
-WORK = Work("instance_index", CASES, setup, ("eager", "cpu", "cuda", "triton"), layouts=False, dtypes=False)
+BENCHMARK = Benchmark("instance_index", CASES, setup, ("eager", "cpu", "cuda", "triton"), layouts=False, dtypes=False)

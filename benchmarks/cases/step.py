@@ -18,9 +18,9 @@ from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdgan import ops
-from hdgan.benchmarks.runner import TOLERANCE, CheckFailed, Context, Cost, Trial, Where, Work
+from hdgan.benchmarks.cases.plain import plain
+from hdgan.benchmarks.runner import TOLERANCE, Benchmark, CheckFailed, Context, Cost, Trial, Where
 from hdgan.benchmarks.shapes import N_LABELS, instance_ids, label_map
-from hdgan.benchmarks.works.plain import plain
 from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig, Pix2PixHDLoss
 from hdgan.families.common.batch import Inputs
 from hdgan.families.pix2pixhd.losses import Criterion
@@ -211,7 +211,7 @@ def true_gradients(case: StepCase, device: torch.device) -> list[Tensor]:
 
 @cache
 def least_cost(case: StepCase, device: torch.device) -> Cost:
-    """Of any contestant: the arithmetic of our order, which runs D less; the trained weights stay float32."""
+    """Of any implementation: the arithmetic of our order, which runs D less; the trained weights stay float32."""
     with ops.backend("eager"), FlopCounterMode(display=False) as counter:
         step = build_step(case, device, torch.float32, torch.contiguous_format)
         step.gradients()
@@ -223,13 +223,13 @@ def setup(name: str, context: Context) -> Iterator[Trial]:
     case = CASES[name]
     if context.dtype == torch.float16:
         raise CheckFailed("the trainer computes in float32 or bfloat16")
-    for contestant in context.contestants:
-        build = build_original_step if contestant == "eager" else build_step
-        with ops.backend(contestant):
+    for implementation in context.implementations:
+        build = build_original_step if implementation == "eager" else build_step
+        with ops.backend(implementation):
             step = build(case, context.device, context.dtype, context.memory_format)
             found = step.gradients()
             yield Trial(
-                contestant,
+                implementation,
                 "both",
                 step.update,
                 lambda: true_gradients(case, context.device),
@@ -242,4 +242,4 @@ def setup(name: str, context: Context) -> Iterator[Trial]:
             del step
 
 
-WORK = Work("step", WHERE, setup, ("eager", "cpu", "cuda", "triton"))
+BENCHMARK = Benchmark("step", WHERE, setup, ("eager", "cpu", "cuda", "triton"))
