@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 
-from hdgan.editor.app import launch
+from hdgan.editor.web.app import launch
 from hdgan.errors import HdganError
 
 
@@ -17,7 +17,7 @@ def test_a_proxy_before_this_machine_names_the_remedy(proxy: str, monkeypatch: p
     with gr.Blocks(analytics_enabled=False) as blocks:
         gr.HTML()
     with pytest.raises(HdganError, match=r"set NO_PROXY=127\.0\.0\.1,localhost"):
-        launch(blocks)
+        launch(blocks, 100)
 
 
 def test_gradios_own_complaint_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,12 +25,12 @@ def test_gradios_own_complaint_too(monkeypatch: pytest.MonkeyPatch) -> None:
         gr.HTML()
     monkeypatch.setattr("gradio.networking.url_ok", lambda url: False)
     with pytest.raises(HdganError, match=r"localhost is not accessible.*set NO_PROXY"):
-        launch(blocks)
+        launch(blocks, 100)
 
 
 @pytest.mark.parametrize("host", ["x" * 300, "/no/address"])
-def test_what_is_no_address_is_refused(host: str) -> None:
+def test_invalid_addresses_are_refused(host: str) -> None:
     with gr.Blocks(analytics_enabled=False) as blocks:
         gr.HTML()
-    with pytest.raises(HdganError, match="is no address to listen on: give 127"):
-        launch(blocks, host)
+    with pytest.raises(HdganError, match="is not an address to listen on: give 127"):
+        launch(blocks, 100, host)
