@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from hdgan.editor.context import EditorContext, open_context
-from hdgan.editor.web.app import build_page, launch
+from hdgan.editor.web.app import launch
 from hdgan.files import save_png
 from hdgan.inference import load
 
@@ -26,8 +26,8 @@ MAX_PIXELS = 1_000_000
 def main(run: str) -> None:
     """Write the screenshot beside this file."""
     context = open_context(load(run, device="cpu"), MAX_PIXELS, out=Path("edits"))
-    page = build_page(context)
-    screenshot = take_screenshot(launch(page, MAX_PIXELS), *largest_car(context))
+    page, url = launch(context)
+    screenshot = take_screenshot(url, *largest_car(context))
     page.close(verbose=False)
     save_png(screenshot.convert("RGB").quantize(COLOURS), Path(__file__).with_name("editor.png"))
 

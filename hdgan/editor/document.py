@@ -111,8 +111,6 @@ class Document:
         Raises:
             ConfigError: the mask is empty.
         """
-        if not mask.any():
-            raise ConfigError("the new object lies outside the image: draw it inside")
         id = self.new_id(label)
         return self._pasted(mask, id, label, style), id
 
@@ -123,8 +121,6 @@ class Document:
             ConfigError: there is no such instance, or the mask is empty.
         """
         self._require(id)
-        if not mask.any():
-            raise ConfigError("the added area lies outside the image: draw it inside")
         return self._pasted(mask, id, self.classes[id], self.styles.instances.get(id))
 
     def copy(self, id: int, dx: int, dy: int) -> tuple[Document, int]:
@@ -201,11 +197,11 @@ class Document:
         to_x, from_x = _overlap(width, dx)
         mask[to_y, to_x] = self.mask(id)[from_y, from_x]
         labels[to_y, to_x] = self.label[from_y, from_x]
-        if not mask.any():
-            raise ConfigError("the object would lie outside the image: move it less far")
         return target._pasted(mask, new, labels[mask], self.styles.instances.get(id))
 
     def _pasted(self, mask: np.ndarray, id: int, label: int | np.ndarray, style: Style | None) -> Document:
+        if not mask.any():
+            raise ConfigError("this would lie outside the image: draw it inside, or move it less far")
         labels, ids = self.label.copy(), self.ids.copy()
         labels[mask], ids[mask] = label, id
         document = self._with_maps(labels, ids)

@@ -12,8 +12,6 @@ import numpy as np
 
 from hdgan.editor.document import Document
 
-_STYLE_BYTES = 500
-
 
 class History:
     """All states of the documents that were opened one after the other, one of which is present.
@@ -53,14 +51,6 @@ class History:
         last = {id(state.origin): state for state in self._states[: self._position + 1]}
         return any(state is not state.origin.saved for state in last.values())
 
-    @property
-    def n_bytes(self) -> int:
-        """Approximate memory of all states."""
-        maps = {id(data): len(data) for state in self._states for data in (state.label, state.ids)}
-        styles = sum(len(state.rest.styles.instances) for state in self._states)
-        present = self.present.label.nbytes + self.present.ids.nbytes
-        return sum(maps.values()) + styles * _STYLE_BYTES + present
-
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "present"}
 
@@ -95,13 +85,11 @@ class History:
 
     def undo(self) -> None:
         """Go back one state, if there is one."""
-        if self.can_undo:
-            self._go(self._position - 1)
+        self._go(self._position - 1)
 
     def redo(self) -> None:
         """Go forward one state, if there is one."""
-        if self.can_redo:
-            self._go(self._position + 1)
+        self._go(self._position + 1)
 
     def _append(self, document: Document, state: _State) -> None:
         self._prepare(document)
@@ -110,6 +98,8 @@ class History:
         self.present = document
 
     def _go(self, position: int) -> None:
+        if not 0 <= position < len(self._states):
+            return
         document = self._states[position].document()
         self._prepare(document)
         self.present, self._position = document, position

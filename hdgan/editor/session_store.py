@@ -17,8 +17,8 @@ from hdgan.editor.session import Session
 from hdgan.editor.session_view import SessionView, describe_classes
 from hdgan.errors import HdganError
 
-MEMORY_LIMIT = 512 * 2**20
-"""Bytes of all sessions in memory. Beyond it, the sessions that were used longest ago move to disk."""
+MAX_IN_MEMORY = 4
+"""Sessions that stay in memory. Those that were used longest ago move to disk."""
 SESSION_HOURS = 24
 """A session is closed when it was not used for this time. A closed tab looks the same as a lost connection."""
 _EXPIRED = (
@@ -31,8 +31,6 @@ _EXPIRED = (
 class _Entry:
     view: SessionView | None
     """None while it is on disk."""
-    n_bytes: int
-    """Memory that the view takes."""
     last_used: float
 
 
@@ -42,15 +40,15 @@ class SessionStore:
     Args:
         context: what all sessions share.
         clock: returns seconds, counted from any start.
-        memory_limit: as `MEMORY_LIMIT`.
+        max_in_memory: as `MAX_IN_MEMORY`.
     """
 
     def __init__(
-        self, context: EditorContext, clock: Callable[[], float] = time.monotonic, memory_limit: int = MEMORY_LIMIT
+        self, context: EditorContext, clock: Callable[[], float] = time.monotonic, max_in_memory: int = MAX_IN_MEMORY
     ) -> None:
         self.context = context
         self._clock = clock
-        self._memory_limit = memory_limit
+        self._max_in_memory = max_in_memory
         self._disk = DiskStore(context)
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # the one that was used longest ago comes first
         self._disk_error = ""
@@ -64,18 +62,15 @@ class SessionStore:
             previous: key of the tab before the reload. It is not valid any more.
         """
         with self._lock:
-            view, lost = None, ""
+            known, lost = None, ""
             try:
-                view = self._take(previous) if previous else None
-                lost = _EXPIRED if previous and view is None else ""
+                known = self._take(previous) if previous else None
+                lost = _EXPIRED if previous and known is None else ""
             except HdganError as error:
                 lost = str(error)
-            if view is None:
-                view = SessionView(Session(self.context))
-                content = view.run(lambda session: session.open_sample(0) if self.context.samples else None)
-                content["message"] = content["message"] or lost
-            else:
-                content = view.run(lambda session: None, loaded=True)
+            view = SessionView(known.session if known else Session(self.context))
+            content = view.run(_open_first_sample)
+            content["message"] = content["message"] or lost
             return self._put(key, view, content) | {"key": key, "classes": describe_classes(self.context)}
 
     def run(self, key: str, action: Callable[[Session], str | None], serial: int | None = None) -> dict[str, Any]:
@@ -105,7 +100,7 @@ class SessionStore:
 
     def _put(self, key: str, view: SessionView, content: dict[str, Any]) -> dict[str, Any]:
         """Store a session that was just used, and add to its content why others cannot move to disk."""
-        self._entries[key] = _Entry(view, view.n_bytes, self._clock())
+        self._entries[key] = _Entry(view, self._clock())
         known, self._disk_error = self._disk_error, self._free_memory()
         if not self._disk_error:
             return content
@@ -113,18 +108,14 @@ class SessionStore:
         return content | {"message": message, "notes": [*self.context.notes, self._disk_error]}
 
     def _free_memory(self) -> str:
-        """Move sessions to disk, except the last one, until the others fit into memory. Returns why that fails."""
+        """Move the sessions that were used longest ago to disk. Returns why that fails, if it does."""
         in_memory = [(key, entry, entry.view) for key, entry in self._entries.items() if entry.view is not None]
-        n_bytes = sum(entry.n_bytes for _, entry, _ in in_memory)
-        for key, entry, view in in_memory[:-1]:
-            if n_bytes <= self._memory_limit:
-                break
+        for key, entry, view in in_memory[: -self._max_in_memory]:
             try:
                 self._disk.save(key, view)
             except HdganError as error:
                 return str(error)
             entry.view = None
-            n_bytes -= entry.n_bytes
         return ""
 
     def _close_expired(self) -> None:
@@ -135,6 +126,11 @@ class SessionStore:
     def _close(self, key: str) -> None:
         if self._entries.pop(key).view is None:
             self._disk.delete(key)
+
+
+def _open_first_sample(session: Session) -> None:
+    if session.history is None and session.context.samples:
+        session.open_sample(0)
 
 
 class DiskStore:
@@ -190,7 +186,7 @@ class DiskStore:
         except (sqlite3.Error, MemoryError, OverflowError) as error:
             reason = str(error) or "out of memory"
             raise HdganError(
-                f"unused tabs cannot be moved to a temporary file ({reason}) and stay in memory: free space in the folder "
-                "for temporary files (TMPDIR, else /var/tmp), or save your work and restart the editor with the "
+                f"unused tabs cannot be moved to a temporary file ({reason}) and stay in memory: free space in the "
+                "folder for temporary files (TMPDIR, else /var/tmp), or save your work and restart the editor with the "
                 "environment variable TMPDIR set to another folder"
             ) from error

@@ -39,18 +39,10 @@ class SessionView:
         self._urls: dict[str, tuple[np.ndarray, str]] = {}
         self._shown_name: tuple[OpenedDocument, str] | None = None
 
-    @property
-    def n_bytes(self) -> int:
-        """Approximate memory of the documents and of the encoded maps."""
-        history = self.session.history
-        return sum(len(url) for _, url in self._urls.values()) + (0 if history is None else history.n_bytes)
-
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_urls": {}}
 
-    def run(
-        self, action: Callable[[Session], str | None], serial: int | None = None, loaded: bool = False
-    ) -> dict[str, Any]:
+    def run(self, action: Callable[[Session], str | None], serial: int | None = None) -> dict[str, Any]:
         """Run an action and return what the page shows; errors become a message there.
 
         If the page cannot be drawn, only the message is returned. `name` is returned only when the page has to change
@@ -59,7 +51,6 @@ class SessionView:
         Args:
             action: returns a confirmation if its effect is not visible.
             serial: number of the page's request.
-            loaded: the page was just loaded and shows nothing yet.
         """
         start = time.monotonic()
         message = confirmation = ""
@@ -73,7 +64,7 @@ class SessionView:
             message, content = message or user_message(error, self.session.context.pipeline), {}
         if self.session.history is not None:
             origin = self.session.history.origin
-            if loaded or self._shown_name != (origin, origin.name):
+            if self._shown_name != (origin, origin.name):
                 self._shown_name = origin, origin.name
                 content["name"] = origin.name
         seconds = time.monotonic() - start

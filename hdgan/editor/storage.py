@@ -121,7 +121,12 @@ def read_document(
     files = {"label": label, "ids": instance, "photo": appearance if styles is None else None}
     pair = Pair.of(label.stem, {part: path for part, path in files.items() if path is not None})
     for path in pair.files.values():
-        _require_size(path, max_pixels)
+        width, height = read_header(path).size
+        if width * height > max_pixels:
+            raise DataError(
+                f"{path} is {width}x{height}, more than the limit of {max_pixels} pixels: scale it down, or start the "
+                f"editor with --max-pixels {width * height}"
+            )
     arrays = read_pair(pair, config.n_labels, config.dontcare)
     assert arrays.label is not None
     if instance is None and config.instances:
@@ -144,12 +149,3 @@ def _save_map(values: np.ndarray, png: Path, dtype: type[np.unsignedinteger]) ->
         Image.fromarray(values.astype(dtype)).save(png)
     else:
         np.save(png.with_suffix(".npy"), values)
-
-
-def _require_size(path: Path, max_pixels: int) -> None:
-    width, height = read_header(path).size
-    if width * height > max_pixels:
-        raise DataError(
-            f"{path} is {width}x{height}, more than the limit of {max_pixels} pixels: scale it down, or start the "
-            f"editor with --max-pixels {width * height}"
-        )

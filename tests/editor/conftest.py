@@ -105,14 +105,13 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def serve() -> Iterator[Serve]:
-    from hdgan.editor.web.app import build_page, launch
+    from hdgan.editor.web.app import launch
 
     started: dict[EditorContext, tuple[gr.Blocks, str]] = {}
 
     def start(context: EditorContext) -> str:
         if context not in started:
-            page = build_page(context)
-            started[context] = page, launch(page, context.max_pixels)
+            started[context] = launch(context)
         return started[context][1]
 
     yield start

@@ -122,7 +122,7 @@ def test_the_selected_object_is_enlarged(session: Session) -> None:
 
 def test_a_stroke_outside_enlarges_nothing(session: Session) -> None:
     select_object(session)
-    with pytest.raises(ConfigError, match="lies outside the image: draw it inside"):
+    with pytest.raises(ConfigError, match="would lie outside the image: draw it inside"):
         session.brush(points=[(-50, -50)], width=3, label=0, extend=True)
     assert not session.history.can_undo  # type: ignore[union-attr]
 

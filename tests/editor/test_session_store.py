@@ -12,7 +12,7 @@ import pytest
 
 from hdgan.editor.context import EditorContext
 from hdgan.editor.session import Session
-from hdgan.editor.session_store import MEMORY_LIMIT, SESSION_HOURS, DiskStore, SessionStore
+from hdgan.editor.session_store import MAX_IN_MEMORY, SESSION_HOURS, DiskStore, SessionStore
 from hdgan.errors import HdganError
 
 from .conftest import open_run
@@ -75,9 +75,9 @@ def test_a_reloaded_page_continues_the_session_of_its_tab(store: SessionStore) -
     assert store.run("b", nothing)["canUndo"]
 
 
-@pytest.mark.parametrize("memory", [MEMORY_LIMIT, 0])
-def test_what_is_used_is_kept_and_what_is_not_is_closed(context: EditorContext, clock: Clock, memory: int) -> None:
-    store = SessionStore(context, clock, memory)
+@pytest.mark.parametrize("max_in_memory", [MAX_IN_MEMORY, 1])
+def test_unused_sessions_are_closed(context: EditorContext, clock: Clock, max_in_memory: int) -> None:
+    store = SessionStore(context, clock, max_in_memory)
     for key in ("used", "unused"):
         store.connect(key)
         store.run(key, restyle)
@@ -94,8 +94,8 @@ def in_memory(store: SessionStore) -> list[str]:
     return [key for key, entry in store._entries.items() if entry.view is not None]
 
 
-def test_documents_that_do_not_fit_into_memory_wait_on_disk(context: EditorContext) -> None:
-    store = SessionStore(context, memory_limit=0)
+def test_other_sessions_are_on_disk(context: EditorContext) -> None:
+    store = SessionStore(context, max_in_memory=1)
     keys = [f"tab {number}" for number in range(50)]
     edited = {}
     for key in keys:
@@ -131,10 +131,8 @@ def test_no_other_program_finds_the_file_on_disk(context: EditorContext) -> None
     assert status.st_size >= 9_000_000
 
 
-def test_as_many_documents_stay_in_memory_as_fit(context: EditorContext) -> None:
-    store = SessionStore(context)
-    store.connect("a")
-    store = SessionStore(context, memory_limit=2 * store._entries["a"].n_bytes)
+def test_the_sessions_used_last_stay_in_memory(context: EditorContext) -> None:
+    store = SessionStore(context, max_in_memory=2)
     for key in "abc":
         store.connect(key)
     assert in_memory(store) == ["b", "c"]
@@ -143,7 +141,7 @@ def test_as_many_documents_stay_in_memory_as_fit(context: EditorContext) -> None
 
 
 def test_a_session_from_disk_can_overwrite_what_it_saved(context: EditorContext) -> None:
-    store = SessionStore(context, memory_limit=0)
+    store = SessionStore(context, max_in_memory=1)
     for key in "ab":
         store.connect(key)
     store.run("a", lambda session: str(session.save("mine")))
@@ -163,7 +161,7 @@ def fill_disk(store: SessionStore) -> sqlite3.Connection:
 
 
 def test_a_full_disk_is_reported_once_and_loses_nothing(context: EditorContext) -> None:
-    store = SessionStore(context, memory_limit=0)
+    store = SessionStore(context, max_in_memory=1)
     database = fill_disk(store)
     store.connect("a")
     edited = store.run("a", restyle)
@@ -186,7 +184,7 @@ def test_a_session_that_cannot_be_read_stays(context: EditorContext, monkeypatch
     def fail(disk: DiskStore, key: str) -> None:
         raise HdganError("disk I/O error")
 
-    store = SessionStore(context, memory_limit=0)
+    store = SessionStore(context, max_in_memory=1)
     store.connect("a")
     store.run("a", restyle)
     store.connect("b")
@@ -198,7 +196,7 @@ def test_a_session_that_cannot_be_read_stays(context: EditorContext, monkeypatch
 
 
 def test_tabs_can_act_at_the_same_time(context: EditorContext) -> None:
-    store = SessionStore(context, memory_limit=0)
+    store = SessionStore(context, max_in_memory=1)
     for key in "abcd":
         store.connect(key)
     with ThreadPoolExecutor(4) as pool:

@@ -164,7 +164,7 @@ class TestAnswers:
         for _ in range(2):
             assert session_view.run(lambda session: session.open_saved("mine"))["name"] == "mine"
         assert "name" not in session_view.run(lambda session: session.randomize())
-        assert session_view.run(lambda session: None, loaded=True)["name"] == "mine"
+        assert SessionView(session_view.session).run(lambda session: None)["name"] == "mine"
 
 
 def out_of_memory(document: Document) -> None:

@@ -19,7 +19,7 @@ from hdgan.editor.session import DEFAULT_NAME, Session
 from hdgan.editor.session_store import SessionStore
 from hdgan.editor.storage import saved_names
 from hdgan.editor.web.middleware import QuietErrorMiddleware, RequestLimitMiddleware, SameOriginMiddleware
-from hdgan.editor.web.requests import MAX_REQUEST_BYTES, Function, parse_action, validated_request
+from hdgan.editor.web.requests import MAX_REQUEST_BYTES, parse_action, validated_request
 from hdgan.errors import HdganError
 
 _HERE = Path(__file__).parent
@@ -104,8 +104,7 @@ def serve(context: EditorContext, host: str, port: int | None, open_browser: boo
     Raises:
         HdganError: as `launch`.
     """
-    page = build_page(context)
-    url = launch(page, context.max_pixels, host, port, open_browser)
+    page, url = launch(context, host, port, open_browser)
     print(f"{url} (Ctrl-C ends the editor)", flush=True)
     try:
         threading.Event().wait()
@@ -114,18 +113,9 @@ def serve(context: EditorContext, host: str, port: int | None, open_browser: boo
 
 
 def launch(
-    page: gr.Blocks,
-    max_pixels: int,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    open_browser: bool = False,
-) -> str:
-    """Start the server in the background and return the address of the page.
-
-    Args:
-        page: the page.
-        max_pixels: of an image; this limits the size of uploads.
-        host, port, open_browser: as in `serve`.
+    context: EditorContext, host: str = "127.0.0.1", port: int | None = None, open_browser: bool = False
+) -> tuple[gr.Blocks, str]:
+    """Start the server in the background and return the page and its address. The arguments are those of `serve`.
 
     Raises:
         HdganError: the address does not belong to this machine, the port is taken, or a proxy is in between.
@@ -134,7 +124,8 @@ def launch(
         socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise HdganError(f"--host {host:.300} is not an address to listen on: give 127.0.0.1 or 0.0.0.0") from error
-    max_file_bytes = max(max_pixels * _BYTES_PER_PIXEL, _MIN_FILE_LIMIT)
+    page = build_page(context)
+    max_file_bytes = max(context.max_pixels * _BYTES_PER_PIXEL, _MIN_FILE_LIMIT)
     try:
         _, url, _ = page.launch(
             server_name=host,
@@ -164,15 +155,13 @@ def launch(
             f"the page cannot be reached from this machine ({error}): if a proxy is set, also set "
             "NO_PROXY=127.0.0.1,localhost"
         ) from error
-    return url
+    return page, url
 
 
 def _middleware(page: gr.Blocks, host: str, max_file_bytes: int) -> list[Middleware]:
-    functions = {
-        number: Function(tuple(str(box.elem_id) for box in fn.inputs), "edit" in dict(fn.targets).values())
-        for number, fn in page.fns.items()
-        if fn.fn is not None
-    }
+    called = {number: fn for number, fn in page.fns.items() if fn.fn is not None}
+    functions = {number: [str(box.elem_id) for box in fn.inputs] for number, fn in called.items()}
+    edit = next(number for number, fn in called.items() if "edit" in dict(fn.targets).values())
     uploads = Path(get_upload_folder())
     join, upload = f"{API_PREFIX}/queue/join", f"{API_PREFIX}/upload"
     return [
@@ -181,7 +170,7 @@ def _middleware(page: gr.Blocks, host: str, max_file_bytes: int) -> list[Middlew
         Middleware(
             RequestLimitMiddleware,
             limits={join: MAX_REQUEST_BYTES, upload: max_file_bytes + _FORM_BYTES},
-            validators={join: lambda body: validated_request(body, functions, uploads)},
+            validators={join: lambda body: validated_request(body, functions, edit, uploads)},
         ),
     ]
 

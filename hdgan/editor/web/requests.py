@@ -7,14 +7,13 @@ workspace the action to run. Any other program could send anything instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
-from hdgan.errors import HdganError
+from hdgan.errors import DataError
 from hdgan.wording import count
 
 T = TypeVar("T")
@@ -32,10 +31,6 @@ _Flag = Annotated[bool, Strict()]
 _Text = Annotated[str, Strict(), Field(max_length=1000)]
 _Key = Annotated[str, Strict(), Field(min_length=1, max_length=100)]
 _Point = tuple[_Pixels, _Pixels]
-
-
-class InvalidRequestError(HdganError):
-    """A request that the page of the editor would not send."""
 
 
 class _Action(BaseModel):
@@ -127,27 +122,18 @@ _INPUTS: Mapping[str, TypeAdapter[Any]] = {
 """What each input of the page may contain, by its `elem_id`."""
 
 
-@dataclass(frozen=True)
-class Function:
-    """A function that a request calls."""
-
-    inputs: tuple[str, ...]
-    """The `elem_id` of each input whose value it takes."""
-    takes_action: bool
-    """Whether it also takes an action of the workspace."""
-
-
 def parse_action(text: str) -> Action:
     """Read the action that `validated_request` has written."""
     return _ACTION.validate_json(text)
 
 
-def validated_request(body: bytes, functions: Mapping[int, Function], uploads: Path) -> bytes:
+def validated_request(body: bytes, functions: Mapping[int, Sequence[str]], edit: int, uploads: Path) -> bytes:
     """Check that a request is one that the page could send.
 
     Args:
         body: the request.
-        functions: those of the page, by number.
+        functions: by number, the `elem_id` of each input that a function of the page takes.
+        edit: number of the function that takes an action of the workspace.
         uploads: folder of the uploaded files.
 
     Returns:
@@ -155,23 +141,23 @@ def validated_request(body: bytes, functions: Mapping[int, Function], uploads: P
         Gradio would take longer to process the points of a stroke than it takes to draw them.
 
     Raises:
-        InvalidRequestError: the page would not send this request, or an uploaded file has been deleted.
+        DataError: the page would not send this request, or an uploaded file has been deleted.
     """
     request = _validated(_REQUEST, body, "body")
-    function = functions.get(request.fn_index)
-    if function is None:
-        raise InvalidRequestError(f"the request is malformed: there is no function {request.fn_index}; reload the page")
-    if len(request.data) != len(function.inputs):
-        raise InvalidRequestError(
-            f"the request is malformed: function {request.fn_index} takes {count(len(function.inputs), 'value')}, not "
+    inputs = functions.get(request.fn_index)
+    if inputs is None:
+        raise DataError(f"the request is malformed: there is no function {request.fn_index}; reload the page")
+    if len(request.data) != len(inputs):
+        raise DataError(
+            f"the request is malformed: function {request.fn_index} takes {count(len(inputs), 'value')}, not "
             f"{len(request.data)}; reload the page"
         )
-    data = [_validated(_INPUTS[name], value, name) for name, value in zip(function.inputs, request.data, strict=True)]
+    data = [_validated(_INPUTS[name], value, name) for name, value in zip(inputs, request.data, strict=True)]
     for value in data:
         if isinstance(value, _UploadedFile) and not _is_upload(value.path, uploads):
-            raise InvalidRequestError(f"the uploaded file {Path(value.path).name!r} no longer exists: choose it again")
+            raise DataError(f"the uploaded file {Path(value.path).name!r} no longer exists: choose it again")
     action = None
-    if function.takes_action:
+    if request.fn_index == edit:
         action = _validated(_ACTION, request.event_data, "event_data").model_dump_json()
     return request.model_copy(update={"data": data, "event_data": action}).model_dump_json().encode()
 
@@ -184,7 +170,7 @@ def _validated(kind: TypeAdapter[T], data: Any, where: str) -> T:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join([where, *map(str, first["loc"])])
         reason = re.split(" or (?:instance|object) ", first["msg"])[0]  # without names of Python classes
-        raise InvalidRequestError(f"the request is malformed: {place}: {reason}; reload the page") from None
+        raise DataError(f"the request is malformed: {place}: {reason}; reload the page") from None
 
 
 def _is_upload(path: str, uploads: Path) -> bool:

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, expect
 from hdgan.editor.context import EditorContext
 from hdgan.editor.session import Session
 from hdgan.editor.session_store import SessionStore
-from hdgan.editor.web.app import _Handlers, build_page, launch
+from hdgan.editor.web.app import _Handlers, launch
 from hdgan.errors import HdganError
 
 from ..browser_tab import Serve, Tab, an_object
@@ -282,7 +282,7 @@ def test_only_this_machine_is_listened_to(serve: Serve, shared_context: EditorCo
     assert answer.status == 200
     assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'self'"
     with pytest.raises(HdganError, match=f"port {port}.*--port"):
-        launch(build_page(shared_context), 100, port=port)
+        launch(shared_context, port=port)
     with socket.socket() as other, pytest.raises(OSError, match="refused"):
         other.connect(("127.0.0.2", port))
 

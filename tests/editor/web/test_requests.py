@@ -17,18 +17,17 @@ from hdgan.editor.web.requests import (
     MAX_POINTS,
     MAX_REQUEST_BYTES,
     Action,
-    Function,
-    InvalidRequestError,
     parse_action,
     validated_request,
 )
+from hdgan.errors import DataError
 
 EDIT, SAMPLE, SAVE, FILES = range(4)
 FUNCTIONS = {
-    EDIT: Function((), takes_action=True),
-    SAMPLE: Function(("sample",), takes_action=False),
-    SAVE: Function(("name",), takes_action=False),
-    FILES: Function(("label-file", "instance-file"), takes_action=False),
+    EDIT: (),
+    SAMPLE: ("sample",),
+    SAVE: ("name",),
+    FILES: ("label-file", "instance-file"),
 }
 STROKE = {"action": "brush", "serial": 1, "points": [[1, 2]], "width": 8, "label": 1}
 
@@ -39,7 +38,7 @@ def request(number: int = EDIT, data: tuple[Any, ...] = (), edit: Any = None, **
 
 
 def check(body: bytes, uploads: Path = Path("uploads")) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(validated_request(body, FUNCTIONS, uploads))
+    answer: dict[str, Any] = json.loads(validated_request(body, FUNCTIONS, EDIT, uploads))
     return answer
 
 
@@ -68,7 +67,7 @@ def test_every_action_is_a_method_of_the_session(session: Session) -> None:
     for kind in get_args(get_args(Action)[0]):
         for action in get_args(kind.model_fields["action"].annotation):
             assert callable(getattr(session, action))
-            with pytest.raises(InvalidRequestError, match=rf"event_data\.{action}\.serial: Field required"):
+            with pytest.raises(DataError, match=rf"event_data\.{action}\.serial: Field required"):
                 check(request(edit={"action": action}))
 
 
@@ -77,7 +76,7 @@ def test_a_stroke_of_most_points_fits_and_longer_ones_do_not() -> None:
     assert len(longest) * MAX_POINTS < MAX_REQUEST_BYTES
     for n, refused in ((MAX_POINTS, False), (MAX_POINTS + 1, True)):
         body = request(edit=STROKE).replace(b"[1, 2]", b",".join([b"[1,2]"] * n))
-        with pytest.raises(InvalidRequestError, match="at most 200000 items") if refused else nullcontext():
+        with pytest.raises(DataError, match="at most 200000 items") if refused else nullcontext():
             check(body)
 
 
@@ -110,7 +109,7 @@ def test_what_was_not_looked_at_is_not_passed_on() -> None:
 )
 def test_edits_that_are_malformed(edit: Any, says: str) -> None:
     says = re.escape(says)
-    with pytest.raises(InvalidRequestError, match=rf"^the request is malformed: .*{says}.*; reload the page$"):
+    with pytest.raises(DataError, match=rf"^the request is malformed: .*{says}.*; reload the page$"):
         check(request(edit=edit))
 
 
@@ -139,7 +138,7 @@ def test_edits_that_are_malformed(edit: Any, says: str) -> None:
     ],
 )
 def test_requests_that_are_malformed(body: bytes, says: str) -> None:
-    with pytest.raises(InvalidRequestError, match=re.escape(says)):
+    with pytest.raises(DataError, match=re.escape(says)):
         check(body)
 
 
@@ -162,5 +161,5 @@ def test_a_file_that_was_uploaded_is_passed_on(tmp_path: Path) -> None:
 def test_other_files_are_not(tmp_path: Path, path: str) -> None:
     (tmp_path / "uploads").mkdir()
     (tmp_path / "secret.txt").write_text("secret")
-    with pytest.raises(InvalidRequestError, match="no longer exists: choose it again"):
+    with pytest.raises(DataError, match="no longer exists: choose it again"):
         check(request(FILES, (upload(path.format(here=tmp_path)), None)), tmp_path / "uploads")
