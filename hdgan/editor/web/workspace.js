@@ -107,27 +107,32 @@ function showSelected() {
   const { selected } = view;
   find(".object .none").hidden = Boolean(selected);
   find(".object .some").hidden = !selected;
+  find(".styles").replaceChildren(); // or keys would find the styles of the last object
   outlinePixels = null;
   if (!selected) return draw();
   find(".name").textContent = selected.name;
   find(".id").textContent = selected.id;
   find(".style").textContent = selected.style;
   find("select.class").value = selected.label;
-  const mean = make("button", { title: "Mean of the class (0)", textContent: "mean", onclick: () => setStyle(null) });
-  mean.setAttribute("aria-pressed", selected.mean);
   const buttons = selected.choices.map((source, cluster) => {
-    const key = cluster < 9 ? ` (${cluster + 1})` : "";
-    const button = make("button", { title: `Cluster ${cluster}${key}`, onclick: () => setStyle(cluster) });
-    button.setAttribute("aria-pressed", selected.cluster === cluster);
+    const button = makeStyleButton(cluster, `Cluster ${cluster}`, cluster + 1, selected.cluster === cluster);
     button.append(make("img", { src: source, alt: `style ${cluster}` }));
     return button;
   });
-  find(".styles").replaceChildren(...(buttons.length ? [mean, ...buttons] : []));
+  if (buttons.length) {
+    buttons.unshift(makeStyleButton(null, "Mean of the class", 0, selected.mean));
+    buttons[0].textContent = "mean";
+  }
+  find(".styles").replaceChildren(...buttons);
   outline.src = selected.outline;
 }
 
-function setStyle(cluster) {
-  if (view.selected?.choices.length > (cluster ?? 0)) send("set_style", { cluster });
+function makeStyleButton(cluster, name, key, pressed) {
+  const title = key < 10 ? `${name} (${key})` : name;
+  const button = make("button", { title, onclick: () => send("set_style", { cluster }) });
+  button.dataset.key = key;
+  button.setAttribute("aria-pressed", pressed);
+  return button;
 }
 
 outline.onload = () => {
@@ -255,30 +260,16 @@ all(".wide").forEach((button) => {
 });
 find("select.class").onchange = (event) => send("set_class", { label: Number(event.target.value) });
 
-const click = (selector) => () => find(selector).click();
+// Other keys click the element that names them in `data-key`.
 const keys = {
-  v: click("[data-tool=select]"),
-  m: click("[data-tool=move]"),
-  c: click("[data-tool=copy]"),
-  b: click("[data-tool=brush]"),
-  p: click("[data-tool=polygon]"),
-  e: click(".extend"),
-  h: click(".lines"),
-  r: click("[data-action=randomize]"),
-  delete: click("[data-action=remove]"),
-  backspace: click("[data-action=remove]"),
   "[": () => setWidth(brushWidth() - 2),
   "]": () => setWidth(brushWidth() + 2),
   enter: closePolygon,
   escape: () => {
     if (points.length || drag) cancel(); else if (view.selected) send("deselect");
   },
-  "ctrl+z": click("[data-action=undo]"),
-  "ctrl+shift+z": click("[data-action=redo]"),
-  "ctrl+y": click("[data-action=redo]"),
   "ctrl+s": () => document.querySelector("#save").click(),
 };
-for (let digit = 0; digit < 10; digit += 1) keys[digit] = () => setStyle(digit ? digit - 1 : null);
 
 const repeating = ["[", "]", "ctrl+z", "ctrl+shift+z", "ctrl+y"]; // while held, as soon as each one is answered
 
@@ -287,10 +278,11 @@ document.addEventListener("keydown", (event) => {
   const name = `${ctrl ? "ctrl+" : ""}${ctrl && event.shiftKey ? "shift+" : ""}${event.key.toLowerCase()}`;
   const typing = event.target.closest("input:not([type=range], [type=checkbox]), textarea, select");
   const pressesButton = name === "enter" && event.target.closest("button");
-  if (!keys[name] || event.altKey || pressesButton || (typing && name !== "ctrl+s")) return;
+  const button = find(`[data-key~="${CSS.escape(name)}"]`);
+  if (!(keys[name] || button) || event.altKey || pressesButton || (typing && name !== "ctrl+s")) return;
   event.preventDefault();
   if (event.repeat && !(repeating.includes(name) && answered >= sent)) return;
-  keys[name]();
+  keys[name] ? keys[name]() : button.click();
 });
 
 // Gradio's dropdown sends `select` for a choice by mouse, but not by Enter. So Enter becomes a click.

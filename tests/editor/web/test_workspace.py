@@ -56,6 +56,23 @@ def test_the_outline_can_be_hidden_and_a_pane_made_wide(tab: Tab, shared_context
     assert tab.selected
 
 
+def test_digits_choose_a_style_of_the_selected_object(
+    tab: Tab, shared_context: EditorContext, actions: list[str]
+) -> None:
+    y, x = np.argwhere(an_object(shared_context)[1])[0]
+    tab.wait(lambda: tab.click(x, y))
+    style = tab.page.locator("#workspace .style")
+    tab.press("1")
+    expect(style).to_have_text("cluster 0")
+    tab.press("0")
+    expect(style).to_have_text("mean of the class")
+    tab.page.keyboard.press("9")
+    tab.press("Escape")
+    tab.page.keyboard.press("1")
+    tab.press("r")
+    assert actions == ["select", "set_style", "set_style", "deselect", "randomize"]
+
+
 def test_keys_do_nothing_while_a_name_is_typed(tab: Tab) -> None:
     before = tab.pixels()
     tab.page.fill("#name input, #name textarea", "")
