@@ -1,5 +1,5 @@
-// Runs once in the page. Gradio gives it `element`, `props`, `trigger` and `watch`.
-// The server has the document; this draws what it sends and tells it what is wanted.
+// Runs once, when the page is loaded. Gradio provides `element`, `props`, `trigger` and `watch`.
+// The server holds the document; this file draws what it sends and requests actions.
 const find = (selector) => element.querySelector(selector);
 const all = (selector) => [...element.querySelectorAll(selector)];
 const canvases = all("canvas");
@@ -7,13 +7,13 @@ const canvases = all("canvas");
 let view = {};
 let tool = "select";
 let paintClass = 0;
-let points = []; // of the stroke or polygon that is being drawn, in pixels of the picture
-const near = 0.25; // pixels; a point of a stroke that is nearer to the last one is left out
-const maxPoints = 200_000; // of a stroke; the server takes no more
-let drag = null; // {from, to} while an object is being dragged
+let points = []; // of the unfinished stroke or polygon, in pixels of the image
+const minDistance = 0.25; // pixels between two points of a stroke
+const maxPoints = 200_000; // of a stroke; the server accepts no more
+let drag = null; // {from, to} while an object is dragged
 let cursor = null;
 const outline = new Image();
-let hits = null; // pixels of the outline: their alpha tells what belongs to the selected object
+let outlinePixels = null; // their alpha tells which pixels belong to the selected object
 let sent = 0;
 let answered = 0;
 
@@ -25,7 +25,7 @@ function send(action, args = {}) {
   trigger("edit", { action, serial: sent, ...args });
 }
 
-// What is refused is shown by Gradio, and has no answer.
+// Gradio shows why a request was refused, and there is no answer.
 document.addEventListener("hdgan-refused", () => {
   answered = sent;
   find(".busy").classList.remove("on");
@@ -35,16 +35,16 @@ function setTool(name) {
   tool = name;
   all("[data-tool]").forEach((button) => button.setAttribute("aria-pressed", button.dataset.tool === name));
   find(".panes").dataset.tool = name;
-  drop();
+  cancel();
 }
 
-function drop() {
+function cancel() {
   points = [];
   drag = null;
   draw();
 }
 
-function setClass(label) {
+function setPaintClass(label) {
   paintClass = label;
   all(".classes button").forEach((b) => b.setAttribute("aria-checked", Number(b.dataset.label) === label));
 }
@@ -52,34 +52,34 @@ function setClass(label) {
 function setWidth(width) {
   find(".width").value = width;
   find(".tools output").textContent = find(".width").value;
+  draw();
 }
 
 const brushWidth = () => Number(find(".width").value);
-const extend = () => find(".extend").checked;
 
-// What the server sent
+// Content from the server
 
 function show() {
-  const { opening } = view;
-  view = { ...view, ...props.value }; // an answer may hold a message alone
+  const previous = view.document;
+  view = { ...view, ...props.value }; // an answer can consist of a message alone
   answered = props.value?.serial ?? answered;
   if (answered >= sent) find(".busy").classList.remove("on");
-  for (const [selector, text] of [[".alert", view.message], [".done", view.done]]) {
+  for (const [selector, text] of [[".alert", view.message], [".confirmation", view.confirmation]]) {
     find(selector).textContent = text || "";
     find(selector).hidden = !text;
     if (text) find(selector).scrollIntoView({ block: "nearest" });
   }
   find(".notes").replaceChildren(...(view.notes || []).map((note) => make("li", { textContent: note })));
-  if (view.legend && !find(".classes").childElementCount) showLegend();
+  if (view.classes && !find(".classes").childElementCount) showClasses();
   if (!view.size) return;
-  if (view.opening !== opening) drop(); // what was begun on another picture
+  if (view.document !== previous) cancel(); // what was begun on another document
   const [width, height] = view.size;
   if (canvases[0].width !== width || canvases[0].height !== height) {
     canvases.forEach((canvas) => Object.assign(canvas, { width, height }));
     find(".width").max = Math.ceil(width / 4);
     setWidth(Math.ceil(width / 32));
   }
-  for (const part of ["label", "ids", "picture"]) find(`[data-part=${part}]`).src = view[part];
+  for (const part of ["label", "ids", "image"]) find(`[data-part=${part}]`).src = view[part];
   find("[data-action=undo]").disabled = !view.canUndo;
   find("[data-action=redo]").disabled = !view.canRedo;
   find("[data-action=remove]").disabled = !view.selected;
@@ -91,52 +91,59 @@ function make(tag, properties) {
   return Object.assign(document.createElement(tag), properties);
 }
 
-function showLegend() {
-  for (const { label, name, colour } of view.legend) {
-    const button = make("button", { title: `Paint ${name}`, textContent: name, onclick: () => setClass(label) });
+function showClasses() {
+  for (const { label, name, color } of view.classes) {
+    const button = make("button", { title: `Paint ${name}`, textContent: name, onclick: () => setPaintClass(label) });
     button.dataset.label = label;
     button.setAttribute("role", "radio");
-    button.prepend(make("i", { style: `background: ${colour}` }));
+    button.prepend(make("i", { style: `background: ${color}` }));
     find(".classes").append(button);
     find("select.class").append(make("option", { value: label, textContent: name }));
   }
-  setClass(view.legend[0].label);
+  setPaintClass(view.classes[0].label);
 }
 
 function showSelected() {
   const { selected } = view;
   find(".object .none").hidden = Boolean(selected);
   find(".object .some").hidden = !selected;
-  hits = null;
+  find(".styles").replaceChildren(); // or keys would find the styles of the last object
+  outlinePixels = null;
   if (!selected) return draw();
   find(".name").textContent = selected.name;
   find(".id").textContent = selected.id;
   find(".style").textContent = selected.style;
   find("select.class").value = selected.label;
-  const mean = make("button", { title: "Mean of the class (0)", textContent: "mean", onclick: () => choose(null) });
-  mean.setAttribute("aria-pressed", selected.mean);
   const buttons = selected.choices.map((source, cluster) => {
-    const key = cluster < 9 ? ` (${cluster + 1})` : "";
-    const button = make("button", { title: `Cluster ${cluster}${key}`, onclick: () => choose(cluster) });
-    button.setAttribute("aria-pressed", selected.cluster === cluster);
+    const button = makeStyleButton(cluster, `Cluster ${cluster}`, cluster + 1, selected.cluster === cluster);
     button.append(make("img", { src: source, alt: `style ${cluster}` }));
     return button;
   });
-  find(".styles").replaceChildren(...(buttons.length ? [mean, ...buttons] : []));
+  if (buttons.length) {
+    buttons.unshift(makeStyleButton(null, "Mean of the class", 0, selected.mean));
+    buttons[0].textContent = "mean";
+  }
+  find(".styles").replaceChildren(...buttons);
   outline.src = selected.outline;
 }
 
-const choose = (cluster) => view.selected && view.selected.choices.length > (cluster ?? 0) && send("style", { cluster });
+function makeStyleButton(cluster, name, key, pressed) {
+  const title = key < 10 ? `${name} (${key})` : name;
+  const button = make("button", { title, onclick: () => send("set_style", { cluster }) });
+  button.dataset.key = key;
+  button.setAttribute("aria-pressed", pressed);
+  return button;
+}
 
 outline.onload = () => {
   const scratch = new OffscreenCanvas(outline.width, outline.height).getContext("2d");
   scratch.drawImage(outline, 0, 0);
-  hits = scratch.getImageData(0, 0, outline.width, outline.height);
+  outlinePixels = scratch.getImageData(0, 0, outline.width, outline.height);
   if (view.selected) element.dataset.outlined = view.selected.id;
   draw();
 };
 
-// What lies over the pictures: outline, object on its way, stroke, polygon
+// Overlay of each image: outline, dragged object, unfinished stroke or polygon, brush
 
 function draw() {
   for (const canvas of canvases) {
@@ -149,11 +156,11 @@ function draw() {
     context.strokeStyle = context.fillStyle = "rgba(255, 240, 60, 0.8)";
     context.lineCap = context.lineJoin = "round";
     context.lineWidth = tool === "brush" ? brushWidth() : Math.max(1, canvas.width / 512);
-    const way = tool === "polygon" && points.length && cursor ? [...points, cursor] : points;
-    if (way.length) {
+    const path = tool === "polygon" && points.length && cursor ? [...points, cursor] : points;
+    if (path.length) {
       context.beginPath();
-      context.moveTo(...way[0]);
-      way.forEach(([x, y]) => context.lineTo(x + 0.01, y)); // a line of no length would not be drawn
+      context.moveTo(...path[0]);
+      path.forEach(([x, y]) => context.lineTo(x + 0.01, y)); // a line of length 0 would not be drawn
       context.stroke();
     } else if (tool === "brush" && cursor) {
       context.globalAlpha = 0.4;
@@ -167,19 +174,20 @@ function draw() {
 
 // Pointer
 
-const hundredths = (value) => Math.round(value * 100) / 100;
+const round = (value) => Math.round(value * 100) / 100;
 
 function pixelOf(event) {
   const box = event.currentTarget.getBoundingClientRect();
+  const [width, height] = view.size;
   return [
-    hundredths(((event.clientX - box.left) / box.width) * view.size[0]),
-    hundredths(((event.clientY - box.top) / box.height) * view.size[1]),
+    round(((event.clientX - box.left) / box.width) * width),
+    round(((event.clientY - box.top) / box.height) * height),
   ];
 }
 
 function isSelected([x, y]) {
-  const inside = hits && x >= 0 && y >= 0 && x < hits.width && y < hits.height;
-  return Boolean(inside && view.selected && hits.data[(Math.floor(y) * hits.width + Math.floor(x)) * 4 + 3]);
+  const inside = outlinePixels && x >= 0 && y >= 0 && x < outlinePixels.width && y < outlinePixels.height;
+  return inside && outlinePixels.data[(Math.floor(y) * outlinePixels.width + Math.floor(x)) * 4 + 3] > 0;
 }
 
 function press(event) {
@@ -203,40 +211,40 @@ function follow(event) {
   if (!view.size) return;
   cursor = pixelOf(event);
   if (drag) drag.to = cursor;
-  if (tool === "brush" && event.buttons && points.length) lengthen(cursor);
+  if (tool === "brush" && event.buttons && points.length) extendStroke(cursor);
   draw();
 }
 
-function lengthen([x, y]) {
+function extendStroke([x, y]) {
   const [lastX, lastY] = points.at(-1);
-  if (Math.hypot(x - lastX, y - lastY) >= near) points.push([x, y]);
+  if (Math.hypot(x - lastX, y - lastY) >= minDistance) points.push([x, y]);
   if (points.length === maxPoints) release();
 }
 
 function release() {
   if (drag) {
     const [dx, dy] = [drag.to[0] - drag.from[0], drag.to[1] - drag.from[1]];
-    drag = null;
     if (Math.round(dx) || Math.round(dy)) send(tool, { dx, dy });
+    cancel();
   } else if (tool === "brush" && points.length) {
-    send("brush", { points, width: brushWidth(), label: paintClass, extend: extend() });
-    points = [];
+    paint({ width: brushWidth() });
   }
-  draw();
 }
 
 function closePolygon() {
-  if (tool !== "polygon" || !points.length) return;
-  send("polygon", { points, label: paintClass, extend: extend() });
-  points = [];
-  draw();
+  if (tool === "polygon" && points.length) paint();
+}
+
+function paint(args = {}) {
+  send(tool, { points, label: paintClass, extend: find(".extend").checked, ...args });
+  cancel();
 }
 
 for (const canvas of canvases) {
   canvas.addEventListener("pointerdown", press);
   canvas.addEventListener("pointermove", follow);
   canvas.addEventListener("pointerup", release);
-  canvas.addEventListener("pointercancel", drop); // the browser has taken a touch for a gesture of its own
+  canvas.addEventListener("pointercancel", cancel); // the browser uses the touch for a gesture of its own
   canvas.addEventListener("pointerleave", () => { cursor = null; draw(); });
   canvas.addEventListener("dblclick", closePolygon);
 }
@@ -245,68 +253,55 @@ for (const canvas of canvases) {
 
 all("[data-tool]").forEach((button) => (button.onclick = () => setTool(button.dataset.tool)));
 all("[data-action]").forEach((button) => (button.onclick = () => send(button.dataset.action)));
-find(".width").oninput = () => { setWidth(brushWidth()); draw(); };
+find(".width").oninput = () => setWidth(brushWidth());
 find(".lines").onchange = draw;
 all(".wide").forEach((button) => {
-  button.onclick = () => button.setAttribute("aria-pressed", button.closest("figure").classList.toggle("whole"));
+  button.onclick = () => button.setAttribute("aria-pressed", button.closest("figure").classList.toggle("full-width"));
 });
-find("select.class").onchange = (event) => send("class", { label: Number(event.target.value) });
+find("select.class").onchange = (event) => send("set_class", { label: Number(event.target.value) });
 
-const clickAction = (name) => find(`[data-action=${name}]`).click();
+// Other keys click the element that names them in `data-key`.
 const keys = {
-  v: () => setTool("select"),
-  m: () => setTool("move"),
-  c: () => setTool("copy"),
-  b: () => setTool("brush"),
-  p: () => setTool("polygon"),
-  e: () => find(".extend").click(),
-  h: () => find(".lines").click(),
-  r: () => clickAction("random"),
-  delete: () => clickAction("remove"),
-  backspace: () => clickAction("remove"),
-  "[": () => { setWidth(brushWidth() - 2); draw(); },
-  "]": () => { setWidth(brushWidth() + 2); draw(); },
+  "[": () => setWidth(brushWidth() - 2),
+  "]": () => setWidth(brushWidth() + 2),
   enter: closePolygon,
   escape: () => {
-    if (points.length || drag) drop(); else if (view.selected) send("deselect");
+    if (points.length || drag) cancel(); else if (view.selected) send("deselect");
   },
-  "ctrl+z": () => clickAction("undo"),
-  "ctrl+shift+z": () => clickAction("redo"),
-  "ctrl+y": () => clickAction("redo"),
   "ctrl+s": () => document.querySelector("#save").click(),
 };
-for (let digit = 0; digit < 10; digit += 1) keys[digit] = () => choose(digit ? digit - 1 : null);
 
-const repeating = ["[", "]", "ctrl+z", "ctrl+shift+z", "ctrl+y"]; // while held, as fast as they are answered
+const repeating = ["[", "]", "ctrl+z", "ctrl+shift+z", "ctrl+y"]; // while held, as soon as each one is answered
 
 document.addEventListener("keydown", (event) => {
   const ctrl = event.ctrlKey || event.metaKey;
   const name = `${ctrl ? "ctrl+" : ""}${ctrl && event.shiftKey ? "shift+" : ""}${event.key.toLowerCase()}`;
   const typing = event.target.closest("input:not([type=range], [type=checkbox]), textarea, select");
-  const presses = name === "enter" && event.target.closest("button");
-  if (!keys[name] || event.altKey || presses || (typing && name !== "ctrl+s")) return;
+  const pressesButton = name === "enter" && event.target.closest("button");
+  const button = find(`[data-key~="${CSS.escape(name)}"]`);
+  if (!(keys[name] || button) || event.altKey || pressesButton || (typing && name !== "ctrl+s")) return;
   event.preventDefault();
   if (event.repeat && !(repeating.includes(name) && answered >= sent)) return;
-  keys[name]();
+  keys[name] ? keys[name]() : button.click();
 });
 
-// Gradio tells of a choice in one of its boxes (`select`) where the mouse has made it, but not where Enter has.
+// Gradio's dropdown sends `select` for a choice by mouse, but not by Enter. So Enter becomes a click.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !event.target.matches("[role=combobox]")) return;
   event.stopPropagation();
-  const choose = () => {
+  const clickOption = () => {
     const option = document.getElementById(event.target.getAttribute("aria-activedescendant"));
     option?.dispatchEvent(new MouseEvent("mousedown", { bubbles: true, cancelable: true }));
   };
-  requestAnimationFrame(() => setTimeout(choose)); // a tick later, as Gradio answers the keys before this one
+  requestAnimationFrame(() => setTimeout(clickOption)); // after Gradio has handled the keys before this one
 }, true);
 
-// Leaving. A page that is loaded anew in this tab goes on where this one was, by the key.
+// Leaving the page. The page that is loaded next in this tab continues with the session of this key.
 
-window.addEventListener("beforeunload", (event) => { if (view.dirty) event.preventDefault(); });
+window.addEventListener("beforeunload", (event) => { if (view.unsaved) event.preventDefault(); });
 window.addEventListener("pagehide", () => { if (view.key) sessionStorage.setItem("hdgan-tab", view.key); });
 window.addEventListener("pageshow", (event) => {
-  if (!event.persisted) return; // else the browser shows this page as it was, but a later one may have its document
+  if (!event.persisted) return; // a page from the browser's cache shows an old state, and its session may be taken
   view = { key: sessionStorage.getItem("hdgan-tab") };
   location.reload();
 });

@@ -13,29 +13,30 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from hdgan.editor.app import _Events, build, launch
+from hdgan.editor.context import EditorContext
 from hdgan.editor.session import Session
-from hdgan.editor.studio import Studio, open_studio
-from hdgan.editor.tabs import Tabs
+from hdgan.editor.session_store import SessionStore
+from hdgan.editor.web.app import _Handlers, launch
 from hdgan.errors import HdganError
 
-from .tab import Serve, Tab, an_object
+from ..browser_tab import Serve, Tab, an_object
+from ..conftest import open_run
 
 pytestmark = pytest.mark.browser
 
 
-def test_select_restyle_add_undo_save(tab: Tab, shared_studio: Studio) -> None:
+def test_select_restyle_add_undo_save(tab: Tab, shared_context: EditorContext) -> None:
     page = tab.page
-    id, mask = an_object(shared_studio)
+    id, mask = an_object(shared_context)
     y, x = np.argwhere(mask)[0]
     tab.wait(lambda: tab.click(x, y))
     assert tab.selected == str(id)
 
     before = tab.pixels()
-    choices = page.locator("#stage .styles button")
-    assert choices.count() == 1 + len(shared_studio.choices(shared_studio.sample(0).classes[id]))
+    choices = page.locator("#workspace .styles button")
+    assert choices.count() == 1 + len(shared_context.choices(shared_context.sample(0).classes[id]))
     tab.wait(lambda: choices.nth(1).click())
-    expect(page.locator("#stage .style")).to_have_text("cluster 0")
+    expect(page.locator("#workspace .style")).to_have_text("cluster 0")
     change = np.abs(tab.pixels() - before)
     assert change[mask].mean() > 1
     assert change[mask].mean() > change[~mask].mean()
@@ -45,7 +46,7 @@ def test_select_restyle_add_undo_save(tab: Tab, shared_studio: Studio) -> None:
     maps = tab.pixels("label")
     tab.wait(lambda: tab.drag((6, 4), (20, 4)))
     assert tab.selected not in ("", str(id))
-    assert (tab.pixels("label")[4, 13] == shared_studio.legend.palette[3]).all()
+    assert (tab.pixels("label")[4, 13] == shared_context.palette.colors[3]).all()
 
     tab.press("Control+z")
     np.testing.assert_array_equal(tab.pixels("label"), maps)
@@ -54,17 +55,17 @@ def test_select_restyle_add_undo_save(tab: Tab, shared_studio: Studio) -> None:
 
     page.fill("#name input, #name textarea", "from the browser")
     page.click("#save")
-    expect(page.locator("#stage .done")).to_contain_text("Saved in")
-    folder = shared_studio.folder / "from the browser"
+    expect(page.locator("#workspace .confirmation")).to_contain_text("Saved in")
+    folder = shared_context.folder / "from the browser"
     assert {file.name for file in folder.iterdir()} == {"label.png", "instance.png", "styles.json", "picture.png"}
     shown = tab.pixels()
-    source = page.get_attribute("[data-part=picture]", "src")
+    source = page.get_attribute("[data-part=image]", "src")
     tab.press("r")
     assert (tab.pixels() != shown).any()
     page.click("#saved input")
     page.get_by_role("option", name="from the browser").click()
     page.wait_for_function(
-        "source => document.querySelector('[data-part=picture]').src === source",
+        "source => document.querySelector('[data-part=image]').src === source",
         arg=source,
     )
     assert np.abs(np.asarray(Image.open(folder / "picture.png")).astype(int) - shown).mean() < 4  # JPEG
@@ -90,37 +91,37 @@ def test_polygon_copy_move_and_delete(tab: Tab) -> None:
     tab.wait(lambda: tab.drag((20, 9), (24, 9)))
     assert tab.selected == copy
     tab.press("Delete")
-    expect(page.locator("#stage .none")).to_be_visible()
+    expect(page.locator("#workspace .none")).to_be_visible()
     for _ in range(3):
         tab.press("Control+z")
     np.testing.assert_array_equal(tab.pixels("label"), label)
 
 
-def test_an_object_of_another_class(tab: Tab, shared_studio: Studio) -> None:
-    id, mask = an_object(shared_studio)
+def test_an_object_of_another_class(tab: Tab, shared_context: EditorContext) -> None:
+    id, mask = an_object(shared_context)
     y, x = np.argwhere(mask)[0]
     tab.wait(lambda: tab.click(x, y))
-    other = 5 - shared_studio.sample(0).classes[id]
-    tab.wait(lambda: tab.page.select_option("#stage select.class", str(other)))
-    assert (tab.pixels("label")[y, x] == shared_studio.legend.palette[other]).all()
-    expect(tab.page.locator("#stage .name")).to_have_text(f"class {other}")
+    other = 5 - shared_context.sample(0).classes[id]
+    tab.wait(lambda: tab.page.select_option("#workspace select.class", str(other)))
+    assert (tab.pixels("label")[y, x] == shared_context.palette.colors[other]).all()
+    expect(tab.page.locator("#workspace .name")).to_have_text(f"class {other}")
 
 
-def test_a_box_opens_what_is_chosen_and_nothing_else(tab: Tab, shared_studio: Studio) -> None:
+def test_a_box_opens_what_is_chosen_and_nothing_else(tab: Tab, shared_context: EditorContext) -> None:
     page = tab.page
     box, undo = page.locator("#sample input"), page.locator("[data-action=undo]")
     first = tab.pixels("label")
     tab.press("r")
-    picture = "document.querySelector('[data-part=picture]').src"
+    picture = "document.querySelector('[data-part=image]').src"
     edited = page.evaluate(picture)
     for selector in ("#sample input", "#saved input"):
         page.click(selector)
-        page.locator("#stage h3").first.click()
+        page.locator("#workspace h3").first.click()
         page.focus(selector)
         page.keyboard.press("Tab")
     page.wait_for_timeout(500)
     assert page.evaluate(picture) == edited
-    expect(page.locator("#stage .alert")).to_be_hidden()
+    expect(page.locator("#workspace .alert")).to_be_hidden()
 
     def choose(*keys: str, option: str = "") -> None:
         before = page.evaluate(picture)
@@ -145,7 +146,7 @@ def test_a_box_opens_what_is_chosen_and_nothing_else(tab: Tab, shared_studio: St
     box.focus()
     for key in ("ArrowDown", "Escape", "Enter"):  # what was closed is not chosen
         page.keyboard.press(key)
-    page.locator("#stage h3").first.click()
+    page.locator("#workspace h3").first.click()
     page.wait_for_timeout(500)
     expect(box).to_have_value("s0")
     for _ in range(4):
@@ -154,20 +155,20 @@ def test_a_box_opens_what_is_chosen_and_nothing_else(tab: Tab, shared_studio: St
     expect(undo).to_be_disabled()
 
 
-def test_no_choice_opens_nothing(shared_studio: Studio) -> None:
-    tabs = Tabs(shared_studio)
-    tabs.begin("tab")
-    opened = tabs.answer("tab", lambda session: session.restyle_all())
+def test_no_choice_opens_nothing(shared_context: EditorContext) -> None:
+    store = SessionStore(shared_context)
+    store.connect("tab")
+    opened = store.run("tab", lambda session: session.randomize())
     request = SimpleNamespace(session_hash="tab")
-    for event in (_Events(tabs).open_sample, _Events(tabs).open_saved):
-        view, _ = event(None, request)  # type: ignore[arg-type]
+    for handler in (_Handlers(store).open_sample, _Handlers(store).open_saved):
+        view, _ = handler(None, request)  # type: ignore[arg-type]
         assert view["message"] == ""
-        assert view["opening"] == opened["opening"]
-        assert view["picture"] == opened["picture"]
+        assert view["document"] == opened["document"]
+        assert view["image"] == opened["image"]
 
 
-def test_two_tabs_share_nothing(browser: Browser, serve: Serve, shared_studio: Studio) -> None:
-    url = serve(shared_studio)
+def test_two_tabs_share_nothing(browser: Browser, serve: Serve, shared_context: EditorContext) -> None:
+    url = serve(shared_context)
     first, second = Tab(browser, url), Tab(browser, url)
     before = second.pixels()
     first.press("r")
@@ -180,7 +181,7 @@ def test_two_tabs_share_nothing(browser: Browser, serve: Serve, shared_studio: S
 
 
 def upload(tab: Tab, label: Path, instance: Path) -> None:
-    tab.page.get_by_text("Open own maps").click()
+    tab.page.get_by_text("Open your own files").click()
     for name, file in (("label", label), ("instance", instance)):
         tab.page.set_input_files(f"#{name}-file input", str(file))
         expect(tab.page.locator(f"#{name}-file")).to_contain_text(file.name[:3])
@@ -213,7 +214,7 @@ def test_bad_maps_are_refused_and_the_server_goes_on(
     Image.new("L", size).save(tmp_path / "ins.png")
     before = tab.pixels()
     upload(tab, tmp_path / "lab.png", tmp_path / "ins.png")
-    alert = tab.page.locator("#stage .alert")
+    alert = tab.page.locator("#workspace .alert")
     expect(alert).to_contain_text(says)
     expect(alert).to_contain_text("lab.png")
     assert "/gradio/" not in alert.inner_text()
@@ -223,20 +224,20 @@ def test_bad_maps_are_refused_and_the_server_goes_on(
 
 
 def test_a_run_without_clusters_says_so(browser: Browser, serve: Serve, run: Path, tmp_path: Path) -> None:
-    tab = Tab(browser, serve(open_studio(run, device="cpu", out=tmp_path)))
-    expect(tab.page.locator("#stage .notes")).to_contain_text("hdgan styles cluster")
+    tab = Tab(browser, serve(open_run(run, out=tmp_path)))
+    expect(tab.page.locator("#workspace .notes")).to_contain_text("hdgan styles cluster")
     tab.press("r")
-    expect(tab.page.locator("#stage .alert")).to_contain_text("hdgan styles encode")
+    expect(tab.page.locator("#workspace .alert")).to_contain_text("hdgan styles encode")
     tab.wait(lambda: tab.click(3, 3))
-    assert tab.page.locator("#stage .styles button").count() == 0
-    expect(tab.page.locator("#stage .alert")).to_be_hidden()
+    assert tab.page.locator("#workspace .styles button").count() == 0
+    expect(tab.page.locator("#workspace .alert")).to_be_hidden()
 
 
 def test_a_model_without_e_says_so(browser: Browser, serve: Serve, plain: Path, dataset: Path) -> None:
-    tab = Tab(browser, serve(open_studio(plain, root=dataset, device="cpu")))
-    expect(tab.page.locator("#stage .notes")).to_contain_text("--model.feature-channels 3")
+    tab = Tab(browser, serve(open_run(plain, root=dataset)))
+    expect(tab.page.locator("#workspace .notes")).to_contain_text("--model.feature-channels 3")
     tab.wait(lambda: tab.click(3, 3))
-    expect(tab.page.locator("#stage .style")).to_contain_text("without features")
+    expect(tab.page.locator("#workspace .style")).to_contain_text("without features")
     before = tab.pixels("label")
     tab.page.keyboard.press("b")
     tab.page.get_by_role("radio", name="class 3").click()
@@ -244,11 +245,11 @@ def test_a_model_without_e_says_so(browser: Browser, serve: Serve, plain: Path, 
     assert (tab.pixels("label") != before).any()
 
 
-def test_the_name_follows_what_is_opened_and_other_tabs_are_seen(tab: Tab, shared_studio: Studio) -> None:
+def test_the_name_follows_what_is_opened_and_other_tabs_are_seen(tab: Tab, shared_context: EditorContext) -> None:
     page = tab.page
     name = page.locator("#name input, #name textarea")
     expect(name).to_have_value("picture")
-    other = Session(shared_studio)
+    other = Session(shared_context)
     other.open_sample(1)
     other.save("of another tab")
     page.click("#saved input")
@@ -256,7 +257,7 @@ def test_the_name_follows_what_is_opened_and_other_tabs_are_seen(tab: Tab, share
     expect(name).to_have_value("of another tab")
     page.wait_for_timeout(500)  # for some milliseconds Gradio puts back what it has just set
     name.fill("typed")
-    page.locator("#stage h3").first.click()
+    page.locator("#workspace h3").first.click()
     tab.press("r")
     expect(name).to_have_value("typed")
     page.click("#sample input")
@@ -268,26 +269,26 @@ def test_a_bug_ends_neither_server_nor_session(tab: Tab, monkeypatch: pytest.Mon
     monkeypatch.setattr("hdgan.editor.document.Document.remove", lambda document, id: 1 / 0)
     tab.wait(lambda: tab.click(3, 3))
     tab.press("Delete")
-    expect(tab.page.locator("#stage .alert")).to_contain_text("ZeroDivisionError")
+    expect(tab.page.locator("#workspace .alert")).to_contain_text("ZeroDivisionError")
     tab.press("r")
-    expect(tab.page.locator("#stage .alert")).to_be_hidden()
+    expect(tab.page.locator("#workspace .alert")).to_be_hidden()
 
 
-def test_only_this_machine_is_listened_to(serve: Serve, shared_studio: Studio) -> None:
-    url = serve(shared_studio)
+def test_only_this_machine_is_listened_to(serve: Serve, shared_context: EditorContext) -> None:
+    url = serve(shared_context)
     assert url.startswith("http://127.0.0.1:")
     port = int(url.rstrip("/").rpartition(":")[2])
     answer = urllib.request.urlopen(url)
     assert answer.status == 200
     assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'self'"
     with pytest.raises(HdganError, match=f"port {port}.*--port"):
-        launch(build(shared_studio), port=port)
+        launch(shared_context, port=port)
     with socket.socket() as other, pytest.raises(OSError, match="refused"):
         other.connect(("127.0.0.2", port))
 
 
-def test_other_sites_are_refused(serve: Serve, shared_studio: Studio) -> None:
-    url = serve(shared_studio)
+def test_other_sites_are_refused(serve: Serve, shared_context: EditorContext) -> None:
+    url = serve(shared_context)
     for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
         upload = urllib.request.Request(url + "gradio_api/upload", b"", headers)
         with pytest.raises(urllib.error.HTTPError) as caught:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 from playwright.sync_api import Browser, Page, expect
 
-from hdgan.editor.studio import Studio
+from hdgan.editor.context import EditorContext
 
 expect.set_options(timeout=30_000)
 
-Serve = Callable[[Studio], str]
-"""Start a server for an editor, unless it has one, and return its address."""
+Serve = Callable[[EditorContext], str]
+"""Start a server for a context, unless it has one, and return its address."""
 
 
 class Tab:
@@ -28,7 +28,7 @@ class Tab:
         self.wait_for_view()
 
     def wait_for_view(self) -> None:
-        self.page.wait_for_selector("#stage [data-serial], #stage[data-serial]", state="attached")
+        self.page.wait_for_selector("#workspace [data-serial], #workspace[data-serial]", state="attached")
 
     def reload(self) -> None:
         self.page.reload()
@@ -38,7 +38,7 @@ class Tab:
         if "//127.0.0.1:" not in url and not url.startswith(("data:", "blob:")):
             self.elsewhere.append(url)
 
-    def pixels(self, part: str = "picture") -> np.ndarray:
+    def pixels(self, part: str = "image") -> np.ndarray:
         """What a pane shows, [H, W, 3] int."""
         values = self.page.evaluate(
             """async (part) => {
@@ -55,7 +55,7 @@ class Tab:
 
     def position(self, x: float, y: float) -> tuple[float, float]:
         """Where a pixel of the picture lies on the screen."""
-        canvas = self.page.locator("#stage canvas").nth(2)
+        canvas = self.page.locator("#workspace canvas").nth(2)
         canvas.scroll_into_view_if_needed()
         box = canvas.bounding_box()
         assert box is not None
@@ -73,7 +73,7 @@ class Tab:
 
     def wait(self, action: Callable[[], object]) -> None:
         """Do something and wait for the server's answer."""
-        serial = "document.querySelector('#stage [data-serial], #stage[data-serial]').dataset.serial"
+        serial = "document.querySelector('#workspace [data-serial], #workspace[data-serial]').dataset.serial"
         before = self.page.evaluate(serial)
         action()
         self.page.wait_for_function(f"before => {serial} !== before", arg=before)
@@ -81,18 +81,18 @@ class Tab:
     def wait_for_outline(self) -> None:
         """The outline is an image, by which the page knows what is dragged."""
         outlined = f"[data-outlined='{self.selected}']"
-        self.page.wait_for_selector(f"#stage {outlined}, #stage{outlined}", state="attached")
+        self.page.wait_for_selector(f"#workspace {outlined}, #workspace{outlined}", state="attached")
 
     def press(self, key: str) -> None:
         self.wait(lambda: self.page.keyboard.press(key))
 
     @property
     def selected(self) -> str:
-        return self.page.inner_text("#stage .id")
+        return self.page.inner_text("#workspace .id")
 
 
-def an_object(studio: Studio) -> tuple[int, np.ndarray]:
+def an_object(context: EditorContext) -> tuple[int, np.ndarray]:
     """An instance of the first sample that has clusters, and its pixels."""
-    document = studio.sample(0)
-    id = next(id for id, label in document.classes.items() if id >= 1000 and label in studio.bank.clusters)
+    document = context.sample(0)
+    id = next(id for id, label in document.classes.items() if id >= 1000 and label in context.bank.clusters)
     return id, document.mask(id)

@@ -5,27 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.editor.studio import Studio, edits_of, open_studio
+from hdgan.editor.context import EditorContext, output_folder
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.scenes import SPEC
 from hdgan.training import PRESETS
 
-from .conftest import write_model
+from .conftest import open_run, write_model
 
 
-def test_a_run_brings_its_held_out_pictures(studio: Studio) -> None:
-    assert studio.samples is not None
-    assert len(studio.samples) == 2
-    assert studio.notes == ()
+def test_a_run_brings_its_held_out_pictures(context: EditorContext) -> None:
+    assert context.samples is not None
+    assert len(context.samples) == 2
+    assert context.notes == ()
 
 
 def test_saved_pictures_lie_in_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = next(run.glob("checkpoints/*/model.safetensors"))
     for given in (run, file.parent, file):
-        assert open_studio(given, device="cpu").folder == run / "edits"
+        assert open_run(given).folder == run / "edits"
     monkeypatch.chdir(file.parent)
     for relative in (".", "model.safetensors", f"../{file.parent.name}"):
-        assert open_studio(Path(relative), device="cpu").folder == run / "edits"
+        assert open_run(Path(relative)).folder == run / "edits"
 
 
 @pytest.mark.parametrize(
@@ -39,74 +39,74 @@ def test_saved_pictures_lie_in_the_run(run: Path, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_saved_pictures_lie_beside_a_model_of_no_run(tmp_path: Path, model: str, folder: str) -> None:
-    assert edits_of(tmp_path / model) == tmp_path / folder
+    assert output_folder(tmp_path / model) == tmp_path / folder
 
 
 def test_a_link_to_a_checkpoint_leads_to_its_run(tmp_path: Path) -> None:
     step = tmp_path / "run" / "checkpoints" / "step-00000005"
     step.mkdir(parents=True)
     (tmp_path / "link").symlink_to(step)
-    assert edits_of(tmp_path / "link" / "model.safetensors") == tmp_path / "run" / "edits"
+    assert output_folder(tmp_path / "link" / "model.safetensors") == tmp_path / "run" / "edits"
 
 
 def test_a_run_without_clusters_says_how_to_make_them(run: Path) -> None:
-    (note,) = open_studio(run, device="cpu").notes
+    (note,) = open_run(run).notes
     assert "hdgan styles encode" in note
     assert "hdgan styles cluster" in note
 
 
 def test_clusters_are_found_as_soon_as_they_are_there(run: Path, styled: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
-    studio = open_studio(copy, device="cpu")
-    assert studio.choices(2) == []
+    context = open_run(copy)
+    assert context.choices(2) == []
     (bank,) = styled.glob("checkpoints/*/styles.safetensors")
-    assert studio.pipeline.file is not None
-    shutil.copy(bank, studio.pipeline.file.parent)
-    assert studio.choices(2)
-    assert studio.notes == ()
+    assert context.pipeline.file is not None
+    shutil.copy(bank, context.pipeline.file.parent)
+    assert context.choices(2)
+    assert context.notes == ()
 
 
 def test_a_model_without_features_can_be_edited_with(plain: Path) -> None:
-    studio = open_studio(plain, device="cpu")
-    assert studio.samples is None
-    without_samples, without_styles = studio.notes
+    context = open_run(plain)
+    assert context.samples is None
+    without_samples, without_styles = context.notes
     assert "name the dataset by root" in without_samples
     assert "--model.feature-channels 3" in without_styles
     with pytest.raises(DataError, match="no sample 0"):
-        studio.sample(0)
+        context.sample(0)
 
 
 def test_a_model_that_is_given_a_dataset(plain: Path, dataset: Path) -> None:
-    studio = open_studio(plain, root=dataset, device="cpu")
-    assert studio.sample(0).size == (32, 16)
-    assert studio.sample(0).styles.instances == {}
+    context = open_run(plain, root=dataset)
+    assert context.sample(0).size == (32, 16)
+    assert context.sample(0).styles.instances == {}
 
 
 def test_data_that_has_gone_is_no_obstacle(run: Path, tmp_path: Path) -> None:
-    studio = open_studio(run, root=tmp_path / "gone", device="cpu")
-    assert studio.samples is None
-    assert "gone" in studio.notes[0]
+    context = open_run(run, root=tmp_path / "gone")
+    assert context.samples is None
+    assert "gone" in context.notes[0]
 
 
 def test_pictures_have_no_objects(tmp_path: Path) -> None:
     file = write_model(tmp_path / "pairs.safetensors", n_labels=0, instances=False)
     with pytest.raises(ConfigError, match="model of label maps"):
-        open_studio(file, device="cpu")
+        open_run(file)
 
 
 def test_a_run_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
-        open_studio(tmp_path / "none", device="cpu")
+        open_run(tmp_path / "none")
 
 
 def test_the_demo_knows_its_classes() -> None:
     assert PRESETS["demo"]().model.n_labels == SPEC.n_labels
 
 
-def test_a_new_object_is_drawn_from_its_class(studio: Studio) -> None:
-    label = next(iter(studio.bank.clusters))
-    style = studio.new_style(label * 1000 + 7, label)
+def test_a_new_object_is_drawn_from_its_class(context: EditorContext) -> None:
+    label = next(iter(context.bank.clusters))
+    style = context.new_style(label * 1000 + 7, label)
     assert style is not None
     assert style.label == label
-    assert style in [choice for choice, _ in studio.choices(label)]
-    assert studio.new_style(9, 9) is None
+    assert style in [choice for choice, _ in context.choices(label)]
+    assert context.new_style(9, 9) is None
