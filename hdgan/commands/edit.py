@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
@@ -55,6 +56,10 @@ def edit(
         raise ConfigError(
             'the editor needs Gradio: install it with `pip install -e ".[editor]"` in the checkout of hdgan'
         )
+    try:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"--host {host:.300} is not an address to listen on: give 127.0.0.1 or 0.0.0.0") from error
     check_value(Port | None, port, "port")
     check_value(Positive, max_pixels, "max_pixels")
     if out is not None:
