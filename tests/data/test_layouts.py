@@ -41,9 +41,7 @@ def relative(root: Path, pair) -> dict[str, str]:
 def test_every_module_is_a_layout_of_its_name():
     assert list(layouts()) == ["ab", "cityscapes", "nvidia", "packed", "side-by-side"]
     assert all(layout.name == name for name, layout in layouts().items())
-    with pytest.raises(
-        ConfigError, match=r"data\.layout is .other.: give auto or ab or cityscapes"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.layout is .other.: give auto or ab or cityscapes"):
         DataConfig(layout="other")
 
 

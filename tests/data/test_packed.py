@@ -71,9 +71,9 @@ def test_side_by_side(save, tmp_path):
 
 def test_maps_are_stored_in_the_least_type_and_pictures_are_views(packed):
     pairs = find_pairs(DataConfig(root=packed), "train").pairs
-    types = [pair.read().ids.dtype for pair in pairs]
+    types = [pair.read()["ids"].dtype for pair in pairs]
     assert types == [np.int32, np.uint8, np.uint16, np.int32]
-    photo = pairs[0].read().photo
+    photo = pairs[0].read()["photo"]
     assert photo.shape == (12, 20, 3)
     assert photo.transpose(2, 0, 1).flags.c_contiguous
     assert not photo.flags.owndata

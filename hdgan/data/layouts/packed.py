@@ -45,7 +45,7 @@ class PackedPair(Pair):
         size = size or self.entry.sizes[0]
         with open_packed(self.first_file) as (file, about):
             self._require_listed(about)
-            return Arrays(size, **read_packed(self.first_file, file, about, tuple(self.files), size))
+            return read_packed(self.first_file, file, about, tuple(self.files), size)
 
     def stored_size(self, size: SizeConfig, photo_filter: Filter) -> Size:
         """As for `Pair`. Samples have the same pixels as those from the source files."""

@@ -42,8 +42,8 @@ class SideBySidePair(Pair):
 
     def read(self, size: Size | None = None, map_size: Size | None = None) -> Arrays:
         both = read_input(self.first_file)
-        height, half = both.shape[0], self._half(both.shape[1])
-        return Arrays((half, height), input=both[:, :half], photo=to_photo(self.first_file, both[:, half:]))
+        half = self._half(both.shape[1])
+        return {"input": both[:, :half], "photo": to_photo(self.first_file, both[:, half:])}
 
     def _half(self, width: int) -> int:
         if width % 2:
