@@ -1,4 +1,4 @@
-"""The order of training: an endless stream of samples that stops, resumes and splits over ranks exactly."""
+"""The order of training: an endless stream of samples that can be stopped, resumed and split over ranks exactly."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from hdgan.data.streams import Stream, stream_rng
 from hdgan.data.transforms import same_size_remedy
 from hdgan.errors import ConfigError, DataError, HdganError
 
-_MOST_WORKERS = 4  # each holds batches of its own: more would cost memory that large pictures need
+_MOST_WORKERS = 4  # each holds batches of its own, which take much memory where images are large
 
 
 class StreamSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (position, index) from an endless stream of epochs.
 
-    Position p shows sample permutation(seed, p // n)[p % n]. Batches run on across the ends of epochs, so no sample is
-    ever dropped. A global batch takes `batch * world` successive positions and each rank a contiguous slice of it, so
+    Position p shows sample permutation(seed, p // n)[p % n]. Batches cross the ends of epochs, so no sample is dropped.
+    A global batch takes `batch * world` successive positions and each rank a contiguous slice of it, so
     the samples of a step do not depend on how many ranks share them.
 
     Args:
@@ -108,20 +108,20 @@ class StreamLoader(DataLoader[Any]):
                         raise batch
                     yield batch
             finally:
-                # Or workers would live as long as a traceback holds `batches`; they heed no SIGTERM at exit.
+                # Otherwise workers live as long as a traceback holds `batches`; they ignore SIGTERM at exit.
                 if self.num_workers:
                     batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 class _WorkersIterator(_MultiProcessingDataLoaderIter):
-    """Torch's own, of which one that could not be made has nothing to shut down: torch prints a traceback for it."""
+    """Torch's own iterator, for which torch prints no traceback where its first worker cannot start."""
 
-    _shutdown = True  # until torch sets it, just before the first worker starts
+    _shutdown = True  # nothing to shut down until torch sets this, just before the first worker starts
 
 
 @contextmanager
 def explained_worker_death() -> Iterator[None]:
-    """Say what to do when a worker is killed; torch tells of it from a signal handler, wherever the program then is.
+    """Say what to do when a worker is killed. Torch raises that from a signal handler, wherever the program then is.
 
     Raises:
         DataError: a worker was killed, or found no shared memory for a batch.
@@ -129,7 +129,7 @@ def explained_worker_death() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # What a worker itself raises is told otherwise: "Caught RuntimeError in DataLoader worker process 0".
+        # An error that a worker itself raises reads "Caught RuntimeError in DataLoader worker process 0".
         if re.match(r"DataLoader worker \(pid", str(error)):
             what = "a process that reads pictures was killed, mostly because there was too little memory"
         elif "DataLoader worker" in str(error) and "shared memory(shm)" in str(error):
@@ -172,7 +172,7 @@ def make_loader(
         multiprocessing_context: How workers start: "fork", "spawn" or "forkserver"; None takes Python's default.
 
     Raises:
-        DataError: while iterating, as `StreamLoader` tells.
+        DataError: while iterating, as `StreamLoader.__iter__`.
     """
     if workers is None:
         workers = suggested_workers()
@@ -195,7 +195,7 @@ def make_loader(
 def suggested_workers() -> int:
     """How many processes should read for one training process, from 1 to 4.
 
-    All but one of the cores that this process may use are shared by the training processes on this machine.
+    The training processes of this machine share all but one of the cores that this process may use.
     """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
     return min(_MOST_WORKERS, max(1, available_cores() // max(1, processes) - 1))
@@ -245,9 +245,9 @@ def _collate(samples: list[Sample | HdganError]) -> LoaderBatch | HdganError:
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C and termination to the trainer, which saves first.
+    """Ignore Ctrl-C and termination, which reach the whole process group: the trainer has to save first.
 
-    Both reach all processes of its group. Workers end when the trainer says so, or within seconds of its death.
+    Workers end when the trainer tells them to, or within seconds of its death.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
