@@ -25,6 +25,7 @@ from hdgan.data.packed_index import (
     FORMAT,
     INDEX,
     VERSION,
+    Entry,
     Index,
     IndexedPhase,
     Settings,
@@ -34,7 +35,7 @@ from hdgan.data.packed_index import (
     sample_path,
 )
 from hdgan.data.packer import Packer
-from hdgan.data.pairs import Listing
+from hdgan.data.pairs import Listing, Pair
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.files import atomic_file, leads_out, remove_dead, remove_dead_below
 from hdgan.wording import count
@@ -110,7 +111,11 @@ def pack_dataset(
     kept = 0
     packed = dict(index.phases) if phases else {}
     for listing in listings:
-        results = in_threads(packer.writer(out, listing.phase, replacing), listing.pairs, threads)
+
+        def write(pair: Pair, phase: str = listing.phase) -> tuple[Entry, bool]:
+            return packer.write(sample_path(out, phase, pair.stem), pair, replacing)
+
+        results = in_threads(write, listing.pairs, threads)
         entries = []
         for entry, was_there in results:
             entries.append(entry)

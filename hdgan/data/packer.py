@@ -10,7 +10,7 @@ import numpy as np
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.data.folders import as_text
 from hdgan.data.packed import encode, verify_packed
-from hdgan.data.packed_index import About, Entry, Settings, sample_path
+from hdgan.data.packed_index import About, Entry, Settings
 from hdgan.data.pairs import Pair, size_of
 from hdgan.data.transforms import apply_geometry, sample_geometry, scaled_size
 from hdgan.errors import DataError
@@ -59,24 +59,20 @@ class Packer:
         )
         return encode(sized, about), about
 
-    def writer(self, out: Path, phase: str, replacing: Callable[[Path], None]) -> Callable[[Pair], tuple[Entry, bool]]:
-        """A function that writes the file of a pair. It returns the entry of the index, and whether the file was there.
+    def write(self, path: Path, pair: Pair, replacing: Callable[[Path], None]) -> tuple[Entry, bool]:
+        """Write the file of a pair unless it is there, after a call of `replacing`.
 
-        It calls `replacing` before it writes a file.
+        Returns:
+            The entry of the index, and whether the file was there.
         """
-
-        def write(pair: Pair) -> tuple[Entry, bool]:
-            path = sample_path(out, phase, pair.stem)
-            about = self._present(path, pair)
-            was_there = about is not None
-            if about is None:
-                content, about = self.encoded(pair)
-                replacing(path)
-                with atomic_file(path) as temporary:
-                    temporary.write_bytes(content)
-            return Entry(about.stem, about.source, about.sizes, about.channels, path.stat().st_size), was_there
-
-        return write
+        about = self._present(path, pair)
+        was_there = about is not None
+        if about is None:
+            content, about = self.encoded(pair)
+            replacing(path)
+            with atomic_file(path) as temporary:
+                temporary.write_bytes(content)
+        return Entry(about.stem, about.source, about.sizes, about.channels, path.stat().st_size), was_there
 
     def _present(self, path: Path, pair: Pair) -> About | None:
         """Metadata of a file that is whole and was made from the pair's files as they are now; else None.

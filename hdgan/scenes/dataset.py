@@ -120,17 +120,16 @@ def _publish(made: Path, folder: Path) -> None:
 
 
 def _write_all(config: ScenesConfig, folder: Path, progress: Callable[[int, int], None] | None) -> None:
-    jobs = [
-        (split, index) for split, count in (("train", config.train), ("test", config.test)) for index in range(count)
-    ]
-    for split in ("train", "test"):
+    done = 0
+    for split, count in (("train", config.train), ("test", config.test)):
         for kind in ("label", "inst", "img", "style"):
             (folder / f"{split}_{kind}").mkdir()
-    for done, (split, index) in enumerate(jobs, 1):
-        scene = render_scene(config.seed, split, index, config.width, config.height)
-        _write_scene(scene, folder, config.seed, split, index)
-        if progress is not None:
-            progress(done, len(jobs))
+        for index in range(count):
+            scene = render_scene(config.seed, split, index, config.width, config.height)
+            _write_scene(scene, folder, config.seed, split, index)
+            done += 1
+            if progress is not None:
+                progress(done, config.train + config.test)
 
 
 def _write_scene(scene: Scene, folder: Path, seed: int, split: str, index: int) -> None:
@@ -147,17 +146,6 @@ def _write_scene(scene: Scene, folder: Path, seed: int, split: str, index: int) 
         "index": index,
         "size": [width, height],
         "classes": list(SPEC.classes),
-        "instances": [
-            {
-                "id": instance.id,
-                "class": instance.name,
-                "label": instance.label,
-                "style": instance.style,
-                "colour": list(instance.colour),
-                "texture": instance.texture,
-                "area": instance.area,
-            }
-            for instance in scene.instances
-        ],
+        "instances": [{"id": instance.id, "class": instance.name, **asdict(instance)} for instance in scene.instances],
     }
     (folder / f"{split}_style" / f"{stem}.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -123,7 +123,7 @@ Thing = Tree | Car | Person | Pole
 
 
 @dataclass(frozen=True)
-class Layout:
+class SceneLayout:
     """All of a scene but its looks. Things are sorted from near to far."""
 
     camera: Camera
@@ -132,7 +132,7 @@ class Layout:
     things: tuple[Thing, ...]
 
 
-def lay_out(rng: np.random.Generator) -> Layout:
+def lay_out(rng: np.random.Generator) -> SceneLayout:
     """Draw a street and what stands in it."""
     parking = bool(rng.random() < 0.75)
     kerb = rng.uniform(3.2, 3.9) + (2.2 if parking else rng.uniform(0, 0.6))
@@ -149,7 +149,7 @@ def lay_out(rng: np.random.Generator) -> Layout:
     buildings = [*_row(rng, street, -1), *_row(rng, street, 1), *_closing_row(rng, street)]
     things: list[Thing] = [*_cars(rng, street, camera), *_kerbside(rng, street), *_people(rng, street)]
     things.sort(key=_nearest)
-    return Layout(camera, street, tuple(buildings), tuple(things))
+    return SceneLayout(camera, street, tuple(buildings), tuple(things))
 
 
 def _nearest(thing: Thing) -> float:

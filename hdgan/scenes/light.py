@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hdgan.scenes.canvas import Canvas
-from hdgan.scenes.layout import Car, Layout, Person, Pole, Tree
+from hdgan.scenes.layout import Car, Person, Pole, SceneLayout, Tree
 from hdgan.scenes.styles import Look, linear
 from hdgan.scenes.texture import smoothstep
 
@@ -39,7 +39,7 @@ WEATHERS = {
 class Light:
     """Everything that turns a surface's own colour into the colour that the camera sees."""
 
-    def __init__(self, layout: Layout, sky: Look, rng: np.random.Generator) -> None:
+    def __init__(self, layout: SceneLayout, sky: Look, rng: np.random.Generator) -> None:
         weather = WEATHERS[sky.style.name]
         azimuth = np.radians(weather.azimuth + rng.uniform(-9, 9))
         elevation = np.radians(weather.elevation * rng.uniform(0.9, 1.1))

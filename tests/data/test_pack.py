@@ -102,7 +102,7 @@ def test_an_interrupted_repacking_does_not_pass_as_whole(street, packed, save):
         pack_dataset(config, packed, SIZES, 4, threads=1, progress=interrupt)
     with pytest.raises(DataError, match=r"is not packed to its end: repeat the hdgan data pack of .*street, which"):
         find_pairs(DataConfig(root=packed), "train")
-    with pytest.raises(ConfigError, match=r"packed is not packed to its end, and its phases .*: name train too, or no phase"):
+    with pytest.raises(ConfigError, match=r"packed is not packed to its end, and its .*: name train too, or no phase"):
         pack_dataset(config, packed, SIZES, 4, ["test"])
     report = pack_dataset(config, packed, SIZES, 4)
     assert report.samples == 4
