@@ -23,8 +23,14 @@ from hdgan.data.pairs import Arrays, Listing, Pair, size_of
 from hdgan.data.report import CheckReport, PhaseReport, Requirements
 from hdgan.errors import ConfigError, DataError
 
-Progress = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 """Called with the name of the task, pairs done and pairs in all."""
+
+
+def silent(task: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
 _Result = TypeVar("_Result")
 
 
@@ -39,7 +45,7 @@ def check_dataset(
     config: DataConfig,
     requirements: Requirements | int | None = None,
     phases: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback = silent,
 ) -> CheckReport:
     """Read every file of a dataset and report what it holds and what is wrong.
 
@@ -78,7 +84,12 @@ def check_dataset(
 
 
 def quick_check(
-    listing: Listing, data: DataConfig, n_labels: int | None, *, full: int = 3, progress: Progress | None = None
+    listing: Listing,
+    data: DataConfig,
+    n_labels: int | None,
+    *,
+    full: int = 3,
+    progress: ProgressCallback = silent,
 ) -> PhaseReport:
     """Read size and mode of every file from its header, and decode a few pairs, spread over the dataset.
 
@@ -105,7 +116,7 @@ def quick_check(
 
 
 def inspect(
-    listing: Listing, config: DataConfig, n_labels: int | None, depth: Depth, progress: Progress | None = None
+    listing: Listing, config: DataConfig, n_labels: int | None, depth: Depth, progress: ProgressCallback
 ) -> PhaseReport:
     """Inspect the pairs of one phase.
 
@@ -123,8 +134,7 @@ def inspect(
     results = in_threads(partial(_inspect_pair, config=config, n_labels=n_labels, depth=depth), listing.pairs)
     for done, (pair, found) in enumerate(zip(listing.pairs, results, strict=True), start=1):
         report.add(pair, found)
-        if progress is not None:
-            progress(task, done, len(listing.pairs))
+        progress(task, done, len(listing.pairs))
     return report
 
 

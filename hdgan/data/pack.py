@@ -18,7 +18,7 @@ from hdgan.config.bounds import Labels, Threads
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value, to_plain
 from hdgan.data.config import DataConfig, Size, SizeConfig
-from hdgan.data.inspection import Progress, in_threads, quick_check
+from hdgan.data.inspection import ProgressCallback, in_threads, quick_check, silent
 from hdgan.data.layouts import find_pairs, find_phases
 from hdgan.data.packed_index import (
     ENDING,
@@ -65,7 +65,7 @@ def pack_dataset(
     threads: int | None = None,
     *,
     say: Callable[[str], None] = lambda line: None,
-    progress: Progress | None = None,
+    progress: ProgressCallback = silent,
 ) -> PackReport:
     """Pack a dataset. Where `out` holds some of it already, only what is missing, damaged or changed is written.
 
@@ -120,8 +120,7 @@ def pack_dataset(
         for entry, was_there in results:
             entries.append(entry)
             kept += was_there
-            if progress is not None:
-                progress(listing.phase, len(entries), len(listing.pairs))
+            progress(listing.phase, len(entries), len(listing.pairs))
         packed[listing.phase] = IndexedPhase(tuple(listing.pairs[0].files), tuple(entries))
     finished = replace(index, complete=True, phases=packed)
     _write_index(out, finished)

@@ -207,11 +207,6 @@ class CheckReport:
         return sorted({label for phase in self.phases for label in phase.class_pixels} - {self.dontcare})
 
     @property
-    def n_labels(self) -> int:
-        """The least `n_labels` that covers every label found but `dontcare`; 0 without label maps."""
-        return max((label + 1 for label in self.labels), default=0)
-
-    @property
     def stray(self) -> list[int]:
         """Labels that are no classes: those outside `n_labels`; where it is not known, those below 0 or far above."""
         labels = self.labels

@@ -7,7 +7,8 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,43 +25,40 @@ from hdgan.errors import ConfigError, DataError, HdganError
 _MOST_WORKERS = 4  # each holds batches of its own, which take much memory where images are large
 
 
+@dataclass(eq=False)
 class StreamSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (position, index) from an endless stream of epochs.
 
     Position p shows sample permutation(seed, p // n)[p % n]. Batches cross the ends of epochs, so no sample is dropped.
-    A global batch takes `batch * world` successive positions and each rank a contiguous slice of it, so
-    the samples of a step do not depend on how many ranks share them.
-
-    Args:
-        n: Number of samples in the dataset.
-        start: First position; for a resume, the number of samples (of all ranks) seen so far.
-        stop: Position where the stream ends; the last batch is full and may run past it.
-        batch: Samples a batch on each rank.
-        seed: Seed of the permutations.
-        rank: This process.
-        world: Number of processes.
-        shuffle: False shows every epoch in the order of the dataset.
+    A global batch takes `batch * world` successive positions and each rank a contiguous slice of it, so the samples of
+    a step do not depend on how many ranks share them.
 
     Raises:
         ConfigError: an argument is out of range.
     """
 
-    def __init__(
-        self,
-        n: int,
-        *,
-        stop: int,
-        start: int = 0,
-        batch: int = 1,
-        seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        shuffle: bool = True,
-    ) -> None:
-        if n < 1 or batch < 1 or not 0 <= rank < world or start < 0:
-            raise ConfigError(f"cannot sample with n={n}, batch={batch}, start={start}, rank {rank} of {world}")
-        self.n, self.start, self.stop, self.batch = n, start, stop, batch
-        self.seed, self.rank, self.world, self.shuffle = seed, rank, world, shuffle
+    n: int
+    """Number of samples in the dataset."""
+    _: KW_ONLY
+    stop: int
+    """Position where the stream ends; the last batch is full and may run past it."""
+    start: int = 0
+    """First position; for a resume, the number of samples (of all ranks) seen so far."""
+    batch: int = 1
+    """Samples a batch on each rank."""
+    seed: int = 0
+    """Seed of the permutations."""
+    rank: int = 0
+    """This process."""
+    world: int = 1
+    """Number of processes."""
+    shuffle: bool = True
+    """False shows every epoch in the order of the dataset."""
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.batch < 1 or not 0 <= self.rank < self.world or self.start < 0:
+            values = f"n={self.n}, batch={self.batch}, start={self.start}, rank {self.rank} of {self.world}"
+            raise ConfigError(f"cannot sample with {values}")
 
     def __len__(self) -> int:
         """Number of batches from start to stop."""
@@ -214,34 +212,20 @@ class _Carrying(Dataset[Any]):
             return error
 
 
-def collate(samples: list[Sample]) -> LoaderBatch:
-    """Stack samples.
-
-    Raises:
-        DataError: they differ in size.
-    """
-    sizes = [
-        next(value.shape[-2:] for value in sample.values() if isinstance(value, torch.Tensor)) for sample in samples
-    ]
-    for sample, size in zip(samples, sizes, strict=True):
-        if size != sizes[0]:
-            raise DataError(
-                f"samples of one batch differ in size: {samples[0]['stem']} is {sizes[0][1]}x{sizes[0][0]}, "
-                f"{sample['stem']} is {size[1]}x{size[0]}; {same_size_remedy()}"
-            )
-    return default_collate(samples)
-
-
 def _collate(samples: list[Sample | HdganError]) -> LoaderBatch | HdganError:
-    good: list[Sample] = []
+    """Stack samples; an error, also that they differ in size, is returned for `StreamLoader` to raise."""
     for sample in samples:
         if isinstance(sample, HdganError):
             return sample
-        good.append(sample)
-    try:
-        return collate(good)
-    except HdganError as error:
-        return error
+    good = cast(list[Sample], samples)
+    sizes = [next(value.shape[-2:] for value in sample.values() if isinstance(value, torch.Tensor)) for sample in good]
+    for sample, size in zip(good, sizes, strict=True):
+        if size != sizes[0]:
+            return DataError(
+                f"samples of one batch differ in size: {good[0]['stem']} is {sizes[0][1]}x{sizes[0][0]}, "
+                f"{sample['stem']} is {size[1]}x{size[0]}; {same_size_remedy()}"
+            )
+    return default_collate(good)
 
 
 def _start_worker(worker: int) -> None:
