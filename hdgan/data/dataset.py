@@ -90,9 +90,7 @@ class PairedDataset(Dataset[Sample]):
         self.pairs, self.data, self.n_labels = tuple(pairs), data, n_labels
         self.size = size.training if train else size
         self.train, self.seed = train, seed
-        self.input_channels = 0
-        if n_labels == 0:
-            self.input_channels = self.pairs[0].input_channels
+        self.input_channels = self.pairs[0].read_headers().channels if n_labels == 0 else 0
         narrow = n_labels <= 256 and (data.dontcare is None or 0 <= data.dontcare <= 255)
         self._label_dtype = np.uint8 if narrow else np.int32
 

@@ -25,12 +25,6 @@ from hdgan.errors import ConfigError, DataError
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called with the name of the task, pairs done and pairs in all."""
-
-
-def silent(task: str, done: int, total: int) -> None:
-    """Show no progress."""
-
-
 _Result = TypeVar("_Result")
 
 
@@ -39,6 +33,10 @@ class Depth(Enum):
 
     HEADERS = "headers"
     EVERYTHING = "everything"
+
+
+def silent(task: str, done: int, total: int) -> None:
+    """Show no progress."""
 
 
 def check_dataset(

@@ -105,35 +105,34 @@ def _anew(image: Image.Image) -> Image.Image | None:
     return again
 
 
+_LIMITS = ((Image, "MAX_IMAGE_PIXELS"), (PngImagePlugin, "MAX_TEXT_CHUNK"), (PngImagePlugin, "MAX_TEXT_MEMORY"))
+
+
 class _Guards:
-    """While hdgan reads, its own limit replaces Pillow's limits on huge images and texts."""
+    """While hdgan reads, in any thread, its own limit replaces Pillow's limits on huge images and texts."""
 
     def __init__(self) -> None:
         self.lock, self.readers = threading.Lock(), 0
-        self.saved = self._current()
-
-    @staticmethod
-    def _current() -> tuple[int | None, int, int]:
-        return Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
-
-    @staticmethod
-    def _set(pixels: int | None, chunk: int, text: int) -> None:
-        Image.MAX_IMAGE_PIXELS = pixels
-        PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = chunk, text
+        self.saved: list[int | None] = []
 
     def __enter__(self) -> None:
         with self.lock:
             if self.readers == 0:
+                self.saved = [getattr(module, name) for module, name in _LIMITS]
                 text = max_bytes() // _TEXT_SHARE
-                self.saved = self._current()
-                self._set(None, text, text)
+                self._set([None, text, text])
             self.readers += 1
 
     def __exit__(self, *_: object) -> None:
         with self.lock:
             self.readers -= 1
             if self.readers == 0:
-                self._set(*self.saved)
+                self._set(self.saved)
+
+    @staticmethod
+    def _set(limits: list[int | None]) -> None:
+        for (module, name), limit in zip(_LIMITS, limits, strict=True):
+            setattr(module, name, limit)
 
 
 _guards = _Guards()

@@ -46,8 +46,8 @@ class PairHeader:
 
     sizes: dict[PartName, Size]
     """By part, as the part will be read."""
-    channels: int | None = None
-    """Channels of an A-to-B input."""
+    channels: int = 0
+    """Channels of the A-to-B input; 0 without one."""
     turned: bool = False
     """Whether an EXIF orientation turns the photo upright."""
 
@@ -77,13 +77,10 @@ class Pair:
         """The file by which messages name the pair."""
         return next(iter(self.files.values()))
 
-    @property
-    def input_channels(self) -> int:
-        """Channels of the A-to-B input; 0 without one."""
-        return read_header(self.input).input_channels if self.input else 0
-
     def split(self) -> Iterator[Pair]:
         """One pair for each file, so that a fault of one does not hide those of the others."""
+        if len(set(self.files.values())) == 1:
+            return iter([self])
         return (Pair(self.stem, **{part: path}) for part, path in self.files.items())
 
     def read_headers(self, map_size: Size | None = None) -> PairHeader:
@@ -96,7 +93,7 @@ class Pair:
             DataError: a file is unreadable or unsuitable.
         """
         sizes: dict[PartName, Size] = {}
-        channels, turned = None, False
+        channels, turned = 0, False
         for part, path in self.files.items():
             header = read_header(path)
             if part == "input":

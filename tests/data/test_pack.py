@@ -135,7 +135,7 @@ def test_phases_can_be_packed_one_by_one(street, tmp_path):
 def test_layout_and_labels_must_suit(packed, street):
     with pytest.raises(ConfigError, match=r"holds label maps \(layout packed\); set model\.n_labels"):
         find_pairs(DataConfig(root=packed), "train", labels=False)
-    with pytest.raises(DataError, match=r"has no packed\.json; make a packed dataset with: hdgan data pack"):
+    with pytest.raises(DataError, match=r"has no packed\.json, which hdgan data pack writes; expected"):
         find_pairs(DataConfig(root=street, layout="packed"), "train")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,9 +29,6 @@ _FOREIGN = (
 @dataclass(frozen=True)
 class SideBySidePair(Pair):
     """One file whose left half is the input and whose right half is the photo; it is both parts."""
-
-    def split(self) -> Iterator[Pair]:
-        yield self
 
     def read_headers(self, map_size: Size | None = None) -> PairHeader:
         header = read_header(self.first_file)
