@@ -1,4 +1,4 @@
-"""Where things stand: a street in metres, as seen from a car, drawn at random and independent of the picture's size.
+"""The layout of a random street in metres, as seen from a car; it does not depend on the size of the image.
 
 X points right, Y up, Z ahead; the road's centre line is X = 0, the ground Y = 0, and the camera stands at Z = 0.
 """
@@ -18,11 +18,11 @@ class Camera:
     x: float
     y: float
     focal: float
-    """Focal length in half widths of the picture."""
+    """Focal length in half widths of the image."""
     shift: float
-    """Horizontal place of the vanishing point, in half widths right of the centre."""
+    """Horizontal position of the vanishing point, in half widths right of the centre."""
     horizon: float
-    """Height of the horizon as a share of the picture, from the top."""
+    """Height of the horizon as a share of the image, from the top."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ Thing = Tree | Car | Person | Pole
 
 @dataclass(frozen=True)
 class SceneLayout:
-    """All of a scene but its looks. Things are sorted from near to far."""
+    """Everything in a scene, without its looks. Things are sorted from near to far."""
 
     camera: Camera
     street: Street

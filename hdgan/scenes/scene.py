@@ -42,12 +42,12 @@ _PAINTERS: dict[type[Thing], tuple[int, Callable[..., None]]] = {
     Person: (PERSON, paint_person),
     Pole: (POLE, paint_pole),
 }
-_MOST_SUBSAMPLED = 5_000_000  # pixels up to which each is averaged from 2 x 2
+_MOST_SUBSAMPLED = 5_000_000  # largest image, in pixels, whose pixels are averages of 2 x 2 samples
 
 
 @dataclass(frozen=True)
 class Instance:
-    """What is true of one instance; surfaces such as the road count as one instance."""
+    """The ground truth of one instance; a surface such as the road is one instance."""
 
     id: int
     label: int
@@ -137,7 +137,7 @@ def _reduce_ids(ids: np.ndarray, factor: int) -> np.ndarray:
     """The id that most of a pixel's samples [H * factor, W * factor] show, int32 [H, W]; objects win ties."""
     if factor == 1:
         return ids
-    # In order, a <= b <= c <= d: c == d is a pair of the largest; otherwise any pair includes b.
+    # Sorted, a <= b <= c <= d: if c == d, they are a pair of the largest id; any other pair includes b.
     _, b, c, d = np.sort([ids[i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=0)
     return np.where(c == d, c, b)
 
