@@ -16,7 +16,6 @@ from PIL import Image
 
 from hdgan.data import Pair
 from hdgan.data.headers import read_header
-from hdgan.data.labels import check_labels
 from hdgan.editor.document import Document
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import atomic_folder
@@ -128,19 +127,18 @@ def read_document(
                 f"editor with --max-pixels {width * height}"
             )
     arrays = pair.read()
-    assert arrays.label is not None
-    check_labels(label, arrays.label, config.n_labels, config.dontcare)
+    pair.check_labels(arrays["label"], config.n_labels, config.dontcare)
     if instance is None and config.instances:
         raise ConfigError(f"the model was trained with instance maps: give one for {label}")
-    document = Document.of(arrays.label, arrays.ids, divisor=config.instance_divisor)
+    document = Document.of(arrays["label"], arrays.get("ids"), divisor=config.instance_divisor)
     if styles is not None:
         given = Styles.load_for(styles, document.classes, str(instance or label))
         given.require(pipeline.encoder_id)
         if given.instances and not config.feature_channels:
             raise ConfigError(f"{styles} contains styles, but the model was trained without features: leave it out")
         return document.restyled(given)
-    if arrays.photo is not None:
-        return document.restyled(pipeline.encode(np.asarray(arrays.photo), document.label, document.ids))
+    if "photo" in arrays:
+        return document.restyled(pipeline.encode(np.asarray(arrays["photo"]), document.label, document.ids))
     return document
 
 
