@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from hdgan.files import atomic_file, atomic_folder, remove_dead, remove_dead_bel
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE
 from hdgan.training.config import TrainConfig
+from hdgan.training.schedule import Stage
 from hdgan.training.state import StageState
 from hdgan.training.validation import record_name
 from hdgan.weights import StoredTensor, open_saved
@@ -60,6 +62,37 @@ def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: 
     return folder
 
 
+def require_finite(run: Path, stage: Stage, step: int, values: Mapping[str, float]) -> None:
+    """Make sure that losses, measures or weights are finite numbers.
+
+    Args:
+        run: folder of the run.
+        stage, step: where the run is, for the message.
+        values: by their names.
+
+    Raises:
+        TrainingError: one is not; the message names the checkpoint to go back to, and what may help.
+    """
+    wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    if not wrong:
+        return
+    steps = list_steps(run)
+    last = (
+        f"the last good checkpoint is {checkpoint_path(run, steps[-1])}: resume from it with a lower learning rate, "
+        "--optim.clip 1, or float32"
+        if steps
+        else "there is no checkpoint yet: lower the learning rate, or set --optim.clip 1"
+    )
+    raise TrainingError(f"step {step} of stage {stage.name}: {', '.join(wrong)}; {last}")
+
+
+def finish_saving(run: Path, config: TrainConfig, state: StageState) -> None:
+    """Finish what saving the checkpoint of a resume left undone if the process was killed in between."""
+    mark_and_prune(run, config, state)
+    if best_step(run) not in list_steps(run):  # of a checkpoint that is gone
+        (checkpoints_folder(run) / "best.json").unlink(missing_ok=True)
+
+
 def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
     """Say which checkpoint is best, and delete those no longer kept.
 
@@ -75,12 +108,6 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
         has_styles = any((folder / name).is_file() for name in (FEATURES_FILE, STYLES_FILE))
         if step != best_step(run) and not has_styles:
             remove_folder(folder)
-
-
-def forget_lost_best(run: Path) -> None:
-    """Delete a best.json whose checkpoint is gone."""
-    if best_step(run) not in list_steps(run):
-        (checkpoints_folder(run) / "best.json").unlink(missing_ok=True)
 
 
 def remove_leftovers(run: Path) -> None:

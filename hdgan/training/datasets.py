@@ -107,8 +107,8 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
     return RunData(data, n_labels, listing.pairs, held_out.pairs, phase, sizes, palette)
 
 
-def fitted(config: TrainConfig, data: RunData) -> TrainConfig:
-    """With what follows from the sizes of the training pictures, in all stages, filled into the model's config."""
+def resolved(config: TrainConfig, data: RunData) -> TrainConfig:
+    """The config with what follows from the sizes of the training pictures in all stages filled into the model's."""
     sides = [
         side
         for stage in config.stages.values()

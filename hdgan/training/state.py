@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hdgan.errors import CheckpointError
 from hdgan.families import ImageModel, ModelConfig, build_model
@@ -34,9 +34,7 @@ class StageNetworks:
         seed_everything(config.seed, 0, stage.first_step)
         self.stage = stage
         self.model: ImageModel = build_model(stage_model(config, stage))
-        # What is there already is left alone: fake tensors, of which estimates are made, cannot be moved.
-        if device.type != "cpu" or config.format_on(device) != torch.contiguous_format:
-            self.model.to(device, memory_format=config.format_on(device))  # type: ignore[call-overload]
+        move(self.model, config, device)
         self.model.requires_grad_(False)
         enhancer_only = stage.config.generator == "enhancer"
         for module in self.model.trained_modules(enhancer_only=enhancer_only, encoder=stage.config.encoder):
@@ -44,10 +42,6 @@ class StageNetworks:
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.d_parameters: list[Tensor] = [p for name, p in trained if name.startswith("discriminator.")]
         self.g_parameters: list[Tensor] = [p for name, p in trained if not name.startswith("discriminator.")]
-
-    def clear_gradients(self) -> None:
-        for parameter in (*self.g_parameters, *self.d_parameters):
-            parameter.grad = None
 
 
 class StageState(StageNetworks):
@@ -85,21 +79,6 @@ class StageState(StageNetworks):
     @property
     def step_in_stage(self) -> int:
         return self.step - self.stage.first_step
-
-    def set_learning_rate(self, lr: float) -> None:
-        for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-
-    def update(self, clip: float | None = None) -> None:
-        """Take an optimizer step with the gradients that the parameters hold, each network's clipped to this norm."""
-        if clip is not None:
-            for parameters in (self.g_parameters, self.d_parameters):
-                torch.nn.utils.clip_grad_norm_(parameters, clip)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-        self.ema.update(self.step_in_stage)
-        self.step += 1
 
     def take_over(self, previous: ImageModel) -> None:
         """Start from the weights of the stage before or of another run.
@@ -193,7 +172,18 @@ def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> No
     optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
 
 
+def move(network: nn.Module, config: TrainConfig, device: torch.device) -> None:
+    """Move a network to a device, in the memory format of the config.
+
+    A network that is made on the CPU is left alone where it would not change: estimates are made of fake tensors, which
+    cannot be moved.
+    """
+    memory_format = config.format_on(device)
+    if device.type != "cpu" or memory_format != torch.contiguous_format:
+        network.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+
+
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:
-    """The architecture of a stage, of a config that `fitted` its pictures."""
+    """The architecture of a stage, of a config that is `resolved`."""
     model = replace(config.model, dontcare=config.data.dontcare, instance_divisor=config.data.instance_divisor)
     return model.grown(stage.config.n_enhancers, stage.config.n_scales)

@@ -13,6 +13,7 @@ from hdgan.metrics.evaluator import Judge
 from hdgan.metrics.feature_networks import FeatureNetworks
 from hdgan.metrics.scorer import Scorer, load_scorer
 from hdgan.metrics.scores import HIGHER_IS_BETTER
+from hdgan.progress import Progress
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData
 from hdgan.training.pictures import Examples
@@ -90,12 +91,13 @@ class Validation:
         return ConfigError(f"--log.best {self.config.log.best} has no value here ({reason}): choose another metric")
 
     @torch.inference_mode()
-    def __call__(self, model: ImageModel, examples: Examples) -> dict[str, float]:
+    def __call__(self, model: ImageModel, examples: Examples, progress: Progress | None = None) -> dict[str, float]:
         """Measure a model.
 
         Args:
             model: with averaged weights.
             examples: validation pictures, of which the first `log.val_images` are used.
+            progress: shows how far this has come.
 
         Returns:
             val_l1, the mean absolute difference to the photos, in [0, 2] as pictures are in [-1, 1], and the metric
@@ -105,9 +107,12 @@ class Validation:
             ConfigError: the metric has no value for these pictures.
         """
         config, metric = self.config, self.config.log.best
+        progress = progress or Progress(None)
         judge = self._judge(len(examples.dataset))
         distances = []
-        for index, inputs in enumerate(examples.inputs(config.log.val_images)):
+        pictures = min(config.log.val_images, len(examples.dataset))
+        for index, inputs in enumerate(examples.inputs(pictures)):
+            progress("measuring validation pictures", index, pictures)
             picture = examples.generate(model, inputs, index)
             distances.append(F.l1_loss(picture, inputs.photo))
             judge.add((picture.clamp(-1, 1) + 1) / 2, (inputs.photo + 1) / 2, inputs.label)

@@ -23,7 +23,7 @@ from hdgan.seeding import derive_seed, seed_everything
 from hdgan.training import OptimConfig, TrainConfig, distributed, setup, train
 from hdgan.training.distributed import World, join_world
 from hdgan.training.logs import read_metrics
-from hdgan.training.peers import Peers
+from hdgan.training.rendezvous import Rendezvous
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -189,20 +189,20 @@ def first_of_two(**environment: str) -> dict[str, str]:
 def test_processes_wait_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(Peers, "meet", lambda rank, size: Peers(rank, size))
+    monkeypatch.setattr(Rendezvous, "join", lambda rank, size: Rendezvous(rank, size))
     monkeypatch.setattr(distributed.dist, "init_process_group", lambda *_, timeout, **__: given.append(timeout))
     monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
     with join_world("cpu") as world:
         assert world.size == 2
-    assert given == [distributed.PATIENCE]
-    assert timedelta(hours=1) <= distributed.PATIENCE
+    assert given == [distributed.TIMEOUT]
+    assert timedelta(hours=1) <= distributed.TIMEOUT
 
 
 @pytest.mark.parametrize(("local_rank", "order"), [(0, ["work", "wait"]), (1, ["wait", "work"])])
 def test_one_process_of_a_node_goes_first(monkeypatch: pytest.MonkeyPatch, local_rank: int, order: list[str]) -> None:
     done: list[str] = []
-    monkeypatch.setattr(Peers, "exchange", lambda self, value: done.append("wait"))
-    with World(local_rank, 2, torch.device("cpu"), local_rank).first_of_node():
+    monkeypatch.setattr(Rendezvous, "all_gather", lambda self, value: done.append("wait"))
+    with World(local_rank, 2, torch.device("cpu"), local_rank).local_main_first():
         done.append("work")
     assert done == order
 
