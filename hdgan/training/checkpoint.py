@@ -1,4 +1,4 @@
-"""Writing checkpoints and continuing from them; `hdgan.checkpoints` says where they lie."""
+"""Writing checkpoints and continuing from them; `hdgan.checkpoints` says where they are."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
 
 
 def remove_leftovers(run: Path) -> None:
-    """Delete what killed processes had begun to write, also those of earlier versions."""
+    """Delete files that killed processes had begun to write, also those of earlier versions."""
     remove_dead(run, _is_ours)
     for folder in (checkpoints_folder(run), run / "samples"):
         remove_dead_below(folder, _is_ours)
@@ -140,7 +140,7 @@ class _Optimizer:
 
 @dataclass(frozen=True)
 class _TrainingFile:
-    """What `StageState.training_state` gives, as it is in a file."""
+    """The result of `StageState.training_state` as it is in a file."""
 
     stage: str
     step: Count
@@ -159,8 +159,8 @@ def read_training_state(folder: Path) -> dict[str, Any]:
     """Read the part of a checkpoint that only training needs.
 
     Returns:
-        As `StageState.training_state` gave it; optimizers that it lacks, and what only newer versions write, are
-        absent.
+        What `StageState.training_state` returned. Optimizers that it lacks, and keys that only newer versions write,
+        are absent.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another step.
@@ -201,7 +201,7 @@ def _stored_tensors(saved: _TrainingFile) -> Iterator[tuple[tuple[str, int, str]
 
 
 def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
-    """Continue `state` from a checkpoint, whose `read_training_state` is given.
+    """Continue `state` from a checkpoint and what `read_training_state` read of it.
 
     Raises:
         CheckpointError: the checkpoint is damaged or of another architecture or schedule.
@@ -222,7 +222,7 @@ def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
 
 
 def _differences(saved: dict[str, Any], wanted: dict[str, Any], path: str = "") -> Iterator[str]:
-    """What both have and is not alike; where one has other options, the tag that tells their kinds apart differs."""
+    """Options that both have and that differ. If they are of different kinds, the tag that names the kind differs."""
     for key in [key for key in wanted if key in saved]:
         ours, theirs = wanted[key], saved[key]
         if isinstance(ours, dict) and isinstance(theirs, dict):

@@ -54,8 +54,7 @@ def require_same_data(rendezvous: Rendezvous, pairs: Sequence[Pair]) -> None:
     """Make sure that all processes have found the same training pictures, by names and sizes of the files.
 
     Raises:
-        ConfigError: they differ, naming the first pictures that do.
-        OtherProcessError: another process has failed.
+        ConfigError, OtherProcessError: as `Rendezvous.require_equal`, naming the first pictures that differ.
     """
     if rendezvous.size == 1:
         return
@@ -72,14 +71,8 @@ def require_same_data(rendezvous: Rendezvous, pairs: Sequence[Pair]) -> None:
 def require_same_plan(rendezvous: Rendezvous, config: TrainConfig, stages: Sequence[Stage]) -> None:
     """Make sure that all processes build the same networks, for stages of the same length.
 
-    Args:
-        rendezvous: the processes.
-        config: resolved.
-        stages: of the run.
-
     Raises:
-        ConfigError: they do not.
-        OtherProcessError: another process has failed.
+        ConfigError, OtherProcessError: as `Rendezvous.require_equal`.
     """
     facts = {f"the number of steps of stage {stage.name}": stage.steps for stage in stages}
     model = {option(name): value for name, value in _options(config.model, "model.")}
@@ -87,11 +80,10 @@ def require_same_plan(rendezvous: Rendezvous, config: TrainConfig, stages: Seque
 
 
 def require_same_checkpoint(rendezvous: Rendezvous, run: Path, step: int) -> None:
-    """Make sure that all processes go on from the same checkpoint of a run.
+    """Make sure that all processes continue from the same checkpoint of a run.
 
     Raises:
-        ConfigError: they do not.
-        OtherProcessError: another process has failed.
+        ConfigError, OtherProcessError: as `Rendezvous.require_equal`.
     """
     if rendezvous.size > 1:
         content = _content(checkpoint_path(run, step) / MODEL_FILE)
@@ -99,7 +91,7 @@ def require_same_checkpoint(rendezvous: Rendezvous, run: Path, step: int) -> Non
 
 
 def _options(config: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """All options below a config by their place in it, a file by its content."""
+    """All options below a config by their path in it; a file counts by its content."""
     named = config if isinstance(config, Mapping) else {f.name: getattr(config, f.name) for f in fields(config)}
     for name, value in named.items():
         if is_dataclass(value) or isinstance(value, Mapping):

@@ -6,6 +6,7 @@ rather than by DistributedDataParallel, since a step takes the gradients of two 
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -161,6 +162,10 @@ def join_world(device: str) -> Iterator[World]:
     with rendezvous.share_failure():
         chosen = _make_current(choose_device(_device_of(device, local_rank, size)))
         rendezvous.require_equal({"device": chosen.type}, START_TIMEOUT)
+    # PyTorch's compiler imports this module when a step first needs it, and ten of its functions then hold the process
+    # group as a default argument. The threads of gloo would live on after `destroy_process_group`, and could abort the
+    # process while Python shuts down.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group(
         "nccl" if chosen.type == "cuda" else "gloo",
         store=rendezvous.store,

@@ -28,7 +28,7 @@ from hdgan.training.state import StageNetworks
 from hdgan.training.trainer import forward_backward
 
 INSTANCES = 64
-"""In a picture, about: their number is data, and makes little difference."""
+"""Assumed number of instances in a picture; it depends on the data, and makes little difference."""
 _CPU = torch.device("cpu")
 
 
@@ -46,7 +46,7 @@ class StageEstimate:
     trained: int
     """Parameters that are trained."""
     peak_bytes: int
-    """Most that lives at once in a step: weights, averages, moments of the optimizers, activations, gradients."""
+    """The most memory in use during a step: weights, averages, moments of the optimizers, activations, gradients."""
     layers: list[LayerMemory]
     """What a micro batch keeps between its forward and its backward pass."""
 
@@ -56,7 +56,7 @@ class StageEstimate:
 
 
 class _Shapes(Inputs):
-    """A batch without content: the number of its instances, which shapes depend on, is made up."""
+    """A batch without content. The number of its instances, which shapes depend on, is invented."""
 
     def split(self, size: int | None) -> Iterator[Inputs]:
         for part in super().split(size):

@@ -22,15 +22,15 @@ from hdgan.files.json import parse_json, read_bytes
 
 METRICS_FILE = "metrics.jsonl"
 PLAIN_LINE_SECONDS = 10.0
-"""Between lines where the output is no terminal."""
+"""Time between lines if the output is no terminal."""
 
 
 class Metrics:
-    """metrics.jsonl and TensorBoard: one record every few steps, none of them after the step a run resumes from.
+    """metrics.jsonl and TensorBoard: one record every few steps.
 
     Args:
         run: folder of the run.
-        step: step the run starts from; later records, of a run that was killed, are dropped.
+        step: step that the run starts from; later records, of a run that was killed, are dropped.
     """
 
     def __init__(self, run: Path, step: int) -> None:
@@ -108,7 +108,7 @@ def print_line(console: Console, line: str) -> None:
 
 
 class ProgressDisplay:
-    """A bar with losses, pictures a second and the time left; plain lines where there is no terminal."""
+    """A bar with losses, pictures a second and the time left; plain lines if there is no terminal."""
 
     def __init__(self, console: Console, total_steps: int, step: int) -> None:
         self._console = console

@@ -29,7 +29,7 @@ class LayerMemory:
 
 
 class _Kept:
-    """A tensor that a graph holds; gone when the graph is."""
+    """A tensor that a graph holds; it lives as long as the graph."""
 
     __slots__ = ("__weakref__", "layer", "tensor")
 
@@ -55,7 +55,7 @@ def saved_by_layer(
 ) -> list[LayerMemory]:
     """The same for each layer of `models`, whose parameters and buffers are excluded; in the order of the pass.
 
-    Calls of one layer count together. What two layers share belongs to the first.
+    Calls of one layer count together. A storage that two layers share belongs to the first.
     """
     in_memory = [*exclude, *(t for model in models for t in (*model.parameters(), *model.buffers()))]
     seen = {tensor.untyped_storage() for tensor in in_memory}

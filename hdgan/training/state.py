@@ -1,4 +1,4 @@
-"""What changes while a stage trains: networks, optimizers, moving average, fake pool, and how far it has come."""
+"""What changes while a stage trains: networks, optimizers, moving average, fake pool, and the number of steps."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class StageState(StageNetworks):
         optimizers: of G (with E) and of D, where there is one, by "g" and "d".
         step: steps of the run that have been done.
         best: step and value of this stage's best checkpoint so far.
-        best_by: what its value is comparable with, as `Validation.chosen_by`.
+        best_by: what its value can be compared with, as `Validation.chosen_by`.
     """
 
     def __init__(
@@ -142,9 +142,9 @@ class StageState(StageNetworks):
         self.best_by = training.get("best_by", {"metric": training.get("best_metric", "l1")})
 
     def _adapt(self, optimizer: torch.optim.Optimizer) -> None:
-        """Give what an optimizer has loaded the config's betas, and the memory format of the parameters.
+        """Apply the config's betas, and the memory format of the parameters, to what an optimizer has loaded.
 
-        The fused Adam walks through parameter and moments as they lie in memory, and would mix up their elements.
+        The fused Adam goes through parameter and moments in the order of memory, and would mix up their elements.
         """
         for group in optimizer.param_groups:
             group["betas"] = self.betas
@@ -155,10 +155,10 @@ class StageState(StageNetworks):
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Give an optimizer what a checkpoint keeps of each parameter; its options stay those of the config.
+    """Load the moments of each parameter from a checkpoint; the optimizer's options stay those of the config.
 
     Raises:
-        ValueError: the checkpoint is of other parameters, or keeps what is no number.
+        ValueError: the checkpoint has other parameters, or moments that are not finite.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     known = sum(len(group["params"]) for group in saved["param_groups"] if isinstance(group.get("params"), list))

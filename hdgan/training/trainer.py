@@ -121,24 +121,8 @@ class Trainer:
         for optimizer in state.optimizers.values():
             optimizer.param_groups[0]["lr"] = lr
 
-        failure: HdganError | None = None
-        try:
-            if isinstance(batch, HdganError):
-                raise batch
-            with enough_memory(too_large(config, state.stage, world)):
-                losses = self._gradients(batch)
-        except HdganError as error:
-            failure, losses = error, torch.zeros(len(self.criterion.names), device=world.device)
-        # The other processes have to know of a failure before they wait for gradients that never come.
-        flags = losses.new_tensor([self.stop.requested, failure is not None])
-        *values, stop, failed = world.mean(torch.cat([losses, flags])).tolist()
-        self.all_failed = failed > 0
-        if failure is not None:
-            raise failure
-        if failed:
-            raise DataError("another process cannot take this step; its own message says why")
-        named = dict(zip(self.criterion.names, values, strict=True))
-        require_finite(config.out, state.stage, state.step + 1, named)
+        losses, stop = self._average_losses(self._try_gradients(batch))
+        require_finite(config.out, state.stage, state.step + 1, losses)
         world.average_gradients([*state.g_parameters, *state.d_parameters])
 
         self.updating = True
@@ -150,4 +134,33 @@ class Trainer:
         state.ema.update(state.step_in_stage)
         state.step += 1
         self.updating = False
-        return StepResult(named, {"lr": lr}, stop > 0)
+        return StepResult(losses, {"lr": lr}, stop)
+
+    def _try_gradients(self, batch: Inputs | HdganError) -> Tensor | HdganError:
+        """The losses of a batch once its gradients are taken, or the reason why there are none."""
+        if isinstance(batch, HdganError):
+            return batch
+        try:
+            with enough_memory(too_large(self.config, self.state.stage, self.world)):
+                return self._gradients(batch)
+        except HdganError as error:
+            return error
+
+    def _average_losses(self, losses: Tensor | HdganError) -> tuple[dict[str, float], bool]:
+        """Average losses over all processes; also tells whether any of them has been asked to stop.
+
+        A failure travels with the losses: the others must know of it before they wait for gradients that never come.
+
+        Raises:
+            HdganError: this or another process has failed.
+        """
+        names = self.criterion.names
+        values = torch.zeros(len(names), device=self.world.device) if isinstance(losses, HdganError) else losses
+        flags = values.new_tensor([self.stop.requested, isinstance(losses, HdganError)])
+        *means, stop, failures = self.world.mean(torch.cat([values, flags])).tolist()
+        self.all_failed = failures > 0
+        if isinstance(losses, HdganError):
+            raise losses
+        if failures:
+            raise DataError("another process cannot take this step; its own message says why")
+        return dict(zip(names, means, strict=True)), stop > 0

@@ -1,4 +1,4 @@
-"""What a checkpoint is measured by, and which of two is the better one."""
+"""How a checkpoint is measured, and which of two is the better one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hdgan.training.schedule import plan
 
 
 def record_name(metric: str) -> str:
-    """What a metric of `LogConfig.best` is called in metrics.jsonl and best.json."""
+    """The name of a metric of `LogConfig.best` in metrics.jsonl and best.json."""
     return f"val_{metric}"
 
 
@@ -39,7 +39,7 @@ class Validation:
         device: where it trains.
 
     Attributes:
-        chosen_by: what a value is comparable with: metric, SHA-256 of the scorer's file, number of pictures.
+        chosen_by: what a value can be compared with: metric, SHA-256 of the scorer's file, number of pictures.
 
     Raises:
         CheckpointError: the scorer cannot be read.
@@ -67,7 +67,7 @@ class Validation:
             self._try_metric(data)
 
     def _try_metric(self, data: RunData) -> None:
-        """Let what does not suit the pictures of a stage show now, not at the first checkpoint."""
+        """Try the metric on the pictures of every stage, so that it fails now and not at the first checkpoint."""
         for stage in plan(self.config, len(data.train_pairs)):
             dataset = data.validation(stage.config.size)
             for inputs in Examples(dataset, self.config, self.device).inputs(1):

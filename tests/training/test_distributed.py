@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -196,6 +198,26 @@ def test_processes_wait_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
         assert world.size == 2
     assert given == [distributed.TIMEOUT]
     assert timedelta(hours=1) <= distributed.TIMEOUT
+
+
+THREADS_THAT_ARE_LEFT = """
+import os, sys, torch
+from hdgan.training.distributed import join_world
+with join_world("cpu") as world:
+    world.mean(torch.ones(1))
+    import torch.distributed.nn  # as PyTorch's compiler does
+names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+sys.exit("gloo" in " ".join(names))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted as Linux lists them")
+def test_no_thread_of_the_backend_outlives_training() -> None:
+    """A thread that is left can abort the process while Python shuts down."""
+    command, environment = [sys.executable, "-c", THREADS_THAT_ARE_LEFT], os.environ | first_of_two()
+    processes = [subprocess.Popen(command, env=environment | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    assert [process.wait(timeout=100) for process in processes] == [0, 0]
 
 
 @pytest.mark.parametrize(("local_rank", "order"), [(0, ["work", "wait"]), (1, ["wait", "work"])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -147,4 +148,14 @@ def test_several_processes_are_refused(
     world = World(0, 2, torch.device("cpu"))
     monkeypatch.setattr(module, "join_world", lambda device: contextlib.nullcontext(world))
     with pytest.raises(ConfigError, match="dry_run is for one process: run it without torchrun"):
+        dry_run(make_config(tmp_path / "run"), QUIET)
+
+
+def test_a_pytorch_without_fake_tensors_says_so(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have no public name; training itself needs none of them."""
+    monkeypatch.setitem(sys.modules, "torch._subclasses.fake_tensor", None)
+    monkeypatch.delitem(sys.modules, "hdgan.training.peak_memory")
+    with typed_as(), pytest.raises(ConfigError, match=r"--dry-run cannot estimate memory with PyTorch \d.*: install"):
         dry_run(make_config(tmp_path / "run"), QUIET)
