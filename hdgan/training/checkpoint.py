@@ -63,15 +63,12 @@ def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: 
 
 
 def require_finite(run: Path, stage: Stage, step: int, values: Mapping[str, float]) -> None:
-    """Make sure that losses, measures or weights are finite numbers.
+    """Raise TrainingError if a loss, measure or weight is not finite; it names the checkpoint to go back to.
 
     Args:
         run: folder of the run.
         stage, step: where the run is, for the message.
         values: by their names.
-
-    Raises:
-        TrainingError: one is not; the message names the checkpoint to go back to, and what may help.
     """
     wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if not wrong:
@@ -112,14 +109,9 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
 
 def remove_leftovers(run: Path) -> None:
     """Delete files that killed processes had begun to write, also those of earlier versions."""
-    remove_dead(run, _is_ours)
+    remove_dead(run, lambda _: True)  # nobody else writes temporary files into a run
     for folder in (checkpoints_folder(run), run / "samples"):
-        remove_dead_below(folder, _is_ours)
-
-
-def _is_ours(target: Path) -> bool:
-    """Nobody else writes temporary files into a run."""
-    return True
+        remove_dead_below(folder, lambda _: True)
 
 
 @dataclass(frozen=True)

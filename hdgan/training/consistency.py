@@ -1,7 +1,7 @@
 """What must be equal in all processes of a run: otherwise each would train something else, or wait in vain.
 
 The paths of data and of files may differ from machine to machine; the contents may not. Options that change nothing in
-the result, such as the number of threads, are not compared.
+the result, such as the number of threads, are not compared. All functions raise as `Rendezvous.require_equal` does.
 """
 
 from __future__ import annotations
@@ -30,13 +30,7 @@ _PAIRS_AT_ONCE = 10_000
 
 
 def require_same_run(rendezvous: Rendezvous, config: TrainConfig, *, resume: bool) -> None:
-    """Make sure that all processes have been started in the same way.
-
-    Raises:
-        ConfigError: versions, options or files that they name differ.
-        CheckpointError: `init_from` holds no checkpoint.
-        OtherProcessError: another process has failed.
-    """
+    """Make sure that all processes have been started in the same way."""
     if rendezvous.size == 1:
         return
     facts = {
@@ -51,11 +45,7 @@ def require_same_run(rendezvous: Rendezvous, config: TrainConfig, *, resume: boo
 
 
 def require_same_data(rendezvous: Rendezvous, pairs: Sequence[Pair]) -> None:
-    """Make sure that all processes have found the same training pictures, by names and sizes of the files.
-
-    Raises:
-        ConfigError, OtherProcessError: as `Rendezvous.require_equal`, naming the first pictures that differ.
-    """
+    """Make sure that all processes have found the same training pictures, by names and sizes of the files."""
     if rendezvous.size == 1:
         return
     listing = {f"the training picture {pair.stem}": _sizes(pair) for pair in pairs}
@@ -69,22 +59,14 @@ def require_same_data(rendezvous: Rendezvous, pairs: Sequence[Pair]) -> None:
 
 
 def require_same_plan(rendezvous: Rendezvous, config: TrainConfig, stages: Sequence[Stage]) -> None:
-    """Make sure that all processes build the same networks, for stages of the same length.
-
-    Raises:
-        ConfigError, OtherProcessError: as `Rendezvous.require_equal`.
-    """
+    """Make sure that all processes build the same networks, for stages of the same length."""
     facts = {f"the number of steps of stage {stage.name}": stage.steps for stage in stages}
     model = {option(name): value for name, value in _options(config.model, "model.")}
     rendezvous.require_equal({**facts, **model})
 
 
 def require_same_checkpoint(rendezvous: Rendezvous, run: Path, step: int) -> None:
-    """Make sure that all processes continue from the same checkpoint of a run.
-
-    Raises:
-        ConfigError, OtherProcessError: as `Rendezvous.require_equal`.
-    """
+    """Make sure that all processes continue from the same checkpoint of a run."""
     if rendezvous.size > 1:
         content = _content(checkpoint_path(run, step) / MODEL_FILE)
         rendezvous.require_equal({"the last step that was saved": step, "its checkpoint": content})

@@ -7,8 +7,8 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -131,9 +131,7 @@ class ProgressDisplay:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(OSError):
             self._bar.stop()
 
@@ -148,16 +146,10 @@ class ProgressDisplay:
                 self._last_line = now
                 began, first = self._start
                 left = (now - began) / max(step - first, 1) * (self._total - step)
-                line = f"{stage} step {step}/{self._total} {shown} {speed} ETA {_duration(left)}"
+                line = f"{stage} step {step}/{self._total} {shown} {speed} ETA {timedelta(seconds=round(left))}"
                 print_line(self._console, line)
 
     def between_steps(self) -> AbstractContextManager[progress.Progress]:
         """Progress of long work between two steps: lines in a log. On a terminal the bar stays as it is."""
         terminal = self._console.is_terminal
         return nullcontext(progress.Progress(None)) if terminal else progress.showing_progress(self._console)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

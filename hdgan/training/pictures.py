@@ -34,11 +34,7 @@ class Examples:
     """
 
     def __init__(
-        self,
-        dataset: PairedDataset,
-        config: TrainConfig,
-        device: torch.device,
-        palette: np.ndarray | None = None,
+        self, dataset: PairedDataset, config: TrainConfig, device: torch.device, palette: np.ndarray | None = None
     ) -> None:
         self.palette = palette
         self.dataset = dataset

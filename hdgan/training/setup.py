@@ -206,11 +206,7 @@ def torch_settings(config: TrainConfig) -> Iterator[None]:
 
 
 def check_processes(config: TrainConfig, world: World) -> None:
-    """Make sure that several processes can do what the config asks for.
-
-    Raises:
-        ConfigError: they cannot.
-    """
+    """Raise ConfigError if several processes cannot do what the config asks for."""
     if world.size > 1 and config.optim.pool_size:
         raise ConfigError(
             f"{option('optim.pool_size')} {config.optim.pool_size} is for one process, since each would have its own "
@@ -219,22 +215,14 @@ def check_processes(config: TrainConfig, world: World) -> None:
 
 
 def check_pictures(config: TrainConfig, data: RunData, stage: Stage) -> None:
-    """Read the pictures that samples and measurements are made of: damage would otherwise show after many steps.
-
-    Raises:
-        DataError: one cannot be read.
-    """
+    """Raise DataError if a picture for samples or measurements cannot be read, which would show after many steps."""
     dataset = data.validation(stage.config.size)
     for index in range(min(max(config.log.samples, config.log.val_images), len(dataset))):
         dataset[index]
 
 
 def check_cuda_graphs(config: TrainConfig, stages: list[Stage], world: World) -> None:
-    """Make sure that a CUDA graph can hold the steps of all stages, if the config asks for one.
-
-    Raises:
-        ConfigError: it cannot.
-    """
+    """Raise ConfigError if the config asks for CUDA graphs, but they cannot hold the steps of all stages."""
     if not config.cuda_graphs:
         return
     reasons = {
@@ -254,11 +242,7 @@ def check_cuda_graphs(config: TrainConfig, stages: list[Stage], world: World) ->
 
 
 def check_batch(stage: Stage, world: World) -> None:
-    """Make sure that a stage's batch can be divided among processes and micro batches.
-
-    Raises:
-        ConfigError: it cannot.
-    """
+    """Raise ConfigError if a stage's batch cannot be divided among processes and micro batches."""
     batch, micro = stage.config.batch_size, stage.config.micro_batch
     if batch % world.size:
         raise ConfigError(

@@ -212,7 +212,7 @@ sys.exit("gloo" in " ".join(names))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted as Linux lists them")
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted as Linux lists them")
 def test_no_thread_of_the_backend_outlives_training() -> None:
     """A thread that is left can abort the process while Python shuts down."""
     command, environment = [sys.executable, "-c", THREADS_THAT_ARE_LEFT], os.environ | first_of_two()
