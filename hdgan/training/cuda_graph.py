@@ -95,8 +95,8 @@ def compile_networks(
 ) -> None:
     """Compile the networks whose backward pass runs once a step.
 
-    D is left out: its graph is walked twice, each time for half of its gradients, and a compiled one would compute all
-    of them each time.
+    D is left out: its graph has two backward passes, each for half of its gradients, and a compiled D would compute all
+    of them in each.
     """
     if mode == "none":
         return

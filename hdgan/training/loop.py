@@ -49,7 +49,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         console: where progress goes.
 
     Returns:
-        How far it came, and where the report lies.
+        How far it came, and where the report is.
 
     Raises:
         HdganError: options, data or checkpoint that cannot be used, a disk that is full, a loss that is not finite.
@@ -87,7 +87,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
 
 
 def _open_folder(given: TrainConfig, run: RunSetup, state: StageState, resume: bool) -> Metrics:
-    """Clean up the run's folder, write what describes the run, as it was asked for, and open its log."""
+    """Clean up the run's folder, write the description of the run, with the config as it was given, and open its log."""
     remove_leftovers(given.out)
     if resume:
         finish_saving(given.out, run.config, state)
@@ -132,7 +132,7 @@ def _train_stage(run: RunSetup, trainer: Trainer, metrics: Metrics | None, displ
 
 
 def _next(batches: Iterator[Inputs]) -> Inputs | HdganError:
-    """The next batch, or why there is none: the other processes have to know before this one ends."""
+    """The next batch, or the reason why there is none, which the other processes have to know."""
     try:
         with explained_worker_death():
             return next(batches)

@@ -18,14 +18,14 @@ from torch.autograd.graph import saved_tensors_hooks
 
 @dataclass(frozen=True)
 class LayerMemory:
-    """What one layer keeps for backward."""
+    """What one layer keeps for the backward pass."""
 
     layer: str
-    """Its name as of `named_modules`; empty outside of all modules."""
+    """Name of the layer as in `named_modules`; empty outside of all modules."""
     bytes: int
-    """Of storages that no layer before it keeps already."""
+    """Size of the storages that no layer before it keeps already."""
     shapes: tuple[tuple[int, ...], ...]
-    """Of the tensors in them."""
+    """Shapes of the tensors in these storages."""
 
 
 class _Kept:
@@ -53,7 +53,7 @@ def saved_bytes(function: Callable[[], Any], exclude: Iterable[Tensor] = ()) -> 
 def saved_by_layer(
     function: Callable[[], Any], *models: nn.Module, exclude: Iterable[Tensor] = ()
 ) -> list[LayerMemory]:
-    """The same for each layer of `models`, whose parameters and buffers are excluded; in the order of the pass.
+    """The same as `saved_bytes` for each layer of `models`, in the order of the pass; their parameters are excluded.
 
     Calls of one layer count together. A storage that two layers share belongs to the first.
     """

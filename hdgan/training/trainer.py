@@ -1,4 +1,4 @@
-"""The training step: forward, backward, average, update. Whoever wants to change the step changes this file.
+"""The training step: forward, backward, average, update. A change of the step is a change of this file.
 
 for each of n micro batches:   L_G, L_D = criterion(networks, micro batch)
                                grad D += 1/n dL_D/dD        grad G += 1/n dL_G/dG
@@ -80,7 +80,7 @@ class Trainer:
         state: of the stage; a step changes it.
         perceptual: network of the perceptual loss, if there is one.
         world: the processes that share each batch.
-        stop: tells whether this process has been asked to stop.
+        stop: whether this process has been asked to stop.
 
     Attributes:
         updating: True from the first weight that a step moves to the last one.
@@ -147,7 +147,7 @@ class Trainer:
             return error
 
     def _average_losses(self, losses: Tensor | HdganError) -> tuple[dict[str, float], bool]:
-        """Average losses over all processes; also tells whether any of them has been asked to stop.
+        """Average losses over all processes; the second result is whether any of them has been asked to stop.
 
         A failure travels with the losses: the others must know of it before they wait for gradients that never come.
 

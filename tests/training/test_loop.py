@@ -484,11 +484,11 @@ def test_weights_without_a_discriminator_say_so(run: Path, make_config: MakeConf
     model, _ = load_model(find_checkpoint(run), ema=False)
     model.discriminator = None
     save_model(tmp_path / "weights.safetensors", model)
-    told = Console(record=True, quiet=False, file=io.StringIO(), width=200)
+    console = Console(record=True, quiet=False, file=io.StringIO(), width=200)
     config = make_config(tmp_path / "run")
     joint = replace(config, stages={"joint": config.stages["joint"]}, init_from=tmp_path / "weights.safetensors")
-    train(joint, console=told)
-    assert "holds no discriminator: it starts from new weights" in told.export_text()
+    train(joint, console=console)
+    assert "holds no discriminator: it starts from new weights" in console.export_text()
 
 
 def test_a_reader_that_is_killed_in_the_middle_of_a_step(
@@ -575,10 +575,10 @@ def damage(picture: Path) -> bytes:
 
 
 @pytest.mark.parametrize("cause", ["training", "samples", "measure", "styles"])
-def test_an_error_that_can_be_mended_loses_no_step(
+def test_an_error_that_the_user_can_fix_loses_no_step(
     variant: TrainConfig, make_data: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
-    """Saved is what the last step made: mended and resumed, the run ends as if nothing had happened."""
+    """The state after the last step is saved: fixed and resumed, the run ends as if nothing had happened."""
     data = replace(variant.data, root=make_data())
     log = replace(variant.log, samples_every=2 if cause == "samples" else 100, samples=1)
     log = replace(log, checkpoint_every=2 if cause in ("measure", "styles") else 100)
@@ -590,13 +590,13 @@ def test_an_error_that_can_be_mended_loses_no_step(
         step = 2
     kept: list[bytes] = []
     at_step(monkeypatch, step, lambda: kept.append(damage(picture)) if cause != "styles" else None)
-    told = Console(record=True, file=io.StringIO(), width=200)
+    console = Console(record=True, file=io.StringIO(), width=200)
     with pytest.raises(DataError, match=picture.name):
-        train(config, console=told)
+        train(config, console=console)
     saved = list_steps(config.out)
     assert len(saved) == 1
     assert saved == [2] or cause == "training"
-    assert f"saved after step {saved[0]}: hdgan-train --resume {config.out}" in told.export_text()
+    assert f"saved after step {saved[0]}: hdgan-train --resume {config.out}" in console.export_text()
     monkeypatch.undo()
     if kept:
         picture.write_bytes(kept[0])
