@@ -87,7 +87,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
 
 
 def _open_folder(given: TrainConfig, run: RunSetup, state: StageState, resume: bool) -> Metrics:
-    """Clean up the run's folder, write the description of the run, with the config as it was given, and open its log."""
+    """Clean up the run's folder, write the description of the run with its config as given, and open its log."""
     remove_leftovers(given.out)
     if resume:
         finish_saving(given.out, run.config, state)

@@ -49,8 +49,8 @@ class Saver:
     def checkpoint(self, *, measure: bool) -> None:
         """Measure and save on the main process while the others wait.
 
-        A checkpoint that is there only because of a request to stop is not measured. So the stop is not delayed, and the
-        same checkpoints are measured, and the same one is best, as in an undisturbed run.
+        A checkpoint that is there only because of a request to stop is not measured. So the stop is not delayed, and
+        the same checkpoints are measured, and the same one is best, as in an undisturbed run.
         """
         if self.run.world.is_main:
             self._save(measure=measure)
