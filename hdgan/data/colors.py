@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from typing import Any, Literal
-
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import DataError
 from hdgan.wording import count
 
-CITYSCAPES: dict[str, tuple[int, int, int]] = {
+_CITYSCAPES: dict[str, tuple[int, int, int]] = {
     "unlabeled": (0, 0, 0),
     "ego vehicle": (0, 0, 0),
     "rectification border": (0, 0, 0),
@@ -50,8 +47,8 @@ CITYSCAPES: dict[str, tuple[int, int, int]] = {
     "bicycle": (119, 11, 32),
     "license plate": (0, 0, 142),
 }
-"""Cityscapes' classes and their colours by label id, of which NVIDIA's recipe has 35: the license plate is 34."""
-
+CITYSCAPES = DatasetSpec(tuple(_CITYSCAPES), np.array(list(_CITYSCAPES.values()), np.uint8))
+"""Cityscapes' classes by label id. NVIDIA's recipe has 35 of them: the license plate, -1 in Cityscapes, is 34."""
 
 _SOFT = (np.arange(256) * 0.75 + 48).astype(np.uint8)
 
@@ -113,10 +110,3 @@ def preview(tensor: Tensor) -> tuple[Image.Image, str]:
     if shown == channels:
         return to_image(tensor), ""
     return to_image(tensor[:shown]), ("channels 1 to 3" if shown == 3 else "channel 1") + f" of {channels}"
-
-
-def data_url(image: Image.Image, kind: Literal["PNG", "JPEG"], **options: Any) -> str:
-    """A picture as a URL that holds it, for a page that is one file; options are those of Pillow's writer."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -16,13 +16,19 @@ from rich.console import Console
 
 from hdgan.config.options import option
 from hdgan.data.config import DataConfig, ScenesConfig
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import ConfigError, HdganError
 from hdgan.progress import showing_progress
 from hdgan.scenes.scene import Scene, render_scene
-from hdgan.scenes.styles import CLASSES
+from hdgan.scenes.styles import SPEC
 
 VERSION = 7
 """Part of the key of the cache: raised whenever the same configuration gives other pictures (a test compares some)."""
+
+
+def spec_of(data: DataConfig) -> DatasetSpec | None:
+    """The classes of a dataset where their names and colours are known: those of the built-in scenes, else None."""
+    return SPEC if data.uses_scenes else None
 
 
 def with_scenes(data: DataConfig, n_labels: int, console: Console) -> DataConfig:
@@ -37,12 +43,12 @@ def with_scenes(data: DataConfig, n_labels: int, console: Console) -> DataConfig
         ConfigError: the scenes have another number of classes.
         HdganError: the cache cannot be written.
     """
-    if data.root is not None:
+    if not data.uses_scenes:
         return data
-    if n_labels != len(CLASSES):
+    if n_labels != SPEC.n_labels:
         raise ConfigError(
-            f"the built-in scenes have {len(CLASSES)} classes, the model {n_labels} ({option('model.n_labels')}): name "
-            f"a dataset with {option('data.root')}, or take a model of {len(CLASSES)}"
+            f"the built-in scenes have {SPEC.n_labels} classes, the model {n_labels} ({option('model.n_labels')}): "
+            f"name a dataset with {option('data.root')}, or take a model of {SPEC.n_labels}"
         )
     with showing_progress(console) as progress:
         task = "rendering street scenes (once; they are kept in a cache)"
@@ -140,7 +146,7 @@ def _write_scene(scene: Scene, folder: Path, seed: int, split: str, index: int) 
         "split": split,
         "index": index,
         "size": [width, height],
-        "classes": list(CLASSES),
+        "classes": list(SPEC.classes),
         "instances": [
             {
                 "id": instance.id,

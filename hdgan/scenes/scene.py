@@ -20,13 +20,13 @@ from hdgan.scenes.people import paint_person, paint_pole
 from hdgan.scenes.styles import (
     BUILDING,
     CAR,
-    CLASSES,
     MARKING,
     PAVEMENT,
     PERSON,
     POLE,
     ROAD,
     SKY,
+    SPEC,
     TREE,
     Look,
     draw_look,
@@ -54,7 +54,7 @@ class Instance:
     @property
     def name(self) -> str:
         """Name of the class."""
-        return CLASSES[self.label]
+        return SPEC.classes[self.label]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from hdgan.config.options import option
-from hdgan.data import draw_geometry
+from hdgan.data import sample_geometry
 from hdgan.errors import ConfigError
 from hdgan.families.common.batch import Inputs
 from hdgan.families.common.pool import FakePool
@@ -127,7 +127,7 @@ def estimate_stage(
 
 
 def _largest(stage: Stage, data: RunData) -> tuple[int, int]:
-    sizes = [draw_geometry(size, stage.config.size.training).size for size in data.train_sizes]
+    sizes = [sample_geometry(size, stage.config.size.training).size for size in data.train_sizes]
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
