@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hdgan.errors import CheckpointError
+from hdgan.files import atomic_file
 from hdgan.files.json import parse_json
 from hdgan.weights.state import require_finite
 from hdgan.wording import count
@@ -20,6 +23,24 @@ M = TypeVar("M", bound=nn.Module)
 
 FORMAT = 1
 """Version of the files. It is increased when older versions of hdgan could not read newer files."""
+
+
+def save_described(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, new: bool = False) -> None:
+    """Write tensors with a header, which `metadata_of` reads, so that a crash leaves the old file or the new one.
+
+    Args:
+        path: usually *.safetensors.
+        tensors: by their names, on any device.
+        header: what JSON can hold. The version of the format and of hdgan are added.
+        new: the file must not exist, not even at the moment when this one is complete.
+
+    Raises:
+        HdganError: the file cannot be written, or with `new` it exists.
+    """
+    stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    text = json.dumps({**header, "format": FORMAT, "version": version("hdgan")})
+    with atomic_file(path, new=new) as temporary:
+        save_file(stored, temporary, {"hdgan": text})
 
 
 def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
@@ -121,6 +142,21 @@ def metadata_of(path: Path, file: Any) -> dict[str, Any]:
             f"{version('hdgan')} reads up to format {FORMAT}: upgrade hdgan"
         )
     return metadata
+
+
+def require_fitting(
+    path: Path,
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    remedy: str = "use another checkpoint",
+) -> None:
+    """Raise CheckpointError unless the tensors of a file have the names and shapes that its architecture wants."""
+    differences = describe_differences(wanted, found)
+    if differences:
+        raise CheckpointError(
+            f"{path}: its tensors do not fit the architecture it names ({differences}); it is damaged or was edited: "
+            f"{remedy}"
+        )
 
 
 def describe_differences(
