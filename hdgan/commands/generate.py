@@ -158,7 +158,7 @@ def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
             raise DataError(f"{_OPTIONS[part]} {path} does not exist: check the path")
     folders = [path for path in sources.values() if path.is_dir()]
     if not folders:
-        return [Pair.of(next(iter(sources.values())).stem, sources)]
+        return [Pair(next(iter(sources.values())).stem, **sources)]
     if len(folders) < len(sources):
         file = next(path for path in sources.values() if not path.is_dir())
         raise DataError(f"{folders[0]} is a folder and {file} is a file: give all files or all folders")

@@ -1,6 +1,6 @@
-"""The commands `hdgan` and `hdgan-train`.
+"""The programs `hdgan` and `hdgan-train`.
 
-Errors that a user can act on end in one line and status 2. Heavy modules are imported by the command that needs them.
+An error that a user can act on ends in one line and status 2. Only the chosen command imports heavy modules.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ COMMANDS = {
     "styles import-nvidia": "hdgan.commands.styles:import_nvidia",
     "styles export-nvidia": "hdgan.commands.styles:export_nvidia",
     "evaluate": "hdgan.commands.evaluate:evaluate",
-    "data check": "hdgan.data.check:check",
-    "data pack": "hdgan.data.pack:pack",
+    "data check": "hdgan.commands.data:check",
+    "data pack": "hdgan.commands.data:pack",
     "convert": "hdgan.commands.convert:convert",
     "reproduce": "hdgan.commands.reproduce:reproduce",
     "reproduce report": "hdgan.commands.reproduce:report",
-    "bench": "hdgan.benchmarks.command:bench",
+    "bench": "hdgan.commands.bench:bench",
     "bench report": "hdgan.benchmarks.report:report",
     "bench profile": "hdgan.benchmarks.profiling:profile",
     "info": "hdgan.commands.info:info",
@@ -75,11 +75,11 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Run a command; what the user or the machine is the cause of ends in one line."""
+    """Run a command. An error that the user or the machine has caused ends in one line."""
     try:
         with typed_as(), sensible_width():
             if any("\0" in argument for argument in arguments):
-                raise ConfigError("an argument holds the character NUL, which no name can have: leave it out")
+                raise ConfigError("an argument holds the character NUL, which no name can contain: leave it out")
             if any(not argument or (argument.startswith("--") and argument.endswith("=")) for argument in arguments):
                 raise ConfigError(
                     "an argument is empty, perhaps from a shell variable that is not set: give a value, or leave the "

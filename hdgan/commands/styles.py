@@ -20,7 +20,7 @@ from hdgan.evaluation.style_sheet import write_sheet
 from hdgan.inference import encoding
 from hdgan.inference.encoding import TrainedModel, open_trained_model
 from hdgan.inference.pipeline import Pipeline, load
-from hdgan.interop import nvidia_clusters
+from hdgan.interop.nvidia import clusters as nvidia_clusters
 from hdgan.progress import showing_progress
 from hdgan.styles.bank import STYLES_FILE, StyleBank, with_thumbnails
 from hdgan.styles.cluster import MIN_AREA

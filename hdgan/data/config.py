@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Interval
 
@@ -17,8 +17,23 @@ SceneSide = Annotated[int, Interval(ge=16, le=4096)]
 """Pixels of a scene's width or height."""
 Scenes = Annotated[int, Interval(ge=1, le=10**6)]
 
-UnpackedLayout = Literal["auto", "nvidia", "ab", "side-by-side", "cityscapes"]
-LayoutName = Literal[UnpackedLayout, "packed"]
+PartName = Literal["label", "input", "ids", "photo"]
+"""The parts of a sample: label map, input of an A-to-B model, instance map, photo."""
+Size = tuple[Side, Side]
+"""(width, height) in pixels."""
+
+LAYOUTS = tuple(
+    sorted(file.stem.replace("_", "-") for file in Path(__file__).parent.glob("layouts/*.py") if file.name[0] != "_")
+)
+"""Names of the layouts: every module of hdgan/data/layouts is one."""
+_CHOICES = ("auto", *LAYOUTS)
+_UNPACKED = tuple(name for name in _CHOICES if name != "packed")
+if TYPE_CHECKING:
+    LayoutName = str
+    UnpackedLayout = str
+else:
+    LayoutName = Literal[_CHOICES]
+    UnpackedLayout = Literal[_UNPACKED]
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,30 @@
-"""The dataset: files in, integer maps and 8-bit photos out; one-hot labels and boundaries are made on the device."""
+"""The dataset: it reads files and returns integer maps and 8-bit photos. The device makes one-hot labels of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from hdgan.config.options import option
 from hdgan.config.serialization import check_values
 from hdgan.data.config import DataConfig, SizeConfig
-from hdgan.data.headers import read_header
-from hdgan.data.images import read_input, read_map, read_photo, to_photo, to_unit_range
-from hdgan.data.layouts import Pair
-from hdgan.data.packed import read_packed
-from hdgan.data.packed_index import PackedSample, Size
+from hdgan.data.images import to_unit_range
+from hdgan.data.labels import check_labels
+from hdgan.data.pairs import Arrays, Pair
 from hdgan.data.streams import Stream, stream_rng
-from hdgan.data.transforms import Geometry, apply_to_input, apply_to_map, apply_to_photo, draw_geometry
+from hdgan.data.transforms import Geometry, apply_to_input, apply_to_map, apply_to_photo, sample_geometry
 from hdgan.errors import ConfigError, DataError
 from hdgan.wording import count
 
 
 class Sample(TypedDict, total=False):
-    """One sample; parts that the dataset does not have are absent. H and W are the same for all parts."""
+    """One sample. Parts that the dataset does not have are absent. All parts have the same H and W."""
 
     stem: str
     """Name shared by the files of the pair."""
@@ -43,7 +38,7 @@ class Sample(TypedDict, total=False):
     """[3, H, W] uint8."""
 
 
-class Batch(TypedDict, total=False):
+class LoaderBatch(TypedDict, total=False):
     """Samples stacked along a new first dimension; `stem` lists their names."""
 
     stem: list[str]
@@ -53,25 +48,11 @@ class Batch(TypedDict, total=False):
     photo: Tensor
 
 
-@dataclass(frozen=True)
-class Arrays:
-    """The decoded files of one pair, all of `size` (width, height); see `read_map`, `read_input` for the types.
-
-    The photo of a packed pair is an array, [H, W, 3] uint8.
-    """
-
-    size: tuple[int, int]
-    label: np.ndarray | None = None
-    input: np.ndarray | None = None
-    ids: np.ndarray | None = None
-    photo: Image.Image | np.ndarray | None = None
-
-
 class PairedDataset(Dataset[Sample]):
     """Pairs as tensors, sized and, for training, randomly cropped and mirrored.
 
-    An item is asked for by index, or by (position, index) where position counts the samples since training began: crop
-    and flip depend on the seed and the position alone, so a resumed run sees the same pixels, whatever the workers.
+    The key of an item is its index, or (position, index), where position counts the samples since training began. Crop
+    and flip depend only on the seed and the position, so a resumed run sees the same pixels with any number of workers.
 
     Args:
         pairs: From `find_pairs`.
@@ -113,9 +94,7 @@ class PairedDataset(Dataset[Sample]):
         self.train, self.seed = train, seed
         self.input_channels = 0
         if n_labels == 0:
-            first = self.pairs[0]
-            assert first.input is not None
-            self.input_channels = first.packed.channels if first.packed else read_header(first.input).input_channels
+            self.input_channels = self.pairs[0].input_channels
         narrow = n_labels <= 256 and (data.dontcare is None or 0 <= data.dontcare <= 255)
         self._label_dtype = np.uint8 if narrow else np.int32
 
@@ -133,13 +112,14 @@ class PairedDataset(Dataset[Sample]):
         """
         position, index = key if isinstance(key, tuple) else (key, key)
         pair = self.pairs[index]
-        stored = pair.packed.stored_for(self.size, self.data.photo_filter) if pair.packed else None
-        arrays = read_pair(pair, self.n_labels, self.data.dontcare, stored)
+        arrays = pair.read(pair.stored_size(self.size, self.data.photo_filter))
+        if pair.label is not None and arrays.label is not None:
+            check_labels(pair.label, arrays.label, self.n_labels, self.data.dontcare)
         rng = stream_rng(Stream.GEOMETRY, self.seed, position) if self.train else None
         try:
-            geometry = draw_geometry(arrays.size, self.size, rng, self.data.flip)
+            geometry = sample_geometry(arrays.size, self.size, rng, self.data.flip)
         except DataError as error:
-            raise DataError(f"{next(iter(pair.files.values()))}: {error}") from None
+            raise DataError(f"{pair.first_file}: {error}") from None
         return self._sample(pair, arrays, geometry)
 
     def _sample(self, pair: Pair, arrays: Arrays, geometry: Geometry) -> Sample:
@@ -162,107 +142,6 @@ class PairedDataset(Dataset[Sample]):
         return sample
 
 
-def read_pair(
-    pair: Pair, n_labels: int | None = None, dontcare: int | None = None, stored: Size | None = None
-) -> Arrays:
-    """Read and check the files of one pair.
-
-    Args:
-        pair: From `find_pairs`.
-        n_labels: Number of classes; None accepts any label.
-        dontcare: Label that is accepted besides.
-        stored: Which of the sizes of a packed pair; None takes the largest.
-
-    Raises:
-        DataError: a file is unreadable, a label is out of range, or the files differ in size.
-    """
-    if pair.packed is not None:
-        return _read_packed(pair, pair.packed, n_labels, dontcare, stored or pair.packed.sizes[0])
-    if pair.side_by_side:
-        return _read_side_by_side(pair)
-    label = read_map(pair.label, "label map") if pair.label else None
-    if pair.label and label is not None and n_labels is not None:
-        check_labels(pair.label, label, n_labels, dontcare)
-    source = read_input(pair.input) if pair.input else None
-    ids = read_map(pair.ids, "instance map") if pair.ids else None
-    arrays = {"label": label, "input": source, "ids": ids}
-    sizes = {part: (array.shape[1], array.shape[0]) for part, array in arrays.items() if array is not None}
-    photo = None
-    if pair.photo:
-        photo = read_photo(pair.photo, next(iter(sizes.values())))
-        sizes["photo"] = photo.size
-    return Arrays(check_sizes(pair, sizes), label, source, ids, photo)
-
-
-def check_labels(path: Path, label: np.ndarray, n_labels: int, dontcare: int | None) -> None:
-    """Raise DataError unless every label is in [0, n_labels) or `dontcare`."""
-    if label.min() >= 0 and label.max() < n_labels:
-        return
-    outside = (label < 0) | (label >= n_labels)
-    if dontcare is not None:
-        outside &= label != dontcare
-    if not outside.any():
-        return
-    raise DataError(f"{path} holds {label_fault(np.unique(label[outside]).tolist(), n_labels, dontcare)}")
-
-
-def label_fault(wrong: Sequence[int], n_labels: int, dontcare: int | None) -> str:
-    """What is said of labels, sorted, that are neither a class nor `dontcare`, with the remedy."""
-    shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
-    classes, none = option("model.n_labels"), option("data.dontcare")
-    if wrong[-1] < n_labels:
-        return f"label {shown}; labels start at 0: set {none} to the one that belongs to no class"
-    also = f" ({none} is {dontcare})" if dontcare is not None else ""
-    if len(wrong) == 1 and dontcare is None and is_far_above(wrong[0], n_labels - 1):
-        remedy = f"set {none} {wrong[0]} if it belongs to no class, else {classes} {wrong[0] + 1}"
-    else:
-        remedy = f"set {classes} to at least {wrong[-1] + 1}, or {none} to the label that belongs to no class"
-    return f"label {shown}, but {classes} is {n_labels}{also}; {remedy}"
-
-
-def is_far_above(label: int, other: int) -> bool:
-    """Whether a label is so far above the next lower one that it hardly counts on from there, like 255."""
-    return label > 2 * other + 16
-
-
-def check_sizes(pair: Pair, sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:
-    """Return the (width, height) that all parts of a pair share.
-
-    Raises:
-        DataError: two files differ in size.
-    """
-    (first, size), *others = sizes.items()
-    for part, other in others:
-        if other != size:
-            files = pair.files
-            raise DataError(
-                f"{files[first]} is {size[0]}x{size[1]}, but {files[part]} is {other[0]}x{other[1]}; "
-                "bring both to one size, or remove the pair"
-            )
-    return size
-
-
-def half_of(path: Path, width: int) -> int:
-    """Width of each half of a picture that holds A and B side by side; DataError where they are not equal."""
-    if width % 2:
-        raise DataError(f"{path} is {width} pixels wide, which has no two equal halves; join A and B of one size")
-    return width // 2
-
-
-def _read_side_by_side(pair: Pair) -> Arrays:
-    assert pair.input is not None
-    both = read_input(pair.input)
-    height, half = both.shape[0], half_of(pair.input, both.shape[1])
-    return Arrays((half, height), input=both[:, :half], photo=to_photo(pair.input, both[:, half:]))
-
-
-def _read_packed(pair: Pair, sample: PackedSample, n_labels: int | None, dontcare: int | None, size: Size) -> Arrays:
-    parts = read_packed(sample, size)
-    if pair.label is not None and n_labels is not None:
-        check_labels(pair.label, parts["label"], n_labels, dontcare)
-    return Arrays(size, **parts)
-
-
 def _tensor(array: np.ndarray, dtype: DTypeLike | None = None) -> Tensor:
-    """Crop, flip and change of type end in this one copy."""
+    """A contiguous tensor; this is the only copy that crop, flip and conversion make."""
     return torch.from_numpy(np.array(array, dtype, order="C"))

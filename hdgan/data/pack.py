@@ -8,52 +8,39 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from rich.console import Console
 from rich.filesize import decimal
 
-from hdgan.config.bounds import Labels, Side, Threads
-from hdgan.config.options import option, typed_as
+from hdgan.config.bounds import Labels, Threads
+from hdgan.config.options import option
 from hdgan.config.serialization import check_value, to_plain
-from hdgan.data.config import DataConfig, SizeConfig, UnpackedLayout
-from hdgan.data.layouts import Listing, find_pairs, find_phases
+from hdgan.data.config import DataConfig, Size, SizeConfig
+from hdgan.data.inspection import in_threads, quick_check
+from hdgan.data.layouts import find_pairs, find_phases
 from hdgan.data.packed_index import (
     ENDING,
     FORMAT,
     INDEX,
-    PARTS,
     VERSION,
     Index,
     IndexedPhase,
     Settings,
-    Size,
     is_packed,
     load_index,
     require_inside,
     sample_path,
 )
 from hdgan.data.packer import Packer
-from hdgan.data.quick_check import in_threads, quick_check
-from hdgan.data.transforms import Filter
+from hdgan.data.pairs import Listing
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.files import atomic_file, leads_out, remove_dead, remove_dead_below
-from hdgan.progress import showing_progress
 from hdgan.wording import count
 
 _PROBES = 3
 _LONGEST_NAME = 255 - len(f".{ENDING}.01234567.hdtmp")  # bytes of a name, beside what a file gets while it is written
-_TYPED = {
-    "data.root": "FOLDER",
-    "data.layout": "--layout",
-    "data.dontcare": "--dontcare",
-    "data.photo_filter": "--photo-filter",
-    "model.n_labels": "--n-labels",
-    "threads": "--workers",
-}
 
 
 @dataclass(frozen=True)
@@ -69,73 +56,6 @@ class PackReport:
     samples: int
     kept: int
     bytes: int
-
-
-def pack(
-    folder: Path,
-    /,
-    *,
-    out: Path,
-    width: tuple[int, ...] = (),
-    height: tuple[int, ...] = (),
-    layout: UnpackedLayout = "auto",
-    n_labels: int | None = None,
-    dontcare: int | None = None,
-    phase: tuple[str, ...] = (),
-    photo_filter: Filter = "bicubic",
-    workers: int | None = None,
-) -> int:
-    """Write a dataset in a form that is read many times faster; train on it with --data.root OUT.
-
-    Samples have the same pixels as from FOLDER. Repeat the command to go on after an interruption, or to renew what was
-    damaged or has changed in FOLDER.
-
-    Args:
-        folder: Folder of the dataset.
-        out: Folder to write.
-        width: Widths to scale to, those of the training stages; the size of the files if none is given.
-        height: Heights to scale to; with widths, one for each; without, widths follow from the aspect ratio.
-        layout: Folder structure: nvidia, ab, side-by-side, cityscapes, or auto to detect it.
-        n_labels: Number of classes; labels at or above it are refused. 0 for A-to-B pictures.
-        dontcare: Label whose pixels belong to no class, for example 255.
-        phase: Phases to pack, for example train; all if none is named.
-        photo_filter: Resampling of photos; training must use the same.
-        workers: Threads that read and write; as many as CPU cores, but at most 8, if not given.
-
-    Returns:
-        Exit status 0.
-    """
-    console = Console(stderr=True)
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    with typed_as(_TYPED), showing_progress(console) as progress:
-        config = DataConfig(root=folder, layout=layout, dontcare=dontcare, photo_filter=photo_filter)
-        sizes = sizes_of(width, height)
-        report = pack_dataset(config, out, sizes, n_labels, phase or None, workers, say=say, progress=progress)
-    kept = f", {report.kept} of them there before" if report.kept else ""
-    print(f"{out}: {count(report.samples, 'sample')}, {decimal(report.bytes)}{kept}; train with --data.root {out}")
-    return 0
-
-
-def sizes_of(widths: Sequence[int], heights: Sequence[int]) -> tuple[SizeConfig, ...]:
-    """Sizes to store: each width with the height of its place, or either alone with the aspect ratio of the files.
-
-    Raises:
-        ConfigError: a side is below 1 or beyond reason, or widths and heights are both given, but not equally many.
-    """
-    if widths and heights and len(widths) != len(heights):
-        raise ConfigError(
-            f"{count(len(widths), 'width')}, but {count(len(heights), 'height')}: give one height for each width, or "
-            "none"
-        )
-    for name, sides in (("width", widths), ("height", heights)):
-        for side in sides:
-            check_value(Side, side, name)
-    if not (widths or heights):
-        return (SizeConfig(),)
-    return tuple(SizeConfig(width=width, height=height) for width, height in zip_longest(widths, heights))
 
 
 def pack_dataset(
@@ -184,7 +104,7 @@ def pack_dataset(
     sources: Counter[Size] = Counter()
     for listing in listings:
         report = quick_check(listing, config, n_labels, progress=progress)
-        sources += report.counts
+        sources += report.sizes
         for warning in report.warnings:
             say(warning)
     say(_require_space(out, packer, listings, sources, paths))
@@ -199,8 +119,7 @@ def pack_dataset(
             entries.append(entry)
             kept += was_there
             progress(listing.phase, done, len(listing.pairs))
-        parts = tuple(part for part in PARTS if part in listing.pairs[0].files)
-        packed[listing.phase] = IndexedPhase(parts, tuple(entries))
+        packed[listing.phase] = IndexedPhase(tuple(listing.pairs[0].files), tuple(entries))
     finished = replace(index, complete=True, phases=packed)
     _write_index(out, finished)
     _remove_leftovers(out, index.phases.keys() | packed.keys(), before, finished.paths(out))
@@ -216,7 +135,7 @@ def _target_paths(out: Path, listings: Sequence[Listing]) -> list[Path]:
     """
     for listing in listings:
         for pair in listing.pairs:
-            file = next(iter(pair.files.values()))
+            file = pair.first_file
             if leads_out(pair.stem):
                 raise DataError(f"{file}: a packed sample cannot be called {pair.stem!r} on every system; rename it")
             if len(os.fsencode(pair.stem.rpartition("/")[2])) > _LONGEST_NAME:

@@ -1,4 +1,4 @@
-"""The files of packed samples: made from those of a pair, or kept if they are made from them as they are now."""
+"""The files of packed samples: made from the files of a pair, or kept where these have not changed since."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from hdgan.data.config import DataConfig, SizeConfig
-from hdgan.data.dataset import check_labels, read_pair
 from hdgan.data.folders import as_text
-from hdgan.data.layouts import Pair
-from hdgan.data.packed import encode, verify
+from hdgan.data.labels import check_labels
+from hdgan.data.packed import encode, verify_packed
 from hdgan.data.packed_index import About, Entry, Settings, sample_path
-from hdgan.data.transforms import apply_to_input, apply_to_map, apply_to_photo, draw_geometry, scaled_size
+from hdgan.data.pairs import Arrays, Pair
+from hdgan.data.transforms import Geometry, apply_to_input, apply_to_map, apply_to_photo, sample_geometry, scaled_size
 from hdgan.errors import DataError
 from hdgan.files import atomic_file
 
@@ -38,41 +38,44 @@ class Packer:
         self.settings = Settings(as_text(str(config.root.absolute())), layout, config.photo_filter, stored)
 
     def pixels(self, source: tuple[int, int]) -> int:
-        """Pixels stored of a sample whose files are of size `source`."""
+        """Pixels stored for a sample whose files are of size `source`."""
         return sum(width * height for width, height in {scaled_size(source, size) for size in self.sizes})
 
     def encoded(self, pair: Pair) -> tuple[bytes, About]:
-        """The file of a pair, and what its metadata tells of it."""
+        """The packed file of a pair, and its metadata."""
         files = self._files(pair)
-        arrays = read_pair(pair, self.n_labels, self.config.dontcare)
-        sized = {}
-        for size in self.sizes:
-            geometry = draw_geometry(arrays.size, size)
-            parts: dict[str, np.ndarray] = {}
-            if arrays.label is not None:
-                parts["label"] = apply_to_map(arrays.label, geometry)
-            if arrays.input is not None:
-                parts["input"] = apply_to_input(arrays.input, geometry, self.config.photo_filter)
-            if arrays.ids is not None:
-                parts["ids"] = apply_to_map(arrays.ids, geometry)
-            if arrays.photo is not None:
-                parts["photo"] = apply_to_photo(arrays.photo, geometry, self.config.photo_filter)
-            sized[geometry.size] = parts
+        arrays = pair.read()
+        if pair.label is not None and arrays.label is not None and self.n_labels is not None:
+            check_labels(pair.label, arrays.label, self.n_labels, self.config.dontcare)
+        geometries = [sample_geometry(arrays.size, size) for size in self.sizes]
+        sized = {geometry.size: self._scaled(arrays, geometry) for geometry in geometries}
         about = About(
             pair.stem,
             arrays.size,
             tuple(sorted(sized, key=lambda size: size[0] * size[1], reverse=True)),
             0 if arrays.input is None else arrays.input.shape[2],
             files,
-            # All of the source: scaling may drop the label that a later packing refuses.
+            # All labels of the source: scaling may drop one that a later packing refuses.
             () if arrays.label is None else tuple(np.unique(arrays.label).tolist()),
         )
         return encode(sized, about), about
 
-    def writer(self, out: Path, phase: str, replacing: Callable[[Path], None]) -> Callable[[Pair], tuple[Entry, bool]]:
-        """A function that writes the file of a pair; it returns the entry of the index, and whether it was there.
+    def _scaled(self, arrays: Arrays, geometry: Geometry) -> dict[str, np.ndarray]:
+        parts = {}
+        if arrays.label is not None:
+            parts["label"] = apply_to_map(arrays.label, geometry)
+        if arrays.input is not None:
+            parts["input"] = apply_to_input(arrays.input, geometry, self.config.photo_filter)
+        if arrays.ids is not None:
+            parts["ids"] = apply_to_map(arrays.ids, geometry)
+        if arrays.photo is not None:
+            parts["photo"] = apply_to_photo(arrays.photo, geometry, self.config.photo_filter)
+        return parts
 
-        `replacing` is called before each file that is written.
+    def writer(self, out: Path, phase: str, replacing: Callable[[Path], None]) -> Callable[[Pair], tuple[Entry, bool]]:
+        """A function that writes the file of a pair. It returns the entry of the index, and whether the file was there.
+
+        It calls `replacing` before it writes a file.
         """
 
         def write(pair: Pair) -> tuple[Entry, bool]:
@@ -89,13 +92,13 @@ class Packer:
         return write
 
     def _present(self, path: Path, pair: Pair) -> About | None:
-        """Metadata of a file that is there, whole and made from the files as they are now.
+        """Metadata of a file that is whole and was made from the pair's files as they are now; else None.
 
         Raises:
-            DataError: the files hold a label that this packing refuses.
+            DataError: the pair's files hold a label that this packing refuses.
         """
         try:
-            about = verify(path)
+            about = verify_packed(path)
         except DataError:
             return None
         if about.stem != pair.stem or about.files != self._files(pair) or about.labels is None:

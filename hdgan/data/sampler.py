@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from hdgan.config.options import option
-from hdgan.data.dataset import Batch, PairedDataset, Sample
-from hdgan.data.quick_check import alike_in_a_batch
+from hdgan.data.dataset import LoaderBatch, PairedDataset, Sample
 from hdgan.data.streams import Stream, stream_rng
+from hdgan.data.transforms import same_size_remedy
 from hdgan.devices import available_cores
 from hdgan.errors import ConfigError, DataError, HdganError
 
@@ -80,7 +80,7 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
 
 
 class StreamLoader(DataLoader[Any]):
-    """A DataLoader of `Batch` that raises hdgan's own errors as they are, without a worker's traceback around them."""
+    """A DataLoader of `LoaderBatch` that raises hdgan's own errors as they are, without a worker's traceback."""
 
     def _get_iterator(self) -> Any:
         if not self.num_workers:
@@ -88,7 +88,7 @@ class StreamLoader(DataLoader[Any]):
         self.check_worker_number_rationality()
         return _WorkersIterator(self)
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[LoaderBatch]:  # type: ignore[override]
         """Yield the batches.
 
         Raises:
@@ -214,7 +214,7 @@ class _Carrying(Dataset[Any]):
             return error
 
 
-def collate(samples: list[Sample]) -> Batch:
+def collate(samples: list[Sample]) -> LoaderBatch:
     """Stack samples.
 
     Raises:
@@ -227,12 +227,12 @@ def collate(samples: list[Sample]) -> Batch:
         if size != sizes[0]:
             raise DataError(
                 f"samples of one batch differ in size: {samples[0]['stem']} is {sizes[0][1]}x{sizes[0][0]}, "
-                f"{sample['stem']} is {size[1]}x{size[0]}; {alike_in_a_batch()}"
+                f"{sample['stem']} is {size[1]}x{size[0]}; {same_size_remedy()}"
             )
     return default_collate(samples)
 
 
-def _collate(samples: list[Sample | HdganError]) -> Batch | HdganError:
+def _collate(samples: list[Sample | HdganError]) -> LoaderBatch | HdganError:
     good: list[Sample] = []
     for sample in samples:
         if isinstance(sample, HdganError):

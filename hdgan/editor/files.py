@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from hdgan.data import Pair
-from hdgan.data.dataset import read_pair
 from hdgan.data.headers import read_header
+from hdgan.data.labels import check_labels
 from hdgan.editor.document import Document
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import atomic_folder
@@ -123,11 +123,12 @@ def open_files(
     config = pipeline.config
     styles = look if look is not None and look.suffix.lower() == ".json" else None
     files = {"label": label, "ids": instance, "photo": look if styles is None else None}
-    pair = Pair.of(label.stem, {part: path for part, path in files.items() if path is not None})
+    pair = Pair(label.stem, **files)
     for path in pair.files.values():
         _require_size(path, max_pixels)
-    arrays = read_pair(pair, config.n_labels, config.dontcare)
+    arrays = pair.read()
     assert arrays.label is not None
+    check_labels(label, arrays.label, config.n_labels, config.dontcare)
     if instance is None and config.instances:
         raise ConfigError(f"the model was trained with instance maps: give one for {label}")
     document = Document.of(arrays.label, arrays.ids, divisor=config.instance_divisor)

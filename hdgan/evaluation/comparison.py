@@ -17,7 +17,7 @@ from hdgan.config.options import option
 from hdgan.config.serialization import check_value
 from hdgan.data import DataConfig, PairedDataset, Sample, SizeConfig
 from hdgan.data.config import LayoutName
-from hdgan.data.quick_check import quick_check
+from hdgan.data.inspection import quick_check
 from hdgan.data.spec import DatasetSpec
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError

@@ -1,7 +1,7 @@
 """Files: atomic writing, what may be opened, and formats that are read within bounds.
 
 `atomic` writes, by way of `temporaries`; `opening` says what may be opened, and `limits` how much a file may unpack to.
-`archives` reads zip archives; `json`, `csv` and `npy` read the formats of those names.
+`archives` reads zip archives; `json`, `csv`, `npy` and `safetensors` read the formats of those names.
 """
 
 from hdgan.files.atomic import atomic_file, atomic_folder, new_files, remove_folder, save_png

@@ -21,15 +21,25 @@ def require_file(path: Path, error: type[HdganError] = HdganError) -> None:
     Raises:
         HdganError: of the given class, if there is no such file, or if it is a folder, pipe, device or socket.
     """
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise error(f"{path} does not exist: check the path") from None
-    except (OSError, ValueError) as problem:  # a loop of links, a name that is too long or holds a NUL
-        raise error(f"{path!s:.300} cannot be opened ({getattr(problem, 'strerror', None) or problem})") from problem
+    mode = mode_of(path, error)
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, device or socket"
         raise error(f"{path} is {kind}, not a file: give an ordinary file")
+
+
+def mode_of(path: Path, error: type[HdganError], remedy: str = "check the path") -> int:
+    """The mode of a file or folder, links followed, from which `stat` tells its kind.
+
+    Raises:
+        HdganError: of the given class, if nothing is there or it cannot be examined; the message ends in `remedy`.
+    """
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        raise error(f"{path} does not exist: {remedy}") from None
+    except (OSError, ValueError) as problem:  # a loop of links, a name that is too long or contains a NUL
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"{path!s:.300} cannot be opened ({reason}): {remedy}") from problem
 
 
 def require_no_file(folder: Path, name: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from hdgan.data import draw_geometry
+from hdgan.data import sample_geometry
 from hdgan.families.common.batch import Inputs
 from hdgan.families.common.pool import FakePool
 from hdgan.families.registry import Criterion
@@ -116,7 +116,7 @@ def estimate_stage(
 
 
 def _largest(stage: Stage, data: RunData) -> tuple[int, int]:
-    sizes = [draw_geometry(size, stage.config.size.training).size for size in data.train_sizes]
+    sizes = [sample_geometry(size, stage.config.size.training).size for size in data.train_sizes]
     return max(sizes, key=lambda size: size[0] * size[1])
 
 

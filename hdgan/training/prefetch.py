@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from hdgan.data import Batch
+from hdgan.data import LoaderBatch
 from hdgan.families.common.batch import Inputs
 
 _Item = TypeVar("_Item")
@@ -17,7 +17,7 @@ _Started = TypeVar("_Started")
 
 
 def prefetched(
-    loader: Iterable[Batch], device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
+    loader: Iterable[LoaderBatch], device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
 ) -> Iterator[Inputs]:
     """Move what a loader yields to the device, in the loader's order.
 
@@ -57,7 +57,7 @@ def one_ahead(items: Iterable[_Item], start: Callable[[_Item], _Started]) -> Ite
 
 
 def _upload(
-    batch: Batch, device: torch.device, memory_format: torch.memory_format, stream: torch.cuda.Stream
+    batch: LoaderBatch, device: torch.device, memory_format: torch.memory_format, stream: torch.cuda.Stream
 ) -> tuple[Inputs, torch.cuda.Event]:
     """Queue a batch's copies and conversions on `stream`; the event is their end."""
     with torch.cuda.stream(stream):

@@ -137,16 +137,57 @@ class _Interpreter:
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(self.memo[argument])
         elif name not in _IGNORED:
-            handler = getattr(self, f"_{name.lower()}", None)
-            if handler is None:
+            self._combine(name, argument)
+
+    def _combine(self, name: str, argument: Any) -> None:
+        """Carry out an instruction that makes one value of several."""
+        stack = self.stack
+        match name:
+            case "POP":
+                stack.pop()
+            case "LIST":
+                stack.append(self._marked())
+            case "TUPLE":
+                stack.append(tuple(self._marked()))
+            case "DICT":
+                items = self._marked()
+                stack.append({})
+                self._update(items)
+            case "APPEND":
+                self._extend([stack.pop()])
+            case "APPENDS":
+                self._extend(self._marked())
+            case "SETITEM":
+                self._update(self._popped(2))
+            case "SETITEMS":
+                self._update(self._marked())
+            case "ADDITEMS":
+                self._marked()
+            case "GLOBAL":
+                self._mention(*argument.split(" ", 1))
+            case "STACK_GLOBAL":
+                self._mention(*self._popped(2))
+            case "REDUCE" | "NEWOBJ":
+                stack.append(self._called(*self._popped(2)))
+            case "BUILD":
+                target, state = self._popped(2)
+                if isinstance(target, Unknown):
+                    target.state = state
+                stack.append(target)
+            case "BINPERSID":
+                stack.append(self._persistent(*stack.pop()))
+            case _:
                 raise ValueError(f"weights need no {name}")
-            handler(argument)
 
     def _count(self, instructions: int) -> None:
         self.used += instructions
         if self.used > self.most:
             size = self.used * _BYTES_PER_INSTRUCTION
             require_bounded(self.path, size, "a pickle of very many objects", CheckpointError)
+
+    def _popped(self, n: int) -> list[Any]:
+        """Remove the last n values from the stack; returns them in the order in which they were pushed."""
+        return [self.stack.pop() for _ in range(n)][::-1]
 
     def _marked(self) -> list[Any]:
         """Remove everything above the last mark, and the mark; returns what was above it."""
@@ -155,65 +196,34 @@ class _Interpreter:
             items.append(item)
         return items[::-1]
 
-    def _pop(self, _: Any) -> None:
-        self.stack.pop()
-
-    def _additems(self, _: Any) -> None:
-        self._marked()
-
-    def _append(self, _: Any) -> None:
-        self._extend([self.stack.pop()])
-
-    def _appends(self, _: Any) -> None:
-        self._extend(self._marked())
-
     def _extend(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
             raise TypeError("only lists are appended to")
         self.stack[-1].extend(items)
-
-    def _list(self, _: Any) -> None:
-        self.stack.append(self._marked())
-
-    def _tuple(self, _: Any) -> None:
-        self.stack.append(tuple(self._marked()))
-
-    def _dict(self, _: Any) -> None:
-        items = self._marked()
-        self.stack.append({})
-        self._update(items)
-
-    def _setitem(self, _: Any) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._update([key, value])
-
-    def _setitems(self, _: Any) -> None:
-        self._update(self._marked())
 
     def _update(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict):
             raise TypeError("only tables are written to")
         self.stack[-1].update(_table(zip(items[::2], items[1::2], strict=True)))
 
-    def _global(self, argument: str) -> None:
-        self._name(*argument.split(" ", 1))
-
-    def _stack_global(self, _: Any) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
-        self._name(module, name)
-
-    def _name(self, module: str, name: str) -> None:
+    def _mention(self, module: str, name: str) -> None:
         if len(module) + len(name) > _LONGEST_NAME:  # a pickle can join one long text any number of times
             raise ValueError("a name of absurd length")
         named = Global(f"{module:s}.{name:s}")
         self.names.add(named.name)
         self.stack.append(named)
 
-    def _reduce(self, _: Any) -> None:
-        arguments, function = self.stack.pop(), self.stack.pop()
-        self.stack.append(self._called(function, arguments))
-
-    _newobj = _reduce
+    def _persistent(self, kind: Any, *rest: Any) -> Any:
+        """What torch.save does not pickle itself: a storage, or a class with its source in old whole modules."""
+        if kind == "module":
+            return rest[0]
+        storage, key, _, numel, *view = rest
+        if kind != "storage" or (view and view[0] is not None) or type(numel) is not int or numel < 0:
+            raise ValueError("no storage")
+        if type(key) is not str:
+            raise TypeError("a storage without a name")
+        self.storages[key] = Storage(storage.name, key, numel)
+        return self.storages[key]
 
     def _called(self, function: Any, arguments: Any) -> Any:
         """What a call gives, of the few functions that make weights; an `Unknown` for any other."""
@@ -230,24 +240,6 @@ class _Interpreter:
         if function.name == _SUBCLASSED and arguments[0] != function:
             return self._called(arguments[0], arguments[2])
         return Unknown(function.name, arguments)
-
-    def _build(self, _: Any) -> None:
-        state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, Unknown):
-            target.state = state
-
-    def _binpersid(self, _: Any) -> None:
-        kind, *rest = self.stack.pop()
-        if kind == "module":  # a class with its source, in whole modules of old versions
-            self.stack.append(rest[0])
-            return
-        storage, key, _, numel, *view = rest
-        if kind != "storage" or (view and view[0] is not None) or type(numel) is not int or numel < 0:
-            raise ValueError("no storage")
-        if type(key) is not str:
-            raise TypeError("a storage without a name")
-        self.storages[key] = Storage(storage.name, key, numel)
-        self.stack.append(self.storages[key])
 
 
 def _table(items: Any) -> dict[Any, Any]:

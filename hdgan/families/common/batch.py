@@ -22,7 +22,7 @@ class Inputs:
     ids: Tensor | None  # [B, H, W] integer
 
     @staticmethod
-    def from_loader(sample: data.Batch, device: torch.device, memory_format: torch.memory_format) -> Inputs:
+    def from_loader(sample: data.LoaderBatch, device: torch.device, memory_format: torch.memory_format) -> Inputs:
         """Move what the loader yields to the device; the photo arrives in 8 bits and becomes float there."""
 
         def moved(tensor: Tensor | None) -> Tensor | None:
