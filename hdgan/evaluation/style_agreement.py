@@ -137,7 +137,7 @@ def mean_colours(trained: TrainedModel) -> np.ndarray:
     """Mean colour of every training instance, [N, 3] in [-1, 1], in the order of the table."""
     dataset = trained.dataset
     loader = make_loader(dataset, stop=len(dataset), shuffle=False, workers=trained.config.data.workers)
-    batches = (Inputs.from_loader(sample, trained.device, torch.contiguous_format) for sample in loader)
+    batches = (Inputs.from_loader(sample, trained.pipeline.device, torch.contiguous_format) for sample in loader)
     return np.concatenate([instance_reduce(one.photo, one.instances()).cpu().numpy() for one in batches])
 
 
