@@ -184,7 +184,7 @@ def feature_rows(
     """The features of a batch of instances, for `instance_broadcast`.
 
     Args:
-        styles: one for each picture of the batch.
+        styles: one for each image of the batch.
         index: of the batch.
         classes: of the N instances.
         n_features: of the model.

@@ -1,6 +1,7 @@
 """report.html: a run at a glance, on a page that needs no other file.
 
-A report shows what there is. It can be written before the first sample, from a killed run, or from a copied folder.
+A report shows the parts of a run that exist. It can be written before the first sample, from a killed run, or from a
+copied folder.
 """
 
 from __future__ import annotations
