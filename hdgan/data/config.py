@@ -1,4 +1,4 @@
-"""What a dataset is and how its pictures are sized: plain data, saved with every run."""
+"""What a dataset is and how its images are sized: plain data, saved with every run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ScenesConfig:
     test: Scenes = 20
     """Held-out scenes."""
     seed: Seed = 0
-    """Same seed and size, same scenes (to the pixel with the same numpy and Pillow)."""
+    """The same seed and size give the same scenes (to the pixel with the same numpy and Pillow)."""
 
     def __post_init__(self) -> None:
         check_values(self, "data.scenes")
@@ -80,7 +80,7 @@ class DataConfig:
     photo_filter: Literal["bicubic", "lanczos"] = "bicubic"
     """Resampling of photos; labels and ids always take the nearest pixel."""
     workers: Workers | None = None
-    """Processes that read pictures; 0 reads in the training process; None chooses up to 4, within the cores at hand."""
+    """Processes that read pictures; 0 reads in the training process; None chooses up to 4, depending on the cores."""
 
     def __post_init__(self) -> None:
         check_values(self, "data")
@@ -93,7 +93,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class SizeConfig:
-    """How pictures are brought to the size of training: scaled first, then cropped.
+    """How images are brought to the size of training: scaled first, then cropped.
 
     No size needs to be divisible by anything: the networks pad their input and crop their output.
     """
@@ -119,12 +119,12 @@ class SizeConfig:
 
     @property
     def training(self) -> SizeConfig:
-        """What training pictures go through, with jitter as a crop."""
+        """The size of training images, with jitter as a crop."""
         if self.width is None or self.height is None or not self.jitter:
             return self
         return SizeConfig(self.width + self.jitter, self.height + self.jitter, self.width, self.height)
 
     @property
     def whole(self) -> SizeConfig:
-        """What whole pictures are scaled to."""
+        """The size to which whole images are scaled."""
         return SizeConfig(self.width, self.height)

@@ -7,18 +7,16 @@ from typing import TypedDict
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from hdgan.config.options import option
 from hdgan.config.serialization import check_values
-from hdgan.data.config import DataConfig, SizeConfig
+from hdgan.data.config import DataConfig, PartName, SizeConfig
 from hdgan.data.images import to_unit_range
-from hdgan.data.labels import check_labels
-from hdgan.data.pairs import Arrays, Pair
+from hdgan.data.pairs import Pair, size_of
 from hdgan.data.streams import Stream, stream_rng
-from hdgan.data.transforms import Geometry, apply_to_input, apply_to_map, apply_to_photo, sample_geometry
+from hdgan.data.transforms import apply_geometry, sample_geometry
 from hdgan.errors import ConfigError, DataError
 from hdgan.wording import count
 
@@ -92,9 +90,7 @@ class PairedDataset(Dataset[Sample]):
         self.pairs, self.data, self.n_labels = tuple(pairs), data, n_labels
         self.size = size.training if train else size
         self.train, self.seed = train, seed
-        self.input_channels = 0
-        if n_labels == 0:
-            self.input_channels = self.pairs[0].input_channels
+        self.input_channels = self.pairs[0].read_headers().channels if n_labels == 0 else 0
         narrow = n_labels <= 256 and (data.dontcare is None or 0 <= data.dontcare <= 255)
         self._label_dtype = np.uint8 if narrow else np.int32
 
@@ -113,35 +109,25 @@ class PairedDataset(Dataset[Sample]):
         position, index = key if isinstance(key, tuple) else (key, key)
         pair = self.pairs[index]
         arrays = pair.read(pair.stored_size(self.size, self.data.photo_filter))
-        if pair.label is not None and arrays.label is not None:
-            check_labels(pair.label, arrays.label, self.n_labels, self.data.dontcare)
+        pair.check_labels(arrays.get("label"), self.n_labels, self.data.dontcare)
+        if "input" in arrays and arrays["input"].shape[2] != self.input_channels:
+            raise DataError(
+                f"{pair.input} has {count(arrays['input'].shape[2], 'channel')}, {self.pairs[0].input} has "
+                f"{self.input_channels}; save all inputs alike"
+            )
         rng = stream_rng(Stream.GEOMETRY, self.seed, position) if self.train else None
         try:
-            geometry = sample_geometry(arrays.size, self.size, rng, self.data.flip)
+            geometry = sample_geometry(size_of(next(iter(arrays.values()))), self.size, rng, self.data.flip)
         except DataError as error:
             raise DataError(f"{pair.first_file}: {error}") from None
-        return self._sample(pair, arrays, geometry)
-
-    def _sample(self, pair: Pair, arrays: Arrays, geometry: Geometry) -> Sample:
         sample = Sample(stem=pair.stem)
-        if arrays.label is not None:
-            sample["label"] = _tensor(apply_to_map(arrays.label, geometry), self._label_dtype)
-        if arrays.input is not None:
-            if arrays.input.shape[2] != self.input_channels:
-                raise DataError(
-                    f"{pair.input} has {count(arrays.input.shape[2], 'channel')}, {self.pairs[0].input} has "
-                    f"{self.input_channels}; save all inputs alike"
-                )
-            values = apply_to_input(arrays.input, geometry, self.data.photo_filter)
-            sample["input"] = _tensor(to_unit_range(values).transpose(2, 0, 1))
-        if arrays.ids is not None:
-            sample["ids"] = _tensor(apply_to_map(arrays.ids, geometry), np.int32)
-        if arrays.photo is not None:
-            photo = apply_to_photo(arrays.photo, geometry, self.data.photo_filter)
-            sample["photo"] = _tensor(photo.transpose(2, 0, 1))
+        for part, values in apply_geometry(arrays, geometry, self.data.photo_filter).items():
+            sample[part] = self._tensor(part, values)
         return sample
 
-
-def _tensor(array: np.ndarray, dtype: DTypeLike | None = None) -> Tensor:
-    """A contiguous tensor; this is the only copy that crop, flip and conversion make."""
-    return torch.from_numpy(np.array(array, dtype, order="C"))
+    def _tensor(self, part: PartName, values: np.ndarray) -> Tensor:
+        """A part as `Sample` has it. This is the only copy that crop, flip and conversion make."""
+        if part == "input":
+            values = to_unit_range(values)
+        dtype = {"label": self._label_dtype, "ids": np.int32}.get(part)
+        return torch.from_numpy(np.array(values if values.ndim == 2 else values.transpose(2, 0, 1), dtype, order="C"))

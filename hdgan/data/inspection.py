@@ -17,14 +17,13 @@ import numpy as np
 from hdgan.config.options import option
 from hdgan.data.config import DataConfig, PartName, Size
 from hdgan.data.images import class_of
-from hdgan.data.labels import check_labels
 from hdgan.data.layouts import find_pairs, find_phases
-from hdgan.data.pairs import Listing, Pair
-from hdgan.data.report import CheckReport, PairFindings, PhaseReport, Requirements
+from hdgan.data.pairs import Arrays, Listing, Pair, size_of
+from hdgan.data.report import CheckReport, PhaseReport, Requirements
 from hdgan.devices import available_cores
 from hdgan.errors import ConfigError, DataError
 
-Progress = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 """Called with the name of the task, pairs done and pairs in all."""
 _Result = TypeVar("_Result")
 
@@ -36,11 +35,15 @@ class Depth(Enum):
     EVERYTHING = "everything"
 
 
+def silent(task: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
 def check_dataset(
     config: DataConfig,
     requirements: Requirements | int | None = None,
     phases: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback = silent,
 ) -> CheckReport:
     """Read every file of a dataset and report what it holds and what is wrong.
 
@@ -79,7 +82,12 @@ def check_dataset(
 
 
 def quick_check(
-    listing: Listing, data: DataConfig, n_labels: int | None, *, full: int = 3, progress: Progress | None = None
+    listing: Listing,
+    data: DataConfig,
+    n_labels: int | None,
+    *,
+    full: int = 3,
+    progress: ProgressCallback = silent,
 ) -> PhaseReport:
     """Read size and mode of every file from its header, and decode a few pairs, spread over the dataset.
 
@@ -94,24 +102,19 @@ def quick_check(
         DataError: the first fault, how many more were seen, and the command that lists all.
     """
     report = inspect(listing, data, n_labels, Depth.HEADERS, progress)
-    faults = report.faults
     for index in sorted({round(i) for i in np.linspace(0, len(listing.pairs) - 1, max(1, full))}):
         pair = listing.pairs[index]
-        try:
-            label = pair.read().label
-            if pair.label is not None and label is not None and n_labels is not None:
-                check_labels(pair.label, label, n_labels, data.dontcare)
-        except DataError as error:
-            faults.append(str(error))
+        with report.noting():
+            pair.check_labels(pair.read().get("label"), n_labels, data.dontcare)
+    faults = list(dict.fromkeys(report.faults))
     if faults:
-        faults = list(dict.fromkeys(faults))
         more = f"at least {len(faults) - 1} more: " if len(faults) > 1 else ""
         raise DataError(f"{faults[0]} ({more}list all with {_check_command(listing, data, n_labels)})")
     return report
 
 
 def inspect(
-    listing: Listing, config: DataConfig, n_labels: int | None, depth: Depth, progress: Progress | None = None
+    listing: Listing, config: DataConfig, n_labels: int | None, depth: Depth, progress: ProgressCallback
 ) -> PhaseReport:
     """Inspect the pairs of one phase.
 
@@ -129,8 +132,7 @@ def inspect(
     results = in_threads(partial(_inspect_pair, config=config, n_labels=n_labels, depth=depth), listing.pairs)
     for done, (pair, found) in enumerate(zip(listing.pairs, results, strict=True), start=1):
         report.add(pair, found)
-        if progress is not None:
-            progress(task, done, len(listing.pairs))
+        progress(task, done, len(listing.pairs))
     return report
 
 
@@ -145,66 +147,65 @@ def in_threads(
         pool.shutdown(cancel_futures=True)
 
 
-def _inspect_pair(pair: Pair, config: DataConfig, n_labels: int | None, depth: Depth) -> PairFindings:
+def _inspect_pair(pair: Pair, config: DataConfig, n_labels: int | None, depth: Depth) -> PhaseReport:
     """Read each file by itself, so that one fault does not hide the next."""
-    found = PairFindings()
+    found = PhaseReport("")
     sizes: dict[PartName, Size] = {}
-    label = ids = source = None
+    arrays: Arrays = {}
     for file in pair.split():
         with found.noting():
             map_size = next(iter(sizes.values()), None)
             header = file.read_headers(map_size)
-            read_sizes = header.sizes
+            stored = header.sizes
             if depth is Depth.EVERYTHING:
                 file.verify()
-                arrays = file.read(map_size=map_size)
-                read_sizes = dict.fromkeys(header.sizes, arrays.size)
-                label = arrays.label if label is None else label
-                ids = arrays.ids if ids is None else ids
-            sizes |= read_sizes
+                read = file.read(map_size=map_size)
+                arrays |= {part: values for part, values in read.items() if part in ("label", "ids")}
+                stored = {part: size_of(values) for part, values in read.items()}
+            sizes |= stored
             source = next(iter(header.sizes.values()))
-            found.channels = header.channels if found.channels is None else found.channels
-            found.turned |= header.turned
+            found.channels.update([header.channels] if header.channels else [])
+            found.turned += [pair.photo] if header.turned and pair.photo else []
     if sizes:
         with found.noting():
-            found.size, found.source = pair.common_size(sizes), source
-    if label is not None:
-        _inspect_label(found, pair, label, config, n_labels)
-    if ids is not None:
-        different = np.unique(ids)
-        found.ids = len(different)
-        found.foreign = _foreign_id(pair, different, n_labels, config) if n_labels else None
-    if label is not None and ids is not None and label.shape == ids.shape:
-        found.agreeing = int((class_of(ids, config.instance_divisor) == label).sum())
-        found.compared = label.size
+            found.sizes[pair.common_size(sizes)] += 1
+            found.examples[source] = pair
+    _inspect_maps(found, pair, arrays, config, n_labels)
     return found
 
 
-def _inspect_label(
-    found: PairFindings, pair: Pair, label: np.ndarray, config: DataConfig, n_labels: int | None
-) -> None:
-    assert pair.label is not None
-    values, counts = np.unique(label, return_counts=True)
-    found.classes = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    if n_labels is not None:
+def _inspect_maps(found: PhaseReport, pair: Pair, maps: Arrays, config: DataConfig, n_labels: int | None) -> None:
+    label, ids = maps.get("label"), maps.get("ids")
+    if label is not None:
+        values, counts = np.unique(label, return_counts=True)
+        found.label_maps = 1
+        found.class_pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        found.class_images.update(values.tolist())
         with found.noting():
-            check_labels(pair.label, label, n_labels, config.dontcare)
+            pair.check_labels(label, n_labels, config.dontcare)
+    if ids is not None:
+        different = np.unique(ids)
+        found.ids.append(len(different))
+        found.foreign += _foreign_ids(pair, different, n_labels, config) if n_labels else []
+    if label is not None and ids is not None and label.shape == ids.shape:
+        found.agreeing = int((class_of(ids, config.instance_divisor) == label).sum())
+        found.compared = label.size
 
 
-def _foreign_id(pair: Pair, ids: np.ndarray, n_labels: int, config: DataConfig) -> str | None:
-    """A note on the first of different ids [n] whose class is neither a label nor dontcare; None without one."""
+def _foreign_ids(pair: Pair, ids: np.ndarray, n_labels: int, config: DataConfig) -> list[str]:
+    """A note on the first of different ids [n] whose class is neither a label nor dontcare, if there is one."""
     classes = class_of(ids, config.instance_divisor)
     foreign = (classes < 0) | (classes >= n_labels)
     if config.dontcare is not None:
         # Cityscapes gives pixels of no class the id -1, or their label: neither is an instance.
         foreign &= (classes != config.dontcare) & (ids != config.dontcare)
     if not foreign.any():
-        return None
+        return []
     first = int(foreign.argmax())
-    return (
+    return [
         f"{pair.ids} holds id {ids[first]} of class {classes[first]}, but {option('model.n_labels')} is {n_labels}; "
         f"set {option('data.instance_divisor')} to the divisor of the ids, if they hold a class"
-    )
+    ]
 
 
 def _check_training(report: PhaseReport, listing: Listing, config: DataConfig, requirements: Requirements) -> None:

@@ -29,8 +29,9 @@ import numpy as np
 from safetensors.numpy import save
 
 from hdgan.config.serialization import from_plain, to_plain
-from hdgan.data.config import Size
+from hdgan.data.config import PartName, Size
 from hdgan.data.packed_index import REPEAT, About, Stored
+from hdgan.data.pairs import Arrays
 from hdgan.errors import DataError
 from hdgan.files.json import parse_json
 from hdgan.files.limits import require_bounded
@@ -41,7 +42,7 @@ _MAP_TYPES = (np.uint8, np.uint16, np.int32)
 _KEY = "hdgan"
 
 
-def encode(sized: Mapping[Size, Mapping[str, np.ndarray]], about: About) -> bytes:
+def encode(sized: Mapping[Size, Mapping[PartName, np.ndarray]], about: About) -> bytes:
     """The file of a sample.
 
     Args:
@@ -62,7 +63,7 @@ def encode(sized: Mapping[Size, Mapping[str, np.ndarray]], about: About) -> byte
     return save(tensors, {_KEY: json.dumps(to_plain(replace(about, tensors=described)))})
 
 
-def read_packed(path: Path, file: Any, about: About, parts: Sequence[str], size: Size) -> dict[str, np.ndarray]:
+def read_packed(path: Path, file: Any, about: About, parts: Sequence[PartName], size: Size) -> Arrays:
     """Read one stored size of a sample from its file, which `open_packed` has opened.
 
     Returns:
@@ -72,7 +73,7 @@ def read_packed(path: Path, file: Any, about: About, parts: Sequence[str], size:
     Raises:
         DataError: the file is damaged, or lacks a part.
     """
-    arrays = {part: _decode(path, file, _name(part, size), about) for part in parts}
+    arrays: Arrays = {part: _decode(path, file, _name(part, size), about) for part in parts}
     channels = {"photo": (3,), "input": (about.channels,)}
     for part, array in arrays.items():
         if array.shape != (size[1], size[0], *channels.get(part, ())):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,7 @@ from hdgan.data.headers import (
     verify_checksums,
 )
 from hdgan.data.images import read_input, read_map, read_photo
+from hdgan.data.labels import check_labels
 from hdgan.data.transforms import Filter
 from hdgan.errors import DataError
 
@@ -28,19 +30,14 @@ PARTS: dict[PartName, str] = {"label": "label map", "input": "input (A)", "ids":
 _MAPS: dict[PartName, Kind] = {"label": "label map", "ids": "instance map"}
 
 
-@dataclass(frozen=True)
-class Arrays:
-    """The decoded files of one pair; see `read_map` and `read_input` for their types.
+Arrays = dict[PartName, Any]
+"""The decoded parts of one pair, all of one size: arrays as from `read_map` and `read_input`, and the photo as a Pillow
+image, or for packed pairs [H, W, 3] uint8."""
 
-    The photo of a packed pair is an array, [H, W, 3] uint8.
-    """
 
-    size: Size
-    """All parts have this size."""
-    label: np.ndarray | None = None
-    input: np.ndarray | None = None
-    ids: np.ndarray | None = None
-    photo: Image.Image | np.ndarray | None = None
+def size_of(values: np.ndarray | Image.Image) -> Size:
+    """(width, height) of an array [H, W] or [H, W, C], or of an image."""
+    return values.size if isinstance(values, Image.Image) else (values.shape[1], values.shape[0])
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,8 @@ class PairHeader:
 
     sizes: dict[PartName, Size]
     """By part, as the part will be read."""
-    channels: int | None = None
-    """Channels of an A-to-B input."""
+    channels: int = 0
+    """Channels of the A-to-B input; 0 without one."""
     turned: bool = False
     """Whether an EXIF orientation turns the photo upright."""
 
@@ -80,13 +77,10 @@ class Pair:
         """The file by which messages name the pair."""
         return next(iter(self.files.values()))
 
-    @property
-    def input_channels(self) -> int:
-        """Channels of the A-to-B input; 0 without one."""
-        return read_header(self.input).input_channels if self.input else 0
-
     def split(self) -> Iterator[Pair]:
         """One pair for each file, so that a fault of one does not hide those of the others."""
+        if len(set(self.files.values())) == 1:
+            return iter([self])
         return (Pair(self.stem, **{part: path}) for part, path in self.files.items())
 
     def read_headers(self, map_size: Size | None = None) -> PairHeader:
@@ -99,7 +93,7 @@ class Pair:
             DataError: a file is unreadable or unsuitable.
         """
         sizes: dict[PartName, Size] = {}
-        channels, turned = None, False
+        channels, turned = 0, False
         for part, path in self.files.items():
             header = read_header(path)
             if part == "input":
@@ -129,19 +123,21 @@ class Pair:
         Raises:
             DataError: a file is unreadable or unsuitable, or the files differ in size.
         """
-        maps = {part: read_map(self.files[part], kind) for part, kind in _MAPS.items() if part in self.files}
-        source = read_input(self.input) if self.input else None
-        shapes: dict[PartName, np.ndarray | None] = {
-            "label": maps.get("label"),
-            "input": source,
-            "ids": maps.get("ids"),
-        }
-        sizes = {part: (array.shape[1], array.shape[0]) for part, array in shapes.items() if array is not None}
-        photo = None
-        if self.photo:
-            photo = read_photo(self.photo, next(iter(sizes.values()), map_size))
-            sizes["photo"] = photo.size
-        return Arrays(self.common_size(sizes), maps.get("label"), source, maps.get("ids"), photo)
+        arrays: Arrays = {}
+        for part, path in self.files.items():
+            if part == "input":
+                arrays[part] = read_input(path)
+            elif part == "photo":
+                arrays[part] = read_photo(path, next(map(size_of, arrays.values()), map_size))
+            else:
+                arrays[part] = read_map(path, _MAPS[part])
+        self.common_size({part: size_of(values) for part, values in arrays.items()})
+        return arrays
+
+    def check_labels(self, label: np.ndarray | None, n_labels: int | None, dontcare: int | None) -> None:
+        """As the function `check_labels`; without a label map, or without `n_labels`, everything is accepted."""
+        if self.label is not None and label is not None and n_labels is not None:
+            check_labels(self.label, label, n_labels, dontcare)
 
     def stored_size(self, size: SizeConfig, photo_filter: Filter) -> Size | None:
         """The stored size from which samples of `size` are made; None where only one is stored.

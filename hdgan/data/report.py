@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import iadd
 from pathlib import Path
 
 from hdgan.config.bounds import BatchSize
@@ -19,6 +20,11 @@ from hdgan.errors import DataError
 from hdgan.wording import count
 
 _MOST_NOTES = 20  # labels that get a note of their own
+_SUMS = (
+    *("faults", "sizes", "label_maps", "class_pixels", "class_images", "ids", "compared", "agreeing", "foreign"),
+    *("channels", "turned"),
+)
+"""Fields of a phase's report that are sums of those of its pairs."""
 
 
 @dataclass(frozen=True)
@@ -44,77 +50,46 @@ class Requirements:
 
 
 @dataclass
-class PairFindings:
-    """What one pair holds, and what is wrong with it."""
-
-    faults: list[str] = field(default_factory=list)
-    size: Size | None = None
-    """Size of the files, or of the largest stored sample; None where it is not known or differs between the files."""
-    source: Size | None = None
-    """Size that samples are scaled from: the same, but for packed pairs that of the files that were packed."""
-    classes: dict[int, int] = field(default_factory=dict)
-    """Label -> its pixels."""
-    ids: int | None = None
-    """Number of different instance ids."""
-    agreeing: int = 0
-    compared: int = 0
-    channels: int | None = None
-    turned: bool = False
-    foreign: str | None = None
-
-    @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Note a DataError as a fault and go on."""
-        try:
-            yield
-        except DataError as error:
-            self.faults.append(str(error))
-
-
-@dataclass
 class PhaseReport:
-    """What one phase holds, and what is wrong with it.
+    """What one phase, or one of its pairs, holds, and what is wrong with it.
 
     After an inspection of the headers only what these say is known.
-
-    Attributes:
-        pairs: Number of pairs.
-        faults: One line each, with file, value and remedy.
-        orphans: Files without all their partners.
-        sizes: (width, height) in pixels -> number of pairs.
-        class_pixels: Label -> its pixels in all label maps.
-        class_images: Label -> number of label maps that hold it.
-        ids: Number of different instance ids of each instance map.
-        agreeing, compared: Pixels whose instance belongs to the class of their label, of those with both.
-        channels: Channels of the A-to-B input -> number of pairs.
-        turned: Photos that an EXIF orientation turns upright.
-        foreign: Number of pairs with an instance id whose class is neither a label nor dontcare.
-        foreign_example: The first of them: file, id and class, with the remedy.
-        lacks_instances: Whether there are label maps to train on, but no instance maps, and none are required.
-        label_maps: Number of label maps that could be read.
-        examples: Each (width, height) that samples are scaled from -> the first pair of this size.
-        photo_filter: What images will be scaled with.
     """
 
     phase: str
     layout: str = "unknown"
     pairs: int = 0
-    faults: list[str] = field(default_factory=list)
-    orphans: tuple[Orphan, ...] = ()
-    sizes: Counter[Size] = field(default_factory=Counter)
-    class_pixels: Counter[int] = field(default_factory=Counter)
-    class_images: Counter[int] = field(default_factory=Counter)
-    ids: list[int] = field(default_factory=list)
-    agreeing: int = 0
-    compared: int = 0
-    channels: Counter[int] = field(default_factory=Counter)
-    turned: list[Path] = field(default_factory=list)
-    foreign: int = 0
-    foreign_example: str = ""
-    lacks_instances: bool = False
-    label_maps: int = 0
-    examples: dict[Size, Pair] = field(default_factory=dict)
+    """Number of pairs."""
     photo_filter: Filter = "bicubic"
+    """The filter with which images will be scaled."""
+    orphans: tuple[Orphan, ...] = ()
+    """Files without all their partners."""
+    faults: list[str] = field(default_factory=list)
+    """One line each, with file, value and remedy."""
+    sizes: Counter[Size] = field(default_factory=Counter)
+    """(width, height) in pixels -> number of pairs."""
+    examples: dict[Size, Pair] = field(default_factory=dict)
+    """Each size that samples are scaled from -> the first pair of this size. Packed pairs have that of their source."""
+    label_maps: int = 0
+    """Number of label maps that could be read."""
+    class_pixels: Counter[int] = field(default_factory=Counter)
+    """Label -> its pixels in all label maps."""
+    class_images: Counter[int] = field(default_factory=Counter)
+    """Label -> number of label maps that hold it."""
+    ids: list[int] = field(default_factory=list)
+    """Number of different instance ids of each instance map."""
+    compared: int = 0
+    """Number of pixels that have a label and an instance id."""
+    agreeing: int = 0
+    """Number of those whose instance belongs to the class of their label."""
+    foreign: list[str] = field(default_factory=list)
+    """For each instance map with an id whose class is neither a label nor dontcare: file, id, class and remedy."""
+    channels: Counter[int] = field(default_factory=Counter)
+    """Channels of the A-to-B input -> number of pairs."""
+    turned: list[Path] = field(default_factory=list)
+    """Photos that an EXIF orientation turns upright."""
+    lacks_instances: bool = False
+    """Whether there are label maps to train on, but no instance maps, and none are required."""
 
     @property
     def mean_size(self) -> tuple[float, float]:
@@ -153,8 +128,8 @@ class PhaseReport:
         notes = []
         if self.foreign:
             # Such ids still separate instances; only their class is wrong.
-            hold = "holds" if self.foreign == 1 else "hold"
-            notes.append(f"{self.foreign_example} ({count(self.foreign, 'picture')} {hold} such ids)")
+            hold = "holds" if len(self.foreign) == 1 else "hold"
+            notes.append(f"{self.foreign[0]} ({count(len(self.foreign), 'picture')} {hold} such ids)")
         if self.agreement is not None and self.agreement < 0.5:
             notes.append(
                 f"the class of the instance id differs from the label at {100 * (1 - self.agreement):.0f} % of pixels; "
@@ -167,30 +142,23 @@ class PhaseReport:
             notes.append("there are no instance maps: train with --model.no-instances")
         return notes
 
-    def add(self, pair: Pair, found: PairFindings) -> None:
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note a DataError as a fault and go on."""
+        try:
+            yield
+        except DataError as error:
+            self.faults.append(str(error))
+
+    def add(self, pair: Pair, found: PhaseReport) -> None:
         """Add what one pair holds."""
-        self.faults += found.faults
-        if found.size is not None:
-            self.sizes[found.size] += 1
-        if found.source is not None:
-            self.examples.setdefault(found.source, pair)
-        self.label_maps += bool(found.classes)
-        self.class_pixels.update(found.classes)
-        self.class_images.update(found.classes.keys())
-        if found.ids is not None:
-            self.ids.append(found.ids)
-        self.agreeing += found.agreeing
-        self.compared += found.compared
-        if found.turned and pair.photo is not None:
-            self.turned.append(pair.photo)
-        if found.foreign is not None:
-            self.foreign += 1
-            self.foreign_example = self.foreign_example or found.foreign
-        if found.channels is not None:
-            if self.channels and found.channels not in self.channels:
-                others = f"others {self.input_channels}; save all inputs alike"
-                self.faults.append(f"{pair.input} has {count(found.channels, 'channel')}, {others}")
-            self.channels[found.channels] += 1
+        if self.channels and not found.channels.keys() <= self.channels.keys():
+            channels, others = count(found.input_channels, "channel"), self.input_channels
+            found.faults.append(f"{pair.input} has {channels}, others {others}; save all inputs alike")
+        for name in _SUMS:
+            setattr(self, name, iadd(getattr(self, name), getattr(found, name)))
+        for size in found.examples:
+            self.examples.setdefault(size, pair)
 
     def require_size(self, size: SizeConfig, batch: int = 1) -> None:
         """Check that samples can be made in one size.
@@ -237,11 +205,6 @@ class CheckReport:
     def labels(self) -> list[int]:
         """All labels found but `dontcare`, sorted."""
         return sorted({label for phase in self.phases for label in phase.class_pixels} - {self.dontcare})
-
-    @property
-    def n_labels(self) -> int:
-        """The least `n_labels` that covers every label found but `dontcare`; 0 without label maps."""
-        return max((label + 1 for label in self.labels), default=0)
 
     @property
     def stray(self) -> list[int]:

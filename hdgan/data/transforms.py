@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from hdgan.config.options import option
-from hdgan.data.config import SizeConfig
+from hdgan.data.config import PartName, SizeConfig
 from hdgan.errors import DataError
 
 Filter = Literal["bicubic", "lanczos"]
@@ -119,6 +120,19 @@ def apply_to_input(values: np.ndarray, geometry: Geometry, filter: Filter = "bic
     ]
     out = _flipped(_cropped(np.stack(channels, axis=2), geometry), geometry)
     return out.round().clip(0, 65535).astype(np.uint16) if values.dtype == np.uint16 else out
+
+
+def apply_geometry(arrays: Mapping[PartName, Any], geometry: Geometry, filter: Filter) -> dict[PartName, np.ndarray]:
+    """Transform the parts of one sample, each by its own function above."""
+    parts: dict[PartName, np.ndarray] = {}
+    for part, values in arrays.items():
+        if part == "photo":
+            parts[part] = apply_to_photo(values, geometry, filter)
+        elif part == "input":
+            parts[part] = apply_to_input(values, geometry, filter)
+        else:
+            parts[part] = apply_to_map(values, geometry)
+    return parts
 
 
 def scaled_size(source: tuple[int, int], config: SizeConfig) -> tuple[int, int]:

@@ -29,12 +29,12 @@ SKY, ROAD, PAVEMENT, BUILDING, TREE, CAR, PERSON, POLE, MARKING = range(SPEC.n_l
 
 @dataclass(frozen=True)
 class Appearance:
-    """One discrete look of a class; colours are 8-bit sRGB reflectances before light falls on them."""
+    """One discrete style of a class; colours are 8-bit sRGB reflectances, before lighting."""
 
     name: str
     texture: str
     colour: RGB
-    """What the eye calls the colour of the thing."""
+    """The main colour."""
     accent: RGB = (128, 128, 128)
     """Second colour: zenith against horizon, trousers against coat, the other leaves, the roof."""
     trim: RGB = (200, 196, 188)
@@ -99,12 +99,12 @@ STYLES: tuple[tuple[Appearance, ...], ...] = (
         Appearance("yellow", "paint", (240, 190, 48)),
     ),
 )
-"""Styles of every class, in the order of their labels; an instance draws one of them with equal chances."""
+"""Styles of every class, in the order of their labels; each instance has one of them with equal probability."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """A style as one instance wears it."""
+    """The style of one instance, with its own colour."""
 
     style: Appearance
     colour: RGB
@@ -124,7 +124,7 @@ def draw_look(rng: np.random.Generator, label: int) -> Look:
 
 @lru_cache(maxsize=1024)
 def linear(colour: RGB) -> np.ndarray:
-    """8-bit sRGB to linear light, float32 [3], not to be written to."""
+    """8-bit sRGB to linear light, float32 [3], read-only."""
     light = (np.array(colour, np.float32) / np.float32(255)) ** np.float32(2.2)
     light.setflags(write=False)
     return light

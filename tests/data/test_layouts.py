@@ -316,7 +316,7 @@ def test_cityscapes_folder_with_other_files_only(tree):
 
 def test_chosen_layout_that_is_not_there(tree):
     root = tree("train_label/a.png")
-    with pytest.raises(DataError, match="has no folder <phase>_A; expected"):
+    with pytest.raises(DataError, match="has no <phase>_A/; expected"):
         listing(root, layout="ab")
 
 

@@ -102,7 +102,7 @@ def test_an_interrupted_repacking_does_not_pass_as_whole(street, packed, save):
         pack_dataset(config, packed, SIZES, 4, threads=1, progress=interrupt)
     with pytest.raises(DataError, match=r"is not packed to its end: repeat the hdgan data pack of .*street, which"):
         find_pairs(DataConfig(root=packed), "train")
-    with pytest.raises(ConfigError, match=r"packed is not packed to its end, in which .*: name train too, or no phase"):
+    with pytest.raises(ConfigError, match=r"packed is not packed to its end, and its .*: name train too, or no phase"):
         pack_dataset(config, packed, SIZES, 4, ["test"])
     report = pack_dataset(config, packed, SIZES, 4)
     assert report.samples == 4
@@ -135,7 +135,7 @@ def test_phases_can_be_packed_one_by_one(street, tmp_path):
 def test_layout_and_labels_must_suit(packed, street):
     with pytest.raises(ConfigError, match=r"holds label maps \(layout packed\); set model\.n_labels"):
         find_pairs(DataConfig(root=packed), "train", labels=False)
-    with pytest.raises(DataError, match=r"has no packed\.json; make a packed dataset with: hdgan data pack"):
+    with pytest.raises(DataError, match=r"has no packed\.json, which hdgan data pack writes; expected"):
         find_pairs(DataConfig(root=street, layout="packed"), "train")
 
 

@@ -98,8 +98,7 @@ def _layout(config: DataConfig, labels: bool | None) -> Layout:
     if config.layout != "auto":
         fits = [layouts()[config.layout]]
         if not fits[0].fits(root):
-            expected = fits[0].remedy(root) or f"has no folder {fits[0].pattern.rstrip('/')}; {_expected()}"
-            raise DataError(f"{root} {expected}")
+            raise DataError(f"{root} has no {fits[0].pattern}; {_expected()}")
     else:
         fits = _fitting(root)
         if not fits:

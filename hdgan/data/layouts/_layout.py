@@ -26,7 +26,6 @@ class Layout(ABC):
     """By which users choose it: that of its file, with hyphens."""
     rank: ClassVar[int] = 1
     """Where a root fits several layouts, those of the lowest rank hide the others."""
-
     pattern: str
     """What a root of this layout holds, such as "<phase>_A/"."""
 
@@ -49,10 +48,6 @@ class Layout(ABC):
     def fits(self, root: Path) -> bool:
         """Whether a dataset of this layout lies at the root."""
         return bool(self.phases(root))
-
-    def remedy(self, root: Path) -> str | None:
-        """What to do where the chosen layout does not fit; None names the patterns that are known."""
-        return None
 
     def claims(self, folder: str) -> bool:
         """Whether a folder of this name below a root would belong to this layout."""

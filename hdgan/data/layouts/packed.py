@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,18 +24,11 @@ class PackedPair(Pair):
     photo_filter: Filter = field(kw_only=True)
     """The filter with which images were scaled."""
 
-    @property
-    def input_channels(self) -> int:
-        return self.entry.channels
-
-    def split(self) -> Iterator[Pair]:
-        yield self
-
     def read_headers(self, map_size: Size | None = None) -> PairHeader:
         self._require_whole()
         with open_packed(self.first_file) as (_, about):
             self._require_listed(about)
-        return PairHeader(dict.fromkeys(self.files, self.entry.source), self.entry.channels or None)
+        return PairHeader(dict.fromkeys(self.files, self.entry.source), self.entry.channels)
 
     def verify(self) -> None:
         self._require_listed(verify_packed(self.first_file))
@@ -45,7 +37,7 @@ class PackedPair(Pair):
         size = size or self.entry.sizes[0]
         with open_packed(self.first_file) as (file, about):
             self._require_listed(about)
-            return Arrays(size, **read_packed(self.first_file, file, about, tuple(self.files), size))
+            return read_packed(self.first_file, file, about, tuple(self.files), size)
 
     def stored_size(self, size: SizeConfig, photo_filter: Filter) -> Size:
         """As for `Pair`. Samples have the same pixels as those from the source files."""
@@ -89,13 +81,10 @@ class PackedPair(Pair):
 class PackedLayout(Layout):
     """A folder with an index is packed, whatever else lies in it."""
 
-    name, rank, pattern = "packed", 0, INDEX
+    name, rank, pattern = "packed", 0, f"{INDEX}, which hdgan data pack writes"
 
     def fits(self, root: Path) -> bool:
         return is_packed(root)
-
-    def remedy(self, root: Path) -> str:
-        return f"has no {INDEX}; make a packed dataset with: hdgan data pack FOLDER --out {root}"
 
     def phases(self, root: Path) -> tuple[str, ...]:
         return tuple(sorted(read_index(root).phases))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,9 +30,6 @@ _FOREIGN = (
 class SideBySidePair(Pair):
     """One file whose left half is the input and whose right half is the photo; it is both parts."""
 
-    def split(self) -> Iterator[Pair]:
-        yield self
-
     def read_headers(self, map_size: Size | None = None) -> PairHeader:
         header = read_header(self.first_file)
         require_input(self.first_file, header)
@@ -42,8 +38,8 @@ class SideBySidePair(Pair):
 
     def read(self, size: Size | None = None, map_size: Size | None = None) -> Arrays:
         both = read_input(self.first_file)
-        height, half = both.shape[0], self._half(both.shape[1])
-        return Arrays((half, height), input=both[:, :half], photo=to_photo(self.first_file, both[:, half:]))
+        half = self._half(both.shape[1])
+        return {"input": both[:, :half], "photo": to_photo(self.first_file, both[:, half:])}
 
     def _half(self, width: int) -> int:
         if width % 2:
