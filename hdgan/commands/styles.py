@@ -49,7 +49,7 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class NvidiaOptions(ModelOptions):
+class ClusterFileOptions(ModelOptions):
     """The same with a second positional argument."""
 
     file: Annotated[Path, tyro.conf.Positional] = field(kw_only=True)
@@ -57,7 +57,7 @@ class NvidiaOptions(ModelOptions):
 
 
 Model = Annotated[ModelOptions, tyro.conf.arg(name="")]
-ModelAndFile = Annotated[NvidiaOptions, tyro.conf.arg(name="")]
+ModelAndFile = Annotated[ClusterFileOptions, tyro.conf.arg(name="")]
 
 
 def encode(model: Model, root: Path | None = None, width: int | None = None, device: str = "auto") -> int:
