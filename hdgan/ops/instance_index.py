@@ -34,6 +34,12 @@ class InstanceIndex(NamedTuple):
 
 
 def instance_index_reference(ids: Tensor) -> InstanceIndex:
+    dtype, sign = ids.dtype, -(2**63)
+    # PyTorch sorts many unsigned integers only as bytes, so the others become int64 of the same order.
+    if dtype == torch.uint64:
+        ids = ids.view(torch.int64) ^ sign
+    elif dtype in (torch.uint16, torch.uint32):
+        ids = ids.to(torch.int64)
     rows, originals, counts, offsets = [], [], [], [0]
     for image in ids:  # [H, W]
         unique, inverse, count = torch.unique(image, return_inverse=True, return_counts=True)
@@ -41,12 +47,9 @@ def instance_index_reference(ids: Tensor) -> InstanceIndex:
         originals.append(unique)
         counts.append(count)
         offsets.append(offsets[-1] + unique.numel())
-    return InstanceIndex(
-        torch.stack(rows),
-        torch.tensor(offsets, device=ids.device),
-        torch.cat(originals),
-        torch.cat(counts),
-    )
+    unique = torch.cat(originals)
+    unique = (unique ^ sign).view(dtype) if dtype == torch.uint64 else unique.to(dtype)
+    return InstanceIndex(torch.stack(rows), torch.tensor(offsets, device=ids.device), unique, torch.cat(counts))
 
 
 def _forward(ids: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
