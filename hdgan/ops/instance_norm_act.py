@@ -53,7 +53,7 @@ def _margin(residual: Tensor, x: Tensor) -> int:
 
 
 def _interior(residual: Tensor, x: Tensor) -> Tensor:
-    """What of a residual lies on x."""
+    """The part of a residual that lies on x."""
     margin = _margin(residual, x)
     return residual[:, :, margin : margin + x.shape[2], margin : margin + x.shape[3]] if margin else residual
 
@@ -70,8 +70,8 @@ def instance_norm_act_reference(
 ) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
     weight, bias = (None if p is None else p.to(wide) for p in (weight, bias))
-    # torch.instance_norm, not F.instance_norm: the latter rejects planes of one pixel. On flattened planes: on the CPU
-    # its gradient is wrong where x [1, C, H, W] is contiguous and the gradient that comes in is channels_last.
+    # F.instance_norm rejects planes of one pixel, so torch.instance_norm is called. Planes are flattened, because its
+    # gradient on the CPU is wrong if x [1, C, H, W] is contiguous and the incoming gradient is channels_last.
     y = torch.instance_norm(x.flatten(2), weight, bias, None, None, True, 0.0, eps, torch.backends.cudnn.enabled)
     y = y.unflatten(2, x.shape[2:])
     y = _activate(y, slope)
@@ -108,7 +108,7 @@ def _scratch(x: Tensor, backend: str) -> Tensor | None:
 
 
 def _readable(residual: Tensor | None, x: Tensor) -> Tensor | None:
-    """The residual on x, as it is if its innermost dimension, in x's memory format, has no gaps; otherwise a copy."""
+    """The residual on x, copied if its innermost dimension, in the memory format of x, has gaps."""
     if residual is None:
         return None
     residual = _interior(residual, x)
@@ -180,7 +180,7 @@ def _double_backward_of(ctx: Any, ddx: Tensor, ddresidual: Tensor, ddsums: Tenso
 
     def reference(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor) -> Tensor:
         """The op with scale and shift [B, C] of each plane, whose gradients are the sums."""
-        # In single steps: the third derivative of torch.instance_norm takes its saved mean and variance for constants.
+        # Step by step: the third derivative of torch.instance_norm takes its saved mean and variance for constants.
         centred = x.float() - x.float().mean((2, 3), keepdim=True)
         y = centred * (centred.square().mean((2, 3), keepdim=True) + eps).rsqrt()
         y = y * scale[:, :, None, None] + shift[:, :, None, None]
@@ -276,8 +276,8 @@ def instance_norm_act(
         eps: added to the variance.
         pad: pixels added on each side.
         pad_mode: "reflect" (pad < H and pad < W), "zero" or "replicate".
-        backend: implementation by name; None chooses. Of eager, third derivatives are wrong, as those of
-            `torch.instance_norm` are; kernels have them right.
+        backend: implementation by name; None chooses. The third derivatives of eager are wrong, as those of
+            `torch.instance_norm` are. Those of the kernels are right.
 
     Returns:
         [B, C, H + 2 pad, W + 2 pad], in the dtype and memory format of `x`.
