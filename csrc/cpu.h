@@ -90,24 +90,14 @@ inline void use_huge_pages([[maybe_unused]] const Tensor& y) {
 // Call fn(T{}) with the type of an integer dtype.
 template <typename F>
 inline void with_integer(DType dtype, const F& fn) {
-  switch (dtype) {
-    case DType::int8:
-      return fn(int8_t{});
-    case DType::int16:
-      return fn(int16_t{});
-    case DType::int32:
-      return fn(int32_t{});
-    case DType::uint8:
-      return fn(uint8_t{});
-    case DType::uint16:
-      return fn(uint16_t{});
-    case DType::uint32:
-      return fn(uint32_t{});
-    case DType::uint64:
-      return fn(uint64_t{});
-    default:
-      return fn(int64_t{});
-  }
+  if (dtype == DType::int8) return fn(int8_t{});
+  if (dtype == DType::int16) return fn(int16_t{});
+  if (dtype == DType::int32) return fn(int32_t{});
+  if (dtype == DType::uint8) return fn(uint8_t{});
+  if (dtype == DType::uint16) return fn(uint16_t{});
+  if (dtype == DType::uint32) return fn(uint32_t{});
+  if (dtype == DType::uint64) return fn(uint64_t{});
+  return fn(int64_t{});
 }
 
 }  // namespace hd::HD_ISA
