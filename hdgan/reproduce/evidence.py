@@ -56,7 +56,7 @@ How to read it:
   paired t-test has p < {significant} and the difference has the tested sign for every seed, and reversed if it has the
   other sign. Otherwise it is not decided; a single seed never decides. p is not corrected for the number of
   comparisons, which is {pairs} for each scale.
-- These runs take minutes on small drawn scenes, not days on Cityscapes. Differences from the paper may be due to that."""
+- These runs take minutes on small drawn scenes, not days on Cityscapes. That may explain differences from the paper."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,8 @@ def _time(measured: Measured) -> str:
     minutes = (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds() / 60
     return (
         f"{len(kept)} of {len(records)} jobs (runs with their scoring, and two networks) recorded their time: together "
-        f"{hours:.2f} hours, with {cpu_hours:.2f} hours of CPU time; {minutes:.0f} minutes from the start of the first to "
-        "the end of the last, breaks included. Work that was lost when `hdgan reproduce` was killed is not counted."
+        f"{hours:.2f} hours, with {cpu_hours:.2f} hours of CPU time; {minutes:.0f} minutes from the start of the first "
+        "to the end of the last, breaks included. Work that was lost when `hdgan reproduce` was killed is not counted."
     )
 
 
