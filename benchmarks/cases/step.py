@@ -36,8 +36,9 @@ LOSS = Pix2PixHDLoss()
 SLACK = {torch.float32: 100.0, torch.bfloat16: 50.0}
 """Factors on the tolerance of an op for the gradients of a whole step.
 
-In bfloat16 the tolerance is half the size of the gradients: gradients of L1 losses are signs, which rounding flips where
-features are nearly equal, and eager PyTorch itself is off by a third. The check finds wrong weights and missing terms."""
+In bfloat16 the tolerance is half the size of the gradients: gradients of L1 losses are signs, which rounding flips
+where features are nearly equal, and eager PyTorch itself is off by a third. The check still finds wrong weights and
+missing terms."""
 
 
 @dataclass(frozen=True)
