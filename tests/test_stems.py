@@ -17,7 +17,6 @@ def test_there_are_ops() -> None:
 @pytest.mark.parametrize("stem", STEMS)
 def test_an_op_has_a_file_of_its_name_in_every_language(stem: str) -> None:
     expected = [
-        f"csrc/{stem}.h",
         f"csrc/{stem}.cpp",
         f"csrc/{stem}.cu",
         f"kernels/{stem}.py",

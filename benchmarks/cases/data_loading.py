@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hdgan.benchmarks.runner import Benchmark, Context, Cost, Trial, Where
 from hdgan.data import DataConfig, PairedDataset, ScenesConfig, SizeConfig, find_pairs, make_loader
-from hdgan.scenes import CLASSES, ensure_scenes
+from hdgan.scenes import SPEC, ensure_scenes
 
 PICTURES = 8
 CASES: dict[str, Where] = {
@@ -28,7 +28,7 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
         root = ensure_scenes(ScenesConfig(width=width, height=height, train=PICTURES, test=1), Path(cache))
         config = DataConfig(root=root)
         pairs = find_pairs(config, "train", True).pairs
-        dataset = PairedDataset(pairs, config, SizeConfig(width=width), len(CLASSES))
+        dataset = PairedDataset(pairs, config, SizeConfig(width=width), SPEC.n_labels)
         # All pictures in order, several times, so that the start of the workers is spread over many of them.
         passes = 4 if workers.startswith("0") else 8
 

@@ -28,9 +28,9 @@ from hdgan.losses import LAYER_WEIGHTS
 from hdgan.models import VGG19Features
 from hdgan.models.blocks import recomputing
 from hdgan.training import StageConfig, TrainConfig
-from hdgan.training.gradients import StepGradients
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
+from hdgan.training.trainer import forward_backward
 
 LOSS = Pix2PixHDLoss()
 SLACK = {torch.float32: 100.0, torch.bfloat16: 50.0}
@@ -79,14 +79,13 @@ def build_step(case: StepCase, device: torch.device, dtype: torch.dtype, memory_
     model = state.model
     assert isinstance(model, Pix2PixHD)
     criterion = Criterion(LOSS, vgg, state.pool)
-    gradients = StepGradients(config, state, criterion)
 
     def forward() -> object:
         with config.autocast(device), recomputing():
             return criterion(model, inputs)
 
     def backward() -> None:
-        gradients(inputs)
+        forward_backward(config, state, criterion, inputs)
 
     def update() -> list[Tensor]:
         backward()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hdgan.data.config import ScenesConfig
-from hdgan.scenes import CLASSES
+from hdgan.scenes import SPEC
 
 SCORER, PERCEPTUAL = "scorer", "perceptual"
 NETWORKS = {SCORER: 0, PERCEPTUAL: 1}
@@ -125,7 +125,7 @@ def pix2pix(scale: Scale) -> Options:
     """U-Net and PatchGAN, vanilla GAN + 100 L1; without instance boundaries, as in the original."""
     return {
         "data.root": None,
-        "model.n_labels": len(CLASSES),
+        "model.n_labels": SPEC.n_labels,
         "model.generator.ngf": scale.unet,
         "model.discriminator.ndf": scale.ndf,
         **_stage("global", scale, scale.images, decay=scale.decay),
@@ -137,7 +137,7 @@ def crn(scale: Scale) -> Options:
     """Cascaded refinement from 4 rows on, with the perceptual loss alone; it sees no instance boundaries either."""
     return {
         "data.root": None,
-        "model.n_labels": len(CLASSES),
+        "model.n_labels": SPEC.n_labels,
         "model.n_modules": scale.height.bit_length() - 2,
         "model.width": scale.crn,
         "loss.scorer": PERCEPTUAL,

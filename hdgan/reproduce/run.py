@@ -16,9 +16,8 @@ from rich.console import Console
 
 from hdgan.config.bounds import Threads, Variants
 from hdgan.config.serialization import check_value
-from hdgan.cores import available_cores
 from hdgan.data.config import DataConfig
-from hdgan.devices import choose_device
+from hdgan.devices import available_cores, choose_device
 from hdgan.errors import ConfigError, HdganError, TrainingError
 from hdgan.progress import Progress, showing_progress
 from hdgan.reproduce.evidence import EVIDENCE
@@ -28,7 +27,7 @@ from hdgan.reproduce.processes import Stopped, call
 from hdgan.reproduce.publish import collect, publish, require_no_more
 from hdgan.reproduce.record import Machine, sitting
 from hdgan.reproduce.results import save_results
-from hdgan.scenes import CLASSES, with_scenes
+from hdgan.scenes import SPEC, with_scenes
 from hdgan.training.interrupt import StopRequest
 from hdgan.training.run_folder import locked
 
@@ -97,7 +96,7 @@ def reproduce(
         require_no_more(docs / EVIDENCE / f"{scale.name}.csv", len(runs))
     with locked(out):
         folder.claim()
-        with_scenes(DataConfig(scenes=scale.scenes), len(CLASSES), console)
+        with_scenes(DataConfig(scenes=scale.scenes), SPEC.n_labels, console)
         with StopRequest() as stop:
             session = _Session(machine, device, stop, console)
             failed = session.work("networks", networks)

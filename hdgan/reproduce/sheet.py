@@ -11,7 +11,7 @@ from hdgan.data.colors import colorize_labels, to_image
 from hdgan.inference.pipeline import load
 from hdgan.reproduce.jobs import Job
 from hdgan.reproduce.plan import ROWS
-from hdgan.scenes import PALETTE, ensure_scenes
+from hdgan.scenes import SPEC, ensure_scenes
 
 SHOWN = 4
 """Held-out scenes that the picture shows."""
@@ -26,7 +26,7 @@ def runs_sheet(runs: Sequence[Job]) -> Image.Image:
     root = ensure_scenes(runs[0].folder.scale.scenes)
     labels, ids, photos = (sorted((root / f"test_{kind}").glob("*.png"))[:SHOWN] for kind in ("label", "inst", "img"))
     rows: dict[str, list[Image.Image]] = {
-        "label map": [colorize_labels(np.asarray(Image.open(file)), PALETTE) for file in labels],
+        "label map": [colorize_labels(np.asarray(Image.open(file)), SPEC.palette) for file in labels],
         "real": [Image.open(file) for file in photos],
     }
     for run in runs:

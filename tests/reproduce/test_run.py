@@ -29,7 +29,7 @@ from hdgan.reproduce.publish import publish
 from hdgan.reproduce.record import Machine, load_record
 from hdgan.reproduce.results import REAL, Result, read_results, save_results
 from hdgan.reproduce.run import Reproduction, reproduce
-from hdgan.scenes import CLASSES
+from hdgan.scenes import SPEC
 from hdgan.training import load_config
 from hdgan.training.interrupt import StopRequest
 from hdgan.training.run_folder import locked
@@ -50,7 +50,7 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 def network(folder: Folder, name: str, seed: int) -> None:
     """Write an untrained one."""
     torch.manual_seed(seed)
-    save_segmenter(folder.network(name), Segmenter(SegmenterConfig(len(CLASSES), width=2)))
+    save_segmenter(folder.network(name), Segmenter(SegmenterConfig(SPEC.n_labels, width=2)))
 
 
 @pytest.fixture
