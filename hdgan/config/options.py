@@ -27,6 +27,19 @@ def option(name: str) -> str:
     return _typed.get(name, f"--{name.replace('_', '-')}")
 
 
+def option_off(name: str) -> str:
+    """What the user types to turn an option off that is on by default.
+
+    Args:
+        name: its place in the configuration, such as `model.instances`.
+
+    Returns:
+        On a command line `--model.no-instances`; in Python `model.instances=False`.
+    """
+    group, dot, flag = name.rpartition(".")
+    return f"{name}=False" if _typed is None else option(f"{group}{dot}no_{flag}")
+
+
 @contextmanager
 def typed_as(names: Mapping[str, str] | None = None) -> Iterator[None]:
     """Let messages name options as on a command line while a command runs.

@@ -1,4 +1,4 @@
-"""The files of packed samples: made from those of a pair, or kept if they are made from them as they are now."""
+"""The files of packed samples: made from the files of a pair, or kept where these have not changed since."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from hdgan.data.config import DataConfig, SizeConfig
-from hdgan.data.dataset import check_labels, read_pair
 from hdgan.data.folders import as_text
-from hdgan.data.layouts import Pair
-from hdgan.data.packed import encode, verify
-from hdgan.data.packed_index import About, Entry, Settings, sample_path
-from hdgan.data.transforms import apply_to_input, apply_to_map, apply_to_photo, draw_geometry, scaled_size
+from hdgan.data.packed import encode, verify_packed
+from hdgan.data.packed_index import About, Entry, Settings
+from hdgan.data.pairs import Pair, size_of
+from hdgan.data.transforms import apply_geometry, sample_geometry, scaled_size
 from hdgan.errors import DataError
 from hdgan.files import atomic_file
 
@@ -38,70 +37,57 @@ class Packer:
         self.settings = Settings(as_text(str(config.root.absolute())), layout, config.photo_filter, stored)
 
     def pixels(self, source: tuple[int, int]) -> int:
-        """Pixels stored of a sample whose files are of size `source`."""
+        """Pixels stored for a sample whose files are of size `source`."""
         return sum(width * height for width, height in {scaled_size(source, size) for size in self.sizes})
 
     def encoded(self, pair: Pair) -> tuple[bytes, About]:
-        """The file of a pair, and what its metadata tells of it."""
+        """The packed file of a pair, and its metadata."""
         files = self._files(pair)
-        arrays = read_pair(pair, self.n_labels, self.config.dontcare)
-        sized = {}
-        for size in self.sizes:
-            geometry = draw_geometry(arrays.size, size)
-            parts: dict[str, np.ndarray] = {}
-            if arrays.label is not None:
-                parts["label"] = apply_to_map(arrays.label, geometry)
-            if arrays.input is not None:
-                parts["input"] = apply_to_input(arrays.input, geometry, self.config.photo_filter)
-            if arrays.ids is not None:
-                parts["ids"] = apply_to_map(arrays.ids, geometry)
-            if arrays.photo is not None:
-                parts["photo"] = apply_to_photo(arrays.photo, geometry, self.config.photo_filter)
-            sized[geometry.size] = parts
+        arrays = pair.read()
+        pair.check_labels(arrays.get("label"), self.n_labels, self.config.dontcare)
+        source = size_of(next(iter(arrays.values())))
+        geometries = [sample_geometry(source, size) for size in self.sizes]
+        sized = {geometry.size: apply_geometry(arrays, geometry, self.config.photo_filter) for geometry in geometries}
         about = About(
             pair.stem,
-            arrays.size,
+            source,
             tuple(sorted(sized, key=lambda size: size[0] * size[1], reverse=True)),
-            0 if arrays.input is None else arrays.input.shape[2],
+            arrays["input"].shape[2] if "input" in arrays else 0,
             files,
-            # All of the source: scaling may drop the label that a later packing refuses.
-            () if arrays.label is None else tuple(np.unique(arrays.label).tolist()),
+            # All labels of the source: scaling may drop one that a later packing refuses.
+            tuple(np.unique(arrays["label"]).tolist()) if "label" in arrays else (),
         )
         return encode(sized, about), about
 
-    def writer(self, out: Path, phase: str, replacing: Callable[[Path], None]) -> Callable[[Pair], tuple[Entry, bool]]:
-        """A function that writes the file of a pair; it returns the entry of the index, and whether it was there.
+    def write(self, path: Path, pair: Pair, replacing: Callable[[Path], None]) -> tuple[Entry, bool]:
+        """Write the file of a pair unless it is there, after a call of `replacing`.
 
-        `replacing` is called before each file that is written.
+        Returns:
+            The entry of the index, and whether the file was there.
         """
-
-        def write(pair: Pair) -> tuple[Entry, bool]:
-            path = sample_path(out, phase, pair.stem)
-            about = self._present(path, pair)
-            was_there = about is not None
-            if about is None:
-                content, about = self.encoded(pair)
-                replacing(path)
-                with atomic_file(path) as temporary:
-                    temporary.write_bytes(content)
-            return Entry(about.stem, about.source, about.sizes, about.channels, path.stat().st_size), was_there
-
-        return write
+        about = self._present(path, pair)
+        was_there = about is not None
+        if about is None:
+            content, about = self.encoded(pair)
+            replacing(path)
+            with atomic_file(path) as temporary:
+                temporary.write_bytes(content)
+        return Entry(about.stem, about.source, about.sizes, about.channels, path.stat().st_size), was_there
 
     def _present(self, path: Path, pair: Pair) -> About | None:
-        """Metadata of a file that is there, whole and made from the files as they are now.
+        """Metadata of a file that is whole and was made from the pair's files as they are now; else None.
 
         Raises:
-            DataError: the files hold a label that this packing refuses.
+            DataError: the pair's files hold a label that this packing refuses.
         """
         try:
-            about = verify(path)
+            about = verify_packed(path)
         except DataError:
             return None
         if about.stem != pair.stem or about.files != self._files(pair) or about.labels is None:
             return None
-        if pair.label and about.labels and self.n_labels is not None:
-            check_labels(pair.label, np.array(about.labels), self.n_labels, self.config.dontcare)
+        if about.labels:
+            pair.check_labels(np.array(about.labels), self.n_labels, self.config.dontcare)
         return about
 
     def _files(self, pair: Pair) -> dict[str, tuple[str, int, int]]:

@@ -17,6 +17,7 @@ from hdgan.editor.renderer import Renderer
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.families.saving import read_metadata
 from hdgan.inference import Pipeline
+from hdgan.scenes import spec_of
 from hdgan.styles import Style, StyleBank
 from hdgan.training.datasets import open_data
 from hdgan.training.run_folder import training_of
@@ -116,14 +117,14 @@ def open_context(
             f"{file} generates images of {count(model.image_channels, 'channel')}, but the editor shows only grey and "
             "RGB images: use hdgan generate"
         )
-    samples, why_no_samples, scenes = None, "", False
+    samples, why_no_samples, spec = None, "", None
     try:
         config, size = training_of(file, read_metadata(file), model, root)
-        scenes = config.data.root is None
+        spec = spec_of(config.data)
         samples = open_data(replace(config, stages={}), console or Console(quiet=True)).validation(size)
     except HdganError as error:  # the model can still edit the user's own files
         why_no_samples = str(error)
-    palette = choose_palette(model.n_labels, scenes, classes)
+    palette = choose_palette(model.n_labels, spec, classes)
     return EditorContext(pipeline, palette, out or output_folder(file), max_pixels, samples, why_no_samples)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from hdgan.data.colors import CITYSCAPES, label_palette
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import DataError
 from hdgan.files import require_file
-from hdgan.scenes import CLASSES, PALETTE
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,22 @@ class ClassPalette:
         return self.colors[label * known] * known[..., None].astype(np.uint8)
 
 
-def choose_palette(n_labels: int, scenes: bool, names: Path | None = None) -> ClassPalette:
-    """Choose names and colours: those of the built-in scenes, of Cityscapes for 35 classes, else numbers and VOC's.
+def choose_palette(n_labels: int, spec: DatasetSpec | None, names: Path | None = None) -> ClassPalette:
+    """Choose names and colours: those of the dataset, of Cityscapes for 35 classes, else numbers and VOC's.
 
     Args:
         n_labels: number of classes of the model.
-        scenes: whether the model was trained on the built-in scenes.
+        spec: classes of the dataset that the model was trained on, where they are known.
         names: text file that overrides the names, one per line.
 
     Raises:
         DataError: the file cannot be read, or has another number of lines.
     """
-    known, colors = tuple(f"class {label}" for label in range(n_labels)), label_palette(n_labels)
-    if scenes:
-        known, colors = CLASSES, PALETTE
-    elif n_labels == len(CITYSCAPES):
-        known, colors = tuple(CITYSCAPES), np.array(list(CITYSCAPES.values()), np.uint8)
-    return ClassPalette(known if names is None else _read_names(names, n_labels), colors)
+    if spec is None and n_labels == CITYSCAPES.n_labels:
+        spec = CITYSCAPES
+    if spec is None:
+        spec = DatasetSpec(tuple(f"class {label}" for label in range(n_labels)), label_palette(n_labels))
+    return ClassPalette(spec.classes if names is None else _read_names(names, n_labels), spec.palette)
 
 
 def _read_names(file: Path, n_labels: int) -> tuple[str, ...]:

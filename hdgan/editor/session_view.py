@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
-from hdgan.data.colors import colorize_ids, data_url
+from hdgan.data.colors import colorize_ids
 from hdgan.devices import is_out_of_memory
 from hdgan.editor.context import EditorContext
 from hdgan.editor.document import Document, bounding_box
@@ -20,6 +20,7 @@ from hdgan.editor.history import OpenedDocument
 from hdgan.editor.session import Session
 from hdgan.errors import HdganError
 from hdgan.inference import Pipeline
+from hdgan.reporting.images import data_url
 from hdgan.styles import Style
 
 _THUMBNAIL = 96

@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from hdgan.data import Pair
-from hdgan.data.dataset import read_pair
 from hdgan.data.headers import read_header
 from hdgan.editor.document import Document
 from hdgan.errors import ConfigError, DataError
@@ -119,7 +118,7 @@ def read_document(
     config = pipeline.config
     styles = appearance if appearance is not None and appearance.suffix.lower() == ".json" else None
     files = {"label": label, "ids": instance, "photo": appearance if styles is None else None}
-    pair = Pair.of(label.stem, {part: path for part, path in files.items() if path is not None})
+    pair = Pair(label.stem, **files)
     for path in pair.files.values():
         width, height = read_header(path).size
         if width * height > max_pixels:
@@ -127,19 +126,19 @@ def read_document(
                 f"{path} is {width}x{height}, more than the limit of {max_pixels} pixels: scale it down, or start the "
                 f"editor with --max-pixels {width * height}"
             )
-    arrays = read_pair(pair, config.n_labels, config.dontcare)
-    assert arrays.label is not None
+    arrays = pair.read()
+    pair.check_labels(arrays["label"], config.n_labels, config.dontcare)
     if instance is None and config.instances:
         raise ConfigError(f"the model was trained with instance maps: give one for {label}")
-    document = Document.of(arrays.label, arrays.ids, divisor=config.instance_divisor)
+    document = Document.of(arrays["label"], arrays.get("ids"), divisor=config.instance_divisor)
     if styles is not None:
         given = Styles.load_for(styles, document.classes, str(instance or label))
         given.require(pipeline.encoder_id)
         if given.instances and not config.feature_channels:
             raise ConfigError(f"{styles} contains styles, but the model was trained without features: leave it out")
         return document.restyled(given)
-    if arrays.photo is not None:
-        return document.restyled(pipeline.encode(np.asarray(arrays.photo), document.label, document.ids))
+    if "photo" in arrays:
+        return document.restyled(pipeline.encode(np.asarray(arrays["photo"]), document.label, document.ids))
     return document
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from hdgan.config.bounds import BatchSize, LearningRate, Positive, Seed, Width
 from hdgan.config.options import option
 from hdgan.config.serialization import check_values, to_plain
-from hdgan.data import Batch, DataConfig, PairedDataset, SizeConfig, find_pairs, make_loader
+from hdgan.data import DataConfig, LoaderBatch, PairedDataset, SizeConfig, find_pairs, make_loader
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import ConfigError, TrainingError
 from hdgan.evaluation.split import require_photos
@@ -158,7 +158,7 @@ _CHECK_EVERY = 10
 _IGNORED = -100
 
 
-def _moved(batch: Batch, device: torch.device, dataset: PairedDataset) -> tuple[Tensor, Tensor]:
+def _moved(batch: LoaderBatch, device: torch.device, dataset: PairedDataset) -> tuple[Tensor, Tensor]:
     """Pictures in [-1, 1], and labels in which those of no class are _IGNORED."""
     image = batch["photo"].to(device, non_blocking=True).float() / 127.5 - 1
     label = batch["label"].to(device, non_blocking=True).long()

@@ -13,7 +13,7 @@ from hdgan.families.pix2pix.config import Pix2PixConfig, ResNetConfig
 from hdgan.families.pix2pix.losses import Pix2PixLoss
 from hdgan.families.pix2pixhd.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
 from hdgan.families.pix2pixhd.losses import Pix2PixHDLoss
-from hdgan.scenes import CLASSES
+from hdgan.scenes import SPEC
 from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
 
 
@@ -29,7 +29,7 @@ def demo() -> TrainConfig:
     return TrainConfig(
         out=Path("runs/demo"),
         model=Pix2PixHDConfig(
-            n_labels=len(CLASSES),
+            n_labels=SPEC.n_labels,
             feature_channels=3,
             generator=GeneratorConfig(ngf=32, n_downsample=3, n_blocks=4, n_blocks_local=2, upsample="resize"),
             discriminator=DiscriminatorConfig(ndf=32),

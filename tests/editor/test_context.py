@@ -7,7 +7,7 @@ import pytest
 
 from hdgan.editor.context import EditorContext, output_folder
 from hdgan.errors import CheckpointError, ConfigError, DataError
-from hdgan.scenes import CLASSES
+from hdgan.scenes import SPEC
 from hdgan.training import PRESETS
 
 from .conftest import open_run, write_model
@@ -100,7 +100,7 @@ def test_a_missing_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_demo_knows_its_classes() -> None:
-    assert PRESETS["demo"]().model.n_labels == len(CLASSES)
+    assert PRESETS["demo"]().model.n_labels == SPEC.n_labels
 
 
 def test_a_new_object_is_drawn_from_its_class(context: EditorContext) -> None:

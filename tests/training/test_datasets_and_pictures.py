@@ -84,7 +84,7 @@ def test_headers_are_read_once(
     make_config: MakeConfig, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
-    monkeypatch.setattr("hdgan.data.quick_check.read_header", lambda path: read.append(path) or read_header(path))
+    monkeypatch.setattr("hdgan.data.pairs.read_header", lambda path: read.append(path) or read_header(path))
     config = make_config(tmp_path)
     assert len(config.stages) == 3
     opened(config, dataset)
