@@ -172,7 +172,7 @@ def _require_rest(out: Path, index: Index, names: Sequence[str]) -> None:
     rest = [] if index.complete else sorted(index.phases.keys() - set(names))
     if rest:
         raise ConfigError(
-            f"{out} is not packed to its end, and its phases may mix old and new samples: name {', '.join(rest)} too, "
+            f"{out} is only partly packed, and its phases may mix old and new samples: name {', '.join(rest)} too, "
             f"or no {option('phase')}"
         )
 

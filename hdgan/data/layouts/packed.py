@@ -48,7 +48,7 @@ class PackedPair(Pair):
         if scaled not in sizes:
             stored = ", ".join(f"{width}x{height}" for width, height in sizes)
             raise DataError(
-                f"{self.first_file} is packed in {stored}, but {scaled[0]}x{scaled[1]} is wanted: set "
+                f"{self.first_file} is packed in {stored}, but {scaled[0]}x{scaled[1]} is needed: set "
                 f"{option('stages.STAGE.size.width')} {sizes[0][0]}, or pack again with {scaled[0]}x{scaled[1]} too"
             )
         if photo_filter != self.photo_filter:
