@@ -134,7 +134,7 @@ class Index:
 
     def paths(self, root: Path) -> set[Path]:
         """The files of all samples."""
-        return {sample_path(root, name, entry.stem) for name, phase in self.phases.items() for entry in phase.samples}
+        return {sample_path(root / name, entry.stem) for name, phase in self.phases.items() for entry in phase.samples}
 
 
 def is_packed(root: Path) -> bool:
@@ -183,9 +183,9 @@ def _load_index(root: Path, state: tuple[int, int, int]) -> Index:
     return index
 
 
-def sample_path(root: Path, phase: str, stem: str) -> Path:
-    """File of a sample."""
-    return root / phase / f"{stem}{ENDING}"
+def sample_path(folder: Path, stem: str) -> Path:
+    """The file of a sample in the folder of its phase."""
+    return folder / f"{stem}{ENDING}"
 
 
 def require_inside(root: Path, paths: Iterable[Path]) -> None:

@@ -99,7 +99,7 @@ class PackedLayout(Layout):
         found, photo_filter = index.phases[phase], index.settings.photo_filter
         pairs = []
         for entry in found.samples:
-            files = dict.fromkeys(found.parts, sample_path(root, phase, entry.stem))
+            files = dict.fromkeys(found.parts, sample_path(root / phase, entry.stem))
             pairs.append(PackedPair(entry.stem, **files, entry=entry, photo_filter=photo_filter))
         return Listing(self.name, phase, tuple(pairs))
 
