@@ -1,6 +1,6 @@
 // A channels_last image [B, H, W, C] and a contiguous one, seen as B * C images of one channel, differ only in how many
 // elements a pixel has; so one kernel serves both. Rows are summed first, whole and vectorised, then their columns.
-#include "avg_pyramid.h"
+#include "cpu.h"
 
 namespace hd::HD_ISA {
 namespace {

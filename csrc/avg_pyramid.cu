@@ -5,7 +5,6 @@
 // Contiguous images whose rows do not divide into 16 bytes are treated like channels_last ones of one channel.
 //
 // As in avg_pyramid.cpp, both layouts are planes of height x width pixels of `pixel` adjacent elements.
-#include "avg_pyramid.h"
 #include "cuda.cuh"
 
 namespace hd::cuda {
@@ -27,10 +26,24 @@ struct Layout {
   static constexpr bool kPlanar = kIsPlanar;
 };
 
-template <typename L>
-struct Sums {
-  float at[2 * L::S + 1][L::V];  // of columns of the half level: those of the cells, and one beside them
+// Numbers of N columns of a level.
+template <typename L, int N>
+struct Columns {
+  float at[N][L::V];
+
+  __device__ __forceinline__ Columns operator+(const Columns& other) const {
+    Columns sum;
+#pragma unroll
+    for (int k = 0; k < N; ++k)
+#pragma unroll
+      for (int v = 0; v < L::V; ++v) sum.at[k][v] = at[k][v] + other.at[k][v];
+    return sum;
+  }
 };
+
+// Of the half level: the columns of the cells, and one beside them.
+template <typename L>
+using Sums = Columns<L, 2 * L::S + 1>;
 
 struct Place {
   int64_t plane;
@@ -191,12 +204,12 @@ __global__ void __launch_bounds__(32 * kWarps, 4)
     const Sums<L> b = row_sums<L>(x, in, 4 * q + 1, place);
     const Sums<L> c = row_sums<L>(x, in, 4 * q + 2, place);
     const Sums<L> d = row_sums<L>(x, in, 4 * q + 3, place);
-    const Sums<L> upper = means(last, a, b, in, 2 * q, place.cell);
-    const Sums<L> lower = means(b, c, d, in, 2 * q + 1, place.cell);
+    const Sums<L> upper = means<L>(last, a, b, in, 2 * q, place.cell);
+    const Sums<L> lower = means<L>(b, c, d, in, 2 * q + 1, place.cell);
     if (place.writes && q >= place.top) {
-      store_half(half, in, 2 * q, place, upper);
-      store_half(half, in, 2 * q + 1, place, lower);
-      if (quarter != nullptr) store_quarter(quarter, mid, q, place, above, upper, lower);
+      store_half<L>(half, in, 2 * q, place, upper);
+      store_half<L>(half, in, 2 * q + 1, place, lower);
+      if (quarter != nullptr) store_quarter<L>(quarter, mid, q, place, above, upper, lower);
     }
     above = lower;
     last = d;
@@ -205,9 +218,7 @@ __global__ void __launch_bounds__(32 * kWarps, 4)
 
 // What each pixel in the windows of the quarter level's columns cell ... cell + S gets of their gradient.
 template <typename L>
-struct Shares {
-  float at[L::S + 1][L::V];
-};
+using Shares = Columns<L, L::S + 1>;
 
 template <typename L>
 __device__ __forceinline__ Shares<L> shares(const typename L::T* dquarter, const Planes& half, int row,
@@ -234,26 +245,6 @@ __device__ __forceinline__ Shares<L> shares(const typename L::T* dquarter, const
     }
   }
   return result;
-}
-
-template <typename L>
-__device__ __forceinline__ Shares<L> operator+(const Shares<L>& a, const Shares<L>& b) {
-  Shares<L> sum;
-#pragma unroll
-  for (int s = 0; s < L::S + 1; ++s)
-#pragma unroll
-    for (int v = 0; v < L::V; ++v) sum.at[s][v] = a.at[s][v] + b.at[s][v];
-  return sum;
-}
-
-template <typename L>
-__device__ __forceinline__ Sums<L> operator+(const Sums<L>& a, const Sums<L>& b) {
-  Sums<L> sum;
-#pragma unroll
-  for (int k = 0; k < 2 * L::S + 1; ++k)
-#pragma unroll
-    for (int v = 0; v < L::V; ++v) sum.at[k][v] = a.at[k][v] + b.at[k][v];
-  return sum;
 }
 
 // What each pixel in the windows of half-level columns 2 cell ... 2 (cell + S) of a row gets of their gradient, to
@@ -341,16 +332,14 @@ __global__ void __launch_bounds__(32 * kWarps, 4)
     const Shares<L> lower = shares<L>(dquarter, mid, q + 1, place);
     const Sums<L> middle = half_shares<L>(dhalf, upper + lower, in, 2 * q + 1, place);
     const Sums<L> bottom = half_shares<L>(dhalf, lower, in, 2 * q + 2, place);
-    store_row(dx, in, 4 * q, place, top);
-    store_row(dx, in, 4 * q + 1, place, top + middle);
-    store_row(dx, in, 4 * q + 2, place, middle);
-    store_row(dx, in, 4 * q + 3, place, middle + bottom);
+    store_row<L>(dx, in, 4 * q, place, top);
+    store_row<L>(dx, in, 4 * q + 1, place, top + middle);
+    store_row<L>(dx, in, 4 * q + 2, place, middle);
+    store_row<L>(dx, in, 4 * q + 3, place, middle + bottom);
     upper = lower;
     top = bottom;
   }
 }
-
-bool aligned_to(const Tensor& x, size_t bytes) { return reinterpret_cast<uintptr_t>(x.data) % bytes == 0; }
 
 // Call fn(Layout, Planes, groups, bands, blocks) with what suits an image and its two levels, or their gradients.
 template <typename F>
@@ -365,10 +354,9 @@ void with_layout(const Tensor& x, const Tensor& half, const Tensor& quarter, con
     using T = decltype(type);
     constexpr int N = 4 / sizeof(T);  // cells or channels of a thread: accesses of 16 or of 4 bytes
     const auto call = [&](auto layout, int64_t groups) {
-      fn(layout, in, static_cast<int>(groups), static_cast<int>(bands),
-         static_cast<unsigned>(ceil_div(count * bands * groups, kWarps)));
+      fn(layout, in, static_cast<int>(groups), static_cast<int>(bands), ceil_div(count * bands * groups, kWarps));
     };
-    const bool aligned = aligned_to(x, 16) && aligned_to(half, 8) && aligned_to(quarter, 4);
+    const bool aligned = is_aligned(x, 16) && is_aligned(half, 8) && is_aligned(quarter, 4);
     if (aligned && !channels_last && in.width % (4 * N) == 0)
       return call(Layout<T, N, 1, true>{}, ceil_div(cells / N, 31));
     if constexpr (N > 1)
@@ -380,7 +368,7 @@ void with_layout(const Tensor& x, const Tensor& half, const Tensor& quarter, con
 }  // namespace
 
 void avg_pyramid_fwd(Tensor x, Tensor half, Tensor quarter, uintptr_t stream) {
-  with_layout(x, half, quarter, [&](auto layout, const Planes& in, int groups, int bands, unsigned blocks) {
+  with_layout(x, half, quarter, [&](auto layout, const Planes& in, int groups, int bands, int64_t blocks) {
     using L = decltype(layout);
     using T = typename L::T;
     HD_LAUNCH(avg_pyramid_fwd_kernel<L>, blocks, 32 * kWarps, 0, stream, x.as<const T>(), half.as<T>(), quarter.as<T>(),
@@ -389,7 +377,7 @@ void avg_pyramid_fwd(Tensor x, Tensor half, Tensor quarter, uintptr_t stream) {
 }
 
 void avg_pyramid_bwd(Tensor dhalf, Tensor dquarter, Tensor dx, uintptr_t stream) {
-  with_layout(dx, dhalf, dquarter, [&](auto layout, const Planes& in, int groups, int bands, unsigned blocks) {
+  with_layout(dx, dhalf, dquarter, [&](auto layout, const Planes& in, int groups, int bands, int64_t blocks) {
     using L = decltype(layout);
     using T = typename L::T;
     HD_LAUNCH(avg_pyramid_bwd_kernel<L>, blocks, 32 * kWarps, 0, stream, dhalf.as<const T>(), dquarter.as<const T>(),

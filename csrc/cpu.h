@@ -11,15 +11,30 @@
 #endif
 
 #include "half.h"
-#include "tensor.h"
+#include "kernels.h"
 
-#ifdef HD_ISA
 #define HD_RESTRICT __restrict__
 
 namespace hd::HD_ISA {
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Where the run of equal ids that begins at `begin` ends.
+template <typename T>
+inline int64_t end_of_run(const T* ids, int64_t begin, int64_t end) {
+  constexpr int64_t kStep = 64 / sizeof(T);
+  const T id = ids[begin];
+  int64_t i = begin + 1;
+  if (i == end || ids[i] != id) return i;
+  for (; i + kStep <= end; i += kStep) {
+    T difference = 0;
+    for (int64_t k = 0; k < kStep; ++k) difference |= static_cast<T>(ids[i + k] ^ id);
+    if (difference != 0) break;
+  }
+  while (i < end && ids[i] == id) ++i;
+  return i;
+}
 
 // Run fn(i) for i in [0, n) on `threads` threads. One thread opens no parallel region: after a fork, as in the workers
 // of a data loader, OpenMP's other threads do not exist.
@@ -72,14 +87,6 @@ inline void use_huge_pages([[maybe_unused]] const Tensor& y) {
 #endif
 }
 
-// Call fn(T{}) with the storage type of a floating-point dtype.
-template <typename F>
-inline void with_floating(DType dtype, const F& fn) {
-  if (dtype == DType::float32) return fn(float{});
-  if (dtype == DType::bfloat16) return fn(bf16{});
-  return fn(f16{});
-}
-
 // Call fn(T{}) with the type of an integer dtype.
 template <typename F>
 inline void with_integer(DType dtype, const F& fn) {
@@ -104,29 +111,3 @@ inline void with_integer(DType dtype, const F& fn) {
 }
 
 }  // namespace hd::HD_ISA
-#endif
-
-// Builds for tests do without other instruction sets than the baseline.
-#if defined(__x86_64__) && !defined(HD_BASELINE_ONLY)
-#define HD_X86_ISAS
-#endif
-
-// Declare a CPU kernel in the namespaces of all instruction sets.
-#ifdef HD_X86_ISAS
-#define HD_CPU_KERNEL(name, ...) \
-  namespace hd {                 \
-  namespace baseline {           \
-  void name(__VA_ARGS__);        \
-  }                              \
-  namespace avx2 {               \
-  void name(__VA_ARGS__);        \
-  }                              \
-  }
-#else
-#define HD_CPU_KERNEL(name, ...) \
-  namespace hd {                 \
-  namespace baseline {           \
-  void name(__VA_ARGS__);        \
-  }                              \
-  }
-#endif

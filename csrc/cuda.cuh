@@ -11,7 +11,7 @@
 #include <string>
 
 #include "half.h"
-#include "tensor.h"
+#include "kernels.h"
 
 #ifndef HD_LAUNCH
 #define HD_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                     \
@@ -32,15 +32,10 @@ inline void check_cuda(cudaError_t status, const char* what) {
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
-// Call fn(T{}) with the storage type of a floating-point dtype.
-template <typename F>
-inline void with_floating(DType dtype, const F& fn) {
-  if (dtype == DType::float32) return fn(float{});
-  if (dtype == DType::bfloat16) return fn(bf16{});
-  return fn(f16{});
-}
-
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Whether a tensor, missing ones too, begins at a multiple of so many bytes.
+inline bool is_aligned(const Tensor& x, size_t bytes) { return reinterpret_cast<uintptr_t>(x.data) % bytes == 0; }
 
 // N adjacent elements, moved by one instruction.
 template <typename T, int N>

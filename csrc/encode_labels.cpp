@@ -1,8 +1,8 @@
 // Writing the result takes all the time, so a task reads a strip of pixels once, into the nearest caches, and
 // writes all their planes. Zero and one are bit patterns: floating-point types of one size share a kernel.
-#include "encode_labels.h"
-
 #include <cstring>
+
+#include "cpu.h"
 
 namespace hd::HD_ISA {
 namespace {
@@ -53,24 +53,6 @@ void mark_strip(const I* image, int64_t first, int64_t last, const Maps& maps, i
   }
 }
 
-// Call fn(I{}) with an unsigned type of the size of an id: whether ids are equal is all that is asked.
-template <typename F>
-void with_id_type(DType dtype, const F& fn) {
-  switch (dtype) {
-    case DType::int8:
-    case DType::uint8:
-      return fn(uint8_t{});
-    case DType::int16:
-    case DType::uint16:
-      return fn(uint16_t{});
-    case DType::int32:
-    case DType::uint32:
-      return fn(uint32_t{});
-    default:
-      return fn(uint64_t{});
-  }
-}
-
 // The pixels [first, last) of an image -> their classes, and whether they lie on a boundary.
 void read_strip(const Maps& maps, int64_t image, int64_t first, int64_t last, int32_t* classes, int32_t* edges) {
   const int64_t start = image * maps.height * maps.width;
@@ -78,7 +60,7 @@ void read_strip(const Maps& maps, int64_t image, int64_t first, int64_t last, in
     read_classes(maps.label.as<decltype(type)>() + start + first, last - first, maps, classes);
   });
   if (!maps.ids) return;
-  with_id_type(maps.ids.dtype,
+  with_integer(maps.ids.dtype,
                [&](auto type) { mark_strip(maps.ids.as<decltype(type)>() + start, first, last, maps, edges); });
 }
 

@@ -2,7 +2,6 @@
 // of them sets, and writes all their planes 16 bytes a thread. Zero and one are bit patterns: floating-point types of
 // one size share a kernel.
 #include "cuda.cuh"
-#include "encode_labels.h"
 
 namespace hd::cuda {
 namespace {
@@ -147,13 +146,12 @@ void encode(const Maps& maps, const Tensor& y, T one, uintptr_t stream) {
   const int channels = static_cast<int>(y.shape[1]);
   const int64_t pixels = y.shape[2] * y.shape[3];
   if (is_channels_last(y)) {
-    const int64_t blocks = ceil_div(y.shape[0] * pixels, kThreads);
-    HD_LAUNCH(encode_labels_pixels_kernel<T>, static_cast<unsigned>(blocks), kThreads, 0, stream, maps, y.as<T>(),
-              static_cast<unsigned>(channels), y.shape[0] * pixels, one);
+    HD_LAUNCH(encode_labels_pixels_kernel<T>, ceil_div(y.shape[0] * pixels, kThreads), kThreads, 0, stream, maps,
+              y.as<T>(), static_cast<unsigned>(channels), y.shape[0] * pixels, one);
   } else {
     const int64_t strips = ceil_div(pixels, kThreads * (16 / static_cast<int64_t>(sizeof(T))));
-    HD_LAUNCH(encode_labels_planes_kernel<T>, static_cast<unsigned>(y.shape[0] * strips), kThreads, 0, stream, maps,
-              y.as<T>(), channels, static_cast<int>(strips), one);
+    HD_LAUNCH(encode_labels_planes_kernel<T>, y.shape[0] * strips, kThreads, 0, stream, maps, y.as<T>(), channels,
+              static_cast<int>(strips), one);
   }
 }
 

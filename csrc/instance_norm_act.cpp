@@ -5,7 +5,7 @@
 //
 // Statistics are taken in bands of rows of a fixed size, merged in order: results do not depend on the number of
 // threads.
-#include "instance_norm_act.h"
+#include "cpu.h"
 
 namespace hd::HD_ISA {
 namespace {
@@ -41,14 +41,14 @@ struct Planes {
 
 struct Padding {
   int64_t pad;
-  int mode;  // as in instance_norm_act.h
+  PadMode mode;
 
   // Call visit(padded line, the line of [0, n) that it copies, or -1 for zeros) for the lines of both borders.
   template <typename F>
   inline __attribute__((always_inline)) void border(int64_t n, const F& visit) const {
     for (int64_t k = 0; k < pad; ++k) {
-      visit(k, mode == kReflect ? pad - k : mode == kReplicate ? 0 : -1);
-      visit(pad + n + k, mode == kReflect ? n - 2 - k : mode == kReplicate ? n - 1 : -1);
+      visit(k, mode == PadMode::reflect ? pad - k : mode == PadMode::replicate ? 0 : -1);
+      visit(pad + n + k, mode == PadMode::reflect ? n - 2 - k : mode == PadMode::replicate ? n - 1 : -1);
     }
   }
 };
@@ -187,11 +187,6 @@ struct Spread {
     repeat(bias, s.pixel, s.spread);
   }
 };
-
-// The activation as the factor of negative values.
-float slope_of(int activation, float negative_slope) {
-  return activation == kNone ? 1.f : activation == kRelu ? 0.f : negative_slope;
-}
 
 template <bool kOne, typename T>
 void normalise(const T* HD_RESTRICT x, int64_t n, const Spread& of, float slope, const T* residual, T* HD_RESTRICT y) {
@@ -397,13 +392,12 @@ void by_planes(const Planes& s, int threads, const First& first, const Merge& me
 }  // namespace
 
 void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor y, Tensor mean, Tensor rstd,
-                           Tensor, int activation, float negative_slope, float eps, int pad, int pad_mode,
-                           int threads) {
+                           Tensor, float slope, float eps, int pad, PadMode pad_mode, int threads) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
     const Planes s(x, pad > 0 || residual);
     const Padding padding{pad, pad_mode};
-    const Forward<T> forward{s, padding, x.as<T>(), residual, y.as<T>(), slope_of(activation, negative_slope)};
+    const Forward<T> forward{s, padding, x.as<T>(), residual, y.as<T>(), slope};
     use_huge_pages<T>(y);
     Scratch<double> partial(s.count * (s.bands + 1) * 2 * s.pixel);
     // Moments of the bands of a plane, then of all of it.
@@ -439,14 +433,12 @@ void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual
 }
 
 void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, Tensor dx,
-                           Tensor dresidual, Tensor sums, Tensor, int activation, float negative_slope, int pad,
-                           int pad_mode, int threads) {
+                           Tensor dresidual, Tensor sums, Tensor, float slope, int pad, PadMode pad_mode, int threads) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
     const Planes s(x, pad > 0);
     const Padding padding{pad, pad_mode};
-    const Backward<T> backward{
-        s, padding, dy.as<T>(), x.as<T>(), dx.as<T>(), dresidual.as<T>(), slope_of(activation, negative_slope)};
+    const Backward<T> backward{s, padding, dy.as<T>(), x.as<T>(), dx.as<T>(), dresidual.as<T>(), slope};
     use_huge_pages<T>(dx);
     use_huge_pages<T>(dresidual);
     Scratch<double> partial(s.count * s.bands * 2 * s.pixel);

@@ -10,14 +10,15 @@ constexpr int kThreads = 512;  // of a block, at most
 constexpr int kWarps = kThreads / 32;
 // Bytes that a block holds: three such blocks a multiprocessor of 9.0 or 10.0.
 constexpr int64_t kSmallPlane = 64 << 10;
-constexpr int64_t kSparePartials = 32768;  // partial results that scratch holds beyond one for each plane
+constexpr int64_t kSpareParts = 32768;  // of planes, at most, beyond one for each
 
 // Adjacent elements that a thread moves at once.
 template <typename T>
 constexpr int kPack = 16 / sizeof(T);
 
 struct Norm {
-  int channels, height, width, pad, pad_mode;
+  int channels, height, width, pad;
+  PadMode pad_mode;
   const float* weight;  // [C] or null
   const float* bias;    // [C] or null
   float* mean;          // [B, C]
@@ -30,7 +31,7 @@ struct Norm {
   int64_t part;         // pixels of each of their parts, but the last
   int64_t padded_part;  // the same of the padded plane
   float per_pixel;      // 1 / (H W)
-  float slope;          // the activation's for negative values: 1 for none
+  float slope;          // factor of values below zero
   float eps;
 
   __host__ __device__ int64_t pixels() const { return static_cast<int64_t>(height) * width; }
@@ -42,8 +43,8 @@ struct Norm {
 __device__ __forceinline__ int source_of(int o, int size, const Norm& n) {
   const int i = o - n.pad;
   if (i >= 0 && i < size) return i;
-  if (n.pad_mode == 0) return i < 0 ? -i : 2 * (size - 1) - i;
-  return n.pad_mode == 1 ? -1 : i < 0 ? 0 : size - 1;
+  if (n.pad_mode == PadMode::reflect) return i < 0 ? -i : 2 * (size - 1) - i;
+  return n.pad_mode == PadMode::zero ? -1 : i < 0 ? 0 : size - 1;
 }
 
 // The output positions that copy position i: i + pad, and those in [low, low + lows) and [high, high + highs).
@@ -52,12 +53,12 @@ struct Copies {
 
   __device__ __forceinline__ Copies(int i, int size, const Norm& n)
       : middle(i + n.pad), low(0), lows(0), high(size + n.pad), highs(0) {
-    if (n.pad_mode == 0) {
+    if (n.pad_mode == PadMode::reflect) {
       low = n.pad - i;
       lows = i >= 1 && i <= n.pad;
       high = 2 * (size - 1) - i + n.pad;
       highs = i <= size - 2 && i >= size - 1 - n.pad;
-    } else if (n.pad_mode == 2) {
+    } else if (n.pad_mode == PadMode::replicate) {
       lows = i == 0 ? n.pad : 0;
       highs = i == size - 1 ? n.pad : 0;
     }

@@ -191,7 +191,7 @@ __device__ __forceinline__ float fold_pixel(const T* dy, const Copies& rows, con
 // The same of one unit: all at once, and then again the pixels that padding copies.
 template <int V, typename T>
 __device__ __forceinline__ void fold_unit(const T* dy, Cursor at, const Unit<V>& unit, const Norm& n, float (&g)[V]) {
-  const int border = n.pad == 0 || n.pad_mode == 1 ? -1 : n.pad_mode == 0 ? n.pad : 0;
+  const int border = n.pad == 0 || n.pad_mode == PadMode::zero ? -1 : n.pad_mode == PadMode::reflect ? n.pad : 0;
   const bool whole = unit.whole() && at.column + V <= n.width;
   Pack<T, V> pack{};
   if (whole) pack = load_run<V>(dy + static_cast<int64_t>(at.row + n.pad) * n.padded_width() + at.column + n.pad);

@@ -1,11 +1,13 @@
-"""Which device to run on, and whether its memory suffices."""
+"""What there is to run on: devices, whether their memory suffices, and CPU cores."""
 
 from __future__ import annotations
 
 import errno
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -78,3 +80,34 @@ def choose_device(device: str) -> torch.device:
         seen = count(found, "CUDA device")
         raise ConfigError(f"{given} needs CUDA device {index}, but PyTorch sees {seen}: use {option('device')} cpu")
     return torch.device("cuda", torch.cuda.current_device() if chosen.index is None else index)
+
+
+def available_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """The number of CPU cores that this process may use, which can be far fewer than the machine has.
+
+    These are the cores that the process is bound to, within the quota of its container. At least 1.
+
+    Args:
+        cgroups: where Linux mounts control groups, version 2.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([bound, *(int(quota) for quota in _quotas(cgroups))]))
+
+
+def _quotas(cgroups: Path) -> list[float]:
+    """Cores that the groups of this process grant it, from the outermost to its own."""
+    try:
+        own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        own = "/"
+    folder = cgroups / own.lstrip("/")
+    quotas = []
+    for group in (folder, *folder.parents):
+        if not group.is_relative_to(cgroups):
+            break
+        try:
+            most, period = (group / "cpu.max").read_text().split()
+            quotas.append(float(most) / float(period))
+        except (OSError, ValueError):  # no file, or "max": no quota
+            continue
+    return quotas

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import platform
 import subprocess
+from json import dumps
 from typing import Any
 
 import torch
@@ -130,11 +130,15 @@ def _plain(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def info(as_json: bool) -> int:
-    """Run `hdgan info`."""
+def info(*, json: bool = False) -> int:
+    """Print versions, GPUs, and which backends of the ops can run here, or why not.
+
+    Args:
+        json: print JSON, for programs.
+    """
     found = collect()
-    if as_json:
-        print(json.dumps(found, indent=2))
+    if json:
+        print(dumps(found, indent=2))
     else:
         show(Console(markup=False, highlight=False, emoji=False), found)
     return 0

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from typing import Any, Literal
-
 import numpy as np
 from PIL import Image
 from torch import Tensor
@@ -114,10 +110,3 @@ def preview(tensor: Tensor) -> tuple[Image.Image, str]:
     if shown == channels:
         return to_image(tensor), ""
     return to_image(tensor[:shown]), ("channels 1 to 3" if shown == 3 else "channel 1") + f" of {channels}"
-
-
-def data_url(image: Image.Image, kind: Literal["PNG", "JPEG"], **options: Any) -> str:
-    """A URL that contains an image, for a page that is one file; options are those of Pillow's writer."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

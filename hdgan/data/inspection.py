@@ -15,12 +15,12 @@ from typing import TypeVar
 import numpy as np
 
 from hdgan.config.options import option
-from hdgan.cores import available_cores
 from hdgan.data.config import DataConfig, PartName, Size
 from hdgan.data.images import class_of
 from hdgan.data.layouts import find_pairs, find_phases
 from hdgan.data.pairs import Arrays, Listing, Pair, size_of
 from hdgan.data.report import CheckReport, PhaseReport, Requirements
+from hdgan.devices import available_cores
 from hdgan.errors import ConfigError, DataError
 
 ProgressCallback = Callable[[str, int, int], None]

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from hdgan.config.options import option
-from hdgan.cores import available_cores
 from hdgan.data.dataset import LoaderBatch, PairedDataset, Sample
 from hdgan.data.streams import Stream, stream_rng
 from hdgan.data.transforms import same_size_remedy
+from hdgan.devices import available_cores
 from hdgan.errors import ConfigError, DataError, HdganError
 
 _MOST_WORKERS = 4  # each holds batches of its own, which take much memory where images are large

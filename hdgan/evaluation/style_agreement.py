@@ -16,7 +16,7 @@ from hdgan.data import PairedDataset, make_loader
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families.common.batch import Inputs
 from hdgan.files.json import read_json
-from hdgan.inference.encoding import Source
+from hdgan.inference.encoding import TrainedModel
 from hdgan.inference.pipeline import Pipeline
 from hdgan.ops import instance_reduce
 from hdgan.scenes import STYLES
@@ -55,14 +55,14 @@ class Change:
 
 
 def measure_agreement(
-    source: Source, table: FeatureTable, bank: StyleBank, min_area: float, seed: int = 0
+    trained: TrainedModel, table: FeatureTable, bank: StyleBank, min_area: float, seed: int = 0
 ) -> list[Agreement]:
     """Compare clusters with true styles, over the training instances that are large enough.
 
     Classes with fewer than two instances for each true style are left out.
 
     Args:
-        source: a run on the built-in scenes.
+        trained: a run on the built-in scenes.
         table: its features.
         bank: its clusters.
         min_area: smaller instances are left out, as a share of their picture.
@@ -72,10 +72,10 @@ def measure_agreement(
         ConfigError: the run is on other data.
         CheckpointError: the table is of other pictures.
     """
-    truth, colours = true_styles(source, table), mean_colours(source)
+    truth, colours = true_styles(trained, table), mean_colours(trained)
     if len(colours) != len(table):
         raise CheckpointError(
-            f"{source.table_file} has {len(table)} instances, the run's pictures have {len(colours)}: encode them "
+            f"{trained.table_file} has {len(table)} instances, the run's pictures have {len(colours)}: encode them "
             "again with `hdgan styles encode`, without --width"
         )
     found = []
@@ -121,23 +121,23 @@ def measure_changes(
     return [_change(pipeline, pictures, of, candidates[of], count, rng) for of in sorted(candidates)]
 
 
-def true_styles(source: Source, table: FeatureTable) -> np.ndarray:
+def true_styles(trained: TrainedModel, table: FeatureTable) -> np.ndarray:
     """Name of each instance's true style, [N]; empty where the scene does not say."""
-    if source.config.data.root is not None:
+    if trained.config.data.root is not None:
         raise ConfigError(
-            f"{source.file} was trained on {source.config.data.root}: only built-in scenes tell their styles"
+            f"{trained.file} was trained on {trained.config.data.root}: only built-in scenes tell their styles"
         )
-    assert source.data.config.root is not None
-    folder = source.data.config.root / f"{source.config.data.train_phase}_style"
+    assert trained.data.config.root is not None
+    folder = trained.data.config.root / f"{trained.config.data.train_phase}_style"
     known = [_styles_in(folder / f"{stem}.json") for stem in table.stem.tolist()]
     return np.array([known[picture].get(id, "") for picture, id in zip(table.picture, table.id.tolist(), strict=True)])
 
 
-def mean_colours(source: Source) -> np.ndarray:
+def mean_colours(trained: TrainedModel) -> np.ndarray:
     """Mean colour of every training instance, [N, 3] in [-1, 1], in the order of the table."""
-    dataset = source.dataset
-    loader = make_loader(dataset, stop=len(dataset), shuffle=False, workers=source.config.data.workers)
-    batches = (Inputs.from_loader(sample, source.device, torch.contiguous_format) for sample in loader)
+    dataset = trained.dataset
+    loader = make_loader(dataset, stop=len(dataset), shuffle=False, workers=trained.config.data.workers)
+    batches = (Inputs.from_loader(sample, trained.device, torch.contiguous_format) for sample in loader)
     return np.concatenate([instance_reduce(one.photo, one.instances()).cpu().numpy() for one in batches])
 
 

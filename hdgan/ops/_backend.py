@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hdgan.errors import ConfigError
-from hdgan.ops._transforms import unusual_derivative
+from hdgan.ops._torch_internals import constant_when_compiled, unusual_derivative
 
 BACKENDS = ("eager", "cpu", "cuda", "triton")
 DEVICE_OF = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}
@@ -89,6 +89,7 @@ def choose(op: str, asked: str | None, x: Tensor, dtype: torch.dtype | None = No
     return name
 
 
+@constant_when_compiled
 def _choose(asked: str | None, device: str, dtype: torch.dtype) -> tuple[str, str | None]:
     """The backend, and why not if it is refused."""
     if asked is None:
@@ -97,10 +98,6 @@ def _choose(asked: str | None, device: str, dtype: torch.dtype) -> tuple[str, st
         return asked, _unknown(asked)
     reason = _why_not(asked, device, dtype)
     return asked, f"backend {asked!r} cannot run: {reason}" if reason else None
-
-
-# What torch.compiler.assume_constant_result does, without importing the compiler, and Triton with it, right here.
-_choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _unknown(name: str) -> str:
@@ -173,9 +170,14 @@ def launch(stem: str, kernel: str, backend: str, device: torch.device, *argument
         function(*arguments)
 
 
+def declared(stem: str, name: str, backend: str, *arguments: Any) -> int:
+    """What a GPU backend declares of its kernels by `<stem>_<name>`, such as the size of their scratch memory."""
+    return int(kernel_of(stem, name, backend)(*arguments))
+
+
 @cache
 def kernel_of(stem: str, kernel: str, backend: str) -> Any:
-    """The function behind `launch`."""
+    """The function `<stem>_<kernel>` of a backend, which is behind `launch` and `declared`."""
     if backend == "triton":
         return getattr(importlib.import_module(f"hdgan.kernels.{stem}"), f"{stem}_{kernel}")
     return getattr(importlib.import_module("hdgan._C"), f"{stem}_{kernel}_{backend}")

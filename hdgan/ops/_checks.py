@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hdgan.ops._transforms import is_mapping
+from hdgan.ops._torch_internals import is_mapping
 
 
 def check_image(op: str, name: str, x: Tensor) -> None:
@@ -46,6 +46,16 @@ def memory_format_of(x: Tensor) -> torch.memory_format:
     if x.is_contiguous() or is_mapping() or not x.is_contiguous(memory_format=torch.channels_last):
         return torch.contiguous_format
     return torch.channels_last
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a result should be channels_last to match `x`."""
+    return memory_format_of(x) == torch.channels_last
+
+
+def format_of(channels_last: bool) -> torch.memory_format:
+    """The memory format that operators, whose arguments are plain values, hold as a flag."""
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def dense(x: Tensor) -> Tensor:

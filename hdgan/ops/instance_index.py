@@ -61,8 +61,10 @@ def _forward(ids: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor, Tensor]
         made = _results(ids, values.dtype, batch * min(pixels, TABLE_SIZE))
         table = torch.zeros(batch, TABLE_SIZE, dtype=torch.int32, device=ids.device)
         sizes = torch.zeros(batch + 1, dtype=torch.int32, device=ids.device)
-        low = 0 if ids.dtype == torch.uint64 else -(2**15) if ids.dtype == torch.int16 else 2**16 - TABLE_SIZE
-        launch("instance_index", "fwd", backend, ids.device, values, *made, table, torch.empty_like(table), sizes, low)
+        first_id = 0 if ids.dtype == torch.uint64 else -(2**15) if ids.dtype == torch.int16 else 2**16 - TABLE_SIZE
+        launch(
+            "instance_index", "fwd", backend, ids.device, values, *made, table, torch.empty_like(table), sizes, first_id
+        )
         n = int(made[1][-1])  # waits for the GPU, as the number of instances must be known here
         if n >= 0:
             return _cut(*made, n, ids.dtype)

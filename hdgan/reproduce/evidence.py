@@ -14,8 +14,8 @@ from statistics import mean, stdev
 from hdgan.errors import DataError
 from hdgan.files import atomic_file
 from hdgan.reproduce.plan import ROWS, TABLES, Table
-from hdgan.reproduce.results import REAL, Result, Wanted, load_wanted, read_results, remedy
-from hdgan.reproduce.verdicts import SIGNIFICANT, Pair, judge, values
+from hdgan.reproduce.results import REAL, Requested, Result, load_requested, read_results, remedy
+from hdgan.reproduce.verdicts import SIGNIFICANT, PairTest, values, verdict_of
 
 PAGE = "evidence.md"
 EVIDENCE = "evidence"
@@ -64,7 +64,7 @@ class Measured:
     """One scale: its rows, and what they were to be."""
 
     results: Sequence[Result]
-    wanted: Wanted
+    requested: Requested
 
     @property
     def scale(self) -> str:
@@ -94,8 +94,8 @@ def write_evidence(docs: Path) -> Path:
 
 def _measured(file: Path) -> Measured:
     """A scale's CSV, with what lies beside it."""
-    measured = Measured(read_results(file), load_wanted(file))
-    unknown = sorted({*measured.wanted.rows, *(run.row for run in measured.runs)} - ROWS.keys())
+    measured = Measured(read_results(file), load_requested(file))
+    unknown = sorted({*measured.requested.rows, *(run.row for run in measured.runs)} - ROWS.keys())
     if unknown:
         raise DataError(
             f"{file} or what was wanted of it, beside it, names rows that this version of hdgan does not have: "
@@ -124,12 +124,12 @@ def page_text(scales: Sequence[Measured], docs: Path) -> str:
 def _incomplete(measured: Measured) -> str:
     """What is missing; empty if nothing is."""
     found = {(run.row, run.seed) for run in measured.runs}
-    missing = [run for run in measured.wanted.runs if run not in found]
+    missing = [run for run in measured.requested.runs if run not in found]
     if not missing:
         return ""
-    seeds = {row: [str(seed) for name, seed in missing if name == row] for row in measured.wanted.rows}
+    seeds = {row: [str(seed) for name, seed in missing if name == row] for row in measured.requested.rows}
     names = [f"{ROWS[row].title} seed {', '.join(of_row)}" for row, of_row in seeds.items() if of_row]
-    total = len(measured.wanted.runs)
+    total = len(measured.requested.runs)
     return f"**Incomplete: {total - len(missing)} of {total} runs of {measured.scale}; missing: {'; '.join(names)}.**"
 
 
@@ -162,7 +162,7 @@ def _machine(run: Result) -> str:
 
 def _time(measured: Measured) -> str:
     """What all jobs took together, and from the first to the last."""
-    records = [*measured.runs, *measured.wanted.networks.values()]
+    records = [*measured.runs, *measured.requested.networks.values()]
     kept = [one for one in records if one is not None and one.seconds is not None and one.began and one.ended]
     if not kept:
         return "How long it took was not kept."
@@ -179,7 +179,9 @@ def _time(measured: Measured) -> str:
 
 def _summary(results: Sequence[Result]) -> str:
     """A line for each pair that is tested, by what came of it: first what is not as in the paper."""
-    found = [(table.title, pair) for table in TABLES if (verdict := judge(table, results)) for pair in verdict.pairs]
+    found = [
+        (table.title, pair) for table in TABLES if (verdict := verdict_of(table, results)) for pair in verdict.pairs
+    ]
     if not found:
         return "No order can be tested yet."
     groups = {
@@ -201,12 +203,12 @@ def _section(table: Table, results: Sequence[Result]) -> list[str]:
     if len(rows) < 2:
         return []
     parts = [f"### {table.title}", table.paper, _rows([REAL, *rows], results), *filter(None, [table.caveat])]
-    if verdict := judge(table, results):
+    if verdict := verdict_of(table, results):
         parts.append("\n".join([f"Tested: {verdict.text}", "", *(f"- {_told(pair)}." for pair in verdict.pairs)]))
     return parts
 
 
-def _told(pair: Pair) -> str:
+def _told(pair: PairTest) -> str:
     return pair.text + ("" if pair.claimed else " (not in the paper)")
 
 

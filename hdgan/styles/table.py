@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import torch
+from scipy.ndimage import find_objects
 from torch import Tensor, nn
 
 from hdgan.config.serialization import from_plain, to_plain
@@ -230,14 +230,5 @@ def classes_of(index: InstanceIndex, label: Tensor | None, divisor: int) -> np.n
 
 def boxes_of(index: InstanceIndex) -> np.ndarray:
     """Bounding box of each instance, [N, 4] int32: left, top, right, bottom."""
-    rows = index.rows.flatten().long()
-    _, height, width = index.rows.shape
-    device = rows.device
-    x = torch.arange(width, device=device).expand_as(index.rows).flatten()
-    y = torch.arange(height, device=device)[:, None].expand_as(index.rows).flatten()
-    none = torch.zeros(len(index.ids), dtype=torch.int64, device=device)
-    sides = [
-        none.scatter_reduce(0, rows, side, how, include_self=False)
-        for side, how in ((x, "amin"), (y, "amin"), (x + 1, "amax"), (y + 1, "amax"))
-    ]
-    return torch.stack(sides, dim=1).int().cpu().numpy()
+    found = find_objects(index.rows.cpu().numpy() + 1)  # of each row of the index, since 0 is background
+    return np.array([(x.start, y.start, x.stop, y.stop) for _, y, x in found], np.int32).reshape(-1, 4)

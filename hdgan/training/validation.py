@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from hdgan.errors import ConfigError
 from hdgan.families.common.model import ImageModel
-from hdgan.metrics.evaluator import Judge
+from hdgan.metrics.evaluator import Evaluator
 from hdgan.metrics.feature_networks import FeatureNetworks
 from hdgan.metrics.scorer import Scorer, load_scorer
 from hdgan.metrics.scores import HIGHER_IS_BETTER
@@ -70,14 +70,14 @@ class Validation:
         for stage in plan(self.config, len(data.train_pairs)):
             dataset = data.validation(stage.config.size)
             for inputs in Examples(dataset, self.config, self.device).inputs(1):
-                judge = self._judge(len(dataset))
+                evaluator = self._evaluator(len(dataset))
                 photo = (inputs.photo + 1) / 2
-                judge.add(photo, photo, inputs.label)
-                if judge.images.notes:
-                    raise self._no_value(f"stage {stage.name}: {judge.images.notes[self.config.log.best]}")
+                evaluator.add(photo, photo, inputs.label)
+                if evaluator.images.notes:
+                    raise self._no_value(f"stage {stage.name}: {evaluator.images.notes[self.config.log.best]}")
 
-    def _judge(self, pictures: int) -> Judge:
-        return Judge(
+    def _evaluator(self, pictures: int) -> Evaluator:
+        return Evaluator(
             [self.config.log.best],
             count=min(self.config.log.val_images, pictures),
             scorer=self.scorer,
@@ -105,15 +105,15 @@ class Validation:
             ConfigError: the metric has no value for these pictures.
         """
         config, metric = self.config, self.config.log.best
-        judge = self._judge(len(examples.dataset))
+        evaluator = self._evaluator(len(examples.dataset))
         distances = []
         for index, inputs in enumerate(examples.inputs(config.log.val_images)):
             picture = examples.generate(model, inputs, index)
             distances.append(F.l1_loss(picture, inputs.photo))
-            judge.add((picture.clamp(-1, 1) + 1) / 2, (inputs.photo + 1) / 2, inputs.label)
+            evaluator.add((picture.clamp(-1, 1) + 1) / 2, (inputs.photo + 1) / 2, inputs.label)
         values = {"l1": float(torch.stack(distances).mean())}
         if metric != "l1":
-            row = judge.scores("validation")
+            row = evaluator.scores("validation")
             value = row.metrics[metric]
             if value is None:
                 reason = row.notes.get(metric, "no pixel of the validation label maps belongs to a class")

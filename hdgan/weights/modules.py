@@ -1,4 +1,4 @@
-"""Networks as safetensors files that describe their own architecture: what every kind of network of hdgan shares."""
+"""Networks as safetensors files that describe their own architecture: what all networks of hdgan have in common."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from hdgan.wording import count
 M = TypeVar("M", bound=nn.Module)
 
 FORMAT = 1
-"""Raised when an older hdgan could not read a newer file."""
+"""Version of the files. It is increased when older versions of hdgan could not read newer files."""
 
 
 def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of an open file, by its name; no tensor is read."""
+    """The shape of each tensor in an open file, by its name. No tensor is read."""
     return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
 
 class _FewTensors(TorchFunctionMode):
-    """Ends the making of modules that have more tensors than they may."""
+    """Stops the construction of modules that have more tensors than allowed."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -45,17 +45,17 @@ class _FewTensors(TorchFunctionMode):
 
 
 def build_described(path: Path, build: Callable[[], M], n_tensors: int) -> M:
-    """Make the modules that a file describes, without memory for their weights.
+    """Make the modules that a file describes, on the device "meta".
 
-    The numbers of a damaged or foreign file may ask for any number of layers of any size.
+    A damaged or foreign file may describe any number of layers of any size.
 
     Args:
         path: the file, for the message.
-        build: makes them.
-        n_tensors: of the file. Networks that it lacks are made as well, so there may be some more.
+        build: makes the modules.
+        n_tensors: in the file. The modules may have some more, since they include networks that the file lacks.
 
     Raises:
-        CheckpointError: the file describes far more layers than it has tensors, or layers that cannot be.
+        CheckpointError: the file describes far more layers than it has tensors, or impossible layers.
     """
     try:
         with torch.device("meta"), _FewTensors(1000 + 4 * n_tensors):
@@ -63,7 +63,7 @@ def build_described(path: Path, build: Callable[[], M], n_tensors: int) -> M:
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise CheckpointError(
-            f"{path}: the architecture that it names cannot be that of its {count(n_tensors, 'tensor')} "
+            f"{path}: the architecture that it describes does not fit its {count(n_tensors, 'tensor')} "
             f"({reason:.100}); it is damaged or was edited: use another checkpoint"
         ) from error
 
@@ -71,17 +71,17 @@ def build_described(path: Path, build: Callable[[], M], n_tensors: int) -> M:
 def load_tensors(
     path: Path, file: Any, network: nn.Module, names: Mapping[str, str], device: str | torch.device
 ) -> None:
-    """Give a network without memory the tensors of an open file.
+    """Move a network from the device "meta" to another, with the tensors of an open file.
 
     Args:
         path: the file, for messages.
-        file: open.
-        network: as `build_described` made it; its shapes are those of the file.
+        file: the open file.
+        network: as `build_described` made it; its shapes must be those in the file.
         names: the name in the file of each tensor of the network.
-        device: where it goes.
+        device: where the network goes.
 
     Raises:
-        CheckpointError: a tensor is not finite, or of no floating-point type where the network has one.
+        CheckpointError: a tensor is not finite, or only one of file and network has a floating-point type.
     """
     wanted = network.state_dict()
     tensors = {key: file.get_tensor(name) for key, name in names.items()}
@@ -97,11 +97,15 @@ def load_tensors(
 
 
 def metadata_of(path: Path, file: Any) -> dict[str, Any]:
-    """What an open file of hdgan's says about its content; raises as `read_metadata`."""
+    """What an open file says about its content.
+
+    Raises:
+        CheckpointError: hdgan did not write it, the entry is damaged, or a newer version wrote it.
+    """
     text = (file.metadata() or {}).get("hdgan")
     if text is None:
         raise CheckpointError(
-            f"{path} was not written by hdgan (no hdgan entry in its metadata); name a checkpoint of hdgan"
+            f"{path} was not written by hdgan (no hdgan entry in its metadata); give a checkpoint of hdgan"
         )
     metadata = parse_json(text, f"{path}: the hdgan entry of its metadata", "copy the file again")
     try:
@@ -122,12 +126,12 @@ def metadata_of(path: Path, file: Any) -> dict[str, Any]:
 def describe_differences(
     wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], limit: int = 3
 ) -> str:
-    """Say in one line how the tensors of a file differ from those of the architecture; empty if they do not.
+    """One line that says how the tensors of a file differ from those of an architecture; empty if they do not.
 
     Args:
-        wanted: shapes by key, of the architecture.
-        found: shapes by key, of the file.
-        limit: examples of each kind of difference.
+        wanted: shapes of the architecture by key.
+        found: shapes in the file by key.
+        limit: how many examples of each kind of difference are named.
     """
     missing = [key for key in wanted if key not in found]
     unknown = [key for key in found if key not in wanted]

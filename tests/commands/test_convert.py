@@ -31,7 +31,7 @@ from hdgan.families import (
 from hdgan.families.registry import build_model
 from hdgan.families.saving import load_model, save_model
 from hdgan.interop import convert_to_nvidia, cyclegan, nvidia
-from hdgan.interop.pth import write_networks
+from hdgan.interop.files import write_networks
 
 HD = Pix2PixHDConfig(n_labels=3, generator=GeneratorConfig(4, 1, 1), discriminator=DiscriminatorConfig(2, 1, 2))
 PLAIN = Pix2PixConfig(n_labels=0, input_channels=3, instances=False, generator=UNetConfig(2, 5, (1,)))

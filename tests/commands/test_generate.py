@@ -115,7 +115,7 @@ def test_sources_that_do_not_fit_are_named(run: Path, dataset: Path, tmp_path: P
     assert "x.png is one file, but there are 2 label maps" in line
     (tmp_path / "x.txt").write_text("")
     line = refused(capsys, run, "--label", labels, "--instance", ids, "--out", tmp_path / "x.txt")
-    assert "x.txt is a file that is no .png" in line
+    assert "x.txt is a file, but not a .png" in line
     assert "the model was trained with instance maps" in refused(capsys, run, "--label", one, "--out", tmp_path)
     line = refused(capsys, run, "--label", labels, "--instance", ids, "--out", tmp_path / "x.jpg")
     assert "x.jpg: pictures are written as PNG" in line

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import hdgan
-from hdgan.commands.main import main, train_main
+from hdgan.commands.main import COMMANDS, main, train_main
 from hdgan.commands.parser import folded
 from hdgan.training import Outcome, TrainConfig
 
@@ -36,7 +36,13 @@ def options_in(text: str) -> list[str]:
 def test_hdgan_lists_its_commands(capsys: Capture, flag: str) -> None:
     assert main([flag]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n  {name} " in out for name in ("train", "generate", "styles", "data", "convert"))
+    listed = re.findall(r"(?m)^  ([a-z]+) ", out)
+    assert listed == ["train", *dict.fromkeys(name.split()[0] for name in COMMANDS)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_where_the_table_says(capsys: Capture, command: str) -> None:
+    assert f"usage: hdgan {command} [-h]" in helped(capsys, main, *command.split())
 
 
 def test_hdgan_alone_shows_its_usage_and_fails(capsys: Capture) -> None:

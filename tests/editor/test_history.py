@@ -88,7 +88,7 @@ def test_what_cannot_be_prepared_changes_nothing(document: Document) -> None:
         with pytest.raises(ConfigError):
             change()
         assert_same(history.present, document)
-        assert (history.can_undo, history.can_redo, history.opening.name) == (False, True, "")
+        assert (history.can_undo, history.can_redo, history.origin.name) == (False, True, "")
     refuse = False
     history.redo()
     assert_same(history.present, other)
@@ -107,7 +107,7 @@ def test_what_is_not_saved_is_known(document: Document) -> None:
     history.undo()
     assert not history.unsaved
     history.redo()
-    history.keep("mine")
+    history.mark_saved("mine")
     assert not history.unsaved
     history.undo()
     assert history.unsaved
@@ -124,10 +124,10 @@ def test_what_was_left_for_another_picture_is_not_saved_either(document: Documen
     history.push(document.remove(3000))
     history.open(document, "second")
     assert history.unsaved
-    history.keep("mine")
+    history.mark_saved("mine")
     assert history.unsaved
     history.undo()
-    history.keep("theirs")
+    history.mark_saved("theirs")
     history.redo()
     assert not history.unsaved
 
@@ -136,12 +136,12 @@ def test_each_opening_has_its_name(document: Document) -> None:
     history = History(document, "first")
     history.push(document.remove(2000))
     history.open(document, "second")
-    history.keep("mine")
+    history.mark_saved("mine")
     history.push(document.remove(3000))
-    assert history.opening.name == "mine"
+    assert history.origin.name == "mine"
     history.undo()
     history.undo()
-    assert history.opening.name == "first"
-    history.keep("saved")
+    assert history.origin.name == "first"
+    history.mark_saved("saved")
     history.undo()
-    assert history.opening.name == "saved"
+    assert history.origin.name == "saved"

@@ -162,3 +162,22 @@ def test_wrong_input(ids, error, says):
 def test_unknown_backend():
     with pytest.raises(BackendError, match="got 'abacus'"):
         instance_index(MAPS["odd"], backend="abacus")
+
+
+def launches(make):
+    """Arguments of the Triton launchers, as the op passes them, for tests/kernels; there are no images."""
+    for dtype in (torch.int32, torch.int64):
+        ids, rows, lists, counts, table, ranks, sizes, offsets = (
+            torch.empty(shape, dtype=kind, device="meta")
+            for shape, kind in (
+                ((1, 512, 1024), dtype),
+                ((1, 512, 1024), torch.int32),
+                (32768, dtype),
+                (32768, torch.int64),
+                ((1, 32768), torch.int32),
+                ((1, 32768), torch.int32),
+                (2, torch.int32),
+                (2, torch.int64),
+            )
+        )
+        yield "fwd", (ids, rows, offsets, lists, counts, table, ranks, sizes, 0)

@@ -63,10 +63,10 @@ def test_mean_iou_is_what_the_scorer_recognises(
     make_config: MakeConfig, run: Path, scorer: Path, tmp_path: Path
 ) -> None:
     values, examples, model = validated(make_config(tmp_path, log=LogConfig(best="miou", scorer=scorer)), run)
-    judge, counts = load_scorer(scorer, 4, CPU), Confusion(4)
+    network, counts = load_scorer(scorer, 4, CPU), Confusion(4)
     for one in examples.inputs(9):
         assert one.label is not None
-        counts.add(one.label, judge(examples.generate(model, one, 0)))  # type: ignore[arg-type]
+        counts.add(one.label, network(examples.generate(model, one, 0)))  # type: ignore[arg-type]
     assert values["val_miou"] == counts.mean_iou
 
 
