@@ -119,7 +119,7 @@ def pack(
         config = DataConfig(root=folder, layout=layout, dontcare=dontcare, photo_filter=photo_filter)
         sizes = sizes_of(width, height)
         report = pack_dataset(config, out, sizes, n_labels, phase or None, workers, say=say, progress=progress)
-    kept = f", {report.kept} of them there before" if report.kept else ""
+    kept = f", {report.kept} of them already there" if report.kept else ""
     print(f"{out}: {count(report.samples, 'sample')}, {decimal(report.bytes)}{kept}; train with --data.root {out}")
     return 0
 

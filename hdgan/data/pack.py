@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -25,7 +26,6 @@ from hdgan.data.packed_index import (
     FORMAT,
     INDEX,
     VERSION,
-    Entry,
     Index,
     IndexedPhase,
     Settings,
@@ -35,7 +35,7 @@ from hdgan.data.packed_index import (
     sample_path,
 )
 from hdgan.data.packer import Packer
-from hdgan.data.pairs import Listing, Pair
+from hdgan.data.pairs import Listing
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.files import atomic_file, leads_out, remove_dead, remove_dead_below
 from hdgan.wording import count
@@ -95,8 +95,7 @@ def pack_dataset(
         raise ConfigError(f"{config.root} is packed already: name the folder that it was packed from")
     packer = Packer(config, listings[0].layout, tuple(sizes), n_labels)
     paths = _target_paths(out, listings)
-    index = _claim(out, packer.settings)
-    _require_rest(out, index, names)
+    index = _claim(out, packer.settings, names)
     before = index.paths(out)
     sources: Counter[Size] = Counter()
     for listing in listings:
@@ -111,13 +110,9 @@ def pack_dataset(
     kept = 0
     packed = dict(index.phases) if phases else {}
     for listing in listings:
-
-        def write(pair: Pair, phase: str = listing.phase) -> tuple[Entry, bool]:
-            return packer.write(sample_path(out, phase, pair.stem), pair, replacing)
-
-        results = in_threads(write, listing.pairs, threads)
         entries = []
-        for entry, was_there in results:
+        write = partial(packer.write, out / listing.phase, replacing=replacing)
+        for entry, was_there in in_threads(write, listing.pairs, threads):
             entries.append(entry)
             kept += was_there
             progress(listing.phase, len(entries), len(listing.pairs))
@@ -142,39 +137,36 @@ def _target_paths(out: Path, listings: Sequence[Listing]) -> list[Path]:
                 raise DataError(f"{file}: a packed sample cannot be called {pair.stem!r} on every system; rename it")
             if len(os.fsencode(pair.stem.rpartition("/")[2])) > _LONGEST_NAME:
                 raise DataError(f"{file}: its name is longer than {_LONGEST_NAME} bytes; rename it")
-    paths = [sample_path(out, listing.phase, pair.stem) for listing in listings for pair in listing.pairs]
+    paths = [sample_path(out / listing.phase, pair.stem) for listing in listings for pair in listing.pairs]
     require_inside(out, paths)
     return paths
 
 
-def _claim(out: Path, settings: Settings) -> Index:
+def _claim(out: Path, settings: Settings, names: Sequence[str]) -> Index:
     """The index of `out` if its packing has the same settings, finished or not; a new one if `out` is empty.
 
     Raises:
-        ConfigError: `out` holds something else.
+        ConfigError: `out` holds something else, or an interrupted packing of other phases than `names` too, each of
+            which may mix old and new samples.
         DataError: the index is damaged.
     """
     another = f"choose another {option('out')}, or remove it"
-    if is_packed(out):
-        index = load_index(out)
-        before = asdict(index.settings)
-        for name, now in asdict(settings).items():
-            if before[name] != now:
-                raise ConfigError(f"{out} was packed with {name} {before[name]}, not {now}: {another}")
-        return index
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} exists and is no packed dataset: {another}")
-    return Index(FORMAT, VERSION, False, settings, {})
-
-
-def _require_rest(out: Path, index: Index, names: Sequence[str]) -> None:
-    """Refuse to finish an interrupted packing without all its phases, each of which may mix old and new samples."""
-    rest = [] if index.complete else sorted(index.phases.keys() - set(names))
-    if rest:
+    if not is_packed(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(f"{out} exists and is no packed dataset: {another}")
+        return Index(FORMAT, VERSION, False, settings, {})
+    index = load_index(out)
+    before = asdict(index.settings)
+    for name, now in asdict(settings).items():
+        if before[name] != now:
+            raise ConfigError(f"{out} was packed with {name} {before[name]}, not {now}: {another}")
+    rest = sorted(index.phases.keys() - set(names))
+    if rest and not index.complete:
         raise ConfigError(
-            f"{out} is not packed to its end, and its phases may mix old and new samples: name {', '.join(rest)} too, "
+            f"{out} is only partly packed, and its phases may mix old and new samples: name {', '.join(rest)} too, "
             f"or no {option('phase')}"
         )
+    return index
 
 
 def _unfinishing(out: Path, index: Index, listed: set[Path]) -> Callable[[Path], None]:

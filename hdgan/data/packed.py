@@ -135,7 +135,7 @@ def _inflated(stored: np.ndarray, length: int) -> bytes:
     stream = zlib.decompressobj()
     content = stream.decompress(stored.data, length + 1)
     if len(content) != length or not stream.eof:
-        raise ValueError(f"a map of {length} bytes does not inflate to so many")
+        raise ValueError(f"a map of {length} bytes does not inflate to that length")
     return content
 
 

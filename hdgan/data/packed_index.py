@@ -31,7 +31,7 @@ _Bytes = Annotated[int, Interval(ge=1, le=2**63 - 1)]
 _Channels = Annotated[int, Interval(ge=0, le=65536)]
 _Crc = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 _REMOVE = "remove its folder and pack again"
-REPEAT = "repeat the hdgan data pack that made it, which writes anew what is missing or damaged"
+REPEAT = "repeat the hdgan data pack that made it, which writes again what is missing or damaged"
 """The remedy for a damaged sample."""
 
 
@@ -134,7 +134,7 @@ class Index:
 
     def paths(self, root: Path) -> set[Path]:
         """The files of all samples."""
-        return {sample_path(root, name, entry.stem) for name, phase in self.phases.items() for entry in phase.samples}
+        return {sample_path(root / name, entry.stem) for name, phase in self.phases.items() for entry in phase.samples}
 
 
 def is_packed(root: Path) -> bool:
@@ -151,7 +151,7 @@ def read_index(root: Path) -> Index:
     index = load_index(root)
     if not index.complete:
         raise DataError(
-            f"{root} is not packed to its end: repeat the hdgan data pack of {index.settings.source}, which goes on"
+            f"{root} is only partly packed: repeat the hdgan data pack of {index.settings.source}, which continues"
         )
     return index
 
@@ -183,9 +183,9 @@ def _load_index(root: Path, state: tuple[int, int, int]) -> Index:
     return index
 
 
-def sample_path(root: Path, phase: str, stem: str) -> Path:
-    """File of a sample."""
-    return root / phase / f"{stem}{ENDING}"
+def sample_path(folder: Path, stem: str) -> Path:
+    """The file of a sample in the folder of its phase."""
+    return folder / f"{stem}{ENDING}"
 
 
 def require_inside(root: Path, paths: Iterable[Path]) -> None:

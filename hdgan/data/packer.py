@@ -10,7 +10,7 @@ import numpy as np
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.data.folders import as_text
 from hdgan.data.packed import encode, verify_packed
-from hdgan.data.packed_index import About, Entry, Settings
+from hdgan.data.packed_index import About, Entry, Settings, sample_path
 from hdgan.data.pairs import Pair, size_of
 from hdgan.data.transforms import apply_geometry, sample_geometry, scaled_size
 from hdgan.errors import DataError
@@ -59,12 +59,13 @@ class Packer:
         )
         return encode(sized, about), about
 
-    def write(self, path: Path, pair: Pair, replacing: Callable[[Path], None]) -> tuple[Entry, bool]:
-        """Write the file of a pair unless it is there, after a call of `replacing`.
+    def write(self, folder: Path, pair: Pair, replacing: Callable[[Path], None]) -> tuple[Entry, bool]:
+        """Write the file of a pair in the folder of its phase, unless it is there, after a call of `replacing`.
 
         Returns:
             The entry of the index, and whether the file was there.
         """
+        path = sample_path(folder, pair.stem)
         about = self._present(path, pair)
         was_there = about is not None
         if about is None:

@@ -21,9 +21,9 @@ from hdgan.wording import count
 
 _MOST_NOTES = 20  # labels that get a note of their own
 _SUMS = (
-    *("faults", "sizes", "label_maps", "class_pixels", "class_images", "ids", "compared", "agreeing", "foreign"),
-    *("channels", "turned"),
-)
+    "faults", "sizes", "label_maps", "class_pixels", "class_images", "ids", "compared", "agreeing", "foreign",
+    "channels", "turned",
+)  # fmt: skip
 """Fields of a phase's report that are sums of those of its pairs."""
 
 

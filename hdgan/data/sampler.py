@@ -129,7 +129,7 @@ def explained_worker_death() -> Iterator[None]:
     except RuntimeError as error:
         # An error that a worker itself raises reads "Caught RuntimeError in DataLoader worker process 0".
         if re.match(r"DataLoader worker \(pid", str(error)):
-            what = "a process that reads pictures was killed, mostly because there was too little memory"
+            what = "a process that reads pictures was killed, probably because memory ran out"
         elif "DataLoader worker" in str(error) and "shared memory(shm)" in str(error):
             what = "a process that reads pictures found too little shared memory for a batch"
         else:

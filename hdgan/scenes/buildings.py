@@ -37,7 +37,7 @@ class _Face:
 
 
 def paint_buildings(canvas: Canvas, light: Light, buildings: list[tuple[Building, int, Look]]) -> None:
-    """Paint all buildings in the free pixels. Each has its id and look; those of one side are sorted from near to far."""
+    """Paint all buildings, each with id and look, in the free pixels; those of one side are sorted from near to far."""
     faces: list[_Face] = []
     for number, (building, id, _) in enumerate(buildings):
         rows, columns = canvas.box(_corners(building))

@@ -79,7 +79,7 @@ def test_an_interrupted_packing_goes_on(street, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         pack_dataset(config, out, threads=1, progress=interrupt)
-    with pytest.raises(DataError, match=r"is not packed to its end: repeat the hdgan data pack of .*street, which"):
+    with pytest.raises(DataError, match=r"is only partly packed: repeat the hdgan data pack of .*street, which"):
         find_pairs(DataConfig(root=out), "train")
     report = pack_dataset(config, out)
     assert report.samples == 5
@@ -100,9 +100,9 @@ def test_an_interrupted_repacking_does_not_pass_as_whole(street, packed, save):
 
     with pytest.raises(KeyboardInterrupt):
         pack_dataset(config, packed, SIZES, 4, threads=1, progress=interrupt)
-    with pytest.raises(DataError, match=r"is not packed to its end: repeat the hdgan data pack of .*street, which"):
+    with pytest.raises(DataError, match=r"is only partly packed: repeat the hdgan data pack of .*street, which"):
         find_pairs(DataConfig(root=packed), "train")
-    with pytest.raises(ConfigError, match=r"packed is not packed to its end, and its .*: name train too, or no phase"):
+    with pytest.raises(ConfigError, match=r"packed is only partly packed, and its .*: name train too, or no phase"):
         pack_dataset(config, packed, SIZES, 4, ["test"])
     report = pack_dataset(config, packed, SIZES, 4)
     assert report.samples == 4

@@ -168,7 +168,7 @@ def test_no_map_inflates_beyond_its_size(tmp_path, length):
         **tensor, "crc32": zlib.crc32(stored.data, zlib.crc32(named))
     }}})})  # fmt: skip
     with pytest.raises(
-        DataError, match=r"a\.safetensors cannot be read \(a map of 12 bytes does not inflate to so many"
+        DataError, match=r"a\.safetensors cannot be read \(a map of 12 bytes does not inflate to that length"
     ):
         verify_packed(path)
 
@@ -178,7 +178,7 @@ def test_a_size_that_is_not_stored(packed):
     report = quick_check(find_pairs(config, "train"), config, 4)
     report.require_size(SizeConfig(width=20), batch=4)
     message = (
-        r"0\.safetensors is packed in 20x12, 16x8, but 37x23 is wanted: set stages\.STAGE\.size\.width 20, or pack "
+        r"0\.safetensors is packed in 20x12, 16x8, but 37x23 is needed: set stages\.STAGE\.size\.width 20, or pack "
         "again with 37x23 too"
     )
     with pytest.raises(DataError, match=message):

@@ -551,7 +551,7 @@ def test_a_packed_dataset_trains_to_the_same_weights(
 def test_a_stage_of_a_size_that_is_not_packed(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
     pack_dataset(config.data, tmp_path / "packed", [SizeConfig(width=16)])
-    with pytest.raises(DataError, match=r"is packed in 16x8, but 32x16 is wanted: set stages\.STAGE\.size\.width 16"):
+    with pytest.raises(DataError, match=r"is packed in 16x8, but 32x16 is needed: set stages\.STAGE\.size\.width 16"):
         train(replace(config, data=replace(config.data, root=tmp_path / "packed")), console=QUIET)
 
 

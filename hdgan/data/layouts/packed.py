@@ -48,7 +48,7 @@ class PackedPair(Pair):
         if scaled not in sizes:
             stored = ", ".join(f"{width}x{height}" for width, height in sizes)
             raise DataError(
-                f"{self.first_file} is packed in {stored}, but {scaled[0]}x{scaled[1]} is wanted: set "
+                f"{self.first_file} is packed in {stored}, but {scaled[0]}x{scaled[1]} is needed: set "
                 f"{option('stages.STAGE.size.width')} {sizes[0][0]}, or pack again with {scaled[0]}x{scaled[1]} too"
             )
         if photo_filter != self.photo_filter:
@@ -99,7 +99,7 @@ class PackedLayout(Layout):
         found, photo_filter = index.phases[phase], index.settings.photo_filter
         pairs = []
         for entry in found.samples:
-            files = dict.fromkeys(found.parts, sample_path(root, phase, entry.stem))
+            files = dict.fromkeys(found.parts, sample_path(root / phase, entry.stem))
             pairs.append(PackedPair(entry.stem, **files, entry=entry, photo_filter=photo_filter))
         return Listing(self.name, phase, tuple(pairs))
 
