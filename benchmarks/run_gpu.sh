@@ -36,7 +36,7 @@ check() {
   build
   # By many processes, if pytest-xdist is there: most of the time goes into compiling Triton's kernels.
   local many=() tests=(tests/ops tests/models/test_backends.py tests/test_gpu.py tests/training/test_prefetch.py
-    tests/training/test_gradients.py)
+    tests/training/test_cuda_graph.py)
   python -c 'import xdist' 2> /dev/null && many=(-n "$(($(nproc) < 12 ? $(nproc) : 12))")
   step "correctness: CUDA and networks" 150 python -m pytest -q -m gpu "${many[@]}" "${tests[@]}" \
     -k "not triton and not 31_elements"

@@ -1,8 +1,8 @@
 // A cell is a pixel of the quarter level: 2x2 pixels of the half level and 4x4 of the image. A thread takes a few
 // adjacent cells of a contiguous image, or a few channels of one cell of a channels_last image, and walks down, so that
-// it reads each row once; what a row of cells shares with the next stays in registers. Adjacent cells of a contiguous
-// image share sums by shuffles: a warp overlaps its neighbour by one lane, which computes and does not write.
-// Contiguous images whose rows do not divide into 16 bytes are treated like channels_last ones of one channel.
+// it reads each row once. What a row of cells shares with the next one stays in registers. Adjacent cells of a
+// contiguous image share sums by shuffles: a warp overlaps its neighbour by one lane, which computes but does not
+// write. Contiguous images whose rows are no multiple of 16 bytes are treated like channels_last images of one channel.
 //
 // As in avg_pyramid.cpp, both layouts are planes of height x width pixels of `pixel` adjacent elements.
 #include "cuda.cuh"
@@ -26,7 +26,7 @@ struct Layout {
   static constexpr bool kPlanar = kIsPlanar;
 };
 
-// Numbers of N columns of a level.
+// One number for each channel of N columns of a level.
 template <typename L, int N>
 struct Columns {
   float at[N][L::V];
@@ -41,7 +41,7 @@ struct Columns {
   }
 };
 
-// Of the half level: the columns of the cells, and one beside them.
+// Numbers of the half level: of the columns of the cells, and of one column beside them.
 template <typename L>
 using Sums = Columns<L, 2 * L::S + 1>;
 
@@ -59,7 +59,7 @@ __device__ __forceinline__ float inside(int o, int size) {
   return static_cast<float>(max(min(2 * o + 2, size) - max(2 * o - 1, 0), 1));
 }
 
-// N elements of a row from `first` on, which lie inside [0, end) all or none; outside 0.
+// N elements of a row from `first` on, which all lie inside [0, end) or all outside, where they are 0.
 template <int N, typename T>
 __device__ __forceinline__ Pack<T, N> load_inside(const T* row, int first, int end) {
   return first >= 0 && first < end ? load_pack<N>(row + first) : Pack<T, N>{};
@@ -74,7 +74,8 @@ __device__ __forceinline__ void store_inside(T* row, int first, int end, const f
   store_pack<N>(row + first, pack);
 }
 
-// What this thread works on; false where there is nothing for its whole warp. idle: the lane that overlaps.
+// Find what this thread works on. The result is false if there is nothing for its whole warp. `idle` is the lane that
+// overlaps.
 template <typename L>
 __device__ __forceinline__ bool find_place(const Planes& in, int groups, int bands, int idle, Place& place) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -130,7 +131,7 @@ __device__ __forceinline__ Sums<L> row_sums(const typename L::T* x, const Planes
   return sums;
 }
 
-// A row of the half level from the sums of its three rows; 0 outside.
+// A row of the half level, made from the sums of its three rows. It is 0 outside of the level.
 template <typename L>
 __device__ __forceinline__ Sums<L> means(const Sums<L>& a, const Sums<L>& b, const Sums<L>& c, const Planes& in,
                                          int row, int cell) {

@@ -1,6 +1,6 @@
-// The Python module hdgan._C: every kernel under its own name, with the suffix of its backend. Tensors are read by
-// their Python methods; None becomes a Tensor without data. Callers guarantee dtype, shape, layout and device
-// (hdgan/ops).
+// The Python module hdgan._C holds every kernel under its own name, with the suffix of its backend. Tensors are read by
+// their Python methods, and None becomes a Tensor without data. The callers in hdgan/ops have checked dtype, shape,
+// layout and device.
 #include <pybind11/pybind11.h>
 
 #include <cstdlib>
@@ -84,7 +84,7 @@ bool has_avx2() {
 #endif
 }
 
-// Whether the code for AVX2 is used: where the processor has it, unless HDGAN_CPU_ISA says otherwise.
+// Whether the code for AVX2 is used. It is where the processor has AVX2, unless HDGAN_CPU_ISA says otherwise.
 bool use_avx2() {
   static const bool chosen = [] {
     const char* wanted = std::getenv("HDGAN_CPU_ISA");
@@ -111,7 +111,7 @@ bool use_avx2() {
 #define HD_BIND_CUDA(name)
 #endif
 
-// What kernels.h lists is bound now.
+// From here on, kernels.h binds what it lists.
 #undef HD_KERNEL
 #undef HD_CUDA_KERNEL
 #undef HD_CUDA_SIZE

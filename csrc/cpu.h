@@ -1,5 +1,5 @@
-// What the CPU kernels share. Each <op>.cpp is compiled once per instruction set, with HD_ISA its namespace; the
-// bindings choose one when the module is loaded.
+// What the CPU kernels share. Each <op>.cpp is compiled once per instruction set, and HD_ISA is the namespace of that
+// set. The bindings choose one when the module is loaded.
 #pragma once
 
 #include <cstdint>
@@ -52,7 +52,7 @@ inline void parallel_for(int64_t n, int threads, const F& fn) {
   if (failed) throw std::bad_alloc();
 }
 
-// Uninitialised scratch memory of n T's, aligned to cache lines: on the stack if they are few.
+// Uninitialised scratch memory for n T's, aligned to cache lines. It is on the stack if they are few.
 template <typename T>
 class Scratch {
  public:
@@ -74,8 +74,8 @@ class Scratch {
   alignas(64) unsigned char few_[10 * 1024];
 };
 
-// Ask for huge pages behind a dense result of T's that is about to be written. Large ones are fresh memory, whose
-// faults, one for every 4 KiB, take longer than the kernels.
+// Ask for huge pages behind a dense result of T's that is about to be written. Large results are fresh memory, and its
+// page faults, one for every 4 KiB, take longer than the kernels.
 template <typename T>
 inline void use_huge_pages([[maybe_unused]] const Tensor& y) {
 #ifdef MADV_HUGEPAGE
@@ -90,24 +90,14 @@ inline void use_huge_pages([[maybe_unused]] const Tensor& y) {
 // Call fn(T{}) with the type of an integer dtype.
 template <typename F>
 inline void with_integer(DType dtype, const F& fn) {
-  switch (dtype) {
-    case DType::int8:
-      return fn(int8_t{});
-    case DType::int16:
-      return fn(int16_t{});
-    case DType::int32:
-      return fn(int32_t{});
-    case DType::uint8:
-      return fn(uint8_t{});
-    case DType::uint16:
-      return fn(uint16_t{});
-    case DType::uint32:
-      return fn(uint32_t{});
-    case DType::uint64:
-      return fn(uint64_t{});
-    default:
-      return fn(int64_t{});
-  }
+  if (dtype == DType::int8) return fn(int8_t{});
+  if (dtype == DType::int16) return fn(int16_t{});
+  if (dtype == DType::int32) return fn(int32_t{});
+  if (dtype == DType::uint8) return fn(uint8_t{});
+  if (dtype == DType::uint16) return fn(uint16_t{});
+  if (dtype == DType::uint32) return fn(uint32_t{});
+  if (dtype == DType::uint64) return fn(uint64_t{});
+  return fn(int64_t{});
 }
 
 }  // namespace hd::HD_ISA

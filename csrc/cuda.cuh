@@ -1,8 +1,8 @@
 // What the CUDA kernels share: launches, 16-byte accesses, reductions.
 //
 // The tests compile the .cu files for the host too, with a cuda_runtime.h that runs each thread of a block as a fiber
-// (tests/csrc). So kernels are launched by HD_LAUNCH, dynamic shared memory is named by HD_SHARED, and inline PTX needs
-// a plain twin.
+// (tests/csrc). That is why kernels are launched by HD_LAUNCH, dynamic shared memory is named by HD_SHARED, and inline
+// PTX needs a plain twin.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -34,7 +34,7 @@ inline void check_cuda(cudaError_t status, const char* what) {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Whether a tensor, missing ones too, begins at a multiple of so many bytes.
+// Whether a tensor begins at a multiple of so many bytes. A missing one does.
 inline bool is_aligned(const Tensor& x, size_t bytes) { return reinterpret_cast<uintptr_t>(x.data) % bytes == 0; }
 
 // N adjacent elements, moved by one instruction.
@@ -53,7 +53,7 @@ __device__ __forceinline__ void store_pack(T* address, const Pack<T, N>& pack) {
   *reinterpret_cast<Pack<T, N>*>(address) = pack;
 }
 
-// Sum over the 32 lanes of a warp; every lane gets it.
+// The sum over the 32 lanes of a warp. Every lane gets it.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);

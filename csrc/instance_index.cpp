@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kChunk = 32768;  // pixels
 
-// One image, and where its part of the results goes.
+// One image, and where its part of the results is written.
 template <typename T>
 struct Image {
   const T* ids;
@@ -149,7 +149,7 @@ struct Entry {
   int64_t at;  // where the chunk's number is in the image's arrays
 };
 
-// Sort by key, stably, a byte at a time; bytes that are equal in all keys cost nothing. The result is in `entries`.
+// Sort by key, stably, one byte at a time. Bytes that are equal in all keys cost nothing. The result is in `entries`.
 void sort(Entry* entries, int64_t n) {
   Scratch<Entry> other(n);
   Entry *from = entries, *to = other;

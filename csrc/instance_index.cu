@@ -1,7 +1,6 @@
 // The ids of an image are counted in a table of all ids that it may hold, the ids that occur are ranked, and every
 // pixel looks up the rank of its id. Maps are long runs of equal ids: a run [p, q) adds q where it ends and subtracts p
-// where it begins, wherever those are, so that only the ends of runs touch the table. Blocks collect these in shared
-// memory.
+// where it begins, so that only the ends of runs touch the table. Blocks collect these additions in shared memory.
 #include "cuda.cuh"
 
 namespace hd::cuda {
@@ -75,7 +74,7 @@ __global__ void __launch_bounds__(kThreads)
         *outside = 1;
         continue;
       }
-      const unsigned amount = (ends ? at + 1 : 0u) - (begins ? at : 0u);  // modulo 2^32, which comes out right
+      const unsigned amount = (ends ? at + 1 : 0u) - (begins ? at : 0u);  // modulo 2^32, as the sums are
       const int key = static_cast<int>(entry), slot = key % kSlots, found = atomicCAS(&keys[slot], -1, key);
       atomicAdd(found == -1 || found == key ? &sums[slot] : &counts[key], amount);
     }

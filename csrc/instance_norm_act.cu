@@ -1,7 +1,7 @@
 // instance_norm_act on the GPU: which kernels run, and on how many blocks.
 //
-// Splits of large planes are many enough to fill the GPU, few enough that merging their partial results, which every
-// block of the second kernel does anew, is a small part of its reads.
+// A large plane is split into enough parts to fill the GPU, but so few that merging their partial results, which every
+// block of the second kernel does for itself, is a small part of its reads.
 #include <algorithm>
 
 #include "instance_norm_act_nchw.cuh"
@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kPart =
     16384;  // elements of one block's part of a large NCHW plane, unless that leaves too few blocks
-constexpr int64_t kLeastPart = 2048;  // and at least
+constexpr int64_t kLeastPart = 2048;  // at least so many
 constexpr int64_t kBlocks = 1024;     // enough of those to fill a GPU
 
 int multiprocessors() {
@@ -49,7 +49,7 @@ Norm norm_of(const Tensor& x, const Tensor& weight, const Tensor& bias, const Te
   return n;
 }
 
-// Without padding and gaps the rows of a plane are one, in which no unit crosses an edge.
+// Without padding and gaps the rows of a plane are treated as one row, in which no unit crosses an edge.
 void flatten(Norm& n) {
   if (n.pad != 0 || n.pixels() > 0x7fff0000) return;
   n.width = static_cast<int>(n.pixels());
@@ -66,7 +66,7 @@ int64_t most_shared() {
   return std::min<int64_t>(most, kSmallPlane + kAside);
 }
 
-// More than 48 KiB must be asked for: always the most, so that no launch takes from another.
+// More than 48 KiB must be asked for. It is always the most, so that no launch lowers the limit of another.
 template <typename Kernel>
 void allow_shared(Kernel kernel) {
   const int most = static_cast<int>(most_shared());
@@ -80,7 +80,7 @@ int threads_for(int64_t tasks) {
   return threads;
 }
 
-// What either kernel is launched with.
+// What both kernels are launched with.
 struct Launch {
   int64_t blocks;
   int threads;
@@ -88,7 +88,7 @@ struct Launch {
   int lanes = 1;   // groups of channels of a block, in channels_last images
 };
 
-// A plane is held where so many arrays of it fit in shared memory; otherwise it is split.
+// A block holds a plane if so many arrays of it fit in shared memory. Otherwise several blocks share it.
 template <typename T>
 Launch plan_nchw(Norm& n, int arrays) {
   const int64_t units = ceil_div(n.pixels() + kPack<T>, kPack<T>), bytes = 16 * arrays * units;
@@ -100,7 +100,8 @@ Launch plan_nchw(Norm& n, int arrays) {
   return {n.planes * n.splits, kThreads, reduction};
 }
 
-// The same of an image and one group of channels; splits are as many blocks as the GPU holds at once, or twice as many.
+// The same for an image and a group of channels. They are split into as many blocks as the GPU holds at once, or twice
+// as many.
 template <typename T, typename State>
 Launch plan_nhwc(Norm& n, int arrays) {
   const int64_t bytes = 16 * arrays * n.pixels(), groups = ceil_div(n.channels, kPack<T>);
@@ -117,7 +118,7 @@ Launch plan_nhwc(Norm& n, int arrays) {
   return {tiles * n.splits, kThreads, merge_size<State>(lanes, kThreads) * static_cast<int64_t>(sizeof(float)), lanes};
 }
 
-// Launch the first kernel, and where no block holds a plane the second.
+// Launch the first kernel and, unless its blocks hold whole planes, the second.
 template <typename First, typename Second, typename... Arguments>
 void run(First first, Second second, const Launch& launch, const Norm& n, uintptr_t stream, Arguments... arguments) {
   if (n.held) allow_shared(first);

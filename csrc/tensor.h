@@ -1,4 +1,4 @@
-// What a kernel gets to know of a torch tensor. Without torch headers the extension works with any version of torch.
+// What a kernel knows of a torch tensor. Without torch headers the extension works with any version of torch.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-"""What there is to run on: devices, whether their memory suffices, and CPU cores."""
+"""What a process can run on: its device, whether the memory suffices, and its CPU cores."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def network_format(device: torch.device) -> torch.memory_format:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice; on a CPU and in libraries only the text tells.
+    """Whether an error means that there is not enough memory, which on a CPU and in libraries only its text says.
 
-    The texts are those of PyTorch's allocators, of TorchScript, of cuBLAS and cuDNN, of oneDNN and of shared memory.
+    The texts are those of PyTorch's allocators, TorchScript, cuBLAS, cuDNN, oneDNN and shared memory.
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -45,9 +45,9 @@ _OUT_OF_MEMORY = (
 
 @contextmanager
 def enough_memory(message: str) -> Iterator[None]:
-    """Raise ConfigError with this message where memory does not suffice.
+    """Raise ConfigError with this message if there is not enough memory.
 
-    The memory that was in use inside is free by then, although the error lives on: its frames hold nothing any more.
+    The memory that was used inside is free by then, since the frames that the error refers to are cleared.
     """
     try:
         yield

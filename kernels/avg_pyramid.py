@@ -1,8 +1,8 @@
 """avg_pyramid: 3x3 average pooling with stride 2 and padding 1 that leaves the padding out of its count; two levels.
 
 A cell is a pixel of the quarter level: 2x2 pixels of the half level and 4x4 of the image. A program takes a block of
-cells side by side and walks down a band of rows, so that it reads each row of the image once; what a row of cells
-shares with the next stays in registers. Small images leave room for several bands at once, of one plane or of more.
+cells side by side and walks down a band of rows, so that it reads each row of the image once. What a row of cells
+shares with the next one stays in registers. Small images leave room for several bands at once, of one plane or of more.
 
 In contiguous images the columns of the cells are adjacent: they are read and written as one block, taken apart and put
 together in registers. In channels_last images each column of the cells is an access of its own, along the channels.
@@ -31,7 +31,7 @@ def _bands(planes, height, blocks, bands, rows, BLOCK_BANDS: tl.constexpr):
 
 @triton.jit
 def _inside(o, size):
-    """Pixels of the window at output position o that lie in [0, size), as float; 1 where there is no such window."""
+    """How many pixels of the window at output position o lie in [0, size), as float. It is 1 if there is no window."""
     return tl.maximum(tl.minimum(2 * o + 2, size) - tl.maximum(2 * o - 1, 0), 1).to(tl.float32)
 
 

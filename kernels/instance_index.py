@@ -1,4 +1,4 @@
-"""instance_index: ids are counted in a table of all that an image may hold, ranked, and looked up by every pixel.
+"""instance_index: ids are counted in a table of all ids that an image may hold, ranked, and looked up by every pixel.
 
 Maps are long runs of equal ids: a run [p, q) adds q to its count where it ends and subtracts p where it begins, so that
 only the ends of runs touch the table.

@@ -28,7 +28,7 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
 
 
 def cost(shape: tuple[int, ...], element: int) -> tuple[Cost, Cost]:
-    """Forward reads x and writes the levels, backward the other way round."""
+    """Forward reads x and writes the levels; backward does the opposite."""
     batch, channels, height, width = shape
     sizes = [height * width]
     for _ in range(LEVELS):

@@ -22,7 +22,7 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
 
         return index
 
-    # Reads the ids and writes rows in 32 bits.
+    # It reads the ids and writes rows of 32 bits.
     return differentiable(context, run, [ids], Cost(ids.nbytes + 4 * ids.numel(), 0))
 
 

@@ -1,4 +1,4 @@
-"""instance_mean: E's features averaged over the instances of a map, whose index is ready."""
+"""instance_mean: E's features averaged over the instances of a map, with a given index."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
             return lambda x: scatter_mean(x, index)
         return lambda x: instance_mean(x, index, backend=implementation)
 
-    # Reads x and the rows of its pixels, writes y: an addition and a multiplication for each element.
+    # It reads x and the rows of its pixels and writes y, with an addition and a multiplication for each element.
     cost = Cost(2 * x.nbytes + index.rows.nbytes, 2 * x.numel())
     return differentiable(context, run, [x], cost, cost)
 
 
 def scatter_mean(x: Tensor, index: InstanceIndex) -> Tensor:
-    """The same by torch.scatter_reduce and torch.gather, as one would write it without this library."""
+    """The same with torch.scatter_reduce and torch.gather, as one would write it without this library."""
     pixels = x.float().transpose(0, 1).flatten(1)  # [C, B*H*W]
     rows = index.rows.flatten().long().expand_as(pixels)
     table = pixels.new_zeros(len(pixels), len(index.counts))

@@ -1,6 +1,6 @@
-"""pix2pixHD as one writes it with PyTorch's modules alone: pad, convolution with bias, norm, activation, one by one.
+"""pix2pixHD written with PyTorch's modules only: padding, convolution with bias, norm and activation, one by one.
 
-The eager implementation of the networks. Made of the very convolutions of our networks, so both have the same weights.
+This is the eager implementation of the networks. It contains the convolutions of our networks, so both share weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hdgan.ops import InstanceIndex, instance_mean
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """The same network of plain modules, on the same parameters."""
+    """The same network made of plain modules, with the same parameters."""
     if isinstance(network, GlobalGenerator):
         return nn.Sequential(*_trunk(network.trunk), *_head(network.head))
     if isinstance(network, LocalEnhancer):
@@ -123,6 +123,5 @@ def _pool() -> nn.Module:
 
 
 def wide_copy(network: nn.Module) -> nn.Module:
-    """The network in float32 and NCHW, with weights of its own."""
-
+    """A copy of the network in float32 and NCHW."""
     return copy.deepcopy(network).to(torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""How long it takes to import and to install hdgan, in processes of their own."""
+"""The time to import and to install hdgan, in new processes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _install() -> list[Tensor]:
     """Build a wheel of the checkout and install it, with kernels, in an empty folder."""
     root = Path(__file__).resolve().parents[2]
     if not (root / "setup.py").is_file():
-        raise ConfigError(f"{root} is no checkout of hdgan: measure the installation in one")
+        raise ConfigError(f"{root} is no checkout of hdgan: run this in a checkout to measure the installation")
     with tempfile.TemporaryDirectory() as target:
         command = ["-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", target, str(root)]
         subprocess.run([sys.executable, *command], check=True)

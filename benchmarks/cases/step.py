@@ -1,6 +1,6 @@
 """A whole training step: ours, and the original's order of operations in eager PyTorch.
 
-`build_step` is the one place that knows the trainer.
+Only `build_step` depends on the trainer.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from hdgan.losses import LAYER_WEIGHTS
 from hdgan.models import VGG19Features
 from hdgan.models.blocks import recomputing
 from hdgan.training import StageConfig, TrainConfig
-from hdgan.training.gradients import StepGradients
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
+from hdgan.training.trainer import forward_backward
 
 LOSS = Pix2PixHDLoss()
 SLACK = {torch.float32: 100.0, torch.bfloat16: 50.0}
-"""How much further from the truth than one op the gradients of a whole step may be.
+"""Factors on the tolerance of an op for the gradients of a whole step.
 
-In bfloat16 that is half of their size: the gradients of L1 losses are signs, which rounding turns where features are
-nearly equal, and eager PyTorch itself is off by a third. It finds wrong weights and missing terms, not rounding."""
+In bfloat16 the tolerance is half the size of the gradients: gradients of L1 losses are signs, which rounding flips
+where features are nearly equal, and eager PyTorch itself is off by a third. The check still finds wrong weights and
+missing terms."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class Step:
     """A step of one implementation on a fixed batch."""
 
     forward: Callable[[], object]
-    """Runs the networks and losses; returns what holds the graph."""
+    """Runs the networks and losses; returns tensors that keep the graph."""
     gradients: Callable[[], list[Tensor]]
-    """Forward and backward; the gradients of all weights but dead biases, cast to float32."""
+    """Forward and backward; returns the gradients of all weights except dead biases, cast to float32."""
     update: Callable[[], list[Tensor]]
     """The whole step with its optimizers."""
     resident: tuple[Tensor, ...]
@@ -73,19 +74,18 @@ class Step:
 
 
 def build_step(case: StepCase, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> Step:
-    """Our step, with whatever backend is active, from fixed weights on a fixed batch."""
+    """Our step with the active backend, from fixed weights on a fixed batch."""
     config, state, inputs, vgg = _build(case, device, dtype, memory_format)
     model = state.model
     assert isinstance(model, Pix2PixHD)
     criterion = Criterion(LOSS, vgg, state.pool)
-    gradients = StepGradients(config, state, criterion)
 
     def forward() -> object:
         with config.autocast(device), recomputing():
             return criterion(model, inputs)
 
     def backward() -> None:
-        gradients(inputs)
+        forward_backward(config, state, criterion, inputs)
 
     def update() -> list[Tensor]:
         backward()
@@ -106,7 +106,7 @@ def build_original_step(
     assert model.discriminator is not None
     netG, netD = plain(model.generator), plain(model.discriminator)
     g_parameters, d_parameters = list(netG.parameters()), list(netD.parameters())
-    # Fused as ours: the default loops over tensors on a CPU.
+    # Fused like ours: the default loops over tensors on a CPU.
     optimizer_g, optimizer_d = (
         torch.optim.Adam(p, lr=2e-4, betas=(0.5, 0.999), fused=True) for p in (g_parameters, d_parameters)
     )
@@ -211,7 +211,7 @@ def true_gradients(case: StepCase, device: torch.device) -> list[Tensor]:
 
 @cache
 def least_cost(case: StepCase, device: torch.device) -> Cost:
-    """Of any implementation: the arithmetic of our order, which runs D less; the trained weights stay float32."""
+    """The least cost of any implementation: that of our order, which runs D less often, with float32 weights."""
     with ops.backend("eager"), FlopCounterMode(display=False) as counter:
         step = build_step(case, device, torch.float32, torch.contiguous_format)
         step.gradients()

@@ -39,42 +39,42 @@ class EvaluateOptions:
     """The options of the command."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """run folders, checkpoint folders or .safetensors files; their label maps must have the same classes."""
+    """Run folders, checkpoint folders or .safetensors files; their label maps must have the same classes."""
     out: Path = Path("evaluation")
-    """folder for what is written."""
+    """Folder for the results."""
     scorer: Path | None = None
     """hdgan's .safetensors, TorchScript, or a .pt2 of torch.export; left out, scorer.safetensors in the folder of
     --out, if it is there. Foreign ones return logits [B, classes, H, W]; name only files that you trust."""
     scorer_range: ScorerRange = "signed"
-    """values of the photos that a foreign scorer takes: signed is [-1, 1], unit [0, 1], imagenet is unit normalised by
+    """Values of the photos that a foreign scorer takes: signed is [-1, 1], unit [0, 1], imagenet is unit normalised by
     ImageNet's mean and deviation."""
     train_scorer: bool = False
-    """train the scorer first, and write it where --scorer says."""
+    """Train the scorer first, and write it where --scorer says."""
     scorer_training: ScorerTraining = ScorerTraining()
     root: Path | None = None
-    """dataset, if it is not the first run's."""
+    """Dataset, if it is not the first run's."""
     layout: LayoutName | None = None
-    """folder structure of --root; left out, it is detected."""
+    """Folder structure of --root; left out, it is detected."""
     phase: str | None = None
-    """of the dataset to evaluate on; left out, val, else test."""
+    """Of the dataset to evaluate on; left out, val, else test."""
     width: int | None = None
-    """of the pictures; left out, that of the first run's training."""
+    """Of the pictures; left out, that of the first run's training."""
     height: int | None = None
-    """of the pictures; left out, it follows from the width or the first run's training."""
+    """Of the pictures; left out, it follows from the width or the first run's training."""
     n_labels: int | None = None
-    """classes, if a scorer is trained without a run; left out, those of the scenes."""
+    """Classes, if a scorer is trained without a run; left out, those of the scenes."""
     dontcare: int | None = None
-    """label of pixels that have no class, if a scorer is trained without a run."""
+    """Label of pixels that have no class, if a scorer is trained without a run."""
     max_images: int | None = None
-    """evaluate only on the first pictures, this many."""
+    """Evaluate only on the first pictures, this many."""
     pictures: int = 8
-    """how many of them the page shows."""
+    """How many of them the page shows."""
     checkpoint: str = "latest"
-    """of runs: latest, best, or a step."""
+    """Of runs: latest, best, or a step."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     ema: bool = True
-    """use the averaged weights."""
+    """Use the averaged weights."""
 
     @property
     def size(self) -> SizeConfig | None:

@@ -47,16 +47,16 @@ def generate(
     """Make a PNG of the same size for every label map, or several in different styles.
 
     Args:
-        run: run folder, checkpoint folder or .safetensors file.
-        out: folder for the pictures, or a .png file for a single one.
-        label: label map, or a folder of them.
-        instance: instance map, or a folder of them, paired by name.
-        input: input picture, or a folder of them, for a model trained on A->B pairs.
-        photo: photo, or a folder of them, that gives each instance its style.
-        checkpoint: of a run: latest, best, or a step.
+        run: Run folder, checkpoint folder or .safetensors file.
+        out: Folder for the pictures, or a .png file for a single one.
+        label: Label map, or a folder of them.
+        instance: Instance map, or a folder of them, paired by name.
+        input: Input picture, or a folder of them, for a model trained on A->B pairs.
+        photo: Photo, or a folder of them, that gives each instance its style.
+        checkpoint: Of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
-        precision: bfloat16 runs the networks under autocast.
-        ema: use the averaged weights.
+        precision: With bfloat16 the networks run under autocast.
+        ema: Use the averaged weights.
     """
     console = Console(stderr=True)
     sources = {"label": label, "input": input, "ids": instance, "photo": photo}
@@ -118,7 +118,7 @@ def _note_size(pipeline: Pipeline, maps: Maps, console: Console) -> bool:
     far = [f"{usual} pixels {side}" for side, usual, n in sides if usual and not usual / _FAR <= n <= usual * _FAR]
     if far:
         console.print(
-            f"{maps.name} is {width}x{height}, but the model was trained on pictures {far[0]}: what it makes may look "
+            f"{maps.name} is {width}x{height}, but the model was trained on pictures {far[0]}: the result may look "
             "worse; scale the maps to about that size",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
@@ -205,4 +205,4 @@ def _protect_sources(pairs: list[Pair], targets: list[Path], choice: StyleChoice
     written = [*targets, *(_styles_beside(target) for target in targets if choice.save_styles)]
     for target in written:
         if os.path.realpath(target) in sources:
-            raise ConfigError(f"{target} would be overwritten by what is made from it: choose another --out")
+            raise ConfigError(f"{target} is a source and would be overwritten: choose another --out")

@@ -22,19 +22,19 @@ class StyleChoice:
     """Which styles the images get, and how many variants of each there are."""
 
     styles: str = "mean"
-    """without a photo: mean (of each class), random (a cluster for each instance), random-class (a cluster for all
+    """Without a photo: mean (of each class), random (a cluster for each instance), random-class (a cluster for all
     instances of a class), or a .json file that --save-styles wrote."""
     styles_to: Path | None = None
-    """a second file of styles; the variants go from the first to it."""
+    """A second file of styles; the variants are interpolated from the first to it."""
     variants: int = 1
-    """pictures of each label map, named x_1.png, x_2.png, …: in random styles, between two files of styles, or what a
-    model makes by itself (several images at once, or noise)."""
+    """Pictures of each label map, named x_1.png, x_2.png, …: in random styles, between two files of styles, or the
+    variants that a model makes by itself (several images at once, or noise)."""
     seed: int = 0
-    """of random styles, and of the noise of models with dropout; the same gives the same."""
+    """Of random styles, and of the noise of models with dropout. The same seed gives the same pictures."""
     clusters: dict[int, int] | None = None
-    """instances and the cluster that each has in its class, as in --clusters 26001 3 26002 5."""
+    """Instances and the cluster that each has in its class, as in --clusters 26001 3 26002 5."""
     save_styles: bool = False
-    """write the styles of each picture beside it, as x.json."""
+    """Write the styles of each picture beside it, as x.json."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -68,11 +68,13 @@ class StyleChoice:
         check_value(VariantsOnDisk, self.variants, "variants")
         check_value(Seed, self.seed, "seed")
         if self.styles_to is not None and (file is None or self.variants < 2):
-            raise ConfigError("--styles-to goes from one file of styles to another: give --styles FILE and --variants")
+            raise ConfigError(
+                "--styles-to is the end of a series of variants: give --styles FILE as its start, and --variants"
+            )
         if self.by_styles or own_variants is None:
             return
         if own_variants == 1 < self.variants:
-            raise ConfigError(f"--variants {self.variants} would all be alike: give --styles random, or --styles-to")
+            raise ConfigError(f"--variants {self.variants} would all be the same: give --styles random, or --styles-to")
         if self.variants > own_variants:
             raise ConfigError(f"--variants is {self.variants}: the model makes {own_variants} pictures of each input")
 

@@ -49,7 +49,7 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class NvidiaOptions(ModelOptions):
+class ClusterFileOptions(ModelOptions):
     """The same with a second positional argument."""
 
     file: Annotated[Path, tyro.conf.Positional] = field(kw_only=True)
@@ -57,7 +57,7 @@ class NvidiaOptions(ModelOptions):
 
 
 Model = Annotated[ModelOptions, tyro.conf.arg(name="")]
-ModelAndFile = Annotated[NvidiaOptions, tyro.conf.arg(name="")]
+ModelAndFile = Annotated[ClusterFileOptions, tyro.conf.arg(name="")]
 
 
 def encode(model: Model, root: Path | None = None, width: int | None = None, device: str = "auto") -> int:
@@ -90,7 +90,9 @@ def cluster(model: Model, k: int = 10, min_area: float = MIN_AREA, seed: int = 0
         root: Dataset, if it is not where the run had it.
     """
     trained = model.open(root=root)
-    bank = find_clusters(_read_table(trained), k, min_area=min_area, seed=seed, dontcare=trained.model.config.dontcare)
+    bank = find_clusters(
+        _read_table(trained), k, min_area=min_area, seed=seed, dontcare=trained.pipeline.config.dontcare
+    )
     first = [entry.examples[0] for clusters in bank.clusters.values() for entry in clusters]
     bank = with_thumbnails(bank, _cropper(trained).crops(first))
     bank.save(trained.bank_file)
@@ -113,7 +115,7 @@ def show(model: Model, out: Path | None = None, examples: int = 8, root: Path | 
     check_value(Positive, examples, "examples")
     trained = model.open(root=root)
     target = out or beside(trained.file, "styles.html")
-    write_sheet(_read_bank(trained), _cropper(trained), target, trained.class_names, examples)
+    write_sheet(trained.pipeline.bank, _cropper(trained), target, trained.class_names, examples)
     print(target.resolve())
     return 0
 
@@ -152,9 +154,8 @@ def measure(model: Model, min_area: float = MIN_AREA, switches: int = 20, seed: 
         device: auto, cpu, cuda or cuda:N.
     """
     trained = model.open(device=device, console=Console(stderr=True))
-    agreements = measure_agreement(trained, _read_table(trained), _read_bank(trained), min_area, seed)
-    pipeline = Pipeline(trained.model, device=trained.device, file=trained.file)
-    changes = measure_changes(pipeline, trained.data.validation(trained.size), switches, min_area, seed)
+    agreements = measure_agreement(trained, _read_table(trained), trained.pipeline.bank, min_area, seed)
+    changes = measure_changes(trained.pipeline, trained.data.validation(trained.size), switches, min_area, seed)
     _print_measures(trained, agreements, changes)
     return 0
 
@@ -167,12 +168,6 @@ def _read_table(trained: TrainedModel) -> FeatureTable:
             f"encoder {trained.origin.encoder}: encode again with `hdgan styles encode`, with the same --ema"
         )
     return table
-
-
-def _read_bank(trained: TrainedModel) -> StyleBank:
-    bank = StyleBank.load(trained.bank_file)
-    bank.require(trained.origin.encoder, trained.model.config.feature_channels, str(trained.file))
-    return bank
 
 
 def _cropper(trained: TrainedModel) -> Cropper:

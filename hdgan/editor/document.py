@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt, find_objects
+from scipy.ndimage import distance_transform_edt, find_objects, shift
 
 from hdgan.errors import ConfigError, DataError
 from hdgan.ops import instance_index
@@ -191,12 +191,7 @@ class Document:
 
     def _shifted_onto(self, target: Document, id: int, new: int, dx: int, dy: int) -> Document:
         """Paste an instance of this document, shifted, into another document as the instance `new`."""
-        mask, labels = np.zeros(self.ids.shape, bool), np.zeros_like(self.label)
-        width, height = self.size
-        to_y, from_y = _overlap(height, dy)
-        to_x, from_x = _overlap(width, dx)
-        mask[to_y, to_x] = self.mask(id)[from_y, from_x]
-        labels[to_y, to_x] = self.label[from_y, from_x]
+        mask, labels = (shift(values, (dy, dx), order=0) for values in (self.mask(id), self.label))
         return target._pasted(mask, new, labels[mask], self.styles.instances.get(id))
 
     def _pasted(self, mask: np.ndarray, id: int, label: int | np.ndarray, style: Style | None) -> Document:
@@ -240,8 +235,3 @@ def _classes(label: np.ndarray, ids: np.ndarray, divisor: int) -> dict[int, int]
     index = instance_index(torch.tensor(ids[None]))
     labels = classes_of(index, torch.tensor(label[None]), divisor)
     return dict(zip(index.ids.tolist(), labels.tolist(), strict=True))
-
-
-def _overlap(length: int, shift: int) -> tuple[slice, slice]:
-    """Where an axis of some length that is shifted overlaps itself: the target range and the source range."""
-    return slice(max(shift, 0), max(length + min(shift, 0), 0)), slice(max(-shift, 0), max(length - max(shift, 0), 0))

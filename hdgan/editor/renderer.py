@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections import OrderedDict
 
 import numpy as np
@@ -20,7 +19,8 @@ CACHE_PIXELS = 64 * 2**20
 class Renderer:
     """Generates the images of documents. Recent images are cached, so that undo does not generate them again.
 
-    Images are found by the content of the document, so sessions can share a renderer. It is safe to use from threads.
+    Images are found by the content of the document, so sessions can share a renderer. Threads have to take turns, as
+    `SessionStore` lets them.
 
     Args:
         pipeline: the model.
@@ -29,7 +29,6 @@ class Renderer:
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
 
     def render(self, document: Document) -> np.ndarray:
         """The image of a document, [H, W, 3] uint8.
@@ -38,13 +37,12 @@ class Renderer:
             DataError, ConfigError, CheckpointError: as `Pipeline`.
         """
         key = _digest(document)
-        with self._lock:
-            if key not in self._cache:
-                self._cache[key] = self._generate(document)
-                while sum(image.size // 3 for image in self._cache.values()) > CACHE_PIXELS and len(self._cache) > 1:
-                    self._cache.popitem(last=False)
-            self._cache.move_to_end(key)
-            return self._cache[key]
+        if key not in self._cache:
+            self._cache[key] = self._generate(document)
+            while sum(image.size // 3 for image in self._cache.values()) > CACHE_PIXELS and len(self._cache) > 1:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
 
     def _generate(self, document: Document) -> np.ndarray:
         styles = document.styles if self.pipeline.config.feature_channels else None

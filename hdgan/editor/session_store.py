@@ -35,7 +35,7 @@ class _Entry:
 
 
 class SessionStore:
-    """The sessions of all tabs, which share only the context. It is safe to use from threads.
+    """The sessions of all tabs, which share only the context. Threads take turns.
 
     Args:
         context: what all sessions share.

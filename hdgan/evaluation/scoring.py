@@ -1,4 +1,4 @@
-"""Scores of runs: each generates an image from every held-out input, and all images are scored alike."""
+"""Scores of runs: each generates an image from every held-out input, and all images are scored in the same way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading CSV that somebody else may have written: bounded, and checked against a dataclass like JSON."""
+"""CSV that somebody else may have written, read within bounds and checked against a dataclass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hdgan.files.json import read_bytes
 
 T = TypeVar("T")
 _GROWTH = 64
-"""A field of one byte takes up to about this many."""
+"""A field of one byte becomes an object of up to about this many bytes."""
 _WHOLE = re.compile("-?[0-9]{1,18}")
 
 
@@ -68,7 +68,7 @@ def _object(kind: type[T], named: list[str], heads: list[str], rest: str | None,
 
 
 def _value(kind: Any, text: str) -> Any:
-    """What a field stands for; what is no number stays text, which `from_plain` refuses by name."""
+    """The value of a field. What should be a number, but is not, stays text, which `from_plain` refuses by name."""
     kinds = get_args(kind) or (kind,)
     if str in kinds:
         return text

@@ -13,22 +13,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
 
-from hdgan.checkpoints import MODEL_FILE, beside, find_checkpoint, run_of
+from hdgan.checkpoints import MODEL_FILE, beside, run_of
 from hdgan.config.bounds import Side
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value
 from hdgan.data import PairedDataset, SizeConfig, make_loader
-from hdgan.devices import choose_device, network_format
+from hdgan.devices import network_format
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.families import ImageModel
 from hdgan.families.common.batch import Inputs
-from hdgan.families.saving import load_model
-from hdgan.ops import InstanceIndex, instance_reduce
+from hdgan.families.saving import read_metadata
+from hdgan.inference.pipeline import Pipeline, load
+from hdgan.ops import instance_reduce
 from hdgan.scenes import spec_of
 from hdgan.styles.bank import STYLES_FILE
-from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of, fingerprint
+from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of
 from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, open_data
 from hdgan.training.run_folder import training_of
@@ -39,22 +38,25 @@ PART = 100
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model with the images that it was trained on."""
+    """A trained model with an encoder, and the images that it was trained on."""
 
     file: Path
     """The model."""
-    model: ImageModel
+    pipeline: Pipeline
     config: TrainConfig
     data: RunData
     size: SizeConfig
     """Of the checkpoint's stage, without crops."""
-    device: torch.device
-    origin: Origin
 
     @cached_property
     def dataset(self) -> PairedDataset:
         """All training samples as E sees them."""
         return self.data.reference(self.size)
+
+    @property
+    def origin(self) -> Origin:
+        """Of features that its E computes."""
+        return Origin(self.pipeline.encoder_id, _name(self.file))
 
     @property
     def table_file(self) -> Path:
@@ -98,24 +100,21 @@ def open_trained_model(
         ConfigError: the model has no E, or its data is not known.
         CheckpointError, DataError: the checkpoint or the data cannot be used.
     """
-    file = find_checkpoint(run, checkpoint)
-    chosen = choose_device(device)
-    model, info = load_model(file, ema=ema, device=chosen)
-    if not model.config.feature_channels:
+    pipeline = load(run, checkpoint=checkpoint, device=device, ema=ema)
+    file = pipeline.file
+    assert file is not None
+    if not pipeline.config.feature_channels:
         raise ConfigError(
             f"{file} was trained without features and has no styles: train with {option('model.feature_channels')} 3"
         )
-    if model.encoder is None:
+    if pipeline.model.encoder is None:
         raise ConfigError(f"{file} holds no encoder: convert it again with --encoder FILE")
-    model.discriminator = None
-    model.to(memory_format=network_format(chosen))  # type: ignore[call-overload]
-    config, size = training_of(file, info.metadata, model.config, root)
+    config, size = training_of(file, read_metadata(file), pipeline.config, root)
     check_value(Side | None, width, "width")
     if width is not None:
         size = SizeConfig(width=width)
     data = open_data(replace(config, stages={}), console or Console(quiet=True))
-    origin = Origin(fingerprint(model.encoder), _name(file))
-    return TrainedModel(file, model.eval().requires_grad_(False), config, data, size, chosen, origin)
+    return TrainedModel(file, pipeline, config, data, size)
 
 
 def encode(trained: TrainedModel, progress: Callable[[int, int], None] = lambda done, total: None) -> FeatureTable:
@@ -156,28 +155,24 @@ def encode(trained: TrainedModel, progress: Callable[[int, int], None] = lambda 
 def _encoded(trained: TrainedModel, start: int) -> Iterator[FeatureTable]:
     """The table of each image from number `start` on."""
     dataset, config = trained.dataset, trained.config
+    model, device = trained.pipeline.model, trained.pipeline.device
+    assert model.encoder is not None
     loader = make_loader(dataset, start=start, stop=len(dataset), shuffle=False, workers=config.data.workers)
     for sample in loader if start < len(dataset) else ():
-        inputs = Inputs.from_loader(sample, trained.device, network_format(trained.device))
+        inputs = Inputs.from_loader(sample, device, network_format(device))
         index = inputs.instances()
-        with config.autocast(trained.device):
-            features = encode_instances(trained.model, inputs.photo, index)
+        with config.autocast(device):
+            features = instance_reduce(model.encoder(inputs.photo, index).float(), index)
         yield FeatureTable(
             picture=np.zeros(len(features), np.int32),
             id=index.ids.cpu().numpy().astype(np.int64),
-            label=classes_of(index, inputs.label, trained.model.config.instance_divisor),
+            label=classes_of(index, inputs.label, model.config.instance_divisor),
             area=index.counts.cpu().numpy(),
             box=boxes_of(index),
             feature=features.cpu().numpy(),
             stem=np.array(sample["stem"]),
             size=np.array([index.rows.shape[:0:-1]], np.int64),
         )
-
-
-def encode_instances(model: ImageModel, photo: Tensor, index: InstanceIndex) -> Tensor:
-    """E's mean feature of every instance of a batch: [N, feature_channels] float32."""
-    assert model.encoder is not None
-    return instance_reduce(model.encoder(photo, index).float(), index)
 
 
 def _name(file: Path) -> str:

@@ -17,7 +17,9 @@ from hdgan.weights.modules import describe_differences
 Shapes = Mapping[str, tuple[int, ...]]
 
 BATCHES = "num_batches_tracked"
-_RUNNING_STATISTICS = (".running_mean", ".running_var", f".{BATCHES}")
+_STATISTICS = ("running_mean", "running_var", BATCHES)
+_TENSORS = ("weight", "bias", *_STATISTICS)
+"""Of a layer, in PyTorch's order; a convolution has the first two."""
 
 
 def tensors_of(state_dict: Any, where: str) -> dict[str, Tensor]:
@@ -54,7 +56,7 @@ def norm_of(tensors: Mapping[str, Tensor]) -> tuple[NormKind, dict[str, Tensor]]
     """
     if any(key.endswith(".weight") and value.dim() == 1 for key, value in tensors.items()):
         return "batch", dict(tensors)
-    return "instance", {key: value for key, value in tensors.items() if not key.endswith(_RUNNING_STATISTICS)}
+    return "instance", {key: value for key, value in tensors.items() if not key.endswith(_STATISTICS)}
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -87,15 +89,9 @@ def numbers(pattern: str, keys: Iterable[str]) -> set[int]:
 
 def keys_of(network: nn.Module, layers: Mapping[str, str]) -> dict[str, str]:
     """Their key of each tensor of a network and ours, in the order of `layers`: their name of each layer and ours."""
-    ours: dict[str, list[str]] = {}
-    for key in network.state_dict():
-        layer, _, tensor = key.rpartition(".")
-        ours.setdefault(layer, []).append(tensor)
-    return {
-        f"{their_layer}.{tensor}": f"{our_layer}.{tensor}"
-        for their_layer, our_layer in layers.items()
-        for tensor in ours.get(our_layer, ())
-    }
+    pairs = ((f"{theirs}.{name}", f"{ours}.{name}") for theirs, ours in layers.items() for name in _TENSORS)
+    state = network.state_dict()
+    return {theirs: ours for theirs, ours in pairs if ours in state}
 
 
 def renamed_state(network: nn.Module, layers: Mapping[str, str]) -> dict[str, Tensor]:

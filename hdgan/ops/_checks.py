@@ -1,4 +1,4 @@
-"""Argument checks shared by the ops: what was expected, what was got."""
+"""Argument checks that the ops share. Their messages say what was expected and what was given."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def format_of(channels_last: bool) -> torch.memory_format:
 
 
 def dense(x: Tensor) -> Tensor:
-    """`x` without gaps, in its memory format: what kernels read."""
+    """`x` without gaps and in its memory format, as kernels read it."""
     return x.contiguous(memory_format=memory_format_of(x))
 
 

@@ -87,8 +87,8 @@ def encode_labels(
 ) -> Tensor:
     """Encode a label map as one plane per class, and with `ids` one more plane for the instance boundaries.
 
-    A label outside 0 … n_labels - 1 sets no plane, as `dontcare` does: whether labels are valid is checked where the
-    file's name is known (`hdgan.data`), since looking here would stall a GPU.
+    A label outside 0 … n_labels - 1 sets no plane, and neither does `dontcare`. `hdgan.data` checks that labels are
+    valid, where the file's name is known. Looking at them here would stall a GPU.
 
     Args:
         label: [B, H, W] or [B, 1, H, W], any integer dtype.

@@ -53,7 +53,7 @@ def _sums(x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, backend: str
 
 
 def _sums_in_order(x: Tensor, rows: Tensor, counts: Tensor, backend: str) -> Tensor:
-    """The same without atomic additions of floats, whose order is left to chance: pixels are sorted by instance."""
+    """The same without atomic additions of floats, whose order is random. Pixels are sorted by instance instead."""
     order = rows.flatten().sort(stable=True).indices  # [B * H * W]
     starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])  # [N + 1] where an instance begins in it
     n = counts.numel()
@@ -101,8 +101,8 @@ def _broadcast_fake(values: Tensor, rows: Tensor, offsets: Tensor, counts: Tenso
     return torch.empty(shape, dtype=dtype, device=values.device, memory_format=format_of(channels_last))
 
 
-# Reducing and broadcasting are each other's transpose, with the division by the counts in both or in neither. So each
-# is the other's gradient, and the mean is its own.
+# Reducing and broadcasting are each other's transpose if both divide by the counts or neither does. So each is the
+# other's gradient, and the mean is its own.
 
 
 def _setup(ctx: Any, inputs: Sequence[Any], output: Tensor) -> None:

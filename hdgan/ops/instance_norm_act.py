@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +53,7 @@ def _margin(residual: Tensor, x: Tensor) -> int:
 
 
 def _interior(residual: Tensor, x: Tensor) -> Tensor:
-    """What of a residual lies on x."""
+    """The part of a residual that lies on x."""
     margin = _margin(residual, x)
     return residual[:, :, margin : margin + x.shape[2], margin : margin + x.shape[3]] if margin else residual
 
@@ -70,8 +70,8 @@ def instance_norm_act_reference(
 ) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
     weight, bias = (None if p is None else p.to(wide) for p in (weight, bias))
-    # torch.instance_norm, not F.instance_norm: the latter rejects planes of one pixel. On flattened planes: on the CPU
-    # its gradient is wrong where x [1, C, H, W] is contiguous and the gradient that comes in is channels_last.
+    # F.instance_norm rejects planes of one pixel, so torch.instance_norm is called. Planes are flattened, because its
+    # gradient on the CPU is wrong if x [1, C, H, W] is contiguous and the incoming gradient is channels_last.
     y = torch.instance_norm(x.flatten(2), weight, bias, None, None, True, 0.0, eps, torch.backends.cudnn.enabled)
     y = y.unflatten(2, x.shape[2:])
     y = _activate(y, slope)
@@ -80,28 +80,22 @@ def instance_norm_act_reference(
     return pad2d(y, pad, pad_mode).to(x.dtype).contiguous(memory_format=memory_format_of(x))
 
 
-class _Options(NamedTuple):
-    """What follows the tensors among the arguments of both operators."""
-
-    slope: float
-    eps: float
-    pad: int
-    pad_mode: PadMode
-    backend: str
+# Both operators end with the options slope, eps, pad, pad_mode and backend.
 
 
 def _forward(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    o, x = _Options(*options), dense(x)
+    slope, eps, pad, pad_mode, backend = options
+    x = dense(x)
     y, mean, rstd = _fake(x, weight, bias, residual, *options)
-    tensors = x, weight, bias, _readable(residual, x), y, mean, rstd, _scratch(x, o.backend)
-    launch("instance_norm_act", "fwd", o.backend, x.device, *tensors, o.slope, o.eps, o.pad, o.pad_mode)
+    tensors = x, weight, bias, _readable(residual, x), y, mean, rstd, _scratch(x, backend)
+    launch("instance_norm_act", "fwd", backend, x.device, *tensors, slope, eps, pad, pad_mode)
     return y, mean, rstd
 
 
 def _fake(x: Tensor, weight: Any, bias: Any, residual: Any, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
-    (batch, channels, height, width), pad = x.shape, _Options(*options).pad
+    (batch, channels, height, width), (_, _, pad, *_) = x.shape, options
     y = empty_as(x, (batch, channels, height + 2 * pad, width + 2 * pad))
     mean, rstd = (x.new_empty((batch, channels), dtype=torch.float32) for _ in range(2))
     return y, mean, rstd
@@ -114,7 +108,7 @@ def _scratch(x: Tensor, backend: str) -> Tensor | None:
 
 
 def _readable(residual: Tensor | None, x: Tensor) -> Tensor | None:
-    """The residual on x, as it is if its innermost dimension, in x's memory format, has no gaps; otherwise a copy."""
+    """The residual on x, copied if its innermost dimension, in the memory format of x, has gaps."""
     if residual is None:
         return None
     residual = _interior(residual, x)
@@ -135,12 +129,13 @@ def _backward(
     with_dresidual: bool,
     *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    o, x = _Options(*options), dense(x)
+    slope, _, pad, pad_mode, backend = options
+    x = dense(x)
     dy = dy.contiguous(memory_format=memory_format_of(x))
     dx, dresidual, sums = _backward_fake(dy, x, weight, bias, mean, rstd, with_dresidual)
     results = dx, dresidual if with_dresidual else None, sums
-    tensors = dy, x, weight, bias, mean, rstd, *results, _scratch(x, o.backend)
-    launch("instance_norm_act", "bwd", o.backend, x.device, *tensors, o.slope, o.pad, o.pad_mode)
+    tensors = dy, x, weight, bias, mean, rstd, *results, _scratch(x, backend)
+    launch("instance_norm_act", "bwd", backend, x.device, *tensors, slope, pad, pad_mode)
     return dx, dresidual, sums
 
 
@@ -162,7 +157,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 def _backward_of(ctx: Any, dy: Tensor, *_: Any) -> tuple[Any, ...]:
     _, need_weight, need_bias, need_residual, *_ = ctx.needs_input_grad
-    pad, margin = _Options(*ctx.options).pad, ctx.margin
+    _, _, pad, *_ = ctx.options
+    margin = ctx.margin
     if need_residual and pad == 0 and not any(ctx.needs_input_grad[:3]):
         return None, None, None, pad2d(dy, margin, "zero"), *[None] * len(ctx.options)
     dx, dresidual, sums = _instance_norm_act_backward(dy, *ctx.saved_tensors, need_residual and pad > 0, *ctx.options)
@@ -180,16 +176,15 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
 
 def _double_backward_of(ctx: Any, ddx: Tensor, ddresidual: Tensor, ddsums: Tensor) -> tuple[Any, ...]:
     dy, x, weight, bias = ctx.saved_tensors
-    with_dresidual, *options = ctx.options
-    o = _Options(*options)
+    with_dresidual, slope, eps, pad, pad_mode, _ = ctx.options
 
     def reference(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor) -> Tensor:
         """The op with scale and shift [B, C] of each plane, whose gradients are the sums."""
-        # In single steps: the third derivative of torch.instance_norm takes its saved mean and variance for constants.
+        # Step by step: the third derivative of torch.instance_norm takes its saved mean and variance for constants.
         centred = x.float() - x.float().mean((2, 3), keepdim=True)
-        y = centred * (centred.square().mean((2, 3), keepdim=True) + o.eps).rsqrt()
+        y = centred * (centred.square().mean((2, 3), keepdim=True) + eps).rsqrt()
         y = y * scale[:, :, None, None] + shift[:, :, None, None]
-        return pad2d(_activate(y, o.slope) + residual, o.pad, o.pad_mode).to(x.dtype)
+        return pad2d(_activate(y, slope) + residual, pad, pad_mode).to(x.dtype)
 
     planes = x.shape[:2]
     scale = x.new_ones(planes, dtype=torch.float32) if weight is None else weight.expand(planes)
@@ -281,8 +276,8 @@ def instance_norm_act(
         eps: added to the variance.
         pad: pixels added on each side.
         pad_mode: "reflect" (pad < H and pad < W), "zero" or "replicate".
-        backend: implementation by name; None chooses. Of eager, third derivatives are wrong, as those of
-            `torch.instance_norm` are; kernels have them right.
+        backend: implementation by name; None chooses. The third derivatives of eager are wrong, as those of
+            `torch.instance_norm` are. Those of the kernels are right.
 
     Returns:
         [B, C, H + 2 pad, W + 2 pad], in the dtype and memory format of `x`.

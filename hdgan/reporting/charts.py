@@ -106,6 +106,10 @@ _SPECS = (
 )
 
 
+LOSS_TITLES = {key: f"{key[0].upper()} {name}" for spec in _SPECS[:2] for key, name in spec.names.items()}
+"""Titles of the losses of G and D by their keys in metrics.jsonl."""
+
+
 def draw_charts(records: Sequence[dict[str, Any]], spans: Sequence[Span], note: str = "") -> list[Chart]:
     """Draw every chart that the metrics of a run have values for.
 

@@ -12,10 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hdgan.config.bounds import BatchSize, Blocks, Count, Factor, LearningRate, Positive, Width, Workers
-from hdgan.data.config import Scenes, ScenesConfig, SceneSide
-from hdgan.errors import ConfigError
-from hdgan.files import leads_out
+from hdgan.data.config import ScenesConfig
 from hdgan.scenes import SPEC
 
 SCORER, PERCEPTUAL = "scorer", "perceptual"
@@ -31,41 +28,37 @@ class Scale:
     """How large all runs of the tables are."""
 
     name: str
-    width: SceneSide
+    width: int
     """Of the pictures, in pixels."""
-    height: SceneSide
-    train: Scenes
+    height: int
+    train: int
     """Training scenes."""
-    test: Scenes
+    test: int
     """Held-out scenes."""
-    coarse: Count
+    coarse: int
     """Training pictures that G1 sees at half the resolution, where there is an enhancer."""
-    enhancer: Count
+    enhancer: int
     """Training pictures that the enhancer sees with G1 fixed."""
-    joint: Count
+    joint: int
     """Training pictures that all networks see at the full resolution."""
-    decay: Count
+    decay: int
     """Last pictures of a run, over which its learning rate falls to zero."""
-    batch_size: BatchSize
-    lr: LearningRate
-    ngf: Width
+    batch_size: int
+    lr: float
+    ngf: int
     """Channels of pix2pixHD's first convolution."""
-    ndf: Width
+    ndf: int
     """Channels of the discriminators' first convolution."""
-    n_blocks: Blocks
+    n_blocks: int
     """Residual blocks of G1."""
-    unet: Width
+    unet: int
     """Channels of the first convolution of pix2pix's U-Net."""
-    crn: Factor
+    crn: float
     """Factor on the channels of CRN's modules."""
-    network_steps: Positive
+    network_steps: int
     """Steps of the scorer's and the perceptual network's training."""
-    workers: Workers
+    workers: int
     """Processes of a run that read pictures."""
-
-    def __post_init__(self) -> None:
-        if leads_out(self.name):
-            raise ConfigError(f"name is {self.name!r:.60}, which cannot be that of a file: give another")
 
     @property
     def images(self) -> int:

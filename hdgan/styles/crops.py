@@ -1,4 +1,4 @@
-"""Crops of instances from the training photos, which show people what a cluster looks like."""
+"""Crops of instances from the training photos, as examples of a cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Cropper:
         self.positions = {pair.stem: k for k, pair in enumerate(dataset.pairs)}
 
     def crops(self, examples: Iterable[Example]) -> dict[Example, Image.Image]:
-        """Square crops of SIZE pixels; what surrounds the instance is pale grey. Each photo is read once.
+        """Square crops of SIZE pixels; the surroundings of the instance are pale grey. Each photo is read once.
 
         Raises:
             DataError: a photo is no longer there.

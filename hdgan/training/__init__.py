@@ -1,7 +1,7 @@
 """Training: config and presets, the schedule of stages, the step, the loop, checkpoints and the report."""
 
 from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
-from hdgan.training.loop import Outcome, train
+from hdgan.training.loop import TrainResult, train
 from hdgan.training.presets import PRESETS
 from hdgan.training.report import write_report
 from hdgan.training.run_folder import load_config
@@ -10,9 +10,9 @@ __all__ = [
     "PRESETS",
     "LogConfig",
     "OptimConfig",
-    "Outcome",
     "StageConfig",
     "TrainConfig",
+    "TrainResult",
     "load_config",
     "train",
     "write_report",

@@ -127,7 +127,7 @@ def _validation_pairs(config: TrainConfig, data: DataConfig, training: Listing, 
     return training
 
 
-def fitted(config: TrainConfig, data: RunData) -> TrainConfig:
+def resolved(config: TrainConfig, data: RunData) -> TrainConfig:
     """The config of a run, with the model's options that follow from the sizes of the training images filled in."""
     sides = [
         side

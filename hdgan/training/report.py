@@ -1,6 +1,7 @@
 """report.html: a run at a glance, on a page that needs no other file.
 
-A report shows what there is. It can be written before the first sample, from a killed run, or from a copied folder.
+A report shows the parts of a run that exist. It can be written before the first sample, from a killed run, or from a
+copied folder.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hdgan.checkpoints import read_best
 from hdgan.config.serialization import to_plain
 from hdgan.data import read_photo
 from hdgan.errors import CheckpointError, DataError
-from hdgan.reporting.charts import SIZES_DIFFER, VALIDATION_TITLES, Span, draw_charts, spread
+from hdgan.reporting.charts import LOSS_TITLES, SIZES_DIFFER, VALIDATION_TITLES, Span, draw_charts, spread
 from hdgan.reporting.images import EmbeddedImage, embed
 from hdgan.reporting.page import write_page
 from hdgan.training.config import StageConfig, TrainConfig
@@ -37,15 +38,6 @@ T = TypeVar("T")
 
 _INPUTS = ("label", "input", "instances", "real")
 _MAPS = ("label", "instances")
-_LOSSES = {
-    "g_gan": "G GAN",
-    "g_feature_matching": "G feature matching",
-    "g_vgg": "G VGG",
-    "g_l1": "G L1",
-    "g_perceptual": "G perceptual",
-    "d_real": "D real",
-    "d_fake": "D generated",
-}
 
 
 def write_report(run: Path) -> Path:
@@ -94,7 +86,7 @@ def _content(run: Path, config: TrainConfig | None, problems: list[str]) -> dict
         "best_title": VALIDATION_TITLES[metric],
         "best_name": record_name(metric),
         "note": note,
-        "losses": {title: losses[name] for name, title in _LOSSES.items() if name in losses},
+        "losses": {title: losses[name] for name, title in LOSS_TITLES.items() if name in losses},
         "stages": summaries,
         "images": sum(summary.images for summary in summaries),
         "duration": _duration(sum(summary.seconds for summary in summaries)),
@@ -240,29 +232,19 @@ def _readable(files: Iterable[tuple[Path, str]]) -> list[EmbeddedImage]:
     return images
 
 
-@dataclass(frozen=True)
-class Option:
-    """An option that differs from its default, as the command line spells it."""
-
-    name: str
-    value: str
-    default: str
-
-
-def _changed_options(config: TrainConfig) -> dict[str, list[Option]]:
-    """The options that differ from the defaults of the model's family, by part of the config."""
+def _changed_options(config: TrainConfig) -> dict[str, list[tuple[str, str, str]]]:
+    """Name, value and default of the options that differ from the defaults of the family, by part of the config."""
     defaults = to_plain(TrainConfig(model=type(config.model)(), loss=config.family.loss()))
     defaults["stages"] = dict.fromkeys(config.stages, to_plain(StageConfig()))
     known = _flatten(defaults)
-    changed: dict[str, list[Option]] = {}
+    changed: dict[str, list[tuple[str, str, str]]] = {}
     for path, value in _flatten(to_plain(config)).items():
         if path in known and known[path] == value:
             continue
         depth = 2 if path[0] == "stages" else 1 if len(path) > 1 else 0
         default = _shown(known[path]) if path in known else ""
-        changed.setdefault(".".join(path[:depth]) or "run", []).append(
-            Option(".".join(path[depth:]).replace("_", "-"), _shown(value), default)
-        )
+        name = ".".join(path[depth:]).replace("_", "-")
+        changed.setdefault(".".join(path[:depth]) or "run", []).append((name, _shown(value), default))
     return changed
 
 

@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from hdgan.benchmarks.rows import Measurement, _revision, device_name, merge, path_for, read, versions, write
+from hdgan.benchmarks.rows import (
+    CHECKOUT,
+    PUBLISHED,
+    Measurement,
+    _revision,
+    device_name,
+    merge,
+    path_for,
+    read,
+    versions,
+    write,
+)
 from hdgan.errors import DataError
 
 ROW = Measurement(
@@ -33,6 +44,15 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     write(path, [ROW])
     write(path, [other, replace(ROW, rounds=9)])
     assert read(path) == [replace(ROW, rounds=9), other]
+
+
+def test_columns_keep_the_names_of_the_first_version(tmp_path: Path) -> None:
+    write(tmp_path / "rows.csv", [ROW])
+    heads = (tmp_path / "rows.csv").read_text().splitlines()[0].split(",")
+    published = next((CHECKOUT / PUBLISHED).glob("*.csv"))
+    assert heads == published.read_text().splitlines()[0].split(",")
+    assert heads[:4] == ["work", "case", "direction", "contestant"]
+    assert {row.implementation for row in read(published)} >= {"eager", "cpu"}
 
 
 def test_a_key_that_failed_loses_its_old_row_only(tmp_path: Path) -> None:

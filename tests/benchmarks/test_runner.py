@@ -144,6 +144,11 @@ def test_large_adds_what_takes_a_gpu_alone() -> None:
     assert cases(only=startup.INSTALL) == [startup.INSTALL]
 
 
+def test_versions_without_the_switch_of_buffers_compile_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "_functorch", None)
+    runner._keep_buffers()
+
+
 def test_integers_are_compared_exactly() -> None:
     def trial(found: Tensor) -> Trial:
         return Trial("cpu", "forward", lambda: [found], lambda: [torch.tensor([1, 2])], Cost(0, 0), 1.0)

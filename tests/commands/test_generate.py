@@ -129,7 +129,7 @@ def test_a_label_map_is_never_overwritten(run: Path, dataset: Path, tmp_path: Pa
     ids = dataset / "test_inst/s0_inst.tif"
     for out in (tmp_path, tmp_path / "s0.png"):
         line = refused(capsys, run, "--label", tmp_path / "s0.png", "--instance", ids, "--out", out)
-        assert "s0.png would be overwritten" in line
+        assert "s0.png is a source and would be overwritten" in line
     assert (tmp_path / "s0.png").read_bytes() == before
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 import hdgan
 from hdgan.commands.main import COMMANDS, main, train_main
 from hdgan.commands.parser import folded
-from hdgan.training import Outcome, TrainConfig
+from hdgan.training import TrainConfig, TrainResult
 
 Capture = pytest.CaptureFixture[str]
 
@@ -114,9 +114,9 @@ def test_a_resume_without_a_run_says_what_is_missing(capsys: Capture) -> None:
 def test_long_options_win_over_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     configs = []
 
-    def train(config: TrainConfig, *, resume: bool) -> Outcome:
+    def train(config: TrainConfig, *, resume: bool) -> TrainResult:
         configs.append(config)
-        return Outcome(finished=True, step=1, total_steps=1, report=None)
+        return TrainResult(finished=True, step=1, total_steps=1, report=None)
 
     monkeypatch.setattr("hdgan.commands.train.train", train)
     long = ["--stages.joint.batch-size", "2", "--stages.joint.images=10"]

@@ -16,7 +16,7 @@ Serve = Callable[[EditorContext], str]
 
 
 class Tab:
-    """One tab, and what a user does in it."""
+    """A tab, and the actions of its user."""
 
     def __init__(self, browser: Browser, url: str) -> None:
         self.page: Page = browser.new_context(viewport={"width": 1300, "height": 900}).new_page()
@@ -39,7 +39,7 @@ class Tab:
             self.elsewhere.append(url)
 
     def pixels(self, part: str = "image") -> np.ndarray:
-        """What a pane shows, [H, W, 3] int."""
+        """The pixels that a pane shows, [H, W, 3] int."""
         values = self.page.evaluate(
             """async (part) => {
                 const image = document.querySelector(`[data-part=${part}]`);
@@ -79,7 +79,7 @@ class Tab:
         self.page.wait_for_function(f"before => {serial} !== before", arg=before)
 
     def wait_for_outline(self) -> None:
-        """The outline is an image, by which the page knows what is dragged."""
+        """Wait until the outline is loaded: the page uses it to find out what is dragged."""
         outlined = f"[data-outlined='{self.selected}']"
         self.page.wait_for_selector(f"#workspace {outlined}, #workspace{outlined}", state="attached")
 

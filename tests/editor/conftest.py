@@ -1,4 +1,4 @@
-"""A small document, and editors of tiny models."""
+"""A small document, and editor contexts with tiny models."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ IDS = np.where(LABEL == 2, 2000, np.where(LABEL == 3, 3000, LABEL))
 
 @pytest.fixture
 def document() -> Document:
-    """Ground 1 below sky 0, and before them one object of class 2 and one of class 3; only the first has a style."""
+    """Ground 1 below sky 0, with an object of class 2 and one of class 3 on top. Only the first has a style."""
     return Document.of(LABEL, IDS, Styles({2000: Style(2, (0.5, -0.5), 1)}, "encoder"))
 
 
 def write_model(path: Path, **options: object) -> Path:
-    """Write a tiny model of four classes that nothing was trained with."""
+    """Write a tiny untrained model of four classes."""
     torch.manual_seed(0)
     config = Pix2PixHDConfig(
         n_labels=options.pop("n_labels", 4),  # type: ignore[arg-type]
@@ -70,19 +70,19 @@ def open_run(path: Path, **options: Path) -> EditorContext:
 
 @pytest.fixture(scope="session")
 def shared_context(styled: Path, tmp_path_factory: pytest.TempPathFactory) -> EditorContext:
-    """Of a run with clusters."""
+    """The context of a run with clusters."""
     return open_run(styled, out=tmp_path_factory.mktemp("edits"))
 
 
 @pytest.fixture
 def context(shared_context: EditorContext, tmp_path: Path) -> EditorContext:
-    """The same with a folder of its own."""
+    """The same context with its own output folder."""
     return replace(shared_context, folder=tmp_path / "edits")
 
 
 @pytest.fixture
 def session(context: EditorContext) -> Session:
-    """With the first held-out sample open."""
+    """A session with the first held-out sample open."""
     session = Session(context)
     session.open_sample(0)
     return session
@@ -121,7 +121,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def tab(browser: Browser, serve: Serve, shared_context: EditorContext) -> Iterator[Tab]:
-    """With the first held-out sample open."""
+    """A tab with the first held-out sample open."""
     from .browser_tab import Tab
 
     tab = Tab(browser, serve(shared_context))

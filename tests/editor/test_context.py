@@ -13,13 +13,13 @@ from hdgan.training import PRESETS
 from .conftest import open_run, write_model
 
 
-def test_a_run_brings_its_held_out_pictures(context: EditorContext) -> None:
+def test_a_run_has_held_out_samples(context: EditorContext) -> None:
     assert context.samples is not None
     assert len(context.samples) == 2
     assert context.notes == ()
 
 
-def test_saved_pictures_lie_in_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_are_saved_in_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = next(run.glob("checkpoints/*/model.safetensors"))
     for given in (run, file.parent, file):
         assert open_run(given).folder == run / "edits"
@@ -38,7 +38,7 @@ def test_saved_pictures_lie_in_the_run(run: Path, monkeypatch: pytest.MonkeyPatc
         ("run/checkpoints/step-00000005/model.safetensors", "run/edits"),
     ],
 )
-def test_saved_pictures_lie_beside_a_model_of_no_run(tmp_path: Path, model: str, folder: str) -> None:
+def test_documents_are_saved_beside_a_model_without_a_run(tmp_path: Path, model: str, folder: str) -> None:
     assert output_folder(tmp_path / model) == tmp_path / folder
 
 
@@ -55,7 +55,7 @@ def test_a_run_without_clusters_says_how_to_make_them(run: Path) -> None:
     assert "hdgan styles cluster" in note
 
 
-def test_clusters_are_found_as_soon_as_they_are_there(run: Path, styled: Path, tmp_path: Path) -> None:
+def test_clusters_are_found_as_soon_as_they_exist(run: Path, styled: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     context = open_run(copy)
     assert context.choices(2) == []
@@ -66,7 +66,7 @@ def test_clusters_are_found_as_soon_as_they_are_there(run: Path, styled: Path, t
     assert context.notes == ()
 
 
-def test_a_model_without_features_can_be_edited_with(plain: Path) -> None:
+def test_a_model_without_features_can_be_used(plain: Path) -> None:
     context = open_run(plain)
     assert context.samples is None
     without_samples, without_styles = context.notes
@@ -76,25 +76,25 @@ def test_a_model_without_features_can_be_edited_with(plain: Path) -> None:
         context.sample(0)
 
 
-def test_a_model_that_is_given_a_dataset(plain: Path, dataset: Path) -> None:
+def test_a_model_with_a_given_dataset(plain: Path, dataset: Path) -> None:
     context = open_run(plain, root=dataset)
     assert context.sample(0).size == (32, 16)
     assert context.sample(0).styles.instances == {}
 
 
-def test_data_that_has_gone_is_no_obstacle(run: Path, tmp_path: Path) -> None:
+def test_a_run_without_its_data_can_be_used(run: Path, tmp_path: Path) -> None:
     context = open_run(run, root=tmp_path / "gone")
     assert context.samples is None
     assert "gone" in context.notes[0]
 
 
-def test_pictures_have_no_objects(tmp_path: Path) -> None:
+def test_a_model_of_image_pairs_is_refused(tmp_path: Path) -> None:
     file = write_model(tmp_path / "pairs.safetensors", n_labels=0, instances=False)
     with pytest.raises(ConfigError, match="model of label maps"):
         open_run(file)
 
 
-def test_a_run_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
         open_run(tmp_path / "none")
 

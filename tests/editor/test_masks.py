@@ -31,7 +31,7 @@ def test_a_stroke_has_one_point_at_least() -> None:
         stroke_mask([], 4, SIZE)
 
 
-def test_what_lies_outside_is_cut() -> None:
+def test_masks_are_clipped_to_the_image() -> None:
     assert polygon_mask([(-50, -50), (500, -50), (500, 500), (-50, 500)], SIZE).all()
     assert not stroke_mask([(-50, -50)], 4, SIZE).any()
 
@@ -44,7 +44,7 @@ def test_a_click_leaves_a_round_dot(width: int, pixels: int) -> None:
     np.testing.assert_array_equal(mask[:, 1:], mask[:, :0:-1])
 
 
-def test_the_smallest_brush_covers_a_pixel_wherever_it_is_set() -> None:
+def test_the_smallest_brush_covers_a_pixel_anywhere() -> None:
     for x in np.linspace(3, 5, 9):
         assert 1 <= stroke_mask([(x, 4.99)], 0, SIZE).sum() <= 4
 
@@ -62,7 +62,7 @@ def test_a_point_of_a_polygon_is_one_corner() -> None:
 
 
 def covered_by(way: np.ndarray, radius: float, size: tuple[int, int]) -> np.ndarray:
-    """What a disc covers on its way: the middle of a pixel is as near as the radius to one of many points of it."""
+    """The pixels that a disc covers along a path, found by the distance to many points of the path."""
     steps = np.linspace(0, 1, 200)[:, None]
     points = np.concatenate([start + steps * (end - start) for start, end in pairwise([way[0], *way])])
     middles = np.stack(np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5), axis=-1).reshape(-1, 2)
@@ -71,10 +71,10 @@ def covered_by(way: np.ndarray, radius: float, size: tuple[int, int]) -> np.ndar
 
 
 @pytest.mark.parametrize("width", [2, 5, 31])
-def test_a_stroke_is_the_way_of_a_disc_to_half_a_pixel(width: int) -> None:
+def test_a_stroke_is_the_path_of_a_disc_to_half_a_pixel(width: int) -> None:
     size, random = (60, 40), np.random.default_rng(width)
     ways = [
-        random.uniform(-10, 60, (7, 2)),  # to and fro, also outside
+        random.uniform(-10, 60, (7, 2)),  # back and forth, also outside
         np.array([[30.0, 20.0]]),
         np.array([[5.0, 5.0], [50.0, 5.0], [50.0, 35.0], [5.0, 35.0]]),
         np.cumsum(random.normal(0, 0.3, (800, 2)), axis=0) + 25,  # a hand that hardly moves
@@ -94,7 +94,7 @@ def test_a_long_stroke_is_thinned() -> None:
     assert cKDTree(thin).query(slow)[0].max() <= 0.25
 
 
-def test_a_scribble_costs_what_it_covers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_a_scribble_is_that_of_its_area(monkeypatch: pytest.MonkeyPatch) -> None:
     points, size = np.random.default_rng(0).uniform(0, (256, 128), (100_000, 2)), (256, 128)
     drawn = []
     cover = masks._cover

@@ -46,6 +46,6 @@ def test_names_are_read_from_a_file(tmp_path: Path) -> None:
         choose_palette(3, None, tmp_path / "none.txt")
 
 
-def test_a_device_is_no_file_of_names() -> None:
+def test_a_device_is_refused_as_file_of_names() -> None:
     with pytest.raises(DataError, match="/dev/zero is a pipe, device or socket"):
         choose_palette(3, None, Path("/dev/zero"))

@@ -15,7 +15,7 @@ def opened(session: Session) -> Document:
     return session.document
 
 
-def test_the_picture_is_the_pipelines(pipeline: Pipeline, opened: Document) -> None:
+def test_the_image_is_the_pipelines(pipeline: Pipeline, opened: Document) -> None:
     picture = Renderer(pipeline).render(opened)
     assert picture.shape == (*opened.label.shape, 3)
     assert picture.dtype == np.uint8
@@ -23,7 +23,9 @@ def test_the_picture_is_the_pipelines(pipeline: Pipeline, opened: Document) -> N
     np.testing.assert_allclose(picture, expected * 255, atol=0.51)
 
 
-def test_what_was_made_is_not_made_again(pipeline: Pipeline, opened: Document, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_images_are_not_generated_again(
+    pipeline: Pipeline, opened: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
     renderer = Renderer(pipeline)
     made = renderer.render(opened)
     monkeypatch.setattr(renderer, "_generate", lambda document: pytest.fail("made again"))
@@ -31,7 +33,7 @@ def test_what_was_made_is_not_made_again(pipeline: Pipeline, opened: Document, m
     assert renderer.render(again) is made
 
 
-def test_each_part_of_a_document_makes_another_picture(pipeline: Pipeline, opened: Document) -> None:
+def test_each_part_of_a_document_changes_the_image(pipeline: Pipeline, opened: Document) -> None:
     renderer = Renderer(pipeline)
     id = max(opened.classes)
     made = renderer.render(opened)
@@ -40,7 +42,7 @@ def test_each_part_of_a_document_makes_another_picture(pipeline: Pipeline, opene
     assert (renderer.render(opened.with_class(id, 0)[0]) != made).any()
 
 
-def test_old_pictures_are_forgotten(pipeline: Pipeline, opened: Document, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_images_leave_the_cache(pipeline: Pipeline, opened: Document, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(renderer_module, "CACHE_PIXELS", 2 * opened.label.size)
     renderer = Renderer(pipeline)
     id = max(opened.classes)

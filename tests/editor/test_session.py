@@ -37,12 +37,12 @@ def test_a_sample_has_the_styles_of_its_photo(session: Session) -> None:
     assert session.document.styles.encoder == session.context.pipeline.encoder_id
 
 
-def test_a_sample_that_is_not_there(session: Session) -> None:
+def test_an_unknown_sample_is_refused(session: Session) -> None:
     with pytest.raises(DataError, match="no sample 99"):
         session.open_sample(99)
 
 
-def test_restyling_changes_the_picture_most_in_the_object(session: Session) -> None:
+def test_restyling_changes_the_image_most_in_the_object(session: Session) -> None:
     id = select_object(session)
     before = session.image()
     session.set_style(cluster=0)
@@ -55,7 +55,7 @@ def test_restyling_changes_the_picture_most_in_the_object(session: Session) -> N
     assert id not in session.document.styles.instances
 
 
-def test_a_cluster_that_is_not_there(session: Session) -> None:
+def test_an_unknown_cluster_is_refused(session: Session) -> None:
     select_object(session)
     with pytest.raises(ConfigError, match="no cluster 99"):
         session.set_style(cluster=99)
@@ -69,7 +69,7 @@ def test_without_selection_nothing_is_edited(session: Session, action: str) -> N
         getattr(session, action)(**arguments)
 
 
-def test_another_class_is_another_object_that_stays_selected(session: Session) -> None:
+def test_an_object_of_a_new_class_stays_selected(session: Session) -> None:
     id = select_object(session)
     label = 5 - session.document.classes[id]  # 2 and 3
     session.set_class(label=label)
@@ -83,7 +83,7 @@ def test_another_class_is_another_object_that_stays_selected(session: Session) -
 
 
 @pytest.mark.parametrize("label", [-1, 4])
-def test_classes_that_the_model_does_not_know(session: Session, label: int) -> None:
+def test_unknown_classes_are_refused(session: Session, label: int) -> None:
     select_object(session)
     for action, arguments in (
         ("set_class", {"label": label}),
@@ -128,7 +128,7 @@ def test_a_stroke_outside_enlarges_nothing(session: Session) -> None:
 
 
 def shifted(mask: np.ndarray, dx: int, dy: int) -> np.ndarray:
-    """What of a mask lies in the picture after it was moved."""
+    """A mask after a move, clipped to the image."""
     height, width = mask.shape
     y, x = np.nonzero(mask)
     y, x = y + dy, x + dx
@@ -160,7 +160,7 @@ def test_copies_and_moves(session: Session) -> None:
     assert session.document.styles.instances[copy] == style
 
 
-def test_edits_that_change_nothing_are_no_states(session: Session) -> None:
+def test_edits_without_effect_add_no_state(session: Session) -> None:
     id = select_object(session)
     session.set_style(cluster=0)
     session.set_style(cluster=0)
@@ -170,7 +170,7 @@ def test_edits_that_change_nothing_are_no_states(session: Session) -> None:
     assert not session.history.can_undo  # type: ignore[union-attr]
 
 
-def test_every_drawing_of_styles_is_another(session: Session) -> None:
+def test_every_random_choice_of_styles_is_different(session: Session) -> None:
     drawn = []
     for _ in range(3):
         session.randomize()
@@ -196,7 +196,7 @@ def test_sessions_share_nothing(context: EditorContext, session: Session) -> Non
     np.testing.assert_array_equal(other.image(), before)
 
 
-def test_what_cannot_be_rendered_changes_nothing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_render_changes_nothing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(document: object) -> None:
         raise HdganError("no memory")
 
@@ -219,7 +219,7 @@ def test_a_run_without_clusters_names_the_remedy(run, tmp_path) -> None:  # type
     assert session.context.choices(3) == []
 
 
-def test_a_session_writes_over_its_own_pictures_alone(context: EditorContext, session: Session) -> None:
+def test_a_session_overwrites_only_its_own_documents(context: EditorContext, session: Session) -> None:
     folder = session.save("mine")
     before = (folder / "picture.png").read_bytes()
     session.randomize()
@@ -236,7 +236,7 @@ def test_a_session_writes_over_its_own_pictures_alone(context: EditorContext, se
     assert other.save("mine") == folder
 
 
-def test_what_another_tab_has_saved_since_is_not_overwritten(context: EditorContext, session: Session) -> None:
+def test_newer_documents_of_other_tabs_are_not_overwritten(context: EditorContext, session: Session) -> None:
     folder = session.save("shared")
     other = Session(context)
     other.open_saved("shared")
@@ -256,7 +256,7 @@ def test_what_another_tab_has_saved_since_is_not_overwritten(context: EditorCont
     assert other.save("shared") == folder
 
 
-def test_what_was_edited_comes_back_after_another_picture_was_opened(session: Session) -> None:
+def test_undo_returns_to_the_previous_document(session: Session) -> None:
     session.randomize()
     edited = session.document
     session.open_sample(1)

@@ -94,7 +94,7 @@ def in_memory(store: SessionStore) -> list[str]:
     return [key for key, entry in store._entries.items() if entry.view is not None]
 
 
-def test_other_sessions_are_on_disk(context: EditorContext) -> None:
+def test_sessions_continue_from_disk(context: EditorContext) -> None:
     store = SessionStore(context, max_in_memory=1)
     keys = [f"tab {number}" for number in range(50)]
     edited = {}

@@ -28,13 +28,13 @@ def session_view(session: Session) -> SessionView:
     return SessionView(session)
 
 
-def test_a_page_without_document_says_what_is_wrong(plain: Path) -> None:
+def test_without_a_document_there_are_notes(plain: Path) -> None:
     content = SessionView(Session(open_run(plain))).content()
     assert content["size"] is None
     assert len(content["notes"]) == 2
 
 
-def test_a_page_shows_maps_and_picture(session_view: SessionView) -> None:
+def test_the_content_has_maps_and_image(session_view: SessionView) -> None:
     content = session_view.content()
     json.dumps(content)
     document = session_view.session.document
@@ -104,14 +104,14 @@ def test_every_class_is_described(context: EditorContext) -> None:
 
 
 class TestAnswers:
-    def test_an_action_is_answered_by_the_view(self, session_view: SessionView) -> None:
+    def test_an_action_returns_the_content(self, session_view: SessionView) -> None:
         content = session_view.run(lambda session: session.randomize(), 3)
         assert content["canUndo"]
         assert content["unsaved"]
         assert (content["message"], content["confirmation"], content["serial"]) == ("", "", 3)
         assert session_view.run(lambda session: "seen")["confirmation"] == "seen"
 
-    def test_what_comes_from_another_opening_is_told_apart(self, session_view: SessionView) -> None:
+    def test_opened_documents_are_told_apart(self, session_view: SessionView) -> None:
         first = session_view.run(lambda session: None)["document"]
         assert session_view.run(lambda session: session.randomize())["document"] == first
         second = session_view.run(lambda session: session.open_sample(0))["document"]
@@ -119,7 +119,7 @@ class TestAnswers:
         assert session_view.run(lambda session: session.undo())["document"] == first
         assert session_view.run(lambda session: session.redo())["document"] == second
 
-    def test_what_cannot_be_done_is_said(self, session_view: SessionView) -> None:
+    def test_an_impossible_action_returns_a_message(self, session_view: SessionView) -> None:
         content = session_view.run(lambda session: session.remove())
         assert "click one first" in content["message"]
         assert content["size"] == (32, 16)
@@ -129,7 +129,7 @@ class TestAnswers:
         assert "Traceback" in capsys.readouterr().err
 
     @pytest.mark.parametrize("action", ["undo", "redo"])
-    def test_an_undo_without_memory_for_its_picture_is_none(
+    def test_an_undo_without_memory_changes_nothing(
         self, session_view: SessionView, context: EditorContext, monkeypatch: pytest.MonkeyPatch, action: str
     ) -> None:
         for _ in range(2):
@@ -156,7 +156,7 @@ class TestAnswers:
         assert (content["confirmation"], content["serial"]) == ("Saved in x", 4)
         assert "click one first" in session_view.run(lambda session: session.remove())["message"]
 
-    def test_the_name_is_told_where_it_changes(self, session_view: SessionView) -> None:
+    def test_the_name_is_returned_when_it_changes(self, session_view: SessionView) -> None:
         assert session_view.run(lambda session: None)["name"] == "picture"
         assert "name" not in session_view.run(lambda session: session.randomize())
         assert session_view.run(lambda session: str(session.save("mine")))["name"] == "mine"
@@ -172,7 +172,7 @@ def out_of_memory(document: Document) -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_the_remedy_for_little_memory_is_one_that_is_left(error: Exception) -> None:
+def test_remedies_for_little_memory_are_not_in_use_already(error: Exception) -> None:
     remedies = [
         user_message(error, SimpleNamespace(device=torch.device(device), precision=precision))  # type: ignore
         for device, precision in (("cpu", "bfloat16"), ("cuda:0", "bfloat16"), ("cuda:0", "float32"))

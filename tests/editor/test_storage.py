@@ -24,13 +24,13 @@ LIMIT = 10_000
 
 @pytest.fixture
 def saved(session: Session) -> Path:
-    """A document after an edit, saved."""
+    """An edited document that was saved."""
     session.randomize()
     session.polygon([(2, 2), (12, 2), (7, 9)], 3)
     return session.save("mine")
 
 
-def test_what_was_saved_gives_the_same_picture(session: Session, saved: Path, pipeline: Pipeline) -> None:
+def test_a_saved_document_gives_the_same_image(session: Session, saved: Path, pipeline: Pipeline) -> None:
     document = load_document(saved, pipeline, LIMIT)
     np.testing.assert_array_equal(document.label, session.document.label)
     np.testing.assert_array_equal(document.ids, session.document.ids)
@@ -39,7 +39,7 @@ def test_what_was_saved_gives_the_same_picture(session: Session, saved: Path, pi
     np.testing.assert_array_equal(Renderer(pipeline).render(document), stored)
 
 
-def test_the_files_are_what_other_commands_take(saved: Path, styled: Path, tmp_path: Path) -> None:
+def test_other_commands_accept_the_files(saved: Path, styled: Path, tmp_path: Path) -> None:
     assert Image.open(saved / "instance.png").mode == "I;16"
     assert read_map(saved / "label.png").dtype == np.uint8
     options = ["--label", saved / "label.png", "--instance", saved / "instance.png", "--styles", saved / "styles.json"]
@@ -74,18 +74,18 @@ def test_labels_of_no_class_are_kept(tmp_path: Path, dontcare: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["con", "NUL", "aux.png", "Com1", "lpt9.tar.gz", "com¹"])
-def test_names_that_windows_keeps(name: str, tmp_path: Path) -> None:
+def test_names_that_windows_reserves_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Windows reserves it"):
         document_folder(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["a", "1", "-".join("abc"), "console", "com10", "my nul", "a.b c-", "ä" * 100])
-def test_ordinary_names(name: str, tmp_path: Path) -> None:
+def test_ordinary_names_are_accepted(name: str, tmp_path: Path) -> None:
     assert document_folder(tmp_path, f" {name} ") == tmp_path / name
 
 
 @pytest.mark.parametrize("foreign", ["notes.txt", ".hidden", "more/photo.png"])
-def test_what_others_have_put_into_the_folder_is_not_deleted(session: Session, saved: Path, foreign: str) -> None:
+def test_files_of_other_programs_are_not_deleted(session: Session, saved: Path, foreign: str) -> None:
     before = (saved / "picture.png").read_bytes()
     (saved / foreign).parent.mkdir(exist_ok=True)
     (saved / foreign).write_text("mine")
@@ -97,7 +97,7 @@ def test_what_others_have_put_into_the_folder_is_not_deleted(session: Session, s
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", "Desktop.ini"])
-def test_what_file_managers_have_put_into_the_folder_may_go(session: Session, saved: Path, name: str) -> None:
+def test_files_of_file_managers_are_deleted(session: Session, saved: Path, name: str) -> None:
     before = (saved / "picture.png").read_bytes()
     (saved / name).write_text("icons")
     session.randomize()
@@ -106,7 +106,7 @@ def test_what_file_managers_have_put_into_the_folder_may_go(session: Session, sa
     assert not (saved / name).exists()
 
 
-def test_saved_pictures_are_listed(tmp_path: Path, document: Document) -> None:
+def test_saved_documents_are_listed(tmp_path: Path, document: Document) -> None:
     assert saved_names(tmp_path / "none") == []
     for name in ("b", "a", ".hidden"):
         save_document(document, np.zeros((4, 6, 3), np.uint8), tmp_path / name)
@@ -117,12 +117,12 @@ def test_saved_pictures_are_listed(tmp_path: Path, document: Document) -> None:
 @pytest.mark.parametrize(
     "name", ["", "..", "../x", "a/b", "/etc", ".hidden", "a\0b", "a.", "a. ", "x" * 201, "ä" * 101]
 )
-def test_names_cannot_lead_elsewhere(name: str, tmp_path: Path) -> None:
+def test_names_cannot_lead_to_other_folders(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a valid name"):
         document_folder(tmp_path, name)
 
 
-def test_a_name_may_have_spaces_and_letters_of_all_languages(tmp_path: Path) -> None:
+def test_names_can_have_spaces_and_any_letters(tmp_path: Path) -> None:
     assert document_folder(tmp_path, " straße 2.b ") == tmp_path / "straße 2.b"
 
 
@@ -158,7 +158,7 @@ def test_styles_of_another_model_are_refused(saved: Path, pipeline: Pipeline) ->
         load_document(saved, pipeline, LIMIT)
 
 
-def test_styles_of_other_instances(maps: tuple[Path, Path], pipeline: Pipeline, tmp_path: Path) -> None:
+def test_styles_of_unknown_instances(maps: tuple[Path, Path], pipeline: Pipeline, tmp_path: Path) -> None:
     file = tmp_path / "s.json"
     style = Style(3, (1.0, 2.0))
     Styles({3001: style}, pipeline.encoder_id).save(file)
@@ -196,7 +196,7 @@ class TestBadInput:
         with pytest.raises(DataError, match="mode RGB"):
             read_document(pipeline, LIMIT, *maps)
 
-    def test_no_picture_at_all(self, maps: tuple[Path, Path], pipeline: Pipeline) -> None:
+    def test_a_text_file_is_no_label_map(self, maps: tuple[Path, Path], pipeline: Pipeline) -> None:
         maps[0].write_text("not a picture")
         with pytest.raises(DataError, match=r"l\.png cannot be read"):
             read_document(pipeline, LIMIT, *maps)
@@ -211,12 +211,12 @@ class TestBadInput:
         with pytest.raises(DataError, match=r"32x16, but .*i\.png is 16x16"):
             read_document(pipeline, LIMIT, *maps)
 
-    def test_styles_that_are_none(self, maps: tuple[Path, Path], pipeline: Pipeline, tmp_path: Path) -> None:
+    def test_damaged_styles(self, maps: tuple[Path, Path], pipeline: Pipeline, tmp_path: Path) -> None:
         (tmp_path / "s.json").write_text("{")
         with pytest.raises(CheckpointError, match=r"s\.json is damaged"):
             read_document(pipeline, LIMIT, *maps, tmp_path / "s.json")
 
-    def test_a_disk_that_cannot_be_written(self, session: Session, tmp_path: Path) -> None:
+    def test_an_unwritable_folder(self, session: Session, tmp_path: Path) -> None:
         (tmp_path / "edits").write_text("a file where the folder should be")
         with pytest.raises(HdganError, match="cannot write"):
             session.save("mine")

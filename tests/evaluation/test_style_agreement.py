@@ -61,7 +61,7 @@ def test_true_styles_are_those_of_the_scenes(trained: TrainedModel) -> None:
     for label, style in zip(table.label, truth, strict=True):
         assert style in {known.name for known in STYLES[label]}
     moved = replace(trained, config=replace(trained.config, data=DataConfig(root=Path("elsewhere"))))
-    with pytest.raises(ConfigError, match="was trained on elsewhere: only built-in scenes"):
+    with pytest.raises(ConfigError, match="was trained on elsewhere: only the built-in scenes have"):
         true_styles(moved, table)
 
 

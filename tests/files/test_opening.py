@@ -8,8 +8,31 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.errors import ConfigError
-from hdgan.files import leads_out, require_no_file
+from hdgan.errors import ConfigError, DataError
+from hdgan.files import leads_out, require_file, require_no_file
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("folder", "folder is a folder, not a file"),
+        ("pipe", "pipe is a pipe, device or socket, not a file"),
+        ("device", "device is a pipe, device or socket, not a file"),
+        ("loop", r"loop cannot be opened \(Too many levels of symbolic links\): check the path"),
+        ("absent", "absent does not exist: check the path"),
+        ("x" * 300, r"xxx cannot be opened \(File name too long\)"),
+        ("a\0b", "a\0b cannot be opened"),
+    ],
+)
+def test_what_is_no_file_is_refused_before_it_is_opened(name: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    require_file(tmp_path / "file")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=says):
+        require_file(tmp_path / name, DataError)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "a\\..\\x", "/x", "..", ".", "", "//", "./.", "a\0b"])

@@ -1,3 +1,7 @@
+import re
+from pathlib import Path
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -5,6 +9,7 @@ from torch.autograd import gradcheck
 
 from hdgan.ops import BackendError, instance_norm_act, pad2d
 from hdgan.ops._backend import declared
+from hdgan.ops.instance_norm_act import PadMode
 from tests.ops.backends import HAS_GPU, KERNELS
 from tests.ops.checks import DTYPES, FORMATS, assert_compiles, assert_near, outputs_and_gradients
 
@@ -356,6 +361,17 @@ X = torch.zeros(1, 2, 4, 3)
 def test_wrong_input(x, options, error, says):
     with pytest.raises(error, match=f"instance_norm_act: expected .*{says}"):
         instance_norm_act(x, **options)
+
+
+def test_languages_agree_on_pad_modes():
+    header = (Path(__file__).parents[2] / "csrc" / "tensor.h").read_text()
+    names = re.search(r"enum class PadMode \{ (.*) \};", header)[1].split(", ")
+    assert names == list(get_args(PadMode))
+
+
+def test_kernels_refuse_other_pad_modes():
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        torch.ops.hdgan.instance_norm_act(X, None, None, None, 0.0, 1e-5, 1, "wrap", "cpu")
 
 
 def test_unknown_backend():

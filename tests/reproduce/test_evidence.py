@@ -63,7 +63,7 @@ def test_crn_above_pix2pix_is_no_agreement_with_the_paper(page: Page) -> None:
     assert "Tested: pix2pixHD > CRN > pix2pix in mean IoU: **supported**" in text
     assert text.count("(not in the paper).") == 1
     assert "differs from the scorer only in its seed, which favours the rows with this loss: CRN" in text
-    assert "p is not corrected for the number of comparisons,\n  9 a scale" in text
+    assert "p is not corrected for the number of\n  comparisons, which is 9 for each scale" in text
 
 
 def test_tables_give_mean_and_spread_and_what_was_not_had(page: Page) -> None:
@@ -91,12 +91,12 @@ def test_time_is_that_of_all_jobs(made: MadeResults, requested: Requested, tmp_p
     results[-1] = replace(results[-1], ended="2026-01-02T03:20:00+00:00", seconds=1200.0, cpu_seconds=899.5)
     text = page_text([Measured(results, requested)], tmp_path)
     assert "3 of 4 jobs" in text
-    assert "together 0.58 hours, of CPUs 0.46 hours" in text
-    assert "included, 30 minutes" in text
+    assert "together 0.58 hours, with 0.46 hours of CPU time" in text
+    assert "; 30 minutes from the start" in text
     none = [replace(one, began="", ended="", seconds=None, cpu_seconds=None, cores=None, device="") for one in results]
     text = page_text([Measured(none, replace(requested, networks={"scorer": None}))], tmp_path)
     assert "Measured on an unknown device; scored by" in text
-    assert "How long it took was not kept." in text
+    assert "The time was not recorded." in text
 
 
 def test_what_is_missing_is_said_first(docs: Path, made: MadeResults, requested: Requested) -> None:
@@ -177,7 +177,10 @@ def want_an_unknown_row(file: Path) -> None:
         (keep_real_photos, r"tiny\.csv holds no run"),
         (cut_a_line, r"tiny\.csv, line 4: another number of fields than columns; restore the file from git"),
         (lengthen_a_line, r"tiny\.csv, line \d: another number of fields than columns"),
-        (name_an_unknown_row, r"tiny\.csv or .* names rows that this version of hdgan does not have: old-row; delete "),
+        (
+            name_an_unknown_row,
+            r"tiny\.csv, or the JSON file .* names rows that this version of hdgan does not have: old-row; delete ",
+        ),
         (want_an_unknown_row, r"names rows that this version of hdgan does not have: old-row"),
     ],
 )

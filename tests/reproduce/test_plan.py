@@ -14,7 +14,7 @@ from hdgan.config.serialization import to_plain
 from hdgan.data.config import SizeConfig
 from hdgan.reproduce.plan import PERCEPTUAL, ROWS, SCALES, TABLES, Scale, training_options, typed
 from hdgan.training import TrainConfig
-from hdgan.training.loop import Outcome
+from hdgan.training.loop import TrainResult
 from hdgan.training.schedule import plan
 
 FILE = Path("perceptual.safetensors")
@@ -27,9 +27,9 @@ def config(row: str, scale: Scale = SCALES["small"]) -> TrainConfig:
         options["loss.scorer"] = FILE
     trained: list[TrainConfig] = []
 
-    def keep(config: TrainConfig, resume: bool) -> Outcome:
+    def keep(config: TrainConfig, resume: bool) -> TrainResult:
         trained.append(config)
-        return Outcome(finished=True, step=1, total_steps=1, report=None)
+        return TrainResult(finished=True, step=1, total_steps=1, report=None)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hdgan.commands.train.train", keep)

@@ -63,7 +63,7 @@ def build_page(context: EditorContext) -> gr.Blocks:
         with gr.Accordion("Open your own files", open=False), gr.Row():
             label = gr.File(label="Label map", elem_id="label-file", height=120)
             instance = gr.File(label="Instance map", elem_id="instance-file", height=120)
-            appearance = gr.File(label="Photo or styles (.json), optional", elem_id="appearance-file", height=120)
+            appearance = gr.File(label="Photo or styles (optional)", elem_id="appearance-file", height=120)
             open_files = gr.Button("Open", elem_id="open-files", scale=0, min_width=90)
 
         # Requests run one at a time, since there is one model. `multiple` queues those that arrive meanwhile.

@@ -1,4 +1,4 @@
-"""What a training step of any family goes in and out with: a batch on the device, objectives, gradients."""
+"""What the losses of every family take and return: a batch on the device, and objectives."""
 
 from __future__ import annotations
 
@@ -60,15 +60,3 @@ class Objectives:
     """None for a family without D."""
     parts: Tensor
     """[number of losses] float32, detached: the losses that the criterion names, with their weights."""
-
-
-def accumulate_gradients(
-    objectives: Objectives, g_parameters: list[Tensor], d_parameters: list[Tensor], rounds: int
-) -> None:
-    """Add this micro batch's gradients, each objective's to its own network's parameters alone.
-
-    D goes first: the walk towards G comes through all that is left of the graph and frees it.
-    """
-    if objectives.discriminator is not None:
-        (objectives.discriminator / rounds).backward(inputs=d_parameters, retain_graph=True)
-    (objectives.generator / rounds).backward(inputs=g_parameters)

@@ -107,7 +107,7 @@ def test_an_object_of_another_class(tab: Tab, shared_context: EditorContext) -> 
     expect(tab.page.locator("#workspace .name")).to_have_text(f"class {other}")
 
 
-def test_a_box_opens_what_is_chosen_and_nothing_else(tab: Tab, shared_context: EditorContext) -> None:
+def test_a_dropdown_opens_only_what_is_chosen(tab: Tab, shared_context: EditorContext) -> None:
     page = tab.page
     box, undo = page.locator("#sample input"), page.locator("[data-action=undo]")
     first = tab.pixels("label")
@@ -134,7 +134,7 @@ def test_a_box_opens_what_is_chosen_and_nothing_else(tab: Tab, shared_context: E
 
     choose(option="s0")
     tab.press("Control+z")
-    assert page.evaluate(picture) == edited  # it was opened once
+    assert page.evaluate(picture) == edited  # it was opened only once
     choose("Enter")
     np.testing.assert_array_equal(tab.pixels("label"), first)
     choose("ArrowDown", "Enter")
@@ -144,7 +144,7 @@ def test_a_box_opens_what_is_chosen_and_nothing_else(tab: Tab, shared_context: E
     expect(box).to_have_value("s0")
     np.testing.assert_array_equal(tab.pixels("label"), first)
     box.focus()
-    for key in ("ArrowDown", "Escape", "Enter"):  # what was closed is not chosen
+    for key in ("ArrowDown", "Escape", "Enter"):  # closing the list chooses nothing
         page.keyboard.press(key)
     page.locator("#workspace h3").first.click()
     page.wait_for_timeout(500)
@@ -207,7 +207,7 @@ def test_own_maps_are_opened(tab: Tab, tmp_path: Path) -> None:
     ],
     ids=["too large", "no label map", "out of range"],
 )
-def test_bad_maps_are_refused_and_the_server_goes_on(
+def test_bad_maps_are_refused_and_the_server_continues(
     tab: Tab, tmp_path: Path, size: tuple[int, int], value: int, mode: str, says: str
 ) -> None:
     Image.new(mode, size, value).save(tmp_path / "lab.png")
@@ -233,7 +233,7 @@ def test_a_run_without_clusters_says_so(browser: Browser, serve: Serve, run: Pat
     expect(tab.page.locator("#workspace .alert")).to_be_hidden()
 
 
-def test_a_model_without_e_says_so(browser: Browser, serve: Serve, plain: Path, dataset: Path) -> None:
+def test_a_model_without_an_encoder_says_so(browser: Browser, serve: Serve, plain: Path, dataset: Path) -> None:
     tab = Tab(browser, serve(open_run(plain, root=dataset)))
     expect(tab.page.locator("#workspace .notes")).to_contain_text("--model.feature-channels 3")
     tab.wait(lambda: tab.click(3, 3))
@@ -245,7 +245,7 @@ def test_a_model_without_e_says_so(browser: Browser, serve: Serve, plain: Path, 
     assert (tab.pixels("label") != before).any()
 
 
-def test_the_name_follows_what_is_opened_and_other_tabs_are_seen(tab: Tab, shared_context: EditorContext) -> None:
+def test_the_name_follows_the_document_and_other_tabs_are_listed(tab: Tab, shared_context: EditorContext) -> None:
     page = tab.page
     name = page.locator("#name input, #name textarea")
     expect(name).to_have_value("picture")
@@ -255,7 +255,7 @@ def test_the_name_follows_what_is_opened_and_other_tabs_are_seen(tab: Tab, share
     page.click("#saved input")
     page.get_by_role("option", name="of another tab").click()
     expect(name).to_have_value("of another tab")
-    page.wait_for_timeout(500)  # for some milliseconds Gradio puts back what it has just set
+    page.wait_for_timeout(500)  # Gradio sets the value once more some milliseconds later
     name.fill("typed")
     page.locator("#workspace h3").first.click()
     tab.press("r")
@@ -274,7 +274,7 @@ def test_a_bug_ends_neither_server_nor_session(tab: Tab, monkeypatch: pytest.Mon
     expect(tab.page.locator("#workspace .alert")).to_be_hidden()
 
 
-def test_only_this_machine_is_listened_to(serve: Serve, shared_context: EditorContext) -> None:
+def test_only_this_machine_can_reach_the_server(serve: Serve, shared_context: EditorContext) -> None:
     url = serve(shared_context)
     assert url.startswith("http://127.0.0.1:")
     port = int(url.rstrip("/").rpartition(":")[2])

@@ -34,7 +34,7 @@ def check(body: bytes) -> bytes:
 
 
 class App:
-    """Takes a whole request and says so."""
+    """An app that receives a whole request and answers `ok`."""
 
     def __init__(self, error: Exception | None = None, begun: bool = False) -> None:
         self.got: bytes | None = None
@@ -110,12 +110,12 @@ def test_others_are_refused_in_one_line(
     answered, text, received = ask(RequestLimitMiddleware(app, LIMITS, {"/event": check}), path, pieces, **headers)
     assert answered == status
     assert says in json.loads(text)["detail"]
-    assert received == len(pieces)  # or the browser would show no answer
+    assert received == len(pieces)  # otherwise the browser would show no answer
     assert app.got is None
     assert capsys.readouterr().err == f"refused a request ({status}): {json.loads(text)['detail']}\n"
 
 
-def test_an_answer_that_ends_early_is_one_line(capsys: Capture) -> None:
+def test_an_answer_that_ends_early_is_reported_in_one_line(capsys: Capture) -> None:
     error = RuntimeError("response already started")
     error.__cause__ = HTTPException(404)
     status, text, _ = ask(QuietErrorMiddleware(App(error, begun=True), "/upload"), "/events", [b""])
@@ -124,14 +124,14 @@ def test_an_answer_that_ends_early_is_one_line(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(("error", "status"), [(TypeError("no file"), 400), (OSError(28, "No space left"), 507)])
-def test_an_upload_that_fails_is_one_line(error: Exception, status: int, capsys: Capture) -> None:
+def test_a_failed_upload_is_reported_in_one_line(error: Exception, status: int, capsys: Capture) -> None:
     answered, text, _ = ask(QuietErrorMiddleware(App(error), "/upload"), "/upload", [b"x"])
     assert answered == status
     assert str(error) in json.loads(text)["detail"]
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_bug_is_no_malformed_request() -> None:
+def test_a_bug_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         ask(QuietErrorMiddleware(App(ZeroDivisionError()), "/upload"), "/event", [b"x"])
 
@@ -180,7 +180,7 @@ def test_pages_of_other_sites_are_refused(origin: str) -> None:
 
 
 def answers(scope: dict[str, Any]) -> list[Any]:
-    """What is sent in answer to a request; an app that is reached says so."""
+    """The messages that answer a request. An app that is reached sends `reached`."""
     sent: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -196,7 +196,7 @@ def answers(scope: dict[str, Any]) -> list[Any]:
     return sent
 
 
-def test_the_app_is_reached_by_its_own_page_alone() -> None:
+def test_only_the_editors_own_page_reaches_the_app() -> None:
     own, foreign = (b"host", b"127.0.0.1:7860"), (b"origin", b"http://evil.example")
     assert answers({"type": "lifespan"}) == [{"type": "reached"}]
     assert answers({"type": "http", "headers": [own]}) == [{"type": "reached"}]

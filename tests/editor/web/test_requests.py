@@ -1,4 +1,4 @@
-"""What the page may send, and what it may not."""
+"""Requests that the page sends are accepted, and others are refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check(body: bytes, uploads: Path = Path("uploads")) -> dict[str, Any]:
         ("polygon", {"points": [(1, 2)] * 3, "label": 1, "extend": True}),
     ],
 )
-def test_what_the_page_asks_for_reaches_the_session(action: str, arguments: dict[str, Any]) -> None:
+def test_actions_of_the_page_reach_the_session(action: str, arguments: dict[str, Any]) -> None:
     passed = check(request(edit={"action": action, "serial": 7, **arguments}))
     edit = parse_action(passed["event_data"])
     assert (edit.action, edit.serial, edit.arguments) == (action, 7, arguments)
@@ -71,7 +71,7 @@ def test_every_action_is_a_method_of_the_session(session: Session) -> None:
                 check(request(edit={"action": action}))
 
 
-def test_a_stroke_of_most_points_fits_and_longer_ones_do_not() -> None:
+def test_the_longest_stroke_fits_and_longer_ones_do_not() -> None:
     longest = "[-12345.67,12345.67],"  # as the page writes it
     assert len(longest) * MAX_POINTS < MAX_REQUEST_BYTES
     for n, refused in ((MAX_POINTS, False), (MAX_POINTS + 1, True)):
@@ -80,7 +80,7 @@ def test_a_stroke_of_most_points_fits_and_longer_ones_do_not() -> None:
             check(body)
 
 
-def test_what_was_not_looked_at_is_not_passed_on() -> None:
+def test_unchecked_fields_are_not_passed_on() -> None:
     passed = check(request(SAMPLE, (1,), {"index": [[[]]]}, batched=True, event_id="x"))
     assert passed == {"fn_index": 1, "session_hash": "abc", "data": [1], "event_data": None, "trigger_id": 8}
 
@@ -107,7 +107,7 @@ def test_what_was_not_looked_at_is_not_passed_on() -> None:
         (STROKE | {"extend": 1}, "brush.extend: Input should be a valid boolean"),
     ],
 )
-def test_edits_that_are_malformed(edit: Any, says: str) -> None:
+def test_malformed_actions_are_refused(edit: Any, says: str) -> None:
     says = re.escape(says)
     with pytest.raises(DataError, match=rf"^the request is malformed: .*{says}.*; reload the page$"):
         check(request(edit=edit))
@@ -137,7 +137,7 @@ def test_edits_that_are_malformed(edit: Any, says: str) -> None:
         (request(FILES, ("/etc/passwd", None)), "label-file: Input should be a valid dictionary; reload"),
     ],
 )
-def test_requests_that_are_malformed(body: bytes, says: str) -> None:
+def test_malformed_requests_are_refused(body: bytes, says: str) -> None:
     with pytest.raises(DataError, match=re.escape(says)):
         check(body)
 
@@ -146,7 +146,7 @@ def upload(path: Path | str) -> dict[str, Any]:
     return {"path": str(path), "orig_name": "map.png", "size": 3, "meta": {"_type": "gradio.FileData"}}
 
 
-def test_a_file_that_was_uploaded_is_passed_on(tmp_path: Path) -> None:
+def test_an_uploaded_file_is_passed_on(tmp_path: Path) -> None:
     file = tmp_path / "uploads" / "hash" / "map.png"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"map")
@@ -158,7 +158,7 @@ def test_a_file_that_was_uploaded_is_passed_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["{here}/uploads/gone.png", "{here}/uploads", "{here}/uploads/../secret.txt", "http://a/b.png", "\0"]
 )
-def test_other_files_are_not(tmp_path: Path, path: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "uploads").mkdir()
     (tmp_path / "secret.txt").write_text("secret")
     with pytest.raises(DataError, match="no longer exists: choose it again"):

@@ -1,4 +1,4 @@
-"""What the page does by itself, in a real browser."""
+"""The code of the page, in a real browser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def actions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return run
 
 
-def test_the_outline_can_be_hidden_and_a_pane_made_wide(tab: Tab, shared_context: EditorContext) -> None:
+def test_the_outline_can_be_hidden_and_a_pane_widened(tab: Tab, shared_context: EditorContext) -> None:
     def drawn() -> bool:
         return tab.page.evaluate(
             """() => {
@@ -81,7 +81,7 @@ def test_keys_do_nothing_while_a_name_is_typed(tab: Tab) -> None:
     np.testing.assert_array_equal(tab.pixels(), before)
 
 
-def test_a_reload_asks_and_goes_on_where_the_tab_was(tab: Tab) -> None:
+def test_a_reload_asks_and_continues_the_session(tab: Tab) -> None:
     asked: list[str] = []
     tab.page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
     tab.wait(lambda: tab.click(3, 3))
@@ -97,7 +97,9 @@ def test_a_reload_asks_and_goes_on_where_the_tab_was(tab: Tab) -> None:
     tab.reload()
     assert asked == ["beforeunload"]
     expect(tab.page.locator("[data-action=redo]")).to_be_enabled()
-    assert tab.page.evaluate("sessionStorage.getItem('hdgan-tab')") is None  # or a copy of the tab would find it
+    assert (
+        tab.page.evaluate("sessionStorage.getItem('hdgan-tab')") is None
+    )  # otherwise a duplicate of the tab would find it
 
 
 def test_a_lost_connection_loses_no_edit(tab: Tab) -> None:
@@ -105,7 +107,7 @@ def test_a_lost_connection_loses_no_edit(tab: Tab) -> None:
     page.on("dialog", lambda dialog: dialog.accept())
     before = tab.pixels()
     page.route("**/queue/data*", lambda route: route.abort(), times=1)
-    with page.expect_navigation(timeout=30_000):  # Gradio loads the page anew as soon as it reaches the server
+    with page.expect_navigation(timeout=30_000):  # Gradio reloads the page as soon as it reaches the server
         page.keyboard.press("r")
     tab.wait_for_view()
     assert (tab.pixels() != before).any()
@@ -113,7 +115,7 @@ def test_a_lost_connection_loses_no_edit(tab: Tab) -> None:
     expect(page.locator("#workspace .alert")).to_be_hidden()
 
 
-def test_a_view_that_cannot_be_made_leaves_the_page_as_it_is(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_render_leaves_the_page_unchanged(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(renderer: object, document: object) -> None:
         raise MemoryError
 
@@ -128,7 +130,7 @@ def test_a_view_that_cannot_be_made_leaves_the_page_as_it_is(tab: Tab, monkeypat
     expect(tab.page.locator("#workspace .alert")).to_be_hidden()
 
 
-def test_a_key_that_is_held_acts_once_but_for_undo(tab: Tab, actions: list[str]) -> None:
+def test_of_held_keys_only_undo_repeats(tab: Tab, actions: list[str]) -> None:
     for _ in range(3):
         tab.press("r")
     for _ in range(5):
@@ -164,7 +166,7 @@ def test_a_half_drawn_polygon_does_not_reach_another_document(tab: Tab, actions:
         tab.page.get_by_role("option", name="s1").click()
 
     draw()
-    tab.press("r")  # an edit of the same picture, which the polygon outlives
+    tab.press("r")  # an edit of the same document keeps the polygon
     tab.press("Enter")
     assert actions == ["randomize", "polygon"]
     draw()

@@ -17,14 +17,15 @@ from hdgan.checkpoints import MODEL_FILE, checkpoint_path, list_steps
 from hdgan.data import DataConfig, ScenesConfig, SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.families import CRN, CRNConfig, CRNLoss
-from hdgan.families.common.batch import Inputs, accumulate_gradients
+from hdgan.families.common.batch import Inputs
 from hdgan.families.common.pool import FakePool
 from hdgan.families.crn.losses import Criterion, load_perceptual
 from hdgan.models import VGG19Features
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
 from hdgan.scenes import SPEC
-from hdgan.training import PRESETS, StageConfig, TrainConfig, loop, train
+from hdgan.training import PRESETS, StageConfig, TrainConfig, train, trainer
 from hdgan.training.logs import read_metrics
+from hdgan.training.trainer import accumulate_gradients
 
 MakeConfig = Callable[..., TrainConfig]
 QUIET = Console(quiet=True)
@@ -86,8 +87,8 @@ def test_stops_and_resumes_as_if_nothing_had_happened(
 
     config = replace(config, log=replace(config.log, checkpoint_every=1))
     with monkeypatch.context() as patch:
-        seed = loop.seed_everything
-        patch.setattr(loop, "seed_everything", stop)
+        seed = trainer.seed_everything
+        patch.setattr(trainer, "seed_everything", stop)
         with pytest.raises(Stop):
             train(config, console=QUIET)
     assert list_steps(config.out)[-1] == 3  # in the second stage

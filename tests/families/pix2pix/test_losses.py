@@ -21,14 +21,15 @@ from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
 from hdgan.evaluation.comparison import data_of
 from hdgan.families import PatchConfig, Pix2Pix, Pix2PixConfig, Pix2PixLoss, ResNetConfig, UNetConfig
-from hdgan.families.common.batch import Inputs, accumulate_gradients
+from hdgan.families.common.batch import Inputs
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pix.losses import Criterion
 from hdgan.families.saving import load_model, save_model
 from hdgan.training import PRESETS, LogConfig, OptimConfig, StageConfig, TrainConfig, load_config, train
-from hdgan.training.datasets import fitted, open_data
+from hdgan.training.datasets import open_data, resolved
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
+from hdgan.training.trainer import accumulate_gradients
 
 MODEL = Pix2PixConfig(
     n_labels=4,
@@ -203,7 +204,7 @@ def test_presets_are_the_papers(name: str, n_labels: int, root: str) -> None:
 def test_depth_is_that_of_the_smallest_stage(dataset: Path, tmp_path: Path) -> None:
     small, large = StageConfig(size=SizeConfig(width=40, height=24)), StageConfig(size=SizeConfig(width=80, height=48))
     config = make_config(tmp_path, dataset, stages={"one": small, "two": large})
-    config = fitted(config, open_data(config, Console(quiet=True)))
+    config = resolved(config, open_data(config, Console(quiet=True)))
     states = [StageState(config, stage, torch.device("cpu")) for stage in plan(config, 6)]
     assert [state.model.config.generator.n_downs for state in states] == [4, 4]  # type: ignore[attr-defined]
     states[1].take_over(states[0].model)
@@ -223,10 +224,10 @@ def test_depth_is_that_of_the_shortest_side(size: SizeConfig, expected: int, dat
     config = make_config(tmp_path, dataset, stages={"one": StageConfig(size=size)})
     data = open_data(config, Console(quiet=True))
     assert data.train_sizes == ((32, 16),)
-    model = fitted(config, data).model
+    model = resolved(config, data).model
     assert isinstance(model, Pix2PixConfig)
     assert model.generator == UNetConfig(ngf=4, n_downs=expected)
-    assert fitted(replace(config, model=model), data).model == model
+    assert resolved(replace(config, model=model), data).model == model
 
 
 def test_command_line_turns_dropout_off(dataset: Path, tmp_path: Path) -> None:

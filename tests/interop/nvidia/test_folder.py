@@ -10,7 +10,6 @@ from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import load_model, save_model
 from hdgan.interop import convert_from_nvidia, convert_to_nvidia, to_state_dict
-from hdgan.weights import read_weights
 
 CONFIG = Pix2PixHDConfig(
     n_labels=7,
@@ -206,57 +205,6 @@ def test_no_checkpoint_is_overwritten(make, tmp_path):
     with pytest.raises(ConfigError, match=r"out \S+model must end in \.safetensors"):
         convert(folder, tmp_path / "model")
     assert not (tmp_path / "model").exists()
-
-
-class Harmful:
-    def __reduce__(self):
-        return (print, ("unpickled",))
-
-
-def test_files_that_are_no_weights(make, tmp_path, capsys):
-    _, folder = make()
-    file = folder / "latest_net_G.pth"
-    whole = file.read_bytes()
-    for damaged in (b"", whole[:10], whole[: len(whole) // 2], whole[:-50], b"not a checkpoint" * 100):
-        file.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=rf"latest_net_G\.pth \({len(damaged)} bytes\) is truncated"):
-            convert_from_nvidia(folder, tmp_path / "out.safetensors")
-    torch.save({"model.1.weight": Harmful()}, file)
-    with pytest.raises(CheckpointError, match="holds Python objects"):
-        convert_from_nvidia(folder, tmp_path / "out.safetensors")
-    assert "unpickled" not in capsys.readouterr().out
-    assert not (tmp_path / "out.safetensors").exists()
-
-
-def test_every_cut_of_a_legacy_file_is_told(tmp_path):
-    file = tmp_path / "latest_net_G.pth"
-    torch.save({"model.1.weight": torch.zeros(2, 3)}, file, _use_new_zipfile_serialization=False)
-    whole = file.read_bytes()
-    for length in range(0, len(whole), 3):
-        file.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match=r"latest_net_G\.pth .*(copy it|write it) again"):
-            read_weights(file)
-
-
-@pytest.mark.parametrize("content", [b".", b"]", b"0", b"(", b"a", b"R", b"\x80\x02.", b"\x80\x5b.", b"<html>"])
-def test_what_is_no_pickle_of_weights_is_told(content, tmp_path, recwarn):
-    (tmp_path / "latest_net_G.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match="is truncated or no PyTorch file"):
-        read_weights(tmp_path / "latest_net_G.pth")
-    assert not recwarn
-
-
-def test_keys_that_are_no_names_are_told(tmp_path):
-    torch.save({0: torch.zeros(2)}, tmp_path / "latest_net_G.pth")
-    with pytest.raises(CheckpointError, match=r"latest_net_G\.pth: 0 is no name of a tensor"):
-        convert_from_nvidia(tmp_path, tmp_path / "out.safetensors")
-
-
-def test_legacy_file_format(make, tmp_path):
-    model, folder = make()
-    torch.save(to_state_dict(model.generator), folder / "latest_net_G.pth", _use_new_zipfile_serialization=False)
-    convert_from_nvidia(folder, tmp_path / "out.safetensors")
-    assert_equal(load_model(tmp_path / "out.safetensors")[0], model)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""What all processes of a run must have alike, since each would otherwise train something else or wait in vain.
+"""What must be equal in all processes of a run: otherwise each would train something else, or wait in vain.
 
-The paths of data and of files may differ from machine to machine; what lies there may not. What changes nothing in the
-result, such as the number of threads, is left out.
+The paths of data and of files may differ from machine to machine; the contents may not. Options that change nothing in
+the result, such as the number of threads, are not compared. All functions raise as `Rendezvous.require_equal` does.
 """
 
 from __future__ import annotations
@@ -20,24 +20,18 @@ from hdgan.config.options import option
 from hdgan.config.serialization import to_plain
 from hdgan.data import Pair
 from hdgan.training.config import TrainConfig
-from hdgan.training.peers import MEETING, Peers
+from hdgan.training.rendezvous import START_TIMEOUT, Rendezvous
 from hdgan.training.schedule import Stage
 
 _FREE = ("out", "device", "threads", "init_from", "data.root", "data.workers")
-"""Options that may differ; what `init_from` and `data.root` lead to is compared by itself."""
+"""Options that may differ; the contents behind `init_from` and `data.root` are compared instead."""
 _PAIRS_AT_ONCE = 10_000
-"""Pairs in one message, which must stay below the 8 MiB that PyTorch's store takes."""
+"""Pairs in one message, which must stay below the limit of PyTorch's store, 8 MiB."""
 
 
-def require_same_run(peers: Peers, config: TrainConfig, *, resume: bool) -> None:
-    """Make sure that all processes have been started in the same way.
-
-    Raises:
-        ConfigError: versions, options or files that they name differ.
-        CheckpointError: `init_from` holds no checkpoint.
-        OtherProcessError: another process has failed.
-    """
-    if peers.size == 1:
+def require_same_run(rendezvous: Rendezvous, config: TrainConfig, *, resume: bool) -> None:
+    """Make sure that all processes have been started in the same way."""
+    if rendezvous.size == 1:
         return
     facts = {
         "the version of hdgan": version("hdgan"),
@@ -47,59 +41,39 @@ def require_same_run(peers: Peers, config: TrainConfig, *, resume: bool) -> None
     }
     if config.init_from is not None and not resume:  # a resume does not read it
         facts[option("init_from")] = _content(find_checkpoint(config.init_from))
-    peers.require_alike(facts, MEETING)
+    rendezvous.require_equal(facts, START_TIMEOUT)
 
 
-def require_same_data(peers: Peers, pairs: Sequence[Pair]) -> None:
-    """Make sure that all processes have found the same training pictures, by names and sizes of the files.
-
-    Raises:
-        ConfigError: they differ, naming the first pictures that do.
-        OtherProcessError: another process has failed.
-    """
-    if peers.size == 1:
+def require_same_data(rendezvous: Rendezvous, pairs: Sequence[Pair]) -> None:
+    """Make sure that all processes have found the same training pictures, by names and sizes of the files."""
+    if rendezvous.size == 1:
         return
     listing = {f"the training picture {pair.stem}": _sizes(pair) for pair in pairs}
     digest = hashlib.sha256(repr(listing).encode()).hexdigest()
-    if len(set(peers.exchange(digest))) == 1:
+    if len(set(rendezvous.all_gather(digest))) == 1:
         return
     entries = list(listing.items())
-    for begin in range(0, max(peers.exchange(len(pairs))), _PAIRS_AT_ONCE):
+    for begin in range(0, max(rendezvous.all_gather(len(pairs))), _PAIRS_AT_ONCE):
         part = entries[begin : begin + _PAIRS_AT_ONCE]
-        peers.require_alike({"the number of training pictures": len(pairs), **dict(part)})
+        rendezvous.require_equal({"the number of training pictures": len(pairs), **dict(part)})
 
 
-def require_same_plan(peers: Peers, config: TrainConfig, stages: Sequence[Stage]) -> None:
-    """Make sure that all processes build the same networks, for stages of the same length.
-
-    Args:
-        peers: the processes.
-        config: fitted to the data.
-        stages: of the run.
-
-    Raises:
-        ConfigError: they do not.
-        OtherProcessError: another process has failed.
-    """
+def require_same_plan(rendezvous: Rendezvous, config: TrainConfig, stages: Sequence[Stage]) -> None:
+    """Make sure that all processes build the same networks, for stages of the same length."""
     facts = {f"the number of steps of stage {stage.name}": stage.steps for stage in stages}
     model = {option(name): value for name, value in _options(config.model, "model.")}
-    peers.require_alike({**facts, **model})
+    rendezvous.require_equal({**facts, **model})
 
 
-def require_same_checkpoint(peers: Peers, run: Path, step: int) -> None:
-    """Make sure that all processes go on from the same checkpoint of a run.
-
-    Raises:
-        ConfigError: they do not.
-        OtherProcessError: another process has failed.
-    """
-    if peers.size > 1:
+def require_same_checkpoint(rendezvous: Rendezvous, run: Path, step: int) -> None:
+    """Make sure that all processes continue from the same checkpoint of a run."""
+    if rendezvous.size > 1:
         content = _content(checkpoint_path(run, step) / MODEL_FILE)
-        peers.require_alike({"the last step that was saved": step, "its checkpoint": content})
+        rendezvous.require_equal({"the last step that was saved": step, "its checkpoint": content})
 
 
 def _options(config: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """All options below a config by their place in it, a file by its content."""
+    """All options below a config by their path in it; a file counts by its content."""
     named = config if isinstance(config, Mapping) else {f.name: getattr(config, f.name) for f in fields(config)}
     for name, value in named.items():
         if is_dataclass(value) or isinstance(value, Mapping):

@@ -1,10 +1,11 @@
-"""Gradients of a step by other means than plain PyTorch, and what cannot be had."""
+"""Gradients with recomputation, from compiled networks and from a CUDA graph, and what a graph cannot hold."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from hdgan.families.common.batch import Inputs
 from hdgan.families.pix2pix.losses import Criterion as Pix2PixCriterion
 from hdgan.families.pix2pixhd.losses import Criterion
 from hdgan.training import OptimConfig, StageConfig, TrainConfig, setup, train
+from hdgan.training.cuda_graph import GraphedGradients, compile_networks, without_trace
 from hdgan.training.distributed import World
-from hdgan.training.gradients import GraphedGradients, StepGradients, make_gradients, without_trace
 from hdgan.training.schedule import plan
-from tests.training.test_step import make_inputs, make_state
+from hdgan.training.trainer import forward_backward
+from tests.training.test_trainer import make_inputs, make_state
 
 CPU = torch.device("cpu")
 
@@ -28,8 +30,8 @@ CPU = torch.device("cpu")
 def parts_and_gradients(config: TrainConfig, inputs: Inputs) -> list[torch.Tensor]:
     torch.manual_seed(0)
     state = make_state(config)
-    compute = make_gradients(config, state, Criterion(config.loss, None, state.pool))
-    parts = compute(inputs)
+    compile_networks(config.compile, state.model, None)
+    parts = forward_backward(config, state, Criterion(config.loss, None, state.pool), inputs)
     return [parts, *(p.grad for p in (*state.g_parameters, *state.d_parameters) if p.grad is not None)]
 
 
@@ -85,8 +87,8 @@ def test_a_graph_replays_the_same_gradients(make_config: Callable[..., TrainConf
     config = replace(config, model=replace(config.model, feature_channels=0), loss=Pix2PixHDLoss(vgg=0.0))
     state = make_state(config)
     state.model.cuda()
-    plain = StepGradients(config, state, Criterion(config.loss, None, state.pool))
-    graphed = GraphedGradients(plain)
+    plain = partial(forward_backward, config, state, Criterion(config.loss, None, state.pool))
+    graphed = GraphedGradients(plain, state)
     parameters = [*state.g_parameters, *state.d_parameters]
     for step, batch in ((0, 2), (1, 2), (2, 1), (3, 2)):  # the third has another shape
         inputs = make_inputs(batch, torch.float32, step)
@@ -109,7 +111,7 @@ def with_noise(config: TrainConfig) -> TrainConfig:
 def test_warming_up_leaves_no_trace(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = with_noise(make_config(tmp_path))
     state = make_state(config)
-    gradients = StepGradients(config, state, Pix2PixCriterion(Pix2PixLoss(), None, state.pool))
+    gradients = partial(forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), None, state.pool))
     inputs = make_inputs(2, torch.float32)
     gradients(inputs)
     before, generator = copy.deepcopy(state.model.state_dict()), torch.get_rng_state()
@@ -131,8 +133,8 @@ def test_a_graph_draws_the_noise_of_its_seed(make_config: Callable[..., TrainCon
         torch.manual_seed(0)
         state = make_state(config)
         state.model.cuda()
-        plain = StepGradients(config, state, Pix2PixCriterion(Pix2PixLoss(), None, state.pool))
-        gradients = GraphedGradients(plain) if graphed else plain
+        plain = partial(forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), None, state.pool))
+        gradients = GraphedGradients(plain, state) if graphed else plain
         inputs = make_inputs(2, torch.float32)
         inputs = Inputs(inputs.photo.cuda(), inputs.label.cuda(), None, inputs.ids.cuda())  # type: ignore[union-attr]
         losses = []

@@ -1,4 +1,4 @@
-"""The step against the original's order of operations, written out here a second time."""
+"""The step against the original's order of operations, which is written out here a second time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdgan.errors import DataError
 from hdgan.families import Pix2PixHD, Pix2PixHDLoss
-from hdgan.families.common.batch import Inputs, accumulate_gradients
+from hdgan.families.common.batch import Inputs
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.losses import Criterion
 from hdgan.training import OptimConfig, TrainConfig
+from hdgan.training.distributed import World
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
+from hdgan.training.trainer import Trainer, accumulate_gradients, forward_backward
 
 CPU = torch.device("cpu")
 
@@ -62,10 +65,21 @@ def make_inputs(batch: int, dtype: torch.dtype, step: int = 0, n_labels: int = 4
 def make_state(config: TrainConfig, stage: str = "joint", dtype: torch.dtype = torch.float32) -> StageState:
     state = StageState(config, next(s for s in plan(config, 6) if s.name == stage), CPU)
     state.model.to(dtype)
+    state.ema.model.to(dtype)
     for parameter in state.model.parameters():
         # Of the size that trained weights have, so that all terms and layers matter.
         parameter.data.mul_(5)
     return state
+
+
+def steady(config: TrainConfig, micro_batch: int | None = None) -> TrainConfig:
+    """With a last stage that is long and keeps the original's learning rate."""
+    joint = replace(config.stages["joint"], images=100, decay=0.0, lr=2e-4, micro_batch=micro_batch)
+    return replace(config, stages=config.stages | {"joint": joint})
+
+
+def make_trainer(config: TrainConfig, state: StageState, vgg: nn.Module | None = None) -> Trainer:
+    return Trainer(config, state, vgg, World(0, 1, CPU))
 
 
 def original_losses(
@@ -133,18 +147,9 @@ class Original:
         return {name: loss.detach() for name, loss in losses.items()}, gradients
 
 
-def our_step(state: StageState, criterion: Criterion, *micro_batches: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
-    for optimizer in state.optimizers.values():
-        optimizer.zero_grad()
-    parts = torch.zeros(len(criterion.names))
-    for inputs in micro_batches:
-        objectives = criterion(state.model, inputs)
-        accumulate_gradients(objectives, state.g_parameters, state.d_parameters, len(micro_batches))
-        parts = parts + objectives.parts / len(micro_batches)
-    gradients = _gradients(state.model, "generator", "encoder", "discriminator")
-    for optimizer in state.optimizers.values():
-        optimizer.step()
-    return parts, gradients
+def our_step(trainer: Trainer, inputs: Inputs) -> tuple[dict[str, float], dict[str, Tensor]]:
+    losses = trainer.train_step(inputs).losses
+    return losses, _gradients(trainer.state.model, "generator", "encoder", "discriminator")
 
 
 def _gradients(model: Pix2PixHD, *networks: str) -> dict[str, Tensor]:
@@ -174,11 +179,11 @@ def losses(request: pytest.FixtureRequest) -> Pix2PixHDLoss:
     return Pix2PixHDLoss(**({"vgg": 0.0} | request.param))
 
 
-def _pair(config: TrainConfig, losses: Pix2PixHDLoss, dtype: torch.dtype) -> tuple[StageState, Criterion, Original]:
+def _pair(config: TrainConfig, losses: Pix2PixHDLoss, dtype: torch.dtype) -> tuple[Trainer, Original]:
+    config = steady(replace(config, loss=losses))
     vgg = TinyVGG().to(dtype).requires_grad_(False) if losses.vgg else None
     state = make_state(config, dtype=dtype)
-    criterion = Criterion(losses, vgg, state.pool)
-    return state, criterion, Original(state, losses, vgg)
+    return make_trainer(config, state, vgg), Original(state, losses, vgg)
 
 
 @pytest.mark.parametrize("features", [0, 2], ids=["without E", "with E"])
@@ -187,17 +192,15 @@ def test_four_steps_equal_the_originals(
 ) -> None:
     config = make_config(tmp_path)
     config = replace(config, model=replace(config.model, feature_channels=features))
-    state, criterion, original = _pair(config, losses, torch.float64)
+    trainer, original = _pair(config, losses, torch.float64)
     for step in range(4):
         inputs = make_inputs(2, torch.float64, step)
         expected, wanted = original.step(inputs)
-        parts, found = our_step(state, criterion, inputs)
-        torch.testing.assert_close(
-            parts, torch.stack([expected[name] for name in criterion.names]), rtol=1e-10, atol=1e-10
-        )
-        assert_same(found, wanted, 1e-9)
+        found, gradients = our_step(trainer, inputs)
+        assert found == pytest.approx({name: float(expected[name]) for name in found}, rel=1e-10, abs=1e-10)
+        assert_same(gradients, wanted, 1e-9)
     theirs = original.model.state_dict()
-    for name, weight in state.model.state_dict().items():
+    for name, weight in trainer.state.model.state_dict().items():
         torch.testing.assert_close(weight, theirs[name], rtol=1e-8, atol=1e-10, msg=name)
 
 
@@ -205,16 +208,15 @@ def test_losses_equal_the_originals_in_float32(
     make_config: Callable[..., TrainConfig], tmp_path: Path, losses: Pix2PixHDLoss
 ) -> None:
     """Gradients are compared in float64 above: in float32 the order of additions alone moves some by 1e-5."""
-    state, criterion, original = _pair(make_config(tmp_path), losses, torch.float32)
+    trainer, original = _pair(make_config(tmp_path), losses, torch.float32)
     for step in range(4):
         inputs = make_inputs(2, torch.float32, step)
         # The same weights at each step: see in_double.
-        original.model.load_state_dict(state.model.state_dict())
+        original.model.load_state_dict(trainer.state.model.state_dict())
         expected, _ = original.step(inputs)
-        parts, _ = our_step(state, criterion, inputs)
-        torch.testing.assert_close(
-            parts, torch.stack([expected[name] for name in criterion.names]), rtol=1e-5, atol=1e-5
-        )
+        found, _ = our_step(trainer, inputs)
+        assert list(found) == [name for name in expected if name in found]
+        assert found == pytest.approx({name: float(expected[name]) for name in found}, rel=1e-5, abs=1e-5)
 
 
 def test_each_objective_reaches_its_own_network_alone(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
@@ -234,14 +236,39 @@ def test_each_objective_reaches_its_own_network_alone(make_config: Callable[...,
 def test_micro_batches_equal_the_whole_batch(
     make_config: Callable[..., TrainConfig], tmp_path: Path, in_double: None
 ) -> None:
-    config = make_config(tmp_path)
-    whole, parts = make_state(config, dtype=torch.float64), make_state(config, dtype=torch.float64)
+    config, divided = (steady(make_config(tmp_path), micro_batch) for micro_batch in (None, 1))
+    whole = make_trainer(config, make_state(config, dtype=torch.float64))
+    parts = make_trainer(divided, make_state(divided, dtype=torch.float64))
     for step in range(2):
         inputs = make_inputs(4, torch.float64, step)
-        expected = our_step(whole, Criterion(Pix2PixHDLoss(vgg=0.0), None, whole.pool), inputs)
-        found = our_step(parts, Criterion(Pix2PixHDLoss(vgg=0.0), None, parts.pool), *inputs.split(1))
-        torch.testing.assert_close(found[0], expected[0], rtol=1e-10, atol=1e-10)
+        expected, found = our_step(whole, inputs), our_step(parts, inputs)
+        assert found[0] == pytest.approx(expected[0], rel=1e-10, abs=1e-10)
         assert_same(found[1], expected[1], 1e-9)
+
+
+def test_a_step_takes_the_learning_rate_of_the_schedule(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    config = make_config(tmp_path)
+    state = make_state(config)
+    trainer = make_trainer(config, state)
+    for step in range(state.stage.steps):
+        result = trainer.train_step(make_inputs(2, torch.float32, step))
+        assert result.learning_rates == {"lr": state.stage.learning_rate(step)}
+        rates = {group["lr"] for optimizer in state.optimizers.values() for group in optimizer.param_groups}
+        assert rates == set(result.learning_rates.values())
+    assert state.step == state.stage.last_step
+
+
+def test_a_step_without_a_batch_changes_nothing(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    state = make_state(config)
+    trainer = make_trainer(config, state)
+    before = copy.deepcopy(state.model.state_dict())
+    with pytest.raises(DataError, match="no batch"):
+        trainer.train_step(DataError("no batch"))
+    assert (state.step_in_stage, trainer.updating, trainer.all_failed) == (0, False, True)
+    assert all(torch.equal(value, before[name]) for name, value in state.model.state_dict().items())
 
 
 def test_inputs_split_into_micro_batches_in_order() -> None:
@@ -287,7 +314,8 @@ def test_the_pool_feeds_only_the_discriminators_fakes(make_config: Callable[...,
 
 
 def test_accumulation_frees_each_micro_batch(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
-    state = make_state(make_config(tmp_path))
+    config = replace(steady(make_config(tmp_path), micro_batch=1), recompute=False)
+    state = make_state(config)
     criterion = Criterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0))
     alive, most = 0, 0
 
@@ -306,10 +334,7 @@ def test_accumulation_frees_each_micro_batch(make_config: Callable[..., TrainCon
         nonlocal most
         most = 0
         with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
-            for _ in range(rounds):
-                objectives = criterion(state.model, make_inputs(1, torch.float32))
-                accumulate_gradients(objectives, state.g_parameters, state.d_parameters, rounds)
-                del objectives
+            forward_backward(config, state, criterion, make_inputs(rounds, torch.float32))
         assert alive == 0
         return most
 

@@ -1,7 +1,7 @@
-"""What the processes of a run tell each other before they train, so that all of them end where one cannot go on.
+"""The processes of a run before training: they find each other, compare what they have, and end together if one fails.
 
-They talk through the store by which PyTorch's processes find each other: it holds text and needs neither a backend nor
-a GPU. A process that fails leaves the reason there before it ends, and the others end with it.
+They use the store by which PyTorch's processes find each other. It holds text and needs neither a backend nor a GPU. A
+process that fails leaves the reason there before it ends, and the others end with it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from hdgan.wording import count
 
 T = TypeVar("T")
 
-MEETING = timedelta(seconds=60)
+START_TIMEOUT = timedelta(seconds=60)
 """How long a process waits for the others to start."""
-PATIENCE = timedelta(hours=3)
-"""How long it waits for them afterwards. While the main one measures, renders scenes or writes to a slow disk, they are
-in a barrier. NCCL would end them after ten minutes. Torchrun sees at once that a process has died; one that hangs
-nobody sees for as long."""
-_FAREWELL = timedelta(seconds=10)
+TIMEOUT = timedelta(hours=3)
+"""How long a process waits for the others afterwards. They are in a barrier while the main one measures, renders scenes
+or writes to a slow disk, and NCCL would end them after ten minutes. Torchrun sees at once that a process has died;
+nothing sees one that hangs before this time."""
+_STORE_TIMEOUT = timedelta(seconds=10)
 """How long the process that holds the store waits for the others to read why a process has failed."""
 _POLL_SECONDS = 0.05
 _SHOWN = 3  # differences in a message
@@ -41,7 +41,7 @@ class OtherProcessError(HdganError):
 
 
 @dataclass(frozen=True)
-class Peers:
+class Rendezvous:
     """The processes of a run, as one of them sees them."""
 
     rank: int = 0
@@ -51,7 +51,7 @@ class Peers:
     _turns: Iterator[int] = field(default_factory=itertools.count)
 
     @staticmethod
-    def meet(rank: int, size: int) -> Peers:
+    def join(rank: int, size: int) -> Rendezvous:
         """Find the other processes by the environment that torchrun sets.
 
         Args:
@@ -62,99 +62,99 @@ class Peers:
             OtherProcessError: they do not come.
         """
         try:
-            store, *_ = next(dist.rendezvous("env://", timeout=MEETING))
+            store, *_ = next(dist.rendezvous("env://", timeout=START_TIMEOUT))
         except RuntimeError as error:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             raise OtherProcessError(
-                f"process {rank} has waited {MEETING.total_seconds():g} seconds for all {size} processes of the run to "
-                f"meet at {where}: look at what the others say, then start all together"
+                f"process {rank} has waited {START_TIMEOUT.total_seconds():g} seconds for all {size} processes of the "
+                f"run to meet at {where}: look at what the others say, then start all together"
             ) from error
-        store.set_timeout(PATIENCE)
-        return Peers(rank, size, store)
+        store.set_timeout(TIMEOUT)
+        return Rendezvous(rank, size, store)
 
-    def exchange(self, value: T, patience: timedelta = PATIENCE) -> list[T]:
+    def all_gather(self, value: T, timeout: timedelta = TIMEOUT) -> list[T]:
         """Give a value to all processes. Each of them calls this as often as the others do.
 
         Args:
-            value: what JSON holds.
-            patience: how long to wait for the others.
+            value: something that JSON can hold.
+            timeout: how long to wait for the others.
 
         Returns:
             The values of all processes, in the order of their ranks.
 
         Raises:
-            OtherProcessError: a process has failed, or has said nothing for as long as that.
+            OtherProcessError: a process has failed, or has sent nothing for that long.
         """
         if self.store is None:
             return [value]
         turn = next(self._turns)
         keys = [f"hdgan/{turn}/{rank}" for rank in range(self.size)]
-        with self._store_there():
+        with self._explained_store_errors():
             self.store.set(keys[self.rank], json.dumps(value))
-            self._wait(keys, patience)
+            self._wait(keys, timeout)
             return [json.loads(self.store.get(key)) for key in keys]
 
-    def require_alike(self, facts: Mapping[str, Any], patience: timedelta = PATIENCE) -> None:
+    def require_equal(self, facts: Mapping[str, Any], timeout: timedelta = TIMEOUT) -> None:
         """Make sure that all processes have the same facts; each of them calls this with its own.
 
         Args:
-            facts: what JSON holds, by the name of the option or what else it is.
-            patience: how long to wait for the others.
+            facts: values that JSON can hold, by the name of the option or what else they are.
+            timeout: how long to wait for the others.
 
         Raises:
-            ConfigError: they differ; the same message in all processes.
-            OtherProcessError: as `exchange`.
+            ConfigError: they differ; the message is the same in all processes.
+            OtherProcessError: as `all_gather`.
         """
-        everyone = self.exchange(dict(facts), patience)
+        everyone = self.all_gather(dict(facts), timeout)
         names = dict.fromkeys(name for one in everyone for name in one)
-        told = [text for name in names if (text := _difference(name, [one.get(name, "missing") for one in everyone]))]
-        if told:
-            more = f"; and in {count(len(told) - _SHOWN, 'more point')}" if len(told) > _SHOWN else ""
+        values = ((name, [one.get(name, "missing") for one in everyone]) for name in names)
+        differences = list(filter(None, (_difference(name, found) for name, found in values)))
+        if differences:
+            more = len(differences) - _SHOWN
+            rest = f"; and in {count(more, 'more point')}" if more > 0 else ""
             raise ConfigError(
-                f"the processes of the run differ: {'; '.join(told[:_SHOWN])}{more}; give all of them the same options "
-                "and the same data"
+                f"the processes of the run differ: {'; '.join(differences[:_SHOWN])}{rest}; give all of them the same "
+                "options and the same data"
             )
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Let what fails inside in one process end all of them.
+    def share_failure(self) -> Iterator[None]:
+        """Let an error that is raised inside in one process end all of them.
 
         Raises:
-            OtherProcessError: it has failed in another process.
+            OtherProcessError: another process has raised one.
         """
         try:
             yield
-            self.exchange(None)
+            self.all_gather(None)
         except BaseException as error:
             if self.store is not None:
-                with suppress(OtherProcessError), self._store_there():  # the error at hand is the one to show
-                    self._fail(error)
+                with suppress(OtherProcessError), self._explained_store_errors():  # this error is the one to show
+                    self._publish(error, self.store)
             raise
 
-    def _fail(self, error: BaseException) -> None:
-        """Leave the reason for the others, unless one is there; the process of the store stays until they know it."""
-        assert self.store is not None
+    def _publish(self, error: BaseException, store: dist.Store) -> None:
+        """Leave the reason for the others unless one is there; the process of the store stays until they know it."""
         reason = str(error) if isinstance(error, HdganError) else f"{type(error).__name__}: {error}"
-        self.store.compare_set(_FAILURE, "", f"process {self.rank}: {reason}")
-        ended, until = self.store.add(_ENDED, 1), time.monotonic() + _FAREWELL.total_seconds()
+        store.compare_set(_FAILURE, "", f"process {self.rank}: {reason}")
+        ended, until = store.add(_ENDED, 1), time.monotonic() + _STORE_TIMEOUT.total_seconds()
         while self.rank == 0 and ended < self.size and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
-            ended = self.store.add(_ENDED, 0)
+            ended = store.add(_ENDED, 0)
 
-    def _wait(self, keys: Sequence[str], patience: timedelta) -> None:
+    def _wait(self, keys: Sequence[str], timeout: timedelta) -> None:
         assert self.store is not None
-        until = time.monotonic() + patience.total_seconds()
+        until = time.monotonic() + timeout.total_seconds()
         while not self.store.check(list(keys)):
             if self.store.check([_FAILURE]):
                 raise OtherProcessError(self.store.get(_FAILURE).decode())
             if time.monotonic() > until:
-                silent = [rank for rank, key in enumerate(keys) if not self.store.check([key])]
-                names = ", ".join(map(str, silent))
-                raise OtherProcessError(f"nothing was heard of process {names} for {patience}: look at what it says")
+                silent = ", ".join(str(rank) for rank, key in enumerate(keys) if not self.store.check([key]))
+                raise OtherProcessError(f"process {silent} has sent nothing for {timeout}: look at what it says")
             time.sleep(_POLL_SECONDS)
 
     @contextmanager
-    def _store_there(self) -> Iterator[None]:
+    def _explained_store_errors(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
