@@ -150,18 +150,17 @@ def print_report(report: CheckReport, console: Console | None = None) -> int:
         Exit status: 0 if the dataset is clean, 1 if it has faults.
     """
     console = console or Console()
-    for phase in report.phases:
-        for line in _summary(phase):
+
+    def say(*lines: str) -> None:
+        for line in lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    for phase in report.phases:
+        say(*_summary(phase))
         if phase.class_pixels:
             console.print(_class_table(phase))
-        for note in phase.notes:
-            console.print(f"  note: {note}", markup=False, highlight=False, soft_wrap=True)
-        for fault in phase.faults:
-            console.print(f"  fault: {fault}", markup=False, highlight=False, soft_wrap=True)
-    for note in report.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    console.print(_verdict(report), markup=False, highlight=False, soft_wrap=True)
+        say(*(f"  note: {note}" for note in phase.notes), *(f"  fault: {fault}" for fault in phase.faults))
+    say(*(f"note: {note}" for note in report.notes), _verdict(report))
     return 1 if report.faults else 0
 
 

@@ -19,13 +19,17 @@ from hdgan.config.bounds import Labels, Threads
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value, to_plain
 from hdgan.data.config import DataConfig, Size, SizeConfig
+from hdgan.data.folders import as_text
 from hdgan.data.inspection import ProgressCallback, in_threads, quick_check, silent
 from hdgan.data.layouts import find_pairs, find_phases
+from hdgan.data.packed import encode, verify_packed
 from hdgan.data.packed_index import (
     ENDING,
     FORMAT,
     INDEX,
     VERSION,
+    About,
+    Entry,
     Index,
     IndexedPhase,
     Settings,
@@ -34,8 +38,8 @@ from hdgan.data.packed_index import (
     require_inside,
     sample_path,
 )
-from hdgan.data.packer import Packer
-from hdgan.data.pairs import Listing
+from hdgan.data.pairs import Listing, Pair, size_of
+from hdgan.data.transforms import apply_geometry, sample_geometry, scaled_size
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.files import atomic_file, leads_out, remove_dead, remove_dead_below
 from hdgan.wording import count
@@ -93,7 +97,7 @@ def pack_dataset(
     listings = [find_pairs(config, phase, labels) for phase in names]
     if listings[0].layout == "packed":
         raise ConfigError(f"{config.root} is packed already: name the folder that it was packed from")
-    packer = Packer(config, listings[0].layout, tuple(sizes), n_labels)
+    packer = _Packer(config, listings[0].layout, tuple(sizes), n_labels)
     paths = _target_paths(out, listings)
     index = _claim(out, packer.settings, names)
     before = index.paths(out)
@@ -187,7 +191,7 @@ def _unfinishing(out: Path, index: Index, listed: set[Path]) -> Callable[[Path],
 
 
 def _require_space(
-    out: Path, packer: Packer, listings: Sequence[Listing], sources: Mapping[Size, int], paths: Sequence[Path]
+    out: Path, packer: _Packer, listings: Sequence[Listing], sources: Mapping[Size, int], paths: Sequence[Path]
 ) -> str:
     """A line on how much will be written, estimated from a few samples made in memory.
 
@@ -226,3 +230,86 @@ def _remove_leftovers(out: Path, phases: Iterable[str], before: set[Path], now: 
 def _write_index(out: Path, index: Index) -> None:
     with atomic_file(out / INDEX) as temporary:
         temporary.write_text(json.dumps(to_plain(index), ensure_ascii=False), encoding="utf-8")
+
+
+class _Packer:
+    """Makes the files of samples.
+
+    Args:
+        config: `root`, `dontcare` and `photo_filter` are used.
+        layout: Of the dataset.
+        sizes: Sizes to store.
+        n_labels: Number of classes that labels must stay below; None accepts any.
+    """
+
+    def __init__(self, config: DataConfig, layout: str, sizes: tuple[SizeConfig, ...], n_labels: int | None) -> None:
+        assert config.root is not None
+        self.root = config.root
+        self.config, self.n_labels = config, n_labels
+        self.sizes = tuple(size.whole for size in sizes)
+        # An asterisk is the side that follows from the aspect ratio.
+        stored = ", ".join(f"{size.width or '*'}x{size.height or '*'}" for size in self.sizes)
+        self.settings = Settings(as_text(str(config.root.absolute())), layout, config.photo_filter, stored)
+
+    def pixels(self, source: tuple[int, int]) -> int:
+        """Pixels stored for a sample whose files are of size `source`."""
+        return sum(width * height for width, height in {scaled_size(source, size) for size in self.sizes})
+
+    def encoded(self, pair: Pair) -> tuple[bytes, About]:
+        """The packed file of a pair, and its metadata."""
+        files = self._files(pair)
+        arrays = pair.read()
+        pair.check_labels(arrays.get("label"), self.n_labels, self.config.dontcare)
+        source = size_of(next(iter(arrays.values())))
+        geometries = [sample_geometry(source, size) for size in self.sizes]
+        sized = {geometry.size: apply_geometry(arrays, geometry, self.config.photo_filter) for geometry in geometries}
+        about = About(
+            pair.stem,
+            source,
+            tuple(sorted(sized, key=lambda size: size[0] * size[1], reverse=True)),
+            arrays["input"].shape[2] if "input" in arrays else 0,
+            files,
+            # All labels of the source: scaling may drop one that a later packing refuses.
+            tuple(np.unique(arrays["label"]).tolist()) if "label" in arrays else (),
+        )
+        return encode(sized, about), about
+
+    def write(self, folder: Path, pair: Pair, replacing: Callable[[Path], None]) -> tuple[Entry, bool]:
+        """Write the file of a pair in the folder of its phase, unless it is there, after a call of `replacing`.
+
+        Returns:
+            The entry of the index, and whether the file was there.
+        """
+        path = sample_path(folder, pair.stem)
+        about = self._present(path, pair)
+        was_there = about is not None
+        if about is None:
+            content, about = self.encoded(pair)
+            replacing(path)
+            with atomic_file(path) as temporary:
+                temporary.write_bytes(content)
+        return Entry(about.stem, about.source, about.sizes, about.channels, path.stat().st_size), was_there
+
+    def _present(self, path: Path, pair: Pair) -> About | None:
+        """Metadata of a file that is whole and was made from the pair's files as they are now; else None.
+
+        Raises:
+            DataError: the pair's files hold a label that this packing refuses.
+        """
+        try:
+            about = verify_packed(path)
+        except DataError:
+            return None
+        if about.stem != pair.stem or about.files != self._files(pair) or about.labels is None:
+            return None
+        if about.labels:
+            pair.check_labels(np.array(about.labels), self.n_labels, self.config.dontcare)
+        return about
+
+    def _files(self, pair: Pair) -> dict[str, tuple[str, int, int]]:
+        """Part -> name below the dataset's folder, bytes, and time of the last change in nanoseconds."""
+        stats = {part: (path, path.stat()) for part, path in pair.files.items()}
+        return {
+            part: (as_text(path.relative_to(self.root).as_posix()), stat.st_size, stat.st_mtime_ns)
+            for part, (path, stat) in stats.items()
+        }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -110,11 +111,9 @@ class IndexedPhase:
     def __post_init__(self) -> None:
         if not self.parts or not self.samples:
             raise ConfigError(f"it lists {'no samples' if self.parts else 'no parts'}; {_REMOVE}")
-        stems: set[str] = set()
-        for entry in self.samples:
-            if entry.stem in stems:
-                raise ConfigError(f"it lists {entry.stem} twice; {_REMOVE}")
-            stems.add(entry.stem)
+        stem, number = Counter(entry.stem for entry in self.samples).most_common(1)[0]
+        if number > 1:
+            raise ConfigError(f"it lists {stem} twice; {_REMOVE}")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hdgan.config.options import option
 from hdgan.data.config import PartName, Size, SizeConfig
 from hdgan.data.headers import (
     Kind,
@@ -21,7 +22,6 @@ from hdgan.data.headers import (
     verify_checksums,
 )
 from hdgan.data.images import read_input, read_map, read_photo
-from hdgan.data.labels import check_labels
 from hdgan.data.transforms import Filter
 from hdgan.errors import DataError
 
@@ -135,9 +135,14 @@ class Pair:
         return arrays
 
     def check_labels(self, label: np.ndarray | None, n_labels: int | None, dontcare: int | None) -> None:
-        """As the function `check_labels`; without a label map, or without `n_labels`, everything is accepted."""
-        if self.label is not None and label is not None and n_labels is not None:
-            check_labels(self.label, label, n_labels, dontcare)
+        """Raise DataError unless every label is in [0, n_labels) or `dontcare`. None accepts anything."""
+        if label is None or n_labels is None or (label.min() >= 0 and label.max() < n_labels):
+            return
+        outside = (label < 0) | (label >= n_labels)
+        if dontcare is not None:
+            outside &= label != dontcare
+        if outside.any():
+            raise DataError(f"{self.label} holds {_fault(np.unique(label[outside]).tolist(), n_labels, dontcare)}")
 
     def stored_size(self, size: SizeConfig, photo_filter: Filter) -> Size | None:
         """The stored size from which samples of `size` are made; None where only one is stored.
@@ -192,3 +197,22 @@ class Listing:
     phase: str
     pairs: tuple[Pair, ...]
     orphans: tuple[Orphan, ...] = ()
+
+
+def is_far_above(label: int, other: int) -> bool:
+    """Whether a label is so far above the next lower one that it is hardly the next class, like 255."""
+    return label > 2 * other + 16
+
+
+def _fault(wrong: Sequence[int], n_labels: int, dontcare: int | None) -> str:
+    """What a message says of sorted labels that are neither a class nor `dontcare`, with the remedy."""
+    shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+    classes, none = option("model.n_labels"), option("data.dontcare")
+    if wrong[-1] < n_labels:
+        return f"label {shown}; labels start at 0: set {none} to the one that belongs to no class"
+    also = f" ({none} is {dontcare})" if dontcare is not None else ""
+    if len(wrong) == 1 and dontcare is None and is_far_above(wrong[0], n_labels - 1):
+        remedy = f"set {none} {wrong[0]} if it belongs to no class, else {classes} {wrong[0] + 1}"
+    else:
+        remedy = f"set {classes} to at least {wrong[-1] + 1}, or {none} to the label that belongs to no class"
+    return f"label {shown}, but {classes} is {n_labels}{also}; {remedy}"

@@ -13,8 +13,7 @@ from hdgan.config.bounds import BatchSize
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value, check_values
 from hdgan.data.config import Size, SizeConfig
-from hdgan.data.labels import is_far_above
-from hdgan.data.pairs import Orphan, Pair
+from hdgan.data.pairs import Orphan, Pair, is_far_above
 from hdgan.data.transforms import Filter, same_size_remedy, sample_geometry
 from hdgan.errors import DataError
 from hdgan.wording import count

@@ -7,14 +7,6 @@ from hdgan.scenes.scene import Instance, Scene, render_scene
 from hdgan.scenes.styles import SPEC, STYLES, Appearance
 
 __all__ = [
-    "SPEC",
-    "STYLES",
-    "Appearance",
-    "Instance",
-    "Scene",
-    "ensure_scenes",
-    "render_scene",
-    "scenes_folder",
-    "spec_of",
+    "SPEC", "STYLES", "Appearance", "Instance", "Scene", "ensure_scenes", "render_scene", "scenes_folder", "spec_of",
     "with_scenes",
-]
+]  # fmt: skip

@@ -85,8 +85,10 @@ def ensure_scenes(
             made = Path(scratch) / folder.name
             made.mkdir()
             _write_all(config, made, progress)
-            _publish(made, folder)
+            made.rename(folder)
     except OSError as error:
+        if folder.is_dir():  # another process was first, with the same scenes
+            return folder
         reason = error.strerror or str(error)
         raise HdganError(
             f"cannot keep the street scenes in {parent}: {reason}; set HDGAN_CACHE to a folder that can be written and "
@@ -108,15 +110,6 @@ def default_cache() -> Path:
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "hdgan"
     return Path.home() / ".cache" / "hdgan"
-
-
-def _publish(made: Path, folder: Path) -> None:
-    """Rename a finished folder; where another process was first, its folder stays, which holds the same scenes."""
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
 
 
 def _write_all(config: ScenesConfig, folder: Path, progress: Callable[[int, int], None] | None) -> None:
