@@ -1,6 +1,7 @@
-"""The losses of pix2pixHD (paper sections 3.1, 3.2) and of CRN; GAN losses take what a multi-scale discriminator gives.
+"""The losses of pix2pixHD (paper sections 3.1, 3.2) and of CRN.
 
-A discriminator's output is a list over scales of lists over layers; the last of each is the score of every patch.
+GAN losses take the output of a multi-scale discriminator: a list over scales of lists over layers. The last of each
+inner list is the score of every patch.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def feature_matching_loss(fake: Outputs, real: Outputs) -> Tensor:
 
 
 class PerceptualFeatures(nn.Module):
-    """What perceptual losses compare: the features that a frozen network has of an image.
+    """The features that a frozen network has of an image, which perceptual losses compare.
 
     Args:
         network: maps images [B, 3, H, W] to five features, fine to coarse; `VGG19Features` with its weights loaded.
@@ -169,18 +170,18 @@ class PerceptualLoss(PerceptualFeatures):
 class BalancedPerceptualLoss(PerceptualFeatures):
     """L1 distance of an image and of its features, all balanced against each other (arXiv 1707.09405, section 3).
 
-        sum_l lambda_l d_l,   lambda_l = d_image / d_l  taken for a constant, of each picture on its own
+        sum_l lambda_l d_l,   lambda_l = d_image / d_l  as a constant, for each image on its own
 
-    So every term contributes as much as the image itself. The paper wants that in expectation and takes constants
-    measured in its 100th epoch. Here there is nothing to measure first and no state to save, and neither the division
-    of a batch nor the number of processes changes a gradient.
+    So every term contributes as much as the image itself. The paper wants that in expectation, with constants that are
+    measured in the 100th epoch. Here nothing has to be measured first and no state has to be saved, and neither the
+    division of a batch nor the number of processes changes a gradient.
 
     With several images of one condition (the paper's diversity) every class may choose the best of them:
 
         sum_c ( 0.999 min_k + 0.001 mean_k )  sum_l lambda_l d_l(k, c)
 
-    where d_l(k, c) counts the pixels of class c alone. The mean, which is in the authors' code, keeps images alive that
-    are never the best. Takes the arguments of `PerceptualFeatures`.
+    where d_l(k, c) counts the pixels of class c alone. The mean, which is in the authors' code, keeps training images
+    that are never the best. Takes the arguments of `PerceptualFeatures`.
     """
 
     SHARE_OF_MEAN = 0.001
@@ -191,7 +192,7 @@ class BalancedPerceptualLoss(PerceptualFeatures):
         Args:
             images: [B, K, 3, H, W], around [-1, 1].
             real: [B, 3, H, W] in [-1, 1].
-            masks: [B, M, H, W], the pixels of each class, which sum to 1; None takes all pixels for one class.
+            masks: [B, M, H, W], the pixels of each class, which sum to 1; None counts all pixels as one class.
 
         Returns:
             The loss, scalar float32, and the distances d [6] float32 of the image and of the features, detached and
@@ -204,7 +205,7 @@ class BalancedPerceptualLoss(PerceptualFeatures):
             [_class_distances(x, target, masks) for x, target in zip(features, targets, strict=True)]
         )  # [6, B, K, M]
         distances = terms.detach().sum(-1).mean(-1)  # [6, B]
-        # A feature that is always equal, as dead ReLUs make it, counts nothing.
+        # A feature that is always equal, for example of dead ReLUs, does not count.
         weights = distances[0] / distances.clamp_min(1e-12)
         contents = (weights[..., None, None] * terms).sum(0)  # [B, K, M]
         chosen = torch.lerp(contents.amin(1), contents.mean(1), self.SHARE_OF_MEAN)

@@ -31,6 +31,7 @@ from hdgan.evaluation import train_scorer
 from hdgan.families import (
     CRNConfig,
     CRNLoss,
+    CRNStage,
     DiscriminatorConfig,
     EncoderConfig,
     GeneratorConfig,
@@ -39,10 +40,13 @@ from hdgan.families import (
     Pix2PixConfig,
     Pix2PixHDConfig,
     Pix2PixHDLoss,
+    Pix2PixHDStage,
     Pix2PixLoss,
+    Pix2PixStage,
     UNetConfig,
 )
-from hdgan.families.registry import AnyLoss
+from hdgan.families.common.losses import LossConfig
+from hdgan.families.registry import family_of
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from hdgan.styles.table import FeatureTable, Origin
 from hdgan.training import PRESETS, LogConfig, OptimConfig, StageConfig, TrainConfig, train
@@ -129,10 +133,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data"))
 
 
-def three_stages(images: int, batch_size: int, **options: Any) -> dict[str, StageConfig]:
+def three_stages(images: int, batch_size: int, **options: Any) -> dict[str, Pix2PixHDStage]:
     """The paper's three stages, at half and at full size."""
     half, full = SizeConfig(width=WIDTH // 2), SizeConfig(width=WIDTH)
-    one = StageConfig(size=half, n_scales=1, batch_size=batch_size, images=images, **options)
+    one = Pix2PixHDStage(size=half, n_scales=1, batch_size=batch_size, images=images, **options)
     two = replace(one, size=full, n_enhancers=1, n_scales=2)
     return {"global": one, "enhancer": replace(two, generator="enhancer", encoder=False), "joint": two}
 
@@ -142,26 +146,28 @@ def make_config(dataset: Path) -> MakeConfig:
     """Make a tiny config: three stages of three steps on the shared dataset, logged at every step."""
 
     def make(out: Path, *, images: int = 6, batch_size: int = 2, **options: Any) -> TrainConfig:
-        config = TrainConfig(
-            out=out,
-            model=Pix2PixHDConfig(
-                n_labels=N_LABELS,
-                feature_channels=2,
-                generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1, n_blocks_local=1),
-                discriminator=DiscriminatorConfig(ndf=4, n_layers=2),
-                encoder=EncoderConfig(nef=2, n_downsample=1),
-            ),
-            data=DataConfig(root=dataset, workers=0),
-            stages=three_stages(images, batch_size),
-            loss=Pix2PixHDLoss(vgg=0.0),
-            optim=OptimConfig(ema_decay=0.9),
-            log=LogConfig(
-                metrics_every=1, samples_every=100, samples=1, checkpoint_every=100, val_images=1, style_images=2
-            ),
-            device="cpu",
-            threads=1,
+        model = Pix2PixHDConfig(
+            n_labels=N_LABELS,
+            feature_channels=2,
+            generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1, n_blocks_local=1),
+            discriminator=DiscriminatorConfig(ndf=4, n_layers=2),
+            encoder=EncoderConfig(nef=2, n_downsample=1),
         )
-        return replace(config, **options)
+        log = LogConfig(
+            metrics_every=1, samples_every=100, samples=1, checkpoint_every=100, val_images=1, style_images=2
+        )
+        usual = {
+            "model": model,
+            "data": DataConfig(root=dataset, workers=0),
+            "stages": three_stages(images, batch_size),
+            "loss": Pix2PixHDLoss(vgg=0.0),
+            "optim": OptimConfig(ema_decay=0.9),
+            "log": log,
+            "device": "cpu",
+            "threads": 1,
+        }
+        options = usual | options
+        return family_of(options["model"]).train_config(out=out, **options)
 
     return make
 
@@ -176,15 +182,22 @@ def family_configs(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFac
     crn = CRNConfig(n_labels=N_LABELS, n_modules=2, width=1 / 256)
 
     def make(
-        model: ModelConfig, loss: AnyLoss, out: Path, *, images: int = 6, batch_size: int = 2, **options: Any
+        stage: type[StageConfig],
+        model: ModelConfig,
+        loss: LossConfig,
+        out: Path,
+        *,
+        images: int = 6,
+        batch_size: int = 2,
+        **options: Any,
     ) -> TrainConfig:
-        stage = StageConfig(size=SizeConfig(width=WIDTH), batch_size=batch_size, images=images)
-        return make_config(out, model=model, loss=loss, stages={"global": stage}, **options)
+        one = stage(size=SizeConfig(width=WIDTH), batch_size=batch_size, images=images)
+        return make_config(out, model=model, loss=loss, stages={"global": one}, **options)
 
     return {
         "pix2pixhd": make_config,
-        "pix2pix": partial(make, pix2pix, Pix2PixLoss()),
-        "crn": partial(make, crn, CRNLoss(scorer=scorer)),
+        "pix2pix": partial(make, Pix2PixStage, pix2pix, Pix2PixLoss()),
+        "crn": partial(make, CRNStage, crn, CRNLoss(scorer=scorer)),
     }
 
 

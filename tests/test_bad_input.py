@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, checkpoint_path
 from hdgan.commands.main import main, train_main
 from hdgan.data import SizeConfig
-from hdgan.families import Pix2PixHDLoss
+from hdgan.families import Pix2PixHDLoss, Pix2PixHDStage
 from hdgan.training import TrainConfig
 
 MakeConfig = Callable[..., TrainConfig]
@@ -191,9 +191,16 @@ def test_vgg_weights_that_cannot_be_had(
     file = tmp_path / f"vgg.{ending}"
     if content is not None:
         file.write_bytes(content)
-    line = refused(make_config(tmp_path / "run", loss=Pix2PixHDLoss(vgg=10.0, vgg_weights=file)))
+    stages = {"global": Pix2PixHDStage(size=SizeConfig(width=32))}
+    line = refused(make_config(tmp_path / "run", stages=stages, loss=Pix2PixHDLoss(vgg=10.0, vgg_weights=file)))
     assert f"vgg.{ending} " in line
     assert "--loss.vgg 0" in line
+
+
+def test_images_too_small_for_vgg(refused: Refused, make_config: MakeConfig, tmp_path: Path) -> None:
+    line = refused(make_config(tmp_path / "run", loss=Pix2PixHDLoss(vgg_weights=tmp_path)))
+    assert "some training images have a side of 8 pixels, but VGG19" in line
+    assert "--loss.scorer random" in line
 
 
 def test_batches_that_do_not_divide(refused: Refused, make_config: MakeConfig, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hdgan.commands.main import main
-from hdgan.training.presets import PRESETS
+from hdgan.training import PRESETS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

@@ -21,13 +21,20 @@ from hdgan import ops
 from hdgan.benchmarks.cases.plain import plain
 from hdgan.benchmarks.runner import TOLERANCE, Benchmark, CheckFailed, Context, Cost, Trial, Where
 from hdgan.benchmarks.shapes import N_LABELS, instance_ids, label_map
-from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig, Pix2PixHDLoss
-from hdgan.families.common.batch import Inputs
-from hdgan.families.pix2pixhd.losses import Criterion
+from hdgan.families import (
+    GeneratorConfig,
+    Pix2PixHD,
+    Pix2PixHDConfig,
+    Pix2PixHDLoss,
+    Pix2PixHDStage,
+    Pix2PixHDTrainConfig,
+)
+from hdgan.families.common.batch import Batch
+from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
 from hdgan.losses import LAYER_WEIGHTS
 from hdgan.models import VGG19Features
 from hdgan.models.blocks import recomputing
-from hdgan.training import StageConfig, TrainConfig
+from hdgan.training import TrainConfig
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
 from hdgan.training.trainer import forward_backward
@@ -78,7 +85,7 @@ def build_step(case: StepCase, device: torch.device, dtype: torch.dtype, memory_
     config, state, inputs, vgg = _build(case, device, dtype, memory_format)
     model = state.model
     assert isinstance(model, Pix2PixHD)
-    criterion = Criterion(LOSS, vgg, state.pool)
+    criterion = Pix2PixHDCriterion(LOSS, vgg, state.pool)
 
     def forward() -> object:
         with config.autocast(device), recomputing():
@@ -158,14 +165,14 @@ def _lsgan(outputs: list[list[Tensor]], target: float) -> Tensor:
 
 def _build(
     case: StepCase, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format
-) -> tuple[TrainConfig, StageState, Inputs, VGG19Features]:
+) -> tuple[TrainConfig, StageState, Batch, VGG19Features]:
     """Networks, a batch and VGG19, with the same random numbers on every call."""
     format: Literal["contiguous", "channels_last"] = (
         "channels_last" if memory_format == torch.channels_last else "contiguous"
     )
-    stage = StageConfig(n_enhancers=case.n_enhancers, n_scales=case.n_scales, images=1)
+    stage = Pix2PixHDStage(n_enhancers=case.n_enhancers, n_scales=case.n_scales, images=1)
     model = Pix2PixHDConfig(n_labels=N_LABELS, generator=GeneratorConfig(ngf=case.ngf))
-    config = TrainConfig(
+    config = Pix2PixHDTrainConfig(
         model=model,
         stages={"joint": stage},
         precision="float32" if dtype == torch.float32 else "bfloat16",
@@ -177,13 +184,13 @@ def _build(
     photo = torch.rand(1, 3, case.height, case.width).to(device) * 2 - 1
     photo = photo.contiguous(memory_format=memory_format)
     vgg = VGG19Features().to(device, memory_format=memory_format).requires_grad_(False)  # type: ignore[call-overload]
-    return config, state, Inputs(photo, label_map(ids), None, ids), vgg
+    return config, state, Batch(photo, label_map(ids), None, ids), vgg
 
 
 def _step(
     model: Pix2PixHD,
     vgg: VGG19Features,
-    inputs: Inputs,
+    inputs: Batch,
     forward: Callable[[], object],
     backward: Callable[[], None],
     update: Callable[[], list[Tensor]],

@@ -1,15 +1,16 @@
 """The options that people use first: short forms, most of which set all stages of a run at once.
 
-They are applied to the preset before the options of the configuration are read. So where both are given the long one
-wins, for its stage: `--batch-size 8 --stages.joint.batch-size 4` trains all stages but joint with batches of 8.
+They are applied to the preset before the options of the configuration are read. So if both are given, the long one wins
+for its stage: `--batch-size 8 --stages.joint.batch-size 4` trains all stages except joint with batches of 8.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate, pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,33 +18,42 @@ from tyro.conf import FlagCreatePairsOff, Suppress, arg
 
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.errors import ConfigError
-from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
-from hdgan.families.registry import AnyModelConfig
-from hdgan.training.config import StageConfig, TrainConfig
+from hdgan.families.common.config import ModelConfig
+from hdgan.families.common.train_config import StageConfig, TrainConfig
 
 T = TypeVar("T")
 _SIZE = re.compile(r"(?:(\d+)(?:x(\d+))?|\*x(\d+))")
 _LENGTHS = ("epochs", "images", "steps")
+_PLACES = {name: name for name in ("out", "precision", "device", "seed", "threads", "init_from")} | {
+    "data_root": "data.root",
+    "workers": "data.workers",
+    "dontcare": "data.dontcare",
+    "n_labels": "model.n_labels",
+    "instances": "model.instances",
+}
+"""Where in the configuration the options stand that set one field."""
+_IN_ALL_STAGES = ("batch_size", "lr")
+"""Options that set one field of every stage."""
 
 
 @dataclass(frozen=True)
 class ShortOptions:
-    """What `hdgan-train PRESET --help` shows. None where the stages differ, and changes nothing."""
+    """What `hdgan-train PRESET --help` shows. None, where the stages differ, changes nothing."""
 
     data_root: Annotated[Path | None, arg(name="data.root", metavar="FOLDER")] = None
     """The dataset; None draws the built-in street scenes."""
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/pix2pixhd")
     """The run: checkpoints, metrics, samples and report.html."""
     size: Annotated[str | None, arg(metavar="WIDTH[xHEIGHT]")] = None
-    """Pictures of the last stage, in pixels; coarser stages keep their ratio to it."""
+    """Size of the last stage's images, in pixels; coarser stages keep their ratio to it."""
     epochs: Annotated[float | None, arg(metavar="NUMBER")] = None
-    """Length of the run in passes over the training pictures; each stage keeps its share of it."""
+    """Length of the run in passes over the training images; each stage keeps its share of it."""
     images: Annotated[int | None, arg(metavar="NUMBER")] = None
-    """The same in pictures."""
+    """The same in images."""
     steps: Annotated[int | None, arg(metavar="NUMBER")] = None
     """The same in optimizer steps."""
     batch_size: Annotated[int | None, arg(metavar="NUMBER")] = None
-    """Pictures in a step, over all GPUs."""
+    """Images in a step, over all GPUs."""
     lr: Annotated[float | None, arg(metavar="NUMBER")] = None
     """Learning rate, before it falls."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -51,9 +61,9 @@ class ShortOptions:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     workers: int | None = None
-    """Processes that read pictures; 0 reads them in the training process; None chooses up to 4."""
+    """Processes that read images; 0 reads them in the training process; None chooses up to 4."""
     n_labels: int = 35
-    """Classes of the label maps; 0 for pictures instead of label maps (A->B)."""
+    """Classes of the label maps; 0 for images instead of label maps (A->B)."""
     dontcare: int | None = None
     """Label of pixels that belong to no class, for example 255."""
     instances: bool = True
@@ -85,7 +95,7 @@ class ResumeOptions(ShortOptions):
     init_from: Suppress[Path | None] = None
     resume: Suppress[Path | None] = None
     epochs: Annotated[float | None, arg(metavar="NUMBER")] = None
-    """Length of the run in passes over the training pictures; the last stage becomes longer or shorter."""
+    """Length of the run in passes over the training images; the last stage becomes longer or shorter."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +104,12 @@ class _ResumedData(DataConfig):
     instance_divisor: Suppress[int] = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _ResumedConfig(TrainConfig):
-    """A run's config whose help leaves out what a resume refuses."""
+    """A run's config whose help leaves out what a resume refuses. tyro takes model, stages and losses as they are."""
 
     out: Suppress[Path] = Path()
-    model: Suppress[AnyModelConfig] = field(default_factory=Pix2PixHDConfig)
+    model: Suppress[ModelConfig]
     data: _ResumedData = _ResumedData()
     init_from: Suppress[Path | None] = None
 
@@ -118,23 +128,12 @@ def of_config(config: TrainConfig, kind: type[ShortOptions] = ShortOptions) -> S
     """The short options as a config has them."""
     stages = list(config.stages.values())
     unit, lengths = _lengths(config)
+    same: dict[str, Any] = {name: _common(stages, attrgetter(name)) for name in _IN_ALL_STAGES}
     return kind(
-        data_root=config.data.root,
-        out=config.out,
+        **same | {name: attrgetter(place)(config) for name, place in _PLACES.items()},
         size=_size_text(stages[-1].size) if stages else None,
         epochs=sum(lengths) if unit == "epochs" else None,
         images=int(sum(lengths)) if unit == "images" else None,
-        batch_size=_common(stages, lambda stage: stage.batch_size),
-        lr=_common(stages, lambda stage: stage.lr),
-        precision=config.precision,
-        device=config.device,
-        workers=config.data.workers,
-        n_labels=config.model.n_labels,
-        dontcare=config.data.dontcare,
-        instances=config.model.instances,
-        seed=config.seed,
-        threads=config.threads,
-        init_from=config.init_from,
     )
 
 
@@ -142,8 +141,8 @@ def apply(short: ShortOptions, config: TrainConfig) -> TrainConfig:
     """The config with the changes that the short options make.
 
     Args:
-        short: as `of_config(config)` made them, but for what the user has changed.
-        config: of a preset, or of a run that is to go on where `short` are `ResumeOptions`.
+        short: as `of_config(config)` made them, with the changes of the user.
+        config: of a preset, or of a run that is to be continued where `short` are `ResumeOptions`.
 
     Raises:
         ConfigError: options that contradict each other, or that the stages cannot follow.
@@ -157,24 +156,17 @@ def apply(short: ShortOptions, config: TrainConfig) -> TrainConfig:
         if resumes and name in changed:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} is for all stages, but some are over: give --stages.NAME.{option[2:]}")
-    data = {
-        "root" if name == "data_root" else name: changed[name]
-        for name in ("data_root", "workers", "dontcare")
-        if name in changed
-    }
-    model = {name: changed[name] for name in ("n_labels", "instances") if name in changed}
-    stage = {name: changed[name] for name in ("batch_size", "lr") if name in changed}
-    run = {
-        name: changed[name]
-        for name in ("out", "precision", "device", "seed", "threads", "init_from")
-        if name in changed
-    }
+    parts: dict[str, dict[str, Any]] = {"": {}, "data": {}, "model": {}}
+    for name in changed.keys() & _PLACES.keys():
+        part, _, own = _PLACES[name].rpartition(".")
+        parts[part][own] = changed[name]
+    in_stages = {name: changed[name] for name in _IN_ALL_STAGES if name in changed}
     config = replace(
         config,
-        data=replace(config.data, **data),
-        model=replace(config.model, **model),
-        stages={name: replace(old, **stage) for name, old in config.stages.items()},
-        **run,
+        data=replace(config.data, **parts["data"]),
+        model=replace(config.model, **parts["model"]),
+        stages={name: replace(stage, **in_stages) for name, stage in config.stages.items()},
+        **parts[""],
     )
     if changed.get("size") is not None:
         config = _sized(config, changed["size"])
@@ -189,16 +181,11 @@ def apply(short: ShortOptions, config: TrainConfig) -> TrainConfig:
 def spellings(arguments: Sequence[str], stages: Sequence[str]) -> dict[str, str]:
     """How the user has typed options that have a short form, for `hdgan.config.options.typed_as`."""
     given = {argument.split("=")[0].replace("_", "-") for argument in arguments}
-    places = {"data.workers": "--workers", "model.n_labels": "--n-labels", "data.dontcare": "--dontcare"}
-    places |= {
-        f"stages.{name}.{part}": f"--{part.replace('_', '-')}"
-        for name in stages
-        for part in ("lr", "batch_size", "epochs", "images")
-    }
+    places = {place: name for name, place in _PLACES.items()}
+    places |= {f"stages.{stage}.{name}": name for stage in stages for name in (*_IN_ALL_STAGES, "epochs", "images")}
+    typed = {place: f"--{name.replace('_', '-')}" for place, name in places.items() if place not in (name, "data.root")}
     return {
-        place: short
-        for place, short in places.items()
-        if short in given and f"--{place.replace('_', '-')}" not in given
+        place: short for place, short in typed.items() if short in given and f"--{place.replace('_', '-')}" not in given
     }
 
 
@@ -277,7 +264,7 @@ def _sized(config: TrainConfig, text: str) -> TrainConfig:
                 f"--size {text}: stage {name} has no ratio to the last one; give --stages.{name}.size.width"
             )
         if stage.size.jitter and (width is None or height is None):
-            raise ConfigError(f"--size {text}: the pictures are cropped, which needs both sides; give WIDTHxHEIGHT")
+            raise ConfigError(f"--size {text}: the images are cropped, which needs both sides; give WIDTHxHEIGHT")
         sides = {
             side: None if n is None else max(1, round(n * ratio)) for side, n in (("width", width), ("height", height))
         }

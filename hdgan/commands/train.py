@@ -12,15 +12,16 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from hdgan.commands.old_options import with_todays_names
 from hdgan.commands.parser import run_command
 from hdgan.commands.process import work_begins
 from hdgan.commands.short_options import ResumeOptions, ShortOptions, apply, hiding, of_config, spellings
 from hdgan.config.options import typed_as
 from hdgan.errors import ConfigError
-from hdgan.training.config import TrainConfig
+from hdgan.families.common.train_config import TrainConfig
+from hdgan.families.registry import PRESETS
 from hdgan.training.dry_run import dry_run
 from hdgan.training.loop import train
-from hdgan.training.presets import PRESETS
 from hdgan.training.run_folder import load_config
 
 USAGE = """usage: hdgan-train [PRESET] [OPTIONS]
@@ -59,6 +60,7 @@ def train_command(arguments: list[str]) -> int:
             raise ConfigError(f"--resume takes the config of {run}: leave the preset {arguments[0]} out")
         before, prog, kind = replace(load_config(run), out=run), "hdgan-train --resume RUN", ResumeOptions
         about = f"Continue the run in {run}. Options change its config, for example to make it longer."
+    arguments = with_todays_names(arguments, before.stages)
     with typed_as(spellings(arguments, list(before.stages))):
         config = _changed(before, kind, prog, about, arguments)
         if run is not None and config.out != run:

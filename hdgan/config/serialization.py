@@ -55,8 +55,10 @@ def from_plain(cls: types.UnionType, data: Any, where: str, error: type[HdganErr
 def from_plain(cls: Any, data: Any, where: str, error: type[HdganError] = CheckpointError) -> Any:
     """Build the dataclass `cls` from what `to_plain` made of it.
 
-    Options that `data` lacks keep their defaults, so that files of an older version load. Dataclasses of a union are
-    told apart by a tag: a field that is in each a Literal of one string of its own. Data without it are of the first.
+    Options that `data` lacks keep their defaults, so that files of an older version load. Where a dataclass has a class
+    method `upgraded`, it turns the table that an older version wrote into one of today. Dataclasses of a union are told
+    apart by a tag: a field that is in each a Literal of one string of its own, or such a field of a nested dataclass.
+    Data without the tag are of the first.
 
     Args:
         cls: a dataclass, or a union of them.
@@ -137,6 +139,7 @@ class _Check:
             return data
         if not isinstance(data, Mapping) or not self.where:
             raise self._wrong(cls, data, path)
+        data = getattr(cls, "upgraded", dict)(data)
         fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
         unknown = [_join(path, str(key)) for key in data if key not in fields]
         if unknown:
@@ -171,13 +174,14 @@ class _Check:
         """The dataclass that the data is of, or whose tag it has; the first, if it has none."""
         if isinstance(data, kinds):
             return type(data)
-        tag, tagged = _tags(kinds)
-        if not isinstance(data, Mapping) or tag not in data:
-            return kinds[0]
-        found = data[tag]
-        if not isinstance(found, str) or found not in tagged:
-            raise self._wrong(Literal[tuple(tagged)], found, _join(path, tag))
-        return tagged[found]
+        names, tagged = _tags(kinds)
+        for name in names:
+            if not isinstance(data, Mapping) or name not in data:
+                return kinds[0]
+            data, path = data[name], _join(path, name)
+        if not isinstance(data, str) or data not in tagged:
+            raise self._wrong(Literal[tuple(tagged)], data, path)
+        return tagged[data]
 
     def _list(self, kind: Any, kinds: tuple[Any, ...], data: Any, path: str) -> list[Any]:
         if not isinstance(data, (list, tuple)):
@@ -284,13 +288,18 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _tags(kinds: tuple[Any, ...]) -> tuple[str, dict[str, Any]]:
-    """The field that tells dataclasses apart, and each by its value."""
+def _tags(kinds: tuple[Any, ...]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The field that tells dataclasses apart, below the fields that hold it, and each by its value."""
     hints = [get_type_hints(kind) for kind in kinds]
     for name in hints[0]:
-        own = [get_args(hint[name]) if get_origin(hint.get(name)) is Literal else () for hint in hints]
-        if all(len(values) == 1 for values in own) and len(set(own)) == len(kinds):
-            return name, {values[0]: kind for values, kind in zip(own, kinds, strict=True)}
+        own = tuple(hint.get(name) for hint in hints)
+        if len(set(own)) < len(kinds):
+            continue
+        if all(get_origin(kind) is Literal and len(get_args(kind)) == 1 for kind in own):
+            return (name,), {get_args(tag)[0]: kind for tag, kind in zip(own, kinds, strict=True)}
+        if all(map(dataclasses.is_dataclass, own)):
+            names, tagged = _tags(own)
+            return (name, *names), {tag: kinds[own.index(kind)] for tag, kind in tagged.items()}
     raise TypeError(f"no Literal tells {', '.join(kind.__name__ for kind in kinds)} apart")
 
 

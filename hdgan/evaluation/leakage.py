@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hdgan.config.serialization import from_plain
 from hdgan.data import DataConfig
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import read_metadata
 from hdgan.inference.pipeline import Pipeline
 from hdgan.scenes import scenes_folder
-from hdgan.training.config import TrainConfig
 from hdgan.training.run_folder import training_of
 
 

@@ -14,7 +14,7 @@ from hdgan.config.bounds import Positive
 from hdgan.config.serialization import check_value, from_plain
 from hdgan.data import PairedDataset, make_loader
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
 from hdgan.files.json import read_json
 from hdgan.inference.encoding import TrainedModel
 from hdgan.inference.pipeline import Pipeline
@@ -137,7 +137,7 @@ def mean_colours(trained: TrainedModel) -> np.ndarray:
     """Mean colour of every training instance, [N, 3] in [-1, 1], in the order of the table."""
     dataset = trained.dataset
     loader = make_loader(dataset, stop=len(dataset), shuffle=False, workers=trained.config.data.workers)
-    batches = (Inputs.from_loader(sample, trained.pipeline.device, torch.contiguous_format) for sample in loader)
+    batches = (Batch.from_loader(sample, trained.pipeline.device, torch.contiguous_format) for sample in loader)
     return np.concatenate([instance_reduce(one.photo, one.instances()).cpu().numpy() for one in batches])
 
 

@@ -1,64 +1,30 @@
-"""All model families in one table: what builds a family's networks, and what trains them."""
+"""All model families in one list."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Union
 
-from torch import nn
-
-from hdgan.families.common.batch import Inputs, Objectives
+from hdgan.families import crn, pix2pix, pix2pixhd
 from hdgan.families.common.config import ModelConfig
+from hdgan.families.common.family import Family, Preset
 from hdgan.families.common.model import ImageModel
-from hdgan.families.common.perceptual import OnMissing
-from hdgan.families.common.pool import FakePool
-from hdgan.families.crn import losses as crn
-from hdgan.families.crn.config import CRNConfig
-from hdgan.families.crn.model import CRN
-from hdgan.families.pix2pix import losses as pix2pix
-from hdgan.families.pix2pix.config import Pix2PixConfig
-from hdgan.families.pix2pix.model import Pix2Pix
-from hdgan.families.pix2pixhd import losses as pix2pixhd
-from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
-from hdgan.families.pix2pixhd.model import Pix2PixHD
 
-AnyModelConfig = Pix2PixHDConfig | Pix2PixConfig | CRNConfig
-"""A union of the configs of all families; files and the command line choose by `family`."""
-AnyLoss = pix2pixhd.Pix2PixHDLoss | pix2pix.Pix2PixLoss | crn.CRNLoss
-"""A union of the loss configs of all families; files and the command line choose by `family`."""
+FAMILIES: tuple[Family, ...] = (
+    pix2pixhd.FAMILY,
+    crn.FAMILY,
+    pix2pix.FAMILY,
+)
+PRESETS: dict[str, Preset] = {name: preset for family in FAMILIES for name, preset in family.presets.items()}
+"""Ready-made configs. Each is a function; every field can still be changed on the command line."""
+AnyModelConfig: Any = Union[tuple(family.config for family in FAMILIES)]  # noqa: UP007
+"""A union of the configs of all models; files choose by `family`."""
+AnyTrainConfig: Any = Union[tuple(family.train_config for family in FAMILIES)]  # noqa: UP007
+"""A union of the configs of all runs; files choose by the `family` of the model."""
 
 
-class Criterion(Protocol):
-    """The losses of a family: runs its networks on a micro batch and returns what each of them minimises."""
-
-    names: tuple[str, ...]
-    """Of the losses in `Objectives.parts`."""
-    perceptual: nn.Module | None
-    """The network whose features a perceptual loss compares."""
-
-    def __call__(self, model: Any, batch: Inputs) -> Objectives: ...
-
-
-@dataclass(frozen=True)
-class Family:
-    """A model family."""
-
-    model: type[ImageModel]
-    """Built from a config and whether it has its discriminator."""
-    loss: type[AnyLoss]
-    """Losses with their weights, an option of a run."""
-    criterion: Callable[[Any, nn.Module | None, FakePool], Criterion]
-    """Makes the criterion of a loss config, a network for perceptual losses, and a pool of fakes."""
-    perceptual: Callable[[Any, OnMissing | None], nn.Module | None]
-    """Loads the network that a loss config needs for a perceptual loss; for a dry run also without its weights."""
-
-
-FAMILIES: dict[type[ModelConfig], Family] = {
-    Pix2PixHDConfig: Family(Pix2PixHD, pix2pixhd.Pix2PixHDLoss, pix2pixhd.Criterion, pix2pixhd.load_perceptual),
-    CRNConfig: Family(CRN, crn.CRNLoss, crn.Criterion, crn.load_perceptual),
-    Pix2PixConfig: Family(Pix2Pix, pix2pix.Pix2PixLoss, pix2pix.Criterion, pix2pix.load_perceptual),
-}
+def family_of(config: ModelConfig) -> Family:
+    """The family whose architecture a config describes."""
+    return next(family for family in FAMILIES if family.config is type(config))
 
 
 def build_model(config: ModelConfig, *, with_discriminator: bool = True) -> ImageModel:
@@ -68,4 +34,4 @@ def build_model(config: ModelConfig, *, with_discriminator: bool = True) -> Imag
         config: the architecture; its type is that of the family.
         with_discriminator: False leaves D out, which inference does not need.
     """
-    return FAMILIES[type(config)].model(config, with_discriminator=with_discriminator)
+    return family_of(config).model(config, with_discriminator=with_discriminator)

@@ -21,14 +21,14 @@ from hdgan.config.serialization import check_value
 from hdgan.data import PairedDataset, SizeConfig, make_loader
 from hdgan.devices import network_format
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import read_metadata
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.ops import instance_reduce
 from hdgan.scenes import spec_of
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of
-from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData, open_data
 from hdgan.training.run_folder import training_of
 
@@ -159,7 +159,7 @@ def _encoded(trained: TrainedModel, start: int) -> Iterator[FeatureTable]:
     assert model.encoder is not None
     loader = make_loader(dataset, start=start, stop=len(dataset), shuffle=False, workers=config.data.workers)
     for sample in loader if start < len(dataset) else ():
-        inputs = Inputs.from_loader(sample, device, network_format(device))
+        inputs = Batch.from_loader(sample, device, network_format(device))
         index = inputs.instances()
         with config.autocast(device):
             features = instance_reduce(model.encoder(inputs.photo, index).float(), index)

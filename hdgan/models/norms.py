@@ -1,8 +1,8 @@
-"""Norms that are called alike, with the activation that follows.
+"""Norms with the same interface, each with the activation that follows.
 
 `InstanceNorm` has no parameters and is fused with the activation. `BatchNorm` has scale, shift and running statistics;
 it normalises by the statistics of the batch at test time as well (Isola et al. 2017, section 3.3). With a batch of one
-picture the two differ by scale and shift alone.
+image the two differ only by scale and shift.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A small segmentation network: scores pictures by what can be recognised in them, and compares their features.
+"""A small segmentation network: scores images by what can be recognised in them, and compares their features.
 
 Its files are safetensors that carry its architecture, as those of the models do (`hdgan.families.saving`).
 """
@@ -74,7 +74,7 @@ class Segmenter(nn.Module):
         return tuple(self.config.width * step for step in _STEPS)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map pictures [B, 3, H, W] in [-1, 1], of any size, to the logits of the classes, [B, n_labels, H, W]."""
+        """Map images [B, 3, H, W] in [-1, 1], of any size, to the logits of the classes, [B, n_labels, H, W]."""
         return run_at_multiple(self._segment, image, _COARSEST)
 
     def features(self, image: Tensor) -> list[Tensor]:
@@ -89,7 +89,7 @@ class Segmenter(nn.Module):
         return self._encode(pad_to_multiple(image, _COARSEST))
 
     def pooled_features(self, image: Tensor) -> Tensor:
-        """All feature maps, averaged over the picture, [B, sum of feature_channels]: what the scorer FID compares."""
+        """All feature maps, averaged over the image, [B, sum of feature_channels]: what the scorer FID compares."""
         return torch.cat([features.mean((2, 3)) for features in self.features(image)], dim=1)
 
     def _encode(self, x: Tensor) -> list[Tensor]:

@@ -19,7 +19,7 @@ class UNetGenerator(nn.Module):
     below and what the encoder made at their resolution.
 
     Takes any size: inputs that 2^n_downs does not divide are padded and the output is cropped back. Dropout is the
-    network's noise (section 3.1) and stays on at test time: `torch.manual_seed` repeats a picture.
+    network's noise (section 3.1) and stays on at test time: `torch.manual_seed` repeats an image.
 
     Args:
         in_channels: of the condition.

@@ -34,6 +34,9 @@ class VGG19Features(nn.Module):
         pooling: "max", or "avg" as in CRN's code.
     """
 
+    LEAST_SIDE = 16
+    """Pixels that images need on each side, as each of the four poolings halves them."""
+
     def __init__(self, convolution: Convolution = 1, pooling: Pooling = "max") -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -93,7 +96,8 @@ def load_vgg19(weights: Path | None, convolution: Convolution = 1, pooling: Pool
         convolution, pooling: of `VGG19Features`.
 
     Raises:
-        ConfigError: the weights cannot be had, are not VGG19's, or are not finite. Never falls back to random weights.
+        ConfigError: the weights cannot be read or downloaded, are not VGG19's, or are not finite. Never falls back to
+            random weights.
     """
     where = str(weights or WEIGHTS_URL)
     state = _downloaded() if weights is None else _read(weights)

@@ -1,8 +1,8 @@
 """Training: config and presets, the schedule of stages, the step, the loop, checkpoints and the report."""
 
-from hdgan.training.config import LogConfig, OptimConfig, StageConfig, TrainConfig
+from hdgan.families.common.train_config import LogConfig, OptimConfig, StageConfig, TrainConfig
+from hdgan.families.registry import PRESETS
 from hdgan.training.loop import TrainResult, train
-from hdgan.training.presets import PRESETS
 from hdgan.training.report import write_report
 from hdgan.training.run_folder import load_config
 

@@ -25,11 +25,11 @@ from hdgan.config.bounds import BatchSize, Count
 from hdgan.config.options import option
 from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model, save_model
 from hdgan.files import atomic_file, atomic_folder, remove_dead, remove_dead_below, remove_folder
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE
-from hdgan.training.config import TrainConfig
 from hdgan.training.schedule import Stage
 from hdgan.training.state import StageState
 from hdgan.training.validation import record_name

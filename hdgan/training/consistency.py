@@ -19,7 +19,7 @@ from hdgan.checkpoints import MODEL_FILE, checkpoint_path, find_checkpoint
 from hdgan.config.options import option
 from hdgan.config.serialization import to_plain
 from hdgan.data import Pair
-from hdgan.training.config import TrainConfig
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.training.rendezvous import START_TIMEOUT, Rendezvous
 from hdgan.training.schedule import Stage
 

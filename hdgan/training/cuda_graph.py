@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from hdgan.families import ImageModel
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
 from hdgan.training.state import StageNetworks
 
-Gradients = Callable[[Inputs], Tensor]
+Gradients = Callable[[Batch], Tensor]
 """Replaces the gradients of all trained parameters by those of a batch; returns its losses."""
 
 
@@ -39,7 +39,7 @@ class GraphedGradients:
         self._state = state
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, batch: Inputs) -> Tensor:
+    def __call__(self, batch: Batch) -> Tensor:
         """Replace the gradients of all trained parameters by those of this batch; returns the losses."""
         if self._graph is None:
             self._graph = self._capture(batch)
@@ -53,8 +53,8 @@ class GraphedGradients:
         self._graph.replay()
         return self._losses.clone()
 
-    def _capture(self, batch: Inputs) -> torch.cuda.CUDAGraph:
-        self._batch = Inputs(*(None if t is None else t.clone() for t in _tensors(batch)))  # type: ignore[arg-type]
+    def _capture(self, batch: Batch) -> torch.cuda.CUDAGraph:
+        self._batch = Batch(*(None if t is None else t.clone() for t in _tensors(batch)))  # type: ignore[arg-type]
         model, device = self._state.model, batch.photo.device
         side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
         with without_trace(model, device):
@@ -82,11 +82,11 @@ def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
         buffer.copy_(value)
 
 
-def _tensors(batch: Inputs) -> list[Tensor | None]:
+def _tensors(batch: Batch) -> list[Tensor | None]:
     return [getattr(batch, field.name) for field in fields(batch)]
 
 
-def _shapes(batch: Inputs) -> list[torch.Size | None]:
+def _shapes(batch: Batch) -> list[torch.Size | None]:
     return [None if tensor is None else tensor.shape for tensor in _tensors(batch)]
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
@@ -23,10 +22,9 @@ from hdgan.data import (
 from hdgan.data.inspection import quick_check
 from hdgan.data.report import PhaseReport
 from hdgan.errors import ConfigError, DataError
-from hdgan.families import AnyModelConfig
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.progress import showing_progress
 from hdgan.scenes import spec_of, with_scenes
-from hdgan.training.config import TrainConfig
 from hdgan.wording import count
 
 
@@ -135,7 +133,7 @@ def resolved(config: TrainConfig, data: RunData) -> TrainConfig:
         for size in data.train_sizes
         for side in sample_geometry(size, stage.size).size
     ]
-    return replace(config, model=cast(AnyModelConfig, config.model.sized(sides)))
+    return config.resolved(sides)
 
 
 def _check_channels(config: TrainConfig, reports: Mapping[Listing, PhaseReport]) -> None:

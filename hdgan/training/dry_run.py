@@ -15,9 +15,9 @@ from rich.table import Table
 from hdgan.config.options import option
 from hdgan.devices import enough_memory
 from hdgan.errors import ConfigError
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.progress import Progress, showing_progress
 from hdgan.training import setup
-from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData
 from hdgan.training.distributed import join_world
 from hdgan.training.estimate import StageEstimate, estimate_stage

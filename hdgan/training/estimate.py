@@ -15,12 +15,12 @@ from torch import nn
 from hdgan.config.options import option
 from hdgan.data import sample_geometry
 from hdgan.errors import ConfigError
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
+from hdgan.families.common.losses import Criterion
 from hdgan.families.common.pool import FakePool
-from hdgan.families.registry import Criterion
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.models.blocks import recomputing
 from hdgan.ops import InstanceIndex
-from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData
 from hdgan.training.memory import LayerMemory, saved_by_layer
 from hdgan.training.schedule import Stage
@@ -55,12 +55,12 @@ class StageEstimate:
         return sum(layer.bytes for layer in self.layers)
 
 
-class _Shapes(Inputs):
+class _Shapes(Batch):
     """A batch without content. The number of its instances, which shapes depend on, is invented."""
 
-    def split(self, size: int | None) -> Iterator[Inputs]:
+    def split(self, size: int | None) -> Iterator[Batch]:
         for part in super().split(size):
-            yield _Shapes(part.photo, part.label, part.picture, part.ids)
+            yield _Shapes(part.photo, part.label, part.source, part.ids)
 
     def instances(self) -> InstanceIndex:
         batch, _, height, width = self.photo.shape
@@ -100,7 +100,7 @@ def estimate_stage(
         state = StageNetworks(plain, stage, _CPU)
         # A pool as large as this is never full here: a full one draws random numbers, which fake tensors cannot hold.
         pool = FakePool(2 * stage.config.batch_size if config.optim.pool_size else 0)
-        criterion = config.family.criterion(config.loss, perceptual, pool)
+        criterion = config.loss.criterion(perceptual, pool)
         inputs = _inputs(config, stage.config.batch_size, size)
         layers = _layers(config, state, criterion, inputs)
         with PeakMeter() as meter:
@@ -110,7 +110,7 @@ def estimate_stage(
         weights = generator + sum(p.nbytes for network in networks for p in network.parameters())  # with the average
         trained = [*state.g_parameters, *state.d_parameters]
         moments = 2 * sum(parameter.nbytes for parameter in trained)
-        kept_fakes = sum(picture.nbytes for picture in pool.pictures[:1]) * config.optim.pool_size
+        kept_fakes = sum(image.nbytes for image in pool.images[:1]) * config.optim.pool_size
         parameters = {
             name: sum(parameter.numel() for parameter in network.parameters())
             for name, network in state.model.named_children()
@@ -131,18 +131,18 @@ def _largest(stage: Stage, data: RunData) -> tuple[int, int]:
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
-def _inputs(config: TrainConfig, batch: int, size: tuple[int, int]) -> Inputs:
+def _inputs(config: TrainConfig, batch: int, size: tuple[int, int]) -> Batch:
     model, (width, height) = config.model, size
     labels = model.n_labels > 0
     return _Shapes(
         photo=torch.zeros(batch, model.image_channels, height, width),
         label=torch.zeros(batch, height, width, dtype=torch.uint8) if labels else None,
-        picture=None if labels else torch.zeros(batch, model.input_channels, height, width),
+        source=None if labels else torch.zeros(batch, model.input_channels, height, width),
         ids=torch.zeros(batch, height, width, dtype=torch.int32) if model.instances else None,
     )
 
 
-def _layers(config: TrainConfig, state: StageNetworks, criterion: Criterion, inputs: Inputs) -> list[LayerMemory]:
+def _layers(config: TrainConfig, state: StageNetworks, criterion: Criterion, inputs: Batch) -> list[LayerMemory]:
     """What a micro batch keeps for its backward pass."""
     networks = nn.ModuleDict(dict(state.model.named_children()))
     if criterion.perceptual is not None:

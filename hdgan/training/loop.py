@@ -13,9 +13,9 @@ from rich.console import Console
 from hdgan.data.sampler import explained_worker_death
 from hdgan.devices import enough_memory
 from hdgan.errors import HdganError
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.training.checkpoint import finish_saving, remove_leftovers
-from hdgan.training.config import TrainConfig
 from hdgan.training.distributed import join_world
 from hdgan.training.interrupt import StopRequest, defer_sigchld
 from hdgan.training.logs import Metrics, ProgressDisplay, print_line
@@ -131,7 +131,7 @@ def _train_stage(run: RunSetup, trainer: Trainer, metrics: Metrics | None, displ
     return finished and not stopping
 
 
-def _next(batches: Iterator[Inputs]) -> Inputs | HdganError:
+def _next(batches: Iterator[Batch]) -> Batch | HdganError:
     """The next batch, or the reason why there is none, which the other processes have to know."""
     try:
         with explained_worker_death():

@@ -14,13 +14,13 @@ from torch.utils.data import default_collate
 from hdgan.data import PairedDataset
 from hdgan.data.colors import colorize_ids, colorize_labels, preview, to_image
 from hdgan.families import ImageModel
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import CLASS_MEAN
 from hdgan.files import save_png
 from hdgan.ops import instance_reduce
 from hdgan.seeding import seeded
 from hdgan.styles.table import classes_of
-from hdgan.training.config import TrainConfig
 
 
 class Examples:
@@ -42,11 +42,11 @@ class Examples:
         self.device = device
         self._shown = 0
 
-    def inputs(self, count: int) -> Iterator[Inputs]:
+    def inputs(self, count: int) -> Iterator[Batch]:
         """The first `count` pairs, each as a batch of one."""
         for index in range(min(count, len(self.dataset))):
             sample = default_collate([self.dataset[index]])
-            yield Inputs.from_loader(sample, self.device, self.config.format_on(self.device))
+            yield Batch.from_loader(sample, self.device, self.config.format_on(self.device))
 
     @torch.inference_mode()
     def write(self, model: ImageModel, folder: Path, step: int, count: int) -> None:
@@ -61,21 +61,21 @@ class Examples:
                 self._shown = k + 1
             save_png(to_image(self.generate(model, inputs, k)[0]), folder / f"{step:08d}" / f"{k}.png")
 
-    def generate(self, model: ImageModel, inputs: Inputs, index: int) -> Tensor:
+    def generate(self, model: ImageModel, inputs: Batch, index: int) -> Tensor:
         """G's picture for inputs with a photo: [B, C, H, W] float32 in [-1, 1]. Features, if any, are the photo's.
 
         The noise of a model that draws some follows from the run's seed and the index: weights alone tell two apart.
         """
         with self.config.autocast(self.device), seeded(self.device, self.config.seed, index):
-            condition = model.condition(inputs.label, inputs.ids, inputs.picture)
+            condition = model.condition(inputs.label, inputs.ids, inputs.source)
             features = model.encode(inputs.photo, inputs.instances()) if model.encoder is not None else None
             return model.generate(condition, features).float()
 
-    def _sources(self, inputs: Inputs) -> Iterator[tuple[str, Image.Image]]:
+    def _sources(self, inputs: Batch) -> Iterator[tuple[str, Image.Image]]:
         if inputs.label is not None:
             yield "label", colorize_labels(inputs.label[0].cpu().numpy(), self.palette)
-        if inputs.picture is not None:
-            yield "input", preview(inputs.picture[0])[0]
+        if inputs.source is not None:
+            yield "input", preview(inputs.source[0])[0]
         if inputs.ids is not None:
             yield "instances", colorize_ids(inputs.ids[0].cpu().numpy())
         yield "real", to_image(inputs.photo[0])

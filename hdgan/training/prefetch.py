@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from hdgan.data import LoaderBatch
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
 
 _Item = TypeVar("_Item")
 _Started = TypeVar("_Started")
@@ -18,7 +18,7 @@ _Started = TypeVar("_Started")
 
 def prefetched(
     loader: Iterable[LoaderBatch], device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
-) -> Iterator[Inputs]:
+) -> Iterator[Batch]:
     """Move what a loader yields to the device, in the loader's order.
 
     On a GPU, the batch after the one that is yielded is already being copied and converted on a stream of its own. So
@@ -32,7 +32,7 @@ def prefetched(
     """
     if device.type != "cuda":
         for batch in loader:
-            yield Inputs.from_loader(batch, device, memory_format)
+            yield Batch.from_loader(batch, device, memory_format)
         return
     stream = torch.cuda.Stream(device)
     uploads = one_ahead(loader, lambda batch: _upload(batch, device, memory_format, stream))
@@ -58,13 +58,13 @@ def one_ahead(items: Iterable[_Item], start: Callable[[_Item], _Started]) -> Ite
 
 def _upload(
     batch: LoaderBatch, device: torch.device, memory_format: torch.memory_format, stream: torch.cuda.Stream
-) -> tuple[Inputs, torch.cuda.Event]:
+) -> tuple[Batch, torch.cuda.Event]:
     """Queue a batch's copies and conversions on `stream`; the event is their end."""
     with torch.cuda.stream(stream):
-        return Inputs.from_loader(batch, device, memory_format), stream.record_event()
+        return Batch.from_loader(batch, device, memory_format), stream.record_event()
 
 
-def _arrived(inputs: Inputs, uploaded: torch.cuda.Event) -> Inputs:
+def _arrived(inputs: Batch, uploaded: torch.cuda.Event) -> Batch:
     """Make the current stream wait for a batch, whose memory is kept until that stream is done with it."""
     current = torch.cuda.current_stream(inputs.photo.device)
     current.wait_event(uploaded)

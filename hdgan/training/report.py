@@ -18,10 +18,10 @@ from hdgan.checkpoints import read_best
 from hdgan.config.serialization import to_plain
 from hdgan.data import read_photo
 from hdgan.errors import CheckpointError, DataError
+from hdgan.families.common.train_config import StageConfig, TrainConfig
 from hdgan.reporting.charts import LOSS_TITLES, SIZES_DIFFER, VALIDATION_TITLES, Span, draw_charts, spread
 from hdgan.reporting.images import EmbeddedImage, embed
 from hdgan.reporting.page import write_page
-from hdgan.training.config import StageConfig, TrainConfig
 from hdgan.training.logs import METRICS_FILE, read_metrics
 from hdgan.training.run_folder import RunEnvironment, load_config, load_environment
 from hdgan.training.schedule import Stage, plan
@@ -181,8 +181,7 @@ def _best(metric: str, records: Sequence[Record]) -> tuple[int, float] | None:
 
 
 def _trained_networks(stage: StageConfig, config: TrainConfig) -> str:
-    model = config.model.grown(stage.n_enhancers, stage.n_scales)
-    return ", ".join(model.trained(enhancer_only=stage.generator == "enhancer", encoder=stage.encoder))
+    return ", ".join(stage.trained_names(stage.model(config.model)))
 
 
 def _duration(seconds: float) -> str:
@@ -234,8 +233,9 @@ def _readable(files: Iterable[tuple[Path, str]]) -> list[EmbeddedImage]:
 
 def _changed_options(config: TrainConfig) -> dict[str, list[tuple[str, str, str]]]:
     """Name, value and default of the options that differ from the defaults of the family, by part of the config."""
-    defaults = to_plain(TrainConfig(model=type(config.model)(), loss=config.family.loss()))
-    defaults["stages"] = dict.fromkeys(config.stages, to_plain(StageConfig()))
+    kind: Any = type(config)
+    defaults = to_plain(kind())
+    defaults["stages"] = {name: to_plain(type(stage)()) for name, stage in config.stages.items()}
     known = _flatten(defaults)
     changed: dict[str, list[tuple[str, str, str]]] = {}
     for path, value in _flatten(to_plain(config)).items():

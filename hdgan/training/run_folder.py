@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -31,11 +31,11 @@ from hdgan.config.options import option
 from hdgan.config.serialization import from_plain, to_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError, ConfigError, HdganError
-from hdgan.families import AnyModelConfig, ModelConfig
-from hdgan.families.registry import FAMILIES
+from hdgan.families import ModelConfig
+from hdgan.families.common.train_config import TrainConfig
+from hdgan.families.registry import AnyTrainConfig, family_of
 from hdgan.files import atomic_file
 from hdgan.files.json import read_json
-from hdgan.training.config import TrainConfig
 from hdgan.training.distributed import World
 
 CONFIG_FILE = "config.json"
@@ -132,7 +132,7 @@ def load_config(run: Path) -> TrainConfig:
     file = run / CONFIG_FILE
     if not os.path.lexists(file):
         raise CheckpointError(f"{run} holds no run ({CONFIG_FILE} is missing): give the folder of a training run")
-    return read_json(file, TrainConfig, "copy it again, or take the options from a checkpoint's file")
+    return read_json(file, AnyTrainConfig, "copy it again, or take the options from a checkpoint's file")
 
 
 def load_environment(run: Path) -> RunEnvironment:
@@ -161,7 +161,7 @@ def training_of(
     """
     known = metadata.get("train")
     if known is not None:
-        config = from_plain(TrainConfig, known, f"{file}, train")
+        config: TrainConfig = from_plain(AnyTrainConfig, known, f"{file}, train")
         stage = config.stages.get(str(metadata.get("stage")))
         if stage is None:
             raise CheckpointError(
@@ -172,8 +172,7 @@ def training_of(
     if root is None:
         raise ConfigError(f"{file} does not say what it was trained on: name the dataset by {option('root')}")
     data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)
-    loss = FAMILIES[type(model)].loss()
-    return TrainConfig(model=cast(AnyModelConfig, model), data=data, loss=loss), SizeConfig()
+    return family_of(model).train_config(model=model, data=data), SizeConfig()
 
 
 def _under(root: Path, data: DataConfig) -> DataConfig:

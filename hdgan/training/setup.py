@@ -15,12 +15,12 @@ from hdgan.config.options import option
 from hdgan.data import make_loader
 from hdgan.devices import enough_memory
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
 from hdgan.families.common.perceptual import OnMissing
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model
 from hdgan.seeding import derive_seed
 from hdgan.training.checkpoint import read_training_state, restore
-from hdgan.training.config import TrainConfig
 from hdgan.training.consistency import (
     require_same_checkpoint,
     require_same_data,
@@ -52,7 +52,7 @@ class RunSetup:
     validation: Validation
     console: Console
 
-    def batches(self, stage: Stage, start: int, stop: int) -> Generator[Inputs, None, None]:
+    def batches(self, stage: Stage, start: int, stop: int) -> Generator[Batch, None, None]:
         """This process's share of the batches of a stage's steps from `start` to before `stop`, counted from 0."""
         config, world, batch = self.config, self.world, stage.config.batch_size
         seed = derive_seed(config.seed, self.stages.index(stage))
@@ -99,7 +99,7 @@ def prepare(
     check_cuda_graphs(config, stages, world)
     if world.is_main:
         check_pictures(config, data, stages[0])
-    perceptual = config.family.perceptual(config.loss, on_missing)
+    perceptual = config.loss.load_perceptual(on_missing)
     return RunSetup(config, world, data, stages, perceptual, Validation(config, data, world.device), console)
 
 
@@ -135,8 +135,8 @@ def _new_state(run: RunSetup) -> StageState:
     for part, number in other.config.growth.items():
         if number > ours.growth[part]:
             raise ConfigError(
-                f"{option('init_from')} {file} has {number} {part}, stage {stage.name} {ours.growth[part]}: a run only "
-                "grows"
+                f"{option('init_from')} {file} has {count(number, part)}, stage {stage.name} {ours.growth[part]}: a "
+                "run only grows"
             )
     try:
         state.take_over(other)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from hdgan.errors import CheckpointError
 from hdgan.families import ImageModel, ModelConfig, build_model
 from hdgan.families.common.pool import FakePool
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.seeding import seed_everything
-from hdgan.training.config import TrainConfig
 from hdgan.training.ema import MovingAverage
 from hdgan.training.schedule import Stage
 
@@ -36,8 +36,7 @@ class StageNetworks:
         self.model: ImageModel = build_model(stage_model(config, stage))
         move(self.model, config, device)
         self.model.requires_grad_(False)
-        enhancer_only = stage.config.generator == "enhancer"
-        for module in self.model.trained_modules(enhancer_only=enhancer_only, encoder=stage.config.encoder):
+        for module in stage.config.trained_modules(self.model):
             module.requires_grad_(True)
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.d_parameters: list[Tensor] = [p for name, p in trained if name.startswith("discriminator.")]
@@ -134,7 +133,7 @@ class StageState(StageNetworks):
         except ValueError as error:
             raise CheckpointError(
                 f"the checkpoint trains other networks than stage {self.stage.name} by the config now ({error}): a "
-                "resume cannot change the options generator and encoder of the current stage"
+                "resume cannot change what the current stage trains"
             ) from error
         self.pool.load(training["pool"], next(self.model.parameters()).device)
         self.step = training["step"]
@@ -186,4 +185,4 @@ def move(network: nn.Module, config: TrainConfig, device: torch.device) -> None:
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:
     """The architecture of a stage, of a config that is `resolved`."""
     model = replace(config.model, dontcare=config.data.dontcare, instance_divisor=config.data.instance_divisor)
-    return model.grown(stage.config.n_enhancers, stage.config.n_scales)
+    return stage.config.model(model)

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from hdgan.devices import enough_memory
 from hdgan.errors import DataError, HdganError
-from hdgan.families.common.batch import Inputs, Objectives
-from hdgan.families.registry import Criterion
+from hdgan.families.common.batch import Batch, Objectives
+from hdgan.families.common.losses import Criterion
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.models.blocks import recomputing
 from hdgan.seeding import seed_everything
 from hdgan.training.checkpoint import require_finite
-from hdgan.training.config import TrainConfig
 from hdgan.training.cuda_graph import GraphedGradients, compile_networks
 from hdgan.training.distributed import World
 from hdgan.training.interrupt import StopRequest
@@ -41,7 +41,7 @@ def accumulate_gradients(
     (objectives.generator / rounds).backward(inputs=g_parameters)
 
 
-def forward_backward(config: TrainConfig, state: StageNetworks, criterion: Criterion, batch: Inputs) -> Tensor:
+def forward_backward(config: TrainConfig, state: StageNetworks, criterion: Criterion, batch: Batch) -> Tensor:
     """Replace the gradients of all trained parameters by those of a batch; the part of a step that a GPU can replay.
 
     Returns:
@@ -100,12 +100,12 @@ class Trainer:
         self.updating = self.all_failed = False
         if perceptual is not None:
             move(perceptual, config, world.device)
-        self.criterion = config.family.criterion(config.loss, perceptual, state.pool)
+        self.criterion = config.loss.criterion(perceptual, state.pool)
         compile_networks(config.compile, state.model, perceptual)
         gradients = partial(forward_backward, config, state, self.criterion)
         self._gradients = GraphedGradients(gradients, state) if config.cuda_graphs else gradients
 
-    def train_step(self, batch: Inputs | HdganError) -> StepResult:
+    def train_step(self, batch: Batch | HdganError) -> StepResult:
         """Take one optimizer step.
 
         Args:
@@ -136,7 +136,7 @@ class Trainer:
         self.updating = False
         return StepResult(losses, {"lr": lr}, stop)
 
-    def _try_gradients(self, batch: Inputs | HdganError) -> Tensor | HdganError:
+    def _try_gradients(self, batch: Batch | HdganError) -> Tensor | HdganError:
         """The losses of a batch once its gradients are taken, or the reason why there are none."""
         if isinstance(batch, HdganError):
             return batch

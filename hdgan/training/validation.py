@@ -9,12 +9,12 @@ import torch.nn.functional as F
 
 from hdgan.errors import ConfigError
 from hdgan.families.common.model import ImageModel
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.metrics.evaluator import Evaluator
 from hdgan.metrics.feature_networks import FeatureNetworks
 from hdgan.metrics.scorer import Scorer, load_scorer
 from hdgan.metrics.scores import HIGHER_IS_BETTER
 from hdgan.progress import Progress
-from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData
 from hdgan.training.pictures import Examples
 from hdgan.training.schedule import plan

@@ -113,7 +113,7 @@ def test_scenes_are_drawn_at_the_size_and_crops_follow_it() -> None:
         ("demo", ShortOptions, {"epochs": 2.0, "steps": 9}, "--epochs and --steps both say how long"),
         ("demo", ShortOptions, {"size": "512x"}, "--size is '512x': give WIDTH or WIDTHxHEIGHT in pixels"),
         ("demo", ShortOptions, {"size": "0"}, "--size is '0': give WIDTH"),
-        ("pix2pix", ShortOptions, {"size": "512"}, "--size 512: the pictures are cropped, .* give WIDTHxHEIGHT"),
+        ("pix2pix", ShortOptions, {"size": "512"}, "--size 512: the images are cropped, .* give WIDTHxHEIGHT"),
         ("demo", ResumeOptions, {"images": 870}, "--images is 870, but the stages before joint have 870 already"),
         ("demo", ResumeOptions, {"epochs": 9.0}, "--epochs 9: the stages of this run are not counted in epochs"),
         ("demo", ResumeOptions, {"batch_size": 2}, "--batch-size is for all stages, .* --stages.NAME.batch-size"),

@@ -15,20 +15,26 @@ from hdgan.data import DataConfig, SizeConfig
 from hdgan.data.config import ScenesConfig
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.evaluation.style_agreement import mean_colours, measure_agreement, measure_changes, true_styles
-from hdgan.families import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.families import (
+    EncoderConfig,
+    GeneratorConfig,
+    Pix2PixHD,
+    Pix2PixHDConfig,
+    Pix2PixHDStage,
+    Pix2PixHDTrainConfig,
+)
 from hdgan.families.saving import save_model
 from hdgan.inference import load
 from hdgan.inference.encoding import TrainedModel, encode, open_trained_model
 from hdgan.scenes import SPEC, STYLES
 from hdgan.styles.cluster import cluster
-from hdgan.training import StageConfig, TrainConfig
 
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained networks for small scenes, with their features and clusters."""
     folder = tmp_path_factory.mktemp("scenes")
-    config = TrainConfig(
+    config = Pix2PixHDTrainConfig(
         model=Pix2PixHDConfig(
             n_labels=SPEC.n_labels,
             feature_channels=2,
@@ -36,7 +42,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             encoder=EncoderConfig(nef=2, n_downsample=1),
         ),
         data=DataConfig(scenes=ScenesConfig(width=64, height=32, train=10, test=2), workers=0),
-        stages={"global": StageConfig(size=SizeConfig(width=64))},
+        stages={"global": Pix2PixHDStage(size=SizeConfig(width=64))},
     )
     torch.manual_seed(0)
     file = folder / "model.safetensors"

@@ -1,37 +1,57 @@
+"""The registry, and what the types of a family's runs exclude."""
+
 from __future__ import annotations
 
-from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import pytest
 
-from hdgan.errors import ConfigError
-from hdgan.families import AnyModelConfig, ModelConfig
-from hdgan.families.registry import FAMILIES, AnyLoss
-from hdgan.training import TrainConfig
+from hdgan.config.serialization import from_plain, to_plain
+from hdgan.errors import CheckpointError, ConfigError
+from hdgan.families import CRNLoss, CRNStage, Pix2PixLoss, Pix2PixStage, build_model
+from hdgan.families.common.family import Family
+from hdgan.families.registry import FAMILIES, PRESETS, AnyTrainConfig, family_of
 
-CONFIGS: tuple[type[ModelConfig], ...] = get_args(AnyModelConfig) or (AnyModelConfig,)
-
-
-def test_every_family_is_in_every_table() -> None:
-    assert set(FAMILIES) == set(CONFIGS)
-    losses = get_args(AnyLoss) or (AnyLoss,)
-    assert {family.loss for family in FAMILIES.values()} == set(losses)
-    for config, family in FAMILIES.items():
-        assert config().family == family.loss().family  # type: ignore[call-arg]
+of_each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.config.family)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
-def test_a_run_takes_its_familys_losses_alone(config: type[ModelConfig]) -> None:
-    model, family = config(), FAMILIES[config]  # type: ignore[call-arg]
-    assert TrainConfig(out=Path("x"), model=model, loss=family.loss()).family is family  # type: ignore[arg-type]
-    for other in FAMILIES.values():
-        if other is not family:
-            with pytest.raises(ConfigError, match=f"losses are those of {other.loss().family}, but the model is a"):
-                TrainConfig(out=Path("x"), model=model, loss=other.loss())  # type: ignore[arg-type]
+@of_each_family
+def test_the_parts_of_a_family_belong_together(family: Family) -> None:
+    run: Any = family.train_config()
+    assert type(run.model) is family.config
+    assert run.loss.family == run.model.family
+    assert family_of(run.model) is family
+    assert all(type(PRESETS[name]()) is type(run) for name in family.presets)
 
 
-@pytest.mark.parametrize("config", [c for c in CONFIGS if not c().growth], ids=lambda config: config.__name__)  # type: ignore[call-arg]
-def test_only_pix2pixhd_grows(config: type[ModelConfig]) -> None:
-    with pytest.raises(ConfigError, match=r"1 enhancer, but the models of the family .* have none"):
-        config().grown(1, 2)  # type: ignore[call-arg]
+def test_a_model_is_of_its_configs_family() -> None:
+    config: Any = PRESETS["crn"]().model
+    assert type(build_model(type(config)(n_modules=2, width=1 / 128))) is family_of(config).model
+
+
+@of_each_family
+@pytest.mark.parametrize(
+    ("part", "value", "owner"),
+    [
+        ("loss", CRNLoss(), "crn"),
+        ("loss", Pix2PixLoss(), "pix2pix"),
+        ("stages", {"a": CRNStage()}, "crn"),
+        ("stages", {"a": Pix2PixStage()}, "pix2pix"),
+    ],
+)
+def test_a_run_takes_the_parts_of_its_family_alone(family: Family, part: str, value: Any, owner: str) -> None:
+    if family.config.family == owner:
+        assert getattr(family.train_config(**{part: value}), part) == value
+    else:
+        with pytest.raises(ConfigError, match=rf"^{part}.* is .*: give a table of "):
+            family.train_config(**{part: value})
+
+
+@of_each_family
+def test_a_file_is_of_the_family_that_its_model_names(family: Family) -> None:
+    run = family.train_config()
+    plain = to_plain(run)
+    assert from_plain(AnyTrainConfig, plain, "file") == run
+    plain["model"]["family"] = "dcgan"
+    with pytest.raises(CheckpointError, match=r"file: model\.family is 'dcgan': give pix2pixhd or crn or pix2pix"):
+        from_plain(AnyTrainConfig, plain, "file")

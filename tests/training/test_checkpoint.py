@@ -15,8 +15,8 @@ import torch
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_path, list_steps
 from hdgan.errors import CheckpointError, TrainingError
 from hdgan.families import CRNConfig, ModelConfig, Pix2PixConfig, ResNetConfig, UNetConfig
-from hdgan.families.registry import FAMILIES
-from hdgan.training import LogConfig, StageConfig, TrainConfig, checkpoint
+from hdgan.families.registry import family_of
+from hdgan.training import LogConfig, TrainConfig, checkpoint
 from hdgan.training.checkpoint import mark_and_prune, read_training_state, remove_leftovers, restore, save_checkpoint
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
@@ -45,7 +45,7 @@ def test_a_checkpoint_brings_everything_back(config: TrainConfig, state: StageSt
     for optimizer in state.optimizers.values():
         optimizer.step()
     state.ema.update(0)
-    state.pool.pictures = [torch.rand(8, 4, 4)]
+    state.pool.images = [torch.rand(8, 4, 4)]
     folder = save(config, state, 2, best=(1, 0.25))
     other = StageState(config, state.stage, torch.device("cpu"))
     assert not torch.equal(other.model.generator.head.weight, state.model.generator.head.weight)
@@ -239,8 +239,9 @@ def test_another_kind_of_network_is_named(
     make_config: MakeConfig, tmp_path: Path, wanted: ModelConfig, says: str
 ) -> None:
     def started(model: ModelConfig) -> tuple[TrainConfig, StageState]:
-        config = make_config(tmp_path, stages={"global": StageConfig(images=6)})
-        config = replace(config, model=model, loss=FAMILIES[type(model)].loss())  # type: ignore[arg-type]
+        usual = next(iter(family_of(model).presets.values()))()
+        stage = replace(next(iter(usual.stages.values())), images=6)
+        config = make_config(tmp_path, model=model, loss=usual.loss, stages={"global": stage})
         return config, StageState(config, plan(config, 6)[0], torch.device("cpu"))
 
     config, state = started(Pix2PixConfig(n_labels=4, generator=UNetConfig(ngf=1, n_downs=2)))

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from hdgan.data import SizeConfig
 from hdgan.errors import ConfigError
-from hdgan.families import PatchConfig, Pix2PixConfig, Pix2PixHDLoss, Pix2PixLoss, UNetConfig
-from hdgan.families.common.batch import Inputs
-from hdgan.families.pix2pix.losses import Criterion as Pix2PixCriterion
-from hdgan.families.pix2pixhd.losses import Criterion
-from hdgan.training import OptimConfig, StageConfig, TrainConfig, setup, train
+from hdgan.families import PatchConfig, Pix2PixConfig, Pix2PixHDLoss, Pix2PixLoss, Pix2PixStage, UNetConfig
+from hdgan.families.common.batch import Batch
+from hdgan.families.pix2pix.losses import Pix2PixCriterion
+from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
+from hdgan.training import OptimConfig, TrainConfig, setup, train
 from hdgan.training.cuda_graph import GraphedGradients, compile_networks, without_trace
 from hdgan.training.distributed import World
 from hdgan.training.schedule import plan
@@ -27,11 +28,11 @@ from tests.training.test_trainer import make_inputs, make_state
 CPU = torch.device("cpu")
 
 
-def parts_and_gradients(config: TrainConfig, inputs: Inputs) -> list[torch.Tensor]:
+def parts_and_gradients(config: TrainConfig, inputs: Batch) -> list[torch.Tensor]:
     torch.manual_seed(0)
     state = make_state(config)
     compile_networks(config.compile, state.model, None)
-    parts = forward_backward(config, state, Criterion(config.loss, None, state.pool), inputs)
+    parts = forward_backward(config, state, Pix2PixHDCriterion(config.loss, None, state.pool), inputs)
     return [parts, *(p.grad for p in (*state.g_parameters, *state.d_parameters) if p.grad is not None)]
 
 
@@ -87,12 +88,12 @@ def test_a_graph_replays_the_same_gradients(make_config: Callable[..., TrainConf
     config = replace(config, model=replace(config.model, feature_channels=0), loss=Pix2PixHDLoss(vgg=0.0))
     state = make_state(config)
     state.model.cuda()
-    plain = partial(forward_backward, config, state, Criterion(config.loss, None, state.pool))
+    plain = partial(forward_backward, config, state, Pix2PixHDCriterion(config.loss, None, state.pool))
     graphed = GraphedGradients(plain, state)
     parameters = [*state.g_parameters, *state.d_parameters]
     for step, batch in ((0, 2), (1, 2), (2, 1), (3, 2)):  # the third has another shape
         inputs = make_inputs(batch, torch.float32, step)
-        inputs = Inputs(inputs.photo.cuda(), inputs.label.cuda(), None, inputs.ids.cuda())  # type: ignore[union-attr]
+        inputs = Batch(inputs.photo.cuda(), inputs.label.cuda(), None, inputs.ids.cuda())  # type: ignore[union-attr]
         expected = plain(inputs), [p.grad.clone() for p in parameters if p.grad is not None]
         found = graphed(inputs), [p.grad.clone() for p in parameters if p.grad is not None]
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
@@ -100,18 +101,18 @@ def test_a_graph_replays_the_same_gradients(make_config: Callable[..., TrainConf
             optimizer.step()
 
 
-def with_noise(config: TrainConfig) -> TrainConfig:
-    """The same run of pix2pix: dropout and batch norm."""
+def make_noisy(make_config: Callable[..., TrainConfig], out: Path, **options: Any) -> TrainConfig:
+    """A run of pix2pix with dropout and batch norm."""
     network, patch = UNetConfig(ngf=4, n_downs=3), PatchConfig(ndf=4, n_layers=2)
-    model = Pix2PixConfig(n_labels=config.model.n_labels, generator=network, discriminator=patch)
-    stage = replace(config.stages["global"], n_scales=StageConfig.n_scales)
-    return replace(config, model=model, loss=Pix2PixLoss(), stages={"joint": stage})
+    model = Pix2PixConfig(n_labels=4, generator=network, discriminator=patch)
+    stage = Pix2PixStage(size=SizeConfig(width=16), batch_size=2, images=6)
+    return make_config(out, model=model, loss=Pix2PixLoss(), stages={"joint": stage}, **options)
 
 
 def test_warming_up_leaves_no_trace(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
-    config = with_noise(make_config(tmp_path))
+    config = make_noisy(make_config, tmp_path)
     state = make_state(config)
-    gradients = partial(forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), None, state.pool))
+    gradients = partial(forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), state.pool))
     inputs = make_inputs(2, torch.float32)
     gradients(inputs)
     before, generator = copy.deepcopy(state.model.state_dict()), torch.get_rng_state()
@@ -127,16 +128,16 @@ def test_warming_up_leaves_no_trace(make_config: Callable[..., TrainConfig], tmp
 
 @pytest.mark.gpu
 def test_a_graph_draws_the_noise_of_its_seed(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
-    config = with_noise(make_config(tmp_path, device="cuda"))
+    config = make_noisy(make_config, tmp_path, device="cuda")
     found = []
     for graphed in (False, True):
         torch.manual_seed(0)
         state = make_state(config)
         state.model.cuda()
-        plain = partial(forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), None, state.pool))
+        plain = partial(forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), state.pool))
         gradients = GraphedGradients(plain, state) if graphed else plain
         inputs = make_inputs(2, torch.float32)
-        inputs = Inputs(inputs.photo.cuda(), inputs.label.cuda(), None, inputs.ids.cuda())  # type: ignore[union-attr]
+        inputs = Batch(inputs.photo.cuda(), inputs.label.cuda(), None, inputs.ids.cuda())  # type: ignore[union-attr]
         losses = []
         for seed in (1, 2, 1):  # the first captures
             torch.manual_seed(seed)

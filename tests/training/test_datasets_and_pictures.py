@@ -18,7 +18,7 @@ from hdgan.checkpoints import find_checkpoint
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
 from hdgan.data.headers import read_header
 from hdgan.errors import ConfigError, DataError
-from hdgan.families import Pix2PixHD
+from hdgan.families import Pix2PixHD, Pix2PixHDTrainConfig
 from hdgan.families.saving import CLASS_MEAN, load_model
 from hdgan.ops import instance_index
 from hdgan.training import TrainConfig
@@ -128,7 +128,7 @@ def model(run: Path) -> Pix2PixHD:
 def examples(dataset: Path, phase: str = "train") -> Examples:
     data = DataConfig(root=dataset)
     pairs = find_pairs(data, phase, labels=True).pairs
-    return Examples(PairedDataset(pairs, data, SizeConfig(), 4), TrainConfig(), CPU)
+    return Examples(PairedDataset(pairs, data, SizeConfig(), 4), Pix2PixHDTrainConfig(), CPU)
 
 
 def test_mean_styles_count_each_instance_once(model: Pix2PixHD, dataset: Path) -> None:

@@ -21,7 +21,8 @@ from hdgan.checkpoints import MODEL_FILE, checkpoint_path
 from hdgan.config.serialization import to_plain
 from hdgan.data import SizeConfig
 from hdgan.errors import CheckpointError, ConfigError, HdganError, TrainingError
-from hdgan.training import PRESETS, StageConfig, TrainConfig, load_config, run_folder, train
+from hdgan.families import Pix2PixHDStage
+from hdgan.training import PRESETS, TrainConfig, load_config, run_folder, train
 from hdgan.training.distributed import World
 from hdgan.training.logs import Metrics, ProgressDisplay, read_metrics
 from hdgan.training.run_folder import claim_folder, locked, remove_samples, training_of, write_description
@@ -231,7 +232,7 @@ def test_whole_pictures_are_seen_at_the_size_of_training(name: str, size: SizeCo
 
 
 def test_crops_are_of_whole_pictures(make_config: MakeConfig, tmp_path: Path) -> None:
-    stage = StageConfig(size=SizeConfig(width=64, height=32, crop_width=16))
+    stage = Pix2PixHDStage(size=SizeConfig(width=64, height=32, crop_width=16))
     config = make_config(tmp_path, stages={"global": stage})
     _, size = training_of(tmp_path, {"train": to_plain(config), "stage": "global"}, config.model)
     assert size == SizeConfig(width=64, height=32)

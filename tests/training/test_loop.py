@@ -29,7 +29,7 @@ from hdgan.data import SizeConfig, pack_dataset
 from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.families import Pix2PixHDLoss
 from hdgan.families.common.batch import Objectives
-from hdgan.families.pix2pixhd.losses import Criterion
+from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
 from hdgan.families.saving import load_model, save_model
 from hdgan.seeding import seed_everything
 from hdgan.training import LogConfig, OptimConfig, TrainConfig, load_config, loop, saving, setup, train, trainer
@@ -330,21 +330,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     variant: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     config = replace(variant, out=tmp_path / "run", log=replace(variant.log, checkpoint_every=1))
-    plain, kept, poisoned = Criterion.__call__, {}, False
+    plain, kept, poisoned = Pix2PixHDCriterion.__call__, {}, False
 
     def poison() -> None:
         nonlocal poisoned
         poisoned = True
         kept.update(snapshot(config.out))
 
-    def spoilt(self: Criterion, *arguments: Any) -> Objectives:
+    def spoilt(self: Pix2PixHDCriterion, *arguments: Any) -> Objectives:
         objectives = plain(self, *arguments)
         if poisoned:
             objectives.parts[self.names.index(part)] = float("nan")
         return objectives
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Criterion, "__call__", spoilt)
+        patch.setattr(Pix2PixHDCriterion, "__call__", spoilt)
         at_step(patch, 5, poison)
         message = rf"^step 5 of stage enhancer: {part} is nan; the last good checkpoint is \S+step-00000004: resume"
         with pytest.raises(TrainingError, match=message):

@@ -23,7 +23,7 @@ def test_a_full_pool_returns_old_pictures_half_the_time_and_keeps_the_new_ones()
     for value in range(4, 404):
         picture = torch.full((1, 1, 1, 1), float(value))
         returned = pool.query(picture)
-        held = {float(p) for p in pool.pictures}
+        held = {float(p) for p in pool.images}
         if returned.item() != value:
             old += 1
             assert value in held
@@ -36,7 +36,7 @@ def test_a_pool_empties_when_the_size_of_pictures_changes() -> None:
     pool = FakePool(2)
     pool.query(torch.zeros(2, 1, 4, 4))
     assert torch.equal(pool.query(torch.ones(1, 1, 8, 8)), torch.ones(1, 1, 8, 8))
-    assert [tuple(p.shape) for p in pool.pictures] == [(1, 8, 8)]
+    assert [tuple(p.shape) for p in pool.images] == [(1, 8, 8)]
 
 
 def test_a_pool_goes_on_from_its_state() -> None:
@@ -86,7 +86,7 @@ def test_the_average_starts_anew_from_the_weights_of_the_moment(model: Pix2PixHD
 def test_a_pool_does_not_hold_the_batch_of_its_pictures() -> None:
     pool = FakePool(1)
     pool.query(torch.zeros(8, 2, 3, 3))
-    assert pool.pictures[0].untyped_storage().nbytes() == pool.pictures[0].nbytes
+    assert pool.images[0].untyped_storage().nbytes() == pool.images[0].nbytes
 
 
 def test_the_average_has_the_memory_format_of_the_model(model: Pix2PixHD) -> None:

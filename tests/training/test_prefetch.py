@@ -7,7 +7,7 @@ import torch
 
 from hdgan.data import LoaderBatch
 from hdgan.errors import DataError
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
 from hdgan.training import prefetch
 from hdgan.training.prefetch import one_ahead, prefetched
 
@@ -33,8 +33,8 @@ class Counting:
             yield batch
 
 
-def assert_equal(inputs: Inputs, expected: Inputs) -> None:
-    for name in ("photo", "label", "picture", "ids"):
+def assert_equal(inputs: Batch, expected: Batch) -> None:
+    for name in ("photo", "label", "source", "ids"):
         one, other = getattr(inputs, name), getattr(expected, name)
         assert one.dtype == other.dtype
         assert torch.equal(one, other), name
@@ -45,10 +45,10 @@ def test_a_cpu_reads_nothing_ahead(memory_format):
     device, loader = torch.device("cpu"), Counting(4)
     for step, inputs in enumerate(prefetched(loader, device, memory_format)):
         assert loader.taken == step + 1
-        assert_equal(inputs, Inputs.from_loader(loader.batches[step], device, memory_format))
+        assert_equal(inputs, Batch.from_loader(loader.batches[step], device, memory_format))
         assert inputs.photo.is_contiguous(memory_format=memory_format)
-        assert inputs.picture is not None
-        assert inputs.picture.is_contiguous(memory_format=memory_format)
+        assert inputs.source is not None
+        assert inputs.source.is_contiguous(memory_format=memory_format)
     assert loader.taken == 4
 
 
@@ -97,8 +97,8 @@ def test_batches_arrive_whole_on_a_gpu(memory_format, pinned):
     for inputs in prefetched(loader, device, memory_format):
         assert inputs.photo.is_contiguous(memory_format=memory_format)
         torch.cuda._sleep(10_000_000)  # a long step: the next batches are queued while this one is still to be read
-        results.append(Inputs(*(part.clone() for part in (inputs.photo, inputs.label, inputs.picture, inputs.ids))))
+        results.append(Batch(*(part.clone() for part in (inputs.photo, inputs.label, inputs.source, inputs.ids))))
         del inputs  # whose memory may not be given to a later batch before the copies above are done
     torch.cuda.synchronize()
     for result, batch in zip(results, loader.batches, strict=True):
-        assert_equal(result, Inputs.from_loader(batch, device, memory_format))
+        assert_equal(result, Batch.from_loader(batch, device, memory_format))

@@ -16,10 +16,11 @@ from PIL import Image
 from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError
+from hdgan.families import Pix2PixHDStage, Pix2PixHDTrainConfig
 from hdgan.families.common.pool import FakePool
 from hdgan.families.registry import FAMILIES
 from hdgan.reporting.charts import Span, draw_charts
-from hdgan.training import PRESETS, StageConfig, TrainConfig, write_report
+from hdgan.training import PRESETS, write_report
 from hdgan.training.report import MOST_PIXELS, MOST_STEPS
 
 LOSSES = {"g_gan": 0.5, "g_feature_matching": 4.0, "d_real": 0.25, "d_fake": 0.125, "lr": 2e-4}
@@ -82,10 +83,10 @@ def run(tmp_path: Path) -> Path:
     """A finished run of two stages: 40 steps of 2 pictures, then 20 steps of 1."""
     folder = tmp_path / "streets"
     stages = {
-        "global": StageConfig(size=SizeConfig(width=16), batch_size=2, images=80),
-        "joint": StageConfig(n_enhancers=1, images=20),
+        "global": Pix2PixHDStage(size=SizeConfig(width=16), batch_size=2, images=80),
+        "joint": Pix2PixHDStage(n_enhancers=1, images=20),
     }
-    write_json(folder / "config.json", to_plain(TrainConfig(stages=stages)))
+    write_json(folder / "config.json", to_plain(Pix2PixHDTrainConfig(stages=stages)))
     write_json(folder / "environment.json", {"torch": "2.6.0", "device": "A <fast> GPU"})
     write_json(folder / "checkpoints" / "best.json", {"step": 60, "stage": "joint", "val_l1": 0.1875})
     write_metrics(folder, {"global": range(1, 41), "joint": range(41, 61)})
@@ -167,7 +168,7 @@ def test_run_in_progress(run):
 
 @pytest.mark.parametrize(("pictures", "state"), [(None, "step 60"), (20, "step 60 of 240"), (5, "finished")])
 def test_length_of_epochs_follows_from_the_size_of_the_dataset(run, pictures, state):
-    config = TrainConfig(data=DataConfig(root=Path("d")), stages={"global": StageConfig(epochs=12)})
+    config = Pix2PixHDTrainConfig(data=DataConfig(root=Path("d")), stages={"global": Pix2PixHDStage(epochs=12)})
     write_json(run / "config.json", to_plain(config))
     write_json(run / "environment.json", {"training_pictures": pictures})
     assert f">{state}</span>" in write_report(run).read_text()
@@ -185,7 +186,7 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path, content):
 
 
 def test_a_run_that_has_just_begun(tmp_path):
-    write_json(tmp_path / "config.json", to_plain(TrainConfig(stages={"a": StageConfig(images=9)})))
+    write_json(tmp_path / "config.json", to_plain(Pix2PixHDTrainConfig(stages={"a": Pix2PixHDStage(images=9)})))
     page = Page(write_report(tmp_path))
     assert "No samples yet." in page.text
     assert "No metrics yet." in page.text
@@ -213,8 +214,8 @@ def test_values_of_stages_of_different_size_are_not_to_be_compared(run):
     told = "stages train at different sizes, so a value of one cannot be compared with that of another"
     page = Page(write_report(run))
     assert page.text.count(told) == 2  # below the stages, and at the chart
-    same = {name: StageConfig(images=20, size=SizeConfig(width=16)) for name in ("global", "joint")}
-    write_json(run / "config.json", to_plain(TrainConfig(stages=same)))
+    same = {name: Pix2PixHDStage(images=20, size=SizeConfig(width=16)) for name in ("global", "joint")}
+    write_json(run / "config.json", to_plain(Pix2PixHDTrainConfig(stages=same)))
     assert told not in Page(write_report(run)).text
 
 
@@ -247,7 +248,7 @@ def test_missing_and_damaged_pictures_are_left_out(run):
 def test_names_are_escaped(tmp_path):
     run = tmp_path / "<b>bold & $x"
     stage = "<script>alert(1)&$"
-    write_json(run / "config.json", to_plain(TrainConfig(out=run, stages={stage: StageConfig(images=9)})))
+    write_json(run / "config.json", to_plain(Pix2PixHDTrainConfig(out=run, stages={stage: Pix2PixHDStage(images=9)})))
     write_metrics(run, {stage: range(1, 9)})
     save_samples(run / "samples" / stage, range(4, 9, 4))
     page = Page(write_report(run))
@@ -276,9 +277,9 @@ def test_options_are_compared_with_those_of_the_family(run, name):
     assert (">instances</th>" in listed) == (name == "pix2pix")
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.loss.family)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.config.family)
 def test_every_loss_of_every_family_is_drawn_and_listed(family, tmp_path):
-    names = family.criterion(family.loss(), torch.nn.Linear(1, 1), FakePool(0)).names
+    names = family.train_config().loss.criterion(torch.nn.Linear(1, 1), FakePool(0)).names
     record = {"stage": "a", "lr": 0.5, **{name: 1.125 + i for i, name in enumerate(names)}}
     charts = draw_charts([{"step": step, **record} for step in (1, 2)], [Span("a", 0, 2)])
     assert charts[-1].title == "Learning rate"

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from hdgan.errors import DataError
 from hdgan.families import Pix2PixHD, Pix2PixHDLoss
-from hdgan.families.common.batch import Inputs
+from hdgan.families.common.batch import Batch
 from hdgan.families.common.pool import FakePool
-from hdgan.families.pix2pixhd.losses import Criterion
+from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
 from hdgan.training import OptimConfig, TrainConfig
 from hdgan.training.distributed import World
 from hdgan.training.schedule import plan
@@ -52,14 +52,14 @@ def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
 
 
-def make_inputs(batch: int, dtype: torch.dtype, step: int = 0, n_labels: int = 4) -> Inputs:
+def make_inputs(batch: int, dtype: torch.dtype, step: int = 0, n_labels: int = 4) -> Batch:
     generator = torch.Generator().manual_seed(step)
     label = torch.randint(n_labels, (batch, 4, 8), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
     ids = label * 1000 + torch.randint(3, (batch, 2, 4), generator=generator).repeat_interleave(8, 1).repeat_interleave(
         8, 2
     )
     photo = torch.rand(batch, 3, 16, 32, generator=generator, dtype=torch.float64) * 2 - 1
-    return Inputs(photo.to(dtype), label, None, ids)
+    return Batch(photo.to(dtype), label, None, ids)
 
 
 def make_state(config: TrainConfig, stage: str = "joint", dtype: torch.dtype = torch.float32) -> StageState:
@@ -82,9 +82,7 @@ def make_trainer(config: TrainConfig, state: StageState, vgg: nn.Module | None =
     return Trainer(config, state, vgg, World(0, 1, CPU))
 
 
-def original_losses(
-    model: Pix2PixHD, inputs: Inputs, config: Pix2PixHDLoss, vgg: nn.Module | None
-) -> dict[str, Tensor]:
+def original_losses(model: Pix2PixHD, inputs: Batch, config: Pix2PixHDLoss, vgg: nn.Module | None) -> dict[str, Tensor]:
     """Pix2PixHDModel.forward of NVIDIA/pix2pixHD: D runs three times, on fake.detach(), real and fake."""
     condition = model.condition(inputs.label, inputs.ids)
     netG, netD, netE = model.generator, model.discriminator, model.encoder
@@ -132,7 +130,7 @@ class Original:
         self.optimizer_g = torch.optim.Adam(trained, lr=2e-4, betas=(0.5, 0.999))
         self.optimizer_d = torch.optim.Adam(self.model.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
 
-    def step(self, inputs: Inputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def step(self, inputs: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         losses = original_losses(self.model, inputs, self.config, self.vgg)
         loss_d = (losses["d_fake"] + losses["d_real"]) * 0.5
         loss_g = losses["g_gan"] + losses["g_feature_matching"] + losses["g_vgg"]
@@ -147,7 +145,7 @@ class Original:
         return {name: loss.detach() for name, loss in losses.items()}, gradients
 
 
-def our_step(trainer: Trainer, inputs: Inputs) -> tuple[dict[str, float], dict[str, Tensor]]:
+def our_step(trainer: Trainer, inputs: Batch) -> tuple[dict[str, float], dict[str, Tensor]]:
     losses = trainer.train_step(inputs).losses
     return losses, _gradients(trainer.state.model, "generator", "encoder", "discriminator")
 
@@ -221,7 +219,7 @@ def test_losses_equal_the_originals_in_float32(
 
 def test_each_objective_reaches_its_own_network_alone(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     state = make_state(make_config(tmp_path))
-    criterion = Criterion(Pix2PixHDLoss(vgg=0.0), None, state.pool)
+    criterion = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, state.pool)
     for silent in ("generator", "discriminator"):
         objectives = criterion(state.model, make_inputs(2, torch.float32))
         objectives = replace(objectives, **{silent: getattr(objectives, silent) * 0})
@@ -277,13 +275,13 @@ def test_inputs_split_into_micro_batches_in_order() -> None:
     assert [len(half.photo) for half in halves] == [2, 2]
     assert torch.equal(torch.cat([half.photo for half in halves]), inputs.photo)
     assert torch.equal(torch.cat([half.ids for half in halves]), inputs.ids)  # type: ignore[misc]
-    assert halves[0].picture is None
+    assert halves[0].source is None
     assert len(list(inputs.split(None))) == 1
 
 
 def test_inputs_from_the_loader_bring_8_bits_to_unit_range() -> None:
     photo = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
-    inputs = Inputs.from_loader(
+    inputs = Batch.from_loader(
         {"photo": photo, "label": torch.zeros(1, 16, 16, dtype=torch.uint8)}, CPU, torch.channels_last
     )
     assert inputs.photo.dtype == torch.float32
@@ -301,8 +299,8 @@ def test_features_fall_back_on_labels_where_there_are_no_instances() -> None:
 def test_the_pool_feeds_only_the_discriminators_fakes(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = replace(make_config(tmp_path), optim=OptimConfig(pool_size=1))
     state = make_state(config)
-    plain = Criterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0))
-    pooled = Criterion(Pix2PixHDLoss(vgg=0.0), None, state.pool)
+    plain = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0))
+    pooled = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, state.pool)
     first, second = make_inputs(1, torch.float32, 1), make_inputs(1, torch.float32, 2)
     torch.testing.assert_close(pooled(state.model, first).parts, plain(state.model, first).parts)
     torch.manual_seed(1)  # draws more than 0.5: the old picture comes back
@@ -316,7 +314,7 @@ def test_the_pool_feeds_only_the_discriminators_fakes(make_config: Callable[...,
 def test_accumulation_frees_each_micro_batch(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = replace(steady(make_config(tmp_path), micro_batch=1), recompute=False)
     state = make_state(config)
-    criterion = Criterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0))
+    criterion = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0))
     alive, most = 0, 0
 
     class Saved:

@@ -173,7 +173,7 @@ def test_a_damaged_validation_picture_shows_before_the_first_step(
 def test_the_same_weights_have_the_same_value(make_config: MakeConfig, tmp_path: Path) -> None:
     """Whatever was drawn before, although noise makes each picture another one."""
     network = Pix2PixConfig(n_labels=4, generator=UNetConfig(ngf=2, n_downs=3), discriminator=PatchConfig(ndf=2))
-    config = replace(make_config(tmp_path, stages={}), model=network, loss=Pix2PixLoss())
+    config = make_config(tmp_path, stages={}, model=network, loss=Pix2PixLoss())
     data, model = open_data(config, QUIET), Pix2Pix(network)
     examples = Examples(data.validation(SizeConfig()), config, CPU)
     validation, state = Validation(config, data, CPU), torch.get_rng_state()

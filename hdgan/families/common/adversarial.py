@@ -1,6 +1,6 @@
-"""What the steps of all families with a discriminator share: its scores, and the game of both networks for them.
+"""Models with a PatchGAN, or several, that see the condition and the image; and both objectives of a GAN step.
 
-One forward pass of D over the generated picture serves both: its graph is walked once towards D, stopping before G, and
+One forward pass of D over the fake serves both objectives. Its graph is walked once towards D, stopping before G, and
 once towards G, skipping the gradients of D's weights. So both gradients are those of one and the same D.
 """
 
@@ -12,49 +12,70 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hdgan.families.common.adversarial_model import AdversarialModel
 from hdgan.families.common.batch import Objectives
+from hdgan.families.common.model import ImageModel, require_channels
 from hdgan.families.common.pool import FakePool
 from hdgan.losses import GanMode, Outputs, gan_loss
+from hdgan.models.discriminator import MultiscaleDiscriminator
+
+
+class AdversarialModel(ImageModel):
+    """A model whose discriminator takes the condition, then the image."""
+
+    discriminator: MultiscaleDiscriminator | None
+
+    def context(self, condition: Tensor) -> list[Tensor]:
+        """D's share of the work that depends on the condition alone, for several images to `discriminate`."""
+        assert self.discriminator is not None
+        require_channels(self, "condition", condition, self.config.discriminator_channels - self.config.image_channels)
+        return self.discriminator.context(condition)
+
+    def discriminate(self, context: Sequence[Tensor], image: Tensor) -> list[list[Tensor]]:
+        """D(condition, image): per scale, finest first, the features of every layer and last the score."""
+        assert self.discriminator is not None
+        require_channels(self, "image", image, self.config.image_channels)
+        return self.discriminator(image.to(context[0].dtype), context)
 
 
 @dataclass(frozen=True)
-class Judgement:
+class DiscriminatorOutputs:
     """D's outputs on a micro batch."""
 
     real: Outputs
     fake: Outputs
-    """On what G made, for G's objective."""
-    shown: Outputs
-    """On the fakes of D's own objective: the same, or from the pool."""
+    """For G's objective."""
+    fake_for_d: Outputs
+    """For D's own objective: those on the same fakes, or on fakes from the pool."""
 
 
-def judge(model: AdversarialModel, condition: Tensor, fake: Tensor, photo: Tensor, pool: FakePool) -> Judgement:
-    """Run D on what G made of a condition, on the photo, and on the pool's fakes if there are any."""
+def run_discriminator(
+    model: AdversarialModel, condition: Tensor, fake: Tensor, photo: Tensor, pool: FakePool
+) -> DiscriminatorOutputs:
+    """Run D on the fake that G made of a condition, on the photo, and on the fakes of the pool if it has a size."""
     context = model.context(condition)
     on_fake = model.discriminate(context, fake)
     on_real = model.discriminate(context, photo)
     if not pool.size:
-        return Judgement(on_real, on_fake, on_fake)
+        return DiscriminatorOutputs(on_real, on_fake, on_fake)
     old_condition, old_fake = pool.exchange(condition, fake)
-    return Judgement(on_real, on_fake, model.discriminate(model.context(old_condition), old_fake))
+    return DiscriminatorOutputs(on_real, on_fake, model.discriminate(model.context(old_condition), old_fake))
 
 
-def play(judgement: Judgement, mode: GanMode, terms: Sequence[Tensor] = ()) -> Objectives:
-    """Both objectives of the game.
+def adversarial_objectives(outputs: DiscriminatorOutputs, mode: GanMode, terms: Sequence[Tensor] = ()) -> Objectives:
+    """The objectives of G and D.
 
         min_G  L_GAN(G, D) + further terms        max_D  L_GAN(G, D) / 2
 
     Args:
-        judgement: of D.
+        outputs: of D.
         mode: of the GAN loss.
         terms: of G's objective besides the GAN loss, with their weights.
 
     Returns:
         The objectives; their parts are g_gan, the terms, d_real and d_fake, these two before they are halved.
     """
-    g_losses = [gan_loss(judgement.fake, real=True, mode=mode), *terms]
-    d_losses = [gan_loss(judgement.real, real=True, mode=mode), gan_loss(judgement.shown, real=False, mode=mode)]
+    g_losses = [gan_loss(outputs.fake, real=True, mode=mode), *terms]
+    d_losses = [gan_loss(outputs.real, real=True, mode=mode), gan_loss(outputs.fake_for_d, real=False, mode=mode)]
     return Objectives(
         generator=sum(g_losses[1:], g_losses[0]),
         discriminator=(d_losses[0] + d_losses[1]) / 2,

@@ -13,39 +13,39 @@ from hdgan.ops import InstanceIndex, instance_index
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """A micro batch on the training device, as integer maps: planes are made where they are used."""
+class Batch:
+    """A micro batch on the training device. Maps stay integer; their planes are made where they are used."""
 
     photo: Tensor  # [B, C, H, W] float in [-1, 1]
     label: Tensor | None  # [B, H, W] integer
-    picture: Tensor | None  # [B, C, H, W] float in [-1, 1], input of A->B training
+    source: Tensor | None  # [B, C, H, W] float in [-1, 1], the input of A->B training
     ids: Tensor | None  # [B, H, W] integer
 
     @staticmethod
-    def from_loader(sample: data.LoaderBatch, device: torch.device, memory_format: torch.memory_format) -> Inputs:
+    def from_loader(sample: data.LoaderBatch, device: torch.device, memory_format: torch.memory_format) -> Batch:
         """Move what the loader yields to the device; the photo arrives in 8 bits and becomes float there."""
 
         def moved(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=True)
 
         photo = sample["photo"].to(device, non_blocking=True).float() / 127.5 - 1
-        picture = moved(sample.get("input"))
-        if picture is not None:
-            picture = picture.contiguous(memory_format=memory_format)
+        source = moved(sample.get("input"))
+        if source is not None:
+            source = source.contiguous(memory_format=memory_format)
         photo = photo.contiguous(memory_format=memory_format)
-        return Inputs(photo, moved(sample.get("label")), picture, moved(sample.get("ids")))
+        return Batch(photo, moved(sample.get("label")), source, moved(sample.get("ids")))
 
-    def split(self, size: int | None) -> Iterator[Inputs]:
-        """Cut into micro batches of `size` pictures; None leaves the batch whole."""
+    def split(self, size: int | None) -> Iterator[Batch]:
+        """Cut into micro batches of `size` images; None leaves the batch whole."""
         parts = [
-            (None if t is None else t.split(size or len(t))) for t in (self.photo, self.label, self.picture, self.ids)
+            (None if t is None else t.split(size or len(t))) for t in (self.photo, self.label, self.source, self.ids)
         ]
         assert parts[0] is not None
         for i in range(len(parts[0])):
-            yield Inputs(*(None if part is None else part[i] for part in parts))  # type: ignore[arg-type]
+            yield Batch(*(None if part is None else part[i] for part in parts))  # type: ignore[arg-type]
 
     def instances(self) -> InstanceIndex:
-        """What E's features are averaged over: the instances, or where there are none the classes."""
+        """The areas that E's features are averaged over: the instances, or the classes where there are none."""
         areas = self.ids if self.ids is not None else self.label
         assert areas is not None
         return instance_index(areas)

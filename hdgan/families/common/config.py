@@ -1,38 +1,35 @@
-"""What all families have, and what their configs share."""
+"""The part of a model's config that all families share: its input and its image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Channels, Divisor, Features, Label, Labels
-from hdgan.config.options import option
+from hdgan.config.bounds import Channels, Divisor, Label, Labels
 from hdgan.config.serialization import check_values
-from hdgan.errors import ConfigError
-from hdgan.wording import count
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What all families have: the input and the image. Each family is a subclass, told apart by `family`."""
+    """The architecture of a model: input and image here, the networks in the subclass of each family.
 
-    has_encoder: ClassVar[bool] = False
+    In files `family` says which subclass a table is.
+    """
+
     has_discriminator: ClassVar[bool] = True
 
     family: Suppress[str]
     n_labels: Labels = 35
-    """Classes of the label maps; 0 for A->B training, whose input is a picture."""
+    """Classes of the label maps; 0 for A->B training, whose input is an image."""
     input_channels: Channels = 3
-    """Channels of the input picture of A->B training (n_labels 0)."""
+    """Channels of the input image of A->B training (n_labels 0)."""
     image_channels: Suppress[Channels] = 3
     """Channels of the photo."""
     instances: bool = True
     """Feed the instance boundary map."""
-    feature_channels: Suppress[Features] = 0
-    """Channels of E's features."""
     dontcare: Suppress[Label | None] = None
     """Label whose pixels belong to no class."""
     instance_divisor: Suppress[Divisor] = 1000
@@ -40,15 +37,15 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_values(self, "model")
-        if self.feature_channels and not self.has_encoder:
-            raise ConfigError(
-                f"{option('model.feature_channels')} is {self.feature_channels}, but the models of the family "
-                f"{self.family} have no encoder: set it to 0"
-            )
+
+    @property
+    def feature_channels(self) -> int:
+        """Channels of E's features; 0 for a family without encoder."""
+        return 0
 
     @property
     def condition_channels(self) -> int:
-        """Channels of the condition that G and D see: classes (or input picture) and boundary map."""
+        """Channels of the condition that G and D see: classes (or the input image) and boundary map."""
         return (self.n_labels or self.input_channels) + int(self.instances)
 
     @property
@@ -61,32 +58,40 @@ class ModelConfig:
         """Input channels of D: the condition and the image, never features."""
         return self.condition_channels + self.image_channels
 
-    def trained(self, *, enhancer_only: bool, encoder: bool) -> list[str]:
-        """The networks that a stage trains, as people name them; arguments as of `ImageModel.trained_modules`."""
-        return ["G", "D"]
-
     @property
     def variants(self) -> int | None:
-        """Pictures that a model makes of the same input by itself; None for as many as there are seeds of its noise."""
+        """Images that a model makes of the same input by itself; None for as many as there are seeds of its noise."""
         return 1
-
-    def sized(self, sides: Sequence[int]) -> ModelConfig:
-        """With what follows from the widths and heights of the training pictures, in pixels, filled in."""
-        return self
 
     @property
     def growth(self) -> dict[str, int]:
-        """How many of the parts there are that a run may add from stage to stage, by their name."""
+        """How many there are of each part that a run may add from stage to stage, by its name in the singular."""
         return {}
 
-    def grown(self, n_enhancers: int, n_scales: int) -> ModelConfig:
-        """The architecture of a stage with these parts.
-
-        Raises:
-            ConfigError: the family cannot have them.
-        """
-        if n_enhancers:
-            raise ConfigError(
-                f"a stage has {count(n_enhancers, 'enhancer')}, but the models of the family {self.family} have none"
-            )
+    def resolved(self, sides: Sequence[int]) -> ModelConfig:
+        """The config with what follows from the widths and heights of the training images, in pixels, filled in."""
         return self
+
+    @classmethod
+    def upgraded(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+        """Today's options of a table that an older version wrote; see `from_plain`."""
+        return dict(plain)
+
+
+def without_unused(plain: Mapping[str, Any], **unused: Sequence[Any]) -> dict[str, Any]:
+    """Leave out options that older versions wrote for every family, where this family had no use for them.
+
+    Args:
+        plain: the options.
+        unused: by the name of an option, the values that had no effect. With any other value the option stays, and is
+            refused as unknown.
+    """
+    return {name: value for name, value in plain.items() if value not in unused.get(name, ())}
+
+
+def renamed(plain: Mapping[str, Any], **names: str) -> dict[str, Any]:
+    """Give options that an older version wrote their names of today, by their old name.
+
+    An option that is there by both names keeps the old one, and is refused as unknown.
+    """
+    return {names[name] if names.get(name, name) not in plain else name: value for name, value in plain.items()}

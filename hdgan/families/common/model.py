@@ -1,9 +1,8 @@
-"""What the trainer and inference need of a model, whatever its family."""
+"""The base of the models of all families: what the trainer and inference need of any of them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from hdgan.ops import InstanceIndex, boundary_map, encode_labels, memory_format_
 
 
 class ImageModel(nn.Module, ABC):
-    """The networks of one family: they make an image of a condition.
+    """The networks of one family, which make an image of a condition.
 
     Attributes:
         config: the architecture.
@@ -36,11 +35,11 @@ class ImageModel(nn.Module, ABC):
         self,
         label: Tensor | None = None,  # [B, H, W] integer
         ids: Tensor | None = None,  # [B, H, W] integer
-        picture: Tensor | None = None,  # [B, input_channels, H, W] in [-1, 1]
+        source: Tensor | None = None,  # [B, input_channels, H, W] in [-1, 1]
     ) -> Tensor:
         """Encode what G and D are conditioned on: [B, condition_channels, H, W].
 
-        Label maps become one plane per class, input pictures (A->B) stay as they are; the instances' boundaries follow.
+        Label maps become one plane per class, source images (A->B) stay as they are; the instances' boundaries follow.
         """
         ids = ids if self.config.instances else None
         if label is not None:
@@ -54,10 +53,10 @@ class ImageModel(nn.Module, ABC):
                 dtype=_compute_dtype(weight, label.device.type),
                 memory_format=memory_format_of(weight),
             )
-        assert picture is not None
+        assert source is not None
         if ids is None:
-            return picture
-        return torch.cat([picture, boundary_map(ids).unsqueeze(1).to(picture.dtype)], dim=1)
+            return source
+        return torch.cat([source, boundary_map(ids).unsqueeze(1).to(source.dtype)], dim=1)
 
     def encode(self, photo: Tensor, instances: Tensor | InstanceIndex) -> Tensor | None:
         """E(photo), averaged per instance: [B, feature_channels, H, W]; None for a model without features."""
@@ -73,16 +72,6 @@ class ImageModel(nn.Module, ABC):
         """
         inputs = condition if features is None else torch.cat([condition, features.to(condition.dtype)], dim=1)
         return self.generator(inputs)
-
-    def trained_modules(self, *, enhancer_only: bool, encoder: bool) -> Iterator[nn.Module]:
-        """What a stage trains: everything, but for families that grow.
-
-        Args:
-            enhancer_only: of G only the finest enhancer and the last convolution.
-            encoder: E as well.
-        """
-        networks = (self.discriminator, self.encoder if encoder else None, self.generator)
-        yield from (network for network in networks if network is not None)
 
     def copy_from(self, smaller: ImageModel) -> None:
         """Take over the weights of a model of the same family, with as many parts or, if the family grows, fewer.
@@ -107,7 +96,7 @@ def require_channels(model: ImageModel, name: str, x: Tensor, channels: int) -> 
 
 
 def _first_weight(network: nn.Module) -> Tensor:
-    """The weight of its first convolution. Of a parametrised one the parts: biases and norms tell no memory format."""
+    """The weight of its first convolution, or a part of a parametrised one: biases and norms have no memory format."""
     weights = (p for p in network.parameters() if p.is_floating_point() and p.dim() == 4 and p.numel() > len(p))
     return next(weights, torch.empty(0))  # of integers, where all convolutions are quantised
 

@@ -1,7 +1,4 @@
-"""The network whose features a perceptual loss compares: VGG19, a scorer, or one with random weights.
-
-The losses of two families choose it.
-"""
+"""The network whose features a perceptual loss compares: VGG19, a scorer, or one with random weights."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ RANDOM = Path("random")
 
 
 def check_network(vgg_weights: Path | None, scorer: Path | None, weight: float = 1.0) -> None:
-    """Make sure that the options name one network at most, and none where the loss has no weight.
+    """Make sure that the options name at most one network, and none where the loss has no weight.
 
     Raises:
         ConfigError: one of them would have no effect.
@@ -34,6 +31,11 @@ def check_network(vgg_weights: Path | None, scorer: Path | None, weight: float =
     if given and not weight:
         vgg = option("loss.vgg")
         raise ConfigError(f"{given[0]} has no meaning with {vgg} 0; leave it out, or give {vgg} a weight")
+
+
+def least_side(scorer: Path | None) -> int:
+    """Pixels that images need on each side for VGG19, or for a scorer in its place, which takes any size."""
+    return VGG19Features.LEAST_SIDE if scorer is None else 1
 
 
 def load_network(
@@ -48,7 +50,7 @@ def load_network(
     Args:
         vgg_weights, scorer: as of the options.
         convolution, pooling: as of `VGG19Features`.
-        on_missing: for a dry run: is told what VGG19 lacks, which then keeps its first, random weights.
+        on_missing: for a dry run: called with what VGG19 lacks, which then keeps its random initial weights.
 
     Raises:
         ConfigError, CheckpointError: its weights cannot be loaded.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from tyro.conf import Suppress
 
 from hdgan.config.bounds import Doublings, Factor, Modules, Variants
-from hdgan.families.common.config import ModelConfig
+from hdgan.families.common.config import ModelConfig, renamed, without_unused
 
-_CRN_WIDTHS = (1024, 1024, 1024, 1024, 1024, 512, 512, 128, 32)
-"""Channels of CRN's modules for 4 rows, 8, …, 1024 rows."""
+_WIDTHS = (1024, 1024, 1024, 1024, 1024, 512, 512, 128, 32)
+"""Channels of the modules for 4 rows, 8, …, 1024 rows."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,17 @@ class CRNConfig(ModelConfig):
     n_modules: Modules = 7
     """Refinement modules of the first stage, each at twice the resolution of the one before. In the original the
     coarsest has 4 rows: 7 modules for 512x256, 5 for 128x64."""
-    n_enhancers: Suppress[Doublings] = 0
-    """Further modules, each of which doubles the resolution: what later stages add."""
+    extra_modules: Suppress[Doublings] = 0
+    """Further modules, which later stages add; each doubles the resolution."""
     width: Factor = 1.0
     """Factor on the channels of all modules."""
     n_images: Variants = 1
-    """Images of each condition: every class learns from the best of them."""
+    """Images of each condition; every class learns from the best of them."""
+
+    @classmethod
+    def upgraded(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+        """Earlier versions wrote features for every family, and called further modules enhancers."""
+        return renamed(without_unused(plain, feature_channels=(0,)), n_enhancers="extra_modules")
 
     @property
     def variants(self) -> int:
@@ -40,17 +46,10 @@ class CRNConfig(ModelConfig):
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of each module, coarsest first."""
-        count = self.n_modules + self.n_enhancers
-        channels = (*_CRN_WIDTHS, *[_CRN_WIDTHS[-1]] * count)[:count]
+        count = self.n_modules + self.extra_modules
+        channels = (*_WIDTHS, *[_WIDTHS[-1]] * count)[:count]
         return tuple(max(1, round(self.width * full)) for full in channels)
-
-    def trained(self, *, enhancer_only: bool, encoder: bool) -> list[str]:
-        return ["finest module" if enhancer_only else f"{len(self.widths)} modules"]
 
     @property
     def growth(self) -> dict[str, int]:
-        return {"modules": len(self.widths)}
-
-    def grown(self, n_enhancers: int, n_scales: int) -> CRNConfig:
-        """The architecture of a stage: a module more for each enhancer."""
-        return replace(self, n_enhancers=n_enhancers)
+        return {"module": len(self.widths)}

@@ -1,4 +1,4 @@
-"""The step of CRN (Chen and Koltun 2017, arXiv 1707.09405, section 3): a balanced perceptual loss, no discriminator."""
+"""The losses of CRN (Chen and Koltun 2017, arXiv 1707.09405, section 3): a balanced perceptual loss, no GAN loss."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import torch
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
-from hdgan.config.serialization import check_values
-from hdgan.families.common.batch import Inputs, Objectives
-from hdgan.families.common.config import ModelConfig
-from hdgan.families.common.perceptual import OnMissing, check_network, load_network
+from hdgan.families.common.batch import Batch, Objectives
+from hdgan.families.common.losses import LossConfig
+from hdgan.families.common.perceptual import OnMissing, check_network, least_side, load_network
 from hdgan.families.common.pool import FakePool
 from hdgan.families.crn.model import CRN
 from hdgan.losses import BalancedPerceptualLoss
 
 
 @dataclass(frozen=True)
-class CRNLoss:
+class CRNLoss(LossConfig):
     """The network whose features are compared; their weights follow from their distances."""
 
     family: Suppress[Literal["crn"]] = "crn"
@@ -29,45 +28,43 @@ class CRNLoss:
     scorer: Path | None = None
     """Features of a scorer (hdgan evaluate --train-scorer) instead of VGG19's; "random": of an untrained one."""
     imagenet_normalisation: bool = True
-    """Normalise VGG's input as VGG was trained, as the original does. A scorer takes pictures as they are anyway."""
+    """Normalise VGG's input as VGG was trained, as the original does. A scorer takes images as they are anyway."""
 
     def __post_init__(self) -> None:
-        check_values(self, "loss")
+        super().__post_init__()
         check_network(self.vgg_weights, self.scorer)
 
-    def check(self, model: ModelConfig) -> None:
-        """All models of the family can have this loss."""
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> CRNCriterion:
+        return CRNCriterion(self, perceptual)
+
+    def load_perceptual(self, on_missing: OnMissing | None = None) -> nn.Module:
+        """VGG19 as in the authors' code, relu1_2 … relu5_2 with average pooling, or a scorer; see `load_network`."""
+        return load_network(self.vgg_weights, self.scorer, convolution=2, pooling="avg", on_missing=on_missing)
+
+    @property
+    def least_side(self) -> int:
+        return least_side(self.scorer)
 
 
-def load_perceptual(config: CRNLoss, on_missing: OnMissing | None = None) -> nn.Module:
-    """VGG19 as in the authors' code, relu1_2 … relu5_2 with average pooling, or a scorer; see `load_network`.
-
-    Raises:
-        ConfigError, CheckpointError: its weights cannot be had.
-    """
-    return load_network(config.vgg_weights, config.scorer, convolution=2, pooling="avg", on_missing=on_missing)
-
-
-class Criterion:
+class CRNCriterion:
     """The loss of a run.
 
     Args:
         config: of the loss.
         perceptual: image -> five features.
-        pool: not used, as there is no discriminator.
     """
 
     names: tuple[str, ...] = ("g_perceptual", "l1_image", *(f"l1_feature_{i}" for i in range(1, 6)))
     """The loss, and the distances in it before they are balanced."""
 
-    def __init__(self, config: CRNLoss, perceptual: nn.Module | None, pool: FakePool) -> None:
+    def __init__(self, config: CRNLoss, perceptual: nn.Module | None) -> None:
         assert perceptual is not None
         self.perceptual: nn.Module | None = perceptual
         self.loss = BalancedPerceptualLoss(perceptual, config.imagenet_normalisation and config.scorer is None)
 
-    def __call__(self, model: CRN, batch: Inputs) -> Objectives:
+    def __call__(self, model: CRN, batch: Batch) -> Objectives:
         """Run G on a micro batch and return its objective."""
-        condition = model.condition(batch.label, batch.ids, batch.picture)
+        condition = model.condition(batch.label, batch.ids, batch.source)
         loss, distances = self.loss(model.images(condition), batch.photo, _class_masks(model, condition))
         parts = torch.cat([loss.detach()[None], distances])
         return Objectives(generator=loss, discriminator=None, parts=parts)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from hdgan.families.common.model import ImageModel
 from hdgan.families.crn.config import CRNConfig
@@ -12,11 +10,11 @@ from hdgan.models.crn import CascadedRefinement
 
 
 class CRN(ImageModel):
-    """The cascade as a model; there is no discriminator.
+    """The cascade as a model.
 
     Args:
         config: the architecture.
-        with_discriminator: of no effect.
+        with_discriminator: has no effect, since there is no discriminator.
     """
 
     config: CRNConfig
@@ -37,13 +35,6 @@ class CRN(ImageModel):
     def generate(self, condition: Tensor, features: Tensor | None = None, variant: int = 0) -> Tensor:
         """One of the images of a condition, [B, image_channels, H, W] in [-1, 1]."""
         return self.images(condition)[:, variant].clamp(-1, 1)
-
-    def trained_modules(self, *, enhancer_only: bool, encoder: bool) -> Iterator[nn.Module]:
-        """The whole cascade, or of it only the finest module and the last convolution."""
-        if enhancer_only:
-            yield from (self.generator.levels[-1], self.generator.head)
-        else:
-            yield self.generator
 
     def copy_from(self, smaller: ImageModel) -> None:
         """Take over the weights of a model with as many or fewer modules; a grown one keeps its last convolution.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 from tyro.conf import Suppress
@@ -12,7 +12,7 @@ from tyro.conf import Suppress
 from hdgan.config.bounds import Blocks, Halvings, Width
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
-from hdgan.families.common.config import ModelConfig
+from hdgan.families.common.config import ModelConfig, without_unused
 from hdgan.models.options import MOST_DOWNS, NormKind
 
 
@@ -23,11 +23,11 @@ class UNetConfig:
     ngf: Width = 64
     """Channels of the first convolution; they double with each level up to 8 ngf."""
     n_downs: Annotated[int, Interval(ge=2, le=12)] | None = None
-    """Levels, each at half the resolution; None takes as many as the shortest side of the training pictures fills, up
+    """Levels, each at half the resolution; None takes as many as the shortest side of the training images fills, up
     to 8. A checkpoint carries the number."""
     dropout_levels: tuple[Annotated[int, Interval(ge=0, le=11)], ...] = (0, 1, 2)
     """Decoder levels that drop half of their features as noise, in training and at test time, counted from the
-    innermost, 0; with no number there is no noise. The outermost level has none."""
+    innermost, 0; without any number there is no noise. The outermost level has none."""
     kind: Suppress[Literal["unet"]] = "unet"
 
 
@@ -55,7 +55,7 @@ class PatchConfig:
 
     @property
     def least_side(self) -> int:
-        """Pixels that a picture needs on each side for D to have a score."""
+        """Pixels that an image needs on each side for D to have a score."""
         return 3 * 2**self.n_layers
 
 
@@ -65,16 +65,21 @@ class Pix2PixConfig(ModelConfig):
 
     family: Suppress[Literal["pix2pix"]] = "pix2pix"
     norm: NormKind = "batch"
-    """Of G and D: batch takes the statistics of the batch at test time too, instance those of each picture."""
+    """Of G and D: batch takes the statistics of the batch at test time too, instance those of each image."""
     generator: UNetConfig | ResNetConfig = UNetConfig()
     discriminator: PatchConfig = PatchConfig()
+
+    @classmethod
+    def upgraded(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+        """Earlier versions wrote features for every family."""
+        return without_unused(plain, feature_channels=(0,))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         g = self.generator
         if isinstance(g, ResNetConfig) or g.n_downs is None or g.dropout_levels == UNetConfig.dropout_levels:
-            return  # shallow ones have what they can of the usual levels
-        last = g.n_downs - 2  # the outermost, which makes the picture, drops nothing
+            return  # a shallow one has as many of the usual levels as it can
+        last = g.n_downs - 2  # the outermost level makes the image and drops nothing
         if max(g.dropout_levels, default=0) > last:
             raise ConfigError(
                 f"{option('model.generator.dropout_levels')} is {' '.join(map(str, g.dropout_levels))}: give levels "
@@ -87,10 +92,10 @@ class Pix2PixConfig(ModelConfig):
         noise = g.dropout if isinstance(g, ResNetConfig) else bool(g.dropout_levels)
         return None if noise else 1
 
-    def sized(self, sides: Sequence[int]) -> Pix2PixConfig:
-        """With a depth, if it is not given: the U-Net's innermost level is one pixel high or wide, or more.
+    def resolved(self, sides: Sequence[int]) -> Pix2PixConfig:
+        """The config with a depth. If none is given, the U-Net's innermost level is at least one pixel high and wide.
 
-        Without sides it is the paper's.
+        Without sides the depth is the paper's.
         """
         if isinstance(self.generator, ResNetConfig) or self.generator.n_downs is not None:
             return self

@@ -1,9 +1,9 @@
-"""The step of pix2pix (Isola et al. 2017, sections 3.1 and 3.3).
+"""The losses of pix2pix (Isola et al. 2017, sections 3.1 and 3.3).
 
     min_G  L_GAN(G, D) + lambda L1(G)        max_D  L_GAN(G, D) / 2
 
-D is run once on the generated picture (`hdgan.families.common.adversarial`), so both gradients are those of the same
-D, and both networks move together. Isola et al. alternate: there G steps against the D that has just been updated.
+D is run once on the fake (`hdgan.families.common.adversarial`), so both gradients are those of the same D, and both
+networks move together. Isola et al. alternate: there G steps against the D that has just been updated.
 """
 
 from __future__ import annotations
@@ -15,19 +15,16 @@ from torch import nn
 from tyro.conf import Suppress
 
 from hdgan.config.bounds import Weight
-from hdgan.config.serialization import check_values
-from hdgan.families.common.adversarial import judge, play
-from hdgan.families.common.batch import Inputs, Objectives
-from hdgan.families.common.config import ModelConfig
-from hdgan.families.common.perceptual import OnMissing
+from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
+from hdgan.families.common.batch import Batch, Objectives
+from hdgan.families.common.losses import LossConfig
 from hdgan.families.common.pool import FakePool
-from hdgan.families.pix2pix.config import Pix2PixConfig
 from hdgan.families.pix2pix.model import Pix2Pix
 from hdgan.losses import GanMode, l1_distance
 
 
 @dataclass(frozen=True)
-class Pix2PixLoss:
+class Pix2PixLoss(LossConfig):
     """Losses and their weights (Isola et al. 2017, section 3.1)."""
 
     family: Suppress[Literal["pix2pix"]] = "pix2pix"
@@ -36,41 +33,29 @@ class Pix2PixLoss:
     l1: Weight = 100.0
     """Weight of the L1 distance to the photo; 0 leaves it out."""
 
-    def __post_init__(self) -> None:
-        check_values(self, "loss")
-
-    def check(self, model: ModelConfig) -> None:
-        """Every model of the family can have these losses."""
-        assert isinstance(model, Pix2PixConfig)
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> Pix2PixCriterion:
+        return Pix2PixCriterion(self, pool)
 
 
-def load_perceptual(config: Pix2PixLoss, on_missing: OnMissing | None = None) -> nn.Module | None:
-    """None: there is no perceptual loss."""
-    return None
-
-
-class Criterion:
+class Pix2PixCriterion:
     """The losses of a run with their weights.
 
     Args:
         config: the weights.
-        perceptual: None.
         pool: of earlier fakes.
     """
 
-    def __init__(self, config: Pix2PixLoss, perceptual: nn.Module | None, pool: FakePool) -> None:
+    perceptual: nn.Module | None = None
+
+    def __init__(self, config: Pix2PixLoss, pool: FakePool) -> None:
         self.config = config
-        self.perceptual = perceptual
         self.pool = pool
         self.names = ("g_gan", *(["g_l1"] if config.l1 else []), "d_real", "d_fake")
 
-    def __call__(self, model: Pix2Pix, batch: Inputs) -> Objectives:
+    def __call__(self, model: Pix2Pix, batch: Batch) -> Objectives:
         """Run the networks on a micro batch and return both objectives; D's losses enter its own halved."""
-        condition = model.condition(batch.label, batch.ids, batch.picture)
+        condition = model.condition(batch.label, batch.ids, batch.source)
         fake = model.generate(condition)
-        judgement = judge(model, condition, fake, batch.photo, self.pool)
-
-        terms = []
-        if self.config.l1:
-            terms.append(self.config.l1 * l1_distance(fake, batch.photo))
-        return play(judgement, self.config.gan, terms)
+        outputs = run_discriminator(model, condition, fake, batch.photo, self.pool)
+        terms = [self.config.l1 * l1_distance(fake, batch.photo)] if self.config.l1 else []
+        return adversarial_objectives(outputs, self.config.gan, terms)

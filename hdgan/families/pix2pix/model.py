@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hdgan.config.options import option
 from hdgan.errors import ConfigError
-from hdgan.families.common.adversarial_model import AdversarialModel
+from hdgan.families.common.adversarial import AdversarialModel
 from hdgan.families.pix2pix.config import Pix2PixConfig, ResNetConfig
 from hdgan.models.blocks import zero_biases
 from hdgan.models.discriminator import MultiscaleDiscriminator
@@ -44,7 +45,7 @@ class Pix2Pix(AdversarialModel):
     encoder: None
 
     def __init__(self, config: Pix2PixConfig, *, with_discriminator: bool = True) -> None:
-        config = config.sized(())
+        config = config.resolved(())
         super().__init__(config, with_discriminator=with_discriminator)
         self.generator = build_generator(config)
         d = config.discriminator
@@ -58,12 +59,12 @@ class Pix2Pix(AdversarialModel):
         """D's share of the work that depends on the condition alone, for several images to `discriminate`.
 
         Raises:
-            ConfigError: the pictures are too small for D.
+            ConfigError: the images are too small for D.
         """
         (height, width), least = condition.shape[2:], self.config.discriminator.least_side
         if min(height, width) < least:
             raise ConfigError(
-                f"pictures of {width}x{height} are too small for D, which needs {least} pixels a side: train at a "
-                "larger size, or with fewer --model.discriminator.n-layers"
+                f"images of {width}x{height} are too small for D, which needs {least} pixels a side: train at a larger "
+                f"size, or with fewer {option('model.discriminator.n_layers')}"
             )
         return super().context(condition)

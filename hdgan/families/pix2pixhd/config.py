@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from tyro.conf import Suppress
 
@@ -71,8 +71,6 @@ class EncoderConfig:
 class Pix2PixHDConfig(ModelConfig):
     """pix2pixHD: generator, discriminators and, with feature channels, encoder."""
 
-    has_encoder: ClassVar[bool] = True
-
     family: Suppress[Literal["pix2pixhd"]] = "pix2pixhd"
     feature_channels: Features = 0
     """Channels of E's features, 3 in the paper; 0 trains without E."""
@@ -94,22 +92,6 @@ class Pix2PixHDConfig(ModelConfig):
                 "instance maps or labels, and there are none: set it to 0"
             )
 
-    def trained(self, *, enhancer_only: bool, encoder: bool) -> list[str]:
-        n = self.generator.n_enhancers
-        enhancers = {0: [], 1: ["enhancer"]}.get(n, [f"{n} enhancers"])
-        generator = ["finest enhancer"] if enhancer_only else ["G1", *enhancers]
-        e = ["E"] if self.feature_channels and encoder else []
-        return [*generator, *e, f"{self.discriminator.n_scales} D"]
-
     @property
     def growth(self) -> dict[str, int]:
-        return {"enhancers": self.generator.n_enhancers, "scales": self.discriminator.n_scales}
-
-    def grown(self, n_enhancers: int, n_scales: int) -> Pix2PixHDConfig:
-        """The architecture of a stage: its enhancers and scales; E keeps working at G1's resolution."""
-        return replace(
-            self,
-            generator=replace(self.generator, n_enhancers=n_enhancers),
-            discriminator=replace(self.discriminator, n_scales=n_scales),
-            encoder=replace(self.encoder, reduction=n_enhancers),
-        )
+        return {"enhancer": self.generator.n_enhancers, "scale": self.discriminator.n_scales}

@@ -1,9 +1,9 @@
-"""The step of pix2pixHD (paper sections 3.1, 3.2; NVIDIA/pix2pixHD's formulation).
+"""The losses of pix2pixHD (paper sections 3.1, 3.2; NVIDIA/pix2pixHD's formulation).
 
     min_G  sum_k ( L_GAN(G, D_k) + lambda L_FM(G, D_k) ) + lambda L_VGG(G)        max_D  sum_k L_GAN(G, D_k)
 
-D is run once on the generated picture (`hdgan.families.common.adversarial`), for the same step as the original's,
-which runs it twice.
+D is run once on the fake (`hdgan.families.common.adversarial`). The step is the same as the original's, which runs D
+twice.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from tyro.conf import Suppress
 
 from hdgan.config.bounds import Weight
 from hdgan.config.options import option
-from hdgan.config.serialization import check_values
 from hdgan.errors import ConfigError
-from hdgan.families.common.adversarial import judge, play
-from hdgan.families.common.batch import Inputs, Objectives
-from hdgan.families.common.config import ModelConfig
-from hdgan.families.common.perceptual import OnMissing, check_network, load_network
+from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
+from hdgan.families.common.batch import Batch, Objectives
+from hdgan.families.common.losses import LossConfig
+from hdgan.families.common.perceptual import OnMissing, check_network, least_side, load_network
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
 from hdgan.families.pix2pixhd.model import Pix2PixHD
@@ -30,7 +29,7 @@ from hdgan.losses import LAYER_WEIGHTS, GanMode, PerceptualLoss, feature_matchin
 
 
 @dataclass(frozen=True)
-class Pix2PixHDLoss:
+class Pix2PixHDLoss(LossConfig):
     """Losses and their weights (paper section 3.2)."""
 
     family: Suppress[Literal["pix2pixhd"]] = "pix2pixhd"
@@ -50,7 +49,7 @@ class Pix2PixHDLoss:
     """Normalise VGG's input as VGG was trained; off in the original."""
 
     def __post_init__(self) -> None:
-        check_values(self, "loss")
+        super().__post_init__()
         check_network(self.vgg_weights, self.scorer, self.vgg)
         layers, off = tuple(self.vgg_layers), f"has no meaning with {option('loss.vgg')} 0: leave it out"
         if not any(layers):
@@ -61,38 +60,34 @@ class Pix2PixHDLoss:
             raise ConfigError(f"{option('loss.vgg_layers')} {off}")
         if self.scorer is not None and self.imagenet_normalisation:
             raise ConfigError(
-                f"{option('loss.scorer')} takes pictures in [-1, 1]: turn {option('loss.imagenet_normalisation')} off"
+                f"{option('loss.scorer')} takes images in [-1, 1]: turn {option('loss.imagenet_normalisation')} off"
             )
 
-    def check(self, model: ModelConfig) -> None:
-        """Make sure that a model of the family can have these losses.
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> Pix2PixHDCriterion:
+        return Pix2PixHDCriterion(self, perceptual, pool)
 
-        Raises:
-            ConfigError: it cannot.
-        """
-        assert isinstance(model, Pix2PixHDConfig)
+    def load_perceptual(self, on_missing: OnMissing | None = None) -> nn.Module | None:
+        """The network whose features the VGG loss compares, None without this loss; see `load_network`."""
+        return load_network(self.vgg_weights, self.scorer, on_missing=on_missing) if self.vgg else None
+
+    def check(self, model: Pix2PixHDConfig) -> None:
         if self.feature_matching and not model.discriminator.intermediate_features:
             raise ConfigError(
                 "feature matching needs the discriminators' features: turn "
                 f"{option('model.discriminator.intermediate_features')} on, or set {option('loss.feature_matching')} 0"
             )
 
-
-def load_perceptual(config: Pix2PixHDLoss, on_missing: OnMissing | None = None) -> nn.Module | None:
-    """The network whose features the VGG loss compares, None without one; see `load_network`.
-
-    Raises:
-        ConfigError, CheckpointError: its weights cannot be had.
-    """
-    return load_network(config.vgg_weights, config.scorer, on_missing=on_missing) if config.vgg else None
+    @property
+    def least_side(self) -> int:
+        return least_side(self.scorer) if self.vgg else 1
 
 
-class Criterion:
+class Pix2PixHDCriterion:
     """The losses of a run with their weights.
 
     Args:
         config: the weights.
-        perceptual: image -> features, for the VGG loss; None without one.
+        perceptual: image -> features, for the VGG loss; None without it.
         pool: of earlier fakes.
     """
 
@@ -107,17 +102,16 @@ class Criterion:
         names = ("g_gan", "g_feature_matching", "g_vgg", "d_real", "d_fake")
         self.names = tuple(name for name in names if not left_out.get(name))
 
-    def __call__(self, model: Pix2PixHD, batch: Inputs) -> Objectives:
+    def __call__(self, model: Pix2PixHD, batch: Batch) -> Objectives:
         """Run the networks on a micro batch and return both objectives; D's losses enter its own halved."""
-        photo = batch.photo
-        condition = model.condition(batch.label, batch.ids, batch.picture)
-        features = model.encode(photo, batch.instances()) if model.encoder is not None else None
+        condition = model.condition(batch.label, batch.ids, batch.source)
+        features = model.encode(batch.photo, batch.instances()) if model.encoder is not None else None
         fake = model.generate(condition, features)
-        judgement = judge(model, condition, fake, photo, self.pool)
+        outputs = run_discriminator(model, condition, fake, batch.photo, self.pool)
 
         terms = []
         if self.config.feature_matching:
-            terms.append(self.config.feature_matching * feature_matching_loss(judgement.fake, judgement.real))
+            terms.append(self.config.feature_matching * feature_matching_loss(outputs.fake, outputs.real))
         if self.vgg is not None:
-            terms.append(self.config.vgg * self.vgg(fake, photo))
-        return play(judgement, self.config.gan, terms)
+            terms.append(self.config.vgg * self.vgg(fake, batch.photo))
+        return adversarial_objectives(outputs, self.config.gan, terms)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from torch import nn
-
-from hdgan.families.common.adversarial_model import AdversarialModel
+from hdgan.families.common.adversarial import AdversarialModel
 from hdgan.families.common.model import ImageModel
 from hdgan.families.pix2pixhd.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
 from hdgan.models.discriminator import MultiscaleDiscriminator
 from hdgan.models.encoder import FeatureEncoder
 from hdgan.models.generator import GlobalGenerator, LocalEnhancer
 
-Generator = GlobalGenerator | LocalEnhancer
 
-
-def build_generator(config: GeneratorConfig, in_channels: int, out_channels: int) -> Generator:
+def build_generator(config: GeneratorConfig, in_channels: int, out_channels: int) -> GlobalGenerator | LocalEnhancer:
     """G1 alone, or with enhancers G2."""
     if config.n_enhancers == 0:
         return GlobalGenerator(
@@ -73,7 +67,7 @@ class Pix2PixHD(AdversarialModel):
     """
 
     config: Pix2PixHDConfig
-    generator: Generator
+    generator: GlobalGenerator | LocalEnhancer
     encoder: FeatureEncoder | None
 
     def __init__(self, config: Pix2PixHDConfig, *, with_discriminator: bool = True) -> None:
@@ -87,18 +81,6 @@ class Pix2PixHD(AdversarialModel):
             if config.feature_channels
             else None
         )
-
-    def trained_modules(self, *, enhancer_only: bool, encoder: bool) -> Iterator[nn.Module]:
-        """The discriminators, E, and G or of it only the finest enhancer and the last convolution."""
-        if not (enhancer_only and isinstance(self.generator, LocalEnhancer)):
-            yield from super().trained_modules(enhancer_only=False, encoder=encoder)
-            return
-        if self.discriminator is not None:
-            yield self.discriminator
-        if encoder and self.encoder is not None:
-            yield self.encoder
-        yield self.generator.enhancers[-1]
-        yield self.generator.head
 
     def copy_from(self, smaller: ImageModel) -> None:
         """Take over the weights of a model with as many or fewer enhancers and scales.

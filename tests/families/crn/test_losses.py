@@ -16,14 +16,13 @@ import hdgan
 from hdgan.checkpoints import MODEL_FILE, checkpoint_path, list_steps
 from hdgan.data import DataConfig, ScenesConfig, SizeConfig
 from hdgan.errors import ConfigError
-from hdgan.families import CRN, CRNConfig, CRNLoss
-from hdgan.families.common.batch import Inputs
-from hdgan.families.common.pool import FakePool
-from hdgan.families.crn.losses import Criterion, load_perceptual
+from hdgan.families import CRN, CRNConfig, CRNLoss, CRNStage
+from hdgan.families.common.batch import Batch
+from hdgan.families.crn.losses import CRNCriterion
 from hdgan.models import VGG19Features
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
 from hdgan.scenes import SPEC
-from hdgan.training import PRESETS, StageConfig, TrainConfig, train, trainer
+from hdgan.training import PRESETS, TrainConfig, train, trainer
 from hdgan.training.logs import read_metrics
 from hdgan.training.trainer import accumulate_gradients
 
@@ -49,22 +48,22 @@ def make_crn(make_config: MakeConfig, vgg: Path) -> Callable[..., TrainConfig]:
     """A tiny run of two stages, the second with a module more."""
 
     def make(out: Path, *, n_images: int = 1, images: int = 4, **options: object) -> TrainConfig:
-        coarse = StageConfig(size=SizeConfig(width=32), batch_size=2, images=images)
+        coarse = CRNStage(size=SizeConfig(width=32), batch_size=2, images=images)
         return make_config(
             out,
             model=CRNConfig(n_labels=4, n_modules=2, width=1 / 256, n_images=n_images),
             loss=CRNLoss(vgg_weights=vgg),
-            stages={"coarse": coarse, "fine": replace(coarse, size=SizeConfig(width=64), n_enhancers=1)},
+            stages={"coarse": coarse, "fine": replace(coarse, size=SizeConfig(width=64), extra_modules=1)},
             **options,
         )
 
     return make
 
 
-def inputs() -> Inputs:
+def inputs() -> Batch:
     torch.manual_seed(1)
     label = torch.randint(4, (2, 4, 8)).repeat_interleave(4, 1).repeat_interleave(4, 2)
-    return Inputs(torch.rand(2, 3, 16, 32) * 2 - 1, label, None, None)
+    return Batch(torch.rand(2, 3, 16, 32) * 2 - 1, label, None, None)
 
 
 def test_stops_and_resumes_as_if_nothing_had_happened(
@@ -103,7 +102,7 @@ def test_stops_and_resumes_as_if_nothing_had_happened(
     assert not any(name.startswith("d_") for name in records[0])
     pipeline = hdgan.load(config.out, device="cpu")
     assert isinstance(pipeline.model, CRN)
-    assert pipeline.model.config.growth == {"modules": 3}
+    assert pipeline.model.config.growth == {"module": 3}
     assert (config.out / "report.html").is_file()
 
 
@@ -113,7 +112,7 @@ def test_learns_the_built_in_scenes(tmp_path: Path, vgg: Path, make_config: Make
         model=CRNConfig(n_labels=SPEC.n_labels, n_modules=3, width=1 / 64),
         loss=CRNLoss(vgg_weights=vgg),
         data=DataConfig(scenes=ScenesConfig(width=64, height=32, train=4, test=2), workers=0),
-        stages={"coarse": StageConfig(size=SizeConfig(width=64), images=40, lr=2e-3, decay=0.0)},
+        stages={"coarse": CRNStage(size=SizeConfig(width=64), images=40, lr=2e-3, decay=0.0)},
     )
     train(config, console=QUIET)
     losses = [record["l1_image"] for record in read_metrics(config.out) if "lr" in record]
@@ -126,7 +125,7 @@ def test_micro_batches_have_the_gradients_of_the_batch(vgg: Path, n_images: int)
     torch.manual_seed(0)
     model = CRN(CRNConfig(n_labels=4, n_modules=3, width=1 / 128, n_images=n_images))
     config = CRNLoss(vgg_weights=vgg)
-    criterion = Criterion(config, load_perceptual(config), FakePool(0))
+    criterion = CRNCriterion(config, config.load_perceptual())
     parameters = list(model.generator.parameters())
     gradients = []
     for micro_batch in (None, 1):
@@ -146,7 +145,7 @@ def test_micro_batches_have_the_gradients_of_the_batch(vgg: Path, n_images: int)
 def test_pixels_of_no_class_count(vgg: Path) -> None:
     """With one image more classes change nothing; so all pixels must be in the masks of several."""
     config = CRNLoss(vgg_weights=vgg)
-    criterion = Criterion(config, load_perceptual(config), FakePool(0))
+    criterion = CRNCriterion(config, config.load_perceptual())
     batch = inputs()
     one, two = (CRN(CRNConfig(n_labels=4, dontcare=3, n_modules=2, width=1 / 128, n_images=n)) for n in (1, 2))
     two.generator.levels.load_state_dict(one.generator.levels.state_dict())
@@ -156,11 +155,11 @@ def test_pixels_of_no_class_count(vgg: Path) -> None:
 
 
 def test_the_network_is_the_authors(vgg: Path, tmp_path: Path) -> None:
-    network = load_perceptual(CRNLoss(vgg_weights=vgg))
+    network = CRNLoss(vgg_weights=vgg).load_perceptual()
     assert sum(isinstance(layer, torch.nn.AvgPool2d) for layer in network.modules()) == 4
     assert [feature.shape[1] for feature in network(torch.rand(1, 3, 16, 16))] == [64, 128, 256, 512, 512]
     with pytest.raises(ConfigError, match="do not exist"):
-        load_perceptual(CRNLoss(vgg_weights=tmp_path / "missing.pth"))
+        CRNLoss(vgg_weights=tmp_path / "missing.pth").load_perceptual()
 
 
 def test_a_scorer_instead_of_vgg(tmp_path: Path) -> None:
@@ -170,7 +169,7 @@ def test_a_scorer_instead_of_vgg(tmp_path: Path) -> None:
     config = CRNLoss(scorer=scorer)
     model = CRN(CRNConfig(n_labels=4, n_modules=2, width=1 / 128))
     batch = inputs()
-    _, *distances = Criterion(config, load_perceptual(config), FakePool(0))(model, batch).parts
+    _, *distances = CRNCriterion(config, config.load_perceptual())(model, batch).parts
     fake = model.images(model.condition(batch.label))[:, 0]
     network = load_segmenter(scorer)
     expected = [F.l1_loss(a, b) for a, b in zip(network.features(fake), network.features(batch.photo), strict=True)]
@@ -181,6 +180,6 @@ def test_preset_follows_the_authors() -> None:
     config = PRESETS["crn"]()
     coarse, fine = config.stages.values()
     assert (coarse.epochs, coarse.batch_size, coarse.lr, coarse.decay) == (200, 1, 1e-4, 0.0)
-    assert (coarse.size.width, fine.size.width, fine.n_enhancers, fine.epochs) == (512, 1024, 1, 20)
+    assert (coarse.size.width, fine.size.width, fine.extra_modules, fine.epochs) == (512, 1024, 1, 20)
     assert (config.optim.beta1, config.optim.beta2) == (0.9, 0.999)
-    assert config.model.grown(fine.n_enhancers, fine.n_scales).growth == {"modules": 8}
+    assert fine.model(config.model).growth == {"module": 8}

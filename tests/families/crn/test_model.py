@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from hdgan.errors import ConfigError
-from hdgan.families import CRN, CRNConfig, build_model
+from hdgan.families import CRN, CRNConfig, CRNStage, build_model
 from hdgan.families.saving import load_model, save_model
 from hdgan.models import CascadedRefinement
 from hdgan.models.crn import LayerNormAct
@@ -117,7 +117,7 @@ def test_a_grown_cascade_takes_over_modules():
 def test_widths_are_the_papers():
     assert CRNConfig(n_modules=7).widths == (1024,) * 5 + (512,) * 2
     assert CRNConfig(n_modules=9).widths == (1024,) * 5 + (512,) * 2 + (128, 32)
-    assert CRNConfig(n_modules=7, n_enhancers=4, width=0.25).widths == (256,) * 5 + (128,) * 2 + (32, 8, 8, 8)
+    assert CRNConfig(n_modules=7, extra_modules=4, width=0.25).widths == (256,) * 5 + (128,) * 2 + (32, 8, 8, 8)
     assert CRNConfig(n_modules=9, width=0.001).widths[-1] == 1
 
 
@@ -150,7 +150,7 @@ def test_one_image_is_generated_within_bounds():
 
 
 def test_a_file_says_its_architecture(tmp_path):
-    model = CRN(replace(CONFIG, n_enhancers=1, dontcare=3))
+    model = CRN(replace(CONFIG, extra_modules=1, dontcare=3))
     save_model(tmp_path / "model.safetensors", model)
     loaded, info = load_model(tmp_path / "model.safetensors")
     assert type(loaded) is CRN
@@ -161,23 +161,24 @@ def test_a_file_says_its_architecture(tmp_path):
 
 
 def test_stages_add_modules_and_may_train_the_finest_alone():
-    grown = CONFIG.grown(1, 2)
-    assert grown.growth == {"modules": 4}
-    assert CONFIG.growth == {"modules": 3}
-    assert grown.grown(1, 2) == grown
+    one, other = CRNStage(extra_modules=1), CRNStage(extra_modules=1, train="finest")
+    grown = one.model(CONFIG)
+    assert grown.growth == {"module": 4}
+    assert CONFIG.growth == {"module": 3}
+    assert other.model(grown) == grown
     small, model = CRN(CONFIG), CRN(grown)
     model.copy_from(small)
     assert torch.equal(model.generator.levels[2].conv1.weight, small.generator.levels[2].conv1.weight)
     finest = {id(p) for module in (model.generator.levels[3], model.generator.head) for p in module.parameters()}
-    for enhancer_only, expected in ((True, finest), (False, {id(p) for p in model.parameters()})):
-        modules = model.trained_modules(enhancer_only=enhancer_only, encoder=True)
+    for stage, expected in ((other, finest), (one, {id(p) for p in model.parameters()})):
+        modules = stage.trained_modules(model)
         assert {id(p) for module in modules for p in module.parameters()} == expected
-    assert grown.trained(enhancer_only=True, encoder=True) == ["finest module"]
-    assert grown.trained(enhancer_only=False, encoder=True) == ["4 modules"]
+    assert other.trained_names(grown) == ["finest module"]
+    assert one.trained_names(grown) == ["4 modules"]
 
 
-def test_pictures_as_input():
+def test_images_as_input():
     model = CRN(CRNConfig(n_labels=0, input_channels=2, n_modules=2, width=1 / 128))
-    picture = torch.rand(1, 2, 9, 14)
-    assert torch.equal(model.condition(picture=picture), picture)
-    assert model.generate(picture).shape == (1, 3, 9, 14)
+    source = torch.rand(1, 2, 9, 14)
+    assert torch.equal(model.condition(source=source), source)
+    assert model.generate(source).shape == (1, 3, 9, 14)

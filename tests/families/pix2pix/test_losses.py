@@ -20,12 +20,21 @@ from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
 from hdgan.evaluation.comparison import data_of
-from hdgan.families import PatchConfig, Pix2Pix, Pix2PixConfig, Pix2PixLoss, ResNetConfig, UNetConfig
-from hdgan.families.common.batch import Inputs
+from hdgan.families import (
+    PatchConfig,
+    Pix2Pix,
+    Pix2PixConfig,
+    Pix2PixLoss,
+    Pix2PixStage,
+    Pix2PixTrainConfig,
+    ResNetConfig,
+    UNetConfig,
+)
+from hdgan.families.common.batch import Batch
 from hdgan.families.common.pool import FakePool
-from hdgan.families.pix2pix.losses import Criterion
+from hdgan.families.pix2pix.losses import Pix2PixCriterion
 from hdgan.families.saving import load_model, save_model
-from hdgan.training import PRESETS, LogConfig, OptimConfig, StageConfig, TrainConfig, load_config, train
+from hdgan.training import PRESETS, LogConfig, OptimConfig, TrainConfig, load_config, train
 from hdgan.training.datasets import open_data, resolved
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
@@ -39,13 +48,13 @@ MODEL = Pix2PixConfig(
 )
 
 
-def make_inputs(seed: int = 0, batch: int = 2) -> Inputs:
+def make_inputs(seed: int = 0, batch: int = 2) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     label = torch.randint(4, (batch, 16, 24), generator=generator)
-    return Inputs(torch.rand(batch, 3, 16, 24, generator=generator).double() * 2 - 1, label, None, None)
+    return Batch(torch.rand(batch, 3, 16, 24, generator=generator).double() * 2 - 1, label, None, None)
 
 
-def plain_objectives(model: Pix2Pix, inputs: Inputs, gan: str, l1: float) -> tuple[Tensor, Tensor, list[Tensor]]:
+def plain_objectives(model: Pix2Pix, inputs: Batch, gan: str, l1: float) -> tuple[Tensor, Tensor, list[Tensor]]:
     """G's objective, D's, and their parts, with D run anew for each."""
     assert model.discriminator is not None
     assert inputs.label is not None
@@ -72,7 +81,7 @@ def test_objectives_and_gradients_are_the_papers(norm: str, gan: str) -> None:
     torch.manual_seed(0)
     ours = Pix2Pix(replace(MODEL, norm=norm)).double()  # type: ignore[arg-type]
     plain, inputs = copy.deepcopy(ours), make_inputs()
-    criterion = Criterion(Pix2PixLoss(gan=gan, l1=10.0), None, FakePool(0))  # type: ignore[arg-type]
+    criterion = Pix2PixCriterion(Pix2PixLoss(gan=gan, l1=10.0), FakePool(0))  # type: ignore[arg-type]
     assert criterion.names == ("g_gan", "g_l1", "d_real", "d_fake")
 
     torch.manual_seed(7)
@@ -93,7 +102,7 @@ def test_objectives_and_gradients_are_the_papers(norm: str, gan: str) -> None:
 
 
 def test_without_l1() -> None:
-    criterion = Criterion(Pix2PixLoss(l1=0.0), None, FakePool(0))
+    criterion = Pix2PixCriterion(Pix2PixLoss(l1=0.0), FakePool(0))
     assert criterion.names == ("g_gan", "d_real", "d_fake")
     objectives = criterion(Pix2Pix(MODEL), replace(make_inputs(), photo=make_inputs().photo.float()))
     assert objectives.parts.shape == (3,)
@@ -102,12 +111,12 @@ def test_without_l1() -> None:
 
 def test_pool_shows_d_old_pictures() -> None:
     model, pool = Pix2Pix(MODEL), FakePool(2)
-    criterion = Criterion(Pix2PixLoss(), None, pool)
+    criterion = Pix2PixCriterion(Pix2PixLoss(), pool)
     first = replace(make_inputs(), photo=make_inputs().photo.float())
     criterion(model, first)
-    assert [tuple(picture.shape) for picture in pool.pictures] == [(4 + 3, 16, 24)] * 2
-    old = torch.stack(pool.pictures)
-    pool.query = lambda pictures: old  # type: ignore[method-assign]
+    assert [tuple(image.shape) for image in pool.images] == [(4 + 3, 16, 24)] * 2
+    old = torch.stack(pool.images)
+    pool.query = lambda images: old  # type: ignore[method-assign]
     objectives = criterion(model, replace(make_inputs(1), photo=make_inputs(1).photo.float()))
     assert model.discriminator is not None
     expected = F.softplus(model.discriminator(old)[0][-1]).mean()
@@ -115,8 +124,8 @@ def test_pool_shows_d_old_pictures() -> None:
 
 
 def make_config(out: Path, root: Path, **options: Any) -> TrainConfig:
-    stage = StageConfig(size=SizeConfig(width=48, height=24), images=6, batch_size=2)
-    config = TrainConfig(
+    stage = Pix2PixStage(size=SizeConfig(width=48, height=24), images=6, batch_size=2)
+    config = Pix2PixTrainConfig(
         out=out,
         model=replace(MODEL, n_labels=4, instances=True, generator=UNetConfig(ngf=4)),
         data=DataConfig(root=root, workers=0),
@@ -135,7 +144,7 @@ def test_a_run_resumes_bit_for_bit(dataset: Path, tmp_path: Path) -> None:
         return make_config(
             tmp_path / name,
             dataset,
-            stages={"global": StageConfig(size=size, images=images, batch_size=2, decay=0.0)},
+            stages={"global": Pix2PixStage(size=size, images=images, batch_size=2, decay=0.0)},
         )
 
     whole, quiet = config("whole", 6), Console(quiet=True)
@@ -202,7 +211,10 @@ def test_presets_are_the_papers(name: str, n_labels: int, root: str) -> None:
 
 
 def test_depth_is_that_of_the_smallest_stage(dataset: Path, tmp_path: Path) -> None:
-    small, large = StageConfig(size=SizeConfig(width=40, height=24)), StageConfig(size=SizeConfig(width=80, height=48))
+    small, large = (
+        Pix2PixStage(size=SizeConfig(width=40, height=24)),
+        Pix2PixStage(size=SizeConfig(width=80, height=48)),
+    )
     config = make_config(tmp_path, dataset, stages={"one": small, "two": large})
     config = resolved(config, open_data(config, Console(quiet=True)))
     states = [StageState(config, stage, torch.device("cpu")) for stage in plan(config, 6)]
@@ -221,7 +233,7 @@ def test_depth_is_that_of_the_smallest_stage(dataset: Path, tmp_path: Path) -> N
     ],
 )
 def test_depth_is_that_of_the_shortest_side(size: SizeConfig, expected: int, dataset: Path, tmp_path: Path) -> None:
-    config = make_config(tmp_path, dataset, stages={"one": StageConfig(size=size)})
+    config = make_config(tmp_path, dataset, stages={"one": Pix2PixStage(size=size)})
     data = open_data(config, Console(quiet=True))
     assert data.train_sizes == ((32, 16),)
     model = resolved(config, data).model

@@ -29,10 +29,10 @@ CONFIG = Pix2PixConfig(
     ],
 )
 def test_depth_by_size(sides: tuple[int, ...], expected: int) -> None:
-    assert Pix2PixConfig().sized(sides).generator.n_downs == expected
+    assert Pix2PixConfig().resolved(sides).generator.n_downs == expected
     given = Pix2PixConfig(generator=UNetConfig(n_downs=3))
-    assert given.sized(sides) == given
-    assert Pix2PixConfig(generator=ResNetConfig()).sized(sides) == Pix2PixConfig(generator=ResNetConfig())
+    assert given.resolved(sides) == given
+    assert Pix2PixConfig(generator=ResNetConfig()).resolved(sides) == Pix2PixConfig(generator=ResNetConfig())
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
@@ -64,14 +64,14 @@ def test_weights_begin_as_the_originals(generator: UNetConfig | ResNetConfig, no
     assert abs(weights.mean()) < 1e-3
 
 
-def test_pictures_too_small_for_d() -> None:
+def test_images_too_small_for_d() -> None:
     model = Pix2Pix(CONFIG)
     assert CONFIG.discriminator.least_side == 24
     assert model.discriminate(model.context(torch.ones(2, 5, 24, 24)), torch.ones(2, 3, 24, 24))[0][0].shape[2:] == (
         1,
         1,
     )
-    with pytest.raises(ConfigError, match="pictures of 30x23 are too small for D, which needs 24 pixels"):
+    with pytest.raises(ConfigError, match="images of 30x23 are too small for D, which needs 24 pixels"):
         model.context(torch.ones(1, 5, 23, 30))
 
 
@@ -126,7 +126,6 @@ def test_takes_over_equal_networks_whole() -> None:
             {"generator": UNetConfig(n_downs=3, dropout_levels=(0, 2))},
             "model.generator.dropout_levels is 0 2: give levels from 0 to 1, as there are 3",
         ),
-        ({"feature_channels": 3}, "feature_channels is 3, but the models of the family pix2pix have no encoder"),
         ({"generator": UNetConfig(ngf=0)}, "model.generator.ngf is 0"),
         ({"generator": UNetConfig(dropout_levels=(0, -1))}, r"model.generator.dropout_levels\[1\] is -1"),
         ({"generator": ResNetConfig(n_blocks=-1)}, "model.generator.n_blocks is -1"),
@@ -144,6 +143,6 @@ def test_there_is_noise_where_levels_drop() -> None:
     assert Pix2PixConfig(generator=UNetConfig(n_downs=5, dropout_levels=(3,))).variants is None
     assert Pix2PixConfig(generator=UNetConfig(n_downs=5, dropout_levels=())).variants == 1
     deep = Pix2PixConfig(generator=UNetConfig(dropout_levels=(5,)))
-    assert deep.sized((256, 256)).generator.n_downs == 8
+    assert deep.resolved((256, 256)).generator.n_downs == 8
     with pytest.raises(ConfigError, match=r"dropout_levels is 5: give levels from 0 to 4"):
-        deep.sized((64, 64))
+        deep.resolved((64, 64))

@@ -13,7 +13,6 @@ from rich.console import Console
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import Pix2PixHDLoss
 from hdgan.families.common.perceptual import RANDOM
-from hdgan.families.pix2pixhd.losses import load_perceptual
 from hdgan.losses import PerceptualLoss
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
 from hdgan.training import TrainConfig, load_config, train
@@ -28,7 +27,7 @@ def scorer(tmp_path: Path) -> Path:
 
 
 def test_the_loss_compares_the_scorers_features(scorer: Path) -> None:
-    network = load_perceptual(Pix2PixHDLoss(scorer=scorer))
+    network = Pix2PixHDLoss(scorer=scorer).load_perceptual()
     assert network is not None
     fake, real = torch.rand(2, 3, 16, 32).requires_grad_(), torch.rand(2, 3, 16, 32)
     loss = PerceptualLoss(network)(fake, real)
@@ -38,12 +37,12 @@ def test_the_loss_compares_the_scorers_features(scorer: Path) -> None:
     loss.backward()
     assert fake.grad is not None
     assert bool(fake.grad.abs().sum() > 0)
-    assert load_perceptual(Pix2PixHDLoss(vgg=0.0)) is None
+    assert Pix2PixHDLoss(vgg=0.0).load_perceptual() is None
 
 
 def test_random_features_need_no_file_and_repeat() -> None:
     before = torch.random.get_rng_state()
-    networks = [load_perceptual(Pix2PixHDLoss(scorer=RANDOM)) for _ in range(2)]
+    networks = [Pix2PixHDLoss(scorer=RANDOM).load_perceptual() for _ in range(2)]
     assert torch.equal(torch.random.get_rng_state(), before)
     image = torch.rand(1, 3, 32, 64)
     first, again = (network(image) for network in networks if network is not None)
@@ -85,9 +84,9 @@ def test_layers_weigh_as_the_options_say(make_config: Callable[..., TrainConfig]
 
 
 def test_what_does_not_go_with_a_scorer_is_refused(scorer: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"takes pictures in \[-1, 1\]: turn loss\.imagenet_normalisation off"):
+    with pytest.raises(ConfigError, match=r"takes images in \[-1, 1\]: turn loss\.imagenet_normalisation off"):
         Pix2PixHDLoss(scorer=scorer, imagenet_normalisation=True)
     with pytest.raises(ConfigError, match=r"loss\.imagenet_normalisation has no meaning with loss\.vgg 0"):
         Pix2PixHDLoss(vgg=0.0, imagenet_normalisation=True)
     with pytest.raises(CheckpointError, match=r"no\.safetensors does not exist"):
-        load_perceptual(Pix2PixHDLoss(scorer=tmp_path / "no.safetensors"))
+        Pix2PixHDLoss(scorer=tmp_path / "no.safetensors").load_perceptual()

@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from hdgan.errors import ConfigError
-from hdgan.families import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.families import (
+    DiscriminatorConfig,
+    EncoderConfig,
+    GeneratorConfig,
+    Pix2PixHD,
+    Pix2PixHDConfig,
+    Pix2PixHDStage,
+)
 from hdgan.models import GlobalGenerator, LocalEnhancer
 from hdgan.ops import boundary_map
 
@@ -81,14 +88,14 @@ def test_channels(options, condition, generator, discriminator):
     assert (model.encoder is None) == (config.feature_channels == 0)
 
 
-def test_picture_as_condition():
+def test_image_as_condition():
     _, ids, photo = batch()
     with_ids = Pix2PixHD(replace(CONFIG, n_labels=0))
-    condition = with_ids.condition(picture=photo, ids=ids)
+    condition = with_ids.condition(source=photo, ids=ids)
     assert torch.equal(condition[:, :3], photo)
     assert torch.equal(condition[:, 3], boundary_map(ids).float())
     without = Pix2PixHD(replace(CONFIG, n_labels=0, instances=False, feature_channels=0))
-    assert torch.equal(without.condition(picture=photo, ids=ids), photo)
+    assert torch.equal(without.condition(source=photo, ids=ids), photo)
     assert without.encode(photo, ids) is None
 
 
@@ -108,7 +115,7 @@ def test_condition_takes_the_dtype_of_the_generator():
 
 @pytest.mark.parametrize("size", [(16, 20), (20, 28)])
 def test_one_step_gives_gradients_everywhere(size):
-    model = Pix2PixHD(CONFIG.grown(1, 3))
+    model = Pix2PixHD(Pix2PixHDStage(n_enhancers=1, n_scales=3).model(CONFIG))
     label, ids, photo = batch(*size)
     condition = model.condition(label, ids)
     fake = model.generate(condition, model.encode(photo, ids))
@@ -121,7 +128,7 @@ def test_one_step_gives_gradients_everywhere(size):
 
 
 def test_grown_config():
-    config = CONFIG.grown(2, 3)
+    config = Pix2PixHDStage(n_enhancers=2, n_scales=3).model(CONFIG)
     assert (config.generator.n_enhancers, config.discriminator.n_scales, config.encoder.reduction) == (2, 3, 2)
     model = Pix2PixHD(config)
     assert isinstance(model.generator, LocalEnhancer)
@@ -138,7 +145,7 @@ def test_copy_from_an_equal_model_copies_all():
 
 def test_copy_from_a_smaller_stage():
     small = Pix2PixHD(CONFIG)
-    large = Pix2PixHD(CONFIG.grown(1, 3))
+    large = Pix2PixHD(Pix2PixHDStage(n_enhancers=1, n_scales=3).model(CONFIG))
     large.copy_from(small)
     label, ids, photo = batch()
     condition = small.condition(label, ids)

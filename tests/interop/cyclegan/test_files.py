@@ -73,7 +73,7 @@ def test_round_trip_of_a_resnet(n_blocks, dropout, norm, tmp_path):
     assert (model.config, info.missing) == (config, ("discriminator",))
     x = torch.randn(1, 1, 12, 17)
     pictures = []
-    for make in (generator, lambda x: model.generate(model.condition(picture=x))):
+    for make in (generator, lambda x: model.generate(model.condition(source=x))):
         torch.manual_seed(0)
         pictures.append(make(x))
     assert torch.equal(*pictures)

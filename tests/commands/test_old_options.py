@@ -1,0 +1,39 @@
+"""Command lines of earlier versions, when the stages of all families had the same options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from hdgan.commands.old_options import with_todays_names
+from hdgan.training import PRESETS
+
+
+@pytest.mark.parametrize(
+    ("preset", "typed", "today"),
+    [
+        ("crn", ["--stages.fine.n-enhancers", "2"], ["--stages.fine.extra-modules", "2"]),
+        ("crn", ["--stages.fine.n_enhancers=2"], ["--stages.fine.extra-modules", "2"]),
+        ("crn", ["--stages.fine.generator", "enhancer"], ["--stages.fine.train", "finest"]),
+        ("crn", ["--stages.fine.generator=all"], ["--stages.fine.train", "all"]),
+        ("crn", ["--stages.fine.no-encoder", "--stages.fine.n-scales", "2", "--lr", "1"], ["--lr", "1"]),
+        ("pix2pix", ["--stages.global.n-enhancers", "0", "--stages.global.generator", "all"], []),
+        ("pix2pix", ["--stages.global.encoder", "--seed", "2"], ["--seed", "2"]),
+    ],
+)
+def test_old_options_become_those_of_today(preset: str, typed: Sequence[str], today: Sequence[str]) -> None:
+    assert with_todays_names(typed, PRESETS[preset]().stages) == today
+
+
+@pytest.mark.parametrize(
+    ("preset", "typed"),
+    [
+        ("demo", ["--stages.joint.n-enhancers", "1", "--stages.joint.generator=all", "--stages.joint.no-encoder"]),
+        ("crn", ["--stages.fine.n-scales", "3", "--stages.fine.extra-modules=1", "--stages.fine.size.width", "64"]),
+        ("crn", ["--stages.other.n-enhancers", "1", "--n-enhancers", "1"]),
+        ("pix2pix", ["--stages.global.n-enhancers", "1", "--stages.global.n-scales"]),
+    ],
+)
+def test_everything_else_stays_as_it_was_typed(preset: str, typed: Sequence[str]) -> None:
+    assert with_todays_names(typed, PRESETS[preset]().stages) == list(typed)
