@@ -21,7 +21,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     groups: dict[str, dict[str, float]] = {}
     for bench in getattr(session, "benchmarks", []):
         if bench.stats:
-            groups.setdefault(bench.group, {})[bench.extra_info["contestant"]] = bench.stats.median
+            groups.setdefault(bench.group, {})[bench.extra_info["implementation"]] = bench.stats.median
     if not groups:
         return
     terminalreporter.section("speed-up over eager of the same layout, by medians")

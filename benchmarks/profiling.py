@@ -1,4 +1,4 @@
-"""`hdgan bench profile`: where the time of one contestant goes, kernel by kernel."""
+"""`hdgan bench profile`: where the time of an implementation goes, kernel by kernel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as record
 
-from hdgan.benchmarks.suite import Options, choose
+from hdgan.benchmarks.suite import Selection, choose
 from hdgan.benchmarks.timing import exact_float32
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError
@@ -23,8 +23,8 @@ MOST_LINES = 40
 
 
 def profile(
-    work: Annotated[str, tyro.conf.Positional],
-    contestant: Annotated[str, tyro.conf.Positional],
+    benchmark: Annotated[str, tyro.conf.Positional],
+    implementation: Annotated[str, tyro.conf.Positional],
     /,
     out: Path | None = None,
     only: str = "",
@@ -36,25 +36,26 @@ def profile(
     """Print what one case spends its time on, by kernel; with --out, write a trace for chrome://tracing or Perfetto.
 
     Args:
-        work: as of `hdgan bench`.
-        contestant: as of `hdgan bench`.
+        benchmark: one of those that `hdgan bench` has.
+        implementation: one of those that `hdgan bench` has.
         out: the trace, compressed: FILE.json.gz.
-        only: text in the name of the case; the last that fits is taken.
+        only: text in the name of the case; the last case with it is profiled.
         device: auto, cpu, cuda or cuda:N.
         dtype: of the tensors.
         layout: memory format.
-        rounds: calls to record, after two that warm up; 0 for another profiler around this one, such as ncu.
+        rounds: calls to record, after two for warming up; 0 if this runs under another profiler, such as ncu.
     """
     if out is not None and out.suffixes[-2:] != [".json", ".gz"]:
         raise ConfigError(f"--out {out}: give a file that ends in .json.gz")
     if rounds < 0 or (rounds == 0 and out is not None):
         raise ConfigError(f"--rounds is {rounds}: give 1 or more{' for a trace' if out is not None else ''}")
-    options = Options(choose_device(device), (work,), (dtype,), (layout,), (contestant,), only=only, large=True)
-    jobs = [job for job in choose(options) if contestant in job.context.contestants]
-    if not jobs:
-        raise ConfigError(f"{contestant} does not take part in {work}: name another contestant")
-    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (options.device.type == "cuda")
-    with exact_float32(), jobs[-1].trial(contestant) as trial:
+    chosen = choose_device(device)
+    selection = Selection(chosen, (benchmark,), (dtype,), (layout,), (implementation,), only=only, large=True)
+    cases = [case for case in choose(selection) if implementation in case.context.implementations]
+    if not cases:
+        raise ConfigError(f"{implementation} is not an implementation of {benchmark}: name another one")
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (chosen.type == "cuda")
+    with exact_float32(), cases[-1].trial(implementation) as trial:
         for _ in range(2):
             trial.call()
         if rounds == 0:
@@ -63,8 +64,8 @@ def profile(
             for _ in range(rounds):
                 trial.call()
     console = Console(markup=False, highlight=False, emoji=False)
-    by = f"self_{options.device.type}_time_total"
-    console.print(f"{jobs[-1]}, {contestant}, {trial.direction}, {rounds} rounds", soft_wrap=True)
+    by = f"self_{chosen.type}_time_total"
+    console.print(f"{cases[-1]}, {implementation}, {trial.direction}, {rounds} rounds", soft_wrap=True)
     console.print(recorded.key_averages().table(sort_by=by, row_limit=MOST_LINES), soft_wrap=True)
     if out is not None:
         with tempfile.TemporaryDirectory() as folder, atomic_file(out) as target:

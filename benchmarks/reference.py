@@ -1,4 +1,4 @@
-"""NVIDIA's own networks, read from a checkout of NVIDIA/pix2pixHD that the user has; none of it is here."""
+"""NVIDIA's own networks, read from the user's checkout of NVIDIA/pix2pixHD. None of its code is here."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def _import(file: Path, remedy: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # It imports torchvision for VGG19, which is not used here and may not be installed.
+    # It imports torchvision for VGG19, which is not used here and need not be installed.
     stand_in = importlib.util.find_spec("torchvision") is None
     if stand_in:
         sys.modules["torchvision"] = ModuleType("torchvision")
         sys.modules["torchvision"].models = None  # type: ignore[attr-defined]
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # of whatever file that is
+    except Exception as error:  # the file may be any program
         raise ConfigError(f"--reference: {file} cannot be imported ({error!r}): {remedy}") from error
     finally:
         if stand_in:

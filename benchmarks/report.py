@@ -7,8 +7,8 @@ from itertools import groupby
 from pathlib import Path
 
 from hdgan.benchmarks.plots import draw_roofline, draw_speedups
-from hdgan.benchmarks.rows import CHECKOUT, Row, folder_for, path_for, read
-from hdgan.benchmarks.runner import CONTESTANTS
+from hdgan.benchmarks.rows import CHECKOUT, Measurement, folder_for, path_for, read
+from hdgan.benchmarks.runner import IMPLEMENTATIONS
 from hdgan.errors import ConfigError
 from hdgan.files import atomic_file
 from hdgan.wording import count
@@ -22,13 +22,13 @@ PAGE = "benchmarks.md"
 def report(out: Path | None = None, publish: bool = False, root: Path | None = None) -> int:
     """Write tables and plots from the rows of all devices.
 
-    They go into benchmarks.md in the folder of the rows; with --publish into README.md and docs/benchmarks.md of a
-    checkout, between their markers.
+    They are written to benchmarks.md in the folder of the rows, or with --publish to README.md and docs/benchmarks.md
+    of a checkout, between their markers.
 
     Args:
-        out: folder of the rows, one CSV a device; hdgan-bench in the current folder if not given.
-        publish: make the pages of a checkout from the rows in its benchmarks/results.
-        root: of the checkout for --publish, where it is not the one that this hdgan is from.
+        out: folder of the rows, one CSV file for each device; if left out, hdgan-bench in the current folder.
+        publish: write the pages of a checkout from the rows in its benchmarks/results.
+        root: folder of the checkout for --publish; if left out, the checkout that this hdgan is from.
     """
     if root is not None and not publish:
         raise ConfigError(f"--root {root} names the checkout for --publish: add that, or leave it out")
@@ -60,19 +60,19 @@ def _published(root: Path, folder: Path) -> int:
     return 0
 
 
-def _devices(folder: Path) -> list[list[Row]]:
+def _devices(folder: Path) -> list[list[Measurement]]:
     return [rows for path in sorted(folder.glob("*.csv")) if (rows := read(path))]
 
 
-def _draw(devices: Sequence[Sequence[Row]], folder: Path) -> None:
-    """The plots, where a page in `folder` shows them."""
+def _draw(devices: Sequence[Sequence[Measurement]], folder: Path) -> None:
+    """Draw the plots where a page in `folder` looks for them."""
     for rows in devices:
         for draw, kind in ((draw_roofline, "roofline"), (draw_speedups, "speed-up")):
             draw(rows, folder / plot_name(rows, kind))
 
 
 def require_markers(page: Path) -> None:
-    """Raises ConfigError where a page cannot take a report."""
+    """Raise ConfigError if a page has no place for a report."""
     if not page.is_file():
         raise ConfigError(f"{page} does not exist: run this in a checkout of hdgan, or name one by --root")
     text = page.read_text(encoding="utf-8")
@@ -83,78 +83,78 @@ def require_markers(page: Path) -> None:
 
 
 def insert(page: Path, report: str) -> None:
-    """Put a report between a page's markers, in place of what is there."""
+    """Replace what is between a page's markers by a report."""
     text = page.read_text(encoding="utf-8")
     before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
     with atomic_file(page) as temporary:
         temporary.write_text(f"{before}\n\n{report.strip()}\n\n{after}", encoding="utf-8")
 
 
-def plot_name(rows: Sequence[Row], kind: str) -> str:
+def plot_name(rows: Sequence[Measurement], kind: str) -> str:
     return f"benchmarks/{path_for(Path(), rows[0].device).stem}-{kind}.svg"
 
 
-def summary(devices: Sequence[Sequence[Row]]) -> str:
-    """For each device, of each work, dtype and pass the longest case, with the speed-ups of all that was measured."""
+def summary(devices: Sequence[Sequence[Measurement]]) -> str:
+    """A table for each device: the longest case of each benchmark, dtype and pass, with all speed-ups."""
     parts = []
     for rows in devices:
         others = [name for name in _OTHERS if any(_column(row) == name for row in rows)]
-        header = ["work", "case", "eager, ms", "hdgan, ms", "speed-up", *others, "of ceiling"]
-        lines = [_headline(list(group), others) for _, group in _by(rows, "work", "dtype", "direction")]
+        header = ["benchmark", "case", "eager, ms", "hdgan, ms", "speed-up", *others, "of ceiling"]
+        lines = [_headline(list(group), others) for _, group in _by(rows, "benchmark", "dtype", "direction")]
         parts += [f"**{rows[0].device}**, {_environment(rows)}:", _table(header, [line for line in lines if line])]
     return "\n\n".join(parts) or NONE_YET
 
 
-_OTHERS = ("eager NHWC", *(name for name in CONTESTANTS if name not in (*OURS, "eager")))
-"""Columns of what ours are compared with, but for what all are compared with, eager NCHW."""
+_OTHERS = ("eager NHWC", *(name for name in IMPLEMENTATIONS if name not in (*OURS, "eager")))
+"""Columns of what ours are compared with, besides eager NCHW, which everything is compared with."""
 
 
-def _column(row: Row) -> str:
-    return f"eager {row.layout}" if row.contestant == "eager" else row.contestant
+def _column(row: Measurement) -> str:
+    return f"eager {row.layout}" if row.implementation == "eager" else row.implementation
 
 
-def _headline(rows: list[Row], others: Sequence[str]) -> list[str] | None:
-    """The line of a work, dtype and pass: its case that takes eager PyTorch longest. None where ours has no speed-up.
+def _headline(rows: list[Measurement], others: Sequence[str]) -> list[str] | None:
+    """The line of a benchmark, dtype and pass, of the case that takes eager PyTorch longest. None if ours has none.
 
-    By speed-ups alone, each of its own run: rows may come from several.
+    Only speed-ups are compared, each of which is of one run, since rows may come from several runs.
     """
     compared = [row for row in rows if row.speedup is not None and not _is_baseline(row)]
-    ours = [row for row in compared if row.contestant in OURS]
+    ours = [row for row in compared if row.implementation in OURS]
     if not ours:
         return None
     longest = max(ours, key=_eager_ms)
-    fastest: dict[str, Row] = {}
+    fastest: dict[str, Measurement] = {}
     for row in sorted((row for row in compared if row.case == longest.case), key=lambda row: row.speedup or 0):
-        fastest["hdgan" if row.contestant in OURS else _column(row)] = row
+        fastest["hdgan" if row.implementation in OURS else _column(row)] = row
     best = fastest["hdgan"]
     return [
-        best.work,
+        best.benchmark,
         ", ".join((best.case, best.direction, best.dtype)).removesuffix(", -"),
         _ms(_eager_ms(best)),
-        f"{_ms(best.median_ms)} ({best.contestant} {best.layout})".replace(" -)", ")"),
+        f"{_ms(best.median_ms)} ({best.implementation} {best.layout})".replace(" -)", ")"),
         f"{best.speedup:.2f}x",
         *(_speedup(fastest.get(name)) for name in others),
         "" if best.ceiling_percent is None else f"{best.ceiling_percent:.0f} % {best.bound}",
     ]
 
 
-def _speedup(row: Row | None) -> str:
+def _speedup(row: Measurement | None) -> str:
     if row is None:
         return ""
-    return f"{row.speedup:.2f}x" if row.contestant == "eager" else f"{row.speedup:.2f}x ({row.layout})"
+    return f"{row.speedup:.2f}x" if row.implementation == "eager" else f"{row.speedup:.2f}x ({row.layout})"
 
 
-def _eager_ms(row: Row) -> float:
-    """What eager NCHW took in the run of a row that has a speed-up."""
+def _eager_ms(row: Measurement) -> float:
+    """The time of eager NCHW in the run of a row that has a speed-up."""
     return row.median_ms * (row.speedup or 0)
 
 
-def _is_baseline(row: Row) -> bool:
-    return row.contestant == "eager" and row.layout in ("NCHW", "-")
+def _is_baseline(row: Measurement) -> bool:
+    return row.implementation == "eager" and row.layout in ("NCHW", "-")
 
 
-def details(devices: Sequence[Sequence[Row]]) -> str:
-    """Everything: for each device and work a table of cases by contestants, and another of memory."""
+def details(devices: Sequence[Sequence[Measurement]]) -> str:
+    """All rows: for each device and benchmark a table of cases by implementations, and another one of memory."""
     parts = []
     for rows in devices:
         parts += [f"## {rows[0].device}", _environment(rows) + ".", _ceilings(rows)]
@@ -163,66 +163,66 @@ def details(devices: Sequence[Sequence[Row]]) -> str:
             ("speed-up", "Speed-ups over eager NCHW"),
         ):
             parts.append(f"![{what}]({plot_name(rows, kind)})")
-        for (work,), group in _by(rows, "work"):
+        for (benchmark,), group in _by(rows, "benchmark"):
             measured = list(group)
-            parts += [f"### {work}", _times(measured)]
+            parts += [f"### {benchmark}", _times(measured)]
             memory = _memory(measured)
             parts += [memory] if memory else []
     return "\n\n".join(parts) or NONE_YET
 
 
-def _times(rows: Sequence[Row]) -> str:
+def _times(rows: Sequence[Measurement]) -> str:
     """Median in ms, 20 and 80 % quantiles, speed-up over eager NCHW, and percent of the ceiling."""
-    names = [name for name in CONTESTANTS if any(row.contestant == name for row in rows)]
+    names = [name for name in IMPLEMENTATIONS if any(row.implementation == name for row in rows)]
     lines = []
     for key, group in _by(rows, "case", "direction", "dtype", "layout"):
-        found = {row.contestant: row for row in group}
+        found = {row.implementation: row for row in group}
         lines.append([*key, *(_cell(found[name]) if name in found else "" for name in names)])
     return _table(["case", "pass", "dtype", "layout", *names], lines)
 
 
-def _cell(row: Row) -> str:
+def _cell(row: Measurement) -> str:
     parts = [f"{_ms(row.median_ms)} ({_ms(row.q20_ms)}-{_ms(row.q80_ms)})"]
     parts += [] if row.speedup is None else [f"{row.speedup:.2f}x"]
     parts += [] if row.ceiling_percent is None else [f"{row.ceiling_percent:.0f} %"]
     return ", ".join(parts)
 
 
-def _memory(rows: Sequence[Row]) -> str:
+def _memory(rows: Sequence[Measurement]) -> str:
     """MB kept for backward and, on GPUs, the peak."""
     rows = [row for row in rows if row.saved_bytes is not None]
-    names = [name for name in CONTESTANTS if any(row.contestant == name for row in rows)]
+    names = [name for name in IMPLEMENTATIONS if any(row.implementation == name for row in rows)]
     lines = []
     for key, group in _by(rows, "case", "dtype", "layout"):
-        found = {row.contestant: row for row in group}
+        found = {row.implementation: row for row in group}
         lines.append([*key, *(_megabytes(found[name]) if name in found else "" for name in names)])
     header = ["kept for backward (peak), MB", "dtype", "layout", *names]
     return _table(header, lines) if lines else ""
 
 
-def _megabytes(row: Row) -> str:
+def _megabytes(row: Measurement) -> str:
     assert row.saved_bytes is not None
     peak = "" if row.peak_bytes is None else f" ({row.peak_bytes / 1e6:.1f})"
     return f"{row.saved_bytes / 1e6:.1f}{peak}"
 
 
-def _ceilings(rows: Sequence[Row]) -> str:
+def _ceilings(rows: Sequence[Measurement]) -> str:
     dtypes = {row.dtype: row for row in rows if row.dtype != "-"}
     matmul = ", ".join(f"{row.matmul_tflop_s:.3g} TFLOP/s in {dtype}" for dtype, row in dtypes.items())
     return f"Ceilings of the same runs: copy {rows[-1].copy_gb_s:.3g} GB/s; matmul {matmul or 'not measured'}."
 
 
-def _environment(rows: Sequence[Row]) -> str:
-    """What the newest row was measured with."""
+def _environment(rows: Sequence[Measurement]) -> str:
+    """The versions that the newest row was measured with."""
     row = max(rows, key=lambda row: row.date)
     cuda = f" with CUDA {row.cuda}, triton {row.triton}" if row.cuda else f" on {count(row.threads, 'thread')}"
     return f"PyTorch {row.torch}{cuda}, hdgan {row.hdgan}, {row.date}"
 
 
-def _by(rows: Iterable[Row], *names: str) -> Iterable[tuple[tuple[str, ...], Iterable[Row]]]:
-    """Groups of rows that are equal in some columns, in the order in which they come first."""
+def _by(rows: Iterable[Measurement], *names: str) -> Iterable[tuple[tuple[str, ...], Iterable[Measurement]]]:
+    """Groups of rows that are equal in some columns, in the order in which the groups first appear."""
 
-    def key(row: Row) -> tuple[str, ...]:
+    def key(row: Measurement) -> tuple[str, ...]:
         return tuple(getattr(row, name) for name in names)
 
     rows = list(rows)

@@ -1,4 +1,4 @@
-"""Rows of results: one CSV a device, in which a new row replaces the old one of the same key."""
+"""The rows of results: one CSV file for each device, in which a new row replaces the old one with the same key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -26,18 +26,20 @@ PUBLISHED = Path("benchmarks/results")
 OWN = Path("hdgan-bench")
 """Rows and report of a user, below the current folder."""
 Key = tuple[str, ...]
-KEY = ("work", "case", "direction", "contestant", "layout", "dtype")
-"""What two rows must have in common for the newer to replace the older."""
+KEY = ("benchmark", "case", "direction", "implementation", "layout", "dtype")
+"""What two rows must have in common for the newer one to replace the older one."""
+COLUMNS = {"benchmark": "work", "implementation": "contestant"}
+"""Columns whose names in files differ from the fields: files keep the names of version 0.1.0."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One measurement. Bytes and operations are the least that the work can do, not what a contestant did."""
+class Measurement:
+    """One row. Bytes and operations are the least that the case needs, not what the implementation used."""
 
-    work: str
+    benchmark: str
     case: str
     direction: str
-    contestant: str
+    implementation: str
     layout: str
     dtype: str
     median_ms: float
@@ -77,7 +79,7 @@ class Row:
 
 
 def device_name(device: torch.device) -> str:
-    """What the device calls itself."""
+    """The name of the device, as it gives it itself."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
@@ -124,7 +126,7 @@ def _revision(root: Path) -> str:
 
 
 def folder_for(out: Path | None, publish: bool, checkout: Path = CHECKOUT) -> Path:
-    """Where rows lie: in a folder of the user's, or those that a checkout publishes.
+    """The folder of the rows: one of the user's, or the one that a checkout publishes.
 
     Raises:
         ConfigError: both are asked for, or this is no checkout.
@@ -132,7 +134,7 @@ def folder_for(out: Path | None, publish: bool, checkout: Path = CHECKOUT) -> Pa
     if not publish:
         return out or OWN
     if out is not None:
-        raise ConfigError(f"--publish changes the rows of the checkout, --out {out} others: give one of them")
+        raise ConfigError(f"--publish writes to the rows of the checkout, and --out to {out}: give one of them")
     if not (checkout / PUBLISHED).is_dir():
         raise ConfigError(
             f"--publish is for a checkout of hdgan, and {checkout} has no {PUBLISHED}: leave it out, which writes to "
@@ -146,22 +148,23 @@ def path_for(folder: Path, device: str) -> Path:
     return folder / f"{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.csv"
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path) -> list[Measurement]:
     """Read the rows of a file.
 
     Raises:
         DataError: it does not hold rows of this version.
     """
-    return read_csv(path, Row, "move it away and measure anew")
+    fields_of = {column: name for name, column in COLUMNS.items()}
+    return read_csv(path, Measurement, "move it away and measure again", renamed=fields_of)
 
 
-def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
-    """All rows in the order in which their keys first came, each as it came last."""
+def merge(old: Iterable[Measurement], new: Iterable[Measurement]) -> list[Measurement]:
+    """The latest row of each key, in the order in which the keys first appear."""
     return list({row.key: row for row in (*old, *new)}.values())
 
 
-def write(path: Path, new: Iterable[Row], failed: Iterable[Key] = ()) -> None:
-    """Add rows to a file, in place of those of the same key; drop the file's own of keys that failed.
+def write(path: Path, new: Iterable[Measurement], failed: Iterable[Key] = ()) -> None:
+    """Add rows to a file, in place of those with the same keys, and drop the old rows of keys that failed.
 
     Raises:
         DataError: the file is not one of ours.
@@ -171,10 +174,10 @@ def write(path: Path, new: Iterable[Row], failed: Iterable[Key] = ()) -> None:
     old = [row for row in read(path) if row.key not in dropped] if path.is_file() else []
     rows = merge(old, new)
     with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: _text(value) for name, value in asdict(row).items()})
+        names = [field.name for field in fields(Measurement)]
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([COLUMNS.get(name, name) for name in names])
+        writer.writerows([_text(getattr(row, name)) for name in names] for row in rows)
 
 
 def _text(value: object) -> str:

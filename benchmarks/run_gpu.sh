@@ -36,7 +36,7 @@ check() {
   build
   # By many processes, if pytest-xdist is there: most of the time goes into compiling Triton's kernels.
   local many=() tests=(tests/ops tests/models/test_backends.py tests/test_gpu.py tests/training/test_prefetch.py
-    tests/training/test_gradients.py)
+    tests/training/test_cuda_graph.py)
   python -c 'import xdist' 2> /dev/null && many=(-n "$(($(nproc) < 12 ? $(nproc) : 12))")
   step "correctness: CUDA and networks" 150 python -m pytest -q -m gpu "${many[@]}" "${tests[@]}" \
     -k "not triton and not 31_elements"
@@ -53,7 +53,7 @@ check() {
   done
 }
 
-bench() { # seconds, works…, options: an illegal access of one work spoils none of the others
+bench() { # seconds, benchmarks…, options: an illegal access in one call spoils none of the others
   step "bench ${*:2}" "$1" python -m hdgan bench "${@:2}" --device cuda --dtype bfloat16 --seconds 0.1 --publish
 }
 
@@ -64,33 +64,33 @@ pack() {
 
 speed() {
   build
-  bench 100 step --contestants eager cuda triton
+  bench 100 step --implementations eager cuda triton
   bench 40 instance_mean
   bench 25 instance_index
   bench 25 encode_labels
-  bench 60 avg_pyramid --contestants eager cuda triton
-  bench 110 instance_norm_act --contestants eager cuda triton
-  bench 100 G1 G2 D E --contestants eager cuda triton
-  bench 40 residual_block --contestants eager cuda triton
+  bench 60 avg_pyramid --implementations eager cuda triton
+  bench 110 instance_norm_act --implementations eager cuda triton
+  bench 100 G1 G2 D E --implementations eager cuda triton
+  bench 40 residual_block --implementations eager cuda triton
   bench 30 data_loading startup
   pack
 }
 
 compile() {
   build
-  bench 150 G1 --layout NHWC --contestants eager compile cuda
-  bench 120 instance_norm_act --only block --layout NHWC --contestants eager compile max-autotune cuda
-  bench 60 avg_pyramid --layout NHWC --contestants eager compile cuda
-  bench 150 G2 --layout NHWC --contestants eager compile cuda
+  bench 150 G1 --layout NHWC --implementations eager compile cuda
+  bench 120 instance_norm_act --only block --layout NHWC --implementations eager compile max-autotune cuda
+  bench 60 avg_pyramid --layout NHWC --implementations eager compile cuda
+  bench 150 G2 --layout NHWC --implementations eager compile cuda
   pack
 }
 
 profile() {
   build
-  local work op logs metrics
-  for work in G2 step; do
-    step "profile of $work" 90 python -m hdgan bench profile "$work" cuda --only 2048 --device cuda --dtype bfloat16 \
-      --rounds 1 --out "$out/$work.json.gz"
+  local name op logs metrics
+  for name in G2 step; do
+    step "profile of $name" 90 python -m hdgan bench profile "$name" cuda --only 2048 --device cuda --dtype bfloat16 \
+      --rounds 1 --out "$out/$name.json.gz"
   done
   command -v ncu > /dev/null || return 0
   metrics=gpu__time_duration.sum,dram__bytes.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed

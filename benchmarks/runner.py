@@ -1,7 +1,8 @@
-"""The shared runner: what a work offers, and how each contestant is checked, timed and weighed.
+"""The shared runner: what a benchmark consists of, and how its implementations are checked and measured.
 
-A work is one file of works/: its setup makes the inputs of a case and says what each contestant runs. `differentiable`
-turns that into trials of the forward pass, the backward pass and both, compared with float32 truth of the same run.
+A benchmark is one file of cases/: its setup makes the inputs of a case and says what each implementation runs.
+`differentiable` turns that into trials of the forward pass, the backward pass and both, which are compared with float32
+truth of the same run.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ TOLERANCE = {torch.float32: 5e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 """Largest |found - truth| / |truth|, as norms of a whole tensor."""
 PASSES = ("forward", "backward", "both")
 COMPILED = {"compile": "default", "max-autotune": "max-autotune-no-cudagraphs"}
-"""What torch.compile makes of eager PyTorch, by its mode; CUDA graphs would overwrite what a backward pass needs."""
+"""The modes in which torch.compile compiles eager PyTorch; CUDA graphs would overwrite what a backward pass needs."""
 OF_OPS = ("eager", *COMPILED, "cpu", "cuda", "triton")
 OF_NETWORKS = (*OF_OPS, "nvidia")
-CONTESTANTS = (*OF_NETWORKS, "scatter", "hdgan")
-"""All there are: PyTorch; our backends; NVIDIA's code; torch.scatter; and hdgan as a whole, where it stands alone."""
+IMPLEMENTATIONS = (*OF_NETWORKS, "scatter", "hdgan")
+"""PyTorch, our backends, NVIDIA's code, torch.scatter, and hdgan as a whole where there is nothing to compare."""
 
 Where = Literal["anywhere", "gpu", "named"]
-"""Where a case runs by default; "named" ones only when they are asked for, as the others elsewhere."""
+"""Where a case runs by default; a "named" one runs only if its name is given, as do the others elsewhere."""
 Function = Callable[..., Any]
 
 
 class CheckFailed(Exception):
-    """A contestant computes something else than the truth: it gets no number."""
+    """An implementation does not compute the truth, so it gets no number."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The least that a call can do: each input read once, each output written once, and its arithmetic."""
+    """The least that a call needs: each input is read once, each output written once, and its arithmetic done."""
 
     bytes: int
     flops: int
@@ -52,12 +53,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Context:
-    """What a setup makes its trials for."""
+    """What a setup makes trials for."""
 
     device: torch.device
     dtype: torch.dtype = torch.float32
     layout: str = "NCHW"
-    contestants: tuple[str, ...] = ("eager",)
+    implementations: tuple[str, ...] = ("eager",)
     passes: tuple[str, ...] = PASSES
     reference: Path | None = None
     """A checkout of NVIDIA/pix2pixHD."""
@@ -76,7 +77,7 @@ class Context:
 class Trial:
     """One thing to check and to time."""
 
-    contestant: str
+    implementation: str
     direction: str
     call: Callable[[], Sequence[Tensor]]
     truth: Callable[[], Sequence[Tensor]]
@@ -85,29 +86,29 @@ class Trial:
     forward: Callable[[], Any] | None = None
     """The forward pass with its graph, whose memory is counted."""
     exclude: tuple[Tensor, ...] = ()
-    """Tensors that are in memory anyway."""
+    """Tensors that do not count, since they are in memory anyway."""
     per_call: int = 1
-    """Pictures that a call is for."""
+    """Pictures that a call handles."""
     found: Callable[[], Sequence[Tensor]] | None = None
     """What is compared with the truth, where that is not what `call` returns."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one file of works/ measures."""
+class Benchmark:
+    """What is measured in several cases."""
 
     name: str
     cases: Mapping[str, Where]
     setup: Callable[[str, Context], Iterator[Trial]]
-    contestants: tuple[str, ...] = OF_OPS
+    implementations: tuple[str, ...] = OF_OPS
     layouts: bool = True
     """Whether the memory format makes a difference."""
     dtypes: bool = True
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a trial came to."""
+class TrialResult:
+    """The outcome of a trial."""
 
     timing: Timing
     error: float
@@ -115,7 +116,7 @@ class Result:
     peak_bytes: int | None
 
 
-def run(trial: Trial, device: torch.device, seconds: float) -> Result:
+def run(trial: Trial, device: torch.device, seconds: float) -> TrialResult:
     """Check a trial, then measure it.
 
     Raises:
@@ -124,7 +125,7 @@ def run(trial: Trial, device: torch.device, seconds: float) -> Result:
     error = check(trial)
     saved = None if trial.forward is None else saved_bytes(trial.forward, trial.exclude)
     timing = measure(trial.call, device, seconds).divided(trial.per_call)
-    return Result(timing, error, saved, _peak(trial.call) if device.type == "cuda" else None)
+    return TrialResult(timing, error, saved, _peak(trial.call) if device.type == "cuda" else None)
 
 
 def check(trial: Trial) -> float:
@@ -212,12 +213,12 @@ def differentiable(
 
     Args:
         context: what to make trials for.
-        run: the function of `inputs` that a contestant runs; torch.compile is applied to that of "eager" here.
+        run: the function of `inputs` for an implementation; torch.compile is applied to that of "eager" here.
         inputs: of the context's dtype where floating point; gradients are taken of these.
         forward, backward: their least cost.
-        parameters: tensors inside of the function that gradients are taken of as well.
+        parameters: tensors inside the function whose gradients are taken too.
         truth, truth_parameters: the function and its parameters in float32, where they are not those of "eager".
-        slack: how many times further than an op it may be from the truth, since rounding adds up in depth.
+        slack: factor on the tolerance of an op, since rounding adds up in deep networks.
     """
     wide = [t.float().contiguous() if t.is_floating_point() else t for t in inputs]
     true = _Passes(truth or run("eager"), wide, truth_parameters)
@@ -237,12 +238,12 @@ def differentiable(
             answers[direction] = getattr(true, direction)()
         return answers[direction]
 
-    for contestant in context.contestants:
-        function = _compiled(run("eager"), contestant) if contestant in COMPILED else run(contestant)
+    for implementation in context.implementations:
+        function = _compiled(run("eager"), implementation) if implementation in COMPILED else run(implementation)
         passes = _Passes(function, inputs, parameters, upstream)
         for direction in (name for name in context.passes if name in costs):
             yield Trial(
-                contestant,
+                implementation,
                 direction,
                 getattr(passes, direction),
                 lambda direction=direction: answer(direction),  # type: ignore[misc]
@@ -253,11 +254,20 @@ def differentiable(
             )
 
 
-def _compiled(function: Function, contestant: str) -> Function:
+def _compiled(function: Function, implementation: str) -> Function:
     torch.compiler.reset()  # or the compiler would count the shapes of other rows against its limit, and give up
-    # The backward pass is timed on a graph that is kept, whose tensors it must not reuse.
-    torch._functorch.config.donated_buffer = False
-    return torch.compile(function, fullgraph=True, dynamic=False, mode=COMPILED[contestant])
+    _keep_buffers()
+    return torch.compile(function, fullgraph=True, dynamic=False, mode=COMPILED[implementation])
+
+
+def _keep_buffers() -> None:
+    """Let compiled backward passes leave the tensors of their graph alone: they are timed on one graph, which is kept.
+
+    The switch is not public. Versions of PyTorch without it have no buffers that a backward pass reuses.
+    """
+    config = getattr(getattr(torch, "_functorch", None), "config", None)
+    if config is not None and hasattr(config, "donated_buffer"):
+        config.donated_buffer = False
 
 
 def _as_list(result: Any) -> list[Tensor]:

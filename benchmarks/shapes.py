@@ -1,4 +1,4 @@
-"""The layers of pix2pixHD at their real sizes, and maps like those of street scenes."""
+"""The layers of pix2pixHD at their real sizes, and maps that resemble those of street scenes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NormCase(NamedTuple):
     """The interior of a padded tensor is added."""
 
 
-# Layers of G1, D and E at 1024x512 (paper appendix), the padding that the next convolution needs included.
+# Layers of G1, D and E at 1024x512 (paper appendix), with the padding that the next convolution needs.
 NORM_CASES = {
     "G1 stem": NormCase(64, 512, 1024, "relu", 0),
     "G1 down 2": NormCase(256, 128, 256, "relu", 0),
@@ -46,7 +46,7 @@ NORM_CASES = {
     "E last up": NormCase(16, 512, 1024, "relu", 3),
 }
 
-# And those that G2 and D add at 2048x1024.
+# The layers that G2 and D add at 2048x1024.
 LARGE_NORM_CASES = {
     "G2 stem": NormCase(32, 1024, 2048, "relu", 0),
     "G2 down": NormCase(64, 512, 1024, "relu", 1, residual=True),
@@ -59,9 +59,9 @@ LARGE_NORM_CASES = {
 
 @cache
 def instance_ids(height: int, width: int, count: int) -> Tensor:
-    """[1, H, W] int32: `count` regions around random centres, with ids of their own like those of Cityscapes.
+    """[1, H, W] int32: `count` regions around random centres, with their own ids, numbered as in Cityscapes.
 
-    The result is not to be changed."""
+    The result is cached: do not change it."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.rand(count, 2, generator=generator) * torch.tensor([height, width])
     stuff = torch.rand(count, generator=generator) < 0.3  # one region a class, numbered by it

@@ -1,4 +1,4 @@
-"""A run over works: which trials there are, and the rows that they become."""
+"""A run of benchmarks: which cases there are, and the rows that their trials become."""
 
 from __future__ import annotations
 
@@ -11,10 +11,20 @@ from pathlib import Path
 import torch
 
 from hdgan.benchmarks import timing
+from hdgan.benchmarks.cases import BENCHMARKS
 from hdgan.benchmarks.reference import load_reference
-from hdgan.benchmarks.rows import Key, Row, device_name, versions
-from hdgan.benchmarks.runner import CONTESTANTS, DTYPES, PASSES, CheckFailed, Context, Result, Trial, Work, run
-from hdgan.benchmarks.works import WORKS
+from hdgan.benchmarks.rows import KEY, Key, Measurement, device_name, versions
+from hdgan.benchmarks.runner import (
+    DTYPES,
+    IMPLEMENTATIONS,
+    PASSES,
+    Benchmark,
+    CheckFailed,
+    Context,
+    Trial,
+    TrialResult,
+    run,
+)
 from hdgan.errors import ConfigError, HdganError
 from hdgan.ops._backend import BACKENDS, why_unusable
 
@@ -23,14 +33,14 @@ BASELINE = ("eager", "NCHW")
 
 
 @dataclass(frozen=True)
-class Options:
+class Selection:
     """What to measure."""
 
     device: torch.device
-    works: tuple[str, ...] = ()
+    benchmarks: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ("float32",)
     layouts: tuple[str, ...] = ("NCHW", "NHWC")
-    contestants: tuple[str, ...] = ()
+    implementations: tuple[str, ...] = ()
     passes: tuple[str, ...] = PASSES
     only: str = ""
     large: bool = False
@@ -40,32 +50,40 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One case in one dtype and layout."""
+class Case:
+    """One case of a benchmark in one dtype and layout."""
 
-    work: Work
-    case: str
+    benchmark: Benchmark
+    name: str
     context: Context
 
     @property
     def dtype(self) -> str:
-        return next(name for name, dtype in DTYPES.items() if dtype == self.context.dtype) if self.work.dtypes else "-"
+        names = {dtype: name for name, dtype in DTYPES.items()}
+        return names[self.context.dtype] if self.benchmark.dtypes else "-"
 
     @property
     def layout(self) -> str:
-        return self.context.layout if self.work.layouts else "-"
+        return self.context.layout if self.benchmark.layouts else "-"
 
     def __str__(self) -> str:
-        return ", ".join(part for part in (f"{self.work.name}: {self.case}", self.dtype, self.layout) if part != "-")
+        return ", ".join(
+            part for part in (f"{self.benchmark.name}: {self.name}", self.dtype, self.layout) if part != "-"
+        )
+
+    def key(self, direction: str) -> Key:
+        """The key of the row of a pass, where the case has one implementation."""
+        (implementation,) = self.context.implementations
+        return self.benchmark.name, self.name, direction, implementation, self.layout, self.dtype
 
     def trials(self) -> Iterator[Trial]:
-        return self.work.setup(self.case, self.context)
+        return self.benchmark.setup(self.name, self.context)
 
     @contextmanager
-    def trial(self, contestant: str) -> Iterator[Trial]:
-        """A contestant's trial of both passes, or of the only one; what its setup has entered ends with the context."""
+    def trial(self, implementation: str) -> Iterator[Trial]:
+        """An implementation's trial of both passes, or of the only pass. Contexts of its setup end with this one."""
         for direction in ("both", "forward"):
-            context = replace(self.context, contestants=(contestant,), passes=(direction,))
+            context = replace(self.context, implementations=(implementation,), passes=(direction,))
             trials = replace(self, context=context).trials()
             for trial in trials:
                 try:
@@ -77,49 +95,49 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """A trial without a number, or a contestant without trials, and why."""
+    """A trial without a number, or an implementation without trials, and why."""
 
     what: str
     why: str
     keys: tuple[Key, ...]
-    """Of the rows that it would have made."""
+    """Keys of the rows that it would have made."""
 
 
 def available(device: torch.device, reference: Path | None = None) -> tuple[str, ...]:
-    """The contestants that can run here."""
+    """The implementations that can run here."""
     kernels = ("cpu",) if device.type == "cpu" else ("cuda", "triton")
     left_out = {name for name in BACKENDS[1:] if name not in kernels or why_unusable(name)}
     if device.type == "cpu":
         left_out.add("max-autotune")  # the same code as compile
     if reference is None:
         left_out.add("nvidia")
-    return tuple(name for name in CONTESTANTS if name not in left_out)
+    return tuple(name for name in IMPLEMENTATIONS if name not in left_out)
 
 
-def choose(options: Options) -> list[Job]:
-    """The jobs of a run.
+def choose(selection: Selection) -> list[Case]:
+    """The cases of a run.
 
     Raises:
-        ConfigError: a work or contestant that there is not, that cannot run here, or nothing is left.
+        ConfigError: a benchmark or implementation does not exist or cannot run here, or no case is left.
     """
-    for name in options.works:
-        if name not in WORKS:
-            raise ConfigError(f"there is no work {name!r}: give {', '.join(WORKS)}, or nothing for all")
-    here = available(options.device, options.reference)
-    for name in options.contestants:
-        if name not in CONTESTANTS:
-            raise ConfigError(f"--contestants {name}: give some of {', '.join(here)}")
+    for name in selection.benchmarks:
+        if name not in BENCHMARKS:
+            raise ConfigError(f"there is no benchmark {name!r}: give {', '.join(BENCHMARKS)}, or nothing for all")
+    here = available(selection.device, selection.reference)
+    for name in selection.implementations:
+        if name not in IMPLEMENTATIONS:
+            raise ConfigError(f"--implementations {name}: give some of {', '.join(here)}")
         if name not in here:
-            raise ConfigError(f"--contestants {name}: {_why_not(name, options.device)}")
-    if options.reference is not None:
-        load_reference(options.reference)
-    jobs = [job for name in options.works or WORKS for job in _jobs(WORKS[name], options, here)]
-    if not jobs:
+            raise ConfigError(f"--implementations {name}: {_why_not(name, selection.device)}")
+    if selection.reference is not None:
+        load_reference(selection.reference)
+    cases = [case for name in selection.benchmarks or BENCHMARKS for case in _cases(BENCHMARKS[name], selection, here)]
+    if not cases:
         raise ConfigError(
-            f"--only {options.only!r} leaves no case of {', '.join(options.works or WORKS)} for {options.device.type}: "
-            "--large adds those that are large"
+            f"--only {selection.only!r} leaves no case of {', '.join(selection.benchmarks or BENCHMARKS)} for "
+            f"{selection.device.type}: --large adds the large cases"
         )
-    return jobs
+    return cases
 
 
 def _why_not(name: str, device: torch.device) -> str:
@@ -129,57 +147,58 @@ def _why_not(name: str, device: torch.device) -> str:
     return reason or f"it is not for {device.type}"
 
 
-def _jobs(work: Work, options: Options, here: tuple[str, ...]) -> Iterator[Job]:
-    wanted = {"anywhere", "gpu"} if options.large or options.device.type == "cuda" else {"anywhere"}
-    names = options.contestants or here
-    layouts = options.layouts if work.layouts else ("NCHW",)
-    for case, where in work.cases.items():
-        # What is asked for by its whole name runs anywhere.
-        if options.only not in case or not (where in wanted or options.only == case):
+def _cases(benchmark: Benchmark, selection: Selection, here: tuple[str, ...]) -> Iterator[Case]:
+    wanted = {"anywhere", "gpu"} if selection.large or selection.device.type == "cuda" else {"anywhere"}
+    implementations = selection.implementations or here
+    layouts = selection.layouts if benchmark.layouts else ("NCHW",)
+    for name, where in benchmark.cases.items():
+        # A case that is named in full runs anywhere.
+        if selection.only not in name or not (where in wanted or selection.only == name):
             continue
-        for dtype in options.dtypes if work.dtypes else ("float32",):
+        for dtype in selection.dtypes if benchmark.dtypes else ("float32",):
             for layout in dict.fromkeys((BASELINE[1], *layouts)):
-                chosen = names if layout in layouts else ()
+                chosen = implementations if layout in layouts else ()
                 asked = {*chosen, BASELINE[0]} if layout == BASELINE[1] else set(chosen)
-                ours = tuple(name for name in work.contestants if name in asked and name in here)
+                ours = tuple(one for one in benchmark.implementations if one in asked and one in here)
                 if ours:
-                    context = Context(options.device, DTYPES[dtype], layout, ours, options.passes, options.reference)
-                    yield Job(work, case, context)
+                    context = Context(
+                        selection.device, DTYPES[dtype], layout, ours, selection.passes, selection.reference
+                    )
+                    yield Case(benchmark, name, context)
 
 
 class Suite:
-    """Runs jobs one after the other.
+    """Runs cases one after the other.
 
     Attributes:
-        rows: what has been measured.
-        failures: what has not.
-        left_out: jobs for which there was no time.
+        rows: what was measured.
+        failures: what could not be measured.
+        left_out: cases for which there was no time.
     """
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        self.jobs = choose(options)
-        self.rows: list[Row] = []
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+        self.cases = choose(selection)
+        self.rows: list[Measurement] = []
         self.failures: list[Failure] = []
-        self.left_out: list[Job] = []
+        self.left_out: list[Case] = []
         self._baselines: dict[tuple[str, ...], float] = {}
 
-    def run(self, progress: Callable[[Job | None], None] = lambda _: None) -> None:
-        """Measure everything; `progress` is told each job before it begins, and None at the end."""
-        end = time.monotonic() + 60 * self.options.minutes if self.options.minutes else float("inf")
-        for job in self.jobs:
-            progress(job)
+    def run(self, begin: Callable[[int, Case], None] = lambda done, case: None) -> None:
+        """Measure everything; `begin` is called with the number of cases before each case, and the case."""
+        end = time.monotonic() + 60 * self.selection.minutes if self.selection.minutes else float("inf")
+        for done, case in enumerate(self.cases):
+            begin(done, case)
             if time.monotonic() > end:
-                self.left_out.append(job)
+                self.left_out.append(case)
             else:
                 with timing.exact_float32():
-                    self._run(job)
-        progress(None)
+                    self._run(case)
 
-    def _run(self, job: Job) -> None:
-        """One contestant at a time, so that one that fails takes none with it."""
-        for contestant in job.context.contestants:
-            one = replace(job, context=replace(job.context, contestants=(contestant,)))
+    def _run(self, case: Case) -> None:
+        """Run one implementation at a time, so that the others go on if one fails."""
+        for implementation in case.context.implementations:
+            one = replace(case, context=replace(case.context, implementations=(implementation,)))
             trials = one.trials()
             while True:
                 trial = None
@@ -187,36 +206,30 @@ class Suite:
                     trial = next(trials, None)
                     if trial is None:
                         break
-                    result = run(trial, self.options.device, self.options.seconds)
+                    result = run(trial, self.selection.device, self.selection.seconds)
                     self.rows.append(self._row(one, trial, result))
                 except HdganError:
-                    raise  # the user's to mend
-                except Exception as error:  # a contestant of anyone's may raise anything; the others go on
-                    name = f"{job}: {contestant}" + (f" {trial.direction}" if trial else "")
+                    raise  # the user can act on it
+                except Exception as error:  # others' implementations may raise anything
+                    what = f"{case}: {implementation}" + (f" {trial.direction}" if trial else "")
                     reason = "" if isinstance(error, CheckFailed) else f"{type(error).__name__}: "
                     why = reason + (str(error).strip().splitlines() or [""])[0]
-                    directions = (trial.direction,) if trial else PASSES
-                    keys = tuple((job.work.name, job.case, d, contestant, job.layout, job.dtype) for d in directions)
-                    self.failures.append(Failure(name, why, keys))
+                    keys = tuple(one.key(direction) for direction in ((trial.direction,) if trial else PASSES))
+                    self.failures.append(Failure(what, why, keys))
                     if trial is None:
                         break
 
-    def _row(self, job: Job, trial: Trial, result: Result) -> Row:
-        device, median = self.options.device, result.timing.median
-        same = (job.work.name, job.case, trial.direction, job.dtype)
-        if (trial.contestant, job.context.layout) == BASELINE:
+    def _row(self, case: Case, trial: Trial, result: TrialResult) -> Measurement:
+        device, median = self.selection.device, result.timing.median
+        same = (case.benchmark.name, case.name, trial.direction, case.dtype)
+        if (trial.implementation, case.context.layout) == BASELINE:
             self._baselines[same] = median
         baseline = self._baselines.get(same)
-        copy, matmul = timing.copy_ceiling(device), timing.matmul_ceiling(device, job.context.dtype)
+        copy, matmul = timing.copy_ceiling(device), timing.matmul_ceiling(device, case.context.dtype)
         floors = {"copy": trial.cost.bytes / copy, "matmul": trial.cost.flops / matmul}
         bound = max(floors, key=lambda name: floors[name])
-        return Row(
-            work=job.work.name,
-            case=job.case,
-            direction=trial.direction,
-            contestant=trial.contestant,
-            layout=job.layout,
-            dtype=job.dtype,
+        return Measurement(
+            **dict(zip(KEY, case.key(trial.direction), strict=True)),
             median_ms=median * 1e3,
             q20_ms=result.timing.q20 * 1e3,
             q80_ms=result.timing.q80 * 1e3,

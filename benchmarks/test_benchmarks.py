@@ -4,7 +4,7 @@
     pytest benchmarks --device cuda          on a GPU
     pytest benchmarks -k instance_norm_act   one op
 
-Every contestant is compared with float32 truth before it is timed. Ratios hold within a run only.
+Every implementation is compared with float32 truth before it is timed. Ratios hold within a run only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from hdgan.benchmarks.runner import COMPILED, check
-from hdgan.benchmarks.suite import Job, Options, available, choose
+from hdgan.benchmarks.suite import Case, Selection, available, choose
 from hdgan.benchmarks.timing import exact_float32
 from hdgan.devices import choose_device
 
@@ -27,19 +27,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option = metafunc.config.getoption
     device = choose_device(option("--device"))
     left_out = set(COMPILED) if option("--no-compile") else set()
-    contestants = tuple(name for name in available(device) if name not in left_out)
-    jobs = [
-        replace(job, context=replace(job.context, contestants=(contestant,)))
-        for job in choose(Options(device, dtypes=(option("--dtype"),), contestants=contestants))
-        for contestant in job.context.contestants
+    implementations = tuple(name for name in available(device) if name not in left_out)
+    cases = [
+        replace(case, context=replace(case.context, implementations=(implementation,)))
+        for case in choose(Selection(device, dtypes=(option("--dtype"),), implementations=implementations))
+        for implementation in case.context.implementations
     ]
-    metafunc.parametrize("job", jobs, ids=[f"{job}-{job.context.contestants[0]}" for job in jobs])
+    metafunc.parametrize("case", cases, ids=[f"{case}-{case.context.implementations[0]}" for case in cases])
 
 
-def test_speed(benchmark: Any, job: Job) -> None:
+def test_speed(benchmark: Any, case: Case) -> None:
     """Forward and backward together where there is a gradient."""
-    device = job.context.device
-    with exact_float32(), job.trial(job.context.contestants[0]) as trial:
+    device = case.context.device
+    with exact_float32(), case.trial(case.context.implementations[0]) as trial:
         check(trial)
 
         def finished() -> None:
@@ -47,6 +47,6 @@ def test_speed(benchmark: Any, job: Job) -> None:
             if device.type == "cuda":
                 torch.cuda.synchronize()
 
-        benchmark.group = str(job)
-        benchmark.extra_info["contestant"] = trial.contestant
+        benchmark.group = str(case)
+        benchmark.extra_info["implementation"] = trial.implementation
         benchmark.pedantic(finished, rounds=ROUNDS[device.type], warmup_rounds=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,14 +12,12 @@ from functools import cache
 import torch
 
 FLUSH_BYTES = 256 * 2**20
-"""Written between rounds on a GPU, more than any of its caches holds: each round finds its inputs in memory."""
+"""Written between rounds on a GPU, more than its caches hold, so that each round reads its inputs from memory."""
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 500
 SLOW, SLOW_ROUNDS = 1.0, 3
-"""Calls of more than a second are repeated less."""
-CLOCK = 2e9
-"""Cycles a second of a GPU, or fewer: what it waits is a little longer on a slower one."""
+"""Calls that take longer than a second are repeated less."""
 LONGEST_HEAD_START = 0.01
-"""Seconds. What takes longer is a network, whose user waits for the CPU as well."""
+"""Seconds. What takes longer to queue is a network, whose user waits for the CPU as well."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Timing:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Compute float32 in float32, without TF32, and let cuDNN try which convolution is fastest; put both back."""
+    """Compute float32 in float32, without TF32, and let cuDNN choose fast convolutions; afterwards restore both."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32
     cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32 = False, True, False
@@ -53,7 +52,7 @@ def exact_float32() -> Iterator[None]:
 
 
 def measure(call: Callable[[], object], device: torch.device, seconds: float) -> Timing:
-    """Time a call after two warm-ups, for about so many seconds, but a few times at least."""
+    """Time a call after two warm-ups, for about so many seconds, but at least a few times."""
     clock = _time_on_gpu if device.type == "cuda" else _time_on_cpu
     call()
     once = clock(call, 1)[0]
@@ -75,10 +74,10 @@ def _time_on_cpu(call: Callable[[], object], rounds: int) -> list[float]:
 def _time_on_gpu(call: Callable[[], object], rounds: int) -> list[float]:
     starts, ends = ([torch.cuda.Event(enable_timing=True) for _ in range(rounds)] for _ in range(2))
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
-    head_start = _head_start(call)
+    writes = 1 + _head_start(call, flush)
     for start, end in zip(starts, ends, strict=True):
-        flush.zero_()
-        torch.cuda._sleep(head_start)
+        for _ in range(writes):
+            flush.zero_()
         start.record()
         call()
         end.record()
@@ -86,21 +85,28 @@ def _time_on_gpu(call: Callable[[], object], rounds: int) -> list[float]:
     return [start.elapsed_time(end) / 1e3 for start, end in zip(starts, ends, strict=True)]
 
 
-def _head_start(call: Callable[[], object]) -> int:
-    """Cycles that the GPU has to wait for the CPU to queue a call: an op's kernels are shorter than their launches.
+def _head_start(call: Callable[[], object], flush: torch.Tensor) -> int:
+    """How often the GPU writes `flush` while the CPU queues a call: kernels of ops are shorter than their launches.
 
-    None for a network: what takes the CPU longer to queue than the longest head start.
+    0 for a network, which takes the CPU longer to queue than the longest head start.
     """
     torch.cuda.synchronize()
     began = time.perf_counter()
     call()
     seconds = 1.5 * (time.perf_counter() - began)
-    return int(CLOCK * seconds) if seconds <= LONGEST_HEAD_START else 0
+    if seconds > LONGEST_HEAD_START:
+        return 0
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(10):
+        flush.zero_()
+    torch.cuda.synchronize()
+    return math.ceil(seconds / (time.perf_counter() - began) * 10)
 
 
 @cache
 def copy_ceiling(device: torch.device) -> float:
-    """Bytes per second of a large copy, in the fast fifth of its rounds: what else runs here is no ceiling."""
+    """Bytes per second of a large copy, in the fast fifth of its rounds, which other programs disturb least."""
     count = 2**28 if device.type == "cuda" else 2**25
     source = torch.randn(count, device=device)
     target = torch.empty_like(source)
@@ -109,7 +115,7 @@ def copy_ceiling(device: torch.device) -> float:
 
 @cache
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product, likewise."""
+    """Operations per second of a large matrix product, in the fast fifth of its rounds."""
     size = 8192 if device.type == "cuda" else 1536
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     with exact_float32():

@@ -1,6 +1,6 @@
 // A channels_last image [B, H, W, C] and a contiguous one, seen as B * C images of one channel, differ only in how many
-// elements a pixel has; so one kernel serves both. Rows are summed first, whole and vectorised, then their columns.
-#include "avg_pyramid.h"
+// elements a pixel has, so one kernel serves both. Whole rows are added up first, vectorised, and then their columns.
+#include "cpu.h"
 
 namespace hd::HD_ISA {
 namespace {
@@ -9,7 +9,7 @@ constexpr int64_t kSegment = 4096;  // floats of row sums that stay in the first
 constexpr int64_t kBand = 8;        // output rows of one task
 
 struct Planes {
-  int64_t count, height, width, pixel;  // pixel: elements of one pixel
+  int64_t count, height, width, pixel;  // pixel: how many elements one pixel has
 };
 
 Planes planes_of(const Tensor& x) {
@@ -22,7 +22,7 @@ Planes halved(Planes p) { return {p.count, (p.height + 1) / 2, (p.width + 1) / 2
 // Pixels of a window at output position o that lie in [0, size).
 inline int64_t inside(int64_t o, int64_t size) { return smaller(2 * o + 2, size) - larger(2 * o - 1, 0); }
 
-// One output row, output pixels [first, last): sums is scratch.
+// Make the output pixels [first, last) of one output row. `sums` is scratch memory.
 template <typename T>
 void pool_row(const T* HD_RESTRICT plane, const Planes& in, int64_t row, int64_t first, int64_t last,
               float* HD_RESTRICT sums, T* HD_RESTRICT out) {
@@ -30,7 +30,7 @@ void pool_row(const T* HD_RESTRICT plane, const Planes& in, int64_t row, int64_t
   const int64_t left = larger(2 * first - 1, 0), right = smaller(2 * last, in.width);
   const int64_t top = larger(2 * row - 1, 0), rows = inside(row, in.height), n = (right - left) * pixel;
   const T* source = plane + top * stride + left * pixel;
-  // A window of two rows or one reads its last row again, weighted by nothing.
+  // A window of one row or two reads its last row again and multiplies it by nothing.
   const T* second = source + (rows > 1 ? stride : 0);
   const T* third = source + (rows > 2 ? 2 * stride : 0);
   const bool two = rows > 1, three = rows > 2;
@@ -84,9 +84,9 @@ void pool(const T* x, const Planes& in, T* half, int threads) {
   });
 }
 
-// The transposed pooling: every fine pixel gathers from the one, two or four windows that it lies in. One fine row,
-// coarse pixels [first, last) and so fine pixels [2 first, 2 last). `coarse` begins at row `origin`; add and out at
-// this row.
+// The transposed pooling: every fine pixel gathers from the one, two or four windows that it lies in. This makes the
+// part of one fine row under the coarse pixels [first, last), which is the fine pixels [2 first, 2 last). `coarse`
+// begins at the row `origin`, `add` and `out` begin at this row.
 template <typename G, typename T, typename D>
 void spread_row(const G* HD_RESTRICT coarse, int64_t origin, const Planes& fine, int64_t row, int64_t first,
                 int64_t last, float* HD_RESTRICT sums, const T* HD_RESTRICT add, D* HD_RESTRICT out) {
@@ -137,7 +137,7 @@ void spread_row(const G* HD_RESTRICT coarse, int64_t origin, const Planes& fine,
     for (int64_t c = 0; c < pixel; ++c) store((2 * pairs + k) * pixel + c, sums[pairs * pixel + c]);
 }
 
-// Fine rows [begin, end); add begins with the plane, out with these rows.
+// Make the fine rows [begin, end). `add` begins with the plane, `out` with these rows.
 template <typename G, typename T, typename D>
 void spread_rows(const G* coarse, int64_t origin, const Planes& fine, int64_t begin, int64_t end, const T* add,
                  D* out) {

@@ -1,11 +1,10 @@
 // A cell is a pixel of the quarter level: 2x2 pixels of the half level and 4x4 of the image. A thread takes a few
 // adjacent cells of a contiguous image, or a few channels of one cell of a channels_last image, and walks down, so that
-// it reads each row once; what a row of cells shares with the next stays in registers. Adjacent cells of a contiguous
-// image share sums by shuffles: a warp overlaps its neighbour by one lane, which computes and does not write.
-// Contiguous images whose rows do not divide into 16 bytes are treated like channels_last ones of one channel.
+// it reads each row once. What a row of cells shares with the next one stays in registers. Adjacent cells of a
+// contiguous image share sums by shuffles: a warp overlaps its neighbour by one lane, which computes but does not
+// write. Contiguous images whose rows are no multiple of 16 bytes are treated like channels_last images of one channel.
 //
 // As in avg_pyramid.cpp, both layouts are planes of height x width pixels of `pixel` adjacent elements.
-#include "avg_pyramid.h"
 #include "cuda.cuh"
 
 namespace hd::cuda {
@@ -27,10 +26,24 @@ struct Layout {
   static constexpr bool kPlanar = kIsPlanar;
 };
 
-template <typename L>
-struct Sums {
-  float at[2 * L::S + 1][L::V];  // of columns of the half level: those of the cells, and one beside them
+// One number for each channel of N columns of a level.
+template <typename L, int N>
+struct Columns {
+  float at[N][L::V];
+
+  __device__ __forceinline__ Columns operator+(const Columns& other) const {
+    Columns sum;
+#pragma unroll
+    for (int k = 0; k < N; ++k)
+#pragma unroll
+      for (int v = 0; v < L::V; ++v) sum.at[k][v] = at[k][v] + other.at[k][v];
+    return sum;
+  }
 };
+
+// Numbers of the half level: of the columns of the cells, and of one column beside them.
+template <typename L>
+using Sums = Columns<L, 2 * L::S + 1>;
 
 struct Place {
   int64_t plane;
@@ -46,7 +59,7 @@ __device__ __forceinline__ float inside(int o, int size) {
   return static_cast<float>(max(min(2 * o + 2, size) - max(2 * o - 1, 0), 1));
 }
 
-// N elements of a row from `first` on, which lie inside [0, end) all or none; outside 0.
+// N elements of a row from `first` on, which all lie inside [0, end) or all outside, where they are 0.
 template <int N, typename T>
 __device__ __forceinline__ Pack<T, N> load_inside(const T* row, int first, int end) {
   return first >= 0 && first < end ? load_pack<N>(row + first) : Pack<T, N>{};
@@ -61,7 +74,8 @@ __device__ __forceinline__ void store_inside(T* row, int first, int end, const f
   store_pack<N>(row + first, pack);
 }
 
-// What this thread works on; false where there is nothing for its whole warp. idle: the lane that overlaps.
+// Find what this thread works on. The result is false if there is nothing for its whole warp. `idle` is the lane that
+// overlaps.
 template <typename L>
 __device__ __forceinline__ bool find_place(const Planes& in, int groups, int bands, int idle, Place& place) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -117,7 +131,7 @@ __device__ __forceinline__ Sums<L> row_sums(const typename L::T* x, const Planes
   return sums;
 }
 
-// A row of the half level from the sums of its three rows; 0 outside.
+// A row of the half level, made from the sums of its three rows. It is 0 outside of the level.
 template <typename L>
 __device__ __forceinline__ Sums<L> means(const Sums<L>& a, const Sums<L>& b, const Sums<L>& c, const Planes& in,
                                          int row, int cell) {
@@ -191,12 +205,12 @@ __global__ void __launch_bounds__(32 * kWarps, 4)
     const Sums<L> b = row_sums<L>(x, in, 4 * q + 1, place);
     const Sums<L> c = row_sums<L>(x, in, 4 * q + 2, place);
     const Sums<L> d = row_sums<L>(x, in, 4 * q + 3, place);
-    const Sums<L> upper = means(last, a, b, in, 2 * q, place.cell);
-    const Sums<L> lower = means(b, c, d, in, 2 * q + 1, place.cell);
+    const Sums<L> upper = means<L>(last, a, b, in, 2 * q, place.cell);
+    const Sums<L> lower = means<L>(b, c, d, in, 2 * q + 1, place.cell);
     if (place.writes && q >= place.top) {
-      store_half(half, in, 2 * q, place, upper);
-      store_half(half, in, 2 * q + 1, place, lower);
-      if (quarter != nullptr) store_quarter(quarter, mid, q, place, above, upper, lower);
+      store_half<L>(half, in, 2 * q, place, upper);
+      store_half<L>(half, in, 2 * q + 1, place, lower);
+      if (quarter != nullptr) store_quarter<L>(quarter, mid, q, place, above, upper, lower);
     }
     above = lower;
     last = d;
@@ -205,9 +219,7 @@ __global__ void __launch_bounds__(32 * kWarps, 4)
 
 // What each pixel in the windows of the quarter level's columns cell ... cell + S gets of their gradient.
 template <typename L>
-struct Shares {
-  float at[L::S + 1][L::V];
-};
+using Shares = Columns<L, L::S + 1>;
 
 template <typename L>
 __device__ __forceinline__ Shares<L> shares(const typename L::T* dquarter, const Planes& half, int row,
@@ -234,26 +246,6 @@ __device__ __forceinline__ Shares<L> shares(const typename L::T* dquarter, const
     }
   }
   return result;
-}
-
-template <typename L>
-__device__ __forceinline__ Shares<L> operator+(const Shares<L>& a, const Shares<L>& b) {
-  Shares<L> sum;
-#pragma unroll
-  for (int s = 0; s < L::S + 1; ++s)
-#pragma unroll
-    for (int v = 0; v < L::V; ++v) sum.at[s][v] = a.at[s][v] + b.at[s][v];
-  return sum;
-}
-
-template <typename L>
-__device__ __forceinline__ Sums<L> operator+(const Sums<L>& a, const Sums<L>& b) {
-  Sums<L> sum;
-#pragma unroll
-  for (int k = 0; k < 2 * L::S + 1; ++k)
-#pragma unroll
-    for (int v = 0; v < L::V; ++v) sum.at[k][v] = a.at[k][v] + b.at[k][v];
-  return sum;
 }
 
 // What each pixel in the windows of half-level columns 2 cell ... 2 (cell + S) of a row gets of their gradient, to
@@ -341,16 +333,14 @@ __global__ void __launch_bounds__(32 * kWarps, 4)
     const Shares<L> lower = shares<L>(dquarter, mid, q + 1, place);
     const Sums<L> middle = half_shares<L>(dhalf, upper + lower, in, 2 * q + 1, place);
     const Sums<L> bottom = half_shares<L>(dhalf, lower, in, 2 * q + 2, place);
-    store_row(dx, in, 4 * q, place, top);
-    store_row(dx, in, 4 * q + 1, place, top + middle);
-    store_row(dx, in, 4 * q + 2, place, middle);
-    store_row(dx, in, 4 * q + 3, place, middle + bottom);
+    store_row<L>(dx, in, 4 * q, place, top);
+    store_row<L>(dx, in, 4 * q + 1, place, top + middle);
+    store_row<L>(dx, in, 4 * q + 2, place, middle);
+    store_row<L>(dx, in, 4 * q + 3, place, middle + bottom);
     upper = lower;
     top = bottom;
   }
 }
-
-bool aligned_to(const Tensor& x, size_t bytes) { return reinterpret_cast<uintptr_t>(x.data) % bytes == 0; }
 
 // Call fn(Layout, Planes, groups, bands, blocks) with what suits an image and its two levels, or their gradients.
 template <typename F>
@@ -365,10 +355,9 @@ void with_layout(const Tensor& x, const Tensor& half, const Tensor& quarter, con
     using T = decltype(type);
     constexpr int N = 4 / sizeof(T);  // cells or channels of a thread: accesses of 16 or of 4 bytes
     const auto call = [&](auto layout, int64_t groups) {
-      fn(layout, in, static_cast<int>(groups), static_cast<int>(bands),
-         static_cast<unsigned>(ceil_div(count * bands * groups, kWarps)));
+      fn(layout, in, static_cast<int>(groups), static_cast<int>(bands), ceil_div(count * bands * groups, kWarps));
     };
-    const bool aligned = aligned_to(x, 16) && aligned_to(half, 8) && aligned_to(quarter, 4);
+    const bool aligned = is_aligned(x, 16) && is_aligned(half, 8) && is_aligned(quarter, 4);
     if (aligned && !channels_last && in.width % (4 * N) == 0)
       return call(Layout<T, N, 1, true>{}, ceil_div(cells / N, 31));
     if constexpr (N > 1)
@@ -380,7 +369,7 @@ void with_layout(const Tensor& x, const Tensor& half, const Tensor& quarter, con
 }  // namespace
 
 void avg_pyramid_fwd(Tensor x, Tensor half, Tensor quarter, uintptr_t stream) {
-  with_layout(x, half, quarter, [&](auto layout, const Planes& in, int groups, int bands, unsigned blocks) {
+  with_layout(x, half, quarter, [&](auto layout, const Planes& in, int groups, int bands, int64_t blocks) {
     using L = decltype(layout);
     using T = typename L::T;
     HD_LAUNCH(avg_pyramid_fwd_kernel<L>, blocks, 32 * kWarps, 0, stream, x.as<const T>(), half.as<T>(), quarter.as<T>(),
@@ -389,7 +378,7 @@ void avg_pyramid_fwd(Tensor x, Tensor half, Tensor quarter, uintptr_t stream) {
 }
 
 void avg_pyramid_bwd(Tensor dhalf, Tensor dquarter, Tensor dx, uintptr_t stream) {
-  with_layout(dx, dhalf, dquarter, [&](auto layout, const Planes& in, int groups, int bands, unsigned blocks) {
+  with_layout(dx, dhalf, dquarter, [&](auto layout, const Planes& in, int groups, int bands, int64_t blocks) {
     using L = decltype(layout);
     using T = typename L::T;
     HD_LAUNCH(avg_pyramid_bwd_kernel<L>, blocks, 32 * kWarps, 0, stream, dhalf.as<const T>(), dquarter.as<const T>(),

@@ -1,18 +1,13 @@
-// The Python module hdgan._C: every kernel under its own name, with the suffix of its backend. Tensors are read by
-// their Python methods; None becomes a Tensor without data. Callers guarantee dtype, shape, layout and device
-// (hdgan/ops).
+// The Python module hdgan._C holds every kernel under its own name, with the suffix of its backend. Tensors are read by
+// their Python methods, and None becomes a Tensor without data. The callers in hdgan/ops have checked dtype, shape,
+// layout and device.
 #include <pybind11/pybind11.h>
 
 #include <cstdlib>
 #include <string>
 #include <unordered_map>
 
-#include "avg_pyramid.h"
-#include "encode_labels.h"
-#include "instance_index.h"
-#include "instance_mean.h"
-#include "instance_norm_act.h"
-#include "tensor.h"
+#include "kernels.h"
 
 namespace py = pybind11;
 
@@ -65,6 +60,17 @@ struct type_caster<hd::Tensor> {
   }
 };
 
+template <>
+struct type_caster<hd::PadMode> {
+  PYBIND11_TYPE_CASTER(hd::PadMode, const_name("str"));
+  bool load(handle source, bool) {
+    const std::string name = str(source);
+    if (name != "reflect" && name != "zero" && name != "replicate") return false;
+    value = name == "reflect" ? hd::PadMode::reflect : name == "zero" ? hd::PadMode::zero : hd::PadMode::replicate;
+    return true;
+  }
+};
+
 }  // namespace pybind11::detail
 
 namespace {
@@ -78,7 +84,7 @@ bool has_avx2() {
 #endif
 }
 
-// Whether the code for AVX2 is used: where the processor has it, unless HDGAN_CPU_ISA says otherwise.
+// Whether the code for AVX2 is used. It is where the processor has AVX2, unless HDGAN_CPU_ISA says otherwise.
 bool use_avx2() {
   static const bool chosen = [] {
     const char* wanted = std::getenv("HDGAN_CPU_ISA");
@@ -98,8 +104,20 @@ bool use_avx2() {
 #else
 #define HD_CHOOSE(name) &hd::baseline::name
 #endif
-#define HD_DEF_CPU(name) m.def(#name "_cpu", HD_CHOOSE(name), py::call_guard<py::gil_scoped_release>())
-#define HD_DEF_CUDA(name) m.def(#name "_cuda", &hd::cuda::name, py::call_guard<py::gil_scoped_release>())
+#define HD_BIND(name, function) m.def(name, function, py::call_guard<py::gil_scoped_release>());
+#ifdef HD_WITH_CUDA
+#define HD_BIND_CUDA(name) HD_BIND(#name "_cuda", &hd::cuda::name)
+#else
+#define HD_BIND_CUDA(name)
+#endif
+
+// From here on, kernels.h binds what it lists.
+#undef HD_KERNEL
+#undef HD_CUDA_KERNEL
+#undef HD_CUDA_SIZE
+#define HD_KERNEL(name, ...) HD_BIND(#name "_cpu", HD_CHOOSE(name)) HD_BIND_CUDA(name)
+#define HD_CUDA_KERNEL(name, ...) HD_BIND_CUDA(name)
+#define HD_CUDA_SIZE(name, ...) HD_BIND_CUDA(name)
 
 PYBIND11_MODULE(_C, m) {
   dtypes();  // imports torch, which must not happen first in a call
@@ -110,30 +128,12 @@ PYBIND11_MODULE(_C, m) {
 #else
   m.attr("openmp") = false;
 #endif
-
-  HD_DEF_CPU(avg_pyramid_fwd);
-  HD_DEF_CPU(avg_pyramid_bwd);
-  HD_DEF_CPU(encode_labels_fwd);
-  HD_DEF_CPU(instance_index_fwd);
-  HD_DEF_CPU(instance_mean_reduce);
-  HD_DEF_CPU(instance_mean_broadcast);
-  HD_DEF_CPU(instance_norm_act_fwd);
-  HD_DEF_CPU(instance_norm_act_bwd);
-
 #ifdef HD_WITH_CUDA
   m.attr("cuda_archs") = HD_CUDA_ARCHS;
   m.attr("cuda_version") = HD_CUDA_VERSION;
-  HD_DEF_CUDA(avg_pyramid_fwd);
-  HD_DEF_CUDA(avg_pyramid_bwd);
-  HD_DEF_CUDA(encode_labels_fwd);
-  HD_DEF_CUDA(instance_index_fwd);
-  HD_DEF_CUDA(instance_mean_reduce);
-  HD_DEF_CUDA(instance_mean_reduce_sorted);
-  HD_DEF_CUDA(instance_mean_broadcast);
-  HD_DEF_CUDA(instance_norm_act_fwd);
-  HD_DEF_CUDA(instance_norm_act_bwd);
 #else
   m.attr("cuda_archs") = py::none();
   m.attr("cuda_version") = py::none();
 #endif
+#include "kernels.h"
 }

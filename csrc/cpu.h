@@ -1,5 +1,5 @@
-// What the CPU kernels share. Each <op>.cpp is compiled once per instruction set, with HD_ISA its namespace; the
-// bindings choose one when the module is loaded.
+// What the CPU kernels share. Each <op>.cpp is compiled once per instruction set, and HD_ISA is the namespace of that
+// set. The bindings choose one when the module is loaded.
 #pragma once
 
 #include <cstdint>
@@ -11,15 +11,30 @@
 #endif
 
 #include "half.h"
-#include "tensor.h"
+#include "kernels.h"
 
-#ifdef HD_ISA
 #define HD_RESTRICT __restrict__
 
 namespace hd::HD_ISA {
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Where the run of equal ids that begins at `begin` ends.
+template <typename T>
+inline int64_t end_of_run(const T* ids, int64_t begin, int64_t end) {
+  constexpr int64_t kStep = 64 / sizeof(T);
+  const T id = ids[begin];
+  int64_t i = begin + 1;
+  if (i == end || ids[i] != id) return i;
+  for (; i + kStep <= end; i += kStep) {
+    T difference = 0;
+    for (int64_t k = 0; k < kStep; ++k) difference |= static_cast<T>(ids[i + k] ^ id);
+    if (difference != 0) break;
+  }
+  while (i < end && ids[i] == id) ++i;
+  return i;
+}
 
 // Run fn(i) for i in [0, n) on `threads` threads. One thread opens no parallel region: after a fork, as in the workers
 // of a data loader, OpenMP's other threads do not exist.
@@ -37,7 +52,7 @@ inline void parallel_for(int64_t n, int threads, const F& fn) {
   if (failed) throw std::bad_alloc();
 }
 
-// Uninitialised scratch memory of n T's, aligned to cache lines: on the stack if they are few.
+// Uninitialised scratch memory for n T's, aligned to cache lines. It is on the stack if they are few.
 template <typename T>
 class Scratch {
  public:
@@ -59,8 +74,8 @@ class Scratch {
   alignas(64) unsigned char few_[10 * 1024];
 };
 
-// Ask for huge pages behind a dense result of T's that is about to be written. Large ones are fresh memory, whose
-// faults, one for every 4 KiB, take longer than the kernels.
+// Ask for huge pages behind a dense result of T's that is about to be written. Large results are fresh memory, and its
+// page faults, one for every 4 KiB, take longer than the kernels.
 template <typename T>
 inline void use_huge_pages([[maybe_unused]] const Tensor& y) {
 #ifdef MADV_HUGEPAGE
@@ -72,61 +87,17 @@ inline void use_huge_pages([[maybe_unused]] const Tensor& y) {
 #endif
 }
 
-// Call fn(T{}) with the storage type of a floating-point dtype.
-template <typename F>
-inline void with_floating(DType dtype, const F& fn) {
-  if (dtype == DType::float32) return fn(float{});
-  if (dtype == DType::bfloat16) return fn(bf16{});
-  return fn(f16{});
-}
-
 // Call fn(T{}) with the type of an integer dtype.
 template <typename F>
 inline void with_integer(DType dtype, const F& fn) {
-  switch (dtype) {
-    case DType::int8:
-      return fn(int8_t{});
-    case DType::int16:
-      return fn(int16_t{});
-    case DType::int32:
-      return fn(int32_t{});
-    case DType::uint8:
-      return fn(uint8_t{});
-    case DType::uint16:
-      return fn(uint16_t{});
-    case DType::uint32:
-      return fn(uint32_t{});
-    case DType::uint64:
-      return fn(uint64_t{});
-    default:
-      return fn(int64_t{});
-  }
+  if (dtype == DType::int8) return fn(int8_t{});
+  if (dtype == DType::int16) return fn(int16_t{});
+  if (dtype == DType::int32) return fn(int32_t{});
+  if (dtype == DType::uint8) return fn(uint8_t{});
+  if (dtype == DType::uint16) return fn(uint16_t{});
+  if (dtype == DType::uint32) return fn(uint32_t{});
+  if (dtype == DType::uint64) return fn(uint64_t{});
+  return fn(int64_t{});
 }
 
 }  // namespace hd::HD_ISA
-#endif
-
-// Builds for tests do without other instruction sets than the baseline.
-#if defined(__x86_64__) && !defined(HD_BASELINE_ONLY)
-#define HD_X86_ISAS
-#endif
-
-// Declare a CPU kernel in the namespaces of all instruction sets.
-#ifdef HD_X86_ISAS
-#define HD_CPU_KERNEL(name, ...) \
-  namespace hd {                 \
-  namespace baseline {           \
-  void name(__VA_ARGS__);        \
-  }                              \
-  namespace avx2 {               \
-  void name(__VA_ARGS__);        \
-  }                              \
-  }
-#else
-#define HD_CPU_KERNEL(name, ...) \
-  namespace hd {                 \
-  namespace baseline {           \
-  void name(__VA_ARGS__);        \
-  }                              \
-  }
-#endif

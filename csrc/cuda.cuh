@@ -1,8 +1,8 @@
 // What the CUDA kernels share: launches, 16-byte accesses, reductions.
 //
 // The tests compile the .cu files for the host too, with a cuda_runtime.h that runs each thread of a block as a fiber
-// (tests/csrc). So kernels are launched by HD_LAUNCH, dynamic shared memory is named by HD_SHARED, and inline PTX needs
-// a plain twin.
+// (tests/csrc). That is why kernels are launched by HD_LAUNCH, dynamic shared memory is named by HD_SHARED, and inline
+// PTX needs a plain twin.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,7 +11,7 @@
 #include <string>
 
 #include "half.h"
-#include "tensor.h"
+#include "kernels.h"
 
 #ifndef HD_LAUNCH
 #define HD_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                     \
@@ -32,15 +32,10 @@ inline void check_cuda(cudaError_t status, const char* what) {
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
-// Call fn(T{}) with the storage type of a floating-point dtype.
-template <typename F>
-inline void with_floating(DType dtype, const F& fn) {
-  if (dtype == DType::float32) return fn(float{});
-  if (dtype == DType::bfloat16) return fn(bf16{});
-  return fn(f16{});
-}
-
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Whether a tensor begins at a multiple of so many bytes. A missing one does.
+inline bool is_aligned(const Tensor& x, size_t bytes) { return reinterpret_cast<uintptr_t>(x.data) % bytes == 0; }
 
 // N adjacent elements, moved by one instruction.
 template <typename T, int N>
@@ -58,7 +53,7 @@ __device__ __forceinline__ void store_pack(T* address, const Pack<T, N>& pack) {
   *reinterpret_cast<Pack<T, N>*>(address) = pack;
 }
 
-// Sum over the 32 lanes of a warp; every lane gets it.
+// The sum over the 32 lanes of a warp. Every lane gets it.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);

@@ -1,8 +1,8 @@
-// Writing the result takes all the time, so a task reads a strip of pixels once, into the nearest caches, and
-// writes all their planes. Zero and one are bit patterns: floating-point types of one size share a kernel.
-#include "encode_labels.h"
-
+// Writing the result takes nearly all the time, so a task reads a strip of pixels once, into the nearest caches, and
+// writes all their planes. Zero and one are bit patterns, so floating-point types of one size share a kernel.
 #include <cstring>
+
+#include "cpu.h"
 
 namespace hd::HD_ISA {
 namespace {
@@ -15,7 +15,7 @@ struct Maps {
   int64_t height, width, n_labels, dontcare;
 };
 
-// The class of each of n pixels, -1 for none. A uint64 beyond int64 becomes negative and so none, rightly.
+// The class of each of n pixels, or -1 for none. A uint64 beyond int64 becomes negative, which is no class either.
 template <typename L>
 void read_classes(const L* HD_RESTRICT label, int64_t n, const Maps& maps, int32_t* HD_RESTRICT classes) {
   const int64_t n_labels = maps.n_labels, dontcare = maps.dontcare;
@@ -53,24 +53,6 @@ void mark_strip(const I* image, int64_t first, int64_t last, const Maps& maps, i
   }
 }
 
-// Call fn(I{}) with an unsigned type of the size of an id: whether ids are equal is all that is asked.
-template <typename F>
-void with_id_type(DType dtype, const F& fn) {
-  switch (dtype) {
-    case DType::int8:
-    case DType::uint8:
-      return fn(uint8_t{});
-    case DType::int16:
-    case DType::uint16:
-      return fn(uint16_t{});
-    case DType::int32:
-    case DType::uint32:
-      return fn(uint32_t{});
-    default:
-      return fn(uint64_t{});
-  }
-}
-
 // The pixels [first, last) of an image -> their classes, and whether they lie on a boundary.
 void read_strip(const Maps& maps, int64_t image, int64_t first, int64_t last, int32_t* classes, int32_t* edges) {
   const int64_t start = image * maps.height * maps.width;
@@ -78,12 +60,12 @@ void read_strip(const Maps& maps, int64_t image, int64_t first, int64_t last, in
     read_classes(maps.label.as<decltype(type)>() + start + first, last - first, maps, classes);
   });
   if (!maps.ids) return;
-  with_id_type(maps.ids.dtype,
+  with_integer(maps.ids.dtype,
                [&](auto type) { mark_strip(maps.ids.as<decltype(type)>() + start, first, last, maps, edges); });
 }
 
-// n pixels of every plane; y is the first pixel of the first plane. Clearing and then marking is faster than comparing:
-// memset does not read the memory that it overwrites.
+// Write n pixels of every plane. y is the first pixel of the first plane. Clearing and then marking is faster than
+// comparing, because memset does not read the memory that it overwrites.
 template <typename T>
 void write_planes(const int32_t* HD_RESTRICT classes, const int32_t* HD_RESTRICT edges, int64_t n, const Maps& maps,
                   T one, T* HD_RESTRICT y) {
@@ -97,7 +79,7 @@ void write_planes(const int32_t* HD_RESTRICT classes, const int32_t* HD_RESTRICT
   for (int64_t i = 0; i < n; ++i) target[i] = edges[i] ? one : T{0};
 }
 
-// n pixels with all their channels.
+// Write n pixels with all their channels.
 template <typename T>
 void write_pixels(const int32_t* HD_RESTRICT classes, const int32_t* HD_RESTRICT edges, int64_t n, const Maps& maps,
                   T one, T* HD_RESTRICT y) {

@@ -1,8 +1,7 @@
-// Writing the result takes all the time. A block reads a strip of pixels once, keeps in shared memory which planes each
-// of them sets, and writes all their planes 16 bytes a thread. Zero and one are bit patterns: floating-point types of
-// one size share a kernel.
+// Writing the result takes nearly all the time. A block reads a strip of pixels once, keeps in shared memory which
+// planes each of them sets, and writes all their planes 16 bytes a thread. Zero and one are bit patterns, so
+// floating-point types of one size share a kernel.
 #include "cuda.cuh"
-#include "encode_labels.h"
 
 namespace hd::cuda {
 namespace {
@@ -18,12 +17,12 @@ struct Maps {
   int64_t dontcare;
 };
 
-// The planes that a pixel sets, -1 for none.
+// The planes that a pixel sets, or -1 for none.
 struct Hits {
   int label, boundary;
 };
 
-// Which type it is, is the same for all threads; a kernel for each would write no faster.
+// All threads take the same branch, and a kernel for each type would write no faster.
 __device__ __forceinline__ int64_t load_integer(const void* data, DType type, int64_t i) {
   switch (type) {
     case DType::int8:
@@ -39,7 +38,7 @@ __device__ __forceinline__ int64_t load_integer(const void* data, DType type, in
     case DType::uint32:
       return static_cast<const uint32_t*>(data)[i];
     default:
-      return static_cast<const int64_t*>(data)[i];  // a uint64 beyond int64 is negative and so no label, rightly
+      return static_cast<const int64_t*>(data)[i];  // a uint64 beyond int64 is negative, which is no label either
   }
 }
 
@@ -53,7 +52,7 @@ __device__ __forceinline__ bool on_boundary(const Maps& maps, int64_t pixel, int
   return edge;
 }
 
-// `count` pixels of the batch, from `first`, at least to a barrier before anyone reads the hits.
+// Read `count` pixels of the batch, from `first` on. A barrier is needed before any thread reads the hits.
 __device__ __forceinline__ void read_strip(const Maps& maps, int64_t first, int count, Hits* hits) {
   const int64_t first_row = first / maps.width, first_column = first - first_row * maps.width;
   const int64_t first_height = first_row % maps.height;
@@ -147,13 +146,12 @@ void encode(const Maps& maps, const Tensor& y, T one, uintptr_t stream) {
   const int channels = static_cast<int>(y.shape[1]);
   const int64_t pixels = y.shape[2] * y.shape[3];
   if (is_channels_last(y)) {
-    const int64_t blocks = ceil_div(y.shape[0] * pixels, kThreads);
-    HD_LAUNCH(encode_labels_pixels_kernel<T>, static_cast<unsigned>(blocks), kThreads, 0, stream, maps, y.as<T>(),
-              static_cast<unsigned>(channels), y.shape[0] * pixels, one);
+    HD_LAUNCH(encode_labels_pixels_kernel<T>, ceil_div(y.shape[0] * pixels, kThreads), kThreads, 0, stream, maps,
+              y.as<T>(), static_cast<unsigned>(channels), y.shape[0] * pixels, one);
   } else {
     const int64_t strips = ceil_div(pixels, kThreads * (16 / static_cast<int64_t>(sizeof(T))));
-    HD_LAUNCH(encode_labels_planes_kernel<T>, static_cast<unsigned>(y.shape[0] * strips), kThreads, 0, stream, maps,
-              y.as<T>(), channels, static_cast<int>(strips), one);
+    HD_LAUNCH(encode_labels_planes_kernel<T>, y.shape[0] * strips, kThreads, 0, stream, maps, y.as<T>(), channels,
+              static_cast<int>(strips), one);
   }
 }
 

@@ -1,5 +1,5 @@
-// bfloat16 and float16 as storage: loaded into float, computed in float, rounded once when stored. CUDA's own headers
-// of these types would take a second of every file's compilation.
+// bfloat16 and float16 as storage: values are loaded into float, computed in float and rounded once when stored. CUDA's
+// own headers for these types would add a second to the compilation of every file.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 #ifdef __CUDACC__
 #define HD_INLINE __host__ __device__ __forceinline__
 #else
-// Never a function of its own: one compiled for AVX2 must not be linked into the code for plain x86-64.
+// Always inlined: a function that was compiled for AVX2 must not be linked into the code for plain x86-64.
 #define HD_INLINE inline __attribute__((always_inline))
 #endif
 
@@ -51,9 +51,9 @@ HD_INLINE float to_float(f16 x) {
 template <typename T>
 HD_INLINE T from_float(float x);
 
-// v times the slope of an activation; a slope of 0 makes 0 of infinities too.
+// v times the slope of an activation. A slope of 0 turns infinities into 0, too.
 HD_INLINE float damp(float v, float slope) { return slope == 0.f ? 0.f : v * slope; }
-// The activation with that slope below 0; NaN stays NaN.
+// The activation with that slope below 0. NaN stays NaN.
 HD_INLINE float activate(float z, float slope) { return z > 0.f || z != z ? z : damp(z, slope); }
 
 template <>
@@ -85,7 +85,8 @@ HD_INLINE f16 from_float<f16>(float x) {
   const uint32_t bits = bit_cast<uint32_t>(x);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;
-  // Normal results: rebias the exponent and round to even by integer arithmetic; the carry may reach infinity, rightly.
+  // Normal results: rebias the exponent and round to even by integer arithmetic; the carry may reach infinity, as it
+  // should.
   const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
   // Subnormal results: adding 0.5 moves the mantissa to the bits that float16 has, and the addition rounds.
   const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;

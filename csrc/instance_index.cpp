@@ -2,16 +2,16 @@
 // range, they are counted in a table of that range. Otherwise each chunk of the image numbers the ids it meets by a
 // hash table of its own; the few distinct ids of all chunks are then sorted, and a second pass turns the chunks'
 // numbers into rows.
-#include "instance_index.h"
-
 #include <cstring>
+
+#include "cpu.h"
 
 namespace hd::HD_ISA {
 namespace {
 
 constexpr int64_t kChunk = 32768;  // pixels
 
-// One image, and where its part of the results goes.
+// One image, and where its part of the results is written.
 template <typename T>
 struct Image {
   const T* ids;
@@ -21,22 +21,6 @@ struct Image {
   T* unique;
   int64_t* counts;
 };
-
-// Where the run of equal ids that begins at `begin` ends.
-template <typename T>
-inline int64_t end_of_run(const T* ids, int64_t begin, int64_t end) {
-  constexpr int64_t kStep = 64 / sizeof(T);
-  const T id = ids[begin];
-  int64_t i = begin + 1;
-  if (i == end || ids[i] != id) return i;
-  for (; i + kStep <= end; i += kStep) {
-    T difference = 0;
-    for (int64_t k = 0; k < kStep; ++k) difference |= static_cast<T>(ids[i + k] ^ id);
-    if (difference != 0) break;
-  }
-  while (i < end && ids[i] == id) ++i;
-  return i;
-}
 
 template <typename T>
 void find_range(const T* ids, int64_t n, T& low, T& high) {
@@ -165,7 +149,7 @@ struct Entry {
   int64_t at;  // where the chunk's number is in the image's arrays
 };
 
-// Sort by key, stably, a byte at a time; bytes that are equal in all keys cost nothing. The result is in `entries`.
+// Sort by key, stably, one byte at a time. Bytes that are equal in all keys cost nothing. The result is in `entries`.
 void sort(Entry* entries, int64_t n) {
   Scratch<Entry> other(n);
   Entry *from = entries, *to = other;

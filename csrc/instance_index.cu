@@ -1,9 +1,7 @@
 // The ids of an image are counted in a table of all ids that it may hold, the ids that occur are ranked, and every
 // pixel looks up the rank of its id. Maps are long runs of equal ids: a run [p, q) adds q where it ends and subtracts p
-// where it begins, wherever those are, so that only the ends of runs touch the table. Blocks collect these in shared
-// memory.
+// where it begins, so that only the ends of runs touch the table. Blocks collect these additions in shared memory.
 #include "cuda.cuh"
-#include "instance_index.h"
 
 namespace hd::cuda {
 namespace {
@@ -17,11 +15,11 @@ constexpr unsigned kAll = 0xffffffffu;
 
 template <typename T>
 struct Ids {
-  const T* data;    // [B, H, W]
-  unsigned pixels;  // H * W
-  bool aligned;     // for accesses of kPixels pixels
-  int64_t low;      // id of the first entry of the table
-  int table;        // entries of an image
+  const T* data;     // [B, H, W]
+  unsigned pixels;   // H * W
+  bool aligned;      // for accesses of kPixels pixels
+  int64_t first_id;  // of the first entry of the table
+  int table;         // entries of an image
 };
 
 // Pixels p to p + kPixels of an image; those beyond its end are 0.
@@ -70,12 +68,13 @@ __global__ void __launch_bounds__(kThreads)
       const bool ends =
           at + 1 == ids.pixels || own[k] != (k + 1 == kPixels ? after : own[k + 1 == kPixels ? k : k + 1]);
       if (!begins && !ends) continue;
-      const uint64_t entry = static_cast<uint64_t>(own[k]) - static_cast<uint64_t>(ids.low);  // ids below wrap around
+      const uint64_t entry =
+          static_cast<uint64_t>(own[k]) - static_cast<uint64_t>(ids.first_id);  // ids below wrap around
       if (entry >= static_cast<uint64_t>(ids.table)) {
         *outside = 1;
         continue;
       }
-      const unsigned amount = (ends ? at + 1 : 0u) - (begins ? at : 0u);  // modulo 2^32, which comes out right
+      const unsigned amount = (ends ? at + 1 : 0u) - (begins ? at : 0u);  // modulo 2^32, as the sums are
       const int key = static_cast<int>(entry), slot = key % kSlots, found = atomicCAS(&keys[slot], -1, key);
       atomicAdd(found == -1 || found == key ? &sums[slot] : &counts[key], amount);
     }
@@ -161,7 +160,7 @@ __global__ void __launch_bounds__(kThreads)
       const unsigned count = entry < ids.table ? table[first + entry] : 0u;
       if (count == 0) continue;
       const int row = base + ranks[first + entry];
-      unique[row] = static_cast<T>(entry + ids.low);
+      unique[row] = static_cast<T>(entry + ids.first_id);
       counts[row] = count;
     }
     return;
@@ -173,7 +172,7 @@ __global__ void __launch_bounds__(kThreads)
   Pack<int, kPixels> row;
 #pragma unroll
   for (int k = 0; k < kPixels; ++k)
-    row.at[k] = p + k < ids.pixels ? base + __ldg(ranks + first + (static_cast<int64_t>(own[k]) - ids.low)) : 0;
+    row.at[k] = p + k < ids.pixels ? base + __ldg(ranks + first + (static_cast<int64_t>(own[k]) - ids.first_id)) : 0;
   int* target = rows + static_cast<int64_t>(b) * ids.pixels + p;
   if (ids.aligned) return store_pack(target, row);
 #pragma unroll
@@ -181,33 +180,27 @@ __global__ void __launch_bounds__(kThreads)
     if (p + k < ids.pixels) target[k] = row.at[k];
 }
 
-template <typename T>
-void run(const Tensor& ids, const Tensor& rows, const Tensor& offsets, const Tensor& unique, const Tensor& counts,
-         const Tensor& table, const Tensor& ranks, const Tensor& sizes, int64_t low, uintptr_t stream) {
-  const int batch = static_cast<int>(ids.shape[0]), entries = static_cast<int>(table.shape[1]);
-  const int64_t pixels = ids.shape[1] * ids.shape[2];
-  const bool aligned = pixels % kPixels == 0 &&
-                       (reinterpret_cast<uintptr_t>(ids.data) | reinterpret_cast<uintptr_t>(rows.data)) % 16 == 0;
-  const Ids<T> in = {ids.as<T>(), static_cast<unsigned>(pixels), aligned, low, entries};
-  const int64_t tiles = ceil_div(pixels, kThreads * kPixels * kSteps);
-  HD_LAUNCH(instance_index_count_kernel<T>, dim3(static_cast<unsigned>(batch * tiles)), dim3(kThreads), 0, stream, in,
-            static_cast<unsigned>(tiles), table.as<unsigned>(), sizes.as<int>() + batch);
-  HD_LAUNCH(instance_index_scan_kernel, dim3(static_cast<unsigned>(batch)), dim3(kScanThreads), 0, stream,
-            table.as<unsigned>(), ranks.as<int>(), sizes.as<int>(), entries);
-  const int64_t parts = ceil_div(entries, kEntries) + ceil_div(pixels, kThreads * kPixels);
-  HD_LAUNCH(instance_index_fill_kernel<T>, dim3(static_cast<unsigned>(batch * parts)), dim3(kThreads), 0, stream, in,
-            static_cast<unsigned>(parts), table.as<unsigned>(), ranks.as<int>(), sizes.as<int>(), batch, rows.as<int>(),
-            offsets.as<int64_t>(), unique.as<T>(), counts.as<int64_t>());
-}
-
 }  // namespace
 
 void instance_index_fwd(Tensor ids, Tensor rows, Tensor offsets, Tensor unique, Tensor counts, Tensor table,
-                        Tensor ranks, Tensor sizes, int64_t low, uintptr_t stream) {
-  if (ids.dtype == DType::int32)
-    run<int32_t>(ids, rows, offsets, unique, counts, table, ranks, sizes, low, stream);
-  else
-    run<int64_t>(ids, rows, offsets, unique, counts, table, ranks, sizes, low, stream);
+                        Tensor ranks, Tensor sizes, int64_t first_id, uintptr_t stream) {
+  const int batch = static_cast<int>(ids.shape[0]), entries = static_cast<int>(table.shape[1]);
+  const int64_t pixels = ids.shape[1] * ids.shape[2];
+  const bool aligned = pixels % kPixels == 0 && is_aligned(ids, 16) && is_aligned(rows, 16);
+  const int64_t tiles = ceil_div(pixels, kThreads * kPixels * kSteps);
+  const int64_t parts = ceil_div(entries, kEntries) + ceil_div(pixels, kThreads * kPixels);
+  const auto run = [&](auto type) {
+    using T = decltype(type);
+    const Ids<T> in = {ids.as<T>(), static_cast<unsigned>(pixels), aligned, first_id, entries};
+    HD_LAUNCH(instance_index_count_kernel<T>, batch * tiles, kThreads, 0, stream, in, static_cast<unsigned>(tiles),
+              table.as<unsigned>(), sizes.as<int>() + batch);
+    HD_LAUNCH(instance_index_scan_kernel, batch, kScanThreads, 0, stream, table.as<unsigned>(), ranks.as<int>(),
+              sizes.as<int>(), entries);
+    HD_LAUNCH(instance_index_fill_kernel<T>, batch * parts, kThreads, 0, stream, in, static_cast<unsigned>(parts),
+              table.as<unsigned>(), ranks.as<int>(), sizes.as<int>(), batch, rows.as<int>(), offsets.as<int64_t>(),
+              unique.as<T>(), counts.as<int64_t>());
+  };
+  ids.dtype == DType::int32 ? run(int32_t{}) : run(int64_t{});
 }
 
 }  // namespace hd::cuda

@@ -1,29 +1,15 @@
 // Instances are long runs of pixels, so both kernels go from run to run: a run is summed, or filled, by vectors. Sums
 // are taken in double; images are cut into chunks by their shape alone, so that results do not depend on the number of
 // threads.
-#include "instance_mean.h"
-
 #include <stdexcept>
+
+#include "cpu.h"
 
 namespace hd::HD_ISA {
 namespace {
 
 constexpr int64_t kChunk = 16384;  // pixels, at least, that are worth a table of their own
 constexpr int64_t kBlock = 64;     // elements of one vectorised step
-
-// Where the run of equal rows that begins at `begin` ends.
-inline int64_t end_of_run(const int32_t* rows, int64_t begin, int64_t end) {
-  const int32_t row = rows[begin];
-  int64_t i = begin + 1;
-  if (i == end || rows[i] != row) return i;
-  for (; i + 16 <= end; i += 16) {
-    int32_t difference = 0;
-    for (int64_t k = 0; k < 16; ++k) difference |= rows[i + k] ^ row;
-    if (difference != 0) break;
-  }
-  while (i < end && rows[i] == row) ++i;
-  return i;
-}
 
 template <typename T>
 inline double sum_of(const T* x, int64_t n) {

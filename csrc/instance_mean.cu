@@ -1,8 +1,9 @@
 // Reducing adds floats atomically, but few: as long as a warp sees one instance, its lanes add in registers; where it
 // sees several, their pixels are first added up across the warp. What remains goes to a table of the image's instances
 // in shared memory and from there to the sums, or to the sums at once where an image has many instances.
+#include <algorithm>
+
 #include "cuda.cuh"
-#include "instance_mean.h"
 
 namespace hd::cuda {
 namespace {
@@ -14,6 +15,8 @@ constexpr int kSteps = 4;          // of one thread of a reduction
 constexpr int kTableRows = 512;    // instances of an image whose sums fit shared memory
 constexpr int kRounds = 4;         // instances in a warp whose pixels are added across it
 constexpr int kTilePixels = 1024;  // of one block that broadcasts to a channels_last image
+constexpr int64_t kPiece = 4096;   // pixels of an instance, on average, that one block adds up in order
+constexpr int64_t kMostPieces = 256;
 constexpr unsigned kAll = 0xffffffffu;
 
 struct Layout {
@@ -341,15 +344,16 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-bool aligned(const Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0; }
-
 // Of x, in tiles of so many pixels.
 Layout layout_of(const Tensor& x, const Tensor& rows, int64_t tile) {
   const int64_t pixels = x.shape[2] * x.shape[3];
   const bool last = is_channels_last(x), whole = last || pixels % kPixels == 0;
-  return {
-      x.shape[0], pixels, static_cast<int>(x.shape[1]), ceil_div(pixels, tile), whole && aligned(x) && aligned(rows),
-      last};
+  return {x.shape[0],
+          pixels,
+          static_cast<int>(x.shape[1]),
+          ceil_div(pixels, tile),
+          whole && is_aligned(x, 16) && is_aligned(rows, 16),
+          last};
 }
 
 }  // namespace
@@ -360,7 +364,7 @@ void instance_mean_reduce(Tensor x, Tensor rows, Tensor offsets, Tensor sums, ui
     const Layout layout = layout_of(x, rows, kThreads * kPixels * kSteps);
     const dim3 grid(static_cast<unsigned>(layout.batch * layout.tiles),
                     static_cast<unsigned>(ceil_div(layout.channels, kChannels)));
-    HD_LAUNCH(instance_mean_reduce_kernel<T>, grid, dim3(kThreads), 0, stream, x.as<T>(), rows.as<int>(),
+    HD_LAUNCH(instance_mean_reduce_kernel<T>, grid, kThreads, 0, stream, x.as<T>(), rows.as<int>(),
               offsets.as<int64_t>(), sums.as<float>(), layout);
   });
 }
@@ -372,9 +376,13 @@ void instance_mean_reduce_sorted(Tensor x, Tensor order, Tensor starts, Tensor p
     const int64_t n = partial.shape[1], each = layout.batch * layout.pixels / n;  // pixels of an instance
     const dim3 grid(static_cast<unsigned>(n), static_cast<unsigned>(partial.shape[0]),
                     static_cast<unsigned>(ceil_div(layout.channels, kChannels)));
-    HD_LAUNCH(instance_mean_reduce_sorted_kernel<T>, grid, dim3(each > 64 ? kThreads : 32), 0, stream, x.as<T>(),
+    HD_LAUNCH(instance_mean_reduce_sorted_kernel<T>, grid, each > 64 ? kThreads : 32, 0, stream, x.as<T>(),
               order.as<int64_t>(), starts.as<int64_t>(), partial.as<float>(), layout);
   });
+}
+
+int64_t instance_mean_pieces(int64_t pixels, int64_t instances) {
+  return std::clamp<int64_t>(pixels / (kPiece * instances), 1, kMostPieces);
 }
 
 void instance_mean_broadcast(Tensor table, Tensor rows, Tensor counts, Tensor y, uintptr_t stream) {
@@ -382,8 +390,8 @@ void instance_mean_broadcast(Tensor table, Tensor rows, Tensor counts, Tensor y,
     using T = decltype(type);
     const Layout layout = layout_of(y, rows, kThreads * kPixels);
     const auto launch = [&](auto kernel, int64_t blocks) {
-      HD_LAUNCH(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, table.as<float>(),
-                rows.as<int>(), counts.as<int64_t>(), y.as<T>(), layout);
+      HD_LAUNCH(kernel, blocks, kThreads, 0, stream, table.as<float>(), rows.as<int>(), counts.as<int64_t>(), y.as<T>(),
+                layout);
     };
     if (layout.last)
       launch(instance_mean_broadcast_last_kernel<T>, ceil_div(layout.batch * layout.pixels, kTilePixels));

@@ -5,7 +5,7 @@
 //
 // Statistics are taken in bands of rows of a fixed size, merged in order: results do not depend on the number of
 // threads.
-#include "instance_norm_act.h"
+#include "cpu.h"
 
 namespace hd::HD_ISA {
 namespace {
@@ -14,11 +14,11 @@ constexpr int64_t kBand = 64 * 1024;  // elements
 constexpr int64_t kLanes = 32;        // of sums over planes of one channel
 
 struct Planes {
-  int64_t count, channels, height, width, pixel;  // pixel: elements of one pixel
+  int64_t count, channels, height, width, pixel;  // pixel: how many elements one pixel has
   int64_t row, size, segment, band_rows, bands;   // in elements; rows of a band; bands of a plane
   int64_t spread, lanes;                          // elements of what depends on the channel, and of sums
 
-  // Without padding, the rows of a small plane are one row: the borders between them mean nothing.
+  // Without padding, the rows of a small plane are treated as one row, since the borders between them have no meaning.
   Planes(const Tensor& x, bool padded) : channels(x.shape[1]), height(x.shape[2]), width(x.shape[3]) {
     pixel = is_channels_last(x) ? channels : 1;
     count = x.shape[0] * channels / pixel;
@@ -41,14 +41,14 @@ struct Planes {
 
 struct Padding {
   int64_t pad;
-  int mode;  // as in instance_norm_act.h
+  PadMode mode;
 
   // Call visit(padded line, the line of [0, n) that it copies, or -1 for zeros) for the lines of both borders.
   template <typename F>
   inline __attribute__((always_inline)) void border(int64_t n, const F& visit) const {
     for (int64_t k = 0; k < pad; ++k) {
-      visit(k, mode == kReflect ? pad - k : mode == kReplicate ? 0 : -1);
-      visit(pad + n + k, mode == kReflect ? n - 2 - k : mode == kReplicate ? n - 1 : -1);
+      visit(k, mode == PadMode::reflect ? pad - k : mode == PadMode::replicate ? 0 : -1);
+      visit(pad + n + k, mode == PadMode::reflect ? n - 2 - k : mode == PadMode::replicate ? n - 1 : -1);
     }
   }
 };
@@ -77,7 +77,7 @@ void repeat(float* array, int64_t pixel, int64_t n) {
 // --- statistics: sums of x - origin and of its squares in float, joined in double ---
 
 // Call block(first element, elements) so that every block fits into the lanes of sums. With kOne channel for all
-// elements these are a few, in registers; otherwise n elements have a lane each.
+// elements there are a few lanes, in registers. Otherwise each of the n elements has its own lane.
 template <bool kOne, typename F>
 inline __attribute__((always_inline)) void by_lanes(int64_t n, const F& block) {
   int64_t at = 0;
@@ -110,7 +110,7 @@ void join(double* HD_RESTRICT moments, int64_t pixel, double before, double n, c
   }
 }
 
-// Add arrays [2, lanes] of whole pixels up: sums [2, pixel].
+// Add up arrays [2, lanes] of whole pixels, which gives sums [2, pixel].
 void fold(const float* HD_RESTRICT from, int64_t lanes, int64_t pixel, double* HD_RESTRICT sums) {
   clear(sums, 2 * pixel);
   for (int64_t e = 0; e < lanes; e += pixel)
@@ -122,8 +122,8 @@ void fold(const float* HD_RESTRICT from, int64_t lanes, int64_t pixel, double* H
 }
 
 // The origin of each chunk is the mean of those before it. A jump from there is part of the deviations of the plane, so
-// what cancels below is small beside them. The first, short chunk is read twice: its own mean is its origin, since a
-// single pixel may lie far from all others.
+// what cancels below is small beside them. The first, short chunk is read twice, so that its own mean is its origin: a
+// single pixel might lie far from all others.
 template <typename T>
 void band_statistics(const T* x, const Planes& s, int64_t pixels, double* HD_RESTRICT moments) {
   const int64_t pixel = s.pixel, n = pixels * pixel;
@@ -172,7 +172,7 @@ struct Spread {
     for (int k = 0; k < 5; ++k) *arrays[k] = memory + k * s.spread;
   }
 
-  // With `exact` means, what the rounding of the others took off is part of the bias.
+  // With `exact` means, the bias also holds what rounding took off the other means.
   void load(const Planes& s, int64_t plane, const Tensor& weight, const Tensor& beta, const float* means,
             const float* rstd, const double* exact) {
     for (int64_t c = 0; c < s.pixel; ++c) {
@@ -187,11 +187,6 @@ struct Spread {
     repeat(bias, s.pixel, s.spread);
   }
 };
-
-// The activation as the factor of negative values.
-float slope_of(int activation, float negative_slope) {
-  return activation == kNone ? 1.f : activation == kRelu ? 0.f : negative_slope;
-}
 
 template <bool kOne, typename T>
 void normalise(const T* HD_RESTRICT x, int64_t n, const Spread& of, float slope, const T* residual, T* HD_RESTRICT y) {
@@ -397,13 +392,12 @@ void by_planes(const Planes& s, int threads, const First& first, const Merge& me
 }  // namespace
 
 void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor y, Tensor mean, Tensor rstd,
-                           Tensor, int activation, float negative_slope, float eps, int pad, int pad_mode,
-                           int threads) {
+                           Tensor, float slope, float eps, int pad, PadMode pad_mode, int threads) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
     const Planes s(x, pad > 0 || residual);
     const Padding padding{pad, pad_mode};
-    const Forward<T> forward{s, padding, x.as<T>(), residual, y.as<T>(), slope_of(activation, negative_slope)};
+    const Forward<T> forward{s, padding, x.as<T>(), residual, y.as<T>(), slope};
     use_huge_pages<T>(y);
     Scratch<double> partial(s.count * (s.bands + 1) * 2 * s.pixel);
     // Moments of the bands of a plane, then of all of it.
@@ -439,14 +433,12 @@ void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual
 }
 
 void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, Tensor dx,
-                           Tensor dresidual, Tensor sums, Tensor, int activation, float negative_slope, int pad,
-                           int pad_mode, int threads) {
+                           Tensor dresidual, Tensor sums, Tensor, float slope, int pad, PadMode pad_mode, int threads) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
     const Planes s(x, pad > 0);
     const Padding padding{pad, pad_mode};
-    const Backward<T> backward{
-        s, padding, dy.as<T>(), x.as<T>(), dx.as<T>(), dresidual.as<T>(), slope_of(activation, negative_slope)};
+    const Backward<T> backward{s, padding, dy.as<T>(), x.as<T>(), dx.as<T>(), dresidual.as<T>(), slope};
     use_huge_pages<T>(dx);
     use_huge_pages<T>(dresidual);
     Scratch<double> partial(s.count * s.bands * 2 * s.pixel);

@@ -10,14 +10,15 @@ constexpr int kThreads = 512;  // of a block, at most
 constexpr int kWarps = kThreads / 32;
 // Bytes that a block holds: three such blocks a multiprocessor of 9.0 or 10.0.
 constexpr int64_t kSmallPlane = 64 << 10;
-constexpr int64_t kSparePartials = 32768;  // partial results that scratch holds beyond one for each plane
+constexpr int64_t kSpareParts = 32768;  // beyond one part for each plane there are at most so many more
 
 // Adjacent elements that a thread moves at once.
 template <typename T>
 constexpr int kPack = 16 / sizeof(T);
 
 struct Norm {
-  int channels, height, width, pad, pad_mode;
+  int channels, height, width, pad;
+  PadMode pad_mode;
   const float* weight;  // [C] or null
   const float* bias;    // [C] or null
   float* mean;          // [B, C]
@@ -30,7 +31,7 @@ struct Norm {
   int64_t part;         // pixels of each of their parts, but the last
   int64_t padded_part;  // the same of the padded plane
   float per_pixel;      // 1 / (H W)
-  float slope;          // the activation's for negative values: 1 for none
+  float slope;          // factor of values below zero
   float eps;
 
   __host__ __device__ int64_t pixels() const { return static_cast<int64_t>(height) * width; }
@@ -38,12 +39,12 @@ struct Norm {
   __host__ __device__ int64_t padded_pixels() const { return static_cast<int64_t>(height + 2 * pad) * padded_width(); }
 };
 
-// The position that output position o copies, or -1 for zero.
+// The position that output position o copies, or -1 where it is zero.
 __device__ __forceinline__ int source_of(int o, int size, const Norm& n) {
   const int i = o - n.pad;
   if (i >= 0 && i < size) return i;
-  if (n.pad_mode == 0) return i < 0 ? -i : 2 * (size - 1) - i;
-  return n.pad_mode == 1 ? -1 : i < 0 ? 0 : size - 1;
+  if (n.pad_mode == PadMode::reflect) return i < 0 ? -i : 2 * (size - 1) - i;
+  return n.pad_mode == PadMode::zero ? -1 : i < 0 ? 0 : size - 1;
 }
 
 // The output positions that copy position i: i + pad, and those in [low, low + lows) and [high, high + highs).
@@ -52,12 +53,12 @@ struct Copies {
 
   __device__ __forceinline__ Copies(int i, int size, const Norm& n)
       : middle(i + n.pad), low(0), lows(0), high(size + n.pad), highs(0) {
-    if (n.pad_mode == 0) {
+    if (n.pad_mode == PadMode::reflect) {
       low = n.pad - i;
       lows = i >= 1 && i <= n.pad;
       high = 2 * (size - 1) - i + n.pad;
       highs = i <= size - 2 && i >= size - 1 - n.pad;
-    } else if (n.pad_mode == 2) {
+    } else if (n.pad_mode == PadMode::replicate) {
       lows = i == 0 ? n.pad : 0;
       highs = i == size - 1 ? n.pad : 0;
     }
@@ -100,7 +101,7 @@ __device__ __forceinline__ bool is_aligned(const T* address) {
   return reinterpret_cast<uintptr_t>(address) % sizeof(Pack<T, V>) == 0;
 }
 
-// store_pack by one instruction for certain: a structure of 16-bit numbers may be stored one by one.
+// store_pack that is certainly one instruction: the numbers of a structure of 16-bit numbers may be stored one by one.
 template <int V, typename T>
 __device__ __forceinline__ void store_whole(T* address, const Pack<T, V>& pack) {
   if constexpr (sizeof(pack) == 16)
@@ -109,7 +110,7 @@ __device__ __forceinline__ void store_whole(T* address, const Pack<T, V>& pack) 
     *reinterpret_cast<uint2*>(address) = bit_cast<uint2>(pack);
 }
 
-// V elements at an address that may be odd.
+// V elements at an address that may not be aligned.
 template <int V, typename T>
 __device__ __forceinline__ Pack<T, V> load_run(const T* address) {
   if (is_aligned<V>(address)) return load_pack<V>(address);
@@ -119,7 +120,7 @@ __device__ __forceinline__ Pack<T, V> load_run(const T* address) {
   return pack;
 }
 
-// Elements [from, to) of V; the others are zero. Only whole and aligned ones are fast: the rest is for edges, and
+// Elements [from, to) of V. The others are zero. Only whole and aligned ones are fast: the rest is for edges, which are
 // short.
 template <int V, typename T>
 __device__ __forceinline__ Pack<T, V> load_some(const T* address, int from, int to) {
@@ -168,7 +169,7 @@ __device__ __forceinline__ Pack<T, V> from_floats(const float (&values)[V]) {
 struct Moments {
   float count = 0.f, mean = 0.f, m2 = 0.f;
 
-  // Share of the merged numbers that are the other's; nothing and nothing is nothing.
+  // The other's share of the merged numbers. It is 0 if there are none.
   __device__ __forceinline__ static float share(float count, float other) {
     return other > 0.f ? __fdividef(other, count + other) : 0.f;
   }
@@ -204,7 +205,7 @@ __device__ __forceinline__ void absorb(float& mean, float& m2, float count, floa
   mean += delta * r;
 }
 
-// Merge over the block, whose threads are whole warps. shared: 3 kWarps floats, free again after the next barrier.
+// Merge over the block, which consists of whole warps. `shared` is 3 kWarps floats, free again after the next barrier.
 __device__ __forceinline__ Moments block_moments(Moments m, float* shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   const auto merge_lanes = [&] {
@@ -225,7 +226,7 @@ __device__ __forceinline__ Moments block_moments(Moments m, float* shared) {
   return {__shfl_sync(0xffffffffu, m.count, 0), __shfl_sync(0xffffffffu, m.mean, 0), __shfl_sync(0xffffffffu, m.m2, 0)};
 }
 
-// The sums over the block of both. shared: 2 kWarps floats.
+// Replace a and b by their sums over the block. `shared` is 2 kWarps floats.
 __device__ __forceinline__ void block_sums(float& a, float& b, float* shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   a = warp_sum(a);
@@ -240,7 +241,7 @@ __device__ __forceinline__ void block_sums(float& a, float& b, float* shared) {
 }
 
 // z = weight * (x - mean) * rstd + bias. The mean is given as origin + mean, and the origin is taken off x first: the
-// forward pass, whose origin is a pixel, so needs no rounded mean, which would be off by much of a small deviation.
+// forward pass, whose origin is a pixel, then needs no rounded mean, whose error is large beside a small deviation.
 struct Affine {
   float origin, scale, shift;
 

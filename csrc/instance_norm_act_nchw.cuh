@@ -1,9 +1,9 @@
 // instance_norm_act of contiguous images: a plane is one run of pixels. Small planes are held by one block in
-// shared memory, so that everything is read once; large ones are shared by n.splits blocks of
-// two kernels, of which the second walks backwards, over what the first has just left in the second-level cache.
+// shared memory, so that everything is read once. Large ones are shared by n.splits blocks of two kernels, of which the
+// second walks backwards over what the first has just left in the second-level cache.
 //
-// All run over units: V elements, aligned in memory to their size, that cover a range of pixels; the first and the last
-// may stick out of it. Rows of a padded image start anywhere. So a unit of y is gathered element by element
+// All run over units: V elements, aligned in memory to their size, that cover a range of pixels. The first and the last
+// unit may stick out of it. Rows of a padded image start anywhere, so a unit of y is gathered element by element
 // (neighbouring threads still read neighbouring elements) and stored whole, since partial writes cost more than partial
 // reads. Units are half as wide then: the reads of a warp overlap less in their cache lines.
 #pragma once
@@ -33,7 +33,7 @@ struct Unit {
   __device__ __forceinline__ bool whole() const { return from == 0 && to == V; }
 };
 
-// The moments of this thread's share of a range of plane x; each unit is shown to keep(i, unit).
+// The moments of this thread's share of a range of plane x. keep(i, unit) is called with each unit.
 template <typename T, typename Keep>
 __device__ __forceinline__ Moments range_moments(const T* x, const Range& range, const Keep& keep) {
   constexpr int V = kPack<T>;
@@ -174,8 +174,8 @@ __global__ void __launch_bounds__(kThreads, 1)
                  split == 0, n);
 }
 
-// What of dy [H + 2 pad, W + 2 pad] reaches one pixel: rounded, so that dresidual, the sums and dx are of the same
-// number.
+// The part of dy [H + 2 pad, W + 2 pad] that reaches one pixel. It is rounded, so that dresidual, the sums and dx use
+// the same number.
 template <typename T>
 __device__ __forceinline__ float fold_pixel(const T* dy, const Copies& rows, const Copies& columns, const Norm& n) {
   float sum = 0.f;
@@ -188,10 +188,10 @@ __device__ __forceinline__ float fold_pixel(const T* dy, const Copies& rows, con
   return to_float(from_float<T>(sum));
 }
 
-// The same of one unit: all at once, and then again the pixels that padding copies.
+// The same for one unit: all pixels at once, and then again those that padding copies.
 template <int V, typename T>
 __device__ __forceinline__ void fold_unit(const T* dy, Cursor at, const Unit<V>& unit, const Norm& n, float (&g)[V]) {
-  const int border = n.pad == 0 || n.pad_mode == 1 ? -1 : n.pad_mode == 0 ? n.pad : 0;
+  const int border = n.pad == 0 || n.pad_mode == PadMode::zero ? -1 : n.pad_mode == PadMode::reflect ? n.pad : 0;
   const bool whole = unit.whole() && at.column + V <= n.width;
   Pack<T, V> pack{};
   if (whole) pack = load_run<V>(dy + static_cast<int64_t>(at.row + n.pad) * n.padded_width() + at.column + n.pad);
@@ -234,8 +234,8 @@ __device__ __forceinline__ Pack<T, V> unit_gradient(const Pack<T, V>& x, const f
   return dx;
 }
 
-// Call fn(i, unit, x, g) with this thread's units of a range: the x and the folded dy there. A dresidual, where
-// one is given, already has the latter.
+// Call fn(i, unit, x, g) with this thread's units of a range: the x and the folded dy there. If a dresidual is given,
+// it already holds the latter.
 template <int V, typename T, typename F>
 __device__ __forceinline__ void for_folded(const T* dy, const T* x, const T* dresidual, const Range& range,
                                            const Norm& n, const F& fn) {

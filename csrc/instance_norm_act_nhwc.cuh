@@ -1,8 +1,8 @@
-// instance_norm_act of channels_last images: a thread owns 16 bytes of channels and walks over pixels, so padding is a
-// question of which pixel and everything stays aligned (where C is no multiple of that, its last group is partial and
-// goes element by element). A block is `lanes` adjacent groups of channels by `rows` pixels. Small planes are held by
-// one block a group in shared memory; large ones are shared by n.splits blocks of two kernels, of which the second
-// walks backwards, over what the first has just left in the second-level cache.
+// instance_norm_act of channels_last images: a thread owns 16 bytes of channels and walks over pixels, so padding only
+// decides which pixel is read, and everything stays aligned. (If C is no multiple of that, the last group is partial
+// and handled element by element.) A block is `lanes` adjacent groups of channels by `rows` pixels. Small planes are
+// held by one block for each group in shared memory. Large ones are shared by n.splits blocks of two kernels, of which
+// the second walks backwards over what the first has just left in the second-level cache.
 #pragma once
 
 #include "instance_norm_act.cuh"
@@ -28,7 +28,7 @@ struct Place {
     valid = max(min(n.channels - channel, V), 0);
     image = block / n.splits / tiles;
   }
-  // Its part of the pixels of an image; nothing without channels.
+  // Its part of the pixels of an image, which is empty if it has no channels.
   __device__ __forceinline__ Range range(int64_t pixels, int64_t part) const {
     Range range(pixels, split, part);
     if (valid == 0) range.end = range.begin;
@@ -54,7 +54,7 @@ struct ChannelMoments {
   }
 };
 
-// Of V channels: sums of dz and of dz * xhat.
+// Sums of dz and of dz * xhat for V channels.
 template <int V>
 struct ChannelSums {
   static constexpr int kSize = 2 * V;
@@ -66,7 +66,7 @@ struct ChannelSums {
   }
 };
 
-// Two numbers of each of a thread's channels, of one split: in scratch as [2, B, splits, C].
+// Store two numbers for each channel of a thread and one split. Scratch is [2, B, splits, C].
 template <int V, int N>
 __device__ __forceinline__ void store_partial(const float (&at)[N], const Place<V>& place, const Norm& n) {
   float* partial = n.scratch + (place.image * n.splits + place.split) * n.channels + place.channel;
@@ -93,7 +93,7 @@ constexpr int merge_size(int lanes, int threads) {
   return State::kSize * lanes * (threads > 64 ? threads / 64 : 1);
 }
 
-// Merge the states of all threads of a lane; all get the result. The number of warps is a power of two, as is lanes.
+// Merge the states of all threads of a lane. All get the result. The number of warps is a power of two, as is lanes.
 template <typename State>
 __device__ __forceinline__ void merge_rows(State& state, int lanes, float* shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
@@ -128,8 +128,8 @@ __device__ __forceinline__ void merge_rows(State& state, int lanes, float* share
   swap_in(state, 0);
 }
 
-// The moments of this thread's pixels; x begins at the image and its first channel. Each pixel is shown to keep(pixel,
-// values).
+// The moments of this thread's pixels. x begins at the image and its first channel. keep(pixel, values) is called with
+// each pixel.
 template <typename T, typename Keep>
 __device__ __forceinline__ ChannelMoments<kPack<T>> pixel_moments(const T* x, const Place<kPack<T>>& place,
                                                                   const Range& range, const Norm& n, const Keep& keep) {
@@ -269,8 +269,8 @@ __global__ void __launch_bounds__(kThreads, 1)
                n);
 }
 
-// What of dy reaches one pixel, rounded, so that dresidual, the sums and dx are of the same number. dy begins at the
-// image and this thread's first channel.
+// The part of dy that reaches one pixel. It is rounded, so that dresidual, the sums and dx use the same number. dy
+// begins at the image and this thread's first channel.
 template <int V, typename T>
 __device__ __forceinline__ void fold_channels(const T* dy, Cursor at, int valid, const Norm& n, float (&g)[V]) {
   const Copies rows(at.row, n.height, n), columns(at.column, n.width, n);
@@ -312,7 +312,7 @@ __device__ __forceinline__ void load_statistics(const Norm& n, const Place<V>& p
   }
 }
 
-// Writes the sums too, which are those of dz * xhat by now.
+// This writes the sums, too, which are those of dz and dz * xhat by now.
 template <int V>
 struct Gradients {
   Gradient of[V];
@@ -343,8 +343,8 @@ __device__ __forceinline__ Pack<T, V> pixel_gradient(const Pack<T, V>& x, const 
   return dx;
 }
 
-// Call fn(pixel, x, g) with this thread's pixels of a range: the x and the folded dy there. A dresidual, where one is
-// given, already has the latter.
+// Call fn(pixel, x, g) with this thread's pixels of a range: the x and the folded dy there. If a dresidual is given, it
+// already holds the latter.
 template <int V, typename T, typename F>
 __device__ __forceinline__ void for_folded_pixels(const T* dy, const T* x, const T* dresidual, const Place<V>& place,
                                                   const Range& range, const Norm& n, const F& fn) {

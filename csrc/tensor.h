@@ -1,10 +1,13 @@
-// What a kernel gets to know of a torch tensor. Without torch headers the extension works with any version of torch.
+// What a kernel knows of a torch tensor. Without torch headers the extension works with any version of torch.
 #pragma once
 
 #include <cstdint>
 
+#include "half.h"
+
 namespace hd {
 
+enum class PadMode { reflect, zero, replicate };  // of the same names as in hdgan/ops/instance_norm_act.py
 enum class DType { float32, bfloat16, float16, int8, int16, int32, int64, uint8, uint16, uint32, uint64 };
 
 struct Tensor {
@@ -20,6 +23,14 @@ struct Tensor {
   }
   explicit operator bool() const { return data != nullptr; }
 };
+
+// Call fn(T{}) with the storage type of a floating-point dtype.
+template <typename F>
+inline __attribute__((always_inline)) void with_floating(DType dtype, const F& fn) {
+  if (dtype == DType::float32) return fn(float{});
+  if (dtype == DType::bfloat16) return fn(bf16{});
+  return fn(f16{});
+}
 
 // True for a [B, C, H, W] tensor whose channels are adjacent. A tensor that is both counts as contiguous.
 inline __attribute__((always_inline)) bool is_channels_last(const Tensor& x) {

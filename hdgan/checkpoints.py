@@ -1,4 +1,4 @@
-"""Where the checkpoints of a run lie: one folder each, complete or absent.
+"""Where the checkpoints of a run are: one folder each, complete or absent.
 
 RUN/checkpoints/step-00001000/model.safetensors   weights, averages, mean styles, and the config that builds them
                               training.pt         optimizers, fake pool, position in the schedule
@@ -18,8 +18,8 @@ from pathlib import Path
 from hdgan.config.bounds import Count
 from hdgan.config.serialization import from_plain
 from hdgan.errors import CheckpointError
-from hdgan.files import require_file
 from hdgan.files.json import read_json
+from hdgan.files.opening import mode_of, require_file
 
 MODEL_FILE = "model.safetensors"
 TRAINING_FILE = "training.pt"
@@ -31,7 +31,7 @@ def checkpoints_folder(run: Path) -> Path:
 
 
 def list_steps(run: Path) -> list[int]:
-    """Steps of all complete checkpoints, ascending."""
+    """The steps of all complete checkpoints, ascending."""
     folders = [path for path in checkpoints_folder(run).glob(f"{PREFIX}*") if (path / MODEL_FILE).is_file()]
     names = (re.fullmatch(rf"{PREFIX}([0-9]{{8,18}})", folder.name) for folder in folders)
     return sorted(int(name[1]) for name in names if name)
@@ -42,7 +42,7 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """The run that a checkpoint folder belongs to; None where it lies elsewhere."""
+    """The run that a checkpoint folder belongs to; None for a folder that is in no run."""
     folder = checkpoint.parent
     of_run = checkpoint.name.startswith(PREFIX) and folder == checkpoints_folder(folder.parent)
     return folder.parent if of_run else None
@@ -56,7 +56,7 @@ def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
         which: for a run: "latest", "best", or a step.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no such checkpoint.
     """
     if not is_folder(path):
         require_file(path, CheckpointError)
@@ -78,28 +78,20 @@ def is_folder(path: Path) -> bool:
     """Whether a path that a user gave is a folder.
 
     Raises:
-        CheckpointError: nothing is there, or it cannot be looked at.
+        CheckpointError: nothing is there, or it cannot be examined.
     """
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path} does not exist: give a run folder, a checkpoint folder or a .safetensors file"
-        ) from None
-    except (OSError, ValueError) as error:  # a loop of links, a name that is too long or holds a NUL
-        raise CheckpointError(
-            f"{path!s:.300} cannot be opened ({getattr(error, 'strerror', None) or error}): check the path"
-        ) from error
+    remedy = "give a run folder, a checkpoint folder or a .safetensors file"
+    return stat.S_ISDIR(mode_of(path, CheckpointError, remedy))
 
 
 @dataclass(frozen=True)
 class Best:
-    """What best.json says of the checkpoint that measured best."""
+    """What best.json says about the checkpoint with the best measurement."""
 
     step: Count
     stage: str = ""
     values: dict[str, float] = field(default_factory=dict)
-    """By the names of metrics.jsonl; in the file they stand beside step and stage."""
+    """Its measurements, by the names that metrics.jsonl uses. In the file they are beside step and stage."""
 
 
 def read_best(run: Path) -> Best | None:
@@ -123,5 +115,5 @@ def best_step(run: Path) -> int | None:
 
 
 def beside(model: Path, name: str) -> Path:
-    """Where a file that belongs to a model lies: as `name` in its checkpoint folder, else as `<model>.<name>`."""
+    """The path of a file that belongs to a model: `name` in its checkpoint folder, otherwise `<model>.<name>`."""
     return model.with_name(name if model.name == MODEL_FILE else f"{model.stem}.{name}")

@@ -1,11 +1,13 @@
-"""Which device to run on, and whether its memory suffices."""
+"""What a process can run on: its device, whether the memory suffices, and its CPU cores."""
 
 from __future__ import annotations
 
 import errno
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -20,9 +22,9 @@ def network_format(device: torch.device) -> torch.memory_format:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice; on a CPU and in libraries only the text tells.
+    """Whether an error means that there is not enough memory, which on a CPU and in libraries only its text says.
 
-    The texts are those of PyTorch's allocators, of TorchScript, of cuBLAS and cuDNN, of oneDNN and of shared memory.
+    The texts are those of PyTorch's allocators, TorchScript, cuBLAS, cuDNN, oneDNN and shared memory.
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -43,9 +45,9 @@ _OUT_OF_MEMORY = (
 
 @contextmanager
 def enough_memory(message: str) -> Iterator[None]:
-    """Raise ConfigError with this message where memory does not suffice.
+    """Raise ConfigError with this message if there is not enough memory.
 
-    The memory that was in use inside is free by then, although the error lives on: its frames hold nothing any more.
+    The memory that was used inside is free by then, since the frames that the error refers to are cleared.
     """
     try:
         yield
@@ -78,3 +80,34 @@ def choose_device(device: str) -> torch.device:
         seen = count(found, "CUDA device")
         raise ConfigError(f"{given} needs CUDA device {index}, but PyTorch sees {seen}: use {option('device')} cpu")
     return torch.device("cuda", torch.cuda.current_device() if chosen.index is None else index)
+
+
+def available_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """The number of CPU cores that this process may use, which can be far fewer than the machine has.
+
+    These are the cores that the process is bound to, within the quota of its container. At least 1.
+
+    Args:
+        cgroups: where Linux mounts control groups, version 2.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([bound, *(int(quota) for quota in _quotas(cgroups))]))
+
+
+def _quotas(cgroups: Path) -> list[float]:
+    """Cores that the groups of this process grant it, from the outermost to its own."""
+    try:
+        own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        own = "/"
+    folder = cgroups / own.lstrip("/")
+    quotas = []
+    for group in (folder, *folder.parents):
+        if not group.is_relative_to(cgroups):
+            break
+        try:
+            most, period = (group / "cpu.max").read_text().split()
+            quotas.append(float(most) / float(period))
+        except (OSError, ValueError):  # no file, or "max": no quota
+            continue
+    return quotas

@@ -1,18 +1,18 @@
 """Errors that a user can act on.
 
-The command line prints these as one line and exits with status 2; anything else is a bug and keeps its traceback.
-Each message names the file (where there is one), the value found, and the remedy.
+The command line prints such an error as one line and exits with status 2. Any other error is a bug and keeps its
+traceback. Each message names the file (if there is one), the value found, and the remedy.
 """
 
 
 class HdganError(Exception):
-    """Base of all errors caused by the user's input or machine rather than by hdgan."""
+    """Base class of all errors that the user's input or machine causes, not hdgan."""
 
 
 class ConfigError(HdganError):
     """An option, or a combination of options, that cannot work.
 
-    No ValueError, since the command line's parser would catch that and print it in a box of its own.
+    It is no ValueError, since the parser of the command line would catch that and print it in a box of its own.
     """
 
 
@@ -29,8 +29,8 @@ class TrainingError(HdganError, RuntimeError):
 
 
 class OutputError(HdganError):
-    """Standard output that cannot be written to: a disk that is full."""
+    """Standard output that cannot be written to, for example because a disk is full."""
 
 
 class OutputClosed(OutputError):
-    """Standard output whose reader has gone, as `head` does: no fault, but nothing is left to do."""
+    """Standard output whose reader has ended, as `head` does. This is no fault, but there is nothing left to do."""

@@ -1,4 +1,4 @@
-"""A sign of life of long work: a bar on a terminal, a line now and then in a log file."""
+"""Progress of long work: a bar on a terminal, otherwise a line at intervals, as suits a log file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 
 FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 30.0
-"""Where no terminal shows a bar: when the first line is printed, and how long after each line the next one is."""
+"""Without a terminal: when the first line is printed, and the time between lines."""
 
 
 class Progress:
-    """How far work has come. Make one with `showing_progress`."""
+    """The progress of work. `showing_progress` makes one."""
 
     def __init__(self, bar: rich.progress.Progress | None) -> None:
         self._bar = bar
@@ -26,13 +26,13 @@ class Progress:
         self._began = (time.monotonic(), 0)
 
     def __call__(self, task: str, done: int, total: int, detail: str = "") -> None:
-        """Note that `done` of `total` parts of a task are done; total is 0 where it is not known.
+        """Note that `done` of `total` parts of a task are done.
 
         Args:
-            task: what is done. Another name begins anew.
-            done: parts.
-            total: parts.
-            detail: what else is to be shown, such as the part at work.
+            task: what is done; another name starts a new task.
+            done: number of parts.
+            total: number of parts; 0 if it is not known.
+            detail: what else to show, such as the current part.
         """
         if self._state[0] != task:
             self._began = time.monotonic(), done
@@ -45,7 +45,7 @@ class Progress:
     def line(self) -> str:
         """The state in words: "train: 120 of 2975, 0:01:30 so far, about 0:35:40 left"."""
         task, done, total, detail = self._state
-        began, first = self._began  # a task that goes on with what an earlier run did has parts that took no time
+        began, first = self._began  # a task that continues an earlier run has parts that took no time
         passed = time.monotonic() - began
         parts = [f"{task}: {done} of {total}" if total else task, detail, f"{_duration(passed)} so far"]
         if first < done < total:
@@ -55,7 +55,7 @@ class Progress:
 
 @contextmanager
 def showing_progress(console: Console) -> Iterator[Progress]:
-    """Show how far work has come while the block runs, also within a part that takes long.
+    """Show the progress of work while the block runs, also during a part that takes long.
 
     Args:
         console: usually of standard error. A bar if it is a terminal; otherwise a line after 10 seconds and then every

@@ -1,5 +1,8 @@
-"""Random numbers that repeat: a run seeds every generator from (seed, rank, step) before each step, and the noise of a
-picture comes from a seed and its number."""
+"""Reproducible random numbers.
+
+A run seeds every generator from (seed, rank, step) before each step. The noise of a picture follows from a seed and the
+picture's number.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import torch
 
 def derive_seed(*keys: int) -> int:
     """Mix non-negative integers into one 32-bit seed."""
-    # NumPy fills short keys up with zeros: without their number, (5,) and (5, 0) would give one seed.
+    # NumPy pads short keys with zeros: without the number of keys, (5,) and (5, 0) would give the same seed.
     return int(np.random.SeedSequence((len(keys), *keys)).generate_state(1)[0])
 
 
@@ -27,7 +30,7 @@ def seed_everything(*keys: int) -> None:
 
 @contextmanager
 def seeded(device: torch.device, *keys: int) -> Iterator[None]:
-    """Seed PyTorch's generators of the CPU and of one device inside, and leave them as they were."""
+    """Seed PyTorch's generators of the CPU and of one device inside the block, and restore them afterwards."""
     gpu = device.type == "cuda"
     seed = derive_seed(*keys)
     with torch.random.fork_rng([device] if gpu else []):

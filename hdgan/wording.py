@@ -1,6 +1,19 @@
-"""Small pieces of English that messages share."""
+"""Text: whether a file can hold it, and small pieces of English that messages share."""
 
 from __future__ import annotations
+
+import re
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
+
+def is_text(value: str) -> bool:
+    """Whether a text file can hold a string.
+
+    UTF-8 has no surrogates, by which Python stands for the bytes of a file name that are not UTF-8; and a NUL ends the
+    text for many programs.
+    """
+    return _NO_TEXT.search(value) is None
 
 
 def count(n: int, noun: str, plural: str = "") -> str:

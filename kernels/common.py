@@ -15,7 +15,7 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def planes_of(x: Tensor) -> tuple[int, int]:
-    """See dense x [B, C, H, W] as planes of H * W pixels: how many, and the elements of a pixel.
+    """See dense x [B, C, H, W] as planes of H * W pixels: how many there are, and how many elements a pixel has.
 
     A channels_last image is one plane whose pixels have C elements, a contiguous one C planes of single elements.
     """

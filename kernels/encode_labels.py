@@ -22,11 +22,11 @@ def _class_of(label, pixel, mask, n_labels, dontcare):
 
 
 @triton.jit
-def _on_boundary(ids, first, pixel, mask, height, width, N: tl.constexpr):
-    """Whether the ids of N pixels from `first` on differ from one of their four neighbours."""
+def _on_boundary(ids, first, pixel, mask, height, width, BLOCK_PIXELS: tl.constexpr):
+    """Whether the ids of BLOCK_PIXELS pixels from `first` on differ from one of their four neighbours."""
     # Only where the strip begins is divided in 64 bits.
     first_row = tl.cast(first, tl.int64) // width
-    across = (first - first_row * width).to(tl.int32) + tl.arange(0, N)  # [N]
+    across = (first - first_row * width).to(tl.int32) + tl.arange(0, BLOCK_PIXELS)  # [BLOCK_PIXELS]
     row = ((first_row % height).to(tl.int32) + across // width) % height
     column = across % width
     own = tl.load(ids + pixel, mask=mask, other=0)
@@ -54,12 +54,12 @@ def encode_labels_planes_kernel(
     width,  # W
     n_labels,  # n
     blocks,  # strips of an image
-    N: tl.constexpr,  # pixels of a strip
+    BLOCK_PIXELS: tl.constexpr,  # pixels of a strip
 ):
     pixels = tl.cast(height, tl.int64) * width
     image = (tl.program_id(0) // blocks).to(tl.int64)
-    begin = (tl.program_id(0) % blocks).to(tl.int64) * N
-    local = begin + tl.arange(0, N)  # [N]
+    begin = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK_PIXELS
+    local = begin + tl.arange(0, BLOCK_PIXELS)  # [BLOCK_PIXELS]
     mask = local < pixels
     first, pixel = image * pixels + begin, image * pixels + local
     plane = _class_of(label, pixel, mask, n_labels, dontcare)
@@ -67,7 +67,7 @@ def encode_labels_planes_kernel(
     for c in range(n_labels):
         _store(target + c * pixels, plane == c, mask)
     if ids is not None:
-        _store(target + n_labels * pixels, _on_boundary(ids, first, pixel, mask, height, width, N), mask)
+        _store(target + n_labels * pixels, _on_boundary(ids, first, pixel, mask, height, width, BLOCK_PIXELS), mask)
 
 
 @triton.jit
@@ -81,19 +81,19 @@ def encode_labels_pixels_kernel(
     width,  # W
     n_labels,  # n
     CHANNELS: tl.constexpr,  # n, or n + 1 with ids: known when compiling, so that stores are wide
-    N: tl.constexpr,  # pixels of a strip
-    C: tl.constexpr,  # channels written at a time
+    BLOCK_PIXELS: tl.constexpr,  # pixels of a strip
+    BLOCK_CHANNELS: tl.constexpr,  # channels written at a time
 ):
-    first = tl.program_id(0).to(tl.int64) * N
-    pixel = first + tl.arange(0, N)  # [N]
+    first = tl.program_id(0).to(tl.int64) * BLOCK_PIXELS
+    pixel = first + tl.arange(0, BLOCK_PIXELS)  # [BLOCK_PIXELS]
     mask = pixel < pixels
     plane = _class_of(label, pixel, mask, n_labels, dontcare)[:, None]
     if ids is not None:
-        edge = _on_boundary(ids, first, pixel, mask, height, width, N)
+        edge = _on_boundary(ids, first, pixel, mask, height, width, BLOCK_PIXELS)
         boundary = tl.where(edge, n_labels, -1)[:, None]
-    for begin in range(0, CHANNELS, C):
-        channel = begin + tl.arange(0, C)[None, :]
-        set = plane == channel  # [N, C]
+    for begin in range(0, CHANNELS, BLOCK_CHANNELS):
+        channel = begin + tl.arange(0, BLOCK_CHANNELS)[None, :]
+        set = plane == channel  # [BLOCK_PIXELS, BLOCK_CHANNELS]
         if ids is not None:
             set |= boundary == channel
         _store(y + pixel[:, None] * CHANNELS + channel, set, mask[:, None] & (channel < CHANNELS))
@@ -108,13 +108,16 @@ def encode_labels_fwd(
     batch, channels, height, width = y.shape
     n_labels = channels - (ids is not None)
     if common.is_channels_last(y):
-        c = common.block_of(channels, MAX_CHANNELS)
-        n = ELEMENTS // c
+        block_channels = common.block_of(channels, MAX_CHANNELS)
+        block_pixels = ELEMENTS // block_channels
         pixels = batch * height * width
-        encode_labels_pixels_kernel[(triton.cdiv(pixels, n),)](
-            label, ids, y, dontcare, pixels, height, width, n_labels, CHANNELS=channels, N=n, C=c
-        )
+        encode_labels_pixels_kernel[(triton.cdiv(pixels, block_pixels),)](
+            label, ids, y, dontcare, pixels, height, width, n_labels,
+            CHANNELS=channels, BLOCK_PIXELS=block_pixels, BLOCK_CHANNELS=block_channels,
+        )  # fmt: skip
     else:
-        n = common.block_of(height * width, PIXELS)
-        blocks = triton.cdiv(height * width, n)
-        encode_labels_planes_kernel[(blocks * batch,)](label, ids, y, dontcare, height, width, n_labels, blocks, N=n)
+        block_pixels = common.block_of(height * width, PIXELS)
+        blocks = triton.cdiv(height * width, block_pixels)
+        encode_labels_planes_kernel[(blocks * batch,)](
+            label, ids, y, dontcare, height, width, n_labels, blocks, BLOCK_PIXELS=block_pixels
+        )

@@ -1,4 +1,4 @@
-"""instance_index: ids are counted in a table of all that an image may hold, ranked, and looked up by every pixel.
+"""instance_index: ids are counted in a table of all ids that an image may hold, ranked, and looked up by every pixel.
 
 Maps are long runs of equal ids: a run [p, q) adds q to its count where it ends and subtracts p where it begins, so that
 only the ends of runs touch the table.
@@ -24,26 +24,26 @@ def instance_index_count_kernel(
     outside,  # [1] int32 becomes 1 if an id is not in the table
     pixels,  # H * W
     blocks,  # programs of an image
-    low,  # id of the first entry
+    first_id,  # of the first entry
     entries,  # T
-    BLOCK: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
 ):
     program = tl.program_id(0)
     image = (program // blocks).to(tl.int64)
-    p = (program % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    p = (program % blocks).to(tl.int64) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     valid = p < pixels
     own = tl.load(ids + image * pixels + p, mask=valid, other=0).to(tl.int64)
     before = tl.load(ids + image * pixels + p - 1, mask=valid & (p > 0), other=0).to(tl.int64)
     after = tl.load(ids + image * pixels + p + 1, mask=p + 1 < pixels, other=0).to(tl.int64)
     begins = (p == 0) | (own != before)
     ends = (p + 1 == pixels) | (own != after)
-    entry = own - low
+    entry = own - first_id
     inside = (entry >= 0) & (entry < entries)
     amount = tl.where(ends, p + 1, 0) - tl.where(begins, p, 0)  # of either sign; their sum is right
     tl.atomic_add(
         table + image * entries + entry, amount.to(tl.int32), mask=valid & inside & (begins | ends), sem="relaxed"
     )
-    tl.store(outside + tl.zeros([BLOCK], tl.int32), 1, mask=valid & ~inside)
+    tl.store(outside + tl.zeros([BLOCK_PIXELS], tl.int32), 1, mask=valid & ~inside)
 
 
 @triton.jit
@@ -54,15 +54,15 @@ def instance_index_rows_kernel(
     rows,  # [B, H, W] int32 out
     pixels,  # H * W
     blocks,  # programs of an image
-    low,  # id of the first entry
+    first_id,  # of the first entry
     entries,  # T
-    BLOCK: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
 ):
     program = tl.program_id(0)
     image = (program // blocks).to(tl.int64)
-    p = (program % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    p = (program % blocks).to(tl.int64) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     valid = p < tl.where(tl.load(outside) == 0, pixels, 0)
-    entry = tl.load(ids + image * pixels + p, mask=valid, other=0).to(tl.int64) - low
+    entry = tl.load(ids + image * pixels + p, mask=valid, other=0).to(tl.int64) - first_id
     rank = tl.load(ranks + image * entries + entry, mask=valid, other=0)
     tl.store(rows + image * pixels + p, rank - 1, mask=valid)
 
@@ -75,20 +75,20 @@ def instance_index_lists_kernel(
     offsets,  # [B + 1] int64 out, -1 at the end if an id is outside
     unique,  # [N] like the ids, out
     counts,  # [N] int64 out
-    low,  # id of the first entry
+    first_id,  # of the first entry
     entries,  # T
     batch,  # B
-    BLOCK: tl.constexpr,
+    BLOCK_ENTRIES: tl.constexpr,
 ):
-    blocks = entries // BLOCK
+    blocks = entries // BLOCK_ENTRIES
     image, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
-    entry = block * BLOCK + tl.arange(0, BLOCK)
+    entry = block * BLOCK_ENTRIES + tl.arange(0, BLOCK_ENTRIES)
     at = image.to(tl.int64) * entries + entry
     bad = tl.load(outside) != 0
     count = tl.where(bad, 0, tl.load(table + at))
     rank = tl.load(ranks + at)
     occurs = count != 0
-    tl.store(unique + rank - 1, (entry + low).to(unique.dtype.element_ty), mask=occurs)
+    tl.store(unique + rank - 1, (entry + first_id).to(unique.dtype.element_ty), mask=occurs)
     tl.store(counts + rank - 1, count.to(tl.int64), mask=occurs)
     if block == blocks - 1:
         last = tl.load(ranks + (image.to(tl.int64) + 1) * entries - 1).to(tl.int64)
@@ -106,15 +106,19 @@ def instance_index_fwd(
     table: Tensor,  # [B, T]
     ranks: Tensor,  # [B, T]
     sizes: Tensor,  # [B + 1]
-    low: int,
+    first_id: int,
 ) -> None:
     batch, pixels, entries = ids.shape[0], ids[0].numel(), table.shape[1]
     outside = sizes[batch:]
-    block = common.block_of(pixels, PIXELS)
-    blocks = triton.cdiv(pixels, block)
-    instance_index_count_kernel[(batch * blocks,)](ids, table, outside, pixels, blocks, low, entries, BLOCK=block)
+    block_pixels = common.block_of(pixels, PIXELS)
+    blocks = triton.cdiv(pixels, block_pixels)
+    instance_index_count_kernel[(batch * blocks,)](
+        ids, table, outside, pixels, blocks, first_id, entries, BLOCK_PIXELS=block_pixels
+    )
     torch.cumsum((table != 0).view(-1), 0, dtype=torch.int32, out=ranks.view(-1))
-    instance_index_rows_kernel[(batch * blocks,)](ids, ranks, outside, rows, pixels, blocks, low, entries, BLOCK=block)
+    instance_index_rows_kernel[(batch * blocks,)](
+        ids, ranks, outside, rows, pixels, blocks, first_id, entries, BLOCK_PIXELS=block_pixels
+    )
     instance_index_lists_kernel[(batch * entries // ENTRIES,)](
-        table, ranks, outside, offsets, unique, counts, low, entries, batch, BLOCK=ENTRIES
+        table, ranks, outside, offsets, unique, counts, first_id, entries, batch, BLOCK_ENTRIES=ENTRIES
     )

@@ -14,6 +14,8 @@ from hdgan.kernels import common
 
 PIXELS = 1024  # of one program
 CHANNELS = 4  # of one program, at most
+PIECE = 4096  # pixels of an instance, on average, that one program adds up in order
+MOST_PIECES = 256
 
 
 @triton.jit
@@ -30,24 +32,24 @@ def instance_mean_reduce_kernel(
     pixels,  # H * W
     channels,  # C
     blocks,  # programs of an image
-    pixel,  # elements from a pixel to the next
-    plane,  # elements from a channel to the next
-    BLOCK: tl.constexpr,
-    GROUP: tl.constexpr,
+    pixel_stride,  # elements from one pixel to the next
+    channel_stride,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
 ):
     image = (tl.program_id(0) // blocks).to(tl.int64)
-    begin = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK
-    at = tl.arange(0, BLOCK)
+    begin = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK_PIXELS
+    at = tl.arange(0, BLOCK_PIXELS)
     p = begin + at
-    channel = tl.program_id(1) * GROUP + tl.arange(0, GROUP)
+    channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     valid = p < pixels
     own = tl.load(rows + image * pixels + p, mask=valid, other=-1)
     before = tl.load(rows + image * pixels + p - 1, mask=valid & (at > 0), other=-1)
-    after = tl.load(rows + image * pixels + p + 1, mask=(p + 1 < pixels) & (at + 1 < BLOCK), other=-1)
+    after = tl.load(rows + image * pixels + p + 1, mask=(p + 1 < pixels) & (at + 1 < BLOCK_PIXELS), other=-1)
     inside = valid[:, None] & (channel < channels)[None, :]
-    where = x + image * channels * pixels + p[:, None] * pixel + channel.to(tl.int64)[None, :] * plane
+    where = x + image * channels * pixels + p[:, None] * pixel_stride + channel.to(tl.int64)[None, :] * channel_stride
     value = tl.load(where, mask=inside, other=0.0).to(tl.float32)
-    begins = tl.broadcast_to((own != before).to(tl.int32)[:, None], [BLOCK, GROUP])
+    begins = tl.broadcast_to((own != before).to(tl.int32)[:, None], [BLOCK_PIXELS, BLOCK_CHANNELS])
     value, begins = tl.associative_scan((value, begins), 0, _add_runs)
     target = sums + own.to(tl.int64)[:, None] * channels + channel[None, :]
     tl.atomic_add(target, value, mask=inside & (own != after)[:, None], sem="relaxed")
@@ -63,24 +65,26 @@ def instance_mean_reduce_sorted_kernel(
     pixels,  # H * W
     channels,  # C
     pieces,
-    pixel,  # elements from a pixel to the next
-    plane,  # elements from a channel to the next
-    BLOCK: tl.constexpr,
-    GROUP: tl.constexpr,
+    pixel_stride,  # elements from one pixel to the next
+    channel_stride,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
 ):
     row, piece = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    channel = tl.program_id(2) * GROUP + tl.arange(0, GROUP)
+    channel = tl.program_id(2) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     start, stop = tl.load(starts + row), tl.load(starts + row + 1)
     size = (stop - start + pieces - 1) // pieces
     begin = start + piece * size
     end = tl.minimum(begin + size, stop)
     image = tl.load(order + start) // pixels
-    total = tl.zeros([BLOCK, GROUP], tl.float32)
-    for first in range(begin, end, BLOCK):
-        i = first + tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK_PIXELS, BLOCK_CHANNELS], tl.float32)
+    for first in range(begin, end, BLOCK_PIXELS):
+        i = first + tl.arange(0, BLOCK_PIXELS)
         p = tl.load(order + i, mask=i < end, other=0) - image * pixels
         inside = (i < end)[:, None] & (channel < channels)[None, :]
-        where = x + image * channels * pixels + p[:, None] * pixel + channel.to(tl.int64)[None, :] * plane
+        where = (
+            x + image * channels * pixels + p[:, None] * pixel_stride + channel.to(tl.int64)[None, :] * channel_stride
+        )
         total += tl.load(where, mask=inside, other=0.0).to(tl.float32)
     target = partial + (piece.to(tl.int64) * n + row) * channels + channel
     tl.store(target, tl.sum(total, 0), mask=channel < channels)
@@ -90,34 +94,45 @@ def instance_mean_reduce_sorted_kernel(
 def instance_mean_broadcast_kernel(
     table,  # [N, C] float32
     rows,  # [B, H, W] int32
-    counts,  # [N] int64, or anything if DIVIDE is not set
+    counts,  # [N] int64, or None: not divided
     y,  # [B, C, H, W] out
     pixels,  # H * W
     channels,  # C
     blocks,  # programs of an image
-    pixel,  # elements from a pixel to the next
-    plane,  # elements from a channel to the next
-    DIVIDE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    GROUP: tl.constexpr,
+    pixel_stride,  # elements from one pixel to the next
+    channel_stride,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
 ):
     image = (tl.program_id(0) // blocks).to(tl.int64)
-    p = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    channel = tl.program_id(1) * GROUP + tl.arange(0, GROUP)
+    p = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     row = tl.load(rows + image * pixels + p, mask=p < pixels, other=0).to(tl.int64)
     inside = (p < pixels)[:, None] & (channel < channels)[None, :]
     value = tl.load(table + row[:, None] * channels + channel[None, :], mask=inside, other=0.0).to(tl.float32)
-    if DIVIDE:
+    if counts is not None:
         count = tl.load(counts + row, mask=p < pixels, other=1).to(tl.float32)
-        value = tl.div_rn(value, tl.broadcast_to(count[:, None], [BLOCK, GROUP]))
-    where = y + image * channels * pixels + p[:, None] * pixel + channel.to(tl.int64)[None, :] * plane
+        value = tl.div_rn(value, tl.broadcast_to(count[:, None], [BLOCK_PIXELS, BLOCK_CHANNELS]))
+    where = y + image * channels * pixels + p[:, None] * pixel_stride + channel.to(tl.int64)[None, :] * channel_stride
     tl.store(where, value.to(y.dtype.element_ty), mask=inside)
 
 
-def _shape(x: Tensor) -> tuple[int, int, int, int]:
+def _sizes(x: Tensor) -> tuple[int, int, int, int]:
     """Pixels, channels, and the elements from a pixel to the next and from a channel to the next."""
     channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
     return (pixels, channels, channels, 1) if common.is_channels_last(x) else (pixels, channels, 1, pixels)
+
+
+def _blocks(pixels: int, channels: int) -> tuple[int, int, dict[str, int]]:
+    """Programs for so many pixels, programs for so many channels, and the constants of both."""
+    block_pixels, block_channels = common.block_of(pixels, PIXELS), common.block_of(channels, CHANNELS)
+    constants = {"BLOCK_PIXELS": block_pixels, "BLOCK_CHANNELS": block_channels}
+    return triton.cdiv(pixels, block_pixels), triton.cdiv(channels, block_channels), constants
+
+
+def instance_mean_pieces(pixels: int, instances: int) -> int:
+    """Pieces of each instance that are added up at once, for so many pixels of the batch."""
+    return max(1, min(MOST_PIECES, pixels // (PIECE * instances)))
 
 
 def instance_mean_reduce(
@@ -126,11 +141,10 @@ def instance_mean_reduce(
     offsets: Tensor,  # [B + 1]
     sums: Tensor,  # [N, C]
 ) -> None:
-    pixels, channels, pixel, plane = _shape(x)
-    block, group = common.block_of(pixels, PIXELS), common.block_of(channels, CHANNELS)
-    blocks = triton.cdiv(pixels, block)
-    instance_mean_reduce_kernel[(x.shape[0] * blocks, triton.cdiv(channels, group))](
-        x, rows, sums, pixels, channels, blocks, pixel, plane, BLOCK=block, GROUP=group
+    pixels, channels, *strides = _sizes(x)
+    blocks, groups, constants = _blocks(pixels, channels)
+    instance_mean_reduce_kernel[(x.shape[0] * blocks, groups)](
+        x, rows, sums, pixels, channels, blocks, *strides, **constants
     )
 
 
@@ -140,12 +154,11 @@ def instance_mean_reduce_sorted(
     starts: Tensor,  # [N + 1]
     partial: Tensor,  # [pieces, N, C]
 ) -> None:
-    pixels, channels, pixel, plane = _shape(x)
+    pixels, channels, *strides = _sizes(x)
     pieces, n, _ = partial.shape
-    block = common.block_of(x.shape[0] * pixels // (n * pieces), PIXELS)
-    group = common.block_of(channels, CHANNELS)
-    instance_mean_reduce_sorted_kernel[(n, pieces, triton.cdiv(channels, group))](
-        x, order, starts, partial, n, pixels, channels, pieces, pixel, plane, BLOCK=block, GROUP=group
+    _, groups, constants = _blocks(x.shape[0] * pixels // (n * pieces), channels)
+    instance_mean_reduce_sorted_kernel[(n, pieces, groups)](
+        x, order, starts, partial, n, pixels, channels, pieces, *strides, **constants
     )
 
 
@@ -155,20 +168,8 @@ def instance_mean_broadcast(
     counts: Tensor | None,  # [N]
     y: Tensor,  # [B, C, H, W]
 ) -> None:
-    pixels, channels, pixel, plane = _shape(y)
-    block, group = common.block_of(pixels, PIXELS), common.block_of(channels, CHANNELS)
-    blocks = triton.cdiv(pixels, block)
-    instance_mean_broadcast_kernel[(y.shape[0] * blocks, triton.cdiv(channels, group))](
-        table,
-        rows,
-        counts,
-        y,
-        pixels,
-        channels,
-        blocks,
-        pixel,
-        plane,
-        DIVIDE=counts is not None,
-        BLOCK=block,
-        GROUP=group,
+    pixels, channels, *strides = _sizes(y)
+    blocks, groups, constants = _blocks(pixels, channels)
+    instance_mean_broadcast_kernel[(y.shape[0] * blocks, groups)](
+        table, rows, counts, y, pixels, channels, blocks, *strides, **constants
     )

@@ -1,11 +1,14 @@
-"""Which device an option means, and what counts as too little memory."""
+"""Which device an option means, what counts as too little memory, and the cores that the system grants."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import pytest
 import torch
 
-from hdgan.devices import choose_device, enough_memory, is_out_of_memory, network_format
+from hdgan.devices import available_cores, choose_device, enough_memory, is_out_of_memory, network_format
 from hdgan.errors import ConfigError
 
 
@@ -45,3 +48,15 @@ def test_too_little_memory_is_one_line_and_nothing_else_is() -> None:
         torch.empty(1 << 50)
     with pytest.raises(RuntimeError, match=r"^sizes$"), enough_memory("take less"):
         raise RuntimeError("sizes")
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("max 100000", 12), ("350000 100000", 3), ("5000 100000", 1), (None, 12), ("garbage", 12)]
+)
+def test_a_container_may_grant_fewer_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str | None, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(12)), raising=False)
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(quota + "\n")
+    assert available_cores(tmp_path) == expected

@@ -17,12 +17,11 @@ def test_there_are_ops() -> None:
 @pytest.mark.parametrize("stem", STEMS)
 def test_an_op_has_a_file_of_its_name_in_every_language(stem: str) -> None:
     expected = [
-        f"csrc/{stem}.h",
         f"csrc/{stem}.cpp",
         f"csrc/{stem}.cu",
         f"kernels/{stem}.py",
         f"tests/ops/test_{stem}.py",
-        f"benchmarks/works/{stem}.py",
+        f"benchmarks/cases/{stem}.py",
     ]
     assert [name for name in expected if not (ROOT / name).is_file()] == []
 

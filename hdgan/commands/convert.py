@@ -11,8 +11,8 @@ import tyro
 from hdgan.checkpoints import MODEL_FILE, find_checkpoint, is_folder, list_steps
 from hdgan.errors import ConfigError
 from hdgan.families.saving import read_metadata
-from hdgan.interop.cyclegan_file import convert_from_cyclegan, convert_to_cyclegan, find_generator
-from hdgan.interop.nvidia_folder import convert_from_nvidia, convert_to_nvidia
+from hdgan.interop.cyclegan.files import convert_from_cyclegan, convert_to_cyclegan, find_generator
+from hdgan.interop.nvidia.folder import convert_from_nvidia, convert_to_nvidia
 from hdgan.weights import open_safetensors
 
 
@@ -47,7 +47,7 @@ def convert(
         0.
 
     Raises:
-        ConfigError: an option that has no meaning for this source or direction, or what would be written exists.
+        ConfigError: an option has no meaning for this source or direction, or a file to be written exists.
         CheckpointError: the source does not exist, or cannot be converted.
     """
     given = {"labels": labels, "instances": instances, "encoder": encoder}
@@ -73,7 +73,7 @@ def convert(
 
 
 def _refuse_hdgans(source: Path) -> None:
-    """Say how to convert a run or checkpoint of hdgan, which is taken for another code's."""
+    """Refuse a run or checkpoint of hdgan as a source, and say how to convert it."""
     if is_folder(source):
         ours = (source / MODEL_FILE).is_file() or bool(list_steps(source))
     elif ours := source.suffix == ".safetensors":
@@ -85,7 +85,7 @@ def _refuse_hdgans(source: Path) -> None:
     family = model.get("family", "pix2pixhd") if isinstance(model, Mapping) else None
     remedy = {"pix2pixhd": "give --to nvidia", "pix2pix": "give --to cyclegan"}
     told = remedy.get(str(family), "neither NVIDIA's code nor pytorch-CycleGAN-and-pix2pix has such a model")
-    raise ConfigError(f"{source} is of hdgan already, a model of the family {family}: {told}")
+    raise ConfigError(f"{source} is already a checkpoint of hdgan, a model of the family {family}: {told}")
 
 
 def _refuse(options: Mapping[str, object], what: str) -> None:

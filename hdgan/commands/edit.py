@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,11 +10,13 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from hdgan.checkpoints import find_checkpoint
 from hdgan.config.bounds import Port, Positive
 from hdgan.config.serialization import check_value
-from hdgan.editor.studio import MAX_PIXELS, open_studio
-from hdgan.errors import ConfigError
-from hdgan.files import require_no_file
+from hdgan.errors import ConfigError, DataError
+from hdgan.files import require_file, require_no_file
+
+MAX_PIXELS = 2048 * 1024 * 2
 
 
 def edit(
@@ -31,43 +34,51 @@ def edit(
     precision: Literal["float32", "bfloat16"] = "float32",
     ema: bool = True,
 ) -> int:
-    """Edit label maps, objects and styles in a web page, with the picture beside them.
+    """Edit label maps, objects and styles in a web page, next to the generated image.
 
-    Prints the page's address. Whoever can reach it can use the editor and save into its folder.
+    Prints the address of the page. Everyone who can reach it can use the editor and save into its folder.
 
     Args:
         run: run folder, checkpoint folder or .safetensors file.
-        host: address to listen on; 127.0.0.1 can be reached from this machine alone, 0.0.0.0 from everywhere.
-        port: to listen on; left out, the first that is free from 7860 on.
+        host: address to listen on. Only this machine can reach 127.0.0.1; other machines can reach 0.0.0.0.
+        port: port to listen on. The default is the first free one from 7860.
         browser: open the page in a browser.
-        out: folder for what is saved; left out, edits in the folder of the run, or beside a file that is in none.
-        root: dataset to take pictures from, if it is not where the run had it.
-        classes: text file with the name of one class a line.
-        max_pixels: of a picture that is opened.
+        out: folder for saved documents. The default is edits in the run folder, or beside a file that is not in a run.
+        root: dataset with the images to start from, if it is not where the run had it.
+        classes: text file with one class name per line.
+        max_pixels: largest image that can be opened, in pixels.
         checkpoint: of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
         precision: bfloat16 runs the networks under autocast.
         ema: use the averaged weights.
     """
     if find_spec("gradio") is None:
-        raise ConfigError('the editor needs Gradio: in the checkout of hdgan, `pip install -e ".[editor]"` installs it')
+        raise ConfigError(
+            'the editor needs Gradio: install it with `pip install -e ".[editor]"` in the checkout of hdgan'
+        )
+    try:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"--host {host:.300} is not an address to listen on: give 127.0.0.1 or 0.0.0.0") from error
     check_value(Port | None, port, "port")
     check_value(Positive, max_pixels, "max_pixels")
     if out is not None:
         require_no_file(out, "out")
-    from hdgan.editor.app import serve
+    if root is not None and not root.is_dir():
+        raise DataError(f"--root {root} is not a folder: give the folder of a dataset")
+    if classes is not None:
+        require_file(classes, DataError)
+    file = find_checkpoint(run, checkpoint)
 
-    studio = open_studio(
-        run,
-        checkpoint=checkpoint,
-        root=root,
-        out=out,
-        classes=classes,
-        max_pixels=max_pixels,
-        device=device,
-        precision=precision,
-        ema=ema,
-        console=Console(stderr=True),
-    )
-    serve(studio, host, port, browser)
+    # These imports take seconds, so they come after everything that can be refused at once.
+    from hdgan.editor.context import open_context
+    from hdgan.inference import load
+
+    pipeline = load(file, device=device, precision=precision, ema=ema)
+    console = Console(stderr=True)
+    context = open_context(pipeline, max_pixels, root=root, out=out, classes=classes, console=console)
+
+    from hdgan.editor.web.app import serve
+
+    serve(context, host, port, browser)
     return 0

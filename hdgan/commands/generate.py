@@ -1,11 +1,10 @@
-"""`hdgan generate`: pictures from files and folders."""
+"""`hdgan generate`: images from files and folders."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,23 +25,20 @@ from hdgan.inference.pipeline import Pipeline, load
 from hdgan.progress import showing_progress
 
 _FAR = 2
-"""How many times larger or smaller than in training a picture may be without a note."""
+"""How many times larger or smaller than in training an image may be without a note."""
+_OPTIONS = {"label": "--label", "input": "--input", "ids": "--instance", "photo": "--photo"}
+"""The option of each part of a `Pair`."""
 
 
 def generate(
     run: Annotated[Path, tyro.conf.Positional],
     /,
     out: Path,
+    choice: Annotated[StyleChoice, tyro.conf.arg(name="")],
     label: Path | None = None,
     instance: Path | None = None,
     input: Path | None = None,
     photo: Path | None = None,
-    styles: str = "mean",
-    styles_to: Path | None = None,
-    variants: int = 1,
-    seed: int = 0,
-    clusters: dict[int, int] | None = None,
-    save_styles: bool = False,
     checkpoint: str = "latest",
     device: str = "auto",
     precision: Literal["float32", "bfloat16"] = "float32",
@@ -51,89 +47,86 @@ def generate(
     """Make a PNG of the same size for every label map, or several in different styles.
 
     Args:
-        run: run folder, checkpoint folder or .safetensors file.
-        out: folder for the pictures, or a .png file for a single one.
-        label: label map, or a folder of them.
-        instance: instance map, or a folder of them, paired by name.
-        input: input picture, or a folder of them, for a model trained on A->B pairs.
-        photo: photo, or a folder of them, that gives each instance its style.
-        styles: without a photo: mean (of each class), random (a cluster for each instance), random-class (a cluster for
-            all instances of a class), or a .json file that --save-styles wrote.
-        styles_to: a second file of styles; the variants go from the first to it.
-        variants: pictures of each label map, named x_1.png, x_2.png, …: in random styles, between two files of styles,
-            or what a model makes by itself (several images at once, or noise).
-        seed: of random styles, and of the noise of models with dropout; the same gives the same.
-        clusters: instances and the cluster that each has in its class, as in --clusters 26001 3 26002 5.
-        save_styles: write the styles of each picture beside it, as x.json.
-        checkpoint: of a run: latest, best, or a step.
+        run: Run folder, checkpoint folder or .safetensors file.
+        out: Folder for the pictures, or a .png file for a single one.
+        label: Label map, or a folder of them.
+        instance: Instance map, or a folder of them, paired by name.
+        input: Input picture, or a folder of them, for a model trained on A->B pairs.
+        photo: Photo, or a folder of them, that gives each instance its style.
+        checkpoint: Of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
-        precision: bfloat16 runs the networks under autocast.
-        ema: use the averaged weights.
+        precision: With bfloat16 the networks run under autocast.
+        ema: Use the averaged weights.
     """
     console = Console(stderr=True)
     sources = {"label": label, "input": input, "ids": instance, "photo": photo}
     pipeline = load(run, checkpoint=checkpoint, device=device, precision=precision, ema=ema)
     require_shown(pipeline.config.image_channels)
-    wanted = "label" if pipeline.config.n_labels else "input"
-    if sources[wanted] is None:
-        raise ConfigError(f"{run} makes pictures from {wanted} files: give --{wanted}")
-    _refuse_idle(run, pipeline.config, sources)
-    choice = StyleChoice(styles, styles_to, variants, seed, clusters or {}, save_styles)
+    _check_sources(run, pipeline.config, sources)
     choice.check(pipeline.config.variants, with_photo=photo is not None)
     pairs = find_sources({part: path for part, path in sources.items() if path is not None}, console)
-    targets = name_targets(pairs, out, variants)
+    targets = name_targets(pairs, out, choice.variants)
     _protect_sources(pairs, targets, choice)
     began = time.monotonic()
-    with showing_progress(console) as progress:
-        progress("generating", 0, len(targets))
-        jobs = zip(_noting_sizes(_jobs(pipeline, pairs, variants), pipeline, console), targets, strict=True)
-        for done, (job, target) in enumerate(jobs, start=1):
-            make(pipeline, job, target, choice)
-            progress("generating", done, len(targets))
+    _generate_all(pipeline, pairs, targets, choice, console)
     seconds = time.monotonic() - began
     console.print(f"{len(targets)} pictures in {seconds:.1f} s: {out}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
-@dataclass(frozen=True)
-class Job:
-    """One picture to make."""
+def _generate_all(
+    pipeline: Pipeline, pairs: list[Pair], targets: list[Path], choice: StyleChoice, console: Console
+) -> None:
+    """Generate all variants of the first pair, whose maps are read once, then of the second, and so on."""
+    done, note = 0, True
+    with showing_progress(console) as progress:
+        progress("generating", done, len(targets))
+        for pair in pairs:
+            source = pair.label if pipeline.config.n_labels else pair.input
+            assert source is not None
+            maps = pipeline.read(source, pair.ids)
+            note = note and not _note_size(pipeline, maps, console)  # once is enough
+            for variant in range(choice.variants):
+                _generate(pipeline, maps, pair.photo, variant, choice, targets[done])
+                done += 1
+                progress("generating", done, len(targets))
 
-    maps: Maps
-    photo: Path | None
-    variant: int
+
+def _generate(
+    pipeline: Pipeline, maps: Maps, photo: Path | None, variant: int, choice: StyleChoice, target: Path
+) -> None:
+    """Generate one image and write it."""
+    styles = choice.styles_for(pipeline, maps, photo, variant)
+    image = pipeline(
+        maps,
+        photo=photo if styles is None else None,
+        styles=styles,
+        seed=choice.seed,
+        variant=0 if choice.by_styles else variant,
+    )
+    save_png(to_image(image * 2 - 1), target)
+    if choice.save_styles and styles is not None:
+        styles.save(_styles_beside(target))
 
 
-def _jobs(pipeline: Pipeline, pairs: list[Pair], variants: int) -> Iterator[Job]:
-    """All variants of the first pair, whose maps are read once, then of the second, and so on."""
-    for pair in pairs:
-        source = pair.label if pipeline.config.n_labels else pair.input
-        assert source is not None
-        maps = pipeline.read(source, pair.ids)
-        for variant in range(variants):
-            yield Job(maps, pair.photo, variant)
-
-
-def _noting_sizes(jobs: Iterator[Job], pipeline: Pipeline, console: Console) -> Iterator[Job]:
-    """The same jobs; before the first that is far from the size of training, a note."""
-    trained = None if pipeline.file is None else trained_size(pipeline.file)
-    usual = {} if trained is None else {"wide": trained.width, "high": trained.height}
-    for job in jobs:
-        _, height, width = job.maps.size
-        given = {"wide": width, "high": height}
-        far = [side for side, n in usual.items() if n and not n / _FAR <= given[side] <= n * _FAR]
-        if far:
-            console.print(
-                f"{job.maps.name} is {width}x{height}, but the model was trained on pictures {usual[far[0]]} pixels "
-                f"{far[0]}: what it makes may look worse; scale the maps to about that size",
-                markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
-            usual = {}
-        yield job
+def _note_size(pipeline: Pipeline, maps: Maps, console: Console) -> bool:
+    """Print a note if the maps are far from the size of training, and return whether they are."""
+    assert pipeline.file is not None
+    trained = trained_size(pipeline.file) or SizeConfig()
+    _, height, width = maps.size
+    sides = (("wide", trained.width, width), ("high", trained.height, height))
+    far = [f"{usual} pixels {side}" for side, usual, n in sides if usual and not usual / _FAR <= n <= usual * _FAR]
+    if far:
+        console.print(
+            f"{maps.name} is {width}x{height}, but the model was trained on pictures {far[0]}: the result may look "
+            "worse; scale the maps to about that size",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    return bool(far)
 
 
 def trained_size(file: Path) -> SizeConfig | None:
-    """The size that the pictures of a checkpoint's stage were scaled to; None where it does not tell."""
+    """The size to which the images of a checkpoint's stage were scaled; None if its file does not have it."""
     metadata = read_metadata(file)
     size: Any = metadata
     for key in ("train", "stages", metadata.get("stage"), "size"):
@@ -141,25 +134,17 @@ def trained_size(file: Path) -> SizeConfig | None:
     return None if size is None else from_plain(SizeConfig, size, f"{file}, train")
 
 
-def make(pipeline: Pipeline, job: Job, target: Path, choice: StyleChoice) -> None:
-    """Make one picture and write it."""
-    styles = choice.styles_for(pipeline, job.maps, job.photo, job.variant)
-    photo = job.photo if styles is None else None
-    own = 0 if choice.by_styles else job.variant
-    picture = pipeline(job.maps, photo=photo, styles=styles, seed=choice.seed, variant=own)
-    save_png(to_image(picture * 2 - 1), target)
-    if choice.save and styles is not None:
-        styles.save(_styles_beside(target))
-
-
-def _refuse_idle(run: Path, model: ModelConfig, sources: dict[str, Path | None]) -> None:
-    """Refuse files that would change nothing."""
-    of_ids = model.instances or model.feature_channels
-    idle = {"input": bool(model.n_labels), "label": not model.n_labels, "ids": not of_ids}
-    for part, without_use in idle.items():
-        if without_use and sources[part] is not None:
-            option = "instance" if part == "ids" else part
-            raise ConfigError(f"--{option} {sources[part]} has no effect on the pictures of {run}: leave it out")
+def _check_sources(run: Path, model: ModelConfig, sources: dict[str, Path | None]) -> None:
+    """Refuse sources that the model does not use, and require the one that it needs."""
+    needed = "label" if model.n_labels else "input"
+    if sources[needed] is None:
+        raise ConfigError(f"{run} makes pictures from {needed} files: give --{needed}")
+    unused = ["input"] if model.n_labels else ["label"]
+    if not (model.instances or model.feature_channels):
+        unused.append("ids")
+    for part in unused:
+        if sources[part] is not None:
+            raise ConfigError(f"{_OPTIONS[part]} {sources[part]} has no effect on the pictures of {run}: leave it out")
 
 
 def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
@@ -170,10 +155,10 @@ def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
     """
     for part, path in sources.items():
         if not path.exists():
-            raise DataError(f"--{'instance' if part == 'ids' else part} {path} does not exist: check the path")
+            raise DataError(f"{_OPTIONS[part]} {path} does not exist: check the path")
     folders = [path for path in sources.values() if path.is_dir()]
     if not folders:
-        return [Pair.of(next(iter(sources.values())).stem, sources)]
+        return [Pair(next(iter(sources.values())).stem, **sources)]
     if len(folders) < len(sources):
         file = next(path for path in sources.values() if not path.is_dir())
         raise DataError(f"{folders[0]} is a folder and {file} is a file: give all files or all folders")
@@ -184,7 +169,7 @@ def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
 
 
 def name_targets(pairs: list[Pair], out: Path, variants: int = 1) -> list[Path]:
-    """The files that the pictures are written to: all variants of the first pair, then of the second, and so on.
+    """The files of the images: all variants of the first pair, then of the second, and so on.
 
     Raises:
         ConfigError: `out` cannot hold them.
@@ -203,20 +188,21 @@ def _name_pairs(pairs: list[Pair], out: Path) -> list[Path]:
     if out.suffix.lower() in Image.registered_extensions() and not out.is_dir():
         raise ConfigError(f"--out {out}: pictures are written as PNG; give a file that ends in .png, or a folder")
     if out.is_file():
-        raise ConfigError(f"--out {out} is a file that is no .png: give a folder, or a file that ends in .png")
+        raise ConfigError(f"--out {out} is a file, but not a .png: give a folder, or a file that ends in .png")
     require_no_file(out, "out")
     return [out / f"{pair.stem}.png" for pair in pairs]
 
 
 def _styles_beside(target: Path) -> Path:
-    """Where --save-styles writes the styles of a picture."""
+    """The file in which --save-styles writes the styles of an image."""
     return target.with_suffix(".json")
 
 
 def _protect_sources(pairs: list[Pair], targets: list[Path], choice: StyleChoice) -> None:
+    """Refuse to overwrite a source, also by another path."""
     sources = {os.path.realpath(path) for pair in pairs for path in pair.files.values()}
     sources |= {os.path.realpath(path) for path in choice.files}
-    written = [*targets, *(_styles_beside(target) for target in targets if choice.save)]
+    written = [*targets, *(_styles_beside(target) for target in targets if choice.save_styles)]
     for target in written:
         if os.path.realpath(target) in sources:
-            raise ConfigError(f"{target} would be overwritten by what is made from it: choose another --out")
+            raise ConfigError(f"{target} is a source and would be overwritten: choose another --out")

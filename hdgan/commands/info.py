@@ -1,12 +1,12 @@
-"""What this installation can do, and why not more: the command `hdgan info`."""
+"""`hdgan info`: what this installation can do, and why it cannot do more."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import platform
 import subprocess
+from json import dumps
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from hdgan.ops import _backend
 
 
 def collect() -> dict[str, Any]:
-    """Versions, GPUs and backends, as plain values: what is missing is None or says why."""
+    """Versions, GPUs and backends as plain values. What is missing is None, or a text that says why."""
     forced = os.environ.get("HDGAN_BACKEND") or None
     return {
         "versions": _versions(),
@@ -45,7 +45,7 @@ def _version_of(module: str) -> str | None:
 
 
 def _extension() -> dict[str, Any] | None:
-    """How hdgan._C was built; None if it cannot be imported, which its backends explain."""
+    """How hdgan._C was built; None if it cannot be imported. The backends that need it then say why."""
     try:
         extension = importlib.import_module("hdgan._C")
     except Exception:
@@ -92,7 +92,7 @@ def _why_unusable(name: str) -> str | None:
 
 
 def _default(device: str, forced: str | None) -> dict[str, str | None]:
-    """The backend of an op on float32 tensors of a kind of device, and why a wrong HDGAN_BACKEND is refused."""
+    """The backend of an op for float32 tensors on a kind of device, and why HDGAN_BACKEND is refused, if it is."""
     try:
         name, refused = _backend._choose(forced, device, torch.float32)
     except Exception as error:  # as above
@@ -130,11 +130,15 @@ def _plain(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def info(as_json: bool) -> int:
-    """Run `hdgan info`."""
+def info(*, json: bool = False) -> int:
+    """Print versions, GPUs, and which backends of the ops can run here, or why not.
+
+    Args:
+        json: print JSON, for programs.
+    """
     found = collect()
-    if as_json:
-        print(json.dumps(found, indent=2))
+    if json:
+        print(dumps(found, indent=2))
     else:
         show(Console(markup=False, highlight=False, emoji=False), found)
     return 0

@@ -1,17 +1,15 @@
-"""The commands `hdgan` and `hdgan-train`.
+"""The programs `hdgan` and `hdgan-train`.
 
-Errors that a user can act on end in one line and status 2. Heavy modules are imported by the command that needs them.
+An error that a user can act on ends in one line and status 2. Only the chosen command imports heavy modules.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated
-
-import tyro
+from typing import Any
 
 from hdgan.commands.parser import run_command, run_one_of
 from hdgan.commands.process import INTERRUPTED, PIPE_CLOSED, sensible_width
@@ -35,6 +33,36 @@ commands:
 
 hdgan COMMAND --help tells more; hdgan --version prints the version."""
 
+COMMANDS = {
+    "report": "hdgan.commands.report:report",
+    "generate": "hdgan.commands.generate:generate",
+    "edit": "hdgan.commands.edit:edit",
+    "styles encode": "hdgan.commands.styles:encode",
+    "styles cluster": "hdgan.commands.styles:cluster",
+    "styles show": "hdgan.commands.styles:show",
+    "styles measure": "hdgan.commands.styles:measure",
+    "styles import-nvidia": "hdgan.commands.styles:import_nvidia",
+    "styles export-nvidia": "hdgan.commands.styles:export_nvidia",
+    "evaluate": "hdgan.commands.evaluate:evaluate",
+    "data check": "hdgan.commands.data:check",
+    "data pack": "hdgan.commands.data:pack",
+    "convert": "hdgan.commands.convert:convert",
+    "reproduce": "hdgan.commands.reproduce:reproduce",
+    "reproduce report": "hdgan.commands.reproduce:report",
+    "bench": "hdgan.commands.bench:bench",
+    "bench report": "hdgan.benchmarks.report:report",
+    "bench profile": "hdgan.benchmarks.profiling:profile",
+    "info": "hdgan.commands.info:info",
+}
+"""The function of each command, which is imported when the command is chosen. `train` parses its options itself."""
+
+GROUPS = {
+    "styles": "Find and show the styles that instances come in: first encode, then cluster; after that `hdgan generate "
+    "--styles random` draws among them.",
+    "data": "",
+}
+"""Commands that do nothing without a second word, and what their help says first."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hdgan`."""
@@ -47,11 +75,11 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Run a command; what the user or the machine is the cause of ends in one line."""
+    """Run a command. An error that the user or the machine has caused ends in one line."""
     try:
         with typed_as(), sensible_width():
             if any("\0" in argument for argument in arguments):
-                raise ConfigError("an argument holds the character NUL, which no name can have: leave it out")
+                raise ConfigError("an argument holds the character NUL, which no name can contain: leave it out")
             if any(not argument or (argument.startswith("--") and argument.endswith("=")) for argument in arguments):
                 raise ConfigError(
                     "an argument is empty, perhaps from a shell variable that is not set: give a value, or leave the "
@@ -78,125 +106,34 @@ def _refused(why: str) -> int:
 
 
 def _hdgan(arguments: list[str]) -> int:
-    commands: dict[str, Callable[[list[str]], int]] = {
-        "train": _train,
-        "report": _report,
-        "generate": _generate,
-        "edit": _edit,
-        "styles": _styles,
-        "evaluate": _evaluate,
-        "data": _data,
-        "convert": _convert,
-        "reproduce": _reproduce,
-        "bench": _bench,
-        "info": _info,
-    }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
-    if arguments[0] == "--version":
+    first, *rest = arguments
+    if first == "--version":
         print(f"hdgan {version('hdgan')}")
         return 0
-    command = commands.get(arguments[0])
-    if command is None:
-        print(f"hdgan: there is no command {arguments[0]!r}\n{USAGE}", file=sys.stderr)
-        return 2
-    return command(arguments[1:])
+    if first == "train":
+        return _train(rest)
+    two = " ".join(arguments[:2])
+    if two in COMMANDS:
+        return int(run_command(_function(two), f"hdgan {two}", rest[1:]))
+    if first in COMMANDS:
+        return int(run_command(_function(first), f"hdgan {first}", rest))
+    if first in GROUPS:
+        members = {name.split()[1]: _function(name) for name in COMMANDS if name.startswith(f"{first} ")}
+        return int(run_one_of(members, f"hdgan {first}", rest, GROUPS[first]))
+    print(f"hdgan: there is no command {first!r}\n{USAGE}", file=sys.stderr)
+    return 2
+
+
+def _function(command: str) -> Callable[..., Any]:
+    module, _, name = COMMANDS[command].partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function
 
 
 def _train(arguments: list[str]) -> int:
     from hdgan.commands.train import train_command
 
     return train_command(arguments)
-
-
-def _report(arguments: list[str]) -> int:
-    from hdgan.training.report import write_report
-
-    def report(run: Annotated[Path, tyro.conf.Positional], /) -> int:
-        """Write report.html of a run as it stands: while it trains, or after it was killed.
-
-        Args:
-            run: folder of the run.
-        """
-        print(write_report(run).resolve())
-        return 0
-
-    return run_command(report, "hdgan report", arguments)
-
-
-def _generate(arguments: list[str]) -> int:
-    from hdgan.commands.generate import generate
-
-    return run_command(generate, "hdgan generate", arguments)
-
-
-def _edit(arguments: list[str]) -> int:
-    from hdgan.commands.edit import edit
-
-    return run_command(edit, "hdgan edit", arguments)
-
-
-def _styles(arguments: list[str]) -> int:
-    from hdgan.commands.styles import COMMANDS
-
-    description = (
-        "Find and show the styles that instances come in: first encode, then cluster; after that `hdgan generate "
-        "--styles random` draws among them."
-    )
-    return run_one_of(COMMANDS, "hdgan styles", arguments, description)
-
-
-def _evaluate(arguments: list[str]) -> int:
-    from hdgan.commands.evaluate import evaluate
-
-    return run_command(evaluate, "hdgan evaluate", arguments)
-
-
-def _data(arguments: list[str]) -> int:
-    from hdgan.data.check import check
-    from hdgan.data.pack import pack
-
-    return run_one_of({"check": check, "pack": pack}, "hdgan data", arguments)
-
-
-def _convert(arguments: list[str]) -> int:
-    from hdgan.commands.convert import convert
-
-    return run_command(convert, "hdgan convert", arguments)
-
-
-def _reproduce(arguments: list[str]) -> int:
-    from hdgan.commands.reproduce import report, reproduce
-
-    if arguments[:1] == ["report"]:
-        return run_command(report, "hdgan reproduce report", arguments[1:])
-    return run_command(reproduce, "hdgan reproduce", arguments)
-
-
-def _bench(arguments: list[str]) -> int:
-    if arguments[:1] == ["report"]:
-        from hdgan.benchmarks.report import report
-
-        return run_command(report, "hdgan bench report", arguments[1:])
-    if arguments[:1] == ["profile"]:
-        from hdgan.benchmarks.profiling import profile
-
-        return run_command(profile, "hdgan bench profile", arguments[1:])
-    from hdgan.benchmarks.command import bench
-
-    return run_command(bench, "hdgan bench", arguments)
-
-
-def _info(arguments: list[str]) -> int:
-    from hdgan.commands.info import info
-
-    def show(*, json: bool = False) -> int:
-        """Print versions, GPUs, and which backends of the ops can run here, or why not.
-
-        Args:
-            json: print JSON, for programs.
-        """
-        return info(as_json=json)
-
-    return run_command(show, "hdgan info", arguments)

@@ -1,7 +1,7 @@
 """Command lines by tyro, with help that is wrapped to the width of the terminal.
 
-tyro keeps the line breaks of a docstring in the middle of a sentence and does not wrap the text above the options. Both
-are mended here, so docstrings need not be written for it.
+tyro keeps line breaks in the middle of a docstring's sentence, and does not wrap the text above the options. This
+module corrects both, so that docstrings can be written as usual.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from docstring_parser import Docstring
 from hdgan.commands.process import work_begins
 
 _BREAK = re.compile(r"(?<!\n)\n[ \t]*(?![-*] |\s)")
-"""The end of a line that neither a blank line nor an item of a list follows."""
+"""A line break that is not followed by a blank line or an item of a list."""
 
 
 def run_command(command: Callable[..., Any], prog: str, arguments: Sequence[str], **options: Any) -> Any:
-    """Call a function, or make a dataclass, by the command line; options are those of `tyro.cli`."""
+    """Call a function, or make a dataclass, with the arguments of a command line; options are those of `tyro.cli`."""
     description = options.pop("description", None) or docstring_parser.parse(command.__doc__ or "").description or ""
     with _folding():
         return tyro.cli(_at_work(command), prog=prog, args=arguments, description=wrapped(description), **options)
@@ -34,9 +34,7 @@ def run_command(command: Callable[..., Any], prog: str, arguments: Sequence[str]
 def run_one_of(
     commands: Mapping[str, Callable[..., Any]], prog: str, arguments: Sequence[str], description: str = ""
 ) -> Any:
-    """Call the function that the first argument names."""
-    if arguments and arguments[0] in commands:
-        return run_command(commands[arguments[0]], f"{prog} {arguments[0]}", arguments[1:])
+    """Call the function that one of the arguments names, or list the functions."""
     with _folding():
         working = {name: _at_work(command) for name, command in commands.items()}
         return tyro.extras.subcommand_cli_from_dict(
@@ -45,7 +43,7 @@ def run_one_of(
 
 
 def _at_work(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A function after whose beginning Ctrl-C is an exception; a class as it is, since making it does nothing."""
+    """A function that handles Ctrl-C as an exception once it runs. A class stays as it is, since making it is quick."""
     if isinstance(command, type):
         return command
 
@@ -58,12 +56,12 @@ def _at_work(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def folded(text: str) -> str:
-    """Every paragraph and every item of a list on one line."""
+    """The text with every paragraph and every item of a list on one line."""
     return _BREAK.sub(" ", text)
 
 
 def wrapped(text: str) -> str:
-    """Paragraphs for the terminal. Their lines hang, since tyro would join lines that begin with a letter."""
+    """The text wrapped for the terminal. Lines hang, since tyro would join those that begin with a letter."""
     fill = functools.partial(
         textwrap.fill, width=shutil.get_terminal_size().columns, subsequent_indent="  ", break_on_hyphens=False
     )
@@ -72,7 +70,7 @@ def wrapped(text: str) -> str:
 
 @contextmanager
 def _folding() -> Iterator[None]:
-    """Let tyro find descriptions `folded`. It has no hook for that, but looks its parsers up by these names."""
+    """Let tyro find `folded` descriptions. It has no hook for that, but looks its parsers up by these names."""
 
     def fold(parse: Callable[..., Docstring]) -> Callable[..., Docstring]:
         def parse_folded(*args: Any, **kwargs: Any) -> Docstring:

@@ -1,6 +1,6 @@
-"""What surrounds a command: its standard streams, the width of the terminal, Ctrl-C, and how its threads wait.
+"""The surroundings of a command: its standard streams, the width of the terminal, Ctrl-C, and how its threads wait.
 
-The programs begin here before anything heavy is imported, so that none of these ends in a traceback.
+The programs start here, before anything heavy is imported, so that trouble with any of these never ends in a traceback.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import NoReturn, TextIO
 from hdgan.errors import OutputClosed, OutputError
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
-"""Exit statuses, as shells have them of a program that SIGINT or SIGPIPE ended."""
+"""Exit statuses that shells report for a program that SIGINT or SIGPIPE ended."""
 SPINS = "5000"
-"""How often a waiting thread of OpenMP looks before it sleeps: docs/design.md has the measurements."""
+"""How often a waiting thread of OpenMP polls before it sleeps. docs/design.md has the measurements."""
 NARROWEST, WIDEST = 40, 400
-"""Columns that help and tables are made for: below, hardly a word fits; above, lines are mostly blanks."""
+"""Limits on the columns of help and tables: below, hardly a word fits; above, lines are mostly blank."""
 
 
 def run(program: str) -> NoReturn:
@@ -45,21 +45,21 @@ def run(program: str) -> NoReturn:
 
 
 def _limit_spinning() -> None:
-    """Let threads that wait for others soon give up their core, unless the user has said how they wait.
+    """Let waiting threads give up their core soon, unless the user has chosen how they wait.
 
-    By default they spin for milliseconds at the end of every parallel loop. If another program holds the core of the
-    thread that they wait for, each of the thousands of loops of a training step takes that long. Threads that do not
-    spin at all are slow to wake on an idle machine, so they spin for some microseconds. GNU's OpenMP, which torch has
-    on Linux, reads the variable when torch is imported, and processes that this one starts inherit it.
+    By default they spin for milliseconds at the end of every parallel loop. If another program occupies the core of the
+    thread that they wait for, each of the thousands of loops in a training step takes that long. Threads that do not
+    spin at all wake slowly on an idle machine, so they spin for some microseconds. GNU's OpenMP, which torch uses on
+    Linux, reads the variable when torch is imported. Child processes inherit it.
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
         os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def work_begins() -> None:
-    """From now on let Ctrl-C raise KeyboardInterrupt, so that what was begun is ended properly.
+    """From now on let Ctrl-C raise KeyboardInterrupt, so that work in progress is ended properly.
 
-    Until here it ends the process: an exception in the middle of importing a compiled module can crash it.
+    Before, it ends the process at once: an exception while a compiled module is imported can crash it.
     """
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -67,7 +67,7 @@ def work_begins() -> None:
 
 @contextmanager
 def sensible_width() -> Iterator[None]:
-    """Let everything that asks for the terminal's width get one that text can be laid out in."""
+    """Keep the width of the terminal, as everything inside sees it, within limits that text can be laid out in."""
     before = {name: os.environ.get(name) for name in ("COLUMNS", "LINES")}
     columns, lines = shutil.get_terminal_size()
     sensible = min(max(columns, NARROWEST), WIDEST)
@@ -92,7 +92,7 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _repair_streams() -> None:
-    """Open streams that are closed on nothing, or a file opened later would take their place, and guard the others."""
+    """Redirect closed standard streams, whose numbers a file opened later would get otherwise; guard the others."""
     for number, mode in enumerate((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)):
         try:
             os.fstat(number)
@@ -104,7 +104,7 @@ def _repair_streams() -> None:
 
 
 def _replaced(stream: TextIO | None, number: int, kind: type[io.TextIOWrapper]) -> TextIO:
-    """A stream whose failures are explained, and which writes characters that its encoding lacks as escapes."""
+    """A stream that explains its failures, and writes characters that its encoding lacks as escapes."""
     if not isinstance(stream, io.TextIOWrapper):
         return kind(open(number, "wb", closefd=False), encoding="utf-8", errors="backslashreplace")
     lines, through, encoding = stream.line_buffering, stream.write_through, stream.encoding
@@ -115,7 +115,7 @@ def _replaced(stream: TextIO | None, number: int, kind: type[io.TextIOWrapper]) 
 
 
 def _redirect(number: int, mode: int = os.O_WRONLY) -> None:
-    """Let a file descriptor lead nowhere."""
+    """Redirect a file descriptor to the null device."""
     nothing = os.open(os.devnull, mode)
     if nothing != number:
         os.dup2(nothing, number)
@@ -123,7 +123,7 @@ def _redirect(number: int, mode: int = os.O_WRONLY) -> None:
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output: one that cannot be written to any more is an error that is told once."""
+    """Standard output. A failure to write to it is reported once."""
 
     def write(self, text: str, /) -> int:
         with _explained(self.fileno()):
@@ -134,16 +134,16 @@ class _Output(io.TextIOWrapper):
             super().flush()
 
 
-class _Errors(io.TextIOWrapper):
-    """Standard error: nobody can be told that it cannot be written to, and the work goes on."""
+class _Errors(_Output):
+    """Standard error. A failure to write to it cannot be reported anywhere, so the work goes on."""
 
     def write(self, text: str, /) -> int:
-        with suppress(OutputError), _explained(self.fileno()):
+        with suppress(OutputError):
             return super().write(text)
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OutputError), _explained(self.fileno()):
+        with suppress(OutputError):
             super().flush()
 
 
@@ -154,13 +154,13 @@ def _explained(number: int) -> Iterator[None]:
     except OSError as error:
         _redirect(number)  # what is still in buffers would fail again
         if isinstance(error, BrokenPipeError) or (error.errno == errno.EINVAL and os.name == "nt"):
-            raise OutputClosed("whoever read standard output has closed it") from error
+            raise OutputClosed("the reader of standard output has closed it") from error
         reason = error.strerror or str(error)
         raise OutputError(f"cannot write to standard output: {reason}; free space or send it elsewhere") from error
 
 
 def _flushed(status: str | int | None) -> str | int | None:
-    """The exit status after everything is printed."""
+    """The exit status, once everything has been printed."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
     try:

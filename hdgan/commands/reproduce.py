@@ -23,30 +23,29 @@ def reproduce(
 ) -> int:
     """Train and score the models of the paper's comparisons and ablations on the built-in scenes.
 
-    pix2pix, CRN and pix2pixHD; losses; one against three discriminators; G1 alone against G1 + enhancer; without and
-    with instance boundaries; without and with features. It ends in evidence.md: tables of mean ± spread over seeds,
-    pictures, and what did not come out as in the paper.
+    They compare pix2pix, CRN and pix2pixHD; the losses; one and three discriminators; G1 alone and G1 with an enhancer;
+    training without and with instance boundaries, and without and with features. The result is evidence.md: tables of
+    mean ± standard deviation over seeds, pictures, and what differs from the paper.
 
-    Ctrl-C saves; the same command goes on, also after a kill. `hdgan reproduce report [DOCS]` writes the page again
-    from its rows.
+    Every run is an ordinary `hdgan train` and `hdgan evaluate`. Ctrl-C saves. The same command goes on from there, also
+    after it was killed. `hdgan reproduce report [DOCS]` writes the page again from its rows.
 
     Args:
         size: small for two CPU cores (128x64, about an hour), gpu for a data-centre GPU (256x128).
         seeds: runs of each model.
-        out: folder of the runs; without it runs/reproduce-SIZE.
-        jobs: runs side by side; without it one a core, or 4 on a GPU.
+        out: folder of the runs; if left out, runs/reproduce-SIZE.
+        jobs: runs side by side; if left out, one for each core, or 4 on a GPU.
         device: auto, cpu, cuda or cuda:N.
-        docs: folder that evidence.md and its rows are written to when all runs are done; without it, and until then,
-            the folder of the runs. Rows of more runs there are not replaced.
+        docs: folder that evidence.md and its rows are written to when all runs are done; until then, or if left out,
+            they go to the folder of the runs. Rows of more runs that are in it are not replaced.
     """
-    console = Console()
     out = out or Path("runs") / f"reproduce-{size}"
-    outcome = run_all(SCALES[size], out, seeds=seeds, jobs=jobs, device=device, docs=docs, console=console)
-    if outcome.page is not None:
-        print(outcome.page.resolve())
-    if not outcome.finished:
-        print(f"saved, {outcome.done} of {outcome.total} runs are done; go on with the same command")
-    return 0 if outcome.finished else 130
+    ended = run_all(SCALES[size], out, seeds=seeds, jobs=jobs, device=device, docs=docs, console=Console())
+    if ended.page is not None:
+        print(ended.page.resolve())
+    if not ended.finished:
+        print(f"saved, {ended.done} of {ended.total} runs are done; the same command goes on")
+    return 0 if ended.finished else 130
 
 
 def report(docs: Path = Path("docs"), /) -> int:

@@ -271,7 +271,7 @@ def _sized(config: TrainConfig, text: str) -> TrainConfig:
         jitter = round(stage.size.jitter * (width or 0) / (last.width or 1))
         stages[name] = replace(stage, size=replace(stage.size, jitter=jitter, **sides))
     data = config.data
-    if data.root is None:
+    if data.uses_scenes:
         scenes = data.scenes
         width = width or round((height or 0) * scenes.width / scenes.height)
         height = height or round(width * scenes.height / scenes.width)

@@ -1,10 +1,10 @@
-"""Which styles `hdgan generate` gives a picture."""
+"""The options of `hdgan generate` that choose styles."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hdgan.config.bounds import Seed, VariantsOnDisk
 from hdgan.config.serialization import check_value
@@ -19,18 +19,26 @@ _RANDOM = ("random", "random-class")
 
 @dataclass(frozen=True)
 class StyleChoice:
-    """The options of the command, by their names there."""
+    """Which styles the images get, and how many variants of each there are."""
 
-    styles: str
-    styles_to: Path | None
-    variants: int
-    seed: int
-    clusters: Mapping[int, int]
-    save: bool
+    styles: str = "mean"
+    """Without a photo: mean (of each class), random (a cluster for each instance), random-class (a cluster for all
+    instances of a class), or a .json file that --save-styles wrote."""
+    styles_to: Path | None = None
+    """A second file of styles; the variants are interpolated from the first to it."""
+    variants: int = 1
+    """Pictures of each label map, named x_1.png, x_2.png, …: in random styles, between two files of styles, or the
+    variants that a model makes by itself (several images at once, or noise)."""
+    seed: int = 0
+    """Of random styles, and of the noise of models with dropout. The same seed gives the same pictures."""
+    clusters: dict[int, int] | None = None
+    """Instances and the cluster that each has in its class, as in --clusters 26001 3 26002 5."""
+    save_styles: bool = False
+    """Write the styles of each picture beside it, as x.json."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files of styles that are given."""
+        """The style files that are given."""
         return tuple(file for file in (self._file, self.styles_to) if file is not None)
 
     @property
@@ -39,7 +47,7 @@ class StyleChoice:
 
     @property
     def by_styles(self) -> bool:
-        """Whether variants differ in their styles; else they are the model's own."""
+        """Whether variants differ in their styles. Otherwise they are the model's own."""
         return self.styles in _RANDOM or self.styles_to is not None
 
     def check(self, own_variants: int | None, with_photo: bool) -> None:
@@ -50,52 +58,50 @@ class StyleChoice:
             with_photo: whether a photo is given.
 
         Raises:
-            ConfigError: they do.
+            ConfigError: they do, or one of them is out of range.
         """
         file = self._file
         if file is not None and file.suffix != ".json":
             raise ConfigError(f"--styles is {self.styles}: give mean, random, random-class or a .json file")
         if with_photo and self.styles != "mean":
-            raise ConfigError(f"--photo gives the styles, so --styles {self.styles} has no meaning: leave one out")
+            raise ConfigError(f"--photo gives the styles, so --styles {self.styles} has no effect: leave one out")
         check_value(VariantsOnDisk, self.variants, "variants")
         check_value(Seed, self.seed, "seed")
         if self.styles_to is not None and (file is None or self.variants < 2):
-            raise ConfigError("--styles-to goes from one file of styles to another: give --styles FILE and --variants")
+            raise ConfigError(
+                "--styles-to is the end of a series of variants: give --styles FILE as its start, and --variants"
+            )
         if self.by_styles or own_variants is None:
             return
         if own_variants == 1 < self.variants:
-            raise ConfigError(f"--variants {self.variants} would all be alike: give --styles random, or --styles-to")
+            raise ConfigError(f"--variants {self.variants} would all be the same: give --styles random, or --styles-to")
         if self.variants > own_variants:
             raise ConfigError(f"--variants is {self.variants}: the model makes {own_variants} pictures of each input")
 
     def styles_for(self, pipeline: Pipeline, maps: Maps, photo: Path | None, variant: int) -> Styles | None:
-        """The styles of one picture; None where the pipeline's own rule (photo, else mean) serves.
+        """The styles of one image; None if the pipeline's own rule (photo, else mean) gives them.
 
         Raises:
-            ConfigError, CheckpointError: the model has no styles, or not the ones that are asked for.
+            ConfigError, CheckpointError: the model has no styles, or not those that the options name.
         """
         styles = self._base(pipeline, maps, photo, variant)
         if styles is None:
             return None
         styles = self._with_clusters(styles, pipeline, maps)
-        return pipeline.complete(styles, maps) if self.save else styles
+        return pipeline.complete(styles, maps) if self.save_styles else styles
 
     def _base(self, pipeline: Pipeline, maps: Maps, photo: Path | None, variant: int) -> Styles | None:
         if self.styles in _RANDOM:
-            return pipeline.bank.sample(
-                pipeline.instances(maps),
-                self.seed,
-                variant,
-                "class" if self.styles == "random-class" else "instance",
-            )
+            per: Literal["class", "instance"] = "class" if self.styles == "random-class" else "instance"
+            return pipeline.bank.sample(pipeline.instances(maps), self.seed, variant, per)
         if self.styles != "mean":
-            there = pipeline.instances(maps)
-            styles = [Styles.load_for(file, there, maps.name) for file in self.files]
+            instances = pipeline.instances(maps)
+            styles = [Styles.load_for(file, instances, maps.name) for file in self.files]
             if self.styles_to is None:
                 return styles[0]
             first, last = (pipeline.complete(one, maps) for one in styles)
             return first.mixed(last, variant / (self.variants - 1))
-        if not (self.clusters or self.save):
+        if not (self.clusters or self.save_styles):
             return None
         if photo is not None:
             return pipeline.encode(photo, maps)

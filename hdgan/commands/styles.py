@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -17,162 +16,130 @@ from hdgan.config.serialization import check_value
 from hdgan.data import SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.evaluation.style_agreement import Agreement, Change, measure_agreement, measure_changes
-from hdgan.inference.encoding import Source, open_source
-from hdgan.inference.encoding import encode as encode_all
+from hdgan.evaluation.style_sheet import write_sheet
+from hdgan.inference import encoding
+from hdgan.inference.encoding import TrainedModel, open_trained_model
 from hdgan.inference.pipeline import Pipeline, load
-from hdgan.interop import nvidia_clusters as nvidia_file
+from hdgan.interop.nvidia import clusters as nvidia_clusters
 from hdgan.progress import showing_progress
 from hdgan.styles.bank import STYLES_FILE, StyleBank, with_thumbnails
 from hdgan.styles.cluster import MIN_AREA
 from hdgan.styles.cluster import cluster as find_clusters
-from hdgan.styles.sheet import Cutter, write_sheet
+from hdgan.styles.crops import Cropper
 from hdgan.styles.table import FeatureTable, Origin
 
-Run = Annotated[Path, tyro.conf.Positional]
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The model of a command, and which of its weights."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder, checkpoint folder or .safetensors file."""
+    checkpoint: str = "latest"
+    """Of a run: latest, best, or a step."""
+    ema: bool = True
+    """Use the averaged weights. All commands on one file of features or clusters need the same choice."""
+
+    def open(self, *, device: str = "cpu", **options: Any) -> TrainedModel:
+        """The model with its training images; options as of `open_trained_model`."""
+        return open_trained_model(self.run, checkpoint=self.checkpoint, ema=self.ema, device=device, **options)
+
+    def load(self) -> Pipeline:
+        return load(self.run, checkpoint=self.checkpoint, device="cpu", ema=self.ema)
 
 
-def encode(
-    run: Run,
-    /,
-    checkpoint: str = "latest",
-    root: Path | None = None,
-    width: int | None = None,
-    device: str = "auto",
-    ema: bool = True,
-) -> int:
-    """Encode every instance of the training pictures with E; one that was interrupted goes on.
+@dataclass(frozen=True)
+class ClusterFileOptions(ModelOptions):
+    """The same with a second positional argument."""
+
+    file: Annotated[Path, tyro.conf.Positional] = field(kw_only=True)
+    """NVIDIA's clusters, made with the E of this model; usually features_clustered_010.npy."""
+
+
+Model = Annotated[ModelOptions, tyro.conf.arg(name="")]
+ModelAndFile = Annotated[ClusterFileOptions, tyro.conf.arg(name="")]
+
+
+def encode(model: Model, root: Path | None = None, width: int | None = None, device: str = "auto") -> int:
+    """Encode every instance of the training pictures with E. An interrupted encoding is continued.
 
     Writes features.npz beside the checkpoint: picture, id, class, area, box and mean feature of each instance.
 
     Args:
-        run: run folder, checkpoint folder or .safetensors file.
-        checkpoint: of a run: latest, best, or a step.
-        root: dataset, if it is not where the run had it.
-        width: of the pictures; left out, that of training.
+        root: Dataset, if it is not where the run had it.
+        width: Of the pictures; left out, that of training.
         device: auto, cpu, cuda or cuda:N.
-        ema: use the averaged weights.
     """
     console = Console(stderr=True)
-    source = open_source(run, checkpoint=checkpoint, root=root, width=width, device=device, ema=ema, console=console)
+    trained = model.open(root=root, width=width, device=device, console=console)
     with showing_progress(console) as progress:
-        table = encode_all(source, lambda done, total: progress("encoding", done, total))
-    _say(console, f"{len(table)} instances of {len(table.stem)} pictures: {source.table_file}")
+        table = encoding.encode(trained, lambda done, total: progress("encoding", done, total))
+    _print_note(f"{len(table)} instances of {len(table.stem)} pictures: {trained.table_file}")
     return 0
 
 
-def cluster(
-    run: Run,
-    /,
-    k: int = 10,
-    min_area: float = MIN_AREA,
-    seed: int = 0,
-    checkpoint: str = "latest",
-    root: Path | None = None,
-    ema: bool = True,
-) -> int:
+def cluster(model: Model, k: int = 10, min_area: float = MIN_AREA, seed: int = 0, root: Path | None = None) -> int:
     """Find the styles of each class: K-means over the features that `hdgan styles encode` wrote.
 
     Writes styles.safetensors beside the checkpoint. A class with fewer different instances has fewer clusters.
 
     Args:
-        run: run folder, checkpoint folder or .safetensors file.
-        k: clusters of each class.
-        min_area: instances that cover a smaller share of their picture are left out (NVIDIA's code: 1/64).
-        seed: of K-means; the same gives the same clusters.
-        checkpoint: of a run: latest, best, or a step.
-        root: dataset, if it is not where the run had it.
-        ema: use the averaged weights, as the features did.
+        k: Clusters of each class.
+        min_area: Leave out instances that cover a smaller share of their picture (NVIDIA's code: 1/64).
+        seed: Of K-means; the same gives the same clusters.
+        root: Dataset, if it is not where the run had it.
     """
-    console = Console(stderr=True)
-    source = open_source(run, checkpoint=checkpoint, root=root, device="cpu", ema=ema)
-    bank = find_clusters(_read_table(source), k, min_area=min_area, seed=seed, dontcare=source.model.config.dontcare)
-    first = [entry.examples[0] for there in bank.clusters.values() for entry in there]
-    bank = with_thumbnails(bank, _cutter(source).cut(first))
-    bank.save(source.bank_file)
+    trained = model.open(root=root)
+    bank = find_clusters(
+        _read_table(trained), k, min_area=min_area, seed=seed, dontcare=trained.pipeline.config.dontcare
+    )
+    first = [entry.examples[0] for clusters in bank.clusters.values() for entry in clusters]
+    bank = with_thumbnails(bank, _cropper(trained).crops(first))
+    bank.save(trained.bank_file)
     without = sorted(bank.means.keys() - bank.clusters.keys())
     if without:
-        names = ", ".join(_class_name(source, label) for label in without)
-        _say(console, f"no instance is large enough, so the style is the mean of the class: {names}")
-    _say(
-        console, f"{sum(map(len, bank.clusters.values()))} clusters of {len(bank.clusters)} classes: {source.bank_file}"
-    )
+        names = ", ".join(_class_name(trained, label) for label in without)
+        _print_note(f"no instance is large enough, so the style is the mean of the class: {names}")
+    _print_note(f"{_count(bank)}: {trained.bank_file}")
     return 0
 
 
-def show(
-    run: Run,
-    /,
-    out: Path | None = None,
-    examples: int = 8,
-    checkpoint: str = "latest",
-    root: Path | None = None,
-    ema: bool = True,
-) -> int:
+def show(model: Model, out: Path | None = None, examples: int = 8, root: Path | None = None) -> int:
     """Show the clusters of each class with the instances nearest to their centres, on one sheet.
 
     Args:
-        run: run folder, checkpoint folder or .safetensors file.
         out: .html or .png file; left out, styles.html beside the checkpoint.
-        examples: of each cluster, at most; the file of clusters names 12.
-        checkpoint: of a run: latest, best, or a step.
-        root: dataset, if it is not where the run had it.
-        ema: use the averaged weights, as the features did.
+        examples: Of each cluster, at most; the file of clusters names 12.
+        root: Dataset, if it is not where the run had it.
     """
     check_value(Positive, examples, "examples")
-    source = open_source(run, checkpoint=checkpoint, root=root, device="cpu", ema=ema)
-    target = out or beside(source.file, "styles.html")
-    write_sheet(_read_bank(source), _cutter(source), target, source.class_names, examples)
+    trained = model.open(root=root)
+    target = out or beside(trained.file, "styles.html")
+    write_sheet(trained.pipeline.bank, _cropper(trained), target, trained.class_names, examples)
     print(target.resolve())
     return 0
 
 
-def import_nvidia(
-    run: Run, file: Annotated[Path, tyro.conf.Positional], /, checkpoint: str = "latest", ema: bool = True
-) -> int:
-    """Take NVIDIA's clusters (features_clustered_010.npy) as those of a model; nothing in the file is run.
-
-    Args:
-        run: run folder, checkpoint folder or .safetensors file, of the E that the clusters were made with.
-        file: NVIDIA's file.
-        checkpoint: of a run: latest, best, or a step.
-        ema: for the averaged weights.
-    """
-    model = load(run, checkpoint=checkpoint, device="cpu", ema=ema)
-    assert model.file is not None
-    bank = nvidia_file.read_nvidia(file)
-    bank.require("", model.config.feature_channels, str(model.file))
-    target = beside(model.file, STYLES_FILE)
-    replace(bank, origin=Origin(model.encoder_id, file.name)).save(target)
-    print(f"{sum(map(len, bank.clusters.values()))} clusters of {len(bank.clusters)} classes: {target}")
+def import_nvidia(model: ModelAndFile) -> int:
+    """Take NVIDIA's clusters as those of a model. Nothing in the file is run."""
+    pipeline = model.load()
+    assert pipeline.file is not None
+    bank = nvidia_clusters.read_nvidia(model.file)
+    bank.require("", pipeline.config.feature_channels, str(pipeline.file))
+    target = beside(pipeline.file, STYLES_FILE)
+    replace(bank, origin=Origin(pipeline.encoder_id, model.file.name)).save(target)
+    print(f"{_count(bank)}: {target}")
     return 0
 
 
-def export_nvidia(
-    run: Run, file: Annotated[Path, tyro.conf.Positional], /, checkpoint: str = "latest", ema: bool = True
-) -> int:
-    """Write the clusters of a model for NVIDIA's code.
-
-    Args:
-        run: run folder, checkpoint folder or .safetensors file.
-        file: to write, usually named features_clustered_010.npy.
-        checkpoint: of a run: latest, best, or a step.
-        ema: of the averaged weights.
-    """
-    nvidia_file.write_nvidia(load(run, checkpoint=checkpoint, device="cpu", ema=ema).bank, file)
-    print(f"wrote {file}")
+def export_nvidia(model: ModelAndFile) -> int:
+    """Write the clusters of a model for NVIDIA's code."""
+    nvidia_clusters.write_nvidia(model.load().bank, model.file)
+    print(f"wrote {model.file}")
     return 0
 
 
-def measure(
-    run: Run,
-    /,
-    min_area: float = MIN_AREA,
-    switches: int = 20,
-    seed: int = 0,
-    checkpoint: str = "latest",
-    device: str = "auto",
-    ema: bool = True,
-) -> int:
+def measure(model: Model, min_area: float = MIN_AREA, switches: int = 20, seed: int = 0, device: str = "auto") -> int:
     """Measure the styles of a run on the built-in scenes, whose true styles are known.
 
     Prints for each class the normalised mutual information (NMI) of clusters and true styles: of as many clusters of
@@ -181,58 +148,41 @@ def measure(
     and outside of it.
 
     Args:
-        run: run folder, checkpoint folder or .safetensors file.
-        min_area: instances that cover a smaller share of their picture are left out.
-        switches: of each class.
-        seed: of K-means and of the switches.
-        checkpoint: of a run: latest, best, or a step.
+        min_area: Leave out instances that cover a smaller share of their picture.
+        switches: Of each class.
+        seed: Of K-means and of the switches.
         device: auto, cpu, cuda or cuda:N.
-        ema: use the averaged weights.
     """
-    console = Console(stderr=True)
-    source = open_source(run, checkpoint=checkpoint, device=device, ema=ema, console=console)
-    agreements = measure_agreement(source, _read_table(source), _read_bank(source), min_area, seed)
-    pipeline = Pipeline(source.model, device=source.device, file=source.file)
-    changes = measure_changes(pipeline, source.data.validation(source.size), switches, min_area, seed)
-    _print_measures(source, agreements, changes)
+    trained = model.open(device=device, console=Console(stderr=True))
+    agreements = measure_agreement(trained, _read_table(trained), trained.pipeline.bank, min_area, seed)
+    changes = measure_changes(trained.pipeline, trained.data.validation(trained.size), switches, min_area, seed)
+    _print_measures(trained, agreements, changes)
     return 0
 
 
-COMMANDS: dict[str, Callable[..., int]] = {
-    "encode": encode,
-    "cluster": cluster,
-    "show": show,
-    "measure": measure,
-    "import-nvidia": import_nvidia,
-    "export-nvidia": export_nvidia,
-}
-
-
-def _read_table(source: Source) -> FeatureTable:
-    table = FeatureTable.load(source.table_file)
-    if table.origin.encoder != source.origin.encoder:
+def _read_table(trained: TrainedModel) -> FeatureTable:
+    table = FeatureTable.load(trained.table_file)
+    if table.origin.encoder != trained.origin.encoder:
         raise ConfigError(
-            f"{source.table_file} was made with {table.origin.checkpoint} (encoder {table.origin.encoder}), not with "
-            f"encoder {source.origin.encoder}: encode again with `hdgan styles encode`, with the same --ema"
+            f"{trained.table_file} was made with {table.origin.checkpoint} (encoder {table.origin.encoder}), not with "
+            f"encoder {trained.origin.encoder}: encode again with `hdgan styles encode`, with the same --ema"
         )
     return table
 
 
-def _read_bank(source: Source) -> StyleBank:
-    bank = StyleBank.load(source.bank_file)
-    bank.require(source.origin.encoder, source.model.config.feature_channels, str(source.file))
-    return bank
+def _cropper(trained: TrainedModel) -> Cropper:
+    return Cropper(trained.data.reference(SizeConfig()))
 
 
-def _cutter(source: Source) -> Cutter:
-    return Cutter(source.data.reference(SizeConfig()))
+def _count(bank: StyleBank) -> str:
+    return f"{sum(map(len, bank.clusters.values()))} clusters of {len(bank.clusters)} classes"
 
 
-def _class_name(source: Source, label: int) -> str:
-    return source.class_names[label] if label < len(source.class_names) else str(label)
+def _class_name(trained: TrainedModel, label: int) -> str:
+    return trained.class_names[label] if label < len(trained.class_names) else str(label)
 
 
-def _print_measures(source: Source, agreements: list[Agreement], changes: list[Change]) -> None:
+def _print_measures(trained: TrainedModel, agreements: list[Agreement], changes: list[Change]) -> None:
     by_label = {change.label: change for change in changes}
     heads = ("class", "instances", "styles", "NMI", "by colour", "of clusters", "switches", "inside", "outside")
     table = Table(*heads)
@@ -240,7 +190,7 @@ def _print_measures(source: Source, agreements: list[Agreement], changes: list[C
         change = by_label.get(row.label)
         moved = (str(change.switches), f"{change.inside:.1f}", f"{change.outside:.2f}") if change else ("0", "", "")
         table.add_row(
-            _class_name(source, row.label),
+            _class_name(trained, row.label),
             str(row.instances),
             str(row.styles),
             *(f"{score:.3f}" for score in (row.matched, row.colours, row.clustered)),
@@ -249,5 +199,5 @@ def _print_measures(source: Source, agreements: list[Agreement], changes: list[C
     Console().print(table)
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def _print_note(text: str) -> None:
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)

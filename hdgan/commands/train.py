@@ -18,9 +18,9 @@ from hdgan.commands.process import work_begins
 from hdgan.commands.short_options import ResumeOptions, ShortOptions, apply, hiding, of_config, spellings
 from hdgan.config.options import typed_as
 from hdgan.errors import ConfigError
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.registry import PRESETS
-from hdgan.training.config import TrainConfig
-from hdgan.training.dry_run import rehearse
+from hdgan.training.dry_run import dry_run
 from hdgan.training.loop import train
 from hdgan.training.run_folder import load_config
 
@@ -47,7 +47,7 @@ def train_command(arguments: list[str]) -> int:
     Returns:
         0 for a finished run; 130, as for any command that Ctrl-C ended, for one that was saved before its end.
     """
-    dry_run = "--dry-run" in arguments
+    only_estimate = "--dry-run" in arguments
     arguments = [argument for argument in arguments if argument != "--dry-run"]
     if arguments[:1] in ([option] for option in _HELP):
         print(_usage({name: preset.__doc__ or "" for name, preset in PRESETS.items()}))
@@ -66,8 +66,8 @@ def train_command(arguments: list[str]) -> int:
         if run is not None and config.out != run:
             raise ConfigError(f"--resume continues in {run}: to branch off into {config.out}, use --init-from {run}")
         work_begins()
-        if dry_run:
-            rehearse(config, Console(), resume=run is not None)
+        if only_estimate:
+            dry_run(config, Console(), resume=run is not None)
             return 0
         return 0 if train(config, resume=run is not None).finished else 130
 

@@ -1,7 +1,7 @@
-"""Types of options with their bounds, which hold for files, command lines and callers in Python.
+"""Types of options with their bounds, which apply to files, command lines and callers in Python.
 
-Upper bounds are far beyond what is of use. They keep a number in a foreign file, or a slip of the keyboard, from
-building a million layers or starting a million threads.
+Upper bounds are far beyond what is useful. They prevent a number in a foreign file, or a typing error, from building a
+million layers or starting a million threads.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Modules = Annotated[int, Interval(ge=1, le=16)]
 Variants = Annotated[int, Interval(ge=1, le=256)]
 """Pictures of one input, or repetitions with another seed."""
 VariantsOnDisk = Annotated[int, Interval(ge=1, le=10**5)]
-"""Pictures of one input that a command writes; their names are listed before the first is made."""
+"""Pictures of one input that a command writes. All names are listed before the first picture is made."""
 Port = Annotated[int, Interval(ge=0, le=65535)]
 Factor = Annotated[float, Interval(gt=0, le=64)]
-"""On the channels of all layers."""
+"""Multiplies the channels of all layers."""

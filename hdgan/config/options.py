@@ -1,7 +1,7 @@
-"""The names of options in messages: as the user types them, on a command line or in Python.
+"""The names of options in messages, as the user types them on a command line or in Python.
 
-Code below the commands knows an option by its place in the configuration, such as `model.n_labels`. `hdgan train` has
-it as --model.n-labels, `hdgan data check` as --n-labels, and a caller in Python sets the field `n_labels` of `model`.
+Code below the commands knows an option by its place in the configuration, such as `model.n_labels`. It is
+--model.n-labels for `hdgan train`, --n-labels for `hdgan data check`, and the field `n_labels` of `model` in Python.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 _typed: Mapping[str, str] | None = None
-"""How the running command spells options that do not have their usual name; None outside of a command."""
+"""The names of options that the running command does not call by their place; None outside a command."""
 
 
 def option(name: str) -> str:
@@ -20,21 +20,34 @@ def option(name: str) -> str:
         name: its place in the configuration, such as `model.n_labels` or `stages.joint.batch_size`.
 
     Returns:
-        On a command line `--model.n-labels`, or what the command calls it; in Python the name itself.
+        In a command, what the command calls it or else `--model.n-labels`; in Python, the place itself.
     """
     if _typed is None:
         return name
     return _typed.get(name, f"--{name.replace('_', '-')}")
 
 
+def option_off(name: str) -> str:
+    """What the user types to turn an option off that is on by default.
+
+    Args:
+        name: its place in the configuration, such as `model.instances`.
+
+    Returns:
+        On a command line `--model.no-instances`; in Python `model.instances=False`.
+    """
+    group, dot, flag = name.rpartition(".")
+    return f"{name}=False" if _typed is None else option(f"{group}{dot}no_{flag}")
+
+
 @contextmanager
 def typed_as(names: Mapping[str, str] | None = None) -> Iterator[None]:
     """Let messages name options as on a command line while a command runs.
 
-    This is a setting of the process, not of a thread, since commands read pictures in threads.
+    The setting belongs to the process, not to a thread, since commands read pictures in threads.
 
     Args:
-        names: how this command spells options that do not follow from their place, for example
+        names: the options that this command does not call by their place, for example
             {"data.root": "FOLDER", "model.n_labels": "--n-labels"}.
     """
     global _typed

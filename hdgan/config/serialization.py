@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import re
 import reprlib
 import types
 from collections.abc import Mapping
@@ -21,10 +20,9 @@ from annotated_types import Interval
 
 from hdgan.config.options import option
 from hdgan.errors import CheckpointError, ConfigError, HdganError
+from hdgan.wording import is_text
 
 T = TypeVar("T")
-_UNUSABLE = re.compile("[\0\ud800-\udfff]")
-"""What no text file holds: NUL, and the surrogates by which Python stands for bytes of a name that are not UTF-8."""
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
 
@@ -43,7 +41,7 @@ def to_plain(value: Any) -> Any:
         return [to_plain(item) for item in value]
     if isinstance(value, Path):
         value = value.as_posix()
-    if isinstance(value, str) and _UNUSABLE.search(value):
+    if isinstance(value, str) and not is_text(value):
         raise ConfigError(f"the name {value!r} holds a NUL or is not UTF-8: rename it")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -214,7 +212,7 @@ class _Check:
         else:
             fits = isinstance(data, kind) and (kind is not int or numeric)
         if kind in (str, Path) and fits:
-            fits = not _UNUSABLE.search(str(data))
+            fits = is_text(str(data))
         if not fits or not _within(data, bounds):
             raise self._wrong(kind if bounds is None else Annotated[kind, bounds], data, path)
         return data

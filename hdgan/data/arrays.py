@@ -1,4 +1,4 @@
-"""Opening .npy files: what the header declares is compared with the file before any of it is used."""
+"""Opening .npy files: the header is compared with the size of the file before any array is made."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def load_array(path: Path) -> np.ndarray:
         Integers or floats of any byte order.
 
     Raises:
-        DataError: the file is missing or damaged, its array has another kind of type or shape, it is shorter than it
-            says, or takes more than `hdgan.files.limits` allow.
+        DataError: the file is missing or damaged, its array has an unsuitable type or shape, it is shorter than its
+            header says, or it takes more memory than `hdgan.files.limits` allow.
     """
     require_file(path, DataError)
     try:
@@ -32,21 +32,21 @@ def load_array(path: Path) -> np.ndarray:
     except UNREADABLE as error:
         raise damaged(path, error) from error
     require_numbers(str(path), shape, dtype)
-    there, said = path.stat().st_size - offset, math.prod(shape) * dtype.itemsize
-    if there < said:
+    found, declared = path.stat().st_size - offset, math.prod(shape) * dtype.itemsize
+    if found < declared:
         raise DataError(
-            f"{path} cannot be read (an array of shape {shape!s:.100} is longer than the {there} bytes in the file); "
+            f"{path} cannot be read (an array of shape {shape!s:.100} is longer than the {found} bytes in the file); "
             "restore it from its source or save it anew, or remove it with its partners"
         )
-    require_bounded(path, said, f"an array of shape {shape}")
+    require_bounded(path, declared, f"an array of shape {shape}")
     array = np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
     return array if array.ndim == 3 else array[..., None]
 
 
 def require_numbers(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Raise DataError unless an array of this shape and type can be a picture or map, [H, W] or [H, W, C]."""
+    """Raise DataError unless an array of this shape and type can be an image or map, [H, W] or [H, W, C]."""
     if dtype.kind not in "buif":
-        what = "named fields" if dtype.names else "objects" if dtype.hasobject else dtype.name
-        raise DataError(f"{name}: array of {what}; save integers or floats")
+        kind = "named fields" if dtype.names else "objects" if dtype.hasobject else dtype.name
+        raise DataError(f"{name}: array of {kind}; save integers or floats")
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise DataError(f"{name}: array of shape {shape!s:.100}; save [H, W] or [H, W, C]")

@@ -1,19 +1,16 @@
-"""Label maps, instance maps and tensors as pictures for people."""
+"""Label maps, instance maps and tensors as images for people."""
 
 from __future__ import annotations
-
-import base64
-import io
-from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import DataError
 from hdgan.wording import count
 
-CITYSCAPES: dict[str, tuple[int, int, int]] = {
+_CITYSCAPES: dict[str, tuple[int, int, int]] = {
     "unlabeled": (0, 0, 0),
     "ego vehicle": (0, 0, 0),
     "rectification border": (0, 0, 0),
@@ -50,14 +47,14 @@ CITYSCAPES: dict[str, tuple[int, int, int]] = {
     "bicycle": (119, 11, 32),
     "license plate": (0, 0, 142),
 }
-"""Cityscapes' classes and their colours by label id, of which NVIDIA's recipe has 35: the license plate is 34."""
-
+CITYSCAPES = DatasetSpec(tuple(_CITYSCAPES), np.array(list(_CITYSCAPES.values()), np.uint8))
+"""Cityscapes' classes by label id. NVIDIA's recipe has 35 of them: the license plate, -1 in Cityscapes, is 34."""
 
 _SOFT = (np.arange(256) * 0.75 + 48).astype(np.uint8)
 
 
 def label_palette(n: int) -> np.ndarray:
-    """Colours of n labels, [n, 3] uint8: PASCAL VOC's colour map, the bits of a label spread over the channels."""
+    """Colours of n labels, [n, 3] uint8: PASCAL VOC's colour map, with the bits of a label spread over channels."""
     labels = np.arange(n)
     palette = np.zeros((n, 3), np.uint8)
     for bit in range(8):
@@ -73,15 +70,15 @@ def colorize_labels(label: np.ndarray, palette: np.ndarray | None = None) -> Ima
 
 
 def colorize_ids(ids: np.ndarray) -> Image.Image:
-    """Colour an instance map [H, W]: each id its own colour, the same in every picture."""
-    # Knuth's multiplicative hash spreads neighbouring ids over the colours; unsigned products wrap at 32 bits.
+    """Colour an instance map [H, W]: an id has the same colour in every image."""
+    # Knuth's multiplicative hash spreads neighbouring ids over the colours; its unsigned products wrap at 32 bits.
     hashed = ids.astype(np.int64).astype(np.uint32) * np.uint32(2654435761)
     channels = np.stack([hashed >> shift for shift in (24, 16, 8)], axis=-1).astype(np.uint8)
     return Image.fromarray(_SOFT[channels])
 
 
 def to_image(tensor: Tensor) -> Image.Image:
-    """Turn an image [C, H, W] in [-1, 1] into a picture with all its channels.
+    """Turn a tensor [C, H, W] in [-1, 1] into a Pillow image with all its channels.
 
     One channel is grey, two are grey and opacity, three RGB, four RGB and opacity.
 
@@ -94,7 +91,7 @@ def to_image(tensor: Tensor) -> Image.Image:
 
 
 def require_shown(channels: int) -> None:
-    """Raise DataError unless a picture file can hold an image of so many channels."""
+    """Raise DataError unless an image file can have so many channels."""
     if not 1 <= channels <= 4:
         raise DataError(
             f"an image of {count(channels, 'channel')} cannot be written as a picture, which has 4 at most: in Python, "
@@ -103,20 +100,13 @@ def require_shown(channels: int) -> None:
 
 
 def preview(tensor: Tensor) -> tuple[Image.Image, str]:
-    """An input [C, H, W] in [-1, 1] for people, who see no more than three of its channels.
+    """Show at most three channels of an input [C, H, W] in [-1, 1].
 
     Returns:
-        The picture, RGB or grey, and which channels it shows, such as "channels 1 to 3 of 11"; empty for all.
+        The image, RGB or grey, and the channels that it shows, such as "channels 1 to 3 of 11"; empty for all.
     """
     channels = len(tensor)
     shown = 3 if channels >= 3 else 1
     if shown == channels:
         return to_image(tensor), ""
     return to_image(tensor[:shown]), ("channels 1 to 3" if shown == 3 else "channel 1") + f" of {channels}"
-
-
-def data_url(image: Image.Image, kind: Literal["PNG", "JPEG"], **options: Any) -> str:
-    """A picture as a URL that holds it, for a page that is one file; options are those of Pillow's writer."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,10 +1,10 @@
-"""What a dataset is and how its pictures are sized: plain data, saved with every run."""
+"""What a dataset is and how its images are sized: plain data, saved with every run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Interval
 
@@ -17,8 +17,23 @@ SceneSide = Annotated[int, Interval(ge=16, le=4096)]
 """Pixels of a scene's width or height."""
 Scenes = Annotated[int, Interval(ge=1, le=10**6)]
 
-UnpackedLayout = Literal["auto", "nvidia", "ab", "side-by-side", "cityscapes"]
-LayoutName = Literal[UnpackedLayout, "packed"]
+PartName = Literal["label", "input", "ids", "photo"]
+"""The parts of a sample: label map, input of an A-to-B model, instance map, photo."""
+Size = tuple[Side, Side]
+"""(width, height) in pixels."""
+
+LAYOUTS = tuple(
+    sorted(file.stem.replace("_", "-") for file in Path(__file__).parent.glob("layouts/*.py") if file.name[0] != "_")
+)
+"""Names of the layouts: every module of hdgan/data/layouts is one."""
+_CHOICES = ("auto", *LAYOUTS)
+_UNPACKED = tuple(name for name in _CHOICES if name != "packed")
+if TYPE_CHECKING:
+    LayoutName = str
+    UnpackedLayout = str
+else:
+    LayoutName = Literal[_CHOICES]
+    UnpackedLayout = Literal[_UNPACKED]
 
 
 @dataclass(frozen=True)
@@ -34,7 +49,7 @@ class ScenesConfig:
     test: Scenes = 20
     """Held-out scenes."""
     seed: Seed = 0
-    """Same seed and size, same scenes (to the pixel with the same numpy and Pillow)."""
+    """The same seed and size give the same scenes (to the pixel with the same numpy and Pillow)."""
 
     def __post_init__(self) -> None:
         check_values(self, "data.scenes")
@@ -65,15 +80,20 @@ class DataConfig:
     photo_filter: Literal["bicubic", "lanczos"] = "bicubic"
     """Resampling of photos; labels and ids always take the nearest pixel."""
     workers: Workers | None = None
-    """Processes that read pictures; 0 reads in the training process; None chooses up to 4, within the cores at hand."""
+    """Processes that read pictures; 0 reads in the training process; None chooses up to 4, depending on the cores."""
 
     def __post_init__(self) -> None:
         check_values(self, "data")
 
+    @property
+    def uses_scenes(self) -> bool:
+        """Whether the data are the built-in scenes rather than a user's own."""
+        return self.root is None
+
 
 @dataclass(frozen=True)
 class SizeConfig:
-    """How pictures are brought to the size of training: scaled first, then cropped.
+    """How images are brought to the size of training: scaled first, then cropped.
 
     No size needs to be divisible by anything: the networks pad their input and crop their output.
     """
@@ -99,12 +119,12 @@ class SizeConfig:
 
     @property
     def training(self) -> SizeConfig:
-        """What training pictures go through, with jitter as a crop."""
+        """The size of training images, with jitter as a crop."""
         if self.width is None or self.height is None or not self.jitter:
             return self
         return SizeConfig(self.width + self.jitter, self.height + self.jitter, self.width, self.height)
 
     @property
     def whole(self) -> SizeConfig:
-        """What whole pictures are scaled to."""
+        """The size to which whole images are scaled."""
         return SizeConfig(self.width, self.height)

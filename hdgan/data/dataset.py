@@ -1,35 +1,28 @@
-"""The dataset: files in, integer maps and 8-bit photos out; one-hot labels and boundaries are made on the device."""
+"""The dataset: it reads files and returns integer maps and 8-bit photos. The device makes one-hot labels of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from hdgan.config.options import option
 from hdgan.config.serialization import check_values
-from hdgan.data.config import DataConfig, SizeConfig
-from hdgan.data.headers import read_header
-from hdgan.data.images import read_input, read_map, read_photo, to_photo, to_unit_range
-from hdgan.data.layouts import Pair
-from hdgan.data.packed import read_packed
-from hdgan.data.packed_index import PackedSample, Size
+from hdgan.data.config import DataConfig, PartName, SizeConfig
+from hdgan.data.images import to_unit_range
+from hdgan.data.pairs import Pair, size_of
 from hdgan.data.streams import Stream, stream_rng
-from hdgan.data.transforms import Geometry, apply_to_input, apply_to_map, apply_to_photo, draw_geometry
+from hdgan.data.transforms import apply_geometry, sample_geometry
 from hdgan.errors import ConfigError, DataError
 from hdgan.wording import count
 
 
 class Sample(TypedDict, total=False):
-    """One sample; parts that the dataset does not have are absent. H and W are the same for all parts."""
+    """One sample. Parts that the dataset does not have are absent. All parts have the same H and W."""
 
     stem: str
     """Name shared by the files of the pair."""
@@ -43,7 +36,7 @@ class Sample(TypedDict, total=False):
     """[3, H, W] uint8."""
 
 
-class Batch(TypedDict, total=False):
+class LoaderBatch(TypedDict, total=False):
     """Samples stacked along a new first dimension; `stem` lists their names."""
 
     stem: list[str]
@@ -53,25 +46,11 @@ class Batch(TypedDict, total=False):
     photo: Tensor
 
 
-@dataclass(frozen=True)
-class Arrays:
-    """The decoded files of one pair, all of `size` (width, height); see `read_map`, `read_input` for the types.
-
-    The photo of a packed pair is an array, [H, W, 3] uint8.
-    """
-
-    size: tuple[int, int]
-    label: np.ndarray | None = None
-    input: np.ndarray | None = None
-    ids: np.ndarray | None = None
-    photo: Image.Image | np.ndarray | None = None
-
-
 class PairedDataset(Dataset[Sample]):
     """Pairs as tensors, sized and, for training, randomly cropped and mirrored.
 
-    An item is asked for by index, or by (position, index) where position counts the samples since training began: crop
-    and flip depend on the seed and the position alone, so a resumed run sees the same pixels, whatever the workers.
+    The key of an item is its index, or (position, index), where position counts the samples since training began. Crop
+    and flip depend only on the seed and the position, so a resumed run sees the same pixels with any number of workers.
 
     Args:
         pairs: From `find_pairs`.
@@ -111,11 +90,7 @@ class PairedDataset(Dataset[Sample]):
         self.pairs, self.data, self.n_labels = tuple(pairs), data, n_labels
         self.size = size.training if train else size
         self.train, self.seed = train, seed
-        self.input_channels = 0
-        if n_labels == 0:
-            first = self.pairs[0]
-            assert first.input is not None
-            self.input_channels = first.packed.channels if first.packed else read_header(first.input).input_channels
+        self.input_channels = self.pairs[0].read_headers().channels if n_labels == 0 else 0
         narrow = n_labels <= 256 and (data.dontcare is None or 0 <= data.dontcare <= 255)
         self._label_dtype = np.uint8 if narrow else np.int32
 
@@ -133,136 +108,26 @@ class PairedDataset(Dataset[Sample]):
         """
         position, index = key if isinstance(key, tuple) else (key, key)
         pair = self.pairs[index]
-        stored = pair.packed.stored_for(self.size, self.data.photo_filter) if pair.packed else None
-        arrays = read_pair(pair, self.n_labels, self.data.dontcare, stored)
+        arrays = pair.read(pair.stored_size(self.size, self.data.photo_filter))
+        pair.check_labels(arrays.get("label"), self.n_labels, self.data.dontcare)
+        if "input" in arrays and arrays["input"].shape[2] != self.input_channels:
+            raise DataError(
+                f"{pair.input} has {count(arrays['input'].shape[2], 'channel')}, {self.pairs[0].input} has "
+                f"{self.input_channels}; save all inputs alike"
+            )
         rng = stream_rng(Stream.GEOMETRY, self.seed, position) if self.train else None
         try:
-            geometry = draw_geometry(arrays.size, self.size, rng, self.data.flip)
+            geometry = sample_geometry(size_of(next(iter(arrays.values()))), self.size, rng, self.data.flip)
         except DataError as error:
-            raise DataError(f"{next(iter(pair.files.values()))}: {error}") from None
-        return self._sample(pair, arrays, geometry)
-
-    def _sample(self, pair: Pair, arrays: Arrays, geometry: Geometry) -> Sample:
+            raise DataError(f"{pair.first_file}: {error}") from None
         sample = Sample(stem=pair.stem)
-        if arrays.label is not None:
-            sample["label"] = _tensor(apply_to_map(arrays.label, geometry), self._label_dtype)
-        if arrays.input is not None:
-            if arrays.input.shape[2] != self.input_channels:
-                raise DataError(
-                    f"{pair.input} has {count(arrays.input.shape[2], 'channel')}, {self.pairs[0].input} has "
-                    f"{self.input_channels}; save all inputs alike"
-                )
-            values = apply_to_input(arrays.input, geometry, self.data.photo_filter)
-            sample["input"] = _tensor(to_unit_range(values).transpose(2, 0, 1))
-        if arrays.ids is not None:
-            sample["ids"] = _tensor(apply_to_map(arrays.ids, geometry), np.int32)
-        if arrays.photo is not None:
-            photo = apply_to_photo(arrays.photo, geometry, self.data.photo_filter)
-            sample["photo"] = _tensor(photo.transpose(2, 0, 1))
+        for part, values in apply_geometry(arrays, geometry, self.data.photo_filter).items():
+            sample[part] = self._tensor(part, values)
         return sample
 
-
-def read_pair(
-    pair: Pair, n_labels: int | None = None, dontcare: int | None = None, stored: Size | None = None
-) -> Arrays:
-    """Read and check the files of one pair.
-
-    Args:
-        pair: From `find_pairs`.
-        n_labels: Number of classes; None accepts any label.
-        dontcare: Label that is accepted besides.
-        stored: Which of the sizes of a packed pair; None takes the largest.
-
-    Raises:
-        DataError: a file is unreadable, a label is out of range, or the files differ in size.
-    """
-    if pair.packed is not None:
-        return _read_packed(pair, pair.packed, n_labels, dontcare, stored or pair.packed.sizes[0])
-    if pair.side_by_side:
-        return _read_side_by_side(pair)
-    label = read_map(pair.label, "label map") if pair.label else None
-    if pair.label and label is not None and n_labels is not None:
-        check_labels(pair.label, label, n_labels, dontcare)
-    source = read_input(pair.input) if pair.input else None
-    ids = read_map(pair.ids, "instance map") if pair.ids else None
-    arrays = {"label": label, "input": source, "ids": ids}
-    sizes = {part: (array.shape[1], array.shape[0]) for part, array in arrays.items() if array is not None}
-    photo = None
-    if pair.photo:
-        photo = read_photo(pair.photo, next(iter(sizes.values())))
-        sizes["photo"] = photo.size
-    return Arrays(check_sizes(pair, sizes), label, source, ids, photo)
-
-
-def check_labels(path: Path, label: np.ndarray, n_labels: int, dontcare: int | None) -> None:
-    """Raise DataError unless every label is in [0, n_labels) or `dontcare`."""
-    if label.min() >= 0 and label.max() < n_labels:
-        return
-    outside = (label < 0) | (label >= n_labels)
-    if dontcare is not None:
-        outside &= label != dontcare
-    if not outside.any():
-        return
-    raise DataError(f"{path} holds {label_fault(np.unique(label[outside]).tolist(), n_labels, dontcare)}")
-
-
-def label_fault(wrong: Sequence[int], n_labels: int, dontcare: int | None) -> str:
-    """What is said of labels, sorted, that are neither a class nor `dontcare`, with the remedy."""
-    shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
-    classes, none = option("model.n_labels"), option("data.dontcare")
-    if wrong[-1] < n_labels:
-        return f"label {shown}; labels start at 0: set {none} to the one that belongs to no class"
-    also = f" ({none} is {dontcare})" if dontcare is not None else ""
-    if len(wrong) == 1 and dontcare is None and is_far_above(wrong[0], n_labels - 1):
-        remedy = f"set {none} {wrong[0]} if it belongs to no class, else {classes} {wrong[0] + 1}"
-    else:
-        remedy = f"set {classes} to at least {wrong[-1] + 1}, or {none} to the label that belongs to no class"
-    return f"label {shown}, but {classes} is {n_labels}{also}; {remedy}"
-
-
-def is_far_above(label: int, other: int) -> bool:
-    """Whether a label is so far above the next lower one that it hardly counts on from there, like 255."""
-    return label > 2 * other + 16
-
-
-def check_sizes(pair: Pair, sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:
-    """Return the (width, height) that all parts of a pair share.
-
-    Raises:
-        DataError: two files differ in size.
-    """
-    (first, size), *others = sizes.items()
-    for part, other in others:
-        if other != size:
-            files = pair.files
-            raise DataError(
-                f"{files[first]} is {size[0]}x{size[1]}, but {files[part]} is {other[0]}x{other[1]}; "
-                "bring both to one size, or remove the pair"
-            )
-    return size
-
-
-def half_of(path: Path, width: int) -> int:
-    """Width of each half of a picture that holds A and B side by side; DataError where they are not equal."""
-    if width % 2:
-        raise DataError(f"{path} is {width} pixels wide, which has no two equal halves; join A and B of one size")
-    return width // 2
-
-
-def _read_side_by_side(pair: Pair) -> Arrays:
-    assert pair.input is not None
-    both = read_input(pair.input)
-    height, half = both.shape[0], half_of(pair.input, both.shape[1])
-    return Arrays((half, height), input=both[:, :half], photo=to_photo(pair.input, both[:, half:]))
-
-
-def _read_packed(pair: Pair, sample: PackedSample, n_labels: int | None, dontcare: int | None, size: Size) -> Arrays:
-    parts = read_packed(sample, size)
-    if pair.label is not None and n_labels is not None:
-        check_labels(pair.label, parts["label"], n_labels, dontcare)
-    return Arrays(size, **parts)
-
-
-def _tensor(array: np.ndarray, dtype: DTypeLike | None = None) -> Tensor:
-    """Crop, flip and change of type end in this one copy."""
-    return torch.from_numpy(np.array(array, dtype, order="C"))
+    def _tensor(self, part: PartName, values: np.ndarray) -> Tensor:
+        """A part as `Sample` has it. This is the only copy that crop, flip and conversion make."""
+        if part == "input":
+            values = to_unit_range(values)
+        dtype = {"label": self._label_dtype, "ids": np.int32}.get(part)
+        return torch.from_numpy(np.array(values if values.ndim == 2 else values.transpose(2, 0, 1), dtype, order="C"))

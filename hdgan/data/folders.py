@@ -1,4 +1,4 @@
-"""What counts in the folders of a dataset: pictures and subfolders, but nothing that a system or a server put there."""
+"""What counts in the folders of a dataset: images and subfolders, but nothing that a system or a server put there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NoReturn
 from hdgan.data.headers import EXTENSIONS
 from hdgan.errors import DataError
 
-# What servers and systems put beside pictures: thumbnails, deleted files, halves of files.
+# What servers and systems put beside images: thumbnails, deleted files, halves of files.
 _SYSTEM = frozenset(
     ("@eadir", "__macosx", "lost+found", "#recycle", "@recycle", "$recycle.bin", "system volume information")
 )
@@ -23,7 +23,7 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def name_of(path: Path) -> str:
-    """The name that a file gives its sample, as text: without the ending, and composed as Unicode's NFC.
+    """The name that a file gives its sample, as text: without the ending, and in Unicode's composed form NFC.
 
     Bytes that are not UTF-8 are written as in a URL, caf%E9, since no JSON, CSV or page could hold them.
 
@@ -34,13 +34,8 @@ def name_of(path: Path) -> str:
 
 
 def as_text(name: str) -> str:
-    """A path with the bytes that are not UTF-8, which Python has as surrogates, written as in a URL."""
+    """A path in which bytes that are not UTF-8, for which Python uses surrogates, are written as in a URL."""
     return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
-
-
-def is_text(name: str) -> bool:
-    """Whether UTF-8 can hold a name."""
-    return re.search("[\ud800-\udfff]", name) is None
 
 
 def subfolders_of(folder: Path) -> list[str]:
@@ -53,11 +48,11 @@ def subfolders_of(folder: Path) -> list[str]:
         _refuse(error)
 
 
-def pictures_in(folder: Path, on_error: Callable[[OSError], None] | None = _refuse) -> Iterable[Path]:
-    """Pictures under a folder, which may be absent.
+def images_in(folder: Path, on_error: Callable[[OSError], None] | None = _refuse) -> Iterable[Path]:
+    """Image files and arrays under a folder, which may be absent.
 
-    Links to folders are followed, unless they lead back to where they are; hidden files, the folders of servers and
-    systems, and other kinds of files are not seen.
+    Links to folders are followed unless they lead back to a folder above them. Hidden files, other kinds of files, and
+    the folders of servers and systems are left out.
     """
     if not folder.is_dir():
         return

@@ -1,4 +1,4 @@
-"""What a picture file says about itself before its pixels are decoded, and whether it suits what it is meant to be."""
+"""What an image file says about itself before its pixels are decoded, and whether it suits its purpose."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from hdgan.config.options import option
 from hdgan.data.arrays import load_array
-from hdgan.data.opening import UNREADABLE, Picture, first_tile, is_halved, named, opened, raw_mode, tiles_of
+from hdgan.data.opening import UNREADABLE, ImageSource, first_tile, is_halved, named, opened, raw_mode, tiles_of
 from hdgan.data.scan import MOST_PAGES
 from hdgan.errors import DataError
 from hdgan.files.limits import require_bounded
@@ -21,10 +21,10 @@ from hdgan.wording import count
 Kind = Literal["label map", "instance map", "input", "photo"]
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".pgm", ".ppm", ".npy"})
-"""Endings, in lower case, of the files that count as pictures; a folder's other files are ignored."""
+"""Endings, in lower case, of the files that count as images; a folder's other files are ignored."""
 
 TURNED_TO_RGB = frozenset({"P", "PA", "CMYK", "YCbCr", "HSV", "RGBX"})
-"""Modes of Pillow that an A-to-B input is read as RGB from."""
+"""Pillow's modes that are converted to RGB for an A-to-B input."""
 
 WIDE_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _EXACT_FORMATS = frozenset({"PNG", "TIFF", "BMP", "PPM", "NPY", ""})
@@ -40,37 +40,39 @@ _TILE_WIDTH, _TILE_LENGTH, _EXTRA = 322, 323, 338
 class Header:
     """What a file says about itself before its pixels are decoded.
 
-    Sizes are (width, height) in pixels. `upright` differs from `size` where an EXIF orientation swaps the sides.
-    `photometric` is the TIFF tag: 0 where white is stored as 0. `white` is the stored number that means full
-    brightness; None for floats and for integers with a sign or of more than 16 bits. `inexact` says why its pixels may
-    not have the numbers that were saved, and `partial` why they cannot all be read as an input; empty where they can.
-    `in_text` is a PGM or PPM whose numbers are written as text.
+    Sizes are (width, height) in pixels.
     """
 
     size: tuple[int, int]
     upright: tuple[int, int]
+    """Differs from `size` where an EXIF orientation swaps the sides."""
     format: str
     mode: str
     channels: int
     orientation: int = 1
     frames: int = 1
     photometric: int = 1
+    """The TIFF tag, which is 0 where white is stored as 0."""
     white: int | None = 255
+    """The stored number that means full brightness; None for floats, signed integers and more than 16 bits."""
     inexact: str = ""
+    """Why the pixels may not have the numbers that were saved; empty if they have."""
     partial: str = ""
+    """Why not all channels or bits can be read as an input; empty if they can."""
     in_text: bool = False
+    """Whether it is a PGM or PPM whose numbers are written as text."""
 
     @property
     def input_channels(self) -> int:
-        """Channels that `read_input` makes of the file: palettes become colours, pages are stacked."""
+        """Channels of the array that `read_input` returns: palettes become colours, pages are stacked."""
         return (3 if self.mode in TURNED_TO_RGB else self.channels) * self.frames
 
 
 def read_header(path: Path) -> Header:
-    """Read size and mode of a picture or .npy array without decoding it.
+    """Read size and mode of an image or .npy array without decoding it.
 
     Raises:
-        DataError: the file is missing, damaged, not a picture, or larger than `hdgan.files.limits` allow.
+        DataError: the file is missing, damaged, not an image, or larger than `hdgan.files.limits` allow.
     """
     if path.suffix.lower() == ".npy":
         return header_of_array(load_array(path))
@@ -79,7 +81,7 @@ def read_header(path: Path) -> Header:
 
 
 def verify_checksums(path: Path) -> None:
-    """Compare a PNG with its own checksums, which decoding leaves out: damaged pixels can decode without an error.
+    """Compare a PNG with its own checksums, which decoding ignores: damaged pixels can decode without an error.
 
     Raises:
         DataError: the file is damaged.
@@ -91,7 +93,7 @@ def verify_checksums(path: Path) -> None:
 
 
 def require_map(name: Path | str, header: Header, kind: Kind) -> None:
-    """Raise DataError unless a picture with this header can hold the ids of a label or instance map."""
+    """Raise DataError unless an image with this header can hold the ids of a label or instance map."""
     if header.inexact:
         raise DataError(
             f"{name}: this {kind} is {header.inexact}; make it again as PNG, from the source rather than from this file"
@@ -102,7 +104,7 @@ def require_map(name: Path | str, header: Header, kind: Kind) -> None:
             "its rows are stored from top to bottom"
         )
     if header.photometric == 0:
-        # Pillow inverts some of these and not others, so neither its numbers nor their complement can be trusted.
+        # Pillow inverts some of these but not others, so neither its numbers nor their complement can be trusted.
         raise DataError(
             f"{name}: this {kind} is a TIFF that stores white as 0 (PhotometricInterpretation 0), so its ids would be "
             "inverted; save it as BlackIsZero or PNG"
@@ -118,7 +120,7 @@ def require_map(name: Path | str, header: Header, kind: Kind) -> None:
 
 
 def _require_black_as_zero(name: Path | str, header: Header, kind: Kind) -> None:
-    """Pillow inverts what stores white as 0 in bitmaps and grey of up to 8 bits; other grey it reads as a negative."""
+    """Where white is stored as 0, Pillow inverts bitmaps and 8-bit grey, but reads other modes as a negative."""
     if header.photometric == 0 and header.mode not in ("1", "L"):
         raise DataError(
             f"{name}: this {kind} is a TIFF of mode {header.mode} that stores white as 0 (PhotometricInterpretation "
@@ -127,7 +129,7 @@ def _require_black_as_zero(name: Path | str, header: Header, kind: Kind) -> None
 
 
 def require_photo(name: Path | str, header: Header) -> None:
-    """Raise DataError unless a picture with this header can be read as a photo."""
+    """Raise DataError unless an image with this header can be read as a photo."""
     if header.in_text:
         raise DataError(f"{name}: this photo holds numbers in text; save it as PNG")
     if header.format == "NPY":
@@ -139,7 +141,7 @@ def require_photo(name: Path | str, header: Header) -> None:
 
 
 def require_input(name: Path | str, header: Header) -> None:
-    """Raise DataError unless a picture with this header can be the input of an A-to-B model."""
+    """Raise DataError unless an image with this header can be the input of an A-to-B model."""
     if header.partial:
         raise DataError(f"{name}: this input has {header.partial}; save its array [H, W, C] as .npy")
     if header.white is None and header.mode != "F" and "float" not in header.mode:
@@ -149,31 +151,32 @@ def require_input(name: Path | str, header: Header) -> None:
 
 
 def shown_size(header: Header, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Size in which a photo is used beside a map of `size`: upright, unless only its stored size is the map's."""
+    """Size of a photo that belongs to a map of `size`: upright, unless only the size as stored equals the map's."""
     return header.size if size is not None and size == header.size != header.upright else header.upright
 
 
 def header_of_array(array: np.ndarray) -> Header:
-    """Header of an array [H, W, C], however it was given."""
+    """Header of an array [H, W, C]."""
     height, width, channels = array.shape
     name = array.dtype.name
     return Header((width, height), (width, height), "NPY", name, channels, white=_WHITES.get(name))
 
 
-def header_of(image: Image.Image, picture: Picture) -> Header:
-    """Header of a picture that `opened` yields, before its pixels are decoded.
+def header_of(image: Image.Image, source: ImageSource) -> Header:
+    """Header of an image that `opened` yields, before its pixels are decoded.
 
     Raises:
         DataError: it takes more memory than `hdgan.files.limits` allows, or Pillow would read other numbers than it
             holds.
     """
     size, tiff = image.size, image.format == "TIFF"
-    # A phone's MPO is a JPEG with previews behind it. A page that the caller has turned to is meant by itself.
-    frames = _pages(image, picture) if tiff and not image.tell() else 1
+    # Only the pages of a TIFF count: a phone's MPO is a JPEG followed by previews. Where the caller has turned a Pillow
+    # image to another page, that page alone is meant.
+    frames = _pages(image, source) if tiff and not image.tell() else 1
     orientation = _orientation(image)
     header = Header(
         size,
-        # Pillow turns TIFF itself, and already gives the upright size.
+        # Pillow itself turns a TIFF upright, and reports its upright size.
         (size[1], size[0]) if orientation in (5, 6, 7, 8) and not tiff else size,
         image.format or "",
         image.mode,
@@ -187,26 +190,26 @@ def header_of(image: Image.Image, picture: Picture) -> Header:
         first_tile(image)[0] == "ppm_plain",
     )
     if raw_mode(image):
-        _require_bounded(image, named(picture), frames)
-    _require_understood(image, named(picture))
+        _require_bounded(image, named(source), frames)
+    _require_understood(image, named(source))
     return header
 
 
-def _pages(image: Image.Image, picture: Picture) -> int:
+def _pages(image: Image.Image, source: ImageSource) -> int:
     pages = 1
     try:
         while pages <= MOST_PAGES:
             image.seek(pages)
             pages += 1
-        raise DataError(f"{named(picture)} has more than {MOST_PAGES} pages; save its array [H, W, C] as .npy")
+        raise DataError(f"{named(source)} has more than {MOST_PAGES} pages; save its array [H, W, C] as .npy")
     except EOFError:
         image.seek(0)
     return pages
 
 
 def _orientation(image: Image.Image) -> int:
-    """By EXIF, from 1 to 8; 1 where it is undefined or damaged, since the pixels are whole all the same."""
-    # Pillow decodes a PNG to look for EXIF behind its pixels; EXIF in front of them is in `info`.
+    """The EXIF orientation from 1 to 8; 1 where it is undefined or damaged, which does not affect the pixels."""
+    # Pillow would decode a PNG to look for EXIF behind its pixels; EXIF before them is in `info`.
     if image.format == "PNG" and raw_mode(image) and "exif" not in image.info:
         return 1
     try:
@@ -231,7 +234,7 @@ def _white(image: Image.Image) -> int | None:
 
 
 def pnm_white(image: Image.Image) -> int:
-    """The greatest number that a PGM or PPM says it may hold."""
+    """The greatest number that a PGM or PPM declares."""
     codec, _, _, args = first_tile(image)
     if codec != "raw":
         return int(args[1])
@@ -244,14 +247,14 @@ def _why_inexact(image: Image.Image) -> str:
         return "WEBP, which may be lossy"
     if (image.format or "") not in _EXACT_FORMATS or compression in ("jpeg", "tiff_jpeg"):
         return f"{image.format if image.format != 'TIFF' else 'JPEG in TIFF'}, which does not keep ids exactly"
-    # Pillow inverts bitmaps, and stretches numbers in text.
+    # Pillow inverts bitmaps and stretches numbers in text.
     if image.format == "PPM" and image.mode == "1":
         return "a PBM, which is read inverted"
     return "a PGM in text, which is not read as stored" if first_tile(image)[0] == "ppm_plain" else ""
 
 
 def _why_partial(image: Image.Image) -> str:
-    """Why pixels cannot be read with all their channels and bits."""
+    """Why not all channels or bits of the pixels can be read; empty if they can."""
     raw, samples = raw_mode(image), tiff_tag(image, _SAMPLES, 1)
     if image.format == "TIFF" and samples != len(image.getbands()) and image.info.get("compression") != "jpeg":
         return f"{count(samples, 'channel')} in a TIFF page, not all of which can be read"
@@ -265,7 +268,7 @@ def _why_partial(image: Image.Image) -> str:
 
 
 def _require_bounded(image: Image.Image, name: str, frames: int) -> None:
-    # Pillow decodes run lengths of BMP in Python.
+    # Pillow decodes a run-length encoded BMP in Python, which takes far more memory.
     pixel = 16 if first_tile(image)[0] == "bmp_rle" else _BYTES.get(image.mode, 4)
     width, height = image.size
     what = f"a picture of {width}x{height} pixels" + (f" and {frames} pages" if frames > 1 else "")
@@ -275,7 +278,7 @@ def _require_bounded(image: Image.Image, name: str, frames: int) -> None:
 
 
 def _require_understood(image: Image.Image, name: str) -> None:
-    """Refuse the kinds of files from which Pillow reads other numbers than they hold, without a word."""
+    """Refuse files from which Pillow silently reads other numbers than they hold."""
     raw, codec = raw_mode(image), first_tile(image)[0]
     planes = len(image.getbands()) if tiff_tag(image, _PLANAR, 1) == 2 and codec != "libtiff" else 1
     bits = 1 if image.mode == "1" else 8
@@ -297,18 +300,18 @@ def _require_understood(image: Image.Image, name: str) -> None:
 
 
 def _is_swapped(image: Image.Image) -> bool:
-    """Whether a TIFF is in the other byte order than the machine."""
+    """Whether a TIFF has the opposite byte order to the machine's."""
     order = getattr(getattr(image, "tag_v2", None), "prefix", b"")
     return order == (b"MM" if sys.byteorder == "little" else b"II")
 
 
 def _area(image: Image.Image) -> int:
-    """Pixels that the strips or tiles of a TIFF hold; Pillow leaves the others black."""
+    """Number of pixels that the strips or tiles of a TIFF hold; Pillow leaves the others black."""
     return sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in tiles_of(image))
 
 
 def _bits_of_bmp(image: Image.Image) -> int:
-    """Bits of a pixel, by the header of 12 bytes of OS/2 or a newer one."""
+    """Bits of a pixel, from the 12-byte header of OS/2 or a newer one."""
     file: Any = image.fp  # type: ignore[attr-defined]
     file.seek(14)
     newer = int.from_bytes(file.read(4), "little") > 12
@@ -317,6 +320,6 @@ def _bits_of_bmp(image: Image.Image) -> int:
 
 
 def tiff_tag(image: Image.Image, tag: int, default: int) -> int:
-    """First value of a tag; `default` where it is absent or the picture is no TIFF."""
+    """First value of a tag; `default` where the tag is absent or the image is no TIFF."""
     value = getattr(image, "tag_v2", {}).get(tag, default)
     return int(value[0] if isinstance(value, tuple) else value)

@@ -1,7 +1,7 @@
-"""Reading pictures and maps: every number exactly as it is stored, or an error that names the picture.
+"""Reading images and maps: every number exactly as it is stored, or an error that names the image.
 
-A path, a Pillow image and an array of the same picture give the same result. A Pillow image whose pixels are not
-decoded yet is read as its file; of one that is decoded only what Pillow made of the file is left.
+A path, a Pillow image and an array of the same image give the same result. A Pillow image whose pixels are not
+decoded yet is read like its file. If they are decoded, the numbers are those that Pillow made of the file.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from hdgan.data.headers import (
     require_photo,
     shown_size,
 )
-from hdgan.data.opening import Picture, named, opened
+from hdgan.data.opening import ImageSource, named, opened
 from hdgan.data.pixels import stored_pixels
 from hdgan.errors import DataError
 from hdgan.wording import count
 
-Readable = Picture | np.ndarray
-"""What pictures and maps are read from: a file, a Pillow image, or an array [H, W] or [H, W, C]."""
+Readable = ImageSource | np.ndarray
+"""What images and maps are read from: a file, a Pillow image, or an array [H, W] or [H, W, C]."""
 
 _INT32 = np.iinfo(np.int32)
-# PyTorch promotes no unsigned type of more than 8 bits.
+# PyTorch does not promote unsigned types of more than 8 bits.
 _SIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
 
 def read_map(source: Readable, kind: Kind = "label map") -> np.ndarray:
     """Read a label or instance map with the exact numbers that are stored.
 
-    Palette pictures give their indices, not their colours; an EXIF orientation is ignored.
+    Palette images give their indices, not their colours; an EXIF orientation is ignored.
 
     Args:
         source: PNG, TIFF, BMP or PGM of one channel, or .npy of integers, [H, W] or [H, W, 1]; or a Pillow image or
             array of that kind.
-        kind: "label map" or "instance map", for the messages.
+        kind: "label map" or "instance map", for messages.
 
     Returns:
         [H, W] uint8, uint16 or int32.
@@ -70,10 +70,10 @@ def read_photo(source: Readable, size: tuple[int, int] | None = None) -> Image.I
     """Read a photo as 8-bit RGB; grey is repeated, transparency dropped, 16 bits are reduced to 8.
 
     A photo with an EXIF orientation is turned upright, as viewers and labelling tools show it, unless only the pixels
-    as stored have the size of its map; `quick_check` and `check_dataset` tell how many are.
+    as stored have the size of its map. `quick_check` and `check_dataset` report how many photos are turned.
 
     Args:
-        source: a picture, a Pillow image, or an array of 8 or 16 bits.
+        source: an image file, a Pillow image, or an array of 8 or 16 bits.
         size: (width, height) of the map it belongs to, where there is one.
 
     Raises:
@@ -99,7 +99,7 @@ def read_photo(source: Readable, size: tuple[int, int] | None = None) -> Image.I
 def read_input(source: Readable) -> np.ndarray:
     """Read the input of an A-to-B model with all its channels, upright.
 
-    Palette pictures give their colours; pages of a TIFF are stacked as channels. Numbers of other depths than 8 and 16
+    Palette images give their colours; pages of a TIFF are stacked as channels. Numbers of other depths than 8 and 16
     bits are stretched to the next of them.
 
     Returns:
@@ -135,7 +135,7 @@ def to_photo(source: object, values: np.ndarray) -> Image.Image:
     """Make an 8-bit RGB photo of an array.
 
     Args:
-        source: where the array is from, for the message.
+        source: where the array is from, for messages.
         values: uint8 or uint16, [H, W] or [H, W, C]: grey, grey and opacity, RGB, or RGB and opacity.
 
     Raises:
@@ -156,7 +156,7 @@ def to_photo(source: object, values: np.ndarray) -> Image.Image:
 
 
 def to_unit_range(values: np.ndarray) -> np.ndarray:
-    """Bring an input to float32 in [-1, 1]: 8 bits v / 127.5 - 1, 16 bits v / 32767.5 - 1, floats as they are."""
+    """Convert an input to float32 in [-1, 1]: 8 bits v / 127.5 - 1, 16 bits v / 32767.5 - 1, floats unchanged."""
     if values.dtype == np.uint8:
         return values.astype(np.float32) / 127.5 - 1
     if values.dtype == np.uint16:
@@ -174,8 +174,7 @@ def class_of(ids: Any, divisor: int) -> Any:
         divisor: `DataConfig.instance_divisor`.
 
     Returns:
-        The same kind of array and shape; types narrower than 32 bits become int32, wider unsigned
-            ones int64.
+        An array or tensor of the same shape. Types narrower than 32 bits become int32, wider unsigned ones int64.
     """
     if isinstance(ids, torch.Tensor):
         ids = ids.to(_SIGNED.get(ids.dtype) or torch.promote_types(ids.dtype, torch.int32))
@@ -187,7 +186,7 @@ def class_of(ids: Any, divisor: int) -> Any:
 
 
 def _array_of(source: Readable) -> np.ndarray | None:
-    """The array [H, W, C] that is given or that a .npy file holds; None for pictures."""
+    """The array [H, W, C] that is given or that a .npy file holds; None for images."""
     if isinstance(source, Path) and source.suffix.lower() == ".npy":
         return load_array(source)
     if not isinstance(source, np.ndarray):
@@ -196,7 +195,7 @@ def _array_of(source: Readable) -> np.ndarray | None:
     return source if source.ndim == 3 else source[..., None]
 
 
-def _page(source: Picture, image: Image.Image, header: Header) -> np.ndarray:
+def _page(source: ImageSource, image: Image.Image, header: Header) -> np.ndarray:
     """One page as [H, W, C], upright, with palettes and print colours turned into RGB."""
     if header.mode in TURNED_TO_RGB:
         image.load()
@@ -209,12 +208,12 @@ def _page(source: Picture, image: Image.Image, header: Header) -> np.ndarray:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """A picture in RGB. Its opacity is dropped, without the warning that Pillow gives for that of a palette."""
+    """An image in RGB. Its opacity is dropped, without Pillow's warning for palettes with opacity."""
     return (image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image).convert("RGB")
 
 
 def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels [H, W] or [H, W, C] upright, by their EXIF orientation."""
+    """Pixels [H, W] or [H, W, C], turned upright by their EXIF orientation."""
     if orientation >= 5:
         array = array.swapaxes(0, 1)
     vertical, horizontal = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
@@ -222,7 +221,7 @@ def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _as_input(source: Readable, array: np.ndarray, white: int | None) -> np.ndarray:
-    """Stretch integers to 8 or 16 bits; see that floats are finite."""
+    """Stretch integers to 8 or 16 bits; make sure that floats are finite."""
     if white is None:
         with np.errstate(over="ignore"):
             array = array.astype(np.float32, copy=False)

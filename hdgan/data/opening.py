@@ -1,4 +1,4 @@
-"""Opening pictures: only files of the known formats, never more than the limit in memory, every failure a DataError."""
+"""Opening images: only known formats, within the limit on memory, and with a DataError for every failure."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ from hdgan.errors import DataError
 from hdgan.files import require_file
 from hdgan.files.limits import VARIABLE, max_bytes
 
-Picture = Path | Image.Image
+ImageSource = Path | Image.Image
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
               MemoryError, RuntimeError, struct.error, zlib.error)  # fmt: skip
 """What Pillow and NumPy raise for damaged files."""
 
-# Other formats could start programs (EPS), or hold pictures of another size than they say (ICO).
+# Reading other formats could start programs (EPS), or give images of another size than declared (ICO).
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")
 _TEXT_SHARE = 16
-"""Text takes several times its size in Python, so it gets this part of the limit on what a file unpacks to."""
+"""Text takes several times its size in Python, so it gets only this fraction of the limit on memory."""
 
 
 def named(source: object) -> str:
-    """What a message calls a picture: its path, or what it was given as."""
+    """What a message calls an image: its path, or the type of the object that was given."""
     return str(source) if isinstance(source, (str, Path)) else f"the given {type(source).__name__}"
 
 
 @contextmanager
-def opened(picture: Picture) -> Iterator[Image.Image]:
-    """A picture before its pixels are decoded; whatever goes wrong while it is read becomes a DataError that names it.
+def opened(source: ImageSource) -> Iterator[Image.Image]:
+    """Open an image without decoding its pixels. Any failure while it is open becomes a DataError that names it.
 
-    A Pillow image is yielded itself. Where its pixels are not decoded yet, and Pillow would change their numbers, it is
-    opened anew, so that the given one stays as it is and can be read as its file again.
+    A Pillow image is yielded itself. But if its pixels are not decoded yet and Pillow would change their numbers, it is
+    opened again from its file, so that the given image stays as it is and can be read once more.
     """
     try:
         with _guards:
-            if isinstance(picture, Path):
-                require_file(picture, DataError)
-                require_few_parts(picture)
-                with Image.open(picture, formats=_FORMATS) as image:
+            if isinstance(source, Path):
+                require_file(source, DataError)
+                require_few_parts(source)
+                with Image.open(source, formats=_FORMATS) as image:
                     yield image
                 return
-            page = picture.tell()
-            yield _anew(picture) or picture
-            if picture.tell() != page:
-                picture.seek(page)
+            page = source.tell()
+            yield _anew(source) or source
+            if source.tell() != page:
+                source.seek(page)
     except DataError:
         raise
     except UNREADABLE as error:
-        raise damaged(picture, error) from error
+        raise damaged(source, error) from error
 
 
 def damaged(source: object, error: BaseException) -> DataError:
-    """The error for a file that a library refused."""
+    """The error for a file that Pillow or NumPy could not read."""
     reason = " ".join(str(error).split()).replace(f" {str(source)!r}", "") or type(error).__name__
     if "MAX_TEXT" in reason:
         size = max_bytes() // _TEXT_SHARE >> 20
@@ -75,18 +75,18 @@ def damaged(source: object, error: BaseException) -> DataError:
 
 
 def raw_mode(image: Image.Image) -> str:
-    """How the file stores its pixels, as Pillow calls it; empty once they are decoded."""
+    """Pillow's name for how the file stores its pixels; empty once they are decoded."""
     args = first_tile(image)[3]
     return str(args[0] if isinstance(args, tuple) else args or "")
 
 
 def first_tile(image: Image.Image) -> tuple[Any, ...]:
-    """Decoder, box, offset and arguments of the first part of a picture that is not decoded yet."""
+    """Decoder, box, offset and arguments of the first tile of an image that is not decoded yet."""
     return next(iter(tiles_of(image)), ("", None, 0, None))
 
 
 def tiles_of(image: Image.Image) -> list[tuple[Any, ...]]:
-    """The parts of a picture that is not decoded yet."""
+    """Pillow's tiles of an image that is not decoded yet."""
     return getattr(image, "tile", None) or []
 
 
@@ -96,7 +96,7 @@ def is_halved(image: Image.Image) -> bool:
 
 
 def _anew(image: Image.Image) -> Image.Image | None:
-    """The same picture once more from its open file, if decoding the given image would lose numbers."""
+    """The same image, opened again from its file, if decoding the given one would lose numbers; else None."""
     few_bits = raw_mode(image).startswith(("L;2", "L;4", "I;12"))
     if not (few_bits or is_halved(image) or (image.format == "PPM" and raw_mode(image))):
         return None
@@ -105,35 +105,34 @@ def _anew(image: Image.Image) -> Image.Image | None:
     return again
 
 
+_LIMITS = ((Image, "MAX_IMAGE_PIXELS"), (PngImagePlugin, "MAX_TEXT_CHUNK"), (PngImagePlugin, "MAX_TEXT_MEMORY"))
+
+
 class _Guards:
-    """Replaces Pillow's guards against huge pictures and texts, while hdgan reads, by hdgan's own limit."""
+    """While hdgan reads, in any thread, its own limit replaces Pillow's limits on huge images and texts."""
 
     def __init__(self) -> None:
         self.lock, self.readers = threading.Lock(), 0
-        self.saved = self._current()
-
-    @staticmethod
-    def _current() -> tuple[int | None, int, int]:
-        return Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
-
-    @staticmethod
-    def _set(pixels: int | None, chunk: int, text: int) -> None:
-        Image.MAX_IMAGE_PIXELS = pixels
-        PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = chunk, text
+        self.saved: list[int | None] = []
 
     def __enter__(self) -> None:
         with self.lock:
             if self.readers == 0:
+                self.saved = [getattr(module, name) for module, name in _LIMITS]
                 text = max_bytes() // _TEXT_SHARE
-                self.saved = self._current()
-                self._set(None, text, text)
+                self._set([None, text, text])
             self.readers += 1
 
     def __exit__(self, *_: object) -> None:
         with self.lock:
             self.readers -= 1
             if self.readers == 0:
-                self._set(*self.saved)
+                self._set(self.saved)
+
+    @staticmethod
+    def _set(limits: list[int | None]) -> None:
+        for (module, name), limit in zip(_LIMITS, limits, strict=True):
+            setattr(module, name, limit)
 
 
 _guards = _Guards()

@@ -1,4 +1,4 @@
-"""Packing a dataset: every pair read, checked and scaled once, so that training need not do so again and again."""
+"""Packing a dataset: every pair is read, checked and scaled once, so that training need not repeat that."""
 
 from __future__ import annotations
 
@@ -8,134 +8,56 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from rich.console import Console
 from rich.filesize import decimal
 
-from hdgan.config.bounds import Labels, Side, Threads
-from hdgan.config.options import option, typed_as
+from hdgan.config.bounds import Labels, Threads
+from hdgan.config.options import option
 from hdgan.config.serialization import check_value, to_plain
-from hdgan.data.config import DataConfig, SizeConfig, UnpackedLayout
-from hdgan.data.layouts import Listing, find_pairs, find_phases
+from hdgan.data.config import DataConfig, Size, SizeConfig
+from hdgan.data.folders import as_text
+from hdgan.data.inspection import ProgressCallback, in_threads, quick_check, silent
+from hdgan.data.layouts import find_pairs, find_phases
+from hdgan.data.packed import encode, verify_packed
 from hdgan.data.packed_index import (
     ENDING,
     FORMAT,
     INDEX,
-    PARTS,
     VERSION,
+    About,
+    Entry,
     Index,
     IndexedPhase,
     Settings,
-    Size,
     is_packed,
     load_index,
     require_inside,
     sample_path,
 )
-from hdgan.data.packer import Packer
-from hdgan.data.quick_check import in_threads, quick_check
-from hdgan.data.transforms import Filter
+from hdgan.data.pairs import Listing, Pair, size_of
+from hdgan.data.transforms import apply_geometry, sample_geometry, scaled_size
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.files import atomic_file, leads_out, remove_dead, remove_dead_below
-from hdgan.progress import showing_progress
 from hdgan.wording import count
 
 _PROBES = 3
-_LONGEST_NAME = 255 - len(f".{ENDING}.01234567.hdtmp")  # bytes of a name, beside what a file gets while it is written
-_TYPED = {
-    "data.root": "FOLDER",
-    "data.layout": "--layout",
-    "data.dontcare": "--dontcare",
-    "data.photo_filter": "--photo-filter",
-    "model.n_labels": "--n-labels",
-    "threads": "--workers",
-}
+_LONGEST_NAME = 255 - len(f".{ENDING}.01234567.hdtmp")  # bytes, so that the name of the temporary file fits as well
 
 
 @dataclass(frozen=True)
 class PackReport:
-    """What was packed.
-
-    Attributes:
-        samples: Samples in all phases.
-        kept: Those of them that were there already, whole and from the same files.
-        bytes: Length of their files together.
-    """
+    """What was packed."""
 
     samples: int
+    """Samples in all phases."""
     kept: int
+    """Number of those that were there already, undamaged and made from the same files."""
     bytes: int
-
-
-def pack(
-    folder: Path,
-    /,
-    *,
-    out: Path,
-    width: tuple[int, ...] = (),
-    height: tuple[int, ...] = (),
-    layout: UnpackedLayout = "auto",
-    n_labels: int | None = None,
-    dontcare: int | None = None,
-    phase: tuple[str, ...] = (),
-    photo_filter: Filter = "bicubic",
-    workers: int | None = None,
-) -> int:
-    """Write a dataset in a form that is read many times faster; train on it with --data.root OUT.
-
-    Samples have the same pixels as from FOLDER. Repeat the command to go on after an interruption, or to renew what was
-    damaged or has changed in FOLDER.
-
-    Args:
-        folder: Folder of the dataset.
-        out: Folder to write.
-        width: Widths to scale to, those of the training stages; the size of the files if none is given.
-        height: Heights to scale to; with widths, one for each; without, widths follow from the aspect ratio.
-        layout: Folder structure: nvidia, ab, side-by-side, cityscapes, or auto to detect it.
-        n_labels: Number of classes; labels at or above it are refused. 0 for A-to-B pictures.
-        dontcare: Label whose pixels belong to no class, for example 255.
-        phase: Phases to pack, for example train; all if none is named.
-        photo_filter: Resampling of photos; training must use the same.
-        workers: Threads that read and write; as many as CPU cores, but at most 8, if not given.
-
-    Returns:
-        Exit status 0.
-    """
-    console = Console(stderr=True)
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    with typed_as(_TYPED), showing_progress(console) as progress:
-        config = DataConfig(root=folder, layout=layout, dontcare=dontcare, photo_filter=photo_filter)
-        sizes = sizes_of(width, height)
-        report = pack_dataset(config, out, sizes, n_labels, phase or None, workers, say=say, progress=progress)
-    kept = f", {report.kept} of them there before" if report.kept else ""
-    print(f"{out}: {count(report.samples, 'sample')}, {decimal(report.bytes)}{kept}; train with --data.root {out}")
-    return 0
-
-
-def sizes_of(widths: Sequence[int], heights: Sequence[int]) -> tuple[SizeConfig, ...]:
-    """Sizes to store: each width with the height of its place, or either alone with the aspect ratio of the files.
-
-    Raises:
-        ConfigError: a side is below 1 or beyond reason, or widths and heights are both given, but not equally many.
-    """
-    if widths and heights and len(widths) != len(heights):
-        raise ConfigError(
-            f"{count(len(widths), 'width')}, but {count(len(heights), 'height')}: give one height for each width, or "
-            "none"
-        )
-    for name, sides in (("width", widths), ("height", heights)):
-        for side in sides:
-            check_value(Side, side, name)
-    if not (widths or heights):
-        return (SizeConfig(),)
-    return tuple(SizeConfig(width=width, height=height) for width, height in zip_longest(widths, heights))
+    """Length of their files together."""
 
 
 def pack_dataset(
@@ -147,9 +69,9 @@ def pack_dataset(
     threads: int | None = None,
     *,
     say: Callable[[str], None] = lambda line: None,
-    progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    progress: ProgressCallback = silent,
 ) -> PackReport:
-    """Pack a dataset; where `out` holds some of it already, only what is missing, damaged or changed is written.
+    """Pack a dataset. Where `out` holds some of it already, only what is missing, damaged or changed is written.
 
     Args:
         config: `root`, `layout`, `dontcare` and `photo_filter` are used.
@@ -159,13 +81,13 @@ def pack_dataset(
         phases: Phases to pack; None packs all.
         threads: Threads that read and write; None takes as many as CPU cores, at most 8.
         say: Called with each warning, and with a line on the work ahead.
-        progress: Called with phase, samples done and samples in all; before, with "<phase> (headers)" for the pairs
-            looked at.
+        progress: Called with phase, samples done and samples in all, after it was called with "<phase> (headers)" for
+            the pairs inspected.
 
     Raises:
         DataError: a file of the dataset cannot be used.
-        ConfigError: `out` holds something else, an unfinished packing of other phases too, or the layout does not suit
-            `n_labels`.
+        ConfigError: `out` holds something else or an unfinished packing of other phases too, or the layout does not
+            suit `n_labels`.
         HdganError: there is no space for `out`, or it cannot be written.
     """
     check_value(Threads | None, threads, "threads")
@@ -175,32 +97,30 @@ def pack_dataset(
     listings = [find_pairs(config, phase, labels) for phase in names]
     if listings[0].layout == "packed":
         raise ConfigError(f"{config.root} is packed already: name the folder that it was packed from")
-    packer = Packer(config, listings[0].layout, tuple(sizes), n_labels)
+    packer = _Packer(config, listings[0].layout, tuple(sizes), n_labels)
     paths = _target_paths(out, listings)
-    index = _claim(out, packer.settings)
-    _require_rest(out, index, names)
+    index = _claim(out, packer.settings, names)
     before = index.paths(out)
-    replacing = _unfinishing(out, index, before)
     sources: Counter[Size] = Counter()
     for listing in listings:
         report = quick_check(listing, config, n_labels, progress=progress)
-        sources += report.counts
+        sources += report.sizes
         for warning in report.warnings:
             say(warning)
     say(_require_space(out, packer, listings, sources, paths))
     if not index.phases:
         _write_index(out, index)  # claims the folder
+    replacing = _unfinishing(out, index, before)
     kept = 0
     packed = dict(index.phases) if phases else {}
     for listing in listings:
         entries = []
-        results = in_threads(packer.writer(out, listing.phase, replacing), listing.pairs, threads)
-        for done, (entry, was_there) in enumerate(results, start=1):
+        write = partial(packer.write, out / listing.phase, replacing=replacing)
+        for entry, was_there in in_threads(write, listing.pairs, threads):
             entries.append(entry)
             kept += was_there
-            progress(listing.phase, done, len(listing.pairs))
-        parts = tuple(part for part in PARTS if part in listing.pairs[0].files)
-        packed[listing.phase] = IndexedPhase(parts, tuple(entries))
+            progress(listing.phase, len(entries), len(listing.pairs))
+        packed[listing.phase] = IndexedPhase(tuple(listing.pairs[0].files), tuple(entries))
     finished = replace(index, complete=True, phases=packed)
     _write_index(out, finished)
     _remove_leftovers(out, index.phases.keys() | packed.keys(), before, finished.paths(out))
@@ -212,54 +132,51 @@ def _target_paths(out: Path, listings: Sequence[Listing]) -> list[Path]:
     """The files of all samples.
 
     Raises:
-        DataError: a name cannot be that of a file there.
+        DataError: no file there can have the name of a sample.
     """
     for listing in listings:
         for pair in listing.pairs:
-            file = next(iter(pair.files.values()))
+            file = pair.first_file
             if leads_out(pair.stem):
                 raise DataError(f"{file}: a packed sample cannot be called {pair.stem!r} on every system; rename it")
             if len(os.fsencode(pair.stem.rpartition("/")[2])) > _LONGEST_NAME:
                 raise DataError(f"{file}: its name is longer than {_LONGEST_NAME} bytes; rename it")
-    paths = [sample_path(out, listing.phase, pair.stem) for listing in listings for pair in listing.pairs]
+    paths = [sample_path(out / listing.phase, pair.stem) for listing in listings for pair in listing.pairs]
     require_inside(out, paths)
     return paths
 
 
-def _claim(out: Path, settings: Settings) -> Index:
-    """The index of `out` if it was packed, or begun, in the same way; else a new one.
+def _claim(out: Path, settings: Settings, names: Sequence[str]) -> Index:
+    """The index of `out` if its packing has the same settings, finished or not; a new one if `out` is empty.
 
     Raises:
-        ConfigError: `out` holds something else.
+        ConfigError: `out` holds something else, or an interrupted packing of other phases than `names` too, each of
+            which may mix old and new samples.
         DataError: the index is damaged.
     """
     another = f"choose another {option('out')}, or remove it"
-    if is_packed(out):
-        index = load_index(out)
-        was = asdict(index.settings)
-        for name, now in asdict(settings).items():
-            if was[name] != now:
-                raise ConfigError(f"{out} was packed with {name} {was[name]}, not {now}: {another}")
-        return index
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} exists and is no packed dataset: {another}")
-    return Index(FORMAT, VERSION, False, settings, {})
-
-
-def _require_rest(out: Path, index: Index, names: Sequence[str]) -> None:
-    """A packing that was interrupted may have left old samples among new ones in any phase that the index lists."""
-    rest = [] if index.complete else sorted(index.phases.keys() - set(names))
-    if rest:
+    if not is_packed(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(f"{out} exists and is no packed dataset: {another}")
+        return Index(FORMAT, VERSION, False, settings, {})
+    index = load_index(out)
+    before = asdict(index.settings)
+    for name, now in asdict(settings).items():
+        if before[name] != now:
+            raise ConfigError(f"{out} was packed with {name} {before[name]}, not {now}: {another}")
+    rest = sorted(index.phases.keys() - set(names))
+    if rest and not index.complete:
         raise ConfigError(
-            f"{out} is not packed to its end, in which phase is not known: name {', '.join(rest)} too, or no "
-            f"{option('phase')}"
+            f"{out} is only partly packed, and its phases may mix old and new samples: name {', '.join(rest)} too, "
+            f"or no {option('phase')}"
         )
+    return index
 
 
 def _unfinishing(out: Path, index: Index, listed: set[Path]) -> Callable[[Path], None]:
-    """A function to call before a file is written: at the first that the index lists, it makes this unfinished.
+    """A function to call before a file is written: before the first listed file it marks the index as unfinished.
 
-    Otherwise a packing that is interrupted would leave old samples among new ones, and pass as whole.
+    Otherwise an interrupted packing would leave old samples among new ones and look finished.
     """
     lock, complete = Lock(), index.complete
 
@@ -274,32 +191,32 @@ def _unfinishing(out: Path, index: Index, listed: set[Path]) -> Callable[[Path],
 
 
 def _require_space(
-    out: Path, packer: Packer, listings: Sequence[Listing], sources: Mapping[Size, int], paths: Sequence[Path]
+    out: Path, packer: _Packer, listings: Sequence[Listing], sources: Mapping[Size, int], paths: Sequence[Path]
 ) -> str:
-    """Tell how much will be written, from a few samples made in memory.
+    """A line on how much will be written, estimated from a few samples made in memory.
 
     Raises:
-        HdganError: that much is not free.
+        HdganError: that much space is not free.
     """
     pairs = [pair for listing in listings for pair in listing.pairs]
     probes = [packer.encoded(pairs[i]) for i in sorted({int(i) for i in np.linspace(0, len(pairs) - 1, _PROBES)})]
     rate = sum(len(content) for content, _ in probes) / sum(packer.pixels(about.source) for _, about in probes)
     total = round(rate * sum(number * packer.pixels(source) for source, number in sources.items()))
-    there = sum(path.stat().st_size for path in paths if path.is_file())
+    present = sum(path.stat().st_size for path in paths if path.is_file())
     parent = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(parent).free
-    if total - there > free:
+    if total - present > free:
         raise HdganError(
-            f"{out} needs about {decimal(total - there)}, but {decimal(free)} are free: free space, choose another "
+            f"{out} needs about {decimal(total - present)}, but {decimal(free)} are free: free space, choose another "
             f"{option('out')}, or pack smaller or fewer sizes"
         )
     return f"{count(len(pairs), 'sample')}, about {decimal(total)}, to {out}; {decimal(free)} are free"
 
 
 def _remove_leftovers(out: Path, phases: Iterable[str], before: set[Path], now: set[Path]) -> None:
-    """Remove the files of samples that are gone from the dataset, and those that a killed packing left half written.
+    """Remove the files of samples that the dataset no longer has, and temporary files of a killed packing.
 
-    Only samples that the index listed `before` or lists `now` were written here: the folder may hold other files.
+    The folder may hold other files: only those that the index listed `before` or lists `now` are hdgan's.
     """
     gone, written = before - now, before | now
     remove_dead(out, {out / INDEX}.__contains__)
@@ -313,3 +230,86 @@ def _remove_leftovers(out: Path, phases: Iterable[str], before: set[Path], now: 
 def _write_index(out: Path, index: Index) -> None:
     with atomic_file(out / INDEX) as temporary:
         temporary.write_text(json.dumps(to_plain(index), ensure_ascii=False), encoding="utf-8")
+
+
+class _Packer:
+    """Makes the files of samples.
+
+    Args:
+        config: `root`, `dontcare` and `photo_filter` are used.
+        layout: Of the dataset.
+        sizes: Sizes to store.
+        n_labels: Number of classes that labels must stay below; None accepts any.
+    """
+
+    def __init__(self, config: DataConfig, layout: str, sizes: tuple[SizeConfig, ...], n_labels: int | None) -> None:
+        assert config.root is not None
+        self.root = config.root
+        self.config, self.n_labels = config, n_labels
+        self.sizes = tuple(size.whole for size in sizes)
+        # An asterisk is the side that follows from the aspect ratio.
+        stored = ", ".join(f"{size.width or '*'}x{size.height or '*'}" for size in self.sizes)
+        self.settings = Settings(as_text(str(config.root.absolute())), layout, config.photo_filter, stored)
+
+    def pixels(self, source: tuple[int, int]) -> int:
+        """Pixels stored for a sample whose files are of size `source`."""
+        return sum(width * height for width, height in {scaled_size(source, size) for size in self.sizes})
+
+    def encoded(self, pair: Pair) -> tuple[bytes, About]:
+        """The packed file of a pair, and its metadata."""
+        files = self._files(pair)
+        arrays = pair.read()
+        pair.check_labels(arrays.get("label"), self.n_labels, self.config.dontcare)
+        source = size_of(next(iter(arrays.values())))
+        geometries = [sample_geometry(source, size) for size in self.sizes]
+        sized = {geometry.size: apply_geometry(arrays, geometry, self.config.photo_filter) for geometry in geometries}
+        about = About(
+            pair.stem,
+            source,
+            tuple(sorted(sized, key=lambda size: size[0] * size[1], reverse=True)),
+            arrays["input"].shape[2] if "input" in arrays else 0,
+            files,
+            # All labels of the source: scaling may drop one that a later packing refuses.
+            tuple(np.unique(arrays["label"]).tolist()) if "label" in arrays else (),
+        )
+        return encode(sized, about), about
+
+    def write(self, folder: Path, pair: Pair, replacing: Callable[[Path], None]) -> tuple[Entry, bool]:
+        """Write the file of a pair in the folder of its phase, unless it is there, after a call of `replacing`.
+
+        Returns:
+            The entry of the index, and whether the file was there.
+        """
+        path = sample_path(folder, pair.stem)
+        about = self._present(path, pair)
+        was_there = about is not None
+        if about is None:
+            content, about = self.encoded(pair)
+            replacing(path)
+            with atomic_file(path) as temporary:
+                temporary.write_bytes(content)
+        return Entry(about.stem, about.source, about.sizes, about.channels, path.stat().st_size), was_there
+
+    def _present(self, path: Path, pair: Pair) -> About | None:
+        """Metadata of a file that is whole and was made from the pair's files as they are now; else None.
+
+        Raises:
+            DataError: the pair's files hold a label that this packing refuses.
+        """
+        try:
+            about = verify_packed(path)
+        except DataError:
+            return None
+        if about.stem != pair.stem or about.files != self._files(pair) or about.labels is None:
+            return None
+        if about.labels:
+            pair.check_labels(np.array(about.labels), self.n_labels, self.config.dontcare)
+        return about
+
+    def _files(self, pair: Pair) -> dict[str, tuple[str, int, int]]:
+        """Part -> name below the dataset's folder, bytes, and time of the last change in nanoseconds."""
+        stats = {part: (path, path.stat()) for part, path in pair.files.items()}
+        return {
+            part: (as_text(path.relative_to(self.root).as_posix()), stat.st_size, stat.st_mtime_ns)
+            for part, (path, stat) in stats.items()
+        }

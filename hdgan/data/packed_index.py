@@ -1,24 +1,25 @@
-"""The index of a packed dataset, packed.json, and what the file of a sample tells of itself.
+"""The index of a packed dataset, packed.json, and what the file of a sample says of itself.
 
-Both may come from somebody else. So they are read against dataclasses, and no name in them leads out of the folder.
+Somebody else may have written both. So they are checked against dataclasses, and no name in them leads out of the
+folder.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Literal
 
 from annotated_types import Interval
 
 from hdgan.config.bounds import Label, Side
-from hdgan.config.options import option
 from hdgan.config.serialization import from_plain
-from hdgan.data.config import SizeConfig
-from hdgan.data.transforms import Filter, scaled_size
+from hdgan.data.config import PartName, Size
+from hdgan.data.transforms import Filter
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import leads_out, require_file
 from hdgan.files.json import read_json
@@ -27,25 +28,23 @@ INDEX = "packed.json"
 FORMAT, VERSION = "hdgan-packed", 1
 ENDING = ".safetensors"
 
-Size = tuple[Side, Side]
-"""(width, height) in pixels."""
-Part = Literal["label", "input", "ids", "photo"]
-PARTS: tuple[Part, ...] = get_args(Part)
 _Bytes = Annotated[int, Interval(ge=1, le=2**63 - 1)]
 _Channels = Annotated[int, Interval(ge=0, le=65536)]
 _Crc = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 _REMOVE = "remove its folder and pack again"
+REPEAT = "repeat the hdgan data pack that made it, which writes again what is missing or damaged"
+"""The remedy for a damaged sample."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """What index and file both tell of a sample.
+    """What index and file both say of a sample.
 
     Attributes:
         stem: Its name: the path of its file below the phase, without the ending.
         source: Size of the files that it was made from.
         sizes: Sizes in which it is stored, the largest first.
-        channels: Channels of an A-to-B input; 0 without.
+        channels: Channels of the A-to-B input; 0 without one.
     """
 
     stem: str
@@ -62,7 +61,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Entry(Described):
-    """What the index tells of a sample; `bytes` is the length of its file."""
+    """What the index says of a sample; `bytes` is the length of its file."""
 
     bytes: _Bytes
 
@@ -78,12 +77,12 @@ class Stored:
 
 @dataclass(frozen=True)
 class About(Described):
-    """What the file of a sample tells of it.
+    """What the file of a sample says of itself.
 
     Attributes:
         files: For each part the file that it was made from: name below the dataset's folder, bytes, and time of the
             last change in nanoseconds.
-        labels: The labels of the source; None in files of an earlier hdgan, which did not note them.
+        labels: The labels of the source; None in files of an earlier hdgan, which did not record them.
         tensors: What each tensor holds, by its name.
     """
 
@@ -94,7 +93,7 @@ class About(Described):
 
 @dataclass(frozen=True)
 class Settings:
-    """How a dataset was packed: what a repetition must agree with."""
+    """How a dataset was packed; a repetition must use the same settings."""
 
     source: str
     layout: str
@@ -104,24 +103,22 @@ class Settings:
 
 @dataclass(frozen=True)
 class IndexedPhase:
-    """The samples of a phase, and the parts that they all have."""
+    """The samples of a phase, and the parts that each of them has."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[PartName, ...]
     samples: tuple[Entry, ...]
 
     def __post_init__(self) -> None:
         if not self.parts or not self.samples:
             raise ConfigError(f"it lists {'no samples' if self.parts else 'no parts'}; {_REMOVE}")
-        stems: set[str] = set()
-        for entry in self.samples:
-            if entry.stem in stems:
-                raise ConfigError(f"it lists {entry.stem} twice; {_REMOVE}")
-            stems.add(entry.stem)
+        stem, number = Counter(entry.stem for entry in self.samples).most_common(1)[0]
+        if number > 1:
+            raise ConfigError(f"it lists {stem} twice; {_REMOVE}")
 
 
 @dataclass(frozen=True)
 class Index:
-    """All of packed.json."""
+    """The content of packed.json."""
 
     format: str
     version: int
@@ -136,91 +133,7 @@ class Index:
 
     def paths(self, root: Path) -> set[Path]:
         """The files of all samples."""
-        return {sample_path(root, name, entry.stem) for name, phase in self.phases.items() for entry in phase.samples}
-
-
-@dataclass(frozen=True)
-class PackedSample:
-    """One sample of a packed dataset, by its index.
-
-    Attributes:
-        path: Its file.
-        parts: What it holds.
-        entry: What the index tells of it.
-        photo_filter: What pictures were scaled with.
-    """
-
-    REPEAT: ClassVar = "repeat the hdgan data pack that made it, which writes anew what is missing or damaged"
-
-    path: Path
-    parts: tuple[Part, ...]
-    entry: Entry
-    photo_filter: Filter
-
-    @property
-    def source(self) -> Size:
-        """Size of the files that it was made from."""
-        return self.entry.source
-
-    @property
-    def sizes(self) -> tuple[Size, ...]:
-        """Sizes in which it is stored, the largest first."""
-        return self.entry.sizes
-
-    @property
-    def channels(self) -> int:
-        """Channels of an A-to-B input; 0 without."""
-        return self.entry.channels
-
-    def stored_for(self, size: SizeConfig, photo_filter: Filter) -> Size:
-        """The stored size that samples of `size` are made from, with the same pixels as from the source files.
-
-        Raises:
-            DataError: neither what `size` scales to nor the size of the source is stored.
-            ConfigError: pictures were scaled with another filter.
-        """
-        wanted = scaled_size(self.source, size)
-        if self.source in self.sizes and (wanted not in self.sizes or photo_filter != self.photo_filter):
-            return self.source
-        if wanted not in self.sizes:
-            stored = ", ".join(f"{width}x{height}" for width, height in self.sizes)
-            raise DataError(
-                f"{self.path} is packed in {stored}, but {wanted[0]}x{wanted[1]} is wanted: set "
-                f"{option('stages.STAGE.size.width')} {self.sizes[0][0]}, or pack again with {wanted[0]}x{wanted[1]} "
-                "too"
-            )
-        if photo_filter != self.photo_filter:
-            raise ConfigError(
-                f"{self.path} was packed with {self.photo_filter}, not {photo_filter}: set "
-                f"{option('data.photo_filter')} {self.photo_filter}, or pack again"
-            )
-        return wanted
-
-    def require_whole(self) -> None:
-        """Raise DataError unless the file is there and as long as it was written."""
-        try:
-            found = self.path.stat().st_size
-        except FileNotFoundError:
-            raise DataError(f"{self.path} does not exist; {self.REPEAT}") from None
-        except OSError as error:
-            raise DataError(f"{str(self.path)[:300]} cannot be read ({error.strerror}); {self.REPEAT}") from error
-        if found != self.entry.bytes:
-            raise DataError(f"{self.path} has {found} bytes, but was written with {self.entry.bytes}; {self.REPEAT}")
-
-    def require(self, about: About) -> None:
-        """Raise DataError unless the file's own description agrees with the index."""
-        for name in ("stem", "source", "sizes", "channels"):
-            listed, found = getattr(self.entry, name), getattr(about, name)
-            if listed != found:
-                raise DataError(f"{self.path}: {name} is {found}, but {INDEX} says {listed}; {self.REPEAT}")
-
-
-@dataclass(frozen=True)
-class PackedPhase:
-    """The samples of one phase by stem, and the parts that they all have."""
-
-    parts: tuple[Part, ...]
-    samples: dict[str, PackedSample]
+        return {sample_path(root / name, entry.stem) for name, phase in self.phases.items() for entry in phase.samples}
 
 
 def is_packed(root: Path) -> bool:
@@ -228,29 +141,18 @@ def is_packed(root: Path) -> bool:
     return (root / INDEX).is_file()
 
 
-def read_index(root: Path) -> dict[str, PackedPhase]:
-    """The phases of a packed dataset by name.
+def read_index(root: Path) -> Index:
+    """The index of a packed dataset.
 
     Raises:
-        DataError: the index is damaged, of another version, or of a packing that was not finished.
+        DataError: it is damaged, of another version, or its packing was not finished.
     """
     index = load_index(root)
     if not index.complete:
         raise DataError(
-            f"{root} is not packed to its end: repeat the hdgan data pack of {index.settings.source}, which goes on"
+            f"{root} is only partly packed: repeat the hdgan data pack of {index.settings.source}, which continues"
         )
-    return {
-        name: PackedPhase(
-            phase.parts,
-            {
-                entry.stem: PackedSample(
-                    sample_path(root, name, entry.stem), phase.parts, entry, index.settings.photo_filter
-                )
-                for entry in phase.samples
-            },
-        )
-        for name, phase in index.phases.items()
-    }
+    return index
 
 
 def load_index(root: Path) -> Index:
@@ -266,7 +168,7 @@ def load_index(root: Path) -> Index:
 
 @functools.lru_cache(maxsize=4)
 def _load_index(root: Path, state: tuple[int, int, int]) -> Index:
-    """The index in one state of its file: a run asks for it some ten times, and of 50,000 samples it takes seconds."""
+    """The index in one state of its file: a run asks for it some ten times, and 50,000 samples take seconds to read."""
     path = root / INDEX
     data = read_json(path, dict, _REMOVE, DataError)
     kind, version = data.get("format"), data.get("version")
@@ -280,15 +182,15 @@ def _load_index(root: Path, state: tuple[int, int, int]) -> Index:
     return index
 
 
-def sample_path(root: Path, phase: str, stem: str) -> Path:
-    """File of a sample."""
-    return root / phase / f"{stem}{ENDING}"
+def sample_path(folder: Path, stem: str) -> Path:
+    """The file of a sample in the folder of its phase."""
+    return folder / f"{stem}{ENDING}"
 
 
 def require_inside(root: Path, paths: Iterable[Path]) -> None:
-    """Refuse files that would lie outside of a packed folder by way of a link to another folder.
+    """Refuse files that a link to another folder would place outside of a packed folder.
 
-    A link in the place of a file is harmless: it is read from, but replaced or removed itself.
+    A link in the place of a file is harmless: it is read, but only the link itself is ever replaced or removed.
 
     Args:
         root: The packed folder.

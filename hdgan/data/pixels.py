@@ -1,4 +1,4 @@
-"""The numbers that a picture holds, as they were stored: Pillow stretches few bits and reads half of 16-bit colours."""
+"""The numbers that an image stores; Pillow alone would stretch those of few bits and halve 16-bit colours."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import numpy as np
 from PIL import Image
 
 from hdgan.data.headers import Header, pnm_white, tiff_tag
-from hdgan.data.opening import Picture, first_tile, is_halved, named, opened, raw_mode, tiles_of
+from hdgan.data.opening import ImageSource, first_tile, is_halved, named, opened, raw_mode, tiles_of
 from hdgan.errors import DataError
 
 _SAMPLE_FORMAT = 339
-# Pillow's 16-bit colours are their high bytes. Read in the other byte order they are the low ones.
+# Of 16-bit colours Pillow reads the high bytes. In the opposite byte order it reads the low ones.
 _OTHER_HALF = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 
-def stored_pixels(picture: Picture, image: Image.Image, header: Header) -> np.ndarray:
-    """Decode the page that an opened picture stands at.
+def stored_pixels(source: ImageSource, image: Image.Image, header: Header) -> np.ndarray:
+    """Decode the current page of an opened image.
 
     Args:
-        picture: what the image was opened from.
-        image: from `opened(picture)`.
+        source: what the image was opened from.
+        image: from `opened(source)`.
         header: of this page.
 
     Returns:
         [H, W] or [H, W, C] in native byte order: uint8, uint16, int32, uint32 or float32, from 0 to `header.white`
-            where there is one. Palettes give their indices.
+            if there is one. Palettes give their indices.
 
     Raises:
-        DataError: a PGM or PPM holds numbers beyond its greatest one.
+        DataError: a PGM or PPM holds numbers above the greatest that it declares.
     """
     raw = raw_mode(image)
     if header.format == "PPM" and raw and header.mode in ("L", "I", "RGB"):
-        return _pnm(picture, image, header)
+        return _pnm(source, image, header)
     if raw == "LA;16B":
         _read_as(image, "RGBA")  # the four bytes of a pixel as they are
         image.load()
@@ -42,7 +42,7 @@ def stored_pixels(picture: Picture, image: Image.Image, header: Header) -> np.nd
     if is_halved(image):
         image.load()
         high = np.asarray(image).astype(np.uint16) << 8
-        with opened(picture) as again:
+        with opened(source) as again:
             again.seek(image.tell())
             _read_as(again, raw[:-1] + _OTHER_HALF[raw[-1]])
             again.load()
@@ -61,8 +61,8 @@ def stored_pixels(picture: Picture, image: Image.Image, header: Header) -> np.nd
     return _native(values)
 
 
-def _pnm(picture: Picture, image: Image.Image, header: Header) -> np.ndarray:
-    """A binary PGM or PPM, which Pillow stretches to 8 or 16 bits."""
+def _pnm(source: ImageSource, image: Image.Image, header: Header) -> np.ndarray:
+    """The pixels of a binary PGM or PPM, which Pillow would stretch to 8 or 16 bits."""
     white = pnm_white(image)
     width, height = header.size
     dtype = np.dtype(">u2" if white > 255 else "u1")
@@ -75,13 +75,13 @@ def _pnm(picture: Picture, image: Image.Image, header: Header) -> np.ndarray:
     values = _native(np.frombuffer(content, dtype))
     if values.max() > white:
         raise DataError(
-            f"{named(picture)} says that it holds numbers up to {white}, but holds {values.max()}; save it anew"
+            f"{named(source)} says that it holds numbers up to {white}, but holds {values.max()}; save it anew"
         )
     return values.reshape(height, width, *([] if header.channels == 1 else [header.channels]))
 
 
 def _read_as(image: Image.Image, raw: str) -> None:
-    """Let Pillow decode a picture as if its pixels were stored in another way."""
+    """Make Pillow decode an image as if its pixels were stored in another raw mode."""
     tiles = []
     for tile in tiles_of(image):
         codec, box, offset, args = tile

@@ -1,4 +1,4 @@
-"""The order of training: an endless stream of samples that stops, resumes and splits over ranks exactly."""
+"""The order of training: an endless stream of samples that can be stopped, resumed and split over ranks exactly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,52 +16,49 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from hdgan.config.options import option
-from hdgan.cores import available_cores
-from hdgan.data.dataset import Batch, PairedDataset, Sample
-from hdgan.data.quick_check import alike_in_a_batch
+from hdgan.data.dataset import LoaderBatch, PairedDataset, Sample
 from hdgan.data.streams import Stream, stream_rng
+from hdgan.data.transforms import same_size_remedy
+from hdgan.devices import available_cores
 from hdgan.errors import ConfigError, DataError, HdganError
 
-_MOST_WORKERS = 4  # each holds batches of its own: more would cost memory that large pictures need
+_MOST_WORKERS = 4  # each holds batches of its own, which take much memory where images are large
 
 
+@dataclass(eq=False)
 class StreamSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (position, index) from an endless stream of epochs.
 
-    Position p shows sample permutation(seed, p // n)[p % n]. Batches run on across the ends of epochs, so no sample is
-    ever dropped. A global batch takes `batch * world` successive positions and each rank a contiguous slice of it, so
-    the samples of a step do not depend on how many ranks share them.
-
-    Args:
-        n: Number of samples in the dataset.
-        start: First position; for a resume, the number of samples (of all ranks) seen so far.
-        stop: Position where the stream ends; the last batch is full and may run past it.
-        batch: Samples a batch on each rank.
-        seed: Seed of the permutations.
-        rank: This process.
-        world: Number of processes.
-        shuffle: False shows every epoch in the order of the dataset.
+    Position p shows sample permutation(seed, p // n)[p % n]. Batches cross the ends of epochs, so no sample is dropped.
+    A global batch takes `batch * world` successive positions and each rank a contiguous slice of it, so the samples of
+    a step do not depend on how many ranks share them.
 
     Raises:
         ConfigError: an argument is out of range.
     """
 
-    def __init__(
-        self,
-        n: int,
-        *,
-        stop: int,
-        start: int = 0,
-        batch: int = 1,
-        seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        shuffle: bool = True,
-    ) -> None:
-        if n < 1 or batch < 1 or not 0 <= rank < world or start < 0:
-            raise ConfigError(f"cannot sample with n={n}, batch={batch}, start={start}, rank {rank} of {world}")
-        self.n, self.start, self.stop, self.batch = n, start, stop, batch
-        self.seed, self.rank, self.world, self.shuffle = seed, rank, world, shuffle
+    n: int
+    """Number of samples in the dataset."""
+    _: KW_ONLY
+    stop: int
+    """Position where the stream ends; the last batch is full and may run past it."""
+    start: int = 0
+    """First position; for a resume, the number of samples (of all ranks) seen so far."""
+    batch: int = 1
+    """Samples a batch on each rank."""
+    seed: int = 0
+    """Seed of the permutations."""
+    rank: int = 0
+    """This process."""
+    world: int = 1
+    """Number of processes."""
+    shuffle: bool = True
+    """False shows every epoch in the order of the dataset."""
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.batch < 1 or not 0 <= self.rank < self.world or self.start < 0:
+            values = f"n={self.n}, batch={self.batch}, start={self.start}, rank {self.rank} of {self.world}"
+            raise ConfigError(f"cannot sample with {values}")
 
     def __len__(self) -> int:
         """Number of batches from start to stop."""
@@ -80,7 +78,7 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
 
 
 class StreamLoader(DataLoader[Any]):
-    """A DataLoader of `Batch` that raises hdgan's own errors as they are, without a worker's traceback around them."""
+    """A DataLoader of `LoaderBatch` that raises hdgan's own errors as they are, without a worker's traceback."""
 
     def _get_iterator(self) -> Any:
         if not self.num_workers:
@@ -88,7 +86,7 @@ class StreamLoader(DataLoader[Any]):
         self.check_worker_number_rationality()
         return _WorkersIterator(self)
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[LoaderBatch]:  # type: ignore[override]
         """Yield the batches.
 
         Raises:
@@ -108,20 +106,20 @@ class StreamLoader(DataLoader[Any]):
                         raise batch
                     yield batch
             finally:
-                # Or workers would live as long as a traceback holds `batches`; they heed no SIGTERM at exit.
+                # Otherwise workers live as long as a traceback holds `batches`; they ignore SIGTERM at exit.
                 if self.num_workers:
                     batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 class _WorkersIterator(_MultiProcessingDataLoaderIter):
-    """Torch's own, of which one that could not be made has nothing to shut down: torch prints a traceback for it."""
+    """Torch's own iterator, for which torch prints no traceback where its first worker cannot start."""
 
-    _shutdown = True  # until torch sets it, just before the first worker starts
+    _shutdown = True  # nothing to shut down until torch sets this, just before the first worker starts
 
 
 @contextmanager
 def explained_worker_death() -> Iterator[None]:
-    """Say what to do when a worker is killed; torch tells of it from a signal handler, wherever the program then is.
+    """Say what to do when a worker is killed. Torch raises that from a signal handler, wherever the program then is.
 
     Raises:
         DataError: a worker was killed, or found no shared memory for a batch.
@@ -129,9 +127,9 @@ def explained_worker_death() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # What a worker itself raises is told otherwise: "Caught RuntimeError in DataLoader worker process 0".
+        # An error that a worker itself raises reads "Caught RuntimeError in DataLoader worker process 0".
         if re.match(r"DataLoader worker \(pid", str(error)):
-            what = "a process that reads pictures was killed, mostly because there was too little memory"
+            what = "a process that reads pictures was killed, probably because memory ran out"
         elif "DataLoader worker" in str(error) and "shared memory(shm)" in str(error):
             what = "a process that reads pictures found too little shared memory for a batch"
         else:
@@ -172,7 +170,7 @@ def make_loader(
         multiprocessing_context: How workers start: "fork", "spawn" or "forkserver"; None takes Python's default.
 
     Raises:
-        DataError: while iterating, as `StreamLoader` tells.
+        DataError: while iterating, as `StreamLoader.__iter__`.
     """
     if workers is None:
         workers = suggested_workers()
@@ -195,7 +193,7 @@ def make_loader(
 def suggested_workers() -> int:
     """How many processes should read for one training process, from 1 to 4.
 
-    All but one of the cores that this process may use are shared by the training processes on this machine.
+    The training processes of this machine share all but one of the cores that this process may use.
     """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
     return min(_MOST_WORKERS, max(1, available_cores() // max(1, processes) - 1))
@@ -214,40 +212,26 @@ class _Carrying(Dataset[Any]):
             return error
 
 
-def collate(samples: list[Sample]) -> Batch:
-    """Stack samples.
-
-    Raises:
-        DataError: they differ in size.
-    """
-    sizes = [
-        next(value.shape[-2:] for value in sample.values() if isinstance(value, torch.Tensor)) for sample in samples
-    ]
-    for sample, size in zip(samples, sizes, strict=True):
-        if size != sizes[0]:
-            raise DataError(
-                f"samples of one batch differ in size: {samples[0]['stem']} is {sizes[0][1]}x{sizes[0][0]}, "
-                f"{sample['stem']} is {size[1]}x{size[0]}; {alike_in_a_batch()}"
-            )
-    return default_collate(samples)
-
-
-def _collate(samples: list[Sample | HdganError]) -> Batch | HdganError:
-    good: list[Sample] = []
+def _collate(samples: list[Sample | HdganError]) -> LoaderBatch | HdganError:
+    """Stack samples; an error, also that they differ in size, is returned for `StreamLoader` to raise."""
     for sample in samples:
         if isinstance(sample, HdganError):
             return sample
-        good.append(sample)
-    try:
-        return collate(good)
-    except HdganError as error:
-        return error
+    good = cast(list[Sample], samples)
+    sizes = [next(value.shape[-2:] for value in sample.values() if isinstance(value, torch.Tensor)) for sample in good]
+    for sample, size in zip(good, sizes, strict=True):
+        if size != sizes[0]:
+            return DataError(
+                f"samples of one batch differ in size: {good[0]['stem']} is {sizes[0][1]}x{sizes[0][0]}, "
+                f"{sample['stem']} is {size[1]}x{size[0]}; {same_size_remedy()}"
+            )
+    return default_collate(good)
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C and termination to the trainer, which saves first.
+    """Ignore Ctrl-C and termination, which reach the whole process group: the trainer has to save first.
 
-    Both reach all processes of its group. Workers end when the trainer says so, or within seconds of its death.
+    Workers end when the trainer tells them to, or within seconds of its death.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):

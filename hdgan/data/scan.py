@@ -1,4 +1,4 @@
-"""Refusing files made of millions of tiny parts, on each of which Pillow would spend time and memory."""
+"""Refusing files of millions of tiny parts, each of which would cost Pillow time and memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STRIPS = (273, 324)  # StripOffsets, TileOffsets
 
 
 def require_few_parts(path: Path) -> None:
-    """Raise DataError for a picture with more parts than any program writes; other files are left to their reader."""
+    """Raise DataError for an image with more parts than any program writes. Other faults are left to the reader."""
     with path.open("rb") as file:
         head = file.read(8)
         if head == b"\x89PNG\r\n\x1a\n":
@@ -74,7 +74,7 @@ def _strips_of_tiff(file: BinaryIO, head: bytes) -> str:
             table = file.read(min(entries, 2**16) * struct.calcsize(order + entry))
             strips += sum(n for tag, _, n in struct.iter_unpack(order + entry, table) if tag in _STRIPS)
             (at,) = struct.unpack(order + offset, file.read(struct.calcsize(order + offset)))
-        except struct.error:  # cut short, which its reader will find as well
+        except struct.error:  # truncated, which the reader will find as well
             break
         if strips > _MOST_STRIPS:
             return f"{strips} strips or tiles"

@@ -1,15 +1,16 @@
-"""Scale, crop and flip: one geometry drawn for a sample, applied alike to its label map, instance map and pictures."""
+"""Scale, crop and flip: each sample has one geometry, which applies to its label map, instance map and images."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from hdgan.config.options import option
-from hdgan.data.config import SizeConfig
+from hdgan.data.config import PartName, SizeConfig
 from hdgan.errors import DataError
 
 Filter = Literal["bicubic", "lanczos"]
@@ -19,9 +20,9 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LAN
 
 @dataclass(frozen=True)
 class Geometry:
-    """What happens to one sample: scaled from `source` to `scaled`, cropped to `size` at `corner`, mirrored if `flip`.
+    """One sample is scaled from `source` to `scaled`, cropped to `size` at `corner`, and mirrored if `flip`.
 
-    All are (width, height) or (left, top) in pixels; `corner` counts in the scaled picture.
+    All are (width, height) or (left, top) in pixels; `corner` is in the scaled image.
     """
 
     source: tuple[int, int]
@@ -31,15 +32,15 @@ class Geometry:
     flip: bool
 
 
-def draw_geometry(
+def sample_geometry(
     source: tuple[int, int], config: SizeConfig, rng: np.random.Generator | None = None, flip: bool = False
 ) -> Geometry:
-    """Choose the geometry of a sample.
+    """Choose the geometry of one sample, at random where `rng` is given.
 
     Args:
         source: (width, height) of its files.
-        config: Size wanted.
-        rng: Draws the corner of the crop and the flip; None centres the crop and never flips.
+        config: Size of the sample.
+        rng: Gives the corner of the crop and the flip; None centres the crop and never flips.
         flip: Whether half of the samples are mirrored.
 
     Raises:
@@ -87,16 +88,16 @@ def apply_to_photo(photo: Image.Image | np.ndarray, geometry: Geometry, filter: 
     """Transform an 8-bit photo with an antialiased filter.
 
     Args:
-        photo: Picture, or its [H, W, C] uint8.
-        geometry: What happens to it.
+        photo: Image, or its [H, W, C] uint8.
+        geometry: From `sample_geometry`.
         filter: Used where it is scaled.
 
     Returns:
         [H, W, C] uint8, or [H, W] for one channel; a view of `photo` where it is an array and nothing is scaled.
     """
     if geometry.scaled != geometry.source:
-        picture = photo if isinstance(photo, Image.Image) else Image.fromarray(np.ascontiguousarray(photo))
-        photo = picture.resize(geometry.scaled, _FILTERS[filter])
+        image = photo if isinstance(photo, Image.Image) else Image.fromarray(np.ascontiguousarray(photo))
+        photo = image.resize(geometry.scaled, _FILTERS[filter])
     return _flipped(_cropped(np.asarray(photo), geometry), geometry)
 
 
@@ -111,7 +112,7 @@ def apply_to_input(values: np.ndarray, geometry: Geometry, filter: Filter = "bic
     """
     if geometry.scaled == geometry.source:
         return _flipped(_cropped(values, geometry), geometry)
-    # Pillow filters 8-bit and float pictures of one channel; every 16-bit number is exact in float32.
+    # Pillow filters 8-bit and float images of one channel; every 16-bit number is exact in float32.
     plain = values if values.dtype == np.uint8 else values.astype(np.float32)
     channels = [
         np.asarray(Image.fromarray(np.ascontiguousarray(plain[..., c])).resize(geometry.scaled, _FILTERS[filter]))
@@ -121,8 +122,21 @@ def apply_to_input(values: np.ndarray, geometry: Geometry, filter: Filter = "bic
     return out.round().clip(0, 65535).astype(np.uint16) if values.dtype == np.uint16 else out
 
 
+def apply_geometry(arrays: Mapping[PartName, Any], geometry: Geometry, filter: Filter) -> dict[PartName, np.ndarray]:
+    """Transform the parts of one sample, each by its own function above."""
+    parts: dict[PartName, np.ndarray] = {}
+    for part, values in arrays.items():
+        if part == "photo":
+            parts[part] = apply_to_photo(values, geometry, filter)
+        elif part == "input":
+            parts[part] = apply_to_input(values, geometry, filter)
+        else:
+            parts[part] = apply_to_map(values, geometry)
+    return parts
+
+
 def scaled_size(source: tuple[int, int], config: SizeConfig) -> tuple[int, int]:
-    """(width, height) that a picture of (width, height) `source` is scaled to, before any crop."""
+    """(width, height) to which an image of (width, height) `source` is scaled, before any crop."""
     width, height = source
     if config.width is not None:
         return config.width, config.height or max(1, round(config.width * height / width))
@@ -131,8 +145,14 @@ def scaled_size(source: tuple[int, int], config: SizeConfig) -> tuple[int, int]:
     return source
 
 
+def same_size_remedy() -> str:
+    """The remedy for samples of one batch that differ in size."""
+    width, height, crop = (option(f"stages.STAGE.size.{name}") for name in ("width", "height", "crop_width"))
+    return f"set {width} and {height}, or {crop}, or {option('stages.STAGE.batch_size')} 1"
+
+
 def _nearest(source: int, scaled: int, first: int, count: int) -> np.ndarray:
-    """Source pixel under the centre of each of `count` scaled pixels from `first` on; integers only, so no rounding."""
+    """Source pixel under the centre of each of `count` scaled pixels from `first` on, in integers without rounding."""
     return (2 * np.arange(first, first + count, dtype=np.int64) + 1) * source // (2 * scaled)
 
 

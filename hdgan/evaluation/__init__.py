@@ -1,6 +1,6 @@
-"""Trained runs side by side on held-out pictures, and the training of the scorer that rates them."""
+"""Trained runs compared on held-out samples, and the training of the scorer that scores them."""
 
-from hdgan.evaluation.comparison import evaluate
 from hdgan.evaluation.scorer_training import ScorerTraining, train_scorer
+from hdgan.evaluation.scoring import evaluate
 
 __all__ = ["ScorerTraining", "evaluate", "train_scorer"]

@@ -1,49 +1,37 @@
-"""What an evaluation leaves: scores.csv, classes.csv, and evaluation.html, one file that needs no other."""
+"""The results of an evaluation: scores.csv, classes.csv, and evaluation.html, a page that needs no other file."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 from torch import Tensor
 
 from hdgan.data import Sample
-from hdgan.data.colors import colorize_labels, data_url, preview, to_image
+from hdgan.data.colors import colorize_labels, preview, to_image
 from hdgan.files import atomic_file
 from hdgan.metrics.scores import HIGHER_IS_BETTER, TITLES, RunScores, notes_of, shown
+from hdgan.reporting.images import EmbeddedImage, embed
+from hdgan.reporting.page import write_page
 
 PAGE = "evaluation.html"
 SCORES = "scores.csv"
 CLASSES = "classes.csv"
-LOSSLESS_PIXELS = 320
-"""Up to this width pictures stay PNG."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An embedded picture."""
-
-    title: str
-    source: str
-    width: int
-    height: int
-    is_map: bool
-
-
-@dataclass(frozen=True)
-class Example:
-    """One label map or input with the pictures that were made from it; beside them what the scorer saw in each."""
+class ShownSample:
+    """One sample on the page."""
 
     stem: str
-    pictures: list[Picture]
-    recognised: list[Picture]
+    images: list[EmbeddedImage]
+    """The label map or input, the photo, and the image of each run."""
+    recognised: list[EmbeddedImage]
+    """The classes that the scorer recognised in the photo and in the image of each run. Empty without a scorer."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +39,13 @@ class Facts:
     """What is said about an evaluation beside its scores."""
 
     lines: dict[str, str]
-    """For example the number of pictures and the scorer."""
+    """For example the number of samples and the scorer."""
     remarks: tuple[str, ...] = ()
     """Sentences on how to read the scores."""
     class_names: tuple[str, ...] = ()
-    """By label; a class without name is shown by its number."""
+    """By label. A class without a name is shown by its number."""
     columns: dict[str, Any] = field(default_factory=dict)
-    """Further columns of scores.csv and classes.csv, the same in every row."""
+    """Further columns of scores.csv and classes.csv, with the same value in every row."""
 
     def class_name(self, label: int) -> str:
         return self.class_names[label] if label < len(self.class_names) else str(label)
@@ -65,50 +53,53 @@ class Facts:
 
 @dataclass
 class Gallery:
-    """The pictures that the page shows, the first of the split.
+    """The samples that the page shows, the first of the split.
 
     Args:
-        names: of the pictures of each sample: the photo, then the runs.
+        names: of the images of each sample: the photo, then the runs.
         palette: colours of the classes, [n_classes, 3] uint8; None takes a general one.
-        limit: samples that are kept.
+        limit: number of samples that are kept.
     """
 
     names: Sequence[str]
     palette: np.ndarray | None = None
     limit: int = 8
-    examples: list[Example] = field(default_factory=list)
+    samples: list[ShownSample] = field(default_factory=list)
 
-    def add(self, sample: Sample, pictures: Sequence[Tensor], recognised: Sequence[Tensor | None]) -> None:
+    def add(self, sample: Sample, images: Sequence[Tensor], recognised: Sequence[Tensor | None]) -> None:
         """Keep a sample, unless there are enough.
 
         Args:
-            sample: what the pictures were made from.
-            pictures: [1, 3, H, W] in [0, 1], in the order of the names.
-            recognised: the classes that the scorer saw in each, [1, H, W], or None.
+            sample: what the images were made from.
+            images: [1, 3, H, W] float in [0, 1], in the order of the names.
+            recognised: the classes that the scorer recognised in each, [1, H, W] integer, or None.
         """
-        if len(self.examples) >= self.limit:
+        if len(self.samples) >= self.limit:
             return
         if "label" in sample:
-            source = _embedded("label map", colorize_labels(sample["label"].numpy(), self.palette), is_map=True)
+            source = self._embed_labels(sample["label"], "label map")
         else:
             image, part = preview(sample["input"])
-            source = _embedded(f"input ({part})" if part else "input", image)
-        shown = [_embedded(name, to_image(p[0] * 2 - 1)) for name, p in zip(self.names, pictures, strict=True)]
+            source = embed(image, f"input ({part})" if part else "input")
+        made = [embed(to_image(one[0] * 2 - 1), name) for name, one in zip(self.names, images, strict=True)]
         seen = [
-            _embedded(f"{name}, recognised", colorize_labels(labels[0].cpu().numpy(), self.palette), is_map=True)
+            self._embed_labels(labels[0], f"{name}, recognised")
             for name, labels in zip(self.names, recognised, strict=True)
             if labels is not None
         ]
-        self.examples.append(Example(sample["stem"], [source, *shown], seen))
+        self.samples.append(ShownSample(sample["stem"], [source, *made], seen))
+
+    def _embed_labels(self, labels: Tensor, title: str) -> EmbeddedImage:
+        return embed(colorize_labels(labels.cpu().numpy(), self.palette), title, is_map=True)
 
 
 def write_results(out: Path, rows: list[RunScores], gallery: Gallery, facts: Facts) -> Path:
     """Write scores.csv, classes.csv (with label maps and a scorer) and evaluation.html.
 
     Args:
-        out: folder; files of these names in it are replaced, and classes.csv is removed if there is none to write.
+        out: folder. Files of these names in it are replaced, and classes.csv is removed if there is none to write.
         rows: the oracle first.
-        gallery: pictures.
+        gallery: the samples that the page shows.
         facts: what else is said about the evaluation.
 
     Returns:
@@ -129,20 +120,13 @@ def write_results(out: Path, rows: list[RunScores], gallery: Gallery, facts: Fac
         _write_csv(out / CLASSES, heads, classes)
     else:
         (out / CLASSES).unlink(missing_ok=True)  # of an earlier evaluation
-    templates = Environment(
-        loader=PackageLoader("hdgan.evaluation", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = templates.get_template(PAGE).render(_content(rows, gallery, facts))
-    with atomic_file(out / PAGE) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return out / PAGE
+    return write_page(f"evaluation/{PAGE}", _content(rows, gallery, facts), out / PAGE)
 
 
 def _content(rows: list[RunScores], gallery: Gallery, facts: Facts) -> dict[str, Any]:
     total = max(sum(score.pixels for score in rows[0].classes), 1)
     return {
         "names": [row.name for row in rows],
-        "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "facts": facts.lines,
         "titles": TITLES,
         "higher": HIGHER_IS_BETTER,
@@ -156,12 +140,12 @@ def _content(rows: list[RunScores], gallery: Gallery, facts: Facts) -> dict[str,
             (facts.class_name(score.label), score.pixels / total, [row.classes[k].iou for row in rows])
             for k, score in enumerate(rows[0].classes)
         ],
-        "examples": gallery.examples,
+        "samples": gallery.samples,
     }
 
 
 def _best(rows: Sequence[RunScores], name: str) -> float | None:
-    """The best value among the runs; None where there is nothing to choose."""
+    """The best value of the runs; None if fewer than two have a value."""
     values = [value for row in rows[1:] if (value := row.metrics[name]) is not None]
     if len(values) < 2:
         return None
@@ -169,7 +153,7 @@ def _best(rows: Sequence[RunScores], name: str) -> float | None:
 
 
 def _joined(notes: dict[str, str]) -> str:
-    """Why fields are empty, in one field."""
+    """The reasons why fields are empty, in one field."""
     return "; ".join(f"{name}: {reason}" for name, reason in notes.items())
 
 
@@ -178,9 +162,3 @@ def _write_csv(file: Path, heads: Sequence[str], lines: Sequence[Sequence[Any]])
         writer = csv.writer(stream)
         writer.writerow(heads)
         writer.writerows(lines)  # None becomes an empty field
-
-
-def _embedded(title: str, image: Image.Image, is_map: bool = False) -> Picture:
-    """Maps stay exact, large photos become JPEG."""
-    source = data_url(image, "PNG" if is_map or image.width <= LOSSLESS_PIXELS else "JPEG", optimize=True, quality=92)
-    return Picture(title, source, image.width, image.height, is_map)

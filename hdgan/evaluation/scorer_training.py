@@ -1,4 +1,4 @@
-"""Training the built-in scorer, on real training pictures alone: it never sees a generated one."""
+"""Training of the built-in scorer, on real training photos only: it never sees a generated image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from hdgan.config.bounds import BatchSize, LearningRate, Positive, Seed, Width
 from hdgan.config.options import option
 from hdgan.config.serialization import check_values, to_plain
-from hdgan.data import Batch, DataConfig, PairedDataset, SizeConfig, find_pairs, make_loader
+from hdgan.data import DataConfig, LoaderBatch, PairedDataset, SizeConfig, find_pairs, make_loader
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import ConfigError, TrainingError
 from hdgan.evaluation.split import require_photos
@@ -30,13 +30,13 @@ class ScorerTraining:
     steps: Positive = 600
     """Optimizer steps."""
     batch_size: BatchSize = 4
-    """Pictures of each step."""
+    """Images in each step."""
     lr: LearningRate = 2e-3
-    """Learning rate of Adam, which falls to zero by a cosine."""
+    """Learning rate of Adam, which falls to zero along a cosine."""
     width: Width = 16
     """Channels of the network's finest level."""
     seed: Seed = 0
-    """Of weights and of the order, crops and flips of the pictures."""
+    """Of the weights, and of the order, crops and flips of the images."""
 
     def __post_init__(self) -> None:
         check_values(self, "scorer_training")
@@ -58,18 +58,18 @@ def train_scorer(
 ) -> Path:
     """Train the built-in scorer on the photos and label maps of the training phase, and write it.
 
-    Cross entropy, in which rare classes weigh more and pixels whose label is `data.dontcare` do not count; Adam; crops
-    and flips as `size` and `data.flip` say. The same seed gives the same scorer on the same machine. The file appears
-    when training ends: Ctrl-C leaves none.
+    The loss is a cross entropy in which rare classes weigh more and pixels whose label is `data.dontcare` do not count.
+    The optimizer is Adam. `size` and `data.flip` determine crops and flips. The same seed gives the same scorer on the
+    same machine. The file is written when training ends, so Ctrl-C leaves none.
 
     Args:
         data: the dataset; without a root the built-in scenes.
-        n_labels: classes of its label maps.
-        size: of the pictures; with a batch above one all must come out alike.
+        n_labels: number of classes in its label maps.
+        size: of the images. With more than one image in a batch all must have the same size after scaling and cropping.
         out: file to write, *.safetensors.
         steps, batch_size, lr, width, seed: see `ScorerTraining`.
         device: auto, cpu, cuda or cuda:N.
-        console: where progress goes.
+        console: for progress.
 
     Returns:
         `out`.
@@ -136,16 +136,16 @@ def _optimise(
 
 
 class _BalancedCrossEntropy:
-    """Cross entropy in which a class weighs by the inverse square root of its share of the pixels seen so far.
+    """Cross entropy in which each class has the inverse square root of its share of all pixels so far as its weight.
 
-    Without weights a short training takes the rarest classes for what is around them and never finds them.
+    Without weights a short training never recognises the rarest classes and predicts their surroundings instead.
     """
 
     def __init__(self, n_labels: int, device: torch.device) -> None:
         self.counts = torch.ones(n_labels, dtype=torch.int64, device=device)
 
     def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
-        """The mean over what counts, which may be nothing; logits [B, C, H, W], label [B, H, W] int64."""
+        """The mean over the pixels that count, 0 if there are none; logits [B, C, H, W], label [B, H, W] int64."""
         counted = label[label != _IGNORED]
         self.counts += torch.bincount(counted, minlength=len(self.counts))
         weight = (self.counts / self.counts.sum()).rsqrt()
@@ -154,12 +154,12 @@ class _BalancedCrossEntropy:
 
 
 _CHECK_EVERY = 10
-"""Steps between looks at the loss, which wait for the device."""
+"""Steps between checks of the loss, each of which waits for the device."""
 _IGNORED = -100
 
 
-def _moved(batch: Batch, device: torch.device, dataset: PairedDataset) -> tuple[Tensor, Tensor]:
-    """Pictures in [-1, 1], and labels in which those of no class are _IGNORED."""
+def _moved(batch: LoaderBatch, device: torch.device, dataset: PairedDataset) -> tuple[Tensor, Tensor]:
+    """Photos in [-1, 1], and labels in which pixels of no class are _IGNORED."""
     image = batch["photo"].to(device, non_blocking=True).float() / 127.5 - 1
     label = batch["label"].to(device, non_blocking=True).long()
     if dataset.data.dontcare is not None:
@@ -169,7 +169,7 @@ def _moved(batch: Batch, device: torch.device, dataset: PairedDataset) -> tuple[
 
 def _require_free(out: Path) -> None:
     if out.suffix != ".safetensors":
-        raise ConfigError(f"{out} must end in .safetensors: hdgan's scorers are told by that from foreign ones")
+        raise ConfigError(f"{out} must end in .safetensors, by which hdgan's scorers differ from foreign ones")
     if out.exists():
         raise ConfigError(
             f"{out} exists already: use it without {option('train_scorer')}, delete it, or name another file"

@@ -1,4 +1,4 @@
-"""Where pictures to evaluate on are found."""
+"""The samples that runs are evaluated on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def held_out_pairs(data: DataConfig, n_labels: int, phase: str | None) -> Listin
     Args:
         data: with a root.
         n_labels: classes; 0 for A->B pairs.
-        phase: None takes the validation phase, which training chose its best checkpoint by.
+        phase: None takes the validation phase, by which training chose its best checkpoint.
 
     Raises:
         DataError: there is no held-out phase, it is empty, or it has no photos.
@@ -34,6 +34,6 @@ def require_photos(listing: Listing, data: DataConfig) -> None:
     """Raise DataError unless the phase has photos."""
     if listing.pairs[0].photo is None:
         raise DataError(
-            f"{data.root} has no photos for phase {listing.phase}: pictures are scored against them; add the photos or "
-            "name another phase"
+            f"{data.root} has no photos for phase {listing.phase}, which pictures are scored against: add the photos, "
+            "or name another phase"
         )

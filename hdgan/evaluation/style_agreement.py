@@ -1,4 +1,4 @@
-"""How well styles work on the built-in scenes, where the true style of every instance is known."""
+"""Measures of styles on the built-in scenes, where the true style of every instance is known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hdgan.data import PairedDataset, make_loader
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families.common.batch import Batch
 from hdgan.files.json import read_json
-from hdgan.inference.encoding import Source
+from hdgan.inference.encoding import TrainedModel
 from hdgan.inference.pipeline import Pipeline
 from hdgan.ops import instance_reduce
 from hdgan.scenes import STYLES
@@ -27,64 +27,64 @@ from hdgan.styles.table import FeatureTable
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well the clusters of a class find its true styles."""
+    """How well the clusters of a class agree with its true styles."""
 
     label: int
     instances: int
     styles: int
-    """True ones."""
+    """Number of true styles."""
     matched: float
-    """Normalised mutual information with as many clusters as there are true styles."""
+    """Normalised mutual information of the true styles and as many clusters of E's features."""
     colours: float
-    """The same of clusters of the photo's mean colours instead of E's features: what E has to be compared with."""
+    """The same for clusters of the photo's mean colours, the baseline for E."""
     clustered: float
-    """Normalised mutual information with the clusters of the bank. More clusters than styles cost: ten pure clusters of
-    one size for four styles have 2 ln 4 / (ln 4 + ln 10) = 0.75."""
+    """Normalised mutual information of the true styles and the clusters of the bank. It is lower if there are more
+    clusters than styles: ten pure clusters of one size for four styles have 2 ln 4 / (ln 4 + ln 10) = 0.75."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What switching the cluster of single instances changes, in levels of 8 bits, averaged over switches."""
+    """The change of an image if the cluster of one instance is switched: mean over switches, in levels of 8 bits."""
 
     label: int
     switches: int
     inside: float
     """Mean absolute difference on the instance."""
     outside: float
-    """The same on all other pixels of the picture."""
+    """The same on all other pixels."""
 
 
 def measure_agreement(
-    source: Source, table: FeatureTable, bank: StyleBank, min_area: float, seed: int = 0
+    trained: TrainedModel, table: FeatureTable, bank: StyleBank, min_area: float, seed: int = 0
 ) -> list[Agreement]:
-    """Compare clusters with true styles, over the training instances that are large enough.
+    """Compare clusters with true styles over the training instances that are large enough.
 
-    Classes with fewer than two instances for each true style are left out.
+    Classes with fewer than two instances for each true style are left out, since few instances agree with anything.
 
     Args:
-        source: a run on the built-in scenes.
+        trained: a run on the built-in scenes.
         table: its features.
         bank: its clusters.
-        min_area: smaller instances are left out, as a share of their picture.
+        min_area: instances that cover a smaller share of their image are left out.
         seed: of K-means.
 
     Raises:
-        ConfigError: the run is on other data.
-        CheckpointError: the table is of other pictures.
+        ConfigError: the run was trained on other data.
+        CheckpointError: the table is of other images.
     """
-    truth, colours = true_styles(source, table), mean_colours(source)
+    truth, colours = true_styles(trained, table), mean_colours(trained)
     if len(colours) != len(table):
         raise CheckpointError(
-            f"{source.table_file} has {len(table)} instances, the run's pictures have {len(colours)}: encode them "
+            f"{trained.table_file} has {len(table)} instances, the run's pictures have {len(colours)}: encode them "
             "again with `hdgan styles encode`, without --width"
         )
     found = []
-    for label, there in sorted(bank.clusters.items()):
+    for label, clusters in sorted(bank.clusters.items()):
         rows = np.flatnonzero((table.label == label) & (table.share >= min_area) & (truth != ""))
         features, n_styles = table.feature[rows], len(STYLES[label])
-        if len(rows) < 2 * n_styles:  # a handful of instances agrees with anything
+        if len(rows) < 2 * n_styles:
             continue
-        centres = np.stack([cluster.centre for cluster in there])
+        centres = np.stack([cluster.centre for cluster in clusters])
         nearest = np.linalg.norm(features[:, None] - centres, axis=2).argmin(1)
         matched, by_colour = (assign(values, n_styles, seed)[0] for values in (features, colours[rows]))
         scores = [float(normalized_mutual_info_score(truth[rows], which)) for which in (matched, by_colour, nearest)]
@@ -93,19 +93,19 @@ def measure_agreement(
 
 
 def measure_changes(
-    pipeline: Pipeline, pictures: PairedDataset, count: int, min_area: float, seed: int = 0
+    pipeline: Pipeline, dataset: PairedDataset, count: int, min_area: float, seed: int = 0
 ) -> list[Change]:
-    """Switch one instance at a time to another cluster of its class and see where the picture changes.
+    """Switch one instance at a time to another cluster of its class and measure where the image changes.
 
-    The other instances keep the clusters they were drawn. An instance that fills its picture is left out, since nothing
-    is outside of it. Pictures, instances and clusters are drawn by the seed.
+    The other instances keep the clusters that were drawn for them. An instance that fills its image is left out, since
+    nothing is outside of it. The seed determines the samples, instances and clusters that are drawn.
 
     Args:
         pipeline: with a bank.
-        pictures: whose maps are used.
+        dataset: whose maps are used.
         count: switches of each class.
-        min_area: smaller instances are left out, as a share of their picture.
-        seed: from 0.
+        min_area: instances that cover a smaller share of their image are left out.
+        seed: 0 or more.
 
     Raises:
         ConfigError: count is below 1.
@@ -113,38 +113,32 @@ def measure_changes(
     check_value(Positive, count, "switches")
     rng = np.random.default_rng(seed)
     candidates: dict[int, list[tuple[int, int]]] = {}
-    for picture in range(len(pictures)):
-        label, ids = _maps(pictures, picture)
+    for index in range(len(dataset)):
+        label, ids = _maps(dataset, index)
         for id, of in pipeline.instances(label, ids).items():
             if len(pipeline.bank.clusters.get(of, ())) > 1 and min_area <= (ids == id).mean() < 1:
-                candidates.setdefault(of, []).append((picture, id))
-    return [_change(pipeline, pictures, of, candidates[of], count, rng) for of in sorted(candidates)]
+                candidates.setdefault(of, []).append((index, id))
+    return [_change(pipeline, dataset, of, candidates[of], count, rng) for of in sorted(candidates)]
 
 
-def true_styles(source: Source, table: FeatureTable) -> np.ndarray:
-    """Name of each instance's true style, [N]; empty where the scene does not say."""
-    if source.config.data.root is not None:
+def true_styles(trained: TrainedModel, table: FeatureTable) -> np.ndarray:
+    """Name of each instance's true style, [N]; empty if the scene has none for it."""
+    if trained.config.data.root is not None:
         raise ConfigError(
-            f"{source.file} was trained on {source.config.data.root}: only built-in scenes tell their styles"
+            f"{trained.file} was trained on {trained.config.data.root}: only the built-in scenes have true styles"
         )
-    assert source.data.config.root is not None
-    folder = source.data.config.root / f"{source.config.data.train_phase}_style"
+    assert trained.data.config.root is not None
+    folder = trained.data.config.root / f"{trained.config.data.train_phase}_style"
     known = [_styles_in(folder / f"{stem}.json") for stem in table.stem.tolist()]
     return np.array([known[picture].get(id, "") for picture, id in zip(table.picture, table.id.tolist(), strict=True)])
 
 
-def mean_colours(source: Source) -> np.ndarray:
+def mean_colours(trained: TrainedModel) -> np.ndarray:
     """Mean colour of every training instance, [N, 3] in [-1, 1], in the order of the table."""
-    dataset = source.dataset
-    loader = make_loader(dataset, stop=len(dataset), shuffle=False, workers=source.config.data.workers)
-    batches = (Batch.from_loader(sample, source.device, torch.contiguous_format) for sample in loader)
+    dataset = trained.dataset
+    loader = make_loader(dataset, stop=len(dataset), shuffle=False, workers=trained.config.data.workers)
+    batches = (Batch.from_loader(sample, trained.pipeline.device, torch.contiguous_format) for sample in loader)
     return np.concatenate([instance_reduce(one.photo, one.instances()).cpu().numpy() for one in batches])
-
-
-def _styles_in(file: Path) -> dict[int, str]:
-    entries = from_plain(list[dict[str, Any]], read_json(file, dict, _REMEDY).get("instances"), f"{file}, instances")
-    known = ({"id": entry.get("id"), "style": entry.get("style")} for entry in entries)
-    return {one.id: one.style for one in from_plain(list[_TrueStyle], list(known), f"{file}, instances")}
 
 
 @dataclass(frozen=True)
@@ -153,17 +147,22 @@ class _TrueStyle:
     style: str
 
 
-_REMEDY = "delete the folder of the scenes; it is drawn again"
+def _styles_in(file: Path) -> dict[int, str]:
+    """The true style of each instance, by id, as the scene's file lists them."""
+    content, where = read_json(file, dict, "delete the folder of the scenes; it is drawn again"), f"{file}, instances"
+    entries = from_plain(list[dict[str, Any]], content.get("instances"), where)
+    known = [{"id": entry.get("id"), "style": entry.get("style")} for entry in entries]
+    return {one.id: one.style for one in from_plain(list[_TrueStyle], known, where)}
 
 
-def _maps(pictures: PairedDataset, picture: int) -> tuple[np.ndarray, np.ndarray]:
-    sample = pictures[picture]
+def _maps(dataset: PairedDataset, index: int) -> tuple[np.ndarray, np.ndarray]:
+    sample = dataset[index]
     return sample["label"].numpy(), sample["ids"].numpy()
 
 
 def _change(
     pipeline: Pipeline,
-    pictures: PairedDataset,
+    dataset: PairedDataset,
     of: int,
     candidates: list[tuple[int, int]],
     count: int,
@@ -171,8 +170,8 @@ def _change(
 ) -> Change:
     differences = []
     for _ in range(count):
-        picture, id = candidates[int(rng.integers(len(candidates)))]
-        label, ids = _maps(pictures, picture)
+        index, id = candidates[int(rng.integers(len(candidates)))]
+        label, ids = _maps(dataset, index)
         styles = pipeline.bank.sample(pipeline.instances(label, ids), seed=int(rng.integers(2**31)))
         others = [k for k in range(len(pipeline.bank.clusters[of])) if k != styles.instances[id].cluster]
         switched = styles.with_style(id, pipeline.bank.style(of, others[int(rng.integers(len(others)))]))

@@ -1,21 +1,12 @@
-"""Files: atomic writing, what may be opened, and the formats that are read with bounds.
+"""Files: atomic writing, what may be opened, and formats that are read within bounds.
 
-`paths` opens and writes, `limits` bounds what a file may unpack to, `archives` zip archives, `json`, `csv` and `npy`
-the formats of those names.
+`atomic` writes, by way of `temporaries`; `opening` says what may be opened, and `limits` how much a file may unpack to.
+`archives` reads zip archives; `json`, `csv`, `npy` and `safetensors` read the formats of those names.
 """
 
-from hdgan.files.paths import (
-    atomic_file,
-    atomic_folder,
-    leads_out,
-    new_files,
-    remove_dead,
-    remove_dead_below,
-    remove_folder,
-    require_file,
-    require_no_file,
-    save_png,
-)
+from hdgan.files.atomic import atomic_file, atomic_folder, new_files, remove_folder, save_png
+from hdgan.files.opening import leads_out, require_file, require_no_file
+from hdgan.files.temporaries import remove_dead, remove_dead_below
 
 __all__ = [
     "atomic_file",

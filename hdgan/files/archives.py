@@ -1,4 +1,4 @@
-"""Zip archives, such as .npz and .pth, whose size in memory is bounded before anything of them is unpacked."""
+"""Zip archives, such as .npz and .pth, whose size in memory is bounded before anything is unpacked."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from hdgan.files import require_file
 from hdgan.files.limits import max_bytes, require_bounded
 
 _DIRECTORY_BYTES = 2**24
-"""Most that the directory of an archive may take, whose entries become objects of many times their bytes."""
+"""Limit on the directory of an archive, whose entries become objects of many times as many bytes."""
 
 
 @contextmanager
 def open_archive(path: Path, error: type[HdganError]) -> Iterator[zipfile.ZipFile]:
-    """Open a zip archive that unpacks to no more memory than the limit, or than it has on disk.
+    """Open a zip archive that takes no more memory than the limit, or than it takes on disk.
 
-    An archive says how large its members are, and readers give no more of one than that.
+    An archive states the sizes of its members, and readers return no more of a member than that.
 
     Args:
-        path: of the archive.
-        error: what is raised where it is too large.
+        path: the archive.
+        error: the class of the error to raise if it is too large.
 
     Raises:
-        HdganError: of the given class, if the archive unpacks to more, or is no ordinary file.
+        HdganError: of the given class, if the archive is too large or no ordinary file.
         zipfile.BadZipFile, OSError, ValueError, NotImplementedError: it is damaged or of another kind.
     """
     require_file(path, error)
@@ -43,10 +43,10 @@ def open_archive(path: Path, error: type[HdganError]) -> Iterator[zipfile.ZipFil
 
 
 class _Bounded(FileIO):
-    """A file whose reader is not led to read a directory of absurd size into memory."""
+    """A file that refuses to read an archive's directory of absurd size into memory."""
 
     directory_read = False
-    """From then on members are read, which may be larger."""
+    """Afterwards members are read, which may be larger."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _DIRECTORY_BYTES and not self.directory_read:

@@ -1,4 +1,4 @@
-"""Reading CSV that somebody else may have written: bounded, and checked against a dataclass like JSON."""
+"""CSV that somebody else may have written, read within bounds and checked against a dataclass."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import types
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -16,11 +17,13 @@ from hdgan.files.json import read_bytes
 
 T = TypeVar("T")
 _GROWTH = 64
-"""A field of one byte takes up to about this many."""
+"""A field of one byte becomes an object of up to about this many bytes."""
 _WHOLE = re.compile("-?[0-9]{1,18}")
 
 
-def read_csv(path: Path, kind: type[T], remedy: str, rest: str | None = None) -> list[T]:
+def read_csv(
+    path: Path, kind: type[T], remedy: str, rest: str | None = None, renamed: Mapping[str, str] | None = None
+) -> list[T]:
     """Read a table whose columns are the fields of the dataclass `kind`, one object a line.
 
     Args:
@@ -28,6 +31,7 @@ def read_csv(path: Path, kind: type[T], remedy: str, rest: str | None = None) ->
         kind: a dataclass of text and numbers; an empty field is None where the type of a number has it.
         remedy: what the user can do about a file of other columns.
         rest: name of a field of type dict[str, float | None] that takes all columns beyond those of the others.
+        renamed: fields by the names of their columns, where these differ.
 
     Raises:
         DataError: the file is missing, no regular file, too large, no CSV of these columns, or has a value that its
@@ -36,7 +40,7 @@ def read_csv(path: Path, kind: type[T], remedy: str, rest: str | None = None) ->
     content = read_bytes(path, _GROWTH, "a table", DataError)
     try:
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        heads = next(lines, [])
+        heads = [(renamed or {}).get(head, head) for head in next(lines, [])]
         named = [field.name for field in fields(kind) if field.name != rest]  # type: ignore[arg-type]
         if heads[: len(named)] != named or (rest is None and heads != named) or len(set(heads)) < len(heads):
             raise DataError(f"{path} holds other columns than this version of hdgan writes: {remedy}")
@@ -64,7 +68,7 @@ def _object(kind: type[T], named: list[str], heads: list[str], rest: str | None,
 
 
 def _value(kind: Any, text: str) -> Any:
-    """What a field stands for; what is no number stays text, which `from_plain` refuses by name."""
+    """The value of a field. What should be a number, but is not, stays text, which `from_plain` refuses by name."""
     kinds = get_args(kind) or (kind,)
     if str in kinds:
         return text

@@ -1,4 +1,4 @@
-"""Reading JSON that somebody else may have written: bounded, and checked against a dataclass."""
+"""JSON that somebody else may have written, read within bounds and checked against a dataclass."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hdgan.files.limits import require_bounded
 
 T = TypeVar("T")
 _GROWTH = 32
-"""Python objects take up to about this many times the bytes of their JSON text: of "{}," each three bytes take 72."""
+"""Python objects take up to about this many times as many bytes as their JSON text; "{}," is three bytes and 72."""
 _MOST_DIGITS = 20
-"""Of whole numbers: 64 bits."""
+"""The length of the largest 64-bit integers."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -26,15 +26,15 @@ def parse_json(
 ) -> Any:
     """Decode JSON as plain values, more strictly than `json.loads`.
 
-    What JSON does not have, but Python reads, is refused: NaN, infinities, halves of surrogate pairs, which end in
-    errors when they are printed or written. So are numbers beyond 64 bits or the largest float, and names that an
-    object has twice, of which one would be lost. A byte order mark at the start is ignored.
+    It refuses what Python reads although JSON does not have it: NaN, infinities, and halves of surrogate pairs, which
+    cannot be printed or written. It also refuses integers beyond 64 bits, numbers beyond the largest float, and a name
+    that an object has twice, since one of the values would be lost. A byte order mark at the start is ignored.
 
     Args:
         text: the JSON; bytes are UTF-8.
         where: what the error message starts with, usually the file.
         remedy: what the user can do about a damaged file.
-        error: what is raised.
+        error: the class of the error to raise.
 
     Raises:
         HdganError: of the given class, if the text is not such JSON, or nested too deeply.
@@ -62,7 +62,7 @@ def read_json(
         path: the file.
         kind: a dataclass, or `dict` or `list` for plain values.
         remedy: what the user can do about a damaged file.
-        error: what is raised.
+        error: the class of the error to raise.
 
     Raises:
         HdganError: of the given class, if the file is missing, no regular file, too large, not JSON, or has fields
@@ -73,13 +73,13 @@ def read_json(
 
 
 def read_bytes(path: Path, growth: int, what: str, error: type[HdganError] = CheckpointError) -> bytes:
-    """The content of a file whose text is to be parsed.
+    """The content of a file that will be parsed.
 
     Args:
         path: the file.
-        growth: how many bytes of memory a byte of it may take once it is parsed.
-        what: the file is, with an article.
-        error: what is raised.
+        growth: how many bytes of memory each byte may take once it is parsed.
+        what: the kind of file, with an article.
+        error: the class of the error to raise.
 
     Raises:
         HdganError: of the given class, if the file is missing, no regular file, too large, or cannot be read.

@@ -1,7 +1,7 @@
-"""How much a file may unpack to: a bound that holds before anything is allocated.
+"""How much memory a file may take: a limit that is checked before anything is allocated.
 
 A small file can declare any size. A picture of a few bytes may claim 2^31 pixels a side, and a compressed archive may
-inflate a thousandfold. So every reader compares what a file declares with one limit, in bytes of memory.
+expand a thousandfold. So every reader compares the size that a file declares with one limit, in bytes of memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DEFAULT_GIB = 1.0
 
 
 def max_bytes() -> int:
-    """Most bytes that one file may unpack to, 1 GiB unless the environment variable HDGAN_MAX_GIB says otherwise.
+    """How many bytes of memory one file may take: 1 GiB unless the environment variable HDGAN_MAX_GIB says otherwise.
 
     Raises:
         ConfigError: the variable is not a positive number.
@@ -33,13 +33,13 @@ def max_bytes() -> int:
 
 
 def require_bounded(path: Path | str, n_bytes: int, what: str, error: type[HdganError] = DataError) -> None:
-    """Refuse a file that would unpack to more than the limit.
+    """Refuse a file that would take more memory than the limit.
 
     Args:
         path: the file, or what a message calls it.
-        n_bytes: what it says its content takes in memory.
-        what: says where the number comes from, for example "a picture of 200000x200000 pixels".
-        error: what is raised.
+        n_bytes: how much memory its content takes according to the file.
+        what: where the number comes from, for example "a picture of 200000x200000 pixels".
+        error: the class of the error to raise.
 
     Raises:
         HdganError: of the given class.

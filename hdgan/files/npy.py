@@ -1,4 +1,4 @@
-"""Headers of .npy files, read so that every damaged one is the same kind of error."""
+"""Headers of .npy files, read so that any damage is the same kind of error."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import IO
 import numpy as np
 
 Header = tuple[tuple[int, ...], bool, np.dtype]
-"""Shape, whether the array lies column by column, and its type."""
+"""Shape, whether the array is stored column by column, and its type."""
 
 
 def read_npy_header(stream: IO[bytes]) -> Header:
-    """Read what a .npy file says of its array; the stream then stands where the array begins.
+    """Read what a .npy file says about its array; the stream then stands where the array begins.
 
     Raises:
         ValueError: the header is damaged.
@@ -22,5 +22,5 @@ def read_npy_header(stream: IO[bytes]) -> Header:
     try:
         return read(stream)
     except (SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError) as error:
-        # NumPy has Python's parser read the header, whose errors it does not translate.
+        # NumPy reads the header by Python's parser, and does not translate its errors.
         raise ValueError(f"its header is damaged ({error})") from error

@@ -1,4 +1,4 @@
-"""Pictures from trained models."""
+"""Images from trained models."""
 
 from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline, load

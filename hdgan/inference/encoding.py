@@ -1,4 +1,4 @@
-"""Encoding every instance of the training pictures (paper section 3.4), in parts, so that it can be interrupted."""
+"""Encoding of all instances of the training images by E (paper, section 3.4), in parts, so it can be interrupted."""
 
 from __future__ import annotations
 
@@ -13,66 +13,69 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
 
-from hdgan.checkpoints import MODEL_FILE, beside, find_checkpoint, run_of
+from hdgan.checkpoints import MODEL_FILE, beside, run_of
 from hdgan.config.bounds import Side
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value
 from hdgan.data import PairedDataset, SizeConfig, make_loader
-from hdgan.devices import choose_device, network_format
+from hdgan.devices import network_format
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.families import ImageModel
 from hdgan.families.common.batch import Batch
-from hdgan.families.saving import load_model
-from hdgan.ops import InstanceIndex, instance_reduce
-from hdgan.scenes import CLASSES
+from hdgan.families.common.train_config import TrainConfig
+from hdgan.families.saving import read_metadata
+from hdgan.inference.pipeline import Pipeline, load
+from hdgan.ops import instance_reduce
+from hdgan.scenes import spec_of
 from hdgan.styles.bank import STYLES_FILE
-from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of, fingerprint
-from hdgan.training.config import TrainConfig
+from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of
 from hdgan.training.datasets import RunData, open_data
 from hdgan.training.run_folder import training_of
 
 PART = 100
-"""Pictures in each part: what an interruption loses at most."""
+"""Images in each part, which is the most that an interruption loses."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A trained model with the pictures it was trained on."""
+class TrainedModel:
+    """A trained model with an encoder, and the images that it was trained on."""
 
     file: Path
     """The model."""
-    model: ImageModel
+    pipeline: Pipeline
     config: TrainConfig
     data: RunData
     size: SizeConfig
     """Of the checkpoint's stage, without crops."""
-    device: torch.device
-    origin: Origin
 
     @cached_property
     def dataset(self) -> PairedDataset:
-        """All training pictures as E sees them."""
+        """All training samples as E sees them."""
         return self.data.reference(self.size)
 
     @property
+    def origin(self) -> Origin:
+        """Of features that its E computes."""
+        return Origin(self.pipeline.encoder_id, _name(self.file))
+
+    @property
     def table_file(self) -> Path:
-        """Where the features of its instances are kept."""
+        """The file of its instances' features."""
         return beside(self.file, FEATURES_FILE)
 
     @property
     def bank_file(self) -> Path:
-        """Where their clusters are kept."""
+        """The file of their clusters."""
         return beside(self.file, STYLES_FILE)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the built-in scenes; other datasets do not tell."""
-        return CLASSES if self.config.data.root is None else ()
+        """Names of the classes, if the data has them."""
+        spec = spec_of(self.config.data)
+        return () if spec is None else spec.classes
 
 
-def open_source(
+def open_trained_model(
     run: Path,
     *,
     checkpoint: str = "latest",
@@ -81,104 +84,95 @@ def open_source(
     device: str = "auto",
     ema: bool = True,
     console: Console | None = None,
-) -> Source:
-    """Load a model and find its training pictures.
+) -> TrainedModel:
+    """Load a model and find its training images.
 
     Args:
         run: run folder, checkpoint folder or .safetensors file.
         checkpoint: of a run: latest, best, or a step.
-        root: dataset, where it is not the one that the checkpoint names.
-        width: of the pictures; None takes the size of training.
+        root: dataset, if it is not the one that the checkpoint names.
+        width: of the images in pixels; None takes the size of training.
         device: auto, cpu, cuda or cuda:N.
         ema: use the averaged weights.
-        console: where warnings go.
+        console: for warnings.
 
     Raises:
         ConfigError: the model has no E, or its data is not known.
         CheckpointError, DataError: the checkpoint or the data cannot be used.
     """
-    file = find_checkpoint(run, checkpoint)
-    chosen = choose_device(device)
-    model, info = load_model(file, ema=ema, device=chosen)
-    if not model.config.feature_channels:
+    pipeline = load(run, checkpoint=checkpoint, device=device, ema=ema)
+    file = pipeline.file
+    assert file is not None
+    if not pipeline.config.feature_channels:
         raise ConfigError(
             f"{file} was trained without features and has no styles: train with {option('model.feature_channels')} 3"
         )
-    if model.encoder is None:
+    if pipeline.model.encoder is None:
         raise ConfigError(f"{file} holds no encoder: convert it again with --encoder FILE")
-    model.discriminator = None
-    model.to(memory_format=network_format(chosen))  # type: ignore[call-overload]
-    config, size = training_of(file, info.metadata, model.config, root)
+    config, size = training_of(file, read_metadata(file), pipeline.config, root)
     check_value(Side | None, width, "width")
     if width is not None:
         size = SizeConfig(width=width)
     data = open_data(replace(config, stages={}), console or Console(quiet=True))
-    origin = Origin(fingerprint(model.encoder), _name(file))
-    return Source(file, model.eval().requires_grad_(False), config, data, size, chosen, origin)
+    return TrainedModel(file, pipeline, config, data, size)
 
 
-def encode(source: Source, progress: Callable[[int, int], None] | None = None) -> FeatureTable:
-    """Encode all training pictures and write the table; what an earlier call has done is taken over.
+def encode(trained: TrainedModel, progress: Callable[[int, int], None] = lambda done, total: None) -> FeatureTable:
+    """Encode all training images and write the table. Parts that an earlier call has finished are used again.
 
     Args:
-        source: from `open_source`.
-        progress: called with (pictures done, pictures in all).
+        trained: from `open_trained_model`.
+        progress: called with the numbers of images done and of all images.
 
     Raises:
-        DataError: a picture cannot be used.
-        CheckpointError: training has deleted the checkpoint meanwhile.
+        DataError: an image cannot be used.
+        CheckpointError: training has deleted the checkpoint in the meantime.
         HdganError: the table cannot be written.
     """
-    total = len(source.dataset)
-    folder = source.table_file.with_name(f".{source.table_file.name}.parts-{_key(source)}")
+    total = len(trained.dataset)
+    folder = trained.table_file.with_name(f".{trained.table_file.name}.parts-{_key(trained)}")
     _remove_others(folder)
     parts = list(_finished_parts(folder))
     done = sum(len(part.stem) for part in parts)
     rows: list[FeatureTable] = []
-    if progress is not None:
-        progress(done, total)
-    for row in _encoded(source, done):
+    progress(done, total)
+    for row in _encoded(trained, done):
         rows.append(row)
         done += 1
         if len(rows) == PART or done == total:
-            _require_checkpoint(source)
-            parts.append(FeatureTable.join(rows, source.origin))
+            _require_checkpoint(trained)
+            parts.append(FeatureTable.join(rows, trained.origin))
             parts[-1].save(folder / _part_name(done))
             rows = []
-        if progress is not None:
-            progress(done, total)
-    table = FeatureTable.join(parts, source.origin)
-    table.save(source.table_file)
+        progress(done, total)
+    table = FeatureTable.join(parts, trained.origin)
+    table.save(trained.table_file)
     shutil.rmtree(folder, ignore_errors=True)
     return table
 
 
 @torch.inference_mode()
-def _encoded(source: Source, start: int) -> Iterator[FeatureTable]:
-    """The table of each picture, from the picture `start` on."""
-    dataset, config = source.dataset, source.config
+def _encoded(trained: TrainedModel, start: int) -> Iterator[FeatureTable]:
+    """The table of each image from number `start` on."""
+    dataset, config = trained.dataset, trained.config
+    model, device = trained.pipeline.model, trained.pipeline.device
+    assert model.encoder is not None
     loader = make_loader(dataset, start=start, stop=len(dataset), shuffle=False, workers=config.data.workers)
     for sample in loader if start < len(dataset) else ():
-        inputs = Batch.from_loader(sample, source.device, network_format(source.device))
+        inputs = Batch.from_loader(sample, device, network_format(device))
         index = inputs.instances()
-        with config.autocast(source.device):
-            features = encode_instances(source.model, inputs.photo, index)
+        with config.autocast(device):
+            features = instance_reduce(model.encoder(inputs.photo, index).float(), index)
         yield FeatureTable(
             picture=np.zeros(len(features), np.int32),
             id=index.ids.cpu().numpy().astype(np.int64),
-            label=classes_of(index, inputs.label, source.model.config.instance_divisor),
+            label=classes_of(index, inputs.label, model.config.instance_divisor),
             area=index.counts.cpu().numpy(),
             box=boxes_of(index),
             feature=features.cpu().numpy(),
             stem=np.array(sample["stem"]),
             size=np.array([index.rows.shape[:0:-1]], np.int64),
         )
-
-
-def encode_instances(model: ImageModel, photo: Tensor, index: InstanceIndex) -> Tensor:
-    """E's mean feature of every instance of a batch: [N, feature_channels] float32."""
-    assert model.encoder is not None
-    return instance_reduce(model.encoder(photo, index).float(), index)
 
 
 def _name(file: Path) -> str:
@@ -189,27 +183,27 @@ def _name(file: Path) -> str:
     return folder.name if run is None else f"{folder.name} of {run.name}"
 
 
-def _require_checkpoint(source: Source) -> None:
-    """What is written beside a checkpoint that is gone would pass for one."""
-    if not source.file.is_file():
+def _require_checkpoint(trained: TrainedModel) -> None:
+    """Refuse to write beside a checkpoint that is gone, since the folder would look like one."""
+    if not trained.file.is_file():
         raise CheckpointError(
-            f"{source.file} is gone: a training that goes on deletes its older checkpoints; encode the run again when "
-            f"it has ended, or keep more of them by {option('log.keep')}"
+            f"{trained.file} is gone: a training that is running deletes its older checkpoints; encode the run again "
+            f"when it has ended, or keep more of them by {option('log.keep')}"
         )
 
 
-def _key(source: Source) -> str:
-    """Tells parts of this table from those of another E, other or changed pictures, or another size."""
-    dataset = source.dataset
+def _key(trained: TrainedModel) -> str:
+    """Distinguishes the parts of this table from those of another E, other or changed images, or another size."""
+    dataset = trained.dataset
     pairs = [(pair.stem, [_version(file) for file in pair.files.values()]) for pair in dataset.pairs]
     text = json.dumps(
-        [source.origin.encoder, str(dataset.size), source.config.precision, str(dataset.data.root), pairs]
+        [trained.origin.encoder, str(dataset.size), trained.config.precision, str(dataset.data.root), pairs]
     )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _version(file: Path) -> tuple[int, int]:
-    """Size and time of a file; of one that is gone the loader complains, with its name."""
+    """Size and time of a file. If it is gone, the loader reports that with its name."""
     try:
         stat = file.stat()
     except OSError:
@@ -218,7 +212,7 @@ def _version(file: Path) -> tuple[int, int]:
 
 
 def _finished_parts(folder: Path) -> Iterator[FeatureTable]:
-    """The parts in order; one that is damaged or missing, and those after it, are made again."""
+    """The parts in order, up to the first that is damaged or missing."""
     done = 0
     for file in sorted(folder.glob("[0-9]*.npz")):
         try:
@@ -232,7 +226,7 @@ def _finished_parts(folder: Path) -> Iterator[FeatureTable]:
 
 
 def _part_name(done: int) -> str:
-    """Of the part after which so many pictures are done."""
+    """Name of the part after which `done` images are finished."""
     return f"{done:08d}.npz"
 
 

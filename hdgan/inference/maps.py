@@ -1,4 +1,4 @@
-"""What a picture is made from, given as files, Pillow images, arrays or tensors, as tensors on the device."""
+"""The input of a generator as tensors on the device, read from files, Pillow images, arrays or tensors."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from hdgan.ops import InstanceIndex, instance_index
 from hdgan.styles.table import classes_of
 from hdgan.wording import count
 
-Source = str | Path | Image.Image | np.ndarray | Tensor
+ImageSource = str | Path | Image.Image | np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
 class Maps:
-    """The input of one call, as a batch; parts that the model does not take are None."""
+    """The input of one call, as a batch. Parts that the model does not take are None."""
 
     name: str
     """What messages call it."""
     label: Tensor | None  # [B, H, W] integer
-    picture: Tensor | None  # [B, input_channels, H, W] in [-1, 1], input of A->B models
+    image: Tensor | None  # [B, input_channels, H, W] in [-1, 1], input of A->B models
     ids: Tensor | None  # [B, H, W] integer
     divisor: int
     """`ModelConfig.instance_divisor`."""
@@ -40,16 +40,16 @@ class Maps:
     @property
     def size(self) -> tuple[int, int, int]:
         """B, H, W."""
-        given = self.label if self.label is not None else self.picture
+        given = self.label if self.label is not None else self.image
         assert given is not None
         return len(given), given.shape[-2], given.shape[-1]
 
     @cached_property
     def index(self) -> InstanceIndex:
-        """The instances, or where there are none the classes: what styles belong to.
+        """The areas that styles belong to: the instances, or the classes if there is no instance map.
 
         Raises:
-            ConfigError: there are neither.
+            ConfigError: there is neither an instance map nor a label map.
         """
         areas = self.ids if self.ids is not None else self.label
         if areas is None:
@@ -58,18 +58,20 @@ class Maps:
 
     @cached_property
     def classes(self) -> list[int]:
-        """The class of each instance of the index, as `classes_of` says."""
+        """The class of each instance of the index, by `classes_of`."""
         return classes_of(self.index, self.label, self.divisor).tolist()
 
 
-def read_maps(source: Source | Maps, instance: Source | None, config: ModelConfig, device: torch.device) -> Maps:
+def read_maps(
+    source: ImageSource | Maps, instance: ImageSource | None, config: ModelConfig, device: torch.device
+) -> Maps:
     """Read and check the input of a call, unless that has been done.
 
     Args:
-        source: label map, or for a model of A->B pairs the input picture; Maps are returned as they are.
+        source: label map, or for a model of A->B pairs the input image. Maps are returned as they are.
         instance: instance map.
         config: of the model.
-        device: where the tensors go.
+        device: of the tensors.
 
     Raises:
         DataError: a file or value cannot be used.
@@ -80,17 +82,17 @@ def read_maps(source: Source | Maps, instance: Source | None, config: ModelConfi
             raise ConfigError(f"the maps of {source.name} have been read: give no instance map beside them")
         return source
     name = named(source)
-    label = picture = None
+    label = image = None
     if config.n_labels:
         label, batched = _read_ids(source, "label map", device)
         _check_labels(label, name, config)
     else:
-        picture, batched = _read_picture(source, device)
-        if picture.shape[1] != config.input_channels:
+        image, batched = _read_image(source, device)
+        if image.shape[1] != config.input_channels:
             raise DataError(
-                f"{name} has {count(picture.shape[1], 'channel')}, but the model takes {config.input_channels}"
+                f"{name} has {count(image.shape[1], 'channel')}, but the model takes {config.input_channels}"
             )
-    maps = Maps(name, label, picture, None, config.instance_divisor, batched)
+    maps = Maps(name, label, image, None, config.instance_divisor, batched)
     if instance is not None:
         ids, _ = _read_ids(instance, "instance map", device)
         _check_size(maps, named(instance), ids)
@@ -100,14 +102,14 @@ def read_maps(source: Source | Maps, instance: Source | None, config: ModelConfi
     return maps
 
 
-def read_photo_of(maps: Maps, photo: Source, config: ModelConfig, device: torch.device) -> Tensor:
-    """A photo that goes with the maps: [B, image_channels, H, W] in [-1, 1].
+def read_photo_of(maps: Maps, photo: ImageSource, config: ModelConfig, device: torch.device) -> Tensor:
+    """The photo of the maps, as [B, image_channels, H, W] float32 in [-1, 1].
 
     Raises:
         DataError: it cannot be used, or has another size.
     """
     if isinstance(photo, Tensor) or (isinstance(photo, np.ndarray) and photo.dtype.kind == "f"):
-        pixels, _ = _read_picture(photo, device)
+        pixels, _ = _read_image(photo, device)
     else:
         _require_source(photo, "photo")
         _, height, width = maps.size
@@ -120,11 +122,13 @@ def read_photo_of(maps: Maps, photo: Source, config: ModelConfig, device: torch.
     return pixels
 
 
-def _read_ids(source: Source, kind: Literal["label map", "instance map"], device: torch.device) -> tuple[Tensor, bool]:
+def _read_ids(
+    source: ImageSource, kind: Literal["label map", "instance map"], device: torch.device
+) -> tuple[Tensor, bool]:
     """An integer map as [B, H, W] on the device, and whether it came as a batch."""
     _require_source(source, kind)
     if isinstance(source, np.ndarray) and source.ndim == 3 and source.shape[2] > 1 and source.size:
-        # The maps of a batch are read like one map, below each other.
+        # The maps of a batch are read as one map, one below the other.
         source = torch.from_numpy(np.array(read_map(source.reshape(-1, source.shape[2]), kind)).reshape(source.shape))
     elif not isinstance(source, Tensor):
         source = torch.from_numpy(np.array(read_map(_with_path(source), kind)))
@@ -143,8 +147,8 @@ def _read_ids(source: Source, kind: Literal["label map", "instance map"], device
     return (source if batched else source[None]).to(device), batched
 
 
-def _read_picture(source: Source, device: torch.device) -> tuple[Tensor, bool]:
-    """A picture as [B, C, H, W] in [-1, 1] on the device, and whether it came as a batch."""
+def _read_image(source: ImageSource, device: torch.device) -> tuple[Tensor, bool]:
+    """An image as [B, C, H, W] float32 in [-1, 1] on the device, and whether it came as a batch."""
     _require_source(source, "picture")
     if not isinstance(source, Tensor):
         return _of_pixels(read_input(_with_path(source)), device), False

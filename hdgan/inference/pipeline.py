@@ -1,4 +1,4 @@
-"""A trained model that makes pictures from maps given as files, Pillow images, arrays or tensors."""
+"""A trained model that generates images from maps: files, Pillow images, arrays or tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.families import ImageModel
 from hdgan.families.saving import CLASS_MEAN, load_model
-from hdgan.inference.maps import Maps, Source, read_maps, read_photo_of
+from hdgan.inference.maps import ImageSource, Maps, read_maps, read_photo_of
 from hdgan.ops import instance_broadcast, instance_reduce
 from hdgan.seeding import seeded
 from hdgan.styles.bank import STYLES_FILE, StyleBank
@@ -25,17 +25,17 @@ from hdgan.styles.table import fingerprint
 
 
 class Pipeline:
-    """Makes pictures with a trained generator.
+    """Generates images with a trained model.
 
     Args:
-        model: the networks; its discriminator is not used.
-        class_features: [n_classes, feature_channels], the style that a class has where no photo gives one.
-        device: where the model runs.
+        model: the networks. Its discriminator is not used.
+        class_features: [n_classes, feature_channels], the style of each class if neither a photo nor styles give one.
+        device: on which the model runs.
         precision: "float32", or "bfloat16" for autocast.
-        file: the model's, beside which its styles lie.
+        file: of the model. Its clusters of styles lie beside it.
 
     Raises:
-        ConfigError: another precision.
+        ConfigError: the precision is another one.
     """
 
     def __init__(
@@ -60,36 +60,35 @@ class Pipeline:
     @torch.no_grad()
     def __call__(
         self,
-        source: Source | Maps,
-        instance: Source | None = None,
+        source: ImageSource | Maps,
+        instance: ImageSource | None = None,
         *,
-        photo: Source | None = None,
+        photo: ImageSource | None = None,
         styles: Styles | Sequence[Styles] | None = None,
         seed: int | None = None,
         variant: int = 0,
     ) -> Tensor:
-        """Make a picture of the size of its input.
+        """Generate an image of the size of its input.
 
         Args:
-            source: label map, or for a model trained on A->B pairs the input picture. A path, a Pillow image, an array
-                or a tensor: label maps as integers [H, W] or [B, H, W], pictures as [H, W, C] arrays (8 or 16 bits, or
-                float in [-1, 1]) or float tensors [C, H, W] or [B, C, H, W] in [-1, 1]. Or what `read` returned.
+            source: label map, or for a model trained on A->B pairs the input image. A path, a Pillow image, an array
+                or a tensor: label maps as integers [H, W] or [B, H, W], images as [H, W, C] arrays (8 or 16 bits, or
+                float in [-1, 1]) or float tensors [C, H, W] or [B, C, H, W] in [-1, 1]. Or the result of `read`.
             instance: instance map of the same size; needed if the model was trained with instances.
-            photo: takes the style of each instance from this photo; without it each class has its mean style.
-            styles: gives each instance its style; one that is missing has the mean style of its class. For a batch
-                one object for all maps, or one for each.
-            seed: 0 or more; with the variant it repeats the noise of a model that draws some, as pix2pix's does by its
-                dropout. None goes on with torch's generator.
-            variant: another picture of the same input, from 0, by a model that makes several by itself
-                (`ModelConfig.variants`): one of its images, or other noise of the same seed.
+            photo: gives each instance its style. Without it each class has its mean style.
+            styles: gives each instance its style. An instance without one has the mean style of its class. For a
+                batch, one object for all maps, or one for each.
+            seed: 0 or more. Together with the variant it determines the noise of a model that draws any, such as
+                pix2pix with its dropout. None continues torch's random generator.
+            variant: number of the image, from 0, if the model makes several of one input (`ModelConfig.variants`): one
+                of its images, or other noise of the same seed.
 
         Returns:
-            [image_channels, H, W] float32 in [0, 1] on the pipeline's device, of batched input [B, image_channels, H,
-            W].
+            [image_channels, H, W] float32 in [0, 1] on the pipeline's device; [B, image_channels, H, W] for a batch.
 
         Raises:
-            DataError: a file or value cannot be used: labels out of range, sizes that differ.
-            ConfigError: the model needs an instance map or photo that is not given, or cannot use what is given.
+            DataError: a file or value cannot be used, for example labels out of range or sizes that differ.
+            ConfigError: the model needs an instance map or photo that is not given, or cannot use a given argument.
             CheckpointError: the styles are of another encoder.
         """
         self._require_variant(variant)
@@ -99,7 +98,7 @@ class Pipeline:
         if photo is not None and styles is not None:
             raise ConfigError("a photo and styles are given: give one of them")
         with self._autocast(), nullcontext() if seed is None else seeded(self.device, seed, variant):
-            condition = self.model.condition(maps.label, maps.ids, maps.picture)
+            condition = self.model.condition(maps.label, maps.ids, maps.image)
             features = None
             if photo is not None:
                 features = self._encoded(maps, photo)
@@ -113,8 +112,8 @@ class Pipeline:
         return image if maps.batched else image[0]
 
     @torch.no_grad()
-    def read(self, source: Source, instance: Source | None = None) -> Maps:
-        """Read and check the input of several calls once; they take the result as their `source`.
+    def read(self, source: ImageSource, instance: ImageSource | None = None) -> Maps:
+        """Read and check the input once for several calls, which take the result as their `source`.
 
         Args:
             source, instance: as in a call.
@@ -126,7 +125,7 @@ class Pipeline:
 
     @cached_property
     def bank(self) -> StyleBank:
-        """The clusters of the model's classes, as `hdgan styles cluster` leaves them beside its file.
+        """The clusters of the model's classes, which `hdgan styles cluster` writes beside its file.
 
         Raises:
             CheckpointError: there are none, or they are of another encoder.
@@ -141,14 +140,14 @@ class Pipeline:
 
     @cached_property
     def encoder_id(self) -> str:
-        """`fingerprint` of E, by which styles know their model; empty without E."""
+        """`fingerprint` of E, by which styles are matched with their model; empty without E."""
         return "" if self.model.encoder is None else fingerprint(self.model.encoder)
 
     @torch.no_grad()
-    def instances(self, source: Source | Maps, instance: Source | None = None) -> dict[int, int]:
+    def instances(self, source: ImageSource | Maps, instance: ImageSource | None = None) -> dict[int, int]:
         """The class of every instance of one map, by instance id (by label without an instance map).
 
-        The class is the label that most of the instance has, or without label maps what the id says.
+        The class is the label of most of the instance's pixels. A model without label maps takes it from the id.
 
         Args:
             source, instance: as in a call.
@@ -159,8 +158,8 @@ class Pipeline:
         return self._classes(read_maps(source, instance, self.config, self.device))
 
     @torch.no_grad()
-    def encode(self, photo: Source, source: Source | Maps, instance: Source | None = None) -> Styles:
-        """The style of every instance of one photo, to change, mix or keep.
+    def encode(self, photo: ImageSource, source: ImageSource | Maps, instance: ImageSource | None = None) -> Styles:
+        """The style of every instance of one photo, to be changed, mixed or kept.
 
         Args:
             photo: of the size of the maps.
@@ -176,10 +175,10 @@ class Pipeline:
         return styles_of(classes, features.cpu().numpy(), self.encoder_id)
 
     @torch.no_grad()
-    def complete(self, styles: Styles, source: Source | Maps, instance: Source | None = None) -> Styles:
-        """Styles of all instances of one map: those that are missing get the mean style of their class.
+    def complete(self, styles: Styles, source: ImageSource | Maps, instance: ImageSource | None = None) -> Styles:
+        """Styles of all instances of one map. Those that are missing get the mean style of their class.
 
-        A call with these styles makes the same picture. Mixing two such styles goes all the way from one to the other.
+        A call with the result generates the same image. A mixture of two such results covers every instance.
 
         Args:
             styles: of some of the instances.
@@ -215,17 +214,17 @@ class Pipeline:
             raise DataError(f"{maps.name} is a batch of {maps.size[0]}: give one map")
         return dict(zip(maps.index.ids.tolist(), maps.classes, strict=True))
 
-    def _encoded(self, maps: Maps, photo: Source) -> Tensor:
+    def _encoded(self, maps: Maps, photo: ImageSource) -> Tensor:
         """E's features, averaged over the photo's instances, [B, feature_channels, H, W]."""
         self._require_features("a photo cannot give it a style")
         if self.model.encoder is None:
             raise ConfigError("the checkpoint holds no encoder: it cannot take the style from a photo")
         return self.model.encoder(read_photo_of(maps, photo, self.config, self.device), maps.index)
 
-    # Each of these gives the features of every instance of the batch, [N, feature_channels].
+    # Each of these returns the features of every instance of the batch, [N, feature_channels].
 
     def _given_rows(self, maps: Maps, styles: Sequence[Styles]) -> Tensor:
-        """The given ones, and where an instance has none the mean of its class."""
+        """The given ones, or the mean of the class for an instance without one."""
         self._require_features("it cannot be given styles")
         if len(styles) != maps.size[0]:
             raise ConfigError(f"{len(styles)} styles are given for {maps.size[0]} maps: give one for each")
@@ -235,7 +234,7 @@ class Pipeline:
         return features if bool(known.all()) else torch.where(known[:, None], features, self._mean_rows(maps))
 
     def _mean_rows(self, maps: Maps) -> Tensor:
-        """The mean of each instance's class; all of A->B training are one class."""
+        """The mean of each instance's class. All instances of A->B training are one class."""
         if self.class_features is None:
             raise ConfigError(
                 "the checkpoint holds no mean style of its classes: give a photo to take the style from, or a style "
@@ -263,7 +262,7 @@ def load(
         checkpoint: of a run: "latest", "best", or a step.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "float32" or "bfloat16".
-        ema: use the averaged weights where there are any.
+        ema: use the averaged weights if there are any.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.

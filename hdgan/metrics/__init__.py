@@ -1,4 +1,4 @@
-"""How good pictures are: segmentation, PSNR, SSIM, LPIPS, FID and KID, and the evaluator that takes them together."""
+"""Metrics of generated images: segmentation score, PSNR, SSIM, LPIPS, FID and KID, and the evaluator of them all."""
 
 from hdgan.metrics.scores import RunScores
 

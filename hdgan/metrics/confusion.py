@@ -1,7 +1,7 @@
-"""Pixel accuracy and intersection over union, from one confusion matrix over all pictures.
+"""Pixel accuracy and intersection over union, from one confusion matrix over all images.
 
-Counted by `torch.bincount` instead of torchmetrics: the whole numbers are exact, one matrix gives every score, and
-training, which may choose its best checkpoint by mean IoU, starts without that library.
+The matrix is counted by `torch.bincount` rather than by torchmetrics. Its integers are exact, one matrix gives every
+score, and training, which may choose its best checkpoint by mean IoU, starts without importing that library.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ class ClassScore:
     pixels: int
     """Pixels that have the label."""
     accuracy: float | None
-    """Share of them that were recognised; None for a class that the label maps do not have."""
+    """Share of them that were recognised; None for a class that does not occur in the label maps."""
     iou: float | None
-    """Recognised pixels of the label, of those that have it or were taken for it; None if there are none."""
+    """Intersection over union of label maps and predictions; None for a class that occurs in neither."""
 
 
 class Confusion:
     """Counts predictions against label maps.
 
-    Pixels whose label is no class (`dontcare`) are not counted at all, whatever is predicted there; if the number of
-    `dontcare` lies among the classes, that class has no score.
+    Pixels whose label is no class (`dontcare`) are not counted at all, whatever is predicted there. If `dontcare` is
+    one of the classes, that class has no score.
 
     Args:
-        n_labels: classes.
-        dontcare: label of no class.
+        n_labels: number of classes.
+        dontcare: label of pixels that have no class.
     """
 
     def __init__(self, n_labels: int, dontcare: int | None = None) -> None:
@@ -42,7 +42,7 @@ class Confusion:
         self.matrix = torch.zeros(n_labels, n_labels, dtype=torch.int64)  # [label, prediction]
 
     def add(self, label: Tensor, predicted: Tensor) -> None:
-        """Count pictures.
+        """Count a batch.
 
         Args:
             label: [B, H, W] integer, each in [0, n_labels) or `dontcare`.
@@ -57,13 +57,13 @@ class Confusion:
 
     @property
     def pixel_accuracy(self) -> float | None:
-        """Share of the counted pixels whose class was recognised; None if none was counted."""
+        """Share of the counted pixels whose class was recognised; None if no pixel was counted."""
         total = int(self.matrix.sum())
         return int(self.matrix.trace()) / total if total else None
 
     @property
     def mean_iou(self) -> float | None:
-        """Mean of the classes' IoU; a class that neither label maps nor predictions have does not enter."""
+        """Mean IoU over the classes that occur in label maps or predictions; None if there are none."""
         known = [score.iou for score in self.classes() if score.iou is not None]
         return sum(known) / len(known) if known else None
 

@@ -1,4 +1,4 @@
-"""All scores of one row of pictures, as they come."""
+"""The evaluator: all scores of one row of a table, updated batch by batch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from hdgan.metrics.scorer import Scorer
 from hdgan.metrics.scores import IMAGE_METRICS, METRICS, SEGMENTATION, RunScores
 
 
-class Judge:
-    """Scores pictures against photos and label maps.
+class Evaluator:
+    """Scores images against photos and label maps.
 
     Args:
         names: of the metrics, from `METRICS`.
-        count: pictures there will be.
-        scorer: recognises classes; None leaves out what needs one.
+        count: number of images there will be.
+        scorer: recognises classes; None leaves out the metrics that need one.
         n_labels: classes of the label maps; 0 without.
-        dontcare: label of no class.
-        networks: of image metrics, shared by all judges.
+        dontcare: label of pixels that have no class.
+        networks: of image metrics, shared by all evaluators.
     """
 
     def __init__(
@@ -45,26 +45,26 @@ class Judge:
             self.notes |= dict.fromkeys(SEGMENTATION, reason)
         self.images = ImageMetrics([name for name in IMAGE_METRICS if name in names], count, networks)
 
-    def add(self, picture: Tensor, photo: Tensor, label: Tensor | None) -> Tensor | None:
+    def add(self, image: Tensor, photo: Tensor, label: Tensor | None) -> Tensor | None:
         """Score a batch.
 
         Args:
-            picture: [B, 3, H, W] in [0, 1].
+            image: [B, 3, H, W] float in [0, 1].
             photo: the same.
             label: [B, H, W] integer, or None without label maps.
 
         Returns:
-            The classes that were recognised, [B, H, W]; None where none are looked for.
+            The classes that the scorer recognises, [B, H, W] int64; None if the segmentation is not scored.
         """
-        self.images.add(picture, photo)
+        self.images.add(image, photo)
         if self.confusion is None or self.scorer is None or label is None:
             return None
-        recognised = self.scorer(picture * 2 - 1)
+        recognised = self.scorer(image * 2 - 1)
         self.confusion.add(label, recognised)
         return recognised
 
     def scores(self, name: str) -> RunScores:
-        """The row, under this name."""
+        """The scores of all batches so far, as a row of this name."""
         metrics = dict.fromkeys(METRICS) | self.images.values()
         notes = self.notes | self.images.notes
         if self.confusion is None:

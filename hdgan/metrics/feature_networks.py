@@ -1,4 +1,4 @@
-"""Networks that image metrics look through: each is made once for all rows, and so is its failure.
+"""The networks whose features image metrics compare. Each is made once for all rows; if that fails, so is its reason.
 
 torchmetrics takes Inception and AlexNet, trained on ImageNet, from torch-fidelity and torchvision, and downloads their
 weights.
@@ -19,16 +19,16 @@ from hdgan.models.segmenter import Segmenter
 from hdgan.weights import is_finite
 
 
-class Missing(Exception):
-    """A metric cannot be had; says why."""
+class Unavailable(Exception):
+    """A metric is not available; the message is the reason."""
 
 
 class FeatureNetworks:
     """The networks of one evaluation, made when they are first asked for.
 
     Args:
-        segmenter: hdgan's own scorer, if there is one.
-        device: where they run.
+        segmenter: hdgan's own scorer, or None.
+        device: on which they run.
     """
 
     def __init__(self, segmenter: Segmenter | None, device: torch.device) -> None:
@@ -36,15 +36,15 @@ class FeatureNetworks:
         self._made: dict[str, nn.Module | str] = {}
 
     def inception(self) -> Features:
-        """Inception's 2048 features of pictures in [0, 1]; raises Missing."""
+        """Inception's 2048 features of images in [0, 1]; raises Unavailable."""
         return self._once("inception", self._inception)
 
     def lpips(self) -> Any:
-        """torchmetrics' LPIPS, whose network is its `net`; raises Missing."""
+        """torchmetrics' LPIPS, whose network is the attribute `net`; raises Unavailable."""
         return self._once("lpips", self._lpips)
 
     def scorer(self) -> Features:
-        """The pooled features of hdgan's own scorer; raises Missing."""
+        """The pooled features of hdgan's own scorer; raises Unavailable."""
         return self._once("scorer", self._scorer)
 
     def _once(self, name: str, make: Callable[[], nn.Module]) -> Any:
@@ -52,7 +52,7 @@ class FeatureNetworks:
             self._made[name] = _made_or_reason(make)
         made = self._made[name]
         if isinstance(made, str):
-            raise Missing(made)
+            raise Unavailable(made)
         return made
 
     def _inception(self) -> Features:
@@ -69,38 +69,39 @@ class FeatureNetworks:
     def _scorer(self) -> Features:
         segmenter = self.segmenter
         if segmenter is None:
-            raise Missing("needs the features of hdgan's own scorer: --train-scorer")
+            raise Unavailable("needs the features of hdgan's own scorer: --train-scorer")
         return Features(lambda image: segmenter.pooled_features(image * 2 - 1), sum(segmenter.feature_channels))
 
 
 class Features(nn.Module):
-    """Features as torchmetrics asks for them: pictures [B, 3, H, W] in [0, 1] -> [B, num_features].
+    """Features in the form that torchmetrics expects: images [B, 3, H, W] in [0, 1] -> [B, num_features].
 
-    Those of the last two tensors are kept: a photo is looked at once, though every row is compared with it, and a
-    picture once for FID and KID.
+    Those of the last two tensors are kept. So the network runs once on a photo, although every row is compared with
+    it, and once on an image for FID and KID.
     """
 
     def __init__(self, features: Callable[[Tensor], Tensor], num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
-        self._kept = lru_cache(maxsize=2)(features)  # a tensor's hash is its identity
+        self._kept = lru_cache(maxsize=2)(features)  # tensors are hashed by identity
 
     def forward(self, image: Tensor) -> Tensor:
         return self._kept(image)
 
 
 def _made_or_reason(make: Callable[[], nn.Module]) -> nn.Module | str:
-    """A network, or why it cannot be had."""
+    """A network, or the reason why it is not available."""
     try:
         network = make()
         for name, value in network.state_dict().items():
             if not is_finite(value):
                 return f"its network's {name} holds numbers that are NaN or infinite: delete the file of its weights"
         return network
-    except Missing as missing:
-        return str(missing)
+    except Unavailable as reason:
+        return str(reason)
     except ModuleNotFoundError:
         return "needs torchvision and torch-fidelity: pip install torchmetrics[image]"
-    # torch.hub's wrong hash and another architecture are RuntimeErrors, damaged files in its cache any of the rest.
+    # A wrong hash in torch.hub and weights of another architecture are RuntimeErrors. Damaged files in its cache raise
+    # any of the others.
     except (OSError, RuntimeError, HTTPException, pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:
-        return f"its network's weights cannot be had ({' '.join(str(error).split()) or 'the file is damaged'})"
+        return f"its network's weights could not be loaded ({' '.join(str(error).split()) or 'the file is damaged'})"

@@ -1,6 +1,7 @@
-"""PSNR, SSIM, LPIPS, FID and KID by torchmetrics; what cannot be had says why, and the rest goes on.
+"""PSNR, SSIM, LPIPS, FID and KID by torchmetrics. A metric that is not available says why, and the others are scored.
 
-Where FID lacks its network the scorer FID stands in: Fréchet's distance of the built-in scorer's features.
+The scorer FID is the Fréchet distance of the built-in scorer's features. FID's network has to be downloaded, this one
+does not.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hdgan.metrics.feature_networks import FeatureNetworks, Missing
+from hdgan.metrics.feature_networks import FeatureNetworks, Unavailable
 
 KID_SUBSET = 50
-"""Pictures of each of KID's subsets, where there are as many."""
+"""Images in each of KID's subsets, or all images if there are fewer."""
 LEAST_PIXELS = {"ssim": (11, "its window"), "lpips": (32, "its AlexNet")}
-"""Least width and height of pictures for a metric, and what needs them."""
+"""Least width and height of images for a metric, and the part of it that needs them."""
 
 
 class ImageMetrics:
-    """Compares the pictures of one run with the photos.
+    """Compares the images of one run with the photos.
 
     Args:
-        names: of `IMAGE_METRICS`.
-        count: pictures there will be.
+        names: from `IMAGE_METRICS`.
+        count: number of images there will be.
         networks: for LPIPS and the distances of distributions; shared by all runs.
 
     Attributes:
-        notes: why a metric cannot be had, by its name.
+        notes: why a metric is not available, by its name.
     """
 
     def __init__(self, names: Iterable[str], count: int, networks: FeatureNetworks) -> None:
@@ -40,13 +41,13 @@ class ImageMetrics:
         for name in self.names:
             try:
                 if name in _OF_DISTRIBUTIONS and count < 2:
-                    raise Missing("a single picture has no distribution")
+                    raise Unavailable("a single picture has no distribution")
                 self._metrics[name] = _MAKERS[name](count, networks).to(networks.device)
-            except Missing as missing:
-                self.notes[name] = str(missing)
+            except Unavailable as reason:
+                self.notes[name] = str(reason)
 
     @torch.inference_mode()
-    def add(self, picture: Tensor, photo: Tensor) -> None:
+    def add(self, image: Tensor, photo: Tensor) -> None:
         """Compare a batch: both [B, 3, H, W] float in [0, 1]."""
         for name, (pixels, what) in LEAST_PIXELS.items():
             if name in self.names and min(photo.shape[2:]) < pixels:
@@ -55,25 +56,25 @@ class ImageMetrics:
         for name, metric in self._metrics.items():
             if name in _OF_DISTRIBUTIONS:
                 metric.update(photo, real=True)
-                metric.update(picture, real=False)
+                metric.update(image, real=False)
             else:
-                metric.update(picture, photo)
+                metric.update(image, photo)
 
     @torch.inference_mode()
     def values(self) -> dict[str, float | None]:
         """All metrics by name; None for those that `notes` explains."""
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)  # KID draws subsets of pictures: the same for every row
+            torch.default_generator.manual_seed(0)  # KID draws subsets of images, which must be the same for every row
             values = {name: metric.compute() for name, metric in self._metrics.items()}
         if "kid" in values:
-            values["kid"] = values["kid"][0]  # the mean; the deviation over subsets is left out
+            values["kid"] = values["kid"][0]  # of the pair (mean, deviation over the subsets)
         return {name: float(values[name]) if name in values else None for name in self.names}
 
 
 _OF_DISTRIBUTIONS = ("fid", "kid", "scorer_fid")
 
 
-# torchmetrics takes a second to import: only who evaluates waits.
+# torchmetrics takes a second to import, which only an evaluation should cost.
 
 
 def _psnr(count: int, networks: FeatureNetworks) -> Any:
@@ -90,7 +91,7 @@ def _ssim(count: int, networks: FeatureNetworks) -> Any:
 
 def _lpips(count: int, networks: FeatureNetworks) -> Any:
     first = networks.lpips()
-    return deepcopy(first, {id(first.net): first.net})  # sums of its own, but no network
+    return deepcopy(first, {id(first.net): first.net})  # with sums of its own, but the same network
 
 
 def _fid(count: int, networks: FeatureNetworks) -> Any:
@@ -103,7 +104,7 @@ def _kid(count: int, networks: FeatureNetworks) -> Any:
     from torchmetrics.image.kid import KernelInceptionDistance
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the memory that the features of all pictures take
+        warnings.simplefilter("ignore", UserWarning)  # about the memory that the features of all images take
         return KernelInceptionDistance(feature=networks.inception(), subset_size=min(KID_SUBSET, count), normalize=True)
 
 

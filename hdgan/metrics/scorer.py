@@ -1,4 +1,4 @@
-"""Segmentation networks that score pictures: hdgan's own, or any that was saved as TorchScript or by torch.export."""
+"""Segmentation networks that score images: hdgan's own, or any that was saved as TorchScript or by torch.export."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from hdgan.models.segmenter import Segmenter, load_segmenter
 from hdgan.weights import require_bounded_archive, require_finite
 
 ScorerRange = Literal["signed", "unit", "imagenet"]
-"""What pictures a scorer takes: in [-1, 1], in [0, 1], or those normalised by ImageNet's mean and deviation."""
+"""The values of a scorer's input: [-1, 1], [0, 1], or [0, 1] normalised by ImageNet's mean and deviation."""
 
 
 class Scorer:
-    """Recognises classes in pictures.
+    """Recognises classes in images.
 
     Args:
-        network: picture [B, 3, H, W] -> logits [B, n_labels, h, w], or a mapping that has them as "out".
-        n_labels: classes that it must know.
+        network: image [B, 3, H, W] -> logits [B, n_labels, h, w], or a mapping with the logits as "out".
+        n_labels: number of classes that it must know.
         name: what messages call it.
-        range: what pictures it takes.
+        range: of the values that the network takes.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Scorer:
 
     @property
     def segmenter(self) -> Segmenter | None:
-        """The network if it is hdgan's own, which has features."""
+        """The network if it is hdgan's own, which has features; else None."""
         return self.network if isinstance(self.network, Segmenter) else None
 
     @torch.no_grad()
@@ -55,7 +55,7 @@ class Scorer:
             [B, H, W] int64 in [0, n_labels).
 
         Raises:
-            ConfigError: the network cannot take the picture, or knows another number of classes; or out of memory.
+            ConfigError: the network cannot take the image, knows another number of classes, or runs out of memory.
         """
         size = f"{image.shape[3]}x{image.shape[2]}"
         with enough_memory(out_of_memory(f"the scorer {self.name}", size)):
@@ -94,7 +94,7 @@ class Scorer:
 
 
 def out_of_memory(what: str, size: str) -> str:
-    """What to say where memory does not suffice for `what` with a picture of a size."""
+    """The message if there is not enough memory for `what` with an image of a size."""
     return f"out of memory: {what} with a picture of {size}; take a lower --width, or --device cpu"
 
 
@@ -105,14 +105,14 @@ def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRa
 
     Args:
         path: the file.
-        n_labels: classes that it must know; of a foreign one they show with the first picture.
-        device: where it runs.
-        range: what pictures a foreign scorer takes; hdgan's takes [-1, 1].
+        n_labels: number of classes that it must know. A foreign one is checked with its first image.
+        device: on which it runs.
+        range: of the values that a foreign scorer takes; hdgan's takes [-1, 1].
 
     Raises:
         CheckpointError: the file is missing, cannot be read, unpacks to more than the limit, or holds a tensor that is
             not finite.
-        ConfigError: hdgan's scorer knows another number of classes, or is given another range.
+        ConfigError: hdgan's scorer knows another number of classes, or another range is given for it.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -125,16 +125,16 @@ def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRa
     read = _exported if path.suffix == ".pt2" else _torch_script
     try:
         if not zipfile.is_zipfile(path):
-            raise ValueError("it is no archive")
+            raise ValueError("it is not an archive")
         require_bounded_archive(path)
         foreign = read(path, device)
         require_finite(dict(foreign.named_parameters()), str(path))  # a buffer may well be a mask of -inf
     except CheckpointError:
         raise
-    except Exception as error:  # whatever a damaged or foreign archive makes PyTorch stumble over
+    except Exception as error:  # a damaged or foreign archive can make PyTorch raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise CheckpointError(
-            f"{path} is no readable scorer ({reason}): give hdgan's .safetensors, a .pt2 of torch.export.save, or "
+            f"{path} cannot be read as a scorer ({reason}): give hdgan's .safetensors, a .pt2 of torch.export.save, or "
             "TorchScript"
         ) from error
     return Scorer(foreign, n_labels, str(path), range)
@@ -143,7 +143,7 @@ def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRa
 def _exported(path: Path, device: torch.device) -> nn.Module:
     from torch.export.passes import move_to_device_pass
 
-    log = logging.getLogger("torch.export")  # which prints a traceback besides what it raises
+    log = logging.getLogger("torch.export")  # it prints a traceback in addition to raising
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
@@ -154,7 +154,7 @@ def _exported(path: Path, device: torch.device) -> nn.Module:
 
 def _torch_script(path: Path, device: torch.device) -> nn.Module:
     with warnings.catch_warnings():
-        # PyTorch asks for torch.export; whoever brings a file has it as it is.
+        # PyTorch recommends torch.export instead, but a user has the file as it is.
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.jit.load(path, map_location=device).eval()
 

@@ -1,4 +1,4 @@
-"""The scores of one row of an evaluation, and what its columns mean."""
+"""The scores of one row of an evaluation, and the titles of its columns."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ TITLES = {
     "scorer_fid": "scorer FID",
 }
 HIGHER_IS_BETTER = frozenset(("miou", "pixel_accuracy", "psnr", "ssim"))
-"""Of the others, lower is."""
+"""Of the other metrics, lower values are better."""
 ORACLE = "real photos"
 """Name of the first row."""
 
 
 @dataclass(frozen=True)
 class RunScores:
-    """What one run, or the real photos, reached on the held-out pictures."""
+    """The scores of one run, or of the real photos, on the held-out samples."""
 
     name: str
     """Of the run's folder; `ORACLE` for the first row."""
     metrics: dict[str, float | None]
-    """By the names in `METRICS`; None where `notes` says why."""
+    """By the names in `METRICS`; None if it is not available, for the reason in `notes`."""
     notes: dict[str, str] = field(default_factory=dict)
-    """Why a metric cannot be had, by its name."""
+    """Why a metric is not available, by its name."""
     classes: tuple[ClassScore, ...] = ()
-    """Recognition of each class; empty without a scorer or label maps."""
+    """How well each class is recognised; empty without a scorer or label maps."""
 
 
 def shown(name: str, value: float | None) -> str:
-    """A value as tables show it."""
+    """A value in the form that tables show."""
     if value is None:
         return "-"
     return f"{value:.2f}" if name in ("psnr", "fid") else f"{value:.4f}"
 
 
 def notes_of(rows: list[RunScores]) -> dict[str, str]:
-    """Why metrics cannot be had of any run, by their titles; those with one reason share a line."""
+    """Why some metrics are not available for any run: each reason by the titles of the metrics that it applies to."""
     by_note: dict[str, list[str]] = {}
     for name in METRICS:
         if all(name in row.notes for row in rows[1:]):

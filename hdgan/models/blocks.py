@@ -24,12 +24,12 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.checkpoint import checkpoint
 
 from hdgan.models.options import UpsampleMode
 from hdgan.ops import backend, instance_norm_act
 from hdgan.ops._backend import forced_backend
+from hdgan.ops._torch_internals import conv_forward, has_hooks, transforms_active
 from hdgan.ops.instance_norm_act import PadMode, pad2d
 
 T = TypeVar("T")
@@ -53,17 +53,8 @@ def is_plain(module: nn.Module) -> bool:
 
     Parametrised modules and those that FSDP shards are of classes of their own.
     """
-    return (
-        _PLAIN.get(type(module)) is type(module).forward
-        and "forward" not in module.__dict__
-        and not (
-            module._forward_pre_hooks
-            or module._forward_hooks
-            or module._backward_pre_hooks
-            or module._backward_hooks
-            or _has_any_global_hook()
-        )
-    )
+    known = _PLAIN.get(type(module)) is type(module).forward and "forward" not in module.__dict__
+    return known and not has_hooks(module) and not (isinstance(module, nn.Conv2d) and conv_forward(module) is None)
 
 
 def as_function(conv: nn.Module, *, bias: bool = False, channels: slice | None = None) -> Callable[[Tensor], Tensor]:
@@ -83,7 +74,9 @@ def as_function(conv: nn.Module, *, bias: bool = False, channels: slice | None =
         options: Any = (conv.stride, conv.padding, conv.output_padding, conv.groups, conv.dilation)
         return lambda x: F.conv_transpose2d(x, weight, added, *options)
     assert isinstance(conv, nn.Conv2d)
-    return lambda x: conv._conv_forward(x, weight, added)
+    convolve = conv_forward(conv)
+    assert convolve is not None
+    return lambda x: convolve(x, weight, added)
 
 
 @contextmanager
@@ -109,7 +102,7 @@ def recomputed(function: Callable[..., T], *tensors: Tensor, through: Iterable[n
             as those of spectral norm have, and what took its place may draw noise. Their parameters must still be the
             same in the backward pass.
     """
-    possible = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()  # which take no checkpoints
+    possible = torch.is_grad_enabled() and not transforms_active()  # which take no checkpoints
     if not (_recompute and possible and all(map(is_plain, through))):
         return function(*tensors)
     forced = forced_backend()

@@ -5,10 +5,8 @@ Its files are safetensors that carry its architecture, as those of the models do
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,18 +14,23 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 from annotated_types import Interval
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hdgan.config.bounds import Width
 from hdgan.config.serialization import check_values, from_plain, to_plain
 from hdgan.errors import CheckpointError
-from hdgan.files import atomic_file
 from hdgan.models.blocks import as_function, pad_to_multiple, run_at_multiple
 from hdgan.ops import instance_norm_act
 from hdgan.seeding import seeded
 from hdgan.weights import open_safetensors
-from hdgan.weights.modules import FORMAT, build_described, describe_differences, load_tensors, metadata_of, shapes_of
+from hdgan.weights.modules import (
+    build_described,
+    load_tensors,
+    metadata_of,
+    require_fitting,
+    save_described,
+    shapes_of,
+)
 
 _STEPS = (1, 2, 4, 8, 8)
 """Channels of each level, in widths; each level has half the resolution of the one before."""
@@ -148,10 +151,7 @@ def save_segmenter(path: Path, network: Segmenter, extra: Mapping[str, Any] | No
     Raises:
         HdganError: the file cannot be written.
     """
-    header = {**(extra or {}), "format": FORMAT, "version": version("hdgan"), "segmenter": to_plain(network.config)}
-    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    with atomic_file(path) as temporary:
-        save_file(tensors, temporary, {"hdgan": json.dumps(header)})
+    save_described(path, network.state_dict(), {**(extra or {}), "segmenter": to_plain(network.config)})
 
 
 def load_segmenter(path: Path, device: str | torch.device = "cpu") -> Segmenter:
@@ -180,10 +180,6 @@ def _load(path: Path, file: Any, device: str | torch.device) -> Segmenter:
     found = shapes_of(file)
     network = build_described(path, lambda: Segmenter(config), len(found))
     wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    if differences := describe_differences(wanted, found):
-        raise CheckpointError(
-            f"{path}: its tensors do not fit the architecture it names ({differences}); it is damaged or was edited: "
-            "train it again"
-        )
+    require_fitting(path, wanted, found, "train it again")
     load_tensors(path, file, network, {key: key for key in found}, device)
     return network

@@ -2,7 +2,7 @@
 
 Every op has four: `eager`, plain PyTorch, which is its definition; `cpu` and `cuda`, the C++ and CUDA kernels of
 `hdgan._C`; and `triton`, the kernels of `hdgan.kernels`. The kernels of one op have the same name and arguments on all
-three: tensors, None where one is missing, then numbers. They write into tensors that the op has allocated.
+three: tensors, None where one is missing, then plain values. They write into tensors that the op has allocated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hdgan.errors import ConfigError
-from hdgan.ops._transforms import unusual_derivative
+from hdgan.ops._torch_internals import constant_when_compiled, unusual_derivative
 
 BACKENDS = ("eager", "cpu", "cuda", "triton")
 DEVICE_OF = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}
@@ -27,9 +27,9 @@ KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """Floating-point dtypes that kernels compute on; others, such as float64, are for `eager`."""
 
 _forced: list[str | None] = [os.environ.get("HDGAN_BACKEND") or None]
-"""What the environment and each `backend` that is active ask for; the last counts."""
+"""What the environment and each active `backend` ask for. The last one counts."""
 _forked = False
-"""Whether this process is a fork, where OpenMP's threads do not exist and waiting for them would never end."""
+"""Whether this process is a fork. OpenMP's threads do not exist there, and waiting for them would never end."""
 
 
 def _note_fork() -> None:
@@ -60,7 +60,7 @@ def backend(name: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        # That of another thread may have been added since.
+        # Another thread may have added its own since.
         del _forced[len(_forced) - 1 - _forced[::-1].index(name)]
 
 
@@ -82,25 +82,22 @@ def choose(op: str, asked: str | None, x: Tensor, dtype: torch.dtype | None = No
         if asked not in (None, "eager"):
             raise BackendError(f"{op}: backend {asked!r} cannot run in {derivative}: use 'eager'{source}")
         return "eager"
-    # Raised here, not in what the compiler takes for a constant, where it would turn an error into one of its own.
+    # Raised here and not in _choose, in which the compiler would turn it into an error of its own.
     name, problem = _choose(asked, x.device.type, x.dtype if dtype is None else dtype)
     if problem:
         raise BackendError(f"{op}: {problem}{source}")
     return name
 
 
+@constant_when_compiled
 def _choose(asked: str | None, device: str, dtype: torch.dtype) -> tuple[str, str | None]:
-    """The backend, and why not if it is refused."""
+    """The backend and, if it is refused, the reason."""
     if asked is None:
         return next((name for name in BACKENDS[1:] if _why_not(name, device, dtype) is None), "eager"), None
     if asked not in BACKENDS:
         return asked, _unknown(asked)
     reason = _why_not(asked, device, dtype)
     return asked, f"backend {asked!r} cannot run: {reason}" if reason else None
-
-
-# What torch.compiler.assume_constant_result does, without importing the compiler, and Triton with it, right here.
-_choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _unknown(name: str) -> str:
@@ -141,7 +138,7 @@ def _gpu_too_old(archs: str) -> str | None:
     names = [arch.removesuffix("+PTX") for arch in archs.split()]
     generic = [tuple(map(int, name.split("."))) for name in names if not name[-1].isalpha()]
     same_major = any(arch[0] == capability[0] and arch <= capability for arch in generic)
-    # The PTX is that of the oldest (setup.py); what ends in a letter runs on that architecture alone.
+    # The PTX is made for the oldest one (setup.py). An architecture that ends in a letter runs only its own code.
     by_ptx = "+PTX" in archs and bool(generic) and min(generic) <= capability
     exact = any(name.rstrip("af") == f"{capability[0]}.{capability[1]}" for name in names)
     if same_major or by_ptx or exact:
@@ -166,16 +163,21 @@ def launch(stem: str, kernel: str, backend: str, device: torch.device, *argument
     if backend == "cpu":
         function(*arguments, 1 if _forked else torch.get_num_threads())
         return
-    on_gpu = device.type == "cuda"  # otherwise it is a test, which runs GPU kernels on the host
+    on_gpu = device.type == "cuda"  # otherwise this is a test that runs GPU kernels on the host
     if backend == "cuda":
         arguments = (*arguments, torch.cuda.current_stream(device).cuda_stream if on_gpu else 0)
     with torch.cuda.device(device) if on_gpu else nullcontext():
         function(*arguments)
 
 
+def declared(stem: str, name: str, backend: str, *arguments: Any) -> int:
+    """What a GPU backend declares of its kernels by `<stem>_<name>`, such as the size of their scratch memory."""
+    return int(kernel_of(stem, name, backend)(*arguments))
+
+
 @cache
 def kernel_of(stem: str, kernel: str, backend: str) -> Any:
-    """The function behind `launch`."""
+    """The function `<stem>_<kernel>` of a backend, which is behind `launch` and `declared`."""
     if backend == "triton":
         return getattr(importlib.import_module(f"hdgan.kernels.{stem}"), f"{stem}_{kernel}")
     return getattr(importlib.import_module("hdgan._C"), f"{stem}_{kernel}_{backend}")

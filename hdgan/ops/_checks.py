@@ -1,4 +1,4 @@
-"""Argument checks shared by the ops: what was expected, what was got."""
+"""Argument checks that the ops share. Their messages say what was expected and what was given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hdgan.ops._transforms import is_mapping
+from hdgan.ops._torch_internals import is_mapping
 
 
 def check_image(op: str, name: str, x: Tensor) -> None:
@@ -48,8 +48,18 @@ def memory_format_of(x: Tensor) -> torch.memory_format:
     return torch.channels_last
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a result should be channels_last to match `x`."""
+    return memory_format_of(x) == torch.channels_last
+
+
+def format_of(channels_last: bool) -> torch.memory_format:
+    """The memory format that operators, whose arguments are plain values, hold as a flag."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
 def dense(x: Tensor) -> Tensor:
-    """`x` without gaps, in its memory format: what kernels read."""
+    """`x` without gaps and in its memory format, as kernels read it."""
     return x.contiguous(memory_format=memory_format_of(x))
 
 

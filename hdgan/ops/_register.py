@@ -26,8 +26,8 @@ def register(
     Args:
         schema: with the name in front, in PyTorch's schema language; the last argument is the backend.
         implementation: allocates the results and launches the kernels.
-        fake: what results look like, for tracing.
-        setup_context, backward: as for `torch.library.register_autograd`; left out for ops without gradients.
+        fake: makes empty results, for tracing.
+        setup_context, backward: as for `torch.library.register_autograd`. Ops without gradients leave them out.
         batched: as for `torch.library.register_vmap`, with the op in front of its arguments.
     """
     name = schema[: schema.index("(")]
@@ -48,10 +48,10 @@ def fold(x: Any, mapped: int | None, into: int | None, size: int) -> Any:
     """Make the dimension that `torch.vmap` maps over a part of another one.
 
     Args:
-        x: an argument of an op; what is no tensor stays.
-        mapped: the dimension, None where x is the same for all.
-        into: the other, counted without the mapped one; None for what has to be the same for all.
-        size: of the mapped dimension.
+        x: an argument of an op. If it is no tensor it is returned as it is.
+        mapped: the mapped dimension, or None if x is the same for all.
+        into: the other dimension, counted without the mapped one, or None if x has to be the same for all.
+        size: the size of the mapped dimension.
     """
     if not isinstance(x, Tensor):
         return x
@@ -67,8 +67,8 @@ def folding(inputs: Sequence[int | None], output: Callable[[int], int]) -> Calla
     """The rule for `torch.vmap` of an op that treats the planes, or the images, of its arguments one by one.
 
     Args:
-        inputs: `into` of its leading arguments, as of `fold`; none of the others is a tensor.
-        output: the number of a result -> the dimension that holds the mapped one.
+        inputs: `into` of its leading arguments, as in `fold`. None of the others is a tensor.
+        output: gives, for the number of a result, the dimension that holds the mapped one.
     """
 
     def rule(op: Callable[..., Any], info: Any, mapped: Sequence[Any], *args: Any) -> tuple[Any, Any]:
@@ -76,7 +76,7 @@ def folding(inputs: Sequence[int | None], output: Callable[[int], int]) -> Calla
         results = op(*(fold(x, dim, into, size) for x, dim, into in zip(args, mapped, inputs, strict=False)), *args[n:])
         if isinstance(results, Tensor):
             return results.unflatten(output(0), (size, -1)), output(0)
-        # What an op was not asked for is empty, and the same for all.
+        # A result that the op was not asked for is empty, and the same for all.
         dims = [output(k) if y.numel() else None for k, y in enumerate(results)]
         unfolded = [y if dim is None else y.unflatten(dim, (size, -1)) for y, dim in zip(results, dims, strict=True)]
         return type(results)(unfolded), type(results)(dims)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hdgan.ops._backend import choose, launch
-from hdgan.ops._checks import check_image, dense, empty_as, memory_format_of
+from hdgan.ops._checks import check_image, dense, empty_as, format_of, is_channels_last
 from hdgan.ops._register import fold, folding, register
 
 
@@ -43,28 +43,25 @@ def _halved(shape: Sequence[int]) -> tuple[int, ...]:
     return batch, channels, (height + 1) // 2, (width + 1) // 2
 
 
-def _backward(
-    dhalf: Tensor | None, dquarter: Tensor | None, shape: Sequence[int], channels_last: bool, backend: str
-) -> Tensor:
-    dx = _backward_fake(dhalf, dquarter, shape, channels_last, backend)
-    format = torch.channels_last if channels_last else torch.contiguous_format
+def _backward(dhalf: Tensor | None, dquarter: Tensor | None, *options: Any) -> Tensor:
+    dx = _backward_fake(dhalf, dquarter, *options)
+    _, channels_last, backend = options
+    format = format_of(channels_last)
     grads = [None if grad is None else grad.contiguous(memory_format=format) for grad in (dhalf, dquarter)]
     launch("avg_pyramid", "bwd", backend, dx.device, *grads, dx)
     return dx
 
 
-def _backward_fake(
-    dhalf: Tensor | None, dquarter: Tensor | None, shape: Sequence[int], channels_last: bool, backend: str
-) -> Tensor:
+def _backward_fake(dhalf: Tensor | None, dquarter: Tensor | None, *options: Any) -> Tensor:
+    shape, channels_last, _ = options
     like = dquarter if dhalf is None else dhalf
     assert like is not None
-    format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=format)
+    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=format_of(channels_last))
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, ctx.two, ctx.backend = inputs
-    ctx.shape, ctx.channels_last = x.shape, memory_format_of(x) == torch.channels_last
+    ctx.shape, ctx.channels_last = x.shape, is_channels_last(x)
     ctx.set_materialize_grads(False)  # a level that nothing uses has no gradient to add
 
 

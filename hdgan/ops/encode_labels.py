@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from hdgan.ops._backend import choose, launch
-from hdgan.ops._checks import as_map, check_same_device
+from hdgan.ops._checks import as_map, check_same_device, format_of
 from hdgan.ops._register import folding, register
 
 MAX_LABELS = 2**24
@@ -49,37 +51,19 @@ def encode_labels_reference(
     return planes.to(dtype, memory_format=memory_format)
 
 
-def _forward(
-    label: Tensor,
-    ids: Tensor | None,
-    n_labels: int,
-    dontcare: int,
-    dtype: torch.dtype,
-    channels_last: bool,
-    backend: str,
-) -> Tensor:
-    y = _fake(label, ids, n_labels, dontcare, dtype, channels_last, backend)
+def _forward(label: Tensor, ids: Tensor | None, *options: Any) -> Tensor:
+    y = _fake(label, ids, *options)
+    _, dontcare, _, _, backend = options
     ids = None if ids is None else ids.contiguous()
     launch("encode_labels", "fwd", backend, label.device, label.contiguous(), ids, y, dontcare)
     return y
 
 
-def _fake(
-    label: Tensor,
-    ids: Tensor | None,
-    n_labels: int,
-    dontcare: int,
-    dtype: torch.dtype,
-    channels_last: bool,
-    backend: str,
-) -> Tensor:
+def _fake(label: Tensor, ids: Tensor | None, *options: Any) -> Tensor:
+    n_labels, _, dtype, channels_last, _ = options
     batch, height, width = label.shape
-    return torch.empty(
-        (batch, n_labels + (ids is not None), height, width),
-        dtype=dtype,
-        device=label.device,
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
-    )
+    shape = batch, n_labels + (ids is not None), height, width
+    return torch.empty(shape, dtype=dtype, device=label.device, memory_format=format_of(channels_last))
 
 
 _encode_labels = register(
@@ -103,8 +87,8 @@ def encode_labels(
 ) -> Tensor:
     """Encode a label map as one plane per class, and with `ids` one more plane for the instance boundaries.
 
-    A label outside 0 … n_labels - 1 sets no plane, as `dontcare` does: whether labels are valid is checked where the
-    file's name is known (`hdgan.data`), since looking here would stall a GPU.
+    A label outside 0 … n_labels - 1 sets no plane, and neither does `dontcare`. `hdgan.data` checks that labels are
+    valid, where the file's name is known. Looking at them here would stall a GPU.
 
     Args:
         label: [B, H, W] or [B, 1, H, W], any integer dtype.

@@ -12,13 +12,13 @@ from hdgan.ops._checks import as_map
 from hdgan.ops._register import folding, register
 
 TABLE_SIZE = 4096 + 2**16
-"""Ids that the GPU kernels count in a table: all of 16 bits, and a few negative ones that mean no instance."""
+"""How many ids the GPU kernels count in a table: all of 16 bits, and a few negative ones that mean no instance."""
 
 
 class InstanceIndex(NamedTuple):
     """A batch of instance maps as dense rows of one table. N is the number of instances in the whole batch.
 
-    Its tensors belong together: index the images of a part of a batch anew instead of slicing this.
+    Its tensors belong together. For a part of a batch, make an index of those images instead of slicing this one.
 
     Rows are ordered by image, then by id: image b owns the rows offsets[b] to offsets[b + 1].
     """
@@ -34,6 +34,12 @@ class InstanceIndex(NamedTuple):
 
 
 def instance_index_reference(ids: Tensor) -> InstanceIndex:
+    dtype, sign = ids.dtype, -(2**63)
+    # PyTorch sorts many unsigned integers only as bytes, so the others become int64 of the same order.
+    if dtype == torch.uint64:
+        ids = ids.view(torch.int64) ^ sign
+    elif dtype in (torch.uint16, torch.uint32):
+        ids = ids.to(torch.int64)
     rows, originals, counts, offsets = [], [], [], [0]
     for image in ids:  # [H, W]
         unique, inverse, count = torch.unique(image, return_inverse=True, return_counts=True)
@@ -41,17 +47,14 @@ def instance_index_reference(ids: Tensor) -> InstanceIndex:
         originals.append(unique)
         counts.append(count)
         offsets.append(offsets[-1] + unique.numel())
-    return InstanceIndex(
-        torch.stack(rows),
-        torch.tensor(offsets, device=ids.device),
-        torch.cat(originals),
-        torch.cat(counts),
-    )
+    unique = torch.cat(originals)
+    unique = (unique ^ sign).view(dtype) if dtype == torch.uint64 else unique.to(dtype)
+    return InstanceIndex(torch.stack(rows), torch.tensor(offsets, device=ids.device), unique, torch.cat(counts))
 
 
 def _forward(ids: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if backend == "cpu":
-        # As many instances as pixels is the most there can be; memory that is never touched costs nothing.
+        # There are at most as many instances as pixels. Memory that is never touched costs nothing.
         made = _results(ids, ids.dtype, ids.numel())
         launch("instance_index", "fwd", backend, ids.device, ids.contiguous(), *made, None, None, None, 0)
         return _cut(*made, int(made[1][-1]), ids.dtype)
@@ -61,8 +64,10 @@ def _forward(ids: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor, Tensor]
         made = _results(ids, values.dtype, batch * min(pixels, TABLE_SIZE))
         table = torch.zeros(batch, TABLE_SIZE, dtype=torch.int32, device=ids.device)
         sizes = torch.zeros(batch + 1, dtype=torch.int32, device=ids.device)
-        low = 0 if ids.dtype == torch.uint64 else -(2**15) if ids.dtype == torch.int16 else 2**16 - TABLE_SIZE
-        launch("instance_index", "fwd", backend, ids.device, values, *made, table, torch.empty_like(table), sizes, low)
+        first_id = 0 if ids.dtype == torch.uint64 else -(2**15) if ids.dtype == torch.int16 else 2**16 - TABLE_SIZE
+        launch(
+            "instance_index", "fwd", backend, ids.device, values, *made, table, torch.empty_like(table), sizes, first_id
+        )
         n = int(made[1][-1])  # waits for the GPU, as the number of instances must be known here
         if n >= 0:
             return _cut(*made, n, ids.dtype)
@@ -115,9 +120,9 @@ def instance_index(ids: Tensor, *, backend: str | None = None) -> InstanceIndex:
             two images is two instances.
         backend: implementation by name; None chooses.
 
-    The cpu, cuda and triton backends do not sort: ids are looked up where a run of equal ids begins. On a GPU that
-    needs ids from -4096 to 65535 (or int16); others are sorted by PyTorch. The number of instances is data, so the
-    host waits for the GPU once.
+    The cpu, cuda and triton backends do not sort: they look ids up where a run of equal ids begins. On a GPU the ids
+    must then lie between -4096 and 65535, or be int16. Others are sorted by PyTorch. The number of instances depends on
+    the data, so the host waits for the GPU once.
 
     Returns:
         The rows of all pixels, and for each row its id and count.

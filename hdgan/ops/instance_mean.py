@@ -8,8 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hdgan.ops._backend import choose, launch
-from hdgan.ops._checks import check_image, check_same_device, dense, empty_as, memory_format_of
+from hdgan.ops._backend import choose, declared, launch
+from hdgan.ops._checks import (
+    check_image,
+    check_same_device,
+    dense,
+    empty_as,
+    format_of,
+    is_channels_last,
+    memory_format_of,
+)
 from hdgan.ops._register import folding, register
 from hdgan.ops.instance_index import InstanceIndex, instance_index
 
@@ -45,11 +53,11 @@ def _sums(x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, backend: str
 
 
 def _sums_in_order(x: Tensor, rows: Tensor, counts: Tensor, backend: str) -> Tensor:
-    """The same without atomic additions of floats, whose order is left to chance: pixels are sorted by instance."""
+    """The same without atomic additions of floats, whose order is random. Pixels are sorted by instance instead."""
     order = rows.flatten().sort(stable=True).indices  # [B * H * W]
     starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])  # [N + 1] where an instance begins in it
     n = counts.numel()
-    pieces = max(1, min(256, order.numel() // (4096 * n)))  # each instance is summed in so many parts
+    pieces = declared("instance_mean", "pieces", backend, order.numel(), n)  # of each instance
     partial = torch.empty(pieces, n, x.shape[1], dtype=torch.float32, device=x.device)
     launch("instance_mean", "reduce_sorted", backend, x.device, x, order, starts, partial)
     return partial.sum(0)
@@ -66,64 +74,45 @@ def _mean(x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, backend: str
     return _paint(_sums(x, rows, offsets, counts, backend), rows, counts, empty_as(x, x.shape), backend)
 
 
-def _mean_fake(x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, backend: str) -> Tensor:
+def _mean_fake(x: Tensor, *_: Any) -> Tensor:
     return empty_as(x, x.shape)
 
 
-def _reduce(
-    x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, divide: bool, dtype: torch.dtype, backend: str
-) -> Tensor:
+def _reduce(x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, *options: Any) -> Tensor:
+    divide, dtype, backend = options
     sums = _sums(x, rows, offsets, counts, backend)
     return (sums / counts.unsqueeze(1) if divide else sums).to(dtype)
 
 
-def _reduce_fake(
-    x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, divide: bool, dtype: torch.dtype, backend: str
-) -> Tensor:
+def _reduce_fake(x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, *options: Any) -> Tensor:
+    _, dtype, _ = options
     return x.new_empty(counts.shape[0], x.shape[1], dtype=dtype)
 
 
-def _broadcast(
-    values: Tensor,
-    rows: Tensor,
-    offsets: Tensor,
-    counts: Tensor,
-    divide: bool,
-    dtype: torch.dtype,
-    channels_last: bool,
-    backend: str,
-) -> Tensor:
-    y = _broadcast_fake(values, rows, offsets, counts, divide, dtype, channels_last, backend)
+def _broadcast(values: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, *options: Any) -> Tensor:
+    divide, _, _, backend = options
+    y = _broadcast_fake(values, rows, offsets, counts, *options)
     return _paint(values, rows, counts if divide else None, y, backend)
 
 
-def _broadcast_fake(
-    values: Tensor,
-    rows: Tensor,
-    offsets: Tensor,
-    counts: Tensor,
-    divide: bool,
-    dtype: torch.dtype,
-    channels_last: bool,
-    backend: str,
-) -> Tensor:
+def _broadcast_fake(values: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, *options: Any) -> Tensor:
+    _, dtype, channels_last, _ = options
     shape = rows.shape[0], values.shape[1], *rows.shape[1:]
-    format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(shape, dtype=dtype, device=values.device, memory_format=format)
+    return torch.empty(shape, dtype=dtype, device=values.device, memory_format=format_of(channels_last))
 
 
-# Reducing and broadcasting are each other's transpose, with the division by the counts in both or in neither. So each
-# is the other's gradient, and the mean is its own.
+# Reducing and broadcasting are each other's transpose if both divide by the counts or neither does. So each is the
+# other's gradient, and the mean is its own.
 
 
 def _setup(ctx: Any, inputs: Sequence[Any], output: Tensor) -> None:
     of, rows, offsets, counts, *ctx.options = inputs
     ctx.save_for_backward(rows, offsets, counts)
-    ctx.dtype, ctx.channels_last = of.dtype, of.dim() == 4 and memory_format_of(of) == torch.channels_last
+    ctx.dtype, ctx.channels_last = of.dtype, of.dim() == 4 and is_channels_last(of)
 
 
 def _mean_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-    dy = dy.contiguous(memory_format=torch.channels_last if ctx.channels_last else torch.contiguous_format)
+    dy = dy.contiguous(memory_format=format_of(ctx.channels_last))
     return _instance_mean(dy, *ctx.saved_tensors, *ctx.options), None, None, None, None
 
 

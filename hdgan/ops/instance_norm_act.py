@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hdgan.ops._backend import choose, launch
+from hdgan.ops._backend import choose, declared, launch
 from hdgan.ops._checks import check_image, check_same_device, dense, empty_as, memory_format_of
 from hdgan.ops._register import folding, gradients_of_gradients, register
 
 Activation = Literal["none", "relu", "leaky_relu"]
 PadMode = Literal["reflect", "zero", "replicate"]
+"""What a kernel gets is this name, too; C++ has an enum of the same names (csrc/tensor.h)."""
 _TORCH_PAD_MODE = {"reflect": "reflect", "zero": "constant", "replicate": "replicate"}
 
 
@@ -28,10 +29,22 @@ def pad2d(x: Tensor, pad: int, mode: PadMode) -> Tensor:
     return F.pad(x, (pad, pad, pad, pad), mode=_TORCH_PAD_MODE[mode]) if pad else x
 
 
-def _activate(y: Tensor, activation: Activation, negative_slope: float) -> Tensor:
-    if activation == "relu":
-        return F.relu(y, inplace=True)
-    return F.leaky_relu(y, negative_slope, inplace=True) if activation == "leaky_relu" else y
+def _slope_of(activation: str, negative_slope: float) -> float:
+    """The activation as the factor of values below zero, which is all that kernels know of it.
+
+    Raises:
+        ValueError: there is no such activation.
+    """
+    slopes = {"none": 1.0, "relu": 0.0, "leaky_relu": negative_slope}
+    if activation not in slopes:
+        raise ValueError(f"instance_norm_act: expected activation none, relu or leaky_relu, got {activation!r}")
+    return slopes[activation]
+
+
+def _activate(y: Tensor, slope: float) -> Tensor:
+    if slope == 0:
+        return F.relu(y, inplace=True)  # which makes zeros of infinities, too
+    return y if slope == 1 else F.leaky_relu(y, slope, inplace=True)
 
 
 def _margin(residual: Tensor, x: Tensor) -> int:
@@ -40,7 +53,7 @@ def _margin(residual: Tensor, x: Tensor) -> int:
 
 
 def _interior(residual: Tensor, x: Tensor) -> Tensor:
-    """What of a residual lies on x."""
+    """The part of a residual that lies on x."""
     margin = _margin(residual, x)
     return residual[:, :, margin : margin + x.shape[2], margin : margin + x.shape[3]] if margin else residual
 
@@ -50,55 +63,39 @@ def instance_norm_act_reference(
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-    activation: Activation,
-    negative_slope: float,
+    slope: float,
     eps: float,
     pad: int,
     pad_mode: PadMode,
 ) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
     weight, bias = (None if p is None else p.to(wide) for p in (weight, bias))
-    # torch.instance_norm, not F.instance_norm: the latter rejects planes of one pixel. On flattened planes: on the CPU
-    # its gradient is wrong where x [1, C, H, W] is contiguous and the gradient that comes in is channels_last.
+    # F.instance_norm rejects planes of one pixel, so torch.instance_norm is called. Planes are flattened, because its
+    # gradient on the CPU is wrong if x [1, C, H, W] is contiguous and the incoming gradient is channels_last.
     y = torch.instance_norm(x.flatten(2), weight, bias, None, None, True, 0.0, eps, torch.backends.cudnn.enabled)
     y = y.unflatten(2, x.shape[2:])
-    y = _activate(y, activation, negative_slope)
+    y = _activate(y, slope)
     if residual is not None:
         y = y + _interior(residual, x)
     return pad2d(y, pad, pad_mode).to(x.dtype).contiguous(memory_format=memory_format_of(x))
 
 
-_ACTIVATIONS: tuple[Activation, ...] = ("none", "relu", "leaky_relu")
-_PAD_MODES: tuple[PadMode, ...] = ("reflect", "zero", "replicate")
-"""Kernels know activations and modes by their place here (csrc/instance_norm_act.h)."""
-_SCRATCH = 32768
-"""Blocks that may share the planes of one call, beyond one for each (kSparePartials in csrc/instance_norm_act.cuh)."""
+# Both operators end with the options slope, eps, pad, pad_mode and backend.
 
 
 def _forward(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    activation: int,
-    negative_slope: float,
-    eps: float,
-    pad: int,
-    pad_mode: int,
-    backend: str,
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
+    slope, eps, pad, pad_mode, backend = options
     x = dense(x)
-    y, mean, rstd = _fake(x, weight, bias, residual, activation, negative_slope, eps, pad, pad_mode, backend)
-    launch(
-        "instance_norm_act", "fwd", backend, x.device,
-        x, weight, bias, _readable(residual, x), y, mean, rstd, _scratch(x, backend),
-        activation, negative_slope, eps, pad, pad_mode,
-    )  # fmt: skip
+    y, mean, rstd = _fake(x, weight, bias, residual, *options)
+    tensors = x, weight, bias, _readable(residual, x), y, mean, rstd, _scratch(x, backend)
+    launch("instance_norm_act", "fwd", backend, x.device, *tensors, slope, eps, pad, pad_mode)
     return y, mean, rstd
 
 
 def _fake(x: Tensor, weight: Any, bias: Any, residual: Any, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
-    (batch, channels, height, width), pad = x.shape, options[3]
+    (batch, channels, height, width), (_, _, pad, *_) = x.shape, options
     y = empty_as(x, (batch, channels, height + 2 * pad, width + 2 * pad))
     mean, rstd = (x.new_empty((batch, channels), dtype=torch.float32) for _ in range(2))
     return y, mean, rstd
@@ -106,12 +103,12 @@ def _fake(x: Tensor, weight: Any, bias: Any, residual: Any, *options: Any) -> tu
 
 def _scratch(x: Tensor, backend: str) -> Tensor | None:
     if backend == "cpu":
-        return None
-    return x.new_empty(3 * (x.shape[0] * x.shape[1] + _SCRATCH), dtype=torch.float32)
+        return None  # it takes its own
+    return x.new_empty(declared("instance_norm_act", "scratch", backend, x), dtype=torch.float32)
 
 
 def _readable(residual: Tensor | None, x: Tensor) -> Tensor | None:
-    """The residual on x, as it is if its innermost dimension, in x's memory format, has no gaps; otherwise a copy."""
+    """The residual on x, copied if its innermost dimension, in the memory format of x, has gaps."""
     if residual is None:
         return None
     residual = _interior(residual, x)
@@ -130,28 +127,22 @@ def _backward(
     mean: Tensor,
     rstd: Tensor,
     with_dresidual: bool,
-    activation: int,
-    negative_slope: float,
-    eps: float,
-    pad: int,
-    pad_mode: int,
-    backend: str,
+    *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    slope, _, pad, pad_mode, backend = options
     x = dense(x)
     dy = dy.contiguous(memory_format=memory_format_of(x))
     dx, dresidual, sums = _backward_fake(dy, x, weight, bias, mean, rstd, with_dresidual)
-    launch(
-        "instance_norm_act", "bwd", backend, x.device,
-        dy, x, weight, bias, mean, rstd, dx, dresidual if with_dresidual else None, sums, _scratch(x, backend),
-        activation, negative_slope, pad, pad_mode,
-    )  # fmt: skip
+    results = dx, dresidual if with_dresidual else None, sums
+    tensors = dy, x, weight, bias, mean, rstd, *results, _scratch(x, backend)
+    launch("instance_norm_act", "bwd", backend, x.device, *tensors, slope, pad, pad_mode)
     return dx, dresidual, sums
 
 
 def _backward_fake(
     dy: Any, x: Tensor, weight: Any, bias: Any, mean: Tensor, rstd: Any, with_dresidual: bool, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, dresidual (empty where not wanted), and [2, B, C] sums over each plane, of dz and of dz times xhat."""
+    """dx, dresidual (empty where it is not wanted), and [2, B, C] sums over each plane, of dz and of dz times xhat."""
     dresidual = empty_as(x, x.shape) if with_dresidual else x.new_empty(0)
     return empty_as(x, x.shape), dresidual, mean.new_empty((2, *mean.shape))
 
@@ -166,7 +157,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 def _backward_of(ctx: Any, dy: Tensor, *_: Any) -> tuple[Any, ...]:
     _, need_weight, need_bias, need_residual, *_ = ctx.needs_input_grad
-    pad, margin = ctx.options[3], ctx.margin
+    _, _, pad, *_ = ctx.options
+    margin = ctx.margin
     if need_residual and pad == 0 and not any(ctx.needs_input_grad[:3]):
         return None, None, None, pad2d(dy, margin, "zero"), *[None] * len(ctx.options)
     dx, dresidual, sums = _instance_norm_act_backward(dy, *ctx.saved_tensors, need_residual and pad > 0, *ctx.options)
@@ -184,16 +176,15 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
 
 def _double_backward_of(ctx: Any, ddx: Tensor, ddresidual: Tensor, ddsums: Tensor) -> tuple[Any, ...]:
     dy, x, weight, bias = ctx.saved_tensors
-    with_dresidual, activation, negative_slope, eps, pad, pad_mode, _ = ctx.options
+    with_dresidual, slope, eps, pad, pad_mode, _ = ctx.options
 
     def reference(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor) -> Tensor:
         """The op with scale and shift [B, C] of each plane, whose gradients are the sums."""
-        # In single steps: the third derivative of torch.instance_norm takes its saved mean and variance for constants.
+        # Step by step: the third derivative of torch.instance_norm takes its saved mean and variance for constants.
         centred = x.float() - x.float().mean((2, 3), keepdim=True)
         y = centred * (centred.square().mean((2, 3), keepdim=True) + eps).rsqrt()
         y = y * scale[:, :, None, None] + shift[:, :, None, None]
-        y = _activate(y, _ACTIVATIONS[activation], negative_slope) + residual
-        return pad2d(y, pad, _PAD_MODES[pad_mode]).to(x.dtype)
+        return pad2d(_activate(y, slope) + residual, pad, pad_mode).to(x.dtype)
 
     planes = x.shape[:2]
     scale = x.new_ones(planes, dtype=torch.float32) if weight is None else weight.expand(planes)
@@ -207,8 +198,8 @@ def _double_backward_of(ctx: Any, ddx: Tensor, ddresidual: Tensor, ddsums: Tenso
 
 
 _instance_norm_act = register(
-    "instance_norm_act(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, int activation, float negative_slope, "
-    "float eps, int pad, int pad_mode, str backend) -> (Tensor y, Tensor mean, Tensor rstd)",
+    "instance_norm_act(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, float slope, float eps, int pad, "
+    "str pad_mode, str backend) -> (Tensor y, Tensor mean, Tensor rstd)",
     _forward,
     _fake,
     setup_context=_setup,
@@ -217,7 +208,7 @@ _instance_norm_act = register(
 )
 _instance_norm_act_backward = register(
     "instance_norm_act_backward(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
-    "bool with_dresidual, int activation, float negative_slope, float eps, int pad, int pad_mode, str backend) "
+    "bool with_dresidual, float slope, float eps, int pad, str pad_mode, str backend) "
     "-> (Tensor dx, Tensor dresidual, Tensor sums)",
     _backward,
     _backward_fake,
@@ -228,13 +219,7 @@ _instance_norm_act_backward = register(
 
 
 def _check(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    activation: str,
-    pad: int,
-    pad_mode: str,
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, pad: int, pad_mode: str
 ) -> None:
     """Refuse what the op does not take, saying expected and got."""
     op = "instance_norm_act"
@@ -253,9 +238,7 @@ def _check(
                 f"{op}: expected residual of shape {tuple(x.shape)}, or padded alike on all sides, "
                 f"got {tuple(residual.shape)}"
             )
-    if activation not in _ACTIVATIONS:
-        raise ValueError(f"{op}: expected activation none, relu or leaky_relu, got {activation!r}")
-    if pad_mode not in _PAD_MODES:
+    if pad_mode not in _TORCH_PAD_MODE:
         raise ValueError(f"{op}: expected pad_mode reflect, zero or replicate, got {pad_mode!r}")
     if pad < 0:
         raise ValueError(f"{op}: expected pad >= 0, got {pad}")
@@ -293,8 +276,8 @@ def instance_norm_act(
         eps: added to the variance.
         pad: pixels added on each side.
         pad_mode: "reflect" (pad < H and pad < W), "zero" or "replicate".
-        backend: implementation by name; None chooses. Of eager, third derivatives are wrong, as those of
-            `torch.instance_norm` are; kernels have them right.
+        backend: implementation by name; None chooses. The third derivatives of eager are wrong, as those of
+            `torch.instance_norm` are. Those of the kernels are right.
 
     Returns:
         [B, C, H + 2 pad, W + 2 pad], in the dtype and memory format of `x`.
@@ -303,12 +286,11 @@ def instance_norm_act(
         TypeError, ValueError: wrong dtype, shape, device or option, saying expected and got.
         BackendError: the named backend cannot run.
     """
-    _check(x, weight, bias, residual, activation, pad, pad_mode)
+    _check(x, weight, bias, residual, pad, pad_mode)
+    slope = _slope_of(activation, negative_slope)
     chosen = choose("instance_norm_act", backend, x)
     if chosen == "eager":
-        return instance_norm_act_reference(x, weight, bias, residual, activation, negative_slope, eps, pad, pad_mode)
+        return instance_norm_act_reference(x, weight, bias, residual, slope, eps, pad, pad_mode)
     weight, bias = (None if p is None else p.float().contiguous() for p in (weight, bias))
     residual = None if residual is None else residual.to(x.dtype)
-    codes = _ACTIVATIONS.index(activation), _PAD_MODES.index(pad_mode)
-    y, _, _ = _instance_norm_act(x, weight, bias, residual, codes[0], negative_slope, eps, pad, codes[1], chosen)
-    return y
+    return _instance_norm_act(x, weight, bias, residual, slope, eps, pad, pad_mode, chosen)[0]

@@ -1,1 +1,1 @@
-"""HTML pages and the charts in them."""
+"""HTML pages that are one file each: their shell, the images in them, and charts."""

@@ -1,6 +1,6 @@
-"""evidence.md from the raw rows alone: the tables, and which orders the seeds support, reverse or do not decide.
+"""evidence.md, made from the raw rows alone: tables, and which orders the seeds support, reverse or leave open.
 
-The same rows give the same page.
+The same rows always give the same page.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from statistics import mean, stdev
 from hdgan.errors import DataError
 from hdgan.files import atomic_file
 from hdgan.reproduce.plan import ROWS, TABLES, Table
-from hdgan.reproduce.results import REAL, Result, Wanted, load_wanted, read_results, remedy
-from hdgan.reproduce.verdicts import SIGNIFICANT, Pair, judge, values
+from hdgan.reproduce.results import REAL, Requested, Result, load_requested, read_results, remedy
+from hdgan.reproduce.verdicts import SIGNIFICANT, PairTest, values, verdict_of
 
 PAGE = "evidence.md"
 EVIDENCE = "evidence"
-"""Folder beside the page: one CSV, what was wanted, and one picture a scale."""
+"""Folder beside the page: for each scale a CSV file, what was asked for, and a picture."""
 COLUMNS = {
     "miou": ("mean IoU ↑", 3),
     "pixel_accuracy": ("pixel accuracy ↑", 3),
@@ -30,9 +30,9 @@ COLUMNS = {
     "kid": ("KID ↓", 4),
     "scorer_fid": ("FID of the scorer's features ↓", 4),
 }
-"""Metrics of the tables: their heading and digits."""
+"""Metrics of the tables, with their headings and digits."""
 HARDLY = 0.05
-"""IoU of real photos below which the scorer is said not to know a class."""
+"""IoU of real photos below which the page says that the scorer hardly finds a class."""
 
 _INTRODUCTION = """\
 pix2pixHD's comparisons and ablations (Wang et al., CVPR 2018, [arXiv 1711.11585](https://arxiv.org/abs/1711.11585)) at
@@ -41,30 +41,30 @@ writes this page from the rows in `evidence/` and nothing else.
 
 How to read it:
 
-- Tables show mean ± standard deviation over seeds. The scorer says how much of the label maps can be recognised in the
-  pictures. Real photos, scored by the same network, are the row to compare with; they are no upper bound, as a picture
-  can be plainer than a photo.
-- All rows of a scale see as many training pictures. They have one learning rate, which falls over the last of them,
-  whatever their authors used, and are scored at the end of training, by the averaged weights. An ablation differs from
-  pix2pixHD in what its table names and in nothing else; only G1 alone has another schedule too, a single stage at the
-  full resolution. pix2pix and CRN are models of their own, with their own losses.
+- Tables show mean ± standard deviation over seeds. The scorer recognises classes in the pictures, and the segmentation
+  scores compare them with the label maps. Real photos, scored by the same network, are the row to compare with. They
+  are no upper bound, since a picture can be plainer than a photo.
+- All rows of a scale see the same number of training pictures, with the same learning rate, which falls over the last
+  of them, whatever their authors used. They are scored at the end of training, with the averaged weights. An ablation
+  differs from pix2pixHD only in what its table names. G1 alone also has another schedule, a single stage at the full
+  resolution. pix2pix and CRN have their own networks and losses.
 - The perceptual loss has no ImageNet weights: it compares the features of a small segmentation network that was trained
-  on the training scenes (`--loss.scorer`). The scorer is another such network that differs from it in its seed alone:
-  architecture, pictures and steps are the same. No loss sees the judge, but this favours CRN and the other rows with a
-  perceptual loss.
-- An order is tested by mean IoU, over the seeds that all its rows have, pair by pair: supported if a two-sided paired
-  t-test has p < {significant} and the difference has the tested sign in every seed; reversed if it has the other sign;
-  otherwise the seeds do not decide, and a single seed never does. p is not corrected for the number of comparisons,
-  {pairs} a scale.
-- These are minutes on small drawn scenes, not days on Cityscapes. What differs from the paper may be due to that."""
+  on the training scenes (`--loss.scorer`). The scorer is another such network, which differs from it only in its seed;
+  architecture, pictures and steps are the same. No loss uses the scorer itself, but this favours CRN and the other rows
+  with a perceptual loss.
+- An order is tested pair by pair by mean IoU, over the seeds that all its rows have. It is supported if a two-sided
+  paired t-test has p < {significant} and the difference has the tested sign for every seed, and reversed if it has the
+  other sign. Otherwise it is not decided; a single seed never decides. p is not corrected for the number of
+  comparisons, which is {pairs} for each scale.
+- These runs take minutes on small drawn scenes, not days on Cityscapes. That may explain differences from the paper."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One scale: its rows, and what they were to be."""
+    """The rows of one scale, and what was asked for."""
 
     results: Sequence[Result]
-    wanted: Wanted
+    requested: Requested
 
     @property
     def scale(self) -> str:
@@ -72,7 +72,7 @@ class Measured:
 
     @property
     def runs(self) -> list[Result]:
-        """Without real photos."""
+        """The rows without that of real photos."""
         return [result for result in self.results if result.row != REAL]
 
 
@@ -80,7 +80,7 @@ def write_evidence(docs: Path) -> Path:
     """Write docs/evidence.md from docs/evidence/*.csv.
 
     Raises:
-        DataError: there are no rows, or they are damaged or of another version; the page stays as it was.
+        DataError: there are no rows, or they are damaged or of another version. The page then stays as it was.
     """
     files = sorted((docs / EVIDENCE).glob("*.csv"))
     if not files:
@@ -93,19 +93,19 @@ def write_evidence(docs: Path) -> Path:
 
 
 def _measured(file: Path) -> Measured:
-    """A scale's CSV, with what lies beside it."""
-    measured = Measured(read_results(file), load_wanted(file))
-    unknown = sorted({*measured.wanted.rows, *(run.row for run in measured.runs)} - ROWS.keys())
+    """Read the CSV file of a scale, and what was asked for beside it."""
+    measured = Measured(read_results(file), load_requested(file))
+    unknown = sorted({*measured.requested.rows, *(run.row for run in measured.runs)} - ROWS.keys())
     if unknown:
         raise DataError(
-            f"{file} or what was wanted of it, beside it, names rows that this version of hdgan does not have: "
+            f"{file}, or the JSON file beside it, names rows that this version of hdgan does not have: "
             f"{', '.join(unknown)[:200]}; {remedy(file)}"
         )
     return measured
 
 
 def page_text(scales: Sequence[Measured], docs: Path) -> str:
-    """The page for the results of each scale; pictures are shown if they lie beside the rows."""
+    """The text of the page; it shows the pictures that lie beside the rows."""
     pairs = sum(len(table.tested) * (len(table.tested) - 1) // 2 for table in TABLES)
     parts = ["# Evidence", *filter(None, map(_incomplete, scales))]
     parts.append(_INTRODUCTION.format(significant=SIGNIFICANT, pairs=pairs))
@@ -113,7 +113,7 @@ def page_text(scales: Sequence[Measured], docs: Path) -> str:
         results, first = measured.results, measured.results[0]
         parts += [f"## {first.scale}: {first.width}x{first.height}", _conditions(measured), _summary(results)]
         if (docs / EVIDENCE / f"{first.scale}.png").is_file():
-            caption = "The first held-out scenes, and what the runs of seed 0 make of their label maps"
+            caption = "The first held-out scenes, and what the runs with seed 0 make of their label maps"
             parts.append(f"![{caption}]({EVIDENCE}/{first.scale}.png)\n\n*{caption}.*")
         for table in TABLES:
             parts += _section(table, results)
@@ -122,19 +122,19 @@ def page_text(scales: Sequence[Measured], docs: Path) -> str:
 
 
 def _incomplete(measured: Measured) -> str:
-    """What is missing; empty if nothing is."""
+    """A line about the runs that are missing; empty if none is."""
     found = {(run.row, run.seed) for run in measured.runs}
-    missing = [run for run in measured.wanted.runs if run not in found]
+    missing = [run for run in measured.requested.runs if run not in found]
     if not missing:
         return ""
-    seeds = {row: [str(seed) for name, seed in missing if name == row] for row in measured.wanted.rows}
+    seeds = {row: [str(seed) for name, seed in missing if name == row] for row in measured.requested.rows}
     names = [f"{ROWS[row].title} seed {', '.join(of_row)}" for row, of_row in seeds.items() if of_row]
-    total = len(measured.wanted.runs)
+    total = len(measured.requested.runs)
     return f"**Incomplete: {total - len(missing)} of {total} runs of {measured.scale}; missing: {'; '.join(names)}.**"
 
 
 def _conditions(measured: Measured) -> str:
-    """What the numbers were measured with."""
+    """Paragraphs about what the numbers were measured with."""
     runs, first = measured.runs, measured.results[0]
     seeds = sorted({run.seed for run in runs if run.seed is not None})
     machines = sorted({f"{run.device or 'an unknown device'}{_machine(run)}" for run in runs})
@@ -145,7 +145,7 @@ def _conditions(measured: Measured) -> str:
         f"pictures, and is scored on {first.held_out} held-out scenes.",
         f"Measured on {'; '.join(machines)}; scored by {'; '.join(versions)}. {_time(measured)}",
         f"The FID of the scorer's features takes a covariance of {first.scorer_features} features from "
-        f"{first.held_out} pictures: it compares the rows of this scale and nothing beyond.",
+        f"{first.held_out} pictures. It compares the rows of this scale only.",
     ]
     missing = {note for run in runs for note in run.notes.split("; ") if note}
     lines += [f"Not available: {note}." for note in sorted(missing)]
@@ -161,25 +161,27 @@ def _machine(run: Result) -> str:
 
 
 def _time(measured: Measured) -> str:
-    """What all jobs took together, and from the first to the last."""
-    records = [*measured.runs, *measured.wanted.networks.values()]
+    """A sentence about the time of all jobs together, and from the first to the last."""
+    records = [*measured.runs, *measured.requested.networks.values()]
     kept = [one for one in records if one is not None and one.seconds is not None and one.began and one.ended]
     if not kept:
-        return "How long it took was not kept."
+        return "The time was not recorded."
     hours = sum(one.seconds or 0.0 for one in kept) / 3600
     cpu_hours = sum(one.cpu_seconds or 0.0 for one in kept) / 3600
     first, last = min(one.began for one in kept), max(one.ended for one in kept)
     minutes = (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds() / 60
     return (
         f"{len(kept)} of {len(records)} jobs (runs with their scoring, and two networks) recorded their time: together "
-        f"{hours:.2f} hours, of CPUs {cpu_hours:.2f} hours; from the start of the first to the end of the last, breaks "
-        f"included, {minutes:.0f} minutes. What was killed before it was saved is not counted."
+        f"{hours:.2f} hours, with {cpu_hours:.2f} hours of CPU time; {minutes:.0f} minutes from the start of the first "
+        "to the end of the last, breaks included. Work that was lost when `hdgan reproduce` was killed is not counted."
     )
 
 
 def _summary(results: Sequence[Result]) -> str:
-    """A line for each pair that is tested, by what came of it: first what is not as in the paper."""
-    found = [(table.title, pair) for table in TABLES if (verdict := judge(table, results)) for pair in verdict.pairs]
+    """A line for each tested pair, grouped by its conclusion; what differs from the paper comes first."""
+    found = [
+        (table.title, pair) for table in TABLES if (verdict := verdict_of(table, results)) for pair in verdict.pairs
+    ]
     if not found:
         return "No order can be tested yet."
     groups = {
@@ -196,17 +198,17 @@ def _summary(results: Sequence[Result]) -> str:
 
 
 def _section(table: Table, results: Sequence[Result]) -> list[str]:
-    """Heading, what the paper says, rows, and how they compare; nothing for fewer than two rows."""
+    """Heading, what the paper says, rows, and tests of a table; nothing for fewer than two rows."""
     rows = [row for row in table.rows if any(result.row == row for result in results)]
     if len(rows) < 2:
         return []
     parts = [f"### {table.title}", table.paper, _rows([REAL, *rows], results), *filter(None, [table.caveat])]
-    if verdict := judge(table, results):
+    if verdict := verdict_of(table, results):
         parts.append("\n".join([f"Tested: {verdict.text}", "", *(f"- {_told(pair)}." for pair in verdict.pairs)]))
     return parts
 
 
-def _told(pair: Pair) -> str:
+def _told(pair: PairTest) -> str:
     return pair.text + ("" if pair.claimed else " (not in the paper)")
 
 
@@ -229,7 +231,7 @@ def _rows(names: Sequence[str], results: Sequence[Result]) -> str:
 
 
 def _recognition(results: Sequence[Result]) -> str:
-    """IoU of each class for every row."""
+    """A table with the IoU of each class in every row."""
     classes = list(dict.fromkeys(name for one in results for name in one.metrics if name.startswith("iou_")))
     names = [REAL, *(row for row in ROWS if any(result.row == row for result in results))]
     lines = [["IoU", *(name.removeprefix("iou_") for name in classes)]]

@@ -1,33 +1,26 @@
 """The tables as data: which rows they have, what each row trains, and at what scale.
 
-A row is a function that returns the config of its run; an ablation changes what the table names and nothing else. Rows
-that tables share are trained once. All rows see as many training pictures, with one learning rate, which falls over as
-many of them at the end.
+The row of an ablation changes the options that its table names and nothing else. Rows that tables share are trained
+once. All rows see the same number of training pictures with the same learning rate, which falls over the same number of
+pictures at the end.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from hdgan.config.bounds import BatchSize, Blocks, Count, Factor, LearningRate, Positive, Width, Workers
-from hdgan.data.config import DataConfig, Scenes, ScenesConfig, SceneSide, SizeConfig
-from hdgan.errors import ConfigError
-from hdgan.families.crn.config import CRNConfig
-from hdgan.families.crn.losses import CRNLoss
-from hdgan.families.crn.presets import CRNStage, CRNTrainConfig
-from hdgan.families.pix2pix.config import PatchConfig, Pix2PixConfig, UNetConfig
-from hdgan.families.pix2pix.losses import Pix2PixLoss
-from hdgan.families.pix2pix.presets import Pix2PixStage, Pix2PixTrainConfig
-from hdgan.families.pix2pixhd.config import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
-from hdgan.families.pix2pixhd.losses import Pix2PixHDLoss
-from hdgan.families.pix2pixhd.presets import Pix2PixHDStage, Pix2PixHDTrainConfig, coarse_to_fine
-from hdgan.files import leads_out
-from hdgan.scenes import CLASSES
-from hdgan.training.config import LogConfig, OptimConfig, TrainConfig
+from hdgan.data.config import ScenesConfig
+from hdgan.scenes import SPEC
+
+SCORER, PERCEPTUAL = "scorer", "perceptual"
+NETWORKS = {SCORER: 0, PERCEPTUAL: 1}
+"""The networks that are trained first, on real pictures alone, and their seeds.
+
+Scorer and perceptual network differ, so that no training minimises a distance between features of the scorer.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,41 +28,37 @@ class Scale:
     """How large all runs of the tables are."""
 
     name: str
-    width: SceneSide
+    width: int
     """Of the pictures, in pixels."""
-    height: SceneSide
-    train: Scenes
+    height: int
+    train: int
     """Training scenes."""
-    test: Scenes
+    test: int
     """Held-out scenes."""
-    coarse: Count
+    coarse: int
     """Training pictures that G1 sees at half the resolution, where there is an enhancer."""
-    enhancer: Count
+    enhancer: int
     """Training pictures that the enhancer sees with G1 fixed."""
-    joint: Count
+    joint: int
     """Training pictures that all networks see at the full resolution."""
-    decay: Count
+    decay: int
     """Last pictures of a run, over which its learning rate falls to zero."""
-    batch_size: BatchSize
-    lr: LearningRate
-    ngf: Width
+    batch_size: int
+    lr: float
+    ngf: int
     """Channels of pix2pixHD's first convolution."""
-    ndf: Width
+    ndf: int
     """Channels of the discriminators' first convolution."""
-    n_blocks: Blocks
+    n_blocks: int
     """Residual blocks of G1."""
-    unet: Width
+    unet: int
     """Channels of the first convolution of pix2pix's U-Net."""
-    crn: Factor
+    crn: float
     """Factor on the channels of CRN's modules."""
-    network_steps: Positive
+    network_steps: int
     """Steps of the scorer's and the perceptual network's training."""
-    workers: Workers
+    workers: int
     """Processes of a run that read pictures."""
-
-    def __post_init__(self) -> None:
-        if leads_out(self.name):
-            raise ConfigError(f"name is {self.name!r:.60}, which cannot be that of a file: give another")
 
     @property
     def images(self) -> int:
@@ -82,191 +71,180 @@ class Scale:
         return sum(math.ceil(images / self.batch_size) for images in (self.coarse, self.enhancer, self.joint))
 
     @property
-    def size(self) -> SizeConfig:
-        return SizeConfig(width=self.width, height=self.height)
-
-    @property
-    def data(self) -> DataConfig:
-        scenes = ScenesConfig(width=self.width, height=self.height, train=self.train, test=self.test)
-        return DataConfig(scenes=scenes, workers=self.workers)
+    def scenes(self) -> ScenesConfig:
+        return ScenesConfig(width=self.width, height=self.height, train=self.train, test=self.test)
 
 
-Build = Callable[[Scale, Path], TrainConfig]
-"""Makes the config of a row from the scale and the file of the perceptual network."""
+Options = dict[str, Any]
+"""Options of `hdgan train` by their place in the configuration, such as `stages.joint.images`."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One model of the tables."""
+class Experiment:
+    """The training of one row of the tables."""
 
     title: str
-    """What the tables call it."""
-    build: Build
+    """What the tables call the row."""
+    preset: str
+    """Of `hdgan train`."""
+    options: Callable[[Scale], Options]
+    """What the whole method adds to its preset."""
+    ablation: Options = field(default_factory=dict)
+    """What this row changes in the whole method."""
 
 
-def pix2pixhd(scale: Scale, perceptual: Path) -> Pix2PixHDTrainConfig:
+def pix2pixhd(scale: Scale) -> Options:
     """The whole method: coarse to fine, three discriminators, all losses, instance boundaries; no features."""
-    half = SizeConfig(width=scale.width // 2, height=scale.height // 2)
-    stage = Pix2PixHDStage(batch_size=scale.batch_size, lr=scale.lr, decay=0.0)
-    fine = replace(stage, size=scale.size, n_enhancers=1, n_scales=3)
-    return Pix2PixHDTrainConfig(
-        **_shared(scale),
-        model=Pix2PixHDConfig(
-            n_labels=len(CLASSES),
-            generator=GeneratorConfig(
-                ngf=scale.ngf, n_downsample=3, n_blocks=scale.n_blocks, n_blocks_local=2, upsample="resize"
-            ),
-            discriminator=DiscriminatorConfig(ndf=scale.ndf),
-            encoder=EncoderConfig(nef=8, n_downsample=3),
-        ),
-        loss=Pix2PixHDLoss(scorer=perceptual),
-        stages=coarse_to_fine(
-            replace(stage, size=half, n_scales=2, images=scale.coarse),
-            replace(fine, generator="enhancer", encoder=False, images=scale.enhancer),
-            replace(fine, images=scale.joint, decay=scale.decay / scale.joint),
-        ),
-    )
-
-
-def pix2pix(scale: Scale, perceptual: Path) -> TrainConfig:
-    """U-Net and PatchGAN, vanilla GAN + 100 L1; without instance boundaries, as in the original."""
-    return Pix2PixTrainConfig(
-        **_shared(scale),
-        model=Pix2PixConfig(
-            n_labels=len(CLASSES),
-            instances=False,
-            generator=UNetConfig(ngf=scale.unet),
-            discriminator=PatchConfig(ndf=scale.ndf),
-        ),
-        loss=Pix2PixLoss(),
-        stages={"global": Pix2PixStage(**_whole_run(scale))},
-    )
-
-
-def crn(scale: Scale, perceptual: Path) -> TrainConfig:
-    """Cascaded refinement from 4 rows on, by the perceptual loss alone; without instance boundaries as well."""
-    n_modules = scale.height.bit_length() - 2
-    return CRNTrainConfig(
-        **_shared(scale),
-        model=CRNConfig(n_labels=len(CLASSES), n_modules=n_modules, width=scale.crn),
-        loss=CRNLoss(scorer=perceptual),
-        stages={"global": CRNStage(**_whole_run(scale))},
-    )
-
-
-def without_perceptual(scale: Scale, perceptual: Path) -> TrainConfig:
-    """GAN and feature matching."""
-    return replace(pix2pixhd(scale, perceptual), loss=Pix2PixHDLoss(vgg=0.0))
-
-
-def gan_alone(scale: Scale, perceptual: Path) -> TrainConfig:
-    """The GAN loss and no other."""
-    return replace(pix2pixhd(scale, perceptual), loss=Pix2PixHDLoss(vgg=0.0, feature_matching=0.0))
-
-
-def one_discriminator(scale: Scale, perceptual: Path) -> TrainConfig:
-    """A single discriminator, at the resolution of each stage."""
-    config = pix2pixhd(scale, perceptual)
-    return replace(config, stages={name: replace(stage, n_scales=1) for name, stage in config.stages.items()})
-
-
-def global_alone(scale: Scale, perceptual: Path) -> TrainConfig:
-    """G1 without an enhancer, trained at the full resolution from the first picture."""
-    config = pix2pixhd(scale, perceptual)
-    stage = Pix2PixHDStage(**_whole_run(scale), n_scales=config.stages["joint"].n_scales)
-    return replace(config, stages={"global": stage})
-
-
-def without_instances(scale: Scale, perceptual: Path) -> TrainConfig:
-    """No boundary map: neither G nor D sees where one object ends and the next begins."""
-    config = pix2pixhd(scale, perceptual)
-    return replace(config, model=replace(config.model, instances=False))
-
-
-def with_features(scale: Scale, perceptual: Path) -> TrainConfig:
-    """E gives G three features for each object."""
-    config = pix2pixhd(scale, perceptual)
-    return replace(config, model=replace(config.model, feature_channels=3))
-
-
-def _whole_run(scale: Scale) -> dict[str, Any]:
-    """Options of the only stage of a run, at the full resolution."""
     return {
-        "size": scale.size,
-        "images": scale.images,
-        "batch_size": scale.batch_size,
-        "lr": scale.lr,
-        "decay": scale.decay / scale.images,
+        "model.feature_channels": 0,
+        "model.generator.ngf": scale.ngf,
+        "model.generator.n_blocks": scale.n_blocks,
+        "model.discriminator.ndf": scale.ndf,
+        "loss.vgg": 10.0,
+        "loss.scorer": PERCEPTUAL,
+        **_stage("global", scale, scale.coarse, halvings=1),
+        **_stage("enhancer", scale, scale.enhancer),
+        **_stage("joint", scale, scale.joint, decay=scale.decay),
+        "stages.enhancer.n_scales": 3,
+        "stages.joint.n_scales": 3,
     }
 
 
-def _shared(scale: Scale) -> dict[str, Any]:
-    """Options that all rows have in common; a family brings its model, losses and stages."""
-    log = LogConfig(
-        metrics_every=min(10, scale.steps),
-        samples_every=scale.steps,
-        checkpoint_every=max(1, scale.steps // 3),
-        keep=1,
-        val_images=8,
-        style_images=32,
-    )
-    return {"data": scale.data, "optim": OptimConfig(ema_decay=0.99), "log": log}
+def global_alone(scale: Scale) -> Options:
+    """G1 without an enhancer, trained at the full resolution from the first picture."""
+    return {
+        **pix2pixhd(scale),
+        **_stage("global", scale, scale.images, decay=scale.decay),
+        "stages.global.n_scales": 3,
+        "stages.enhancer.images": 0,
+        "stages.joint.images": 0,
+    }
 
 
-ROWS: dict[str, Row] = {
-    "pix2pix": Row("pix2pix", pix2pix),
-    "crn": Row("CRN", crn),
-    "pix2pixhd": Row("pix2pixHD", pix2pixhd),
-    "gan-fm": Row("GAN + feature matching", without_perceptual),
-    "gan": Row("GAN", gan_alone),
-    "one-d": Row("one discriminator", one_discriminator),
-    "g1": Row("G1 alone", global_alone),
-    "no-instances": Row("without instance boundaries", without_instances),
-    "features": Row("with features", with_features),
+def pix2pix(scale: Scale) -> Options:
+    """U-Net and PatchGAN, vanilla GAN + 100 L1; without instance boundaries, as in the original."""
+    return {
+        "data.root": None,
+        "model.n_labels": SPEC.n_labels,
+        "model.generator.ngf": scale.unet,
+        "model.discriminator.ndf": scale.ndf,
+        **_stage("global", scale, scale.images, decay=scale.decay),
+        "stages.global.size.jitter": 0,
+    }
+
+
+def crn(scale: Scale) -> Options:
+    """Cascaded refinement from 4 rows on, with the perceptual loss alone; it sees no instance boundaries either."""
+    return {
+        "data.root": None,
+        "model.n_labels": SPEC.n_labels,
+        "model.n_modules": scale.height.bit_length() - 2,
+        "model.width": scale.crn,
+        "loss.scorer": PERCEPTUAL,
+        "optim.beta1": 0.5,
+        **_stage("coarse", scale, scale.images, decay=scale.decay),
+        "stages.fine.images": 0,
+    }
+
+
+def _stage(name: str, scale: Scale, images: int, *, decay: int = 0, halvings: int = 0) -> Options:
+    """A stage of so many pictures; over the last `decay` of them its learning rate falls."""
+    return {
+        f"stages.{name}.images": images,
+        f"stages.{name}.decay": decay / images,
+        f"stages.{name}.lr": scale.lr,
+        f"stages.{name}.batch_size": scale.batch_size,
+        f"stages.{name}.size.width": scale.width >> halvings,
+        f"stages.{name}.size.height": scale.height >> halvings,
+    }
+
+
+_NO_PERCEPTUAL: Options = {"loss.vgg": 0.0, "loss.scorer": None}
+_ONE_SCALE: Options = {f"stages.{name}.n_scales": 1 for name in ("global", "enhancer", "joint")}
+
+ROWS: dict[str, Experiment] = {
+    "pix2pix": Experiment("pix2pix", "pix2pix", pix2pix),
+    "crn": Experiment("CRN", "crn", crn),
+    "pix2pixhd": Experiment("pix2pixHD", "demo", pix2pixhd),
+    "gan-fm": Experiment("GAN + feature matching", "demo", pix2pixhd, _NO_PERCEPTUAL),
+    "gan": Experiment("GAN", "demo", pix2pixhd, _NO_PERCEPTUAL | {"loss.feature_matching": 0.0}),
+    "one-d": Experiment("one discriminator", "demo", pix2pixhd, _ONE_SCALE),
+    "g1": Experiment("G1 alone", "demo", global_alone),
+    "no-instances": Experiment("without instance boundaries", "demo", pix2pixhd, {"model.instances": False}),
+    "features": Experiment("with features", "demo", pix2pixhd, {"model.feature_channels": 3}),
 }
 
 
-_LIKE_THE_JUDGE = (
-    "Perceptual loss without ImageNet weights: features of a network that differs from the scorer in its seed alone, "
-    "which favours what has this loss: {}."
+def training_options(scale: Scale, row: str, seed: int) -> Options:
+    """What the run of a row and a seed adds to its preset; PERCEPTUAL stands for the file of that network."""
+    return {
+        "seed": seed,
+        **{f"data.scenes.{name}": getattr(scale, name) for name in ("width", "height", "train", "test")},
+        "data.workers": scale.workers,
+        "optim.ema_decay": 0.99,
+        "log.metrics_every": min(10, scale.steps),
+        "log.samples_every": scale.steps,
+        "log.checkpoint_every": max(1, scale.steps // 3),
+        "log.keep": 1,
+        "log.val_images": 8,
+        "log.style_images": 32,
+        **ROWS[row].options(scale),
+        **ROWS[row].ablation,
+    }
+
+
+def typed(options: Options) -> list[str]:
+    """Options as they are typed on a command line."""
+    arguments = []
+    for place, value in options.items():
+        path, dot, name = place.replace("_", "-").rpartition(".")
+        if isinstance(value, bool):
+            arguments.append(f"--{path}{dot}{'' if value else 'no-'}{name}")
+        else:
+            arguments += [f"--{path}{dot}{name}", str(value)]
+    return arguments
+
+
+_LIKE_THE_SCORER = (
+    "The perceptual loss has no ImageNet weights. It compares the features of a network that differs from the scorer "
+    "only in its seed, which favours the rows with this loss: {}."
 )
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that are compared: what the paper says of them, and what is tested here."""
+    """Rows that are compared: what the paper says about them, and what is tested here."""
 
     title: str
     rows: tuple[str, ...]
     paper: str
     """What the paper says, in a sentence or two."""
     tested: tuple[str, ...] = ()
-    """Rows in the order of mean IoU that is tested here, best first; empty where none is."""
+    """Rows in the order of mean IoU that is tested here, best first; empty if no order is tested."""
     claims: tuple[tuple[str, str], ...] = ()
-    """Pairs of tested rows of which the paper puts the first above the second; we test the others additionally."""
+    """Pairs of tested rows whose first the paper puts above the second; we test the other pairs additionally."""
     caveat: str = ""
-    """What is to be kept in mind."""
+    """What a reader should keep in mind."""
 
 
 TABLES = (
     Table(
         "pix2pix, CRN and pix2pixHD",
         ("pix2pix", "crn", "pix2pixhd"),
-        "In the paper pix2pixHD comes first, by far, in mean IoU and in people's preference. That CRN is above pix2pix "
-        "is tested additionally, by us. As in their papers, pix2pix and CRN see no instance boundaries; CRN has no "
-        "discriminator.",
+        "In the paper pix2pixHD is far ahead in mean IoU and in people's preference. We test additionally whether CRN "
+        "is above pix2pix. As in their papers, pix2pix and CRN see no instance boundaries. CRN has no discriminator.",
         tested=("pix2pixhd", "crn", "pix2pix"),
         claims=(("pix2pixhd", "crn"), ("pix2pixhd", "pix2pix")),
-        caveat=_LIKE_THE_JUDGE.format("CRN, which has no other loss, and pix2pixHD"),
+        caveat=_LIKE_THE_SCORER.format("CRN, which has no other loss, and pix2pixHD"),
     ),
     Table(
         "Losses",
         ("gan", "gan-fm", "pix2pixhd"),
-        "In the paper people preferred pictures of the full loss to those without the perceptual loss, and to those of "
-        "the GAN loss alone; their mean IoU is not given.",
+        "In the paper people preferred pictures of the full loss to pictures without the perceptual loss and to those "
+        "of the GAN loss alone. The paper does not give their mean IoU.",
         tested=("pix2pixhd", "gan-fm", "gan"),
         claims=(("pix2pixhd", "gan-fm"), ("pix2pixhd", "gan")),
-        caveat=_LIKE_THE_JUDGE.format("here pix2pixHD"),
+        caveat=_LIKE_THE_SCORER.format("here pix2pixHD"),
     ),
     Table(
         "Discriminators",
@@ -278,22 +256,22 @@ TABLES = (
     Table(
         "Generator",
         ("g1", "pix2pixhd"),
-        "The paper adds the enhancer to reach 2048x1024 and gives no score for G1 alone; tested is whether the "
-        "enhancer is worth its place at this size, where G1 alone trains at the full resolution all the time.",
+        "The paper adds the enhancer to reach 2048x1024 and gives no score for G1 alone. We test whether the enhancer "
+        "helps at this size, where G1 alone trains at the full resolution all the time.",
         tested=("pix2pixhd", "g1"),
     ),
     Table(
         "Instance boundaries",
         ("no-instances", "pix2pixhd"),
-        "In the paper people preferred pictures made with instance boundaries; their mean IoU is not given.",
+        "In the paper people preferred pictures made with instance boundaries. The paper does not give their mean IoU.",
         tested=("pix2pixhd", "no-instances"),
         claims=(("pix2pixhd", "no-instances"),),
     ),
     Table(
         "Features",
         ("pix2pixhd", "features"),
-        "The paper adds features for control and variety and claims no better score: no order is tested. With "
-        "features each object is given the mean style of its class, as `hdgan.load` does without a photo.",
+        "The paper adds features for control and variety and claims no better score, so no order is tested. With "
+        "features each object has the mean style of its class, as `hdgan.load` gives it without a photo.",
     ),
 )
 
@@ -339,11 +317,3 @@ SCALES: dict[str, Scale] = {
         workers=2,
     ),
 }
-
-
-def run_config(
-    scale: Scale, row: str, seed: int, *, out: Path, perceptual: Path, device: str, threads: int | None
-) -> TrainConfig:
-    """The run of a row and a seed."""
-    config = ROWS[row].build(scale, perceptual)
-    return replace(config, out=out, seed=seed, device=device, threads=threads)

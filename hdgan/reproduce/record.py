@@ -1,4 +1,4 @@
-"""What a job took over all its sittings, and what it ran on."""
+"""How long a job took over all its sittings, and what it ran on."""
 
 from __future__ import annotations
 
@@ -35,35 +35,35 @@ class Machine:
     threads: Count
     """CPU threads of each job."""
     jobs: Count
-    """Side by side."""
+    """Jobs that run side by side."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A job's time. A sitting that was killed counts for nothing; the loading of its Python modules never does."""
+    """The time of a job. A sitting does not count if `hdgan reproduce` itself was killed."""
 
     began: str
-    """When its first sitting began, such as 2026-11-23T03:09:57+00:00."""
+    """When the first sitting began, such as 2026-11-23T03:09:57+00:00."""
     ended: str
-    """When its last sitting ended."""
+    """When the last sitting ended."""
     seconds: Seconds
-    """That went by during its sittings."""
+    """Duration of all sittings."""
     cpu_seconds: Seconds
-    """Of its process and those that this started."""
+    """CPU time of its processes and of those that they started."""
     machine: Machine
-    """Of its last sitting."""
+    """The machine of the last sitting."""
     perceptual: str = ""
-    """Digest of the perceptual network that a run trains with, if it does."""
+    """Digest of the perceptual network that a run trains with; empty without one."""
 
     def __post_init__(self) -> None:
         check_times(self.began, self.ended)
 
 
 def check_times(began: str, ended: str) -> None:
-    """Make sure that times can be told apart; those that are not known are empty.
+    """Check that times can be compared with each other; unknown ones are empty.
 
     Raises:
-        ConfigError: one is no time with a time zone.
+        ConfigError: one is not a time with a time zone.
     """
     for name, text in (("began", began), ("ended", ended)):
         try:
@@ -80,40 +80,32 @@ def load_record(file: Path) -> Record | None:
     Raises:
         CheckpointError: it is damaged.
     """
-    return read_json(file, Record, "delete it, and the time of this job is not told") if os.path.lexists(file) else None
+    return read_json(file, Record, "delete it; the page then leaves this time out") if os.path.lexists(file) else None
 
 
 @contextmanager
-def recorded(file: Path, machine: Machine, perceptual: str = "") -> Iterator[None]:
-    """Add the time that the context takes to a job's record, however it ends."""
-    start, cpu_before = time.monotonic(), _cpu_seconds()
+def sitting(file: Path | None, machine: Machine, perceptual: str) -> Iterator[list[float]]:
+    """Add the time of the block to a job's record, which is there from the beginning of the job.
+
+    Args:
+        file: of the record; None keeps none.
+        machine: what the job runs on.
+        perceptual: digest of the perceptual network that a run trains with.
+
+    Yields:
+        A list that takes the CPU seconds of each process.
+    """
+    start, cpu_seconds = time.monotonic(), list[float]()
+    if file is None:
+        yield cpu_seconds
+        return
     record = load_record(file) or Record(_now(), _now(), 0.0, 0.0, machine, perceptual)
     _save(file, record)
     try:
-        yield
+        yield cpu_seconds
     finally:
-        _save(
-            file,
-            replace(
-                record,
-                ended=_now(),
-                seconds=record.seconds + time.monotonic() - start,
-                cpu_seconds=record.cpu_seconds + _cpu_seconds() - cpu_before,
-                machine=machine,
-            ),
-        )
-
-
-def digest(content: bytes) -> str:
-    """A short name of a content."""
-    return hashlib.sha256(content).hexdigest()[:12]
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        seconds, cpu_total = record.seconds + time.monotonic() - start, record.cpu_seconds + sum(cpu_seconds)
+        _save(file, replace(record, ended=_now(), seconds=seconds, cpu_seconds=cpu_total, machine=machine))
 
 
 def _save(file: Path, record: Record) -> None:
@@ -125,6 +117,6 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _cpu_seconds() -> float:
-    """Of this process, and of its children that have ended."""
-    return sum(os.times()[:4])
+def digest(content: bytes) -> str:
+    """A short name for a content."""
+    return hashlib.sha256(content).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Raw results: those of a run as JSON in its folder, and all together as CSV with what was asked for beside it."""
+"""Raw results: JSON for each run in its folder, and a CSV of all of them with what was asked for beside it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REAL = "real"
 """The row of real photos, the oracle; it has no seed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """Scores of one run, and what they were measured with."""
 
@@ -46,28 +46,28 @@ class Result:
     steps: Count
     parameters: Parameters
     """Of the generator."""
-    began: str
-    """This and what follows up to jobs is of the run's `Record`; empty without one."""
-    ended: str
-    seconds: Seconds | None
-    cpu_seconds: Seconds | None
-    device: str
-    cores: Count | None
-    threads: Count | None
-    jobs: Count | None
+    began: str = ""
+    """This field and those up to jobs are copied from the run's `Record`; empty without one."""
+    ended: str = ""
+    seconds: Seconds | None = None
+    cpu_seconds: Seconds | None = None
+    device: str = ""
+    cores: Count | None = None
+    threads: Count | None = None
+    jobs: Count | None = None
     torch: str
-    """Version that scored the run, as is hdgan's."""
+    """The version of PyTorch that scored the run, as the next field is the version of hdgan."""
     hdgan: str
     config: str
-    """Digest of the run's config, paths and machine aside."""
+    """Digest of the preset and options that were trained, without paths and machine."""
     perceptual: str
-    """Digest of the network that the perceptual loss took its features from; empty without that loss."""
+    """Digest of the network whose features the perceptual loss compares; empty without that loss."""
     scorer: str
-    """Digest of the network that judged."""
+    """Digest of the scorer."""
     scorer_features: Count
-    """Channels that the FID of the scorer's features is of."""
+    """Channels of the scorer's features, which its FID is computed from."""
     notes: str
-    """Metrics that could not be had, and why."""
+    """Metrics that are not available, and why."""
     metrics: dict[str, Score | None]
 
     def __post_init__(self) -> None:
@@ -87,10 +87,10 @@ def load_results(path: Path, scorer: str) -> list[Result]:
 
     Args:
         path: of the file.
-        scorer: digest of the network that judges.
+        scorer: digest of the scorer.
 
     Returns:
-        Nothing if there is no file, or it is of another scorer or version of hdgan: the run is to be scored.
+        Nothing if there is no file, or one by another scorer or version of hdgan: the run is to be scored.
 
     Raises:
         CheckpointError: it is damaged.
@@ -108,14 +108,14 @@ def load_results(path: Path, scorer: str) -> list[Result]:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the rows of a scale are to be, and what was needed besides them."""
+class Requested:
+    """The runs that were asked for at a scale, and the training of the networks that they need."""
 
     rows: tuple[str, ...]
     seeds: Variants
     """Runs of each row, from seed 0."""
     networks: dict[str, Record | None]
-    """What the training of the scorer and the perceptual network took, by their names; None where it was not kept."""
+    """How long the training of the scorer and the perceptual network took, by their names; None where it is unknown."""
 
     def __post_init__(self) -> None:
         if len(set(self.rows)) < len(self.rows):
@@ -127,13 +127,13 @@ class Wanted:
         return [(row, seed) for row in self.rows for seed in range(self.seeds)]
 
 
-def save_wanted(path: Path, wanted: Wanted) -> None:
+def save_requested(path: Path, requested: Requested) -> None:
     """Write what belongs beside the CSV file `path`."""
     with atomic_file(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(to_plain(wanted), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(to_plain(requested), indent=1) + "\n", encoding="utf-8")
 
 
-def load_wanted(path: Path) -> Wanted:
+def load_requested(path: Path) -> Requested:
     """Read what lies beside the CSV file `path`.
 
     Raises:
@@ -142,7 +142,7 @@ def load_wanted(path: Path) -> Wanted:
     file = path.with_suffix(".json")
     if not os.path.lexists(file):
         raise DataError(f"{file} does not exist: {remedy(path)}")
-    return read_json(file, Wanted, remedy(path), DataError)
+    return read_json(file, Requested, remedy(path), DataError)
 
 
 def write_csv(path: Path, results: Sequence[Result]) -> None:

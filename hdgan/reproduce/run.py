@@ -1,45 +1,44 @@
-"""All runs of the tables, several side by side; what is done stays done, what was begun goes on."""
+"""All runs of the tables, as ordinary `hdgan train` and `hdgan evaluate` processes, several side by side.
+
+Finished runs are kept, and runs that were begun go on.
+"""
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from hdgan.config.bounds import Threads, Variants
-from hdgan.config.options import option
 from hdgan.config.serialization import check_value
-from hdgan.devices import choose_device
-from hdgan.errors import ConfigError, DataError, TrainingError
-from hdgan.files import save_png
-from hdgan.reproduce.evidence import EVIDENCE, write_evidence
-from hdgan.reproduce.folder import NETWORKS, SCORER, Folder
-from hdgan.reproduce.plan import ROWS, Scale
-from hdgan.reproduce.progress import Display
-from hdgan.reproduce.record import cores, load_record
-from hdgan.reproduce.results import REAL, Result, Wanted, load_results, read_results, save_wanted, write_csv
-from hdgan.reproduce.runs import require_same
-from hdgan.reproduce.sheet import runs_sheet
-from hdgan.reproduce.workers import STOPPED, Job, Workers
-from hdgan.scenes import CLASSES, with_scenes
+from hdgan.data.config import DataConfig
+from hdgan.devices import available_cores, choose_device
+from hdgan.errors import ConfigError, HdganError, TrainingError
+from hdgan.progress import Progress, showing_progress
+from hdgan.reproduce.evidence import EVIDENCE
+from hdgan.reproduce.jobs import Folder, Job
+from hdgan.reproduce.plan import NETWORKS, ROWS, Scale
+from hdgan.reproduce.processes import Stopped, call
+from hdgan.reproduce.publish import collect, publish, require_no_more
+from hdgan.reproduce.record import Machine, sitting
+from hdgan.reproduce.results import save_results
+from hdgan.scenes import SPEC, with_scenes
 from hdgan.training.interrupt import StopRequest
-from hdgan.training.logs import read_metrics
-from hdgan.wording import count
+from hdgan.training.run_folder import locked
 
-JOB = "hdgan.reproduce.job"
 LOOK_SECONDS = 0.5
-"""Between looks at the processes."""
+"""Between looks at the jobs."""
 GPU_JOBS = 4
-"""Runs side by side on a GPU, which one small run does not fill."""
-SAME_ORACLE = 1e-3
-"""Difference in the scores of real photos that may come of another device or number of threads."""
+"""Runs side by side on a GPU, since one small run does not keep it busy."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Reproduction:
     """How a call of `reproduce` ended."""
 
     done: int
@@ -63,176 +62,113 @@ def reproduce(
     docs: Path | None = None,
     rows: Sequence[str] = tuple(ROWS),
     console: Console | None = None,
-) -> Outcome:
+) -> Reproduction:
     """Train and score all rows of the tables for every seed, and write the evidence.
 
-    May be repeated after any end: finished runs are kept, others go on from their last checkpoint. Ctrl-C saves. A
-    finished run whose scores are missing, or of another scorer or version of hdgan, is scored anew.
+    The call may be repeated however it ended: finished runs are kept, others go on from their last checkpoint. Ctrl-C
+    saves. A finished run is scored again if its scores are missing, or are by another scorer or version of hdgan.
 
     Args:
         scale: of all runs.
         out: folder of the runs.
         seeds: runs of each row.
-        jobs: runs side by side; None takes the number of cores, on a GPU GPU_JOBS.
+        jobs: runs side by side; None takes the number of cores, or GPU_JOBS on a GPU.
         device: auto, cpu, cuda or cuda:N.
-        docs: folder for evidence.md once all runs are done; None takes `out`, as do the rows until then.
+        docs: folder for evidence.md once all runs are done; None takes `out`, which the rows go to until then.
         rows: names in ROWS.
-        console: where progress goes.
+        console: where progress is printed.
 
     Raises:
-        ConfigError: an option that cannot work, a folder with runs of another scale or other options, or more runs of
-            this scale in `docs` than asked for.
-        DataError: runs were judged differently.
+        ConfigError: an option that cannot work; a folder that another process uses or that holds runs of another scale
+            or with other options; or more runs of this scale in `docs` than asked for.
+        DataError: runs were scored differently.
         TrainingError: jobs failed; all others are finished.
     """
     console = console or Console()
+    if not hasattr(os, "wait4"):
+        raise ConfigError("hdgan reproduce measures its processes by os.wait4, which Windows does not have: use WSL")
     check_value(Variants, seeds, "seeds")
     check_value(Threads | None, jobs, "jobs")
-    on_gpu = choose_device(device).type == "cuda"
-    session = _Session(scale, Folder(out), jobs or (GPU_JOBS if on_gpu else cores()), device, console)
-    folder, runs = session.folder, [_Task(row, seed) for seed in range(seeds) for row in rows]
+    folder, machine = Folder(out, scale), _machine(device, jobs)
+    networks = [Job(folder, name, seed) for name, seed in NETWORKS.items()]
+    runs = [Job(folder, row, seed) for seed in range(seeds) for row in rows]
     if docs is not None and docs.resolve() != out.resolve():
-        _require_no_more(docs, scale, len(runs))
-    folder.claim(scale)
-    with_scenes(scale.data, len(CLASSES), console)
-    with StopRequest() as stop:
-        # Every score, and a perceptual loss, needs its network.
-        failed = session.work("networks", [_Task(name, seed) for name, seed in NETWORKS.items()], stop)
-        if not failed and not stop.requested:
-            for run in runs:
-                require_same(folder, run.name, run.seed)
-            failed = session.work("runs", runs, stop)
-    done = sum(session.is_done(run) for run in runs)
-    page = publish(folder, tuple(rows), seeds, docs if docs and done == len(runs) else out)
+        require_no_more(docs / EVIDENCE / f"{scale.name}.csv", len(runs))
+    with locked(out):
+        folder.claim()
+        with_scenes(DataConfig(scenes=scale.scenes), SPEC.n_labels, console)
+        with StopRequest() as stop:
+            session = _Session(machine, device, stop, console)
+            failed = session.work("networks", networks)
+            if not failed and not stop.requested:
+                for run in runs:
+                    run.require_same()
+                failed = session.work("runs", runs)
+        done = sum(run.is_done() for run in runs)
+        page = publish(folder, networks, runs, docs if docs and done == len(runs) else out)
     if failed:
         raise TrainingError("; ".join(failed))
-    return Outcome(done, len(runs), page)
+    return Reproduction(done, len(runs), page)
 
 
-def _require_no_more(docs: Path, scale: Scale, runs: int) -> None:
-    """See that evidence is not replaced by less of it; rows that this version cannot read are to be replaced."""
-    file = docs / EVIDENCE / f"{scale.name}.csv"
-    try:
-        found = sum(result.row != REAL for result in read_results(file)) if file.is_file() else 0
-    except DataError:
-        return
-    if found > runs:
-        raise ConfigError(
-            f"{file} holds {count(found, 'run')}, which {runs} would replace: name another {option('docs')}, or more "
-            f"{option('seeds')}"
-        )
-
-
-def publish(folder: Folder, rows: tuple[str, ...], seeds: int, docs: Path) -> Path | None:
-    """Write rows, pictures and the page from what is scored; None if nothing is.
-
-    Raises:
-        DataError: runs were judged differently.
-    """
-    wanted = Wanted(rows, seeds, {name: load_record(folder.record(name, seed)) for name, seed in NETWORKS.items()})
-    found = scored(folder, [(row, seed) for row in ROWS for seed in range(seeds) if row in rows])
-    if not found:
-        return None
-    _require_one_oracle(folder.root, found)
-    scale = folder.scale()
-    results = [found[0].real, *(one.run for one in found)]
-    write_csv(folder.results, results)
-    file = docs / EVIDENCE / f"{scale.name}.csv"
-    write_csv(file, results)
-    save_wanted(file, wanted)
-    shown = [one.run.row for one in found if one.run.seed == 0]
-    save_png(runs_sheet(folder, scale, shown), file.with_suffix(".png"))
-    return write_evidence(docs)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The scores of a run, and of real photos by the same judge."""
-
-    real: Result
-    run: Result
-
-
-def scored(folder: Folder, runs: Sequence[tuple[str, int]]) -> list[Scored]:
-    """Those of these runs, by row and seed, that are scored."""
-    if not folder.network(SCORER).is_file():
-        return []
-    scorer = folder.digest(SCORER)
-    return [Scored(*results) for row, seed in runs if (results := load_results(folder.result(row, seed), scorer))]
-
-
-def _require_one_oracle(root: Path, found: Sequence[Scored]) -> None:
-    """Raise DataError if one scorer did not see the same in the same photos: the evaluation itself is another."""
-    lowest, highest = (pick(found, key=_oracle) for pick in (min, max))
-    if _oracle(highest) - _oracle(lowest) > SAME_ORACLE:
-        one, other = (f"{_oracle(end):.4f} beside {end.run.row}-{end.run.seed}" for end in (lowest, highest))
-        raise DataError(
-            f"the evaluation changed between runs: real photos have a mean IoU of {one} and of {other}; delete "
-            f"{root / 'runs'}/*/result.json to have all runs scored again"
-        )
-
-
-def _oracle(one: Scored) -> float:
-    return one.real.metrics.get("miou") or 0.0
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A network or the run of a row, with its seed."""
-
-    name: str
-    seed: int
-
-    def __str__(self) -> str:
-        return self.name if self.name in NETWORKS else f"{self.name}, seed {self.seed}"
+def _machine(device: str, jobs: int | None) -> Machine:
+    chosen, cores = choose_device(device), available_cores()
+    on_gpu = chosen.type == "cuda"
+    jobs = jobs or (GPU_JOBS if on_gpu else cores)
+    return Machine(torch.cuda.get_device_name(chosen) if on_gpu else "CPU", cores, max(1, cores // jobs), jobs)
 
 
 @dataclass(frozen=True)
 class _Session:
-    """What all processes of a call have in common."""
+    """What all jobs of a call share."""
 
-    scale: Scale
-    folder: Folder
-    jobs: int
+    machine: Machine
     device: str
+    stop: StopRequest
     console: Console
 
-    def work(self, what: str, tasks: Sequence[_Task], stop: StopRequest) -> list[str]:
-        """Do what is not done yet; returns a line for each that failed."""
-        threads = max(1, cores() // self.jobs)
-        todo = {self._job(task, threads): task for task in tasks if not self.is_done(task)}
-        failed = []
-        with (
-            Display(self.console, what, len(tasks), len(tasks) - len(todo)) as display,
-            Workers(tuple(todo), self.jobs, threads) as workers,
-        ):
-            while workers.busy:
-                if stop.requested:
-                    workers.stop()
-                for ended in workers.poll():
-                    if ended.status not in (0, STOPPED):
-                        failed.append(f"{ended.job.name}: {ended.reason} (all of it: {ended.job.log})")
-                    stopped = "saved" if todo[ended.job].name in ROWS else "stopped"
-                    display.end(ended.job.name, {0: "done", STOPPED: stopped}.get(ended.status, "failed"))
-                display.update({job.name: self._share(todo[job]) for job in workers.running}, stop.requested)
-                time.sleep(LOOK_SECONDS)
+    def work(self, what: str, jobs: Sequence[Job]) -> list[str]:
+        """Do the jobs that are not done yet, several side by side; returns a line for each that failed."""
+        todo = [job for job in jobs if not job.is_done()]
+        failed, done = [], len(jobs) - len(todo)
+        with showing_progress(self.console) as progress, ThreadPoolExecutor(self.machine.jobs) as pool:
+            futures = {pool.submit(self._do, job): job for job in todo}
+            try:
+                while futures:
+                    for future in wait(futures, LOOK_SECONDS, FIRST_COMPLETED).done:
+                        job, (end, why) = futures.pop(future), future.result()
+                        done += end == "done"
+                        failed += [f"{job}: {why}"] if why else []
+                        line = f"{job}: {end} ({done} of {len(jobs)} {what})"
+                        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                    if self.stop.requested:
+                        futures = {future: job for future, job in futures.items() if not future.cancel()}
+                    self._show(
+                        progress, what, done, len(jobs), [job for future, job in futures.items() if future.running()]
+                    )
+            except BaseException:
+                self.stop.requested = True  # or the pool would do the jobs that are left
+                raise
         return failed
 
-    def is_done(self, task: _Task) -> bool:
-        if task.name in NETWORKS:
-            return self.folder.network(task.name).is_file()
-        return bool(scored(self.folder, [(task.name, task.seed)]))
+    def _show(self, progress: Progress, what: str, done: int, total: int, running: Sequence[Job]) -> None:
+        shares = {job: job.share() for job in running}
+        percent = round(100 * (done + sum(shares.values())) / total)
+        detail = ", ".join(f"{job} {share:.0%}" if share else str(job) for job, share in shares.items())
+        progress(f"percent of all {what}", percent, 100, detail)
 
-    def _job(self, task: _Task, threads: int) -> Job:
-        options = {"seed": task.seed, "device": self.device, "threads": threads, "jobs": self.jobs}
-        arguments = [str(self.folder.root), task.name]
-        for name, value in options.items():
-            arguments += [f"--{name}", str(value)]
-        return Job(str(task), JOB, tuple(arguments), self.folder.log(f"{task.name}-{task.seed}"))
-
-    def _share(self, task: _Task) -> float | None:
-        """How much of a job at work is done, from 0 to 1, by the log of its run; None of a network, which has none."""
-        if task.name in NETWORKS:
-            return None
-        records = read_metrics(self.folder.run(task.name, task.seed))
-        return records[-1]["step"] / self.scale.steps if records else 0.0
+    def _do(self, job: Job) -> tuple[str, str]:
+        """Bring a job to its end, or to a stop that was requested; returns how it ended and, if it failed, why."""
+        try:
+            # To score a finished run again is not part of its time.
+            record = None if not job.is_network and job.is_trained() else job.record
+            with sitting(record, self.machine, job.perceptual) as cpu_seconds:
+                for command in job.commands(self.machine, self.device):
+                    call(command, job.log, self.machine.threads, self.stop, cpu_seconds)
+            if not job.is_network:
+                save_results(job.result, collect(job))
+        except Stopped:
+            return "stopped" if job.is_network else "saved", ""
+        except HdganError as error:
+            return "failed", str(error)
+        return "done", ""

@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hdgan.data.colors import colorize_labels
-from hdgan.data.config import ScenesConfig
-from hdgan.reproduce.folder import Folder
-from hdgan.reproduce.plan import ROWS, Scale
-from hdgan.scenes import PALETTE, ensure_scenes
+from hdgan.data.colors import colorize_labels, to_image
+from hdgan.inference.pipeline import load
+from hdgan.reproduce.jobs import Job
+from hdgan.reproduce.plan import ROWS
+from hdgan.scenes import SPEC, ensure_scenes
 
 SHOWN = 4
-"""Held-out scenes of which pictures are kept."""
+"""Held-out scenes that the picture shows."""
 GAP = 4
 MARGIN = 190
 """Pixels for the names at the left."""
 TEXT = 14
 
 
-def shown(scenes: ScenesConfig, kind: str) -> list[Path]:
-    """Files of the held-out scenes that are shown; kind is label, inst or img."""
-    return sorted((ensure_scenes(scenes) / f"test_{kind}").glob("*.png"))[:SHOWN]
-
-
-def runs_sheet(folder: Folder, scale: Scale, names: Collection[str]) -> Image.Image:
-    """Label maps, photos, and what the first seed's runs of the named rows made of them."""
-    scenes = scale.data.scenes
+def runs_sheet(runs: Sequence[Job]) -> Image.Image:
+    """Show label maps, photos, and what each run makes of the label maps."""
+    root = ensure_scenes(runs[0].folder.scale.scenes)
+    labels, ids, photos = (sorted((root / f"test_{kind}").glob("*.png"))[:SHOWN] for kind in ("label", "inst", "img"))
     rows: dict[str, list[Image.Image]] = {
-        "label map": [colorize_labels(np.asarray(Image.open(file)), PALETTE) for file in shown(scenes, "label")],
-        "real": [Image.open(file) for file in shown(scenes, "img")],
+        "label map": [colorize_labels(np.asarray(Image.open(file)), SPEC.palette) for file in labels],
+        "real": [Image.open(file) for file in photos],
     }
-    for name, row in ROWS.items():
-        if name in names:
-            rows[row.title] = [Image.open(file) for file in sorted(folder.scenes(name, 0).glob("*.png"))]
+    for run in runs:
+        pipeline = load(run.run, device="cpu")
+        made = (pipeline(label, instances, seed=0) for label, instances in zip(labels, ids, strict=True))
+        rows[ROWS[run.name].title] = [to_image(picture * 2 - 1) for picture in made]
     return sheet(rows)
 
 
 def sheet(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
-    """Put rows of pictures of one size below each other, each with its name at the left."""
+    """Put rows of pictures of one size below each other, each row with its name at the left."""
     width, height = next(iter(rows.values()))[0].size
     columns = max(map(len, rows.values()))
     page = Image.new("RGB", (MARGIN + columns * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP), "white")

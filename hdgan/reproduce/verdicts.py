@@ -16,24 +16,24 @@ from hdgan.wording import count
 
 ORDERED_BY = "miou"
 SIGNIFICANT = 0.05
-"""p below which a difference counts."""
+"""p-value below which a difference counts."""
 Conclusion = Literal["supported", "reversed", "not decided"]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two rows, the first of which is tested to be the better one."""
+class PairTest:
+    """The test that the first of two rows is the better one."""
 
     better: str
     worse: str
     claimed: bool
     """Whether the paper puts them in this order."""
     differences: tuple[float, ...]
-    """Of mean IoU, seed by seed."""
+    """Differences of mean IoU, one for each seed."""
 
     @property
     def p(self) -> float | None:
-        """Of a two-sided paired t-test; None where there is none: for one seed, or equal differences."""
+        """The p-value of a two-sided paired t-test; None for a single seed or for equal differences."""
         if len(self.differences) < 2 or stdev(self.differences) < 1e-9:
             return None
         return float(ttest_1samp(self.differences, 0).pvalue)
@@ -52,7 +52,7 @@ class Pair:
 
     @property
     def text(self) -> str:
-        """The order, the difference, its test and what follows."""
+        """The order, the difference, its test and the conclusion."""
         line = (
             f"{self.order}: {_bold(self.conclusion, len(self.differences))}; difference {mean(self.differences):+.3f}"
         )
@@ -70,12 +70,12 @@ class Verdict:
     means: dict[str, float]
     """Mean IoU of each row over the seeds that all of them have."""
     seeds: int
-    pairs: tuple[Pair, ...]
+    pairs: tuple[PairTest, ...]
     """All pairs of the order."""
 
     @property
     def conclusion(self) -> Conclusion:
-        """Supported if all pairs are; reversed if a pair is, since then the order is not this one."""
+        """Supported if all pairs are; reversed if one pair is, since the order is then another one."""
         found = {pair.conclusion for pair in self.pairs}
         if "reversed" in found:
             return "reversed"
@@ -83,7 +83,7 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """The order, what follows, and the means."""
+        """The order, the conclusion, and the means."""
         said = _bold(self.conclusion, self.seeds)
         wrong = [title((pair.worse, pair.better)) for pair in self.pairs if pair.conclusion == "reversed"]
         if wrong and len(self.pairs) > 1:
@@ -93,14 +93,14 @@ class Verdict:
         return f"{title(self.table.tested)} in mean IoU: {said}. Means of {self.seeds} {over}: {numbers}."
 
 
-def judge(table: Table, results: Sequence[Result]) -> Verdict | None:
-    """Test the order of a table; None without one, or without a seed that all its rows have."""
+def verdict_of(table: Table, results: Sequence[Result]) -> Verdict | None:
+    """Test the order of a table; None if it has no order, or if no seed is common to its rows."""
     scores = {row: values(results, row, ORDERED_BY) for row in table.tested}
     seeds = [seed for seed in next(iter(scores.values()), ()) if all(seed in found for found in scores.values())]
     if not seeds:
         return None
     pairs = tuple(
-        Pair(
+        PairTest(
             better,
             worse,
             (better, worse) in table.claims,
@@ -113,13 +113,13 @@ def judge(table: Table, results: Sequence[Result]) -> Verdict | None:
 
 
 def values(results: Sequence[Result], row: str, metric: str) -> dict[int | None, float]:
-    """A metric of a row by seed, where it could be had."""
+    """The values of a metric of a row by seed, where they are available."""
     own = {result.seed: result.metrics.get(metric) for result in results if result.row == row}
     return {seed: value for seed, value in own.items() if value is not None}
 
 
 def title(rows: Iterable[str]) -> str:
-    """Rows as an order."""
+    """Rows as an order, best first."""
     return " > ".join(ROWS[row].title for row in rows)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hdgan.scenes.dataset import ensure_scenes, scenes_folder, with_scenes
+from hdgan.scenes.dataset import ensure_scenes, scenes_folder, spec_of, with_scenes
 from hdgan.scenes.scene import Instance, Scene, render_scene
-from hdgan.scenes.styles import CLASSES, PALETTE, STYLES, Style
+from hdgan.scenes.styles import SPEC, STYLES, Appearance
 
 __all__ = [
-    "CLASSES", "PALETTE", "STYLES", "Instance", "Scene", "Style", "ensure_scenes", "render_scene", "scenes_folder",
+    "SPEC", "STYLES", "Appearance", "Instance", "Scene", "ensure_scenes", "render_scene", "scenes_folder", "spec_of",
     "with_scenes",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where buildings show: rays of the free pixels are cast against walls, gables and roofs, from near to far.
+"""Painting buildings: rays of the free pixels are cast against walls, gables and roofs, from near to far.
 
 Only then are all facades of the scene shaded at once, which costs less than one after another.
 """
@@ -23,10 +23,10 @@ _GABLE = 1.3  # the same for roofs of the row across the end of the street
 
 @dataclass(frozen=True)
 class _Face:
-    """Pixels that show one flat face of one building."""
+    """The pixels that show one flat face of one building."""
 
     number: int
-    """Place of the building in the scene's table."""
+    """Index of the building in the scene's table."""
     normal: Point
     pixels: Pixels
     x: np.ndarray  # [N] metres
@@ -37,7 +37,7 @@ class _Face:
 
 
 def paint_buildings(canvas: Canvas, light: Light, buildings: list[tuple[Building, int, Look]]) -> None:
-    """Paint all buildings in the pixels still free; each with its id and look, those of a side from near to far."""
+    """Paint all buildings, each with id and look, in the free pixels; those of one side are sorted from near to far."""
     faces: list[_Face] = []
     for number, (building, id, _) in enumerate(buildings):
         rows, columns = canvas.box(_corners(building))
@@ -65,7 +65,7 @@ def _corners(building: Building) -> list[Point]:
 
 
 def _faces(canvas: Canvas, building: Building, number: int, pixels: Pixels) -> list[_Face]:
-    """Faces of one building that show in free `pixels`."""
+    """The faces of one building that are visible in the free `pixels`."""
     if not building.side:
         return _front(canvas, building, number, pixels)
     cx, cy = canvas.camera.x, canvas.camera.y

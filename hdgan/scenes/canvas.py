@@ -1,4 +1,4 @@
-"""The picture in the making: which instance every pixel shows, its colour in linear light, and the camera's rays.
+"""The unfinished image: the instance that every pixel shows, its colour in linear light, and the camera's rays.
 
 Things are painted from near to far; a pixel that is taken stays as it is, so every pixel is shaded once.
 """
@@ -21,7 +21,7 @@ _DRAWN_HEIGHT = 110
 
 @dataclass(frozen=True)
 class Pixels:
-    """Pixels still free, N of them: flat index, and the ray (a, b) with X = x + Z a, Y = y - Z b."""
+    """N free pixels: flat index, and the ray (a, b) with X = x + Z a, Y = y - Z b."""
 
     index: np.ndarray  # [N] int64
     a: np.ndarray  # [N] float32
@@ -52,7 +52,7 @@ class Canvas:
         return (x - self.camera.x) * scale + self._centre[0], (self.camera.y - y) * scale + self._centre[1]
 
     def box(self, points: Iterable[Point]) -> tuple[slice, slice]:
-        """Rows and columns that cover world points, clipped to the picture."""
+        """Rows and columns that cover world points, clipped to the canvas."""
         xs, ys = zip(*map(self.project, points), strict=True)
         left, right = (max(0, min(int(x), self.width)) for x in (min(xs), max(xs) + 2))
         top, bottom = (max(0, min(int(y), self.height)) for y in (min(ys), max(ys) + 2))
@@ -63,7 +63,7 @@ class Canvas:
         return self.ids.reshape(self.height, self.width)[rows, columns] == EMPTY
 
     def free(self, rows: slice, columns: slice, mask: np.ndarray | None = None) -> Pixels:
-        """Free pixels of a box, or those of them where `mask` [rows, columns] holds."""
+        """Free pixels of a box, or only those where `mask` [rows, columns] is true."""
         empty = self.empty(rows, columns)
         if mask is not None:
             empty &= mask
@@ -80,15 +80,15 @@ class Canvas:
 
 
 class Stencil:
-    """A small drawing of numbered parts over a box of the canvas, with even edges also for things of a few pixels."""
+    """A drawing of numbered parts over a box of the canvas, whose edges are even also where it has few pixels."""
 
     def __init__(self, canvas: Canvas, points: Iterable[Point]) -> None:
-        """Cover the world `points`, which should bound the thing."""
+        """Cover the world `points`, which should bound what will be drawn."""
         self.rows, self.columns = canvas.box(points)
         self._canvas = canvas
         height, width = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
         self.hidden = height <= 0 or width <= 0 or not canvas.empty(self.rows, self.columns).any()
-        """Whether nothing of the box can be seen."""
+        """Whether the box has no free pixels."""
         # Pillow rounds corners to pixels: small things are drawn larger and thinned out.
         self._zoom = max(1, min(8, -(-_DRAWN_HEIGHT // max(height, 1))))
         self._image = Image.new("I", (max(width, 1) * self._zoom, max(height, 1) * self._zoom))

@@ -47,7 +47,7 @@ def paint_car(canvas: Canvas, light: Light, car: Car, id: int, look: Look) -> No
     rgb = np.stack(body.colours, axis=1)[:, parts[row, column]]  # [3, N]
     height = np.clip(canvas.camera.y - car.z * pixels.b, 0, 2)
     rgb *= 0.55 + 0.45 * np.minimum(height * 1.7, 1)
-    # Panes mirror more of the sky the more they lean back above; flanks catch a band of it along the shoulder.
+    # Panes reflect more sky the more they lean back; flanks reflect a band of it along the shoulder.
     share = height * (1 / car.height)
     glass = np.array(body.panes)[parts[row, column]]
     shine = np.where(glass, 0.2 * np.clip(share * 2.6 - 1.7, 0, 1), 0.05 * np.exp(-(((share - 0.6) * 18) ** 2)))
@@ -73,7 +73,7 @@ class _Body:
         self.lit = light.sunlit_at(car.x, car.height * 0.7, car.z)
         self.sky = light.horizon_rgb[:, 0] * (0.5 + 0.5 * self.lit)
         self.white = light.ambient_rgb[:, 0] * 0.6 + light.sun_rgb[:, 0] * (0.2 * self.lit)
-        """What a white part at the body's ends looks like."""
+        """Linear colour of a white part at the ends of the body."""
         pixels = canvas.unit * car.height / car.z
         self.small, self.fine = pixels < 45, pixels > 130
         """Whether treads are too small to see; whether rounded edges and spokes are large enough."""
@@ -121,11 +121,11 @@ class _Body:
         return [(sum(point[2] for point in points) / len(points), points, rgb, glass)]
 
     def glass(self, normal: Point) -> np.ndarray:
-        """Linear colour [3] of a window: dark, but for the sky it mirrors."""
+        """Linear colour [3] of a window: dark apart from the sky that it reflects."""
         return _DARK * 1.6 + self.sky * (0.06 + 0.34 * max(normal[1], 0.0) ** 1.5)
 
     def painted(self, normal: Point) -> np.ndarray:
-        """Linear colour [3] of painted metal: its own light, a mirrored sky, and a spark of sun."""
+        """Linear colour [3] of painted metal: diffuse light, the reflected sky, and a highlight of the sun."""
         light = self.light
         sun = light.facing(normal) * self.lit
         diffuse = self.paint * (light.sun_rgb[:, 0] * sun + light.ambient_rgb[:, 0] * (0.62 + 0.34 * normal[1]))

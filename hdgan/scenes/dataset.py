@@ -1,4 +1,4 @@
-"""Street scenes as a dataset on disk, made once and kept in a cache."""
+"""Street scenes as a dataset on disk, rendered once and kept in a cache."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ from rich.console import Console
 
 from hdgan.config.options import option
 from hdgan.data.config import DataConfig, ScenesConfig
+from hdgan.data.spec import DatasetSpec
 from hdgan.errors import ConfigError, HdganError
 from hdgan.progress import showing_progress
 from hdgan.scenes.scene import Scene, render_scene
-from hdgan.scenes.styles import CLASSES
+from hdgan.scenes.styles import SPEC
 
 VERSION = 7
-"""Part of the key of the cache: raised whenever the same configuration gives other pictures (a test compares some)."""
+"""Part of the key of the cache: raise it whenever the same configuration gives other images (a test compares some)."""
+
+
+def spec_of(data: DataConfig) -> DatasetSpec | None:
+    """The classes of a dataset where their names and colours are known: those of the built-in scenes, else None."""
+    return SPEC if data.uses_scenes else None
 
 
 def with_scenes(data: DataConfig, n_labels: int, console: Console) -> DataConfig:
-    """Data with a root: without one, that of the built-in scenes, which are drawn if they are not there.
+    """Data with a root: that of the built-in scenes if it has none. Scenes that are missing are rendered.
 
     Args:
         data: Of a run.
@@ -37,12 +43,12 @@ def with_scenes(data: DataConfig, n_labels: int, console: Console) -> DataConfig
         ConfigError: the scenes have another number of classes.
         HdganError: the cache cannot be written.
     """
-    if data.root is not None:
+    if not data.uses_scenes:
         return data
-    if n_labels != len(CLASSES):
+    if n_labels != SPEC.n_labels:
         raise ConfigError(
-            f"the built-in scenes have {len(CLASSES)} classes, the model {n_labels} ({option('model.n_labels')}): name "
-            f"a dataset with {option('data.root')}, or take a model of {len(CLASSES)}"
+            f"the built-in scenes have {SPEC.n_labels} classes, the model {n_labels} ({option('model.n_labels')}): "
+            f"name a dataset with {option('data.root')}, or take a model of {SPEC.n_labels}"
         )
     with showing_progress(console) as progress:
         task = "rendering street scenes (once; they are kept in a cache)"
@@ -53,7 +59,7 @@ def with_scenes(data: DataConfig, n_labels: int, console: Console) -> DataConfig
 def ensure_scenes(
     config: ScenesConfig, cache: Path | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Return the folder of the scenes of `config`, drawing them on first use.
+    """Return the folder of the scenes of `config`, rendering them on first use.
 
     The folder has NVIDIA's layout: train_label, train_inst, train_img and the same for test, with equal stems
     (scene_000000.png, ...), and besides them train_style and test_style with one JSON a scene: the true style of
@@ -79,8 +85,10 @@ def ensure_scenes(
             made = Path(scratch) / folder.name
             made.mkdir()
             _write_all(config, made, progress)
-            _publish(made, folder)
+            made.rename(folder)
     except OSError as error:
+        if folder.is_dir():  # another process was first, with the same scenes
+            return folder
         reason = error.strerror or str(error)
         raise HdganError(
             f"cannot keep the street scenes in {parent}: {reason}; set HDGAN_CACHE to a folder that can be written and "
@@ -90,13 +98,13 @@ def ensure_scenes(
 
 
 def scenes_folder(config: ScenesConfig, cache: Path | None = None) -> Path:
-    """Where `ensure_scenes` keeps the scenes of `config`, whether they are there or not."""
+    """The folder in which `ensure_scenes` keeps the scenes of `config`, whether they exist or not."""
     key = hashlib.sha256(json.dumps([VERSION, asdict(config)], sort_keys=True).encode()).hexdigest()[:12]
     return (cache if cache is not None else default_cache()) / "scenes" / f"{config.width}x{config.height}-{key}"
 
 
 def default_cache() -> Path:
-    """Folder for what hdgan can make again: HDGAN_CACHE, else XDG_CACHE_HOME/hdgan, else ~/.cache/hdgan."""
+    """Folder for files that hdgan can make again: HDGAN_CACHE, else XDG_CACHE_HOME/hdgan, else ~/.cache/hdgan."""
     if chosen := os.environ.get("HDGAN_CACHE"):
         return Path(chosen).expanduser()
     if base := os.environ.get("XDG_CACHE_HOME"):
@@ -104,27 +112,17 @@ def default_cache() -> Path:
     return Path.home() / ".cache" / "hdgan"
 
 
-def _publish(made: Path, folder: Path) -> None:
-    """Rename a finished folder; where another process was first, its folder stays, which holds the same scenes."""
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-
-
 def _write_all(config: ScenesConfig, folder: Path, progress: Callable[[int, int], None] | None) -> None:
-    jobs = [
-        (split, index) for split, count in (("train", config.train), ("test", config.test)) for index in range(count)
-    ]
-    for split in ("train", "test"):
+    done = 0
+    for split, count in (("train", config.train), ("test", config.test)):
         for kind in ("label", "inst", "img", "style"):
             (folder / f"{split}_{kind}").mkdir()
-    for done, (split, index) in enumerate(jobs, 1):
-        scene = render_scene(config.seed, split, index, config.width, config.height)
-        _write_scene(scene, folder, config.seed, split, index)
-        if progress is not None:
-            progress(done, len(jobs))
+        for index in range(count):
+            scene = render_scene(config.seed, split, index, config.width, config.height)
+            _write_scene(scene, folder, config.seed, split, index)
+            done += 1
+            if progress is not None:
+                progress(done, config.train + config.test)
 
 
 def _write_scene(scene: Scene, folder: Path, seed: int, split: str, index: int) -> None:
@@ -132,7 +130,7 @@ def _write_scene(scene: Scene, folder: Path, seed: int, split: str, index: int) 
     stem = f"scene_{index:06d}"
     Image.fromarray(scene.label).save(folder / f"{split}_label" / f"{stem}.png")
     Image.fromarray(scene.ids.astype(np.uint16)).save(folder / f"{split}_inst" / f"{stem}.png")
-    # Noise hardly compresses: a higher level only takes longer.
+    # Noise hardly compresses; a higher level would only take longer.
     Image.fromarray(scene.photo).save(folder / f"{split}_img" / f"{stem}.png", compress_level=2)
     height, width = scene.label.shape
     record = {
@@ -140,18 +138,7 @@ def _write_scene(scene: Scene, folder: Path, seed: int, split: str, index: int) 
         "split": split,
         "index": index,
         "size": [width, height],
-        "classes": list(CLASSES),
-        "instances": [
-            {
-                "id": instance.id,
-                "class": instance.name,
-                "label": instance.label,
-                "style": instance.style,
-                "colour": list(instance.colour),
-                "texture": instance.texture,
-                "area": instance.area,
-            }
-            for instance in scene.instances
-        ],
+        "classes": list(SPEC.classes),
+        "instances": [{"id": instance.id, "class": instance.name, **asdict(instance)} for instance in scene.instances],
     }
     (folder / f"{split}_style" / f"{stem}.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

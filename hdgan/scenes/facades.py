@@ -1,4 +1,4 @@
-"""What walls are made of: bare wall, windows, shops and doors, by place on the facade in metres."""
+"""The materials of facades: bare wall, windows, shops and doors, by position in metres."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def facade(
     _weather(table, number, along, y, pixel, material, tone)
     albedo = table.colours[:, number, material] * tone
     glass = np.nonzero(material == GLASS)[0]
-    # Panes mirror the sky, more of it the higher they are.
+    # Panes reflect more sky the higher they are.
     chance = cell_hash(column[glass], row[glass], table.seed[number[glass]] + 7)
     mirror = (0.1 + 0.02 * y[glass]) * (0.5 + chance) * table.mirror[number[glass]]
     albedo[:, glass] += light.horizon_rgb * mirror

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hdgan.scenes.canvas import Canvas, Pixels
-from hdgan.scenes.layout import Layout, Street
+from hdgan.scenes.layout import SceneLayout, Street
 from hdgan.scenes.light import GroundShade, Light
 from hdgan.scenes.styles import MARKING, PAVEMENT, ROAD, SKY, Look, linear
 from hdgan.scenes.texture import masonry, noise, smooth_noise, smoothstep
@@ -55,7 +55,7 @@ def _clouds(look: Look, a: np.ndarray, rise: np.ndarray, toward_sun: float) -> t
     return density, lit
 
 
-def paint_ground(canvas: Canvas, layout: Layout, light: Light, shade: GroundShade, looks: dict[int, Look]) -> None:
+def paint_ground(canvas: Canvas, layout: SceneLayout, light: Light, shade: GroundShade, looks: dict[int, Look]) -> None:
     """Fill the free pixels below the horizon with road, pavement and markings."""
     pixels = canvas.free(slice(int(np.searchsorted(canvas.b, 0)), canvas.height), slice(0, canvas.width))
     street, camera = layout.street, layout.camera

@@ -1,4 +1,4 @@
-"""Where things stand: a street in metres, as seen from a car, drawn at random and independent of the picture's size.
+"""The layout of a random street in metres, as seen from a car; it does not depend on the size of the image.
 
 X points right, Y up, Z ahead; the road's centre line is X = 0, the ground Y = 0, and the camera stands at Z = 0.
 """
@@ -18,11 +18,11 @@ class Camera:
     x: float
     y: float
     focal: float
-    """Focal length in half widths of the picture."""
+    """Focal length in half widths of the image."""
     shift: float
-    """Horizontal place of the vanishing point, in half widths right of the centre."""
+    """Horizontal position of the vanishing point, in half widths right of the centre."""
     horizon: float
-    """Height of the horizon as a share of the picture, from the top."""
+    """Height of the horizon as a share of the image, from the top."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ Thing = Tree | Car | Person | Pole
 
 
 @dataclass(frozen=True)
-class Layout:
-    """All of a scene but its looks. Things are sorted from near to far."""
+class SceneLayout:
+    """Everything in a scene, without its looks. Things are sorted from near to far."""
 
     camera: Camera
     street: Street
@@ -132,7 +132,7 @@ class Layout:
     things: tuple[Thing, ...]
 
 
-def lay_out(rng: np.random.Generator) -> Layout:
+def lay_out(rng: np.random.Generator) -> SceneLayout:
     """Draw a street and what stands in it."""
     parking = bool(rng.random() < 0.75)
     kerb = rng.uniform(3.2, 3.9) + (2.2 if parking else rng.uniform(0, 0.6))
@@ -149,7 +149,7 @@ def lay_out(rng: np.random.Generator) -> Layout:
     buildings = [*_row(rng, street, -1), *_row(rng, street, 1), *_closing_row(rng, street)]
     things: list[Thing] = [*_cars(rng, street, camera), *_kerbside(rng, street), *_people(rng, street)]
     things.sort(key=_nearest)
-    return Layout(camera, street, tuple(buildings), tuple(things))
+    return SceneLayout(camera, street, tuple(buildings), tuple(things))
 
 
 def _nearest(thing: Thing) -> float:

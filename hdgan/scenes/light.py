@@ -1,4 +1,4 @@
-"""Sun, sky light, haze and shadows of a scene. The sky's style decides where the sun stands."""
+"""Sun, sky light, haze and shadows of a scene. The style of the sky sets the position of the sun."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hdgan.scenes.canvas import Canvas
-from hdgan.scenes.layout import Car, Layout, Person, Pole, Tree
+from hdgan.scenes.layout import Car, Person, Pole, SceneLayout, Tree
 from hdgan.scenes.styles import Look, linear
 from hdgan.scenes.texture import smoothstep
 
@@ -37,9 +37,9 @@ WEATHERS = {
 
 
 class Light:
-    """Everything that turns a surface's own colour into the colour that the camera sees."""
+    """The light of a scene, which turns the colours of surfaces into those that the camera sees."""
 
-    def __init__(self, layout: Layout, sky: Look, rng: np.random.Generator) -> None:
+    def __init__(self, layout: SceneLayout, sky: Look, rng: np.random.Generator) -> None:
         weather = WEATHERS[sky.style.name]
         azimuth = np.radians(weather.azimuth + rng.uniform(-9, 9))
         elevation = np.radians(weather.elevation * rng.uniform(0.9, 1.1))
@@ -94,7 +94,7 @@ class Light:
 
 
 class GroundShade:
-    """Shadows that things throw on the ground, gathered in two pictures before the ground is painted."""
+    """Shadows that things throw on the ground, collected in two maps before the ground is painted."""
 
     def __init__(self, canvas: Canvas, light: Light) -> None:
         self._canvas, self._light = canvas, light

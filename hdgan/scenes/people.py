@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 from hdgan.scenes.canvas import Canvas, Place, Stencil
 from hdgan.scenes.layout import Person, Pole
 from hdgan.scenes.light import Light
-from hdgan.scenes.styles import Look, linear
+from hdgan.scenes.styles import RGB, Look, linear
 from hdgan.scenes.texture import noise
 
 _SKIN, _HAIR, _COAT, _TROUSERS, _SHOES, _BAG = range(1, 7)
@@ -26,18 +26,15 @@ def paint_person(canvas: Canvas, light: Light, person: Person, id: int, look: Lo
     unit = tall * canvas.unit / person.z  # pixels that the person is tall
     foot = canvas.project((person.x, 0.0, person.z))
     _figure(stencil, person, foot, unit)
-    parts = stencil.parts()
-    colours = np.zeros((3, 8), np.float32)
-    for part, colour in (
-        (_SKIN, _SKINS[int(person.skin * len(_SKINS))]),
-        (_HAIR, _HAIRS[int(person.hair * len(_HAIRS))]),
-        (_COAT, look.colour),
-        (_TROUSERS, look.style.accent),
-        (_SHOES, (38, 32, 30)),
-        (_BAG, (84, 58, 42)),
-    ):
-        colours[:, part] = linear(colour)
-    _paint_upright(canvas, light, stencil, parts, colours, (person.x, person.z, tall), id, look.seed)
+    colours = {
+        _SKIN: _SKINS[int(person.skin * len(_SKINS))],
+        _HAIR: _HAIRS[int(person.hair * len(_HAIRS))],
+        _COAT: look.colour,
+        _TROUSERS: look.style.accent,
+        _SHOES: (38, 32, 30),
+        _BAG: (84, 58, 42),
+    }
+    _paint_upright(canvas, light, stencil, colours, person, id, look.seed)
 
 
 def _figure(stencil: Stencil, person: Person, foot: Place, unit: float) -> None:
@@ -120,30 +117,22 @@ def paint_pole(canvas: Canvas, light: Light, pole: Pole, id: int, look: Look) ->
         stencil.polygon(head, 4)
         for place, part in ((3.12, 5), (2.83, 6), (2.54, 7)):
             stencil.ellipse(at(0, place), 0.11 * unit, 0.11 * unit, part)
-    colours = np.zeros((3, 8), np.float32)
-    colours[:, 1] = linear(look.colour)
-    for part, colour in enumerate(
-        ((240, 238, 226), (196, 30, 36), (26, 28, 30), (120, 28, 26), (110, 84, 30), (52, 220, 130)), 2
-    ):
-        colours[:, part] = linear(colour)
-    _paint_upright(canvas, light, stencil, stencil.parts(), colours, (pole.x, pole.z, pole.height), id, look.seed)
+    shades = (look.colour, (240, 238, 226), (196, 30, 36), (26, 28, 30), (120, 28, 26), (110, 84, 30), (52, 220, 130))
+    _paint_upright(canvas, light, stencil, dict(enumerate(shades, 1)), pole, id, look.seed)
 
 
 def _paint_upright(
-    canvas: Canvas,
-    light: Light,
-    stencil: Stencil,
-    parts: np.ndarray,
-    colours: np.ndarray,
-    place: tuple[float, float, float],
-    id: int,
-    seed: int,
+    canvas: Canvas, light: Light, stencil: Stencil, colours: dict[int, RGB], thing: Person | Pole, id: int, seed: int
 ) -> None:
-    """Shade the parts of a flat drawing as if each were round; `place` is x, z and height in metres."""
-    x, z, tall = place
+    """Shade the parts of a flat drawing as if each were round; `colours` has that of each part."""
+    x, z, tall = thing.x, thing.z, thing.height
+    parts = stencil.parts()
     pixels, row, column = stencil.seen(parts)
     if not len(row):
         return
+    table = np.zeros((3, 8), np.float32)
+    for number, colour in colours.items():
+        table[:, number] = linear(colour)
     unit = canvas.unit / z
     part = parts[row, column]
     # Where the blurred drawing grows to the right, the surface faces left: the limbs' edges turn away.
@@ -156,4 +145,4 @@ def _paint_upright(
     y = np.clip(canvas.camera.y - z * pixels.b, 0, tall)
     ambient = (0.62 + 0.3 * np.minimum(y / tall, 1)) * (1 - 0.28 * np.abs(slope))
     folds = 1 + 0.11 * noise("clump", pixels.a * z, y * 0.5, 2.6, seed)
-    canvas.paint(pixels, id, light.shade(colours[:, part] * folds, facing, ambient, z))
+    canvas.paint(pixels, id, light.shade(table[:, part] * folds, facing, ambient, z))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,19 +15,19 @@ from hdgan.scenes.buildings import paint_buildings
 from hdgan.scenes.canvas import Canvas
 from hdgan.scenes.cars import paint_car
 from hdgan.scenes.ground import paint_ground, paint_sky
-from hdgan.scenes.layout import Car, Layout, Person, Pole, Tree, lay_out
+from hdgan.scenes.layout import Car, Person, Pole, SceneLayout, Thing, Tree, lay_out
 from hdgan.scenes.light import GroundShade, Light
 from hdgan.scenes.people import paint_person, paint_pole
 from hdgan.scenes.styles import (
     BUILDING,
     CAR,
-    CLASSES,
     MARKING,
     PAVEMENT,
     PERSON,
     POLE,
     ROAD,
     SKY,
+    SPEC,
     TREE,
     Look,
     draw_look,
@@ -35,12 +36,18 @@ from hdgan.scenes.trees import paint_tree
 
 DIVISOR = 1000
 """Class of an instance id: id // DIVISOR where id >= DIVISOR, else id itself (Cityscapes' rule)."""
-_MOST_SUBSAMPLED = 5_000_000  # pixels up to which each is averaged from 2 x 2
+_PAINTERS: dict[type[Thing], tuple[int, Callable[..., None]]] = {
+    Car: (CAR, paint_car),
+    Tree: (TREE, paint_tree),
+    Person: (PERSON, paint_person),
+    Pole: (POLE, paint_pole),
+}
+_MOST_SUBSAMPLED = 5_000_000  # largest image, in pixels, whose pixels are averages of 2 x 2 samples
 
 
 @dataclass(frozen=True)
 class Instance:
-    """What is true of one instance; surfaces such as the road count as one instance."""
+    """The ground truth of one instance; a surface such as the road is one instance."""
 
     id: int
     label: int
@@ -54,7 +61,7 @@ class Instance:
     @property
     def name(self) -> str:
         """Name of the class."""
-        return CLASSES[self.label]
+        return SPEC.classes[self.label]
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def render_scene(seed: int, split: str, index: int, width: int, height: int) -> 
 
 
 def _paint_objects(
-    canvas: Canvas, layout: Layout, light: Light, surfaces: dict[int, Look], rng: np.random.Generator
+    canvas: Canvas, layout: SceneLayout, light: Light, surfaces: dict[int, Look], rng: np.random.Generator
 ) -> dict[int, tuple[int, Look]]:
     """Paint the whole canvas; returns label and look of every object's id."""
     known: dict[int, tuple[int, Look]] = {}
@@ -116,14 +123,8 @@ def _paint_objects(
     shade = GroundShade(canvas, light)
     for thing in layout.things:
         shade.add(thing)
-        if isinstance(thing, Car):
-            paint_car(canvas, light, thing, *enter(CAR))
-        elif isinstance(thing, Tree):
-            paint_tree(canvas, light, thing, *enter(TREE))
-        elif isinstance(thing, Person):
-            paint_person(canvas, light, thing, *enter(PERSON))
-        elif isinstance(thing, Pole):
-            paint_pole(canvas, light, thing, *enter(POLE))
+        label, paint = _PAINTERS[type(thing)]
+        paint(canvas, light, thing, *enter(label))
     paint_buildings(
         canvas, light, [(building, *enter(BUILDING)) for building in layout.buildings if building.far > 0.8]
     )
@@ -136,7 +137,7 @@ def _reduce_ids(ids: np.ndarray, factor: int) -> np.ndarray:
     """The id that most of a pixel's samples [H * factor, W * factor] show, int32 [H, W]; objects win ties."""
     if factor == 1:
         return ids
-    # In order, a <= b <= c <= d: c == d is a pair of the largest; otherwise any pair includes b.
+    # Sorted, a <= b <= c <= d: if c == d, they are a pair of the largest id; any other pair includes b.
     _, b, c, d = np.sort([ids[i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=0)
     return np.where(c == d, c, b)
 

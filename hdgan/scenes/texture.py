@@ -104,7 +104,7 @@ def masonry(
     edge = np.minimum(from_joint_u, from_joint_v)
     tint = (cell_hash(stone.astype(np.int32), course.astype(np.int32), seed) - 0.5) * (2 * contrast)
     depth = 0.45 * np.clip(1 - edge * (1 / joint), 0, 1)
-    # Averaged over whole stones the joints still darken the surface a little.
+    # Even averaged over whole stones, the joints darken the surface a little.
     mean_depth = 0.45 * joint * (1 / length + 1 / height)
     weight = np.clip(1.5 - pixel * (1.6 / height), 0, 1)
     return 1 - mean_depth + weight * (tint - depth + mean_depth)

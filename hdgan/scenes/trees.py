@@ -10,7 +10,7 @@ from hdgan.scenes.light import Light
 from hdgan.scenes.styles import Look, linear
 from hdgan.scenes.texture import interpolated, noise, smooth_noise
 
-_GRID = 64  # the crown's shape is smooth: it is worked out on a coarse grid at every resolution
+_GRID = 64  # the crown's shape is smooth, so it is computed on a coarse grid at every resolution
 
 
 def paint_tree(canvas: Canvas, light: Light, tree: Tree, id: int, look: Look) -> None:

@@ -1,4 +1,4 @@
-"""Styles of instances (paper section 3.4): E's features, their clusters, and choosing among them.
+"""Styles of instances (paper, section 3.4): E's features, their clusters, and the choice among them.
 
 model = hdgan.load(run)
 styles = model.bank.sample(model.instances(label, ids), seed=7)

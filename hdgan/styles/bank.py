@@ -1,13 +1,13 @@
-"""The styles that a model's classes come in: clusters of E's features, kept beside the checkpoint.
+"""The styles of a model's classes: clusters of E's features, in a file beside the checkpoint.
 
 styles.safetensors holds, for K clusters of all classes together, C classes and F features:
 
-    centre       [K, F] float32          sorted by class, in each by size
+    centre       [K, F] float32          sorted by class, within a class by size
     mean         [C, F] float32          mean feature of each class over all its instances
     overall      [F] float32             mean feature of all instances
-    thumbnail    [K, S, S, 3] uint8      crop of the instance nearest to each centre; left out where there is none
+    thumbnail    [K, S, S, 3] uint8      crop of the instance nearest to each centre; left out if any cluster has none
 
-and, as JSON in its metadata under `hdgan`, what `_About` lists.
+Its metadata has the fields of `_Metadata`, as JSON under `hdgan`.
 """
 
 from __future__ import annotations
@@ -35,32 +35,32 @@ from hdgan.weights import open_safetensors
 
 STYLES_FILE = "styles.safetensors"
 FORMAT = 1
-"""Raised when an older hdgan could not read a newer file."""
+"""Increased when an older hdgan could not read a newer file."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """An instance of the training pictures."""
+    """An instance in the training images."""
 
     stem: str
-    """Name of the picture."""
+    """Name of the image."""
     id: int
     box: tuple[float, float, float, float]
-    """Left, top, right, bottom as shares of the picture's width and height."""
+    """Left, top, right, bottom as shares of the image's width and height."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Instances of a class that look alike."""
+    """Instances of a class with similar features."""
 
     centre: np.ndarray
     """[F] float32."""
     count: int | None = None
-    """Instances in it; None where it is not known, as in NVIDIA's files."""
+    """Number of its instances; None if it is not known, as in NVIDIA's files."""
     examples: tuple[Example, ...] = ()
-    """Nearest to the centre first."""
+    """The nearest to the centre first."""
     thumbnail: Image.Image | None = None
-    """Its first example."""
+    """Crop of the first example."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class StyleBank:
     """The clusters of every class."""
 
     clusters: Mapping[int, tuple[Cluster, ...]]
-    """By class; classes without clusters are absent."""
+    """By class. Classes without clusters are absent."""
     means: Mapping[int, np.ndarray]
     """[F] float32 by class: the style of a class without clusters."""
     overall: np.ndarray
@@ -81,16 +81,16 @@ class StyleBank:
         Raises:
             ConfigError: there is no such cluster.
         """
-        there = self.clusters.get(label, ())
-        if not 0 <= cluster < len(there):
+        own = self.clusters.get(label, ())
+        if not 0 <= cluster < len(own):
             raise ConfigError(
                 f"class {label} has no cluster {cluster}: it has "
-                + (f"0 to {len(there) - 1}" if there else f"none; classes with clusters are {sorted(self.clusters)}")
+                + (f"0 to {len(own) - 1}" if own else f"none; classes with clusters are {sorted(self.clusters)}")
             )
-        return Style(label, tuple(there[cluster].centre.tolist()), cluster)
+        return Style(label, tuple(own[cluster].centre.tolist()), cluster)
 
     def mean_style(self, label: int) -> Style:
-        """The mean over the instances of a class, or over all instances where the data has none of it."""
+        """The mean over the instances of a class, or over all instances if the data has none of this class."""
         return Style(label, tuple(self.means.get(label, self.overall).tolist()))
 
     def sample(
@@ -100,16 +100,16 @@ class StyleBank:
         variant: int = 0,
         per: Literal["instance", "class"] = "instance",
     ) -> Styles:
-        """Draw a cluster for every instance, each of its class with equal chances (paper section 3.4).
+        """Draw a cluster of its class for every instance, each with the same probability (paper, section 3.4).
 
-        What an instance gets depends on the seed, the variant, its class and its id alone, so instances that are added
-        to a map leave the others as they are. A class without clusters gets its `mean_style`.
+        The style of an instance depends only on the seed, the variant, its class and its id, so adding instances to a
+        map does not change the others. A class without clusters gets its `mean_style`.
 
         Args:
-            instances: class by instance id, as `Pipeline.instances` gives it.
-            seed: from 0; the same gives the same styles.
+            instances: class by instance id, as returned by `Pipeline.instances`.
+            seed: 0 or more. The same seed gives the same styles.
             variant: number of the drawing, from 0.
-            per: "class" gives all instances of a class one style.
+            per: "class" gives all instances of a class the same style.
 
         Raises:
             ConfigError: seed or variant is negative.
@@ -118,17 +118,14 @@ class StyleBank:
         check_value(Count, variant, "variant")
         styles = {}
         for id, label in instances.items():
-            there = self.clusters.get(label)
             key = (seed, variant, label % 2**64, *((id % 2**64,) if per == "instance" else ()))
-            styles[id] = (
-                self.style(label, int(np.random.default_rng(key).integers(len(there))))
-                if there
-                else self.mean_style(label)
-            )
+            n = len(self.clusters.get(label, ()))
+            drawn = int(np.random.default_rng(key).integers(n)) if n else None
+            styles[id] = self.mean_style(label) if drawn is None else self.style(label, drawn)
         return Styles(styles, self.origin.encoder)
 
     def require(self, encoder: str, n_features: int, checkpoint: str) -> None:
-        """Check that the clusters are of a model's E.
+        """Check that the clusters were made with a model's E.
 
         Args:
             encoder: `fingerprint` of the model's E; empty without E.
@@ -136,7 +133,7 @@ class StyleBank:
             checkpoint: the model, for the message.
 
         Raises:
-            CheckpointError: they are another's.
+            CheckpointError: they were made with another E.
         """
         origin = self.origin
         if origin.encoder and encoder and origin.encoder != encoder:
@@ -156,9 +153,9 @@ class StyleBank:
         Raises:
             HdganError: the file cannot be written.
         """
-        flat = [(label, cluster) for label, there in sorted(self.clusters.items()) for cluster in there]
+        flat = [(label, cluster) for label, own in sorted(self.clusters.items()) for cluster in own]
         means = sorted(self.means.items())
-        about = _About(
+        metadata = _Metadata(
             format=FORMAT,
             origin=self.origin,
             classes=tuple(label for label, _ in flat),
@@ -175,7 +172,7 @@ class StyleBank:
         if flat and all(cluster.thumbnail is not None for _, cluster in flat):
             arrays["thumbnail"] = np.stack([np.asarray(cluster.thumbnail) for _, cluster in flat])
         with atomic_file(path) as temporary:
-            save_file(arrays, temporary, {"hdgan": json.dumps(to_plain(about))})
+            save_file(arrays, temporary, {"hdgan": json.dumps(to_plain(metadata))})
 
     @staticmethod
     def load(path: Path) -> StyleBank:
@@ -189,22 +186,23 @@ class StyleBank:
                 f"{path} does not exist: make it with `hdgan styles encode RUN` and then `hdgan styles cluster RUN`"
             )
         with open_safetensors(path, remedy=_REMEDY) as file:
-            there = _TYPES.keys() & file.keys()
-            tensors = {name: file.get_tensor(name) for name in there}
-            metadata = (file.metadata() or {}).get("hdgan", "")
+            tensors = {name: file.get_tensor(name) for name in _TYPES.keys() & file.keys()}
+            text = (file.metadata() or {}).get("hdgan", "")
         wrong = [name for name, tensor in tensors.items() if tensor.dtype != _TYPES[name]]
         if wrong:
-            raise CheckpointError(f"{path} is damaged ({', '.join(wrong)} of another type): {_REMEDY}")
+            raise CheckpointError(f"{path} is damaged ({', '.join(wrong)}: wrong type): {_REMEDY}")
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        about = from_plain(_About, parse_json(metadata, f"{path}, hdgan", _REMEDY), f"{path}, hdgan")
-        if about.format > FORMAT:
-            raise CheckpointError(f"{path} has format {about.format}, this hdgan reads up to {FORMAT}: upgrade hdgan")
-        _check(path, arrays, about)
-        return _assemble(arrays, about)
+        metadata = from_plain(_Metadata, parse_json(text, f"{path}, hdgan", _REMEDY), f"{path}, hdgan")
+        if metadata.format > FORMAT:
+            raise CheckpointError(
+                f"{path} has format {metadata.format}, this hdgan reads up to {FORMAT}: upgrade hdgan"
+            )
+        _check(path, arrays, metadata)
+        return _assemble(arrays, metadata)
 
 
 @dataclass(frozen=True)
-class _About:
+class _Metadata:
     format: int
     origin: Origin
     classes: tuple[Label, ...]
@@ -219,10 +217,10 @@ _TYPES = {"centre": torch.float32, "mean": torch.float32, "overall": torch.float
 _REMEDY = "delete it and make it again with `hdgan styles cluster RUN`"
 
 
-def _check(path: Path, arrays: dict[str, np.ndarray], about: _About) -> None:
+def _check(path: Path, arrays: dict[str, np.ndarray], metadata: _Metadata) -> None:
     width = arrays["overall"].size if "overall" in arrays else -1
-    n = len(about.classes)
-    shapes = {"centre": (n, width), "mean": (len(about.mean_classes), width), "overall": (width,)}
+    n = len(metadata.classes)
+    shapes = {"centre": (n, width), "mean": (len(metadata.mean_classes), width), "overall": (width,)}
     wrong = [
         name
         for name, shape in shapes.items()
@@ -231,28 +229,29 @@ def _check(path: Path, arrays: dict[str, np.ndarray], about: _About) -> None:
     thumbnail = arrays.get("thumbnail")
     if thumbnail is not None and (thumbnail.shape != (n, *thumbnail.shape[1:3], 3) or 0 in thumbnail.shape[1:]):
         wrong.append("thumbnail")
-    if wrong or not len(about.counts) == len(about.examples) == n:
+    if wrong or not len(metadata.counts) == len(metadata.examples) == n:
         raise CheckpointError(f"{path} is damaged ({', '.join(wrong) or 'lists'} do not fit): {_REMEDY}")
 
 
-def _assemble(arrays: dict[str, np.ndarray], about: _About) -> StyleBank:
+def _assemble(arrays: dict[str, np.ndarray], metadata: _Metadata) -> StyleBank:
     clusters: dict[int, list[Cluster]] = {}
     thumbnails = arrays.get("thumbnail")
-    for k, label in enumerate(about.classes):
-        picture = None if thumbnails is None else Image.fromarray(thumbnails[k])
-        clusters.setdefault(label, []).append(Cluster(arrays["centre"][k], about.counts[k], about.examples[k], picture))
+    for k, label in enumerate(metadata.classes):
+        thumbnail = None if thumbnails is None else Image.fromarray(thumbnails[k])
+        cluster = Cluster(arrays["centre"][k], metadata.counts[k], metadata.examples[k], thumbnail)
+        clusters.setdefault(label, []).append(cluster)
     return StyleBank(
-        {label: tuple(there) for label, there in clusters.items()},
-        dict(zip(about.mean_classes, arrays["mean"], strict=True)),
+        {label: tuple(own) for label, own in clusters.items()},
+        dict(zip(metadata.mean_classes, arrays["mean"], strict=True)),
         arrays["overall"],
-        about.origin,
+        metadata.origin,
     )
 
 
 def with_thumbnails(bank: StyleBank, thumbnails: Mapping[Example, Image.Image]) -> StyleBank:
-    """Give every cluster the picture of its first example."""
+    """The same clusters, each with the crop of its first example."""
     clusters = {
-        label: tuple(replace(cluster, thumbnail=thumbnails[cluster.examples[0]]) for cluster in there)
-        for label, there in bank.clusters.items()
+        label: tuple(replace(cluster, thumbnail=thumbnails[cluster.examples[0]]) for cluster in own)
+        for label, own in bank.clusters.items()
     }
     return replace(bank, clusters=clusters)

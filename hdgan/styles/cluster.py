@@ -1,4 +1,4 @@
-"""K-means over the features of each class (paper section 3.4)."""
+"""K-means over the features of each class (paper, section 3.4)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hdgan.styles.table import FeatureTable
 from hdgan.wording import count
 
 MIN_AREA = 1 / 256
-"""Share of its picture that an instance must cover: E's features of smaller ones are mostly of what is around them."""
+"""Share of its image that an instance must cover. E's features of smaller ones mostly describe their surroundings."""
 EXAMPLES = 12
-"""Examples that a cluster names."""
+"""Most examples of a cluster."""
 Clusters = Annotated[int, Interval(ge=1, le=10**5)]
 PartShare = Annotated[float, Interval(ge=0, lt=1)]
 KMeansSeed = Annotated[int, Interval(ge=0, lt=2**32)]
-_ALIKE = 5
-"""Decimals by which features differ; what is left are roundings of a mean over more or fewer pixels."""
+_DECIMALS = 5
+"""Features that agree to these decimals are equal. The rest is rounding of means over more or fewer pixels."""
 
 
 def cluster(
@@ -33,17 +33,17 @@ def cluster(
 
     Args:
         table: from `hdgan.inference.encoding`.
-        k: clusters of a class; a class with fewer different features has as many as those.
-        min_area: smaller instances are left out, as a share of their picture. NVIDIA's code takes 1/64.
-        seed: the same gives the same clusters.
+        k: clusters of each class. A class with fewer different features has one cluster for each of them.
+        min_area: instances that cover a smaller share of their image are left out. NVIDIA's code takes 1/64.
+        seed: the same seed gives the same clusters.
         dontcare: label whose instances are left out.
 
     Returns:
-        In each class the largest cluster first. Means are over the instances of all areas.
+        Clusters, in each class the largest first, and means over instances of all sizes.
 
     Raises:
         ConfigError: k, min_area or seed is out of range.
-        DataError: the table has no instances that count.
+        DataError: the table has no instance that is large enough.
     """
     check_value(Clusters, k, "k")
     check_value(PartShare, min_area, "min_area")
@@ -70,14 +70,14 @@ def assign(features: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndar
 
     Args:
         features: [N, F], N at least 1.
-        k: clusters; fewer where there are fewer different features.
-        seed: of the start.
+        k: clusters; there are fewer if there are fewer different features.
+        seed: of the initial centres.
 
     Returns:
-        [N] the cluster of each, and [K, F] float32, their centres.
+        The cluster of each feature, [N] int64, and the centres of the clusters, [K, F] float32.
     """
     values = features.astype(np.float64)
-    k = min(k, len(np.unique(values.round(_ALIKE), axis=0)))
+    k = min(k, len(np.unique(values.round(_DECIMALS), axis=0)))
     found = KMeans(k, n_init=10, random_state=seed).fit(values)
     counts = np.bincount(found.labels_, minlength=k)
     order = np.lexsort((*found.cluster_centers_.T[::-1], -counts))

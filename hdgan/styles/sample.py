@@ -20,7 +20,7 @@ from hdgan.files.json import read_json
 from hdgan.ops import InstanceIndex
 
 FORMAT = 1
-"""Raised when an older hdgan could not read a newer file."""
+"""Increased when an older hdgan could not read a newer file."""
 _ID = re.compile(r"-?[0-9]{1,10}")
 
 
@@ -31,31 +31,31 @@ class Style:
     label: Label
     """Class that the style belongs to."""
     feature: tuple[float, ...]
-    """What G sees on every pixel of the instance."""
+    """The input of G at every pixel of the instance."""
     cluster: Count | None = None
-    """Number of the cluster in its class, if the feature is a cluster's centre."""
+    """Number of the cluster within its class, if the feature is the centre of one."""
 
 
 @dataclass(frozen=True)
 class Styles:
-    """The styles of the instances of one label map, by instance id. Changes make a new object.
+    """The styles of the instances of one label map, by instance id. A change returns a new object.
 
-    Instances that it lacks have the mean style of their class.
+    An instance without an entry has the mean style of its class.
     """
 
     instances: Mapping[int, Style] = field(default_factory=dict)
     encoder: str = ""
-    """`fingerprint` of the E whose features they are; empty where it is not known."""
+    """`fingerprint` of the E whose features they are; empty if it is not known."""
 
     def with_style(self, id: int, style: Style) -> Styles:
-        """The same but for one instance."""
+        """The same styles except that of one instance."""
         return replace(self, instances={**self.instances, id: style})
 
     def require(self, encoder: str) -> None:
-        """Check that the features are of the E with this `fingerprint`, where both are known.
+        """Check that the features are those of the E with this `fingerprint`, if both are known.
 
         Raises:
-            CheckpointError: they are another's.
+            CheckpointError: they are those of another E.
         """
         if self.encoder and encoder and self.encoder != encoder:
             raise CheckpointError(
@@ -64,10 +64,10 @@ class Styles:
             )
 
     def mixed(self, other: Styles, amount: float) -> Styles:
-        """Go from these styles (amount 0) to others (1), in a straight line from feature to feature.
+        """Interpolate linearly between these styles (amount 0) and others (amount 1).
 
-        An instance that only one of them knows keeps its style; `Pipeline.complete` gives each the mean style of its
-        class instead.
+        An instance that is in only one of them keeps its style. Call `Pipeline.complete` on both to have all instances
+        in both.
 
         Raises:
             CheckpointError: they are of different encoders, or have features of different length.
@@ -100,20 +100,20 @@ class Styles:
         Raises:
             CheckpointError: the file is missing or damaged.
         """
-        return _styles_in(read_json(Path(path), _File, _REMEDY), str(path))
+        return _styles_in(read_json(Path(path), _SavedStyles, _REMEDY), str(path))
 
     @staticmethod
     def load_for(path: Path, instances: Collection[int], source: str) -> Styles:
-        """Read the styles of a map.
+        """Read styles that are meant for a map.
 
         Args:
             path: of the styles.
-            instances: ids that the map has.
+            instances: ids in the map.
             source: the map, for the message.
 
         Raises:
             CheckpointError: the file is missing or damaged.
-            ConfigError: the map has none of the instances that the file holds styles of.
+            ConfigError: none of the file's instances is in the map.
         """
         styles = Styles.load(path)
         if styles.instances and not styles.instances.keys() & set(instances):
@@ -124,26 +124,26 @@ class Styles:
         return styles
 
     def to_plain(self) -> dict:
-        """As JSON can hold it: `format`, `encoder`, and `instances` by id with `label`, `feature`, `cluster`."""
+        """The content of a JSON file: `format`, `encoder`, and `instances` by id with `label`, `feature`, `cluster`."""
         instances = {str(id): to_plain(style) for id, style in self.instances.items()}
         return {"format": FORMAT, "encoder": self.encoder, "instances": instances}
 
     @staticmethod
     def from_plain(content: object, where: str = "the styles") -> Styles:
-        """Make styles of what `to_plain` returned.
+        """The styles of which `to_plain` returned the content.
 
         Args:
             content: from JSON.
-            where: what an error message starts with, usually the file.
+            where: beginning of an error message, usually the file.
 
         Raises:
-            CheckpointError: the content is of another form.
+            CheckpointError: the content has another form.
         """
-        return _styles_in(from_plain(_File, content, where), where)
+        return _styles_in(from_plain(_SavedStyles, content, where), where)
 
 
 @dataclass(frozen=True)
-class _File:
+class _SavedStyles:
     format: Count
     encoder: str
     instances: dict[str, Style]
@@ -152,12 +152,12 @@ class _File:
 _REMEDY = "name a file of styles, as `hdgan generate --save-styles` writes it"
 
 
-def _styles_in(file: _File, where: str) -> Styles:
+def _styles_in(file: _SavedStyles, where: str) -> Styles:
     if file.format > FORMAT:
         raise CheckpointError(f"{where} has format {file.format}, this hdgan reads up to {FORMAT}: upgrade hdgan")
     wrong = [id for id in file.instances if not _ID.fullmatch(id)]
     if wrong:
-        raise CheckpointError(f"{where}: {wrong[0][:20]!r} is no instance id: give an integer of 32 bits")
+        raise CheckpointError(f"{where}: {wrong[0][:20]!r} is not an instance id: give an integer of 32 bits")
     return Styles({int(id): style for id, style in file.instances.items()}, file.encoder)
 
 
@@ -167,11 +167,11 @@ def some(ids: Collection[int]) -> str:
 
 
 def styles_of(classes: Mapping[int, int], features: np.ndarray, encoder: str) -> Styles:
-    """Styles that are no cluster's, as E gives them.
+    """Styles that are E's features, not centres of clusters.
 
     Args:
         classes: by instance id, N of them.
-        features: [N, F], in the same order.
+        features: [N, F] float32, in the same order.
         encoder: `fingerprint` of E.
     """
     rows = zip(classes.items(), features.tolist(), strict=True)
@@ -184,22 +184,22 @@ def feature_rows(
     """The features of a batch of instances, for `instance_broadcast`.
 
     Args:
-        styles: one for each picture of the batch.
+        styles: one for each image of the batch.
         index: of the batch.
-        classes: N of them, one for each instance.
+        classes: of the N instances.
         n_features: of the model.
 
     Returns:
-        [N, n_features] float32, zero where an instance has no style; and [N] bool, which instances have one.
+        The features, [N, n_features] float32, zero if an instance has no style; and which instances have one, [N] bool.
 
     Raises:
         ConfigError: a style is of another class than its instance, or its feature has another length or is not finite.
     """
     ids, offsets = index.ids.tolist(), index.offsets.tolist()
     features, known = torch.zeros(len(ids), n_features), torch.zeros(len(ids), dtype=torch.bool)
-    for picture, one in enumerate(styles):
-        for row in range(offsets[picture], offsets[picture + 1]):
-            style = one.instances.get(ids[row])
+    for image, of_image in enumerate(styles):
+        for row in range(offsets[image], offsets[image + 1]):
+            style = of_image.instances.get(ids[row])
             if style is None:
                 continue
             if style.label != classes[row]:

@@ -1,15 +1,15 @@
-"""The features of all instances of a dataset as one file, features.npz.
+"""The features of all instances of a dataset in one file, features.npz.
 
-Arrays, N instances of M pictures, F features:
+Its arrays, for N instances in M images and F features:
 
     picture  [N] int32        index into `stem`
     id       [N] int64        id in the instance map (in the label map of a model without instance maps)
     label    [N] int64        class
     area     [N] int64        pixels
-    box      [N, 4] int32     left, top, right, bottom in pixels; right and bottom are one beyond
+    box      [N, 4] int32     left, top, right, bottom in pixels; right and bottom are exclusive
     feature  [N, F] float32   E's mean feature
-    stem     [M] text         names of the pictures
-    size     [M, 2] int64     width and height of each picture
+    stem     [M] text         names of the images
+    size     [M, 2] int64     width and height of each image
     about    text             JSON of `Origin`
 """
 
@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import torch
+from scipy.ndimage import find_objects
 from torch import Tensor, nn
 
 from hdgan.config.serialization import from_plain, to_plain
@@ -43,16 +43,16 @@ FEATURES_FILE = "features.npz"
 
 @dataclass(frozen=True)
 class Origin:
-    """The checkpoint that features come from; features of another E mean nothing to a model."""
+    """The checkpoint whose E computed the features. A model cannot use features of another E."""
 
     encoder: str = ""
-    """`fingerprint` of E; empty where it is not known, as in NVIDIA's files."""
+    """`fingerprint` of E; empty if it is not known, as in NVIDIA's files."""
     checkpoint: str = ""
-    """Its name, for people."""
+    """Its name, for messages."""
 
 
 def fingerprint(network: nn.Module) -> str:
-    """16 hexadecimal digits that tell the weights of a network from others."""
+    """16 hexadecimal digits that identify the weights of a network."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())
@@ -62,7 +62,7 @@ def fingerprint(network: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """One row an instance; the module's docstring has shapes and meaning."""
+    """A row for each instance. The docstring of the module lists shapes and meaning of the arrays."""
 
     picture: np.ndarray
     id: np.ndarray
@@ -79,7 +79,7 @@ class FeatureTable:
 
     @property
     def share(self) -> np.ndarray:
-        """[N] float64: area of each instance as a share of its picture."""
+        """[N] float64: area of each instance as a share of its image."""
         return self.area / self.size.prod(axis=1)[self.picture]
 
     def save(self, path: Path) -> None:
@@ -97,7 +97,7 @@ class FeatureTable:
         """Read a table.
 
         Raises:
-            CheckpointError: the file is missing, damaged or no table.
+            CheckpointError: the file is missing, damaged or not a table.
         """
         if not os.path.lexists(path):
             raise CheckpointError(f"{path} does not exist: encode the training pictures with `hdgan styles encode RUN`")
@@ -109,7 +109,7 @@ class FeatureTable:
             about = str(arrays.pop("about"))
         except CheckpointError:  # which is a RuntimeError
             raise
-        except Exception as error:  # a damaged archive or header can raise anything, and nothing of it has run
+        except Exception as error:  # a damaged archive or header can raise anything; no code in it is run
             raise CheckpointError(f"{path} is damaged ({error!s:.200}): {_REMEDY}") from error
         origin = from_plain(Origin, parse_json(about, f"{path}, about", _REMEDY), f"{path}, about")
         table = FeatureTable(**arrays, origin=origin)
@@ -118,7 +118,7 @@ class FeatureTable:
 
     @staticmethod
     def join(parts: Sequence[FeatureTable], origin: Origin) -> FeatureTable:
-        """Put tables of consecutive pictures together."""
+        """Join tables of consecutive images."""
         shifts = np.cumsum([0, *(len(part.stem) for part in parts[:-1])])
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
         arrays["picture"] = np.concatenate(
@@ -131,9 +131,9 @@ class FeatureTable:
         if not np.isfinite(self.feature).all():
             wrong.append("feature, which is not finite")
         if len(self) and not 0 <= self.picture.min() <= self.picture.max() < len(self.stem):
-            wrong.append("picture, which has numbers of none")
+            wrong.append("picture, which is out of range")
         if len(self.size) and self.size.min() < 1:
-            wrong.append("size, which has none")
+            wrong.append("size, which is below 1")
         outside = [stem for stem in self.stem.tolist() if leads_out(stem)]
         if outside:
             wrong.append(f"stem, which names {outside[0]!r:.60}")
@@ -143,12 +143,12 @@ class FeatureTable:
 
 _ARRAYS = tuple(field.name for field in fields(FeatureTable) if field.name != "origin")
 _KINDS = {"feature": "f", "stem": "U", "about": "U"}
-"""NumPy's letters of types; all others are integers."""
+"""NumPy's letters of the types that are not integers."""
 
 
 @dataclass(frozen=True)
-class _Header:
-    """What the .npy file of an array says of it."""
+class _ArrayHeader:
+    """The header of an array's .npy file."""
 
     shape: tuple[int, ...]
     by_column: bool
@@ -157,15 +157,15 @@ class _Header:
     """Bytes of the header."""
 
 
-def _header(archive: zipfile.ZipFile, name: str) -> _Header:
-    """Read it, and make sure that the array is of its kind, and as large as the file.
+def _header(archive: zipfile.ZipFile, name: str) -> _ArrayHeader:
+    """Read the header, and check that the array is of the right kind and has the size of its file.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not, or has not.
     """
     entry = archive.getinfo(f"{name}.npy")
     with archive.open(entry) as stream:
-        header = _Header(*read_npy_header(stream), stream.tell())
+        header = _ArrayHeader(*read_npy_header(stream), stream.tell())
     if header.dtype.kind not in _KINDS.get(name, "iu"):
         raise ValueError(f"{name} holds {header.dtype!s:.60}")
     if any(side < 0 for side in header.shape):
@@ -175,8 +175,8 @@ def _header(archive: zipfile.ZipFile, name: str) -> _Header:
     return header
 
 
-def _check_shapes(path: Path, headers: Mapping[str, _Header]) -> None:
-    """Make sure that the arrays go together before any is read."""
+def _check_shapes(path: Path, headers: Mapping[str, _ArrayHeader]) -> None:
+    """Check that the shapes of the arrays agree before any array is read."""
     shapes = {name: header.shape for name, header in headers.items()}
     n, m = ((*shapes[name], -1)[0] for name in ("id", "stem"))
     wanted = {
@@ -189,15 +189,15 @@ def _check_shapes(path: Path, headers: Mapping[str, _Header]) -> None:
     }
     wrong = [name for name, shape in wanted.items() if shapes[name] != shape or (name == "feature" and len(shape) != 2)]
     if wrong:
-        raise CheckpointError(f"{path} is damaged (arrays that do not go together: {', '.join(wrong)}): {_REMEDY}")
+        raise CheckpointError(f"{path} is damaged (arrays whose shapes do not agree: {', '.join(wrong)}): {_REMEDY}")
 
 
-def _read(archive: zipfile.ZipFile, name: str, header: _Header) -> np.ndarray:
+def _read(archive: zipfile.ZipFile, name: str, header: _ArrayHeader) -> np.ndarray:
     content = archive.read(f"{name}.npy")
-    if header.dtype.kind == "U":  # NumPy takes any number for a character, Python ends in an error when it is used
+    if header.dtype.kind == "U":  # NumPy accepts any number as a character, but Python fails when it is used
         codes = np.frombuffer(content, np.dtype("u4").newbyteorder(header.dtype.byteorder), offset=header.begin)
         if codes.max(initial=0) > sys.maxunicode:
-            raise ValueError(f"{name} holds a number that is no character")
+            raise ValueError(f"{name} holds a number that is not a character")
     values = np.frombuffer(content, header.dtype, math.prod(header.shape), header.begin)
     return values.reshape(header.shape, order="F" if header.by_column else "C")
 
@@ -208,9 +208,9 @@ _REMEDY = "delete it and write it again with `hdgan styles encode RUN`"
 def classes_of(index: InstanceIndex, label: Tensor | None, divisor: int) -> np.ndarray:
     """Class of each instance, [N] int64.
 
-    It is the label that most of the instance's pixels have (the smallest of several). Under Cityscapes' labels that is
-    also what its id says, and it holds for instance maps whose ids say nothing. Without label maps it is what the id
-    says: id // divisor, or below the divisor the id itself.
+    It is the label of most of the instance's pixels, the smallest of several. Cityscapes' ids imply the same class, but
+    other instance maps may have ids that imply none. Without label maps the class follows from the id: id // divisor,
+    or the id itself if it is below the divisor.
 
     Args:
         index: of the instance maps.
@@ -229,15 +229,6 @@ def classes_of(index: InstanceIndex, label: Tensor | None, divisor: int) -> np.n
 
 
 def boxes_of(index: InstanceIndex) -> np.ndarray:
-    """Bounding box of each instance, [N, 4] int32: left, top, right, bottom."""
-    rows = index.rows.flatten().long()
-    _, height, width = index.rows.shape
-    device = rows.device
-    x = torch.arange(width, device=device).expand_as(index.rows).flatten()
-    y = torch.arange(height, device=device)[:, None].expand_as(index.rows).flatten()
-    none = torch.zeros(len(index.ids), dtype=torch.int64, device=device)
-    sides = [
-        none.scatter_reduce(0, rows, side, how, include_self=False)
-        for side, how in ((x, "amin"), (y, "amin"), (x + 1, "amax"), (y + 1, "amax"))
-    ]
-    return torch.stack(sides, dim=1).int().cpu().numpy()
+    """Bounding box of each instance in pixels, [N, 4] int32: left, top, right, bottom; the last two are exclusive."""
+    found = find_objects(index.rows.cpu().numpy() + 1)  # 0 would be background
+    return np.array([(x.start, y.start, x.stop, y.stop) for _, y, x in found], np.int32).reshape(-1, 4)

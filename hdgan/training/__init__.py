@@ -2,7 +2,7 @@
 
 from hdgan.families.common.train_config import LogConfig, OptimConfig, StageConfig, TrainConfig
 from hdgan.families.registry import PRESETS
-from hdgan.training.loop import Outcome, train
+from hdgan.training.loop import TrainResult, train
 from hdgan.training.report import write_report
 from hdgan.training.run_folder import load_config
 
@@ -10,9 +10,9 @@ __all__ = [
     "PRESETS",
     "LogConfig",
     "OptimConfig",
-    "Outcome",
     "StageConfig",
     "TrainConfig",
+    "TrainResult",
     "load_config",
     "train",
     "write_report",

@@ -1,9 +1,10 @@
-"""Writing checkpoints and continuing from them; `hdgan.checkpoints` says where they lie."""
+"""Writing checkpoints and continuing from them; `hdgan.checkpoints` says where they are."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from hdgan.config.bounds import BatchSize, Count
 from hdgan.config.options import option
 from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model, save_model
 from hdgan.files import atomic_file, atomic_folder, remove_dead, remove_dead_below, remove_folder
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE
-from hdgan.training.config import TrainConfig
+from hdgan.training.schedule import Stage
 from hdgan.training.state import StageState
 from hdgan.training.validation import record_name
 from hdgan.weights import StoredTensor, open_saved
@@ -60,6 +62,34 @@ def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: 
     return folder
 
 
+def require_finite(run: Path, stage: Stage, step: int, values: Mapping[str, float]) -> None:
+    """Raise TrainingError if a loss, measure or weight is not finite; it names the checkpoint to go back to.
+
+    Args:
+        run: folder of the run.
+        stage, step: where the run is, for the message.
+        values: by their names.
+    """
+    wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    if not wrong:
+        return
+    steps = list_steps(run)
+    last = (
+        f"the last good checkpoint is {checkpoint_path(run, steps[-1])}: resume from it with a lower learning rate, "
+        "--optim.clip 1, or float32"
+        if steps
+        else "there is no checkpoint yet: lower the learning rate, or set --optim.clip 1"
+    )
+    raise TrainingError(f"step {step} of stage {stage.name}: {', '.join(wrong)}; {last}")
+
+
+def finish_saving(run: Path, config: TrainConfig, state: StageState) -> None:
+    """Finish what saving the checkpoint of a resume left undone if the process was killed in between."""
+    mark_and_prune(run, config, state)
+    if best_step(run) not in list_steps(run):  # of a checkpoint that is gone
+        (checkpoints_folder(run) / "best.json").unlink(missing_ok=True)
+
+
 def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
     """Say which checkpoint is best, and delete those no longer kept.
 
@@ -77,22 +107,11 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
             remove_folder(folder)
 
 
-def forget_lost_best(run: Path) -> None:
-    """Delete a best.json whose checkpoint is gone."""
-    if best_step(run) not in list_steps(run):
-        (checkpoints_folder(run) / "best.json").unlink(missing_ok=True)
-
-
 def remove_leftovers(run: Path) -> None:
-    """Delete what killed processes had begun to write, also those of earlier versions."""
-    remove_dead(run, _is_ours)
+    """Delete files that killed processes had begun to write, also those of earlier versions."""
+    remove_dead(run, lambda _: True)  # nobody else writes temporary files into a run
     for folder in (checkpoints_folder(run), run / "samples"):
-        remove_dead_below(folder, _is_ours)
-
-
-def _is_ours(target: Path) -> bool:
-    """Nobody else writes temporary files into a run."""
-    return True
+        remove_dead_below(folder, lambda _: True)
 
 
 @dataclass(frozen=True)
@@ -113,7 +132,7 @@ class _Optimizer:
 
 @dataclass(frozen=True)
 class _TrainingFile:
-    """What `StageState.training_state` gives, as it is in a file."""
+    """The result of `StageState.training_state` as it is in a file."""
 
     stage: str
     step: Count
@@ -132,8 +151,8 @@ def read_training_state(folder: Path) -> dict[str, Any]:
     """Read the part of a checkpoint that only training needs.
 
     Returns:
-        As `StageState.training_state` gave it; optimizers that it lacks, and what only newer versions write, are
-        absent.
+        What `StageState.training_state` returned. Optimizers that it lacks, and keys that only newer versions write,
+        are absent.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another step.
@@ -174,7 +193,7 @@ def _stored_tensors(saved: _TrainingFile) -> Iterator[tuple[tuple[str, int, str]
 
 
 def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
-    """Continue `state` from a checkpoint, whose `read_training_state` is given.
+    """Continue `state` from a checkpoint and what `read_training_state` read of it.
 
     Raises:
         CheckpointError: the checkpoint is damaged or of another architecture or schedule.
@@ -195,7 +214,7 @@ def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
 
 
 def _differences(saved: dict[str, Any], wanted: dict[str, Any], path: str = "") -> Iterator[str]:
-    """What both have and is not alike; where one has other options, the tag that tells their kinds apart differs."""
+    """Options that both have and that differ. If they are of different kinds, the tag that names the kind differs."""
     for key in [key for key in wanted if key in saved]:
         ours, theirs = wanted[key], saved[key]
         if isinstance(ours, dict) and isinstance(theirs, dict):

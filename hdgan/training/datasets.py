@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
 
-from hdgan.config.options import option
+from hdgan.config.options import option, option_off
 from hdgan.data import (
     DataConfig,
     Listing,
     Pair,
     PairedDataset,
     SizeConfig,
-    draw_geometry,
     find_pairs,
+    sample_geometry,
     validation_phase,
 )
-from hdgan.data.quick_check import QuickReport, quick_check
+from hdgan.data.inspection import quick_check
+from hdgan.data.report import PhaseReport
 from hdgan.errors import ConfigError, DataError
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.progress import showing_progress
-from hdgan.scenes import PALETTE, with_scenes
-from hdgan.training.config import TrainConfig
+from hdgan.scenes import spec_of, with_scenes
 from hdgan.wording import count
 
 
@@ -37,9 +38,9 @@ class RunData:
     val_pairs: tuple[Pair, ...]
     val_phase: str
     train_sizes: tuple[tuple[int, int], ...]
-    """(width, height) of the training pictures' files, each once."""
+    """(width, height) of the training images' files, each once."""
     palette: np.ndarray | None = None
-    """Colours of the classes, where the dataset has its own."""
+    """Colours of the classes, [n_labels, 3] uint8, where the dataset has its own."""
 
     def training(self, size: SizeConfig, seed: int) -> PairedDataset:
         """Training pairs at a stage's size, cropped and mirrored at random."""
@@ -68,62 +69,81 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
     """
     n_labels = config.model.n_labels
     data = with_scenes(config.data, n_labels, console)
-    if config.data.root is None:
+    if config.data.uses_scenes:
         console.print(f"street scenes: {data.root}", markup=False, highlight=False, soft_wrap=True)
-    labels = n_labels > 0
-    listing = find_pairs(data, data.train_phase, labels)
-    if listing.pairs[0].photo is None:
-        raise DataError(f"{data.root} has no photos for phase {data.train_phase}: training needs pairs with photos")
-    if config.model.instances and listing.pairs[0].ids is None:
-        raise ConfigError(
-            f"{data.root} has no instance maps for phase {data.train_phase}: train without "
-            "(--model.no-instances; in Python instances=False)"
-        )
-    phase = validation_phase(data, labels)
-    held_out = listing if phase == data.train_phase else find_pairs(data, phase, labels)
-    first = held_out.pairs[0]
-    lacks = "photos" if first.photo is None else "instance maps" if config.model.instances and first.ids is None else ""
-    if lacks:
-        console.print(f"phase {phase} has no {lacks}: samples show training pictures", markup=False, highlight=False)
-        phase, held_out = data.train_phase, listing
+    training = find_pairs(data, data.train_phase, n_labels > 0)
+    _require_parts(config, data, training)
+    validation = _validation_pairs(config, data, training, console)
     with showing_progress(console) as progress:
-        reports = [
-            (found, quick_check(found, data, n_labels, progress=progress))
-            for found in dict.fromkeys((listing, held_out))
-        ]
-    for _, report in reports:
+        reports = {
+            listing: quick_check(listing, data, n_labels, progress=progress)
+            for listing in dict.fromkeys((training, validation))
+        }
+    for report in reports.values():
         for warning in report.warnings:
             console.print(warning, markup=False, highlight=False, soft_wrap=True)
     for stage in config.stages.values():
-        for found, report in reports:
-            report.require_size(stage.size)  # samples and statistics take pictures one by one
-            if found is listing:
-                report.require_size(stage.size.training, stage.batch_size // processes)
+        for report in reports.values():
+            report.require_size(stage.size)  # samples and statistics take images one by one
+        reports[training].require_size(stage.size.training, stage.batch_size // processes)
     _check_channels(config, reports)
-    palette = PALETTE if config.data.root is None else None
-    sizes = tuple(reports[0][1].sizes)
-    return RunData(data, n_labels, listing.pairs, held_out.pairs, phase, sizes, palette)
+    spec = spec_of(config.data)
+    return RunData(
+        data,
+        n_labels,
+        training.pairs,
+        validation.pairs,
+        validation.phase,
+        tuple(reports[training].sizes),
+        None if spec is None else spec.palette,
+    )
+
+
+def _require_parts(config: TrainConfig, data: DataConfig, training: Listing) -> None:
+    first = training.pairs[0]
+    if first.photo is None:
+        raise DataError(f"{data.root} has no photos for phase {training.phase}: training needs pairs with photos")
+    if config.model.instances and first.ids is None:
+        raise ConfigError(
+            f"{data.root} has no instance maps for phase {training.phase}: add them, or train with "
+            f"{option_off('model.instances')}"
+        )
+
+
+def _validation_pairs(config: TrainConfig, data: DataConfig, training: Listing, console: Console) -> Listing:
+    """The pairs of the validation phase; the training pairs where those lack a part that the model takes."""
+    labels = config.model.n_labels > 0
+    phase = validation_phase(data, labels)
+    if phase == training.phase:
+        return training
+    listing = find_pairs(data, phase, labels)
+    first = listing.pairs[0]
+    lacks = "photos" if first.photo is None else "instance maps" if config.model.instances and first.ids is None else ""
+    if not lacks:
+        return listing
+    console.print(f"phase {phase} has no {lacks}: samples show training pictures", markup=False, highlight=False)
+    return training
 
 
 def resolved(config: TrainConfig, data: RunData) -> TrainConfig:
-    """With what follows from the sizes of the training pictures, in all stages, filled into the model's config."""
+    """The config of a run, with the model's options that follow from the sizes of the training images filled in."""
     sides = [
         side
         for stage in config.stages.values()
         for size in data.train_sizes
-        for side in draw_geometry(size, stage.size).size
+        for side in sample_geometry(size, stage.size).size
     ]
     return config.resolved(sides)
 
 
-def _check_channels(config: TrainConfig, reports: Sequence[tuple[Listing, QuickReport]]) -> None:
+def _check_channels(config: TrainConfig, reports: Mapping[Listing, PhaseReport]) -> None:
     if config.model.image_channels != 3:
         raise ConfigError(
             f"{option('model.image_channels')} is {config.model.image_channels}, but photos are read as RGB: set 3"
         )
-    for listing, report in reports:
-        if not config.model.n_labels and report.channels != config.model.input_channels:
+    for listing, report in reports.items():
+        if not config.model.n_labels and report.input_channels != config.model.input_channels:
             raise ConfigError(
-                f"{listing.pairs[0].input} has {count(report.channels, 'channel')}, but "
-                f"{option('model.input_channels')} is {config.model.input_channels}: set it to {report.channels}"
+                f"{listing.pairs[0].input} has {count(report.input_channels, 'channel')}, but "
+                f"{option('model.input_channels')} is {config.model.input_channels}: set it to {report.input_channels}"
             )

@@ -6,6 +6,7 @@ rather than by DistributedDataParallel, since a step takes the gradients of two 
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from torch import Tensor
 from hdgan.config.options import option
 from hdgan.devices import choose_device
 from hdgan.errors import ConfigError
-from hdgan.training.peers import MEETING, PATIENCE, OtherProcessError, Peers
+from hdgan.training.rendezvous import START_TIMEOUT, TIMEOUT, OtherProcessError, Rendezvous
 from hdgan.wording import count
 
 BUCKET_ELEMENTS = 2**25
@@ -33,8 +34,8 @@ class World:
     size: int
     device: torch.device
     local_rank: int = 0
-    peers: Peers = field(default_factory=Peers)
-    """The other processes, until training begins; then they meet in the methods of this class."""
+    rendezvous: Rendezvous = field(default_factory=Rendezvous)
+    """How the processes communicate until training begins; from then on they use the methods of this class."""
 
     @property
     def is_main(self) -> bool:
@@ -48,7 +49,7 @@ class World:
             OtherProcessError: one has ended.
         """
         if self.size > 1:
-            with _others_there():
+            with _explained_backend_errors():
                 dist.all_reduce(values)
             values = values / self.size
         return values
@@ -64,17 +65,17 @@ class World:
                 gradient.copy_(part.view_as(gradient))
 
     @contextmanager
-    def first_of_node(self) -> Iterator[None]:
-        """Let one process of each node go first, so that the others find what it has made.
+    def local_main_first(self) -> Iterator[None]:
+        """Let one process of each node run the block first, so that the others find what it has made.
 
         Raises:
             OtherProcessError: it has failed.
         """
         if self.local_rank:
-            self.peers.exchange(None)
+            self.rendezvous.all_gather(None)
         yield
         if not self.local_rank:
-            self.peers.exchange(None)
+            self.rendezvous.all_gather(None)
 
     def barrier(self) -> None:
         """Wait for all processes.
@@ -83,13 +84,13 @@ class World:
             OtherProcessError: one has ended.
         """
         if self.size > 1:
-            with _others_there():
+            with _explained_backend_errors():
                 dist.barrier()
 
 
 @contextmanager
-def _others_there() -> Iterator[None]:
-    """Say what an error of the backend mostly means: it names a connection, and that in several lines."""
+def _explained_backend_errors() -> Iterator[None]:
+    """Say what an error of the backend usually means; its own text names a connection, in several lines."""
     try:
         yield
     except RuntimeError as error:
@@ -109,7 +110,7 @@ def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _make_current(device: torch.device) -> torch.device:
-    """Let streams and graphs that name no device be of this one."""
+    """Make this the device of streams and graphs that name none."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
@@ -118,8 +119,8 @@ def _make_current(device: torch.device) -> torch.device:
 def _device_of(device: str, local_rank: int, size: int) -> str:
     """What an option means for one of many processes.
 
-    A process that sees one GPU may have it for itself, or share it with all others of its machine by mistake. Which of
-    the two it is only the user can say: by "cuda:0".
+    A process that sees one GPU may have it for itself, or share it with all others of its machine by mistake. Only the
+    user knows which, and says so by "cuda:0".
     """
     gpus = torch.cuda.device_count()
     if ":" in device:
@@ -150,25 +151,29 @@ def join_world(device: str) -> Iterator[World]:
 
     Raises:
         ConfigError: the device does not exist, or one process has a GPU and another none.
-        OtherProcessError: the others do not come, or one of them has failed.
+        OtherProcessError: the others do not start in time, or one of them has failed.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(0, 1, _make_current(choose_device(device)))
         return
-    peers = Peers.meet(int(os.environ.get("RANK", "0")), size)
-    with peers.together():
+    rendezvous = Rendezvous.join(int(os.environ.get("RANK", "0")), size)
+    with rendezvous.share_failure():
         chosen = _make_current(choose_device(_device_of(device, local_rank, size)))
-        peers.require_alike({"device": chosen.type}, MEETING)
+        rendezvous.require_equal({"device": chosen.type}, START_TIMEOUT)
+    # PyTorch's compiler imports this module when a step first needs it, and ten of its functions then hold the process
+    # group as a default argument. The threads of gloo would live on after `destroy_process_group`, and could abort the
+    # process while Python shuts down.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group(
         "nccl" if chosen.type == "cuda" else "gloo",
-        store=peers.store,
-        rank=peers.rank,
+        store=rendezvous.store,
+        rank=rendezvous.rank,
         world_size=size,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     try:
-        yield World(peers.rank, size, chosen, local_rank, peers)
+        yield World(rendezvous.rank, size, chosen, local_rank, rendezvous)
     finally:
         dist.destroy_process_group()

@@ -6,6 +6,7 @@ import copy
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from hdgan.families import ImageModel
 
@@ -34,18 +35,19 @@ class MovingAverage:
     @torch.no_grad()
     def reset(self) -> None:
         """Make the trained weights of this moment the average."""
-        torch._foreach_copy_(self._averages, self._sources)
+        for average, source in zip(self._averages, self._sources, strict=True):
+            average.copy_(source)
         self._follow()
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the trained weights after their step number `step` of the stage, from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._averages, self._sources, 1 - decay)
+        get_ema_multi_avg_fn(decay)(self._averages, self._sources, step)
         self._follow()
 
     def _follow(self) -> None:
-        """Running statistics of batch norms are averages already."""
+        """Copy the running statistics of batch norms, which are averages already."""
         for mine, theirs in self._statistics:
             mine.copy_(theirs)
 

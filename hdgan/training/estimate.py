@@ -1,7 +1,7 @@
 """What a stage needs, from shapes alone: its networks and one step of it without a number in them.
 
 PyTorch's fake tensors have shape, type and storage but no memory, so a step of any size is walked through in seconds.
-They stand for tensors of a CPU; on a GPU, kernels keep the same but for their workspaces.
+They stand for tensors on a CPU. On a GPU, kernels keep the same but for their workspaces.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from hdgan.data import draw_geometry
+from hdgan.config.options import option
+from hdgan.data import sample_geometry
+from hdgan.errors import ConfigError
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.losses import Criterion
 from hdgan.families.common.pool import FakePool
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.models.blocks import recomputing
 from hdgan.ops import InstanceIndex
-from hdgan.training.config import TrainConfig
 from hdgan.training.datasets import RunData
-from hdgan.training.gradients import StepGradients
-from hdgan.training.memory import LayerMemory, PeakMeter, saved_by_layer
+from hdgan.training.memory import LayerMemory, saved_by_layer
 from hdgan.training.schedule import Stage
 from hdgan.training.state import StageNetworks
+from hdgan.training.trainer import forward_backward
 
 INSTANCES = 64
-"""In a picture, about: their number is data, and makes little difference."""
+"""Assumed number of instances in a picture; it depends on the data, and makes little difference."""
 _CPU = torch.device("cpu")
 
 
@@ -45,7 +46,7 @@ class StageEstimate:
     trained: int
     """Parameters that are trained."""
     peak_bytes: int
-    """Most that lives at once in a step: weights, averages, moments of the optimizers, activations, gradients."""
+    """The most memory in use during a step: weights, averages, moments of the optimizers, activations, gradients."""
     layers: list[LayerMemory]
     """What a micro batch keeps between its forward and its backward pass."""
 
@@ -55,7 +56,7 @@ class StageEstimate:
 
 
 class _Shapes(Batch):
-    """A batch without content: the number of its instances, which shapes depend on, is made up."""
+    """A batch without content. The number of its instances, which shapes depend on, is invented."""
 
     def split(self, size: int | None) -> Iterator[Batch]:
         for part in super().split(size):
@@ -77,23 +78,33 @@ def estimate_stage(
     """Find what a stage needs without training any of it, or taking memory for it.
 
     Args:
-        config: of the run, resolved for its data.
+        config: of the run, resolved.
         stage: of its plan.
         data: its pairs.
-        perceptual: network of its perceptual loss, whose weights do not matter.
+        perceptual: network of its perceptual loss on the CPU, whose weights do not matter.
         done: steps of the run that have been taken.
+
+    Raises:
+        ConfigError: this version of PyTorch lacks what estimates are made with.
     """
+    try:
+        from hdgan.training.peak_memory import FakeTensorMode, PeakMeter
+    except ImportError as error:
+        raise ConfigError(
+            f"{option('dry_run')} cannot estimate memory with PyTorch {torch.__version__} ({error}): install a version "
+            "that hdgan is tested with"
+        ) from error
     size = _largest(stage, data)
     plain = replace(config, device="cpu", memory_format="contiguous", compile="none", cuda_graphs=False)
     with FakeTensorMode(allow_non_fake_inputs=True):  # those are the weights of `perceptual`
         state = StageNetworks(plain, stage, _CPU)
-        # It takes what comes here without drawing lots, which fake tensors cannot.
+        # A pool as large as this is never full here: a full one draws random numbers, which fake tensors cannot hold.
         pool = FakePool(2 * stage.config.batch_size if config.optim.pool_size else 0)
         criterion = config.loss.criterion(perceptual, pool)
         inputs = _inputs(config, stage.config.batch_size, size)
         layers = _layers(config, state, criterion, inputs)
         with PeakMeter() as meter:
-            StepGradients(plain, state, criterion)(inputs)
+            forward_backward(plain, state, criterion, inputs)
         generator = sum(p.nbytes for name, p in state.model.named_parameters() if not name.startswith("discriminator."))
         networks = [state.model, *([] if perceptual is None else [perceptual])]
         weights = generator + sum(p.nbytes for network in networks for p in network.parameters())  # with the average
@@ -116,7 +127,7 @@ def estimate_stage(
 
 
 def _largest(stage: Stage, data: RunData) -> tuple[int, int]:
-    sizes = [draw_geometry(size, stage.config.size.training).size for size in data.train_sizes]
+    sizes = [sample_geometry(size, stage.config.size.training).size for size in data.train_sizes]
     return max(sizes, key=lambda size: size[0] * size[1])
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and termination as a request to save first; steps that nothing interrupts."""
+"""Signals: Ctrl-C and termination ask a run to save first; the death of a reader waits for the end of a step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 
 
 class StopRequest:
@@ -25,9 +25,7 @@ class StopRequest:
                 self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -38,11 +36,11 @@ class StopRequest:
 
 
 @contextmanager
-def whole() -> Iterator[None]:
-    """Let the death of a child process end nothing inside.
+def defer_sigchld() -> Iterator[None]:
+    """Let no death of a child process interrupt what runs inside.
 
     When a reader dies, torch raises an error from its handler of SIGCHLD, wherever the program then is: in an optimizer
-    too, with half of the weights moved. The loader notices the death as well when it waits for that reader.
+    too, with half of the weights moved. The loader also notices the death when it waits for that reader.
     """
     child: signal.Signals | None = getattr(signal, "SIGCHLD", None)  # Windows has none
     handler = None if child is None else signal.getsignal(child)  # None, too, of a handler that is not Python's

@@ -1,35 +1,36 @@
-"""What a run tells while it trains: progress on the terminal, metrics.jsonl and TensorBoard."""
+"""What a run reports while it trains: progress on the terminal, metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from hdgan import progress
 from hdgan.errors import CheckpointError, TrainingError
 from hdgan.files import atomic_file, leads_out
 from hdgan.files.json import parse_json, read_bytes
 
 METRICS_FILE = "metrics.jsonl"
 PLAIN_LINE_SECONDS = 10.0
-"""Between lines where the output is no terminal."""
+"""Time between lines if the output is no terminal."""
 
 
 class Metrics:
-    """metrics.jsonl and TensorBoard: one record every few steps, none of them after the step a run resumes from.
+    """metrics.jsonl and TensorBoard: one record every few steps.
 
     Args:
         run: folder of the run.
-        step: step the run starts from; later records, of a run that was killed, are dropped.
+        step: step that the run starts from; later records, of a run that was killed, are dropped.
     """
 
     def __init__(self, run: Path, step: int) -> None:
@@ -53,9 +54,9 @@ class Metrics:
             ) from error
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # every record is written: what a full disk refused has been told
+        with suppress(OSError):  # every record is written; what a full disk refused has been reported
             self._file.close()
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             self._board.close()
 
 
@@ -101,8 +102,13 @@ _GROWTH = 8
 _REMEDY = "delete that line"
 
 
+def print_line(console: Console, line: str) -> None:
+    """Print a line as it is: paths and values are no markup, and a terminal does the wrapping."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 class ProgressDisplay:
-    """A bar with losses, pictures a second and the time left; plain lines where there is no terminal."""
+    """A bar with losses, pictures a second and the time left; plain lines if there is no terminal."""
 
     def __init__(self, console: Console, total_steps: int, step: int) -> None:
         self._console = console
@@ -125,32 +131,25 @@ class ProgressDisplay:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(OSError):
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
             self._bar.stop()
 
     def update(self, step: int, stage: str, losses: Mapping[str, float], images_per_second: float) -> None:
         """Show the state after `step`."""
         shown = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         speed = f"{images_per_second:.1f} img/s"
-        with contextlib.suppress(OSError):  # of a terminal that has closed: the run is still to be saved
+        with suppress(OSError):  # of a terminal that has closed: the run is still to be saved
             self._bar.update(self._task, completed=step, description=stage, losses=shown, speed=speed)
             now = time.monotonic()
             if not self._console.is_terminal and (now - self._last_line > PLAIN_LINE_SECONDS or step == self._total):
                 self._last_line = now
                 began, first = self._start
                 left = (now - began) / max(step - first, 1) * (self._total - step)
-                self._console.print(
-                    f"{stage} step {step}/{self._total} {shown} {speed} ETA {_duration(left)}",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
+                line = f"{stage} step {step}/{self._total} {shown} {speed} ETA {timedelta(seconds=round(left))}"
+                print_line(self._console, line)
 
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
+    def between_steps(self) -> AbstractContextManager[progress.Progress]:
+        """Progress of long work between two steps: lines in a log. On a terminal the bar stays as it is."""
+        terminal = self._console.is_terminal
+        return nullcontext(progress.Progress(None)) if terminal else progress.showing_progress(self._console)

@@ -1,7 +1,7 @@
-"""Memory: what a forward pass keeps for its backward pass, which is most of what training takes, and the peak.
+"""What a forward pass keeps in memory for its backward pass, which is most of what training takes.
 
-Counted by PyTorch's hooks, so on any device. The allocator's rounding, and what libraries take for themselves, are not
-in these numbers.
+PyTorch's hooks count it, so it works on any device. The allocator's rounding, and what libraries take for themselves,
+are not in these numbers.
 """
 
 from __future__ import annotations
@@ -12,27 +12,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 
 @dataclass(frozen=True)
 class LayerMemory:
-    """What one layer keeps for backward."""
+    """What one layer keeps for the backward pass."""
 
     layer: str
-    """Its name as of `named_modules`; empty outside of all modules."""
+    """Name of the layer as in `named_modules`; empty outside of all modules."""
     bytes: int
-    """Of storages that no layer before it keeps already."""
+    """Size of the storages that no layer before it keeps already."""
     shapes: tuple[tuple[int, ...], ...]
-    """Of the tensors in them."""
+    """Shapes of the tensors in these storages."""
 
 
 class _Kept:
-    """A tensor that a graph holds; gone when the graph is."""
+    """A tensor that a graph holds; it lives as long as the graph."""
 
     __slots__ = ("__weakref__", "layer", "tensor")
 
@@ -56,12 +53,12 @@ def saved_bytes(function: Callable[[], Any], exclude: Iterable[Tensor] = ()) -> 
 def saved_by_layer(
     function: Callable[[], Any], *models: nn.Module, exclude: Iterable[Tensor] = ()
 ) -> list[LayerMemory]:
-    """The same for each layer of `models`, whose parameters and buffers are excluded; in the order of the pass.
+    """The same as `saved_bytes` for each layer of `models`, in the order of the pass; their parameters are excluded.
 
-    Calls of one layer count together. What two layers share belongs to the first.
+    Calls of one layer count together. A storage that two layers share belongs to the first.
     """
     in_memory = [*exclude, *(t for model in models for t in (*model.parameters(), *model.buffers()))]
-    seen = {_storage(tensor) for tensor in in_memory}
+    seen = {tensor.untyped_storage() for tensor in in_memory}
     kept: list[weakref.ref[_Kept]] = []  # in the order of the pass
     inside = [""]
 
@@ -74,8 +71,8 @@ def saved_by_layer(
         result = function()
     layers: dict[str, list[Tensor]] = {}
     for entry in (reference() for reference in kept):
-        if entry is not None and _storage(entry.tensor) not in seen:
-            seen.add(_storage(entry.tensor))
+        if entry is not None and entry.tensor.untyped_storage() not in seen:
+            seen.add(entry.tensor.untyped_storage())
             layers.setdefault(entry.layer, []).append(entry.tensor)
     del result  # until here it held the graph
     return [
@@ -84,15 +81,11 @@ def saved_by_layer(
     ]
 
 
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
 @contextmanager
 def _tracked(models: Iterable[nn.Module], inside: list[str]) -> Iterator[None]:
     """Keep the name of the innermost module that runs at the end of `inside`.
 
-    Not by hooks of the modules: with them they would run otherwise (`hdgan.models.blocks.is_plain`).
+    Hooks of the modules would change how they run (`hdgan.models.blocks.is_plain`), so their call is replaced.
     """
     names = {module: name for model in models for name, module in model.named_modules()}
     call = nn.Module.__call__
@@ -111,40 +104,3 @@ def _tracked(models: Iterable[nn.Module], inside: list[str]) -> Iterator[None]:
         yield
     finally:
         nn.Module.__call__ = call  # type: ignore[method-assign]
-
-
-class PeakMeter(TorchDispatchMode):
-    """Inside this context, counts the bytes of tensors that operators make, as long as they live.
-
-    Attributes:
-        now: bytes that live.
-        peak: the most that lived at once.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0
-        self.peak = 0
-        self._living: dict[int, weakref.ref[Any]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        results = func(*args, **(kwargs or {}))
-        # What a view shares with an argument was there before, or is counted already.
-        known = {_storage(x) for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)}
-        for result in tree_iter(results):
-            if isinstance(result, Tensor) and _storage(result) not in known:
-                self._add(result.untyped_storage())
-        return results
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._living:
-            return
-
-        def forget(_: Any) -> None:
-            del self._living[key]
-            self.now -= size
-
-        self._living[key] = weakref.ref(storage, forget)
-        self.now += size
-        self.peak = max(self.peak, self.now)

@@ -1,4 +1,4 @@
-"""Sample pictures and the validation measure of a run."""
+"""Validation pictures that a run generates, and the mean styles that a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hdgan.data import PairedDataset
 from hdgan.data.colors import colorize_ids, colorize_labels, preview, to_image
 from hdgan.families import ImageModel
 from hdgan.families.common.batch import Batch
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import CLASS_MEAN
 from hdgan.files import save_png
 from hdgan.ops import instance_reduce
 from hdgan.seeding import seeded
 from hdgan.styles.table import classes_of
-from hdgan.training.config import TrainConfig
 
 
 class Examples:
@@ -34,11 +34,7 @@ class Examples:
     """
 
     def __init__(
-        self,
-        dataset: PairedDataset,
-        config: TrainConfig,
-        device: torch.device,
-        palette: np.ndarray | None = None,
+        self, dataset: PairedDataset, config: TrainConfig, device: torch.device, palette: np.ndarray | None = None
     ) -> None:
         self.palette = palette
         self.dataset = dataset
@@ -56,7 +52,7 @@ class Examples:
     def write(self, model: ImageModel, folder: Path, step: int, count: int) -> None:
         """Write generated pictures to folder/<step>/<k>.png and, once, what they are made from to folder/inputs/.
 
-        What lies in folder/inputs/ already may be of other data, or of another size of the stage.
+        Files that are in folder/inputs/ already may be of other data or sizes, and are overwritten.
         """
         for k, inputs in enumerate(self.inputs(count)):
             if k >= self._shown:

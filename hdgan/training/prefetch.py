@@ -1,4 +1,4 @@
-"""Batches on the training device, the next one on its way while a step runs."""
+"""Batches on the training device; on a GPU the next one is copied while a step runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from hdgan import data
+from hdgan.data import LoaderBatch
 from hdgan.families.common.batch import Batch
 
 _Item = TypeVar("_Item")
@@ -17,18 +17,18 @@ _Started = TypeVar("_Started")
 
 
 def prefetched(
-    loader: Iterable[data.Batch], device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
+    loader: Iterable[LoaderBatch], device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
 ) -> Iterator[Batch]:
     """Move what a loader yields to the device, in the loader's order.
 
-    On a GPU the batch after the one that is yielded is already being copied and converted, on a stream of its own:
-    batches in pinned memory are copied while the step computes. So one batch more has been read than used; a resumed
-    run counts its own steps, and reads that batch again. On a CPU nothing is read ahead.
+    On a GPU, the batch after the one that is yielded is already being copied and converted on a stream of its own. So
+    one batch more has been read than used. A resumed run counts its own steps, and reads that batch again. On a CPU
+    nothing is read ahead.
 
     Args:
-        loader: Batches; for a GPU in pinned memory, or copies wait for the step.
-        device: Where the step runs.
-        memory_format: Of photos and input pictures.
+        loader: batches; for a GPU in pinned memory, since copies from other memory wait for the step.
+        device: where the step runs.
+        memory_format: of photos and input pictures.
     """
     if device.type != "cuda":
         for batch in loader:
@@ -36,13 +36,13 @@ def prefetched(
         return
     stream = torch.cuda.Stream(device)
     uploads = one_ahead(loader, lambda batch: _upload(batch, device, memory_format, stream))
-    yield from starmap(_arrived, uploads)  # which holds no batch while a step uses it
+    yield from starmap(_arrived, uploads)  # unlike a loop, it holds no reference to a batch while a step uses it
 
 
 def one_ahead(items: Iterable[_Item], start: Callable[[_Item], _Started]) -> Iterator[_Started]:
     """Start items in their order, and yield each once the next one is started too.
 
-    Where an item cannot be had or started, the one before it is yielded first, and then the error is raised.
+    If an item cannot be read or started, the one before it is yielded first, and then the error is raised.
     """
     started: list[_Started] = []
     try:
@@ -57,7 +57,7 @@ def one_ahead(items: Iterable[_Item], start: Callable[[_Item], _Started]) -> Ite
 
 
 def _upload(
-    batch: data.Batch, device: torch.device, memory_format: torch.memory_format, stream: torch.cuda.Stream
+    batch: LoaderBatch, device: torch.device, memory_format: torch.memory_format, stream: torch.cuda.Stream
 ) -> tuple[Batch, torch.cuda.Event]:
     """Queue a batch's copies and conversions on `stream`; the event is their end."""
     with torch.cuda.stream(stream):
@@ -65,7 +65,7 @@ def _upload(
 
 
 def _arrived(inputs: Batch, uploaded: torch.cuda.Event) -> Batch:
-    """Let the current stream wait for a batch, and keep its memory until that stream is done with it."""
+    """Make the current stream wait for a batch, whose memory is kept until that stream is done with it."""
     current = torch.cuda.current_stream(inputs.photo.device)
     current.wait_event(uploaded)
     for field in fields(inputs):

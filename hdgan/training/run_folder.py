@@ -1,4 +1,4 @@
-"""The folder of a run: who owns it, and the files that describe it.
+"""The folder of a run: which process may write to it, and the files that describe the run.
 
 RUN/config.json        the whole config
     environment.json   versions and machine
@@ -32,16 +32,16 @@ from hdgan.config.serialization import from_plain, to_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError, ConfigError, HdganError
 from hdgan.families import ModelConfig
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.registry import AnyTrainConfig, family_of
 from hdgan.files import atomic_file
 from hdgan.files.json import read_json
-from hdgan.training.config import TrainConfig
 from hdgan.training.distributed import World
 
 CONFIG_FILE = "config.json"
 ENVIRONMENT_FILE = "environment.json"
 LOCK_SECONDS = 10.0
-"""The processes that read pictures for a killed one hold its lock for some five seconds more."""
+"""The readers of a killed run hold its lock for some five seconds more."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def claim_folder(config: TrainConfig, resume: bool) -> None:
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder; the system lets go of it however this process ends.
+    """Keep other processes from training in a folder; the system releases the lock however this process ends.
 
     Raises:
         ConfigError: another process trains there.
@@ -98,10 +98,10 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def remove_samples(run: Path) -> None:
-    """Delete what a run that ended before its first checkpoint has left, of other data it may be, for a new one."""
+    """Delete the samples of a run that ended before its first checkpoint; they may show other data than the new run."""
     try:
         load_config(run)
-    except CheckpointError:  # samples/ is none of ours
+    except CheckpointError:  # no run began here, so samples/ is the user's
         return
     shutil.rmtree(run / "samples", ignore_errors=True)
 
@@ -153,8 +153,8 @@ def training_of(
     Args:
         file: the model, for messages.
         metadata: of the file.
-        model: what the metadata's model is.
-        root: dataset, where it is not the one that the file names.
+        model: config of the model in the file.
+        root: dataset, if it is not the one that the file names.
 
     Raises:
         ConfigError: the file names no dataset, and `root` is not given.
@@ -176,7 +176,7 @@ def training_of(
 
 
 def _under(root: Path, data: DataConfig) -> DataConfig:
-    """The data under `root`; another dataset than the training's may lie in another way and have other phases."""
+    """The data under `root`; a dataset other than the training's may have another layout and other phases."""
     if data.root is not None and data.root.resolve() == root.resolve():
         return replace(data, root=root)
     return replace(data, root=root, layout="auto", val_phase=None)

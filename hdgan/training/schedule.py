@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from hdgan.errors import ConfigError
-from hdgan.training.config import StageConfig, TrainConfig
+from hdgan.families.common.train_config import StageConfig, TrainConfig
 
 
 @dataclass(frozen=True)

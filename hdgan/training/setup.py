@@ -1,9 +1,10 @@
-"""Before the first step: the state that a run begins or goes on with, and what must hold."""
+"""Before the first step: the checks, data and networks that a run needs, and the state that it starts from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from rich.console import Console
@@ -11,80 +12,121 @@ from torch import nn
 
 from hdgan.checkpoints import checkpoint_path, find_checkpoint, list_steps
 from hdgan.config.options import option
+from hdgan.data import make_loader
 from hdgan.devices import enough_memory
 from hdgan.errors import CheckpointError, ConfigError
+from hdgan.families.common.batch import Batch
 from hdgan.families.common.perceptual import OnMissing
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model
-from hdgan.training.agreement import require_same_checkpoint
-from hdgan.training.checkpoint import forget_lost_best, mark_and_prune, read_training_state, restore
-from hdgan.training.config import TrainConfig
-from hdgan.training.datasets import RunData
+from hdgan.seeding import derive_seed
+from hdgan.training.checkpoint import read_training_state, restore
+from hdgan.training.consistency import (
+    require_same_checkpoint,
+    require_same_data,
+    require_same_plan,
+    require_same_run,
+)
+from hdgan.training.datasets import RunData, open_data, resolved
 from hdgan.training.distributed import World
-from hdgan.training.run_folder import load_config
-from hdgan.training.schedule import Stage
+from hdgan.training.logs import print_line
+from hdgan.training.prefetch import prefetched
+from hdgan.training.run_folder import claim_folder, load_config
+from hdgan.training.schedule import Stage, plan
 from hdgan.training.state import StageState
+from hdgan.training.validation import Validation
 from hdgan.wording import count
 
 
-@contextmanager
-def torch_settings(config: TrainConfig) -> Iterator[None]:
-    """Let cuDNN choose its algorithms while a run lasts; the number of threads stays as the run has set it."""
-    before = torch.backends.cudnn.benchmark
-    # Pictures mostly have one size in a stage: trying out cuDNN's algorithms once pays.
-    torch.backends.cudnn.benchmark = True
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
+@dataclass(frozen=True)
+class RunSetup:
+    """What all stages of a run share."""
+
+    config: TrainConfig
+    """Resolved: what follows from the data is filled in."""
+    world: World
+    data: RunData
+    stages: list[Stage]
+    perceptual: nn.Module | None
+    """Network of the perceptual loss, on the CPU until a `Trainer` takes it."""
+    validation: Validation
+    console: Console
+
+    def batches(self, stage: Stage, start: int, stop: int) -> Generator[Batch, None, None]:
+        """This process's share of the batches of a stage's steps from `start` to before `stop`, counted from 0."""
+        config, world, batch = self.config, self.world, stage.config.batch_size
+        seed = derive_seed(config.seed, self.stages.index(stage))
+        loader = make_loader(
+            self.data.training(stage.config.size, seed),
+            start=start * batch,
+            stop=stop * batch,
+            batch=batch // world.size,
+            seed=seed,
+            rank=world.rank,
+            world=world.size,
+            workers=config.data.workers,
+            pin_memory=world.device.type == "cuda",
+        )
+        yield from prefetched(loader, world.device, config.format_on(world.device))
 
 
-def first_state(
-    config: TrainConfig, stages: list[Stage], world: World, console: Console, resume_run: bool
-) -> StageState:
-    """The state before the first step of a new run or of a resume, the same in all processes.
+def prepare(
+    config: TrainConfig, resume: bool, world: World, console: Console, on_missing: OnMissing | None = None
+) -> RunSetup:
+    """Check and load all that a run needs before its first state; write nothing.
+
+    Args:
+        config: of the run.
+        resume: the run in the folder of the config is to be continued.
+        world: the processes of the run.
+        console: where warnings go.
+        on_missing: for a dry run, which needs no weights of the perceptual network: called with what is missing.
+
+    Raises:
+        HdganError: options, data, weights or scorer cannot be used.
+    """
+    require_same_run(world.rendezvous, config, resume=resume)
+    claim_folder(config, resume)
+    check_processes(config, world)
+    with world.local_main_first():
+        data = open_data(config, console, world.size)
+    require_same_data(world.rendezvous, data.train_pairs)
+    config = resolved(config, data)
+    stages = plan(config, len(data.train_pairs))
+    require_same_plan(world.rendezvous, config, stages)
+    for stage in stages:
+        check_batch(stage, world)
+    check_cuda_graphs(config, stages, world)
+    if world.is_main:
+        check_pictures(config, data, stages[0])
+    perceptual = config.loss.load_perceptual(on_missing)
+    return RunSetup(config, world, data, stages, perceptual, Validation(config, data, world.device), console)
+
+
+def first_state(run: RunSetup, resume: bool) -> StageState:
+    """The state before the first step of a new run or of a resume, the same in all processes; writes nothing.
 
     Raises:
         HdganError: weights or checkpoint cannot be used, or do not fit into memory.
     """
-    stage = stages[0]
-    with enough_memory(too_large(config, stage, world)):
-        if not resume_run:
-            return begin(config, stage, world, console)
-        state = resume(config, stages, world)
-    require_same_checkpoint(world.peers, config.out, state.step)
+    with enough_memory(too_large(run.config, run.stages[0], run.world)):
+        if not resume:
+            return _new_state(run)
+        state = _resumed_state(run)
+    require_same_checkpoint(run.world.rendezvous, run.config.out, state.step)
     return state
 
 
-def too_large(config: TrainConfig, stage: Stage, world: World) -> str:
-    """What is told where a stage does not fit into memory: the options that help."""
-    name, own = stage.name, stage.config.batch_size // world.size
-    remedies = [
-        f"{option('precision')} bfloat16" if config.precision == "float32" else "",
-        f"{option(f'stages.{name}.micro_batch')} 1" if (stage.config.micro_batch or own) > 1 else "",
-        option("recompute") if not config.recompute else "",
-        f"a smaller {option(f'stages.{name}.size.width')} or {option(f'stages.{name}.size.crop_width')}",
-    ]
-    return (
-        f"stage {name}, with {count(own, 'picture')} of each batch, does not fit into the memory of {world.device}: "
-        f"{', or '.join(filter(None, remedies))}"
-    )
-
-
-def begin(config: TrainConfig, stage: Stage, world: World, console: Console) -> StageState:
-    """The first stage, from new weights or those of another run.
-
-    Raises:
-        HdganError: the weights of the other run cannot be used.
-    """
+def _new_state(run: RunSetup) -> StageState:
+    """The first stage, from new weights or those of another run."""
+    config, stage = run.config, run.stages[0]
     if config.init_from is None:
-        return StageState(config, stage, world.device)
+        return StageState(config, stage, run.world.device)
     file = find_checkpoint(config.init_from)
     other, info = load_model(file, ema=False)
     for name in info.missing:
-        console.print(f"{file} holds no {name}: it starts from new weights", markup=False, highlight=False)
-    state = StageState(config, stage, world.device)
+        print_line(run.console, f"{file} holds no {name}: it starts from new weights")
+    state = StageState(config, stage, run.world.device)
     ours = state.model.config
     if other.config.family != ours.family:
         raise ConfigError(
@@ -107,13 +149,9 @@ def begin(config: TrainConfig, stage: Stage, world: World, console: Console) -> 
     return state
 
 
-def resume(config: TrainConfig, stages: list[Stage], world: World) -> StageState:
-    """The latest checkpoint of the run; writes nothing.
-
-    Raises:
-        CheckpointError: there is none, or it does not go with the config.
-        ConfigError: the config would start from other weights than the run did.
-    """
+def _resumed_state(run: RunSetup) -> StageState:
+    """The latest checkpoint of the run."""
+    config = run.config
     steps = list_steps(config.out)
     if not steps:
         raise CheckpointError(
@@ -128,28 +166,47 @@ def resume(config: TrainConfig, stages: list[Stage], world: World) -> StageState
         )
     folder = checkpoint_path(config.out, steps[-1])
     training = read_training_state(folder)
-    stage = next((stage for stage in stages if stage.name == training["stage"]), None)
+    stage = next((stage for stage in run.stages if stage.name == training["stage"]), None)
     if stage is None:
         raise CheckpointError(f"{folder} was made in stage {training['stage']}, which the run's config no longer has")
-    state = StageState(config, stage, world.device)
+    state = StageState(config, stage, run.world.device)
     restore(folder, state, training)
     if state.best is not None and state.best[0] not in steps:  # somebody has deleted it: the next one takes its place
         state.best = None
     return state
 
 
-def tidy(config: TrainConfig, state: StageState) -> None:
-    """Finish what saving the checkpoint of a resume may have left undone, if a kill came in between."""
-    mark_and_prune(config.out, config, state)
-    forget_lost_best(config.out)
+def too_large(config: TrainConfig, stage: Stage, world: World) -> str:
+    """The message where a stage does not fit into memory: it names the options that help."""
+    name, own = stage.name, stage.config.batch_size // world.size
+    remedies = [
+        f"{option('precision')} bfloat16" if config.precision == "float32" else "",
+        f"{option(f'stages.{name}.micro_batch')} 1" if (stage.config.micro_batch or own) > 1 else "",
+        option("recompute") if not config.recompute else "",
+        f"a smaller {option(f'stages.{name}.size.width')} or {option(f'stages.{name}.size.crop_width')}",
+    ]
+    return (
+        f"stage {name}, with {count(own, 'picture')} of each batch, does not fit into the memory of {world.device}: "
+        f"{', or '.join(filter(None, remedies))}"
+    )
+
+
+@contextmanager
+def torch_settings(config: TrainConfig) -> Iterator[None]:
+    """Let cuDNN try out its algorithms while a run lasts; set the number of threads for good."""
+    before = torch.backends.cudnn.benchmark
+    # The pictures of a stage usually have one size, so one trial of cuDNN's algorithms pays.
+    torch.backends.cudnn.benchmark = True
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def check_processes(config: TrainConfig, world: World) -> None:
-    """Refuse what several processes cannot do.
-
-    Raises:
-        ConfigError: they cannot.
-    """
+    """Raise ConfigError if several processes cannot do what the config asks for."""
     if world.size > 1 and config.optim.pool_size:
         raise ConfigError(
             f"{option('optim.pool_size')} {config.optim.pool_size} is for one process, since each would have its own "
@@ -157,34 +214,15 @@ def check_processes(config: TrainConfig, world: World) -> None:
         )
 
 
-def check_stages(config: TrainConfig, stages: list[Stage], world: World) -> None:
-    """Refuse what no stage can be run with: batches that cannot be divided, CUDA graphs that cannot be captured.
-
-    Raises:
-        ConfigError: a stage cannot run.
-    """
-    for stage in stages:
-        check_batch(stage, world)
-    check_cuda_graphs(config, stages, world)
-
-
 def check_pictures(config: TrainConfig, data: RunData, stage: Stage) -> None:
-    """Read the pictures that samples and measurements are made of, which otherwise show damage after many steps.
-
-    Raises:
-        DataError: one cannot be read.
-    """
+    """Raise DataError if a picture for samples or measurements cannot be read, which would show after many steps."""
     dataset = data.validation(stage.config.size)
     for index in range(min(max(config.log.samples, config.log.val_images), len(dataset))):
         dataset[index]
 
 
 def check_cuda_graphs(config: TrainConfig, stages: list[Stage], world: World) -> None:
-    """Make sure that a CUDA graph, if the config wants it, can hold the steps of all stages.
-
-    Raises:
-        ConfigError: it cannot.
-    """
+    """Raise ConfigError if the config asks for CUDA graphs, but they cannot hold the steps of all stages."""
     if not config.cuda_graphs:
         return
     reasons = {
@@ -204,11 +242,7 @@ def check_cuda_graphs(config: TrainConfig, stages: list[Stage], world: World) ->
 
 
 def check_batch(stage: Stage, world: World) -> None:
-    """Make sure that a stage's batch can be divided among processes and micro batches.
-
-    Raises:
-        ConfigError: it cannot.
-    """
+    """Raise ConfigError if a stage's batch cannot be divided among processes and micro batches."""
     batch, micro = stage.config.batch_size, stage.config.micro_batch
     if batch % world.size:
         raise ConfigError(
@@ -220,20 +254,3 @@ def check_batch(stage: Stage, world: World) -> None:
             f"{option(f'stages.{stage.name}.micro_batch')} {micro} does not divide the "
             f"{count(batch // world.size, 'picture')} that each process has of a batch: give a divisor"
         )
-
-
-def load_perceptual(config: TrainConfig, world: World, on_missing: OnMissing | None = None) -> nn.Module | None:
-    """The network that the run's perceptual loss takes its features of, if it has one.
-
-    Args:
-        config: of the run.
-        world: its processes.
-        on_missing: for a dry run, which needs no weights: is told what a run lacks.
-
-    Raises:
-        ConfigError, CheckpointError: its weights cannot be loaded.
-    """
-    network = config.loss.load_perceptual(on_missing)
-    if network is None:
-        return None
-    return network.to(world.device, memory_format=config.format_on(world.device))  # type: ignore[call-overload]

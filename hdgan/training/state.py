@@ -1,4 +1,4 @@
-"""What changes while a stage trains: networks, optimizers, moving average, fake pool, and how far it has come."""
+"""What changes while a stage trains: networks, optimizers, moving average, fake pool, and the number of steps."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hdgan.errors import CheckpointError
 from hdgan.families import ImageModel, ModelConfig, build_model
 from hdgan.families.common.pool import FakePool
+from hdgan.families.common.train_config import TrainConfig
 from hdgan.seeding import seed_everything
-from hdgan.training.config import TrainConfig
 from hdgan.training.ema import MovingAverage
 from hdgan.training.schedule import Stage
 
@@ -34,19 +34,13 @@ class StageNetworks:
         seed_everything(config.seed, 0, stage.first_step)
         self.stage = stage
         self.model: ImageModel = build_model(stage_model(config, stage))
-        # What is there already is left alone: fake tensors, of which estimates are made, cannot be moved.
-        if device.type != "cpu" or config.format_on(device) != torch.contiguous_format:
-            self.model.to(device, memory_format=config.format_on(device))  # type: ignore[call-overload]
+        move(self.model, config, device)
         self.model.requires_grad_(False)
         for module in stage.config.trained_modules(self.model):
             module.requires_grad_(True)
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.d_parameters: list[Tensor] = [p for name, p in trained if name.startswith("discriminator.")]
         self.g_parameters: list[Tensor] = [p for name, p in trained if not name.startswith("discriminator.")]
-
-    def clear_gradients(self) -> None:
-        for parameter in (*self.g_parameters, *self.d_parameters):
-            parameter.grad = None
 
 
 class StageState(StageNetworks):
@@ -60,7 +54,7 @@ class StageState(StageNetworks):
         optimizers: of G (with E) and of D, where there is one, by "g" and "d".
         step: steps of the run that have been done.
         best: step and value of this stage's best checkpoint so far.
-        best_by: what its value is comparable with, as `Validation.chosen_by`.
+        best_by: what its value can be compared with, as `Validation.chosen_by`.
     """
 
     def __init__(
@@ -84,21 +78,6 @@ class StageState(StageNetworks):
     @property
     def step_in_stage(self) -> int:
         return self.step - self.stage.first_step
-
-    def set_learning_rate(self, lr: float) -> None:
-        for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-
-    def update(self, clip: float | None = None) -> None:
-        """Take an optimizer step with the gradients that the parameters hold, each network's clipped to this norm."""
-        if clip is not None:
-            for parameters in (self.g_parameters, self.d_parameters):
-                torch.nn.utils.clip_grad_norm_(parameters, clip)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-        self.ema.update(self.step_in_stage)
-        self.step += 1
 
     def take_over(self, previous: ImageModel) -> None:
         """Start from the weights of the stage before or of another run.
@@ -162,9 +141,9 @@ class StageState(StageNetworks):
         self.best_by = training.get("best_by", {"metric": training.get("best_metric", "l1")})
 
     def _adapt(self, optimizer: torch.optim.Optimizer) -> None:
-        """Give what an optimizer has loaded the config's betas, and the memory format of the parameters.
+        """Apply the config's betas, and the memory format of the parameters, to what an optimizer has loaded.
 
-        The fused Adam walks through parameter and moments as they lie in memory, and would mix up their elements.
+        The fused Adam goes through parameter and moments in the order of memory, and would mix up their elements.
         """
         for group in optimizer.param_groups:
             group["betas"] = self.betas
@@ -175,10 +154,10 @@ class StageState(StageNetworks):
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Give an optimizer what a checkpoint keeps of each parameter; its options stay those of the config.
+    """Load the moments of each parameter from a checkpoint; the optimizer's options stay those of the config.
 
     Raises:
-        ValueError: the checkpoint is of other parameters, or keeps what is no number.
+        ValueError: the checkpoint has other parameters, or moments that are not finite.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     known = sum(len(group["params"]) for group in saved["param_groups"] if isinstance(group.get("params"), list))
@@ -192,7 +171,18 @@ def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> No
     optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
 
 
+def move(network: nn.Module, config: TrainConfig, device: torch.device) -> None:
+    """Move a network to a device, in the memory format of the config.
+
+    A network that is made on the CPU is left alone where it would not change: estimates are made of fake tensors, which
+    cannot be moved.
+    """
+    memory_format = config.format_on(device)
+    if device.type != "cpu" or memory_format != torch.contiguous_format:
+        network.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+
+
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:
-    """The architecture of a stage, of a config that is resolved for its images."""
+    """The architecture of a stage, of a config that is `resolved`."""
     model = replace(config.model, dontcare=config.data.dontcare, instance_divisor=config.data.instance_divisor)
     return stage.config.model(model)

@@ -1,4 +1,4 @@
-"""What a checkpoint is measured by, and which of two is the better one."""
+"""How a checkpoint is measured, and which of two is the better one."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import torch.nn.functional as F
 
 from hdgan.errors import ConfigError
 from hdgan.families.common.model import ImageModel
-from hdgan.metrics.evaluator import Judge
+from hdgan.families.common.train_config import TrainConfig
+from hdgan.metrics.evaluator import Evaluator
 from hdgan.metrics.feature_networks import FeatureNetworks
 from hdgan.metrics.scorer import Scorer, load_scorer
 from hdgan.metrics.scores import HIGHER_IS_BETTER
-from hdgan.training.config import TrainConfig
+from hdgan.progress import Progress
 from hdgan.training.datasets import RunData
 from hdgan.training.pictures import Examples
 from hdgan.training.schedule import plan
 
 
 def record_name(metric: str) -> str:
-    """What a metric of `LogConfig.best` is called in metrics.jsonl and best.json."""
+    """The name of a metric of `LogConfig.best` in metrics.jsonl and best.json."""
     return f"val_{metric}"
 
 
@@ -38,7 +39,7 @@ class Validation:
         device: where it trains.
 
     Attributes:
-        chosen_by: what a value is comparable with: metric, SHA-256 of the scorer's file, number of pictures.
+        chosen_by: what a value can be compared with: metric, SHA-256 of the scorer's file, number of pictures.
 
     Raises:
         CheckpointError: the scorer cannot be read.
@@ -66,18 +67,18 @@ class Validation:
             self._try_metric(data)
 
     def _try_metric(self, data: RunData) -> None:
-        """Let what does not suit the pictures of a stage show now, not at the first checkpoint."""
+        """Try the metric on the pictures of every stage, so that it fails now and not at the first checkpoint."""
         for stage in plan(self.config, len(data.train_pairs)):
             dataset = data.validation(stage.config.size)
             for inputs in Examples(dataset, self.config, self.device).inputs(1):
-                judge = self._judge(len(dataset))
+                evaluator = self._evaluator(len(dataset))
                 photo = (inputs.photo + 1) / 2
-                judge.add(photo, photo, inputs.label)
-                if judge.images.notes:
-                    raise self._no_value(f"stage {stage.name}: {judge.images.notes[self.config.log.best]}")
+                evaluator.add(photo, photo, inputs.label)
+                if evaluator.images.notes:
+                    raise self._no_value(f"stage {stage.name}: {evaluator.images.notes[self.config.log.best]}")
 
-    def _judge(self, pictures: int) -> Judge:
-        return Judge(
+    def _evaluator(self, pictures: int) -> Evaluator:
+        return Evaluator(
             [self.config.log.best],
             count=min(self.config.log.val_images, pictures),
             scorer=self.scorer,
@@ -90,12 +91,13 @@ class Validation:
         return ConfigError(f"--log.best {self.config.log.best} has no value here ({reason}): choose another metric")
 
     @torch.inference_mode()
-    def __call__(self, model: ImageModel, examples: Examples) -> dict[str, float]:
+    def __call__(self, model: ImageModel, examples: Examples, progress: Progress | None = None) -> dict[str, float]:
         """Measure a model.
 
         Args:
             model: with averaged weights.
             examples: validation pictures, of which the first `log.val_images` are used.
+            progress: shows how far this has come.
 
         Returns:
             val_l1, the mean absolute difference to the photos, in [0, 2] as pictures are in [-1, 1], and the metric
@@ -105,15 +107,18 @@ class Validation:
             ConfigError: the metric has no value for these pictures.
         """
         config, metric = self.config, self.config.log.best
-        judge = self._judge(len(examples.dataset))
+        progress = progress or Progress(None)
+        evaluator = self._evaluator(len(examples.dataset))
         distances = []
-        for index, inputs in enumerate(examples.inputs(config.log.val_images)):
+        pictures = min(config.log.val_images, len(examples.dataset))
+        for index, inputs in enumerate(examples.inputs(pictures)):
+            progress("measuring validation pictures", index, pictures)
             picture = examples.generate(model, inputs, index)
             distances.append(F.l1_loss(picture, inputs.photo))
-            judge.add((picture.clamp(-1, 1) + 1) / 2, (inputs.photo + 1) / 2, inputs.label)
+            evaluator.add((picture.clamp(-1, 1) + 1) / 2, (inputs.photo + 1) / 2, inputs.label)
         values = {"l1": float(torch.stack(distances).mean())}
         if metric != "l1":
-            row = judge.scores("validation")
+            row = evaluator.scores("validation")
             value = row.metrics[metric]
             if value is None:
                 reason = row.notes.get(metric, "no pixel of the validation label maps belongs to a class")

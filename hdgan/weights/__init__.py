@@ -1,8 +1,8 @@
 """Weights in files: read without running anything, within bounds, and refused where they are no usable numbers."""
 
+from hdgan.files.safetensors import open_safetensors
 from hdgan.weights.pickles import StoredTensor
 from hdgan.weights.pth import open_saved, read_weights, require_bounded_archive
-from hdgan.weights.safetensors_file import open_safetensors
 from hdgan.weights.state import is_finite, plain_names, require_finite
 
 __all__ = [

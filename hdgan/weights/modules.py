@@ -1,17 +1,20 @@
-"""Networks as safetensors files that describe their own architecture: what every kind of network of hdgan shares."""
+"""Networks as safetensors files that describe their own architecture: what all networks of hdgan have in common."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hdgan.errors import CheckpointError
+from hdgan.files import atomic_file
 from hdgan.files.json import parse_json
 from hdgan.weights.state import require_finite
 from hdgan.wording import count
@@ -19,16 +22,34 @@ from hdgan.wording import count
 M = TypeVar("M", bound=nn.Module)
 
 FORMAT = 1
-"""Raised when an older hdgan could not read a newer file."""
+"""Version of the files. It is increased when older versions of hdgan could not read newer files."""
+
+
+def save_described(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, new: bool = False) -> None:
+    """Write tensors with a header, which `metadata_of` reads, so that a crash leaves the old file or the new one.
+
+    Args:
+        path: usually *.safetensors.
+        tensors: by their names, on any device.
+        header: what JSON can hold. The version of the format and of hdgan are added.
+        new: the file must not exist, not even at the moment when this one is complete.
+
+    Raises:
+        HdganError: the file cannot be written, or with `new` it exists.
+    """
+    stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    text = json.dumps({**header, "format": FORMAT, "version": version("hdgan")})
+    with atomic_file(path, new=new) as temporary:
+        save_file(stored, temporary, {"hdgan": text})
 
 
 def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of an open file, by its name; no tensor is read."""
+    """The shape of each tensor in an open file, by its name. No tensor is read."""
     return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
 
 class _FewTensors(TorchFunctionMode):
-    """Ends the making of modules that have more tensors than they may."""
+    """Stops the construction of modules that have more tensors than allowed."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -45,17 +66,17 @@ class _FewTensors(TorchFunctionMode):
 
 
 def build_described(path: Path, build: Callable[[], M], n_tensors: int) -> M:
-    """Make the modules that a file describes, without memory for their weights.
+    """Make the modules that a file describes, on the device "meta".
 
-    The numbers of a damaged or foreign file may ask for any number of layers of any size.
+    A damaged or foreign file may describe any number of layers of any size.
 
     Args:
         path: the file, for the message.
-        build: makes them.
-        n_tensors: of the file. Networks that it lacks are made as well, so there may be some more.
+        build: makes the modules.
+        n_tensors: in the file. The modules may have some more, since they include networks that the file lacks.
 
     Raises:
-        CheckpointError: the file describes far more layers than it has tensors, or layers that cannot be.
+        CheckpointError: the file describes far more layers than it has tensors, or impossible layers.
     """
     try:
         with torch.device("meta"), _FewTensors(1000 + 4 * n_tensors):
@@ -63,7 +84,7 @@ def build_described(path: Path, build: Callable[[], M], n_tensors: int) -> M:
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise CheckpointError(
-            f"{path}: the architecture that it names cannot be that of its {count(n_tensors, 'tensor')} "
+            f"{path}: the architecture that it describes does not fit its {count(n_tensors, 'tensor')} "
             f"({reason:.100}); it is damaged or was edited: use another checkpoint"
         ) from error
 
@@ -71,17 +92,17 @@ def build_described(path: Path, build: Callable[[], M], n_tensors: int) -> M:
 def load_tensors(
     path: Path, file: Any, network: nn.Module, names: Mapping[str, str], device: str | torch.device
 ) -> None:
-    """Give a network without memory the tensors of an open file.
+    """Move a network from the device "meta" to another, with the tensors of an open file.
 
     Args:
         path: the file, for messages.
-        file: open.
-        network: as `build_described` made it; its shapes are those of the file.
+        file: the open file.
+        network: as `build_described` made it; its shapes must be those in the file.
         names: the name in the file of each tensor of the network.
-        device: where it goes.
+        device: where the network goes.
 
     Raises:
-        CheckpointError: a tensor is not finite, or of no floating-point type where the network has one.
+        CheckpointError: a tensor is not finite, or only one of file and network has a floating-point type.
     """
     wanted = network.state_dict()
     tensors = {key: file.get_tensor(name) for key, name in names.items()}
@@ -97,11 +118,15 @@ def load_tensors(
 
 
 def metadata_of(path: Path, file: Any) -> dict[str, Any]:
-    """What an open file of hdgan's says about its content; raises as `read_metadata`."""
+    """What an open file says about its content.
+
+    Raises:
+        CheckpointError: hdgan did not write it, the entry is damaged, or a newer version wrote it.
+    """
     text = (file.metadata() or {}).get("hdgan")
     if text is None:
         raise CheckpointError(
-            f"{path} was not written by hdgan (no hdgan entry in its metadata); name a checkpoint of hdgan"
+            f"{path} was not written by hdgan (no hdgan entry in its metadata); give a checkpoint of hdgan"
         )
     metadata = parse_json(text, f"{path}: the hdgan entry of its metadata", "copy the file again")
     try:
@@ -119,15 +144,30 @@ def metadata_of(path: Path, file: Any) -> dict[str, Any]:
     return metadata
 
 
+def require_fitting(
+    path: Path,
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    remedy: str = "use another checkpoint",
+) -> None:
+    """Raise CheckpointError unless the tensors of a file have the names and shapes that its architecture wants."""
+    differences = describe_differences(wanted, found)
+    if differences:
+        raise CheckpointError(
+            f"{path}: its tensors do not fit the architecture it names ({differences}); it is damaged or was edited: "
+            f"{remedy}"
+        )
+
+
 def describe_differences(
     wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], limit: int = 3
 ) -> str:
-    """Say in one line how the tensors of a file differ from those of the architecture; empty if they do not.
+    """One line that says how the tensors of a file differ from those of an architecture; empty if they do not.
 
     Args:
-        wanted: shapes by key, of the architecture.
-        found: shapes by key, of the file.
-        limit: examples of each kind of difference.
+        wanted: shapes of the architecture by key.
+        found: shapes in the file by key.
+        limit: how many examples of each kind of difference are named.
     """
     missing = [key for key in wanted if key not in found]
     unknown = [key for key in found if key not in wanted]

@@ -1,8 +1,9 @@
-"""A pickle of PyTorch's as plain values, by an interpreter that can call nothing.
+"""Pickles of PyTorch and NumPy as plain values, by an interpreter that can call nothing.
 
-`torch.load(weights_only=True)` runs no foreign code, but it calls constructors with the file's numbers: a hundred bytes
-can ask for any amount of memory. Here tensors are descriptions until they have been compared with the file, and
-everything else that is no plain value is an `Unknown`. The standard library's `pickletools` decodes the instructions.
+`torch.load(weights_only=True)` runs no foreign code, but it calls constructors with the numbers of the file, so a
+hundred bytes can ask for any amount of memory. Here a tensor stays a description until it has been compared with the
+file, and whatever is no plain value becomes an `Unknown`. The standard library's `pickletools` decodes the
+instructions; its unpicklers could be restricted only by way of their private parts.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import pickletools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from hdgan.errors import CheckpointError
 from hdgan.files.limits import max_bytes, require_bounded
 
 _BYTES_PER_INSTRUCTION = 1024
-"""Of memory, more than any instruction makes; with the usual limit a pickle may have a million of them."""
+"""More memory than any instruction takes; with the usual limit a pickle may have a million instructions."""
+_LONGEST_NAME = 1000
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,11 @@ class Global:
 
 @dataclass
 class Unknown:
-    """An object of a class that is no plain value, such as a module."""
+    """What a call would have made that is no plain value, such as a module."""
 
     name: str
+    """Of the class or function."""
+    arguments: Any = ()
     state: Any = None
     """What the pickle sets on it: of a module, its parameters, buffers and modules."""
 
@@ -41,7 +45,7 @@ class Storage:
     """The numbers that tensors share, as the pickle describes them."""
 
     kind: str
-    """Such as torch.FloatStorage."""
+    """The name of its class, such as torch.FloatStorage."""
     key: str
     numel: int
 
@@ -56,29 +60,33 @@ class StoredTensor:
     stride: tuple[int, ...]
 
 
-def read_pickle(stream: IO[bytes], path: Path, storages: dict[str, Storage] | None = None) -> Any:
+class Pickled(NamedTuple):
+    """What one pickle holds."""
+
+    content: Any
+    """None, numbers, text, bytes, lists, tuples, dicts, `StoredTensor`, `Storage`, `Global` and `Unknown`."""
+    names: set[str]
+    """Of all classes and functions that it mentions."""
+    storages: dict[str, Storage]
+    """All storages that it mentions, by their keys."""
+
+
+def read_pickle(stream: IO[bytes], path: Path) -> Pickled:
     """Read one pickle, up to its end.
 
     Args:
-        stream: from where it begins; it is left behind its end.
+        stream: stands where the pickle begins, and afterwards where it ends.
         path: the file, for the message.
-        storages: all storages that the pickle names are added here, by their keys.
-
-    Returns:
-        None, numbers, text, bytes, lists, tuples, dicts, `StoredTensor`, `Storage`, `Global` and `Unknown`.
 
     Raises:
         CheckpointError: the pickle has more instructions than the limit allows.
         ValueError, LookupError, TypeError: it is damaged.
     """
-    interpreter = _Interpreter({} if storages is None else storages)
-    most = max_bytes() // _BYTES_PER_INSTRUCTION
-    for count, (opcode, argument, _) in enumerate(cast("Iterator[Any]", pickletools.genops(stream))):
-        if count > most:
-            require_bounded(path, count * _BYTES_PER_INSTRUCTION, "a pickle of very many objects", CheckpointError)
+    interpreter = _Interpreter(path, max_bytes() // _BYTES_PER_INSTRUCTION)
+    for opcode, argument, _ in cast("Iterator[Any]", pickletools.genops(stream)):
         interpreter.step(opcode.name, argument)
-    (value,) = interpreter.stack
-    return value
+    (content,) = interpreter.stack
+    return Pickled(content, interpreter.names, interpreter.storages)
 
 
 _MARK = object()
@@ -94,7 +102,7 @@ _FIXED: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple,
     "EMPTY_DICT": dict,
-    "EMPTY_SET": lambda: Unknown("builtins.set"),  # every module has one
+    "EMPTY_SET": lambda: Unknown("builtins.set"),  # every module has one, and no tensor is in it
     "MARK": lambda: _MARK,
 }
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -103,11 +111,17 @@ _IGNORED = ("PROTO", "FRAME", "STOP")
 
 @dataclass
 class _Interpreter:
-    storages: dict[str, Storage]
+    path: Path
+    most: int
+    used: int = 0
+    names: set[str] = field(default_factory=set)
+    storages: dict[str, Storage] = field(default_factory=dict)
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
 
     def step(self, name: str, argument: Any) -> None:
+        """Carry out one instruction."""
+        self._count(1)
         stack = self.stack
         if name in _CONSTANTS:
             stack.append(argument)
@@ -123,91 +137,113 @@ class _Interpreter:
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(self.memo[argument])
         elif name not in _IGNORED:
-            handler = getattr(self, f"_{name.lower()}", None)
-            if handler is None:
+            self._combine(name, argument)
+
+    def _combine(self, name: str, argument: Any) -> None:
+        """Carry out an instruction that makes one value of several."""
+        stack = self.stack
+        match name:
+            case "POP":
+                stack.pop()
+            case "LIST":
+                stack.append(self._marked())
+            case "TUPLE":
+                stack.append(tuple(self._marked()))
+            case "DICT":
+                items = self._marked()
+                stack.append({})
+                self._update(items)
+            case "APPEND":
+                self._extend([stack.pop()])
+            case "APPENDS":
+                self._extend(self._marked())
+            case "SETITEM":
+                self._update(self._popped(2))
+            case "SETITEMS":
+                self._update(self._marked())
+            case "ADDITEMS":
+                self._marked()
+            case "GLOBAL":
+                self._mention(*argument.split(" ", 1))
+            case "STACK_GLOBAL":
+                self._mention(*self._popped(2))
+            case "REDUCE" | "NEWOBJ":
+                stack.append(self._called(*self._popped(2)))
+            case "BUILD":
+                target, state = self._popped(2)
+                if isinstance(target, Unknown):
+                    target.state = state
+                stack.append(target)
+            case "BINPERSID":
+                stack.append(self._persistent(*stack.pop()))
+            case _:
                 raise ValueError(f"weights need no {name}")
-            handler(argument)
+
+    def _count(self, instructions: int) -> None:
+        self.used += instructions
+        if self.used > self.most:
+            size = self.used * _BYTES_PER_INSTRUCTION
+            require_bounded(self.path, size, "a pickle of very many objects", CheckpointError)
+
+    def _popped(self, n: int) -> list[Any]:
+        """Remove the last n values from the stack; returns them in the order in which they were pushed."""
+        return [self.stack.pop() for _ in range(n)][::-1]
 
     def _marked(self) -> list[Any]:
-        """Everything above the last mark, which is taken off."""
+        """Remove everything above the last mark, and the mark; returns what was above it."""
         items = []
         while (item := self.stack.pop()) is not _MARK:
             items.append(item)
         return items[::-1]
-
-    def _pop(self, _: Any) -> None:
-        self.stack.pop()
-
-    def _additems(self, _: Any) -> None:
-        self._marked()
-
-    def _append(self, _: Any) -> None:
-        self._extend([self.stack.pop()])
-
-    def _appends(self, _: Any) -> None:
-        self._extend(self._marked())
 
     def _extend(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
             raise TypeError("only lists are appended to")
         self.stack[-1].extend(items)
 
-    def _list(self, _: Any) -> None:
-        self.stack.append(self._marked())
-
-    def _tuple(self, _: Any) -> None:
-        self.stack.append(tuple(self._marked()))
-
-    def _dict(self, _: Any) -> None:
-        items = self._marked()
-        self.stack.append({})
-        self._update(items)
-
-    def _setitem(self, _: Any) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._update([key, value])
-
-    def _setitems(self, _: Any) -> None:
-        self._update(self._marked())
-
     def _update(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict):
             raise TypeError("only tables are written to")
         self.stack[-1].update(_table(zip(items[::2], items[1::2], strict=True)))
 
-    def _global(self, argument: str) -> None:
-        self.stack.append(Global(".".join(argument.split(" "))))
+    def _mention(self, module: str, name: str) -> None:
+        if len(module) + len(name) > _LONGEST_NAME:  # a pickle can join one long text any number of times
+            raise ValueError("a name of absurd length")
+        named = Global(f"{module:s}.{name:s}")
+        self.names.add(named.name)
+        self.stack.append(named)
 
-    def _stack_global(self, _: Any) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(Global(f"{module:s}.{name:s}"))
-
-    def _reduce(self, _: Any) -> None:
-        arguments, function = self.stack.pop(), self.stack.pop()
-        self.stack.append(_called(function, arguments))
-
-    _newobj = _reduce
-
-    def _build(self, _: Any) -> None:
-        state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, Unknown):
-            target.state = state
-
-    def _binpersid(self, _: Any) -> None:
-        kind, *rest = self.stack.pop()
-        if kind == "module":  # a class with its source, in whole modules of old versions
-            self.stack.append(rest[0])
-            return
+    def _persistent(self, kind: Any, *rest: Any) -> Any:
+        """What torch.save does not pickle itself: a storage, or a class with its source in old whole modules."""
+        if kind == "module":
+            return rest[0]
         storage, key, _, numel, *view = rest
         if kind != "storage" or (view and view[0] is not None) or type(numel) is not int or numel < 0:
             raise ValueError("no storage")
-        named = Storage(storage.name, f"{key:s}", numel)
-        self.storages[named.key] = named
-        self.stack.append(named)
+        if type(key) is not str:
+            raise TypeError("a storage without a name")
+        self.storages[key] = Storage(storage.name, key, numel)
+        return self.storages[key]
+
+    def _called(self, function: Any, arguments: Any) -> Any:
+        """What a call gives, of the few functions that make weights; an `Unknown` for any other."""
+        if not isinstance(function, Global):
+            raise TypeError("what is called is no function")
+        if function.name == "collections.OrderedDict":
+            items = arguments[0] if arguments else ()
+            self._count(len(items))  # a pickle can have one list copied any number of times
+            return _table(items)
+        if function.name in _TENSORS:
+            return _tensor(*arguments[:4])
+        if function.name in _PARAMETERS:
+            return arguments[0]
+        if function.name == _SUBCLASSED and arguments[0] != function:
+            return self._called(arguments[0], arguments[2])
+        return Unknown(function.name, arguments)
 
 
 def _table(items: Any) -> dict[Any, Any]:
-    """A dict whose keys are plain: the hash of a tuple that is nested deeply would end the process."""
+    """A dict whose keys are plain values: hashing a deeply nested tuple would overflow the stack."""
     table = {}
     for key, value in items:
         if not isinstance(key, (str, bytes, int, float, type(None))):
@@ -223,23 +259,8 @@ _PARAMETERS = (
 _SUBCLASSED = "torch._tensor._rebuild_from_type_v2"
 
 
-def _called(function: Any, arguments: Any) -> Any:
-    """What a call gives, of the few functions that make weights; an `Unknown` for any other."""
-    if not isinstance(function, Global):
-        raise TypeError("what is called is no function")
-    if function.name == "collections.OrderedDict":
-        return _table(*arguments) if arguments else {}
-    if function.name in _TENSORS:
-        return _tensor(*arguments[:4])
-    if function.name in _PARAMETERS:
-        return arguments[0]
-    if function.name == _SUBCLASSED and arguments[0] != function:
-        return _called(arguments[0], arguments[2])
-    return Unknown(function.name)
-
-
 def _tensor(storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> StoredTensor:
-    """A tensor that lies inside of its storage."""
+    """A tensor that lies within its storage."""
     numbers = (offset, *size, *stride)
     if not isinstance(storage, Storage) or len(size) != len(stride) or len(size) > 64:
         raise TypeError("no tensor")

@@ -1,4 +1,4 @@
-"""Weights that `torch.save` wrote, in its zip archives and in the files of before 1.6, and safetensors by any name."""
+"""Weights that `torch.save` wrote, as a zip archive or in the format before PyTorch 1.6; also safetensors files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
@@ -21,17 +21,18 @@ from hdgan.errors import CheckpointError
 from hdgan.files import require_file
 from hdgan.files.archives import open_archive
 from hdgan.files.limits import require_bounded
+from hdgan.files.safetensors import open_safetensors
 from hdgan.weights.pickles import Storage, StoredTensor, Unknown, read_pickle
-from hdgan.weights.safetensors_file import open_safetensors
 from hdgan.weights.state import find_state
 
 ReadStorage = Callable[[Storage, torch.dtype], Tensor]
-"""Gives the numbers of a storage, [numel]."""
+"""Reads the numbers of a storage, [numel]."""
 
-ReadTensors = Callable[[Mapping[Any, StoredTensor]], dict[Any, Tensor]]
+ReadTensors = Callable[[Mapping[Any, Any]], dict[Any, Any]]
+"""Reads the tensors of a table by their descriptions, and keeps what is no description."""
 
 _MAGIC = 0x1950A86A20F9469CFC6C
-"""First number of PyTorch's files of before 1.6."""
+"""The first number in a file of PyTorch before 1.6."""
 _DTYPES = {
     "Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16,
     "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
@@ -41,21 +42,21 @@ _OF_DAMAGE = (
     ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, struct.error, zlib.error,
     zipfile.BadZipFile, NotImplementedError, RuntimeError,
 )  # fmt: skip
-"""How a damaged archive or pickle fails; zipfile has the last two for methods and ciphers that it lacks."""
+"""How reading a damaged archive or pickle fails; zipfile raises the last two for methods and ciphers that it lacks."""
 
 
 def read_weights(path: Path) -> Mapping[Any, Any]:
-    """The state dict of a file; its names are as in the file. Nothing of the file is run.
+    """The state dict of a file, by the names in the file. Nothing that the file contains is run.
 
     Args:
         path: written by `torch.save` (a state dict, a table with one, or a whole module) or by safetensors; the name
             may have any ending.
 
     Returns:
-        Tensors by their names, [any shape] of any dtype. What is no tensor is kept as it is, for the caller's message.
+        Tensors of any shape and dtype by their names. What is no tensor is kept, for the caller's message.
 
     Raises:
-        CheckpointError: the file is missing, damaged, unpacks to more than the limit, or holds no or several networks.
+        CheckpointError: the file is missing, damaged, unpacks to more than the limit, or holds no network or several.
     """
     require_file(path, CheckpointError)
     with path.open("rb") as file:
@@ -66,8 +67,8 @@ def read_weights(path: Path) -> Mapping[Any, Any]:
     for begin, told in _NO_WEIGHTS.items():
         if start.startswith(begin):
             raise CheckpointError(f"{path} is {told}")
-    with _explained(path), _opened(path, start) as (content, read):
-        return _tensors(find_state(content, str(path)), read, path)
+    with open_saved(path) as (content, read):
+        return read(find_state(content, str(path)))
 
 
 _NO_WEIGHTS = {
@@ -78,30 +79,22 @@ _NO_WEIGHTS = {
 
 @contextmanager
 def open_saved(path: Path) -> Iterator[tuple[Any, ReadTensors]]:
-    """Open whatever `torch.save` wrote. Nothing of it is run.
-
-    Args:
-        path: of the file.
+    """Open a file that `torch.save` wrote. Nothing that it contains is run.
 
     Yields:
-        What was saved, as plain values (see `read_pickle`) with descriptions in place of tensors, and what reads all
-        tensors of a table by their descriptions.
+        What was saved, as plain values (see `Pickled`) with descriptions in place of tensors, and a function that reads
+        all tensors of a table by their descriptions.
 
     Raises:
         CheckpointError: the file is missing, damaged, or unpacks to more than the limit.
     """
     require_file(path, CheckpointError)
-    with _explained(path):
-        with path.open("rb") as file:
-            start = file.read(64)
-        with _opened(path, start) as (content, read):
-            yield content, lambda described: _tensors(described, read, path)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
     try:
-        yield
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            zipped = whole[:4] == b"PK\x03\x04"
+            with open_archive(path, CheckpointError) if zipped else nullcontext() as archive:
+                content, read = _open_zip(path, archive, whole) if archive else _open_old(path, whole)
+                yield content, lambda described: _tensors(described, read, path)
     except CheckpointError:  # which is a RuntimeError
         raise
     except _OF_DAMAGE as error:
@@ -110,22 +103,11 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _opened(path: Path, start: bytes) -> Iterator[tuple[Any, ReadStorage]]:
-    """The content of a file, with descriptions in place of tensors, and what reads their numbers."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-        if start.startswith(b"PK\x03\x04"):
-            with open_archive(path, CheckpointError) as archive:
-                yield _open_zip(path, archive, whole)
-        else:
-            yield _open_old(path, whole)
-
-
 def require_bounded_archive(path: Path) -> None:
-    """Refuse an archive of PyTorch's, a program or weights, before PyTorch itself opens it.
+    """Refuse an oversized archive of PyTorch's, a program or weights, before PyTorch itself opens it.
 
     Raises:
-        CheckpointError: it unpacks to more than the limit, or one of its pickles would.
+        CheckpointError: the archive or one of its pickles would take more memory than the limit.
         zipfile.BadZipFile, ValueError, LookupError, TypeError: it is damaged.
     """
     with open_archive(path, CheckpointError) as archive:
@@ -146,7 +128,7 @@ def _open_zip(path: Path, archive: zipfile.ZipFile, whole: mmap.mmap) -> tuple[A
         )
     order = f"{root}byteorder"
     swapped = order in entries and archive.read(order) != b"little"
-    content = read_pickle(BytesIO(archive.read(pickled)), path)
+    content = read_pickle(BytesIO(archive.read(pickled)), path).content
 
     def read(storage: Storage, dtype: torch.dtype) -> Tensor:
         entry = entries[f"{root}data/{storage.key}"]
@@ -154,7 +136,7 @@ def _open_zip(path: Path, archive: zipfile.ZipFile, whole: mmap.mmap) -> tuple[A
             raise ValueError("a storage of another size")
         if entry.compress_type != zipfile.ZIP_STORED:
             return _numbers(archive.read(entry), 0, storage.numel, dtype, swapped)
-        # In place: with torch's option against CRC-32 the archive holds none that zipfile would accept.
+        # Not by zipfile, which requires CRC-32s: torch can be told to write none.
         name_bytes, extra_bytes = struct.unpack_from("<HH", whole, entry.header_offset + 26)
         begin = entry.header_offset + 30 + name_bytes + extra_bytes
         return _numbers(whole, begin, storage.numel, dtype, swapped)
@@ -163,33 +145,34 @@ def _open_zip(path: Path, archive: zipfile.ZipFile, whole: mmap.mmap) -> tuple[A
 
 
 def _open_old(path: Path, whole: mmap.mmap) -> tuple[Any, ReadStorage]:
-    """The format of before 1.6: five pickles, then each storage as its length and its numbers, little-endian."""
-    stream, known = cast(IO[bytes], whole), dict[str, Storage]()
-    magic, _, _, content, keys = (read_pickle(stream, path, known) for _ in range(5))
-    if magic != _MAGIC:
+    """The format before PyTorch 1.6: five pickles, then the length and the numbers of each storage, little-endian."""
+    magic, _, _, saved, keys = (read_pickle(cast(IO[bytes], whole), path) for _ in range(5))
+    if magic.content != _MAGIC:
         raise ValueError("of another program")
     begins: dict[str, int] = {}
     end = whole.tell()
-    for key in keys:
+    for key in keys.content:
+        if type(key) is not str:
+            raise TypeError("a storage without a name")
         (count,) = struct.unpack_from("<q", whole, end)
-        if count != known[key].numel:
+        if count != saved.storages[key].numel:
             raise ValueError("a storage of another size")
         begins[key] = end + 8
-        end += 8 + count * _dtype(known[key]).itemsize
+        end += 8 + count * _dtype(saved.storages[key]).itemsize
 
     def read(storage: Storage, dtype: torch.dtype) -> Tensor:
         return _numbers(whole, begins[storage.key], storage.numel, dtype)
 
-    return content, read
+    return saved.content, read
 
 
 def _dtype(storage: Storage) -> torch.dtype:
-    """The dtype of a storage by the name of its class, such as torch.cuda.FloatStorage."""
+    """The dtype that the name of a storage's class says, such as torch.cuda.FloatStorage."""
     return _DTYPES[storage.kind.rpartition(".")[2].removesuffix("Storage")]
 
 
 def _numbers(source: Any, begin: int, numel: int, dtype: torch.dtype, swapped: bool = False) -> Tensor:
-    """A tensor [numel] of its own memory from bytes, which may have the other byte order."""
+    """A new tensor [numel] from bytes, which may be big-endian."""
     raw = np.frombuffer(source, np.uint8, numel * dtype.itemsize, begin).copy()
     if swapped:
         raw = raw.view(f"u{dtype.itemsize}").byteswap().view(np.uint8)
@@ -197,7 +180,7 @@ def _numbers(source: Any, begin: int, numel: int, dtype: torch.dtype, swapped: b
 
 
 def _tensors(state: Mapping[Any, Any], read: ReadStorage, path: Path) -> dict[Any, Any]:
-    """The tensors of a state dict, those that share a storage as views of it."""
+    """The tensors of a state dict. Those that shared a storage are views of one tensor."""
     described = [value for value in state.values() if isinstance(value, StoredTensor)]
     total = sum(math.prod(value.size) * _known_dtype(value, path).itemsize for value in described)
     if total > path.stat().st_size:

@@ -1,4 +1,4 @@
-"""State dicts: found in what wraps them, their names without the marks of wrappers, and their numbers finite."""
+"""State dicts: where they are in a file, their names without the prefixes of wrappers, and whether they are finite."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from hdgan.weights.pickles import StoredTensor, Unknown
 T = TypeVar("T")
 
 _WRAPPERS = r"module|_orig_mod|_fsdp_wrapped_module"
-"""What DataParallel, torch.compile and FSDP put before the names of what they wrap."""
+"""The prefixes that DataParallel, FSDP and torch.compile add to names."""
 _PREFIX = re.compile(rf"(?:(?:{_WRAPPERS})\.)+")
 _INSIDE = re.compile(r"\.(?:_orig_mod|_fsdp_wrapped_module)(?=\.)")
 _REPARAMETRIZED = re.compile(
     r"(?:^|\.)(?:parametrizations\.\w+\..+|(?:weight|bias)_(?:orig|mask|u|v|g)|lora_\w+(?:\..+)?)$"
 )
-"""Tensors that spectral norm, weight norm, other parametrizations, pruning and LoRA keep in place of a weight."""
+"""Tensors that spectral norm, weight norm, other parametrizations, pruning and LoRA store instead of a weight."""
 _DEEPEST, _MOST_TENSORS = 100, 100_000
 
 
 def plain_names(state: Mapping[str, T], where: str) -> dict[str, T]:
-    """The entries of a state dict by the names that they have without DataParallel, torch.compile and FSDP.
+    """The entries of a state dict by their names without the prefixes of DataParallel, torch.compile and FSDP.
 
     Args:
         state: entries by their names.
         where: what the error message starts with, usually the file.
 
     Raises:
-        CheckpointError: two entries would have one name, or a weight is kept as the parts of a reparametrization.
+        CheckpointError: two entries would have the same name, or a weight is stored as parts of a reparametrization.
     """
     plain: dict[str, T] = {}
     for key, value in state.items():
@@ -53,14 +53,14 @@ def plain_names(state: Mapping[str, T], where: str) -> dict[str, T]:
 
 
 def find_state(content: Any, where: str) -> Mapping[Any, Any]:
-    """The state dict that a file's content is or wraps: {"state_dict": …, "epoch": …}, a whole module, and the like.
+    """The state dict in a file: its content, an entry such as {"state_dict": …, "epoch": …}, or that of a whole module.
 
     Args:
-        content: as read by `hdgan.weights.pickles`.
+        content: of the file, as `read_pickle` gives it.
         where: what the error message starts with, usually the file.
 
     Raises:
-        CheckpointError: there is none, or there are several.
+        CheckpointError: there is no state dict, or there are several.
     """
     found = dict(_states(content, "", 0))
     if len(found) > 1:
@@ -84,7 +84,7 @@ def find_state(content: Any, where: str) -> Mapping[Any, Any]:
 
 
 def _states(content: Any, name: str, depth: int) -> list[tuple[str, Mapping[Any, Any]]]:
-    """State dicts by the name of what wraps them; deeper than two tables there are none."""
+    """State dicts by the name of what contains them, which is at most two tables deep."""
     if isinstance(content, Unknown):
         tensors = _of_module(content)
         return [(name, tensors)] if tensors else []
@@ -97,7 +97,7 @@ def _states(content: Any, name: str, depth: int) -> list[tuple[str, Mapping[Any,
 
 
 def _is_tensor(value: Any) -> bool:
-    """Whether it is a tensor, of special kinds too, which are told by their own functions."""
+    """Whether a value is a tensor, also of a special kind, which a function of its own rebuilds."""
     return isinstance(value, StoredTensor) or (isinstance(value, Unknown) and "._rebuild_" in value.name)
 
 
@@ -105,7 +105,7 @@ def _of_module(module: Unknown) -> dict[str, StoredTensor]:
     """The state dict of a module that was pickled whole; empty for any other object.
 
     Raises:
-        ValueError: modules that are nested without end.
+        ValueError: there are too many modules, or one contains itself.
     """
     tensors: dict[str, StoredTensor] = {}
     open_modules = [("", module, 0)]
@@ -119,14 +119,14 @@ def _of_module(module: Unknown) -> dict[str, StoredTensor]:
                 elif isinstance(value, Unknown) and kind == "_modules":
                     open_modules.append((f"{prefix}{name}.", value, depth + 1))
         if depth > _DEEPEST or len(tensors) + len(open_modules) > _MOST_TENSORS:
-            raise ValueError("modules without end")
+            raise ValueError("endless modules")
     return tensors
 
 
 def is_finite(value: Tensor) -> bool:
-    """Whether all numbers of a tensor are finite as float32, which the networks have: 1e300 is not.
+    """Whether all numbers of a tensor are finite in float32, the type of the networks, in which 1e300 is not.
 
-    Integers are. Costs one pass over the tensor and no memory of its size.
+    Integers always are. The check takes one pass over the tensor and no memory of its size.
     """
     if not value.is_floating_point() or value.numel() == 0:
         return True
@@ -136,14 +136,14 @@ def is_finite(value: Tensor) -> bool:
 
 
 def require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights that are not finite: whatever is computed with them is NaN.
+    """Refuse weights that are not finite, since every result would be NaN.
 
     Args:
         tensors: by their names.
         where: what the error message starts with, usually the file.
 
     Raises:
-        CheckpointError: the first that holds NaN, an infinity, or a number beyond float32.
+        CheckpointError: a tensor holds NaN, an infinity, or a number beyond float32; the message names the first.
     """
     for key, value in tensors.items():
         if not is_finite(value):

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from hdgan.benchmarks.report import BEGIN, END, details, summary
-from hdgan.benchmarks.rows import CHECKOUT, Row, folder_for, write
+from hdgan.benchmarks.rows import CHECKOUT, Measurement, folder_for, write
 from hdgan.commands.main import main
 from hdgan.errors import ConfigError
 
-EAGER = Row(
+EAGER = Measurement(
     "instance_norm_act", "G1 | stem", "both", "eager", "NCHW", "float32",
     median_ms=10.0, q20_ms=9.0, q80_ms=12.0, rounds=5, speedup=1.0, ceiling_percent=25.0, bound="copy", error=0.0,
     tolerance=1e-5, bytes=10**7, flops=10**6, saved_bytes=4 * 10**6, peak_bytes=None, copy_gb_s=10.0,
     matmul_tflop_s=0.5, device="Abacus 9000", threads=2, hdgan="0.1.0", torch="2.0", triton="", cuda="",
     python="3.10", date="2026-01-02",
 )  # fmt: skip
-OURS = replace(EAGER, contestant="cpu", layout="NHWC", median_ms=4.0, speedup=2.5, saved_bytes=2 * 10**6)
-COMPILED = replace(EAGER, contestant="compile", median_ms=8.0, speedup=1.25)
+OURS = replace(EAGER, implementation="cpu", layout="NHWC", median_ms=4.0, speedup=2.5, saved_bytes=2 * 10**6)
+COMPILED = replace(EAGER, implementation="compile", median_ms=8.0, speedup=1.25)
 
 
 @pytest.fixture

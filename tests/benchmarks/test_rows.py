@@ -9,11 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from hdgan.benchmarks.rows import Row, _revision, device_name, merge, path_for, read, versions, write
+from hdgan.benchmarks.rows import (
+    CHECKOUT,
+    PUBLISHED,
+    Measurement,
+    _revision,
+    device_name,
+    merge,
+    path_for,
+    read,
+    versions,
+    write,
+)
 from hdgan.errors import DataError
 
-ROW = Row(
-    "work", "case", "both", "cpu", "NCHW", "float32",
+ROW = Measurement(
+    "benchmark", "case", "both", "cpu", "NCHW", "float32",
     median_ms=1.5, q20_ms=1.25, q80_ms=2.0, rounds=5, speedup=2.0, ceiling_percent=None, bound="copy", error=1e-7,
     tolerance=1e-5, bytes=10, flops=2**40, saved_bytes=None, peak_bytes=7, copy_gb_s=10.0, matmul_tflop_s=0.5,
     device="Abacus 9000 (R), 2 cores", threads=2, hdgan="0.1.0+abc", torch="2", triton="", cuda="", python="3.10",
@@ -22,7 +33,7 @@ ROW = Row(
 
 
 def test_a_newer_row_replaces_the_older_of_its_key_in_its_place() -> None:
-    other, newer = replace(ROW, contestant="eager"), replace(ROW, median_ms=1.0, torch="3")
+    other, newer = replace(ROW, implementation="eager"), replace(ROW, median_ms=1.0, torch="3")
     assert merge([ROW, other], [newer]) == [newer, other]
     assert len(merge([ROW], [replace(ROW, **{name: "new"}) for name in ("case", "layout", "dtype")])) == 4
 
@@ -35,9 +46,18 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read(path) == [replace(ROW, rounds=9), other]
 
 
+def test_columns_keep_the_names_of_the_first_version(tmp_path: Path) -> None:
+    write(tmp_path / "rows.csv", [ROW])
+    heads = (tmp_path / "rows.csv").read_text().splitlines()[0].split(",")
+    published = next((CHECKOUT / PUBLISHED).glob("*.csv"))
+    assert heads == published.read_text().splitlines()[0].split(",")
+    assert heads[:4] == ["work", "case", "direction", "contestant"]
+    assert {row.implementation for row in read(published)} >= {"eager", "cpu"}
+
+
 def test_a_key_that_failed_loses_its_old_row_only(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    other = replace(ROW, contestant="eager")
+    other = replace(ROW, implementation="eager")
     write(path, [ROW, other])
     write(path, [], [ROW.key])
     assert read(path) == [other]

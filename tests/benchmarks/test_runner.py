@@ -11,13 +11,13 @@ from rich.console import Console
 from torch import Tensor
 
 from hdgan.benchmarks import runner, suite, timing
-from hdgan.benchmarks.command import run_suite as run_with_bar
-from hdgan.benchmarks.command import tell
+from hdgan.benchmarks.cases import BENCHMARKS, avg_pyramid, instance_norm_act, startup, step
+from hdgan.benchmarks.display import run_suite as run_and_write
+from hdgan.benchmarks.display import tell
 from hdgan.benchmarks.rows import read
-from hdgan.benchmarks.runner import CheckFailed, Context, Cost, Function, Trial, Work, check, differentiable
+from hdgan.benchmarks.runner import Benchmark, CheckFailed, Context, Cost, Function, Trial, check, differentiable
 from hdgan.benchmarks.shapes import NormCase, instance_ids
-from hdgan.benchmarks.suite import Options, Suite
-from hdgan.benchmarks.works import WORKS, avg_pyramid, instance_norm_act, startup, step
+from hdgan.benchmarks.suite import Selection, Suite
 from hdgan.commands.main import main
 from hdgan.errors import ConfigError
 
@@ -25,11 +25,11 @@ CPU = torch.device("cpu")
 
 
 def square_trials(case: str, context: Context) -> Iterator[Trial]:
-    """y = x²; the contestant "cpu" computes what the case says."""
+    """y = x²; the implementation "cpu" computes what the case says."""
     x = context.randn(1, 2, 3, 4)
 
-    def run(contestant: str) -> Function:
-        wrong = contestant == "cpu" and case != "right"
+    def run(implementation: str) -> Function:
+        wrong = implementation == "cpu" and case != "right"
         factor = {"off": 1.01, "nan": float("nan")}.get(case, 1.0) if wrong else 1.0
         if wrong and case == "raises":
             return raises
@@ -44,32 +44,34 @@ def raises(x: Tensor) -> Tensor:
 
 @pytest.fixture
 def square(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A suite of one work, on a device that copies 1 GB and computes 1 GFLOP a second."""
+    """A suite of one benchmark, on a device that copies 1 GB and computes 1 GFLOP a second."""
     cases = dict.fromkeys(("right", "off", "nan", "raises"), "anywhere")
-    monkeypatch.setattr(suite, "WORKS", {"square": Work("square", cases, square_trials)})  # type: ignore[arg-type]
+    monkeypatch.setattr(suite, "BENCHMARKS", {"square": Benchmark("square", cases, square_trials)})  # type: ignore[arg-type]
     monkeypatch.setattr(timing, "copy_ceiling", lambda device: 1e9)
     monkeypatch.setattr(timing, "matmul_ceiling", lambda device, dtype: 1e9)
 
 
 def run_suite(case: str, **options: object) -> Suite:
-    made = Suite(Options(CPU, only=case, seconds=1e-4, contestants=("eager", "cpu"), **options))  # type: ignore[arg-type]
+    made = Suite(Selection(CPU, only=case, seconds=1e-4, implementations=("eager", "cpu"), **options))  # type: ignore[arg-type]
     made.run()
     return made
 
 
-def test_rows_of_a_right_contestant(square: None) -> None:
+def test_rows_of_a_right_implementation(square: None) -> None:
     done = run_suite("right")
     assert not done.failures
-    assert {(row.direction, row.contestant, row.layout) for row in done.rows} == {
-        (direction, contestant, layout)
+    assert {(row.direction, row.implementation, row.layout) for row in done.rows} == {
+        (direction, implementation, layout)
         for direction in ("forward", "backward", "both")
-        for contestant in ("eager", "cpu")
+        for implementation in ("eager", "cpu")
         for layout in ("NCHW", "NHWC")
     }
     for row in done.rows:
         assert row.q20_ms <= row.median_ms <= row.q80_ms
         assert row.rounds >= 5
-        eager = next(r for r in done.rows if (r.direction, r.contestant, r.layout) == (row.direction, "eager", "NCHW"))
+        eager = next(
+            r for r in done.rows if (r.direction, r.implementation, r.layout) == (row.direction, "eager", "NCHW")
+        )
         assert row.speedup == pytest.approx(eager.median_ms / row.median_ms)
         assert row.ceiling_percent == pytest.approx(100 * row.bytes / 1e9 / (row.median_ms / 1e3))
     both = next(row for row in done.rows if row.direction == "both")
@@ -81,7 +83,7 @@ def test_rows_of_a_right_contestant(square: None) -> None:
 )
 def test_a_red_check_writes_no_number(square: None, case: str, says: str) -> None:
     done = run_suite(case)
-    assert {row.contestant for row in done.rows} == {"eager"}
+    assert {row.implementation for row in done.rows} == {"eager"}
     assert len(done.failures) == 6
     assert all("cpu" in failure.what for failure in done.failures)
     assert any(says in failure.why for failure in done.failures)
@@ -89,53 +91,62 @@ def test_a_red_check_writes_no_number(square: None, case: str, says: str) -> Non
 
 
 def test_the_baseline_is_measured_whatever_is_asked_for(square: None) -> None:
-    made = Suite(Options(CPU, only="right", contestants=("cpu",), layouts=("NHWC",)))
-    assert [(job.layout, job.context.contestants) for job in made.jobs] == [("NCHW", ("eager",)), ("NHWC", ("cpu",))]
+    made = Suite(Selection(CPU, only="right", implementations=("cpu",), layouts=("NHWC",)))
+    assert [(case.layout, case.context.implementations) for case in made.cases] == [
+        ("NCHW", ("eager",)),
+        ("NHWC", ("cpu",)),
+    ]
 
 
 def test_time_runs_out(square: None) -> None:
     done = run_suite("right", minutes=1e-9)
     assert not done.rows
-    assert [str(job) for job in done.left_out] == ["square: right, float32, NCHW", "square: right, float32, NHWC"]
+    assert [str(case) for case in done.left_out] == ["square: right, float32, NCHW", "square: right, float32, NHWC"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ConfigError])
 def test_what_was_measured_is_kept(square: None, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
-    """After each job, and of the job that is interrupted."""
-    made = Suite(Options(CPU, only="right", seconds=1e-4, contestants=("eager", "cpu")))
+    """After each case, and of the case that is interrupted."""
+    made = Suite(Selection(CPU, only="right", seconds=1e-4, implementations=("eager", "cpu")))
     measured, sizes = [], []
 
-    def interrupted(trial: Trial, *arguments: object) -> runner.Result:
+    def interrupted(trial: Trial, *arguments: object) -> runner.TrialResult:
         measured.append(trial)
-        if len(measured) == 8:  # a job has six
+        if len(measured) == 8:  # a case has six
             raise error("stop")
         return runner.run(trial, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(suite, "run", interrupted)
+    monkeypatch.setattr("hdgan.benchmarks.rows.write", lambda path, rows, failed: sizes.append(len(rows)))
     with pytest.raises(error, match="stop"):
-        run_with_bar(made, Console(quiet=True), lambda: sizes.append(len(made.rows)))
+        run_and_write(made, Path("rows.csv"))
     assert sizes == [6, 7]
 
 
 def test_a_run_drops_the_rows_of_what_fails(square: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["bench", "--only", "off", "--seconds", "1e-4", "--layout", "NCHW", "--results", str(tmp_path)]
-    arguments += ["--contestants", "eager", "cpu"]
+    arguments += ["--implementations", "eager", "cpu"]
     with monkeypatch.context() as patch:
         patch.setattr(runner, "check", lambda trial: 0.0)
         assert main(arguments) == 0
     (path,) = tmp_path.iterdir()
-    assert {row.contestant for row in read(path)} == {"eager", "cpu"}
+    assert {row.implementation for row in read(path)} == {"eager", "cpu"}
     assert main(arguments) == 1
-    assert {row.contestant for row in read(path)} == {"eager"}
+    assert {row.implementation for row in read(path)} == {"eager"}
 
 
 def test_large_adds_what_takes_a_gpu_alone() -> None:
     def cases(**options: object) -> list[str]:
-        return [job.case for job in suite.choose(Options(CPU, ("step", "startup"), **options))]  # type: ignore[arg-type]
+        return [case.name for case in suite.choose(Selection(CPU, ("step", "startup"), **options))]  # type: ignore[arg-type]
 
     assert startup.INSTALL not in cases(large=True)
     assert set(cases(large=True)) - set(cases()) == {name for name, where in step.WHERE.items() if where == "gpu"}
     assert cases(only=startup.INSTALL) == [startup.INSTALL]
+
+
+def test_versions_without_the_switch_of_buffers_compile_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "_functorch", None)
+    runner._keep_buffers()
 
 
 def test_integers_are_compared_exactly() -> None:
@@ -160,16 +171,18 @@ def test_bytes_and_operations_counted_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", ["instance_mean", "instance_index", "encode_labels", "avg_pyramid"])
-def test_contestants_of_an_op_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_implementations_of_an_op_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a size that takes no time."""
     small = dict.fromkeys(("1024x512", "2048x1024"), (16, 32))
     for module in ("avg_pyramid", "encode_labels", "instance_mean", "instance_index"):
-        monkeypatch.setattr(f"hdgan.benchmarks.works.{module}.SIZES", small)
-    work = WORKS[name]
-    contestants = tuple(name for name in ("eager", "cpu", "scatter") if name in work.contestants)
+        monkeypatch.setattr(f"hdgan.benchmarks.cases.{module}.SIZES", small)
+    benchmark = BENCHMARKS[name]
+    implementations = tuple(name for name in ("eager", "cpu", "scatter") if name in benchmark.implementations)
     for layout in ("NCHW", "NHWC"):
-        trials = list(work.setup(next(iter(work.cases)), Context(CPU, torch.bfloat16, layout, contestants)))
-        assert {trial.contestant for trial in trials} == set(contestants)
+        trials = list(
+            benchmark.setup(next(iter(benchmark.cases)), Context(CPU, torch.bfloat16, layout, implementations))
+        )
+        assert {trial.implementation for trial in trials} == set(implementations)
         for trial in trials:
             check(trial)
 
@@ -184,10 +197,10 @@ def test_instance_ids_are_like_cityscapes() -> None:
 
 
 REFUSED = {
-    "unknown work": (["abacus"], "there is no work 'abacus': give instance_norm_act, "),
-    "unknown contestant": (["--contestants", "abacus"], "--contestants abacus: give some of eager, "),
-    "contestant of another device": (["--contestants", "cuda", "--device", "cpu"], "--contestants cuda: "),
-    "NVIDIA's without a checkout": (["--contestants", "nvidia"], "by --reference"),
+    "unknown benchmark": (["abacus"], "there is no benchmark 'abacus': give instance_norm_act, "),
+    "unknown implementation": (["--implementations", "abacus"], "--implementations abacus: give some of eager, "),
+    "implementation of another device": (["--implementations", "cuda", "--device", "cpu"], "--implementations cuda: "),
+    "NVIDIA's without a checkout": (["--implementations", "nvidia"], "by --reference"),
     "no case": (["--only", "abacus"], "--only 'abacus' leaves no case"),
     "no GPU": (["--device", "cuda:99"], "--device cuda:99 needs CUDA device 99"),
     "no time": (["--seconds", "0"], "--seconds is 0"),
@@ -214,7 +227,7 @@ def test_a_reference_that_is_no_checkout(tmp_path: Path, content: str | None, sa
         (tmp_path / "models").mkdir()
         (tmp_path / "models" / "networks.py").write_text(content)
     with pytest.raises(ConfigError, match=f"{says}.*git clone"):
-        suite.choose(Options(CPU, reference=tmp_path))
+        suite.choose(Selection(CPU, reference=tmp_path))
 
 
 def test_every_pass_has_its_tolerance() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
-import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,6 @@ from hdgan.families import (
 from hdgan.families.registry import build_model
 from hdgan.families.saving import load_model, save_model
 from hdgan.interop import convert_to_nvidia, cyclegan, nvidia
-from hdgan.interop.pth import write_networks
 
 HD = Pix2PixHDConfig(n_labels=3, generator=GeneratorConfig(4, 1, 1), discriminator=DiscriminatorConfig(2, 1, 2))
 PLAIN = Pix2PixConfig(n_labels=0, input_channels=3, instances=False, generator=UNetConfig(2, 5, (1,)))
@@ -122,6 +119,18 @@ def test_what_nvidias_code_cannot_hold_is_told_with_what_to_train(
     assert not (tmp_path / "theirs").exists()
 
 
+def test_what_exists_is_told_in_the_words_of_the_command_line(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    convert_to_nvidia(model_file, tmp_path / "theirs")
+    for to, source, out, says in (
+        ("hdgan", "theirs", "model.safetensors", "--out"),
+        ("nvidia", "model.safetensors", "theirs", "--out or --epoch"),
+    ):
+        assert main(["convert", str(tmp_path / source), "--out", str(tmp_path / out), "--to", to]) == 2
+        assert f" exists already: name another {says}, or delete it" in capsys.readouterr().err
+
+
 def test_weights_that_are_not_finite_go_in_no_direction(model_file: Path, tmp_path: Path) -> None:
     convert_to_nvidia(model_file, tmp_path / "theirs")
     file = tmp_path / "theirs" / "latest_net_D.pth"
@@ -184,38 +193,6 @@ def test_a_new_folder_is_complete_or_absent(model_file: Path, tmp_path: Path, mo
     assert names_in(tmp_path / "theirs") == NAMES
 
 
-def _write(folder: Path, value: float, ready: Any, results: Any) -> None:
-    ready.wait()
-    try:
-        write_networks(folder, "latest", {name: {"a": torch.full((1000,), value)} for name in "GD"})
-        results.put(value)
-    except HdganError as error:
-        results.put(str(error))
-
-
-@pytest.mark.parametrize("there", [False, True])
-def test_of_two_at_the_same_time_one_wins(there: bool, tmp_path: Path) -> None:
-    folder = tmp_path / "theirs"
-    if there:
-        folder.mkdir()
-        (folder / "notes.txt").write_text("kept")
-    context = multiprocessing.get_context("fork")
-    ready, results = context.Barrier(2), context.Queue()
-    writers = [context.Process(target=_write, args=(folder, value, ready, results)) for value in (1.0, 2.0)]
-    for writer in writers:
-        writer.start()
-    ends = [results.get(timeout=30) for _ in writers]
-    for writer in writers:
-        writer.join()
-    (won,) = [end for end in ends if isinstance(end, float)]
-    (lost,) = [end for end in ends if isinstance(end, str)]
-    assert "exists already" in lost
-    for name in ("latest_net_G.pth", "latest_net_D.pth"):
-        assert torch.load(folder / name, weights_only=True)["a"][0] == won
-    assert names_in(tmp_path) == ["theirs"]
-    assert ("notes.txt" in names_in(folder)) == there
-
-
 def test_a_folder_that_appears_meanwhile_is_not_replaced(
     model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,16 +210,28 @@ def test_a_folder_that_appears_meanwhile_is_not_replaced(
     assert names_in(tmp_path / "theirs") == ["latest_net_G.pth"]
 
 
-@pytest.mark.parametrize("to", ["nvidia", "hdgan"])
-def test_a_limit_of_file_size_is_one_line_and_leaves_nothing(to: str, model_file: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file can grow beyond 2000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def _theirs(model_file: Path, tmp_path: Path) -> None:
     convert_to_nvidia(model_file, tmp_path / "theirs")
-    given = {"nvidia": ("model.safetensors", "out"), "hdgan": ("theirs", "out.safetensors")}
-    done = subprocess.run(
-        [sys.executable, "-m", "hdgan", "convert", given[to][0], "--out", given[to][1], "--to", to],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("hdgan: error: cannot write ")
-    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("_theirs", "small_files")
+@pytest.mark.parametrize(("to", "source"), [("nvidia", "model.safetensors"), ("hdgan", "theirs")])
+def test_a_limit_of_file_size_is_one_line_and_leaves_nothing(
+    to: str, source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", str(tmp_path / source), "--out", str(tmp_path / "out.safetensors"), "--to", to]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("hdgan: error: cannot write ")
+    assert len(printed.err.splitlines()) == 1
     assert names_in(tmp_path) == ["model.safetensors", "theirs"]

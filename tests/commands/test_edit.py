@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +41,35 @@ def test_ctrl_c_ends_the_editor(styled: Path, start: Callable[..., subprocess.Po
     assert process.wait(timeout=30) == 0
 
 
-@pytest.mark.parametrize("typed", ["--port -1", "--port 65536", "--max-pixels 0", "--out /dev/null"])
-def test_what_cannot_serve_is_refused_before_the_start(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "typed",
+    [
+        f"--host {'x' * 300}",
+        "--host /no/address",
+        "--port -1",
+        "--port 65536",
+        "--max-pixels 0",
+        "--out /dev/null",
+        "--root /dev/null",
+        "--root /none",
+    ],
+)
+def test_bad_options_are_refused_before_the_start(typed: str, capsys: Capture) -> None:
     assert main(["edit", "run", "--no-browser", *typed.split()]) == 2
     assert f"hdgan: error: {typed.split()[0]} " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.parametrize("options", [["PIPE"], ["RUN", "--root", "PIPE"], ["RUN", "--classes", "PIPE"]])
+def test_bad_paths_are_refused_before_slow_imports(options: list[str], run: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    paths = {"RUN": str(run), "PIPE": str(tmp_path / "pipe")}
+    program = (
+        "import sys; from hdgan.commands.main import main; status = main(sys.argv[1:]); "
+        "print(status, sorted({'torch', 'gradio'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", program, "edit", *(paths.get(option, option) for option in options)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "2 []\n"
+    (line,) = result.stderr.splitlines()
+    assert paths["PIPE"] in line

@@ -14,7 +14,6 @@ import torch
 
 from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
-from hdgan.evaluation.page import Gallery
 from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import load_model, save_model
 from hdgan.models.segmenter import load_segmenter
@@ -144,16 +143,16 @@ def test_all_runs_are_opened_before_a_scorer_is_trained(run: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--n-labels", "7"), "--n-labels has no meaning with a run, which says it; leave it out"),
-        (("--dontcare", "3"), "--dontcare has no meaning with a run, which says it"),
-        (("--scorer-training.steps", "9"), "--scorer-training has no meaning without --train-scorer"),
-        (("--scorer-range", "unit"), "--scorer-range has no meaning but for a --scorer of your own"),
-        (("--layout", "nvidia"), "--layout has no meaning without --root"),
-        ((*TRAINING, "--scorer-range", "unit"), "--scorer-range has no meaning but for a --scorer of your own"),
-        ((*TRAINING, "--n-labels", "4"), "--n-labels has no meaning with a run"),
+        (("--n-labels", "7"), "--n-labels has no effect with a run, which has its own: leave it out"),
+        (("--dontcare", "3"), "--dontcare has no effect with a run, which has its own"),
+        (("--scorer-training.steps", "9"), "--scorer-training has no effect without --train-scorer"),
+        (("--scorer-range", "unit"), "--scorer-range has no effect except for a --scorer of your own"),
+        (("--layout", "nvidia"), "--layout has no effect without --root"),
+        ((*TRAINING, "--scorer-range", "unit"), "--scorer-range has no effect except for a --scorer of your own"),
+        ((*TRAINING, "--n-labels", "4"), "--n-labels has no effect with a run"),
     ],
 )
-def test_what_a_run_leaves_no_meaning_is_refused(
+def test_options_that_have_no_effect_with_a_run_are_refused(
     run: Path, tmp_path: Path, capsys: Capture, options: tuple[str, ...], message: str
 ) -> None:
     out = tmp_path / "out"
@@ -165,10 +164,12 @@ def test_what_a_run_leaves_no_meaning_is_refused(
     "option",
     ["--phase=test", "--max-images=2", "--pictures=3", "--checkpoint=best", "--no-ema", "--scorer-range=unit"],
 )
-def test_what_needs_a_run_is_refused_without(dataset: Path, tmp_path: Path, capsys: Capture, option: str) -> None:
+def test_options_that_need_a_run_are_refused_without(
+    dataset: Path, tmp_path: Path, capsys: Capture, option: str
+) -> None:
     out = tmp_path / "out"
     line = refused(capsys, *TRAINING, "--root", dataset, "--n-labels", "4", option, "--out", out)
-    assert f"{option.partition('=')[0]} has no meaning " in line
+    assert f"{option.partition('=')[0]} has no effect " in line
     assert not out.exists()
 
 
@@ -186,15 +187,3 @@ def test_a_layout_can_be_named(other: Path, dataset: Path, tmp_path: Path, capsy
     (root / "gtFine" / "test").mkdir(parents=True)
     assert "fits the layouts cityscapes and nvidia; set --" in refused(capsys, other, "--root", root)
     assert evaluate(other, "--root", root, "--layout", "nvidia", "--out", tmp_path / "out") == 0
-
-
-def test_a_gallery_keeps_the_first_pictures() -> None:
-    gallery = Gallery(("real photos",), limit=2)
-    for k in range(3):
-        sample = {"stem": f"s{k}", "label": torch.zeros(4, 400, dtype=torch.uint8)}
-        gallery.add(sample, [torch.rand(1, 3, 4, 400)], [None])  # type: ignore[arg-type]
-    assert [example.stem for example in gallery.examples] == ["s0", "s1"]
-    label, photo = gallery.examples[0].pictures
-    assert (label.is_map, label.source[:15]) == (True, "data:image/png;")
-    assert (photo.is_map, photo.source[:16], photo.width) == (False, "data:image/jpeg;", 400)
-    assert gallery.examples[0].recognised == []

@@ -115,7 +115,7 @@ def test_sources_that_do_not_fit_are_named(run: Path, dataset: Path, tmp_path: P
     assert "x.png is one file, but there are 2 label maps" in line
     (tmp_path / "x.txt").write_text("")
     line = refused(capsys, run, "--label", labels, "--instance", ids, "--out", tmp_path / "x.txt")
-    assert "x.txt is a file that is no .png" in line
+    assert "x.txt is a file, but not a .png" in line
     assert "the model was trained with instance maps" in refused(capsys, run, "--label", one, "--out", tmp_path)
     line = refused(capsys, run, "--label", labels, "--instance", ids, "--out", tmp_path / "x.jpg")
     assert "x.jpg: pictures are written as PNG" in line
@@ -129,7 +129,7 @@ def test_a_label_map_is_never_overwritten(run: Path, dataset: Path, tmp_path: Pa
     ids = dataset / "test_inst/s0_inst.tif"
     for out in (tmp_path, tmp_path / "s0.png"):
         line = refused(capsys, run, "--label", tmp_path / "s0.png", "--instance", ids, "--out", out)
-        assert "s0.png would be overwritten" in line
+        assert "s0.png is a source and would be overwritten" in line
     assert (tmp_path / "s0.png").read_bytes() == before
 
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 import hdgan
-from hdgan.commands.main import main, train_main
+from hdgan.commands.main import COMMANDS, main, train_main
 from hdgan.commands.parser import folded
-from hdgan.training import Outcome, TrainConfig
+from hdgan.training import TrainConfig, TrainResult
 
 Capture = pytest.CaptureFixture[str]
 
@@ -36,7 +36,13 @@ def options_in(text: str) -> list[str]:
 def test_hdgan_lists_its_commands(capsys: Capture, flag: str) -> None:
     assert main([flag]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n  {name} " in out for name in ("train", "generate", "styles", "data", "convert"))
+    listed = re.findall(r"(?m)^  ([a-z]+) ", out)
+    assert listed == ["train", *dict.fromkeys(name.split()[0] for name in COMMANDS)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_where_the_table_says(capsys: Capture, command: str) -> None:
+    assert f"usage: hdgan {command} [-h]" in helped(capsys, main, *command.split())
 
 
 def test_hdgan_alone_shows_its_usage_and_fails(capsys: Capture) -> None:
@@ -108,9 +114,9 @@ def test_a_resume_without_a_run_says_what_is_missing(capsys: Capture) -> None:
 def test_long_options_win_over_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     configs = []
 
-    def train(config: TrainConfig, *, resume: bool) -> Outcome:
+    def train(config: TrainConfig, *, resume: bool) -> TrainResult:
         configs.append(config)
-        return Outcome(finished=True, step=1, total_steps=1, report=None)
+        return TrainResult(finished=True, step=1, total_steps=1, report=None)
 
     monkeypatch.setattr("hdgan.commands.train.train", train)
     long = ["--stages.joint.batch-size", "2", "--stages.joint.images=10"]
@@ -146,8 +152,8 @@ def test_paragraphs_and_lists_of_docstrings_stay() -> None:
 
 
 def test_pack_offers_no_packed_layout(capsys: Capture) -> None:
-    assert "{auto,nvidia,ab,side-by-side,cityscapes}" in helped(capsys, main, "data", "pack")
-    assert "{auto,nvidia,ab,side-by-side,cityscapes,packed}" in helped(capsys, main, "data", "check")
+    assert "{auto,ab,cityscapes,nvidia,side-by-side}" in helped(capsys, main, "data", "pack")
+    assert "{auto,ab,cityscapes,nvidia,packed,side-by-side}" in helped(capsys, main, "data", "check")
 
 
 def test_lazy_names_are_listed() -> None:

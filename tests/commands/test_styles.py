@@ -132,6 +132,6 @@ def test_help_of_each_command(capsys: Capture) -> None:
         with pytest.raises(SystemExit) as stop:
             styles(command, "--help")
         assert stop.value.code == 0
-        assert "run folder, checkpoint folder or .safetensors file" in " ".join(
+        assert "Run folder, checkpoint folder or .safetensors file" in " ".join(
             capsys.readouterr().out.replace("│", "").split()
         )

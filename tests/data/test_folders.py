@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.data.folders import as_text, is_text, name_of, pictures_in, subfolders_of
+from hdgan.data.folders import as_text, images_in, name_of, subfolders_of
+from hdgan.wording import is_text
 
 
 @pytest.mark.parametrize(
@@ -28,4 +29,4 @@ def test_folders_of_servers_and_systems_hold_no_pictures(tmp_path):
         (tmp_path / folder / "small.png").touch()
     (tmp_path / "Thumbs.db").touch()
     assert subfolders_of(tmp_path) == ["city"]
-    assert list(pictures_in(tmp_path)) == [tmp_path / "city" / "small.png"]
+    assert list(images_in(tmp_path)) == [tmp_path / "city" / "small.png"]

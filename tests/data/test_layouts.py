@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hdgan.data import DataConfig, find_pairs, find_phases, match_folders, validation_phase
+from hdgan.data import DataConfig, Pair, find_pairs, find_phases, match_folders, validation_phase
+from hdgan.data.layouts import layouts
 from hdgan.errors import ConfigError, DataError
 
 PICTURE = np.zeros((2, 4), np.uint8)
@@ -35,6 +36,13 @@ def listing(root: Path, phase: str = "train", labels: bool | None = None, **opti
 
 def relative(root: Path, pair) -> dict[str, str]:
     return {part: path.relative_to(root).as_posix() for part, path in pair.files.items()}
+
+
+def test_every_module_is_a_layout_of_its_name():
+    assert list(layouts()) == ["ab", "cityscapes", "nvidia", "packed", "side-by-side"]
+    assert all(layout.name == name for name, layout in layouts().items())
+    with pytest.raises(ConfigError, match=r"data\.layout is .other.: give auto or ab or cityscapes"):
+        DataConfig(layout="other")
 
 
 def test_nvidia_layout(tree):
@@ -67,7 +75,7 @@ def test_ab_layout(tree):
     assert found.layout == "ab"
     assert [pair.stem for pair in found.pairs] == ["x", "y"]
     assert relative(root, found.pairs[0]) == {"input": "train_A/x_A.npy", "photo": "train_B/x_B.png"}
-    assert not found.pairs[0].side_by_side
+    assert type(found.pairs[0]) is Pair
 
 
 def test_ab_layout_with_instances(tree):
@@ -80,7 +88,7 @@ def test_side_by_side_layout(tree):
     found = listing(root, labels=False)
     assert found.layout == "side-by-side"
     assert [pair.stem for pair in found.pairs] == ["1", "2"]
-    assert all(pair.side_by_side for pair in found.pairs)
+    assert all(pair.files == {"input": pair.input, "photo": pair.input} for pair in found.pairs)
     assert find_phases(DataConfig(root=root)) == ("train", "val")
 
 
@@ -281,7 +289,10 @@ def test_missing_root(tmp_path):
 
 
 def test_unknown_structure_names_what_is_expected(tree):
-    with pytest.raises(DataError, match=r"no known structure; expected .*<phase>_label/ \(nvidia\), or <phase>_A/"):
+    with pytest.raises(
+        DataError,
+        match=r"no known structure; expected <phase>_A/ \(ab\), or gtFine/<phase>/ \(cityscapes\), or <phase>_label/",
+    ):
         listing(tree("notes.txt"))
 
 
@@ -305,7 +316,7 @@ def test_cityscapes_folder_with_other_files_only(tree):
 
 def test_chosen_layout_that_is_not_there(tree):
     root = tree("train_label/a.png")
-    with pytest.raises(DataError, match="has no folder <phase>_A; expected"):
+    with pytest.raises(DataError, match="has no <phase>_A/; expected"):
         listing(root, layout="ab")
 
 
@@ -325,7 +336,7 @@ def test_two_structures_are_told_apart_by_labels_or_an_error(tree):
     root = tree("train_label/a.png", "train_A/b.png", "train_B/b.png")
     assert listing(root, labels=True).layout == "nvidia"
     assert listing(root, labels=False).layout == "ab"
-    with pytest.raises(DataError, match=r"fits the layouts nvidia and ab; set data\.layout"):
+    with pytest.raises(DataError, match=r"fits the layouts ab and nvidia; set data\.layout"):
         listing(root)
 
 

@@ -17,10 +17,9 @@ from safetensors.numpy import save_file
 
 from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, SizeConfig, find_pairs, find_phases, make_loader, pack_dataset
-from hdgan.data.check import check_dataset
-from hdgan.data.packed import encode, read_packed, verify
+from hdgan.data.inspection import check_dataset, quick_check
+from hdgan.data.packed import encode, verify_packed
 from hdgan.data.packed_index import ENDING, INDEX, About, Stored
-from hdgan.data.quick_check import quick_check
 from hdgan.errors import ConfigError, DataError
 
 from .packing import RNG, SIZES, assert_same_samples, dataset, pack_into
@@ -72,9 +71,9 @@ def test_side_by_side(save, tmp_path):
 
 def test_maps_are_stored_in_the_least_type_and_pictures_are_views(packed):
     pairs = find_pairs(DataConfig(root=packed), "train").pairs
-    types = [read_packed(pair.packed)["ids"].dtype for pair in pairs]
+    types = [pair.read()["ids"].dtype for pair in pairs]
     assert types == [np.int32, np.uint8, np.uint16, np.int32]
-    photo = read_packed(pairs[0].packed)["photo"]
+    photo = pairs[0].read()["photo"]
     assert photo.shape == (12, 20, 3)
     assert photo.transpose(2, 0, 1).flags.c_contiguous
     assert not photo.flags.owndata
@@ -96,7 +95,7 @@ def test_check_and_quick_check(packed):
     assert find_phases(config) == ("test", "train")
     report = check_dataset(config, 4)
     assert report.faults == []
-    assert report.n_labels == 4
+    assert max(report.labels) == 3
     assert {phase.phase: (phase.layout, phase.pairs) for phase in report.phases} == {
         "test": ("packed", 1),
         "train": ("packed", 4),
@@ -122,7 +121,10 @@ def truncate(path: Path) -> None:
     [
         (truncate, r"2\.safetensors has \d+ bytes, but was written with \d+; repeat the hdgan data pack"),
         (lambda path: flip_byte(path, -1), r"2\.safetensors: \w+@\w+ differs from its checksum; repeat the hdgan data"),
-        (lambda path: flip_byte(path, 8), r"2\.safetensors cannot be read \(.*\); repeat the hdgan data pack"),
+        (
+            lambda path: flip_byte(path, 8),
+            r"2\.safetensors .* is not a readable safetensors file .*: repeat the hdgan data",
+        ),
         (Path.unlink, r"2\.safetensors does not exist; repeat the hdgan data pack"),
     ],
 )
@@ -160,15 +162,15 @@ def test_no_map_inflates_beyond_its_size(tmp_path, length):
     stored = np.frombuffer(zlib.compress(bytes(length)), np.uint8)
     about = json.loads(safe_open(path, "np").metadata()["hdgan"])
     tensor = about["tensors"]["label@4x3"]
-    assert to_plain(verify(path)) == about
+    assert to_plain(verify_packed(path)) == about
     named = f"label@4x3 {tensor['type']} {tensor['shape']}".encode()
     save_file({"label@4x3": stored}, path, {"hdgan": json.dumps(about | {"tensors": {"label@4x3": {
         **tensor, "crc32": zlib.crc32(stored.data, zlib.crc32(named))
     }}})})  # fmt: skip
     with pytest.raises(
-        DataError, match=r"a\.safetensors cannot be read \(a map of 12 bytes does not inflate to so many"
+        DataError, match=r"a\.safetensors cannot be read \(a map of 12 bytes does not inflate to that length"
     ):
-        verify(path)
+        verify_packed(path)
 
 
 def test_a_size_that_is_not_stored(packed):
@@ -176,7 +178,7 @@ def test_a_size_that_is_not_stored(packed):
     report = quick_check(find_pairs(config, "train"), config, 4)
     report.require_size(SizeConfig(width=20), batch=4)
     message = (
-        r"0\.safetensors is packed in 20x12, 16x8, but 37x23 is wanted: set stages\.STAGE\.size\.width 20, or pack "
+        r"0\.safetensors is packed in 20x12, 16x8, but 37x23 is needed: set stages\.STAGE\.size\.width 20, or pack "
         "again with 37x23 too"
     )
     with pytest.raises(DataError, match=message):
@@ -315,4 +317,4 @@ def test_a_map_that_claims_to_be_huge_is_refused_before_it_is_inflated(tmp_path)
     with pytest.raises(
         DataError, match=r"map of 65536x65536 pixels, which takes 16\.0 GiB of memory, more than the limit"
     ):
-        verify(path)
+        verify_packed(path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hdgan.data import SizeConfig, apply_to_input, apply_to_map, apply_to_photo, draw_geometry
+from hdgan.data import SizeConfig, apply_to_input, apply_to_map, apply_to_photo, sample_geometry
 from hdgan.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
@@ -24,7 +24,7 @@ RNG = np.random.default_rng(0)
     ],
 )
 def test_size(config, size):
-    geometry = draw_geometry((31, 17), config, np.random.default_rng(1), flip=True)
+    geometry = sample_geometry((31, 17), config, np.random.default_rng(1), flip=True)
     assert geometry.size == size
     assert apply_to_map(np.zeros((17, 31), np.int32), geometry).shape == size[::-1]
     assert apply_to_photo(Image.new("RGB", (31, 17)), geometry).shape == (*size[::-1], 3)
@@ -36,25 +36,25 @@ def test_crop_larger_than_the_picture():
         DataError,
         match=r"crop of 32x8 is larger than the picture, which is 31x17 .*set a smaller stages\.STAGE\.size\.crop",
     ):
-        draw_geometry((31, 17), SizeConfig(crop_width=32, crop_height=8))
+        sample_geometry((31, 17), SizeConfig(crop_width=32, crop_height=8))
 
 
 def test_evaluation_takes_the_centre():
-    geometry = draw_geometry((10, 6), SizeConfig(crop_width=4), flip=True)
+    geometry = sample_geometry((10, 6), SizeConfig(crop_width=4), flip=True)
     assert (geometry.corner, geometry.flip) == ((3, 1), False)
 
 
 def test_random_crop_reaches_every_corner_and_flips_half():
-    drawn = [draw_geometry((6, 5), SizeConfig(crop_width=4), np.random.default_rng(i), flip=True) for i in range(200)]
+    drawn = [sample_geometry((6, 5), SizeConfig(crop_width=4), np.random.default_rng(i), flip=True) for i in range(200)]
     assert {geometry.corner for geometry in drawn} == {(left, top) for left in range(3) for top in range(2)}
     assert 60 < sum(geometry.flip for geometry in drawn) < 140
-    assert not any(draw_geometry((6, 5), SizeConfig(), np.random.default_rng(i)).flip for i in range(20))
+    assert not any(sample_geometry((6, 5), SizeConfig(), np.random.default_rng(i)).flip for i in range(20))
 
 
 @pytest.mark.parametrize("scaled", [(31, 17), (62, 34), (15, 9), (47, 23)])
 def test_nearest_equals_pillow_and_keeps_large_ids(scaled):
     ids = RNG.integers(-(2**31), 2**31 - 1, (17, 31), dtype=np.int32)
-    geometry = draw_geometry((31, 17), SizeConfig(width=scaled[0], height=scaled[1]))
+    geometry = sample_geometry((31, 17), SizeConfig(width=scaled[0], height=scaled[1]))
     expected = np.asarray(Image.fromarray(ids).resize(scaled, Image.Resampling.NEAREST))
     assert (apply_to_map(ids, geometry) == expected).all()
 
@@ -62,7 +62,7 @@ def test_nearest_equals_pillow_and_keeps_large_ids(scaled):
 def test_map_that_is_not_scaled_is_a_view():
     ids = RNG.integers(0, 99, (17, 31), dtype=np.int32)
     for seed in range(4):
-        geometry = draw_geometry((31, 17), SizeConfig(crop_width=5), np.random.default_rng(seed), flip=True)
+        geometry = sample_geometry((31, 17), SizeConfig(crop_width=5), np.random.default_rng(seed), flip=True)
         (left, top), part = geometry.corner, apply_to_map(ids, geometry)
         assert np.shares_memory(part, ids)
         expected = ids[top : top + 5, left : left + 5]
@@ -73,8 +73,8 @@ def test_map_that_is_not_scaled_is_a_view():
 @pytest.mark.parametrize("width", [13, 50])
 def test_cropping_while_scaling_equals_cropping_after(filter, width):
     photo = Image.fromarray(RNG.integers(0, 255, (17, 31, 3), dtype=np.uint8))
-    whole = draw_geometry((31, 17), SizeConfig(width=width))
-    part = draw_geometry((31, 17), SizeConfig(width=width, crop_width=6), np.random.default_rng(3), flip=True)
+    whole = sample_geometry((31, 17), SizeConfig(width=width))
+    part = sample_geometry((31, 17), SizeConfig(width=width, crop_width=6), np.random.default_rng(3), flip=True)
     (left, top), (w, h) = part.corner, part.size
     expected = apply_to_photo(photo, whole, filter)[top : top + h, left : left + w]
     expected = expected[:, ::-1] if part.flip else expected
@@ -94,7 +94,7 @@ def test_map_photo_and_input_stay_aligned(seed, width):
     photo = Image.fromarray(np.dstack([ids * 200] * 3))
     values = np.dstack([ids.astype(np.uint16) * 60000, ids.astype(np.uint16) * 30000])
     size = SizeConfig(width=width, crop_width=20, crop_height=11)
-    geometry = draw_geometry((64, 48), size, np.random.default_rng(seed), flip=True)
+    geometry = sample_geometry((64, 48), size, np.random.default_rng(seed), flip=True)
     label = apply_to_map(ids, geometry)
     from_photo = apply_to_photo(photo, geometry)[..., 0] > 100
     from_input = apply_to_input(values, geometry)[..., 1] > 15000
@@ -108,7 +108,7 @@ def test_map_photo_and_input_stay_aligned(seed, width):
 
 def test_input_keeps_type_and_range():
     deep = RNG.integers(0, 2, (8, 8, 2)).astype(np.uint16) * 65535
-    geometry = draw_geometry((8, 8), SizeConfig(width=20))
+    geometry = sample_geometry((8, 8), SizeConfig(width=20))
     out = apply_to_input(deep, geometry)
     assert out.dtype == np.uint16
     assert (out.min(), out.max()) == (0, 65535)
@@ -118,7 +118,7 @@ def test_input_keeps_type_and_range():
 
 def test_input_of_eight_bits_is_resampled_like_a_photo():
     values = RNG.integers(0, 255, (9, 9, 3), dtype=np.uint8)
-    geometry = draw_geometry((9, 9), SizeConfig(width=5))
+    geometry = sample_geometry((9, 9), SizeConfig(width=5))
     assert (apply_to_input(values, geometry) == apply_to_photo(Image.fromarray(values), geometry)).all()
 
 

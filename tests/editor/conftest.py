@@ -1,4 +1,4 @@
-"""A small document, and editors of tiny models."""
+"""A small document, and editor contexts with tiny models."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
+from hdgan.editor.context import EditorContext, open_context
 from hdgan.editor.document import Document
 from hdgan.editor.session import Session
-from hdgan.editor.studio import Studio, open_studio
 from hdgan.families import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import CLASS_MEAN, save_model
-from hdgan.inference import Pipeline
+from hdgan.inference import Pipeline, load
 from hdgan.styles import Style, Styles
 
 if TYPE_CHECKING:
     import gradio as gr
     from playwright.sync_api import Browser
 
-    from .tab import Serve, Tab
+    from .browser_tab import Serve, Tab
 
 LABEL = np.array(
     [
@@ -38,12 +38,12 @@ IDS = np.where(LABEL == 2, 2000, np.where(LABEL == 3, 3000, LABEL))
 
 @pytest.fixture
 def document() -> Document:
-    """Ground 1 below sky 0, and before them one object of class 2 and one of class 3; only the first has a style."""
+    """Ground 1 below sky 0, with an object of class 2 and one of class 3 on top. Only the first has a style."""
     return Document.of(LABEL, IDS, Styles({2000: Style(2, (0.5, -0.5), 1)}, "encoder"))
 
 
 def write_model(path: Path, **options: object) -> Path:
-    """Write a tiny model of four classes that nothing was trained with."""
+    """Write a tiny untrained model of four classes."""
     torch.manual_seed(0)
     config = Pix2PixHDConfig(
         n_labels=options.pop("n_labels", 4),  # type: ignore[arg-type]
@@ -63,29 +63,34 @@ def plain(tmp_path: Path) -> Path:
     return write_model(tmp_path / "plain.safetensors")
 
 
+def open_run(path: Path, **options: Path) -> EditorContext:
+    """Open a run, a checkpoint or a model file for editing."""
+    return open_context(load(path, device="cpu"), 10_000, **options)
+
+
 @pytest.fixture(scope="session")
-def shared_studio(styled: Path, tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    """Of a run with clusters."""
-    return open_studio(styled, device="cpu", out=tmp_path_factory.mktemp("edits"), max_pixels=10_000)
+def shared_context(styled: Path, tmp_path_factory: pytest.TempPathFactory) -> EditorContext:
+    """The context of a run with clusters."""
+    return open_run(styled, out=tmp_path_factory.mktemp("edits"))
 
 
 @pytest.fixture
-def studio(shared_studio: Studio, tmp_path: Path) -> Studio:
-    """The same with a folder of its own."""
-    return replace(shared_studio, folder=tmp_path / "edits")
+def context(shared_context: EditorContext, tmp_path: Path) -> EditorContext:
+    """The same context with its own output folder."""
+    return replace(shared_context, folder=tmp_path / "edits")
 
 
 @pytest.fixture
-def session(studio: Studio) -> Session:
-    """With the first held-out picture open."""
-    session = Session(studio)
+def session(context: EditorContext) -> Session:
+    """A session with the first held-out sample open."""
+    session = Session(context)
     session.open_sample(0)
     return session
 
 
 @pytest.fixture
-def pipeline(studio: Studio) -> Pipeline:
-    return studio.pipeline
+def pipeline(context: EditorContext) -> Pipeline:
+    return context.pipeline
 
 
 @pytest.fixture(scope="module")
@@ -100,27 +105,26 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def serve() -> Iterator[Serve]:
-    from hdgan.editor.app import build, launch
+    from hdgan.editor.web.app import launch
 
-    started: dict[Studio, tuple[gr.Blocks, str]] = {}
+    started: dict[EditorContext, tuple[gr.Blocks, str]] = {}
 
-    def start(studio: Studio) -> str:
-        if studio not in started:
-            blocks = build(studio)
-            started[studio] = blocks, launch(blocks)
-        return started[studio][1]
+    def start(context: EditorContext) -> str:
+        if context not in started:
+            started[context] = launch(context)
+        return started[context][1]
 
     yield start
-    for blocks, _ in started.values():
-        blocks.close(verbose=False)
+    for page, _ in started.values():
+        page.close(verbose=False)
 
 
 @pytest.fixture
-def tab(browser: Browser, serve: Serve, shared_studio: Studio) -> Iterator[Tab]:
-    """With the first held-out picture open."""
-    from .tab import Tab
+def tab(browser: Browser, serve: Serve, shared_context: EditorContext) -> Iterator[Tab]:
+    """A tab with the first held-out sample open."""
+    from .browser_tab import Tab
 
-    tab = Tab(browser, serve(shared_studio))
+    tab = Tab(browser, serve(shared_context))
     yield tab
     assert tab.errors == []
     assert tab.elsewhere == []

@@ -56,7 +56,7 @@ def test_removing_fills_by_the_nearest_surroundings(document: Document) -> None:
     assert document.classes[2000] == 2
 
 
-def test_filling_takes_the_same_as_a_search_over_the_whole_picture() -> None:
+def test_filling_gives_the_result_of_a_search_over_the_whole_map() -> None:
     rng = np.random.default_rng(0)
     label = rng.integers(0, 200, (23, 31))
     mask = np.zeros(label.shape, bool)
@@ -75,7 +75,7 @@ def test_the_only_object_cannot_be_removed() -> None:
         Document.of(np.full((3, 3), 2)).remove(2)
 
 
-def test_what_is_not_there_cannot_be_edited(document: Document) -> None:
+def test_unknown_objects_cannot_be_edited(document: Document) -> None:
     for edit in (
         lambda: document.remove(7),
         lambda: document.copy(7, 0, 0),
@@ -84,7 +84,7 @@ def test_what_is_not_there_cannot_be_edited(document: Document) -> None:
         lambda: document.with_style(7, None),
         lambda: document.extend(document.mask(1), 7),
     ):
-        with pytest.raises(ConfigError, match="no object 7"):
+        with pytest.raises(ConfigError, match="object 7 no longer"):
             edit()
 
 
@@ -124,7 +124,7 @@ def test_a_copy_has_the_style_of_its_original(document: Document) -> None:
     np.testing.assert_array_equal(after.mask(2000), document.mask(2000))
 
 
-def test_moving_over_the_border_cuts(document: Document) -> None:
+def test_moving_over_the_border_clips(document: Document) -> None:
     after = document.move(2000, -2, 0)
     np.testing.assert_array_equal(after.mask(2000), box(document, np.s_[1:3], np.s_[0:1]))
     assert after.label[1, 1:3].tolist() == [0, 0]
@@ -132,7 +132,7 @@ def test_moving_over_the_border_cuts(document: Document) -> None:
 
 
 @pytest.mark.parametrize("shift", [(6, 0), (-3, 0), (0, 4), (0, -3), (99, 99)])
-def test_moving_out_of_the_picture_is_refused(document: Document, shift: tuple[int, int]) -> None:
+def test_moving_out_of_the_image_is_refused(document: Document, shift: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match="move it less far"):
         document.move(2000, *shift)
 
@@ -145,7 +145,7 @@ def test_another_class_means_another_id_and_no_style(document: Document) -> None
     assert document.with_class(2000, 2) == (document, 2000)
 
 
-def test_styles_are_given_and_taken(document: Document) -> None:
+def test_styles_are_set_and_removed(document: Document) -> None:
     style = Style(3, (1.0, 1.0), 0)
     after = document.with_style(3000, style)
     assert after.styles.instances == {**document.styles.instances, 3000: style}
@@ -154,7 +154,7 @@ def test_styles_are_given_and_taken(document: Document) -> None:
     assert after.with_style(2000, None).styles.instances == {3000: style}
 
 
-def test_styles_of_other_maps_stay_outside(document: Document) -> None:
+def test_styles_of_unknown_instances_are_dropped(document: Document) -> None:
     foreign = {3001: Style(3, (9.0, 9.0)), 7: Style(7, (9.0, 9.0))}
     styles = Styles({**document.styles.instances, **foreign}, "encoder")
     for opened in (document.restyled(styles), Document.of(LABEL, IDS, styles)):
@@ -164,7 +164,7 @@ def test_styles_of_other_maps_stay_outside(document: Document) -> None:
         assert painted.styles == document.styles
 
 
-def test_what_becomes_another_class_loses_its_style() -> None:
+def test_an_object_that_changes_class_loses_its_style() -> None:
     label = np.array([[2, 3, 3, 2, 2, 0]])
     document = Document.of(label, np.where(label > 0, 9, 0), Styles({9: Style(2, (1.0,))}))
     assert document.classes[9] == 2
@@ -194,7 +194,7 @@ def test_an_edit_that_changes_nothing_returns_the_document(document: Document) -
         assert same is document
 
 
-def test_new_ids_follow_the_rule_of_their_class_while_there_are_any(document: Document) -> None:
+def test_new_ids_follow_the_rule_of_their_class_until_none_is_left(document: Document) -> None:
     assert document.new_id(1) == 1000
     assert document.new_id(2) == 2001
     # Ids below the divisor are classes, so class 0 has none of its own.
@@ -205,5 +205,5 @@ def test_new_ids_follow_the_rule_of_their_class_while_there_are_any(document: Do
 
 def test_ids_end_with_32_bits() -> None:
     full = Document.of(np.array([[0, 1]]), np.array([[0, 2**31 - 1]]))
-    with pytest.raises(ConfigError, match="beyond 32 bits"):
+    with pytest.raises(ConfigError, match="above 32 bits"):
         full.new_id(0)

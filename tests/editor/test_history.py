@@ -40,7 +40,7 @@ def test_at_the_ends_nothing_happens(document: Document) -> None:
     assert history.present is document
 
 
-def test_a_new_state_forgets_what_was_undone(document: Document) -> None:
+def test_a_new_state_discards_what_was_undone(document: Document) -> None:
     history = History(document)
     history.push(document.remove(2000))
     history.undo()
@@ -51,7 +51,7 @@ def test_a_new_state_forgets_what_was_undone(document: Document) -> None:
     assert_same(history.present, document)
 
 
-def test_what_changes_nothing_is_no_state(document: Document) -> None:
+def test_the_present_state_is_not_added_again(document: Document) -> None:
     history = History(document)
     history.push(document)
     assert not history.can_undo
@@ -73,7 +73,7 @@ def test_maps_come_back_read_only(document: Document) -> None:
     assert history.present.remove(3000).classes == {0: 0, 1: 1, 2000: 2}
 
 
-def test_what_cannot_be_prepared_changes_nothing(document: Document) -> None:
+def test_a_failed_preparation_changes_nothing(document: Document) -> None:
     def prepare(wanted: Document) -> None:
         if refuse:
             raise ConfigError("no memory")
@@ -88,7 +88,7 @@ def test_what_cannot_be_prepared_changes_nothing(document: Document) -> None:
         with pytest.raises(ConfigError):
             change()
         assert_same(history.present, document)
-        assert (history.can_undo, history.can_redo, history.opening.name) == (False, True, "")
+        assert (history.can_undo, history.can_redo, history.origin.name) == (False, True, "")
     refuse = False
     history.redo()
     assert_same(history.present, other)
@@ -99,7 +99,7 @@ def test_what_cannot_be_prepared_changes_nothing(document: Document) -> None:
     assert history.can_undo
 
 
-def test_what_is_not_saved_is_known(document: Document) -> None:
+def test_unsaved_changes_are_known(document: Document) -> None:
     history = History(document, "first")
     assert not history.unsaved
     history.push(document.remove(2000))
@@ -107,7 +107,7 @@ def test_what_is_not_saved_is_known(document: Document) -> None:
     history.undo()
     assert not history.unsaved
     history.redo()
-    history.keep("mine")
+    history.mark_saved("mine")
     assert not history.unsaved
     history.undo()
     assert history.unsaved
@@ -115,7 +115,7 @@ def test_what_is_not_saved_is_known(document: Document) -> None:
     assert not history.unsaved
 
 
-def test_what_was_left_for_another_picture_is_not_saved_either(document: Document) -> None:
+def test_unsaved_changes_of_previous_documents_count(document: Document) -> None:
     history = History(document, "first")
     history.open(document.remove(2000), "second")
     assert not history.unsaved
@@ -124,24 +124,24 @@ def test_what_was_left_for_another_picture_is_not_saved_either(document: Documen
     history.push(document.remove(3000))
     history.open(document, "second")
     assert history.unsaved
-    history.keep("mine")
+    history.mark_saved("mine")
     assert history.unsaved
     history.undo()
-    history.keep("theirs")
+    history.mark_saved("theirs")
     history.redo()
     assert not history.unsaved
 
 
-def test_each_opening_has_its_name(document: Document) -> None:
+def test_each_opened_document_has_its_name(document: Document) -> None:
     history = History(document, "first")
     history.push(document.remove(2000))
     history.open(document, "second")
-    history.keep("mine")
+    history.mark_saved("mine")
     history.push(document.remove(3000))
-    assert history.opening.name == "mine"
+    assert history.origin.name == "mine"
     history.undo()
     history.undo()
-    assert history.opening.name == "first"
-    history.keep("saved")
+    assert history.origin.name == "first"
+    history.mark_saved("saved")
     history.undo()
-    assert history.opening.name == "saved"
+    assert history.origin.name == "saved"

@@ -41,9 +41,9 @@ def tiny(file: Path, *, extra: dict[str, Any] | None = None, **options: Any) -> 
 
 
 def recognised(scorer: Path, pictures: list[torch.Tensor], labels: list[torch.Tensor]) -> Confusion:
-    judge, counts = load_scorer(scorer, N_LABELS, torch.device("cpu")), Confusion(N_LABELS)
+    network, counts = load_scorer(scorer, N_LABELS, torch.device("cpu")), Confusion(N_LABELS)
     for picture, label in zip(pictures, labels, strict=True):
-        counts.add(label, judge(picture * 2 - 1))
+        counts.add(label, network(picture * 2 - 1))
     return counts
 
 
@@ -132,9 +132,9 @@ def test_a_scorer_that_run_or_pictures_know_is_told(
         extra = {"train": known, "stage": "joint"}
         return tiny(tmp_path / "model.safetensors", extra=extra, n_labels=N_LABELS)
 
-    def said(model: Path, judge: Path, phase: str = "test") -> str:
+    def said(model: Path, scorer: Path, phase: str = "test") -> str:
         console, out = StringIO(), tmp_path / "out"
-        evaluate([model, run], scorer=judge, phase=phase, device="cpu", out=out, console=Console(file=console))
+        evaluate([model, run], scorer=scorer, phase=phase, device="cpu", out=out, console=Console(file=console))
         page = (out / "evaluation.html").read_text(encoding="utf-8")
         found = " ".join(console.getvalue().split())
         assert ("this very scorer" in found) == ("this very scorer" in page)
@@ -213,7 +213,7 @@ def test_a_run_that_cannot_be_scored_is_named_at_once(
             {"feature_channels": 2},
             r"styled\.safetensors was trained with features, but its file holds no mean",
         ),
-        ("strict", {}, r"strict\.safetensors cannot take label 255, which \S+plain\.safetensors takes for no class"),
+        ("strict", {}, r"strict\.safetensors cannot take label 255, which is no class for \S+plain\.safetensors"),
     ):
         options = {"dontcare": 255 if options else None, **options}
         model = tiny(tmp_path / f"{name}.safetensors", n_labels=N_LABELS, **options)
@@ -242,7 +242,7 @@ def test_a_split_that_cannot_be_scored_is_one_line(run: Path, make_data: MakeDat
         evaluate([run], root=root, device="cpu")
     for file in (root / "test_img").iterdir():
         file.unlink()
-    with pytest.raises(DataError, match=r"has no photos for phase test: pictures are scored against them"):
+    with pytest.raises(DataError, match=r"has no photos for phase test, which pictures are scored against"):
         evaluate([run], root=root, device="cpu")
     for file in (root / "test_label").iterdir():
         file.unlink()

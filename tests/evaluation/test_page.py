@@ -1,4 +1,4 @@
-"""evaluation.html in a real browser: all pictures of a row are zoomed and moved together."""
+"""The samples of evaluation.html, and the page in a real browser: all images of a row are zoomed and moved together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from playwright.sync_api import Page, sync_playwright
 from hdgan.evaluation.page import Facts, Gallery, write_results
 from hdgan.metrics.scores import METRICS, ORACLE, RunScores
 
-pytestmark = pytest.mark.browser
 RUNS = ("a", "<b>")
 
 
@@ -41,6 +40,7 @@ def transforms(page: Page) -> set[str]:
     return set(page.eval_on_selector_all(".pane img", "images => images.map(image => image.style.transform)"))
 
 
+@pytest.mark.browser
 def test_a_row_is_zoomed_and_moved_together(page: Page) -> None:
     page.locator(".picture").nth(2).click()
     assert page.locator(".pane").count() == 4
@@ -64,6 +64,19 @@ def test_a_row_is_zoomed_and_moved_together(page: Page) -> None:
     assert not page.locator("dialog").is_visible()
 
 
+@pytest.mark.browser
 def test_the_better_run_is_marked_and_names_stay_text(page: Page) -> None:
     assert page.locator("td.best").all_inner_texts() == ["2.50"]
     assert page.locator("tbody th").all_inner_texts() == [ORACLE, "a", "<b>"]
+
+
+def test_a_gallery_keeps_the_first_samples() -> None:
+    gallery = Gallery(("real photos",), limit=2)
+    for k in range(3):
+        sample = {"stem": f"s{k}", "label": torch.zeros(4, 400, dtype=torch.uint8)}
+        gallery.add(sample, [torch.rand(1, 3, 4, 400)], [None])  # type: ignore[arg-type]
+    assert [one.stem for one in gallery.samples] == ["s0", "s1"]
+    label, photo = gallery.samples[0].images
+    assert (label.is_map, label.url[:15]) == (True, "data:image/png;")
+    assert (photo.is_map, photo.url[:16], photo.width) == (False, "data:image/jpeg;", 400)
+    assert gallery.samples[0].recognised == []

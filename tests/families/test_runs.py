@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from hdgan.checkpoints import find_checkpoint
 from hdgan.families import Pix2PixConfig, UNetConfig
 from hdgan.training import TrainConfig, train
-from hdgan.training.dry_run import rehearse
+from hdgan.training.dry_run import dry_run
 from hdgan.training.logs import read_metrics
 
 MakeConfig = Callable[..., TrainConfig]
@@ -53,7 +53,7 @@ def test_bfloat16_and_channels_last(make_family_config: MakeConfig, tmp_path: Pa
 @of_both_families
 def test_dry_run(make_family_config: MakeConfig, tmp_path: Path) -> None:
     config = with_noise(make_family_config(tmp_path / "run"))
-    [timing] = rehearse(config, QUIET)
+    [timing] = dry_run(config, QUIET)
     estimate = timing.estimate
     assert not config.out.exists()
     assert (estimate.steps, estimate.size) == (3, (32, 16))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,18 +66,6 @@ def test_a_file_becomes_a_dataclass(tmp_path: Path) -> None:
     file.write_text("[]", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"entry\.json: the content is \[\]: give a table of Entry"):
         read_json(file, Entry)
-
-
-def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
-    loop, pipe = tmp_path / "loop", tmp_path / "pipe"
-    loop.symlink_to(loop)
-    os.mkfifo(pipe)
-    for path, says in (
-        (tmp_path, "is a folder"), (loop, "cannot be opened"), (pipe, "is a pipe"), (tmp_path / "none", "not exist"),
-        (tmp_path / ("x" * 300), "cannot be opened"),
-    ):  # fmt: skip
-        with pytest.raises(CheckpointError, match=says):
-            read_json(path, dict)
 
 
 def test_a_file_that_would_fill_the_memory_is_refused_unread(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from hdgan.errors import HdganError
 from hdgan.families import CRNConfig, GeneratorConfig, Pix2PixConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import save_model
 from hdgan.inference import load
-from hdgan.interop.nvidia_clusters import read_nvidia
+from hdgan.interop.nvidia.clusters import read_nvidia
 from hdgan.models.segmenter import load_segmenter
 from hdgan.styles.sample import Styles
 from hdgan.styles.table import FeatureTable
@@ -117,6 +117,10 @@ def pictures() -> Iterator[Bomb]:
                 yield f"{reader.__name__}, {name}", reader, write(content)
 
 
+NESTED = pickle.EMPTY_TUPLE + pickle.TUPLE1 * 500_000
+"""A tuple in a tuple and so on, whose hash would overflow the stack."""
+
+
 def pickles() -> Iterator[Bomb]:
     opcodes = {
         "memo": pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.LONG_BINPUT + struct.pack("<I", 2**27),
@@ -125,6 +129,7 @@ def pickles() -> Iterator[Bomb]:
         "frame": pickle.PROTO + b"\x04" + pickle.FRAME + struct.pack("<Q", 2**33),
         "depth": pickle.PROTO + b"\x02" + pickle.EMPTY_LIST * 100_000 + pickle.APPEND * 99_999,
         "number": pickle.PROTO + b"\x02" + pickle.LONG4 + struct.pack("<i", 2**31 - 1),
+        "key": pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + NESTED + pickle.NONE + pickle.SETITEM,
     }
     head = npy_header((), "|O").replace(b"\x02\x00", b"\x01\x00", 1)
     head = head[:8] + struct.pack("<H", struct.unpack("<I", head[8:12])[0]) + head[12:]
@@ -140,6 +145,9 @@ def pickles() -> Iterator[Bomb]:
         yield f"clusters, {name}", read_nvidia, lambda path, content=content: path.write_bytes(head + content)
         yield f"weights, {name}", _convert, zipped
         yield f"training, {name}", lambda path: read_training_state(path.parent), zipped
+    parts = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}, {})]
+    keys = pickle.PROTO + b"\x02" + pickle.EMPTY_LIST + NESTED + pickle.APPEND + pickle.STOP
+    yield "weights, keys of before 1.6", _convert, lambda path: path.write_bytes(b"".join([*parts, keys, bytes(64)]))
 
 
 def archives() -> Iterator[Bomb]:

@@ -24,17 +24,17 @@ from PIL import Image
 from hdgan.checkpoints import best_step
 from hdgan.commands.convert import convert
 from hdgan.data import DataConfig, find_pairs
-from hdgan.data.check import check_dataset
 from hdgan.data.headers import read_header
 from hdgan.data.images import read_input, read_map, read_photo
+from hdgan.data.inspection import check_dataset
 from hdgan.data.pack import pack_dataset
 from hdgan.errors import HdganError
 from hdgan.inference import load
 from hdgan.interop import nvidia
-from hdgan.interop.nvidia_clusters import read_nvidia, write_nvidia
+from hdgan.interop.nvidia.clusters import read_nvidia, write_nvidia
 from hdgan.models import GlobalGenerator
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
-from hdgan.reproduce.results import load_wanted, read_results
+from hdgan.reproduce.results import load_requested, read_results
 from hdgan.styles.bank import StyleBank
 from hdgan.styles.sample import Styles
 from hdgan.styles.table import FeatureTable
@@ -171,7 +171,7 @@ READERS: dict[str, tuple[str, Damaged, Callable[[Path], Reader]]] = {
     ),
     "scorer": ("scorer.safetensors", damage.damaged_safetensors, lambda folder: load_segmenter),
     "csv": ("small.csv", damage.damaged_lines, lambda folder: read_results),
-    "wanted": ("small.json", damage.damaged_json, lambda folder: lambda file: load_wanted(folder / "small.csv")),
+    "wanted": ("small.json", damage.damaged_json, lambda folder: lambda file: load_requested(folder / "small.csv")),
 }
 
 

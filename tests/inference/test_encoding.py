@@ -17,13 +17,13 @@ from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import save_model
 from hdgan.inference import encoding as module
 from hdgan.inference import load
-from hdgan.inference.encoding import encode, open_source
+from hdgan.inference.encoding import encode, open_trained_model
 from hdgan.styles.table import FeatureTable
 
 
 def test_the_table_has_each_instance_of_each_training_picture(styled: Path, dataset: Path) -> None:
-    source = open_source(styled, device="cpu")
-    table = FeatureTable.load(source.table_file)
+    trained = open_trained_model(styled, device="cpu")
+    table = FeatureTable.load(trained.table_file)
     assert table.stem.tolist() == [f"s{k}" for k in range(6)]
     model = load(styled, device="cpu")
     row = 0
@@ -47,13 +47,13 @@ def test_the_table_has_each_instance_of_each_training_picture(styled: Path, data
 
 def test_an_interrupted_encoding_goes_on(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PART", 2)
-    source = open_source(copied, device="cpu")
-    expected = FeatureTable.load(source.table_file)
-    source.table_file.unlink()
+    trained = open_trained_model(copied, device="cpu")
+    expected = FeatureTable.load(trained.table_file)
+    trained.table_file.unlink()
     real = module._encoded
 
     def until(stop: int) -> None:
-        def some(of: module.Source, start: int) -> Iterator[FeatureTable]:
+        def some(of: module.TrainedModel, start: int) -> Iterator[FeatureTable]:
             for k, row in enumerate(real(of, start), start):
                 if k == stop:
                     raise KeyboardInterrupt
@@ -65,14 +65,14 @@ def test_an_interrupted_encoding_goes_on(copied: Path, monkeypatch: pytest.Monke
     began: list[int] = []
     until(5)
     with pytest.raises(KeyboardInterrupt):
-        encode(source)
-    assert not source.table_file.exists()
-    (parts,) = source.table_file.parent.glob(".features.npz.parts-*")
+        encode(trained)
+    assert not trained.table_file.exists()
+    (parts,) = trained.table_file.parent.glob(".features.npz.parts-*")
     assert sorted(file.name for file in parts.iterdir()) == ["00000002.npz", "00000004.npz"]
     (parts / "00000004.npz").write_bytes(b"torn")
     seen: list[tuple[int, int]] = []
     until(6)
-    table = encode(source, lambda done, total: seen.append((done, total)))
+    table = encode(trained, lambda done, total: seen.append((done, total)))
     assert began == [0, 1, 2, 3, 4, 2, 3, 4, 5]
     assert seen[0] == (2, 6)
     assert seen[-1] == (6, 6)
@@ -84,24 +84,24 @@ def test_an_interrupted_encoding_goes_on(copied: Path, monkeypatch: pytest.Monke
 
 def test_parts_behind_a_missing_one_are_made_again(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PART", 2)
-    source = open_source(copied, device="cpu")
-    expected = FeatureTable.load(source.table_file)
+    trained = open_trained_model(copied, device="cpu")
+    expected = FeatureTable.load(trained.table_file)
     with monkeypatch.context() as within:
         within.setattr(module.shutil, "rmtree", lambda *_, **__: None)  # the parts stay
-        encode(source)
-    (parts,) = source.table_file.parent.glob(".features.npz.parts-*")
+        encode(trained)
+    (parts,) = trained.table_file.parent.glob(".features.npz.parts-*")
     (parts / "00000002.npz").unlink()
-    table = encode(source)
+    table = encode(trained)
     assert table.id.tolist() == expected.id.tolist()
     assert table.picture.tolist() == expected.picture.tolist()
 
 
 def test_nothing_is_written_where_training_deleted_the_checkpoint(copied: Path) -> None:
-    source = open_source(copied, device="cpu")
-    shutil.rmtree(source.file.parent)
+    trained = open_trained_model(copied, device="cpu")
+    shutil.rmtree(trained.file.parent)
     with pytest.raises(CheckpointError, match=r"model\.safetensors is gone: a training .*log\.keep"):
-        encode(source)
-    assert not source.file.parent.exists()
+        encode(trained)
+    assert not trained.file.parent.exists()
 
 
 def test_the_name_of_a_checkpoint(tmp_path: Path) -> None:
@@ -112,12 +112,12 @@ def test_the_name_of_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_parts_of_another_encoder_are_not_taken_over(copied: Path) -> None:
-    source = open_source(copied, device="cpu")
-    foreign = source.table_file.with_name(".features.npz.parts-000000000000")
+    trained = open_trained_model(copied, device="cpu")
+    foreign = trained.table_file.with_name(".features.npz.parts-000000000000")
     foreign.mkdir()
-    shutil.copy(source.table_file, foreign / "00000006.npz")
-    raw = open_source(copied, device="cpu", ema=False)
-    assert raw.origin.encoder != source.origin.encoder
+    shutil.copy(trained.table_file, foreign / "00000006.npz")
+    raw = open_trained_model(copied, device="cpu", ema=False)
+    assert raw.origin.encoder != trained.origin.encoder
     assert encode(raw).origin == raw.origin
     assert not foreign.exists()
 
@@ -128,21 +128,21 @@ def test_parts_of_changed_pictures_are_not_taken_over(dataset: Path, tmp_path: P
     small = GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1)
     file = tmp_path / "x.safetensors"
     save_model(file, Pix2PixHD(Pix2PixHDConfig(n_labels=4, feature_channels=2, generator=small)))
-    before = module._key(open_source(file, root=root))
-    assert module._key(open_source(file, root=root)) == before
+    before = module._key(open_trained_model(file, root=root))
+    assert module._key(open_trained_model(file, root=root)) == before
     photo = root / "train_img/s3_img.png"
     stat = photo.stat()
     os.utime(photo, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000))
-    assert module._key(open_source(file, root=root)) != before
+    assert module._key(open_trained_model(file, root=root)) != before
 
 
 def test_whole_pictures_at_the_size_of_the_stage(styled: Path, dataset: Path) -> None:
-    assert open_source(styled, device="cpu").dataset[0]["photo"].shape == (3, 16, 32)
-    assert open_source(styled, device="cpu", width=8).dataset[0]["photo"].shape == (3, 4, 8)
-    moved = open_source(styled, device="cpu", root=dataset)
+    assert open_trained_model(styled, device="cpu").dataset[0]["photo"].shape == (3, 16, 32)
+    assert open_trained_model(styled, device="cpu", width=8).dataset[0]["photo"].shape == (3, 4, 8)
+    moved = open_trained_model(styled, device="cpu", root=dataset)
     assert len(moved.dataset) == 6
     with pytest.raises(DataError, match="nowhere is not a folder"):
-        open_source(styled, device="cpu", root=Path("nowhere"))
+        open_trained_model(styled, device="cpu", root=Path("nowhere"))
 
 
 def test_a_model_without_run_takes_a_dataset(dataset: Path, tmp_path: Path) -> None:
@@ -151,11 +151,11 @@ def test_a_model_without_run_takes_a_dataset(dataset: Path, tmp_path: Path) -> N
     file = tmp_path / "x.safetensors"
     save_model(file, Pix2PixHD(Pix2PixHDConfig(n_labels=4, feature_channels=2, generator=small)))
     with pytest.raises(ConfigError, match=r"x\.safetensors does not say what it was trained on: .* by root"):
-        open_source(file)
-    source = open_source(file, root=dataset)
-    assert source.table_file == tmp_path / "x.features.npz"
-    assert source.bank_file == tmp_path / "x.styles.safetensors"
-    assert len(encode(source).stem) == 6
+        open_trained_model(file)
+    trained = open_trained_model(file, root=dataset)
+    assert trained.table_file == tmp_path / "x.features.npz"
+    assert trained.bank_file == tmp_path / "x.styles.safetensors"
+    assert len(encode(trained).stem) == 6
 
 
 def test_a_model_that_has_no_styles_is_refused(dataset: Path, tmp_path: Path) -> None:
@@ -163,11 +163,11 @@ def test_a_model_that_has_no_styles_is_refused(dataset: Path, tmp_path: Path) ->
     file = tmp_path / "x.safetensors"
     save_model(file, Pix2PixHD(Pix2PixHDConfig(n_labels=4, generator=small)))
     with pytest.raises(ConfigError, match=r"trained without features .* model\.feature_channels 3"):
-        open_source(file, root=dataset)
+        open_trained_model(file, root=dataset)
     model = Pix2PixHD(Pix2PixHDConfig(n_labels=4, feature_channels=2, generator=small))
     model.encoder = None
     save_model(file, model)
     with pytest.raises(ConfigError, match="holds no encoder: convert it again with --encoder"):
-        open_source(file, root=dataset)
+        open_trained_model(file, root=dataset)
     with pytest.raises(CheckpointError, match="does not exist"):
-        open_source(tmp_path / "none")
+        open_trained_model(tmp_path / "none")

@@ -273,8 +273,8 @@ def test_options_that_contradict_each_other(
         "--variants is 0: give a whole number from 1": ("--variants", 0),
         "--variants is 1000000000: give a whole number from 1 to 100000": ("--variants", 10**9),
         "--seed is -1": ("--styles", "random", "--seed=-1"),
-        "--styles-to goes from one file": ("--styles-to", "b.json", "--variants", 3),
-        "--variants 3 would all be alike": ("--variants", 3),
+        "--styles-to is the end of a series": ("--styles-to", "b.json", "--variants", 3),
+        "--variants 3 would all be the same": ("--variants", 3),
         "none.json does not exist": ("--styles", tmp_path / "none.json"),
         "has no instance 99, which --clusters names: it has 0, 1": ("--clusters", 99, 0),
         "class 0 has no cluster 9: it has 0 to": ("--clusters", 0, 9),
@@ -293,5 +293,5 @@ def test_given_styles_are_never_overwritten(
     assert generate(*sources, "--styles", "random") == 0
     kept = (tmp_path / "x.json").read_bytes()
     assert generate(*sources, "--styles", tmp_path / "x.json") == 2
-    assert "x.json would be overwritten by what is made from it" in capsys.readouterr().err
+    assert "x.json is a source and would be overwritten" in capsys.readouterr().err
     assert (tmp_path / "x.json").read_bytes() == kept

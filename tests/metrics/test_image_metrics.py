@@ -78,7 +78,7 @@ def test_what_cannot_be_had_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [name for name, value in values.items() if value is None] == ["lpips", "fid", "kid", "scorer_fid"]
     library = "needs torchvision and torch-fidelity: pip install torchmetrics[image]"
     assert metrics.notes == {
-        "lpips": "its network's weights cannot be had (<urlopen error Name or service not known>)",
+        "lpips": "its network's weights could not be loaded (<urlopen error Name or service not known>)",
         "fid": library,
         "kid": library,
         "scorer_fid": "needs the features of hdgan's own scorer: --train-scorer",
@@ -202,7 +202,7 @@ def test_a_failure_is_final_for_all_rows(error: Exception, monkeypatch: pytest.M
         metrics = ImageMetrics(["psnr", "fid", "kid"], 4, networks)
         values = measure(metrics, photos().square(), photos())
         assert values["psnr"] is not None
-        assert metrics.notes == dict.fromkeys(("fid", "kid"), f"its network's weights cannot be had ({error})")
+        assert metrics.notes == dict.fromkeys(("fid", "kid"), f"its network's weights could not be loaded ({error})")
     assert len(tried) == 1
 
 

@@ -135,10 +135,10 @@ def test_files_that_are_no_scorer_are_one_line(name: str, tmp_path: Path) -> Non
     with pytest.raises(CheckpointError, match="does not exist: check the path"):
         load_scorer(tmp_path / name, 2, CPU)
     (tmp_path / name).write_text("nothing of the kind")
-    with pytest.raises(CheckpointError, match=r"is no readable scorer \(it is no archive\): give hdgan's"):
+    with pytest.raises(CheckpointError, match=r"cannot be read as a scorer \(it is not an archive\): give hdgan's"):
         load_scorer(tmp_path / name, 2, CPU)
     torch.save({"weights": torch.zeros(2)}, tmp_path / name)
-    with pytest.raises(CheckpointError, match=r"is no readable scorer \(.+\): give hdgan's") as caught:
+    with pytest.raises(CheckpointError, match=r"cannot be read as a scorer \(.+\): give hdgan's") as caught:
         load_scorer(tmp_path / name, 2, CPU)
     assert "\n" not in str(caught.value)
 
@@ -159,7 +159,7 @@ def test_a_damaged_program_is_one_line_of_the_command(run: Path, tmp_path: Path)
     lines = done.stderr.splitlines()
     assert (done.returncode, done.stdout, len(lines)) == (0, "", 2)
     for line, file in zip(lines, files, strict=True):
-        assert line.startswith(f"hdgan: error: {file} is no readable scorer (")
+        assert line.startswith(f"hdgan: error: {file} cannot be read as a scorer (")
         assert line.endswith("TorchScript")
 
 

@@ -131,3 +131,10 @@ def test_wrong_input(x, levels, error, says):
 def test_unknown_backend():
     with pytest.raises(BackendError, match="abacus"):
         avg_pyramid(torch.zeros(1, 1, 2, 2), 1, backend="abacus")
+
+
+def launches(make):
+    """Arguments of the Triton launchers, as the op passes them, for tests/kernels; `make` makes images."""
+    x, half, quarter = make(1, 36, 512, 1024), make(1, 36, 256, 512), make(1, 36, 128, 256)
+    yield "fwd", (x, half, quarter)
+    yield "bwd", (half, quarter, x)

@@ -229,3 +229,10 @@ def test_wrong_result(options, error, says):
 def test_unknown_backend():
     with pytest.raises(BackendError, match="abacus"):
         encode_labels(LABEL, None, 2, backend="abacus")
+
+
+def launches(make):
+    """Arguments of the Triton launchers, as the op passes them, for tests/kernels; `make` makes images."""
+    label, ids = (torch.empty(1, 512, 1024, dtype=dtype, device="meta") for dtype in (torch.uint8, torch.int32))
+    yield "fwd", (label, ids, make(1, 36, 512, 1024), 255)
+    yield "fwd", (label, None, make(1, 35, 512, 1024), 255)

@@ -99,6 +99,24 @@ def test_equals_reference(backend, device, name):
     assert_same(instance_index(ids.to(device), backend=backend), instance_index(ids, backend="eager"))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+@pytest.mark.parametrize("backend", ["eager", "cpu"], indirect=True)
+def test_many_pixels_of_unsigned_ids(backend, dtype):
+    ids = torch.randint(0, 9, (1, 200, 200)) + 33000  # more than PyTorch sorts in one piece
+    if dtype != torch.uint16:
+        ids[:, 0] = 2**32 - 1
+    found = instance_index(ids.to(dtype), backend=backend)
+    assert found.ids.dtype == dtype
+    assert_same(found._replace(ids=found.ids.to(torch.int64)), instance_index(ids, backend="eager"))
+
+
+def test_the_largest_ids_come_last():
+    ids = torch.tensor([[[2**64 - 1, 5, 2**63, 5]]], dtype=torch.uint64)
+    index = instance_index(ids, backend="eager")
+    assert index.ids.tolist() == [5, 2**63, 2**64 - 1]
+    assert index.rows.tolist() == [[[2, 0, 1, 0]]]
+
+
 @pytest.mark.parametrize("name", ["blobs", "noise", "sparse", "sparse-many"])
 @pytest.mark.parametrize("backend", ["cpu"], indirect=True)
 def test_threads_change_nothing(backend, name):
@@ -162,3 +180,22 @@ def test_wrong_input(ids, error, says):
 def test_unknown_backend():
     with pytest.raises(BackendError, match="got 'abacus'"):
         instance_index(MAPS["odd"], backend="abacus")
+
+
+def launches(make):
+    """Arguments of the Triton launchers, as the op passes them, for tests/kernels; there are no images."""
+    for dtype in (torch.int32, torch.int64):
+        ids, rows, lists, counts, table, ranks, sizes, offsets = (
+            torch.empty(shape, dtype=kind, device="meta")
+            for shape, kind in (
+                ((1, 512, 1024), dtype),
+                ((1, 512, 1024), torch.int32),
+                (32768, dtype),
+                (32768, torch.int64),
+                ((1, 32768), torch.int32),
+                ((1, 32768), torch.int32),
+                (2, torch.int32),
+                (2, torch.int64),
+            )
+        )
+        yield "fwd", (ids, rows, offsets, lists, counts, table, ranks, sizes, 0)

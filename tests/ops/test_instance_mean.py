@@ -409,3 +409,19 @@ def test_rows_of_other_images_are_refused():
 def test_unknown_backend(run):
     with pytest.raises(BackendError, match="abacus"):
         run(torch.zeros(1, 3, 2, 2), instance_index(IDS), backend="abacus")
+
+
+def launches(make):
+    """Arguments of the Triton launchers, as the op passes them, for tests/kernels; `make` makes images."""
+
+    def numbers(*shape, dtype=torch.int64):
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    x, table, rows = (
+        make(1, 3, 512, 1024),
+        numbers(50, 3, dtype=torch.float32),
+        numbers(1, 512, 1024, dtype=torch.int32),
+    )
+    yield "reduce", (x, rows, numbers(2), table)
+    yield "reduce_sorted", (x, numbers(512 * 1024), numbers(51), numbers(4, 50, 3, dtype=torch.float32))
+    yield "broadcast", (table, rows, numbers(50), x)

@@ -1,9 +1,15 @@
+import re
+from pathlib import Path
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from hdgan.ops import BackendError, instance_norm_act, pad2d
+from hdgan.ops._backend import declared
+from hdgan.ops.instance_norm_act import PadMode
 from tests.ops.backends import HAS_GPU, KERNELS
 from tests.ops.checks import DTYPES, FORMATS, assert_compiles, assert_near, outputs_and_gradients
 
@@ -280,7 +286,7 @@ def test_compiles(backend, device, dynamic):
 def test_opcheck(backend, device):
     x, residual = (torch.randn(1, 2, 9, 6, device=device, requires_grad=True) for _ in range(2))
     weight = torch.rand(2, device=device, requires_grad=True)
-    options = (1, 0.2, 1e-5, 1, 0, backend)
+    options = (0.2, 1e-5, 1, "reflect", backend)
     torch.library.opcheck(torch.ops.hdgan.instance_norm_act, (x, weight, None, residual, *options))
     dy, statistics = torch.randn(1, 2, 11, 8, device=device), torch.rand(1, 2, device=device)
     torch.library.opcheck(
@@ -357,6 +363,17 @@ def test_wrong_input(x, options, error, says):
         instance_norm_act(x, **options)
 
 
+def test_languages_agree_on_pad_modes():
+    header = (Path(__file__).parents[2] / "csrc" / "tensor.h").read_text()
+    names = re.search(r"enum class PadMode \{ (.*) \};", header)[1].split(", ")
+    assert names == list(get_args(PadMode))
+
+
+def test_kernels_refuse_other_pad_modes():
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        torch.ops.hdgan.instance_norm_act(X, None, None, None, 0.0, 1e-5, 1, "wrap", "cpu")
+
+
 def test_unknown_backend():
     with pytest.raises(BackendError, match="abacus"):
         instance_norm_act(X, backend="abacus")
@@ -364,3 +381,16 @@ def test_unknown_backend():
 
 def test_pad2d_of_nothing_is_the_tensor_itself():
     assert pad2d(X, 0, "reflect") is X
+
+
+def launches(make):
+    """Arguments of the Triton launchers, as the op passes them, for tests/kernels; `make` makes images."""
+    for channels, height, width, pad in ((64, 512, 1024, 0), (1024, 32, 64, 1)):
+        x, y = make(1, channels, height, width), make(1, channels, height + 2 * pad, width + 2 * pad)
+        weight, bias = (None if pad else torch.empty(channels, device="meta") for _ in range(2))
+        residual, dresidual = (y[:, :, 1:-1, 1:-1], x) if pad else (None, None)
+        mean, rstd = (torch.empty(1, channels, device="meta") for _ in range(2))
+        scratch = torch.empty(declared("instance_norm_act", "scratch", "triton", x), device="meta")
+        yield "fwd", (x, weight, bias, residual, y, mean, rstd, scratch, 0.0, 1e-5, pad, "reflect")
+        sums = torch.empty(2, 1, channels, device="meta")
+        yield "bwd", (y, x, weight, bias, mean, rstd, x, dresidual, sums, scratch, 0.0, pad, "reflect")

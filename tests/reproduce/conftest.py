@@ -11,7 +11,7 @@ import pytest
 
 from hdgan.reproduce.plan import SCALES, Scale
 from hdgan.reproduce.record import Machine, Record
-from hdgan.reproduce.results import REAL, Result, Wanted, save_wanted, write_csv
+from hdgan.reproduce.results import REAL, Requested, Result, save_requested, write_csv
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 
@@ -73,17 +73,17 @@ def made(result: Result) -> MadeResults:
 
 
 @pytest.fixture(scope="session")
-def wanted() -> Wanted:
+def requested() -> Requested:
     """Two seeds of two methods, after networks of which one kept its time."""
     machine = Machine("CPU", cores=2, threads=1, jobs=2)
     scorer = Record("2026-01-02T02:50:00+00:00", "2026-01-02T02:55:00+00:00", 300.0, 299.0, machine)
-    return Wanted(("pix2pix", "pix2pixhd"), 2, {"scorer": scorer, "perceptual": None})
+    return Requested(("pix2pix", "pix2pixhd"), 2, {"scorer": scorer, "perceptual": None})
 
 
 @pytest.fixture
-def docs(tmp_path: Path, made: MadeResults, wanted: Wanted) -> Path:
+def docs(tmp_path: Path, made: MadeResults, requested: Requested) -> Path:
     """A folder with the raw rows of two methods."""
     file = tmp_path / "evidence" / "tiny.csv"
     write_csv(file, made({"pix2pix": [0.3, 0.4], "pix2pixhd": [0.5, 0.6]}))
-    save_wanted(file, wanted)
+    save_requested(file, requested)
     return tmp_path

@@ -11,17 +11,17 @@ import pytest
 from hdgan.commands.main import main
 from hdgan.errors import DataError
 from hdgan.reproduce.evidence import Measured, page_text, write_evidence
-from hdgan.reproduce.results import REAL, Result, Wanted, load_wanted, save_wanted, write_csv
+from hdgan.reproduce.results import REAL, Requested, Result, load_requested, save_requested, write_csv
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 
 
 @pytest.fixture
-def page(made: MadeResults, wanted: Wanted, tmp_path: Path) -> Callable[[Mapping[str, list[float]]], str]:
-    """The page of rows by their mean IoU, all of which were wanted."""
+def page(made: MadeResults, requested: Requested, tmp_path: Path) -> Callable[[Mapping[str, list[float]]], str]:
+    """The page of rows by their mean IoU, all of which were requested."""
 
     def text(scores: Mapping[str, list[float]]) -> str:
-        asked = replace(wanted, rows=tuple(scores), seeds=max(map(len, scores.values())))
+        asked = replace(requested, rows=tuple(scores), seeds=max(map(len, scores.values())))
         return page_text([Measured(made(scores), asked)], tmp_path)
 
     return text
@@ -62,8 +62,8 @@ def test_crn_above_pix2pix_is_no_agreement_with_the_paper(page: Page) -> None:
     assert "- pix2pix, CRN and pix2pixHD: CRN > pix2pix: **supported**" in ours
     assert "Tested: pix2pixHD > CRN > pix2pix in mean IoU: **supported**" in text
     assert text.count("(not in the paper).") == 1
-    assert "differs from the scorer in its seed alone, which favours what has this loss: CRN" in text
-    assert "p is not corrected for the number of comparisons,\n  9 a scale" in text
+    assert "differs from the scorer only in its seed, which favours the rows with this loss: CRN" in text
+    assert "p is not corrected for the number of\n  comparisons, which is 9 for each scale" in text
 
 
 def test_tables_give_mean_and_spread_and_what_was_not_had(page: Page) -> None:
@@ -86,23 +86,23 @@ def test_sections_with_fewer_than_two_rows_are_left_out(page: Page) -> None:
     assert not any(f"### {title}" in text for title in ("Discriminators", "Features", "pix2pix, CRN"))
 
 
-def test_time_is_that_of_all_jobs(made: MadeResults, wanted: Wanted, tmp_path: Path) -> None:
+def test_time_is_that_of_all_jobs(made: MadeResults, requested: Requested, tmp_path: Path) -> None:
     results = made({"pix2pix": [0.3], "pix2pixhd": [0.5]})
     results[-1] = replace(results[-1], ended="2026-01-02T03:20:00+00:00", seconds=1200.0, cpu_seconds=899.5)
-    text = page_text([Measured(results, wanted)], tmp_path)
+    text = page_text([Measured(results, requested)], tmp_path)
     assert "3 of 4 jobs" in text
-    assert "together 0.58 hours, of CPUs 0.46 hours" in text
-    assert "included, 30 minutes" in text
+    assert "together 0.58 hours, with 0.46 hours of CPU time" in text
+    assert "; 30 minutes from the start" in text
     none = [replace(one, began="", ended="", seconds=None, cpu_seconds=None, cores=None, device="") for one in results]
-    text = page_text([Measured(none, replace(wanted, networks={"scorer": None}))], tmp_path)
+    text = page_text([Measured(none, replace(requested, networks={"scorer": None}))], tmp_path)
     assert "Measured on an unknown device; scored by" in text
-    assert "How long it took was not kept." in text
+    assert "The time was not recorded." in text
 
 
-def test_what_is_missing_is_said_first(docs: Path, made: MadeResults, wanted: Wanted) -> None:
+def test_what_is_missing_is_said_first(docs: Path, made: MadeResults, requested: Requested) -> None:
     file = docs / "evidence" / "tiny.csv"
     assert "Incomplete" not in write_evidence(docs).read_text()
-    save_wanted(file, replace(wanted, rows=("pix2pix", "crn", "pix2pixhd"), seeds=3))
+    save_requested(file, replace(requested, rows=("pix2pix", "crn", "pix2pixhd"), seeds=3))
     lines = write_evidence(docs).read_text().splitlines()
     missing = "pix2pix seed 2; CRN seed 0, 1, 2; pix2pixHD seed 2"
     assert lines[2] == f"**Incomplete: 4 of 9 runs of tiny; missing: {missing}.**"
@@ -119,19 +119,21 @@ def test_the_page_is_made_of_the_rows_alone_and_the_same_each_time(
     assert (docs / "evidence.md").read_bytes() == first
 
 
-def test_classes_that_the_scorer_does_not_know_are_named(made: MadeResults, wanted: Wanted, tmp_path: Path) -> None:
+def test_classes_that_the_scorer_does_not_know_are_named(
+    made: MadeResults, requested: Requested, tmp_path: Path
+) -> None:
     real, *runs = made({"crn": [0.4]})
     assert real.row == REAL
     blind = replace(real, metrics=real.metrics | {"iou_car": 0.01, "iou_sky": 0.9, "iou_person": None})
-    text = page_text([Measured([*runs, blind], wanted)], tmp_path)
+    text = page_text([Measured([*runs, blind], requested)], tmp_path)
     assert "hardly finds these classes even in real photos: car.\n" in text
     assert "| IoU | car | sky | person |" in text
 
 
-def test_scales_follow_each_other(docs: Path, made: MadeResults, wanted: Wanted) -> None:
+def test_scales_follow_each_other(docs: Path, made: MadeResults, requested: Requested) -> None:
     other = docs / "evidence" / "other.csv"
     write_csv(other, made({"crn": [0.4]}))
-    save_wanted(other, wanted)
+    save_requested(other, requested)
     assert write_evidence(docs).read_text().count("\n## ") == 2
 
 
@@ -165,7 +167,7 @@ def name_an_unknown_row(file: Path) -> None:
 
 
 def want_an_unknown_row(file: Path) -> None:
-    save_wanted(file, replace(load_wanted(file), rows=("pix2pix", "old-row")))
+    save_requested(file, replace(load_requested(file), rows=("pix2pix", "old-row")))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,10 @@ def want_an_unknown_row(file: Path) -> None:
         (keep_real_photos, r"tiny\.csv holds no run"),
         (cut_a_line, r"tiny\.csv, line 4: another number of fields than columns; restore the file from git"),
         (lengthen_a_line, r"tiny\.csv, line \d: another number of fields than columns"),
-        (name_an_unknown_row, r"tiny\.csv or .* names rows that this version of hdgan does not have: old-row; delete "),
+        (
+            name_an_unknown_row,
+            r"tiny\.csv, or the JSON file .* names rows that this version of hdgan does not have: old-row; delete ",
+        ),
         (want_an_unknown_row, r"names rows that this version of hdgan does not have: old-row"),
     ],
 )

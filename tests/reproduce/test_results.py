@@ -12,13 +12,13 @@ from hdgan.config.serialization import to_plain
 from hdgan.errors import CheckpointError, DataError
 from hdgan.reproduce.results import (
     REAL,
+    Requested,
     Result,
-    Wanted,
+    load_requested,
     load_results,
-    load_wanted,
     read_results,
+    save_requested,
     save_results,
-    save_wanted,
     write_csv,
 )
 
@@ -69,14 +69,14 @@ def test_results_of_another_judge_are_none(tmp_path: Path, result: Result) -> No
     assert load_results(file, result.scorer) == []
 
 
-def test_what_was_wanted_lies_beside_the_rows(tmp_path: Path, wanted: Wanted) -> None:
+def test_what_was_wanted_lies_beside_the_rows(tmp_path: Path, requested: Requested) -> None:
     rows = tmp_path / "evidence" / "tiny.csv"
-    save_wanted(rows, wanted)
-    assert load_wanted(rows) == wanted
-    assert wanted.runs == [("pix2pix", 0), ("pix2pix", 1), ("pix2pixhd", 0), ("pix2pixhd", 1)]
+    save_requested(rows, requested)
+    assert load_requested(rows) == requested
+    assert requested.runs == [("pix2pix", 0), ("pix2pix", 1), ("pix2pixhd", 0), ("pix2pixhd", 1)]
     rows.with_suffix(".json").unlink()
     with pytest.raises(DataError, match=r"tiny\.json does not exist: delete .*tiny\.csv, or write it again"):
-        load_wanted(rows)
+        load_requested(rows)
 
 
 def test_results_are_of_real_photos_and_a_run(tmp_path: Path, result: Result) -> None:
@@ -116,10 +116,10 @@ def test_values_that_cannot_be_are_named(tmp_path: Path, result: Result, old: st
         read_results(rows)
 
 
-def test_what_was_wanted_is_bounded(tmp_path: Path, wanted: Wanted) -> None:
+def test_what_was_wanted_is_bounded(tmp_path: Path, requested: Requested) -> None:
     rows = tmp_path / "tiny.csv"
     for wrong, says in (({"seeds": 10**9}, "seeds is 1000000000"), ({"rows": ("crn", "crn")}, "rows has a name twice")):
-        content = to_plain(wanted) | wrong
+        content = to_plain(requested) | wrong
         rows.with_suffix(".json").write_text(json.dumps(content))
         with pytest.raises(DataError, match=rf"tiny\.json: {says}"):
-            load_wanted(rows)
+            load_requested(rows)

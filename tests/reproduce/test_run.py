@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,18 +23,20 @@ from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
 from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
-from hdgan.reproduce import job
-from hdgan.reproduce.folder import NETWORKS, PERCEPTUAL, SCORER, Folder
-from hdgan.reproduce.plan import Scale
-from hdgan.reproduce.record import load_record
-from hdgan.reproduce.results import REAL, Result, load_results, read_results, save_results
-from hdgan.reproduce.run import Outcome, publish, reproduce
-from hdgan.reproduce.workers import Ended, Workers
-from hdgan.scenes import CLASSES
+from hdgan.reproduce.jobs import Folder, Job
+from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, SCORER, Scale
+from hdgan.reproduce.publish import publish
+from hdgan.reproduce.record import Machine, load_record
+from hdgan.reproduce.results import REAL, Result, read_results, save_results
+from hdgan.reproduce.run import Reproduction, reproduce
+from hdgan.scenes import SPEC
 from hdgan.training import load_config
+from hdgan.training.interrupt import StopRequest
+from hdgan.training.run_folder import locked
 
 ROOT = Path(__file__).parents[2]
 QUIET = Console(quiet=True)
+MACHINE = Machine("CPU", cores=2, threads=1, jobs=2)
 
 
 @pytest.fixture(autouse=True)
@@ -46,39 +50,42 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 def network(folder: Folder, name: str, seed: int) -> None:
     """Write an untrained one."""
     torch.manual_seed(seed)
-    save_segmenter(folder.network(name), Segmenter(SegmenterConfig(len(CLASSES), width=2)))
+    save_segmenter(folder.network(name), Segmenter(SegmenterConfig(SPEC.n_labels, width=2)))
 
 
 @pytest.fixture
-def out(tmp_path: Path, scale: Scale) -> Path:
+def folder(tmp_path: Path, scale: Scale) -> Folder:
     """A folder whose networks are there, untrained."""
-    folder = Folder(tmp_path / "out")
-    folder.claim(scale)
+    folder = Folder(tmp_path / "out", scale)
+    folder.claim()
     for name, seed in NETWORKS.items():
         network(folder, name, seed)
-    return folder.root
+    return folder
 
 
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs in the process of the tests, which need not start PyTorch each time."""
+    """Commands in the process of the tests, one at a time, which need not start PyTorch each time."""
+    one = threading.Lock()
 
-    class Inline(Workers):
-        def poll(self) -> list[Ended]:
-            one = self.waiting.popleft()
-            one.log.parent.mkdir(parents=True, exist_ok=True)
-            with one.log.open("w") as log, contextlib.redirect_stdout(log):
-                return [Ended(one, job.main(one.arguments))]
+    def run_inline(
+        command: Sequence[str], log: Path, threads: int, stop: StopRequest, cpu_seconds: list[float]
+    ) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with one, log.open("a") as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            status = main(command)
+        cpu_seconds.append(0.5)
+        if status:
+            raise TrainingError(log.read_text().splitlines()[-1])
 
-    monkeypatch.setattr("hdgan.reproduce.run.Workers", Inline)
-    monkeypatch.setattr("hdgan.reproduce.run.LOOK_SECONDS", 0)
-    monkeypatch.setattr(job, "watch_parent", lambda: None)
+    monkeypatch.setattr("hdgan.reproduce.run.call", run_inline)
+    monkeypatch.setattr("hdgan.reproduce.run.LOOK_SECONDS", 0.02)
 
 
-def run(
-    scale: Scale, out: Path, *rows: str, seeds: int = 1, docs: Path | None = None, console: Console = QUIET
-) -> Outcome:
-    return reproduce(scale, out, seeds=seeds, jobs=2, device="cpu", docs=docs, rows=rows, console=console)
+def run(folder: Folder, *rows: str, seeds: int = 1, docs: Path | None = None, console: Console = QUIET) -> Reproduction:
+    return reproduce(
+        folder.scale, folder.root, seeds=seeds, jobs=2, device="cpu", docs=docs, rows=rows, console=console
+    )
 
 
 def contents(folder: Path) -> dict[Path, int]:
@@ -86,37 +93,37 @@ def contents(folder: Path) -> dict[Path, int]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_the_same_call_goes_on(scale: Scale, out: Path, inline: None) -> None:
-    longer, folder = replace(scale, joint=100), Folder(out)
-    folder.scale_file.unlink()
+def test_ctrl_c_saves_and_the_same_call_goes_on(folder: Folder, inline: None) -> None:
+    longer = replace(folder, scale=replace(folder.scale, joint=100))
+    (folder.root / "scale.json").unlink()
     code = f"""
 import json
 from pathlib import Path
 from hdgan.config.serialization import from_plain
 from hdgan.reproduce.plan import Scale
-from hdgan.reproduce import run
+from hdgan.reproduce.run import reproduce
 
-scale = from_plain(Scale, json.loads({json.dumps(to_plain(longer))!r}), "scale")
-run.LOOK_SECONDS = 0.05
-outcome = run.reproduce(scale, Path({str(out)!r}), seeds=1, jobs=2, device="cpu", rows=["crn"])
-print("finished", outcome.finished, outcome.page)
+scale = from_plain(Scale, json.loads({json.dumps(to_plain(longer.scale))!r}), "scale")
+ended = reproduce(scale, Path({str(folder.root)!r}), seeds=1, jobs=2, device="cpu", rows=["crn"])
+print("finished", ended.finished, ended.page)
 """
+    job = Job(longer, "crn", 0)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not (folder.run("crn", 0) / "metrics.jsonl").is_file():
+        while not (job.run / "metrics.jsonl").is_file():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=60)
     assert "crn, seed 0: saved (0 of 1 runs)" in printed
     assert "finished False None" in printed
-    stopped = list_steps(folder.run("crn", 0))[-1]
-    assert 0 < stopped < longer.steps
-    first = load_record(folder.record("crn", 0))
+    stopped = list_steps(job.run)[-1]
+    assert 0 < stopped < longer.scale.steps
+    first = load_record(job.record)
 
-    assert run(longer, out, "crn") == Outcome(1, 1, out / "evidence.md")
-    assert f"resuming {folder.run('crn', 0)} after step {stopped}" in folder.log("crn-0").read_text()
-    second = load_record(folder.record("crn", 0))
+    assert run(longer, "crn") == Reproduction(1, 1, folder.root / "evidence.md")
+    assert f"resuming {job.run} after step {stopped}" in job.log.read_text()
+    second = load_record(job.record)
     assert first is not None
     assert second is not None
     assert first.began == second.began
@@ -125,27 +132,27 @@ print("finished", outcome.finished, outcome.page)
     assert first.perceptual == second.perceptual == folder.digest(PERCEPTUAL)
 
 
-def test_a_finished_call_does_nothing_and_fewer_seeds_are_a_page_of_their_own(
-    scale: Scale, out: Path, inline: None
-) -> None:
-    folder = Folder(out)
-    assert run(scale, out, "crn", seeds=2) == Outcome(2, 2, out / "evidence.md")
-    rows = read_results(out / "evidence" / "tiny.csv")
+def test_a_finished_call_does_nothing_and_fewer_seeds_are_a_page_of_their_own(folder: Folder, inline: None) -> None:
+    out, printed = folder.root, io.StringIO()
+    assert run(folder, "crn", seeds=2, console=Console(file=printed)).finished
+    assert "crn, seed 1: done (" in printed.getvalue()
+    rows = read_results(out / "results.csv")
     assert [(row.row, row.seed) for row in rows] == [(REAL, None), ("crn", 0), ("crn", 1)]
-    assert all(row.steps == scale.steps and row.held_out == 2 and row.jobs == 2 and row.threads for row in rows)
-    assert all(row.metrics["miou"] is not None and row.seconds and row.cpu_seconds for row in rows)
+    assert all(row.steps == folder.scale.steps and row.held_out == 2 and row.jobs == 2 and row.threads for row in rows)
+    assert all(row.metrics["miou"] is not None and row.seconds and row.cpu_seconds == 1.0 for row in rows)
+    assert all("iou_road" in row.metrics for row in rows)
+    assert [row.metrics["psnr"] is None for row in rows] == [True, False, False]
     assert {row.scorer for row in rows} == {folder.digest(SCORER)}
     assert {row.perceptual for row in rows} == {folder.digest(PERCEPTUAL)}
     assert len({row.config for row in rows}) == 2
     assert {row.scorer_features for row in rows} == {46}
-    assert read_results(folder.results) == rows
     assert (out / "evidence" / "tiny.png").is_file()
     assert "Runs: 2, models: 1, seeds: 0, 1." in (out / "evidence.md").read_text()
     before, page = contents(out / "runs"), (out / "evidence.md").read_bytes()
-    assert run(scale, out, "crn", seeds=2).finished
+    assert run(folder, "crn", seeds=2).finished
     assert contents(out / "runs") == before
     assert (out / "evidence.md").read_bytes() == page
-    assert run(scale, out, "crn").total == 1
+    assert run(folder, "crn").total == 1
     assert "Runs: 1, models: 1, seeds: 0." in (out / "evidence.md").read_text()
 
 
@@ -153,106 +160,115 @@ def test_fewer_runs_do_not_replace_more(scale: Scale, tmp_path: Path, docs: Path
     file, out = docs / "evidence" / "tiny.csv", tmp_path / "runs"
     before = contents(docs)
     with pytest.raises(ConfigError, match=rf"{file} holds 4 runs, which 3 would replace: name another docs, or"):
-        run(scale, out, "pix2pix", seeds=3, docs=docs)
+        run(Folder(out, scale), "pix2pix", seeds=3, docs=docs)
     assert contents(docs) == before
     assert not out.exists()
 
 
 def test_a_run_that_fails_is_named_and_the_page_says_what_is_missing(
-    scale: Scale, out: Path, tmp_path: Path, inline: None
+    folder: Folder, tmp_path: Path, inline: None
 ) -> None:
-    docs = tmp_path / "docs"
-    with pytest.raises(TrainingError) as raised:
-        run(scale, out, "pix2pix", "crn", docs=docs)
-    assert str(raised.value).startswith("pix2pix, seed 0: pictures of 32x16 are too small for D")
-    assert str(Folder(out).log("pix2pix-0")) in str(raised.value)
+    docs, out = tmp_path / "docs", folder.root
+    with pytest.raises(TrainingError, match=r"^pix2pix, seed 0: .*pictures of 32x16 are too small for D"):
+        run(folder, "pix2pix", "crn", docs=docs)
     assert [row.row for row in read_results(out / "evidence" / "tiny.csv")] == [REAL, "crn"]
     assert "**Incomplete: 1 of 2 runs of tiny; missing: pix2pix seed 0.**" in (out / "evidence.md").read_text()
     assert not docs.exists()
-    assert run(scale, out, "crn", docs=docs).page == docs / "evidence.md"
+    assert run(folder, "crn", docs=docs).page == docs / "evidence.md"
     assert "Incomplete" not in (docs / "evidence.md").read_text()
 
 
-def test_another_scorer_judges_anew_and_trains_nothing(scale: Scale, out: Path, inline: None) -> None:
-    folder = Folder(out)
-    assert run(scale, out, "crn").finished
-    before, record = contents(folder.run("crn", 0) / "checkpoints"), load_record(folder.record("crn", 0))
-    old = read_results(folder.results)[-1]
+def test_another_scorer_scores_again_and_trains_nothing(folder: Folder, inline: None) -> None:
+    job, results = Job(folder, "crn", 0), folder.root / "results.csv"
+    assert run(folder, "crn").finished
+    before, record = contents(job.run / "checkpoints"), load_record(job.record)
+    old = read_results(results)[-1]
     network(folder, SCORER, seed=7)
-    assert run(scale, out, "crn").finished
-    new = read_results(folder.results)[-1]
+    assert run(folder, "crn").finished
+    new = read_results(results)[-1]
     assert new.scorer == folder.digest(SCORER) != old.scorer
     assert new.metrics["scorer_fid"] != old.metrics["scorer_fid"]
-    assert contents(folder.run("crn", 0) / "checkpoints") == before
-    assert load_record(folder.record("crn", 0)) == record
+    assert contents(job.run / "checkpoints") == before
+    assert load_record(job.record) == record
 
-    # A measurement of before there were digests and records.
-    folder.result("crn", 0).write_text('[{"scale": "tiny", "seconds": 3.5}]')
-    folder.record("crn", 0).unlink()
-    assert run(scale, out, "crn").finished
-    row = read_results(folder.results)[-1]
+    # A measurement from before there were digests and records.
+    job.result.write_text('[{"scale": "tiny", "seconds": 3.5}]')
+    job.record.unlink()
+    assert run(folder, "crn").finished
+    row = read_results(results)[-1]
     assert (row.seconds, row.jobs, row.device, row.scorer) == (None, None, "", new.scorer)
-    assert contents(folder.run("crn", 0) / "checkpoints") == before
+    assert contents(job.run / "checkpoints") == before
 
 
-def test_a_run_of_other_options_or_of_another_network_is_refused(scale: Scale, out: Path, inline: None) -> None:
-    folder = Folder(out)
-    assert run(scale, out, "crn").finished
-    result = folder.result("crn", 0).read_bytes()
+def test_a_run_of_other_options_or_of_another_network_is_refused(folder: Folder, inline: None) -> None:
+    job = Job(folder, "crn", 0)
+    assert run(folder, "crn").finished
+    result = job.result.read_bytes()
+    (folder.root / "scale.json").unlink()
+    other = replace(folder, scale=replace(folder.scale, lr=1e-3))
+    job.result.unlink()
+    with pytest.raises(ConfigError, match=r"crn-0 was begun .* stages\.coarse\.lr 0\.0004 instead of 0\.001: delete"):
+        run(other, "crn")
+    job.result.write_bytes(result)
+    (folder.root / "scale.json").unlink()
     network(folder, PERCEPTUAL, seed=7)
     with pytest.raises(ConfigError, match=r"crn-0 was trained with the perceptual network [0-9a-f]{12}, not .*delete"):
-        run(scale, out, "crn")
-    folder.scale_file.unlink()
-    other = replace(scale, lr=1e-3)
-    folder.claim(other)
-    with pytest.raises(ConfigError, match=r"crn-0 was begun by another version of hdgan.*delete that folder"):
-        run(other, out, "crn")
-    assert folder.result("crn", 0).read_bytes() == result
+        run(folder, "crn")
+    assert job.result.read_bytes() == result
 
 
-def test_rows_that_were_judged_differently_are_refused(out: Path, result: Result) -> None:
-    folder = Folder(out)
-    judged = replace(result, row="crn", scorer=folder.digest(SCORER))
-    for seed in (0, 1):
-        real = replace(judged, row=REAL, seed=None, metrics=judged.metrics | {"miou": 0.7 + 0.01 * seed})
-        save_results(folder.result("crn", seed), [real, replace(judged, seed=seed)])
+def test_a_folder_that_was_moved_goes_on(folder: Folder, tmp_path: Path, inline: None) -> None:
+    job = Job(folder, "crn", 0)
+    assert main(job.commands(MACHINE, "cpu")[0]) == 0
+    moved = replace(folder, root=folder.root.rename(tmp_path / "moved"))
+    shorter = Job(moved, "crn", 0)
+    shorter.require_same()
+    assert run(moved, "crn").finished
+
+
+def test_rows_that_were_scored_differently_are_refused(folder: Folder, result: Result) -> None:
+    runs = [Job(folder, "crn", seed) for seed in (0, 1)]
+    scored = replace(result, row="crn", scorer=folder.digest(SCORER))
+    for job in runs:
+        real = replace(scored, row=REAL, seed=None, metrics=scored.metrics | {"miou": 0.7 + 0.01 * job.seed})
+        save_results(job.result, [real, replace(scored, seed=job.seed)])
     with pytest.raises(DataError, match=r"0\.7000 beside crn-0 and of 0\.7100 beside crn-1; delete .*result\.json"):
-        publish(folder, ("crn",), 2, out)
+        publish(folder, [], runs, folder.root)
 
 
-def test_a_row_of_three_stages_and_an_encoder_is_trained_and_scored(scale: Scale, out: Path) -> None:
-    folder, row = Folder(out), "features"
-    assert job.do(folder, row, 1, "cpu", 1, 2)
-    config = load_config(folder.run(row, 1))
-    assert (config.seed, config.threads, config.device) == (1, 1, "cpu")
-    assert len(list(folder.scenes(row, 1).glob("*.png"))) == 2
-    real, result = load_results(folder.result(row, 1), folder.digest(SCORER))
-    assert (real.row, real.seed, result.row, result.seed) == (REAL, None, row, 1)
+def test_a_row_of_three_stages_and_an_encoder_is_trained_and_scored(folder: Folder, inline: None) -> None:
+    job = Job(folder, "features", 0)
+    assert run(folder, "features").finished
+    config = load_config(job.run)
+    assert (config.seed, config.threads, config.device) == (0, 1, "cpu")
+    real, result = job.results()
+    assert (real.row, real.seed, result.row, result.seed) == (REAL, None, "features", 0)
 
 
-def test_networks_are_trained_once(scale: Scale, tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
-    folder.claim(scale)
-    for name in NETWORKS:
-        assert job.do(folder, name, 0, "cpu", 1, 1)
+def test_networks_are_trained_once(scale: Scale, tmp_path: Path, inline: None) -> None:
+    folder = Folder(tmp_path, scale)
+    assert run(folder, "crn").finished
     scorer, perceptual = (folder.network(name).read_bytes() for name in NETWORKS)
     assert scorer != perceptual
-    assert job.do(folder, "scorer", 0, "cpu", 1, 1)
-    assert folder.network("scorer").read_bytes() == scorer
-    record = load_record(folder.record("scorer", 0))
+    assert run(folder, "crn").finished
+    assert folder.network(SCORER).read_bytes() == scorer
+    record = load_record(Job(folder, SCORER, 0).record)
     assert record is not None
     assert record.seconds > 0
-    assert (record.machine.threads, record.machine.jobs) == (1, 1)
+    assert (record.machine.threads, record.machine.jobs) == (1, 2)
 
 
-def test_a_folder_belongs_to_one_scale(scale: Scale, out: Path) -> None:
+def test_a_folder_belongs_to_one_scale_and_one_process(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="holds runs of size tiny, not of size other: name another out"):
-        Folder(out).claim(replace(scale, name="other"))
+        replace(folder, scale=replace(folder.scale, name="other")).claim()
     with pytest.raises(ConfigError, match="holds runs of another version of it"):
-        Folder(out).claim(replace(scale, lr=1.0))
-    Folder(out).scale_file.write_text("{")
+        replace(folder, scale=replace(folder.scale, lr=1.0)).claim()
+    monkeypatch.setattr("hdgan.training.run_folder.LOCK_SECONDS", 0)
+    with locked(folder.root), pytest.raises(ConfigError, match="another process trains in"):
+        run(folder, "crn")
+    (folder.root / "scale.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"scale\.json is damaged"):
-        Folder(out).claim(scale)
+        folder.claim()
 
 
 @pytest.mark.parametrize("option", ["--seeds", "--jobs"])

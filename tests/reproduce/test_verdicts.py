@@ -8,15 +8,15 @@ import pytest
 
 from hdgan.reproduce.plan import TABLES
 from hdgan.reproduce.results import Result
-from hdgan.reproduce.verdicts import Pair, Verdict, judge
+from hdgan.reproduce.verdicts import PairTest, Verdict, verdict_of
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 METHODS = next(table for table in TABLES if "crn" in table.rows)
 FEATURES = next(table for table in TABLES if "features" in table.rows)
 
 
-def pair(*differences: float) -> Pair:
-    return Pair("pix2pixhd", "crn", True, differences)
+def pair(*differences: float) -> PairTest:
+    return PairTest("pix2pixhd", "crn", True, differences)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_pair_tells_its_test() -> None:
 
 
 def verdict(made: MadeResults, **scores: list[float]) -> Verdict:
-    found = judge(METHODS, made(scores))
+    found = verdict_of(METHODS, made(scores))
     assert found is not None
     return found
 
@@ -79,5 +79,5 @@ def test_only_seeds_that_all_rows_have_are_compared(made: MadeResults) -> None:
     assert found.seeds == 1
     assert found.means == {"pix2pixhd": 0.5, "crn": 0.4, "pix2pix": 0.3}
     assert found.conclusion == "not decided"
-    assert judge(METHODS, made({"crn": [0.4], "pix2pixhd": [0.5]})) is None
-    assert judge(FEATURES, made({"features": [0.4], "pix2pixhd": [0.5]})) is None
+    assert verdict_of(METHODS, made({"crn": [0.4], "pix2pixhd": [0.5]})) is None
+    assert verdict_of(FEATURES, made({"features": [0.4], "pix2pixhd": [0.5]})) is None

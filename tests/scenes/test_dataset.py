@@ -14,7 +14,7 @@ from PIL import Image
 
 from hdgan.data.config import ScenesConfig
 from hdgan.errors import ConfigError, HdganError
-from hdgan.scenes import CLASSES, ensure_scenes, render_scene
+from hdgan.scenes import SPEC, ensure_scenes, render_scene
 
 CONFIG = ScenesConfig(width=48, height=24, train=3, test=2, seed=7)
 KINDS = ("label", "inst", "img", "style")
@@ -50,7 +50,7 @@ def test_style_file(folder):
         "index": 2,
         "size": [48, 24],
     }
-    assert record["classes"] == list(CLASSES)
+    assert record["classes"] == list(SPEC.classes)
     with Image.open(folder / "train_inst" / "scene_000002.png") as picture:
         ids, areas = np.unique(np.asarray(picture), return_counts=True)
     found = {instance["id"]: instance["area"] for instance in record["instances"]}

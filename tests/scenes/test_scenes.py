@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hdgan.errors import ConfigError
-from hdgan.scenes import CLASSES, PALETTE, STYLES, Scene, render_scene
+from hdgan.scenes import SPEC, STYLES, Scene, render_scene
 
 SKY, ROAD, PAVEMENT, BUILDING, TREE, CAR, PERSON = range(7)
 
@@ -46,7 +46,7 @@ def test_same_scene_twice(scenes):
 def test_scenes_look_as_ever(index):
     """Coarse, so that another numpy or Pillow passes: caches made before a change of the scenes must not be reused."""
     scene = render_scene(11, "train", index, 192, 96)
-    shares = 100 * np.bincount(scene.label.ravel(), minlength=len(CLASSES)) / scene.label.size
+    shares = 100 * np.bincount(scene.label.ravel(), minlength=SPEC.n_labels) / scene.label.size
     expected_shares, expected_colour = GOLDEN[index]
     message = "the scenes have changed: raise VERSION in hdgan/scenes/dataset.py and record GOLDEN anew"
     np.testing.assert_allclose(shares, expected_shares, atol=0.3, err_msg=message)
@@ -68,7 +68,9 @@ def test_arrays(scenes):
 def test_ids_follow_the_rule_of_cityscapes(scenes):
     for scene in scenes:
         np.testing.assert_array_equal(scene.label, np.where(scene.ids < 1000, scene.ids, scene.ids // 1000))
-        objects = np.isin(scene.label, [CLASSES.index(name) for name in ("building", "tree", "car", "person", "pole")])
+        objects = np.isin(
+            scene.label, [SPEC.classes.index(name) for name in ("building", "tree", "car", "person", "pole")]
+        )
         np.testing.assert_array_equal(scene.ids >= 1000, objects)
 
 
@@ -81,11 +83,11 @@ def test_instances_match_the_map(scenes):
         for instance in scene.instances:
             known = {(style.name, style.texture) for style in STYLES[instance.label]}
             assert (instance.style, instance.texture) in known
-            assert instance.name == CLASSES[instance.label]
+            assert instance.name == SPEC.classes[instance.label]
 
 
 def test_every_scene_is_a_street(scenes):
-    shown = np.array([[(scene.label == label).any() for label in range(len(CLASSES))] for scene in scenes])
+    shown = np.array([[(scene.label == label).any() for label in range(SPEC.n_labels)] for scene in scenes])
     assert shown[:, [SKY, ROAD, PAVEMENT, BUILDING]].all()
     assert (shown[:, [TREE, CAR, PERSON]].mean(0) > 0.8).all()
 
@@ -104,7 +106,7 @@ def test_objects_are_not_rectangles(scenes):
                 rows, columns = np.nonzero(scene.ids == instance.id)
                 fills[instance.label].append(instance.area / (np.ptp(rows) + 1) / (np.ptp(columns) + 1))
     for label, fill in fills.items():
-        assert np.mean(fill) < 0.85, CLASSES[label]
+        assert np.mean(fill) < 0.85, SPEC.classes[label]
 
 
 def test_styles_are_spread_evenly(scenes):
@@ -158,10 +160,10 @@ def test_any_size(width, height):
 
 
 def test_palette_is_clear():
-    assert PALETTE.shape == (len(CLASSES), 3)
-    assert PALETTE.dtype == np.uint8
-    apart = np.linalg.norm(PALETTE[:, None].astype(float) - PALETTE[None], axis=-1)
-    assert apart[~np.eye(len(CLASSES), dtype=bool)].min() > 40
+    assert SPEC.palette.shape == (SPEC.n_labels, 3)
+    assert SPEC.palette.dtype == np.uint8
+    apart = np.linalg.norm(SPEC.palette[:, None].astype(float) - SPEC.palette[None], axis=-1)
+    assert apart[~np.eye(SPEC.n_labels, dtype=bool)].min() > 40
 
 
 @pytest.mark.parametrize(

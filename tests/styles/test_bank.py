@@ -151,7 +151,7 @@ def test_damaged_banks_are_named(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=f"is damaged \\(.*{name}.* do not fit"):
             StyleBank.load(file)
     save_file(arrays | {"mean": arrays["mean"].astype(np.float64)}, file, {"hdgan": about})
-    with pytest.raises(CheckpointError, match=r"is damaged \(mean of another type\)"):
+    with pytest.raises(CheckpointError, match=r"is damaged \(mean: wrong type\)"):
         StyleBank.load(file)
     for damaged, says in (
         ("[" * 50_000, "nested too deeply"),

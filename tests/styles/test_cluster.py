@@ -70,7 +70,7 @@ def test_features_that_differ_by_rounding_are_one_style(make_table: MakeTable) -
 
 
 def test_no_cluster_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hdgan.styles.cluster._ALIKE", 12)  # all rows count as different
+    monkeypatch.setattr("hdgan.styles.cluster._DECIMALS", 12)  # all rows count as different
     base = np.random.default_rng(3).uniform(-1, 1, 3)
     features = np.array([base + 1e-10 * k for k in range(8)] + [base + 1])
     with pytest.warns(ConvergenceWarning):

@@ -59,17 +59,17 @@ def test_damaged_tables_are_named(make_table: MakeTable, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "array", "says"),
     [
-        ("picture", np.arange(1, 21), "picture, which has numbers of none"),
-        ("box", np.zeros((3, 4), np.int32), "arrays that do not go together: box"),
-        ("feature", np.zeros(20, np.float32), "arrays that do not go together: feature"),
+        ("picture", np.arange(1, 21), "picture, which is out of range"),
+        ("box", np.zeros((3, 4), np.int32), "arrays whose shapes do not agree: box"),
+        ("feature", np.zeros(20, np.float32), "arrays whose shapes do not agree: feature"),
         ("feature", np.full((20, 2), np.nan, np.float32), "feature, which is not finite"),
         ("feature", np.full((20, 2), "text"), "feature holds <U4"),
-        ("id", np.array(7), "arrays that do not go together: picture, id"),
+        ("id", np.array(7), "arrays whose shapes do not agree: picture, id"),
         ("label", np.zeros(20), "label holds float64"),
-        ("size", np.zeros((20, 2), np.int64), "size, which has none"),
+        ("size", np.zeros((20, 2), np.int64), "size, which is below 1"),
         ("stem", np.array([f"../p{k}" for k in range(20)]), r"stem, which names '\.\./p0'"),
         ("stem", np.full(20, np.nan), "stem holds float64"),
-        ("stem", np.full(20, 2**30, np.uint32).view("U1"), "stem holds a number that is no character"),
+        ("stem", np.full(20, 2**30, np.uint32).view("U1"), "stem holds a number that is not a character"),
     ],
 )
 def test_what_is_wrong_in_a_table_is_named(

@@ -188,7 +188,9 @@ def test_a_training_state_of_other_parts_is_named(
 def test_moments_of_other_parameters_are_refused(config: TrainConfig, state: StageState, wrong: str) -> None:
     for parameter in state.model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    state.update()
+    for optimizer in state.optimizers.values():
+        optimizer.step()
+    state.step += 1
     folder = save(config, state, 1)
     saved = torch.load(folder / TRAINING_FILE, weights_only=True)["optimizer_g"]
     first = saved["state"][0]["exp_avg"]

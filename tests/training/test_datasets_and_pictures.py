@@ -84,7 +84,7 @@ def test_headers_are_read_once(
     make_config: MakeConfig, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
-    monkeypatch.setattr("hdgan.data.quick_check.read_header", lambda path: read.append(path) or read_header(path))
+    monkeypatch.setattr("hdgan.data.pairs.read_header", lambda path: read.append(path) or read_header(path))
     config = make_config(tmp_path)
     assert len(config.stages) == 3
     opened(config, dataset)
@@ -174,3 +174,12 @@ def test_samples_are_what_the_averaged_model_makes(run: Path, model: Pix2PixHD, 
         np.testing.assert_allclose(np.asarray(image, np.int16), expected, atol=1)
     with Image.open(tmp_path / "inputs" / "0_real.png") as image, Image.open(dataset / "test_img/s0_img.png") as photo:
         np.testing.assert_array_equal(np.asarray(image), np.asarray(photo))
+
+
+def test_missing_instance_maps_are_told_with_the_option(
+    make_config: MakeConfig, make_data: MakeData, tmp_path: Path
+) -> None:
+    root = make_data()
+    shutil.rmtree(root / "train_inst")
+    with pytest.raises(ConfigError, match=r"no instance maps for phase train: .* train with model\.instances=False"):
+        opened(make_config(tmp_path), root)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -23,7 +25,7 @@ from hdgan.seeding import derive_seed, seed_everything
 from hdgan.training import OptimConfig, TrainConfig, distributed, setup, train
 from hdgan.training.distributed import World, join_world
 from hdgan.training.logs import read_metrics
-from hdgan.training.peers import Peers
+from hdgan.training.rendezvous import Rendezvous
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -189,20 +191,40 @@ def first_of_two(**environment: str) -> dict[str, str]:
 def test_processes_wait_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(Peers, "meet", lambda rank, size: Peers(rank, size))
+    monkeypatch.setattr(Rendezvous, "join", lambda rank, size: Rendezvous(rank, size))
     monkeypatch.setattr(distributed.dist, "init_process_group", lambda *_, timeout, **__: given.append(timeout))
     monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
     with join_world("cpu") as world:
         assert world.size == 2
-    assert given == [distributed.PATIENCE]
-    assert timedelta(hours=1) <= distributed.PATIENCE
+    assert given == [distributed.TIMEOUT]
+    assert timedelta(hours=1) <= distributed.TIMEOUT
+
+
+THREADS_THAT_ARE_LEFT = """
+import os, sys, torch
+from hdgan.training.distributed import join_world
+with join_world("cpu") as world:
+    world.mean(torch.ones(1))
+    import torch.distributed.nn  # as PyTorch's compiler does
+names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+sys.exit("gloo" in " ".join(names))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted as Linux lists them")
+def test_no_thread_of_the_backend_outlives_training() -> None:
+    """A thread that is left can abort the process while Python shuts down."""
+    command, environment = [sys.executable, "-c", THREADS_THAT_ARE_LEFT], os.environ | first_of_two()
+    processes = [subprocess.Popen(command, env=environment | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    assert [process.wait(timeout=100) for process in processes] == [0, 0]
 
 
 @pytest.mark.parametrize(("local_rank", "order"), [(0, ["work", "wait"]), (1, ["wait", "work"])])
 def test_one_process_of_a_node_goes_first(monkeypatch: pytest.MonkeyPatch, local_rank: int, order: list[str]) -> None:
     done: list[str] = []
-    monkeypatch.setattr(Peers, "exchange", lambda self, value: done.append("wait"))
-    with World(local_rank, 2, torch.device("cpu"), local_rank).first_of_node():
+    monkeypatch.setattr(Rendezvous, "all_gather", lambda self, value: done.append("wait"))
+    with World(local_rank, 2, torch.device("cpu"), local_rank).local_main_first():
         done.append("work")
     assert done == order
 

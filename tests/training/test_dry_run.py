@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +15,15 @@ from rich.console import Console
 
 from hdgan.config.options import typed_as
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.training import TrainConfig, dry_run, train
-from hdgan.training.datasets import open_data
+from hdgan.training import TrainConfig, train
+from hdgan.training import dry_run as module
 from hdgan.training.distributed import World
-from hdgan.training.dry_run import rehearse
+from hdgan.training.dry_run import dry_run
 from hdgan.training.estimate import estimate_stage
-from hdgan.training.gradients import StepGradients
-from hdgan.training.memory import PeakMeter
-from hdgan.training.schedule import plan
+from hdgan.training.peak_memory import PeakMeter
+from hdgan.training.setup import prepare
 from hdgan.training.state import StageState
+from hdgan.training.trainer import Trainer, forward_backward
 
 QUIET = Console(quiet=True)
 MakeConfig = Callable[..., TrainConfig]
@@ -31,7 +32,7 @@ MakeConfig = Callable[..., TrainConfig]
 def test_every_stage_is_estimated_and_nothing_is_written(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
     text = io.StringIO()
-    timings = rehearse(config, Console(file=text, width=160))
+    timings = dry_run(config, Console(file=text, width=160))
     assert not config.out.exists()
     estimates = [timing.estimate for timing in timings]
     assert [(e.stage.name, e.steps, e.size) for e in estimates] == [
@@ -64,12 +65,12 @@ def test_every_stage_is_estimated_and_nothing_is_written(make_config: MakeConfig
 def test_no_weights_are_needed(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """VGG19 is estimated by its shapes, and timed with random weights."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(dry_run, "TIMED_STEPS", 1)
+    monkeypatch.setattr(module, "TIMED_STEPS", 1)
     config = make_config(tmp_path / "run")
     stage = replace(config.stages["global"], size=config.stages["joint"].size)
     config = replace(config, stages={"global": stage}, loss=replace(config.loss, vgg=10.0))
     text = io.StringIO()
-    (timing,) = rehearse(config, Console(file=text, width=160))
+    (timing,) = dry_run(config, Console(file=text, width=160))
     assert timing.estimate.peak_bytes > 4 * 12_900_000  # weights of VGG19 up to relu5_1
     assert "a run downloads VGG19's weights" in text.getvalue()
     assert "timed with random weights in its place" in text.getvalue()
@@ -79,7 +80,7 @@ def test_no_weights_are_needed(make_config: MakeConfig, tmp_path: Path, monkeypa
 def test_recomputation_shows(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
     config = replace(config, stages={"global": config.stages["global"]})
-    (less,), (more,) = rehearse(config, QUIET), rehearse(replace(config, recompute=False), QUIET)
+    (less,), (more,) = dry_run(config, QUIET), dry_run(replace(config, recompute=False), QUIET)
     assert less.estimate.saved_bytes < 0.9 * more.estimate.saved_bytes
 
 
@@ -87,14 +88,14 @@ def test_an_estimate_is_near_a_real_step(make_config: MakeConfig, tmp_path: Path
     """The shapes of a step tell its peak of memory as a meter around a real one does."""
     config = make_config(tmp_path / "run")
     config = replace(config, stages={"global": config.stages["global"]})
-    data = open_data(config, QUIET)
-    (stage,) = plan(config, len(data.train_pairs))
-    estimate = estimate_stage(config, stage, data, None, 0)
+    run = prepare(config, False, World(0, 1, torch.device("cpu")), QUIET)
+    (stage,) = run.stages
+    estimate = estimate_stage(config, stage, run.data, None, 0)
     state = StageState(config, stage, torch.device("cpu"))
-    gradients = StepGradients(config, state, config.loss.criterion(None, state.pool))
-    batch = next(dry_run._batches(config, data, stage, torch.device("cpu")))
+    criterion = config.loss.criterion(None, state.pool)
+    batch = next(run.batches(stage, 0, 1))
     with PeakMeter() as meter:
-        gradients(batch)
+        forward_backward(config, state, criterion, batch)
     held = sum(p.nbytes for p in state.model.parameters()) + sum(p.nbytes for p in state.ema.model.parameters())
     moments = 2 * sum(p.nbytes for p in (*state.g_parameters, *state.d_parameters))
     assert estimate.peak_bytes == pytest.approx(meter.peak + held + moments, rel=0.1)
@@ -105,25 +106,25 @@ def test_a_run_that_has_begun_is_estimated_from_there(make_config: MakeConfig, t
     first = replace(config, stages={"global": config.stages["global"]})
     train(first, console=QUIET)
     before = {file: file.stat().st_mtime_ns for file in config.out.rglob("*")}
-    assert [timing.estimate.stage.name for timing in rehearse(config, QUIET, resume=True)] == ["enhancer", "joint"]
+    assert [timing.estimate.stage.name for timing in dry_run(config, QUIET, resume=True)] == ["enhancer", "joint"]
     assert {file: file.stat().st_mtime_ns for file in config.out.rglob("*")} == before
     with pytest.raises(ConfigError, match="already holds a run"):
-        rehearse(config, QUIET)
+        dry_run(config, QUIET)
 
 
 def test_weights_that_cannot_be_used_show(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"gone.* does not exist"):
-        rehearse(replace(config, init_from=tmp_path / "gone"), QUIET)
+        dry_run(replace(config, init_from=tmp_path / "gone"), QUIET)
     shorter = replace(config, stages={"global": config.stages["global"]})
     train(shorter, console=QUIET)
     wider = replace(config.model, generator=replace(config.model.generator, ngf=6))
     with pytest.raises(ConfigError, match=r"init_from .* has another architecture"):
-        rehearse(replace(config, out=tmp_path / "other", init_from=config.out, model=wider), QUIET)
+        dry_run(replace(config, out=tmp_path / "other", init_from=config.out, model=wider), QUIET)
     with pytest.raises(ConfigError, match="has no effect on a run that has begun"):
-        rehearse(replace(config, init_from=Path("elsewhere")), QUIET, resume=True)
+        dry_run(replace(config, init_from=Path("elsewhere")), QUIET, resume=True)
     with pytest.raises(CheckpointError, match="has another architecture than the run's config"):
-        rehearse(replace(config, model=wider), QUIET, resume=True)
+        dry_run(replace(config, model=wider), QUIET, resume=True)
 
 
 def test_a_stage_that_does_not_fit_says_what_helps(
@@ -133,18 +134,28 @@ def test_a_stage_that_does_not_fit_says_what_helps(
         torch.empty(10**15)
 
     message = r"stage global, with 2 pictures of each batch, .* memory of cpu: --precision bfloat16"
-    monkeypatch.setattr(dry_run, "_step", fail)
+    monkeypatch.setattr(Trainer, "train_step", fail)
     with typed_as(), pytest.raises(ConfigError, match=message):
-        rehearse(make_config(tmp_path / "run"), QUIET)
-    monkeypatch.setattr(dry_run, "_physical_memory", lambda: 1000)
+        dry_run(make_config(tmp_path / "run"), QUIET)
+    monkeypatch.setattr(module, "_physical_memory", lambda: 1000)
     with typed_as(), pytest.raises(ConfigError, match=message):
-        rehearse(make_config(tmp_path / "run"), QUIET)
+        dry_run(make_config(tmp_path / "run"), QUIET)
 
 
 def test_several_processes_are_refused(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(0, 2, torch.device("cpu"))
-    monkeypatch.setattr(dry_run, "join_world", lambda device: contextlib.nullcontext(world))
+    monkeypatch.setattr(module, "join_world", lambda device: contextlib.nullcontext(world))
     with pytest.raises(ConfigError, match="dry_run is for one process: run it without torchrun"):
-        rehearse(make_config(tmp_path / "run"), QUIET)
+        dry_run(make_config(tmp_path / "run"), QUIET)
+
+
+def test_a_pytorch_without_fake_tensors_says_so(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have no public name; training itself needs none of them."""
+    monkeypatch.setitem(sys.modules, "torch._subclasses.fake_tensor", None)
+    monkeypatch.delitem(sys.modules, "hdgan.training.peak_memory")
+    with typed_as(), pytest.raises(ConfigError, match=r"--dry-run cannot estimate memory with PyTorch \d.*: install"):
+        dry_run(make_config(tmp_path / "run"), QUIET)

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from hdgan import progress
 from hdgan.checkpoints import MODEL_FILE, checkpoint_path
 from hdgan.config.serialization import to_plain
 from hdgan.data import SizeConfig
@@ -93,6 +95,19 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     first, last = output.getvalue().splitlines()
     assert first.startswith("joint step 9/10 g_gan 0.500 3.0 img/s ETA 0:00:0")
     assert last.startswith("joint step 10/10 g_gan 0.250 3.0 img/s ETA 0:00:00")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_long_work_between_steps_shows_in_a_log(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE_SECONDS", 0.01)
+    output = io.StringIO()
+    display = ProgressDisplay(Console(file=output, width=100, force_terminal=terminal), 10, 0)
+    with display.between_steps() as shown:
+        shown("measuring validation pictures", 1, 16)
+        until = time.monotonic() + 5
+        while not terminal and not output.getvalue() and time.monotonic() < until:
+            time.sleep(0.01)
+    assert ("measuring validation pictures: 1 of 16" in output.getvalue()) == (not terminal)
 
 
 def test_a_bar_on_a_terminal() -> None:

@@ -32,10 +32,13 @@ from hdgan.families.common.batch import Objectives
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
 from hdgan.families.saving import load_model, save_model
 from hdgan.seeding import seed_everything
-from hdgan.training import LogConfig, OptimConfig, TrainConfig, load_config, loop, setup, train
-from hdgan.training.gradients import StepGradients
+from hdgan.training import LogConfig, OptimConfig, TrainConfig, load_config, loop, saving, setup, train, trainer
+from hdgan.training.distributed import World
+from hdgan.training.ema import MovingAverage
 from hdgan.training.logs import read_metrics
-from hdgan.training.state import StageState
+from hdgan.training.schedule import plan
+from hdgan.training.setup import RunSetup
+from hdgan.training.trainer import StepResult, Trainer
 from hdgan.training.validation import Validation
 
 MakeConfig = Callable[..., TrainConfig]
@@ -51,7 +54,8 @@ def _plain_report() -> Iterator[None]:
         return run / "report.html"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "write_report", write)
+        for module in (loop, saving):
+            patch.setattr(module, "write_report", write)
         yield
 
 
@@ -63,7 +67,7 @@ def at_step(patch: pytest.MonkeyPatch, step: int, action: Callable[[], None]) ->
             action()
         seed_everything(*keys)
 
-    patch.setattr(loop, "seed_everything", seed)
+    patch.setattr(trainer, "seed_everything", seed)
 
 
 def interrupt() -> None:
@@ -224,11 +228,13 @@ def test_a_run_starts_from_the_weights_of_another(
     config = replace(config, stages={"joint": config.stages["joint"]})
     begun: dict[str, Tensor] = {}
 
-    def remember(self: StageState, lr: float) -> None:
-        if self.step == 0:
-            begun.update({name: value.clone() for name, value in self.model.state_dict().items()})
+    def remember(self: Trainer, batch: Any) -> StepResult:
+        if self.state.step == 0:
+            begun.update({name: value.clone() for name, value in self.state.model.state_dict().items()})
+        return train_step(self, batch)
 
-    monkeypatch.setattr(StageState, "set_learning_rate", remember)
+    train_step = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", remember)
     train(config, console=QUIET)
     saved = load_file(checkpoint_path(run, 9) / MODEL_FILE)
     assert begun
@@ -354,10 +360,10 @@ def test_weights_that_are_not_finite_are_never_saved(
 ) -> None:
     """A gradient that overflows spoils the weights while the losses of its step are still fine."""
     config = make_config(tmp_path / "run", log=LogConfig(checkpoint_every=1))
-    average = loop.World.average_gradients
+    average = World.average_gradients
     steps = 0
 
-    def overflow(self: loop.World, parameters: list[Tensor]) -> None:
+    def overflow(self: World, parameters: list[Tensor]) -> None:
         nonlocal steps
         steps += 1
         average(self, parameters)
@@ -366,7 +372,7 @@ def test_weights_that_are_not_finite_are_never_saved(
             assert chosen.grad is not None
             chosen.grad.fill_(float("inf"))
 
-    monkeypatch.setattr(loop.World, "average_gradients", overflow)
+    monkeypatch.setattr(World, "average_gradients", overflow)
     with pytest.raises(TrainingError, match=r"^step 2 of stage global: .*the largest weight is nan.*00000001: resume"):
         train(config, console=QUIET)
     assert list_steps(config.out) == [1]
@@ -432,8 +438,8 @@ def test_the_batch_must_divide(make_config: MakeConfig, tmp_path: Path, monkeypa
     stages = {"global": replace(config.stages["global"], batch_size=6, micro_batch=4)}
     with pytest.raises(ConfigError, match=r"stages\.global\.micro_batch 4 does not divide the 6 pictures"):
         train(replace(config, stages=stages), console=QUIET)
-    world = loop.World(0, 4, torch.device("cpu"))
-    stage = loop.plan(replace(config, stages=stages), 6)[0]
+    world = World(0, 4, torch.device("cpu"))
+    stage = plan(replace(config, stages=stages), 6)[0]
     with pytest.raises(ConfigError, match=r"stages\.global\.batch_size 6 cannot be split over 4 processes"):
         setup.check_batch(stage, world)
 
@@ -478,11 +484,11 @@ def test_weights_without_a_discriminator_say_so(run: Path, make_config: MakeConf
     model, _ = load_model(find_checkpoint(run), ema=False)
     model.discriminator = None
     save_model(tmp_path / "weights.safetensors", model)
-    told = Console(record=True, quiet=False, file=io.StringIO(), width=200)
+    console = Console(record=True, quiet=False, file=io.StringIO(), width=200)
     config = make_config(tmp_path / "run")
     joint = replace(config, stages={"joint": config.stages["joint"]}, init_from=tmp_path / "weights.safetensors")
-    train(joint, console=told)
-    assert "holds no discriminator: it starts from new weights" in told.export_text()
+    train(joint, console=console)
+    assert "holds no discriminator: it starts from new weights" in console.export_text()
 
 
 def test_a_reader_that_is_killed_in_the_middle_of_a_step(
@@ -516,7 +522,7 @@ def test_memory_that_does_not_suffice(
     def fail() -> None:
         torch.empty(10**15)
 
-    target, name = {"gradients": (StepGradients, "__call__"), "update": (StageState, "update")}[where]
+    target, name = {"gradients": (trainer, "forward_backward"), "update": (MovingAverage, "update")}[where]
     at_call(monkeypatch, target, name, 3, fail)
     config = make_config(tmp_path / "run")
     with (
@@ -545,18 +551,18 @@ def test_a_packed_dataset_trains_to_the_same_weights(
 def test_a_stage_of_a_size_that_is_not_packed(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
     pack_dataset(config.data, tmp_path / "packed", [SizeConfig(width=16)])
-    with pytest.raises(DataError, match=r"is packed in 16x8, but 32x16 is wanted: set stages\.STAGE\.size\.width 16"):
+    with pytest.raises(DataError, match=r"is packed in 16x8, but 32x16 is needed: set stages\.STAGE\.size\.width 16"):
         train(replace(config, data=replace(config.data, root=tmp_path / "packed")), console=QUIET)
 
 
-def at_call(monkeypatch: pytest.MonkeyPatch, target: type, name: str, number: int, action: Callable[[], None]) -> None:
-    """Run an action before a method is called for the given time."""
+def at_call(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, number: int, action: Callable[[], None]) -> None:
+    """Run an action before a function or method is called for the given time."""
     method, calls = getattr(target, name), iter(range(1, 10**6))
 
-    def called(self: object, *arguments: object) -> object:
+    def called(*arguments: object) -> object:
         if next(calls) == number:
             action()
-        return method(self, *arguments)
+        return method(*arguments)
 
     monkeypatch.setattr(target, name, called)
 
@@ -569,10 +575,10 @@ def damage(picture: Path) -> bytes:
 
 
 @pytest.mark.parametrize("cause", ["training", "samples", "measure", "styles"])
-def test_an_error_that_can_be_mended_loses_no_step(
+def test_an_error_that_the_user_can_fix_loses_no_step(
     variant: TrainConfig, make_data: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
-    """Saved is what the last step made: mended and resumed, the run ends as if nothing had happened."""
+    """The state after the last step is saved: fixed and resumed, the run ends as if nothing had happened."""
     data = replace(variant.data, root=make_data())
     log = replace(variant.log, samples_every=2 if cause == "samples" else 100, samples=1)
     log = replace(log, checkpoint_every=2 if cause in ("measure", "styles") else 100)
@@ -580,17 +586,17 @@ def test_an_error_that_can_be_mended_loses_no_step(
     name, step = ("test_img/s0_img.png", 2) if cause in ("samples", "measure") else ("train_img/s1_img.png", 1)
     picture = tmp_path / "data" / name
     if cause == "styles":  # of the training picture that no step has used so far
-        monkeypatch.setattr(loop, "mean_styles", lambda *_: (_ for _ in ()).throw(DataError(f"{picture} cannot")))
+        monkeypatch.setattr(saving, "mean_styles", lambda *_: (_ for _ in ()).throw(DataError(f"{picture} cannot")))
         step = 2
     kept: list[bytes] = []
     at_step(monkeypatch, step, lambda: kept.append(damage(picture)) if cause != "styles" else None)
-    told = Console(record=True, file=io.StringIO(), width=200)
+    console = Console(record=True, file=io.StringIO(), width=200)
     with pytest.raises(DataError, match=picture.name):
-        train(config, console=told)
+        train(config, console=console)
     saved = list_steps(config.out)
     assert len(saved) == 1
     assert saved == [2] or cause == "training"
-    assert f"saved after step {saved[0]}: hdgan-train --resume {config.out}" in told.export_text()
+    assert f"saved after step {saved[0]}: hdgan-train --resume {config.out}" in console.export_text()
     monkeypatch.undo()
     if kept:
         picture.write_bytes(kept[0])
@@ -608,8 +614,8 @@ def test_a_reader_that_dies_while_the_run_is_to_stop(
         interrupt()
         raise DataError("a process that reads pictures was killed")
 
-    plain = loop._batches
-    monkeypatch.setattr(loop, "_batches", batches)
-    outcome = train(make_config(tmp_path / "run"), console=QUIET)
-    assert (outcome.finished, outcome.step) == (False, 1)
+    plain = RunSetup.batches
+    monkeypatch.setattr(RunSetup, "batches", batches)
+    result = train(make_config(tmp_path / "run"), console=QUIET)
+    assert (result.finished, result.step) == (False, 1)
     assert list_steps(tmp_path / "run") == [1]

@@ -10,7 +10,8 @@ from torch import nn
 from hdgan.models import GlobalGenerator
 from hdgan.models.blocks import recomputing
 from hdgan.ops import instance_norm_act
-from hdgan.training.memory import PeakMeter, saved_by_layer, saved_bytes
+from hdgan.training.memory import saved_by_layer, saved_bytes
+from hdgan.training.peak_memory import PeakMeter
 
 
 def test_an_elementwise_function_keeps_its_output() -> None:

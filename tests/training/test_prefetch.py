@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from hdgan import data
+from hdgan.data import LoaderBatch
 from hdgan.errors import DataError
 from hdgan.families.common.batch import Batch
 from hdgan.training import prefetch
@@ -18,16 +18,16 @@ class Counting:
     def __init__(self, count: int, pinned: bool = False) -> None:
         self.taken = 0
         generator = torch.Generator().manual_seed(0)
-        self.batches: list[data.Batch] = []
+        self.batches: list[LoaderBatch] = []
         for i in range(count):
             label = torch.randint(4, (2, 32, 48), generator=generator, dtype=torch.uint8)
             ids = torch.randint(-(2**31), 2**31 - 1, (2, 32, 48), generator=generator, dtype=torch.int32)
             photo = torch.randint(256, (2, 3, 32, 48), generator=generator, dtype=torch.uint8)
             parts = {"label": label, "ids": ids, "photo": photo, "input": torch.rand(2, 5, 32, 48, generator=generator)}
             moved = {name: tensor.pin_memory() if pinned else tensor for name, tensor in parts.items()}
-            self.batches.append(data.Batch(stem=[f"{i}"], **moved))
+            self.batches.append(LoaderBatch(stem=[f"{i}"], **moved))
 
-    def __iter__(self) -> Iterator[data.Batch]:
+    def __iter__(self) -> Iterator[LoaderBatch]:
         for batch in self.batches:
             self.taken += 1
             yield batch
@@ -66,7 +66,7 @@ def test_one_batch_is_on_its_way_while_another_is_used(monkeypatch, count):
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_loader_that_fails_loses_no_batch_before(monkeypatch, count):
-    def failing() -> Iterator[data.Batch]:
+    def failing() -> Iterator[LoaderBatch]:
         yield from Counting(count)
         raise DataError("bad picture")
 

@@ -105,12 +105,6 @@ def test_the_enhancer_stage_leaves_the_rest_of_g_and_e_as_they_were(make_config:
                            kinds[1]["discriminator.scales.1.convs.0.weight"])  # fmt: skip
 
 
-def test_set_learning_rate_reaches_both_optimizers(make_config: MakeConfig, tmp_path: Path) -> None:
-    state = states(make_config(tmp_path))[0]
-    state.set_learning_rate(0.125)
-    assert {group["lr"] for o in state.optimizers.values() for group in o.param_groups} == {0.125}
-
-
 def test_a_checkpoint_of_another_schedule_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path)
     first, second, _ = states(config)
@@ -138,7 +132,10 @@ def stepped(state: StageState, steps: int) -> StageState:
             if parameter.requires_grad:
                 # The layout of the parameter, as autograd gives it.
                 parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape))
-        state.update()
+        for optimizer in state.optimizers.values():
+            optimizer.step()
+        state.ema.update(state.step_in_stage)
+        state.step += 1
     return state
 
 

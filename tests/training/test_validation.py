@@ -20,7 +20,7 @@ from hdgan.families import PatchConfig, Pix2Pix, Pix2PixConfig, Pix2PixLoss, UNe
 from hdgan.inference import load
 from hdgan.metrics.confusion import Confusion
 from hdgan.metrics.scorer import load_scorer
-from hdgan.training import LogConfig, TrainConfig, loop, train, write_report
+from hdgan.training import LogConfig, TrainConfig, loop, saving, train, write_report
 from hdgan.training.datasets import open_data
 from hdgan.training.logs import read_metrics
 from hdgan.training.pictures import Examples
@@ -63,10 +63,10 @@ def test_mean_iou_is_what_the_scorer_recognises(
     make_config: MakeConfig, run: Path, scorer: Path, tmp_path: Path
 ) -> None:
     values, examples, model = validated(make_config(tmp_path, log=LogConfig(best="miou", scorer=scorer)), run)
-    judge, counts = load_scorer(scorer, 4, CPU), Confusion(4)
+    network, counts = load_scorer(scorer, 4, CPU), Confusion(4)
     for one in examples.inputs(9):
         assert one.label is not None
-        counts.add(one.label, judge(examples.generate(model, one, 0)))  # type: ignore[arg-type]
+        counts.add(one.label, network(examples.generate(model, one, 0)))  # type: ignore[arg-type]
     assert values["val_miou"] == counts.mean_iou
 
 
@@ -83,7 +83,8 @@ def test_a_run_keeps_what_is_best_by_the_metric_chosen(
 ) -> None:
     ious = iter([0.1, 0.3, 0.2, 0.1, 0.1, 0.1, 0.4, 0.6, 0.5])
     monkeypatch.setattr(Validation, "__call__", lambda *_: {"val_l1": 0.5, "val_miou": next(ious)})
-    monkeypatch.setattr(loop, "write_report", lambda run: run)  # one at the end is enough
+    for module in (loop, saving):
+        monkeypatch.setattr(module, "write_report", lambda run: run)  # one at the end is enough
     log = LogConfig(best="miou", scorer=scorer, checkpoint_every=1, keep=1, style_images=1)
     config = make_config(tmp_path / "run", log=log)
     train(config, console=QUIET)
@@ -112,7 +113,8 @@ def test_a_best_of_another_kind_is_replaced_on_a_resume(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loop, "write_report", lambda run: run)
+    for module in (loop, saving):
+        monkeypatch.setattr(module, "write_report", lambda run: run)
     values = {"val_l1": 0.5, "val_miou": 0.9, "val_pixel_accuracy": 0.9}
     monkeypatch.setattr(Validation, "__call__", lambda *_: dict(values))
     file = Path(shutil.copy(scorer, tmp_path / "scorer.safetensors"))

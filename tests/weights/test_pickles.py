@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import tracemalloc
 from collections import OrderedDict
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +19,7 @@ HERE = Path("file.pth")
 
 
 def read(content: bytes) -> Any:
-    return read_pickle(BytesIO(content), HERE)
+    return read_pickle(BytesIO(content), HERE).content
 
 
 @pytest.mark.parametrize("protocol", range(5))
@@ -67,6 +68,27 @@ def test_the_limit_bounds_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HDGAN_MAX_GIB", str(1 / 1024))
     with pytest.raises(CheckpointError, match=r"file\.pth is a pickle of very many objects, .* HDGAN_MAX_GIB"):
         read(b"\x80\x02" + b"]" * 2000 + b".")
+
+
+PAIRS = b"".join(b"M" + struct.pack("<H", number) + b"N\x86" for number in range(9999))
+
+
+@pytest.mark.parametrize(
+    ("remembered", "repeated"),
+    [
+        (b"ccollections\nOrderedDict\nq\x00](" + PAIRS + b"e\x85q\x01", b"h\x00h\x01R"),
+        (b"X" + struct.pack("<I", 10**6) + b"a" * 10**6 + b"q\x00", b"h\x00h\x00\x93"),
+    ],
+    ids=["tables", "names"],
+)
+def test_what_is_mentioned_often_is_not_copied_as_often(remembered: bytes, repeated: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises((CheckpointError, ValueError)):
+            read(b"\x80\x02" + remembered + repeated * 20_000 + b".")
+        assert tracemalloc.get_traced_memory()[1] < 2**28
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_enormous_frame_is_only_a_number() -> None:

@@ -1,4 +1,4 @@
-"""The input and output of a training step of any family: a batch on the device, objectives, gradients."""
+"""What the losses of every family take and return: a batch on the device, and objectives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Batch:
     ids: Tensor | None  # [B, H, W] integer
 
     @staticmethod
-    def from_loader(sample: data.Batch, device: torch.device, memory_format: torch.memory_format) -> Batch:
+    def from_loader(sample: data.LoaderBatch, device: torch.device, memory_format: torch.memory_format) -> Batch:
         """Move what the loader yields to the device; the photo arrives in 8 bits and becomes float there."""
 
         def moved(tensor: Tensor | None) -> Tensor | None:
@@ -60,15 +60,3 @@ class Objectives:
     """None for a family without D."""
     parts: Tensor
     """[number of losses] float32, detached: the losses that the criterion names, with their weights."""
-
-
-def accumulate_gradients(
-    objectives: Objectives, g_parameters: list[Tensor], d_parameters: list[Tensor], rounds: int
-) -> None:
-    """Add this micro batch's gradients: each objective adds to the parameters of its own network alone.
-
-    D goes first. The backward pass towards G then runs through all that is left of the graph and frees it.
-    """
-    if objectives.discriminator is not None:
-        (objectives.discriminator / rounds).backward(inputs=d_parameters, retain_graph=True)
-    (objectives.generator / rounds).backward(inputs=g_parameters)

@@ -18,7 +18,7 @@ from hdgan.families.pix2pixhd.config import DiscriminatorConfig, EncoderConfig, 
 from hdgan.families.pix2pixhd.losses import Pix2PixHDLoss
 from hdgan.families.pix2pixhd.model import Pix2PixHD
 from hdgan.models.generator import LocalEnhancer
-from hdgan.scenes import CLASSES
+from hdgan.scenes import SPEC
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def demo() -> Pix2PixHDTrainConfig:
     return Pix2PixHDTrainConfig(
         out=Path("runs/demo"),
         model=Pix2PixHDConfig(
-            n_labels=len(CLASSES),
+            n_labels=SPEC.n_labels,
             feature_channels=3,
             generator=GeneratorConfig(ngf=32, n_downsample=3, n_blocks=4, n_blocks_local=2, upsample="resize"),
             discriminator=DiscriminatorConfig(ndf=32),

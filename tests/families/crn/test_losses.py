@@ -17,13 +17,14 @@ from hdgan.checkpoints import MODEL_FILE, checkpoint_path, list_steps
 from hdgan.data import DataConfig, ScenesConfig, SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.families import CRN, CRNConfig, CRNLoss, CRNStage
-from hdgan.families.common.batch import Batch, accumulate_gradients
+from hdgan.families.common.batch import Batch
 from hdgan.families.crn.losses import CRNCriterion
 from hdgan.models import VGG19Features
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
-from hdgan.scenes import CLASSES
-from hdgan.training import PRESETS, TrainConfig, loop, train
+from hdgan.scenes import SPEC
+from hdgan.training import PRESETS, TrainConfig, train, trainer
 from hdgan.training.logs import read_metrics
+from hdgan.training.trainer import accumulate_gradients
 
 MakeConfig = Callable[..., TrainConfig]
 QUIET = Console(quiet=True)
@@ -85,8 +86,8 @@ def test_stops_and_resumes_as_if_nothing_had_happened(
 
     config = replace(config, log=replace(config.log, checkpoint_every=1))
     with monkeypatch.context() as patch:
-        seed = loop.seed_everything
-        patch.setattr(loop, "seed_everything", stop)
+        seed = trainer.seed_everything
+        patch.setattr(trainer, "seed_everything", stop)
         with pytest.raises(Stop):
             train(config, console=QUIET)
     assert list_steps(config.out)[-1] == 3  # in the second stage
@@ -108,7 +109,7 @@ def test_stops_and_resumes_as_if_nothing_had_happened(
 def test_learns_the_built_in_scenes(tmp_path: Path, vgg: Path, make_config: MakeConfig) -> None:
     config = make_config(
         tmp_path / "run",
-        model=CRNConfig(n_labels=len(CLASSES), n_modules=3, width=1 / 64),
+        model=CRNConfig(n_labels=SPEC.n_labels, n_modules=3, width=1 / 64),
         loss=CRNLoss(vgg_weights=vgg),
         data=DataConfig(scenes=ScenesConfig(width=64, height=32, train=4, test=2), workers=0),
         stages={"coarse": CRNStage(size=SizeConfig(width=64), images=40, lr=2e-3, decay=0.0)},

@@ -30,7 +30,7 @@ from hdgan.families import (
     ResNetConfig,
     UNetConfig,
 )
-from hdgan.families.common.batch import Batch, accumulate_gradients
+from hdgan.families.common.batch import Batch
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pix.losses import Pix2PixCriterion
 from hdgan.families.saving import load_model, save_model
@@ -38,6 +38,7 @@ from hdgan.training import PRESETS, LogConfig, OptimConfig, TrainConfig, load_co
 from hdgan.training.datasets import open_data, resolved
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
+from hdgan.training.trainer import accumulate_gradients
 
 MODEL = Pix2PixConfig(
     n_labels=4,

@@ -1,4 +1,4 @@
-"""pix2pixHD's perceptual loss by a scorer's features; test_step.py has the rest of its step."""
+"""pix2pixHD's perceptual loss by a scorer's features; test_trainer.py has the rest of its step."""
 
 from __future__ import annotations
 

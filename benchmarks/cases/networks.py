@@ -1,0 +1,148 @@
+"""What the benchmarks of networks share: the input of a street scene, and the trials of a forward pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hdgan import ops
+from hdgan.benchmarks.cases.plain import plain, wide_copy
+from hdgan.benchmarks.reference import build_reference
+from hdgan.benchmarks.runner import (
+    OF_NETWORKS,
+    Benchmark,
+    Context,
+    Cost,
+    Function,
+    Trial,
+    Where,
+    bytes_of,
+    differentiable,
+)
+from hdgan.benchmarks.shapes import CONDITION, CONDITION_AND_IMAGE, FEATURES, N_LABELS, instance_ids, label_map
+from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
+from hdgan.ops import InstanceIndex, encode_labels, instance_index
+
+DEPTH_SLACK = 10.0
+"""Factor on the tolerance of an op."""
+SIZES = {"512x256": (256, 512), "1024x512": (512, 1024), "2048x1024": (1024, 2048)}
+
+
+def condition_and_index(context: Context, size: str) -> tuple[Tensor, InstanceIndex]:
+    """The input of the generators for a street scene, [1, CONDITION, H, W], and its instances."""
+    ids = instance_ids(*SIZES[size], 60).to(context.device)
+    planes = encode_labels(
+        label_map(ids), ids, N_LABELS, dtype=context.dtype, memory_format=context.memory_format, backend="eager"
+    )
+    return planes, instance_index(ids, backend="eager")
+
+
+def generator_trials(case: str, context: Context, kind: type[GlobalGenerator | LocalEnhancer]) -> Iterator[Trial]:
+    size, _, width = case.partition(", ngf ")
+    condition, _ = condition_and_index(context, size)
+    return forward_trials(context, kind(CONDITION, ngf=int(width)), [condition])
+
+
+def discriminator_trials(case: str, context: Context) -> Iterator[Trial]:
+    condition, _ = condition_and_index(context, case)
+    inputs = torch.cat([condition, context.randn(1, 3, *condition.shape[2:])], dim=1)
+    return forward_trials(context, MultiscaleDiscriminator(CONDITION_AND_IMAGE), [inputs])
+
+
+def encoder_trials(case: str, context: Context) -> Iterator[Trial]:
+    _, index = condition_and_index(context, case)
+    photo = context.randn(1, 3, *SIZES[case])
+    return forward_trials(context, FeatureEncoder(3, FEATURES), [photo], index)
+
+
+def forward_trials(
+    context: Context, network: nn.Module, inputs: list[Tensor], *fixed: InstanceIndex
+) -> Iterator[Trial]:
+    """The forward pass of a network on each implementation; `fixed` follows the inputs."""
+    # Random weights of the original's initialisation leave most of the signal to the norms; that is enough to check by.
+    network = network.to(context.device, context.dtype, memory_format=context.memory_format)  # type: ignore[call-overload]
+    network.requires_grad_(False)
+
+    def run(implementation: str) -> Function:
+        if implementation == "nvidia":
+            assert context.reference is not None
+            theirs = build_reference(context.reference, network)  # type: ignore[arg-type]
+            theirs = theirs.to(memory_format=context.memory_format)  # type: ignore[call-overload]
+            return _flat(theirs, *(_as_map(index) for index in fixed))
+        if implementation == "eager":
+            return _flat(plain(network), *fixed)
+        return on_backend(implementation, _flat(network, *fixed))
+
+    true = plain(wide_copy(network))
+    weights = bytes_of(network.parameters())
+    cost = Cost(
+        weights + bytes_of(inputs) + _output_bytes(network, inputs, *fixed), count_flops(network, inputs, *fixed)
+    )
+    return differentiable(context, run, inputs, cost, truth=_flat(true, *fixed), slack=DEPTH_SLACK)
+
+
+def on_backend(backend: str, function: Function) -> Function:
+    def switched(*inputs: Tensor) -> list[Tensor]:
+        with ops.backend(backend):
+            return function(*inputs)
+
+    return switched
+
+
+def _flat(network: nn.Module, *fixed: object) -> Function:
+    """The network as a function to a list of tensors: of D's, the features of all scales."""
+
+    def function(*inputs: Tensor) -> list[Tensor]:
+        output = network(*inputs, *fixed)
+        return [output] if isinstance(output, Tensor) else [feature for scale in output for feature in scale]
+
+    return function
+
+
+def _as_map(index: InstanceIndex) -> Tensor:
+    """Ids as NVIDIA's encoder takes them, [B, 1, H, W]."""
+    return index.ids[index.rows.long()].unsqueeze(1)
+
+
+def _on_meta(network: nn.Module, inputs: list[Tensor], *fixed: InstanceIndex) -> tuple[Function, list[Tensor]]:
+    """Network and inputs without numbers, to count by."""
+    empty = copy.deepcopy(network).to("meta")
+    moved = [InstanceIndex(*(t.to("meta") for t in index)) for index in fixed]
+    return on_backend("eager", _flat(empty, *moved)), [t.to("meta") for t in inputs]
+
+
+def count_flops(network: nn.Module, inputs: list[Tensor], *fixed: InstanceIndex) -> int:
+    """Floating-point operations of the convolutions, a multiplication and an addition counted as two."""
+    function, empty = _on_meta(network, inputs, *fixed)
+    with FlopCounterMode(display=False) as counter:
+        function(*empty)
+    return counter.get_total_flops()
+
+
+def _output_bytes(network: nn.Module, inputs: list[Tensor], *fixed: InstanceIndex) -> int:
+    function, empty = _on_meta(network, inputs, *fixed)
+    return bytes_of(function(*empty))
+
+
+_SIZES: dict[str, Where] = {"512x256": "anywhere", "1024x512": "gpu", "2048x1024": "gpu"}
+BENCHMARKS = (
+    Benchmark(
+        "G1",
+        {"512x256, ngf 32": "anywhere", "1024x512, ngf 64": "gpu"},
+        partial(generator_trials, kind=GlobalGenerator),
+        OF_NETWORKS,
+    ),
+    Benchmark(
+        "G2",
+        {"512x256, ngf 16": "anywhere", "2048x1024, ngf 32": "gpu"},
+        partial(generator_trials, kind=LocalEnhancer),
+        OF_NETWORKS,
+    ),
+    Benchmark("D", _SIZES, discriminator_trials, OF_NETWORKS),
+    Benchmark("E", _SIZES, encoder_trials, OF_NETWORKS),
+)

@@ -1,0 +1,202 @@
+"""`hdgan data`: check a dataset, or pack it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from hdgan.config.bounds import Labels, Side
+from hdgan.config.options import typed_as
+from hdgan.config.serialization import check_value
+from hdgan.data.config import DataConfig, LayoutName, SizeConfig, UnpackedLayout
+from hdgan.data.inspection import check_dataset
+from hdgan.data.pack import pack_dataset
+from hdgan.data.report import CheckReport, PhaseReport, Requirements
+from hdgan.data.transforms import Filter
+from hdgan.errors import ConfigError
+from hdgan.progress import showing_progress
+from hdgan.wording import count
+
+_TYPED = {
+    "data.layout": "--layout",
+    "data.dontcare": "--dontcare",
+    "data.instance_divisor": "--instance-divisor",
+    "data.photo_filter": "--photo-filter",
+    "model.n_labels": "--n-labels",
+    "stages.STAGE.batch_size": "--batch-size",
+    "threads": "--workers",
+    **{f"stages.STAGE.size.{name}": f"--size.{name.replace('_', '-')}" for name in vars(SizeConfig())},
+}
+
+
+def check(
+    root: Path,
+    /,
+    *,
+    layout: LayoutName = "auto",
+    n_labels: int | None = None,
+    dontcare: int | None = None,
+    phase: tuple[str, ...] = (),
+    instance_divisor: int = 1000,
+    instances: bool = False,
+    size: SizeConfig = SizeConfig(),
+    batch_size: int = 1,
+) -> int:
+    """Open every file of a dataset; print what it holds, and each fault with its remedy.
+
+    The last options say what will be trained. With them, what training would refuse is a fault too.
+
+    Args:
+        root: Folder of the dataset.
+        layout: Folder structure; auto detects it.
+        n_labels: Number of classes; labels at or above it are faults. 0 for A-to-B pictures.
+        dontcare: Label whose pixels belong to no class, for example 255.
+        phase: Phases to check, for example train; all if none is named.
+        instance_divisor: Class of an instance id: id // instance_divisor where id >= instance_divisor, else id itself.
+        instances: Instance maps are required, as in training without --model.no-instances.
+        size: Size of a stage, as in training.
+        batch_size: Samples of one batch and process, which must all have one size.
+
+    Returns:
+        Exit status: 0 if the dataset is clean, 1 if it has faults.
+    """
+    with typed_as({**_TYPED, "data.root": "ROOT"}):
+        config = DataConfig(root=root, layout=layout, dontcare=dontcare, instance_divisor=instance_divisor)
+        given = size if size != SizeConfig() or batch_size > 1 else None
+        check_value(Labels | None, n_labels, "model.n_labels")
+        requirements = Requirements(n_labels, instances, given, batch_size)
+        with showing_progress(Console(stderr=True)) as progress:
+            report = check_dataset(config, requirements, phase or None, progress)
+        return print_report(report)
+
+
+def pack(
+    folder: Path,
+    /,
+    *,
+    out: Path,
+    width: tuple[int, ...] = (),
+    height: tuple[int, ...] = (),
+    layout: UnpackedLayout = "auto",
+    n_labels: int | None = None,
+    dontcare: int | None = None,
+    phase: tuple[str, ...] = (),
+    photo_filter: Filter = "bicubic",
+    workers: int | None = None,
+) -> int:
+    """Write a dataset in a form that is read many times faster; train on it with --data.root OUT.
+
+    Samples have the same pixels as those from FOLDER. Repeat the command to go on after an interruption, or to renew
+    what was damaged or has changed in FOLDER.
+
+    Args:
+        folder: Folder of the dataset.
+        out: Folder to write.
+        width: Widths to scale to, those of the training stages; the size of the files if none is given.
+        height: Heights to scale to; with widths, one for each; without, widths follow from the aspect ratio.
+        layout: Folder structure; auto detects it.
+        n_labels: Number of classes; labels at or above it are refused. 0 for A-to-B pictures.
+        dontcare: Label whose pixels belong to no class, for example 255.
+        phase: Phases to pack, for example train; all if none is named.
+        photo_filter: Resampling of photos; training must use the same.
+        workers: Threads that read and write; as many as CPU cores, but at most 8, if not given.
+
+    Returns:
+        Exit status 0.
+    """
+    console = Console(stderr=True)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    with typed_as({**_TYPED, "data.root": "FOLDER"}), showing_progress(console) as progress:
+        config = DataConfig(root=folder, layout=layout, dontcare=dontcare, photo_filter=photo_filter)
+        sizes = sizes_of(width, height)
+        report = pack_dataset(config, out, sizes, n_labels, phase or None, workers, say=say, progress=progress)
+    kept = f", {report.kept} of them already there" if report.kept else ""
+    print(f"{out}: {count(report.samples, 'sample')}, {decimal(report.bytes)}{kept}; train with --data.root {out}")
+    return 0
+
+
+def sizes_of(widths: Sequence[int], heights: Sequence[int]) -> tuple[SizeConfig, ...]:
+    """Sizes to store: widths with the heights at the same places, or either alone with the aspect ratio of the files.
+
+    Raises:
+        ConfigError: a side is out of its bounds, or widths and heights are both given, but differ in number.
+    """
+    if widths and heights and len(widths) != len(heights):
+        raise ConfigError(
+            f"{count(len(widths), 'width')}, but {count(len(heights), 'height')}: give one height for each width, or "
+            "none"
+        )
+    for name, sides in (("width", widths), ("height", heights)):
+        for side in sides:
+            check_value(Side, side, name)
+    if not (widths or heights):
+        return (SizeConfig(),)
+    return tuple(SizeConfig(width=width, height=height) for width, height in zip_longest(widths, heights))
+
+
+def print_report(report: CheckReport, console: Console | None = None) -> int:
+    """Print a report.
+
+    Returns:
+        Exit status: 0 if the dataset is clean, 1 if it has faults.
+    """
+    console = console or Console()
+
+    def say(*lines: str) -> None:
+        for line in lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    for phase in report.phases:
+        say(*_summary(phase))
+        if phase.class_pixels:
+            console.print(_class_table(phase))
+        say(*(f"  note: {note}" for note in phase.notes), *(f"  fault: {fault}" for fault in phase.faults))
+    say(*(f"note: {note}" for note in report.notes), _verdict(report))
+    return 1 if report.faults else 0
+
+
+def _verdict(report: CheckReport) -> str:
+    """The last line: how many faults, and the options that training needs for the labels."""
+    verdict = f"{report.root}: {count(len(report.faults), 'fault') if report.faults else 'no faults'}"
+    stray = report.stray
+    classes = [label for label in report.labels if label not in stray]
+    if not classes:
+        return verdict
+    but = f" but {', '.join(map(str, stray[:5]))}{', ...' if len(stray) > 5 else ''}" if stray else ""
+    return f"{verdict}; --model.n-labels {classes[-1] + 1} or more covers every label{but}"
+
+
+def _summary(report: PhaseReport) -> Iterator[str]:
+    yield f"{report.phase} ({report.layout}): {count(report.pairs, 'pair')}"
+    if report.sizes:
+        width, height = report.mean_size
+        small, large = min(report.sizes), max(report.sizes)
+        spread = "all alike" if small == large else f"from {small[0]}x{small[1]} to {large[0]}x{large[1]}"
+        yield f"  size: mean {width:.0f}x{height:.0f}, {spread}"
+    if report.channels:
+        yield f"  input channels: {', '.join(f'{channels}' for channels in report.channels)}"
+    if report.ids:
+        yield f"  instance ids a picture: min {min(report.ids)}, median {median(report.ids):g}, max {max(report.ids)}"
+    if report.agreement is not None:
+        yield f"  instance class equals label: {100 * report.agreement:.2f} % of pixels"
+    if report.turned:
+        yield f"  photos turned upright by their EXIF orientation: {len(report.turned)}"
+
+
+def _class_table(report: PhaseReport) -> Table:
+    table = Table("label", "pixels", "share %", "pictures", box=None)
+    for column in table.columns:
+        column.justify = "right"
+    total = report.class_pixels.total()
+    for label, pixels in sorted(report.class_pixels.items()):
+        table.add_row(str(label), str(pixels), f"{100 * pixels / total:.3f}", str(report.class_images[label]))
+    return table

@@ -1,0 +1,94 @@
+"""Images that hold A and B side by side, in a folder for every phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hdgan.data.config import Size
+from hdgan.data.folders import images_in, subfolders_of
+from hdgan.data.headers import read_header, require_input
+from hdgan.data.images import read_input, to_photo
+from hdgan.data.layouts import layouts
+from hdgan.data.layouts._layout import FolderLayout, Part
+from hdgan.data.pairs import Arrays, Listing, Pair, PairHeader
+from hdgan.errors import DataError
+
+# Folders by which other programs distinguish the halves of pairs, and the suffixes of hdgan's own folders for them.
+_FOREIGN = (
+    (
+        ("images", "image", "imgs", "img", "photos", "photo"),
+        ("labels", "label", "masks", "mask", "annotations", "segmentation", "segmentations"),
+        "_img",
+        "_label",
+    ),
+    (("a", "input", "inputs", "source"), ("b", "output", "outputs", "target", "targets"), "_A", "_B"),
+)
+
+
+@dataclass(frozen=True)
+class SideBySidePair(Pair):
+    """One file whose left half is the input and whose right half is the photo; it is both parts."""
+
+    def read_headers(self, map_size: Size | None = None) -> PairHeader:
+        header = read_header(self.first_file)
+        require_input(self.first_file, header)
+        width, height = header.upright
+        return PairHeader({"input": (self._half(width), height)}, header.input_channels)
+
+    def read(self, size: Size | None = None, map_size: Size | None = None) -> Arrays:
+        both = read_input(self.first_file)
+        half = self._half(both.shape[1])
+        return {"input": both[:, :half], "photo": to_photo(self.first_file, both[:, half:])}
+
+    def _half(self, width: int) -> int:
+        if width % 2:
+            raise DataError(
+                f"{self.first_file} is {width} pixels wide, which has no two equal halves; join A and B of one size"
+            )
+        return width // 2
+
+
+class SideBySide(FolderLayout):
+    """Every folder of images fits it, so it counts only where no other layout does."""
+
+    rank = 2
+
+    def _subfolders(self, folder: Path) -> list[str]:
+        others = [layout for layout in layouts().values() if layout is not self]
+        names = [name for name in subfolders_of(folder) if not any(layout.claims(name) for layout in others)]
+        # A folder that cannot be read is no phase here; within a phase it is an error.
+        return [name for name in names if any(images_in(folder / name, on_error=None))]
+
+    def list_pairs(self, root: Path, phase: str) -> Listing:
+        listing = super().list_pairs(root, phase)
+        pairs = (SideBySidePair(pair.stem, input=pair.input, photo=pair.input) for pair in listing.pairs)
+        return replace(listing, pairs=tuple(pairs))
+
+    def foreign(self, root: Path) -> str | None:
+        phases = self.phases(root)
+        for phase in phases:
+            if phase.endswith("A") and f"{phase[:-1]}B" in phases:
+                return _renaming(root, phase, f"{phase[:-1]}B", "_A", "_B")
+        for parent in (root, *(root / phase for phase in phases)):
+            names = {name.casefold(): name for name in subfolders_of(parent)}
+            for firsts, seconds, *suffixes in _FOREIGN:
+                first, second = (
+                    next((names[name] for name in known if name in names), "") for known in (firsts, seconds)
+                )
+                if first and second:
+                    return _renaming(parent, first, second, *suffixes)
+        return None
+
+
+def _renaming(parent: Path, first: str, second: str, *suffixes: str) -> str:
+    one, other = (f"train{suffix}" for suffix in suffixes)
+    images = "; for an A-to-B model, train_A and train_B" if other == "train_label" else ""
+    return (
+        f"{parent} holds {first} and {second}, which hdgan does not take for pairs: call the folders of a phase {one} "
+        f"and {other} (or <phase>{suffixes[0]} and <phase>{suffixes[1]}){images}, with one name for both files of a "
+        "pair"
+    )
+
+
+LAYOUT = SideBySide("side-by-side", Part("input", "{}"))

@@ -1,0 +1,21 @@
+"""What the labels of a dataset mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetSpec:
+    """Names and colours of the classes of a dataset, in the order of their labels."""
+
+    classes: tuple[str, ...]
+    palette: np.ndarray
+    """[n_labels, 3] uint8, for showing label maps."""
+
+    @property
+    def n_labels(self) -> int:
+        """Number of classes."""
+        return len(self.classes)

@@ -1,0 +1,62 @@
+"""Whether runs can be compared, and on a dataset. This is checked before an image is made or a scorer trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hdgan.data import PairedDataset
+from hdgan.errors import ConfigError
+from hdgan.inference.pipeline import Pipeline
+
+
+def common_classes(runs: Sequence[Path], pipelines: Sequence[Pipeline]) -> int:
+    """The number of classes that all runs have; 0 for A->B.
+
+    Raises:
+        ConfigError: they have different numbers.
+    """
+    first = pipelines[0].config.n_labels
+    for run, pipeline in zip(runs, pipelines, strict=True):
+        if pipeline.config.n_labels != first:
+            raise ConfigError(
+                f"{runs[0]} has {_classes(first)} and {run} has {_classes(pipeline.config.n_labels)}: runs are "
+                "compared on the same label maps, so evaluate these separately"
+            )
+    return first
+
+
+def _classes(n_labels: int) -> str:
+    return f"{n_labels} classes" if n_labels else "pictures as its input"
+
+
+def require_compatible(runs: Sequence[Path], pipelines: Sequence[Pipeline], dataset: PairedDataset) -> None:
+    """Check that each run can make images from the dataset that its photos can be compared with.
+
+    Raises:
+        ConfigError: a run cannot; the first such run is named.
+    """
+    first, dontcare = dataset.pairs[0], dataset.data.dontcare
+    for run, pipeline in zip(runs, pipelines, strict=True):
+        config = pipeline.config
+        if config.instances and first.ids is None:
+            raise ConfigError(f"{run} was trained with instance maps, which {first.stem} and its split do not have")
+        if not config.n_labels and config.input_channels != dataset.input_channels:
+            raise ConfigError(
+                f"{run} takes pictures of {config.input_channels} channels, but {first.input} has "
+                f"{dataset.input_channels}"
+            )
+        if config.image_channels != 3:
+            raise ConfigError(
+                f"{run} makes pictures with image_channels {config.image_channels}, but photos have 3: leave it out"
+            )
+        if config.feature_channels and pipeline.class_features is None:
+            raise ConfigError(
+                f"{run} was trained with features, but its file holds no mean styles of its classes, from which "
+                "pictures are made: name a checkpoint that hdgan's training saved"
+            )
+        if dontcare is not None and dontcare >= config.n_labels > 0 and config.dontcare != dontcare:
+            raise ConfigError(
+                f"{run} cannot take label {dontcare}, which is no class for {runs[0]} (dontcare {dontcare} and "
+                f"{config.dontcare}): evaluate them separately"
+            )

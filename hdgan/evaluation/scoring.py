@@ -1,0 +1,180 @@
+"""Scores of runs: each generates an image from every held-out input, and all images are scored in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from hdgan.config.bounds import Count
+from hdgan.config.serialization import check_value
+from hdgan.data import Sample, SizeConfig
+from hdgan.data.config import LayoutName
+from hdgan.devices import enough_memory
+from hdgan.evaluation.comparison import Comparison, open_comparison, photo_of
+from hdgan.evaluation.page import Facts, Gallery, write_results
+from hdgan.inference.pipeline import Pipeline
+from hdgan.metrics.evaluator import Evaluator
+from hdgan.metrics.feature_networks import FeatureNetworks
+from hdgan.metrics.scorer import ScorerRange, out_of_memory
+from hdgan.metrics.scores import IMAGE_METRICS, METRICS, ORACLE, SEGMENTATION, RunScores
+from hdgan.progress import showing_progress
+
+
+def evaluate(
+    runs: Sequence[Path],
+    *,
+    scorer: Path | None = None,
+    scorer_range: ScorerRange = "signed",
+    root: Path | None = None,
+    layout: LayoutName | None = None,
+    phase: str | None = None,
+    size: SizeConfig | None = None,
+    max_images: int | None = None,
+    checkpoint: str = "latest",
+    device: str = "auto",
+    ema: bool = True,
+    out: Path | None = None,
+    pictures: int = 8,
+    console: Console | None = None,
+) -> list[RunScores]:
+    """Score runs on the samples of one phase, by default the validation phase, which no training learns from.
+
+    Every run generates images from the same label maps (or inputs) at the same size. A model with features gives each
+    class its mean style, so that no run sees the photo. Images are scored as 8 bits, as they are saved. The scorer
+    recognises classes in each of them, and in the photos. The row of the photos is the oracle, with which the others
+    are compared. It is not an upper bound, since a generator may paint classes more uniformly than they are. Console
+    and page say so if a run was trained on the very samples or with the very scorer, or the scorer on the samples.
+
+    Args:
+        runs: run folders, checkpoint folders or .safetensors files.
+        scorer: hdgan's own (`train_scorer`), TorchScript or .pt2. Without one there is no segmentation score.
+        scorer_range: which values of photos a foreign scorer takes.
+        root: dataset, if it is not the first run's own.
+        layout: folder structure of `root`. None detects it, or takes the run's for its own dataset.
+        phase: of the dataset. None takes the validation phase.
+        size: of the images. None takes that of the first run's training, without crops.
+        max_images: use only the first samples, this many.
+        checkpoint: of runs: latest, best, or a step.
+        device: auto, cpu, cuda or cuda:N.
+        ema: use the averaged weights.
+        out: folder to write scores.csv, classes.csv and evaluation.html to. None writes nothing.
+        pictures: number of samples that evaluation.html shows.
+        console: for progress and warnings.
+
+    Returns:
+        The oracle, then one row for each run, in the order given.
+
+    Raises:
+        ConfigError: the runs, or runs and scorer, have different classes, a run cannot be scored on these samples, a
+            scorer is given without label maps, or there is not enough memory.
+        CheckpointError: a run has no checkpoint, or a file is damaged.
+        DataError: the phase is missing, empty or without photos.
+    """
+    console = console or Console(quiet=True)
+    check_value(Count, pictures, "pictures")
+    comparison = open_comparison(
+        [Path(run) for run in runs], root=root, layout=layout, phase=phase, size=size, max_images=max_images,
+        checkpoint=checkpoint, device=device, ema=ema, console=console,
+    )  # fmt: skip
+    if scorer is not None:
+        comparison = comparison.with_scorer(scorer, scorer_range, console)
+    return score(comparison, out, pictures, console)
+
+
+def score(comparison: Comparison, out: Path | None, shown: int, console: Console) -> list[RunScores]:
+    """Generate and score all images and, with a folder, write the results to it.
+
+    Args:
+        comparison: opened runs.
+        out: as in `evaluate`.
+        shown: number of samples that evaluation.html shows.
+        console: for progress.
+
+    Returns:
+        As of `evaluate`.
+    """
+    gallery = Gallery((ORACLE, *comparison.runs), comparison.palette, shown if out is not None else 0)
+    rows = _score_all(comparison, gallery, console)
+    if out is not None:
+        write_results(out, rows, gallery, _facts(comparison))
+    return rows
+
+
+def _score_all(comparison: Comparison, gallery: Gallery, console: Console) -> list[RunScores]:
+    """The rows; samples are scored one at a time, and the gallery is given each."""
+    names, evaluators = (ORACLE, *comparison.runs), _evaluators(comparison)
+    task, done, total = "making and scoring pictures", 0, comparison.count * len(comparison.runs)
+    with showing_progress(console) as progress:
+        progress(task, done, total)
+        for index in range(comparison.count):
+            sample = comparison.dataset[index]
+            photo = photo_of(sample, comparison.device)
+            images, size = [photo], f"{photo.shape[3]}x{photo.shape[2]}"
+            for name, pipeline in comparison.runs.items():
+                with enough_memory(out_of_memory(f"the run {name}", size)):
+                    images.append(_generate(pipeline, sample, seed=index))
+                done += 1
+                progress(task, done, total)
+            label = sample["label"][None].to(comparison.device) if "label" in sample else None
+            with enough_memory(out_of_memory("scoring", size)):
+                recognised = [one.add(image, photo, label) for one, image in zip(evaluators, images, strict=True)]
+            gallery.add(sample, images, recognised)
+    rows = [evaluator.scores(name) for evaluator, name in zip(evaluators, names, strict=True)]
+    rows[0].notes.update(dict.fromkeys(IMAGE_METRICS, "the photos are what pictures are compared with"))
+    return rows
+
+
+def _generate(pipeline: Pipeline, sample: Sample, seed: int) -> Tensor:
+    """The image of a sample, [1, 3, H, W] in [0, 1], rounded to 8 bits as it would be saved."""
+    source = sample["label"] if "label" in sample else sample["input"]
+    image = pipeline(source[None], sample["ids"][None] if "ids" in sample else None, seed=seed)
+    return torch.round(image * 255) / 255
+
+
+def _evaluators(comparison: Comparison) -> list[Evaluator]:
+    """One for the photos, of which only the recognition is scored, and one for each run."""
+    scorer = comparison.scorer
+    networks = FeatureNetworks(scorer.segmenter if scorer is not None else None, comparison.device)
+    return [
+        Evaluator(
+            metrics,
+            count=comparison.count,
+            scorer=scorer,
+            n_labels=comparison.n_labels,
+            dontcare=comparison.data.dontcare,
+            networks=networks,
+        )
+        for metrics in (SEGMENTATION, *[METRICS] * len(comparison.runs))
+    ]
+
+
+def _facts(comparison: Comparison) -> Facts:
+    height, width = comparison.first_photo.shape[2:]
+    scorer = comparison.scorer.name if comparison.scorer else "none"
+    lines = {
+        "data": str(comparison.data.root),
+        "phase": comparison.phase,
+        "pictures": f"{comparison.count} of {len(comparison.dataset)}, {width}x{height}",
+        "scorer": scorer,
+    }
+    lines |= {name: str(pipeline.file) for name, pipeline in comparison.runs.items()}
+    remarks = list(comparison.warnings)
+    if comparison.scorer is not None:
+        remarks.append(
+            "Mean IoU and pixel accuracy compare the classes that the scorer recognises in a picture with the label "
+            "map that it was made from, over all pixels of the split. Pixels of no class do not count. A class that "
+            "occurs neither in the label maps nor in the recognition is left out of the mean. The row of the photos is "
+            "no upper bound: classes that are painted uniformly are easier to recognise."
+        )
+    if comparison.scorer is not None and comparison.scorer.segmenter is not None:
+        dimensions = sum(comparison.scorer.segmenter.feature_channels)
+        remarks.append(
+            f"Scorer FID is the Fréchet distance of the scorer's {dimensions} features over {comparison.count} "
+            "pictures, a stand-in for FID. It can be compared only within this table."
+        )
+    columns = {"scorer": scorer, "phase": comparison.phase, "pictures": comparison.count}
+    return Facts(lines, tuple(remarks), () if comparison.spec is None else comparison.spec.classes, columns)

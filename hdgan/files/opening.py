@@ -1,0 +1,65 @@
+"""What may be opened: ordinary files, and names that stay in their folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path, PureWindowsPath
+
+from hdgan.config.options import option
+from hdgan.errors import ConfigError, HdganError
+
+
+def require_file(path: Path, error: type[HdganError] = HdganError) -> None:
+    """Refuse what is not an ordinary file before it is opened: reading a pipe or a device could block forever.
+
+    Args:
+        path: a file that will be read; links are followed.
+        error: the class of the error to raise.
+
+    Raises:
+        HdganError: of the given class, if there is no such file, or if it is a folder, pipe, device or socket.
+    """
+    mode = mode_of(path, error)
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, device or socket"
+        raise error(f"{path} is {kind}, not a file: give an ordinary file")
+
+
+def mode_of(path: Path, error: type[HdganError], remedy: str = "check the path") -> int:
+    """The mode of a file or folder, links followed, from which `stat` tells its kind.
+
+    Raises:
+        HdganError: of the given class, if nothing is there or it cannot be examined; the message ends in `remedy`.
+    """
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        raise error(f"{path} does not exist: {remedy}") from None
+    except (OSError, ValueError) as problem:  # a loop of links, a name that is too long or contains a NUL
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"{path!s:.300} cannot be opened ({reason}): {remedy}") from problem
+
+
+def require_no_file(folder: Path, name: str) -> None:
+    """Refuse the name of a folder to write if a file, device or loop of links has it, before any work is done.
+
+    Args:
+        folder: will be written; it need not exist.
+        name: the option that the user gave it with.
+
+    Raises:
+        ConfigError: the path exists and is not a folder.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ConfigError(f"{option(name)} {folder} exists and is no folder: choose another")
+
+
+def leads_out(name: str) -> bool:
+    """Whether a relative path that was read from a file leads out of its folder, or names the folder itself.
+
+    The rules are the same on all systems: a backslash separates folders, and C: is a drive.
+    """
+    parts = re.split(r"[/\\]", name)
+    return "\0" in name or bool(PureWindowsPath(name).anchor) or ".." in parts or set(parts) <= {"", "."}

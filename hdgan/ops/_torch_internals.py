@@ -1,0 +1,106 @@
+"""All private names of PyTorch that the ops and the networks use, and what happens where torch has none of that name.
+
+No public API answers these questions. Every name is looked up once, here. The tests take each of them away.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_functorch = getattr(torch._C, "_functorch", None)
+_kinds = getattr(_functorch, "TransformType", None)
+_interpreters = getattr(_functorch, "get_interpreter_stack", None)
+_active = getattr(torch._C, "_are_functorch_transforms_active", None)
+_any_global_hook = getattr(nn.modules.module, "_has_any_global_hook", None)
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_LEVEL_KNOWN = hasattr(forward_ad, "_current_level")
+
+if not _LEVEL_KNOWN:
+    # PyTorch would take the forward-mode derivative of a kernel for zero.
+    warnings.warn(
+        f"torch {torch.__version__} does not show whether it differentiates in forward mode: hdgan runs all of its ops "
+        "in plain PyTorch, which is slower. Install a version of torch that this version of hdgan knows.",
+        stacklevel=2,
+    )
+
+
+def unusual_derivative() -> str | None:
+    """What differentiates in another way than backwards through a graph, which is all that custom operators know.
+
+    If torch does not tell whether it is in forward mode, the answer is that it may be. If torch does not tell which
+    transforms of torch.func are active, every one counts as a derivative. If it does not even tell whether there are
+    any, none is assumed: PyTorch itself refuses to differentiate kernels in them.
+    """
+    if not _LEVEL_KNOWN:
+        return "this version of torch, which does not show forward-mode differentiation"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation"
+    if transforms_active() and _differentiates():
+        return "a transform of torch.func that differentiates"
+    return None
+
+
+def transforms_active() -> bool:
+    """Whether code runs in a transform of torch.func. If torch does not tell, the answer is no."""
+    return _active is not None and _active()
+
+
+def is_mapping() -> bool:
+    """Whether torch.vmap maps over something; tensors have no memory format then.
+
+    If torch does not tell which transforms are active, every one counts as torch.vmap: results are contiguous then.
+    """
+    return transforms_active() and _maps()
+
+
+def constant_when_compiled(function: F) -> F:
+    """Decorate a function whose result the compiler takes for a constant, until a guard of its caller fails.
+
+    This is torch.compiler.assume_constant_result, which would import the compiler, and Triton with it, right here. If
+    the compiler did not know the mark, it would trace into the function, and raise an error under `fullgraph`.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant_when_compiled
+def _differentiates() -> bool:
+    return _known(("Grad", "Jvp"))
+
+
+@constant_when_compiled
+def _maps() -> bool:
+    return _known(("Vmap",))
+
+
+def _known(names: tuple[str, ...]) -> bool:
+    """Whether a transform of one of these kinds is active."""
+    if _kinds is None or _interpreters is None:
+        return True
+    kinds = [getattr(_kinds, name, None) for name in names]
+    return None in kinds or any(one.key() in kinds for one in _interpreters() or ())
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether hooks run when a module is called, be they its own or global.
+
+    If torch keeps them under another name, the answer is yes: a module with hooks is called as a module, and once.
+    """
+    own = any(getattr(module, name, True) for name in _HOOKS)
+    return own or _any_global_hook is None or _any_global_hook()
+
+
+def conv_forward(conv: nn.Conv2d) -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
+    """What a convolution does with an input, a weight and a bias, in its padding mode.
+
+    None if torch has another name for it: such a convolution is called as a module.
+    """
+    return getattr(conv, "_conv_forward", None)

@@ -1,0 +1,37 @@
+"""Pages that are one file each: rendered from a template around which stands the shell that all pages share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hdgan.files import atomic_file
+
+
+def write_page(template: str, content: Mapping[str, Any], file: Path) -> Path:
+    """Render a page and write it.
+
+    Args:
+        template: its path in this package, such as "training/report.html". It extends "reporting/page.html", which has
+            the head and the style sheet, and fills the blocks `title`, `style`, `main` and `after`.
+        content: the names that the template uses, except `written`, the time of writing, which every page has.
+        file: to write. Text in it is escaped, and it loads nothing from elsewhere.
+
+    Returns:
+        `file`.
+
+    Raises:
+        HdganError: the file cannot be written. A page that was there before is untouched.
+    """
+    templates = Environment(
+        loader=PackageLoader("hdgan", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    page = templates.get_template(template).render(content, written=written)
+    with atomic_file(file) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return file

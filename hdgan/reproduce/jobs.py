@@ -1,0 +1,190 @@
+"""The jobs of `hdgan reproduce`: which files belong to each, and which ordinary commands do it.
+
+OUT/scale.json                      the scale of all runs
+    networks/scorer.safetensors     recognises classes in pictures, for the scores
+    networks/perceptual.safetensors provides the features of the perceptual loss
+    networks/*.json                 how long their training took
+    runs/ROW-SEED/                  an ordinary training run, with three additions:
+    runs/ROW-SEED/evaluation/       what `hdgan evaluate` wrote about it
+    runs/ROW-SEED/record.json       how long it took, and which perceptual network it trains with
+    runs/ROW-SEED/result.json       its scores, with the digests of what they depend on
+    logs/                           what the processes of each job printed
+    results.csv                     the rows of the page
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hdgan.checkpoints import list_steps
+from hdgan.config.options import option
+from hdgan.config.serialization import to_plain
+from hdgan.errors import ConfigError
+from hdgan.files import atomic_file
+from hdgan.files.json import read_json
+from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, ROWS, SCORER, Options, Scale, training_options, typed
+from hdgan.reproduce.record import Machine, digest, load_record
+from hdgan.reproduce.results import Result, load_results
+from hdgan.scenes import ensure_scenes
+from hdgan.training.logs import read_metrics
+from hdgan.training.run_folder import CONFIG_FILE
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder of all jobs."""
+
+    root: Path
+    scale: Scale
+
+    def network(self, name: str) -> Path:
+        return self.root / "networks" / f"{name}.safetensors"
+
+    def digest(self, name: str) -> str:
+        """The digest of a network's file."""
+        return digest(self.network(name).read_bytes())
+
+    def claim(self) -> None:
+        """Keep the folder to its scale.
+
+        Raises:
+            ConfigError: it holds runs of another scale.
+            CheckpointError: the file of the scale is damaged.
+        """
+        file, scale = self.root / "scale.json", to_plain(self.scale)
+        found = read_json(file, dict[str, Any], f"name another {option('out')}") if file.exists() else scale
+        if found != scale:
+            name = found.get("name")
+            other = "another version of it" if name == self.scale.name else f"size {name}"
+            raise ConfigError(
+                f"{self.root} holds runs of {other}, not of size {self.scale.name}: name another {option('out')}"
+            )
+        with atomic_file(file) as temporary:
+            temporary.write_text(json.dumps(scale, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The training of a network, or the training and scoring of the run of a row."""
+
+    folder: Folder
+    name: str
+    seed: int
+
+    def __str__(self) -> str:
+        return self.name if self.is_network else f"{self.name}, seed {self.seed}"
+
+    @property
+    def is_network(self) -> bool:
+        return self.name in NETWORKS
+
+    @property
+    def run(self) -> Path:
+        return self.folder.root / "runs" / f"{self.name}-{self.seed}"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.run / "evaluation"
+
+    @property
+    def result(self) -> Path:
+        return self.run / "result.json"
+
+    @property
+    def record(self) -> Path:
+        return self.folder.network(self.name).with_suffix(".json") if self.is_network else self.run / "record.json"
+
+    @property
+    def log(self) -> Path:
+        return self.folder.root / "logs" / f"{self.name}-{self.seed}.txt"
+
+    @property
+    def options(self) -> Options:
+        """What the training of the run adds to its preset."""
+        options = training_options(self.folder.scale, self.name, self.seed)
+        return options | {"loss.scorer": self.folder.network(PERCEPTUAL)} if options.get("loss.scorer") else options
+
+    @property
+    def perceptual(self) -> str:
+        """The digest of the network that the run's perceptual loss uses; empty without that loss."""
+        return self.folder.digest(PERCEPTUAL) if not self.is_network and self.options.get("loss.scorer") else ""
+
+    def results(self) -> list[Result]:
+        """The scores of real photos and of the run; nothing without scores by this scorer and version of hdgan."""
+        return load_results(self.result, self.folder.digest(SCORER)) if self.folder.network(SCORER).is_file() else []
+
+    def is_done(self) -> bool:
+        return self.folder.network(self.name).is_file() if self.is_network else bool(self.results())
+
+    def is_trained(self) -> bool:
+        """Whether the last checkpoint of the run is the last of its training."""
+        return list_steps(self.run)[-1:] == [self.folder.scale.steps]
+
+    def share(self) -> float:
+        """How much of the training of a run is done, from 0 to 1, as its log tells; 0 of a network."""
+        records = read_metrics(self.run)
+        return records[-1]["step"] / self.folder.scale.steps if records else 0.0
+
+    def require_same(self) -> None:
+        """Check that a run that was begun has the options of its row and the perceptual network of this folder.
+
+        Raises:
+            ConfigError: it has others.
+            CheckpointError: its files are damaged.
+        """
+        remedy = f"delete that folder to train the run again, or name another {option('out')}"
+        record = load_record(self.record)
+        if record and record.perceptual != self.perceptual:
+            raise ConfigError(
+                f"{self.run} was trained with the perceptual network {record.perceptual}, not with "
+                f"{self.folder.network(PERCEPTUAL)} ({self.perceptual}): {remedy}"
+            )
+        if self.is_done() or not list_steps(self.run):
+            return
+        config = read_json(self.run / CONFIG_FILE, dict[str, Any], remedy)
+        for place, value in self.options.items():
+            found: Any = config
+            for name in place.split("."):
+                found = found.get(name) if isinstance(found, dict) else None
+            if found != value and place != "loss.scorer":  # compared above: the folder may have been moved
+                raise ConfigError(
+                    f"{self.run} was begun by another version of hdgan, with {place} {found} instead of {value}: "
+                    f"{remedy}"
+                )
+
+    def commands(self, machine: Machine, device: str) -> list[list[str]]:
+        """What is left to do, as arguments of `hdgan`."""
+        return (
+            [self._scorer_training(device)]
+            if self.is_network
+            else [*self._training(machine, device), self._scoring(device)]
+        )
+
+    def _scorer_training(self, device: str) -> list[str]:
+        scale = self.folder.scale
+        options = {
+            "scorer": self.folder.network(self.name),
+            "root": ensure_scenes(scale.scenes),
+            "width": scale.width,
+            "height": scale.height,
+            "scorer_training.steps": scale.network_steps,
+            "scorer_training.seed": self.seed,
+            "device": device,
+        }
+        return ["evaluate", "--train-scorer", *typed(options)]
+
+    def _training(self, machine: Machine, device: str) -> list[list[str]]:
+        options = self.options | {"device": device, "threads": machine.threads}
+        if self.is_trained():
+            return []
+        if not list_steps(self.run):
+            return [["train", ROWS[self.name].preset, "--out", str(self.run), *typed(options)]]
+        changed = {place: options[place] for place in ("device", "threads", "loss.scorer") if options.get(place)}
+        return [["train", "--resume", str(self.run), *typed(changed)]]
+
+    def _scoring(self, device: str) -> list[str]:
+        options = {"scorer": self.folder.network(SCORER), "out": self.evaluation, "device": device}
+        return ["evaluate", str(self.run), *typed(options)]

@@ -1,0 +1,107 @@
+"""The forward and backward half of a step at a lower cost: replayed from a CUDA graph, with compiled networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from hdgan.families import ImageModel
+from hdgan.families.common.batch import Batch
+from hdgan.training.state import StageNetworks
+
+Gradients = Callable[[Batch], Tensor]
+"""Replaces the gradients of all trained parameters by those of a batch; returns its losses."""
+
+
+class GraphedGradients:
+    """Gradients from a CUDA graph: one launch for the thousand kernels of a step.
+
+    The graph is made for the shapes of the first batch. Batches of other shapes run without it, and take memory of
+    their own. Networks may draw noise from PyTorch's generator of the GPU: a replay reads its seed and offset as they
+    are then, and advances it as the step itself would.
+
+    Args:
+        gradients: what is captured. The model has no encoder, whose tables change their size with the number of
+            instances, and the criterion has no pool. `setup.check_cuda_graphs` makes sure of both.
+        state: the networks.
+    """
+
+    WARM_UP = 3
+    """Runs before the capture, in which libraries choose their algorithms."""
+
+    def __init__(self, gradients: Gradients, state: StageNetworks) -> None:
+        self._gradients = gradients
+        self._state = state
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Replace the gradients of all trained parameters by those of this batch; returns the losses."""
+        if self._graph is None:
+            self._graph = self._capture(batch)
+        if _shapes(batch) != _shapes(self._batch):
+            return self._gradients(batch)
+        for mine, given in zip(_tensors(self._batch), _tensors(batch), strict=True):
+            if mine is not None and given is not None:
+                mine.copy_(given)
+        for parameter, gradient in self._grads:
+            parameter.grad = gradient
+        self._graph.replay()
+        return self._losses.clone()
+
+    def _capture(self, batch: Batch) -> torch.cuda.CUDAGraph:
+        self._batch = Batch(*(None if t is None else t.clone() for t in _tensors(batch)))  # type: ignore[arg-type]
+        model, device = self._state.model, batch.photo.device
+        side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+        with without_trace(model, device):
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                for _ in range(self.WARM_UP):
+                    self._gradients(self._batch)
+                model.zero_grad()  # or these gradients would live beside those of the graph
+            current.wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # The capture is of this thread alone: the loader's thread goes on pinning memory, which a global one forbids.
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+            self._losses = self._gradients(self._batch)
+        self._grads = [(p, p.grad) for p in (*self._state.g_parameters, *self._state.d_parameters)]
+        return graph
+
+
+@contextmanager
+def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Restore what runs inside change besides gradients: random generators, and the model's running statistics."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+    for buffer, value in before:
+        buffer.copy_(value)
+
+
+def _tensors(batch: Batch) -> list[Tensor | None]:
+    return [getattr(batch, field.name) for field in fields(batch)]
+
+
+def _shapes(batch: Batch) -> list[torch.Size | None]:
+    return [None if tensor is None else tensor.shape for tensor in _tensors(batch)]
+
+
+def compile_networks(
+    mode: Literal["none", "default", "max-autotune"], model: ImageModel, perceptual: nn.Module | None
+) -> None:
+    """Compile the networks whose backward pass runs once a step.
+
+    D is left out: its graph has two backward passes, each for half of its gradients, and a compiled D would compute all
+    of them in each.
+    """
+    if mode == "none":
+        return
+    torch.compiler.reset()  # what was compiled for the sizes of the stage before
+    for network in (model.generator, model.encoder, perceptual):
+        if network is not None:
+            # Without Inductor's own CUDA graphs, which would be captured inside ours.
+            network.compile(mode="default" if mode == "default" else "max-autotune-no-cudagraphs")

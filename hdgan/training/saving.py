@@ -1,0 +1,136 @@
+"""What a stage writes while it trains: samples, measurements and checkpoints, also before an error ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from hdgan.checkpoints import list_steps
+from hdgan.devices import enough_memory
+from hdgan.errors import HdganError, TrainingError
+from hdgan.training.checkpoint import require_finite, save_checkpoint
+from hdgan.training.logs import Metrics, ProgressDisplay, print_line
+from hdgan.training.pictures import Examples, mean_styles
+from hdgan.training.report import write_report
+from hdgan.training.setup import RunSetup
+from hdgan.training.state import StageState
+from hdgan.training.trainer import Trainer
+from hdgan.training.validation import is_better, record_name
+
+
+class Saver:
+    """Writes what one stage leaves. The main process writes, and the others wait for its checkpoints.
+
+    Args:
+        run: its setup.
+        state: of the stage.
+        metrics: of the run; None in processes other than the main one.
+        display: shows that long work goes on.
+    """
+
+    def __init__(self, run: RunSetup, state: StageState, metrics: Metrics | None, display: ProgressDisplay) -> None:
+        self.run, self.state, self.metrics, self.display = run, state, metrics, display
+        size, config, device = state.stage.config.size, run.config, run.world.device
+        self.examples = Examples(run.data.validation(size), config, device, run.data.palette)
+        self.references = Examples(run.data.reference(size), config, device)
+
+    def write_samples(self) -> None:
+        """Write sample pictures of this step."""
+        state, config = self.state, self.run.config
+        with self.display.between_steps() as progress:
+            progress("writing sample pictures", 0, 0)
+            folder = config.out / "samples" / state.stage.name
+            self.examples.write(state.ema.model, folder, state.step, config.log.samples)
+
+    def checkpoint(self, *, measure: bool) -> None:
+        """Measure and save on the main process while the others wait.
+
+        A checkpoint that is there only because of a request to stop is not measured. So the stop is not delayed, and
+        the same checkpoints are measured, and the same one is best, as in an undisturbed run.
+        """
+        if self.run.world.is_main:
+            self._save(measure=measure)
+        self.run.world.barrier()
+
+    @contextmanager
+    def keeping_last_step(self, trainer: Trainer) -> Iterator[None]:
+        """Save what has been trained before an error that the user can fix ends the run.
+
+        A picture that cannot be read, for training or for samples, a reader that is killed, or memory that does not
+        suffice for gradients leave the state as the last step made it. A TrainingError does not: it says that the state
+        is not worth saving, or that it cannot be saved.
+
+        After a request to stop, the run ends as requested without the error, which the same request may have caused.
+        """
+        try:
+            yield
+        except TrainingError:
+            raise
+        except HdganError:
+            world, state = self.run.world, self.state
+            saves = world.is_main and state.step_in_stage > 0 and not trainer.updating
+            try:
+                if saves:
+                    self._save_last_step()
+            finally:
+                if trainer.all_failed:  # torchrun ends all processes soon after the first one ends
+                    world.barrier()
+            if not (saves and trainer.stop.requested and world.size == 1):
+                raise
+
+    def _save(self, *, measure: bool) -> None:
+        state, config = self.state, self.run.config
+        self._require_finite_weights()
+        with self.display.between_steps() as progress:
+            if measure:
+                values = self.run.validation(state.ema.model, self.examples, progress)
+                self._record(values)
+            progress("measuring mean styles", 0, 0)
+            tensors = mean_styles(state.ema.model, self.references, config.log.style_images)
+        save_checkpoint(config.out, config, state, tensors)
+        if measure and state.step < self.run.stages[-1].last_step:  # `train` itself writes the last report
+            _report_so_far(config.out, self.run.console)
+
+    def _save_last_step(self) -> None:
+        config, state = self.run.config, self.state
+        if state.step not in list_steps(config.out):
+            self._require_finite_weights()
+            try:
+                with enough_memory("the mean styles need more memory"):
+                    tensors = mean_styles(state.ema.model, self.references, config.log.style_images)
+            except HdganError:  # perhaps of the same picture or memory; the next checkpoint has them again
+                tensors = {}
+            save_checkpoint(config.out, config, state, tensors)
+        message = f"saved after step {state.step}: hdgan-train --resume {config.out} goes on from there"
+        print_line(self.run.console, message)
+
+    def _record(self, values: dict[str, float]) -> None:
+        """Log what validation measured, and note whether this checkpoint is the best one so far."""
+        state, metric, chosen_by = self.state, self.run.config.log.best, self.run.validation.chosen_by
+        require_finite(self.run.config.out, state.stage, state.step, values)
+        value = values[record_name(metric)]
+        # Values of another metric, scorer or set of pictures, which a resume may change, are not comparable.
+        if state.best is None or state.best_by != chosen_by or is_better(metric, value, state.best[1]):
+            state.best, state.best_by = (state.step, value), chosen_by
+        if self.metrics is not None:
+            self.metrics.write(state.step, state.stage.name, values)
+
+    def _require_finite_weights(self) -> None:
+        state = self.state
+        largest = torch.stack([parameter.detach().abs().max() for parameter in state.model.parameters()]).max()
+        require_finite(self.run.config.out, state.stage, state.step, {"the largest weight": float(largest)})
+
+
+def _report_so_far(run: Path, console: Console) -> None:
+    """Write the report while training goes on; an error in the report must not end training."""
+    try:
+        write_report(run)
+    except Exception as error:
+        print_line(
+            console,
+            f"the report could not be written ({error!r}); training goes on; write it later with: hdgan report {run}",
+        )

@@ -1,0 +1,62 @@
+"""`hdgan data`: what the commands print, and how they name their own options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hdgan.commands.data import check
+from hdgan.commands.main import main
+from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
+from hdgan.data.layouts.packed import PackedPair
+
+
+def test_check(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(dataset, n_labels=4) == 0
+    assert "no faults; --model.n-labels 4 or more covers every label" in capsys.readouterr().out
+    assert check(dataset, n_labels=3, phase=("train",)) == 1
+    assert "holds label 3, but --n-labels is 3; set --n-labels to at least 4" in capsys.readouterr().out
+
+
+def test_check_names_its_own_options(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(dataset, n_labels=4, size=SizeConfig(crop_width=33)) == 1
+    assert "set a smaller --size.crop-width and --size.crop-height, or a larger --size.width" in capsys.readouterr().out
+
+
+def test_pack(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "packed"
+    command = ["data", "pack", str(dataset), "--out", str(out), "--width", "20", "16", "--height", "12", "8"]
+    assert main([*command, "--workers", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "8 samples, " in shown.out
+    assert f"train with --data.root {out}" in " ".join(shown.out.split())
+    assert "8 samples, about " in shown.err
+    assert main(["data", "check", str(out)]) == 0
+    data = DataConfig(root=out)
+    packed = PairedDataset(find_pairs(data, "train").pairs, data, SizeConfig(width=16, height=8), 4)
+    assert packed[0]["photo"].shape == (3, 8, 16)
+    for options, message in (
+        (["--width", "20", "16", "--height", "12"], "2 widths, but 1 height: give one height for each width, or none"),
+        (["--workers", "0"], "--workers is 0: give a whole number from 1 to 1024"),
+    ):
+        assert main(["data", "pack", str(dataset), "--out", str(tmp_path / "other"), *options]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_heights_alone_keep_the_aspect_ratio(tmp_path: Path) -> None:
+    (tmp_path / "street" / "train_label").mkdir(parents=True)
+    Image.fromarray(np.zeros((23, 37), np.uint8)).save(tmp_path / "street" / "train_label" / "a.png")
+    assert main(["data", "pack", str(tmp_path / "street"), "--out", str(tmp_path / "packed"), "--height", "12"]) == 0
+    (pair,) = find_pairs(DataConfig(root=tmp_path / "packed"), "train").pairs
+    assert isinstance(pair, PackedPair)
+    assert pair.entry.sizes == ((19, 12),)
+    assert pair.entry.source == (37, 23)
+
+
+@pytest.mark.parametrize("typed", ["--width -1", "--height 0", f"--width 1{'0' * 20}", f"--n-labels 1{'0' * 20}"])
+def test_numbers_out_of_bounds_are_refused(typed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "pack", str(tmp_path), "--out", str(tmp_path / "out"), *typed.split()]) == 2
+    assert f"{typed.split()[0]} is " in capsys.readouterr().err

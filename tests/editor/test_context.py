@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hdgan.editor.context import EditorContext, output_folder
+from hdgan.errors import CheckpointError, ConfigError, DataError
+from hdgan.scenes import SPEC
+from hdgan.training import PRESETS
+
+from .conftest import open_run, write_model
+
+
+def test_a_run_has_held_out_samples(context: EditorContext) -> None:
+    assert context.samples is not None
+    assert len(context.samples) == 2
+    assert context.notes == ()
+
+
+def test_documents_are_saved_in_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = next(run.glob("checkpoints/*/model.safetensors"))
+    for given in (run, file.parent, file):
+        assert open_run(given).folder == run / "edits"
+    monkeypatch.chdir(file.parent)
+    for relative in (".", "model.safetensors", f"../{file.parent.name}"):
+        assert open_run(Path(relative)).folder == run / "edits"
+
+
+@pytest.mark.parametrize(
+    ("model", "folder"),
+    [
+        ("model.safetensors", "edits"),
+        ("mine.safetensors", "mine.edits"),
+        ("step-5/model.safetensors", "step-5/edits"),
+        ("run/checkpoints/copy/model.safetensors", "run/checkpoints/copy/edits"),
+        ("run/checkpoints/step-00000005/model.safetensors", "run/edits"),
+    ],
+)
+def test_documents_are_saved_beside_a_model_without_a_run(tmp_path: Path, model: str, folder: str) -> None:
+    assert output_folder(tmp_path / model) == tmp_path / folder
+
+
+def test_a_link_to_a_checkpoint_leads_to_its_run(tmp_path: Path) -> None:
+    step = tmp_path / "run" / "checkpoints" / "step-00000005"
+    step.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(step)
+    assert output_folder(tmp_path / "link" / "model.safetensors") == tmp_path / "run" / "edits"
+
+
+def test_a_run_without_clusters_says_how_to_make_them(run: Path) -> None:
+    (note,) = open_run(run).notes
+    assert "hdgan styles encode" in note
+    assert "hdgan styles cluster" in note
+
+
+def test_clusters_are_found_as_soon_as_they_exist(run: Path, styled: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    context = open_run(copy)
+    assert context.choices(2) == []
+    (bank,) = styled.glob("checkpoints/*/styles.safetensors")
+    assert context.pipeline.file is not None
+    shutil.copy(bank, context.pipeline.file.parent)
+    assert context.choices(2)
+    assert context.notes == ()
+
+
+def test_a_model_without_features_can_be_used(plain: Path) -> None:
+    context = open_run(plain)
+    assert context.samples is None
+    without_samples, without_styles = context.notes
+    assert "name the dataset by root" in without_samples
+    assert "--model.feature-channels 3" in without_styles
+    with pytest.raises(DataError, match="no sample 0"):
+        context.sample(0)
+
+
+def test_a_model_with_a_given_dataset(plain: Path, dataset: Path) -> None:
+    context = open_run(plain, root=dataset)
+    assert context.sample(0).size == (32, 16)
+    assert context.sample(0).styles.instances == {}
+
+
+def test_a_run_without_its_data_can_be_used(run: Path, tmp_path: Path) -> None:
+    context = open_run(run, root=tmp_path / "gone")
+    assert context.samples is None
+    assert "gone" in context.notes[0]
+
+
+def test_a_model_of_image_pairs_is_refused(tmp_path: Path) -> None:
+    file = write_model(tmp_path / "pairs.safetensors", n_labels=0, instances=False)
+    with pytest.raises(ConfigError, match="model of label maps"):
+        open_run(file)
+
+
+def test_a_missing_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        open_run(tmp_path / "none")
+
+
+def test_the_demo_knows_its_classes() -> None:
+    assert PRESETS["demo"]().model.n_labels == SPEC.n_labels
+
+
+def test_a_new_object_is_drawn_from_its_class(context: EditorContext) -> None:
+    label = next(iter(context.bank.clusters))
+    style = context.new_style(label * 1000 + 7, label)
+    assert style is not None
+    assert style.label == label
+    assert style in [choice for choice, _ in context.choices(label)]
+    assert context.new_style(9, 9) is None

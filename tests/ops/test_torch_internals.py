@@ -1,0 +1,114 @@
+"""Versions of torch without one of the private names that hdgan uses: never a wrong number, and said where it costs."""
+
+import importlib.util
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+from torch.func import grad, jvp, vmap
+
+from hdgan.models import blocks
+from hdgan.ops import BackendError, _backend, _checks, _torch_internals, avg_pyramid, instance_norm_act
+from tests.ops.test_backend import used_kernels
+
+X = torch.randn(1, 2, 6, 5, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Take private names away from torch, and let the ops and networks use what _torch_internals makes of the rest."""
+
+    def take(*names, warns=False):
+        with monkeypatch.context() as patch:
+            for owner, name in names:
+                patch.delattr(owner, name)
+            spec = importlib.util.spec_from_file_location("fresh_internals", _torch_internals.__file__)
+            fresh = importlib.util.module_from_spec(spec)
+            if warns:
+                with pytest.warns(UserWarning, match="in plain PyTorch, which is slower"):
+                    spec.loader.exec_module(fresh)
+            else:
+                spec.loader.exec_module(fresh)
+        monkeypatch.setattr(_backend, "unusual_derivative", fresh.unusual_derivative)
+        monkeypatch.setattr(_checks, "is_mapping", fresh.is_mapping)
+        for name in ("has_hooks", "transforms_active"):
+            monkeypatch.setattr(blocks, name, getattr(fresh, name))
+        return fresh
+
+    return take
+
+
+def norm(x, backend=None):
+    return instance_norm_act(x, activation="relu", pad=1, backend=backend)
+
+
+def cubed(backend=None):
+    return lambda x: norm(x, backend).pow(3).sum()
+
+
+def test_torch_has_all_of_them():
+    assert _torch_internals._LEVEL_KNOWN
+    assert None not in (_torch_internals._kinds, _torch_internals._interpreters, _torch_internals._active)
+    assert _torch_internals._any_global_hook is not None
+    assert all(hasattr(nn.Identity(), name) for name in _torch_internals._HOOKS)
+    assert _torch_internals.conv_forward(nn.Conv2d(1, 1, 1)) is not None
+
+
+def test_the_compiler_knows_the_mark_of_constants():
+    def constant():
+        return 1
+
+    marked = torch.compiler.assume_constant_result(lambda: 1)
+    assert vars(_torch_internals.constant_when_compiled(constant)).items() <= vars(marked).items()
+
+
+def test_without_the_level_of_forward_mode_all_ops_are_eager(without):
+    without((forward_ad, "_current_level"), warns=True)
+    assert not used_kernels(lambda: avg_pyramid(X, 1))
+    expected = jvp(lambda x: norm(x, "eager"), (X,), (X.flip(3),))[1]
+    torch.testing.assert_close(jvp(norm, (X,), (X.flip(3),))[1], expected)
+    with pytest.raises(BackendError, match=r"'cpu' cannot run in this version of torch.*: use 'eager'"):
+        norm(X, "cpu")
+
+
+@pytest.mark.parametrize("name", ["get_interpreter_stack", "TransformType"])
+def test_without_the_kinds_of_transforms_all_transforms_are_eager(without, name):
+    without((torch._C._functorch, name))
+    assert used_kernels(lambda: norm(X))
+    torch.testing.assert_close(grad(cubed())(X), grad(cubed("eager"))(X))
+    both = torch.stack([X, -X])
+    torch.testing.assert_close(vmap(norm)(both), vmap(lambda x: norm(x, "eager"))(both))
+    assert not used_kernels(lambda: vmap(norm)(both))
+
+
+def test_without_a_sign_of_transforms_torch_refuses_to_differentiate_kernels(without):
+    fresh = without((torch._C, "_are_functorch_transforms_active"))
+    assert used_kernels(lambda: norm(X))
+    assert not fresh.transforms_active()
+    with pytest.raises(RuntimeError, match="functorch transforms"):
+        grad(cubed())(X)
+    both = torch.stack([X, -X])
+    torch.testing.assert_close(vmap(norm)(both), vmap(lambda x: norm(x, "eager"))(both))
+
+
+def test_without_global_hooks_every_module_is_called(without):
+    conv = nn.Conv2d(2, 2, 3)
+    assert blocks.is_plain(conv)
+    without((nn.modules.module, "_has_any_global_hook"))
+    assert not blocks.is_plain(conv)
+    assert blocks.as_function(conv) is conv
+
+
+def test_without_the_hooks_of_a_module_it_is_called():
+    conv = nn.Conv2d(2, 2, 3)
+    assert not _torch_internals.has_hooks(conv)
+    del conv._forward_hooks
+    assert _torch_internals.has_hooks(conv)
+
+
+def test_without_its_forward_a_convolution_is_called(monkeypatch):
+    conv = nn.Conv2d(2, 2, 3)
+    for kind in (nn.Conv2d, nn.modules.conv._ConvNd):
+        monkeypatch.delattr(kind, "_conv_forward")
+    assert blocks.as_function(conv) is conv

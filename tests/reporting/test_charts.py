@@ -1,0 +1,44 @@
+"""Charts of a run's metrics."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from hdgan.reporting.charts import MOST_POINTS, Span, draw_charts, smoothed, spread
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_curves_without_positive_values(value):
+    records = [{"step": step, "stage": "a", "g_gan": value} for step in (1, 2, 3)]
+    (chart,) = draw_charts(records, [Span("a", 0, 3)])
+    assert chart.names == ["GAN"]
+
+
+def test_long_curves_are_thinned():
+    values = np.random.default_rng(0).random(20_000)
+    losses = {"g_gan": 0.5, "g_feature_matching": 4.0, "d_real": 0.25, "d_fake": 0.125}
+    records = [{"step": i + 1, "stage": "global", **losses, "lr": value} for i, value in enumerate(values)]
+    charts = {chart.title: chart for chart in draw_charts(records, [Span("global", 0, 20_000)])}
+    assert list(charts) == ["Generator losses", "Discriminator losses", "Learning rate"]
+    assert charts["Generator losses"].names == ["GAN", "feature matching"]
+    paths = re.findall(r'<path d="([^"]*)"', charts["Learning rate"].svg)
+    assert 500 < max(path.count("L") for path in paths) < MOST_POINTS
+
+
+def test_spread_keeps_both_ends():
+    assert spread(5, 10).tolist() == [0, 1, 2, 3, 4]
+    assert spread(101, 6).tolist() == [0, 20, 40, 60, 80, 100]
+    assert spread(1, 6).tolist() == [0]
+    chosen = spread(123_457, MOST_POINTS)
+    assert (len(chosen), chosen[0], chosen[-1]) == (MOST_POINTS, 0, 123_456)
+
+
+def test_smoothing_keeps_level_and_removes_noise():
+    noise = np.random.default_rng(0).normal(3, 1, 2000)
+    assert np.allclose(smoothed(np.full(200, 3.0)), 3)
+    assert smoothed(noise).std() < 0.2
+    assert len(smoothed(noise[:7])) == 7

@@ -1,0 +1,339 @@
+"""The step against the original's order of operations, which is written out here a second time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hdgan.errors import DataError
+from hdgan.families import Pix2PixHD, Pix2PixHDLoss
+from hdgan.families.common.batch import Batch
+from hdgan.families.common.pool import FakePool
+from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
+from hdgan.training import OptimConfig, TrainConfig
+from hdgan.training.distributed import World
+from hdgan.training.schedule import plan
+from hdgan.training.state import StageState
+from hdgan.training.trainer import Trainer, accumulate_gradients, forward_backward
+
+CPU = torch.device("cpu")
+
+
+class TinyVGG(nn.Module):
+    """Five feature maps of random convolutions, in place of VGG19's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3 if i == 0 else 4, 4, 3, padding=1) for i in range(5))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = []
+        for conv in self.convs:
+            x = F.relu(conv(x))
+            features.append(x)
+        return features
+
+
+@pytest.fixture
+def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let losses, which are taken in float32, be taken in float64.
+
+    Adam divides a gradient by its own size: where the true gradient is zero, rounding noise becomes whole steps. Two
+    orders of the same operations can therefore be compared over several steps only where noise is far below gradients.
+    """
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+
+
+def make_inputs(batch: int, dtype: torch.dtype, step: int = 0, n_labels: int = 4) -> Batch:
+    generator = torch.Generator().manual_seed(step)
+    label = torch.randint(n_labels, (batch, 4, 8), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    ids = label * 1000 + torch.randint(3, (batch, 2, 4), generator=generator).repeat_interleave(8, 1).repeat_interleave(
+        8, 2
+    )
+    photo = torch.rand(batch, 3, 16, 32, generator=generator, dtype=torch.float64) * 2 - 1
+    return Batch(photo.to(dtype), label, None, ids)
+
+
+def make_state(config: TrainConfig, stage: str = "joint", dtype: torch.dtype = torch.float32) -> StageState:
+    state = StageState(config, next(s for s in plan(config, 6) if s.name == stage), CPU)
+    state.model.to(dtype)
+    state.ema.model.to(dtype)
+    for parameter in state.model.parameters():
+        # Of the size that trained weights have, so that all terms and layers matter.
+        parameter.data.mul_(5)
+    return state
+
+
+def steady(config: TrainConfig, micro_batch: int | None = None) -> TrainConfig:
+    """With a last stage that is long and keeps the original's learning rate."""
+    joint = replace(config.stages["joint"], images=100, decay=0.0, lr=2e-4, micro_batch=micro_batch)
+    return replace(config, stages=config.stages | {"joint": joint})
+
+
+def make_trainer(config: TrainConfig, state: StageState, vgg: nn.Module | None = None) -> Trainer:
+    return Trainer(config, state, vgg, World(0, 1, CPU))
+
+
+def original_losses(model: Pix2PixHD, inputs: Batch, config: Pix2PixHDLoss, vgg: nn.Module | None) -> dict[str, Tensor]:
+    """Pix2PixHDModel.forward of NVIDIA/pix2pixHD: D runs three times, on fake.detach(), real and fake."""
+    condition = model.condition(inputs.label, inputs.ids)
+    netG, netD, netE = model.generator, model.discriminator, model.encoder
+    fake = netG(condition if netE is None else torch.cat([condition, netE(inputs.photo, inputs.ids)], dim=1))
+
+    def criterion_gan(prediction: list[list[Tensor]], target: float) -> Tensor:
+        total = torch.zeros((), dtype=fake.dtype)
+        for scale in prediction:
+            wanted = torch.full_like(scale[-1], target)
+            loss = F.mse_loss if config.gan == "lsgan" else F.binary_cross_entropy_with_logits
+            total = total + loss(scale[-1], wanted)
+        return total
+
+    pred_fake_pool = netD(torch.cat([condition, fake.detach()], dim=1))
+    loss_d_fake = criterion_gan(pred_fake_pool, 0.0)
+    pred_real = netD(torch.cat([condition, inputs.photo.detach()], dim=1))
+    loss_d_real = criterion_gan(pred_real, 1.0)
+    pred_fake = netD(torch.cat([condition, fake], dim=1))
+    loss_g_gan = criterion_gan(pred_fake, 1.0)
+    loss_g_feat = torch.zeros((), dtype=fake.dtype)
+    feat_weights, d_weights = 4.0 / (len(pred_fake[0]) - 1), 1.0 / len(pred_fake)
+    for i in range(len(pred_fake)):
+        for j in range(len(pred_fake[i]) - 1):
+            distance = F.l1_loss(pred_fake[i][j], pred_real[i][j].detach())
+            loss_g_feat = loss_g_feat + d_weights * feat_weights * distance * config.feature_matching
+    loss_g_vgg = torch.zeros((), dtype=fake.dtype)
+    if vgg is not None:
+        for weight, x, y in zip([1 / 32, 1 / 16, 1 / 8, 1 / 4, 1], vgg(fake), vgg(inputs.photo), strict=True):
+            loss_g_vgg = loss_g_vgg + weight * F.l1_loss(x, y.detach()) * config.vgg
+    return {
+        "g_gan": loss_g_gan,
+        "g_feature_matching": loss_g_feat,
+        "g_vgg": loss_g_vgg,
+        "d_real": loss_d_real,
+        "d_fake": loss_d_fake,
+    }
+
+
+class Original:
+    """train.py of NVIDIA/pix2pixHD: G's backward and step, then D's."""
+
+    def __init__(self, state: StageState, config: Pix2PixHDLoss, vgg: nn.Module | None) -> None:
+        self.model, self.config, self.vgg = copy.deepcopy(state.model).requires_grad_(True), config, vgg
+        trained = [p for n, p in self.model.named_parameters() if not n.startswith("discriminator.")]
+        self.optimizer_g = torch.optim.Adam(trained, lr=2e-4, betas=(0.5, 0.999))
+        self.optimizer_d = torch.optim.Adam(self.model.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+
+    def step(self, inputs: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        losses = original_losses(self.model, inputs, self.config, self.vgg)
+        loss_d = (losses["d_fake"] + losses["d_real"]) * 0.5
+        loss_g = losses["g_gan"] + losses["g_feature_matching"] + losses["g_vgg"]
+        self.optimizer_g.zero_grad()
+        loss_g.backward()
+        gradients = _gradients(self.model, "generator", "encoder")
+        self.optimizer_g.step()
+        self.optimizer_d.zero_grad()
+        loss_d.backward()
+        gradients |= _gradients(self.model, "discriminator")
+        self.optimizer_d.step()
+        return {name: loss.detach() for name, loss in losses.items()}, gradients
+
+
+def our_step(trainer: Trainer, inputs: Batch) -> tuple[dict[str, float], dict[str, Tensor]]:
+    losses = trainer.train_step(inputs).losses
+    return losses, _gradients(trainer.state.model, "generator", "encoder", "discriminator")
+
+
+def _gradients(model: Pix2PixHD, *networks: str) -> dict[str, Tensor]:
+    named = model.named_parameters()
+    return {name: p.grad.clone() for name, p in named if p.grad is not None and name.split(".")[0] in networks}
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) -> None:
+    """Gradients agree relative to the largest of their tensor."""
+    assert ours.keys() == theirs.keys()
+    for name, gradient in theirs.items():
+        difference = (ours[name] - gradient).abs().max()
+        assert difference <= tolerance * gradient.abs().max().clamp(min=1e-6), name
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "lsgan": {},
+    "vanilla": {"gan": "vanilla"},
+    "no feature matching": {"feature_matching": 0.0},
+    "vgg": {"vgg": 10.0},
+    "vanilla, vgg, no feature matching": {"gan": "vanilla", "feature_matching": 0.0, "vgg": 3.0},
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def losses(request: pytest.FixtureRequest) -> Pix2PixHDLoss:
+    return Pix2PixHDLoss(**({"vgg": 0.0} | request.param))
+
+
+def _pair(config: TrainConfig, losses: Pix2PixHDLoss, dtype: torch.dtype) -> tuple[Trainer, Original]:
+    config = steady(replace(config, loss=losses))
+    vgg = TinyVGG().to(dtype).requires_grad_(False) if losses.vgg else None
+    state = make_state(config, dtype=dtype)
+    return make_trainer(config, state, vgg), Original(state, losses, vgg)
+
+
+@pytest.mark.parametrize("features", [0, 2], ids=["without E", "with E"])
+def test_four_steps_equal_the_originals(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, losses: Pix2PixHDLoss, features: int, in_double: None
+) -> None:
+    config = make_config(tmp_path)
+    config = replace(config, model=replace(config.model, feature_channels=features))
+    trainer, original = _pair(config, losses, torch.float64)
+    for step in range(4):
+        inputs = make_inputs(2, torch.float64, step)
+        expected, wanted = original.step(inputs)
+        found, gradients = our_step(trainer, inputs)
+        assert found == pytest.approx({name: float(expected[name]) for name in found}, rel=1e-10, abs=1e-10)
+        assert_same(gradients, wanted, 1e-9)
+    theirs = original.model.state_dict()
+    for name, weight in trainer.state.model.state_dict().items():
+        torch.testing.assert_close(weight, theirs[name], rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_losses_equal_the_originals_in_float32(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, losses: Pix2PixHDLoss
+) -> None:
+    """Gradients are compared in float64 above: in float32 the order of additions alone moves some by 1e-5."""
+    trainer, original = _pair(make_config(tmp_path), losses, torch.float32)
+    for step in range(4):
+        inputs = make_inputs(2, torch.float32, step)
+        # The same weights at each step: see in_double.
+        original.model.load_state_dict(trainer.state.model.state_dict())
+        expected, _ = original.step(inputs)
+        found, _ = our_step(trainer, inputs)
+        assert list(found) == [name for name in expected if name in found]
+        assert found == pytest.approx({name: float(expected[name]) for name in found}, rel=1e-5, abs=1e-5)
+
+
+def test_each_objective_reaches_its_own_network_alone(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    state = make_state(make_config(tmp_path))
+    criterion = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, state.pool)
+    for silent in ("generator", "discriminator"):
+        objectives = criterion(state.model, make_inputs(2, torch.float32))
+        objectives = replace(objectives, **{silent: getattr(objectives, silent) * 0})
+        state.model.zero_grad(set_to_none=True)
+        accumulate_gradients(objectives, state.g_parameters, state.d_parameters, 1)
+        loud = {name for name, gradient in _gradients(state.model, "generator", "encoder", "discriminator").items()
+                if gradient.abs().max() > 0}  # fmt: skip
+        assert loud
+        assert all(name.startswith("discriminator") == (silent == "generator") for name in loud)
+
+
+def test_micro_batches_equal_the_whole_batch(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, in_double: None
+) -> None:
+    config, divided = (steady(make_config(tmp_path), micro_batch) for micro_batch in (None, 1))
+    whole = make_trainer(config, make_state(config, dtype=torch.float64))
+    parts = make_trainer(divided, make_state(divided, dtype=torch.float64))
+    for step in range(2):
+        inputs = make_inputs(4, torch.float64, step)
+        expected, found = our_step(whole, inputs), our_step(parts, inputs)
+        assert found[0] == pytest.approx(expected[0], rel=1e-10, abs=1e-10)
+        assert_same(found[1], expected[1], 1e-9)
+
+
+def test_a_step_takes_the_learning_rate_of_the_schedule(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    config = make_config(tmp_path)
+    state = make_state(config)
+    trainer = make_trainer(config, state)
+    for step in range(state.stage.steps):
+        result = trainer.train_step(make_inputs(2, torch.float32, step))
+        assert result.learning_rates == {"lr": state.stage.learning_rate(step)}
+        rates = {group["lr"] for optimizer in state.optimizers.values() for group in optimizer.param_groups}
+        assert rates == set(result.learning_rates.values())
+    assert state.step == state.stage.last_step
+
+
+def test_a_step_without_a_batch_changes_nothing(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    state = make_state(config)
+    trainer = make_trainer(config, state)
+    before = copy.deepcopy(state.model.state_dict())
+    with pytest.raises(DataError, match="no batch"):
+        trainer.train_step(DataError("no batch"))
+    assert (state.step_in_stage, trainer.updating, trainer.all_failed) == (0, False, True)
+    assert all(torch.equal(value, before[name]) for name, value in state.model.state_dict().items())
+
+
+def test_inputs_split_into_micro_batches_in_order() -> None:
+    inputs = make_inputs(4, torch.float32)
+    halves = list(inputs.split(2))
+    assert [len(half.photo) for half in halves] == [2, 2]
+    assert torch.equal(torch.cat([half.photo for half in halves]), inputs.photo)
+    assert torch.equal(torch.cat([half.ids for half in halves]), inputs.ids)  # type: ignore[misc]
+    assert halves[0].source is None
+    assert len(list(inputs.split(None))) == 1
+
+
+def test_inputs_from_the_loader_bring_8_bits_to_unit_range() -> None:
+    photo = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    inputs = Batch.from_loader(
+        {"photo": photo, "label": torch.zeros(1, 16, 16, dtype=torch.uint8)}, CPU, torch.channels_last
+    )
+    assert inputs.photo.dtype == torch.float32
+    assert (inputs.photo.min(), inputs.photo.max()) == (-1, 1)
+    assert inputs.photo.is_contiguous(memory_format=torch.channels_last)
+    assert inputs.ids is None
+
+
+def test_features_fall_back_on_labels_where_there_are_no_instances() -> None:
+    inputs = replace(make_inputs(1, torch.float32), ids=None)
+    assert inputs.label is not None
+    assert sorted(inputs.instances().ids.tolist()) == sorted(inputs.label.unique().tolist())
+
+
+def test_the_pool_feeds_only_the_discriminators_fakes(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = replace(make_config(tmp_path), optim=OptimConfig(pool_size=1))
+    state = make_state(config)
+    plain = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0))
+    pooled = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, state.pool)
+    first, second = make_inputs(1, torch.float32, 1), make_inputs(1, torch.float32, 2)
+    torch.testing.assert_close(pooled(state.model, first).parts, plain(state.model, first).parts)
+    torch.manual_seed(1)  # draws more than 0.5: the old picture comes back
+    expected, found = plain(state.model, second).parts, pooled(state.model, second).parts
+    assert pooled.names[-1] == "d_fake"
+    torch.testing.assert_close(found[:-1], expected[:-1])
+    torch.testing.assert_close(found[-1], plain(state.model, first).parts[-1])
+    assert not torch.allclose(found[-1], expected[-1])
+
+
+def test_accumulation_frees_each_micro_batch(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = replace(steady(make_config(tmp_path), micro_batch=1), recompute=False)
+    state = make_state(config)
+    criterion = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0))
+    alive, most = 0, 0
+
+    class Saved:
+        def __init__(self, tensor: Tensor) -> None:
+            nonlocal alive, most
+            self.tensor, self.size = tensor.detach(), tensor.nbytes
+            alive += self.size
+            most = max(most, alive)
+
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= self.size
+
+    def peak(rounds: int) -> int:
+        nonlocal most
+        most = 0
+        with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+            forward_backward(config, state, criterion, make_inputs(rounds, torch.float32))
+        assert alive == 0
+        return most
+
+    assert peak(3) == peak(1)
