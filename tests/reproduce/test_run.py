@@ -169,7 +169,7 @@ def test_a_run_that_fails_is_named_and_the_page_says_what_is_missing(
     folder: Folder, tmp_path: Path, inline: None
 ) -> None:
     docs, out = tmp_path / "docs", folder.root
-    with pytest.raises(TrainingError, match=r"^pix2pix, seed 0: .*pictures of 32x16 are too small for D"):
+    with pytest.raises(TrainingError, match=r"^pix2pix, seed 0: .*images of 32x16 are too small for D"):
         run(folder, "pix2pix", "crn", docs=docs)
     assert [row.row for row in read_results(out / "evidence" / "tiny.csv")] == [REAL, "crn"]
     assert "**Incomplete: 1 of 2 runs of tiny; missing: pix2pix seed 0.**" in (out / "evidence.md").read_text()
