@@ -1,4 +1,4 @@
-"""The networks, bare: they know no config, no family and no file format of a run."""
+"""The networks, bare: they know no family and no run."""
 
 from hdgan.models.crn import CascadedRefinement
 from hdgan.models.discriminator import MultiscaleDiscriminator, PatchDiscriminator
