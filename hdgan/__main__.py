@@ -7,12 +7,12 @@ from hdgan.commands.process import run
 
 def main() -> NoReturn:
     """Run `hdgan`."""
-    run("main")
+    run("hdgan.commands.main:main")
 
 
 def train_main() -> NoReturn:
     """Run `hdgan-train`."""
-    run("train_main")
+    run("hdgan.commands.main:train_main")
 
 
 if __name__ == "__main__":

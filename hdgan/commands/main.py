@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from importlib.metadata import version
+from pkgutil import resolve_name
 from typing import Any
 
 from hdgan.commands.parser import run_command, run_one_of
@@ -128,8 +128,7 @@ def _hdgan(arguments: list[str]) -> int:
 
 
 def _function(command: str) -> Callable[..., Any]:
-    module, _, name = COMMANDS[command].partition(":")
-    function: Callable[..., Any] = getattr(import_module(module), name)
+    function: Callable[..., Any] = resolve_name(COMMANDS[command])
     return function
 
 

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pkgutil import resolve_name
 from types import FrameType
 from typing import NoReturn, TextIO
 
@@ -27,16 +28,18 @@ NARROWEST, WIDEST = 40, 400
 
 
 def run(program: str) -> NoReturn:
-    """Run a function of `hdgan.commands.main` as this program, and exit with the status that it returns."""
+    """Run a function as this program, and exit with the status that it returns.
+
+    Args:
+        program: module:function; the module is imported once Ctrl-C and the streams are taken care of.
+    """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
         signal.signal(signal.SIGINT, _leave)
     _repair_streams()
     _limit_spinning()
     status: str | int | None
     try:
-        from hdgan.commands import main as cli
-
-        status = getattr(cli, program)()
+        status = resolve_name(program)()
     except SystemExit as stop:  # of tyro, after it has printed help or what is wrong with an option
         status = stop.code
     except KeyboardInterrupt:
