@@ -88,7 +88,7 @@ class Trial:
     exclude: tuple[Tensor, ...] = ()
     """Tensors that do not count, since they are in memory anyway."""
     per_call: int = 1
-    """Pictures that a call handles."""
+    """Images that a call handles."""
     found: Callable[[], Sequence[Tensor]] | None = None
     """What is compared with the truth, where that is not what `call` returns."""
 

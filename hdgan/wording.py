@@ -17,7 +17,7 @@ def is_text(value: str) -> bool:
 
 
 def count(n: int, noun: str, plural: str = "") -> str:
-    """A number with its noun in the right form: "1 picture", "2 pictures".
+    """A number with its noun in the right form: "1 image", "2 images".
 
     Args:
         n: how many.

@@ -38,7 +38,7 @@ def convert(
         out: the checkpoint to write, *.safetensors; with --to nvidia or cyclegan, the folder. Nothing is overwritten.
         to: direction.
         epoch: the first part of their file names, such as latest, which is the default, or 100.
-        labels: classes of the label maps, 0 for pictures; left out, opt.txt says so, or it is inferred.
+        labels: classes of the label maps, 0 for images; left out, opt.txt says so, or it is inferred.
         instances: whether the network sees instance boundaries; left out, opt.txt says so, or it is inferred.
         encoder: a *_net_E.pth outside the folder.
         ema: with --to nvidia or cyclegan, take the averaged weights where there are any.
@@ -61,10 +61,10 @@ def convert(
     else:
         _refuse_hdgans(source)
         if not source.is_dir():
-            _refuse(given | {"epoch": epoch}, "a single file: its G reads pictures, and it is of one epoch")
+            _refuse(given | {"epoch": epoch}, "a single file: its G reads images, and it is of one epoch")
             notes = convert_from_cyclegan(source, out)
         elif file := find_generator(source, chosen):
-            _refuse(given, f"{file}, which is of pytorch-CycleGAN-and-pix2pix: its G reads pictures")
+            _refuse(given, f"{file}, which is of pytorch-CycleGAN-and-pix2pix: its G reads images")
             notes = convert_from_cyclegan(file, out)
         else:
             notes = convert_from_nvidia(source, out, chosen, labels=labels, instances=instances, encoder=encoder)

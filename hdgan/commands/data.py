@@ -55,7 +55,7 @@ def check(
     Args:
         root: Folder of the dataset.
         layout: Folder structure; auto detects it.
-        n_labels: Number of classes; labels at or above it are faults. 0 for A-to-B pictures.
+        n_labels: Number of classes; labels at or above it are faults. 0 for A-to-B images.
         dontcare: Label whose pixels belong to no class, for example 255.
         phase: Phases to check, for example train; all if none is named.
         instance_divisor: Class of an instance id: id // instance_divisor where id >= instance_divisor, else id itself.
@@ -101,7 +101,7 @@ def pack(
         width: Widths to scale to, those of the training stages; the size of the files if none is given.
         height: Heights to scale to; with widths, one for each; without, widths follow from the aspect ratio.
         layout: Folder structure; auto detects it.
-        n_labels: Number of classes; labels at or above it are refused. 0 for A-to-B pictures.
+        n_labels: Number of classes; labels at or above it are refused. 0 for A-to-B images.
         dontcare: Label whose pixels belong to no class, for example 255.
         phase: Phases to pack, for example train; all if none is named.
         photo_filter: Resampling of photos; training must use the same.
@@ -185,7 +185,7 @@ def _summary(report: PhaseReport) -> Iterator[str]:
     if report.channels:
         yield f"  input channels: {', '.join(f'{channels}' for channels in report.channels)}"
     if report.ids:
-        yield f"  instance ids a picture: min {min(report.ids)}, median {median(report.ids):g}, max {max(report.ids)}"
+        yield f"  instance ids per image: min {min(report.ids)}, median {median(report.ids):g}, max {max(report.ids)}"
     if report.agreement is not None:
         yield f"  instance class equals label: {100 * report.agreement:.2f} % of pixels"
     if report.turned:
@@ -193,7 +193,7 @@ def _summary(report: PhaseReport) -> Iterator[str]:
 
 
 def _class_table(report: PhaseReport) -> Table:
-    table = Table("label", "pixels", "share %", "pictures", box=None)
+    table = Table("label", "pixels", "share %", "images", box=None)
     for column in table.columns:
         column.justify = "right"
     total = report.class_pixels.total()

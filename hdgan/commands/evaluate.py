@@ -58,15 +58,15 @@ class EvaluateOptions:
     phase: str | None = None
     """Of the dataset to evaluate on; left out, val, else test."""
     width: int | None = None
-    """Of the pictures; left out, that of the first run's training."""
+    """Of the images; left out, that of the first run's training."""
     height: int | None = None
-    """Of the pictures; left out, it follows from the width or the first run's training."""
+    """Of the images; left out, it follows from the width or the first run's training."""
     n_labels: int | None = None
     """Classes, if a scorer is trained without a run; left out, those of the scenes."""
     dontcare: int | None = None
     """Label of pixels that have no class, if a scorer is trained without a run."""
     max_images: int | None = None
-    """Evaluate only on the first pictures, this many."""
+    """Evaluate only on the first images, this many."""
     pictures: int = 8
     """How many of them the page shows."""
     checkpoint: str = "latest"
@@ -88,10 +88,10 @@ class EvaluateOptions:
 
 @typed_as(_TYPED)
 def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int:
-    """Score runs on held-out pictures: segmentation score, PSNR, SSIM, LPIPS, FID, KID; side by side in a web page.
+    """Score runs on held-out images: segmentation score, PSNR, SSIM, LPIPS, FID, KID; side by side in a web page.
 
     Writes scores.csv, classes.csv and evaluation.html. The segmentation score needs a scorer, which recognises classes
-    in pictures: --train-scorer trains one on the real training pictures of the first run (without a run: of --root, or
+    in images: --train-scorer trains one on the real training images of the first run (without a run: of --root, or
     of the built-in scenes), --scorer names one.
     """
     console = Console(stderr=True)

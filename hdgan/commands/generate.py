@@ -48,10 +48,10 @@ def generate(
 
     Args:
         run: Run folder, checkpoint folder or .safetensors file.
-        out: Folder for the pictures, or a .png file for a single one.
+        out: Folder for the images, or a .png file for a single one.
         label: Label map, or a folder of them.
         instance: Instance map, or a folder of them, paired by name.
-        input: Input picture, or a folder of them, for a model trained on A->B pairs.
+        input: Input image, or a folder of them, for a model trained on A->B pairs.
         photo: Photo, or a folder of them, that gives each instance its style.
         checkpoint: Of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
@@ -70,7 +70,7 @@ def generate(
     began = time.monotonic()
     _generate_all(pipeline, pairs, targets, choice, console)
     seconds = time.monotonic() - began
-    console.print(f"{len(targets)} pictures in {seconds:.1f} s: {out}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{len(targets)} images in {seconds:.1f} s: {out}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -118,7 +118,7 @@ def _note_size(pipeline: Pipeline, maps: Maps, console: Console) -> bool:
     far = [f"{usual} pixels {side}" for side, usual, n in sides if usual and not usual / _FAR <= n <= usual * _FAR]
     if far:
         console.print(
-            f"{maps.name} is {width}x{height}, but the model was trained on pictures {far[0]}: the result may look "
+            f"{maps.name} is {width}x{height}, but the model was trained on images {far[0]}: the result may look "
             "worse; scale the maps to about that size",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
@@ -138,13 +138,13 @@ def _check_sources(run: Path, model: ModelConfig, sources: dict[str, Path | None
     """Refuse sources that the model does not use, and require the one that it needs."""
     needed = "label" if model.n_labels else "input"
     if sources[needed] is None:
-        raise ConfigError(f"{run} makes pictures from {needed} files: give --{needed}")
+        raise ConfigError(f"{run} generates images from {needed} files: give --{needed}")
     unused = ["input"] if model.n_labels else ["label"]
     if not (model.instances or model.feature_channels):
         unused.append("ids")
     for part in unused:
         if sources[part] is not None:
-            raise ConfigError(f"{_OPTIONS[part]} {sources[part]} has no effect on the pictures of {run}: leave it out")
+            raise ConfigError(f"{_OPTIONS[part]} {sources[part]} has no effect on the images of {run}: leave it out")
 
 
 def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
@@ -186,7 +186,7 @@ def _name_pairs(pairs: list[Pair], out: Path) -> list[Path]:
             raise ConfigError(f"--out {out} is one file, but there are {len(pairs)} label maps: give a folder")
         return [out]
     if out.suffix.lower() in Image.registered_extensions() and not out.is_dir():
-        raise ConfigError(f"--out {out}: pictures are written as PNG; give a file that ends in .png, or a folder")
+        raise ConfigError(f"--out {out}: images are written as PNG; give a file that ends in .png, or a folder")
     if out.is_file():
         raise ConfigError(f"--out {out} is a file, but not a .png: give a folder, or a file that ends in .png")
     require_no_file(out, "out")

@@ -21,10 +21,10 @@ USAGE = """usage: hdgan COMMAND [OPTIONS]
 commands:
   train      train a model (the same as hdgan-train)
   report     write the report of a run as it stands
-  generate   make pictures from label maps
+  generate   generate images from label maps
   edit       edit label maps, objects and styles in a web page
   styles     find and show the styles that instances come in
-  evaluate   score runs on held-out pictures, side by side
+  evaluate   score runs on held-out images, side by side
   data       check a dataset, or pack it for fast reading
   convert    convert checkpoints of NVIDIA/pix2pixHD and pytorch-CycleGAN-and-pix2pix to hdgan's and back
   reproduce  train and score the paper's comparisons and ablations on the built-in scenes

@@ -25,7 +25,7 @@ def reproduce(
 
     They compare pix2pix, CRN and pix2pixHD; the losses; one and three discriminators; G1 alone and G1 with an enhancer;
     training without and with instance boundaries, and without and with features. The result is evidence.md: tables of
-    mean ± standard deviation over seeds, pictures, and what differs from the paper.
+    mean ± standard deviation over seeds, images, and what differs from the paper.
 
     Every run is an ordinary `hdgan train` and `hdgan evaluate`. Ctrl-C saves. The same command goes on from there, also
     after it was killed. `hdgan reproduce report [DOCS]` writes the page again from its rows.

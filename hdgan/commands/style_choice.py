@@ -27,14 +27,14 @@ class StyleChoice:
     styles_to: Path | None = None
     """A second file of styles; the variants are interpolated from the first to it."""
     variants: int = 1
-    """Pictures of each label map, named x_1.png, x_2.png, …: in random styles, between two files of styles, or the
+    """Images of each label map, named x_1.png, x_2.png, …: in random styles, between two files of styles, or the
     variants that a model makes by itself (several images at once, or noise)."""
     seed: int = 0
-    """Of random styles, and of the noise of models with dropout. The same seed gives the same pictures."""
+    """Of random styles, and of the noise of models with dropout. The same seed gives the same images."""
     clusters: dict[int, int] | None = None
     """Instances and the cluster that each has in its class, as in --clusters 26001 3 26002 5."""
     save_styles: bool = False
-    """Write the styles of each picture beside it, as x.json."""
+    """Write the styles of each image beside it, as x.json."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -76,7 +76,7 @@ class StyleChoice:
         if own_variants == 1 < self.variants:
             raise ConfigError(f"--variants {self.variants} would all be the same: give --styles random, or --styles-to")
         if self.variants > own_variants:
-            raise ConfigError(f"--variants is {self.variants}: the model makes {own_variants} pictures of each input")
+            raise ConfigError(f"--variants is {self.variants}: the model makes {own_variants} images of each input")
 
     def styles_for(self, pipeline: Pipeline, maps: Maps, photo: Path | None, variant: int) -> Styles | None:
         """The styles of one image; None if the pipeline's own rule (photo, else mean) gives them.

@@ -61,20 +61,20 @@ ModelAndFile = Annotated[ClusterFileOptions, tyro.conf.arg(name="")]
 
 
 def encode(model: Model, root: Path | None = None, width: int | None = None, device: str = "auto") -> int:
-    """Encode every instance of the training pictures with E. An interrupted encoding is continued.
+    """Encode every instance of the training images with E. An interrupted encoding is continued.
 
     Writes features.npz beside the checkpoint: picture, id, class, area, box and mean feature of each instance.
 
     Args:
         root: Dataset, if it is not where the run had it.
-        width: Of the pictures; left out, that of training.
+        width: Of the images; left out, that of training.
         device: auto, cpu, cuda or cuda:N.
     """
     console = Console(stderr=True)
     trained = model.open(root=root, width=width, device=device, console=console)
     with showing_progress(console) as progress:
         table = encoding.encode(trained, lambda done, total: progress("encoding", done, total))
-    _print_note(f"{len(table)} instances of {len(table.stem)} pictures: {trained.table_file}")
+    _print_note(f"{len(table)} instances of {len(table.stem)} images: {trained.table_file}")
     return 0
 
 
@@ -85,7 +85,7 @@ def cluster(model: Model, k: int = 10, min_area: float = MIN_AREA, seed: int = 0
 
     Args:
         k: Clusters of each class.
-        min_area: Leave out instances that cover a smaller share of their picture (NVIDIA's code: 1/64).
+        min_area: Leave out instances that cover a smaller share of their image (NVIDIA's code: 1/64).
         seed: Of K-means; the same gives the same clusters.
         root: Dataset, if it is not where the run had it.
     """
@@ -144,11 +144,11 @@ def measure(model: Model, min_area: float = MIN_AREA, switches: int = 20, seed: 
 
     Prints for each class the normalised mutual information (NMI) of clusters and true styles: of as many clusters of
     E's features as there are true styles, of as many clusters of mean colours, and of the clusters of `hdgan styles
-    cluster`. Then how much a held-out picture changes, in levels of 8 bits, on an instance whose cluster is switched
+    cluster`. Then how much a held-out image changes, in levels of 8 bits, on an instance whose cluster is switched
     and outside of it.
 
     Args:
-        min_area: Leave out instances that cover a smaller share of their picture.
+        min_area: Leave out instances that cover a smaller share of their image.
         switches: Of each class.
         seed: Of K-means and of the switches.
         device: auto, cpu, cuda or cuda:N.

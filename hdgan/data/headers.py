@@ -133,7 +133,7 @@ def require_photo(name: Path | str, header: Header) -> None:
     if header.in_text:
         raise DataError(f"{name}: this photo holds numbers in text; save it as PNG")
     if header.format == "NPY":
-        raise DataError(f"{name}: a photo must be a picture, not .npy; save it as PNG")
+        raise DataError(f"{name}: a photo must be an image, not .npy; save it as PNG")
     if header.white is None:
         signed = " of numbers with a sign" if header.mode == "L" else ""
         raise DataError(f"{name}: this photo has mode {header.mode}{signed}; save it with 8 or 16 bits a channel")
@@ -271,7 +271,7 @@ def _require_bounded(image: Image.Image, name: str, frames: int) -> None:
     # Pillow decodes a run-length encoded BMP in Python, which takes far more memory.
     pixel = 16 if first_tile(image)[0] == "bmp_rle" else _BYTES.get(image.mode, 4)
     width, height = image.size
-    what = f"a picture of {width}x{height} pixels" + (f" and {frames} pages" if frames > 1 else "")
+    what = f"an image of {width}x{height} pixels" + (f" and {frames} pages" if frames > 1 else "")
     require_bounded(name, width * height * pixel * frames, what)
     width, height = tiff_tag(image, _TILE_WIDTH, 1), tiff_tag(image, _TILE_LENGTH, 1)
     require_bounded(name, width * height * pixel, f"a TIFF in tiles of {width}x{height} pixels")

@@ -128,7 +128,7 @@ class PhaseReport:
         if self.foreign:
             # Such ids still separate instances; only their class is wrong.
             hold = "holds" if len(self.foreign) == 1 else "hold"
-            notes.append(f"{self.foreign[0]} ({count(len(self.foreign), 'picture')} {hold} such ids)")
+            notes.append(f"{self.foreign[0]} ({count(len(self.foreign), 'image')} {hold} such ids)")
         if self.agreement is not None and self.agreement < 0.5:
             notes.append(
                 f"the class of the instance id differs from the label at {100 * (1 - self.agreement):.0f} % of pixels; "

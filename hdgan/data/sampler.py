@@ -98,7 +98,7 @@ class StreamLoader(DataLoader[Any]):
                 batches = super().__iter__()
             except OSError as error:
                 raise DataError(
-                    f"the processes that read pictures cannot start ({error.strerror}); {_fewer_workers()}"
+                    f"the processes that read images cannot start ({error.strerror}); {_fewer_workers()}"
                 ) from error
             try:
                 for batch in batches:
@@ -129,9 +129,9 @@ def explained_worker_death() -> Iterator[None]:
     except RuntimeError as error:
         # An error that a worker itself raises reads "Caught RuntimeError in DataLoader worker process 0".
         if re.match(r"DataLoader worker \(pid", str(error)):
-            what = "a process that reads pictures was killed, probably because memory ran out"
+            what = "a process that reads images was killed, probably because memory ran out"
         elif "DataLoader worker" in str(error) and "shared memory(shm)" in str(error):
-            what = "a process that reads pictures found too little shared memory for a batch"
+            what = "a process that reads images found too little shared memory for a batch"
         else:
             raise
         raise DataError(f"{what}; {_fewer_workers()}") from error

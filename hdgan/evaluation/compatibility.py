@@ -27,7 +27,7 @@ def common_classes(runs: Sequence[Path], pipelines: Sequence[Pipeline]) -> int:
 
 
 def _classes(n_labels: int) -> str:
-    return f"{n_labels} classes" if n_labels else "pictures as its input"
+    return f"{n_labels} classes" if n_labels else "images as its input"
 
 
 def require_compatible(runs: Sequence[Path], pipelines: Sequence[Pipeline], dataset: PairedDataset) -> None:
@@ -43,17 +43,17 @@ def require_compatible(runs: Sequence[Path], pipelines: Sequence[Pipeline], data
             raise ConfigError(f"{run} was trained with instance maps, which {first.stem} and its split do not have")
         if not config.n_labels and config.input_channels != dataset.input_channels:
             raise ConfigError(
-                f"{run} takes pictures of {config.input_channels} channels, but {first.input} has "
+                f"{run} takes images of {config.input_channels} channels, but {first.input} has "
                 f"{dataset.input_channels}"
             )
         if config.image_channels != 3:
             raise ConfigError(
-                f"{run} makes pictures with image_channels {config.image_channels}, but photos have 3: leave it out"
+                f"{run} generates images with image_channels {config.image_channels}, but photos have 3: leave it out"
             )
         if config.feature_channels and pipeline.class_features is None:
             raise ConfigError(
                 f"{run} was trained with features, but its file holds no mean styles of its classes, from which "
-                "pictures are made: name a checkpoint that hdgan's training saved"
+                "images are generated: name a checkpoint that hdgan's training saved"
             )
         if dontcare is not None and dontcare >= config.n_labels > 0 and config.dontcare != dontcare:
             raise ConfigError(

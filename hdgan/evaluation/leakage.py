@@ -29,7 +29,7 @@ def runs_that_saw(runs: Mapping[str, Pipeline], data: DataConfig, phase: str) ->
     names = [name for name, run in runs.items() if (own := _training_of(run)) and _trains_on(own.data, data, phase)]
     if not names:
         return []
-    return [f"Trained on these very pictures, phase {phase}: {', '.join(names)}. Their scores are not held-out ones."]
+    return [f"Trained on these very images, phase {phase}: {', '.join(names)}. Their scores are not held-out ones."]
 
 
 def scorer_leaks(scorer: Path, runs: Mapping[str, Pipeline], data: DataConfig, phase: str) -> list[str]:
@@ -53,7 +53,7 @@ def scorer_leaks(scorer: Path, runs: Mapping[str, Pipeline], data: DataConfig, p
         known = from_plain(DataConfig, about.get("data"), f"{scorer}, trained_on")
         if _trains_on(known, data, phase):
             warnings.append(
-                f"The scorer {scorer} was trained on these very pictures, phase {phase}: it knows the real photos "
+                f"The scorer {scorer} was trained on these very images, phase {phase}: it knows the real photos "
                 "already."
             )
     return warnings

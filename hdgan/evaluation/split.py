@@ -34,6 +34,6 @@ def require_photos(listing: Listing, data: DataConfig) -> None:
     """Raise DataError unless the phase has photos."""
     if listing.pairs[0].photo is None:
         raise DataError(
-            f"{data.root} has no photos for phase {listing.phase}, which pictures are scored against: add the photos, "
+            f"{data.root} has no photos for phase {listing.phase}, which images are scored against: add the photos, "
             "or name another phase"
         )

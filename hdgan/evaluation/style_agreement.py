@@ -75,7 +75,7 @@ def measure_agreement(
     truth, colours = true_styles(trained, table), mean_colours(trained)
     if len(colours) != len(table):
         raise CheckpointError(
-            f"{trained.table_file} has {len(table)} instances, the run's pictures have {len(colours)}: encode them "
+            f"{trained.table_file} has {len(table)} instances, the run's images have {len(colours)}: encode them "
             "again with `hdgan styles encode`, without --width"
         )
     found = []

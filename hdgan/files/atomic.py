@@ -106,7 +106,7 @@ def remove_folder(path: Path) -> None:
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:
-    """Write a picture atomically as PNG.
+    """Write an image atomically as PNG.
 
     Raises:
         HdganError: as `atomic_file`.

@@ -1,6 +1,6 @@
 """How much memory a file may take: a limit that is checked before anything is allocated.
 
-A small file can declare any size. A picture of a few bytes may claim 2^31 pixels a side, and a compressed archive may
+A small file can declare any size. An image of a few bytes may claim 2^31 pixels a side, and a compressed archive may
 expand a thousandfold. So every reader compares the size that a file declares with one limit, in bytes of memory.
 """
 
@@ -38,7 +38,7 @@ def require_bounded(path: Path | str, n_bytes: int, what: str, error: type[Hdgan
     Args:
         path: the file, or what a message calls it.
         n_bytes: how much memory its content takes according to the file.
-        what: where the number comes from, for example "a picture of 200000x200000 pixels".
+        what: where the number comes from, for example "an image of 200000x200000 pixels".
         error: the class of the error to raise.
 
     Raises:

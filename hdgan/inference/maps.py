@@ -149,12 +149,12 @@ def _read_ids(
 
 def _read_image(source: ImageSource, device: torch.device) -> tuple[Tensor, bool]:
     """An image as [B, C, H, W] float32 in [-1, 1] on the device, and whether it came as a batch."""
-    _require_source(source, "picture")
+    _require_source(source, "input image")
     if not isinstance(source, Tensor):
         return _of_pixels(read_input(_with_path(source)), device), False
     if not source.is_floating_point() or source.dim() not in (3, 4) or source.numel() == 0:
         raise DataError(
-            f"a picture has shape {tuple(source.shape)} and type {source.dtype}: give float [C, H, W] or [B, C, H, W]"
+            f"the input image has shape {tuple(source.shape)} and type {source.dtype}: give float [C, H, W] or [B, C, H, W]"
         )
     batched = source.dim() == 4
     return (source if batched else source[None]).to(device, torch.float32), batched

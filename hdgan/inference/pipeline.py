@@ -200,7 +200,7 @@ class Pipeline:
         most = self.config.variants
         if variant < 0 or (most is not None and variant >= most):
             raise ConfigError(
-                f"variant is {variant}: the model makes {most or 'any number of'} pictures of an input, counted from 0"
+                f"variant is {variant}: the model makes {most or 'any number of'} images of an input, counted from 0"
             )
 
     def _require_features(self, what: str) -> None:

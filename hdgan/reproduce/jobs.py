@@ -1,7 +1,7 @@
 """The jobs of `hdgan reproduce`: which files belong to each, and which ordinary commands do it.
 
 OUT/scale.json                      the scale of all runs
-    networks/scorer.safetensors     recognises classes in pictures, for the scores
+    networks/scorer.safetensors     recognises classes in images, for the scores
     networks/perceptual.safetensors provides the features of the perceptual loss
     networks/*.json                 how long their training took
     runs/ROW-SEED/                  an ordinary training run, with three additions:

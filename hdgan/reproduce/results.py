@@ -40,9 +40,9 @@ class Result:
     height: Side
     train_scenes: Count
     held_out: Count
-    """Pictures that the scores are of."""
+    """Images that the scores are of."""
     images: Count
-    """Training pictures that the run saw."""
+    """Training images that the run saw."""
     steps: Count
     parameters: Parameters
     """Of the generator."""

@@ -100,7 +100,7 @@ class FeatureTable:
             CheckpointError: the file is missing, damaged or not a table.
         """
         if not os.path.lexists(path):
-            raise CheckpointError(f"{path} does not exist: encode the training pictures with `hdgan styles encode RUN`")
+            raise CheckpointError(f"{path} does not exist: encode the training images with `hdgan styles encode RUN`")
         try:
             with open_archive(path, CheckpointError) as archive:
                 headers = {name: _header(archive, name) for name in (*_ARRAYS, "about")}

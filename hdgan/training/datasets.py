@@ -121,7 +121,7 @@ def _validation_pairs(config: TrainConfig, data: DataConfig, training: Listing, 
     lacks = "photos" if first.photo is None else "instance maps" if config.model.instances and first.ids is None else ""
     if not lacks:
         return listing
-    console.print(f"phase {phase} has no {lacks}: samples show training pictures", markup=False, highlight=False)
+    console.print(f"phase {phase} has no {lacks}: samples show training images", markup=False, highlight=False)
     return training
 
 

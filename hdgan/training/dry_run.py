@@ -85,8 +85,8 @@ def dry_run(config: TrainConfig, console: Console, *, resume: bool = False) -> l
 def print_estimates(config: TrainConfig, data: RunData, estimates: list[StageEstimate], console: Console) -> None:
     """Print what is known before a step is taken: data, parameters, and a row for each stage."""
     print_line(console, f"dry run: nothing is begun in {config.out}")
-    training = count(len(data.train_pairs), "training picture")
-    held_out = f"{count(len(data.val_pairs), 'picture')} of {data.val_phase} for samples and measurements"
+    training = count(len(data.train_pairs), "training image")
+    held_out = f"{count(len(data.val_pairs), 'image')} of {data.val_phase} for samples and measurements"
     print_line(console, f"data: {data.config.root}: {training}; {held_out}")
     if not estimates:
         print_line(console, "no stage is left to train")

@@ -4,7 +4,7 @@ RUN/config.json        the whole config
     environment.json   versions and machine
     metrics.jsonl      losses, learning rate, speed
     tensorboard/       the same
-    samples/<stage>/   inputs/ and a folder of pictures for each sampled step
+    samples/<stage>/   inputs/ and a folder of images for each sampled step
     checkpoints/       see hdgan.checkpoints
     report.html        all of it at a glance
 """
@@ -148,7 +148,7 @@ def load_environment(run: Path) -> RunEnvironment:
 def training_of(
     file: Path, metadata: Mapping[str, Any], model: ModelConfig, root: Path | None = None
 ) -> tuple[TrainConfig, SizeConfig]:
-    """How a model was trained, with the data under `root` if it is given, and the size of the pictures.
+    """How a model was trained, with the data under `root` if it is given, and the size of the images.
 
     Args:
         file: the model, for messages.

@@ -186,7 +186,7 @@ def too_large(config: TrainConfig, stage: Stage, world: World) -> str:
         f"a smaller {option(f'stages.{name}.size.width')} or {option(f'stages.{name}.size.crop_width')}",
     ]
     return (
-        f"stage {name}, with {count(own, 'picture')} of each batch, does not fit into the memory of {world.device}: "
+        f"stage {name}, with {count(own, 'image')} of each batch, does not fit into the memory of {world.device}: "
         f"{', or '.join(filter(None, remedies))}"
     )
 
@@ -195,7 +195,7 @@ def too_large(config: TrainConfig, stage: Stage, world: World) -> str:
 def torch_settings(config: TrainConfig) -> Iterator[None]:
     """Let cuDNN try out its algorithms while a run lasts; set the number of threads for good."""
     before = torch.backends.cudnn.benchmark
-    # The pictures of a stage usually have one size, so one trial of cuDNN's algorithms pays.
+    # The images of a stage usually have one size, so one trial of cuDNN's algorithms pays.
     torch.backends.cudnn.benchmark = True
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -215,7 +215,7 @@ def check_processes(config: TrainConfig, world: World) -> None:
 
 
 def check_pictures(config: TrainConfig, data: RunData, stage: Stage) -> None:
-    """Raise DataError if a picture for samples or measurements cannot be read, which would show after many steps."""
+    """Raise DataError if an image for samples or measurements cannot be read, which would show after many steps."""
     dataset = data.validation(stage.config.size)
     for index in range(min(max(config.log.samples, config.log.val_images), len(dataset))):
         dataset[index]
@@ -230,7 +230,7 @@ def check_cuda_graphs(config: TrainConfig, stages: list[Stage], world: World) ->
         f"{option('model.feature_channels')} makes tables whose size changes with the instances": (
             config.model.feature_channels
         ),
-        f"{option('optim.pool_size')} chooses pictures at random": config.optim.pool_size,
+        f"{option('optim.pool_size')} chooses images at random": config.optim.pool_size,
         **{
             f"{option(f'stages.{stage.name}.micro_batch')} accumulates gradients": stage.config.micro_batch is not None
             for stage in stages
@@ -252,5 +252,5 @@ def check_batch(stage: Stage, world: World) -> None:
     if micro is not None and (micro < 1 or (batch // world.size) % micro):
         raise ConfigError(
             f"{option(f'stages.{stage.name}.micro_batch')} {micro} does not divide the "
-            f"{count(batch // world.size, 'picture')} that each process has of a batch: give a divisor"
+            f"{count(batch // world.size, 'image')} that each process has of a batch: give a divisor"
         )

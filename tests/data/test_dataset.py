@@ -189,7 +189,7 @@ def test_files_of_different_size(nvidia, save, part):
 
 
 def test_crop_larger_than_the_picture_names_the_file(nvidia):
-    with pytest.raises(DataError, match=r"s0_label\.png: the crop of 16x16 is larger than the picture, which is 12x8"):
+    with pytest.raises(DataError, match=r"s0_label\.png: the crop of 16x16 is larger than the image, which is 12x8"):
         dataset(nvidia, 4, size=SizeConfig(crop_width=16))[0]
 
 

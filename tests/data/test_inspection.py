@@ -40,7 +40,7 @@ def test_report_of_a_clean_set(scenes):
     assert seen == [("train", done, 3) for done in (1, 2, 3)]
     text, code = printed(report)
     assert code == 0
-    assert "instance ids a picture: min 3, median 4, max 4" in text
+    assert "instance ids per image: min 3, median 4, max 4" in text
     assert "instance class equals label: 97.22 % of pixels" in text
     assert "no faults; --model.n-labels 3 or more covers every label" in text
 
@@ -139,7 +139,7 @@ def test_ids_of_classes_beyond_the_labels_are_a_note(scenes, save):
     assert note.startswith(
         f"{scenes / 'train_inst' / 'b.png'} holds id 26004 of class 26, but model.n_labels is 3; set "
     )
-    assert note.endswith("of the ids, if they hold a class (1 picture holds such ids)")
+    assert note.endswith("of the ids, if they hold a class (1 image holds such ids)")
     assert report.faults == []
     text, code = printed(report)
     assert code == 0
@@ -254,7 +254,7 @@ def test_quick_check_counts_further_faults(scenes, spoil):
 
 
 def test_quick_check_tries_the_crop(scenes):
-    with pytest.raises(DataError, match=r"a\.png: the crop of 5x5 is larger than the picture"):
+    with pytest.raises(DataError, match=r"a\.png: the crop of 5x5 is larger than the image"):
         quick(scenes).require_size(SizeConfig(crop_width=5))
 
 
@@ -294,7 +294,7 @@ def test_quick_check_finds_an_input_of_other_channels(save, tmp_path):
 @pytest.mark.parametrize(
     ("name", "photo", "message"),
     [
-        ("b.npy", np.zeros((4, 6), np.uint8), "a photo must be a picture, not .npy"),
+        ("b.npy", np.zeros((4, 6), np.uint8), "a photo must be an image, not .npy"),
         ("b.tif", np.zeros((4, 6), np.float32), "this photo has mode F; save it with 8 or 16 bits"),
     ],
 )

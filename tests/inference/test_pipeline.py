@@ -1,4 +1,4 @@
-"""One picture out, whatever form the maps come in, and a clear word where they cannot be used."""
+"""One image out, whatever form the maps come in, and a clear word where they cannot be used."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_tables_give_mean_and_spread_and_what_was_not_had(page: Page) -> None:
     assert "| model | seeds | mean IoU ↑ | PSNR, dB ↑ | parameters of G | CPU s a run |" in text
     assert "| pix2pixHD | 0.25 ± 0.00 |" in text
     assert "CPU (2 cores), jobs side by side: 2, threads of each: 1; scored by PyTorch 2.13.0" in text
-    assert "a covariance of 62 features from 2 pictures" in text
+    assert "a covariance of 62 features from 2 images" in text
     assert "`--loss.scorer`" in text.split("##")[0]
     assert "hardly finds" not in text
     assert ".png" not in text

@@ -234,7 +234,7 @@ def test_one_process_of_a_node_goes_first(monkeypatch: pytest.MonkeyPatch, local
     ("ours", "theirs", "message"),
     [
         (["--seed", "0"], ["--seed", "1"], "--seed is 0 in process 0, but 1 in process 1"),
-        (["--data.root", "{}"], ["--data.root", "{}-other"], "the training picture s0 is label of"),
+        (["--data.root", "{}"], ["--data.root", "{}-other"], "the training image s0 is label of"),
         (
             ["--model.generator.ngf", "4"],
             ["--model.generator.ngf", "6"],

@@ -52,7 +52,7 @@ def test_every_stage_is_estimated_and_nothing_is_written(make_config: MakeConfig
     assert any(layer.layer.startswith("discriminator.scales.0") for layer in joint.layers)
     printed = text.getvalue()
     for words in (
-        "6 training pictures; 2 pictures of test",
+        "6 training images; 2 images of test",
         "32x16",
         "all stages",
         "MiB",
@@ -133,7 +133,7 @@ def test_a_stage_that_does_not_fit_says_what_helps(
     def fail(*_: object) -> None:
         torch.empty(10**15)
 
-    message = r"stage global, with 2 pictures of each batch, .* memory of cpu: --precision bfloat16"
+    message = r"stage global, with 2 images of each batch, .* memory of cpu: --precision bfloat16"
     monkeypatch.setattr(Trainer, "train_step", fail)
     with typed_as(), pytest.raises(ConfigError, match=message):
         dry_run(make_config(tmp_path / "run"), QUIET)

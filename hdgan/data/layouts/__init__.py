@@ -126,7 +126,7 @@ def _mismatch(root: Path, layout: Layout) -> str:
     if layout.has_labels(root):
         return f"{root} holds label maps (layout {layout.name}); set {n_labels} to their number of classes"
     return layout.foreign(root) or (
-        f"{root} holds A-to-B pictures (layout {layout.name}), no label maps; set {n_labels} to 0, or add <phase>_label"
+        f"{root} holds A-to-B images (layout {layout.name}), no label maps; set {n_labels} to 0, or add <phase>_label"
     )
 
 

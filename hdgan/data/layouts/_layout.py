@@ -15,7 +15,7 @@ from hdgan.data.pairs import PARTS, Listing, Orphan, Pair
 from hdgan.errors import DataError
 from hdgan.wording import is_text
 
-IMAGES = f"pictures ({', '.join(sorted(EXTENSIONS))})"
+IMAGES = f"images ({', '.join(sorted(EXTENSIONS))})"
 """What messages call the files that count."""
 
 
@@ -178,7 +178,7 @@ def match(
     if not pairs:
         first, other = (next(iter(by_stem.values())) for by_stem in list(stems.values())[:2])
         where = f" of phase {phase}" if phase else ""
-        unpaired = ", since unpaired pictures (CycleGAN's) cannot be trained on" if "input" in stems else ""
+        unpaired = ", since unpaired images (CycleGAN's) cannot be trained on" if "input" in stems else ""
         raise DataError(
             f"no two files{where} share a name, for example {first} and {other}; name partners alike{unpaired}"
         )

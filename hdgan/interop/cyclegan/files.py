@@ -33,7 +33,7 @@ _NAMES = {
 
 
 def convert_from_cyclegan(file: Path, out: Path) -> list[str]:
-    """Write a generator of pytorch-CycleGAN-and-pix2pix as a pix2pix model from picture to picture.
+    """Write a generator of pytorch-CycleGAN-and-pix2pix as a pix2pix model from image to image.
 
     Args:
         file: `latest_net_G.pth`, `latest_net_G_A.pth`, or another file with the state dict of a netG. D is taken from
@@ -158,7 +158,7 @@ def convert_to_cyclegan(path: Path, folder: Path, epoch: str = "latest", *, ema:
     if _kind(g) not in _NAMES:
         notes.append(f"no --netG of theirs is a {_kind(g)}: add one to define_G in their models/networks.py")
     if model.config.n_labels or model.config.instances:
-        notes.append(f"their datasets are pictures: you have to make the {channels} input planes yourself")
+        notes.append(f"their datasets are images: you have to make the {channels} input planes yourself")
     if isinstance(g, UNetGenerator) and g.dropout_levels:
         theirs = their_dropout_levels(len(g.downs))
         if g.dropout_levels != theirs:

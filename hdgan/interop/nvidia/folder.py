@@ -29,16 +29,16 @@ def convert_from_nvidia(
 ) -> list[str]:
     """Write the networks of a folder of NVIDIA's code as one checkpoint of hdgan.
 
-    The architecture follows from the weights. `opt.txt` says what the input channels mean (labels or a picture, a
+    The architecture follows from the weights. `opt.txt` says what the input channels mean (labels or an image, a
     boundary map, features). Without it, as many channels are features as E makes or, without E, as G has beyond those
-    that D sees. Of the others, 3 are a colour picture, 4 a picture and a boundary map, any other number labels and a
+    that D sees. Of the others, 3 are a colour image, 4 an image and a boundary map, any other number labels and a
     boundary map.
 
     Args:
         folder: holds `<epoch>_net_G.pth` and, if there are any, `<epoch>_net_D.pth`, `<epoch>_net_E.pth`, `opt.txt`.
         out: checkpoint to write, *.safetensors, which must not exist.
         epoch: the first part of the files' names.
-        labels: classes of the label maps, 0 for pictures; None takes what the folder says.
+        labels: classes of the label maps, 0 for images; None takes what the folder says.
         instances: whether G sees a boundary map; None takes what the folder says.
         encoder: a `*_net_E.pth` from elsewhere. NVIDIA's 1024p recipe with features keeps E in the 512p folder.
 

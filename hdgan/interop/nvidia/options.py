@@ -107,7 +107,7 @@ def model_config(
     Args:
         networks: as loaded; their channels must match.
         options: of the run; without them the meaning of the input channels is inferred.
-        labels: classes of the label maps, 0 for pictures; None takes what the folder says.
+        labels: classes of the label maps, 0 for images; None takes what the folder says.
         instances: whether G sees a boundary map; None takes what the folder says.
         folder: for messages.
         notes: what was found and assumed is added here, one sentence each.
@@ -122,7 +122,7 @@ def model_config(
     _check_channels(networks, condition, features, image_channels, folder)
     n_labels, input_channels, instances = _meaning(condition, options, labels, instances, folder)
     notes.append(
-        f"G's {in_channels} input channels: {n_labels or input_channels} {'labels' if n_labels else 'of a picture'}, "
+        f"G's {in_channels} input channels: {n_labels or input_channels} {'labels' if n_labels else 'of an image'}, "
         f"{'a' if instances else 'no'} boundary map, {features} features"
     )
     reduction = int(options is not None and options.flag("load_features"))
@@ -190,7 +190,7 @@ def _check_channels(networks: Networks, condition: int, features: int, image_cha
 def _meaning(
     condition: int, options: NvidiaOptions | None, labels: int | None, instances: bool | None, folder: Path
 ) -> tuple[int, int, bool]:
-    """What the channels of the condition are: labels (0 for a picture), channels of a picture, a boundary map."""
+    """What the channels of the condition are: labels (0 for an image), channels of an image, a boundary map."""
     if instances is None:
         if options is not None:
             instances = not options.flag("no_instance")
