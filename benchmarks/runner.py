@@ -137,7 +137,7 @@ def check(trial: Trial) -> float:
     truth, found = trial.truth(), (trial.found or trial.call)()
     error = max((_distance(*pair) for pair in zip(found, truth, strict=True)), default=0.0)
     if not error <= trial.tolerance:  # NaN is not
-        raise CheckFailed(f"off by {error:.1e} of the truth, {trial.tolerance:.1e} is allowed")
+        raise CheckFailed(f"off by {error:.1e} of the truth, where {trial.tolerance:.1e} is allowed")
     return error
 
 

@@ -65,12 +65,12 @@ def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
         return path / MODEL_FILE
     steps = list_steps(path)
     if not steps:
-        raise CheckpointError(f"{path} holds no checkpoint: give the folder of a training run that has saved one")
+        raise CheckpointError(f"{path} contains no checkpoint: give the folder of a training run that has saved one")
     known = {"latest": steps[-1], "best": best_step(path)} | {str(step): step for step in steps}
     step = known.get(str(which))
     if step is None:
         there = ", ".join(name for name, step in known.items() if step is not None)
-        raise CheckpointError(f"{path} has no checkpoint {which}: there are {there}")
+        raise CheckpointError(f"{path} has no checkpoint {which}; it has {there}")
     return checkpoint_path(path, step) / MODEL_FILE
 
 
@@ -103,7 +103,7 @@ def read_best(run: Path) -> Best | None:
     file = checkpoints_folder(run) / "best.json"
     if not os.path.lexists(file):
         return None
-    content = read_json(file, dict, "delete it; the next checkpoint writes it anew")
+    content = read_json(file, dict, "delete it; the next checkpoint writes it again")
     values = {name: content.pop(name) for name in list(content) if name.startswith("val_")}
     return from_plain(Best, {**content, "values": values}, str(file))
 

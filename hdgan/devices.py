@@ -72,7 +72,7 @@ def choose_device(device: str) -> torch.device:
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"{given} is not a device: give auto, cpu, cuda or cuda:N") from error
     if chosen.type not in ("cpu", "cuda"):
-        raise ConfigError(f"{given} is not a device that hdgan runs on: give auto, cpu, cuda or cuda:N")
+        raise ConfigError(f"{given} is not a device that hdgan supports: give auto, cpu, cuda or cuda:N")
     if chosen.type == "cpu":
         return torch.device("cpu")
     found, index = torch.cuda.device_count(), chosen.index or 0

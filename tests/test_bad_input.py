@@ -67,7 +67,7 @@ DATA: dict[str, tuple[Damage, str]] = {
     "missing folder": (shutil.rmtree, r"data is not a folder; set --data\.root"),
     "empty folder": (lambda root: [shutil.rmtree(path) for path in root.iterdir()], r"data has no known structure"),
     "no label maps": (
-        lambda root: [path.unlink() for path in (root / "train_label").iterdir()], r"train_label holds no images"
+        lambda root: [path.unlink() for path in (root / "train_label").iterdir()], r"train_label contains no images"
     ),
     "no instance maps": (
         lambda root: shutil.rmtree(root / "train_inst"), r"no instance maps for phase train: .*--model\.no-instances"

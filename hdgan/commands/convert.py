@@ -53,18 +53,18 @@ def convert(
     given = {"labels": labels, "instances": instances, "encoder": encoder}
     chosen = epoch or "latest"
     if to != "hdgan":
-        _refuse(given, f"--to {to}: the checkpoint says it")
+        _refuse(given, f"--to {to}: the checkpoint says which it is")
         back = {"nvidia": convert_to_nvidia, "cyclegan": convert_to_cyclegan}[to]
         notes = back(find_checkpoint(source), out, chosen, ema=ema)
     elif not ema:
-        raise ConfigError("--no-ema has no meaning with --to hdgan: other code keeps no averages; leave it out")
+        raise ConfigError("--no-ema has no effect with --to hdgan, since other code keeps no averages: leave it out")
     else:
         _refuse_hdgans(source)
         if not source.is_dir():
-            _refuse(given | {"epoch": epoch}, "a single file: its G reads images, and it is of one epoch")
+            _refuse(given | {"epoch": epoch}, "a single file, which is of one epoch and whose G reads images")
             notes = convert_from_cyclegan(source, out)
         elif file := find_generator(source, chosen):
-            _refuse(given, f"{file}, which is of pytorch-CycleGAN-and-pix2pix: its G reads images")
+            _refuse(given, f"{file}, a file of pytorch-CycleGAN-and-pix2pix whose G reads images")
             notes = convert_from_cyclegan(file, out)
         else:
             notes = convert_from_nvidia(source, out, chosen, labels=labels, instances=instances, encoder=encoder)
@@ -91,4 +91,4 @@ def _refuse_hdgans(source: Path) -> None:
 def _refuse(options: Mapping[str, object], what: str) -> None:
     for name, value in options.items():
         if value is not None:
-            raise ConfigError(f"--{name} has no meaning with {what}; leave it out")
+            raise ConfigError(f"--{name} has no effect with {what}; leave it out")

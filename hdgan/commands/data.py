@@ -119,7 +119,7 @@ def pack(
         config = DataConfig(root=folder, layout=layout, dontcare=dontcare, photo_filter=photo_filter)
         sizes = sizes_of(width, height)
         report = pack_dataset(config, out, sizes, n_labels, phase or None, workers, say=say, progress=progress)
-    kept = f", {report.kept} of them already there" if report.kept else ""
+    kept = f", {report.kept} of them already written" if report.kept else ""
     print(f"{out}: {count(report.samples, 'sample')}, {decimal(report.bytes)}{kept}; train with --data.root {out}")
     return 0
 
@@ -132,8 +132,8 @@ def sizes_of(widths: Sequence[int], heights: Sequence[int]) -> tuple[SizeConfig,
     """
     if widths and heights and len(widths) != len(heights):
         raise ConfigError(
-            f"{count(len(widths), 'width')}, but {count(len(heights), 'height')}: give one height for each width, or "
-            "none"
+            f"{count(len(widths), 'width')}, but {count(len(heights), 'height')}: give a height for each width, or no "
+            "heights"
         )
     for name, sides in (("width", widths), ("height", heights)):
         for side in sides:

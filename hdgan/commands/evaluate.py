@@ -122,17 +122,17 @@ def _check(options: EvaluateOptions) -> None:
     check_value(Side | None, options.height, "height")
     check_value(Count, options.pictures, "pictures")
     if not (options.runs or options.train_scorer):
-        raise ConfigError("no run is named: give the folder of a training run, or --train-scorer")
-    idle = {"scorer_range": "except for a --scorer of your own"} if options.train_scorer or not options.scorer else {}
+        raise ConfigError("no run is given: give the folder of a training run, or --train-scorer")
+    idle = {"scorer_range": "except with a --scorer of your own"} if options.train_scorer or not options.scorer else {}
     if options.root is None:
         idle["layout"] = "without --root"
     if not options.train_scorer:
         idle["scorer_training"] = "without --train-scorer"
     if options.runs:
-        idle |= dict.fromkeys(("n_labels", "dontcare"), "with a run, which has its own")
+        idle |= dict.fromkeys(("n_labels", "dontcare"), "with a run, which defines its own")
     else:
         of_runs = ("phase", "max_images", "pictures", "checkpoint", "ema")
-        idle |= dict.fromkeys(of_runs, "without a run, since only a scorer is trained")
+        idle |= dict.fromkeys(of_runs, "without a run, when only a scorer is trained")
     for name, where in idle.items():
         if getattr(options, name) != getattr(EvaluateOptions, name):
             typed = "no-ema" if name == "ema" else name.replace("_", "-")

@@ -110,7 +110,7 @@ def _generate(
 
 
 def _note_size(pipeline: Pipeline, maps: Maps, console: Console) -> bool:
-    """Print a note if the maps are far from the size of training, and return whether they are."""
+    """Print a note if the maps differ much in size from the training images, and return whether they are."""
     assert pipeline.file is not None
     trained = trained_size(pipeline.file) or SizeConfig()
     _, height, width = maps.size
@@ -161,7 +161,7 @@ def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
         return [Pair(next(iter(sources.values())).stem, **sources)]
     if len(folders) < len(sources):
         file = next(path for path in sources.values() if not path.is_dir())
-        raise DataError(f"{folders[0]} is a folder and {file} is a file: give all files or all folders")
+        raise DataError(f"{folders[0]} is a folder but {file} is a file: give only files or only folders")
     listing = match_folders(sources)
     for orphan in listing.orphans:
         console.print(f"left out: {orphan}", markup=False, highlight=False, soft_wrap=True)
@@ -188,7 +188,7 @@ def _name_pairs(pairs: list[Pair], out: Path) -> list[Path]:
     if out.suffix.lower() in Image.registered_extensions() and not out.is_dir():
         raise ConfigError(f"--out {out}: images are written as PNG; give a file that ends in .png, or a folder")
     if out.is_file():
-        raise ConfigError(f"--out {out} is a file, but not a .png: give a folder, or a file that ends in .png")
+        raise ConfigError(f"--out {out} is a file, but not a .png file: give a folder, or a file that ends in .png")
     require_no_file(out, "out")
     return [out / f"{pair.stem}.png" for pair in pairs]
 
@@ -205,4 +205,4 @@ def _protect_sources(pairs: list[Pair], targets: list[Path], choice: StyleChoice
     written = [*targets, *(_styles_beside(target) for target in targets if choice.save_styles)]
     for target in written:
         if os.path.realpath(target) in sources:
-            raise ConfigError(f"{target} is a source and would be overwritten: choose another --out")
+            raise ConfigError(f"{target} is an input and would be overwritten: choose another --out")

@@ -119,7 +119,7 @@ def show(console: Console, found: dict[str, Any]) -> None:
         table.add_row(f"backend {name}", "usable" if reason is None else f"not usable: {reason}")
     for device, default in found["default"].items():
         by = ", by HDGAN_BACKEND" if found["HDGAN_BACKEND"] else ""
-        refused = f", which is refused: {default['refused']}" if default["refused"] else ""
+        refused = f", which is rejected: {default['refused']}" if default["refused"] else ""
         table.add_row(f"ops on {device} tensors", f"{default['backend']}{by}{refused}")
     console.print(table)
 

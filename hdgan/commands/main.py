@@ -20,10 +20,10 @@ USAGE = """usage: hdgan COMMAND [OPTIONS]
 
 commands:
   train      train a model (the same as hdgan-train)
-  report     write the report of a run as it stands
+  report     write the current report of a run
   generate   generate images from label maps
   edit       edit label maps, objects and styles in a web page
-  styles     find and show the styles that instances come in
+  styles     find and show the styles of instances
   evaluate   score runs on held-out images, side by side
   data       check a dataset, or pack it for fast reading
   convert    convert checkpoints of NVIDIA/pix2pixHD and pytorch-CycleGAN-and-pix2pix to hdgan's and back
@@ -57,8 +57,8 @@ COMMANDS = {
 """The function of each command, which is imported when the command is chosen. `train` parses its options itself."""
 
 GROUPS = {
-    "styles": "Find and show the styles that instances come in: first encode, then cluster; after that `hdgan generate "
-    "--styles random` draws among them.",
+    "styles": "Find and show the styles of instances: first encode, then cluster; after that `hdgan generate --styles "
+    "random` chooses among them.",
     "data": "",
 }
 """Commands that do nothing without a second word, and what their help says first."""
@@ -79,7 +79,7 @@ def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
     try:
         with typed_as(), sensible_width():
             if any("\0" in argument for argument in arguments):
-                raise ConfigError("an argument holds the character NUL, which no name can contain: leave it out")
+                raise ConfigError("an argument contains the character NUL, which no name can contain: leave it out")
             if any(not argument or (argument.startswith("--") and argument.endswith("=")) for argument in arguments):
                 raise ConfigError(
                     "an argument is empty, perhaps from a shell variable that is not set: give a value, or leave the "

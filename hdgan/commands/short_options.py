@@ -155,7 +155,7 @@ def apply(short: ShortOptions, config: TrainConfig) -> TrainConfig:
     for name in ("size", "batch_size"):
         if resumes and name in changed:
             option = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"{option} is for all stages, but some are over: give --stages.NAME.{option[2:]}")
+            raise ConfigError(f"{option} sets all stages, but some are finished: give --stages.NAME.{option[2:]}")
     parts: dict[str, dict[str, Any]] = {"": {}, "data": {}, "model": {}}
     for name in changed.keys() & _PLACES.keys():
         part, _, own = _PLACES[name].rpartition(".")
@@ -172,7 +172,9 @@ def apply(short: ShortOptions, config: TrainConfig) -> TrainConfig:
         config = _sized(config, changed["size"])
     given = {name: changed[name] for name in _LENGTHS if changed.get(name) is not None}
     if len(given) > 1:
-        raise ConfigError(f"{' and '.join(f'--{name}' for name in given)} both say how long to train: give one of them")
+        raise ConfigError(
+            f"{' and '.join(f'--{name}' for name in given)} both set the length of training: give only one"
+        )
     for unit, total in given.items():
         config = _lengthened(config, unit, total) if resumes else _scaled(config, unit, total)
     return config
@@ -203,7 +205,9 @@ def _scaled(config: TrainConfig, unit: str, total: float) -> TrainConfig:
     """A run of this length in all, in which each stage keeps its share. A stage of no length stays one."""
     _, lengths = _lengths(config)
     if not sum(lengths):
-        raise ConfigError(f"--{unit} {total:g}: the stages have no common measure; give --stages.NAME.{unit}")
+        raise ConfigError(
+            f"--{unit} {total:g}: some stages are counted in epochs, others in images; give --stages.NAME.{unit}"
+        )
     if not 0 < total < float("inf"):
         raise ConfigError(f"--{unit} is {total:g}: give a positive number")
     kept = {name: length for (name, _), length in zip(config.stages.items(), lengths, strict=True) if length}
@@ -231,7 +235,7 @@ def _lengthened(config: TrainConfig, unit: str, total: float) -> TrainConfig:
     )
     left = total - done
     if not 0 < left < float("inf"):
-        raise ConfigError(f"--{unit} is {total:g}, but the stages before {name} have {done:g} already: give more")
+        raise ConfigError(f"--{unit} is {total:g}, but the stages before {name} already take {done:g}: give more")
     changes: dict[str, Any] = {"epochs": left} if unit == "epochs" else {"images": int(left) * batches[-1]}
     return replace(config, stages={**config.stages, name: replace(last, **changes)})
 
@@ -261,10 +265,10 @@ def _sized(config: TrainConfig, text: str) -> TrainConfig:
         ratio = _ratio(stage.size, last)
         if ratio is None:
             raise ConfigError(
-                f"--size {text}: stage {name} has no ratio to the last one; give --stages.{name}.size.width"
+                f"--size {text}: stage {name} has no fixed ratio to the last one; give --stages.{name}.size.width"
             )
         if stage.size.jitter and (width is None or height is None):
-            raise ConfigError(f"--size {text}: the images are cropped, which needs both sides; give WIDTHxHEIGHT")
+            raise ConfigError(f"--size {text}: crops need both sides; give WIDTHxHEIGHT")
         sides = {
             side: None if n is None else max(1, round(n * ratio)) for side, n in (("width", width), ("height", height))
         }

@@ -64,19 +64,23 @@ class StyleChoice:
         if file is not None and file.suffix != ".json":
             raise ConfigError(f"--styles is {self.styles}: give mean, random, random-class or a .json file")
         if with_photo and self.styles != "mean":
-            raise ConfigError(f"--photo gives the styles, so --styles {self.styles} has no effect: leave one out")
+            raise ConfigError(
+                f"--photo already sets the styles, so --styles {self.styles} has no effect: leave one out"
+            )
         check_value(VariantsOnDisk, self.variants, "variants")
         check_value(Seed, self.seed, "seed")
         if self.styles_to is not None and (file is None or self.variants < 2):
             raise ConfigError(
-                "--styles-to is the end of a series of variants: give --styles FILE as its start, and --variants"
+                "--styles-to sets the end of a series of variants: also give its start, --styles FILE, and --variants"
             )
         if self.by_styles or own_variants is None:
             return
         if own_variants == 1 < self.variants:
-            raise ConfigError(f"--variants {self.variants} would all be the same: give --styles random, or --styles-to")
+            raise ConfigError(
+                f"--variants {self.variants} would all be identical: give --styles random, or --styles-to"
+            )
         if self.variants > own_variants:
-            raise ConfigError(f"--variants is {self.variants}: the model makes {own_variants} images of each input")
+            raise ConfigError(f"--variants is {self.variants}: the model generates {own_variants} images of each input")
 
     def styles_for(self, pipeline: Pipeline, maps: Maps, photo: Path | None, variant: int) -> Styles | None:
         """The styles of one image; None if the pipeline's own rule (photo, else mean) gives them.
@@ -114,7 +118,7 @@ class StyleChoice:
         unknown = [id for id in self.clusters if id not in classes]
         if unknown:
             raise ConfigError(
-                f"{maps.name} has no instance {unknown[0]}, which --clusters names: it has {some(classes)}"
+                f"{maps.name} has no instance {unknown[0]}, as --clusters asks for: it has {some(classes)}"
             )
         for id, cluster in self.clusters.items():
             styles = styles.with_style(id, pipeline.bank.style(classes[id], cluster))

@@ -99,7 +99,7 @@ def cluster(model: Model, k: int = 10, min_area: float = MIN_AREA, seed: int = 0
     without = sorted(bank.means.keys() - bank.clusters.keys())
     if without:
         names = ", ".join(_class_name(trained, label) for label in without)
-        _print_note(f"no instance is large enough, so the style is the mean of the class: {names}")
+        _print_note(f"classes without a large enough instance, which keep the mean style of the class: {names}")
     _print_note(f"{_count(bank)}: {trained.bank_file}")
     return 0
 

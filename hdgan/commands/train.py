@@ -31,13 +31,13 @@ Train an image model. Without a preset: the demo.
 
   hdgan-train                             on the built-in street scenes
   hdgan-train PRESET --data.root FOLDER   on your data
-  hdgan-train PRESET --help               its first options; --help-all lists all
-  hdgan-train PRESET ... --dry-run        memory, steps and time; trains nothing
+  hdgan-train PRESET --help               its most common options; --help-all lists all
+  hdgan-train PRESET ... --dry-run        memory, steps and time; without training
   hdgan-train --resume RUN                continue a run exactly where it was saved
   torchrun --nproc-per-node N -m hdgan train PRESET ... on N GPUs
 
 presets:"""
-_BESIDE = "These are the options that people use first. --help-all lists all; a long option wins over a short one."
+_BESIDE = "These are the most common options. --help-all lists all of them; a long option overrides a short one."
 _HELP = ("-h", "--help")
 
 

@@ -113,8 +113,8 @@ class SizeConfig:
     def __post_init__(self) -> None:
         if self.jitter and (self.width is None or self.height is None or self.crop_width or self.crop_height):
             raise ConfigError(
-                f"{option('size.jitter')} is {self.jitter}; it needs width and height, and excludes a crop: set these, "
-                "or jitter 0"
+                f"{option('size.jitter')} is {self.jitter}, which needs a width and height and excludes a crop: set "
+                "both without a crop, or set jitter 0"
             )
 
     @property

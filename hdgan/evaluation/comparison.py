@@ -77,7 +77,7 @@ class Comparison:
             CheckpointError: the file cannot be read.
         """
         if not self.n_labels:
-            raise ConfigError(f"{option('scorer')} {file} needs label maps, which A->B runs do not have: leave it out")
+            raise ConfigError(f"{option('scorer')} {file} needs label maps, and A->B runs have none: leave it out")
         scorer = load_scorer(file, self.n_labels, self.device, scorer_range)
         scorer(self.first_photo * 2 - 1)
         warnings = scorer_leaks(file, self.runs, self.data, self.phase)
@@ -101,7 +101,7 @@ def open_comparison(
     """Load the runs, find the samples, and check that both fit; `hdgan.evaluation.evaluate` describes the arguments."""
     check_value(Positive | None, max_images, "max_images")
     if not runs:
-        raise ConfigError("no run is named: give the folder of a training run")
+        raise ConfigError("no run is given: give the folder of a training run")
     chosen = choose_device(device)
     pipelines = [load(run, checkpoint=checkpoint, device=str(chosen), ema=ema) for run in runs]
     n_labels = common_classes(runs, pipelines)
@@ -144,7 +144,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
         names = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):
             return names
-    raise ConfigError(f"a run is named twice: {', '.join(map(str, runs))}")
+    raise ConfigError(f"a run is given twice: {', '.join(map(str, runs))}")
 
 
 def _print_lines(console: Console, lines: Sequence[str]) -> None:

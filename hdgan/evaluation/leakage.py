@@ -29,7 +29,9 @@ def runs_that_saw(runs: Mapping[str, Pipeline], data: DataConfig, phase: str) ->
     names = [name for name, run in runs.items() if (own := _training_of(run)) and _trains_on(own.data, data, phase)]
     if not names:
         return []
-    return [f"Trained on these very images, phase {phase}: {', '.join(names)}. Their scores are not held-out ones."]
+    return [
+        f"Trained on exactly these images, phase {phase}: {', '.join(names)}. Their scores are not held-out scores."
+    ]
 
 
 def scorer_leaks(scorer: Path, runs: Mapping[str, Pipeline], data: DataConfig, phase: str) -> list[str]:
@@ -46,15 +48,15 @@ def scorer_leaks(scorer: Path, runs: Mapping[str, Pipeline], data: DataConfig, p
     names = [name for name, run in runs.items() if (own := _training_of(run)) and _has_in_loss(own, scorer)]
     if names:
         warnings.append(
-            f"Trained against this very scorer, by --loss.scorer: {', '.join(names)}. Their mean IoU, pixel accuracy "
-            "and scorer FID are not independent of it: take a scorer of another seed."
+            f"Trained with this scorer as the loss network, by --loss.scorer: {', '.join(names)}. Their mean IoU, "
+            "pixel accuracy and scorer FID are not independent of it: use a scorer trained with another seed."
         )
     if scorer.suffix == ".safetensors" and (about := read_metadata(scorer).get("trained_on")):
         known = from_plain(DataConfig, about.get("data"), f"{scorer}, trained_on")
         if _trains_on(known, data, phase):
             warnings.append(
-                f"The scorer {scorer} was trained on these very images, phase {phase}: it knows the real photos "
-                "already."
+                f"The scorer {scorer} was trained on exactly these images, phase {phase}: it has already seen the "
+                "real photos."
             )
     return warnings
 

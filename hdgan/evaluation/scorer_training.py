@@ -169,10 +169,10 @@ def _moved(batch: LoaderBatch, device: torch.device, dataset: PairedDataset) -> 
 
 def _require_free(out: Path) -> None:
     if out.suffix != ".safetensors":
-        raise ConfigError(f"{out} must end in .safetensors, by which hdgan's scorers differ from foreign ones")
+        raise ConfigError(f"{out} must end in .safetensors, which tells hdgan's scorers from others")
     if out.exists():
         raise ConfigError(
-            f"{out} exists already: use it without {option('train_scorer')}, delete it, or name another file"
+            f"{out} already exists: use it without {option('train_scorer')}, delete it, or choose another file"
         )
 
 

@@ -107,7 +107,7 @@ def score(comparison: Comparison, out: Path | None, shown: int, console: Console
 def _score_all(comparison: Comparison, gallery: Gallery, console: Console) -> list[RunScores]:
     """The rows; samples are scored one at a time, and the gallery is given each."""
     names, evaluators = (ORACLE, *comparison.runs), _evaluators(comparison)
-    task, done, total = "making and scoring images", 0, comparison.count * len(comparison.runs)
+    task, done, total = "generating and scoring images", 0, comparison.count * len(comparison.runs)
     with showing_progress(console) as progress:
         progress(task, done, total)
         for index in range(comparison.count):
@@ -124,7 +124,7 @@ def _score_all(comparison: Comparison, gallery: Gallery, console: Console) -> li
                 recognised = [one.add(image, photo, label) for one, image in zip(evaluators, images, strict=True)]
             gallery.add(sample, images, recognised)
     rows = [evaluator.scores(name) for evaluator, name in zip(evaluators, names, strict=True)]
-    rows[0].notes.update(dict.fromkeys(IMAGE_METRICS, "the photos are what images are compared with"))
+    rows[0].notes.update(dict.fromkeys(IMAGE_METRICS, "the photos are the reference"))
     return rows
 
 
@@ -166,15 +166,15 @@ def _facts(comparison: Comparison) -> Facts:
     if comparison.scorer is not None:
         remarks.append(
             "Mean IoU and pixel accuracy compare the classes that the scorer recognises in an image with the label "
-            "map that it was made from, over all pixels of the split. Pixels of no class do not count. A class that "
-            "occurs neither in the label maps nor in the recognition is left out of the mean. The row of the photos is "
-            "no upper bound: classes that are painted uniformly are easier to recognise."
+            "map that it was generated from, over all pixels of the split. Pixels without a class do not count. A "
+            "class that neither occurs in the label maps nor is recognised is left out of the mean. The row of the "
+            "photos is not an upper bound: classes that are painted uniformly are easier to recognise."
         )
     if comparison.scorer is not None and comparison.scorer.segmenter is not None:
         dimensions = sum(comparison.scorer.segmenter.feature_channels)
         remarks.append(
             f"Scorer FID is the Fréchet distance of the scorer's {dimensions} features over {comparison.count} "
-            "images, a stand-in for FID. It can be compared only within this table."
+            "images, a substitute for FID. Compare it only within this table."
         )
     columns = {"scorer": scorer, "phase": comparison.phase, "pictures": comparison.count}
     return Facts(lines, tuple(remarks), () if comparison.spec is None else comparison.spec.classes, columns)

@@ -75,7 +75,7 @@ def measure_agreement(
     truth, colours = true_styles(trained, table), mean_colours(trained)
     if len(colours) != len(table):
         raise CheckpointError(
-            f"{trained.table_file} has {len(table)} instances, the run's images have {len(colours)}: encode them "
+            f"{trained.table_file} has {len(table)} instances, but the run's images have {len(colours)}: encode them "
             "again with `hdgan styles encode`, without --width"
         )
     found = []
@@ -149,7 +149,10 @@ class _TrueStyle:
 
 def _styles_in(file: Path) -> dict[int, str]:
     """The true style of each instance, by id, as the scene's file lists them."""
-    content, where = read_json(file, dict, "delete the folder of the scenes; it is drawn again"), f"{file}, instances"
+    content, where = (
+        read_json(file, dict, "delete the folder of the scenes; they will be drawn again"),
+        f"{file}, instances",
+    )
     entries = from_plain(list[dict[str, Any]], content.get("instances"), where)
     known = [{"id": entry.get("id"), "style": entry.get("style")} for entry in entries]
     return {one.id: one.style for one in from_plain(list[_TrueStyle], known, where)}

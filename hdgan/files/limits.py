@@ -48,5 +48,5 @@ def require_bounded(path: Path | str, n_bytes: int, what: str, error: type[Hdgan
     if n_bytes > limit:
         raise error(
             f"{path} is {what}, which takes {n_bytes / 2**30:.1f} GiB of memory, more than the limit of "
-            f"{limit / 2**30:g} GiB; if that is meant, set the environment variable {VARIABLE} to a larger number"
+            f"{limit / 2**30:g} GiB; if this is intended, set the environment variable {VARIABLE} to a larger number"
         )

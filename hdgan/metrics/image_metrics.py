@@ -52,7 +52,7 @@ class ImageMetrics:
         for name, (pixels, what) in LEAST_PIXELS.items():
             if name in self.names and min(photo.shape[2:]) < pixels:
                 self._metrics.pop(name, None)
-                self.notes[name] = f"{what} needs images of {pixels} pixels each way"
+                self.notes[name] = f"{what} needs images of at least {pixels} pixels per side"
         for name, metric in self._metrics.items():
             if name in _OF_DISTRIBUTIONS:
                 metric.update(photo, real=True)

@@ -84,7 +84,7 @@ def write_evidence(docs: Path) -> Path:
     """
     files = sorted((docs / EVIDENCE).glob("*.csv"))
     if not files:
-        raise DataError(f"{docs / EVIDENCE} holds no rows (*.csv): run `hdgan reproduce --docs {docs}` first")
+        raise DataError(f"{docs / EVIDENCE} contains no rows (*.csv): run `hdgan reproduce --docs {docs}` first")
     scales = [_measured(file) for file in files]
     page = docs / PAGE
     with atomic_file(page) as temporary:
@@ -98,7 +98,7 @@ def _measured(file: Path) -> Measured:
     unknown = sorted({*measured.requested.rows, *(run.row for run in measured.runs)} - ROWS.keys())
     if unknown:
         raise DataError(
-            f"{file}, or the JSON file beside it, names rows that this version of hdgan does not have: "
+            f"{file}, or the JSON file next to it, contains rows that this version of hdgan does not know: "
             f"{', '.join(unknown)[:200]}; {remedy(file)}"
         )
     return measured
@@ -214,7 +214,7 @@ def _told(pair: PairTest) -> str:
 
 def _rows(names: Sequence[str], results: Sequence[Result]) -> str:
     columns = [name for name in COLUMNS if any(values(results, row, name) for row in names)]
-    lines = [["model", "seeds", *(COLUMNS[name][0] for name in columns), "parameters of G", "CPU s a run"]]
+    lines = [["model", "seeds", *(COLUMNS[name][0] for name in columns), "parameters of G", "CPU s per run"]]
     for name in names:
         own = [result for result in results if result.row == name]
         if not own:

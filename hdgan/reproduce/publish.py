@@ -125,6 +125,6 @@ def require_no_more(file: Path, runs: int) -> None:
         return
     if found > runs:
         raise ConfigError(
-            f"{file} holds {count(found, 'run')}, which {runs} would replace: name another {option('docs')}, or more "
-            f"{option('seeds')}"
+            f"{file} contains {count(found, 'run')}, which {runs} would replace: choose another {option('docs')}, or "
+            f"more {option('seeds')}"
         )

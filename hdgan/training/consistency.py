@@ -69,7 +69,7 @@ def require_same_checkpoint(rendezvous: Rendezvous, run: Path, step: int) -> Non
     """Make sure that all processes continue from the same checkpoint of a run."""
     if rendezvous.size > 1:
         content = _content(checkpoint_path(run, step) / MODEL_FILE)
-        rendezvous.require_equal({"the last step that was saved": step, "its checkpoint": content})
+        rendezvous.require_equal({"the last saved step": step, "its checkpoint": content})
 
 
 def _options(config: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -100,12 +100,12 @@ class Saver:
         if state.step not in list_steps(config.out):
             self._require_finite_weights()
             try:
-                with enough_memory("the mean styles need more memory"):
+                with enough_memory("computing the mean styles needs more memory"):
                     tensors = mean_styles(state.ema.model, self.references, config.log.style_images)
             except HdganError:  # perhaps of the same image or memory; the next checkpoint has them again
                 tensors = {}
             save_checkpoint(config.out, config, state, tensors)
-        message = f"saved after step {state.step}: hdgan-train --resume {config.out} goes on from there"
+        message = f"saved after step {state.step}: hdgan-train --resume {config.out} continues from there"
         print_line(self.run.console, message)
 
     def _record(self, values: dict[str, float]) -> None:
@@ -132,5 +132,6 @@ def _report_so_far(run: Path, console: Console) -> None:
     except Exception as error:
         print_line(
             console,
-            f"the report could not be written ({error!r}); training goes on; write it later with: hdgan report {run}",
+            f"the report could not be written ({error!r}); training continues; write the report later with: hdgan "
+            f"report {run}",
         )

@@ -61,7 +61,7 @@ class Validation:
             self.networks = FeatureNetworks(self.scorer.segmenter, device)
             if config.log.best == "scorer_fid" and self.scorer.segmenter is None:
                 raise ConfigError(
-                    f"--log.best scorer_fid needs a scorer of hdgan's own, which {config.log.scorer} is not"
+                    f"--log.best scorer_fid needs one of hdgan's own scorers, but {config.log.scorer} is not one"
                 )
         if config.log.best != "l1":
             self._try_metric(data)
@@ -88,7 +88,9 @@ class Validation:
         )
 
     def _no_value(self, reason: str) -> ConfigError:
-        return ConfigError(f"--log.best {self.config.log.best} has no value here ({reason}): choose another metric")
+        return ConfigError(
+            f"--log.best {self.config.log.best} cannot be measured here ({reason}): choose another metric"
+        )
 
     @torch.inference_mode()
     def __call__(self, model: ImageModel, examples: Examples, progress: Progress | None = None) -> dict[str, float]:

@@ -110,7 +110,7 @@ def test_sources_that_do_not_fit_are_named(run: Path, dataset: Path, tmp_path: P
     assert "no.png does not exist" in line
     (tmp_path / "empty").mkdir()
     line = refused(capsys, run, "--label", tmp_path / "empty", "--instance", ids, "--out", tmp_path)
-    assert "empty holds no images" in line
+    assert "empty contains no images" in line
     line = refused(capsys, run, "--label", labels, "--instance", ids, "--out", tmp_path / "x.png")
     assert "x.png is one file, but there are 2 label maps" in line
     (tmp_path / "x.txt").write_text("")

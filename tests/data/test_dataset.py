@@ -120,7 +120,11 @@ def test_inputs_of_different_channels(save, tmp_path):
     for name, shape in (("a", (3, 4)), ("b", (3, 4, 3))):
         save(f"train_A/{name}.png", np.zeros(shape, np.uint8))
         save(f"train_B/{name}.png", np.zeros((3, 4, 3), np.uint8))
-    with pytest.raises(DataError, match=r"b\.png has 3 channel.*a\.png has 1; save all inputs alike"):
+    with pytest.raises(
+        DataError,
+        match=r"b\.png has 3 channel.*a\.png has 1; save all inputs with the same number of "
+        r"channels",
+    ):
         dataset(tmp_path, 0)[1]
 
 

@@ -212,4 +212,4 @@ def test_pictures_smaller_than_a_window_have_no_value() -> None:
     for photo in small:
         metrics.add(photo.square(), photo)
     assert metrics.values()["ssim"] is None
-    assert metrics.notes == {"ssim": "its window needs images of 11 pixels each way"}
+    assert metrics.notes == {"ssim": "its window needs images of at least 11 pixels per side"}

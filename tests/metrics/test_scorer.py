@@ -111,7 +111,7 @@ def test_out_of_memory_is_not_the_fault_of_the_file(error: Exception, monkeypatc
     own = Segmenter(SegmenterConfig(2, width=2))
     monkeypatch.setattr(own, "forward", fail)
     for network in (fail, own):
-        with pytest.raises(ConfigError, match=r"out of memory: the scorer it with an image of 16x8; take a lower --w"):
+        with pytest.raises(ConfigError, match=r"out of memory: the scorer it with an image of 16x8; use a smaller --w"):
             Scorer(network, 2, "it")(halves())
 
 

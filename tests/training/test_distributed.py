@@ -136,7 +136,7 @@ def test_a_picture_that_one_process_cannot_read_loses_no_step(
     assert [process.returncode for process in processes] == [2, 2], outputs
     assert f"saved after step 1: hdgan-train --resume {config.out}" in " ".join(outputs[0].split())
     assert re.search(rf"hdgan: error: .*{picture.name}", outputs[rank])
-    assert "hdgan: error: another process cannot take this step; its own message says why" in outputs[1 - rank]
+    assert "hdgan: error: another process cannot take this step; its message says why" in outputs[1 - rank]
     assert list_steps(config.out) == [1]
 
 

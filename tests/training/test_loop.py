@@ -291,7 +291,11 @@ def test_a_best_checkpoint_that_is_gone_is_forgotten(
 
 
 def test_a_resume_from_other_weights_is_refused(run: Path, make_config: MakeConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"init_from elsewhere has no effect on a run that has begun: leave it out"):
+    with pytest.raises(
+        ConfigError,
+        match=r"init_from elsewhere has no effect on a run that has already started: "
+        r"leave it out",
+    ):
         train(replace(load_config(run), init_from=Path("elsewhere")), resume=True, console=QUIET)
     config = make_config(tmp_path / "new", init_from=run)
     interrupted(replace(config, stages={"joint": config.stages["joint"]}), config.out, 1)

@@ -211,7 +211,7 @@ def test_parts_that_cannot_be_read_are_named(run, content):
 
 
 def test_values_of_stages_of_different_size_are_not_to_be_compared(run):
-    told = "stages train at different sizes, so a value of one cannot be compared with that of another"
+    told = "stages train at different sizes, so values of different stages cannot be compared"
     page = Page(write_report(run))
     assert page.text.count(told) == 2  # below the stages, and at the chart
     same = {name: Pix2PixHDStage(images=20, size=SizeConfig(width=16)) for name in ("global", "joint")}

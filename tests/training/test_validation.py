@@ -149,10 +149,10 @@ def test_a_metric_that_cannot_be_had_is_refused_before_the_first_step(
     with pytest.raises(ConfigError, match="knows 9 classes, but the label maps have 4"):
         train(config(best="miou", scorer=nine), console=QUIET)
     with pytest.raises(
-        ConfigError, match=r"--log\.best ssim has no value here \(stage global: its window needs images"
+        ConfigError, match=r"--log\.best ssim cannot be measured here \(stage global: its window needs images"
     ):
         train(config(best="ssim"), console=QUIET)
-    with pytest.raises(ConfigError, match=r"--log\.best scorer_fid has no value here \(stage .* a single image"):
+    with pytest.raises(ConfigError, match=r"--log\.best scorer_fid cannot be measured here \(stage .* a single image"):
         train(config(best="scorer_fid", scorer=scorer, val_images=1), console=QUIET)
     assert not (tmp_path / "run" / "config.json").exists()
 

@@ -53,7 +53,7 @@ def convert_from_nvidia(
     path = folder / "opt.txt"
     options = NvidiaOptions(path) if path.exists() else None
     if options and options.values.get("norm", "instance").strip() != "instance":
-        raise CheckpointError(f"{path}: norm is {options.values['norm']:.60}; hdgan has instance norms only")
+        raise CheckpointError(f"{path}: norm is {options.values['norm']:.60}; hdgan has only instance norms")
     networks = _read_networks(folder, epoch, encoder)
     notes = [] if options else [f"{folder} has no opt.txt: the meaning of the input channels was inferred"]
     config = model_config(networks, options, labels, instances, folder, notes)
@@ -62,7 +62,7 @@ def convert_from_nvidia(
     for name in _LETTERS:
         network = getattr(networks, name)
         if network is None and getattr(model, name) is not None:
-            notes.append(f"no {name} was found: the checkpoint has none, and training from it starts a new one")
+            notes.append(f"no {name} was found: the new checkpoint has none, and training from it starts a new one")
         setattr(model, name, network)
     save_model(out, model, extra={"source": "NVIDIA/pix2pixHD", "epoch": epoch}, new=True)
     return notes
@@ -104,7 +104,7 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
     header, footer = "------------ Options -------------", "-------------- End ----------------"
     file, content = folder / "opt.txt", "\n".join([header, *lines, footer, ""]).encode()
     if file.exists() and not (file.is_file() and file.stat().st_size == len(content) and file.read_bytes() == content):
-        raise ConfigError(f"{file} exists already, of another network: name another {option('out')}, or delete it")
+        raise ConfigError(f"{file} already exists, from another network: choose another {option('out')}, or delete it")
     write_networks(folder, epoch, states, {file.name: content})
     return notes_for_nvidia(model.config, values)
 
@@ -129,12 +129,12 @@ def _require_counterparts(config: Pix2PixHDConfig, path: Path) -> None:
 
 def _read_networks(folder: Path, epoch: str, encoder: Path | None) -> Networks:
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder; give the one that holds {epoch}_net_G.pth")
+        raise CheckpointError(f"{folder} is not a folder; give the folder that contains {epoch}_net_G.pth")
     g, d, e = (network_file(folder, epoch, letter) for letter in "GDE")
     if not g.is_file():
         epochs = sorted(file.name.removesuffix("_net_G.pth") for file in folder.glob("*_net_G.pth"))
         choice = f"choose {option('epoch')} from: {', '.join(epochs)}"
-        raise CheckpointError(f"{g} does not exist; {choice if epochs else 'give a folder that holds such a file'}")
+        raise CheckpointError(f"{g} does not exist; {choice if epochs else 'give a folder that contains such a file'}")
     has_encoder = encoder is not None or e.is_file()
     e = encoder or e
     return Networks(
