@@ -25,9 +25,9 @@ from hdgan.inference.pipeline import Pipeline, load
 from hdgan.progress import showing_progress
 
 _FAR = 2
-"""How many times larger or smaller than in training an image may be without a note."""
+"""By what factor an image may be larger or smaller than in training without a note."""
 _OPTIONS = {"label": "--label", "input": "--input", "ids": "--instance", "photo": "--photo"}
-"""The option of each part of a `Pair`."""
+"""The command-line option for each part of a `Pair`."""
 
 
 def generate(
@@ -53,7 +53,7 @@ def generate(
         instance: Instance map, or a folder of them, paired by name.
         input: Input image, or a folder of them, for a model trained on A->B pairs.
         photo: Photo, or a folder of them, that gives each instance its style.
-        checkpoint: Of a run: latest, best, or a step.
+        checkpoint: Which one of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
         precision: With bfloat16 the networks run under autocast.
         ema: Use the averaged weights.
@@ -77,7 +77,7 @@ def generate(
 def _generate_all(
     pipeline: Pipeline, pairs: list[Pair], targets: list[Path], choice: StyleChoice, console: Console
 ) -> None:
-    """Generate all variants of the first pair, whose maps are read once, then of the second, and so on."""
+    """Generate all variants of the first pair, reading its maps once, then of the second, and so on."""
     done, note = 0, True
     with showing_progress(console) as progress:
         progress("generating", done, len(targets))
@@ -126,7 +126,7 @@ def _note_size(pipeline: Pipeline, maps: Maps, console: Console) -> bool:
 
 
 def trained_size(file: Path) -> SizeConfig | None:
-    """The size to which the images of a checkpoint's stage were scaled; None if its file does not have it."""
+    """The size to which the images of a checkpoint's stage were scaled; None if its file does not say."""
     metadata = read_metadata(file)
     size: Any = metadata
     for key in ("train", "stages", metadata.get("stage"), "size"):
@@ -199,7 +199,7 @@ def _styles_beside(target: Path) -> Path:
 
 
 def _protect_sources(pairs: list[Pair], targets: list[Path], choice: StyleChoice) -> None:
-    """Refuse to overwrite a source, also by another path."""
+    """Refuse to overwrite a source, even through another path."""
     sources = {os.path.realpath(path) for pair in pairs for path in pair.files.values()}
     sources |= {os.path.realpath(path) for path in choice.files}
     written = [*targets, *(_styles_beside(target) for target in targets if choice.save_styles)]

@@ -1,4 +1,4 @@
-"""`hdgan info`: what this installation can do, and why it cannot do more."""
+"""`hdgan info`: what this installation can do, and why something is missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hdgan.ops import _backend
 
 
 def collect() -> dict[str, Any]:
-    """Versions, GPUs and backends as plain values. What is missing is None, or a text that says why."""
+    """Versions, GPUs and backends as plain values. Whatever is missing is None, or a text that says why."""
     forced = os.environ.get("HDGAN_BACKEND") or None
     return {
         "versions": _versions(),
@@ -92,7 +92,7 @@ def _why_unusable(name: str) -> str | None:
 
 
 def _default(device: str, forced: str | None) -> dict[str, str | None]:
-    """The backend of an op for float32 tensors on a kind of device, and why HDGAN_BACKEND is refused, if it is."""
+    """The backend of an op for float32 tensors on a kind of device, and why HDGAN_BACKEND is rejected, if it is."""
     try:
         name, refused = _backend._choose(forced, device, torch.float32)
     except Exception as error:  # as above

@@ -54,14 +54,14 @@ COMMANDS = {
     "bench profile": "hdgan.benchmarks.profiling:profile",
     "info": "hdgan.commands.info:info",
 }
-"""The function of each command, which is imported when the command is chosen. `train` parses its options itself."""
+"""The function of each command, which is imported only when the command is chosen. `train` parses its own options."""
 
 GROUPS = {
     "styles": "Find and show the styles of instances: first encode, then cluster; after that `hdgan generate --styles "
     "random` chooses among them.",
     "data": "",
 }
-"""Commands that do nothing without a second word, and what their help says first."""
+"""Commands that need a subcommand, and the first sentence of their help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +75,7 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Run a command. An error that the user or the machine has caused ends in one line."""
+    """Run a command. An error that the user or the machine has caused is printed as one line."""
     try:
         with typed_as(), sensible_width():
             if any("\0" in argument for argument in arguments):

@@ -25,16 +25,16 @@ class StyleChoice:
     """Without a photo: mean (of each class), random (a cluster for each instance), random-class (a cluster for all
     instances of a class), or a .json file that --save-styles wrote."""
     styles_to: Path | None = None
-    """A second file of styles; the variants are interpolated from the first to it."""
+    """A second file of styles; the variants are interpolated from the first to the second."""
     variants: int = 1
     """Images of each label map, named x_1.png, x_2.png, …: in random styles, between two files of styles, or the
-    variants that a model makes by itself (several images at once, or noise)."""
+    model's own variants (several images at once, or noise)."""
     seed: int = 0
-    """Of random styles, and of the noise of models with dropout. The same seed gives the same images."""
+    """Seed of random styles, and of the noise of models with dropout. The same seed gives the same images."""
     clusters: dict[int, int] | None = None
-    """Instances and the cluster that each has in its class, as in --clusters 26001 3 26002 5."""
+    """Instances and the cluster of each within its class, as in --clusters 26001 3 26002 5."""
     save_styles: bool = False
-    """Write the styles of each image beside it, as x.json."""
+    """Write the styles of each image next to it, as x.json."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -47,7 +47,7 @@ class StyleChoice:
 
     @property
     def by_styles(self) -> bool:
-        """Whether variants differ in their styles. Otherwise they are the model's own."""
+        """Whether variants differ in their styles. Otherwise they come from the model."""
         return self.styles in _RANDOM or self.styles_to is not None
 
     def check(self, own_variants: int | None, with_photo: bool) -> None:
@@ -58,7 +58,7 @@ class StyleChoice:
             with_photo: whether a photo is given.
 
         Raises:
-            ConfigError: they do, or one of them is out of range.
+            ConfigError: they contradict each other, or one of them is out of range.
         """
         file = self._file
         if file is not None and file.suffix != ".json":
@@ -83,10 +83,10 @@ class StyleChoice:
             raise ConfigError(f"--variants is {self.variants}: the model generates {own_variants} images of each input")
 
     def styles_for(self, pipeline: Pipeline, maps: Maps, photo: Path | None, variant: int) -> Styles | None:
-        """The styles of one image; None if the pipeline's own rule (photo, else mean) gives them.
+        """The styles of one image; None if the pipeline itself chooses them (from the photo, else the mean).
 
         Raises:
-            ConfigError, CheckpointError: the model has no styles, or not those that the options name.
+            ConfigError, CheckpointError: the model has no styles, or not those that the options ask for.
         """
         styles = self._base(pipeline, maps, photo, variant)
         if styles is None:

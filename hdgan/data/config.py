@@ -80,7 +80,7 @@ class DataConfig:
     photo_filter: Literal["bicubic", "lanczos"] = "bicubic"
     """Resampling of photos; labels and ids always take the nearest pixel."""
     workers: Workers | None = None
-    """Processes that read images; 0 reads in the training process; None chooses up to 4, depending on the cores."""
+    """Data worker processes; 0 reads images in the training process; None chooses up to 4, depending on the cores."""
 
     def __post_init__(self) -> None:
         check_values(self, "data")

@@ -1,4 +1,4 @@
-"""Runs that are compared, opened together with the held-out samples that they are compared on."""
+"""The runs of a comparison, opened together with their common held-out samples."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from hdgan.training.run_folder import training_of
 
 @dataclass(frozen=True)
 class Comparison:
-    """Opened runs, and the samples that they are compared on."""
+    """Opened runs, and the samples on which they are compared."""
 
     runs: dict[str, Pipeline]
-    """By name, in the order in which they were given."""
+    """The runs by name, in the given order."""
     data: DataConfig
-    """Of the first run, with its root."""
+    """Data of the first run, with its root."""
     phase: str
     dataset: PairedDataset
     count: int
-    """Samples that are used, the first ones of the dataset."""
+    """Number of samples that are used, the first ones of the dataset."""
     device: torch.device
     spec: DatasetSpec | None
     """Names and colours of the classes, if the data has them."""
     warnings: tuple[str, ...]
-    """Why the scores mean less than they seem to. The console shows them as well."""
+    """Reasons why the scores mean less than they seem to. The console shows them as well."""
     scorer: Scorer | None = None
 
     @property
@@ -65,7 +65,7 @@ class Comparison:
         return self.dataset.n_labels
 
     def with_scorer(self, file: Path, scorer_range: ScorerRange, console: Console) -> Comparison:
-        """The same with a scorer, which is tried on the first photo.
+        """The same comparison with a scorer, which is tried on the first photo.
 
         Args:
             file: of the scorer.
@@ -125,7 +125,7 @@ def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, S
     """The data that a run was trained on, or the data in `root`, and the size of its images.
 
     Raises:
-        ConfigError: the model's file does not name the data, and `root` is not given.
+        ConfigError: the model's file does not say where the data is, and `root` is not given.
     """
     assert pipeline.file is not None
     config, size = training_of(pipeline.file, read_metadata(pipeline.file), pipeline.config, root)
@@ -138,7 +138,7 @@ def photo_of(sample: Sample, device: torch.device) -> Tensor:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """A short name for each run that no other has: that of its folder, or the end of its path, as long as needed."""
+    """A short, unique name for each run: that of its folder, or as much of the end of its path as needed."""
     paths = [run.resolve() for run in runs]
     for depth in range(1, max(len(path.parts) for path in paths)):
         names = ["/".join(path.parts[-depth:]) for path in paths]

@@ -1,4 +1,4 @@
-"""Whether runs can be compared, and on a dataset. This is checked before an image is made or a scorer trained."""
+"""Whether runs can be compared on a dataset. This is checked before any image is generated or a scorer is trained."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _classes(n_labels: int) -> str:
 
 
 def require_compatible(runs: Sequence[Path], pipelines: Sequence[Pipeline], dataset: PairedDataset) -> None:
-    """Check that each run can make images from the dataset that its photos can be compared with.
+    """Check that each run can generate images from the dataset that can be compared with its photos.
 
     Raises:
         ConfigError: a run cannot; the first such run is named.

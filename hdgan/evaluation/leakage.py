@@ -1,4 +1,5 @@
-"""Warnings of data leakage: a run or scorer that was trained on the test samples, a run trained with the scorer."""
+"""Warnings of data leakage: a run or scorer that was trained on the test samples, or a run that was trained with the
+scorer."""
 
 from __future__ import annotations
 
@@ -16,15 +17,13 @@ from hdgan.training.run_folder import training_of
 
 
 def runs_that_saw(runs: Mapping[str, Pipeline], data: DataConfig, phase: str) -> list[str]:
-    """Warn of the runs that were trained on this phase of this dataset, according to their files.
+    """Warn about runs that were trained on this phase of this dataset, according to their files.
 
     Args:
         runs: by name, each loaded from a file.
-        data: that the runs are scored on, with its root.
-        phase: of the data.
+        data: the dataset that the runs are scored on, with its root. phase: its phase.
 
-    Returns:
-        One sentence, or none.
+    Returns: One sentence, or none.
     """
     names = [name for name, run in runs.items() if (own := _training_of(run)) and _trains_on(own.data, data, phase)]
     if not names:
@@ -35,7 +34,7 @@ def runs_that_saw(runs: Mapping[str, Pipeline], data: DataConfig, phase: str) ->
 
 
 def scorer_leaks(scorer: Path, runs: Mapping[str, Pipeline], data: DataConfig, phase: str) -> list[str]:
-    """Warn of the runs whose loss had this scorer's features, and of a scorer that was trained on these samples.
+    """Warn about runs whose loss used this scorer's features, and about a scorer that was trained on these samples.
 
     Args:
         scorer: its file.

@@ -1,4 +1,4 @@
-"""Scores of runs: each generates an image from every held-out input, and all images are scored in the same way."""
+"""Scores of runs: every run generates an image from each held-out input, and all images are scored in the same way."""
 
 from __future__ import annotations
 
@@ -41,24 +41,23 @@ def evaluate(
     pictures: int = 8,
     console: Console | None = None,
 ) -> list[RunScores]:
-    """Score runs on the samples of one phase, by default the validation phase, which no training learns from.
+    """Score runs on the samples of one phase, by default the validation phase, from which training does not learn.
 
     Every run generates images from the same label maps (or inputs) at the same size. A model with features gives each
     class its mean style, so that no run sees the photo. Images are scored as 8 bits, as they are saved. The scorer
-    recognises classes in each of them, and in the photos. The row of the photos is the oracle, with which the others
-    are compared. It is not an upper bound, since a generator may paint classes more uniformly than they are. Console
-    and page say so if a run was trained on the very samples or with the very scorer, or the scorer on the samples.
+    recognises classes in each of them, and in the photos. The row of the photos, the oracle, is the reference for the
+    others. It is not an upper bound, since a generator may paint classes more uniformly than they are. The console and
+    the page warn if a run was trained on the same samples or with the same scorer, or the scorer on the samples.
 
     Args:
         runs: run folders, checkpoint folders or .safetensors files.
         scorer: hdgan's own (`train_scorer`), TorchScript or .pt2. Without one there is no segmentation score.
         scorer_range: which values of photos a foreign scorer takes.
         root: dataset, if it is not the first run's own.
-        layout: folder structure of `root`. None detects it, or takes the run's for its own dataset.
-        phase: of the dataset. None takes the validation phase.
-        size: of the images. None takes that of the first run's training, without crops.
-        max_images: use only the first samples, this many.
-        checkpoint: of runs: latest, best, or a step.
+        layout: folder structure of `root`. None detects it, or uses the run's for its own dataset.
+        phase: of the dataset. None uses the validation phase. size: of the images. None uses that of the first run's
+        training, without crops. max_images: use at most this many samples, the first ones.
+        checkpoint: which one of each run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
         ema: use the averaged weights.
         out: folder to write scores.csv, classes.csv and evaluation.html to. None writes nothing.
@@ -105,7 +104,7 @@ def score(comparison: Comparison, out: Path | None, shown: int, console: Console
 
 
 def _score_all(comparison: Comparison, gallery: Gallery, console: Console) -> list[RunScores]:
-    """The rows; samples are scored one at a time, and the gallery is given each."""
+    """The rows. Samples are scored one at a time and passed to the gallery."""
     names, evaluators = (ORACLE, *comparison.runs), _evaluators(comparison)
     task, done, total = "generating and scoring images", 0, comparison.count * len(comparison.runs)
     with showing_progress(console) as progress:
@@ -136,7 +135,7 @@ def _generate(pipeline: Pipeline, sample: Sample, seed: int) -> Tensor:
 
 
 def _evaluators(comparison: Comparison) -> list[Evaluator]:
-    """One for the photos, of which only the recognition is scored, and one for each run."""
+    """One evaluator for the photos, which only scores recognition, and one for each run."""
     scorer = comparison.scorer
     networks = FeatureNetworks(scorer.segmenter if scorer is not None else None, comparison.device)
     return [

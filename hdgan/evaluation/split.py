@@ -13,7 +13,7 @@ def held_out_pairs(data: DataConfig, n_labels: int, phase: str | None) -> Listin
     Args:
         data: with a root.
         n_labels: classes; 0 for A->B pairs.
-        phase: None takes the validation phase, by which training chose its best checkpoint.
+        phase: None uses the validation phase, on which training chose its best checkpoint.
 
     Raises:
         DataError: there is no held-out phase, it is empty, or it has no photos.

@@ -89,7 +89,7 @@ def open_trained_model(
 
     Args:
         run: run folder, checkpoint folder or .safetensors file.
-        checkpoint: of a run: latest, best, or a step.
+        checkpoint: which one of a run: latest, best, or a step.
         root: dataset, if it is not the one that the checkpoint names.
         width: of the images in pixels; None takes the size of training.
         device: auto, cpu, cuda or cuda:N.

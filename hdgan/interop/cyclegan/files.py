@@ -135,7 +135,7 @@ def convert_to_cyclegan(path: Path, folder: Path, epoch: str = "latest", *, ema:
         path: checkpoint of hdgan, a pix2pix model.
         folder: to write into, usually `checkpoints/<name>` of their code; made if absent.
         epoch: the first part of the files' names.
-        ema: take the averaged weights where there are any.
+        ema: use the averaged weights if there are any.
 
     Returns:
         The options for their test.py, and what it cannot know.

@@ -77,7 +77,7 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
         path: checkpoint of hdgan.
         folder: to write into, usually `checkpoints/<name>` of NVIDIA's code; made if absent.
         epoch: the first part of the files' names.
-        ema: take the averaged weights where there are any.
+        ema: use the averaged weights if there are any.
 
     Returns:
         The flags for NVIDIA's test.py, and what it cannot know.
