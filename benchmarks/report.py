@@ -31,7 +31,7 @@ def report(out: Path | None = None, publish: bool = False, root: Path | None = N
         root: folder of the checkout for --publish; if left out, the checkout that this hdgan is from.
     """
     if root is not None and not publish:
-        raise ConfigError(f"--root {root} names the checkout for --publish: add that, or leave it out")
+        raise ConfigError(f"--root {root} gives the checkout for --publish: add --publish, or leave --root out")
     root = root or CHECKOUT
     return _published(root, folder_for(out, publish, root)) if publish else _own(folder_for(out, publish))
 
@@ -39,7 +39,7 @@ def report(out: Path | None = None, publish: bool = False, root: Path | None = N
 def _own(folder: Path) -> int:
     devices = _devices(folder)
     if not devices:
-        raise ConfigError(f"{folder} holds no rows: measure with `hdgan bench` first, or name their folder with --out")
+        raise ConfigError(f"{folder} contains no rows: run `hdgan bench` first, or give their folder with --out")
     _draw(devices, folder)
     page = folder / PAGE
     with atomic_file(page) as temporary:
@@ -74,7 +74,7 @@ def _draw(devices: Sequence[Sequence[Measurement]], folder: Path) -> None:
 def require_markers(page: Path) -> None:
     """Raise ConfigError if a page has no place for a report."""
     if not page.is_file():
-        raise ConfigError(f"{page} does not exist: run this in a checkout of hdgan, or name one by --root")
+        raise ConfigError(f"{page} does not exist: run this in a checkout of hdgan, or give one with --root")
     text = page.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ConfigError(

@@ -134,10 +134,10 @@ def folder_for(out: Path | None, publish: bool, checkout: Path = CHECKOUT) -> Pa
     if not publish:
         return out or OWN
     if out is not None:
-        raise ConfigError(f"--publish writes to the rows of the checkout, and --out to {out}: give one of them")
+        raise ConfigError(f"--publish writes to the rows of the checkout and --out to {out}: give only one of them")
     if not (checkout / PUBLISHED).is_dir():
         raise ConfigError(
-            f"--publish is for a checkout of hdgan, and {checkout} has no {PUBLISHED}: leave it out, which writes to "
+            f"--publish needs a checkout of hdgan, but {checkout} has no {PUBLISHED}: leave it out, which writes to "
             f"{OWN}, or choose a folder with --out"
         )
     return checkout / PUBLISHED

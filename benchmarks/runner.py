@@ -88,7 +88,7 @@ class Trial:
     exclude: tuple[Tensor, ...] = ()
     """Tensors that do not count, since they are in memory anyway."""
     per_call: int = 1
-    """Pictures that a call handles."""
+    """Images that a call handles."""
     found: Callable[[], Sequence[Tensor]] | None = None
     """What is compared with the truth, where that is not what `call` returns."""
 
@@ -137,7 +137,7 @@ def check(trial: Trial) -> float:
     truth, found = trial.truth(), (trial.found or trial.call)()
     error = max((_distance(*pair) for pair in zip(found, truth, strict=True)), default=0.0)
     if not error <= trial.tolerance:  # NaN is not
-        raise CheckFailed(f"off by {error:.1e} of the truth, {trial.tolerance:.1e} is allowed")
+        raise CheckFailed(f"off by {error:.1e} of the truth, where {trial.tolerance:.1e} is allowed")
     return error
 
 

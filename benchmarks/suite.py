@@ -142,9 +142,9 @@ def choose(selection: Selection) -> list[Case]:
 
 def _why_not(name: str, device: torch.device) -> str:
     if name == "nvidia":
-        return "name a checkout of NVIDIA/pix2pixHD by --reference"
+        return "give a checkout of NVIDIA/pix2pixHD with --reference"
     reason = why_unusable(name) if name in BACKENDS else None
-    return reason or f"it is not for {device.type}"
+    return reason or f"it does not run on {device.type}"
 
 
 def _cases(benchmark: Benchmark, selection: Selection, here: tuple[str, ...]) -> Iterator[Case]:

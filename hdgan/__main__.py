@@ -1,4 +1,5 @@
-"""The programs `hdgan` and `hdgan-train`; `python -m hdgan` is the first, and how torchrun starts training."""
+"""The programs `hdgan` and `hdgan-train`. `python -m hdgan` is the same as `hdgan`, and torchrun starts training this
+way."""
 
 from typing import NoReturn
 

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, otherwise a line at intervals, as suits a log file."""
+"""Progress of long work: a bar on a terminal, otherwise occasional lines, as suits a log file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 30.0
-"""Without a terminal: when the first line is printed, and the time between lines."""
+"""Without a terminal: seconds until the first line, and between lines."""
 
 
 class Progress:
@@ -31,7 +31,7 @@ class Progress:
         Args:
             task: what is done; another name starts a new task.
             done: number of parts.
-            total: number of parts; 0 if it is not known.
+            total: number of parts; 0 if unknown.
             detail: what else to show, such as the current part.
         """
         if self._state[0] != task:
@@ -55,7 +55,7 @@ class Progress:
 
 @contextmanager
 def showing_progress(console: Console) -> Iterator[Progress]:
-    """Show the progress of work while the block runs, also during a part that takes long.
+    """Show the progress of work while the block runs, even during a long part.
 
     Args:
         console: usually of standard error. A bar if it is a terminal; otherwise a line after 10 seconds and then every

@@ -1,4 +1,4 @@
-"""Text: whether a file can hold it, and small pieces of English that messages share."""
+"""Text: whether a file can contain it, and small pieces of English that messages share."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ def is_text(value: str) -> bool:
 
 
 def count(n: int, noun: str, plural: str = "") -> str:
-    """A number with its noun in the right form: "1 picture", "2 pictures".
+    """A number with its noun in the right form: "1 image", "2 images".
 
     Args:
         n: how many.
-        noun: in the singular.
-        plural: where it is not the singular with an s.
+        noun: its singular. plural: if it is not the singular with an s.
     """
     return f"{n} {noun if n == 1 else plural or noun + 's'}"

@@ -304,7 +304,7 @@ def copied(styled: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def make_table() -> MakeTable:
-    """Make a table of instances by class; each picture of 10x10 pixels has one instance."""
+    """Make a table of instances by class; each image of 10x10 pixels has one instance."""
 
     def make(features: dict[int, list[list[float]]], area: int = 50) -> FeatureTable:
         label = np.array([of for of, rows in features.items() for _ in rows], np.int64)

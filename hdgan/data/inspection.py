@@ -203,8 +203,8 @@ def _foreign_ids(pair: Pair, ids: np.ndarray, n_labels: int, config: DataConfig)
         return []
     first = int(foreign.argmax())
     return [
-        f"{pair.ids} holds id {ids[first]} of class {classes[first]}, but {option('model.n_labels')} is {n_labels}; "
-        f"set {option('data.instance_divisor')} to the divisor of the ids, if they hold a class"
+        f"{pair.ids} contains id {ids[first]} of class {classes[first]}, but {option('model.n_labels')} is "
+        f"{n_labels}; set {option('data.instance_divisor')} to the divisor of the ids, if they encode a class"
     ]
 
 

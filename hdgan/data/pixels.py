@@ -75,7 +75,7 @@ def _pnm(source: ImageSource, image: Image.Image, header: Header) -> np.ndarray:
     values = _native(np.frombuffer(content, dtype))
     if values.max() > white:
         raise DataError(
-            f"{named(source)} says that it holds numbers up to {white}, but holds {values.max()}; save it anew"
+            f"{named(source)} says that its numbers go up to {white}, but contains {values.max()}; save it again"
         )
     return values.reshape(height, width, *([] if header.channels == 1 else [header.channels]))
 

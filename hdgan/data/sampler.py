@@ -97,9 +97,7 @@ class StreamLoader(DataLoader[Any]):
             try:
                 batches = super().__iter__()
             except OSError as error:
-                raise DataError(
-                    f"the processes that read pictures cannot start ({error.strerror}); {_fewer_workers()}"
-                ) from error
+                raise DataError(f"the data workers cannot start ({error.strerror}); {_fewer_workers()}") from error
             try:
                 for batch in batches:
                     if isinstance(batch, HdganError):
@@ -129,9 +127,9 @@ def explained_worker_death() -> Iterator[None]:
     except RuntimeError as error:
         # An error that a worker itself raises reads "Caught RuntimeError in DataLoader worker process 0".
         if re.match(r"DataLoader worker \(pid", str(error)):
-            what = "a process that reads pictures was killed, probably because memory ran out"
+            what = "a data worker was killed, probably because memory ran out"
         elif "DataLoader worker" in str(error) and "shared memory(shm)" in str(error):
-            what = "a process that reads pictures found too little shared memory for a batch"
+            what = "a data worker did not have enough shared memory for a batch"
         else:
             raise
         raise DataError(f"{what}; {_fewer_workers()}") from error
@@ -139,7 +137,7 @@ def explained_worker_death() -> Iterator[None]:
 
 def _fewer_workers() -> str:
     return (
-        f"set {option('data.workers')} 0, or give more memory (in a container more shared memory, such as "
+        f"set {option('data.workers')} 0, or provide more memory (in a container, more shared memory, such as "
         "--shm-size 1g)"
     )
 
@@ -222,7 +220,7 @@ def _collate(samples: list[Sample | HdganError]) -> LoaderBatch | HdganError:
     for sample, size in zip(good, sizes, strict=True):
         if size != sizes[0]:
             return DataError(
-                f"samples of one batch differ in size: {good[0]['stem']} is {sizes[0][1]}x{sizes[0][0]}, "
+                f"samples of a batch differ in size: {good[0]['stem']} is {sizes[0][1]}x{sizes[0][0]}, "
                 f"{sample['stem']} is {size[1]}x{size[0]}; {same_size_remedy()}"
             )
     return default_collate(good)

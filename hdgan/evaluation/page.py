@@ -36,7 +36,7 @@ class ShownSample:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is said about an evaluation beside its scores."""
+    """What the page says about an evaluation in addition to its scores."""
 
     lines: dict[str, str]
     """For example the number of samples and the scorer."""
@@ -100,7 +100,7 @@ def write_results(out: Path, rows: list[RunScores], gallery: Gallery, facts: Fac
         out: folder. Files of these names in it are replaced, and classes.csv is removed if there is none to write.
         rows: the oracle first.
         gallery: the samples that the page shows.
-        facts: what else is said about the evaluation.
+        facts: what else the page says about the evaluation.
 
     Returns:
         The page.

@@ -1,4 +1,4 @@
-"""Training of the built-in scorer, on real training photos only: it never sees a generated image."""
+"""Training of the built-in scorer. It uses only real training photos and never sees a generated image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ScorerTraining:
     width: Width = 16
     """Channels of the network's finest level."""
     seed: Seed = 0
-    """Of the weights, and of the order, crops and flips of the images."""
+    """Seed of the weights, and of the order, crops and flips of the images."""
 
     def __post_init__(self) -> None:
         check_values(self, "scorer_training")
@@ -136,7 +136,7 @@ def _optimise(
 
 
 class _BalancedCrossEntropy:
-    """Cross entropy in which each class has the inverse square root of its share of all pixels so far as its weight.
+    """Cross entropy in which the weight of a class is the inverse square root of its share of all pixels so far.
 
     Without weights a short training never recognises the rarest classes and predicts their surroundings instead.
     """
@@ -159,7 +159,7 @@ _IGNORED = -100
 
 
 def _moved(batch: LoaderBatch, device: torch.device, dataset: PairedDataset) -> tuple[Tensor, Tensor]:
-    """Photos in [-1, 1], and labels in which pixels of no class are _IGNORED."""
+    """Photos in [-1, 1], and labels in which pixels without a class are _IGNORED."""
     image = batch["photo"].to(device, non_blocking=True).float() / 127.5 - 1
     label = batch["label"].to(device, non_blocking=True).long()
     if dataset.data.dontcare is not None:
@@ -169,10 +169,10 @@ def _moved(batch: LoaderBatch, device: torch.device, dataset: PairedDataset) -> 
 
 def _require_free(out: Path) -> None:
     if out.suffix != ".safetensors":
-        raise ConfigError(f"{out} must end in .safetensors, by which hdgan's scorers differ from foreign ones")
+        raise ConfigError(f"{out} must end in .safetensors, which tells hdgan's scorers from others")
     if out.exists():
         raise ConfigError(
-            f"{out} exists already: use it without {option('train_scorer')}, delete it, or name another file"
+            f"{out} already exists: use it without {option('train_scorer')}, delete it, or choose another file"
         )
 
 

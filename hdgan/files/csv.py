@@ -43,12 +43,12 @@ def read_csv(
         heads = [(renamed or {}).get(head, head) for head in next(lines, [])]
         named = [field.name for field in fields(kind) if field.name != rest]  # type: ignore[arg-type]
         if heads[: len(named)] != named or (rest is None and heads != named) or len(set(heads)) < len(heads):
-            raise DataError(f"{path} holds other columns than this version of hdgan writes: {remedy}")
+            raise DataError(f"{path} does not have the columns that this version of hdgan writes: {remedy}")
         return [_object(kind, named, heads, rest, cells, f"{path}, line {lines.line_num}") for cells in lines]
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 at byte {error.start}; {_REMEDY}") from error
     except csv.Error as error:
-        raise DataError(f"{path} is no CSV ({error}); {_REMEDY}") from error
+        raise DataError(f"{path} is not a CSV file ({error}); {_REMEDY}") from error
 
 
 _REMEDY = "restore the file from git"
@@ -56,7 +56,7 @@ _REMEDY = "restore the file from git"
 
 def _object(kind: type[T], named: list[str], heads: list[str], rest: str | None, cells: list[str], where: str) -> T:
     if len(cells) != len(heads):
-        raise DataError(f"{where}: another number of fields than columns; {_REMEDY}")
+        raise DataError(f"{where}: the number of fields is not that of the columns; {_REMEDY}")
     hints, n = get_type_hints(kind), len(named)
     values: dict[str, Any] = {name: _value(hints[name], text) for name, text in zip(named, cells[:n], strict=True)}
     if rest is not None:

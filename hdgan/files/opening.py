@@ -53,7 +53,7 @@ def require_no_file(folder: Path, name: str) -> None:
         ConfigError: the path exists and is not a folder.
     """
     if os.path.lexists(folder) and not folder.is_dir():
-        raise ConfigError(f"{option(name)} {folder} exists and is no folder: choose another")
+        raise ConfigError(f"{option(name)} {folder} exists and is not a folder: choose another")
 
 
 def leads_out(name: str) -> bool:

@@ -175,7 +175,7 @@ def load_segmenter(path: Path, device: str | torch.device = "cpu") -> Segmenter:
 def _load(path: Path, file: Any, device: str | torch.device) -> Segmenter:
     metadata = metadata_of(path, file)
     if "segmenter" not in metadata:
-        raise CheckpointError(f"{path} holds no scorer; train one with `hdgan evaluate --train-scorer`")
+        raise CheckpointError(f"{path} does not contain a scorer; train one with `hdgan evaluate --train-scorer`")
     config = from_plain(SegmenterConfig, metadata["segmenter"], f"{path}, segmenter")
     found = shapes_of(file)
     network = build_described(path, lambda: Segmenter(config), len(found))

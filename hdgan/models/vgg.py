@@ -110,7 +110,7 @@ def load_vgg19(weights: Path | None, convolution: Convolution = 1, pooling: Pool
     if missing or shapes_differ:
         raise ConfigError(
             f"{where} does not hold torchvision's VGG19: missing {missing[:3]}, "
-            f"of another shape {shapes_differ[:3]}; {_HOW_TO_GET}"
+            f"with another shape {shapes_differ[:3]}; {_HOW_TO_GET}"
         )
     chosen = {key: features[key] for key in wanted}
     try:

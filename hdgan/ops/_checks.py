@@ -38,7 +38,7 @@ def check_same_device(op: str, **tensors: Tensor | None) -> None:
     devices = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
     if len(set(devices.values())) > 1:
         found = ", ".join(f"{name} on {device}" for name, device in devices.items())
-        raise ValueError(f"{op}: expected all tensors on one device, got {found}")
+        raise ValueError(f"{op}: expected all tensors on the same device, got {found}")
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:

@@ -19,7 +19,7 @@ from hdgan.reproduce.verdicts import SIGNIFICANT, PairTest, values, verdict_of
 
 PAGE = "evidence.md"
 EVIDENCE = "evidence"
-"""Folder beside the page: for each scale a CSV file, what was asked for, and a picture."""
+"""Folder beside the page: for each scale a CSV file, what was asked for, and an image."""
 COLUMNS = {
     "miou": ("mean IoU ↑", 3),
     "pixel_accuracy": ("pixel accuracy ↑", 3),
@@ -41,16 +41,16 @@ writes this page from the rows in `evidence/` and nothing else.
 
 How to read it:
 
-- Tables show mean ± standard deviation over seeds. The scorer recognises classes in the pictures, and the segmentation
+- Tables show mean ± standard deviation over seeds. The scorer recognises classes in the images, and the segmentation
   scores compare them with the label maps. Real photos, scored by the same network, are the row to compare with. They
-  are no upper bound, since a picture can be plainer than a photo.
-- All rows of a scale see the same number of training pictures, with the same learning rate, which falls over the last
+  are no upper bound, since an image can be plainer than a photo.
+- All rows of a scale see the same number of training images, with the same learning rate, which falls over the last
   of them, whatever their authors used. They are scored at the end of training, with the averaged weights. An ablation
   differs from pix2pixHD only in what its table names. G1 alone also has another schedule, a single stage at the full
   resolution. pix2pix and CRN have their own networks and losses.
 - The perceptual loss has no ImageNet weights: it compares the features of a small segmentation network that was trained
   on the training scenes (`--loss.scorer`). The scorer is another such network, which differs from it only in its seed;
-  architecture, pictures and steps are the same. No loss uses the scorer itself, but this favours CRN and the other rows
+  architecture, images and steps are the same. No loss uses the scorer itself, but this favours CRN and the other rows
   with a perceptual loss.
 - An order is tested pair by pair by mean IoU, over the seeds that all its rows have. It is supported if a two-sided
   paired t-test has p < {significant} and the difference has the tested sign for every seed, and reversed if it has the
@@ -84,7 +84,7 @@ def write_evidence(docs: Path) -> Path:
     """
     files = sorted((docs / EVIDENCE).glob("*.csv"))
     if not files:
-        raise DataError(f"{docs / EVIDENCE} holds no rows (*.csv): run `hdgan reproduce --docs {docs}` first")
+        raise DataError(f"{docs / EVIDENCE} contains no rows (*.csv): run `hdgan reproduce --docs {docs}` first")
     scales = [_measured(file) for file in files]
     page = docs / PAGE
     with atomic_file(page) as temporary:
@@ -98,14 +98,14 @@ def _measured(file: Path) -> Measured:
     unknown = sorted({*measured.requested.rows, *(run.row for run in measured.runs)} - ROWS.keys())
     if unknown:
         raise DataError(
-            f"{file}, or the JSON file beside it, names rows that this version of hdgan does not have: "
+            f"{file}, or the JSON file next to it, contains rows that this version of hdgan does not know: "
             f"{', '.join(unknown)[:200]}; {remedy(file)}"
         )
     return measured
 
 
 def page_text(scales: Sequence[Measured], docs: Path) -> str:
-    """The text of the page; it shows the pictures that lie beside the rows."""
+    """The text of the page; it shows the images that lie beside the rows."""
     pairs = sum(len(table.tested) * (len(table.tested) - 1) // 2 for table in TABLES)
     parts = ["# Evidence", *filter(None, map(_incomplete, scales))]
     parts.append(_INTRODUCTION.format(significant=SIGNIFICANT, pairs=pairs))
@@ -142,10 +142,10 @@ def _conditions(measured: Measured) -> str:
     lines = [
         f"Runs: {len(runs)}, models: {len({run.row for run in runs})}, seeds: {', '.join(map(str, seeds))}. Each "
         f"trains on {first.train_scenes} scenes for {_range(run.steps for run in runs)} steps, {first.images} "
-        f"pictures, and is scored on {first.held_out} held-out scenes.",
+        f"images, and is scored on {first.held_out} held-out scenes.",
         f"Measured on {'; '.join(machines)}; scored by {'; '.join(versions)}. {_time(measured)}",
         f"The FID of the scorer's features takes a covariance of {first.scorer_features} features from "
-        f"{first.held_out} pictures. It compares the rows of this scale only.",
+        f"{first.held_out} images. It compares the rows of this scale only.",
     ]
     missing = {note for run in runs for note in run.notes.split("; ") if note}
     lines += [f"Not available: {note}." for note in sorted(missing)]
@@ -214,7 +214,7 @@ def _told(pair: PairTest) -> str:
 
 def _rows(names: Sequence[str], results: Sequence[Result]) -> str:
     columns = [name for name in COLUMNS if any(values(results, row, name) for row in names)]
-    lines = [["model", "seeds", *(COLUMNS[name][0] for name in columns), "parameters of G", "CPU s a run"]]
+    lines = [["model", "seeds", *(COLUMNS[name][0] for name in columns), "parameters of G", "CPU s per run"]]
     for name in names:
         own = [result for result in results if result.row == name]
         if not own:

@@ -1,4 +1,4 @@
-"""What is written from the runs that are scored: their results, all rows, the picture and the page."""
+"""What is written from the runs that are scored: their results, all rows, the image and the page."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _number(text: str) -> float | None:
 
 
 def publish(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], docs: Path) -> Path | None:
-    """Write rows, picture and page from the runs that are scored; None if none is.
+    """Write rows, image and page from the runs that are scored; None if none is.
 
     Raises:
         DataError: runs were scored differently.
@@ -125,6 +125,6 @@ def require_no_more(file: Path, runs: int) -> None:
         return
     if found > runs:
         raise ConfigError(
-            f"{file} holds {count(found, 'run')}, which {runs} would replace: name another {option('docs')}, or more "
-            f"{option('seeds')}"
+            f"{file} contains {count(found, 'run')}, which {runs} would replace: choose another {option('docs')}, or "
+            f"more {option('seeds')}"
         )

@@ -80,7 +80,11 @@ def load_record(file: Path) -> Record | None:
     Raises:
         CheckpointError: it is damaged.
     """
-    return read_json(file, Record, "delete it; the page then leaves this time out") if os.path.lexists(file) else None
+    return (
+        read_json(file, Record, "delete it; the page is then written without this time")
+        if os.path.lexists(file)
+        else None
+    )
 
 
 @contextmanager

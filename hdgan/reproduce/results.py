@@ -40,9 +40,9 @@ class Result:
     height: Side
     train_scenes: Count
     held_out: Count
-    """Pictures that the scores are of."""
+    """Images that the scores are of."""
     images: Count
-    """Training pictures that the run saw."""
+    """Training images that the run saw."""
     steps: Count
     parameters: Parameters
     """Of the generator."""
@@ -119,7 +119,7 @@ class Requested:
 
     def __post_init__(self) -> None:
         if len(set(self.rows)) < len(self.rows):
-            raise ConfigError("rows has a name twice: give each once")
+            raise ConfigError("rows contains a name twice: give each once")
 
     @property
     def runs(self) -> list[tuple[str, int]]:
@@ -166,13 +166,13 @@ def read_results(path: Path) -> list[Result]:
     """
     results = read_csv(path, Result, remedy(path), rest="metrics")
     if not any(result.row != REAL for result in results):
-        raise DataError(f"{path} holds no run: restore it from git, or {remedy(path)}")
+        raise DataError(f"{path} contains no runs: restore it from git, or {remedy(path)}")
     return results
 
 
 def remedy(path: Path) -> str:
     """What to do about a CSV file that cannot be used."""
-    return f"delete {path}, or write it again by hdgan reproduce --size {path.stem} --docs {path.parents[1]}"
+    return f"delete {path}, or write it again with hdgan reproduce --size {path.stem} --docs {path.parents[1]}"
 
 
 def _text(value: Any) -> str:

@@ -86,7 +86,7 @@ def reproduce(
     """
     console = console or Console()
     if not hasattr(os, "wait4"):
-        raise ConfigError("hdgan reproduce measures its processes by os.wait4, which Windows does not have: use WSL")
+        raise ConfigError("hdgan reproduce measures its processes with os.wait4, which Windows does not have: use WSL")
     check_value(Variants, seeds, "seeds")
     check_value(Threads | None, jobs, "jobs")
     folder, machine = Folder(out, scale), _machine(device, jobs)

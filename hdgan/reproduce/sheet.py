@@ -1,4 +1,4 @@
-"""A picture of what the models make of the first held-out scenes: a column for each scene, a row for each model."""
+"""An image of what the models make of the first held-out scenes: a column for each scene, a row for each model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hdgan.reproduce.plan import ROWS
 from hdgan.scenes import SPEC, ensure_scenes
 
 SHOWN = 4
-"""Held-out scenes that the picture shows."""
+"""Held-out scenes that the image shows."""
 GAP = 4
 MARGIN = 190
 """Pixels for the names at the left."""
@@ -37,7 +37,7 @@ def runs_sheet(runs: Sequence[Job]) -> Image.Image:
 
 
 def sheet(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
-    """Put rows of pictures of one size below each other, each row with its name at the left."""
+    """Put rows of images of one size below each other, each row with its name at the left."""
     width, height = next(iter(rows.values()))[0].size
     columns = max(map(len, rows.values()))
     page = Image.new("RGB", (MARGIN + columns * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP), "white")

@@ -59,8 +59,8 @@ class Styles:
         """
         if self.encoder and encoder and self.encoder != encoder:
             raise CheckpointError(
-                f"the styles are of encoder {self.encoder}, but the model has encoder {encoder}: make them with this "
-                "model"
+                f"the styles are of encoder {self.encoder}, but the model has encoder {encoder}: create them with "
+                "this model"
             )
 
     def mixed(self, other: Styles, amount: float) -> Styles:
@@ -79,7 +79,7 @@ class Styles:
             if len(first.feature) != len(second.feature):
                 raise CheckpointError(
                     f"the styles of instance {id} have {len(first.feature)} and {len(second.feature)} numbers: mix "
-                    "styles of one model"
+                    "only styles of one model"
                 )
             instances[id] = _mix(first, second, amount)
         return Styles(dict(sorted(instances.items())), self.encoder or other.encoder)
@@ -149,15 +149,17 @@ class _SavedStyles:
     instances: dict[str, Style]
 
 
-_REMEDY = "name a file of styles, as `hdgan generate --save-styles` writes it"
+_REMEDY = "give a file of styles that `hdgan generate --save-styles` wrote"
 
 
 def _styles_in(file: _SavedStyles, where: str) -> Styles:
     if file.format > FORMAT:
-        raise CheckpointError(f"{where} has format {file.format}, this hdgan reads up to {FORMAT}: upgrade hdgan")
+        raise CheckpointError(
+            f"{where} has format {file.format}, but this hdgan reads formats up to {FORMAT}: upgrade hdgan"
+        )
     wrong = [id for id in file.instances if not _ID.fullmatch(id)]
     if wrong:
-        raise CheckpointError(f"{where}: {wrong[0][:20]!r} is not an instance id: give an integer of 32 bits")
+        raise CheckpointError(f"{where}: {wrong[0][:20]!r} is not an instance id: give a 32-bit integer")
     return Styles({int(id): style for id, style in file.instances.items()}, file.encoder)
 
 

@@ -164,10 +164,10 @@ def read_training_state(folder: Path) -> dict[str, Any]:
             tensors = read(dict(_stored_tensors(saved)))
         moved = folder.name.startswith(PREFIX) and folder.name != checkpoint_path(folder, saved.step).name
         if moved or saved.first_step > saved.step:
-            raise CheckpointError(f"{file} is of step {saved.step}, in a stage that began at step {saved.first_step}")
+            raise CheckpointError(f"{file} is from step {saved.step}, in a stage that began at step {saved.first_step}")
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error}; or delete the folder {folder} to resume from the checkpoint before it"
+            f"{error}; or delete the folder {folder} to resume from the previous checkpoint"
         ) from error
     state = {field.name: getattr(saved, field.name) for field in fields(saved)}
     for name in _OPTIMIZERS:
@@ -202,13 +202,13 @@ def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
         raw, _ = load_model(folder / MODEL_FILE, ema=False)
         averaged, _ = load_model(folder / MODEL_FILE, ema=True)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; or delete {folder} to resume from the checkpoint before it") from error
+        raise CheckpointError(f"{error}; or delete {folder} to resume from the previous checkpoint") from error
     average = {key: value for key, value in averaged.state_dict().items() if not key.startswith("discriminator.")}
     differences = list(_differences(to_plain(raw.config), to_plain(state.model.config)))
     if differences:
         raise CheckpointError(
-            f"{folder} has another architecture than the run's config: {', '.join(differences)}; a resume cannot "
-            f"change it: start a new run, with {option('init_from')} for its weights"
+            f"{folder} does not have the architecture of the run's config: {', '.join(differences)}; a resume cannot "
+            f"change it: start a new run with {option('init_from')} to reuse the weights"
         )
     state.load(raw.state_dict(), average, training)
 

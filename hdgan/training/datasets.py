@@ -121,7 +121,9 @@ def _validation_pairs(config: TrainConfig, data: DataConfig, training: Listing, 
     lacks = "photos" if first.photo is None else "instance maps" if config.model.instances and first.ids is None else ""
     if not lacks:
         return listing
-    console.print(f"phase {phase} has no {lacks}: samples show training pictures", markup=False, highlight=False)
+    console.print(
+        f"phase {phase} has no {lacks}: sample images are made from training images", markup=False, highlight=False
+    )
     return training
 
 
@@ -139,7 +141,8 @@ def resolved(config: TrainConfig, data: RunData) -> TrainConfig:
 def _check_channels(config: TrainConfig, reports: Mapping[Listing, PhaseReport]) -> None:
     if config.model.image_channels != 3:
         raise ConfigError(
-            f"{option('model.image_channels')} is {config.model.image_channels}, but photos are read as RGB: set 3"
+            f"{option('model.image_channels')} is {config.model.image_channels}, but photos are read as RGB: set it "
+            "to 3"
         )
     for listing, report in reports.items():
         if not config.model.n_labels and report.input_channels != config.model.input_channels:

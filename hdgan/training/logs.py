@@ -108,7 +108,7 @@ def print_line(console: Console, line: str) -> None:
 
 
 class ProgressDisplay:
-    """A bar with losses, pictures a second and the time left; plain lines if there is no terminal."""
+    """A bar with losses, images a second and the time left; plain lines if there is no terminal."""
 
     def __init__(self, console: Console, total_steps: int, step: int) -> None:
         self._console = console

@@ -141,7 +141,7 @@ def _next(batches: Iterator[Batch]) -> Batch | HdganError:
 
 
 class _Clock:
-    """Pictures a second over the last steps, without the time spent on samples and checkpoints."""
+    """Images a second over the last steps, without the time spent on samples and checkpoints."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
@@ -165,7 +165,7 @@ class _Clock:
 def _print_end(console: Console, config: TrainConfig, result: TrainResult, report: Path) -> None:
     if result.finished:
         state = "finished"
-        sources = "--label LABELS" if config.model.n_labels else "--input PICTURES"
+        sources = "--label LABELS" if config.model.n_labels else "--input IMAGES"
         sources += " --instance INSTANCES" if config.model.instances else ""
         what_next = f"generate with: hdgan generate {config.out} {sources} --out FOLDER"
     else:

@@ -4,7 +4,7 @@ RUN/config.json        the whole config
     environment.json   versions and machine
     metrics.jsonl      losses, learning rate, speed
     tensorboard/       the same
-    samples/<stage>/   inputs/ and a folder of pictures for each sampled step
+    samples/<stage>/   inputs/ and a folder of images for each sampled step
     checkpoints/       see hdgan.checkpoints
     report.html        all of it at a glance
 """
@@ -67,7 +67,7 @@ def claim_folder(config: TrainConfig, resume: bool) -> None:
     steps = list_steps(config.out)
     if steps and not resume:
         raise ConfigError(
-            f"{config.out} already holds a run, saved at step {steps[-1]}: continue it with "
+            f"{config.out} already contains a run, saved at step {steps[-1]}: continue it with "
             f"`hdgan-train --resume {config.out}`, or choose another {option('out')}"
         )
 
@@ -86,7 +86,7 @@ def locked(run: Path) -> Iterator[None]:
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
         raise ConfigError(
-            f"another process trains in {run}: wait for its end, stop it, or choose another {option('out')}"
+            f"another process is training in {run}: wait until it ends, stop it, or choose another {option('out')}"
         ) from error
     except OSError as error:
         reason = error.strerror or str(error)
@@ -131,8 +131,8 @@ def load_config(run: Path) -> TrainConfig:
     """
     file = run / CONFIG_FILE
     if not os.path.lexists(file):
-        raise CheckpointError(f"{run} holds no run ({CONFIG_FILE} is missing): give the folder of a training run")
-    return read_json(file, AnyTrainConfig, "copy it again, or take the options from a checkpoint's file")
+        raise CheckpointError(f"{run} is not a run ({CONFIG_FILE} is missing): give the folder of a training run")
+    return read_json(file, AnyTrainConfig, "copy it again, or take the options from the file of a checkpoint")
 
 
 def load_environment(run: Path) -> RunEnvironment:
@@ -148,7 +148,7 @@ def load_environment(run: Path) -> RunEnvironment:
 def training_of(
     file: Path, metadata: Mapping[str, Any], model: ModelConfig, root: Path | None = None
 ) -> tuple[TrainConfig, SizeConfig]:
-    """How a model was trained, with the data under `root` if it is given, and the size of the pictures.
+    """How a model was trained, with the data under `root` if it is given, and the size of the images.
 
     Args:
         file: the model, for messages.
@@ -165,12 +165,12 @@ def training_of(
         stage = config.stages.get(str(metadata.get("stage")))
         if stage is None:
             raise CheckpointError(
-                f"{file} is of stage {metadata.get('stage')!r:.60}, which its own config does not have: there are "
-                f"{', '.join(config.stages)}"
+                f"{file} is of stage {metadata.get('stage')!r:.60}, which its own config does not contain: the stages "
+                f"are {', '.join(config.stages)}"
             )
         return (config if root is None else replace(config, data=_under(root, config.data))), stage.size.whole
     if root is None:
-        raise ConfigError(f"{file} does not say what it was trained on: name the dataset by {option('root')}")
+        raise ConfigError(f"{file} does not say what it was trained on: give the dataset with {option('root')}")
     data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)
     return family_of(model).train_config(model=model, data=data), SizeConfig()
 

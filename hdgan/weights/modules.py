@@ -134,12 +134,12 @@ def metadata_of(path: Path, file: Any) -> dict[str, Any]:
         newer = written_format > FORMAT
     except (TypeError, KeyError) as error:
         raise CheckpointError(
-            f"{path}: the hdgan entry of its metadata is damaged ({error!r}); copy the file again"
+            f"{path}: the hdgan entry in its metadata is damaged ({error!r}); copy the file again"
         ) from error
     if newer:
         raise CheckpointError(
             f"{path} has format {written_format}, written by hdgan {metadata.get('version')}; this hdgan "
-            f"{version('hdgan')} reads up to format {FORMAT}: upgrade hdgan"
+            f"{version('hdgan')} reads formats up to {FORMAT}: upgrade hdgan"
         )
     return metadata
 
@@ -154,8 +154,8 @@ def require_fitting(
     differences = describe_differences(wanted, found)
     if differences:
         raise CheckpointError(
-            f"{path}: its tensors do not fit the architecture it names ({differences}); it is damaged or was edited: "
-            f"{remedy}"
+            f"{path}: its tensors do not fit the architecture that it describes ({differences}); it is damaged or was "
+            f"edited: {remedy}"
         )
 
 
@@ -172,7 +172,7 @@ def describe_differences(
     missing = [key for key in wanted if key not in found]
     unknown = [key for key in found if key not in wanted]
     reshaped = [f"{k} is {found[k]} instead of {wanted[k]}" for k in wanted if k in found and found[k] != wanted[k]]
-    kinds = {"missing": missing, "not part of the architecture": unknown, "of another shape": reshaped}
+    kinds = {"missing": missing, "not part of the architecture": unknown, "with another shape": reshaped}
     return "; ".join(f"{len(keys)} {kind}: {_some(keys, limit)}" for kind, keys in kinds.items() if keys)
 
 

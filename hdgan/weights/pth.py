@@ -72,8 +72,8 @@ def read_weights(path: Path) -> Mapping[Any, Any]:
 
 
 _NO_WEIGHTS = {
-    b"version https://git-lfs": "a pointer of Git LFS, not the weights: fetch them with `git lfs pull`",
-    b"\x1f\x8b": "compressed by gzip: unpack it first",
+    b"version https://git-lfs": "a Git LFS pointer, not the weights: fetch them with `git lfs pull`",
+    b"\x1f\x8b": "compressed with gzip: unpack it first",
 }
 
 
@@ -99,7 +99,7 @@ def open_saved(path: Path) -> Iterator[tuple[Any, ReadTensors]]:
         raise
     except _OF_DAMAGE as error:
         raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) is truncated or no PyTorch file; copy it again"
+            f"{path} ({path.stat().st_size} bytes) is truncated or not a PyTorch file; copy it again"
         ) from error
 
 
@@ -120,7 +120,7 @@ def _open_zip(path: Path, archive: zipfile.ZipFile, whole: mmap.mmap) -> tuple[A
     entries = {entry.filename: entry for entry in archive.infolist()}
     (pickled,) = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1] or [""]
     if not pickled:
-        raise CheckpointError(f"{path} is a zip archive that torch.save did not write; copy the file of weights again")
+        raise CheckpointError(f"{path} is a zip archive that torch.save did not write; copy the weights file again")
     root = pickled.removesuffix("data.pkl")
     if f"{root}constants.pkl" in entries:
         raise CheckpointError(
@@ -209,5 +209,5 @@ def _known_dtype(value: StoredTensor, path: Path) -> torch.dtype:
         return _dtype(value.storage)
     except KeyError:
         raise CheckpointError(
-            f"{path} holds tensors of {value.storage.kind:.100}, not of plain numbers; save the weights as float32"
+            f"{path} contains tensors of {value.storage.kind:.100}, not of plain numbers; save the weights as float32"
         ) from None

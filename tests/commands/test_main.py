@@ -211,7 +211,7 @@ def test_from_training_to_pictures(
 
     folders = ["--label", str(dataset / "test_label"), "--instance", str(dataset / "test_inst")]
     assert main(["generate", str(run), *folders, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
-    assert "2 pictures in " in capsys.readouterr().err
+    assert "2 images in " in capsys.readouterr().err
     with Image.open(tmp_path / "out" / "s1.png") as image:
         assert (image.format, image.size, image.mode) == ("PNG", (32, 16), "RGB")
         assert np.asarray(image).std() > 1

@@ -192,7 +192,7 @@ def test_too_little_shared_memory_is_told(nvidia, monkeypatch):
     data = training_set(nvidia)
     crowded = Crowded(data.pairs, data.data, data.size, 4, train=True)
     remedy = r"; set data\.workers 0, or give more memory \(in a container more shared memory, such as --shm-size 1g\)$"
-    with pytest.raises(DataError, match=f"^a process that reads pictures found too little shared memory.*{remedy}"):
+    with pytest.raises(DataError, match=f"^a data worker did not have enough shared memory.*{remedy}"):
         list(make_loader(crowded, stop=2, workers=1))
 
     def full(*arguments, **options):
@@ -201,7 +201,7 @@ def test_too_little_shared_memory_is_told(nvidia, monkeypatch):
     monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
     failures = []
     monkeypatch.setattr("sys.unraisablehook", failures.append)
-    with pytest.raises(DataError, match=f"^the processes that read pictures cannot start.*{remedy}"):
+    with pytest.raises(DataError, match=f"^the data workers cannot start.*{remedy}"):
         list(make_loader(data, stop=2, workers=1))
     gc.collect()
     assert failures == []

@@ -99,7 +99,7 @@ def test_other_networks_are_refused(tmp_path, state):
     ):
         load_vgg19(path)
     torch.save({**state, "features.0.weight": torch.zeros(64, 1, 3, 3)}, path)
-    with pytest.raises(ConfigError, match=r"of another shape \['features.0.weight'\]; download"):
+    with pytest.raises(ConfigError, match=r"with another shape \['features.0.weight'\]; download"):
         load_vgg19(path)
 
 

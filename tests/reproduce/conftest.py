@@ -18,7 +18,7 @@ MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 
 @pytest.fixture(scope="session")
 def scale() -> Scale:
-    """Three stages of a picture each, at 32x16."""
+    """Three stages of an image each, at 32x16."""
     counts = {"train": 3, "test": 2, "coarse": 1, "enhancer": 1, "joint": 1, "decay": 1, "network_steps": 2}
     return replace(SCALES["small"], name="tiny", width=32, height=16, **counts, ngf=4, ndf=4, n_blocks=1, crn=1 / 256)
 

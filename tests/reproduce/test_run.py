@@ -259,9 +259,9 @@ def test_networks_are_trained_once(scale: Scale, tmp_path: Path, inline: None) -
 
 
 def test_a_folder_belongs_to_one_scale_and_one_process(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="holds runs of size tiny, not of size other: name another out"):
+    with pytest.raises(ConfigError, match="contains runs of size tiny, not of size other: choose another out"):
         replace(folder, scale=replace(folder.scale, name="other")).claim()
-    with pytest.raises(ConfigError, match="holds runs of another version of it"):
+    with pytest.raises(ConfigError, match="contains runs of another version of it"):
         replace(folder, scale=replace(folder.scale, lr=1.0)).claim()
     monkeypatch.setattr("hdgan.training.run_folder.LOCK_SECONDS", 0)
     with locked(folder.root), pytest.raises(ConfigError, match="another process trains in"):

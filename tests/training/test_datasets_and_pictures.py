@@ -75,8 +75,7 @@ def test_orphans_are_told(make_config: MakeConfig, make_data: MakeData, tmp_path
     assert len(found.train_pairs) == 5  # type: ignore[attr-defined]
     assert said.splitlines() == [
         f"1 name of train lacks a partner and will not be used, for example {root / 'train_label' / 's3_label.png'}, "
-        f"{root / 'train_inst' / 's3_inst.tif'}: no photo named s3 in {root / 'train_img'}; add it or remove "
-        "the file"
+        f"{root / 'train_inst' / 's3_inst.tif'}: no photo named s3 in {root / 'train_img'}; add it, or remove the file"
     ]
 
 

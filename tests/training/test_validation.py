@@ -149,10 +149,10 @@ def test_a_metric_that_cannot_be_had_is_refused_before_the_first_step(
     with pytest.raises(ConfigError, match="knows 9 classes, but the label maps have 4"):
         train(config(best="miou", scorer=nine), console=QUIET)
     with pytest.raises(
-        ConfigError, match=r"--log\.best ssim has no value here \(stage global: its window needs pictures"
+        ConfigError, match=r"--log\.best ssim cannot be measured here \(stage global: its window needs images"
     ):
         train(config(best="ssim"), console=QUIET)
-    with pytest.raises(ConfigError, match=r"--log\.best scorer_fid has no value here \(stage .* a single picture"):
+    with pytest.raises(ConfigError, match=r"--log\.best scorer_fid cannot be measured here \(stage .* a single image"):
         train(config(best="scorer_fid", scorer=scorer, val_images=1), console=QUIET)
     assert not (tmp_path / "run" / "config.json").exists()
 
@@ -171,7 +171,7 @@ def test_a_damaged_validation_picture_shows_before_the_first_step(
 
 
 def test_the_same_weights_have_the_same_value(make_config: MakeConfig, tmp_path: Path) -> None:
-    """Whatever was drawn before, although noise makes each picture another one."""
+    """Whatever was drawn before, although noise makes each image another one."""
     network = Pix2PixConfig(n_labels=4, generator=UNetConfig(ngf=2, n_downs=3), discriminator=PatchConfig(ndf=2))
     config = make_config(tmp_path, stages={}, model=network, loss=Pix2PixLoss())
     data, model = open_data(config, QUIET), Pix2Pix(network)

@@ -48,7 +48,7 @@ def test_describe_differences() -> None:
     assert describe_differences(wanted, wanted) == ""
     found = {"a": (2,), "d": (1,)}
     assert describe_differences(wanted, found, limit=1) == (
-        "2 missing: b, …; 1 not part of the architecture: d; 1 of another shape: a is (2,) instead of (1,)"
+        "2 missing: b, …; 1 not part of the architecture: d; 1 with another shape: a is (2,) instead of (1,)"
     )
 
 

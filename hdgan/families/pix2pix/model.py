@@ -64,7 +64,7 @@ class Pix2Pix(AdversarialModel):
         (height, width), least = condition.shape[2:], self.config.discriminator.least_side
         if min(height, width) < least:
             raise ConfigError(
-                f"images of {width}x{height} are too small for D, which needs {least} pixels a side: train at a larger "
-                f"size, or with fewer {option('model.discriminator.n_layers')}"
+                f"images of {width}x{height} are too small for D, which needs {least} pixels per side: train at a "
+                f"larger size, or with fewer {option('model.discriminator.n_layers')}"
             )
         return super().context(condition)

@@ -85,11 +85,11 @@ def to_state_dict(network: Network) -> dict[str, Tensor]:
     """
     if isinstance(network, UNetGenerator) and len(network.downs) < LEAST_DOWNS:
         raise CheckpointError(
-            f"their U-Net has {LEAST_DOWNS} levels or more, this one has {len(network.downs)}; train with n_downs "
+            f"their U-Net has {LEAST_DOWNS} levels or more, but this one has {len(network.downs)}; train with n_downs "
             f"{LEAST_DOWNS} or more"
         )
     if isinstance(network, MultiscaleDiscriminator) and (len(network.scales) != 1 or network.padding != 1):
-        raise CheckpointError("their PatchGAN has one scale and padding 1, so this one is not a D of pix2pix")
+        raise CheckpointError("their PatchGAN has one scale and padding 1, so this is not a D of pix2pix")
     return state_dicts.renamed_state(network, layer_names(network))
 
 
@@ -196,5 +196,5 @@ def _tensors_and_norm(state_dict: Mapping[str, Tensor], where: str) -> tuple[dic
 
 def _load(network: Network, tensors: Mapping[str, Tensor], where: str) -> None:
     what = f"{_NAMES[type(network)]} of pytorch-CycleGAN-and-pix2pix"
-    remedy = "use a checkpoint of its own code; of NVIDIA/pix2pixHD, give the folder"
+    remedy = "use a checkpoint of its own code; for NVIDIA/pix2pixHD, give the folder"
     state_dicts.load_strictly(network, layer_names(network), tensors, where, what, remedy)

@@ -52,7 +52,7 @@ def read_nvidia(path: Path, origin: Origin | None = None) -> StyleBank:
         raise
     except Exception as error:  # the values of a damaged file can make anything fail, but nothing of it has run
         found = str(error)[:200] if isinstance(error, ValueError) else "it is damaged"
-        raise CheckpointError(f"{path} is no file of clusters ({found}): {_WRITER}") from error
+        raise CheckpointError(f"{path} is not a file of clusters ({found}): {_WRITER}") from error
     means = {label: values.mean(0) for label, values in centres.items()}
     clusters = {label: tuple(Cluster(centre) for centre in values) for label, values in centres.items()}
     return StyleBank(clusters, means, np.mean(list(means.values()), axis=0), origin or Origin())
@@ -66,7 +66,9 @@ def write_nvidia(bank: StyleBank, path: Path) -> None:
         HdganError: the file cannot be written.
     """
     if path.suffix != ".npy":
-        raise ConfigError(f"{path} must end in .npy, as numpy names such files: for example features_clustered_010.npy")
+        raise ConfigError(
+            f"{path} must end in .npy, the ending that numpy uses: for example features_clustered_010.npy"
+        )
     centres = {
         int(label): np.array([cluster.centre for cluster in there], np.float64)
         for label, there in bank.clusters.items()
@@ -86,16 +88,16 @@ def _centres(content: bytes, path: Path) -> dict[int, np.ndarray]:
     pickled = read_pickle(file, path)
     foreign = min(pickled.names - _NAMES, default=None)
     if foreign is not None:
-        raise CheckpointError(f"{path} holds {foreign}, and loading it could run any code: {_WRITER}")
+        raise CheckpointError(f"{path} contains {foreign}, and loading it could run any code: {_WRITER}")
     shape, code, _, _, objects = _parts(pickled.content)
     if shape != () or code not in ("O", "O4", "O8") or not isinstance(objects, list) or len(objects) != 1:
-        raise ValueError("it holds no single object")
+        raise ValueError("it does not contain a single object")
     (table,) = objects
     if not isinstance(table, dict) or not table:
-        raise ValueError("it holds no dict of classes")
+        raise ValueError("it does not contain a dict of classes")
     centres = {label: _numbers(array) for label, array in table.items()}
     if not all(type(label) is int for label in centres) or len({values.shape[1] for values in centres.values()}) > 1:
-        raise ValueError("classes that are no integers, or differ in their number of features")
+        raise ValueError("classes that are not integers, or that differ in their number of features")
     return centres
 
 
@@ -115,5 +117,5 @@ def _numbers(array: Unknown) -> np.ndarray:
     raw = data.encode("latin1") if isinstance(data, str) else data  # Python 2 wrote bytes as its str
     values = np.frombuffer(raw, np.dtype(order + code)).reshape(shape, order="F" if by_column else "C")
     if not (np.abs(values) <= np.finfo(np.float32).max).all():
-        raise ValueError("centres that are not finite, or beyond 32 bits")
+        raise ValueError("centres that are not finite, or do not fit into 32 bits")
     return values.astype(np.float32)
