@@ -16,6 +16,12 @@ FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 30.0
 """Without a terminal: seconds until the first line, and between lines."""
 
 
+def print_lines(console: Console, *lines: str) -> None:
+    """Print lines as they are: paths and values are no markup, and a terminal does the wrapping."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 class Progress:
     """The progress of work. `showing_progress` makes one."""
 
@@ -72,7 +78,7 @@ def showing_progress(console: Console) -> Iterator[Progress]:
     def report() -> None:
         wait = FIRST_LINE_SECONDS
         while not ended.wait(wait):
-            console.print(progress.line(), markup=False, highlight=False, soft_wrap=True)
+            print_lines(console, progress.line())
             wait = LINE_SECONDS
 
     reporter = threading.Thread(target=report, daemon=True)

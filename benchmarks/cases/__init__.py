@@ -1,29 +1,21 @@
-"""What is measured: one file for each op, for the networks, and for each part of a user's day."""
+"""What is measured: one file for each op, for the networks, and for each part of a user's day.
 
-from hdgan.benchmarks.cases import (
-    avg_pyramid,
-    data_loading,
-    encode_labels,
-    instance_index,
-    instance_mean,
-    instance_norm_act,
-    networks,
-    residual_block,
-    startup,
-    step,
-)
+Every module here has its benchmark in `BENCHMARK`, or several in `BENCHMARKS`.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from hdgan import ops
 from hdgan.benchmarks.runner import Benchmark
 
-ALL = (
-    instance_norm_act.BENCHMARK,
-    instance_mean.BENCHMARK,
-    instance_index.BENCHMARK,
-    avg_pyramid.BENCHMARK,
-    encode_labels.BENCHMARK,
-    residual_block.BENCHMARK,
-    *networks.BENCHMARKS,
-    step.BENCHMARK,
-    data_loading.BENCHMARK,
-    startup.BENCHMARK,
-)
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in ALL}
+
+def _found() -> dict[str, Benchmark]:
+    """The benchmarks of this folder by name: those of the ops first, then in the order of their files."""
+    names = sorted((module.name for module in iter_modules(__path__)), key=lambda name: (name not in ops.__all__, name))
+    modules = [import_module(f"{__name__}.{name}") for name in names]
+    lists = [getattr(module, "BENCHMARKS", None) or (module.BENCHMARK,) for module in modules]
+    return {benchmark.name: benchmark for benchmarks in lists for benchmark in benchmarks}
+
+
+BENCHMARKS = _found()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from statistics import median
@@ -20,7 +21,7 @@ from hdgan.data.pack import pack_dataset
 from hdgan.data.report import CheckReport, PhaseReport, Requirements
 from hdgan.data.transforms import Filter
 from hdgan.errors import ConfigError
-from hdgan.progress import showing_progress
+from hdgan.progress import print_lines, showing_progress
 from hdgan.wording import count
 
 _TYPED = {
@@ -111,10 +112,7 @@ def pack(
         Exit status 0.
     """
     console = Console(stderr=True)
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
+    say = partial(print_lines, console)
     with typed_as({**_TYPED, "data.root": "FOLDER"}), showing_progress(console) as progress:
         config = DataConfig(root=folder, layout=layout, dontcare=dontcare, photo_filter=photo_filter)
         sizes = sizes_of(width, height)
@@ -150,11 +148,7 @@ def print_report(report: CheckReport, console: Console | None = None) -> int:
         Exit status: 0 if the dataset is clean, 1 if it has faults.
     """
     console = console or Console()
-
-    def say(*lines: str) -> None:
-        for line in lines:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-
+    say = partial(print_lines, console)
     for phase in report.phases:
         say(*_summary(phase))
         if phase.class_pixels:

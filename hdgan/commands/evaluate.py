@@ -23,6 +23,7 @@ from hdgan.evaluation.scoring import score
 from hdgan.files import require_no_file
 from hdgan.metrics.scorer import ScorerRange
 from hdgan.metrics.scores import HIGHER_IS_BETTER, METRICS, TITLES, RunScores, notes_of, shown
+from hdgan.progress import print_lines
 from hdgan.scenes import SPEC
 
 SCORER = "scorer.safetensors"
@@ -158,4 +159,4 @@ def _print(rows: list[RunScores]) -> None:
     console = Console()
     console.print(table, markup=False)
     for titles, note in notes_of(rows).items():
-        console.print(f"{titles}: {note}", markup=False, highlight=False, soft_wrap=True)
+        print_lines(console, f"{titles}: {note}")

@@ -22,7 +22,7 @@ from hdgan.families.saving import read_metadata
 from hdgan.files import require_no_file, save_png
 from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline, load
-from hdgan.progress import showing_progress
+from hdgan.progress import print_lines, showing_progress
 
 _FAR = 2
 """By what factor an image may be larger or smaller than in training without a note."""
@@ -70,7 +70,7 @@ def generate(
     began = time.monotonic()
     _generate_all(pipeline, pairs, targets, choice, console)
     seconds = time.monotonic() - began
-    console.print(f"{len(targets)} images in {seconds:.1f} s: {out}", markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, f"{len(targets)} images in {seconds:.1f} s: {out}")
     return 0
 
 
@@ -117,11 +117,11 @@ def _note_size(pipeline: Pipeline, maps: Maps, console: Console) -> bool:
     sides = (("wide", trained.width, width), ("high", trained.height, height))
     far = [f"{usual} pixels {side}" for side, usual, n in sides if usual and not usual / _FAR <= n <= usual * _FAR]
     if far:
-        console.print(
+        print_lines(
+            console,
             f"{maps.name} is {width}x{height}, but the model was trained on images {far[0]}: the result may look "
             "worse; scale the maps to about that size",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        )
     return bool(far)
 
 
@@ -163,8 +163,7 @@ def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
         file = next(path for path in sources.values() if not path.is_dir())
         raise DataError(f"{folders[0]} is a folder but {file} is a file: give only files or only folders")
     listing = match_folders(sources)
-    for orphan in listing.orphans:
-        console.print(f"left out: {orphan}", markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, *(f"left out: {orphan}" for orphan in listing.orphans))
     return list(listing.pairs)
 
 

@@ -21,7 +21,7 @@ from hdgan.inference import encoding
 from hdgan.inference.encoding import TrainedModel, open_trained_model
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.interop.nvidia import clusters as nvidia_clusters
-from hdgan.progress import showing_progress
+from hdgan.progress import print_lines, showing_progress
 from hdgan.styles.bank import STYLES_FILE, StyleBank, with_thumbnails
 from hdgan.styles.cluster import MIN_AREA
 from hdgan.styles.cluster import cluster as find_clusters
@@ -74,7 +74,7 @@ def encode(model: Model, root: Path | None = None, width: int | None = None, dev
     trained = model.open(root=root, width=width, device=device, console=console)
     with showing_progress(console) as progress:
         table = encoding.encode(trained, lambda done, total: progress("encoding", done, total))
-    _print_note(f"{len(table)} instances of {len(table.stem)} images: {trained.table_file}")
+    print_lines(console, f"{len(table)} instances of {len(table.stem)} images: {trained.table_file}")
     return 0
 
 
@@ -96,11 +96,14 @@ def cluster(model: Model, k: int = 10, min_area: float = MIN_AREA, seed: int = 0
     first = [entry.examples[0] for clusters in bank.clusters.values() for entry in clusters]
     bank = with_thumbnails(bank, _cropper(trained).crops(first))
     bank.save(trained.bank_file)
+    console = Console(stderr=True)
     without = sorted(bank.means.keys() - bank.clusters.keys())
     if without:
         names = ", ".join(_class_name(trained, label) for label in without)
-        _print_note(f"classes without a large enough instance, which keep the mean style of the class: {names}")
-    _print_note(f"{_count(bank)}: {trained.bank_file}")
+        print_lines(
+            console, f"classes without a large enough instance, which keep the mean style of the class: {names}"
+        )
+    print_lines(console, f"{_count(bank)}: {trained.bank_file}")
     return 0
 
 
@@ -197,7 +200,3 @@ def _print_measures(trained: TrainedModel, agreements: list[Agreement], changes:
             *moved,
         )
     Console().print(table)
-
-
-def _print_note(text: str) -> None:
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)

@@ -12,8 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+from torch.utils.data import DataLoader, Dataset, Sampler, dataloader, default_collate
 
 from hdgan.config.options import option
 from hdgan.data.dataset import LoaderBatch, PairedDataset, Sample
@@ -78,13 +77,20 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
 
 
 class StreamLoader(DataLoader[Any]):
-    """A DataLoader of `LoaderBatch` that raises hdgan's own errors as they are, without a worker's traceback."""
+    """A DataLoader of `LoaderBatch` that raises hdgan's own errors as they are, without a worker's traceback.
+
+    Two private names of PyTorch are looked up here. A version without them loads the same batches: it may print a
+    traceback before the error that workers cannot start, and workers may outlive an error until it is handled.
+    """
 
     def _get_iterator(self) -> Any:
-        if not self.num_workers:
+        theirs = getattr(dataloader, "_MultiProcessingDataLoaderIter", None)
+        if not self.num_workers or theirs is None:
             return super()._get_iterator()
         self.check_worker_number_rationality()
-        return _WorkersIterator(self)
+        # Torch sets _shutdown to False just before the first worker starts. Where that fails earlier, torch would look
+        # for the attribute in vain, and print a traceback.
+        return type("WorkersIterator", (theirs,), {"_shutdown": True})(self)
 
     def __iter__(self) -> Iterator[LoaderBatch]:  # type: ignore[override]
         """Yield the batches.
@@ -105,14 +111,7 @@ class StreamLoader(DataLoader[Any]):
                     yield batch
             finally:
                 # Otherwise workers live as long as a traceback holds `batches`; they ignore SIGTERM at exit.
-                if self.num_workers:
-                    batches._shutdown_workers()  # type: ignore[attr-defined]
-
-
-class _WorkersIterator(_MultiProcessingDataLoaderIter):
-    """Torch's own iterator, for which torch prints no traceback where its first worker cannot start."""
-
-    _shutdown = True  # nothing to shut down until torch sets this, just before the first worker starts
+                getattr(batches, "_shutdown_workers", lambda: None)()
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from hdgan.evaluation.split import held_out_pairs
 from hdgan.families.saving import read_metadata
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.metrics.scorer import Scorer, ScorerRange, load_scorer
+from hdgan.progress import print_lines
 from hdgan.scenes import spec_of, with_scenes
 from hdgan.training.run_folder import training_of
 
@@ -81,7 +82,7 @@ class Comparison:
         scorer = load_scorer(file, self.n_labels, self.device, scorer_range)
         scorer(self.first_photo * 2 - 1)
         warnings = scorer_leaks(file, self.runs, self.data, self.phase)
-        _print_lines(console, warnings)
+        print_lines(console, *warnings)
         return replace(self, scorer=scorer, warnings=(*self.warnings, *warnings))
 
 
@@ -117,7 +118,7 @@ def open_comparison(
     require_compatible(runs, pipelines, dataset)
     named = dict(zip(_names(runs), pipelines, strict=True))
     warnings = tuple(runs_that_saw(named, data, listing.phase))
-    _print_lines(console, (*report.warnings, *warnings))
+    print_lines(console, *report.warnings, *warnings)
     return Comparison(named, data, listing.phase, dataset, count, chosen, spec, warnings)
 
 
@@ -145,8 +146,3 @@ def _names(runs: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise ConfigError(f"a run is given twice: {', '.join(map(str, runs))}")
-
-
-def _print_lines(console: Console, lines: Sequence[str]) -> None:
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)

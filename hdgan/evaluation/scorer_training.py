@@ -19,7 +19,7 @@ from hdgan.devices import choose_device, network_format
 from hdgan.errors import ConfigError, TrainingError
 from hdgan.evaluation.split import require_photos
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
-from hdgan.progress import showing_progress
+from hdgan.progress import print_lines, showing_progress
 from hdgan.scenes import with_scenes
 
 
@@ -100,7 +100,7 @@ def train_scorer(
         "loss": loss,
     }
     save_segmenter(out, network, about)
-    console.print(f"scorer: {out}", markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, f"scorer: {out}")
     return out
 
 

@@ -19,7 +19,7 @@ from hdgan.config.serialization import check_value
 from hdgan.data.config import DataConfig
 from hdgan.devices import available_cores, choose_device
 from hdgan.errors import ConfigError, HdganError, TrainingError
-from hdgan.progress import Progress, showing_progress
+from hdgan.progress import Progress, print_lines, showing_progress
 from hdgan.reproduce.evidence import EVIDENCE
 from hdgan.reproduce.jobs import Folder, Job
 from hdgan.reproduce.plan import NETWORKS, ROWS, Scale
@@ -139,8 +139,7 @@ class _Session:
                         job, (end, why) = futures.pop(future), future.result()
                         done += end == "done"
                         failed += [f"{job}: {why}"] if why else []
-                        line = f"{job}: {end} ({done} of {len(jobs)} {what})"
-                        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                        print_lines(self.console, f"{job}: {end} ({done} of {len(jobs)} {what})")
                     if self.stop.requested:
                         futures = {future: job for future, job in futures.items() if not future.cancel()}
                     self._show(

@@ -23,7 +23,7 @@ from hdgan.data.inspection import quick_check
 from hdgan.data.report import PhaseReport
 from hdgan.errors import ConfigError, DataError
 from hdgan.families.common.train_config import TrainConfig
-from hdgan.progress import showing_progress
+from hdgan.progress import print_lines, showing_progress
 from hdgan.scenes import spec_of, with_scenes
 from hdgan.wording import count
 
@@ -70,7 +70,7 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
     n_labels = config.model.n_labels
     data = with_scenes(config.data, n_labels, console)
     if config.data.uses_scenes:
-        console.print(f"street scenes: {data.root}", markup=False, highlight=False, soft_wrap=True)
+        print_lines(console, f"street scenes: {data.root}")
     training = find_pairs(data, data.train_phase, n_labels > 0)
     _require_parts(config, data, training)
     validation = _validation_pairs(config, data, training, console)
@@ -80,8 +80,7 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
             for listing in dict.fromkeys((training, validation))
         }
     for report in reports.values():
-        for warning in report.warnings:
-            console.print(warning, markup=False, highlight=False, soft_wrap=True)
+        print_lines(console, *report.warnings)
     for stage in config.stages.values():
         for report in reports.values():
             report.require_size(stage.size)  # samples and statistics take images one by one
@@ -121,9 +120,7 @@ def _validation_pairs(config: TrainConfig, data: DataConfig, training: Listing, 
     lacks = "photos" if first.photo is None else "instance maps" if config.model.instances and first.ids is None else ""
     if not lacks:
         return listing
-    console.print(
-        f"phase {phase} has no {lacks}: sample images are made from training images", markup=False, highlight=False
-    )
+    print_lines(console, f"phase {phase} has no {lacks}: sample images are made from training images")
     return training
 
 

@@ -102,11 +102,6 @@ _GROWTH = 8
 _REMEDY = "delete that line"
 
 
-def print_line(console: Console, line: str) -> None:
-    """Print a line as it is: paths and values are no markup, and a terminal does the wrapping."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
 class ProgressDisplay:
     """A bar with losses, images a second and the time left; plain lines if there is no terminal."""
 
@@ -147,7 +142,7 @@ class ProgressDisplay:
                 began, first = self._start
                 left = (now - began) / max(step - first, 1) * (self._total - step)
                 line = f"{stage} step {step}/{self._total} {shown} {speed} ETA {timedelta(seconds=round(left))}"
-                print_line(self._console, line)
+                progress.print_lines(self._console, line)
 
     def between_steps(self) -> AbstractContextManager[progress.Progress]:
         """Progress of long work between two steps: lines in a log. On a terminal the bar stays as it is."""

@@ -12,8 +12,9 @@ from rich.console import Console
 from hdgan.checkpoints import list_steps
 from hdgan.devices import enough_memory
 from hdgan.errors import HdganError, TrainingError
+from hdgan.progress import print_lines
 from hdgan.training.checkpoint import require_finite, save_checkpoint
-from hdgan.training.logs import Metrics, ProgressDisplay, print_line
+from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.pictures import Examples, mean_styles
 from hdgan.training.report import write_report
 from hdgan.training.setup import RunSetup
@@ -106,7 +107,7 @@ class Saver:
                 tensors = {}
             save_checkpoint(config.out, config, state, tensors)
         message = f"saved after step {state.step}: hdgan-train --resume {config.out} continues from there"
-        print_line(self.run.console, message)
+        print_lines(self.run.console, message)
 
     def _record(self, values: dict[str, float]) -> None:
         """Log what validation measured, and note whether this checkpoint is the best one so far."""
@@ -130,7 +131,7 @@ def _report_so_far(run: Path, console: Console) -> None:
     try:
         write_report(run)
     except Exception as error:
-        print_line(
+        print_lines(
             console,
             f"the report could not be written ({error!r}); training continues; write the report later with: hdgan "
             f"report {run}",

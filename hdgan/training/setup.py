@@ -19,6 +19,7 @@ from hdgan.families.common.batch import Batch
 from hdgan.families.common.perceptual import OnMissing
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model
+from hdgan.progress import print_lines
 from hdgan.seeding import derive_seed
 from hdgan.training.checkpoint import read_training_state, restore
 from hdgan.training.consistency import (
@@ -29,7 +30,6 @@ from hdgan.training.consistency import (
 )
 from hdgan.training.datasets import RunData, open_data, resolved
 from hdgan.training.distributed import World
-from hdgan.training.logs import print_line
 from hdgan.training.prefetch import prefetched
 from hdgan.training.run_folder import claim_folder, load_config
 from hdgan.training.schedule import Stage, plan
@@ -125,7 +125,7 @@ def _new_state(run: RunSetup) -> StageState:
     file = find_checkpoint(config.init_from)
     other, info = load_model(file, ema=False)
     for name in info.missing:
-        print_line(run.console, f"{file} contains no {name}, which starts from new weights")
+        print_lines(run.console, f"{file} contains no {name}, which starts from new weights")
     state = StageState(config, stage, run.world.device)
     ours = state.model.config
     if other.config.family != ours.family:

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hdgan import ops
 from hdgan.benchmarks.cases import data_loading, step
 from hdgan.benchmarks.cases.networks import count_flops
-from hdgan.benchmarks.cases.plain import plain
 from hdgan.benchmarks.cases.step import StepCase, build_original_step, build_step
+from hdgan.benchmarks.plain import plain
 from hdgan.benchmarks.reference import build_reference
 from hdgan.benchmarks.runner import Context, check
 from hdgan.benchmarks.suite import Case, Selection, Suite

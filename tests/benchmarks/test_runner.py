@@ -197,7 +197,7 @@ def test_instance_ids_are_like_cityscapes() -> None:
 
 
 REFUSED = {
-    "unknown benchmark": (["abacus"], "there is no benchmark 'abacus': give instance_norm_act, "),
+    "unknown benchmark": (["abacus"], "there is no benchmark 'abacus': give avg_pyramid, "),
     "unknown implementation": (["--implementations", "abacus"], "--implementations abacus: give some of eager, "),
     "implementation of another device": (["--implementations", "cuda", "--device", "cpu"], "--implementations cuda: "),
     "NVIDIA's without a checkout": (["--implementations", "nvidia"], "by --reference"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import dataloader
 
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, StreamSampler, find_pairs, make_loader
 from hdgan.data.streams import Stream
@@ -133,6 +134,25 @@ def test_workers_heed_no_sigterm_and_end_with_their_loader(nvidia):
     [worker] = multiprocessing.active_children()
     again.close()
     assert worker.exitcode == 0
+
+
+def test_workers_without_the_private_names_of_torch(nvidia, monkeypatch):
+    theirs = dataloader._MultiProcessingDataLoaderIter
+
+    def renamed(loader):
+        yield from theirs(loader)
+
+    monkeypatch.setattr(dataloader.DataLoader, "_get_iterator", renamed)
+    monkeypatch.delattr(dataloader, "_MultiProcessingDataLoaderIter")
+    data = training_set(nvidia)
+    batches = iter(make_loader(data, stop=40, workers=1))
+    first = next(batches)
+    [worker] = multiprocessing.active_children()
+    batches.close()
+    worker.join(5)
+    assert worker.exitcode == 0
+    monkeypatch.undo()
+    assert equal(first, next(iter(make_loader(data, stop=40))))
 
 
 def test_a_fault_of_the_code_is_no_fault_of_the_data(nvidia):
