@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,8 @@ M = TypeVar("M", bound=nn.Module)
 
 FORMAT = 1
 """Version of the files. It is increased when older versions of hdgan could not read newer files."""
+_EXAMPLES = 3
+"""How many tensors of each kind are named where a file does not fit."""
 
 
 def save_described(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, new: bool = False) -> None:
@@ -159,23 +161,19 @@ def require_fitting(
         )
 
 
-def describe_differences(
-    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], limit: int = 3
-) -> str:
+def describe_differences(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
     """One line that says how the tensors of a file differ from those of an architecture; empty if they do not.
 
     Args:
         wanted: shapes of the architecture by key.
         found: shapes in the file by key.
-        limit: how many examples of each kind of difference are named.
     """
     missing = [key for key in wanted if key not in found]
     unknown = [key for key in found if key not in wanted]
     reshaped = [f"{k} is {found[k]} instead of {wanted[k]}" for k in wanted if k in found and found[k] != wanted[k]]
     kinds = {"missing": missing, "not part of the architecture": unknown, "of another shape": reshaped}
-    return "; ".join(f"{len(keys)} {kind}: {_some(keys, limit)}" for kind, keys in kinds.items() if keys)
+    return "; ".join(f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in kinds.items() if keys)
 
 
-def _some(items: Iterable[str], limit: int) -> str:
-    items = list(items)
-    return ", ".join(items[:limit]) + (", …" if len(items) > limit else "")
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:_EXAMPLES]) + (", …" if len(keys) > _EXAMPLES else "")
