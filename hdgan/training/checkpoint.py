@@ -27,7 +27,7 @@ from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model, save_model
-from hdgan.files import atomic_file, atomic_folder, remove_dead, remove_dead_below, remove_folder
+from hdgan.files import atomic_folder, remove_dead, remove_dead_below, remove_folder, write_text
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE
 from hdgan.training.schedule import Stage
@@ -98,8 +98,7 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
     if state.best is not None:
         step, value = state.best
         best = {"step": step, "stage": state.stage.name, record_name(str(state.best_by["metric"])): value}
-        with atomic_file(checkpoints_folder(run) / "best.json") as temporary:
-            temporary.write_text(json.dumps(best))
+        write_text(checkpoints_folder(run) / "best.json", json.dumps(best))
     for step in list_steps(run)[: -config.log.keep]:
         folder = checkpoint_path(run, step)
         has_styles = any((folder / name).is_file() for name in (FEATURES_FILE, STYLES_FILE))
