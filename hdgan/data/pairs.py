@@ -183,9 +183,9 @@ class Orphan:
     def __str__(self) -> str:
         files = ", ".join(map(str, self.files))
         lacks = " and ".join(f"no {part} named {self.stem} in {folder}" for part, folder, _ in self.missing)
-        alike = " and ".join(str(path) for _, _, path in self.missing if path)
-        if alike:
-            return f"{files}: {lacks}; {alike} differs only in upper and lower case: rename one of them"
+        similar = " and ".join(str(path) for _, _, path in self.missing if path)
+        if similar:
+            return f"{files}: {lacks}; {similar} differs only in upper and lower case: rename one of them"
         return f"{files}: {lacks}; add it or remove the file"
 
 

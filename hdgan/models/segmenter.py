@@ -30,6 +30,7 @@ from hdgan.weights.modules import (
     require_fitting,
     save_described,
     shapes_of,
+    tensor_shapes,
 )
 
 _STEPS = (1, 2, 4, 8, 8)
@@ -177,7 +178,6 @@ def _load(path: Path, file: Any, device: str | torch.device) -> Segmenter:
     config = from_plain(SegmenterConfig, metadata["segmenter"], f"{path}, segmenter")
     found = shapes_of(file)
     network = build_described(path, lambda: Segmenter(config), len(found))
-    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    require_fitting(path, wanted, found, "train it again")
+    require_fitting(path, tensor_shapes(network.state_dict()), found, "train it again")
     load_tensors(path, file, network, {key: key for key in found}, device)
     return network

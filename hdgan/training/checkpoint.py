@@ -188,7 +188,7 @@ def _stored_tensors(saved: _TrainingFile) -> Iterator[tuple[tuple[str, int, str]
         optimizer = getattr(saved, name)
         for k, moments in optimizer.state.items() if optimizer else ():
             yield from (((name, k, part), getattr(moments, part)) for part in _PARTS)
-    yield from ((("pool", k, ""), picture) for k, picture in enumerate(saved.pool))
+    yield from ((("pool", k, ""), image) for k, image in enumerate(saved.pool))
 
 
 def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
@@ -212,10 +212,10 @@ def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
     state.load(raw.state_dict(), average, training)
 
 
-def _differences(saved: dict[str, Any], wanted: dict[str, Any], path: str = "") -> Iterator[str]:
+def _differences(saved: dict[str, Any], current: dict[str, Any], path: str = "") -> Iterator[str]:
     """Options that both have and that differ. If they are of different kinds, the tag that names the kind differs."""
-    for key in [key for key in wanted if key in saved]:
-        ours, theirs = wanted[key], saved[key]
+    for key in [key for key in current if key in saved]:
+        ours, theirs = current[key], saved[key]
         if isinstance(ours, dict) and isinstance(theirs, dict):
             yield from _differences(theirs, ours, f"{path}{key}.")
         elif theirs != ours:

@@ -45,6 +45,11 @@ def save_described(path: Path, tensors: Mapping[str, Tensor], header: Mapping[st
         save_file(stored, temporary, {"hdgan": text})
 
 
+def tensor_shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor by its name."""
+    return {key: tuple(value.shape) for key, value in tensors.items()}
+
+
 def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor in an open file, by its name. No tensor is read."""
     return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
@@ -106,12 +111,12 @@ def load_tensors(
     Raises:
         CheckpointError: a tensor is not finite, or only one of file and network has a floating-point type.
     """
-    wanted = network.state_dict()
+    expected = network.state_dict()
     tensors = {key: file.get_tensor(name) for key, name in names.items()}
     for key, value in tensors.items():
-        if value.is_floating_point() != wanted[key].is_floating_point():
+        if value.is_floating_point() != expected[key].is_floating_point():
             raise CheckpointError(
-                f"{path}: {names[key]} is {value.dtype} instead of {wanted[key].dtype}; it is damaged or was edited: "
+                f"{path}: {names[key]} is {value.dtype} instead of {expected[key].dtype}; it is damaged or was edited: "
                 "use another checkpoint"
             )
     require_finite({names[key]: value for key, value in tensors.items()}, str(path))
@@ -148,12 +153,12 @@ def metadata_of(path: Path, file: Any) -> dict[str, Any]:
 
 def require_fitting(
     path: Path,
-    wanted: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
     found: Mapping[str, tuple[int, ...]],
     remedy: str = "use another checkpoint",
 ) -> None:
     """Raise CheckpointError unless the tensors of a file have the names and shapes that its architecture wants."""
-    differences = describe_differences(wanted, found)
+    differences = describe_differences(expected, found)
     if differences:
         raise CheckpointError(
             f"{path}: its tensors do not fit the architecture it names ({differences}); it is damaged or was edited: "
@@ -161,16 +166,18 @@ def require_fitting(
         )
 
 
-def describe_differences(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
+def describe_differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
     """One line that says how the tensors of a file differ from those of an architecture; empty if they do not.
 
     Args:
-        wanted: shapes of the architecture by key.
+        expected: shapes of the architecture by key.
         found: shapes in the file by key.
     """
-    missing = [key for key in wanted if key not in found]
-    unknown = [key for key in found if key not in wanted]
-    reshaped = [f"{k} is {found[k]} instead of {wanted[k]}" for k in wanted if k in found and found[k] != wanted[k]]
+    missing = [key for key in expected if key not in found]
+    unknown = [key for key in found if key not in expected]
+    reshaped = [
+        f"{k} is {found[k]} instead of {shape}" for k, shape in expected.items() if found.get(k, shape) != shape
+    ]
     kinds = {"missing": missing, "not part of the architecture": unknown, "of another shape": reshaped}
     return "; ".join(f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in kinds.items() if keys)
 
