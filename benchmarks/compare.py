@@ -94,5 +94,5 @@ def call(tree: Path, *arguments: str, allowed: tuple[int, ...] = (0,), **environ
     settings = os.environ | {"PYTHONPATH": str(tree)} | environment
     done = subprocess.run([sys.executable, *arguments], cwd=tree, env=settings, capture_output=True, text=True)
     if done.returncode not in allowed:
-        told = (done.stderr or done.stdout).strip().splitlines() or ["it printed nothing"]
-        raise ConfigError(f"--compare: python {' '.join(arguments[:3])} of the other revision failed: {told[-1]}")
+        output = (done.stderr or done.stdout).strip().splitlines() or ["it printed nothing"]
+        raise ConfigError(f"--compare: python {' '.join(arguments[:3])} of the other revision failed: {output[-1]}")

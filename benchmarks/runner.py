@@ -174,7 +174,7 @@ class _Passes:
         return [t.detach().requires_grad_() if t.is_floating_point() else t for t in self.inputs]
 
     @property
-    def wanted(self) -> list[Tensor]:
+    def variables(self) -> list[Tensor]:
         """What gradients are taken of."""
         return [t for t in (*self.leaves, *self.parameters) if t.requires_grad]
 
@@ -187,10 +187,10 @@ class _Passes:
 
     def both(self) -> list[Tensor]:
         outputs = self.graph()
-        return [*outputs, *torch.autograd.grad(outputs, self.wanted, self.upstream())]
+        return [*outputs, *torch.autograd.grad(outputs, self.variables, self.upstream())]
 
     def backward(self) -> list[Tensor]:
-        return list(torch.autograd.grad(self._kept, self.wanted, self.upstream(), retain_graph=True))
+        return list(torch.autograd.grad(self._kept, self.variables, self.upstream(), retain_graph=True))
 
     @cached_property
     def _kept(self) -> list[Tensor]:

@@ -148,12 +148,12 @@ def _why_not(name: str, device: torch.device) -> str:
 
 
 def _cases(benchmark: Benchmark, selection: Selection, here: tuple[str, ...]) -> Iterator[Case]:
-    wanted = {"anywhere", "gpu"} if selection.large or selection.device.type == "cuda" else {"anywhere"}
+    places = {"anywhere", "gpu"} if selection.large or selection.device.type == "cuda" else {"anywhere"}
     implementations = selection.implementations or here
     layouts = selection.layouts if benchmark.layouts else ("NCHW",)
     for name, where in benchmark.cases.items():
         # A case that is named in full runs anywhere.
-        if selection.only not in name or not (where in wanted or selection.only == name):
+        if selection.only not in name or not (where in places or selection.only == name):
             continue
         for dtype in selection.dtypes if benchmark.dtypes else ("float32",):
             for layout in dict.fromkeys((BASELINE[1], *layouts)):

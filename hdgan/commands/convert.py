@@ -50,10 +50,10 @@ def convert(
         ConfigError: an option has no effect for this source or direction, or an output file already exists.
         CheckpointError: the source does not exist, or cannot be converted.
     """
-    given = {"labels": labels, "instances": instances, "encoder": encoder}
+    settings = {"labels": labels, "instances": instances, "encoder": encoder}
     chosen = epoch or "latest"
     if to != "hdgan":
-        _refuse(given, f"--to {to}: the checkpoint says which it is")
+        _refuse(settings, f"--to {to}: the checkpoint says which it is")
         back = {"nvidia": convert_to_nvidia, "cyclegan": convert_to_cyclegan}[to]
         notes = back(find_checkpoint(source), out, chosen, ema=ema)
     elif not ema:
@@ -61,10 +61,10 @@ def convert(
     else:
         _refuse_hdgans(source)
         if not source.is_dir():
-            _refuse(given | {"epoch": epoch}, "a single file, which is of one epoch and whose G reads images")
+            _refuse(settings | {"epoch": epoch}, "a single file, which is of one epoch and whose G reads images")
             notes = convert_from_cyclegan(source, out)
         elif file := find_generator(source, chosen):
-            _refuse(given, f"{file}, a file of pytorch-CycleGAN-and-pix2pix whose G reads images")
+            _refuse(settings, f"{file}, a file of pytorch-CycleGAN-and-pix2pix whose G reads images")
             notes = convert_from_cyclegan(file, out)
         else:
             notes = convert_from_nvidia(source, out, chosen, labels=labels, instances=instances, encoder=encoder)
@@ -84,8 +84,8 @@ def _refuse_hdgans(source: Path) -> None:
     model = read_metadata(find_checkpoint(source)).get("model")
     family = model.get("family", "pix2pixhd") if isinstance(model, Mapping) else None
     remedy = {"pix2pixhd": "give --to nvidia", "pix2pix": "give --to cyclegan"}
-    told = remedy.get(str(family), "neither NVIDIA's code nor pytorch-CycleGAN-and-pix2pix has such a model")
-    raise ConfigError(f"{source} is already a checkpoint of hdgan, a model of the family {family}: {told}")
+    advice = remedy.get(str(family), "neither NVIDIA's code nor pytorch-CycleGAN-and-pix2pix has such a model")
+    raise ConfigError(f"{source} is already a checkpoint of hdgan, a model of the family {family}: {advice}")
 
 
 def _refuse(options: Mapping[str, object], what: str) -> None:

@@ -63,7 +63,7 @@ def edit(
     check_value(Port | None, port, "port")
     check_value(Positive, max_pixels, "max_pixels")
     if out is not None:
-        require_no_file(out, "out")
+        require_no_file(out)
     if root is not None and not root.is_dir():
         raise DataError(f"--root {root} is not a folder: give the folder of a dataset")
     if classes is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -119,7 +119,7 @@ def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int
 
 def _check(options: EvaluateOptions) -> None:
     """Refuse values that are out of range, and options that would be ignored."""
-    require_no_file(options.out, "out")
+    require_no_file(options.out)
     check_value(Side | None, options.width, "width")
     check_value(Side | None, options.height, "height")
     check_value(Count, options.pictures, "pictures")
@@ -144,8 +144,8 @@ def _check(options: EvaluateOptions) -> None:
 def _train_scorer(
     options: EvaluateOptions, data: DataConfig, n_labels: int, size: SizeConfig, console: Console
 ) -> None:
-    training = asdict(options.scorer_training)
-    train_scorer(data, n_labels, size, options.scorer_file, **training, device=options.device, console=console)
+    file, training = options.scorer_file, options.scorer_training
+    train_scorer(data, n_labels, size, file, training, device=options.device, console=console)
 
 
 def _print(rows: list[RunScores]) -> None:

@@ -188,7 +188,7 @@ def _name_pairs(pairs: list[Pair], out: Path) -> list[Path]:
         raise ConfigError(f"--out {out}: images are written as PNG; give a file that ends in .png, or a folder")
     if out.is_file():
         raise ConfigError(f"--out {out} is a file, but not a .png file: give a folder, or a file that ends in .png")
-    require_no_file(out, "out")
+    require_no_file(out)
     return [out / f"{pair.stem}.png" for pair in pairs]
 
 

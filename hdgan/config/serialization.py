@@ -219,7 +219,7 @@ class _Check:
 
     def _wrong(self, kind: Any, data: Any, path: str) -> HdganError:
         start = f"{self.where}: {path or 'the content'}" if self.where else option(path)
-        return self.error(f"{start} is {_shown(data)}: give {_wanted(kind)}")
+        return self.error(f"{start} is {_shown(data)}: give {_expected(kind)}")
 
 
 _LARGEST_FLOAT = 1.7976931348623157e308
@@ -243,7 +243,7 @@ def _within(value: Any, bounds: Interval | None) -> bool:
     )
 
 
-def _wanted(kind: Any) -> str:
+def _expected(kind: Any) -> str:
     """A type in words."""
     kind, bounds = _unwrapped(kind)
     origin, arguments = get_origin(kind), get_args(kind)

@@ -32,7 +32,7 @@ _MAP_MODES = WIDE_MODES | {"1", "L", "P", "I"}
 _BYTES = {"1": 1, "L": 1, "P": 1} | dict.fromkeys(WIDE_MODES, 2)
 _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _WHITES = {"uint8": 255, "uint16": 65535}
-_BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _SAMPLE_FORMAT = 258, 262, 274, 277, 284, 339
+_BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, SAMPLE_FORMAT = 258, 262, 274, 277, 284, 339
 _TILE_WIDTH, _TILE_LENGTH, _EXTRA = 322, 323, 338
 
 
@@ -224,7 +224,7 @@ def _white(image: Image.Image) -> int | None:
     raw = raw_mode(image)
     if image.format == "PPM" and raw and image.mode not in ("1", "F"):
         return pnm_white(image)
-    if image.mode in ("I", "F") or tiff_tag(image, _SAMPLE_FORMAT, 1) != 1:
+    if image.mode in ("I", "F") or tiff_tag(image, SAMPLE_FORMAT, 1) != 1:
         return None
     if image.mode == "1":
         return 1

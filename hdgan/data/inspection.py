@@ -211,13 +211,7 @@ def _foreign_ids(pair: Pair, ids: np.ndarray, n_labels: int, config: DataConfig)
 def _check_training(report: PhaseReport, listing: Listing, config: DataConfig, requirements: Requirements) -> None:
     """Add what training on this phase would refuse to the faults of single files."""
     first = listing.pairs[0]
-    if first.photo is None:
-        report.faults.append(f"{config.root} has no photos for phase {listing.phase}: training needs pairs with photos")
-    if requirements.instances and first.ids is None:
-        report.faults.append(
-            f"{config.root} has no instance maps for phase {listing.phase}: add them, or train with "
-            "--model.no-instances"
-        )
+    report.faults.extend(listing.lacks(config.root, requirements.instances))
     report.lacks_instances = first.label is not None and first.ids is None and not requirements.instances
     if requirements.size is not None:
         try:

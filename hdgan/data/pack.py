@@ -41,7 +41,7 @@ from hdgan.data.packed_index import (
 from hdgan.data.pairs import Listing, Pair, size_of
 from hdgan.data.transforms import apply_geometry, sample_geometry, scaled_size
 from hdgan.errors import ConfigError, DataError, HdganError
-from hdgan.files import atomic_file, leads_out, remove_dead, remove_dead_below
+from hdgan.files import atomic_file, leads_out, remove_dead, remove_dead_below, write_text
 from hdgan.wording import count
 
 _PROBES = 3
@@ -228,8 +228,7 @@ def _remove_leftovers(out: Path, phases: Iterable[str], before: set[Path], now: 
 
 
 def _write_index(out: Path, index: Index) -> None:
-    with atomic_file(out / INDEX) as temporary:
-        temporary.write_text(json.dumps(to_plain(index), ensure_ascii=False), encoding="utf-8")
+    write_text(out / INDEX, json.dumps(to_plain(index), ensure_ascii=False))
 
 
 class _Packer:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hdgan.config.options import option
+from hdgan.config.options import option, option_off
 from hdgan.data.config import PartName, Size, SizeConfig
 from hdgan.data.headers import (
     Kind,
@@ -183,9 +183,9 @@ class Orphan:
     def __str__(self) -> str:
         files = ", ".join(map(str, self.files))
         lacks = " and ".join(f"no {part} named {self.stem} in {folder}" for part, folder, _ in self.missing)
-        alike = " and ".join(str(path) for _, _, path in self.missing if path)
-        if alike:
-            return f"{files}: {lacks}; {alike} differs only in upper and lower case: rename one of them"
+        similar = " and ".join(str(path) for _, _, path in self.missing if path)
+        if similar:
+            return f"{files}: {lacks}; {similar} differs only in upper and lower case: rename one of them"
         return f"{files}: {lacks}; add it, or remove the file"
 
 
@@ -197,6 +197,19 @@ class Listing:
     phase: str
     pairs: tuple[Pair, ...]
     orphans: tuple[Orphan, ...] = ()
+
+    def lacks(self, root: Path | None, instances: bool) -> Iterator[str]:
+        """What training on the phase needs and the dataset in `root` does not have, one line each.
+
+        Args:
+            root: for the messages.
+            instances: whether the model takes instance maps.
+        """
+        if self.pairs[0].photo is None:
+            yield f"{root} has no photos for phase {self.phase}: training needs pairs with photos"
+        if instances and self.pairs[0].ids is None:
+            off = option_off("model.instances")
+            yield f"{root} has no instance maps for phase {self.phase}: add them, or train with {off}"
 
 
 def is_far_above(label: int, other: int) -> bool:

@@ -47,12 +47,8 @@ def train_scorer(
     n_labels: int,
     size: SizeConfig,
     out: Path,
+    training: ScorerTraining = ScorerTraining(),
     *,
-    steps: int = ScorerTraining.steps,
-    batch_size: int = ScorerTraining.batch_size,
-    lr: float = ScorerTraining.lr,
-    width: int = ScorerTraining.width,
-    seed: int = ScorerTraining.seed,
     device: str = "auto",
     console: Console | None = None,
 ) -> Path:
@@ -67,7 +63,7 @@ def train_scorer(
         n_labels: number of classes in its label maps.
         size: of the images. With more than one image in a batch all must have the same size after scaling and cropping.
         out: file to write, *.safetensors.
-        steps, batch_size, lr, width, seed: see `ScorerTraining`.
+        training: steps, batches and width of the network.
         device: auto, cpu, cuda or cuda:N.
         console: for progress.
 
@@ -80,7 +76,7 @@ def train_scorer(
         TrainingError: the loss is not finite.
         HdganError: the file cannot be written.
     """
-    options, console = ScorerTraining(steps, batch_size, lr, width, seed), console or Console(quiet=True)
+    console = console or Console(quiet=True)
     _require_free(out)
     if n_labels < 1:
         raise ConfigError(f"a scorer learns to recognise classes, but n_labels is {n_labels}: give data with labels")
@@ -89,14 +85,14 @@ def train_scorer(
     listing = find_pairs(data, data.train_phase, labels=True)
     require_photos(listing, data)
     with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []):
-        torch.manual_seed(seed)
-        network = Segmenter(SegmenterConfig(n_labels, width))
+        torch.manual_seed(training.seed)
+        network = Segmenter(SegmenterConfig(n_labels, training.width))
     network.to(chosen, memory_format=network_format(chosen))  # type: ignore[call-overload]
-    dataset = PairedDataset(listing.pairs, data, size, n_labels, train=True, seed=seed)
-    loss = _optimise(network, dataset, options, chosen, console)
+    dataset = PairedDataset(listing.pairs, data, size, n_labels, train=True, seed=training.seed)
+    loss = _optimise(network, dataset, training, chosen, console)
     about = {
         "trained_on": {"data": to_plain(data), "size": to_plain(size)},
-        "training": to_plain(options),
+        "training": to_plain(training),
         "loss": loss,
     }
     save_segmenter(out, network, about)

@@ -105,6 +105,16 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(path.replace(temporary_name(path)), ignore_errors=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically as UTF-8.
+
+    Raises:
+        HdganError: as `atomic_file`.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def save_png(image: Image.Image, path: str | Path) -> None:
     """Write an image atomically as PNG.
 

@@ -1,4 +1,4 @@
-"""CSV that somebody else may have written, read within bounds and checked against a dataclass."""
+"""CSV: written atomically, and read, as somebody else may have written it, within bounds and against a dataclass."""
 
 from __future__ import annotations
 
@@ -6,19 +6,32 @@ import csv
 import io
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from hdgan.config.serialization import from_plain
 from hdgan.errors import DataError
+from hdgan.files.atomic import atomic_file
 from hdgan.files.json import read_bytes
 
 T = TypeVar("T")
 _GROWTH = 64
 """A field of one byte becomes an object of up to about this many bytes."""
 _WHOLE = re.compile("-?[0-9]{1,18}")
+
+
+def write_csv(path: Path, heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    """Write a table; None becomes an empty field.
+
+    Raises:
+        HdganError: the file cannot be written.
+    """
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(heads)
+        writer.writerows(lines)
 
 
 def read_csv(

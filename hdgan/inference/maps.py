@@ -40,9 +40,9 @@ class Maps:
     @property
     def size(self) -> tuple[int, int, int]:
         """B, H, W."""
-        given = self.label if self.label is not None else self.image
-        assert given is not None
-        return len(given), given.shape[-2], given.shape[-1]
+        source = self.label if self.label is not None else self.image
+        assert source is not None
+        return len(source), source.shape[-2], source.shape[-1]
 
     @cached_property
     def index(self) -> InstanceIndex:

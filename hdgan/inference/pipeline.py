@@ -229,8 +229,8 @@ class Pipeline:
         self._require_features("it cannot be given styles")
         if len(styles) != maps.size[0]:
             raise ConfigError(f"{len(styles)} styles are given for {maps.size[0]} maps: give one for each")
-        for one in styles:
-            one.require(self.encoder_id)
+        for of_map in styles:
+            of_map.require(self.encoder_id)
         features, known = feature_rows(styles, maps.index, maps.classes, self.config.feature_channels)
         return features if bool(known.all()) else torch.where(known[:, None], features, self._mean_rows(maps))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hdgan.errors import CheckpointError
 from hdgan.models.options import NormKind
 from hdgan.weights import plain_names, require_finite
-from hdgan.weights.modules import describe_differences
+from hdgan.weights.modules import describe_differences, tensor_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -59,11 +59,6 @@ def norm_of(tensors: Mapping[str, Tensor]) -> tuple[NormKind, dict[str, Tensor]]
     if any(key.endswith(".weight") and value.dim() == 1 for key, value in tensors.items()):
         return "batch", dict(tensors)
     return "instance", {key: value for key, value in tensors.items() if not key.endswith(_STATISTICS)}
-
-
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor by its name."""
-    return {key: tuple(value.shape) for key, value in tensors.items()}
 
 
 def first_conv(shapes: Shapes, key: str, where: str, remedy: str) -> tuple[int, int]:
@@ -120,8 +115,8 @@ def load_strictly(
             )
     require_finite(weights, where)
     state, keys = network.state_dict(), keys_of(network, layers)
-    wanted = {theirs: tuple(state[ours].shape) for theirs, ours in keys.items()}
-    differences = describe_differences(wanted, shapes_of(tensors))
+    expected = tensor_shapes({theirs: state[ours] for theirs, ours in keys.items()})
+    differences = describe_differences(expected, tensor_shapes(tensors))
     if differences:
         raise CheckpointError(f"{where}: its tensors do not fit any {what} ({differences}); {remedy}")
     network.to_empty(device=next(iter(tensors.values())).device)

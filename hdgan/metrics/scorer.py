@@ -161,9 +161,9 @@ def _torch_script(path: Path, device: torch.device) -> nn.Module:
         return torch.jit.load(path, map_location=device).eval()
 
 
-def _require_classes(name: str, found: int, wanted: int) -> None:
-    if found != wanted:
+def _require_classes(name: str, found: int, expected: int) -> None:
+    if found != expected:
         raise ConfigError(
-            f"the scorer {name} has {found} classes, but the label maps have {wanted}: give a scorer with {wanted} "
+            f"the scorer {name} has {found} classes, but the label maps have {expected}: give a scorer with {expected} "
             "classes, or train one with --train-scorer"
         )

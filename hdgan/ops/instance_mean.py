@@ -235,7 +235,7 @@ def instance_mean(x: Tensor, ids: Tensor | InstanceIndex, *, backend: str | None
 
 
 def _check(op: str, x: Tensor, index: InstanceIndex) -> None:
-    check_image(op, "x", x)
+    check_image(op, x)
     check_same_device(op, x=x, ids=index.rows)
     _check_index(op, index)
     expected = (x.shape[0], *x.shape[2:])

@@ -223,7 +223,7 @@ def _check(
 ) -> None:
     """Refuse what the op does not take, saying expected and got."""
     op = "instance_norm_act"
-    check_image(op, "x", x)
+    check_image(op, x)
     check_same_device(op, x=x, weight=weight, bias=bias, residual=residual)
     for name, given in (("weight", weight), ("bias", bias), ("residual", residual)):
         if given is not None and not given.is_floating_point():

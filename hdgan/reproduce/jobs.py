@@ -14,7 +14,6 @@ OUT/scale.json                      the scale of all runs
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ from hdgan.checkpoints import list_steps
 from hdgan.config.options import option
 from hdgan.config.serialization import to_plain
 from hdgan.errors import ConfigError
-from hdgan.files import atomic_file
-from hdgan.files.json import read_json
+from hdgan.files.json import read_json, write_json
 from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, ROWS, SCORER, Options, Scale, training_options, typed
 from hdgan.reproduce.record import Machine, digest, load_record
 from hdgan.reproduce.results import Result, load_results
@@ -62,8 +60,7 @@ class Folder:
             raise ConfigError(
                 f"{self.root} contains runs of {other}, not of size {self.scale.name}: choose another {option('out')}"
             )
-        with atomic_file(file) as temporary:
-            temporary.write_text(json.dumps(scale, indent=2) + "\n", encoding="utf-8")
+        write_json(file, scale)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from hdgan.reproduce.evidence import EVIDENCE, write_evidence
 from hdgan.reproduce.jobs import Folder, Job
 from hdgan.reproduce.plan import ROWS, SCORER, typed
 from hdgan.reproduce.record import digest, load_record
-from hdgan.reproduce.results import REAL, Requested, Result, read_results, save_requested, write_csv
+from hdgan.reproduce.results import REAL, Requested, Result, read_results, save_requested, write_rows
 from hdgan.reproduce.sheet import runs_sheet
 from hdgan.wording import count
 
@@ -93,7 +93,7 @@ def publish(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], docs: 
     results = [found[0][0], *(of_run for _, of_run in found)]
     file = docs / EVIDENCE / f"{folder.scale.name}.csv"
     for place in (folder.root / "results.csv", file):
-        write_csv(place, results)
+        write_rows(place, results)
     records = {network.name: load_record(network.record) for network in networks}
     save_requested(file, Requested(rows, max(run.seed for run in runs) + 1, records))
     shown = [Job(folder, of_run.row, 0) for _, of_run in found if of_run.seed == 0]

@@ -32,7 +32,7 @@ def runs_sheet(runs: Sequence[Job]) -> Image.Image:
     for run in runs:
         pipeline = load(run.run, device="cpu")
         made = (pipeline(label, instances, seed=0) for label, instances in zip(labels, ids, strict=True))
-        rows[ROWS[run.name].title] = [to_image(picture * 2 - 1) for picture in made]
+        rows[ROWS[run.name].title] = [to_image(image * 2 - 1) for image in made]
     return sheet(rows)
 
 
@@ -45,6 +45,6 @@ def sheet(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
     for row, (name, pictures) in enumerate(rows.items()):
         top = row * (height + GAP)
         draw.text((GAP, top + height / 2), name, "black", font, anchor="lm")
-        for column, picture in enumerate(pictures):
-            page.paste(picture, (MARGIN + column * (width + GAP), top))
+        for column, image in enumerate(pictures):
+            page.paste(image, (MARGIN + column * (width + GAP), top))
     return page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +14,7 @@ from torch import Tensor
 from hdgan.config.bounds import Count, Label
 from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.files import atomic_file
-from hdgan.files.json import read_json
+from hdgan.files.json import read_json, write_json
 from hdgan.ops import InstanceIndex
 
 FORMAT = 1
@@ -90,8 +88,7 @@ class Styles:
         Raises:
             HdganError: the file cannot be written.
         """
-        with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps(self.to_plain(), indent=1) + "\n", encoding="utf-8")
+        write_json(path, self.to_plain())
 
     @staticmethod
     def load(path: Path) -> Styles:

@@ -179,7 +179,7 @@ def _check_shapes(path: Path, headers: Mapping[str, _ArrayHeader]) -> None:
     """Check that the shapes of the arrays agree before any array is read."""
     shapes = {name: header.shape for name, header in headers.items()}
     n, m = ((*shapes[name], -1)[0] for name in ("id", "stem"))
-    wanted = {
+    fitting = {
         **dict.fromkeys(("picture", "id", "label", "area"), (n,)),
         "box": (n, 4),
         "feature": (n, *shapes["feature"][1:2]),
@@ -187,7 +187,9 @@ def _check_shapes(path: Path, headers: Mapping[str, _ArrayHeader]) -> None:
         "size": (m, 2),
         "about": (),
     }
-    wrong = [name for name, shape in wanted.items() if shapes[name] != shape or (name == "feature" and len(shape) != 2)]
+    wrong = [
+        name for name, shape in fitting.items() if shapes[name] != shape or (name == "feature" and len(shape) != 2)
+    ]
     if wrong:
         raise CheckpointError(f"{path} is damaged (array shapes do not agree: {', '.join(wrong)}): {_REMEDY}")
 

@@ -27,7 +27,7 @@ from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model, save_model
-from hdgan.files import atomic_file, atomic_folder, remove_dead, remove_dead_below, remove_folder
+from hdgan.files import atomic_folder, remove_dead, remove_dead_below, remove_folder, write_text
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE
 from hdgan.training.schedule import Stage
@@ -98,8 +98,7 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
     if state.best is not None:
         step, value = state.best
         best = {"step": step, "stage": state.stage.name, record_name(str(state.best_by["metric"])): value}
-        with atomic_file(checkpoints_folder(run) / "best.json") as temporary:
-            temporary.write_text(json.dumps(best))
+        write_text(checkpoints_folder(run) / "best.json", json.dumps(best))
     for step in list_steps(run)[: -config.log.keep]:
         folder = checkpoint_path(run, step)
         has_styles = any((folder / name).is_file() for name in (FEATURES_FILE, STYLES_FILE))
@@ -189,7 +188,7 @@ def _stored_tensors(saved: _TrainingFile) -> Iterator[tuple[tuple[str, int, str]
         optimizer = getattr(saved, name)
         for k, moments in optimizer.state.items() if optimizer else ():
             yield from (((name, k, part), getattr(moments, part)) for part in _PARTS)
-    yield from ((("pool", k, ""), picture) for k, picture in enumerate(saved.pool))
+    yield from ((("pool", k, ""), image) for k, image in enumerate(saved.pool))
 
 
 def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
@@ -213,10 +212,10 @@ def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
     state.load(raw.state_dict(), average, training)
 
 
-def _differences(saved: dict[str, Any], wanted: dict[str, Any], path: str = "") -> Iterator[str]:
+def _differences(saved: dict[str, Any], current: dict[str, Any], path: str = "") -> Iterator[str]:
     """Options that both have and that differ. If they are of different kinds, the tag that names the kind differs."""
-    for key in [key for key in wanted if key in saved]:
-        ours, theirs = wanted[key], saved[key]
+    for key in [key for key in current if key in saved]:
+        ours, theirs = current[key], saved[key]
         if isinstance(ours, dict) and isinstance(theirs, dict):
             yield from _differences(theirs, ours, f"{path}{key}.")
         elif theirs != ours:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.console import Console
 
-from hdgan.config.options import option, option_off
+from hdgan.config.options import option
 from hdgan.data import (
     DataConfig,
     Listing,
@@ -72,7 +72,8 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
     if config.data.uses_scenes:
         print_lines(console, f"street scenes: {data.root}")
     training = find_pairs(data, data.train_phase, n_labels > 0)
-    _require_parts(config, data, training)
+    for lack in training.lacks(data.root, config.model.instances):
+        raise DataError(lack)
     validation = _validation_pairs(config, data, training, console)
     with showing_progress(console) as progress:
         reports = {
@@ -96,17 +97,6 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
         tuple(reports[training].sizes),
         None if spec is None else spec.palette,
     )
-
-
-def _require_parts(config: TrainConfig, data: DataConfig, training: Listing) -> None:
-    first = training.pairs[0]
-    if first.photo is None:
-        raise DataError(f"{data.root} has no photos for phase {training.phase}: training needs pairs with photos")
-    if config.model.instances and first.ids is None:
-        raise ConfigError(
-            f"{data.root} has no instance maps for phase {training.phase}: add them, or train with "
-            f"{option_off('model.instances')}"
-        )
 
 
 def _validation_pairs(config: TrainConfig, data: DataConfig, training: Listing, console: Console) -> Listing:

@@ -104,12 +104,13 @@ def print_estimates(config: TrainConfig, data: RunData, estimates: list[StageEst
             _memory(e.saved_bytes),
         )
     console.print(table)
-    print_lines(
-        console, "trained: trained parameters; memory: of a step, from the shapes of its tensors (libraries need more);"
-    )
-    print_lines(console, "kept: the part that the forward pass keeps for the backward pass")
     largest = max(estimates, key=lambda e: e.saved_bytes)
-    print_lines(console, f"\nkept for the backward pass in stage {largest.stage.name}:")
+    print_lines(
+        console,
+        "trained: trained parameters; memory: of a step, from the shapes of its tensors (libraries need more);",
+        "kept: the part that the forward pass keeps for the backward pass",
+        f"\nkept for the backward pass in stage {largest.stage.name}:",
+    )
     layers = _table("layer", "memory", "share")
     for layer in sorted(largest.layers, key=lambda layer: -layer.bytes)[:LISTED_LAYERS]:
         share = f"{layer.bytes / largest.saved_bytes:.0%}"

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from hdgan import progress
 from hdgan.errors import CheckpointError, TrainingError
-from hdgan.files import atomic_file, leads_out
+from hdgan.files import leads_out, write_text
 from hdgan.files.json import parse_json, read_bytes
 
 METRICS_FILE = "metrics.jsonl"
@@ -36,8 +36,7 @@ class Metrics:
     def __init__(self, run: Path, step: int) -> None:
         self.path = run / METRICS_FILE
         kept = [record for record in read_metrics(run) if record["step"] <= step]
-        with atomic_file(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = self.path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 

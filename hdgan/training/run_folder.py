@@ -11,7 +11,6 @@ RUN/config.json        the whole config
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -28,14 +27,13 @@ from filelock import FileLock, Timeout
 from hdgan.checkpoints import list_steps
 from hdgan.config.bounds import Count
 from hdgan.config.options import option
-from hdgan.config.serialization import from_plain, to_plain
+from hdgan.config.serialization import from_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError, ConfigError, HdganError
 from hdgan.families import ModelConfig
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.registry import AnyTrainConfig, family_of
-from hdgan.files import atomic_file
-from hdgan.files.json import read_json
+from hdgan.files.json import read_json, write_json
 from hdgan.training.distributed import World
 
 CONFIG_FILE = "config.json"
@@ -119,8 +117,7 @@ def write_description(config: TrainConfig, world: World, training_pictures: int)
         training_pictures=training_pictures,
     )
     for name, content in ((CONFIG_FILE, config), (ENVIRONMENT_FILE, environment)):
-        with atomic_file(config.out / name) as temporary:
-            temporary.write_text(json.dumps(to_plain(content), indent=2) + "\n", encoding="utf-8")
+        write_json(config.out / name, content)
 
 
 def load_config(run: Path) -> TrainConfig:

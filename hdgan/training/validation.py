@@ -115,9 +115,9 @@ class Validation:
         pictures = min(config.log.val_images, len(examples.dataset))
         for index, inputs in enumerate(examples.inputs(pictures)):
             progress("measuring validation images", index, pictures)
-            picture = examples.generate(model, inputs, index)
-            distances.append(F.l1_loss(picture, inputs.photo))
-            evaluator.add((picture.clamp(-1, 1) + 1) / 2, (inputs.photo + 1) / 2, inputs.label)
+            image = examples.generate(model, inputs, index)
+            distances.append(F.l1_loss(image, inputs.photo))
+            evaluator.add((image.clamp(-1, 1) + 1) / 2, (inputs.photo + 1) / 2, inputs.label)
         values = {"l1": float(torch.stack(distances).mean())}
         if metric != "l1":
             row = evaluator.scores("validation")

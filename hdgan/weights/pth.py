@@ -64,9 +64,9 @@ def read_weights(path: Path) -> Mapping[Any, Any]:
     if start[8:9] == b"{":
         with open_safetensors(path) as opened:
             return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    for begin, told in _NO_WEIGHTS.items():
+    for begin, reason in _NO_WEIGHTS.items():
         if start.startswith(begin):
-            raise CheckpointError(f"{path} is {told}")
+            raise CheckpointError(f"{path} is {reason}")
     with open_saved(path) as (content, read):
         return read(find_state(content, str(path)))
 
@@ -136,7 +136,7 @@ def _open_zip(path: Path, archive: zipfile.ZipFile, whole: mmap.mmap) -> tuple[A
             raise ValueError("a storage of another size")
         if entry.compress_type != zipfile.ZIP_STORED:
             return _numbers(archive.read(entry), 0, storage.numel, dtype, swapped)
-        # Not by zipfile, which requires CRC-32s: torch can be told to write none.
+        # Not by zipfile, which requires CRC-32s: torch can be set to write none.
         name_bytes, extra_bytes = struct.unpack_from("<HH", whole, entry.header_offset + 26)
         begin = entry.header_offset + 30 + name_bytes + extra_bytes
         return _numbers(whole, begin, storage.numel, dtype, swapped)

@@ -50,6 +50,6 @@ def test_what_is_no_folder_is_refused_before_the_work_for_it(kind: str, tmp_path
     there = tmp_path / "out"
     {"file": there.touch, "fifo": partial(os.mkfifo, there), "loop": partial(there.symlink_to, there)}[kind]()
     with pytest.raises(ConfigError, match=r"out .*exists and is not a folder: choose another"):
-        require_no_file(there, "out")
-    require_no_file(tmp_path, "out")
-    require_no_file(tmp_path / "new", "out")
+        require_no_file(there)
+    require_no_file(tmp_path)
+    require_no_file(tmp_path / "new")

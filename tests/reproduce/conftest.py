@@ -11,7 +11,7 @@ import pytest
 
 from hdgan.reproduce.plan import SCALES, Scale
 from hdgan.reproduce.record import Machine, Record
-from hdgan.reproduce.results import REAL, Requested, Result, save_requested, write_csv
+from hdgan.reproduce.results import REAL, Requested, Result, save_requested, write_rows
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 
@@ -84,6 +84,6 @@ def requested() -> Requested:
 def docs(tmp_path: Path, made: MadeResults, requested: Requested) -> Path:
     """A folder with the raw rows of two methods."""
     file = tmp_path / "evidence" / "tiny.csv"
-    write_csv(file, made({"pix2pix": [0.3, 0.4], "pix2pixhd": [0.5, 0.6]}))
+    write_rows(file, made({"pix2pix": [0.3, 0.4], "pix2pixhd": [0.5, 0.6]}))
     save_requested(file, requested)
     return tmp_path

@@ -11,7 +11,7 @@ import pytest
 from hdgan.commands.main import main
 from hdgan.errors import DataError
 from hdgan.reproduce.evidence import Measured, page_text, write_evidence
-from hdgan.reproduce.results import REAL, Requested, Result, load_requested, save_requested, write_csv
+from hdgan.reproduce.results import REAL, Requested, Result, load_requested, save_requested, write_rows
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 
@@ -132,7 +132,7 @@ def test_classes_that_the_scorer_does_not_know_are_named(
 
 def test_scales_follow_each_other(docs: Path, made: MadeResults, requested: Requested) -> None:
     other = docs / "evidence" / "other.csv"
-    write_csv(other, made({"crn": [0.4]}))
+    write_rows(other, made({"crn": [0.4]}))
     save_requested(other, requested)
     assert write_evidence(docs).read_text().count("\n## ") == 2
 

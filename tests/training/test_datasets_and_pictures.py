@@ -180,5 +180,5 @@ def test_missing_instance_maps_are_told_with_the_option(
 ) -> None:
     root = make_data()
     shutil.rmtree(root / "train_inst")
-    with pytest.raises(ConfigError, match=r"no instance maps for phase train: .* train with model\.instances=False"):
+    with pytest.raises(DataError, match=r"no instance maps for phase train: .* train with model\.instances=False"):
         opened(make_config(tmp_path), root)

@@ -27,7 +27,7 @@ class ImageModel(nn.Module, ABC):
     encoder: nn.Module | None
 
     @abstractmethod
-    def __init__(self, config: ModelConfig, *, with_discriminator: bool = True) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
 

@@ -17,7 +17,6 @@ from hdgan.files import atomic_file
 from hdgan.files.json import read_bytes
 from hdgan.files.npy import read_npy_header
 from hdgan.styles.bank import Cluster, StyleBank
-from hdgan.styles.table import Origin
 from hdgan.weights.pickles import Unknown, read_pickle
 
 _WRITER = "it must be a dict of arrays, as NVIDIA's encode_features.py writes it"
@@ -32,7 +31,7 @@ _NAMES = {
 """All that an array of NumPy's names."""
 
 
-def read_nvidia(path: Path, origin: Origin | None = None) -> StyleBank:
+def read_nvidia(path: Path) -> StyleBank:
     """Read NVIDIA's clusters.
 
     The file has no sizes of clusters and no examples. It has no means of classes either, so the mean of the centres
@@ -40,7 +39,6 @@ def read_nvidia(path: Path, origin: Origin | None = None) -> StyleBank:
 
     Args:
         path: features_clustered_*.npy.
-        origin: the checkpoint that the clusters belong to, which the file does not say.
 
     Raises:
         CheckpointError: the file is missing, too large, damaged, of another content, or names anything but arrays.
@@ -55,7 +53,7 @@ def read_nvidia(path: Path, origin: Origin | None = None) -> StyleBank:
         raise CheckpointError(f"{path} is not a file of clusters ({found}): {_WRITER}") from error
     means = {label: values.mean(0) for label, values in centres.items()}
     clusters = {label: tuple(Cluster(centre) for centre in values) for label, values in centres.items()}
-    return StyleBank(clusters, means, np.mean(list(means.values()), axis=0), origin or Origin())
+    return StyleBank(clusters, means, np.mean(list(means.values()), axis=0))
 
 
 def write_nvidia(bank: StyleBank, path: Path) -> None:

@@ -115,10 +115,10 @@ def _require_counterparts(config: Pix2PixHDConfig, path: Path) -> None:
     if config.feature_channels:
         parts["encoder"] = config.encoder
     instead = [
-        f"{option(f'model.{name}.{field}')} {wanted}"
+        f"{option(f'model.{name}.{field}')} {expected}"
         for name, part in parts.items()
-        for field, wanted in {"upsample": "transposed", "pad_mode": "reflect"}.items()
-        if getattr(part, field) != wanted
+        for field, expected in {"upsample": "transposed", "pad_mode": "reflect"}.items()
+        if getattr(part, field) != expected
     ]
     if instead:
         raise CheckpointError(

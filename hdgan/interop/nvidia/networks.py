@@ -15,9 +15,10 @@ from torch import Tensor
 
 from hdgan.errors import CheckpointError
 from hdgan.interop import state_dicts
-from hdgan.interop.state_dicts import Shapes, first_conv, numbers, out_channels, shapes_of
+from hdgan.interop.state_dicts import Shapes, first_conv, numbers, out_channels
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
 from hdgan.models.generator import Trunk
+from hdgan.weights.modules import tensor_shapes
 
 Kind = Literal["generator", "discriminator", "encoder"]
 Network = GlobalGenerator | LocalEnhancer | MultiscaleDiscriminator | FeatureEncoder
@@ -129,7 +130,7 @@ def load_network(
         CheckpointError: batch norms, another kind of network, or tensors that are unknown, missing or do not fit.
     """
     tensors = _clean(state_dict, kind, where)
-    shapes = shapes_of(tensors)
+    shapes = tensor_shapes(tensors)
     with torch.device("meta"):
         network = (
             _build_discriminator(shapes, where) if kind == "discriminator" else _build_generator(shapes, kind, where)
