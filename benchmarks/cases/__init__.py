@@ -1,29 +1,16 @@
-"""What is measured: one file for each op, for the networks, and for each part of a user's day."""
+"""What is measured: one file for each op, for the networks, and for each part of a user's day.
 
-from hdgan.benchmarks.cases import (
-    avg_pyramid,
-    data_loading,
-    encode_labels,
-    instance_index,
-    instance_mean,
-    instance_norm_act,
-    networks,
-    residual_block,
-    startup,
-    step,
-)
+Every module here has a `BENCHMARK`, or several `BENCHMARKS`.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
 from hdgan.benchmarks.runner import Benchmark
 
-ALL = (
-    instance_norm_act.BENCHMARK,
-    instance_mean.BENCHMARK,
-    instance_index.BENCHMARK,
-    avg_pyramid.BENCHMARK,
-    encode_labels.BENCHMARK,
-    residual_block.BENCHMARK,
-    *networks.BENCHMARKS,
-    step.BENCHMARK,
-    data_loading.BENCHMARK,
-    startup.BENCHMARK,
-)
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in ALL}
+_MODULES = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for module in _MODULES
+    for benchmark in getattr(module, "BENCHMARKS", None) or (module.BENCHMARK,)
+}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdgan import ops
-from hdgan.benchmarks.cases.plain import plain, wide_copy
+from hdgan.benchmarks.plain import plain, wide_copy
 from hdgan.benchmarks.reference import build_reference
 from hdgan.benchmarks.runner import (
     OF_NETWORKS,

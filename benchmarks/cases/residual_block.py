@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from hdgan.benchmarks.cases.networks import DEPTH_SLACK, on_backend
-from hdgan.benchmarks.cases.plain import plain, wide_copy
+from hdgan.benchmarks.plain import plain, wide_copy
 from hdgan.benchmarks.runner import Benchmark, Context, Cost, Function, Trial, Where, bytes_of, differentiable
 from hdgan.models.blocks import ResidualBlock
 from hdgan.ops import pad2d

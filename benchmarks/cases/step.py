@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdgan import ops
-from hdgan.benchmarks.cases.plain import plain
+from hdgan.benchmarks.plain import plain
 from hdgan.benchmarks.runner import TOLERANCE, Benchmark, CheckFailed, Context, Cost, Trial, Where
 from hdgan.benchmarks.shapes import N_LABELS, instance_ids, label_map
 from hdgan.families import (
