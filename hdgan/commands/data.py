@@ -92,7 +92,7 @@ def pack(
 ) -> int:
     """Write a dataset in a form that is read many times faster; train on it with --data.root OUT.
 
-    Samples have the same pixels as those from FOLDER. Repeat the command to go on after an interruption, or to renew
+    Samples have the same pixels as those from FOLDER. Repeat the command to continue after an interruption, or to renew
     what was damaged or has changed in FOLDER.
 
     Args:

@@ -23,6 +23,7 @@ from hdgan.files import require_no_file, save_png
 from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.progress import showing_progress
+from hdgan.wording import count
 
 _FAR = 2
 """How many times larger or smaller than in training an image may be without a note."""
@@ -70,7 +71,9 @@ def generate(
     began = time.monotonic()
     _generate_all(pipeline, pairs, targets, choice, console)
     seconds = time.monotonic() - began
-    console.print(f"{len(targets)} pictures in {seconds:.1f} s: {out}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"{count(len(targets), 'picture')} in {seconds:.1f} s: {out}", markup=False, highlight=False, soft_wrap=True
+    )
     return 0
 
 

@@ -27,8 +27,8 @@ def reproduce(
     training without and with instance boundaries, and without and with features. The result is evidence.md: tables of
     mean ± standard deviation over seeds, pictures, and what differs from the paper.
 
-    Every run is an ordinary `hdgan train` and `hdgan evaluate`. Ctrl-C saves. The same command goes on from there, also
-    after it was killed. `hdgan reproduce report [DOCS]` writes the page again from its rows.
+    Every run is an ordinary `hdgan train` and `hdgan evaluate`. Ctrl-C saves. The same command continues from there,
+    also after it was killed. `hdgan reproduce report [DOCS]` writes the page again from its rows.
 
     Args:
         size: small for two CPU cores (128x64, about an hour), gpu for a data-centre GPU (256x128).

@@ -75,7 +75,7 @@ class ShortOptions:
     init_from: Annotated[Path | None, arg(metavar="RUN")] = None
     """Start from the weights of another run or checkpoint."""
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Go on with a run, in place of a preset; --resume RUN --help lists what it takes."""
+    """Continue a run, instead of starting a preset; --resume RUN --help lists the options."""
     dry_run: FlagCreatePairsOff[bool] = False
     """Train nothing: print parameters, memory, steps and time of each stage."""
     help_all: FlagCreatePairsOff[bool] = False
