@@ -52,8 +52,8 @@ def bench(
     shows where the time goes.
 
     Args:
-        benchmarks: what to measure: an op by its name, residual_block, G1, G2, D, E, step, data_loading, startup; all if
-            empty.
+        benchmarks: what to measure: an op by its name, residual_block, G1, G2, D, E, step, data_loading, startup; all
+            if empty.
         device: auto, cpu, cuda or cuda:N.
         dtype: of the tensors; the step runs under autocast.
         layout: memory formats; speed-ups are always over eager NCHW.
