@@ -27,6 +27,7 @@ PREFIX = "step-"
 
 
 def checkpoints_folder(run: Path) -> Path:
+    """The folder of a run that holds its checkpoints."""
     return run / "checkpoints"
 
 
@@ -38,6 +39,7 @@ def list_steps(run: Path) -> list[int]:
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
+    """The folder of the checkpoint of a step."""
     return checkpoints_folder(run) / f"{PREFIX}{step:08d}"
 
 

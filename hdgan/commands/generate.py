@@ -23,6 +23,7 @@ from hdgan.files import require_no_file, save_png
 from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.progress import print_lines, showing_progress
+from hdgan.wording import count
 
 _FAR = 2
 """By what factor an image may be larger or smaller than in training without a note."""
@@ -70,7 +71,7 @@ def generate(
     began = time.monotonic()
     _generate_all(pipeline, pairs, targets, choice, console)
     seconds = time.monotonic() - began
-    print_lines(console, f"{len(targets)} images in {seconds:.1f} s: {out}")
+    print_lines(console, f"{count(len(targets), 'image')} in {seconds:.1f} s: {out}")
     return 0
 
 

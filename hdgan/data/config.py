@@ -64,9 +64,7 @@ class DataConfig:
     scenes: ScenesConfig = ScenesConfig()
     """The built-in scenes, used where root is None."""
     layout: LayoutName = "auto"
-    """Folder structure: nvidia (<phase>_label, <phase>_inst, <phase>_img), ab (<phase>_A, <phase>_B),
-    side-by-side (<phase>/ with A|B in one image), cityscapes (gtFine/, leftImg8bit/), packed (what `hdgan data pack`
-    writes), or auto to detect it."""
+    """Folder structure. auto detects it; the error for a folder of no known structure describes them all."""
     train_phase: str = "train"
     """Split to train on."""
     val_phase: str | None = None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, Union
 
-from hdgan.families import crn, pix2pix, pix2pixhd
 from hdgan.families.common.config import ModelConfig
 from hdgan.families.common.family import Family, Preset
 from hdgan.families.common.model import ImageModel
 
-FAMILIES: tuple[Family, ...] = (
-    pix2pixhd.FAMILY,
-    crn.FAMILY,
-    pix2pix.FAMILY,
-)
+NAMES = ("pix2pixhd", "crn", "pix2pix")
+"""The folders of the families, in the order in which commands list their presets."""
+FAMILIES: tuple[Family, ...] = tuple(import_module(f"hdgan.families.{name}").FAMILY for name in NAMES)
 PRESETS: dict[str, Preset] = {name: preset for family in FAMILIES for name, preset in family.presets.items()}
 """Ready-made configs. Each is a function; every field can still be changed on the command line."""
 AnyModelConfig: Any = Union[tuple(family.config for family in FAMILIES)]  # noqa: UP007

@@ -1,6 +1,8 @@
-"""The networks of the benchmarks: plain modules and NVIDIA's order of the step compute what ours do."""
+"""The benchmarks: what they cost, and that plain modules and NVIDIA's order of the step compute what ours do."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,12 +10,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdgan import ops
-from hdgan.benchmarks.cases import data_loading, step
+from hdgan.benchmarks.cases import BENCHMARKS, avg_pyramid, data_loading, instance_norm_act, step
 from hdgan.benchmarks.cases.networks import count_flops
 from hdgan.benchmarks.cases.step import StepCase, build_original_step, build_step
 from hdgan.benchmarks.plain import plain
 from hdgan.benchmarks.reference import build_reference
-from hdgan.benchmarks.runner import Context, check
+from hdgan.benchmarks.runner import Context, Cost, check
+from hdgan.benchmarks.shapes import NormCase
 from hdgan.benchmarks.suite import Case, Selection, Suite
 from hdgan.errors import DataError
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
@@ -21,6 +24,11 @@ from hdgan.ops import _backend, instance_index
 from hdgan.training.memory import saved_bytes
 
 CPU = torch.device("cpu")
+OPS = [path.stem for path in Path(ops.__file__).parent.glob("[!_]*.py")]
+
+
+def test_every_op_has_a_benchmark() -> None:
+    assert set(OPS) <= set(BENCHMARKS)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +49,33 @@ def test_plain_networks_equal_ours(network: nn.Module) -> None:
         fixed = [instance_index(torch.arange(4).repeat(1, 32, 8))] if isinstance(network, FeatureEncoder) else []
         ours, theirs = network(x, *fixed), plain(network)(x, *fixed)
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+
+
+def test_bytes_and_operations_counted_by_hand() -> None:
+    case = NormCase(2, 3, 4, "relu", 1, residual=True)
+    forward, backward = instance_norm_act.cost(case, torch.bfloat16)
+    # x and residual of 24 elements, y of 2 * 5 * 6 = 60; backward dy, x, dx and the residual's gradient.
+    assert forward == Cost((24 + 24 + 60) * 2, 24 * 8)
+    assert backward == Cost((60 + 24 + 24 + 24) * 2, 24 * 10)
+    # 5x7 -> 3x4 -> 2x2
+    assert avg_pyramid.cost((1, 3, 5, 7), 4) == (Cost(3 * (35 + 12 + 4) * 4, 3 * 16 * 9),) * 2
+
+
+@pytest.mark.parametrize("name", ["instance_mean", "instance_index", "encode_labels", "avg_pyramid"])
+def test_implementations_of_an_op_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a size that takes no time."""
+    small = dict.fromkeys(("1024x512", "2048x1024"), (16, 32))
+    for module in ("avg_pyramid", "encode_labels", "instance_mean", "instance_index"):
+        monkeypatch.setattr(f"hdgan.benchmarks.cases.{module}.SIZES", small)
+    benchmark = BENCHMARKS[name]
+    implementations = tuple(name for name in ("eager", "cpu", "scatter") if name in benchmark.implementations)
+    for layout in ("NCHW", "NHWC"):
+        trials = list(
+            benchmark.setup(next(iter(benchmark.cases)), Context(CPU, torch.bfloat16, layout, implementations))
+        )
+        assert {trial.implementation for trial in trials} == set(implementations)
+        for trial in trials:
+            check(trial)
 
 
 def test_operations_of_a_network_counted_by_hand() -> None:

@@ -11,12 +11,12 @@ from rich.console import Console
 from torch import Tensor
 
 from hdgan.benchmarks import runner, suite, timing
-from hdgan.benchmarks.cases import BENCHMARKS, avg_pyramid, instance_norm_act, startup, step
+from hdgan.benchmarks.cases import startup, step
 from hdgan.benchmarks.display import run_suite as run_and_write
 from hdgan.benchmarks.display import tell
 from hdgan.benchmarks.rows import read
 from hdgan.benchmarks.runner import Benchmark, CheckFailed, Context, Cost, Function, Trial, check, differentiable
-from hdgan.benchmarks.shapes import NormCase, instance_ids
+from hdgan.benchmarks.shapes import instance_ids
 from hdgan.benchmarks.suite import Selection, Suite
 from hdgan.commands.main import main
 from hdgan.errors import ConfigError
@@ -158,33 +158,6 @@ def test_integers_are_compared_exactly() -> None:
         check(trial(torch.tensor([1, 3])))
     with pytest.raises(CheckFailed, match="shape"):
         check(trial(torch.tensor([1])))
-
-
-def test_bytes_and_operations_counted_by_hand() -> None:
-    case = NormCase(2, 3, 4, "relu", 1, residual=True)
-    forward, backward = instance_norm_act.cost(case, torch.bfloat16)
-    # x and residual of 24 elements, y of 2 * 5 * 6 = 60; backward dy, x, dx and the residual's gradient.
-    assert forward == Cost((24 + 24 + 60) * 2, 24 * 8)
-    assert backward == Cost((60 + 24 + 24 + 24) * 2, 24 * 10)
-    # 5x7 -> 3x4 -> 2x2
-    assert avg_pyramid.cost((1, 3, 5, 7), 4) == (Cost(3 * (35 + 12 + 4) * 4, 3 * 16 * 9),) * 2
-
-
-@pytest.mark.parametrize("name", ["instance_mean", "instance_index", "encode_labels", "avg_pyramid"])
-def test_implementations_of_an_op_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a size that takes no time."""
-    small = dict.fromkeys(("1024x512", "2048x1024"), (16, 32))
-    for module in ("avg_pyramid", "encode_labels", "instance_mean", "instance_index"):
-        monkeypatch.setattr(f"hdgan.benchmarks.cases.{module}.SIZES", small)
-    benchmark = BENCHMARKS[name]
-    implementations = tuple(name for name in ("eager", "cpu", "scatter") if name in benchmark.implementations)
-    for layout in ("NCHW", "NHWC"):
-        trials = list(
-            benchmark.setup(next(iter(benchmark.cases)), Context(CPU, torch.bfloat16, layout, implementations))
-        )
-        assert {trial.implementation for trial in trials} == set(implementations)
-        for trial in trials:
-            check(trial)
 
 
 def test_instance_ids_are_like_cityscapes() -> None:

@@ -39,9 +39,9 @@ def relative(root: Path, pair) -> dict[str, str]:
 
 
 def test_every_module_is_a_layout_of_its_name():
-    assert list(layouts()) == ["ab", "cityscapes", "nvidia", "packed", "side-by-side"]
+    assert {"ab", "cityscapes", "nvidia", "packed", "side-by-side"} <= set(layouts())
     assert all(layout.name == name for name, layout in layouts().items())
-    with pytest.raises(ConfigError, match=r"data\.layout is .other.: give auto or ab or cityscapes"):
+    with pytest.raises(ConfigError, match=r"data\.layout is .other.: give auto or ab or "):
         DataConfig(layout="other")
 
 
@@ -291,7 +291,7 @@ def test_missing_root(tmp_path):
 def test_unknown_structure_names_what_is_expected(tree):
     with pytest.raises(
         DataError,
-        match=r"no known structure; expected <phase>_A/ \(ab\), or gtFine/<phase>/ \(cityscapes\), or <phase>_label/",
+        match=r"no known structure; expected <phase>_A/ \(ab\), .* or <phase>_label/ \(nvidia\), .* \(side-by-side\)",
     ):
         listing(tree("notes.txt"))
 

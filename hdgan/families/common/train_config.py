@@ -84,7 +84,7 @@ class StageConfig:
 
     def trained_names(self, config: Any) -> list[str]:
         """What the report calls the networks that the stage trains, where `config` is that of its own model."""
-        return ["G", "D"]
+        return ["G", "D"] if config.has_discriminator else ["G"]
 
 
 @dataclass(frozen=True)

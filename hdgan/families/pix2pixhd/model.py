@@ -36,12 +36,14 @@ def build_generator(config: GeneratorConfig, in_channels: int, out_channels: int
 
 
 def build_discriminator(config: DiscriminatorConfig, in_channels: int) -> MultiscaleDiscriminator:
+    """The discriminators of a config, for condition and image together in `in_channels`."""
     return MultiscaleDiscriminator(
         in_channels, config.ndf, config.n_layers, config.n_scales, config.intermediate_features
     )
 
 
 def build_encoder(config: EncoderConfig, in_channels: int, out_channels: int) -> FeatureEncoder:
+    """The encoder of a config, from images of `in_channels` to features of `out_channels`."""
     return FeatureEncoder(
         in_channels,
         out_channels,

@@ -19,13 +19,19 @@ from hdgan.families import (
     CRNTrainConfig,
     DiscriminatorConfig,
     GeneratorConfig,
+    Pix2PixConfig,
     Pix2PixHDConfig,
     Pix2PixHDLoss,
     Pix2PixHDStage,
     Pix2PixHDTrainConfig,
 )
 from hdgan.families.registry import AnyTrainConfig
-from hdgan.training import PRESETS, LogConfig, OptimConfig, TrainConfig
+from hdgan.training import PRESETS, LogConfig, OptimConfig, StageConfig, TrainConfig
+
+
+def test_a_stage_trains_d_where_there_is_one() -> None:
+    assert StageConfig().trained_names(Pix2PixConfig()) == ["G", "D"]
+    assert StageConfig().trained_names(CRNConfig()) == ["G"]
 
 
 @pytest.mark.parametrize(
