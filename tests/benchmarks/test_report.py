@@ -91,7 +91,7 @@ def test_rows_of_a_user_have_a_page_of_their_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["bench", "report"]) == 2
-    assert "hdgan-bench holds no rows: measure with `hdgan bench` first" in capsys.readouterr().err
+    assert "hdgan-bench contains no rows: measure with `hdgan bench` first" in capsys.readouterr().err
     write(tmp_path / "hdgan-bench" / "abacus-9000.csv", [EAGER, OURS, COMPILED])
     assert main(["bench", "report"]) == 0
     page = (tmp_path / "hdgan-bench" / "benchmarks.md").read_text(encoding="utf-8")

@@ -19,8 +19,8 @@ class Family:
     config: type[ModelConfig]
     """The architecture of its models."""
     model: type[ImageModel]
-    """Built from such a config and whether it has its discriminator."""
+    """Its model, built from such a config; the second argument says whether it has its discriminator."""
     train_config: Callable[..., TrainConfig]
-    """The class of its runs, in which everything has a default."""
+    """The config class of its runs, in which everything has a default."""
     presets: Mapping[str, Preset]
-    """Ready-made runs, by the name that `hdgan train` knows them by."""
+    """Ready-made runs, by their name in `hdgan train`."""
