@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hdgan.benchmarks.cases import BENCHMARKS
+
 ROOT = Path(__file__).parent.parent
 STEMS = sorted(path.stem for path in (ROOT / "hdgan" / "ops").glob("[!_]*.py"))
 
@@ -24,6 +26,11 @@ def test_an_op_has_a_file_of_its_name_in_every_language(stem: str) -> None:
         f"benchmarks/cases/{stem}.py",
     ]
     assert [name for name in expected if not (ROOT / name).is_file()] == []
+
+
+def test_benchmarks_are_found_in_their_folder_ops_first() -> None:
+    assert list(BENCHMARKS)[: len(STEMS)] == STEMS
+    assert {"G1", "residual_block", "step", "data_loading", "startup"} <= set(BENCHMARKS)
 
 
 def test_kernels_belong_to_ops() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -20,27 +20,26 @@ def with_todays_names(arguments: Sequence[str], stages: Mapping[str, StageConfig
         stages: of the run; their `upgraded` knows the old options. Options that had no effect are left out, and unknown
             ones stay as they were typed.
     """
-    return list(_renamed(iter(arguments), stages))
-
-
-def _renamed(arguments: Iterator[str], stages: Mapping[str, StageConfig]) -> Iterator[str]:
-    for argument in arguments:
+    renamed: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
         match = _OPTION.fullmatch(argument)
         stage = stages.get(match["stage"]) if match else None
         name = match["name"].replace("-", "_") if match else ""
         if match is None or stage is None or hasattr(stage, name.removeprefix("no_")):
-            yield argument
+            renamed.append(argument)
             continue
         typed, plain = [argument], {"encoder": name == "encoder"}
         if name not in ("encoder", "no_encoder"):  # which have no value
-            typed += islice(arguments, 1 if match["value"] is None else 0)
+            typed += islice(rest, 1 if match["value"] is None else 0)
             plain = {name: _parsed(match["value"] or typed[-1])}
         today = stage.upgraded(plain)
         if today == plain:
-            yield from typed
-            continue
-        for new, value in today.items():
-            yield from (f"--stages.{match['stage']}.{new.replace('_', '-')}", str(value))
+            renamed += typed
+        else:
+            for new, value in today.items():
+                renamed += [f"--stages.{match['stage']}.{new.replace('_', '-')}", str(value)]
+    return renamed
 
 
 def _parsed(value: str) -> Any:

@@ -98,7 +98,7 @@ def prepare(
         check_batch(stage, world)
     check_cuda_graphs(config, stages, world)
     if world.is_main:
-        check_pictures(config, data, stages[0])
+        check_validation_images(config, data, stages[0])
     perceptual = config.loss.load_perceptual(on_missing)
     return RunSetup(config, world, data, stages, perceptual, Validation(config, data, world.device), console)
 
@@ -216,7 +216,7 @@ def check_processes(config: TrainConfig, world: World) -> None:
         )
 
 
-def check_pictures(config: TrainConfig, data: RunData, stage: Stage) -> None:
+def check_validation_images(config: TrainConfig, data: RunData, stage: Stage) -> None:
     """Raise DataError if an image for samples or validation cannot be read, which would otherwise show only after many
     steps."""
     dataset = data.validation(stage.config.size)

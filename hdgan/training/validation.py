@@ -77,10 +77,10 @@ class Validation:
                 if evaluator.images.notes:
                     raise self._no_value(f"stage {stage.name}: {evaluator.images.notes[self.config.log.best]}")
 
-    def _evaluator(self, pictures: int) -> Evaluator:
+    def _evaluator(self, available: int) -> Evaluator:
         return Evaluator(
             [self.config.log.best],
-            count=min(self.config.log.val_images, pictures),
+            count=min(self.config.log.val_images, available),
             scorer=self.scorer,
             n_labels=self.config.model.n_labels,
             dontcare=self.config.data.dontcare,
