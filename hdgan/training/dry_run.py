@@ -84,9 +84,9 @@ def dry_run(config: TrainConfig, console: Console, *, resume: bool = False) -> l
 
 def print_estimates(config: TrainConfig, data: RunData, estimates: list[StageEstimate], console: Console) -> None:
     """Print what is known before a step is taken: data, parameters, and a row for each stage."""
-    print_line(console, f"dry run: nothing is begun in {config.out}")
+    print_line(console, f"dry run: nothing is written to {config.out}")
     training = count(len(data.train_pairs), "training picture")
-    held_out = f"{count(len(data.val_pairs), 'picture')} of {data.val_phase} for samples and measurements"
+    held_out = f"{count(len(data.val_pairs), 'picture')} of {data.val_phase} for samples and validation"
     print_line(console, f"data: {data.config.root}: {training}; {held_out}")
     if not estimates:
         print_line(console, "no stage is left to train")
@@ -105,10 +105,9 @@ def print_estimates(config: TrainConfig, data: RunData, estimates: list[StageEst
             _memory(e.saved_bytes),
         )
     console.print(table)
-    print_line(
-        console, "trained: parameters; memory: in a step, by the shapes of its tensors, libraries take some more;"
-    )
-    print_line(console, "kept: of it, from the forward for the backward pass")
+    print_line(console, "trained: the parameters that the stage trains")
+    print_line(console, "memory: what a step needs by the shapes of its tensors; libraries take some more")
+    print_line(console, "kept: the part of it that the forward pass keeps for the backward pass")
     largest = max(estimates, key=lambda e: e.saved_bytes)
     print_line(console, f"\nkept for backward in stage {largest.stage.name}:")
     layers = _table("layer", "memory", "share")
