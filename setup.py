@@ -73,15 +73,15 @@ def find_nvcc() -> Path | None:
 def output_of(*command: str | Path) -> str:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode != 0:
-        told = done.stderr.strip()
-        raise SystemExit(f"{shlex.join(map(str, command))} failed: {told}; HDGAN_BUILD=cpu leaves CUDA out")
+        found = done.stderr.strip()
+        raise SystemExit(f"{shlex.join(map(str, command))} failed: {found}; HDGAN_BUILD=cpu leaves CUDA out")
     return done.stdout + done.stderr
 
 
 def static_runtime(nvcc: Path) -> Path:
     """The folder of libcudart_static.a; nvcc may be a script elsewhere, so it is asked where its toolkit lies."""
-    told = re.search(r"^#\$ TOP=(.*)$", output_of(nvcc, "--dryrun", "x.cu"), re.MULTILINE)
-    top = Path(told[1]) if told else nvcc.resolve().parent.parent
+    found = re.search(r"^#\$ TOP=(.*)$", output_of(nvcc, "--dryrun", "x.cu"), re.MULTILINE)
+    top = Path(found[1]) if found else nvcc.resolve().parent.parent
     for folder in (top / "lib64", top / "lib", *top.glob("targets/*/lib")):
         if (folder / "libcudart_static.a").exists():
             return folder.resolve()

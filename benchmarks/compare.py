@@ -36,11 +36,11 @@ def compare_with(revision: str, suite: Suite, console: Console) -> int:
 
 def check_revision(revision: str) -> None:
     if git("rev-parse", "--git-dir") is None:
-        raise ConfigError(f"{rows.CHECKOUT} is no git checkout: --compare needs one")
+        raise ConfigError(f"{rows.CHECKOUT} is not a git checkout, which --compare needs")
     if git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}") is None:
-        raise ConfigError(f"--compare {revision}: there is no such revision; git log names those that there are")
+        raise ConfigError(f"--compare {revision}: there is no such revision; git log lists the revisions")
     if git("cat-file", "-e", f"{revision}:benchmarks/suite.py") is None:
-        raise ConfigError(f"--compare {revision}: it has no hdgan bench; name a later revision")
+        raise ConfigError(f"--compare {revision}: it has no hdgan bench; give a later revision")
 
 
 def git(*arguments: str) -> str | None:
@@ -94,5 +94,5 @@ def call(tree: Path, *arguments: str, allowed: tuple[int, ...] = (0,), **environ
     settings = os.environ | {"PYTHONPATH": str(tree)} | environment
     done = subprocess.run([sys.executable, *arguments], cwd=tree, env=settings, capture_output=True, text=True)
     if done.returncode not in allowed:
-        told = (done.stderr or done.stdout).strip().splitlines() or ["it printed nothing"]
-        raise ConfigError(f"--compare: python {' '.join(arguments[:3])} of the other revision failed: {told[-1]}")
+        output = (done.stderr or done.stdout).strip().splitlines() or ["it printed nothing"]
+        raise ConfigError(f"--compare: python {' '.join(arguments[:3])} of the other revision failed: {output[-1]}")

@@ -52,13 +52,13 @@ def draw_speedups(rows: Sequence[Measurement], path: Path) -> None:
     from matplotlib.figure import Figure
 
     both = {(row.benchmark, row.case) for row in rows if row.direction == "both"}
-    wanted = [
+    compared = [
         row
         for row in rows
         if row.speedup is not None and row.direction == ("both" if (row.benchmark, row.case) in both else "forward")
     ]
     best: dict[tuple[str, ...], Measurement] = {}
-    for row in sorted(wanted, key=lambda row: row.speedup or 0):
+    for row in sorted(compared, key=lambda row: row.speedup or 0):
         if (row.implementation, row.layout) != ("eager", "NCHW"):  # which is 1
             best[row.benchmark, row.case, row.dtype, row.implementation] = row
     bars = [row for _, row in sorted(best.items())]

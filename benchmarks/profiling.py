@@ -53,7 +53,7 @@ def profile(
     selection = Selection(chosen, (benchmark,), (dtype,), (layout,), (implementation,), only=only, large=True)
     cases = [case for case in choose(selection) if implementation in case.context.implementations]
     if not cases:
-        raise ConfigError(f"{implementation} is not an implementation of {benchmark}: name another one")
+        raise ConfigError(f"{implementation} is not an implementation of {benchmark}: choose another")
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (chosen.type == "cuda")
     with exact_float32(), cases[-1].trial(implementation) as trial:
         for _ in range(2):

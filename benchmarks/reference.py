@@ -26,7 +26,7 @@ def load_reference(path: Path) -> Any:
         ConfigError: the folder is no checkout of NVIDIA/pix2pixHD.
     """
     file = path / "models" / "networks.py"
-    remedy = "name a folder made by git clone https://github.com/NVIDIA/pix2pixHD"
+    remedy = "give a folder made by git clone https://github.com/NVIDIA/pix2pixHD"
     if not file.is_file():
         raise ConfigError(f"--reference {path} has no models/networks.py: {remedy}")
     module = _import(file, remedy)

@@ -10,8 +10,8 @@ from hdgan.benchmarks.plots import draw_roofline, draw_speedups
 from hdgan.benchmarks.rows import CHECKOUT, Measurement, folder_for, path_for, read
 from hdgan.benchmarks.runner import IMPLEMENTATIONS
 from hdgan.errors import ConfigError
-from hdgan.files import atomic_file
-from hdgan.wording import count
+from hdgan.files import write_text
+from hdgan.wording import count, markdown_table
 
 BEGIN, END = "<!-- begin: hdgan bench report -->", "<!-- end: hdgan bench report -->"
 OURS = ("cpu", "cuda", "triton", "hdgan")
@@ -31,7 +31,7 @@ def report(out: Path | None = None, publish: bool = False, root: Path | None = N
         root: folder of the checkout for --publish; if left out, the checkout that this hdgan is from.
     """
     if root is not None and not publish:
-        raise ConfigError(f"--root {root} names the checkout for --publish: add that, or leave it out")
+        raise ConfigError(f"--root {root} gives the checkout for --publish: add --publish, or leave --root out")
     root = root or CHECKOUT
     return _published(root, folder_for(out, publish, root)) if publish else _own(folder_for(out, publish))
 
@@ -39,11 +39,10 @@ def report(out: Path | None = None, publish: bool = False, root: Path | None = N
 def _own(folder: Path) -> int:
     devices = _devices(folder)
     if not devices:
-        raise ConfigError(f"{folder} holds no rows: measure with `hdgan bench` first, or name their folder with --out")
+        raise ConfigError(f"{folder} contains no rows: run `hdgan bench` first, or give their folder with --out")
     _draw(devices, folder)
     page = folder / PAGE
-    with atomic_file(page) as temporary:
-        temporary.write_text(f"# Benchmarks\n\n{summary(devices)}\n\n{details(devices)}\n", encoding="utf-8")
+    write_text(page, f"# Benchmarks\n\n{summary(devices)}\n\n{details(devices)}\n")
     print(page)
     return 0
 
@@ -74,7 +73,7 @@ def _draw(devices: Sequence[Sequence[Measurement]], folder: Path) -> None:
 def require_markers(page: Path) -> None:
     """Raise ConfigError if a page has no place for a report."""
     if not page.is_file():
-        raise ConfigError(f"{page} does not exist: run this in a checkout of hdgan, or name one by --root")
+        raise ConfigError(f"{page} does not exist: run this in a checkout of hdgan, or give one with --root")
     text = page.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ConfigError(
@@ -86,8 +85,7 @@ def insert(page: Path, report: str) -> None:
     """Replace what is between a page's markers by a report."""
     text = page.read_text(encoding="utf-8")
     before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    with atomic_file(page) as temporary:
-        temporary.write_text(f"{before}\n\n{report.strip()}\n\n{after}", encoding="utf-8")
+    write_text(page, f"{before}\n\n{report.strip()}\n\n{after}")
 
 
 def plot_name(rows: Sequence[Measurement], kind: str) -> str:
@@ -101,7 +99,10 @@ def summary(devices: Sequence[Sequence[Measurement]]) -> str:
         others = [name for name in _OTHERS if any(_column(row) == name for row in rows)]
         header = ["benchmark", "case", "eager, ms", "hdgan, ms", "speed-up", *others, "of ceiling"]
         lines = [_headline(list(group), others) for _, group in _by(rows, "benchmark", "dtype", "direction")]
-        parts += [f"**{rows[0].device}**, {_environment(rows)}:", _table(header, [line for line in lines if line])]
+        parts += [
+            f"**{rows[0].device}**, {_environment(rows)}:",
+            markdown_table(header, [line for line in lines if line]),
+        ]
     return "\n\n".join(parts) or NONE_YET
 
 
@@ -178,7 +179,7 @@ def _times(rows: Sequence[Measurement]) -> str:
     for key, group in _by(rows, "case", "direction", "dtype", "layout"):
         found = {row.implementation: row for row in group}
         lines.append([*key, *(_cell(found[name]) if name in found else "" for name in names)])
-    return _table(["case", "pass", "dtype", "layout", *names], lines)
+    return markdown_table(["case", "pass", "dtype", "layout", *names], lines)
 
 
 def _cell(row: Measurement) -> str:
@@ -197,7 +198,7 @@ def _memory(rows: Sequence[Measurement]) -> str:
         found = {row.implementation: row for row in group}
         lines.append([*key, *(_megabytes(found[name]) if name in found else "" for name in names)])
     header = ["kept for backward (peak), MB", "dtype", "layout", *names]
-    return _table(header, lines) if lines else ""
+    return markdown_table(header, lines) if lines else ""
 
 
 def _megabytes(row: Measurement) -> str:
@@ -232,8 +233,3 @@ def _by(rows: Iterable[Measurement], *names: str) -> Iterable[tuple[tuple[str, .
 
 def _ms(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import platform
 import re
@@ -17,8 +16,7 @@ from pathlib import Path
 import torch
 
 from hdgan.errors import ConfigError
-from hdgan.files import atomic_file
-from hdgan.files.csv import read_csv
+from hdgan.files.csv import read_csv, write_csv
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PUBLISHED = Path("benchmarks/results")
@@ -134,10 +132,10 @@ def folder_for(out: Path | None, publish: bool, checkout: Path = CHECKOUT) -> Pa
     if not publish:
         return out or OWN
     if out is not None:
-        raise ConfigError(f"--publish writes to the rows of the checkout, and --out to {out}: give one of them")
+        raise ConfigError(f"--publish writes to the rows of the checkout and --out to {out}: give only one of them")
     if not (checkout / PUBLISHED).is_dir():
         raise ConfigError(
-            f"--publish is for a checkout of hdgan, and {checkout} has no {PUBLISHED}: leave it out, which writes to "
+            f"--publish needs a checkout of hdgan, but {checkout} has no {PUBLISHED}: leave it out, which writes to "
             f"{OWN}, or choose a folder with --out"
         )
     return checkout / PUBLISHED
@@ -172,12 +170,9 @@ def write(path: Path, new: Iterable[Measurement], failed: Iterable[Key] = ()) ->
     """
     dropped = set(failed)
     old = [row for row in read(path) if row.key not in dropped] if path.is_file() else []
-    rows = merge(old, new)
-    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        names = [field.name for field in fields(Measurement)]
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([COLUMNS.get(name, name) for name in names])
-        writer.writerows([_text(getattr(row, name)) for name in names] for row in rows)
+    names = [field.name for field in fields(Measurement)]
+    lines = ([_text(getattr(row, name)) for name in names] for row in merge(old, new))
+    write_csv(path, [COLUMNS.get(name, name) for name in names], lines)
 
 
 def _text(value: object) -> str:

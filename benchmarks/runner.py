@@ -88,7 +88,7 @@ class Trial:
     exclude: tuple[Tensor, ...] = ()
     """Tensors that do not count, since they are in memory anyway."""
     per_call: int = 1
-    """Pictures that a call handles."""
+    """Images that a call handles."""
     found: Callable[[], Sequence[Tensor]] | None = None
     """What is compared with the truth, where that is not what `call` returns."""
 
@@ -137,7 +137,7 @@ def check(trial: Trial) -> float:
     truth, found = trial.truth(), (trial.found or trial.call)()
     error = max((_distance(*pair) for pair in zip(found, truth, strict=True)), default=0.0)
     if not error <= trial.tolerance:  # NaN is not
-        raise CheckFailed(f"off by {error:.1e} of the truth, {trial.tolerance:.1e} is allowed")
+        raise CheckFailed(f"off by {error:.1e} of the truth, where {trial.tolerance:.1e} is allowed")
     return error
 
 
@@ -174,7 +174,7 @@ class _Passes:
         return [t.detach().requires_grad_() if t.is_floating_point() else t for t in self.inputs]
 
     @property
-    def wanted(self) -> list[Tensor]:
+    def variables(self) -> list[Tensor]:
         """What gradients are taken of."""
         return [t for t in (*self.leaves, *self.parameters) if t.requires_grad]
 
@@ -187,10 +187,10 @@ class _Passes:
 
     def both(self) -> list[Tensor]:
         outputs = self.graph()
-        return [*outputs, *torch.autograd.grad(outputs, self.wanted, self.upstream())]
+        return [*outputs, *torch.autograd.grad(outputs, self.variables, self.upstream())]
 
     def backward(self) -> list[Tensor]:
-        return list(torch.autograd.grad(self._kept, self.wanted, self.upstream(), retain_graph=True))
+        return list(torch.autograd.grad(self._kept, self.variables, self.upstream(), retain_graph=True))
 
     @cached_property
     def _kept(self) -> list[Tensor]:

@@ -142,18 +142,18 @@ def choose(selection: Selection) -> list[Case]:
 
 def _why_not(name: str, device: torch.device) -> str:
     if name == "nvidia":
-        return "name a checkout of NVIDIA/pix2pixHD by --reference"
+        return "give a checkout of NVIDIA/pix2pixHD with --reference"
     reason = why_unusable(name) if name in BACKENDS else None
-    return reason or f"it is not for {device.type}"
+    return reason or f"it does not run on {device.type}"
 
 
 def _cases(benchmark: Benchmark, selection: Selection, here: tuple[str, ...]) -> Iterator[Case]:
-    wanted = {"anywhere", "gpu"} if selection.large or selection.device.type == "cuda" else {"anywhere"}
+    places = {"anywhere", "gpu"} if selection.large or selection.device.type == "cuda" else {"anywhere"}
     implementations = selection.implementations or here
     layouts = selection.layouts if benchmark.layouts else ("NCHW",)
     for name, where in benchmark.cases.items():
         # A case that is named in full runs anywhere.
-        if selection.only not in name or not (where in wanted or selection.only == name):
+        if selection.only not in name or not (where in places or selection.only == name):
             continue
         for dtype in selection.dtypes if benchmark.dtypes else ("float32",):
             for layout in dict.fromkeys((BASELINE[1], *layouts)):

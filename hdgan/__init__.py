@@ -19,7 +19,7 @@ __all__ = ["Pipeline", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what takes time, such as PyTorch and the data readers, only when it is asked for."""
+    """Import what takes time, such as PyTorch and the data readers, only on first use."""
     if name == "__version__":
         from importlib.metadata import version
 

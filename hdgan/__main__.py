@@ -1,4 +1,5 @@
-"""The programs `hdgan` and `hdgan-train`; `python -m hdgan` is the first, and how torchrun starts training."""
+"""The programs `hdgan` and `hdgan-train`. `python -m hdgan` is the same as `hdgan`, and torchrun starts training this
+way."""
 
 from typing import NoReturn
 
@@ -7,12 +8,12 @@ from hdgan.commands.process import run
 
 def main() -> NoReturn:
     """Run `hdgan`."""
-    run("main")
+    run("hdgan.commands.main:main")
 
 
 def train_main() -> NoReturn:
     """Run `hdgan-train`."""
-    run("train_main")
+    run("hdgan.commands.main:train_main")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ RUN/checkpoints/step-00001000/model.safetensors   weights, averages, mean styles
                               training.pt         optimizers, fake pool, position in the schedule
                               features.npz        E's features of all training instances (hdgan styles encode)
                               styles.safetensors  their clusters (hdgan styles cluster)
-RUN/checkpoints/best.json                         which step measured best in the latest stage
+RUN/checkpoints/best.json                         step of the best checkpoint of the latest stage
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """The run that a checkpoint folder belongs to; None for a folder that is in no run."""
+    """The run that a checkpoint folder belongs to; None for a folder outside of a run."""
     folder = checkpoint.parent
     of_run = checkpoint.name.startswith(PREFIX) and folder == checkpoints_folder(folder.parent)
     return folder.parent if of_run else None
 
 
 def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
-    """The model file that a user means by a run folder, a checkpoint folder or a file.
+    """The model file that a run folder, a checkpoint folder or a file stands for.
 
     Args:
         path: a run, a checkpoint folder, or a .safetensors file.
@@ -67,12 +67,12 @@ def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
         return path / MODEL_FILE
     steps = list_steps(path)
     if not steps:
-        raise CheckpointError(f"{path} holds no checkpoint: give the folder of a training run that has saved one")
+        raise CheckpointError(f"{path} contains no checkpoint: give the folder of a training run that has saved one")
     known = {"latest": steps[-1], "best": best_step(path)} | {str(step): step for step in steps}
     step = known.get(str(which))
     if step is None:
         there = ", ".join(name for name, step in known.items() if step is not None)
-        raise CheckpointError(f"{path} has no checkpoint {which}: there are {there}")
+        raise CheckpointError(f"{path} has no checkpoint {which}; it has {there}")
     return checkpoint_path(path, step) / MODEL_FILE
 
 
@@ -93,7 +93,7 @@ class Best:
     step: Count
     stage: str = ""
     values: dict[str, float] = field(default_factory=dict)
-    """Its measurements, by the names that metrics.jsonl uses. In the file they are beside step and stage."""
+    """Its measurements by their names in metrics.jsonl. The file stores them next to step and stage."""
 
 
 def read_best(run: Path) -> Best | None:
@@ -105,7 +105,7 @@ def read_best(run: Path) -> Best | None:
     file = checkpoints_folder(run) / "best.json"
     if not os.path.lexists(file):
         return None
-    content = read_json(file, dict, "delete it; the next checkpoint writes it anew")
+    content = read_json(file, dict, "delete it; the next checkpoint writes it again")
     values = {name: content.pop(name) for name in list(content) if name.startswith("val_")}
     return from_plain(Best, {**content, "values": values}, str(file))
 

@@ -22,7 +22,7 @@ def network_format(device: torch.device) -> torch.memory_format:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that there is not enough memory, which on a CPU and in libraries only its text says.
+    """Whether an error means that there is not enough memory. On a CPU and in libraries, only its text says so.
 
     The texts are those of PyTorch's allocators, TorchScript, cuBLAS, cuDNN, oneDNN and shared memory.
     """
@@ -47,7 +47,7 @@ _OUT_OF_MEMORY = (
 def enough_memory(message: str) -> Iterator[None]:
     """Raise ConfigError with this message if there is not enough memory.
 
-    The memory that was used inside is free by then, since the frames that the error refers to are cleared.
+    The memory used inside has then been freed, since the frames that the error refers to are cleared.
     """
     try:
         yield
@@ -59,7 +59,7 @@ def enough_memory(message: str) -> Iterator[None]:
 
 
 def choose_device(device: str) -> torch.device:
-    """Turn a device option into a device that exists; without a number, CUDA's current device.
+    """Turn a device option into an existing device; without a number, CUDA's current device.
 
     Raises:
         ConfigError: it does not exist.
@@ -72,7 +72,7 @@ def choose_device(device: str) -> torch.device:
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"{given} is not a device: give auto, cpu, cuda or cuda:N") from error
     if chosen.type not in ("cpu", "cuda"):
-        raise ConfigError(f"{given} is not a device that hdgan runs on: give auto, cpu, cuda or cuda:N")
+        raise ConfigError(f"{given} is not a device that hdgan supports: give auto, cpu, cuda or cuda:N")
     if chosen.type == "cpu":
         return torch.device("cpu")
     found, index = torch.cuda.device_count(), chosen.index or 0
@@ -85,7 +85,7 @@ def choose_device(device: str) -> torch.device:
 def available_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     """The number of CPU cores that this process may use, which can be far fewer than the machine has.
 
-    These are the cores that the process is bound to, within the quota of its container. At least 1.
+    These are the cores that the process is bound to, limited by the quota of its container. At least 1.
 
     Args:
         cgroups: where Linux mounts control groups, version 2.

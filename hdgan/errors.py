@@ -6,13 +6,13 @@ traceback. Each message names the file (if there is one), the value found, and t
 
 
 class HdganError(Exception):
-    """Base class of all errors that the user's input or machine causes, not hdgan."""
+    """Base class of all errors that are caused by the user's input or machine, not by hdgan."""
 
 
 class ConfigError(HdganError):
     """An option, or a combination of options, that cannot work.
 
-    It is no ValueError, since the parser of the command line would catch that and print it in a box of its own.
+    It is not a ValueError, since the command-line parser would catch that and print it in a box.
     """
 
 
@@ -25,7 +25,7 @@ class CheckpointError(HdganError, RuntimeError):
 
 
 class TrainingError(HdganError, RuntimeError):
-    """Training that cannot go on: a loss that is not finite, a disk that is full."""
+    """Training that cannot continue: a loss that is not finite, a disk that is full."""
 
 
 class OutputError(HdganError):
@@ -33,4 +33,5 @@ class OutputError(HdganError):
 
 
 class OutputClosed(OutputError):
-    """Standard output whose reader has ended, as `head` does. This is no fault, but there is nothing left to do."""
+    """Standard output whose reader has closed it, as `head` does. This is not a fault, but there is nothing left to
+    do."""

@@ -17,7 +17,7 @@ Outputs = Sequence[Sequence[Tensor]]
 GanMode = Literal["lsgan", "vanilla"]
 
 LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-"""Of the five features, relu1_1 … relu5_1 of VGG19, as in NVIDIA/pix2pixHD."""
+"""Weights of the five features, relu1_1 … relu5_1 of VGG19, as in NVIDIA/pix2pixHD."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -73,9 +73,9 @@ class _L1Distance(torch.autograd.Function):
 
 
 def l1_distance(x: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of x and a target of the same shape, which gets no gradient. Returns a scalar float32.
+    """Mean absolute difference of x and a target of the same shape, which gets no gradient. Returns a float32 scalar.
 
-    Keeps a byte an element for its backward pass, where F.l1_loss keeps both features, widened to float32.
+    Keeps one byte per element for its backward pass, where F.l1_loss keeps both features, widened to float32.
 
     Raises:
         ValueError: the shapes differ.
@@ -114,7 +114,7 @@ def feature_matching_loss(fake: Outputs, real: Outputs) -> Tensor:
 
 
 class PerceptualFeatures(nn.Module):
-    """The features that a frozen network has of an image, which perceptual losses compare.
+    """The features that a frozen network computes from an image, which perceptual losses compare.
 
     Args:
         network: maps images [B, 3, H, W] to five features, fine to coarse; `VGG19Features` with its weights loaded.
@@ -168,7 +168,7 @@ class PerceptualLoss(PerceptualFeatures):
 
 
 class BalancedPerceptualLoss(PerceptualFeatures):
-    """L1 distance of an image and of its features, all balanced against each other (arXiv 1707.09405, section 3).
+    """L1 distances of an image and of its features, balanced against each other (arXiv 1707.09405, section 3).
 
         sum_l lambda_l d_l,   lambda_l = d_image / d_l  as a constant, for each image on its own
 

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, otherwise a line at intervals, as suits a log file."""
+"""Progress of long work: a bar on a terminal, otherwise occasional lines, as suits a log file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 
 FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 30.0
-"""Without a terminal: when the first line is printed, and the time between lines."""
+"""Without a terminal: seconds until the first line, and between lines."""
+
+
+def print_lines(console: Console, *lines: str) -> None:
+    """Print lines as they are: paths and values are no markup, and a terminal does the wrapping."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class Progress:
@@ -31,7 +37,7 @@ class Progress:
         Args:
             task: what is done; another name starts a new task.
             done: number of parts.
-            total: number of parts; 0 if it is not known.
+            total: number of parts; 0 if unknown.
             detail: what else to show, such as the current part.
         """
         if self._state[0] != task:
@@ -55,7 +61,7 @@ class Progress:
 
 @contextmanager
 def showing_progress(console: Console) -> Iterator[Progress]:
-    """Show the progress of work while the block runs, also during a part that takes long.
+    """Show the progress of work while the block runs, even during a long part.
 
     Args:
         console: usually of standard error. A bar if it is a terminal; otherwise a line after 10 seconds and then every
@@ -72,7 +78,7 @@ def showing_progress(console: Console) -> Iterator[Progress]:
     def report() -> None:
         wait = FIRST_LINE_SECONDS
         while not ended.wait(wait):
-            console.print(progress.line(), markup=False, highlight=False, soft_wrap=True)
+            print_lines(console, progress.line())
             wait = LINE_SECONDS
 
     reporter = threading.Thread(target=report, daemon=True)

@@ -1,7 +1,7 @@
 """Reproducible random numbers.
 
-A run seeds every generator from (seed, rank, step) before each step. The noise of a picture follows from a seed and the
-picture's number.
+A run seeds every generator from (seed, rank, step) before each step. The noise of an image follows from a seed and the
+image's number.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Text: whether a file can hold it, and small pieces of English that messages share."""
+"""Text: whether a file can contain it, and small pieces of English that messages share."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
@@ -16,12 +17,12 @@ def is_text(value: str) -> bool:
     return _NO_TEXT.search(value) is None
 
 
-def count(n: int, noun: str, plural: str = "") -> str:
-    """A number with its noun in the right form: "1 picture", "2 pictures".
+def count(n: int, noun: str) -> str:
+    """A number with its noun, given in the singular, in the right form: "1 image", "2 images"."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
-    Args:
-        n: how many.
-        noun: in the singular.
-        plural: where it is not the singular with an s.
-    """
-    return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table of a Markdown page."""
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)

@@ -27,7 +27,7 @@ if not torch.cuda.is_available():
 from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, SizeConfig
-from hdgan.evaluation import train_scorer
+from hdgan.evaluation import ScorerTraining, train_scorer
 from hdgan.families import (
     CRNConfig,
     CRNLoss,
@@ -278,7 +278,7 @@ def scorer(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scorer that was trained shortly, which no test may change."""
     out = tmp_path_factory.mktemp("scorer") / "scorer.safetensors"
     data = DataConfig(root=dataset, workers=0)
-    return train_scorer(data, 4, SizeConfig(), out, steps=60, width=4, device="cpu")
+    return train_scorer(data, 4, SizeConfig(), out, ScorerTraining(60, width=4), device="cpu")
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ def copied(styled: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def make_table() -> MakeTable:
-    """Make a table of instances by class; each picture of 10x10 pixels has one instance."""
+    """Make a table of instances by class; each image of 10x10 pixels has one instance."""
 
     def make(features: dict[int, list[list[float]]], area: int = 50) -> FeatureTable:
         label = np.array([of for of, rows in features.items() for _ in rows], np.int64)

@@ -67,7 +67,7 @@ DATA: dict[str, tuple[Damage, str]] = {
     "missing folder": (shutil.rmtree, r"data is not a folder; set --data\.root"),
     "empty folder": (lambda root: [shutil.rmtree(path) for path in root.iterdir()], r"data has no known structure"),
     "no label maps": (
-        lambda root: [path.unlink() for path in (root / "train_label").iterdir()], r"train_label holds no pictures"
+        lambda root: [path.unlink() for path in (root / "train_label").iterdir()], r"train_label contains no images"
     ),
     "no instance maps": (
         lambda root: shutil.rmtree(root / "train_inst"), r"no instance maps for phase train: .*--model\.no-instances"
@@ -129,7 +129,7 @@ def test_a_crop_larger_than_the_picture(refused: Refused, make_config: MakeConfi
     config = make_config(tmp_path / "run")
     stages = {"global": replace(config.stages["global"], size=SizeConfig(width=16, crop_width=24))}
     arguments = replace(config, stages=stages | {name: config.stages[name] for name in ("enhancer", "joint")})
-    assert "the crop of 24x24 is larger than the picture, which is 16x8 after scaling" in refused(arguments)
+    assert "the crop of 24x24 is larger than the image, which is 16x8 after scaling" in refused(arguments)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_images_too_small_for_vgg(refused: Refused, make_config: MakeConfig, tmp
 def test_batches_that_do_not_divide(refused: Refused, make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
     stages = config.stages | {"joint": replace(config.stages["joint"], batch_size=4, micro_batch=3)}
-    assert "--stages.joint.micro-batch 3 does not divide the 4 pictures" in refused(replace(config, stages=stages))
+    assert "--stages.joint.micro-batch 3 does not divide the 4 images" in refused(replace(config, stages=stages))
 
 
 def test_a_folder_that_holds_a_run(refused: Refused, make_config: MakeConfig, run: Path) -> None:

@@ -55,6 +55,15 @@ def sources() -> list[Path]:
     return sorted({file for folder in folders for file in folder.rglob("*.py") if file.name not in beside})
 
 
+def test_every_class_has_a_name_of_its_own() -> None:
+    places: dict[str, list[str]] = {}
+    for file in sources():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.lstrip("_"), []).append(str(file.relative_to(ROOT)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
 def test_every_part_has_a_layer() -> None:
     parts = {owner(file) for file in sources()} - {"__init__"}
     assert parts == set(LEVEL)

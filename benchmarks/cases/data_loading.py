@@ -1,4 +1,4 @@
-"""Reading, cropping and batching pictures from disk: the built-in scenes, which are first written as PNG files."""
+"""Reading, cropping and batching images from disk: the built-in scenes, which are first written as PNG files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
         config = DataConfig(root=root)
         pairs = find_pairs(config, "train", True).pairs
         dataset = PairedDataset(pairs, config, SizeConfig(width=width), SPEC.n_labels)
-        # All pictures in order, several times, so that the start of the workers is spread over many of them.
+        # All images in order, several times, so that the start of the workers is spread over many of them.
         passes = 4 if workers.startswith("0") else 8
 
         def load() -> list[Tensor]:

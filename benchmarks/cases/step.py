@@ -229,7 +229,7 @@ def least_cost(case: StepCase, device: torch.device) -> Cost:
 def setup(name: str, context: Context) -> Iterator[Trial]:
     case = CASES[name]
     if context.dtype == torch.float16:
-        raise CheckFailed("the trainer computes in float32 or bfloat16")
+        raise CheckFailed("the trainer computes only in float32 or bfloat16")
     for implementation in context.implementations:
         build = build_original_step if implementation == "eager" else build_step
         with ops.backend(implementation):

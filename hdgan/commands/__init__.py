@@ -1,1 +1,2 @@
-"""The commands `hdgan` and `hdgan-train`, one module a command; `main` chooses, `parser` reads their options."""
+"""The commands `hdgan` and `hdgan-train`, one module per command; `main` chooses the command and `parser` reads its
+options."""

@@ -45,26 +45,27 @@ def bench(
     out: Annotated[Path | None, tyro.conf.arg(aliases=["--results"])] = None,
     publish: bool = False,
 ) -> int:
-    """Measure speed and memory. Implementations are first compared with float32 truth; one that is off gets no number.
+    """Measure speed and memory. Implementations are first compared with float32 truth; one that deviates too much is
+    not measured.
 
-    Prints a table. After each case its rows are written to OUT/<device>.csv, and older rows of what now fails are
+    Prints a table. After each case its rows are written to OUT/<device>.csv, and older rows of cases that now fail are
     removed; `hdgan bench report` makes tables and plots of that file. `hdgan bench profile BENCHMARK IMPLEMENTATION`
     shows where the time goes.
 
     Args:
-        benchmarks: what to measure: an op by its name, residual_block, G1, G2, D, E, step, data_loading, startup; all
-            if empty.
+        benchmarks: what to measure: ops by their names in hdgan.ops, networks (residual_block, G1, G2, D, E), step,
+            data_loading, startup; all if empty.
         device: auto, cpu, cuda or cuda:N.
         dtype: of the tensors; the step runs under autocast.
         layout: memory formats; speed-ups are always over eager NCHW.
         implementations: eager, compile, max-autotune, cpu, cuda, triton, scatter, nvidia, hdgan; if empty, all that can
-            run here.
+            run on this machine.
         passes: of the ops.
         only: measure only the cases whose names contain this text; a whole name also runs a large case, or the
             installation.
         large: also run the cases that are meant for a GPU.
-        seconds: approximate time for each row; at least five rounds, or three that take over a second each.
-        minutes: start nothing more after this time, and list what is left out.
+        seconds: approximate time for each row; each gets at least five rounds, or three if a round takes over a second.
+        minutes: start no more cases after this time, and list those that are left out.
         threads: of PyTorch on the CPU.
         reference: a checkout of NVIDIA/pix2pixHD, whose networks are then measured too.
         compare: a git revision to measure as well, in its own worktree; prints both and writes no rows.

@@ -28,43 +28,43 @@ def convert(
 ) -> int:
     """Convert checkpoints of NVIDIA/pix2pixHD or of pytorch-CycleGAN-and-pix2pix to hdgan, or back.
 
-    NVIDIA's code can hold models of pix2pixHD with transposed upsampling and reflection padding. These are the presets'
-    but for the demo's: train that with --model.generator.upsample transposed. pytorch-CycleGAN-and-pix2pix can hold
+    NVIDIA's code can hold models of pix2pixHD with transposed upsampling and reflection padding. All presets train such
+    models except the demo: train that with --model.generator.upsample transposed. pytorch-CycleGAN-and-pix2pix can hold
     models of pix2pix, U-Net or ResNet. Neither can hold a CRN.
 
     Args:
-        source: of NVIDIA/pix2pixHD a folder with latest_net_G.pth and the like; of pytorch-CycleGAN-and-pix2pix such a
-            folder or the file of a generator; with --to nvidia or cyclegan, a run or checkpoint of hdgan.
+        source: for NVIDIA/pix2pixHD, a folder with files such as latest_net_G.pth; for pytorch-CycleGAN-and-pix2pix,
+            such a folder or the file of a generator; with --to nvidia or cyclegan, a run or checkpoint of hdgan.
         out: the checkpoint to write, *.safetensors; with --to nvidia or cyclegan, the folder. Nothing is overwritten.
         to: direction.
         epoch: the first part of their file names, such as latest, which is the default, or 100.
-        labels: classes of the label maps, 0 for pictures; left out, opt.txt says so, or it is inferred.
-        instances: whether the network sees instance boundaries; left out, opt.txt says so, or it is inferred.
+        labels: number of classes in the label maps, 0 for images; by default as opt.txt says, or inferred.
+        instances: whether the network sees instance boundaries; by default as opt.txt says, or inferred.
         encoder: a *_net_E.pth outside the folder.
-        ema: with --to nvidia or cyclegan, take the averaged weights where there are any.
+        ema: with --to nvidia or cyclegan, use the averaged weights if there are any.
 
     Returns:
         0.
 
     Raises:
-        ConfigError: an option has no meaning for this source or direction, or a file to be written exists.
+        ConfigError: an option has no effect for this source or direction, or an output file already exists.
         CheckpointError: the source does not exist, or cannot be converted.
     """
-    given = {"labels": labels, "instances": instances, "encoder": encoder}
+    settings = {"labels": labels, "instances": instances, "encoder": encoder}
     chosen = epoch or "latest"
     if to != "hdgan":
-        _refuse(given, f"--to {to}: the checkpoint says it")
+        _refuse(settings, f"--to {to}: the checkpoint says which it is")
         back = {"nvidia": convert_to_nvidia, "cyclegan": convert_to_cyclegan}[to]
         notes = back(find_checkpoint(source), out, chosen, ema=ema)
     elif not ema:
-        raise ConfigError("--no-ema has no meaning with --to hdgan: other code keeps no averages; leave it out")
+        raise ConfigError("--no-ema has no effect with --to hdgan, since other code keeps no averages: leave it out")
     else:
         _refuse_hdgans(source)
         if not source.is_dir():
-            _refuse(given | {"epoch": epoch}, "a single file: its G reads pictures, and it is of one epoch")
+            _refuse(settings | {"epoch": epoch}, "a single file, which is of one epoch and whose G reads images")
             notes = convert_from_cyclegan(source, out)
         elif file := find_generator(source, chosen):
-            _refuse(given, f"{file}, which is of pytorch-CycleGAN-and-pix2pix: its G reads pictures")
+            _refuse(settings, f"{file}, a file of pytorch-CycleGAN-and-pix2pix whose G reads images")
             notes = convert_from_cyclegan(file, out)
         else:
             notes = convert_from_nvidia(source, out, chosen, labels=labels, instances=instances, encoder=encoder)
@@ -84,11 +84,11 @@ def _refuse_hdgans(source: Path) -> None:
     model = read_metadata(find_checkpoint(source)).get("model")
     family = model.get("family", "pix2pixhd") if isinstance(model, Mapping) else None
     remedy = {"pix2pixhd": "give --to nvidia", "pix2pix": "give --to cyclegan"}
-    told = remedy.get(str(family), "neither NVIDIA's code nor pytorch-CycleGAN-and-pix2pix has such a model")
-    raise ConfigError(f"{source} is already a checkpoint of hdgan, a model of the family {family}: {told}")
+    advice = remedy.get(str(family), "neither NVIDIA's code nor pytorch-CycleGAN-and-pix2pix has such a model")
+    raise ConfigError(f"{source} is already a checkpoint of hdgan, a model of the family {family}: {advice}")
 
 
 def _refuse(options: Mapping[str, object], what: str) -> None:
     for name, value in options.items():
         if value is not None:
-            raise ConfigError(f"--{name} has no meaning with {what}; leave it out")
+            raise ConfigError(f"--{name} has no effect with {what}; leave it out")

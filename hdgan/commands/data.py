@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from statistics import median
@@ -20,7 +21,7 @@ from hdgan.data.pack import pack_dataset
 from hdgan.data.report import CheckReport, PhaseReport, Requirements
 from hdgan.data.transforms import Filter
 from hdgan.errors import ConfigError
-from hdgan.progress import showing_progress
+from hdgan.progress import print_lines, showing_progress
 from hdgan.wording import count
 
 _TYPED = {
@@ -48,20 +49,20 @@ def check(
     size: SizeConfig = SizeConfig(),
     batch_size: int = 1,
 ) -> int:
-    """Open every file of a dataset; print what it holds, and each fault with its remedy.
+    """Open every file of a dataset; print what it contains, and each fault with its remedy.
 
-    The last options say what will be trained. With them, what training would refuse is a fault too.
+    The last options describe the training. With them, whatever training would reject also counts as a fault.
 
     Args:
         root: Folder of the dataset.
         layout: Folder structure; auto detects it.
-        n_labels: Number of classes; labels at or above it are faults. 0 for A-to-B pictures.
+        n_labels: Number of classes; labels at or above it are faults. 0 for A-to-B images.
         dontcare: Label whose pixels belong to no class, for example 255.
-        phase: Phases to check, for example train; all if none is named.
+        phase: Phases to check, for example train; all by default.
         instance_divisor: Class of an instance id: id // instance_divisor where id >= instance_divisor, else id itself.
         instances: Instance maps are required, as in training without --model.no-instances.
         size: Size of a stage, as in training.
-        batch_size: Samples of one batch and process, which must all have one size.
+        batch_size: Samples per batch and process, which must all have the same size.
 
     Returns:
         Exit status: 0 if the dataset is clean, 1 if it has faults.
@@ -90,50 +91,47 @@ def pack(
     photo_filter: Filter = "bicubic",
     workers: int | None = None,
 ) -> int:
-    """Write a dataset in a form that is read many times faster; train on it with --data.root OUT.
+    """Write a dataset in a form that is many times faster to read; train on it with --data.root OUT.
 
     Samples have the same pixels as those from FOLDER. Repeat the command to continue after an interruption, or to renew
-    what was damaged or has changed in FOLDER.
+    what is damaged or has changed in FOLDER.
 
     Args:
         folder: Folder of the dataset.
         out: Folder to write.
-        width: Widths to scale to, those of the training stages; the size of the files if none is given.
-        height: Heights to scale to; with widths, one for each; without, widths follow from the aspect ratio.
+        width: Widths to scale to, those of the training stages; by default the size of the files is kept.
+        height: Heights to scale to: one for each width, or heights alone, where widths follow from the aspect ratio.
         layout: Folder structure; auto detects it.
-        n_labels: Number of classes; labels at or above it are refused. 0 for A-to-B pictures.
+        n_labels: Number of classes; labels at or above it are rejected. 0 for A-to-B images.
         dontcare: Label whose pixels belong to no class, for example 255.
-        phase: Phases to pack, for example train; all if none is named.
-        photo_filter: Resampling of photos; training must use the same.
-        workers: Threads that read and write; as many as CPU cores, but at most 8, if not given.
+        phase: Phases to pack, for example train; all by default.
+        photo_filter: Resampling filter for photos; training must use the same one.
+        workers: Threads that read and write; by default as many as CPU cores, but at most 8.
 
     Returns:
         Exit status 0.
     """
     console = Console(stderr=True)
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
+    say = partial(print_lines, console)
     with typed_as({**_TYPED, "data.root": "FOLDER"}), showing_progress(console) as progress:
         config = DataConfig(root=folder, layout=layout, dontcare=dontcare, photo_filter=photo_filter)
         sizes = sizes_of(width, height)
         report = pack_dataset(config, out, sizes, n_labels, phase or None, workers, say=say, progress=progress)
-    kept = f", {report.kept} of them already there" if report.kept else ""
+    kept = f", {report.kept} of them already written" if report.kept else ""
     print(f"{out}: {count(report.samples, 'sample')}, {decimal(report.bytes)}{kept}; train with --data.root {out}")
     return 0
 
 
 def sizes_of(widths: Sequence[int], heights: Sequence[int]) -> tuple[SizeConfig, ...]:
-    """Sizes to store: widths with the heights at the same places, or either alone with the aspect ratio of the files.
+    """Sizes to store: pairs of widths and heights in order, or one of the two alone, keeping the files' aspect ratio.
 
     Raises:
         ConfigError: a side is out of its bounds, or widths and heights are both given, but differ in number.
     """
     if widths and heights and len(widths) != len(heights):
         raise ConfigError(
-            f"{count(len(widths), 'width')}, but {count(len(heights), 'height')}: give one height for each width, or "
-            "none"
+            f"{count(len(widths), 'width')}, but {count(len(heights), 'height')}: give a height for each width, or no "
+            "heights"
         )
     for name, sides in (("width", widths), ("height", heights)):
         for side in sides:
@@ -150,11 +148,7 @@ def print_report(report: CheckReport, console: Console | None = None) -> int:
         Exit status: 0 if the dataset is clean, 1 if it has faults.
     """
     console = console or Console()
-
-    def say(*lines: str) -> None:
-        for line in lines:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-
+    say = partial(print_lines, console)
     for phase in report.phases:
         say(*_summary(phase))
         if phase.class_pixels:
@@ -185,7 +179,7 @@ def _summary(report: PhaseReport) -> Iterator[str]:
     if report.channels:
         yield f"  input channels: {', '.join(f'{channels}' for channels in report.channels)}"
     if report.ids:
-        yield f"  instance ids a picture: min {min(report.ids)}, median {median(report.ids):g}, max {max(report.ids)}"
+        yield f"  instance ids per image: min {min(report.ids)}, median {median(report.ids):g}, max {max(report.ids)}"
     if report.agreement is not None:
         yield f"  instance class equals label: {100 * report.agreement:.2f} % of pixels"
     if report.turned:
@@ -193,7 +187,7 @@ def _summary(report: PhaseReport) -> Iterator[str]:
 
 
 def _class_table(report: PhaseReport) -> Table:
-    table = Table("label", "pixels", "share %", "pictures", box=None)
+    table = Table("label", "pixels", "share %", "images", box=None)
     for column in table.columns:
         column.justify = "right"
     total = report.class_pixels.total()

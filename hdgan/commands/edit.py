@@ -43,11 +43,11 @@ def edit(
         host: address to listen on. Only this machine can reach 127.0.0.1; other machines can reach 0.0.0.0.
         port: port to listen on. The default is the first free one from 7860.
         browser: open the page in a browser.
-        out: folder for saved documents. The default is edits in the run folder, or beside a file that is not in a run.
-        root: dataset with the images to start from, if it is not where the run had it.
+        out: folder for saved documents. The default is edits in the run folder, or next to a file that is not in a run.
+        root: dataset with the images to start from, if it has moved since training.
         classes: text file with one class name per line.
         max_pixels: largest image that can be opened, in pixels.
-        checkpoint: of a run: latest, best, or a step.
+        checkpoint: which one of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
         precision: bfloat16 runs the networks under autocast.
         ema: use the averaged weights.
@@ -63,7 +63,7 @@ def edit(
     check_value(Port | None, port, "port")
     check_value(Positive, max_pixels, "max_pixels")
     if out is not None:
-        require_no_file(out, "out")
+        require_no_file(out)
     if root is not None and not root.is_dir():
         raise DataError(f"--root {root} is not a folder: give the folder of a dataset")
     if classes is not None:

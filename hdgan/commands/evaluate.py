@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +23,7 @@ from hdgan.evaluation.scoring import score
 from hdgan.files import require_no_file
 from hdgan.metrics.scorer import ScorerRange
 from hdgan.metrics.scores import HIGHER_IS_BETTER, METRICS, TITLES, RunScores, notes_of, shown
+from hdgan.progress import print_lines
 from hdgan.scenes import SPEC
 
 SCORER = "scorer.safetensors"
@@ -43,34 +44,35 @@ class EvaluateOptions:
     out: Path = Path("evaluation")
     """Folder for the results."""
     scorer: Path | None = None
-    """hdgan's .safetensors, TorchScript, or a .pt2 of torch.export; left out, scorer.safetensors in the folder of
-    --out, if it is there. Foreign ones return logits [B, classes, H, W]; name only files that you trust."""
+    """hdgan's .safetensors, TorchScript, or a .pt2 of torch.export; by default scorer.safetensors in the folder of
+    --out, if it exists. A scorer that is not hdgan's returns logits [B, classes, H, W]; give only files that you
+    trust."""
     scorer_range: ScorerRange = "signed"
-    """Values of the photos that a foreign scorer takes: signed is [-1, 1], unit [0, 1], imagenet is unit normalised by
-    ImageNet's mean and deviation."""
+    """Range of the photos that a scorer of your own takes: signed is [-1, 1], unit is [0, 1], imagenet is unit
+    normalised by ImageNet's mean and standard deviation."""
     train_scorer: bool = False
-    """Train the scorer first, and write it where --scorer says."""
+    """Train the scorer first, and write it to the file of --scorer."""
     scorer_training: ScorerTraining = ScorerTraining()
     root: Path | None = None
     """Dataset, if it is not the first run's."""
     layout: LayoutName | None = None
-    """Folder structure of --root; left out, it is detected."""
+    """Folder structure of --root; detected by default."""
     phase: str | None = None
-    """Of the dataset to evaluate on; left out, val, else test."""
+    """Phase of the dataset to evaluate on; by default val, else test."""
     width: int | None = None
-    """Of the pictures; left out, that of the first run's training."""
+    """Width of the images; by default that of the first run's training."""
     height: int | None = None
-    """Of the pictures; left out, it follows from the width or the first run's training."""
+    """Height of the images; by default it follows from the width or the first run's training."""
     n_labels: int | None = None
-    """Classes, if a scorer is trained without a run; left out, those of the scenes."""
+    """Number of classes, if a scorer is trained without a run; by default that of the scenes."""
     dontcare: int | None = None
     """Label of pixels that have no class, if a scorer is trained without a run."""
     max_images: int | None = None
-    """Evaluate only on the first pictures, this many."""
+    """Evaluate on at most this many images, the first ones."""
     pictures: int = 8
-    """How many of them the page shows."""
+    """Number of samples that the page shows."""
     checkpoint: str = "latest"
-    """Of runs: latest, best, or a step."""
+    """Checkpoint of each run: latest, best, or a step."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     ema: bool = True
@@ -88,11 +90,11 @@ class EvaluateOptions:
 
 @typed_as(_TYPED)
 def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int:
-    """Score runs on held-out pictures: segmentation score, PSNR, SSIM, LPIPS, FID, KID; side by side in a web page.
+    """Score runs on held-out images: segmentation score, PSNR, SSIM, LPIPS, FID, KID; side by side in a web page.
 
     Writes scores.csv, classes.csv and evaluation.html. The segmentation score needs a scorer, which recognises classes
-    in pictures: --train-scorer trains one on the real training pictures of the first run (without a run: of --root, or
-    of the built-in scenes), --scorer names one.
+    in images: --train-scorer trains one on the real training photos of the first run (without a run: of --root, or of
+    the built-in scenes), and --scorer gives an existing one.
     """
     console = Console(stderr=True)
     _check(options)
@@ -117,22 +119,22 @@ def evaluate(options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]) -> int
 
 def _check(options: EvaluateOptions) -> None:
     """Refuse values that are out of range, and options that would be ignored."""
-    require_no_file(options.out, "out")
+    require_no_file(options.out)
     check_value(Side | None, options.width, "width")
     check_value(Side | None, options.height, "height")
     check_value(Count, options.pictures, "pictures")
     if not (options.runs or options.train_scorer):
-        raise ConfigError("no run is named: give the folder of a training run, or --train-scorer")
-    idle = {"scorer_range": "except for a --scorer of your own"} if options.train_scorer or not options.scorer else {}
+        raise ConfigError("no run is given: give the folder of a training run, or --train-scorer")
+    idle = {"scorer_range": "except with a --scorer of your own"} if options.train_scorer or not options.scorer else {}
     if options.root is None:
         idle["layout"] = "without --root"
     if not options.train_scorer:
         idle["scorer_training"] = "without --train-scorer"
     if options.runs:
-        idle |= dict.fromkeys(("n_labels", "dontcare"), "with a run, which has its own")
+        idle |= dict.fromkeys(("n_labels", "dontcare"), "with a run, which defines its own")
     else:
         of_runs = ("phase", "max_images", "pictures", "checkpoint", "ema")
-        idle |= dict.fromkeys(of_runs, "without a run, since only a scorer is trained")
+        idle |= dict.fromkeys(of_runs, "without a run, when only a scorer is trained")
     for name, where in idle.items():
         if getattr(options, name) != getattr(EvaluateOptions, name):
             typed = "no-ema" if name == "ema" else name.replace("_", "-")
@@ -142,8 +144,8 @@ def _check(options: EvaluateOptions) -> None:
 def _train_scorer(
     options: EvaluateOptions, data: DataConfig, n_labels: int, size: SizeConfig, console: Console
 ) -> None:
-    training = asdict(options.scorer_training)
-    train_scorer(data, n_labels, size, options.scorer_file, **training, device=options.device, console=console)
+    file, training = options.scorer_file, options.scorer_training
+    train_scorer(data, n_labels, size, file, training, device=options.device, console=console)
 
 
 def _print(rows: list[RunScores]) -> None:
@@ -157,4 +159,4 @@ def _print(rows: list[RunScores]) -> None:
     console = Console()
     console.print(table, markup=False)
     for titles, note in notes_of(rows).items():
-        console.print(f"{titles}: {note}", markup=False, highlight=False, soft_wrap=True)
+        print_lines(console, f"{titles}: {note}")

@@ -22,13 +22,13 @@ from hdgan.families.saving import read_metadata
 from hdgan.files import require_no_file, save_png
 from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline, load
-from hdgan.progress import showing_progress
+from hdgan.progress import print_lines, showing_progress
 from hdgan.wording import count
 
 _FAR = 2
-"""How many times larger or smaller than in training an image may be without a note."""
+"""By what factor an image may be larger or smaller than in training without a note."""
 _OPTIONS = {"label": "--label", "input": "--input", "ids": "--instance", "photo": "--photo"}
-"""The option of each part of a `Pair`."""
+"""The command-line option for each part of a `Pair`."""
 
 
 def generate(
@@ -49,12 +49,12 @@ def generate(
 
     Args:
         run: Run folder, checkpoint folder or .safetensors file.
-        out: Folder for the pictures, or a .png file for a single one.
+        out: Folder for the images, or a .png file for a single one.
         label: Label map, or a folder of them.
         instance: Instance map, or a folder of them, paired by name.
-        input: Input picture, or a folder of them, for a model trained on A->B pairs.
+        input: Input image, or a folder of them, for a model trained on A->B pairs.
         photo: Photo, or a folder of them, that gives each instance its style.
-        checkpoint: Of a run: latest, best, or a step.
+        checkpoint: Which one of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
         precision: With bfloat16 the networks run under autocast.
         ema: Use the averaged weights.
@@ -71,16 +71,14 @@ def generate(
     began = time.monotonic()
     _generate_all(pipeline, pairs, targets, choice, console)
     seconds = time.monotonic() - began
-    console.print(
-        f"{count(len(targets), 'picture')} in {seconds:.1f} s: {out}", markup=False, highlight=False, soft_wrap=True
-    )
+    print_lines(console, f"{count(len(targets), 'image')} in {seconds:.1f} s: {out}")
     return 0
 
 
 def _generate_all(
     pipeline: Pipeline, pairs: list[Pair], targets: list[Path], choice: StyleChoice, console: Console
 ) -> None:
-    """Generate all variants of the first pair, whose maps are read once, then of the second, and so on."""
+    """Generate all variants of the first pair, reading its maps once, then of the second, and so on."""
     done, note = 0, True
     with showing_progress(console) as progress:
         progress("generating", done, len(targets))
@@ -113,23 +111,23 @@ def _generate(
 
 
 def _note_size(pipeline: Pipeline, maps: Maps, console: Console) -> bool:
-    """Print a note if the maps are far from the size of training, and return whether they are."""
+    """Print a note if the maps differ much in size from the training images, and return whether they are."""
     assert pipeline.file is not None
     trained = trained_size(pipeline.file) or SizeConfig()
     _, height, width = maps.size
     sides = (("wide", trained.width, width), ("high", trained.height, height))
     far = [f"{usual} pixels {side}" for side, usual, n in sides if usual and not usual / _FAR <= n <= usual * _FAR]
     if far:
-        console.print(
-            f"{maps.name} is {width}x{height}, but the model was trained on pictures {far[0]}: the result may look "
+        print_lines(
+            console,
+            f"{maps.name} is {width}x{height}, but the model was trained on images {far[0]}: the result may look "
             "worse; scale the maps to about that size",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        )
     return bool(far)
 
 
 def trained_size(file: Path) -> SizeConfig | None:
-    """The size to which the images of a checkpoint's stage were scaled; None if its file does not have it."""
+    """The size to which the images of a checkpoint's stage were scaled; None if its file does not say."""
     metadata = read_metadata(file)
     size: Any = metadata
     for key in ("train", "stages", metadata.get("stage"), "size"):
@@ -141,13 +139,13 @@ def _check_sources(run: Path, model: ModelConfig, sources: dict[str, Path | None
     """Refuse sources that the model does not use, and require the one that it needs."""
     needed = "label" if model.n_labels else "input"
     if sources[needed] is None:
-        raise ConfigError(f"{run} makes pictures from {needed} files: give --{needed}")
+        raise ConfigError(f"{run} generates images from {needed} files: give --{needed}")
     unused = ["input"] if model.n_labels else ["label"]
     if not (model.instances or model.feature_channels):
         unused.append("ids")
     for part in unused:
         if sources[part] is not None:
-            raise ConfigError(f"{_OPTIONS[part]} {sources[part]} has no effect on the pictures of {run}: leave it out")
+            raise ConfigError(f"{_OPTIONS[part]} {sources[part]} has no effect on the images of {run}: leave it out")
 
 
 def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
@@ -164,10 +162,9 @@ def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
         return [Pair(next(iter(sources.values())).stem, **sources)]
     if len(folders) < len(sources):
         file = next(path for path in sources.values() if not path.is_dir())
-        raise DataError(f"{folders[0]} is a folder and {file} is a file: give all files or all folders")
+        raise DataError(f"{folders[0]} is a folder but {file} is a file: give only files or only folders")
     listing = match_folders(sources)
-    for orphan in listing.orphans:
-        console.print(f"left out: {orphan}", markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, *(f"left out: {orphan}" for orphan in listing.orphans))
     return list(listing.pairs)
 
 
@@ -189,10 +186,10 @@ def _name_pairs(pairs: list[Pair], out: Path) -> list[Path]:
             raise ConfigError(f"--out {out} is one file, but there are {len(pairs)} label maps: give a folder")
         return [out]
     if out.suffix.lower() in Image.registered_extensions() and not out.is_dir():
-        raise ConfigError(f"--out {out}: pictures are written as PNG; give a file that ends in .png, or a folder")
+        raise ConfigError(f"--out {out}: images are written as PNG; give a file that ends in .png, or a folder")
     if out.is_file():
-        raise ConfigError(f"--out {out} is a file, but not a .png: give a folder, or a file that ends in .png")
-    require_no_file(out, "out")
+        raise ConfigError(f"--out {out} is a file, but not a .png file: give a folder, or a file that ends in .png")
+    require_no_file(out)
     return [out / f"{pair.stem}.png" for pair in pairs]
 
 
@@ -202,10 +199,10 @@ def _styles_beside(target: Path) -> Path:
 
 
 def _protect_sources(pairs: list[Pair], targets: list[Path], choice: StyleChoice) -> None:
-    """Refuse to overwrite a source, also by another path."""
+    """Refuse to overwrite a source, even through another path."""
     sources = {os.path.realpath(path) for pair in pairs for path in pair.files.values()}
     sources |= {os.path.realpath(path) for path in choice.files}
     written = [*targets, *(_styles_beside(target) for target in targets if choice.save_styles)]
     for target in written:
         if os.path.realpath(target) in sources:
-            raise ConfigError(f"{target} is a source and would be overwritten: choose another --out")
+            raise ConfigError(f"{target} is an input and would be overwritten: choose another --out")

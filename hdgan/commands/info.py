@@ -1,4 +1,4 @@
-"""`hdgan info`: what this installation can do, and why it cannot do more."""
+"""`hdgan info`: what this installation can do, and why something is missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hdgan.ops import _backend
 
 
 def collect() -> dict[str, Any]:
-    """Versions, GPUs and backends as plain values. What is missing is None, or a text that says why."""
+    """Versions, GPUs and backends as plain values. Whatever is missing is None, or a text that says why."""
     forced = os.environ.get("HDGAN_BACKEND") or None
     return {
         "versions": _versions(),
@@ -92,7 +92,7 @@ def _why_unusable(name: str) -> str | None:
 
 
 def _default(device: str, forced: str | None) -> dict[str, str | None]:
-    """The backend of an op for float32 tensors on a kind of device, and why HDGAN_BACKEND is refused, if it is."""
+    """The backend of an op for float32 tensors on a kind of device, and why HDGAN_BACKEND is rejected, if it is."""
     try:
         name, refused = _backend._choose(forced, device, torch.float32)
     except Exception as error:  # as above
@@ -119,7 +119,7 @@ def show(console: Console, found: dict[str, Any]) -> None:
         table.add_row(f"backend {name}", "usable" if reason is None else f"not usable: {reason}")
     for device, default in found["default"].items():
         by = ", by HDGAN_BACKEND" if found["HDGAN_BACKEND"] else ""
-        refused = f", which is refused: {default['refused']}" if default["refused"] else ""
+        refused = f", which is rejected: {default['refused']}" if default["refused"] else ""
         table.add_row(f"ops on {device} tensors", f"{default['backend']}{by}{refused}")
     console.print(table)
 

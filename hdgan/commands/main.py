@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from importlib.metadata import version
+from pkgutil import resolve_name
 from typing import Any
 
 from hdgan.commands.parser import run_command, run_one_of
@@ -20,11 +20,11 @@ USAGE = """usage: hdgan COMMAND [OPTIONS]
 
 commands:
   train      train a model (the same as hdgan-train)
-  report     write the report of a run as it stands
-  generate   make pictures from label maps
+  report     write the current report of a run
+  generate   generate images from label maps
   edit       edit label maps, objects and styles in a web page
-  styles     find and show the styles that instances come in
-  evaluate   score runs on held-out pictures, side by side
+  styles     find and show the styles of instances
+  evaluate   score runs on held-out images, side by side
   data       check a dataset, or pack it for fast reading
   convert    convert checkpoints of NVIDIA/pix2pixHD and pytorch-CycleGAN-and-pix2pix to hdgan's and back
   reproduce  train and score the paper's comparisons and ablations on the built-in scenes
@@ -54,14 +54,14 @@ COMMANDS = {
     "bench profile": "hdgan.benchmarks.profiling:profile",
     "info": "hdgan.commands.info:info",
 }
-"""The function of each command, which is imported when the command is chosen. `train` parses its options itself."""
+"""The function of each command, which is imported only when the command is chosen. `train` parses its own options."""
 
 GROUPS = {
-    "styles": "Find and show the styles that instances come in: first encode, then cluster; after that `hdgan generate "
-    "--styles random` draws among them.",
+    "styles": "Find and show the styles of instances: first encode, then cluster; after that `hdgan generate --styles "
+    "random` chooses among them.",
     "data": "",
 }
-"""Commands that do nothing without a second word, and what their help says first."""
+"""Commands that need a subcommand, and the first sentence of their help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,11 +75,11 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Run a command. An error that the user or the machine has caused ends in one line."""
+    """Run a command. An error that the user or the machine has caused is printed as one line."""
     try:
         with typed_as(), sensible_width():
             if any("\0" in argument for argument in arguments):
-                raise ConfigError("an argument holds the character NUL, which no name can contain: leave it out")
+                raise ConfigError("an argument contains the character NUL, which no name can contain: leave it out")
             if any(not argument or (argument.startswith("--") and argument.endswith("=")) for argument in arguments):
                 raise ConfigError(
                     "an argument is empty, perhaps from a shell variable that is not set: give a value, or leave the "
@@ -128,8 +128,7 @@ def _hdgan(arguments: list[str]) -> int:
 
 
 def _function(command: str) -> Callable[..., Any]:
-    module, _, name = COMMANDS[command].partition(":")
-    function: Callable[..., Any] = getattr(import_module(module), name)
+    function: Callable[..., Any] = resolve_name(COMMANDS[command])
     return function
 
 

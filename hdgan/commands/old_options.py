@@ -1,4 +1,4 @@
-"""Options of stages as older versions named them, when the stages of all families had the same options."""
+"""The options of stages in older versions, where the stages of all families had the same options."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _OPTION = re.compile(r"--stages\.(?P<stage>.+)\.(?P<name>[\w-]+)(=(?P<value>.*))
 
 
 def with_todays_names(arguments: Sequence[str], stages: Mapping[str, StageConfig]) -> list[str]:
-    """The arguments with today's options in place of those that older versions had.
+    """The arguments, with options of older versions replaced by today's.
 
     Args:
         arguments: of `hdgan train`.
-        stages: of the run; their `upgraded` knows the old options. One that had no effect is left out, and one that
-            neither they nor the stages know stays as it was typed.
+        stages: of the run; their `upgraded` knows the old options. Options that had no effect are left out, and unknown
+            ones stay as they were typed.
     """
     return list(_renamed(iter(arguments), stages))
 

@@ -1,4 +1,4 @@
-"""Command lines by tyro, with help that is wrapped to the width of the terminal.
+"""Command lines parsed by tyro, with help that is wrapped to the width of the terminal.
 
 tyro keeps line breaks in the middle of a docstring's sentence, and does not wrap the text above the options. This
 module corrects both, so that docstrings can be written as usual.
@@ -25,7 +25,7 @@ _BREAK = re.compile(r"(?<!\n)\n[ \t]*(?![-*] |\s)")
 
 
 def run_command(command: Callable[..., Any], prog: str, arguments: Sequence[str], **options: Any) -> Any:
-    """Call a function, or make a dataclass, with the arguments of a command line; options are those of `tyro.cli`."""
+    """Call a function, or create a dataclass, from the arguments of a command line; options are those of `tyro.cli`."""
     description = options.pop("description", None) or docstring_parser.parse(command.__doc__ or "").description or ""
     with _folding():
         return tyro.cli(_at_work(command), prog=prog, args=arguments, description=wrapped(description), **options)
@@ -34,7 +34,7 @@ def run_command(command: Callable[..., Any], prog: str, arguments: Sequence[str]
 def run_one_of(
     commands: Mapping[str, Callable[..., Any]], prog: str, arguments: Sequence[str], description: str = ""
 ) -> Any:
-    """Call the function that one of the arguments names, or list the functions."""
+    """Call the function that an argument selects, or list the functions."""
     with _folding():
         working = {name: _at_work(command) for name, command in commands.items()}
         return tyro.extras.subcommand_cli_from_dict(
@@ -43,7 +43,8 @@ def run_one_of(
 
 
 def _at_work(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that handles Ctrl-C as an exception once it runs. A class stays as it is, since making it is quick."""
+    """A function that handles Ctrl-C as an exception once it runs. A class is returned unchanged, since creating it is
+    quick."""
     if isinstance(command, type):
         return command
 

@@ -1,6 +1,7 @@
 """The surroundings of a command: its standard streams, the width of the terminal, Ctrl-C, and how its threads wait.
 
-The programs start here, before anything heavy is imported, so that trouble with any of these never ends in a traceback.
+The programs start here, before anything heavy is imported, so that a problem with any of these never ends in a
+traceback.
 """
 
 from __future__ import annotations
@@ -13,30 +14,33 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pkgutil import resolve_name
 from types import FrameType
 from typing import NoReturn, TextIO
 
 from hdgan.errors import OutputClosed, OutputError
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
-"""Exit statuses that shells report for a program that SIGINT or SIGPIPE ended."""
+"""Exit statuses that shells report for a program ended by SIGINT or SIGPIPE."""
 SPINS = "5000"
 """How often a waiting thread of OpenMP polls before it sleeps. docs/design.md has the measurements."""
 NARROWEST, WIDEST = 40, 400
-"""Limits on the columns of help and tables: below, hardly a word fits; above, lines are mostly blank."""
+"""Limits on the columns of help and tables: with fewer, hardly a word fits; with more, lines are mostly blank."""
 
 
 def run(program: str) -> NoReturn:
-    """Run a function of `hdgan.commands.main` as this program, and exit with the status that it returns."""
+    """Run a function as this program, and exit with the status that it returns.
+
+    Args:
+        program: module:function; the module is imported once Ctrl-C and the streams are taken care of.
+    """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
         signal.signal(signal.SIGINT, _leave)
     _repair_streams()
     _limit_spinning()
     status: str | int | None
     try:
-        from hdgan.commands import main as cli
-
-        status = getattr(cli, program)()
+        status = resolve_name(program)()
     except SystemExit as stop:  # of tyro, after it has printed help or what is wrong with an option
         status = stop.code
     except KeyboardInterrupt:
@@ -45,7 +49,7 @@ def run(program: str) -> NoReturn:
 
 
 def _limit_spinning() -> None:
-    """Let waiting threads give up their core soon, unless the user has chosen how they wait.
+    """Make waiting threads give up their core soon, unless the user has chosen how they wait.
 
     By default they spin for milliseconds at the end of every parallel loop. If another program occupies the core of the
     thread that they wait for, each of the thousands of loops in a training step takes that long. Threads that do not
@@ -67,7 +71,7 @@ def work_begins() -> None:
 
 @contextmanager
 def sensible_width() -> Iterator[None]:
-    """Keep the width of the terminal, as everything inside sees it, within limits that text can be laid out in."""
+    """Limit the width of the terminal, as the code inside sees it, to a range in which text can be laid out."""
     before = {name: os.environ.get(name) for name in ("COLUMNS", "LINES")}
     columns, lines = shutil.get_terminal_size()
     sensible = min(max(columns, NARROWEST), WIDEST)
@@ -92,7 +96,8 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _repair_streams() -> None:
-    """Redirect closed standard streams, whose numbers a file opened later would get otherwise; guard the others."""
+    """Redirect closed standard streams, since files opened later would otherwise get their numbers; guard the
+    others."""
     for number, mode in enumerate((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)):
         try:
             os.fstat(number)
@@ -104,7 +109,7 @@ def _repair_streams() -> None:
 
 
 def _replaced(stream: TextIO | None, number: int, kind: type[io.TextIOWrapper]) -> TextIO:
-    """A stream that explains its failures, and writes characters that its encoding lacks as escapes."""
+    """A stream that explains its failures, and escapes characters that its encoding cannot represent."""
     if not isinstance(stream, io.TextIOWrapper):
         return kind(open(number, "wb", closefd=False), encoding="utf-8", errors="backslashreplace")
     lines, through, encoding = stream.line_buffering, stream.write_through, stream.encoding
@@ -135,7 +140,7 @@ class _Output(io.TextIOWrapper):
 
 
 class _Errors(_Output):
-    """Standard error. A failure to write to it cannot be reported anywhere, so the work goes on."""
+    """Standard error. A failure to write to it cannot be reported anywhere, so the work continues."""
 
     def write(self, text: str, /) -> int:
         with suppress(OutputError):

@@ -8,7 +8,7 @@ from hdgan.training.report import write_report
 
 
 def report(run: Path, /) -> int:
-    """Write report.html of a run as it stands: while it trains, or after it was killed.
+    """Write report.html of a run in its current state: during training, or after it was killed.
 
     Args:
         run: folder of the run.

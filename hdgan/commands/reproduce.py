@@ -25,31 +25,30 @@ def reproduce(
 
     They compare pix2pix, CRN and pix2pixHD; the losses; one and three discriminators; G1 alone and G1 with an enhancer;
     training without and with instance boundaries, and without and with features. The result is evidence.md: tables of
-    mean ± standard deviation over seeds, pictures, and what differs from the paper.
+    mean ± standard deviation over seeds, images, and what differs from the paper.
 
     Every run is an ordinary `hdgan train` and `hdgan evaluate`. Ctrl-C saves. The same command continues from there,
-    also after it was killed. `hdgan reproduce report [DOCS]` writes the page again from its rows.
+    even after it was killed. `hdgan reproduce report [DOCS]` writes the page again from its rows.
 
     Args:
         size: small for two CPU cores (128x64, about an hour), gpu for a data-centre GPU (256x128).
-        seeds: runs of each model.
-        out: folder of the runs; if left out, runs/reproduce-SIZE.
-        jobs: runs side by side; if left out, one for each core, or 4 on a GPU.
+        seeds: runs of each model. out: folder of the runs; by default runs/reproduce-SIZE.
+        jobs: runs at the same time; by default one per core, or 4 on a GPU.
         device: auto, cpu, cuda or cuda:N.
-        docs: folder that evidence.md and its rows are written to when all runs are done; until then, or if left out,
-            they go to the folder of the runs. Rows of more runs that are in it are not replaced.
+        docs: folder that evidence.md and its rows are written to when all runs are done; until then, or by default,
+            they go to the folder of the runs. Existing rows of more runs are not replaced.
     """
     out = out or Path("runs") / f"reproduce-{size}"
     ended = run_all(SCALES[size], out, seeds=seeds, jobs=jobs, device=device, docs=docs, console=Console())
     if ended.page is not None:
         print(ended.page.resolve())
     if not ended.finished:
-        print(f"saved, {ended.done} of {ended.total} runs are done; the same command goes on")
+        print(f"saved; {ended.done} of {ended.total} runs are done; repeat the command to continue")
     return 0 if ended.finished else 130
 
 
 def report(docs: Path = Path("docs"), /) -> int:
-    """Write evidence.md again from the rows beside it.
+    """Write evidence.md again from the rows next to it.
 
     Args:
         docs: folder of the page, with the rows in evidence/*.csv.

@@ -1,7 +1,8 @@
-"""The options that people use first: short forms, most of which set all stages of a run at once.
+"""The most common options: short forms, most of which set all stages of a run at once.
 
-They are applied to the preset before the options of the configuration are read. So if both are given, the long one wins
-for its stage: `--batch-size 8 --stages.joint.batch-size 4` trains all stages except joint with batches of 8.
+They are applied to the preset before the options of the configuration are read. If both are given, the long one takes
+precedence for its stage: `--batch-size 8 --stages.joint.batch-size 4` trains all stages except joint with batches of 8.
+
 """
 
 from __future__ import annotations
@@ -31,60 +32,60 @@ _PLACES = {name: name for name in ("out", "precision", "device", "seed", "thread
     "n_labels": "model.n_labels",
     "instances": "model.instances",
 }
-"""Where in the configuration the options stand that set one field."""
+"""The place in the configuration of each option that sets a single field."""
 _IN_ALL_STAGES = ("batch_size", "lr")
 """Options that set one field of every stage."""
 
 
 @dataclass(frozen=True)
 class ShortOptions:
-    """What `hdgan-train PRESET --help` shows. None, where the stages differ, changes nothing."""
+    """What `hdgan-train PRESET --help` shows. None, the default where the stages differ, changes nothing."""
 
     data_root: Annotated[Path | None, arg(name="data.root", metavar="FOLDER")] = None
     """The dataset; None draws the built-in street scenes."""
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/pix2pixhd")
     """The run: checkpoints, metrics, samples and report.html."""
     size: Annotated[str | None, arg(metavar="WIDTH[xHEIGHT]")] = None
-    """Size of the last stage's images, in pixels; coarser stages keep their ratio to it."""
+    """Size of the last stage's images in pixels; coarser stages keep their ratio to it."""
     epochs: Annotated[float | None, arg(metavar="NUMBER")] = None
     """Length of the run in passes over the training images; each stage keeps its share of it."""
     images: Annotated[int | None, arg(metavar="NUMBER")] = None
-    """The same in images."""
+    """Length of the run in images."""
     steps: Annotated[int | None, arg(metavar="NUMBER")] = None
-    """The same in optimizer steps."""
+    """Length of the run in optimizer steps."""
     batch_size: Annotated[int | None, arg(metavar="NUMBER")] = None
-    """Images in a step, over all GPUs."""
+    """Images per optimizer step, over all GPUs."""
     lr: Annotated[float | None, arg(metavar="NUMBER")] = None
-    """Learning rate, before it falls."""
+    """Learning rate before it falls."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs the networks under autocast."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     workers: int | None = None
-    """Processes that read images; 0 reads them in the training process; None chooses up to 4."""
+    """Data worker processes; 0 reads images in the training process; None chooses up to 4."""
     n_labels: int = 35
-    """Classes of the label maps; 0 for images instead of label maps (A->B)."""
+    """Number of classes in the label maps; 0 for images instead of label maps (A->B)."""
     dontcare: int | None = None
     """Label of pixels that belong to no class, for example 255."""
     instances: bool = True
-    """Feed the boundaries of instance maps."""
+    """Feed the boundaries of instance maps to the networks."""
     seed: int = 0
-    """Of weights, data order, augmentation and training."""
+    """Random seed of weights, data order, augmentation and training."""
     threads: int | None = None
     """CPU threads of PyTorch."""
     init_from: Annotated[Path | None, arg(metavar="RUN")] = None
     """Start from the weights of another run or checkpoint."""
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Continue a run, instead of starting a preset; --resume RUN --help lists the options."""
+    """Continue a run, instead of a preset; --resume RUN --help lists the options that it takes."""
     dry_run: FlagCreatePairsOff[bool] = False
-    """Train nothing: print parameters, memory, steps and time of each stage."""
+    """Do not train, only print parameters, memory, steps and time of each stage."""
     help_all: FlagCreatePairsOff[bool] = False
-    """Show all options of the configuration too."""
+    """Show all options of the configuration as well."""
 
 
 @dataclass(frozen=True)
 class ResumeOptions(ShortOptions):
-    """What `hdgan-train --resume RUN --help` shows: what may change in the middle of a run."""
+    """What `hdgan-train --resume RUN --help` shows: what can change in the middle of a run."""
 
     out: Suppress[Path] = Path()
     size: Suppress[str | None] = None
@@ -106,7 +107,7 @@ class _ResumedData(DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class _ResumedConfig(TrainConfig):
-    """A run's config whose help leaves out what a resume refuses. tyro takes model, stages and losses as they are."""
+    """A run's config whose help leaves out what a resume rejects. tyro takes model, stages and losses as they are."""
 
     out: Suppress[Path] = Path()
     model: Suppress[ModelConfig]
@@ -115,7 +116,7 @@ class _ResumedConfig(TrainConfig):
 
 
 def hiding(config: TrainConfig) -> TrainConfig:
-    """The same config, but in help without what a resume refuses."""
+    """The same config, but its help leaves out what a resume rejects."""
     return _as(_ResumedConfig, config, data=_as(_ResumedData, config.data))
 
 
@@ -125,7 +126,7 @@ def _as(kind: type[T], value: Any, **others: Any) -> T:
 
 
 def of_config(config: TrainConfig, kind: type[ShortOptions] = ShortOptions) -> ShortOptions:
-    """The short options as a config has them."""
+    """The values of the short options in a config."""
     stages = list(config.stages.values())
     unit, lengths = _lengths(config)
     same: dict[str, Any] = {name: _common(stages, attrgetter(name)) for name in _IN_ALL_STAGES}
@@ -142,7 +143,7 @@ def apply(short: ShortOptions, config: TrainConfig) -> TrainConfig:
 
     Args:
         short: as `of_config(config)` made them, with the changes of the user.
-        config: of a preset, or of a run that is to be continued where `short` are `ResumeOptions`.
+        config: of a preset, or of the run to continue if `short` is a `ResumeOptions`.
 
     Raises:
         ConfigError: options that contradict each other, or that the stages cannot follow.
@@ -155,7 +156,7 @@ def apply(short: ShortOptions, config: TrainConfig) -> TrainConfig:
     for name in ("size", "batch_size"):
         if resumes and name in changed:
             option = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"{option} is for all stages, but some are over: give --stages.NAME.{option[2:]}")
+            raise ConfigError(f"{option} sets all stages, but some are finished: give --stages.NAME.{option[2:]}")
     parts: dict[str, dict[str, Any]] = {"": {}, "data": {}, "model": {}}
     for name in changed.keys() & _PLACES.keys():
         part, _, own = _PLACES[name].rpartition(".")
@@ -172,7 +173,9 @@ def apply(short: ShortOptions, config: TrainConfig) -> TrainConfig:
         config = _sized(config, changed["size"])
     given = {name: changed[name] for name in _LENGTHS if changed.get(name) is not None}
     if len(given) > 1:
-        raise ConfigError(f"{' and '.join(f'--{name}' for name in given)} both say how long to train: give one of them")
+        raise ConfigError(
+            f"{' and '.join(f'--{name}' for name in given)} both set the length of training: give only one"
+        )
     for unit, total in given.items():
         config = _lengthened(config, unit, total) if resumes else _scaled(config, unit, total)
     return config
@@ -190,7 +193,7 @@ def spellings(arguments: Sequence[str], stages: Sequence[str]) -> dict[str, str]
 
 
 def _lengths(config: TrainConfig) -> tuple[str, list[float]]:
-    """What the stages are counted in, epochs or images, and the length of each; ("", []) if some differ in that."""
+    """The unit of all stages, epochs or images, and the length of each; ("", []) if their units differ."""
     stages = [stage for stage in config.stages.values() if stage.images != 0 and (stage.images or stage.epochs)]
     if stages and all(stage.images is not None for stage in stages):
         return "images", [float(stage.images or 0) for stage in config.stages.values()]
@@ -200,10 +203,12 @@ def _lengths(config: TrainConfig) -> tuple[str, list[float]]:
 
 
 def _scaled(config: TrainConfig, unit: str, total: float) -> TrainConfig:
-    """A run of this length in all, in which each stage keeps its share. A stage of no length stays one."""
+    """A run of this total length, in which each stage keeps its share. A stage of length 0 keeps it."""
     _, lengths = _lengths(config)
     if not sum(lengths):
-        raise ConfigError(f"--{unit} {total:g}: the stages have no common measure; give --stages.NAME.{unit}")
+        raise ConfigError(
+            f"--{unit} {total:g}: some stages are counted in epochs, others in images; give --stages.NAME.{unit}"
+        )
     if not 0 < total < float("inf"):
         raise ConfigError(f"--{unit} is {total:g}: give a positive number")
     kept = {name: length for (name, _), length in zip(config.stages.items(), lengths, strict=True) if length}
@@ -220,7 +225,7 @@ def _scaled(config: TrainConfig, unit: str, total: float) -> TrainConfig:
 
 
 def _lengthened(config: TrainConfig, unit: str, total: float) -> TrainConfig:
-    """A run of this length in all, whose last stage makes up for the difference: those before it may be over."""
+    """A run of this total length. Only its last stage changes, since the others may already be finished."""
     counted, lengths = _lengths(config)
     *_, (name, last) = config.stages.items()
     if counted != ("epochs" if unit == "epochs" else "images"):
@@ -231,13 +236,13 @@ def _lengthened(config: TrainConfig, unit: str, total: float) -> TrainConfig:
     )
     left = total - done
     if not 0 < left < float("inf"):
-        raise ConfigError(f"--{unit} is {total:g}, but the stages before {name} have {done:g} already: give more")
+        raise ConfigError(f"--{unit} is {total:g}, but the stages before {name} already take {done:g}: give more")
     changes: dict[str, Any] = {"epochs": left} if unit == "epochs" else {"images": int(left) * batches[-1]}
     return replace(config, stages={**config.stages, name: replace(last, **changes)})
 
 
 def _divided(total: int, weights: Sequence[float], unit: str) -> list[int]:
-    """Whole numbers of this sum, each at least 1 and as near to its share as that allows."""
+    """Integers with this sum, each at least 1 and otherwise as close to its share as possible."""
     if total < len(weights):
         raise ConfigError(f"--{unit} is {total}, but there are {len(weights)} stages: give at least one for each")
     parts = _shares(total, weights)
@@ -250,7 +255,7 @@ def _shares(total: int, weights: Sequence[float]) -> list[int]:
 
 
 def _sized(config: TrainConfig, text: str) -> TrainConfig:
-    """All stages at the ratios that they have to the last one, which gets this size, as do scenes that are drawn."""
+    """Give the last stage, and drawn scenes, this size; the other stages keep their ratios to the last one."""
     match = _SIZE.fullmatch(text)
     width, height = (int(match[1] or 0) or None, int(match[2] or match[3] or 0) or None) if match else (None, None)
     if width is None and height is None:
@@ -261,10 +266,10 @@ def _sized(config: TrainConfig, text: str) -> TrainConfig:
         ratio = _ratio(stage.size, last)
         if ratio is None:
             raise ConfigError(
-                f"--size {text}: stage {name} has no ratio to the last one; give --stages.{name}.size.width"
+                f"--size {text}: stage {name} has no fixed ratio to the last one; give --stages.{name}.size.width"
             )
         if stage.size.jitter and (width is None or height is None):
-            raise ConfigError(f"--size {text}: the images are cropped, which needs both sides; give WIDTHxHEIGHT")
+            raise ConfigError(f"--size {text}: crops need both sides; give WIDTHxHEIGHT")
         sides = {
             side: None if n is None else max(1, round(n * ratio)) for side, n in (("width", width), ("height", height))
         }
@@ -294,6 +299,6 @@ def _size_text(size: SizeConfig) -> str | None:
 
 
 def _common(stages: Sequence[StageConfig], value: Callable[[StageConfig], T]) -> T | None:
-    """What all stages have, None if they differ."""
+    """The common value of all stages, None if they differ."""
     values = {value(stage) for stage in stages}
     return values.pop() if len(values) == 1 else None

@@ -25,16 +25,16 @@ class StyleChoice:
     """Without a photo: mean (of each class), random (a cluster for each instance), random-class (a cluster for all
     instances of a class), or a .json file that --save-styles wrote."""
     styles_to: Path | None = None
-    """A second file of styles; the variants are interpolated from the first to it."""
+    """A second file of styles; the variants are interpolated from the first to the second."""
     variants: int = 1
-    """Pictures of each label map, named x_1.png, x_2.png, …: in random styles, between two files of styles, or the
-    variants that a model makes by itself (several images at once, or noise)."""
+    """Images of each label map, named x_1.png, x_2.png, …: in random styles, between two files of styles, or the
+    model's own variants (several images at once, or noise)."""
     seed: int = 0
-    """Of random styles, and of the noise of models with dropout. The same seed gives the same pictures."""
+    """Seed of random styles, and of the noise of models with dropout. The same seed gives the same images."""
     clusters: dict[int, int] | None = None
-    """Instances and the cluster that each has in its class, as in --clusters 26001 3 26002 5."""
+    """Instances and the cluster of each within its class, as in --clusters 26001 3 26002 5."""
     save_styles: bool = False
-    """Write the styles of each picture beside it, as x.json."""
+    """Write the styles of each image next to it, as x.json."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -47,7 +47,7 @@ class StyleChoice:
 
     @property
     def by_styles(self) -> bool:
-        """Whether variants differ in their styles. Otherwise they are the model's own."""
+        """Whether variants differ in their styles. Otherwise they come from the model."""
         return self.styles in _RANDOM or self.styles_to is not None
 
     def check(self, own_variants: int | None, with_photo: bool) -> None:
@@ -58,31 +58,35 @@ class StyleChoice:
             with_photo: whether a photo is given.
 
         Raises:
-            ConfigError: they do, or one of them is out of range.
+            ConfigError: they contradict each other, or one of them is out of range.
         """
         file = self._file
         if file is not None and file.suffix != ".json":
             raise ConfigError(f"--styles is {self.styles}: give mean, random, random-class or a .json file")
         if with_photo and self.styles != "mean":
-            raise ConfigError(f"--photo gives the styles, so --styles {self.styles} has no effect: leave one out")
+            raise ConfigError(
+                f"--photo already sets the styles, so --styles {self.styles} has no effect: leave one out"
+            )
         check_value(VariantsOnDisk, self.variants, "variants")
         check_value(Seed, self.seed, "seed")
         if self.styles_to is not None and (file is None or self.variants < 2):
             raise ConfigError(
-                "--styles-to is the end of a series of variants: give --styles FILE as its start, and --variants"
+                "--styles-to sets the end of a series of variants: also give its start, --styles FILE, and --variants"
             )
         if self.by_styles or own_variants is None:
             return
         if own_variants == 1 < self.variants:
-            raise ConfigError(f"--variants {self.variants} would all be the same: give --styles random, or --styles-to")
+            raise ConfigError(
+                f"--variants {self.variants} would all be identical: give --styles random, or --styles-to"
+            )
         if self.variants > own_variants:
-            raise ConfigError(f"--variants is {self.variants}: the model makes {own_variants} pictures of each input")
+            raise ConfigError(f"--variants is {self.variants}: the model generates {own_variants} images of each input")
 
     def styles_for(self, pipeline: Pipeline, maps: Maps, photo: Path | None, variant: int) -> Styles | None:
-        """The styles of one image; None if the pipeline's own rule (photo, else mean) gives them.
+        """The styles of one image; None if the pipeline itself chooses them (from the photo, else the mean).
 
         Raises:
-            ConfigError, CheckpointError: the model has no styles, or not those that the options name.
+            ConfigError, CheckpointError: the model has no styles, or not those that the options ask for.
         """
         styles = self._base(pipeline, maps, photo, variant)
         if styles is None:
@@ -114,7 +118,7 @@ class StyleChoice:
         unknown = [id for id in self.clusters if id not in classes]
         if unknown:
             raise ConfigError(
-                f"{maps.name} has no instance {unknown[0]}, which --clusters names: it has {some(classes)}"
+                f"{maps.name} has no instance {unknown[0]}, as --clusters asks for: it has {some(classes)}"
             )
         for id, cluster in self.clusters.items():
             styles = styles.with_style(id, pipeline.bank.style(classes[id], cluster))

@@ -21,7 +21,7 @@ from hdgan.inference import encoding
 from hdgan.inference.encoding import TrainedModel, open_trained_model
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.interop.nvidia import clusters as nvidia_clusters
-from hdgan.progress import showing_progress
+from hdgan.progress import print_lines, showing_progress
 from hdgan.styles.bank import STYLES_FILE, StyleBank, with_thumbnails
 from hdgan.styles.cluster import MIN_AREA
 from hdgan.styles.cluster import cluster as find_clusters
@@ -31,14 +31,14 @@ from hdgan.styles.table import FeatureTable, Origin
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The model of a command, and which of its weights."""
+    """The model of a command, and which of its weights to use."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder, checkpoint folder or .safetensors file."""
     checkpoint: str = "latest"
-    """Of a run: latest, best, or a step."""
+    """Checkpoint of a run: latest, best, or a step."""
     ema: bool = True
-    """Use the averaged weights. All commands on one file of features or clusters need the same choice."""
+    """Use the averaged weights. All commands that share a file of features or clusters need the same choice."""
 
     def open(self, *, device: str = "cpu", **options: Any) -> TrainedModel:
         """The model with its training images; options as of `open_trained_model`."""
@@ -50,7 +50,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class ClusterFileOptions(ModelOptions):
-    """The same with a second positional argument."""
+    """The same options with a second positional argument."""
 
     file: Annotated[Path, tyro.conf.Positional] = field(kw_only=True)
     """NVIDIA's clusters, made with the E of this model; usually features_clustered_010.npy."""
@@ -61,33 +61,33 @@ ModelAndFile = Annotated[ClusterFileOptions, tyro.conf.arg(name="")]
 
 
 def encode(model: Model, root: Path | None = None, width: int | None = None, device: str = "auto") -> int:
-    """Encode every instance of the training pictures with E. An interrupted encoding is continued.
+    """Encode every instance of the training images with E. An interrupted encoding is continued.
 
-    Writes features.npz beside the checkpoint: picture, id, class, area, box and mean feature of each instance.
+    Writes features.npz next to the checkpoint: picture, id, class, area, box and mean feature of each instance.
 
     Args:
-        root: Dataset, if it is not where the run had it.
-        width: Of the pictures; left out, that of training.
+        root: Dataset, if it has moved since training.
+        width: Width of the images; by default that of training.
         device: auto, cpu, cuda or cuda:N.
     """
     console = Console(stderr=True)
     trained = model.open(root=root, width=width, device=device, console=console)
     with showing_progress(console) as progress:
         table = encoding.encode(trained, lambda done, total: progress("encoding", done, total))
-    _print_note(f"{len(table)} instances of {len(table.stem)} pictures: {trained.table_file}")
+    print_lines(console, f"{len(table)} instances of {len(table.stem)} images: {trained.table_file}")
     return 0
 
 
 def cluster(model: Model, k: int = 10, min_area: float = MIN_AREA, seed: int = 0, root: Path | None = None) -> int:
     """Find the styles of each class: K-means over the features that `hdgan styles encode` wrote.
 
-    Writes styles.safetensors beside the checkpoint. A class with fewer different instances has fewer clusters.
+    Writes styles.safetensors next to the checkpoint. A class with fewer distinct instances has fewer clusters.
 
     Args:
-        k: Clusters of each class.
-        min_area: Leave out instances that cover a smaller share of their picture (NVIDIA's code: 1/64).
-        seed: Of K-means; the same gives the same clusters.
-        root: Dataset, if it is not where the run had it.
+        k: Number of clusters per class.
+        min_area: Leave out instances that cover a smaller share of their image (NVIDIA's code: 1/64).
+        seed: Seed of K-means; the same seed gives the same clusters.
+        root: Dataset, if it has moved since training.
     """
     trained = model.open(root=root)
     bank = find_clusters(
@@ -96,11 +96,14 @@ def cluster(model: Model, k: int = 10, min_area: float = MIN_AREA, seed: int = 0
     first = [entry.examples[0] for clusters in bank.clusters.values() for entry in clusters]
     bank = with_thumbnails(bank, _cropper(trained).crops(first))
     bank.save(trained.bank_file)
+    console = Console(stderr=True)
     without = sorted(bank.means.keys() - bank.clusters.keys())
     if without:
         names = ", ".join(_class_name(trained, label) for label in without)
-        _print_note(f"no instance is large enough, so the style is the mean of the class: {names}")
-    _print_note(f"{_count(bank)}: {trained.bank_file}")
+        print_lines(
+            console, f"classes without a large enough instance, which keep the mean style of the class: {names}"
+        )
+    print_lines(console, f"{_count(bank)}: {trained.bank_file}")
     return 0
 
 
@@ -108,9 +111,9 @@ def show(model: Model, out: Path | None = None, examples: int = 8, root: Path | 
     """Show the clusters of each class with the instances nearest to their centres, on one sheet.
 
     Args:
-        out: .html or .png file; left out, styles.html beside the checkpoint.
-        examples: Of each cluster, at most; the file of clusters names 12.
-        root: Dataset, if it is not where the run had it.
+        out: .html or .png file; by default styles.html next to the checkpoint.
+        examples: Largest number of examples of each cluster; the file of clusters contains 12.
+        root: Dataset, if it has moved since training.
     """
     check_value(Positive, examples, "examples")
     trained = model.open(root=root)
@@ -121,7 +124,7 @@ def show(model: Model, out: Path | None = None, examples: int = 8, root: Path | 
 
 
 def import_nvidia(model: ModelAndFile) -> int:
-    """Take NVIDIA's clusters as those of a model. Nothing in the file is run."""
+    """Use NVIDIA's clusters as those of a model. No code in the file is run."""
     pipeline = model.load()
     assert pipeline.file is not None
     bank = nvidia_clusters.read_nvidia(model.file)
@@ -144,13 +147,13 @@ def measure(model: Model, min_area: float = MIN_AREA, switches: int = 20, seed: 
 
     Prints for each class the normalised mutual information (NMI) of clusters and true styles: of as many clusters of
     E's features as there are true styles, of as many clusters of mean colours, and of the clusters of `hdgan styles
-    cluster`. Then how much a held-out picture changes, in levels of 8 bits, on an instance whose cluster is switched
-    and outside of it.
+    cluster`. Then how much a held-out image changes, in levels of 8 bits, on and outside of an instance whose cluster
+    is switched.
 
     Args:
-        min_area: Leave out instances that cover a smaller share of their picture.
-        switches: Of each class.
-        seed: Of K-means and of the switches.
+        min_area: Leave out instances that cover a smaller share of their image.
+        switches: Number of switches per class.
+        seed: Seed of K-means and of the switches.
         device: auto, cpu, cuda or cuda:N.
     """
     trained = model.open(device=device, console=Console(stderr=True))
@@ -197,7 +200,3 @@ def _print_measures(trained: TrainedModel, agreements: list[Agreement], changes:
             *moved,
         )
     Console().print(table)
-
-
-def _print_note(text: str) -> None:
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`hdgan-train`: a preset or a run, the options that change it, and what is done with it."""
+"""`hdgan-train`: a preset or a run, the options that change it, and what to do with it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Train an image model. Without a preset: the demo.
 
   hdgan-train                             on the built-in street scenes
   hdgan-train PRESET --data.root FOLDER   on your data
-  hdgan-train PRESET --help               its first options; --help-all lists all
-  hdgan-train PRESET ... --dry-run        memory, steps and time; trains nothing
+  hdgan-train PRESET --help               its most common options; --help-all lists all
+  hdgan-train PRESET ... --dry-run        memory, steps and time; without training
   hdgan-train --resume RUN                continue a run exactly where it was saved
   torchrun --nproc-per-node N -m hdgan train PRESET ... on N GPUs
 
 presets:"""
-_BESIDE = "These are the options that people use first. --help-all lists all; a long option wins over a short one."
+_BESIDE = "These are the most common options. --help-all lists all of them; a long option overrides a short one."
 _HELP = ("-h", "--help")
 
 
@@ -45,7 +45,7 @@ def train_command(arguments: list[str]) -> int:
     """Run `hdgan-train`.
 
     Returns:
-        0 for a finished run; 130, as for any command that Ctrl-C ended, for one that was saved before its end.
+        0 for a finished run; 130, as for any command ended by Ctrl-C, for a run that was saved before its end.
     """
     only_estimate = "--dry-run" in arguments
     arguments = [argument for argument in arguments if argument != "--dry-run"]
@@ -81,7 +81,7 @@ def _preset(arguments: list[str]) -> tuple[TrainConfig, str, str]:
 
 
 def _changed(before: TrainConfig, kind: type[ShortOptions], prog: str, about: str, arguments: list[str]) -> TrainConfig:
-    """A config with the changes that the arguments make. The model's family stays: no option changes it."""
+    """A config with the changes that the arguments make. No option changes the model's family."""
     everything = "--help-all" in arguments
     arguments = ["--help"] if everything else arguments
     with suppress(*([SystemExit] if everything else [])):
@@ -102,7 +102,7 @@ def _changed(before: TrainConfig, kind: type[ShortOptions], prog: str, about: st
 
 
 def _refuse_idle_epochs(arguments: list[str], config: TrainConfig) -> None:
-    """Refuse an option of epochs where the preset or the run says the stage's length in images, which go first."""
+    """Refuse epochs if the preset or the run sets the stage's length in images, which takes precedence."""
     given = {argument.split("=")[0].replace("_", "-") for argument in arguments}
     for name, stage in config.stages.items():
         option, instead = f"--stages.{name}.epochs", f"--stages.{name}.images"

@@ -21,7 +21,7 @@ LearningRate = Annotated[float, Interval(gt=0, le=10**9)]
 Threads = Annotated[int, Interval(ge=1, le=1024)]
 Workers = Annotated[int, Interval(ge=0, le=256)]
 BatchSize = Annotated[int, Interval(ge=1, le=65536)]
-"""Pictures of a step."""
+"""Images of a step."""
 Side = Annotated[int, Interval(ge=1, le=65536)]
 """Width or height in pixels."""
 Label = Annotated[int, Interval(ge=-(2**31), le=2**31 - 1)]
@@ -30,7 +30,7 @@ Labels = Annotated[int, Interval(ge=0, le=65536)]
 Divisor = Annotated[int, Interval(ge=1, le=2**31 - 1)]
 """Of instance ids."""
 Channels = Annotated[int, Interval(ge=1, le=1024)]
-"""Of a picture."""
+"""Of an image."""
 Features = Annotated[int, Interval(ge=0, le=1024)]
 """Channels of an encoder's features."""
 Width = Annotated[int, Interval(ge=1, le=4096)]
@@ -46,9 +46,9 @@ Scales = Annotated[int, Interval(ge=1, le=12)]
 Modules = Annotated[int, Interval(ge=1, le=16)]
 """Of CRN, each at twice the resolution of the one before."""
 Variants = Annotated[int, Interval(ge=1, le=256)]
-"""Pictures of one input, or repetitions with another seed."""
+"""Images of one input, or repetitions with another seed."""
 VariantsOnDisk = Annotated[int, Interval(ge=1, le=10**5)]
-"""Pictures of one input that a command writes. All names are listed before the first picture is made."""
+"""Images of one input that a command writes. All names are listed before the first image is made."""
 Port = Annotated[int, Interval(ge=0, le=65535)]
 Factor = Annotated[float, Interval(gt=0, le=64)]
 """Multiplies the channels of all layers."""

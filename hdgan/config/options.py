@@ -44,7 +44,7 @@ def option_off(name: str) -> str:
 def typed_as(names: Mapping[str, str] | None = None) -> Iterator[None]:
     """Let messages name options as on a command line while a command runs.
 
-    The setting belongs to the process, not to a thread, since commands read pictures in threads.
+    The setting belongs to the process, not to a thread, since commands read images in threads.
 
     Args:
         names: the options that this command does not call by their place, for example

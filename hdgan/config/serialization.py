@@ -42,7 +42,7 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Path):
         value = value.as_posix()
     if isinstance(value, str) and not is_text(value):
-        raise ConfigError(f"the name {value!r} holds a NUL or is not UTF-8: rename it")
+        raise ConfigError(f"the name {value!r} contains a NUL or is not UTF-8: rename it")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"cannot store a {type(value).__name__} in a configuration: {value!r}")
@@ -144,8 +144,8 @@ class _Check:
         unknown = [_join(path, str(key)) for key in data if key not in fields]
         if unknown:
             raise self.error(
-                f"{self.where}: unknown option {_clipped(', '.join(unknown))}; "
-                "it was written by another version of hdgan: use that version, or remove the option"
+                f"{self.where}: unknown option {_clipped(', '.join(unknown))}; another version of hdgan wrote it: use "
+                "that version, or remove the option"
             )
         required = [_join(path, name) for name, field in fields.items() if name not in data and not _has_default(field)]
         if required:
@@ -219,7 +219,7 @@ class _Check:
 
     def _wrong(self, kind: Any, data: Any, path: str) -> HdganError:
         start = f"{self.where}: {path or 'the content'}" if self.where else option(path)
-        return self.error(f"{start} is {_shown(data)}: give {_wanted(kind)}")
+        return self.error(f"{start} is {_shown(data)}: give {_expected(kind)}")
 
 
 _LARGEST_FLOAT = 1.7976931348623157e308
@@ -243,7 +243,7 @@ def _within(value: Any, bounds: Interval | None) -> bool:
     )
 
 
-def _wanted(kind: Any) -> str:
+def _expected(kind: Any) -> str:
     """A type in words."""
     kind, bounds = _unwrapped(kind)
     origin, arguments = get_origin(kind), get_args(kind)

@@ -36,7 +36,7 @@ def load_array(path: Path) -> np.ndarray:
     if found < declared:
         raise DataError(
             f"{path} cannot be read (an array of shape {shape!s:.100} is longer than the {found} bytes in the file); "
-            "restore it from its source or save it anew, or remove it with its partners"
+            "restore it from its source or save it again, or remove it with its partners"
         )
     require_bounded(path, declared, f"an array of shape {shape}")
     array = np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")

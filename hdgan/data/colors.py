@@ -94,7 +94,7 @@ def require_shown(channels: int) -> None:
     """Raise DataError unless an image file can have so many channels."""
     if not 1 <= channels <= 4:
         raise DataError(
-            f"an image of {count(channels, 'channel')} cannot be written as a picture, which has 4 at most: in Python, "
+            f"an image of {count(channels, 'channel')} cannot be written to a file, which takes 4 at most: in Python, "
             "hdgan.load(…)(…) returns all of them as a tensor"
         )
 

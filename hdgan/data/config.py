@@ -68,17 +68,17 @@ class DataConfig:
     train_phase: str = "train"
     """Split to train on."""
     val_phase: str | None = None
-    """Split for samples and for choosing the best checkpoint; None takes val, else test, else training pictures."""
+    """Split for samples and for choosing the best checkpoint; None takes val, else test, else training images."""
     dontcare: Label | None = None
     """Label whose pixels belong to no class (their one-hot vector is zero), for example 255."""
     instance_divisor: Divisor = 1000
     """Class of an instance id: id // instance_divisor where id >= instance_divisor, else the id (Cityscapes' rule)."""
     flip: bool = True
-    """Mirror half of the training pictures."""
+    """Mirror half of the training images."""
     photo_filter: Literal["bicubic", "lanczos"] = "bicubic"
     """Resampling of photos; labels and ids always take the nearest pixel."""
     workers: Workers | None = None
-    """Processes that read pictures; 0 reads in the training process; None chooses up to 4, depending on the cores."""
+    """Data worker processes; 0 reads images in the training process; None chooses up to 4, depending on the cores."""
 
     def __post_init__(self) -> None:
         check_values(self, "data")
@@ -101,18 +101,18 @@ class SizeConfig:
     height: Side | None = None
     """Scale to this height; None keeps the aspect ratio."""
     crop_width: Side | None = None
-    """Width of a random crop (centred outside training); None takes crop_height, or the whole picture without one."""
+    """Width of a random crop (centred outside training); None takes crop_height, or the whole image without one."""
     crop_height: Side | None = None
     """Height of a random crop; None takes crop_width."""
     jitter: Annotated[int, Interval(ge=0, le=65536)] = 0
-    """Scale training pictures to a width and height this many pixels larger, and crop width x height of them at random
+    """Scale training images to a width and height this many pixels larger, and crop width x height of them at random
     (pix2pix: 30 at 256x256); others are scaled to width x height. Needs both, and no other crop."""
 
     def __post_init__(self) -> None:
         if self.jitter and (self.width is None or self.height is None or self.crop_width or self.crop_height):
             raise ConfigError(
-                f"{option('size.jitter')} is {self.jitter}; it needs width and height, and excludes a crop: set these, "
-                "or jitter 0"
+                f"{option('size.jitter')} is {self.jitter}, which needs a width and height and excludes a crop: set "
+                "both without a crop, or set jitter 0"
             )
 
     @property

@@ -84,9 +84,9 @@ class PairedDataset(Dataset[Sample]):
         if (n_labels > 0) != (pairs[0].label is not None):
             found = "label maps" if pairs[0].label is not None else "A-to-B pairs without label maps"
             name = option("model.n_labels")
-            raise ConfigError(f"{name} is {n_labels}, but the dataset holds {found}; {name} is 0 only for A-to-B")
+            raise ConfigError(f"{name} is {n_labels}, but the dataset contains {found}; {name} is 0 only for A-to-B")
         if train and pairs[0].photo is None:
-            raise DataError(f"{pairs[0].stem} has no photo; training needs the photos of its phase")
+            raise DataError(f"{pairs[0].stem} has no photo; training needs a photo for each sample of its phase")
         self.pairs, self.data, self.n_labels = tuple(pairs), data, n_labels
         self.size = size.training if train else size
         self.train, self.seed = train, seed
@@ -113,7 +113,7 @@ class PairedDataset(Dataset[Sample]):
         if "input" in arrays and arrays["input"].shape[2] != self.input_channels:
             raise DataError(
                 f"{pair.input} has {count(arrays['input'].shape[2], 'channel')}, {self.pairs[0].input} has "
-                f"{self.input_channels}; save all inputs alike"
+                f"{self.input_channels}; save all inputs with the same number of channels"
             )
         rng = stream_rng(Stream.GEOMETRY, self.seed, position) if self.train else None
         try:

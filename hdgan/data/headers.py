@@ -32,7 +32,7 @@ _MAP_MODES = WIDE_MODES | {"1", "L", "P", "I"}
 _BYTES = {"1": 1, "L": 1, "P": 1} | dict.fromkeys(WIDE_MODES, 2)
 _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _WHITES = {"uint8": 255, "uint16": 65535}
-_BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, _SAMPLE_FORMAT = 258, 262, 274, 277, 284, 339
+_BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, SAMPLE_FORMAT = 258, 262, 274, 277, 284, 339
 _TILE_WIDTH, _TILE_LENGTH, _EXTRA = 322, 323, 338
 
 
@@ -96,12 +96,13 @@ def require_map(name: Path | str, header: Header, kind: Kind) -> None:
     """Raise DataError unless an image with this header can hold the ids of a label or instance map."""
     if header.inexact:
         raise DataError(
-            f"{name}: this {kind} is {header.inexact}; make it again as PNG, from the source rather than from this file"
+            f"{name}: this {kind} is {header.inexact}; create it again as PNG, from the source rather than from this "
+            "file"
         )
     if header.orientation != 1 and header.format == "TIFF":
         raise DataError(
-            f"{name}: this {kind} has TIFF orientation {header.orientation}; save it without, so that "
-            "its rows are stored from top to bottom"
+            f"{name}: this {kind} has TIFF orientation {header.orientation}; save it without one, so that its rows "
+            "are stored from top to bottom"
         )
     if header.photometric == 0:
         # Pillow inverts some of these but not others, so neither its numbers nor their complement can be trusted.
@@ -131,12 +132,12 @@ def _require_black_as_zero(name: Path | str, header: Header, kind: Kind) -> None
 def require_photo(name: Path | str, header: Header) -> None:
     """Raise DataError unless an image with this header can be read as a photo."""
     if header.in_text:
-        raise DataError(f"{name}: this photo holds numbers in text; save it as PNG")
+        raise DataError(f"{name}: this photo stores numbers as text; save it as PNG")
     if header.format == "NPY":
-        raise DataError(f"{name}: a photo must be a picture, not .npy; save it as PNG")
+        raise DataError(f"{name}: a photo must be an image, not .npy; save it as PNG")
     if header.white is None:
         signed = " of numbers with a sign" if header.mode == "L" else ""
-        raise DataError(f"{name}: this photo has mode {header.mode}{signed}; save it with 8 or 16 bits a channel")
+        raise DataError(f"{name}: this photo has mode {header.mode}{signed}; save it with 8 or 16 bits per channel")
     _require_black_as_zero(name, header, "photo")
 
 
@@ -223,7 +224,7 @@ def _white(image: Image.Image) -> int | None:
     raw = raw_mode(image)
     if image.format == "PPM" and raw and image.mode not in ("1", "F"):
         return pnm_white(image)
-    if image.mode in ("I", "F") or tiff_tag(image, _SAMPLE_FORMAT, 1) != 1:
+    if image.mode in ("I", "F") or tiff_tag(image, SAMPLE_FORMAT, 1) != 1:
         return None
     if image.mode == "1":
         return 1
@@ -247,10 +248,10 @@ def _why_inexact(image: Image.Image) -> str:
         return "WEBP, which may be lossy"
     if (image.format or "") not in _EXACT_FORMATS or compression in ("jpeg", "tiff_jpeg"):
         return f"{image.format if image.format != 'TIFF' else 'JPEG in TIFF'}, which does not keep ids exactly"
-    # Pillow inverts bitmaps and stretches numbers in text.
+    # Pillow inverts bitmaps and stretches numbers stored as text.
     if image.format == "PPM" and image.mode == "1":
         return "a PBM, which is read inverted"
-    return "a PGM in text, which is not read as stored" if first_tile(image)[0] == "ppm_plain" else ""
+    return "a text PGM, which is not read as stored" if first_tile(image)[0] == "ppm_plain" else ""
 
 
 def _why_partial(image: Image.Image) -> str:
@@ -259,19 +260,19 @@ def _why_partial(image: Image.Image) -> str:
     if image.format == "TIFF" and samples != len(image.getbands()) and image.info.get("compression") != "jpeg":
         return f"{count(samples, 'channel')} in a TIFF page, not all of which can be read"
     if tiff_tag(image, _EXTRA, 0) == 1 or image.mode in ("RGBa", "La"):
-        return "colours that are multiplied with their opacity"
+        return "colours that are multiplied by their opacity"
     if raw.startswith("CMYK;16") or raw in ("BGR;15", "BGR;16"):
-        return "colours whose bits are not all read"
+        return "colours of which not all bits are read"
     if image.mode == "LAB":
         return "colours of CIELAB"
-    return "numbers in text" if first_tile(image)[0] == "ppm_plain" else ""
+    return "numbers stored as text" if first_tile(image)[0] == "ppm_plain" else ""
 
 
 def _require_bounded(image: Image.Image, name: str, frames: int) -> None:
     # Pillow decodes a run-length encoded BMP in Python, which takes far more memory.
     pixel = 16 if first_tile(image)[0] == "bmp_rle" else _BYTES.get(image.mode, 4)
     width, height = image.size
-    what = f"a picture of {width}x{height} pixels" + (f" and {frames} pages" if frames > 1 else "")
+    what = f"an image of {width}x{height} pixels" + (f" and {frames} pages" if frames > 1 else "")
     require_bounded(name, width * height * pixel * frames, what)
     width, height = tiff_tag(image, _TILE_WIDTH, 1), tiff_tag(image, _TILE_LENGTH, 1)
     require_bounded(name, width * height * pixel, f"a TIFF in tiles of {width}x{height} pixels")
@@ -286,15 +287,15 @@ def _require_understood(image: Image.Image, name: str) -> None:
     if codec == "raw" and image.format == "BMP" and image.mode in ("1", "L") and _bits_of_bmp(image) != bits:
         reason = "a BMP with a grey palette of few colours"
     elif image.mode in ("I", "F") and image.info.get("compression") != "raw" and _is_swapped(image):
-        reason = "a compressed TIFF of floats or numbers with a sign in the other byte order"
+        reason = "a compressed TIFF of floats or signed numbers in the other byte order"
     elif tiff_tag(image, _PLANAR, 1) == 2 and tiff_tag(image, _SAMPLES, 1) > 1 and tiff_tag(image, _BITS, 8) != 8:
-        reason = "a TIFF with a plane for each channel of more than 8 bits"
+        reason = "a TIFF with separate planes for channels of more than 8 bits"
     elif (
         tiff_tag(image, _PHOTOMETRIC, 1) == 6 and "jpeg" not in str(image.info.get("compression")) and image.mode != "L"
     ):
         reason = "a TIFF of YCbCr without JPEG"
     elif raw and image.format == "TIFF" and _area(image) < image.width * image.height * planes:
-        reason = "a TIFF that does not hold all of its pixels"
+        reason = "a TIFF that does not contain all of its pixels"
     if reason:
         raise DataError(f"{name} is {reason}, which cannot be read as stored; save it as PNG, or as .npy")
 

@@ -144,7 +144,7 @@ def to_photo(source: object, values: np.ndarray) -> Image.Image:
     require_numbers(named(source), values.shape, values.dtype)
     values = values if values.ndim == 3 else values[..., None]
     if values.dtype.name not in ("uint8", "uint16"):
-        raise DataError(f"{named(source)}: a photo of type {values.dtype}; save it with 8 or 16 bits a channel")
+        raise DataError(f"{named(source)}: a photo of type {values.dtype}; save it with 8 or 16 bits per channel")
     if values.shape[2] > 4:
         raise DataError(f"{named(source)}: a photo of {count(values.shape[2], 'channel')}; save it as RGB")
     colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
@@ -226,7 +226,7 @@ def _as_input(source: Readable, array: np.ndarray, white: int | None) -> np.ndar
         with np.errstate(over="ignore"):
             array = array.astype(np.float32, copy=False)
         if not np.isfinite(array).all():
-            raise DataError(f"{named(source)}: input holds nan or inf; replace them with finite values of float32")
+            raise DataError(f"{named(source)}: input contains nan or inf; replace them with finite float32 values")
         return array
     if 255 % white == 0:
         return np.asarray(array) * np.uint8(255 // white) if white < 255 else np.asarray(array)
@@ -241,6 +241,7 @@ def _as_ids(source: Readable, values: np.ndarray) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
     if low < _INT32.min or high > _INT32.max:
         raise DataError(
-            f"{named(source)}: ids from {low} to {high} do not fit in 32 bits with sign; number them anew below 2^31"
+            f"{named(source)}: ids from {low} to {high} do not fit into signed 32-bit integers; renumber them below "
+            "2^31"
         )
     return values.astype(np.int32, copy=False)

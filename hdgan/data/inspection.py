@@ -203,21 +203,15 @@ def _foreign_ids(pair: Pair, ids: np.ndarray, n_labels: int, config: DataConfig)
         return []
     first = int(foreign.argmax())
     return [
-        f"{pair.ids} holds id {ids[first]} of class {classes[first]}, but {option('model.n_labels')} is {n_labels}; "
-        f"set {option('data.instance_divisor')} to the divisor of the ids, if they hold a class"
+        f"{pair.ids} contains id {ids[first]} of class {classes[first]}, but {option('model.n_labels')} is "
+        f"{n_labels}; set {option('data.instance_divisor')} to the divisor of the ids, if they encode a class"
     ]
 
 
 def _check_training(report: PhaseReport, listing: Listing, config: DataConfig, requirements: Requirements) -> None:
     """Add what training on this phase would refuse to the faults of single files."""
     first = listing.pairs[0]
-    if first.photo is None:
-        report.faults.append(f"{config.root} has no photos for phase {listing.phase}: training needs pairs with photos")
-    if requirements.instances and first.ids is None:
-        report.faults.append(
-            f"{config.root} has no instance maps for phase {listing.phase}: add them, or train with "
-            "--model.no-instances"
-        )
+    report.faults.extend(listing.lacks(config.root, requirements.instances))
     report.lacks_instances = first.label is not None and first.ids is None and not requirements.instances
     if requirements.size is not None:
         try:

@@ -65,12 +65,12 @@ def damaged(source: object, error: BaseException) -> DataError:
     if "MAX_TEXT" in reason:
         size = max_bytes() // _TEXT_SHARE >> 20
         return DataError(
-            f"{named(source)} holds text or a colour profile of more than {size} MiB beside its pixels: save it "
-            f"without, or set the environment variable {VARIABLE} to a larger number of GiB"
+            f"{named(source)} contains text or a colour profile of more than {size} MiB in addition to its pixels: "
+            f"save it without them, or set the environment variable {VARIABLE} to a larger number of GiB"
         )
     if isinstance(error, UnidentifiedImageError):
-        reason = f"no {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} with a known kind of pixels"
-    remedy = "restore it from its source or save it anew, or remove it with its partners"
+        reason = f"not a {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} with a known kind of pixels"
+    remedy = "restore it from its source or save it again, or remove it with its partners"
     return DataError(f"{named(source)} cannot be read ({reason}); {remedy}")
 
 

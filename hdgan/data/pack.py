@@ -41,7 +41,7 @@ from hdgan.data.packed_index import (
 from hdgan.data.pairs import Listing, Pair, size_of
 from hdgan.data.transforms import apply_geometry, sample_geometry, scaled_size
 from hdgan.errors import ConfigError, DataError, HdganError
-from hdgan.files import atomic_file, leads_out, remove_dead, remove_dead_below
+from hdgan.files import atomic_file, leads_out, remove_dead, remove_dead_below, write_text
 from hdgan.wording import count
 
 _PROBES = 3
@@ -96,7 +96,7 @@ def pack_dataset(
     names = phases or find_phases(config, labels)
     listings = [find_pairs(config, phase, labels) for phase in names]
     if listings[0].layout == "packed":
-        raise ConfigError(f"{config.root} is packed already: name the folder that it was packed from")
+        raise ConfigError(f"{config.root} is already packed: give the folder that it was packed from")
     packer = _Packer(config, listings[0].layout, tuple(sizes), n_labels)
     paths = _target_paths(out, listings)
     index = _claim(out, packer.settings, names)
@@ -138,7 +138,7 @@ def _target_paths(out: Path, listings: Sequence[Listing]) -> list[Path]:
         for pair in listing.pairs:
             file = pair.first_file
             if leads_out(pair.stem):
-                raise DataError(f"{file}: a packed sample cannot be called {pair.stem!r} on every system; rename it")
+                raise DataError(f"{file}: not every system allows a file named {pair.stem!r}; rename it")
             if len(os.fsencode(pair.stem.rpartition("/")[2])) > _LONGEST_NAME:
                 raise DataError(f"{file}: its name is longer than {_LONGEST_NAME} bytes; rename it")
     paths = [sample_path(out / listing.phase, pair.stem) for listing in listings for pair in listing.pairs]
@@ -157,7 +157,7 @@ def _claim(out: Path, settings: Settings, names: Sequence[str]) -> Index:
     another = f"choose another {option('out')}, or remove it"
     if not is_packed(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"{out} exists and is no packed dataset: {another}")
+            raise ConfigError(f"{out} exists and is not a packed dataset: {another}")
         return Index(FORMAT, VERSION, False, settings, {})
     index = load_index(out)
     before = asdict(index.settings)
@@ -167,8 +167,8 @@ def _claim(out: Path, settings: Settings, names: Sequence[str]) -> Index:
     rest = sorted(index.phases.keys() - set(names))
     if rest and not index.complete:
         raise ConfigError(
-            f"{out} is only partly packed, and its phases may mix old and new samples: name {', '.join(rest)} too, "
-            f"or no {option('phase')}"
+            f"{out} is only partly packed, and its phases may mix old and new samples: also give {', '.join(rest)}, "
+            f"or leave {option('phase')} out"
         )
     return index
 
@@ -207,8 +207,8 @@ def _require_space(
     free = shutil.disk_usage(parent).free
     if total - present > free:
         raise HdganError(
-            f"{out} needs about {decimal(total - present)}, but {decimal(free)} are free: free space, choose another "
-            f"{option('out')}, or pack smaller or fewer sizes"
+            f"{out} needs about {decimal(total - present)}, but only {decimal(free)} are free: free space, choose "
+            f"another {option('out')}, or pack smaller or fewer sizes"
         )
     return f"{count(len(pairs), 'sample')}, about {decimal(total)}, to {out}; {decimal(free)} are free"
 
@@ -228,8 +228,7 @@ def _remove_leftovers(out: Path, phases: Iterable[str], before: set[Path], now: 
 
 
 def _write_index(out: Path, index: Index) -> None:
-    with atomic_file(out / INDEX) as temporary:
-        temporary.write_text(json.dumps(to_plain(index), ensure_ascii=False), encoding="utf-8")
+    write_text(out / INDEX, json.dumps(to_plain(index), ensure_ascii=False))
 
 
 class _Packer:

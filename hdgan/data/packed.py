@@ -116,7 +116,7 @@ def open_packed(path: Path) -> Iterator[tuple[Any, About]]:
 
 def _decode(path: Path, file: Any, name: str, about: About) -> np.ndarray:
     if name not in about.tensors:
-        raise DataError(f"{path} lacks {name}; {REPEAT}")
+        raise DataError(f"{path} has no {name}; {REPEAT}")
     holds = about.tensors[name]
     stored = file.get_tensor(name).numpy()
     if _checksum(name, holds, stored) != holds.crc32:

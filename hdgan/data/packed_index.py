@@ -32,7 +32,7 @@ _Bytes = Annotated[int, Interval(ge=1, le=2**63 - 1)]
 _Channels = Annotated[int, Interval(ge=0, le=65536)]
 _Crc = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 _REMOVE = "remove its folder and pack again"
-REPEAT = "repeat the hdgan data pack that made it, which writes again what is missing or damaged"
+REPEAT = "repeat the hdgan data pack command that made it, which rewrites what is missing or damaged"
 """The remedy for a damaged sample."""
 
 
@@ -54,7 +54,9 @@ class Described:
 
     def __post_init__(self) -> None:
         if leads_out(self.stem) or self.stem != PurePosixPath(self.stem).as_posix():
-            raise ConfigError(f"stem is {self.stem[:60]!r}, which is no name below the folder of the phase; {_REMOVE}")
+            raise ConfigError(
+                f"stem is {self.stem[:60]!r}, which is not a path inside the folder of the phase; {_REMOVE}"
+            )
         if not self.sizes:
             raise ConfigError(f"sizes is empty; {_REMOVE}")
 
@@ -129,7 +131,7 @@ class Index:
     def __post_init__(self) -> None:
         for name in self.phases:
             if leads_out(name) or "/" in name:
-                raise ConfigError(f"phases lists {name[:60]!r}, which is no name of a folder; {_REMOVE}")
+                raise ConfigError(f"phases lists {name[:60]!r}, which is not a folder name; {_REMOVE}")
 
     def paths(self, root: Path) -> set[Path]:
         """The files of all samples."""
@@ -150,7 +152,7 @@ def read_index(root: Path) -> Index:
     index = load_index(root)
     if not index.complete:
         raise DataError(
-            f"{root} is only partly packed: repeat the hdgan data pack of {index.settings.source}, which continues"
+            f"{root} is only partly packed: repeat hdgan data pack for {index.settings.source}, which continues"
         )
     return index
 
@@ -174,8 +176,8 @@ def _load_index(root: Path, state: tuple[int, int, int]) -> Index:
     kind, version = data.get("format"), data.get("version")
     if (kind, version) != (FORMAT, VERSION):
         raise DataError(
-            f"{path} is of format {kind!s:.60}, version {version!s:.60}; this hdgan reads {FORMAT}, version {VERSION}: "
-            "pack again into another folder"
+            f"{path} is of format {kind!s:.60}, version {version!s:.60}, but this hdgan reads {FORMAT}, version "
+            f"{VERSION}: pack again into another folder"
         )
     index = from_plain(Index, data, str(path), DataError)
     require_inside(root, index.paths(root))
@@ -202,4 +204,6 @@ def require_inside(root: Path, paths: Iterable[Path]) -> None:
     whole = os.path.realpath(root)
     for folder in {path.parent for path in paths}:
         if not Path(os.path.realpath(folder)).is_relative_to(whole):
-            raise DataError(f"{folder} is a link out of {root}: put the folder itself there, or remove the link")
+            raise DataError(
+                f"{folder} is a link that leads out of {root}: put the folder itself there, or remove the link"
+            )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hdgan.config.options import option
+from hdgan.config.options import option, option_off
 from hdgan.data.config import PartName, Size, SizeConfig
 from hdgan.data.headers import (
     Kind,
@@ -142,7 +142,7 @@ class Pair:
         if dontcare is not None:
             outside &= label != dontcare
         if outside.any():
-            raise DataError(f"{self.label} holds {_fault(np.unique(label[outside]).tolist(), n_labels, dontcare)}")
+            raise DataError(f"{self.label} contains {_fault(np.unique(label[outside]).tolist(), n_labels, dontcare)}")
 
     def stored_size(self, size: SizeConfig, photo_filter: Filter) -> Size | None:
         """The stored size from which samples of `size` are made; None where only one is stored.
@@ -164,8 +164,8 @@ class Pair:
             if other != size:
                 files = self.files
                 raise DataError(
-                    f"{files[first]} is {size[0]}x{size[1]}, but {files[part]} is {other[0]}x{other[1]}; "
-                    "bring both to one size, or remove the pair"
+                    f"{files[first]} is {size[0]}x{size[1]}, but {files[part]} is {other[0]}x{other[1]}; make them "
+                    "the same size, or remove the pair"
                 )
         return size
 
@@ -183,10 +183,10 @@ class Orphan:
     def __str__(self) -> str:
         files = ", ".join(map(str, self.files))
         lacks = " and ".join(f"no {part} named {self.stem} in {folder}" for part, folder, _ in self.missing)
-        alike = " and ".join(str(path) for _, _, path in self.missing if path)
-        if alike:
-            return f"{files}: {lacks}; {alike} differs only in upper and lower case: rename one of them"
-        return f"{files}: {lacks}; add it or remove the file"
+        similar = " and ".join(str(path) for _, _, path in self.missing if path)
+        if similar:
+            return f"{files}: {lacks}; {similar} differs only in upper and lower case: rename one of them"
+        return f"{files}: {lacks}; add it, or remove the file"
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,19 @@ class Listing:
     phase: str
     pairs: tuple[Pair, ...]
     orphans: tuple[Orphan, ...] = ()
+
+    def lacks(self, root: Path | None, instances: bool) -> Iterator[str]:
+        """What training on the phase needs and the dataset in `root` does not have, one line each.
+
+        Args:
+            root: for the messages.
+            instances: whether the model takes instance maps.
+        """
+        if self.pairs[0].photo is None:
+            yield f"{root} has no photos for phase {self.phase}: training needs pairs with photos"
+        if instances and self.pairs[0].ids is None:
+            off = option_off("model.instances")
+            yield f"{root} has no instance maps for phase {self.phase}: add them, or train with {off}"
 
 
 def is_far_above(label: int, other: int) -> bool:
@@ -209,7 +222,7 @@ def _fault(wrong: Sequence[int], n_labels: int, dontcare: int | None) -> str:
     shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
     classes, none = option("model.n_labels"), option("data.dontcare")
     if wrong[-1] < n_labels:
-        return f"label {shown}; labels start at 0: set {none} to the one that belongs to no class"
+        return f"label {shown}; labels start at 0: set {none} to the label that belongs to no class"
     also = f" ({none} is {dontcare})" if dontcare is not None else ""
     if len(wrong) == 1 and dontcare is None and is_far_above(wrong[0], n_labels - 1):
         remedy = f"set {none} {wrong[0]} if it belongs to no class, else {classes} {wrong[0] + 1}"

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hdgan.data.headers import Header, pnm_white, tiff_tag
+from hdgan.data.headers import SAMPLE_FORMAT, Header, pnm_white, tiff_tag
 from hdgan.data.opening import ImageSource, first_tile, is_halved, named, opened, raw_mode, tiles_of
 from hdgan.errors import DataError
 
-_SAMPLE_FORMAT = 339
 # Of 16-bit colours Pillow reads the high bytes. In the opposite byte order it reads the low ones.
 _OTHER_HALF = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
@@ -47,7 +46,7 @@ def stored_pixels(source: ImageSource, image: Image.Image, header: Header) -> np
             _read_as(again, raw[:-1] + _OTHER_HALF[raw[-1]])
             again.load()
             return high | np.asarray(again)
-    signed = tiff_tag(image, _SAMPLE_FORMAT, 1) == 2
+    signed = tiff_tag(image, SAMPLE_FORMAT, 1) == 2
     image.load()
     values = np.asarray(image)
     if values.dtype == bool:
@@ -75,7 +74,7 @@ def _pnm(source: ImageSource, image: Image.Image, header: Header) -> np.ndarray:
     values = _native(np.frombuffer(content, dtype))
     if values.max() > white:
         raise DataError(
-            f"{named(source)} says that it holds numbers up to {white}, but holds {values.max()}; save it anew"
+            f"{named(source)} says that its numbers go up to {white}, but contains {values.max()}; save it again"
         )
     return values.reshape(height, width, *([] if header.channels == 1 else [header.channels]))
 

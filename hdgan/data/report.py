@@ -128,11 +128,11 @@ class PhaseReport:
         if self.foreign:
             # Such ids still separate instances; only their class is wrong.
             hold = "holds" if len(self.foreign) == 1 else "hold"
-            notes.append(f"{self.foreign[0]} ({count(len(self.foreign), 'picture')} {hold} such ids)")
+            notes.append(f"{self.foreign[0]} ({count(len(self.foreign), 'image')} {hold} such ids)")
         if self.agreement is not None and self.agreement < 0.5:
             notes.append(
                 f"the class of the instance id differs from the label at {100 * (1 - self.agreement):.0f} % of pixels; "
-                f"set {option('data.instance_divisor')} to the divisor of the ids if they hold a class"
+                f"set {option('data.instance_divisor')} to the divisor of the ids if they encode a class"
             )
         if len(self.channels) == 1 and self.input_channels != 3:
             inputs = f"inputs have {count(self.input_channels, 'channel')}"
@@ -153,7 +153,10 @@ class PhaseReport:
         """Add what one pair holds."""
         if self.channels and not found.channels.keys() <= self.channels.keys():
             channels, others = count(found.input_channels, "channel"), self.input_channels
-            found.faults.append(f"{pair.input} has {channels}, others {others}; save all inputs alike")
+            found.faults.append(
+                f"{pair.input} has {channels}, but others have {others}; save all inputs with the "
+                "same number of channels"
+            )
         for name in _SUMS:
             setattr(self, name, iadd(getattr(self, name), getattr(found, name)))
         for size in found.examples:
@@ -180,7 +183,7 @@ class PhaseReport:
         if batch > 1 and len(outcomes) > 1:
             (first, one), (second, other) = list(outcomes.items())[:2]
             raise DataError(
-                f"{one.stem} is {first[0]}x{first[1]} and {other.stem} is {second[0]}x{second[1]} in one batch; "
+                f"{one.stem} is {first[0]}x{first[1]} and {other.stem} is {second[0]}x{second[1]} in the same batch; "
                 f"{same_size_remedy()}"
             )
 
@@ -219,7 +222,7 @@ class CheckReport:
         """What deserves a look in the dataset as a whole, one line each: above all how common each stray label is."""
         notes = []
         if self.absent:
-            notes.append(f"there is no phase {self.absent}: name the one to train on with --data.train-phase")
+            notes.append(f"there is no phase {self.absent}: give the phase to train on with --data.train-phase")
         maps = sum(phase.label_maps for phase in self.phases)
         pixels = sum(phase.class_pixels.total() for phase in self.phases)
         stray = self.stray
@@ -228,7 +231,7 @@ class CheckReport:
             share = sum(phase.class_pixels[label] for phase in self.phases) / pixels
             notes.append(f"label {label} is in {images} of {count(maps, 'label map')}, {100 * share:.3g} % of pixels")
         if len(stray) > _MOST_NOTES:
-            notes.append(f"{len(stray) - _MOST_NOTES} more labels are beyond the classes")
+            notes.append(f"{len(stray) - _MOST_NOTES} more labels are outside the classes")
         if len(stray) == 1 and self.dontcare is None:
             notes[-1] += (
                 f"; if it belongs to no class, set {option('data.dontcare')} {stray[0]} here, and in training "

@@ -12,8 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+from torch.utils.data import DataLoader, Dataset, Sampler, dataloader, default_collate
 
 from hdgan.config.options import option
 from hdgan.data.dataset import LoaderBatch, PairedDataset, Sample
@@ -78,13 +77,20 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
 
 
 class StreamLoader(DataLoader[Any]):
-    """A DataLoader of `LoaderBatch` that raises hdgan's own errors as they are, without a worker's traceback."""
+    """A DataLoader of `LoaderBatch` that raises hdgan's own errors as they are, without a worker's traceback.
+
+    Two private names of PyTorch are looked up here. A version without them loads the same batches: it may print a
+    traceback before the error that workers cannot start, and workers may outlive an error until it is handled.
+    """
 
     def _get_iterator(self) -> Any:
-        if not self.num_workers:
+        theirs = getattr(dataloader, "_MultiProcessingDataLoaderIter", None)
+        if not self.num_workers or theirs is None:
             return super()._get_iterator()
         self.check_worker_number_rationality()
-        return _WorkersIterator(self)
+        # Torch sets _shutdown to False just before the first worker starts. Where that fails earlier, torch would look
+        # for the attribute in vain, and print a traceback.
+        return type("WorkersIterator", (theirs,), {"_shutdown": True})(self)
 
     def __iter__(self) -> Iterator[LoaderBatch]:  # type: ignore[override]
         """Yield the batches.
@@ -97,9 +103,7 @@ class StreamLoader(DataLoader[Any]):
             try:
                 batches = super().__iter__()
             except OSError as error:
-                raise DataError(
-                    f"the processes that read pictures cannot start ({error.strerror}); {_fewer_workers()}"
-                ) from error
+                raise DataError(f"the data workers cannot start ({error.strerror}); {_fewer_workers()}") from error
             try:
                 for batch in batches:
                     if isinstance(batch, HdganError):
@@ -107,14 +111,7 @@ class StreamLoader(DataLoader[Any]):
                     yield batch
             finally:
                 # Otherwise workers live as long as a traceback holds `batches`; they ignore SIGTERM at exit.
-                if self.num_workers:
-                    batches._shutdown_workers()  # type: ignore[attr-defined]
-
-
-class _WorkersIterator(_MultiProcessingDataLoaderIter):
-    """Torch's own iterator, for which torch prints no traceback where its first worker cannot start."""
-
-    _shutdown = True  # nothing to shut down until torch sets this, just before the first worker starts
+                getattr(batches, "_shutdown_workers", lambda: None)()
 
 
 @contextmanager
@@ -129,9 +126,9 @@ def explained_worker_death() -> Iterator[None]:
     except RuntimeError as error:
         # An error that a worker itself raises reads "Caught RuntimeError in DataLoader worker process 0".
         if re.match(r"DataLoader worker \(pid", str(error)):
-            what = "a process that reads pictures was killed, probably because memory ran out"
+            what = "a data worker was killed, probably because memory ran out"
         elif "DataLoader worker" in str(error) and "shared memory(shm)" in str(error):
-            what = "a process that reads pictures found too little shared memory for a batch"
+            what = "a data worker did not have enough shared memory for a batch"
         else:
             raise
         raise DataError(f"{what}; {_fewer_workers()}") from error
@@ -139,7 +136,7 @@ def explained_worker_death() -> Iterator[None]:
 
 def _fewer_workers() -> str:
     return (
-        f"set {option('data.workers')} 0, or give more memory (in a container more shared memory, such as "
+        f"set {option('data.workers')} 0, or provide more memory (in a container, more shared memory, such as "
         "--shm-size 1g)"
     )
 
@@ -222,7 +219,7 @@ def _collate(samples: list[Sample | HdganError]) -> LoaderBatch | HdganError:
     for sample, size in zip(good, sizes, strict=True):
         if size != sizes[0]:
             return DataError(
-                f"samples of one batch differ in size: {good[0]['stem']} is {sizes[0][1]}x{sizes[0][0]}, "
+                f"samples of a batch differ in size: {good[0]['stem']} is {sizes[0][1]}x{sizes[0][0]}, "
                 f"{sample['stem']} is {size[1]}x{size[0]}; {same_size_remedy()}"
             )
     return default_collate(good)

@@ -34,7 +34,7 @@ def require_few_parts(path: Path) -> None:
         else:
             return
     if what:
-        raise DataError(f"{path} has {what}, which no program writes: save it anew, or remove it with its partners")
+        raise DataError(f"{path} has {what}, which no program writes: save it again, or remove it with its partners")
 
 
 def _chunks_of_png(file: BinaryIO, size: int) -> str:
@@ -54,7 +54,7 @@ def _segments_of_jpeg(file: BinaryIO) -> str:
         if len(about) < 4 or about[0] != 0xFF or about[1] == 0xDA:  # start of the pixels
             return ""
         file.seek(max(0, int.from_bytes(about[2:], "big") - 2), 1)
-    return f"more than {count(_MOST_SEGMENTS, 'segment')} in front of its pixels"
+    return f"more than {count(_MOST_SEGMENTS, 'segment')} before its pixels"
 
 
 def _strips_of_tiff(file: BinaryIO, head: bytes) -> str:

@@ -44,7 +44,7 @@ def sample_geometry(
         flip: Whether half of the samples are mirrored.
 
     Raises:
-        DataError: the crop is larger than the scaled picture.
+        DataError: the crop is larger than the scaled image.
     """
     scaled = scaled_size(source, config)
     crop = (config.crop_width or config.crop_height, config.crop_height or config.crop_width)
@@ -55,7 +55,7 @@ def sample_geometry(
             option(f"stages.STAGE.size.{name}") for name in ("width", "crop_width", "crop_height")
         )
         raise DataError(
-            f"the crop of {size[0]}x{size[1]} is larger than the picture, which is {scaled[0]}x{scaled[1]} after "
+            f"the crop of {size[0]}x{size[1]} is larger than the image, which is {scaled[0]}x{scaled[1]} after "
             f"scaling; set a smaller {crop_width} and {crop_height}, or a larger {width}"
         )
     if rng is None:

@@ -114,8 +114,8 @@ def open_context(
         raise ConfigError(f"{file} translates images, which have no objects to edit: give a model of label maps")
     if model.image_channels not in (1, 3):
         raise ConfigError(
-            f"{file} generates images of {count(model.image_channels, 'channel')}, but the editor shows only grey and "
-            "RGB images: use hdgan generate"
+            f"{file} generates images with {count(model.image_channels, 'channel')}, but the editor shows only grey "
+            "and RGB images: use hdgan generate"
         )
     samples, why_no_samples, spec = None, "", None
     try:

@@ -28,7 +28,7 @@ _EXPIRED = (
 
 
 @dataclass
-class _Entry:
+class _OpenSession:
     view: SessionView | None
     """None while it is on disk."""
     last_used: float
@@ -50,7 +50,7 @@ class SessionStore:
         self._clock = clock
         self._max_in_memory = max_in_memory
         self._disk = DiskStore(context)
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()  # the one that was used longest ago comes first
+        self._entries: OrderedDict[str, _OpenSession] = OrderedDict()  # the one that was used longest ago comes first
         self._disk_error = ""
         self._lock = threading.Lock()
 
@@ -100,7 +100,7 @@ class SessionStore:
 
     def _put(self, key: str, view: SessionView, content: dict[str, Any]) -> dict[str, Any]:
         """Store a session that was just used, and add to its content why others cannot move to disk."""
-        self._entries[key] = _Entry(view, self._clock())
+        self._entries[key] = _OpenSession(view, self._clock())
         known, self._disk_error = self._disk_error, self._free_memory()
         if not self._disk_error:
             return content

@@ -1,4 +1,4 @@
-"""Trained runs compared on held-out samples, and the training of the scorer that scores them."""
+"""Comparison of trained runs on held-out samples, and training of the scorer."""
 
 from hdgan.evaluation.scorer_training import ScorerTraining, train_scorer
 from hdgan.evaluation.scoring import evaluate

@@ -1,4 +1,4 @@
-"""Runs that are compared, opened together with the held-out samples that they are compared on."""
+"""The runs of a comparison, opened together with their common held-out samples."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ from hdgan.evaluation.split import held_out_pairs
 from hdgan.families.saving import read_metadata
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.metrics.scorer import Scorer, ScorerRange, load_scorer
+from hdgan.progress import print_lines
 from hdgan.scenes import spec_of, with_scenes
 from hdgan.training.run_folder import training_of
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Opened runs, and the samples that they are compared on."""
+    """Opened runs, and the samples on which they are compared."""
 
     runs: dict[str, Pipeline]
-    """By name, in the order in which they were given."""
+    """The runs by name, in the given order."""
     data: DataConfig
-    """Of the first run, with its root."""
+    """Data of the first run, with its root."""
     phase: str
     dataset: PairedDataset
     count: int
-    """Samples that are used, the first ones of the dataset."""
+    """Number of samples that are used, the first ones of the dataset."""
     device: torch.device
     spec: DatasetSpec | None
     """Names and colours of the classes, if the data has them."""
     warnings: tuple[str, ...]
-    """Why the scores mean less than they seem to. The console shows them as well."""
+    """Reasons why the scores mean less than they seem to. The console shows them as well."""
     scorer: Scorer | None = None
 
     @property
@@ -65,7 +66,7 @@ class Comparison:
         return self.dataset.n_labels
 
     def with_scorer(self, file: Path, scorer_range: ScorerRange, console: Console) -> Comparison:
-        """The same with a scorer, which is tried on the first photo.
+        """The same comparison with a scorer, which is tried on the first photo.
 
         Args:
             file: of the scorer.
@@ -77,11 +78,11 @@ class Comparison:
             CheckpointError: the file cannot be read.
         """
         if not self.n_labels:
-            raise ConfigError(f"{option('scorer')} {file} needs label maps, which A->B runs do not have: leave it out")
+            raise ConfigError(f"{option('scorer')} {file} needs label maps, and A->B runs have none: leave it out")
         scorer = load_scorer(file, self.n_labels, self.device, scorer_range)
         scorer(self.first_photo * 2 - 1)
         warnings = scorer_leaks(file, self.runs, self.data, self.phase)
-        _print_lines(console, warnings)
+        print_lines(console, *warnings)
         return replace(self, scorer=scorer, warnings=(*self.warnings, *warnings))
 
 
@@ -101,7 +102,7 @@ def open_comparison(
     """Load the runs, find the samples, and check that both fit; `hdgan.evaluation.evaluate` describes the arguments."""
     check_value(Positive | None, max_images, "max_images")
     if not runs:
-        raise ConfigError("no run is named: give the folder of a training run")
+        raise ConfigError("no run is given: give the folder of a training run")
     chosen = choose_device(device)
     pipelines = [load(run, checkpoint=checkpoint, device=str(chosen), ema=ema) for run in runs]
     n_labels = common_classes(runs, pipelines)
@@ -117,7 +118,7 @@ def open_comparison(
     require_compatible(runs, pipelines, dataset)
     named = dict(zip(_names(runs), pipelines, strict=True))
     warnings = tuple(runs_that_saw(named, data, listing.phase))
-    _print_lines(console, (*report.warnings, *warnings))
+    print_lines(console, *report.warnings, *warnings)
     return Comparison(named, data, listing.phase, dataset, count, chosen, spec, warnings)
 
 
@@ -125,7 +126,7 @@ def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, S
     """The data that a run was trained on, or the data in `root`, and the size of its images.
 
     Raises:
-        ConfigError: the model's file does not name the data, and `root` is not given.
+        ConfigError: the model's file does not say where the data is, and `root` is not given.
     """
     assert pipeline.file is not None
     config, size = training_of(pipeline.file, read_metadata(pipeline.file), pipeline.config, root)
@@ -138,15 +139,10 @@ def photo_of(sample: Sample, device: torch.device) -> Tensor:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """A short name for each run that no other has: that of its folder, or the end of its path, as long as needed."""
+    """A short, unique name for each run: that of its folder, or as much of the end of its path as needed."""
     paths = [run.resolve() for run in runs]
     for depth in range(1, max(len(path.parts) for path in paths)):
         names = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):
             return names
-    raise ConfigError(f"a run is named twice: {', '.join(map(str, runs))}")
-
-
-def _print_lines(console: Console, lines: Sequence[str]) -> None:
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    raise ConfigError(f"a run is given twice: {', '.join(map(str, runs))}")

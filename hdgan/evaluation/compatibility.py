@@ -1,4 +1,4 @@
-"""Whether runs can be compared, and on a dataset. This is checked before an image is made or a scorer trained."""
+"""Whether runs can be compared on a dataset. This is checked before any image is generated or a scorer is trained."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def common_classes(runs: Sequence[Path], pipelines: Sequence[Pipeline]) -> int:
     for run, pipeline in zip(runs, pipelines, strict=True):
         if pipeline.config.n_labels != first:
             raise ConfigError(
-                f"{runs[0]} has {_classes(first)} and {run} has {_classes(pipeline.config.n_labels)}: runs are "
-                "compared on the same label maps, so evaluate these separately"
+                f"{runs[0]} has {_classes(first)} and {run} has {_classes(pipeline.config.n_labels)}: runs can only "
+                "be compared on the same label maps; evaluate these separately"
             )
     return first
 
 
 def _classes(n_labels: int) -> str:
-    return f"{n_labels} classes" if n_labels else "pictures as its input"
+    return f"{n_labels} classes" if n_labels else "images as its input"
 
 
 def require_compatible(runs: Sequence[Path], pipelines: Sequence[Pipeline], dataset: PairedDataset) -> None:
-    """Check that each run can make images from the dataset that its photos can be compared with.
+    """Check that each run can generate images from the dataset that can be compared with its photos.
 
     Raises:
         ConfigError: a run cannot; the first such run is named.
@@ -40,23 +40,24 @@ def require_compatible(runs: Sequence[Path], pipelines: Sequence[Pipeline], data
     for run, pipeline in zip(runs, pipelines, strict=True):
         config = pipeline.config
         if config.instances and first.ids is None:
-            raise ConfigError(f"{run} was trained with instance maps, which {first.stem} and its split do not have")
+            raise ConfigError(f"{run} was trained with instance maps, but {first.stem} and its split have none")
         if not config.n_labels and config.input_channels != dataset.input_channels:
             raise ConfigError(
-                f"{run} takes pictures of {config.input_channels} channels, but {first.input} has "
+                f"{run} takes images with {config.input_channels} channels, but {first.input} has "
                 f"{dataset.input_channels}"
             )
         if config.image_channels != 3:
             raise ConfigError(
-                f"{run} makes pictures with image_channels {config.image_channels}, but photos have 3: leave it out"
+                f"{run} generates images with image_channels {config.image_channels}, but photos have 3: leave this "
+                "run out"
             )
         if config.feature_channels and pipeline.class_features is None:
             raise ConfigError(
-                f"{run} was trained with features, but its file holds no mean styles of its classes, from which "
-                "pictures are made: name a checkpoint that hdgan's training saved"
+                f"{run} was trained with features, but its file does not contain the mean styles of its classes, "
+                "which generation needs: give a checkpoint that hdgan's training saved"
             )
         if dontcare is not None and dontcare >= config.n_labels > 0 and config.dontcare != dontcare:
             raise ConfigError(
-                f"{run} cannot take label {dontcare}, which is no class for {runs[0]} (dontcare {dontcare} and "
+                f"{run} cannot take label {dontcare}, which is not a class for {runs[0]} (dontcare {dontcare} and "
                 f"{config.dontcare}): evaluate them separately"
             )

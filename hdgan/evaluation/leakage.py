@@ -1,4 +1,5 @@
-"""Warnings of data leakage: a run or scorer that was trained on the test samples, a run trained with the scorer."""
+"""Warnings of data leakage: a run or scorer that was trained on the test samples, or a run that was trained with the
+scorer."""
 
 from __future__ import annotations
 
@@ -16,24 +17,24 @@ from hdgan.training.run_folder import training_of
 
 
 def runs_that_saw(runs: Mapping[str, Pipeline], data: DataConfig, phase: str) -> list[str]:
-    """Warn of the runs that were trained on this phase of this dataset, according to their files.
+    """Warn about runs that were trained on this phase of this dataset, according to their files.
 
     Args:
         runs: by name, each loaded from a file.
-        data: that the runs are scored on, with its root.
-        phase: of the data.
+        data: the dataset that the runs are scored on, with its root. phase: its phase.
 
-    Returns:
-        One sentence, or none.
+    Returns: One sentence, or none.
     """
     names = [name for name, run in runs.items() if (own := _training_of(run)) and _trains_on(own.data, data, phase)]
     if not names:
         return []
-    return [f"Trained on these very pictures, phase {phase}: {', '.join(names)}. Their scores are not held-out ones."]
+    return [
+        f"Trained on exactly these images, phase {phase}: {', '.join(names)}. Their scores are not held-out scores."
+    ]
 
 
 def scorer_leaks(scorer: Path, runs: Mapping[str, Pipeline], data: DataConfig, phase: str) -> list[str]:
-    """Warn of the runs whose loss had this scorer's features, and of a scorer that was trained on these samples.
+    """Warn about runs whose loss used this scorer's features, and about a scorer that was trained on these samples.
 
     Args:
         scorer: its file.
@@ -46,15 +47,15 @@ def scorer_leaks(scorer: Path, runs: Mapping[str, Pipeline], data: DataConfig, p
     names = [name for name, run in runs.items() if (own := _training_of(run)) and _has_in_loss(own, scorer)]
     if names:
         warnings.append(
-            f"Trained against this very scorer, by --loss.scorer: {', '.join(names)}. Their mean IoU, pixel accuracy "
-            "and scorer FID are not independent of it: take a scorer of another seed."
+            f"Trained with this scorer as the loss network, by --loss.scorer: {', '.join(names)}. Their mean IoU, "
+            "pixel accuracy and scorer FID are not independent of it: use a scorer trained with another seed."
         )
     if scorer.suffix == ".safetensors" and (about := read_metadata(scorer).get("trained_on")):
         known = from_plain(DataConfig, about.get("data"), f"{scorer}, trained_on")
         if _trains_on(known, data, phase):
             warnings.append(
-                f"The scorer {scorer} was trained on these very pictures, phase {phase}: it knows the real photos "
-                "already."
+                f"The scorer {scorer} was trained on exactly these images, phase {phase}: it has already seen the "
+                "real photos."
             )
     return warnings
 

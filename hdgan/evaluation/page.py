@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from hdgan.data import Sample
 from hdgan.data.colors import colorize_labels, preview, to_image
-from hdgan.files import atomic_file
+from hdgan.files.csv import write_csv
 from hdgan.metrics.scores import HIGHER_IS_BETTER, TITLES, RunScores, notes_of, shown
 from hdgan.reporting.images import EmbeddedImage, embed
 from hdgan.reporting.page import write_page
@@ -36,7 +35,7 @@ class ShownSample:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is said about an evaluation beside its scores."""
+    """What the page says about an evaluation in addition to its scores."""
 
     lines: dict[str, str]
     """For example the number of samples and the scorer."""
@@ -100,7 +99,7 @@ def write_results(out: Path, rows: list[RunScores], gallery: Gallery, facts: Fac
         out: folder. Files of these names in it are replaced, and classes.csv is removed if there is none to write.
         rows: the oracle first.
         gallery: the samples that the page shows.
-        facts: what else is said about the evaluation.
+        facts: what else the page says about the evaluation.
 
     Returns:
         The page.
@@ -109,7 +108,7 @@ def write_results(out: Path, rows: list[RunScores], gallery: Gallery, facts: Fac
         HdganError: a file cannot be written.
     """
     scores = [[row.name, *row.metrics.values(), *facts.columns.values(), _joined(row.notes)] for row in rows]
-    _write_csv(out / SCORES, ["run", *rows[0].metrics, *facts.columns, "notes"], scores)
+    write_csv(out / SCORES, ["run", *rows[0].metrics, *facts.columns, "notes"], scores)
     if rows[0].classes:
         heads = ["run", "class", "label", "pixels", "accuracy", "iou", *facts.columns]
         classes = [
@@ -117,7 +116,7 @@ def write_results(out: Path, rows: list[RunScores], gallery: Gallery, facts: Fac
             for row in rows
             for c in row.classes
         ]
-        _write_csv(out / CLASSES, heads, classes)
+        write_csv(out / CLASSES, heads, classes)
     else:
         (out / CLASSES).unlink(missing_ok=True)  # of an earlier evaluation
     return write_page(f"evaluation/{PAGE}", _content(rows, gallery, facts), out / PAGE)
@@ -155,10 +154,3 @@ def _best(rows: Sequence[RunScores], name: str) -> float | None:
 def _joined(notes: dict[str, str]) -> str:
     """The reasons why fields are empty, in one field."""
     return "; ".join(f"{name}: {reason}" for name, reason in notes.items())
-
-
-def _write_csv(file: Path, heads: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
-    with atomic_file(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(heads)
-        writer.writerows(lines)  # None becomes an empty field

@@ -1,4 +1,4 @@
-"""Training of the built-in scorer, on real training photos only: it never sees a generated image."""
+"""Training of the built-in scorer. It uses only real training photos and never sees a generated image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hdgan.devices import choose_device, network_format
 from hdgan.errors import ConfigError, TrainingError
 from hdgan.evaluation.split import require_photos
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
-from hdgan.progress import showing_progress
+from hdgan.progress import print_lines, showing_progress
 from hdgan.scenes import with_scenes
 
 
@@ -36,7 +36,7 @@ class ScorerTraining:
     width: Width = 16
     """Channels of the network's finest level."""
     seed: Seed = 0
-    """Of the weights, and of the order, crops and flips of the images."""
+    """Seed of the weights, and of the order, crops and flips of the images."""
 
     def __post_init__(self) -> None:
         check_values(self, "scorer_training")
@@ -47,12 +47,8 @@ def train_scorer(
     n_labels: int,
     size: SizeConfig,
     out: Path,
+    training: ScorerTraining = ScorerTraining(),
     *,
-    steps: int = ScorerTraining.steps,
-    batch_size: int = ScorerTraining.batch_size,
-    lr: float = ScorerTraining.lr,
-    width: int = ScorerTraining.width,
-    seed: int = ScorerTraining.seed,
     device: str = "auto",
     console: Console | None = None,
 ) -> Path:
@@ -67,7 +63,7 @@ def train_scorer(
         n_labels: number of classes in its label maps.
         size: of the images. With more than one image in a batch all must have the same size after scaling and cropping.
         out: file to write, *.safetensors.
-        steps, batch_size, lr, width, seed: see `ScorerTraining`.
+        training: steps, batches and width of the network.
         device: auto, cpu, cuda or cuda:N.
         console: for progress.
 
@@ -80,7 +76,7 @@ def train_scorer(
         TrainingError: the loss is not finite.
         HdganError: the file cannot be written.
     """
-    options, console = ScorerTraining(steps, batch_size, lr, width, seed), console or Console(quiet=True)
+    console = console or Console(quiet=True)
     _require_free(out)
     if n_labels < 1:
         raise ConfigError(f"a scorer learns to recognise classes, but n_labels is {n_labels}: give data with labels")
@@ -89,18 +85,18 @@ def train_scorer(
     listing = find_pairs(data, data.train_phase, labels=True)
     require_photos(listing, data)
     with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []):
-        torch.manual_seed(seed)
-        network = Segmenter(SegmenterConfig(n_labels, width))
+        torch.manual_seed(training.seed)
+        network = Segmenter(SegmenterConfig(n_labels, training.width))
     network.to(chosen, memory_format=network_format(chosen))  # type: ignore[call-overload]
-    dataset = PairedDataset(listing.pairs, data, size, n_labels, train=True, seed=seed)
-    loss = _optimise(network, dataset, options, chosen, console)
+    dataset = PairedDataset(listing.pairs, data, size, n_labels, train=True, seed=training.seed)
+    loss = _optimise(network, dataset, training, chosen, console)
     about = {
         "trained_on": {"data": to_plain(data), "size": to_plain(size)},
-        "training": to_plain(options),
+        "training": to_plain(training),
         "loss": loss,
     }
     save_segmenter(out, network, about)
-    console.print(f"scorer: {out}", markup=False, highlight=False, soft_wrap=True)
+    print_lines(console, f"scorer: {out}")
     return out
 
 
@@ -136,7 +132,7 @@ def _optimise(
 
 
 class _BalancedCrossEntropy:
-    """Cross entropy in which each class has the inverse square root of its share of all pixels so far as its weight.
+    """Cross entropy in which the weight of a class is the inverse square root of its share of all pixels so far.
 
     Without weights a short training never recognises the rarest classes and predicts their surroundings instead.
     """
@@ -159,7 +155,7 @@ _IGNORED = -100
 
 
 def _moved(batch: LoaderBatch, device: torch.device, dataset: PairedDataset) -> tuple[Tensor, Tensor]:
-    """Photos in [-1, 1], and labels in which pixels of no class are _IGNORED."""
+    """Photos in [-1, 1], and labels in which pixels without a class are _IGNORED."""
     image = batch["photo"].to(device, non_blocking=True).float() / 127.5 - 1
     label = batch["label"].to(device, non_blocking=True).long()
     if dataset.data.dontcare is not None:
@@ -169,10 +165,10 @@ def _moved(batch: LoaderBatch, device: torch.device, dataset: PairedDataset) -> 
 
 def _require_free(out: Path) -> None:
     if out.suffix != ".safetensors":
-        raise ConfigError(f"{out} must end in .safetensors, by which hdgan's scorers differ from foreign ones")
+        raise ConfigError(f"{out} must end in .safetensors, which tells hdgan's scorers from others")
     if out.exists():
         raise ConfigError(
-            f"{out} exists already: use it without {option('train_scorer')}, delete it, or name another file"
+            f"{out} already exists: use it without {option('train_scorer')}, delete it, or choose another file"
         )
 
 

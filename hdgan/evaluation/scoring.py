@@ -1,4 +1,4 @@
-"""Scores of runs: each generates an image from every held-out input, and all images are scored in the same way."""
+"""Scores of runs: every run generates an image from each held-out input, and all images are scored in the same way."""
 
 from __future__ import annotations
 
@@ -41,24 +41,23 @@ def evaluate(
     pictures: int = 8,
     console: Console | None = None,
 ) -> list[RunScores]:
-    """Score runs on the samples of one phase, by default the validation phase, which no training learns from.
+    """Score runs on the samples of one phase, by default the validation phase, from which training does not learn.
 
     Every run generates images from the same label maps (or inputs) at the same size. A model with features gives each
     class its mean style, so that no run sees the photo. Images are scored as 8 bits, as they are saved. The scorer
-    recognises classes in each of them, and in the photos. The row of the photos is the oracle, with which the others
-    are compared. It is not an upper bound, since a generator may paint classes more uniformly than they are. Console
-    and page say so if a run was trained on the very samples or with the very scorer, or the scorer on the samples.
+    recognises classes in each of them, and in the photos. The row of the photos, the oracle, is the reference for the
+    others. It is not an upper bound, since a generator may paint classes more uniformly than they are. The console and
+    the page warn if a run was trained on the same samples or with the same scorer, or the scorer on the samples.
 
     Args:
         runs: run folders, checkpoint folders or .safetensors files.
         scorer: hdgan's own (`train_scorer`), TorchScript or .pt2. Without one there is no segmentation score.
         scorer_range: which values of photos a foreign scorer takes.
         root: dataset, if it is not the first run's own.
-        layout: folder structure of `root`. None detects it, or takes the run's for its own dataset.
-        phase: of the dataset. None takes the validation phase.
-        size: of the images. None takes that of the first run's training, without crops.
-        max_images: use only the first samples, this many.
-        checkpoint: of runs: latest, best, or a step.
+        layout: folder structure of `root`. None detects it, or uses the run's for its own dataset.
+        phase: of the dataset. None uses the validation phase. size: of the images. None uses that of the first run's
+        training, without crops. max_images: use at most this many samples, the first ones.
+        checkpoint: which one of each run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
         ema: use the averaged weights.
         out: folder to write scores.csv, classes.csv and evaluation.html to. None writes nothing.
@@ -105,9 +104,9 @@ def score(comparison: Comparison, out: Path | None, shown: int, console: Console
 
 
 def _score_all(comparison: Comparison, gallery: Gallery, console: Console) -> list[RunScores]:
-    """The rows; samples are scored one at a time, and the gallery is given each."""
+    """The rows. Samples are scored one at a time and passed to the gallery."""
     names, evaluators = (ORACLE, *comparison.runs), _evaluators(comparison)
-    task, done, total = "making and scoring pictures", 0, comparison.count * len(comparison.runs)
+    task, done, total = "generating and scoring images", 0, comparison.count * len(comparison.runs)
     with showing_progress(console) as progress:
         progress(task, done, total)
         for index in range(comparison.count):
@@ -124,7 +123,7 @@ def _score_all(comparison: Comparison, gallery: Gallery, console: Console) -> li
                 recognised = [one.add(image, photo, label) for one, image in zip(evaluators, images, strict=True)]
             gallery.add(sample, images, recognised)
     rows = [evaluator.scores(name) for evaluator, name in zip(evaluators, names, strict=True)]
-    rows[0].notes.update(dict.fromkeys(IMAGE_METRICS, "the photos are what pictures are compared with"))
+    rows[0].notes.update(dict.fromkeys(IMAGE_METRICS, "the photos are the reference"))
     return rows
 
 
@@ -136,7 +135,7 @@ def _generate(pipeline: Pipeline, sample: Sample, seed: int) -> Tensor:
 
 
 def _evaluators(comparison: Comparison) -> list[Evaluator]:
-    """One for the photos, of which only the recognition is scored, and one for each run."""
+    """One evaluator for the photos, which only scores recognition, and one for each run."""
     scorer = comparison.scorer
     networks = FeatureNetworks(scorer.segmenter if scorer is not None else None, comparison.device)
     return [
@@ -158,23 +157,23 @@ def _facts(comparison: Comparison) -> Facts:
     lines = {
         "data": str(comparison.data.root),
         "phase": comparison.phase,
-        "pictures": f"{comparison.count} of {len(comparison.dataset)}, {width}x{height}",
+        "images": f"{comparison.count} of {len(comparison.dataset)}, {width}x{height}",
         "scorer": scorer,
     }
     lines |= {name: str(pipeline.file) for name, pipeline in comparison.runs.items()}
     remarks = list(comparison.warnings)
     if comparison.scorer is not None:
         remarks.append(
-            "Mean IoU and pixel accuracy compare the classes that the scorer recognises in a picture with the label "
-            "map that it was made from, over all pixels of the split. Pixels of no class do not count. A class that "
-            "occurs neither in the label maps nor in the recognition is left out of the mean. The row of the photos is "
-            "no upper bound: classes that are painted uniformly are easier to recognise."
+            "Mean IoU and pixel accuracy compare the classes that the scorer recognises in an image with the label "
+            "map that it was generated from, over all pixels of the split. Pixels without a class do not count. A "
+            "class that neither occurs in the label maps nor is recognised is left out of the mean. The row of the "
+            "photos is not an upper bound: classes that are painted uniformly are easier to recognise."
         )
     if comparison.scorer is not None and comparison.scorer.segmenter is not None:
         dimensions = sum(comparison.scorer.segmenter.feature_channels)
         remarks.append(
             f"Scorer FID is the Fréchet distance of the scorer's {dimensions} features over {comparison.count} "
-            "pictures, a stand-in for FID. It can be compared only within this table."
+            "images, a substitute for FID. Compare it only within this table."
         )
     columns = {"scorer": scorer, "phase": comparison.phase, "pictures": comparison.count}
     return Facts(lines, tuple(remarks), () if comparison.spec is None else comparison.spec.classes, columns)

@@ -13,7 +13,7 @@ def held_out_pairs(data: DataConfig, n_labels: int, phase: str | None) -> Listin
     Args:
         data: with a root.
         n_labels: classes; 0 for A->B pairs.
-        phase: None takes the validation phase, by which training chose its best checkpoint.
+        phase: None uses the validation phase, on which training chose its best checkpoint.
 
     Raises:
         DataError: there is no held-out phase, it is empty, or it has no photos.
@@ -22,8 +22,8 @@ def held_out_pairs(data: DataConfig, n_labels: int, phase: str | None) -> Listin
     chosen = phase or validation_phase(data, labels)
     if phase is None and chosen == data.train_phase and data.val_phase is None:
         raise DataError(
-            f"{data.root} has no held-out phase, val or test, only {', '.join(find_phases(data, labels))}: add one, or "
-            f"name the phase to evaluate on with {option('phase')}"
+            f"{data.root} has no held-out phase, val or test, only {', '.join(find_phases(data, labels))}: add one, "
+            f"or give the phase to evaluate on with {option('phase')}"
         )
     listing = find_pairs(data, chosen, labels)
     require_photos(listing, data)
@@ -34,6 +34,6 @@ def require_photos(listing: Listing, data: DataConfig) -> None:
     """Raise DataError unless the phase has photos."""
     if listing.pairs[0].photo is None:
         raise DataError(
-            f"{data.root} has no photos for phase {listing.phase}, which pictures are scored against: add the photos, "
-            "or name another phase"
+            f"{data.root} has no photos for phase {listing.phase}, and images are scored against photos: add them, or "
+            "give another phase"
         )

@@ -44,7 +44,8 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Change:
-    """The change of an image if the cluster of one instance is switched: mean over switches, in levels of 8 bits."""
+    """The change of an image when the cluster of one instance is switched: the mean over switches, in levels of 8
+    bits."""
 
     label: int
     switches: int
@@ -59,7 +60,7 @@ def measure_agreement(
 ) -> list[Agreement]:
     """Compare clusters with true styles over the training instances that are large enough.
 
-    Classes with fewer than two instances for each true style are left out, since few instances agree with anything.
+    Classes with fewer than two instances per true style are left out, since few instances agree with any clustering.
 
     Args:
         trained: a run on the built-in scenes.
@@ -75,7 +76,7 @@ def measure_agreement(
     truth, colours = true_styles(trained, table), mean_colours(trained)
     if len(colours) != len(table):
         raise CheckpointError(
-            f"{trained.table_file} has {len(table)} instances, the run's pictures have {len(colours)}: encode them "
+            f"{trained.table_file} has {len(table)} instances, but the run's images have {len(colours)}: encode them "
             "again with `hdgan styles encode`, without --width"
         )
     found = []
@@ -98,7 +99,7 @@ def measure_changes(
     """Switch one instance at a time to another cluster of its class and measure where the image changes.
 
     The other instances keep the clusters that were drawn for them. An instance that fills its image is left out, since
-    nothing is outside of it. The seed determines the samples, instances and clusters that are drawn.
+    it has no outside. The seed determines the samples, instances and clusters that are drawn.
 
     Args:
         pipeline: with a bank.
@@ -122,7 +123,7 @@ def measure_changes(
 
 
 def true_styles(trained: TrainedModel, table: FeatureTable) -> np.ndarray:
-    """Name of each instance's true style, [N]; empty if the scene has none for it."""
+    """Name of each instance's true style, [N]; empty if the scene does not define one."""
     if trained.config.data.root is not None:
         raise ConfigError(
             f"{trained.file} was trained on {trained.config.data.root}: only the built-in scenes have true styles"
@@ -148,8 +149,11 @@ class _TrueStyle:
 
 
 def _styles_in(file: Path) -> dict[int, str]:
-    """The true style of each instance, by id, as the scene's file lists them."""
-    content, where = read_json(file, dict, "delete the folder of the scenes; it is drawn again"), f"{file}, instances"
+    """The true style of each instance by its id, from the scene's file."""
+    content, where = (
+        read_json(file, dict, "delete the folder of the scenes; they will be drawn again"),
+        f"{file}, instances",
+    )
     entries = from_plain(list[dict[str, Any]], content.get("instances"), where)
     known = [{"id": entry.get("id"), "style": entry.get("style")} for entry in entries]
     return {one.id: one.style for one in from_plain(list[_TrueStyle], known, where)}

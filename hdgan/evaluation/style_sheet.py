@@ -41,7 +41,7 @@ def write_sheet(bank: StyleBank, cropper: Cropper, path: Path, names: tuple[str,
     shown = [example for clusters in bank.clusters.values() for c in clusters for example in c.examples[:examples]]
     if not shown:
         raise ConfigError(
-            "the clusters name no examples (NVIDIA's file has none): make them with `hdgan styles cluster`"
+            "the clusters have no examples (NVIDIA's file has none): create them with `hdgan styles cluster`"
         )
     crops = cropper.crops(shown)
     classes = [

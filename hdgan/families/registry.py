@@ -25,11 +25,10 @@ def family_of(config: ModelConfig) -> Family:
     return next(family for family in FAMILIES if family.config is type(config))
 
 
-def build_model(config: ModelConfig, *, with_discriminator: bool = True) -> ImageModel:
+def build_model(config: ModelConfig) -> ImageModel:
     """A model with new weights.
 
     Args:
         config: the architecture; its type is that of the family.
-        with_discriminator: False leaves D out, which inference does not need.
     """
-    return family_of(config).model(config, with_discriminator=with_discriminator)
+    return family_of(config).model(config)

@@ -27,6 +27,7 @@ from hdgan.weights.modules import (
     require_fitting,
     save_described,
     shapes_of,
+    tensor_shapes,
 )
 
 CLASS_MEAN = "styles.class_mean"
@@ -113,11 +114,11 @@ def _load(path: Path, file: Any, ema: bool, device: str | torch.device) -> tuple
     missing = tuple(name for name, _ in model.named_children() if name not in present and name != "generator")
     for name in missing:
         setattr(model, name, None)
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    expected = tensor_shapes(model.state_dict())
     averaged = {key: shape for key, shape in shapes.items() if key.startswith(_EMA)}
     in_ema = {_network(key.removeprefix(_EMA)) for key in averaged}
-    wanted |= {f"{_EMA}{key}": shape for key, shape in wanted.items() if _network(key) in in_ema}
-    require_fitting(path, wanted, ours | averaged)
+    expected |= {f"{_EMA}{key}": shape for key, shape in expected.items() if _network(key) in in_ema}
+    require_fitting(path, expected, ours | averaged)
 
     names = {key: f"{_EMA}{key}" if ema and f"{_EMA}{key}" in averaged else key for key in ours}
     further = {key: file.get_tensor(key) for key in shapes if key not in ours and not key.startswith(_EMA)}

@@ -4,7 +4,7 @@
 `archives` reads zip archives; `json`, `csv`, `npy` and `safetensors` read the formats of those names.
 """
 
-from hdgan.files.atomic import atomic_file, atomic_folder, new_files, remove_folder, save_png
+from hdgan.files.atomic import atomic_file, atomic_folder, new_files, remove_folder, save_png, write_text
 from hdgan.files.opening import leads_out, require_file, require_no_file
 from hdgan.files.temporaries import remove_dead, remove_dead_below
 
@@ -19,4 +19,5 @@ __all__ = [
     "require_file",
     "require_no_file",
     "save_png",
+    "write_text",
 ]

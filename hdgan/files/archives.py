@@ -35,7 +35,7 @@ def open_archive(path: Path, error: type[HdganError]) -> Iterator[zipfile.ZipFil
         file.directory_read = True
         members = archive.infolist()
         if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
-            raise zipfile.BadZipFile("it is compressed in a way that cannot be unpacked piece by piece")
+            raise zipfile.BadZipFile("its compression cannot be unpacked piece by piece")
         size, unpacked = path.stat().st_size, sum(member.file_size for member in members)
         if unpacked > max(size, max_bytes()):
             require_bounded(path, unpacked, f"an archive of {size} bytes", error)

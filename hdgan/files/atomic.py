@@ -105,8 +105,18 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(path.replace(temporary_name(path)), ignore_errors=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically as UTF-8.
+
+    Raises:
+        HdganError: as `atomic_file`.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def save_png(image: Image.Image, path: str | Path) -> None:
-    """Write a picture atomically as PNG.
+    """Write an image atomically as PNG.
 
     Raises:
         HdganError: as `atomic_file`.
@@ -190,7 +200,7 @@ def _claim(temporary: Path, path: Path, *, same: bool = False) -> bool:
             temporary.replace(path)
     except FileExistsError:
         if not (same and path.is_file() and filecmp.cmp(temporary, path, shallow=False)):
-            raise HdganError(f"{path} exists already: name another {option('out')}, or delete it") from None
+            raise HdganError(f"{path} already exists: choose another {option('out')}, or delete it") from None
         return False
     return True
 
@@ -226,7 +236,7 @@ def _why_not_written(error: BaseException) -> str | None:
         return text[text.index("I/O error") :]
     if isinstance(error, RuntimeError) and any(words in text for words in ("inline_container", "iostream error")):
         cause = error.__context__  # PyTorch's writer raises its own error while it handles that of the file
-        return _why_not_written(cause) if isinstance(cause, OSError) else "it could not be written whole"
+        return _why_not_written(cause) if isinstance(cause, OSError) else "it could not be written completely"
     return None
 
 

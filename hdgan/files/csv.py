@@ -1,4 +1,4 @@
-"""CSV that somebody else may have written, read within bounds and checked against a dataclass."""
+"""CSV: written atomically, and read, as somebody else may have written it, within bounds and against a dataclass."""
 
 from __future__ import annotations
 
@@ -6,19 +6,32 @@ import csv
 import io
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from hdgan.config.serialization import from_plain
 from hdgan.errors import DataError
+from hdgan.files.atomic import atomic_file
 from hdgan.files.json import read_bytes
 
 T = TypeVar("T")
 _GROWTH = 64
 """A field of one byte becomes an object of up to about this many bytes."""
 _WHOLE = re.compile("-?[0-9]{1,18}")
+
+
+def write_csv(path: Path, heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    """Write a table; None becomes an empty field.
+
+    Raises:
+        HdganError: the file cannot be written.
+    """
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(heads)
+        writer.writerows(lines)
 
 
 def read_csv(
@@ -43,12 +56,12 @@ def read_csv(
         heads = [(renamed or {}).get(head, head) for head in next(lines, [])]
         named = [field.name for field in fields(kind) if field.name != rest]  # type: ignore[arg-type]
         if heads[: len(named)] != named or (rest is None and heads != named) or len(set(heads)) < len(heads):
-            raise DataError(f"{path} holds other columns than this version of hdgan writes: {remedy}")
+            raise DataError(f"{path} does not have the columns that this version of hdgan writes: {remedy}")
         return [_object(kind, named, heads, rest, cells, f"{path}, line {lines.line_num}") for cells in lines]
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 at byte {error.start}; {_REMEDY}") from error
     except csv.Error as error:
-        raise DataError(f"{path} is no CSV ({error}); {_REMEDY}") from error
+        raise DataError(f"{path} is not a CSV file ({error}); {_REMEDY}") from error
 
 
 _REMEDY = "restore the file from git"
@@ -56,7 +69,7 @@ _REMEDY = "restore the file from git"
 
 def _object(kind: type[T], named: list[str], heads: list[str], rest: str | None, cells: list[str], where: str) -> T:
     if len(cells) != len(heads):
-        raise DataError(f"{where}: another number of fields than columns; {_REMEDY}")
+        raise DataError(f"{where}: the number of fields is not that of the columns; {_REMEDY}")
     hints, n = get_type_hints(kind), len(named)
     values: dict[str, Any] = {name: _value(hints[name], text) for name, text in zip(named, cells[:n], strict=True)}
     if rest is not None:

@@ -1,4 +1,4 @@
-"""JSON that somebody else may have written, read within bounds and checked against a dataclass."""
+"""JSON: written atomically, and read, as somebody else may have written it, within bounds and against a dataclass."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from hdgan.config.serialization import from_plain
+from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError
-from hdgan.files import require_file
+from hdgan.files import require_file, write_text
 from hdgan.files.limits import require_bounded
 
 T = TypeVar("T")
@@ -19,6 +19,15 @@ _GROWTH = 32
 _MOST_DIGITS = 20
 """The length of the largest 64-bit integers."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a config, or plain values, as indented JSON.
+
+    Raises:
+        HdganError: the file cannot be written.
+    """
+    write_text(path, json.dumps(to_plain(value), indent=2) + "\n")
 
 
 def parse_json(

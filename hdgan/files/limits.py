@@ -1,6 +1,6 @@
 """How much memory a file may take: a limit that is checked before anything is allocated.
 
-A small file can declare any size. A picture of a few bytes may claim 2^31 pixels a side, and a compressed archive may
+A small file can declare any size. An image of a few bytes may claim 2^31 pixels a side, and a compressed archive may
 expand a thousandfold. So every reader compares the size that a file declares with one limit, in bytes of memory.
 """
 
@@ -38,7 +38,7 @@ def require_bounded(path: Path | str, n_bytes: int, what: str, error: type[Hdgan
     Args:
         path: the file, or what a message calls it.
         n_bytes: how much memory its content takes according to the file.
-        what: where the number comes from, for example "a picture of 200000x200000 pixels".
+        what: where the number comes from, for example "an image of 200000x200000 pixels".
         error: the class of the error to raise.
 
     Raises:
@@ -48,5 +48,5 @@ def require_bounded(path: Path | str, n_bytes: int, what: str, error: type[Hdgan
     if n_bytes > limit:
         raise error(
             f"{path} is {what}, which takes {n_bytes / 2**30:.1f} GiB of memory, more than the limit of "
-            f"{limit / 2**30:g} GiB; if that is meant, set the environment variable {VARIABLE} to a larger number"
+            f"{limit / 2**30:g} GiB; if this is intended, set the environment variable {VARIABLE} to a larger number"
         )

@@ -42,18 +42,14 @@ def mode_of(path: Path, error: type[HdganError], remedy: str = "check the path")
         raise error(f"{path!s:.300} cannot be opened ({reason}): {remedy}") from problem
 
 
-def require_no_file(folder: Path, name: str) -> None:
-    """Refuse the name of a folder to write if a file, device or loop of links has it, before any work is done.
-
-    Args:
-        folder: will be written; it need not exist.
-        name: the option that the user gave it with.
+def require_no_file(folder: Path) -> None:
+    """Refuse the folder of --out if a file, device or loop of links has its name, before any work is done.
 
     Raises:
         ConfigError: the path exists and is not a folder.
     """
     if os.path.lexists(folder) and not folder.is_dir():
-        raise ConfigError(f"{option(name)} {folder} exists and is no folder: choose another")
+        raise ConfigError(f"{option('out')} {folder} exists and is not a folder: choose another")
 
 
 def leads_out(name: str) -> bool:

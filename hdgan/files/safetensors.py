@@ -49,5 +49,5 @@ def open_safetensors(
     except (SafetensorError, OSError) as problem:
         raise error(
             f"{path} ({path.stat().st_size} bytes) is not a readable safetensors file ({problem}); it is truncated or "
-            f"of another format: {remedy}"
+            f"has another format: {remedy}"
         ) from problem

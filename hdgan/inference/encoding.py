@@ -89,7 +89,7 @@ def open_trained_model(
 
     Args:
         run: run folder, checkpoint folder or .safetensors file.
-        checkpoint: of a run: latest, best, or a step.
+        checkpoint: which one of a run: latest, best, or a step.
         root: dataset, if it is not the one that the checkpoint names.
         width: of the images in pixels; None takes the size of training.
         device: auto, cpu, cuda or cuda:N.
@@ -108,7 +108,7 @@ def open_trained_model(
             f"{file} was trained without features and has no styles: train with {option('model.feature_channels')} 3"
         )
     if pipeline.model.encoder is None:
-        raise ConfigError(f"{file} holds no encoder: convert it again with --encoder FILE")
+        raise ConfigError(f"{file} contains no encoder: convert it again with --encoder FILE")
     config, size = training_of(file, read_metadata(file), pipeline.config, root)
     check_value(Side | None, width, "width")
     if width is not None:
@@ -187,8 +187,8 @@ def _require_checkpoint(trained: TrainedModel) -> None:
     """Refuse to write beside a checkpoint that is gone, since the folder would look like one."""
     if not trained.file.is_file():
         raise CheckpointError(
-            f"{trained.file} is gone: a training that is running deletes its older checkpoints; encode the run again "
-            f"when it has ended, or keep more of them by {option('log.keep')}"
+            f"{trained.file} no longer exists: a running training deletes its older checkpoints; encode the run again "
+            f"when it has ended, or keep more checkpoints with {option('log.keep')}"
         )
 
 

@@ -40,9 +40,9 @@ class Maps:
     @property
     def size(self) -> tuple[int, int, int]:
         """B, H, W."""
-        given = self.label if self.label is not None else self.image
-        assert given is not None
-        return len(given), given.shape[-2], given.shape[-1]
+        source = self.label if self.label is not None else self.image
+        assert source is not None
+        return len(source), source.shape[-2], source.shape[-1]
 
     @cached_property
     def index(self) -> InstanceIndex:
@@ -53,7 +53,7 @@ class Maps:
         """
         areas = self.ids if self.ids is not None else self.label
         if areas is None:
-            raise ConfigError("a style is taken instance by instance: give an instance map")
+            raise ConfigError("a photo gives a style to each instance: give an instance map")
         return instance_index(areas)
 
     @cached_property
@@ -79,7 +79,9 @@ def read_maps(
     """
     if isinstance(source, Maps):
         if instance is not None:
-            raise ConfigError(f"the maps of {source.name} have been read: give no instance map beside them")
+            raise ConfigError(
+                f"the maps of {source.name} have already been read: do not give an instance map with them"
+            )
         return source
     name = named(source)
     label = image = None
@@ -117,7 +119,7 @@ def read_photo_of(maps: Maps, photo: ImageSource, config: ModelConfig, device: t
     _check_size(maps, named(photo), pixels)
     if pixels.shape[1] != config.image_channels:
         raise DataError(
-            f"{named(photo)} has {count(pixels.shape[1], 'channel')}: give a photo of {config.image_channels}"
+            f"{named(photo)} has {count(pixels.shape[1], 'channel')}: give a photo with {config.image_channels}"
         )
     return pixels
 
@@ -142,19 +144,20 @@ def _read_ids(
         wide = source.dtype == torch.uint64
         source = source.long()  # torch has few operations for unsigned integers beyond 8 bits
         if wide and bool((source < 0).any()):
-            raise DataError(f"the {kind} holds ids of 2^63 and more: number them anew")
+            raise DataError(f"the {kind} contains ids of 2^63 or more: renumber them")
     batched = source.dim() == 3
     return (source if batched else source[None]).to(device), batched
 
 
 def _read_image(source: ImageSource, device: torch.device) -> tuple[Tensor, bool]:
     """An image as [B, C, H, W] float32 in [-1, 1] on the device, and whether it came as a batch."""
-    _require_source(source, "picture")
+    _require_source(source, "input image")
     if not isinstance(source, Tensor):
         return _of_pixels(read_input(_with_path(source)), device), False
     if not source.is_floating_point() or source.dim() not in (3, 4) or source.numel() == 0:
         raise DataError(
-            f"a picture has shape {tuple(source.shape)} and type {source.dtype}: give float [C, H, W] or [B, C, H, W]"
+            f"the input image has shape {tuple(source.shape)} and type {source.dtype}: give float [C, H, W] or "
+            "[B, C, H, W]"
         )
     batched = source.dim() == 4
     return (source if batched else source[None]).to(device, torch.float32), batched
@@ -181,15 +184,17 @@ def _check_labels(label: Tensor, name: str, config: ModelConfig) -> None:
     if bool(wrong.any()):
         values = sorted({int(value) for value in label[wrong].unique()})
         raise DataError(
-            f"{name} holds label {', '.join(map(str, values[:5]))}, but the model knows 0 to {config.n_labels - 1}: "
-            "map it to one of these"
+            f"{name} contains label {', '.join(map(str, values[:5]))}, but the model has labels 0 to "
+            f"{config.n_labels - 1}: map it to one of these"
         )
 
 
 def _check_size(maps: Maps, name: str, other: Tensor) -> None:
     first, second = maps.size, (len(other), other.shape[-2], other.shape[-1])
     if first != second:
-        raise DataError(f"{maps.name} is {_describe(first)}, but {name} is {_describe(second)}: give one size to both")
+        raise DataError(
+            f"{maps.name} is {_describe(first)}, but {name} is {_describe(second)}: make them the same size"
+        )
 
 
 def _describe(size: tuple[int, int, int]) -> str:

@@ -96,7 +96,7 @@ class Pipeline:
             raise ConfigError(f"seed is {seed}: give 0 or more")
         maps = read_maps(source, instance, self.config, self.device)
         if photo is not None and styles is not None:
-            raise ConfigError("a photo and styles are given: give one of them")
+            raise ConfigError("both a photo and styles are given: give only one of them")
         with self._autocast(), nullcontext() if seed is None else seeded(self.device, seed, variant):
             condition = self.model.condition(maps.label, maps.ids, maps.image)
             features = None
@@ -133,7 +133,7 @@ class Pipeline:
         """
         self._require_features("it has no styles")
         if self.file is None:
-            raise CheckpointError("the pipeline was not loaded from a file, beside which its styles would lie")
+            raise CheckpointError("the pipeline was not loaded from a file, so there is no folder for its styles")
         bank = StyleBank.load(beside(self.file, STYLES_FILE))
         bank.require(self.encoder_id, self.config.feature_channels, str(self.file))
         return bank
@@ -200,7 +200,8 @@ class Pipeline:
         most = self.config.variants
         if variant < 0 or (most is not None and variant >= most):
             raise ConfigError(
-                f"variant is {variant}: the model makes {most or 'any number of'} pictures of an input, counted from 0"
+                f"variant is {variant}: the model generates {most or 'any number of'} images of an input, counted "
+                "from 0"
             )
 
     def _require_features(self, what: str) -> None:
@@ -218,7 +219,7 @@ class Pipeline:
         """E's features, averaged over the photo's instances, [B, feature_channels, H, W]."""
         self._require_features("a photo cannot give it a style")
         if self.model.encoder is None:
-            raise ConfigError("the checkpoint holds no encoder: it cannot take the style from a photo")
+            raise ConfigError("the checkpoint contains no encoder: it cannot take the style from a photo")
         return self.model.encoder(read_photo_of(maps, photo, self.config, self.device), maps.index)
 
     # Each of these returns the features of every instance of the batch, [N, feature_channels].
@@ -228,8 +229,8 @@ class Pipeline:
         self._require_features("it cannot be given styles")
         if len(styles) != maps.size[0]:
             raise ConfigError(f"{len(styles)} styles are given for {maps.size[0]} maps: give one for each")
-        for one in styles:
-            one.require(self.encoder_id)
+        for of_map in styles:
+            of_map.require(self.encoder_id)
         features, known = feature_rows(styles, maps.index, maps.classes, self.config.feature_channels)
         return features if bool(known.all()) else torch.where(known[:, None], features, self._mean_rows(maps))
 
@@ -237,8 +238,8 @@ class Pipeline:
         """The mean of each instance's class. All instances of A->B training are one class."""
         if self.class_features is None:
             raise ConfigError(
-                "the checkpoint holds no mean style of its classes: give a photo to take the style from, or a style "
-                "for every instance"
+                "the checkpoint does not contain the mean styles of its classes: give a photo to take the styles "
+                "from, or a style for every instance"
             )
         means = self.class_features
         found = [0] * len(maps.index.ids) if maps.label is None else maps.classes

@@ -19,7 +19,7 @@ def require_new_checkpoint(out: Path) -> None:
     if out.suffix != ".safetensors":
         raise ConfigError(f"{option('out')} {out} must end in .safetensors: it is a checkpoint of hdgan")
     if out.exists():
-        raise ConfigError(f"{out} exists already: name another {option('out')}, or delete it")
+        raise ConfigError(f"{out} already exists: choose another {option('out')}, or delete it")
 
 
 def network_file(folder: Path, epoch: str, letter: str) -> Path:
@@ -47,7 +47,7 @@ def require_no_networks(folder: Path, epoch: str, letters: str = "G") -> None:
 
 def _refuse_existing(file: Path) -> None:
     if file.exists():
-        raise ConfigError(f"{file} exists already: name another {option('out')} or {option('epoch')}, or delete it")
+        raise ConfigError(f"{file} already exists: choose another {option('out')} or {option('epoch')}, or delete it")
 
 
 def write_networks(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hdgan.errors import CheckpointError
 from hdgan.models.options import NormKind
 from hdgan.weights import plain_names, require_finite
-from hdgan.weights.modules import describe_differences
+from hdgan.weights.modules import describe_differences, tensor_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -38,13 +38,15 @@ def tensors_of(state_dict: Any, where: str) -> dict[str, Tensor]:
         )
     for key, value in state_dict.items():
         if not isinstance(key, str):
-            raise CheckpointError(f"{where}: {key!r} is no name of a tensor; save network.state_dict() instead")
+            raise CheckpointError(f"{where}: {key!r} is not the name of a tensor; save network.state_dict() instead")
         if not isinstance(value, Tensor):
             raise CheckpointError(
                 f"{where}: {key!r} is a {type(value).__name__}, not a tensor; save network.state_dict() on its own"
             )
         if value.layout != torch.strided or value.is_meta or value.is_nested:
-            raise CheckpointError(f"{where}: {key} is no dense tensor with values; save the weights as dense tensors")
+            raise CheckpointError(
+                f"{where}: {key} is not a dense tensor with values; save the weights as dense tensors"
+            )
     return plain_names(state_dict, where)
 
 
@@ -57,11 +59,6 @@ def norm_of(tensors: Mapping[str, Tensor]) -> tuple[NormKind, dict[str, Tensor]]
     if any(key.endswith(".weight") and value.dim() == 1 for key, value in tensors.items()):
         return "batch", dict(tensors)
     return "instance", {key: value for key, value in tensors.items() if not key.endswith(_STATISTICS)}
-
-
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor by its name."""
-    return {key: tuple(value.shape) for key, value in tensors.items()}
 
 
 def first_conv(shapes: Shapes, key: str, where: str, remedy: str) -> tuple[int, int]:
@@ -108,7 +105,7 @@ def load_strictly(
     In messages `where` is the file, `what` the network, and `remedy` what to do about other tensors.
 
     Raises:
-        CheckpointError: tensors are missing, unknown, of another shape, not floating-point, or not finite.
+        CheckpointError: tensors are missing, unknown, with another shape, not floating-point, or not finite.
     """
     weights = {key: value for key, value in tensors.items() if not key.endswith(BATCHES)}
     for key, value in weights.items():
@@ -118,9 +115,9 @@ def load_strictly(
             )
     require_finite(weights, where)
     state, keys = network.state_dict(), keys_of(network, layers)
-    wanted = {theirs: tuple(state[ours].shape) for theirs, ours in keys.items()}
-    differences = describe_differences(wanted, shapes_of(tensors))
+    expected = tensor_shapes({theirs: state[ours] for theirs, ours in keys.items()})
+    differences = describe_differences(expected, tensor_shapes(tensors))
     if differences:
-        raise CheckpointError(f"{where}: its tensors fit no {what} ({differences}); {remedy}")
+        raise CheckpointError(f"{where}: its tensors do not fit any {what} ({differences}); {remedy}")
     network.to_empty(device=next(iter(tensors.values())).device)
     network.load_state_dict({ours: tensors[theirs] for theirs, ours in keys.items()})

@@ -95,7 +95,7 @@ def _made_or_reason(make: Callable[[], nn.Module]) -> nn.Module | str:
         network = make()
         for name, value in network.state_dict().items():
             if not is_finite(value):
-                return f"its network's {name} holds numbers that are NaN or infinite: delete the file of its weights"
+                return f"its network's {name} contains NaN or infinite values: delete the file of its weights"
         return network
     except Unavailable as reason:
         return str(reason)

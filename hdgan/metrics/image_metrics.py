@@ -41,7 +41,7 @@ class ImageMetrics:
         for name in self.names:
             try:
                 if name in _OF_DISTRIBUTIONS and count < 2:
-                    raise Unavailable("a single picture has no distribution")
+                    raise Unavailable("a single image has no distribution")
                 self._metrics[name] = _MAKERS[name](count, networks).to(networks.device)
             except Unavailable as reason:
                 self.notes[name] = str(reason)
@@ -52,7 +52,7 @@ class ImageMetrics:
         for name, (pixels, what) in LEAST_PIXELS.items():
             if name in self.names and min(photo.shape[2:]) < pixels:
                 self._metrics.pop(name, None)
-                self.notes[name] = f"{what} needs pictures of {pixels} pixels each way"
+                self.notes[name] = f"{what} needs images of at least {pixels} pixels per side"
         for name, metric in self._metrics.items():
             if name in _OF_DISTRIBUTIONS:
                 metric.update(photo, real=True)

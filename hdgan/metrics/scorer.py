@@ -79,7 +79,7 @@ class Scorer:
                 raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise ConfigError(
-                f"the scorer {self.name} cannot take a picture of {size}: {reason}; export it for that size, a batch "
+                f"the scorer {self.name} cannot take an image of {size}: {reason}; export it for that size, a batch "
                 "of 1 and this device, or with dynamic dimensions"
             ) from error
 
@@ -95,7 +95,7 @@ class Scorer:
 
 def out_of_memory(what: str, size: str) -> str:
     """The message if there is not enough memory for `what` with an image of a size."""
-    return f"out of memory: {what} with a picture of {size}; take a lower --width, or --device cpu"
+    return f"out of memory: {what} with an image of {size}; use a smaller --width, or --device cpu"
 
 
 def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRange = "signed") -> Scorer:
@@ -119,7 +119,9 @@ def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRa
         network = load_segmenter(path, device)
         _require_classes(str(path), network.config.n_labels, n_labels)
         if range != "signed":
-            raise ConfigError(f"--scorer-range {range} is for a scorer of your own: {path} takes pictures in [-1, 1]")
+            raise ConfigError(
+                f"--scorer-range {range} applies only to a scorer of your own: {path} takes images in [-1, 1]"
+            )
         return Scorer(network, n_labels, str(path))
     require_file(path, CheckpointError)
     read = _exported if path.suffix == ".pt2" else _torch_script
@@ -159,9 +161,9 @@ def _torch_script(path: Path, device: torch.device) -> nn.Module:
         return torch.jit.load(path, map_location=device).eval()
 
 
-def _require_classes(name: str, found: int, wanted: int) -> None:
-    if found != wanted:
+def _require_classes(name: str, found: int, expected: int) -> None:
+    if found != expected:
         raise ConfigError(
-            f"the scorer {name} knows {found} classes, but the label maps have {wanted}: give a scorer of {wanted}, or "
-            "train one with --train-scorer"
+            f"the scorer {name} has {found} classes, but the label maps have {expected}: give a scorer with {expected} "
+            "classes, or train one with --train-scorer"
         )

@@ -30,6 +30,7 @@ from hdgan.weights.modules import (
     require_fitting,
     save_described,
     shapes_of,
+    tensor_shapes,
 )
 
 _STEPS = (1, 2, 4, 8, 8)
@@ -118,15 +119,13 @@ class SegmenterFeatures(nn.Module):
         return self.segmenter.features(image)
 
 
-def random_segmenter(seed: int = 0) -> Segmenter:
+def random_segmenter() -> Segmenter:
     """A scorer that was not trained, for a perceptual loss: its weights are drawn after He et al. (2015).
 
     Random filters that are rectified tell colours and textures apart (Ustyuzhaninov et al. 2016).
-
-    Args:
-        seed: from 0; the same gives the same weights.
+    They are the same every time.
     """
-    with seeded(torch.device("cpu"), seed):
+    with seeded(torch.device("cpu"), 0):
         segmenter = Segmenter(SegmenterConfig(n_labels=1))
         for module in segmenter.modules():
             if isinstance(module, nn.Conv2d):
@@ -175,11 +174,10 @@ def load_segmenter(path: Path, device: str | torch.device = "cpu") -> Segmenter:
 def _load(path: Path, file: Any, device: str | torch.device) -> Segmenter:
     metadata = metadata_of(path, file)
     if "segmenter" not in metadata:
-        raise CheckpointError(f"{path} holds no scorer; train one with `hdgan evaluate --train-scorer`")
+        raise CheckpointError(f"{path} does not contain a scorer; train one with `hdgan evaluate --train-scorer`")
     config = from_plain(SegmenterConfig, metadata["segmenter"], f"{path}, segmenter")
     found = shapes_of(file)
     network = build_described(path, lambda: Segmenter(config), len(found))
-    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    require_fitting(path, wanted, found, "train it again")
+    require_fitting(path, tensor_shapes(network.state_dict()), found, "train it again")
     load_tensors(path, file, network, {key: key for key in found}, device)
     return network

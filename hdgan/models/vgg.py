@@ -15,6 +15,7 @@ from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import require_file
 from hdgan.models.blocks import recomputed
 from hdgan.weights import plain_names, read_weights, require_finite
+from hdgan.weights.modules import describe_differences, tensor_shapes
 
 WEIGHTS_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 """torchvision's ImageNet weights; the name ends in the first eight digits of the file's SHA-256."""
@@ -101,18 +102,12 @@ def load_vgg19(weights: Path | None, convolution: Convolution = 1, pooling: Pool
     """
     where = str(weights or WEIGHTS_URL)
     state = _downloaded() if weights is None else _read(weights)
-    features = {key: value for key, value in state.items() if not key.startswith("classifier.")}
     with torch.device("meta"):
         network = VGG19Features(convolution, pooling)
-    wanted = network.state_dict()
-    shapes_differ = [k for k in wanted if k in features and features[k].shape != wanted[k].shape]
-    missing = [k for k in wanted if k not in features]
-    if missing or shapes_differ:
-        raise ConfigError(
-            f"{where} does not hold torchvision's VGG19: missing {missing[:3]}, "
-            f"of another shape {shapes_differ[:3]}; {_HOW_TO_GET}"
-        )
-    chosen = {key: features[key] for key in wanted}
+    expected = tensor_shapes(network.state_dict())
+    chosen = {key: value for key, value in state.items() if key in expected}
+    if differences := describe_differences(expected, tensor_shapes(chosen)):
+        raise ConfigError(f"{where} does not hold torchvision's VGG19 ({differences}); {_HOW_TO_GET}")
     try:
         require_finite(chosen, where)
     except CheckpointError as error:

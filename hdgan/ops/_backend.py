@@ -129,7 +129,7 @@ def why_unusable(name: str) -> str | None:
         if extension.cuda_archs is None:
             return "hdgan._C was built without CUDA; install hdgan again with nvcc on PATH"
     if not torch.cuda.is_available():
-        return "torch sees no CUDA GPU"
+        return "PyTorch sees no CUDA GPU"
     return _gpu_too_old(extension.cuda_archs) if name == "cuda" else _triton_missing()
 
 

@@ -10,14 +10,14 @@ from torch import Tensor
 from hdgan.ops._torch_internals import is_mapping
 
 
-def check_image(op: str, name: str, x: Tensor) -> None:
+def check_image(op: str, x: Tensor) -> None:
     """Require a non-empty floating-point [B, C, H, W] tensor."""
     if x.dim() != 4:
-        raise ValueError(f"{op}: expected {name} of shape [B, C, H, W], got {tuple(x.shape)}")
+        raise ValueError(f"{op}: expected x of shape [B, C, H, W], got {tuple(x.shape)}")
     if not x.is_floating_point():
-        raise TypeError(f"{op}: expected {name} of a floating-point dtype, got {x.dtype}")
+        raise TypeError(f"{op}: expected x of a floating-point dtype, got {x.dtype}")
     if x.numel() == 0:
-        raise ValueError(f"{op}: expected a non-empty {name}, got shape {tuple(x.shape)}")
+        raise ValueError(f"{op}: expected a non-empty x, got shape {tuple(x.shape)}")
 
 
 def as_map(op: str, name: str, values: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def check_same_device(op: str, **tensors: Tensor | None) -> None:
     devices = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
     if len(set(devices.values())) > 1:
         found = ", ".join(f"{name} on {device}" for name, device in devices.items())
-        raise ValueError(f"{op}: expected all tensors on one device, got {found}")
+        raise ValueError(f"{op}: expected all tensors on the same device, got {found}")
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:

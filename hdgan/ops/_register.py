@@ -57,7 +57,9 @@ def fold(x: Any, mapped: int | None, into: int | None, size: int) -> Any:
         return x
     if into is None:
         if mapped is not None:
-            raise ValueError("torch.vmap: expected one instance index for all that is mapped over, got one for each")
+            raise ValueError(
+                "torch.vmap: expected one instance index for all that is mapped over, got a different one for each"
+            )
         return x
     x = x.expand(size, *x.shape) if mapped is None else x.movedim(mapped, 0)
     return x.movedim(0, into).flatten(into, into + 1)

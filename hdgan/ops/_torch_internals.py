@@ -27,7 +27,7 @@ if not _LEVEL_KNOWN:
     # PyTorch would take the forward-mode derivative of a kernel for zero.
     warnings.warn(
         f"torch {torch.__version__} does not show whether it differentiates in forward mode: hdgan runs all of its ops "
-        "in plain PyTorch, which is slower. Install a version of torch that this version of hdgan knows.",
+        "in plain PyTorch, which is slower. Install a version of torch that this version of hdgan supports.",
         stacklevel=2,
     )
 

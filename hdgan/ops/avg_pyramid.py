@@ -126,7 +126,7 @@ def avg_pyramid(x: Tensor, levels: int, *, backend: str | None = None) -> list[T
         TypeError, ValueError: wrong dtype or shape, or levels < 0.
         BackendError: the named backend cannot run.
     """
-    check_image("avg_pyramid", "x", x)
+    check_image("avg_pyramid", x)
     if levels < 0:
         raise ValueError(f"avg_pyramid: expected levels >= 0, got {levels}")
     chosen = choose("avg_pyramid", backend, x)

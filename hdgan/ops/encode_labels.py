@@ -112,7 +112,7 @@ def encode_labels(
         ids = as_map(op, "ids", ids)
         check_same_device(op, label=label, ids=ids)
         if ids.shape != label.shape:
-            raise ValueError(f"{op}: expected ids of shape {tuple(label.shape)}, as label, got {tuple(ids.shape)}")
+            raise ValueError(f"{op}: expected ids of shape {tuple(label.shape)}, that of label, got {tuple(ids.shape)}")
     if not 1 <= n_labels <= MAX_LABELS:
         raise ValueError(f"{op}: expected 1 <= n_labels <= {MAX_LABELS}, got {n_labels}")
     if not dtype.is_floating_point:

@@ -235,12 +235,12 @@ def instance_mean(x: Tensor, ids: Tensor | InstanceIndex, *, backend: str | None
 
 
 def _check(op: str, x: Tensor, index: InstanceIndex) -> None:
-    check_image(op, "x", x)
+    check_image(op, x)
     check_same_device(op, x=x, ids=index.rows)
     _check_index(op, index)
     expected = (x.shape[0], *x.shape[2:])
     if tuple(index.rows.shape) != expected:
-        raise ValueError(f"{op}: expected ids of shape {expected} to go with x, got {tuple(index.rows.shape)}")
+        raise ValueError(f"{op}: expected ids of shape {expected} to match x, got {tuple(index.rows.shape)}")
 
 
 def _check_index(op: str, index: InstanceIndex) -> None:

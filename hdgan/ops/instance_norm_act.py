@@ -223,7 +223,7 @@ def _check(
 ) -> None:
     """Refuse what the op does not take, saying expected and got."""
     op = "instance_norm_act"
-    check_image(op, "x", x)
+    check_image(op, x)
     check_same_device(op, x=x, weight=weight, bias=bias, residual=residual)
     for name, given in (("weight", weight), ("bias", bias), ("residual", residual)):
         if given is not None and not given.is_floating_point():
@@ -235,8 +235,8 @@ def _check(
         margins = [theirs - ours for theirs, ours in zip(residual.shape, x.shape, strict=False)]
         if residual.dim() != 4 or margins[:2] != [0, 0] or margins[2] != margins[3] or margins[2] % 2 or margins[2] < 0:
             raise ValueError(
-                f"{op}: expected residual of shape {tuple(x.shape)}, or padded alike on all sides, "
-                f"got {tuple(residual.shape)}"
+                f"{op}: expected residual of shape {tuple(x.shape)}, or padded equally on all sides, got "
+                f"{tuple(residual.shape)}"
             )
     if pad_mode not in _TORCH_PAD_MODE:
         raise ValueError(f"{op}: expected pad_mode reflect, zero or replicate, got {pad_mode!r}")

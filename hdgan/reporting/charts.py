@@ -66,7 +66,7 @@ _VALIDATIONS = {
     "pixel_accuracy": ("validation pixel accuracy", "of the classes that the scorer recognises; higher is better"),
     "scorer_fid": ("validation scorer FID", "lower is better"),
 }
-SIZES_DIFFER = "stages train at different sizes, so a value of one cannot be compared with that of another"
+SIZES_DIFFER = "stages train at different sizes, so values of different stages cannot be compared"
 VALIDATION_TITLES = {name: title for name, (title, _) in _VALIDATIONS.items()}
 """Titles of the metrics that `LogConfig.best` may name."""
 
@@ -93,7 +93,7 @@ _SPECS = (
     ),
     _ChartSpec(
         "Distances",
-        "of the balanced perceptual loss, before they are balanced",
+        "of the balanced perceptual loss, before balancing",
         {"l1_image": "image", **{f"l1_feature_{i}": f"feature {i}" for i in range(1, 6)}},
         smooth=True,
         scale="log",

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hdgan.files import atomic_file
+from hdgan.files import write_text
 
 
 def write_page(template: str, content: Mapping[str, Any], file: Path) -> Path:
@@ -32,6 +32,5 @@ def write_page(template: str, content: Mapping[str, Any], file: Path) -> Path:
     )
     written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     page = templates.get_template(template).render(content, written=written)
-    with atomic_file(file) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(file, page)
     return file

@@ -12,14 +12,15 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from hdgan.errors import DataError
-from hdgan.files import atomic_file
+from hdgan.files import write_text
 from hdgan.reproduce.plan import ROWS, TABLES, Table
 from hdgan.reproduce.results import REAL, Requested, Result, load_requested, read_results, remedy
-from hdgan.reproduce.verdicts import SIGNIFICANT, PairTest, values, verdict_of
+from hdgan.reproduce.verdicts import SIGNIFICANT, values, verdict_of
+from hdgan.wording import markdown_table
 
 PAGE = "evidence.md"
 EVIDENCE = "evidence"
-"""Folder beside the page: for each scale a CSV file, what was asked for, and a picture."""
+"""Folder beside the page: for each scale a CSV file, what was asked for, and an image."""
 COLUMNS = {
     "miou": ("mean IoU ↑", 3),
     "pixel_accuracy": ("pixel accuracy ↑", 3),
@@ -41,16 +42,16 @@ writes this page from the rows in `evidence/` and nothing else.
 
 How to read it:
 
-- Tables show mean ± standard deviation over seeds. The scorer recognises classes in the pictures, and the segmentation
+- Tables show mean ± standard deviation over seeds. The scorer recognises classes in the images, and the segmentation
   scores compare them with the label maps. Real photos, scored by the same network, are the row to compare with. They
-  are no upper bound, since a picture can be plainer than a photo.
-- All rows of a scale see the same number of training pictures, with the same learning rate, which falls over the last
+  are no upper bound, since an image can be plainer than a photo.
+- All rows of a scale see the same number of training images, with the same learning rate, which falls over the last
   of them, whatever their authors used. They are scored at the end of training, with the averaged weights. An ablation
   differs from pix2pixHD only in what its table names. G1 alone also has another schedule, a single stage at the full
   resolution. pix2pix and CRN have their own networks and losses.
 - The perceptual loss has no ImageNet weights: it compares the features of a small segmentation network that was trained
   on the training scenes (`--loss.scorer`). The scorer is another such network, which differs from it only in its seed;
-  architecture, pictures and steps are the same. No loss uses the scorer itself, but this favours CRN and the other rows
+  architecture, images and steps are the same. No loss uses the scorer itself, but this favours CRN and the other rows
   with a perceptual loss.
 - An order is tested pair by pair by mean IoU, over the seeds that all its rows have. It is supported if a two-sided
   paired t-test has p < {significant} and the difference has the tested sign for every seed, and reversed if it has the
@@ -84,11 +85,10 @@ def write_evidence(docs: Path) -> Path:
     """
     files = sorted((docs / EVIDENCE).glob("*.csv"))
     if not files:
-        raise DataError(f"{docs / EVIDENCE} holds no rows (*.csv): run `hdgan reproduce --docs {docs}` first")
+        raise DataError(f"{docs / EVIDENCE} contains no rows (*.csv): run `hdgan reproduce --docs {docs}` first")
     scales = [_measured(file) for file in files]
     page = docs / PAGE
-    with atomic_file(page) as temporary:
-        temporary.write_text(page_text(scales, docs), encoding="utf-8")
+    write_text(page, page_text(scales, docs))
     return page
 
 
@@ -98,14 +98,14 @@ def _measured(file: Path) -> Measured:
     unknown = sorted({*measured.requested.rows, *(run.row for run in measured.runs)} - ROWS.keys())
     if unknown:
         raise DataError(
-            f"{file}, or the JSON file beside it, names rows that this version of hdgan does not have: "
+            f"{file}, or the JSON file next to it, contains rows that this version of hdgan does not know: "
             f"{', '.join(unknown)[:200]}; {remedy(file)}"
         )
     return measured
 
 
 def page_text(scales: Sequence[Measured], docs: Path) -> str:
-    """The text of the page; it shows the pictures that lie beside the rows."""
+    """The text of the page; it shows the images that lie beside the rows."""
     pairs = sum(len(table.tested) * (len(table.tested) - 1) // 2 for table in TABLES)
     parts = ["# Evidence", *filter(None, map(_incomplete, scales))]
     parts.append(_INTRODUCTION.format(significant=SIGNIFICANT, pairs=pairs))
@@ -142,10 +142,10 @@ def _conditions(measured: Measured) -> str:
     lines = [
         f"Runs: {len(runs)}, models: {len({run.row for run in runs})}, seeds: {', '.join(map(str, seeds))}. Each "
         f"trains on {first.train_scenes} scenes for {_range(run.steps for run in runs)} steps, {first.images} "
-        f"pictures, and is scored on {first.held_out} held-out scenes.",
+        f"images, and is scored on {first.held_out} held-out scenes.",
         f"Measured on {'; '.join(machines)}; scored by {'; '.join(versions)}. {_time(measured)}",
         f"The FID of the scorer's features takes a covariance of {first.scorer_features} features from "
-        f"{first.held_out} pictures. It compares the rows of this scale only.",
+        f"{first.held_out} images. It compares the rows of this scale only.",
     ]
     missing = {note for run in runs for note in run.notes.split("; ") if note}
     lines += [f"Not available: {note}." for note in sorted(missing)]
@@ -153,22 +153,20 @@ def _conditions(measured: Measured) -> str:
 
 
 def _machine(run: Result) -> str:
-    return (
-        ""
-        if run.cores is None
-        else f" ({run.cores} cores), jobs side by side: {run.jobs}, threads of each: {run.threads}"
-    )
+    if run.cores is None:
+        return ""
+    return f" ({run.cores} cores), jobs side by side: {run.jobs}, threads of each: {run.threads}"
 
 
 def _time(measured: Measured) -> str:
     """A sentence about the time of all jobs together, and from the first to the last."""
     records = [*measured.runs, *measured.requested.networks.values()]
-    kept = [one for one in records if one is not None and one.seconds is not None and one.began and one.ended]
+    kept = [r for r in records if r is not None and r.seconds is not None and r.began and r.ended]
     if not kept:
         return "The time was not recorded."
-    hours = sum(one.seconds or 0.0 for one in kept) / 3600
-    cpu_hours = sum(one.cpu_seconds or 0.0 for one in kept) / 3600
-    first, last = min(one.began for one in kept), max(one.ended for one in kept)
+    hours = sum(record.seconds or 0.0 for record in kept) / 3600
+    cpu_hours = sum(record.cpu_seconds or 0.0 for record in kept) / 3600
+    first, last = min(record.began for record in kept), max(record.ended for record in kept)
     minutes = (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds() / 60
     return (
         f"{len(kept)} of {len(records)} jobs (runs with their scoring, and two networks) recorded their time: together "
@@ -204,17 +202,15 @@ def _section(table: Table, results: Sequence[Result]) -> list[str]:
         return []
     parts = [f"### {table.title}", table.paper, _rows([REAL, *rows], results), *filter(None, [table.caveat])]
     if verdict := verdict_of(table, results):
-        parts.append("\n".join([f"Tested: {verdict.text}", "", *(f"- {_told(pair)}." for pair in verdict.pairs)]))
+        pairs = [f"- {pair.text}{'' if pair.claimed else ' (not in the paper)'}." for pair in verdict.pairs]
+        parts.append("\n".join([f"Tested: {verdict.text}", "", *pairs]))
     return parts
-
-
-def _told(pair: PairTest) -> str:
-    return pair.text + ("" if pair.claimed else " (not in the paper)")
 
 
 def _rows(names: Sequence[str], results: Sequence[Result]) -> str:
     columns = [name for name in COLUMNS if any(values(results, row, name) for row in names)]
-    lines = [["model", "seeds", *(COLUMNS[name][0] for name in columns), "parameters of G", "CPU s a run"]]
+    header = ["model", "seeds", *(COLUMNS[name][0] for name in columns), "parameters of G", "CPU s per run"]
+    lines = []
     for name in names:
         own = [result for result in results if result.row == name]
         if not own:
@@ -227,25 +223,22 @@ def _rows(names: Sequence[str], results: Sequence[Result]) -> str:
             lines.append(
                 [ROWS[name].title, str(len(own)), *cells, f"{own[0].parameters / 1e6:.2f} M", _spread(kept, 0)]
             )
-    return _table(lines)
+    return markdown_table(header, lines)
 
 
 def _recognition(results: Sequence[Result]) -> str:
     """A table with the IoU of each class in every row."""
-    classes = list(dict.fromkeys(name for one in results for name in one.metrics if name.startswith("iou_")))
+    classes = list(dict.fromkeys(name for result in results for name in result.metrics if name.startswith("iou_")))
     names = [REAL, *(row for row in ROWS if any(result.row == row for result in results))]
-    lines = [["IoU", *(name.removeprefix("iou_") for name in classes)]]
+    lines = []
     for name in names:
         cells = [_spread(list(values(results, name, column).values()), 2) for column in classes]
-        lines.append([_title(name), *cells])
+        lines.append(["real photos" if name == REAL else ROWS[name].title, *cells])
+    table = markdown_table(["IoU", *(name.removeprefix("iou_") for name in classes)], lines)
     real = next((result.metrics for result in results if result.row == REAL), {})
     weak = [name.removeprefix("iou_") for name in classes if (iou := real.get(name)) is not None and iou < HARDLY]
     note = f"The scorer hardly finds these classes even in real photos: {', '.join(weak)}." if weak else ""
-    return "\n\n".join(filter(None, ["### Classes", note, _table(lines)]))
-
-
-def _title(row: str) -> str:
-    return "real photos" if row == REAL else ROWS[row].title
+    return "\n\n".join(filter(None, ["### Classes", note, table]))
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
@@ -259,8 +252,3 @@ def _spread(values: Sequence[float], digits: int) -> str:
 def _range(values: Iterable[int]) -> str:
     found = sorted(set(values))
     return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,7 +1,7 @@
 """The jobs of `hdgan reproduce`: which files belong to each, and which ordinary commands do it.
 
 OUT/scale.json                      the scale of all runs
-    networks/scorer.safetensors     recognises classes in pictures, for the scores
+    networks/scorer.safetensors     recognises classes in images, for the scores
     networks/perceptual.safetensors provides the features of the perceptual loss
     networks/*.json                 how long their training took
     runs/ROW-SEED/                  an ordinary training run, with three additions:
@@ -14,7 +14,6 @@ OUT/scale.json                      the scale of all runs
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ from hdgan.checkpoints import list_steps
 from hdgan.config.options import option
 from hdgan.config.serialization import to_plain
 from hdgan.errors import ConfigError
-from hdgan.files import atomic_file
-from hdgan.files.json import read_json
+from hdgan.files.json import read_json, write_json
 from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, ROWS, SCORER, Options, Scale, training_options, typed
 from hdgan.reproduce.record import Machine, digest, load_record
 from hdgan.reproduce.results import Result, load_results
@@ -55,15 +53,14 @@ class Folder:
             CheckpointError: the file of the scale is damaged.
         """
         file, scale = self.root / "scale.json", to_plain(self.scale)
-        found = read_json(file, dict[str, Any], f"name another {option('out')}") if file.exists() else scale
+        found = read_json(file, dict[str, Any], f"choose another {option('out')}") if file.exists() else scale
         if found != scale:
             name = found.get("name")
             other = "another version of it" if name == self.scale.name else f"size {name}"
             raise ConfigError(
-                f"{self.root} holds runs of {other}, not of size {self.scale.name}: name another {option('out')}"
+                f"{self.root} contains runs of {other}, not of size {self.scale.name}: choose another {option('out')}"
             )
-        with atomic_file(file) as temporary:
-            temporary.write_text(json.dumps(scale, indent=2) + "\n", encoding="utf-8")
+        write_json(file, scale)
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ class Job:
             ConfigError: it has others.
             CheckpointError: its files are damaged.
         """
-        remedy = f"delete that folder to train the run again, or name another {option('out')}"
+        remedy = f"delete that folder to train the run again, or choose another {option('out')}"
         record = load_record(self.record)
         if record and record.perceptual != self.perceptual:
             raise ConfigError(
@@ -151,7 +148,7 @@ class Job:
                 found = found.get(name) if isinstance(found, dict) else None
             if found != value and place != "loss.scorer":  # compared above: the folder may have been moved
                 raise ConfigError(
-                    f"{self.run} was begun by another version of hdgan, with {place} {found} instead of {value}: "
+                    f"{self.run} was started by another version of hdgan, with {place} {found} instead of {value}: "
                     f"{remedy}"
                 )
 

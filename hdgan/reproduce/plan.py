@@ -1,8 +1,8 @@
 """The tables as data: which rows they have, what each row trains, and at what scale.
 
 The row of an ablation changes the options that its table names and nothing else. Rows that tables share are trained
-once. All rows see the same number of training pictures with the same learning rate, which falls over the same number of
-pictures at the end.
+once. All rows see the same number of training images with the same learning rate, which falls over the same number of
+images at the end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hdgan.scenes import SPEC
 
 SCORER, PERCEPTUAL = "scorer", "perceptual"
 NETWORKS = {SCORER: 0, PERCEPTUAL: 1}
-"""The networks that are trained first, on real pictures alone, and their seeds.
+"""The networks that are trained first, on real images alone, and their seeds.
 
 Scorer and perceptual network differ, so that no training minimises a distance between features of the scorer.
 """
@@ -29,20 +29,20 @@ class Scale:
 
     name: str
     width: int
-    """Of the pictures, in pixels."""
+    """Of the images, in pixels."""
     height: int
     train: int
     """Training scenes."""
     test: int
     """Held-out scenes."""
     coarse: int
-    """Training pictures that G1 sees at half the resolution, where there is an enhancer."""
+    """Training images that G1 sees at half the resolution, where there is an enhancer."""
     enhancer: int
-    """Training pictures that the enhancer sees with G1 fixed."""
+    """Training images that the enhancer sees with G1 fixed."""
     joint: int
-    """Training pictures that all networks see at the full resolution."""
+    """Training images that all networks see at the full resolution."""
     decay: int
-    """Last pictures of a run, over which its learning rate falls to zero."""
+    """Last images of a run, over which its learning rate falls to zero."""
     batch_size: int
     lr: float
     ngf: int
@@ -58,11 +58,11 @@ class Scale:
     network_steps: int
     """Steps of the scorer's and the perceptual network's training."""
     workers: int
-    """Processes of a run that read pictures."""
+    """Processes of a run that read images."""
 
     @property
     def images(self) -> int:
-        """Training pictures that every row sees."""
+        """Training images that every row sees."""
         return self.coarse + self.enhancer + self.joint
 
     @property
@@ -111,7 +111,7 @@ def pix2pixhd(scale: Scale) -> Options:
 
 
 def global_alone(scale: Scale) -> Options:
-    """G1 without an enhancer, trained at the full resolution from the first picture."""
+    """G1 without an enhancer, trained at the full resolution from the first image."""
     return {
         **pix2pixhd(scale),
         **_stage("global", scale, scale.images, decay=scale.decay),
@@ -148,7 +148,7 @@ def crn(scale: Scale) -> Options:
 
 
 def _stage(name: str, scale: Scale, images: int, *, decay: int = 0, halvings: int = 0) -> Options:
-    """A stage of so many pictures; over the last `decay` of them its learning rate falls."""
+    """A stage of so many images; over the last `decay` of them its learning rate falls."""
     return {
         f"stages.{name}.images": images,
         f"stages.{name}.decay": decay / images,
@@ -240,7 +240,7 @@ TABLES = (
     Table(
         "Losses",
         ("gan", "gan-fm", "pix2pixhd"),
-        "In the paper people preferred pictures of the full loss to pictures without the perceptual loss and to those "
+        "In the paper people preferred images of the full loss to images without the perceptual loss and to those "
         "of the GAN loss alone. The paper does not give their mean IoU.",
         tested=("pix2pixhd", "gan-fm", "gan"),
         claims=(("pix2pixhd", "gan-fm"), ("pix2pixhd", "gan")),
@@ -263,7 +263,7 @@ TABLES = (
     Table(
         "Instance boundaries",
         ("no-instances", "pix2pixhd"),
-        "In the paper people preferred pictures made with instance boundaries. The paper does not give their mean IoU.",
+        "In the paper people preferred images made with instance boundaries. The paper does not give their mean IoU.",
         tested=("pix2pixhd", "no-instances"),
         claims=(("pix2pixhd", "no-instances"),),
     ),

@@ -1,4 +1,4 @@
-"""What is written from the runs that are scored: their results, all rows, the picture and the page."""
+"""What is written from the runs that are scored: their results, all rows, the image and the page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hdgan.reproduce.evidence import EVIDENCE, write_evidence
 from hdgan.reproduce.jobs import Folder, Job
 from hdgan.reproduce.plan import ROWS, SCORER, typed
 from hdgan.reproduce.record import digest, load_record
-from hdgan.reproduce.results import REAL, Requested, Result, read_results, save_requested, write_csv
+from hdgan.reproduce.results import REAL, Requested, Result, read_results, save_requested, write_rows
 from hdgan.reproduce.sheet import runs_sheet
 from hdgan.wording import count
 
@@ -80,7 +80,7 @@ def _number(text: str) -> float | None:
 
 
 def publish(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], docs: Path) -> Path | None:
-    """Write rows, picture and page from the runs that are scored; None if none is.
+    """Write rows, image and page from the runs that are scored; None if none is.
 
     Raises:
         DataError: runs were scored differently.
@@ -93,7 +93,7 @@ def publish(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], docs: 
     results = [found[0][0], *(of_run for _, of_run in found)]
     file = docs / EVIDENCE / f"{folder.scale.name}.csv"
     for place in (folder.root / "results.csv", file):
-        write_csv(place, results)
+        write_rows(place, results)
     records = {network.name: load_record(network.record) for network in networks}
     save_requested(file, Requested(rows, max(run.seed for run in runs) + 1, records))
     shown = [Job(folder, of_run.row, 0) for _, of_run in found if of_run.seed == 0]
@@ -125,6 +125,6 @@ def require_no_more(file: Path, runs: int) -> None:
         return
     if found > runs:
         raise ConfigError(
-            f"{file} holds {count(found, 'run')}, which {runs} would replace: name another {option('docs')}, or more "
-            f"{option('seeds')}"
+            f"{file} contains {count(found, 'run')}, which {runs} would replace: choose another {option('docs')}, or "
+            f"more {option('seeds')}"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -16,10 +15,8 @@ from typing import Annotated
 from annotated_types import Interval
 
 from hdgan.config.bounds import Count
-from hdgan.config.serialization import to_plain
 from hdgan.errors import ConfigError
-from hdgan.files import atomic_file
-from hdgan.files.json import read_json
+from hdgan.files.json import read_json, write_json
 
 Seconds = Annotated[float, Interval(ge=0, le=10**12)]
 
@@ -80,7 +77,11 @@ def load_record(file: Path) -> Record | None:
     Raises:
         CheckpointError: it is damaged.
     """
-    return read_json(file, Record, "delete it; the page then leaves this time out") if os.path.lexists(file) else None
+    return (
+        read_json(file, Record, "delete it; the page is then written without this time")
+        if os.path.lexists(file)
+        else None
+    )
 
 
 @contextmanager
@@ -100,17 +101,12 @@ def sitting(file: Path | None, machine: Machine, perceptual: str) -> Iterator[li
         yield cpu_seconds
         return
     record = load_record(file) or Record(_now(), _now(), 0.0, 0.0, machine, perceptual)
-    _save(file, record)
+    write_json(file, record)
     try:
         yield cpu_seconds
     finally:
         seconds, cpu_total = record.seconds + time.monotonic() - start, record.cpu_seconds + sum(cpu_seconds)
-        _save(file, replace(record, ended=_now(), seconds=seconds, cpu_seconds=cpu_total, machine=machine))
-
-
-def _save(file: Path, record: Record) -> None:
-    with atomic_file(file) as temporary:
-        temporary.write_text(json.dumps(to_plain(record), indent=1) + "\n", encoding="utf-8")
+        write_json(file, replace(record, ended=_now(), seconds=seconds, cpu_seconds=cpu_total, machine=machine))
 
 
 def _now() -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +13,11 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from hdgan.config.bounds import Count, Seed, Side, Variants
-from hdgan.config.serialization import from_plain, to_plain
+from hdgan.config.serialization import from_plain
 from hdgan.errors import CheckpointError, ConfigError, DataError
-from hdgan.files import atomic_file, leads_out
-from hdgan.files.csv import read_csv
-from hdgan.files.json import read_json
+from hdgan.files import leads_out
+from hdgan.files.csv import read_csv, write_csv
+from hdgan.files.json import read_json, write_json
 from hdgan.reproduce.record import Record, Seconds, check_times
 
 Parameters = Annotated[int, Interval(ge=0, le=10**15)]
@@ -40,9 +38,9 @@ class Result:
     height: Side
     train_scenes: Count
     held_out: Count
-    """Pictures that the scores are of."""
+    """Images that the scores are of."""
     images: Count
-    """Training pictures that the run saw."""
+    """Training images that the run saw."""
     steps: Count
     parameters: Parameters
     """Of the generator."""
@@ -74,12 +72,6 @@ class Result:
         if leads_out(self.scale):
             raise ConfigError(f"scale is {self.scale!r:.60}: give the name of a scale")
         check_times(self.began, self.ended)
-
-
-def save_results(path: Path, results: Sequence[Result]) -> None:
-    """Write the JSON file of a run."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps([to_plain(result) for result in results], indent=1) + "\n", encoding="utf-8")
 
 
 def load_results(path: Path, scorer: str) -> list[Result]:
@@ -119,7 +111,7 @@ class Requested:
 
     def __post_init__(self) -> None:
         if len(set(self.rows)) < len(self.rows):
-            raise ConfigError("rows has a name twice: give each once")
+            raise ConfigError("rows contains a name twice: give each once")
 
     @property
     def runs(self) -> list[tuple[str, int]]:
@@ -129,8 +121,7 @@ class Requested:
 
 def save_requested(path: Path, requested: Requested) -> None:
     """Write what belongs beside the CSV file `path`."""
-    with atomic_file(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(to_plain(requested), indent=1) + "\n", encoding="utf-8")
+    write_json(path.with_suffix(".json"), requested)
 
 
 def load_requested(path: Path) -> Requested:
@@ -145,34 +136,32 @@ def load_requested(path: Path) -> Requested:
     return read_json(file, Requested, remedy(path), DataError)
 
 
-def write_csv(path: Path, results: Sequence[Result]) -> None:
+def write_rows(path: Path, results: Sequence[Result]) -> None:
     """Write all results; metrics follow the other columns in the order in which they first come."""
     metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
-    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        named = [field.name for field in fields(Result) if field.name != "metrics"]
-        writer = csv.DictWriter(file, [*named, *metrics], lineterminator="\n")
-        writer.writeheader()
-        for result in results:
-            values = asdict(result)
-            values |= values.pop("metrics")
-            writer.writerow({name: _text(value) for name, value in values.items()})
+    named = [field.name for field in fields(Result) if field.name != "metrics"]
+    lines = (
+        [_text(value) for value in (*(getattr(result, name) for name in named), *map(result.metrics.get, metrics))]
+        for result in results
+    )
+    write_csv(path, [*named, *metrics], lines)
 
 
 def read_results(path: Path) -> list[Result]:
-    """Read what `write_csv` wrote.
+    """Read what `write_rows` wrote.
 
     Raises:
         DataError: the file does not hold results of this version, or lacks some of what it held.
     """
     results = read_csv(path, Result, remedy(path), rest="metrics")
     if not any(result.row != REAL for result in results):
-        raise DataError(f"{path} holds no run: restore it from git, or {remedy(path)}")
+        raise DataError(f"{path} contains no runs: restore it from git, or {remedy(path)}")
     return results
 
 
 def remedy(path: Path) -> str:
     """What to do about a CSV file that cannot be used."""
-    return f"delete {path}, or write it again by hdgan reproduce --size {path.stem} --docs {path.parents[1]}"
+    return f"delete {path}, or write it again with hdgan reproduce --size {path.stem} --docs {path.parents[1]}"
 
 
 def _text(value: Any) -> str:

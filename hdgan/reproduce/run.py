@@ -19,14 +19,14 @@ from hdgan.config.serialization import check_value
 from hdgan.data.config import DataConfig
 from hdgan.devices import available_cores, choose_device
 from hdgan.errors import ConfigError, HdganError, TrainingError
-from hdgan.progress import Progress, showing_progress
+from hdgan.files.json import write_json
+from hdgan.progress import Progress, print_lines, showing_progress
 from hdgan.reproduce.evidence import EVIDENCE
 from hdgan.reproduce.jobs import Folder, Job
 from hdgan.reproduce.plan import NETWORKS, ROWS, Scale
 from hdgan.reproduce.processes import Stopped, call
 from hdgan.reproduce.publish import collect, publish, require_no_more
 from hdgan.reproduce.record import Machine, sitting
-from hdgan.reproduce.results import save_results
 from hdgan.scenes import SPEC, with_scenes
 from hdgan.training.interrupt import StopRequest
 from hdgan.training.run_folder import locked
@@ -86,7 +86,7 @@ def reproduce(
     """
     console = console or Console()
     if not hasattr(os, "wait4"):
-        raise ConfigError("hdgan reproduce measures its processes by os.wait4, which Windows does not have: use WSL")
+        raise ConfigError("hdgan reproduce measures its processes with os.wait4, which Windows does not have: use WSL")
     check_value(Variants, seeds, "seeds")
     check_value(Threads | None, jobs, "jobs")
     folder, machine = Folder(out, scale), _machine(device, jobs)
@@ -98,12 +98,12 @@ def reproduce(
         folder.claim()
         with_scenes(DataConfig(scenes=scale.scenes), SPEC.n_labels, console)
         with StopRequest() as stop:
-            session = _Session(machine, device, stop, console)
-            failed = session.work("networks", networks)
+            scheduler = _Scheduler(machine, device, stop, console)
+            failed = scheduler.work("networks", networks)
             if not failed and not stop.requested:
                 for run in runs:
                     run.require_same()
-                failed = session.work("runs", runs)
+                failed = scheduler.work("runs", runs)
         done = sum(run.is_done() for run in runs)
         page = publish(folder, networks, runs, docs if docs and done == len(runs) else out)
     if failed:
@@ -119,7 +119,7 @@ def _machine(device: str, jobs: int | None) -> Machine:
 
 
 @dataclass(frozen=True)
-class _Session:
+class _Scheduler:
     """What all jobs of a call share."""
 
     machine: Machine
@@ -139,8 +139,7 @@ class _Session:
                         job, (end, why) = futures.pop(future), future.result()
                         done += end == "done"
                         failed += [f"{job}: {why}"] if why else []
-                        line = f"{job}: {end} ({done} of {len(jobs)} {what})"
-                        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                        print_lines(self.console, f"{job}: {end} ({done} of {len(jobs)} {what})")
                     if self.stop.requested:
                         futures = {future: job for future, job in futures.items() if not future.cancel()}
                     self._show(
@@ -166,7 +165,7 @@ class _Session:
                 for command in job.commands(self.machine, self.device):
                     call(command, job.log, self.machine.threads, self.stop, cpu_seconds)
             if not job.is_network:
-                save_results(job.result, collect(job))
+                write_json(job.result, collect(job))
         except Stopped:
             return "stopped" if job.is_network else "saved", ""
         except HdganError as error:

@@ -1,4 +1,4 @@
-"""A picture of what the models make of the first held-out scenes: a column for each scene, a row for each model."""
+"""An image of what the models make of the first held-out scenes: a column for each scene, a row for each model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hdgan.reproduce.plan import ROWS
 from hdgan.scenes import SPEC, ensure_scenes
 
 SHOWN = 4
-"""Held-out scenes that the picture shows."""
+"""Held-out scenes that the image shows."""
 GAP = 4
 MARGIN = 190
 """Pixels for the names at the left."""
@@ -32,12 +32,12 @@ def runs_sheet(runs: Sequence[Job]) -> Image.Image:
     for run in runs:
         pipeline = load(run.run, device="cpu")
         made = (pipeline(label, instances, seed=0) for label, instances in zip(labels, ids, strict=True))
-        rows[ROWS[run.name].title] = [to_image(picture * 2 - 1) for picture in made]
+        rows[ROWS[run.name].title] = [to_image(image * 2 - 1) for image in made]
     return sheet(rows)
 
 
 def sheet(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
-    """Put rows of pictures of one size below each other, each row with its name at the left."""
+    """Put rows of images of one size below each other, each row with its name at the left."""
     width, height = next(iter(rows.values()))[0].size
     columns = max(map(len, rows.values()))
     page = Image.new("RGB", (MARGIN + columns * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP), "white")
@@ -45,6 +45,6 @@ def sheet(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
     for row, (name, pictures) in enumerate(rows.items()):
         top = row * (height + GAP)
         draw.text((GAP, top + height / 2), name, "black", font, anchor="lm")
-        for column, picture in enumerate(pictures):
-            page.paste(picture, (MARGIN + column * (width + GAP), top))
+        for column, image in enumerate(pictures):
+            page.paste(image, (MARGIN + column * (width + GAP), top))
     return page

@@ -47,11 +47,12 @@ def with_scenes(data: DataConfig, n_labels: int, console: Console) -> DataConfig
         return data
     if n_labels != SPEC.n_labels:
         raise ConfigError(
-            f"the built-in scenes have {SPEC.n_labels} classes, the model {n_labels} ({option('model.n_labels')}): "
-            f"name a dataset with {option('data.root')}, or take a model of {SPEC.n_labels}"
+            f"the built-in scenes have {SPEC.n_labels} classes, but the model has {n_labels} "
+            f"({option('model.n_labels')}): give a dataset with {option('data.root')}, or use a model with "
+            f"{SPEC.n_labels} classes"
         )
     with showing_progress(console) as progress:
-        task = "rendering street scenes (once; they are kept in a cache)"
+        task = "rendering street scenes (only once; they are cached)"
         root = ensure_scenes(data.scenes, progress=lambda done, total: progress(task, done, total))
     return replace(data, root=root, layout="nvidia")
 
@@ -91,8 +92,8 @@ def ensure_scenes(
             return folder
         reason = error.strerror or str(error)
         raise HdganError(
-            f"cannot keep the street scenes in {parent}: {reason}; set HDGAN_CACHE to a folder that can be written and "
-            "has room for them"
+            f"cannot store the street scenes in {parent}: {reason}; set HDGAN_CACHE to a writable folder with enough "
+            "space"
         ) from error
     return folder
 

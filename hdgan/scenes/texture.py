@@ -89,7 +89,6 @@ def masonry(
     joint: float,
     seed: Seed,
     contrast: float = 0.16,
-    bond: float = 0.5,
 ) -> np.ndarray:
     """Brightness, around 1, of stones of `size` (length, height) metres laid in courses, float32 [N].
 
@@ -97,7 +96,7 @@ def masonry(
     """
     length, height = size
     course = np.floor(v * (1 / height))
-    along = u * (1 / length) + bond * (course - 2 * np.floor(course * 0.5))
+    along = u * (1 / length) + 0.5 * (course - 2 * np.floor(course * 0.5))
     stone = np.floor(along)
     from_joint_u = (0.5 - np.abs(along - stone - 0.5)) * length
     from_joint_v = (0.5 - np.abs(v * (1 / height) - course - 0.5)) * height

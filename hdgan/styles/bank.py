@@ -139,12 +139,12 @@ class StyleBank:
         if origin.encoder and encoder and origin.encoder != encoder:
             raise CheckpointError(
                 f"the styles were made with {origin.checkpoint} (encoder {origin.encoder}), but {checkpoint} has "
-                f"encoder {encoder}: make its own with `hdgan styles encode` and `hdgan styles cluster`"
+                f"encoder {encoder}: create its styles with `hdgan styles encode` and `hdgan styles cluster`"
             )
         if len(self.overall) != n_features:
             raise CheckpointError(
-                f"the styles have {len(self.overall)} features, but {checkpoint} has {n_features}: make its own with "
-                "`hdgan styles encode` and `hdgan styles cluster`"
+                f"the styles have {len(self.overall)} features, but {checkpoint} has {n_features}: create its styles "
+                "with `hdgan styles encode` and `hdgan styles cluster`"
             )
 
     def save(self, path: Path) -> None:
@@ -183,7 +183,7 @@ class StyleBank:
         """
         if not os.path.lexists(path):
             raise CheckpointError(
-                f"{path} does not exist: make it with `hdgan styles encode RUN` and then `hdgan styles cluster RUN`"
+                f"{path} does not exist: create it with `hdgan styles encode RUN` and then `hdgan styles cluster RUN`"
             )
         with open_safetensors(path, remedy=_REMEDY) as file:
             tensors = {name: file.get_tensor(name) for name in _TYPES.keys() & file.keys()}
@@ -195,7 +195,7 @@ class StyleBank:
         metadata = from_plain(_Metadata, parse_json(text, f"{path}, hdgan", _REMEDY), f"{path}, hdgan")
         if metadata.format > FORMAT:
             raise CheckpointError(
-                f"{path} has format {metadata.format}, this hdgan reads up to {FORMAT}: upgrade hdgan"
+                f"{path} has format {metadata.format}, but this hdgan reads formats up to {FORMAT}: upgrade hdgan"
             )
         _check(path, arrays, metadata)
         return _assemble(arrays, metadata)
@@ -214,7 +214,7 @@ class _Metadata:
 
 
 _TYPES = {"centre": torch.float32, "mean": torch.float32, "overall": torch.float32, "thumbnail": torch.uint8}
-_REMEDY = "delete it and make it again with `hdgan styles cluster RUN`"
+_REMEDY = "delete it and create it again with `hdgan styles cluster RUN`"
 
 
 def _check(path: Path, arrays: dict[str, np.ndarray], metadata: _Metadata) -> None:

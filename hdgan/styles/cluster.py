@@ -52,8 +52,8 @@ def cluster(
     large = used & (table.share >= min_area)
     if not large.any():
         raise DataError(
-            f"no instance of {count(len(table.stem), 'picture')} covers {option('min_area')} {min_area} of its "
-            "picture: lower it"
+            f"no instance of {count(len(table.stem), 'image')} covers {option('min_area')} {min_area} of its image: "
+            f"lower {option('min_area')}"
         )
     labels = np.unique(table.label[used]).tolist()
     chosen = {label: np.flatnonzero(large & (table.label == label)) for label in labels}

@@ -41,7 +41,8 @@ class Cropper:
     def _crops_of(self, stem: str, examples: Iterable[Example]) -> Iterator[tuple[Example, Image.Image]]:
         if stem not in self.positions:
             raise DataError(
-                f"the training pictures have no {stem}, which was encoded: encode them again with `hdgan styles encode`"
+                f"the encoded image {stem} is no longer among the training images: encode them again with `hdgan "
+                "styles encode`"
             )
         sample = self.dataset[self.positions[stem]]
         photo = sample["photo"].numpy().transpose(1, 2, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +14,7 @@ from torch import Tensor
 from hdgan.config.bounds import Count, Label
 from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.files import atomic_file
-from hdgan.files.json import read_json
+from hdgan.files.json import read_json, write_json
 from hdgan.ops import InstanceIndex
 
 FORMAT = 1
@@ -59,8 +57,8 @@ class Styles:
         """
         if self.encoder and encoder and self.encoder != encoder:
             raise CheckpointError(
-                f"the styles are of encoder {self.encoder}, but the model has encoder {encoder}: make them with this "
-                "model"
+                f"the styles are of encoder {self.encoder}, but the model has encoder {encoder}: create them with "
+                "this model"
             )
 
     def mixed(self, other: Styles, amount: float) -> Styles:
@@ -79,7 +77,7 @@ class Styles:
             if len(first.feature) != len(second.feature):
                 raise CheckpointError(
                     f"the styles of instance {id} have {len(first.feature)} and {len(second.feature)} numbers: mix "
-                    "styles of one model"
+                    "only styles of one model"
                 )
             instances[id] = _mix(first, second, amount)
         return Styles(dict(sorted(instances.items())), self.encoder or other.encoder)
@@ -90,8 +88,7 @@ class Styles:
         Raises:
             HdganError: the file cannot be written.
         """
-        with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps(self.to_plain(), indent=1) + "\n", encoding="utf-8")
+        write_json(path, self.to_plain())
 
     @staticmethod
     def load(path: Path) -> Styles:
@@ -149,15 +146,17 @@ class _SavedStyles:
     instances: dict[str, Style]
 
 
-_REMEDY = "name a file of styles, as `hdgan generate --save-styles` writes it"
+_REMEDY = "give a file of styles that `hdgan generate --save-styles` wrote"
 
 
 def _styles_in(file: _SavedStyles, where: str) -> Styles:
     if file.format > FORMAT:
-        raise CheckpointError(f"{where} has format {file.format}, this hdgan reads up to {FORMAT}: upgrade hdgan")
+        raise CheckpointError(
+            f"{where} has format {file.format}, but this hdgan reads formats up to {FORMAT}: upgrade hdgan"
+        )
     wrong = [id for id in file.instances if not _ID.fullmatch(id)]
     if wrong:
-        raise CheckpointError(f"{where}: {wrong[0][:20]!r} is not an instance id: give an integer of 32 bits")
+        raise CheckpointError(f"{where}: {wrong[0][:20]!r} is not an instance id: give a 32-bit integer")
     return Styles({int(id): style for id, style in file.instances.items()}, file.encoder)
 
 

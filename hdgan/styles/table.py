@@ -100,7 +100,7 @@ class FeatureTable:
             CheckpointError: the file is missing, damaged or not a table.
         """
         if not os.path.lexists(path):
-            raise CheckpointError(f"{path} does not exist: encode the training pictures with `hdgan styles encode RUN`")
+            raise CheckpointError(f"{path} does not exist: encode the training images with `hdgan styles encode RUN`")
         try:
             with open_archive(path, CheckpointError) as archive:
                 headers = {name: _header(archive, name) for name in (*_ARRAYS, "about")}
@@ -129,14 +129,14 @@ class FeatureTable:
     def _check_values(self, path: Path) -> None:
         wrong = []
         if not np.isfinite(self.feature).all():
-            wrong.append("feature, which is not finite")
+            wrong.append("feature contains values that are not finite")
         if len(self) and not 0 <= self.picture.min() <= self.picture.max() < len(self.stem):
-            wrong.append("picture, which is out of range")
+            wrong.append("picture is out of range")
         if len(self.size) and self.size.min() < 1:
-            wrong.append("size, which is below 1")
+            wrong.append("size is below 1")
         outside = [stem for stem in self.stem.tolist() if leads_out(stem)]
         if outside:
-            wrong.append(f"stem, which names {outside[0]!r:.60}")
+            wrong.append(f"stem contains {outside[0]!r:.60}")
         if wrong:
             raise CheckpointError(f"{path} is damaged ({'; '.join(wrong)}): {_REMEDY}")
 
@@ -167,7 +167,7 @@ def _header(archive: zipfile.ZipFile, name: str) -> _ArrayHeader:
     with archive.open(entry) as stream:
         header = _ArrayHeader(*read_npy_header(stream), stream.tell())
     if header.dtype.kind not in _KINDS.get(name, "iu"):
-        raise ValueError(f"{name} holds {header.dtype!s:.60}")
+        raise ValueError(f"{name} has dtype {header.dtype!s:.60}")
     if any(side < 0 for side in header.shape):
         raise ValueError(f"{name} has shape {header.shape!r:.60}")
     if math.prod(header.shape) * header.dtype.itemsize + header.begin != entry.file_size:
@@ -179,7 +179,7 @@ def _check_shapes(path: Path, headers: Mapping[str, _ArrayHeader]) -> None:
     """Check that the shapes of the arrays agree before any array is read."""
     shapes = {name: header.shape for name, header in headers.items()}
     n, m = ((*shapes[name], -1)[0] for name in ("id", "stem"))
-    wanted = {
+    fitting = {
         **dict.fromkeys(("picture", "id", "label", "area"), (n,)),
         "box": (n, 4),
         "feature": (n, *shapes["feature"][1:2]),
@@ -187,9 +187,11 @@ def _check_shapes(path: Path, headers: Mapping[str, _ArrayHeader]) -> None:
         "size": (m, 2),
         "about": (),
     }
-    wrong = [name for name, shape in wanted.items() if shapes[name] != shape or (name == "feature" and len(shape) != 2)]
+    wrong = [
+        name for name, shape in fitting.items() if shapes[name] != shape or (name == "feature" and len(shape) != 2)
+    ]
     if wrong:
-        raise CheckpointError(f"{path} is damaged (arrays whose shapes do not agree: {', '.join(wrong)}): {_REMEDY}")
+        raise CheckpointError(f"{path} is damaged (array shapes do not agree: {', '.join(wrong)}): {_REMEDY}")
 
 
 def _read(archive: zipfile.ZipFile, name: str, header: _ArrayHeader) -> np.ndarray:
@@ -197,7 +199,7 @@ def _read(archive: zipfile.ZipFile, name: str, header: _ArrayHeader) -> np.ndarr
     if header.dtype.kind == "U":  # NumPy accepts any number as a character, but Python fails when it is used
         codes = np.frombuffer(content, np.dtype("u4").newbyteorder(header.dtype.byteorder), offset=header.begin)
         if codes.max(initial=0) > sys.maxunicode:
-            raise ValueError(f"{name} holds a number that is not a character")
+            raise ValueError(f"{name} contains a number that is not a character")
     values = np.frombuffer(content, header.dtype, math.prod(header.shape), header.begin)
     return values.reshape(header.shape, order="F" if header.by_column else "C")
 

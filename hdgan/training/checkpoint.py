@@ -27,7 +27,7 @@ from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model, save_model
-from hdgan.files import atomic_file, atomic_folder, remove_dead, remove_dead_below, remove_folder
+from hdgan.files import atomic_folder, remove_dead, remove_dead_below, remove_folder, write_text
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE
 from hdgan.training.schedule import Stage
@@ -98,8 +98,7 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
     if state.best is not None:
         step, value = state.best
         best = {"step": step, "stage": state.stage.name, record_name(str(state.best_by["metric"])): value}
-        with atomic_file(checkpoints_folder(run) / "best.json") as temporary:
-            temporary.write_text(json.dumps(best))
+        write_text(checkpoints_folder(run) / "best.json", json.dumps(best))
     for step in list_steps(run)[: -config.log.keep]:
         folder = checkpoint_path(run, step)
         has_styles = any((folder / name).is_file() for name in (FEATURES_FILE, STYLES_FILE))
@@ -164,10 +163,10 @@ def read_training_state(folder: Path) -> dict[str, Any]:
             tensors = read(dict(_stored_tensors(saved)))
         moved = folder.name.startswith(PREFIX) and folder.name != checkpoint_path(folder, saved.step).name
         if moved or saved.first_step > saved.step:
-            raise CheckpointError(f"{file} is of step {saved.step}, in a stage that began at step {saved.first_step}")
+            raise CheckpointError(f"{file} is from step {saved.step}, in a stage that began at step {saved.first_step}")
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error}; or delete the folder {folder} to resume from the checkpoint before it"
+            f"{error}; or delete the folder {folder} to resume from the previous checkpoint"
         ) from error
     state = {field.name: getattr(saved, field.name) for field in fields(saved)}
     for name in _OPTIMIZERS:
@@ -189,7 +188,7 @@ def _stored_tensors(saved: _TrainingFile) -> Iterator[tuple[tuple[str, int, str]
         optimizer = getattr(saved, name)
         for k, moments in optimizer.state.items() if optimizer else ():
             yield from (((name, k, part), getattr(moments, part)) for part in _PARTS)
-    yield from ((("pool", k, ""), picture) for k, picture in enumerate(saved.pool))
+    yield from ((("pool", k, ""), image) for k, image in enumerate(saved.pool))
 
 
 def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
@@ -202,21 +201,21 @@ def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:
         raw, _ = load_model(folder / MODEL_FILE, ema=False)
         averaged, _ = load_model(folder / MODEL_FILE, ema=True)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; or delete {folder} to resume from the checkpoint before it") from error
+        raise CheckpointError(f"{error}; or delete {folder} to resume from the previous checkpoint") from error
     average = {key: value for key, value in averaged.state_dict().items() if not key.startswith("discriminator.")}
     differences = list(_differences(to_plain(raw.config), to_plain(state.model.config)))
     if differences:
         raise CheckpointError(
-            f"{folder} has another architecture than the run's config: {', '.join(differences)}; a resume cannot "
-            f"change it: start a new run, with {option('init_from')} for its weights"
+            f"{folder} does not have the architecture of the run's config: {', '.join(differences)}; a resume cannot "
+            f"change it: start a new run with {option('init_from')} to reuse the weights"
         )
     state.load(raw.state_dict(), average, training)
 
 
-def _differences(saved: dict[str, Any], wanted: dict[str, Any], path: str = "") -> Iterator[str]:
+def _differences(saved: dict[str, Any], current: dict[str, Any], path: str = "") -> Iterator[str]:
     """Options that both have and that differ. If they are of different kinds, the tag that names the kind differs."""
-    for key in [key for key in wanted if key in saved]:
-        ours, theirs = wanted[key], saved[key]
+    for key in [key for key in current if key in saved]:
+        ours, theirs = current[key], saved[key]
         if isinstance(ours, dict) and isinstance(theirs, dict):
             yield from _differences(theirs, ours, f"{path}{key}.")
         elif theirs != ours:

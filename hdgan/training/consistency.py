@@ -45,17 +45,17 @@ def require_same_run(rendezvous: Rendezvous, config: TrainConfig, *, resume: boo
 
 
 def require_same_data(rendezvous: Rendezvous, pairs: Sequence[Pair]) -> None:
-    """Make sure that all processes have found the same training pictures, by names and sizes of the files."""
+    """Make sure that all processes have found the same training images, by names and sizes of the files."""
     if rendezvous.size == 1:
         return
-    listing = {f"the training picture {pair.stem}": _sizes(pair) for pair in pairs}
+    listing = {f"the training image {pair.stem}": _sizes(pair) for pair in pairs}
     digest = hashlib.sha256(repr(listing).encode()).hexdigest()
     if len(set(rendezvous.all_gather(digest))) == 1:
         return
     entries = list(listing.items())
     for begin in range(0, max(rendezvous.all_gather(len(pairs))), _PAIRS_AT_ONCE):
         part = entries[begin : begin + _PAIRS_AT_ONCE]
-        rendezvous.require_equal({"the number of training pictures": len(pairs), **dict(part)})
+        rendezvous.require_equal({"the number of training images": len(pairs), **dict(part)})
 
 
 def require_same_plan(rendezvous: Rendezvous, config: TrainConfig, stages: Sequence[Stage]) -> None:
@@ -69,7 +69,7 @@ def require_same_checkpoint(rendezvous: Rendezvous, run: Path, step: int) -> Non
     """Make sure that all processes continue from the same checkpoint of a run."""
     if rendezvous.size > 1:
         content = _content(checkpoint_path(run, step) / MODEL_FILE)
-        rendezvous.require_equal({"the last step that was saved": step, "its checkpoint": content})
+        rendezvous.require_equal({"the last saved step": step, "its checkpoint": content})
 
 
 def _options(config: Any, path: str) -> Iterator[tuple[str, Any]]:

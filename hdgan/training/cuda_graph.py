@@ -45,9 +45,9 @@ class GraphedGradients:
             self._graph = self._capture(batch)
         if _shapes(batch) != _shapes(self._batch):
             return self._gradients(batch)
-        for mine, given in zip(_tensors(self._batch), _tensors(batch), strict=True):
-            if mine is not None and given is not None:
-                mine.copy_(given)
+        for static, new in zip(_tensors(self._batch), _tensors(batch), strict=True):
+            if static is not None and new is not None:
+                static.copy_(new)
         for parameter, gradient in self._grads:
             parameter.grad = gradient
         self._graph.replay()

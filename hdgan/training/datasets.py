@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.console import Console
 
-from hdgan.config.options import option, option_off
+from hdgan.config.options import option
 from hdgan.data import (
     DataConfig,
     Listing,
@@ -23,7 +23,7 @@ from hdgan.data.inspection import quick_check
 from hdgan.data.report import PhaseReport
 from hdgan.errors import ConfigError, DataError
 from hdgan.families.common.train_config import TrainConfig
-from hdgan.progress import showing_progress
+from hdgan.progress import print_lines, showing_progress
 from hdgan.scenes import spec_of, with_scenes
 from hdgan.wording import count
 
@@ -70,9 +70,10 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
     n_labels = config.model.n_labels
     data = with_scenes(config.data, n_labels, console)
     if config.data.uses_scenes:
-        console.print(f"street scenes: {data.root}", markup=False, highlight=False, soft_wrap=True)
+        print_lines(console, f"street scenes: {data.root}")
     training = find_pairs(data, data.train_phase, n_labels > 0)
-    _require_parts(config, data, training)
+    for lack in training.lacks(data.root, config.model.instances):
+        raise DataError(lack)
     validation = _validation_pairs(config, data, training, console)
     with showing_progress(console) as progress:
         reports = {
@@ -80,8 +81,7 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
             for listing in dict.fromkeys((training, validation))
         }
     for report in reports.values():
-        for warning in report.warnings:
-            console.print(warning, markup=False, highlight=False, soft_wrap=True)
+        print_lines(console, *report.warnings)
     for stage in config.stages.values():
         for report in reports.values():
             report.require_size(stage.size)  # samples and statistics take images one by one
@@ -99,17 +99,6 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
     )
 
 
-def _require_parts(config: TrainConfig, data: DataConfig, training: Listing) -> None:
-    first = training.pairs[0]
-    if first.photo is None:
-        raise DataError(f"{data.root} has no photos for phase {training.phase}: training needs pairs with photos")
-    if config.model.instances and first.ids is None:
-        raise ConfigError(
-            f"{data.root} has no instance maps for phase {training.phase}: add them, or train with "
-            f"{option_off('model.instances')}"
-        )
-
-
 def _validation_pairs(config: TrainConfig, data: DataConfig, training: Listing, console: Console) -> Listing:
     """The pairs of the validation phase; the training pairs where those lack a part that the model takes."""
     labels = config.model.n_labels > 0
@@ -121,7 +110,7 @@ def _validation_pairs(config: TrainConfig, data: DataConfig, training: Listing, 
     lacks = "photos" if first.photo is None else "instance maps" if config.model.instances and first.ids is None else ""
     if not lacks:
         return listing
-    console.print(f"phase {phase} has no {lacks}: samples show training pictures", markup=False, highlight=False)
+    print_lines(console, f"phase {phase} has no {lacks}: sample images are made from training images")
     return training
 
 
@@ -139,7 +128,8 @@ def resolved(config: TrainConfig, data: RunData) -> TrainConfig:
 def _check_channels(config: TrainConfig, reports: Mapping[Listing, PhaseReport]) -> None:
     if config.model.image_channels != 3:
         raise ConfigError(
-            f"{option('model.image_channels')} is {config.model.image_channels}, but photos are read as RGB: set 3"
+            f"{option('model.image_channels')} is {config.model.image_channels}, but photos are read as RGB: set it "
+            "to 3"
         )
     for listing, report in reports.items():
         if not config.model.n_labels and report.input_channels != config.model.input_channels:

@@ -95,7 +95,7 @@ def _explained_backend_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:
         first = str(error).splitlines()[0]
-        raise OtherProcessError(f"another process has ended, and its own message says why ({first})") from error
+        raise OtherProcessError(f"another process has ended; its message says why ({first})") from error
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
@@ -127,13 +127,13 @@ def _device_of(device: str, local_rank: int, size: int) -> str:
         if device == "cuda:0" and gpus == 1:
             return device
         raise ConfigError(
-            f"{option('device')} {device} would put all {size} processes on one device: give cuda, cpu or auto"
+            f"{option('device')} {device} would put all {size} processes on one device: use cuda, cpu or auto"
         )
     if device == "cpu" or not torch.cuda.is_available():
         return device
     here = int(os.environ.get("LOCAL_WORLD_SIZE", local_rank + 1))
     if here > gpus:
-        own = f"; where each process sees a GPU of its own, {option('device')} cuda:0" if gpus == 1 else ""
+        own = f"; if each process sees only its own GPU, use {option('device')} cuda:0" if gpus == 1 else ""
         raise ConfigError(
             f"there are {here} processes on this machine, but PyTorch sees {count(gpus, 'GPU')}: give torchrun "
             f"--nproc-per-node {gpus}, or {option('device')} cpu{own}"

@@ -16,12 +16,11 @@ from hdgan.config.options import option
 from hdgan.devices import enough_memory
 from hdgan.errors import ConfigError
 from hdgan.families.common.train_config import TrainConfig
-from hdgan.progress import Progress, showing_progress
+from hdgan.progress import Progress, print_lines, showing_progress
 from hdgan.training import setup
 from hdgan.training.datasets import RunData
 from hdgan.training.distributed import join_world
 from hdgan.training.estimate import StageEstimate, estimate_stage
-from hdgan.training.logs import print_line
 from hdgan.training.setup import RunSetup
 from hdgan.training.state import StageState
 from hdgan.training.trainer import Trainer
@@ -63,7 +62,7 @@ def dry_run(config: TrainConfig, console: Console, *, resume: bool = False) -> l
     """
     with setup.torch_settings(config), join_world(config.device) as world:
         if world.size > 1:
-            raise ConfigError(f"{option('dry_run')} is for one process: run it without torchrun")
+            raise ConfigError(f"{option('dry_run')} works only in one process: run it without torchrun")
         missing: list[str] = []
         run = setup.prepare(config, resume, world, console, missing.append)
         # Weights that a run cannot start from show here. New ones are not made: they may not fit into memory.
@@ -72,27 +71,27 @@ def dry_run(config: TrainConfig, console: Console, *, resume: bool = False) -> l
         estimates = [estimate_stage(run.config, stage, run.data, run.perceptual, done) for stage in left]
         print_estimates(run.config, run.data, estimates, console)
         for reason in missing:
-            print_line(console, f"{reason}. The steps below are timed with random weights in its place")
+            print_lines(console, f"{reason}. The steps below are timed with random weights instead")
         timings = []
         for estimate in estimates:
             timings.append(_time_stage(run, estimate))
             _print_timing(console, timings[-1])
         total = _duration(sum(timing.seconds for timing in timings))
-        print_line(console, f"all stages: {total}, without samples and checkpoints")
+        print_lines(console, f"all stages: {total}, excluding samples and checkpoints")
         return timings
 
 
 def print_estimates(config: TrainConfig, data: RunData, estimates: list[StageEstimate], console: Console) -> None:
     """Print what is known before a step is taken: data, parameters, and a row for each stage."""
-    print_line(console, f"dry run: nothing is written to {config.out}")
-    training = count(len(data.train_pairs), "training picture")
-    held_out = f"{count(len(data.val_pairs), 'picture')} of {data.val_phase} for samples and validation"
-    print_line(console, f"data: {data.config.root}: {training}; {held_out}")
+    print_lines(console, f"dry run: nothing is written to {config.out}")
+    training = count(len(data.train_pairs), "training image")
+    held_out = f"{count(len(data.val_pairs), 'image')} of {data.val_phase} for samples and validation"
+    print_lines(console, f"data: {data.config.root}: {training}; {held_out}")
     if not estimates:
-        print_line(console, "no stage is left to train")
+        print_lines(console, "no stage remains to be trained")
         return
     parts = ", ".join(f"{name} {number / 1e6:.1f} M" for name, number in estimates[-1].parameters.items())
-    print_line(console, f"parameters at the end: {parts}")
+    print_lines(console, f"parameters at the end: {parts}")
     table = _table("stage", "size", "batch", "trained", "steps", "memory", "kept")
     for e in estimates:
         table.add_row(
@@ -105,11 +104,13 @@ def print_estimates(config: TrainConfig, data: RunData, estimates: list[StageEst
             _memory(e.saved_bytes),
         )
     console.print(table)
-    print_line(console, "trained: the parameters that the stage trains")
-    print_line(console, "memory: what a step needs by the shapes of its tensors; libraries take some more")
-    print_line(console, "kept: the part of it that the forward pass keeps for the backward pass")
     largest = max(estimates, key=lambda e: e.saved_bytes)
-    print_line(console, f"\nkept for backward in stage {largest.stage.name}:")
+    print_lines(
+        console,
+        "trained: trained parameters; memory: of a step, from the shapes of its tensors (libraries need more);",
+        "kept: the part that the forward pass keeps for the backward pass",
+        f"\nkept for the backward pass in stage {largest.stage.name}:",
+    )
     layers = _table("layer", "memory", "share")
     for layer in sorted(largest.layers, key=lambda layer: -layer.bytes)[:LISTED_LAYERS]:
         share = f"{layer.bytes / largest.saved_bytes:.0%}"
@@ -136,8 +137,8 @@ def _memory(size: int) -> str:
 
 def _print_timing(console: Console, timing: StageTiming) -> None:
     gpu = "" if timing.gpu_bytes is None else f", {_memory(timing.gpu_bytes)} of the GPU's memory"
-    time_needed = f"{timing.step_seconds:.3g} s a step, {_duration(timing.seconds)} in all"
-    print_line(console, f"stage {timing.estimate.stage.name}: {time_needed}{gpu}")
+    time_needed = f"{timing.step_seconds:.3g} s per step, {_duration(timing.seconds)} in all"
+    print_lines(console, f"stage {timing.estimate.stage.name}: {time_needed}{gpu}")
 
 
 def _physical_memory() -> int:

@@ -28,7 +28,7 @@ from hdgan.training.state import StageNetworks
 from hdgan.training.trainer import forward_backward
 
 INSTANCES = 64
-"""Assumed number of instances in a picture; it depends on the data, and makes little difference."""
+"""Assumed number of instances in an image; it depends on the data, and makes little difference."""
 _CPU = torch.device("cpu")
 
 
@@ -40,7 +40,7 @@ class StageEstimate:
     steps: int
     """That are still to do."""
     size: tuple[int, int]
-    """Width and height of its pictures; where these differ, of the largest."""
+    """Width and height of its images; where these differ, of the largest."""
     parameters: dict[str, int]
     """Of each network of the model."""
     trained: int

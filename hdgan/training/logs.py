@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from hdgan import progress
 from hdgan.errors import CheckpointError, TrainingError
-from hdgan.files import atomic_file, leads_out
+from hdgan.files import leads_out, write_text
 from hdgan.files.json import parse_json, read_bytes
 
 METRICS_FILE = "metrics.jsonl"
@@ -36,8 +36,7 @@ class Metrics:
     def __init__(self, run: Path, step: int) -> None:
         self.path = run / METRICS_FILE
         kept = [record for record in read_metrics(run) if record["step"] <= step]
-        with atomic_file(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = self.path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
@@ -102,13 +101,8 @@ _GROWTH = 8
 _REMEDY = "delete that line"
 
 
-def print_line(console: Console, line: str) -> None:
-    """Print a line as it is: paths and values are no markup, and a terminal does the wrapping."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
 class ProgressDisplay:
-    """A bar with losses, pictures a second and the time left; plain lines if there is no terminal."""
+    """A bar with losses, images a second and the time left; plain lines if there is no terminal."""
 
     def __init__(self, console: Console, total_steps: int, step: int) -> None:
         self._console = console
@@ -147,7 +141,7 @@ class ProgressDisplay:
                 began, first = self._start
                 left = (now - began) / max(step - first, 1) * (self._total - step)
                 line = f"{stage} step {step}/{self._total} {shown} {speed} ETA {timedelta(seconds=round(left))}"
-                print_line(self._console, line)
+                progress.print_lines(self._console, line)
 
     def between_steps(self) -> AbstractContextManager[progress.Progress]:
         """Progress of long work between two steps: lines in a log. On a terminal the bar stays as it is."""

@@ -15,10 +15,11 @@ from hdgan.devices import enough_memory
 from hdgan.errors import HdganError
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.train_config import TrainConfig
+from hdgan.progress import print_lines
 from hdgan.training.checkpoint import finish_saving, remove_leftovers
 from hdgan.training.distributed import join_world
 from hdgan.training.interrupt import StopRequest, defer_sigchld
-from hdgan.training.logs import Metrics, ProgressDisplay, print_line
+from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.report import write_report
 from hdgan.training.run_folder import claim_folder, locked, remove_samples, write_description
 from hdgan.training.saving import Saver
@@ -69,7 +70,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
                 stack.callback(metrics.close)
         total = run.stages[-1].last_step
         if resume:
-            print_line(console, f"resuming {config.out} after step {state.step} of {total}")
+            print_lines(console, f"resuming {config.out} after step {state.step} of {total}")
         display = stack.enter_context(ProgressDisplay(console, total, state.step))
         stop = stack.enter_context(StopRequest())
         while (current := stage_at(run.stages, state.step)) is not None:
@@ -141,7 +142,7 @@ def _next(batches: Iterator[Batch]) -> Batch | HdganError:
 
 
 class _Clock:
-    """Pictures a second over the last steps, without the time spent on samples and checkpoints."""
+    """Images a second over the last steps, without the time spent on samples and checkpoints."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
@@ -165,11 +166,11 @@ class _Clock:
 def _print_end(console: Console, config: TrainConfig, result: TrainResult, report: Path) -> None:
     if result.finished:
         state = "finished"
-        sources = "--label LABELS" if config.model.n_labels else "--input PICTURES"
+        sources = "--label LABELS" if config.model.n_labels else "--input IMAGES"
         sources += " --instance INSTANCES" if config.model.instances else ""
         what_next = f"generate with: hdgan generate {config.out} {sources} --out FOLDER"
     else:
         state = f"stopped after step {result.step} of {result.total_steps}"
         what_next = f"resume with: hdgan-train --resume {config.out}"
-    print_line(console, f"{state}; report: {report.resolve()}")
-    print_line(console, what_next)
+    print_lines(console, f"{state}; report: {report.resolve()}")
+    print_lines(console, what_next)

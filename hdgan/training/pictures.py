@@ -1,4 +1,4 @@
-"""Validation pictures that a run generates, and the mean styles that a checkpoint holds."""
+"""Validation images that a run generates, and the mean styles that a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hdgan.styles.table import classes_of
 
 
 class Examples:
-    """The fixed validation pictures that a run looks at.
+    """The fixed validation images that a run looks at.
 
     Args:
         dataset: validation pairs with photos, at the size of the stage.
@@ -50,7 +50,7 @@ class Examples:
 
     @torch.inference_mode()
     def write(self, model: ImageModel, folder: Path, step: int, count: int) -> None:
-        """Write generated pictures to folder/<step>/<k>.png and, once, what they are made from to folder/inputs/.
+        """Write generated images to folder/<step>/<k>.png and, once, what they are made from to folder/inputs/.
 
         Files that are in folder/inputs/ already may be of other data or sizes, and are overwritten.
         """
@@ -62,7 +62,7 @@ class Examples:
             save_png(to_image(self.generate(model, inputs, k)[0]), folder / f"{step:08d}" / f"{k}.png")
 
     def generate(self, model: ImageModel, inputs: Batch, index: int) -> Tensor:
-        """G's picture for inputs with a photo: [B, C, H, W] float32 in [-1, 1]. Features, if any, are the photo's.
+        """G's image for inputs with a photo: [B, C, H, W] float32 in [-1, 1]. Features, if any, are the photo's.
 
         The noise of a model that draws some follows from the run's seed and the index: weights alone tell two apart.
         """

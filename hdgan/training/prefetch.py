@@ -28,7 +28,7 @@ def prefetched(
     Args:
         loader: batches; for a GPU in pinned memory, since copies from other memory wait for the step.
         device: where the step runs.
-        memory_format: of photos and input pictures.
+        memory_format: of photos and input images.
     """
     if device.type != "cuda":
         for batch in loader:

@@ -67,7 +67,7 @@ class Rendezvous:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             raise OtherProcessError(
                 f"process {rank} has waited {START_TIMEOUT.total_seconds():g} seconds for all {size} processes of the "
-                f"run to meet at {where}: look at what the others say, then start all together"
+                f"run to connect at {where}: read the messages of the others, then start all of them together"
             ) from error
         store.set_timeout(TIMEOUT)
         return Rendezvous(rank, size, store)
@@ -111,7 +111,7 @@ class Rendezvous:
         differences = list(filter(None, (_difference(name, found) for name, found in values)))
         if differences:
             more = len(differences) - _SHOWN
-            rest = f"; and in {count(more, 'more point')}" if more > 0 else ""
+            rest = f"; and {count(more, 'more difference')}" if more > 0 else ""
             raise ConfigError(
                 f"the processes of the run differ: {'; '.join(differences[:_SHOWN])}{rest}; give all of them the same "
                 "options and the same data"
@@ -150,7 +150,7 @@ class Rendezvous:
                 raise OtherProcessError(self.store.get(_FAILURE).decode())
             if time.monotonic() > until:
                 silent = ", ".join(str(rank) for rank, key in enumerate(keys) if not self.store.check([key]))
-                raise OtherProcessError(f"process {silent} has sent nothing for {timeout}: look at what it says")
+                raise OtherProcessError(f"process {silent} has sent nothing for {timeout}: read its messages")
             time.sleep(_POLL_SECONDS)
 
     @contextmanager
@@ -160,7 +160,7 @@ class Rendezvous:
         except RuntimeError as error:
             if isinstance(error, HdganError):
                 raise
-            raise OtherProcessError("process 0 has ended: its own message says why") from error
+            raise OtherProcessError("process 0 has ended: its message says why") from error
 
 
 def _difference(name: str, values: Sequence[Any]) -> str:

@@ -134,7 +134,7 @@ class StageSummary:
 
     @property
     def seconds(self) -> float:
-        """Time of the training steps, without samples and checkpoints."""
+        """Time of the training steps, excluding samples and checkpoints."""
         return self.images / self.speed if self.speed else 0.0
 
     @property

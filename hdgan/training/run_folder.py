@@ -4,14 +4,13 @@ RUN/config.json        the whole config
     environment.json   versions and machine
     metrics.jsonl      losses, learning rate, speed
     tensorboard/       the same
-    samples/<stage>/   inputs/ and a folder of pictures for each sampled step
+    samples/<stage>/   inputs/ and a folder of images for each sampled step
     checkpoints/       see hdgan.checkpoints
     report.html        all of it at a glance
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -28,14 +27,13 @@ from filelock import FileLock, Timeout
 from hdgan.checkpoints import list_steps
 from hdgan.config.bounds import Count
 from hdgan.config.options import option
-from hdgan.config.serialization import from_plain, to_plain
+from hdgan.config.serialization import from_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError, ConfigError, HdganError
 from hdgan.families import ModelConfig
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.registry import AnyTrainConfig, family_of
-from hdgan.files import atomic_file
-from hdgan.files.json import read_json
+from hdgan.files.json import read_json, write_json
 from hdgan.training.distributed import World
 
 CONFIG_FILE = "config.json"
@@ -67,7 +65,7 @@ def claim_folder(config: TrainConfig, resume: bool) -> None:
     steps = list_steps(config.out)
     if steps and not resume:
         raise ConfigError(
-            f"{config.out} already holds a run, saved at step {steps[-1]}: continue it with "
+            f"{config.out} already contains a run, saved at step {steps[-1]}: continue it with "
             f"`hdgan-train --resume {config.out}`, or choose another {option('out')}"
         )
 
@@ -86,7 +84,7 @@ def locked(run: Path) -> Iterator[None]:
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
         raise ConfigError(
-            f"another process trains in {run}: wait for its end, stop it, or choose another {option('out')}"
+            f"another process is training in {run}: wait until it ends, stop it, or choose another {option('out')}"
         ) from error
     except OSError as error:
         reason = error.strerror or str(error)
@@ -119,8 +117,7 @@ def write_description(config: TrainConfig, world: World, training_pictures: int)
         training_pictures=training_pictures,
     )
     for name, content in ((CONFIG_FILE, config), (ENVIRONMENT_FILE, environment)):
-        with atomic_file(config.out / name) as temporary:
-            temporary.write_text(json.dumps(to_plain(content), indent=2) + "\n", encoding="utf-8")
+        write_json(config.out / name, content)
 
 
 def load_config(run: Path) -> TrainConfig:
@@ -131,8 +128,8 @@ def load_config(run: Path) -> TrainConfig:
     """
     file = run / CONFIG_FILE
     if not os.path.lexists(file):
-        raise CheckpointError(f"{run} holds no run ({CONFIG_FILE} is missing): give the folder of a training run")
-    return read_json(file, AnyTrainConfig, "copy it again, or take the options from a checkpoint's file")
+        raise CheckpointError(f"{run} is not a run ({CONFIG_FILE} is missing): give the folder of a training run")
+    return read_json(file, AnyTrainConfig, "copy it again, or take the options from the file of a checkpoint")
 
 
 def load_environment(run: Path) -> RunEnvironment:
@@ -148,7 +145,7 @@ def load_environment(run: Path) -> RunEnvironment:
 def training_of(
     file: Path, metadata: Mapping[str, Any], model: ModelConfig, root: Path | None = None
 ) -> tuple[TrainConfig, SizeConfig]:
-    """How a model was trained, with the data under `root` if it is given, and the size of the pictures.
+    """How a model was trained, with the data under `root` if it is given, and the size of the images.
 
     Args:
         file: the model, for messages.
@@ -165,12 +162,12 @@ def training_of(
         stage = config.stages.get(str(metadata.get("stage")))
         if stage is None:
             raise CheckpointError(
-                f"{file} is of stage {metadata.get('stage')!r:.60}, which its own config does not have: there are "
-                f"{', '.join(config.stages)}"
+                f"{file} is of stage {metadata.get('stage')!r:.60}, which its own config does not contain: the stages "
+                f"are {', '.join(config.stages)}"
             )
         return (config if root is None else replace(config, data=_under(root, config.data))), stage.size.whole
     if root is None:
-        raise ConfigError(f"{file} does not say what it was trained on: name the dataset by {option('root')}")
+        raise ConfigError(f"{file} does not say what it was trained on: give the dataset with {option('root')}")
     data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)
     return family_of(model).train_config(model=model, data=data), SizeConfig()
 

@@ -12,8 +12,9 @@ from rich.console import Console
 from hdgan.checkpoints import list_steps
 from hdgan.devices import enough_memory
 from hdgan.errors import HdganError, TrainingError
+from hdgan.progress import print_lines
 from hdgan.training.checkpoint import require_finite, save_checkpoint
-from hdgan.training.logs import Metrics, ProgressDisplay, print_line
+from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.pictures import Examples, mean_styles
 from hdgan.training.report import write_report
 from hdgan.training.setup import RunSetup
@@ -39,10 +40,10 @@ class Saver:
         self.references = Examples(run.data.reference(size), config, device)
 
     def write_samples(self) -> None:
-        """Write sample pictures of this step."""
+        """Write sample images of this step."""
         state, config = self.state, self.run.config
         with self.display.between_steps() as progress:
-            progress("writing sample pictures", 0, 0)
+            progress("writing sample images", 0, 0)
             folder = config.out / "samples" / state.stage.name
             self.examples.write(state.ema.model, folder, state.step, config.log.samples)
 
@@ -60,7 +61,7 @@ class Saver:
     def keeping_last_step(self, trainer: Trainer) -> Iterator[None]:
         """Save what has been trained before an error that the user can fix ends the run.
 
-        A picture that cannot be read, for training or for samples, a reader that is killed, or memory that does not
+        An image that cannot be read, for training or for samples, a reader that is killed, or memory that does not
         suffice for gradients leave the state as the last step made it. A TrainingError does not: it says that the state
         is not worth saving, or that it cannot be saved.
 
@@ -100,20 +101,20 @@ class Saver:
         if state.step not in list_steps(config.out):
             self._require_finite_weights()
             try:
-                with enough_memory("the mean styles need more memory"):
+                with enough_memory("computing the mean styles needs more memory"):
                     tensors = mean_styles(state.ema.model, self.references, config.log.style_images)
-            except HdganError:  # perhaps of the same picture or memory; the next checkpoint has them again
+            except HdganError:  # perhaps of the same image or memory; the next checkpoint has them again
                 tensors = {}
             save_checkpoint(config.out, config, state, tensors)
-        message = f"saved after step {state.step}: hdgan-train --resume {config.out} goes on from there"
-        print_line(self.run.console, message)
+        message = f"saved after step {state.step}: hdgan-train --resume {config.out} continues from there"
+        print_lines(self.run.console, message)
 
     def _record(self, values: dict[str, float]) -> None:
         """Log what validation measured, and note whether this checkpoint is the best one so far."""
         state, metric, chosen_by = self.state, self.run.config.log.best, self.run.validation.chosen_by
         require_finite(self.run.config.out, state.stage, state.step, values)
         value = values[record_name(metric)]
-        # Values of another metric, scorer or set of pictures, which a resume may change, are not comparable.
+        # Values of another metric, scorer or set of images, which a resume may change, are not comparable.
         if state.best is None or state.best_by != chosen_by or is_better(metric, value, state.best[1]):
             state.best, state.best_by = (state.step, value), chosen_by
         if self.metrics is not None:
@@ -130,7 +131,8 @@ def _report_so_far(run: Path, console: Console) -> None:
     try:
         write_report(run)
     except Exception as error:
-        print_line(
+        print_lines(
             console,
-            f"the report could not be written ({error!r}); training goes on; write it later with: hdgan report {run}",
+            f"the report could not be written ({error!r}); training continues; write the report later with: hdgan "
+            f"report {run}",
         )

@@ -46,7 +46,7 @@ def plan(config: TrainConfig, dataset_size: int) -> list[Stage]:
             stages.append(Stage(name, stage, first, steps))
             first += steps
     if not stages:
-        raise ConfigError("the run has no stages: start from a preset, or give a stage some epochs")
+        raise ConfigError("the run has no stages: start from a preset, or set the epochs of a stage")
     return stages
 
 

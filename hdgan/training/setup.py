@@ -19,6 +19,7 @@ from hdgan.families.common.batch import Batch
 from hdgan.families.common.perceptual import OnMissing
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model
+from hdgan.progress import print_lines
 from hdgan.seeding import derive_seed
 from hdgan.training.checkpoint import read_training_state, restore
 from hdgan.training.consistency import (
@@ -29,7 +30,6 @@ from hdgan.training.consistency import (
 )
 from hdgan.training.datasets import RunData, open_data, resolved
 from hdgan.training.distributed import World
-from hdgan.training.logs import print_line
 from hdgan.training.prefetch import prefetched
 from hdgan.training.run_folder import claim_folder, load_config
 from hdgan.training.schedule import Stage, plan
@@ -125,18 +125,19 @@ def _new_state(run: RunSetup) -> StageState:
     file = find_checkpoint(config.init_from)
     other, info = load_model(file, ema=False)
     for name in info.missing:
-        print_line(run.console, f"{file} holds no {name}: it starts from new weights")
+        print_lines(run.console, f"{file} contains no {name}, which starts from new weights")
     state = StageState(config, stage, run.world.device)
     ours = state.model.config
     if other.config.family != ours.family:
         raise ConfigError(
-            f"{option('init_from')} {file} is a model of the family {other.config.family}, this run of {ours.family}"
+            f"{option('init_from')} {file} is a model of the family {other.config.family}, but this run is of "
+            f"{ours.family}"
         )
     for part, number in other.config.growth.items():
         if number > ours.growth[part]:
             raise ConfigError(
-                f"{option('init_from')} {file} has {count(number, part)}, stage {stage.name} {ours.growth[part]}: a "
-                "run only grows"
+                f"{option('init_from')} {file} has {count(number, part)}, but stage {stage.name} has "
+                f"{ours.growth[part]}: a run can only grow"
             )
     try:
         state.take_over(other)
@@ -144,7 +145,7 @@ def _new_state(run: RunSetup) -> StageState:
         # PyTorch lists every tensor, a line each, below a heading.
         first = str(error).splitlines()[-1].strip()
         raise ConfigError(
-            f"{option('init_from')} {file} has another architecture than stage {stage.name}: {first}"
+            f"{option('init_from')} {file} does not have the architecture of stage {stage.name}: {first}"
         ) from error
     return state
 
@@ -154,13 +155,11 @@ def _resumed_state(run: RunSetup) -> StageState:
     config = run.config
     steps = list_steps(config.out)
     if not steps:
-        raise CheckpointError(
-            f"{config.out} has no checkpoint to resume from: start it again without {option('resume')}"
-        )
+        raise CheckpointError(f"{config.out} has no checkpoint to resume from: start it without {option('resume')}")
     begun = load_config(config.out).init_from
     if config.init_from != begun:
         raise ConfigError(
-            f"{option('init_from')} {config.init_from} has no effect on a run that has begun"
+            f"{option('init_from')} {config.init_from} has no effect on a run that has already started"
             f"{'' if begun is None else f' from {begun}'}: leave it out, or start a new run with another "
             f"{option('out')}"
         )
@@ -168,7 +167,9 @@ def _resumed_state(run: RunSetup) -> StageState:
     training = read_training_state(folder)
     stage = next((stage for stage in run.stages if stage.name == training["stage"]), None)
     if stage is None:
-        raise CheckpointError(f"{folder} was made in stage {training['stage']}, which the run's config no longer has")
+        raise CheckpointError(
+            f"{folder} was saved in stage {training['stage']}, which the run's config no longer contains"
+        )
     state = StageState(config, stage, run.world.device)
     restore(folder, state, training)
     if state.best is not None and state.best[0] not in steps:  # somebody has deleted it: the next one takes its place
@@ -186,7 +187,8 @@ def too_large(config: TrainConfig, stage: Stage, world: World) -> str:
         f"a smaller {option(f'stages.{name}.size.width')} or {option(f'stages.{name}.size.crop_width')}",
     ]
     return (
-        f"stage {name}, with {count(own, 'picture')} of each batch, does not fit into the memory of {world.device}: "
+        f"stage {name}, with {count(own, 'image')} per batch and process, does not fit into the memory of "
+        f"{world.device}: "
         f"{', or '.join(filter(None, remedies))}"
     )
 
@@ -195,7 +197,7 @@ def too_large(config: TrainConfig, stage: Stage, world: World) -> str:
 def torch_settings(config: TrainConfig) -> Iterator[None]:
     """Let cuDNN try out its algorithms while a run lasts; set the number of threads for good."""
     before = torch.backends.cudnn.benchmark
-    # The pictures of a stage usually have one size, so one trial of cuDNN's algorithms pays.
+    # The images of a stage usually have one size, so one trial of cuDNN's algorithms pays.
     torch.backends.cudnn.benchmark = True
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -209,13 +211,13 @@ def check_processes(config: TrainConfig, world: World) -> None:
     """Raise ConfigError if several processes cannot do what the config asks for."""
     if world.size > 1 and config.optim.pool_size:
         raise ConfigError(
-            f"{option('optim.pool_size')} {config.optim.pool_size} is for one process, since each would have its own "
-            "pool: set it to 0"
+            f"{option('optim.pool_size')} {config.optim.pool_size} works only in one process, since each process "
+            "would have its own pool: set it to 0"
         )
 
 
 def check_pictures(config: TrainConfig, data: RunData, stage: Stage) -> None:
-    """Raise DataError if a picture for samples or measurements cannot be read, which would show after many steps."""
+    """Raise DataError if an image for samples or measurements cannot be read, which would show after many steps."""
     dataset = data.validation(stage.config.size)
     for index in range(min(max(config.log.samples, config.log.val_images), len(dataset))):
         dataset[index]
@@ -226,11 +228,11 @@ def check_cuda_graphs(config: TrainConfig, stages: list[Stage], world: World) ->
     if not config.cuda_graphs:
         return
     reasons = {
-        f"{option('device')} {config.device} is no GPU": world.device.type != "cuda",
-        f"{option('model.feature_channels')} makes tables whose size changes with the instances": (
+        f"{option('device')} {config.device} is not a GPU": world.device.type != "cuda",
+        f"{option('model.feature_channels')} makes tables whose size depends on the instances": (
             config.model.feature_channels
         ),
-        f"{option('optim.pool_size')} chooses pictures at random": config.optim.pool_size,
+        f"{option('optim.pool_size')} chooses images at random": config.optim.pool_size,
         **{
             f"{option(f'stages.{stage.name}.micro_batch')} accumulates gradients": stage.config.micro_batch is not None
             for stage in stages
@@ -238,7 +240,7 @@ def check_cuda_graphs(config: TrainConfig, stages: list[Stage], world: World) ->
     }
     for reason, holds in reasons.items():
         if holds:
-            raise ConfigError(f"{option('cuda_graphs')} does not work here: {reason}; leave one of the two out")
+            raise ConfigError(f"{option('cuda_graphs')} cannot be used because {reason}; leave one of the two out")
 
 
 def check_batch(stage: Stage, world: World) -> None:
@@ -247,10 +249,10 @@ def check_batch(stage: Stage, world: World) -> None:
     if batch % world.size:
         raise ConfigError(
             f"{option(f'stages.{stage.name}.batch_size')} {batch} cannot be split over {world.size} processes: give a "
-            "multiple"
+            "multiple of that"
         )
     if micro is not None and (micro < 1 or (batch // world.size) % micro):
         raise ConfigError(
             f"{option(f'stages.{stage.name}.micro_batch')} {micro} does not divide the "
-            f"{count(batch // world.size, 'picture')} that each process has of a batch: give a divisor"
+            f"{count(batch // world.size, 'image')} of a batch in each process: give a divisor"
         )

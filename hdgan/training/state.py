@@ -109,20 +109,20 @@ class StageState(StageNetworks):
         """
         if (training["stage"], training["first_step"]) != (self.stage.name, self.stage.first_step):
             raise CheckpointError(
-                f"the checkpoint was made in stage {training['stage']} that began at step {training['first_step']}, "
-                f"but by the schedule now it is stage {self.stage.name} from step {self.stage.first_step}: only the "
-                "current stage and later ones can change their length on a resume"
+                f"the checkpoint was saved in stage {training['stage']}, which began at step "
+                f"{training['first_step']}, but the schedule is now in stage {self.stage.name} from step "
+                f"{self.stage.first_step}: a resume can only change the length of the current stage and later ones"
             )
         if training["step"] > self.stage.last_step:
             raise CheckpointError(
-                f"the checkpoint is of step {training['step']}, but by the schedule now stage {self.stage.name} ends "
-                f"at step {self.stage.last_step}: a resume can end the current stage here at the earliest"
+                f"the checkpoint is from step {training['step']}, but in the new schedule stage {self.stage.name} "
+                f"ends at step {self.stage.last_step}: a resume cannot end the current stage before the checkpoint"
             )
         batch = self.stage.config.batch_size
         if training.get("batch_size", batch) != batch:
             raise CheckpointError(
-                f"stage {self.stage.name} was begun with batches of {training['batch_size']}, but "
-                f"--stages.{self.stage.name}.batch-size is {batch}: a resume can change it of later stages only"
+                f"stage {self.stage.name} started with batches of {training['batch_size']}, but "
+                f"--stages.{self.stage.name}.batch-size is {batch}: a resume can change it only for later stages"
             )
         self.model.load_state_dict(weights)
         self.ema.model.load_state_dict(average)
@@ -132,8 +132,8 @@ class StageState(StageNetworks):
                 self._adapt(optimizer)
         except ValueError as error:
             raise CheckpointError(
-                f"the checkpoint trains other networks than stage {self.stage.name} by the config now ({error}): a "
-                "resume cannot change what the current stage trains"
+                f"the checkpoint does not train the same networks as stage {self.stage.name} of the new config "
+                f"({error}): a resume cannot change what the current stage trains"
             ) from error
         self.pool.load(training["pool"], next(self.model.parameters()).device)
         self.step = training["step"]

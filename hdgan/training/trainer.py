@@ -162,5 +162,5 @@ class Trainer:
         if isinstance(losses, HdganError):
             raise losses
         if failures:
-            raise DataError("another process cannot take this step; its own message says why")
+            raise DataError("another process cannot take this step; its message says why")
         return dict(zip(names, means, strict=True)), stop > 0

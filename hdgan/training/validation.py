@@ -31,7 +31,7 @@ def is_better(metric: str, value: float, than: float) -> bool:
 
 
 class Validation:
-    """Measures generated validation pictures: always by L1, and by the metric that chooses the best checkpoint.
+    """Measures generated validation images: always by L1, and by the metric that chooses the best checkpoint.
 
     Args:
         config: of the run.
@@ -39,7 +39,7 @@ class Validation:
         device: where it trains.
 
     Attributes:
-        chosen_by: what a value can be compared with: metric, SHA-256 of the scorer's file, number of pictures.
+        chosen_by: what a value can be compared with: metric, SHA-256 of the scorer's file, number of images.
 
     Raises:
         CheckpointError: the scorer cannot be read.
@@ -61,13 +61,13 @@ class Validation:
             self.networks = FeatureNetworks(self.scorer.segmenter, device)
             if config.log.best == "scorer_fid" and self.scorer.segmenter is None:
                 raise ConfigError(
-                    f"--log.best scorer_fid needs a scorer of hdgan's own, which {config.log.scorer} is not"
+                    f"--log.best scorer_fid needs one of hdgan's own scorers, but {config.log.scorer} is not one"
                 )
         if config.log.best != "l1":
             self._try_metric(data)
 
     def _try_metric(self, data: RunData) -> None:
-        """Try the metric on the pictures of every stage, so that it fails now and not at the first checkpoint."""
+        """Try the metric on the images of every stage, so that it fails now and not at the first checkpoint."""
         for stage in plan(self.config, len(data.train_pairs)):
             dataset = data.validation(stage.config.size)
             for inputs in Examples(dataset, self.config, self.device).inputs(1):
@@ -88,7 +88,9 @@ class Validation:
         )
 
     def _no_value(self, reason: str) -> ConfigError:
-        return ConfigError(f"--log.best {self.config.log.best} has no value here ({reason}): choose another metric")
+        return ConfigError(
+            f"--log.best {self.config.log.best} cannot be measured here ({reason}): choose another metric"
+        )
 
     @torch.inference_mode()
     def __call__(self, model: ImageModel, examples: Examples, progress: Progress | None = None) -> dict[str, float]:
@@ -96,15 +98,15 @@ class Validation:
 
         Args:
             model: with averaged weights.
-            examples: validation pictures, of which the first `log.val_images` are used.
+            examples: validation images, of which the first `log.val_images` are used.
             progress: shows how far this has come.
 
         Returns:
-            val_l1, the mean absolute difference to the photos, in [0, 2] as pictures are in [-1, 1], and the metric
+            val_l1, the mean absolute difference to the photos, in [0, 2] as images are in [-1, 1], and the metric
             chosen.
 
         Raises:
-            ConfigError: the metric has no value for these pictures.
+            ConfigError: the metric has no value for these images.
         """
         config, metric = self.config, self.config.log.best
         progress = progress or Progress(None)
@@ -112,10 +114,10 @@ class Validation:
         distances = []
         pictures = min(config.log.val_images, len(examples.dataset))
         for index, inputs in enumerate(examples.inputs(pictures)):
-            progress("measuring validation pictures", index, pictures)
-            picture = examples.generate(model, inputs, index)
-            distances.append(F.l1_loss(picture, inputs.photo))
-            evaluator.add((picture.clamp(-1, 1) + 1) / 2, (inputs.photo + 1) / 2, inputs.label)
+            progress("measuring validation images", index, pictures)
+            image = examples.generate(model, inputs, index)
+            distances.append(F.l1_loss(image, inputs.photo))
+            evaluator.add((image.clamp(-1, 1) + 1) / 2, (inputs.photo + 1) / 2, inputs.label)
         values = {"l1": float(torch.stack(distances).mean())}
         if metric != "l1":
             row = evaluator.scores("validation")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,8 @@ M = TypeVar("M", bound=nn.Module)
 
 FORMAT = 1
 """Version of the files. It is increased when older versions of hdgan could not read newer files."""
+_EXAMPLES = 3
+"""How many tensors of each kind are named where a file does not fit."""
 
 
 def save_described(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, new: bool = False) -> None:
@@ -41,6 +43,11 @@ def save_described(path: Path, tensors: Mapping[str, Tensor], header: Mapping[st
     text = json.dumps({**header, "format": FORMAT, "version": version("hdgan")})
     with atomic_file(path, new=new) as temporary:
         save_file(stored, temporary, {"hdgan": text})
+
+
+def tensor_shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor by its name."""
+    return {key: tuple(value.shape) for key, value in tensors.items()}
 
 
 def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
@@ -104,12 +111,12 @@ def load_tensors(
     Raises:
         CheckpointError: a tensor is not finite, or only one of file and network has a floating-point type.
     """
-    wanted = network.state_dict()
+    expected = network.state_dict()
     tensors = {key: file.get_tensor(name) for key, name in names.items()}
     for key, value in tensors.items():
-        if value.is_floating_point() != wanted[key].is_floating_point():
+        if value.is_floating_point() != expected[key].is_floating_point():
             raise CheckpointError(
-                f"{path}: {names[key]} is {value.dtype} instead of {wanted[key].dtype}; it is damaged or was edited: "
+                f"{path}: {names[key]} is {value.dtype} instead of {expected[key].dtype}; it is damaged or was edited: "
                 "use another checkpoint"
             )
     require_finite({names[key]: value for key, value in tensors.items()}, str(path))
@@ -134,48 +141,46 @@ def metadata_of(path: Path, file: Any) -> dict[str, Any]:
         newer = written_format > FORMAT
     except (TypeError, KeyError) as error:
         raise CheckpointError(
-            f"{path}: the hdgan entry of its metadata is damaged ({error!r}); copy the file again"
+            f"{path}: the hdgan entry in its metadata is damaged ({error!r}); copy the file again"
         ) from error
     if newer:
         raise CheckpointError(
             f"{path} has format {written_format}, written by hdgan {metadata.get('version')}; this hdgan "
-            f"{version('hdgan')} reads up to format {FORMAT}: upgrade hdgan"
+            f"{version('hdgan')} reads formats up to {FORMAT}: upgrade hdgan"
         )
     return metadata
 
 
 def require_fitting(
     path: Path,
-    wanted: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
     found: Mapping[str, tuple[int, ...]],
     remedy: str = "use another checkpoint",
 ) -> None:
     """Raise CheckpointError unless the tensors of a file have the names and shapes that its architecture wants."""
-    differences = describe_differences(wanted, found)
+    differences = describe_differences(expected, found)
     if differences:
         raise CheckpointError(
-            f"{path}: its tensors do not fit the architecture it names ({differences}); it is damaged or was edited: "
-            f"{remedy}"
+            f"{path}: its tensors do not fit the architecture that it describes ({differences}); it is damaged or was "
+            f"edited: {remedy}"
         )
 
 
-def describe_differences(
-    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], limit: int = 3
-) -> str:
+def describe_differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
     """One line that says how the tensors of a file differ from those of an architecture; empty if they do not.
 
     Args:
-        wanted: shapes of the architecture by key.
+        expected: shapes of the architecture by key.
         found: shapes in the file by key.
-        limit: how many examples of each kind of difference are named.
     """
-    missing = [key for key in wanted if key not in found]
-    unknown = [key for key in found if key not in wanted]
-    reshaped = [f"{k} is {found[k]} instead of {wanted[k]}" for k in wanted if k in found and found[k] != wanted[k]]
-    kinds = {"missing": missing, "not part of the architecture": unknown, "of another shape": reshaped}
-    return "; ".join(f"{len(keys)} {kind}: {_some(keys, limit)}" for kind, keys in kinds.items() if keys)
+    missing = [key for key in expected if key not in found]
+    unknown = [key for key in found if key not in expected]
+    reshaped = [
+        f"{k} is {found[k]} instead of {shape}" for k, shape in expected.items() if found.get(k, shape) != shape
+    ]
+    kinds = {"missing": missing, "not part of the architecture": unknown, "with another shape": reshaped}
+    return "; ".join(f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in kinds.items() if keys)
 
 
-def _some(items: Iterable[str], limit: int) -> str:
-    items = list(items)
-    return ", ".join(items[:limit]) + (", …" if len(items) > limit else "")
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:_EXAMPLES]) + (", …" if len(keys) > _EXAMPLES else "")

@@ -130,7 +130,7 @@ class _Interpreter:
         elif name in _TUPLES:
             at = len(stack) - _TUPLES[name]
             if at < 0:
-                raise ValueError("a tuple of nothing")
+                raise ValueError("an empty tuple")
             stack[at:] = [tuple(stack[at:])]
         elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             self.memo[len(self.memo) if argument is None else argument] = stack[-1]
@@ -183,7 +183,7 @@ class _Interpreter:
         self.used += instructions
         if self.used > self.most:
             size = self.used * _BYTES_PER_INSTRUCTION
-            require_bounded(self.path, size, "a pickle of very many objects", CheckpointError)
+            require_bounded(self.path, size, "a pickle of too many objects", CheckpointError)
 
     def _popped(self, n: int) -> list[Any]:
         """Remove the last n values from the stack; returns them in the order in which they were pushed."""
@@ -208,7 +208,7 @@ class _Interpreter:
 
     def _mention(self, module: str, name: str) -> None:
         if len(module) + len(name) > _LONGEST_NAME:  # a pickle can join one long text any number of times
-            raise ValueError("a name of absurd length")
+            raise ValueError("a name that is far too long")
         named = Global(f"{module:s}.{name:s}")
         self.names.add(named.name)
         self.stack.append(named)
@@ -228,7 +228,7 @@ class _Interpreter:
     def _called(self, function: Any, arguments: Any) -> Any:
         """What a call gives, of the few functions that make weights; an `Unknown` for any other."""
         if not isinstance(function, Global):
-            raise TypeError("what is called is no function")
+            raise TypeError("something that is called is not a function")
         if function.name == "collections.OrderedDict":
             items = arguments[0] if arguments else ()
             self._count(len(items))  # a pickle can have one list copied any number of times

@@ -64,16 +64,16 @@ def read_weights(path: Path) -> Mapping[Any, Any]:
     if start[8:9] == b"{":
         with open_safetensors(path) as opened:
             return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    for begin, told in _NO_WEIGHTS.items():
+    for begin, reason in _NO_WEIGHTS.items():
         if start.startswith(begin):
-            raise CheckpointError(f"{path} is {told}")
+            raise CheckpointError(f"{path} is {reason}")
     with open_saved(path) as (content, read):
         return read(find_state(content, str(path)))
 
 
 _NO_WEIGHTS = {
-    b"version https://git-lfs": "a pointer of Git LFS, not the weights: fetch them with `git lfs pull`",
-    b"\x1f\x8b": "compressed by gzip: unpack it first",
+    b"version https://git-lfs": "a Git LFS pointer, not the weights: fetch them with `git lfs pull`",
+    b"\x1f\x8b": "compressed with gzip: unpack it first",
 }
 
 
@@ -99,7 +99,7 @@ def open_saved(path: Path) -> Iterator[tuple[Any, ReadTensors]]:
         raise
     except _OF_DAMAGE as error:
         raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) is truncated or no PyTorch file; copy it again"
+            f"{path} ({path.stat().st_size} bytes) is truncated or not a PyTorch file; copy it again"
         ) from error
 
 
@@ -120,7 +120,7 @@ def _open_zip(path: Path, archive: zipfile.ZipFile, whole: mmap.mmap) -> tuple[A
     entries = {entry.filename: entry for entry in archive.infolist()}
     (pickled,) = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1] or [""]
     if not pickled:
-        raise CheckpointError(f"{path} is a zip archive that torch.save did not write; copy the file of weights again")
+        raise CheckpointError(f"{path} is a zip archive that torch.save did not write; copy the weights file again")
     root = pickled.removesuffix("data.pkl")
     if f"{root}constants.pkl" in entries:
         raise CheckpointError(
@@ -136,7 +136,7 @@ def _open_zip(path: Path, archive: zipfile.ZipFile, whole: mmap.mmap) -> tuple[A
             raise ValueError("a storage of another size")
         if entry.compress_type != zipfile.ZIP_STORED:
             return _numbers(archive.read(entry), 0, storage.numel, dtype, swapped)
-        # Not by zipfile, which requires CRC-32s: torch can be told to write none.
+        # Not by zipfile, which requires CRC-32s: torch can be set to write none.
         name_bytes, extra_bytes = struct.unpack_from("<HH", whole, entry.header_offset + 26)
         begin = entry.header_offset + 30 + name_bytes + extra_bytes
         return _numbers(whole, begin, storage.numel, dtype, swapped)
@@ -209,5 +209,5 @@ def _known_dtype(value: StoredTensor, path: Path) -> torch.dtype:
         return _dtype(value.storage)
     except KeyError:
         raise CheckpointError(
-            f"{path} holds tensors of {value.storage.kind:.100}, not of plain numbers; save the weights as float32"
+            f"{path} contains tensors of {value.storage.kind:.100}, not of plain numbers; save the weights as float32"
         ) from None

@@ -40,11 +40,11 @@ def plain_names(state: Mapping[str, T], where: str) -> dict[str, T]:
         name = _INSIDE.sub("", _PREFIX.sub("", key, count=1) if _PREFIX.match(key) else key)
         if name in plain:
             raise CheckpointError(
-                f"{where} holds {name} twice, with and without prefix; save network.state_dict() again"
+                f"{where} contains {name} twice, with and without prefix; save network.state_dict() again"
             )
         if _REPARAMETRIZED.search(name):
             raise CheckpointError(
-                f"{where}: {name} is a part of a weight under spectral norm, another parametrization, pruning or LoRA; "
+                f"{where}: {name} is part of a weight under spectral norm, another parametrization, pruning or LoRA; "
                 "where it was made, fold it into the weight (torch.nn.utils.parametrize.remove_parametrizations, "
                 "torch.nn.utils.remove_spectral_norm or the like) and save network.state_dict() again"
             )
@@ -66,7 +66,7 @@ def find_state(content: Any, where: str) -> Mapping[Any, Any]:
     if len(found) > 1:
         names = ", ".join(list(found)[:4])
         raise CheckpointError(
-            f"{where} holds several networks ({names}); save each by itself, as in "
+            f"{where} contains several networks ({names}); save each on its own, as in "
             f'torch.save(checkpoint["{next(iter(found))}"], …)'
         )
     if found:
@@ -75,8 +75,8 @@ def find_state(content: Any, where: str) -> Mapping[Any, Any]:
         isinstance(content, Mapping) and any(isinstance(value, Unknown) for value in content.values())
     ):
         raise CheckpointError(
-            f"{where} holds Python objects, not just weights, and loading them could run any code; "
-            "write it again where it was made with torch.save(network.state_dict(), …)"
+            f"{where} contains Python objects, not just weights, and loading them could run any code; where it was "
+            "made, write it again with torch.save(network.state_dict(), …)"
         )
     if isinstance(content, Mapping):
         return content
@@ -149,6 +149,6 @@ def require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
         if not is_finite(value):
             wrong = int((~value.float().isfinite()).sum())
             raise CheckpointError(
-                f"{where}: {key} holds numbers that are NaN or infinite ({wrong} of {value.numel()}): training "
+                f"{where}: {key} contains numbers that are NaN or infinite ({wrong} of {value.numel()}): training "
                 "diverged, or the file is damaged; use another checkpoint"
             )

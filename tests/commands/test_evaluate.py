@@ -65,7 +65,7 @@ def test_a_scorer_is_trained_and_the_runs_are_scored(run: Path, other: Path, tmp
     about = [(row["scorer"], row["phase"], row["pictures"]) for row in scores]
     assert about == [(str(out / "scorer.safetensors"), "test", "2")] * 3
     assert scores[1]["notes"].startswith(
-        "lpips: its AlexNet needs pictures of 32 pixels each way; fid: needs torchvision"
+        "lpips: its AlexNet needs images of at least 32 pixels per side; fid: needs torchvision"
     )
     classes = rows(out / "classes.csv")
     assert [(row["run"], row["class"]) for row in classes[:5]] == [
@@ -96,7 +96,7 @@ def test_the_page_needs_no_other_file(run: Path, other: Path, scorer: Path, tmp_
     assert evaluate(run, other, "--scorer", scorer, "--out", tmp_path, "--pictures", "1") == 0
     page = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
     assert re.findall(r'(?:src|href)="(?!data:)', page) == []
-    # One example: label map, photo and two pictures; below what was recognised in the three.
+    # One example: label map, photo and two images; below what was recognised in the three.
     assert re.findall(r"<figcaption>(.*?)</figcaption>", page) == [
         "label map", "real photos", "finished", "other.safetensors",
         "real photos, recognised", "finished, recognised", "other.safetensors, recognised",
@@ -120,7 +120,7 @@ def test_bad_input_ends_in_one_line(
 ) -> None:
     root = make_data("empty", test=0)
     (root / "test_label").mkdir()
-    assert "test_label holds no pictures" in refused(capsys, run, "--root", root, "--out", tmp_path)
+    assert "test_label contains no images" in refused(capsys, run, "--root", root, "--out", tmp_path)
     (tmp_path / "none").mkdir()
     assert "none holds no checkpoint" in refused(capsys, tmp_path / "none", "--out", tmp_path)
     torch.manual_seed(0)
@@ -143,12 +143,12 @@ def test_all_runs_are_opened_before_a_scorer_is_trained(run: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--n-labels", "7"), "--n-labels has no effect with a run, which has its own: leave it out"),
-        (("--dontcare", "3"), "--dontcare has no effect with a run, which has its own"),
+        (("--n-labels", "7"), "--n-labels has no effect with a run, which defines its own: leave it out"),
+        (("--dontcare", "3"), "--dontcare has no effect with a run, which defines its own"),
         (("--scorer-training.steps", "9"), "--scorer-training has no effect without --train-scorer"),
-        (("--scorer-range", "unit"), "--scorer-range has no effect except for a --scorer of your own"),
+        (("--scorer-range", "unit"), "--scorer-range has no effect except with a --scorer of your own"),
         (("--layout", "nvidia"), "--layout has no effect without --root"),
-        ((*TRAINING, "--scorer-range", "unit"), "--scorer-range has no effect except for a --scorer of your own"),
+        ((*TRAINING, "--scorer-range", "unit"), "--scorer-range has no effect except with a --scorer of your own"),
         ((*TRAINING, "--n-labels", "4"), "--n-labels has no effect with a run"),
     ],
 )

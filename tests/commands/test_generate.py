@@ -65,7 +65,7 @@ def test_folders_are_paired_by_name_and_orphans_told(
     said = capsys.readouterr().err
     assert "left out: " in said
     assert "s1_label.png: no instance map named s1" in said
-    assert "2 pictures in " in said
+    assert "2 images in " in said
 
 
 def test_the_options_of_the_model(run: Path, dataset: Path, tmp_path: Path) -> None:
@@ -94,23 +94,23 @@ def test_a_model_trained_on_pairs_takes_inputs(dataset: Path, tmp_path: Path, ca
     expected = (load(file, device="cpu")(photo).permute(1, 2, 0) * 255).numpy()
     np.testing.assert_allclose(pixels(tmp_path / "x.png"), expected, atol=1)
     capsys.readouterr()
-    assert "makes pictures from input files: give --input" in refused(capsys, file, "--label", label, "--out", "x")
+    assert "generates images from input files: give --input" in refused(capsys, file, "--label", label, "--out", "x")
     for option in ("--label", "--instance"):
         line = refused(capsys, file, "--input", photo, option, label, "--out", "x")
-        assert f"{option} {label} has no effect on the pictures" in line
+        assert f"{option} {label} has no effect on the images" in line
 
 
 def test_sources_that_do_not_fit_are_named(run: Path, dataset: Path, tmp_path: Path, capsys: Capture) -> None:
     labels, ids = dataset / "test_label", dataset / "test_inst"
     one = labels / "s0_label.png"
-    assert "makes pictures from label files: give --label" in refused(capsys, run, "--out", tmp_path)
+    assert "generates images from label files: give --label" in refused(capsys, run, "--out", tmp_path)
     line = refused(capsys, run, "--label", one, "--instance", ids, "--out", tmp_path)
     assert f"{ids} is a folder and {one} is a file" in line
     line = refused(capsys, run, "--label", tmp_path / "no.png", "--instance", ids, "--out", tmp_path)
     assert "no.png does not exist" in line
     (tmp_path / "empty").mkdir()
     line = refused(capsys, run, "--label", tmp_path / "empty", "--instance", ids, "--out", tmp_path)
-    assert "empty holds no pictures" in line
+    assert "empty contains no images" in line
     line = refused(capsys, run, "--label", labels, "--instance", ids, "--out", tmp_path / "x.png")
     assert "x.png is one file, but there are 2 label maps" in line
     (tmp_path / "x.txt").write_text("")
@@ -118,9 +118,9 @@ def test_sources_that_do_not_fit_are_named(run: Path, dataset: Path, tmp_path: P
     assert "x.txt is a file, but not a .png" in line
     assert "the model was trained with instance maps" in refused(capsys, run, "--label", one, "--out", tmp_path)
     line = refused(capsys, run, "--label", labels, "--instance", ids, "--out", tmp_path / "x.jpg")
-    assert "x.jpg: pictures are written as PNG" in line
+    assert "x.jpg: images are written as PNG" in line
     line = refused(capsys, run, "--label", labels, "--instance", ids, "--input", labels, "--out", tmp_path)
-    assert f"--input {labels} has no effect on the pictures of {run}: leave it out" in line
+    assert f"--input {labels} has no effect on the images of {run}: leave it out" in line
 
 
 def test_a_label_map_is_never_overwritten(run: Path, dataset: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -144,5 +144,5 @@ def test_maps_far_from_the_size_of_training_are_noted(
             image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(paths[-1])
     assert generate(run, "--label", paths[0], "--instance", paths[1], "--out", tmp_path / "x.png") == 0
     said = capsys.readouterr().err
-    assert ("is 96x48, but the model was trained on pictures 32 pixels wide" in said) == noted
-    assert ("trained on pictures" in said) == noted
+    assert ("is 96x48, but the model was trained on images 32 pixels wide" in said) == noted
+    assert ("trained on images" in said) == noted

@@ -98,7 +98,7 @@ def test_without_a_gpu(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     facts = found(capsys)
     assert facts["gpus"] == []
-    assert facts["backends"]["triton"] == "torch sees no CUDA GPU"
+    assert facts["backends"]["triton"] == "PyTorch sees no CUDA GPU"
     assert facts["default"]["cuda"]["backend"] == "eager"
     assert "GPUs none" in shown(capsys)
 

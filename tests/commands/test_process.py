@@ -16,7 +16,7 @@ needs_shell = pytest.mark.skipif(os.name == "nt", reason="redirections of a POSI
 HELP = """
 from hdgan.commands import main as cli, process
 cli.main = lambda: cli._guarded(lambda arguments: cli.run_command(lambda: 0, "hdgan", arguments), ["--help"])
-process.run("main")
+process.run("hdgan.commands.main:main")
 """
 
 
@@ -117,7 +117,7 @@ before = dict(os.environ)
 cli = types.ModuleType("hdgan.commands.main")
 cli.main = lambda: print("torch" in sys.modules, os.environ.get("GOMP_SPINCOUNT"), dict(os.environ) == before)
 sys.modules["hdgan.commands.main"] = hdgan.commands.main = cli
-hdgan.commands.process.run("main")
+hdgan.commands.process.run("hdgan.commands.main:main")
 """
     names = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
     environment = {name: value for name, value in os.environ.items() if name not in names} | given

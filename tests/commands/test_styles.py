@@ -72,7 +72,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(copied: Path, c
     (folder / "features.npz").write_bytes(b"PK")
     assert "features.npz is damaged" in refused(capsys, "cluster", copied)
     (folder / "features.npz").unlink()
-    assert "encode the training pictures with `hdgan styles encode RUN`" in refused(capsys, "cluster", copied)
+    assert "encode the training images with `hdgan styles encode RUN`" in refused(capsys, "cluster", copied)
     assert "has no checkpoint 5: there are" in refused(capsys, "encode", copied, "--checkpoint", 5)
 
 

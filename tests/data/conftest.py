@@ -65,7 +65,7 @@ def spoil(scenes: Path, save: Save) -> Callable[[], None]:
     """Put one fault of every kind into `scenes`, each in its own pair."""
 
     def spoil() -> None:
-        (scenes / "train_img/a.png").write_bytes(b"no picture")
+        (scenes / "train_img/a.png").write_bytes(b"no image")
         save("train_label/b.png", np.full((4, 6), 7, np.uint8))
         save("train_inst/c.png", np.zeros((4, 5), np.uint8))
         save("train_img/d.png", np.zeros((4, 6, 3), np.uint8))

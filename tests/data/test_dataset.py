@@ -120,7 +120,11 @@ def test_inputs_of_different_channels(save, tmp_path):
     for name, shape in (("a", (3, 4)), ("b", (3, 4, 3))):
         save(f"train_A/{name}.png", np.zeros(shape, np.uint8))
         save(f"train_B/{name}.png", np.zeros((3, 4, 3), np.uint8))
-    with pytest.raises(DataError, match=r"b\.png has 3 channel.*a\.png has 1; save all inputs alike"):
+    with pytest.raises(
+        DataError,
+        match=r"b\.png has 3 channel.*a\.png has 1; save all inputs with the same number of "
+        r"channels",
+    ):
         dataset(tmp_path, 0)[1]
 
 
@@ -189,7 +193,7 @@ def test_files_of_different_size(nvidia, save, part):
 
 
 def test_crop_larger_than_the_picture_names_the_file(nvidia):
-    with pytest.raises(DataError, match=r"s0_label\.png: the crop of 16x16 is larger than the picture, which is 12x8"):
+    with pytest.raises(DataError, match=r"s0_label\.png: the crop of 16x16 is larger than the image, which is 12x8"):
         dataset(nvidia, 4, size=SizeConfig(crop_width=16))[0]
 
 

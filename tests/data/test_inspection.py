@@ -40,7 +40,7 @@ def test_report_of_a_clean_set(scenes):
     assert seen == [("train", done, 3) for done in (1, 2, 3)]
     text, code = printed(report)
     assert code == 0
-    assert "instance ids a picture: min 3, median 4, max 4" in text
+    assert "instance ids per image: min 3, median 4, max 4" in text
     assert "instance class equals label: 97.22 % of pixels" in text
     assert "no faults; --model.n-labels 3 or more covers every label" in text
 
@@ -109,7 +109,9 @@ def test_report_of_inputs(save, tmp_path):
         save(f"train_B/{name}.png", np.zeros((4, 6, 3), np.uint8))
     report = check_dataset(DataConfig(root=tmp_path), 0)
     assert report.phases[0].channels == {1: 2, 3: 1}
-    assert report.faults == [f"{tmp_path / 'train_A' / 'c.png'} has 3 channels, others 1; save all inputs alike"]
+    assert report.faults == [
+        f"{tmp_path / 'train_A' / 'c.png'} has 3 channels, others 1; save all inputs with the same number of channels"
+    ]
     assert "input channels: 1, 3" in printed(report)[0]
 
 
@@ -139,7 +141,7 @@ def test_ids_of_classes_beyond_the_labels_are_a_note(scenes, save):
     assert note.startswith(
         f"{scenes / 'train_inst' / 'b.png'} holds id 26004 of class 26, but model.n_labels is 3; set "
     )
-    assert note.endswith("of the ids, if they hold a class (1 picture holds such ids)")
+    assert note.endswith("of the ids, if they encode a class (1 image has such ids)")
     assert report.faults == []
     text, code = printed(report)
     assert code == 0
@@ -203,7 +205,7 @@ def test_a_dataset_without_the_phase_to_train_on_is_noted(scenes):
     for part in ("label", "inst", "img"):
         (scenes / f"train_{part}").rename(scenes / f"day_{part}")
     assert check_dataset(DataConfig(root=scenes), 3).notes == [
-        "there is no phase train: name the one to train on with --data.train-phase"
+        "there is no phase train: give the phase to train on with --data.train-phase"
     ]
 
 
@@ -254,7 +256,7 @@ def test_quick_check_counts_further_faults(scenes, spoil):
 
 
 def test_quick_check_tries_the_crop(scenes):
-    with pytest.raises(DataError, match=r"a\.png: the crop of 5x5 is larger than the picture"):
+    with pytest.raises(DataError, match=r"a\.png: the crop of 5x5 is larger than the image"):
         quick(scenes).require_size(SizeConfig(crop_width=5))
 
 
@@ -285,7 +287,11 @@ def test_quick_check_finds_an_input_of_other_channels(save, tmp_path):
     for i in range(9):
         save(f"train_A/{i}.png", np.zeros((4, 6, 4 if i == 3 else 3), np.uint8))
         save(f"train_B/{i}.png", np.zeros((4, 6, 3), np.uint8))
-    with pytest.raises(DataError, match=r"3\.png has 4 channels, others 3; save all inputs alike \(list all with"):
+    with pytest.raises(
+        DataError,
+        match=r"3\.png has 4 channels, others 3; save all inputs with the same number of "
+        r"channels \(list all with",
+    ):
         quick(tmp_path, 0)
     save("train_A/3.png", np.zeros((4, 6, 3), np.uint8))
     assert quick(tmp_path, 0).input_channels == 3
@@ -294,7 +300,7 @@ def test_quick_check_finds_an_input_of_other_channels(save, tmp_path):
 @pytest.mark.parametrize(
     ("name", "photo", "message"),
     [
-        ("b.npy", np.zeros((4, 6), np.uint8), "a photo must be a picture, not .npy"),
+        ("b.npy", np.zeros((4, 6), np.uint8), "a photo must be an image, not .npy"),
         ("b.tif", np.zeros((4, 6), np.float32), "this photo has mode F; save it with 8 or 16 bits"),
     ],
 )

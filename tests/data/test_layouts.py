@@ -16,7 +16,7 @@ PICTURE = np.zeros((2, 4), np.uint8)
 
 @pytest.fixture
 def tree(tmp_path: Path, save):
-    """Make pictures (or, for other endings, plain files) of the given names and return their root."""
+    """Generate images (or, for other endings, plain files) of the given names and return their root."""
 
     def make(*names: str) -> Path:
         for name in names:
@@ -174,7 +174,7 @@ def test_orphans_are_listed_with_what_they_lack(tree):
     ]
     assert str(found.orphans[1]) == (
         f"{root / 'train_inst' / 'c.png'}: no label map named c in {root / 'train_label'} and no photo named c in "
-        f"{root / 'train_img'}; add it or remove the file"
+        f"{root / 'train_img'}; add it, or remove the file"
     )
 
 
@@ -304,7 +304,7 @@ def test_missing_phase_names_the_phases(tree):
 
 def test_empty_folder(tree):
     root = tree("train_label/notes.txt")
-    with pytest.raises(DataError, match=r"train_label holds no pictures \(\.bmp"):
+    with pytest.raises(DataError, match=r"train_label contains no images \(\.bmp"):
         listing(root)
 
 
@@ -322,7 +322,7 @@ def test_chosen_layout_that_is_not_there(tree):
 
 @pytest.mark.parametrize("layout", ["auto", "ab"])
 def test_labels_wanted_where_there_are_none(tree, layout):
-    with pytest.raises(ConfigError, match=r"holds A-to-B pictures .*set model\.n_labels to 0"):
+    with pytest.raises(ConfigError, match=r"contains A-to-B images .*set model\.n_labels to 0"):
         listing(tree("train_A/a.png", "train_B/a.png"), labels=True, layout=layout)
 
 
@@ -396,7 +396,7 @@ def test_folders_of_other_programs_are_no_halves(tree, folders, advice):
 
 
 def test_unpaired_pictures_are_called_so(tree):
-    with pytest.raises(DataError, match=r"name partners alike, since unpaired pictures \(CycleGAN's\)"):
+    with pytest.raises(DataError, match=r"give partners the same name, since unpaired images \(CycleGAN's\)"):
         listing(tree("train_A/horse.png", "train_B/zebra.png"))
 
 

@@ -141,13 +141,15 @@ def test_layout_and_labels_must_suit(packed, street):
 
 def test_folders_that_cannot_be_written(street, packed, tmp_path, monkeypatch):
     config = DataConfig(root=street)
-    with pytest.raises(ConfigError, match="street exists and is no packed dataset: choose another out, or remove it"):
+    with pytest.raises(
+        ConfigError, match="street exists and is not a packed dataset: choose another out, or remove it"
+    ):
         pack_dataset(config, street)
     with pytest.raises(ConfigError, match=r"was packed with sizes 20x\*, 16x8, not 30x\*: choose another out"):
         pack_dataset(config, packed, [SizeConfig(width=30)])
     with pytest.raises(ConfigError, match="was packed with photo_filter bicubic, not lanczos"):
         pack_into(street, packed, SizeConfig(width=20), photo_filter="lanczos")
-    with pytest.raises(ConfigError, match="packed is packed already: name the folder that it was packed from"):
+    with pytest.raises(ConfigError, match="packed is already packed: give the folder that it was packed from"):
         pack_dataset(DataConfig(root=packed), tmp_path / "again")
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("hdgan.data.pack.shutil.disk_usage", lambda path: usage)

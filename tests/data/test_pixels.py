@@ -119,7 +119,7 @@ def test_photos_keep_their_brightness(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     if not white:
-        with pytest.raises(DataError, match="save it with 8 or 16 bits a channel"):
+        with pytest.raises(DataError, match="save it with 8 or 16 bits per channel"):
             read_photo(tmp_path / name)
         return
     photo = same_of_all_forms(read_photo, tmp_path / name)
@@ -211,7 +211,7 @@ def test_what_cannot_be_read_as_stored_is_refused(tmp_path: Path, read: Callable
         (writers.tiff(RGBA, 8, photometric=2, extra=(1,)), "multiplied with their opacity"),
         (writers.tiff(numbers(16, 4), 16, photometric=5), "bits are not all read"),
         (writers.tiff(numbers(8, 3), 8, photometric=8), "colours of CIELAB"),
-        (b"P2 3 1 255\n0 1 34\n", "numbers in text"),
+        (b"P2 3 1 255\n0 1 34\n", "numbers stored as text"),
     ],
 )
 def test_inputs_that_would_lose_something_are_refused(tmp_path: Path, content: bytes, message: str) -> None:

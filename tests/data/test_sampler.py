@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import dataloader
 
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, StreamSampler, find_pairs, make_loader
 from hdgan.data.streams import Stream
@@ -135,6 +136,25 @@ def test_workers_heed_no_sigterm_and_end_with_their_loader(nvidia):
     assert worker.exitcode == 0
 
 
+def test_workers_without_the_private_names_of_torch(nvidia, monkeypatch):
+    theirs = dataloader._MultiProcessingDataLoaderIter
+
+    def renamed(loader):
+        yield from theirs(loader)
+
+    monkeypatch.setattr(dataloader.DataLoader, "_get_iterator", renamed)
+    monkeypatch.delattr(dataloader, "_MultiProcessingDataLoaderIter")
+    data = training_set(nvidia)
+    batches = iter(make_loader(data, stop=40, workers=1))
+    first = next(batches)
+    [worker] = multiprocessing.active_children()
+    batches.close()
+    worker.join(5)
+    assert worker.exitcode == 0
+    monkeypatch.undo()
+    assert equal(first, next(iter(make_loader(data, stop=40))))
+
+
 def test_a_fault_of_the_code_is_no_fault_of_the_data(nvidia):
     data = training_set(nvidia)
     with pytest.raises(RuntimeError, match="Caught RuntimeError"):
@@ -192,7 +212,7 @@ def test_too_little_shared_memory_is_told(nvidia, monkeypatch):
     data = training_set(nvidia)
     crowded = Crowded(data.pairs, data.data, data.size, 4, train=True)
     remedy = r"; set data\.workers 0, or give more memory \(in a container more shared memory, such as --shm-size 1g\)$"
-    with pytest.raises(DataError, match=f"^a process that reads pictures found too little shared memory.*{remedy}"):
+    with pytest.raises(DataError, match=f"^a data worker did not have enough shared memory.*{remedy}"):
         list(make_loader(crowded, stop=2, workers=1))
 
     def full(*arguments, **options):
@@ -201,7 +221,7 @@ def test_too_little_shared_memory_is_told(nvidia, monkeypatch):
     monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
     failures = []
     monkeypatch.setattr("sys.unraisablehook", failures.append)
-    with pytest.raises(DataError, match=f"^the processes that read pictures cannot start.*{remedy}"):
+    with pytest.raises(DataError, match=f"^the data workers cannot start.*{remedy}"):
         list(make_loader(data, stop=2, workers=1))
     gc.collect()
     assert failures == []

@@ -34,7 +34,7 @@ def test_size(config, size):
 def test_crop_larger_than_the_picture():
     with pytest.raises(
         DataError,
-        match=r"crop of 32x8 is larger than the picture, which is 31x17 .*set a smaller stages\.STAGE\.size\.crop",
+        match=r"crop of 32x8 is larger than the image, which is 31x17 .*set a smaller stages\.STAGE\.size\.crop",
     ):
         sample_geometry((31, 17), SizeConfig(crop_width=32, crop_height=8))
 

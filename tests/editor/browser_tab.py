@@ -54,7 +54,7 @@ class Tab:
         return np.array(values[2]).reshape(values[0], values[1], 4)[..., :3]
 
     def position(self, x: float, y: float) -> tuple[float, float]:
-        """Where a pixel of the picture lies on the screen."""
+        """Where a pixel of the image lies on the screen."""
         canvas = self.page.locator("#workspace canvas").nth(2)
         canvas.scroll_into_view_if_needed()
         box = canvas.bounding_box()

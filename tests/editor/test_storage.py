@@ -197,7 +197,7 @@ class TestBadInput:
             read_document(pipeline, LIMIT, *maps)
 
     def test_a_text_file_is_no_label_map(self, maps: tuple[Path, Path], pipeline: Pipeline) -> None:
-        maps[0].write_text("not a picture")
+        maps[0].write_text("not an image")
         with pytest.raises(DataError, match=r"l\.png cannot be read"):
             read_document(pipeline, LIMIT, *maps)
 

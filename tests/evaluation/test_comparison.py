@@ -70,7 +70,7 @@ def test_the_oracle_and_each_run_have_a_row(run: Path, scorer: Path, dataset: Pa
     assert first.metrics["psnr"] == pytest.approx(sum(psnr) / 2, abs=1e-3)
     for row in (first, second):
         assert all(row.metrics[name] is not None for name in ("miou", "pixel_accuracy", "psnr", "ssim", "scorer_fid"))
-    assert first.notes["lpips"] == "its AlexNet needs pictures of 32 pixels each way"
+    assert first.notes["lpips"] == "its AlexNet needs images of at least 32 pixels per side"
 
 
 def test_checkpoint_size_and_number_of_pictures_can_be_chosen(run: Path, scorer: Path) -> None:
@@ -114,7 +114,7 @@ def test_pictures_that_a_run_was_trained_on_are_told(run: Path, dataset: Path, t
         said, out = StringIO(), tmp_path / f"{phase}-{told}"
         evaluate([run, other], phase=phase, root=root, device="cpu", out=out, console=Console(file=said))
         page = (out / "evaluation.html").read_text(encoding="utf-8")
-        warning = "Trained on these very pictures, phase train: finished. Their scores are not held-out ones."
+        warning = "Trained on exactly these images, phase train: finished. Their scores are not held-out scores."
         assert (warning in " ".join(said.getvalue().split())) == (warning in page) == told
         assert f"<dt>phase</dt><dd>{phase}</dd>" in page
 
@@ -141,7 +141,7 @@ def test_a_scorer_that_run_or_pictures_know_is_told(
         assert ("scorer.safetensors was trained on" in found) == ("scorer.safetensors was trained on" in page)
         return found
 
-    against = "Trained against this very scorer, by --loss.scorer: model.safetensors. Their mean IoU"
+    against = "Trained with this scorer as the loss network, by --loss.scorer: model.safetensors. Their mean IoU"
     assert against in said(trained_with(copy), scorer)
     assert "this very scorer" not in said(trained_with(other), scorer)
     shutil.copy(scorer, gone)
@@ -150,7 +150,7 @@ def test_a_scorer_that_run_or_pictures_know_is_told(
     assert "this very scorer" not in said(model, scorer)
     shutil.copy(other, gone)
     assert against in said(model, gone)
-    assert f"{scorer} was trained on these very pictures, phase train: " in said(model, scorer, phase="train")
+    assert f"{scorer} was trained on exactly these images, phase train: " in said(model, scorer, phase="train")
     assert "was trained on" not in said(model, other, phase="train")
 
 
@@ -158,7 +158,7 @@ def test_all_pictures_are_checked_before_the_first_is_made(
     run: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = Path(shutil.copytree(dataset, tmp_path / "data"))
-    monkeypatch.setattr(Pipeline, "__call__", lambda *_, **__: pytest.fail("a picture was made"))
+    monkeypatch.setattr(Pipeline, "__call__", lambda *_, **__: pytest.fail("an image was made"))
     (root / "test_img" / "s1_img.png").write_bytes(b"nothing of the kind")
     with pytest.raises(DataError, match=r"s1_img\.png"):
         evaluate([run], root=root, device="cpu")
@@ -172,7 +172,7 @@ def test_a_small_picture_anywhere_leaves_out_ssim(dataset: Path, tmp_path: Path)
             pixels = np.zeros((height, 32, 3) if part == "img" else (height, 32), np.uint8)
             Image.fromarray(pixels).save(root / f"test_{part}" / f"{stem}.png")
     _, row = evaluate([model], root=root, phase="test", device="cpu")
-    assert (row.metrics["ssim"], row.notes["ssim"]) == (None, "its window needs pictures of 11 pixels each way")
+    assert (row.metrics["ssim"], row.notes["ssim"]) == (None, "its window needs images of at least 11 pixels per side")
     assert row.metrics["psnr"] is not None
     assert evaluate([model], root=root, phase="test", max_images=1, device="cpu")[1].metrics["ssim"] is not None
 
@@ -182,7 +182,7 @@ def test_runs_of_other_classes_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"finished has 4 classes and \S+other\.safetensors has 9 classes: runs are"):
         evaluate([run, other], device="cpu")
     pairs = tiny(tmp_path / "pairs.safetensors", n_labels=0, instances=False)
-    with pytest.raises(ConfigError, match=r"has 4 classes and \S+pairs\.safetensors has pictures as its input"):
+    with pytest.raises(ConfigError, match=r"has 4 classes and \S+pairs\.safetensors has images as its input"):
         evaluate([run, pairs], device="cpu")
 
 
@@ -204,10 +204,10 @@ def test_bad_input_is_one_line(run: Path, scorer: Path, make_data: MakeData, tmp
 def test_a_run_that_cannot_be_scored_is_named_at_once(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pipeline, "__call__", lambda *_, **__: pytest.fail("a picture was made"))
+    monkeypatch.setattr(Pipeline, "__call__", lambda *_, **__: pytest.fail("an image was made"))
     plain = tiny(tmp_path / "plain.safetensors", n_labels=N_LABELS, dontcare=255)
     for name, options, message in (
-        ("grey", {"image_channels": 1}, r"grey\.safetensors makes pictures with image_channels 1, but photos have 3"),
+        ("grey", {"image_channels": 1}, r"grey\.safetensors generates images with image_channels 1, but photos have 3"),
         (
             "styled",
             {"feature_channels": 2},
@@ -227,7 +227,9 @@ def test_out_of_memory_names_the_run(run: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Pipeline, "__call__", fail)
     with pytest.raises(
-        ConfigError, match=r"out of memory: the run finished with a picture of 32x16; take a lower --wi"
+        ConfigError,
+        match=r"out of memory: the run finished with an image of 32x16; use a smaller "
+        r"--wi",
     ):
         evaluate([run], device="cpu")
 
@@ -242,11 +244,11 @@ def test_a_split_that_cannot_be_scored_is_one_line(run: Path, make_data: MakeDat
         evaluate([run], root=root, device="cpu")
     for file in (root / "test_img").iterdir():
         file.unlink()
-    with pytest.raises(DataError, match=r"has no photos for phase test, which pictures are scored against"):
+    with pytest.raises(DataError, match=r"has no photos for phase test, and images are scored against photos"):
         evaluate([run], root=root, device="cpu")
     for file in (root / "test_label").iterdir():
         file.unlink()
-    with pytest.raises(DataError, match=r"test_label holds no pictures"):
+    with pytest.raises(DataError, match=r"test_label contains no images"):
         evaluate([run], root=root, device="cpu")
     shutil.rmtree(root / "test_label")
     with pytest.raises(DataError, match=r"has no held-out phase, val or test, only train: add one, or name the phase"):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from hdgan.data import DataConfig, PairedDataset, ScenesConfig, SizeConfig, find_pairs
 from hdgan.errors import ConfigError, DataError, TrainingError
-from hdgan.evaluation import scorer_training, train_scorer
+from hdgan.evaluation import ScorerTraining, scorer_training, train_scorer
 from hdgan.families.saving import read_metadata
 from hdgan.metrics.confusion import Confusion
 from hdgan.metrics.scorer import load_scorer
@@ -31,7 +31,7 @@ def data(dataset: Path) -> DataConfig:
 
 
 def short(data: DataConfig, out: Path, *, n_labels: int = N_LABELS, seed: int = 0, size: SizeConfig = SIZE) -> Path:
-    return train_scorer(data, n_labels, size, out, steps=3, batch_size=2, width=2, seed=seed, device="cpu")
+    return train_scorer(data, n_labels, size, out, ScorerTraining(3, 2, width=2, seed=seed), device="cpu")
 
 
 def test_it_learns_to_recognise_what_it_was_shown(scorer: Path, data: DataConfig) -> None:
@@ -120,7 +120,7 @@ def test_what_cannot_be_trained_on_is_refused(
     with pytest.raises(DataError, match="has no photos for phase train"):
         short(replace(data, root=root), out)
     with pytest.raises(ConfigError, match=r"scorer_training\.steps is 0: give a whole number from 1"):
-        train_scorer(data, N_LABELS, SIZE, out, steps=0)
+        train_scorer(data, N_LABELS, SIZE, out, ScorerTraining(steps=0))
     monkeypatch.setattr(
         scorer_training, "_moved", lambda *_: (torch.full((1, 3, 16, 16), torch.nan), torch.zeros(1, 16, 16).long())
     )

@@ -101,7 +101,7 @@ def test_features_that_tell_the_style_agree(trained: TrainedModel) -> None:
     fewer = replace(
         table, **{name: getattr(table, name)[:-1] for name in ("picture", "id", "label", "area", "feature")}
     )
-    with pytest.raises(CheckpointError, match=r"instances, the run's pictures have \d+: encode them again"):
+    with pytest.raises(CheckpointError, match=r"instances, but the run's images have \d+: encode them again"):
         measure_agreement(trained, fewer, cluster(table), 0.001)
 
 

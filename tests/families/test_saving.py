@@ -153,7 +153,7 @@ def test_newer_format(model, path):
         (lambda t, _: t.update({"encoder.more": torch.ones(1)}), r"1 not part of the architecture: encoder\.more"),
         (
             lambda t, _: t.update({"generator.head.bias": torch.ones(4)}),
-            r"1 of another shape: generator\.head\.bias is \(4,\) instead of \(3,\)",
+            r"1 with another shape: generator\.head\.bias is \(4,\) instead of \(3,\)",
         ),
         (
             lambda t, _: [t.pop(k) for k in list(t) if k.startswith("generator.")],

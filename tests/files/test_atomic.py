@@ -95,7 +95,7 @@ def test_full_disk_names_the_file(tmp_path):
 
 @pytest.mark.parametrize("words", ["[enforce fail at inline_container.cc] . unexpected pos 8 vs 7", "iostream error"])
 def test_a_write_that_pytorch_reports_in_its_own_words(tmp_path, words):
-    with pytest.raises(HdganError, match=r"cannot write .*a: it could not be written whole; free space"):
+    with pytest.raises(HdganError, match=r"cannot write .*a: it could not be written completely; free space"):
         write_and_fail(tmp_path / "a", RuntimeError(words))
 
 

@@ -49,7 +49,7 @@ def test_names_that_stay_in_a_folder(name: str) -> None:
 def test_what_is_no_folder_is_refused_before_the_work_for_it(kind: str, tmp_path: Path) -> None:
     there = tmp_path / "out"
     {"file": there.touch, "fifo": partial(os.mkfifo, there), "loop": partial(there.symlink_to, there)}[kind]()
-    with pytest.raises(ConfigError, match=r"out .*exists and is no folder: choose another"):
-        require_no_file(there, "out")
-    require_no_file(tmp_path, "out")
-    require_no_file(tmp_path / "new", "out")
+    with pytest.raises(ConfigError, match=r"out .*exists and is not a folder: choose another"):
+        require_no_file(there)
+    require_no_file(tmp_path)
+    require_no_file(tmp_path / "new")

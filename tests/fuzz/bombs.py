@@ -194,7 +194,9 @@ def architectures() -> Iterator[Bomb]:
         holder[name] = value
 
         def write(path: Path, tree: dict[str, Any] = tree) -> None:
-            save_model(path, Pix2PixHD(base, with_discriminator=False))
+            model = Pix2PixHD(base)
+            model.discriminator = None
+            save_model(path, model)
             content = path.read_bytes()
             (length,) = struct.unpack("<Q", content[:8])
             header = json.loads(content[8 : 8 + length])

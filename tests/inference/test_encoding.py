@@ -1,4 +1,4 @@
-"""Encoding finds every instance of every training picture once, also when it is interrupted."""
+"""Encoding finds every instance of every training image once, also when it is interrupted."""
 
 from __future__ import annotations
 

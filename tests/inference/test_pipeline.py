@@ -1,4 +1,4 @@
-"""One picture out, whatever form the maps come in, and a clear word where they cannot be used."""
+"""One image out, whatever form the maps come in, and a clear word where they cannot be used."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_photos_that_do_not_fit_are_named(pipeline: Pipeline, label: Path, ids: 
         pipeline(label, ids, photo=np.zeros((16, 32), np.float32))
     of_other_kinds = {
         r"array of shape \(1, 16, 32, 3\); save \[H, W\] or \[H, W, C\]": np.zeros((1, 16, 32, 3), np.uint8),
-        r"a photo of type int64; save it with 8 or 16 bits a channel": np.zeros((16, 32, 3), np.int64),
+        r"a photo of type int64; save it with 8 or 16 bits per channel": np.zeros((16, 32, 3), np.int64),
         r"type torch\.uint8: give float \[C, H, W\]": torch.zeros(3, 16, 32, dtype=torch.uint8),
         r"shape \(0, 32, 3\)|shape \(3, 0, 32\)": np.zeros((0, 32, 3), np.uint8),
         "given as list": [[0]],

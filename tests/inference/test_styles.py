@@ -276,7 +276,7 @@ def test_options_that_contradict_each_other(
         "--styles-to is the end of a series": ("--styles-to", "b.json", "--variants", 3),
         "--variants 3 would all be the same": ("--variants", 3),
         "none.json does not exist": ("--styles", tmp_path / "none.json"),
-        "has no instance 99, which --clusters names: it has 0, 1": ("--clusters", 99, 0),
+        "has no instance 99, as --clusters asks for: it has 0, 1": ("--clusters", 99, 0),
         "class 0 has no cluster 9: it has 0 to": ("--clusters", 0, 9),
     }
     for complaint, options in cases.items():

@@ -1,4 +1,4 @@
-"""Several pictures of one input that a model makes by itself: CRN's images, pix2pix's noise."""
+"""Several images of one input that a model makes by itself: CRN's images, pix2pix's noise."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_each_image_of_a_crn_is_a_variant(tmp_path: Path, label: Path) -> None:
     first, second = pipeline(label), pipeline(label, variant=1)
     assert torch.equal(pipeline(label, variant=0), first)
     assert not torch.equal(first, second)
-    with pytest.raises(ConfigError, match="variant is 2: the model makes 2 pictures of an input"):
+    with pytest.raises(ConfigError, match="variant is 2: the model generates 2 images of an input"):
         pipeline(label, variant=2)
 
 
@@ -52,7 +52,7 @@ def test_noise_makes_variants_of_every_seed(tmp_path: Path, label: Path) -> None
 def test_without_noise_there_is_one(tmp_path: Path, label: Path) -> None:
     pipeline: Pipeline = load(saved(QUIET, tmp_path / "x.safetensors"))
     assert torch.equal(pipeline(label, seed=1), pipeline(label, seed=2))
-    with pytest.raises(ConfigError, match="variant is 1: the model makes 1 pictures"):
+    with pytest.raises(ConfigError, match="variant is 1: the model generates 1 images"):
         pipeline(label, variant=1)
 
 
@@ -71,4 +71,4 @@ def test_the_command_writes_them(
     assert not np.array_equal(*found)
     assert main([*arguments, "--variants", "3"]) == (0 if most is None else 2)
     said = capsys.readouterr().err
-    assert ("--variants is 3: the model makes 2 pictures of each input" in said) == (most == 2)
+    assert ("--variants is 3: the model generates 2 images of each input" in said) == (most == 2)

@@ -20,7 +20,7 @@ LAYERS = {"fc": "0"}
         ([1, 2], "is a list, not a state dict"),
         ({"epoch": 3}, "'epoch' is a int, not a tensor"),
         ({"state_dict": {}}, "'state_dict' is a dict, not a tensor"),
-        ({0: torch.zeros(2)}, "0 is no name of a tensor"),
+        ({0: torch.zeros(2)}, "0 is not the name of a tensor"),
         ({"a": torch.ones(2).to_sparse()}, "a is no dense tensor"),
     ],
 )
@@ -46,7 +46,7 @@ def test_a_network_is_loaded_by_the_names_of_its_layers() -> None:
         ({"fc.bias": torch.full((3,), torch.nan)}, r"fc\.bias holds numbers that are NaN"),
         (
             {"fc.bias": torch.ones(4)},
-            r"fit no network \(1 of another shape: fc\.bias is \(4,\) instead of \(3,\)\); mend",
+            r"fit no network \(1 with another shape: fc\.bias is \(4,\) instead of \(3,\)\); mend",
         ),
         ({"fc.scale": torch.ones(3)}, r"1 not part of the architecture: fc\.scale"),
         ({"fc.bias": None}, r"1 missing: fc\.bias"),

@@ -1,4 +1,4 @@
-"""Metrics of pictures against photos; without torchvision and torch-fidelity, which tests stand in for."""
+"""Metrics of images against photos; without torchvision and torch-fidelity, which tests stand in for."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_single_picture_has_no_distribution(segmenter: Segmenter) -> None:
     values = measure(metrics, photos(1), photos(1).square())
     for name in ("fid", "kid", "scorer_fid"):
         assert values[name] is None
-        assert metrics.notes[name] == "a single picture has no distribution"
+        assert metrics.notes[name] == "a single image has no distribution"
 
 
 class Colours(nn.Module):
@@ -212,4 +212,4 @@ def test_pictures_smaller_than_a_window_have_no_value() -> None:
     for photo in small:
         metrics.add(photo.square(), photo)
     assert metrics.values()["ssim"] is None
-    assert metrics.notes == {"ssim": "its window needs pictures of 11 pixels each way"}
+    assert metrics.notes == {"ssim": "its window needs images of at least 11 pixels per side"}

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 class Brightness(nn.Module):
-    """Knows two classes, dark and bright, in pictures of a given range, at half of their resolution."""
+    """Knows two classes, dark and bright, in images of a given range, at half of their resolution."""
 
     def __init__(self, middle: float, as_mapping: bool = False) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def test_hdgans_scorer_of_other_classes_or_range_is_refused_at_once(scorer: Path
 
 def test_a_size_that_a_program_does_not_take_is_told(tmp_path: Path) -> None:
     loaded = load_scorer(write_program(tmp_path / "s.pt2", Brightness(0.0)), 2, CPU)
-    with pytest.raises(ConfigError, match=r"s\.pt2 cannot take a picture of 32x16: .*; export it for that size"):
+    with pytest.raises(ConfigError, match=r"s\.pt2 cannot take an image of 32x16: .*; export it for that size"):
         loaded(torch.zeros(1, 3, 16, 32))
 
 
@@ -111,7 +111,7 @@ def test_out_of_memory_is_not_the_fault_of_the_file(error: Exception, monkeypatc
     own = Segmenter(SegmenterConfig(2, width=2))
     monkeypatch.setattr(own, "forward", fail)
     for network in (fail, own):
-        with pytest.raises(ConfigError, match=r"out of memory: the scorer it with a picture of 16x8; take a lower --w"):
+        with pytest.raises(ConfigError, match=r"out of memory: the scorer it with an image of 16x8; use a smaller --w"):
             Scorer(network, 2, "it")(halves())
 
 

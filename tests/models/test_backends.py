@@ -17,7 +17,7 @@ def small_model():
 
 
 def run(model, label, ids, photo):
-    """A picture, and the gradients of all networks from a loss that uses them all."""
+    """An image, and the gradients of all networks from a loss that uses them all."""
     model.zero_grad()
     condition = model.condition(label, ids)
     picture = model.generate(condition, model.encode(photo, ids))

@@ -44,7 +44,7 @@ def test_features_are_five_maps_fine_to_coarse(network: Segmenter) -> None:
 
 
 def test_the_finest_features_know_brightness(network: Segmenter) -> None:
-    """A norm by instance would level it away, and with it a perceptual loss would lose the colour of pictures."""
+    """A norm by instance would level it away, and with it a perceptual loss would lose the colour of images."""
     dark = torch.rand(1, 3, 32, 32) * 0.5 - 0.9
     assert not torch.allclose(network.features(dark)[0], network.features(dark + 0.8)[0], atol=0.05)
 
@@ -86,7 +86,7 @@ def test_tensors_that_do_not_fit_are_named(network: Segmenter, tmp_path: Path) -
     tensors["head.bias"] = torch.zeros(9)
     del tensors["stem.weight"]
     save_file(tensors, file, {"hdgan": json.dumps(header)})
-    with pytest.raises(CheckpointError, match=r"1 missing: stem\.weight; 1 of another shape: head\.bias is \(9,\)"):
+    with pytest.raises(CheckpointError, match=r"1 missing: stem\.weight; 1 with another shape: head\.bias is \(9,\)"):
         load_segmenter(file)
 
 

@@ -73,7 +73,7 @@ def test_load_with_other_taps(tmp_path, state):
     assert torch.equal(network.features[30].weight, further["features.30.weight"])
     assert not any(isinstance(layer, torch.nn.MaxPool2d) for layer in network.features)
     torch.save(state, path)
-    with pytest.raises(ConfigError, match=r"missing \['features.30.weight', 'features.30.bias'\]"):
+    with pytest.raises(ConfigError, match=r"2 missing: features.30.weight, features.30.bias"):
         load_vgg19(path, convolution=2)
 
 
@@ -95,11 +95,14 @@ def test_other_networks_are_refused(tmp_path, state):
     path = tmp_path / "vgg.pth"
     torch.save({key: value for key, value in state.items() if key != "features.28.bias"}, path)
     with pytest.raises(
-        ConfigError, match=r"vgg\.pth does not hold torchvision's VGG19: missing \['features.28.bias'\]"
+        ConfigError, match=r"vgg\.pth does not hold torchvision's VGG19 \(1 missing: features.28.bias\)"
     ):
         load_vgg19(path)
     torch.save({**state, "features.0.weight": torch.zeros(64, 1, 3, 3)}, path)
-    with pytest.raises(ConfigError, match=r"of another shape \['features.0.weight'\]; download"):
+    with pytest.raises(
+        ConfigError,
+        match=r"with another shape: features.0.weight is \(64, 1, 3, 3\) instead of .*\); download",
+    ):
         load_vgg19(path)
 
 

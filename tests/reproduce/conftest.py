@@ -11,14 +11,14 @@ import pytest
 
 from hdgan.reproduce.plan import SCALES, Scale
 from hdgan.reproduce.record import Machine, Record
-from hdgan.reproduce.results import REAL, Requested, Result, save_requested, write_csv
+from hdgan.reproduce.results import REAL, Requested, Result, save_requested, write_rows
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 
 
 @pytest.fixture(scope="session")
 def scale() -> Scale:
-    """Three stages of a picture each, at 32x16."""
+    """Three stages of an image each, at 32x16."""
     counts = {"train": 3, "test": 2, "coarse": 1, "enhancer": 1, "joint": 1, "decay": 1, "network_steps": 2}
     return replace(SCALES["small"], name="tiny", width=32, height=16, **counts, ngf=4, ndf=4, n_blocks=1, crn=1 / 256)
 
@@ -84,6 +84,6 @@ def requested() -> Requested:
 def docs(tmp_path: Path, made: MadeResults, requested: Requested) -> Path:
     """A folder with the raw rows of two methods."""
     file = tmp_path / "evidence" / "tiny.csv"
-    write_csv(file, made({"pix2pix": [0.3, 0.4], "pix2pixhd": [0.5, 0.6]}))
+    write_rows(file, made({"pix2pix": [0.3, 0.4], "pix2pixhd": [0.5, 0.6]}))
     save_requested(file, requested)
     return tmp_path

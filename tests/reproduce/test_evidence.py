@@ -11,7 +11,7 @@ import pytest
 from hdgan.commands.main import main
 from hdgan.errors import DataError
 from hdgan.reproduce.evidence import Measured, page_text, write_evidence
-from hdgan.reproduce.results import REAL, Requested, Result, load_requested, save_requested, write_csv
+from hdgan.reproduce.results import REAL, Requested, Result, load_requested, save_requested, write_rows
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 
@@ -71,10 +71,10 @@ def test_tables_give_mean_and_spread_and_what_was_not_had(page: Page) -> None:
     assert "| pix2pix | 2 | 0.350 ± 0.071 | 20.25 ± 0.00 | 1.23 M | 450 ± 0 |" in text
     assert "| real photos |  | 0.900 |  |  |  |" in text
     assert "Not available: lpips: no weights." in text
-    assert "| model | seeds | mean IoU ↑ | PSNR, dB ↑ | parameters of G | CPU s a run |" in text
+    assert "| model | seeds | mean IoU ↑ | PSNR, dB ↑ | parameters of G | CPU s per run |" in text
     assert "| pix2pixHD | 0.25 ± 0.00 |" in text
     assert "CPU (2 cores), jobs side by side: 2, threads of each: 1; scored by PyTorch 2.13.0" in text
-    assert "a covariance of 62 features from 2 pictures" in text
+    assert "a covariance of 62 features from 2 images" in text
     assert "`--loss.scorer`" in text.split("##")[0]
     assert "hardly finds" not in text
     assert ".png" not in text
@@ -132,7 +132,7 @@ def test_classes_that_the_scorer_does_not_know_are_named(
 
 def test_scales_follow_each_other(docs: Path, made: MadeResults, requested: Requested) -> None:
     other = docs / "evidence" / "other.csv"
-    write_csv(other, made({"crn": [0.4]}))
+    write_rows(other, made({"crn": [0.4]}))
     save_requested(other, requested)
     assert write_evidence(docs).read_text().count("\n## ") == 2
 
@@ -195,6 +195,6 @@ def test_damaged_rows_leave_the_page_as_it_was(docs: Path, damage: Callable[[Pat
 def test_rows_of_another_version_name_the_remedy(docs: Path) -> None:
     stale = docs / "evidence" / "small.csv"
     stale.write_text("scale,row,score\n")
-    remedy = rf"other columns .*: delete {stale}, or write it again by hdgan reproduce --size small --docs {docs}$"
+    remedy = rf"other columns .*: delete {stale}, or write it again with hdgan reproduce --size small --docs {docs}$"
     with pytest.raises(DataError, match=remedy):
         write_evidence(docs)

@@ -10,6 +10,7 @@ import pytest
 
 from hdgan.config.serialization import to_plain
 from hdgan.errors import CheckpointError, DataError
+from hdgan.files.json import write_json
 from hdgan.reproduce.results import (
     REAL,
     Requested,
@@ -18,35 +19,34 @@ from hdgan.reproduce.results import (
     load_results,
     read_results,
     save_requested,
-    save_results,
-    write_csv,
+    write_rows,
 )
 
 
 def test_both_formats_give_back_what_they_took(tmp_path: Path, result: Result) -> None:
     unknown = {"began": "", "ended": "", "seconds": None, "cpu_seconds": None, "cores": None, "jobs": None}
     results = [replace(result, row=REAL, seed=None, notes="", **unknown), result]
-    save_results(tmp_path / "result.json", results)
-    write_csv(tmp_path / "rows.csv", results)
+    write_json(tmp_path / "result.json", results)
+    write_rows(tmp_path / "rows.csv", results)
     assert load_results(tmp_path / "result.json", result.scorer) == results
     assert read_results(tmp_path / "rows.csv") == results
 
 
 def test_metrics_of_all_rows_have_a_column(tmp_path: Path, result: Result) -> None:
-    write_csv(tmp_path / "rows.csv", [result, replace(result, metrics={"fid": 3.5})])
+    write_rows(tmp_path / "rows.csv", [result, replace(result, metrics={"fid": 3.5})])
     first, second = read_results(tmp_path / "rows.csv")
     assert first.metrics == result.metrics | {"fid": None}
     assert second.metrics == dict.fromkeys(result.metrics) | {"fid": 3.5}
 
 
 def test_a_metric_that_is_no_number_is_left_out(tmp_path: Path, result: Result) -> None:
-    write_csv(tmp_path / "rows.csv", [replace(result, metrics={"psnr": float("nan")})])
+    write_rows(tmp_path / "rows.csv", [replace(result, metrics={"psnr": float("nan")})])
     assert read_results(tmp_path / "rows.csv")[0].metrics == {"psnr": None}
 
 
 def test_damage_is_named(tmp_path: Path, result: Result) -> None:
     rows = tmp_path / "rows.csv"
-    write_csv(rows, [result])
+    write_rows(rows, [result])
     rows.write_text(rows.read_text().replace("pix2pixhd,0,32", "pix2pixhd,0,wide"))
     with pytest.raises(DataError, match=r"rows\.csv, line 2: .*'wide'.*restore the file from git"):
         read_results(rows)
@@ -61,9 +61,9 @@ def test_damage_is_named(tmp_path: Path, result: Result) -> None:
 def test_results_of_another_judge_are_none(tmp_path: Path, result: Result) -> None:
     file = tmp_path / "result.json"
     assert load_results(file, result.scorer) == []
-    save_results(file, [result])
+    write_json(file, [result])
     assert load_results(file, "another") == []
-    save_results(file, [replace(result, hdgan="0.0.1")])
+    write_json(file, [replace(result, hdgan="0.0.1")])
     assert load_results(file, result.scorer) == []
     file.write_text('[{"scale": "tiny", "seconds": 3.5}]')  # of before there were digests
     assert load_results(file, result.scorer) == []
@@ -83,7 +83,7 @@ def test_results_are_of_real_photos_and_a_run(tmp_path: Path, result: Result) ->
     file = tmp_path / "result.json"
     real = replace(result, row=REAL, seed=None)
     for results in ([result], [real, result, result], [result, real]):
-        save_results(file, results)
+        write_json(file, results)
         with pytest.raises(CheckpointError, match=r"result\.json is damaged \(not the scores of real photos and"):
             load_results(file, result.scorer)
     for content, says in (
@@ -109,7 +109,7 @@ def test_results_are_of_real_photos_and_a_run(tmp_path: Path, result: Result) ->
 )
 def test_values_that_cannot_be_are_named(tmp_path: Path, result: Result, old: str, new: str, says: str) -> None:
     rows = tmp_path / "rows.csv"
-    write_csv(rows, [result])
+    write_rows(rows, [result])
     assert old in rows.read_text()
     rows.write_text(rows.read_text().replace(old, new))
     with pytest.raises(DataError, match=rf"rows\.csv, line 2: .*{says}.*; restore the file from git$"):

@@ -22,12 +22,13 @@ from hdgan.checkpoints import list_steps
 from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
 from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
+from hdgan.files.json import write_json
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from hdgan.reproduce.jobs import Folder, Job
 from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, SCORER, Scale
 from hdgan.reproduce.publish import publish
 from hdgan.reproduce.record import Machine, load_record
-from hdgan.reproduce.results import REAL, Result, read_results, save_results
+from hdgan.reproduce.results import REAL, Result, read_results
 from hdgan.reproduce.run import Reproduction, reproduce
 from hdgan.scenes import SPEC
 from hdgan.training import load_config
@@ -231,7 +232,7 @@ def test_rows_that_were_scored_differently_are_refused(folder: Folder, result: R
     scored = replace(result, row="crn", scorer=folder.digest(SCORER))
     for job in runs:
         real = replace(scored, row=REAL, seed=None, metrics=scored.metrics | {"miou": 0.7 + 0.01 * job.seed})
-        save_results(job.result, [real, replace(scored, seed=job.seed)])
+        write_json(job.result, [real, replace(scored, seed=job.seed)])
     with pytest.raises(DataError, match=r"0\.7000 beside crn-0 and of 0\.7100 beside crn-1; delete .*result\.json"):
         publish(folder, [], runs, folder.root)
 
@@ -259,9 +260,9 @@ def test_networks_are_trained_once(scale: Scale, tmp_path: Path, inline: None) -
 
 
 def test_a_folder_belongs_to_one_scale_and_one_process(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="holds runs of size tiny, not of size other: name another out"):
+    with pytest.raises(ConfigError, match="contains runs of size tiny, not of size other: choose another out"):
         replace(folder, scale=replace(folder.scale, name="other")).claim()
-    with pytest.raises(ConfigError, match="holds runs of another version of it"):
+    with pytest.raises(ConfigError, match="contains runs of another version of it"):
         replace(folder, scale=replace(folder.scale, lr=1.0)).claim()
     monkeypatch.setattr("hdgan.training.run_folder.LOCK_SECONDS", 0)
     with locked(folder.root), pytest.raises(ConfigError, match="another process trains in"):

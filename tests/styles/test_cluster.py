@@ -110,7 +110,7 @@ def test_what_cannot_be_clustered_is_said(make_table: MakeTable) -> None:
     ):
         with pytest.raises(ConfigError, match=complaint):
             cluster(table, **options)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"no instance of 1 picture covers min_area 0\.6"):
+    with pytest.raises(DataError, match=r"no instance of 1 image covers min_area 0\.6"):
         cluster(table, min_area=0.6)
 
 

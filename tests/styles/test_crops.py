@@ -52,5 +52,5 @@ def test_examples_are_cropped_from_their_photos(cropper: Cropper, bank: StyleBan
     np.testing.assert_array_equal(np.asarray(picture), np.asarray(crop(photo, ids == example.id, example.box)))
     assert bank.clusters[2][0].thumbnail is not None
     np.testing.assert_array_equal(np.asarray(bank.clusters[2][0].thumbnail), np.asarray(picture))
-    with pytest.raises(DataError, match="the training pictures have no gone"):
+    with pytest.raises(DataError, match="the encoded image gone is no longer among the training images"):
         cropper.crops([Example("gone", 1, (0, 0, 1, 1))])

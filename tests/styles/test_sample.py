@@ -77,7 +77,7 @@ def test_mixing_goes_in_a_straight_line() -> None:
         assert instances == {**STYLES.instances, **other.instances, 7: end.instances[7]}
     with pytest.raises(CheckpointError, match="the styles are of encoder xyz, but the model has encoder abc"):
         STYLES.mixed(Styles({}, "xyz"), 0.5)
-    with pytest.raises(CheckpointError, match="instance 7 have 2 and 3 numbers: mix styles of one model"):
+    with pytest.raises(CheckpointError, match="instance 7 have 2 and 3 numbers: mix only styles of one model"):
         STYLES.mixed(Styles({7: Style(7, (0.0, 0.0, 0.0))}), 0.5)
 
 

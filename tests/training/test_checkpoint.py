@@ -137,7 +137,7 @@ def test_a_write_that_pytorch_reports_in_its_own_words(
         raise RuntimeError("[enforce fail at inline_container.cc] . unexpected pos 576 vs 534")
 
     monkeypatch.setattr(torch, "save", fall_short)
-    message = r"step-00000001: it could not be written whole; free space .*; there is no earlier one"
+    message = r"step-00000001: it could not be written completely; free space .*; there is no earlier one"
     with pytest.raises(TrainingError, match=message):
         save(config, state, 1)
     assert list_steps(config.out) == []

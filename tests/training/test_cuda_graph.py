@@ -59,7 +59,7 @@ def test_compiled_networks_compute_the_same(make_config: Callable[..., TrainConf
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({}, "device cpu is no GPU"),
+        ({}, "device cpu is not a GPU"),
         ({"device": "cuda"}, "model.feature_channels"),
         ({"device": "cuda", "optim": OptimConfig(pool_size=2)}, "optim.pool_size"),
         ({"device": "cuda", "joint": 1}, "stages.joint.micro_batch"),

@@ -75,8 +75,7 @@ def test_orphans_are_told(make_config: MakeConfig, make_data: MakeData, tmp_path
     assert len(found.train_pairs) == 5  # type: ignore[attr-defined]
     assert said.splitlines() == [
         f"1 name of train lacks a partner and will not be used, for example {root / 'train_label' / 's3_label.png'}, "
-        f"{root / 'train_inst' / 's3_inst.tif'}: no photo named s3 in {root / 'train_img'}; add it or remove "
-        "the file"
+        f"{root / 'train_inst' / 's3_inst.tif'}: no photo named s3 in {root / 'train_img'}; add it, or remove the file"
     ]
 
 
@@ -181,5 +180,5 @@ def test_missing_instance_maps_are_told_with_the_option(
 ) -> None:
     root = make_data()
     shutil.rmtree(root / "train_inst")
-    with pytest.raises(ConfigError, match=r"no instance maps for phase train: .* train with model\.instances=False"):
+    with pytest.raises(DataError, match=r"no instance maps for phase train: .* train with model\.instances=False"):
         opened(make_config(tmp_path), root)

@@ -136,7 +136,7 @@ def test_a_picture_that_one_process_cannot_read_loses_no_step(
     assert [process.returncode for process in processes] == [2, 2], outputs
     assert f"saved after step 1: hdgan-train --resume {config.out}" in " ".join(outputs[0].split())
     assert re.search(rf"hdgan: error: .*{picture.name}", outputs[rank])
-    assert "hdgan: error: another process cannot take this step; its own message says why" in outputs[1 - rank]
+    assert "hdgan: error: another process cannot take this step; its message says why" in outputs[1 - rank]
     assert list_steps(config.out) == [1]
 
 
@@ -234,7 +234,7 @@ def test_one_process_of_a_node_goes_first(monkeypatch: pytest.MonkeyPatch, local
     ("ours", "theirs", "message"),
     [
         (["--seed", "0"], ["--seed", "1"], "--seed is 0 in process 0, but 1 in process 1"),
-        (["--data.root", "{}"], ["--data.root", "{}-other"], "the training picture s0 is label of"),
+        (["--data.root", "{}"], ["--data.root", "{}-other"], "the training image s0 is label of"),
         (
             ["--model.generator.ngf", "4"],
             ["--model.generator.ngf", "6"],

@@ -52,11 +52,11 @@ def test_every_stage_is_estimated_and_nothing_is_written(make_config: MakeConfig
     assert any(layer.layer.startswith("discriminator.scales.0") for layer in joint.layers)
     printed = text.getvalue()
     for words in (
-        "6 training pictures; 2 pictures of test",
+        "6 training images; 2 images of test",
         "32x16",
         "all stages",
         "MiB",
-        "kept for backward in stage",
+        "kept for the backward pass in stage",
     ):
         assert words in printed
     assert printed.index("kept for backward") < printed.index("\nstage global: ") < printed.index("\nstage joint: ")
@@ -121,7 +121,7 @@ def test_weights_that_cannot_be_used_show(make_config: MakeConfig, tmp_path: Pat
     wider = replace(config.model, generator=replace(config.model.generator, ngf=6))
     with pytest.raises(ConfigError, match=r"init_from .* has another architecture"):
         dry_run(replace(config, out=tmp_path / "other", init_from=config.out, model=wider), QUIET)
-    with pytest.raises(ConfigError, match="has no effect on a run that has begun"):
+    with pytest.raises(ConfigError, match="has no effect on a run that has already started"):
         dry_run(replace(config, init_from=Path("elsewhere")), QUIET, resume=True)
     with pytest.raises(CheckpointError, match="has another architecture than the run's config"):
         dry_run(replace(config, model=wider), QUIET, resume=True)
@@ -133,7 +133,7 @@ def test_a_stage_that_does_not_fit_says_what_helps(
     def fail(*_: object) -> None:
         torch.empty(10**15)
 
-    message = r"stage global, with 2 pictures of each batch, .* memory of cpu: --precision bfloat16"
+    message = r"stage global, with 2 images of each batch, .* memory of cpu: --precision bfloat16"
     monkeypatch.setattr(Trainer, "train_step", fail)
     with typed_as(), pytest.raises(ConfigError, match=message):
         dry_run(make_config(tmp_path / "run"), QUIET)
@@ -147,7 +147,7 @@ def test_several_processes_are_refused(
 ) -> None:
     world = World(0, 2, torch.device("cpu"))
     monkeypatch.setattr(module, "join_world", lambda device: contextlib.nullcontext(world))
-    with pytest.raises(ConfigError, match="dry_run is for one process: run it without torchrun"):
+    with pytest.raises(ConfigError, match="dry_run works only in one process: run it without torchrun"):
         dry_run(make_config(tmp_path / "run"), QUIET)
 
 

@@ -37,7 +37,7 @@ def test_termination_of_the_whole_group_saves(
     tmp_path: Path,
     number: signal.Signals,
 ) -> None:
-    """As torchrun, systemd and Slurm end a job: the processes that read pictures get the signal as well."""
+    """As torchrun, systemd and Slurm end a job: the processes that read images get the signal as well."""
     config = make_config(tmp_path / "run", images=10**6)
     config = replace(config, data=replace(config.data, workers=1))
     command = [sys.executable, "-m", "hdgan", "train", *to_arguments(config)]

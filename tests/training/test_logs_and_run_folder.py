@@ -103,7 +103,7 @@ def test_long_work_between_steps_shows_in_a_log(terminal: bool, monkeypatch: pyt
     output = io.StringIO()
     display = ProgressDisplay(Console(file=output, width=100, force_terminal=terminal), 10, 0)
     with display.between_steps() as shown:
-        shown("measuring validation pictures", 1, 16)
+        shown("measuring validation images", 1, 16)
         until = time.monotonic() + 5
         while not terminal and not output.getvalue() and time.monotonic() < until:
             time.sleep(0.01)

@@ -291,7 +291,11 @@ def test_a_best_checkpoint_that_is_gone_is_forgotten(
 
 
 def test_a_resume_from_other_weights_is_refused(run: Path, make_config: MakeConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"init_from elsewhere has no effect on a run that has begun: leave it out"):
+    with pytest.raises(
+        ConfigError,
+        match=r"init_from elsewhere has no effect on a run that has already started: "
+        r"leave it out",
+    ):
         train(replace(load_config(run), init_from=Path("elsewhere")), resume=True, console=QUIET)
     config = make_config(tmp_path / "new", init_from=run)
     interrupted(replace(config, stages={"joint": config.stages["joint"]}), config.out, 1)
@@ -436,7 +440,7 @@ def test_a_to_b_pairs_without_labels_or_features(make_config: MakeConfig, tmp_pa
 def test_the_batch_must_divide(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config(tmp_path / "run")
     stages = {"global": replace(config.stages["global"], batch_size=6, micro_batch=4)}
-    with pytest.raises(ConfigError, match=r"stages\.global\.micro_batch 4 does not divide the 6 pictures"):
+    with pytest.raises(ConfigError, match=r"stages\.global\.micro_batch 4 does not divide the 6 images"):
         train(replace(config, stages=stages), console=QUIET)
     world = World(0, 4, torch.device("cpu"))
     stage = plan(replace(config, stages=stages), 6)[0]
@@ -568,7 +572,7 @@ def at_call(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, number: int
 
 
 def damage(picture: Path) -> bytes:
-    """Cut a picture's file in half; returns what it was."""
+    """Cut an image's file in half; returns what it was."""
     content = picture.read_bytes()
     picture.write_bytes(content[: len(content) // 2])
     return content
@@ -585,7 +589,7 @@ def test_an_error_that_the_user_can_fix_loses_no_step(
     config = replace(variant, out=tmp_path / "run", data=data, log=log)
     name, step = ("test_img/s0_img.png", 2) if cause in ("samples", "measure") else ("train_img/s1_img.png", 1)
     picture = tmp_path / "data" / name
-    if cause == "styles":  # of the training picture that no step has used so far
+    if cause == "styles":  # of the training image that no step has used so far
         monkeypatch.setattr(saving, "mean_styles", lambda *_: (_ for _ in ()).throw(DataError(f"{picture} cannot")))
         step = 2
     kept: list[bytes] = []
@@ -612,7 +616,7 @@ def test_a_reader_that_dies_while_the_run_is_to_stop(
     def batches(*_: object) -> Iterator[Any]:
         yield from itertools.islice(plain(*_), 1)
         interrupt()
-        raise DataError("a process that reads pictures was killed")
+        raise DataError("a process that reads images was killed")
 
     plain = RunSetup.batches
     monkeypatch.setattr(RunSetup, "batches", batches)

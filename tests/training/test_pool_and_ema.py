@@ -1,4 +1,4 @@
-"""The pool of generated pictures and the moving average."""
+"""The pool of generated images and the moving average."""
 
 from __future__ import annotations
 

@@ -68,14 +68,14 @@ def test_one_batch_is_on_its_way_while_another_is_used(monkeypatch, count):
 def test_a_loader_that_fails_loses_no_batch_before(monkeypatch, count):
     def failing() -> Iterator[LoaderBatch]:
         yield from Counting(count)
-        raise DataError("bad picture")
+        raise DataError("bad image")
 
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: "stream")
     monkeypatch.setattr(prefetch, "_upload", lambda batch, device, memory_format, stream: (batch["stem"], stream))
     monkeypatch.setattr(prefetch, "_arrived", lambda stem, event: stem)
     batches = prefetched(failing(), torch.device("cuda"))
     assert [next(batches) for _ in range(count)] == [[str(i)] for i in range(count)]
-    with pytest.raises(DataError, match="bad picture"):
+    with pytest.raises(DataError, match="bad image"):
         next(batches)
 
 

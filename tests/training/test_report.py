@@ -43,7 +43,7 @@ class Page(HTMLParser):
         self.text += data
 
     def pictures(self) -> dict[str, Image.Image]:
-        """Embedded pictures by alternative text."""
+        """Embedded images by alternative text."""
         sources = {str(a["alt"]): str(a.get("src", "")) for tag, a in self.tags if tag == "img" and a["alt"]}
         return {
             alt: Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for alt, source in sources.items()
@@ -80,7 +80,7 @@ def save_samples(folder: Path, steps: range, size: tuple[int, int] = (16, 8)) ->
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A finished run of two stages: 40 steps of 2 pictures, then 20 steps of 1."""
+    """A finished run of two stages: 40 steps of 2 images, then 20 steps of 1."""
     folder = tmp_path / "streets"
     stages = {
         "global": Pix2PixHDStage(size=SizeConfig(width=16), batch_size=2, images=80),
@@ -111,7 +111,7 @@ def test_report_tells_state_and_numbers(run):
     page = Page(write_report(run))
     text = " ".join(page.text.split())
     assert page.html.count('class="state finished"') == 1
-    assert "Pictures seen100" in text
+    assert "Images seen100" in text
     assert "0.1875" in text
     assert "Training time≈ 12 s" in text
     assert "A <fast> GPU" in text
@@ -211,7 +211,7 @@ def test_parts_that_cannot_be_read_are_named(run, content):
 
 
 def test_values_of_stages_of_different_size_are_not_to_be_compared(run):
-    told = "stages train at different sizes, so a value of one cannot be compared with that of another"
+    told = "stages train at different sizes, so values of different stages cannot be compared"
     page = Page(write_report(run))
     assert page.text.count(told) == 2  # below the stages, and at the chart
     same = {name: Pix2PixHDStage(images=20, size=SizeConfig(width=16)) for name in ("global", "joint")}

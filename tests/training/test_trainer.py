@@ -303,7 +303,7 @@ def test_the_pool_feeds_only_the_discriminators_fakes(make_config: Callable[...,
     pooled = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, state.pool)
     first, second = make_inputs(1, torch.float32, 1), make_inputs(1, torch.float32, 2)
     torch.testing.assert_close(pooled(state.model, first).parts, plain(state.model, first).parts)
-    torch.manual_seed(1)  # draws more than 0.5: the old picture comes back
+    torch.manual_seed(1)  # draws more than 0.5: the old image comes back
     expected, found = plain(state.model, second).parts, pooled(state.model, second).parts
     assert pooled.names[-1] == "d_fake"
     torch.testing.assert_close(found[:-1], expected[:-1])

@@ -15,7 +15,7 @@ from rich.console import Console
 from hdgan.checkpoints import best_step
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import ConfigError, DataError
-from hdgan.evaluation import train_scorer
+from hdgan.evaluation import ScorerTraining, train_scorer
 from hdgan.families import PatchConfig, Pix2Pix, Pix2PixConfig, Pix2PixLoss, UNetConfig
 from hdgan.inference import load
 from hdgan.metrics.confusion import Confusion
@@ -34,7 +34,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def scorer(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("scorer") / "scorer.safetensors"
-    return train_scorer(DataConfig(root=dataset, workers=0), 4, SizeConfig(), out, steps=5, width=2, device="cpu")
+    training = ScorerTraining(steps=5, width=2)
+    return train_scorer(DataConfig(root=dataset, workers=0), 4, SizeConfig(), out, training, device="cpu")
 
 
 def validated(config: TrainConfig, run: Path) -> tuple[dict[str, float], Examples, torch.nn.Module]:
@@ -125,7 +126,7 @@ def test_a_best_of_another_kind_is_replaced_on_a_resume(
     if change == "scorer":  # another file under the same name
         file.unlink()
         data = DataConfig(root=dataset, workers=0)
-        train_scorer(data, 4, SizeConfig(), file, steps=1, width=2, seed=1, device="cpu")
+        train_scorer(data, 4, SizeConfig(), file, ScorerTraining(1, width=2, seed=1), device="cpu")
     options: dict[str, dict[str, object]] = {"metric": {"best": "pixel_accuracy"}, "pictures": {"val_images": 1}}
     train(longer(config, **options.get(change, {})), resume=True, console=QUIET)
     best = json.loads((config.out / "checkpoints" / "best.json").read_text())
@@ -144,15 +145,15 @@ def test_a_metric_that_cannot_be_had_is_refused_before_the_first_step(
     with pytest.raises(ConfigError, match=r"scorer\.safetensors is for log\.best miou, pixel_accuracy or scorer_fid"):
         config(scorer=scorer)
     nine = train_scorer(
-        DataConfig(root=dataset, workers=0), 9, SizeConfig(), tmp_path / "nine.safetensors", steps=1, width=1
+        DataConfig(root=dataset, workers=0), 9, SizeConfig(), tmp_path / "nine.safetensors", ScorerTraining(1, width=1)
     )
     with pytest.raises(ConfigError, match="knows 9 classes, but the label maps have 4"):
         train(config(best="miou", scorer=nine), console=QUIET)
     with pytest.raises(
-        ConfigError, match=r"--log\.best ssim has no value here \(stage global: its window needs pictures"
+        ConfigError, match=r"--log\.best ssim cannot be measured here \(stage global: its window needs images"
     ):
         train(config(best="ssim"), console=QUIET)
-    with pytest.raises(ConfigError, match=r"--log\.best scorer_fid has no value here \(stage .* a single picture"):
+    with pytest.raises(ConfigError, match=r"--log\.best scorer_fid cannot be measured here \(stage .* a single image"):
         train(config(best="scorer_fid", scorer=scorer, val_images=1), console=QUIET)
     assert not (tmp_path / "run" / "config.json").exists()
 
@@ -171,7 +172,7 @@ def test_a_damaged_validation_picture_shows_before_the_first_step(
 
 
 def test_the_same_weights_have_the_same_value(make_config: MakeConfig, tmp_path: Path) -> None:
-    """Whatever was drawn before, although noise makes each picture another one."""
+    """Whatever was drawn before, although noise makes each image another one."""
     network = Pix2PixConfig(n_labels=4, generator=UNetConfig(ngf=2, n_downs=3), discriminator=PatchConfig(ndf=2))
     config = make_config(tmp_path, stages={}, model=network, loss=Pix2PixLoss())
     data, model = open_data(config, QUIET), Pix2Pix(network)

@@ -44,11 +44,11 @@ def test_tensors_that_do_not_fit_are_named_with_the_remedy() -> None:
 
 
 def test_describe_differences() -> None:
-    wanted = {"a": (1,), "b": (2,), "c": (3,)}
+    wanted = {"a": (1,), "b": (2,), "c": (3,), "e": (5,), "f": (6,)}
     assert describe_differences(wanted, wanted) == ""
     found = {"a": (2,), "d": (1,)}
-    assert describe_differences(wanted, found, limit=1) == (
-        "2 missing: b, …; 1 not part of the architecture: d; 1 of another shape: a is (2,) instead of (1,)"
+    assert describe_differences(wanted, found) == (
+        "4 missing: b, c, e, …; 1 not part of the architecture: d; 1 with another shape: a is (2,) instead of (1,)"
     )
 
 

@@ -40,7 +40,7 @@ def test_two_of_one_name_are_refused() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_weights_in_parts_are_told(wrap) -> None:  # type: ignore[no-untyped-def]
     state = nn.Sequential(wrap(nn.Conv2d(2, 2, 1))).state_dict()
-    with pytest.raises(CheckpointError, match=r"it: 0\.\S+ is a part of a weight under spectral norm.*save network"):
+    with pytest.raises(CheckpointError, match=r"it: 0\.\S+ is part of a weight under spectral norm.*save network"):
         plain_names(state, "it")
 
 

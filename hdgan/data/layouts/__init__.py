@@ -62,7 +62,7 @@ def match_folders(folders: Mapping[str, Path]) -> Listing:
     found = {part: part.files(folders[part.name]) for part in layout.parts if part.name in folders}
     for part, files in found.items():
         if not files:
-            raise DataError(f"{folders[part.name]} holds no {IMAGES}; put the files there")
+            raise DataError(f"{folders[part.name]} contains no {IMAGES}; put the files there")
     return match(found, {part.name: folders[part.name] for part in found})
 
 
@@ -86,9 +86,11 @@ def validation_phase(config: DataConfig, labels: bool | None = None) -> str:
 
 def _root(config: DataConfig) -> Path:
     if config.root is None:
-        raise ConfigError(f"no dataset folder is set; set {option('data.root')} to the folder that holds the phases")
+        raise ConfigError(f"no dataset folder is set; set {option('data.root')} to the folder that contains the phases")
     if not config.root.is_dir():
-        raise DataError(f"{config.root} is not a folder; set {option('data.root')} to the folder that holds the phases")
+        raise DataError(
+            f"{config.root} is not a folder; set {option('data.root')} to the folder that contains the phases"
+        )
     return config.root
 
 
@@ -108,7 +110,7 @@ def _layout(config: DataConfig, labels: bool | None) -> Layout:
         raise ConfigError(_mismatch(root, fits[0]))
     if len(suitable) > 1:
         names = " and ".join(layout.name for layout in suitable)
-        raise DataError(f"{root} fits the layouts {names}; set {option('data.layout')} to the one that is meant")
+        raise DataError(f"{root} fits the layouts {names}; set {option('data.layout')} to the one that you mean")
     return suitable[0]
 
 
@@ -124,9 +126,10 @@ def _fitting(root: Path) -> list[Layout]:
 def _mismatch(root: Path, layout: Layout) -> str:
     n_labels = option("model.n_labels")
     if layout.has_labels(root):
-        return f"{root} holds label maps (layout {layout.name}); set {n_labels} to their number of classes"
+        return f"{root} contains label maps (layout {layout.name}); set {n_labels} to their number of classes"
     return layout.foreign(root) or (
-        f"{root} holds A-to-B pictures (layout {layout.name}), no label maps; set {n_labels} to 0, or add <phase>_label"
+        f"{root} contains A-to-B images (layout {layout.name}), no label maps; set {n_labels} to 0, or add "
+        "<phase>_label"
     )
 
 

@@ -15,7 +15,7 @@ from hdgan.data.pairs import PARTS, Listing, Orphan, Pair
 from hdgan.errors import DataError
 from hdgan.wording import is_text
 
-IMAGES = f"pictures ({', '.join(sorted(EXTENSIONS))})"
+IMAGES = f"images ({', '.join(sorted(EXTENSIONS))})"
 """What messages call the files that count."""
 
 
@@ -83,7 +83,7 @@ class Part:
             suffix = next((suffix for suffix in self.suffixes if name.endswith(suffix)), "")
             stem = name if name in shared else name.removesuffix(suffix)
             if stem in by_stem:
-                raise DataError(f"{by_stem[stem]} and {path} are both named {stem}; rename or remove one of them")
+                raise DataError(f"{by_stem[stem]} and {path} have the same name, {stem}; rename or remove one of them")
             by_stem[stem] = path
         return by_stem
 
@@ -140,7 +140,7 @@ class FolderLayout(Layout):
         found = {part: part.files(folders[part.name]) for part in self.parts}
         if not found[required]:
             kinds = f"*{required.suffixes[0]}.png" if required.strict else IMAGES
-            raise DataError(f"{folders[required.name]} holds no {kinds}; put the {phase} files there")
+            raise DataError(f"{folders[required.name]} contains no {kinds}; put the {phase} files there")
         present = {part: files for part, files in found.items() if files}
         return match(present, folders, self.name, phase)
 
@@ -178,8 +178,8 @@ def match(
     if not pairs:
         first, other = (next(iter(by_stem.values())) for by_stem in list(stems.values())[:2])
         where = f" of phase {phase}" if phase else ""
-        unpaired = ", since unpaired pictures (CycleGAN's) cannot be trained on" if "input" in stems else ""
+        unpaired = ", since unpaired images (CycleGAN's) cannot be trained on" if "input" in stems else ""
         raise DataError(
-            f"no two files{where} share a name, for example {first} and {other}; name partners alike{unpaired}"
+            f"no two files{where} share a name, for example {first} and {other}; give partners the same name{unpaired}"
         )
     return Listing(layout, phase, tuple(pairs), tuple(orphans))

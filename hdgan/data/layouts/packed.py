@@ -48,7 +48,7 @@ class PackedPair(Pair):
         if scaled not in sizes:
             stored = ", ".join(f"{width}x{height}" for width, height in sizes)
             raise DataError(
-                f"{self.first_file} is packed in {stored}, but {scaled[0]}x{scaled[1]} is needed: set "
+                f"{self.first_file} is packed in {stored}, but training needs {scaled[0]}x{scaled[1]}: set "
                 f"{option('stages.STAGE.size.width')} {sizes[0][0]}, or pack again with {scaled[0]}x{scaled[1]} too"
             )
         if photo_filter != self.photo_filter:
@@ -95,7 +95,7 @@ class PackedLayout(Layout):
     def list_pairs(self, root: Path, phase: str) -> Listing:
         index = read_index(root)
         if phase not in index.phases:
-            raise DataError(f"{root} was packed without phase {phase}; it holds: {', '.join(sorted(index.phases))}")
+            raise DataError(f"{root} was packed without phase {phase}; it contains: {', '.join(sorted(index.phases))}")
         found, photo_filter = index.phases[phase], index.settings.photo_filter
         pairs = []
         for entry in found.samples:

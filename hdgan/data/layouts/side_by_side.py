@@ -44,7 +44,8 @@ class SideBySidePair(Pair):
     def _half(self, width: int) -> int:
         if width % 2:
             raise DataError(
-                f"{self.first_file} is {width} pixels wide, which has no two equal halves; join A and B of one size"
+                f"{self.first_file} is {width} pixels wide, which cannot be split into equal halves; join A and B of "
+                "equal size"
             )
         return width // 2
 
@@ -85,9 +86,9 @@ def _renaming(parent: Path, first: str, second: str, *suffixes: str) -> str:
     one, other = (f"train{suffix}" for suffix in suffixes)
     images = "; for an A-to-B model, train_A and train_B" if other == "train_label" else ""
     return (
-        f"{parent} holds {first} and {second}, which hdgan does not take for pairs: call the folders of a phase {one} "
-        f"and {other} (or <phase>{suffixes[0]} and <phase>{suffixes[1]}){images}, with one name for both files of a "
-        "pair"
+        f"{parent} contains {first} and {second}, which hdgan does not recognise as pairs: name the folders of a "
+        f"phase {one} and {other} (or <phase>{suffixes[0]} and <phase>{suffixes[1]}){images}, and give both files of "
+        "a pair the same name"
     )
 
 

@@ -218,7 +218,7 @@ def _outputs(content: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
 def _open_uploads(session: Session, label: str | None, instance: str | None, appearance: str | None) -> None:
     if label is None:
-        raise HdganError("no label map is given: choose a file")
+        raise HdganError("no label map was chosen: choose a file")
     files = [None if file is None else Path(file) for file in (label, instance, appearance)]
     try:
         session.open_files(Path(label), *files[1:])

@@ -19,7 +19,7 @@ class Family:
     config: type[ModelConfig]
     """The architecture of its models."""
     model: type[ImageModel]
-    """Built from such a config and whether it has its discriminator."""
+    """Built from such a config."""
     train_config: Callable[..., TrainConfig]
     """The class of its runs, in which everything has a default."""
     presets: Mapping[str, Preset]

@@ -27,7 +27,7 @@ class ImageModel(nn.Module, ABC):
     encoder: nn.Module | None
 
     @abstractmethod
-    def __init__(self, config: ModelConfig, *, with_discriminator: bool = True) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
 
@@ -92,7 +92,7 @@ def require_channels(model: ImageModel, name: str, x: Tensor, channels: int) -> 
         ValueError: it has another number of channels.
     """
     if x.shape[1] != channels:
-        raise ValueError(f"{type(model).__name__}: expected {name} of {channels} channels, got {x.shape[1]}")
+        raise ValueError(f"{type(model).__name__}: expected {name} with {channels} channels, got {x.shape[1]}")
 
 
 def _first_weight(network: nn.Module) -> Tensor:

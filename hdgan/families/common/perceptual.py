@@ -27,10 +27,10 @@ def check_network(vgg_weights: Path | None, scorer: Path | None, weight: float =
     files = {"loss.vgg_weights": vgg_weights, "loss.scorer": scorer}
     given = [f"{option(name)} {file}" for name, file in files.items() if file is not None]
     if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)}: only one network's features are compared; leave one out")
+        raise ConfigError(f"{' and '.join(given)}: the loss compares the features of only one network; leave one out")
     if given and not weight:
         vgg = option("loss.vgg")
-        raise ConfigError(f"{given[0]} has no meaning with {vgg} 0; leave it out, or give {vgg} a weight")
+        raise ConfigError(f"{given[0]} has no effect with {vgg} 0; leave it out, or give {vgg} a weight")
 
 
 def least_side(scorer: Path | None) -> int:

@@ -164,7 +164,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if type(self) is TrainConfig:
-            raise ConfigError("TrainConfig is the base of the configs of all families: make that of a family, such as "
+            raise ConfigError("TrainConfig is only the base class: create the config of a family, such as "
                               "Pix2PixHDTrainConfig")  # fmt: skip
         check_values(self)
         if self.optim.pool_size and not self.model.has_discriminator:
@@ -209,7 +209,8 @@ class TrainConfig:
         if best not in ("miou", "pixel_accuracy", "scorer_fid"):
             if scorer is not None:
                 raise ConfigError(
-                    f"{option('log.scorer')} {scorer} is for {option('log.best')} miou, pixel_accuracy or scorer_fid"
+                    f"{option('log.scorer')} {scorer} applies only to {option('log.best')} miou, pixel_accuracy or "
+                    "scorer_fid"
                 )
             return
         if scorer is None:
@@ -219,20 +220,22 @@ class TrainConfig:
             )
         if not self.model.n_labels:
             raise ConfigError(
-                f"{option('log.best')} {best} needs label maps, and A->B training has none: take l1, psnr or ssim"
+                f"{option('log.best')} {best} needs label maps, and A->B training has none: choose l1, psnr or ssim"
             )
 
     def _check_stages(self) -> None:
         before: dict[str, int] = {}
         for name, stage in self.stages.items():
             if leads_out(name):
-                raise ConfigError(f"a stage is named {name!r:.60}, which cannot be a folder: give it another name")
+                raise ConfigError(
+                    f"{name!r:.60} is the name of a stage but cannot be that of a folder: choose another name"
+                )
             stage.check(f"stages.{name}")
             parts = stage.model(self.model).growth
             if any(number < before.get(part, 0) for part, number in parts.items()):
                 raise ConfigError(
-                    f"stage {name} has {_listed(parts)}, fewer than the stage before ({_listed(before)}): a run only "
-                    "grows"
+                    f"stage {name} has {_listed(parts)}, fewer than the stage before ({_listed(before)}): a run can "
+                    "only grow"
                 )
             before = parts
 

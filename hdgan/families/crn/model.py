@@ -14,7 +14,6 @@ class CRN(ImageModel):
 
     Args:
         config: the architecture.
-        with_discriminator: has no effect, since there is no discriminator.
     """
 
     config: CRNConfig
@@ -22,8 +21,8 @@ class CRN(ImageModel):
     discriminator: None
     encoder: None
 
-    def __init__(self, config: CRNConfig, *, with_discriminator: bool = True) -> None:
-        super().__init__(config, with_discriminator=with_discriminator)
+    def __init__(self, config: CRNConfig) -> None:
+        super().__init__(config)
         out_channels = config.n_images * config.image_channels
         self.generator = CascadedRefinement(config.generator_channels, out_channels, config.widths)
         self.discriminator = self.encoder = None

@@ -39,7 +39,7 @@ class CRNStage(StageConfig):
     def check(self, place: str) -> None:
         if self.train == "finest" and not self.extra_modules:
             raise ConfigError(
-                f"stage {place.removeprefix('stages.')} trains only the finest module but adds none: set "
+                f"stage {place.removeprefix('stages.')} trains only the finest module but does not add one: set "
                 f"{option(f'{place}.extra_modules')} 1"
             )
 

@@ -83,7 +83,7 @@ class Pix2PixConfig(ModelConfig):
         if max(g.dropout_levels, default=0) > last:
             raise ConfigError(
                 f"{option('model.generator.dropout_levels')} is {' '.join(map(str, g.dropout_levels))}: give levels "
-                f"from 0 to {last}, as there are {g.n_downs}"
+                f"from 0 to {last}, since there are {g.n_downs}"
             )
 
     @property

@@ -34,7 +34,6 @@ class Pix2Pix(AdversarialModel):
 
     Args:
         config: the architecture. A depth that it leaves open is the paper's.
-        with_discriminator: False leaves D out, which inference does not need.
 
     Attributes:
         config: with its depth.
@@ -44,14 +43,12 @@ class Pix2Pix(AdversarialModel):
     generator: UNetGenerator | ResNetGenerator
     encoder: None
 
-    def __init__(self, config: Pix2PixConfig, *, with_discriminator: bool = True) -> None:
+    def __init__(self, config: Pix2PixConfig) -> None:
         config = config.resolved(())
-        super().__init__(config, with_discriminator=with_discriminator)
+        super().__init__(config)
         self.generator = build_generator(config)
         d = config.discriminator
-        self.discriminator = (
-            patch_gan(config.discriminator_channels, d.ndf, d.n_layers, config.norm) if with_discriminator else None
-        )
+        self.discriminator = patch_gan(config.discriminator_channels, d.ndf, d.n_layers, config.norm)
         self.encoder = None
         zero_biases(self)
 
@@ -64,7 +61,7 @@ class Pix2Pix(AdversarialModel):
         (height, width), least = condition.shape[2:], self.config.discriminator.least_side
         if min(height, width) < least:
             raise ConfigError(
-                f"images of {width}x{height} are too small for D, which needs {least} pixels a side: train at a larger "
-                f"size, or with fewer {option('model.discriminator.n_layers')}"
+                f"images of {width}x{height} are too small for D, which needs {least} pixels per side: train at a "
+                f"larger size, or with fewer {option('model.discriminator.n_layers')}"
             )
         return super().context(condition)

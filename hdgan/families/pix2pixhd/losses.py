@@ -51,9 +51,9 @@ class Pix2PixHDLoss(LossConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_network(self.vgg_weights, self.scorer, self.vgg)
-        layers, off = tuple(self.vgg_layers), f"has no meaning with {option('loss.vgg')} 0: leave it out"
+        layers, off = tuple(self.vgg_layers), f"has no effect with {option('loss.vgg')} 0: leave it out"
         if not any(layers):
-            raise ConfigError(f"{option('loss.vgg_layers')} is {layers}: give weights that are not all 0")
+            raise ConfigError(f"{option('loss.vgg_layers')} is {layers}: at least one weight must not be 0")
         if self.imagenet_normalisation and not self.vgg:
             raise ConfigError(f"{option('loss.imagenet_normalisation')} {off}")
         if layers != LAYER_WEIGHTS and not self.vgg:

@@ -60,11 +60,10 @@ class Pix2PixHD(AdversarialModel):
 
     Args:
         config: the architecture.
-        with_discriminator: False leaves D out, which inference does not need.
 
     Attributes:
         generator: takes the condition, then the features.
-        discriminator: takes the condition, then the image; None where left out.
+        discriminator: takes the condition, then the image; None in an averaged model, and where a file has none.
         encoder: None without features.
     """
 
@@ -72,12 +71,10 @@ class Pix2PixHD(AdversarialModel):
     generator: GlobalGenerator | LocalEnhancer
     encoder: FeatureEncoder | None
 
-    def __init__(self, config: Pix2PixHDConfig, *, with_discriminator: bool = True) -> None:
-        super().__init__(config, with_discriminator=with_discriminator)
+    def __init__(self, config: Pix2PixHDConfig) -> None:
+        super().__init__(config)
         self.generator = build_generator(config.generator, config.generator_channels, config.image_channels)
-        self.discriminator = (
-            build_discriminator(config.discriminator, config.discriminator_channels) if with_discriminator else None
-        )
+        self.discriminator = build_discriminator(config.discriminator, config.discriminator_channels)
         self.encoder = (
             build_encoder(config.encoder, config.image_channels, config.feature_channels)
             if config.feature_channels

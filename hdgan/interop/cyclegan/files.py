@@ -33,7 +33,7 @@ _NAMES = {
 
 
 def convert_from_cyclegan(file: Path, out: Path) -> list[str]:
-    """Write a generator of pytorch-CycleGAN-and-pix2pix as a pix2pix model from picture to picture.
+    """Write a generator of pytorch-CycleGAN-and-pix2pix as a pix2pix model from image to image.
 
     Args:
         file: `latest_net_G.pth`, `latest_net_G_A.pth`, or another file with the state dict of a netG. D is taken from
@@ -77,7 +77,7 @@ def find_generator(folder: Path, epoch: str) -> Path | None:
         both = sorted(path.name for path in folder.glob("*_net_G_[AB].pth"))
         if both:
             raise CheckpointError(
-                f"{folder} is of a CycleGAN: give the file of one of its generators: {', '.join(both)}"
+                f"{folder} is that of a CycleGAN: give the file of one of its generators: {', '.join(both)}"
             )
         return None
     kind = re.search(r"^\s*netG:\s*(\w+)", _options(folder), re.MULTILINE)
@@ -110,7 +110,8 @@ def _config(generator: Generator, d: MultiscaleDiscriminator | None, where: Path
         if d.in_channels != g.in_channels + g.out_channels or d.norm != g.norm:
             raise CheckpointError(
                 f"{where} reads {d.in_channels} channels and has {d.norm} norm, so it is not the D of this G with "
-                f"{g.in_channels} in, {g.out_channels} out and {g.norm} norm; move it away, or take both from one run"
+                f"{g.in_channels} in, {g.out_channels} out and {g.norm} norm; move it away, or take both files from "
+                "one run"
             )
         convs = d.scales[0].convs
         patch = PatchConfig(convs[0].out_channels, len(convs) - 2)  # type: ignore[index,arg-type,union-attr]
@@ -134,7 +135,7 @@ def convert_to_cyclegan(path: Path, folder: Path, epoch: str = "latest", *, ema:
         path: checkpoint of hdgan, a pix2pix model.
         folder: to write into, usually `checkpoints/<name>` of their code; made if absent.
         epoch: the first part of the files' names.
-        ema: take the averaged weights where there are any.
+        ema: use the averaged weights if there are any.
 
     Returns:
         The options for their test.py, and what it cannot know.
@@ -156,9 +157,9 @@ def convert_to_cyclegan(path: Path, folder: Path, epoch: str = "latest", *, ema:
     g, channels = model.generator, model.config.condition_channels
     notes = [f"options for their test.py: {_network_options(g)} --input_nc {channels} --output_nc {g.out_channels}"]
     if _kind(g) not in _NAMES:
-        notes.append(f"no --netG of theirs is a {_kind(g)}: add one to define_G in their models/networks.py")
+        notes.append(f"their --netG has no {_kind(g)}: add one to define_G in their models/networks.py")
     if model.config.n_labels or model.config.instances:
-        notes.append(f"their datasets are pictures: you have to make the {channels} input planes yourself")
+        notes.append(f"their datasets are images: you have to create the {channels} input planes yourself")
     if isinstance(g, UNetGenerator) and g.dropout_levels:
         theirs = their_dropout_levels(len(g.downs))
         if g.dropout_levels != theirs:

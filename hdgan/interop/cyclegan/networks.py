@@ -15,9 +15,10 @@ from torch import Tensor
 from hdgan.errors import CheckpointError
 from hdgan.families.pix2pix.model import patch_gan
 from hdgan.interop import state_dicts
-from hdgan.interop.state_dicts import Shapes, first_conv, numbers, out_channels, shapes_of
+from hdgan.interop.state_dicts import Shapes, first_conv, numbers, out_channels
 from hdgan.models import MultiscaleDiscriminator, ResNetGenerator, UNetGenerator
 from hdgan.models.options import NormKind
+from hdgan.weights.modules import tensor_shapes
 
 Generator = UNetGenerator | ResNetGenerator
 Network = Generator | MultiscaleDiscriminator
@@ -85,11 +86,11 @@ def to_state_dict(network: Network) -> dict[str, Tensor]:
     """
     if isinstance(network, UNetGenerator) and len(network.downs) < LEAST_DOWNS:
         raise CheckpointError(
-            f"their U-Net has {LEAST_DOWNS} levels or more, this one has {len(network.downs)}; train with n_downs "
+            f"their U-Net has {LEAST_DOWNS} levels or more, but this one has {len(network.downs)}; train with n_downs "
             f"{LEAST_DOWNS} or more"
         )
     if isinstance(network, MultiscaleDiscriminator) and (len(network.scales) != 1 or network.padding != 1):
-        raise CheckpointError("their PatchGAN has one scale and padding 1, so this one is not a D of pix2pix")
+        raise CheckpointError("their PatchGAN has one scale and padding 1, so this is not a D of pix2pix")
     return state_dicts.renamed_state(network, layer_names(network))
 
 
@@ -120,7 +121,7 @@ def load_generator(
         CheckpointError: another network, or tensors that are unknown, missing or do not fit.
     """
     tensors, norm = _tensors_and_norm(state_dict, where)
-    shapes = shapes_of(tensors)
+    shapes = tensor_shapes(tensors)
     nested = any(_UNET.match(key) for key in shapes)
     with torch.device("meta"):
         network = _build_unet(shapes, norm, dropout, where) if nested else _build_resnet(shapes, norm, where)
@@ -145,7 +146,7 @@ def is_theirs(state_dict: Mapping[str, Tensor], where: str) -> bool:
     if any(_UNET.match(key) for key in tensors):
         return True
     first_block = min(numbers(_BLOCKS, tensors), default=0)
-    return first_block == 10 and (norm == "batch" or _blocks_have_dropout(shapes_of(tensors)))
+    return first_block == 10 and (norm == "batch" or _blocks_have_dropout(tensor_shapes(tensors)))
 
 
 def _build_unet(shapes: Shapes, norm: NormKind, dropout: bool, where: str) -> UNetGenerator:
@@ -176,7 +177,7 @@ def load_discriminator(state_dict: Mapping[str, Tensor], *, where: str = "the st
         CheckpointError: another network, or tensors that are unknown, missing or do not fit.
     """
     tensors, norm = _tensors_and_norm(state_dict, where)
-    shapes = shapes_of(tensors)
+    shapes = tensor_shapes(tensors)
     ndf, in_channels = first_conv(shapes, "model.0.weight", where, _REMEDY)
     n_layers = max(1, sum(len(shape) == 4 for shape in shapes.values()) - 2)
     with torch.device("meta"):
@@ -196,5 +197,5 @@ def _tensors_and_norm(state_dict: Mapping[str, Tensor], where: str) -> tuple[dic
 
 def _load(network: Network, tensors: Mapping[str, Tensor], where: str) -> None:
     what = f"{_NAMES[type(network)]} of pytorch-CycleGAN-and-pix2pix"
-    remedy = "use a checkpoint of its own code; of NVIDIA/pix2pixHD, give the folder"
+    remedy = "use a checkpoint of its own code; for NVIDIA/pix2pixHD, give the folder"
     state_dicts.load_strictly(network, layer_names(network), tensors, where, what, remedy)

@@ -17,7 +17,6 @@ from hdgan.files import atomic_file
 from hdgan.files.json import read_bytes
 from hdgan.files.npy import read_npy_header
 from hdgan.styles.bank import Cluster, StyleBank
-from hdgan.styles.table import Origin
 from hdgan.weights.pickles import Unknown, read_pickle
 
 _WRITER = "it must be a dict of arrays, as NVIDIA's encode_features.py writes it"
@@ -32,7 +31,7 @@ _NAMES = {
 """All that an array of NumPy's names."""
 
 
-def read_nvidia(path: Path, origin: Origin | None = None) -> StyleBank:
+def read_nvidia(path: Path) -> StyleBank:
     """Read NVIDIA's clusters.
 
     The file has no sizes of clusters and no examples. It has no means of classes either, so the mean of the centres
@@ -40,7 +39,6 @@ def read_nvidia(path: Path, origin: Origin | None = None) -> StyleBank:
 
     Args:
         path: features_clustered_*.npy.
-        origin: the checkpoint that the clusters belong to, which the file does not say.
 
     Raises:
         CheckpointError: the file is missing, too large, damaged, of another content, or names anything but arrays.
@@ -52,10 +50,10 @@ def read_nvidia(path: Path, origin: Origin | None = None) -> StyleBank:
         raise
     except Exception as error:  # the values of a damaged file can make anything fail, but nothing of it has run
         found = str(error)[:200] if isinstance(error, ValueError) else "it is damaged"
-        raise CheckpointError(f"{path} is no file of clusters ({found}): {_WRITER}") from error
+        raise CheckpointError(f"{path} is not a file of clusters ({found}): {_WRITER}") from error
     means = {label: values.mean(0) for label, values in centres.items()}
     clusters = {label: tuple(Cluster(centre) for centre in values) for label, values in centres.items()}
-    return StyleBank(clusters, means, np.mean(list(means.values()), axis=0), origin or Origin())
+    return StyleBank(clusters, means, np.mean(list(means.values()), axis=0))
 
 
 def write_nvidia(bank: StyleBank, path: Path) -> None:
@@ -66,7 +64,9 @@ def write_nvidia(bank: StyleBank, path: Path) -> None:
         HdganError: the file cannot be written.
     """
     if path.suffix != ".npy":
-        raise ConfigError(f"{path} must end in .npy, as numpy names such files: for example features_clustered_010.npy")
+        raise ConfigError(
+            f"{path} must end in .npy, the ending that numpy uses: for example features_clustered_010.npy"
+        )
     centres = {
         int(label): np.array([cluster.centre for cluster in there], np.float64)
         for label, there in bank.clusters.items()
@@ -86,16 +86,16 @@ def _centres(content: bytes, path: Path) -> dict[int, np.ndarray]:
     pickled = read_pickle(file, path)
     foreign = min(pickled.names - _NAMES, default=None)
     if foreign is not None:
-        raise CheckpointError(f"{path} holds {foreign}, and loading it could run any code: {_WRITER}")
+        raise CheckpointError(f"{path} contains {foreign}, and loading it could run any code: {_WRITER}")
     shape, code, _, _, objects = _parts(pickled.content)
     if shape != () or code not in ("O", "O4", "O8") or not isinstance(objects, list) or len(objects) != 1:
-        raise ValueError("it holds no single object")
+        raise ValueError("it does not contain a single object")
     (table,) = objects
     if not isinstance(table, dict) or not table:
-        raise ValueError("it holds no dict of classes")
+        raise ValueError("it does not contain a dict of classes")
     centres = {label: _numbers(array) for label, array in table.items()}
     if not all(type(label) is int for label in centres) or len({values.shape[1] for values in centres.values()}) > 1:
-        raise ValueError("classes that are no integers, or differ in their number of features")
+        raise ValueError("classes that are not integers, or that differ in their number of features")
     return centres
 
 
@@ -115,5 +115,5 @@ def _numbers(array: Unknown) -> np.ndarray:
     raw = data.encode("latin1") if isinstance(data, str) else data  # Python 2 wrote bytes as its str
     values = np.frombuffer(raw, np.dtype(order + code)).reshape(shape, order="F" if by_column else "C")
     if not (np.abs(values) <= np.finfo(np.float32).max).all():
-        raise ValueError("centres that are not finite, or beyond 32 bits")
+        raise ValueError("centres that are not finite, or do not fit into 32 bits")
     return values.astype(np.float32)

@@ -29,16 +29,16 @@ def convert_from_nvidia(
 ) -> list[str]:
     """Write the networks of a folder of NVIDIA's code as one checkpoint of hdgan.
 
-    The architecture follows from the weights. `opt.txt` says what the input channels mean (labels or a picture, a
+    The architecture follows from the weights. `opt.txt` says what the input channels mean (labels or an image, a
     boundary map, features). Without it, as many channels are features as E makes or, without E, as G has beyond those
-    that D sees. Of the others, 3 are a colour picture, 4 a picture and a boundary map, any other number labels and a
+    that D sees. Of the others, 3 are a colour image, 4 an image and a boundary map, any other number labels and a
     boundary map.
 
     Args:
         folder: holds `<epoch>_net_G.pth` and, if there are any, `<epoch>_net_D.pth`, `<epoch>_net_E.pth`, `opt.txt`.
         out: checkpoint to write, *.safetensors, which must not exist.
         epoch: the first part of the files' names.
-        labels: classes of the label maps, 0 for pictures; None takes what the folder says.
+        labels: classes of the label maps, 0 for images; None takes what the folder says.
         instances: whether G sees a boundary map; None takes what the folder says.
         encoder: a `*_net_E.pth` from elsewhere. NVIDIA's 1024p recipe with features keeps E in the 512p folder.
 
@@ -53,7 +53,7 @@ def convert_from_nvidia(
     path = folder / "opt.txt"
     options = NvidiaOptions(path) if path.exists() else None
     if options and options.values.get("norm", "instance").strip() != "instance":
-        raise CheckpointError(f"{path}: norm is {options.values['norm']:.60}; hdgan has instance norms only")
+        raise CheckpointError(f"{path}: norm is {options.values['norm']:.60}; hdgan has only instance norms")
     networks = _read_networks(folder, epoch, encoder)
     notes = [] if options else [f"{folder} has no opt.txt: the meaning of the input channels was inferred"]
     config = model_config(networks, options, labels, instances, folder, notes)
@@ -62,7 +62,7 @@ def convert_from_nvidia(
     for name in _LETTERS:
         network = getattr(networks, name)
         if network is None and getattr(model, name) is not None:
-            notes.append(f"no {name} was found: the checkpoint has none, and training from it starts a new one")
+            notes.append(f"no {name} was found: the new checkpoint has none, and training from it starts a new one")
         setattr(model, name, network)
     save_model(out, model, extra={"source": "NVIDIA/pix2pixHD", "epoch": epoch}, new=True)
     return notes
@@ -77,7 +77,7 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
         path: checkpoint of hdgan.
         folder: to write into, usually `checkpoints/<name>` of NVIDIA's code; made if absent.
         epoch: the first part of the files' names.
-        ema: take the averaged weights where there are any.
+        ema: use the averaged weights if there are any.
 
     Returns:
         The flags for NVIDIA's test.py, and what it cannot know.
@@ -104,7 +104,7 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
     header, footer = "------------ Options -------------", "-------------- End ----------------"
     file, content = folder / "opt.txt", "\n".join([header, *lines, footer, ""]).encode()
     if file.exists() and not (file.is_file() and file.stat().st_size == len(content) and file.read_bytes() == content):
-        raise ConfigError(f"{file} exists already, of another network: name another {option('out')}, or delete it")
+        raise ConfigError(f"{file} already exists, from another network: choose another {option('out')}, or delete it")
     write_networks(folder, epoch, states, {file.name: content})
     return notes_for_nvidia(model.config, values)
 
@@ -115,10 +115,10 @@ def _require_counterparts(config: Pix2PixHDConfig, path: Path) -> None:
     if config.feature_channels:
         parts["encoder"] = config.encoder
     instead = [
-        f"{option(f'model.{name}.{field}')} {wanted}"
+        f"{option(f'model.{name}.{field}')} {expected}"
         for name, part in parts.items()
-        for field, wanted in {"upsample": "transposed", "pad_mode": "reflect"}.items()
-        if getattr(part, field) != wanted
+        for field, expected in {"upsample": "transposed", "pad_mode": "reflect"}.items()
+        if getattr(part, field) != expected
     ]
     if instead:
         raise CheckpointError(
@@ -129,12 +129,12 @@ def _require_counterparts(config: Pix2PixHDConfig, path: Path) -> None:
 
 def _read_networks(folder: Path, epoch: str, encoder: Path | None) -> Networks:
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder; give the one that holds {epoch}_net_G.pth")
+        raise CheckpointError(f"{folder} is not a folder; give the folder that contains {epoch}_net_G.pth")
     g, d, e = (network_file(folder, epoch, letter) for letter in "GDE")
     if not g.is_file():
         epochs = sorted(file.name.removesuffix("_net_G.pth") for file in folder.glob("*_net_G.pth"))
         choice = f"choose {option('epoch')} from: {', '.join(epochs)}"
-        raise CheckpointError(f"{g} does not exist; {choice if epochs else 'give a folder that holds such a file'}")
+        raise CheckpointError(f"{g} does not exist; {choice if epochs else 'give a folder that contains such a file'}")
     has_encoder = encoder is not None or e.is_file()
     e = encoder or e
     return Networks(

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from hdgan.errors import CheckpointError
 from hdgan.interop import state_dicts
-from hdgan.interop.state_dicts import Shapes, first_conv, numbers, out_channels, shapes_of
+from hdgan.interop.state_dicts import Shapes, first_conv, numbers, out_channels
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
 from hdgan.models.generator import Trunk
+from hdgan.weights.modules import tensor_shapes
 
 Kind = Literal["generator", "discriminator", "encoder"]
 Network = GlobalGenerator | LocalEnhancer | MultiscaleDiscriminator | FeatureEncoder
@@ -95,8 +96,8 @@ def to_state_dict(network: Network) -> dict[str, Tensor]:
             )
         if getattr(module, "pad_mode", "reflect") != "reflect":
             raise CheckpointError(
-                f"NVIDIA's code pads by reflection, this network has pad_mode {module.pad_mode}; "
-                "train with pad_mode reflect"
+                f"NVIDIA's code pads by reflection, but this network has pad_mode {module.pad_mode}; train with "
+                "pad_mode reflect"
             )
     return state_dicts.renamed_state(network, layer_names(network))
 
@@ -129,7 +130,7 @@ def load_network(
         CheckpointError: batch norms, another kind of network, or tensors that are unknown, missing or do not fit.
     """
     tensors = _clean(state_dict, kind, where)
-    shapes = shapes_of(tensors)
+    shapes = tensor_shapes(tensors)
     with torch.device("meta"):
         network = (
             _build_discriminator(shapes, where) if kind == "discriminator" else _build_generator(shapes, kind, where)
@@ -144,14 +145,14 @@ def _clean(state_dict: Any, kind: Kind, where: str) -> dict[str, Tensor]:
     if found is None:
         some = ", ".join(list(tensors)[:3]) or "none"
         raise CheckpointError(
-            f"{where} holds no network of pix2pixHD (keys: {some}); name a latest_net_G.pth or the like"
+            f"{where} does not contain a network of pix2pixHD (keys: {some}); give a file such as latest_net_G.pth"
         )
     if found not in (kind, "generator or encoder") or (kind == "discriminator" and found != kind):
-        raise CheckpointError(f"{where} looks like a {found}, not {_a(kind)}; name the file of the {kind}")
+        raise CheckpointError(f"{where} looks like a {found}, not {_a(kind)}; give the file of the {kind}")
     norm, tensors = state_dicts.norm_of(tensors)
     if norm == "batch":
         raise CheckpointError(
-            f"{where} was trained with batch norms (--norm batch), which pix2pixHD does not have here; train with "
+            f"{where} was trained with batch norms (--norm batch), which hdgan's pix2pixHD does not have; train with "
             "--norm instance"
         )
     return tensors

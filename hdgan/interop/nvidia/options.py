@@ -69,7 +69,7 @@ class NvidiaOptions:
         text = self.values.get(name, str(self.DEFAULTS[name]))
         if not _NUMBER.fullmatch(text.strip()):
             raise CheckpointError(
-                f"{self.path}: {name} is {text!r:.60}, not a whole number of 9 digits at most; correct the line"
+                f"{self.path}: {name} is {text!r:.60}, not a whole number of at most 9 digits; correct the line"
             )
         return int(text)
 
@@ -107,7 +107,7 @@ def model_config(
     Args:
         networks: as loaded; their channels must match.
         options: of the run; without them the meaning of the input channels is inferred.
-        labels: classes of the label maps, 0 for pictures; None takes what the folder says.
+        labels: classes of the label maps, 0 for images; None takes what the folder says.
         instances: whether G sees a boundary map; None takes what the folder says.
         folder: for messages.
         notes: what was found and assumed is added here, one sentence each.
@@ -122,15 +122,15 @@ def model_config(
     _check_channels(networks, condition, features, image_channels, folder)
     n_labels, input_channels, instances = _meaning(condition, options, labels, instances, folder)
     notes.append(
-        f"G's {in_channels} input channels: {n_labels or input_channels} {'labels' if n_labels else 'of a picture'}, "
+        f"G's {in_channels} input channels: {n_labels or input_channels} {'labels' if n_labels else 'of an image'}, "
         f"{'a' if instances else 'no'} boundary map, {features} features"
     )
     reduction = int(options is not None and options.flag("load_features"))
     if options is not None and options.flag("label_feat") and not options.flag("instance_feat"):
-        notes.append("it was trained with --label_feat: give the label map in place of the instance ids when encoding")
+        notes.append("it was trained with --label_feat: when encoding, give the label map instead of the instance ids")
     if d is not None and options is not None and options.flag("no_lsgan"):
         notes.append(
-            "it was trained with --no_lsgan: NVIDIA's D ends in a sigmoid, this one gives the logits before it"
+            "it was trained with --no_lsgan: NVIDIA's D ends in a sigmoid, this one returns the logits before it"
         )
     try:
         return Pix2PixHDConfig(
@@ -144,7 +144,7 @@ def model_config(
             encoder=_encoder_config(e, options, reduction),
         )
     except ConfigError as error:
-        raise CheckpointError(f"{folder} holds a model that hdgan cannot build: {error}") from error
+        raise CheckpointError(f"{folder} contains a model that hdgan cannot build: {error}") from error
 
 
 def _condition_channels(
@@ -190,7 +190,7 @@ def _check_channels(networks: Networks, condition: int, features: int, image_cha
 def _meaning(
     condition: int, options: NvidiaOptions | None, labels: int | None, instances: bool | None, folder: Path
 ) -> tuple[int, int, bool]:
-    """What the channels of the condition are: labels (0 for a picture), channels of a picture, a boundary map."""
+    """What the channels of the condition are: labels (0 for an image), channels of an image, a boundary map."""
     if instances is None:
         if options is not None:
             instances = not options.flag("no_instance")
@@ -289,12 +289,13 @@ def notes_for_nvidia(config: Pix2PixHDConfig, values: Mapping[str, int | bool | 
         for name, value in sorted(values.items())
         if value != NvidiaOptions.DEFAULTS[name] and name not in _TRAINING_ONLY
     ]
-    notes = ["flags for NVIDIA's test.py: " + (" ".join(flags) or "none, all are its defaults")]
+    notes = ["options for NVIDIA's test.py: " + (" ".join(flags) or "none, all are its defaults")]
     if config.dontcare is not None:
         notes.append(f"NVIDIA's code has no dontcare label: map {config.dontcare} to a class of its own")
     if config.instance_divisor != 1000:
         notes.append(
-            f"NVIDIA's code takes id // 1000 as the class of an id, this model id // {config.instance_divisor}"
+            "NVIDIA's code takes id // 1000 as the class of an id, but this model takes id // "
+            f"{config.instance_divisor}"
         )
     if config.feature_channels and config.encoder.reduction:
         times = config.encoder.reduction

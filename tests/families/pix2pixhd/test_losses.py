@@ -77,7 +77,7 @@ def test_layers_weigh_as_the_options_say(make_config: Callable[..., TrainConfig]
     assert losses[1] == pytest.approx(3 * losses[0], rel=1e-5)
     with pytest.raises(ConfigError, match=r"loss\.vgg_layers\[1\] is -1\.0: give a number from 0"):
         Pix2PixHDLoss(vgg_layers=(1.0, -1.0, 0.0, 0.0, 0.0))
-    with pytest.raises(ConfigError, match=r"loss\.vgg_layers is .*: give weights that are not all 0"):
+    with pytest.raises(ConfigError, match=r"loss\.vgg_layers is .*: at least one weight must not be 0"):
         Pix2PixHDLoss(vgg_layers=(0.0, 0.0, 0.0, 0.0, 0.0))
     with pytest.raises(ConfigError, match=r"loss\.vgg_layers has no meaning with loss\.vgg 0"):
         Pix2PixHDLoss(vgg=0.0, vgg_layers=(1.0, 0.0, 0.0, 0.0, 0.0))
