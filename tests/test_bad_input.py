@@ -75,11 +75,11 @@ DATA: dict[str, tuple[Damage, str]] = {
     "no photos": (lambda root: shutil.rmtree(root / "train_img"), r"no photos for phase train"),
     "mismatched sizes": (
         lambda root: damaged(root, "train_img/s1_img.png", np.zeros((16, 30, 3), np.uint8)),
-        r"s1_label\.png is 32x16, but \S+s1_img\.png is 30x16; bring both to one size",
+        r"s1_label\.png is 32x16, but \S+s1_img\.png is 30x16; make them the same size",
     ),
     "label too high": (
         lambda root: damaged(root, "train_label/s0_label.png", np.full((16, 32), 4, np.uint8)),
-        r"s0_label\.png holds label 4, but --model\.n-labels is 4; set --model\.n-labels to at least 5",
+        r"s0_label\.png contains label 4, but --model\.n-labels is 4; set --model\.n-labels to at least 5",
     ),
     "truncated PNG": (
         lambda root: os.truncate(root / "train_img" / "s5_img.png", 400),
@@ -211,13 +211,13 @@ def test_batches_that_do_not_divide(refused: Refused, make_config: MakeConfig, t
 
 def test_a_folder_that_holds_a_run(refused: Refused, make_config: MakeConfig, run: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    assert re.search(r"finished already holds a run, saved at step 9: .*--resume", refused(make_config(run)))
+    assert re.search(r"finished already contains a run, saved at step 9: .*--resume", refused(make_config(run)))
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
 def test_a_resume_of_what_is_no_run(refused: Refused, make_config: MakeConfig, run: Path, tmp_path: Path) -> None:
-    assert "nowhere holds no run" in refused("--resume", str(tmp_path / "nowhere"))
-    assert f"{tmp_path} holds no run" in refused(f"--resume={tmp_path}")
+    assert "nowhere contains no run" in refused("--resume", str(tmp_path / "nowhere"))
+    assert f"{tmp_path} contains no run" in refused(f"--resume={tmp_path}")
     assert "--resume needs the folder of a run" in refused("--resume")
     assert "leave the preset demo out" in refused("--resume", str(run), "demo")
     shutil.copy(run / "config.json", tmp_path)
@@ -240,7 +240,7 @@ def test_a_resume_cannot_change_what_was_trained(refused: Refused, run: Path, tm
 def test_init_from_what_is_no_checkpoint(
     refused: Refused, make_config: MakeConfig, dataset: Path, tmp_path: Path
 ) -> None:
-    assert "holds no checkpoint" in refused(make_config(tmp_path / "run", init_from=dataset))
+    assert "contains no checkpoint" in refused(make_config(tmp_path / "run", init_from=dataset))
     assert "nowhere does not exist" in refused(make_config(tmp_path / "run", init_from=tmp_path / "nowhere"))
     label = dataset / "test_label" / "s0_label.png"
     assert "is not a readable safetensors file" in refused(make_config(tmp_path / "run", init_from=label))

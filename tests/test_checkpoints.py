@@ -61,7 +61,7 @@ def test_what_is_not_there_is_named(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nowhere does not exist"):
         find_checkpoint(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match="empty holds no checkpoint"):
+    with pytest.raises(CheckpointError, match="empty contains no checkpoint"):
         find_checkpoint(tmp_path / "empty")
     (saved / "checkpoints" / "best.json").unlink()
     assert best_step(saved) is None

@@ -1,6 +1,6 @@
 """Types of options with their bounds, which apply to files, command lines and callers in Python.
 
-Upper bounds are far beyond what is useful. They prevent a number in a foreign file, or a typing error, from building a
+Upper bounds are far above what is useful. They prevent a number in a foreign file, or a typing error, from building a
 million layers or starting a million threads.
 """
 

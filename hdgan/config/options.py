@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 _typed: Mapping[str, str] | None = None
-"""The names of options that the running command does not call by their place; None outside a command."""
+"""The names of options that the running command does not name after their place; None outside a command."""
 
 
 def option(name: str) -> str:
@@ -20,7 +20,7 @@ def option(name: str) -> str:
         name: its place in the configuration, such as `model.n_labels` or `stages.joint.batch_size`.
 
     Returns:
-        In a command, what the command calls it or else `--model.n-labels`; in Python, the place itself.
+        In a command, its name there or else `--model.n-labels`; in Python, the place itself.
     """
     if _typed is None:
         return name

@@ -2,7 +2,7 @@
 
 `to_plain` and `from_plain` are inverses for dataclasses of None, bool, int, float, str, Path, Literal, tuples, lists,
 dicts with string keys, dataclasses, and unions of these. Numbers have bounds where their type says so, such as
-`Annotated[int, Interval(ge=1)]`; `check_values` holds configs that are made in Python or on a command line to them too.
+`Annotated[int, Interval(ge=1)]`; `check_values` also checks configs that are made in Python or on a command line.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def from_plain(cls: types.UnionType, data: Any, where: str, error: type[HdganErr
 def from_plain(cls: Any, data: Any, where: str, error: type[HdganError] = CheckpointError) -> Any:
     """Build the dataclass `cls` from what `to_plain` made of it.
 
-    Options that `data` lacks keep their defaults, so that files of an older version load. Where a dataclass has a class
-    method `upgraded`, it turns the table that an older version wrote into one of today. Dataclasses of a union are told
-    apart by a tag: a field that is in each a Literal of one string of its own, or such a field of a nested dataclass.
-    Data without the tag are of the first.
+    Options that are missing in `data` keep their defaults, so that files of an older version load. Where a dataclass
+    has a class method `upgraded`, it turns the table that an older version wrote into one of today. Dataclasses of a
+    union are distinguished by a tag: a field that is a Literal of one string, different in each of them, or such a
+    field of a nested dataclass. Data without the tag belong to the first.
 
     Args:
         cls: a dataclass, or a union of them.
@@ -67,8 +67,8 @@ def from_plain(cls: Any, data: Any, where: str, error: type[HdganError] = Checkp
         error: what is raised.
 
     Raises:
-        HdganError: of the given class: an option that `cls` does not have, lacks, or cannot take, named with its path
-            (`generator.ngf`).
+        HdganError: of the given class: an option is unknown, missing or has an unsuitable value; the message gives its
+            path (`generator.ngf`).
     """
     return _Check(where, error).value(cls, data, "")
 
@@ -76,20 +76,20 @@ def from_plain(cls: Any, data: Any, where: str, error: type[HdganError] = Checkp
 def check_values(config: Any, path: str = "") -> None:
     """Make sure that every field, in nested dataclasses and dicts too, has a value of its type and within its bounds.
 
-    Python checks no annotations, so a config that was made by hand could hold anything.
+    Python does not check annotations, so a config made by hand could contain anything.
 
     Args:
         config: a dataclass.
         path: of its option, such as "model".
 
     Raises:
-        ConfigError: the first that has not, by the name of its option.
+        ConfigError: a field does not; the message names the option of the first.
     """
     _Check("", ConfigError).value(type(config), config, path)
 
 
 def check_value(kind: Any, value: Any, name: str) -> None:
-    """The same for one option that is no field of a dataclass.
+    """The same check for one option that is not a field of a dataclass.
 
     Args:
         kind: its type, such as `Annotated[int, Interval(ge=1)] | None`.
@@ -107,7 +107,7 @@ class _Check:
     """Checks values against types and builds what the types say."""
 
     where: str
-    """The file that the values are from; empty for those of a config in memory, which are left as they are."""
+    """The file that contains the values; empty for a config in memory, whose values stay unchanged."""
     error: type[HdganError]
 
     def value(self, kind: Any, data: Any, path: str) -> Any:
@@ -171,7 +171,7 @@ class _Check:
         return self.value(kinds[-1], data, path)
 
     def _tagged(self, kinds: tuple[Any, ...], data: Any, path: str) -> Any:
-        """The dataclass that the data is of, or whose tag it has; the first, if it has none."""
+        """The dataclass of the data or, in a union, the one whose tag it has; the first if it has none."""
         if isinstance(data, kinds):
             return type(data)
         names, tagged = _tags(kinds)
@@ -266,7 +266,7 @@ def _range(bounds: Interval) -> str:
 
 
 def _shown(data: Any) -> str:
-    """A value as a message shows it, however large it is."""
+    """A value as a message shows it, shortened if it is large."""
     if isinstance(data, int) and abs(data) >= 10**30:  # Python does not print those of some thousand digits
         return f"a number of more than {math.floor(math.log10(2) * (data.bit_length() - 1))} digits"
     return _clipped(_SHORT.repr(data))
@@ -289,7 +289,7 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 @functools.cache
 def _tags(kinds: tuple[Any, ...]) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The field that tells dataclasses apart, below the fields that hold it, and each by its value."""
+    """The path of the field that distinguishes dataclasses, and the dataclasses by its value."""
     hints = [get_type_hints(kind) for kind in kinds]
     for name in hints[0]:
         own = tuple(hint.get(name) for hint in hints)

@@ -13,7 +13,7 @@ NAMES = ("pix2pixhd", "crn", "pix2pix")
 """The folders of the families, in the order in which commands list their presets."""
 FAMILIES: tuple[Family, ...] = tuple(import_module(f"hdgan.families.{name}").FAMILY for name in NAMES)
 PRESETS: dict[str, Preset] = {name: preset for family in FAMILIES for name, preset in family.presets.items()}
-"""Ready-made configs. Each is a function; every field can still be changed on the command line."""
+"""Functions that return ready-made configs. Every field can still be changed on the command line."""
 AnyModelConfig: Any = Union[tuple(family.config for family in FAMILIES)]  # noqa: UP007
 """A union of the configs of all models; files choose by `family`."""
 AnyTrainConfig: Any = Union[tuple(family.train_config for family in FAMILIES)]  # noqa: UP007

@@ -1,4 +1,4 @@
-"""Models as files: safetensors that carry their architecture, so that nothing has to be said again to load one.
+"""Models as files: safetensors that contain their architecture, so that a file is all that loading needs.
 
 Tensors are named `generator.…`, `discriminator.…`, `encoder.…`, their moving averages `ema.generator.…` and
 `ema.encoder.…`; the metadata entry `hdgan` is JSON with the format's number, hdgan's version and the `ModelConfig`.
@@ -38,14 +38,15 @@ _EMA = "ema."
 
 @dataclass(frozen=True)
 class SavedInfo:
-    """What a file holds beside the networks."""
+    """What a file contains in addition to the networks."""
 
     metadata: dict[str, Any]
     """format, version, model, and whatever else was stored."""
     tensors: dict[str, Tensor]
     """Tensors that belong to no network, such as `styles.class_mean`."""
     missing: tuple[str, ...]
-    """Networks that the configuration names and the file lacks (converted without them): None in the model."""
+    """Networks that are in the configuration but not in the file, since it was converted without them: None in the
+    model."""
 
 
 def save_model(

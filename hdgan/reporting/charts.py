@@ -13,14 +13,14 @@ import numpy as np
 from markupsafe import Markup
 
 MOST_POINTS = 1000
-"""Most points of a drawn curve."""
+"""Maximum number of points of a drawn curve."""
 
 _MOST_MARKED = 60
-"""Up to this number of points each one is marked."""
+"""Curves of at most this many points have each point marked."""
 
 _INK, _LINE, _BAND = "#010101", "#020202", "#030303"
 _CURVES = ("#040404", "#050505", "#060606", "#070707", "#080808", "#090909")
-"""One for each curve of the chart that has the most."""
+"""One for each curve of the chart with the most curves."""
 # matplotlib does not know CSS variables: it draws in stand-in colours, which are replaced by variables in the SVG.
 _VARIABLES = {_INK: "--muted", _LINE: "--line", _BAND: "--band"} | {
     color: f"--curve-{i}" for i, color in enumerate(_CURVES)
@@ -111,7 +111,7 @@ LOSS_TITLES = {key: f"{key[0].upper()} {name}" for spec in _SPECS[:2] for key, n
 
 
 def draw_charts(records: Sequence[dict[str, Any]], spans: Sequence[Span], note: str = "") -> list[Chart]:
-    """Draw every chart that the metrics of a run have values for.
+    """Draw every chart for which the metrics of a run have values.
 
     Args:
         records: the lines of metrics.jsonl, in order. Each has `step` and `stage`.

@@ -20,12 +20,12 @@ class EmbeddedImage:
 
     title: str
     url: str
-    """Holds the image itself."""
+    """Contains the image itself."""
     width: int
     height: int
-    """Of the image that was given, in pixels."""
+    """Size of the given image in pixels."""
     is_map: bool
-    """Whether its pixels are classes or instances, which are enlarged without smoothing."""
+    """Whether it is a map of classes or instances, which is enlarged without smoothing."""
     reduced: tuple[int, int] | None
     """Width and height in pixels of the embedded image where it is smaller than the one that was given."""
 

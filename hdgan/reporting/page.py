@@ -1,4 +1,4 @@
-"""Pages that are one file each: rendered from a template around which stands the shell that all pages share."""
+"""Single-file pages, rendered from a template inside the shell that all pages share."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def write_page(template: str, content: Mapping[str, Any], file: Path) -> Path:
         template: its path in this package, such as "training/report.html". It extends "reporting/page.html", which has
             the head and the style sheet, and fills the blocks `title`, `style`, `main` and `after`.
         content: the names that the template uses, except `written`, the time of writing, which every page has.
-        file: to write. Text in it is escaped, and it loads nothing from elsewhere.
+        file: to write. Text in the page is escaped, and the page loads nothing from elsewhere.
 
     Returns:
         `file`.
 
     Raises:
-        HdganError: the file cannot be written. A page that was there before is untouched.
+        HdganError: the file cannot be written. An earlier page is unchanged.
     """
     templates = Environment(
         loader=PackageLoader("hdgan", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True

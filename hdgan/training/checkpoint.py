@@ -37,7 +37,7 @@ from hdgan.weights import StoredTensor, open_saved
 
 
 def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: dict[str, Tensor]) -> Path:
-    """Write a checkpoint of this moment, update which is best, and delete those no longer kept.
+    """Write a checkpoint of the current state, update the best one, and delete those that are no longer kept.
 
     Args:
         run: folder of the run.
@@ -46,7 +46,7 @@ def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: 
         tensors: further named tensors for inference.
 
     Raises:
-        TrainingError: it cannot be written; the checkpoints before it are untouched.
+        TrainingError: it cannot be written; earlier checkpoints are unchanged.
     """
     folder = checkpoint_path(run, state.step)
     extra = {"train": to_plain(config), "step": state.step, "stage": state.stage.name}
@@ -63,7 +63,7 @@ def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: 
 
 
 def require_finite(run: Path, stage: Stage, step: int, values: Mapping[str, float]) -> None:
-    """Raise TrainingError if a loss, measure or weight is not finite; it names the checkpoint to go back to.
+    """Raise TrainingError if a loss, metric or weight is not finite; the message names the checkpoint to return to.
 
     Args:
         run: folder of the run.
@@ -84,14 +84,14 @@ def require_finite(run: Path, stage: Stage, step: int, values: Mapping[str, floa
 
 
 def finish_saving(run: Path, config: TrainConfig, state: StageState) -> None:
-    """Finish what saving the checkpoint of a resume left undone if the process was killed in between."""
+    """Finish saving the checkpoint that a resume starts from, in case the process was killed in between."""
     mark_and_prune(run, config, state)
     if best_step(run) not in list_steps(run):  # of a checkpoint that is gone
         (checkpoints_folder(run) / "best.json").unlink(missing_ok=True)
 
 
 def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
-    """Say which checkpoint is best, and delete those no longer kept.
+    """Record which checkpoint is best, and delete those that are no longer kept.
 
     Kept are the latest, the best, and those in which `hdgan styles` has written, which is the user's work.
     """
@@ -115,7 +115,7 @@ def remove_leftovers(run: Path) -> None:
 
 @dataclass(frozen=True)
 class _Moments:
-    """What Adam keeps of a parameter."""
+    """What Adam stores for a parameter."""
 
     step: StoredTensor
     exp_avg: StoredTensor
@@ -150,8 +150,8 @@ def read_training_state(folder: Path) -> dict[str, Any]:
     """Read the part of a checkpoint that only training needs.
 
     Returns:
-        What `StageState.training_state` returned. Optimizers that it lacks, and keys that only newer versions write,
-        are absent.
+        What `StageState.training_state` returned. Optimizers that are not in the file, and keys that only newer
+        versions write, are absent.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another step.
@@ -183,7 +183,7 @@ _PARTS = tuple(field.name for field in fields(_Moments))
 
 
 def _stored_tensors(saved: _TrainingFile) -> Iterator[tuple[tuple[str, int, str], StoredTensor]]:
-    """All tensors of a file, by names of their own."""
+    """All tensors of a file, by unique names."""
     for name in _OPTIMIZERS:
         optimizer = getattr(saved, name)
         for k, moments in optimizer.state.items() if optimizer else ():

@@ -1,7 +1,7 @@
-"""What must be equal in all processes of a run: otherwise each would train something else, or wait in vain.
+"""What must be equal in all processes of a run: otherwise each would train something else, or wait forever.
 
-The paths of data and of files may differ from machine to machine; the contents may not. Options that change nothing in
-the result, such as the number of threads, are not compared. All functions raise as `Rendezvous.require_equal` does.
+The paths of data and of files may differ from machine to machine; the contents may not. Options that do not change the
+result, such as the number of threads, are not compared. All functions raise as `Rendezvous.require_equal` does.
 """
 
 from __future__ import annotations

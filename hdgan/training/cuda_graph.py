@@ -1,4 +1,4 @@
-"""The forward and backward half of a step at a lower cost: replayed from a CUDA graph, with compiled networks."""
+"""A cheaper forward and backward half of a step: replayed from a CUDA graph, with compiled networks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Gradients = Callable[[Batch], Tensor]
 class GraphedGradients:
     """Gradients from a CUDA graph: one launch for the thousand kernels of a step.
 
-    The graph is made for the shapes of the first batch. Batches of other shapes run without it, and take memory of
-    their own. Networks may draw noise from PyTorch's generator of the GPU: a replay reads its seed and offset as they
-    are then, and advances it as the step itself would.
+    The graph is made for the shapes of the first batch. Batches of other shapes run without it, and need additional
+    memory. Networks may draw noise from PyTorch's generator of the GPU: a replay reads its seed and offset as they are
+    then, and advances it as the step itself would.
 
     Args:
         gradients: what is captured. The model has no encoder, whose tables change their size with the number of
-            instances, and the criterion has no pool. `setup.check_cuda_graphs` makes sure of both.
+            instances, and the criterion has no pool. `setup.check_cuda_graphs` ensures both.
         state: the networks.
     """
 
@@ -74,7 +74,8 @@ class GraphedGradients:
 
 @contextmanager
 def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Restore what runs inside change besides gradients: random generators, and the model's running statistics."""
+    """Restore what the runs inside change in addition to gradients: random generators, and the model's running
+    statistics."""
     before = [(buffer, buffer.clone()) for buffer in model.buffers()]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
@@ -93,7 +94,7 @@ def _shapes(batch: Batch) -> list[torch.Size | None]:
 def compile_networks(
     mode: Literal["none", "default", "max-autotune"], model: ImageModel, perceptual: nn.Module | None
 ) -> None:
-    """Compile the networks whose backward pass runs once a step.
+    """Compile the networks whose backward pass runs once per step.
 
     D is left out: its graph has two backward passes, each for half of its gradients, and a compiled D would compute all
     of them in each.

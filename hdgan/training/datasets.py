@@ -40,7 +40,7 @@ class RunData:
     train_sizes: tuple[tuple[int, int], ...]
     """(width, height) of the training images' files, each once."""
     palette: np.ndarray | None = None
-    """Colours of the classes, [n_labels, 3] uint8, where the dataset has its own."""
+    """Colours of the classes, [n_labels, 3] uint8, if the dataset defines them."""
 
     def training(self, size: SizeConfig, seed: int) -> PairedDataset:
         """Training pairs at a stage's size, cropped and mirrored at random."""
@@ -56,12 +56,12 @@ class RunData:
 
 
 def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunData:
-    """Find the pairs of a run and check what is cheap to check; without a root the built-in scenes are rendered.
+    """Find the pairs of a run and do the cheap checks; without a root the built-in scenes are rendered.
 
     Args:
         config: of the run.
         console: where warnings go.
-        processes: that share each batch.
+        processes: number of processes that share each batch.
 
     Raises:
         ConfigError: the model does not suit the data.

@@ -90,7 +90,7 @@ class World:
 
 @contextmanager
 def _explained_backend_errors() -> Iterator[None]:
-    """Say what an error of the backend usually means; its own text names a connection, in several lines."""
+    """Explain what an error of the backend usually means; its own text is about a connection, and has several lines."""
     try:
         yield
     except RuntimeError as error:
@@ -110,7 +110,7 @@ def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _make_current(device: torch.device) -> torch.device:
-    """Make this the device of streams and graphs that name none."""
+    """Make this the default device of streams and graphs."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
@@ -120,7 +120,7 @@ def _device_of(device: str, local_rank: int, size: int) -> str:
     """What an option means for one of many processes.
 
     A process that sees one GPU may have it for itself, or share it with all others of its machine by mistake. Only the
-    user knows which, and says so by "cuda:0".
+    user knows which, and "cuda:0" says so.
     """
     gpus = torch.cuda.device_count()
     if ":" in device:
@@ -143,14 +143,14 @@ def _device_of(device: str, local_rank: int, size: int) -> str:
 
 @contextmanager
 def join_world(device: str) -> Iterator[World]:
-    """Join the processes that torchrun started, or be alone.
+    """Join the processes that torchrun started, or run alone.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N"; with "auto" and "cuda" each process takes the GPU of its local rank.
             "cuda:0" is for processes that see one GPU each.
 
     Raises:
-        ConfigError: the device does not exist, or one process has a GPU and another none.
+        ConfigError: the device does not exist, or only some processes have a GPU.
         OtherProcessError: the others do not start in time, or one of them has failed.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))

@@ -1,4 +1,4 @@
-"""`hdgan-train --dry-run`: what a run will need, at once from shapes alone, then by a few timed steps of each stage."""
+"""`hdgan-train --dry-run`: what a run will need, first from shapes alone, then from a few timed steps of each stage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hdgan.wording import count
 
 TIMED_STEPS = 5
 MOST_SECONDS = 20.0
-"""Longest time that timed steps of one stage take, unless one step alone takes longer."""
+"""Maximum time for the timed steps of one stage, unless a single step takes longer."""
 LISTED_LAYERS = 8
 
 
@@ -40,7 +40,7 @@ class StageTiming:
     step_seconds: float
     """Median."""
     gpu_bytes: int | None
-    """The most that PyTorch took of a GPU's memory in a step; None on a CPU."""
+    """PyTorch's peak memory on the GPU in a step; None on a CPU."""
 
     @property
     def seconds(self) -> float:
@@ -48,14 +48,15 @@ class StageTiming:
 
 
 def dry_run(config: TrainConfig, console: Console, *, resume: bool = False) -> list[StageTiming]:
-    """Print what a run needs by its shapes; then take a few steps of every stage that is left, and print their time.
+    """Print what a run needs according to its shapes; then take a few steps of every remaining stage, and print their
+    time.
 
     Writes nothing into the run's folder, and needs no weights of VGG19.
 
     Args:
         config: of the run.
         console: where the tables go.
-        resume: the run in the config's folder is to be continued: estimate what is left of it.
+        resume: continue the run in the config's folder: estimate only the rest of it.
 
     Raises:
         HdganError: options or data that cannot be used, or a stage that does not fit into memory.
@@ -142,7 +143,7 @@ def _print_timing(console: Console, timing: StageTiming) -> None:
 
 
 def _physical_memory() -> int:
-    """Bytes of this machine's memory; more than any where the system does not say."""
+    """Bytes of this machine's memory; a huge number if the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
@@ -166,7 +167,8 @@ def _time_stage(run: RunSetup, estimate: StageEstimate) -> StageTiming:
 
 
 def _step_seconds(run: RunSetup, trainer: Trainer, progress: Progress) -> float:
-    """The median time of a step, waiting for its batch included, after one in which libraries and compilers prepare."""
+    """The median time of a step, including the wait for its batch, after a first step in which libraries and compilers
+    prepare."""
     stage, device = trainer.state.stage, run.world.device
     task = f"timing steps of stage {stage.name}"
     progress(task, 0, TIMED_STEPS + 1)

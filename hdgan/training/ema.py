@@ -34,7 +34,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Make the trained weights of this moment the average."""
+        """Set the average to the current trained weights."""
         for average, source in zip(self._averages, self._sources, strict=True):
             average.copy_(source)
         self._follow()
@@ -47,7 +47,7 @@ class MovingAverage:
         self._follow()
 
     def _follow(self) -> None:
-        """Copy the running statistics of batch norms, which are averages already."""
+        """Copy the running statistics of batch norms, which already are averages."""
         for mine, theirs in self._statistics:
             mine.copy_(theirs)
 

@@ -1,7 +1,7 @@
-"""What a stage needs, from shapes alone: its networks and one step of it without a number in them.
+"""What a stage needs, from shapes alone: its networks and one step, computed without any numbers.
 
-PyTorch's fake tensors have shape, type and storage but no memory, so a step of any size is walked through in seconds.
-They stand for tensors on a CPU. On a GPU, kernels keep the same but for their workspaces.
+PyTorch's fake tensors have shape, type and storage but no memory, so a step of any size takes seconds. They represent
+tensors on a CPU. On a GPU, kernels keep the same tensors, and use additional workspaces.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class StageEstimate:
 
     stage: Stage
     steps: int
-    """That are still to do."""
+    """Steps that remain."""
     size: tuple[int, int]
-    """Width and height of its images; where these differ, of the largest."""
+    """Width and height of its images; if they differ, those of the largest."""
     parameters: dict[str, int]
     """Of each network of the model."""
     trained: int
     """Parameters that are trained."""
     peak_bytes: int
-    """The most memory in use during a step: weights, averages, moments of the optimizers, activations, gradients."""
+    """Peak memory during a step: weights, averages, moments of the optimizers, activations, gradients."""
     layers: list[LayerMemory]
     """What a micro batch keeps between its forward and its backward pass."""
 
@@ -56,7 +56,7 @@ class StageEstimate:
 
 
 class _Shapes(Batch):
-    """A batch without content. The number of its instances, which shapes depend on, is invented."""
+    """A batch without content. The number of its instances, on which shapes depend, is made up."""
 
     def split(self, size: int | None) -> Iterator[Batch]:
         for part in super().split(size):
@@ -75,7 +75,7 @@ class _Shapes(Batch):
 def estimate_stage(
     config: TrainConfig, stage: Stage, data: RunData, perceptual: nn.Module | None, done: int
 ) -> StageEstimate:
-    """Find what a stage needs without training any of it, or taking memory for it.
+    """Find out what a stage needs, without training or allocating any of it.
 
     Args:
         config: of the run, resolved.
@@ -85,7 +85,7 @@ def estimate_stage(
         done: steps of the run that have been taken.
 
     Raises:
-        ConfigError: this version of PyTorch lacks what estimates are made with.
+        ConfigError: this version of PyTorch does not have what estimates need.
     """
     try:
         from hdgan.training.peak_memory import FakeTensorMode, PeakMeter

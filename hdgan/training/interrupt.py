@@ -1,4 +1,4 @@
-"""Signals: Ctrl-C and termination ask a run to save first; the death of a reader waits for the end of a step."""
+"""Signals: Ctrl-C and termination make a run save first; the death of a data worker is handled after the step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 class StopRequest:
     """While active, the first SIGINT, SIGTERM or SIGHUP asks to stop after this step.
 
-    A second Ctrl-C interrupts at once. SIGHUP, of a terminal that closes, stays ignored under nohup.
+    A second Ctrl-C interrupts at once. SIGHUP, sent when a terminal closes, stays ignored under nohup.
     """
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ from hdgan.files.json import parse_json, read_bytes
 
 METRICS_FILE = "metrics.jsonl"
 PLAIN_LINE_SECONDS = 10.0
-"""Time between lines if the output is no terminal."""
+"""Time between lines if the output is not a terminal."""
 
 
 class Metrics:
@@ -102,7 +102,7 @@ _REMEDY = "delete that line"
 
 
 class ProgressDisplay:
-    """A bar with losses, images a second and the time left; plain lines if there is no terminal."""
+    """A bar with losses, images per second and the remaining time; plain lines without a terminal."""
 
     def __init__(self, console: Console, total_steps: int, step: int) -> None:
         self._console = console
@@ -144,6 +144,6 @@ class ProgressDisplay:
                 progress.print_lines(self._console, line)
 
     def between_steps(self) -> AbstractContextManager[progress.Progress]:
-        """Progress of long work between two steps: lines in a log. On a terminal the bar stays as it is."""
+        """Progress of long work between two steps: lines in a log. On a terminal the bar does not change."""
         terminal = self._console.is_terminal
         return nullcontext(progress.Progress(None)) if terminal else progress.showing_progress(self._console)

@@ -42,15 +42,14 @@ class TrainResult:
 
 
 def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> TrainResult:
-    """Train a run to its end, or to Ctrl-C, which saves first.
+    """Train a run to its end, or until Ctrl-C, which saves first.
 
     Args:
         config: the run; `out` is its folder.
         resume: continue the run in that folder from its latest checkpoint.
         console: where progress goes.
 
-    Returns:
-        How far it came, and where the report is.
+    Returns: How far it got, and where the report is.
 
     Raises:
         HdganError: options, data or checkpoint that cannot be used, a disk that is full, a loss that is not finite.
@@ -133,7 +132,7 @@ def _train_stage(run: RunSetup, trainer: Trainer, metrics: Metrics | None, displ
 
 
 def _next(batches: Iterator[Batch]) -> Batch | HdganError:
-    """The next batch, or the reason why there is none, which the other processes have to know."""
+    """The next batch, or the reason why there is none, which the other processes need to know."""
     try:
         with explained_worker_death():
             return next(batches)
@@ -142,7 +141,7 @@ def _next(batches: Iterator[Batch]) -> Batch | HdganError:
 
 
 class _Clock:
-    """Images a second over the last steps, without the time spent on samples and checkpoints."""
+    """Images per second over the last steps, excluding the time for samples and checkpoints."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size

@@ -1,7 +1,7 @@
-"""What a forward pass keeps in memory for its backward pass, which is most of what training takes.
+"""What a forward pass keeps in memory for its backward pass, which is most of what training needs.
 
-PyTorch's hooks count it, so it works on any device. The allocator's rounding, and what libraries take for themselves,
-are not in these numbers.
+PyTorch's hooks count it, so it works on any device. The allocator's rounding and the memory of libraries are not
+included.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class LayerMemory:
     layer: str
     """Name of the layer as in `named_modules`; empty outside of all modules."""
     bytes: int
-    """Size of the storages that no layer before it keeps already."""
+    """Size of the storages that no earlier layer keeps."""
     shapes: tuple[tuple[int, ...], ...]
     """Shapes of the tensors in these storages."""
 
 
 class _Kept:
-    """A tensor that a graph holds; it lives as long as the graph."""
+    """A tensor that a graph keeps alive."""
 
     __slots__ = ("__weakref__", "layer", "tensor")
 

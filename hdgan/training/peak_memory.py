@@ -1,4 +1,4 @@
-"""The peak of memory, and tensors that take none. Only this module uses names of PyTorch that are not public.
+"""Peak memory, and tensors without memory. Only this module uses names of PyTorch that are not public.
 
 PyTorch documents both classes for extensions, but has no public name for them. `estimate_stage` imports this module
 when it is called, and says so if a version of PyTorch has moved them.

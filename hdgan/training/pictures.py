@@ -1,4 +1,4 @@
-"""Validation images that a run generates, and the mean styles that a checkpoint holds."""
+"""The validation images that a run generates, and the mean styles that a checkpoint contains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hdgan.styles.table import classes_of
 
 
 class Examples:
-    """The fixed validation images that a run looks at.
+    """The fixed validation images of a run.
 
     Args:
         dataset: validation pairs with photos, at the size of the stage.
@@ -52,7 +52,7 @@ class Examples:
     def write(self, model: ImageModel, folder: Path, step: int, count: int) -> None:
         """Write generated images to folder/<step>/<k>.png and, once, what they are made from to folder/inputs/.
 
-        Files that are in folder/inputs/ already may be of other data or sizes, and are overwritten.
+        Existing files in folder/inputs/ may be of other data or sizes, and are overwritten.
         """
         for k, inputs in enumerate(self.inputs(count)):
             if k >= self._shown:
@@ -64,7 +64,7 @@ class Examples:
     def generate(self, model: ImageModel, inputs: Batch, index: int) -> Tensor:
         """G's image for inputs with a photo: [B, C, H, W] float32 in [-1, 1]. Features, if any, are the photo's.
 
-        The noise of a model that draws some follows from the run's seed and the index: weights alone tell two apart.
+        If the model uses noise, it follows from the run's seed and the index, so only the weights make a difference.
         """
         with self.config.autocast(self.device), seeded(self.device, self.config.seed, index):
             condition = model.condition(inputs.label, inputs.ids, inputs.source)
@@ -83,7 +83,7 @@ class Examples:
 
 @torch.no_grad()
 def mean_styles(model: ImageModel, examples: Examples, count: int) -> dict[str, Tensor]:
-    """Mean feature of each class over the instances of the first `count` pairs, each instance counting once.
+    """Mean feature of each class over the instances of the first `count` pairs, where each instance counts once.
 
     An instance has the class that most of its pixels have, as at inference; all of A->B training have one class.
 

@@ -21,9 +21,9 @@ def prefetched(
 ) -> Iterator[Batch]:
     """Move what a loader yields to the device, in the loader's order.
 
-    On a GPU, the batch after the one that is yielded is already being copied and converted on a stream of its own. So
-    one batch more has been read than used. A resumed run counts its own steps, and reads that batch again. On a CPU
-    nothing is read ahead.
+    On a GPU, the batch after the yielded one is already being copied and converted on a separate stream. One more batch
+    has therefore been read than used. A resumed run counts its own steps, and reads that batch again. On a CPU nothing
+    is read ahead.
 
     Args:
         loader: batches; for a GPU in pinned memory, since copies from other memory wait for the step.
@@ -40,7 +40,7 @@ def prefetched(
 
 
 def one_ahead(items: Iterable[_Item], start: Callable[[_Item], _Started]) -> Iterator[_Started]:
-    """Start items in their order, and yield each once the next one is started too.
+    """Start items in order, and yield each once the next one has started too.
 
     If an item cannot be read or started, the one before it is yielded first, and then the error is raised.
     """

@@ -26,11 +26,11 @@ T = TypeVar("T")
 START_TIMEOUT = timedelta(seconds=60)
 """How long a process waits for the others to start."""
 TIMEOUT = timedelta(hours=3)
-"""How long a process waits for the others afterwards. They are in a barrier while the main one measures, renders scenes
-or writes to a slow disk, and NCCL would end them after ten minutes. Torchrun sees at once that a process has died;
-nothing sees one that hangs before this time."""
+"""How long a process waits for the others afterwards. They wait in a barrier while the main one measures, renders
+scenes or writes to a slow disk, and NCCL would end them after ten minutes. Torchrun sees at once that a process has
+died; nothing sees one that hangs before this time."""
 _STORE_TIMEOUT = timedelta(seconds=10)
-"""How long the process that holds the store waits for the others to read why a process has failed."""
+"""How long the process with the store waits for the others to read why a process has failed."""
 _POLL_SECONDS = 0.05
 _SHOWN = 3  # differences in a message
 _FAILURE, _ENDED = "hdgan/failure", "hdgan/ended"  # keys of the store
@@ -47,7 +47,7 @@ class Rendezvous:
     rank: int = 0
     size: int = 1
     store: dist.Store | None = None
-    """None for a process that is alone."""
+    """None for a single process."""
     _turns: Iterator[int] = field(default_factory=itertools.count)
 
     @staticmethod
@@ -58,8 +58,7 @@ class Rendezvous:
             rank: of this process.
             size: number of processes.
 
-        Raises:
-            OtherProcessError: they do not come.
+        Raises: OtherProcessError: they do not connect.
         """
         try:
             store, *_ = next(dist.rendezvous("env://", timeout=START_TIMEOUT))
@@ -119,7 +118,7 @@ class Rendezvous:
 
     @contextmanager
     def share_failure(self) -> Iterator[None]:
-        """Let an error that is raised inside in one process end all of them.
+        """Make an error that one process raises inside end all of them.
 
         Raises:
             OtherProcessError: another process has raised one.
@@ -134,7 +133,8 @@ class Rendezvous:
             raise
 
     def _publish(self, error: BaseException, store: dist.Store) -> None:
-        """Leave the reason for the others unless one is there; the process of the store stays until they know it."""
+        """Store the reason for the others unless there already is one; the process with the store waits until they know
+        it."""
         reason = str(error) if isinstance(error, HdganError) else f"{type(error).__name__}: {error}"
         store.compare_set(_FAILURE, "", f"process {self.rank}: {reason}")
         ended, until = store.add(_ENDED, 1), time.monotonic() + _STORE_TIMEOUT.total_seconds()

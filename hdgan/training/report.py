@@ -1,4 +1,4 @@
-"""report.html: a run at a glance, on a page that needs no other file.
+"""report.html: a summary of a run, on a page that needs no other file.
 
 A report shows the parts of a run that exist. It can be written before the first sample, from a killed run, or from a
 copied folder.
@@ -29,7 +29,7 @@ from hdgan.training.validation import is_better, record_name
 
 REPORT_FILE = "report.html"
 MOST_STEPS = 6
-"""Images that show how an example developed, without its latest."""
+"""Number of images that show how an example developed, excluding its latest."""
 MOST_PIXELS = 640
 """Greatest width and height of an embedded image."""
 
@@ -45,7 +45,7 @@ def write_report(run: Path) -> Path:
 
     Raises:
         CheckpointError: the folder holds no run, or a line of metrics.jsonl is damaged.
-        HdganError: the file cannot be written. An earlier report is untouched.
+        HdganError: the file cannot be written. An earlier report is unchanged.
     """
     if not run.is_dir():
         raise CheckpointError(f"{run} is not a folder: give the folder of a training run")
@@ -65,7 +65,7 @@ def _tried(read: Callable[[], T]) -> tuple[T | None, str]:
 
 
 def _content(run: Path, config: TrainConfig | None, problems: list[str]) -> dict[str, Any]:
-    """Everything that the template shows. A part that cannot be read is named among the problems."""
+    """Everything that the template shows. A part that cannot be read is listed among the problems."""
     environment, problem = _tried(lambda: load_environment(run))
     best, other_problem = _tried(lambda: read_best(run))
     metric = config.log.best if config else "l1"

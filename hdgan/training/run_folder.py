@@ -39,12 +39,12 @@ from hdgan.training.distributed import World
 CONFIG_FILE = "config.json"
 ENVIRONMENT_FILE = "environment.json"
 LOCK_SECONDS = 10.0
-"""The readers of a killed run hold its lock for some five seconds more."""
+"""The data workers of a killed run keep its lock for about five more seconds."""
 
 
 @dataclass(frozen=True)
 class RunEnvironment:
-    """What a run ran on, in environment.json; None where it is not known."""
+    """The environment of a run, in environment.json; None where unknown."""
 
     hdgan: str | None = None
     torch: str | None = None
@@ -60,7 +60,7 @@ def claim_folder(config: TrainConfig, resume: bool) -> None:
     """Make sure that a new run does not overwrite another.
 
     Raises:
-        ConfigError: the folder holds a run and this is no resume.
+        ConfigError: the folder contains a run and this is not a resume.
     """
     steps = list_steps(config.out)
     if steps and not resume:
@@ -72,7 +72,7 @@ def claim_folder(config: TrainConfig, resume: bool) -> None:
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder; the system releases the lock however this process ends.
+    """Prevent other processes from training in a folder; the system releases the lock however this process ends.
 
     Raises:
         ConfigError: another process trains there.
@@ -133,7 +133,7 @@ def load_config(run: Path) -> TrainConfig:
 
 
 def load_environment(run: Path) -> RunEnvironment:
-    """Read what a run ran on; nothing is known where the file is missing.
+    """Read the environment of a run; everything is unknown if the file is missing.
 
     Raises:
         CheckpointError: it is damaged.

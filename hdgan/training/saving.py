@@ -24,13 +24,13 @@ from hdgan.training.validation import is_better, record_name
 
 
 class Saver:
-    """Writes what one stage leaves. The main process writes, and the others wait for its checkpoints.
+    """Writes the output of one stage. The main process writes, and the others wait for its checkpoints.
 
     Args:
         run: its setup.
         state: of the stage.
         metrics: of the run; None in processes other than the main one.
-        display: shows that long work goes on.
+        display: shows progress of long work.
     """
 
     def __init__(self, run: RunSetup, state: StageState, metrics: Metrics | None, display: ProgressDisplay) -> None:
@@ -50,8 +50,8 @@ class Saver:
     def checkpoint(self, *, measure: bool) -> None:
         """Measure and save on the main process while the others wait.
 
-        A checkpoint that is there only because of a request to stop is not measured. So the stop is not delayed, and
-        the same checkpoints are measured, and the same one is best, as in an undisturbed run.
+        A checkpoint that is written only because of a request to stop is not measured. The stop is therefore not
+        delayed, and the same checkpoints are measured, and the same one is best, as in an uninterrupted run.
         """
         if self.run.world.is_main:
             self._save(measure=measure)
@@ -61,9 +61,9 @@ class Saver:
     def keeping_last_step(self, trainer: Trainer) -> Iterator[None]:
         """Save what has been trained before an error that the user can fix ends the run.
 
-        An image that cannot be read, for training or for samples, a reader that is killed, or memory that does not
-        suffice for gradients leave the state as the last step made it. A TrainingError does not: it says that the state
-        is not worth saving, or that it cannot be saved.
+        If an image cannot be read, for training or for samples, a data worker is killed, or memory does not suffice for
+        gradients, the state is that after the last step. A TrainingError is different: it says that the state is not
+        worth saving, or that it cannot be saved.
 
         After a request to stop, the run ends as requested without the error, which the same request may have caused.
         """

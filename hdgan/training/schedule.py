@@ -25,7 +25,8 @@ class Stage:
         return self.first_step + self.steps
 
     def learning_rate(self, step_in_stage: int) -> float:
-        """Constant, then falling linearly; the last step of a decaying stage still learns, the one after would not."""
+        """Constant, then falling linearly; the last step of a decaying stage still has a positive rate, the next would
+        have 0."""
         decay_steps = self.config.decay * self.steps
         left = self.steps - step_in_stage
         return self.config.lr * min(1.0, left / decay_steps if decay_steps > 0 else 1.0)

@@ -43,7 +43,7 @@ class RunSetup:
     """What all stages of a run share."""
 
     config: TrainConfig
-    """Resolved: what follows from the data is filled in."""
+    """Resolved: completed with the values that follow from the data."""
     world: World
     data: RunData
     stages: list[Stage]
@@ -73,11 +73,11 @@ class RunSetup:
 def prepare(
     config: TrainConfig, resume: bool, world: World, console: Console, on_missing: OnMissing | None = None
 ) -> RunSetup:
-    """Check and load all that a run needs before its first state; write nothing.
+    """Check and load everything that a run needs before its first state; write nothing.
 
     Args:
         config: of the run.
-        resume: the run in the folder of the config is to be continued.
+        resume: continue the run in the folder of the config.
         world: the processes of the run.
         console: where warnings go.
         on_missing: for a dry run, which needs no weights of the perceptual network: called with what is missing.
@@ -178,7 +178,7 @@ def _resumed_state(run: RunSetup) -> StageState:
 
 
 def too_large(config: TrainConfig, stage: Stage, world: World) -> str:
-    """The message where a stage does not fit into memory: it names the options that help."""
+    """The message if a stage does not fit into memory: it names the options that help."""
     name, own = stage.name, stage.config.batch_size // world.size
     remedies = [
         f"{option('precision')} bfloat16" if config.precision == "float32" else "",
@@ -195,7 +195,7 @@ def too_large(config: TrainConfig, stage: Stage, world: World) -> str:
 
 @contextmanager
 def torch_settings(config: TrainConfig) -> Iterator[None]:
-    """Let cuDNN try out its algorithms while a run lasts; set the number of threads for good."""
+    """Let cuDNN try its algorithms during a run; set the number of threads permanently."""
     before = torch.backends.cudnn.benchmark
     # The images of a stage usually have one size, so one trial of cuDNN's algorithms pays.
     torch.backends.cudnn.benchmark = True
@@ -217,14 +217,15 @@ def check_processes(config: TrainConfig, world: World) -> None:
 
 
 def check_pictures(config: TrainConfig, data: RunData, stage: Stage) -> None:
-    """Raise DataError if an image for samples or measurements cannot be read, which would show after many steps."""
+    """Raise DataError if an image for samples or validation cannot be read, which would otherwise show only after many
+    steps."""
     dataset = data.validation(stage.config.size)
     for index in range(min(max(config.log.samples, config.log.val_images), len(dataset))):
         dataset[index]
 
 
 def check_cuda_graphs(config: TrainConfig, stages: list[Stage], world: World) -> None:
-    """Raise ConfigError if the config asks for CUDA graphs, but they cannot hold the steps of all stages."""
+    """Raise ConfigError if the config asks for CUDA graphs, but they cannot capture the steps of all stages."""
     if not config.cuda_graphs:
         return
     reasons = {

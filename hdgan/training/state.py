@@ -18,7 +18,7 @@ from hdgan.training.schedule import Stage
 
 
 class StageNetworks:
-    """The networks of a stage with new weights, and what it trains of them.
+    """The networks of a stage with new weights, and the parameters that it trains.
 
     Args:
         config: of the run.
@@ -26,8 +26,7 @@ class StageNetworks:
         device: for everything.
 
     Attributes:
-        g_parameters: that train, of G and E.
-        d_parameters: that train, of D.
+        g_parameters: trained parameters of G and E. d_parameters: trained parameters of D.
     """
 
     def __init__(self, config: TrainConfig, stage: Stage, device: torch.device) -> None:
@@ -52,7 +51,7 @@ class StageState(StageNetworks):
 
     Attributes:
         optimizers: of G (with E) and of D, where there is one, by "g" and "d".
-        step: steps of the run that have been done.
+        step: completed steps of the run.
         best: step and value of this stage's best checkpoint so far.
         best_by: what its value can be compared with, as `Validation.chosen_by`.
     """
@@ -143,7 +142,7 @@ class StageState(StageNetworks):
     def _adapt(self, optimizer: torch.optim.Optimizer) -> None:
         """Apply the config's betas, and the memory format of the parameters, to what an optimizer has loaded.
 
-        The fused Adam goes through parameter and moments in the order of memory, and would mix up their elements.
+        The fused Adam walks through parameter and moments in memory order, and would mix up their elements.
         """
         for group in optimizer.param_groups:
             group["betas"] = self.betas
@@ -174,8 +173,7 @@ def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> No
 def move(network: nn.Module, config: TrainConfig, device: torch.device) -> None:
     """Move a network to a device, in the memory format of the config.
 
-    A network that is made on the CPU is left alone where it would not change: estimates are made of fake tensors, which
-    cannot be moved.
+    A network on the CPU is not touched if it would not change: estimates use fake tensors, which cannot be moved.
     """
     memory_format = config.format_on(device)
     if device.type != "cpu" or memory_format != torch.contiguous_format:

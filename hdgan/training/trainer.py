@@ -1,4 +1,4 @@
-"""The training step: forward, backward, average, update. A change of the step is a change of this file.
+"""The training step: forward, backward, average, update. To change the step, change this file.
 
 for each of n micro batches:   L_G, L_D = criterion(networks, micro batch)
                                grad D += 1/n dL_D/dD        grad G += 1/n dL_G/dG
@@ -62,7 +62,7 @@ def forward_backward(config: TrainConfig, state: StageNetworks, criterion: Crite
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step leaves for the log."""
+    """What a step reports to the log."""
 
     losses: dict[str, float]
     """Losses of the whole batch by the names of the criterion."""
@@ -83,7 +83,7 @@ class Trainer:
         stop: whether this process has been asked to stop.
 
     Attributes:
-        updating: True from the first weight that a step moves to the last one.
+        updating: True from the first weight that a step changes to the last one.
         all_failed: True once every process knows that one of them could not take a step.
     """
 
@@ -113,7 +113,7 @@ class Trainer:
 
         Raises:
             HdganError: this or another process has no batch, or not enough memory for its gradients.
-            TrainingError: a loss is not finite. In both cases the weights are as they were.
+            TrainingError: a loss is not finite. In both cases the weights are unchanged.
         """
         config, state, world = self.config, self.state, self.world
         seed_everything(config.seed, world.rank, state.step)
@@ -147,9 +147,9 @@ class Trainer:
             return error
 
     def _average_losses(self, losses: Tensor | HdganError) -> tuple[dict[str, float], bool]:
-        """Average losses over all processes; the second result is whether any of them has been asked to stop.
+        """Average losses over all processes; the second result says whether any of them has been asked to stop.
 
-        A failure travels with the losses: the others must know of it before they wait for gradients that never come.
+        A failure is sent with the losses: the others must know of it before they wait for gradients that never arrive.
 
         Raises:
             HdganError: this or another process has failed.

@@ -1,4 +1,4 @@
-"""How a checkpoint is measured, and which of two is the better one."""
+"""How a checkpoint is measured, and which of two is better."""
 
 from __future__ import annotations
 
@@ -99,14 +99,14 @@ class Validation:
         Args:
             model: with averaged weights.
             examples: validation images, of which the first `log.val_images` are used.
-            progress: shows how far this has come.
+            progress: shows the progress.
 
         Returns:
             val_l1, the mean absolute difference to the photos, in [0, 2] as images are in [-1, 1], and the metric
             chosen.
 
         Raises:
-            ConfigError: the metric has no value for these images.
+            ConfigError: the metric cannot be computed for these images.
         """
         config, metric = self.config, self.config.log.best
         progress = progress or Progress(None)

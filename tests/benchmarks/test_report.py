@@ -81,7 +81,7 @@ def test_a_page_without_markers_is_left_alone(root: Path, text: str, capsys: pyt
 
 def test_a_folder_that_is_no_checkout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "report", "--publish", "--root", str(tmp_path)]) == 2
-    assert "--publish is for a checkout of hdgan" in capsys.readouterr().err
+    assert "--publish needs a checkout of hdgan" in capsys.readouterr().err
     assert main(["bench", "report", "--root", str(tmp_path)]) == 2
     assert "names the checkout for --publish" in capsys.readouterr().err
 
@@ -91,7 +91,7 @@ def test_rows_of_a_user_have_a_page_of_their_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["bench", "report"]) == 2
-    assert "hdgan-bench holds no rows: measure with `hdgan bench` first" in capsys.readouterr().err
+    assert "hdgan-bench contains no rows: measure with `hdgan bench` first" in capsys.readouterr().err
     write(tmp_path / "hdgan-bench" / "abacus-9000.csv", [EAGER, OURS, COMPILED])
     assert main(["bench", "report"]) == 0
     page = (tmp_path / "hdgan-bench" / "benchmarks.md").read_text(encoding="utf-8")

@@ -68,7 +68,7 @@ def test_a_key_that_failed_loses_its_old_row_only(tmp_path: Path) -> None:
 def test_a_file_of_other_columns_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match=r"rows\.csv holds other columns .*: move it away"):
+    with pytest.raises(DataError, match=r"rows\.csv does not have the columns .*: move it away"):
         write(path, [ROW])
     assert path.read_text() == "a,b\n1,2\n"
 

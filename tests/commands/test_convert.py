@@ -78,7 +78,7 @@ def test_a_folder_of_the_other_code_is_as_good_as_its_file(
     convert(folder, tmp_path / "folder.safetensors")
     convert(folder / "latest_net_G.pth", tmp_path / "file.safetensors")
     assert (tmp_path / "folder.safetensors").read_bytes() == (tmp_path / "file.safetensors").read_bytes()
-    with pytest.raises(ConfigError, match=r"labels has no meaning with \S+latest_net_G\.pth, which is of"):
+    with pytest.raises(ConfigError, match=r"labels has no effect with \S+latest_net_G\.pth, a file of"):
         convert(folder, tmp_path / "other.safetensors", labels=3)
 
 
@@ -128,7 +128,7 @@ def test_what_exists_is_told_in_the_words_of_the_command_line(
         ("nvidia", "model.safetensors", "theirs", "--out or --epoch"),
     ):
         assert main(["convert", str(tmp_path / source), "--out", str(tmp_path / out), "--to", to]) == 2
-        assert f" exists already: name another {says}, or delete it" in capsys.readouterr().err
+        assert f" already exists: name another {says}, or delete it" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_finite_go_in_no_direction(model_file: Path, tmp_path: Path) -> None:
@@ -137,18 +137,20 @@ def test_weights_that_are_not_finite_go_in_no_direction(model_file: Path, tmp_pa
     state = torch.load(file, weights_only=True)
     state["scale0_layer0.0.bias"] = state["scale0_layer0.0.bias"].double() + 1e300
     torch.save(state, file)
-    with pytest.raises(CheckpointError, match=r"latest_net_D\.pth: scale0_layer0\.0\.bias holds numbers that are NaN"):
+    with pytest.raises(
+        CheckpointError, match=r"latest_net_D\.pth: scale0_layer0\.0\.bias contains numbers that are NaN"
+    ):
         convert(tmp_path / "theirs", tmp_path / "out.safetensors")
     model = load_model(model_file)[0]
     with torch.no_grad():
         model.generator.head.bias[0] = float("nan")  # type: ignore[union-attr,index]
     save_model(model_file, model)
-    with pytest.raises(CheckpointError, match=r"generator\.head\.bias holds numbers that are NaN .*\(1 of 3\)"):
+    with pytest.raises(CheckpointError, match=r"generator\.head\.bias contains numbers that are NaN .*\(1 of 3\)"):
         convert_to_nvidia(model_file, tmp_path / "out")
     generator = cyclegan.to_state_dict(Pix2Pix(PLAIN).generator)  # type: ignore[arg-type]
     generator["model.model.0.weight"] = generator["model.model.0.weight"] / 0
     torch.save(generator, tmp_path / "G.pth")
-    with pytest.raises(CheckpointError, match=r"G\.pth: model\.model\.0\.weight holds numbers that are NaN"):
+    with pytest.raises(CheckpointError, match=r"G\.pth: model\.model\.0\.weight contains numbers that are NaN"):
         convert(tmp_path / "G.pth", tmp_path / "out.safetensors")
     assert names_in(tmp_path) == ["G.pth", "model.safetensors", "theirs"]
 
@@ -176,7 +178,7 @@ def test_a_set_that_was_not_finished_is_completed_by_a_repeat(
     assert "latest_net_G.pth" not in names_in(folder)
     convert_to_nvidia(model_file, folder)
     assert set(names_in(folder)) == {*before, *NAMES}
-    with pytest.raises(ConfigError, match=r"latest_net_G\.pth exists already"):
+    with pytest.raises(ConfigError, match=r"latest_net_G\.pth already exists"):
         convert_to_nvidia(model_file, folder)
 
 
@@ -204,7 +206,7 @@ def test_a_folder_that_appears_meanwhile_is_not_replaced(
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", late)
-    with pytest.raises(HdganError, match=r"latest_net_G\.pth exists already"):
+    with pytest.raises(HdganError, match=r"latest_net_G\.pth already exists"):
         convert_to_nvidia(model_file, tmp_path / "theirs")
     assert (tmp_path / "theirs" / "latest_net_G.pth").read_text() == "another's"
     assert names_in(tmp_path / "theirs") == ["latest_net_G.pth"]

@@ -18,7 +18,7 @@ def test_check(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(dataset, n_labels=4) == 0
     assert "no faults; --model.n-labels 4 or more covers every label" in capsys.readouterr().out
     assert check(dataset, n_labels=3, phase=("train",)) == 1
-    assert "holds label 3, but --n-labels is 3; set --n-labels to at least 4" in capsys.readouterr().out
+    assert "contains label 3, but --n-labels is 3; set --n-labels to at least 4" in capsys.readouterr().out
 
 
 def test_check_names_its_own_options(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,7 +39,10 @@ def test_pack(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     packed = PairedDataset(find_pairs(data, "train").pairs, data, SizeConfig(width=16, height=8), 4)
     assert packed[0]["photo"].shape == (3, 8, 16)
     for options, message in (
-        (["--width", "20", "16", "--height", "12"], "2 widths, but 1 height: give one height for each width, or none"),
+        (
+            ["--width", "20", "16", "--height", "12"],
+            "2 widths, but 1 height: give a height for each width, or no heights",
+        ),
         (["--workers", "0"], "--workers is 0: give a whole number from 1 to 1024"),
     ):
         assert main(["data", "pack", str(dataset), "--out", str(tmp_path / "other"), *options]) == 2

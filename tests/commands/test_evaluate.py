@@ -78,7 +78,7 @@ def test_a_scorer_is_trained_and_the_runs_are_scored(run: Path, other: Path, tmp
     before = (out / "scorer.safetensors").read_bytes()
     assert evaluate(run, other, "--out", out) == 0
     assert rows(out / "scores.csv") == scores
-    assert "scorer.safetensors exists already" in refused_after(capsys, run, *TRAINING, "--out", out)
+    assert "scorer.safetensors already exists" in refused_after(capsys, run, *TRAINING, "--out", out)
     assert (out / "scorer.safetensors").read_bytes() == before
 
     # What an evaluation did not measure is not left of an earlier one.
@@ -112,7 +112,7 @@ def test_a_scorer_can_be_trained_without_a_run(dataset: Path, tmp_path: Path, ca
     assert evaluate(*TRAINING, *options, "--scorer", file) == 0
     assert load_segmenter(file).config.n_labels == 4
     assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
-    assert "no run is named" in refused_after(capsys, *options)
+    assert "no run is given" in refused_after(capsys, *options)
 
 
 def test_bad_input_ends_in_one_line(
@@ -122,7 +122,7 @@ def test_bad_input_ends_in_one_line(
     (root / "test_label").mkdir()
     assert "test_label contains no images" in refused(capsys, run, "--root", root, "--out", tmp_path)
     (tmp_path / "none").mkdir()
-    assert "none holds no checkpoint" in refused(capsys, tmp_path / "none", "--out", tmp_path)
+    assert "none contains no checkpoint" in refused(capsys, tmp_path / "none", "--out", tmp_path)
     torch.manual_seed(0)
     nine = Pix2PixHDConfig(n_labels=9, generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1))
     save_model(tmp_path / "nine.safetensors", Pix2PixHD(nine))

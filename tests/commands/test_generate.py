@@ -105,7 +105,7 @@ def test_sources_that_do_not_fit_are_named(run: Path, dataset: Path, tmp_path: P
     one = labels / "s0_label.png"
     assert "generates images from label files: give --label" in refused(capsys, run, "--out", tmp_path)
     line = refused(capsys, run, "--label", one, "--instance", ids, "--out", tmp_path)
-    assert f"{ids} is a folder and {one} is a file" in line
+    assert f"{ids} is a folder but {one} is a file" in line
     line = refused(capsys, run, "--label", tmp_path / "no.png", "--instance", ids, "--out", tmp_path)
     assert "no.png does not exist" in line
     (tmp_path / "empty").mkdir()
@@ -129,7 +129,7 @@ def test_a_label_map_is_never_overwritten(run: Path, dataset: Path, tmp_path: Pa
     ids = dataset / "test_inst/s0_inst.tif"
     for out in (tmp_path, tmp_path / "s0.png"):
         line = refused(capsys, run, "--label", tmp_path / "s0.png", "--instance", ids, "--out", out)
-        assert "s0.png is a source and would be overwritten" in line
+        assert "s0.png is an input and would be overwritten" in line
     assert (tmp_path / "s0.png").read_bytes() == before
 
 

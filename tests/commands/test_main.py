@@ -130,7 +130,7 @@ def test_long_options_win_over_short_ones(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_arguments_with_nul_are_refused(capsys: Capture) -> None:
     assert train_main(["demo", "--out", "a\0b"]) == 2
-    assert capsys.readouterr().err.startswith("hdgan: error: an argument holds the character NUL")
+    assert capsys.readouterr().err.startswith("hdgan: error: an argument contains the character NUL")
 
 
 @pytest.mark.parametrize("arguments", [["train", "demo", "--out"], ["report"], ["data", "check"]])

@@ -110,13 +110,13 @@ def test_scenes_are_drawn_at_the_size_and_crops_follow_it() -> None:
         ("demo", ShortOptions, {"steps": 2}, "--steps is 2, but there are 3 stages: give at least one for each"),
         ("demo", ShortOptions, {"epochs": float("inf")}, "--epochs is inf: give a positive number"),
         ("demo", ShortOptions, {"images": -1}, "--images is -1: give a positive number"),
-        ("demo", ShortOptions, {"epochs": 2.0, "steps": 9}, "--epochs and --steps both say how long"),
+        ("demo", ShortOptions, {"epochs": 2.0, "steps": 9}, "--epochs and --steps both set the length of training"),
         ("demo", ShortOptions, {"size": "512x"}, "--size is '512x': give WIDTH or WIDTHxHEIGHT in pixels"),
         ("demo", ShortOptions, {"size": "0"}, "--size is '0': give WIDTH"),
-        ("pix2pix", ShortOptions, {"size": "512"}, "--size 512: the images are cropped, .* give WIDTHxHEIGHT"),
-        ("demo", ResumeOptions, {"images": 870}, "--images is 870, but the stages before joint have 870 already"),
+        ("pix2pix", ShortOptions, {"size": "512"}, "--size 512: crops need both sides; give WIDTHxHEIGHT"),
+        ("demo", ResumeOptions, {"images": 870}, "--images is 870, but the stages before joint already take 870"),
         ("demo", ResumeOptions, {"epochs": 9.0}, "--epochs 9: the stages of this run are not counted in epochs"),
-        ("demo", ResumeOptions, {"batch_size": 2}, "--batch-size is for all stages, .* --stages.NAME.batch-size"),
+        ("demo", ResumeOptions, {"batch_size": 2}, "--batch-size sets all stages, .* --stages.NAME.batch-size"),
     ],
 )
 def test_what_the_stages_cannot_follow_is_refused(

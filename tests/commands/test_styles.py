@@ -58,7 +58,10 @@ def test_clusters_are_the_same_every_time(copied: Path) -> None:
 
 def test_classes_of_small_instances_are_told(copied: Path, capsys: Capture) -> None:
     assert styles("cluster", copied, "--min-area", 0.2) == 0
-    assert "no instance is large enough, so the style is the mean of the class: 2, 3" in capsys.readouterr().err
+    assert (
+        "classes without a large enough instance, which keep the mean style of the class: 2, 3"
+        in capsys.readouterr().err
+    )
     bank = load(copied, device="cpu").bank
     assert bank.clusters.keys() == {0, 1}
     assert bank.means.keys() == {0, 1, 2, 3}
@@ -68,7 +71,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(copied: Path, c
     folder = copied / "checkpoints" / "step-00000009"
     assert "--k is 0: give a whole number from 1" in refused(capsys, "cluster", copied, "--k", 0)
     (folder / "styles.safetensors").unlink()
-    assert "make it with `hdgan styles encode RUN`" in refused(capsys, "show", copied)
+    assert "create it with `hdgan styles encode RUN`" in refused(capsys, "show", copied)
     (folder / "features.npz").write_bytes(b"PK")
     assert "features.npz is damaged" in refused(capsys, "cluster", copied)
     (folder / "features.npz").unlink()
@@ -110,7 +113,7 @@ def test_clusters_go_to_nvidia_and_back(copied: Path, tmp_path: Path, capsys: Ca
         np.testing.assert_array_equal(
             [cluster.centre for cluster in there], [cluster.centre for cluster in pipeline.bank.clusters[label]]
         )
-    assert "name no examples" in refused(capsys, "show", copied)
+    assert "have no examples" in refused(capsys, "show", copied)
     np.save(file, {0: np.zeros((2, 3))}, allow_pickle=True)  # type: ignore[arg-type]
     assert "the styles have 3 features" in refused(capsys, "import-nvidia", copied, file)
 

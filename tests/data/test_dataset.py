@@ -112,7 +112,7 @@ def test_side_by_side_pair(save, tmp_path):
 
 def test_side_by_side_of_odd_width(save, tmp_path):
     save("train/a.png", np.zeros((3, 5, 3), np.uint8))
-    with pytest.raises(DataError, match=r"a\.png is 5 pixels wide, which has no two equal halves"):
+    with pytest.raises(DataError, match=r"a\.png is 5 pixels wide, which cannot be split into equal halves"):
         dataset(tmp_path, 0)[0]
 
 
@@ -135,15 +135,15 @@ def test_inputs_of_different_channels(save, tmp_path):
             [0, 35],
             35,
             None,
-            r"l\.png holds label 35, but model\.n_labels is 35; set model\.n_labels to at least 36, or data",
+            r"l\.png contains label 35, but model\.n_labels is 35; set model\.n_labels to at least 36, or data",
         ),
         (
             [0, 40, 255],
             35,
             255,
-            r"holds label 40, but model\.n_labels is 35 \(data\.dontcare is 255\); set model\.n_labels to at least 41",
+            r"contains label 40, but model\.n_labels is 35 \(data\.dontcare is 255\); set model\.n_labels to at least 41",
         ),
-        (list(range(20)), 4, None, r"holds label 4, 5, 6, 7, 8, \.\.\., but"),
+        (list(range(20)), 4, None, r"contains label 4, 5, 6, 7, 8, \.\.\., but"),
     ],
 )
 def test_label_out_of_range(save, tmp_path, values, n_labels, dontcare, message):
@@ -167,7 +167,7 @@ def test_constructor_decodes_nothing(save, tmp_path):
 
 def test_negative_label(save, tmp_path):
     save("train_label/l.npy", np.array([[0, -1]]))
-    with pytest.raises(DataError, match=r"holds label -1; labels start at 0: set data\.dontcare"):
+    with pytest.raises(DataError, match=r"contains label -1; labels start at 0: set data\.dontcare"):
         dataset(tmp_path, 4)[0]
     assert dataset(tmp_path, 4, dontcare=-1)[0]["label"].tolist() == [[0, -1]]
 
@@ -188,7 +188,7 @@ def test_label_type_holds_every_value(save, tmp_path, n_labels, dontcare, dtype)
 def test_files_of_different_size(nvidia, save, part):
     name = "s0_inst.tif" if part == "inst" else "s0_img.png"
     save(f"train_{part}/{name}", np.zeros((8, 11), np.int32 if part == "inst" else np.uint8))
-    with pytest.raises(DataError, match=rf"s0_label\.png is 12x8, but .*{name} is 11x8; bring both to one size"):
+    with pytest.raises(DataError, match=rf"s0_label\.png is 12x8, but .*{name} is 11x8; make them the same size"):
         dataset(nvidia, 4)[0]
 
 
@@ -211,5 +211,5 @@ def test_dataset_refuses_what_cannot_work(nvidia):
         PairedDataset([], data, size, 4)
     with pytest.raises(DataError, match="s0 has no photo; training needs"):
         PairedDataset(pairs, data, size, 4, train=True)
-    with pytest.raises(ConfigError, match=r"model\.n_labels is 0, but the dataset holds label maps"):
+    with pytest.raises(ConfigError, match=r"model\.n_labels is 0, but the dataset contains label maps"):
         PairedDataset(pairs, data, size, 0)

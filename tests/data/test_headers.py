@@ -55,7 +55,7 @@ def test_map_in_pgm_is_exact(tmp_path, most, ids):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"P2 3 1 255\n0 1 34\n", "a PGM in text"),
+        (b"P2 3 1 255\n0 1 34\n", "a text PGM"),
         (b"P4 8 1\n\x0f", "a PBM, which is read inverted"),
         (b"P6 1 1 255\n\x00\x01\x02", "mode RGB with 3 channel"),
     ],

@@ -68,8 +68,8 @@ def test_map_with_tiff_orientation_is_refused(save):
     [
         ("rgb.png", np.zeros((2, 3, 3), np.uint8), "mode RGB with 3 channel.*save one channel of integers"),
         ("rgba.png", np.zeros((2, 3, 4), np.uint8), "mode RGBA with 4 channel"),
-        ("lossy.jpg", IDS8, "JPEG, which does not keep ids exactly; make it again as PNG"),
-        ("lossy.webp", np.zeros((2, 3, 3), np.uint8), "WEBP, which may be lossy; make it again as PNG"),
+        ("lossy.jpg", IDS8, "JPEG, which does not keep ids exactly; create it again as PNG"),
+        ("lossy.webp", np.zeros((2, 3, 3), np.uint8), "WEBP, which may be lossy; create it again as PNG"),
         ("float.tif", np.zeros((2, 3), np.float32), "mode F with 1 channel"),
         ("float.npy", np.zeros((2, 3), np.float32), "mode float32 with 1 channel"),
         ("two.npy", np.zeros((2, 3, 2), np.uint8), "mode uint8 with 2 channel"),
@@ -111,7 +111,7 @@ def test_map_is_not_copied_after_decoding(save):
 def test_unsigned_ids_beyond_int32_are_refused(tmp_path):
     path = tmp_path / "a.tif"
     path.write_bytes(writers.tiff(np.array([[3_000_000_000]]), 32))
-    with pytest.raises(DataError, match="3000000000 do not fit in 32 bits"):
+    with pytest.raises(DataError, match="3000000000 do not fit into signed 32-bit integers"):
         read_map(path)
 
 

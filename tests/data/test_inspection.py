@@ -52,7 +52,7 @@ def test_report_names_every_fault(scenes, spoil):
     assert "d.png: no label map named d in " in orphan
     assert str(scenes / "train_img/a.png") in photo
     assert "cannot be read" in photo
-    assert "b.png holds label 7, but model.n_labels is 3" in label
+    assert "b.png contains label 7, but model.n_labels is 3" in label
     assert "train_label/c.png is 6x4, but" in size
     text, code = printed(report)
     assert code == 1
@@ -77,7 +77,7 @@ def test_fault_of_a_phase_does_not_hide_the_others(scenes, save):
     save("test_label/x.tif", np.zeros((4, 6), np.uint8))
     report = check_dataset(DataConfig(root=scenes))
     assert [len(phase.faults) for phase in report.phases] == [1, 0]
-    assert "are both named x" in report.faults[0]
+    assert "have the same name, x" in report.faults[0]
     assert [phase.phase for phase in check_dataset(DataConfig(root=scenes), phases=["train"]).phases] == ["train"]
 
 
@@ -110,7 +110,7 @@ def test_report_of_inputs(save, tmp_path):
     report = check_dataset(DataConfig(root=tmp_path), 0)
     assert report.phases[0].channels == {1: 2, 3: 1}
     assert report.faults == [
-        f"{tmp_path / 'train_A' / 'c.png'} has 3 channels, others 1; save all inputs with the same number of channels"
+        f"{tmp_path / 'train_A' / 'c.png'} has 3 channels, but others have 1; save all inputs with the same number of channels"
     ]
     assert "input channels: 1, 3" in printed(report)[0]
 
@@ -139,7 +139,7 @@ def test_ids_of_classes_beyond_the_labels_are_a_note(scenes, save):
     report = check_dataset(DataConfig(root=scenes), 3)
     (note,) = report.phases[0].notes
     assert note.startswith(
-        f"{scenes / 'train_inst' / 'b.png'} holds id 26004 of class 26, but model.n_labels is 3; set "
+        f"{scenes / 'train_inst' / 'b.png'} contains id 26004 of class 26, but model.n_labels is 3; set "
     )
     assert note.endswith("of the ids, if they encode a class (1 image has such ids)")
     assert report.faults == []
@@ -195,7 +195,7 @@ def test_what_the_model_and_the_stage_ask_is_checked(save, tmp_path):
     requirements = Requirements(1, instances=True, size=SizeConfig(), batch_size=2)
     _, maps, sizes = check_dataset(config, requirements).faults
     assert "has no instance maps for phase train" in maps
-    assert sizes.startswith("a is 6x4 and b is 8x4 in one batch; set ")
+    assert sizes.startswith("a is 6x4 and b is 8x4 in the same batch; set ")
     assert len(check_dataset(config, replace(requirements, size=SizeConfig(width=3, height=3))).faults) == 2
     with pytest.raises(ConfigError, match=r"batch_size is 0: give a whole number from 1"):
         Requirements(batch_size=0)
@@ -213,7 +213,7 @@ def test_folders_of_another_program_are_a_fault_told_once(save, tmp_path):
     for folder in ("trainA", "trainB"):
         save(f"{folder}/p.png", np.zeros((4, 6, 3), np.uint8))
     (fault,) = check_dataset(DataConfig(root=tmp_path), 0).faults
-    assert "call the folders of a phase train_A and train_B" in fault
+    assert "name the folders of a phase train_A and train_B" in fault
 
 
 def quick(root: Path, n_labels: int = 3, **options) -> PhaseReport:
@@ -242,7 +242,7 @@ def test_quick_check_finds_what_headers_tell(scenes, save):
 
 def test_quick_check_decodes_the_first_and_the_last_pair(scenes, save):
     save("train_label/c.png", np.full((4, 6), 7, np.uint8))
-    with pytest.raises(DataError, match=r"c\.png holds label 7"):
+    with pytest.raises(DataError, match=r"c\.png contains label 7"):
         quick(scenes, full=2)
 
 
@@ -268,7 +268,7 @@ def test_quick_check_of_sizes_in_one_batch(scenes, save):
     report.require_size(SizeConfig(crop_width=4), batch=2)
     with pytest.raises(
         DataError,
-        match=r"a is 6x4 and d is 7x5 in one batch; set stages\.STAGE\.size\.width and stages\.STAGE\.size\.height, or",
+        match=r"a is 6x4 and d is 7x5 in the same batch; set stages\.STAGE\.size\.width and stages\.STAGE\.size\.height, or",
     ):
         report.require_size(SizeConfig(), batch=2)
 
@@ -289,7 +289,7 @@ def test_quick_check_finds_an_input_of_other_channels(save, tmp_path):
         save(f"train_B/{i}.png", np.zeros((4, 6, 3), np.uint8))
     with pytest.raises(
         DataError,
-        match=r"3\.png has 4 channels, others 3; save all inputs with the same number of "
+        match=r"3\.png has 4 channels, but others have 3; save all inputs with the same number of "
         r"channels \(list all with",
     ):
         quick(tmp_path, 0)
@@ -314,5 +314,5 @@ def test_quick_check_finds_photos_that_cannot_be_read(scenes, save, name, photo,
 def test_quick_check_finds_halves_of_different_width(save, tmp_path):
     save("train/a.png", np.zeros((4, 12, 3), np.uint8))
     save("train/b.png", np.zeros((4, 13, 3), np.uint8))
-    with pytest.raises(DataError, match=r"b\.png is 13 pixels wide, which has no two equal halves"):
+    with pytest.raises(DataError, match=r"b\.png is 13 pixels wide, which cannot be split into equal halves"):
         quick(tmp_path, 0, full=1)

@@ -193,7 +193,7 @@ def test_equal_names_win_over_suffixes(tree):
 @pytest.mark.parametrize("names", [("a.png", "a.jpg"), ("a.png", "a_label.png"), ("a_label.png", "a_labelIds.png")])
 def test_two_files_of_one_name_are_an_error(tree, names):
     root = tree(*(f"train_label/{name}" for name in names), "train_img/a.png")
-    with pytest.raises(DataError, match="are both named a; rename or remove one") as error:
+    with pytest.raises(DataError, match="have the same name, a; rename or remove one") as error:
         listing(root)
     assert all(str(root / "train_label" / name) in str(error.value) for name in names)
 
@@ -310,7 +310,7 @@ def test_empty_folder(tree):
 
 def test_cityscapes_folder_with_other_files_only(tree):
     root = tree("gtFine/train/a/a_gtFine_color.png")
-    with pytest.raises(DataError, match=r"holds no \*_gtFine_labelIds.png"):
+    with pytest.raises(DataError, match=r"contains no \*_gtFine_labelIds.png"):
         listing(root)
 
 
@@ -328,7 +328,7 @@ def test_labels_wanted_where_there_are_none(tree, layout):
 
 @pytest.mark.parametrize("layout", ["auto", "nvidia"])
 def test_labels_not_wanted_where_there_are_some(tree, layout):
-    with pytest.raises(ConfigError, match=r"holds label maps .*set model\.n_labels to their number"):
+    with pytest.raises(ConfigError, match=r"contains label maps .*set model\.n_labels to their number"):
         listing(tree("train_label/a.png"), labels=False, layout=layout)
 
 
@@ -377,12 +377,12 @@ def test_an_orphan_tells_of_a_file_that_differs_in_case_only(tree):
 @pytest.mark.parametrize(
     ("folders", "advice"),
     [
-        (("testA", "testB"), "holds testA and testB, .*train_A and train_B"),
-        (("A/val", "B/val"), "holds A and B, .*train_A and train_B"),
-        (("train/input", "train/target"), "train holds input and target, .*train_A and train_B"),
-        (("Images", "masks"), "holds Images and masks, .*train_img and train_label"),
-        (("images/train", "labels/train"), "holds images and labels, .*train_img and train_label"),
-        (("val/imgs", "val/annotations"), "val holds imgs and annotations, .*train_img and train_label"),
+        (("testA", "testB"), "contains testA and testB, .*train_A and train_B"),
+        (("A/val", "B/val"), "contains A and B, .*train_A and train_B"),
+        (("train/input", "train/target"), "train contains input and target, .*train_A and train_B"),
+        (("Images", "masks"), "contains Images and masks, .*train_img and train_label"),
+        (("images/train", "labels/train"), "contains images and labels, .*train_img and train_label"),
+        (("val/imgs", "val/annotations"), "val contains imgs and annotations, .*train_img and train_label"),
     ],
 )
 def test_folders_of_other_programs_are_no_halves(tree, folders, advice):

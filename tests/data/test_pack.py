@@ -52,7 +52,7 @@ def test_labels_of_what_is_kept_are_checked_again(nvidia, save, tmp_path):
     pack_into(nvidia, out, size, n_labels=None)
     assert all(9 not in dataset(out, size, 10)[i]["label"] for i in range(5)), "the file must not tell"
     with pytest.raises(
-        DataError, match=r"s3_label\.png holds label 9, but model\.n_labels is 4; set model\.n_labels to at least 10"
+        DataError, match=r"s3_label\.png contains label 9, but model\.n_labels is 4; set model\.n_labels to at least 10"
     ):
         pack_into(nvidia, out, size)
     report = pack_dataset(DataConfig(root=nvidia, dontcare=9), out, [size], 4)
@@ -79,7 +79,7 @@ def test_an_interrupted_packing_goes_on(street, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         pack_dataset(config, out, threads=1, progress=interrupt)
-    with pytest.raises(DataError, match=r"is only partly packed: repeat the hdgan data pack of .*street, which"):
+    with pytest.raises(DataError, match=r"is only partly packed: repeat hdgan data pack for .*street, which"):
         find_pairs(DataConfig(root=out), "train")
     report = pack_dataset(config, out)
     assert report.samples == 5
@@ -100,9 +100,13 @@ def test_an_interrupted_repacking_does_not_pass_as_whole(street, packed, save):
 
     with pytest.raises(KeyboardInterrupt):
         pack_dataset(config, packed, SIZES, 4, threads=1, progress=interrupt)
-    with pytest.raises(DataError, match=r"is only partly packed: repeat the hdgan data pack of .*street, which"):
+    with pytest.raises(DataError, match=r"is only partly packed: repeat hdgan data pack for .*street, which"):
         find_pairs(DataConfig(root=packed), "train")
-    with pytest.raises(ConfigError, match=r"packed is only partly packed, and its .*: name train too, or no phase"):
+    with pytest.raises(
+        ConfigError,
+        match=r"packed is only partly packed, and its .*: also give train, or leave phase "
+        r"out",
+    ):
         pack_dataset(config, packed, SIZES, 4, ["test"])
     report = pack_dataset(config, packed, SIZES, 4)
     assert report.samples == 4
@@ -126,14 +130,14 @@ def test_phases_can_be_packed_one_by_one(street, tmp_path):
     out, config = tmp_path / "packed", DataConfig(root=street)
     pack_dataset(config, out, phases=["train"])
     assert find_phases(DataConfig(root=out)) == ("train",)
-    with pytest.raises(DataError, match="was packed without phase test; it holds: train"):
+    with pytest.raises(DataError, match="was packed without phase test; it contains: train"):
         find_pairs(DataConfig(root=out), "test")
     pack_dataset(config, out, phases=["test"])
     assert find_phases(DataConfig(root=out)) == ("test", "train")
 
 
 def test_layout_and_labels_must_suit(packed, street):
-    with pytest.raises(ConfigError, match=r"holds label maps \(layout packed\); set model\.n_labels"):
+    with pytest.raises(ConfigError, match=r"contains label maps \(layout packed\); set model\.n_labels"):
         find_pairs(DataConfig(root=packed), "train", labels=False)
     with pytest.raises(DataError, match=r"has no packed\.json, which hdgan data pack writes; expected"):
         find_pairs(DataConfig(root=street, layout="packed"), "train")
@@ -153,7 +157,7 @@ def test_folders_that_cannot_be_written(street, packed, tmp_path, monkeypatch):
         pack_dataset(DataConfig(root=packed), tmp_path / "again")
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("hdgan.data.pack.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(HdganError, match=r"new needs about \d\d\.\d kB, but 1\.0 kB are free: free space, choose"):
+    with pytest.raises(HdganError, match=r"new needs about \d\d\.\d kB, but only 1\.0 kB are free: free space, choose"):
         pack_dataset(config, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -162,16 +166,16 @@ def test_other_phases_give_no_space(street, tmp_path, monkeypatch):
     out, config = tmp_path / "packed", DataConfig(root=street)
     pack_dataset(config, out, phases=["train"])
     monkeypatch.setattr("hdgan.data.pack.shutil.disk_usage", lambda path: type("Usage", (), {"free": 0}))
-    with pytest.raises(HdganError, match=r"packed needs about .*, but 0 bytes are free"):
+    with pytest.raises(HdganError, match=r"packed needs about .*, but only 0 bytes are free"):
         pack_dataset(config, out, phases=["test"])
 
 
 def test_faults_of_the_source_are_told(street, save, tmp_path):
-    with pytest.raises(DataError, match=r"holds label 3, but model\.n_labels is 3"):
+    with pytest.raises(DataError, match=r"contains label 3, but model\.n_labels is 3"):
         pack_dataset(DataConfig(root=street), tmp_path / "packed", n_labels=3)
     save("street/train_inst/city/2_inst.npy", np.full((23, 37), 2**31, np.int64))
     (street / "train_inst/city/2_inst.tif").unlink()
-    with pytest.raises(DataError, match="do not fit in 32 bits"):
+    with pytest.raises(DataError, match="do not fit into signed 32-bit integers"):
         pack_dataset(DataConfig(root=street), tmp_path / "packed")
 
 
@@ -185,7 +189,9 @@ def test_names_that_are_not_utf8_are_packed_as_text(save, tmp_path):
     assert [pair.stem for pair in find_pairs(DataConfig(root=out), "train").pairs] == ["z%FCrich"]
 
 
-@pytest.mark.parametrize(("name", "message"), [("n" * 240, "longer than 227 bytes"), ("C:1", "cannot be called 'C:1'")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("n" * 240, "longer than 227 bytes"), ("C:1", "allows a file named 'C:1'")]
+)
 def test_names_that_no_packed_sample_can_have_are_refused_first(save, tmp_path, name, message):
     save(f"odd/train_label/{name}.png", np.zeros((4, 6), np.uint8))
     with pytest.raises(DataError, match=rf"{name}\.png: .*{message}.*rename it"):

@@ -101,8 +101,8 @@ def test_check_and_quick_check(packed):
         "train": ("packed", 4),
     }
     assert report.phases[1].sizes == {(20, 12): 4}
-    assert any("holds label 3, but model.n_labels is 3" in fault for fault in check_dataset(config, 3).faults)
-    with pytest.raises(DataError, match=r"holds label 3, but model\.n_labels is 3"):
+    assert any("contains label 3, but model.n_labels is 3" in fault for fault in check_dataset(config, 3).faults)
+    with pytest.raises(DataError, match=r"contains label 3, but model\.n_labels is 3"):
         quick_check(find_pairs(config, "train"), config, 3)
 
 
@@ -178,8 +178,8 @@ def test_a_size_that_is_not_stored(packed):
     report = quick_check(find_pairs(config, "train"), config, 4)
     report.require_size(SizeConfig(width=20), batch=4)
     message = (
-        r"0\.safetensors is packed in 20x12, 16x8, but 37x23 is needed: set stages\.STAGE\.size\.width 20, or pack "
-        "again with 37x23 too"
+        r"0\.safetensors is packed in 20x12, 16x8, but training needs 37x23: set stages\.STAGE\.size\.width 20, or "
+        r"pack again with 37x23 too"
     )
     with pytest.raises(DataError, match=message):
         report.require_size(SizeConfig())
@@ -197,7 +197,10 @@ def test_another_filter(packed):
     ("change", "message"),
     [
         ({"format": None}, "is of format None, version 1"),
-        ({"version": 2}, "is of format hdgan-packed, version 2; this hdgan reads hdgan-packed, version 1: pack again"),
+        (
+            {"version": 2},
+            "is of format hdgan-packed, version 2, but this hdgan reads hdgan-packed, version 1: pack again",
+        ),
         ({"format": "other"}, "is of format other, version 1"),
         ({"complete": None, "settings": {}}, r"packed\.json: complete is None: give true or false"),
         ({"phases": {"train": {}}}, r"packed\.json: option phases\.train\.parts, phases\.train\.samples is missing"),
@@ -268,7 +271,11 @@ def test_no_link_leads_out(street, packed, tmp_path):
         lambda: find_pairs(DataConfig(root=packed), "test"),
         lambda: pack_dataset(DataConfig(root=street), packed, SIZES, 4),
     ):
-        with pytest.raises(DataError, match=r"city is a link out of .*packed: put the folder itself there, or remove"):
+        with pytest.raises(
+            DataError,
+            match=r"city is a link that leads out of .*packed: put the folder itself there, "
+            r"or remove",
+        ):
             use()
     edited(packed, lambda index: index.update(phases={}, complete=False))
     with pytest.raises(DataError, match="city is a link out of"):

@@ -172,13 +172,14 @@ def test_palettes_give_indices_or_colours(tmp_path: Path, case: str) -> None:
 GREY, RGBA = numbers(8), numbers(8, 4)
 STRIP = {"t257": 6}
 UNREADABLE: dict[str, tuple[str, bytes, str]] = {
-    "10 bits": ("tif", writers.tiff(numbers(10), 10), "no PNG, JPEG, TIFF, .* known kind of pixels"),
+    "10 bits": ("tif", writers.tiff(numbers(10), 10), "not a PNG, JPEG, TIFF, .* known kind of pixels"),
     "12 bits of big-endian": ("tif", writers.tiff(numbers(12), 12, ">"), "known kind of pixels"),
     "half floats": ("tif", writers.tiff(np.ones((3, 5), "f2"), 16, sample_format=3), "known kind of pixels"),
     "two opacities": ("tif", writers.tiff(numbers(8, 3), 8, extra=(2, 2)), "known kind of pixels"),
     "palette of 16 bits": ("tif", writers.tiff(numbers(16), 16, photometric=3), "known kind of pixels"),
-    "rows that are missing": ("tif", writers.tiff(GREY, 8, **STRIP, t278=3), "does not hold all of its pixels"),
-    "planes of 16 bits": ("tif", writers.tiff(numbers(16, 3), 16, photometric=2, t284=2), "a plane for each channel"),
+    "rows that are missing": ("tif", writers.tiff(GREY, 8, **STRIP, t278=3), "does not contain all of its pixels"),
+    "planes of 16 bits": ("tif", writers.tiff(numbers(16, 3), 16, photometric=2, t284=2), "separate planes for "
+                                                                                          "channels"),
     "plain YCbCr": ("tif", writers.tiff(numbers(8, 3), 8, photometric=6, deflate=True), "YCbCr without JPEG"),
     "swapped floats": (
         "tif", writers.tiff(np.ones((3, 5), "f4"), 32, ">", sample_format=3, deflate=True), "in the other byte order"
@@ -186,7 +187,7 @@ UNREADABLE: dict[str, tuple[str, bytes, str]] = {
     "swapped signs": ("tif", writers.tiff(GREY, 16, ">", sample_format=2, deflate=True), "in the other byte order"),
     "grey palette of 4 bits": ("bmp", writers.bmp(numbers(4), 4, np.arange(16)[:, None].repeat(3, 1)), "few colours"),
     "8 bits of two colours": ("bmp", writers.bmp(numbers(1), 8, BW), "few colours"),
-    "beyond its white": ("pgm", writers.pnm(np.array([[0, 35]]), 34), "up to 34, but holds 35"),
+    "beyond its white": ("pgm", writers.pnm(np.array([[0, 35]]), 34), "up to 34, but contains 35"),
     "too short": ("pgm", writers.pnm(GREY, 255)[:-1], "truncated"),
     "a GIF": ("png", b"GIF89a\1\0\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2\1D\0;", "known kind of pixels"),
 }  # fmt: skip
@@ -208,8 +209,8 @@ def test_what_cannot_be_read_as_stored_is_refused(tmp_path: Path, read: Callable
     ("content", "message"),
     [
         (writers.tiff(RGBA, 8, photometric=2, extra=(0,)), "4 channels in a TIFF page, not all of which"),
-        (writers.tiff(RGBA, 8, photometric=2, extra=(1,)), "multiplied with their opacity"),
-        (writers.tiff(numbers(16, 4), 16, photometric=5), "bits are not all read"),
+        (writers.tiff(RGBA, 8, photometric=2, extra=(1,)), "multiplied by their opacity"),
+        (writers.tiff(numbers(16, 4), 16, photometric=5), "not all bits are read"),
         (writers.tiff(numbers(8, 3), 8, photometric=8), "colours of CIELAB"),
         (b"P2 3 1 255\n0 1 34\n", "numbers stored as text"),
     ],

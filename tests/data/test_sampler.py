@@ -116,7 +116,7 @@ class Faulty(PairedDataset):
 def test_a_worker_that_is_killed(nvidia):
     data = training_set(nvidia)
     deadly = Deadly(data.pairs, data.data, data.size, 4, train=True)
-    with pytest.raises(DataError, match=r"was killed.*set data\.workers 0, or give more memory"):
+    with pytest.raises(DataError, match=r"was killed.*set data\.workers 0, or provide more memory"):
         list(make_loader(deadly, stop=2, workers=1))
 
 
@@ -211,7 +211,9 @@ class Crowded(PairedDataset):
 def test_too_little_shared_memory_is_told(nvidia, monkeypatch):
     data = training_set(nvidia)
     crowded = Crowded(data.pairs, data.data, data.size, 4, train=True)
-    remedy = r"; set data\.workers 0, or give more memory \(in a container more shared memory, such as --shm-size 1g\)$"
+    remedy = (
+        r"; set data\.workers 0, or provide more memory \(in a container, more shared memory, such as --shm-size 1g\)$"
+    )
     with pytest.raises(DataError, match=f"^a data worker did not have enough shared memory.*{remedy}"):
         list(make_loader(crowded, stop=2, workers=1))
 

@@ -133,8 +133,8 @@ def test_jitter_is_for_training() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"jitter": 5}, "jitter is 5; it needs width and height"),
-        ({"jitter": 5, "width": 9}, "it needs width and height"),
+        ({"jitter": 5}, "jitter is 5, which needs a width and height"),
+        ({"jitter": 5, "width": 9}, "which needs a width and height"),
         ({"jitter": 5, "width": 9, "height": 9, "crop_width": 4}, "excludes a crop"),
     ],
 )

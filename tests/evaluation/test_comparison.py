@@ -188,13 +188,13 @@ def test_runs_of_other_classes_are_refused(run: Path, tmp_path: Path) -> None:
 
 def test_bad_input_is_one_line(run: Path, scorer: Path, make_data: MakeData, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match=r"empty holds no checkpoint: give the folder of a training run"):
+    with pytest.raises(CheckpointError, match=r"empty contains no checkpoint: give the folder of a training run"):
         evaluate([tmp_path / "empty"])
-    with pytest.raises(ConfigError, match="no run is named"):
+    with pytest.raises(ConfigError, match="no run is given"):
         evaluate([])
     with pytest.raises(ConfigError, match=r"max_images is 0: give a whole number from 1"):
         evaluate([run], max_images=0)
-    with pytest.raises(ConfigError, match=r"a run is named twice"):
+    with pytest.raises(ConfigError, match=r"a run is given twice"):
         evaluate([run, run], device="cpu")
     alone = tiny(tmp_path / "alone.safetensors", n_labels=N_LABELS)
     with pytest.raises(ConfigError, match=r"alone\.safetensors does not say what it was trained on: name the dataset"):
@@ -211,7 +211,7 @@ def test_a_run_that_cannot_be_scored_is_named_at_once(
         (
             "styled",
             {"feature_channels": 2},
-            r"styled\.safetensors was trained with features, but its file holds no mean",
+            r"styled\.safetensors was trained with features, but its file contains no mean",
         ),
         ("strict", {}, r"strict\.safetensors cannot take label 255, which is no class for \S+plain\.safetensors"),
     ):

@@ -88,7 +88,7 @@ def test_built_in_scenes_need_no_root(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_file_is_never_overwritten(data: DataConfig, tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
     out.write_text("precious")
-    with pytest.raises(ConfigError, match=r"a\.safetensors exists already: use it without train_scorer"):
+    with pytest.raises(ConfigError, match=r"a\.safetensors already exists: use it without train_scorer"):
         short(data, out)
     assert out.read_text() == "precious"
     with pytest.raises(ConfigError, match=r"a\.pt must end in \.safetensors"):

@@ -45,5 +45,5 @@ def test_sheets_that_cannot_be_made_are_refused(cropper: Cropper, bank: StyleBan
     with pytest.raises(ConfigError, match=r"sheet\.pdf must end in \.html or \.png"):
         write_sheet(bank, cropper, tmp_path / "sheet.pdf")
     bare = StyleBank({1: (Cluster(np.zeros(2, np.float32)),)}, {}, np.zeros(2, np.float32))
-    with pytest.raises(ConfigError, match="name no examples"):
+    with pytest.raises(ConfigError, match="have no examples"):
         write_sheet(bare, cropper, tmp_path / "sheet.png")

@@ -190,7 +190,7 @@ def test_numbers_that_are_not_finite_are_refused(model, path, name, value):
     save_model(path, model, averages(model), tensors={"styles.class_mean": torch.ones(5, 2)})
     wrong = torch.full((5, 2) if name.startswith("styles") else (3,), value, dtype=torch.float64)
     rewrite(path, lambda tensors, _: tensors.update({name: wrong}))
-    with pytest.raises(CheckpointError, match=rf"model\.safetensors: {name} holds numbers that are NaN or infinite"):
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: {name} contains numbers that are NaN or infinite"):
         load_model(path, ema=name.startswith("ema."))
 
 
@@ -236,7 +236,7 @@ def test_an_architecture_of_absurd_numbers_is_refused_before_it_is_built(model, 
 
 def test_a_new_file_takes_the_place_of_no_other(model, path):
     path.write_text("precious")
-    with pytest.raises(HdganError, match=r"model\.safetensors exists already"):
+    with pytest.raises(HdganError, match=r"model\.safetensors already exists"):
         save_model(path, model, new=True)
     assert path.read_text() == "precious"
     assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -167,7 +167,7 @@ def test_a_model_that_has_no_styles_is_refused(dataset: Path, tmp_path: Path) ->
     model = Pix2PixHD(Pix2PixHDConfig(n_labels=4, feature_channels=2, generator=small))
     model.encoder = None
     save_model(file, model)
-    with pytest.raises(ConfigError, match="holds no encoder: convert it again with --encoder"):
+    with pytest.raises(ConfigError, match="contains no encoder: convert it again with --encoder"):
         open_trained_model(file, root=dataset)
     with pytest.raises(CheckpointError, match="does not exist"):
         open_trained_model(tmp_path / "none")

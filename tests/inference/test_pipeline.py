@@ -163,7 +163,7 @@ def test_a_model_without_features(label: Path, ids: Path, photo: Path) -> None:
 def test_a_model_without_instances_takes_styles_per_class(label: Path, photo: Path) -> None:
     pipeline = make(n_labels=4, instances=False, feature_channels=2)
     assert pipeline(label, photo=photo).shape == (3, 16, 32)
-    with pytest.raises(ConfigError, match=r"holds no mean style .* give a photo"):
+    with pytest.raises(ConfigError, match=r"contains no mean style .* give a photo"):
         pipeline(label)
 
 
@@ -202,8 +202,12 @@ def test_pictures_of_one_bit_are_maps() -> None:
 
 
 WRONG: dict[str, tuple[object, object, str]] = {
-    "label too high": (torch.full((8, 8), 4), torch.zeros(8, 8, dtype=torch.int64), "Tensor holds label 4, .* 0 to 3"),
-    "label below 0": (torch.full((8, 8), -1), torch.zeros(8, 8, dtype=torch.int64), "holds label -1"),
+    "label too high": (
+        torch.full((8, 8), 4),
+        torch.zeros(8, 8, dtype=torch.int64),
+        "Tensor contains label 4, .* 0 to 3",
+    ),
+    "label below 0": (torch.full((8, 8), -1), torch.zeros(8, 8, dtype=torch.int64), "contains label -1"),
     "float": (torch.zeros(8, 8), None, r"label map is of type torch\.float32: give integers"),
     "float array": (np.zeros((8, 8)), None, "the given ndarray: this label map has mode float64"),
     "colour": (Image.new("RGB", (8, 8)), None, "label map has mode RGB"),

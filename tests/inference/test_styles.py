@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_refused(pipeline: Pipeline, label: Path, ids: Path
 
 
 def test_clusters_of_another_checkpoint_are_refused(run: Path, styled: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="make it with `hdgan styles encode RUN`"):
+    with pytest.raises(CheckpointError, match="create it with `hdgan styles encode RUN`"):
         _ = load(run, device="cpu").bank
     copy = Path(shutil.copytree(styled, tmp_path / "run"))
     with pytest.raises(CheckpointError, match=r"made with step-00000009 of run \(encoder .*has encoder"):
@@ -283,7 +283,7 @@ def test_options_that_contradict_each_other(
         assert complaint in refused(capsys, *sources, *options)
     assert not (tmp_path / "x.png").exists()
     line = refused(capsys, run, *sources[1:], "--styles", "random")
-    assert "styles.safetensors does not exist: make it with `hdgan styles encode RUN`" in line
+    assert "styles.safetensors does not exist: create it with `hdgan styles encode RUN`" in line
 
 
 def test_given_styles_are_never_overwritten(
@@ -293,5 +293,5 @@ def test_given_styles_are_never_overwritten(
     assert generate(*sources, "--styles", "random") == 0
     kept = (tmp_path / "x.json").read_bytes()
     assert generate(*sources, "--styles", tmp_path / "x.json") == 2
-    assert "x.json is a source and would be overwritten" in capsys.readouterr().err
+    assert "x.json is an input and would be overwritten" in capsys.readouterr().err
     assert (tmp_path / "x.json").read_bytes() == kept

@@ -38,7 +38,7 @@ def test_of_two_at_the_same_time_one_wins(there: bool, tmp_path: Path) -> None:
         writer.join()
     (won,) = [end for end in ends if isinstance(end, float)]
     (lost,) = [end for end in ends if isinstance(end, str)]
-    assert "exists already" in lost
+    assert "already exists" in lost
     for name in ("latest_net_G.pth", "latest_net_D.pth"):
         assert torch.load(folder / name, weights_only=True)["a"][0] == won
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
@@ -48,7 +48,7 @@ def test_of_two_at_the_same_time_one_wins(there: bool, tmp_path: Path) -> None:
 def test_a_checkpoint_to_write_has_a_new_name_of_our_ending(tmp_path: Path) -> None:
     require_new_checkpoint(tmp_path / "new.safetensors")
     (tmp_path / "old.safetensors").touch()
-    with pytest.raises(ConfigError, match=r"old\.safetensors exists already: name another out, or delete it"):
+    with pytest.raises(ConfigError, match=r"old\.safetensors already exists: choose another out, or delete it"):
         require_new_checkpoint(tmp_path / "old.safetensors")
     with pytest.raises(ConfigError, match=r"^out \S+model\.pt must end in \.safetensors"):
         require_new_checkpoint(tmp_path / "model.pt")

@@ -21,7 +21,7 @@ LAYERS = {"fc": "0"}
         ({"epoch": 3}, "'epoch' is a int, not a tensor"),
         ({"state_dict": {}}, "'state_dict' is a dict, not a tensor"),
         ({0: torch.zeros(2)}, "0 is not the name of a tensor"),
-        ({"a": torch.ones(2).to_sparse()}, "a is no dense tensor"),
+        ({"a": torch.ones(2).to_sparse()}, "a is not a dense tensor"),
     ],
 )
 def test_what_is_no_state_dict_is_named(content: Any, says: str) -> None:
@@ -43,10 +43,10 @@ def test_a_network_is_loaded_by_the_names_of_its_layers() -> None:
     ("change", "says"),
     [
         ({"fc.bias": torch.ones(3, dtype=torch.int8)}, r"fc\.bias is torch\.int8, not floating point"),
-        ({"fc.bias": torch.full((3,), torch.nan)}, r"fc\.bias holds numbers that are NaN"),
+        ({"fc.bias": torch.full((3,), torch.nan)}, r"fc\.bias contains numbers that are NaN"),
         (
             {"fc.bias": torch.ones(4)},
-            r"fit no network \(1 with another shape: fc\.bias is \(4,\) instead of \(3,\)\); mend",
+            r"do not fit any network \(1 with another shape: fc\.bias is \(4,\) instead of \(3,\)\); mend",
         ),
         ({"fc.scale": torch.ones(3)}, r"1 not part of the architecture: fc\.scale"),
         ({"fc.bias": None}, r"1 missing: fc\.bias"),

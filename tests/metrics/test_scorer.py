@@ -169,7 +169,7 @@ def test_programs_whose_weights_are_not_finite_are_refused(write: Write, name: s
     with torch.no_grad():
         module.weight[0] = float("inf")
     file = write(tmp_path / name, module)
-    with pytest.raises(CheckpointError, match=rf"{name}: weight holds numbers that are NaN or infinite \(3 of 6\)"):
+    with pytest.raises(CheckpointError, match=rf"{name}: weight contains numbers that are NaN or infinite \(3 of 6\)"):
         load_scorer(file, 2, CPU)
 
 

@@ -75,7 +75,7 @@ def test_files_that_hold_no_scorer_are_refused(network: Segmenter, tmp_path: Pat
         load_segmenter(tmp_path / "text.safetensors")
     model = Pix2PixHD(Pix2PixHDConfig(n_labels=2, generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1)))
     save_model(tmp_path / "model.safetensors", model)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors holds no scorer"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors contains no scorer"):
         load_segmenter(tmp_path / "model.safetensors")
 
 
@@ -99,7 +99,7 @@ def test_numbers_that_are_not_finite_are_refused(network: Segmenter, tmp_path: P
     with torch.no_grad():
         network.head.bias[2] = float("nan")
     save_segmenter(tmp_path / "scorer.safetensors", network)
-    with pytest.raises(CheckpointError, match=r"scorer\.safetensors: head\.bias holds numbers that are NaN"):
+    with pytest.raises(CheckpointError, match=r"scorer\.safetensors: head\.bias contains numbers that are NaN"):
         load_segmenter(tmp_path / "scorer.safetensors")
 
 

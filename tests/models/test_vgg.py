@@ -158,5 +158,5 @@ def test_weights_that_were_wrapped_or_compiled_are_taken(tmp_path, state):
 
 def test_weights_that_are_not_finite_are_refused(tmp_path, state):
     torch.save({**state, "features.7.bias": torch.full((128,), float("nan"))}, tmp_path / "vgg.pth")
-    with pytest.raises(ConfigError, match=r"vgg\.pth: features\.7\.bias holds numbers that are NaN .*--loss\.vgg 0"):
+    with pytest.raises(ConfigError, match=r"vgg\.pth: features\.7\.bias contains numbers that are NaN .*--loss\.vgg 0"):
         load_vgg19(tmp_path / "vgg.pth")

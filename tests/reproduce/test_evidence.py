@@ -138,7 +138,7 @@ def test_scales_follow_each_other(docs: Path, made: MadeResults, requested: Requ
 
 
 def test_without_rows_there_is_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(DataError, match=r"holds no rows \(\*\.csv\): run `hdgan reproduce --docs"):
+    with pytest.raises(DataError, match=r"contains no rows \(\*\.csv\): run `hdgan reproduce --docs"):
         write_evidence(tmp_path)
     assert main(["reproduce", "report", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -173,10 +173,10 @@ def want_an_unknown_row(file: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_to_header, r"tiny\.csv holds no run: restore it from git, or delete "),
-        (keep_real_photos, r"tiny\.csv holds no run"),
-        (cut_a_line, r"tiny\.csv, line 4: another number of fields than columns; restore the file from git"),
-        (lengthen_a_line, r"tiny\.csv, line \d: another number of fields than columns"),
+        (cut_to_header, r"tiny\.csv contains no run: restore it from git, or delete "),
+        (keep_real_photos, r"tiny\.csv contains no run"),
+        (cut_a_line, r"tiny\.csv, line 4: the number of fields is not that of the columns; restore the file from git"),
+        (lengthen_a_line, r"tiny\.csv, line \d: the number of fields is not that of the columns"),
         (
             name_an_unknown_row,
             r"tiny\.csv, or the JSON file .* names rows that this version of hdgan does not have: old-row; delete ",

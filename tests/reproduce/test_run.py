@@ -160,7 +160,7 @@ def test_a_finished_call_does_nothing_and_fewer_seeds_are_a_page_of_their_own(fo
 def test_fewer_runs_do_not_replace_more(scale: Scale, tmp_path: Path, docs: Path) -> None:
     file, out = docs / "evidence" / "tiny.csv", tmp_path / "runs"
     before = contents(docs)
-    with pytest.raises(ConfigError, match=rf"{file} holds 4 runs, which 3 would replace: name another docs, or"):
+    with pytest.raises(ConfigError, match=rf"{file} contains 4 runs, which 3 would replace: name another docs, or"):
         run(Folder(out, scale), "pix2pix", seeds=3, docs=docs)
     assert contents(docs) == before
     assert not out.exists()

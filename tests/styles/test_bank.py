@@ -161,5 +161,5 @@ def test_damaged_banks_are_named(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=says):
             StyleBank.load(file)
     save_file(arrays, file, {"hdgan": about.replace('"format": 1', '"format": 2')})
-    with pytest.raises(CheckpointError, match="has format 2, this hdgan reads up to 1: upgrade hdgan"):
+    with pytest.raises(CheckpointError, match="has format 2, but this hdgan reads formats up to 1: upgrade hdgan"):
         StyleBank.load(file)

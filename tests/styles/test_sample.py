@@ -34,7 +34,7 @@ def test_files_that_hold_no_styles_are_named(tmp_path: Path) -> None:
     wrong = {
         "{": "is damaged",
         "[]": "give a table of SavedStyles",
-        json.dumps(plain | {"format": 2}): "format 2, this hdgan reads up to 1",
+        json.dumps(plain | {"format": 2}): "format 2, but this hdgan reads formats up to 1",
         json.dumps(plain | {"instances": {"car": plain["instances"]["7"]}}): "'car' is not an instance id",
         json.dumps(plain | {"instances": {"7": {"label": 7, "feature": "red"}}}): "feature",
         json.dumps(plain | {"instances": {"9" * 5000: plain["instances"]["7"]}}): "'9{20}' is not an instance id",

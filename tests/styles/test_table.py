@@ -60,16 +60,16 @@ def test_damaged_tables_are_named(make_table: MakeTable, tmp_path: Path) -> None
     ("name", "array", "says"),
     [
         ("picture", np.arange(1, 21), "picture is out of range"),
-        ("box", np.zeros((3, 4), np.int32), "arrays whose shapes do not agree: box"),
-        ("feature", np.zeros(20, np.float32), "arrays whose shapes do not agree: feature"),
+        ("box", np.zeros((3, 4), np.int32), "array shapes do not agree: box"),
+        ("feature", np.zeros(20, np.float32), "array shapes do not agree: feature"),
         ("feature", np.full((20, 2), np.nan, np.float32), "feature contains values that are not finite"),
-        ("feature", np.full((20, 2), "text"), "feature holds <U4"),
+        ("feature", np.full((20, 2), "text"), "feature has dtype <U4"),
         ("id", np.array(7), "array shapes do not agree: picture, id"),
-        ("label", np.zeros(20), "label holds float64"),
+        ("label", np.zeros(20), "label has dtype float64"),
         ("size", np.zeros((20, 2), np.int64), "size is below 1"),
         ("stem", np.array([f"../p{k}" for k in range(20)]), r"stem contains '\.\./p0'"),
-        ("stem", np.full(20, np.nan), "stem holds float64"),
-        ("stem", np.full(20, 2**30, np.uint32).view("U1"), "stem holds a number that is not a character"),
+        ("stem", np.full(20, np.nan), "stem has dtype float64"),
+        ("stem", np.full(20, 2**30, np.uint32).view("U1"), "stem contains a number that is not a character"),
     ],
 )
 def test_what_is_wrong_in_a_table_is_named(

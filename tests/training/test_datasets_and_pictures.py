@@ -64,7 +64,7 @@ def test_faults_of_held_out_pictures_are_found_before_the_first_step(
 ) -> None:
     root = make_data()
     Image.fromarray(np.full((16, 32), 9, np.uint8)).save(root / "test_label" / "s1_label.png")
-    with pytest.raises(DataError, match=r"test_label.s1_label\.png holds label 9, but model\.n_labels is 4"):
+    with pytest.raises(DataError, match=r"test_label.s1_label\.png contains label 9, but model\.n_labels is 4"):
         opened(make_config(tmp_path), root)
 
 

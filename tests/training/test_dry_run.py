@@ -108,7 +108,7 @@ def test_a_run_that_has_begun_is_estimated_from_there(make_config: MakeConfig, t
     before = {file: file.stat().st_mtime_ns for file in config.out.rglob("*")}
     assert [timing.estimate.stage.name for timing in dry_run(config, QUIET, resume=True)] == ["enhancer", "joint"]
     assert {file: file.stat().st_mtime_ns for file in config.out.rglob("*")} == before
-    with pytest.raises(ConfigError, match="already holds a run"):
+    with pytest.raises(ConfigError, match="already contains a run"):
         dry_run(config, QUIET)
 
 

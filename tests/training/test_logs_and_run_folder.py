@@ -148,7 +148,7 @@ def test_the_config_of_a_run_is_read_back(make_config: MakeConfig, tmp_path: Pat
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no run"):
+    with pytest.raises(CheckpointError, match="contains no run"):
         load_config(tmp_path)
     (tmp_path / "config.json").write_bytes(b'{"out": "\xff')
     with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
@@ -176,7 +176,7 @@ def test_a_folder_with_a_run_is_not_used_again(make_config: MakeConfig, tmp_path
     checkpoint_path(tmp_path, 3).mkdir(parents=True)
     (checkpoint_path(tmp_path, 3) / MODEL_FILE).touch()
     claim_folder(config, resume=True)
-    with pytest.raises(ConfigError, match=r"already holds a run, saved at step 3: .*--resume .*another out$"):
+    with pytest.raises(ConfigError, match=r"already contains a run, saved at step 3: .*--resume .*another out$"):
         claim_folder(config, resume=False)
 
 

@@ -492,7 +492,7 @@ def test_weights_without_a_discriminator_say_so(run: Path, make_config: MakeConf
     config = make_config(tmp_path / "run")
     joint = replace(config, stages={"joint": config.stages["joint"]}, init_from=tmp_path / "weights.safetensors")
     train(joint, console=console)
-    assert "holds no discriminator: it starts from new weights" in console.export_text()
+    assert "contains no discriminator: it starts from new weights" in console.export_text()
 
 
 def test_a_reader_that_is_killed_in_the_middle_of_a_step(

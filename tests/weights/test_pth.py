@@ -94,7 +94,7 @@ def quantized() -> Tensor:
         (lambda: {"a": torch.nested.nested_tensor([torch.ones(2)])}, "a is made by .*nested"),
         (lambda: {"a": torch.ones(2, dtype=torch.complex64)}, r"tensors of torch\.ComplexFloatStorage, not of plain"),
         (lambda: {"G": network().state_dict(), "D": network().state_dict()}, r"several networks \(G, D\); save each"),
-        (lambda: {"a": {1, 2}}, "holds Python objects, not just weights"),
+        (lambda: {"a": {1, 2}}, "contains Python objects, not just weights"),
         (lambda: [torch.ones(2)], "is a list, not a state dict"),
     ],
 )
@@ -108,9 +108,9 @@ def test_what_are_no_plain_weights_is_told(content: Callable[[], Any], says: str
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS"),
-        (b"\x1f\x8b\x08" + bytes(20), "compressed by gzip"),
-        (b"", r"\(0 bytes\) is truncated or no PyTorch file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b"\x1f\x8b\x08" + bytes(20), "compressed with gzip"),
+        (b"", r"\(0 bytes\) is truncated or not a PyTorch file"),
         (struct.pack("<Q", 2**63) + b"{}", "not a readable safetensors file"),
         (struct.pack("<Q", 20_000_000) + b"{" + b" " * 20_000_000, "header of 20000000 bytes, .*HDGAN_MAX_GIB"),
     ],
@@ -134,7 +134,7 @@ def test_every_cut_of_a_file_is_told(zipped: bool, file: Path) -> None:
 @pytest.mark.parametrize("content", [b".", b"]", b"0", b"(", b"a", b"R", b"\x80\x02.", b"\x80\x5b.", b"<html>"])
 def test_what_is_no_pickle_of_weights_is_told(content: bytes, file: Path, recwarn: pytest.WarningsRecorder) -> None:
     file.write_bytes(content)
-    with pytest.raises(CheckpointError, match="is truncated or no PyTorch file"):
+    with pytest.raises(CheckpointError, match="is truncated or not a PyTorch file"):
         read_weights(file)
     assert not recwarn
 
@@ -182,12 +182,12 @@ def claim(path: Path, size: tuple[int, ...], stride: tuple[int, ...], numel: int
     ("size", "stride", "numel", "says"),
     [
         ((4,), (1,), None, None),
-        ((10**10,), (1,), None, "truncated or no PyTorch file"),
+        ((10**10,), (1,), None, "truncated or not a PyTorch file"),
         ((10**10,), (1,), 10**10, "is a file of tensors, which takes"),
         ((10**12,), (0,), None, "is a file of tensors, which takes .* GiB of memory, more than the limit"),
-        ((50,), (1,), 50, "truncated or no PyTorch file"),
-        ((-1,), (1,), None, "truncated or no PyTorch file"),
-        ((0, 2**70), (1, 1), None, "truncated or no PyTorch file"),
+        ((50,), (1,), 50, "truncated or not a PyTorch file"),
+        ((-1,), (1,), None, "truncated or not a PyTorch file"),
+        ((0, 2**70), (1, 1), None, "truncated or not a PyTorch file"),
     ],
 )
 def test_tensors_that_are_not_in_the_file(

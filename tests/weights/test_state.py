@@ -24,7 +24,7 @@ def test_a_part_that_was_compiled_has_its_plain_name_too() -> None:
 
 
 def test_two_of_one_name_are_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"it holds a twice"):
+    with pytest.raises(CheckpointError, match=r"it contains a twice"):
         plain_names({"a": 1, "module.a": 2}, "it")
 
 
@@ -54,7 +54,7 @@ def test_nan_is_found_in_every_type(dtype: torch.dtype) -> None:
 
 def test_what_is_beyond_float32_is_not_finite() -> None:
     require_finite({"a": torch.tensor([1e30]), "n": torch.tensor(2**60), "none": torch.zeros(0)}, "it")
-    with pytest.raises(CheckpointError, match=r"it: b\.weight holds numbers that are NaN or infinite \(1 of 2\)"):
+    with pytest.raises(CheckpointError, match=r"it: b\.weight contains numbers that are NaN or infinite \(1 of 2\)"):
         require_finite({"a": torch.ones(1), "b.weight": torch.tensor([1e300, 0.0], dtype=torch.float64)}, "it")
-    with pytest.raises(CheckpointError, match="c holds"):
+    with pytest.raises(CheckpointError, match="c contains"):
         require_finite({"c": torch.tensor([float("-inf")])}, "it")

@@ -29,7 +29,7 @@ class ModelConfig:
     image_channels: Suppress[Channels] = 3
     """Channels of the photo."""
     instances: bool = True
-    """Feed the instance boundary map."""
+    """Feed the instance boundary map to the networks."""
     dontcare: Suppress[Label | None] = None
     """Label whose pixels belong to no class."""
     instance_divisor: Suppress[Divisor] = 1000
@@ -60,31 +60,32 @@ class ModelConfig:
 
     @property
     def variants(self) -> int | None:
-        """Images that a model makes of the same input by itself; None for as many as there are seeds of its noise."""
+        """Number of different images that a model generates of one input; None if its noise allows any number."""
         return 1
 
     @property
     def growth(self) -> dict[str, int]:
-        """How many there are of each part that a run may add from stage to stage, by its name in the singular."""
+        """The number of each kind of part that a run may add from stage to stage, by its singular name."""
         return {}
 
     def resolved(self, sides: Sequence[int]) -> ModelConfig:
-        """The config with what follows from the widths and heights of the training images, in pixels, filled in."""
+        """The config, completed with the values that follow from the widths and heights of the training images in
+        pixels."""
         return self
 
     @classmethod
     def upgraded(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
-        """Today's options of a table that an older version wrote; see `from_plain`."""
+        """Convert a table that an older version wrote to today's options; see `from_plain`."""
         return dict(plain)
 
 
 def without_unused(plain: Mapping[str, Any], **unused: Sequence[Any]) -> dict[str, Any]:
-    """Leave out options that older versions wrote for every family, where this family had no use for them.
+    """Leave out options that older versions wrote for every family but that this family did not use.
 
     Args:
         plain: the options.
-        unused: by the name of an option, the values that had no effect. With any other value the option stays, and is
-            refused as unknown.
+        unused: the values without effect, by the name of the option. With any other value the option stays, and is
+            rejected as unknown.
     """
     return {name: value for name, value in plain.items() if value not in unused.get(name, ())}
 

@@ -21,6 +21,6 @@ class Family:
     model: type[ImageModel]
     """Built from such a config."""
     train_config: Callable[..., TrainConfig]
-    """The class of its runs, in which everything has a default."""
+    """The config class of its runs, in which everything has a default."""
     presets: Mapping[str, Preset]
-    """Ready-made runs, by the name that `hdgan train` knows them by."""
+    """Ready-made runs, by their name in `hdgan train`."""

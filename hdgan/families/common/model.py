@@ -1,4 +1,4 @@
-"""The base of the models of all families: what the trainer and inference need of any of them."""
+"""The base class of the models of all families: what training and inference need from each of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hdgan.ops import InstanceIndex, boundary_map, encode_labels, memory_format_
 
 
 class ImageModel(nn.Module, ABC):
-    """The networks of one family, which make an image of a condition.
+    """The networks of one family, which generate an image from a condition.
 
     Attributes:
         config: the architecture.
@@ -68,13 +68,13 @@ class ImageModel(nn.Module, ABC):
         Args:
             condition: [B, condition_channels, H, W].
             features: [B, feature_channels, H, W], for a model with an encoder.
-            variant: which image, from 0, of a model that makes several at once.
+            variant: which image, from 0, of a model that generates several at once.
         """
         inputs = condition if features is None else torch.cat([condition, features.to(condition.dtype)], dim=1)
         return self.generator(inputs)
 
     def copy_from(self, smaller: ImageModel) -> None:
-        """Take over the weights of a model of the same family, with as many parts or, if the family grows, fewer.
+        """Take over the weights of a model of the same family with the same parts or, if the family grows, fewer.
 
         Raises:
             RuntimeError: the shapes differ.

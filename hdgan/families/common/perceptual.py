@@ -15,11 +15,11 @@ from hdgan.models.vgg import Convolution, Pooling, VGG19Features, missing_weight
 
 OnMissing = Callable[[str], None]
 RANDOM = Path("random")
-"""Stands for a scorer that was not trained."""
+"""The value of the option for a scorer that was not trained."""
 
 
 def check_network(vgg_weights: Path | None, scorer: Path | None, weight: float = 1.0) -> None:
-    """Make sure that the options name at most one network, and none where the loss has no weight.
+    """Make sure that the options give at most one network, and none if the loss has no weight.
 
     Raises:
         ConfigError: one of them would have no effect.

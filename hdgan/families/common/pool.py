@@ -17,14 +17,15 @@ class FakePool:
         self.images: list[Tensor] = []  # each [C, H, W]: condition and image
 
     def exchange(self, condition: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """Put this step's fakes [B, C, H, W] with their conditions in; get fakes for D's own loss, without gradient."""
+        """Add this step's fakes [B, C, H, W] with their conditions; return fakes for D's own loss, without gradient."""
         channels = [condition.shape[1], fake.shape[1]]
         images = self.query(torch.cat([condition, fake.detach().to(condition.dtype)], dim=1))
         condition, fake = images.split(channels, dim=1)
         return condition, fake
 
     def query(self, images: Tensor) -> Tensor:
-        """Put new images [B, C, H, W] in; get as many back, each new or, once the pool is full, half the time old."""
+        """Add new images [B, C, H, W] and return as many. Each is new or, once the pool is full, half of the time
+        old."""
         returned = []
         for image in images:
             if self.images and self.images[0].shape != image.shape:

@@ -1,7 +1,7 @@
 """A training run as plain data: everything that decides its result, saved with it.
 
-Each family has its own subclasses of `StageConfig` and `TrainConfig`, whose fields have the types of that family. So a
-run cannot have options, losses or stages that its family does not know.
+Each family has its own subclasses of `StageConfig` and `TrainConfig`, whose fields have the types of that family. A run
+therefore cannot have options, losses or stages that its family does not know.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ AnyRun = TypeVar("AnyRun", bound="TrainConfig")
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage of training: at what resolution and for how long. Families add which parts it has and trains."""
+    """One stage of training: its resolution and length. Families add the parts that it has and trains."""
 
     size: SizeConfig = SizeConfig()
     """Resolution of the stage."""
     batch_size: BatchSize = 1
     """Images per optimizer step, over all processes and accumulation rounds."""
     micro_batch: BatchSize | None = None
-    """Images per forward pass of one process; fewer than its share of the batch accumulates gradients. Batch norms
-    take the statistics of these images."""
+    """Images per forward pass of one process; if fewer than its share of the batch, gradients are accumulated. Batch
+    norms take the statistics of these images."""
     epochs: Epochs = 100.0
-    """Passes over the training images, where images is None; 0 leaves the stage out."""
+    """Passes over the training images if images is None; 0 leaves the stage out."""
     images: Images | None = None
     """Length of the stage in images, which takes precedence over epochs; 0 leaves the stage out."""
     decay: Share = 0.5
@@ -56,7 +56,7 @@ class StageConfig:
 
     @classmethod
     def upgraded(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
-        """Today's options of a table that an older version wrote; see `from_plain`."""
+        """Convert a table that an older version wrote to today's options; see `from_plain`."""
         return dict(plain)
 
     def check(self, place: str) -> None:
@@ -70,7 +70,7 @@ class StageConfig:
         """
 
     def model(self, config: Any) -> ModelConfig:
-        """The architecture of the stage, of the architecture that the run's stages share.
+        """The architecture of the stage, derived from the architecture that the run's stages share.
 
         Raises:
             ConfigError: there is no such architecture.
@@ -83,7 +83,7 @@ class StageConfig:
         yield from (network for network in networks if network is not None)
 
     def trained_names(self, config: Any) -> list[str]:
-        """What the report calls the networks that the stage trains, where `config` is that of its own model."""
+        """The report's names for the networks that the stage trains; `config` is that of the stage's model."""
         return ["G", "D"] if config.has_discriminator else ["G"]
 
 
@@ -100,7 +100,7 @@ class OptimConfig:
     ema_decay: Share = 0.999
     """Decay per step of the moving average of G's and E's weights, for samples and inference; shorter at first."""
     pool_size: Annotated[int, Interval(ge=0, le=10**6)] = 0
-    """Generated images kept to show D again (Shrivastava et al. 2017); 0 as in the paper."""
+    """Number of generated images kept to be shown to D again (Shrivastava et al. 2017); 0 as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -120,18 +120,18 @@ class LogConfig:
     val_images: Positive = 16
     """Validation images per measurement."""
     best: BestMetric = "l1"
-    """What the best checkpoint is chosen by; each is measured by L1 as well. miou, pixel_accuracy and scorer_fid
+    """Metric that chooses the best checkpoint; L1 is always measured as well. miou, pixel_accuracy and scorer_fid
     need a scorer."""
     scorer: Path | None = None
-    """The scorer: what `hdgan evaluate --train-scorer` writes, or for miou and pixel_accuracy a foreign one that
-    takes [-1, 1]."""
+    """File of the scorer: one that `hdgan evaluate --train-scorer` wrote or, for miou and pixel_accuracy, one of your
+    own that takes [-1, 1]."""
     style_images: Positive = 64
     """Training images from which a checkpoint's mean feature of each class is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A run of any family. Its subclass for each family can be made; this class only says what they share."""
+    """A run of any family. Create the subclass of a family; this class only defines what they share."""
 
     out: Path = Path("runs/pix2pixhd")
     """Run folder: checkpoints, metrics, samples and report.html."""
@@ -143,7 +143,7 @@ class TrainConfig:
     optim: OptimConfig = OptimConfig()
     log: LogConfig = LogConfig()
     init_from: Path | None = None
-    """Start from the weights of another run or checkpoint, as the first stage's smaller or equal model."""
+    """Start from the weights of another run or checkpoint, whose model is that of the first stage or a smaller one."""
     seed: Seed = 0
     """Seed of weights, data order, augmentation and training."""
     device: str = "auto"
@@ -151,12 +151,12 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs the networks under autocast."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
-    """Of networks and images; auto is channels_last on GPUs."""
+    """Memory format of networks and images; auto is channels_last on GPUs."""
     recompute: bool = True
-    """Keep what convolutions make for the backward pass, and repeat norms and paddings: less memory, some time. Not in
-    pix2pix's generators."""
+    """Keep only the outputs of convolutions for the backward pass, and repeat norms and paddings: saves memory, costs
+    some time. Not in pix2pix's generators."""
     compile: Literal["none", "default", "max-autotune"] = "none"
-    """Compile G, E and VGG with torch.compile: minutes at the start of each stage for shorter steps."""
+    """Compile G, E and VGG with torch.compile: steps become shorter, but each stage takes minutes to start."""
     cuda_graphs: bool = False
     """Replay each step as one CUDA graph; for models without features, and batches of one shape."""
     threads: Threads | None = None
@@ -187,7 +187,7 @@ class TrainConfig:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def resolved(self: AnyRun, sides: Sequence[int]) -> AnyRun:
-        """The config with what follows from the sizes of the training images filled in.
+        """The config, completed with the values that follow from the sizes of the training images.
 
         Args:
             sides: widths and heights of the training images in all stages, in pixels.

@@ -32,11 +32,11 @@ class CRNConfig(ModelConfig):
     width: Factor = 1.0
     """Factor on the channels of all modules."""
     n_images: Variants = 1
-    """Images of each condition; every class learns from the best of them."""
+    """Number of images of each condition; every class learns from the best of them."""
 
     @classmethod
     def upgraded(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
-        """Earlier versions wrote features for every family, and called further modules enhancers."""
+        """Earlier versions wrote features for every family, and called additional modules enhancers."""
         return renamed(without_unused(plain, feature_channels=(0,)), n_enhancers="extra_modules")
 
     @property

@@ -26,9 +26,9 @@ class CRNLoss(LossConfig):
     vgg_weights: Path | None = None
     """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
     scorer: Path | None = None
-    """Features of a scorer (hdgan evaluate --train-scorer) instead of VGG19's; "random": of an untrained one."""
+    """File of a scorer (hdgan evaluate --train-scorer) whose features replace VGG19's; "random" is an untrained one."""
     imagenet_normalisation: bool = True
-    """Normalise VGG's input as VGG was trained, as the original does. A scorer takes images as they are anyway."""
+    """Normalise VGG's input as VGG was trained, as the original does. A scorer always takes images unchanged."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,10 +22,10 @@ from hdgan.families.crn.model import CRN
 
 @dataclass(frozen=True)
 class CRNStage(StageConfig):
-    """One stage of training: its modules, which of them train, at what resolution, for how long."""
+    """One stage of training: its modules, which of them are trained, its resolution and its length."""
 
     extra_modules: Doublings = 0
-    """Refinement modules beyond the model's n_modules, each of which doubles the resolution."""
+    """Refinement modules in addition to the model's n_modules, each of which doubles the resolution."""
     train: Literal["all", "finest"] = "all"
     """Train all modules, or only the finest one and the last convolution with the others fixed."""
 
@@ -65,7 +65,7 @@ class CRNTrainConfig(TrainConfig):
 
 
 def crn() -> CRNTrainConfig:
-    """CRN on Cityscapes, as its authors train it: 200 epochs at 512x256, and 20 at 1024x512 with one module more."""
+    """CRN on Cityscapes, as its authors train it: 200 epochs at 512x256, and 20 at 1024x512 with one more module."""
     coarse = CRNStage(size=SizeConfig(width=512), epochs=200, decay=0.0, lr=1e-4)
     return CRNTrainConfig(
         out=Path("runs/crn"),

@@ -27,7 +27,7 @@ class UNetConfig:
     to 8. A checkpoint carries the number."""
     dropout_levels: tuple[Annotated[int, Interval(ge=0, le=11)], ...] = (0, 1, 2)
     """Decoder levels that drop half of their features as noise, in training and at test time, counted from the
-    innermost, 0; without any number there is no noise. The outermost level has none."""
+    innermost, 0; an empty list means no noise. The outermost level has none."""
     kind: Suppress[Literal["unet"]] = "unet"
 
 
@@ -55,7 +55,7 @@ class PatchConfig:
 
     @property
     def least_side(self) -> int:
-        """Pixels that an image needs on each side for D to have a score."""
+        """Pixels that an image needs per side for D to give a score."""
         return 3 * 2**self.n_layers
 
 
@@ -65,7 +65,7 @@ class Pix2PixConfig(ModelConfig):
 
     family: Suppress[Literal["pix2pix"]] = "pix2pix"
     norm: NormKind = "batch"
-    """Of G and D: batch takes the statistics of the batch at test time too, instance those of each image."""
+    """Norm of G and D: batch uses the statistics of the batch, at test time too; instance uses those of each image."""
     generator: UNetConfig | ResNetConfig = UNetConfig()
     discriminator: PatchConfig = PatchConfig()
 

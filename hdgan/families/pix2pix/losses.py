@@ -2,8 +2,8 @@
 
     min_G  L_GAN(G, D) + lambda L1(G)        max_D  L_GAN(G, D) / 2
 
-D is run once on the fake (`hdgan.families.common.adversarial`), so both gradients are those of the same D, and both
-networks move together. Isola et al. alternate: there G steps against the D that has just been updated.
+D runs once on the fake (`hdgan.families.common.adversarial`), so both gradients are those of the same D, and both
+networks are updated together. Isola et al. alternate: their G is updated against the D of the same step.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Pix2PixCriterion:
         self.names = ("g_gan", *(["g_l1"] if config.l1 else []), "d_real", "d_fake")
 
     def __call__(self, model: Pix2Pix, batch: Batch) -> Objectives:
-        """Run the networks on a micro batch and return both objectives; D's losses enter its own halved."""
+        """Run the networks on a micro batch and return both objectives; D's objective contains its losses halved."""
         condition = model.condition(batch.label, batch.ids, batch.source)
         fake = model.generate(condition)
         outputs = run_discriminator(model, condition, fake, batch.photo, self.pool)

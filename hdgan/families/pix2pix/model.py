@@ -33,7 +33,7 @@ class Pix2Pix(AdversarialModel):
     """The networks of pix2pix.
 
     Args:
-        config: the architecture. A depth that it leaves open is the paper's.
+        config: the architecture. If it does not set the depth, the depth is the paper's.
 
     Attributes:
         config: with its depth.

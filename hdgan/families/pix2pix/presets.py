@@ -16,7 +16,7 @@ from hdgan.families.pix2pix.losses import Pix2PixLoss
 
 @dataclass(frozen=True)
 class Pix2PixStage(StageConfig):
-    """One stage of training: at what resolution and for how long. All stages train the same networks."""
+    """One stage of training: its resolution and length. All stages train the same networks."""
 
     @classmethod
     def upgraded(cls, plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,11 +60,11 @@ class EncoderConfig:
     """Stride-2 convolutions."""
     reduction: Suppress[Doublings] = 0
     """E sees the photo halved this many times, and its features are upsampled by nearest neighbour before they are
-    averaged per instance: so an E trained with G1 goes on unchanged under local enhancers."""
+    averaged per instance, so that an E trained with G1 stays valid under local enhancers."""
     pad_mode: PadMode = "reflect"
     """Padding of the 7x7 convolutions."""
     upsample: UpsampleMode = "transposed"
-    """As of the generator."""
+    """As in the generator."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Pix2PixHDLoss(LossConfig):
     vgg_weights: Path | None = None
     """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
     scorer: Path | None = None
-    """Features of a scorer (hdgan evaluate --train-scorer) instead of VGG19's; "random": of an untrained one."""
+    """File of a scorer (hdgan evaluate --train-scorer) whose features replace VGG19's; "random" is an untrained one."""
     imagenet_normalisation: bool = False
     """Normalise VGG's input as VGG was trained; off in the original."""
 
@@ -103,7 +103,7 @@ class Pix2PixHDCriterion:
         self.names = tuple(name for name in names if not left_out.get(name))
 
     def __call__(self, model: Pix2PixHD, batch: Batch) -> Objectives:
-        """Run the networks on a micro batch and return both objectives; D's losses enter its own halved."""
+        """Run the networks on a micro batch and return both objectives; D's objective contains its losses halved."""
         condition = model.condition(batch.label, batch.ids, batch.source)
         features = model.encode(batch.photo, batch.instances()) if model.encoder is not None else None
         fake = model.generate(condition, features)

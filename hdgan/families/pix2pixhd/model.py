@@ -82,10 +82,10 @@ class Pix2PixHD(AdversarialModel):
         )
 
     def copy_from(self, smaller: ImageModel) -> None:
-        """Take over the weights of a model with as many or fewer enhancers and scales.
+        """Take over the weights of a model with the same number of enhancers and scales, or fewer.
 
         Equal networks are copied whole. A grown generator takes all but the last convolution; grown discriminators keep
-        the resolutions they know.
+        the resolutions that they were trained at.
 
         Raises:
             RuntimeError: the shapes differ.

@@ -23,12 +23,12 @@ from hdgan.scenes import SPEC
 
 @dataclass(frozen=True)
 class Pix2PixHDStage(StageConfig):
-    """One stage of coarse-to-fine training: which networks train, at what resolution, for how long."""
+    """One stage of coarse-to-fine training: which networks are trained, its resolution and its length."""
 
     n_enhancers: Doublings = 0
     """Local enhancers around G1: 0 trains G1 alone."""
     n_scales: Scales = 2
-    """Discriminators; D keeps the resolutions it knows from the stage before."""
+    """Number of discriminators; D keeps the resolutions of the stage before."""
     generator: Literal["all", "enhancer"] = "all"
     """Train all of G, or only the finest enhancer and the last convolution with the rest of G fixed."""
     encoder: bool = True

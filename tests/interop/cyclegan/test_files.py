@@ -136,13 +136,13 @@ def test_command(tmp_path, capsys):
     assert f"wrote {back}" in printed
     with pytest.raises(ConfigError, match="a model of the family pix2pix: give --to cyclegan"):
         convert(file, back)
-    with pytest.raises(ConfigError, match="--labels has no meaning with a single file"):
+    with pytest.raises(ConfigError, match="--labels has no effect with a single file"):
         convert(tmp_path / "theirs" / "latest_net_G.pth", back, labels=3)
-    with pytest.raises(ConfigError, match="--epoch has no meaning with a single file"):
+    with pytest.raises(ConfigError, match="--epoch has no effect with a single file"):
         convert(tmp_path / "theirs" / "latest_net_G.pth", back, epoch="100")
     with pytest.raises(CheckpointError, match=r"100_net_G\.pth does not exist"):
         convert(tmp_path / "theirs" / "100_net_G.pth", back)
-    with pytest.raises(ConfigError, match="--instances has no meaning with --to cyclegan"):
+    with pytest.raises(ConfigError, match="--instances has no effect with --to cyclegan"):
         convert(file, tmp_path / "theirs", to="cyclegan", instances=True)
 
 
@@ -151,11 +151,11 @@ def test_nothing_is_overwritten(name, tmp_path):
     file, theirs = save(Pix2Pix(CONFIG), tmp_path), tmp_path / "theirs"
     theirs.mkdir()
     (theirs / name).write_text("precious")
-    with pytest.raises(ConfigError, match=rf"{name} exists already: name another out or epoch"):
+    with pytest.raises(ConfigError, match=rf"{name} already exists: choose another out or epoch"):
         convert_to_cyclegan(file, theirs)
     assert [path.read_text() for path in theirs.iterdir()] == ["precious"]
     convert_to_cyclegan(file, theirs, "7")
-    with pytest.raises(ConfigError, match=r"model\.safetensors exists already: name another out"):
+    with pytest.raises(ConfigError, match=r"model\.safetensors already exists: choose another out"):
         convert_from_cyclegan(theirs / "7_net_G.pth", file)
     with pytest.raises(ConfigError, match=r"model\.pt must end in \.safetensors"):
         convert_from_cyclegan(theirs / "7_net_G.pth", tmp_path / "model.pt")

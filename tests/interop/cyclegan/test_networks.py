@@ -229,16 +229,22 @@ def without(key):
     [
         (
             {k: v for k, v in resnet().items() if k != "model.10.conv_block.6.weight"},
-            "fit no ResNet generator .* missing",
+            "do not fit any ResNet generator .* missing",
         ),
-        (nvidia.to_state_dict(GlobalGenerator(3, 3, 2, 3, 2)), "fit no ResNet generator"),
-        ({"model.1.weight": torch.ones(2, 3, 7, 7), "model.999999999.conv_block.1.weight": torch.ones(1)}, "fit no"),
+        (nvidia.to_state_dict(GlobalGenerator(3, 3, 2, 3, 2)), "do not fit any ResNet generator"),
+        (
+            {"model.1.weight": torch.ones(2, 3, 7, 7), "model.999999999.conv_block.1.weight": torch.ones(1)},
+            "do not fit any",
+        ),
         (without("model.model.0.weight"), "first convolution, is missing"),
         (without("model.model.3.bias"), "1 missing: model.model.3.bias"),
         (without("model.model.1.model.2.weight"), "1 missing: model.model.1.model.2.weight"),
         (small() | {"model.model.9.weight": torch.ones(1)}, "1 not part of the architecture: model.model.9.weight"),
         (small() | {"model.model.3.weight": torch.ones(2, 3, 3, 3)}, r"\(2, 3, 3, 3\) instead of \(2, 3, 4, 4\)"),
-        (small() | {"model.model." + "1.model." + "3.model." * 900 + "1.weight": torch.ones(1)}, "fit no U-Net"),
+        (
+            small() | {"model.model." + "1.model." + "3.model." * 900 + "1.weight": torch.ones(1)},
+            "do not fit any U-Net",
+        ),
         ({}, "model.1.weight, the first convolution, is missing"),
     ],
 )
@@ -268,7 +274,7 @@ def test_a_discriminator_is_at_most_eight_times_as_wide_as_its_first_convolution
 @pytest.mark.parametrize(
     ("network", "says"),
     [
-        (UNetGenerator(3, 3, 2, 4), "5 levels or more, this one has 4"),
+        (UNetGenerator(3, 3, 2, 4), "5 levels or more, but this one has 4"),
         (MultiscaleDiscriminator(3, 2, 2, 2, norm="batch", padding=1), "one scale"),
         (MultiscaleDiscriminator(3, 2, 2, 1), "padding 1"),
     ],

@@ -88,7 +88,7 @@ def test_nothing_but_arrays_is_ever_made(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     for content in (evil, np.array(evil, object)):
         write_npy(tmp_path / "x.npy", pickle.dumps(content, 4))
-        with pytest.raises(CheckpointError, match=r"x\.npy holds \S+, and loading it could run any code"):
+        with pytest.raises(CheckpointError, match=r"x\.npy contains \S+, and loading it could run any code"):
             read_nvidia(tmp_path / "x.npy")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npy"]
 
@@ -114,14 +114,14 @@ def test_files_of_another_content_are_named(tmp_path: Path) -> None:
     written = [b"", b"nonsense", whole[:60], whole[:-40], whole.replace(b"O", b"f", 1)]
     for content in written:
         file.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"x\.npy is no file of clusters"):
+        with pytest.raises(CheckpointError, match=r"x\.npy is not a file of clusters"):
             read_nvidia(file)
     for content in pickled:
         write_npy(file, content)
-        with pytest.raises(CheckpointError, match=r"x\.npy is no file of clusters"):
+        with pytest.raises(CheckpointError, match=r"x\.npy is not a file of clusters"):
             read_nvidia(file)
     np.save(file, CENTRES[0])
-    with pytest.raises(CheckpointError, match=r"x\.npy is no file of clusters \(an array of float64 and shape"):
+    with pytest.raises(CheckpointError, match=r"x\.npy is not a file of clusters \(an array of float64 and shape"):
         read_nvidia(file)
 
 
@@ -139,7 +139,7 @@ def test_a_few_bytes_take_no_more_memory_than_a_few(tmp_path: Path, program: byt
     write_npy(tmp_path / "x.npy", program)
     tracemalloc.start()
     try:
-        with pytest.raises(CheckpointError, match=r"x\.npy is no file of clusters"):
+        with pytest.raises(CheckpointError, match=r"x\.npy is not a file of clusters"):
             read_nvidia(tmp_path / "x.npy")
         assert tracemalloc.get_traced_memory()[1] < 2**25
     finally:

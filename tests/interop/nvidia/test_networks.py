@@ -215,7 +215,7 @@ def without(*keys):
         (without("model.1.weight"), "generator", "model.1.weight, the first convolution, is missing"),
         ({**small(), "model.4.weight": torch.ones(4, 2, 5, 5)}, "generator", r"\(4, 2, 5, 5\) instead of"),
         ({**small(), "model.1.weight": torch.ones(2, 2)}, "generator", "first convolution, has shape"),
-        ({}, "generator", "no network of pix2pixHD"),
+        ({}, "generator", "does not contain a network of pix2pixHD"),
         ({"conv.weight": torch.ones(1)}, "generator", "conv.weight"),
     ],
 )
