@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from hdgan.reporting.charts import MOST_POINTS, Span, draw_charts, smoothed, spread
+from hdgan.reporting.charts import LOSS_TITLES, MOST_POINTS, Span, draw_charts, smoothed, spread
 
 
 @pytest.mark.filterwarnings("error")
@@ -16,6 +16,12 @@ def test_curves_without_positive_values(value):
     records = [{"step": step, "stage": "a", "g_gan": value} for step in (1, 2, 3)]
     (chart,) = draw_charts(records, [Span("a", 0, 3)])
     assert chart.names == ["GAN"]
+
+
+def test_every_loss_has_a_color_of_its_own():
+    record = {"step": 1, "stage": "a", **dict.fromkeys(LOSS_TITLES, 1.0)}
+    for chart in draw_charts([record], [Span("a", 0, 1)]):
+        assert len(set(re.findall(r"--curve-\d", chart.svg))) == len(chart.names)
 
 
 def test_long_curves_are_thinned():
