@@ -21,6 +21,7 @@ def count(n: int, noun: str, plural: str = "") -> str:
 
     Args:
         n: how many.
-        noun: its singular. plural: if it is not the singular with an s.
+        noun: its singular.
+        plural: if it is not the singular with an s.
     """
     return f"{n} {noun if n == 1 else plural or noun + 's'}"

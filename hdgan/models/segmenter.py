@@ -33,7 +33,7 @@ from hdgan.weights.modules import (
 )
 
 _STEPS = (1, 2, 4, 8, 8)
-"""Channels of each level, in widths; each level has half the resolution of the one before."""
+"""Channels of each level as multiples of the width; each level has half the resolution of the one before."""
 _COARSEST = 2 ** (len(_STEPS) - 1)
 
 
@@ -124,7 +124,7 @@ def random_segmenter(seed: int = 0) -> Segmenter:
     Random filters that are rectified tell colours and textures apart (Ustyuzhaninov et al. 2016).
 
     Args:
-        seed: from 0; the same gives the same weights.
+        seed: 0 or more; the same seed gives the same weights.
     """
     with seeded(torch.device("cpu"), seed):
         segmenter = Segmenter(SegmenterConfig(n_labels=1))
