@@ -139,7 +139,7 @@ def test_a_crop_larger_than_the_picture(refused: Refused, make_config: MakeConfi
         (["--log.keep", "0"], "--log.keep is 0: give a whole number from 1"),
         (["--log.keep", "many"], "many"),
         (["--stages.joint.n-enhancers", "0"], "stage joint has 0 enhancers and 2 scales, fewer than the stage before"),
-        (["--stages.enhancer.n-scales", "1"], "a run only grows"),
+        (["--stages.enhancer.n-scales", "1"], "a run can only grow"),
         (["--stages.global.generator", "enhancer"], "stage global trains only the enhancer but has none"),
         (["--model.generator.ngf", "0"], "ngf is 0"),
         (["--model.feature-channels", "-1"], "--model.feature-channels is -1: give a whole number from 0"),
@@ -216,7 +216,7 @@ def test_a_folder_that_holds_a_run(refused: Refused, make_config: MakeConfig, ru
 
 
 def test_a_resume_of_what_is_no_run(refused: Refused, make_config: MakeConfig, run: Path, tmp_path: Path) -> None:
-    assert "nowhere contains no run" in refused("--resume", str(tmp_path / "nowhere"))
+    assert "nowhere is not a run" in refused("--resume", str(tmp_path / "nowhere"))
     assert f"{tmp_path} contains no run" in refused(f"--resume={tmp_path}")
     assert "--resume needs the folder of a run" in refused("--resume")
     assert "leave the preset demo out" in refused("--resume", str(run), "demo")
@@ -231,7 +231,7 @@ def test_a_resume_cannot_change_what_was_trained(refused: Refused, run: Path, tm
     line = refused("--resume", str(copy), "--model.generator.n-blocks", "2")
     assert "generator.n_blocks is 1 in the checkpoint, 2 in the config" in line
     assert "ends at step 7" in refused("--resume", str(copy), "--stages.joint.images", "2")
-    assert "by the schedule now it is stage joint from step 7" in refused(
+    assert "the schedule is now in stage joint from step 7" in refused(
         "--resume", str(copy), "--stages.global.images", "8"
     )
     assert "trains other networks" in refused("--resume", str(copy), "--stages.joint.no-encoder")
@@ -254,7 +254,7 @@ def test_a_checkpoint_that_was_cut_short(refused: Refused, run: Path, tmp_path: 
     os.truncate(file, kept % file.stat().st_size)
     line = refused("--resume", str(copy))
     assert f"step-00000009{os.sep}{name}" in line
-    assert "to resume from the checkpoint before it" in line
+    assert "to resume from the previous checkpoint" in line
     # What the message says helps.
     shutil.rmtree(checkpoint_path(copy, 9))
     assert train_main(["--resume", str(copy)]) == 0

@@ -56,7 +56,7 @@ def test_a_checkpoint_folder_and_a_file_stand_for_themselves(saved: Path) -> Non
 
 
 def test_what_is_not_there_is_named(saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint 7: there are latest, best, 5, 20, 100"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint 7; it has latest, best, 5, 20, 100"):
         find_checkpoint(saved, 7)
     with pytest.raises(CheckpointError, match="nowhere does not exist"):
         find_checkpoint(tmp_path / "nowhere")
@@ -95,7 +95,7 @@ def test_what_is_best_by_which_value(saved: Path) -> None:
 
 
 def test_what_there_is_instead_is_listed(saved: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint 7: there are latest, best, 5, 20, 100$"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint 7; it has latest, best, 5, 20, 100$"):
         find_checkpoint(saved, 7)
     (saved / "checkpoints" / "best.json").unlink()
     with pytest.raises(CheckpointError, match=r"no checkpoint best: there are latest, 5, 20, 100$"):

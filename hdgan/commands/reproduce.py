@@ -32,7 +32,8 @@ def reproduce(
 
     Args:
         size: small for two CPU cores (128x64, about an hour), gpu for a data-centre GPU (256x128).
-        seeds: runs of each model. out: folder of the runs; by default runs/reproduce-SIZE.
+        seeds: runs of each model.
+        out: folder of the runs; by default runs/reproduce-SIZE.
         jobs: runs at the same time; by default one per core, or 4 on a GPU.
         device: auto, cpu, cuda or cuda:N.
         docs: folder that evidence.md and its rows are written to when all runs are done; until then, or by default,

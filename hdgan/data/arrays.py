@@ -22,7 +22,7 @@ def load_array(path: Path) -> np.ndarray:
 
     Raises:
         DataError: the file is missing or damaged, its array has an unsuitable type or shape, it is shorter than its
-            header says, or it takes more memory than `hdgan.files.limits` allow.
+            header says, or it takes more memory than `hdgan.files.limits` allows.
     """
     require_file(path, DataError)
     try:

@@ -1,4 +1,4 @@
-"""Label maps, instance maps and tensors as images for people."""
+"""Label maps, instance maps and tensors as images that people can look at."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def to_image(tensor: Tensor) -> Image.Image:
 
 
 def require_shown(channels: int) -> None:
-    """Raise DataError unless an image file can have so many channels."""
+    """Raise DataError unless an image file can have this many channels."""
     if not 1 <= channels <= 4:
         raise DataError(
             f"an image of {count(channels, 'channel')} cannot be written to a file, which takes 4 at most: in Python, "

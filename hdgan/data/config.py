@@ -1,4 +1,4 @@
-"""What a dataset is and how its images are sized: plain data, saved with every run."""
+"""The description of a dataset and the size of its images, as plain data that is saved with every run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Size = tuple[Side, Side]
 LAYOUTS = tuple(
     sorted(file.stem.replace("_", "-") for file in Path(__file__).parent.glob("layouts/*.py") if file.name[0] != "_")
 )
-"""Names of the layouts: every module of hdgan/data/layouts is one."""
+"""Names of the layouts, one for each module of hdgan/data/layouts."""
 _CHOICES = ("auto", *LAYOUTS)
 _UNPACKED = tuple(name for name in _CHOICES if name != "packed")
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ScenesConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the pairs are and what their values mean."""
+    """The place of the pairs, and the meaning of their values."""
 
     root: Path | None = None
     """Folder of the dataset; None trains on the built-in scenes."""
@@ -68,7 +68,7 @@ class DataConfig:
     train_phase: str = "train"
     """Split to train on."""
     val_phase: str | None = None
-    """Split for samples and for choosing the best checkpoint; None takes val, else test, else training images."""
+    """Split for samples and for choosing the best checkpoint; None uses val, else test, else training images."""
     dontcare: Label | None = None
     """Label whose pixels belong to no class (their one-hot vector is zero), for example 255."""
     instance_divisor: Divisor = 1000
@@ -76,7 +76,7 @@ class DataConfig:
     flip: bool = True
     """Mirror half of the training images."""
     photo_filter: Literal["bicubic", "lanczos"] = "bicubic"
-    """Resampling of photos; labels and ids always take the nearest pixel."""
+    """Resampling filter of photos; labels and ids always use the nearest pixel."""
     workers: Workers | None = None
     """Data worker processes; 0 reads images in the training process; None chooses up to 4, depending on the cores."""
 
@@ -101,12 +101,12 @@ class SizeConfig:
     height: Side | None = None
     """Scale to this height; None keeps the aspect ratio."""
     crop_width: Side | None = None
-    """Width of a random crop (centred outside training); None takes crop_height, or the whole image without one."""
+    """Width of a random crop (centred outside training); None uses crop_height or, without one, the whole image."""
     crop_height: Side | None = None
-    """Height of a random crop; None takes crop_width."""
+    """Height of a random crop; None uses crop_width."""
     jitter: Annotated[int, Interval(ge=0, le=65536)] = 0
     """Scale training images to a width and height this many pixels larger, and crop width x height of them at random
-    (pix2pix: 30 at 256x256); others are scaled to width x height. Needs both, and no other crop."""
+    (pix2pix: 30 at 256x256); other images are scaled to width x height. Needs both, and no other crop."""
 
     def __post_init__(self) -> None:
         if self.jitter and (self.width is None or self.height is None or self.crop_width or self.crop_height):
@@ -117,7 +117,7 @@ class SizeConfig:
 
     @property
     def training(self) -> SizeConfig:
-        """The size of training images, with jitter as a crop."""
+        """The size of training images, with jitter expressed as a crop."""
         if self.width is None or self.height is None or not self.jitter:
             return self
         return SizeConfig(self.width + self.jitter, self.height + self.jitter, self.width, self.height)

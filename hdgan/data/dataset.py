@@ -1,4 +1,4 @@
-"""The dataset: it reads files and returns integer maps and 8-bit photos. The device makes one-hot labels of them."""
+"""The dataset: it reads files and returns integer maps and 8-bit photos. One-hot labels are made on the device."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class PairedDataset(Dataset[Sample]):
         return sample
 
     def _tensor(self, part: PartName, values: np.ndarray) -> Tensor:
-        """A part as `Sample` has it. This is the only copy that crop, flip and conversion make."""
+        """A part in the form that `Sample` has. This is the only copy that crop, flip and conversion make."""
         if part == "input":
             values = to_unit_range(values)
         dtype = {"label": self._label_dtype, "ids": np.int32}.get(part)

@@ -1,4 +1,4 @@
-"""What counts in the folders of a dataset: images and subfolders, but nothing that a system or a server put there."""
+"""What counts in the folders of a dataset: images and subfolders, but not the files of systems and servers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def name_of(path: Path) -> str:
-    """The name that a file gives its sample, as text: without the ending, and in Unicode's composed form NFC.
+    """The sample name that follows from a file, as text: without the ending, and in Unicode's composed form NFC.
 
     Bytes that are not UTF-8 are written as in a URL, caf%E9, since no JSON, CSV or page could hold them.
 
@@ -65,7 +65,7 @@ def images_in(folder: Path, on_error: Callable[[OSError], None] | None = _refuse
 
 
 def _leads_back(folder: Path) -> bool:
-    """Whether a folder is a link to one of those that it lies in."""
+    """Whether a folder is a link to one of its parent folders."""
     return folder.is_symlink() and folder.resolve() in (above.resolve() for above in folder.absolute().parents)
 
 

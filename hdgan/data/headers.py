@@ -24,7 +24,7 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp
 """Endings, in lower case, of the files that count as images; a folder's other files are ignored."""
 
 TURNED_TO_RGB = frozenset({"P", "PA", "CMYK", "YCbCr", "HSV", "RGBX"})
-"""Pillow's modes that are converted to RGB for an A-to-B input."""
+"""The Pillow modes that are converted to RGB for an A-to-B input."""
 
 WIDE_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _EXACT_FORMATS = frozenset({"PNG", "TIFF", "BMP", "PPM", "NPY", ""})
@@ -45,18 +45,18 @@ class Header:
 
     size: tuple[int, int]
     upright: tuple[int, int]
-    """Differs from `size` where an EXIF orientation swaps the sides."""
+    """Differs from `size` if an EXIF orientation swaps the sides."""
     format: str
     mode: str
     channels: int
     orientation: int = 1
     frames: int = 1
     photometric: int = 1
-    """The TIFF tag, which is 0 where white is stored as 0."""
+    """The TIFF tag, which is 0 if white is stored as 0."""
     white: int | None = 255
     """The stored number that means full brightness; None for floats, signed integers and more than 16 bits."""
     inexact: str = ""
-    """Why the pixels may not have the numbers that were saved; empty if they have."""
+    """Why the pixels may differ from the numbers that were saved; empty if they do not."""
     partial: str = ""
     """Why not all channels or bits can be read as an input; empty if they can."""
     in_text: bool = False
@@ -72,7 +72,7 @@ def read_header(path: Path) -> Header:
     """Read size and mode of an image or .npy array without decoding it.
 
     Raises:
-        DataError: the file is missing, damaged, not an image, or larger than `hdgan.files.limits` allow.
+        DataError: the file is missing, damaged, not an image, or larger than `hdgan.files.limits` allows.
     """
     if path.suffix.lower() == ".npy":
         return header_of_array(load_array(path))
@@ -81,7 +81,7 @@ def read_header(path: Path) -> Header:
 
 
 def verify_checksums(path: Path) -> None:
-    """Compare a PNG with its own checksums, which decoding ignores: damaged pixels can decode without an error.
+    """Compare a PNG with its checksums, which decoding ignores: damaged pixels can decode without an error.
 
     Raises:
         DataError: the file is damaged.
@@ -152,7 +152,7 @@ def require_input(name: Path | str, header: Header) -> None:
 
 
 def shown_size(header: Header, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Size of a photo that belongs to a map of `size`: upright, unless only the size as stored equals the map's."""
+    """Size of a photo that belongs to a map of `size`: upright, unless only the stored size equals the map's."""
     return header.size if size is not None and size == header.size != header.upright else header.upright
 
 
@@ -167,8 +167,7 @@ def header_of(image: Image.Image, source: ImageSource) -> Header:
     """Header of an image that `opened` yields, before its pixels are decoded.
 
     Raises:
-        DataError: it takes more memory than `hdgan.files.limits` allows, or Pillow would read other numbers than it
-            holds.
+        DataError: it takes more memory than `hdgan.files.limits` allows, or Pillow would not read the stored numbers.
     """
     size, tiff = image.size, image.format == "TIFF"
     # Only the pages of a TIFF count: a phone's MPO is a JPEG followed by previews. Where the caller has turned a Pillow
@@ -279,7 +278,7 @@ def _require_bounded(image: Image.Image, name: str, frames: int) -> None:
 
 
 def _require_understood(image: Image.Image, name: str) -> None:
-    """Refuse files from which Pillow silently reads other numbers than they hold."""
+    """Refuse files from which Pillow would silently read other numbers than those stored."""
     raw, codec = raw_mode(image), first_tile(image)[0]
     planes = len(image.getbands()) if tiff_tag(image, _PLANAR, 1) == 2 and codec != "libtiff" else 1
     bits = 1 if image.mode == "1" else 8
@@ -321,6 +320,6 @@ def _bits_of_bmp(image: Image.Image) -> int:
 
 
 def tiff_tag(image: Image.Image, tag: int, default: int) -> int:
-    """First value of a tag; `default` where the tag is absent or the image is no TIFF."""
+    """First value of a tag; `default` if the tag is absent or the image is not a TIFF."""
     value = getattr(image, "tag_v2", {}).get(tag, default)
     return int(value[0] if isinstance(value, tuple) else value)

@@ -1,7 +1,7 @@
 """Reading images and maps: every number exactly as it is stored, or an error that names the image.
 
-A path, a Pillow image and an array of the same image give the same result. A Pillow image whose pixels are not
-decoded yet is read like its file. If they are decoded, the numbers are those that Pillow made of the file.
+A path, a Pillow image and an array of the same image give the same result. A Pillow image that is not decoded yet is
+read like its file. If it is decoded, the numbers are those that Pillow produced.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hdgan.errors import DataError
 from hdgan.wording import count
 
 Readable = ImageSource | np.ndarray
-"""What images and maps are read from: a file, a Pillow image, or an array [H, W] or [H, W, C]."""
+"""The possible sources of images and maps: a file, a Pillow image, or an array [H, W] or [H, W, C]."""
 
 _INT32 = np.iinfo(np.int32)
 # PyTorch does not promote unsigned types of more than 8 bits.

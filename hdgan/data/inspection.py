@@ -1,4 +1,4 @@
-"""Inspecting a dataset before a run is spent on it: every fault is named with its remedy.
+"""Inspection of a dataset before training: every fault is reported with its remedy.
 
 `quick_check` reads all headers and a few whole pairs, before training. `check_dataset` reads everything.
 """
@@ -24,7 +24,7 @@ from hdgan.devices import available_cores
 from hdgan.errors import ConfigError, DataError
 
 ProgressCallback = Callable[[str, int, int], None]
-"""Called with the name of the task, pairs done and pairs in all."""
+"""Called with the name of the task, the number of pairs done, and their total number."""
 _Result = TypeVar("_Result")
 
 
@@ -45,13 +45,14 @@ def check_dataset(
     phases: Sequence[str] | None = None,
     progress: ProgressCallback = silent,
 ) -> CheckReport:
-    """Read every file of a dataset and report what it holds and what is wrong.
+    """Read every file of a dataset and report what it contains and what is wrong.
 
     Args:
         config: `root`, `layout`, `train_phase`, `dontcare`, `instance_divisor` and `photo_filter` are used.
         requirements: What the model and its training require; a number is their `n_labels`. None only counts labels.
         phases: Phases to check; None checks all.
-        progress: Called with phase, pairs done and pairs in all.
+        progress: Called with the phase, the number of pairs done, and their
+            total.
 
     Raises:
         DataError: `root` is missing or has no known structure; what is wrong inside a phase goes into the report.
@@ -148,7 +149,7 @@ def in_threads(
 
 
 def _inspect_pair(pair: Pair, config: DataConfig, n_labels: int | None, depth: Depth) -> PhaseReport:
-    """Read each file by itself, so that one fault does not hide the next."""
+    """Read each file separately, so that one fault does not hide the next."""
     found = PhaseReport("")
     sizes: dict[PartName, Size] = {}
     arrays: Arrays = {}
@@ -209,7 +210,7 @@ def _foreign_ids(pair: Pair, ids: np.ndarray, n_labels: int, config: DataConfig)
 
 
 def _check_training(report: PhaseReport, listing: Listing, config: DataConfig, requirements: Requirements) -> None:
-    """Add what training on this phase would refuse to the faults of single files."""
+    """Add to the faults of single files what training on this phase would reject."""
     first = listing.pairs[0]
     report.faults.extend(listing.lacks(config.root, requirements.instances))
     report.lacks_instances = first.label is not None and first.ids is None and not requirements.instances

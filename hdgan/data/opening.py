@@ -26,11 +26,11 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError
 # Reading other formats could start programs (EPS), or give images of another size than declared (ICO).
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")
 _TEXT_SHARE = 16
-"""Text takes several times its size in Python, so it gets only this fraction of the limit on memory."""
+"""Text takes several times its size in Python, so it may use only this fraction of the memory limit."""
 
 
 def named(source: object) -> str:
-    """What a message calls an image: its path, or the type of the object that was given."""
+    """The name of an image in messages: its path, or the type of the given object."""
     return str(source) if isinstance(source, (str, Path)) else f"the given {type(source).__name__}"
 
 

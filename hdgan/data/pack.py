@@ -50,14 +50,14 @@ _LONGEST_NAME = 255 - len(f".{ENDING}.01234567.hdtmp")  # bytes, so that the nam
 
 @dataclass(frozen=True)
 class PackReport:
-    """What was packed."""
+    """The result of packing."""
 
     samples: int
     """Samples in all phases."""
     kept: int
-    """Number of those that were there already, undamaged and made from the same files."""
+    """Number of samples that were already there, undamaged and made from the same files."""
     bytes: int
-    """Length of their files together."""
+    """Total length of their files in bytes."""
 
 
 def pack_dataset(
@@ -71,7 +71,7 @@ def pack_dataset(
     say: Callable[[str], None] = lambda line: None,
     progress: ProgressCallback = silent,
 ) -> PackReport:
-    """Pack a dataset. Where `out` holds some of it already, only what is missing, damaged or changed is written.
+    """Pack a dataset. If `out` already contains part of it, only what is missing, damaged or changed is written.
 
     Args:
         config: `root`, `layout`, `dontcare` and `photo_filter` are used.
@@ -79,15 +79,16 @@ def pack_dataset(
         sizes: Sizes to store, for example those of the training stages; crops are left to training.
         n_labels: Number of classes that labels must stay below; 0 for A-to-B pairs; None accepts any.
         phases: Phases to pack; None packs all.
-        threads: Threads that read and write; None takes as many as CPU cores, at most 8.
-        say: Called with each warning, and with a line on the work ahead.
+        threads: Threads that read and write; None uses as many as CPU cores, at most 8.
+        say: Called with each warning,
+            and with a line about the work ahead.
         progress: Called with phase, samples done and samples in all, after it was called with "<phase> (headers)" for
             the pairs inspected.
 
     Raises:
         DataError: a file of the dataset cannot be used.
-        ConfigError: `out` holds something else or an unfinished packing of other phases too, or the layout does not
-            suit `n_labels`.
+        ConfigError: `out` contains something else or an unfinished packing that also covers other phases, or the layout
+            does not suit `n_labels`.
         HdganError: there is no space for `out`, or it cannot be written.
     """
     check_value(Threads | None, threads, "threads")
@@ -150,8 +151,8 @@ def _claim(out: Path, settings: Settings, names: Sequence[str]) -> Index:
     """The index of `out` if its packing has the same settings, finished or not; a new one if `out` is empty.
 
     Raises:
-        ConfigError: `out` holds something else, or an interrupted packing of other phases than `names` too, each of
-            which may mix old and new samples.
+        ConfigError: `out` contains something else, or an interrupted packing that also covers phases not in `names`,
+            each of which may mix old and new samples.
         DataError: the index is damaged.
     """
     another = f"choose another {option('out')}, or remove it"
@@ -193,7 +194,7 @@ def _unfinishing(out: Path, index: Index, listed: set[Path]) -> Callable[[Path],
 def _require_space(
     out: Path, packer: _Packer, listings: Sequence[Listing], sources: Mapping[Size, int], paths: Sequence[Path]
 ) -> str:
-    """A line on how much will be written, estimated from a few samples made in memory.
+    """A line about how much will be written, estimated from a few samples made in memory.
 
     Raises:
         HdganError: that much space is not free.

@@ -38,7 +38,7 @@ REPEAT = "repeat the hdgan data pack command that made it, which rewrites what i
 
 @dataclass(frozen=True)
 class Described:
-    """What index and file both say of a sample.
+    """What both index and file say about a sample.
 
     Attributes:
         stem: Its name: the path of its file below the phase, without the ending.
@@ -63,7 +63,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Entry(Described):
-    """What the index says of a sample; `bytes` is the length of its file."""
+    """What the index says about a sample; `bytes` is the length of its file."""
 
     bytes: _Bytes
 
@@ -79,7 +79,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class About(Described):
-    """What the file of a sample says of itself.
+    """What the file of a sample says about itself.
 
     Attributes:
         files: For each part the file that it was made from: name below the dataset's folder, bytes, and time of the
@@ -95,7 +95,7 @@ class About(Described):
 
 @dataclass(frozen=True)
 class Settings:
-    """How a dataset was packed; a repetition must use the same settings."""
+    """The settings with which a dataset was packed; a repetition must use the same ones."""
 
     source: str
     layout: str
@@ -105,7 +105,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class IndexedPhase:
-    """The samples of a phase, and the parts that each of them has."""
+    """The samples of a phase, and the parts that each sample has."""
 
     parts: tuple[PartName, ...]
     samples: tuple[Entry, ...]
@@ -192,7 +192,7 @@ def sample_path(folder: Path, stem: str) -> Path:
 def require_inside(root: Path, paths: Iterable[Path]) -> None:
     """Refuse files that a link to another folder would place outside of a packed folder.
 
-    A link in the place of a file is harmless: it is read, but only the link itself is ever replaced or removed.
+    A link instead of a file is harmless: it is read, but only the link itself is ever replaced or removed.
 
     Args:
         root: The packed folder.

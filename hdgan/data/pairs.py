@@ -26,13 +26,13 @@ from hdgan.data.transforms import Filter
 from hdgan.errors import DataError
 
 PARTS: dict[PartName, str] = {"label": "label map", "input": "input (A)", "ids": "instance map", "photo": "photo"}
-"""The parts of a sample, in the order in which they are read, and what messages call them."""
+"""The parts of a sample in the order in which they are read, with their names in messages."""
 _MAPS: dict[PartName, Kind] = {"label": "label map", "ids": "instance map"}
 
 
 Arrays = dict[PartName, Any]
-"""The decoded parts of one pair, all of one size: arrays as from `read_map` and `read_input`, and the photo as a Pillow
-image, or for packed pairs [H, W, 3] uint8."""
+"""The decoded parts of one pair, all of the same size: arrays as from `read_map` and `read_input`, and the photo as a
+Pillow image, or for packed pairs [H, W, 3] uint8."""
 
 
 def size_of(values: np.ndarray | Image.Image) -> Size:
@@ -57,8 +57,8 @@ class Pair:
     """The files of one sample; None where the dataset has no such part.
 
     `stem` is the name that they share: subfolder and file name without the suffixes that distinguish the parts. It is
-    always text (see `name_of` in folders.py), so it can name an output and be written to any file. A layout whose
-    samples are stored in another way has a subclass, which overrides how they are read.
+    always text (see `name_of` in folders.py), so it can be the name of an output and be written to any file. A layout
+    that stores samples in another way has a subclass, which overrides how they are read.
     """
 
     stem: str
@@ -78,7 +78,7 @@ class Pair:
         return next(iter(self.files.values()))
 
     def split(self) -> Iterator[Pair]:
-        """One pair for each file, so that a fault of one does not hide those of the others."""
+        """One pair for each file, so that a fault in one does not hide those in the others."""
         if len(set(self.files.values())) == 1:
             return iter([self])
         return (Pair(self.stem, **{part: path}) for part, path in self.files.items())
@@ -172,13 +172,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Orphan:
-    """Files without all their partners: never used, always reported."""
+    """Files without all their partners; they are never used and always reported."""
 
     stem: str
     files: tuple[Path, ...]
     missing: tuple[tuple[str, Path, Path | None], ...]
-    """For each missing part its name, the folder where it was looked for, and a file there whose name differs only in
-    upper and lower case, if there is one."""
+    """For each missing part: its name, the folder that was searched, and a file there whose name differs only in upper
+    and lower case, if there is one."""
 
     def __str__(self) -> str:
         files = ", ".join(map(str, self.files))
@@ -213,12 +213,12 @@ class Listing:
 
 
 def is_far_above(label: int, other: int) -> bool:
-    """Whether a label is so far above the next lower one that it is hardly the next class, like 255."""
+    """Whether a label is so far above the next lower one that it is probably not a class, like 255."""
     return label > 2 * other + 16
 
 
 def _fault(wrong: Sequence[int], n_labels: int, dontcare: int | None) -> str:
-    """What a message says of sorted labels that are neither a class nor `dontcare`, with the remedy."""
+    """The message about sorted labels that are neither a class nor `dontcare`, with the remedy."""
     shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
     classes, none = option("model.n_labels"), option("data.dontcare")
     if wrong[-1] < n_labels:

@@ -1,4 +1,5 @@
-"""The numbers that an image stores; Pillow alone would stretch those of few bits and halve 16-bit colours."""
+"""The numbers that an image stores; Pillow alone would stretch those of few bits and reduce 16-bit colours to 8
+bits."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class PhaseReport:
     class_pixels: Counter[int] = field(default_factory=Counter)
     """Label -> its pixels in all label maps."""
     class_images: Counter[int] = field(default_factory=Counter)
-    """Label -> number of label maps that hold it."""
+    """Label -> number of label maps that contain it."""
     ids: list[int] = field(default_factory=list)
     """Number of different instance ids of each instance map."""
     compared: int = 0
@@ -123,12 +123,12 @@ class PhaseReport:
 
     @property
     def notes(self) -> list[str]:
-        """What deserves a look but is no fault, one line each."""
+        """What deserves attention but is not a fault, one line each."""
         notes = []
         if self.foreign:
             # Such ids still separate instances; only their class is wrong.
-            hold = "holds" if len(self.foreign) == 1 else "hold"
-            notes.append(f"{self.foreign[0]} ({count(len(self.foreign), 'image')} {hold} such ids)")
+            have = "has" if len(self.foreign) == 1 else "have"
+            notes.append(f"{self.foreign[0]} ({count(len(self.foreign), 'image')} {have} such ids)")
         if self.agreement is not None and self.agreement < 0.5:
             notes.append(
                 f"the class of the instance id differs from the label at {100 * (1 - self.agreement):.0f} % of pixels; "
@@ -143,14 +143,14 @@ class PhaseReport:
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Note a DataError as a fault and go on."""
+        """Record a DataError as a fault and continue."""
         try:
             yield
         except DataError as error:
             self.faults.append(str(error))
 
     def add(self, pair: Pair, found: PhaseReport) -> None:
-        """Add what one pair holds."""
+        """Add the content of one pair."""
         if self.channels and not found.channels.keys() <= self.channels.keys():
             channels, others = count(found.input_channels, "channel"), self.input_channels
             found.faults.append(
@@ -210,7 +210,8 @@ class CheckReport:
 
     @property
     def stray(self) -> list[int]:
-        """Labels that are no classes: those outside `n_labels`; where it is not known, those below 0 or far above."""
+        """Labels that are not classes: those outside `n_labels` or, if that is unknown, those below 0 or far above the
+        others."""
         labels = self.labels
         if self.requirements.n_labels is not None:
             return [label for label in labels if not 0 <= label < self.requirements.n_labels]
@@ -219,7 +220,7 @@ class CheckReport:
 
     @property
     def notes(self) -> list[str]:
-        """What deserves a look in the dataset as a whole, one line each: above all how common each stray label is."""
+        """What deserves attention in the dataset as a whole, one line each, mainly how common each stray label is."""
         notes = []
         if self.absent:
             notes.append(f"there is no phase {self.absent}: give the phase to train on with --data.train-phase")

@@ -44,7 +44,7 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
     start: int = 0
     """First position; for a resume, the number of samples (of all ranks) seen so far."""
     batch: int = 1
-    """Samples a batch on each rank."""
+    """Samples per batch on each rank."""
     seed: int = 0
     """Seed of the permutations."""
     rank: int = 0
@@ -188,7 +188,7 @@ def make_loader(
 
 
 def suggested_workers() -> int:
-    """How many processes should read for one training process, from 1 to 4.
+    """How many data workers one training process should have, from 1 to 4.
 
     The training processes of this machine share all but one of the cores that this process may use.
     """
@@ -197,7 +197,8 @@ def suggested_workers() -> int:
 
 
 class _Carrying(Dataset[Any]):
-    """Returns hdgan's errors instead of raising them: a worker's exception would reach the user as a traceback."""
+    """Returns hdgan's errors instead of raising them, since a worker's exception would reach the user as a
+    traceback."""
 
     def __init__(self, dataset: PairedDataset) -> None:
         self.dataset = dataset
@@ -210,7 +211,7 @@ class _Carrying(Dataset[Any]):
 
 
 def _collate(samples: list[Sample | HdganError]) -> LoaderBatch | HdganError:
-    """Stack samples; an error, also that they differ in size, is returned for `StreamLoader` to raise."""
+    """Stack samples. An error, such as a difference in size, is returned, and `StreamLoader` raises it."""
     for sample in samples:
         if isinstance(sample, HdganError):
             return sample

@@ -20,7 +20,7 @@ _STRIPS = (273, 324)  # StripOffsets, TileOffsets
 
 
 def require_few_parts(path: Path) -> None:
-    """Raise DataError for an image with more parts than any program writes. Other faults are left to the reader."""
+    """Raise DataError for an image with more parts than any program writes. Other faults are found when it is read."""
     with path.open("rb") as file:
         head = file.read(8)
         if head == b"\x89PNG\r\n\x1a\n":

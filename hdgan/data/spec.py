@@ -1,4 +1,4 @@
-"""What the labels of a dataset mean."""
+"""The meaning of the labels of a dataset."""
 
 from __future__ import annotations
 

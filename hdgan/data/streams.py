@@ -1,4 +1,4 @@
-"""Independent random numbers from one seed: one stream for the order of samples, one for their geometry."""
+"""Independent random numbers from one seed: a stream for the order of samples, and one for their geometry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """What random numbers are for. None is 0, which NumPy's seeding does not distinguish from padding."""
+    """The purpose of random numbers. No value is 0, which NumPy's seeding does not distinguish from padding."""
 
     ORDER = 1
     GEOMETRY = 2

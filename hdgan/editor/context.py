@@ -129,6 +129,7 @@ def open_context(
 
 
 def output_folder(model: Path) -> Path:
-    """Where documents are saved: in the run of a model, since training may delete checkpoints, else beside its file."""
+    """Where documents are saved: in the run of a model, since training may delete checkpoints, else next to its
+    file."""
     run = run_of(model.parent.resolve()) if model.name == MODEL_FILE else None
     return beside(model, "edits") if run is None else run / "edits"

@@ -1,6 +1,6 @@
 """The scene that is edited, as plain data: a label map, an instance map, and a style for each instance.
 
-A document never changes. Every operation returns a new one, which shares with the old one what it did not change. An
+A document never changes. Every operation returns a new one, which shares its unchanged parts with the old one. An
 operation without effect returns the document itself.
 """
 

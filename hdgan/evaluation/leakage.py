@@ -21,9 +21,11 @@ def runs_that_saw(runs: Mapping[str, Pipeline], data: DataConfig, phase: str) ->
 
     Args:
         runs: by name, each loaded from a file.
-        data: the dataset that the runs are scored on, with its root. phase: its phase.
+        data: the dataset that the runs are scored on, with its root.
+        phase: its phase.
 
-    Returns: One sentence, or none.
+    Returns:
+        One sentence, or none.
     """
     names = [name for name, run in runs.items() if (own := _training_of(run)) and _trains_on(own.data, data, phase)]
     if not names:

@@ -1,4 +1,4 @@
-"""Files: atomic writing, what may be opened, and formats that are read within bounds.
+"""Files: atomic writing, what may be opened, and formats that are read within limits.
 
 `atomic` writes, by way of `temporaries`; `opening` says what may be opened, and `limits` how much a file may unpack to.
 `archives` reads zip archives; `json`, `csv`, `npy` and `safetensors` read the formats of those names.

@@ -1,4 +1,4 @@
-"""Zip archives, such as .npz and .pth, whose size in memory is bounded before anything is unpacked."""
+"""Zip archives, such as .npz and .pth, whose size in memory is limited before anything is unpacked."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hdgan.files import require_file
 from hdgan.files.limits import max_bytes, require_bounded
 
 _DIRECTORY_BYTES = 2**24
-"""Limit on the directory of an archive, whose entries become objects of many times as many bytes."""
+"""Limit on the directory of an archive, whose entries become objects many times as large."""
 
 
 @contextmanager
 def open_archive(path: Path, error: type[HdganError]) -> Iterator[zipfile.ZipFile]:
     """Open a zip archive that takes no more memory than the limit, or than it takes on disk.
 
-    An archive states the sizes of its members, and readers return no more of a member than that.
+    An archive states the sizes of its members, and readers return no more than that.
 
     Args:
         path: the archive.
@@ -43,7 +43,7 @@ def open_archive(path: Path, error: type[HdganError]) -> Iterator[zipfile.ZipFil
 
 
 class _Bounded(FileIO):
-    """A file that refuses to read an archive's directory of absurd size into memory."""
+    """A file that refuses to read an archive's directory into memory if it is far too large."""
 
     directory_read = False
     """Afterwards members are read, which may be larger."""

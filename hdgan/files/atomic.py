@@ -25,7 +25,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' fcntl.h and linux/fs.h
 
 @contextmanager
 def atomic_file(path: str | Path, *, new: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on a clean exit it is synced to disk and renamed over `path`.
+    """Yield a temporary path next to `path`; on a clean exit it is synced to disk and renamed over `path`.
 
     Args:
         path: the file.
@@ -55,7 +55,7 @@ def atomic_file(path: str | Path, *, new: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on a clean exit all of it is synced and renamed to `path`.
+    """Yield a temporary folder next to `path`; on a clean exit all of it is synced and renamed to `path`.
 
     An existing folder `path` is replaced.
 
@@ -75,9 +75,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 def new_files(folder: str | Path, last: str) -> Iterator[Path]:
     """Yield a temporary folder; on a clean exit the files in it are moved into `folder`: all of them, or none.
 
-    A folder that does not exist appears with all files in it. A folder that exists receives them one after another,
-    `last` at the end, so a set without that file is incomplete. If the process is killed between two files, a repeat
-    completes the set, since a file that already exists with the same bytes is kept.
+    A new folder appears with all files in it. An existing folder receives them one after another, ending with `last`,
+    so a set without that file is incomplete. If the process is killed between two files, a repeat completes the set,
+    since a file that already exists with the same bytes is kept.
 
     Args:
         folder: where the files go.
@@ -127,7 +127,7 @@ def save_png(image: Image.Image, path: str | Path) -> None:
 
 @contextmanager
 def _folder_beside(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`, which is removed in the end unless it was renamed."""
+    """Yield a temporary folder next to `path`, which is removed in the end unless it was renamed."""
     with _explained(path), writing_into(path.parent):
         temporary = temporary_name(path)
         temporary.mkdir()
@@ -226,7 +226,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _why_not_written(error: BaseException) -> str | None:
-    """Why the system refused to write, if that is what an error says. Libraries say so in their own words."""
+    """Why the system refused to write, if an error says so. Libraries word this differently."""
     if isinstance(error, HdganError):
         return None
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""CSV: written atomically, and read, as somebody else may have written it, within bounds and against a dataclass."""
+"""CSV: written atomically; from any source, read within limits and checked against a dataclass."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def write_csv(path: Path, heads: Sequence[str], lines: Iterable[Sequence[Any]]) 
 def read_csv(
     path: Path, kind: type[T], remedy: str, rest: str | None = None, renamed: Mapping[str, str] | None = None
 ) -> list[T]:
-    """Read a table whose columns are the fields of the dataclass `kind`, one object a line.
+    """Read a table whose columns are the fields of the dataclass `kind`, one object per line.
 
     Args:
         path: the file.
         kind: a dataclass of text and numbers; an empty field is None where the type of a number has it.
-        remedy: what the user can do about a file of other columns.
+        remedy: what the user can do about a file with other columns.
         rest: name of a field of type dict[str, float | None] that takes all columns beyond those of the others.
         renamed: fields by the names of their columns, where these differ.
 
@@ -81,7 +81,7 @@ def _object(kind: type[T], named: list[str], heads: list[str], rest: str | None,
 
 
 def _value(kind: Any, text: str) -> Any:
-    """The value of a field. What should be a number, but is not, stays text, which `from_plain` refuses by name."""
+    """The value of a field. Text instead of a number stays text, which `from_plain` rejects by name."""
     kinds = get_args(kind) or (kind,)
     if str in kinds:
         return text

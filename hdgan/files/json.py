@@ -1,4 +1,4 @@
-"""JSON: written atomically, and read, as somebody else may have written it, within bounds and against a dataclass."""
+"""JSON: written atomically; from any source, read within limits and checked against a dataclass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hdgan.files.limits import require_bounded
 
 T = TypeVar("T")
 _GROWTH = 32
-"""Python objects take up to about this many times as many bytes as their JSON text; "{}," is three bytes and 72."""
+"""Python objects take up to about this many times the bytes of their JSON text; "{}," is three bytes and 72."""
 _MOST_DIGITS = 20
 """The length of the largest 64-bit integers."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")

@@ -1,7 +1,7 @@
 """How much memory a file may take: a limit that is checked before anything is allocated.
 
-A small file can declare any size. An image of a few bytes may claim 2^31 pixels a side, and a compressed archive may
-expand a thousandfold. So every reader compares the size that a file declares with one limit, in bytes of memory.
+A small file can declare any size. An image of a few bytes may claim 2^31 pixels per side, and a compressed archive may
+expand a thousandfold. Every reader therefore compares the declared size of a file with one limit, in bytes of memory.
 """
 
 from __future__ import annotations

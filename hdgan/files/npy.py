@@ -1,4 +1,4 @@
-"""Headers of .npy files, read so that any damage is the same kind of error."""
+"""Headers of .npy files, read so that any damage raises the same kind of error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Header = tuple[tuple[int, ...], bool, np.dtype]
 
 
 def read_npy_header(stream: IO[bytes]) -> Header:
-    """Read what a .npy file says about its array; the stream then stands where the array begins.
+    """Read the header of a .npy file; the stream then is at the start of the array.
 
     Raises:
         ValueError: the header is damaged.

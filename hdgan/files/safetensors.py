@@ -1,4 +1,4 @@
-"""Opening a safetensors file within bounds."""
+"""Opening a safetensors file within limits."""
 
 from __future__ import annotations
 

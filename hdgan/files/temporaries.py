@@ -1,7 +1,7 @@
-"""Temporary files and folders beside their targets, and the removal of those that a killed process left.
+"""Temporary files and folders next to their targets, and the removal of those left by killed processes.
 
-Whoever writes into a folder holds a shared lock on it. A process that gets the lock for itself alone knows that nobody
-is writing there, so whatever has a temporary name was left by a dead process and is removed.
+Whoever writes into a folder holds a shared lock on it. A process that gets the exclusive lock knows that nobody is
+writing there, so everything with a temporary name was left by a dead process and is removed.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ _tidying = threading.Lock()
 
 
 def temporary_name(path: Path) -> Path:
-    """A new name beside `path`. `tempfile` is not used, since its files have restricted permissions."""
+    """A new name next to `path`. `tempfile` is not used, since its files have restricted permissions."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.hdtmp")
 
 
 @contextmanager
 def writing_into(folder: Path) -> Iterator[None]:
-    """Make a folder and remove what dead processes left in it; meanwhile nobody removes what is written there."""
+    """Create a folder and remove what dead processes left in it; during the block, nobody removes what is written
+    there."""
     folder.mkdir(parents=True, exist_ok=True)
     absolute = folder.absolute()
     with _tidying:
@@ -52,8 +53,8 @@ def remove_dead(folder: Path, earlier: Callable[[Path], bool] = lambda target: F
 
     Args:
         folder: searched without its subfolders; links in it are left alone.
-        earlier: tells of a target whether hdgan 0.1.0, whose temporary names were less specific, may have begun to
-            write it here.
+        earlier: says whether hdgan 0.1.0, whose temporary names were less specific, may have started to write a target
+            here.
 
     Returns:
         Whether the folder was searched.

@@ -1,4 +1,5 @@
-"""Encoding of all instances of the training images by E (paper, section 3.4), in parts, so it can be interrupted."""
+"""Encoding of all instances of the training images by E (paper, section 3.4). It works in parts, so that it can be
+interrupted."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ from hdgan.training.datasets import RunData, open_data
 from hdgan.training.run_folder import training_of
 
 PART = 100
-"""Images in each part, which is the most that an interruption loses."""
+"""Images in each part, which is the most that an interruption can lose."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class TrainedModel:
     config: TrainConfig
     data: RunData
     size: SizeConfig
-    """Of the checkpoint's stage, without crops."""
+    """Size of the checkpoint's stage, without crops."""
 
     @cached_property
     def dataset(self) -> PairedDataset:
@@ -55,7 +56,7 @@ class TrainedModel:
 
     @property
     def origin(self) -> Origin:
-        """Of features that its E computes."""
+        """Origin of the features that its E computes."""
         return Origin(self.pipeline.encoder_id, _name(self.file))
 
     @property
@@ -90,8 +91,9 @@ def open_trained_model(
     Args:
         run: run folder, checkpoint folder or .safetensors file.
         checkpoint: which one of a run: latest, best, or a step.
-        root: dataset, if it is not the one that the checkpoint names.
-        width: of the images in pixels; None takes the size of training.
+        root: dataset, if it is not the one in the checkpoint.
+        width: of the images in pixels; None uses the size of
+            training.
         device: auto, cpu, cuda or cuda:N.
         ema: use the averaged weights.
         console: for warnings.
@@ -184,7 +186,7 @@ def _name(file: Path) -> str:
 
 
 def _require_checkpoint(trained: TrainedModel) -> None:
-    """Refuse to write beside a checkpoint that is gone, since the folder would look like one."""
+    """Refuse to write next to a checkpoint that is gone, since the folder would look like one."""
     if not trained.file.is_file():
         raise CheckpointError(
             f"{trained.file} no longer exists: a running training deletes its older checkpoints; encode the run again "

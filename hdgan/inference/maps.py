@@ -28,7 +28,7 @@ class Maps:
     """The input of one call, as a batch. Parts that the model does not take are None."""
 
     name: str
-    """What messages call it."""
+    """Its name in messages."""
     label: Tensor | None  # [B, H, W] integer
     image: Tensor | None  # [B, input_channels, H, W] in [-1, 1], input of A->B models
     ids: Tensor | None  # [B, H, W] integer
@@ -65,17 +65,17 @@ class Maps:
 def read_maps(
     source: ImageSource | Maps, instance: ImageSource | None, config: ModelConfig, device: torch.device
 ) -> Maps:
-    """Read and check the input of a call, unless that has been done.
+    """Read and check the input of a call, unless it is already read.
 
     Args:
-        source: label map, or for a model of A->B pairs the input image. Maps are returned as they are.
+        source: label map, or for a model of A->B pairs the input image. Maps are returned unchanged.
         instance: instance map.
         config: of the model.
         device: of the tensors.
 
     Raises:
         DataError: a file or value cannot be used.
-        ConfigError: the model needs an instance map, or one is given beside Maps.
+        ConfigError: the model needs an instance map, or one is given in addition to Maps.
     """
     if isinstance(source, Maps):
         if instance is not None:

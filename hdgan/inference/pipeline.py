@@ -32,7 +32,7 @@ class Pipeline:
         class_features: [n_classes, feature_channels], the style of each class if neither a photo nor styles give one.
         device: on which the model runs.
         precision: "float32", or "bfloat16" for autocast.
-        file: of the model. Its clusters of styles lie beside it.
+        file: of the model. Its clusters of styles are next to it.
 
     Raises:
         ConfigError: the precision is another one.
@@ -125,7 +125,7 @@ class Pipeline:
 
     @cached_property
     def bank(self) -> StyleBank:
-        """The clusters of the model's classes, which `hdgan styles cluster` writes beside its file.
+        """The clusters of the model's classes, which `hdgan styles cluster` writes next to its file.
 
         Raises:
             CheckpointError: there are none, or they are of another encoder.
@@ -140,7 +140,7 @@ class Pipeline:
 
     @cached_property
     def encoder_id(self) -> str:
-        """`fingerprint` of E, by which styles are matched with their model; empty without E."""
+        """`fingerprint` of E, which matches styles with their model; empty without E."""
         return "" if self.model.encoder is None else fingerprint(self.model.encoder)
 
     @torch.no_grad()
@@ -159,7 +159,7 @@ class Pipeline:
 
     @torch.no_grad()
     def encode(self, photo: ImageSource, source: ImageSource | Maps, instance: ImageSource | None = None) -> Styles:
-        """The style of every instance of one photo, to be changed, mixed or kept.
+        """The style of every instance of one photo, which can be changed, mixed or saved.
 
         Args:
             photo: of the size of the maps.
@@ -225,7 +225,7 @@ class Pipeline:
     # Each of these returns the features of every instance of the batch, [N, feature_channels].
 
     def _given_rows(self, maps: Maps, styles: Sequence[Styles]) -> Tensor:
-        """The given ones, or the mean of the class for an instance without one."""
+        """The given styles, or the mean of the class for an instance without one."""
         self._require_features("it cannot be given styles")
         if len(styles) != maps.size[0]:
             raise ConfigError(f"{len(styles)} styles are given for {maps.size[0]} maps: give one for each")

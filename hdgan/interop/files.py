@@ -1,4 +1,4 @@
-"""The files that a conversion writes: a checkpoint of hdgan, or `<epoch>_net_G.pth` and the like for another code."""
+"""The files that a conversion writes: a checkpoint of hdgan, or files such as `<epoch>_net_G.pth` for other code."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def write_networks(
     If a killed command left a part of the same set, the rest is added.
 
     Args:
-        folder: made if absent.
+        folder: created if absent.
         epoch: the first part of the files' names.
         states: must contain that of G.
-        beside: further files by their names. They may exist already if their content is the same.
+        beside: further files by their names. They may already exist with the same content.
 
     Raises:
         ConfigError: the folder has networks of this epoch, or another file of one of the names.

@@ -1,4 +1,4 @@
-"""State dicts of other codes: checked, and loaded strictly into our networks by a table of their layers' names."""
+"""State dicts of other code: checked, and loaded strictly into our networks by a table of their layer names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 BATCHES = "num_batches_tracked"
 _STATISTICS = ("running_mean", "running_var", BATCHES)
 _TENSORS = ("weight", "bias", *_STATISTICS)
-"""Of a layer, in PyTorch's order; a convolution has the first two."""
+"""The tensors of a layer, in PyTorch's order; a convolution has the first two."""
 
 
 def tensors_of(state_dict: Any, where: str) -> dict[str, Tensor]:
@@ -30,7 +30,7 @@ def tensors_of(state_dict: Any, where: str) -> dict[str, Tensor]:
         where: what the error message starts with, usually the file.
 
     Raises:
-        CheckpointError: it is no state dict, or holds something other than dense tensors.
+        CheckpointError: it is not a state dict, or contains something other than dense tensors.
     """
     if not isinstance(state_dict, Mapping):
         raise CheckpointError(
@@ -85,7 +85,7 @@ def numbers(pattern: str, keys: Iterable[str]) -> set[int]:
 
 
 def keys_of(network: nn.Module, layers: Mapping[str, str]) -> dict[str, str]:
-    """Their key of each tensor of a network and ours, in the order of `layers`: their name of each layer and ours."""
+    """Their key and ours for each tensor of a network, in the order of `layers`: their name and ours for each layer."""
     pairs = ((f"{theirs}.{name}", f"{ours}.{name}") for theirs, ours in layers.items() for name in _TENSORS)
     state = network.state_dict()
     return {theirs: ours for theirs, ours in pairs if ours in state}

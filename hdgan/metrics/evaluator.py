@@ -18,7 +18,7 @@ class Evaluator:
 
     Args:
         names: of the metrics, from `METRICS`.
-        count: number of images there will be.
+        count: total number of images.
         scorer: recognises classes; None leaves out the metrics that need one.
         n_labels: classes of the label maps; 0 without.
         dontcare: label of pixels that have no class.

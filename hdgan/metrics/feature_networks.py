@@ -1,4 +1,5 @@
-"""The networks whose features image metrics compare. Each is made once for all rows; if that fails, so is its reason.
+"""The networks whose features image metrics compare. Each is loaded once for all rows; if that fails, its reason is
+kept.
 
 torchmetrics takes Inception and AlexNet, trained on ImageNet, from torch-fidelity and torchvision, and downloads their
 weights.
@@ -24,7 +25,7 @@ class Unavailable(Exception):
 
 
 class FeatureNetworks:
-    """The networks of one evaluation, made when they are first asked for.
+    """The networks of one evaluation, created on first use.
 
     Args:
         segmenter: hdgan's own scorer, or None.
@@ -76,8 +77,8 @@ class FeatureNetworks:
 class Features(nn.Module):
     """Features in the form that torchmetrics expects: images [B, 3, H, W] in [0, 1] -> [B, num_features].
 
-    Those of the last two tensors are kept. So the network runs once on a photo, although every row is compared with
-    it, and once on an image for FID and KID.
+    Those of the last two tensors are kept, so that the network runs once per photo, although every row is compared with
+    it, and once per image for both FID and KID.
     """
 
     def __init__(self, features: Callable[[Tensor], Tensor], num_features: int) -> None:

@@ -1,6 +1,6 @@
 """PSNR, SSIM, LPIPS, FID and KID by torchmetrics. A metric that is not available says why, and the others are scored.
 
-The scorer FID is the Fréchet distance of the built-in scorer's features. FID's network has to be downloaded, this one
+The scorer FID is the Fréchet distance of the built-in scorer's features. FID's network has to be downloaded; this one
 does not.
 """
 
@@ -19,7 +19,7 @@ from hdgan.metrics.feature_networks import FeatureNetworks, Unavailable
 KID_SUBSET = 50
 """Images in each of KID's subsets, or all images if there are fewer."""
 LEAST_PIXELS = {"ssim": (11, "its window"), "lpips": (32, "its AlexNet")}
-"""Least width and height of images for a metric, and the part of it that needs them."""
+"""Minimum width and height of images for a metric, and the part of it that needs them."""
 
 
 class ImageMetrics:
@@ -27,7 +27,7 @@ class ImageMetrics:
 
     Args:
         names: from `IMAGE_METRICS`.
-        count: number of images there will be.
+        count: total number of images.
         networks: for LPIPS and the distances of distributions; shared by all runs.
 
     Attributes:

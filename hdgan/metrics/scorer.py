@@ -21,7 +21,7 @@ from hdgan.models.segmenter import Segmenter, load_segmenter
 from hdgan.weights import require_bounded_archive, require_finite
 
 ScorerRange = Literal["signed", "unit", "imagenet"]
-"""The values of a scorer's input: [-1, 1], [0, 1], or [0, 1] normalised by ImageNet's mean and deviation."""
+"""The values of a scorer's input: [-1, 1], [0, 1], or [0, 1] normalised by ImageNet's mean and standard deviation."""
 
 
 class Scorer:
@@ -29,8 +29,8 @@ class Scorer:
 
     Args:
         network: image [B, 3, H, W] -> logits [B, n_labels, h, w], or a mapping with the logits as "out".
-        n_labels: number of classes that it must know.
-        name: what messages call it.
+        n_labels: required number of classes.
+        name: its name in messages.
         range: of the values that the network takes.
     """
 
@@ -71,7 +71,7 @@ class Scorer:
         return logits.argmax(1)
 
     def _logits(self, image: Tensor, size: str) -> Any:
-        """Whatever the network returns."""
+        """The output of the network."""
         try:
             return self.network(self._prepared(image))
         except (RuntimeError, AssertionError) as error:  # TorchScript's, and the guards of an exported program
@@ -105,7 +105,7 @@ def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRa
 
     Args:
         path: the file.
-        n_labels: number of classes that it must know. A foreign one is checked with its first image.
+        n_labels: required number of classes. Scorers that are not hdgan's are checked with their first image.
         device: on which it runs.
         range: of the values that a foreign scorer takes; hdgan's takes [-1, 1].
 

@@ -21,7 +21,7 @@ TITLES = {
     "scorer_fid": "scorer FID",
 }
 HIGHER_IS_BETTER = frozenset(("miou", "pixel_accuracy", "psnr", "ssim"))
-"""Of the other metrics, lower values are better."""
+"""Metrics whose higher values are better. For the others, lower values are better."""
 ORACLE = "real photos"
 """Name of the first row."""
 
@@ -31,7 +31,7 @@ class RunScores:
     """The scores of one run, or of the real photos, on the held-out samples."""
 
     name: str
-    """Of the run's folder; `ORACLE` for the first row."""
+    """Name of the run's folder; `ORACLE` for the first row."""
     metrics: dict[str, float | None]
     """By the names in `METRICS`; None if it is not available, for the reason in `notes`."""
     notes: dict[str, str] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class RunScores:
 
 
 def shown(name: str, value: float | None) -> str:
-    """A value in the form that tables show."""
+    """A value as tables show it."""
     if value is None:
         return "-"
     return f"{value:.2f}" if name in ("psnr", "fid") else f"{value:.4f}"

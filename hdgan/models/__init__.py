@@ -1,4 +1,4 @@
-"""The networks, bare: they know no family and no run."""
+"""The bare networks, which know nothing of families and runs."""
 
 from hdgan.models.crn import CascadedRefinement
 from hdgan.models.discriminator import MultiscaleDiscriminator, PatchDiscriminator

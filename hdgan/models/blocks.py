@@ -1,4 +1,4 @@
-"""What the networks are made of.
+"""The building blocks of the networks.
 
 A convolution that feeds an instance norm without affine parameters has a dead bias: the norm subtracts it again. The
 bias is kept, since NVIDIA's checkpoints carry it, and left out of the computation (`as_function`), which saves the
@@ -6,11 +6,11 @@ addition in the forward pass and a reduction over the whole gradient in the back
 
 A convolution keeps one tensor for its backward pass, its output; a residual block its sum as well. What the next
 convolution reads, the normalised and padded activation, is made again from it (`recomputed`). The generators of pix2pix
-have no part in that, since batch norms and dropout cannot be repeated.
+do not take part in this, since batch norms and dropout cannot be repeated.
 
-Both are for convolutions as they were built. One that has hooks (those of spectral norm, weight norm and pruning among
-them), that is parametrised, or that was replaced by another module is called like any module, and never repeated: see
-`is_plain`.
+Both apply only to unmodified convolutions. One that has hooks (those of spectral norm, weight norm and pruning among
+them), that is parametrised, or that was replaced by another module is called like any other module, and never repeated:
+see `is_plain`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PLAIN: dict[type, Callable[..., Any]] = {
 
 
 def plain(kind: Kind) -> Kind:
-    """Decorate a module: to run it twice on the same input, as `recomputed` does, changes nothing."""
+    """Decorate a module class: running it twice on the same input, as `recomputed` does, has no side effects."""
     _PLAIN[kind] = kind.forward
     return kind
 
@@ -58,10 +58,10 @@ def is_plain(module: nn.Module) -> bool:
 
 
 def as_function(conv: nn.Module, *, bias: bool = False, channels: slice | None = None) -> Callable[[Tensor], Tensor]:
-    """What a convolution computes by the weights that it has now. One that is not plain is returned as it is.
+    """The function that a convolution computes with its current weights. One that is not plain is returned unchanged.
 
     Args:
-        conv: the convolution, or what took its place.
+        conv: the convolution, or its replacement.
         bias: add the bias; without it, an instance norm has to follow.
         channels: of the input, for a part of it; only of what is plain.
     """
@@ -81,7 +81,7 @@ def as_function(conv: nn.Module, *, bias: bool = False, channels: slice | None =
 
 @contextmanager
 def recomputing(enabled: bool = True) -> Iterator[None]:
-    """Make networks that run inside keep less for their backward pass, which then repeats norms and paddings."""
+    """Make networks inside the block keep less for their backward pass, which then repeats norms and paddings."""
     global _recompute
     before, _recompute = _recompute, enabled
     try:
@@ -91,7 +91,7 @@ def recomputing(enabled: bool = True) -> Iterator[None]:
 
 
 def recomputed(function: Callable[..., T], *tensors: Tensor, through: Iterable[nn.Module] = ()) -> T:
-    """Run function(*tensors). Inside `recomputing`, what arises on the way is made again in the backward pass.
+    """Run function(*tensors). Inside `recomputing`, intermediate results are computed again in the backward pass.
 
     The last operation is not repeated: what it saves is its inputs.
 
@@ -112,7 +112,7 @@ def recomputed(function: Callable[..., T], *tensors: Tensor, through: Iterable[n
 
 
 def _run_on(name: str, function: Callable[..., T], *tensors: Tensor) -> T:
-    """On a backend that was forced in the forward pass, also where the backward pass runs outside of its context."""
+    """Use the backend that was forced in the forward pass, even if the backward pass runs outside of its context."""
     with backend(name):
         return function(*tensors)
 
@@ -125,12 +125,12 @@ def prepared_conv(
     bias: bool = False,
     through: Iterable[nn.Module] = (),
 ) -> Tensor:
-    """Convolve prepare(x), which is made again from x in the backward pass (`recomputed`).
+    """Convolve prepare(x), which is computed again from x in the backward pass (`recomputed`).
 
     Args:
         conv, bias: as of `as_function`.
-        x: the one tensor that is kept.
-        prepare: what the convolution reads.
+        x: the only tensor that is kept.
+        prepare: computes what the convolution reads.
         through: the modules that `prepare` runs.
     """
     convolve = as_function(conv, bias=bias)
@@ -156,7 +156,7 @@ def init_weights(module: nn.Module) -> None:
 
 
 def zero_biases(module: nn.Module) -> None:
-    """Set all biases to 0, as both codes of pix2pix do."""
+    """Set all biases to 0, as both pix2pix implementations do."""
     for name, parameter in module.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
@@ -179,7 +179,7 @@ def up_conv(channels: int, mode: UpsampleMode) -> nn.ConvTranspose2d | nn.Conv2d
 def enlarged(x: Tensor, mode: UpsampleMode, pad_mode: PadMode) -> Tensor:
     """What an `up_conv` reads: x itself, or by "resize", which leaves no checkerboard, its nearest-neighbour doubling.
 
-    The doubling is no part of the convolution, so that what takes the place of that needs to know nothing of it.
+    The doubling is not part of the convolution, so that a replacement of it need not know about the doubling.
     """
     return x if mode == "transposed" else pad2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), 1, pad_mode)
 

@@ -2,7 +2,7 @@
 
 Layer norm here is `torch.nn.GroupNorm` with one group: statistics over (C, H, W), scale and shift of each channel, as
 in the authors' code. `instance_norm_act` on the image as one plane has the same statistics but no scale and shift of
-each channel; with those as steps of their own it was slower on the CPU than PyTorch's norm, so it is not used.
+each channel; with these as separate steps it was slower on the CPU than PyTorch's norm, so it is not used.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class LayerNormAct(nn.GroupNorm):
 class RefinementModule(nn.Module):
     """Two 3x3 convolutions at one resolution, each with layer norm and LeakyReLU.
 
-    The second norm is left to the reader of the output, so that a convolution keeps its output alone for the backward
-    pass (`recomputed`).
+    The second norm is left to the next module, so that a convolution keeps only its output for the backward pass
+    (`recomputed`).
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -78,7 +78,7 @@ class CascadedRefinement(nn.Module):
 
     Args:
         in_channels: of the condition.
-        out_channels: of the image, or of all images that are made at once.
+        out_channels: of the image, or of all images that are generated at once.
         widths: channels of each module, coarsest first.
     """
 
@@ -99,7 +99,7 @@ class CascadedRefinement(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map the condition [B, in_channels, H, W] to images [B, out_channels, H, W] around [-1, 1].
 
-        As in the authors' code nothing bounds them: what shows or measures them has to.
+        As in the authors' code, they are not bounded; whoever shows or measures them has to do that.
         """
         return run_at_multiple(self._run, x, self.multiple)
 

@@ -16,7 +16,7 @@ from hdgan.ops import avg_pyramid
 
 KERNEL = 4
 WIDEST = 512
-"""Channels at most, in pix2pixHD; in pix2pix 8 ndf."""
+"""Maximum number of channels in pix2pixHD; in pix2pix it is 8 ndf."""
 
 
 def _norm_leaky_conv(norm: nn.Module, conv: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +94,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class MultiscaleDiscriminator(nn.Module):
-    """`n_scales` PatchGANs; scales[0] sees the full resolution, each further one half of that before.
+    """`n_scales` PatchGANs; scales[0] sees the full resolution, each of the others half of the one before.
 
     Args:
         in_channels: of the condition and the image.
@@ -146,8 +146,8 @@ class MultiscaleDiscriminator(nn.Module):
         return outputs if self.intermediate_features else [features[-1:] for features in outputs]
 
     def copy_coarse_from(self, smaller: MultiscaleDiscriminator) -> None:
-        """Start from a discriminator of a run at a lower resolution: every PatchGAN keeps the resolution that it knows,
-        and the finest ones stay new.
+        """Start from a discriminator of a run at a lower resolution: every PatchGAN keeps its resolution, and the
+        finest ones stay new.
 
         Raises:
             RuntimeError: the shapes differ.

@@ -23,7 +23,7 @@ class FeatureEncoder(nn.Module):
         out_channels: features, 3 in the paper.
         nef: channels of the first convolution.
         n_downsample: stride-2 convolutions.
-        reduction: times the photo is halved before it is encoded; the features are upsampled by nearest neighbour.
+        reduction: how often the photo is halved before it is encoded; the features are upsampled by nearest neighbour.
         pad_mode: padding of the 7x7 convolutions.
         upsample: "transposed" or "resize".
     """

@@ -1,4 +1,4 @@
-"""Choices that the networks offer, by the names under which configs and command lines know them."""
+"""Choices that the networks offer, by their names in configs and command lines."""
 
 from __future__ import annotations
 

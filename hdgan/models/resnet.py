@@ -20,7 +20,7 @@ _STEM_PAD = 3
 
 
 class ResNetBlock(nn.Module):
-    """conv, norm, ReLU, dropout if wanted, conv, norm, add."""
+    """conv, norm, ReLU, optional dropout, conv, norm, add."""
 
     def __init__(self, channels: int, norm: NormKind, dropout: bool) -> None:
         super().__init__()

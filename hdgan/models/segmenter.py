@@ -34,7 +34,7 @@ from hdgan.weights.modules import (
 )
 
 _STEPS = (1, 2, 4, 8, 8)
-"""Channels of each level, in widths; each level has half the resolution of the one before."""
+"""Channels of each level as multiples of the width; each level has half the resolution of the one before."""
 _COARSEST = 2 ** (len(_STEPS) - 1)
 
 

@@ -36,7 +36,7 @@ class VGG19Features(nn.Module):
     """
 
     LEAST_SIDE = 16
-    """Pixels that images need on each side, as each of the four poolings halves them."""
+    """Pixels that images need on each side, since each of the four poolings halves them."""
 
     def __init__(self, convolution: Convolution = 1, pooling: Pooling = "max") -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def _parts(layers: Sequence[nn.Module]) -> Iterator[nn.Module]:
 
 
 def missing_weights(weights: Path | None) -> str:
-    """What a run lacks to load VGG19, as a sentence; empty where the file is there. Downloads nothing.
+    """What a run still needs to load VGG19, as a sentence; empty if the file exists. Downloads nothing.
 
     Args:
         weights: as of `load_vgg19`.

@@ -1,7 +1,7 @@
 """The ops of pix2pixHD's hot paths, usable on their own.
 
 Each has a file of its name: first the reference in plain PyTorch, which is its definition, then its registration as a
-PyTorch operator, then the public function. The kernels lie under the same names in csrc/ and kernels/.
+PyTorch operator, then the public function. The kernels have the same names in csrc/ and kernels/.
 """
 
 from hdgan.ops._backend import BackendError, backend

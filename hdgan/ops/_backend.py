@@ -2,7 +2,7 @@
 
 Every op has four: `eager`, plain PyTorch, which is its definition; `cpu` and `cuda`, the C++ and CUDA kernels of
 `hdgan._C`; and `triton`, the kernels of `hdgan.kernels`. The kernels of one op have the same name and arguments on all
-three: tensors, None where one is missing, then plain values. They write into tensors that the op has allocated.
+three: tensors, None for a missing one, then plain values. They write into tensors that the op has allocated.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from hdgan.ops._torch_internals import constant_when_compiled, unusual_derivativ
 
 BACKENDS = ("eager", "cpu", "cuda", "triton")
 DEVICE_OF = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}
-"""The kind of device on whose tensors the kernels of a backend work."""
+"""The kind of device whose tensors the kernels of a backend process."""
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """Floating-point dtypes that kernels compute on; others, such as float64, are for `eager`."""
 
 _forced: list[str | None] = [os.environ.get("HDGAN_BACKEND") or None]
-"""What the environment and each active `backend` ask for. The last one counts."""
+"""The backends that the environment and each active `backend` ask for. The last one counts."""
 _forked = False
 """Whether this process is a fork. OpenMP's threads do not exist there, and waiting for them would never end."""
 
@@ -42,12 +42,12 @@ if hasattr(os, "register_at_fork"):
 
 
 class BackendError(ConfigError):
-    """A backend was asked for by name that cannot run here."""
+    """A backend that was asked for by name cannot run here."""
 
 
 @contextmanager
 def backend(name: str | None) -> Iterator[None]:
-    """Make every op in this process run on the named backend; None gives the choice back to the ops.
+    """Make every op in this process run on the named backend; None leaves the choice to the ops again.
 
     The environment variable HDGAN_BACKEND does the same from the start. A call that names its own backend keeps it.
 
@@ -91,7 +91,7 @@ def choose(op: str, asked: str | None, x: Tensor, dtype: torch.dtype | None = No
 
 @constant_when_compiled
 def _choose(asked: str | None, device: str, dtype: torch.dtype) -> tuple[str, str | None]:
-    """The backend and, if it is refused, the reason."""
+    """The backend and, if it is rejected, the reason."""
     if asked is None:
         return next((name for name in BACKENDS[1:] if _why_not(name, device, dtype) is None), "eager"), None
     if asked not in BACKENDS:

@@ -34,7 +34,7 @@ def as_map(op: str, name: str, values: Tensor) -> Tensor:
 
 
 def check_same_device(op: str, **tensors: Tensor | None) -> None:
-    """Require all given tensors on one device."""
+    """Require all given tensors to be on the same device."""
     devices = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
     if len(set(devices.values())) > 1:
         found = ", ".join(f"{name} on {device}" for name, device in devices.items())

@@ -26,7 +26,7 @@ def register(
     Args:
         schema: with the name in front, in PyTorch's schema language; the last argument is the backend.
         implementation: allocates the results and launches the kernels.
-        fake: makes empty results, for tracing.
+        fake: creates empty results, for tracing.
         setup_context, backward: as for `torch.library.register_autograd`. Ops without gradients leave them out.
         batched: as for `torch.library.register_vmap`, with the op in front of its arguments.
     """
@@ -45,10 +45,10 @@ def register(
 
 
 def fold(x: Any, mapped: int | None, into: int | None, size: int) -> Any:
-    """Make the dimension that `torch.vmap` maps over a part of another one.
+    """Merge the dimension that `torch.vmap` maps over into another one.
 
     Args:
-        x: an argument of an op. If it is no tensor it is returned as it is.
+        x: an argument of an op. If it is not a tensor, it is returned unchanged.
         mapped: the mapped dimension, or None if x is the same for all.
         into: the other dimension, counted without the mapped one, or None if x has to be the same for all.
         size: the size of the mapped dimension.
@@ -98,7 +98,7 @@ def gradients_of_gradients(
         ddinputs: the gradients with respect to what it computed, None for zero.
 
     Returns:
-        The gradient with respect to dy, and those with respect to `inputs`. Differentiable themselves.
+        The gradient with respect to dy, and those with respect to `inputs`. They are differentiable themselves.
     """
     again = torch.is_grad_enabled()
     with torch.enable_grad():

@@ -1,6 +1,6 @@
-"""All private names of PyTorch that the ops and the networks use, and what happens where torch has none of that name.
+"""All private names of PyTorch that the ops and the networks use, and what happens if torch does not have one.
 
-No public API answers these questions. Every name is looked up once, here. The tests take each of them away.
+No public API answers these questions. Every name is looked up once, here. The tests remove each of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if not _LEVEL_KNOWN:
 
 
 def unusual_derivative() -> str | None:
-    """What differentiates in another way than backwards through a graph, which is all that custom operators know.
+    """What differentiates in any other way than backwards through a graph, the only way that custom operators support.
 
     If torch does not tell whether it is in forward mode, the answer is that it may be. If torch does not tell which
     transforms of torch.func are active, every one counts as a derivative. If it does not even tell whether there are
@@ -62,10 +62,10 @@ def is_mapping() -> bool:
 
 
 def constant_when_compiled(function: F) -> F:
-    """Decorate a function whose result the compiler takes for a constant, until a guard of its caller fails.
+    """Decorate a function whose result the compiler treats as a constant, until a guard of its caller fails.
 
     This is torch.compiler.assume_constant_result, which would import the compiler, and Triton with it, right here. If
-    the compiler did not know the mark, it would trace into the function, and raise an error under `fullgraph`.
+    the compiler ignored the mark, it would trace into the function, and raise an error under `fullgraph`.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
@@ -90,7 +90,7 @@ def _known(names: tuple[str, ...]) -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether hooks run when a module is called, be they its own or global.
+    """Whether hooks run when a module is called, either its own or global ones.
 
     If torch keeps them under another name, the answer is yes: a module with hooks is called as a module, and once.
     """

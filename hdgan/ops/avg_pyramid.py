@@ -110,13 +110,13 @@ _avg_pyramid_backward = register(
 
 
 def avg_pyramid(x: Tensor, levels: int, *, backend: str | None = None) -> list[Tensor]:
-    """Halve `x` `levels` times by 3x3 average pooling that leaves the padding out of its count.
+    """Halve `x` `levels` times by 3x3 average pooling that does not count the padding.
 
     The pooling of NVIDIA/pix2pixHD: AvgPool2d(3, stride=2, padding=1, count_include_pad=False), applied repeatedly.
 
     Args:
         x: [B, C, H, W] floating point.
-        levels: how many smaller levels to make; 0 gives [x].
+        levels: the number of smaller levels; 0 gives [x].
         backend: implementation by name; None chooses.
 
     Returns:

@@ -18,7 +18,7 @@ TABLE_SIZE = 4096 + 2**16
 class InstanceIndex(NamedTuple):
     """A batch of instance maps as dense rows of one table. N is the number of instances in the whole batch.
 
-    Its tensors belong together. For a part of a batch, make an index of those images instead of slicing this one.
+    Its tensors belong together. For a part of a batch, create an index of those images instead of slicing this one.
 
     Rows are ordered by image, then by id: image b owns the rows offsets[b] to offsets[b + 1].
     """
@@ -28,7 +28,7 @@ class InstanceIndex(NamedTuple):
     offsets: Tensor
     """[B + 1] int64: first row of each image, and N at the end."""
     ids: Tensor
-    """[N] original ids, in the dtype they came in."""
+    """[N] original ids, in their original dtype."""
     counts: Tensor
     """[N] int64: pixels of each instance, at least 1."""
 
@@ -120,7 +120,7 @@ def instance_index(ids: Tensor, *, backend: str | None = None) -> InstanceIndex:
             two images is two instances.
         backend: implementation by name; None chooses.
 
-    The cpu, cuda and triton backends do not sort: they look ids up where a run of equal ids begins. On a GPU the ids
+    The cpu, cuda and triton backends do not sort: they look up an id once for each run of equal ids. On a GPU the ids
     must then lie between -4096 and 65535, or be int16. Others are sorted by PyTorch. The number of instances depends on
     the data, so the host waits for the GPU once.
 

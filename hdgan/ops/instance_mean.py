@@ -53,7 +53,8 @@ def _sums(x: Tensor, rows: Tensor, offsets: Tensor, counts: Tensor, backend: str
 
 
 def _sums_in_order(x: Tensor, rows: Tensor, counts: Tensor, backend: str) -> Tensor:
-    """The same without atomic additions of floats, whose order is random. Pixels are sorted by instance instead."""
+    """The same sums without atomic additions of floats, whose order is random. Pixels are sorted by instance
+    instead."""
     order = rows.flatten().sort(stable=True).indices  # [B * H * W]
     starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])  # [N + 1] where an instance begins in it
     n = counts.numel()
@@ -168,7 +169,7 @@ def instance_reduce(x: Tensor, index: InstanceIndex, *, backend: str | None = No
         [N, C] float32 (float64 for float64 input): one row per instance of the batch.
 
     Raises:
-        TypeError, ValueError: wrong dtype, shape or device, saying expected and got.
+        TypeError, ValueError: wrong dtype, shape or device; the message says what was expected and given.
         BackendError: the named backend cannot run.
     """
     _check("instance_reduce", x, index)
@@ -190,7 +191,7 @@ def instance_broadcast(values: Tensor, index: InstanceIndex, *, backend: str | N
         [B, C, H, W] in the dtype of `values`, contiguous.
 
     Raises:
-        TypeError, ValueError: wrong dtype, shape or device, saying expected and got.
+        TypeError, ValueError: wrong dtype, shape or device; the message says what was expected and given.
         BackendError: the named backend cannot run.
     """
     if not values.is_floating_point():
@@ -223,7 +224,7 @@ def instance_mean(x: Tensor, ids: Tensor | InstanceIndex, *, backend: str | None
         every run on a CPU, and on a GPU under `torch.use_deterministic_algorithms`, which costs a sort of the pixels.
 
     Raises:
-        TypeError, ValueError: wrong dtype, shape or device, saying expected and got.
+        TypeError, ValueError: wrong dtype, shape or device; the message says what was expected and given.
         BackendError: the named backend cannot run.
     """
     index = ids if isinstance(ids, InstanceIndex) else instance_index(ids, backend=backend)
@@ -244,7 +245,7 @@ def _check(op: str, x: Tensor, index: InstanceIndex) -> None:
 
 
 def _check_index(op: str, index: InstanceIndex) -> None:
-    """Kernels trust an index; of one that was put together by hand, this finds what can be seen from outside."""
+    """Kernels trust an index. In one that was put together by hand, this finds the faults that are cheap to see."""
     rows, offsets, _, counts = index
     check_same_device(op, rows=rows, offsets=offsets, counts=counts)
     dtypes = (rows.dtype, offsets.dtype, counts.dtype)

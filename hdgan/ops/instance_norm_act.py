@@ -14,7 +14,7 @@ from hdgan.ops._register import folding, gradients_of_gradients, register
 
 Activation = Literal["none", "relu", "leaky_relu"]
 PadMode = Literal["reflect", "zero", "replicate"]
-"""What a kernel gets is this name, too; C++ has an enum of the same names (csrc/tensor.h)."""
+"""Kernels get these names, too; C++ has an enum with the same names (csrc/tensor.h)."""
 _TORCH_PAD_MODE = {"reflect": "reflect", "zero": "constant", "replicate": "replicate"}
 
 
@@ -30,7 +30,7 @@ def pad2d(x: Tensor, pad: int, mode: PadMode) -> Tensor:
 
 
 def _slope_of(activation: str, negative_slope: float) -> float:
-    """The activation as the factor of values below zero, which is all that kernels know of it.
+    """The activation as the factor of negative values, which is all that kernels need.
 
     Raises:
         ValueError: there is no such activation.
@@ -142,7 +142,7 @@ def _backward(
 def _backward_fake(
     dy: Any, x: Tensor, weight: Any, bias: Any, mean: Tensor, rstd: Any, with_dresidual: bool, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, dresidual (empty where it is not wanted), and [2, B, C] sums over each plane, of dz and of dz times xhat."""
+    """dx, dresidual (empty if it is not needed), and [2, B, C] sums over each plane, of dz and of dz times xhat."""
     dresidual = empty_as(x, x.shape) if with_dresidual else x.new_empty(0)
     return empty_as(x, x.shape), dresidual, mean.new_empty((2, *mean.shape))
 
@@ -221,7 +221,7 @@ _instance_norm_act_backward = register(
 def _check(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, pad: int, pad_mode: str
 ) -> None:
-    """Refuse what the op does not take, saying expected and got."""
+    """Refuse unsuitable arguments; the message says what was expected and given."""
     op = "instance_norm_act"
     check_image(op, x)
     check_same_device(op, x=x, weight=weight, bias=bias, residual=residual)
@@ -268,22 +268,21 @@ def instance_norm_act(
         x: [B, C, H, W] floating point.
         weight: [C] scale, or None.
         bias: [C] shift, or None.
-        residual: [B, C, H, W], or [B, C, H + 2r, W + 2r] padded by any r, whose interior is added, or None. A padded
-            residual is better given whole: differentiating the slice costs PyTorch two passes over it, and its
-            memory format.
+        residual: [B, C, H, W], or [B, C, H + 2r, W + 2r] padded by any r, whose interior is added, or None. Pass a
+            padded residual whole: if it is sliced, its gradient costs PyTorch two passes and the memory format.
         activation: "none", "relu" or "leaky_relu".
         negative_slope: of leaky_relu.
         eps: added to the variance.
         pad: pixels added on each side.
         pad_mode: "reflect" (pad < H and pad < W), "zero" or "replicate".
-        backend: implementation by name; None chooses. The third derivatives of eager are wrong, as those of
-            `torch.instance_norm` are. Those of the kernels are right.
+        backend: implementation by name; None chooses. The third derivatives of eager are wrong, like those of
+            `torch.instance_norm`. Those of the kernels are correct.
 
     Returns:
         [B, C, H + 2 pad, W + 2 pad], in the dtype and memory format of `x`.
 
     Raises:
-        TypeError, ValueError: wrong dtype, shape, device or option, saying expected and got.
+        TypeError, ValueError: wrong dtype, shape, device or option; the message says what was expected and given.
         BackendError: the named backend cannot run.
     """
     _check(x, weight, bias, residual, pad, pad_mode)

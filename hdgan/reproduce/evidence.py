@@ -1,4 +1,4 @@
-"""evidence.md, made from the raw rows alone: tables, and which orders the seeds support, reverse or leave open.
+"""evidence.md, made from the raw rows alone: tables, and which orders the seeds support, reverse or leave undecided.
 
 The same rows always give the same page.
 """
@@ -20,7 +20,7 @@ from hdgan.wording import markdown_table
 
 PAGE = "evidence.md"
 EVIDENCE = "evidence"
-"""Folder beside the page: for each scale a CSV file, what was asked for, and an image."""
+"""Folder next to the page: for each scale a CSV file, a JSON file of what was requested, and an image."""
 COLUMNS = {
     "miou": ("mean IoU ↑", 3),
     "pixel_accuracy": ("pixel accuracy ↑", 3),
@@ -62,7 +62,7 @@ How to read it:
 
 @dataclass(frozen=True)
 class Measured:
-    """The rows of one scale, and what was asked for."""
+    """The rows of one scale, and what was requested."""
 
     results: Sequence[Result]
     requested: Requested
@@ -81,7 +81,7 @@ def write_evidence(docs: Path) -> Path:
     """Write docs/evidence.md from docs/evidence/*.csv.
 
     Raises:
-        DataError: there are no rows, or they are damaged or of another version. The page then stays as it was.
+        DataError: there are no rows, or they are damaged or of another version. The page is then unchanged.
     """
     files = sorted((docs / EVIDENCE).glob("*.csv"))
     if not files:
@@ -93,7 +93,7 @@ def write_evidence(docs: Path) -> Path:
 
 
 def _measured(file: Path) -> Measured:
-    """Read the CSV file of a scale, and what was asked for beside it."""
+    """Read the CSV file of a scale, and the JSON file next to it of what was requested."""
     measured = Measured(read_results(file), load_requested(file))
     unknown = sorted({*measured.requested.rows, *(run.row for run in measured.runs)} - ROWS.keys())
     if unknown:
@@ -105,7 +105,7 @@ def _measured(file: Path) -> Measured:
 
 
 def page_text(scales: Sequence[Measured], docs: Path) -> str:
-    """The text of the page; it shows the images that lie beside the rows."""
+    """The text of the page; it shows the images next to the rows."""
     pairs = sum(len(table.tested) * (len(table.tested) - 1) // 2 for table in TABLES)
     parts = ["# Evidence", *filter(None, map(_incomplete, scales))]
     parts.append(_INTRODUCTION.format(significant=SIGNIFICANT, pairs=pairs))

@@ -106,7 +106,7 @@ class Job:
 
     @property
     def perceptual(self) -> str:
-        """The digest of the network that the run's perceptual loss uses; empty without that loss."""
+        """Digest of the network that the run's perceptual loss uses; empty without that loss."""
         return self.folder.digest(PERCEPTUAL) if not self.is_network and self.options.get("loss.scorer") else ""
 
     def results(self) -> list[Result]:
@@ -121,7 +121,7 @@ class Job:
         return list_steps(self.run)[-1:] == [self.folder.scale.steps]
 
     def share(self) -> float:
-        """How much of the training of a run is done, from 0 to 1, as its log tells; 0 of a network."""
+        """The completed part of a run's training, from 0 to 1, according to its log; 0 for a network."""
         records = read_metrics(self.run)
         return records[-1]["step"] / self.folder.scale.steps if records else 0.0
 
@@ -153,7 +153,7 @@ class Job:
                 )
 
     def commands(self, machine: Machine, device: str) -> list[list[str]]:
-        """What is left to do, as arguments of `hdgan`."""
+        """The remaining work, as arguments of `hdgan`."""
         return (
             [self._scorer_training(device)]
             if self.is_network

@@ -1,4 +1,4 @@
-"""The tables as data: which rows they have, what each row trains, and at what scale.
+"""The tables as data: their rows, what each row trains, and at what scale.
 
 The row of an ablation changes the options that its table names and nothing else. Rows that tables share are trained
 once. All rows see the same number of training images with the same learning rate, which falls over the same number of
@@ -42,7 +42,7 @@ class Scale:
     joint: int
     """Training images that all networks see at the full resolution."""
     decay: int
-    """Last images of a run, over which its learning rate falls to zero."""
+    """Number of last images of a run over which its learning rate falls to zero."""
     batch_size: int
     lr: float
     ngf: int
@@ -58,7 +58,7 @@ class Scale:
     network_steps: int
     """Steps of the scorer's and the perceptual network's training."""
     workers: int
-    """Processes of a run that read images."""
+    """Data workers of a run."""
 
     @property
     def images(self) -> int:
@@ -134,7 +134,7 @@ def pix2pix(scale: Scale) -> Options:
 
 
 def crn(scale: Scale) -> Options:
-    """Cascaded refinement from 4 rows on, with the perceptual loss alone; it sees no instance boundaries either."""
+    """Cascaded refinement from 4 rows on, with only the perceptual loss; it sees no instance boundaries either."""
     return {
         "data.root": None,
         "model.n_labels": SPEC.n_labels,
@@ -148,7 +148,7 @@ def crn(scale: Scale) -> Options:
 
 
 def _stage(name: str, scale: Scale, images: int, *, decay: int = 0, halvings: int = 0) -> Options:
-    """A stage of so many images; over the last `decay` of them its learning rate falls."""
+    """A stage of this many images; over the last `decay` of them its learning rate falls."""
     return {
         f"stages.{name}.images": images,
         f"stages.{name}.decay": decay / images,
@@ -222,7 +222,7 @@ class Table:
     tested: tuple[str, ...] = ()
     """Rows in the order of mean IoU that is tested here, best first; empty if no order is tested."""
     claims: tuple[tuple[str, str], ...] = ()
-    """Pairs of tested rows whose first the paper puts above the second; we test the other pairs additionally."""
+    """Pairs of tested rows of which the paper puts the first above the second; we test the other pairs additionally."""
     caveat: str = ""
     """What a reader should keep in mind."""
 

@@ -1,4 +1,4 @@
-"""`hdgan` in processes of its own, which save and end when a stop is requested."""
+"""`hdgan` in separate processes, which save and end when a stop is requested."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hdgan.training.interrupt import StopRequest
 SAVED = 130
 """Exit status of a command that was asked to stop."""
 LOOK_SECONDS = 0.2
-"""Between looks at a process."""
+"""Seconds between checks of a process."""
 
 
 class Stopped(Exception):
@@ -30,12 +30,12 @@ def call(command: Sequence[str], log: Path, threads: int, stop: StopRequest, cpu
         command: the arguments.
         log: file that the output is added to.
         threads: CPU threads of the process.
-        stop: where a stop is requested. The process is then asked once to save and end.
+        stop: says whether a stop is requested. The process is then asked once to save and end.
         cpu_seconds: list that takes the CPU seconds of the process and of those that it started, however it ends.
 
     Raises:
         TrainingError: the process failed, with its error and the log.
-        Stopped: a stop was requested, here or of the process alone.
+        Stopped: a stop was requested, here or only from the process.
     """
     if stop.requested:
         raise Stopped

@@ -1,4 +1,4 @@
-"""What is written from the runs that are scored: their results, all rows, the image and the page."""
+"""The output of the scored runs: their results, all rows, the image and the page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hdgan.reproduce.sheet import runs_sheet
 from hdgan.wording import count
 
 SAME_ORACLE = 1e-3
-"""Difference in the scores of real photos that another device or number of threads may make."""
+"""Difference in the scores of real photos that another device or number of threads may cause."""
 
 
 def collect(run: Job) -> list[Result]:
@@ -102,7 +102,8 @@ def publish(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], docs: 
 
 
 def _require_one_oracle(root: Path, found: Sequence[list[Result]]) -> None:
-    """Raise DataError if one scorer saw different things in the same photos: then the evaluation itself has changed."""
+    """Raise DataError if one scorer saw different things in the same photos, since then the evaluation itself has
+    changed."""
     oracles = {f"{of_run.row}-{of_run.seed}": real.metrics.get("miou") or 0.0 for real, of_run in found}
     lowest, highest = min(oracles, key=oracles.__getitem__), max(oracles, key=oracles.__getitem__)
     if oracles[highest] - oracles[lowest] > SAME_ORACLE:
@@ -114,7 +115,7 @@ def _require_one_oracle(root: Path, found: Sequence[list[Result]]) -> None:
 
 
 def require_no_more(file: Path, runs: int) -> None:
-    """Check that evidence is not replaced by less of it. Rows that this version cannot read may be replaced.
+    """Make sure that evidence is not replaced by fewer runs. Rows that this version cannot read may be replaced.
 
     Raises:
         ConfigError: the file holds more runs.

@@ -1,4 +1,4 @@
-"""How long a job took over all its sittings, and what it ran on."""
+"""How long a job took in total over all its sessions, and on what machine."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ class Machine:
     threads: Count
     """CPU threads of each job."""
     jobs: Count
-    """Jobs that run side by side."""
+    """Jobs that run at the same time."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """The time of a job. A sitting does not count if `hdgan reproduce` itself was killed."""
+    """The time of a job. A session does not count if `hdgan reproduce` itself was killed."""
 
     began: str
-    """When the first sitting began, such as 2026-11-23T03:09:57+00:00."""
+    """When the first session began, such as 2026-11-23T03:09:57+00:00."""
     ended: str
-    """When the last sitting ended."""
+    """When the last session ended."""
     seconds: Seconds
-    """Duration of all sittings."""
+    """Total duration of all sessions in seconds."""
     cpu_seconds: Seconds
     """CPU time of its processes and of those that they started."""
     machine: Machine
-    """The machine of the last sitting."""
+    """The machine of the last session."""
     perceptual: str = ""
     """Digest of the perceptual network that a run trains with; empty without one."""
 
@@ -86,7 +86,7 @@ def load_record(file: Path) -> Record | None:
 
 @contextmanager
 def sitting(file: Path | None, machine: Machine, perceptual: str) -> Iterator[list[float]]:
-    """Add the time of the block to a job's record, which is there from the beginning of the job.
+    """Add the time of the block to a job's record, which exists from the start of the job.
 
     Args:
         file: of the record; None keeps none.
@@ -114,5 +114,5 @@ def _now() -> str:
 
 
 def digest(content: bytes) -> str:
-    """A short name for a content."""
+    """A short digest of a content."""
     return hashlib.sha256(content).hexdigest()[:12]

@@ -1,4 +1,5 @@
-"""Raw results: JSON for each run in its folder, and a CSV of all of them with what was asked for beside it."""
+"""Raw results: JSON for each run in its folder, and a CSV of all of them, with a JSON file next to it of what was
+requested."""
 
 from __future__ import annotations
 
@@ -38,12 +39,12 @@ class Result:
     height: Side
     train_scenes: Count
     held_out: Count
-    """Images that the scores are of."""
+    """Number of scored images."""
     images: Count
     """Training images that the run saw."""
     steps: Count
     parameters: Parameters
-    """Of the generator."""
+    """Parameters of the generator."""
     began: str = ""
     """This field and those up to jobs are copied from the run's `Record`; empty without one."""
     ended: str = ""
@@ -101,7 +102,7 @@ def load_results(path: Path, scorer: str) -> list[Result]:
 
 @dataclass(frozen=True)
 class Requested:
-    """The runs that were asked for at a scale, and the training of the networks that they need."""
+    """The requested runs of a scale, and the training of the networks that they need."""
 
     rows: tuple[str, ...]
     seeds: Variants
@@ -120,12 +121,12 @@ class Requested:
 
 
 def save_requested(path: Path, requested: Requested) -> None:
-    """Write what belongs beside the CSV file `path`."""
+    """Write the JSON file next to the CSV file `path`."""
     write_json(path.with_suffix(".json"), requested)
 
 
 def load_requested(path: Path) -> Requested:
-    """Read what lies beside the CSV file `path`.
+    """Read the JSON file next to the CSV file `path`.
 
     Raises:
         DataError: it is missing or damaged.
@@ -137,7 +138,7 @@ def load_requested(path: Path) -> Requested:
 
 
 def write_rows(path: Path, results: Sequence[Result]) -> None:
-    """Write all results; metrics follow the other columns in the order in which they first come."""
+    """Write all results; metrics follow the other columns in the order in which they first occur."""
     metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
     named = [field.name for field in fields(Result) if field.name != "metrics"]
     lines = (

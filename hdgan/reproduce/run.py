@@ -32,9 +32,9 @@ from hdgan.training.interrupt import StopRequest
 from hdgan.training.run_folder import locked
 
 LOOK_SECONDS = 0.5
-"""Between looks at the jobs."""
+"""Seconds between checks of the jobs."""
 GPU_JOBS = 4
-"""Runs side by side on a GPU, since one small run does not keep it busy."""
+"""Runs at the same time on a GPU, since one small run does not keep it busy."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,23 @@ def reproduce(
 ) -> Reproduction:
     """Train and score all rows of the tables for every seed, and write the evidence.
 
-    The call may be repeated however it ended: finished runs are kept, others go on from their last checkpoint. Ctrl-C
-    saves. A finished run is scored again if its scores are missing, or are by another scorer or version of hdgan.
+    The call may be repeated however it ended: finished runs are kept, and others continue from their last checkpoint.
+    Ctrl-C saves. A finished run is scored again if its scores are missing, or are by another scorer or version of
+    hdgan.
 
     Args:
         scale: of all runs.
         out: folder of the runs.
         seeds: runs of each row.
-        jobs: runs side by side; None takes the number of cores, or GPU_JOBS on a GPU.
+        jobs: runs at the same time; None uses the number of cores, or GPU_JOBS on a GPU.
         device: auto, cpu, cuda or cuda:N.
-        docs: folder for evidence.md once all runs are done; None takes `out`, which the rows go to until then.
+        docs: folder for evidence.md once all runs are done; None uses `out`, to which the rows go until then.
         rows: names in ROWS.
         console: where progress is printed.
 
     Raises:
-        ConfigError: an option that cannot work; a folder that another process uses or that holds runs of another scale
-            or with other options; or more runs of this scale in `docs` than asked for.
+        ConfigError: an option that cannot work; a folder that another process uses or that contains runs of another
+            scale or with other options; or more runs of this scale in `docs` than asked for.
         DataError: runs were scored differently.
         TrainingError: jobs failed; all others are finished.
     """
@@ -128,7 +129,7 @@ class _Scheduler:
     console: Console
 
     def work(self, what: str, jobs: Sequence[Job]) -> list[str]:
-        """Do the jobs that are not done yet, several side by side; returns a line for each that failed."""
+        """Do the remaining jobs, several at a time; returns a line for each that failed."""
         todo = [job for job in jobs if not job.is_done()]
         failed, done = [], len(jobs) - len(todo)
         with showing_progress(self.console) as progress, ThreadPoolExecutor(self.machine.jobs) as pool:
@@ -157,7 +158,7 @@ class _Scheduler:
         progress(f"percent of all {what}", percent, 100, detail)
 
     def _do(self, job: Job) -> tuple[str, str]:
-        """Bring a job to its end, or to a stop that was requested; returns how it ended and, if it failed, why."""
+        """Run a job to its end, or to a requested stop; returns how it ended and, if it failed, why."""
         try:
             # To score a finished run again is not part of its time.
             record = None if not job.is_network and job.is_trained() else job.record

@@ -1,4 +1,5 @@
-"""An image of what the models make of the first held-out scenes: a column for each scene, a row for each model."""
+"""An image of what the models generate from the first held-out scenes: a column for each scene, a row for each
+model."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ TEXT = 14
 
 
 def runs_sheet(runs: Sequence[Job]) -> Image.Image:
-    """Show label maps, photos, and what each run makes of the label maps."""
+    """Show label maps, photos, and the images that each run generates from the label maps."""
     root = ensure_scenes(runs[0].folder.scale.scenes)
     labels, ids, photos = (sorted((root / f"test_{kind}").glob("*.png"))[:SHOWN] for kind in ("label", "inst", "img"))
     rows: dict[str, list[Image.Image]] = {
@@ -37,7 +38,7 @@ def runs_sheet(runs: Sequence[Job]) -> Image.Image:
 
 
 def sheet(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
-    """Put rows of images of one size below each other, each row with its name at the left."""
+    """Put rows of images of equal size below each other, each row with its name on the left."""
     width, height = next(iter(rows.values()))[0].size
     columns = max(map(len, rows.values()))
     page = Image.new("RGB", (MARGIN + columns * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP), "white")

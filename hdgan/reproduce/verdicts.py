@@ -22,7 +22,7 @@ Conclusion = Literal["supported", "reversed", "not decided"]
 
 @dataclass(frozen=True)
 class PairTest:
-    """The test that the first of two rows is the better one."""
+    """The test that the first of two rows is better."""
 
     better: str
     worse: str

@@ -1,6 +1,6 @@
 """Painting buildings: rays of the free pixels are cast against walls, gables and roofs, from near to far.
 
-Only then are all facades of the scene shaded at once, which costs less than one after another.
+Then all facades of the scene are shaded at once, which is cheaper than one after another.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The unfinished image: the instance that every pixel shows, its colour in linear light, and the camera's rays.
 
-Things are painted from near to far; a pixel that is taken stays as it is, so every pixel is shaded once.
+Things are painted from near to far and never painted over, so every pixel is shaded once.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _DARK = np.array([0.011, 0.011, 0.012], np.float32)
 
 
 def paint_car(canvas: Canvas, light: Light, car: Car, id: int, look: Look) -> None:
-    """Paint a car in the pixels still free."""
+    """Paint a car in the pixels that are still free."""
     body = _Body(canvas, light, car, look)
     if body.stencil.hidden:
         return

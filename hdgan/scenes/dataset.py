@@ -23,7 +23,8 @@ from hdgan.scenes.scene import Scene, render_scene
 from hdgan.scenes.styles import SPEC
 
 VERSION = 7
-"""Part of the key of the cache: raise it whenever the same configuration gives other images (a test compares some)."""
+"""Part of the key of the cache: increase it whenever the same configuration gives other images (a test compares
+some)."""
 
 
 def spec_of(data: DataConfig) -> DatasetSpec | None:
@@ -63,13 +64,13 @@ def ensure_scenes(
     """Return the folder of the scenes of `config`, rendering them on first use.
 
     The folder has NVIDIA's layout: train_label, train_inst, train_img and the same for test, with equal stems
-    (scene_000000.png, ...), and besides them train_style and test_style with one JSON a scene: the true style of
-    every instance.
+    (scene_000000.png, ...), and also train_style and test_style with one JSON file per scene: the true style of every
+    instance.
 
     Args:
         config: Size, number and seed of the scenes; the same gives the same pixels with the same numpy and Pillow.
-        cache: Where the folder is kept; None takes the variable HDGAN_CACHE, else the user's cache folder.
-        progress: Called with (scenes drawn, scenes in all) after each scene.
+        cache: Where the folder is kept; None uses the variable HDGAN_CACHE, else the user's cache folder. progress:
+        Called with the number of scenes drawn and their total after each scene.
 
     Raises:
         HdganError: the cache cannot be written.
@@ -105,7 +106,7 @@ def scenes_folder(config: ScenesConfig, cache: Path | None = None) -> Path:
 
 
 def default_cache() -> Path:
-    """Folder for files that hdgan can make again: HDGAN_CACHE, else XDG_CACHE_HOME/hdgan, else ~/.cache/hdgan."""
+    """Folder for files that hdgan can create again: HDGAN_CACHE, else XDG_CACHE_HOME/hdgan, else ~/.cache/hdgan."""
     if chosen := os.environ.get("HDGAN_CACHE"):
         return Path(chosen).expanduser()
     if base := os.environ.get("XDG_CACHE_HOME"):

@@ -96,7 +96,7 @@ def _upper_floors(
     column: np.ndarray,
     row: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Materials and tones [N] around one window a bay; `level` is metres above the floor."""
+    """Materials and tones [N] around one window per bay; `level` is metres above the floor."""
     material, tone = np.full(len(level), WALL, np.uint8), np.ones(len(level), np.float32)
     width, tall = table.width[number], table.tall[number]
     side = width * 0.5 - np.abs(across)

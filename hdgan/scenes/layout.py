@@ -155,7 +155,7 @@ def lay_out(rng: np.random.Generator) -> SceneLayout:
 def _nearest(thing: Thing) -> float:
     """Depth that decides which of two things hides the other: for a car its nearer end.
 
-    What stands beside a car on the pavement is hidden by it, since the camera looks from the road.
+    What stands next to a car on the pavement is hidden by it, since the camera looks from the road.
     """
     if isinstance(thing, Car):
         return thing.z - 0.5 * max(thing.length * abs(math.cos(thing.heading)), thing.width)

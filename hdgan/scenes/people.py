@@ -17,7 +17,7 @@ _HAIRS = ((40, 32, 28), (92, 62, 40), (176, 140, 88), (150, 148, 146), (22, 20, 
 
 
 def paint_person(canvas: Canvas, light: Light, person: Person, id: int, look: Look) -> None:
-    """Paint a walking person in the pixels still free."""
+    """Paint a walking person in the pixels that are still free."""
     tall = person.height
     reach = [(person.x + i * 0.5 * tall, y, person.z) for i in (-1, 1) for y in (0.0, tall * 1.02)]
     stencil = Stencil(canvas, reach)
@@ -88,7 +88,7 @@ def _figure(stencil: Stencil, person: Person, foot: Place, unit: float) -> None:
 
 
 def paint_pole(canvas: Canvas, light: Light, pole: Pole, id: int, look: Look) -> None:
-    """Paint a street lamp, a traffic sign or a traffic light in the pixels still free."""
+    """Paint a street lamp, a traffic sign or a traffic light in the pixels that are still free."""
     inward = -1.0 if pole.x > 0 else 1.0
     stencil = Stencil(canvas, [(pole.x + i * 1.8, y, pole.z) for i in (-1, 1) for y in (0.0, pole.height + 0.2)])
     if stencil.hidden:

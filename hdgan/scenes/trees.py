@@ -14,7 +14,7 @@ _GRID = 64  # the crown's shape is smooth, so it is computed on a coarse grid at
 
 
 def paint_tree(canvas: Canvas, light: Light, tree: Tree, id: int, look: Look) -> None:
-    """Paint a tree in the pixels still free."""
+    """Paint a tree in the pixels that are still free."""
     reach = tree.radius * 1.12
     stencil = Stencil(canvas, [(tree.x + i * reach, y, tree.z) for i in (-1, 1) for y in (0.0, tree.height * 1.03)])
     if stencil.hidden:

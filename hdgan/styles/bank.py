@@ -56,7 +56,7 @@ class Cluster:
     centre: np.ndarray
     """[F] float32."""
     count: int | None = None
-    """Number of its instances; None if it is not known, as in NVIDIA's files."""
+    """Number of its instances; None if unknown, as in NVIDIA's files."""
     examples: tuple[Example, ...] = ()
     """The nearest to the centre first."""
     thumbnail: Image.Image | None = None
@@ -100,7 +100,7 @@ class StyleBank:
         variant: int = 0,
         per: Literal["instance", "class"] = "instance",
     ) -> Styles:
-        """Draw a cluster of its class for every instance, each with the same probability (paper, section 3.4).
+        """Choose a random cluster of its class for every instance, all with the same probability (paper, section 3.4).
 
         The style of an instance depends only on the seed, the variant, its class and its id, so adding instances to a
         map does not change the others. A class without clusters gets its `mean_style`.
@@ -206,11 +206,11 @@ class _Metadata:
     format: int
     origin: Origin
     classes: tuple[Label, ...]
-    """Of each cluster."""
+    """Metadata of each cluster."""
     counts: tuple[Count | None, ...]
     examples: tuple[tuple[Example, ...], ...]
     mean_classes: tuple[Label, ...]
-    """Of each mean."""
+    """Metadata of each mean."""
 
 
 _TYPES = {"centre": torch.float32, "mean": torch.float32, "overall": torch.float32, "thumbnail": torch.uint8}

@@ -18,12 +18,12 @@ from hdgan.wording import count
 MIN_AREA = 1 / 256
 """Share of its image that an instance must cover. E's features of smaller ones mostly describe their surroundings."""
 EXAMPLES = 12
-"""Most examples of a cluster."""
+"""Maximum number of examples per cluster."""
 Clusters = Annotated[int, Interval(ge=1, le=10**5)]
 PartShare = Annotated[float, Interval(ge=0, lt=1)]
 KMeansSeed = Annotated[int, Interval(ge=0, lt=2**32)]
 _DECIMALS = 5
-"""Features that agree to these decimals are equal. The rest is rounding of means over more or fewer pixels."""
+"""Features that agree in this many decimals count as equal. Smaller differences come from rounding of means."""
 
 
 def cluster(
@@ -34,7 +34,7 @@ def cluster(
     Args:
         table: from `hdgan.inference.encoding`.
         k: clusters of each class. A class with fewer different features has one cluster for each of them.
-        min_area: instances that cover a smaller share of their image are left out. NVIDIA's code takes 1/64.
+        min_area: instances that cover a smaller share of their image are left out. NVIDIA's code uses 1/64.
         seed: the same seed gives the same clusters.
         dontcare: label whose instances are left out.
 

@@ -17,7 +17,7 @@ _MARGIN = 0.2
 
 
 class Cropper:
-    """Crops examples out of the training photos.
+    """Crops examples from the training photos.
 
     Args:
         dataset: the samples that were encoded, at any size.
@@ -52,7 +52,7 @@ class Cropper:
 
 
 def crop(photo: np.ndarray, mask: np.ndarray, box: tuple[float, float, float, float]) -> Image.Image:
-    """Crop one instance out of a photo. Of an instance that is longer than the photo's shorter side, take the middle.
+    """Crop one instance from a photo. If it is longer than the photo's shorter side, the middle is taken.
 
     Args:
         photo: [H, W, 3] uint8.

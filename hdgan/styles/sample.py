@@ -1,4 +1,4 @@
-"""Styles of the instances of one label map: chosen, drawn, mixed, and kept as JSON."""
+"""Styles of the instances of one label map: chosen, drawn at random, mixed, and saved as JSON."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Styles:
 
     instances: Mapping[int, Style] = field(default_factory=dict)
     encoder: str = ""
-    """`fingerprint` of the E whose features they are; empty if it is not known."""
+    """`fingerprint` of the E that computed the features; empty if unknown."""
 
     def with_style(self, id: int, style: Style) -> Styles:
         """The same styles except that of one instance."""

@@ -46,7 +46,7 @@ class Origin:
     """The checkpoint whose E computed the features. A model cannot use features of another E."""
 
     encoder: str = ""
-    """`fingerprint` of E; empty if it is not known, as in NVIDIA's files."""
+    """`fingerprint` of E; empty if unknown, as in NVIDIA's files."""
     checkpoint: str = ""
     """Its name, for messages."""
 
@@ -143,7 +143,7 @@ class FeatureTable:
 
 _ARRAYS = tuple(field.name for field in fields(FeatureTable) if field.name != "origin")
 _KINDS = {"feature": "f", "stem": "U", "about": "U"}
-"""NumPy's letters of the types that are not integers."""
+"""NumPy's letters for the types that are not integers."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         resume: continue the run in that folder from its latest checkpoint.
         console: where progress goes.
 
-    Returns: How far it got, and where the report is.
+    Returns:
+        How far it got, and where the report is.
 
     Raises:
         HdganError: options, data or checkpoint that cannot be used, a disk that is full, a loss that is not finite.

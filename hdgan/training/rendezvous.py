@@ -58,7 +58,8 @@ class Rendezvous:
             rank: of this process.
             size: number of processes.
 
-        Raises: OtherProcessError: they do not connect.
+        Raises:
+            OtherProcessError: they do not connect.
         """
         try:
             store, *_ = next(dist.rendezvous("env://", timeout=START_TIMEOUT))

@@ -26,7 +26,8 @@ class StageNetworks:
         device: for everything.
 
     Attributes:
-        g_parameters: trained parameters of G and E. d_parameters: trained parameters of D.
+        g_parameters: trained parameters of G and E.
+        d_parameters: trained parameters of D.
     """
 
     def __init__(self, config: TrainConfig, stage: Stage, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Weights in files: read without running anything, within bounds, and refused where they are no usable numbers."""
+"""Weights in files: read without running any code, within limits, and rejected if they are not usable numbers."""
 
 from hdgan.files.safetensors import open_safetensors
 from hdgan.weights.pickles import StoredTensor

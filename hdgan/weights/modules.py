@@ -1,4 +1,4 @@
-"""Networks as safetensors files that describe their own architecture: what all networks of hdgan have in common."""
+"""Networks as safetensors files that describe their architecture: the part that all networks of hdgan share."""
 
 from __future__ import annotations
 
@@ -73,14 +73,15 @@ class _FewTensors(TorchFunctionMode):
 
 
 def build_described(path: Path, build: Callable[[], M], n_tensors: int) -> M:
-    """Make the modules that a file describes, on the device "meta".
+    """Create the modules that a file describes, on the device "meta".
 
     A damaged or foreign file may describe any number of layers of any size.
 
     Args:
         path: the file, for the message.
-        build: makes the modules.
-        n_tensors: in the file. The modules may have some more, since they include networks that the file lacks.
+        build: creates the modules.
+        n_tensors: number of tensors in the file. The modules may have some more, since they
+            include networks that are not in the file.
 
     Raises:
         CheckpointError: the file describes far more layers than it has tensors, or impossible layers.
@@ -157,7 +158,7 @@ def require_fitting(
     found: Mapping[str, tuple[int, ...]],
     remedy: str = "use another checkpoint",
 ) -> None:
-    """Raise CheckpointError unless the tensors of a file have the names and shapes that its architecture wants."""
+    """Raise CheckpointError unless the tensors of a file have the names and shapes that its architecture requires."""
     differences = describe_differences(expected, found)
     if differences:
         raise CheckpointError(

@@ -1,9 +1,9 @@
-"""Pickles of PyTorch and NumPy as plain values, by an interpreter that can call nothing.
+"""Pickles of PyTorch and NumPy as plain values, read by an interpreter that cannot call anything.
 
 `torch.load(weights_only=True)` runs no foreign code, but it calls constructors with the numbers of the file, so a
 hundred bytes can ask for any amount of memory. Here a tensor stays a description until it has been compared with the
-file, and whatever is no plain value becomes an `Unknown`. The standard library's `pickletools` decodes the
-instructions; its unpicklers could be restricted only by way of their private parts.
+file, and everything that is not a plain value becomes an `Unknown`. The standard library's `pickletools` decodes the
+instructions; its unpicklers could be restricted only through their private attributes.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from hdgan.errors import CheckpointError
 from hdgan.files.limits import max_bytes, require_bounded
 
 _BYTES_PER_INSTRUCTION = 1024
-"""More memory than any instruction takes; with the usual limit a pickle may have a million instructions."""
+"""More bytes of memory than any instruction takes; with the usual limit a pickle may have a million instructions."""
 _LONGEST_NAME = 1000
 
 
 @dataclass(frozen=True)
 class Global:
-    """A class or function that the pickle names. It is never imported."""
+    """A class or function that the pickle refers to. It is never imported."""
 
     name: str
 
 
 @dataclass
 class Unknown:
-    """What a call would have made that is no plain value, such as a module."""
+    """The result of a call that is not a plain value, such as a module."""
 
     name: str
-    """Of the class or function."""
+    """Name of the class or function."""
     arguments: Any = ()
     state: Any = None
     """What the pickle sets on it: of a module, its parameters, buffers and modules."""
@@ -61,12 +61,12 @@ class StoredTensor:
 
 
 class Pickled(NamedTuple):
-    """What one pickle holds."""
+    """The content of one pickle."""
 
     content: Any
     """None, numbers, text, bytes, lists, tuples, dicts, `StoredTensor`, `Storage`, `Global` and `Unknown`."""
     names: set[str]
-    """Of all classes and functions that it mentions."""
+    """Names of all classes and functions that it mentions."""
     storages: dict[str, Storage]
     """All storages that it mentions, by their keys."""
 
@@ -75,7 +75,7 @@ def read_pickle(stream: IO[bytes], path: Path) -> Pickled:
     """Read one pickle, up to its end.
 
     Args:
-        stream: stands where the pickle begins, and afterwards where it ends.
+        stream: at the start of the pickle, and afterwards at its end.
         path: the file, for the message.
 
     Raises:
@@ -140,7 +140,7 @@ class _Interpreter:
             self._combine(name, argument)
 
     def _combine(self, name: str, argument: Any) -> None:
-        """Carry out an instruction that makes one value of several."""
+        """Carry out an instruction that combines several values into one."""
         stack = self.stack
         match name:
             case "POP":
@@ -226,7 +226,7 @@ class _Interpreter:
         return self.storages[key]
 
     def _called(self, function: Any, arguments: Any) -> Any:
-        """What a call gives, of the few functions that make weights; an `Unknown` for any other."""
+        """The result of a call of one of the few functions that create weights; an `Unknown` for any other."""
         if not isinstance(function, Global):
             raise TypeError("something that is called is not a function")
         if function.name == "collections.OrderedDict":
@@ -260,7 +260,7 @@ _SUBCLASSED = "torch._tensor._rebuild_from_type_v2"
 
 
 def _tensor(storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> StoredTensor:
-    """A tensor that lies within its storage."""
+    """A tensor within its storage."""
     numbers = (offset, *size, *stride)
     if not isinstance(storage, Storage) or len(size) != len(stride) or len(size) > 64:
         raise TypeError("no tensor")

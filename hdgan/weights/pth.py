@@ -1,4 +1,5 @@
-"""Weights that `torch.save` wrote, as a zip archive or in the format before PyTorch 1.6; also safetensors files."""
+"""Weights that `torch.save` wrote, as a zip archive or in the format from before PyTorch 1.6; also safetensors
+files."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ ReadStorage = Callable[[Storage, torch.dtype], Tensor]
 """Reads the numbers of a storage, [numel]."""
 
 ReadTensors = Callable[[Mapping[Any, Any]], dict[Any, Any]]
-"""Reads the tensors of a table by their descriptions, and keeps what is no description."""
+"""Reads the tensors of a table from their descriptions, and keeps everything else."""
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 """The first number in a file of PyTorch before 1.6."""
@@ -42,7 +43,8 @@ _OF_DAMAGE = (
     ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, struct.error, zlib.error,
     zipfile.BadZipFile, NotImplementedError, RuntimeError,
 )  # fmt: skip
-"""How reading a damaged archive or pickle fails; zipfile raises the last two for methods and ciphers that it lacks."""
+"""The errors of reading a damaged archive or pickle; zipfile raises the last two for methods and ciphers that it does
+not support."""
 
 
 def read_weights(path: Path) -> Mapping[Any, Any]:
@@ -53,10 +55,11 @@ def read_weights(path: Path) -> Mapping[Any, Any]:
             may have any ending.
 
     Returns:
-        Tensors of any shape and dtype by their names. What is no tensor is kept, for the caller's message.
+        Tensors of any shape and dtype by their names. Entries that are not tensors are kept, for the caller's message.
 
     Raises:
-        CheckpointError: the file is missing, damaged, unpacks to more than the limit, or holds no network or several.
+        CheckpointError: the file is missing, damaged, unpacks to more than the limit, or does not contain exactly one
+            network.
     """
     require_file(path, CheckpointError)
     with path.open("rb") as file:
@@ -180,7 +183,7 @@ def _numbers(source: Any, begin: int, numel: int, dtype: torch.dtype, swapped: b
 
 
 def _tensors(state: Mapping[Any, Any], read: ReadStorage, path: Path) -> dict[Any, Any]:
-    """The tensors of a state dict. Those that shared a storage are views of one tensor."""
+    """The tensors of a state dict. Tensors that shared a storage are views of one tensor."""
     described = [value for value in state.values() if isinstance(value, StoredTensor)]
     total = sum(math.prod(value.size) * _known_dtype(value, path).itemsize for value in described)
     if total > path.stat().st_size:

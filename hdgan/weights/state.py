@@ -1,4 +1,4 @@
-"""State dicts: where they are in a file, their names without the prefixes of wrappers, and whether they are finite."""
+"""State dicts: their place in a file, their names without the prefixes of wrappers, and whether they are finite."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def plain_names(state: Mapping[str, T], where: str) -> dict[str, T]:
         where: what the error message starts with, usually the file.
 
     Raises:
-        CheckpointError: two entries would have the same name, or a weight is stored as parts of a reparametrization.
+        CheckpointError: two entries would have the same name, or a weight is stored in the parts of a
+            reparametrization.
     """
     plain: dict[str, T] = {}
     for key, value in state.items():

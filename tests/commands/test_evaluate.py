@@ -127,7 +127,7 @@ def test_bad_input_ends_in_one_line(
     nine = Pix2PixHDConfig(n_labels=9, generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1))
     save_model(tmp_path / "nine.safetensors", Pix2PixHD(nine))
     line = refused(capsys, tmp_path / "nine.safetensors", "--root", root, "--phase", "train", "--scorer", scorer)
-    assert "scorer.safetensors knows 4 classes, but the label maps have 9" in line
+    assert "scorer.safetensors has 4 classes, but the label maps have 9" in line
     assert "--width is 0: give a whole number from 1" in refused(capsys, run, "--width", "0", "--out", tmp_path)
     assert "--pictures is -1: give a whole number from 0" in refused(capsys, run, "--pictures", "-1", "--out", tmp_path)
 

@@ -41,7 +41,7 @@ def test_help_is_wrapped_to_the_terminal(
     (scorer,) = re.findall(r"--scorer \{None\}\|PATH(.*?)--scorer-range", options, re.DOTALL)
     for text, words in (
         (paragraph, "trains one on the real"),
-        (scorer, "left out, scorer.safetensors in the folder of"),
+        (scorer, "by default scorer.safetensors in the folder of"),
     ):
         lines = [line.strip("│ ") for line in text.splitlines() if line.strip("│ ")]
         assert words in " ".join(lines)

@@ -76,7 +76,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(copied: Path, c
     assert "features.npz is damaged" in refused(capsys, "cluster", copied)
     (folder / "features.npz").unlink()
     assert "encode the training images with `hdgan styles encode RUN`" in refused(capsys, "cluster", copied)
-    assert "has no checkpoint 5: there are" in refused(capsys, "encode", copied, "--checkpoint", 5)
+    assert "has no checkpoint 5; it has" in refused(capsys, "encode", copied, "--checkpoint", 5)
 
 
 def test_features_of_another_encoder_are_refused(copied: Path, capsys: Capture) -> None:

@@ -278,7 +278,7 @@ def test_no_link_leads_out(street, packed, tmp_path):
         ):
             use()
     edited(packed, lambda index: index.update(phases={}, complete=False))
-    with pytest.raises(DataError, match="city is a link out of"):
+    with pytest.raises(DataError, match="city is a link that leads out of"):
         pack_dataset(DataConfig(root=street), packed, SIZES, 4)
     assert sorted(path.name for path in (tmp_path / "elsewhere" / "city").iterdir()) == before
 

@@ -99,7 +99,7 @@ def test_runs_without_labels_have_no_segmentation_score(dataset: Path, tmp_path:
         shutil.copytree(dataset / f"{phase}_img", root / f"{phase}_A")
         shutil.copytree(dataset / f"{phase}_img", root / f"{phase}_B")
     model = tiny(tmp_path / "model.safetensors", n_labels=0, instances=False)
-    with pytest.raises(ConfigError, match=r"scorer \S+none\.pt2 needs label maps, which A->B runs do not have"):
+    with pytest.raises(ConfigError, match=r"scorer \S+none\.pt2 needs label maps, and A->B runs have none"):
         evaluate([model], scorer=tmp_path / "none.pt2", root=root, device="cpu")
     _, row = evaluate([model], root=root, device="cpu")
     assert (row.metrics["miou"], row.notes["miou"]) == (None, "no labels")
@@ -179,7 +179,9 @@ def test_a_small_picture_anywhere_leaves_out_ssim(dataset: Path, tmp_path: Path)
 
 def test_runs_of_other_classes_are_refused(run: Path, tmp_path: Path) -> None:
     other = tiny(tmp_path / "other.safetensors", n_labels=9)
-    with pytest.raises(ConfigError, match=r"finished has 4 classes and \S+other\.safetensors has 9 classes: runs are"):
+    with pytest.raises(
+        ConfigError, match=r"finished has 4 classes and \S+other\.safetensors has 9 classes: runs can only be"
+    ):
         evaluate([run, other], device="cpu")
     pairs = tiny(tmp_path / "pairs.safetensors", n_labels=0, instances=False)
     with pytest.raises(ConfigError, match=r"has 4 classes and \S+pairs\.safetensors has images as its input"):
@@ -197,7 +199,7 @@ def test_bad_input_is_one_line(run: Path, scorer: Path, make_data: MakeData, tmp
     with pytest.raises(ConfigError, match=r"a run is given twice"):
         evaluate([run, run], device="cpu")
     alone = tiny(tmp_path / "alone.safetensors", n_labels=N_LABELS)
-    with pytest.raises(ConfigError, match=r"alone\.safetensors does not say what it was trained on: name the dataset"):
+    with pytest.raises(ConfigError, match=r"alone\.safetensors does not say what it was trained on: give the dataset"):
         evaluate([alone], device="cpu")
 
 
@@ -211,7 +213,7 @@ def test_a_run_that_cannot_be_scored_is_named_at_once(
         (
             "styled",
             {"feature_channels": 2},
-            r"styled\.safetensors was trained with features, but its file contains no mean",
+            r"styled\.safetensors was trained with features, but its file does not contain the mean",
         ),
         ("strict", {}, r"strict\.safetensors cannot take label 255, which is no class for \S+plain\.safetensors"),
     ):
@@ -240,7 +242,7 @@ def test_a_split_that_cannot_be_scored_is_one_line(run: Path, make_data: MakeDat
         evaluate([run], root=root, phase="val", device="cpu")
     for file in (root / "test_inst").iterdir():
         file.unlink()
-    with pytest.raises(ConfigError, match=r"finished was trained with instance maps, which s0 and its split do not"):
+    with pytest.raises(ConfigError, match=r"finished was trained with instance maps, but s0 and its split have none"):
         evaluate([run], root=root, device="cpu")
     for file in (root / "test_img").iterdir():
         file.unlink()

@@ -81,7 +81,7 @@ def test_built_in_scenes_need_no_root(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HDGAN_CACHE", str(tmp_path / "cache"))
     data = DataConfig(scenes=ScenesConfig(width=32, height=16, train=2, test=1), workers=0)
     assert short(data, tmp_path / "a.safetensors", n_labels=9).is_file()
-    with pytest.raises(ConfigError, match="the built-in scenes have 9 classes, the model 4"):
+    with pytest.raises(ConfigError, match="the built-in scenes have 9 classes, but the model has 4"):
         short(data, tmp_path / "b.safetensors")
 
 

@@ -64,7 +64,7 @@ def test_maps_can_be_read_once(pipeline: Pipeline, label: Path, ids: Path, photo
     styles = pipeline.encode(photo, maps)
     assert torch.equal(pipeline(maps, styles=styles), pipeline(label, ids, photo=photo))
     assert pipeline.complete(styles, maps) == styles
-    with pytest.raises(ConfigError, match=rf"the maps of {label} have been read: give no instance map"):
+    with pytest.raises(ConfigError, match=rf"the maps of {label} have already been read: do not give an instance map"):
         pipeline(maps, ids)
 
 
@@ -163,7 +163,7 @@ def test_a_model_without_features(label: Path, ids: Path, photo: Path) -> None:
 def test_a_model_without_instances_takes_styles_per_class(label: Path, photo: Path) -> None:
     pipeline = make(n_labels=4, instances=False, feature_channels=2)
     assert pipeline(label, photo=photo).shape == (3, 16, 32)
-    with pytest.raises(ConfigError, match=r"contains no mean style .* give a photo"):
+    with pytest.raises(ConfigError, match=r"does not contain the mean styles .* give a photo"):
         pipeline(label)
 
 
@@ -232,7 +232,7 @@ def test_input_that_cannot_be_used_is_named(pipeline: Pipeline, case: str) -> No
 def test_photos_that_do_not_fit_are_named(pipeline: Pipeline, label: Path, ids: Path) -> None:
     with pytest.raises(DataError, match=r"s0_label\.png is 32x16, but the given ndarray is 8x8"):
         pipeline(label, ids, photo=np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(DataError, match="the given ndarray has 1 channel: give a photo of 3"):
+    with pytest.raises(DataError, match="the given ndarray has 1 channel: give a photo with 3"):
         pipeline(label, ids, photo=np.zeros((16, 32), np.float32))
     of_other_kinds = {
         r"array of shape \(1, 16, 32, 3\); save \[H, W\] or \[H, W, C\]": np.zeros((1, 16, 32, 3), np.uint8),

@@ -103,7 +103,7 @@ def test_a_model_without_label_maps_has_styles_by_id(photo: Path) -> None:
     styles = pipeline.encode(photo, photo, ids)
     torch.testing.assert_close(pipeline(photo, ids, styles=styles), pipeline(photo, ids, photo=photo))
     with pytest.raises(
-        ConfigError, match=r"no mean style of its classes: give a photo .* or a style for every instance"
+        ConfigError, match=r"the mean styles of its classes: give a photo .* or a style for every instance"
     ):
         pipeline(photo, ids, styles=Styles({0: Style(0, (0.0, 0.0))}))
 
@@ -269,7 +269,7 @@ def test_options_that_contradict_each_other(
     sources = (styled, "--label", label, "--instance", ids, "--out", tmp_path / "x.png")
     cases: dict[str, tuple[object, ...]] = {
         "--styles is pretty: give mean, random, random-class or a .json file": ("--styles", "pretty"),
-        "--photo gives the styles, so --styles random": ("--styles", "random", "--photo", photo),
+        "--photo already sets the styles, so --styles random": ("--styles", "random", "--photo", photo),
         "--variants is 0: give a whole number from 1": ("--variants", 0),
         "--variants is 1000000000: give a whole number from 1 to 100000": ("--variants", 10**9),
         "--seed is -1": ("--styles", "random", "--seed=-1"),

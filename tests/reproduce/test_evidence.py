@@ -173,15 +173,15 @@ def want_an_unknown_row(file: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_to_header, r"tiny\.csv contains no run: restore it from git, or delete "),
+        (cut_to_header, r"tiny\.csv contains no runs: restore it from git, or delete "),
         (keep_real_photos, r"tiny\.csv contains no run"),
         (cut_a_line, r"tiny\.csv, line 4: the number of fields is not that of the columns; restore the file from git"),
         (lengthen_a_line, r"tiny\.csv, line \d: the number of fields is not that of the columns"),
         (
             name_an_unknown_row,
-            r"tiny\.csv, or the JSON file .* names rows that this version of hdgan does not have: old-row; delete ",
+            r"tiny\.csv, or the JSON file .* contains rows that this version of hdgan does not know: old-row; delete ",
         ),
-        (want_an_unknown_row, r"names rows that this version of hdgan does not have: old-row"),
+        (want_an_unknown_row, r"contains rows that this version of hdgan does not know: old-row"),
     ],
 )
 def test_damaged_rows_leave_the_page_as_it_was(docs: Path, damage: Callable[[Path], None], message: str) -> None:
@@ -195,6 +195,7 @@ def test_damaged_rows_leave_the_page_as_it_was(docs: Path, damage: Callable[[Pat
 def test_rows_of_another_version_name_the_remedy(docs: Path) -> None:
     stale = docs / "evidence" / "small.csv"
     stale.write_text("scale,row,score\n")
-    remedy = rf"other columns .*: delete {stale}, or write it again with hdgan reproduce --size small --docs {docs}$"
+    again = rf"write it again with hdgan reproduce --size small --docs {docs}$"
+    remedy = rf"does not have the columns .*: delete {stale}, or {again}"
     with pytest.raises(DataError, match=remedy):
         write_evidence(docs)

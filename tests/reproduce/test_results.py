@@ -51,7 +51,7 @@ def test_damage_is_named(tmp_path: Path, result: Result) -> None:
     with pytest.raises(DataError, match=r"rows\.csv, line 2: .*'wide'.*restore the file from git"):
         read_results(rows)
     rows.write_text("model,score\n")
-    with pytest.raises(DataError, match="other columns"):
+    with pytest.raises(DataError, match="does not have the columns"):
         read_results(rows)
     (tmp_path / "result.json").write_text('[{"scale"')
     with pytest.raises(CheckpointError, match=r"result\.json is damaged .*delete it to have the run scored again"):
@@ -118,7 +118,10 @@ def test_values_that_cannot_be_are_named(tmp_path: Path, result: Result, old: st
 
 def test_what_was_wanted_is_bounded(tmp_path: Path, requested: Requested) -> None:
     rows = tmp_path / "tiny.csv"
-    for wrong, says in (({"seeds": 10**9}, "seeds is 1000000000"), ({"rows": ("crn", "crn")}, "rows has a name twice")):
+    for wrong, says in (
+        ({"seeds": 10**9}, "seeds is 1000000000"),
+        ({"rows": ("crn", "crn")}, "rows contains a name twice"),
+    ):
         content = to_plain(requested) | wrong
         rows.with_suffix(".json").write_text(json.dumps(content))
         with pytest.raises(DataError, match=rf"tiny\.json: {says}"):

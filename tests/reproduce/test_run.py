@@ -160,7 +160,7 @@ def test_a_finished_call_does_nothing_and_fewer_seeds_are_a_page_of_their_own(fo
 def test_fewer_runs_do_not_replace_more(scale: Scale, tmp_path: Path, docs: Path) -> None:
     file, out = docs / "evidence" / "tiny.csv", tmp_path / "runs"
     before = contents(docs)
-    with pytest.raises(ConfigError, match=rf"{file} contains 4 runs, which 3 would replace: name another docs, or"):
+    with pytest.raises(ConfigError, match=rf"{file} contains 4 runs, which 3 would replace: choose another docs, or"):
         run(Folder(out, scale), "pix2pix", seeds=3, docs=docs)
     assert contents(docs) == before
     assert not out.exists()
@@ -208,7 +208,7 @@ def test_a_run_of_other_options_or_of_another_network_is_refused(folder: Folder,
     (folder.root / "scale.json").unlink()
     other = replace(folder, scale=replace(folder.scale, lr=1e-3))
     job.result.unlink()
-    with pytest.raises(ConfigError, match=r"crn-0 was begun .* stages\.coarse\.lr 0\.0004 instead of 0\.001: delete"):
+    with pytest.raises(ConfigError, match=r"crn-0 was started .* stages\.coarse\.lr 0\.0004 instead of 0\.001: delete"):
         run(other, "crn")
     job.result.write_bytes(result)
     (folder.root / "scale.json").unlink()
@@ -265,7 +265,7 @@ def test_a_folder_belongs_to_one_scale_and_one_process(folder: Folder, monkeypat
     with pytest.raises(ConfigError, match="contains runs of another version of it"):
         replace(folder, scale=replace(folder.scale, lr=1.0)).claim()
     monkeypatch.setattr("hdgan.training.run_folder.LOCK_SECONDS", 0)
-    with locked(folder.root), pytest.raises(ConfigError, match="another process trains in"):
+    with locked(folder.root), pytest.raises(ConfigError, match="another process is training in"):
         run(folder, "crn")
     (folder.root / "scale.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"scale\.json is damaged"):

@@ -74,7 +74,7 @@ def test_steps_that_no_graph_can_hold_are_refused_at_the_start(
         config = replace(config, model=replace(config.model, feature_channels=0))
     last = replace(config.stages["joint"], micro_batch=micro_batch)
     config = replace(config, stages=config.stages | {"joint": last}, **change)
-    with pytest.raises(ConfigError, match=f"cuda_graphs does not work here: {reason}"):
+    with pytest.raises(ConfigError, match=f"cuda_graphs cannot be used because {reason}"):
         setup.check_cuda_graphs(config, plan(config, 6), World(0, 1, torch.device(config.device)))
     if config.device == "cpu":
         with pytest.raises(ConfigError, match=reason):

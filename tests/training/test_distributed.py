@@ -145,7 +145,7 @@ def test_what_several_processes_cannot_do_is_refused(
 ) -> None:
     config = make_config(tmp_path)
     pooled = replace(config, optim=replace(config.optim, pool_size=2))
-    with pytest.raises(ConfigError, match=r"optim\.pool_size 2 is for one process"):
+    with pytest.raises(ConfigError, match=r"optim\.pool_size 2 works only in one process"):
         setup.check_processes(pooled, World(0, 2, torch.device("cpu")))
     setup.check_processes(pooled, World(0, 1, torch.device("cpu")))
     with pytest.raises(ConfigError, match="device cuda:0 would put all 2 processes on one device"):

@@ -123,7 +123,7 @@ def test_weights_that_cannot_be_used_show(make_config: MakeConfig, tmp_path: Pat
         dry_run(replace(config, out=tmp_path / "other", init_from=config.out, model=wider), QUIET)
     with pytest.raises(ConfigError, match="has no effect on a run that has already started"):
         dry_run(replace(config, init_from=Path("elsewhere")), QUIET, resume=True)
-    with pytest.raises(CheckpointError, match="has another architecture than the run's config"):
+    with pytest.raises(CheckpointError, match="does not have the architecture of the run's config"):
         dry_run(replace(config, model=wider), QUIET, resume=True)
 
 
@@ -133,7 +133,7 @@ def test_a_stage_that_does_not_fit_says_what_helps(
     def fail(*_: object) -> None:
         torch.empty(10**15)
 
-    message = r"stage global, with 2 images of each batch, .* memory of cpu: --precision bfloat16"
+    message = r"stage global, with 2 images per batch and process, .* memory of cpu: --precision bfloat16"
     monkeypatch.setattr(Trainer, "train_step", fail)
     with typed_as(), pytest.raises(ConfigError, match=message):
         dry_run(make_config(tmp_path / "run"), QUIET)

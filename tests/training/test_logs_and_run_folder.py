@@ -200,7 +200,7 @@ def test_two_processes_do_not_train_in_one_folder(
         with monkeypatch.context() as patch:
             patch.setattr(run_folder, "LOCK_SECONDS", 0.1)
             for resume in (False, True):
-                with pytest.raises(ConfigError, match=f"another process trains in {config.out}: .*another out"):
+                with pytest.raises(ConfigError, match=f"another process is training in {config.out}: .*another out"):
                     train(config, resume=resume, console=Console(quiet=True))
         other.kill()
         other.wait()

@@ -250,12 +250,12 @@ def test_a_smaller_run_begins_a_larger_one(run: Path, make_config: MakeConfig, t
     train(larger, console=QUIET)
     small, large = (contents(tmp_path / name)[0] for name in ("small", "large"))
     assert torch.equal(large["generator.coarse.stem.weight"], small["generator.trunk.stem.weight"])
-    with pytest.raises(ConfigError, match="has 1 enhancer, stage global 0: a run only grows"):
+    with pytest.raises(ConfigError, match="has 1 enhancer, stage global 0: a run can only grow"):
         train(make_config(tmp_path / "back", init_from=run), console=QUIET)
     wider = replace(config, out=tmp_path / "wide", init_from=tmp_path / "small")
     wider = replace(wider, model=replace(config.model, generator=replace(config.model.generator, ngf=8)))
     with pytest.raises(
-        ConfigError, match=r"another architecture than stage global: size mismatch for head\.weight.*\.$"
+        ConfigError, match=r"does not have the architecture of stage global: size mismatch for head\.weight.*\.$"
     ):
         train(wider, console=QUIET)
 

@@ -116,7 +116,7 @@ def test_a_checkpoint_of_another_schedule_is_refused(make_config: MakeConfig, tm
     ):
         states(replace(config, stages=longer))[1].load(*saved)
     shorter = dict(config.stages) | {"enhancer": replace(config.stages["enhancer"], images=2)}
-    with pytest.raises(CheckpointError, match="of step 5, but by the schedule now stage enhancer ends at step 4"):
+    with pytest.raises(CheckpointError, match="of step 5, but in the new schedule stage enhancer ends at step 4"):
         states(replace(config, stages=shorter))[1].load(*saved)
     others = dict(config.stages) | {"enhancer": replace(config.stages["enhancer"], encoder=True)}
     with pytest.raises(CheckpointError, match="trains other networks"):
@@ -176,7 +176,7 @@ def test_the_batch_of_a_stage_that_has_begun_stays(make_config: MakeConfig, tmp_
     larger = replace(config.stages["global"], batch_size=3)
     changed = replace(config, stages=config.stages | {"global": larger})
     saved = (first.model.state_dict(), first.ema.state_dict(), first.training_state())
-    message = r"stage global was begun with batches of 2, but --stages\.global\.batch-size is 3"
+    message = r"stage global started with batches of 2, but --stages\.global\.batch-size is 3"
     with pytest.raises(CheckpointError, match=message):
         states(changed)[0].load(*saved)
     later = replace(config, stages=config.stages | {"joint": replace(config.stages["joint"], batch_size=3)})

@@ -95,7 +95,7 @@ def _root(config: DataConfig) -> Path:
 
 
 def _layout(config: DataConfig, labels: bool | None) -> Layout:
-    """The layout that was chosen, or the only one that fits what lies under the root."""
+    """The chosen layout, or the only one that fits the folders under the root."""
     root = _root(config)
     if config.layout != "auto":
         fits = [layouts()[config.layout]]

@@ -16,18 +16,18 @@ from hdgan.errors import DataError
 from hdgan.wording import is_text
 
 IMAGES = f"images ({', '.join(sorted(EXTENSIONS))})"
-"""What messages call the files that count."""
+"""The name in messages for the files that count."""
 
 
 class Layout(ABC):
     """How one kind of dataset is arranged below its root. A phase is a split, such as "train"."""
 
     name: str
-    """By which users choose it: that of its file, with hyphens."""
+    """The name by which users choose it: that of its file, with hyphens."""
     rank: ClassVar[int] = 1
-    """Where a root fits several layouts, those of the lowest rank hide the others."""
+    """If a root fits several layouts, those of the lowest rank hide the others."""
     pattern: str
-    """What a root of this layout holds, such as "<phase>_A/"."""
+    """What a root of this layout contains, such as "<phase>_A/"."""
 
     @abstractmethod
     def phases(self, root: Path) -> tuple[str, ...]:
@@ -66,7 +66,8 @@ class Part:
     folder: str
     suffixes: tuple[str, ...] = ()
     strict: bool = False
-    """Whether the folder also holds other kinds of files: only names with the first suffix that any has are taken."""
+    """Whether the folder also contains other kinds of files. Then only names with the first suffix that occurs are
+    used."""
 
     def files(self, folder: Path) -> list[tuple[str, Path]]:
         """The files of this part in a folder, with their names below it."""

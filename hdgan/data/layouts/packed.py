@@ -20,7 +20,7 @@ class PackedPair(Pair):
     """One packed sample, whose file is all of its parts."""
 
     entry: Entry = field(kw_only=True)
-    """What the index says of it."""
+    """Its entry in the index."""
     photo_filter: Filter = field(kw_only=True)
     """The filter with which images were scaled."""
 
@@ -59,7 +59,7 @@ class PackedPair(Pair):
         return scaled
 
     def _require_whole(self) -> None:
-        """Raise DataError unless the file is there and as long as it was written."""
+        """Raise DataError unless the file exists and has the length with which it was written."""
         path = self.first_file
         try:
             found = path.stat().st_size

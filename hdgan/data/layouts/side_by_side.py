@@ -1,4 +1,4 @@
-"""Images that hold A and B side by side, in a folder for every phase."""
+"""Images that contain A and B side by side, in a folder for every phase."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SideBySidePair(Pair):
 
 
 class SideBySide(FolderLayout):
-    """Every folder of images fits it, so it counts only where no other layout does."""
+    """Every folder of images fits this layout, so it counts only if no other layout fits."""
 
     rank = 2
 

@@ -1,4 +1,5 @@
-"""What stands before Gradio: requests of other sites, of any other program, and failed uploads end here in one line."""
+"""The layer in front of Gradio: requests from other sites and programs, and failed uploads, are answered here with one
+line."""
 
 from __future__ import annotations
 

@@ -37,15 +37,15 @@ def convert_from_cyclegan(file: Path, out: Path) -> list[str]:
 
     Args:
         file: `latest_net_G.pth`, `latest_net_G_A.pth`, or another file with the state dict of a netG. D is taken from
-            `*_net_D.pth` if that is beside `*_net_G.pth`. `train_opt.txt` or `opt.txt` beside it says whether a U-Net
-            was trained with dropout; without those, it was.
+            `*_net_D.pth` if that is next to `*_net_G.pth`. `train_opt.txt` or `opt.txt` next to it says whether a U-Net
+            was trained with dropout; without these, dropout is assumed.
         out: checkpoint to write, *.safetensors, which must not exist.
 
     Returns:
         What was found and assumed, one sentence each.
 
     Raises:
-        CheckpointError: a file is missing, damaged, or no network of theirs, or D was not trained with G.
+        CheckpointError: a file is missing, damaged, or not one of their networks, or D was not trained with G.
         ConfigError: `out` exists or has another ending.
     """
     require_new_checkpoint(out)
@@ -133,12 +133,12 @@ def convert_to_cyclegan(path: Path, folder: Path, epoch: str = "latest", *, ema:
 
     Args:
         path: checkpoint of hdgan, a pix2pix model.
-        folder: to write into, usually `checkpoints/<name>` of their code; made if absent.
+        folder: to write into, usually `checkpoints/<name>` of their code; created if absent.
         epoch: the first part of the files' names.
         ema: use the averaged weights if there are any.
 
     Returns:
-        The options for their test.py, and what it cannot know.
+        The options for their test.py, and notes about what it cannot know.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded, or their code has no such network.
@@ -172,7 +172,7 @@ def _kind(g: Generator) -> str:
 
 
 def _network_options(g: Generator) -> str:
-    """The options with which their code builds a generator; without --netG if it has no such generator."""
+    """The options with which their code builds a generator, without --netG if it has no such generator."""
     name = _NAMES.get(_kind(g))
     dropout = bool(g.dropout_levels) if isinstance(g, UNetGenerator) else g.dropout
     return f"{f'--netG {name} ' if name else ''}--norm {g.norm} --ngf {g.ngf}{'' if dropout else ' --no_dropout'}"

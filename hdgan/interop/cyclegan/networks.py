@@ -1,7 +1,7 @@
-"""The networks of junyanz/pytorch-CycleGAN-and-pix2pix as ours and back: `netG` and, of pix2pix, `netD`.
+"""Conversion between the networks of junyanz/pytorch-CycleGAN-and-pix2pix and ours: `netG` and, for pix2pix, `netD`.
 
-Its U-Net is nested: each level holds the next one between its two convolutions. Its ResNet generators count positions
-in one nn.Sequential, as NVIDIA's networks do.
+Its U-Net is nested: each level contains the next one between its two convolutions. Its ResNet generators count
+positions in one nn.Sequential, as NVIDIA's networks do.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def load_generator(
 
     Args:
         state_dict: of unet_128, unet_256, or any depth from 5 levels; resnet_6blocks or resnet_9blocks.
-        dropout: whether a U-Net was trained with dropout, which is so without --no_dropout. The keys of a ResNet say
-            so themselves.
+        dropout: whether a U-Net was trained with dropout, that is, without --no_dropout. The keys of a ResNet show
+            this.
         where: what the error message starts with, usually the file.
 
     Raises:
@@ -130,17 +130,17 @@ def load_generator(
 
 
 def is_theirs(state_dict: Mapping[str, Tensor], where: str) -> bool:
-    """Whether a `netG` is certainly of their code and not of NVIDIA's, whose keys look alike.
+    """Whether a `netG` is certainly from their code and not from NVIDIA's, whose keys look similar.
 
     U-Nets are theirs, and so are ResNets of two downsamplings with batch norms or dropout. A ResNet with neither could
-    be of both codes.
+    be from either code.
 
     Args:
         state_dict: as read.
         where: what the error message starts with, usually the file.
 
     Raises:
-        CheckpointError: it is no state dict.
+        CheckpointError: it is not a state dict.
     """
     tensors, norm = _tensors_and_norm(state_dict, where)
     if any(_UNET.match(key) for key in tensors):
@@ -166,7 +166,7 @@ def _build_resnet(shapes: Shapes, norm: NormKind, where: str) -> ResNetGenerator
 
 
 def _blocks_have_dropout(shapes: Shapes) -> bool:
-    """Whether a dropout layer moves the second convolution of each block one position back."""
+    """Whether a dropout layer shifts the second convolution of each block by one position."""
     return any(".conv_block.6.weight" in key and len(shape) == 4 for key, shape in shapes.items())
 
 
@@ -187,7 +187,7 @@ def load_discriminator(state_dict: Mapping[str, Tensor], *, where: str = "the st
 
 
 def _tensors_and_norm(state_dict: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], NormKind]:
-    """The tensors that our network has as well, and the norm that they belong to."""
+    """The tensors that our network also has, and the norm that they belong to."""
     norm, tensors = state_dicts.norm_of(state_dicts.tensors_of(state_dict, where))
     if norm == "batch":  # whose count of batches PyTorch did not save before 0.4.1
         means = [key for key in tensors if key.endswith(".running_mean")]

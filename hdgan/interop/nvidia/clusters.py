@@ -1,6 +1,6 @@
 """NVIDIA/pix2pixHD's clusters, features_clustered_010.npy: a pickled dict {class: [K, F] centres} in an .npy file.
 
-Unpickling can run any code. So the pickle is read as plain values, and NumPy sees nothing but bytes that were checked.
+Unpickling can run any code. The pickle is therefore read as plain values, and NumPy only gets bytes that were checked.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _NAMES = {
 def read_nvidia(path: Path) -> StyleBank:
     """Read NVIDIA's clusters.
 
-    The file has no sizes of clusters and no examples. It has no means of classes either, so the mean of the centres
-    takes their place.
+    The file has neither sizes of clusters nor examples. It has no means of classes either, so the mean of the centres
+    replaces them.
 
     Args:
         path: features_clustered_*.npy.
 
     Raises:
-        CheckpointError: the file is missing, too large, damaged, of another content, or names anything but arrays.
+        CheckpointError: the file is missing, too large, damaged, of another content, or refers to anything but arrays.
     """
     content = read_bytes(path, _GROWTH, "a file of clusters")
     try:

@@ -30,16 +30,16 @@ def convert_from_nvidia(
     """Write the networks of a folder of NVIDIA's code as one checkpoint of hdgan.
 
     The architecture follows from the weights. `opt.txt` says what the input channels mean (labels or an image, a
-    boundary map, features). Without it, as many channels are features as E makes or, without E, as G has beyond those
-    that D sees. Of the others, 3 are a colour image, 4 an image and a boundary map, any other number labels and a
-    boundary map.
+    boundary map, features). Without it, the number of feature channels is that of E's output or, without E, the number
+    of G's channels that D does not see. Of the others, 3 are a colour image, 4 an image and a boundary map, any other
+    number labels and a boundary map.
 
     Args:
         folder: holds `<epoch>_net_G.pth` and, if there are any, `<epoch>_net_D.pth`, `<epoch>_net_E.pth`, `opt.txt`.
         out: checkpoint to write, *.safetensors, which must not exist.
         epoch: the first part of the files' names.
-        labels: classes of the label maps, 0 for images; None takes what the folder says.
-        instances: whether G sees a boundary map; None takes what the folder says.
+        labels: classes of the label maps, 0 for images; None uses what the folder says.
+        instances: whether G sees a boundary map; None uses what the folder says.
         encoder: a `*_net_E.pth` from elsewhere. NVIDIA's 1024p recipe with features keeps E in the 512p folder.
 
     Returns:
@@ -69,22 +69,22 @@ def convert_from_nvidia(
 
 
 def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: bool = True) -> list[str]:
-    """Write a checkpoint of hdgan as the files that NVIDIA's code loads, and an `opt.txt` with the flags for that.
+    """Write a checkpoint of hdgan as the files that NVIDIA's code loads, and an `opt.txt` with the options for that.
 
     Nothing is overwritten. Epochs of one architecture may share a folder, and with it `opt.txt`.
 
     Args:
         path: checkpoint of hdgan.
-        folder: to write into, usually `checkpoints/<name>` of NVIDIA's code; made if absent.
+        folder: to write into, usually `checkpoints/<name>` of NVIDIA's code; created if absent.
         epoch: the first part of the files' names.
         ema: use the averaged weights if there are any.
 
     Returns:
-        The flags for NVIDIA's test.py, and what it cannot know.
+        The options for NVIDIA's test.py, and notes about what it cannot know.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded, or NVIDIA's code has no such network.
-        ConfigError: the folder has networks of this epoch, or an `opt.txt` with other flags.
+        ConfigError: the folder has networks of this epoch, or an `opt.txt` with other options.
         HdganError: the folder cannot be written.
     """
     require_no_networks(folder, epoch)
@@ -110,7 +110,7 @@ def convert_to_nvidia(path: Path, folder: Path, epoch: str = "latest", *, ema: b
 
 
 def _require_counterparts(config: Pix2PixHDConfig, path: Path) -> None:
-    """Refuse a model with layers that NVIDIA's code lacks, and name the options that avoid them."""
+    """Refuse a model with layers that NVIDIA's code does not have, and name the options that avoid them."""
     parts: dict[str, GeneratorConfig | EncoderConfig] = {"generator": config.generator}
     if config.feature_channels:
         parts["encoder"] = config.encoder

@@ -1,7 +1,7 @@
-"""The networks of NVIDIA/pix2pixHD as ours and back: state dicts whose keys are positions in its nn.Sequentials.
+"""Conversion between the networks of NVIDIA/pix2pixHD and ours: state dicts whose keys are positions in nn.Sequentials.
 
 Pads, norms and activations have positions too, so the position of a convolution follows from the architecture, and the
-architecture from the positions. `layer_names` is the one place that knows them.
+architecture from the positions. Only `layer_names` knows them.
 """
 
 from __future__ import annotations

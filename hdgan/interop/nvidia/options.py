@@ -107,8 +107,8 @@ def model_config(
     Args:
         networks: as loaded; their channels must match.
         options: of the run; without them the meaning of the input channels is inferred.
-        labels: classes of the label maps, 0 for images; None takes what the folder says.
-        instances: whether G sees a boundary map; None takes what the folder says.
+        labels: classes of the label maps, 0 for images; None uses what the folder says.
+        instances: whether G sees a boundary map; None uses what the folder says.
         folder: for messages.
         notes: what was found and assumed is added here, one sentence each.
 
@@ -278,7 +278,7 @@ _TRAINING_ONLY = ("num_D", "n_layers_D", "ndf", "no_ganFeat_loss", "load_feature
 
 
 def notes_for_nvidia(config: Pix2PixHDConfig, values: Mapping[str, int | bool | str]) -> list[str]:
-    """What to know before NVIDIA's code runs a model: the flags for its test.py, and what it does differently.
+    """What to know before NVIDIA's code runs a model: the options for its test.py, and the differences.
 
     Args:
         config: of the model.

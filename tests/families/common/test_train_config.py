@@ -44,7 +44,10 @@ def test_a_stage_trains_d_where_there_is_one() -> None:
         ({"a": Pix2PixHDStage(images=-5)}, r"stages\.a\.images is -5"),
         ({"a": Pix2PixHDStage(decay=1.5)}, r"stages\.a\.decay is 1\.5"),
         ({"a": Pix2PixHDStage(generator="enhancer")}, r"stage a trains only the enhancer but has none"),
-        ({"a": Pix2PixHDStage(n_enhancers=1), "b": Pix2PixHDStage()}, r"stage b has 0 enhancers .* a run only grows"),
+        (
+            {"a": Pix2PixHDStage(n_enhancers=1), "b": Pix2PixHDStage()},
+            r"stage b has 0 enhancers .* a run can only grow",
+        ),
         ({"a": Pix2PixHDStage(n_scales=3), "b": Pix2PixHDStage()}, r"stage b has 0 enhancers and 2 scales, fewer"),
     ],
 )
