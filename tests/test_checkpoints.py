@@ -98,7 +98,7 @@ def test_what_there_is_instead_is_listed(saved: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint 7; it has latest, best, 5, 20, 100$"):
         find_checkpoint(saved, 7)
     (saved / "checkpoints" / "best.json").unlink()
-    with pytest.raises(CheckpointError, match=r"no checkpoint best: there are latest, 5, 20, 100$"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint best; it has latest, 5, 20, 100$"):
         find_checkpoint(saved, "best")
 
 

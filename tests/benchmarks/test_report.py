@@ -83,7 +83,7 @@ def test_a_folder_that_is_no_checkout(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["bench", "report", "--publish", "--root", str(tmp_path)]) == 2
     assert "--publish needs a checkout of hdgan" in capsys.readouterr().err
     assert main(["bench", "report", "--root", str(tmp_path)]) == 2
-    assert "names the checkout for --publish" in capsys.readouterr().err
+    assert "gives the checkout for --publish" in capsys.readouterr().err
 
 
 def test_rows_of_a_user_have_a_page_of_their_own(
@@ -91,7 +91,7 @@ def test_rows_of_a_user_have_a_page_of_their_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["bench", "report"]) == 2
-    assert "hdgan-bench contains no rows: measure with `hdgan bench` first" in capsys.readouterr().err
+    assert "hdgan-bench contains no rows: run `hdgan bench` first" in capsys.readouterr().err
     write(tmp_path / "hdgan-bench" / "abacus-9000.csv", [EAGER, OURS, COMPILED])
     assert main(["bench", "report"]) == 0
     page = (tmp_path / "hdgan-bench" / "benchmarks.md").read_text(encoding="utf-8")
@@ -105,5 +105,5 @@ def test_published_rows_change_only_by_an_option(tmp_path: Path) -> None:
     assert folder_for(None, publish=False) == Path("hdgan-bench")
     assert folder_for(tmp_path, publish=False) == tmp_path
     assert folder_for(None, publish=True) == CHECKOUT / "benchmarks" / "results"
-    with pytest.raises(ConfigError, match="give one of them"):
+    with pytest.raises(ConfigError, match="give only one of them"):
         folder_for(tmp_path, publish=True)

@@ -173,7 +173,7 @@ REFUSED = {
     "unknown benchmark": (["abacus"], "there is no benchmark 'abacus': give avg_pyramid, "),
     "unknown implementation": (["--implementations", "abacus"], "--implementations abacus: give some of eager, "),
     "implementation of another device": (["--implementations", "cuda", "--device", "cpu"], "--implementations cuda: "),
-    "NVIDIA's without a checkout": (["--implementations", "nvidia"], "by --reference"),
+    "NVIDIA's without a checkout": (["--implementations", "nvidia"], "with --reference"),
     "no case": (["--only", "abacus"], "--only 'abacus' leaves no case"),
     "no GPU": (["--device", "cuda:99"], "--device cuda:99 needs CUDA device 99"),
     "no time": (["--seconds", "0"], "--seconds is 0"),

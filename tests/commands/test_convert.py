@@ -128,7 +128,7 @@ def test_what_exists_is_told_in_the_words_of_the_command_line(
         ("nvidia", "model.safetensors", "theirs", "--out or --epoch"),
     ):
         assert main(["convert", str(tmp_path / source), "--out", str(tmp_path / out), "--to", to]) == 2
-        assert f" already exists: name another {says}, or delete it" in capsys.readouterr().err
+        assert f" already exists: choose another {says}, or delete it" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_finite_go_in_no_direction(model_file: Path, tmp_path: Path) -> None:

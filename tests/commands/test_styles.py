@@ -35,7 +35,7 @@ def test_from_a_run_to_its_sheet(copied: Path, capsys: Capture) -> None:
     for name in ("features.npz", "styles.safetensors"):
         (folder / name).unlink()
     assert styles("encode", copied, "--device", "cpu") == 0
-    assert re.search(r"\d\d instances of 6 pictures: .*features\.npz", capsys.readouterr().err)
+    assert re.search(r"\d\d instances of 6 images: .*features\.npz", capsys.readouterr().err)
     assert styles("cluster", copied, "--k", 2, "--min-area", 0.01) == 0
     assert re.search(r"8 clusters of 4 classes: .*styles\.safetensors", capsys.readouterr().err)
     bank = load(copied, device="cpu").bank

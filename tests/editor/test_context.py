@@ -70,7 +70,7 @@ def test_a_model_without_features_can_be_used(plain: Path) -> None:
     context = open_run(plain)
     assert context.samples is None
     without_samples, without_styles = context.notes
-    assert "name the dataset by root" in without_samples
+    assert "give the dataset with root" in without_samples
     assert "--model.feature-channels 3" in without_styles
     with pytest.raises(DataError, match="no sample 0"):
         context.sample(0)

@@ -154,7 +154,7 @@ def test_a_photo_gives_its_styles(maps: tuple[Path, Path], pipeline: Pipeline, t
 def test_styles_of_another_model_are_refused(saved: Path, pipeline: Pipeline) -> None:
     content = json.loads((saved / "styles.json").read_text())
     (saved / "styles.json").write_text(json.dumps(content | {"encoder": "0" * 16}))
-    with pytest.raises(CheckpointError, match="make them with this model"):
+    with pytest.raises(CheckpointError, match="create them with this model"):
         load_document(saved, pipeline, LIMIT)
 
 

@@ -215,7 +215,7 @@ def test_a_run_that_cannot_be_scored_is_named_at_once(
             {"feature_channels": 2},
             r"styled\.safetensors was trained with features, but its file does not contain the mean",
         ),
-        ("strict", {}, r"strict\.safetensors cannot take label 255, which is no class for \S+plain\.safetensors"),
+        ("strict", {}, r"strict\.safetensors cannot take label 255, which is not a class for \S+plain\.safetensors"),
     ):
         options = {"dontcare": 255 if options else None, **options}
         model = tiny(tmp_path / f"{name}.safetensors", n_labels=N_LABELS, **options)
@@ -253,7 +253,7 @@ def test_a_split_that_cannot_be_scored_is_one_line(run: Path, make_data: MakeDat
     with pytest.raises(DataError, match=r"test_label contains no images"):
         evaluate([run], root=root, device="cpu")
     shutil.rmtree(root / "test_label")
-    with pytest.raises(DataError, match=r"has no held-out phase, val or test, only train: add one, or name the phase"):
+    with pytest.raises(DataError, match=r"has no held-out phase, val or test, only train: add one, or give the phase"):
         evaluate([run], root=root, device="cpu")
     assert len(evaluate([run], root=root, phase="train", device="cpu")) == 2
 

@@ -86,14 +86,14 @@ def test_another_number_of_classes_is_one_line(write: Write, name: str, tmp_path
     file = write(tmp_path / name, Brightness(0.0))
     loaded = load_scorer(file, 9, CPU)
     assert loaded.segmenter is None
-    with pytest.raises(ConfigError, match=rf"{name} knows 2 classes, but the label maps have 9: give a scorer of 9"):
+    with pytest.raises(ConfigError, match=rf"{name} has 2 classes, but the label maps have 9: give a scorer with 9"):
         loaded(halves())
 
 
 def test_hdgans_scorer_of_other_classes_or_range_is_refused_at_once(scorer: Path) -> None:
-    with pytest.raises(ConfigError, match=r"scorer\.safetensors knows 4 classes, but the label maps have 9"):
+    with pytest.raises(ConfigError, match=r"scorer\.safetensors has 4 classes, but the label maps have 9"):
         load_scorer(scorer, 9, CPU)
-    with pytest.raises(ConfigError, match=r"--scorer-range unit is for a scorer of your own"):
+    with pytest.raises(ConfigError, match=r"--scorer-range unit applies only to a scorer of your own"):
         load_scorer(scorer, 4, CPU, "unit")
 
 

@@ -75,7 +75,7 @@ def test_files_that_hold_no_scorer_are_refused(network: Segmenter, tmp_path: Pat
         load_segmenter(tmp_path / "text.safetensors")
     model = Pix2PixHD(Pix2PixHDConfig(n_labels=2, generator=GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1)))
     save_model(tmp_path / "model.safetensors", model)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors contains no scorer"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors does not contain a scorer"):
         load_segmenter(tmp_path / "model.safetensors")
 
 

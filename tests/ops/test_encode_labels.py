@@ -203,7 +203,7 @@ LABEL = torch.zeros(1, 2, 2, dtype=torch.int64)
         (LABEL, LABEL.bool(), 3, TypeError, "got torch.bool"),
         (LABEL[0], None, 3, ValueError, r"got \(2, 2\)"),
         (LABEL[:, :0], None, 3, ValueError, "non-empty label"),
-        (LABEL, torch.zeros(1, 2, 3, dtype=torch.int64), 3, ValueError, r"ids of shape \(1, 2, 2\), as label"),
+        (LABEL, torch.zeros(1, 2, 3, dtype=torch.int64), 3, ValueError, r"ids of shape \(1, 2, 2\), that of label"),
         (LABEL, torch.zeros(1, 2, 2, dtype=torch.int64, device="meta"), 3, ValueError, "label on cpu, ids on meta"),
         (LABEL, None, 0, ValueError, "1 <= n_labels <= 16777216, got 0"),
         (LABEL, None, 2**24 + 1, ValueError, "got 16777217"),

@@ -349,11 +349,11 @@ IDS = torch.zeros(1, 2, 2, dtype=torch.int64)
         (torch.zeros(1, 3, 2, 2, dtype=torch.int64), IDS, TypeError, "floating-point dtype, got torch.int64"),
         (torch.zeros(3, 2, 2), IDS, ValueError, r"\[B, C, H, W\], got \(3, 2, 2\)"),
         (torch.zeros(1, 0, 2, 2), IDS, ValueError, "non-empty x"),
-        (torch.zeros(1, 3, 2, 3), IDS, ValueError, r"shape \(1, 2, 3\) to go with x, got \(1, 2, 2\)"),
+        (torch.zeros(1, 3, 2, 3), IDS, ValueError, r"shape \(1, 2, 3\) to match x, got \(1, 2, 2\)"),
         (torch.zeros(2, 3, 2, 2), IDS, ValueError, r"\(2, 2, 2\)"),
         (torch.zeros(1, 3, 2, 2), IDS.float(), TypeError, "ids of an integer dtype"),
         (torch.zeros(1, 3, 2, 2), IDS[:, :0], ValueError, "non-empty ids"),
-        (torch.zeros(1, 3, 2, 2, device="meta"), IDS, ValueError, "one device, got x on meta, ids on cpu"),
+        (torch.zeros(1, 3, 2, 2, device="meta"), IDS, ValueError, "the same device, got x on meta, ids on cpu"),
     ],
 )
 def test_wrong_input(x, ids, error, says):
@@ -374,7 +374,7 @@ def test_wrong_table():
         instance_broadcast(torch.zeros(1, 0), index)
     with pytest.raises(TypeError, match=r"floating-point dtype, got torch\.int64"):
         instance_broadcast(torch.zeros(1, 3, dtype=torch.int64), index)
-    with pytest.raises(ValueError, match="one device, got values on meta"):
+    with pytest.raises(ValueError, match="the same device, got values on meta"):
         instance_broadcast(torch.zeros(1, 3, device="meta"), index)
 
 

@@ -136,7 +136,7 @@ def test_gradient_of_a_padded_residual_keeps_its_format(backend, device, memory_
 @pytest.mark.parametrize("shape", [(1, 4, 6, 8), (1, 4, 7, 7), (1, 4, 3, 4), (1, 3, 7, 8), (4, 7, 8)])
 def test_residuals_of_other_shapes_are_refused(backend, device, shape):
     x = torch.zeros(1, 4, 5, 6, device=device)
-    with pytest.raises(ValueError, match=r"padded alike on all sides, got \("):
+    with pytest.raises(ValueError, match=r"padded equally on all sides, got \("):
         instance_norm_act(x, residual=torch.zeros(shape, device=device), backend=backend)
 
 

@@ -151,7 +151,9 @@ def test_full_disk_names_the_cache(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", fill)
-        with pytest.raises(HdganError, match=r"No space left on device; set HDGAN_CACHE to a folder that .* has room"):
+        with pytest.raises(
+            HdganError, match=r"No space left on device; set HDGAN_CACHE to a writable folder with enough space"
+        ):
             ensure_scenes(CONFIG, tmp_path)
     assert list((tmp_path / "scenes").iterdir()) == []
 

@@ -201,7 +201,9 @@ def test_moments_of_other_parameters_are_refused(config: TrainConfig, state: Sta
         saved["param_groups"] = [{"lr": 1.0}]
     change(folder, optimizer_g=saved)
     other = StageState(config, state.stage, torch.device("cpu"))
-    with pytest.raises(CheckpointError, match=r"trains other networks than stage global by the config now \(.*\)"):
+    with pytest.raises(
+        CheckpointError, match=r"does not train the same networks as stage global of the new config \(.*\)"
+    ):
         restore(folder, other, read_training_state(folder))
 
 
@@ -213,7 +215,8 @@ def test_another_architecture_is_named_option_by_option(
     wider = replace(config, model=replace(config.model, generator=generator))
     other = StageState(wider, plan(wider, 6)[0], torch.device("cpu"))
     message = (
-        r"another architecture than the run's config: generator\.n_blocks is 1 in the checkpoint, 2 in the config, "
+        r"does not have the architecture of the run's config: "
+        r"generator\.n_blocks is 1 in the checkpoint, 2 in the config, "
         r"generator\.upsample is transposed in the checkpoint, resize in the config; .*init_from"
     )
     with pytest.raises(CheckpointError, match=message):
@@ -246,5 +249,5 @@ def test_another_kind_of_network_is_named(
 
     config, state = started(Pix2PixConfig(n_labels=4, generator=UNetConfig(ngf=1, n_downs=2)))
     folder = save(config, state, 1)
-    with pytest.raises(CheckpointError, match=f"another architecture than the run's config: {says}"):
+    with pytest.raises(CheckpointError, match=f"does not have the architecture of the run's config: {says}"):
         restore(folder, started(wanted)[1], read_training_state(folder))

@@ -99,7 +99,7 @@ def test_sizes_must_agree_within_the_batch_of_one_process(
         Image.open(file).resize((32, 24), Image.Resampling.NEAREST).save(file)
     config = make_config(tmp_path)
     stages = {"global": replace(config.stages["global"], batch_size=2, micro_batch=1)}
-    with pytest.raises(DataError, match="s0 is 16x8 and s1 is 16x12 in one batch"):
+    with pytest.raises(DataError, match="s0 is 16x8 and s1 is 16x12 in the same batch"):
         opened(replace(config, stages=stages), root)
     alone = replace(config, stages=stages, data=DataConfig(root=root, workers=0))
     assert len(open_data(alone, Console(quiet=True), processes=2).train_pairs) == 2

@@ -171,7 +171,7 @@ def test_one_gpu_a_process_is_what_the_user_says(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"sees 1 GPU: .*; where each process sees a GPU of its own, device cuda:0"):
+    with pytest.raises(ConfigError, match=r"sees 1 GPU: .*; if each process sees only its own GPU, use device cuda:0"):
         distributed._device_of("auto", 0, 2)
     assert distributed._device_of("cuda:0", 1, 2) == "cuda:0"
     with pytest.raises(ConfigError, match="device cuda:1 would put all"):

@@ -59,7 +59,11 @@ def test_every_stage_is_estimated_and_nothing_is_written(make_config: MakeConfig
         "kept for the backward pass in stage",
     ):
         assert words in printed
-    assert printed.index("kept for backward") < printed.index("\nstage global: ") < printed.index("\nstage joint: ")
+    assert (
+        printed.index("kept for the backward pass in")
+        < printed.index("\nstage global: ")
+        < printed.index("\nstage joint: ")
+    )
 
 
 def test_no_weights_are_needed(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +77,7 @@ def test_no_weights_are_needed(make_config: MakeConfig, tmp_path: Path, monkeypa
     (timing,) = dry_run(config, Console(file=text, width=160))
     assert timing.estimate.peak_bytes > 4 * 12_900_000  # weights of VGG19 up to relu5_1
     assert "a run downloads VGG19's weights" in text.getvalue()
-    assert "timed with random weights in its place" in text.getvalue()
+    assert "timed with random weights instead" in text.getvalue()
     assert not list(tmp_path.iterdir())
 
 
@@ -119,7 +123,7 @@ def test_weights_that_cannot_be_used_show(make_config: MakeConfig, tmp_path: Pat
     shorter = replace(config, stages={"global": config.stages["global"]})
     train(shorter, console=QUIET)
     wider = replace(config.model, generator=replace(config.model.generator, ngf=6))
-    with pytest.raises(ConfigError, match=r"init_from .* has another architecture"):
+    with pytest.raises(ConfigError, match=r"init_from .* does not have the architecture of stage"):
         dry_run(replace(config, out=tmp_path / "other", init_from=config.out, model=wider), QUIET)
     with pytest.raises(ConfigError, match="has no effect on a run that has already started"):
         dry_run(replace(config, init_from=Path("elsewhere")), QUIET, resume=True)

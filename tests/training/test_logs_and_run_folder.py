@@ -107,7 +107,7 @@ def test_long_work_between_steps_shows_in_a_log(terminal: bool, monkeypatch: pyt
         until = time.monotonic() + 5
         while not terminal and not output.getvalue() and time.monotonic() < until:
             time.sleep(0.01)
-    assert ("measuring validation pictures: 1 of 16" in output.getvalue()) == (not terminal)
+    assert ("measuring validation images: 1 of 16" in output.getvalue()) == (not terminal)
 
 
 def test_a_bar_on_a_terminal() -> None:
@@ -148,7 +148,7 @@ def test_the_config_of_a_run_is_read_back(make_config: MakeConfig, tmp_path: Pat
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="contains no run"):
+    with pytest.raises(CheckpointError, match="is not a run"):
         load_config(tmp_path)
     (tmp_path / "config.json").write_bytes(b'{"out": "\xff')
     with pytest.raises(CheckpointError, match=r"config\.json is damaged"):

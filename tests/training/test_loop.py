@@ -212,10 +212,12 @@ def test_metrics_after_the_checkpoint_of_a_resume_are_dropped(run: Path, tmp_pat
 def test_a_resume_cannot_change_the_architecture(run: Path) -> None:
     config = load_config(run)
     wider = replace(config, model=replace(config.model, encoder=replace(config.model.encoder, nef=4)))
-    with pytest.raises(CheckpointError, match=r"another architecture .* encoder\.nef is 2 in the checkpoint, 4 in"):
+    with pytest.raises(
+        CheckpointError, match=r"does not have the architecture .* encoder\.nef is 2 in the checkpoint, 4 in"
+    ):
         train(wider, resume=True, console=QUIET)
     renamed = replace(config, stages={"other": config.stages["joint"]})
-    with pytest.raises(CheckpointError, match="stage joint, which the run's config no longer has"):
+    with pytest.raises(CheckpointError, match="stage joint, which the run's config no longer contains"):
         train(renamed, resume=True, console=QUIET)
 
 
@@ -250,7 +252,7 @@ def test_a_smaller_run_begins_a_larger_one(run: Path, make_config: MakeConfig, t
     train(larger, console=QUIET)
     small, large = (contents(tmp_path / name)[0] for name in ("small", "large"))
     assert torch.equal(large["generator.coarse.stem.weight"], small["generator.trunk.stem.weight"])
-    with pytest.raises(ConfigError, match="has 1 enhancer, stage global 0: a run can only grow"):
+    with pytest.raises(ConfigError, match="has 1 enhancer, but stage global has 0: a run can only grow"):
         train(make_config(tmp_path / "back", init_from=run), console=QUIET)
     wider = replace(config, out=tmp_path / "wide", init_from=tmp_path / "small")
     wider = replace(wider, model=replace(config.model, generator=replace(config.model.generator, ngf=8)))
@@ -299,7 +301,7 @@ def test_a_resume_from_other_weights_is_refused(run: Path, make_config: MakeConf
         train(replace(load_config(run), init_from=Path("elsewhere")), resume=True, console=QUIET)
     config = make_config(tmp_path / "new", init_from=run)
     interrupted(replace(config, stages={"joint": config.stages["joint"]}), config.out, 1)
-    with pytest.raises(ConfigError, match=rf"init_from None has no effect .* begun from {run}: leave it out"):
+    with pytest.raises(ConfigError, match=rf"init_from None has no effect .* started from {run}: leave it out"):
         train(replace(load_config(config.out), init_from=None), resume=True, console=QUIET)
     assert train(load_config(config.out), resume=True, console=QUIET).finished
 
@@ -492,7 +494,7 @@ def test_weights_without_a_discriminator_say_so(run: Path, make_config: MakeConf
     config = make_config(tmp_path / "run")
     joint = replace(config, stages={"joint": config.stages["joint"]}, init_from=tmp_path / "weights.safetensors")
     train(joint, console=console)
-    assert "contains no discriminator: it starts from new weights" in console.export_text()
+    assert "contains no discriminator, which starts from new weights" in console.export_text()
 
 
 def test_a_reader_that_is_killed_in_the_middle_of_a_step(
@@ -555,7 +557,9 @@ def test_a_packed_dataset_trains_to_the_same_weights(
 def test_a_stage_of_a_size_that_is_not_packed(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
     pack_dataset(config.data, tmp_path / "packed", [SizeConfig(width=16)])
-    with pytest.raises(DataError, match=r"is packed in 16x8, but 32x16 is needed: set stages\.STAGE\.size\.width 16"):
+    with pytest.raises(
+        DataError, match=r"is packed in 16x8, but training needs 32x16: set stages\.STAGE\.size\.width 16"
+    ):
         train(replace(config, data=replace(config.data, root=tmp_path / "packed")), console=QUIET)
 
 

@@ -112,14 +112,14 @@ def test_a_checkpoint_of_another_schedule_is_refused(make_config: MakeConfig, tm
     saved = (second.model.state_dict(), second.ema.state_dict(), second.training_state())
     longer = dict(config.stages) | {"global": replace(config.stages["global"], images=8)}
     with pytest.raises(
-        CheckpointError, match=r"stage enhancer that began at step 3, but by the schedule now .* step 4"
+        CheckpointError, match=r"stage enhancer, which began at step 3, but the schedule is now .* step 4"
     ):
         states(replace(config, stages=longer))[1].load(*saved)
     shorter = dict(config.stages) | {"enhancer": replace(config.stages["enhancer"], images=2)}
-    with pytest.raises(CheckpointError, match="of step 5, but in the new schedule stage enhancer ends at step 4"):
+    with pytest.raises(CheckpointError, match="from step 5, but in the new schedule stage enhancer ends at step 4"):
         states(replace(config, stages=shorter))[1].load(*saved)
     others = dict(config.stages) | {"enhancer": replace(config.stages["enhancer"], encoder=True)}
-    with pytest.raises(CheckpointError, match="trains other networks"):
+    with pytest.raises(CheckpointError, match="does not train the same networks"):
         states(replace(config, stages=others))[1].load(*saved)
     assert first.step_in_stage == 0
 

@@ -142,12 +142,14 @@ def test_a_metric_that_cannot_be_had_is_refused_before_the_first_step(
 
     with pytest.raises(ConfigError, match=r"log\.best miou needs log\.scorer FILE: train one with"):
         config(best="miou")
-    with pytest.raises(ConfigError, match=r"scorer\.safetensors is for log\.best miou, pixel_accuracy or scorer_fid"):
+    with pytest.raises(
+        ConfigError, match=r"scorer\.safetensors applies only to log\.best miou, pixel_accuracy or scorer_fid"
+    ):
         config(scorer=scorer)
     nine = train_scorer(
         DataConfig(root=dataset, workers=0), 9, SizeConfig(), tmp_path / "nine.safetensors", ScorerTraining(1, width=1)
     )
-    with pytest.raises(ConfigError, match="knows 9 classes, but the label maps have 4"):
+    with pytest.raises(ConfigError, match="has 9 classes, but the label maps have 4"):
         train(config(best="miou", scorer=nine), console=QUIET)
     with pytest.raises(
         ConfigError, match=r"--log\.best ssim cannot be measured here \(stage global: its window needs images"

@@ -117,7 +117,7 @@ def test_a_stage_that_trains_the_finest_module_adds_one() -> None:
 
 
 def test_the_base_of_all_runs_is_none() -> None:
-    with pytest.raises(ConfigError, match=r"TrainConfig is the base .*: make that of a family"):
+    with pytest.raises(ConfigError, match=r"TrainConfig is only the base class: create the config of a family"):
         TrainConfig(model=CRNConfig(), loss=CRNLoss())
 
 

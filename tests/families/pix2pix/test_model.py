@@ -124,7 +124,7 @@ def test_takes_over_equal_networks_whole() -> None:
         ({"generator": UNetConfig(n_downs=20)}, "model.generator.n_downs is 20: give a whole number from 2 to 12"),
         (
             {"generator": UNetConfig(n_downs=3, dropout_levels=(0, 2))},
-            "model.generator.dropout_levels is 0 2: give levels from 0 to 1, as there are 3",
+            "model.generator.dropout_levels is 0 2: give levels from 0 to 1, since there are 3",
         ),
         ({"generator": UNetConfig(ngf=0)}, "model.generator.ngf is 0"),
         ({"generator": UNetConfig(dropout_levels=(0, -1))}, r"model.generator.dropout_levels\[1\] is -1"),

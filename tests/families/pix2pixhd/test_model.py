@@ -56,9 +56,9 @@ def test_the_discriminator_refuses_other_channels():
     model = Pix2PixHD(CONFIG)
     label, ids, photo = batch()
     condition = model.condition(label, ids)
-    with pytest.raises(ValueError, match="expected condition of 6 channels, got 9"):
+    with pytest.raises(ValueError, match="expected condition with 6 channels, got 9"):
         model.context(torch.cat([condition, photo], 1))
-    with pytest.raises(ValueError, match="expected image of 3 channels, got 9"):
+    with pytest.raises(ValueError, match="expected image with 3 channels, got 9"):
         model.discriminate(model.context(condition), torch.cat([condition, photo], 1))
     with pytest.raises(ValueError, match="expected 9 channels, got 3"):
         model.discriminator(photo)

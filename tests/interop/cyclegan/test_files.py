@@ -95,13 +95,13 @@ def test_notes_say_what_their_code_does_otherwise(tmp_path):
     config = replace(CONFIG, n_labels=4, instances=True, generator=UNetConfig(ngf=2, n_downs=6))
     notes = convert_to_cyclegan(save(Pix2Pix(config), tmp_path), tmp_path / "theirs")
     assert notes[0] == "options for their test.py: --norm batch --ngf 2 --input_nc 5 --output_nc 3"
-    assert notes[1].startswith("no --netG of theirs is a U-Net of 6 levels: add one to define_G")
-    assert notes[2].startswith("their datasets are pictures: you have to make the 5 input planes")
+    assert notes[1].startswith("their --netG has no U-Net of 6 levels: add one to define_G")
+    assert notes[2].startswith("their datasets are images: you have to create the 5 input planes")
     assert notes[3] == "dropout is at levels (0, 1, 2) here, but at (1,) there"
     config = replace(CONFIG, generator=ResNetConfig(2, 3))
     notes = convert_to_cyclegan(save(Pix2Pix(config), tmp_path), tmp_path / "resnet")
     assert "--netG" not in notes[0]
-    assert notes[1:] == ["no --netG of theirs is a ResNet of 3 blocks: add one to define_G in their models/networks.py"]
+    assert notes[1:] == ["their --netG has no ResNet of 3 blocks: add one to define_G in their models/networks.py"]
 
 
 def test_averages_or_not(tmp_path):
