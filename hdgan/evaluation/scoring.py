@@ -56,8 +56,7 @@ def evaluate(
         root: dataset, if it is not the first run's own.
         layout: folder structure of `root`. None detects it, or uses the run's for its own dataset.
         phase: of the dataset. None uses the validation phase.
-        size: of the images. None uses that of the first run's
-            training, without crops.
+        size: of the images. None uses that of the first run's training, without crops.
         max_images: use at most this many samples, the first ones.
         checkpoint: which one of each run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.

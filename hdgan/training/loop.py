@@ -109,7 +109,7 @@ def _train_stage(run: RunSetup, trainer: Trainer, metrics: Metrics | None, displ
         saver.keeping_last_step(trainer),
         enough_memory(too_large(config, stage, world)),
         explained_worker_death(),
-        # Closed by hand: readers would otherwise live for as long as a traceback does.
+        # Without closing, data workers would live for as long as the traceback of an error does.
         closing(run.batches(stage, state.step_in_stage, stage.steps)) as batches,
     ):
         while not (finished or stopping):
@@ -172,5 +172,4 @@ def _print_end(console: Console, config: TrainConfig, result: TrainResult, repor
     else:
         state = f"stopped after step {result.step} of {result.total_steps}"
         what_next = f"resume with: hdgan-train --resume {config.out}"
-    print_lines(console, f"{state}; report: {report.resolve()}")
-    print_lines(console, what_next)
+    print_lines(console, f"{state}; report: {report.resolve()}", what_next)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -145,7 +146,14 @@ def test_large_adds_what_takes_a_gpu_alone() -> None:
 
 
 def test_versions_without_the_switch_of_buffers_compile_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "_functorch", None)
+    config = SimpleNamespace(donated_buffer=True)
+    monkeypatch.setattr(torch, "_functorch", SimpleNamespace(config=config))
+    runner._keep_buffers()
+    assert config.donated_buffer is False
+    del config.donated_buffer
+    runner._keep_buffers()
+    assert not hasattr(config, "donated_buffer")
+    monkeypatch.delattr(torch, "_functorch")
     runner._keep_buffers()
 
 

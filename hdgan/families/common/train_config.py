@@ -164,8 +164,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if type(self) is TrainConfig:
-            raise ConfigError("TrainConfig is only the base class: create the config of a family, such as "
-                              "Pix2PixHDTrainConfig")  # fmt: skip
+            family = "create the config of a family, such as Pix2PixHDTrainConfig"
+            raise ConfigError(f"TrainConfig is only the base class: {family}")
         check_values(self)
         if self.optim.pool_size and not self.model.has_discriminator:
             raise ConfigError(
