@@ -14,8 +14,8 @@ from hdgan.devices import enough_memory
 from hdgan.errors import HdganError, TrainingError
 from hdgan.progress import print_lines
 from hdgan.training.checkpoint import require_finite, save_checkpoint
+from hdgan.training.examples import Examples, mean_styles
 from hdgan.training.logs import Metrics, ProgressDisplay
-from hdgan.training.pictures import Examples, mean_styles
 from hdgan.training.report import write_report
 from hdgan.training.setup import RunSetup
 from hdgan.training.state import StageState

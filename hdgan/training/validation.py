@@ -16,7 +16,7 @@ from hdgan.metrics.scorer import Scorer, load_scorer
 from hdgan.metrics.scores import HIGHER_IS_BETTER
 from hdgan.progress import Progress
 from hdgan.training.datasets import RunData
-from hdgan.training.pictures import Examples
+from hdgan.training.examples import Examples
 from hdgan.training.schedule import plan
 
 

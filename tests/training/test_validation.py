@@ -22,8 +22,8 @@ from hdgan.metrics.confusion import Confusion
 from hdgan.metrics.scorer import load_scorer
 from hdgan.training import LogConfig, TrainConfig, loop, saving, train, write_report
 from hdgan.training.datasets import open_data
+from hdgan.training.examples import Examples
 from hdgan.training.logs import read_metrics
-from hdgan.training.pictures import Examples
 from hdgan.training.validation import Validation, is_better
 
 MakeConfig = Callable[..., TrainConfig]

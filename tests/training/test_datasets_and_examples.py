@@ -23,7 +23,7 @@ from hdgan.families.saving import CLASS_MEAN, load_model
 from hdgan.ops import instance_index
 from hdgan.training import TrainConfig
 from hdgan.training.datasets import open_data
-from hdgan.training.pictures import Examples, mean_styles
+from hdgan.training.examples import Examples, mean_styles
 
 MakeConfig = Callable[..., TrainConfig]
 MakeData = Callable[..., Path]
