@@ -45,6 +45,8 @@ HD_KERNEL(avg_pyramid_bwd, Tensor dhalf, Tensor dquarter, Tensor dx)
 // W], dense, of zeros and ones: a plane for each of n classes, and with ids the boundary plane. A label outside 0 ... n
 // - 1 sets no plane, nor does `dontcare`.
 HD_KERNEL(encode_labels_fwd, Tensor label, Tensor ids, Tensor y, int64_t dontcare)
+// The same maps -> codes [B, H, W] int32, contiguous: the class, n where there is none, and n + 1 more on a boundary.
+HD_KERNEL(encode_labels_codes, Tensor label, Tensor ids, Tensor codes, int64_t n_labels, int64_t dontcare)
 
 // --- instance_index: sparse instance ids -> rows of a dense table, ordered by image, then by id ---
 
@@ -83,3 +85,21 @@ HD_KERNEL(instance_norm_act_bwd, Tensor dy, Tensor x, Tensor weight, Tensor bias
           Tensor dresidual, Tensor sums, Tensor scratch, float slope, int pad, PadMode pad_mode)
 // The elements of scratch that either direction needs.
 HD_CUDA_SIZE(instance_norm_act_scratch, Tensor x)
+
+// --- label_conv2d: the convolution of the planes that encode_labels would make, as sums of rows of a table ---
+
+// codes [B, H, W] of encode_labels_codes, contiguous; table [k * k, n (+ 1), C] float32, contiguous: for each tap a row
+// of weights for each class, and one for boundaries -> y [B, C, H', W'] dense. pool_y [H / 2^levels, span] float32 and
+// pool_x, of the width: pixel i of the planes that are convolved averages, with these weights, the span of pixels that
+// begins at i * 2^levels, and before that by (span - 1) / 2 if span is odd; weights outside of the image are 0. Both are
+// missing if the planes are convolved as they are. scratch float32, missing on the CPU.
+HD_KERNEL(label_conv2d_fwd, Tensor codes, Tensor table, Tensor y, Tensor pool_y, Tensor pool_x, Tensor scratch,
+          int64_t n_labels, int stride, int padding, PadMode pad_mode)
+// dy as y -> dtable as table, overwritten.
+HD_KERNEL(label_conv2d_bwd, Tensor codes, Tensor dtable, Tensor dy, Tensor pool_y, Tensor pool_x, Tensor scratch,
+          int64_t n_labels, int stride, int padding, PadMode pad_mode)
+// The elements of scratch that each direction needs.
+HD_CUDA_SIZE(label_conv2d_fwd_scratch, Tensor codes, Tensor table, Tensor y, Tensor pool_y, Tensor pool_x,
+             int64_t n_labels, int stride, int padding, PadMode pad_mode)
+HD_CUDA_SIZE(label_conv2d_bwd_scratch, Tensor codes, Tensor dtable, Tensor dy, Tensor pool_y, Tensor pool_x,
+             int64_t n_labels, int stride, int padding, PadMode pad_mode)

@@ -7,14 +7,16 @@ PyTorch operator, then the public function. The kernels have the same names in c
 from hdgan.ops._backend import BackendError, backend
 from hdgan.ops._checks import memory_format_of
 from hdgan.ops.avg_pyramid import avg_pyramid
-from hdgan.ops.encode_labels import boundary_map, encode_labels
+from hdgan.ops.encode_labels import LabelPlanes, boundary_map, encode_labels, label_planes
 from hdgan.ops.instance_index import InstanceIndex, instance_index
 from hdgan.ops.instance_mean import instance_broadcast, instance_mean, instance_reduce
 from hdgan.ops.instance_norm_act import instance_norm_act, pad2d
+from hdgan.ops.label_conv2d import label_conv2d
 
 __all__ = [
     "BackendError",
     "InstanceIndex",
+    "LabelPlanes",
     "avg_pyramid",
     "backend",
     "boundary_map",
@@ -24,6 +26,8 @@ __all__ = [
     "instance_mean",
     "instance_norm_act",
     "instance_reduce",
+    "label_conv2d",
+    "label_planes",
     "memory_format_of",
     "pad2d",
 ]

@@ -1,8 +1,11 @@
-"""encode_labels: integer label and instance maps -> the networks' input, one-hot classes and instance boundaries."""
+"""encode_labels: integer label and instance maps -> the networks' input, one-hot classes and instance boundaries.
+
+`label_planes` makes the same planes without writing them: one code a pixel, which `label_conv2d` reads.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,6 +78,112 @@ _encode_labels = register(
 )
 
 
+class LabelPlanes(NamedTuple):
+    """The planes of `encode_labels` as one code a pixel; see `label_planes`."""
+
+    codes: Tensor
+    """[B, H, W] int32: the class, n_labels where a pixel has none; and n_labels + 1 more on a boundary."""
+    n_labels: int
+    """Number of classes."""
+    edges: bool
+    """Whether there is a boundary plane."""
+
+    @property
+    def channels(self) -> int:
+        """Number of planes."""
+        return self.n_labels + int(self.edges)
+
+    def dense(
+        self, dtype: torch.dtype = torch.float32, memory_format: torch.memory_format = torch.contiguous_format
+    ) -> Tensor:
+        """The planes themselves, [B, channels, H, W] of zeros and ones."""
+        classes = torch.arange(self.n_labels, device=self.codes.device, dtype=torch.int32).view(1, -1, 1, 1)
+        codes = self.codes.unsqueeze(1)
+        planes = codes % (self.n_labels + 1) == classes
+        if self.edges:
+            planes = torch.cat([planes, codes > self.n_labels], dim=1)
+        return planes.to(dtype, memory_format=memory_format)
+
+
+def label_planes_reference(label: Tensor, ids: Tensor | None, n_labels: int, dontcare: int | None) -> Tensor:
+    label = label.long()  # a uint64 beyond int64 becomes negative, which is no class either
+    known = (label >= 0) & (label < n_labels)
+    if dontcare is not None:
+        known &= label != dontcare
+    codes = label.where(known, n_labels)
+    if ids is not None:
+        codes = codes + boundary_map(ids) * (n_labels + 1)
+    return codes.to(torch.int32)
+
+
+def _planes_forward(label: Tensor, ids: Tensor | None, *options: Any) -> Tensor:
+    codes = _planes_fake(label, ids, *options)
+    n_labels, dontcare, backend = options
+    ids = None if ids is None else ids.contiguous()
+    launch("encode_labels", "codes", backend, label.device, label.contiguous(), ids, codes, n_labels, dontcare)
+    return codes
+
+
+def _planes_fake(label: Tensor, ids: Tensor | None, *options: Any) -> Tensor:
+    return torch.empty(label.shape, dtype=torch.int32, device=label.device)
+
+
+_label_planes = register(
+    "label_planes(Tensor label, Tensor? ids, SymInt n_labels, SymInt dontcare, str backend) -> Tensor",
+    _planes_forward,
+    _planes_fake,
+    batched=folding((0, 0), lambda _: 0),
+)
+
+
+def _as_maps(op: str, label: Tensor, ids: Tensor | None, n_labels: int) -> tuple[Tensor, Tensor | None]:
+    """Check the maps of an op and return them as [B, H, W]."""
+    label = as_map(op, "label", label)
+    if ids is not None:
+        ids = as_map(op, "ids", ids)
+        check_same_device(op, label=label, ids=ids)
+        if ids.shape != label.shape:
+            raise ValueError(f"{op}: expected ids of shape {tuple(label.shape)}, that of label, got {tuple(ids.shape)}")
+    if not 1 <= n_labels <= MAX_LABELS:
+        raise ValueError(f"{op}: expected 1 <= n_labels <= {MAX_LABELS}, got {n_labels}")
+    return label, ids
+
+
+def _dontcare(dontcare: int | None, n_labels: int) -> int:
+    """As kernels take it: -1 belongs to no class anyway."""
+    return dontcare if dontcare is not None and 0 <= dontcare < n_labels else -1
+
+
+def label_planes(
+    label: Tensor, ids: Tensor | None, n_labels: int, *, dontcare: int | None = None, backend: str | None = None
+) -> LabelPlanes:
+    """Encode a label map as `encode_labels` does, without making the planes: one code a pixel stands for all of them.
+
+    Args:
+        label, ids, n_labels, dontcare: as of `encode_labels`. A bool map in the place of `ids` is the boundary plane.
+        backend: implementation by name; None chooses.
+
+    Returns:
+        What `label_conv2d` reads, several times if need be.
+
+    Raises:
+        TypeError, ValueError: wrong dtype, shape or device, or n_labels not in 1 … 2^24.
+        BackendError: the named backend cannot run.
+    """
+    op = "label_planes"
+    if ids is not None and ids.dtype == torch.bool:
+        label, edges = _as_maps(op, label, ids.int(), n_labels)
+        codes = label_planes(label, None, n_labels, dontcare=dontcare, backend=backend).codes
+        return LabelPlanes(torch.add(codes, edges, alpha=n_labels + 1), n_labels, True)  # type: ignore[arg-type]
+    label, ids = _as_maps(op, label, ids, n_labels)
+    chosen = choose(op, backend, label)
+    if chosen == "eager":
+        codes = label_planes_reference(label, ids, n_labels, dontcare)
+    else:
+        codes = _label_planes(label, ids, n_labels, _dontcare(dontcare, n_labels), chosen)
+    return LabelPlanes(codes, n_labels, ids is not None)
+
+
 def encode_labels(
     label: Tensor,
     ids: Tensor | None,
@@ -107,14 +216,7 @@ def encode_labels(
         BackendError: the named backend cannot run.
     """
     op = "encode_labels"
-    label = as_map(op, "label", label)
-    if ids is not None:
-        ids = as_map(op, "ids", ids)
-        check_same_device(op, label=label, ids=ids)
-        if ids.shape != label.shape:
-            raise ValueError(f"{op}: expected ids of shape {tuple(label.shape)}, that of label, got {tuple(ids.shape)}")
-    if not 1 <= n_labels <= MAX_LABELS:
-        raise ValueError(f"{op}: expected 1 <= n_labels <= {MAX_LABELS}, got {n_labels}")
+    label, ids = _as_maps(op, label, ids, n_labels)
     if not dtype.is_floating_point:
         raise TypeError(f"{op}: expected a floating-point dtype of the result, got {dtype}")
     if memory_format not in (torch.contiguous_format, torch.channels_last):
@@ -122,6 +224,5 @@ def encode_labels(
     chosen = choose(op, backend, label, dtype)
     if chosen == "eager":
         return encode_labels_reference(label, ids, n_labels, dontcare, dtype, memory_format)
-    none = -1  # a label that belongs to no class anyway
-    dontcare = dontcare if dontcare is not None and 0 <= dontcare < n_labels else none
-    return _encode_labels(label, ids, n_labels, dontcare, dtype, memory_format == torch.channels_last, chosen)
+    channels_last = memory_format == torch.channels_last
+    return _encode_labels(label, ids, n_labels, _dontcare(dontcare, n_labels), dtype, channels_last, chosen)
