@@ -1,9 +1,13 @@
-"""What the benchmarks of networks share: the input of a street scene, and the trials of a forward pass."""
+"""What the benchmarks of networks share: the input of a street scene, and the trials of a forward pass.
+
+Our backends start from the label map, as training and inference do. Eager and compiled PyTorch and NVIDIA's code start
+from its one-hot planes, and do not pay for making them.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -26,44 +30,73 @@ from hdgan.benchmarks.runner import (
 )
 from hdgan.benchmarks.shapes import CONDITION, CONDITION_AND_IMAGE, FEATURES, N_LABELS, instance_ids, label_map
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
-from hdgan.ops import InstanceIndex, encode_labels, instance_index
+from hdgan.models.inputs import LabelInput
+from hdgan.ops import InstanceIndex, encode_labels, instance_index, label_planes
 
 DEPTH_SLACK = 10.0
 """Factor on the tolerance of an op."""
 SIZES = {"512x256": (256, 512), "1024x512": (512, 1024), "2048x1024": (1024, 2048)}
 
 
-def condition_and_index(context: Context, size: str) -> tuple[Tensor, InstanceIndex]:
-    """The input of the generators for a street scene, [1, CONDITION, H, W], and its instances."""
+def street_scene(context: Context, size: str) -> tuple[Tensor, Tensor]:
+    """The label map and the instance map of a street scene, [1, H, W] each."""
     ids = instance_ids(*SIZES[size], 60).to(context.device)
-    planes = encode_labels(
-        label_map(ids), ids, N_LABELS, dtype=context.dtype, memory_format=context.memory_format, backend="eager"
+    return label_map(ids), ids
+
+
+def dense_condition(context: Context, label: Tensor, ids: Tensor) -> Tensor:
+    """The one-hot planes and the boundary plane, [1, CONDITION, H, W]."""
+    return encode_labels(
+        label, ids, N_LABELS, dtype=context.dtype, memory_format=context.memory_format, backend="eager"
     )
-    return planes, instance_index(ids, backend="eager")
 
 
 def generator_trials(case: str, context: Context, kind: type[GlobalGenerator | LocalEnhancer]) -> Iterator[Trial]:
     size, _, width = case.partition(", ngf ")
-    condition, _ = condition_and_index(context, size)
-    return forward_trials(context, kind(CONDITION, ngf=int(width)), [condition])
+    label, ids = street_scene(context, size)
+    network = kind(CONDITION, ngf=int(width))
+
+    def ours(_: Tensor) -> list[Tensor]:
+        return _features(network(LabelInput(label_planes(label, ids, N_LABELS))))
+
+    return forward_trials(context, network, [dense_condition(context, label, ids)], ours=ours)
 
 
 def discriminator_trials(case: str, context: Context) -> Iterator[Trial]:
-    condition, _ = condition_and_index(context, case)
-    inputs = torch.cat([condition, context.randn(1, 3, *condition.shape[2:])], dim=1)
-    return forward_trials(context, MultiscaleDiscriminator(CONDITION_AND_IMAGE), [inputs])
+    label, ids = street_scene(context, case)
+    image = context.randn(1, 3, *SIZES[case])
+    network = MultiscaleDiscriminator(CONDITION_AND_IMAGE)
+
+    def ours(_: Tensor) -> list[Tensor]:
+        return _features(network(image, network.context(LabelInput(label_planes(label, ids, N_LABELS)))))
+
+    inputs = torch.cat([dense_condition(context, label, ids), image], dim=1)
+    return forward_trials(context, network, [inputs], ours=ours)
 
 
 def encoder_trials(case: str, context: Context) -> Iterator[Trial]:
-    _, index = condition_and_index(context, case)
+    index = instance_index(street_scene(context, case)[1], backend="eager")
     photo = context.randn(1, 3, *SIZES[case])
     return forward_trials(context, FeatureEncoder(3, FEATURES), [photo], index)
 
 
 def forward_trials(
-    context: Context, network: nn.Module, inputs: list[Tensor], *fixed: InstanceIndex
+    context: Context,
+    network: nn.Module,
+    inputs: list[Tensor],
+    *fixed: InstanceIndex,
+    ours: Callable[[Tensor], list[Tensor]] | None = None,
 ) -> Iterator[Trial]:
-    """The forward pass of a network on each implementation; `fixed` follows the inputs."""
+    """The forward pass of a network on each implementation.
+
+    Args:
+        context: what to make trials for.
+        network: ours, whose weights all implementations have.
+        inputs: what it takes.
+        fixed: what follows the inputs.
+        ours: what our backends run instead, from the label map of the inputs. The cost is that of the dense
+            network for all of them.
+    """
     # Random weights of the original's initialisation leave most of the signal to the norms; that is enough to check by.
     network = network.to(context.device, context.dtype, memory_format=context.memory_format)  # type: ignore[call-overload]
     network.requires_grad_(False)
@@ -76,7 +109,7 @@ def forward_trials(
             return _flat(theirs, *(_as_map(index) for index in fixed))
         if implementation == "eager":
             return _flat(plain(network), *fixed)
-        return on_backend(implementation, _flat(network, *fixed))
+        return on_backend(implementation, ours or _flat(network, *fixed))
 
     true = plain(wide_copy(network))
     weights = bytes_of(network.parameters())
@@ -95,13 +128,13 @@ def on_backend(backend: str, function: Function) -> Function:
 
 
 def _flat(network: nn.Module, *fixed: object) -> Function:
-    """The network as a function to a list of tensors: of D's, the features of all scales."""
+    """The network as a function to a list of tensors."""
+    return lambda *inputs: _features(network(*inputs, *fixed))
 
-    def function(*inputs: Tensor) -> list[Tensor]:
-        output = network(*inputs, *fixed)
-        return [output] if isinstance(output, Tensor) else [feature for scale in output for feature in scale]
 
-    return function
+def _features(output: Tensor | list[list[Tensor]]) -> list[Tensor]:
+    """An image, or D's features of all scales, as a list of tensors."""
+    return [output] if isinstance(output, Tensor) else [feature for scale in output for feature in scale]
 
 
 def _as_map(index: InstanceIndex) -> Tensor:

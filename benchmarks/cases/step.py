@@ -34,6 +34,7 @@ from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
 from hdgan.losses import LAYER_WEIGHTS
 from hdgan.models import VGG19Features
 from hdgan.models.blocks import recomputing
+from hdgan.ops import encode_labels
 from hdgan.training import TrainConfig
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
@@ -121,7 +122,10 @@ def build_original_step(
 
     def forward() -> tuple[Tensor, Tensor]:
         with autocast:
-            condition = model.condition(inputs.label, inputs.ids)
+            assert inputs.label is not None
+            condition = encode_labels(
+                inputs.label, inputs.ids, N_LABELS, dtype=dtype, memory_format=memory_format, backend="eager"
+            )
             fake, real = netG(condition), inputs.photo
 
             def discriminate(image: Tensor) -> list[list[Tensor]]:
@@ -218,7 +222,10 @@ def true_gradients(case: StepCase, device: torch.device) -> list[Tensor]:
 
 @cache
 def least_cost(case: StepCase, device: torch.device) -> Cost:
-    """The least cost of any implementation: that of our order, which runs D less often, with float32 weights."""
+    """The least cost of any implementation: that of our order, which runs D less often, with float32 weights.
+
+    Its convolutions are dense ones: a look-up of label planes counts as what it replaces.
+    """
     with ops.backend("eager"), FlopCounterMode(display=False) as counter:
         step = build_step(case, device, torch.float32, torch.contiguous_format)
         step.gradients()

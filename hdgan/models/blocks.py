@@ -15,7 +15,6 @@ see `is_plain`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -123,17 +122,18 @@ def prepared_conv(
     prepare: Callable[[Tensor], Tensor],
     *,
     bias: bool = False,
+    channels: slice | None = None,
     through: Iterable[nn.Module] = (),
 ) -> Tensor:
     """Convolve prepare(x), which is computed again from x in the backward pass (`recomputed`).
 
     Args:
-        conv, bias: as of `as_function`.
+        conv, bias, channels: as of `as_function`.
         x: the only tensor that is kept.
         prepare: computes what the convolution reads.
         through: the modules that `prepare` runs.
     """
-    convolve = as_function(conv, bias=bias)
+    convolve = as_function(conv, bias=bias, channels=channels)
     return recomputed(lambda x: convolve(prepare(x)), x, through=(conv, *through))
 
 
@@ -215,21 +215,3 @@ def residual_chain(blocks: Sequence[nn.Module] | nn.ModuleList, padded: Tensor) 
     for i, block in enumerate(blocks):
         padded = block(padded, pad=ResidualBlock.PAD if i + 1 < len(blocks) else 0)
     return padded
-
-
-def run_at_multiple(network: Callable[[Tensor], Tensor], x: Tensor, multiple: int, least: int = 2) -> Tensor:
-    """Pad x (`pad_to_multiple`), run, and crop back.
-
-    So a network whose levels must divide evenly takes any size, and its output has the size of its input.
-    """
-    height, width = x.shape[2:]
-    return network(pad_to_multiple(x, multiple, least))[:, :, :height, :width]
-
-
-def pad_to_multiple(x: Tensor, multiple: int, least: int = 2) -> Tensor:
-    """Repeat the right and bottom edge of x until height and width are multiples of `multiple`.
-
-    A level that is coarser by `multiple` gets `least` pixels or more, two by default, as reflection needs.
-    """
-    bottom, right = (max(math.ceil(size / multiple), least) * multiple - size for size in x.shape[2:])
-    return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x

@@ -7,7 +7,7 @@ each channel; with these as separate steps it was slower on the CPU than PyTorch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.models.blocks import plain, prepared_conv, run_at_multiple
+from hdgan.models.blocks import plain, prepared_conv
+from hdgan.models.inputs import LabelInput, NetworkInput, added, first_conv, input_for, planes_conv, run_at_multiple
 
 SLOPE = 0.2
 """Of LeakyReLU."""
@@ -48,27 +49,36 @@ class RefinementModule(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm2 = LayerNormAct(channels)
 
-    def forward(self, condition: Tensor, below: tuple[Tensor, nn.Module] | None = None) -> Tensor:
+    def forward(self, condition: NetworkInput, below: tuple[Tensor, nn.Module] | None = None) -> Tensor:
         """Refine to [B, channels, H, W], for `norm2` to follow.
 
         Args:
             condition: [B, condition_channels, H, W].
             below: features of the module below, of half this resolution or so, and their norm.
         """
-        if below is None:
-            h = self.conv1(condition)
-        else:
-            features, norm = below
-            joined = partial(_joined, norm, condition)
-            h = prepared_conv(self.conv1, features, joined, bias=True, through=(norm,))
+        h = first_conv(self.conv1, condition, bias=True) if below is None else self._joined_conv(condition, *below)
         return prepared_conv(self.conv2, h, self.norm1, bias=True, through=(self.norm1,))
 
+    def _joined_conv(self, condition: NetworkInput, features: Tensor, norm: nn.Module) -> Tensor:
+        """What the first convolution makes of the features below, normalised and doubled, and of the condition."""
+        conv, channels = self.conv1, features.shape[1]
+        condition = input_for(condition, conv)
+        doubled = partial(_doubled, norm, condition.shape[2:])
+        if isinstance(condition, LabelInput):
+            h = prepared_conv(conv, features, doubled, bias=True, channels=slice(channels), through=(norm,))
+            return added(h, planes_conv(conv, condition, channels))
+        joined = partial(_joined, doubled, condition)
+        return prepared_conv(conv, features, joined, bias=True, through=(norm,))
 
-def _joined(norm: nn.Module, condition: Tensor, features: Tensor) -> Tensor:
-    """The features below, normalised and doubled, and the condition at its resolution."""
+
+def _doubled(norm: nn.Module, size: Sequence[int], features: Tensor) -> Tensor:
+    """The features below, normalised and at the resolution of the condition."""
     # Corners on corners, as in the authors' code.
-    doubled = F.interpolate(norm(features), size=condition.shape[2:], mode="bilinear", align_corners=True)
-    return torch.cat([doubled, condition], dim=1)
+    return F.interpolate(norm(features), size=list(size), mode="bilinear", align_corners=True)
+
+
+def _joined(doubled: Callable[[Tensor], Tensor], condition: Tensor, features: Tensor) -> Tensor:
+    return torch.cat([doubled(features), condition], dim=1)
 
 
 class CascadedRefinement(nn.Module):
@@ -96,18 +106,21 @@ class CascadedRefinement(nn.Module):
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: NetworkInput) -> Tensor:
         """Map the condition [B, in_channels, H, W] to images [B, out_channels, H, W] around [-1, 1].
 
         As in the authors' code, they are not bounded; whoever shows or measures them has to do that.
         """
-        return run_at_multiple(self._run, x, self.multiple)
+        firsts = [level.conv1 for level in self._levels]
+        return run_at_multiple(self._run, input_for(x, *firsts), self.multiple)
 
-    def _run(self, x: Tensor) -> Tensor:
-        conditions = [x]
-        for _ in self.levels[1:]:
-            conditions.append(F.avg_pool2d(conditions[-1], 2))
-        coarsest, *finer = cast(list[RefinementModule], list(self.levels))
+    @property
+    def _levels(self) -> list[RefinementModule]:
+        return cast(list[RefinementModule], list(self.levels))
+
+    def _run(self, x: NetworkInput) -> Tensor:
+        conditions = _halvings(x, len(self.levels))
+        coarsest, *finer = self._levels
         h, below = coarsest(conditions.pop()), coarsest
         for level in finer:
             h, below = level(conditions.pop(), (h, below.norm2)), level
@@ -124,3 +137,13 @@ class CascadedRefinement(nn.Module):
             return
         for mine, theirs in zip(self.levels, smaller.levels, strict=False):
             mine.load_state_dict(theirs.state_dict())
+
+
+def _halvings(x: NetworkInput, count: int) -> list[NetworkInput]:
+    """x, and its averages over 2x2 pixels, repeatedly: `count` levels, finest first."""
+    if isinstance(x, LabelInput):
+        return [LabelInput(x.planes, level=level, window=2) for level in range(count)]
+    levels = [x]
+    while len(levels) < count:
+        levels.append(F.avg_pool2d(levels[-1], 2))
+    return [*levels]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.blocks import as_function, init_weights, is_plain, recomputed
+from hdgan.models.inputs import LabelInput, NetworkInput, input_for, input_pyramid, planes_conv
 from hdgan.models.norms import NEGATIVE_SLOPE, make_norm
 from hdgan.models.options import NormKind
 from hdgan.ops import avg_pyramid
@@ -57,12 +58,15 @@ class PatchDiscriminator(nn.Module):
         )
         self.norms = nn.ModuleList(make_norm(norm, width) for width in widths[2:-1])
 
-    def context(self, condition: Tensor) -> Tensor:
+    def context(self, condition: NetworkInput) -> Tensor:
         """What the first convolution makes of the condition, the leading channels of its input: without bias.
 
         A first convolution that is not plain has to be called for condition and image at once; so the condition itself.
         """
         first = self.convs[0]
+        condition = input_for(condition, first)
+        if isinstance(condition, LabelInput):
+            return planes_conv(first, condition)
         if not is_plain(first):
             return condition
         return as_function(first, channels=slice(condition.shape[1]))(condition)
@@ -125,9 +129,11 @@ class MultiscaleDiscriminator(nn.Module):
         self.intermediate_features = intermediate_features
         init_weights(self)
 
-    def context(self, condition: Tensor) -> list[Tensor]:
+    def context(self, condition: NetworkInput) -> list[Tensor]:
         """What D makes of a condition [B, condition_channels, H, W] before it meets an image, for several `forward`."""
-        levels = avg_pyramid(condition, len(self.scales) - 1)
+        firsts: list[nn.Module] = [scale.convs[0] for scale in self.scales]  # type: ignore[index,misc]
+        condition = input_for(condition, *firsts)
+        levels = input_pyramid(condition, len(self.scales) - 1)
         return [scale.context(level) for scale, level in zip(self.scales, levels, strict=True)]  # type: ignore[operator]
 
     def forward(self, x: Tensor, context: Sequence[Tensor] | None = None) -> list[list[Tensor]]:

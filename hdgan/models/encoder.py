@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.models.blocks import init_weights, run_at_multiple
+from hdgan.models.blocks import init_weights
 from hdgan.models.generator import STEM_PAD, Trunk
+from hdgan.models.inputs import run_at_multiple
 from hdgan.models.options import UpsampleMode
 from hdgan.ops import InstanceIndex, avg_pyramid, instance_mean
 from hdgan.ops.instance_norm_act import PadMode

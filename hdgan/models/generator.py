@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
@@ -15,22 +13,16 @@ from hdgan.models.blocks import (
     init_weights,
     norm_relu_conv,
     norm_relu_up,
-    prepared_conv,
     residual_chain,
-    run_at_multiple,
     up_conv,
 )
+from hdgan.models.inputs import NetworkInput, first_conv, input_for, input_pyramid, run_at_multiple
 from hdgan.models.options import UpsampleMode
-from hdgan.ops import avg_pyramid, instance_norm_act, pad2d
+from hdgan.ops import instance_norm_act
 from hdgan.ops.instance_norm_act import PadMode
 
 STEM_PAD = 3
 """Padding of the 7x7 convolutions at both ends."""
-
-
-def stem_conv(stem: nn.Module, x: Tensor, pad_mode: PadMode) -> Tensor:
-    """The 7x7 convolution that begins a network, for an instance norm to follow."""
-    return prepared_conv(stem, x, partial(pad2d, pad=STEM_PAD, mode=pad_mode))
 
 
 def finish(h: Tensor, head: nn.Module | None, pad_mode: PadMode) -> Tensor:
@@ -54,9 +46,9 @@ class Trunk(nn.Module):
         self.ups = nn.ModuleList(up_conv(width, upsample) for width in reversed(widths[1:]))
         self.pad_mode, self.upsample = pad_mode, upsample
 
-    def forward(self, x: Tensor, head: nn.Module | None = None) -> Tensor:
+    def forward(self, x: NetworkInput, head: nn.Module | None = None) -> Tensor:
         """Map [B, in_channels, H, W] to features [B, ngf, H, W], or to a 7x7 convolution of them."""
-        h = stem_conv(self.stem, x, self.pad_mode)
+        h = first_conv(self.stem, x, STEM_PAD, self.pad_mode)
         for down in self.downs:
             h = norm_relu_conv(down, h, 0, self.pad_mode)
         if self.blocks:
@@ -101,11 +93,11 @@ class GlobalGenerator(nn.Module):
         self.multiple = 2**n_downsample
         init_weights(self)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: NetworkInput) -> Tensor:
         """Map [B, in_channels, H, W] to an image [B, out_channels, H, W] in [-1, 1]."""
-        return run_at_multiple(self._run, x, self.multiple)
+        return run_at_multiple(self._run, input_for(x, self.trunk.stem, pad=STEM_PAD), self.multiple)
 
-    def _run(self, x: Tensor) -> Tensor:
+    def _run(self, x: NetworkInput) -> Tensor:
         return torch.tanh(self.trunk(x, self.head))
 
 
@@ -120,10 +112,10 @@ class Enhancer(nn.Module):
         self.up = up_conv(ngf * 2, upsample)
         self.pad_mode, self.upsample = pad_mode, upsample
 
-    def forward(self, x: Tensor, coarse: Tensor, head: nn.Module | None = None) -> Tensor:
+    def forward(self, x: NetworkInput, coarse: Tensor, head: nn.Module | None = None) -> Tensor:
         """Map the input [B, in_channels, H, W] and the lower level's last features [B, 2 ngf, H / 2, W / 2] to features
         [B, ngf, H, W], or to a 7x7 convolution of them."""
-        h = stem_conv(self.stem, x, self.pad_mode)
+        h = first_conv(self.stem, x, STEM_PAD, self.pad_mode)
         h = norm_relu_conv(self.down, h, 0, self.pad_mode)
         pad = ResidualBlock.PAD if self.blocks else 0
         h = instance_norm_act(h, residual=coarse, activation="relu", pad=pad, pad_mode=self.pad_mode)
@@ -171,12 +163,13 @@ class LocalEnhancer(nn.Module):
         self.multiple = 2 ** (n_downsample + n_enhancers)
         init_weights(self)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: NetworkInput) -> Tensor:
         """Map [B, in_channels, H, W] to an image [B, out_channels, H, W] in [-1, 1]."""
-        return run_at_multiple(self._run, x, self.multiple)
+        stems = [trunk.stem for trunk in (self.coarse, *self.enhancers)]
+        return run_at_multiple(self._run, input_for(x, *stems, pad=STEM_PAD), self.multiple)
 
-    def _run(self, x: Tensor) -> Tensor:
-        *finer, coarsest = avg_pyramid(x, len(self.enhancers))
+    def _run(self, x: NetworkInput) -> Tensor:
+        *finer, coarsest = input_pyramid(x, len(self.enhancers))
         h = self.coarse(coarsest)
         heads = [None] * (len(finer) - 1) + [self.head]
         for enhancer, level, head in zip(self.enhancers, reversed(finer), heads, strict=True):

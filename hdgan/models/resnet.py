@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.models.blocks import as_function, init_weights, run_at_multiple
+from hdgan.models.blocks import as_function, init_weights
+from hdgan.models.inputs import NetworkInput, first_conv, input_for, run_at_multiple
 from hdgan.models.norms import make_norm
 from hdgan.models.options import NormKind
 from hdgan.models.unet import DROPOUT
@@ -79,13 +80,14 @@ class ResNetGenerator(nn.Module):
         self.dropout = dropout
         init_weights(self)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: NetworkInput) -> Tensor:
         """Map [B, in_channels, H, W] to an image [B, out_channels, H, W] in [-1, 1]."""
-        return run_at_multiple(self._run, x, 2**N_DOWNSAMPLE)
+        return run_at_multiple(self._run, input_for(x, self.stem, pad=_STEM_PAD), 2**N_DOWNSAMPLE)
 
-    def _run(self, x: Tensor) -> Tensor:
-        h = pad2d(x, _STEM_PAD, "reflect")
-        for conv, norm in zip([self.stem, *self.downs], self.down_norms, strict=True):
+    def _run(self, x: NetworkInput) -> Tensor:
+        first, *norms = self.down_norms
+        h = first(first_conv(self.stem, x, _STEM_PAD, "reflect"), "relu")
+        for conv, norm in zip(self.downs, norms, strict=True):
             h = norm(as_function(conv)(h), "relu")
         for block in self.blocks:
             h = block(h)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from hdgan.config.bounds import Width
 from hdgan.config.serialization import check_values, from_plain, to_plain
 from hdgan.errors import CheckpointError
-from hdgan.models.blocks import as_function, pad_to_multiple, run_at_multiple
+from hdgan.models.blocks import as_function
+from hdgan.models.inputs import pad_to_multiple, run_at_multiple
 from hdgan.ops import instance_norm_act
 from hdgan.seeding import seeded
 from hdgan.weights import open_safetensors

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.models.blocks import as_function, init_weights, is_plain, run_at_multiple
+from hdgan.models.blocks import as_function, init_weights, is_plain
+from hdgan.models.inputs import NetworkInput, first_conv, input_for, run_at_multiple
 from hdgan.models.norms import NEGATIVE_SLOPE, make_norm
 from hdgan.models.options import MOST_DOWNS, NormKind
 
@@ -60,14 +61,14 @@ class UNetGenerator(nn.Module):
         self.multiple = 2**n_downs
         init_weights(self)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: NetworkInput) -> Tensor:
         """Map [B, in_channels, H, W] to an image [B, out_channels, H, W] in [-1, 1]."""
-        return run_at_multiple(self._run, x, self.multiple, least=1)
+        return run_at_multiple(self._run, input_for(x, self.downs[0]), self.multiple, least=1)
 
-    def _run(self, x: Tensor) -> Tensor:
+    def _run(self, x: NetworkInput) -> Tensor:
         outermost, *downs, innermost = self.downs
         # Hooks may keep what a convolution returns: it is theirs then, and not changed in place.
-        h = F.leaky_relu(outermost(x), NEGATIVE_SLOPE, inplace=is_plain(outermost))
+        h = F.leaky_relu(first_conv(outermost, x, bias=True), NEGATIVE_SLOPE, inplace=is_plain(outermost))
         skips = [h]
         for conv, norm in zip(downs, self.down_norms, strict=True):
             h = norm(as_function(conv)(h), "leaky_relu")

@@ -138,6 +138,8 @@ class _TrainingFile:
     first_step: Count
     optimizer_g: _Optimizer
     pool: list[StoredTensor]
+    pool_conditions: list[StoredTensor] | None = None
+    """In files of earlier versions part of the pool."""
     optimizer_d: _Optimizer | None = None
     batch_size: BatchSize | None = None
     best: tuple[Count, float] | None = None
@@ -174,11 +176,14 @@ def read_training_state(folder: Path) -> dict[str, Any]:
         if optimizer is not None:
             moments = {k: {part: tensors[name, k, part] for part in _PARTS} for k in optimizer.state}
             state[name] = {"state": moments, "param_groups": optimizer.param_groups}
-    state["pool"] = [tensors["pool", k, ""] for k in range(len(saved.pool))]
+    for name in _POOL:
+        if state[name] is not None:
+            state[name] = [tensors[name, k, ""] for k in range(len(state[name]))]
     return {name: value for name, value in state.items() if value is not None or name == "best"}
 
 
 _OPTIMIZERS = ("optimizer_g", "optimizer_d")
+_POOL = ("pool", "pool_conditions")
 _PARTS = tuple(field.name for field in fields(_Moments))
 
 
@@ -188,7 +193,8 @@ def _stored_tensors(saved: _TrainingFile) -> Iterator[tuple[tuple[str, int, str]
         optimizer = getattr(saved, name)
         for k, moments in optimizer.state.items() if optimizer else ():
             yield from (((name, k, part), getattr(moments, part)) for part in _PARTS)
-    yield from ((("pool", k, ""), image) for k, image in enumerate(saved.pool))
+    for name in _POOL:
+        yield from (((name, k, ""), tensor) for k, tensor in enumerate(getattr(saved, name) or ()))
 
 
 def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:

@@ -110,7 +110,7 @@ def estimate_stage(
         weights = generator + sum(p.nbytes for network in networks for p in network.parameters())  # with the average
         trained = [*state.g_parameters, *state.d_parameters]
         moments = 2 * sum(parameter.nbytes for parameter in trained)
-        kept_fakes = sum(image.nbytes for image in pool.images[:1]) * config.optim.pool_size
+        kept_fakes = sum(part.nbytes for pair in pool.pairs[:1] for part in pair) * config.optim.pool_size
         parameters = {
             name: sum(parameter.numel() for parameter in network.parameters())
             for name, network in state.model.named_children()

@@ -98,7 +98,7 @@ class StageState(StageNetworks):
             "best": self.best,
             "best_by": self.best_by,
             **{f"optimizer_{name}": optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "pool": self.pool.state(),
+            **self.pool.state(),
         }
 
     def load(self, weights: dict[str, Tensor], average: dict[str, Tensor], training: dict[str, Any]) -> None:
@@ -135,7 +135,8 @@ class StageState(StageNetworks):
                 f"the checkpoint does not train the same networks as stage {self.stage.name} of the new config "
                 f"({error}): a resume cannot change what the current stage trains"
             ) from error
-        self.pool.load(training["pool"], next(self.model.parameters()).device)
+        device = next(self.model.parameters()).device
+        self.pool.load(training["pool"], training.get("pool_conditions"), self.model.config, device)
         self.step = training["step"]
         self.best = training["best"]
         self.best_by = training.get("best_by", {"metric": training.get("best_metric", "l1")})

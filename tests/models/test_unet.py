@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from hdgan.models import UNetGenerator
-from hdgan.models.blocks import run_at_multiple
+from hdgan.models.inputs import run_at_multiple
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])

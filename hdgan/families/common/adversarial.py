@@ -17,6 +17,7 @@ from hdgan.families.common.model import ImageModel, require_channels
 from hdgan.families.common.pool import FakePool
 from hdgan.losses import GanMode, Outputs, gan_loss
 from hdgan.models.discriminator import MultiscaleDiscriminator
+from hdgan.models.inputs import NetworkInput
 
 
 class AdversarialModel(ImageModel):
@@ -24,7 +25,7 @@ class AdversarialModel(ImageModel):
 
     discriminator: MultiscaleDiscriminator | None
 
-    def context(self, condition: Tensor) -> list[Tensor]:
+    def context(self, condition: NetworkInput) -> list[Tensor]:
         """D's share of the work that depends on the condition alone, for several images to `discriminate`."""
         assert self.discriminator is not None
         require_channels(self, "condition", condition, self.config.discriminator_channels - self.config.image_channels)
@@ -49,7 +50,7 @@ class DiscriminatorOutputs:
 
 
 def run_discriminator(
-    model: AdversarialModel, condition: Tensor, fake: Tensor, photo: Tensor, pool: FakePool
+    model: AdversarialModel, condition: NetworkInput, fake: Tensor, photo: Tensor, pool: FakePool
 ) -> DiscriminatorOutputs:
     """Run D on the fake that G made of a condition, on the photo, and on the fakes of the pool if it has a size."""
     context = model.context(condition)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hdgan.families.common.config import ModelConfig
-from hdgan.ops import InstanceIndex, boundary_map, encode_labels, memory_format_of
+from hdgan.models.inputs import LabelInput, NetworkInput, compute_dtype, first_weight
+from hdgan.ops import InstanceIndex, boundary_map, label_planes
 
 
 class ImageModel(nn.Module, ABC):
@@ -36,23 +37,18 @@ class ImageModel(nn.Module, ABC):
         label: Tensor | None = None,  # [B, H, W] integer
         ids: Tensor | None = None,  # [B, H, W] integer
         source: Tensor | None = None,  # [B, input_channels, H, W] in [-1, 1]
-    ) -> Tensor:
+    ) -> NetworkInput:
         """Encode what G and D are conditioned on: [B, condition_channels, H, W].
 
         Label maps become one plane per class, source images (A->B) stay as they are; the instances' boundaries follow.
+
+        Returns:
+            Of a label map the planes that the networks look up, whose `dense` makes the tensor; of a source image the
+            tensor.
         """
         ids = ids if self.config.instances else None
         if label is not None:
-            weight = _first_weight(self.generator)
-            return encode_labels(
-                label,
-                ids,
-                self.config.n_labels,
-                dontcare=self.config.dontcare,
-                # Zeros and ones are exact in bfloat16, and the convolutions would cast them anyway.
-                dtype=_compute_dtype(weight, label.device.type),
-                memory_format=memory_format_of(weight),
-            )
+            return LabelInput(label_planes(label, ids, self.config.n_labels, dontcare=self.config.dontcare))
         assert source is not None
         if ids is None:
             return source
@@ -62,16 +58,20 @@ class ImageModel(nn.Module, ABC):
         """E(photo), averaged per instance: [B, feature_channels, H, W]; None for a model without features."""
         return None if self.encoder is None else self.encoder(photo, instances)
 
-    def generate(self, condition: Tensor, features: Tensor | None = None, variant: int = 0) -> Tensor:
+    def generate(self, condition: NetworkInput, features: Tensor | None = None, variant: int = 0) -> Tensor:
         """G(condition, features): an image [B, image_channels, H, W] in [-1, 1].
 
         Args:
-            condition: [B, condition_channels, H, W].
+            condition: [B, condition_channels, H, W], a tensor or what `condition` makes of a label map.
             features: [B, feature_channels, H, W], for a model with an encoder.
             variant: which image, from 0, of a model that generates several at once.
         """
-        inputs = condition if features is None else torch.cat([condition, features.to(condition.dtype)], dim=1)
-        return self.generator(inputs)
+        if features is None:
+            return self.generator(condition)
+        if isinstance(condition, LabelInput):
+            features = features.to(compute_dtype(first_weight(self.generator)))
+            return self.generator(condition._replace(features=features))
+        return self.generator(torch.cat([condition, features.to(condition.dtype)], dim=1))
 
     def copy_from(self, smaller: ImageModel) -> None:
         """Take over the weights of a model of the same family with the same parts or, if the family grows, fewer.
@@ -85,7 +85,7 @@ class ImageModel(nn.Module, ABC):
                 network.load_state_dict(theirs.state_dict())
 
 
-def require_channels(model: ImageModel, name: str, x: Tensor, channels: int) -> None:
+def require_channels(model: ImageModel, name: str, x: NetworkInput, channels: int) -> None:
     """Check an input of a model's network.
 
     Raises:
@@ -93,14 +93,3 @@ def require_channels(model: ImageModel, name: str, x: Tensor, channels: int) -> 
     """
     if x.shape[1] != channels:
         raise ValueError(f"{type(model).__name__}: expected {name} with {channels} channels, got {x.shape[1]}")
-
-
-def _first_weight(network: nn.Module) -> Tensor:
-    """The weight of its first convolution, or a part of a parametrised one: biases and norms have no memory format."""
-    weights = (p for p in network.parameters() if p.is_floating_point() and p.dim() == 4 and p.numel() > len(p))
-    return next(weights, torch.empty(0))  # of integers, where all convolutions are quantised
-
-
-def _compute_dtype(weight: Tensor, kind: str) -> torch.dtype:
-    """The dtype that a convolution with this weight computes in, on a kind of device."""
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype

@@ -16,6 +16,8 @@ from hdgan.families.common.perceptual import OnMissing, check_network, least_sid
 from hdgan.families.common.pool import FakePool
 from hdgan.families.crn.model import CRN
 from hdgan.losses import BalancedPerceptualLoss
+from hdgan.models.inputs import LabelInput, NetworkInput
+from hdgan.ops import LabelPlanes
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,10 @@ class CRNCriterion:
         return Objectives(generator=loss, discriminator=None, parts=parts)
 
 
-def _class_masks(model: CRN, condition: Tensor) -> Tensor | None:
-    """The pixels of each class and of none, [B, n_labels + 1, H, W], for several images of one condition."""
-    if model.config.n_images == 1 or model.config.n_labels == 0:
+def _class_masks(model: CRN, condition: NetworkInput) -> Tensor | None:
+    """The pixels of each class and of none, [B, n_labels + 1, H, W], for several images of one label map."""
+    if model.config.n_images == 1 or not isinstance(condition, LabelInput):
         return None
-    classes = condition[:, : model.config.n_labels].float()
-    return torch.cat([classes, 1 - classes.sum(1, keepdim=True)], dim=1)
+    codes, n_labels, _ = condition.planes
+    kinds = n_labels + 1  # no class is one as well
+    return LabelPlanes(codes % kinds, kinds, edges=False).dense()

@@ -7,6 +7,7 @@ from torch import Tensor
 from hdgan.families.common.model import ImageModel
 from hdgan.families.crn.config import CRNConfig
 from hdgan.models.crn import CascadedRefinement
+from hdgan.models.inputs import NetworkInput
 
 
 class CRN(ImageModel):
@@ -27,11 +28,11 @@ class CRN(ImageModel):
         self.generator = CascadedRefinement(config.generator_channels, out_channels, config.widths)
         self.discriminator = self.encoder = None
 
-    def images(self, condition: Tensor) -> Tensor:
+    def images(self, condition: NetworkInput) -> Tensor:
         """All images of a condition, [B, n_images, image_channels, H, W], around [-1, 1] but not bounded."""
         return self.generator(condition).unflatten(1, (self.config.n_images, self.config.image_channels))
 
-    def generate(self, condition: Tensor, features: Tensor | None = None, variant: int = 0) -> Tensor:
+    def generate(self, condition: NetworkInput, features: Tensor | None = None, variant: int = 0) -> Tensor:
         """One of the images of a condition, [B, image_channels, H, W] in [-1, 1]."""
         return self.images(condition)[:, variant].clamp(-1, 1)
 

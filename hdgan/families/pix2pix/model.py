@@ -10,6 +10,7 @@ from hdgan.families.common.adversarial import AdversarialModel
 from hdgan.families.pix2pix.config import Pix2PixConfig, ResNetConfig
 from hdgan.models.blocks import zero_biases
 from hdgan.models.discriminator import MultiscaleDiscriminator
+from hdgan.models.inputs import NetworkInput
 from hdgan.models.options import NormKind
 from hdgan.models.resnet import ResNetGenerator
 from hdgan.models.unet import UNetGenerator
@@ -52,7 +53,7 @@ class Pix2Pix(AdversarialModel):
         self.encoder = None
         zero_biases(self)
 
-    def context(self, condition: Tensor) -> list[Tensor]:
+    def context(self, condition: NetworkInput) -> list[Tensor]:
         """D's share of the work that depends on the condition alone, for several images to `discriminate`.
 
         Raises:
