@@ -45,7 +45,7 @@ def test_a_checkpoint_brings_everything_back(config: TrainConfig, state: StageSt
     for optimizer in state.optimizers.values():
         optimizer.step()
     state.ema.update(0)
-    state.pool.images = [torch.rand(8, 4, 4)]
+    state.pool.pairs = [(torch.randint(10, (4, 4), dtype=torch.int32), torch.rand(3, 4, 4))]
     folder = save(config, state, 2, best=(1, 0.25))
     other = StageState(config, state.stage, torch.device("cpu"))
     assert not torch.equal(other.model.generator.head.weight, state.model.generator.head.weight)
@@ -53,7 +53,7 @@ def test_a_checkpoint_brings_everything_back(config: TrainConfig, state: StageSt
     for mine, theirs in ((other.model, state.model), (other.ema.model, state.ema.model)):
         for name, weight in theirs.state_dict().items():
             assert torch.equal(mine.state_dict()[name], weight)
-    for name in ("optimizer_g", "optimizer_d", "pool"):
+    for name in ("optimizer_g", "optimizer_d", "pool", "pool_conditions"):
         torch.testing.assert_close(other.training_state()[name], state.training_state()[name], rtol=0, atol=0)
     assert (other.step, other.best) == (2, (1, 0.25))
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from hdgan.checkpoints import find_checkpoint
-from hdgan.families import Pix2PixHD
+from hdgan.errors import CheckpointError
+from hdgan.families import Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.common.pool import FakePool
 from hdgan.families.saving import load_model
+from hdgan.models.inputs import LabelInput, NetworkInput
+from hdgan.ops import LabelPlanes, label_planes
 from hdgan.training.ema import MovingAverage
 
 
@@ -18,12 +22,13 @@ def test_a_full_pool_returns_old_pictures_half_the_time_and_keeps_the_new_ones()
     torch.manual_seed(0)
     pool = FakePool(4)
     filling = torch.arange(4.0).view(4, 1, 1, 1)
-    assert torch.equal(pool.query(filling), filling)
+    assert torch.equal(pool.query(-filling, filling)[1], filling)
     old = 0
     for value in range(4, 404):
         picture = torch.full((1, 1, 1, 1), float(value))
-        returned = pool.query(picture)
-        held = {float(p) for p in pool.images}
+        condition, returned = pool.query(-picture, picture)
+        assert condition == -returned
+        held = {float(image) for _, image in pool.pairs}
         if returned.item() != value:
             old += 1
             assert value in held
@@ -34,20 +39,90 @@ def test_a_full_pool_returns_old_pictures_half_the_time_and_keeps_the_new_ones()
 
 def test_a_pool_empties_when_the_size_of_pictures_changes() -> None:
     pool = FakePool(2)
-    pool.query(torch.zeros(2, 1, 4, 4))
-    assert torch.equal(pool.query(torch.ones(1, 1, 8, 8)), torch.ones(1, 1, 8, 8))
-    assert [tuple(p.shape) for p in pool.images] == [(1, 8, 8)]
+    pool.query(torch.zeros(2, 1, 4, 4), torch.zeros(2, 3, 4, 4))
+    condition, image = torch.ones(1, 1, 8, 8), torch.ones(1, 3, 8, 8)
+    found = pool.query(condition, image)
+    assert torch.equal(found[0], condition)
+    assert torch.equal(found[1], image)
+    assert [(tuple(condition.shape), tuple(image.shape)) for condition, image in pool.pairs] == [((1, 8, 8), (3, 8, 8))]
 
 
-def test_a_pool_goes_on_from_its_state() -> None:
+LABELS = Pix2PixHDConfig(n_labels=4)
+IMAGES = Pix2PixHDConfig(n_labels=0, input_channels=2, instances=False)
+
+
+def drawn(config: Pix2PixHDConfig, batch: int) -> tuple[NetworkInput, torch.Tensor]:
+    """Conditions, and generated images of them."""
+    fakes = torch.rand(batch, 3, 6, 8)
+    if not config.n_labels:
+        return torch.rand(batch, 2, 6, 8), fakes
+    label, ids = torch.randint(-1, 5, (batch, 6, 8)), torch.randint(3, (batch, 6, 8))
+    return LabelInput(label_planes(label, ids, config.n_labels)), fakes
+
+
+def exchanged(pool: FakePool, condition: NetworkInput, fakes: torch.Tensor) -> torch.Tensor:
+    """What comes out of a pool, as one dense tensor."""
+    torch.manual_seed(1)  # draws more than 0.5: an old image comes back
+    old, images = pool.exchange(condition, fakes)
+    return torch.cat([old.dense() if isinstance(old, LabelInput) else old, images], dim=1)
+
+
+@pytest.mark.parametrize("config", [LABELS, IMAGES], ids=["labels", "images"])
+def test_a_pool_goes_on_from_its_state(config: Pix2PixHDConfig) -> None:
     pool, other = FakePool(2), FakePool(2)
-    pool.query(torch.rand(2, 1, 2, 2))
-    other.load(pool.state(), torch.device("cpu"))
-    new = torch.rand(4, 1, 2, 2)
-    torch.manual_seed(3)
-    expected = pool.query(new)
-    torch.manual_seed(3)
-    assert torch.equal(other.query(new), expected)
+    pool.exchange(*drawn(config, 2))
+    state = pool.state()
+    other.load(state["pool"], state["pool_conditions"], config, torch.device("cpu"))
+    condition, fakes = drawn(config, 4)
+    expected = exchanged(pool, condition, fakes)
+    assert torch.equal(exchanged(other, condition, fakes), expected)
+    assert not torch.equal(expected[:, -3:], fakes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "config", [LABELS, IMAGES, replace(LABELS, instances=False)], ids=["labels", "images", "alone"]
+)
+def test_a_pool_goes_on_from_the_state_of_earlier_versions(config: Pix2PixHDConfig, dtype: torch.dtype) -> None:
+    """They kept dense conditions and images in one tensor."""
+    pool, other = FakePool(2), FakePool(2)
+    condition, fakes = drawn(config, 2)
+    if isinstance(condition, LabelInput) and not config.instances:
+        condition = LabelInput(LabelPlanes(condition.planes.codes % 5, 4, edges=False))
+    pool.exchange(condition, fakes.to(dtype))
+    dense = condition.dense() if isinstance(condition, LabelInput) else condition
+    joined = torch.cat([dense.to(dtype), fakes.to(dtype)], dim=1)
+    other.load(list(joined), None, config, torch.device("cpu"))
+    for mine, theirs in zip(other.pairs, pool.pairs, strict=True):
+        assert all(part.untyped_storage().nbytes() == part.nbytes for part in mine)
+        for found, expected in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(
+                found, expected.to(found.dtype), rtol=0, atol=1e-2 if dtype != torch.float32 else 0
+            )
+    if config.n_labels:
+        assert all(torch.equal(mine[0], theirs[0]) for mine, theirs in zip(other.pairs, pool.pairs, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("config", "images", "conditions"),
+    [
+        (LABELS, [torch.zeros(7, 2, 2)], None),
+        (LABELS, [torch.zeros(4)], None),
+        (LABELS, [torch.zeros(())], None),
+        (LABELS, [torch.zeros(3, 2, 2)], []),
+        (LABELS, [torch.zeros(3, 2, 2)], [torch.full((2, 2), 10, dtype=torch.int32)]),
+        (LABELS, [torch.zeros(3, 2, 2)], [torch.full((2, 2), -1, dtype=torch.int32)]),
+        (LABELS, [torch.zeros(3, 2, 2)], [torch.zeros(2, 2)]),
+        (LABELS, [torch.zeros(3, 2, 2)], [torch.zeros(2, 3, dtype=torch.int32)]),
+        (IMAGES, [torch.zeros(3, 2, 2)], [torch.zeros(2, 2, dtype=torch.int32)]),
+        (IMAGES, [torch.zeros(1, 2, 2)], [torch.zeros(2, 2, 2)]),
+    ],
+)
+def test_a_state_of_another_model_is_refused(
+    config: Pix2PixHDConfig, images: list[torch.Tensor], conditions: list[torch.Tensor] | None
+) -> None:
+    with pytest.raises(CheckpointError, match=r"the pool of generated images in the checkpoint is not of a model with"):
+        FakePool(2).load(images, conditions, config, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -85,8 +160,8 @@ def test_the_average_starts_anew_from_the_weights_of_the_moment(model: Pix2PixHD
 
 def test_a_pool_does_not_hold_the_batch_of_its_pictures() -> None:
     pool = FakePool(1)
-    pool.query(torch.zeros(8, 2, 3, 3))
-    assert pool.images[0].untyped_storage().nbytes() == pool.images[0].nbytes
+    pool.query(torch.zeros(8, 3, 3, dtype=torch.int32), torch.zeros(8, 2, 3, 3))
+    assert all(part.untyped_storage().nbytes() == part.nbytes for part in pool.pairs[0])
 
 
 def test_the_average_has_the_memory_format_of_the_model(model: Pix2PixHD) -> None:

@@ -84,7 +84,7 @@ def make_trainer(config: TrainConfig, state: StageState, vgg: nn.Module | None =
 
 def original_losses(model: Pix2PixHD, inputs: Batch, config: Pix2PixHDLoss, vgg: nn.Module | None) -> dict[str, Tensor]:
     """Pix2PixHDModel.forward of NVIDIA/pix2pixHD: D runs three times, on fake.detach(), real and fake."""
-    condition = model.condition(inputs.label, inputs.ids)
+    condition = model.condition(inputs.label, inputs.ids).dense(inputs.photo.dtype)  # type: ignore[union-attr]
     netG, netD, netE = model.generator, model.discriminator, model.encoder
     fake = netG(condition if netE is None else torch.cat([condition, netE(inputs.photo, inputs.ids)], dim=1))
 

@@ -73,18 +73,22 @@ class FakePool:
             CheckpointError: they are not of such a model.
         """
         if conditions is None:
-            channels = model.condition_channels
-            conditions = [
-                _codes(image[:channels], model.n_labels) if model.n_labels else image[:channels] for image in images
-            ]
-            images = [image[channels:] for image in images]
-        pairs = list(zip(conditions, images, strict=False))
-        if len(conditions) != len(images) or not all(_fits(*pair, model) for pair in pairs):
+            pairs = [_divided(joined, model) for joined in images if joined.dim() == 3]
+        else:
+            pairs = list(zip(conditions, images, strict=False))
+        complete = len(pairs) == len(images) == len(images if conditions is None else conditions)
+        if not complete or not all(_fits(*pair, model) for pair in pairs):
             raise CheckpointError(
                 "the pool of generated images in the checkpoint is not of a model with "
                 f"{model.condition_channels} channels of the condition and {model.image_channels} of the image"
             )
         self.pairs = [(condition.to(device), image.to(device)) for condition, image in pairs]
+
+
+def _divided(joined: Tensor, model: ModelConfig) -> tuple[Tensor, Tensor]:
+    """The pair of a dense condition and the image behind it."""
+    condition, image = joined[: model.condition_channels], joined[model.condition_channels :]
+    return _kept((_codes(condition, model.n_labels) if model.n_labels else condition, image))
 
 
 def _fits(condition: Tensor, image: Tensor, model: ModelConfig) -> bool:

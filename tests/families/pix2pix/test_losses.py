@@ -34,6 +34,7 @@ from hdgan.families.common.batch import Batch
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pix.losses import Pix2PixCriterion
 from hdgan.families.saving import load_model, save_model
+from hdgan.ops import LabelPlanes
 from hdgan.training import PRESETS, LogConfig, OptimConfig, TrainConfig, load_config, train
 from hdgan.training.datasets import open_data, resolved
 from hdgan.training.schedule import plan
@@ -114,9 +115,10 @@ def test_pool_shows_d_old_pictures() -> None:
     criterion = Pix2PixCriterion(Pix2PixLoss(), pool)
     first = replace(make_inputs(), photo=make_inputs().photo.float())
     criterion(model, first)
-    assert [tuple(image.shape) for image in pool.images] == [(4 + 3, 16, 24)] * 2
-    old = torch.stack(pool.images)
-    pool.query = lambda images: old  # type: ignore[method-assign]
+    assert [(tuple(codes.shape), tuple(fake.shape)) for codes, fake in pool.pairs] == [((16, 24), (3, 16, 24))] * 2
+    codes, fakes = map(torch.stack, zip(*pool.pairs, strict=True))
+    pool.query = lambda *_: (codes, fakes)  # type: ignore[method-assign]
+    old = torch.cat([LabelPlanes(codes, 4, False).dense(), fakes], dim=1)
     objectives = criterion(model, replace(make_inputs(1), photo=make_inputs(1).photo.float()))
     assert model.discriminator is not None
     expected = F.softplus(model.discriminator(old)[0][-1]).mean()

@@ -47,7 +47,7 @@ def test_networks_see_what_they_should(norm: str, instances: bool) -> None:
     [[scores]] = model.discriminate(model.context(condition), image)
     assert scores.shape == (2, 1, 3, 1)
     assert model.discriminator is not None
-    joined = model.discriminator(torch.cat([condition, image], dim=1))
+    joined = model.discriminator(torch.cat([condition.dense(), image], dim=1))
     torch.testing.assert_close(joined[0][0], scores, rtol=1e-4, atol=1e-5)
 
 

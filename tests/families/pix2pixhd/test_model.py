@@ -35,10 +35,13 @@ def test_input_order_is_labels_boundary_features():
     model = Pix2PixHD(CONFIG)
     label, ids, photo = batch()
     condition = model.condition(label, ids)
-    assert torch.equal(condition[:, :5], F.one_hot(label, 5).permute(0, 3, 1, 2).float())
-    assert torch.equal(condition[:, 5], boundary_map(ids).float())
+    dense = condition.dense()
+    assert torch.equal(dense[:, :5], F.one_hot(label, 5).permute(0, 3, 1, 2).float())
+    assert torch.equal(dense[:, 5], boundary_map(ids).float())
     features = model.encode(photo, ids)
-    assert torch.equal(model.generate(condition, features), model.generator(torch.cat([condition, features], 1)))
+    expected = model.generator(torch.cat([dense, features], 1))
+    torch.testing.assert_close(model.generate(condition, features), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(model.generate(dense, features), expected)
 
 
 def test_discriminator_sees_condition_and_image_never_features():
@@ -46,7 +49,7 @@ def test_discriminator_sees_condition_and_image_never_features():
     label, ids, photo = batch()
     condition = model.condition(label, ids)
     found = model.discriminate(model.context(condition), photo)
-    expected = model.discriminator(torch.cat([condition, photo], 1))
+    expected = model.discriminator(torch.cat([condition.dense(), photo], 1))
     for features, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(features, wanted, rtol=1e-5, atol=1e-6)
     assert model.discriminator.scales[0].convs[0].in_channels == 9
@@ -55,7 +58,7 @@ def test_discriminator_sees_condition_and_image_never_features():
 def test_the_discriminator_refuses_other_channels():
     model = Pix2PixHD(CONFIG)
     label, ids, photo = batch()
-    condition = model.condition(label, ids)
+    condition = model.condition(label, ids).dense()
     with pytest.raises(ValueError, match="expected condition with 6 channels, got 9"):
         model.context(torch.cat([condition, photo], 1))
     with pytest.raises(ValueError, match="expected image with 3 channels, got 9"):
@@ -101,16 +104,20 @@ def test_image_as_condition():
 
 def test_dontcare_label_has_no_class():
     label, ids, _ = batch()
-    condition = Pix2PixHD(replace(CONFIG, dontcare=2)).condition(label, ids)
+    condition = Pix2PixHD(replace(CONFIG, dontcare=2)).condition(label, ids).dense()
     assert condition[:, 2].sum() == 0
     assert condition[:, :5].sum() == (label != 2).sum()
 
 
-def test_condition_takes_the_dtype_of_the_generator():
+def test_images_have_the_dtype_of_the_generator():
     label, ids, photo = batch()
     model = Pix2PixHD(CONFIG).double()
-    assert model.condition(label, ids).dtype == torch.float64
-    assert model.generate(model.condition(label, ids), model.encode(photo.double(), ids)).dtype == torch.float64
+    condition = model.condition(label, ids)
+    assert model.generate(condition, model.encode(photo.double(), ids)).dtype == torch.float64
+    assert model.context(condition)[0].dtype == torch.float64
+    features = torch.rand(2, 2, 16, 20)  # as the styles of a file are
+    for dtype in (torch.float64, torch.bfloat16):
+        assert model.to(dtype).generate(condition, features).dtype == dtype
 
 
 @pytest.mark.parametrize("size", [(16, 20), (20, 28)])
@@ -148,7 +155,7 @@ def test_copy_from_a_smaller_stage():
     large = Pix2PixHD(Pix2PixHDStage(n_enhancers=1, n_scales=3).model(CONFIG))
     large.copy_from(small)
     label, ids, photo = batch()
-    condition = small.condition(label, ids)
+    condition = small.condition(label, ids).dense()
     features = small.encode(photo, ids)
     inputs = torch.cat([condition, features], 1)
     assert torch.equal(large.generator.coarse(inputs), small.generator.trunk(inputs))
