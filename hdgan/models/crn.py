@@ -62,7 +62,7 @@ class RefinementModule(nn.Module):
     def _joined_conv(self, condition: NetworkInput, features: Tensor, norm: nn.Module) -> Tensor:
         """What the first convolution makes of the features below, normalised and doubled, and of the condition."""
         conv, channels = self.conv1, features.shape[1]
-        condition = input_for(condition, conv)
+        condition = input_for(condition, [conv])
         doubled = partial(_doubled, norm, condition.shape[2:])
         if isinstance(condition, LabelInput):
             h = prepared_conv(conv, features, doubled, bias=True, channels=slice(channels), through=(norm,))
@@ -110,9 +110,14 @@ class CascadedRefinement(nn.Module):
         """Map the condition [B, in_channels, H, W] to images [B, out_channels, H, W] around [-1, 1].
 
         As in the authors' code, they are not bounded; whoever shows or measures them has to do that.
+
+        Raises:
+            ValueError: label planes are given together with further channels.
         """
-        firsts = [level.conv1 for level in self._levels]
-        return run_at_multiple(self._run, input_for(x, *firsts), self.multiple)
+        if isinstance(x, LabelInput) and x.features is not None:
+            raise ValueError("CascadedRefinement: expected label planes alone, got further channels behind them")
+        x = input_for(x, (level.conv1 for level in self._levels))
+        return run_at_multiple(self._run, x, self.multiple)
 
     @property
     def _levels(self) -> list[RefinementModule]:

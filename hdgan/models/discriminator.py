@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.blocks import as_function, init_weights, is_plain, recomputed
-from hdgan.models.inputs import LabelInput, NetworkInput, input_for, input_pyramid, planes_conv
+from hdgan.models.inputs import LabelInput, NetworkInput, input_for, input_pyramid, labels_conv
 from hdgan.models.norms import NEGATIVE_SLOPE, make_norm
 from hdgan.models.options import NormKind
 from hdgan.ops import avg_pyramid
@@ -64,9 +64,9 @@ class PatchDiscriminator(nn.Module):
         A first convolution that is not plain has to be called for condition and image at once; so the condition itself.
         """
         first = self.convs[0]
-        condition = input_for(condition, first)
+        condition = input_for(condition, [first])
         if isinstance(condition, LabelInput):
-            return planes_conv(first, condition)
+            return labels_conv(first, condition)
         if not is_plain(first):
             return condition
         return as_function(first, channels=slice(condition.shape[1]))(condition)
@@ -131,8 +131,7 @@ class MultiscaleDiscriminator(nn.Module):
 
     def context(self, condition: NetworkInput) -> list[Tensor]:
         """What D makes of a condition [B, condition_channels, H, W] before it meets an image, for several `forward`."""
-        firsts: list[nn.Module] = [scale.convs[0] for scale in self.scales]  # type: ignore[index,misc]
-        condition = input_for(condition, *firsts)
+        condition = input_for(condition, (scale.convs[0] for scale in self.scales))  # type: ignore[index,misc]
         levels = input_pyramid(condition, len(self.scales) - 1)
         return [scale.context(level) for scale, level in zip(self.scales, levels, strict=True)]  # type: ignore[operator]
 

@@ -95,7 +95,7 @@ class GlobalGenerator(nn.Module):
 
     def forward(self, x: NetworkInput) -> Tensor:
         """Map [B, in_channels, H, W] to an image [B, out_channels, H, W] in [-1, 1]."""
-        return run_at_multiple(self._run, input_for(x, self.trunk.stem, pad=STEM_PAD), self.multiple)
+        return run_at_multiple(self._run, input_for(x, [self.trunk.stem], STEM_PAD), self.multiple)
 
     def _run(self, x: NetworkInput) -> Tensor:
         return torch.tanh(self.trunk(x, self.head))
@@ -165,8 +165,8 @@ class LocalEnhancer(nn.Module):
 
     def forward(self, x: NetworkInput) -> Tensor:
         """Map [B, in_channels, H, W] to an image [B, out_channels, H, W] in [-1, 1]."""
-        stems = [trunk.stem for trunk in (self.coarse, *self.enhancers)]
-        return run_at_multiple(self._run, input_for(x, *stems, pad=STEM_PAD), self.multiple)
+        stems = (part.stem for part in (self.coarse, *self.enhancers))
+        return run_at_multiple(self._run, input_for(x, stems, STEM_PAD), self.multiple)
 
     def _run(self, x: NetworkInput) -> Tensor:
         *finer, coarsest = input_pyramid(x, len(self.enhancers))

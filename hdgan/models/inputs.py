@@ -8,7 +8,7 @@ network makes the dense planes for all of them: see `input_for`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple, TypeAlias, TypeVar, cast
 
@@ -69,18 +69,22 @@ NetworkInput: TypeAlias = Tensor | LabelInput
 Input = TypeVar("Input", bound=NetworkInput)
 
 
-def input_for(x: NetworkInput, *convs: nn.Module, pad: int = 0) -> NetworkInput:
+def input_for(x: NetworkInput, convs: Iterable[nn.Module], pad: int = 0) -> NetworkInput:
     """The input of a network as all of its first convolutions can read it: itself, or the dense tensor.
 
     Args:
         x: the input.
         convs: the first convolutions, or what took their place. One that is hooked, parametrised, replaced, dilated or
-            the like reads a dense tensor, in the dtype that it computes in.
+            the like reads a dense tensor, in the dtype that it computes in. A tensor is returned without a look at
+            them.
         pad: what `first_conv` will pad by.
     """
-    if isinstance(x, Tensor) or all(_looks_up(conv, pad) for conv in convs):
+    if isinstance(x, Tensor):
         return x
-    weight = first_weight(convs[0])
+    first, *others = convs
+    if all(_looks_up(conv, pad) for conv in (first, *others)):
+        return x
+    weight = first_weight(first)
     return x.dense(compute_dtype(weight), memory_format_of(weight))
 
 
@@ -119,32 +123,40 @@ def first_conv(
     Raises:
         ValueError: label planes and further channels are not as many as the convolution reads.
     """
-    x = input_for(x, conv, pad=pad)
+    x = input_for(x, [conv], pad)
     if isinstance(x, LabelInput):
-        return _conv_of_labels(conv, x, pad, pad_mode, bias)
+        if x.shape[1] != conv.in_channels:
+            raise ValueError(f"first convolution: expected {conv.in_channels} channels, got {x.shape[1]}")
+        return labels_conv(conv, x, pad, pad_mode, bias=bias)
     if not pad:
         return as_function(conv, bias=bias)(x)
     return prepared_conv(conv, x, partial(pad2d, pad=pad, mode=pad_mode), bias=bias)
 
 
-def _conv_of_labels(conv: nn.Module, x: LabelInput, pad: int, pad_mode: PadMode, bias: bool) -> Tensor:
-    assert isinstance(conv, nn.Conv2d)
-    if x.shape[1] != conv.in_channels:
-        raise ValueError(f"first convolution: expected {conv.in_channels} channels, got {x.shape[1]}")
+def labels_conv(
+    conv: nn.Module, x: LabelInput, pad: int = 0, pad_mode: PadMode = "zero", *, bias: bool = False
+) -> Tensor:
+    """What a convolution makes of x, the leading channels of its input.
+
+    Args:
+        conv, pad, pad_mode, bias: as of `first_conv`.
+        x: a result of `input_for` with this convolution, or a level of its pyramid.
+    """
     y = planes_conv(conv, x, pad=pad, pad_mode=pad_mode)
     if x.features is not None:
         prepare = partial(pad2d, pad=pad, mode=pad_mode)
-        rest = prepared_conv(conv, x.features, prepare, bias=bias, channels=slice(x.planes.channels, None))
-        return added(rest, y)
+        channels = slice(x.planes.channels, x.shape[1])
+        return added(prepared_conv(conv, x.features, prepare, bias=bias, channels=channels), y)
+    assert isinstance(conv, nn.Conv2d)
     return added(y, conv.bias.to(y.dtype).view(-1, 1, 1)) if bias and conv.bias is not None else y
 
 
 def planes_conv(conv: nn.Module, x: LabelInput, start: int = 0, pad: int = 0, pad_mode: PadMode = "zero") -> Tensor:
-    """What an unmodified convolution makes of the label planes alone, without bias.
+    """What a convolution makes of the planes of x alone, which are its input channels from `start`, without bias.
 
     Args:
-        conv, x, pad, pad_mode: as of `first_conv`.
-        start: the first input channel that is a plane.
+        conv, x, pad, pad_mode: as of `labels_conv`.
+        start: number of the channels before them.
     """
     assert isinstance(conv, nn.Conv2d)
     weight = conv.weight[:, start : start + x.planes.channels]

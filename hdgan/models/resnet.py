@@ -82,7 +82,7 @@ class ResNetGenerator(nn.Module):
 
     def forward(self, x: NetworkInput) -> Tensor:
         """Map [B, in_channels, H, W] to an image [B, out_channels, H, W] in [-1, 1]."""
-        return run_at_multiple(self._run, input_for(x, self.stem, pad=_STEM_PAD), 2**N_DOWNSAMPLE)
+        return run_at_multiple(self._run, input_for(x, [self.stem], _STEM_PAD), 2**N_DOWNSAMPLE)
 
     def _run(self, x: NetworkInput) -> Tensor:
         first, *norms = self.down_norms

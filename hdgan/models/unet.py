@@ -63,7 +63,7 @@ class UNetGenerator(nn.Module):
 
     def forward(self, x: NetworkInput) -> Tensor:
         """Map [B, in_channels, H, W] to an image [B, out_channels, H, W] in [-1, 1]."""
-        return run_at_multiple(self._run, input_for(x, self.downs[0]), self.multiple, least=1)
+        return run_at_multiple(self._run, input_for(x, self.downs[:1]), self.multiple, least=1)
 
     def _run(self, x: NetworkInput) -> Tensor:
         outermost, *downs, innermost = self.downs

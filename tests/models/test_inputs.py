@@ -217,6 +217,21 @@ def test_channels_that_are_missing_are_named(features):
         network(planes)
 
 
+def test_a_discriminator_may_see_features():
+    network = DISCRIMINATORS["D"](PLANES + FEATURES + 3).double()
+    planes, dense, given = inputs((13, 18), torch.float64, FEATURES)
+    image = torch.randn(2, 3, 13, 18, dtype=torch.float64)
+    found = gradients(network, network(image, network.context(planes)), given)
+    expected = gradients(network, network(torch.cat([dense, image], dim=1)), given)
+    assert_near(found, expected, torch.float64)
+
+
+def test_a_cascade_refuses_features():
+    planes, _, _ = inputs((16, 24), torch.float32, FEATURES)
+    with pytest.raises(ValueError, match="CascadedRefinement: expected label planes alone"):
+        GENERATORS["CRN"](PLANES + FEATURES)(planes)
+
+
 @pytest.mark.parametrize(("window", "sizes"), [(3, [(13, 18), (7, 9), (4, 5)]), (2, [(13, 18), (6, 9), (3, 4)])])
 def test_levels(window, sizes):
     planes, dense, _ = inputs((13, 18), torch.float32, FEATURES)
@@ -259,12 +274,12 @@ def test_autocast(name):
 def test_a_dense_tensor_has_the_dtype_that_is_computed_in():
     planes, _, _ = inputs((8, 8), torch.float32)
     conv = nn.utils.spectral_norm(nn.Conv2d(PLANES, 2, 3)).to(memory_format=torch.channels_last)
-    dense = input_for(planes, conv)
+    dense = input_for(planes, [conv])
     assert dense.dtype == torch.float32
     assert dense.is_contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        assert input_for(planes, conv).dtype == torch.bfloat16
-    assert input_for(planes, conv.double()).dtype == torch.float64
+        assert input_for(planes, [conv]).dtype == torch.bfloat16
+    assert input_for(planes, [conv.double()]).dtype == torch.float64
 
 
 @pytest.mark.parametrize("features", [0, FEATURES])
@@ -282,11 +297,13 @@ def test_only_the_codes_are_kept(name, features):
     assert held[True][0] < held[False][0]
 
 
-@pytest.mark.parametrize("name", ["G1", "G2", "D", "CRN"])
-def test_recomputing_gives_the_same_bits(name):
+@pytest.mark.parametrize(
+    ("name", "features"), [("G1", 0), ("G2", FEATURES), ("ResNet", FEATURES), ("D", 0), ("CRN", 0)]
+)
+def test_recomputing_gives_the_same_bits(name, features):
     torch.manual_seed(0)
-    network = (GENERATORS | DISCRIMINATORS)[name](PLANES + 3 * (name == "D"))
-    planes, _, _ = inputs((16, 24), torch.float32)
+    network = (GENERATORS | DISCRIMINATORS)[name](PLANES + features + 3 * (name == "D"))
+    planes, _, _ = inputs((16, 24), torch.float32, features)
     image = torch.randn(2, 3, 16, 24)
     results = []
     for enabled in (False, True):
@@ -349,3 +366,14 @@ def test_maps_over_one_of_both(over):
         found = torch.func.vmap(run, (None, 0))(codes[0], features)
         expected = [run(codes[0], features[k]) for k in range(2)]
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["G2", "U-Net"])
+def test_exports_from_the_codes(name):
+    network = GENERATORS[name](PLANES).eval()
+    planes, _, _ = inputs((13, 18), torch.float32)
+    with backend("eager"):
+        program = torch.export.export(network, (planes,))
+    assert "hdgan" not in str(program.graph)
+    other = LabelInput(LabelPlanes(planes.planes.codes.flip(2), N_LABELS, edges=True))
+    torch.testing.assert_close(program.module()(other), network(other), rtol=1e-4, atol=1e-5)

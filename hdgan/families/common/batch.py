@@ -14,7 +14,7 @@ from hdgan.ops import InstanceIndex, instance_index
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro batch on the training device. Maps stay integer; their planes are made where they are used."""
+    """A micro batch on the training device. Maps stay integer: the networks look up their planes."""
 
     photo: Tensor  # [B, C, H, W] float in [-1, 1]
     label: Tensor | None  # [B, H, W] integer
