@@ -16,6 +16,7 @@ from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_p
 from hdgan.errors import CheckpointError, TrainingError
 from hdgan.families import CRNConfig, ModelConfig, Pix2PixConfig, ResNetConfig, UNetConfig
 from hdgan.families.registry import family_of
+from hdgan.ops import label_planes
 from hdgan.training import LogConfig, TrainConfig, checkpoint
 from hdgan.training.checkpoint import mark_and_prune, read_training_state, remove_leftovers, restore, save_checkpoint
 from hdgan.training.schedule import plan
@@ -158,6 +159,23 @@ def change(folder: Path, **parts: Any) -> None:
     torch.save({name: part for name, part in content.items() if part is not None}, folder / TRAINING_FILE)
 
 
+def test_pools_of_earlier_versions_are_read(config: TrainConfig, state: StageState) -> None:
+    """They have dense conditions and images in one tensor."""
+    label, ids = torch.randint(4, (2, 8, 16)), torch.randint(3, (2, 8, 16))
+    condition, fakes = label_planes(label, ids, 4), torch.rand(2, 3, 8, 16)
+    folder = save(config, state, 1)
+    change(folder, pool=list(torch.cat([condition.dense(), fakes], dim=1)), pool_conditions=None)
+    restore(folder, state, read_training_state(folder))
+    codes, images = map(torch.stack, zip(*state.pool.pairs, strict=True))
+    assert torch.equal(codes, condition.codes)
+    assert torch.equal(images, fakes)
+    change(folder, pool=[torch.rand(9, 8, 16)])
+    with pytest.raises(
+        CheckpointError, match="pool of generated images in the checkpoint is not of a model with 5 chan"
+    ):
+        restore(folder, state, read_training_state(folder))
+
+
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
@@ -170,6 +188,7 @@ def change(folder: Path, **parts: Any) -> None:
         ({"first_step": 2}, "is from step 1, in a stage that began at step 2"),
         ({"best": (1, float("nan"))}, r"best\[1\] is nan: give a number"),
         ({"pool": [1]}, r"pool\[0\] is 1: give a table of StoredTensor"),
+        ({"pool_conditions": [1]}, r"pool_conditions\[0\] is 1: give a table of StoredTensor"),
         ({"optimizer_g": []}, r"optimizer_g is \[\]: give a table of Optimizer"),
         ({"optimizer_g": {"state": {"0": {}}, "param_groups": []}}, "optimizer_g.state is '0': give a whole number"),
         ({"optimizer_g": {"state": {0: {"step": 1}}, "param_groups": []}}, r"option optimizer_g\.state\.0\.exp_avg"),
