@@ -2,8 +2,8 @@
 // gradient to just those sums, and takes them apart at the end.
 #include "label_conv2d.h"
 
-#include <algorithm>
 #include <type_traits>
+#include <utility>
 
 namespace hd::HD_ISA {
 namespace {
@@ -12,7 +12,7 @@ constexpr int64_t kBand = 32;       // output rows of a task
 constexpr int64_t kParts = 32;      // tasks of the backward pass for an image, whatever the number of threads
 constexpr int64_t kTogether = 16;   // pixels outside of uniform windows that are read or written at a time
 constexpr int64_t kExact = 32;      // pixels of a class that float adds up before double takes over
-constexpr int64_t kRounded = 4096;  // and pixels outside of uniform windows
+constexpr int64_t kRounded = 8192;  // and pixels outside of uniform windows
 
 // Channels that one instruction adds. Of a plain loop over channels in one over rows, the compiler makes scalar code.
 using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
@@ -20,11 +20,17 @@ using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
 HD_INLINE void load(Lanes& to, const float* from) { memcpy(&to, from, sizeof(Lanes)); }
 HD_INLINE void store(float* to, const Lanes& from) { memcpy(to, &from, sizeof(Lanes)); }
 
-template <typename T>
-HD_INLINE void load(Lanes& to, const T* from) {
-  float wide[kLanes];
-  for (int64_t k = 0; k < kLanes; ++k) wide[k] = to_float(from[k]);
-  load(to, wide);
+HD_INLINE void load(Lanes& to, const bf16* from) {
+  using Narrow = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+  using Bits = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+  Narrow bits;
+  memcpy(&bits, from, sizeof(bits));
+  const Bits wide = __builtin_convertvector(bits, Bits) << 16;
+  memcpy(&to, &wide, sizeof(to));
+}
+
+HD_INLINE void load(Lanes& to, const f16* from) {
+  for (int64_t k = 0; k < kLanes; ++k) to[k] = to_float(from[k]);
 }
 
 // Call fn(N, c) for blocks of N * kLanes channels from c on.
@@ -40,26 +46,37 @@ HD_INLINE void for_blocks(int64_t channels, const F& fn) {
 template <int N>
 void add_up(const Shape& s, const float* table, const Window& window, int64_t x, float* result) {
   Lanes sum[N] = {}, term;
-  window.for_terms(x, [&](int64_t row, auto... weight) {
+  const auto add = [&](int64_t row, auto... weight) {
 #pragma GCC unroll 8
     for (int k = 0; k < N; ++k) load(term, table + row * s.lanes + k * kLanes), sum[k] += (term * ... * weight);
-  });
+  };
+  for (int64_t i = 0; i < s.side; ++i) window.for_terms(i, x, add);
 #pragma GCC unroll 8
   for (int k = 0; k < N; ++k) store(result + k * kLanes, sum[k]);
 }
 
-// The transpose: add the gradient to it.
+// The transpose: add the gradients [lanes] of the pixels [first, last) to what their windows are the sums of.
 template <int N>
-void add_to(const Shape& s, float* table, const Window& window, int64_t x, const float* dy) {
+void add_to(const Shape& s, float* table, const Window& window, int64_t first, int64_t last, const float* dy) {
   Lanes grad[N], term;
-#pragma GCC unroll 8
-  for (int k = 0; k < N; ++k) load(grad[k], dy + k * kLanes);
-  window.for_terms(x, [&](int64_t row, auto... weight) {
+  const auto add = [&](int64_t row, auto... weight) {
     float* target = table + row * s.lanes;
 #pragma GCC unroll 8
     for (int k = 0; k < N; ++k)
       load(term, target + k * kLanes), store(target + k * kLanes, term + (grad[k] * ... * weight));
-  });
+  };
+  for (int64_t i = 0; i < s.side; ++i)
+    for (int64_t x = first, next; x < last; x = next) {
+      const float* source = dy + (x - first) * s.lanes;
+#pragma GCC unroll 8
+      for (int k = 0; k < N; ++k) load(grad[k], source + k * kLanes);
+      for (next = x + 1; next < last && window.same_terms(i, next); ++next) {
+        source += s.lanes;
+#pragma GCC unroll 8
+        for (int k = 0; k < N; ++k) load(term, source + k * kLanes), grad[k] += term;
+      }
+      window.for_terms(i, x, add);
+    }
 }
 
 // --- rows of the result and of its gradient ---
@@ -159,25 +176,25 @@ void sum_code(const Shape& s, const Tensor& table, int32_t code, int64_t n_label
 }
 
 Sums sum_table(const Shape& s, const Tensor& table, const Ranks& ranks, int64_t n_labels, int threads) {
-  const int64_t n = ranks.codes.size();
+  const int64_t n = ranks.size();
   Sums sums{std::vector<float>(s.table_size(n)), std::vector<float>(n * s.lanes)};
   parallel_for(n, threads, [&](int64_t rank) {
-    sum_code(s, table, ranks.codes[rank], n_labels, sums.runs.data() + s.table_size(rank),
+    sum_code(s, table, ranks.codes()[rank], n_labels, sums.runs.data() + s.table_size(rank),
              sums.windows.data() + rank * s.lanes);
   });
   return sums;
 }
 
 template <typename T>
-void convolve(const Shape& s, const Ranks& ranks, const Sums& sums, const Tensor& y, const Tensor& pool_y,
-              const Tensor& pool_x, int threads) {
+void convolve(const Shape& s, const Tensor& codes, Ranks& ranks, const Sums& sums, const Tensor& y,
+              const Tensor& pool_y, const Tensor& pool_x, int threads) {
   use_huge_pages<T>(y);
   std::vector<T> windows(sums.windows.size());
   for (size_t k = 0; k < windows.size(); ++k) windows[k] = from_float<T>(sums.windows[k]);
   const int64_t bands = (s.out_height + kBand - 1) / kBand;
   const auto band = [&](int64_t task) {
     const int64_t image = task / bands, first = task % bands * kBand, end = smaller(first + kBand, s.out_height);
-    Window window(s, ranks, pool_y, pool_x, image, first);
+    Window window(s, RowReader(s, codes, ranks, pool_y, pool_x, image), first);
     std::vector<float> pixels(kTogether * s.lanes);
     for (int64_t row = first; row < end; ++row) {
       window.move_to(row);
@@ -203,11 +220,16 @@ void convolve(const Shape& s, const Ranks& ranks, const Sums& sums, const Tensor
 
 // --- backward ---
 
-// The gradient of a part of an image with respect to the sums of the table.
+// The gradient of a part of an image with respect to the sums of the table, for the codes that are there.
 class Gradient {
  public:
-  Gradient(const Shape& s, int64_t ranks)
-      : s_(s), ranks_(ranks), runs_(s.table_size(ranks)), exact_(runs_.size()), windows_(ranks * s.lanes) {}
+  explicit Gradient(const Shape& s) : s_(s) {}
+
+  // Make room for so many codes.
+  void reserve(int64_t ranks) {
+    runs_.resize(s_.table_size(ranks)), windows_.resize(ranks * s_.lanes);
+    taps_.resize(ranks * s_.side * s_.side * s_.lanes);
+  }
 
   // Add the gradient of the pixels [first, last), whose windows have one rank.
   template <typename T>
@@ -220,45 +242,36 @@ class Gradient {
         c = s_.channels / kLanes * kLanes;
         for_blocks(c, [&](auto n, int64_t from) { add_pixels<n>(dy, begin, end, from, target); });
       }
-      for (; c < s_.channels; ++c) {
-        const T* source = dy.at(0, c);
-        float sum = 0.f;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t x = begin; x < end; ++x) sum += to_float(source[x * dy.pixel]);
-        target[c] += sum;
-      }
+      for (; c < s_.channels; ++c) target[c] += sum_of(dy.at(begin, c), end - begin, dy.pixel);
     }
   }
 
   // Add the gradients [lanes] of the pixels [first, last), whose windows are not uniform.
   void add_others(const Window& window, int64_t first, int64_t last, const float* dy) {
-    for_blocks(s_.lanes, [&](auto n, int64_t c) {
-      const float* grad = dy + c;
-      for (int64_t x = first; x < last; ++x, grad += s_.lanes) add_to<n>(s_, runs_.data() + c, window, x, grad);
-    });
+    for_blocks(s_.lanes, [&](auto n, int64_t c) { add_to<n>(s_, runs_.data() + c, window, first, last, dy + c); });
     if ((rounded_ += last - first) >= kRounded) settle();
   }
 
-  // The gradient with respect to the taps, [ranks, side * side, lanes]: those of all sums that have the tap in them.
-  std::vector<double> taps() {
+  // The gradient with respect to the taps, [ranks, side * side, lanes].
+  std::vector<double> finish() {
     settle();
-    std::vector<double> result(ranks_ * s_.side * s_.side * s_.lanes);
-    for (int64_t k = 0; k < ranks_ * s_.side; ++k) {
-      const double* runs = exact_.data() + k * s_.entries * s_.lanes;
-      const double* window = windows_.data() + k / s_.side * s_.lanes;
-      double* taps = result.data() + k * s_.side * s_.lanes;
-      for (int64_t c = 0; c < s_.channels; ++c) {
-        double before = window[c], after = 0.;
-        for (int64_t j = s_.side - 1; j >= 0; --j)
-          taps[j * s_.lanes + c] = before += runs[s_.prefix(j + 1) * s_.lanes + c];
-        for (int64_t j = 1; j < s_.side; ++j) taps[j * s_.lanes + c] += after += runs[s_.suffix(j) * s_.lanes + c];
-        for (int64_t j = 1; j < s_.side - 1; ++j) taps[j * s_.lanes + c] += runs[s_.tap(j) * s_.lanes + c];
-      }
-    }
-    return result;
+    const int64_t taps = s_.side * s_.side * s_.lanes;
+    for (size_t k = 0; k < taps_.size(); ++k) taps_[k] += windows_[k / taps * s_.lanes + k % s_.lanes];
+    return std::move(taps_);
   }
 
  private:
+  template <typename T>
+  static float sum_of(const T* dy, int64_t n, int64_t stride) {
+    Lanes sums = {}, grad;
+    int64_t x = 0;
+    for (; stride == 1 && x + kLanes <= n; x += kLanes) load(grad, dy + x), sums += grad;
+    float sum = 0.f;
+    for (; x < n; ++x) sum += to_float(dy[x * stride]);
+    for (int64_t k = 0; k < kLanes; ++k) sum += sums[k];
+    return sum;
+  }
+
   template <int N, typename T>
   void add_pixels(const Line<const T>& dy, int64_t begin, int64_t end, int64_t c, double* target) {
     Lanes sum[N] = {}, grad;
@@ -268,27 +281,49 @@ class Gradient {
     for (int64_t k = 0; k < N * kLanes; ++k) target[c + k] += sum[k / kLanes][k % kLanes];
   }
 
-  // Add what float has added up so far to the sums in double, before it loses accuracy.
+  // Add what float has added up so far to the taps, before it loses accuracy: a tap is in every sum that has it.
   void settle() {
-    for (size_t k = 0; k < runs_.size(); ++k) exact_[k] += runs_[k];
-    std::fill(runs_.begin(), runs_.end(), 0.f);
+    const int64_t rows = runs_.size() / (s_.entries * s_.lanes);
+    for (int64_t k = 0; k < rows; ++k) {
+      float* runs = runs_.data() + k * s_.entries * s_.lanes;
+      double* taps = taps_.data() + k * s_.side * s_.lanes;
+      for (int64_t last = 1; last <= s_.side; ++last) take(runs, s_.prefix(last), taps, 0, last);
+      for (int64_t first = 1; first < s_.side; ++first) take(runs, s_.suffix(first), taps, first, s_.side);
+      for (int64_t j = 1; j < s_.side - 1; ++j) take(runs, s_.tap(j), taps, j, j + 1);
+    }
     rounded_ = 0;
   }
 
+  // Move an entry to its taps [first, last).
+  void take(float* runs, int64_t entry, double* taps, int64_t first, int64_t last) {
+    float* HD_RESTRICT from = runs + entry * s_.lanes;
+    for (int64_t j = first; j < last; ++j) {
+      double* HD_RESTRICT to = taps + j * s_.lanes;
+      for (int64_t c = 0; c < s_.lanes; ++c) to[c] += from[c];
+    }
+    std::fill(from, from + s_.lanes, 0.f);
+  }
+
   const Shape& s_;
-  int64_t ranks_;
   std::vector<float> runs_;
-  std::vector<double> exact_, windows_;
+  std::vector<double> taps_, windows_;
   int64_t rounded_ = 0;
 };
 
+// The gradient of a band of rows, with the codes that it has found.
+struct Part {
+  Ranks ranks;
+  std::vector<double> taps;  // [ranks, side * side, lanes]
+};
+
 template <typename T>
-std::vector<double> differentiate(const Shape& s, const Ranks& ranks, const Tensor& dy, Window window, int64_t image,
-                                  int64_t first, int64_t end) {
-  Gradient gradient(s, ranks.codes.size());
+void differentiate(const Shape& s, Part& part, const Tensor& dy, Window window, int64_t image, int64_t first,
+                   int64_t end) {
+  Gradient gradient(s);
   std::vector<float> pixels(kTogether * s.lanes);
   for (int64_t row = first; row < end; ++row) {
     window.move_to(row);
+    gradient.reserve(part.ranks.size());
     const Line<const T> line = line_of<const T>(s, dy, image, row);
     for (int64_t x = 0, next; x < s.out_width; x = next) {
       const int32_t rank = window.uniform(x);
@@ -302,23 +337,21 @@ std::vector<double> differentiate(const Shape& s, const Ranks& ranks, const Tens
       gradient.add_others(window, x, next, pixels.data());
     }
   }
-  return gradient.taps();
+  part.taps = gradient.finish();
 }
 
-// dtable [side * side, n (+ 1), C]: the parts in their order, and the codes of a class or on a boundary in theirs.
-void merge(const Shape& s, const Ranks& ranks, const std::vector<std::vector<double>>& parts, const Tensor& dtable,
-           int64_t n_labels, int threads) {
+// dtable [side * side, n (+ 1), C]: the parts in their order.
+void merge(const Shape& s, const std::vector<Part>& parts, const Tensor& dtable, int64_t n_labels, int threads) {
   const int64_t taps = s.side * s.side, rows = dtable.shape[1];
   parallel_for(taps, threads, [&](int64_t tap) {
     std::vector<double> sums(rows * s.channels);
-    for (size_t rank = 0; rank < ranks.codes.size(); ++rank) {
-      const int64_t code = ranks.codes[rank], row = code % (n_labels + 1);
-      for (const auto& part : parts) {
-        const double* source = part.data() + (rank * taps + tap) * s.lanes;
+    for (const Part& part : parts)
+      for (int64_t rank = 0; rank < part.ranks.size(); ++rank) {
+        const int64_t code = part.ranks.codes()[rank], row = code % (n_labels + 1);
+        const double* source = part.taps.data() + (rank * taps + tap) * s.lanes;
         for (int64_t c = 0; row < n_labels && c < s.channels; ++c) sums[row * s.channels + c] += source[c];
         for (int64_t c = 0; code > n_labels && c < s.channels; ++c) sums[n_labels * s.channels + c] += source[c];
       }
-    }
     std::copy(sums.begin(), sums.end(), dtable.as<float>() + tap * rows * s.channels);
   });
 }
@@ -328,26 +361,29 @@ void merge(const Shape& s, const Ranks& ranks, const std::vector<std::vector<dou
 void label_conv2d_fwd(Tensor codes, Tensor table, Tensor y, Tensor pool_y, Tensor pool_x, Tensor, int64_t n_labels,
                       int stride, int padding, PadMode pad_mode, int threads) {
   const Shape s(codes, table, y, pool_y, pool_x, stride, padding, pad_mode);
-  const Ranks ranks = rank_codes(codes, n_labels, threads);
+  Ranks ranks(n_labels);
+  ranks.of(ranks.none());
+  const int32_t* code = codes.as<int32_t>();
+  const int64_t pixels = s.batch * s.height * s.width;
+  for (int64_t p = 0; p < pixels; p = end_of_run(code, p, pixels)) ranks.of(code[p]);
   const Sums sums = sum_table(s, table, ranks, n_labels, threads);
-  with_floating(y.dtype, [&](auto type) { convolve<decltype(type)>(s, ranks, sums, y, pool_y, pool_x, threads); });
+  with_floating(y.dtype,
+                [&](auto type) { convolve<decltype(type)>(s, codes, ranks, sums, y, pool_y, pool_x, threads); });
 }
 
 void label_conv2d_bwd(Tensor codes, Tensor dtable, Tensor dy, Tensor pool_y, Tensor pool_x, Tensor, int64_t n_labels,
                       int stride, int padding, PadMode pad_mode, int threads) {
   const Shape s(codes, dtable, dy, pool_y, pool_x, stride, padding, pad_mode);
-  const Ranks ranks = rank_codes(codes, n_labels, threads);
   const int64_t rows = (s.out_height + kParts - 1) / kParts, bands = (s.out_height + rows - 1) / rows;
-  std::vector<std::vector<double>> parts(s.batch * bands);
+  std::vector<Part> parts(s.batch * bands, Part{Ranks(n_labels), {}});
   const auto band = [&](int64_t task) {
     const int64_t image = task / bands, first = task % bands * rows, end = smaller(first + rows, s.out_height);
-    const Window window(s, ranks, pool_y, pool_x, image, first);
-    with_floating(dy.dtype, [&](auto type) {
-      parts[task] = differentiate<decltype(type)>(s, ranks, dy, window, image, first, end);
-    });
+    const Window window(s, RowReader(s, codes, parts[task].ranks, pool_y, pool_x, image), first);
+    with_floating(dy.dtype,
+                  [&](auto type) { differentiate<decltype(type)>(s, parts[task], dy, window, image, first, end); });
   };
   parallel_for(s.batch * bands, threads, band, 1);
-  merge(s, ranks, parts, dtable, n_labels, threads);
+  merge(s, parts, dtable, n_labels, threads);
 }
 
 }  // namespace hd::HD_ISA

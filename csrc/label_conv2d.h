@@ -6,6 +6,7 @@
 // Codes that occur are numbered by rank, so that the tables are no larger than the picture needs.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -54,29 +55,27 @@ struct Shape {
   int64_t table_size(int64_t ranks) const { return ranks * side * entries * lanes; }
 };
 
-struct Ranks {
-  std::vector<int32_t> codes;  // of each rank; the first is that of pixels with neither class nor boundary
-  std::vector<int32_t> map;    // [B, H, W]
-};
+// The numbers of codes, in the order in which they are found.
+class Ranks {
+ public:
+  explicit Ranks(int64_t n_labels) : of_code_(2 * (n_labels + 1), -1) {}
 
-inline Ranks rank_codes(const Tensor& codes, int64_t n_labels, int threads) {
-  const int32_t* source = codes.as<int32_t>();
-  const int64_t rows = codes.shape[0] * codes.shape[1], width = codes.shape[2], pixels = rows * width;
-  std::vector<int32_t> rank(2 * (n_labels + 1), -1);
-  Ranks ranks;
-  const auto add = [&](int32_t code) {
-    if (rank[code] >= 0) return;
-    rank[code] = static_cast<int32_t>(ranks.codes.size());
-    ranks.codes.push_back(code);
-  };
-  add(static_cast<int32_t>(n_labels));
-  for (int64_t p = 0; p < pixels; p = end_of_run(source, p, pixels)) add(source[p]);
-  ranks.map.resize(pixels);
-  parallel_for(rows, threads, [&](int64_t row) {
-    for (int64_t p = row * width; p < (row + 1) * width; ++p) ranks.map[p] = rank[source[p]];
-  });
-  return ranks;
-}
+  // Several threads may ask at once for codes that are known.
+  int32_t of(int32_t code) {
+    if (of_code_[code] < 0) {
+      of_code_[code] = static_cast<int32_t>(codes_.size());
+      codes_.push_back(code);
+    }
+    return of_code_[code];
+  }
+
+  const std::vector<int32_t>& codes() const { return codes_; }
+  int64_t size() const { return codes_.size(); }
+  int32_t none() const { return static_cast<int32_t>(of_code_.size() / 2 - 1); }  // the code of what is outside
+
+ private:
+  std::vector<int32_t> of_code_, codes_;
+};
 
 // A code of a mixed pixel by its rank, or its entry in a table; and how much of the pixel it has.
 struct Share {
@@ -96,35 +95,41 @@ struct Row {
 
 class RowReader {
  public:
-  RowReader(const Shape& s, const Ranks& ranks, const Tensor& pool_y, const Tensor& pool_x)
-      : s_(s), map_(ranks.map.data()), weights_y_(pool_y.as<float>()), weights_x_(pool_x.as<float>()) {
+  RowReader(const Shape& s, const Tensor& codes, Ranks& ranks, const Tensor& pool_y, const Tensor& pool_x,
+            int64_t image)
+      : s_(s),
+        codes_(codes.as<int32_t>() + image * s.height * s.width),
+        ranks_(ranks),
+        weights_y_(pool_y.as<float>()),
+        weights_x_(pool_x.as<float>()) {
     if (weights_y_ == nullptr) return;
     span_ = pool_y.shape[1];
     step_ = span_ % 2 == 0 ? span_ : (span_ + 1) / 2;
     before_ = span_ % 2 == 0 ? 0 : (span_ - 1) / 2;
     agreed_.resize(s.width), agreed_end_.resize(s.width);
-    share_.assign(ranks.codes.size(), 0.f);
   }
 
-  // Read padded row i of an image.
-  void read(int64_t image, int64_t i, Row& row) {
+  // Read padded row i.
+  void read(int64_t i, Row& row) {
     const int64_t padded = s_.plane_width + 2 * s_.padding, y = unpadded(i - s_.padding, s_.plane_height);
-    row.rank.assign(padded, 0), row.end.resize(padded);
+    row.rank.assign(padded, ranks_.none()), row.end.resize(padded);
     row.shares.clear(), row.first_share.assign(1, 0);
     if (y >= 0) {
       int32_t* inner = row.rank.data() + s_.padding;
       if (weights_y_ == nullptr)
-        memcpy(inner, map_ + (image * s_.height + y) * s_.width, s_.width * sizeof(int32_t));
+        memcpy(inner, codes_ + y * s_.width, s_.width * sizeof(int32_t));
       else
-        pool(map_ + image * s_.height * s_.width, y, row, inner);
+        pool(y, row, inner);
       for (int64_t k = 0; k < s_.padding; ++k) {
-        const int64_t left = unpadded(k - s_.padding, s_.plane_width),
-                      right = unpadded(s_.plane_width + k, s_.plane_width);
-        row.rank[k] = left < 0 ? 0 : inner[left];
-        inner[s_.plane_width + k] = right < 0 ? 0 : inner[right];
+        const int64_t left = unpadded(k - s_.padding, s_.plane_width);
+        const int64_t right = unpadded(s_.plane_width + k, s_.plane_width);
+        if (left >= 0) row.rank[k] = inner[left];
+        if (right >= 0) inner[s_.plane_width + k] = inner[right];
       }
     }
     find_ends(row.rank.data(), padded, row.end.data());
+    for (int64_t x = 0; x < padded; x = row.end[x])
+      if (row.rank[x] >= 0) std::fill(&row.rank[x], row.rank.data() + row.end[x], ranks_.of(row.rank[x]));
     find_terms(row);
   }
 
@@ -137,20 +142,20 @@ class RowReader {
     return i < 0 ? -i : 2 * size - 2 - i;
   }
 
-  static void find_ends(const int32_t* rank, int64_t n, int32_t* end) {
+  static void find_ends(const int32_t* values, int64_t n, int32_t* end) {
     for (int64_t x = 0; x < n;) {
-      const int64_t last = rank[x] < 0 ? x + 1 : end_of_run(rank, x, n);
+      const int64_t last = values[x] < 0 ? x + 1 : end_of_run(values, x, n);
       for (; x < last; ++x) end[x] = static_cast<int32_t>(last);
     }
   }
 
-  // The pixels of row y of pooled planes: a rank where all pixels that one averages have it, or their shares.
-  void pool(const int32_t* image, int64_t y, Row& row, int32_t* target) {
+  // The pixels of row y of pooled planes: a code where all pixels that one averages have it, or their shares.
+  void pool(int64_t y, Row& row, int32_t* target) {
     const float* wy = weights_y_ + y * span_;
     const int64_t top = y * step_ - before_, first = larger(top, 0), last = smaller(top + span_, s_.height);
-    memcpy(agreed_.data(), image + first * s_.width, s_.width * sizeof(int32_t));
+    memcpy(agreed_.data(), codes_ + first * s_.width, s_.width * sizeof(int32_t));
     for (int64_t r = first + 1; r < last; ++r) {
-      const int32_t *here = image + r * s_.width, *above = here - s_.width;
+      const int32_t *here = codes_ + r * s_.width, *above = here - s_.width;
       int32_t* HD_RESTRICT agreed = agreed_.data();
 #pragma omp simd
       for (int64_t x = 0; x < s_.width; ++x) agreed[x] = here[x] == above[x] ? agreed[x] : -1;
@@ -165,7 +170,8 @@ class RowReader {
       target[x] = -static_cast<int32_t>(row.first_share.size());
       const float* wx = weights_x_ + x * span_;
       for (int64_t r = first; r < last; ++r)
-        for (int64_t c = begin; c < end; ++c) share(image[r * s_.width + c], wy[r - top] * wx[c - left], row);
+        for (int64_t c = begin; c < end; ++c)
+          share(ranks_.of(codes_[r * s_.width + c]), wy[r - top] * wx[c - left], row);
       for (int64_t k = row.first_share.back(); k < static_cast<int64_t>(row.shares.size()); ++k) {
         row.shares[k].weight = share_[row.shares[k].of];
         share_[row.shares[k].of] = 0.f;
@@ -175,6 +181,7 @@ class RowReader {
   }
 
   void share(int32_t rank, float weight, Row& row) {
+    if (rank >= static_cast<int64_t>(share_.size())) share_.resize(rank + 1, 0.f);
     if (share_[rank] == 0.f) row.shares.push_back({rank, 0.f});
     share_[rank] += weight;
   }
@@ -211,21 +218,21 @@ class RowReader {
   }
 
   const Shape& s_;
-  const int32_t* map_;
+  const int32_t* codes_;  // of the image
+  Ranks& ranks_;
   const float *weights_y_, *weights_x_;
   int64_t span_ = 1, step_ = 1, before_ = 0;
   std::vector<int32_t> agreed_,
-      agreed_end_;            // ranks of columns in all rows of a span, -1 where they differ; their runs
+      agreed_end_;            // the codes of columns of a span, -1 where they differ; their runs
   std::vector<float> share_;  // of each rank in the pixel at hand
 };
 
 // The rows under the kernel, for one row of the result at a time.
 class Window {
  public:
-  Window(const Shape& s, const Ranks& ranks, const Tensor& pool_y, const Tensor& pool_x, int64_t image, int64_t first)
+  Window(const Shape& s, const RowReader& reader, int64_t first)
       : s_(s),
-        reader_(s, ranks, pool_y, pool_x),
-        image_(image),
+        reader_(reader),
         next_(first * s.stride),
         rows_(s.side),
         rank_(s.out_width, -1),
@@ -236,7 +243,7 @@ class Window {
     y_ = y;
     for (next_ = larger(next_, y * s_.stride); next_ < y * s_.stride + s_.side; ++next_) {
       Row& row = rows_[next_ % s_.side];
-      reader_.read(image_, next_, row);
+      reader_.read(next_, row);
       const int32_t side = static_cast<int32_t>(s_.side);
       const int32_t *ranks = row.rank.data(), *ends = row.end.data();
       int32_t* HD_RESTRICT rank = rank_.data();
@@ -261,23 +268,31 @@ class Window {
     return end;
   }
 
-  // Call fn(row of the table) for what the result at column x is the sum of, and fn(row, weight) for shares.
+  // Call fn(row of the table) for what row i under the kernel adds to the result at column x, and fn(row, weight) for
+  // shares.
   template <typename F>
-  HD_INLINE void for_terms(int64_t x, const F& fn) const {
-    for (int64_t i = 0; i < s_.side; ++i) {
-      const Row& row = rows_[(y_ * s_.stride + i) % s_.side];
-      const int64_t base = i * s_.entries;
-      for (int32_t k = row.first[x]; k < row.first[x + 1]; ++k) fn(base + row.terms[k]);
-      if (row.first_part.empty()) continue;
-      for (int32_t k = row.first_part[x]; k < row.first_part[x + 1]; ++k)
-        fn(base + row.parts[k].of, row.parts[k].weight);
-    }
+  HD_INLINE void for_terms(int64_t i, int64_t x, const F& fn) const {
+    const Row& row = row_at(i);
+    const int64_t base = i * s_.entries;
+    for (int32_t k = row.first[x]; k < row.first[x + 1]; ++k) fn(base + row.terms[k]);
+    if (row.first_part.empty()) return;
+    for (int32_t k = row.first_part[x]; k < row.first_part[x + 1]; ++k) fn(base + row.parts[k].of, row.parts[k].weight);
+  }
+
+  // Whether that is one whole sum, and the same as at the column before.
+  bool same_terms(int64_t i, int64_t x) const {
+    const Row& row = row_at(i);
+    const int32_t k = row.first[x];
+    if (k != row.first[x - 1] + 1 || k != row.first[x + 1] - 1 || row.terms[k] != row.terms[k - 1]) return false;
+    return row.first_part.empty() || row.first_part[x - 1] == row.first_part[x + 1];
   }
 
  private:
+  const Row& row_at(int64_t i) const { return rows_[(y_ * s_.stride + i) % s_.side]; }
+
   const Shape& s_;
   RowReader reader_;
-  int64_t image_, y_ = 0, next_;  // the padded row that is read next
+  int64_t y_ = 0, next_;  // of the result; the padded row that is read next
   std::vector<Row> rows_;
   std::vector<int32_t> rank_, height_;  // of each column: the rank of the last rows, and how many have it
 };
