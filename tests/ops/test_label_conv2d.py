@@ -1,3 +1,5 @@
+import importlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -6,6 +8,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from hdgan.ops import BackendError, LabelPlanes, avg_pyramid, encode_labels, label_conv2d, label_planes, pad2d
 from tests.ops.backends import KERNELS
 from tests.ops.checks import DTYPES, FORMATS, assert_compiles, assert_near, outputs_and_gradients
+
+label_conv2d_module = importlib.import_module("hdgan.ops.label_conv2d")  # hdgan.ops has the function of that name
 
 
 def scene(*shape, classes=4, seed=0):
@@ -71,6 +75,12 @@ CASES = {
 every_case = pytest.mark.parametrize("case", CASES)
 
 
+@pytest.fixture(autouse=True)
+def always_looked_up(monkeypatch):
+    """Otherwise the maps of these tests, which are small and busy, would be convolved in the dense form on a CPU."""
+    monkeypatch.setattr(label_conv2d_module, "_dense_is_faster", lambda *_: False)
+
+
 @every_case
 def test_reference_is_the_dense_convolution(case):
     (label, ids), channels, side, options = CASES[case]
@@ -104,6 +114,30 @@ def test_near_truth(backend, device, case, memory_format):
         scale = truth.abs().max().clamp(min=1)
         assert_near(y.cpu().double() / scale, truth / scale, dtype)
         assert_near(dweight, dtruth, dtype)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_a_cpu_multiplies_where_that_is_faster(monkeypatch, memory_format):
+    monkeypatch.undo()
+    used = []
+    monkeypatch.setattr(label_conv2d_module, "launch", lambda stem, kernel, *_: used.append(kernel))
+    weight = weight_for(5).to(memory_format=memory_format)
+    upstream, options = [torch.randn(1, 5, 20, 30)], {"padding": 1, "levels": 1}
+    for maps, looked_up in (([torch.ones(1, 40, 60, dtype=torch.int64)] * 2, True), (noise(1, 40, 60), False)):
+        planes = label_planes(*maps, 4)
+        options = {"padding": 1, "levels": 1}
+        (y,), (dweight,) = outputs_and_gradients(
+            lambda w, planes=planes: label_conv2d(planes, None, w, **options, backend="cpu"), [weight], upstream
+        )
+        assert bool(used) == looked_up
+        used.clear()
+        if not looked_up:
+            truth, (dtruth,) = outputs_and_gradients(
+                lambda w, maps=maps: dense(*maps, w, **options), [weight.double()], upstream
+            )
+            assert_near(y, truth[0])
+            assert_near(dweight, dtruth, torch.float32)
+            assert y.is_contiguous(memory_format=memory_format)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2])
