@@ -117,27 +117,25 @@ def test_near_truth(backend, device, case, memory_format):
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
-def test_a_cpu_multiplies_where_that_is_faster(monkeypatch, memory_format):
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_cpu_multiplies_where_that_is_faster(monkeypatch, memory_format, busy):
     monkeypatch.undo()
     used = []
     monkeypatch.setattr(label_conv2d_module, "launch", lambda stem, kernel, *_: used.append(kernel))
+    label, ids = noise(1, 40, 60) if busy else [torch.ones(1, 40, 60, dtype=torch.int64)] * 2
     weight = weight_for(5).to(memory_format=memory_format)
     upstream, options = [torch.randn(1, 5, 20, 30)], {"padding": 1, "levels": 1}
-    for maps, looked_up in (([torch.ones(1, 40, 60, dtype=torch.int64)] * 2, True), (noise(1, 40, 60), False)):
-        planes = label_planes(*maps, 4)
-        options = {"padding": 1, "levels": 1}
-        (y,), (dweight,) = outputs_and_gradients(
-            lambda w, planes=planes: label_conv2d(planes, None, w, **options, backend="cpu"), [weight], upstream
+    (y,), (dweight,) = outputs_and_gradients(
+        lambda w: label_conv2d(label, ids, w, **options, backend="cpu"), [weight], upstream
+    )
+    assert used == ([] if busy else ["fwd", "bwd"])
+    assert y.is_contiguous(memory_format=memory_format)
+    if busy:
+        (truth,), (dtruth,) = outputs_and_gradients(
+            lambda w: dense(label, ids, w, **options), [weight.double()], upstream
         )
-        assert bool(used) == looked_up
-        used.clear()
-        if not looked_up:
-            truth, (dtruth,) = outputs_and_gradients(
-                lambda w, maps=maps: dense(*maps, w, **options), [weight.double()], upstream
-            )
-            assert_near(y, truth[0])
-            assert_near(dweight, dtruth, torch.float32)
-            assert y.is_contiguous(memory_format=memory_format)
+        assert_near(y, truth)
+        assert_near(dweight, dtruth, torch.float32)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2])
