@@ -21,7 +21,8 @@ from hdgan.models.inputs import LabelInput, first_conv, input_for, input_pyramid
 from hdgan.ops import LabelPlanes, avg_pyramid, backend, encode_labels, label_planes
 from hdgan.training.memory import saved_bytes
 
-N_LABELS, FEATURES = 4, 2
+N_LABELS, FEATURES = 130, 2
+"""So many that the kernels look up what would be multiplied of few classes: these maps are small and full of detail."""
 PLANES = N_LABELS + 1
 GENERATORS = {
     "G1": partial(GlobalGenerator, ngf=4, n_downsample=1, n_blocks=1),
@@ -213,7 +214,7 @@ def test_convolutions_of_any_kind(kind, level, pad_mode):
 def test_channels_that_are_missing_are_named(features):
     planes, _, _ = inputs((16, 24), torch.float32, features)
     network = GENERATORS["G1"](PLANES + FEATURES + 1)
-    with pytest.raises(ValueError, match=f"first convolution: expected 8 channels, got {PLANES + features}"):
+    with pytest.raises(ValueError, match=f"first convolution: expected 134 channels, got {PLANES + features}"):
         network(planes)
 
 
