@@ -29,9 +29,9 @@ from hdgan.kernels import common
 
 PIXELS = 32  # of a tile whose rows are added
 TILE = 8  # pixels on each side of a tile whose matrices are multiplied
-CHANNELS = 64  # of a program at most
+CHANNELS = 32  # of a program at most
 TAPS = 64  # of a matrix at most
-FLAGS = 128  # looked at together
+FLAGS = 32  # of tiles whose gradients are added up together
 PROGRAMS = 16  # a multiprocessor
 SOMEWHERE = tl.constexpr(1)  # of the pixels that a tile sees
 EVERYWHERE = tl.constexpr(2)
@@ -162,17 +162,19 @@ def label_conv2d_fwd_kernel(
         total = tl.zeros([TILE_HEIGHT * TILE_WIDTH, BLOCK_CHANNELS], tl.float32)
         # Pixels outside of the result do as its last ones.
         row, column = tl.minimum(row, out_height - 1), tl.minimum(column, out_width - 1)
+        tap_rows = rows + channel
         for i in range(SIDE):
-            at_row = row * STRIDE - padding + i
-            start = codes + _inside(at_row, height, PAD_MODE).to(tl.int64) * width
+            padded_row = row * STRIDE - padding + i
+            source_row = _inside(padded_row, height, PAD_MODE)
             for j in range(SIDE):
-                at_column = column * STRIDE - padding + j
-                counts = (at_row >= 0) & (at_row < height) & (at_column >= 0) & (at_column < width)
-                if PAD_MODE != "zero":
-                    counts = counts | (pixel >= 0)
-                tap_code = tl.load(start + _inside(at_column, width, PAD_MODE)).to(tl.int64)[:, None]
-                at = rows + (tl.cast(i * SIDE + j, tl.int64) * n_codes + tap_code) * channels + channel
-                total += tl.load(at, mask=counts[:, None] & valid, other=0.0)
+                padded_column = column * STRIDE - padding + j
+                source_column = _inside(padded_column, width, PAD_MODE)
+                seen = tl.load(codes + source_row.to(tl.int64) * width + source_column)
+                mask = valid
+                if PAD_MODE == "zero":
+                    mask = valid & ((padded_row == source_row) & (padded_column == source_column))[:, None]
+                total += tl.load(tap_rows + seen.to(tl.int64)[:, None] * channels, mask=mask, other=0.0)
+                tap_rows += tl.cast(n_codes, tl.int64) * channels
         tl.store(y, total.to(y.dtype.element_ty), mask=inside)
 
 
@@ -277,6 +279,25 @@ def _tap_offset(tap, SIDE: tl.constexpr, WINDOW: tl.constexpr):
 
 
 @triton.jit
+def _halves(x):
+    """x as a number that TF32 holds, and what is left of it, of which TF32 holds 11 bits."""
+    high = ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+    return high, x - high
+
+
+@triton.jit
+def _add_product(total, a, b, SPLIT_A: tl.constexpr, SPLIT_B: tl.constexpr):
+    """total + a @ b. What is split need not be exact in TF32."""
+    if SPLIT_A:
+        a, low = _halves(a)
+        total = tl.dot(low, b, total, input_precision="tf32")
+    if SPLIT_B:
+        b, low = _halves(b)
+        total = tl.dot(a, low, total, input_precision="tf32")
+    return tl.dot(a, b, total, input_precision="tf32")
+
+
+@triton.jit
 def label_conv2d_fwd_pooled_kernel(
     codes,  # [B, H, W] int32
     table,  # [k * k, n (+ 1), C] float32
@@ -347,7 +368,7 @@ def label_conv2d_fwd_pooled_kernel(
                         values = tl.load(window + place + _tap_offset(tap, SIDE, WINDOW)[None, :])
                         at = table + (tap.to(tl.int64)[:, None] * n_rows + plane) * channels + channel
                         rows = tl.load(at, mask=(tap < SIDE * SIDE)[:, None] & valid, other=0.0)
-                        total = tl.dot(values, rows, total, input_precision="tf32x3")
+                        total = _add_product(total, values, rows, True, True)
         row, column = top + pixel // TILE, left + pixel % TILE
         at = y + image * channels * out_height * out_width + channel.to(tl.int64) * channel_stride
         at += (row.to(tl.int64) * out_width + column) * pixel_stride
@@ -392,7 +413,6 @@ def label_conv2d_bwd_kernel(
     BLOCK_TAPS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_FLAGS: tl.constexpr,
-    PRECISION: tl.constexpr,
 ):
     program = tl.program_id(0)
     plane, chunk = program % n_rows, program // n_rows % chunks
@@ -406,9 +426,11 @@ def label_conv2d_bwd_kernel(
     place = (pixel // TILE * WINDOW + pixel % TILE)[None, :] * STRIDE + _tap_offset(tap, SIDE, WINDOW)
     lane = tl.arange(0, BLOCK_FLAGS)
     total = tl.zeros([BLOCK_TAPS, BLOCK_CHANNELS], tl.float32)
-    everywhere = tl.zeros([TILE * TILE, BLOCK_CHANNELS], tl.float32)
     for block in range(0, chunk_tiles, BLOCK_FLAGS):
         flags = tl.load(present + block + lane, mask=block + lane < chunk_tiles, other=0).to(tl.int32)
+        # Sums of a block of tiles are apart, so that a sum of many pixels keeps its accuracy.
+        somewhere = tl.zeros([BLOCK_TAPS, BLOCK_CHANNELS], tl.float32)
+        everywhere = tl.zeros([TILE * TILE, BLOCK_CHANNELS], tl.float32)
         found = -1
         for _ in range(tl.sum((flags != 0).to(tl.int32))):
             key = _next(flags, found)
@@ -427,8 +449,11 @@ def label_conv2d_bwd_kernel(
                     left * STRIDE - padding, height, width, plane_height, plane_width, n_labels, padding, span, step,
                     before, PAD_MODE, WINDOW, BLOCK_WINDOW,
                 )  # fmt: skip
-                total = tl.dot(tl.load(window + place), gradient, total, input_precision=PRECISION)
-    total += tl.sum(everywhere, 0, keep_dims=True)
+                # Planes that are not pooled are zeros and ones; TF32 holds all numbers of 16 bits.
+                somewhere = _add_product(
+                    somewhere, tl.load(window + place), gradient, pool_y is not None, dy.dtype.element_ty == tl.float32
+                )
+        total += somewhere + tl.sum(everywhere, 0, keep_dims=True)
     at = dtable + ((chunk.to(tl.int64) * SIDE * SIDE + tap) * n_rows + plane) * channels + channel
     tl.store(at, total, mask=(tap < SIDE * SIDE) & valid)
 
@@ -500,7 +525,6 @@ def _plan(
         # Tensor cores multiply no fewer rows and columns than 16.
         "BLOCK_TAPS": max(16, common.block_of(taps, TAPS)),
         "BLOCK_CHANNELS": max(16, common.block_of(channels, CHANNELS)),
-        "BLOCK_FLAGS": FLAGS,
     }
     groups = triton.cdiv(channels, blocks["BLOCK_CHANNELS"])
     parts = groups * triton.cdiv(taps, blocks["BLOCK_TAPS"])
@@ -577,7 +601,19 @@ def label_conv2d_fwd(
     torch.sum(table, 0, out=sums.view(table.shape[1:]))
     _mark_present(plan, codes, flags, 1, table.shape[1], 1)
     label_conv2d_fwd_pooled_kernel[(plan.programs[0],)](
-        codes, table, sums, flags, windows, pool_y, pool_x, y, tiles=plan.tiles, **plan.tile, **plan.matrix, num_warps=8
+        codes,
+        table,
+        sums,
+        flags,
+        windows,
+        pool_y,
+        pool_x,
+        y,
+        tiles=plan.tiles,
+        **plan.tile,
+        **plan.matrix,
+        BLOCK_FLAGS=common.block_of(table.shape[1], 128),
+        num_warps=8,
     )
 
 
@@ -595,7 +631,7 @@ def _add_rows(
     )
     # A row of a tile's pixels has the 32 bytes that memory is written by, in one plane or in several.
     tile_width = 8 if common.is_channels_last(y) else 32 // y.element_size()
-    tile_height = PIXELS // tile_width
+    tile_height = PIXELS // tile_width * (1 if common.processors(y) > 1 else 4)  # fewer tiles in the interpreter
     down, across = triton.cdiv(out_height, tile_height), triton.cdiv(out_width, tile_width)
     label_conv2d_fwd_kernel[(batch * down * across * groups,)](
         codes, scratch, y, height, width, out_height, out_width, n_codes, channels, padding, down, across, groups,
@@ -620,10 +656,8 @@ def label_conv2d_bwd(
     plan = _plan(codes, dtable, dy, pool_y, pool_x, n_labels, stride, padding, pad_mode)
     partial, windows, flags = plan.split(scratch, plan.chunks * dtable.numel(), plan.programs[1])
     _mark_present(plan, codes, flags, plan.chunks, 1, plan.chunks * plan.chunk_tiles)
-    # TF32 holds zeros, ones and all numbers of 16 bits.
-    exact = pool_y is None and dy.element_size() == 2
     label_conv2d_bwd_kernel[(plan.programs[1],)](
         codes, partial, dy, flags, windows, pool_y, pool_x, chunks=plan.chunks, chunk_tiles=plan.chunk_tiles,
-        PRECISION="tf32" if exact else "tf32x3", **plan.tile, **plan.matrix, num_warps=8,
+        **plan.tile, **plan.matrix, BLOCK_FLAGS=FLAGS, num_warps=8,
     )  # fmt: skip
     torch.sum(partial.view(plan.chunks, *dtable.shape), 0, out=dtable)
