@@ -9,8 +9,8 @@ over the taps. The others are made in one of two ways.
 - Where the planes are pooled first, and in the gradient of the table, the classes that a tile sees are taken one after
   the other; there are few. The values of one class under all taps of all pixels are a matrix. Its product with the
   table's rows of that class adds to the result, and its product with the gradient of the tile's pixels adds to the
-  gradient of those rows. In float32 the tensor cores multiply the parts of a number that TF32 can hold (tf32x3), which
-  is exact to 22 bits, and the values of planes that are not pooled, 0 and 1, are exact in any dtype.
+  gradient of those rows. Tensor cores multiply in TF32: a number that TF32 does not hold is split in two, of whose
+  products only that of both lower parts is left out, and sums are in float32.
 
 A program owns one row of the gradient, for all taps, in one share of the tiles; the shares are added in a fixed order.
 """
@@ -45,7 +45,7 @@ def _tile(number, down, across, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.conste
 
 
 @triton.jit
-def _inside(at, size, PAD_MODE: tl.constexpr):
+def _source(at, size, PAD_MODE: tl.constexpr):
     """The row of the planes that row `at` of the padded planes, counted from the first row inside, is a copy of."""
     if PAD_MODE == "reflect":
         return size - 1 - tl.abs(size - 1 - tl.abs(at))
@@ -165,15 +165,15 @@ def label_conv2d_fwd_kernel(
         tap_rows = rows + channel
         for i in range(SIDE):
             padded_row = row * STRIDE - padding + i
-            source_row = _inside(padded_row, height, PAD_MODE)
+            source_row = _source(padded_row, height, PAD_MODE)
             for j in range(SIDE):
                 padded_column = column * STRIDE - padding + j
-                source_column = _inside(padded_column, width, PAD_MODE)
-                seen = tl.load(codes + source_row.to(tl.int64) * width + source_column)
+                source_column = _source(padded_column, width, PAD_MODE)
+                tap_code = tl.load(codes + source_row.to(tl.int64) * width + source_column)
                 mask = valid
                 if PAD_MODE == "zero":
                     mask = valid & ((padded_row == source_row) & (padded_column == source_column))[:, None]
-                total += tl.load(tap_rows + seen.to(tl.int64)[:, None] * channels, mask=mask, other=0.0)
+                total += tl.load(tap_rows + tap_code.to(tl.int64)[:, None] * channels, mask=mask, other=0.0)
                 tap_rows += tl.cast(n_codes, tl.int64) * channels
         tl.store(y, total.to(y.dtype.element_ty), mask=inside)
 
@@ -239,12 +239,13 @@ def _write_plane(
 ):  # fmt: skip
     """Write one of the padded planes, in WINDOW rows and columns from row `top` and column `left` on, to `window`.
 
-    Triton has no shared memory that a program can index; what it has just written is in the first cache.
+    Triton has no shared memory that a program can index; what it has just written is in the first cache. A program
+    writes to two windows in turn, so that no thread still reads what another overwrites.
     """
     at = tl.arange(0, BLOCK_WINDOW)
     at_row = tl.minimum(top + at // WINDOW, plane_height - 1 + padding)
     at_column = tl.minimum(left + at % WINDOW, plane_width - 1 + padding)
-    row, column = _inside(at_row, plane_height, PAD_MODE), _inside(at_column, plane_width, PAD_MODE)
+    row, column = _source(at_row, plane_height, PAD_MODE), _source(at_column, plane_width, PAD_MODE)
     counts = at >= 0
     if PAD_MODE == "zero":
         counts = (at_row == row) & (at_column == column)
@@ -266,7 +267,6 @@ def _write_plane(
             if plane == n_labels:
                 shown = code > n_labels
             value += tl.where(shown, weight, 0.0)
-    tl.debug_barrier()  # until all have read the window before
     tl.store(window + at, value)
     tl.debug_barrier()
 
@@ -303,7 +303,7 @@ def label_conv2d_fwd_pooled_kernel(
     table,  # [k * k, n (+ 1), C] float32
     sums,  # [n (+ 1), C] float32, of the table over the taps
     present,  # [tiles, n (+ 1)] int8
-    windows,  # [programs, BLOCK_WINDOW] float32 scratch
+    windows,  # [programs, 2, BLOCK_WINDOW] float32 scratch
     pool_y,  # [H / 2^levels, span] float32
     pool_x,  # [W / 2^levels, span] float32
     y,  # [B, C, H', W']
@@ -337,12 +337,13 @@ def label_conv2d_fwd_pooled_kernel(
     BLOCK_FLAGS: tl.constexpr,
 ):
     program = tl.program_id(0)
-    window = windows + program.to(tl.int64) * BLOCK_WINDOW
+    window = windows + program.to(tl.int64) * (2 * BLOCK_WINDOW)
     channel = program % groups * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
     valid = channel < channels
     pixel = tl.arange(0, TILE * TILE)[:, None]
     place = (pixel // TILE * WINDOW + pixel % TILE) * STRIDE
     lane = tl.arange(0, BLOCK_FLAGS)
+    slot = 0
     for number in range(program // groups, tiles, tl.num_programs(0) // groups):
         image, top, left = _tile(number, down, across, TILE, TILE)
         codes_of_image = codes + image * height * width
@@ -358,14 +359,15 @@ def label_conv2d_fwd_pooled_kernel(
                 if key % 4 == EVERYWHERE:
                     total += tl.load(sums + tl.cast(plane, tl.int64) * channels + channel, mask=valid, other=0.0)
                 else:
+                    slot = BLOCK_WINDOW - slot
                     _write_plane(
-                        codes_of_image, pool_y, pool_x, window, plane, top * STRIDE - padding, left * STRIDE - padding,
-                        height, width, plane_height, plane_width, n_labels, padding, span, step, before,
-                        PAD_MODE, WINDOW, BLOCK_WINDOW,
+                        codes_of_image, pool_y, pool_x, window + slot, plane, top * STRIDE - padding,
+                        left * STRIDE - padding, height, width, plane_height, plane_width, n_labels, padding,
+                        span, step, before, PAD_MODE, WINDOW, BLOCK_WINDOW,
                     )  # fmt: skip
                     for first in range(0, SIDE * SIDE, BLOCK_TAPS):
                         tap = first + tl.arange(0, BLOCK_TAPS)
-                        values = tl.load(window + place + _tap_offset(tap, SIDE, WINDOW)[None, :])
+                        values = tl.load(window + (slot + place + _tap_offset(tap, SIDE, WINDOW)[None, :]))
                         at = table + (tap.to(tl.int64)[:, None] * n_rows + plane) * channels + channel
                         rows = tl.load(at, mask=(tap < SIDE * SIDE)[:, None] & valid, other=0.0)
                         total = _add_product(total, values, rows, True, True)
@@ -381,7 +383,7 @@ def label_conv2d_bwd_kernel(
     dtable,  # [chunks, k * k, n (+ 1), C] float32 out, to be added up
     dy,  # [B, C, H', W']
     present,  # [n (+ 1), chunks, chunk_tiles] int8
-    windows,  # [programs, BLOCK_WINDOW] float32 scratch
+    windows,  # [programs, 2, BLOCK_WINDOW] float32 scratch
     pool_y,  # [H / 2^levels, span] float32, or None
     pool_x,  # [W / 2^levels, span] float32, or None
     height,  # H
@@ -417,7 +419,7 @@ def label_conv2d_bwd_kernel(
     program = tl.program_id(0)
     plane, chunk = program % n_rows, program // n_rows % chunks
     part = program // n_rows // chunks
-    window = windows + program.to(tl.int64) * BLOCK_WINDOW
+    window = windows + program.to(tl.int64) * (2 * BLOCK_WINDOW)
     present += (tl.cast(plane, tl.int64) * chunks + chunk) * chunk_tiles
     channel = part % groups * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
     valid = channel < channels
@@ -426,6 +428,7 @@ def label_conv2d_bwd_kernel(
     place = (pixel // TILE * WINDOW + pixel % TILE)[None, :] * STRIDE + _tap_offset(tap, SIDE, WINDOW)
     lane = tl.arange(0, BLOCK_FLAGS)
     total = tl.zeros([BLOCK_TAPS, BLOCK_CHANNELS], tl.float32)
+    slot = 0
     for block in range(0, chunk_tiles, BLOCK_FLAGS):
         flags = tl.load(present + block + lane, mask=block + lane < chunk_tiles, other=0).to(tl.int32)
         # Sums of a block of tiles are apart, so that a sum of many pixels keeps its accuracy.
@@ -444,15 +447,16 @@ def label_conv2d_bwd_kernel(
             if key % 4 == EVERYWHERE:
                 everywhere += gradient
             else:
+                slot = BLOCK_WINDOW - slot
                 _write_plane(
-                    codes + image * height * width, pool_y, pool_x, window, plane, top * STRIDE - padding,
+                    codes + image * height * width, pool_y, pool_x, window + slot, plane, top * STRIDE - padding,
                     left * STRIDE - padding, height, width, plane_height, plane_width, n_labels, padding, span, step,
                     before, PAD_MODE, WINDOW, BLOCK_WINDOW,
                 )  # fmt: skip
+                values = tl.load(window + (slot + place))
                 # Planes that are not pooled are zeros and ones; TF32 holds all numbers of 16 bits.
-                somewhere = _add_product(
-                    somewhere, tl.load(window + place), gradient, pool_y is not None, dy.dtype.element_ty == tl.float32
-                )
+                pooled, wide = pool_y is not None, dy.dtype.element_ty == tl.float32
+                somewhere = _add_product(somewhere, values, gradient, pooled, wide)
         total += somewhere + tl.sum(everywhere, 0, keep_dims=True)
     at = dtable + ((chunk.to(tl.int64) * SIDE * SIDE + tap) * n_rows + plane) * channels + channel
     tl.store(at, total, mask=(tap < SIDE * SIDE) & valid)
@@ -475,13 +479,13 @@ class _Plan:
 
     def split(self, scratch: Tensor, sums: int, programs: int) -> tuple[Tensor, Tensor, Tensor]:
         """Scratch as room for sums, for the window of each program, and for flags, which are cleared."""
-        windows = sums + programs * self.matrix["BLOCK_WINDOW"]
+        windows = sums + programs * 2 * self.matrix["BLOCK_WINDOW"]
         flags = scratch[windows:].view(torch.int8)[: self.flags]
         return scratch[:sums], scratch[sums:windows], flags.zero_()
 
     def scratch(self, sums: int, programs: int) -> int:
         """Elements of float32 that `split` takes."""
-        return sums + programs * self.matrix["BLOCK_WINDOW"] + triton.cdiv(self.flags, 4)
+        return sums + programs * 2 * self.matrix["BLOCK_WINDOW"] + triton.cdiv(self.flags, 4)
 
 
 def _options(side: int, stride: int, padding: int, pad_mode: str) -> dict[str, Any]:
@@ -536,10 +540,10 @@ def _plan(
 
 
 def _mark_present(plan: _Plan, codes: Tensor, flags: Tensor, chunks: int, tile_stride: int, row_stride: int) -> None:
-    seen = (plan.matrix["WINDOW"] - 1) * plan.tile["step"] + plan.tile["span"]
+    block = common.block_of((plan.matrix["WINDOW"] - 1) * plan.tile["step"] + plan.tile["span"], 32)
     label_conv2d_present_kernel[(plan.tiles,)](
         codes, flags, chunks=chunks, chunk_tiles=triton.cdiv(plan.tiles, chunks), tile_stride=tile_stride,
-        row_stride=row_stride, BLOCK=common.block_of(seen, 32), **plan.tile,
+        row_stride=row_stride, BLOCK=block, **plan.tile, num_warps=max(1, block * block // 256),
     )  # fmt: skip
 
 
@@ -601,20 +605,9 @@ def label_conv2d_fwd(
     torch.sum(table, 0, out=sums.view(table.shape[1:]))
     _mark_present(plan, codes, flags, 1, table.shape[1], 1)
     label_conv2d_fwd_pooled_kernel[(plan.programs[0],)](
-        codes,
-        table,
-        sums,
-        flags,
-        windows,
-        pool_y,
-        pool_x,
-        y,
-        tiles=plan.tiles,
-        **plan.tile,
-        **plan.matrix,
-        BLOCK_FLAGS=common.block_of(table.shape[1], 128),
-        num_warps=8,
-    )
+        codes, table, sums, flags, windows, pool_y, pool_x, y, tiles=plan.tiles, **plan.tile, **plan.matrix,
+        BLOCK_FLAGS=common.block_of(table.shape[1], 128), num_warps=8,
+    )  # fmt: skip
 
 
 def _add_rows(
@@ -637,7 +630,7 @@ def _add_rows(
         codes, scratch, y, height, width, out_height, out_width, n_codes, channels, padding, down, across, groups,
         **_strides(y), **_options(_side(table), stride, padding, pad_mode),
         TILE_HEIGHT=tile_height, TILE_WIDTH=tile_width, BLOCK=16, BLOCK_CHANNELS=block_channels,
-        num_warps=triton.cdiv(block_channels, 32),
+        num_warps=1,
     )  # fmt: skip
 
 
