@@ -162,7 +162,6 @@ def label_conv2d_fwd_kernel(
         total = tl.zeros([TILE_HEIGHT * TILE_WIDTH, BLOCK_CHANNELS], tl.float32)
         # Pixels outside of the result do as its last ones.
         row, column = tl.minimum(row, out_height - 1), tl.minimum(column, out_width - 1)
-        tap_rows = rows + channel
         for i in range(SIDE):
             padded_row = row * STRIDE - padding + i
             source_row = _source(padded_row, height, PAD_MODE)
@@ -173,8 +172,9 @@ def label_conv2d_fwd_kernel(
                 mask = valid
                 if PAD_MODE == "zero":
                     mask = valid & ((padded_row == source_row) & (padded_column == source_column))[:, None]
-                total += tl.load(tap_rows + tap_code.to(tl.int64)[:, None] * channels, mask=mask, other=0.0)
-                tap_rows += tl.cast(n_codes, tl.int64) * channels
+                at = tap_code.to(tl.int64)[:, None] * channels + channel
+                total += tl.load(rows + at, mask=mask, other=0.0)
+                rows += tl.cast(n_codes, tl.int64) * channels
         tl.store(y, total.to(y.dtype.element_ty), mask=inside)
 
 
