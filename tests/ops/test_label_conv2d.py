@@ -333,7 +333,7 @@ def launches(make):
     """Arguments of the Triton launchers, as the op passes them, for tests/kernels; `make` makes images."""
     codes = torch.empty(1, 512, 1024, dtype=torch.int32, device="meta")
     pools = [torch.empty(side, 3, device="meta") for side in (256, 512)]
-    table, scratch = torch.empty(49, 36, 32, device="meta"), torch.empty(2**22, device="meta")
+    table, scratch = torch.empty(49, 36, 32, device="meta"), torch.empty(2**23, device="meta")
     for y, pooled in ((make(1, 32, 512, 1024), (None, None)), (make(1, 32, 256, 512), pools)):
         yield "fwd", (codes, table, y, *pooled, scratch, 35, 1, 3, "reflect")
         yield "bwd", (codes, table, y, *pooled, scratch, 35, 1, 3, "reflect")
