@@ -18,7 +18,7 @@ from hdgan.ops import avg_pyramid, encode_labels, label_conv2d, pad2d
 from hdgan.ops.instance_norm_act import PadMode
 
 
-class Case(NamedTuple):
+class FirstConv(NamedTuple):
     """A first convolution; `size` is that of the maps."""
 
     size: str
@@ -32,13 +32,13 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "G1, 1024x512": Case("1024x512", 64),
-    "G1 in G2, 2048x1024": Case("2048x1024", 64, levels=1),
-    "G2, 2048x1024": Case("2048x1024", 32),
-    "D, 2048x1024": Case("2048x1024", 64, 4, 2, 2, "zero"),
-    "D on the half, 2048x1024": Case("2048x1024", 64, 4, 2, 2, "zero", levels=1),
-    "G1, 1024x512, noise": Case("1024x512", 64, noise=True),
-    "G1 in G2, 2048x1024, noise": Case("2048x1024", 64, levels=1, noise=True),
+    "G1, 1024x512": FirstConv("1024x512", 64),
+    "G1 in G2, 2048x1024": FirstConv("2048x1024", 64, levels=1),
+    "G2, 2048x1024": FirstConv("2048x1024", 32),
+    "D, 2048x1024": FirstConv("2048x1024", 64, 4, 2, 2, "zero"),
+    "D on the half, 2048x1024": FirstConv("2048x1024", 64, 4, 2, 2, "zero", levels=1),
+    "G1, 1024x512, noise": FirstConv("1024x512", 64, noise=True),
+    "G1 in G2, 2048x1024, noise": FirstConv("2048x1024", 64, levels=1, noise=True),
 }
 
 
@@ -76,7 +76,7 @@ def setup(name: str, context: Context) -> Iterator[Trial]:
     )
 
 
-def _maps(case: Case) -> tuple[Tensor, Tensor]:
+def _maps(case: FirstConv) -> tuple[Tensor, Tensor]:
     """A label map and an instance map, [1, H, W] each."""
     if not case.noise:
         return scene_maps(*SIZES[case.size])
