@@ -463,7 +463,7 @@ def label_conv2d_bwd_kernel(
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Tiling:
     """How a convolution is shared out among programs whose tiles have TILE pixels on each side."""
 
     tiles: int  # of all images
@@ -507,7 +507,7 @@ def _strides(y: Tensor) -> dict[str, int]:
 def _plan(
     codes: Tensor, table: Tensor, y: Tensor, pool_y: Tensor | None, pool_x: Tensor | None,
     n_labels: int, stride: int, padding: int, pad_mode: str,
-) -> _Plan:  # fmt: skip
+) -> _Tiling:  # fmt: skip
     (batch, channels, out_height, out_width), (_, height, width) = y.shape, codes.shape
     side, (taps, rows, _) = _side(table), table.shape
     down, across = triton.cdiv(out_height, TILE), triton.cdiv(out_width, TILE)
@@ -536,14 +536,16 @@ def _plan(
     chunks = max(1, min(tiles, workers // (rows * parts)))
     matrix = {"n_rows": rows, "channels": channels, "groups": groups, **_strides(y), **blocks}
     flags = rows * chunks * triton.cdiv(tiles, chunks)
-    return _Plan(tiles, chunks, (min(tiles, workers) * groups, rows * chunks * parts), tile, matrix, flags)
+    return _Tiling(tiles, chunks, (min(tiles, workers) * groups, rows * chunks * parts), tile, matrix, flags)
 
 
-def _mark_present(plan: _Plan, codes: Tensor, flags: Tensor, chunks: int, tile_stride: int, row_stride: int) -> None:
-    block = common.block_of((plan.matrix["WINDOW"] - 1) * plan.tile["step"] + plan.tile["span"], 32)
-    label_conv2d_present_kernel[(plan.tiles,)](
-        codes, flags, chunks=chunks, chunk_tiles=triton.cdiv(plan.tiles, chunks), tile_stride=tile_stride,
-        row_stride=row_stride, BLOCK=block, **plan.tile, num_warps=max(1, block * block // 256),
+def _mark_present(
+    tiling: _Tiling, codes: Tensor, flags: Tensor, chunks: int, tile_stride: int, row_stride: int
+) -> None:
+    block = common.block_of((tiling.matrix["WINDOW"] - 1) * tiling.tile["step"] + tiling.tile["span"], 32)
+    label_conv2d_present_kernel[(tiling.tiles,)](
+        codes, flags, chunks=chunks, chunk_tiles=triton.cdiv(tiling.tiles, chunks), tile_stride=tile_stride,
+        row_stride=row_stride, BLOCK=block, **tiling.tile, num_warps=max(1, block * block // 256),
     )  # fmt: skip
 
 
@@ -566,8 +568,8 @@ def label_conv2d_fwd_scratch(
     taps, rows, channels = table.shape
     if pool_y is None:
         return (taps + 1) * _codes(table, n_labels) * channels
-    plan = _plan(codes, table, y, pool_y, pool_x, n_labels, stride, padding, pad_mode)
-    return plan.scratch(rows * channels, plan.programs[0])
+    tiling = _plan(codes, table, y, pool_y, pool_x, n_labels, stride, padding, pad_mode)
+    return tiling.scratch(rows * channels, tiling.programs[0])
 
 
 def label_conv2d_bwd_scratch(
@@ -581,8 +583,8 @@ def label_conv2d_bwd_scratch(
     padding: int,
     pad_mode: str,
 ) -> int:
-    plan = _plan(codes, dtable, dy, pool_y, pool_x, n_labels, stride, padding, pad_mode)
-    return plan.scratch(plan.chunks * dtable.numel(), plan.programs[1])
+    tiling = _plan(codes, dtable, dy, pool_y, pool_x, n_labels, stride, padding, pad_mode)
+    return tiling.scratch(tiling.chunks * dtable.numel(), tiling.programs[1])
 
 
 def label_conv2d_fwd(
@@ -600,12 +602,12 @@ def label_conv2d_fwd(
     if pool_y is None:
         _add_rows(codes, table, y, scratch, n_labels, stride, padding, pad_mode)
         return
-    plan = _plan(codes, table, y, pool_y, pool_x, n_labels, stride, padding, pad_mode)
-    sums, windows, flags = plan.split(scratch, table[0].numel(), plan.programs[0])
+    tiling = _plan(codes, table, y, pool_y, pool_x, n_labels, stride, padding, pad_mode)
+    sums, windows, flags = tiling.split(scratch, table[0].numel(), tiling.programs[0])
     torch.sum(table, 0, out=sums.view(table.shape[1:]))
-    _mark_present(plan, codes, flags, 1, table.shape[1], 1)
-    label_conv2d_fwd_pooled_kernel[(plan.programs[0],)](
-        codes, table, sums, flags, windows, pool_y, pool_x, y, tiles=plan.tiles, **plan.tile, **plan.matrix,
+    _mark_present(tiling, codes, flags, 1, table.shape[1], 1)
+    label_conv2d_fwd_pooled_kernel[(tiling.programs[0],)](
+        codes, table, sums, flags, windows, pool_y, pool_x, y, tiles=tiling.tiles, **tiling.tile, **tiling.matrix,
         BLOCK_FLAGS=common.block_of(table.shape[1], 128), num_warps=8,
     )  # fmt: skip
 
@@ -646,11 +648,11 @@ def label_conv2d_bwd(
     padding: int,
     pad_mode: str,
 ) -> None:
-    plan = _plan(codes, dtable, dy, pool_y, pool_x, n_labels, stride, padding, pad_mode)
-    partial, windows, flags = plan.split(scratch, plan.chunks * dtable.numel(), plan.programs[1])
-    _mark_present(plan, codes, flags, plan.chunks, 1, plan.chunks * plan.chunk_tiles)
-    label_conv2d_bwd_kernel[(plan.programs[1],)](
-        codes, partial, dy, flags, windows, pool_y, pool_x, chunks=plan.chunks, chunk_tiles=plan.chunk_tiles,
-        **plan.tile, **plan.matrix, BLOCK_FLAGS=FLAGS, num_warps=8,
+    tiling = _plan(codes, dtable, dy, pool_y, pool_x, n_labels, stride, padding, pad_mode)
+    partial, windows, flags = tiling.split(scratch, tiling.chunks * dtable.numel(), tiling.programs[1])
+    _mark_present(tiling, codes, flags, tiling.chunks, 1, tiling.chunks * tiling.chunk_tiles)
+    label_conv2d_bwd_kernel[(tiling.programs[1],)](
+        codes, partial, dy, flags, windows, pool_y, pool_x, chunks=tiling.chunks, chunk_tiles=tiling.chunk_tiles,
+        **tiling.tile, **tiling.matrix, BLOCK_FLAGS=FLAGS, num_warps=8,
     )  # fmt: skip
-    torch.sum(partial.view(plan.chunks, *dtable.shape), 0, out=dtable)
+    torch.sum(partial.view(tiling.chunks, *dtable.shape), 0, out=dtable)
