@@ -1,0 +1,228 @@
+// Writing the result, or reading its gradient, is what should take the time. Most windows of a label map see one code,
+// and then a pixel of the result is one row of a table.
+#include <algorithm>
+
+#include "label_conv2d_bwd.cuh"
+#include "label_conv2d_fwd.cuh"
+
+namespace hd::cuda {
+namespace {
+
+constexpr int64_t kMostPartial = 8 << 20;  // floats in the partial results of each kernel of the gradient
+constexpr int64_t kWindowRanges = 1024;    // blocks that sum windows of one code, at most
+constexpr int64_t kTapRanges = 160;        // the same of the others, for each row of the kernel
+constexpr int64_t kMostOwned = 8 << 10;    // floats that a block of the second kernel adds up
+
+// Sections of the scratch memory begin at multiples of 16 bytes.
+struct Scratch {
+  float* data;
+  int64_t used = 0;
+
+  template <typename T>
+  T* take(int64_t count) {
+    T* section = reinterpret_cast<T*>(data + used);
+    used += ceil_div(count * static_cast<int64_t>(sizeof(T)), 16) * 4;
+    return section;
+  }
+};
+
+Planes planes_of(const Tensor& codes, const Tensor& pool_y, const Tensor& pool_x) {
+  Planes planes = {};
+  const Tensor* pools[2] = {&pool_y, &pool_x};
+  int64_t sizes[2] = {codes.shape[1], codes.shape[2]};
+  planes.codes = planes.full = codes.as<const int>();
+  planes.full_height = static_cast<int>(sizes[0]);
+  planes.full_width = static_cast<int>(sizes[1]);
+  for (int k = 0; k < 2 && pool_y; ++k) sizes[k] = pools[k]->shape[0];
+  planes.height = static_cast<int>(sizes[0]);
+  planes.width = static_cast<int>(sizes[1]);
+  planes.pool_y = pool_y.as<const float>();
+  planes.pool_x = pool_x.as<const float>();
+  planes.span = static_cast<int>(pool_y.shape[1]);
+  return planes;
+}
+
+// Tiles are 32 pixels wide and 8 high, or as large as the codes under them may be.
+void choose_tiles(Conv& conv, int64_t batch) {
+  const auto halved = [](int size, int most) {
+    while (most > 1 && most / 2 >= size) most /= 2;
+    return most;
+  };
+  int height = halved(conv.out_height, 8), width = halved(conv.out_width, 32);
+  const auto under = [&](int64_t size) { return (size - 1) * conv.stride + conv.side; };
+  while (under(height) * under(width) > kTileCodes && height * width > 1) (width > height ? width : height) /= 2;
+  if (under(height) * under(width) > kTileCodes)
+    throw std::runtime_error("label_conv2d: expected a kernel of at most 67 pixels a side on CUDA, got " +
+                             std::to_string(conv.side) + "; use backend='eager'");
+  conv.tile_height = height;
+  for (conv.tile_bits = 0; 1 << conv.tile_bits < width;) ++conv.tile_bits;
+  conv.tiles_y = static_cast<int>(ceil_div(conv.out_height, height));
+  conv.tiles_x = static_cast<int>(ceil_div(conv.out_width, width));
+  conv.tiles = batch * conv.tiles_y * conv.tiles_x;
+}
+
+// The convolution whose result, or its gradient, is y.
+Conv conv_of(const Tensor& codes, const Tensor& table, const Tensor& y, const Tensor& pool_y, const Tensor& pool_x,
+             int64_t n_labels, int stride, int padding, PadMode pad_mode) {
+  Conv conv = {};
+  conv.planes = planes_of(codes, pool_y, pool_x);
+  conv.out_height = static_cast<int>(y.shape[2]);
+  conv.out_width = static_cast<int>(y.shape[3]);
+  conv.channels = static_cast<int>(y.shape[1]);
+  conv.n_labels = static_cast<int>(n_labels);
+  conv.rows = static_cast<int>(table.shape[1]);
+  while (static_cast<int64_t>(conv.side) * conv.side < table.shape[0]) ++conv.side;
+  conv.stride = stride;
+  conv.padding = padding;
+  conv.pad_mode = pad_mode;
+  choose_tiles(conv, y.shape[0]);
+  return conv;
+}
+
+// Take memory for the pooled planes; run the kernel that fills it if there is any memory.
+void pool(Conv& conv, int64_t batch, Scratch& scratch, uintptr_t stream) {
+  Planes& planes = conv.planes;
+  if (planes.pool_y == nullptr) return;
+  const int64_t pixels = batch * planes.pixels();
+  int* codes = scratch.take<int>(pixels);
+  Part* parts = scratch.take<Part>(pixels * kParts);
+  if (scratch.data != nullptr)
+    HD_LAUNCH(label_conv2d_pool_kernel, ceil_div(pixels, kThreads), kThreads, 0, stream, planes, pixels, codes, parts);
+  planes.codes = codes;
+  planes.parts = parts;
+}
+
+int64_t under_bytes(const Conv& conv) {
+  return ceil_div(conv.under_height() * conv.under_width(), 2) * 12;  // codes and runs
+}
+
+template <typename T>
+Sums take_sums(const Conv& conv, Scratch& scratch) {
+  const int64_t padded = padded_channels(conv.channels);
+  Sums sums;
+  sums.slots = scratch.take<float>(static_cast<int64_t>(conv.side) * slots_of(conv.side) * conv.rows * padded);
+  sums.windows = scratch.take<T>(conv.codes() * padded);
+  sums.padded = static_cast<int>(padded);
+  return sums;
+}
+
+template <typename T>
+void forward(const Conv& conv, const Sums& sums, const Tensor& table, const Tensor& y, uintptr_t stream) {
+  const int64_t threads = (static_cast<int64_t>(conv.side) * conv.rows + conv.codes()) * sums.padded;
+  HD_LAUNCH(label_conv2d_sums_kernel<T>, ceil_div(threads, kThreads), kThreads, 0, stream, conv,
+            table.as<const float>(), sums);
+  constexpr int V = 16 / sizeof(T);
+  const int64_t bytes = under_bytes(conv);
+  if (!is_channels_last(y)) {
+    const bool packed = conv.out_width % V == 0 && conv.tile_width() % V == 0 && is_aligned(y, 16);
+    HD_LAUNCH(label_conv2d_planes_kernel<T>, conv.tiles, kThreads, bytes, stream, conv, sums, y.as<T>(), packed);
+  } else if (conv.channels % V == 0 && is_aligned(y, 16)) {
+    const auto kernel = label_conv2d_pixels_kernel<T, V>;
+    HD_LAUNCH(kernel, conv.tiles, kThreads, bytes, stream, conv, sums, y.as<T>());
+  } else {
+    const auto kernel = label_conv2d_pixels_kernel<T, 1>;
+    HD_LAUNCH(kernel, conv.tiles, kThreads, bytes, stream, conv, sums, y.as<T>());
+  }
+}
+
+Gradient take_gradient(const Conv& conv, Scratch& scratch) {
+  Gradient gradient;
+  const int64_t codes = static_cast<int64_t>(conv.codes()) * conv.channels;
+  const int64_t table = static_cast<int64_t>(conv.side) * conv.side * conv.rows * conv.channels;
+  const auto ranges = [&](int64_t size, int64_t most) {
+    return std::max<int64_t>(std::min({kMostPartial / size, most, conv.tiles}), 1);
+  };
+  gradient.window_ranges = static_cast<int>(ranges(codes, kWindowRanges));
+  gradient.tap_ranges = static_cast<int>(ranges(table, kTapRanges));
+  gradient.windows = scratch.take<float>(gradient.window_ranges * codes);
+  gradient.sums = scratch.take<float>(codes);
+  gradient.taps = scratch.take<float>(gradient.tap_ranges * table);
+  gradient.several = scratch.take<unsigned>(conv.tiles * kWords);
+  return gradient;
+}
+
+// As many channels as fit shared memory, and then as many rows.
+Share share_of(const Conv& conv) {
+  Share share;
+  const int64_t all = ceil_div(conv.channels, kOwned) * kOwned, side = conv.side;
+  const int64_t fit = std::min({all, kMostOwned / (side * conv.rows), kThreads / side * kOwned});
+  share.channels = static_cast<int>(std::max<int64_t>(fit / kOwned, 1) * kOwned);
+  share.rows = static_cast<int>(std::min<int64_t>(conv.rows, kMostOwned / (side * share.channels)));
+  share.slices = static_cast<int>(ceil_div(conv.channels, share.channels));
+  share.ranges = static_cast<int>(ceil_div(conv.rows, share.rows));
+  return share;
+}
+
+template <typename T, typename Adder, bool kLast>
+void sum_windows(const Conv& conv, const Gradient& gradient, const Tensor& dy, uintptr_t stream) {
+  const dim3 grid(gradient.window_ranges, static_cast<unsigned>(ceil_div(conv.channels, kSlice)));
+  const auto first = label_conv2d_uniform_kernel<T, Adder, kLast>;
+  HD_LAUNCH(first, grid, kThreads, under_bytes(conv), stream, conv, gradient, dy.as<const T>());
+  const Share share = share_of(conv);
+  const dim3 shares(gradient.tap_ranges, static_cast<unsigned>(conv.side * share.slices * share.ranges));
+  const int64_t threads = std::max<int64_t>(ceil_div(conv.side * share.quads(), 32) * 32, 64);
+  const auto second = label_conv2d_mixed_kernel<T, kLast>;
+  HD_LAUNCH(second, shares, static_cast<unsigned>(threads), work_bytes(conv, share), stream, conv, gradient, share,
+            dy.as<const T>());
+}
+
+template <typename T>
+void backward(const Conv& conv, const Gradient& gradient, const Tensor& dy, const Tensor& dtable, uintptr_t stream) {
+  constexpr int V = 16 / sizeof(T);
+  if (!is_channels_last(dy))
+    sum_windows<T, PlaneSums<T>, false>(conv, gradient, dy, stream);
+  else if (conv.channels % V == 0 && is_aligned(dy, 16))
+    sum_windows<T, PixelSums<T, V>, true>(conv, gradient, dy, stream);
+  else
+    sum_windows<T, PixelSums<T, 1>, true>(conv, gradient, dy, stream);
+  const auto merge = [&](const float* parts, int count, int64_t size, const float* spread, float* out) {
+    HD_LAUNCH(label_conv2d_merge_kernel, ceil_div(size, 32), 32 * kSums, 0, stream, conv, parts, count, size, spread,
+              out);
+  };
+  const int64_t codes = static_cast<int64_t>(conv.codes()) * conv.channels;
+  merge(gradient.windows, gradient.window_ranges, codes, nullptr, gradient.sums);
+  merge(gradient.taps, gradient.tap_ranges, dtable.shape[0] * dtable.shape[1] * dtable.shape[2], gradient.sums,
+        dtable.as<float>());
+}
+
+}  // namespace
+
+int64_t label_conv2d_fwd_scratch(Tensor codes, Tensor table, Tensor y, Tensor pool_y, Tensor pool_x, int64_t n_labels,
+                                 int stride, int padding, PadMode pad_mode) {
+  Conv conv = conv_of(codes, table, y, pool_y, pool_x, n_labels, stride, padding, pad_mode);
+  Scratch scratch = {nullptr};
+  pool(conv, y.shape[0], scratch, 0);
+  take_sums<float>(conv, scratch);
+  return scratch.used;
+}
+
+void label_conv2d_fwd(Tensor codes, Tensor table, Tensor y, Tensor pool_y, Tensor pool_x, Tensor scratch,
+                      int64_t n_labels, int stride, int padding, PadMode pad_mode, uintptr_t stream) {
+  Conv conv = conv_of(codes, table, y, pool_y, pool_x, n_labels, stride, padding, pad_mode);
+  Scratch memory = {scratch.as<float>()};
+  pool(conv, y.shape[0], memory, stream);
+  with_floating(y.dtype, [&](auto type) {
+    using T = decltype(type);
+    forward<T>(conv, take_sums<T>(conv, memory), table, y, stream);
+  });
+}
+
+int64_t label_conv2d_bwd_scratch(Tensor codes, Tensor table, Tensor y, Tensor pool_y, Tensor pool_x, int64_t n_labels,
+                                 int stride, int padding, PadMode pad_mode) {
+  Conv conv = conv_of(codes, table, y, pool_y, pool_x, n_labels, stride, padding, pad_mode);
+  Scratch scratch = {nullptr};
+  pool(conv, y.shape[0], scratch, 0);
+  take_gradient(conv, scratch);
+  return scratch.used;
+}
+
+void label_conv2d_bwd(Tensor codes, Tensor dtable, Tensor dy, Tensor pool_y, Tensor pool_x, Tensor scratch,
+                      int64_t n_labels, int stride, int padding, PadMode pad_mode, uintptr_t stream) {
+  Conv conv = conv_of(codes, dtable, dy, pool_y, pool_x, n_labels, stride, padding, pad_mode);
+  Scratch memory = {scratch.as<float>()};
+  pool(conv, dy.shape[0], memory, stream);
+  const Gradient gradient = take_gradient(conv, memory);
+  with_floating(dy.dtype, [&](auto type) { backward<decltype(type)>(conv, gradient, dy, dtable, stream); });
+}
+
+}  // namespace hd::cuda
