@@ -36,12 +36,14 @@ inline int64_t end_of_run(const T* ids, int64_t begin, int64_t end) {
   return i;
 }
 
-// Run fn(i) for i in [0, n) on `threads` threads. One thread opens no parallel region: after a fork, as in the workers
-// of a data loader, OpenMP's other threads do not exist.
+// Run fn(i) for i in [0, n) on `threads` threads, which take turns with `chunk` neighbours each: with 1, work that is
+// heavier in some part of a picture is shared out evenly; by default, every thread gets one stretch. One thread opens
+// no parallel region: after a fork, as in the workers of a data loader, OpenMP's other threads do not exist.
 template <typename F>
-inline void parallel_for(int64_t n, int threads, const F& fn) {
+inline void parallel_for(int64_t n, int threads, const F& fn, int64_t chunk = 0) {
   bool failed = false;  // an exception must not leave the parallel region
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && n > 1)
+  if (chunk == 0) chunk = larger((n + threads - 1) / threads, 1);
+#pragma omp parallel for schedule(static, chunk) num_threads(threads) if (threads > 1 && n > 1)
   for (int64_t i = 0; i < n; ++i) {
     try {
       fn(i);

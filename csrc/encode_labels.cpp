@@ -120,4 +120,21 @@ void encode_labels_fwd(Tensor label, Tensor ids, Tensor y, int64_t dontcare, int
   encode<uint16_t>(maps, y, y.dtype == DType::bfloat16 ? 0x3f80 : 0x3c00, threads);
 }
 
+void encode_labels_codes(Tensor label, Tensor ids, Tensor codes, int64_t n_labels, int64_t dontcare, int threads) {
+  const Maps maps{label, ids, label.shape[1], label.shape[2], n_labels, dontcare};
+  const int64_t pixels = maps.height * maps.width, strips = (pixels + kStrip - 1) / kStrip;
+  const int32_t none = static_cast<int32_t>(n_labels);
+  parallel_for(label.shape[0] * strips, threads, [&](int64_t task) {
+    int32_t edges[kStrip];
+    const int64_t image = task / strips, first = task % strips * kStrip, last = smaller(first + kStrip, pixels);
+    int32_t* HD_RESTRICT target = codes.as<int32_t>() + image * pixels + first;
+    read_strip(maps, image, first, last, target, edges);
+#pragma omp simd
+    for (int64_t i = 0; i < last - first; ++i) target[i] = target[i] < 0 ? none : target[i];
+    if (!maps.ids) return;
+#pragma omp simd
+    for (int64_t i = 0; i < last - first; ++i) target[i] += edges[i] ? none + 1 : 0;
+  });
+}
+
 }  // namespace hd::HD_ISA

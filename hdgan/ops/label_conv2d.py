@@ -39,7 +39,7 @@ def label_conv2d_reference(
     for _ in range(levels):
         x = F.avg_pool2d(x, window, stride=2, padding=_STEP[window], count_include_pad=False)
     y = F.conv2d(pad2d(x, padding, pad_mode), weight.to(dtype), stride=stride)
-    return y.contiguous(memory_format=format_of(is_channels_last(weight)))
+    return y.to(dtype, memory_format=format_of(is_channels_last(weight)))
 
 
 # Both operators end with the options edges, stride, padding, pad_mode, levels, window, dtype, channels_last and

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from hdgan.ops import BackendError, boundary_map, encode_labels
+from hdgan.ops import BackendError, boundary_map, encode_labels, label_planes
 from tests.ops.backends import KERNELS
 from tests.ops.cases import BIG, MAPS
 from tests.ops.checks import DTYPES, FORMATS
@@ -57,6 +57,28 @@ def test_planes_equal_brute_force(backend, device, name):
             ).cpu()
             assert torch.equal(result[:, :3], brute_force_planes(label, 3, dontcare))
             assert torch.equal(result[:, 3], brute_force_boundary(label).float())
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_codes_stand_for_the_planes(backend, device, name):
+    label = MAPS[name].to(device)
+    for n_labels, dontcare in ((3, None), (3, 1), (1, None), (300, 299)):
+        for ids in (None, label):
+            planes = label_planes(label, ids, n_labels, dontcare=dontcare, backend=backend)
+            expected = encode_labels(label, ids, n_labels, dontcare=dontcare, backend="eager")
+            assert planes.codes.dtype == torch.int32
+            assert planes.channels == expected.shape[1]
+            for memory_format in FORMATS:
+                found = planes.dense(memory_format=memory_format)
+                assert torch.equal(found, expected)
+                assert found.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_codes_of_all_dtypes(backend, device, dtype):
+    label = torch.tensor([[[0, 1, 2, 3, 7, 2, 2, 1]]]).to(device, dtype)
+    found = label_planes(label, label, 3, backend=backend).codes
+    assert found.tolist() == [[[4, 5, 6, 7, 7, 6, 6, 5]]]
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
@@ -236,3 +258,6 @@ def launches(make):
     label, ids = (torch.empty(1, 512, 1024, dtype=dtype, device="meta") for dtype in (torch.uint8, torch.int32))
     yield "fwd", (label, ids, make(1, 36, 512, 1024), 255)
     yield "fwd", (label, None, make(1, 35, 512, 1024), 255)
+    codes = torch.empty(1, 512, 1024, dtype=torch.int32, device="meta")
+    yield "codes", (label, ids, codes, 35, 255)
+    yield "codes", (label, None, codes, 35, 255)
