@@ -147,7 +147,7 @@ __device__ __forceinline__ void find_windows(const Conv& conv, const TileAt& til
 
 // Channels are adjacent: groups of threads write the V channels each of whole pixels.
 template <typename T, int V>
-__global__ void __launch_bounds__(kThreads, 4) label_conv2d_pixels_kernel(Conv conv, Sums sums, T* __restrict__ y) {
+__global__ void __launch_bounds__(kThreads, 3) label_conv2d_pixels_kernel(Conv conv, Sums sums, T* __restrict__ y) {
   HD_SHARED(int, shared);
   __shared__ Windows windows;
   const TileAt tile(conv, blockIdx.x);
