@@ -1,8 +1,9 @@
 // Writing the result, or reading its gradient, is what should take the time. Most windows of a label map see one code,
 // and then a pixel of the result is one row of a table.
 #include <algorithm>
+#include <type_traits>
 
-#include "label_conv2d_bwd.cuh"
+#include "label_conv2d_bwd_mixed.cuh"
 #include "label_conv2d_fwd.cuh"
 
 namespace hd::cuda {
@@ -10,8 +11,8 @@ namespace {
 
 constexpr int64_t kMostPartial = 8 << 20;  // floats in the partial results of each kernel of the gradient
 constexpr int64_t kWindowRanges = 1024;    // blocks that sum windows of one code, at most
-constexpr int64_t kTapRanges = 160;        // the same of the others, for each row of the kernel
-constexpr int64_t kMostOwned = 8 << 10;    // floats that a block of the second kernel adds up
+constexpr int64_t kMixedBlocks = 640;      // blocks that sum the others, about: what an H200 holds at once
+constexpr int64_t kMostOwned = 8 << 10;    // floats that one of those adds up
 
 // Sections of the scratch memory begin at multiples of 16 bytes.
 struct Scratch {
@@ -106,81 +107,94 @@ Sums take_sums(const Conv& conv, Scratch& scratch) {
   return sums;
 }
 
+// Call fn with whether the planes are pooled, as a constant.
+template <typename F>
+void with_pooled(const Conv& conv, const F& fn) {
+  if (conv.planes.parts == nullptr)
+    fn(std::false_type{});
+  else
+    fn(std::true_type{});
+}
+
 template <typename T>
 void forward(const Conv& conv, const Sums& sums, const Tensor& table, const Tensor& y, uintptr_t stream) {
   const int64_t threads = (static_cast<int64_t>(conv.side) * conv.rows + conv.codes()) * sums.padded;
   HD_LAUNCH(label_conv2d_sums_kernel<T>, ceil_div(threads, kThreads), kThreads, 0, stream, conv,
             table.as<const float>(), sums);
-  constexpr int V = 16 / sizeof(T);
-  const int64_t bytes = under_bytes(conv);
-  if (!is_channels_last(y)) {
-    const bool packed = conv.out_width % V == 0 && conv.tile_width() % V == 0 && is_aligned(y, 16);
-    HD_LAUNCH(label_conv2d_planes_kernel<T>, conv.tiles, kThreads, bytes, stream, conv, sums, y.as<T>(), packed);
-  } else if (conv.channels % V == 0 && is_aligned(y, 16)) {
-    const auto kernel = label_conv2d_pixels_kernel<T, V>;
-    HD_LAUNCH(kernel, conv.tiles, kThreads, bytes, stream, conv, sums, y.as<T>());
-  } else {
-    const auto kernel = label_conv2d_pixels_kernel<T, 1>;
-    HD_LAUNCH(kernel, conv.tiles, kThreads, bytes, stream, conv, sums, y.as<T>());
-  }
-}
-
-Gradient take_gradient(const Conv& conv, Scratch& scratch) {
-  Gradient gradient;
-  const int64_t codes = static_cast<int64_t>(conv.codes()) * conv.channels;
-  const int64_t table = static_cast<int64_t>(conv.side) * conv.side * conv.rows * conv.channels;
-  const auto ranges = [&](int64_t size, int64_t most) {
-    return std::max<int64_t>(std::min({kMostPartial / size, most, conv.tiles}), 1);
-  };
-  gradient.window_ranges = static_cast<int>(ranges(codes, kWindowRanges));
-  gradient.tap_ranges = static_cast<int>(ranges(table, kTapRanges));
-  gradient.windows = scratch.take<float>(gradient.window_ranges * codes);
-  gradient.sums = scratch.take<float>(codes);
-  gradient.taps = scratch.take<float>(gradient.tap_ranges * table);
-  gradient.several = scratch.take<unsigned>(conv.tiles * kWords);
-  return gradient;
+  with_pooled(conv, [&](auto pooled) {
+    constexpr int V = 16 / sizeof(T);
+    constexpr bool kPooled = decltype(pooled)::value;
+    const auto launch = [&](auto kernel, auto... options) {
+      HD_LAUNCH(kernel, conv.tiles, kThreads, under_bytes(conv), stream, conv, sums, y.as<T>(), options...);
+    };
+    if (!is_channels_last(y))
+      launch(label_conv2d_planes_kernel<T, kPooled>,
+             conv.out_width % V == 0 && conv.tile_width() % V == 0 && is_aligned(y, 16));
+    else if (conv.channels % V == 0 && is_aligned(y, 16))
+      launch(label_conv2d_pixels_kernel<T, V, kPooled>);
+    else
+      launch(label_conv2d_pixels_kernel<T, 1, kPooled>);
+  });
 }
 
 // As many channels as fit shared memory, and then as many rows.
 Share share_of(const Conv& conv) {
   Share share;
-  const int64_t all = ceil_div(conv.channels, kOwned) * kOwned, side = conv.side;
-  const int64_t fit = std::min({all, kMostOwned / (side * conv.rows), kThreads / side * kOwned});
-  share.channels = static_cast<int>(std::max<int64_t>(fit / kOwned, 1) * kOwned);
+  const int64_t side = conv.side;
+  const int64_t fit = std::max<int64_t>(std::min(kMostOwned / (side * conv.rows) / kOwned, kThreads / side), 1);
+  share.slices = static_cast<int>(ceil_div(conv.channels, fit * kOwned));
+  share.channels = static_cast<int>(ceil_div(ceil_div(conv.channels, share.slices), kOwned) * kOwned);
   share.rows = static_cast<int>(std::min<int64_t>(conv.rows, kMostOwned / (side * share.channels)));
-  share.slices = static_cast<int>(ceil_div(conv.channels, share.channels));
   share.ranges = static_cast<int>(ceil_div(conv.rows, share.rows));
   return share;
 }
 
+Gradient take_gradient(const Conv& conv, const Share& share, Scratch& scratch) {
+  Gradient gradient;
+  const int64_t labels = static_cast<int64_t>(conv.n_labels) * conv.channels;
+  const int64_t table = static_cast<int64_t>(conv.side) * conv.side * conv.rows * conv.channels;
+  const auto ranges = [&](int64_t size, int64_t most) {
+    return static_cast<int>(std::max<int64_t>(std::min({kMostPartial / size, most, conv.tiles}), 1));
+  };
+  gradient.window_ranges = ranges(labels, kWindowRanges);
+  gradient.tap_ranges = ranges(table, kMixedBlocks / (conv.side * share.slices * share.ranges));
+  gradient.windows = scratch.take<float>(gradient.window_ranges * labels);
+  gradient.sums = scratch.take<float>(labels);
+  gradient.taps = scratch.take<float>(gradient.tap_ranges * table);
+  gradient.several = scratch.take<unsigned>(conv.tiles * kWords);
+  return gradient;
+}
+
 template <typename T, typename Adder, bool kLast>
-void sum_windows(const Conv& conv, const Gradient& gradient, const Tensor& dy, uintptr_t stream) {
-  const dim3 grid(gradient.window_ranges, static_cast<unsigned>(ceil_div(conv.channels, kSlice)));
-  const auto first = label_conv2d_uniform_kernel<T, Adder, kLast>;
-  HD_LAUNCH(first, grid, kThreads, under_bytes(conv), stream, conv, gradient, dy.as<const T>());
-  const Share share = share_of(conv);
+void sum_windows(const Conv& conv, const Share& share, const Gradient& gradient, const Tensor& dy, uintptr_t stream) {
+  const dim3 slices(gradient.window_ranges, static_cast<unsigned>(ceil_div(conv.channels, kSlice)));
+  const auto uniform = label_conv2d_uniform_kernel<T, Adder, kLast>;
+  HD_LAUNCH(uniform, slices, kThreads, under_bytes(conv), stream, conv, gradient, dy.as<const T>());
   const dim3 shares(gradient.tap_ranges, static_cast<unsigned>(conv.side * share.slices * share.ranges));
   const int64_t threads = std::max<int64_t>(ceil_div(conv.side * share.quads(), 32) * 32, 64);
-  const auto second = label_conv2d_mixed_kernel<T, kLast>;
-  HD_LAUNCH(second, shares, static_cast<unsigned>(threads), work_bytes(conv, share), stream, conv, gradient, share,
-            dy.as<const T>());
+  with_pooled(conv, [&](auto pooled) {
+    const auto mixed = label_conv2d_mixed_kernel<T, kLast, decltype(pooled)::value>;
+    HD_LAUNCH(mixed, shares, static_cast<unsigned>(threads), work_bytes(conv, share), stream, conv, gradient, share,
+              dy.as<const T>());
+  });
 }
 
 template <typename T>
-void backward(const Conv& conv, const Gradient& gradient, const Tensor& dy, const Tensor& dtable, uintptr_t stream) {
+void backward(const Conv& conv, const Share& share, const Gradient& gradient, const Tensor& dy, const Tensor& dtable,
+              uintptr_t stream) {
   constexpr int V = 16 / sizeof(T);
   if (!is_channels_last(dy))
-    sum_windows<T, PlaneSums<T>, false>(conv, gradient, dy, stream);
+    sum_windows<T, PlaneSums<T>, false>(conv, share, gradient, dy, stream);
   else if (conv.channels % V == 0 && is_aligned(dy, 16))
-    sum_windows<T, PixelSums<T, V>, true>(conv, gradient, dy, stream);
+    sum_windows<T, PixelSums<T, V>, true>(conv, share, gradient, dy, stream);
   else
-    sum_windows<T, PixelSums<T, 1>, true>(conv, gradient, dy, stream);
+    sum_windows<T, PixelSums<T, 1>, true>(conv, share, gradient, dy, stream);
   const auto merge = [&](const float* parts, int count, int64_t size, const float* spread, float* out) {
     HD_LAUNCH(label_conv2d_merge_kernel, ceil_div(size, 32), 32 * kSums, 0, stream, conv, parts, count, size, spread,
               out);
   };
-  const int64_t codes = static_cast<int64_t>(conv.codes()) * conv.channels;
-  merge(gradient.windows, gradient.window_ranges, codes, nullptr, gradient.sums);
+  merge(gradient.windows, gradient.window_ranges, static_cast<int64_t>(conv.n_labels) * conv.channels, nullptr,
+        gradient.sums);
   merge(gradient.taps, gradient.tap_ranges, dtable.shape[0] * dtable.shape[1] * dtable.shape[2], gradient.sums,
         dtable.as<float>());
 }
@@ -212,7 +226,7 @@ int64_t label_conv2d_bwd_scratch(Tensor codes, Tensor table, Tensor y, Tensor po
   Conv conv = conv_of(codes, table, y, pool_y, pool_x, n_labels, stride, padding, pad_mode);
   Scratch scratch = {nullptr};
   pool(conv, y.shape[0], scratch, 0);
-  take_gradient(conv, scratch);
+  take_gradient(conv, share_of(conv), scratch);
   return scratch.used;
 }
 
@@ -221,8 +235,9 @@ void label_conv2d_bwd(Tensor codes, Tensor dtable, Tensor dy, Tensor pool_y, Ten
   Conv conv = conv_of(codes, dtable, dy, pool_y, pool_x, n_labels, stride, padding, pad_mode);
   Scratch memory = {scratch.as<float>()};
   pool(conv, dy.shape[0], memory, stream);
-  const Gradient gradient = take_gradient(conv, memory);
-  with_floating(dy.dtype, [&](auto type) { backward<decltype(type)>(conv, gradient, dy, dtable, stream); });
+  const Share share = share_of(conv);
+  const Gradient gradient = take_gradient(conv, share, memory);
+  with_floating(dy.dtype, [&](auto type) { backward<decltype(type)>(conv, share, gradient, dy, dtable, stream); });
 }
 
 }  // namespace hd::cuda

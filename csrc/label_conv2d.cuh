@@ -85,10 +85,11 @@ __device__ __forceinline__ void for_each_of_span(const Planes& planes, int64_t i
   }
 }
 
-// Call fn(code, weight) for every part of a pixel, given as it stands in a tile.
-template <typename F>
+// Call fn(code, weight) for every part of a pixel, given as it stands in a tile. Kernels are compiled without what only
+// pooled planes need, too: it takes registers.
+template <bool kPooled, typename F>
 __device__ __forceinline__ void for_each_part(const Planes& planes, int64_t image, int code, const F& fn) {
-  if (code >= 0) return fn(code, 1.f);
+  if (!kPooled || code >= 0) return fn(code, 1.f);
   const int pixel = -1 - code;
   const Part* parts = planes.parts + (image * planes.pixels() + pixel) * kParts;
   if (parts[0].weight == 0.f) {

@@ -93,7 +93,7 @@ struct RowSums {
 };
 
 // The V channels of the result, from `channel` on, at the window whose first pixel is given.
-template <int V>
+template <bool kPooled, int V>
 __device__ __forceinline__ void sum_window(const Conv& conv, const Sums& sums, const Under& under, int64_t image,
                                            int first, int channel, float (&sum)[V]) {
   const int side = conv.side, n_labels = conv.n_labels;
@@ -105,12 +105,12 @@ __device__ __forceinline__ void sum_window(const Conv& conv, const Sums& sums, c
     for (int begin = 0, end; begin < side; begin = end) {
       const int code = under.codes[first + begin];
       end = min(begin + (under.runs[first + begin] & 255), side);
-      if (code >= 0) {
+      if (!kPooled || code >= 0) {
         const int label = conv.class_of(code);
         if (label < n_labels) row.add(label, begin, end, sum);
         continue;
       }
-      for_each_part(conv.planes, image, code, [&](int part, float weight) {
+      for_each_part<kPooled>(conv.planes, image, code, [&](int part, float weight) {
         const int label = conv.class_of(part), slot = slot_of(begin, end, side);
         if (label < n_labels) add_row(row.at(slot, label), weight, sum);
         if (conv.on_edge(part)) add_row(row.at(slot, n_labels), weight, sum);
@@ -146,8 +146,9 @@ __device__ __forceinline__ void find_windows(const Conv& conv, const TileAt& til
 }
 
 // Channels are adjacent: groups of threads write the V channels each of whole pixels.
-template <typename T, int V>
-__global__ void __launch_bounds__(kThreads, 3) label_conv2d_pixels_kernel(Conv conv, Sums sums, T* __restrict__ y) {
+template <typename T, int V, bool kPooled>
+__global__ void __launch_bounds__(kThreads, kPooled ? 2 : 4)
+    label_conv2d_pixels_kernel(Conv conv, Sums sums, T* __restrict__ y) {
   HD_SHARED(int, shared);
   __shared__ Windows windows;
   const TileAt tile(conv, blockIdx.x);
@@ -174,7 +175,7 @@ __global__ void __launch_bounds__(kThreads, 3) label_conv2d_pixels_kernel(Conv c
       const int pixel = windows.several[k];
       const int first = ((pixel >> conv.tile_bits) * conv.under_width() + (pixel & mask)) * conv.stride;
       float sum[V] = {};
-      sum_window(conv, sums, under, tile.image, first, channel, sum);
+      sum_window<kPooled>(conv, sums, under, tile.image, first, channel, sum);
       Pack<T, V> pack;
 #pragma unroll
       for (int v = 0; v < V; ++v) pack.at[v] = from_float<T>(sum[v]);
@@ -184,8 +185,8 @@ __global__ void __launch_bounds__(kThreads, 3) label_conv2d_pixels_kernel(Conv c
 }
 
 // Channels are planes: a tile of kBand of them at a time is made in shared memory and then written row by row.
-template <typename T>
-__global__ void __launch_bounds__(kThreads, 4)
+template <typename T, bool kPooled>
+__global__ void __launch_bounds__(kThreads, kPooled ? 2 : 4)
     label_conv2d_planes_kernel(Conv conv, Sums sums, T* __restrict__ y, bool packed) {
   constexpr int V = 16 / sizeof(T), kBand = 4 * V, kRow = kTile + V, kPacks = kBand / V;
   HD_SHARED(int, shared);
@@ -213,7 +214,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       const int pixel = windows.several[k];
       const int first = ((pixel >> conv.tile_bits) * conv.under_width() + (pixel & mask)) * conv.stride;
       float sum[V] = {};
-      sum_window(conv, sums, under, tile.image, first, begin + pack * V, sum);
+      sum_window<kPooled>(conv, sums, under, tile.image, first, begin + pack * V, sum);
 #pragma unroll
       for (int v = 0; v < V; ++v) made[(pack * V + v) * kRow + pixel] = from_float<T>(sum[v]);
     }
