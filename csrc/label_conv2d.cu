@@ -53,13 +53,13 @@ void choose_tiles(Conv& conv, int64_t batch) {
   const auto under = [&](int64_t size) { return (size - 1) * conv.stride + conv.side; };
   while (under(height) * under(width) > kTileCodes && height * width > 1) (width > height ? width : height) /= 2;
   if (under(height) * under(width) > kTileCodes)
-    throw std::runtime_error("label_conv2d: expected a kernel of at most 67 pixels a side on CUDA, got " +
+    throw std::runtime_error("label_conv2d: expected a kernel of at most 59 pixels a side on CUDA, got " +
                              std::to_string(conv.side) + "; use backend='eager'");
   conv.tile_height = height;
   for (conv.tile_bits = 0; 1 << conv.tile_bits < width;) ++conv.tile_bits;
   conv.tiles_y = static_cast<int>(ceil_div(conv.out_height, height));
   conv.tiles_x = static_cast<int>(ceil_div(conv.out_width, width));
-  conv.tiles = batch * conv.tiles_y * conv.tiles_x;
+  conv.tiles = static_cast<int>(batch * conv.tiles_y * conv.tiles_x);
 }
 
 // The convolution whose result, or its gradient, is y.
@@ -94,16 +94,16 @@ void pool(Conv& conv, int64_t batch, Scratch& scratch, uintptr_t stream) {
 }
 
 int64_t under_bytes(const Conv& conv) {
-  return ceil_div(conv.under_height() * conv.under_width(), 2) * 12;  // codes and runs
+  return static_cast<int64_t>(sizeof(Pixel)) * conv.under_height() * conv.under_width();
 }
 
 template <typename T>
 Sums take_sums(const Conv& conv, Scratch& scratch) {
-  const int64_t padded = padded_channels(conv.channels);
   Sums sums;
-  sums.slots = scratch.take<float>(static_cast<int64_t>(conv.side) * slots_of(conv.side) * conv.rows * padded);
-  sums.windows = scratch.take<T>(conv.codes() * padded);
-  sums.padded = static_cast<int>(padded);
+  sums.padded = static_cast<int>(ceil_div(conv.channels, kChannelPack) * kChannelPack);
+  sums.slots = scratch.take<float>(slots_of(conv.side) * sums.in_slots(conv));
+  sums.edges = scratch.take<float>(sums.in_edges(conv));
+  sums.windows = scratch.take<T>(sums.in_windows(conv));
   return sums;
 }
 
@@ -118,7 +118,7 @@ void with_pooled(const Conv& conv, const F& fn) {
 
 template <typename T>
 void forward(const Conv& conv, const Sums& sums, const Tensor& table, const Tensor& y, uintptr_t stream) {
-  const int64_t threads = (static_cast<int64_t>(conv.side) * conv.rows + conv.codes()) * sums.padded;
+  const int64_t threads = sums.in_slots(conv) + sums.in_edges(conv) + sums.in_windows(conv);
   HD_LAUNCH(label_conv2d_sums_kernel<T>, ceil_div(threads, kThreads), kThreads, 0, stream, conv,
             table.as<const float>(), sums);
   with_pooled(conv, [&](auto pooled) {
@@ -154,7 +154,7 @@ Gradient take_gradient(const Conv& conv, const Share& share, Scratch& scratch) {
   const int64_t labels = static_cast<int64_t>(conv.n_labels) * conv.channels;
   const int64_t table = static_cast<int64_t>(conv.side) * conv.side * conv.rows * conv.channels;
   const auto ranges = [&](int64_t size, int64_t most) {
-    return static_cast<int>(std::max<int64_t>(std::min({kMostPartial / size, most, conv.tiles}), 1));
+    return static_cast<int>(std::max<int64_t>(std::min<int64_t>({kMostPartial / size, most, conv.tiles}), 1));
   };
   gradient.window_ranges = ranges(labels, kWindowRanges);
   gradient.tap_ranges = ranges(table, kMixedBlocks / (conv.side * share.slices * share.ranges));

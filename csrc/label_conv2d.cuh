@@ -11,9 +11,10 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kTile = 256;                // pixels of the result that a block works on at a time, at most
-constexpr int kTileCodes = 4608;          // codes under them, at most: 27 KiB with their runs
+constexpr int kTileCodes = 3584;          // pixels of the planes under them, at most: 28 KiB
 constexpr int kParts = 4;                 // codes that the list of a mixed pixel holds
-constexpr int kOutside = -2, kMany = -1;  // in the place of a window's code: no pixel of the result; several codes
+constexpr int kEdgeBits = 8;              // pixels of a row whose edges are told together
+constexpr int kOutside = -2, kMany = -1;  // in the place of a window's class: no pixel of the result; several codes
 constexpr int kMixed = -1;                // the code of a mixed pixel in memory; in a tile, -1 - its index in the image
 constexpr unsigned kAll = 0xffffffffu;
 
@@ -44,10 +45,9 @@ struct Conv {
   PadMode pad_mode;
   int tile_height, tile_bits;  // the width of a tile is 2^tile_bits
   int tiles_y, tiles_x;        // of an image
-  int64_t tiles;               // of the batch
+  int tiles;                   // of the batch
 
   __host__ __device__ bool edges() const { return rows > n_labels; }
-  __host__ __device__ int codes() const { return (n_labels + 1) * (edges() ? 2 : 1); }
   __host__ __device__ int tile_width() const { return 1 << tile_bits; }
   // The codes under a tile.
   __host__ __device__ int under_height() const { return (tile_height - 1) * stride + side; }
@@ -61,11 +61,11 @@ struct Conv {
 struct TileAt {
   int image, y, x;
 
-  __device__ __forceinline__ TileAt(const Conv& conv, int64_t tile) {
-    const int64_t row = tile / conv.tiles_x;
-    x = static_cast<int>(tile - row * conv.tiles_x) * conv.tile_width();
+  __device__ __forceinline__ TileAt(const Conv& conv, unsigned tile) {
+    const unsigned row = tile / conv.tiles_x;
+    x = static_cast<int>(tile - row * conv.tiles_x) << conv.tile_bits;
     image = static_cast<int>(row / conv.tiles_y);
-    y = static_cast<int>(row - static_cast<int64_t>(image) * conv.tiles_y) * conv.tile_height;
+    y = static_cast<int>(row - image * conv.tiles_y) * conv.tile_height;
   }
 };
 
@@ -146,92 +146,100 @@ struct CodeRow {
     first = y * planes.width;
     codes = planes.codes + image * planes.pixels() + first;
   }
+  // A mixed pixel is told by its index.
   __device__ __forceinline__ int at(const Conv& conv, int padded_x) const {
     const int x = source_of(padded_x, conv.planes.width, conv.pad_mode);
     if (codes == nullptr || x < 0) return conv.n_labels;
-    const int code = codes[x];
+    const int code = __ldg(codes + x);
     return code < 0 ? -1 - (first + x) : code;
   }
 };
 
-// The codes under a tile, and how far to the right of each its class (the low byte) and its being on an edge (the high
-// byte) go on, up to 32 pixels. A mixed pixel is alone.
-struct Under {
-  int* codes;      // [under_height, under_width] in shared memory
-  uint16_t* runs;  // the same
+// A pixel of the planes under a tile, in shared memory.
+struct alignas(8) Pixel {
+  int label;  // the class, n_labels for none, or a negative code
+  unsigned
+      ahead;  // how many pixels have this class from here on (8 bits, 32 at most), and which of kEdgeBits are edges
+
+  __device__ __forceinline__ int run() const { return static_cast<int>(ahead & 255); }
+  __device__ __forceinline__ unsigned edges() const { return ahead >> 8; }
 };
 
-__device__ __forceinline__ Under under_in(void* shared, const Conv& conv) {
-  int* codes = static_cast<int*>(shared);
-  return {codes, reinterpret_cast<uint16_t*>(codes + conv.under_height() * conv.under_width())};
+// How many groups of kEdgeBits pixels a row of the kernel has, and the bits of those that the k-th group has in it.
+__host__ __device__ constexpr int edge_groups(int side) { return (side + kEdgeBits - 1) / kEdgeBits; }
+__host__ __device__ constexpr unsigned edge_bits(int side, int k) {
+  return side - k * kEdgeBits < kEdgeBits ? (1u << (side - k * kEdgeBits)) - 1 : (1u << kEdgeBits) - 1;
 }
 
-// Returns whether all codes are one, to all threads.
-__device__ __forceinline__ bool load_codes(const Conv& conv, const TileAt& tile, const Under& under) {
+// Read the pixels [under_height, under_width] under a tile. For now `ahead` is whether they are edges. Returns, to all
+// threads, whether all are of one class and none is an edge.
+__device__ __forceinline__ bool load_codes(const Conv& conv, const TileAt& tile, Pixel* under) {
   const int height = conv.under_height(), width = conv.under_width();
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   int seen = -1;
   bool same = true;
   for (int y = warp; y < height; y += kThreads / 32) {
     const CodeRow row(conv, tile.image, tile.y * conv.stride - conv.padding + y);
+#pragma unroll 2
     for (int x = lane; x < width; x += 32) {
       const int code = row.at(conv, tile.x * conv.stride - conv.padding + x);
-      same &= code >= 0 && (seen < 0 || code == seen);
+      const bool edge = conv.on_edge(code);
+      same &= code >= 0 && !edge && (seen < 0 || code == seen);
       seen = code;
-      under.codes[y * width + x] = code;
+      under[y * width + x] = {conv.class_of(code), edge ? 1u : 0u};
     }
   }
   __syncthreads();
-  return __syncthreads_and(same && (seen < 0 || seen == under.codes[0])) != 0;
+  return __syncthreads_and(same && (seen < 0 || seen == under[0].label)) != 0;
 }
 
-// The distance to the next set bit behind this lane's, or 32.
-__device__ __forceinline__ int distance(unsigned bits, unsigned next, int lane) {
-  const unsigned behind = static_cast<unsigned>((static_cast<uint64_t>(next) << 32 | bits) >> (lane + 1));
-  return behind == 0 ? 32 : __ffs(static_cast<int>(behind));
+// The bits behind this lane's, and those of the 32 pixels to the right of the warp's.
+__device__ __forceinline__ unsigned bits_behind(unsigned bits, unsigned next, int lane) {
+  return static_cast<unsigned>((static_cast<uint64_t>(next) << 32 | bits) >> (lane + 1));
 }
 
-__device__ __forceinline__ void find_runs(const Conv& conv, const Under& under) {
+// Find what lies ahead of each pixel. A mixed pixel is alone.
+__device__ __forceinline__ void look_ahead(const Conv& conv, Pixel* under) {
   const int height = conv.under_height(), width = conv.under_width();
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   for (int y = warp; y < height; y += kThreads / 32) {
-    const int* row = under.codes + y * width;
-    unsigned next_class = kAll, next_edge = kAll;  // where runs begin in the 32 pixels to the right
+    Pixel* row = under + y * width;
+    unsigned next_starts = kAll, next_edges = 0;  // where runs begin and edges are in the 32 pixels to the right
     for (int first = (width - 1) / 32 * 32; first >= 0; first -= 32) {
       const int x = first + lane;
-      const bool inside = x < width;
-      const int code = inside ? row[x] : 0, before = inside && x > 0 ? row[x - 1] : -1;
-      const bool other_class = !inside || code < 0 || before < 0 || conv.class_of(code) != conv.class_of(before);
-      const unsigned classes = __ballot_sync(kAll, other_class);
-      const unsigned edges = __ballot_sync(kAll, !inside || conv.on_edge(code) != conv.on_edge(before));
-      if (inside)
-        under.runs[y * width + x] =
-            static_cast<uint16_t>(distance(classes, next_class, lane) | distance(edges, next_edge, lane) << 8);
-      next_class = classes;
-      next_edge = edges;
+      const Pixel own = x < width ? row[x] : Pixel{-1, 0};
+      const int before = x > 0 && x < width ? row[x - 1].label : -1;
+      const unsigned starts = __ballot_sync(kAll, own.label < 0 || own.label != before);
+      const unsigned edges = __ballot_sync(kAll, own.ahead != 0);
+      const unsigned stops = bits_behind(starts, next_starts, lane);
+      const unsigned run = stops == 0 ? 32 : static_cast<unsigned>(__ffs(static_cast<int>(stops)));
+      const unsigned mask = (bits_behind(edges, next_edges, lane) << 1 | own.ahead) & ((1u << kEdgeBits) - 1);
+      if (x < width) row[x].ahead = mask << 8 | run;
+      next_starts = starts;
+      next_edges = edges;
     }
   }
   __syncthreads();
 }
 
-// The code of all pixels under the window whose first pixel is given, or kMany.
-__device__ __forceinline__ int code_of_window(const Conv& conv, const Under& under, int first) {
-  const int code = under.codes[first];
-  for (int i = 0; i < conv.side; ++i, first += conv.under_width()) {
-    const int run = under.runs[first];
-    if (code < 0 || under.codes[first] != code || (run & 255) < conv.side || run >> 8 < conv.side) return kMany;
+// The class of all pixels under the window whose first pixel is given, or kMany; that too if any is an edge.
+__device__ __forceinline__ int class_of_window(const Conv& conv, const Pixel* first) {
+  const int label = first->label, side = conv.side;
+  bool one = label >= 0;
+  for (int i = 0; i < side && one; ++i, first += conv.under_width()) {
+    one = first->label == label && first->run() >= side && (first->edges() & edge_bits(side, 0)) == 0;
+    for (int k = 1; k < edge_groups(side); ++k) one &= (first[k * kEdgeBits].edges() & edge_bits(side, k)) == 0;
   }
-  return code;
+  return one ? label : kMany;
 }
 
-// Read the tile and return what pixel threadIdx.x of it sees: a code, kMany or kOutside.
-__device__ __forceinline__ int classify(const Conv& conv, const TileAt& tile, const Under& under) {
+// Read the tile and return what pixel threadIdx.x of the result sees: a class, n_labels for none, kMany or kOutside.
+__device__ __forceinline__ int classify(const Conv& conv, const TileAt& tile, Pixel* under) {
   const bool same = load_codes(conv, tile, under);
-  if (!same) find_runs(conv, under);
+  if (!same) look_ahead(conv, under);
   const int pixel = static_cast<int>(threadIdx.x), y = pixel >> conv.tile_bits, x = pixel & (conv.tile_width() - 1);
   if (y >= conv.tile_height || tile.y + y >= conv.out_height || tile.x + x >= conv.out_width) return kOutside;
-  if (same) return under.codes[0];
-  return code_of_window(conv, under, (y * conv.under_width() + x) * conv.stride);
+  return same ? under[0].label : class_of_window(conv, under + (y * conv.under_width() + x) * conv.stride);
 }
 
 }  // namespace

@@ -30,26 +30,26 @@ struct Groups {
 };
 
 // The greatest class is taken out, then the next. Returns how many there are; `several` gets what belongs to none.
-__device__ __forceinline__ int find_groups(const Conv& conv, int code, Groups& groups, unsigned* several) {
+__device__ __forceinline__ int find_groups(const Conv& conv, int label, Groups& groups, unsigned* several) {
   const int thread = static_cast<int>(threadIdx.x);
-  bool many = code == kMany || conv.on_edge(code);
-  if (many || code == conv.n_labels) code = kMany;  // a window without a class counts for nothing
+  bool many = label == kMany;
+  if (label < 0 || label == conv.n_labels) label = kMany;  // a window without a class counts for nothing
   if (thread < kGroups) groups.labels[thread] = kMany;
   __syncthreads();
   int count = 0, group = kGroups;
   for (; count < kGroups; ++count) {
-    int most = code;
+    int most = label;
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2) most = max(most, __shfl_xor_sync(kAll, most, offset));
     if (thread % 32 == 0 && most >= 0) atomicMax(&groups.labels[count], most);
     __syncthreads();
     const int taken = groups.labels[count];
     if (taken < 0) break;
-    if (code != taken) continue;
+    if (label != taken) continue;
     group = count;
-    code = kMany;
+    label = kMany;
   }
-  many |= code >= 0;
+  many |= label >= 0;
   groups.group[thread] = static_cast<uint8_t>(group);
   const unsigned bits = __ballot_sync(kAll, many);
   if (several != nullptr && thread % 32 == 0) several[thread / 32] = bits;
@@ -133,22 +133,21 @@ struct PlaneSums {
 template <typename T, typename Adder, bool kLast>
 __global__ void __launch_bounds__(kThreads, 3)
     label_conv2d_uniform_kernel(Conv conv, Gradient gradient, const T* __restrict__ dy) {
-  HD_SHARED(int, shared);
+  HD_SHARED(Pixel, under);
   __shared__ Groups groups;
   __shared__ float partial[Adder::kShared];
-  const Under under = under_in(shared, conv);
   const int begin = static_cast<int>(blockIdx.y) * kSlice, channels = min(kSlice, conv.channels - begin);
   float* target = gradient.windows + static_cast<int64_t>(blockIdx.x) * conv.n_labels * conv.channels + begin;
-  for (int code = static_cast<int>(threadIdx.x) / 32; code < conv.n_labels; code += kThreads / 32)
+  for (int label = static_cast<int>(threadIdx.x) / 32; label < conv.n_labels; label += kThreads / 32)
     for (int c = static_cast<int>(threadIdx.x) % 32; c < channels; c += 32)
-      target[static_cast<int64_t>(code) * conv.channels + c] = 0.f;
+      target[static_cast<int64_t>(label) * conv.channels + c] = 0.f;
   __syncthreads();
 
   Adder adder(channels);
-  int held = kMany;  // the code of what the adder holds
-  const int64_t first = conv.tiles * blockIdx.x / gridDim.x, last = conv.tiles * (blockIdx.x + 1) / gridDim.x;
-  for (int64_t at = first; at < last; ++at) {
-    const TileAt tile(conv, at);
+  int held = kMany;  // the class of what the adder holds
+  const int64_t tiles = conv.tiles, last = tiles * (blockIdx.x + 1) / gridDim.x;
+  for (int64_t at = tiles * blockIdx.x / gridDim.x; at < last; ++at) {
+    const TileAt tile(conv, static_cast<unsigned>(at));
     const int count = find_groups(conv, classify(conv, tile, under), groups,
                                   blockIdx.y == 0 ? gradient.several + at * kWords : nullptr);
     const int64_t pixel = static_cast<int64_t>(tile.y) * conv.out_width + tile.x;
@@ -156,9 +155,9 @@ __global__ void __launch_bounds__(kThreads, 3)
     const T* source =
         dy + tile.image * conv.channels * plane + (kLast ? pixel * conv.channels + begin : begin * plane + pixel);
     for (int g = 0; g < count; ++g) {
-      const int code = groups.labels[g];
-      if (held >= 0 && held != code) adder.flush(partial, target + static_cast<int64_t>(held) * conv.channels);
-      held = code;
+      const int label = groups.labels[g];
+      if (held >= 0 && held != label) adder.flush(partial, target + static_cast<int64_t>(held) * conv.channels);
+      held = label;
       adder.add(conv, source, groups.group, g);
     }
     __syncthreads();

@@ -177,10 +177,10 @@ __global__ void __launch_bounds__(kThreads, kPooled ? 2 : 3)
   Owner<kPooled> owner = {conv,      share,         work.owned + tap * share.rows * share.channels + quad * kOwned,
                           first_row, conv.n_labels, {}};
   const int64_t plane = static_cast<int64_t>(conv.out_height) * conv.out_width;
-  for (int64_t at = blockIdx.x; at < conv.tiles; at += gridDim.x) {
+  for (unsigned at = blockIdx.x; at < static_cast<unsigned>(conv.tiles); at += gridDim.x) {
     __syncthreads();
     const TileAt tile(conv, at);
-    const int count = list_pixels(conv, gradient.several + at * kWords, work);
+    const int count = list_pixels(conv, gradient.several + static_cast<int64_t>(at) * kWords, work);
     if (count == 0) continue;
     load_code_rows(conv, tile, i, work.codes);
     const int64_t pixel = static_cast<int64_t>(tile.y) * conv.out_width + tile.x;
