@@ -4,6 +4,8 @@
 // short list of codes and weights, and stands in the map as a negative number.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda.cuh"
 
 namespace hd::cuda {
@@ -68,6 +70,13 @@ struct TileAt {
     y = static_cast<int>(row - image * conv.tiles_y) * conv.tile_height;
   }
 };
+
+// Element i of what lies `pitch` bytes apart: one instruction, as it takes no more than 32 bits of either.
+template <typename T>
+__device__ __forceinline__ T* nth(T* first, unsigned i, unsigned pitch) {
+  using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
+  return reinterpret_cast<T*>(reinterpret_cast<Byte*>(first) + static_cast<uint64_t>(i) * pitch);
+}
 
 // Call fn(code, weight) for every pixel of the span of a pooled pixel.
 template <typename F>
@@ -149,7 +158,9 @@ struct CodeRow {
   // A mixed pixel is told by its index.
   __device__ __forceinline__ int at(const Conv& conv, int padded_x) const {
     const int x = source_of(padded_x, conv.planes.width, conv.pad_mode);
-    if (codes == nullptr || x < 0) return conv.n_labels;
+    return codes == nullptr || x < 0 ? conv.n_labels : inside(x);
+  }
+  __device__ __forceinline__ int inside(int x) const {
     const int code = __ldg(codes + x);
     return code < 0 ? -1 - (first + x) : code;
   }
@@ -174,23 +185,25 @@ __host__ __device__ constexpr unsigned edge_bits(int side, int k) {
 // Read the pixels [under_height, under_width] under a tile. For now `ahead` is whether they are edges. Returns, to all
 // threads, whether all are of one class and none is an edge.
 __device__ __forceinline__ bool load_codes(const Conv& conv, const TileAt& tile, Pixel* under) {
-  const int height = conv.under_height(), width = conv.under_width();
+  const int height = conv.under_height(), width = conv.under_width(), left = tile.x * conv.stride - conv.padding;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  int seen = -1;
-  bool same = true;
+  const bool inside = left >= 0 && left + width <= conv.planes.width;  // as nearly all tiles are
+  int least = conv.n_labels, most = -1;
   for (int y = warp; y < height; y += kThreads / 32) {
     const CodeRow row(conv, tile.image, tile.y * conv.stride - conv.padding + y);
-#pragma unroll 2
-    for (int x = lane; x < width; x += 32) {
-      const int code = row.at(conv, tile.x * conv.stride - conv.padding + x);
-      const bool edge = conv.on_edge(code);
-      same &= code >= 0 && !edge && (seen < 0 || code == seen);
-      seen = code;
-      under[y * width + x] = {conv.class_of(code), edge ? 1u : 0u};
-    }
+    const auto keep = [&](int x, int code) {
+      least = min(least, code);
+      most = max(most, code);
+      under[y * width + x] = {conv.class_of(code), conv.on_edge(code) ? 1u : 0u};
+    };
+    if (inside && row.codes != nullptr)
+      for (int x = lane; x < width; x += 32) keep(x, row.inside(left + x));
+    else
+      for (int x = lane; x < width; x += 32) keep(x, row.at(conv, left + x));
   }
   __syncthreads();
-  return __syncthreads_and(same && (seen < 0 || seen == under[0].label)) != 0;
+  const int label = under[0].label;
+  return __syncthreads_and(label >= 0 && (most < 0 || (least == label && most == label))) != 0;
 }
 
 // The bits behind this lane's, and those of the 32 pixels to the right of the warp's.

@@ -67,15 +67,23 @@ struct PixelSums {
   __device__ __forceinline__ explicit PixelSums(int channels)
       : sum{}, channels(channels), lanes(channels / V), group(threadIdx.x / lanes), groups(kThreads / lanes) {}
   __device__ __forceinline__ void add(const Conv& conv, const T* tile, const uint8_t* of, int wanted) {
-    const int channel = (static_cast<int>(threadIdx.x) - group * lanes) * V;
-#pragma unroll 4
-    for (int pixel = group; pixel < kTile; pixel += groups) {
-      if (of[pixel] != wanted || group >= groups) continue;
-      const int64_t at =
-          static_cast<int64_t>(pixel >> conv.tile_bits) * conv.out_width + (pixel & (conv.tile_width() - 1));
-      const Pack<T, V> pack = load_pack<V>(tile + at * conv.channels + channel);
+    constexpr int kAtOnce = 4;
+    if (group >= groups) return;
+    const T* source = tile + (static_cast<int>(threadIdx.x) - group * lanes) * V;
+    const unsigned pitch = conv.channels * sizeof(T);
+    for (int first = group; first < kTile; first += kAtOnce * groups) {
+      Pack<T, V> packs[kAtOnce];
 #pragma unroll
-      for (int v = 0; v < V; ++v) sum[v] += to_float(pack.at[v]);
+      for (int k = 0; k < kAtOnce; ++k) {
+        const int pixel = first + k * groups, row = pixel >> conv.tile_bits, column = pixel & (conv.tile_width() - 1);
+        packs[k] = pixel < kTile && of[pixel] == wanted
+                       ? load_pack<V>(nth(source, row * conv.out_width + column, pitch))
+                       : Pack<T, V>{};
+      }
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k)
+#pragma unroll
+        for (int v = 0; v < V; ++v) sum[v] += to_float(packs[k].at[v]);
     }
   }
   // Add to target [channels] and begin anew.

@@ -33,7 +33,7 @@ struct Sums {
     return static_cast<int64_t>(conv.side) * (conv.n_labels + 1) * padded;  // threads; one makes all slots
   }
   __host__ __device__ int64_t in_edges(const Conv& conv) const {
-    return conv.edges() ? static_cast<int64_t>(conv.side) * edge_groups(conv.side) * edge_sets(conv.side) * padded : 0;
+    return static_cast<int64_t>(conv.side) * edge_groups(conv.side) * edge_sets(conv.side) * padded;
   }
   __host__ __device__ int64_t in_windows(const Conv& conv) const {
     return static_cast<int64_t>(conv.n_labels + 1) * padded;
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kThreads)
   if (at < sums.in_edges(conv)) {
     const int64_t set = at / sums.padded, group = set / edge_sets(side);
     const int i = static_cast<int>(group / edge_groups(side)), first = static_cast<int>(group % edge_groups(side));
-    for (int k = 0; k < kEdgeBits; ++k) {
+    for (int k = 0; k < kEdgeBits && conv.edges(); ++k) {
       const int j = first * kEdgeBits + k;
       if ((set % edge_sets(side) >> k & 1) != 0 && j < side) sum += column.at(i * side + j, conv.n_labels);
     }
@@ -119,20 +119,15 @@ __device__ __forceinline__ void add_row(const float* row, float weight, float (&
   }
 }
 
-// Row r of some sums, from a channel on.
-__device__ __forceinline__ const float* row_of(const float* from, unsigned r, int padded) {
-  return from + static_cast<uint64_t>(r) * static_cast<unsigned>(padded);
-}
-
-// Add the parts of a mixed pixel at tap j of a row of the kernel.
+// Add the parts of a mixed pixel at tap j of a row of the kernel, whose sums are given.
 template <int V>
-__device__ __forceinline__ void add_parts(const Conv& conv, int64_t image, int code, int j, int padded,
-                                          const float* slots, const float* edges, float (&sum)[V]) {
+__device__ __forceinline__ void add_parts(const Conv& conv, int64_t image, int code, int j, const float* slots,
+                                          const float* edges, unsigned pitch, float (&sum)[V]) {
   const unsigned slot = static_cast<unsigned>(slot_of(j, j + 1, conv.side)) * (conv.n_labels + 1);
   const unsigned set = j / kEdgeBits * edge_sets(conv.side) + (1u << j % kEdgeBits);
   for_each_part<true>(conv.planes, image, code, [&](int part, float weight) {
-    add_row(row_of(slots, slot + conv.class_of(part), padded), weight, sum);
-    if (conv.on_edge(part)) add_row(row_of(edges, set, padded), weight, sum);
+    add_row(nth(slots, slot + conv.class_of(part), pitch), weight, sum);
+    if (conv.on_edge(part)) add_row(nth(edges, set, pitch), weight, sum);
   });
 }
 
@@ -140,29 +135,29 @@ __device__ __forceinline__ void add_parts(const Conv& conv, int64_t image, int c
 template <bool kPooled, int V>
 __device__ __forceinline__ void sum_window(const Conv& conv, const Sums& sums, const Pixel* first, int64_t image,
                                            int channel, float (&sum)[V]) {
-  const int side = conv.side, padded = sums.padded, groups = edge_groups(side);
-  const unsigned labels = static_cast<unsigned>(conv.n_labels) + 1;
+  const int side = conv.side, sets = edge_sets(side), groups = edge_groups(side);
+  const unsigned labels = static_cast<unsigned>(conv.n_labels) + 1, pitch = sums.padded * sizeof(float);
+  const unsigned nearest = edge_bits(side, 0);
   const float *slots = sums.slots + channel, *edges = sums.edges + channel;
 #pragma unroll 1
   for (int i = 0; i < side; ++i, first += conv.under_width()) {
+    const unsigned set = first->edges() & nearest;
+    if (set != 0) add_row(nth(edges, set, pitch), 1.f, sum);
+#pragma unroll 1
+    for (int k = 1; k < groups; ++k)
+      add_row(nth(edges, k * sets + (first[k * kEdgeBits].edges() & edge_bits(side, k)), pitch), 1.f, sum);
 #pragma unroll 1
     for (int begin = 0, end; begin < side; begin = end) {
       const Pixel pixel = first[begin];
       end = min(begin + pixel.run(), side);
       if (begin > 0 && end < side) end = begin + 1;  // there are no sums of several taps amid the row
       if (kPooled && pixel.label < 0)
-        add_parts(conv, image, pixel.label, begin, padded, slots, edges, sum);
+        add_parts(conv, image, pixel.label, begin, slots, edges, pitch, sum);
       else
-        add_row(row_of(slots, static_cast<unsigned>(slot_of(begin, end, side)) * labels + pixel.label, padded), 1.f,
-                sum);
+        add_row(nth(slots, slot_of(begin, end, side) * labels + pixel.label, pitch), 1.f, sum);
     }
-    slots = row_of(slots, slots_of(side) * labels, padded);
-    if (!conv.edges()) continue;
-#pragma unroll 1
-    for (int k = 0; k < groups; ++k, edges = row_of(edges, edge_sets(side), padded)) {
-      const unsigned set = first[k * kEdgeBits].edges() & edge_bits(side, k);
-      if (set != 0) add_row(row_of(edges, set, padded), 1.f, sum);
-    }
+    slots = nth(slots, slots_of(side) * labels, pitch);
+    edges = nth(edges, groups * sets, pitch);
   }
 }
 
@@ -207,17 +202,18 @@ __global__ void __launch_bounds__(kThreads, kPooled ? 2 : 4)
   const int packs = conv.channels / V, thread = static_cast<int>(threadIdx.x), mask = conv.tile_width() - 1;
   const int lanes = min(packs, kThreads), group = thread / lanes, groups = kThreads / lanes;
   if (group >= groups) return;
+  const unsigned pitch = conv.channels * sizeof(T), row_pitch = sums.padded * sizeof(T);
   y += ((static_cast<int64_t>(tile.image) * conv.out_height + tile.y) * conv.out_width + tile.x) * conv.channels;
   for (int channel = (thread - group * lanes) * V; channel < conv.channels; channel += lanes * V) {
+    T* const own = y + channel;
     const auto target = [&](int pixel) {
-      const int at = (pixel >> conv.tile_bits) * conv.out_width + (pixel & mask);
-      return y + (static_cast<int64_t>(at) * conv.channels + channel);
+      return nth(own, (pixel >> conv.tile_bits) * conv.out_width + (pixel & mask), pitch);
     };
     const T* rows = static_cast<const T*>(sums.windows) + channel;
 #pragma unroll 4
     for (int pixel = group; pixel < kTile; pixel += groups) {
       const int label = windows.label[pixel];
-      if (label >= 0) copy_pack<V>(target(pixel), rows + static_cast<int64_t>(label) * sums.padded);
+      if (label >= 0) copy_pack<V>(target(pixel), nth(rows, label, row_pitch));
     }
     for (int k = group; k < windows.count; k += groups) {
       const int pixel = windows.several[k];
