@@ -196,10 +196,14 @@ __device__ __forceinline__ bool load_codes(const Conv& conv, const TileAt& tile,
       most = max(most, code);
       under[y * width + x] = {conv.class_of(code), conv.on_edge(code) ? 1u : 0u};
     };
-    if (inside && row.codes != nullptr)
-      for (int x = lane; x < width; x += 32) keep(x, row.inside(left + x));
-    else
+    if (inside && row.codes != nullptr) {
+#pragma unroll 2
+      for (int first = 0; first < width; first += 32)
+        if (first + lane < width) keep(first + lane, row.inside(left + first + lane));
+    } else {
+#pragma unroll 1
       for (int x = lane; x < width; x += 32) keep(x, row.at(conv, left + x));
+    }
   }
   __syncthreads();
   const int label = under[0].label;
@@ -218,6 +222,7 @@ __device__ __forceinline__ void look_ahead(const Conv& conv, Pixel* under) {
   for (int y = warp; y < height; y += kThreads / 32) {
     Pixel* row = under + y * width;
     unsigned next_starts = kAll, next_edges = 0;  // where runs begin and edges are in the 32 pixels to the right
+#pragma unroll 1
     for (int first = (width - 1) / 32 * 32; first >= 0; first -= 32) {
       const int x = first + lane;
       const Pixel own = x < width ? row[x] : Pixel{-1, 0};
@@ -239,8 +244,10 @@ __device__ __forceinline__ void look_ahead(const Conv& conv, Pixel* under) {
 __device__ __forceinline__ int class_of_window(const Conv& conv, const Pixel* first) {
   const int label = first->label, side = conv.side;
   bool one = label >= 0;
+#pragma unroll 1
   for (int i = 0; i < side && one; ++i, first += conv.under_width()) {
     one = first->label == label && first->run() >= side && (first->edges() & edge_bits(side, 0)) == 0;
+#pragma unroll 1
     for (int k = 1; k < edge_groups(side); ++k) one &= (first[k * kEdgeBits].edges() & edge_bits(side, k)) == 0;
   }
   return one ? label : kMany;
