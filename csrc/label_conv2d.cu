@@ -10,9 +10,8 @@ namespace hd::cuda {
 namespace {
 
 constexpr int64_t kMostPartial = 8 << 20;  // floats in the partial results of each kernel of the gradient
-constexpr int64_t kWindowRanges = 1024;    // blocks that sum windows of one code, at most
-constexpr int64_t kMixedBlocks = 640;      // blocks that sum the others, about: what an H200 holds at once
-constexpr int64_t kMostOwned = 8 << 10;    // floats that one of those adds up
+constexpr int64_t kUniformBlocks = 1024;   // blocks that sum tiles of one class, for each slice of channels
+constexpr int64_t kMixedBlocks = 396;      // blocks that sum the others, about: what an H200 holds at once
 
 // Sections of the scratch memory begin at multiples of 16 bytes.
 struct Scratch {
@@ -137,14 +136,22 @@ void forward(const Conv& conv, const Sums& sums, const Tensor& table, const Tens
   });
 }
 
-// As many channels as fit shared memory, and then as many rows.
+// As much of the table as a block can own: fewer rows of the kernel if there are too many for four channels, and then
+// fewer rows of the table; otherwise as many channels as fit.
 Share share_of(const Conv& conv) {
+  const auto even = [](int all, int most) {  // parts of all, of one size
+    return static_cast<int>(ceil_div(all, ceil_div(all, std::min(all, std::max(most, 1)))));
+  };
+  constexpr int kSpare = 32;  // floats between taps, at most
+  const int side = conv.side;
   Share share;
-  const int64_t side = conv.side;
-  const int64_t fit = std::max<int64_t>(std::min(kMostOwned / (side * conv.rows) / kOwned, kThreads / side), 1);
-  share.slices = static_cast<int>(ceil_div(conv.channels, fit * kOwned));
-  share.channels = static_cast<int>(ceil_div(ceil_div(conv.channels, share.slices), kOwned) * kOwned);
-  share.rows = static_cast<int>(std::min<int64_t>(conv.rows, kMostOwned / (side * share.channels)));
+  share.rows = even(conv.rows, (kMostOwned / side - kSpare) / kOwned);
+  share.kernel_rows = even(side, std::min(kMostOwned / (side * (share.rows * kOwned + kSpare)), kMixedThreads / side));
+  const int taps = side * share.kernel_rows, quads = static_cast<int>(ceil_div(conv.channels, kOwned));
+  share.channels =
+      kOwned * even(quads, std::min((kMostOwned / taps - kSpare) / (share.rows * kOwned), kMixedThreads / taps));
+  share.slices = static_cast<int>(ceil_div(conv.channels, share.channels));
+  share.bands = static_cast<int>(ceil_div(side, share.kernel_rows));
   share.ranges = static_cast<int>(ceil_div(conv.rows, share.rows));
   return share;
 }
@@ -156,26 +163,28 @@ Gradient take_gradient(const Conv& conv, const Share& share, Scratch& scratch) {
   const auto ranges = [&](int64_t size, int64_t most) {
     return static_cast<int>(std::max<int64_t>(std::min<int64_t>({kMostPartial / size, most, conv.tiles}), 1));
   };
-  gradient.window_ranges = ranges(labels, kWindowRanges);
-  gradient.tap_ranges = ranges(table, kMixedBlocks / (conv.side * share.slices * share.ranges));
-  gradient.windows = scratch.take<float>(gradient.window_ranges * labels);
+  gradient.uniform_ranges = ranges(labels, kUniformBlocks);
+  gradient.mixed_ranges = ranges(table, kMixedBlocks / (share.slices * share.bands * share.ranges));
+  gradient.uniform = scratch.take<float>(gradient.uniform_ranges * labels);
   gradient.sums = scratch.take<float>(labels);
-  gradient.taps = scratch.take<float>(gradient.tap_ranges * table);
-  gradient.several = scratch.take<unsigned>(conv.tiles * kWords);
+  gradient.taps = scratch.take<float>(gradient.mixed_ranges * table);
+  gradient.mixed = scratch.take<int>(conv.tiles);
   return gradient;
 }
 
 template <typename T, typename Adder, bool kLast>
-void sum_windows(const Conv& conv, const Share& share, const Gradient& gradient, const Tensor& dy, uintptr_t stream) {
-  const dim3 slices(gradient.window_ranges, static_cast<unsigned>(ceil_div(conv.channels, kSlice)));
+void sum_tiles(const Conv& conv, const Share& share, const Gradient& gradient, const Tensor& dy, uintptr_t stream) {
+  const dim3 slices(gradient.uniform_ranges, static_cast<unsigned>(ceil_div(conv.channels, kSlice)));
   const auto uniform = label_conv2d_uniform_kernel<T, Adder, kLast>;
   HD_LAUNCH(uniform, slices, kThreads, under_bytes(conv), stream, conv, gradient, dy.as<const T>());
-  const dim3 shares(gradient.tap_ranges, static_cast<unsigned>(conv.side * share.slices * share.ranges));
-  const int64_t threads = std::max<int64_t>(ceil_div(conv.side * share.quads(), 32) * 32, 64);
+  const dim3 shares(gradient.mixed_ranges, static_cast<unsigned>(share.slices * share.bands * share.ranges));
+  const int64_t owners = static_cast<int64_t>(conv.side) * share.kernel_rows * share.quads();
   with_pooled(conv, [&](auto pooled) {
     const auto mixed = label_conv2d_mixed_kernel<T, kLast, decltype(pooled)::value>;
-    HD_LAUNCH(mixed, shares, static_cast<unsigned>(threads), work_bytes(conv, share), stream, conv, gradient, share,
-              dy.as<const T>());
+    check_cuda(cudaFuncSetAttribute(mixed, cudaFuncAttributeMaxDynamicSharedMemorySize, kMixedShared),
+               "cudaFuncSetAttribute");
+    HD_LAUNCH(mixed, shares, static_cast<unsigned>(std::max<int64_t>(ceil_div(owners, 32) * 32, 128)),
+              work_bytes(conv, share), stream, conv, gradient, share, dy.as<const T>());
   });
 }
 
@@ -184,18 +193,18 @@ void backward(const Conv& conv, const Share& share, const Gradient& gradient, co
               uintptr_t stream) {
   constexpr int V = 16 / sizeof(T);
   if (!is_channels_last(dy))
-    sum_windows<T, PlaneSums<T>, false>(conv, share, gradient, dy, stream);
+    sum_tiles<T, PlaneSums<T>, false>(conv, share, gradient, dy, stream);
   else if (conv.channels % V == 0 && is_aligned(dy, 16))
-    sum_windows<T, PixelSums<T, V>, true>(conv, share, gradient, dy, stream);
+    sum_tiles<T, PixelSums<T, V>, true>(conv, share, gradient, dy, stream);
   else
-    sum_windows<T, PixelSums<T, 1>, true>(conv, share, gradient, dy, stream);
+    sum_tiles<T, PixelSums<T, 1>, true>(conv, share, gradient, dy, stream);
   const auto merge = [&](const float* parts, int count, int64_t size, const float* spread, float* out) {
     HD_LAUNCH(label_conv2d_merge_kernel, ceil_div(size, 32), 32 * kSums, 0, stream, conv, parts, count, size, spread,
               out);
   };
-  merge(gradient.windows, gradient.window_ranges, static_cast<int64_t>(conv.n_labels) * conv.channels, nullptr,
+  merge(gradient.uniform, gradient.uniform_ranges, static_cast<int64_t>(conv.n_labels) * conv.channels, nullptr,
         gradient.sums);
-  merge(gradient.taps, gradient.tap_ranges, dtable.shape[0] * dtable.shape[1] * dtable.shape[2], gradient.sums,
+  merge(gradient.taps, gradient.mixed_ranges, dtable.shape[0] * dtable.shape[1] * dtable.shape[2], gradient.sums,
         dtable.as<float>());
 }
 

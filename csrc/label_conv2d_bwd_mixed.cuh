@@ -1,6 +1,6 @@
-// The gradient of label_conv2d's table where windows see several classes, or boundaries. A thread owns a tap and four
-// channels, and walks through the pixels. Neighbours mostly see the same code at a tap: their sum stays in registers
-// until the code changes, and only then is it added in shared memory.
+// The gradient of label_conv2d's table over tiles of several classes. The pixels of one row of the tile that see a run
+// of one code at some tap are neighbours. With sums of the gradient from the row's first pixel on, their sum is a
+// difference of two of those, however many they are. A thread owns a tap and four channels, and walks through the runs.
 #pragma once
 
 #include "label_conv2d_bwd.cuh"
@@ -8,199 +8,216 @@
 namespace hd::cuda {
 namespace {
 
-constexpr int kBatch = 64;  // pixels of which a block has the gradient in shared memory
-constexpr int kOwned = 4;   // channels of a thread
-constexpr int kAhead = 4;   // pixels that a thread reads before it adds the first
+constexpr int kOwned = 4;               // channels of a thread
+constexpr int kMixedThreads = 256;      // of a block, at most
+constexpr int kMostOwned = 29 << 9;     // floats that a block adds up, at most: 58 KiB
+constexpr int kMixedShared = 84 << 10;  // bytes of shared memory of a block, at most
 
-// What a block owns beside its range of tiles and its row of the kernel.
+// What a block owns beside its range of tiles: a share of the table.
 struct Share {
-  int channels;  // a multiple of kOwned
-  int rows;      // of the table
-  int slices;    // of channels
-  int ranges;    // of rows
+  int channels;               // a multiple of kOwned
+  int kernel_rows;            // of the kernel
+  int rows;                   // of the table
+  int slices, bands, ranges;  // how many shares that makes, of channels, of the kernel and of the table
 
   __host__ __device__ int quads() const { return channels / kOwned; }
+  // Floats from one tap to the next. Eight threads that access four taps of neighbours meet no bank twice.
+  __host__ __device__ int tap() const { return rows * channels + (31 * (rows - 1) * channels & 31); }
+  __host__ __device__ int owned(const Conv& conv) const { return kernel_rows * conv.side * tap(); }
+};
+
+// A run of one code in a row of the planes, up to the next one. Behind the last is one that begins at the row's end.
+struct alignas(8) Run {
+  int start, code;
 };
 
 // Shared memory of a block.
 struct Work {
-  float* owned;      // [side, rows, channels]
-  float* dy;         // [kBatch, channels + kOwned]
-  int* codes;        // [tile_height, under_width] under the block's row of the kernel
-  uint16_t* listed;  // [kTile] pixels of the tile
-  uint16_t* starts;  // [kTile] where the window of each begins in the codes
+  float* owned;   // [kernel_rows, side, tap()], of which [rows, channels] are used
+  float* before;  // [tile_height, tile_width + 1, channels] sums of the gradient left of each pixel
+  Run* runs;      // [rows under a tile and these rows of the kernel, under_width + 1]
+
+  __device__ __forceinline__ Work(float* shared, const Conv& conv, const Share& share)
+      : owned(shared),
+        before(owned + share.owned(conv)),
+        runs(reinterpret_cast<Run*>(before + conv.tile_height * (conv.tile_width() + 1) * share.channels)) {}
 };
 
-inline __host__ __device__ int64_t owned_by(const Conv& conv, const Share& share) {
-  return static_cast<int64_t>(conv.side) * share.rows * share.channels;
+__host__ __device__ inline int rows_under(const Conv& conv, const Share& share) {
+  return (conv.tile_height - 1) * conv.stride + share.kernel_rows;
 }
 
 inline int64_t work_bytes(const Conv& conv, const Share& share) {
-  return 4 * (owned_by(conv, share) + kBatch * (share.channels + kOwned) + conv.tile_height * conv.under_width()) +
-         4 * kTile;
+  const int64_t before = static_cast<int64_t>(conv.tile_height) * (conv.tile_width() + 1) * share.channels;
+  const int64_t runs = static_cast<int64_t>(rows_under(conv, share)) * (conv.under_width() + 1);
+  return 4 * (share.owned(conv) + before) + static_cast<int64_t>(sizeof(Run)) * runs;
 }
 
-__device__ __forceinline__ Work work_in(float* shared, const Conv& conv, const Share& share) {
-  float* dy = shared + owned_by(conv, share);
-  int* codes = reinterpret_cast<int*>(dy + kBatch * (share.channels + kOwned));
-  uint16_t* listed = reinterpret_cast<uint16_t*>(codes + conv.tile_height * conv.under_width());
-  return {shared, dy, codes, listed, listed + kTile};
-}
-
-// Sums over pixels that see one code at the thread's tap.
-template <bool kPooled>
-struct Owner {
-  const Conv& conv;
-  const Share& share;
-  float* own;     // of the thread's tap and channels: [rows, channels]
-  int first_row;  // of the block
-  int code;
-  float sum[kOwned];
-
-  __device__ __forceinline__ void add_to(int row, float weight) const {
-    row -= first_row;
-    if (row < 0 || row >= share.rows) return;
-    Pack<float, kOwned> pack = load_pack<kOwned>(own + row * share.channels);
-#pragma unroll
-    for (int v = 0; v < kOwned; ++v) pack.at[v] += weight * sum[v];
-    store_pack(own + row * share.channels, pack);
-  }
-  __device__ __forceinline__ void flush(int64_t image, int next) {
-    for_each_part<kPooled>(conv.planes, image, code, [&](int part, float weight) {
-      const int label = conv.class_of(part);
-      if (label < conv.n_labels) add_to(label, weight);
-      if (conv.on_edge(part)) add_to(conv.n_labels, weight);
-    });
-    code = next;
-#pragma unroll
-    for (int v = 0; v < kOwned; ++v) sum[v] = 0.f;
-  }
-};
-
-// List the pixels whose bits are set, in their order. Returns how many there are. Behind them are any windows, for
-// kAhead.
-__device__ __forceinline__ int list_pixels(const Conv& conv, const unsigned* several, const Work& work) {
-  const int thread = static_cast<int>(threadIdx.x);
-  int before = 0;
-  for (int word = 0; word < kWords; ++word) {
-    const unsigned bits = several[word];
-    if (thread < 32 && (bits >> thread & 1u) != 0) {
-      const int at = before + __popc(bits & ((1u << thread) - 1)), pixel = word * 32 + thread;
-      work.listed[at] = static_cast<uint16_t>(pixel);
-      work.starts[at] = static_cast<uint16_t>((pixel >> conv.tile_bits) * conv.under_width() +
-                                              (pixel & (conv.tile_width() - 1)) * conv.stride);
-    }
-    before += __popc(bits);
-  }
-  if (thread < kAhead - 1 && before + thread < kTile) work.starts[before + thread] = 0;
-  return before;
-}
-
-// The codes under a tile and one row of the kernel.
-__device__ __forceinline__ void load_code_rows(const Conv& conv, const TileAt& tile, int i, int* codes) {
-  const int width = conv.under_width();
+// Find the runs under a tile and the rows of the kernel from i on, a warp for each row.
+__device__ __forceinline__ void find_runs(const Conv& conv, const Share& share, const TileAt& tile, int i, Run* runs) {
+  const int width = conv.under_width(), left = tile.x * conv.stride - conv.padding;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  for (int y = warp; y < conv.tile_height; y += static_cast<int>(blockDim.x) / 32) {
-    const CodeRow row(conv, tile.image, (tile.y + y) * conv.stride - conv.padding + i);
-    for (int x = lane; x < width; x += 32) codes[y * width + x] = row.at(conv, tile.x * conv.stride - conv.padding + x);
+  for (int y = warp; y < rows_under(conv, share); y += static_cast<int>(blockDim.x) / 32) {
+    const CodeRow row(conv, tile.image, tile.y * conv.stride - conv.padding + i + y);
+    Run* target = runs + y * (width + 1);
+    int last = 0;  // the code before the 32 pixels
+    for (int first = 0; first < width; first += 32) {
+      const int x = first + lane, code = x < width ? row.at(conv, left + x) : 0;
+      int before = __shfl_up_sync(kAll, code, 1);
+      if (lane == 0) before = last;
+      const bool starts = x < width && (x == 0 || code != before);
+      const unsigned all = __ballot_sync(kAll, starts);
+      if (starts) target[__popc(all & ((1u << lane) - 1))] = {x, code};
+      target += __popc(all);
+      last = __shfl_sync(kAll, code, 31);
+    }
+    if (lane == 0) *target = {width, 0};
   }
 }
 
-// Load the gradient of `count` listed pixels, channels from `begin` on; zeros behind the last channel and up to a
-// multiple of kAhead pixels.
+// Load the gradient of a tile, channels from `begin` on, zero where there is none, each pixel to where its right
+// neighbour's sum will be.
 template <typename T, bool kLast>
-__device__ __forceinline__ void load_batch(const Conv& conv, const Share& share, const T* tile, const Work& work,
-                                           const uint16_t* listed, int count, int begin) {
-  const int row = share.channels + kOwned, thread = static_cast<int>(threadIdx.x);
+__device__ __forceinline__ void load_gradient(const Conv& conv, const Share& share, const T* tile, const Extent& extent,
+                                              int begin, float* before) {
+  const int quads = share.quads(), thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int64_t plane = static_cast<int64_t>(conv.out_height) * conv.out_width;
-  const int quads = share.quads(), lanes = kLast ? quads : 32;  // neighbours read neighbours
-  const int across = thread % lanes, along = thread / lanes, step = static_cast<int>(blockDim.x) / lanes;
-  if (along >= step) return;
-  for (int e = kLast ? along : across; e < (count + kAhead - 1) / kAhead * kAhead; e += kLast ? step : 32) {
-    const int pixel = e < count ? listed[e] : 0;
-    const int64_t at =
-        static_cast<int64_t>(pixel >> conv.tile_bits) * conv.out_width + (pixel & (conv.tile_width() - 1));
-    for (int q = kLast ? across : along; q < quads; q += kLast ? quads : step) {
-      const int channel = begin + q * kOwned;
-      const T* source = tile + (kLast ? at * conv.channels + channel : channel * plane + at);
-      Pack<float, kOwned> made = {};
-      if (kLast && e < count && conv.channels % kOwned == 0) {
+  const int pixels = conv.tile_height << conv.tile_bits;
+  for (int at = thread; at < pixels * quads; at += threads) {
+    const int pixel = kLast ? at / quads : at % pixels, quad = kLast ? at % quads : at / pixels;
+    const int y = pixel >> conv.tile_bits, x = pixel & (conv.tile_width() - 1), channel = begin + quad * kOwned;
+    Pack<float, kOwned> made = {};
+    if (y < extent.height && x < extent.width) {
+      const int64_t from = static_cast<int64_t>(y) * conv.out_width + x;
+      const T* source = tile + (kLast ? from * conv.channels + channel : channel * plane + from);
+      if (kLast && conv.channels % kOwned == 0) {
         const Pack<T, kOwned> pack = load_pack<kOwned>(source);
 #pragma unroll
         for (int v = 0; v < kOwned; ++v) made.at[v] = to_float(pack.at[v]);
-      } else if (e < count) {
+      } else {
 #pragma unroll
         for (int v = 0; v < kOwned; ++v)
           if (channel + v < conv.channels) made.at[v] = to_float(source[kLast ? v : v * plane]);
       }
-      store_pack(work.dy + e * row + q * kOwned, made);
     }
+    store_pack(before + (y * (conv.tile_width() + 1) + x + 1) * share.channels + quad * kOwned, made);
   }
 }
 
-// Add a batch at the thread's tap and channels.
+// Sum what has been loaded from the left to the right, a thread for each row of the tile and channel.
+__device__ __forceinline__ void sum_rows(const Conv& conv, const Share& share, float* before) {
+  const int width = conv.tile_width(), channels = share.channels;
+  for (int at = static_cast<int>(threadIdx.x); at < conv.tile_height * channels; at += static_cast<int>(blockDim.x)) {
+    const int y = at / channels;
+    float* row = before + y * (width + 1) * channels + (at - y * channels);
+    float sum = 0.f;
+    row[0] = 0.f;
+#pragma unroll 8
+    for (int x = 1; x <= width; ++x) row[x * channels] = sum += row[x * channels];
+  }
+}
+
+// What a thread owns.
 template <bool kPooled>
-__device__ __forceinline__ void add_batch(const Work& work, const uint16_t* starts, int count, int tap, int quad,
-                                          int64_t image, Owner<kPooled>& owner) {
-  const int row = owner.share.channels + kOwned;
-  const float* dy = work.dy + quad * kOwned;
+struct Owner {
+  const Conv& conv;
+  const Share& share;
+  float* own;     // of its tap and channels: [rows, channels]
+  int first_row;  // of the table
+  int j, quad;    // the tap in its row of the kernel, the channels
+
+  __device__ __forceinline__ void add_to(int row, float weight, const float (&sum)[kOwned]) const {
+    row -= first_row;
+    if (row < 0 || row >= share.rows) return;
+    float* target = own + row * share.channels;
+    Pack<float, kOwned> pack = load_pack<kOwned>(target);
+#pragma unroll
+    for (int v = 0; v < kOwned; ++v) pack.at[v] += weight * sum[v];
+    store_pack(target, pack);
+  }
+  __device__ __forceinline__ void add(int64_t image, int code, const float (&sum)[kOwned]) const {
+    for_each_part<kPooled>(conv.planes, image, code, [&](int part, float weight) {
+      const int label = conv.class_of(part);
+      if (label < conv.n_labels) add_to(label, weight, sum);
+      if (conv.on_edge(part)) add_to(conv.n_labels, weight, sum);
+    });
+  }
+  // Add a row of the tile, whose runs and sums are given.
+  __device__ __forceinline__ void add_row(int64_t image, const Run* runs, const float* before) const {
+    const int end = conv.under_width(), width = conv.tile_width(), stride = conv.stride;
+    Pack<float, kOwned> left = {};
+    Run run = *runs;
+    while (run.start < end) {
+      const Run next = *++runs;
+      const int past = max(next.start - j, 0);  // the first pixel that sees the next run, times the stride
+      const int x = min(stride == 1 ? past : (past + stride - 1) / stride, width);
+      const Pack<float, kOwned> right = load_pack<kOwned>(before + x * share.channels);
+      float sum[kOwned];
+#pragma unroll
+      for (int v = 0; v < kOwned; ++v) sum[v] = right.at[v] - left.at[v];
+      add(image, run.code, sum);
+      left = right;
+      run = next;
+    }
+  }
+};
+
+// Add the tiles of the block's range.
+template <typename T, bool kLast, bool kPooled>
+__device__ __forceinline__ void add_tile(const Conv& conv, const Share& share, const Work& work, const T* dy,
+                                         unsigned at, int i, int begin, const Owner<kPooled>& owner, int row) {
+  const TileAt tile(conv, at);
+  const Extent extent(conv, tile);
+  const int64_t plane = static_cast<int64_t>(conv.out_height) * conv.out_width;
+  const int64_t pixel = static_cast<int64_t>(tile.y) * conv.out_width + tile.x;
+  const T* source = dy + tile.image * conv.channels * plane + pixel * (kLast ? conv.channels : 1);
+  __syncthreads();
+  find_runs(conv, share, tile, i, work.runs);
+  load_gradient<T, kLast>(conv, share, source, extent, begin, work.before);
+  __syncthreads();
+  sum_rows(conv, share, work.before);
+  __syncthreads();
+  if (row >= share.kernel_rows) return;
+  const Run* runs = work.runs + row * (conv.under_width() + 1);
+  const float* before = work.before + owner.quad * kOwned;
 #pragma unroll 1
-  for (int e = 0; e < count; e += kAhead, dy += kAhead * row) {
-    int codes[kAhead];
-    Pack<float, kOwned> values[kAhead];
-#pragma unroll
-    for (int k = 0; k < kAhead; ++k) {
-      codes[k] = work.codes[starts[e + k] + tap];
-      values[k] = load_pack<kOwned>(dy + k * row);
-    }
-#pragma unroll
-    for (int k = 0; k < kAhead; ++k) {
-      if (codes[k] != owner.code) owner.flush(image, codes[k]);
-#pragma unroll
-      for (int v = 0; v < kOwned; ++v) owner.sum[v] += values[k].at[v];
-    }
+  for (int y = 0; y < extent.height; ++y) {
+    owner.add_row(tile.image, runs, before);
+    runs += conv.stride * (conv.under_width() + 1);
+    before += (conv.tile_width() + 1) * share.channels;
   }
 }
 
-// A block owns a range of tiles (every so manieth), a row of the kernel, and a share of the table's channels and rows.
+// A block owns a range of tiles, every so manieth, and a share of the table.
 template <typename T, bool kLast, bool kPooled>
-__global__ void __launch_bounds__(kThreads, kPooled ? 2 : 3)
+__global__ void __launch_bounds__(kMixedThreads, 2)
     label_conv2d_mixed_kernel(Conv conv, Gradient gradient, Share share, const T* __restrict__ dy) {
   HD_SHARED(float, shared);
-  const Work work = work_in(shared, conv, share);
-  const int i = static_cast<int>(blockIdx.y) % conv.side, part = static_cast<int>(blockIdx.y) / conv.side;
-  const int begin = part % share.slices * share.channels, first_row = part / share.slices * share.rows;
-  const int thread = static_cast<int>(threadIdx.x), tap = thread / share.quads(), quad = thread % share.quads();
-  const int owned = static_cast<int>(owned_by(conv, share));
-  for (int k = thread; k < owned; k += static_cast<int>(blockDim.x)) work.owned[k] = 0.f;
+  const Work work(shared, conv, share);
+  const int thread = static_cast<int>(threadIdx.x), part = static_cast<int>(blockIdx.y);
+  const int begin = part % share.slices * share.channels, i = part / share.slices % share.bands * share.kernel_rows;
+  const int first_row = part / share.slices / share.bands * share.rows;
+  const int tap = thread / share.quads(), quad = thread % share.quads(), row = tap / conv.side;
+  for (int k = thread; k < share.owned(conv); k += static_cast<int>(blockDim.x)) work.owned[k] = 0.f;
 
-  Owner<kPooled> owner = {conv,      share,         work.owned + tap * share.rows * share.channels + quad * kOwned,
-                          first_row, conv.n_labels, {}};
-  const int64_t plane = static_cast<int64_t>(conv.out_height) * conv.out_width;
-  for (unsigned at = blockIdx.x; at < static_cast<unsigned>(conv.tiles); at += gridDim.x) {
-    __syncthreads();
-    const TileAt tile(conv, at);
-    const int count = list_pixels(conv, gradient.several + static_cast<int64_t>(at) * kWords, work);
-    if (count == 0) continue;
-    load_code_rows(conv, tile, i, work.codes);
-    const int64_t pixel = static_cast<int64_t>(tile.y) * conv.out_width + tile.x;
-    const T* source = dy + tile.image * conv.channels * plane + pixel * (kLast ? conv.channels : 1);
-    for (int first = 0; first < count; first += kBatch) {
-      __syncthreads();
-      const int batch = min(kBatch, count - first);
-      load_batch<T, kLast>(conv, share, source, work, work.listed + first, batch, begin);
-      __syncthreads();
-      if (tap < conv.side) add_batch(work, work.starts + first, batch, tap, quad, tile.image, owner);
-    }
-    if (tap < conv.side) owner.flush(tile.image, conv.n_labels);
+  const Owner<kPooled> owner = {conv,      share,           work.owned + tap * share.tap() + quad * kOwned,
+                                first_row, tap % conv.side, quad};
+  const unsigned tiles = static_cast<unsigned>(conv.tiles), step = gridDim.x;
+  for (unsigned first = blockIdx.x; first < tiles; first += 32 * step) {  // the tiles of 32 lanes
+    const uint64_t at = first + static_cast<uint64_t>(threadIdx.x % 32) * step;
+    unsigned left = __ballot_sync(kAll, at < tiles && gradient.mixed[at] != 0);
+    for (; left != 0; left &= left - 1)
+      add_tile<T, kLast>(conv, share, work, dy, first + (__ffs(static_cast<int>(left)) - 1) * step, i, begin, owner,
+                         row);
   }
   __syncthreads();
-  float* target =
-      gradient.taps + (static_cast<int64_t>(blockIdx.x) * conv.side + i) * conv.side * conv.rows * conv.channels;
-  for (int k = thread; k < owned; k += static_cast<int>(blockDim.x)) {
-    const int c = begin + k % share.channels, at = k / share.channels, row = first_row + at % share.rows;
-    if (c < conv.channels && row < conv.rows)
-      target[(static_cast<int64_t>(at / share.rows) * conv.rows + row) * conv.channels + c] = work.owned[k];
+  const int64_t column = static_cast<int64_t>(conv.rows) * conv.channels;
+  float* target = gradient.taps + static_cast<int64_t>(blockIdx.x) * conv.side * conv.side * column;
+  for (int k = thread; k < share.owned(conv); k += static_cast<int>(blockDim.x)) {
+    const int t = i * conv.side + k / share.tap(), in = k % share.tap(), c = begin + in % share.channels;
+    const int r = first_row + in / share.channels;
+    if (t < conv.side * conv.side && in < share.rows * share.channels && c < conv.channels && r < conv.rows)
+      target[t * column + static_cast<int64_t>(r) * conv.channels + c] = work.owned[k];
   }
 }
 
