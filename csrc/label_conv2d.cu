@@ -144,12 +144,14 @@ Share share_of(const Conv& conv) {
   };
   constexpr int kSpare = 32;  // floats between taps, at most
   const int side = conv.side;
+  const int64_t beside = work_beside(conv, kMixedQuads * kOwned, conv.under_height());
+  const int most = std::min(kMostOwned, static_cast<int>((kMixedShared - beside) / 4));
   Share share;
-  share.rows = even(conv.rows, (kMostOwned / side - kSpare) / kOwned);
-  share.kernel_rows = even(side, std::min(kMostOwned / (side * (share.rows * kOwned + kSpare)), kMixedThreads / side));
+  share.rows = even(conv.rows, (most / side - kSpare) / kOwned);
+  share.kernel_rows = even(side, std::min(most / (side * (share.rows * kOwned + kSpare)), kMixedThreads / side));
   const int taps = side * share.kernel_rows, quads = static_cast<int>(ceil_div(conv.channels, kOwned));
-  share.channels =
-      kOwned * even(quads, std::min((kMostOwned / taps - kSpare) / (share.rows * kOwned), kMixedThreads / taps));
+  const int fit = std::min((most / taps - kSpare) / (share.rows * kOwned), kMixedThreads / taps);
+  share.channels = kOwned * even(quads, std::min(fit, kMixedQuads));
   share.slices = static_cast<int>(ceil_div(conv.channels, share.channels));
   share.bands = static_cast<int>(ceil_div(side, share.kernel_rows));
   share.ranges = static_cast<int>(ceil_div(conv.rows, share.rows));
@@ -178,13 +180,14 @@ void sum_tiles(const Conv& conv, const Share& share, const Gradient& gradient, c
   const auto uniform = label_conv2d_uniform_kernel<T, Adder, kLast>;
   HD_LAUNCH(uniform, slices, kThreads, under_bytes(conv), stream, conv, gradient, dy.as<const T>());
   const dim3 shares(gradient.mixed_ranges, static_cast<unsigned>(share.slices * share.bands * share.ranges));
+  const int64_t bytes = 4 * share.owned(conv) + work_beside(conv, share.channels, rows_under(conv, share));
   const int64_t owners = static_cast<int64_t>(conv.side) * share.kernel_rows * share.quads();
   with_pooled(conv, [&](auto pooled) {
     const auto mixed = label_conv2d_mixed_kernel<T, kLast, decltype(pooled)::value>;
     check_cuda(cudaFuncSetAttribute(mixed, cudaFuncAttributeMaxDynamicSharedMemorySize, kMixedShared),
                "cudaFuncSetAttribute");
-    HD_LAUNCH(mixed, shares, static_cast<unsigned>(std::max<int64_t>(ceil_div(owners, 32) * 32, 128)),
-              work_bytes(conv, share), stream, conv, gradient, share, dy.as<const T>());
+    HD_LAUNCH(mixed, shares, static_cast<unsigned>(std::max<int64_t>(ceil_div(owners, 32) * 32, 128)), bytes, stream,
+              conv, gradient, share, dy.as<const T>());
   });
 }
 

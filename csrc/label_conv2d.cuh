@@ -4,6 +4,7 @@
 // short list of codes and weights, and stands in the map as a negative number.
 #pragma once
 
+#include <climits>
 #include <type_traits>
 
 #include "cuda.cuh"
@@ -188,7 +189,7 @@ __device__ __forceinline__ bool load_codes(const Conv& conv, const TileAt& tile,
   const int height = conv.under_height(), width = conv.under_width(), left = tile.x * conv.stride - conv.padding;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const bool inside = left >= 0 && left + width <= conv.planes.width;  // as nearly all tiles are
-  int least = conv.n_labels, most = -1;
+  int least = INT_MAX, most = INT_MIN;                                 // of the codes that this thread sees
   for (int y = warp; y < height; y += kThreads / 32) {
     const CodeRow row(conv, tile.image, tile.y * conv.stride - conv.padding + y);
     const auto keep = [&](int x, int code) {
@@ -207,7 +208,7 @@ __device__ __forceinline__ bool load_codes(const Conv& conv, const TileAt& tile,
   }
   __syncthreads();
   const int label = under[0].label;
-  return __syncthreads_and(label >= 0 && (most < 0 || (least == label && most == label))) != 0;
+  return __syncthreads_and(label >= 0 && (least > most || (least == label && most == label))) != 0;
 }
 
 // The bits behind this lane's, and those of the 32 pixels to the right of the warp's.

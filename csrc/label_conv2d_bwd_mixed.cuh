@@ -10,8 +10,9 @@ namespace {
 
 constexpr int kOwned = 4;               // channels of a thread
 constexpr int kMixedThreads = 256;      // of a block, at most
+constexpr int kMixedQuads = 4;          // threads with the same tap, at most
 constexpr int kMostOwned = 29 << 9;     // floats that a block adds up, at most: 58 KiB
-constexpr int kMixedShared = 84 << 10;  // bytes of shared memory of a block, at most
+constexpr int kMixedShared = 96 << 10;  // bytes of shared memory of a block, at most
 
 // What a block owns beside its range of tiles: a share of the table.
 struct Share {
@@ -47,10 +48,10 @@ __host__ __device__ inline int rows_under(const Conv& conv, const Share& share) 
   return (conv.tile_height - 1) * conv.stride + share.kernel_rows;
 }
 
-inline int64_t work_bytes(const Conv& conv, const Share& share) {
-  const int64_t before = static_cast<int64_t>(conv.tile_height) * (conv.tile_width() + 1) * share.channels;
-  const int64_t runs = static_cast<int64_t>(rows_under(conv, share)) * (conv.under_width() + 1);
-  return 4 * (share.owned(conv) + before) + static_cast<int64_t>(sizeof(Run)) * runs;
+// Bytes of shared memory beside what a block adds up.
+inline int64_t work_beside(const Conv& conv, int64_t channels, int64_t rows) {
+  return 4 * conv.tile_height * (conv.tile_width() + 1) * channels +
+         static_cast<int64_t>(sizeof(Run)) * rows * (conv.under_width() + 1);
 }
 
 // Find the runs under a tile and the rows of the kernel from i on, a warp for each row.
