@@ -68,6 +68,7 @@ speed() {
   bench 40 instance_mean
   bench 25 instance_index
   bench 25 encode_labels
+  bench 60 label_conv2d --implementations eager cuda triton
   bench 60 avg_pyramid --implementations eager cuda triton
   bench 110 instance_norm_act --implementations eager cuda triton
   bench 100 G1 G2 D E --implementations eager cuda triton
@@ -97,7 +98,7 @@ profile() {
   metrics+=,sm__warps_active.avg.pct_of_peak_sustained_active,l1tex__data_bank_conflicts_pipe_lsu.sum
   metrics+=,l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_ld.ratio
   logs=$(mktemp -d)
-  for op in instance_norm_act avg_pyramid instance_mean instance_index encode_labels; do
+  for op in instance_norm_act avg_pyramid instance_mean instance_index encode_labels label_conv2d; do
     step "ncu of $op" 60 ncu --clock-control none --kernel-name "regex:$op" --launch-count 8 --csv \
       --metrics "$metrics" --log-file "$logs/$op.csv" \
       python -m hdgan bench profile "$op" cuda --device cuda --dtype bfloat16 --rounds 0

@@ -99,6 +99,29 @@ def encode_labels_pixels_kernel(
         _store(y + pixel[:, None] * CHANNELS + channel, set, mask[:, None] & (channel < CHANNELS))
 
 
+@triton.jit
+def encode_labels_codes_kernel(
+    label,  # [B, H, W] integer
+    ids,  # [B, H, W] integer, or None
+    codes,  # [B, H, W] int32
+    dontcare,  # a label of no class, or -1
+    pixels,  # B * H * W
+    height,  # H
+    width,  # W
+    n_labels,  # n
+    BLOCK_PIXELS: tl.constexpr,  # pixels of a strip
+):
+    first = tl.program_id(0).to(tl.int64) * BLOCK_PIXELS
+    pixel = first + tl.arange(0, BLOCK_PIXELS)  # [BLOCK_PIXELS]
+    mask = pixel < pixels
+    plane = _class_of(label, pixel, mask, n_labels, dontcare)
+    code = tl.where(plane < 0, n_labels, plane)
+    if ids is not None:
+        edge = _on_boundary(ids, first, pixel, mask, height, width, BLOCK_PIXELS)
+        code += tl.where(edge, n_labels + 1, 0)
+    tl.store(codes + pixel, code, mask=mask)
+
+
 def encode_labels_fwd(
     label: Tensor,  # [B, H, W]
     ids: Tensor | None,  # [B, H, W]
@@ -121,3 +144,18 @@ def encode_labels_fwd(
         encode_labels_planes_kernel[(blocks * batch,)](
             label, ids, y, dontcare, height, width, n_labels, blocks, BLOCK_PIXELS=block_pixels
         )
+
+
+def encode_labels_codes(
+    label: Tensor,  # [B, H, W]
+    ids: Tensor | None,  # [B, H, W]
+    codes: Tensor,  # [B, H, W]
+    n_labels: int,
+    dontcare: int,
+) -> None:
+    _, height, width = label.shape
+    pixels = label.numel()
+    block_pixels = common.block_of(pixels, PIXELS)
+    encode_labels_codes_kernel[(triton.cdiv(pixels, block_pixels),)](
+        label, ids, codes, dontcare, pixels, height, width, n_labels, BLOCK_PIXELS=block_pixels
+    )

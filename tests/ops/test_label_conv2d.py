@@ -1,3 +1,5 @@
+import importlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -6,6 +8,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from hdgan.ops import BackendError, LabelPlanes, avg_pyramid, encode_labels, label_conv2d, label_planes, pad2d
 from tests.ops.backends import KERNELS
 from tests.ops.checks import DTYPES, FORMATS, assert_compiles, assert_near, outputs_and_gradients
+
+label_conv2d_module = importlib.import_module("hdgan.ops.label_conv2d")  # hdgan.ops has the function of that name
 
 
 def scene(*shape, classes=4, seed=0):
@@ -71,6 +75,12 @@ CASES = {
 every_case = pytest.mark.parametrize("case", CASES)
 
 
+@pytest.fixture(autouse=True)
+def always_looked_up(monkeypatch):
+    """Otherwise the maps of these tests, which are small and busy, would be convolved in the dense form on a CPU."""
+    monkeypatch.setattr(label_conv2d_module, "_dense_is_faster", lambda *_: False)
+
+
 @every_case
 def test_reference_is_the_dense_convolution(case):
     (label, ids), channels, side, options = CASES[case]
@@ -104,6 +114,28 @@ def test_near_truth(backend, device, case, memory_format):
         scale = truth.abs().max().clamp(min=1)
         assert_near(y.cpu().double() / scale, truth / scale, dtype)
         assert_near(dweight, dtruth, dtype)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_cpu_multiplies_where_that_is_faster(monkeypatch, memory_format, busy):
+    monkeypatch.undo()
+    used = []
+    monkeypatch.setattr(label_conv2d_module, "launch", lambda stem, kernel, *_: used.append(kernel))
+    label, ids = noise(1, 40, 60) if busy else [torch.ones(1, 40, 60, dtype=torch.int64)] * 2
+    weight = weight_for(5).to(memory_format=memory_format)
+    upstream, options = [torch.randn(1, 5, 20, 30)], {"padding": 1, "levels": 1}
+    (y,), (dweight,) = outputs_and_gradients(
+        lambda w: label_conv2d(label, ids, w, **options, backend="cpu"), [weight], upstream
+    )
+    assert used == ([] if busy else ["fwd", "bwd"])
+    assert y.is_contiguous(memory_format=memory_format)
+    if busy:
+        (truth,), (dtruth,) = outputs_and_gradients(
+            lambda w: dense(label, ids, w, **options), [weight.double()], upstream
+        )
+        assert_near(y, truth)
+        assert_near(dweight, dtruth, torch.float32)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2])
@@ -301,7 +333,7 @@ def launches(make):
     """Arguments of the Triton launchers, as the op passes them, for tests/kernels; `make` makes images."""
     codes = torch.empty(1, 512, 1024, dtype=torch.int32, device="meta")
     pools = [torch.empty(side, 3, device="meta") for side in (256, 512)]
-    table, scratch = torch.empty(49, 36, 32, device="meta"), torch.empty(2**22, device="meta")
+    table, scratch = torch.empty(49, 36, 32, device="meta"), torch.empty(2**23, device="meta")
     for y, pooled in ((make(1, 32, 512, 1024), (None, None)), (make(1, 32, 256, 512), pools)):
         yield "fwd", (codes, table, y, *pooled, scratch, 35, 1, 3, "reflect")
         yield "bwd", (codes, table, y, *pooled, scratch, 35, 1, 3, "reflect")

@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from hdgan.ops import avg_pyramid, encode_labels, instance_index, instance_mean, instance_norm_act
+from hdgan.ops import (
+    LabelPlanes,
+    avg_pyramid,
+    encode_labels,
+    instance_index,
+    instance_mean,
+    instance_norm_act,
+    label_conv2d,
+    label_planes,
+)
 from tests.ops.backends import KERNELS
 from tests.ops.checks import DTYPES, FORMATS
 
@@ -57,3 +66,21 @@ def test_maps(backend, device, dtype):
     for found, expected in zip(instance_index(shifted(ids), backend=backend), instance_index(ids), strict=True):
         assert torch.equal(found, expected)
     assert torch.equal(encode_labels(shifted(ids), shifted(ids), 4, backend=backend), encode_labels(ids, ids, 4))
+
+
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_label_planes(backend, device, memory_format):
+    label = torch.arange(8, device=device).repeat_interleave(12).view(1, 6, 16)
+    planes = label_planes(shifted(label), shifted(label), 8, backend=backend)
+    moved = LabelPlanes(shifted(planes.codes), *planes[1:])
+    for dtype in DTYPES:
+        weight = torch.randn(8, 9, 3, 3).to(device, dtype, memory_format=memory_format).requires_grad_()
+        dy = torch.randn(1, 8, 6, 16).to(device, dtype, memory_format=memory_format)
+        for codes, given in ((moved, shifted(weight.detach()).requires_grad_()), (planes, weight)):
+            y = label_conv2d(codes, None, given, padding=1, backend=backend)
+            (grad,) = torch.autograd.grad(y, given, shifted(dy) if codes is moved else dy)
+            if codes is moved:
+                found = y, grad
+        for one, other in zip(found, (y, grad), strict=True):
+            torch.testing.assert_close(one, other)

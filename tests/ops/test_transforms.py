@@ -13,6 +13,7 @@ from tests.ops.test_backend import used_kernels
 
 INDEX = instance_index(torch.tensor([[[4, 4, 7], [7, 4, 9]], [[0, 1, 1], [0, 0, 1]]]))
 WEIGHT, BIAS = torch.tensor([1.5, -0.5]), torch.tensor([0.1, 0.2])
+LABEL = torch.tensor([[[0, 1, 1], [0, 0, 1]], [[1, 1, 0], [2, 1, 1]]])
 SHAPE = (2, 2, 2, 3)
 OPS = {
     "norm": lambda x, **o: ops.instance_norm_act(x, WEIGHT, BIAS, x, "leaky_relu", pad=1, eps=0.1, **o),
@@ -22,6 +23,8 @@ OPS = {
     "broadcast": lambda x, **o: ops.instance_broadcast(x.flatten()[:10].view(5, 2), INDEX, **o),
     "pyramid": lambda x, **o: torch.cat([level.flatten() for level in ops.avg_pyramid(x, 3, **o)[1:]]),
     "coarse": lambda x, **o: ops.avg_pyramid(x, 2, **o)[2],
+    "labels": lambda x, **o: ops.label_conv2d(LABEL, None, x[..., :2], padding=1, **o),
+    "pooled labels": lambda x, **o: ops.label_conv2d(LABEL, None, x[..., :1, 1:2], levels=1, **o),
 }
 every_op = pytest.mark.parametrize("name", OPS)
 
