@@ -136,9 +136,9 @@ void forward(const Conv& conv, const Sums& sums, const Tensor& table, const Tens
   });
 }
 
-// As much of the table as a block can own: fewer rows of the kernel if there are too many for four channels, and then
-// fewer rows of the table; otherwise as many channels as fit.
-Share share_of(const Conv& conv) {
+// As much of the table as a block can own, given the gradient dy: fewer rows of the kernel if there are too many for
+// four channels, and then fewer rows of the table; otherwise as many channels as fit.
+Share share_of(const Conv& conv, const Tensor& dy) {
   const auto even = [](int all, int most) {  // parts of all, of one size
     return static_cast<int>(ceil_div(all, ceil_div(all, std::min(all, std::max(most, 1)))));
   };
@@ -155,6 +155,7 @@ Share share_of(const Conv& conv) {
   share.slices = static_cast<int>(ceil_div(conv.channels, share.channels));
   share.bands = static_cast<int>(ceil_div(side, share.kernel_rows));
   share.ranges = static_cast<int>(ceil_div(conv.rows, share.rows));
+  share.packed = conv.channels % kOwned == 0 && is_aligned(dy, 16);
   return share;
 }
 
@@ -238,7 +239,7 @@ int64_t label_conv2d_bwd_scratch(Tensor codes, Tensor table, Tensor y, Tensor po
   Conv conv = conv_of(codes, table, y, pool_y, pool_x, n_labels, stride, padding, pad_mode);
   Scratch scratch = {nullptr};
   pool(conv, y.shape[0], scratch, 0);
-  take_gradient(conv, share_of(conv), scratch);
+  take_gradient(conv, share_of(conv, y), scratch);
   return scratch.used;
 }
 
@@ -247,7 +248,7 @@ void label_conv2d_bwd(Tensor codes, Tensor dtable, Tensor dy, Tensor pool_y, Ten
   Conv conv = conv_of(codes, dtable, dy, pool_y, pool_x, n_labels, stride, padding, pad_mode);
   Scratch memory = {scratch.as<float>()};
   pool(conv, dy.shape[0], memory, stream);
-  const Share share = share_of(conv);
+  const Share share = share_of(conv, dy);
   const Gradient gradient = take_gradient(conv, share, memory);
   with_floating(dy.dtype, [&](auto type) { backward<decltype(type)>(conv, share, gradient, dy, dtable, stream); });
 }

@@ -20,6 +20,7 @@ struct Share {
   int kernel_rows;            // of the kernel
   int rows;                   // of the table
   int slices, bands, ranges;  // how many shares that makes, of channels, of the kernel and of the table
+  bool packed;                // the channels of a channels_last gradient are aligned
 
   __host__ __device__ int quads() const { return channels / kOwned; }
   // Floats from one tap to the next. Eight threads that access four taps of neighbours meet no bank twice.
@@ -91,7 +92,7 @@ __device__ __forceinline__ void load_gradient(const Conv& conv, const Share& sha
     if (y < extent.height && x < extent.width) {
       const int64_t from = static_cast<int64_t>(y) * conv.out_width + x;
       const T* source = tile + (kLast ? from * conv.channels + channel : channel * plane + from);
-      if (kLast && conv.channels % kOwned == 0) {
+      if (kLast && share.packed) {
         const Pack<T, kOwned> pack = load_pack<kOwned>(source);
 #pragma unroll
         for (int v = 0; v < kOwned; ++v) made.at[v] = to_float(pack.at[v]);
@@ -118,19 +119,29 @@ __device__ __forceinline__ void sum_rows(const Conv& conv, const Share& share, f
   }
 }
 
-// What a thread owns.
+// What a thread owns: a tap, some rows of the table and four channels.
 template <bool kPooled>
 struct Owner {
   const Conv& conv;
   const Share& share;
-  float* own;     // of its tap and channels: [rows, channels]
-  int first_row;  // of the table
-  int j, quad;    // the tap in its row of the kernel, the channels
+  int begin, i, first_row;  // of the block: its first channel, row of the kernel and row of the table
+  int row, j, quad;         // the tap, in the block's rows of the kernel, and the channels
+  float* own;               // [rows, channels] in shared memory
 
+  __device__ __forceinline__ Owner(const Conv& conv, const Share& share, float* owned)
+      : conv(conv), share(share), quad(threadIdx.x % share.quads()) {
+    const int part = static_cast<int>(blockIdx.y), tap = static_cast<int>(threadIdx.x) / share.quads();
+    begin = part % share.slices * share.channels;
+    i = part / share.slices % share.bands * share.kernel_rows;
+    first_row = part / share.slices / share.bands * share.rows;
+    row = tap / conv.side;
+    j = tap - row * conv.side;
+    own = owned + tap * share.tap() + quad * kOwned;
+  }
   __device__ __forceinline__ void add_to(int row, float weight, const float (&sum)[kOwned]) const {
-    row -= first_row;
-    if (row < 0 || row >= share.rows) return;
-    float* target = own + row * share.channels;
+    const unsigned mine = row - first_row;
+    if (mine >= static_cast<unsigned>(share.rows)) return;
+    float* target = own + mine * share.channels;
     Pack<float, kOwned> pack = load_pack<kOwned>(target);
 #pragma unroll
     for (int v = 0; v < kOwned; ++v) pack.at[v] += weight * sum[v];
@@ -163,23 +174,24 @@ struct Owner {
   }
 };
 
-// Add the tiles of the block's range.
+// Add a tile, all threads of the block together.
 template <typename T, bool kLast, bool kPooled>
-__device__ __forceinline__ void add_tile(const Conv& conv, const Share& share, const Work& work, const T* dy,
-                                         unsigned at, int i, int begin, const Owner<kPooled>& owner, int row) {
+__device__ __forceinline__ void add_tile(const Owner<kPooled>& owner, const Work& work, const T* dy, unsigned at) {
+  const Conv& conv = owner.conv;
+  const Share& share = owner.share;
   const TileAt tile(conv, at);
   const Extent extent(conv, tile);
   const int64_t plane = static_cast<int64_t>(conv.out_height) * conv.out_width;
   const int64_t pixel = static_cast<int64_t>(tile.y) * conv.out_width + tile.x;
   const T* source = dy + tile.image * conv.channels * plane + pixel * (kLast ? conv.channels : 1);
   __syncthreads();
-  find_runs(conv, share, tile, i, work.runs);
-  load_gradient<T, kLast>(conv, share, source, extent, begin, work.before);
+  find_runs(conv, share, tile, owner.i, work.runs);
+  load_gradient<T, kLast>(conv, share, source, extent, owner.begin, work.before);
   __syncthreads();
   sum_rows(conv, share, work.before);
   __syncthreads();
-  if (row >= share.kernel_rows) return;
-  const Run* runs = work.runs + row * (conv.under_width() + 1);
+  if (owner.row >= share.kernel_rows) return;
+  const Run* runs = work.runs + owner.row * (conv.under_width() + 1);
   const float* before = work.before + owner.quad * kOwned;
 #pragma unroll 1
   for (int y = 0; y < extent.height; ++y) {
@@ -189,37 +201,39 @@ __device__ __forceinline__ void add_tile(const Conv& conv, const Share& share, c
   }
 }
 
+// Write what the block owns to its place in the table.
+template <bool kPooled>
+__device__ __forceinline__ void write_owned(const Owner<kPooled>& owner, const float* owned, float* table) {
+  const Conv& conv = owner.conv;
+  const Share& share = owner.share;
+  for (int k = static_cast<int>(threadIdx.x); k < share.owned(conv); k += static_cast<int>(blockDim.x)) {
+    const int tap = owner.i * conv.side + k / share.tap(), in = k % share.tap();
+    const int row = owner.first_row + in / share.channels, channel = owner.begin + in % share.channels;
+    if (tap >= conv.side * conv.side || in >= share.rows * share.channels) continue;  // none, or between two taps
+    if (row < conv.rows && channel < conv.channels)
+      table[(static_cast<int64_t>(tap) * conv.rows + row) * conv.channels + channel] = owned[k];
+  }
+}
+
 // A block owns a range of tiles, every so manieth, and a share of the table.
 template <typename T, bool kLast, bool kPooled>
 __global__ void __launch_bounds__(kMixedThreads, 2)
     label_conv2d_mixed_kernel(Conv conv, Gradient gradient, Share share, const T* __restrict__ dy) {
   HD_SHARED(float, shared);
   const Work work(shared, conv, share);
-  const int thread = static_cast<int>(threadIdx.x), part = static_cast<int>(blockIdx.y);
-  const int begin = part % share.slices * share.channels, i = part / share.slices % share.bands * share.kernel_rows;
-  const int first_row = part / share.slices / share.bands * share.rows;
-  const int tap = thread / share.quads(), quad = thread % share.quads(), row = tap / conv.side;
-  for (int k = thread; k < share.owned(conv); k += static_cast<int>(blockDim.x)) work.owned[k] = 0.f;
-
-  const Owner<kPooled> owner = {conv,      share,           work.owned + tap * share.tap() + quad * kOwned,
-                                first_row, tap % conv.side, quad};
+  for (int k = static_cast<int>(threadIdx.x); k < share.owned(conv); k += static_cast<int>(blockDim.x))
+    work.owned[k] = 0.f;
+  const Owner<kPooled> owner(conv, share, work.owned);
   const unsigned tiles = static_cast<unsigned>(conv.tiles), step = gridDim.x;
-  for (unsigned first = blockIdx.x; first < tiles; first += 32 * step) {  // the tiles of 32 lanes
-    const uint64_t at = first + static_cast<uint64_t>(threadIdx.x % 32) * step;
+  for (unsigned first = blockIdx.x; first < tiles; first += 32 * step) {  // a lane asks for each of 32 tiles
+    const unsigned at = first + threadIdx.x % 32 * step;
     unsigned left = __ballot_sync(kAll, at < tiles && gradient.mixed[at] != 0);
     for (; left != 0; left &= left - 1)
-      add_tile<T, kLast>(conv, share, work, dy, first + (__ffs(static_cast<int>(left)) - 1) * step, i, begin, owner,
-                         row);
+      add_tile<T, kLast>(owner, work, dy, first + (__ffs(static_cast<int>(left)) - 1) * step);
   }
   __syncthreads();
-  const int64_t column = static_cast<int64_t>(conv.rows) * conv.channels;
-  float* target = gradient.taps + static_cast<int64_t>(blockIdx.x) * conv.side * conv.side * column;
-  for (int k = thread; k < share.owned(conv); k += static_cast<int>(blockDim.x)) {
-    const int t = i * conv.side + k / share.tap(), in = k % share.tap(), c = begin + in % share.channels;
-    const int r = first_row + in / share.channels;
-    if (t < conv.side * conv.side && in < share.rows * share.channels && c < conv.channels && r < conv.rows)
-      target[t * column + static_cast<int64_t>(r) * conv.channels + c] = work.owned[k];
-  }
+  const int64_t table = static_cast<int64_t>(conv.side) * conv.side * conv.rows * conv.channels;
+  write_owned(owner, work.owned, gradient.taps + blockIdx.x * table);
 }
 
 }  // namespace
