@@ -72,6 +72,15 @@ struct TileAt {
   }
 };
 
+// The part of a tile that lies in the result.
+struct Extent {
+  int height, width;
+
+  __device__ __forceinline__ Extent(const Conv& conv, const TileAt& tile)
+      : height(min(conv.tile_height, conv.out_height - tile.y)),
+        width(min(conv.tile_width(), conv.out_width - tile.x)) {}
+};
+
 // Element i of what lies `pitch` bytes apart: one instruction, as it takes no more than 32 bits of either.
 template <typename T>
 __device__ __forceinline__ T* nth(T* first, unsigned i, unsigned pitch) {
@@ -252,15 +261,6 @@ __device__ __forceinline__ int class_of_window(const Conv& conv, const Pixel* fi
     for (int k = 1; k < edge_groups(side); ++k) one &= (first[k * kEdgeBits].edges() & edge_bits(side, k)) == 0;
   }
   return one ? label : kMany;
-}
-
-// Read the tile and return what pixel threadIdx.x of the result sees: a class, n_labels for none, kMany or kOutside.
-__device__ __forceinline__ int classify(const Conv& conv, const TileAt& tile, Pixel* under) {
-  const bool same = load_codes(conv, tile, under);
-  if (!same) look_ahead(conv, under);
-  const int pixel = static_cast<int>(threadIdx.x), y = pixel >> conv.tile_bits, x = pixel & (conv.tile_width() - 1);
-  if (y >= conv.tile_height || tile.y + y >= conv.out_height || tile.x + x >= conv.out_width) return kOutside;
-  return same ? under[0].label : class_of_window(conv, under + (y * conv.under_width() + x) * conv.stride);
 }
 
 }  // namespace

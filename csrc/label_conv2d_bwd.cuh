@@ -20,15 +20,6 @@ struct Gradient {
   int uniform_ranges, mixed_ranges;
 };
 
-// The part of a tile that lies in the result.
-struct Extent {
-  int height, width;
-
-  __device__ __forceinline__ Extent(const Conv& conv, const TileAt& tile)
-      : height(min(conv.tile_height, conv.out_height - tile.y)),
-        width(min(conv.tile_width(), conv.out_width - tile.x)) {}
-};
-
 // Sums of a channels_last gradient: a thread adds V channels of every few pixels.
 template <typename T, int V>
 struct PixelSums {

@@ -102,7 +102,8 @@ __device__ __forceinline__ void load_gradient(const Conv& conv, const Share& sha
           if (channel + v < conv.channels) made.at[v] = to_float(source[kLast ? v : v * plane]);
       }
     }
-    store_pack(before + (y * (conv.tile_width() + 1) + x + 1) * share.channels + quad * kOwned, made);
+    float* target = before + (y * (conv.tile_width() + 1) + x + 1) * share.channels + quad * kOwned;
+    *reinterpret_cast<float4*>(target) = make_float4(made.at[0], made.at[1], made.at[2], made.at[3]);
   }
 }
 

@@ -168,9 +168,16 @@ struct Windows {
   int count;
 };
 
-__device__ __forceinline__ void find_windows(const Conv& conv, const TileAt& tile, Pixel* under, Windows& windows) {
+// A thread for each pixel; `same` is what load_codes has returned.
+__device__ __forceinline__ void find_windows(const Conv& conv, const TileAt& tile, Pixel* under, bool same,
+                                             Windows& windows) {
   if (threadIdx.x == 0) windows.count = 0;
-  const int label = classify(conv, tile, under);  // has a barrier
+  if (!same) look_ahead(conv, under);  // with a barrier
+  const int pixel = static_cast<int>(threadIdx.x), y = pixel >> conv.tile_bits, x = pixel & (conv.tile_width() - 1);
+  const Extent extent(conv, tile);
+  int label = kOutside;
+  if (y < extent.height && x < extent.width)
+    label = same ? under[0].label : class_of_window(conv, under + (y * conv.under_width() + x) * conv.stride);
   const unsigned several = __ballot_sync(kAll, label == kMany), lane = threadIdx.x % 32;
   int start = 0;
   if (lane == 0 && several != 0) start = atomicAdd(&windows.count, __popc(several));
@@ -190,6 +197,18 @@ __device__ __forceinline__ void copy_pack(T* target, const T* source) {
     store_pack(target, load_pack<V>(source));
 }
 
+// Write the same V channels to every pixel of a tile, whose first is given, in steps of `groups`.
+template <int V, typename T>
+__device__ __forceinline__ void fill_tile(const Conv& conv, const Extent& extent, const Pack<T, V>& pack, T* first,
+                                          int group, int groups) {
+  const unsigned pitch = conv.channels * sizeof(T);
+#pragma unroll 4
+  for (int pixel = group; pixel < kTile; pixel += groups) {
+    const int y = pixel >> conv.tile_bits, x = pixel & (conv.tile_width() - 1);
+    if (y < extent.height && x < extent.width) store_pack(nth(first, y * conv.out_width + x, pitch), pack);
+  }
+}
+
 // Channels are adjacent: groups of threads write the V channels each of whole pixels.
 template <typename T, int V, bool kPooled>
 __global__ void __launch_bounds__(kThreads, kPooled ? 2 : 4)
@@ -197,7 +216,8 @@ __global__ void __launch_bounds__(kThreads, kPooled ? 2 : 4)
   HD_SHARED(Pixel, under);
   __shared__ Windows windows;
   const TileAt tile(conv, blockIdx.x);
-  find_windows(conv, tile, under, windows);
+  const bool same = load_codes(conv, tile, under);
+  if (!same) find_windows(conv, tile, under, same, windows);
 
   const int packs = conv.channels / V, thread = static_cast<int>(threadIdx.x), mask = conv.tile_width() - 1;
   const int lanes = min(packs, kThreads), group = thread / lanes, groups = kThreads / lanes;
@@ -210,6 +230,10 @@ __global__ void __launch_bounds__(kThreads, kPooled ? 2 : 4)
       return nth(own, (pixel >> conv.tile_bits) * conv.out_width + (pixel & mask), pitch);
     };
     const T* rows = static_cast<const T*>(sums.windows) + channel;
+    if (same) {
+      fill_tile<V>(conv, Extent(conv, tile), load_pack<V>(nth(rows, under[0].label, row_pitch)), own, group, groups);
+      continue;
+    }
 #pragma unroll 4
     for (int pixel = group; pixel < kTile; pixel += groups) {
       const int label = windows.label[pixel];
@@ -237,7 +261,7 @@ __global__ void __launch_bounds__(kThreads, kPooled ? 2 : 4)
   __shared__ Windows windows;
   __shared__ __align__(16) T made[kBand * kRow];
   const TileAt tile(conv, blockIdx.x);
-  find_windows(conv, tile, under, windows);
+  find_windows(conv, tile, under, load_codes(conv, tile, under), windows);
 
   const int thread = static_cast<int>(threadIdx.x), label = windows.label[thread], mask = conv.tile_width() - 1;
   const int64_t plane = static_cast<int64_t>(conv.out_height) * conv.out_width;
