@@ -92,7 +92,7 @@ __device__ __forceinline__ void load_gradient(const Conv& conv, const Share& sha
     if (y < extent.height && x < extent.width) {
       const int64_t from = static_cast<int64_t>(y) * conv.out_width + x;
       const T* source = tile + (kLast ? from * conv.channels + channel : channel * plane + from);
-      if (kLast && share.packed) {
+      if (kLast && share.packed && channel < conv.channels) {
         const Pack<T, kOwned> pack = load_pack<kOwned>(source);
 #pragma unroll
         for (int v = 0; v < kOwned; ++v) made.at[v] = to_float(pack.at[v]);
