@@ -141,6 +141,21 @@ __global__ void __launch_bounds__(kThreads)
     target[i] = sets(hits[i / channels], static_cast<int>(i % channels)) ? one : T{0};
 }
 
+// A strip of the batch. Each thread reads back the hits that it has found itself.
+__global__ void __launch_bounds__(kThreads) encode_labels_codes_kernel(Maps maps,
+                                                                       int* __restrict__ codes,  // [B, H, W]
+                                                                       int64_t pixels) {         // of the batch
+  constexpr int kStrip = 4 * kThreads;
+  __shared__ Hits hits[kStrip];
+  const int64_t start = static_cast<int64_t>(blockIdx.x) * kStrip;
+  const int count = pixels - start < kStrip ? static_cast<int>(pixels - start) : kStrip;
+  read_strip(maps, start, count, hits);
+  for (int i = threadIdx.x; i < count; i += kThreads) {
+    const Hits own = hits[i];
+    codes[start + i] = (own.label < 0 ? maps.n_labels : own.label) + (own.boundary < 0 ? 0 : maps.n_labels + 1);
+  }
+}
+
 template <typename T>
 void encode(const Maps& maps, const Tensor& y, T one, uintptr_t stream) {
   const int channels = static_cast<int>(y.shape[1]);
@@ -162,6 +177,15 @@ void encode_labels_fwd(Tensor label, Tensor ids, Tensor y, int64_t dontcare, uin
   const Maps maps{label.data, ids.data, label.dtype, ids.dtype, label.shape[1], label.shape[2], n_labels, dontcare};
   if (y.dtype == DType::float32) return encode<uint32_t>(maps, y, 0x3f800000u, stream);
   encode<uint16_t>(maps, y, y.dtype == DType::bfloat16 ? 0x3f80 : 0x3c00, stream);
+}
+
+void encode_labels_codes(Tensor label, Tensor ids, Tensor codes, int64_t n_labels, int64_t dontcare, uintptr_t stream) {
+  const Maps maps{
+      label.data, ids.data, label.dtype, ids.dtype, label.shape[1], label.shape[2], static_cast<int>(n_labels),
+      dontcare};
+  const int64_t pixels = label.shape[0] * label.shape[1] * label.shape[2];
+  HD_LAUNCH(encode_labels_codes_kernel, ceil_div(pixels, 4 * kThreads), kThreads, 0, stream, maps, codes.as<int>(),
+            pixels);
 }
 
 }  // namespace hd::cuda
