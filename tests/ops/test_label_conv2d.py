@@ -63,6 +63,7 @@ CASES = {
     "one row": (scene(1, 1, 70), 3, 1, {}),
     "one class": ((torch.full((1, 20, 70), 2), None), 6, 7, {"padding": 3}),
     "noise": (noise(1, 12, 33), 40, 7, {"padding": 3}),
+    "channels that fill no block": (scene(1, 15, 40), 12, 3, {"padding": 1}),
     "dontcare": (scene(1, 16, 20), 3, 3, {"padding": 1, "dontcare": 2}),
     "half": (scene(1, 22, 41), 9, 7, {"padding": 3, "levels": 1}),
     "quarter": (scene(2, 27, 38), 4, 3, {"padding": 1, "levels": 2}),
@@ -136,6 +137,14 @@ def test_a_cpu_multiplies_where_that_is_faster(monkeypatch, memory_format, busy)
         )
         assert_near(y, truth)
         assert_near(dweight, dtruth, torch.float32)
+
+
+def test_kernels_that_see_mixed_pixels_alone(backend, device):
+    label, ids = scene(1, 41, 90, classes=1)
+    weight = weight_for(2, channels=12)
+    options = {"stride": 40, "padding": 1, "pad_mode": "zero", "levels": 2, "dontcare": 0}
+    found = label_conv2d(label.to(device), ids.to(device), weight.to(device), **options, backend=backend)
+    assert_near(found, dense(label, ids, weight.double(), **options), torch.float32)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2])
