@@ -50,9 +50,8 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_rows_of_the_first_version_do_not_name_their_allocator(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     write(path, [ROW])
-    path.write_text(
-        "".join(f"{line.rpartition(',')[0]}\n" for line in path.read_text().replace('"glibc 3"', "x").splitlines())
-    )
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in lines))
     other = replace(ROW, implementation="eager")
     write(path, [other])
     assert read(path) == [replace(ROW, allocator=""), other]
