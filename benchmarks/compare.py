@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from hdgan.allocator import same_allocator
 from hdgan.benchmarks import rows
 from hdgan.benchmarks.display import run_suite, side_by_side, tell
 from hdgan.benchmarks.rows import Measurement
@@ -85,7 +86,8 @@ def measure_in(tree: Path, options: Selection) -> list[Measurement]:
     }
     given = [part for option, parts in values.items() if parts for part in (option, *parts)]
     # Status 1 means that implementations have no number; the table then lacks them.
-    call(tree, "-m", "hdgan", "bench", *options.benchmarks, *given, *(["--large"] * options.large), allowed=(0, 1))
+    arguments = ("-m", "hdgan", "bench", *options.benchmarks, *given, *(["--large"] * options.large))
+    call(tree, *arguments, allowed=(0, 1), **same_allocator())
     return [row for path in results.glob("*.csv") for row in rows.read(path)]
 
 

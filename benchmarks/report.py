@@ -217,7 +217,8 @@ def _environment(rows: Sequence[Measurement]) -> str:
     """The versions that the newest row was measured with."""
     row = max(rows, key=lambda row: row.date)
     cuda = f" with CUDA {row.cuda}, triton {row.triton}" if row.cuda else f" on {count(row.threads, 'thread')}"
-    return f"PyTorch {row.torch}{cuda}, hdgan {row.hdgan}, {row.date}"
+    allocator = f", {row.allocator}" if row.allocator and not row.cuda else ""
+    return f"PyTorch {row.torch}{cuda}{allocator}, hdgan {row.hdgan}, {row.date}"
 
 
 def _by(rows: Iterable[Measurement], *names: str) -> Iterable[tuple[tuple[str, ...], Iterable[Measurement]]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from hdgan.allocator import allocator_name
 from hdgan.errors import ConfigError
 from hdgan.files.csv import read_csv, write_csv
 
@@ -70,6 +71,8 @@ class Measurement:
     cuda: str
     python: str
     date: str
+    allocator: str = ""
+    """Of CPU memory, under which all implementations ran; empty in rows of older versions."""
 
     @property
     def key(self) -> Key:
@@ -99,6 +102,7 @@ def versions() -> dict[str, str]:
         "cuda": torch.version.cuda or "",
         "python": platform.python_version(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "allocator": allocator_name(),
     }
 
 

@@ -28,8 +28,13 @@ def test_a_gpu_that_does_not_exist_is_named() -> None:
         choose_device("cuda:99")
 
 
-def test_networks_have_channels_last_on_gpus() -> None:
-    assert network_format(torch.device("cpu")) == torch.contiguous_format
+@pytest.mark.parametrize("one_dnn", [True, False])
+def test_networks_have_channels_last_where_convolutions_run_best_in_it(
+    monkeypatch: pytest.MonkeyPatch, one_dnn: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: one_dnn)
+    expected = torch.channels_last if one_dnn else torch.contiguous_format
+    assert network_format(torch.device("cpu")) == expected
     assert network_format(torch.device("cuda")) == torch.channels_last
 
 

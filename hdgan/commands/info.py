@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hdgan
+from hdgan.allocator import allocator_name
 from hdgan.ops import _backend
 
 
@@ -24,6 +25,7 @@ def collect() -> dict[str, Any]:
         "versions": _versions(),
         "extension": _extension(),
         "threads": torch.get_num_threads(),
+        "allocator": allocator_name(),
         "gpus": _gpus(),
         "backends": {name: _why_unusable(name) for name in _backend.BACKENDS},
         "default": {device: _default(device, forced) for device in ("cpu", "cuda")},
@@ -110,6 +112,7 @@ def show(console: Console, found: dict[str, Any]) -> None:
     for name, value in (found["extension"] or {}).items():
         table.add_row(f"extension: {name}", _plain(value))
     table.add_row("threads", str(found["threads"]))
+    table.add_row("allocator", found["allocator"])
     for index, gpu in enumerate(found["gpus"]):
         facts = f"capability {gpu['capability']}, {gpu['memory GiB']} GiB, driver {gpu['driver'] or 'unknown'}"
         table.add_row(f"GPU {index}", f"{gpu['name']}, {facts}")

@@ -1,4 +1,4 @@
-"""The surroundings of a command: its standard streams, the width of the terminal, Ctrl-C, and how its threads wait.
+"""The surroundings of a command: standard streams, the width of the terminal, Ctrl-C, waiting threads, and memory.
 
 The programs start here, before anything heavy is imported, so that a problem with any of these never ends in a
 traceback.
@@ -18,6 +18,7 @@ from pkgutil import resolve_name
 from types import FrameType
 from typing import NoReturn, TextIO
 
+from hdgan.allocator import keep_memory
 from hdgan.errors import OutputClosed, OutputError
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -38,6 +39,7 @@ def run(program: str) -> NoReturn:
         signal.signal(signal.SIGINT, _leave)
     _repair_streams()
     _limit_spinning()
+    keep_memory()
     status: str | int | None
     try:
         status = resolve_name(program)()

@@ -7,7 +7,7 @@ import io
 import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -41,7 +41,8 @@ def read_csv(
 
     Args:
         path: the file.
-        kind: a dataclass of text and numbers; an empty field is None where the type of a number has it.
+        kind: a dataclass of text and numbers; an empty field is None where the type of a number has it. The
+            last columns may be missing, as in files of older versions, where their fields have defaults.
         remedy: what the user can do about a file with other columns.
         rest: name of a field of type dict[str, float | None] that takes all columns beyond those of the others.
         renamed: fields by the names of their columns, where these differ.
@@ -54,7 +55,10 @@ def read_csv(
     try:
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         heads = [(renamed or {}).get(head, head) for head in next(lines, [])]
-        named = [field.name for field in fields(kind) if field.name != rest]  # type: ignore[arg-type]
+        columns = [field for field in fields(kind) if field.name != rest]  # type: ignore[arg-type]
+        while rest is None and len(columns) > len(heads) and columns[-1].default is not MISSING:
+            del columns[-1]  # which files of older versions lack
+        named = [field.name for field in columns]
         if heads[: len(named)] != named or (rest is None and heads != named) or len(set(heads)) < len(heads):
             raise DataError(f"{path} does not have the columns that this version of hdgan writes: {remedy}")
         return [_object(kind, named, heads, rest, cells, f"{path}, line {lines.line_num}") for cells in lines]

@@ -143,6 +143,37 @@ def norm_relu_conv(conv: nn.Module, x: Tensor, pad: int, pad_mode: PadMode, *, b
     return prepared_conv(conv, x, norm, bias=bias)
 
 
+def runs_by_rows(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether `conv_by_rows` is the faster way to convolve x.
+
+    It is for few output channels on a CPU, in float32, since its sums would be rounded in a narrower dtype, and without
+    gradients, which would run through every slice. What is compiled or exported may run elsewhere, so it stays dense.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or transforms_active() or not is_plain(conv):
+        return False
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return False
+    simple = (conv.stride, conv.padding, conv.dilation, conv.groups) == ((1, 1), (0, 0), (1, 1), 1)
+    return simple and conv.kernel_size[0] > 1 and conv.out_channels <= 4
+
+
+def conv_by_rows(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Convolve x [B, C_in, H, W] as one convolution with the rows of the kernel, whose shifted results are added.
+
+    oneDNN computes output channels in blocks of 16, of which three leave most idle. The rows of a 7x7 kernel are 21
+    channels of a 1x7 convolution, which takes less than half of the time.
+    """
+    rows = conv.kernel_size[0]
+    height = x.shape[2] - rows + 1
+    weight = conv.weight.permute(2, 0, 1, 3).flatten(0, 1).unsqueeze(2)
+    by_row = F.conv2d(x, weight).unflatten(1, (rows, conv.out_channels))
+    y = by_row[:, 0, :, :height]
+    y = y.clone() if conv.bias is None else y + conv.bias[:, None, None]
+    for row in range(1, rows):
+        y += by_row[:, row, :, row : row + height]
+    return y
+
+
 def init_weights(module: nn.Module) -> None:
     """Draw all convolution weights from N(0, 0.02), and scales of batch norms from N(1, 0.02), as the originals do.
 

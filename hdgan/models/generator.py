@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from hdgan.models.blocks import (
     ResidualBlock,
     as_function,
+    conv_by_rows,
     down_conv,
     enlarged,
     init_weights,
     norm_relu_conv,
     norm_relu_up,
     residual_chain,
+    runs_by_rows,
     up_conv,
 )
 from hdgan.models.inputs import NetworkInput, first_conv, input_for, input_pyramid, run_at_multiple
@@ -29,6 +31,8 @@ def finish(h: Tensor, head: nn.Module | None, pad_mode: PadMode) -> Tensor:
     """Normalise the last convolution's output, and apply the 7x7 convolution that ends a network, if it is given."""
     if head is None:
         return instance_norm_act(h, activation="relu")
+    if isinstance(head, nn.Conv2d) and runs_by_rows(head, h):
+        return conv_by_rows(head, instance_norm_act(h, activation="relu", pad=STEM_PAD, pad_mode=pad_mode))
     return norm_relu_conv(head, h, STEM_PAD, pad_mode, bias=True)
 
 

@@ -46,6 +46,16 @@ def test_without_results(root: Path) -> None:
     assert not list(root.rglob("*.svg"))
 
 
+def test_a_report_of_a_cpu_names_the_allocator(root: Path) -> None:
+    results = root / "benchmarks" / "results"
+    write(results / "abacus-9000.csv", [replace(EAGER, allocator="glibc 3, freed memory kept")])
+    assert main(["bench", "report", "--publish", "--root", str(root)]) == 0
+    assert "PyTorch 2.0 on 2 threads, glibc 3, freed memory kept, hdgan 0.1.0, 2026-01-02" in pages(root)[1]
+    write(results / "abacus-9000.csv", [EAGER])
+    assert main(["bench", "report", "--publish", "--root", str(root)]) == 0
+    assert "PyTorch 2.0 on 2 threads, hdgan 0.1.0, 2026-01-02" in pages(root)[1]
+
+
 def test_a_report_is_written_once_however_often(root: Path) -> None:
     write(root / "benchmarks" / "results" / "abacus-9000.csv", [EAGER, OURS, COMPILED])
     assert main(["bench", "report", "--publish", "--root", str(root)]) == 0

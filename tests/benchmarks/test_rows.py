@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hdgan.allocator import allocator_name
 from hdgan.benchmarks.rows import (
     CHECKOUT,
     PUBLISHED,
@@ -28,7 +29,7 @@ ROW = Measurement(
     median_ms=1.5, q20_ms=1.25, q80_ms=2.0, rounds=5, speedup=2.0, ceiling_percent=None, bound="copy", error=1e-7,
     tolerance=1e-5, bytes=10, flops=2**40, saved_bytes=None, peak_bytes=7, copy_gb_s=10.0, matmul_tflop_s=0.5,
     device="Abacus 9000 (R), 2 cores", threads=2, hdgan="0.1.0+abc", torch="2", triton="", cuda="", python="3.10",
-    date="2026-01-02",
+    date="2026-01-02", allocator="glibc 3",
 )  # fmt: skip
 
 
@@ -46,11 +47,23 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read(path) == [replace(ROW, rounds=9), other]
 
 
+def test_rows_of_the_first_version_do_not_name_their_allocator(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    write(path, [ROW])
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in lines))
+    other = replace(ROW, implementation="eager")
+    write(path, [other])
+    assert read(path) == [replace(ROW, allocator=""), other]
+
+
 def test_columns_keep_the_names_of_the_first_version(tmp_path: Path) -> None:
     write(tmp_path / "rows.csv", [ROW])
     heads = (tmp_path / "rows.csv").read_text().splitlines()[0].split(",")
     published = next((CHECKOUT / PUBLISHED).glob("*.csv"))
-    assert heads == published.read_text().splitlines()[0].split(",")
+    older = published.read_text().splitlines()[0].split(",")
+    assert heads[: len(older)] == older
+    assert [*older, "allocator"][: len(heads)] == heads
     assert heads[:4] == ["work", "case", "direction", "contestant"]
     assert {row.implementation for row in read(published)} >= {"eager", "cpu"}
 
@@ -85,6 +98,7 @@ def test_a_device_has_one_file() -> None:
     assert path_for(Path("results"), ROW.device) == Path("results/abacus-9000-r-2-cores.csv")
     assert "cores" in device_name(torch.device("cpu"))
     assert versions()["torch"] == torch.__version__
+    assert versions()["allocator"] == allocator_name()
 
 
 def test_the_revision_is_of_a_checkout_alone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import hdgan
+from hdgan.allocator import allocator_name
 from hdgan.commands import info
 from hdgan.commands.main import main
 from hdgan.ops import _backend
@@ -66,12 +67,14 @@ def test_what_is_here(capsys: Capture) -> None:
     assert facts["versions"]["hdgan"] == hdgan.__version__
     assert facts["versions"]["torch"] == torch.__version__
     assert facts["threads"] == torch.get_num_threads()
+    assert facts["allocator"] == allocator_name()
     assert facts["extension"]["instruction set"] in ("baseline", "avx2")
     assert list(facts["backends"]) == list(_backend.BACKENDS)
     assert facts["backends"]["eager"] is facts["backends"]["cpu"] is None
     assert facts["default"]["cpu"] == {"backend": "cpu", "refused": None}
     text = shown(capsys)
     assert "backend cpu usable" in text
+    assert f"allocator {allocator_name()}" in text
     assert "ops on cpu tensors cpu" in text
 
 

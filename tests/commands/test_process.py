@@ -97,6 +97,24 @@ def test_ctrl_c_while_modules_are_imported(delay: float) -> None:
     assert (process.returncode, err) == (INTERRUPTED, "hdgan: interrupted\n")
 
 
+def test_a_command_keeps_freed_memory_from_its_start() -> None:
+    code = """
+import sys, types
+import hdgan.commands.process
+from hdgan import allocator
+cli = types.ModuleType("hdgan.commands.main")
+cli.main = lambda: print("torch" in sys.modules, "freed memory kept" in allocator.allocator_name())
+sys.modules["hdgan.commands.main"] = hdgan.commands.main = cli
+hdgan.commands.process.run("hdgan.commands.main:main")
+"""
+    possible = "from hdgan.allocator import keep_memory; print(keep_memory())"
+    ran, kept = (
+        subprocess.run([sys.executable, "-c", one], capture_output=True, text=True, timeout=60, check=True).stdout
+        for one in (code, possible)
+    )
+    assert ran == f"False {kept}"
+
+
 @pytest.mark.parametrize(
     ("given", "spins"),
     [

@@ -20,6 +20,13 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Newer:
+    first: str
+    second: int | None
+    third: str = "old"
+
+
+@dataclass(frozen=True)
 class Pair:
     first: str
     second: int | None
@@ -34,6 +41,17 @@ def test_lines_become_objects(tmp_path: Path) -> None:
     ]
     file.write_text("first,second\n1,\n")
     assert read_csv(file, Pair, "") == [Pair("1", None)]
+
+
+def test_a_file_of_an_older_version_lacks_the_last_columns(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    for content, expected in (("first,second\n1,2\n", "old"), ("first,second,third\n1,2,new\n", "new")):
+        file.write_text(content)
+        assert read_csv(file, Newer, "") == [Newer("1", 2, expected)]
+    for content in ("first\n1\n", "first,third\n1,new\n"):
+        file.write_text(content)
+        with pytest.raises(DataError, match="does not have the columns"):
+            read_csv(file, Newer, "")
 
 
 @pytest.mark.parametrize(

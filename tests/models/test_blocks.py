@@ -11,7 +11,15 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from hdgan.models import CascadedRefinement, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator, UNetGenerator
-from hdgan.models.blocks import as_function, enlarged, is_plain, recomputing, up_conv
+from hdgan.models.blocks import (
+    as_function,
+    conv_by_rows,
+    enlarged,
+    is_plain,
+    recomputing,
+    runs_by_rows,
+    up_conv,
+)
 from hdgan.models.norms import make_norm
 from hdgan.models.resnet import ResNetGenerator
 from hdgan.models.segmenter import random_segmenter
@@ -349,3 +357,44 @@ def test_unknown_kinds():
         make_norm("layer", 4)
     with pytest.raises(ValueError, match="pad2d: expected mode reflect, zero or replicate, got 'circular'"):
         pad2d(torch.zeros(1, 1, 2, 2), 1, "circular")
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("kernel", "out", "bias"), [((7, 7), 3, True), ((3, 5), 4, False), ((2, 1), 1, True)])
+def test_a_convolution_by_rows_is_the_convolution(kernel, out, bias, memory_format):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, out, kernel, bias=bias)
+    x = torch.randn(2, 8, 19, 23).contiguous(memory_format=memory_format)
+    with torch.no_grad():
+        assert runs_by_rows(conv, x)
+        expected = conv.double()(x.double())
+        torch.testing.assert_close(conv_by_rows(conv.float(), x), expected.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_convolved_by_rows():
+    conv, x = nn.Conv2d(8, 3, 7), torch.randn(1, 8, 16, 16)
+    assert not runs_by_rows(conv, x)  # it would be differentiated
+    with torch.no_grad():
+        assert runs_by_rows(conv, x)
+        assert not runs_by_rows(conv, x.bfloat16())
+        assert not runs_by_rows(conv, x.to("meta"))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not runs_by_rows(conv, x)
+        for other in (
+            nn.Conv2d(8, 5, 7),
+            nn.Conv2d(8, 3, 1),
+            nn.Conv2d(8, 3, 7, stride=2),
+            nn.Conv2d(8, 3, 7, padding=3),
+            nn.Conv2d(8, 3, 7, dilation=2),
+            nn.Conv2d(9, 3, 7, groups=3),
+            prune.identity(nn.Conv2d(8, 3, 7), "weight"),
+        ):
+            assert not runs_by_rows(other, x)
+
+
+def test_a_generator_computes_the_same_without_gradients():
+    torch.manual_seed(0)
+    network, x = GlobalGenerator(3, ngf=8, n_downsample=2, n_blocks=1), torch.randn(1, 3, 24, 40)
+    with torch.no_grad():
+        found = network(x)
+    torch.testing.assert_close(found, network(x).detach(), rtol=1e-4, atol=1e-5)

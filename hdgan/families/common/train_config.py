@@ -151,7 +151,7 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs the networks under autocast."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
-    """Memory format of networks and images; auto is channels_last on GPUs."""
+    """Memory format of networks and images; auto is channels_last on GPUs and, with oneDNN, on CPUs."""
     recompute: bool = True
     """Keep only the outputs of convolutions for the backward pass, and repeat norms and paddings: saves memory, costs
     some time. Not in pix2pix's generators."""
