@@ -28,7 +28,7 @@ from hdgan.benchmarks.runner import (
     bytes_of,
     differentiable,
 )
-from hdgan.benchmarks.shapes import CONDITION, CONDITION_AND_IMAGE, FEATURES, N_LABELS, instance_ids, label_map
+from hdgan.benchmarks.shapes import CONDITION, CONDITION_AND_IMAGE, FEATURES, N_LABELS, scene_maps
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
 from hdgan.models.inputs import LabelInput
 from hdgan.ops import InstanceIndex, encode_labels, instance_index, label_planes
@@ -40,8 +40,8 @@ SIZES = {"512x256": (256, 512), "1024x512": (512, 1024), "2048x1024": (1024, 204
 
 def street_scene(context: Context, size: str) -> tuple[Tensor, Tensor]:
     """The label map and the instance map of a street scene, [1, H, W] each."""
-    ids = instance_ids(*SIZES[size], 60).to(context.device)
-    return label_map(ids), ids
+    label, ids = scene_maps(*SIZES[size])
+    return label.to(context.device), ids.to(context.device)
 
 
 def dense_condition(context: Context, label: Tensor, ids: Tensor) -> Tensor:
