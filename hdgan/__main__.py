@@ -1,6 +1,7 @@
 """The programs `hdgan` and `hdgan-train`. `python -m hdgan` is the same as `hdgan`, and torchrun starts training this
 way."""
 
+import sys
 from typing import NoReturn
 
 from hdgan.commands.process import run
@@ -8,12 +9,12 @@ from hdgan.commands.process import run
 
 def main() -> NoReturn:
     """Run `hdgan`."""
-    run("hdgan.commands.main:main")
+    run("hdgan.commands.main:main", "".join(sys.argv[1:2]))
 
 
 def train_main() -> NoReturn:
     """Run `hdgan-train`."""
-    run("hdgan.commands.main:train_main")
+    run("hdgan.commands.main:train_main", "train")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The memory allocator of the C library, which tensors on a CPU come from, and whether it keeps what is freed.
 
 By default glibc returns every large block to the system when it is freed, and the system clears each page of the next
-one, which can take longer than the computation that fills it. `keep_memory` changes that for the whole process. The
-commands call it; `import hdgan` does not.
+one, which can take longer than the computation that fills it. `keep_memory` changes that for the whole process, and
+`use_huge_pages` lets the system clear 2 MiB at a time. The commands call one of them; `import hdgan` does neither.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Parameters of mallopt, by their numbers in glibc's malloc.h."""
 _SETTINGS = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1}
 """No block of its own mapping, which is unmapped when it is freed; and a heap that never shrinks."""
+_HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+"""PyTorch's own switch. It is read when the first tensor is made."""
 _kept = False
 
 
@@ -47,6 +49,15 @@ def keep_memory() -> bool:
     return _kept
 
 
+def use_huge_pages() -> None:
+    """Ask the system for huge pages behind PyTorch's large tensors on a CPU; call this before the first tensor is made.
+
+    This costs less memory than `keep_memory` and saves less time. Nothing happens where the environment already says
+    what PyTorch should do (THP_MEM_ALLOC_ENABLE). Linux follows unless transparent huge pages are turned off.
+    """
+    os.environ.setdefault(_HUGE_PAGES, "1")
+
+
 def release_memory() -> None:
     """Return to the system what `keep_memory` has kept, as far as it is free; nothing without it."""
     if _kept:
@@ -61,7 +72,8 @@ def allocator_name() -> str:
     if not _is_glibc():
         return _library_of_malloc() or sys.platform
     name = os.confstr("CS_GNU_LIBC_VERSION") or "glibc"
-    return ", ".join([name, *(["freed memory kept"] if _kept else []), *_configured()])
+    huge = ["huge pages"] if os.environ.get(_HUGE_PAGES) == "1" else []
+    return ", ".join([name, *(["freed memory kept"] if _kept else []), *huge, *_configured()])
 
 
 def same_allocator() -> dict[str, str]:

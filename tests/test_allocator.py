@@ -13,7 +13,7 @@ import pytest
 
 from hdgan import allocator
 
-OURS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", allocator.VARIABLE)
+OURS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "THP_MEM_ALLOC_ENABLE", allocator.VARIABLE)
 glibc = pytest.mark.skipif(
     not allocator.allocator_name().startswith("glibc"), reason="another C library or another allocator"
 )
@@ -165,3 +165,16 @@ def test_a_child_process_can_be_given_the_same_allocator() -> None:
 @glibc
 def test_importing_hdgan_changes_nothing() -> None:
     assert run(f"import hdgan, hdgan.ops\n{FAULTS}\nfaults()\nprint(faults() > 20)") == ["True"]
+
+
+@pytest.mark.parametrize(("given", "value"), [({}, "1"), ({"THP_MEM_ALLOC_ENABLE": "0"}, "0")])
+def test_huge_pages_unless_the_user_says_otherwise(given: dict[str, str], value: str) -> None:
+    code = """
+import os
+from hdgan import allocator
+allocator.use_huge_pages()
+print(os.environ["THP_MEM_ALLOC_ENABLE"], "huge pages" in allocator.allocator_name())
+"""
+    if not allocator.allocator_name().startswith("glibc"):
+        code = code.replace('"huge pages" in allocator.allocator_name()', f"{value == '1'}")
+    assert run(code, **given) == [f"{value} {value == '1'}"]

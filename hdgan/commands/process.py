@@ -18,28 +18,34 @@ from pkgutil import resolve_name
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from hdgan.allocator import keep_memory
+from hdgan.allocator import keep_memory, use_huge_pages
 from hdgan.errors import OutputClosed, OutputError
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """Exit statuses that shells report for a program ended by SIGINT or SIGPIPE."""
+KEEPS_MEMORY = ("train", "bench")
+"""Commands that keep freed memory. Others have a higher peak by it, as docs/design.md says, and use huge pages."""
 SPINS = "5000"
 """How often a waiting thread of OpenMP polls before it sleeps. docs/design.md has the measurements."""
 NARROWEST, WIDEST = 40, 400
 """Limits on the columns of help and tables: with fewer, hardly a word fits; with more, lines are mostly blank."""
 
 
-def run(program: str) -> NoReturn:
+def run(program: str, command: str) -> NoReturn:
     """Run a function as this program, and exit with the status that it returns.
 
     Args:
         program: module:function; the module is imported once Ctrl-C and the streams are taken care of.
+        command: what the user wants of it, which decides about memory.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
         signal.signal(signal.SIGINT, _leave)
     _repair_streams()
     _limit_spinning()
-    keep_memory()
+    if command in KEEPS_MEMORY:
+        keep_memory()
+    else:
+        use_huge_pages()
     status: str | int | None
     try:
         status = resolve_name(program)()
