@@ -16,7 +16,7 @@ needs_shell = pytest.mark.skipif(os.name == "nt", reason="redirections of a POSI
 HELP = """
 from hdgan.commands import main as cli, process
 cli.main = lambda: cli._guarded(lambda arguments: cli.run_command(lambda: 0, "hdgan", arguments), ["--help"])
-process.run("hdgan.commands.main:main")
+process.run("hdgan.commands.main:main", "")
 """
 
 
