@@ -138,7 +138,7 @@ before = dict(os.environ)
 cli = types.ModuleType("hdgan.commands.main")
 cli.main = lambda: print("torch" in sys.modules, os.environ.get("GOMP_SPINCOUNT"), dict(os.environ) == before)
 sys.modules["hdgan.commands.main"] = hdgan.commands.main = cli
-hdgan.commands.process.run("hdgan.commands.main:main", "")
+hdgan.commands.process.run("hdgan.commands.main:main", "train")
 """
     names = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
     environment = {name: value for name, value in os.environ.items() if name not in names} | given
