@@ -1,4 +1,6 @@
 import importlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -194,6 +196,30 @@ def test_narrow_result_of_a_wide_weight(backend, device):
         assert_near(y, dense(label.cpu(), ids.cpu(), weight.detach().cpu().double(), padding=1))
         (dweight,) = torch.autograd.grad(y.float().sum(), weight)
         assert dweight.dtype == torch.float32
+
+
+_PEAK_OF_GRADIENT = """
+import torch
+from hdgan.ops import label_conv2d
+
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+
+label = torch.arange(180).view(15, 12).repeat_interleave(8, 0).repeat_interleave(8, 1).expand(32, -1, -1)
+weight = torch.randn(32, 180, 7, 7, requires_grad=True)
+y = label_conv2d(label, None, weight, padding=3, backend="cpu")
+dy = torch.randn_like(y)
+before = peak()
+torch.autograd.grad(y, weight, dy)
+print((peak() - before) / (label.numel() * 180 * 4 / 1024))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_gradient_of_many_images_takes_less_memory_than_their_planes():
+    command = [sys.executable, "-c", _PEAK_OF_GRADIENT]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert float(done.stdout) < 1
 
 
 @pytest.mark.parametrize("backend", KERNELS, indirect=True)
