@@ -119,6 +119,8 @@ def _backward_fake(codes: Tensor, dy: Tensor, shape: Sequence[int], *options: An
 def _launch(kernel: str, codes: Tensor, table: Tensor, y: Tensor, *options: Any) -> None:
     """Run a kernel on codes, the table or its gradient, and the result or its gradient."""
     edges, stride, padding, pad_mode, levels, window, _, _, backend = options
+    # One pixel stays one pixel, but the span of its pooling would double with each further level.
+    levels = min(levels, (max(codes.shape[1:]) - 1).bit_length())
     pools = [_pooling(size, levels, window, y.device) if levels else None for size in codes.shape[1:]]
     arguments = codes.contiguous(), table, y, *pools
     plain = table.shape[1] - int(edges), stride, padding, pad_mode
@@ -299,6 +301,7 @@ def _as_planes(
     if isinstance(label, LabelPlanes):
         if ids is not None or dontcare is not None:
             raise ValueError(f"{op}: expected neither ids nor dontcare with LabelPlanes, which know their own")
+        _check_codes(op, label.codes)
         planes = label
     else:
         n_labels = weight.shape[1] - (ids is not None)
@@ -307,6 +310,14 @@ def _as_planes(
     if weight.shape[1] != planes.channels:
         raise ValueError(f"{op}: expected weight of {planes.channels} input channels, got {weight.shape[1]}")
     return planes
+
+
+def _check_codes(op: str, codes: Tensor) -> None:
+    """Kernels trust codes. In some that were put together by hand, this finds the faults that are cheap to see."""
+    if codes.dtype != torch.int32:
+        raise TypeError(f"{op}: expected codes in torch.int32, as label_planes makes them, got {codes.dtype}")
+    if codes.dim() != 3:
+        raise ValueError(f"{op}: expected codes of shape [B, H, W], got {tuple(codes.shape)}")
 
 
 def _check(
@@ -320,9 +331,12 @@ def _check(
         if value < least:
             raise ValueError(f"{op}: expected {name} >= {least}, got {value}")
     height, width = (_pooled(size, levels, window) for size in planes.codes.shape[1:])
+    if min(height, width) < 1:
+        least, found = 2**levels, "x".join(map(str, planes.codes.shape[1:]))
+        raise ValueError(f"{op}: expected a map of {least}x{least} pixels or more for levels {levels}, got {found}")
     if pad_mode == "reflect" and padding >= min(height, width):
         raise ValueError(f"{op}: expected planes larger than the padding {padding}, got {height}x{width}")
-    if min(height, width) < 1 or min(height, width) + 2 * padding < weight.shape[2]:
+    if min(height, width) + 2 * padding < weight.shape[2]:
         raise ValueError(
             f"{op}: expected padded planes of at least the kernel's {weight.shape[2]} pixels, got {height}x{width}"
         )
