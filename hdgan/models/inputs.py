@@ -20,6 +20,7 @@ from hdgan.models.blocks import as_function, is_plain, prepared_conv
 from hdgan.ops import LabelPlanes, avg_pyramid, label_conv2d, memory_format_of, pad2d
 from hdgan.ops._torch_internals import transforms_active
 from hdgan.ops.instance_norm_act import PadMode
+from hdgan.ops.label_conv2d import pooled_planes, pooled_side
 
 
 class LabelInput(NamedTuple):
@@ -38,8 +39,7 @@ class LabelInput(NamedTuple):
     def shape(self) -> tuple[int, int, int, int]:
         """That of the tensor which this stands for: [B, planes and further channels, H, W] at this level."""
         batch, height, width = self.planes.codes.shape
-        for _ in range(self.level):
-            height, width = ((side + self.window - 2) // 2 for side in (height, width))
+        height, width = (pooled_side(side, self.level, self.window) for side in (height, width))
         channels = self.planes.channels + (0 if self.features is None else self.features.shape[1])
         return batch, channels, height, width
 
@@ -47,9 +47,7 @@ class LabelInput(NamedTuple):
         self, dtype: torch.dtype = torch.float32, memory_format: torch.memory_format = torch.contiguous_format
     ) -> Tensor:
         """The tensor which this stands for."""
-        planes = self.planes.dense(dtype, memory_format)
-        for _ in range(self.level):
-            planes = F.avg_pool2d(planes, self.window, stride=2, padding=self.window - 2, count_include_pad=False)
+        planes = pooled_planes(self.planes, self.level, self.window, dtype, memory_format)
         return planes if self.features is None else torch.cat([planes, self.features.to(dtype)], dim=1)
 
     def padded(self, bottom: int, right: int) -> LabelInput:

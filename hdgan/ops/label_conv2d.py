@@ -52,10 +52,22 @@ def _padded_planes(
     dtype: torch.dtype,
     channels_last: bool,
 ) -> Tensor:
-    x = planes.dense(dtype, format_of(channels_last))
+    return pad2d(pooled_planes(planes, levels, window, dtype, format_of(channels_last)), padding, pad_mode)
+
+
+def pooled_planes(
+    planes: LabelPlanes, levels: int, window: int, dtype: torch.dtype, memory_format: torch.memory_format
+) -> Tensor:
+    """The dense planes at a level of their pyramid, which `label_conv2d` convolves without making them.
+
+    Args:
+        planes, levels, window: as of `label_conv2d`.
+        dtype, memory_format: of the result.
+    """
+    x = planes.dense(dtype, memory_format)
     for _ in range(levels):
         x = F.avg_pool2d(x, window, stride=2, padding=_POOL_PADDING[window], count_include_pad=False)
-    return pad2d(x, padding, pad_mode)
+    return x
 
 
 def _dense_is_faster(codes: Tensor, channels: int, *options: Any) -> bool:
@@ -93,7 +105,7 @@ def _forward(codes: Tensor, weight: Tensor, *options: Any) -> Tensor:
 def _fake(codes: Tensor, weight: Tensor, *options: Any) -> Tensor:
     _, stride, padding, _, levels, window, dtype, channels_last, _ = options
     side = weight.shape[2]
-    height, width = ((_pooled(size, levels, window) + 2 * padding - side) // stride + 1 for size in codes.shape[1:])
+    height, width = ((pooled_side(size, levels, window) + 2 * padding - side) // stride + 1 for size in codes.shape[1:])
     shape = codes.shape[0], weight.shape[0], height, width
     return torch.empty(shape, dtype=dtype, device=codes.device, memory_format=format_of(channels_last))
 
@@ -131,7 +143,8 @@ def _launch(kernel: str, codes: Tensor, table: Tensor, y: Tensor, *options: Any)
     launch("label_conv2d", kernel, backend, y.device, *arguments, scratch, *plain)
 
 
-def _pooled(size: Any, levels: int, window: int) -> Any:
+def pooled_side(size: Any, levels: int, window: int) -> Any:
+    """Height or width of planes at a level of their pyramid; `torch.compile` may give it a symbol."""
     for _ in range(levels):
         size = (size + 1) // 2 if window == 3 else size // 2
     return size
@@ -147,7 +160,7 @@ def _pooling(size: int, levels: int, window: int, device: torch.device) -> Tenso
     weights = torch.ones(size, 1, dtype=torch.float64)
     for level in range(levels):
         step, below = 2**level, weights
-        pooled = _pooled(len(below), 1, window)
+        pooled = pooled_side(len(below), 1, window)
         weights = torch.zeros(pooled, below.shape[1] + (window - 1) * step, dtype=torch.float64)
         known = torch.zeros(pooled, 1, dtype=torch.float64)
         for k in range(window):
@@ -330,7 +343,7 @@ def _check(
     for name, value, least in (("stride", stride, 1), ("padding", padding, 0), ("levels", levels, 0)):
         if value < least:
             raise ValueError(f"{op}: expected {name} >= {least}, got {value}")
-    height, width = (_pooled(size, levels, window) for size in planes.codes.shape[1:])
+    height, width = (pooled_side(size, levels, window) for size in planes.codes.shape[1:])
     if min(height, width) < 1:
         least, found = 2**levels, "x".join(map(str, planes.codes.shape[1:]))
         raise ValueError(f"{op}: expected a map of {least}x{least} pixels or more for levels {levels}, got {found}")
