@@ -50,9 +50,22 @@ class LabelInput(NamedTuple):
         planes = pooled_planes(self.planes, self.level, self.window, dtype, memory_format)
         return planes if self.features is None else torch.cat([planes, self.features.to(dtype)], dim=1)
 
+    def require_full_resolution(self) -> None:
+        """Check that no level of a pyramid is given where a network pads the planes or makes its own levels of them.
+
+        Raises:
+            ValueError: it is a coarser level.
+        """
+        if self.level:
+            raise ValueError(f"LabelInput: expected level 0, got {self.level}; give the tensor that `dense` makes")
+
     def padded(self, bottom: int, right: int) -> LabelInput:
-        """The same with rows and columns that repeat the edge; at the full resolution only."""
-        assert self.level == 0
+        """The same with rows and columns that repeat the edge.
+
+        Raises:
+            ValueError: it is a coarser level.
+        """
+        self.require_full_resolution()
         codes, n_labels, edges = self.planes
         rows, columns = (
             torch.arange(side + more, device=codes.device).clamp(max=side - 1)
@@ -176,9 +189,14 @@ def added(y: Tensor, other: Tensor) -> Tensor:
 
 
 def input_pyramid(x: NetworkInput, levels: int) -> list[NetworkInput]:
-    """The levels of `avg_pyramid`, finest first."""
+    """The levels of `avg_pyramid`, finest first.
+
+    Raises:
+        ValueError: x is a level of label planes already.
+    """
     if isinstance(x, Tensor):
         return [*avg_pyramid(x, levels)]
+    x.require_full_resolution()
     features = [None] * (levels + 1) if x.features is None else avg_pyramid(x.features, levels)
     return [LabelInput(x.planes, level, k) for k, level in enumerate(features)]
 
