@@ -9,7 +9,7 @@ namespace hd::HD_ISA {
 namespace {
 
 constexpr int64_t kBand = 32;       // output rows of a task
-constexpr int64_t kParts = 32;      // tasks of the backward pass for an image, whatever the number of threads
+constexpr int64_t kParts = 32;      // tasks of the backward pass, whatever the number of threads; each has a gradient
 constexpr int64_t kTogether = 16;   // pixels outside of uniform windows that are read or written at a time
 constexpr int64_t kExact = 32;      // pixels of a class that float adds up before double takes over
 constexpr int64_t kRounded = 8192;  // and pixels outside of uniform windows
@@ -374,7 +374,8 @@ void label_conv2d_fwd(Tensor codes, Tensor table, Tensor y, Tensor pool_y, Tenso
 void label_conv2d_bwd(Tensor codes, Tensor dtable, Tensor dy, Tensor pool_y, Tensor pool_x, Tensor, int64_t n_labels,
                       int stride, int padding, PadMode pad_mode, int threads) {
   const Shape s(codes, dtable, dy, pool_y, pool_x, stride, padding, pad_mode);
-  const int64_t rows = (s.out_height + kParts - 1) / kParts, bands = (s.out_height + rows - 1) / rows;
+  const int64_t most = larger(kParts / larger(s.batch, 1), 1);  // bands of an image
+  const int64_t rows = (s.out_height + most - 1) / most, bands = (s.out_height + rows - 1) / rows;
   std::vector<Part> parts(s.batch * bands, Part{Ranks(n_labels), {}});
   const auto band = [&](int64_t task) {
     const int64_t image = task / bands, first = task % bands * rows, end = smaller(first + rows, s.out_height);

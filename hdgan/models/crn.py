@@ -147,6 +147,7 @@ class CascadedRefinement(nn.Module):
 def _halvings(x: NetworkInput, count: int) -> list[NetworkInput]:
     """x, and its averages over 2x2 pixels, repeatedly: `count` levels, finest first."""
     if isinstance(x, LabelInput):
+        x.require_full_resolution()
         return [LabelInput(x.planes, level=level, window=2) for level in range(count)]
     levels = [x]
     while len(levels) < count:

@@ -20,6 +20,7 @@ from hdgan.models.blocks import as_function, is_plain, prepared_conv
 from hdgan.ops import LabelPlanes, avg_pyramid, label_conv2d, memory_format_of, pad2d
 from hdgan.ops._torch_internals import transforms_active
 from hdgan.ops.instance_norm_act import PadMode
+from hdgan.ops.label_conv2d import pooled_planes, pooled_side
 
 
 class LabelInput(NamedTuple):
@@ -38,8 +39,7 @@ class LabelInput(NamedTuple):
     def shape(self) -> tuple[int, int, int, int]:
         """That of the tensor which this stands for: [B, planes and further channels, H, W] at this level."""
         batch, height, width = self.planes.codes.shape
-        for _ in range(self.level):
-            height, width = ((side + self.window - 2) // 2 for side in (height, width))
+        height, width = (pooled_side(side, self.level, self.window) for side in (height, width))
         channels = self.planes.channels + (0 if self.features is None else self.features.shape[1])
         return batch, channels, height, width
 
@@ -47,14 +47,25 @@ class LabelInput(NamedTuple):
         self, dtype: torch.dtype = torch.float32, memory_format: torch.memory_format = torch.contiguous_format
     ) -> Tensor:
         """The tensor which this stands for."""
-        planes = self.planes.dense(dtype, memory_format)
-        for _ in range(self.level):
-            planes = F.avg_pool2d(planes, self.window, stride=2, padding=self.window - 2, count_include_pad=False)
+        planes = pooled_planes(self.planes, self.level, self.window, dtype, memory_format)
         return planes if self.features is None else torch.cat([planes, self.features.to(dtype)], dim=1)
 
+    def require_full_resolution(self) -> None:
+        """Check that no level of a pyramid is given where a network pads the planes or makes its own levels of them.
+
+        Raises:
+            ValueError: it is a coarser level.
+        """
+        if self.level:
+            raise ValueError(f"LabelInput: expected level 0, got {self.level}; give the tensor that `dense` makes")
+
     def padded(self, bottom: int, right: int) -> LabelInput:
-        """The same with rows and columns that repeat the edge; at the full resolution only."""
-        assert self.level == 0
+        """The same with rows and columns that repeat the edge.
+
+        Raises:
+            ValueError: it is a coarser level.
+        """
+        self.require_full_resolution()
         codes, n_labels, edges = self.planes
         rows, columns = (
             torch.arange(side + more, device=codes.device).clamp(max=side - 1)
@@ -178,9 +189,14 @@ def added(y: Tensor, other: Tensor) -> Tensor:
 
 
 def input_pyramid(x: NetworkInput, levels: int) -> list[NetworkInput]:
-    """The levels of `avg_pyramid`, finest first."""
+    """The levels of `avg_pyramid`, finest first.
+
+    Raises:
+        ValueError: x is a level of label planes already.
+    """
     if isinstance(x, Tensor):
         return [*avg_pyramid(x, levels)]
+    x.require_full_resolution()
     features = [None] * (levels + 1) if x.features is None else avg_pyramid(x.features, levels)
     return [LabelInput(x.planes, level, k) for k, level in enumerate(features)]
 

@@ -82,7 +82,10 @@ class LabelPlanes(NamedTuple):
     """The planes of `encode_labels` as one code a pixel; see `label_planes`."""
 
     codes: Tensor
-    """[B, H, W] int32: the class, n_labels where a pixel has none; and n_labels + 1 more on a boundary."""
+    """[B, H, W] int32: the class, n_labels where a pixel has none; and n_labels + 1 more on a boundary.
+
+    Kernels trust these numbers and do not check their range.
+    """
     n_labels: int
     """Number of classes."""
     edges: bool

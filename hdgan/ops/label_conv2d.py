@@ -52,10 +52,22 @@ def _padded_planes(
     dtype: torch.dtype,
     channels_last: bool,
 ) -> Tensor:
-    x = planes.dense(dtype, format_of(channels_last))
+    return pad2d(pooled_planes(planes, levels, window, dtype, format_of(channels_last)), padding, pad_mode)
+
+
+def pooled_planes(
+    planes: LabelPlanes, levels: int, window: int, dtype: torch.dtype, memory_format: torch.memory_format
+) -> Tensor:
+    """The dense planes at a level of their pyramid, which `label_conv2d` convolves without making them.
+
+    Args:
+        planes, levels, window: as of `label_conv2d`.
+        dtype, memory_format: of the result.
+    """
+    x = planes.dense(dtype, memory_format)
     for _ in range(levels):
         x = F.avg_pool2d(x, window, stride=2, padding=_POOL_PADDING[window], count_include_pad=False)
-    return pad2d(x, padding, pad_mode)
+    return x
 
 
 def _dense_is_faster(codes: Tensor, channels: int, *options: Any) -> bool:
@@ -93,7 +105,7 @@ def _forward(codes: Tensor, weight: Tensor, *options: Any) -> Tensor:
 def _fake(codes: Tensor, weight: Tensor, *options: Any) -> Tensor:
     _, stride, padding, _, levels, window, dtype, channels_last, _ = options
     side = weight.shape[2]
-    height, width = ((_pooled(size, levels, window) + 2 * padding - side) // stride + 1 for size in codes.shape[1:])
+    height, width = ((pooled_side(size, levels, window) + 2 * padding - side) // stride + 1 for size in codes.shape[1:])
     shape = codes.shape[0], weight.shape[0], height, width
     return torch.empty(shape, dtype=dtype, device=codes.device, memory_format=format_of(channels_last))
 
@@ -119,6 +131,8 @@ def _backward_fake(codes: Tensor, dy: Tensor, shape: Sequence[int], *options: An
 def _launch(kernel: str, codes: Tensor, table: Tensor, y: Tensor, *options: Any) -> None:
     """Run a kernel on codes, the table or its gradient, and the result or its gradient."""
     edges, stride, padding, pad_mode, levels, window, _, _, backend = options
+    # One pixel stays one pixel, but the span of its pooling would double with each further level.
+    levels = min(levels, (max(codes.shape[1:]) - 1).bit_length())
     pools = [_pooling(size, levels, window, y.device) if levels else None for size in codes.shape[1:]]
     arguments = codes.contiguous(), table, y, *pools
     plain = table.shape[1] - int(edges), stride, padding, pad_mode
@@ -129,7 +143,8 @@ def _launch(kernel: str, codes: Tensor, table: Tensor, y: Tensor, *options: Any)
     launch("label_conv2d", kernel, backend, y.device, *arguments, scratch, *plain)
 
 
-def _pooled(size: Any, levels: int, window: int) -> Any:
+def pooled_side(size: Any, levels: int, window: int) -> Any:
+    """Height or width of planes at a level of their pyramid; `torch.compile` may give it a symbol."""
     for _ in range(levels):
         size = (size + 1) // 2 if window == 3 else size // 2
     return size
@@ -145,7 +160,7 @@ def _pooling(size: int, levels: int, window: int, device: torch.device) -> Tenso
     weights = torch.ones(size, 1, dtype=torch.float64)
     for level in range(levels):
         step, below = 2**level, weights
-        pooled = _pooled(len(below), 1, window)
+        pooled = pooled_side(len(below), 1, window)
         weights = torch.zeros(pooled, below.shape[1] + (window - 1) * step, dtype=torch.float64)
         known = torch.zeros(pooled, 1, dtype=torch.float64)
         for k in range(window):
@@ -299,6 +314,7 @@ def _as_planes(
     if isinstance(label, LabelPlanes):
         if ids is not None or dontcare is not None:
             raise ValueError(f"{op}: expected neither ids nor dontcare with LabelPlanes, which know their own")
+        _check_codes(op, label.codes)
         planes = label
     else:
         n_labels = weight.shape[1] - (ids is not None)
@@ -307,6 +323,14 @@ def _as_planes(
     if weight.shape[1] != planes.channels:
         raise ValueError(f"{op}: expected weight of {planes.channels} input channels, got {weight.shape[1]}")
     return planes
+
+
+def _check_codes(op: str, codes: Tensor) -> None:
+    """Kernels trust codes. In some that were put together by hand, this finds the faults that are cheap to see."""
+    if codes.dtype != torch.int32:
+        raise TypeError(f"{op}: expected codes in torch.int32, as label_planes makes them, got {codes.dtype}")
+    if codes.dim() != 3:
+        raise ValueError(f"{op}: expected codes of shape [B, H, W], got {tuple(codes.shape)}")
 
 
 def _check(
@@ -319,10 +343,13 @@ def _check(
     for name, value, least in (("stride", stride, 1), ("padding", padding, 0), ("levels", levels, 0)):
         if value < least:
             raise ValueError(f"{op}: expected {name} >= {least}, got {value}")
-    height, width = (_pooled(size, levels, window) for size in planes.codes.shape[1:])
+    height, width = (pooled_side(size, levels, window) for size in planes.codes.shape[1:])
+    if min(height, width) < 1:
+        least, found = 2**levels, "x".join(map(str, planes.codes.shape[1:]))
+        raise ValueError(f"{op}: expected a map of {least}x{least} pixels or more for levels {levels}, got {found}")
     if pad_mode == "reflect" and padding >= min(height, width):
         raise ValueError(f"{op}: expected planes larger than the padding {padding}, got {height}x{width}")
-    if min(height, width) < 1 or min(height, width) + 2 * padding < weight.shape[2]:
+    if min(height, width) + 2 * padding < weight.shape[2]:
         raise ValueError(
             f"{op}: expected padded planes of at least the kernel's {weight.shape[2]} pixels, got {height}x{width}"
         )

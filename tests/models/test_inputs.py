@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hdgan.models import CascadedRefinement, GlobalGenerator, LocalEnhancer
 from hdgan.models.inputs import LabelInput, first_conv, input_for, input_pyramid, pad_to_multiple
 from hdgan.ops import avg_pyramid, encode_labels, label_planes
 
@@ -83,6 +84,21 @@ def test_padding_repeats_the_edge():
     planes, dense, _ = inputs((13, 18), torch.float32, FEATURES)
     assert torch.equal(pad_to_multiple(planes, 8).dense(), pad_to_multiple(dense, 8))
     assert pad_to_multiple(planes, 1) is planes
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        GlobalGenerator(PLANES, ngf=2, n_blocks=1),
+        LocalEnhancer(PLANES, ngf=2),
+        CascadedRefinement(PLANES, 3, (4, 4, 4)),
+    ],
+    ids=lambda network: type(network).__name__,
+)
+def test_a_network_takes_no_coarser_level(network):
+    coarse = inputs((70, 70), torch.float32)[0]._replace(level=1)
+    with pytest.raises(ValueError, match="LabelInput: expected level 0, got 1; give the tensor that `dense` makes"):
+        network(coarse)
 
 
 def test_a_dense_tensor_has_the_dtype_that_is_computed_in():

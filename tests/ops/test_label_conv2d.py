@@ -1,4 +1,6 @@
 import importlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -156,6 +158,14 @@ def test_many_classes(backend, device, levels):
     assert_near(found, dense(label, None, weight.double(), padding=1, levels=levels), torch.float32)
 
 
+def test_more_levels_than_there_are_pixels(backend, device):
+    """One pixel is left at some level, and stays the same at all further ones."""
+    label, ids = scene(1, 9, 14)
+    weight = weight_for(5, side=1)
+    found = label_conv2d(label.to(device), ids.to(device), weight.to(device), levels=40, backend=backend)
+    assert_near(found, dense(label, ids, weight.double(), levels=40), torch.float32)
+
+
 def test_planes_are_shared(backend, device):
     label, ids = (x.to(device) for x in scene(1, 12, 20))
     planes = label_planes(label, ids, 4, dontcare=1, backend=backend)
@@ -194,6 +204,30 @@ def test_narrow_result_of_a_wide_weight(backend, device):
         assert_near(y, dense(label.cpu(), ids.cpu(), weight.detach().cpu().double(), padding=1))
         (dweight,) = torch.autograd.grad(y.float().sum(), weight)
         assert dweight.dtype == torch.float32
+
+
+_PEAK_OF_GRADIENT = """
+import torch
+from hdgan.ops import label_conv2d
+
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+
+label = torch.arange(180).view(15, 12).repeat_interleave(8, 0).repeat_interleave(8, 1).expand(32, -1, -1)
+weight = torch.randn(32, 180, 7, 7, requires_grad=True)
+y = label_conv2d(label, None, weight, padding=3, backend="cpu")
+dy = torch.randn_like(y)
+before = peak()
+torch.autograd.grad(y, weight, dy)
+print((peak() - before) / (label.numel() * 180 * 4 / 1024))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_gradient_of_many_images_takes_less_memory_than_their_planes():
+    command = [sys.executable, "-c", _PEAK_OF_GRADIENT]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert float(done.stdout) < 1
 
 
 @pytest.mark.parametrize("backend", KERNELS, indirect=True)
@@ -325,7 +359,9 @@ WEIGHT = torch.zeros(2, 3, 3, 3)
         ((LABEL, None, WEIGHT), {"levels": -1}, ValueError, "levels >= 0, got -1"),
         ((LABEL, None, WEIGHT), {"padding": 4}, ValueError, "larger than the padding 4, got 4x4"),
         ((LABEL, None, WEIGHT), {"levels": 1}, ValueError, "at least the kernel's 3 pixels, got 2x2"),
-        ((LABEL, None, WEIGHT), {"levels": 3, "window": 2, "pad_mode": "zero"}, ValueError, "got 0x0"),
+        ((LABEL, None, WEIGHT), {"levels": 3, "window": 2}, ValueError, "8x8 pixels or more for levels 3, got 4x4"),
+        ((LabelPlanes(LABEL, 3, False), None, WEIGHT), {}, TypeError, "codes in torch.int32.* got torch.int64"),
+        ((LabelPlanes(LABEL[0].int(), 3, False), None, WEIGHT), {}, ValueError, r"shape \[B, H, W\], got \(4, 4\)"),
     ],
 )
 def test_wrong_input(arguments, options, error, says):
