@@ -24,7 +24,7 @@ from hdgan.ops.instance_norm_act import PadMode, pad2d
 
 _POOL_PADDING = {2: 0, 3: 1}
 """Pooling windows, and the padding that belongs to each."""
-_CHANNELS, _CHANNELS_POOLED = 36, 120
+_CHANNELS, _CHANNELS_POOLED = 16, 48
 """Planes of noise, as they are and pooled, whose convolution a CPU multiplies as fast as it looks it up; measured."""
 
 
