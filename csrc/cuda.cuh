@@ -34,6 +34,14 @@ inline void check_cuda(cudaError_t status, const char* what) {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Bytes of shared memory that a block may ask for on the current GPU.
+inline int64_t shared_offered() {
+  int device = 0, most = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
+  return most;
+}
+
 // Whether a tensor begins at a multiple of so many bytes. A missing one does.
 inline bool is_aligned(const Tensor& x, size_t bytes) { return reinterpret_cast<uintptr_t>(x.data) % bytes == 0; }
 

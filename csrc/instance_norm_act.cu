@@ -59,12 +59,7 @@ void flatten(Norm& n) {
 constexpr int64_t kAside = 4096;  // bytes of shared memory kept for reductions
 
 // Bytes of shared memory that a block may have: a plane and a reduction, or what the GPU offers.
-int64_t most_shared() {
-  int device = 0, most = 0;
-  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
-  return std::min<int64_t>(most, kSmallPlane + kAside);
-}
+int64_t most_shared() { return std::min<int64_t>(shared_offered(), kSmallPlane + kAside); }
 
 // More than 48 KiB must be asked for. It is always the most, so that no launch lowers the limit of another.
 template <typename Kernel>

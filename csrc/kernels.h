@@ -90,8 +90,8 @@ HD_CUDA_SIZE(instance_norm_act_scratch, Tensor x)
 
 // codes [B, H, W] of encode_labels_codes, contiguous; table [k * k, n (+ 1), C] float32, contiguous: for each tap a row
 // of weights for each class, and one for boundaries -> y [B, C, H', W'] dense. pool_y [H / 2^levels, span] float32 and
-// pool_x, of the width: pixel i of the planes that are convolved averages, with these weights, the span of pixels that
-// begins at i * 2^levels, and before that by (span - 1) / 2 if span is odd; weights outside of the image are 0. Both
+// pool_x, of the width: pixel i of the planes that are convolved averages a span of pixels with these weights. The
+// span begins at i * 2^levels or, if it is odd, (span - 1) / 2 before that. Weights outside of the image are 0. Both
 // are missing if the planes are convolved as they are. scratch float32, missing on the CPU.
 HD_KERNEL(label_conv2d_fwd, Tensor codes, Tensor table, Tensor y, Tensor pool_y, Tensor pool_x, Tensor scratch,
           int64_t n_labels, int stride, int padding, PadMode pad_mode)

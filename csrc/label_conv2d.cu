@@ -53,7 +53,7 @@ void choose_tiles(Conv& conv, int64_t batch) {
   while (under(height) * under(width) > kTileCodes && height * width > 1) (width > height ? width : height) /= 2;
   if (under(height) * under(width) > kTileCodes)
     throw std::runtime_error("label_conv2d: expected a kernel of at most 59 pixels a side on CUDA, got " +
-                             std::to_string(conv.side) + "; use backend='eager'");
+                             std::to_string(conv.side) + "; use the backend 'eager' or 'triton'");
   conv.tile_height = height;
   for (conv.tile_bits = 0; 1 << conv.tile_bits < width;) ++conv.tile_bits;
   conv.tiles_y = static_cast<int>(ceil_div(conv.out_height, height));
@@ -136,6 +136,9 @@ void forward(const Conv& conv, const Sums& sums, const Tensor& table, const Tens
   });
 }
 
+// Bytes of shared memory of a block that adds up a share of the table, at most.
+int64_t mixed_shared() { return std::min<int64_t>(shared_offered(), kMixedShared); }
+
 // As much of the table as a block can own, given the gradient dy: fewer rows of the kernel if there are too many for
 // four channels, and then fewer rows of the table; otherwise as many channels as fit.
 Share share_of(const Conv& conv, const Tensor& dy) {
@@ -145,7 +148,7 @@ Share share_of(const Conv& conv, const Tensor& dy) {
   constexpr int kSpare = 32;  // floats between taps, at most
   const int side = conv.side;
   const int64_t beside = work_beside(conv, kMixedQuads * kOwned, conv.under_height());
-  const int most = std::min(kMostOwned, static_cast<int>((kMixedShared - beside) / 4));
+  const int most = std::min(kMostOwned, static_cast<int>((mixed_shared() - beside) / 4));
   Share share;
   share.rows = even(conv.rows, (most / side - kSpare) / kOwned);
   share.kernel_rows = even(side, std::min(most / (side * (share.rows * kOwned + kSpare)), kMixedThreads / side));
@@ -154,8 +157,11 @@ Share share_of(const Conv& conv, const Tensor& dy) {
   share.channels = kOwned * even(quads, std::min(fit, kMixedQuads));
   share.slices = static_cast<int>(ceil_div(conv.channels, share.channels));
   share.bands = static_cast<int>(ceil_div(side, share.kernel_rows));
-  share.ranges = static_cast<int>(ceil_div(conv.rows, share.rows));
+  share.row_ranges = static_cast<int>(ceil_div(conv.rows, share.rows));
   share.packed = conv.channels % kOwned == 0 && is_aligned(dy, 16);
+  if (static_cast<int64_t>(share.slices) * share.bands * share.row_ranges > 65535)  // blocks in the y direction
+    throw std::runtime_error("label_conv2d: expected fewer classes on CUDA, got " + std::to_string(conv.n_labels) +
+                             "; use the backend 'eager' or 'triton'");
   return share;
 }
 
@@ -166,27 +172,28 @@ Gradient take_gradient(const Conv& conv, const Share& share, Scratch& scratch) {
   const auto ranges = [&](int64_t size, int64_t most) {
     return static_cast<int>(std::max<int64_t>(std::min<int64_t>({kMostPartial / size, most, conv.tiles}), 1));
   };
-  gradient.uniform_ranges = ranges(labels, kUniformBlocks);
-  gradient.mixed_ranges = ranges(table, kMixedBlocks / (share.slices * share.bands * share.ranges));
-  gradient.uniform = scratch.take<float>(gradient.uniform_ranges * labels);
+  gradient.uniform_parts = ranges(labels, kUniformBlocks);
+  gradient.mixed_parts = ranges(table, kMixedBlocks / (share.slices * share.bands * share.row_ranges));
+  gradient.uniform = scratch.take<float>(gradient.uniform_parts * labels);
   gradient.sums = scratch.take<float>(labels);
-  gradient.taps = scratch.take<float>(gradient.mixed_ranges * table);
+  gradient.taps = scratch.take<float>(gradient.mixed_parts * table);
   gradient.mixed = scratch.take<int>(conv.tiles);
   return gradient;
 }
 
 template <typename T, typename Adder, bool kLast>
 void sum_tiles(const Conv& conv, const Share& share, const Gradient& gradient, const Tensor& dy, uintptr_t stream) {
-  const dim3 slices(gradient.uniform_ranges, static_cast<unsigned>(ceil_div(conv.channels, kSlice)));
+  const dim3 slices(gradient.uniform_parts, static_cast<unsigned>(ceil_div(conv.channels, kSlice)));
   const auto uniform = label_conv2d_uniform_kernel<T, Adder, kLast>;
   HD_LAUNCH(uniform, slices, kThreads, under_bytes(conv), stream, conv, gradient, dy.as<const T>());
-  const dim3 shares(gradient.mixed_ranges, static_cast<unsigned>(share.slices * share.bands * share.ranges));
+  const dim3 shares(gradient.mixed_parts, static_cast<unsigned>(share.slices * share.bands * share.row_ranges));
   const int64_t bytes = 4 * share.owned(conv) + work_beside(conv, share.channels, rows_under(conv, share));
   const int64_t owners = static_cast<int64_t>(conv.side) * share.kernel_rows * share.quads();
   with_pooled(conv, [&](auto pooled) {
     const auto mixed = label_conv2d_mixed_kernel<T, kLast, decltype(pooled)::value>;
-    check_cuda(cudaFuncSetAttribute(mixed, cudaFuncAttributeMaxDynamicSharedMemorySize, kMixedShared),
-               "cudaFuncSetAttribute");
+    check_cuda(
+        cudaFuncSetAttribute(mixed, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(mixed_shared())),
+        "cudaFuncSetAttribute");
     HD_LAUNCH(mixed, shares, static_cast<unsigned>(std::max<int64_t>(ceil_div(owners, 32) * 32, 128)), bytes, stream,
               conv, gradient, share, dy.as<const T>());
   });
@@ -206,9 +213,9 @@ void backward(const Conv& conv, const Share& share, const Gradient& gradient, co
     HD_LAUNCH(label_conv2d_merge_kernel, ceil_div(size, 32), 32 * kSums, 0, stream, conv, parts, count, size, spread,
               out);
   };
-  merge(gradient.uniform, gradient.uniform_ranges, static_cast<int64_t>(conv.n_labels) * conv.channels, nullptr,
+  merge(gradient.uniform, gradient.uniform_parts, static_cast<int64_t>(conv.n_labels) * conv.channels, nullptr,
         gradient.sums);
-  merge(gradient.taps, gradient.mixed_ranges, dtable.shape[0] * dtable.shape[1] * dtable.shape[2], gradient.sums,
+  merge(gradient.taps, gradient.mixed_parts, dtable.shape[0] * dtable.shape[1] * dtable.shape[2], gradient.sums,
         dtable.as<float>());
 }
 

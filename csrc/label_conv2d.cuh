@@ -13,7 +13,8 @@ namespace hd::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kTile = 256;                // pixels of the result that a block works on at a time, at most
+constexpr int kTile = 256;  // pixels of the result that a block works on at a time, at most
+static_assert(kTile == kThreads, "find_windows has a thread for each pixel");
 constexpr int kTileCodes = 3584;          // pixels of the planes under them, at most: 28 KiB
 constexpr int kParts = 4;                 // codes that the list of a mixed pixel holds
 constexpr int kEdgeBits = 8;              // pixels of a row whose edges are told together
@@ -179,8 +180,8 @@ struct CodeRow {
 // A pixel of the planes under a tile, in shared memory.
 struct alignas(8) Pixel {
   int label;  // the class, n_labels for none, or a negative code
-  unsigned
-      ahead;  // how many pixels have this class from here on (8 bits, 32 at most), and which of kEdgeBits are edges
+  // How many pixels have this class from here on (8 bits, at most 32), and above them which of kEdgeBits are edges.
+  unsigned ahead;
 
   __device__ __forceinline__ int run() const { return static_cast<int>(ahead & 255); }
   __device__ __forceinline__ unsigned edges() const { return ahead >> 8; }

@@ -222,8 +222,8 @@ class RowReader {
   Ranks& ranks_;
   const float *weights_y_, *weights_x_;
   int64_t span_ = 1, step_ = 1, before_ = 0;
-  std::vector<int32_t> agreed_,
-      agreed_end_;            // the codes of columns of a span, -1 where they differ; their runs
+  // The codes of the columns of a span, -1 where they differ, and the ends of their runs.
+  std::vector<int32_t> agreed_, agreed_end_;
   std::vector<float> share_;  // of each rank in the pixel at hand
 };
 

@@ -13,11 +13,11 @@ namespace {
 constexpr int kSlice = 64;  // channels of a block, at most
 
 struct Gradient {
-  float* uniform;  // [uniform_ranges, n_labels, C]: sums over tiles of one class
-  float* sums;     // [n_labels, C]: the same of all ranges
-  float* taps;     // [mixed_ranges, side * side, rows, C]: sums over the other tiles
+  float* uniform;  // [uniform_parts, n_labels, C]: sums over tiles of one class
+  float* sums;     // [n_labels, C]: the same of all parts
+  float* taps;     // [mixed_parts, side * side, rows, C]: sums over the other tiles
   int* mixed;      // [tiles] whether a tile is one of the others
-  int uniform_ranges, mixed_ranges;
+  int uniform_parts, mixed_parts;
 };
 
 // Sums of a channels_last gradient: a thread adds V channels of every few pixels.

@@ -14,13 +14,13 @@ constexpr int kMixedQuads = 4;          // threads with the same tap, at most
 constexpr int kMostOwned = 29 << 9;     // floats that a block adds up, at most: 58 KiB
 constexpr int kMixedShared = 96 << 10;  // bytes of shared memory of a block, at most
 
-// What a block owns beside its range of tiles: a share of the table.
+// A share of the table, which a block owns for some of the tiles.
 struct Share {
-  int channels;               // a multiple of kOwned
-  int kernel_rows;            // of the kernel
-  int rows;                   // of the table
-  int slices, bands, ranges;  // how many shares that makes, of channels, of the kernel and of the table
-  bool packed;                // the channels of a channels_last gradient are aligned
+  int channels;                   // a multiple of kOwned
+  int kernel_rows;                // of the kernel
+  int rows;                       // of the table
+  int slices, bands, row_ranges;  // how many shares that makes, of channels, of the kernel and of the table
+  bool packed;                    // the channels of a channels_last gradient are aligned
 
   __host__ __device__ int quads() const { return channels / kOwned; }
   // Floats from one tap to the next. Eight threads that access four taps of neighbours meet no bank twice.
@@ -49,7 +49,7 @@ __host__ __device__ inline int rows_under(const Conv& conv, const Share& share) 
   return (conv.tile_height - 1) * conv.stride + share.kernel_rows;
 }
 
-// Bytes of shared memory beside what a block adds up.
+// Bytes of shared memory besides what a block adds up.
 inline int64_t work_beside(const Conv& conv, int64_t channels, int64_t rows) {
   return 4 * conv.tile_height * (conv.tile_width() + 1) * channels +
          static_cast<int64_t>(sizeof(Run)) * rows * (conv.under_width() + 1);
@@ -139,8 +139,8 @@ struct Owner {
     j = tap - row * conv.side;
     own = owned + tap * share.tap() + quad * kOwned;
   }
-  __device__ __forceinline__ void add_to(int row, float weight, const float (&sum)[kOwned]) const {
-    const unsigned mine = row - first_row;
+  __device__ __forceinline__ void add_to(int table_row, float weight, const float (&sum)[kOwned]) const {
+    const unsigned mine = table_row - first_row;
     if (mine >= static_cast<unsigned>(share.rows)) return;
     float* target = own + mine * share.channels;
     Pack<float, kOwned> pack = load_pack<kOwned>(target);
@@ -216,7 +216,7 @@ __device__ __forceinline__ void write_owned(const Owner<kPooled>& owner, const f
   }
 }
 
-// A block owns a range of tiles, every so manieth, and a share of the table.
+// A block owns every gridDim.x-th tile, and a share of the table.
 template <typename T, bool kLast, bool kPooled>
 __global__ void __launch_bounds__(kMixedThreads, 2)
     label_conv2d_mixed_kernel(Conv conv, Gradient gradient, Share share, const T* __restrict__ dy) {

@@ -9,7 +9,7 @@ from hdgan.commands.process import run
 
 def main() -> NoReturn:
     """Run `hdgan`."""
-    run("hdgan.commands.main:main", "".join(sys.argv[1:2]))
+    run("hdgan.commands.main:main", sys.argv[1] if len(sys.argv) > 1 else "")
 
 
 def train_main() -> NoReturn:

@@ -31,8 +31,8 @@ PIXELS = 32  # of a tile whose rows are added
 TILE = 8  # pixels on each side of a tile whose matrices are multiplied
 CHANNELS = 32  # of a program at most
 TAPS = 64  # of a matrix at most
-FLAGS = 32  # of tiles whose gradients are added up together
-PROGRAMS = 16  # a multiprocessor
+FLAGS = 32  # tiles whose gradients are added up together
+PROGRAMS = 16  # for each multiprocessor
 SOMEWHERE = tl.constexpr(1)  # of the pixels that a tile sees
 EVERYWHERE = tl.constexpr(2)
 

@@ -24,7 +24,8 @@ from hdgan.errors import OutputClosed, OutputError
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """Exit statuses that shells report for a program ended by SIGINT or SIGPIPE."""
 KEEPS_MEMORY = ("train", "bench")
-"""Commands that keep freed memory. Others have a higher peak by it, as docs/design.md says, and use huge pages."""
+"""Commands that keep freed memory. In the others its cost in peak memory is too high (docs/design.md), so they use huge
+pages."""
 SPINS = "5000"
 """How often a waiting thread of OpenMP polls before it sleeps. docs/design.md has the measurements."""
 NARROWEST, WIDEST = 40, 400

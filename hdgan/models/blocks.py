@@ -146,12 +146,15 @@ def norm_relu_conv(conv: nn.Module, x: Tensor, pad: int, pad_mode: PadMode, *, b
 def runs_by_rows(conv: nn.Conv2d, x: Tensor) -> bool:
     """Whether `conv_by_rows` is the faster way to convolve x.
 
-    It is for few output channels on a CPU, in float32, since its sums would be rounded in a narrower dtype, and without
-    gradients, which would run through every slice. What is compiled or exported may run elsewhere, so it stays dense.
+    It is faster for few output channels on a CPU by oneDNN. It is only used in float32, because sums in a narrower
+    dtype would be rounded after each row, and without gradients, which would run through every slice. Compiled and
+    exported networks stay dense, since they may run elsewhere.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or transforms_active() or not is_plain(conv):
         return False
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return False
+    if not torch.backends.mkldnn.is_available():
         return False
     simple = (conv.stride, conv.padding, conv.dilation, conv.groups) == ((1, 1), (0, 0), (1, 1), 1)
     return simple and conv.kernel_size[0] > 1 and conv.out_channels <= 4

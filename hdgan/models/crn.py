@@ -16,7 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.blocks import plain, prepared_conv
-from hdgan.models.inputs import LabelInput, NetworkInput, added, first_conv, input_for, planes_conv, run_at_multiple
+from hdgan.models.inputs import (
+    LabelInput,
+    NetworkInput,
+    add_in_place,
+    first_conv,
+    input_for,
+    planes_conv,
+    run_at_multiple,
+)
 
 SLOPE = 0.2
 """Of LeakyReLU."""
@@ -66,7 +74,7 @@ class RefinementModule(nn.Module):
         doubled = partial(_doubled, norm, condition.shape[2:])
         if isinstance(condition, LabelInput):
             h = prepared_conv(conv, features, doubled, bias=True, channels=slice(channels), through=(norm,))
-            return added(h, planes_conv(conv, condition, channels))
+            return add_in_place(h, planes_conv(conv, condition, channels))
         joined = partial(_joined, doubled, condition)
         return prepared_conv(conv, features, joined, bias=True, through=(norm,))
 

@@ -1,8 +1,8 @@
-"""What a network reads: an image, or a label map, whose one-hot planes no convolution needs.
+"""What a network reads: an image, or a label map whose one-hot planes are looked up instead of made.
 
-A network takes a tensor [B, C, H, W] or a `LabelInput`. Its first convolutions look the planes of the latter up
-(`label_conv2d`), with the weights that a dense convolution has. Where one of them is not an unmodified convolution, the
-network makes the dense planes for all of them: see `input_for`.
+A network takes a tensor [B, C, H, W] or a `LabelInput`. Its first convolutions look up the planes of a `LabelInput`
+(`label_conv2d`), with the same weights as in the dense form. If one of them is not an unmodified convolution, the
+network makes the dense planes for all of them (`input_for`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LabelInput(NamedTuple):
         return planes if self.features is None else torch.cat([planes, self.features.to(dtype)], dim=1)
 
     def require_full_resolution(self) -> None:
-        """Check that no level of a pyramid is given where a network pads the planes or makes its own levels of them.
+        """Check that this is the full resolution, for networks that pad the planes or make their own pyramid.
 
         Raises:
             ValueError: it is a coarser level.
@@ -157,9 +157,9 @@ def labels_conv(
     if x.features is not None:
         prepare = partial(pad2d, pad=pad, mode=pad_mode)
         channels = slice(x.planes.channels, x.shape[1])
-        return added(prepared_conv(conv, x.features, prepare, bias=bias, channels=channels), y)
+        return add_in_place(prepared_conv(conv, x.features, prepare, bias=bias, channels=channels), y)
     assert isinstance(conv, nn.Conv2d)
-    return added(y, conv.bias.to(y.dtype).view(-1, 1, 1)) if bias and conv.bias is not None else y
+    return add_in_place(y, conv.bias.to(y.dtype).view(-1, 1, 1)) if bias and conv.bias is not None else y
 
 
 def planes_conv(conv: nn.Module, x: LabelInput, start: int = 0, pad: int = 0, pad_mode: PadMode = "zero") -> Tensor:
@@ -183,7 +183,7 @@ def planes_conv(conv: nn.Module, x: LabelInput, start: int = 0, pad: int = 0, pa
     )
 
 
-def added(y: Tensor, other: Tensor) -> Tensor:
+def add_in_place(y: Tensor, other: Tensor) -> Tensor:
     """y + other, written over y, which nothing else may hold."""
     return y + other if transforms_active() else y.add_(other)  # torch.vmap may map over `other` alone
 

@@ -1,6 +1,6 @@
 """encode_labels: integer label and instance maps -> the networks' input, one-hot classes and instance boundaries.
 
-`label_planes` makes the same planes without writing them: one code a pixel, which `label_conv2d` reads.
+`label_planes` makes the same planes without writing them: one code per pixel, which `label_conv2d` reads.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _encode_labels = register(
 
 
 class LabelPlanes(NamedTuple):
-    """The planes of `encode_labels` as one code a pixel; see `label_planes`."""
+    """The planes of `encode_labels` as one code per pixel; see `label_planes`."""
 
     codes: Tensor
     """[B, H, W] int32: the class, n_labels where a pixel has none; and n_labels + 1 more on a boundary.
@@ -160,7 +160,7 @@ def _dontcare(dontcare: int | None, n_labels: int) -> int:
 def label_planes(
     label: Tensor, ids: Tensor | None, n_labels: int, *, dontcare: int | None = None, backend: str | None = None
 ) -> LabelPlanes:
-    """Encode a label map as `encode_labels` does, without making the planes: one code a pixel stands for all of them.
+    """Encode a label map as `encode_labels` does, without making the planes: one code per pixel stands for all of them.
 
     Args:
         label, ids, n_labels, dontcare: as of `encode_labels`. A bool map in the place of `ids` is the boundary plane.
@@ -175,9 +175,10 @@ def label_planes(
     """
     op = "label_planes"
     if ids is not None and ids.dtype == torch.bool:
-        label, edges = _as_maps(op, label, ids.int(), n_labels)
+        _, edges = _as_maps(op, label, ids.int(), n_labels)
+        assert edges is not None
         codes = label_planes(label, None, n_labels, dontcare=dontcare, backend=backend).codes
-        return LabelPlanes(torch.add(codes, edges, alpha=n_labels + 1), n_labels, True)  # type: ignore[arg-type]
+        return LabelPlanes(codes + edges * (n_labels + 1), n_labels, True)
     label, ids = _as_maps(op, label, ids, n_labels)
     chosen = choose(op, backend, label)
     if chosen == "eager":

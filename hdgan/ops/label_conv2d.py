@@ -25,7 +25,7 @@ from hdgan.ops.instance_norm_act import PadMode, pad2d
 _POOL_PADDING = {2: 0, 3: 1}
 """Pooling windows, and the padding that belongs to each."""
 _CHANNELS, _CHANNELS_POOLED = 16, 48
-"""Planes of noise, as they are and pooled, whose convolution a CPU multiplies as fast as it looks it up; measured."""
+"""A CPU multiplies noise of so many planes, as they are and pooled, as fast as it looks it up; measured."""
 
 
 def label_conv2d_reference(
@@ -39,7 +39,8 @@ def label_conv2d_reference(
     dtype: torch.dtype,
 ) -> Tensor:
     x = _padded_planes(planes, padding, pad_mode, levels, window, dtype, is_channels_last(weight))
-    y = F.conv2d(x, weight.to(dtype), stride=stride)
+    with torch.autocast(planes.codes.device.type, enabled=False):  # `dtype` counts, whatever autocast would choose
+        y = F.conv2d(x, weight.to(dtype), stride=stride)
     return y.to(dtype, memory_format=format_of(is_channels_last(weight)))
 
 
@@ -73,8 +74,9 @@ def pooled_planes(
 def _dense_is_faster(codes: Tensor, channels: int, *options: Any) -> bool:
     """Whether the map changes so often that a CPU multiplies faster than it looks up.
 
-    The share of pixels that differ from their neighbour is counted in a few rows. Street scenes have some 0.05; noise
-    has nearly 1, where the two take the same time with so many channels as are compared with here.
+    The share of pixels that differ from their left neighbour is counted in every 16th row. It is about 0.05 in street
+    scenes and nearly 1 in noise. The cost of a look-up grows with this share, that of a multiplication with the number
+    of channels.
     """
     *_, levels, _, _, _, backend = options
     if backend != "cpu":
@@ -201,7 +203,8 @@ def _double_backward_of(ctx: Any, ddweight: Tensor) -> tuple[Any, ...]:
 def _batched(
     op: Callable[..., Tensor], info: Any, mapped: Sequence[Any], codes: Tensor, weight: Tensor, *rest: Any
 ) -> Any:
-    """Maps of labels join the batch; weights that differ join the output channels, with labels of their own each."""
+    """Mapped label maps join the batch, and mapped weights the output channels. Where both are mapped, the op runs once
+    for each pair."""
     size = info.batch_size
     if mapped[1] is None:
         return op(fold(codes, mapped[0], 0, size), weight, *rest).unflatten(0, (size, -1)), 0
@@ -265,14 +268,16 @@ def label_conv2d(
         x = avg_pyramid(x, levels)[-1]
         conv2d(pad2d(x, padding, pad_mode), weight, stride=stride)
 
-    with sums in float32. Its gradient is that of `weight`. A label map of many small regions costs more than one of
-    large regions. On a CPU the dense convolution is used where it is faster.
+    with sums in float32, where n_labels is the number of input channels of `weight`, less one for the boundaries if
+    `ids` is given. Only `weight` has a gradient. A label map of many small regions costs more than one of large
+    regions. On a CPU, a map that changes at most pixels is convolved in the dense form, which is faster then and makes
+    the planes.
 
     Args:
         label: [B, H, W] or [B, 1, H, W], any integer dtype; or the planes of `label_planes`, which several convolutions
             share.
         ids: instance ids in the same shapes, whose boundaries are the last plane; or a bool map, that plane itself; or
-            None. None with `LabelPlanes`.
+            None for no boundary plane. It must be None where `label` is `LabelPlanes`, and so must `dontcare`.
         weight: [C_out, n_labels (+ 1 with boundaries), k, k], as a dense convolution has it.
         stride: of the convolution.
         padding: pixels that are added to each side, by `pad_mode`: reflect, zero or replicate.
@@ -288,6 +293,7 @@ def label_conv2d(
     Raises:
         TypeError, ValueError: wrong dtype, shape, device or option.
         BackendError: the named backend cannot run.
+        RuntimeError: `weight` has more than 59 pixels a side on the backend cuda.
     """
     op = "label_conv2d"
     planes = _as_planes(op, label, ids, weight, dontcare, backend)
@@ -331,6 +337,8 @@ def _check_codes(op: str, codes: Tensor) -> None:
         raise TypeError(f"{op}: expected codes in torch.int32, as label_planes makes them, got {codes.dtype}")
     if codes.dim() != 3:
         raise ValueError(f"{op}: expected codes of shape [B, H, W], got {tuple(codes.shape)}")
+    if codes.numel() == 0:
+        raise ValueError(f"{op}: expected non-empty codes, got shape {tuple(codes.shape)}")
 
 
 def _check(

@@ -196,6 +196,9 @@ def test_wide_sums_keep_their_accuracy(backend, device):
 def test_narrow_result_of_a_wide_weight(backend, device):
     label, ids = (x.to(device) for x in scene(1, 12, 20))
     weight = weight_for(5).to(device).requires_grad_()
+    with torch.autocast(torch.device(device).type, torch.bfloat16):
+        exact = label_conv2d(label, ids, weight, dtype=torch.float32, padding=1, backend=backend)
+    assert_near(exact, dense(label.cpu(), ids.cpu(), weight.detach().cpu().double(), padding=1))
     for autocast in (False, True):
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast):
             dtype = None if autocast else torch.bfloat16
@@ -349,6 +352,12 @@ WEIGHT = torch.zeros(2, 3, 3, 3)
         ((LABEL, None, WEIGHT[0]), {}, ValueError, r"weight of shape \[C_out, n, k, k\], got \(3, 3, 3\)"),
         ((LABEL, None, WEIGHT[..., :2]), {}, ValueError, r"got \(2, 3, 3, 2\)"),
         ((LABEL, None, WEIGHT.to("meta")), {}, ValueError, "label on cpu, weight on meta"),
+        (
+            (LabelPlanes(LABEL.int()[:0], 3, False), None, WEIGHT),
+            {},
+            ValueError,
+            r"non-empty codes, got shape \(0, 4",
+        ),
         ((LabelPlanes(LABEL.int(), 3, True), None, WEIGHT), {}, ValueError, "weight of 4 input channels, got 3"),
         ((LabelPlanes(LABEL.int(), 3, False), LABEL, WEIGHT), {}, ValueError, "neither ids nor dontcare"),
         ((LABEL, None, WEIGHT), {"dtype": torch.int32}, TypeError, "dtype of the result, got torch.int32"),
@@ -372,6 +381,14 @@ def test_wrong_input(arguments, options, error, says):
 def test_unknown_backend():
     with pytest.raises(BackendError, match="abacus"):
         label_conv2d(LABEL, None, WEIGHT, backend="abacus")
+
+
+@pytest.mark.parametrize("backend", [KERNELS[1]], indirect=True)
+def test_cuda_kernels_have_a_largest_side(backend, device):
+    label = torch.zeros(1, 70, 70, dtype=torch.uint8, device=device)
+    weight = weight_for(1, channels=1, side=60).to(device)
+    with pytest.raises(RuntimeError, match="at most 59 pixels a side on CUDA, got 60; use the backend 'eager'"):
+        label_conv2d(label, None, weight, backend=backend)
 
 
 def launches(make):

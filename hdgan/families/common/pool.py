@@ -31,6 +31,8 @@ class FakePool:
     def exchange(self, condition: NetworkInput, fake: Tensor) -> tuple[NetworkInput, Tensor]:
         """Add this step's fakes [B, C, H, W] with their conditions; return fakes for D's own loss, without gradient."""
         if isinstance(condition, LabelInput):
+            if condition.features is not None or condition.level:
+                raise ValueError("FakePool: expected label planes alone, at the full resolution")
             codes, fakes = self.query(condition.planes.codes, fake.detach())
             return LabelInput(condition.planes._replace(codes=codes)), fakes
         return self.query(condition, fake.detach())
@@ -73,7 +75,8 @@ class FakePool:
             CheckpointError: they are not of such a model.
         """
         if conditions is None:
-            pairs = [_divided(joined, model) for joined in images if joined.dim() == 3]
+            channels = model.condition_channels + model.image_channels
+            pairs = [_divided(x, model) for x in images if x.dim() == 3 and len(x) == channels]
         else:
             pairs = list(zip(conditions, images, strict=False))
         complete = len(pairs) == len(images) == len(images if conditions is None else conditions)

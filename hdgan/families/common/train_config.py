@@ -154,7 +154,7 @@ class TrainConfig:
     """Memory format of networks and images; auto is channels_last on GPUs and, with oneDNN, on CPUs."""
     recompute: bool = True
     """Keep only the outputs of convolutions for the backward pass, and repeat norms and paddings: saves memory, costs
-    some time. Not in pix2pix's generators."""
+    some time. Of pix2pix's generators, only the padded input of a ResNet is affected."""
     compile: Literal["none", "default", "max-autotune"] = "none"
     """Compile G, E and VGG with torch.compile: steps become shorter, but each stage takes minutes to start."""
     cuda_graphs: bool = False
