@@ -107,6 +107,7 @@ def test_a_pool_goes_on_from_the_state_of_earlier_versions(config: Pix2PixHDConf
     ("config", "images", "conditions"),
     [
         (LABELS, [torch.zeros(7, 2, 2)], None),
+        (LABELS, [torch.zeros(0, 2, 2)], None),
         (LABELS, [torch.zeros(4)], None),
         (LABELS, [torch.zeros(())], None),
         (LABELS, [torch.zeros(3, 2, 2)], []),
@@ -170,3 +171,11 @@ def test_the_average_has_the_memory_format_of_the_model(model: Pix2PixHD) -> Non
     assert average.model.discriminator is None
     strides = {name: parameter.stride() for name, parameter in source.named_parameters()}
     assert all(strides[name] == parameter.stride() for name, parameter in average.model.named_parameters())
+
+
+def test_a_pool_takes_label_planes_alone() -> None:
+    condition, fakes = drawn(LABELS, 2)
+    assert isinstance(condition, LabelInput)
+    for other in (condition._replace(features=fakes), condition._replace(level=1)):
+        with pytest.raises(ValueError, match="FakePool: expected label planes alone, at the full resolution"):
+            FakePool(2).exchange(other, fakes)
