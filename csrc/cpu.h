@@ -76,6 +76,69 @@ class Scratch {
   alignas(64) unsigned char few_[10 * 1024];
 };
 
+// A growing array; new elements are zeros. std::vector will not do: its functions are shared by all files, and the
+// linker might take those for AVX2 into the code for plain x86-64.
+template <typename T>
+class Array {
+ public:
+  Array() = default;
+  explicit Array(int64_t n) { resize(n); }
+  Array(int64_t n, const T& value) { assign(n, value); }
+  Array(Array&& other) noexcept { swap(other); }
+  ~Array() { delete[] data_; }
+  Array& operator=(Array&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  int64_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  T* begin() { return data_; }
+  T* end() { return data_ + size_; }
+  const T* begin() const { return data_; }
+  const T* end() const { return data_ + size_; }
+  T& operator[](int64_t i) { return data_[i]; }
+  const T& operator[](int64_t i) const { return data_[i]; }
+  T& back() { return data_[size_ - 1]; }
+
+  void clear() { size_ = 0; }
+  void resize(int64_t n) {
+    reserve(n);
+    for (; size_ < n; ++size_) data_[size_] = T{};
+    size_ = n;
+  }
+  void assign(int64_t n, const T& value) {
+    reserve(n);
+    for (int64_t i = 0; i < n; ++i) data_[i] = value;
+    size_ = n;
+  }
+  void push_back(const T& value) {
+    const T copy = value;
+    if (size_ == capacity_) reserve(larger(2 * capacity_, 16));
+    data_[size_++] = copy;
+  }
+
+ private:
+  void reserve(int64_t n) {
+    if (n <= capacity_) return;
+    T* grown = new T[n];
+    for (int64_t i = 0; i < size_; ++i) grown[i] = static_cast<T&&>(data_[i]);
+    delete[] data_;
+    data_ = grown, capacity_ = n;
+  }
+  void swap(Array& other) noexcept {
+    T* const data = data_;
+    const int64_t size = size_, capacity = capacity_;
+    data_ = other.data_, size_ = other.size_, capacity_ = other.capacity_;
+    other.data_ = data, other.size_ = size, other.capacity_ = capacity;
+  }
+
+  T* data_ = nullptr;
+  int64_t size_ = 0, capacity_ = 0;
+};
+
 // Ask for huge pages behind a dense result of T's that is about to be written. Large results are fresh memory, and its
 // page faults, one for every 4 KiB, take longer than the kernels.
 template <typename T>

@@ -152,12 +152,12 @@ void read(const Shape& s, const Line<const T>& line, int64_t x, int64_t n, float
 
 // The sums of a table: `runs` [ranks, side, entries, lanes] over taps of a row, `windows` [ranks, lanes] over all taps.
 struct Sums {
-  std::vector<float> runs, windows;
+  Array<float> runs, windows;
 };
 
 void sum_code(const Shape& s, const Tensor& table, int32_t code, int64_t n_labels, float* runs, float* window) {
   const int64_t rows = table.shape[1], row = code % (n_labels + 1);
-  std::vector<float> taps(s.side * s.lanes);
+  Array<float> taps(s.side * s.lanes);
   for (int64_t i = 0; i < s.side; ++i, runs += s.entries * s.lanes) {
     for (int64_t j = 0; j < s.side; ++j) {
       const float* weights = table.as<float>() + (i * s.side + j) * rows * s.channels;
@@ -177,7 +177,7 @@ void sum_code(const Shape& s, const Tensor& table, int32_t code, int64_t n_label
 
 Sums sum_table(const Shape& s, const Tensor& table, const Ranks& ranks, int64_t n_labels, int threads) {
   const int64_t n = ranks.size();
-  Sums sums{std::vector<float>(s.table_size(n)), std::vector<float>(n * s.lanes)};
+  Sums sums{Array<float>(s.table_size(n)), Array<float>(n * s.lanes)};
   parallel_for(n, threads, [&](int64_t rank) {
     sum_code(s, table, ranks.codes()[rank], n_labels, sums.runs.data() + s.table_size(rank),
              sums.windows.data() + rank * s.lanes);
@@ -189,13 +189,13 @@ template <typename T>
 void convolve(const Shape& s, const Tensor& codes, Ranks& ranks, const Sums& sums, const Tensor& y,
               const Tensor& pool_y, const Tensor& pool_x, int threads) {
   use_huge_pages<T>(y);
-  std::vector<T> windows(sums.windows.size());
-  for (size_t k = 0; k < windows.size(); ++k) windows[k] = from_float<T>(sums.windows[k]);
+  Array<T> windows(sums.windows.size());
+  for (int64_t k = 0; k < windows.size(); ++k) windows[k] = from_float<T>(sums.windows[k]);
   const int64_t bands = (s.out_height + kBand - 1) / kBand;
   const auto band = [&](int64_t task) {
     const int64_t image = task / bands, first = task % bands * kBand, end = smaller(first + kBand, s.out_height);
     Window window(s, RowReader(s, codes, ranks, pool_y, pool_x, image), first);
-    std::vector<float> pixels(kTogether * s.lanes);
+    Array<float> pixels(kTogether * s.lanes);
     for (int64_t row = first; row < end; ++row) {
       window.move_to(row);
       const Line<T> line = line_of<T>(s, y, image, row);
@@ -253,11 +253,11 @@ class Gradient {
   }
 
   // The gradient with respect to the taps, [ranks, side * side, lanes].
-  std::vector<double> finish() {
+  Array<double> finish() {
     settle();
     const int64_t taps = s_.side * s_.side * s_.lanes;
-    for (size_t k = 0; k < taps_.size(); ++k) taps_[k] += windows_[k / taps * s_.lanes + k % s_.lanes];
-    return std::move(taps_);
+    for (int64_t k = 0; k < taps_.size(); ++k) taps_[k] += windows_[k / taps * s_.lanes + k % s_.lanes];
+    return static_cast<Array<double>&&>(taps_);
   }
 
  private:
@@ -305,22 +305,22 @@ class Gradient {
   }
 
   const Shape& s_;
-  std::vector<float> runs_;
-  std::vector<double> taps_, windows_;
+  Array<float> runs_;
+  Array<double> taps_, windows_;
   int64_t rounded_ = 0;
 };
 
 // The gradient of a band of rows, with the codes that it has found.
 struct Part {
   Ranks ranks;
-  std::vector<double> taps;  // [ranks, side * side, lanes]
+  Array<double> taps;  // [ranks, side * side, lanes]
 };
 
 template <typename T>
-void differentiate(const Shape& s, Part& part, const Tensor& dy, Window window, int64_t image, int64_t first,
+void differentiate(const Shape& s, Part& part, const Tensor& dy, Window&& window, int64_t image, int64_t first,
                    int64_t end) {
   Gradient gradient(s);
-  std::vector<float> pixels(kTogether * s.lanes);
+  Array<float> pixels(kTogether * s.lanes);
   for (int64_t row = first; row < end; ++row) {
     window.move_to(row);
     gradient.reserve(part.ranks.size());
@@ -341,10 +341,10 @@ void differentiate(const Shape& s, Part& part, const Tensor& dy, Window window, 
 }
 
 // dtable [side * side, n (+ 1), C]: the parts in their order.
-void merge(const Shape& s, const std::vector<Part>& parts, const Tensor& dtable, int64_t n_labels, int threads) {
+void merge(const Shape& s, const Array<Part>& parts, const Tensor& dtable, int64_t n_labels, int threads) {
   const int64_t taps = s.side * s.side, rows = dtable.shape[1];
   parallel_for(taps, threads, [&](int64_t tap) {
-    std::vector<double> sums(rows * s.channels);
+    Array<double> sums(rows * s.channels);
     for (const Part& part : parts)
       for (int64_t rank = 0; rank < part.ranks.size(); ++rank) {
         const int64_t code = part.ranks.codes()[rank], row = code % (n_labels + 1);
@@ -376,12 +376,15 @@ void label_conv2d_bwd(Tensor codes, Tensor dtable, Tensor dy, Tensor pool_y, Ten
   const Shape s(codes, dtable, dy, pool_y, pool_x, stride, padding, pad_mode);
   const int64_t most = larger(kParts / larger(s.batch, 1), 1);  // bands of an image
   const int64_t rows = (s.out_height + most - 1) / most, bands = (s.out_height + rows - 1) / rows;
-  std::vector<Part> parts(s.batch * bands, Part{Ranks(n_labels), {}});
+  Array<Part> parts(s.batch * bands);
   const auto band = [&](int64_t task) {
     const int64_t image = task / bands, first = task % bands * rows, end = smaller(first + rows, s.out_height);
-    const Window window(s, RowReader(s, codes, parts[task].ranks, pool_y, pool_x, image), first);
-    with_floating(dy.dtype,
-                  [&](auto type) { differentiate<decltype(type)>(s, parts[task], dy, window, image, first, end); });
+    parts[task].ranks = Ranks(n_labels);
+    with_floating(dy.dtype, [&](auto type) {
+      differentiate<decltype(type)>(s, parts[task], dy,
+                                    Window(s, RowReader(s, codes, parts[task].ranks, pool_y, pool_x, image), first),
+                                    image, first, end);
+    });
   };
   parallel_for(s.batch * bands, threads, band, 1);
   merge(s, parts, dtable, n_labels, threads);

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <vector>
 
 #include "cpu.h"
 
@@ -58,6 +57,7 @@ struct Shape {
 // The numbers of codes, in the order in which they are found.
 class Ranks {
  public:
+  Ranks() = default;
   explicit Ranks(int64_t n_labels) : of_code_(2 * (n_labels + 1), -1) {}
 
   // Several threads may ask at once for codes that are known.
@@ -69,12 +69,12 @@ class Ranks {
     return of_code_[code];
   }
 
-  const std::vector<int32_t>& codes() const { return codes_; }
+  const Array<int32_t>& codes() const { return codes_; }
   int64_t size() const { return codes_.size(); }
   int32_t none() const { return static_cast<int32_t>(of_code_.size() / 2 - 1); }  // the code of what is outside
 
  private:
-  std::vector<int32_t> of_code_, codes_;
+  Array<int32_t> of_code_, codes_;
 };
 
 // A code of a mixed pixel by its rank, or its entry in a table; and how much of the pixel it has.
@@ -85,12 +85,12 @@ struct Share {
 
 // A padded row of the planes. A pixel that pooling has mixed has -1 - m for its rank, and is a run by itself.
 struct Row {
-  std::vector<int32_t> rank, end;     // of each pixel: where its run ends
-  std::vector<int32_t> first_share;   // of each mixed pixel, and where the last one's end
-  std::vector<Share> shares;          // of mixed pixels
-  std::vector<int32_t> first, terms;  // of each column of the result: the entries that it is the sum of
-  std::vector<int32_t> first_part;    // empty if no pixel is mixed
-  std::vector<Share> parts;           // and the shares of entries
+  Array<int32_t> rank, end;     // of each pixel: where its run ends
+  Array<int32_t> first_share;   // of each mixed pixel, and where the last one's end
+  Array<Share> shares;          // of mixed pixels
+  Array<int32_t> first, terms;  // of each column of the result: the entries that it is the sum of
+  Array<int32_t> first_part;    // empty if no pixel is mixed
+  Array<Share> parts;           // and the shares of entries
 };
 
 class RowReader {
@@ -172,7 +172,7 @@ class RowReader {
       for (int64_t r = first; r < last; ++r)
         for (int64_t c = begin; c < end; ++c)
           share(ranks_.of(codes_[r * s_.width + c]), wy[r - top] * wx[c - left], row);
-      for (int64_t k = row.first_share.back(); k < static_cast<int64_t>(row.shares.size()); ++k) {
+      for (int64_t k = row.first_share.back(); k < row.shares.size(); ++k) {
         row.shares[k].weight = share_[row.shares[k].of];
         share_[row.shares[k].of] = 0.f;
       }
@@ -181,7 +181,7 @@ class RowReader {
   }
 
   void share(int32_t rank, float weight, Row& row) {
-    if (rank >= static_cast<int64_t>(share_.size())) share_.resize(rank + 1, 0.f);
+    if (rank >= share_.size()) share_.resize(rank + 1);
     if (share_[rank] == 0.f) row.shares.push_back({rank, 0.f});
     share_[rank] += weight;
   }
@@ -223,16 +223,16 @@ class RowReader {
   const float *weights_y_, *weights_x_;
   int64_t span_ = 1, step_ = 1, before_ = 0;
   // The codes of the columns of a span, -1 where they differ, and the ends of their runs.
-  std::vector<int32_t> agreed_, agreed_end_;
-  std::vector<float> share_;  // of each rank in the pixel at hand
+  Array<int32_t> agreed_, agreed_end_;
+  Array<float> share_;  // of each rank in the pixel at hand
 };
 
 // The rows under the kernel, for one row of the result at a time.
 class Window {
  public:
-  Window(const Shape& s, const RowReader& reader, int64_t first)
+  Window(const Shape& s, RowReader&& reader, int64_t first)
       : s_(s),
-        reader_(reader),
+        reader_(static_cast<RowReader&&>(reader)),
         next_(first * s.stride),
         rows_(s.side),
         rank_(s.out_width, -1),
@@ -293,8 +293,8 @@ class Window {
   const Shape& s_;
   RowReader reader_;
   int64_t y_ = 0, next_;  // of the result; the padded row that is read next
-  std::vector<Row> rows_;
-  std::vector<int32_t> rank_, height_;  // of each column: the rank of the last rows, and how many have it
+  Array<Row> rows_;
+  Array<int32_t> rank_, height_;  // of each column: the rank of the last rows, and how many have it
 };
 
 }  // namespace

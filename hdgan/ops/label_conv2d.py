@@ -38,8 +38,8 @@ def label_conv2d_reference(
     window: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    x = _padded_planes(planes, padding, pad_mode, levels, window, dtype, is_channels_last(weight))
     with torch.autocast(planes.codes.device.type, enabled=False):  # `dtype` counts, whatever autocast would choose
+        x = _padded_planes(planes, padding, pad_mode, levels, window, dtype, is_channels_last(weight))
         y = F.conv2d(x, weight.to(dtype), stride=stride)
     return y.to(dtype, memory_format=format_of(is_channels_last(weight)))
 
