@@ -214,8 +214,14 @@ def _ceilings(rows: Sequence[Measurement]) -> str:
 
 
 def _environment(rows: Sequence[Measurement]) -> str:
-    """The versions that the newest row was measured with."""
-    row = max(rows, key=lambda row: row.date)
+    """The versions that rows were measured with: those of the newest row, for each version of PyTorch and allocator."""
+    newest: dict[tuple[object, ...], Measurement] = {}
+    for row in sorted(rows, key=lambda row: row.date, reverse=True):
+        newest.setdefault((row.torch, row.cuda, row.triton, row.threads, row.allocator), row)
+    return "; other rows by ".join(_versions(row) for row in newest.values())
+
+
+def _versions(row: Measurement) -> str:
     cuda = f" with CUDA {row.cuda}, triton {row.triton}" if row.cuda else f" on {count(row.threads, 'thread')}"
     allocator = f", {row.allocator}" if row.allocator and not row.cuda else ""
     return f"PyTorch {row.torch}{cuda}{allocator}, hdgan {row.hdgan}, {row.date}"

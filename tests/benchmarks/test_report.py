@@ -56,6 +56,17 @@ def test_a_report_of_a_cpu_names_the_allocator(root: Path) -> None:
     assert "PyTorch 2.0 on 2 threads, hdgan 0.1.0, 2026-01-02" in pages(root)[1]
 
 
+def test_a_report_names_every_allocator_of_its_rows(root: Path) -> None:
+    results = root / "benchmarks" / "results"
+    older = replace(EAGER, case="older", allocator="", hdgan="0.1", date="2026-01-01")
+    newer = replace(EAGER, allocator="glibc 3", hdgan="0.2", date="2026-02-02")
+    write(results / "abacus-9000.csv", [older, newer])
+    assert main(["bench", "report", "--publish", "--root", str(root)]) == 0
+    text = pages(root)[0]
+    assert "glibc 3, hdgan 0.2, 2026-02-02; other rows by PyTorch" in text
+    assert "hdgan 0.1, 2026-01-01:" in text
+
+
 def test_a_report_is_written_once_however_often(root: Path) -> None:
     write(root / "benchmarks" / "results" / "abacus-9000.csv", [EAGER, OURS, COMPILED])
     assert main(["bench", "report", "--publish", "--root", str(root)]) == 0
