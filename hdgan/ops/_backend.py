@@ -173,10 +173,10 @@ def launch(stem: str, kernel: str, backend: str, device: torch.device, *argument
 def declared(stem: str, name: str, backend: str, *arguments: Any) -> int:
     """What a GPU backend declares of its kernels by `<stem>_<name>`, such as the size of their scratch memory.
 
-    It may depend on the GPU, which is that of the first tensor.
+    It may depend on the GPU, which is that of the tensors if there are any.
     """
-    device = next(x.device for x in arguments if isinstance(x, Tensor))
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+    device = next((x.device for x in arguments if isinstance(x, Tensor) and x.is_cuda), None)
+    with nullcontext() if device is None else torch.cuda.device(device):
         return int(kernel_of(stem, name, backend)(*arguments))
 
 

@@ -8,6 +8,7 @@ street scene, it is one row of the table's sum over the taps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -38,7 +39,9 @@ def label_conv2d_reference(
     window: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    with torch.autocast(planes.codes.device.type, enabled=False):  # `dtype` counts, whatever autocast would choose
+    kind = planes.codes.device.type
+    # `dtype` counts, whatever autocast would choose. Without autocast, an exported graph has no context.
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
         x = _padded_planes(planes, padding, pad_mode, levels, window, dtype, is_channels_last(weight))
         y = F.conv2d(x, weight.to(dtype), stride=stride)
     return y.to(dtype, memory_format=format_of(is_channels_last(weight)))
