@@ -183,4 +183,5 @@ def _step_seconds(run: RunSetup, trainer: Trainer, progress: Progress) -> float:
         if sum(times[1:]) > MOST_SECONDS:
             break
         begin = time.monotonic()
+    trainer.finish()
     return statistics.median(times[1:])

@@ -42,6 +42,14 @@ class StageNetworks:
         self.d_parameters: list[Tensor] = [p for name, p in trained if name.startswith("discriminator.")]
         self.g_parameters: list[Tensor] = [p for name, p in trained if not name.startswith("discriminator.")]
 
+    @property
+    def in_backward_order(self) -> list[Tensor]:
+        """The trained parameters in about the order in which a step completes their gradients: D, G, E, each from its
+        last layer."""
+        networks = (self.model.discriminator, self.model.generator, self.model.encoder)
+        parameters = [reversed(list(network.parameters())) for network in networks if network is not None]
+        return [parameter for part in parameters for parameter in part if parameter.requires_grad]
+
 
 class StageState(StageNetworks):
     """The state of a run within one stage.

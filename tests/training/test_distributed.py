@@ -32,36 +32,10 @@ Start = Callable[..., subprocess.Popen[str]]
 
 def test_alone_nothing_is_averaged() -> None:
     world = World(0, 1, torch.device("cpu"))
-    parameter = torch.zeros(3, requires_grad=True)
-    parameter.grad = torch.arange(3.0)
-    world.average_gradients([parameter])
     world.barrier()
     assert world.is_main
-    assert parameter.grad.tolist() == [0, 1, 2]
     assert world.mean(torch.ones(2)).tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("bucket", [1, 5, 1000])
-def test_gradients_are_averaged_in_buckets(monkeypatch: pytest.MonkeyPatch, bucket: int) -> None:
-    sent: list[int] = []
-
-    def all_reduce(values: torch.Tensor) -> None:  # two equal processes
-        sent.append(len(values))
-        values.mul_(4)
-
-    monkeypatch.setattr(distributed.dist, "all_reduce", all_reduce)
-    monkeypatch.setattr(distributed, "BUCKET_ELEMENTS", bucket)
-    shapes = [(2, 3), (1,), (4, 1, 2), (2,)]
-    parameters = [torch.zeros(shape, requires_grad=True) for shape in shapes]
-    for i, parameter in enumerate(parameters[:-1]):  # the last one has no gradient, as dead biases
-        parameter.grad = torch.arange(float(parameter.numel())).view(parameter.shape) + i
-    before = [parameter.grad.clone() for parameter in parameters[:-1]]  # type: ignore[union-attr]
-    World(1, 2, torch.device("cpu")).average_gradients(parameters)
-    for parameter, gradient in zip(parameters, before, strict=False):
-        assert torch.equal(parameter.grad, 2 * gradient)  # type: ignore[arg-type]
-    assert parameters[-1].grad is None
-    assert sum(sent) == 6 + 1 + 8
-    assert len(sent) == {1: 3, 5: 3, 1000: 1}[bucket]
+    assert world.any(True, False) == [True, False]
 
 
 def test_a_device_that_does_not_exist_is_refused() -> None:

@@ -22,7 +22,7 @@ from hdgan.training import OptimConfig, TrainConfig
 from hdgan.training.distributed import World
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
-from hdgan.training.trainer import Trainer, accumulate_gradients, forward_backward
+from hdgan.training.trainer import StepResult, Trainer, accumulate_gradients, forward_backward
 
 CPU = torch.device("cpu")
 
@@ -145,8 +145,17 @@ class Original:
         return {name: loss.detach() for name, loss in losses.items()}, gradients
 
 
+def take_step(trainer: Trainer, inputs: Batch) -> StepResult:
+    """Take a step, and wait for its losses."""
+    results: list[StepResult] = []
+    trainer.on_result = results.append
+    trainer.train_step(inputs)
+    trainer.finish()
+    return results[-1]
+
+
 def our_step(trainer: Trainer, inputs: Batch) -> tuple[dict[str, float], dict[str, Tensor]]:
-    losses = trainer.train_step(inputs).losses
+    losses = take_step(trainer, inputs).losses
     return losses, _gradients(trainer.state.model, "generator", "encoder", "discriminator")
 
 
@@ -251,7 +260,8 @@ def test_a_step_takes_the_learning_rate_of_the_schedule(
     state = make_state(config)
     trainer = make_trainer(config, state)
     for step in range(state.stage.steps):
-        result = trainer.train_step(make_inputs(2, torch.float32, step))
+        result = take_step(trainer, make_inputs(2, torch.float32, step))
+        assert result.step == state.step
         assert result.learning_rates == {"lr": state.stage.learning_rate(step)}
         rates = {group["lr"] for optimizer in state.optimizers.values() for group in optimizer.param_groups}
         assert rates == set(result.learning_rates.values())
