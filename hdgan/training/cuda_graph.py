@@ -10,12 +10,30 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from hdgan.config.options import option, option_off
+from hdgan.devices import is_out_of_memory
+from hdgan.errors import ConfigError
 from hdgan.families import ImageModel
 from hdgan.families.common.batch import Batch
+from hdgan.families.common.train_config import TrainConfig
+from hdgan.training.schedule import Stage
 from hdgan.training.state import StageNetworks
 
 Gradients = Callable[[Batch], Tensor]
 """Replaces the gradients of all trained parameters by those of a batch; returns its losses."""
+
+
+def graph_obstacle(config: TrainConfig, stage: Stage, device: torch.device) -> str:
+    """Why no CUDA graph can hold the steps of a stage, whose images have one size; empty if one can."""
+    reasons = {
+        f"{option('device')} {config.device} is not a GPU": device.type != "cuda",
+        f"{option('model.feature_channels')} makes tables whose size depends on the instances": (
+            config.model.feature_channels
+        ),
+        f"{option('optim.pool_size')} chooses images at random": config.optim.pool_size,
+        f"{option(f'stages.{stage.name}.micro_batch')} accumulates gradients": stage.config.micro_batch is not None,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 class GraphedGradients:
@@ -27,7 +45,7 @@ class GraphedGradients:
 
     Args:
         gradients: what is captured. The model has no encoder, whose tables change their size with the number of
-            instances, and the criterion has no pool. `setup.check_cuda_graphs` ensures both.
+            instances, and the criterion has no pool. `graph_obstacle` says so.
         state: the networks.
     """
 
@@ -66,10 +84,22 @@ class GraphedGradients:
             current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         # The capture is of this thread alone: the loader's thread goes on pinning memory, which a global one forbids.
-        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+        with _explained_capture(), torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             self._losses = self._gradients(self._batch)
         self._grads = [(p, p.grad) for p in (*self._state.g_parameters, *self._state.d_parameters)]
         return graph
+
+
+@contextmanager
+def _explained_capture() -> Iterator[None]:
+    """Say what helps if a step that has just run cannot be captured."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"a CUDA graph cannot hold this step ({first}): use {option_off('cuda_graphs')}") from error
 
 
 @contextmanager

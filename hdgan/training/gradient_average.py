@@ -16,7 +16,7 @@ from torch import Tensor
 from hdgan.training.distributed import World, explained_backend_errors
 
 BUCKET_ELEMENTS = 2**23
-"""Gradients are sent in buckets of about this many elements: large enough for bandwidth, small enough to begin early."""
+"""Gradients are sent in buckets of about this many elements: enough for full bandwidth, few enough to begin early."""
 
 
 class GradientAverage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from hdgan.training.saving import Saver
 from hdgan.training.schedule import Stage, stage_at
 from hdgan.training.setup import RunSetup, first_state, prepare, too_large, torch_settings
 from hdgan.training.state import StageState
+from hdgan.training.step_choices import StepChoices, choose_steps
 from hdgan.training.trainer import StepResult, Trainer
 
 
@@ -66,7 +67,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
                 stack.enter_context(locked(config.out))
                 claim_folder(config, resume)  # another run may have come and gone in the meantime
             state = first_state(run, resume)
-            metrics = _open_folder(config, run, state, resume) if world.is_main else None
+            steps = choose_steps(run, state.step)
+            metrics = _open_folder(config, run, state, steps, resume) if world.is_main else None
             if metrics is not None:
                 stack.callback(metrics.close)
         total = run.stages[-1].last_step
@@ -78,7 +80,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             with enough_memory(too_large(run.config, current, world)):
                 if state.stage != current:
                     state = StageState(run.config, current, world.device, state.model)
-                trainer = Trainer(run.config, state, run.perceptual, world, stop)
+                trainer = Trainer(steps[current.name].applied(run.config), state, run.perceptual, world, stop)
             if not _train_stage(run, trainer, metrics, display):
                 break
     report = write_report(config.out) if world.is_main else None
@@ -88,14 +90,18 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     return result
 
 
-def _open_folder(given: TrainConfig, run: RunSetup, state: StageState, resume: bool) -> Metrics:
+def _open_folder(
+    given: TrainConfig, run: RunSetup, state: StageState, steps: Mapping[str, StepChoices], resume: bool
+) -> Metrics:
     """Clean up the run's folder, write the description of the run with its config as given, and open its log."""
     remove_leftovers(given.out)
     if resume:
         finish_saving(given.out, run.config, state)
     else:
         remove_samples(given.out)
-    write_description(given, run.world, len(run.data.train_pairs))
+    write_description(
+        given, run.world, len(run.data.train_pairs), {name: str(choices) for name, choices in steps.items()}
+    )
     return Metrics(given.out, state.step)
 
 
@@ -109,7 +115,7 @@ def _train_stage(run: RunSetup, trainer: Trainer, metrics: Metrics | None, displ
     finished = False
     with (
         saver.keeping_last_step(trainer),
-        enough_memory(too_large(config, stage, world)),
+        enough_memory(too_large(trainer.config, stage, world)),
         explained_worker_death(),
         # Without closing, data workers would live for as long as the traceback of an error does.
         closing(run.batches(stage, state.step_in_stage, stage.steps)) as batches,

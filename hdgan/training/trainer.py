@@ -54,7 +54,7 @@ def forward_backward(
     state: StageNetworks,
     criterion: Criterion,
     batch: Batch,
-    last_backward: AbstractContextManager[None] = nullcontext(),
+    last_backward: AbstractContextManager[None] | None = None,
 ) -> Tensor:
     """Replace the gradients of all trained parameters by those of a batch; the part of a step that a GPU can replay.
 
@@ -75,7 +75,7 @@ def forward_backward(
     for number, micro_batch in enumerate(micro_batches, start=1):
         with config.autocast(device), recomputing(config.recompute is not False):
             objectives = criterion(state.model, micro_batch)
-        with last_backward if number == rounds else nullcontext():
+        with (last_backward if number == rounds else None) or nullcontext():
             accumulate_gradients(objectives, state.g_parameters, state.d_parameters, rounds)
         losses = losses + objectives.parts / rounds
         del objectives  # what is left of its graph must not live through the next forward pass

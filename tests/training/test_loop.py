@@ -361,6 +361,28 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert_same_end(config.out, variant.out, measured_alike=False)
 
 
+def test_a_loss_that_is_not_finite_is_that_of_its_step(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read while the next step runs, but the message and the log are those of its own step."""
+    plain, poisoned = Pix2PixHDCriterion.__call__, False
+
+    def poison() -> None:
+        nonlocal poisoned
+        poisoned = True
+
+    def spoilt(self: Pix2PixHDCriterion, *arguments: Any) -> Objectives:
+        objectives = plain(self, *arguments)
+        return replace(objectives, parts=objectives.parts * float("nan")) if poisoned else objectives
+
+    monkeypatch.setattr(Pix2PixHDCriterion, "__call__", spoilt)
+    at_step(monkeypatch, 5, poison)
+    config = make_config(tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"^step 5 of stage enhancer: g_gan is nan.*step-00000003: resume"):
+        train(config, console=QUIET)
+    assert [record["step"] for record in losses(config.out)] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
 def test_weights_that_are_not_finite_are_never_saved(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.errors import DataError
+from hdgan.errors import DataError, TrainingError
 from hdgan.families import Pix2PixHD, Pix2PixHDLoss
-from hdgan.families.common.batch import Batch
+from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
 from hdgan.training import OptimConfig, TrainConfig
@@ -277,6 +277,74 @@ def test_a_step_without_a_batch_changes_nothing(make_config: Callable[..., Train
         trainer.train_step(DataError("no batch"))
     assert (state.step_in_stage, trainer.updating, trainer.all_failed) == (0, False, True)
     assert all(torch.equal(value, before[name]) for name, value in state.model.state_dict().items())
+
+
+def everything_trained(state: StageState) -> dict[str, Tensor]:
+    """Copies of the weights, of their average and of Adam's moments."""
+    weights = {f"weight {name}": value for name, value in state.model.state_dict().items() if "norm" not in name}
+    average = {f"average {name}": value for name, value in state.ema.state_dict().items()}
+    moments = {
+        f"{name} {number} {kind}": value
+        for name, optimizer in state.optimizers.items()
+        for number, kinds in optimizer.state_dict()["state"].items()
+        for kind, value in kinds.items()
+    }
+    return {name: value.clone() for name, value in (weights | average | moments).items()}
+
+
+def spoil(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """Let a loss of every further step be infinite, as its gradients then are as well."""
+    plain = type(trainer.criterion).__call__
+
+    def spoilt(self: Any, *arguments: Any) -> Objectives:
+        objectives = plain(self, *arguments)
+        objectives.parts[self.names.index(part)] = float("inf")
+        return replace(objectives, generator=objectives.generator * float("inf"))
+
+    monkeypatch.setattr(type(trainer.criterion), "__call__", spoilt)
+
+
+def test_a_step_is_finished_while_the_next_one_runs(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    """Results come one step late and in order; the average follows the weights of its own step."""
+    config = make_config(tmp_path)
+    late, prompt = (make_trainer(config, make_state(config)) for _ in range(2))
+    results: list[StepResult] = []
+    late.on_result = results.append
+    expected = []
+    for step in range(3):
+        late.train_step(make_inputs(2, torch.float32, step))
+        assert [result.step for result in results] == list(range(7, 7 + step))
+        average = {name: value.clone() for name, value in late.state.ema.state_dict().items()}
+        assert all(torch.equal(average[name], value) for name, value in prompt.state.ema.state_dict().items())
+        expected.append(take_step(prompt, make_inputs(2, torch.float32, step)))
+    late.finish()
+    late.finish()  # nothing is left to do
+    assert results == expected
+    ours, theirs = everything_trained(late.state), everything_trained(prompt.state)
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+@pytest.mark.parametrize("part", ["g_gan", "d_real"])
+@pytest.mark.parametrize("first", [True, False], ids=["first step", "later"])
+def test_a_loss_that_is_not_finite_moves_nothing(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, first: bool
+) -> None:
+    """The next step says so, and does not move anything either."""
+    config = replace(make_config(tmp_path), optim=OptimConfig(clip=1.0))
+    trainer = make_trainer(config, make_state(config))
+    if not first:
+        take_step(trainer, make_inputs(2, torch.float32))
+    before, step = everything_trained(trainer.state), trainer.state.step
+    spoil(trainer, monkeypatch, part)
+    trainer.train_step(make_inputs(2, torch.float32))
+    monkeypatch.undo()
+    with pytest.raises(TrainingError, match=rf"^step {step + 1} of stage joint: {part} is inf; "):
+        trainer.train_step(make_inputs(2, torch.float32))
+    assert (trainer.state.step, trainer.updating) == (step, False)
+    after = everything_trained(trainer.state)
+    assert [name for name, value in before.items() if not torch.equal(after[name], value)] == []
+    moments = {value for name, value in after.items() if name not in before}  # of a first step: as they begin
+    assert all(not value.any() for value in moments)
 
 
 def test_inputs_split_into_micro_batches_in_order() -> None:
