@@ -190,6 +190,18 @@ def move(network: nn.Module, config: TrainConfig, device: torch.device) -> None:
         network.to(device, memory_format=memory_format)  # type: ignore[call-overload]
 
 
+def cast_convolutions(network: nn.Module, config: TrainConfig) -> None:
+    """Give a network that never trains the weights that its convolutions compute with under autocast.
+
+    Autocast keeps converted weights only if they train; those of a frozen network it would convert in every call, to
+    the same numbers.
+    """
+    if config.precision == "bfloat16":
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.to(torch.bfloat16)
+
+
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:
     """The architecture of a stage, of a config that is `resolved`."""
     model = replace(config.model, dontcare=config.data.dontcare, instance_divisor=config.data.instance_divisor)

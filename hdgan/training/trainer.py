@@ -34,7 +34,7 @@ from hdgan.training.gradient_average import GradientAverage
 from hdgan.training.interrupt import StopRequest, defer_sigchld
 from hdgan.training.readback import Readback
 from hdgan.training.setup import too_large
-from hdgan.training.state import StageNetworks, StageState, move
+from hdgan.training.state import StageNetworks, StageState, cast_convolutions, move
 
 
 def accumulate_gradients(
@@ -153,6 +153,7 @@ class Trainer:
         self.updating = self.stopping = self.all_failed = False
         if perceptual is not None:
             move(perceptual, config, world.device)
+            cast_convolutions(perceptual, config)
         self.criterion = config.loss.criterion(perceptual, state.pool)
         self.average = GradientAverage(world, state.in_backward_order)
         compile_networks(config.compile, state.model, perceptual)

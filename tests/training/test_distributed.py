@@ -114,6 +114,52 @@ def test_a_picture_that_one_process_cannot_read_loses_no_step(
     assert list_steps(config.out) == [1]
 
 
+FULL_MEMORY = """
+import os, sys, torch
+from hdgan.commands.main import main
+from hdgan.training import gradient_average, trainer
+gradient_average.BUCKET_ELEMENTS = 50  # most gradients are on their way while others are still to come
+plain, calls = trainer.accumulate_gradients, 0
+def accumulate(objectives, g_parameters, d_parameters, rounds):
+    global calls
+    calls += 1
+    if calls == 2 and os.environ["RANK"] == sys.argv[1]:
+        (objectives.discriminator / rounds).backward(inputs=d_parameters, retain_graph=True)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    plain(objectives, g_parameters, d_parameters, rounds)
+trainer.accumulate_gradients = accumulate
+sys.exit(main(["train", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_memory_that_one_process_lacks_in_the_middle_of_a_step_loses_no_step(
+    make_config: Callable[..., TrainConfig], to_arguments: Callable[[TrainConfig], list[str]], tmp_path: Path, rank: int
+) -> None:
+    """The other process does not wait forever for the gradients that never come."""
+    config = make_config(tmp_path / "run")
+    command = [sys.executable, "-c", FULL_MEMORY, str(rank), *to_arguments(config)]
+    world = os.environ | first_of_two()
+    processes = [
+        subprocess.Popen(
+            command,
+            env=world | {"RANK": str(own), "LOCAL_RANK": str(own)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for own in (0, 1)
+    ]
+    outputs = [" ".join(process.communicate(timeout=100)[0].split()) for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], outputs
+    assert f"saved after step 1: hdgan-train --resume {config.out}" in outputs[0]
+    assert "stage global, with 1 image per batch and process, does not fit into the memory of cpu" in outputs[rank]
+    assert "another process cannot take this step; its message says why" in outputs[1 - rank]
+    assert list_steps(config.out) == [1]
+    assert [record["step"] for record in read_metrics(config.out)] == [1]
+
+
 def test_what_several_processes_cannot_do_is_refused(
     make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

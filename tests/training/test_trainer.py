@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hdgan.errors import DataError, TrainingError
 from hdgan.families import Pix2PixHD, Pix2PixHDLoss
@@ -387,6 +388,42 @@ def test_the_pool_feeds_only_the_discriminators_fakes(make_config: Callable[...,
     torch.testing.assert_close(found[:-1], expected[:-1])
     torch.testing.assert_close(found[-1], plain(state.model, first).parts[-1])
     assert not torch.allclose(found[-1], expected[-1])
+
+
+class Conversions(TorchDispatchMode):
+    """Counts the bytes that are converted from float32 to bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and (args[0].dtype, result.dtype) == (torch.float32, torch.bfloat16):
+            self.bytes += args[0].nbytes
+        return result
+
+
+def test_frozen_weights_are_converted_once(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    """Not a bit changes, but each call of the perceptual network converts its weights no more."""
+    config = replace(make_config(tmp_path, precision="bfloat16"), loss=Pix2PixHDLoss(vgg=10.0))
+    vgg = TinyVGG().requires_grad_(False)
+    inputs = make_inputs(2, torch.float32)
+    found = []
+    for network in (vgg, copy.deepcopy(vgg)):
+        state = make_state(config)
+        trainer = make_trainer(config, state, copy.deepcopy(vgg))
+        if network is vgg:  # as it was
+            trainer.criterion = config.loss.criterion(network, state.pool)
+        with Conversions() as conversions:
+            losses = forward_backward(config, state, trainer.criterion, inputs)
+        found.append((losses, [p.grad for p in state.g_parameters], conversions.bytes))
+    (expected, gradients, before), (losses, ours, after) = found
+    assert torch.equal(losses, expected)
+    assert len(ours) > 10
+    for mine, theirs in zip(ours, gradients, strict=True):
+        assert (mine is None and theirs is None) or torch.equal(mine, theirs)  # type: ignore[arg-type]
+    assert after <= before - 2 * sum(p.nbytes for p in vgg.parameters())  # of the fake and of the photo
 
 
 def test_accumulation_frees_each_micro_batch(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
