@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Literal
 
 import torch
@@ -114,7 +113,7 @@ def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _tensors(batch: Batch) -> list[Tensor | None]:
-    return [getattr(batch, field.name) for field in fields(batch)]
+    return [batch.photo, batch.label, batch.source, batch.ids]
 
 
 def _shapes(batch: Batch) -> list[torch.Size | None]:

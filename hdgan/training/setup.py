@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -68,7 +69,9 @@ class RunSetup:
             workers=config.data.workers,
             pin_memory=world.device.type == "cuda",
         )
-        yield from prefetched(loader, world.device, config.format_on(world.device))
+        encodes = config.model.feature_channels > 0
+        prepare = partial(Batch.indexed, size=stage.config.micro_batch) if encodes else lambda batch: batch
+        yield from prefetched(loader, world.device, config.format_on(world.device), prepare)
 
 
 def prepare(

@@ -63,8 +63,10 @@ def make_inputs(batch: int, dtype: torch.dtype, step: int = 0, n_labels: int = 4
     return Batch(photo.to(dtype), label, None, ids)
 
 
-def make_state(config: TrainConfig, stage: str = "joint", dtype: torch.dtype = torch.float32) -> StageState:
-    state = StageState(config, next(s for s in plan(config, 6) if s.name == stage), CPU)
+def make_state(
+    config: TrainConfig, stage: str = "joint", dtype: torch.dtype = torch.float32, device: torch.device = CPU
+) -> StageState:
+    state = StageState(config, next(s for s in plan(config, 6) if s.name == stage), device)
     state.model.to(dtype)
     state.ema.model.to(dtype)
     for parameter in state.model.parameters():
@@ -80,7 +82,12 @@ def steady(config: TrainConfig, micro_batch: int | None = None) -> TrainConfig:
 
 
 def make_trainer(config: TrainConfig, state: StageState, vgg: nn.Module | None = None) -> Trainer:
-    return Trainer(config, state, vgg, World(0, 1, CPU))
+    return Trainer(config, state, vgg, World(0, 1, next(state.model.parameters()).device))
+
+
+def moved(inputs: Batch, device: torch.device) -> Batch:
+    tensors = (inputs.photo, inputs.label, inputs.source, inputs.ids)
+    return Batch(*(None if tensor is None else tensor.to(device) for tensor in tensors))  # type: ignore[arg-type]
 
 
 def original_losses(model: Pix2PixHD, inputs: Batch, config: Pix2PixHDLoss, vgg: nn.Module | None) -> dict[str, Tensor]:
@@ -325,22 +332,29 @@ def test_a_step_is_finished_while_the_next_one_runs(make_config: Callable[..., T
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("part", ["g_gan", "d_real"])
 @pytest.mark.parametrize("first", [True, False], ids=["first step", "later"])
 def test_a_loss_that_is_not_finite_moves_nothing(
-    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, first: bool
+    make_config: Callable[..., TrainConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    first: bool,
+    device: str,
 ) -> None:
     """The next step says so, and does not move anything either."""
     config = replace(make_config(tmp_path), optim=OptimConfig(clip=1.0))
-    trainer = make_trainer(config, make_state(config))
+    trainer = make_trainer(config, make_state(config, device=torch.device(device)))
+    inputs = moved(make_inputs(2, torch.float32), torch.device(device))
     if not first:
-        take_step(trainer, make_inputs(2, torch.float32))
+        take_step(trainer, inputs)
     before, step = everything_trained(trainer.state), trainer.state.step
     spoil(trainer, monkeypatch, part)
-    trainer.train_step(make_inputs(2, torch.float32))
+    trainer.train_step(inputs)
     monkeypatch.undo()
     with pytest.raises(TrainingError, match=rf"^step {step + 1} of stage joint: {part} is inf; "):
-        trainer.train_step(make_inputs(2, torch.float32))
+        trainer.train_step(inputs)
     assert (trainer.state.step, trainer.updating) == (step, False)
     after = everything_trained(trainer.state)
     assert [name for name, value in before.items() if not torch.equal(after[name], value)] == []
@@ -356,6 +370,19 @@ def test_inputs_split_into_micro_batches_in_order() -> None:
     assert torch.equal(torch.cat([half.ids for half in halves]), inputs.ids)  # type: ignore[misc]
     assert halves[0].source is None
     assert len(list(inputs.split(None))) == 1
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_instances_can_be_found_in_advance(size: int | None) -> None:
+    inputs = make_inputs(4, torch.float32)
+    indexed = inputs.indexed(size)
+    assert len(list(indexed.tensors())) == 3 + 4 * (4 // (size or 4))
+    for part, plain in zip(indexed.split(size), inputs.split(size), strict=True):
+        assert part.instances() is part.instances()
+        for found, expected in zip(part.instances(), plain.instances(), strict=True):
+            assert torch.equal(found, expected)
+        assert part.label is not None
+        assert torch.equal(part.label, plain.label)  # type: ignore[arg-type]
 
 
 def test_inputs_from_the_loader_bring_8_bits_to_unit_range() -> None:
