@@ -13,8 +13,8 @@
 namespace hd::cuda {
 namespace {
 
-constexpr int kThreads = 256;      // of a block, at most
-constexpr int kBand = 8;           // rows of cells that a block walks down
+constexpr int kThreads = 256;       // of a block, at most
+constexpr int kBand = 8;            // rows of cells that a block walks down
 constexpr int kMostChannels = 112;  // of a tile; more are divided into slices
 constexpr int kSlice = 64;
 
@@ -23,20 +23,21 @@ struct Planes {
   int height, width, pixel;  // pixel: its adjacent elements
 };
 
+// What a block works on. Sizes of shared memory are in elements of one plane.
 struct Tile {
   int cells, channels, planes;  // of a block
-  int across, slices, bands;    // tiles along a row of cells and along a pixel, and down a plane
-  int row_lead, row;            // elements before the tile's part of a row in shared memory, and of one plane in all
-  int half_lead, half;          // the same of the half level
+  int across, slices, bands;    // tiles along a row, along a pixel, and down a plane
+  int row, half, quarter;       // shared memory for a row of each level
+  int row_lead, half_lead;      // what lies before a tile's part of such a row, so that packs of it are aligned
 };
 
 // How a thread accesses the rows of an image.
 template <typename Type, int N>
 struct Access {
   using T = Type;
-  static constexpr int kPack = N, kPacks = N == 1 ? 8 : 16 / N;     // elements of an access, accesses of a row
-  static constexpr int kRow = kPack * kPacks, kHalf = kRow / 2;     // elements of a row, and of one of the half level
-  static constexpr int kHalfPacks = kPacks / 2;
+  static constexpr int kPack = N, kPacks = N == 1 ? 8 : 16 / N;  // elements of an access, accesses of a row
+  static constexpr int kBlocks = N == 1 ? 3 : 2;                 // of a multiprocessor
+  static constexpr int kRow = kPack * kPacks, kHalf = kRow / 2, kQuarter = kRow / 4;  // elements of a row of each level
 };
 
 struct Place {
@@ -45,25 +46,43 @@ struct Place {
   int top, bottom;            // rows of cells
 };
 
-// The columns from `first` on that a tile has of a row. In shared memory, each plane of the tile has `length` elements.
+// Columns of a level that a tile has of a row, and where they are in shared memory: each plane has `length` elements.
 struct Segment {
-  int first, lead, length;
+  int first, columns, lead, length;
 };
-
-template <typename A>
-using Row = Pack<typename A::T, A::kPack>[A::kPacks];
 
 __host__ __device__ __forceinline__ int halved(int size) { return (size + 1) / 2; }
 __host__ __device__ __forceinline__ Planes halved(const Planes& in) {
   return {in.count, halved(in.height), halved(in.width), in.pixel};
 }
 
+__device__ __forceinline__ int block_size() { return static_cast<int>(blockDim.x); }
+
+// The i-th of M elements, or packs of N elements, that a thread has of a row. A warp has all between them, so that
+// their distance is known when this is compiled.
+template <int N, int M>
+__device__ __forceinline__ int own(int i) {
+  const int thread = static_cast<int>(threadIdx.x);
+  return N * (thread / 32 * 32 * M + thread % 32 + 32 * i);
+}
+
+// The same number, of which the compiler does not know that. It would otherwise compute all that follows from it before
+// a loop, and keep more than there are registers.
+__device__ __forceinline__ int opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 // Pixels of the window at output position o that lie in [0, size); 1 where there is no such window.
 __device__ __forceinline__ int inside(int o, int size) { return max(min(2 * o + 2, size) - max(2 * o - 1, 0), 1); }
 
-// One over the pixels of the windows of an output row: of those inside, and of the first and last one if it is narrow.
+// One over the pixels of the windows of an output row. The first window and the last one may be narrow.
 struct Scale {
   float whole, narrow;
+
+  __device__ __forceinline__ float of(int narrow_ones, int i) const {
+    return (narrow_ones >> i & 1) != 0 ? narrow : whole;
+  }
 };
 
 __device__ __forceinline__ Scale scale_of(int row, const Planes& in) {
@@ -86,11 +105,19 @@ __device__ __forceinline__ Place find_place(const Planes& in, const Tile& tile) 
   return place;
 }
 
-// Where element `at` of a segment lies, counted from the row's begin in the first plane; -1 if there is no such element.
+// The first element of a level's plane of this block.
+template <typename T>
+__device__ __forceinline__ T* plane_of(T* data, const Planes& level, const Place& place) {
+  return data == nullptr ? nullptr : data + place.plane * level.height * level.width * level.pixel;
+}
+
+// Where the N elements of a segment from `at` on lie, counted from the row's begin in the first plane; -1 if the level
+// or the segment has none of them.
+template <int N>
 __device__ __forceinline__ int locate(const Planes& level, const Tile& tile, const Place& place, const Segment& segment,
                                       int at) {
   const int plane = at / segment.length, element = at - plane * segment.length - segment.lead;
-  if (plane >= place.planes) return -1;
+  if (plane >= place.planes || element + N <= 0 || element >= segment.columns * tile.channels) return -1;
   const int stride = level.width * level.pixel;
   if (tile.channels == level.pixel) {
     const int flat = segment.first * level.pixel + element;
@@ -100,269 +127,283 @@ __device__ __forceinline__ int locate(const Planes& level, const Tile& tile, con
   return column >= 0 && column < level.width && channel < level.pixel ? column * level.pixel + channel : -1;
 }
 
+template <int N, int P>
+__device__ __forceinline__ void locate_all(const Planes& level, const Tile& tile, const Place& place,
+                                           const Segment& segment, int (&offsets)[P]) {
+#pragma unroll
+  for (int p = 0; p < P; ++p) offsets[p] = locate<N>(level, tile, place, segment, own<N, P>(p));
+}
+
 // Load a thread's part of a row, which is 0 outside of the level.
 template <int N, int P, typename T>
-__device__ __forceinline__ void load_row(const T* level, const Planes& in, int row, const int (&offsets)[P],
+__device__ __forceinline__ void load_row(const T* data, const Planes& level, int row, const int (&offsets)[P],
                                          Pack<T, N> (&out)[P]) {
-  const bool exists = row >= 0 && row < in.height;
-  const T* source = level + static_cast<int64_t>(exists ? row : 0) * in.width * in.pixel;
+  const bool exists = data != nullptr && row >= 0 && row < level.height;
+  const T* source = data + static_cast<int64_t>(exists ? row : 0) * level.width * level.pixel;
 #pragma unroll
   for (int p = 0; p < P; ++p) out[p] = exists && offsets[p] >= 0 ? load_pack<N>(source + offsets[p]) : Pack<T, N>{};
 }
 
-// Write the quarter level's row q of a tile from the sums of three rows of the half level.
-template <typename T>
-__device__ __forceinline__ void store_quarter(T* quarter, const float* sums, const Planes& half, const Tile& tile,
-                                              const Place& place, int q) {
-  const Planes level = halved(half);
-  const Scale scale = scale_of(q, half);
-  const Segment segment{place.cell, 0, tile.cells * tile.channels};
-  quarter += static_cast<int64_t>(q) * level.width * level.pixel;
-  for (int o = static_cast<int>(threadIdx.x); o < place.planes * segment.length; o += static_cast<int>(blockDim.x)) {
-    const int to = locate(level, tile, place, segment, o);
-    if (to < 0) continue;
-    const int plane = o / segment.length, element = o - plane * segment.length, column = element / tile.channels;
-    const float* s = sums + plane * tile.half + tile.half_lead + element + column * tile.channels;
-    const float sum = s[0] + s[tile.channels] + s[2 * tile.channels];
-    quarter[to] = from_float<T>(sum * (inside(place.cell + column, half.width) < 3 ? scale.narrow : scale.whole));
+// Elements of a segment of a level: where in the finer level's segment their windows begin, or -1.
+template <int M>
+struct Windows {
+  int begin[M];
+  unsigned narrow;  // one bit for each
+
+  __device__ __forceinline__ Windows(const Planes& fine, const Tile& tile, const Place& place, const Segment& coarse,
+                                     int fine_lead, int fine_length)
+      : narrow(0) {
+#pragma unroll
+    for (int i = 0; i < M; ++i) {
+      const int plane = own<1, M>(i) / coarse.length, element = own<1, M>(i) - plane * coarse.length - coarse.lead;
+      const int column = element / tile.channels, o = coarse.first + column;
+      const bool exists =
+          plane < place.planes && element >= 0 && column < coarse.columns && o >= 0 && o < halved(fine.width);
+      begin[i] = exists ? plane * fine_length + fine_lead + element + column * tile.channels : -1;
+      if (inside(o, fine.width) < 3) narrow |= 1u << i;
+    }
   }
+};
+
+__device__ __forceinline__ float window_sum(const float* begin, int channels) {
+  return begin[0] + begin[channels] + begin[2 * channels];
 }
 
 template <typename A>
-__global__ void __launch_bounds__(kThreads, A::kPack == 4 ? 2 : 3)
+__global__ void __launch_bounds__(kThreads, A::kBlocks)
     avg_pyramid_fwd_kernel(const typename A::T* __restrict__ x,  // [B, C, H, W]
                            typename A::T* __restrict__ half,     // [B, C, ceil(H/2), ceil(W/2)]
                            typename A::T* __restrict__ quarter,  // [B, C, ceil(H/4), ceil(W/4)] or null
                            Planes in, Tile tile) {
   using T = typename A::T;
-  constexpr int N = A::kPack;
+  constexpr int N = A::kPack, P = A::kPacks;
   const Place place = find_place(in, tile);
   const Planes mid = halved(in), out = halved(mid);
-  x += place.plane * in.height * in.width * in.pixel;
-  half += place.plane * mid.height * mid.width * in.pixel;
-  if (quarter != nullptr) quarter += place.plane * out.height * out.width * in.pixel;
-  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), channels = tile.channels;
-  HD_SHARED(float, sums);                             // of three rows of the image
-  float* half_sums = sums + threads * A::kRow;        // of three rows of the half level, which are 0 outside of it
-  T* means = reinterpret_cast<T*>(half_sums + tile.planes * tile.half);  // a row of the half level
+  x = plane_of(x, in, place), half = plane_of(half, mid, place), quarter = plane_of(quarter, out, place);
+  const int cell = place.cell, cells = tile.cells, channels = tile.channels;
+  HD_SHARED(float, sums);                                                // of three rows of the image
+  float* half_sums = sums + block_size() * A::kRow;                      // of three rows of the half level
+  T* means = reinterpret_cast<T*>(half_sums + block_size() * A::kHalf);  // a row of the half level
 
-  int offsets[A::kPacks], targets[A::kHalfPacks];
+  int offsets[P], half_targets[P / 2], quarter_targets[A::kQuarter];
+  locate_all<N>(in, tile, place, {4 * cell - 3, 4 * cells + 3, tile.row_lead, tile.row}, offsets);
+  locate_all<N>(mid, tile, place, {2 * cell, 2 * cells, tile.half_lead + channels, tile.half}, half_targets);
+  locate_all<1>(out, tile, place, {cell, cells, 0, tile.quarter}, quarter_targets);
+  const Windows<A::kHalf> windows(in, tile, place, {2 * cell - 1, 2 * cells + 1, tile.half_lead, tile.half},
+                                  tile.row_lead, tile.row);
+  const Windows<A::kQuarter> quarter_windows(mid, tile, place, {cell, cells, 0, tile.quarter}, tile.half_lead,
+                                             tile.half);
 #pragma unroll
-  for (int p = 0; p < A::kPacks; ++p)
-    offsets[p] = locate(in, tile, place, {4 * place.cell - 3, tile.row_lead, tile.row}, N * (thread + threads * p));
-#pragma unroll
-  for (int p = 0; p < A::kHalfPacks; ++p) {
-    const int at = N * (thread + threads * p), element = at % tile.half - tile.half_lead - channels;
-    const bool own = element >= 0 && element < 2 * tile.cells * channels;
-    targets[p] = own ? locate(mid, tile, place, {2 * place.cell - 1, tile.half_lead, tile.half}, at) : -1;
-  }
-  int windows[A::kHalf];  // where the windows of this thread's elements of the half level begin in `sums`
-  unsigned narrow = 0;    // those that are narrow, one bit for each
-#pragma unroll
-  for (int i = 0; i < A::kHalf; ++i) {
-    const int o = thread + threads * i, plane = o / tile.half, element = o - plane * tile.half - tile.half_lead;
-    const int column = element / channels, h = 2 * place.cell - 1 + column;
-    const bool exists = plane < place.planes && element >= 0 && column <= 2 * tile.cells && h >= 0 && h < mid.width;
-    windows[i] = exists ? plane * tile.row + tile.row_lead + element + column * channels : -1;
-    if (inside(h, in.width) < 3) narrow |= 1u << i;
-  }
-  for (int i = thread; i < tile.planes * tile.half; i += threads) half_sums[i] = 0.f;
+  for (int i = 0; i < A::kHalf; ++i) half_sums[own<1, A::kHalf>(i)] = 0.f;  // outside of the level it stays 0
 
   const int first = max(2 * place.top - 1, 0), end = 2 * place.bottom;
   float above[A::kHalf] = {};  // of the rows of the half level that the next row of the quarter level needs
-  Row<A> last, upper, lower;
+  Pack<T, N> last[P], upper[P], lower[P];
   load_row(x, in, 2 * first - 1, offsets, last);
   load_row(x, in, 2 * first, offsets, upper);
   load_row(x, in, 2 * first + 1, offsets, lower);
 #pragma unroll 1
   for (int row = first; row < end; ++row) {
+    const int channels = opaque(tile.channels), narrow = opaque(windows.narrow),
+              quarter_narrow = opaque(quarter_windows.narrow);
 #pragma unroll
-    for (int p = 0; p < A::kPacks; ++p) {
+    for (int p = 0; p < P; ++p) {
       Pack<float, N> sum;
 #pragma unroll
       for (int k = 0; k < N; ++k)
         sum.at[k] = to_float(last[p].at[k]) + to_float(upper[p].at[k]) + to_float(lower[p].at[k]);
-      store_pack(sums + N * (thread + threads * p), sum);
+      store_pack(sums + own<N, P>(p), sum);
       last[p] = lower[p];
     }
-    load_row(x, in, row + 1 < end ? 2 * row + 2 : -1, offsets, upper);
-    load_row(x, in, row + 1 < end ? 2 * row + 3 : -1, offsets, lower);
+    const int next = row + 1 < end ? 2 * row + 2 : in.height;
+    load_row(x, in, next, offsets, upper);
+    load_row(x, in, next + 1, offsets, lower);
     __syncthreads();
     const bool exists = row < mid.height, completes = row % 2 == 1;
     const Scale scale = scale_of(row, in);
 #pragma unroll
     for (int i = 0; i < A::kHalf; ++i) {
-      if (windows[i] < 0) continue;
-      const float* s = sums + windows[i];
-      const float sum = s[0] + s[channels] + s[2 * channels];
-      const float mean = exists ? sum * ((narrow >> i & 1u) != 0 ? scale.narrow : scale.whole) : 0.f;
-      means[thread + threads * i] = from_float<T>(mean);
+      if (windows.begin[i] < 0) continue;
+      const float sum = window_sum(sums + windows.begin[i], channels);
+      const float mean = exists ? sum * scale.of(narrow, i) : 0.f;
+      means[own<1, A::kHalf>(i)] = from_float<T>(mean);
       above[i] += mean;
       if (!completes) continue;
-      half_sums[thread + threads * i] = above[i];
+      half_sums[own<1, A::kHalf>(i)] = above[i];
       above[i] = mean;
     }
     __syncthreads();
     if (row < 2 * place.top) continue;
-    if (exists)
+    T* half_row = half + static_cast<int64_t>(row) * mid.width * mid.pixel;
 #pragma unroll
-      for (int p = 0; p < A::kHalfPacks; ++p)
-        if (targets[p] >= 0)
-          store_pack(half + static_cast<int64_t>(row) * mid.width * mid.pixel + targets[p],
-                     load_pack<N>(means + N * (thread + threads * p)));
-    if (completes && quarter != nullptr) store_quarter(quarter, half_sums, mid, tile, place, row / 2);
+    for (int p = 0; p < P / 2; ++p)
+      if (exists && half_targets[p] >= 0)
+        store_pack(half_row + half_targets[p], load_pack<N>(means + own<N, P / 2>(p)));
+    if (!completes || quarter == nullptr) continue;
+    T* quarter_row = quarter + static_cast<int64_t>(row / 2) * out.width * out.pixel;
+    const Scale quarter_scale = scale_of(row / 2, mid);
+#pragma unroll
+    for (int i = 0; i < A::kQuarter; ++i)
+      if (quarter_targets[i] >= 0)
+        quarter_row[quarter_targets[i]] = from_float<T>(window_sum(half_sums + quarter_windows.begin[i], channels) *
+                                                        quarter_scale.of(quarter_narrow, i));
   }
 }
 
-// What each pixel in the windows of a row q of the quarter level gets of their gradient, to shared memory.
-template <typename T>
-__device__ __forceinline__ void load_quarter(const T* dquarter, float* shares, const Planes& half, const Tile& tile,
-                                             const Place& place, int q) {
-  const Planes level = halved(half);
-  const Scale scale = scale_of(q, half);
-  const Segment segment{place.cell, 0, (tile.cells + 1) * tile.channels};
-  const T* source = dquarter + static_cast<int64_t>(q) * level.width * level.pixel;
-  for (int o = static_cast<int>(threadIdx.x); o < place.planes * segment.length; o += static_cast<int>(blockDim.x)) {
-    const int from = q < level.height ? locate(level, tile, place, segment, o) : -1;
-    const int column = place.cell + o % segment.length / tile.channels;
-    const float share = inside(column, half.width) < 3 ? scale.narrow : scale.whole;
-    shares[o] = from < 0 ? 0.f : to_float(source[from]) * share;
-  }
-}
+// A level's gradient: where in the finer level's segment the shares of its windows go, or -1.
+template <int M>
+struct Shares {
+  int to[M];
 
-// Add up along a row of the half level what its pixels get of the quarter level.
-__device__ __forceinline__ void spread_quarter(const float* shares, float* to, const Tile& tile, const Place& place) {
-  const int length = (tile.cells + 1) * tile.channels;
-  for (int o = static_cast<int>(threadIdx.x); o < place.planes * length; o += static_cast<int>(blockDim.x)) {
-    const int plane = o / length, element = o - plane * length, column = element / tile.channels;
-    float* target = to + plane * tile.half + element + column * tile.channels;
-    target[0] = shares[o];
-    if (column < tile.cells) target[tile.channels] = shares[o] + shares[o + tile.channels];
+  __device__ __forceinline__ Shares(const Tile& tile, int columns, int length, int fine_length) {
+#pragma unroll
+    for (int i = 0; i < M; ++i) {
+      const int plane = own<1, M>(i) / length, element = own<1, M>(i) - plane * length,
+                column = element / tile.channels;
+      const bool exists = plane < tile.planes && column < columns;
+      to[i] = exists ? plane * fine_length + element + column * tile.channels : -1;
+    }
   }
+
+  // Add shares up along a row of the finer level: a window's first pixel of the two that it adds to those of its left
+  // neighbour has one, the second shares with the right neighbour. Beyond the last column the result has no meaning.
+  __device__ __forceinline__ void spread(const float* shares, float* sums, int channels) const {
+#pragma unroll
+    for (int i = 0; i < M; ++i) {
+      if (to[i] < 0) continue;
+      const float share = shares[own<1, M>(i)];
+      sums[to[i]] = share;
+      sums[to[i] + channels] = share + shares[own<1, M>(i) + channels];
+    }
+  }
+};
+
+// Which of this thread's elements belong to a narrow window, one bit for each of P packs of N.
+template <int N, int P>
+__device__ __forceinline__ unsigned narrow_ones(const Planes& fine, const Tile& tile, int first, int length) {
+  unsigned ones = 0;
+#pragma unroll
+  for (int i = 0; i < P * N; ++i) {
+    const int column = first + (own<N, P>(i / N) + i % N) % length / tile.channels;
+    if (inside(column, fine.width) < 3) ones |= 1u << i;
+  }
+  return ones;
 }
 
 template <typename A>
-__global__ void __launch_bounds__(kThreads, A::kPack == 4 ? 2 : 3)
+__global__ void __launch_bounds__(kThreads, A::kBlocks)
     avg_pyramid_bwd_kernel(const typename A::T* __restrict__ dhalf,     // [B, C, ceil(H/2), ceil(W/2)] or null
                            const typename A::T* __restrict__ dquarter,  // [B, C, ceil(H/4), ceil(W/4)] or null
                            typename A::T* __restrict__ dx,              // [B, C, H, W]
                            Planes in, Tile tile) {
   using T = typename A::T;
-  constexpr int N = A::kPack;
+  constexpr int N = A::kPack, P = A::kPacks;
   const Place place = find_place(in, tile);
   const Planes mid = halved(in), out = halved(mid);
-  dx += place.plane * in.height * in.width * in.pixel;
-  if (dhalf != nullptr) dhalf += place.plane * mid.height * mid.width * in.pixel;
-  if (dquarter != nullptr) dquarter += place.plane * out.height * out.width * in.pixel;
-  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), channels = tile.channels;
-  const int length = 4 * tile.cells * channels + (N - 4 * tile.cells * channels % N) % N;
-  HD_SHARED(float, row_sums);                                    // of a row of the half level, along a row of the image
-  float* shares = row_sums + threads * A::kRow;                  // of the pixels in the windows of the half level
-  float* quarter_sums = shares + threads * A::kHalf;             // along a row of the half level
-  float* quarter_shares = quarter_sums + threads * A::kHalf;
+  dx = plane_of(dx, in, place), dhalf = plane_of(dhalf, mid, place), dquarter = plane_of(dquarter, out, place);
+  const int cell = place.cell, cells = tile.cells, channels = tile.channels;
+  HD_SHARED(float, row_sums);                           // of the half level's shares, along a row of the image
+  float* shares = row_sums + block_size() * A::kRow;    // of the half level's windows
+  float* half_sums = shares + block_size() * A::kHalf;  // of the quarter level's shares, along a row of the half level
+  float* quarter_shares = half_sums + block_size() * A::kHalf;
 
-  int offsets[A::kHalfPacks], targets[A::kPacks];
-  unsigned narrow = 0;  // one bit for each element of the half level
-#pragma unroll
-  for (int p = 0; p < A::kPacks; ++p)
-    targets[p] = locate(in, tile, place, {4 * place.cell, 0, length}, N * (thread + threads * p));
-#pragma unroll
-  for (int p = 0; p < A::kHalfPacks; ++p) {
-    const int at = N * (thread + threads * p);
-    offsets[p] = locate(mid, tile, place, {2 * place.cell, 0, tile.half}, at);
-#pragma unroll
-    for (int k = 0; k < N; ++k)
-      if (inside(2 * place.cell + (at % tile.half + k) / channels, in.width) < 3) narrow |= 1u << (N * p + k);
-  }
-  int spread[A::kHalf];  // where in `row_sums` the elements of the half level go
-#pragma unroll
-  for (int i = 0; i < A::kHalf; ++i) {
-    const int o = thread + threads * i, plane = o / tile.half, element = o - plane * tile.half;
-    const int column = element / channels;
-    spread[i] =
-        plane < place.planes && column < 2 * tile.cells ? plane * length + element + column * channels : -1;
-  }
+  int targets[P], offsets[P / 2], quarter_offsets[A::kQuarter];
+  locate_all<N>(in, tile, place, {4 * cell, 4 * cells, 0, tile.row}, targets);
+  locate_all<N>(mid, tile, place, {2 * cell, 2 * cells + 1, 0, tile.half}, offsets);
+  locate_all<1>(out, tile, place, {cell, cells + 1, 0, tile.quarter}, quarter_offsets);
+  const Shares<A::kHalf> spread(tile, 2 * cells + 1, tile.half, tile.row);
+  const Shares<A::kQuarter> quarter_spread(tile, cells + 1, tile.quarter, tile.half);
+  const unsigned narrow_half = narrow_ones<N, P / 2>(in, tile, 2 * cell, tile.half);
+  const unsigned quarter_narrow = narrow_ones<1, A::kQuarter>(mid, tile, cell, tile.quarter);
 
-  float above[A::kRow] = {}, quarter[A::kHalf] = {};
-  Pack<T, N> given[A::kHalfPacks] = {};
-  if (dhalf != nullptr) load_row(dhalf, mid, 2 * place.top, offsets, given);
+  float above[A::kRow] = {};     // sums along the image's row before
+  float quarter[A::kHalf] = {};  // of the quarter level's row before, along a row of the half level
+  Pack<T, N> given[P / 2];
+  Pack<T, 1> quarter_given[A::kQuarter];
+  load_row(dhalf, mid, 2 * place.top, offsets, given);
+  load_row(dquarter, out, place.top, quarter_offsets, quarter_given);
+  const auto next_quarter = [&](int row) {  // its shares to shared memory
+    const Scale scale = scale_of(row, mid);
+#pragma unroll
+    for (int i = 0; i < A::kQuarter; ++i)
+      quarter_shares[own<1, A::kQuarter>(i)] = to_float(quarter_given[i].at[0]) * scale.of(quarter_narrow, i);
+    load_row(dquarter, out, row + 1, quarter_offsets, quarter_given);
+  };
   if (dquarter != nullptr) {
-    load_quarter(dquarter, quarter_shares, mid, tile, place, place.top);
+    next_quarter(place.top);
     __syncthreads();
-    spread_quarter(quarter_shares, quarter_sums, tile, place);
+    quarter_spread.spread(quarter_shares, half_sums, channels);
     __syncthreads();
+#pragma unroll
+    for (int i = 0; i < A::kHalf; ++i) quarter[i] = half_sums[own<N, P / 2>(i / N) + i % N];
   }
 #pragma unroll 1
   for (int row = 2 * place.top; row <= 2 * place.bottom; ++row) {
-    const bool next = dquarter != nullptr && row % 2 == 0;  // whether the next row of the quarter level begins
+    const int channels = opaque(tile.channels), narrow = opaque(narrow_half);
+    const bool odd = row % 2 == 1, begins = !odd && dquarter != nullptr;  // begins: the quarter level's next row
     const Scale scale = scale_of(row, in);
 #pragma unroll
-    for (int p = 0; p < A::kHalfPacks; ++p) {
-      const int at = N * (thread + threads * p);
-      const Pack<float, N> fresh = dquarter != nullptr && (row % 2 == 1 || row == 2 * place.top)
-                                       ? load_pack<N>(quarter_sums + at)
-                                       : Pack<float, N>{};
-      Pack<float, N> share;
+    for (int p = 0; p < P / 2; ++p) {
+      Pack<float, N> share, fresh{};
+      if (odd && dquarter != nullptr) fresh = load_pack<N>(half_sums + own<N, P / 2>(p));
 #pragma unroll
       for (int k = 0; k < N; ++k) {
-        const float each = (narrow >> (N * p + k) & 1u) != 0 ? scale.narrow : scale.whole;
-        const float sum = to_float(given[p].at[k]) + quarter[N * p + k] + fresh.at[k];
-        share.at[k] = offsets[p] >= 0 && row < mid.height ? sum * each : 0.f;
-        if (row % 2 == 1 || row == 2 * place.top) quarter[N * p + k] = fresh.at[k];
+        float& last = quarter[N * p + k];
+        const float sum = to_float(given[p].at[k]) + last + fresh.at[k];
+        share.at[k] = row < mid.height && offsets[p] >= 0 ? sum * scale.of(narrow, N * p + k) : 0.f;
+        if (odd) last = fresh.at[k];
       }
-      store_pack(shares + at, share);
+      store_pack(shares + own<N, P / 2>(p), share);
     }
-    if (dhalf != nullptr) load_row(dhalf, mid, row < 2 * place.bottom ? row + 1 : -1, offsets, given);
-    if (next) load_quarter(dquarter, quarter_shares, mid, tile, place, row / 2 + 1);
+    load_row(dhalf, mid, row < 2 * place.bottom ? row + 1 : mid.height, offsets, given);
+    if (begins) next_quarter(row / 2 + 1);
     __syncthreads();
-#pragma unroll
-    for (int i = 0; i < A::kHalf; ++i) {
-      if (spread[i] < 0) continue;
-      const float* s = shares + thread + threads * i;
-      row_sums[spread[i]] = s[0];
-      row_sums[spread[i] + channels] = s[0] + s[channels];
-    }
-    if (next) spread_quarter(quarter_shares, quarter_sums, tile, place);
+    spread.spread(shares, row_sums, channels);
+    if (begins) quarter_spread.spread(quarter_shares, half_sums, channels);
     __syncthreads();
+    T* target = dx + static_cast<int64_t>(2 * row) * in.width * in.pixel;
 #pragma unroll
-    for (int p = 0; p < A::kPacks; ++p) {
-      const Pack<float, N> sums = load_pack<N>(row_sums + N * (thread + threads * p));
-      Pack<T, N> odd, even;
+    for (int p = 0; p < P; ++p) {
+      const Pack<float, N> sums = load_pack<N>(row_sums + own<N, P>(p));
+      Pack<T, N> first, second;  // rows 2 row - 1 and 2 row
 #pragma unroll
       for (int k = 0; k < N; ++k) {
-        odd.at[k] = from_float<T>(above[N * p + k] + sums.at[k]);
-        even.at[k] = from_float<T>(sums.at[k]);
+        first.at[k] = from_float<T>(above[N * p + k] + sums.at[k]);
+        second.at[k] = from_float<T>(sums.at[k]);
         above[N * p + k] = sums.at[k];
       }
       if (targets[p] < 0) continue;
-      T* target = dx + static_cast<int64_t>(2 * row) * in.width * in.pixel + targets[p];
-      if (row > 2 * place.top && 2 * row - 1 < in.height) store_pack(target - in.width * in.pixel, odd);
-      if (row < 2 * place.bottom && 2 * row < in.height) store_pack(target, even);
+      if (row > 2 * place.top && 2 * row - 1 < in.height) store_pack(target + targets[p] - in.width * in.pixel, first);
+      if (row < 2 * place.bottom && 2 * row < in.height) store_pack(target + targets[p], second);
     }
   }
 }
 
 // The tiles of an image, for accesses of `pack` elements and so many elements of a row for each thread.
 Tile tiles_of(const Planes& in, int pack, int elements) {
-  const auto rounded = [pack](int n) { return (n + pack - 1) / pack * pack; };
+  const auto rounded = [](int n, int to) { return (n + to - 1) / to * to; };
   const int capacity = kThreads * elements, total = halved(halved(in.width));
   Tile tile;
   tile.channels = in.pixel > kMostChannels ? kSlice : in.pixel;
   tile.slices = static_cast<int>(ceil_div(in.pixel, tile.channels));
-  const int most = ((capacity - 4 * pack) / tile.channels - 3) / 4;
+  const int most = ((capacity - 8 * pack) / tile.channels - 4) / 4;
   tile.across = static_cast<int>(ceil_div(total, most));
   tile.cells = static_cast<int>(ceil_div(total, tile.across));
-  if (tile.across > 1) {  // tiles begin at multiples of a sector
-    tile.cells = most >= 8 ? std::min((tile.cells + 7) / 8 * 8, most / 8 * 8) : tile.cells;
+  if (tile.across > 1 && most >= 8) {  // tiles begin at multiples of 32 bytes
+    tile.cells = std::min(rounded(tile.cells, 8), most / 8 * 8);
     tile.across = static_cast<int>(ceil_div(total, tile.cells));
   }
   tile.bands = static_cast<int>(ceil_div(halved(halved(in.height)), kBand));
-  tile.row_lead = (pack - 1) * 3 * in.pixel % pack;  // so that what lies 3 pixels before a multiple of the pack is aligned
-  tile.half_lead = (pack - 1) * in.pixel % pack;
-  tile.half = rounded(tile.half_lead + (2 * tile.cells + 1) * tile.channels);
-  tile.row = std::max(rounded(tile.row_lead + (4 * tile.cells + 3) * tile.channels), 2 * tile.half);
+  const int sector = 2 * pack;  // 32 bytes, where each plane's part begins as well
+  tile.row_lead = (sector - 1) * 3 * in.pixel % sector;
+  tile.half_lead = (sector - 1) * in.pixel % sector;
+  tile.half = rounded(tile.half_lead + (2 * tile.cells + 2) * tile.channels, sector);
+  tile.quarter = rounded((tile.cells + 1) * tile.channels, sector);
+  tile.row = rounded(tile.row_lead + (4 * tile.cells + 3) * tile.channels, sector);
+  tile.row = std::max({tile.row, 2 * tile.half, 4 * tile.quarter});
   const int64_t size = static_cast<int64_t>(in.height) * in.width * in.pixel;
-  tile.planes = tile.slices > 1 ? 1 : static_cast<int>(std::min<int64_t>({in.count, capacity / tile.row, std::max<int64_t>(INT32_MAX / size, 1)}));
+  const int64_t planes = std::min<int64_t>(capacity / tile.row, std::max<int64_t>(INT32_MAX / size, 1));
+  tile.planes = tile.slices > 1 ? 1 : static_cast<int>(std::min(planes, in.count));
   return tile;
 }
 
@@ -380,8 +421,7 @@ void with_access(const Tensor& x, const Tensor& half, const F& fn) {
       using A = decltype(access);
       const Tile tile = tiles_of(in, A::kPack, A::kRow);
       const int64_t blocks = ceil_div(count, tile.planes) * tile.bands * tile.slices * tile.across;
-      const int64_t threads = 32 * ceil_div(tile.planes * tile.row, 32 * A::kRow);
-      fn(access, in, tile, blocks, static_cast<int>(threads));
+      fn(access, in, tile, blocks, static_cast<int>(32 * ceil_div(tile.planes * tile.row, 32 * A::kRow)));
     };
     constexpr int N = 16 / sizeof(T);
     const bool whole = in.width * pixel % N == 0 && halved(in.width) * pixel % N == 0;
@@ -398,8 +438,7 @@ void avg_pyramid_fwd(Tensor x, Tensor half, Tensor quarter, uintptr_t stream) {
   with_access(x, half, [&](auto access, const Planes& in, const Tile& tile, int64_t blocks, int threads) {
     using A = decltype(access);
     using T = typename A::T;
-    const size_t floats = threads * A::kRow + tile.planes * tile.half;
-    const size_t shared = floats * sizeof(float) + tile.planes * tile.half * sizeof(T);
+    const size_t shared = threads * ((A::kRow + A::kHalf) * sizeof(float) + A::kHalf * sizeof(T));
     HD_LAUNCH(avg_pyramid_fwd_kernel<A>, blocks, threads, shared, stream, x.as<const T>(), half.as<T>(),
               quarter.as<T>(), in, tile);
   });
@@ -409,7 +448,7 @@ void avg_pyramid_bwd(Tensor dhalf, Tensor dquarter, Tensor dx, uintptr_t stream)
   with_access(dx, dhalf, [&](auto access, const Planes& in, const Tile& tile, int64_t blocks, int threads) {
     using A = decltype(access);
     using T = typename A::T;
-    const size_t floats = threads * 2 * A::kRow + tile.planes * (tile.cells + 1) * tile.channels;
+    const size_t floats = threads * (2 * A::kRow + A::kQuarter) + tile.channels;
     HD_LAUNCH(avg_pyramid_bwd_kernel<A>, blocks, threads, floats * sizeof(float), stream, dhalf.as<const T>(),
               dquarter.as<const T>(), dx.as<T>(), in, tile);
   });
