@@ -36,7 +36,8 @@ template <typename Type, int N>
 struct Access {
   using T = Type;
   static constexpr int kPack = N, kPacks = N == 1 ? 8 : 16 / N;  // elements of an access, accesses of a row
-  static constexpr int kBlocks = N == 1 ? 3 : 2;                 // of a multiprocessor
+  // Blocks of a multiprocessor that registers must suffice for, forward and backward.
+  static constexpr int kFwdBlocks = N == 4 ? 2 : 3, kBwdBlocks = N == 1 ? 3 : 2;
   static constexpr int kRow = kPack * kPacks, kHalf = kRow / 2, kQuarter = kRow / 4;  // elements of a row of each level
 };
 
@@ -134,32 +135,57 @@ __device__ __forceinline__ void locate_all(const Planes& level, const Tile& tile
   for (int p = 0; p < P; ++p) offsets[p] = locate<N>(level, tile, place, segment, own<N, P>(p));
 }
 
+// N elements as they were loaded. As 16-bit values, each would take a register as long as it is kept.
+template <typename T, int N>
+struct Loaded {
+  static constexpr int kWords = N == 1 ? 1 : N * sizeof(T) / 4;
+  Pack<uint32_t, kWords> words;
+
+  __device__ __forceinline__ void load(const T* from) {
+    if constexpr (N == 1 && sizeof(T) == 2)
+      words.at[0] = from->bits;
+    else
+      words = *reinterpret_cast<const Pack<uint32_t, kWords>*>(from);
+  }
+
+  __device__ __forceinline__ float at(int i) const {
+    if constexpr (sizeof(T) == 2)
+      return to_float(T{static_cast<uint16_t>(words.at[i / 2] >> (i % 2 * 16))});
+    else
+      return bit_cast<float>(words.at[i]);
+  }
+};
+
 // Load a thread's part of a row, which is 0 outside of the level.
-template <int N, int P, typename T>
+template <typename T, int N, int P>
 __device__ __forceinline__ void load_row(const T* data, const Planes& level, int row, const int (&offsets)[P],
-                                         Pack<T, N> (&out)[P]) {
+                                         Loaded<T, N> (&out)[P]) {
   const bool exists = data != nullptr && row >= 0 && row < level.height;
   const T* source = data + static_cast<int64_t>(exists ? row : 0) * level.width * level.pixel;
 #pragma unroll
-  for (int p = 0; p < P; ++p) out[p] = exists && offsets[p] >= 0 ? load_pack<N>(source + offsets[p]) : Pack<T, N>{};
+  for (int p = 0; p < P; ++p) {
+    out[p] = {};
+    if (exists && offsets[p] >= 0) out[p].load(source + offsets[p]);
+  }
 }
 
-// Elements of a segment of a level: where in the finer level's segment their windows begin, or -1.
+// Elements of a segment of a level: where in the finer level's segment their windows begin. Elements outside of the
+// level see windows outside of the finer one, where all is 0, and those outside of the segment have no meaning.
 template <int M>
 struct Windows {
   int begin[M];
   unsigned narrow;  // one bit for each
 
-  __device__ __forceinline__ Windows(const Planes& fine, const Tile& tile, const Place& place, const Segment& coarse,
-                                     int fine_lead, int fine_length)
+  __device__ __forceinline__ Windows(const Planes& fine, const Tile& tile, const Segment& coarse, int fine_lead,
+                                     int fine_length)
       : narrow(0) {
 #pragma unroll
     for (int i = 0; i < M; ++i) {
       const int plane = own<1, M>(i) / coarse.length, element = own<1, M>(i) - plane * coarse.length - coarse.lead;
       const int column = element / tile.channels, o = coarse.first + column;
-      const bool exists =
-          plane < place.planes && element >= 0 && column < coarse.columns && o >= 0 && o < halved(fine.width);
-      begin[i] = exists ? plane * fine_length + fine_lead + element + column * tile.channels : -1;
+      const bool exists = plane < tile.planes && element >= 0 && column < coarse.columns;
+      begin[i] = exists ? plane * fine_length + fine_lead + element + column * tile.channels : 0;
+      if (exists && o >= halved(fine.width)) begin[i] += tile.channels;
       if (inside(o, fine.width) < 3) narrow |= 1u << i;
     }
   }
@@ -170,7 +196,7 @@ __device__ __forceinline__ float window_sum(const float* begin, int channels) {
 }
 
 template <typename A>
-__global__ void __launch_bounds__(kThreads, A::kBlocks)
+__global__ void __launch_bounds__(kThreads, A::kFwdBlocks)
     avg_pyramid_fwd_kernel(const typename A::T* __restrict__ x,  // [B, C, H, W]
                            typename A::T* __restrict__ half,     // [B, C, ceil(H/2), ceil(W/2)]
                            typename A::T* __restrict__ quarter,  // [B, C, ceil(H/4), ceil(W/4)] or null
@@ -189,16 +215,12 @@ __global__ void __launch_bounds__(kThreads, A::kBlocks)
   locate_all<N>(in, tile, place, {4 * cell - 3, 4 * cells + 3, tile.row_lead, tile.row}, offsets);
   locate_all<N>(mid, tile, place, {2 * cell, 2 * cells, tile.half_lead + channels, tile.half}, half_targets);
   locate_all<1>(out, tile, place, {cell, cells, 0, tile.quarter}, quarter_targets);
-  const Windows<A::kHalf> windows(in, tile, place, {2 * cell - 1, 2 * cells + 1, tile.half_lead, tile.half},
-                                  tile.row_lead, tile.row);
-  const Windows<A::kQuarter> quarter_windows(mid, tile, place, {cell, cells, 0, tile.quarter}, tile.half_lead,
-                                             tile.half);
-#pragma unroll
-  for (int i = 0; i < A::kHalf; ++i) half_sums[own<1, A::kHalf>(i)] = 0.f;  // outside of the level it stays 0
-
+  const Windows<A::kHalf> windows(in, tile, {2 * cell - 1, 2 * cells + 1, tile.half_lead, tile.half}, tile.row_lead,
+                                  tile.row);
+  const Windows<A::kQuarter> quarter_windows(mid, tile, {cell, cells, 0, tile.quarter}, tile.half_lead, tile.half);
   const int first = max(2 * place.top - 1, 0), end = 2 * place.bottom;
   float above[A::kHalf] = {};  // of the rows of the half level that the next row of the quarter level needs
-  Pack<T, N> last[P], upper[P], lower[P];
+  Loaded<T, N> last[P], upper[P], lower[P];
   load_row(x, in, 2 * first - 1, offsets, last);
   load_row(x, in, 2 * first, offsets, upper);
   load_row(x, in, 2 * first + 1, offsets, lower);
@@ -210,8 +232,7 @@ __global__ void __launch_bounds__(kThreads, A::kBlocks)
     for (int p = 0; p < P; ++p) {
       Pack<float, N> sum;
 #pragma unroll
-      for (int k = 0; k < N; ++k)
-        sum.at[k] = to_float(last[p].at[k]) + to_float(upper[p].at[k]) + to_float(lower[p].at[k]);
+      for (int k = 0; k < N; ++k) sum.at[k] = last[p].at(k) + upper[p].at(k) + lower[p].at(k);
       store_pack(sums + own<N, P>(p), sum);
       last[p] = lower[p];
     }
@@ -221,16 +242,17 @@ __global__ void __launch_bounds__(kThreads, A::kBlocks)
     __syncthreads();
     const bool exists = row < mid.height, completes = row % 2 == 1;
     const Scale scale = scale_of(row, in);
+    float mean[A::kHalf] = {};
+    if (exists)
+#pragma unroll
+      for (int i = 0; i < A::kHalf; ++i) mean[i] = window_sum(sums + windows.begin[i], channels) * scale.of(narrow, i);
 #pragma unroll
     for (int i = 0; i < A::kHalf; ++i) {
-      if (windows.begin[i] < 0) continue;
-      const float sum = window_sum(sums + windows.begin[i], channels);
-      const float mean = exists ? sum * scale.of(narrow, i) : 0.f;
-      means[own<1, A::kHalf>(i)] = from_float<T>(mean);
-      above[i] += mean;
+      means[own<1, A::kHalf>(i)] = from_float<T>(mean[i]);
+      above[i] += mean[i];
       if (!completes) continue;
       half_sums[own<1, A::kHalf>(i)] = above[i];
-      above[i] = mean;
+      above[i] = mean[i];
     }
     __syncthreads();
     if (row < 2 * place.top) continue;
@@ -291,7 +313,7 @@ __device__ __forceinline__ unsigned narrow_ones(const Planes& fine, const Tile& 
 }
 
 template <typename A>
-__global__ void __launch_bounds__(kThreads, A::kBlocks)
+__global__ void __launch_bounds__(kThreads, A::kBwdBlocks)
     avg_pyramid_bwd_kernel(const typename A::T* __restrict__ dhalf,     // [B, C, ceil(H/2), ceil(W/2)] or null
                            const typename A::T* __restrict__ dquarter,  // [B, C, ceil(H/4), ceil(W/4)] or null
                            typename A::T* __restrict__ dx,              // [B, C, H, W]
@@ -318,15 +340,15 @@ __global__ void __launch_bounds__(kThreads, A::kBlocks)
 
   float above[A::kRow] = {};     // sums along the image's row before
   float quarter[A::kHalf] = {};  // of the quarter level's row before, along a row of the half level
-  Pack<T, N> given[P / 2];
-  Pack<T, 1> quarter_given[A::kQuarter];
+  Loaded<T, N> given[P / 2];
+  Loaded<T, 1> quarter_given[A::kQuarter];
   load_row(dhalf, mid, 2 * place.top, offsets, given);
   load_row(dquarter, out, place.top, quarter_offsets, quarter_given);
   const auto next_quarter = [&](int row) {  // its shares to shared memory
     const Scale scale = scale_of(row, mid);
 #pragma unroll
     for (int i = 0; i < A::kQuarter; ++i)
-      quarter_shares[own<1, A::kQuarter>(i)] = to_float(quarter_given[i].at[0]) * scale.of(quarter_narrow, i);
+      quarter_shares[own<1, A::kQuarter>(i)] = quarter_given[i].at(0) * scale.of(quarter_narrow, i);
     load_row(dquarter, out, row + 1, quarter_offsets, quarter_given);
   };
   if (dquarter != nullptr) {
@@ -344,15 +366,18 @@ __global__ void __launch_bounds__(kThreads, A::kBlocks)
     const Scale scale = scale_of(row, in);
 #pragma unroll
     for (int p = 0; p < P / 2; ++p) {
-      Pack<float, N> share, fresh{};
-      if (odd && dquarter != nullptr) fresh = load_pack<N>(half_sums + own<N, P / 2>(p));
+      Pack<float, N> share{};
+      float sum[N];
 #pragma unroll
-      for (int k = 0; k < N; ++k) {
-        float& last = quarter[N * p + k];
-        const float sum = to_float(given[p].at[k]) + last + fresh.at[k];
-        share.at[k] = row < mid.height && offsets[p] >= 0 ? sum * scale.of(narrow, N * p + k) : 0.f;
-        if (odd) last = fresh.at[k];
+      for (int k = 0; k < N; ++k) sum[k] = given[p].at(k) + quarter[N * p + k];
+      if (odd && dquarter != nullptr) {  // the pixels of an odd row lie in windows of two rows
+        const Pack<float, N> fresh = load_pack<N>(half_sums + own<N, P / 2>(p));
+#pragma unroll
+        for (int k = 0; k < N; ++k) sum[k] += quarter[N * p + k] = fresh.at[k];
       }
+      if (row < mid.height && offsets[p] >= 0)
+#pragma unroll
+        for (int k = 0; k < N; ++k) share.at[k] = sum[k] * scale.of(narrow, N * p + k);
       store_pack(shares + own<N, P / 2>(p), share);
     }
     load_row(dhalf, mid, row < 2 * place.bottom ? row + 1 : mid.height, offsets, given);
