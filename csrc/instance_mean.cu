@@ -1,6 +1,7 @@
-// Reducing adds floats atomically, but few: as long as a warp sees one instance, its lanes add in registers; where it
-// sees several, their pixels are first added up across the warp. What remains goes to a table of the image's instances
-// in shared memory and from there to the sums, or to the sums at once where an image has many instances.
+// Reducing adds floats atomically, but few. As long as a warp sees one instance, its lanes add in registers; where it
+// sees several, runs of equal rows are added up across its lanes, and each run is added once. That goes to a table of
+// the image's instances in shared memory and from there to the sums, or to the sums at once where an image has many
+// instances. Few channels of a channels_last image are read 16 bytes at a time through shared memory.
 #include <algorithm>
 
 #include "cuda.cuh"
@@ -13,7 +14,7 @@ constexpr int kPixels = 4;         // of a thread at a time: 16 bytes of rows
 constexpr int kChannels = 4;       // of one block of a reduction
 constexpr int kSteps = 4;          // of one thread of a reduction
 constexpr int kTableRows = 512;    // instances of an image whose sums fit shared memory
-constexpr int kRounds = 4;         // instances in a warp whose pixels are added across it
+constexpr int kStagedBytes = 32;   // of the largest channels_last pixel that goes through shared memory
 constexpr int kTilePixels = 1024;  // of one block that broadcasts to a channels_last image
 constexpr int64_t kPiece = 4096;   // pixels of an instance, on average, that one block adds up in order
 constexpr int64_t kMostPieces = 256;
@@ -24,6 +25,8 @@ struct Layout {
   int channels;
   int64_t tiles;  // of an image
   bool packed;    // accesses of kPixels pixels, or of 16 bytes of a channels_last image, are aligned
+  bool rows;      // accesses of the rows of kPixels pixels are aligned
+  bool staged;    // a channels_last image whose pixels go through shared memory
   bool last;      // channels are adjacent
 };
 
@@ -59,43 +62,48 @@ struct Held {
   }
 };
 
-// Add N pixels of each lane whose warp sees several instances. Rows are -1 where there is no pixel.
+// Add up N adjacent pixels of each lane, whose warp sees several instances. Rows are -1 where there is no pixel. A run
+// of equal rows that crosses lanes is summed by a scan that begins anew with each run, and its last lane adds it.
 template <int N>
-__device__ __forceinline__ void add_mixed(const int (&rows)[N], const float (&values)[N][kChannels], const Sums& sums) {
-  int row = rows[0];
-  float own[kChannels] = {};
-  bool uniform = true;
+__device__ __forceinline__ void add_runs(const int (&rows)[N], const float (&values)[N][kChannels], const Sums& sums) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, first = rows[0], last = rows[N - 1];
+  float head[kChannels] = {}, tail[kChannels] = {};  // the lane's first run, unless it is the last one too, and that
+  bool leading = true;
 #pragma unroll
   for (int v = 0; v < N; ++v) {
-    uniform &= rows[v] == row;
+    leading &= rows[v] == first;
+    bool trailing = true;
 #pragma unroll
-    for (int c = 0; c < kChannels; ++c) own[c] += values[v][c];
-  }
-  if (!uniform) {
-#pragma unroll
-    for (int v = 0; v < N; ++v)
-#pragma unroll
-      for (int c = 0; c < kChannels; ++c)
-        if (rows[v] >= 0 && c < sums.channels) sums.add(rows[v], c, values[v][c]);
-    row = -1;
-  }
-  unsigned left = __ballot_sync(kAll, row >= 0);
-#pragma unroll 1
-  for (int round = 0; round < kRounds && left != 0; ++round) {
-    const int leader = __ffs(left) - 1, common = __shfl_sync(kAll, row, leader);
-    const bool mine = row == common;
+    for (int after = v; after < N; ++after) trailing &= rows[after] == last;
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
-      if (c >= sums.channels) break;
-      const float total = warp_sum(mine ? own[c] : 0.f);
-      if (static_cast<int>(threadIdx.x % 32) == leader) sums.add(common, c, total);
+      if (trailing)
+        tail[c] += values[v][c];
+      else if (leading)
+        head[c] += values[v][c];
+      else if (c < sums.channels)
+        sums.add(rows[v], c, values[v][c]);
     }
-    left &= ~__ballot_sync(kAll, mine);
-    if (mine) row = -1;
   }
+  const bool uniform = leading;  // one run
+  const int before = __shfl_up_sync(kAll, last, 1), after = __shfl_down_sync(kAll, first, 1);
+  const bool continues = lane > 0 && before == first, goes_on = lane < 31 && after == last;
+  const unsigned begins = __ballot_sync(kAll, !(continues && uniform));
+  const int begin = 31 - __clz(static_cast<int>(begins & (0xffffffffu >> (31 - lane))));
 #pragma unroll
-  for (int c = 0; c < kChannels; ++c)
-    if (row >= 0 && c < sums.channels) sums.add(row, c, own[c]);
+  for (int offset = 1; offset < 32; offset *= 2)
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) {
+      const float other = __shfl_up_sync(kAll, tail[c], offset);
+      if (lane - offset >= begin) tail[c] += other;
+    }
+#pragma unroll
+  for (int c = 0; c < kChannels; ++c) {
+    const float other = __shfl_up_sync(kAll, tail[c], 1);
+    if (c >= sums.channels) continue;
+    if (!uniform && first >= 0) sums.add(first, c, continues ? head[c] + other : head[c]);
+    if (!goes_on && last >= 0) sums.add(last, c, tail[c]);
+  }
 }
 
 // Pixels of one thread: adjacent ones, for wide accesses, or every 32nd of a stretch of its warp.
@@ -119,7 +127,7 @@ __device__ __forceinline__ void add_pixels(const Pixels& pixels, bool adjacent, 
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) held.sum[c] += pixels.value[v][c];
   } else if (adjacent) {
-    add_mixed(pixels.row, pixels.value, sums);
+    add_runs(pixels.row, pixels.value, sums);
   } else {
     Pixels rest = pixels;  // shifted, as registers cannot be indexed; unrolled, this would be long
 #pragma unroll 1
@@ -128,7 +136,7 @@ __device__ __forceinline__ void add_pixels(const Pixels& pixels, bool adjacent, 
       float value[1][kChannels];
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) value[0][c] = rest.value[0][c];
-      add_mixed(row, value, sums);
+      add_runs(row, value, sums);
 #pragma unroll
       for (int v = 0; v + 1 < kPixels; ++v) {
         rest.row[v] = rest.row[v + 1];
@@ -139,39 +147,68 @@ __device__ __forceinline__ void add_pixels(const Pixels& pixels, bool adjacent, 
   }
 }
 
-// The pixels of this thread from p on, of an image and its rows; channels from `channel` on.
-template <typename T>
-__device__ __forceinline__ Pixels load_adjacent(const T* image, const int* rows, const Layout& layout, int64_t p,
-                                                int first, int channel, int channels) {
-  Pixels pixels = {{-1, -1, -1, -1}, {}};
-  if (p >= layout.pixels) return pixels;
-  const Pack<int, kPixels> row = load_pack<kPixels>(rows + p);
+// Rows of this thread's pixels from p on, which are `step` apart. They count from the image's first.
+__device__ __forceinline__ void load_rows(const int* rows, const Layout& layout, int64_t p, int step, int first,
+                                          int (&out)[kPixels]) {
+  if (layout.rows && step == 1) {
+    const Pack<int, kPixels> pack = p < layout.pixels ? load_pack<kPixels>(rows + p) : Pack<int, kPixels>{};
 #pragma unroll
-  for (int v = 0; v < kPixels; ++v) pixels.row[v] = row.at[v] - first;
+    for (int v = 0; v < kPixels; ++v) out[v] = p < layout.pixels ? pack.at[v] - first : -1;
+    return;
+  }
+#pragma unroll
+  for (int v = 0; v < kPixels; ++v) out[v] = p + v * step < layout.pixels ? rows[p + v * step] - first : -1;
+}
+
+// The values of these pixels, of the channels from `channel` on.
+template <typename T>
+__device__ __forceinline__ void load_values(const T* image, const Layout& layout, int64_t p, int step, int channel,
+                                            int channels, float (&out)[kPixels][kChannels]) {
+  const int64_t pixel = layout.last ? layout.channels : 1, plane = layout.last ? 1 : layout.pixels;
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
-    if (c >= channels) break;
-    const Pack<T, kPixels> pack = load_pack<kPixels>(image + (channel + c) * layout.pixels + p);
+    const T* source = image + (channel + c) * plane + p * pixel;
+    if (step == 1) {  // an image of planes, whose packs are aligned
+      const bool exists = c < channels && p < layout.pixels;
+      const Pack<T, kPixels> pack = exists ? load_pack<kPixels>(source) : Pack<T, kPixels>{};
 #pragma unroll
-    for (int v = 0; v < kPixels; ++v) pixels.value[v][c] = to_float(pack.at[v]);
+      for (int v = 0; v < kPixels; ++v) out[v][c] = to_float(pack.at[v]);
+      continue;
+    }
+#pragma unroll
+    for (int v = 0; v < kPixels; ++v)
+      out[v][c] = c < channels && p + v * step < layout.pixels ? to_float(source[v * step * pixel]) : 0.f;
   }
-  return pixels;
+}
+
+// Copy what a warp has of a channels_last image, from pixel p on, to shared memory.
+template <typename T>
+__device__ __forceinline__ void stage(const T* image, const Layout& layout, int64_t p, T* tile) {
+  constexpr int V = 16 / sizeof(T);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int64_t left = min(layout.pixels - p, static_cast<int64_t>(32 * kPixels));
+  const int elements = left < 0 ? 0 : static_cast<int>(left) * layout.channels;
+  const T* source = image + p * layout.channels;
+  __syncwarp();  // the tile has been read
+  int done = 0;
+  if (layout.packed) {
+    done = elements / V * V;
+    for (int i = lane * V; i < done; i += 32 * V) store_pack(tile + i, load_pack<V>(source + i));
+  }
+  for (int i = done + lane; i < elements; i += 32) tile[i] = source[i];
+  __syncwarp();
 }
 
 template <typename T>
-__device__ __forceinline__ Pixels load_apart(const T* image, const int* rows, const Layout& layout, int64_t p,
-                                             int first, int channel, int channels) {
-  const int64_t pixel = layout.last ? layout.channels : 1, plane = layout.last ? 1 : layout.pixels;
-  Pixels pixels = {{-1, -1, -1, -1}, {}};
+__device__ __forceinline__ void load_staged(const T* tile, const Layout& layout, int channel, int channels,
+                                            const int (&rows)[kPixels], float (&out)[kPixels][kChannels]) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
-  for (int v = 0; v < kPixels; ++v, p += 32) {
-    if (p >= layout.pixels) break;
-    pixels.row[v] = rows[p] - first;
+  for (int v = 0; v < kPixels; ++v)
 #pragma unroll
     for (int c = 0; c < kChannels; ++c)
-      if (c < channels) pixels.value[v][c] = to_float(image[p * pixel + (channel + c) * plane]);
-  }
-  return pixels;
+      out[v][c] =
+          rows[v] >= 0 && c < channels ? to_float(tile[(lane * kPixels + v) * layout.channels + channel + c]) : 0.f;
 }
 
 template <typename T>
@@ -182,6 +219,7 @@ __global__ void __launch_bounds__(kThreads, 3)
                                 float* __restrict__ out,              // [N, C], added to
                                 Layout layout) {
   __shared__ float table[kTableRows * kChannels];
+  HD_SHARED(T, tiles);  // [kThreads * kPixels, C] if staged
   const int64_t b = blockIdx.x / layout.tiles, tile = blockIdx.x % layout.tiles;
   const int channel = static_cast<int>(blockIdx.y) * kChannels, channels = layout.channels;
   const int64_t first = offsets[b], n = offsets[b + 1] - first;
@@ -193,17 +231,23 @@ __global__ void __launch_bounds__(kThreads, 3)
   __syncthreads();
 
   const T* image = x + b * channels * layout.pixels;
-  const int* own = rows + b * layout.pixels;
-  const bool adjacent = layout.packed && !layout.last;
-  const int lane = static_cast<int>(threadIdx.x) % 32, before = static_cast<int>(threadIdx.x) - lane;  // threads
-  int64_t p =
-      tile * (kThreads * kPixels * kSteps) + (adjacent ? before + lane : before) * kPixels + (adjacent ? 0 : lane);
+  const bool adjacent = layout.staged || (layout.packed && !layout.last);
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int step = adjacent ? 1 : 32;                                      // from one pixel of the thread to the next
+  int64_t p = tile * (kThreads * kPixels * kSteps) + warp * 32 * kPixels;  // of the warp
+  T* own = tiles + static_cast<int64_t>(warp) * 32 * kPixels * channels;
   Held held = {-1, {}};
 #pragma unroll 1
-  for (int step = 0; step < kSteps; ++step, p += kThreads * kPixels) {
-    const Pixels pixels = adjacent
-                              ? load_adjacent(image, own, layout, p, static_cast<int>(first), channel, sums.channels)
-                              : load_apart(image, own, layout, p, static_cast<int>(first), channel, sums.channels);
+  for (int i = 0; i < kSteps; ++i, p += kThreads * kPixels) {
+    const int64_t mine = p + lane * (adjacent ? kPixels : 1);
+    Pixels pixels;
+    load_rows(rows + b * layout.pixels, layout, mine, step, static_cast<int>(first), pixels.row);
+    if (layout.staged) {
+      stage(image, layout, p, own);
+      load_staged(own, layout, channel, sums.channels, pixels.row, pixels.value);
+    } else {
+      load_values(image, layout, mine, step, channel, sums.channels, pixels.value);
+    }
     add_pixels(pixels, adjacent, sums, held);
   }
   held.flush(sums);
@@ -265,7 +309,7 @@ __global__ void __launch_bounds__(kThreads, 4)
                                    const int64_t* __restrict__ counts,  // [N] or null: not divided
                                    T* __restrict__ y,                   // [B, C, H, W] contiguous
                                    Layout layout) {
-  constexpr int V = kPixels;
+  constexpr int V = 16 / sizeof(T);
   const int64_t b = blockIdx.x / layout.tiles, begin = blockIdx.x % layout.tiles * (kThreads * V);
   const int64_t p = begin + static_cast<int64_t>(threadIdx.x) * (layout.packed ? V : 1);
   const int step = layout.packed ? 1 : kThreads;  // from one pixel of the thread to the next
@@ -276,13 +320,16 @@ __global__ void __launch_bounds__(kThreads, 4)
   int row[V];
   float count[V];
   bool uniform = true;
-  if (layout.packed) {
-    const Pack<int, V> pack = load_pack<V>(own);
 #pragma unroll
-    for (int v = 0; v < V; ++v) row[v] = pack.at[v];
-  } else {
+  for (int v = 0; v < V; v += kPixels) {
+    if (layout.packed && layout.rows) {
+      const Pack<int, kPixels> pack = load_pack<kPixels>(own + v);
 #pragma unroll
-    for (int v = 0; v < V; ++v) row[v] = p + v * kThreads < layout.pixels ? own[v * kThreads] : own[0];
+      for (int i = 0; i < kPixels; ++i) row[v + i] = pack.at[i];
+      continue;
+    }
+#pragma unroll
+    for (int i = v; i < v + kPixels; ++i) row[i] = p + i * step < layout.pixels ? own[i * step] : own[0];
   }
 #pragma unroll
   for (int v = 0; v < V; ++v) uniform &= row[v] == row[0];
@@ -306,23 +353,15 @@ __global__ void __launch_bounds__(kThreads, 4)
   }
 }
 
-// A thread writes adjacent elements of a tile of pixels, wherever pixels begin in them.
+// Write the elements [thread, end) of a channels_last image in steps of `threads`, of pixels that begin anywhere.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    instance_mean_broadcast_last_kernel(const float* __restrict__ table,     // [N, C]
-                                        const int* __restrict__ rows,        // [B, H, W]
-                                        const int64_t* __restrict__ counts,  // [N] or null: not divided
-                                        T* __restrict__ y,                   // [B, C, H, W] channels_last
-                                        Layout layout) {
+__device__ __forceinline__ void broadcast_elements(const float* table, const int* rows, const int64_t* counts,
+                                                   T* target, const Layout& layout, unsigned end) {
   constexpr int V = 16 / sizeof(T);
-  const int64_t begin = static_cast<int64_t>(blockIdx.x) * kTilePixels, total = layout.batch * layout.pixels;
   const unsigned channels = static_cast<unsigned>(layout.channels);
-  const unsigned end = static_cast<unsigned>(min(static_cast<int64_t>(kTilePixels), total - begin)) * channels;
-  const int* own = rows + begin;
-  T* target = y + begin * channels;
   for (unsigned e = threadIdx.x * V; e < end; e += kThreads * V) {
     unsigned pixel = e / channels, c = e % channels;
-    int row = own[pixel];
+    int row = rows[pixel];
     float count = count_of(counts, row);
     Pack<T, V> pack = {};
 #pragma unroll
@@ -331,7 +370,7 @@ __global__ void __launch_bounds__(kThreads)
       pack.at[v] = from_float<T>(__ldg(table + static_cast<int64_t>(row) * channels + c) / count);
       if (++c < channels || e + v + 1 >= end) continue;
       c = 0;
-      row = own[++pixel];
+      row = rows[++pixel];
       count = count_of(counts, row);
     }
     if (layout.packed && e + V <= end) {
@@ -344,16 +383,71 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Of x, in tiles of so many pixels.
-Layout layout_of(const Tensor& x, const Tensor& rows, int64_t tile) {
-  const int64_t pixels = x.shape[2] * x.shape[3];
-  const bool last = is_channels_last(x), whole = last || pixels % kPixels == 0;
+// A tile of kTilePixels of the batch. Those of few channels go through shared memory, kPixels of each thread.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    instance_mean_broadcast_last_kernel(const float* __restrict__ table,     // [N, C]
+                                        const int* __restrict__ rows,        // [B, H, W]
+                                        const int64_t* __restrict__ counts,  // [N] or null: not divided
+                                        T* __restrict__ y,                   // [B, C, H, W] channels_last
+                                        Layout layout) {
+  constexpr int V = 16 / sizeof(T);
+  HD_SHARED(T, tile);  // [kTilePixels, C] if staged
+  const int64_t begin = static_cast<int64_t>(blockIdx.x) * kTilePixels, total = layout.batch * layout.pixels;
+  const int channels = layout.channels, count = static_cast<int>(min(static_cast<int64_t>(kTilePixels), total - begin));
+  const int* own = rows + begin;
+  T* target = y + begin * channels;
+  if (!layout.staged)
+    return broadcast_elements(table, own, counts, target, layout, static_cast<unsigned>(count) * channels);
+
+  const int first = static_cast<int>(threadIdx.x) * kPixels;
+  int row[kPixels];
+#pragma unroll
+  for (int v = 0; v < kPixels; ++v) row[v] = own[min(first + v, count - 1)];
+  if (layout.rows && first + kPixels <= count) {
+    const Pack<int, kPixels> pack = load_pack<kPixels>(own + first);
+#pragma unroll
+    for (int v = 0; v < kPixels; ++v) row[v] = pack.at[v];
+  }
+  float divisor[kPixels];
+  bool uniform = true;
+#pragma unroll
+  for (int v = 0; v < kPixels; ++v) {
+    uniform &= row[v] == row[0];
+    divisor[v] = v == 0 || row[v] != row[0] ? count_of(counts, row[v]) : divisor[0];
+  }
+  for (int c = 0; c < channels; ++c) {
+    const float value = __ldg(table + static_cast<int64_t>(row[0]) * channels + c) / divisor[0];
+#pragma unroll
+    for (int v = 0; v < kPixels; ++v)
+      tile[(first + v) * channels + c] = from_float<T>(
+          uniform || v == 0 ? value : __ldg(table + static_cast<int64_t>(row[v]) * channels + c) / divisor[v]);
+  }
+  __syncthreads();
+  const int elements = count * channels, whole = layout.packed ? elements / V * V : 0;
+  for (int i = static_cast<int>(threadIdx.x) * V; i < whole; i += kThreads * V)
+    store_pack(target + i, load_pack<V>(tile + i));
+  for (int i = whole + static_cast<int>(threadIdx.x); i < elements; i += kThreads) target[i] = tile[i];
+}
+
+// Of x with elements of so many bytes, in tiles of so many pixels and for accesses of `pack` pixels of a plane.
+Layout layout_of(const Tensor& x, const Tensor& rows, int64_t bytes, int64_t tile, int64_t pack) {
+  const int64_t pixels = x.shape[2] * x.shape[3], pixel = x.shape[1] * bytes;
+  const bool last = is_channels_last(x);
+  const bool whole = last ? x.shape[0] == 1 || pixels * pixel % 16 == 0 : pixels % pack == 0;
   return {x.shape[0],
           pixels,
           static_cast<int>(x.shape[1]),
           ceil_div(pixels, tile),
-          whole && is_aligned(x, 16) && is_aligned(rows, 16),
+          whole && is_aligned(x, 16),
+          (x.shape[0] == 1 || pixels % kPixels == 0) && is_aligned(rows, 16),
+          last && pixel <= kStagedBytes,
           last};
+}
+
+// Bytes of shared memory for the pixels of a block that are staged.
+size_t staged_bytes(const Layout& layout, size_t bytes) {
+  return layout.staged ? kThreads * kPixels * layout.channels * bytes : 0;
 }
 
 }  // namespace
@@ -361,18 +455,18 @@ Layout layout_of(const Tensor& x, const Tensor& rows, int64_t tile) {
 void instance_mean_reduce(Tensor x, Tensor rows, Tensor offsets, Tensor sums, uintptr_t stream) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
-    const Layout layout = layout_of(x, rows, kThreads * kPixels * kSteps);
+    const Layout layout = layout_of(x, rows, sizeof(T), kThreads * kPixels * kSteps, kPixels);
     const dim3 grid(static_cast<unsigned>(layout.batch * layout.tiles),
                     static_cast<unsigned>(ceil_div(layout.channels, kChannels)));
-    HD_LAUNCH(instance_mean_reduce_kernel<T>, grid, kThreads, 0, stream, x.as<T>(), rows.as<int>(),
-              offsets.as<int64_t>(), sums.as<float>(), layout);
+    HD_LAUNCH(instance_mean_reduce_kernel<T>, grid, kThreads, staged_bytes(layout, sizeof(T)), stream, x.as<T>(),
+              rows.as<int>(), offsets.as<int64_t>(), sums.as<float>(), layout);
   });
 }
 
 void instance_mean_reduce_sorted(Tensor x, Tensor order, Tensor starts, Tensor partial, uintptr_t stream) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
-    const Layout layout = layout_of(x, order, 1);
+    const Layout layout = layout_of(x, order, sizeof(T), 1, 1);
     const int64_t n = partial.shape[1], each = layout.batch * layout.pixels / n;  // pixels of an instance
     const dim3 grid(static_cast<unsigned>(n), static_cast<unsigned>(partial.shape[0]),
                     static_cast<unsigned>(ceil_div(layout.channels, kChannels)));
@@ -388,10 +482,11 @@ int64_t instance_mean_pieces(int64_t pixels, int64_t instances) {
 void instance_mean_broadcast(Tensor table, Tensor rows, Tensor counts, Tensor y, uintptr_t stream) {
   with_floating(y.dtype, [&](auto type) {
     using T = decltype(type);
-    const Layout layout = layout_of(y, rows, kThreads * kPixels);
+    constexpr int64_t V = 16 / sizeof(T);
+    const Layout layout = layout_of(y, rows, sizeof(T), kThreads * V, V);
     const auto launch = [&](auto kernel, int64_t blocks) {
-      HD_LAUNCH(kernel, blocks, kThreads, 0, stream, table.as<float>(), rows.as<int>(), counts.as<int64_t>(), y.as<T>(),
-                layout);
+      HD_LAUNCH(kernel, blocks, kThreads, staged_bytes(layout, sizeof(T)), stream, table.as<float>(), rows.as<int>(),
+                counts.as<int64_t>(), y.as<T>(), layout);
     };
     if (layout.last)
       launch(instance_mean_broadcast_last_kernel<T>, ceil_div(layout.batch * layout.pixels, kTilePixels));
