@@ -26,7 +26,7 @@ struct Layout {
   int64_t tiles;  // of an image
   bool packed;    // accesses of kPixels pixels, or of 16 bytes of a channels_last image, are aligned
   bool rows;      // accesses of the rows of kPixels pixels are aligned
-  bool staged;    // a channels_last image whose pixels go through shared memory
+  bool staged;    // pixels go through shared memory
   bool last;      // channels are adjacent
 };
 
@@ -62,153 +62,134 @@ struct Held {
   }
 };
 
-// Add up N adjacent pixels of each lane, whose warp sees several instances. Rows are -1 where there is no pixel. A run
-// of equal rows that crosses lanes is summed by a scan that begins anew with each run, and its last lane adds it.
-template <int N>
-__device__ __forceinline__ void add_runs(const int (&rows)[N], const float (&values)[N][kChannels], const Sums& sums) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, first = rows[0], last = rows[N - 1];
-  float head[kChannels] = {}, tail[kChannels] = {};  // the lane's first run, unless it is the last one too, and that
-  bool leading = true;
-#pragma unroll
-  for (int v = 0; v < N; ++v) {
-    leading &= rows[v] == first;
-    bool trailing = true;
-#pragma unroll
-    for (int after = v; after < N; ++after) trailing &= rows[after] == last;
-#pragma unroll
-    for (int c = 0; c < kChannels; ++c) {
-      if (trailing)
-        tail[c] += values[v][c];
-      else if (leading)
-        head[c] += values[v][c];
-      else if (c < sums.channels)
-        sums.add(rows[v], c, values[v][c]);
-    }
-  }
-  const bool uniform = leading;  // one run
-  const int before = __shfl_up_sync(kAll, last, 1), after = __shfl_down_sync(kAll, first, 1);
-  const bool continues = lane > 0 && before == first, goes_on = lane < 31 && after == last;
-  const unsigned begins = __ballot_sync(kAll, !(continues && uniform));
-  const int begin = 31 - __clz(static_cast<int>(begins & (0xffffffffu >> (31 - lane))));
-#pragma unroll
-  for (int offset = 1; offset < 32; offset *= 2)
-#pragma unroll
-    for (int c = 0; c < kChannels; ++c) {
-      const float other = __shfl_up_sync(kAll, tail[c], offset);
-      if (lane - offset >= begin) tail[c] += other;
-    }
-#pragma unroll
-  for (int c = 0; c < kChannels; ++c) {
-    const float other = __shfl_up_sync(kAll, tail[c], 1);
-    if (c >= sums.channels) continue;
-    if (!uniform && first >= 0) sums.add(first, c, continues ? head[c] + other : head[c]);
-    if (!goes_on && last >= 0) sums.add(last, c, tail[c]);
-  }
-}
-
-// Pixels of one thread: adjacent ones, for wide accesses, or every 32nd of a stretch of its warp.
+// Adjacent pixels of one thread, as those of its warp are.
 struct Pixels {
   int row[kPixels];  // -1 where there is no pixel
   float value[kPixels][kChannels];
 };
 
-__device__ __forceinline__ void add_pixels(const Pixels& pixels, bool adjacent, const Sums& sums, Held& held) {
+// Add up the pixels of a warp that sees several instances. A run of equal rows that crosses lanes is summed by a scan
+// that begins anew with each run, and the last of its lanes adds it.
+__device__ __forceinline__ void add_runs(const Pixels& pixels, const Sums& sums) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, first = pixels.row[0], last = pixels.row[kPixels - 1];
+  float head[kChannels] = {}, tail[kChannels] = {};  // the lane's last run, and its first unless they are the same
+  bool uniform = true;
+#pragma unroll
+  for (int v = kPixels - 1; v >= 0; --v) {
+    uniform &= pixels.row[v] == last;
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c)
+      if (uniform) tail[c] += pixels.value[v][c];
+  }
+  bool leading = !uniform;
+#pragma unroll
+  for (int v = 0; v + 1 < kPixels; ++v) {
+    leading &= pixels.row[v] == first;
+    bool trailing = true;
+#pragma unroll
+    for (int after = v; after < kPixels; ++after) trailing &= pixels.row[after] == last;
+    const bool between = v > 0 && !leading && !trailing && pixels.row[v] >= 0;
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) {
+      if (leading) head[c] += pixels.value[v][c];
+      if (between && c < sums.channels) sums.add(pixels.row[v], c, pixels.value[v][c]);
+    }
+  }
+  const int before = __shfl_up_sync(kAll, last, 1), after = __shfl_down_sync(kAll, first, 1);
+  const bool continues = lane > 0 && before == first, ends = lane == 31 || after != last;
+  const unsigned begins = __ballot_sync(kAll, !continues || !uniform);
+  const int begin = 31 - __clz(static_cast<int>(begins & (kAll >> (31 - lane))));
+#pragma unroll
+  for (int c = 0; c < kChannels; ++c) {
+    if (c >= sums.channels) break;
+#pragma unroll
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const float other = __shfl_up_sync(kAll, tail[c], offset);
+      if (lane - offset >= begin) tail[c] += other;
+    }
+    const float other = __shfl_up_sync(kAll, tail[c], 1);
+    if (!uniform && first >= 0) sums.add(first, c, continues ? head[c] + other : head[c]);
+    if (ends && last >= 0) sums.add(last, c, tail[c]);
+  }
+}
+
+__device__ __forceinline__ void add_pixels(const Pixels& pixels, const Sums& sums, Held& held) {
   const int common = __shfl_sync(kAll, pixels.row[0], 0);
   bool same = common >= 0;
 #pragma unroll
   for (int v = 0; v < kPixels; ++v) same &= pixels.row[v] == common;
-  if (__all_sync(kAll, same)) {
-    if (common != held.row) {
-      held.flush(sums);
-      held.row = common;
-    }
-#pragma unroll
-    for (int v = 0; v < kPixels; ++v)
-#pragma unroll
-      for (int c = 0; c < kChannels; ++c) held.sum[c] += pixels.value[v][c];
-  } else if (adjacent) {
-    add_runs(pixels.row, pixels.value, sums);
-  } else {
-    Pixels rest = pixels;  // shifted, as registers cannot be indexed; unrolled, this would be long
-#pragma unroll 1
-    for (int done = 0; done < kPixels; ++done) {
-      const int row[1] = {rest.row[0]};
-      float value[1][kChannels];
-#pragma unroll
-      for (int c = 0; c < kChannels; ++c) value[0][c] = rest.value[0][c];
-      add_runs(row, value, sums);
-#pragma unroll
-      for (int v = 0; v + 1 < kPixels; ++v) {
-        rest.row[v] = rest.row[v + 1];
-#pragma unroll
-        for (int c = 0; c < kChannels; ++c) rest.value[v][c] = rest.value[v + 1][c];
-      }
-    }
+  if (!__all_sync(kAll, same)) return add_runs(pixels, sums);
+  if (common != held.row) {
+    held.flush(sums);
+    held.row = common;
   }
+#pragma unroll
+  for (int v = 0; v < kPixels; ++v)
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) held.sum[c] += pixels.value[v][c];
 }
 
-// Rows of this thread's pixels from p on, which are `step` apart. They count from the image's first.
-__device__ __forceinline__ void load_rows(const int* rows, const Layout& layout, int64_t p, int step, int first,
+// Rows of this thread's pixels from p on. They count from the image's first.
+__device__ __forceinline__ void load_rows(const int* rows, const Layout& layout, int64_t p, int first,
                                           int (&out)[kPixels]) {
-  if (layout.rows && step == 1) {
-    const Pack<int, kPixels> pack = p < layout.pixels ? load_pack<kPixels>(rows + p) : Pack<int, kPixels>{};
 #pragma unroll
-    for (int v = 0; v < kPixels; ++v) out[v] = p < layout.pixels ? pack.at[v] - first : -1;
+  for (int v = 0; v < kPixels; ++v) out[v] = -1;
+  if (layout.rows && p < layout.pixels) {
+    const Pack<int, kPixels> pack = load_pack<kPixels>(rows + p);
+#pragma unroll
+    for (int v = 0; v < kPixels; ++v) out[v] = pack.at[v] - first;
     return;
   }
 #pragma unroll
-  for (int v = 0; v < kPixels; ++v) out[v] = p + v * step < layout.pixels ? rows[p + v * step] - first : -1;
+  for (int v = 0; v < kPixels; ++v)
+    if (p + v < layout.pixels) out[v] = rows[p + v] - first;
 }
 
 // The values of these pixels, of the channels from `channel` on.
 template <typename T>
-__device__ __forceinline__ void load_values(const T* image, const Layout& layout, int64_t p, int step, int channel,
-                                            int channels, float (&out)[kPixels][kChannels]) {
-  const int64_t pixel = layout.last ? layout.channels : 1, plane = layout.last ? 1 : layout.pixels;
+__device__ __forceinline__ void load_values(const T* image, const Layout& layout, int64_t p, int channel, int channels,
+                                            float (&out)[kPixels][kChannels]) {
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
-    const T* source = image + (channel + c) * plane + p * pixel;
-    if (step == 1) {  // an image of planes, whose packs are aligned
-      const bool exists = c < channels && p < layout.pixels;
-      const Pack<T, kPixels> pack = exists ? load_pack<kPixels>(source) : Pack<T, kPixels>{};
+    if (layout.last) {
 #pragma unroll
-      for (int v = 0; v < kPixels; ++v) out[v][c] = to_float(pack.at[v]);
+      for (int v = 0; v < kPixels; ++v)
+        out[v][c] =
+            c < channels && p + v < layout.pixels ? to_float(image[(p + v) * layout.channels + channel + c]) : 0.f;
       continue;
     }
+    const bool exists = c < channels && p < layout.pixels;
+    const auto pack = exists ? load_pack<kPixels>(image + (channel + c) * layout.pixels + p) : Pack<T, kPixels>{};
 #pragma unroll
-    for (int v = 0; v < kPixels; ++v)
-      out[v][c] = c < channels && p + v * step < layout.pixels ? to_float(source[v * step * pixel]) : 0.f;
+    for (int v = 0; v < kPixels; ++v) out[v][c] = to_float(pack.at[v]);
   }
 }
 
-// Copy what a warp has of a channels_last image, from pixel p on, to shared memory.
+// The same through shared memory, where a warp copies its pixels from p on: of channels_last images all channels.
 template <typename T>
-__device__ __forceinline__ void stage(const T* image, const Layout& layout, int64_t p, T* tile) {
-  constexpr int V = 16 / sizeof(T);
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t left = min(layout.pixels - p, static_cast<int64_t>(32 * kPixels));
-  const int elements = left < 0 ? 0 : static_cast<int>(left) * layout.channels;
-  const T* source = image + p * layout.channels;
-  __syncwarp();  // the tile has been read
-  int done = 0;
-  if (layout.packed) {
-    done = elements / V * V;
-    for (int i = lane * V; i < done; i += 32 * V) store_pack(tile + i, load_pack<V>(source + i));
+__device__ __forceinline__ void load_staged(const T* image, const Layout& layout, int64_t p, int channel, int channels,
+                                            T* tile, float (&out)[kPixels][kChannels]) {
+  constexpr int V = 16 / sizeof(T), kOwn = 32 * kPixels;
+  const int lane = static_cast<int>(threadIdx.x) % 32, count = static_cast<int>(min(layout.pixels - p, int64_t{kOwn}));
+  const int copies = layout.last ? 1 : channels, elements = count * (layout.last ? layout.channels : 1);
+  const T* source = image + (layout.last ? p * layout.channels : channel * layout.pixels + p);
+  __syncwarp();  // what was there has been read
+#pragma unroll 1
+  for (int c = 0; c < copies; ++c, source += layout.pixels) {
+    const int packed = layout.packed ? elements / V * V : 0;
+#pragma unroll 3
+    for (int i = lane * V; i < packed; i += 32 * V) store_pack(tile + i, load_pack<V>(source + i));
+#pragma unroll 1
+    for (int i = packed + lane; i < elements; i += 32) tile[c * kOwn + i] = source[i];
   }
-  for (int i = done + lane; i < elements; i += 32) tile[i] = source[i];
   __syncwarp();
-}
-
-template <typename T>
-__device__ __forceinline__ void load_staged(const T* tile, const Layout& layout, int channel, int channels,
-                                            const int (&rows)[kPixels], float (&out)[kPixels][kChannels]) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int pixel = layout.last ? layout.channels : 1, plane = layout.last ? 1 : kOwn;
+  tile += lane * kPixels * pixel + (layout.last ? channel : 0);
 #pragma unroll
   for (int v = 0; v < kPixels; ++v)
 #pragma unroll
     for (int c = 0; c < kChannels; ++c)
-      out[v][c] =
-          rows[v] >= 0 && c < channels ? to_float(tile[(lane * kPixels + v) * layout.channels + channel + c]) : 0.f;
+      out[v][c] = c < channels && lane * kPixels + v < count ? to_float(tile[v * pixel + c * plane]) : 0.f;
 }
 
 template <typename T>
@@ -219,7 +200,7 @@ __global__ void __launch_bounds__(kThreads, 3)
                                 float* __restrict__ out,              // [N, C], added to
                                 Layout layout) {
   __shared__ float table[kTableRows * kChannels];
-  HD_SHARED(T, tiles);  // [kThreads * kPixels, C] if staged
+  HD_SHARED(T, tiles);  // pixels that are staged
   const int64_t b = blockIdx.x / layout.tiles, tile = blockIdx.x % layout.tiles;
   const int channel = static_cast<int>(blockIdx.y) * kChannels, channels = layout.channels;
   const int64_t first = offsets[b], n = offsets[b + 1] - first;
@@ -231,24 +212,19 @@ __global__ void __launch_bounds__(kThreads, 3)
   __syncthreads();
 
   const T* image = x + b * channels * layout.pixels;
-  const bool adjacent = layout.staged || (layout.packed && !layout.last);
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const int step = adjacent ? 1 : 32;                                      // from one pixel of the thread to the next
+  T* own = tiles + warp * 32 * kPixels * (layout.last ? channels : kChannels);
   int64_t p = tile * (kThreads * kPixels * kSteps) + warp * 32 * kPixels;  // of the warp
-  T* own = tiles + static_cast<int64_t>(warp) * 32 * kPixels * channels;
   Held held = {-1, {}};
 #pragma unroll 1
-  for (int i = 0; i < kSteps; ++i, p += kThreads * kPixels) {
-    const int64_t mine = p + lane * (adjacent ? kPixels : 1);
+  for (int step = 0; step < kSteps; ++step, p += kThreads * kPixels) {
     Pixels pixels;
-    load_rows(rows + b * layout.pixels, layout, mine, step, static_cast<int>(first), pixels.row);
-    if (layout.staged) {
-      stage(image, layout, p, own);
-      load_staged(own, layout, channel, sums.channels, pixels.row, pixels.value);
-    } else {
-      load_values(image, layout, mine, step, channel, sums.channels, pixels.value);
-    }
-    add_pixels(pixels, adjacent, sums, held);
+    load_rows(rows + b * layout.pixels, layout, p + lane * kPixels, static_cast<int>(first), pixels.row);
+    if (layout.staged)
+      load_staged(image, layout, p, channel, sums.channels, own, pixels.value);
+    else
+      load_values(image, layout, p + lane * kPixels, channel, sums.channels, pixels.value);
+    add_pixels(pixels, sums, held);
   }
   held.flush(sums);
 
@@ -402,12 +378,13 @@ __global__ void __launch_bounds__(kThreads)
 
   const int first = static_cast<int>(threadIdx.x) * kPixels;
   int row[kPixels];
-#pragma unroll
-  for (int v = 0; v < kPixels; ++v) row[v] = own[min(first + v, count - 1)];
   if (layout.rows && first + kPixels <= count) {
     const Pack<int, kPixels> pack = load_pack<kPixels>(own + first);
 #pragma unroll
     for (int v = 0; v < kPixels; ++v) row[v] = pack.at[v];
+  } else {
+#pragma unroll
+    for (int v = 0; v < kPixels; ++v) row[v] = own[min(first + v, count - 1)];
   }
   float divisor[kPixels];
   bool uniform = true;
@@ -435,19 +412,20 @@ Layout layout_of(const Tensor& x, const Tensor& rows, int64_t bytes, int64_t til
   const int64_t pixels = x.shape[2] * x.shape[3], pixel = x.shape[1] * bytes;
   const bool last = is_channels_last(x);
   const bool whole = last ? x.shape[0] == 1 || pixels * pixel % 16 == 0 : pixels % pack == 0;
+  const bool packed = whole && is_aligned(x, 16);
   return {x.shape[0],
           pixels,
           static_cast<int>(x.shape[1]),
           ceil_div(pixels, tile),
-          whole && is_aligned(x, 16),
+          packed,
           (x.shape[0] == 1 || pixels % kPixels == 0) && is_aligned(rows, 16),
-          last && pixel <= kStagedBytes,
+          last ? pixel <= kStagedBytes : !packed,
           last};
 }
 
 // Bytes of shared memory for the pixels of a block that are staged.
 size_t staged_bytes(const Layout& layout, size_t bytes) {
-  return layout.staged ? kThreads * kPixels * layout.channels * bytes : 0;
+  return layout.staged ? kThreads * kPixels * (layout.last ? layout.channels : kChannels) * bytes : 0;
 }
 
 }  // namespace
@@ -484,14 +462,15 @@ void instance_mean_broadcast(Tensor table, Tensor rows, Tensor counts, Tensor y,
     using T = decltype(type);
     constexpr int64_t V = 16 / sizeof(T);
     const Layout layout = layout_of(y, rows, sizeof(T), kThreads * V, V);
-    const auto launch = [&](auto kernel, int64_t blocks) {
-      HD_LAUNCH(kernel, blocks, kThreads, staged_bytes(layout, sizeof(T)), stream, table.as<float>(), rows.as<int>(),
-                counts.as<int64_t>(), y.as<T>(), layout);
+    const auto launch = [&](auto kernel, int64_t blocks, size_t shared) {
+      HD_LAUNCH(kernel, blocks, kThreads, shared, stream, table.as<float>(), rows.as<int>(), counts.as<int64_t>(),
+                y.as<T>(), layout);
     };
     if (layout.last)
-      launch(instance_mean_broadcast_last_kernel<T>, ceil_div(layout.batch * layout.pixels, kTilePixels));
+      launch(instance_mean_broadcast_last_kernel<T>, ceil_div(layout.batch * layout.pixels, kTilePixels),
+             staged_bytes(layout, sizeof(T)));
     else
-      launch(instance_mean_broadcast_kernel<T>, layout.batch * layout.tiles);
+      launch(instance_mean_broadcast_kernel<T>, layout.batch * layout.tiles, 0);
   });
 }
 
