@@ -3,6 +3,9 @@
 // A large plane is split into enough parts to fill the GPU, but so few that merging their partial results, which every
 // block of the second kernel does for itself, is a small part of its reads.
 #include <algorithm>
+#include <map>
+#include <mutex>
+#include <tuple>
 
 #include "instance_norm_act_nchw.cuh"
 #include "instance_norm_act_nhwc.cuh"
@@ -15,11 +18,50 @@ constexpr int64_t kPart =
 constexpr int64_t kLeastPart = 2048;  // at least so many
 constexpr int64_t kBlocks = 1024;     // enough of those to fill a GPU
 
-int multiprocessors() {
-  int device = 0, count = 0;
-  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-  return count;
+// What planning asks of a GPU. The answers are kept, because asking takes longer than all of planning.
+struct Device {
+  int index;
+  int multiprocessors;
+  int64_t shared_block, shared_multiprocessor;  // bytes that a block may ask for, and that a multiprocessor has
+};
+
+std::mutex known;  // guards what the next two functions keep
+
+const Device& current_device() {
+  static std::map<int, Device> devices;
+  int index = 0;
+  check_cuda(cudaGetDevice(&index), "cudaGetDevice");
+  const std::lock_guard<std::mutex> lock(known);
+  const auto found = devices.find(index);
+  if (found != devices.end()) return found->second;
+  const auto ask = [&](cudaDeviceAttr attribute) {
+    int value = 0;
+    check_cuda(cudaDeviceGetAttribute(&value, attribute, index), "cudaDeviceGetAttribute");
+    return value;
+  };
+  return devices[index] = {index, ask(cudaDevAttrMultiProcessorCount), ask(cudaDevAttrMaxSharedMemoryPerBlockOptin),
+                           ask(cudaDevAttrMaxSharedMemoryPerMultiprocessor)};
+}
+
+int multiprocessors() { return current_device().multiprocessors; }
+
+// How many blocks of a kernel the current GPU holds at once. The kernel is allowed that much shared memory.
+template <typename Kernel>
+int64_t resident_blocks(Kernel* kernel, int threads, int64_t shared) {
+  using Key = std::tuple<int, const void*, int, int64_t>;
+  static std::map<Key, int64_t> counts;
+  const Device& device = current_device();
+  const std::lock_guard<std::mutex> lock(known);
+  const auto [found, fresh] =
+      counts.try_emplace({device.index, reinterpret_cast<const void*>(kernel), threads, shared});
+  if (!fresh) return found->second;
+  int blocks = 0;
+  check_cuda(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(device.shared_block)),
+      "cudaFuncSetAttribute");
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, static_cast<size_t>(shared)),
+             "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  return found->second = int64_t{blocks} * device.multiprocessors;
 }
 
 // Divide planes into at most so many parts, each a multiple of `unit` pixels.
