@@ -88,12 +88,22 @@ struct Cursor {
       ++row;
     }
   }
+  __device__ __forceinline__ void retreat(Cursor step, int width) {
+    row -= step.row;
+    column -= step.column;
+    if (column < 0) {
+      column += width;
+      --row;
+    }
+  }
 };
 
-// The k-th part of [0, size).
+// Elements [begin, end).
 struct Range {
   int64_t begin, end;
 
+  __device__ __forceinline__ Range() : begin(0), end(0) {}
+  // The k-th part of [0, size).
   __device__ __forceinline__ Range(int64_t size, int k, int64_t part)
       : begin(min(k * part, size)), end(min(begin + part, size)) {}
 };
@@ -108,6 +118,11 @@ __device__ __forceinline__ bool is_aligned(const T* address) {
 struct alignas(16) Words {
   uint32_t at[4];
 };
+
+template <typename T>
+__device__ __forceinline__ Words load_words(const T* address) {
+  return bit_cast<Words>(*reinterpret_cast<const uint4*>(address));
+}
 
 // store_pack that is certainly one instruction.
 template <int V, typename T>
@@ -148,16 +163,6 @@ __device__ __forceinline__ void copies_arrived() {
 #ifdef __CUDA_ARCH__
   asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
-}
-
-// V elements at an address that may not be aligned.
-template <int V, typename T>
-__device__ __forceinline__ Pack<T, V> load_run(const T* address) {
-  if (is_aligned<V>(address)) return load_pack<V>(address);
-  Pack<T, V> pack;
-#pragma unroll
-  for (int k = 0; k < V; ++k) pack.at[k] = address[k];
-  return pack;
 }
 
 // Elements [from, to) of V. The others are zero. Only whole and aligned ones are fast: the rest is for edges, which are
@@ -327,6 +332,32 @@ __device__ __forceinline__ void block_sums(float& a, float& b, float* shared) {
   __syncthreads();
   a = warp_sum(lane < warps ? shared[lane] : 0.f);
   b = warp_sum(lane < warps ? shared[kWarps + lane] : 0.f);
+}
+
+// The larger number, or NaN if one is NaN.
+__device__ __forceinline__ float larger(float a, float b) {
+#ifdef __CUDA_ARCH__
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#else
+  return a != a || a > b ? a : b;
+#endif
+}
+
+// activate for V numbers: the branch, which all threads take, costs less than what it saves.
+template <int V>
+__device__ __forceinline__ void activate_all(float (&z)[V], float slope) {
+  if (slope == 0.f) {
+#pragma unroll
+    for (int k = 0; k < V; ++k) z[k] = larger(z[k], 0.f);
+  } else if (slope > 0.f && slope <= 1.f) {
+#pragma unroll
+    for (int k = 0; k < V; ++k) z[k] = larger(z[k], z[k] * slope);
+  } else {
+#pragma unroll
+    for (int k = 0; k < V; ++k) z[k] = activate(z[k], slope);
+  }
 }
 
 // z = weight * (x - mean) * rstd + bias. The mean is given as origin + mean, and the origin is taken off x first: the
