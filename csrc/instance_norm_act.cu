@@ -121,6 +121,13 @@ int threads_for(int64_t tasks) {
   return threads;
 }
 
+// The threads that work on a row of so many units: few, so that each has several, but neighbours in memory.
+int lanes_for(int64_t units) {
+  int lanes = 8;
+  while (lanes < kPlaneThreads && lanes * 8 <= units) lanes *= 2;
+  return lanes;
+}
+
 // The number of parts, from `least` to twice as many, at which the blocks have the least to do: the GPU works on
 // `resident` parts at a time, and the last of these turns may have few.
 int64_t balanced(int64_t least, int64_t planes, int64_t resident) {
@@ -156,10 +163,10 @@ PlanePlan plan_nchw(const Norm& n, Kernel* kernel, bool aligned, bool padded) {
   const int64_t resident = resident_blocks(kernel, kPlaneThreads, room + reduction);
   const int64_t slack = 3 * n.pad / V + 4, width = n.width, padded_width = n.padded_width();  // units at ends of rows
   const auto padded_units = [&](int64_t units) { return padded ? ceil_div(units * padded_width, width) + slack : 0; };
-  const auto bytes = [&](int64_t units) { return 16 * (units + 1 + (padded ? padded_units(units) + 1 : 0)); };
+  const auto bytes = [&](int64_t units) { return 16 * (units + padded_units(units)); };
   const auto fitting = [&](int64_t available) {  // units
-    if (!padded) return std::max<int64_t>(available / 16 - 1, 0);
-    return std::max<int64_t>((available / 16 - slack - 3) * width / (width + padded_width), 0);
+    if (!padded) return available / 16;
+    return std::max<int64_t>((available / 16 - slack - 1) * width / (width + padded_width), 0);
   };
   const int64_t units = ceil_div(n.pixels() + (aligned ? 0 : V - 1), V);
   const int64_t most = fitting(room), half = fitting(room / 2);
@@ -175,11 +182,13 @@ PlanePlan plan_nchw(const Norm& n, Kernel* kernel, bool aligned, bool padded) {
   plan.parts.units = static_cast<int>(ceil_div(units, count));
   plan.parts.count = static_cast<int>(ceil_div(units, plan.parts.units));
   plan.parts.items = static_cast<unsigned>(n.planes * plan.parts.count);
-  plan.threads = threads_for(plan.parts.units / 2);
+  plan.threads = std::min(threads_for(plan.parts.units / 2), kPlaneThreads);
+  plan.parts.lanes = std::min(lanes_for(width / V), plan.threads);
   plan.blocks =
       plan.parts.count == 1 && plan.threads < kPlaneThreads ? n.planes : std::min<int64_t>(plan.parts.items, resident);
   plan.parts.buffers = plan.blocks < plan.parts.items && plan.parts.units <= half ? 2 : 1;
   plan.parts.held = static_cast<int>(std::min<int64_t>(plan.parts.units, most));
+  plan.parts.chunks = static_cast<int>(ceil_div(plan.parts.units, plan.parts.held));
   plan.parts.padded_held = static_cast<int>(padded_units(plan.parts.held));
   plan.parts.counters = reinterpret_cast<unsigned*>(n.scratch + 2 * (n.planes + kSpareParts));
   plan.shared = reduction + plan.parts.buffers * bytes(plan.parts.held);

@@ -21,7 +21,7 @@ __device__ __forceinline__ void merge_units(Moments& moments, const T* array, in
   if (u >= end) return;
   if (moments.count == 0.f) {  // deviations are from a number near the mean, or they would lose digits
     float values[V];
-    to_floats(bit_cast<Pack<T, V>>(load_words(array + u * V)), values);
+    to_floats<T>(load_words(array + u * V), values);
 #pragma unroll
     for (int k = 0; k < V; ++k) values[k] -= origin;
     moments.mean = tree_sum(values) * (1.f / V);
@@ -35,7 +35,7 @@ __device__ __forceinline__ void merge_units(Moments& moments, const T* array, in
       if (t > 0 && u + t * stride >= end) break;
       if (t > 0) count += V;
       float values[V];
-      to_floats(bit_cast<Pack<T, V>>(load_words(array + (u + t * stride) * V)), values);
+      to_floats<T>(load_words(array + (u + t * stride) * V), values);
 #pragma unroll
       for (int k = 0; k < V; ++k) {
         const float d = values[k] - pivot;
@@ -48,21 +48,17 @@ __device__ __forceinline__ void merge_units(Moments& moments, const T* array, in
   }
 }
 
-// The moments of this thread's share of a part.
+// Merge this thread's share of a part.
 template <typename T>
-__device__ __forceinline__ Moments part_moments(const Window<T>& x, const Part& part, float origin) {
+__device__ __forceinline__ void merge_part(Moments& moments, const Window<T>& x, float origin) {
   constexpr int V = kPack<T>;
-  Moments moments;
-  if (part.head > 0) merge_units(moments, x.plane + part.first, part.whole_begin(), part.head, origin);
   merge_units(moments, x.shared, x.whole_begin(), x.whole_end(), origin);
   for (int k = threadIdx.x; k < 2 * V; k += blockDim.x) {  // elements of units that the plane has in part
-    const int64_t whole = part.first < 0 ? part.first + V : part.first;
-    const int64_t end = part.first + static_cast<int64_t>(part.units) * V;
-    const int64_t element = k < V ? part.first + k : end - V + (k - V);
-    const bool partial = k < V ? part.first < 0 : end > x.size && end - V >= whole;
-    if (partial && element >= 0 && element < x.size) moments.merge({1.f, to_float(x.at(element)) - origin, 0.f});
+    const bool last = k >= V;
+    const int i = last ? k - V + (x.units - 1) * V : k;
+    const bool partial = last ? x.whole_end() < x.units && x.whole_begin() < x.units : x.whole_begin() == 1;
+    if (partial && x.first + i >= 0 && x.first + i < x.size) moments.merge({1.f, to_float(x.shared[i]) - origin, 0.f});
   }
-  return moments;
 }
 
 template <typename T>
@@ -89,97 +85,83 @@ struct Writer {
   Affine affine;
   const Norm& n;
 
-  __device__ __forceinline__ Pack<T, V> result(const Pack<T, V>& pack, const Pack<T, V>* added) const {
+  // V numbers of y, of those of x and of the residual.
+  __device__ __forceinline__ Words result(const Words& words, const Words* added) const {
     float values[V];
-    to_floats(pack, values);
+    to_floats<T>(words, values);
 #pragma unroll
     for (int k = 0; k < V; ++k) values[k] = affine(values[k]);
     activate_all(values, n.slope);
     if (added != nullptr) {
       float more[V];
-      to_floats(*added, more);
+      to_floats<T>(*added, more);
 #pragma unroll
       for (int k = 0; k < V; ++k) values[k] += more[k];
     }
-    return from_floats<T>(values);
+    return to_words<T>(values);
   }
 
-  // Whether the unit at i is inside a row and inside the range.
-  __device__ __forceinline__ bool is_inside(int64_t i, const Cursor& at) const {
-    return i >= range.begin && i + V <= range.end && at.column >= n.pad && at.column + V <= n.pad + n.width;
-  }
-
-  // Write the units that are inside, where all have the place in y that they have in x: what is held, and then the head
-  // backwards, of which the second-level cache has the end.
-  __device__ __forceinline__ void write_flat(const Part& part) const {
-    const int begin = part.whole_begin(), end = part.whole_end(x.size, V);
-    const T* memory = x.plane + part.first;
-    T* out = y + part.first;
+  // The same for many, of a row that is held and that nothing is added to.
+  template <bool kRelu, bool kShifted>
+  __device__ __forceinline__ void write_held(const Row<T>& from, T* out, int count, int lane, int lanes) const {
 #pragma unroll 2
-    for (int u = end - 1 - static_cast<int>(threadIdx.x); u >= begin; u -= blockDim.x) {
-      const T* from = u >= part.head ? x.shared + (u - part.head) * V : memory + u * V;
-      const auto pack = bit_cast<Pack<T, V>>(load_words(from));
-      if (residual == nullptr) {
-        store_streaming(out + u * V, result(pack, nullptr));
-      } else {
-        const auto more = bit_cast<Pack<T, V>>(load_words(residual + (part.first + u * V)));
-        store_streaming(out + u * V, result(pack, &more));
+    for (int k = lane; k < count; k += lanes) {
+      float values[V];
+      to_floats<T>(kShifted ? shifted(from.shared + k * V, from.shift) : load_words(from.shared + k * V), values);
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        const float z = affine(values[j]);
+        values[j] = larger(z, kRelu ? 0.f : z * n.slope);
       }
+      store_streaming(out + k * V, to_words<T>(values));
     }
   }
 
-  // The same where rows are padded.
-  __device__ __forceinline__ void write_rows() const {
-    const int width = n.padded_width();
-    const int64_t first = first_unit(y, range.begin);
-    const int units = static_cast<int>((range.end - first + V - 1) / V);
-    int u = units - 1 - static_cast<int>(threadIdx.x);
-    if (u < 0) return;
-    Cursor at(max(first + static_cast<int64_t>(u) * V, int64_t{0}), width);
-    const Cursor step(static_cast<int>(blockDim.x) * V, width);
-#pragma unroll 1
-    for (; u >= 0; u -= blockDim.x, at.retreat(step, width)) {
-      const int64_t i = first + static_cast<int64_t>(u) * V;
-      if (!is_inside(i, at)) continue;
-      const int row = source_of(at.row, n.height, n), column = at.column - n.pad;
-      if (row < 0) {
-        store_streaming(y + i, Pack<T, V>{});
-        continue;
+  // Write the units that are inside of rows.
+  __device__ __forceinline__ void write_rows(int lanes) const {
+    const int lane = static_cast<int>(threadIdx.x) % lanes, width = n.padded_width();
+    for_rows<V>(first_unit(y, range.begin), range, width, n.pad, lanes, [&](int row, int64_t i, int count) {
+      const int source = source_of(row, n.height, n);
+      const int column = static_cast<int>(i - static_cast<int64_t>(row) * width) - n.pad;
+      T* out = y + i;
+      if (source < 0) {
+        for (int k = lane; k < count; k += lanes) store_streaming(out + k * V, Words{});
+        return;
       }
-      const Pack<T, V> pack = x.run(static_cast<int64_t>(row) * n.width + column);
-      if (residual == nullptr) {
-        store_streaming(y + i, result(pack, nullptr));
-      } else {
-        const Pack<T, V> more = load_run(residual, row * residual_row + column, residual_size);
-        store_streaming(y + i, result(pack, &more));
+      const Row<T> from = x.row(static_cast<int64_t>(source) * n.width + column, count);
+      if (residual == nullptr && from.begin == 0 && from.end >= count && n.slope >= 0.f && n.slope <= 1.f) {
+        if (n.slope == 0.f)
+          return from.shift == 0 ? write_held<true, false>(from, out, count, lane, lanes)
+                                 : write_held<true, true>(from, out, count, lane, lanes);
+        return from.shift == 0 ? write_held<false, false>(from, out, count, lane, lanes)
+                               : write_held<false, true>(from, out, count, lane, lanes);
       }
-    }
+      const T* added = residual + source * residual_row + column;
+      const int64_t at = source * residual_row + column;
+      const bool inside = at >= V && at + static_cast<int64_t>(count + 1) * V <= residual_size;
+#pragma unroll 2
+      for (int k = lane; k < count; k += lanes) {
+        if (residual == nullptr) {
+          store_streaming(out + k * V, result(from[k], nullptr));
+        } else {
+          const Words more = load_run(added + k * V, inside);
+          store_streaming(out + k * V, result(from[k], &more));
+        }
+      }
+    });
   }
 
   // The others.
   __device__ __forceinline__ void write_ends() const {
     const int width = n.padded_width();
-    for_row_ends<V>(first_unit(y, range.begin), range, width, n.pad, [&](int64_t i) {
-      const int from = static_cast<int>(max(range.begin - i, int64_t{0}));
-      const int to = static_cast<int>(min(range.end - i, int64_t{V}));
-      Cursor at(i + from, width);
-      if (from == 0 && is_inside(i, at)) return;
-      Pack<T, V> pack{};
-#pragma unroll
-      for (int k = 0; k < V; ++k) {
-        if (k < from || k >= to) continue;
-        const int row = source_of(at.row, n.height, n), column = source_of(at.column, n.width, n);
-        if (row >= 0 && column >= 0) {
-          float value = activate(affine(to_float(x.at(static_cast<int64_t>(row) * n.width + column))), n.slope);
-          if (residual != nullptr) value += to_float(residual[row * residual_row + column]);
-          pack.at[k] = from_float<T>(value);
-        }
-        if (++at.column == width) {
-          at.column = 0;
-          ++at.row;
-        }
+    for_row_ends<V>(first_unit(y, range.begin), range, width, n.pad, [&](int64_t i, const Cursor& at) {
+      const int row = source_of(at.row, n.height, n), column = source_of(at.column, n.width, n);
+      float value = 0.f;
+      if (row >= 0 && column >= 0) {
+        value = activate(affine(to_float(x.at(static_cast<int64_t>(row) * n.width + column))), n.slope);
+        if (residual != nullptr) value += to_float(residual[row * residual_row + column]);
       }
-      store_some(y + i, pack, from, to);
+      y[i] = from_float<T>(value);
     });
   }
 };
@@ -187,32 +169,29 @@ struct Writer {
 // Write the part of y that goes with a part of x.
 template <typename T>
 __device__ __forceinline__ void write_part(const Part& part, const Window<T>& x, const Residual<T>& residual, T* y,
-                                           const Moments& moments, float origin, bool last, const Norm& n) {
+                                           const Moments& moments, float origin, int chunk, const Parts& parts,
+                                           const Norm& n) {
+  const bool first = part.index == 0 && chunk == 0, last = part.index == parts.count - 1 && chunk == parts.chunks - 1;
   const float rstd = rstd_of(moments.m2, n);
-  if (part.index == 0 && threadIdx.x == 0) {
+  if (first && threadIdx.x == 0) {
     n.mean[part.plane] = origin + moments.mean;
     n.rstd[part.plane] = rstd;
   }
   const Affine affine(n, static_cast<unsigned>(part.plane) % n.channels, origin, moments.mean, rstd);
-  Range range = part.padded;
-  if (part.index == 0) range.begin = 0;
+  Range range = part.padded_range(n);
+  if (first) range.begin = 0;
   if (last) range.end = n.padded_pixels();
   const int64_t residual_size = (n.height - 1) * residual.row + n.width;
   const T* added = residual.plane(part.plane, n.channels);
   const Writer<T> writer{x, added, residual.row, residual_size, y + part.plane * n.padded_pixels(), range, affine, n};
-  const int64_t unit = first_unit(writer.y, 0);
-  const bool aligned = unit == first_unit(x.plane, 0) && (added == nullptr || unit == first_unit(added, 0));
-  if (aligned && n.pad == 0 && n.height == 1)
-    writer.write_flat(part);
-  else
-    writer.write_rows();
+  writer.write_rows(parts.lanes);
   writer.write_ends();
 }
 
 // Where an item's arrays are in shared memory.
 template <typename T>
 __device__ __forceinline__ T* buffer_of(float* shared, const Parts& parts, bool odd) {
-  const int units = parts.held + 1 + (parts.padded_held > 0 ? parts.padded_held + 1 : 0);
+  const int units = parts.held + parts.padded_held;
   return reinterpret_cast<T*>(shared + kReduction) + (odd && parts.buffers == 2 ? units * kPack<T> : 0);
 }
 
@@ -239,6 +218,13 @@ __device__ __forceinline__ void await_plane(const Parts& parts, const Part& part
   __syncthreads();
 }
 
+// Fill shared memory again, when no thread reads it any more.
+template <typename F>
+__device__ __forceinline__ void replace(const F& fill) {
+  __syncthreads();
+  fill();
+}
+
 template <typename T>
 __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
     instance_norm_act_fwd_nchw_kernel(const T* __restrict__ x,  // [B, C, H, W]
@@ -246,156 +232,152 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
                                       T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
                                       Norm n, Parts parts) {
   HD_SHARED(float, shared);
-  const auto prefetch = [&](unsigned item, bool odd) {
-    if (item >= parts.items) return;
-    Part(x, n, parts, item).window(x, n, buffer_of<T>(shared, parts, odd)).fill();
+  const auto part_of = [&](unsigned item, int chunk) { return Part(x, n, parts, item, chunk); };
+  const auto window_of = [&](const Part& part, bool odd) {
+    return part.window(x, n, buffer_of<T>(shared, parts, odd));
   };
-  prefetch(blockIdx.x, false);
+  const auto prefetch = [&](unsigned item, int chunk, bool odd) {
+    if (item < parts.items) window_of(part_of(item, chunk), odd).fill();
+  };
+  prefetch(blockIdx.x, 0, false);
   if (parts.count > 1) clear_counters(n, parts);
   bool odd = false;
   for (unsigned item = blockIdx.x; item < parts.items; item += gridDim.x, odd = !odd) {
-    const Part part(x, n, parts, item);
-    const Window<T> window = part.window(x, n, buffer_of<T>(shared, parts, odd));
-    const float origin = to_float(window.plane[0]);
-    copies_arrived();
-    __syncthreads();
-    Moments moments = block_moments(part_moments(window, part, origin), shared);
+    const Part part = part_of(item, 0);
+    const float origin = to_float(x[part.plane * n.pixels()]);
+    Moments moments;
+    for (int chunk = 0; chunk < parts.chunks; ++chunk) {
+      if (chunk > 0) replace([&] { prefetch(item, chunk, odd); });
+      copies_arrived();
+      __syncthreads();
+      merge_part(moments, window_of(part_of(item, chunk), odd), origin);
+    }
+    moments = block_moments(moments, shared);
     if (parts.count > 1) publish(n, parts, part, item, moments.mean, moments.m2);
-    if (parts.buffers == 2) prefetch(item + gridDim.x, !odd);
+    if (parts.buffers == 2) prefetch(item + gridDim.x, 0, !odd);
     if (parts.count > 1) {
       await_plane(parts, part);
       moments = Moments();
       for (int s = threadIdx.x; s < parts.count; s += blockDim.x) {
-        const int64_t at = part.plane * parts.count + s;
-        moments.merge({part.size(s, window.size, parts, kPack<T>), n.scratch[2 * at], n.scratch[2 * at + 1]});
+        const int64_t at = 2 * (part.plane * parts.count + s);
+        moments.merge({part.size(s, n.pixels(), parts, kPack<T>), n.scratch[at], n.scratch[at + 1]});
       }
       moments = block_moments(moments, shared);
     }
-    write_part(part, window, residual, y, moments, origin, part.index == parts.count - 1, n);
-    __syncthreads();
-    if (parts.buffers == 1) prefetch(item + gridDim.x, false);
+    for (int chunk = parts.chunks - 1; chunk >= 0; --chunk) {
+      if (chunk < parts.chunks - 1) {
+        replace([&] { prefetch(item, chunk, odd); });
+        copies_arrived();
+        __syncthreads();
+      }
+      const Part now = part_of(item, chunk);
+      write_part(now, window_of(now, odd), residual, y, moments, origin, chunk, parts, n);
+    }
+    if (parts.buffers == 1) replace([&] { prefetch(item + gridDim.x, 0, false); });
   }
 }
 
-// Add a unit's dz and dz * (x - mean) to the sums.
-template <int V, typename T>
-__device__ __forceinline__ void add_unit(const Pack<T, V>& x, const float (&g)[V], const Affine& affine, float slope,
-                                         float& dz, float& dz_centred) {
-  float values[V];
-  to_floats(x, values);
+// Add dz and dz * (x - mean) of V pixels to the sums.
+template <int V>
+__device__ __forceinline__ void add_pixels(const float (&x)[V], const float (&g)[V], const Affine& affine, float slope,
+                                           float& dz, float& dz_centred) {
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    const float d = affine(values[k]) > 0.f ? g[k] : damp(g[k], slope);
+    const float d = affine(x[k]) > 0.f ? g[k] : damp(g[k], slope);
     dz += d;
-    dz_centred += d * (values[k] - affine.origin);
+    dz_centred += d * (x[k] - affine.origin);
   }
 }
 
-template <int V, typename T>
-__device__ __forceinline__ Pack<T, V> unit_gradient(const Pack<T, V>& x, const float (&g)[V], const Affine& affine,
-                                                    const Gradient& gradient, float slope) {
-  float values[V];
-  to_floats(x, values);
+// Turn x into dx.
+template <int V>
+__device__ __forceinline__ void differentiate(float (&x)[V], const float (&g)[V], const Affine& affine,
+                                              const Gradient& gradient, float slope) {
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    const float d = affine(values[k]) > 0.f ? g[k] : damp(g[k], slope);
-    values[k] = gradient(d, values[k] - affine.origin);
+    const float d = affine(x[k]) > 0.f ? g[k] : damp(g[k], slope);
+    x[k] = gradient(d, x[k] - affine.origin);
   }
-  return from_floats<T>(values);
 }
 
-// Elements [from, to) of a unit, to memory that this kernel does not read.
-template <int V, typename T>
-__device__ __forceinline__ void store_result(T* address, const Pack<T, V>& pack, int from, int to) {
-  if (to - from == V && is_aligned<V>(address)) return store_streaming(address, pack);
-  store_some(address, pack, from, to);
+// To memory that this kernel does not read.
+template <typename T, int V>
+__device__ __forceinline__ void store_result(T* address, const float (&values)[V]) {
+  if constexpr (V == 1) {
+    *address = from_float<T>(values[0]);
+  } else {
+    const Words words = to_words<T>(values);
+    if (is_aligned<V>(address)) return store_streaming(address, words);
+    const auto pack = bit_cast<Pack<T, V>>(words);
+#pragma unroll
+    for (int k = 0; k < V; ++k) address[k] = pack.at[k];
+  }
 }
 
-// The units of x and of dy, folded, that a part of dx is made of.
+// A part of x and the rows of dy that go with it.
 template <typename T>
-struct Folder {
+struct Pair {
   static constexpr int V = kPack<T>;
   Window<T> x, dy;
-  const Norm& n;
-  int reach;  // a pixel at this distance from all edges has no copies in the padded plane
 
-  __device__ __forceinline__ Folder(const Window<T>& x, const Window<T>& dy, const Norm& n)
-      : x(x),
-        dy(dy),
-        n(n),
-        reach(n.pad == 0 || n.pad_mode == PadMode::zero ? 0
-              : n.pad_mode == PadMode::reflect          ? n.pad + 1
-                                                        : 1) {}
-
-  // Whether the unit at i is inside a row and its columns have no copies.
-  __device__ __forceinline__ bool is_inside(const Cursor& at) const {
-    return at.column >= reach && at.column + V <= n.width - reach;
-  }
-
-  // What of dy reaches such a unit. A sum is rounded, so that dresidual, the sums and dx use the same number.
-  __device__ __forceinline__ void fold(const Cursor& at, float (&g)[V]) const {
-    const int width = n.padded_width(), column = at.column + n.pad;
-    to_floats(dy.run(static_cast<int64_t>(at.row + n.pad) * width + column), g);
-    if (at.row >= reach && at.row < n.height - reach) return;
-    const Copies rows(at.row, n.height, n);
+  // Add the copies of pixels in the padding of dy to the pixels they are of. A sum is rounded, so that dresidual, the
+  // sums and dx use the same number.
+  __device__ __forceinline__ void fold(const Range& range, const Norm& n) const {
+    if (n.pad == 0 || n.pad_mode == PadMode::zero || range.begin == range.end) return;
+    const int reach = n.pad_mode == PadMode::reflect ? n.pad + 1 : 1;  // no pixel this far from all edges has copies
+    const int begin = Cursor(range.begin, n.width).row, rows = Cursor(range.end - 1, n.width).row + 1 - begin;
+    const int near_rows = min(2 * reach, n.height), near_columns = min(2 * reach, n.width);
+    const auto near = [&](int k, int nears, int size) { return k < nears / 2 ? k : size - nears + k; };
 #pragma unroll 1
-    for (int k = 1; k < rows.count(); ++k) {
-      float more[V];
-      to_floats(dy.run(static_cast<int64_t>(rows[k]) * width + column), more);
-#pragma unroll
-      for (int j = 0; j < V; ++j) g[j] += more[j];
+    for (int k = 0; k < near_rows; ++k) {  // rows near an edge, whole
+      const int row = near(k, near_rows, n.height);
+      if (row < begin || row >= begin + rows) continue;
+#pragma unroll 1
+      for (int column = threadIdx.x; column < n.width; column += blockDim.x) fold_pixel(row, column, range, n);
     }
-    to_floats(from_floats<T>(g), g);
+#pragma unroll 1
+    for (int k = threadIdx.x; k < rows * near_columns; k += blockDim.x) {  // the ends of other rows
+      const int row = begin + k / near_columns;
+      if (row >= near_rows / 2 && row < n.height - near_rows + near_rows / 2)
+        fold_pixel(row, near(k % near_columns, near_columns, n.width), range, n);
+    }
+    __syncthreads();
   }
 
-  // The same for one pixel.
-  __device__ __forceinline__ float fold_pixel(const Cursor& at) const {
-    const Copies rows(at.row, n.height, n), columns(at.column, n.width, n);
+  __device__ __forceinline__ void fold_pixel(int row, int column, const Range& range, const Norm& n) const {
+    const int64_t pixel = static_cast<int64_t>(row) * n.width + column;
+    const Copies rows(row, n.height, n), columns(column, n.width, n);
+    const int width = n.padded_width(), count = rows.count() * columns.count();
+    if (pixel < range.begin || pixel >= range.end || count == 1) return;
     float sum = 0.f;
 #pragma unroll 1
-    for (int r = 0; r < rows.count(); ++r)
-#pragma unroll 1
-      for (int c = 0; c < columns.count(); ++c)
-        sum += to_float(dy.at(static_cast<int64_t>(rows[r]) * n.padded_width() + columns[c]));
-    return to_float(from_float<T>(sum));
+    for (int k = 0; k < count; ++k)
+      sum += to_float(dy.at(static_cast<int64_t>(rows[k / columns.count()]) * width + columns[k % columns.count()]));
+    dy.shared[static_cast<int64_t>(rows.middle) * width + columns.middle - dy.first] = from_float<T>(sum);
   }
 
-  // Call fn(i, from, to, x, g) with the elements [from, to) of this thread's units of a part. The others are zero.
-  template <bool kBackwards, typename F>
-  __device__ __forceinline__ void for_units(const Part& part, const F& fn) const {
-    const int begin = part.whole_begin(), end = part.whole_end(x.size, V);
-    int u = kBackwards ? end - 1 - static_cast<int>(threadIdx.x) : begin + static_cast<int>(threadIdx.x);
-    Cursor at(max(part.first + static_cast<int64_t>(u) * V, int64_t{0}), n.width);
-    const Cursor step(static_cast<int>(blockDim.x) * V, n.width);
-    const T* memory = x.plane + part.first;
+  // Call fn(i, x, dy) with this thread's share of a folded part, as packs and, at the ends of rows, as single elements.
+  template <typename F>
+  __device__ __forceinline__ void for_pixels(const Range& range, int lanes, const Norm& n, const F& fn) const {
+    const int lane = static_cast<int>(threadIdx.x) % lanes, width = n.padded_width();
+    for_rows<V>(x.first, range, n.width, 0, lanes, [&](int row, int64_t i, int count) {
+      const int column = static_cast<int>(i - static_cast<int64_t>(row) * n.width);
+      const int64_t padded = static_cast<int64_t>(row + n.pad) * width + column + n.pad - dy.first;
+      const T* from = x.shared + (i - x.first);
+      const int shift = static_cast<int>(padded & (V - 1));
+      const T* upstream = dy.shared + (padded - shift);
 #pragma unroll 1
-    for (; kBackwards ? u >= begin : u < end; u += kBackwards ? -static_cast<int>(blockDim.x) : blockDim.x) {
-      if (is_inside(at)) {
-        const T* from = u >= part.head ? x.shared + (u - part.head) * V : memory + u * V;
-        float g[V];
-        fold(at, g);
-        fn(part.first + u * V, 0, V, bit_cast<Pack<T, V>>(load_words(from)), g);
+      for (int k = lane; k < count; k += lanes) {
+        float values[V], g[V];
+        to_floats<T>(load_words(from + k * V), values);
+        to_floats<T>(shift == 0 ? load_words(upstream + k * V) : shifted(upstream + k * V, shift), g);
+        fn(i + k * V, values, g);
       }
-      kBackwards ? at.retreat(step, n.width) : at.advance(step, n.width);
-    }
-    for_row_ends<V>(part.first, part.range, n.width, reach, [&](int64_t i) {
-      const int from = static_cast<int>(max(part.range.begin - i, int64_t{0}));
-      const int to = static_cast<int>(min(part.range.end - i, int64_t{V}));
-      Cursor pixel(i + from, n.width);
-      if (from == 0 && to == V && is_inside(pixel)) return;
-      Pack<T, V> pack{};
-      float g[V] = {};
-#pragma unroll
-      for (int k = 0; k < V; ++k) {
-        if (k < from || k >= to) continue;
-        pack.at[k] = x.at(i + k);
-        g[k] = fold_pixel(pixel);
-        if (++pixel.column == n.width) {
-          pixel.column = 0;
-          ++pixel.row;
-        }
-      }
-      fn(i, from, to, pack, g);
+    });
+    for_row_ends<V>(x.first, range, n.width, 0, [&](int64_t i, const Cursor& at) {
+      const int64_t padded = static_cast<int64_t>(at.row + n.pad) * width + at.column + n.pad;
+      float values[1] = {to_float(x.shared[i - x.first])}, g[1] = {to_float(dy.shared[padded - dy.first])};
+      fn(i, values, g);
     });
   }
 };
@@ -407,43 +389,52 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
                                       T* __restrict__ dx,         // [B, C, H, W]
                                       T* __restrict__ dresidual,  // [B, C, H, W] or null
                                       Norm n, Parts parts) {
-  constexpr int V = kPack<T>;
   HD_SHARED(float, shared);
-  const auto windows = [&](const Part& part, bool odd) {
+  const auto part_of = [&](unsigned item, int chunk) { return Part(x, n, parts, item, chunk); };
+  const auto pair_of = [&](const Part& part, bool odd) {
     T* buffer = buffer_of<T>(shared, parts, odd);
-    return Folder<T>(part.window(x, n, buffer), part.padded_window(dy, n, buffer + (parts.held + 1) * V), n);
+    return Pair<T>{part.window(x, n, buffer), part.padded_window(dy, n, buffer + parts.held * kPack<T>)};
   };
-  const auto prefetch = [&](unsigned item, bool odd) {
+  const auto prefetch = [&](unsigned item, int chunk, bool odd) {
     if (item >= parts.items) return;
-    const Folder<T> next = windows(Part(x, n, parts, item), odd);
+    const Pair<T> next = pair_of(part_of(item, chunk), odd);
     next.x.fill();
     next.dy.fill();
   };
-  prefetch(blockIdx.x, false);
+  // Wait for a chunk's copies and call fn with its pixels.
+  const auto for_pixels = [&](const Part& part, bool arrived, bool odd, const auto& fn) {
+    const Pair<T> pair = pair_of(part, odd);
+    if (!arrived) {
+      copies_arrived();
+      __syncthreads();
+      pair.fold(part.range, n);
+    }
+    pair.for_pixels(part.range, parts.lanes, n, fn);
+  };
+  prefetch(blockIdx.x, 0, false);
   if (parts.count > 1) clear_counters(n, parts);
   bool odd = false;
   for (unsigned item = blockIdx.x; item < parts.items; item += gridDim.x, odd = !odd) {
-    const Part part(x, n, parts, item);
-    const Folder<T> folder = windows(part, odd);
+    const Part part = part_of(item, 0);
     const float rstd = n.rstd[part.plane];
     const Affine affine(n, static_cast<unsigned>(part.plane) % n.channels, n.mean[part.plane], 0.f, rstd);
-    copies_arrived();
-    __syncthreads();
     float dz = 0.f, dz_xhat = 0.f;
-    folder.template for_units<false>(part, [&](int64_t, int, int, const Pack<T, V>& values, const float(&g)[V]) {
-      add_unit(values, g, affine, n.slope, dz, dz_xhat);
-    });
+    for (int chunk = 0; chunk < parts.chunks; ++chunk) {
+      if (chunk > 0) replace([&] { prefetch(item, chunk, odd); });
+      for_pixels(part_of(item, chunk), false, odd,
+                 [&](int64_t, auto& values, auto& g) { add_pixels(values, g, affine, n.slope, dz, dz_xhat); });
+    }
     block_sums(dz, dz_xhat, shared);
     dz_xhat *= rstd;
     if (parts.count > 1) publish(n, parts, part, item, dz, dz_xhat);
-    if (parts.buffers == 2) prefetch(item + gridDim.x, !odd);
+    if (parts.buffers == 2) prefetch(item + gridDim.x, 0, !odd);
     if (parts.count > 1) {
       await_plane(parts, part);
       dz = dz_xhat = 0.f;
       for (int s = threadIdx.x; s < parts.count; s += blockDim.x) {
-        const int64_t at = part.plane * parts.count + s;
-        dz += n.scratch[2 * at];
-        dz_xhat += n.scratch[2 * at + 1];
+        const int64_t at = 2 * (part.plane * parts.count + s);
+        dz += n.scratch[at];
+        dz_xhat += n.scratch[at + 1];
       }
       block_sums(dz, dz_xhat, shared);
     }
@@ -452,14 +443,17 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
       n.sums[n.planes + part.plane] = dz_xhat;
     }
     const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
-    T* out = dx + part.plane * n.pixels();
-    folder.template for_units<true>(
-        part, [&](int64_t i, int from, int to, const Pack<T, V>& values, const float(&g)[V]) {
-          store_result(out + i, unit_gradient(values, g, affine, gradient, n.slope), from, to);
-          if (dresidual != nullptr) store_result(dresidual + part.plane * n.pixels() + i, from_floats<T>(g), from, to);
-        });
-    __syncthreads();
-    if (parts.buffers == 1) prefetch(item + gridDim.x, false);
+    const int64_t offset = part.plane * n.pixels();
+    for (int chunk = parts.chunks - 1; chunk >= 0; --chunk) {
+      const bool arrived = chunk == parts.chunks - 1;
+      if (!arrived) replace([&] { prefetch(item, chunk, odd); });
+      for_pixels(part_of(item, chunk), arrived, odd, [&](int64_t i, auto& values, auto& g) {
+        if (dresidual != nullptr) store_result(dresidual + offset + i, g);
+        differentiate(values, g, affine, gradient, n.slope);
+        store_result(dx + offset + i, values);
+      });
+    }
+    if (parts.buffers == 1) replace([&] { prefetch(item + gridDim.x, 0, false); });
   }
 }
 

@@ -11,7 +11,7 @@ namespace hd::cuda {
 namespace {
 
 constexpr int kPlaneThreads = 256;  // of a block, at most
-constexpr int kPlaneBlocks = 4;     // that a multiprocessor holds: one loads while another waits or writes
+constexpr int kPlaneBlocks = 3;     // that a multiprocessor holds: one loads while another waits or writes
 constexpr int kReduction = 64;      // floats of shared memory that reductions use
 
 // How blocks share planes. Block b works on the items b, b + gridDim.x, ...; item t is part t % count of plane t /
@@ -21,8 +21,10 @@ struct Parts {
   unsigned items;
   int count;           // of a plane
   int units;           // of each, but the last
-  int held;            // so many of these stay in shared memory: the last ones
+  int held;            // so many of these are in shared memory at a time
+  int chunks;          // and so many times it takes to see them all
   int padded_held;     // units of the padded plane beside them
+  int lanes;           // threads that work on one row
   int buffers;         // 2 if shared memory has room for the item after the present one
   unsigned* counters;  // for each plane, the parts whose partial results are there
 };
@@ -43,7 +45,7 @@ __device__ __forceinline__ uint32_t funnel(uint32_t low, uint32_t high, int bits
 
 // V elements from `shift` on of two units that follow each other.
 template <typename T>
-__device__ __forceinline__ Pack<T, kPack<T>> shifted(const T* units, int shift) {
+__device__ __forceinline__ Words shifted(const T* units, int shift) {
   const Words low = load_words(units), high = load_words(units + kPack<T>);
   const int words = shift * static_cast<int>(sizeof(T)) / 4;
   uint32_t at[8];
@@ -56,20 +58,40 @@ __device__ __forceinline__ Pack<T, kPack<T>> shifted(const T* units, int shift) 
   Words result;
 #pragma unroll
   for (int k = 0; k < 4; ++k) result.at[k] = sizeof(T) == 4 ? at[k] : funnel(at[k], at[k + 1], shift % 2 * 16);
-  return bit_cast<Pack<T, kPack<T>>>(result);
+  return result;
 }
 
-// The V elements from `at` on of an array of `size` elements, at any address. No byte outside of the array is read.
+// V elements at any address. `inside` says that the array has V elements more on both sides, so that no byte outside of
+// it is read.
 template <typename T>
-__device__ __forceinline__ Pack<T, kPack<T>> load_run(const T* array, int64_t at, int64_t size) {
+__device__ __forceinline__ Words load_run(const T* address, bool inside) {
   constexpr int V = kPack<T>;
-  const int64_t first = first_unit(array, at);
-  if (first == at) return bit_cast<Pack<T, V>>(load_words(array + at));
-  if (first >= 0 && first + 2 * V <= size) return shifted(array + first, static_cast<int>(at - first));
+  const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(address) / sizeof(T) % V);
+  if (shift == 0) return load_words(address);
+  if (inside) return shifted(address - shift, shift);
   Pack<T, V> pack;
 #pragma unroll
-  for (int k = 0; k < V; ++k) pack.at[k] = array[at + k];
-  return pack;
+  for (int k = 0; k < V; ++k) pack.at[k] = address[k];
+  return bit_cast<Words>(pack);
+}
+
+// V elements at a time of a row, from shared memory where it is held.
+template <typename T>
+struct Row {
+  const T* memory;        // its first element
+  bool inside;            // for load_run
+  const T* shared;        // the unit of its first element, which begins `shift` elements before
+  int shift, begin, end;  // the packs that are held
+
+  __device__ __forceinline__ Words operator[](int k) const {
+    constexpr int V = kPack<T>;
+    if (k < begin || k >= end) return load_run(memory + k * V, inside);
+    return shift == 0 ? load_words(shared + k * V) : shifted(shared + k * V, shift);
+  }
+};
+
+__device__ __forceinline__ int clamped(int64_t x) {
+  return static_cast<int>(max(min(x, int64_t{0x7fffffff}), int64_t{0}));
 }
 
 // A plane in memory of which shared memory holds so many units from `first` on. The rest is read from memory.
@@ -78,7 +100,7 @@ struct Window {
   static constexpr int V = kPack<T>;
   const T* plane;
   int64_t size;  // of the plane
-  T* shared;     // with room for one unit more
+  T* shared;
   int64_t first;
   int units;
 
@@ -106,70 +128,85 @@ struct Window {
     const int64_t i = element - first;
     return static_cast<uint64_t>(i) < static_cast<uint64_t>(units * V) ? shared[i] : plane[element];
   }
-  __device__ __forceinline__ Pack<T, V> run(int64_t element) const {
+  // The packs from an element on, of which there are `count`.
+  __device__ __forceinline__ Row<T> row(int64_t element, int count) const {
     const int64_t i = element - first;
-    if (i < 0 || i > (units - 1) * V) return load_run(plane, element, size);
-    const int shift = static_cast<int>(i) % V;
-    if (shift == 0) return bit_cast<Pack<T, V>>(load_words(shared + i));
-    return shifted(shared + (static_cast<int>(i) - shift), shift);
+    const int shift = static_cast<int>(i & (V - 1));
+    const int64_t unit = (i - shift) / V, last = units - (shift == 0 ? 0 : 1);
+    const bool inside = element >= V && element + static_cast<int64_t>(count + 1) * V <= size;
+    return {plane + element, inside, shared + unit * V, shift, clamped(-unit), clamped(last - unit)};
   }
 };
 
-// An item's share of plane x, and the share of the padded plane that belongs to it.
+// What of an item is in shared memory at a time.
 struct Part {
   int64_t plane;
-  int index;
-  int64_t first;        // element of x at which its units begin
-  int units, head;      // of them, the first ones that are not held
-  Range range, padded;  // elements, of which the latter are those of the rows from the range's first to its last pixel
+  int index;      // of the item in its plane
+  int64_t first;  // element of x at which its units begin
+  int units;
+  Range range;  // its elements
 
   template <typename T>
-  __device__ __forceinline__ Part(const T* x, const Norm& n, const Parts& parts, unsigned item)
+  __device__ __forceinline__ Part(const T* x, const Norm& n, const Parts& parts, unsigned item, int chunk)
       : plane(item / parts.count), index(static_cast<int>(item - plane * parts.count)) {
     constexpr int V = kPack<T>;
-    const int64_t pixels = n.pixels(), origin = first_unit(x + plane * pixels, 0);
-    first = origin + static_cast<int64_t>(index) * parts.units * V;
-    const int64_t left = pixels - first;  // units after the plane's last do not count
-    units = static_cast<int>(max(min(static_cast<int64_t>(parts.units), (left + V - 1) / V), int64_t{0}));
-    head = max(units - parts.held, 0);
-    range.begin = max(first, int64_t{0});
+    const int64_t pixels = n.pixels(), begin = static_cast<int64_t>(index) * parts.units + chunk * parts.held;
+    first = first_unit(x + plane * pixels, 0) + begin * V;
+    const int64_t left = (pixels - first + V - 1) / V;  // units before the end of the plane
+    units = min(min(parts.held, parts.units - chunk * parts.held), clamped(left));
+    range.begin = min(max(first, int64_t{0}), pixels);
     range.end = max(min(first + static_cast<int64_t>(units) * V, pixels), range.begin);
-    padded.begin = padded_position(range.begin, n);
-    padded.end = padded_position(range.end, n);
   }
-  // The units of which the plane has every element.
-  __device__ __forceinline__ int whole_begin() const { return first < 0 ? 1 : 0; }
-  __device__ __forceinline__ int whole_end(int64_t pixels, int unit) const {
-    return units > 0 && first + static_cast<int64_t>(units) * unit > pixels ? units - 1 : units;
-  }
-  // The elements of part k of the same plane.
+  // How many elements part k of the plane has, if this is the first chunk of one.
   __device__ __forceinline__ float size(int k, int64_t pixels, const Parts& parts, int unit) const {
     const int64_t length = static_cast<int64_t>(parts.units) * unit, begin = first + (k - index) * length;
     return static_cast<float>(max(min(begin + length, pixels) - max(begin, int64_t{0}), int64_t{0}));
+  }
+  template <typename T>
+  __device__ __forceinline__ Window<T> window(const T* x, const Norm& n, T* shared) const {
+    return {x + plane * n.pixels(), n.pixels(), shared, first, units};
   }
   // Where a pixel is in the padded plane. The first of a row brings the padding before it along.
   __device__ __forceinline__ static int64_t padded_position(int64_t pixel, const Norm& n) {
     const Cursor at(pixel, n.width);
     return static_cast<int64_t>(at.row + n.pad) * n.padded_width() + (at.column == 0 ? 0 : at.column + n.pad);
   }
-  template <typename T>
-  __device__ __forceinline__ Window<T> window(const T* x, const Norm& n, T* shared) const {
-    return {x + plane * n.pixels(), n.pixels(), shared, first + static_cast<int64_t>(head) * kPack<T>, units - head};
+  // The rows of the padded plane that go with these pixels.
+  __device__ __forceinline__ Range padded_range(const Norm& n) const {
+    Range padded;
+    padded.begin = padded_position(range.begin, n);
+    padded.end = padded_position(range.end, n);
+    return padded;
   }
-  // The units of the padded plane that go with those of x that are held.
   template <typename T>
   __device__ __forceinline__ Window<T> padded_window(const T* dy, const Norm& n, T* shared) const {
     constexpr int V = kPack<T>;
     const T* padded_plane = dy + plane * n.padded_pixels();
-    const int64_t begin = padded_position(max(first + static_cast<int64_t>(head) * V, range.begin), n);
-    const int64_t from = first_unit(padded_plane, begin);
-    const int held = head == units ? 0 : static_cast<int>((padded.end - from + V - 1) / V);
-    return {padded_plane, n.padded_pixels(), shared, from, held};
+    const Range padded = padded_range(n);
+    const int64_t begin = first_unit(padded_plane, padded.begin);
+    const int held = padded.begin == padded.end ? 0 : static_cast<int>((padded.end - begin + V - 1) / V);
+    return {padded_plane, n.padded_pixels(), shared, begin, held};
   }
 };
 
-// Call fn(i) once for each unit of a range that is not inside one row, `reach` elements or more from its ends. `first`
-// is where units begin. There are calls for a few others, too.
+// Call fn(row, i, count) for the rows of a range: `count` units from element i on are inside the row, `reach` elements
+// or more from its ends, and inside the range. `first` is where units begin. Each call is for `lanes` threads.
+template <int V, typename F>
+__device__ __forceinline__ void for_rows(int64_t first, const Range& range, int width, int reach, int lanes,
+                                         const F& fn) {
+  if (range.begin >= range.end) return;
+  const int begin = Cursor(range.begin, width).row, rows = Cursor(range.end - 1, width).row + 1 - begin;
+#pragma unroll 1
+  for (int k = static_cast<int>(threadIdx.x) / lanes; k < rows; k += blockDim.x / lanes) {
+    const int row = begin + k;
+    const int64_t at = static_cast<int64_t>(row) * width;
+    const int64_t from = max(at + reach, range.begin), to = min(at + width - reach, range.end);
+    const int64_t i = first + ((from - first + V - 1) & ~int64_t{V - 1});
+    if (i + V <= to) fn(row, i, static_cast<int>((to - i) / V));
+  }
+}
+
+// Call fn(element, at) for all other elements of the range. Adjacent threads have adjacent elements.
 template <int V, typename F>
 __device__ __forceinline__ void for_row_ends(int64_t first, const Range& range, int width, int reach, const F& fn) {
   if (range.begin >= range.end) return;
@@ -177,8 +214,9 @@ __device__ __forceinline__ void for_row_ends(int64_t first, const Range& range, 
   const int begin = Cursor(range.begin, width).row, rows = Cursor(range.end - 1, width).row + 2 - begin;
   const auto unit_of = [&](int64_t element) { return first + ((element - first) & ~int64_t{V - 1}); };
   const auto row_end = [&](int row) { return unit_of(static_cast<int64_t>(begin + row) * width - reach); };
+  const int k = static_cast<int>(threadIdx.x) % V;
 #pragma unroll 1
-  for (int m = threadIdx.x; m < 2 + rows * each; m += blockDim.x) {
+  for (int m = static_cast<int>(threadIdx.x) / V; m < 2 + rows * each; m += blockDim.x / V) {
     const int row = m >= 2 ? (m - 2) / each : m == 0 ? 1 : rows - 1;
     int64_t i = row_end(row);
     if (m >= 2) {
@@ -188,8 +226,11 @@ __device__ __forceinline__ void for_row_ends(int64_t first, const Range& range, 
       if (cut >= i || (m == 1 && cut == unit_of(range.begin))) continue;
       i = cut;
     }
-    const bool met = row > 0 && i <= row_end(row - 1) + (each - 1) * V;
-    if (!met && i + V > range.begin && i < range.end) fn(i);
+    if (row > 0 && i <= row_end(row - 1) + (each - 1) * V) continue;  // the row before has it
+    if (i + k < range.begin || i + k >= range.end) continue;
+    const Cursor at(i + k, width);
+    const bool whole = i >= range.begin && i + V <= range.end;
+    if (!whole || at.column - k < reach || at.column - k + V > width - reach) fn(i + k, at);
   }
 }
 
