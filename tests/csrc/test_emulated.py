@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.csrc.build_emulated import HERE, build, compile_emulated, sanitizer_environment
+from tests.csrc.build_emulated import COUNTED, HERE, build_extension, build_program, sanitizer_environment
 
 ROOT = HERE.parent.parent
 
 
 @pytest.fixture(scope="session")
 def module(request):
-    return build(Path(request.config.cache.mkdir("emulated")))
+    return build_extension(Path(request.config.cache.mkdir("emulated")))
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def programs(tmp_path_factory):
     def program(name):
         if name not in made:
             made[name] = tmp_path_factory.mktemp("programs") / name
-            compile_emulated(HERE / "programs" / f"{name}.cu", made[name])
+            build_program(HERE / "programs" / f"{name}.cu", made[name])
         return made[name]
 
     return program
@@ -70,6 +70,7 @@ def test_sound_program(programs):
         ("missing_barrier", "wrong result at 0: -?nan"),
         ("shared_overrun", "heap-buffer-overflow"),
         ("static_overrun", "insufficient space|global-buffer-overflow"),
+        ("local_overrun", "stack-buffer-overflow"),
         ("global_overrun", "heap-buffer-overflow"),
         ("divergent_barrier", r"6 threads wait at __shfl_xor_sync.*; 90 threads wait at __syncthreads"),
         ("early_exit", r"6 threads exited.*; 90 threads wait at __syncthreads"),

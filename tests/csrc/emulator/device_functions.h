@@ -7,10 +7,12 @@
 #include <string>
 #include <type_traits>
 
+#include "observer.h"
+
 #define __global__
 #define __device__
 #define __host__
-#define __forceinline__ inline
+#define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define __constant__ static
@@ -58,7 +60,8 @@ To bits(From from) {
 
 // Fibers stop only where they wait, so plain code is atomic.
 template <typename T>
-T exchange(T* address, T value) {
+__attribute__((no_sanitize("thread"))) T exchange(T* address, T value) {
+  on_atomic(address, sizeof(T));
   const T old = *address;
   *address = value;
   return old;
@@ -111,7 +114,7 @@ template <typename T>
 T __ldg(const T* address) {
   return *address;
 }
-inline void __threadfence() {}
+inline void __threadfence() { emulator::on_fence(); }
 inline void __threadfence_block() {}
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
