@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.csrc.build_emulated import COUNTED, HERE, build_extension, build_program, sanitizer_environment
+from tests.csrc.build_emulated import COUNTED, HERE, SANITIZED, build_extension, build_program, sanitizer_environment
 
 ROOT = HERE.parent.parent
 
@@ -26,7 +26,7 @@ def programs(tmp_path_factory):
     def program(name):
         if name not in made:
             made[name] = tmp_path_factory.mktemp("programs") / name
-            build_program(HERE / "programs" / f"{name}.cu", made[name])
+            build_program(HERE / "programs" / f"{name}.cu", made[name], COUNTED if name == "races" else SANITIZED)
         return made[name]
 
     return program
@@ -105,6 +105,31 @@ def test_sound_program_whose_blocks_wait_for_each_other(programs):
 )
 def test_planted_fault_between_blocks_is_found(programs, fault, says):
     status, output = run(programs("grid_faults"), fault)
+    assert status == 1
+    assert re.search(says, output), output
+
+
+def test_sound_program_has_no_race(programs):
+    status, output = run(programs("races"), "none")
+    assert status == 0, output
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("missing_await", r"of parts: a write at races.cu:\d+ \(block .*\) and a read at races.cu:\d+ \(block"),
+        ("missing_signal_order", "of parts: a write at races.cu:.* and a read at races.cu:"),
+        ("missing_barrier_before_signal", "of parts: a write at races.cu:.* and a read at races.cu:"),
+        ("missing_barrier_after_await", "of parts: a write at races.cu:.* and a read at races.cu:"),
+        ("awaits_too_few", "of parts: a write at races.cu:.* and a read at races.cu:"),
+        ("written_after_signal", "of parts: a .* at races.cu:.* and a .* at races.cu:"),
+        ("missing_grid_sync", "element 0 of counter: .*an atomic access"),
+        ("missing_fence", "of parts: a write at races.cu:.* and a read at races.cu:"),
+        ("overlapping_blocks", "of totals: a write at races.cu:.* and a write at races.cu:"),
+    ],
+)
+def test_planted_race_is_found(programs, fault, says):
+    status, output = run(programs("races"), fault)
     assert status == 1
     assert re.search(says, output), output
 

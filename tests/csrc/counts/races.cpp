@@ -135,7 +135,7 @@ void Races::signal(uintptr_t address, unsigned value, int64_t block, uint32_t th
 // That the counter has a value says that the signals up to that value came before, though there may be more by now.
 void Races::await(uintptr_t address, unsigned value, int64_t block, uint32_t thread) {
   const Counter& counter = counters_[address];
-  const size_t seen = value - std::min(value, counter.begin);
+  const size_t seen = std::min<size_t>(value - std::min(value, counter.begin), counter.signalled.size());
   if (seen > 0) blocks_[block].threads[thread].acquired.join(counter.signalled[seen - 1]);
 }
 

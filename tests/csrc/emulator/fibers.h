@@ -85,8 +85,8 @@ inline std::string name_of(uint3 at) {
   return "(" + std::to_string(at.x) + ", " + std::to_string(at.y) + ", " + std::to_string(at.z) + ")";
 }
 
-// AddressSanitizer would forget all that it knows of this stack before the jump.
-__attribute__((noinline, no_sanitize("address"))) inline void go_to(Place place) { __builtin_longjmp(place, 1); }
+// AddressSanitizer would forget all that it knows of a stack before a jump that it sees.
+__attribute__((noipa, no_sanitize("address"))) inline void go_to(Place place) { __builtin_longjmp(place, 1); }
 
 // Leave the current fiber until the scheduler comes back to it.
 inline void leave() {

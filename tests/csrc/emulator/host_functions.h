@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <utility>
 
 #include "device_functions.h"
 
@@ -71,7 +72,7 @@ inline cudaError_t launchable(const void* kernel, bool cooperative, dim3 grid, d
 
 }  // namespace emulator
 
-inline cudaError_t cudaGetLastError() { return emulator::exchange(&emulator::last_error, cudaSuccess); }
+inline cudaError_t cudaGetLastError() { return std::exchange(emulator::last_error, cudaSuccess); }
 inline const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
     case cudaSuccess:
