@@ -97,8 +97,8 @@ def _forward(
 def _fake(x: Tensor, weight: Any, bias: Any, residual: Any, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
     (batch, channels, height, width), (_, _, pad, *_) = x.shape, options
     y = empty_as(x, (batch, channels, height + 2 * pad, width + 2 * pad))
-    mean, rstd = (x.new_empty((batch, channels), dtype=torch.float32) for _ in range(2))
-    return y, mean, rstd
+    mean = x.new_empty((batch, channels), dtype=torch.float32)
+    return y, mean, torch.empty_like(mean)
 
 
 def _scratch(x: Tensor, backend: str) -> Tensor | None:
