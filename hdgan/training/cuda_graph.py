@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Literal
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from hdgan.families import ImageModel
 from hdgan.families.common.batch import Batch
+from hdgan.models.cuda_graph import capture
 from hdgan.training.state import StageNetworks
 
 Gradients = Callable[[Batch], Tensor]
@@ -30,9 +30,6 @@ class GraphedGradients:
             instances, and the criterion has no pool. `setup.check_cuda_graphs` ensures both.
         state: the networks.
     """
-
-    WARM_UP = 3
-    """Runs before the capture, in which libraries choose their algorithms."""
 
     def __init__(self, gradients: Gradients, state: StageNetworks) -> None:
         self._gradients = gradients
@@ -55,32 +52,15 @@ class GraphedGradients:
 
     def _capture(self, batch: Batch) -> torch.cuda.CUDAGraph:
         self._batch = Batch(*(None if t is None else t.clone() for t in _tensors(batch)))  # type: ignore[arg-type]
-        model, device = self._state.model, batch.photo.device
-        side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-        with without_trace(model, device):
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
-                for _ in range(self.WARM_UP):
-                    self._gradients(self._batch)
-                model.zero_grad()  # or these gradients would live beside those of the graph
-            current.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # The capture is of this thread alone: the loader's thread goes on pinning memory, which a global one forbids.
-        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-            self._losses = self._gradients(self._batch)
+        model = self._state.model
+        graph, self._losses = capture(
+            lambda: self._gradients(self._batch),
+            model,
+            batch.photo.device,
+            model.zero_grad,  # or the gradients of the warm-up would live beside those of the graph
+        )
         self._grads = [(p, p.grad) for p in (*self._state.g_parameters, *self._state.d_parameters)]
         return graph
-
-
-@contextmanager
-def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Restore what the runs inside change in addition to gradients: random generators, and the model's running
-    statistics."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
-    for buffer, value in before:
-        buffer.copy_(value)
 
 
 def _tensors(batch: Batch) -> list[Tensor | None]:
