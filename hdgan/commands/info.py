@@ -96,7 +96,7 @@ def _why_unusable(name: str) -> str | None:
 def _default(device: str, forced: str | None) -> dict[str, str | None]:
     """The backend of an op for float32 tensors on a kind of device, and why HDGAN_BACKEND is rejected, if it is."""
     try:
-        name, refused = _backend._choose(forced, device, torch.float32)
+        name, refused = _backend._choose(forced, device, None, torch.float32)
     except Exception as error:  # as above
         return {"backend": forced, "refused": f"{type(error).__name__}: {error}"}
     return {"backend": name, "refused": refused}

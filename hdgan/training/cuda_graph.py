@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from hdgan.config.options import option, option_off
-from hdgan.devices import is_out_of_memory
 from hdgan.errors import ConfigError
 from hdgan.families import ImageModel
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.train_config import TrainConfig
+from hdgan.models.cuda_graph import CaptureError, capture
 from hdgan.training.schedule import Stage
 from hdgan.training.state import StageNetworks
 
@@ -48,9 +47,6 @@ class GraphedGradients:
         state: the networks.
     """
 
-    WARM_UP = 3
-    """Runs before the capture, in which libraries choose their algorithms."""
-
     def __init__(self, gradients: Gradients, state: StageNetworks) -> None:
         self._gradients = gradients
         self._state = state
@@ -72,44 +68,20 @@ class GraphedGradients:
 
     def _capture(self, batch: Batch) -> torch.cuda.CUDAGraph:
         self._batch = Batch(*(None if t is None else t.clone() for t in _tensors(batch)))  # type: ignore[arg-type]
-        model, device = self._state.model, batch.photo.device
-        side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-        with without_trace(model, device):
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
-                for _ in range(self.WARM_UP):
-                    self._gradients(self._batch)
-                model.zero_grad()  # or these gradients would live beside those of the graph
-            current.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # The capture is of this thread alone: the loader's thread goes on pinning memory, which a global one forbids.
-        with _explained_capture(), torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-            self._losses = self._gradients(self._batch)
+        model = self._state.model
+        try:
+            graph, self._losses = capture(
+                lambda: self._gradients(self._batch),
+                model,
+                batch.photo.device,
+                model.zero_grad,  # or the gradients of the warm-up would live beside those of the graph
+            )
+        except CaptureError as error:
+            raise ConfigError(
+                f"a CUDA graph cannot hold this step ({error}): use {option_off('cuda_graphs')}"
+            ) from error
         self._grads = [(p, p.grad) for p in (*self._state.g_parameters, *self._state.d_parameters)]
         return graph
-
-
-@contextmanager
-def _explained_capture() -> Iterator[None]:
-    """Say what helps if a step that has just run cannot be captured."""
-    try:
-        yield
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"a CUDA graph cannot hold this step ({first}): use {option_off('cuda_graphs')}") from error
-
-
-@contextmanager
-def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Restore what the runs inside change in addition to gradients: random generators, and the model's running
-    statistics."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
-    for buffer, value in before:
-        buffer.copy_(value)
 
 
 def _tensors(batch: Batch) -> list[Tensor | None]:
