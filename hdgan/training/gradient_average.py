@@ -51,7 +51,8 @@ class GradientAverage:
     def finish(self) -> None:
         """Send what has not been sent, and put the averages in the place of the gradients.
 
-        A process without gradients, or with some of them, sends zeros for the others.
+        Without `during_backward`, as after the replay of a CUDA graph, this sends all of them. A process that lacks
+        some gradients sends zeros for those.
 
         Raises:
             OtherProcessError: one has ended.

@@ -383,6 +383,31 @@ def test_a_loss_that_is_not_finite_is_that_of_its_step(
     assert [record["step"] for record in losses(config.out)] == [1, 2, 3, 4]
 
 
+def test_a_picture_that_cannot_be_read_does_not_save_a_step_that_failed(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of the last step is only read once the next batch is missing."""
+
+    def spoilt(self: Pix2PixHDCriterion, *arguments: Any) -> Objectives:
+        objectives = plain(self, *arguments)
+        return replace(objectives, parts=objectives.parts * float("nan")) if steps == 2 else objectives
+
+    def batches(*arguments: Any) -> Iterator[Any]:
+        nonlocal steps
+        for batch in itertools.islice(all_batches(*arguments), 2):
+            steps += 1
+            yield batch
+        raise DataError("an image cannot be read")
+
+    plain, all_batches, steps = Pix2PixHDCriterion.__call__, RunSetup.batches, 0
+    monkeypatch.setattr(Pix2PixHDCriterion, "__call__", spoilt)
+    monkeypatch.setattr(RunSetup, "batches", batches)
+    config = make_config(tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"^step 2 of stage global: g_gan is nan.*there is no checkpoint yet"):
+        train(config, console=QUIET)
+    assert list_steps(config.out) == []
+
+
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
 def test_weights_that_are_not_finite_are_never_saved(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -22,6 +23,7 @@ from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
 from hdgan.training import OptimConfig, TrainConfig
 from hdgan.training.distributed import World
 from hdgan.training.schedule import plan
+from hdgan.training.setup import prepare
 from hdgan.training.state import StageState
 from hdgan.training.trainer import StepResult, Trainer, accumulate_gradients, forward_backward
 
@@ -330,6 +332,31 @@ def test_a_step_is_finished_while_the_next_one_runs(make_config: Callable[..., T
     assert results == expected
     ours, theirs = everything_trained(late.state), everything_trained(prompt.state)
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+class Waits(TorchDispatchMode):
+    """Refuses the operators whose results the host has to know, and for which it would wait on a GPU."""
+
+    OPERATORS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket.__name__ not in self.OPERATORS, func
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_asks_its_device_for_no_number(make_family_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    """All families; with clipping, and with features, whose instances were found in advance."""
+    config = make_family_config(tmp_path / "run", optim=OptimConfig(clip=1.0))
+    run = prepare(config, False, World(0, 1, CPU), Console(quiet=True))
+    stage = run.stages[-1]
+    trainer = Trainer(run.config, StageState(run.config, stage, CPU), run.perceptual, run.world)
+    batches = [batch.indexed(None) if config.model.feature_channels else batch for batch in run.batches(stage, 0, 3)]
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), Waits():
+        batches[0].photo.mean().item()
+    with Waits():
+        for batch in batches:
+            trainer.train_step(batch)
+    assert trainer.state.step_in_stage == 3
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
