@@ -23,12 +23,27 @@ struct Planes {
   int height, width, pixel;  // pixel: its adjacent elements
 };
 
+// A number below 2^13 that divides others below 2^13 by a multiplication.
+struct Divisor {
+  int by = 1;
+  unsigned factor = 0;  // 2^31 / by, rounded up
+
+  Divisor() = default;
+  explicit Divisor(int by) : by(by), factor(static_cast<unsigned>(((int64_t{1} << 31) + by - 1) / by)) {}
+  __host__ __device__ __forceinline__ operator int() const { return by; }
+  friend __device__ __forceinline__ int operator/(int x, const Divisor& d) {
+    return static_cast<int>(__umulhi(2u * static_cast<unsigned>(x), d.factor));
+  }
+  friend __device__ __forceinline__ int operator%(int x, const Divisor& d) { return x - x / d * d.by; }
+};
+
 // What a block works on. Sizes of shared memory are in elements of one plane.
 struct Tile {
-  int cells, channels, planes;  // of a block
-  int across, slices, bands;    // tiles along a row, along a pixel, and down a plane
-  int row, half, quarter;       // shared memory for a row of each level
-  int row_lead, half_lead;      // what lies before a tile's part of such a row, so that packs of it are aligned
+  int cells, planes;  // of a block
+  Divisor channels;
+  int across, slices, bands;   // tiles along a row, along a pixel, and down a plane
+  Divisor row, half, quarter;  // shared memory for a row of each level
+  int row_lead, half_lead;     // what lies before a tile's part of such a row, so that packs of it are aligned
 };
 
 // How a thread accesses the rows of an image.
@@ -49,7 +64,8 @@ struct Place {
 
 // Columns of a level that a tile has of a row, and where they are in shared memory: each plane has `length` elements.
 struct Segment {
-  int first, columns, lead, length;
+  int first, columns, lead;
+  Divisor length;
 };
 
 __host__ __device__ __forceinline__ int halved(int size) { return (size + 1) / 2; }
@@ -182,7 +198,7 @@ struct Windows {
 #pragma unroll
     for (int i = 0; i < M; ++i) {
       const int plane = own<1, M>(i) / coarse.length, element = own<1, M>(i) - plane * coarse.length - coarse.lead;
-      const int column = element / tile.channels, o = coarse.first + column;
+      const int column = max(element, 0) / tile.channels, o = coarse.first + column;
       const bool exists = plane < tile.planes && element >= 0 && column < coarse.columns;
       begin[i] = exists ? plane * fine_length + fine_lead + element + column * tile.channels : 0;
       if (exists && o >= halved(fine.width)) begin[i] += tile.channels;
@@ -206,14 +222,14 @@ __global__ void __launch_bounds__(kThreads, A::kFwdBlocks)
   const Place place = find_place(in, tile);
   const Planes mid = halved(in), out = halved(mid);
   x = plane_of(x, in, place), half = plane_of(half, mid, place), quarter = plane_of(quarter, out, place);
-  const int cell = place.cell, cells = tile.cells, channels = tile.channels;
+  const int cell = place.cell, cells = tile.cells;
   HD_SHARED(float, sums);                                                // of three rows of the image
   float* half_sums = sums + block_size() * A::kRow;                      // of three rows of the half level
   T* means = reinterpret_cast<T*>(half_sums + block_size() * A::kHalf);  // a row of the half level
 
   int offsets[P], half_targets[P / 2], quarter_targets[A::kQuarter];
   locate_all<N>(in, tile, place, {4 * cell - 3, 4 * cells + 3, tile.row_lead, tile.row}, offsets);
-  locate_all<N>(mid, tile, place, {2 * cell, 2 * cells, tile.half_lead + channels, tile.half}, half_targets);
+  locate_all<N>(mid, tile, place, {2 * cell, 2 * cells, tile.half_lead + tile.channels, tile.half}, half_targets);
   locate_all<1>(out, tile, place, {cell, cells, 0, tile.quarter}, quarter_targets);
   const Windows<A::kHalf> windows(in, tile, {2 * cell - 1, 2 * cells + 1, tile.half_lead, tile.half}, tile.row_lead,
                                   tile.row);
@@ -277,7 +293,7 @@ template <int M>
 struct Shares {
   int to[M];
 
-  __device__ __forceinline__ Shares(const Tile& tile, int columns, int length, int fine_length) {
+  __device__ __forceinline__ Shares(const Tile& tile, int columns, const Divisor& length, int fine_length) {
 #pragma unroll
     for (int i = 0; i < M; ++i) {
       const int plane = own<1, M>(i) / length, element = own<1, M>(i) - plane * length,
@@ -302,7 +318,8 @@ struct Shares {
 
 // Which of this thread's elements belong to a narrow window, one bit for each of P packs of N.
 template <int N, int P>
-__device__ __forceinline__ unsigned narrow_ones(const Planes& fine, const Tile& tile, int first, int length) {
+__device__ __forceinline__ unsigned narrow_ones(const Planes& fine, const Tile& tile, int first,
+                                                const Divisor& length) {
   unsigned ones = 0;
 #pragma unroll
   for (int i = 0; i < P * N; ++i) {
@@ -323,7 +340,7 @@ __global__ void __launch_bounds__(kThreads, A::kBwdBlocks)
   const Place place = find_place(in, tile);
   const Planes mid = halved(in), out = halved(mid);
   dx = plane_of(dx, in, place), dhalf = plane_of(dhalf, mid, place), dquarter = plane_of(dquarter, out, place);
-  const int cell = place.cell, cells = tile.cells, channels = tile.channels;
+  const int cell = place.cell, cells = tile.cells;
   HD_SHARED(float, row_sums);                           // of the half level's shares, along a row of the image
   float* shares = row_sums + block_size() * A::kRow;    // of the half level's windows
   float* half_sums = shares + block_size() * A::kHalf;  // of the quarter level's shares, along a row of the half level
@@ -354,7 +371,7 @@ __global__ void __launch_bounds__(kThreads, A::kBwdBlocks)
   if (dquarter != nullptr) {
     next_quarter(place.top);
     __syncthreads();
-    quarter_spread.spread(quarter_shares, half_sums, channels);
+    quarter_spread.spread(quarter_shares, half_sums, tile.channels);
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < A::kHalf; ++i) quarter[i] = half_sums[own<N, P / 2>(i / N) + i % N];
@@ -408,10 +425,11 @@ __global__ void __launch_bounds__(kThreads, A::kBwdBlocks)
 Tile tiles_of(const Planes& in, int pack, int elements) {
   const auto rounded = [](int n, int to) { return (n + to - 1) / to * to; };
   const int capacity = kThreads * elements, total = halved(halved(in.width));
+  const int channels = in.pixel > kMostChannels ? kSlice : in.pixel;
+  const int most = ((capacity - 8 * pack) / channels - 4) / 4;
   Tile tile;
-  tile.channels = in.pixel > kMostChannels ? kSlice : in.pixel;
-  tile.slices = static_cast<int>(ceil_div(in.pixel, tile.channels));
-  const int most = ((capacity - 8 * pack) / tile.channels - 4) / 4;
+  tile.channels = Divisor(channels);
+  tile.slices = static_cast<int>(ceil_div(in.pixel, channels));
   tile.across = static_cast<int>(ceil_div(total, most));
   tile.cells = static_cast<int>(ceil_div(total, tile.across));
   if (tile.across > 1 && most >= 8) {  // tiles begin at multiples of 32 bytes
@@ -420,14 +438,16 @@ Tile tiles_of(const Planes& in, int pack, int elements) {
   }
   tile.bands = static_cast<int>(ceil_div(halved(halved(in.height)), kBand));
   const int sector = 2 * pack;  // 32 bytes, where each plane's part begins as well
-  tile.row_lead = (sector - 1) * 3 * in.pixel % sector;
-  tile.half_lead = (sector - 1) * in.pixel % sector;
-  tile.half = rounded(tile.half_lead + (2 * tile.cells + 2) * tile.channels, sector);
-  tile.quarter = rounded((tile.cells + 1) * tile.channels, sector);
-  tile.row = rounded(tile.row_lead + (4 * tile.cells + 3) * tile.channels, sector);
-  tile.row = std::max({tile.row, 2 * tile.half, 4 * tile.quarter});
+  tile.row_lead = (sector - 1) * 3 * (in.pixel % sector) % sector;
+  tile.half_lead = (sector - 1) * (in.pixel % sector) % sector;
+  const int half = rounded(tile.half_lead + (2 * tile.cells + 2) * channels, sector);
+  const int quarter = rounded((tile.cells + 1) * channels, sector);
+  const int row = rounded(tile.row_lead + (4 * tile.cells + 3) * channels, sector);
+  tile.half = Divisor(half);
+  tile.quarter = Divisor(quarter);
+  tile.row = Divisor(std::max({row, 2 * half, 4 * quarter}));
   const int64_t size = static_cast<int64_t>(in.height) * in.width * in.pixel;
-  const int64_t planes = std::min<int64_t>(capacity / tile.row, std::max<int64_t>(INT32_MAX / size, 1));
+  const int64_t planes = std::min<int64_t>(capacity / int{tile.row}, std::max<int64_t>(INT32_MAX / size, 1));
   tile.planes = tile.slices > 1 ? 1 : static_cast<int>(std::min(planes, in.count));
   return tile;
 }
@@ -436,7 +456,7 @@ Tile tiles_of(const Planes& in, int pack, int elements) {
 template <typename F>
 void with_access(const Tensor& x, const Tensor& half, const F& fn) {
   const bool last = is_channels_last(x);
-  if ((x.shape[3] + 4) * (last ? x.shape[1] : 1) > INT32_MAX)
+  if ((x.shape[3] + 4) * (last ? x.shape[1] : 1) > INT32_MAX - kThreads * 16)  // a tile may end beyond its row
     throw std::invalid_argument("avg_pyramid: expected rows of less than 2^31 elements");
   const int64_t pixel = last ? x.shape[1] : 1, count = last ? x.shape[0] : x.shape[0] * x.shape[1];
   const Planes in{count, static_cast<int>(x.shape[2]), static_cast<int>(x.shape[3]), static_cast<int>(pixel)};

@@ -15,10 +15,9 @@ constexpr int kTileBytes = 16384;
 struct Maps {
   const void* label;  // [B, H, W]
   const void* ids;    // [B, H, W] or null
-  DType label_type, id_type;
-  int64_t height, width;
-  int n_labels;
-  int dontcare;
+  int label_bytes, id_bytes;
+  bool label_signed;
+  int height, width, n_labels, dontcare;
   bool packed;  // four pixels are one aligned access, and in one row
 };
 
@@ -39,126 +38,109 @@ __device__ __forceinline__ void load_four(const T* from, T (&out)[4]) {
   }
 }
 
+// One number of a map, of 1, 2, 4 or 8 bytes. All threads take the same branches, and a kernel for each type would
+// write no faster.
+__device__ __forceinline__ uint64_t load_one(const void* map, int bytes, int64_t i) {
+  if (bytes == 1) return static_cast<const uint8_t*>(map)[i];
+  if (bytes == 2) return static_cast<const uint16_t*>(map)[i];
+  if (bytes == 4) return static_cast<const uint32_t*>(map)[i];
+  return static_cast<const uint64_t*>(map)[i];
+}
+
+// The class of a label that was loaded without a sign, or -1.
+__device__ __forceinline__ int class_of(const Maps& maps, uint64_t label) {
+  const int spare = maps.label_signed ? 64 - 8 * maps.label_bytes : 0;
+  const int64_t value = static_cast<int64_t>(label << spare) >> spare;  // a uint64 beyond int64 is no label either
+  const bool known = static_cast<uint64_t>(value) < static_cast<uint64_t>(maps.n_labels);
+  return known && value != maps.dontcare ? static_cast<int>(value) : -1;
+}
+
+// Where the first of four pixels is in an image, and how many of them there are.
+struct Spot {
+  int64_t pixel;  // of the batch
+  int h, w, count;
+};
+
 template <typename T>
-__device__ __forceinline__ void read_labels(const Maps& maps, int64_t pixel, int count, Four& four) {
-  using Unsigned =
-      std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;  // of which negative labels are large numbers
-  const T* source = static_cast<const T*>(maps.label) + pixel;
-  T own[4] = {};
-  if (maps.packed)
-    load_four(source, own);
-  else
+__device__ __forceinline__ void read_labels(const Maps& maps, const Spot& at, Four& four) {
+  T labels[4];
+  load_four(static_cast<const T*>(maps.label) + at.pixel, labels);
 #pragma unroll
-    for (int k = 0; k < 4; ++k)
-      if (k < count) own[k] = source[k];
+  for (int k = 0; k < 4; ++k) four.label[k] = class_of(maps, labels[k]);
+}
+
+// Ids are only compared, so their sign does not matter.
+template <typename T>
+__device__ __forceinline__ void read_edges(const Maps& maps, const Spot& at, Four& four) {
+  const T* source = static_cast<const T*>(maps.ids) + at.pixel;
+  T own[4], above[4], below[4];
+  load_four(source, own);
+  load_four(source - (at.h > 0 ? maps.width : 0), above);
+  load_four(source + (at.h + 1 < maps.height ? maps.width : 0), below);
+  const T before = source[at.w > 0 ? -1 : 0], after = source[at.w + 4 < maps.width ? 4 : 3];
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
-    const bool known = static_cast<Unsigned>(own[k]) < static_cast<Unsigned>(maps.n_labels);
-    four.label[k] = known && static_cast<int>(own[k]) != maps.dontcare ? static_cast<int>(own[k]) : -1;
+    const T left = k == 0 ? before : own[k == 0 ? 0 : k - 1], right = k == 3 ? after : own[k == 3 ? 3 : k + 1];
+    if (own[k] != above[k] || own[k] != below[k] || own[k] != left || own[k] != right) four.edges |= 1u << k;
   }
 }
 
-// Pixels from one in row h and column w on. Ids are only compared, so their sign does not matter.
-template <typename T>
-__device__ __forceinline__ unsigned read_edges(const Maps& maps, int64_t pixel, int64_t h, int64_t w, int count) {
-  const T* source = static_cast<const T*>(maps.ids) + pixel;
-  const int64_t width = maps.width;
-  unsigned edges = 0;
-  if (maps.packed) {
-    T own[4], above[4], below[4];
-    load_four(source, own);
-    load_four(source - (h > 0 ? width : 0), above);
-    load_four(source + (h + 1 < maps.height ? width : 0), below);
-    const T before = source[w > 0 ? -1 : 0], after = source[w + 4 < width ? 4 : 3];
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      const T left = k == 0 ? before : own[k == 0 ? 0 : k - 1], right = k == 3 ? after : own[k == 3 ? 3 : k + 1];
-      if (own[k] != above[k] || own[k] != below[k] || own[k] != left || own[k] != right) edges |= 1u << k;
-    }
-    return edges;
-  }
+// The same of maps without aligned packs, one pixel after the other.
+__device__ __forceinline__ void read_apart(const Maps& maps, const Spot& at, Four& four) {
+  const int width = maps.width;
+  int h = at.h, w = at.w;
 #pragma unroll 1
-  for (int k = 0; k < count; ++k, ++source) {
-    const T own = *source;
-    const bool edge = own != source[h > 0 ? -width : 0] || own != source[h + 1 < maps.height ? width : 0] ||
-                      own != source[w > 0 ? -1 : 0] || own != source[w + 1 < width ? 1 : 0];
-    if (edge) edges |= 1u << k;
-    if (++w < width) continue;
-    w = 0;
-    h = h + 1 < maps.height ? h + 1 : 0;
-  }
-  return edges;
-}
-
-__device__ __forceinline__ int bytes_of(DType type) {
-  switch (type) {
-    case DType::int8:
-    case DType::uint8:
-      return 1;
-    case DType::int16:
-    case DType::uint16:
-      return 2;
-    case DType::int64:
-    case DType::uint64:
-      return 8;
-    default:
-      return 4;
+  for (int k = 0; k < at.count; ++k) {
+    const int64_t pixel = at.pixel + k;
+    const int label = class_of(maps, load_one(maps.label, maps.label_bytes, pixel));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) four.label[i] = i == k ? label : four.label[i];
+    if (maps.ids == nullptr) continue;
+    const int64_t around[4] = {h > 0 ? -width : 0, h + 1 < maps.height ? width : 0, w > 0 ? -1 : 0,
+                               w + 1 < width ? 1 : 0};
+    uint64_t differs = 0;
+    const uint64_t own = load_one(maps.ids, maps.id_bytes, pixel);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) differs |= load_one(maps.ids, maps.id_bytes, pixel + around[i]) ^ own;
+    if (differs != 0) four.edges |= 1u << k;
+    if (++w == width) w = 0, ++h;
   }
 }
 
-// All threads take the same branches, and a kernel for each type would write no faster.
-__device__ __forceinline__ Four read_four(const Maps& maps, int64_t pixel, int64_t h, int64_t w, int count) {
-  Four four;
-  switch (maps.label_type) {
-    case DType::int8:
-      read_labels<int8_t>(maps, pixel, count, four);
-      break;
-    case DType::uint8:
-      read_labels<uint8_t>(maps, pixel, count, four);
-      break;
-    case DType::int16:
-      read_labels<int16_t>(maps, pixel, count, four);
-      break;
-    case DType::uint16:
-      read_labels<uint16_t>(maps, pixel, count, four);
-      break;
-    case DType::int64:
-    case DType::uint64:
-      read_labels<int64_t>(maps, pixel, count, four);
-      break;
-    default:
-      read_labels<int32_t>(maps, pixel, count, four);
+__device__ __forceinline__ Four read_four(const Maps& maps, const Spot& at) {
+  Four four{{-1, -1, -1, -1}, 0};
+  if (!maps.packed) {
+    read_apart(maps, at, four);
+    return four;
   }
-  four.edges = 0;
+  if (maps.label_bytes == 1)
+    read_labels<uint8_t>(maps, at, four);
+  else if (maps.label_bytes == 2)
+    read_labels<uint16_t>(maps, at, four);
+  else if (maps.label_bytes == 4)
+    read_labels<uint32_t>(maps, at, four);
+  else
+    read_labels<uint64_t>(maps, at, four);
   if (maps.ids == nullptr) return four;
-  switch (bytes_of(maps.id_type)) {
-    case 1:
-      four.edges = read_edges<uint8_t>(maps, pixel, h, w, count);
-      break;
-    case 2:
-      four.edges = read_edges<uint16_t>(maps, pixel, h, w, count);
-      break;
-    case 4:
-      four.edges = read_edges<uint32_t>(maps, pixel, h, w, count);
-      break;
-    default:
-      four.edges = read_edges<uint64_t>(maps, pixel, h, w, count);
-  }
+  if (maps.id_bytes == 1)
+    read_edges<uint8_t>(maps, at, four);
+  else if (maps.id_bytes == 2)
+    read_edges<uint16_t>(maps, at, four);
+  else if (maps.id_bytes == 4)
+    read_edges<uint32_t>(maps, at, four);
+  else
+    read_edges<uint64_t>(maps, at, four);
   return four;
 }
 
-// Call fn(i, Four, count) for each four of the `count` pixels of the batch from `first` on, `i` counted from there. The
-// last ones may be fewer.
+// Call fn(i, Four, n) for each four of `count` pixels of an image from `start` on: pixel start + i and the next ones,
+// of which n are there.
 template <typename F>
-__device__ __forceinline__ void for_each_four(const Maps& maps, int64_t first, int count, const F& fn) {
-  const int64_t row = first / maps.width;
-  const int column = static_cast<int>(first - row * maps.width), width = static_cast<int>(maps.width);
-  const int height = static_cast<int>(maps.height), h = static_cast<int>(row % maps.height);
+__device__ __forceinline__ void for_each_four(const Maps& maps, int64_t image, int start, int count, const F& fn) {
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x) * 4; i < count; i += kThreads * 4) {
-    const int rows = (column + i) / width;
-    fn(i, read_four(maps, first + i, (h + rows) % height, column + i - rows * width, min(4, count - i)),
-       min(4, count - i));
+    const int h = (start + i) / maps.width, n = min(4, count - i);
+    fn(i, read_four(maps, {image * maps.height * maps.width + start + i, h, start + i - h * maps.width, n}), n);
   }
 }
 
@@ -169,10 +151,11 @@ __global__ void __launch_bounds__(kThreads) encode_labels_planes_kernel(Maps map
   constexpr int kPack = 16 / sizeof(T), kStrip = kThreads * kPack;
   __shared__ __align__(16) int labels[kStrip];
   __shared__ unsigned edges[kStrip / 4];
-  const int64_t pixels = maps.height * maps.width, image = blockIdx.x / strips;
-  const int64_t start = static_cast<int64_t>(blockIdx.x % strips) * kStrip;
-  const int count = pixels - start < kStrip ? static_cast<int>(pixels - start) : kStrip;
-  for_each_four(maps, image * pixels + start, count, [&](int i, const Four& four, int) {
+  const unsigned number = blockIdx.x / strips;
+  const int64_t image = number, pixels = static_cast<int64_t>(maps.height) * maps.width;
+  const int start = static_cast<int>(blockIdx.x % strips) * kStrip;
+  const int count = min(static_cast<int>(pixels) - start, kStrip);
+  for_each_four(maps, image, start, count, [&](int i, const Four& four, int) {
     store_pack(labels + i, Pack<int, 4>{{four.label[0], four.label[1], four.label[2], four.label[3]}});
     edges[i / 4] = four.edges;
   });
@@ -205,57 +188,62 @@ __global__ void __launch_bounds__(kThreads) encode_labels_planes_kernel(Maps map
   store_pack(target, pack);
 }
 
-// A strip of so many pixels of the batch, whose channels are adjacent. Its elements are less than 2^31 (MAX_LABELS).
+// A strip of so many pixels of one image, whose channels are adjacent. Its elements are less than 2^31 (MAX_LABELS).
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    encode_labels_pixels_kernel(Maps maps, T* __restrict__ y,                      // [B, H, W, C]
-                                int channels, int64_t pixels, int strip, T one) {  // pixels: of the batch
+__global__ void __launch_bounds__(kThreads) encode_labels_pixels_kernel(Maps maps, T* __restrict__ y,  // [B, H, W, C]
+                                                                        int channels, int strips, int strip, T one) {
   constexpr int kPack = 16 / sizeof(T), kTile = kTileBytes / sizeof(T);
   __shared__ __align__(16) T tile[kTile];
-  const int64_t start = static_cast<int64_t>(blockIdx.x) * strip;
-  const int count = pixels - start < strip ? static_cast<int>(pixels - start) : strip;
-  T* target = y + start * channels;  // aligned: a strip has a multiple of kPack pixels
-  const int elements = count * channels, thread = static_cast<int>(threadIdx.x) * kPack;
+  const unsigned number = blockIdx.x / strips;
+  const int64_t image = number, pixels = static_cast<int64_t>(maps.height) * maps.width;
+  const int start = static_cast<int>(blockIdx.x % strips) * strip, thread = static_cast<int>(threadIdx.x) * kPack;
+  const int count = min(static_cast<int>(pixels) - start, strip), elements = count * channels;
+  T* target = y + (image * pixels + start) * channels;
+  const bool aligned = image * pixels * channels % kPack == 0;  // as strips have a multiple of kPack pixels
+#pragma unroll 1
   for (int begin = 0; begin < elements; begin += kTile) {  // once, but where pixels have many channels
 #pragma unroll
     for (int i = 0; i < kTile; i += kThreads * kPack) store_pack(tile + i + thread, Pack<T, kPack>{});
     __syncthreads();
-    for_each_four(maps, start, count, [&](int i, const Four& four, int n) {
+    for_each_four(maps, image, start, count, [&](int i, const Four& four, int) {
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         const int pixel = (i + k) * channels - begin, at = pixel + four.label[k], edge = pixel + maps.n_labels;
-        if (k < n && four.label[k] >= 0 && at >= 0 && at < kTile) tile[at] = one;
+        if (four.label[k] >= 0 && at >= 0 && at < kTile) tile[at] = one;
         if ((four.edges >> k & 1u) != 0 && edge >= 0 && edge < kTile) tile[edge] = one;
       }
     });
     __syncthreads();
-    const int end = min(elements - begin, kTile);
+    const int end = min(elements - begin, kTile), packed = aligned ? end / kPack * kPack : 0;
 #pragma unroll
     for (int i = 0; i < kTile; i += kThreads * kPack)
-      if (i + thread + kPack <= end) store_pack(target + begin + i + thread, load_pack<kPack>(tile + i + thread));
-    for (int i = end / kPack * kPack + static_cast<int>(threadIdx.x); i < end; i += kThreads)
-      target[begin + i] = tile[i];
+      if (i + thread < packed) store_pack(target + begin + i + thread, load_pack<kPack>(tile + i + thread));
+#pragma unroll 1
+    for (int i = packed + static_cast<int>(threadIdx.x); i < end; i += kThreads) target[begin + i] = tile[i];
     __syncthreads();
   }
 }
 
-// A strip of the batch.
+// A strip of one image.
 __global__ void __launch_bounds__(kThreads) encode_labels_codes_kernel(Maps maps,
                                                                        int* __restrict__ codes,  // [B, H, W]
-                                                                       int64_t pixels) {         // of the batch
+                                                                       int strips) {
   constexpr int kStrip = 4 * kThreads;
-  const int64_t start = static_cast<int64_t>(blockIdx.x) * kStrip;
-  const int count = pixels - start < kStrip ? static_cast<int>(pixels - start) : kStrip;
-  for_each_four(maps, start, count, [&](int i, const Four& four, int n) {
+  const unsigned number = blockIdx.x / strips;
+  const int64_t image = number, pixels = static_cast<int64_t>(maps.height) * maps.width;
+  const int start = static_cast<int>(blockIdx.x % strips) * kStrip;
+  const int count = min(static_cast<int>(pixels) - start, kStrip);
+  codes += image * pixels + start;
+  for_each_four(maps, image, start, count, [&](int i, const Four& four, int n) {
     Pack<int, 4> code;
 #pragma unroll
     for (int k = 0; k < 4; ++k)
       code.at[k] =
           (four.label[k] < 0 ? maps.n_labels : four.label[k]) + ((four.edges >> k & 1u) == 0 ? 0 : maps.n_labels + 1);
-    if (n == 4) return store_pack(codes + start + i, code);
+    if (maps.packed) return store_pack(codes + i, code);
 #pragma unroll
-    for (int k = 0; k < 3; ++k)
-      if (k < n) codes[start + i + k] = code.at[k];
+    for (int k = 0; k < 4; ++k)
+      if (k < n) codes[i + k] = code.at[k];
   });
 }
 
@@ -263,28 +251,44 @@ template <typename T>
 void encode(const Maps& maps, const Tensor& y, T one, uintptr_t stream) {
   constexpr int64_t kPack = 16 / sizeof(T), kTile = kTileBytes / sizeof(T);
   const int64_t channels = y.shape[1], pixels = y.shape[2] * y.shape[3];
-  if (is_channels_last(y)) {
-    const int64_t strip = std::max<int64_t>(kTile / channels / kPack * kPack, kPack);
-    HD_LAUNCH(encode_labels_pixels_kernel<T>, ceil_div(y.shape[0] * pixels, strip), kThreads, 0, stream, maps,
-              y.as<T>(), static_cast<int>(channels), y.shape[0] * pixels, static_cast<int>(strip), one);
-  } else {
-    const int64_t strips = ceil_div(pixels, kThreads * kPack);
-    HD_LAUNCH(encode_labels_planes_kernel<T>, y.shape[0] * strips, kThreads, 0, stream, maps, y.as<T>(),
-              static_cast<int>(strips), one);
+  const bool last = is_channels_last(y);
+  const int64_t strip = last ? std::max<int64_t>(kTile / channels / kPack * kPack, kPack) : kThreads * kPack;
+  const int strips = static_cast<int>(ceil_div(pixels, strip));
+  if (last)
+    HD_LAUNCH(encode_labels_pixels_kernel<T>, y.shape[0] * strips, kThreads, 0, stream, maps, y.as<T>(),
+              static_cast<int>(channels), strips, static_cast<int>(strip), one);
+  else
+    HD_LAUNCH(encode_labels_planes_kernel<T>, y.shape[0] * strips, kThreads, 0, stream, maps, y.as<T>(), strips, one);
+}
+
+int bytes_of(DType type) {
+  switch (type) {
+    case DType::int8:
+    case DType::uint8:
+      return 1;
+    case DType::int16:
+    case DType::uint16:
+      return 2;
+    case DType::int64:
+    case DType::uint64:
+      return 8;
+    default:
+      return 4;
   }
 }
 
 Maps maps_of(const Tensor& label, const Tensor& ids, int64_t n_labels, int64_t dontcare) {
-  const bool packed = label.shape[2] % 4 == 0 && is_aligned(label, 16) && is_aligned(ids, 16);
-  return {label.data,
-          ids.data,
-          label.dtype,
-          ids.dtype,
-          label.shape[1],
-          label.shape[2],
-          static_cast<int>(n_labels),
-          static_cast<int>(dontcare),
-          packed};
+  if (label.shape[1] * label.shape[2] > INT32_MAX - 8 * kThreads)  // a strip may end beyond its image
+    throw std::invalid_argument("encode_labels: expected maps of less than 2^31 pixels");
+  Maps maps{};
+  maps.label = label.data, maps.ids = ids.data;
+  maps.label_bytes = bytes_of(label.dtype), maps.id_bytes = bytes_of(ids.dtype);
+  maps.label_signed = label.dtype == DType::int8 || label.dtype == DType::int16 || label.dtype == DType::int32 ||
+                      label.dtype == DType::int64;
+  maps.height = static_cast<int>(label.shape[1]), maps.width = static_cast<int>(label.shape[2]);
+  maps.n_labels = static_cast<int>(n_labels), maps.dontcare = static_cast<int>(dontcare);
+  maps.packed = maps.width % 4 == 0 && is_aligned(label, 16) && is_aligned(ids, 16);
+  return maps;
 }
 
 }  // namespace
@@ -296,9 +300,9 @@ void encode_labels_fwd(Tensor label, Tensor ids, Tensor y, int64_t dontcare, uin
 }
 
 void encode_labels_codes(Tensor label, Tensor ids, Tensor codes, int64_t n_labels, int64_t dontcare, uintptr_t stream) {
-  const int64_t pixels = label.shape[0] * label.shape[1] * label.shape[2];
-  HD_LAUNCH(encode_labels_codes_kernel, ceil_div(pixels, 4 * kThreads), kThreads, 0, stream,
-            maps_of(label, ids, n_labels, dontcare), codes.as<int>(), pixels);
+  const int strips = static_cast<int>(ceil_div(label.shape[1] * label.shape[2], 4 * kThreads));
+  HD_LAUNCH(encode_labels_codes_kernel, label.shape[0] * strips, kThreads, 0, stream,
+            maps_of(label, ids, n_labels, dontcare), codes.as<int>(), strips);
 }
 
 }  // namespace hd::cuda

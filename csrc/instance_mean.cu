@@ -23,11 +23,11 @@ constexpr unsigned kAll = 0xffffffffu;
 struct Layout {
   int64_t batch, pixels;
   int channels;
-  int64_t tiles;  // of an image
-  bool packed;    // accesses of kPixels pixels, or of 16 bytes of a channels_last image, are aligned
-  bool rows;      // accesses of the rows of kPixels pixels are aligned
-  bool staged;    // pixels go through shared memory
-  bool last;      // channels are adjacent
+  unsigned tiles;  // of an image
+  bool packed;     // accesses of kPixels pixels, or of 16 bytes of a channels_last image, are aligned
+  bool rows;       // accesses of the rows of kPixels pixels are aligned
+  bool staged;     // pixels go through shared memory
+  bool last;       // channels are adjacent
 };
 
 // Where the sums of one image and group of channels go. Rows count from the image's first.
@@ -277,6 +277,14 @@ __device__ __forceinline__ float count_of(const int64_t* counts, int row) {
   return counts == nullptr ? 1.f : static_cast<float>(__ldg(counts + row));
 }
 
+// Divide by a count. A quotient that is one step of Newton's from being right is made so. A plain division has a branch
+// for divisors that no count is, and calls a function there, for which registers are saved.
+__device__ __forceinline__ float divided(float x, float count) {
+  const float inverse = __fdividef(1.f, count), near = x * inverse;
+  const float exact = __fmaf_rn(__fmaf_rn(-near, count, x), inverse, near);
+  return exact == exact ? exact : near;  // infinity stays infinity
+}
+
 // A thread writes a few pixels, all their channels.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 4)
@@ -286,7 +294,7 @@ __global__ void __launch_bounds__(kThreads, 4)
                                    T* __restrict__ y,                   // [B, C, H, W] contiguous
                                    Layout layout) {
   constexpr int V = 16 / sizeof(T);
-  const int64_t b = blockIdx.x / layout.tiles, begin = blockIdx.x % layout.tiles * (kThreads * V);
+  const int64_t b = blockIdx.x / layout.tiles, begin = static_cast<int64_t>(blockIdx.x % layout.tiles) * (kThreads * V);
   const int64_t p = begin + static_cast<int64_t>(threadIdx.x) * (layout.packed ? V : 1);
   const int step = layout.packed ? 1 : kThreads;  // from one pixel of the thread to the next
   const int* own = rows + b * layout.pixels + p;
@@ -317,7 +325,7 @@ __global__ void __launch_bounds__(kThreads, 4)
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const float* value = table + static_cast<int64_t>(row[v]) * layout.channels + c;
-      pack.at[v] = v == 0 || !uniform ? from_float<T>(__ldg(value) / count[v]) : pack.at[0];
+      pack.at[v] = v == 0 || !uniform ? from_float<T>(divided(__ldg(value), count[v])) : pack.at[0];
     }
     if (layout.packed) {
       store_pack(target, pack);
@@ -329,39 +337,32 @@ __global__ void __launch_bounds__(kThreads, 4)
   }
 }
 
-// Write the elements [thread, end) of a channels_last image in steps of `threads`, of pixels that begin anywhere.
+// Write `end` elements of a channels_last image whose pixels have many.
 template <typename T>
 __device__ __forceinline__ void broadcast_elements(const float* table, const int* rows, const int64_t* counts,
                                                    T* target, const Layout& layout, unsigned end) {
-  constexpr int V = 16 / sizeof(T);
+  constexpr unsigned V = 16 / sizeof(T);
   const unsigned channels = static_cast<unsigned>(layout.channels);
-  for (unsigned e = threadIdx.x * V; e < end; e += kThreads * V) {
-    unsigned pixel = e / channels, c = e % channels;
-    int row = rows[pixel];
-    float count = count_of(counts, row);
-    Pack<T, V> pack = {};
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      if (e + v >= end) break;
-      pack.at[v] = from_float<T>(__ldg(table + static_cast<int64_t>(row) * channels + c) / count);
-      if (++c < channels || e + v + 1 >= end) continue;
-      c = 0;
-      row = rows[++pixel];
-      count = count_of(counts, row);
-    }
-    if (layout.packed && e + V <= end) {
-      store_pack(target + e, pack);
+  const bool packed = layout.packed && channels % V == 0;
+#pragma unroll 1
+  for (unsigned e = threadIdx.x * (packed ? V : 1); e < end; e += kThreads * (packed ? V : 1)) {
+    const unsigned pixel = e / channels;
+    const float count = count_of(counts, rows[pixel]);
+    const float* source = table + static_cast<int64_t>(rows[pixel]) * channels + (e - pixel * channels);
+    if (!packed) {
+      target[e] = from_float<T>(divided(__ldg(source), count));
       continue;
     }
+    Pack<T, V> pack;
 #pragma unroll
-    for (int v = 0; v < V; ++v)
-      if (e + v < end) target[e + v] = pack.at[v];
+    for (unsigned v = 0; v < V; ++v) pack.at[v] = from_float<T>(divided(__ldg(source + v), count));
+    store_pack(target + e, pack);
   }
 }
 
 // A tile of kTilePixels of the batch. Those of few channels go through shared memory, kPixels of each thread.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     instance_mean_broadcast_last_kernel(const float* __restrict__ table,     // [N, C]
                                         const int* __restrict__ rows,        // [B, H, W]
                                         const int64_t* __restrict__ counts,  // [N] or null: not divided
@@ -394,11 +395,11 @@ __global__ void __launch_bounds__(kThreads)
     divisor[v] = v == 0 || row[v] != row[0] ? count_of(counts, row[v]) : divisor[0];
   }
   for (int c = 0; c < channels; ++c) {
-    const float value = __ldg(table + static_cast<int64_t>(row[0]) * channels + c) / divisor[0];
+    const float value = divided(__ldg(table + static_cast<int64_t>(row[0]) * channels + c), divisor[0]);
 #pragma unroll
     for (int v = 0; v < kPixels; ++v)
       tile[(first + v) * channels + c] = from_float<T>(
-          uniform || v == 0 ? value : __ldg(table + static_cast<int64_t>(row[v]) * channels + c) / divisor[v]);
+          uniform || v == 0 ? value : divided(__ldg(table + static_cast<int64_t>(row[v]) * channels + c), divisor[v]));
   }
   __syncthreads();
   const int elements = count * channels, whole = layout.packed ? elements / V * V : 0;
@@ -416,7 +417,7 @@ Layout layout_of(const Tensor& x, const Tensor& rows, int64_t bytes, int64_t til
   return {x.shape[0],
           pixels,
           static_cast<int>(x.shape[1]),
-          ceil_div(pixels, tile),
+          static_cast<unsigned>(ceil_div(pixels, tile)),
           packed,
           (x.shape[0] == 1 || pixels % kPixels == 0) && is_aligned(rows, 16),
           last ? pixel <= kStagedBytes : !packed,
