@@ -326,20 +326,25 @@ struct Pair {
     if (n.pad == 0 || n.pad_mode == PadMode::zero || range.begin == range.end) return;
     const int reach = n.pad_mode == PadMode::reflect ? n.pad + 1 : 1;  // no pixel this far from all edges has copies
     const int begin = Cursor(range.begin, n.width).row, rows = Cursor(range.end - 1, n.width).row + 1 - begin;
-    const int near_rows = min(2 * reach, n.height), near_columns = min(2 * reach, n.width);
-    const auto near = [&](int k, int nears, int size) { return k < nears / 2 ? k : size - nears + k; };
+    const int top = min(reach, n.height),
+              bottom = max(n.height - reach, top);  // between these, only the ends of rows have copies
+    const int low = clamped(min(top - begin, rows)), high = clamped(min(begin + rows - bottom, rows));
+    const int whole = (low + high) * n.width, ends = min(2 * reach, n.width);
 #pragma unroll 1
-    for (int k = 0; k < near_rows; ++k) {  // rows near an edge, whole
-      const int row = near(k, near_rows, n.height);
-      if (row < begin || row >= begin + rows) continue;
-#pragma unroll 1
-      for (int column = threadIdx.x; column < n.width; column += blockDim.x) fold_pixel(row, column, range, n);
-    }
-#pragma unroll 1
-    for (int k = threadIdx.x; k < rows * near_columns; k += blockDim.x) {  // the ends of other rows
-      const int row = begin + k / near_columns;
-      if (row >= near_rows / 2 && row < n.height - near_rows + near_rows / 2)
-        fold_pixel(row, near(k % near_columns, near_columns, n.width), range, n);
+    for (int k = threadIdx.x; k < whole + rows * ends; k += blockDim.x) {
+      int row, column;
+      if (k < whole) {  // rows near the top and the bottom
+        row = k / n.width;
+        column = k - row * n.width;
+        row += row < low ? begin : begin + rows - high - low;
+      } else {  // the ends of the other rows
+        row = (k - whole) / ends;
+        column = k - whole - row * ends;
+        if (column >= reach) column += n.width - ends;
+        row += begin;
+        if (row < top || row >= bottom) continue;
+      }
+      fold_pixel(row, column, range, n);
     }
     __syncthreads();
   }
@@ -347,12 +352,14 @@ struct Pair {
   __device__ __forceinline__ void fold_pixel(int row, int column, const Range& range, const Norm& n) const {
     const int64_t pixel = static_cast<int64_t>(row) * n.width + column;
     const Copies rows(row, n.height, n), columns(column, n.width, n);
-    const int width = n.padded_width(), count = rows.count() * columns.count();
-    if (pixel < range.begin || pixel >= range.end || count == 1) return;
+    if (pixel < range.begin || pixel >= range.end || rows.count() * columns.count() == 1) return;
+    const int width = n.padded_width();
     float sum = 0.f;
 #pragma unroll 1
-    for (int k = 0; k < count; ++k)
-      sum += to_float(dy.at(static_cast<int64_t>(rows[k / columns.count()]) * width + columns[k % columns.count()]));
+    for (int r = 0; r < rows.count(); ++r)
+#pragma unroll 1
+      for (int c = 0; c < columns.count(); ++c)
+        sum += to_float(dy.at(static_cast<int64_t>(rows[r]) * width + columns[c]));
     dy.shared[static_cast<int64_t>(rows.middle) * width + columns.middle - dy.first] = from_float<T>(sum);
   }
 
