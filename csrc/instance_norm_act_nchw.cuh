@@ -139,7 +139,7 @@ struct Writer {
       const T* added = residual + source * residual_row + column;
       const int64_t at = source * residual_row + column;
       const bool inside = at >= V && at + static_cast<int64_t>(count + 1) * V <= residual_size;
-#pragma unroll 2
+#pragma unroll 1
       for (int k = lane; k < count; k += lanes) {
         if (residual == nullptr) {
           store_streaming(out + k * V, result(from[k], nullptr));
@@ -177,13 +177,13 @@ __device__ __forceinline__ void write_part(const Part& part, const Window<T>& x,
     n.mean[part.plane] = origin + moments.mean;
     n.rstd[part.plane] = rstd;
   }
-  const Affine affine(n, static_cast<unsigned>(part.plane) % n.channels, origin, moments.mean, rstd);
+  const Affine affine(n, part.plane % n.channels, origin, moments.mean, rstd);
   Range range = part.padded_range(n);
   if (first) range.begin = 0;
-  if (last) range.end = n.padded_pixels();
+  if (last) range.end = parts.padded_pixels;
   const int64_t residual_size = (n.height - 1) * residual.row + n.width;
   const T* added = residual.plane(part.plane, n.channels);
-  const Writer<T> writer{x, added, residual.row, residual_size, y + part.plane * n.padded_pixels(), range, affine, n};
+  const Writer<T> writer{x, added, residual.row, residual_size, y + parts.padded_pixels * part.plane, range, affine, n};
   writer.write_rows(parts.lanes);
   writer.write_ends();
 }
@@ -232,9 +232,9 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
                                       T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
                                       Norm n, Parts parts) {
   HD_SHARED(float, shared);
-  const auto part_of = [&](unsigned item, int chunk) { return Part(x, n, parts, item, chunk); };
+  const auto part_of = [&](unsigned item, int chunk) { return Part(x, parts, item, chunk); };
   const auto window_of = [&](const Part& part, bool odd) {
-    return part.window(x, n, buffer_of<T>(shared, parts, odd));
+    return part.window(x, parts, buffer_of<T>(shared, parts, odd));
   };
   const auto prefetch = [&](unsigned item, int chunk, bool odd) {
     if (item < parts.items) window_of(part_of(item, chunk), odd).fill();
@@ -244,7 +244,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
   bool odd = false;
   for (unsigned item = blockIdx.x; item < parts.items; item += gridDim.x, odd = !odd) {
     const Part part = part_of(item, 0);
-    const float origin = to_float(x[part.plane * n.pixels()]);
+    const float origin = to_float(x[parts.pixels * part.plane]);
     Moments moments;
     for (int chunk = 0; chunk < parts.chunks; ++chunk) {
       if (chunk > 0) replace([&] { prefetch(item, chunk, odd); });
@@ -259,8 +259,8 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
       await_plane(parts, part);
       moments = Moments();
       for (int s = threadIdx.x; s < parts.count; s += blockDim.x) {
-        const int64_t at = 2 * (part.plane * parts.count + s);
-        moments.merge({part.size(s, n.pixels(), parts, kPack<T>), n.scratch[at], n.scratch[at + 1]});
+        const int64_t at = 2 * (static_cast<int64_t>(part.plane) * parts.count + s);
+        moments.merge({part.size(s, parts, kPack<T>), n.scratch[at], n.scratch[at + 1]});
       }
       moments = block_moments(moments, shared);
     }
@@ -397,10 +397,10 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
                                       T* __restrict__ dresidual,  // [B, C, H, W] or null
                                       Norm n, Parts parts) {
   HD_SHARED(float, shared);
-  const auto part_of = [&](unsigned item, int chunk) { return Part(x, n, parts, item, chunk); };
+  const auto part_of = [&](unsigned item, int chunk) { return Part(x, parts, item, chunk); };
   const auto pair_of = [&](const Part& part, bool odd) {
     T* buffer = buffer_of<T>(shared, parts, odd);
-    return Pair<T>{part.window(x, n, buffer), part.padded_window(dy, n, buffer + parts.held * kPack<T>)};
+    return Pair<T>{part.window(x, parts, buffer), part.padded_window(dy, n, parts, buffer + parts.held * kPack<T>)};
   };
   const auto prefetch = [&](unsigned item, int chunk, bool odd) {
     if (item >= parts.items) return;
@@ -424,7 +424,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
   for (unsigned item = blockIdx.x; item < parts.items; item += gridDim.x, odd = !odd) {
     const Part part = part_of(item, 0);
     const float rstd = n.rstd[part.plane];
-    const Affine affine(n, static_cast<unsigned>(part.plane) % n.channels, n.mean[part.plane], 0.f, rstd);
+    const Affine affine(n, part.plane % n.channels, n.mean[part.plane], 0.f, rstd);
     float dz = 0.f, dz_xhat = 0.f;
     for (int chunk = 0; chunk < parts.chunks; ++chunk) {
       if (chunk > 0) replace([&] { prefetch(item, chunk, odd); });
@@ -439,7 +439,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
       await_plane(parts, part);
       dz = dz_xhat = 0.f;
       for (int s = threadIdx.x; s < parts.count; s += blockDim.x) {
-        const int64_t at = 2 * (part.plane * parts.count + s);
+        const int64_t at = 2 * (static_cast<int64_t>(part.plane) * parts.count + s);
         dz += n.scratch[at];
         dz_xhat += n.scratch[at + 1];
       }
@@ -450,7 +450,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
       n.sums[n.planes + part.plane] = dz_xhat;
     }
     const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
-    const int64_t offset = part.plane * n.pixels();
+    const int64_t offset = parts.pixels * part.plane;
     for (int chunk = parts.chunks - 1; chunk >= 0; --chunk) {
       const bool arrived = chunk == parts.chunks - 1;
       if (!arrived) replace([&] { prefetch(item, chunk, odd); });
