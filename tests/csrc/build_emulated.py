@@ -9,6 +9,7 @@ import subprocess
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pybind11
 
@@ -42,14 +43,17 @@ def run(command: list[str | Path], source: str | None = None) -> None:
 
 
 def emulated(source: Path) -> str:
-    """The text of a .cu file in which each static shared variable is poisoned where it is declared."""
+    """The text of a file of CUDA in which each static shared variable is poisoned where it is declared."""
     text = SHARED_VARIABLE.sub(r"\g<0> ::emulator::poison(&\1, sizeof(\1));", source.read_text())
     return f'#line 1 "{source}"\n{text}'
 
 
 def compile_emulated(source: Path, out: Path, *flags: str) -> None:
     """Compile a .cu file; with -c among the flags to an object, otherwise to a program."""
-    run(["g++", *CUDA_FLAGS, *flags, "-x", "c++", "-", "-o", out], emulated(source))
+    with TemporaryDirectory() as headers:
+        for header in CSRC.glob("*.cuh"):
+            (Path(headers) / header.name).write_text(emulated(header))
+        run(["g++", f"-I{headers}", *CUDA_FLAGS, *flags, "-x", "c++", "-", "-o", out], emulated(source))
 
 
 def build(folder: Path) -> Path:

@@ -87,6 +87,27 @@ def test_planted_fault_is_found(programs, fault, says):
     assert re.search(says, output), output
 
 
+def test_sound_program_whose_blocks_wait_for_each_other(programs):
+    status, output = run(programs("grid_faults"), "none")
+    assert status == 0, output
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("unsignalled", r"deadlock: .*12 threads wait at await, .*grid_faults.cu:\d+, for 12 of a counter that is 11"),
+        ("block_missing_at_grid_sync", r"deadlock: .*5632 threads wait at grid_sync"),
+        ("too_many_blocks", "too many blocks in cooperative launch"),
+        ("static_shared", "static __shared__ variable in a cooperative kernel .*block"),
+        ("not_cooperative", "grid_sync in a kernel whose launch is not cooperative"),
+    ],
+)
+def test_planted_fault_between_blocks_is_found(programs, fault, says):
+    status, output = run(programs("grid_faults"), fault)
+    assert status == 1
+    assert re.search(says, output), output
+
+
 def test_primitives(programs):
     status, output = run(programs("primitives"))
     assert status == 0, output

@@ -11,7 +11,6 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
-#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define __constant__ static
@@ -57,7 +56,7 @@ To bits(From from) {
   return to;
 }
 
-// Blocks run one after the other and fibers stop only at barriers, so plain code is atomic.
+// Fibers stop only where they wait, so plain code is atomic.
 template <typename T>
 T exchange(T* address, T value) {
   const T old = *address;
