@@ -1,0 +1,209 @@
+// The backward pass of instance_norm_act for channels_last images.
+#pragma once
+
+#include "instance_norm_act_nhwc.cuh"
+
+namespace hd::cuda {
+namespace {
+
+// The part of dy that reaches a pixel with copies in the padding: the sum over these and its own, rounded, so that
+// dresidual, the sums and dx use the same number. dy begins at the image and this thread's channels.
+template <typename T, int V>
+__device__ __forceinline__ Pack<T, V> fold(const T* dy, const Pack<T, V>& own, const Norm& n, Position at) {
+  float sum[V];
+  unpack(own, sum);
+  for_copies(n, at, [&](int64_t pixel) {
+    float more[V];
+    unpack(load_pack<V>(dy + pixel * n.channels), more);
+#pragma unroll
+    for (int k = 0; k < V; ++k) sum[k] += more[k];
+  });
+  return packed<T>(sum);
+}
+
+// What a thread reads: x and dy begin at the image and its channels.
+template <typename T, int V>
+struct Sources {
+  const T* x;
+  const T* dy;
+  int64_t first, stride;  // elements to its first pixel of the part, and from step to step
+  T* held;                // of its first step, if that were held
+  int pitch, arrays;      // elements of shared memory from step to step, and from x to dy
+
+  __device__ __forceinline__ Sources(const T* x, const T* dy, const Share<V>& own, const Norm& n, const Tiling& t,
+                                     T* memory)
+      : x(x),
+        dy(dy),
+        first((own.first + own.row) * n.channels),
+        stride(static_cast<int64_t>(t.rows) * n.channels),
+        pitch(t.rows * t.lanes * V),
+        arrays(pitch * t.held) {
+    held = memory + threadIdx.x * V - own.head * pitch;
+  }
+  // Read x and the folded dy of some steps from memory.
+  template <int N>
+  __device__ __forceinline__ void load(Pack<T, V> (&values)[N], Pack<T, V> (&g)[N], int step, const Share<V>& own,
+                                       const Norm& n, const Tiling& t) const {
+    const Padded<N> to(own, n, t, step);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      values[i] = load_pack<V>(x + first + (step + i) * stride);
+      g[i] = load_pack<V>(dy + to.pixel[i] * n.channels);
+    }
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+      if (to.near[i]) g[i] = fold(dy, g[i], n, to.at[i]);
+  }
+};
+
+// What decides where the activation passes a gradient on, and how x is centred.
+template <int V>
+struct Mask {
+  float mean[V], scale[V], shift[V];
+
+  // dz and the centred x.
+  template <typename T>
+  __device__ __forceinline__ void operator()(const Pack<T, V>& x, const Pack<T, V>& g, float slope, float (&dz)[V],
+                                             float (&centred)[V]) const {
+    unpack(x, centred);
+    unpack(g, dz);
+#pragma unroll
+    for (int k = 0; k < V; ++k) centred[k] -= mean[k];
+    if (slope == 0.f) {
+#pragma unroll
+      for (int k = 0; k < V; ++k) dz[k] = centred[k] * scale[k] + shift[k] > 0.f ? dz[k] : 0.f;
+    } else if (slope != 1.f) {
+#pragma unroll
+      for (int k = 0; k < V; ++k) dz[k] = centred[k] * scale[k] + shift[k] > 0.f ? dz[k] : dz[k] * slope;
+    }
+  }
+};
+
+// Read the part, hold its last steps, and add up dz and dz times the centred x.
+template <typename T, int V>
+__device__ __forceinline__ void add_up(const Sources<T, V>& from, const Mask<V>& mask, float (&a)[V], float (&b)[V],
+                                       const Share<V>& own, const Norm& n, const Tiling& t) {
+  own.forwards([&](int step, auto count) {
+    constexpr int N = decltype(count)::value;
+    Pack<T, V> x[N], g[N];
+    from.load(x, g, step, own, n, t);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      if (step >= own.head) {
+        hold(from.held + (step + i) * from.pitch, x[i]);
+        hold(from.held + (step + i) * from.pitch + from.arrays, g[i]);
+      }
+      float dz[V], centred[V];
+      mask(x[i], g[i], n.slope, dz, centred);
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        a[k] += dz[k];
+        b[k] += dz[k] * centred[k];
+      }
+    }
+  });
+}
+
+// The sums of a unit from those of this block's part, for thread k of channel k.
+template <typename T, int V>
+__device__ __forceinline__ Pair unit_sums(const Share<V>& own, const Tiling& t, int round, const Shared<T, V>& shared) {
+  const int channels = t.lanes * V, thread = threadIdx.x;
+  if (t.parts > 1) {
+    Pair* partial = partial_of(t, channels, round);
+    if (thread < channels) partial[own.part * channels + thread] = shared.totals[thread];
+    meet(t, round);
+    merge_parts([&](int s, int channel) { return partial[s * channels + channel]; }, t.parts, channels, shared.cells,
+                shared.totals);
+  }
+  return thread < channels ? shared.totals[thread] : Pair{0.f, 0.f};
+}
+
+// Write dx and, unless it is missing, dresidual, from the last step of the part to the first. Both begin at the image
+// and this thread's channels.
+template <typename T, int V>
+__device__ __forceinline__ void write_part(const Sources<T, V>& from, const Mask<V>& mask, const float (&slope)[V],
+                                           const float (&level)[V], T* dx, T* dresidual, const Share<V>& own,
+                                           const Norm& n, const Tiling& t) {
+  own.backwards([&](int step, auto count) {
+    constexpr int N = decltype(count)::value;
+    Pack<T, V> x[N], g[N];
+    if (step >= own.head) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        x[i] = load_pack<V>(from.held + (step + i) * from.pitch);
+        g[i] = load_pack<V>(from.held + (step + i) * from.pitch + from.arrays);
+      }
+    } else {
+      from.load(x, g, step, own, n, t);
+    }
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      float dz[V], centred[V];
+      mask(x[i], g[i], n.slope, dz, centred);
+#pragma unroll
+      for (int k = 0; k < V; ++k) dz[k] = mask.scale[k] * dz[k] + (centred[k] * slope[k] + level[k]);
+      store_result(dx + from.first + (step + i) * from.stride, packed<T>(dz));
+      if (dresidual != nullptr) store_result(dresidual + from.first + (step + i) * from.stride, g[i]);
+    }
+  });
+}
+
+template <typename T, int V>
+__global__ void __launch_bounds__(kPixelThreads, 2)
+    instance_norm_act_bwd_nhwc_kernel(const T* __restrict__ dy,   // [B, C, H + 2 pad, W + 2 pad], channels last
+                                      const T* __restrict__ x,    // [B, C, H, W], channels last
+                                      T* __restrict__ dx,         // [B, C, H, W], channels last
+                                      T* __restrict__ dresidual,  // [B, C, H, W], channels last, or null
+                                      Norm n, Tiling t) {
+  HD_SHARED(unsigned char, memory);
+  const Shared<T, V> shared(memory, t.lanes);
+  const int part = blockIdx.x % t.parts, channels = t.lanes * V, thread = threadIdx.x;
+  int unit = blockIdx.x / t.parts;
+  if (part == 0 && thread == 0) t.counters[unit] = 0;  // nobody counts before all have met in the first round
+#pragma unroll 1
+  for (int round = 0; unit < t.units; ++round, unit += t.at_once) {
+    const Share<V> own(n, t, unit, part);
+    const int channel = own.channel - own.lane * V + thread;
+    const bool has_channel = thread < channels && channel < n.channels;
+    const int64_t plane = own.image * n.channels + channel;
+    float rstd = 0.f;
+    Affine affine;
+    if (has_channel) {
+      rstd = n.rstd[plane];
+      affine = Affine(n, channel, n.mean[plane], 0.f, rstd);
+      shared.table[thread] = affine.origin;
+      shared.table[channels + thread] = affine.scale;
+      shared.table[2 * channels + thread] = affine.shift;
+    }
+    __syncthreads();
+    Mask<V> mask;
+    read_table(mask.mean, 0, own, t, shared);
+    read_table(mask.scale, 1, own, t, shared);
+    read_table(mask.shift, 2, own, t, shared);
+    const int64_t offset = own.offset(n, n.pixels(), 0);
+    const Sources<T, V> from(x + offset, dy + own.offset(n, n.padded_pixels(), 0), own, n, t, shared.held);
+    float a[V] = {}, b[V] = {};
+    add_up(from, mask, a, b, own, n, t);
+    sum_rows(a, b, t.lanes, t.rows, shared.cells, shared.totals);
+    Pair sums = unit_sums(own, t, round, shared);
+    sums.b *= rstd;
+    if (has_channel) {
+      const Gradient gradient(affine.scale, rstd, sums.a, sums.b, n.per_pixel);
+      shared.table[3 * channels + thread] = gradient.slope;
+      shared.table[4 * channels + thread] = gradient.level;
+      if (part == 0) {
+        n.sums[plane] = sums.a;
+        n.sums[n.planes + plane] = sums.b;
+      }
+    }
+    __syncthreads();
+    float slope[V], level[V];
+    read_table(slope, 3, own, t, shared);
+    read_table(level, 4, own, t, shared);
+    T* added = dresidual == nullptr ? nullptr : dresidual + offset;
+    write_part(from, mask, slope, level, dx + offset, added, own, n, t);
+  }
+}
+
+}  // namespace
+}  // namespace hd::cuda
