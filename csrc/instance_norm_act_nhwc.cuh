@@ -18,7 +18,7 @@ namespace hd::cuda {
 namespace {
 
 constexpr int kPixelThreads = 256;  // of a block, at most; two blocks run on a multiprocessor
-constexpr int kSteps = 4;           // that a thread has in flight
+constexpr int kSteps = 4;           // that a thread takes at once, at most
 
 struct alignas(8) Pair {
   float a, b;
@@ -45,18 +45,20 @@ struct Position {
 
 // How blocks share the work.
 struct Tiling {
-  int lanes;           // threads across a tile of channels
-  int rows;            // pixels of a step
-  int tiles;           // of an image
-  int units;           // of all images
-  int at_once;         // units that the grid takes at once
-  int parts;           // blocks of a unit
-  int held;            // steps of a part that are kept in shared memory
-  int64_t part;        // pixels of each part, but the last
+  int lanes;     // threads across a tile of channels
+  int rows;      // pixels of a step
+  int tiles;     // of an image
+  int units;     // of all images
+  int at_once;   // units that the grid takes at once
+  int parts;     // blocks of a unit
+  int held;      // steps of a part that are kept in shared memory
+  int64_t part;  // pixels of each part, but the last
+  int pixel_bytes;
   bool flat;           // no padding: a pixel has the same place in x, y and the residual
   int reach;           // pixels so far from the edges of an image have copies in the padding; -1 if there are none
   Position inside;     // rows and columns beyond that
   Divider width;       // of the image
+  bool relu, leaky;    // the activation, if there is one
   unsigned* counters;  // [at_once]
   Pair* partial;       // [2, at_once, parts, channels of a tile]
 };
@@ -69,11 +71,11 @@ using Steps = std::integral_constant<int, N>;
 template <int V>
 struct Share {
   int lane, row, channel;
-  bool works;  // a thread of a full row and of a channel that exists
   int part;
   int64_t image, first;  // the image and its first pixel of the part
   int pixels;            // of the part
-  int whole, steps;      // steps that all rows have, and that this thread has
+  int whole, steps;      // steps that all rows have, and that this one has
+  bool works;            // false without a row or a channel
   int head;              // steps that are not held
   Position begin;        // of the first pixel
 
@@ -87,37 +89,45 @@ struct Share {
     pixels = static_cast<int>(min(t.part, n.pixels() - first));
     works = row < t.rows && channel < n.channels;
     const int all = (pixels + t.rows - 1) / t.rows;
-    whole = works ? pixels / t.rows : 0;
+    whole = pixels / t.rows;
     steps = works ? whole + (row < pixels - whole * t.rows) : 0;
     head = (max(all - t.held, 0) + kSteps - 1) / kSteps * kSteps;
     begin.row = static_cast<int>(first / n.width);
     begin.column = static_cast<int>(first - static_cast<int64_t>(begin.row) * n.width);
   }
-  // Where this thread begins in a dense image of so many pixels.
-  __device__ __forceinline__ int64_t offset(const Norm& n, int64_t pixels_of_image, int64_t pixel) const {
-    return (image * pixels_of_image + pixel) * n.channels + channel;
+  // This thread's channels at the first pixel of the image, and of the part, in a padded image or one that is not.
+  template <typename T>
+  __device__ __forceinline__ T* in_image(T* x, const Norm& n, int pad) const {
+    return x + image * (n.height + 2 * pad) * (n.width + 2 * pad) * n.channels + channel;
   }
+  template <typename T>
+  __device__ __forceinline__ T* in_part(T* x, const Norm& n, int pad) const {
+    const int64_t pixel = static_cast<int64_t>(begin.row + pad) * (n.width + 2 * pad) + begin.column + pad;
+    return in_image(x, n, pad) + pixel * n.channels;
+  }
+  // The pixel of a step, counted from the first of the part, and its place in the image.
+  __device__ __forceinline__ int pixel(const Tiling& t, int step) const { return row + step * t.rows; }
   __device__ __forceinline__ Position position(const Norm& n, const Tiling& t, int step) const {
-    const int along = begin.column + row + step * t.rows, down = t.width(along);
+    const int along = begin.column + pixel(t, step), down = t.width(along);
     return {begin.row + down, along - down * n.width};
   }
-  // Call fn(step, Steps<N>) for all steps, in order.
-  template <typename F>
+  // Call fn(step, Steps<N>) for all steps in order, for N steps at once where there are so many, if this thread works.
+  template <int N, typename F>
   __device__ __forceinline__ void forwards(const F& fn) const {
     int step = 0;
 #pragma unroll 1
-    for (; step + kSteps <= whole; step += kSteps) fn(step, Steps<kSteps>{});
+    for (; step + N <= whole; step += N) fn(step, Steps<N>{});
 #pragma unroll 1
     for (; step < steps; ++step) fn(step, Steps<1>{});
   }
   // The same in the opposite order.
-  template <typename F>
+  template <int N, typename F>
   __device__ __forceinline__ void backwards(const F& fn) const {
-    const int batches = whole / kSteps * kSteps;
+    const int end = whole / N * N;
 #pragma unroll 1
-    for (int step = steps - 1; step >= batches; --step) fn(step, Steps<1>{});
+    for (int step = steps - 1; step >= end; --step) fn(step, Steps<1>{});
 #pragma unroll 1
-    for (int step = batches - kSteps; step >= 0; step -= kSteps) fn(step, Steps<kSteps>{});
+    for (int step = end - N; step >= 0; step -= N) fn(step, Steps<N>{});
   }
 };
 
@@ -129,32 +139,43 @@ __device__ __forceinline__ bool has_copies(const Tiling& t, Position at) {
   return !is_inside(at.row, t.inside.row) || !is_inside(at.column, t.inside.column);
 }
 
-// Where steps of a thread lie in a padded image, and which of their pixels have copies there.
+// Where steps of a thread lie in the padded image.
 template <int N>
-struct Padded {
-  int64_t pixel[N];
-  Position at[N];
-  bool near[N];
+struct Places {
+  int pixel[N];       // counted from the first one of the part
+  int down[N];        // rows below that
+  bool near = false;  // whether one of them has copies in the padding
 
-  // first: the thread's first pixel in the image without padding.
   template <int V>
-  __device__ __forceinline__ Padded(const Share<V>& own, const Norm& n, const Tiling& t, int step) {
-    if (t.flat) {
+  __device__ __forceinline__ Places(const Share<V>& own, const Norm& n, const Tiling& t, int step) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        pixel[i] = own.first + own.row + static_cast<int64_t>(step + i) * t.rows;
-        near[i] = false;
-      }
-    } else {
+    for (int i = 0; i < N; ++i) {
+      pixel[i] = own.pixel(t, step + i);
+      down[i] = 0;
+    }
+    if (t.flat) return;
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        at[i] = own.position(n, t, step + i);
-        pixel[i] = static_cast<int64_t>(at[i].row + n.pad) * n.padded_width() + at[i].column + n.pad;
-        near[i] = has_copies(t, at[i]);
-      }
+    for (int i = 0; i < N; ++i) {
+      const int along = own.begin.column + pixel[i];
+      down[i] = t.width(along);
+      pixel[i] += 2 * n.pad * down[i];
+      near |= has_copies(t, {own.begin.row + down[i], along - down[i] * n.width});
     }
   }
 };
+
+// The same channels so many pixels further on. The compiler would make a product of two 64-bit numbers of it.
+template <typename T>
+__device__ __forceinline__ T* advanced(T* address, int pixels, const Tiling& t) {
+#ifdef __CUDA_ARCH__
+  asm("mad.wide.s32 %0, %1, %2, %0;" : "+l"(address) : "r"(pixels), "r"(t.pixel_bytes));
+  __builtin_assume(__isGlobal(address));
+  return address;
+#else
+  using Byte = std::conditional_t<std::is_const_v<T>, const unsigned char, unsigned char>;
+  return reinterpret_cast<T*>(reinterpret_cast<Byte*>(address) + int64_t{pixels} * t.pixel_bytes);
+#endif
+}
 
 // Call fn(pixel) with each copy that the padding has of a pixel.
 template <typename F>
@@ -165,36 +186,44 @@ __device__ __forceinline__ void for_copies(const Norm& n, Position at, const F& 
     fn(static_cast<int64_t>(rows[i / columns.count()]) * n.padded_width() + columns[i % columns.count()]);
 }
 
+// The channels of a thread at one pixel, as they are in memory.
 template <typename T, int V>
-__device__ __forceinline__ void unpack(const Pack<T, V>& pack, float (&values)[V]) {
-  if constexpr (V == 1)
-    values[0] = to_float(pack.at[0]);
-  else
-    to_floats(pack, values);
+using Raw = std::conditional_t<V == 1, T, Words>;
+
+template <int V, typename T>
+__device__ __forceinline__ Raw<T, V> load(const T* address) {
+  return *reinterpret_cast<const Raw<T, V>*>(address);
 }
 
 template <typename T, int V>
-__device__ __forceinline__ Pack<T, V> packed(const float (&values)[V]) {
+__device__ __forceinline__ void unpack(const Raw<T, V>& raw, float (&values)[V]) {
   if constexpr (V == 1)
-    return {from_float<T>(values[0])};
+    values[0] = to_float(raw);
   else
-    return from_floats<T>(values);
+    to_floats(bit_cast<Pack<T, V>>(raw), values);
 }
 
 template <typename T, int V>
-__device__ __forceinline__ void store_result(T* address, const Pack<T, V>& pack) {
+__device__ __forceinline__ Raw<T, V> packed(const float (&values)[V]) {
   if constexpr (V == 1)
-    *address = pack.at[0];
+    return from_float<T>(values[0]);
   else
-    store_streaming(address, pack);
+    return bit_cast<Words>(from_floats<T>(values));
 }
 
-template <typename T, int V>
-__device__ __forceinline__ void hold(T* address, const Pack<T, V>& pack) {
+// To shared memory.
+template <typename T, typename R>
+__device__ __forceinline__ void hold(T* address, const R& raw) {
+  *reinterpret_cast<R*>(address) = raw;
+}
+
+// To memory that this kernel does not read.
+template <int V, typename T>
+__device__ __forceinline__ void store_result(T* address, const Raw<T, V>& raw) {
   if constexpr (V == 1)
-    *address = pack.at[0];
+    *address = raw;
   else
-    store_whole(address, pack);
+    store_streaming(address, bit_cast<Pack<T, V>>(raw));
 }
 
 // The shared memory of a block.

@@ -6,95 +6,96 @@
 namespace hd::cuda {
 namespace {
 
-// The part of dy that reaches a pixel with copies in the padding: the sum over these and its own, rounded, so that
+// Steps that a thread takes at once. They are of x and dy; more of eight channels would not fit in registers.
+template <int V>
+constexpr int kGradientSteps = V == 8 ? 2 : kSteps;
+
+// The part of dy that reaches a pixel: the sum over its own and those of its copies in the padding, rounded, so that
 // dresidual, the sums and dx use the same number. dy begins at the image and this thread's channels.
-template <typename T, int V>
-__device__ __forceinline__ Pack<T, V> fold(const T* dy, const Pack<T, V>& own, const Norm& n, Position at) {
+template <int V, typename T>
+__device__ __forceinline__ Raw<T, V> fold(const T* dy, const Raw<T, V>& own, const Norm& n, Position at) {
   float sum[V];
-  unpack(own, sum);
+  unpack<T, V>(own, sum);
   for_copies(n, at, [&](int64_t pixel) {
     float more[V];
-    unpack(load_pack<V>(dy + pixel * n.channels), more);
+    unpack<T, V>(load<V>(dy + pixel * n.channels), more);
 #pragma unroll
     for (int k = 0; k < V; ++k) sum[k] += more[k];
   });
-  return packed<T>(sum);
+  return packed<T, V>(sum);
 }
 
-// What a thread reads: x and dy begin at the image and its channels.
+// What a thread reads.
 template <typename T, int V>
 struct Sources {
-  const T* x;
-  const T* dy;
-  int64_t first, stride;  // elements to its first pixel of the part, and from step to step
-  T* held;                // of its first step, if that were held
-  int pitch, arrays;      // elements of shared memory from step to step, and from x to dy
+  const T *x, *dy;   // at the part
+  const T* image;    // dy at the image
+  T* held;           // where the first step of the part would be held
+  int pitch, apart;  // elements of shared memory from step to step, and from x to dy
 
   __device__ __forceinline__ Sources(const T* x, const T* dy, const Share<V>& own, const Norm& n, const Tiling& t,
                                      T* memory)
-      : x(x),
-        dy(dy),
-        first((own.first + own.row) * n.channels),
-        stride(static_cast<int64_t>(t.rows) * n.channels),
+      : x(own.in_part(x, n, 0)),
+        dy(own.in_part(dy, n, n.pad)),
+        image(own.in_image(dy, n, n.pad)),
         pitch(t.rows * t.lanes * V),
-        arrays(pitch * t.held) {
+        apart(pitch * t.held) {
     held = memory + threadIdx.x * V - own.head * pitch;
   }
   // Read x and the folded dy of some steps from memory.
   template <int N>
-  __device__ __forceinline__ void load(Pack<T, V> (&values)[N], Pack<T, V> (&g)[N], int step, const Share<V>& own,
+  __device__ __forceinline__ void read(Raw<T, V> (&values)[N], Raw<T, V> (&g)[N], int step, const Share<V>& own,
                                        const Norm& n, const Tiling& t) const {
-    const Padded<N> to(own, n, t, step);
+    const Places<N> to(own, n, t, step);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      values[i] = load_pack<V>(x + first + (step + i) * stride);
-      g[i] = load_pack<V>(dy + to.pixel[i] * n.channels);
+      values[i] = load<V>(advanced(x, own.pixel(t, step + i), t));
+      g[i] = load<V>(advanced(dy, to.pixel[i], t));
     }
+    if (!to.near) return;
 #pragma unroll
-    for (int i = 0; i < N; ++i)
-      if (to.near[i]) g[i] = fold(dy, g[i], n, to.at[i]);
+    for (int i = 0; i < N; ++i) g[i] = fold<V>(image, g[i], n, own.position(n, t, step + i));
   }
 };
 
 // What decides where the activation passes a gradient on, and how x is centred.
-template <int V>
+template <typename T, int V>
 struct Mask {
   float mean[V], scale[V], shift[V];
 
   // dz and the centred x.
-  template <typename T>
-  __device__ __forceinline__ void operator()(const Pack<T, V>& x, const Pack<T, V>& g, float slope, float (&dz)[V],
-                                             float (&centred)[V]) const {
-    unpack(x, centred);
-    unpack(g, dz);
+  __device__ __forceinline__ void operator()(const Raw<T, V>& x, const Raw<T, V>& g, const Tiling& t, float slope,
+                                             float (&dz)[V], float (&centred)[V]) const {
+    unpack<T, V>(x, centred);
+    unpack<T, V>(g, dz);
 #pragma unroll
     for (int k = 0; k < V; ++k) centred[k] -= mean[k];
-    if (slope == 0.f) {
-#pragma unroll
-      for (int k = 0; k < V; ++k) dz[k] = centred[k] * scale[k] + shift[k] > 0.f ? dz[k] : 0.f;
-    } else if (slope != 1.f) {
+    if (t.leaky) {
 #pragma unroll
       for (int k = 0; k < V; ++k) dz[k] = centred[k] * scale[k] + shift[k] > 0.f ? dz[k] : dz[k] * slope;
+    } else if (t.relu) {
+#pragma unroll
+      for (int k = 0; k < V; ++k) dz[k] = centred[k] * scale[k] + shift[k] > 0.f ? dz[k] : 0.f;
     }
   }
 };
 
 // Read the part, hold its last steps, and add up dz and dz times the centred x.
 template <typename T, int V>
-__device__ __forceinline__ void add_up(const Sources<T, V>& from, const Mask<V>& mask, float (&a)[V], float (&b)[V],
+__device__ __forceinline__ void add_up(const Sources<T, V>& from, const Mask<T, V>& mask, float (&a)[V], float (&b)[V],
                                        const Share<V>& own, const Norm& n, const Tiling& t) {
-  own.forwards([&](int step, auto count) {
+  own.template forwards<kGradientSteps<V>>([&](int step, auto count) {
     constexpr int N = decltype(count)::value;
-    Pack<T, V> x[N], g[N];
-    from.load(x, g, step, own, n, t);
+    Raw<T, V> x[N], g[N];
+    from.read(x, g, step, own, n, t);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       if (step >= own.head) {
         hold(from.held + (step + i) * from.pitch, x[i]);
-        hold(from.held + (step + i) * from.pitch + from.arrays, g[i]);
+        hold(from.held + (step + i) * from.pitch + from.apart, g[i]);
       }
       float dz[V], centred[V];
-      mask(x[i], g[i], n.slope, dz, centred);
+      mask(x[i], g[i], t, n.slope, dz, centred);
 #pragma unroll
       for (int k = 0; k < V; ++k) {
         a[k] += dz[k];
@@ -118,32 +119,32 @@ __device__ __forceinline__ Pair unit_sums(const Share<V>& own, const Tiling& t, 
   return thread < channels ? shared.totals[thread] : Pair{0.f, 0.f};
 }
 
-// Write dx and, unless it is missing, dresidual, from the last step of the part to the first. Both begin at the image
-// and this thread's channels.
+// Write dx and, unless it is missing, dresidual, from the last step of the part to the first. Both begin at the part.
 template <typename T, int V>
-__device__ __forceinline__ void write_part(const Sources<T, V>& from, const Mask<V>& mask, const float (&slope)[V],
+__device__ __forceinline__ void write_part(const Sources<T, V>& from, const Mask<T, V>& mask, const float (&slope)[V],
                                            const float (&level)[V], T* dx, T* dresidual, const Share<V>& own,
                                            const Norm& n, const Tiling& t) {
-  own.backwards([&](int step, auto count) {
+  own.template backwards<kGradientSteps<V>>([&](int step, auto count) {
     constexpr int N = decltype(count)::value;
-    Pack<T, V> x[N], g[N];
+    Raw<T, V> x[N], g[N];
     if (step >= own.head) {
 #pragma unroll
       for (int i = 0; i < N; ++i) {
-        x[i] = load_pack<V>(from.held + (step + i) * from.pitch);
-        g[i] = load_pack<V>(from.held + (step + i) * from.pitch + from.arrays);
+        x[i] = load<V>(from.held + (step + i) * from.pitch);
+        g[i] = load<V>(from.held + (step + i) * from.pitch + from.apart);
       }
     } else {
-      from.load(x, g, step, own, n, t);
+      from.read(x, g, step, own, n, t);
     }
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       float dz[V], centred[V];
-      mask(x[i], g[i], n.slope, dz, centred);
+      mask(x[i], g[i], t, n.slope, dz, centred);
 #pragma unroll
       for (int k = 0; k < V; ++k) dz[k] = mask.scale[k] * dz[k] + (centred[k] * slope[k] + level[k]);
-      store_result(dx + from.first + (step + i) * from.stride, packed<T>(dz));
-      if (dresidual != nullptr) store_result(dresidual + from.first + (step + i) * from.stride, g[i]);
+      const int pixel = own.pixel(t, step + i);
+      store_result<V>(advanced(dx, pixel, t), packed<T, V>(dz));
+      if (dresidual != nullptr) store_result<V>(advanced(dresidual, pixel, t), g[i]);
     }
   });
 }
@@ -176,14 +177,13 @@ __global__ void __launch_bounds__(kPixelThreads, 2)
       shared.table[2 * channels + thread] = affine.shift;
     }
     __syncthreads();
-    Mask<V> mask;
+    Mask<T, V> mask;
     read_table(mask.mean, 0, own, t, shared);
     read_table(mask.scale, 1, own, t, shared);
     read_table(mask.shift, 2, own, t, shared);
-    const int64_t offset = own.offset(n, n.pixels(), 0);
-    const Sources<T, V> from(x + offset, dy + own.offset(n, n.padded_pixels(), 0), own, n, t, shared.held);
+    const Sources<T, V> from(x, dy, own, n, t, shared.held);
     float a[V] = {}, b[V] = {};
-    add_up(from, mask, a, b, own, n, t);
+    if (own.works) add_up(from, mask, a, b, own, n, t);
     sum_rows(a, b, t.lanes, t.rows, shared.cells, shared.totals);
     Pair sums = unit_sums(own, t, round, shared);
     sums.b *= rstd;
@@ -200,8 +200,10 @@ __global__ void __launch_bounds__(kPixelThreads, 2)
     float slope[V], level[V];
     read_table(slope, 3, own, t, shared);
     read_table(level, 4, own, t, shared);
-    T* added = dresidual == nullptr ? nullptr : dresidual + offset;
-    write_part(from, mask, slope, level, dx + offset, added, own, n, t);
+    __syncthreads();
+    if (!own.works) continue;
+    T* const added = dresidual == nullptr ? nullptr : own.in_part(dresidual, n, 0);
+    write_part(from, mask, slope, level, own.in_part(dx, n, 0), added, own, n, t);
   }
 }
 

@@ -14,14 +14,13 @@ struct PixelResidual {
 
 // Sums over the pixels of a thread, of numbers less its first pixel. Among N numbers of which the first is so far from
 // the others that the squares cancel, the variance is so large that the error is at most about N roundings of it.
-template <int V>
+template <typename T, int V>
 struct PixelSums {
   float pivot[V] = {}, sum[V] = {}, squares[V] = {};
 
-  template <typename T>
-  __device__ __forceinline__ void add(const Pack<T, V>& pack) {
+  __device__ __forceinline__ void add(const Raw<T, V>& pack) {
     float values[V];
-    unpack(pack, values);
+    unpack<T, V>(pack, values);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
       const float d = values[k] - pivot[k];
@@ -31,20 +30,19 @@ struct PixelSums {
   }
 };
 
-// Read the part and hold its last steps. x begins at this thread's first element.
+// Read the part and hold its last steps. x begins at the part.
 template <typename T, int V>
-__device__ __forceinline__ PixelSums<V> add_up(const T* x, const Share<V>& own, const Norm& n, const Tiling& t,
-                                               T* held) {
-  const int64_t stride = static_cast<int64_t>(t.rows) * n.channels;
+__device__ __forceinline__ PixelSums<T, V> add_up(const T* x, const Share<V>& own, const Tiling& t, T* held) {
   const int pitch = t.rows * t.lanes * V;
-  PixelSums<V> sums;
+  PixelSums<T, V> sums;
+  if (!own.works) return sums;
   held += threadIdx.x * V - own.head * pitch;
-  own.forwards([&](int step, auto count) {
+  own.template forwards<kSteps>([&](int step, auto count) {
     constexpr int N = decltype(count)::value;
-    Pack<T, V> packs[N];
+    Raw<T, V> packs[N];
 #pragma unroll
-    for (int i = 0; i < N; ++i) packs[i] = load_pack<V>(x + (step + i) * stride);
-    if (step == 0) unpack(packs[0], sums.pivot);
+    for (int i = 0; i < N; ++i) packs[i] = load<V>(advanced(x, own.pixel(t, step + i), t));
+    if (step == 0) unpack<T, V>(packs[0], sums.pivot);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       if (step >= own.head) hold(held + (step + i) * pitch, packs[i]);
@@ -56,11 +54,11 @@ __device__ __forceinline__ PixelSums<V> add_up(const T* x, const Share<V>& own, 
 
 // The mean, less that of the first pixel of the image, and the summed squared deviations of a part's channels.
 template <typename T, int V>
-__device__ __forceinline__ void part_moments(const PixelSums<V>& sums, const Pack<T, V>& first, const Share<V>& own,
+__device__ __forceinline__ void part_moments(const PixelSums<T, V>& sums, const Raw<T, V>& first, const Share<V>& own,
                                              const Tiling& t, const Shared<T, V>& shared) {
   const float count = static_cast<float>(own.steps), share = own.steps > 0 ? __fdividef(1.f, count) : 0.f;
   float mean[V], a[V], b[V], origin[V];
-  unpack(first, origin);
+  unpack<T, V>(first, origin);
   float* level = shared.table + own.lane * V;  // the mean of the first row
 #pragma unroll
   for (int k = 0; k < V; ++k) {
@@ -129,75 +127,85 @@ __device__ __forceinline__ void make_affines(Pair moments, const T* x, const Sha
   __syncthreads();
 }
 
-// What writes pixels of y.
+// ReLU, with NaN for NaN.
+__device__ __forceinline__ float relu(float z) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(y) : "f"(z));
+  return y;
+#else
+  return z < 0.f ? 0.f : z;
+#endif
+}
+
+// The pixels of y from those of x.
 template <typename T, int V>
-struct Writer {
+struct Map {
   float origin[V], scale[V], shift[V];
 
-  __device__ __forceinline__ Pack<T, V> operator()(const Pack<T, V>& pack, bool adds, const Pack<T, V>& added,
-                                                   float slope) const {
+  __device__ __forceinline__ Raw<T, V> operator()(const Raw<T, V>& x, bool adds, const Raw<T, V>& added,
+                                                  const Tiling& t, float slope) const {
     float values[V];
-    unpack(pack, values);
+    unpack<T, V>(x, values);
 #pragma unroll
     for (int k = 0; k < V; ++k) values[k] = (values[k] - origin[k]) * scale[k] + shift[k];
-    if (slope == 0.f) {
-#pragma unroll
-      for (int k = 0; k < V; ++k) values[k] = values[k] < 0.f ? 0.f : values[k];
-    } else if (slope != 1.f) {
+    if (t.leaky) {
 #pragma unroll
       for (int k = 0; k < V; ++k) values[k] = values[k] < 0.f ? values[k] * slope : values[k];
+    } else if (t.relu) {
+#pragma unroll
+      for (int k = 0; k < V; ++k) values[k] = relu(values[k]);
     }
     if (adds) {
       float plus[V];
-      unpack(added, plus);
+      unpack<T, V>(added, plus);
 #pragma unroll
       for (int k = 0; k < V; ++k) values[k] += plus[k];
     }
-    return packed<T>(values);
+    return packed<T, V>(values);
   }
 };
 
-// Write y, from the last step of the part to the first. x, residual and y begin at the image and this thread's
-// channels.
+// Write y, from the last step of the part to the first. x and residual begin at the part.
 template <typename T, int V>
-__device__ __forceinline__ void write_part(const T* x, const PixelResidual<T>& residual, T* y,
-                                           const Writer<T, V>& writer, const Share<V>& own, const Norm& n,
-                                           const Tiling& t, const T* held) {
-  const int64_t first = (own.first + own.row) * n.channels, stride = static_cast<int64_t>(t.rows) * n.channels;
+__device__ __forceinline__ void write_part(const T* x, bool adds, const PixelResidual<T>& residual, T* y,
+                                           const Map<T, V>& map, const Share<V>& own, const Norm& n, const Tiling& t,
+                                           const T* held) {
   const int pitch = t.rows * t.lanes * V;
-  const bool adds = residual.data != nullptr;
+  T* const image = own.in_image(y, n, n.pad);
+  T* const part = own.in_part(y, n, n.pad);
+  const int64_t down = residual.row - n.width * residual.column;  // from a pixel that follows the end of its row
   held += threadIdx.x * V - own.head * pitch;
-  own.backwards([&](int step, auto count) {
+  own.template backwards<kSteps>([&](int step, auto count) {
     constexpr int N = decltype(count)::value;
-    const Padded<N> to(own, n, t, step);
-    Pack<T, V> packs[N], added[N];
+    const Places<N> to(own, n, t, step);
+    Raw<T, V> packs[N], added[N];
+    if (step >= own.head) {
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-      if (step >= own.head)
-        packs[i] = load_pack<V>(held + (step + i) * pitch);
-      else
-        packs[i] = load_pack<V>(x + first + (step + i) * stride);
+      for (int i = 0; i < N; ++i) packs[i] = load<V>(held + (step + i) * pitch);
+    } else {
+#pragma unroll
+      for (int i = 0; i < N; ++i) packs[i] = load<V>(advanced(x, own.pixel(t, step + i), t));
     }
     if (adds) {
 #pragma unroll
       for (int i = 0; i < N; ++i)
-        added[i] =
-            load_pack<V>(residual.data + (t.flat ? first + (step + i) * stride
-                                                 : to.at[i].row * residual.row + to.at[i].column * residual.column));
+        added[i] = load<V>(residual.data + own.pixel(t, step + i) * residual.column + to.down[i] * down);
     }
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      packs[i] = writer(packs[i], adds, added[i], n.slope);
-      store_result(y + to.pixel[i] * n.channels, packs[i]);
+      packs[i] = map(packs[i], adds, added[i], t, n.slope);
+      store_result<V>(advanced(part, to.pixel[i], t), packs[i]);
     }
+    if (!to.near) return;
 #pragma unroll
     for (int i = 0; i < N; ++i)
-      if (to.near[i]) for_copies(n, to.at[i], [&](int64_t pixel) { store_result(y + pixel * n.channels, packs[i]); });
+      for_copies(n, own.position(n, t, step + i),
+                 [&](int64_t pixel) { store_result<V>(image + pixel * n.channels, packs[i]); });
   });
 }
 
-// Zeros around an image, of which each part of a unit writes its share. y begins at the image and this thread's
-// channels.
+// Zeros around an image, of which each part of a unit writes its share. y begins at the image.
 template <typename T, int V>
 __device__ __forceinline__ void write_zeros(T* y, const Share<V>& own, const Norm& n, const Tiling& t) {
   const int64_t band = static_cast<int64_t>(n.pad) * n.padded_width(), all = n.padded_pixels() - n.pixels();
@@ -210,7 +218,7 @@ __device__ __forceinline__ void write_zeros(T* y, const Share<V>& own, const Nor
       const int column = static_cast<int>(beside - row * 2 * n.pad);
       pixel = band + row * n.padded_width() + (column < n.pad ? column : n.width + column);
     }
-    store_result(y + pixel * n.channels, Pack<T, V>{});
+    store_result<V>(y + pixel * n.channels, Raw<T, V>{});
   }
 }
 
@@ -228,21 +236,21 @@ __global__ void __launch_bounds__(kPixelThreads, 2)
 #pragma unroll 1
   for (int round = 0; unit < t.units; ++round, unit += t.at_once) {
     const Share<V> own(n, t, unit, part);
-    const T* image = x + own.offset(n, n.pixels(), 0);
-    const auto sums = add_up(image + (own.first + own.row) * n.channels, own, n, t, shared.held);
-    part_moments(sums, own.works ? load_pack<V>(image) : Pack<T, V>{}, own, t, shared);
+    const T* image = own.in_image(x, n, 0);
+    const auto sums = add_up(own.in_part(x, n, 0), own, t, shared.held);
+    part_moments(sums, own.works ? load<V>(image) : Raw<T, V>{}, own, t, shared);
     make_affines(unit_moments(own, n, t, round, shared), image - own.channel, own, n, t, shared);
-    Writer<T, V> writer;
-    read_table(writer.origin, 0, own, t, shared);
-    read_table(writer.scale, 1, own, t, shared);
-    read_table(writer.shift, 2, own, t, shared);
+    Map<T, V> map;
+    read_table(map.origin, 0, own, t, shared);
+    read_table(map.scale, 1, own, t, shared);
+    read_table(map.shift, 2, own, t, shared);
     __syncthreads();
     if (!own.works) continue;
-    T* out = y + own.offset(n, n.padded_pixels(), 0);
     PixelResidual<T> added = residual;
-    if (added.data != nullptr) added.data += own.image * added.batch + own.channel;
-    write_part(image, added, out, writer, own, n, t, shared.held);
-    if (n.pad > 0 && n.pad_mode == PadMode::zero) write_zeros(out, own, n, t);
+    if (added.data != nullptr)
+      added.data += own.image * added.batch + own.begin.row * added.row + own.begin.column * added.column + own.channel;
+    write_part(own.in_part(x, n, 0), residual.data != nullptr, added, y, map, own, n, t, shared.held);
+    if (n.pad > 0 && n.pad_mode == PadMode::zero) write_zeros(own.in_image(y, n, n.pad), own, n, t);
   }
 }
 

@@ -13,7 +13,7 @@ namespace {
 constexpr int kResident = 2;               // blocks of a multiprocessor
 constexpr int64_t kReservedShared = 1024;  // bytes that each of them takes besides
 constexpr int kLeastThreads = 64;          // of a block: the channels of a tile of 16-byte lanes are fewer
-constexpr int64_t kLeastPixels = 64;         // pixels
+constexpr int64_t kLeastPixels = 64;       // pixels
 constexpr int kWideTile = 256;  // bytes of a pixel where lanes are single elements, which may straddle sectors
 
 // The lanes of a tile: at least so many, and less than twice as many, in tiles of about equal width.
@@ -76,6 +76,9 @@ PixelLaunch plan(Kernel* kernel, const Norm& n, int arrays, bool flat, const Ten
   const int64_t resident = resident_blocks(kernel, launch.threads, launch.shared);
   if (t.parts == 1) t.at_once = static_cast<int>(std::min<int64_t>(t.units, resident));
 
+  t.relu = n.slope == 0.f;
+  t.leaky = n.slope != 0.f && n.slope != 1.f;
+  t.pixel_bytes = n.channels * static_cast<int>(sizeof(T));
   t.flat = flat;
   t.reach = n.pad == 0 || n.pad_mode == PadMode::zero ? -1 : n.pad;
   t.inside = {std::max(n.height - 2 * t.reach - 2, 0), std::max(n.width - 2 * t.reach - 2, 0)};
