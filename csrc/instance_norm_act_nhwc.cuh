@@ -59,8 +59,10 @@ struct Tiling {
   Position inside;     // rows and columns beyond that
   Divider width;       // of the image
   bool relu, leaky;    // the activation, if there is one
-  unsigned* counters;  // [at_once]
+  int merged;          // channels of a tile whose sums one block merges
+  unsigned* counters;  // [at_once, 2]
   Pair* partial;       // [2, at_once, parts, channels of a tile]
+  Pair* totals;        // [2, at_once, channels of a tile]
 };
 
 // How many steps a thread takes at once.
@@ -252,70 +254,6 @@ __device__ __forceinline__ void read_table(float (&values)[V], int index, const 
                                            const Shared<T, V>& shared) {
 #pragma unroll
   for (int k = 0; k < V; ++k) values[k] = shared.table[(index * t.lanes + own.lane) * V + k];
-}
-
-// Add up two numbers for each channel over all threads of a lane: totals[lane * N + k], which all may read
-// after it.
-template <int N>
-__device__ __forceinline__ void sum_rows(const float (&a)[N], const float (&b)[N], int lanes, int rows, Pair* cells,
-                                         Pair* totals) {
-  constexpr int kTogether = N < 4 ? N : 4;
-  const int threads = blockDim.x, thread = threadIdx.x, outputs = lanes * kTogether;
-  int share = 1;  // threads that add up one output
-  while (share < 32 && 2 * share * outputs <= threads) share *= 2;
-  const int output = thread / share, lane = output / kTogether, k = output % kTogether;
-#pragma unroll
-  for (int v = 0; v < N; v += kTogether) {
-#pragma unroll
-    for (int c = 0; c < kTogether; ++c) cells[c * threads + thread] = {a[v + c], b[v + c]};
-    __syncthreads();
-    Pair sum{0.f, 0.f};
-    for (int r = thread % share; r < rows && output < outputs; r += share) {
-      const Pair cell = cells[k * threads + r * lanes + lane];
-      sum.a += cell.a;
-      sum.b += cell.b;
-    }
-#pragma unroll 1
-    for (int offset = share / 2; offset > 0; offset /= 2) {
-      sum.a += __shfl_xor_sync(0xffffffffu, sum.a, offset);
-      sum.b += __shfl_xor_sync(0xffffffffu, sum.b, offset);
-    }
-    if (output < outputs && thread % share == 0) totals[lane * N + v + k] = sum;
-    __syncthreads();
-  }
-}
-
-// Wait until all blocks of this block's unit have published their partial sums.
-__device__ __forceinline__ void meet(const Tiling& t, int round) {
-  if (round == 0) return grid_sync();
-  unsigned* counter = t.counters + blockIdx.x / t.parts;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    signal(counter);
-    await(counter, static_cast<unsigned>(t.parts * round));
-  }
-  __syncthreads();
-}
-
-// Where the parts of this block's unit publish two numbers for each of so many channels. Rounds take turns between two
-// places: who writes the one of two rounds ago knows that all have met since.
-__device__ __forceinline__ Pair* partial_of(const Tiling& t, int channels, int round) {
-  const unsigned unit = blockIdx.x / t.parts;
-  return t.partial + (static_cast<int64_t>(round % 2) * t.at_once + unit) * t.parts * channels;
-}
-
-// Add up load(part, channel) over the parts of a unit, for each channel of a tile.
-template <typename F>
-__device__ __forceinline__ void merge_parts(const F& load, int parts, int channels, Pair* cells, Pair* totals) {
-  const int rows = blockDim.x / channels, channel = threadIdx.x % channels, row = threadIdx.x / channels;
-  float a[1] = {0.f}, b[1] = {0.f};
-#pragma unroll 4
-  for (int s = row; s < parts && row < rows; s += rows) {
-    const Pair loaded = load(s, channel);
-    a[0] += loaded.a;
-    b[0] += loaded.b;
-  }
-  sum_rows(a, b, channels, rows, cells, totals);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // The backward pass of instance_norm_act for channels_last images.
 #pragma once
 
-#include "instance_norm_act_nhwc.cuh"
+#include "instance_norm_act_nhwc_merge.cuh"
 
 namespace hd::cuda {
 namespace {
@@ -40,7 +40,7 @@ struct Sources {
         image(own.in_image(dy, n, n.pad)),
         pitch(t.rows * t.lanes * V),
         apart(pitch * t.held) {
-    held = memory + threadIdx.x * V - own.head * pitch;
+    held = memory + static_cast<int>(threadIdx.x) * V - own.head * pitch;
   }
   // Read x and the folded dy of some steps from memory.
   template <int N>
@@ -105,18 +105,17 @@ __device__ __forceinline__ void add_up(const Sources<T, V>& from, const Mask<T, 
   });
 }
 
-// The sums of a unit from those of this block's part, for thread k of channel k.
+// The sums of the channels of a slice.
 template <typename T, int V>
-__device__ __forceinline__ Pair unit_sums(const Share<V>& own, const Tiling& t, int round, const Shared<T, V>& shared) {
-  const int channels = t.lanes * V, thread = threadIdx.x;
-  if (t.parts > 1) {
-    Pair* partial = partial_of(t, channels, round);
-    if (thread < channels) partial[own.part * channels + thread] = shared.totals[thread];
-    meet(t, round);
-    merge_parts([&](int s, int channel) { return partial[s * channels + channel]; }, t.parts, channels, shared.cells,
-                shared.totals);
+__device__ __forceinline__ Pair merged_sums(const Slice& slice, const Shared<T, V>& shared) {
+  float a[1] = {0.f}, b[1] = {0.f};
+#pragma unroll
+  for (int i = 0; i < kMerged; ++i) {
+    a[0] += slice.sums[i].a;
+    b[0] += slice.sums[i].b;
   }
-  return thread < channels ? shared.totals[thread] : Pair{0.f, 0.f};
+  sum_rows(a, b, slice.channels, slice.rows, shared.cells, shared.totals);
+  return static_cast<int>(threadIdx.x) < slice.channels ? shared.totals[threadIdx.x] : Pair{0.f, 0.f};
 }
 
 // Write dx and, unless it is missing, dresidual, from the last step of the part to the first. Both begin at the part.
@@ -160,7 +159,8 @@ __global__ void __launch_bounds__(kPixelThreads, 2)
   const Shared<T, V> shared(memory, t.lanes);
   const int part = blockIdx.x % t.parts, channels = t.lanes * V, thread = threadIdx.x;
   int unit = blockIdx.x / t.parts;
-  if (part == 0 && thread == 0) t.counters[unit] = 0;  // nobody counts before all have met in the first round
+  if (t.parts > 1 && part == 0 && thread < 2)
+    t.counters[2 * unit + thread] = 0;  // nobody counts before all have met in the first round
 #pragma unroll 1
   for (int round = 0; unit < t.units; ++round, unit += t.at_once) {
     const Share<V> own(n, t, unit, part);
@@ -185,7 +185,9 @@ __global__ void __launch_bounds__(kPixelThreads, 2)
     float a[V] = {}, b[V] = {};
     if (own.works) add_up(from, mask, a, b, own, n, t);
     sum_rows(a, b, t.lanes, t.rows, shared.cells, shared.totals);
-    Pair sums = unit_sums(own, t, round, shared);
+    Pair sums = thread < channels ? shared.totals[thread] : Pair{0.f, 0.f};
+    sums =
+        merge_parts(sums, own, t, round, [&](const Slice& slice, const Pair*) { return merged_sums(slice, shared); });
     sums.b *= rstd;
     if (has_channel) {
       const Gradient gradient(affine.scale, rstd, sums.a, sums.b, n.per_pixel);

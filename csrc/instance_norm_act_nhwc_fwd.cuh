@@ -1,7 +1,7 @@
 // The forward pass of instance_norm_act for channels_last images.
 #pragma once
 
-#include "instance_norm_act_nhwc.cuh"
+#include "instance_norm_act_nhwc_merge.cuh"
 
 namespace hd::cuda {
 namespace {
@@ -12,12 +12,23 @@ struct PixelResidual {
   int64_t batch, row, column;  // strides
 };
 
-// Sums over the pixels of a thread, of numbers less its first pixel. Among N numbers of which the first is so far from
-// the others that the squares cancel, the variance is so large that the error is at most about N roundings of it.
+// Sums over the pixels of a thread, of numbers less a pivot. That is the first of them, and then from time to time the
+// mean so far: squares of numbers that are large beside their deviations would leave few digits of those.
 template <typename T, int V>
 struct PixelSums {
   float pivot[V] = {}, sum[V] = {}, squares[V] = {};
 
+  // Express the sums of so many numbers by their mean.
+  __device__ __forceinline__ void turn_to_mean(int count) {
+    const float share = __fdividef(1.f, static_cast<float>(count));
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      const float mean = pivot[k] + sum[k] * share, d = mean - pivot[k], all = d * static_cast<float>(count);
+      squares[k] -= d * (2.f * sum[k] - all);
+      sum[k] -= all;
+      pivot[k] = mean;
+    }
+  }
   __device__ __forceinline__ void add(const Raw<T, V>& pack) {
     float values[V];
     unpack<T, V>(pack, values);
@@ -36,13 +47,15 @@ __device__ __forceinline__ PixelSums<T, V> add_up(const T* x, const Share<V>& ow
   const int pitch = t.rows * t.lanes * V;
   PixelSums<T, V> sums;
   if (!own.works) return sums;
-  held += threadIdx.x * V - own.head * pitch;
+  held += static_cast<int>(threadIdx.x) * V - own.head * pitch;
   own.template forwards<kSteps>([&](int step, auto count) {
     constexpr int N = decltype(count)::value;
     Raw<T, V> packs[N];
 #pragma unroll
     for (int i = 0; i < N; ++i) packs[i] = load<V>(advanced(x, own.pixel(t, step + i), t));
     if (step == 0) unpack<T, V>(packs[0], sums.pivot);
+    // Among twice as many numbers, those that the mean missed weigh no more than all that it saw.
+    if (N > 1 && step > 0 && (step & (step - 1)) == 0) sums.turn_to_mean(step);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       if (step >= own.head) hold(held + (step + i) * pitch, packs[i]);
@@ -84,27 +97,26 @@ __device__ __forceinline__ Pair moments_of(Pair sums, float level, float count) 
   return {level + shift, m2 < 0.f ? 0.f : m2};
 }
 
-// The same for the whole unit, from the moments of its parts.
+// The moments of the channels of a slice from those of the parts, in two passes: of the mean, and about it.
 template <typename T, int V>
-__device__ __forceinline__ Pair unit_moments(const Share<V>& own, const Norm& n, const Tiling& t, int round,
-                                             const Shared<T, V>& shared) {
-  const int channels = t.lanes * V, thread = threadIdx.x;
-  Pair moments{0.f, 0.f};
-  if (thread < channels)
-    moments = moments_of(shared.totals[thread], shared.table[thread], static_cast<float>(own.pixels));
-  if (t.parts == 1) return moments;
-  Pair* partial = partial_of(t, channels, round);
-  if (thread < channels) partial[own.part * channels + thread] = moments;
-  meet(t, round);
-  const auto load = [&](int s, int channel) {
-    const Pair part = partial[s * channels + channel];
-    const float d = part.a - partial[channel].a;
-    const float count = static_cast<float>(min(t.part, n.pixels() - s * t.part));
-    return Pair{d * count, part.b + d * d * count};
-  };
-  merge_parts(load, t.parts, channels, shared.cells, shared.totals);
-  if (thread < channels) moments = moments_of(shared.totals[thread], partial[thread].a, static_cast<float>(n.pixels()));
-  return moments;
+__device__ __forceinline__ Pair merged_moments(const Slice& slice, const Pair* partial, const Norm& n, const Tiling& t,
+                                               const Shared<T, V>& shared) {
+  const int thread = threadIdx.x;
+  const float level = partial[slice.channel].a, all = static_cast<float>(n.pixels());
+  const auto count = [&](int i) { return static_cast<float>(min(t.part, n.pixels() - slice.part_of(i) * t.part)); };
+  float a[1] = {0.f}, b[1] = {0.f};
+#pragma unroll
+  for (int i = 0; i < kMerged; ++i)
+    if (slice.has(i, t)) a[0] += (slice.sums[i].a - level) * count(i);
+  sum_rows(a, b, slice.channels, slice.rows, shared.cells, shared.totals);
+  const float mean = level + __fdividef(shared.totals[slice.channel - slice.first].a, all);
+#pragma unroll
+  for (int i = 0; i < kMerged; ++i) {
+    const float d = slice.sums[i].a - mean;
+    if (slice.has(i, t)) b[0] += slice.sums[i].b + d * d * count(i);
+  }
+  sum_rows(a, b, slice.channels, slice.rows, shared.cells, shared.totals);
+  return thread < slice.channels ? Pair{mean, shared.totals[thread].b} : Pair{0.f, 0.f};
 }
 
 // Write the mean and rstd of a unit, once, and leave the affine maps of its channels in the table: origins, scales,
@@ -175,7 +187,7 @@ __device__ __forceinline__ void write_part(const T* x, bool adds, const PixelRes
   T* const image = own.in_image(y, n, n.pad);
   T* const part = own.in_part(y, n, n.pad);
   const int64_t down = residual.row - n.width * residual.column;  // from a pixel that follows the end of its row
-  held += threadIdx.x * V - own.head * pitch;
+  held += static_cast<int>(threadIdx.x) * V - own.head * pitch;
   own.template backwards<kSteps>([&](int step, auto count) {
     constexpr int N = decltype(count)::value;
     const Places<N> to(own, n, t, step);
@@ -230,16 +242,23 @@ __global__ void __launch_bounds__(kPixelThreads, 2)
                                       Norm n, Tiling t) {
   HD_SHARED(unsigned char, memory);
   const Shared<T, V> shared(memory, t.lanes);
-  const int part = blockIdx.x % t.parts;
+  const int part = blockIdx.x % t.parts, thread = threadIdx.x;
   int unit = blockIdx.x / t.parts;
-  if (part == 0 && threadIdx.x == 0) t.counters[unit] = 0;  // nobody counts before all have met in the first round
+  if (t.parts > 1 && part == 0 && thread < 2)
+    t.counters[2 * unit + thread] = 0;  // nobody counts before all have met in the first round
 #pragma unroll 1
   for (int round = 0; unit < t.units; ++round, unit += t.at_once) {
     const Share<V> own(n, t, unit, part);
     const T* image = own.in_image(x, n, 0);
     const auto sums = add_up(own.in_part(x, n, 0), own, t, shared.held);
     part_moments(sums, own.works ? load<V>(image) : Raw<T, V>{}, own, t, shared);
-    make_affines(unit_moments(own, n, t, round, shared), image - own.channel, own, n, t, shared);
+    Pair moments{0.f, 0.f};
+    if (thread < t.lanes * V)
+      moments = moments_of(shared.totals[thread], shared.table[thread], static_cast<float>(own.pixels));
+    moments = merge_parts(moments, own, t, round, [&](const Slice& slice, const Pair* partial) {
+      return merged_moments(slice, partial, n, t, shared);
+    });
+    make_affines(moments, image - own.channel, own, n, t, shared);
     Map<T, V> map;
     read_table(map.origin, 0, own, t, shared);
     read_table(map.scale, 1, own, t, shared);

@@ -83,16 +83,20 @@ PixelLaunch plan(Kernel* kernel, const Norm& n, int arrays, bool flat, const Ten
   t.reach = n.pad == 0 || n.pad_mode == PadMode::zero ? -1 : n.pad;
   t.inside = {std::max(n.height - 2 * t.reach - 2, 0), std::max(n.width - 2 * t.reach - 2, 0)};
   t.width = Divider(n.width);
+  const int tile = t.lanes * V;
+  t.merged = tile;
+  while (t.merged > 1 && ceil_div(t.parts, launch.threads / t.merged) > kMerged) --t.merged;
   t.partial = scratch.as<Pair>();
-  t.counters = reinterpret_cast<unsigned*>(t.partial + 2 * launch.blocks() * t.lanes * V);
+  t.totals = t.partial + 2 * launch.blocks() * tile;
+  t.counters = reinterpret_cast<unsigned*>(t.totals + int64_t{2} * t.at_once * tile);
   return launch;
 }
 
-// Two rounds of two numbers for each channel of a tile of each block, and a counter.
+// For each block two rounds of two numbers for each channel of a tile, as many for the unit, and two counters.
 int64_t scratch_nhwc(const Tensor& x) {
   const int64_t blocks = int64_t{kResident} * current_device().multiprocessors;
   const int64_t channels = std::min<int64_t>(x.shape[1], kPixelThreads);
-  return blocks * (2 * 2 * channels + 1);
+  return blocks * (2 * 2 * 2 * channels + 2);
 }
 
 // Call fn(V) with how many channels a thread may own: 16 bytes of them, or one.
