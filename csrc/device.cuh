@@ -10,6 +10,8 @@
 namespace hd::cuda {
 namespace {
 
+constexpr int64_t kReserved = 1024;  // bytes of shared memory that a GPU keeps of each block
+
 struct Device {
   int index;
   int multiprocessors;

@@ -18,7 +18,10 @@ namespace hd::cuda {
 namespace {
 
 constexpr int kPixelThreads = 256;  // of a block, at most; two blocks run on a multiprocessor
-constexpr int kSteps = 4;           // that a thread takes at once, at most
+
+// Steps that a thread takes at once. Those of single elements are more, so that as much is in flight.
+template <int V>
+constexpr int kSteps = V == 1 ? 16 : 4;
 
 struct alignas(8) Pair {
   float a, b;
@@ -93,7 +96,7 @@ struct Share {
     const int all = (pixels + t.rows - 1) / t.rows;
     whole = pixels / t.rows;
     steps = works ? whole + (row < pixels - whole * t.rows) : 0;
-    head = (max(all - t.held, 0) + kSteps - 1) / kSteps * kSteps;
+    head = (max(all - t.held, 0) + kSteps<V> - 1) / kSteps<V> * kSteps<V>;
     begin.row = static_cast<int>(first / n.width);
     begin.column = static_cast<int>(first - static_cast<int64_t>(begin.row) * n.width);
   }
@@ -195,6 +198,21 @@ using Raw = std::conditional_t<V == 1, T, Words>;
 template <int V, typename T>
 __device__ __forceinline__ Raw<T, V> load(const T* address) {
   return *reinterpret_cast<const Raw<T, V>*>(address);
+}
+
+// The same if nobody reads it again soon: it is the first to leave the caches.
+template <int V, typename T>
+__device__ __forceinline__ Raw<T, V> load_streaming(const T* address) {
+#ifdef __CUDA_ARCH__
+  if constexpr (V != 1) {
+    Words words;
+    asm("ld.global.cs.v4.b32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(words.at[0]), "=r"(words.at[1]), "=r"(words.at[2]), "=r"(words.at[3])
+        : "l"(address));
+    return words;
+  }
+#endif
+  return load<V>(address);
 }
 
 template <typename T, int V>

@@ -8,7 +8,7 @@ namespace {
 
 // Steps that a thread takes at once. They are of x and dy; more of eight channels would not fit in registers.
 template <int V>
-constexpr int kGradientSteps = V == 8 ? 2 : kSteps;
+constexpr int kGradientSteps = V == 4 ? 4 : kSteps<V> / 2;
 
 // The part of dy that reaches a pixel: the sum over its own and those of its copies in the padding, rounded, so that
 // dresidual, the sums and dx use the same number. dy begins at the image and this thread's channels.

@@ -48,11 +48,14 @@ __device__ __forceinline__ PixelSums<T, V> add_up(const T* x, const Share<V>& ow
   PixelSums<T, V> sums;
   if (!own.works) return sums;
   held += static_cast<int>(threadIdx.x) * V - own.head * pitch;
-  own.template forwards<kSteps>([&](int step, auto count) {
+  own.template forwards<kSteps<V>>([&](int step, auto count) {
     constexpr int N = decltype(count)::value;
     Raw<T, V> packs[N];
 #pragma unroll
-    for (int i = 0; i < N; ++i) packs[i] = load<V>(advanced(x, own.pixel(t, step + i), t));
+    for (int i = 0; i < N; ++i) {
+      const T* const address = advanced(x, own.pixel(t, step + i), t);
+      packs[i] = step < own.head ? load<V>(address) : load_streaming<V>(address);
+    }
     if (step == 0) unpack<T, V>(packs[0], sums.pivot);
     // Among twice as many numbers, those that the mean missed weigh no more than all that it saw.
     if (N > 1 && step > 0 && (step & (step - 1)) == 0) sums.turn_to_mean(step);
@@ -139,6 +142,10 @@ __device__ __forceinline__ void make_affines(Pair moments, const T* x, const Sha
   __syncthreads();
 }
 
+// Steps that a thread writes at once: fewer single elements, because it needs their places, too.
+template <int V>
+constexpr int kWriteSteps = V == 1 ? kSteps<V> / 2 : kSteps<V>;
+
 // ReLU, with NaN for NaN.
 __device__ __forceinline__ float relu(float z) {
 #ifdef __CUDA_ARCH__
@@ -150,17 +157,49 @@ __device__ __forceinline__ float relu(float z) {
 #endif
 }
 
+// packed(relu(values)): the conversion to 16 bits does it at no cost.
+template <typename T, int V>
+__device__ __forceinline__ Raw<T, V> packed_relu(float (&values)[V]) {
+#ifdef __CUDA_ARCH__
+  if constexpr (V == 8) {
+    Words words;
+#pragma unroll
+    for (int k = 0; k < V; k += 2) {
+      if constexpr (std::is_same_v<T, bf16>)
+        asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(words.at[k / 2]) : "f"(values[k + 1]), "f"(values[k]));
+      else
+        asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(words.at[k / 2]) : "f"(values[k + 1]), "f"(values[k]));
+    }
+    return words;
+  }
+#endif
+#pragma unroll
+  for (int k = 0; k < V; ++k) values[k] = relu(values[k]);
+  return packed<T, V>(values);
+}
+
 // The pixels of y from those of x.
 template <typename T, int V>
 struct Map {
   float origin[V], scale[V], shift[V];
 
-  __device__ __forceinline__ Raw<T, V> operator()(const Raw<T, V>& x, bool adds, const Raw<T, V>& added,
-                                                  const Tiling& t, float slope) const {
-    float values[V];
+  __device__ __forceinline__ void normalise(const Raw<T, V>& x, float (&values)[V]) const {
     unpack<T, V>(x, values);
 #pragma unroll
     for (int k = 0; k < V; ++k) values[k] = (values[k] - origin[k]) * scale[k] + shift[k];
+  }
+  // Without residual and slope.
+  template <bool kRelu>
+  __device__ __forceinline__ Raw<T, V> plain(const Raw<T, V>& x) const {
+    float values[V];
+    normalise(x, values);
+    return kRelu ? packed_relu<T, V>(values) : packed<T, V>(values);
+  }
+  __device__ __forceinline__ Raw<T, V> general(const Raw<T, V>& x, bool adds, const Raw<T, V>& added, const Tiling& t,
+                                               float slope) const {
+    float values[V], plus[V] = {};
+    normalise(x, values);
+    if (adds) unpack<T, V>(added, plus);
     if (t.leaky) {
 #pragma unroll
       for (int k = 0; k < V; ++k) values[k] = values[k] < 0.f ? values[k] * slope : values[k];
@@ -168,12 +207,8 @@ struct Map {
 #pragma unroll
       for (int k = 0; k < V; ++k) values[k] = relu(values[k]);
     }
-    if (adds) {
-      float plus[V];
-      unpack<T, V>(added, plus);
 #pragma unroll
-      for (int k = 0; k < V; ++k) values[k] += plus[k];
-    }
+    for (int k = 0; k < V; ++k) values[k] += plus[k];
     return packed<T, V>(values);
   }
 };
@@ -188,7 +223,7 @@ __device__ __forceinline__ void write_part(const T* x, bool adds, const PixelRes
   T* const part = own.in_part(y, n, n.pad);
   const int64_t down = residual.row - n.width * residual.column;  // from a pixel that follows the end of its row
   held += static_cast<int>(threadIdx.x) * V - own.head * pitch;
-  own.template backwards<kSteps>([&](int step, auto count) {
+  own.template backwards<kWriteSteps<V>>([&](int step, auto count) {
     constexpr int N = decltype(count)::value;
     const Places<N> to(own, n, t, step);
     Raw<T, V> packs[N], added[N];
@@ -204,11 +239,19 @@ __device__ __forceinline__ void write_part(const T* x, bool adds, const PixelRes
       for (int i = 0; i < N; ++i)
         added[i] = load<V>(residual.data + own.pixel(t, step + i) * residual.column + to.down[i] * down);
     }
+    const auto store_all = [&](const auto& result) {
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-      packs[i] = map(packs[i], adds, added[i], t, n.slope);
-      store_result<V>(advanced(part, to.pixel[i], t), packs[i]);
-    }
+      for (int i = 0; i < N; ++i) {
+        packs[i] = result(i);
+        store_result<V>(advanced(part, to.pixel[i], t), packs[i]);
+      }
+    };
+    if (adds || t.leaky)
+      store_all([&](int i) { return map.general(packs[i], adds, added[i], t, n.slope); });
+    else if (t.relu)
+      store_all([&](int i) { return map.template plain<true>(packs[i]); });
+    else
+      store_all([&](int i) { return map.template plain<false>(packs[i]); });
     if (!to.near) return;
 #pragma unroll
     for (int i = 0; i < N; ++i)

@@ -10,11 +10,10 @@
 namespace hd::cuda {
 namespace {
 
-constexpr int kResident = 2;               // blocks of a multiprocessor
-constexpr int64_t kReservedShared = 1024;  // bytes that each of them takes besides
-constexpr int kLeastThreads = 64;          // of a block: the channels of a tile of 16-byte lanes are fewer
-constexpr int64_t kLeastPixels = 64;       // pixels
-constexpr int kWideTile = 256;  // bytes of a pixel where lanes are single elements, which may straddle sectors
+constexpr int kResident = 2;          // blocks of a multiprocessor
+constexpr int kLeastThreads = 64;     // of a block: the channels of a tile of 16-byte lanes are fewer
+constexpr int64_t kLeastPixels = 64;  // pixels
+constexpr int kWideTile = 256;        // bytes of a pixel where lanes are single elements, which may straddle sectors
 
 // The lanes of a tile: at least so many, and less than twice as many, in tiles of about equal width.
 int lanes_of(int64_t groups, int64_t least) {
@@ -48,7 +47,7 @@ void divide(Tiling& t, int64_t pixels, int64_t pixels_held, int64_t grid) {
 template <typename T, int V, typename Kernel>
 PixelLaunch plan(Kernel* kernel, const Norm& n, int arrays, bool flat, const Tensor& scratch) {
   const Device& device = current_device();
-  const int64_t budget = std::min(device.shared_block, device.shared_multiprocessor / kResident - kReservedShared);
+  const int64_t budget = std::min(device.shared_block, device.shared_multiprocessor / kResident - kReserved);
   PixelLaunch launch{};
   Tiling& t = launch.tiling;
   t.lanes = lanes_of<T, V>(n);
@@ -64,10 +63,10 @@ PixelLaunch plan(Kernel* kernel, const Norm& n, int arrays, bool flat, const Ten
 
   t.part = ceil_div(n.pixels(), t.parts);
   launch.threads = kPixelThreads;
-  while (launch.threads / 2 >= std::max(kLeastThreads, t.lanes) && launch.threads / 2 / t.lanes * kSteps >= t.part)
+  while (launch.threads / 2 >= std::max(kLeastThreads, t.lanes) && launch.threads / 2 / t.lanes * kSteps<V> >= t.part)
     launch.threads /= 2;
   t.rows = launch.threads / t.lanes;
-  const int64_t batch = static_cast<int64_t>(t.rows) * kSteps, unit = t.part >= 8 * batch ? batch : t.rows;
+  const int64_t batch = static_cast<int64_t>(t.rows) * kSteps<V>, unit = t.part >= 8 * batch ? batch : t.rows;
   t.part = ceil_div(t.part, unit) * unit;
   t.parts = static_cast<int>(ceil_div(n.pixels(), t.part));
   t.held = static_cast<int>(std::min(held_at(launch.threads), ceil_div(t.part, t.rows)));

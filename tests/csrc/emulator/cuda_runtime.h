@@ -39,6 +39,7 @@ inline uint3 block_at(int64_t i) {
 
 // Begin block i of the grid in a place for blocks whose fibers are all free.
 inline void begin(Block& block, int64_t i, size_t shared_bytes) {
+  block.number = i;
   block.index = block_at(i);
   block.poisoned.clear();
   std::memset(block.shared.get(), 0xff, shared_bytes);
@@ -66,8 +67,10 @@ inline void make_blocks(size_t count, size_t shared_bytes) {
 
 inline void run_grid(const char* name, bool cooperative, size_t shared_bytes) {
   const int64_t count = int64_t{gridDim.x} * gridDim.y * gridDim.z, alive = cooperative ? count : 1;
-  const bool backwards = machine.launches++ % 2 == 1;  // the hardware promises no order
+  // The hardware promises no order, but nearly keeps one, by which a build counts.
+  const bool backwards = !kCounted && machine.launches++ % 2 == 1;
   machine.cooperative = cooperative;
+  on_launch(name, cooperative, count);
   make_blocks(static_cast<size_t>(alive), shared_bytes);
   for (int64_t first = 0; first < count; first += alive) {
     for (int64_t i = 0; i < alive; ++i)

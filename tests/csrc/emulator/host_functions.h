@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <map>
+#include <utility>
 
 #include "device_functions.h"
 
@@ -36,9 +38,15 @@ namespace emulator {
 
 constexpr int kShared = 48 << 10, kSharedOptin = 227 << 10;  // bytes a block may have, without and with asking
 constexpr int kSharedReserved = 1 << 10;                     // bytes that each block takes besides
-constexpr int kMultiprocessors = 3;  // few, so that grids sized by them loop even over small images
+inline int multiprocessors = 3;  // few, so that grids sized by them loop even over small images
 constexpr int kThreadsPerMultiprocessor = 2048, kBlocksPerMultiprocessor = 32;
-constexpr int kSharedPerMultiprocessor = 228 << 10;
+// HDGAN_EMULATED_SHARED gives a device with less, on which small planes are large.
+inline const int kSharedPerMultiprocessor = [] {
+  const char* asked = std::getenv("HDGAN_EMULATED_SHARED");
+  return asked == nullptr ? 228 << 10 : std::atoi(asked);
+}();
+
+inline int l2_bytes = 50 << 20;
 
 inline cudaError_t last_error = cudaSuccess;
 inline std::map<const void*, int> asked_shared;  // by kernel
@@ -62,13 +70,14 @@ inline cudaError_t launchable(const void* kernel, bool cooperative, dim3 grid, d
   if (shared_bytes > allowed_shared(kernel)) return cudaErrorInvalidValue;
   if (threads == 0 || threads > 1024 || block.z > 64 || blocks == 0) return cudaErrorInvalidConfiguration;
   if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) return cudaErrorInvalidConfiguration;
-  const uint64_t alive = uint64_t{kMultiprocessors} * static_cast<uint64_t>(occupancy(kernel, threads, shared_bytes));
+  const uint64_t alive =
+      static_cast<uint64_t>(multiprocessors) * static_cast<uint64_t>(occupancy(kernel, threads, shared_bytes));
   return cooperative && blocks > alive ? cudaErrorCooperativeLaunchTooLarge : cudaSuccess;
 }
 
 }  // namespace emulator
 
-inline cudaError_t cudaGetLastError() { return emulator::exchange(&emulator::last_error, cudaSuccess); }
+inline cudaError_t cudaGetLastError() { return std::exchange(emulator::last_error, cudaSuccess); }
 inline const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
     case cudaSuccess:
@@ -97,8 +106,8 @@ inline cudaError_t cudaGetDevice(int* device) {
 }
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  static const std::map<cudaDeviceAttr, int> attributes = {
-      {cudaDevAttrMultiProcessorCount, emulator::kMultiprocessors},
+  const std::map<cudaDeviceAttr, int> attributes = {
+      {cudaDevAttrMultiProcessorCount, emulator::multiprocessors},
       {cudaDevAttrMaxSharedMemoryPerBlock, emulator::kShared},
       {cudaDevAttrMaxSharedMemoryPerBlockOptin, emulator::kSharedOptin},
       {cudaDevAttrMaxSharedMemoryPerMultiprocessor, emulator::kSharedPerMultiprocessor},
@@ -108,7 +117,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
       {cudaDevAttrMaxBlocksPerMultiprocessor, emulator::kBlocksPerMultiprocessor},
       {cudaDevAttrMaxRegistersPerMultiprocessor, 1 << 16},
       {cudaDevAttrWarpSize, 32},
-      {cudaDevAttrL2CacheSize, 50 << 20},
+      {cudaDevAttrL2CacheSize, emulator::l2_bytes},
       {cudaDevAttrCooperativeLaunch, 1},
       {cudaDevAttrComputeCapabilityMajor, 9},
       {cudaDevAttrComputeCapabilityMinor, 0},
@@ -125,6 +134,7 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel* k
 }
 
 inline cudaError_t cudaMemsetAsync(void* address, int value, size_t bytes, cudaStream_t) {
+  emulator::on_memset(address, bytes);
   std::memset(address, value, bytes);
   return cudaSuccess;
 }

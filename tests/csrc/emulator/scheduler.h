@@ -2,7 +2,8 @@
 //
 // A block runs in turns. In a turn each of its threads that can run does so once, in an order shuffled anew, until it
 // must wait; when none can run, barriers that are complete let go. Where several blocks are alive, one is chosen at
-// random for some turns, so that blocks overtake each other, by little or by much.
+// random for some turns, so that blocks overtake each other, by little or by much. A build that counts chooses for one
+// turn, since on the hardware they advance together.
 #pragma once
 
 #include <algorithm>
@@ -54,6 +55,7 @@ inline bool release_block(Block& block) {
     fiber->seen[0] = count;
     fiber->state = State::runnable;
   }
+  on_barrier(block);
   return true;
 }
 
@@ -65,6 +67,7 @@ inline bool release_grid() {
       if (fiber->state != State::at_grid || !(fiber->site == first.site)) return false;
   for (Block& block : machine.blocks)
     for (Fiber* fiber : block.fibers) fiber->state = State::runnable;
+  on_grid_barrier();
   return true;
 }
 
@@ -84,6 +87,7 @@ inline bool take_turn(Block& block) {
     if (block.fibers[i]->state == State::runnable) resume(*block.fibers[i]);
     if (!machine.failure.empty()) return false;
   }
+  on_turn_end();
   return true;
 }
 
@@ -125,7 +129,7 @@ inline void run_blocks() {
     }
     const size_t chosen = machine.random() % candidates.size();
     Block& block = *candidates[chosen];
-    unsigned turns = 1u << machine.random() % 8;
+    unsigned turns = kCounted ? 1u : 1u << machine.random() % 8;
     bool moved = false, can_run = true;
     for (; can_run && turns > 0; --turns) moved |= can_run = take_turn(block);
     if (!machine.failure.empty()) return;

@@ -102,12 +102,16 @@ T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, emulato
 // What csrc/grid.cuh leaves to the host.
 namespace hd {
 
-inline void signal(unsigned* counter) { ++*counter; }
+__attribute__((no_sanitize("thread"))) inline void signal(unsigned* counter) {
+  emulator::on_signal(counter);
+  ++*counter;
+}
 
 inline void await(const unsigned* counter, unsigned value, emulator::Site site = emulator::Site::here()) {
   if (!emulator::machine.cooperative) emulator::fail("await in a kernel whose launch is not cooperative", site);
   emulator::machine.current->counter = counter;
   emulator::wait("await", site, 0, value, emulator::State::awaiting);
+  emulator::on_await(counter, value);
 }
 
 inline void grid_sync(emulator::Site site = emulator::Site::here()) {
