@@ -23,7 +23,7 @@ constexpr int kPixelThreads = 256;  // of a block, at most; two blocks run on a 
 template <int V>
 constexpr int kSteps = V == 1 ? 16 : 4;
 
-struct alignas(8) Pair {
+struct alignas(8) SumPair {
   float a, b;
 };
 
@@ -64,8 +64,8 @@ struct Tiling {
   bool relu, leaky;    // the activation, if there is one
   int merged;          // channels of a tile whose sums one block merges
   unsigned* counters;  // [at_once, 2]
-  Pair* partial;       // [2, at_once, parts, channels of a tile]
-  Pair* totals;        // [2, at_once, channels of a tile]
+  SumPair* partial;    // [2, at_once, parts, channels of a tile]
+  SumPair* totals;     // [2, at_once, channels of a tile]
 };
 
 // How many steps a thread takes at once.
@@ -251,16 +251,16 @@ template <typename T, int V>
 struct Shared {
   static constexpr int kTogether = V < 4 ? V : 4;  // channels of a thread that are added up together
 
-  Pair* cells;   // [kTogether, threads]
-  Pair* totals;  // [channels of a tile]
-  float* table;  // [5, channels of a tile]
-  T* held;       // [arrays, steps, rows * lanes, V]
+  SumPair* cells;   // [kTogether, threads]
+  SumPair* totals;  // [channels of a tile]
+  float* table;     // [5, channels of a tile]
+  T* held;          // [arrays, steps, rows * lanes, V]
 
   __host__ __device__ static int64_t aside(int threads, int lanes) {
-    return (sizeof(Pair) * (kTogether * threads + lanes * V) + 5 * sizeof(float) * lanes * V + 15) / 16 * 16;
+    return (sizeof(SumPair) * (kTogether * threads + lanes * V) + 5 * sizeof(float) * lanes * V + 15) / 16 * 16;
   }
   __device__ __forceinline__ Shared(void* memory, int lanes)
-      : cells(static_cast<Pair*>(memory)),
+      : cells(static_cast<SumPair*>(memory)),
         totals(cells + kTogether * blockDim.x),
         table(reinterpret_cast<float*>(totals + lanes * V)),
         held(reinterpret_cast<T*>(static_cast<unsigned char*>(memory) + aside(blockDim.x, lanes))) {}

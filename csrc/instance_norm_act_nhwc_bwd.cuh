@@ -107,7 +107,7 @@ __device__ __forceinline__ void add_up(const Sources<T, V>& from, const Mask<T, 
 
 // The sums of the channels of a slice.
 template <typename T, int V>
-__device__ __forceinline__ Pair merged_sums(const Slice& slice, const Shared<T, V>& shared) {
+__device__ __forceinline__ SumPair merged_sums(const Slice& slice, const Shared<T, V>& shared) {
   float a[1] = {0.f}, b[1] = {0.f};
 #pragma unroll
   for (int i = 0; i < kMerged; ++i) {
@@ -115,7 +115,7 @@ __device__ __forceinline__ Pair merged_sums(const Slice& slice, const Shared<T, 
     b[0] += slice.sums[i].b;
   }
   sum_rows(a, b, slice.channels, slice.rows, shared.cells, shared.totals);
-  return static_cast<int>(threadIdx.x) < slice.channels ? shared.totals[threadIdx.x] : Pair{0.f, 0.f};
+  return static_cast<int>(threadIdx.x) < slice.channels ? shared.totals[threadIdx.x] : SumPair{0.f, 0.f};
 }
 
 // Write dx and, unless it is missing, dresidual, from the last step of the part to the first. Both begin at the part.
@@ -185,9 +185,9 @@ __global__ void __launch_bounds__(kPixelThreads, 2)
     float a[V] = {}, b[V] = {};
     if (own.works) add_up(from, mask, a, b, own, n, t);
     sum_rows(a, b, t.lanes, t.rows, shared.cells, shared.totals);
-    Pair sums = thread < channels ? shared.totals[thread] : Pair{0.f, 0.f};
-    sums =
-        merge_parts(sums, own, t, round, [&](const Slice& slice, const Pair*) { return merged_sums(slice, shared); });
+    SumPair sums = thread < channels ? shared.totals[thread] : SumPair{0.f, 0.f};
+    sums = merge_parts(sums, own, t, round,
+                       [&](const Slice& slice, const SumPair*) { return merged_sums(slice, shared); });
     sums.b *= rstd;
     if (has_channel) {
       const Gradient gradient(affine.scale, rstd, sums.a, sums.b, n.per_pixel);

@@ -95,15 +95,15 @@ __device__ __forceinline__ void part_moments(const PixelSums<T, V>& sums, const 
 
 // The mean and the summed squared deviations of `count` numbers of which those of their difference to `level` are
 // given.
-__device__ __forceinline__ Pair moments_of(Pair sums, float level, float count) {
+__device__ __forceinline__ SumPair moments_of(SumPair sums, float level, float count) {
   const float shift = __fdividef(sums.a, count), m2 = sums.b - sums.a * shift;
   return {level + shift, m2 < 0.f ? 0.f : m2};
 }
 
 // The moments of the channels of a slice from those of the parts, in two passes: of the mean, and about it.
 template <typename T, int V>
-__device__ __forceinline__ Pair merged_moments(const Slice& slice, const Pair* partial, const Norm& n, const Tiling& t,
-                                               const Shared<T, V>& shared) {
+__device__ __forceinline__ SumPair merged_moments(const Slice& slice, const SumPair* partial, const Norm& n,
+                                                  const Tiling& t, const Shared<T, V>& shared) {
   const int thread = threadIdx.x;
   const float level = partial[slice.channel].a, all = static_cast<float>(n.pixels());
   const auto count = [&](int i) { return static_cast<float>(min(t.part, n.pixels() - slice.part_of(i) * t.part)); };
@@ -119,13 +119,13 @@ __device__ __forceinline__ Pair merged_moments(const Slice& slice, const Pair* p
     if (slice.has(i, t)) b[0] += slice.sums[i].b + d * d * count(i);
   }
   sum_rows(a, b, slice.channels, slice.rows, shared.cells, shared.totals);
-  return thread < slice.channels ? Pair{mean, shared.totals[thread].b} : Pair{0.f, 0.f};
+  return thread < slice.channels ? SumPair{mean, shared.totals[thread].b} : SumPair{0.f, 0.f};
 }
 
 // Write the mean and rstd of a unit, once, and leave the affine maps of its channels in the table: origins, scales,
 // shifts. x begins at the image.
 template <typename T, int V>
-__device__ __forceinline__ void make_affines(Pair moments, const T* x, const Share<V>& own, const Norm& n,
+__device__ __forceinline__ void make_affines(SumPair moments, const T* x, const Share<V>& own, const Norm& n,
                                              const Tiling& t, const Shared<T, V>& shared) {
   const int channels = t.lanes * V, thread = threadIdx.x, channel = own.channel - own.lane * V + thread;
   if (thread < channels && channel < n.channels) {
@@ -161,7 +161,11 @@ __device__ __forceinline__ float relu(float z) {
 template <typename T, int V>
 __device__ __forceinline__ Raw<T, V> packed_relu(float (&values)[V]) {
 #ifdef __CUDA_ARCH__
-  if constexpr (V == 8) {
+  constexpr bool kConverts = V == 8;
+#else
+  constexpr bool kConverts = V < 0;
+#endif
+  if constexpr (kConverts) {
     Words words;
 #pragma unroll
     for (int k = 0; k < V; k += 2) {
@@ -171,11 +175,11 @@ __device__ __forceinline__ Raw<T, V> packed_relu(float (&values)[V]) {
         asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(words.at[k / 2]) : "f"(values[k + 1]), "f"(values[k]));
     }
     return words;
-  }
-#endif
+  } else {
 #pragma unroll
-  for (int k = 0; k < V; ++k) values[k] = relu(values[k]);
-  return packed<T, V>(values);
+    for (int k = 0; k < V; ++k) values[k] = relu(values[k]);
+    return packed<T, V>(values);
+  }
 }
 
 // The pixels of y from those of x.
@@ -295,10 +299,10 @@ __global__ void __launch_bounds__(kPixelThreads, 2)
     const T* image = own.in_image(x, n, 0);
     const auto sums = add_up(own.in_part(x, n, 0), own, t, shared.held);
     part_moments(sums, own.works ? load<V>(image) : Raw<T, V>{}, own, t, shared);
-    Pair moments{0.f, 0.f};
+    SumPair moments{0.f, 0.f};
     if (thread < t.lanes * V)
       moments = moments_of(shared.totals[thread], shared.table[thread], static_cast<float>(own.pixels));
-    moments = merge_parts(moments, own, t, round, [&](const Slice& slice, const Pair* partial) {
+    moments = merge_parts(moments, own, t, round, [&](const Slice& slice, const SumPair* partial) {
       return merged_moments(slice, partial, n, t, shared);
     });
     make_affines(moments, image - own.channel, own, n, t, shared);

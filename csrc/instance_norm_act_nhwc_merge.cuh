@@ -11,8 +11,8 @@ constexpr int kMerged = 8;  // parts whose sums a thread merges, at most
 // Add up two numbers for each channel over all threads of a lane: totals[lane * N + k], which all may read
 // after it.
 template <int N>
-__device__ __forceinline__ void sum_rows(const float (&a)[N], const float (&b)[N], int lanes, int rows, Pair* cells,
-                                         Pair* totals) {
+__device__ __forceinline__ void sum_rows(const float (&a)[N], const float (&b)[N], int lanes, int rows, SumPair* cells,
+                                         SumPair* totals) {
   constexpr int kTogether = N < 4 ? N : 4;
   const int threads = blockDim.x, thread = threadIdx.x, outputs = lanes * kTogether;
   int share = 1;  // threads that add up one output
@@ -23,9 +23,9 @@ __device__ __forceinline__ void sum_rows(const float (&a)[N], const float (&b)[N
 #pragma unroll
     for (int c = 0; c < kTogether; ++c) cells[c * threads + thread] = {a[v + c], b[v + c]};
     __syncthreads();
-    Pair sum{0.f, 0.f};
+    SumPair sum{0.f, 0.f};
     for (int r = thread % share; r < rows && output < outputs; r += share) {
-      const Pair cell = cells[k * threads + r * lanes + lane];
+      const SumPair cell = cells[k * threads + r * lanes + lane];
       sum.a += cell.a;
       sum.b += cell.b;
     }
@@ -54,16 +54,16 @@ __device__ __forceinline__ void meet(unsigned* counter, bool counts, int count) 
 struct Slice {
   int first, channels, channel;  // of the tile
   int rows, row;
-  Pair sums[kMerged];  // of the parts row, row + rows, ...
+  SumPair sums[kMerged];  // of the parts row, row + rows, ...
 
-  __device__ __forceinline__ Slice(const Pair* partial, int part, int tile, const Tiling& t) {
+  __device__ __forceinline__ Slice(const SumPair* partial, int part, int tile, const Tiling& t) {
     first = t.merged < tile ? part * t.merged : 0;
     channels = min(t.merged, tile - first);
     channel = first + threadIdx.x % channels;
     rows = blockDim.x / channels;
     row = threadIdx.x / channels;
 #pragma unroll
-    for (int i = 0; i < kMerged; ++i) sums[i] = has(i, t) ? partial[part_of(i) * tile + channel] : Pair{0.f, 0.f};
+    for (int i = 0; i < kMerged; ++i) sums[i] = has(i, t) ? partial[part_of(i) * tile + channel] : SumPair{0.f, 0.f};
   }
   __device__ __forceinline__ int part_of(int i) const { return row + i * rows; }
   __device__ __forceinline__ bool has(int i, const Tiling& t) const { return row < rows && part_of(i) < t.parts; }
@@ -74,12 +74,12 @@ struct Slice {
 // second-level cache would have to deliver parts * parts * channels of them; therefore blocks merge slices of a large
 // one, and meet once more.
 template <int V, typename F>
-__device__ __forceinline__ Pair merge_parts(Pair sums, const Share<V>& own, const Tiling& t, int round,
-                                            const F& merge) {
+__device__ __forceinline__ SumPair merge_parts(SumPair sums, const Share<V>& own, const Tiling& t, int round,
+                                               const F& merge) {
   if (t.parts == 1) return sums;
   const int tile = t.lanes * V, thread = threadIdx.x, unit = blockIdx.x / t.parts, turn = round % 2 * t.at_once + unit;
-  Pair* const partial = t.partial + static_cast<int64_t>(turn) * t.parts * tile;
-  Pair* const totals = t.totals + static_cast<int64_t>(turn) * tile;
+  SumPair* const partial = t.partial + static_cast<int64_t>(turn) * t.parts * tile;
+  SumPair* const totals = t.totals + static_cast<int64_t>(turn) * tile;
   unsigned* const counters = t.counters + 2 * unit;
   if (thread < tile) partial[own.part * tile + thread] = sums;
   if (round == 0)
@@ -87,17 +87,17 @@ __device__ __forceinline__ Pair merge_parts(Pair sums, const Share<V>& own, cons
   else
     meet(counters, true, t.parts * round);
   if (t.merged == tile) {
-    const Pair total = merge(Slice(partial, own.part, tile, t), partial);
+    const SumPair total = merge(Slice(partial, own.part, tile, t), partial);
     return total;
   }
   const int slices = (tile + t.merged - 1) / t.merged;
   if (own.part < slices) {
     const Slice slice(partial, own.part, tile, t);
-    const Pair total = merge(slice, partial);
+    const SumPair total = merge(slice, partial);
     if (thread < slice.channels) totals[slice.first + thread] = total;
   }
   meet(counters + 1, own.part < slices, slices * (round + 1));
-  return thread < tile ? totals[thread] : Pair{0.f, 0.f};
+  return thread < tile ? totals[thread] : SumPair{0.f, 0.f};
 }
 
 }  // namespace

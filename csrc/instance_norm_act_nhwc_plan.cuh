@@ -85,7 +85,7 @@ PixelLaunch plan(Kernel* kernel, const Norm& n, int arrays, bool flat, const Ten
   const int tile = t.lanes * V;
   t.merged = tile;
   while (t.merged > 1 && ceil_div(t.parts, launch.threads / t.merged) > kMerged) --t.merged;
-  t.partial = scratch.as<Pair>();
+  t.partial = scratch.as<SumPair>();
   t.totals = t.partial + 2 * launch.blocks() * tile;
   t.counters = reinterpret_cast<unsigned*>(t.totals + int64_t{2} * t.at_once * tile);
   return launch;
