@@ -3,64 +3,15 @@
 // A large plane is split into enough parts to fill the GPU, but so few that merging their partial results, which every
 // block of the second kernel does for itself, is a small part of its reads.
 #include <algorithm>
-#include <map>
-#include <mutex>
-#include <tuple>
 
+#include "device.cuh"
 #include "instance_norm_act_nchw.cuh"
-#include "instance_norm_act_nhwc.cuh"
+#include "instance_norm_act_nhwc_plan.cuh"
 
 namespace hd::cuda {
 namespace {
 
 constexpr int64_t kLeastUnits = 512;  // of a part of a contiguous plane, if that leaves enough parts: 8 KiB
-constexpr int64_t kReserved = 1024;   // bytes of shared memory that the GPU keeps of each block
-
-// What planning asks of a GPU. The answers are kept, because asking takes longer than all of planning.
-struct Device {
-  int index;
-  int multiprocessors;
-  int64_t shared_block, shared_multiprocessor;  // bytes that a block may ask for, and that a multiprocessor has
-};
-
-std::mutex known;  // guards what the next two functions keep
-
-const Device& current_device() {
-  static std::map<int, Device> devices;
-  int index = 0;
-  check_cuda(cudaGetDevice(&index), "cudaGetDevice");
-  const std::lock_guard<std::mutex> lock(known);
-  const auto found = devices.find(index);
-  if (found != devices.end()) return found->second;
-  const auto ask = [&](cudaDeviceAttr attribute) {
-    int value = 0;
-    check_cuda(cudaDeviceGetAttribute(&value, attribute, index), "cudaDeviceGetAttribute");
-    return value;
-  };
-  return devices[index] = {index, ask(cudaDevAttrMultiProcessorCount), ask(cudaDevAttrMaxSharedMemoryPerBlockOptin),
-                           ask(cudaDevAttrMaxSharedMemoryPerMultiprocessor)};
-}
-
-int multiprocessors() { return current_device().multiprocessors; }
-
-// How many blocks of a kernel the current GPU holds at once. The kernel is allowed that much shared memory.
-template <typename Kernel>
-int64_t resident_blocks(Kernel* kernel, int threads, int64_t shared) {
-  using Key = std::tuple<int, const void*, int, int64_t>;
-  static std::map<Key, int64_t> counts;
-  const Device& device = current_device();
-  const std::lock_guard<std::mutex> lock(known);
-  const auto [found, fresh] =
-      counts.try_emplace({device.index, reinterpret_cast<const void*>(kernel), threads, shared});
-  if (!fresh) return found->second;
-  int blocks = 0;
-  check_cuda(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(device.shared_block)),
-      "cudaFuncSetAttribute");
-  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, static_cast<size_t>(shared)),
-             "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-  return found->second = int64_t{blocks} * device.multiprocessors;
-}
 
 // Divide planes into at most so many parts, each a multiple of `unit` pixels.
 void split(Norm& n, int64_t wanted, int64_t unit) {
@@ -102,18 +53,6 @@ bool are_aligned(const Tensor& x, const Norm& n) {
   return is_aligned(x, 16) && n.pixels() * size % 16 == 0;
 }
 
-constexpr int64_t kAside = 4096;  // bytes of shared memory kept for reductions
-
-// Bytes of shared memory that a block may have: a plane and a reduction, or what the GPU offers.
-int64_t most_shared() { return std::min<int64_t>(shared_offered(), kSmallPlane + kAside); }
-
-// More than 48 KiB must be asked for. It is always the most, so that no launch lowers the limit of another.
-template <typename Kernel>
-void allow_shared(Kernel kernel) {
-  const int most = static_cast<int>(most_shared());
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most), "cudaFuncSetAttribute");
-}
-
 // The power of two from 32 to kThreads at which a thread does about two of the `tasks`.
 int threads_for(int64_t tasks) {
   int threads = 32;
@@ -136,14 +75,6 @@ int64_t balanced(int64_t least, int64_t planes, int64_t resident) {
     if (ceil_div(planes * count, resident) * best < ceil_div(planes * best, resident) * count) best = count;
   return best;
 }
-
-// What both kernels are launched with.
-struct Launch {
-  int64_t blocks;
-  int threads;
-  int64_t shared;  // bytes
-  int lanes = 1;   // groups of channels of a block, in channels_last images
-};
 
 // How one kernel for contiguous images is launched.
 struct PlanePlan {
@@ -206,36 +137,11 @@ void run_nchw(Kernel* kernel, const PlanePlan& plan, uintptr_t stream, Arguments
     HD_LAUNCH(kernel, plan.blocks, plan.threads, plan.shared, stream, arguments..., plan.parts);
 }
 
-// The same for an image and a group of channels. They are split into as many blocks as the GPU holds at once, or twice
-// as many.
-template <typename T, typename State>
-Launch plan_nhwc(Norm& n, int arrays) {
-  const int64_t bytes = 16 * arrays * n.pixels(), groups = ceil_div(n.channels, kPack<T>);
-  const int64_t images = n.planes / n.channels;
-  n.held = bytes <= most_shared() - kAside;
-  if (n.held) {
-    const int threads = threads_for(n.pixels());
-    return {images * groups, threads, bytes + merge_size<State>(1, threads) * static_cast<int64_t>(sizeof(float))};
-  }
-  int lanes = 1;
-  while (lanes < 32 && lanes < groups) lanes *= 2;
-  const int64_t tiles = images * ceil_div(groups, lanes), least = kPixels * (kThreads / lanes);  // pixels of a part
-  split(n, std::min(ceil_div(2 * multiprocessors(), tiles), ceil_div(n.pixels(), least)), 1);
-  return {tiles * n.splits, kThreads, merge_size<State>(lanes, kThreads) * static_cast<int64_t>(sizeof(float)), lanes};
-}
-
-// Launch the first kernel and, unless its blocks hold whole planes, the second.
-template <typename First, typename Second, typename... Arguments>
-void run(First first, Second second, const Launch& launch, const Norm& n, uintptr_t stream, Arguments... arguments) {
-  if (n.held) allow_shared(first);
-  HD_LAUNCH(first, launch.blocks, launch.threads, launch.shared, stream, arguments..., n);
-  if (!n.held) HD_LAUNCH(second, launch.blocks, launch.threads, launch.shared, stream, arguments..., n);
-}
-
 }  // namespace
 
 // Two numbers of every part of every plane, and a counter for each plane.
 int64_t instance_norm_act_scratch(Tensor x) {
+  if (is_channels_last(x)) return scratch_nhwc(x);
   const int64_t planes = x.shape[0] * x.shape[1];
   return 2 * (planes + kSpareParts) + planes;
 }
@@ -247,12 +153,7 @@ void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
     const int64_t* stride = residual.stride;
-    if (is_channels_last(x)) {
-      const Launch launch = plan_nhwc<T, ChannelMoments<kPack<T>>>(n, 1);
-      const PixelResidual<T> added{residual.as<T>(), stride[0], stride[2], stride[3]};
-      return run(instance_norm_act_fwd_nhwc_kernel<T>, instance_norm_act_fwd_apply_nhwc_kernel<T>, launch, n, stream,
-                 x.as<const T>(), added, y.as<T>(), launch.lanes);
-    }
+    if (is_channels_last(x)) return fwd_nhwc<T>(n, x, residual, y, scratch, stream);
     if (!residual || stride[2] == n.width || n.height == 1) flatten(n);
     const Residual<T> added{residual.as<T>(), stride[0], stride[1], stride[2]};
     const auto kernel = instance_norm_act_fwd_nchw_kernel<T>;
@@ -267,11 +168,7 @@ void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tens
   n.sums = sums.as<float>();
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
-    if (is_channels_last(x)) {
-      const Launch launch = plan_nhwc<T, ChannelSums<kPack<T>>>(n, 2);
-      return run(instance_norm_act_bwd_nhwc_kernel<T>, instance_norm_act_bwd_apply_nhwc_kernel<T>, launch, n, stream,
-                 dy.as<const T>(), x.as<const T>(), dx.as<T>(), dresidual.as<T>(), launch.lanes);
-    }
+    if (is_channels_last(x)) return bwd_nhwc<T>(n, dy, x, dx, dresidual, scratch, stream);
     flatten(n);
     const auto kernel = instance_norm_act_bwd_nchw_kernel<T>;
     run_nchw(kernel, plan_nchw<T>(n, kernel, are_aligned(x, n), true), stream, dy.as<const T>(), x.as<const T>(),
