@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -69,21 +70,18 @@ def count(counter: Counter, case: Case) -> list[Traffic]:
     return [found[function] for function in sorted(found) if case.op in function]
 
 
+FIELDS = fields(Traffic)
+
+
+def _row(named: dict[str, Any]) -> Traffic:
+    values = {field.name: float(named[field.name]) if field.type == "float" else named[field.name] for field in FIELDS}
+    return Traffic(**values)
+
+
 def read_table() -> dict[tuple[str, ...], Traffic]:
     with TABLE.open(newline="") as file:
-        rows = [
-            Traffic(
-                *(
-                    float(value) if field.type == "float" else value
-                    for field, value in zip(FIELDS, row.values(), strict=True)
-                )
-            )
-            for row in csv.DictReader(file)
-        ]
+        rows = [_row(named) for named in csv.DictReader(file)]
     return {row.key: row for row in rows}
-
-
-FIELDS = fields(Traffic)
 
 
 def write_table(rows: Iterable[Traffic]) -> None:
