@@ -1,4 +1,4 @@
-"""The calls whose traffic is counted: every op, in every memory format and dtype, at shapes that stand for real ones."""
+"""The calls whose traffic is counted: every op, in every memory format, at shapes that stand for real ones."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from hdgan import ops
-from tests.csrc.counted import MULTIPROCESSORS
 
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-OF_A_GPU = MULTIPROCESSORS / 132
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # float16 is moved like bfloat16
 
 
 @dataclass(frozen=True)
@@ -90,13 +88,13 @@ def distance(dtype: str) -> None:
 
 
 def norm_cases(layout: str, dtype: str) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Real planes at 1/33 of their size, but those that a block holds whole: of these there are fewer instead."""
-    last, middle, inner = (32, 32, 64) if layout == "nhwc" else (16, 32, 64)
-    yield "32x1024x2048", lambda: norm(layout, dtype, last, 256, 256, 0, False)
-    yield "32x1024x2048-pad3", lambda: norm(layout, dtype, last, 256, 256, 3, False)
-    yield "64x512x1024-pad1-residual", lambda: norm(layout, dtype, middle, 128, 128, 1, True)
-    yield "1024x32x64-pad1-residual", lambda: norm(layout, dtype, inner, 32, 64, 1, True)
-    yield "64x513x1025", lambda: norm(layout, dtype, middle, 129, 129, 0, False)
+    """Planes of 1/33 of the real height, but those that a block holds whole: of these there are fewer instead."""
+    channels = 32 if layout == "nhwc" else 12
+    yield "32x1024x2048", lambda: norm(layout, dtype, channels, 32, 2048, 0, False)
+    yield "32x1024x2048-pad3", lambda: norm(layout, dtype, channels, 32, 2048, 3, False)
+    yield "64x512x1024-pad1-residual", lambda: norm(layout, dtype, 2 * channels, 16, 1024, 1, True)
+    yield "1024x32x64-pad1-residual", lambda: norm(layout, dtype, 2 * channels, 32, 64, 1, True)
+    yield "64x513x1025", lambda: norm(layout, dtype, 2 * channels, 17, 1025, 0, False)
 
 
 def cases() -> Iterator[Case]:
@@ -110,7 +108,7 @@ def cases() -> Iterator[Case]:
             for variant, run in norm_cases(*here):
                 yield Case("instance_norm_act", variant, *here, run)
             channels = 39 if layout == "nhwc" else 8
-            yield of("avg_pyramid", "39x1024x2048", pyramid, channels, 128, 256, at=here)
+            yield of("avg_pyramid", "39x1024x2048", pyramid, channels, 16, 2048, at=here)
             yield of("encode_labels", "36x1024x2048", encode, at=here)
             yield of("instance_mean", "3x1024x2048", mean, 60, False, at=here)
             yield of("instance_mean", "3x1024x2048-ordered", mean, 60, True, at=here)
