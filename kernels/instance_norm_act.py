@@ -98,7 +98,9 @@ class _Tiling:
             whole = self.channels % block_planes == 0
         else:
             block_pixels = common.block_of(self.pixels, elements)
-            block_planes = common.block_of(self.planes, 1 if self.pixels >= LARGE else elements // block_pixels)
+            # Planes that share a tile begin anywhere: few accesses are wide, and many at once take registers.
+            most = 1 if self.pixels >= LARGE else elements // self.loads // block_pixels
+            block_planes = common.block_of(self.planes, max(most, 1))
             whole = self.planes % block_planes == 0
         fold = min(max(block_pixels * block_planes * self.loads // elements, 1), block_pixels)
         return {
@@ -266,6 +268,8 @@ def _backward(layout: Layout, aligned: bool, slope: float, pad: int, pad_mode: s
     sizes = t.planes, t.channels, t.height, t.width, t.pixel_stride, t.groups
     shares = sum_tiles, sum_across, tiles, across, slope, pad
     constants = {"PLACES": places, **_options(slope, pad, pad_mode), **t.tile, **t.places(pad)}
+    if places == "rows":
+        constants["maxnreg"] = 128  # Unasked, ptxas spills on sm_80 rather than use more than 80 registers.
     make = (t.groups * programs,), (*sizes, 1, *shares), constants | {"SUMS": t.alone, "GRADIENT": True}
     if t.alone:
         return _Backward(make, 1, None)
