@@ -1,4 +1,4 @@
-"""Kernels of avg_pyramid for channels_last images whose pixels begin anywhere, because their channels are odd in number.
+"""Kernels of avg_pyramid for channels_last images whose pixels begin anywhere, such as those of 39 channels.
 
 A row is a run of elements, pixels after channels, which is read and written by aligned groups of 16 bytes. Rows are
 added as they come. What lies one pixel to the left and to the right is then taken out of the sum of the rows, which is

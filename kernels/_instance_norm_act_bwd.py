@@ -52,8 +52,8 @@ def _sum_pixels(
     """Add pixels of dy, in rows and columns that are counted from the first inside of the padding, to the sums."""
     inside = inside & exists(row, height, PAD_MODE) & exists(column, width, PAD_MODE)
     source_row, source_column = source_of(row, height, PAD_MODE), source_of(column, width, PAD_MODE)
-    at = ((row + pad).to(tl.int64) * (width + 2 * pad) + (column + pad)) * pixel_stride
-    source = (source_row.to(tl.int64) * width + source_column) * pixel_stride
+    at = ((row + pad) * (width + 2 * pad) + (column + pad)) * pixel_stride
+    source = (source_row * width + source_column) * pixel_stride
     g, value = read(dy + at, inside), read(x + source, inside)
     return _add_to_sums(sum0, sum1, g, value, mean, factor, shift, slope, ACTIVATION, FOLD)
 
@@ -85,7 +85,7 @@ def _sum_rows(
 def _fold_row(dy, row, inside, column, width, pixel_stride, pad, g):
     """Add to g what a row of dy, the padded gradient, holds for columns of the source, reflected ones too."""
     out_width = width + 2 * pad
-    dy += row.to(tl.int64) * out_width * pixel_stride
+    dy += row * out_width * pixel_stride
     g += read(dy + (column + pad) * pixel_stride, inside)
     g += read(dy + (pad - column) * pixel_stride, inside & (column >= 1) & (column <= pad))
     mirrored = 2 * (width - 1) - column
@@ -108,10 +108,10 @@ def _folded(dy, row, column, inside, height, width, pixel_stride, pad, PAD_MODE:
             exist = inside & (source_of(row + i, height, PAD_MODE) == row)
             for j in range(-pad, pad + 1):
                 same = exist & (source_of(column + j, width, PAD_MODE) == column)
-                at = ((row + pad + i).to(tl.int64) * (width + 2 * pad) + (column + pad + j)) * pixel_stride
+                at = ((row + pad + i) * (width + 2 * pad) + (column + pad + j)) * pixel_stride
                 g += read(dy + at, same)
     else:
-        at = ((row + pad).to(tl.int64) * (width + 2 * pad) + (column + pad)) * pixel_stride
+        at = ((row + pad) * (width + 2 * pad) + (column + pad)) * pixel_stride
         g = read(dy + at, inside)
     return g
 
@@ -158,7 +158,7 @@ def _make_tile_of_row(
     """Write gradients of pixels of a row of the source, from column `first` on."""
     column = first + tl.arange(0, BLOCK_PIXELS)[:, None]
     inside = (column < width) & exist
-    at = ((row + pad).to(tl.int64) * (width + 2 * pad) + (column + pad)) * pixel_stride
+    at = ((row + pad) * (width + 2 * pad) + (column + pad)) * pixel_stride
     if PAD_MODE == "zero":
         g = read(dy + at, inside)
     elif (
@@ -167,7 +167,7 @@ def _make_tile_of_row(
         g = read(dy + at, inside)
     else:
         g = _folded(dy, row + tl.zeros([1, 1], tl.int32), column, inside, height, width, pixel_stride, pad, PAD_MODE)
-    at = (row.to(tl.int64) * width + column) * pixel_stride
+    at = (row * width + column) * pixel_stride
     _make(dx, dresidual, x, g, at, inside, mean, factor, shift, mean0, mean1, slope, ACTIVATION)
 
 
@@ -224,7 +224,8 @@ def instance_norm_act_bwd_kernel(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_PLANES: tl.constexpr,
     BLOCK_GROUPS: tl.constexpr,  # of 16 bytes, where PLACES are wide
-    BLOCK_EDGE: tl.constexpr,  # pixels at the edges, likewise
+    BLOCK_EDGE: tl.constexpr,  # pixels that are gathered at a time
+    LARGE: tl.constexpr,  # whether offsets in an image take 64 bits
     FOLD: tl.constexpr,
 ):
     program = tl.program_id(0)
@@ -234,6 +235,8 @@ def instance_norm_act_bwd_kernel(
     group, chunk = program % groups, program // groups
     plane, image, channel, exist = planes_of_group(group, planes, channels, CHANNELS_LAST, BLOCK_PLANES, WHOLE)
     pixels = tl.cast(height, tl.int64) * width
+    if LARGE:
+        width = width.to(tl.int64)
     out_width = width + 2 * pad
     out_pixels = tl.cast(height + 2 * pad, tl.int64) * out_width
     start, lead = start_of(group, plane, image, channel, pixels, pixel_stride, CHANNELS_LAST, BLOCK_PLANES)
@@ -318,11 +321,11 @@ def instance_norm_act_bwd_kernel(
             sum0 = tl.full([BLOCK_EDGE, 1], 0.0, tl.float32)
             sum1 = tl.full([BLOCK_EDGE, 1], 0.0, tl.float32)
             edge = 2 * (pad + VECTOR - 1)
-            out_start = tl.cast(group, tl.int64) * out_pixels
+            phase = (group * out_pixels % VECTOR).to(tl.int32)
             for number in range(0, (end - begin) * edge, BLOCK_EDGE):
                 row, j = position(number, edge, BLOCK_EDGE)
                 row += begin
-                column, outside = edge_column(j, out_start + row.to(tl.int64) * out_width, out_width, pad, VECTOR)
+                column, outside = edge_column(j, phase + row * out_width, out_width, pad, VECTOR)
                 sum0, sum1 = _sum_pixels(
                     sum0,
                     sum1,
@@ -346,10 +349,14 @@ def instance_norm_act_bwd_kernel(
             sum0 = tl.sum(sum0, 0, keep_dims=True) + tl.sum(wide0)
             sum1 = tl.sum(sum1, 0, keep_dims=True) + tl.sum(wide1)
         else:
-            end = tl.minimum(begin + sum_tiles, ((out_pixels + BLOCK_PIXELS - 1) // BLOCK_PIXELS).to(tl.int32))
+            sum0 = tl.full([BLOCK_EDGE, BLOCK_PLANES], 0.0, tl.float32)
+            sum1 = tl.full([BLOCK_EDGE, BLOCK_PLANES], 0.0, tl.float32)
+            end = tl.minimum(begin + sum_tiles, ((out_pixels + BLOCK_EDGE - 1) // BLOCK_EDGE).to(tl.int32))
             for tile in range(begin, end):
-                first = tl.cast(tile, tl.int64) * BLOCK_PIXELS
-                row, column = position(first, out_width, BLOCK_PIXELS)
+                first = tile * BLOCK_EDGE
+                if LARGE:
+                    first = tl.cast(tile, tl.int64) * BLOCK_EDGE
+                row, column = position(first, out_width, BLOCK_EDGE)
                 sum0, sum1 = _sum_pixels(
                     sum0,
                     sum1,
@@ -357,7 +364,7 @@ def instance_norm_act_bwd_kernel(
                     x_planes,
                     row - pad,
                     column - pad,
-                    (i < out_pixels - first) & exist,
+                    (tl.arange(0, BLOCK_EDGE)[:, None] < out_pixels - first) & exist,
                     height,
                     width,
                     pixel_stride,
@@ -368,7 +375,7 @@ def instance_norm_act_bwd_kernel(
                     slope,
                     ACTIVATION,
                     PAD_MODE,
-                    FOLD,
+                    1,
                 )
         sum0, sum1 = tl.sum(sum0, 0, keep_dims=True), tl.sum(sum1, 0, keep_dims=True) * r
         slot = tl.cast(chunk, tl.int64) * planes + plane
@@ -476,14 +483,14 @@ def instance_norm_act_bwd_kernel(
                 BLOCK_GROUPS,
             )
             edge = 2 * (margin + VECTOR - 1)
-            x_start = tl.cast(group, tl.int64) * pixels
+            phase = (group * pixels % VECTOR).to(tl.int32)
             for number in range(0, (end - begin) * edge, BLOCK_EDGE):
                 row, j = position(number, edge, BLOCK_EDGE)
                 row += begin
-                column, outside = edge_column(j, x_start + row.to(tl.int64) * width, width, margin, VECTOR)
+                column, outside = edge_column(j, phase + row * width, width, margin, VECTOR)
                 inside = (row < end) & outside
                 g = _folded(dy_planes, row, column, inside, height, width, pixel_stride, pad, PAD_MODE)
-                at = row.to(tl.int64) * width + column
+                at = row * width + column
                 _make(
                     dx_planes,
                     dresidual_planes,
@@ -500,18 +507,21 @@ def instance_norm_act_bwd_kernel(
                     ACTIVATION,
                 )
         else:
-            end = tl.minimum(begin + tiles, ((pixels + BLOCK_PIXELS - 1) // BLOCK_PIXELS).to(tl.int32))
+            end = tl.minimum(begin + tiles, ((pixels + BLOCK_EDGE - 1) // BLOCK_EDGE).to(tl.int32))
             for tile in range(begin, end):
-                first = tl.cast(tile, tl.int64) * BLOCK_PIXELS
-                row, column = position(first, width, BLOCK_PIXELS)
-                inside = (i < pixels - first) & exist
+                first = tile * BLOCK_EDGE
+                if LARGE:
+                    first = tl.cast(tile, tl.int64) * BLOCK_EDGE
+                row, column = position(first, width, BLOCK_EDGE)
+                j = tl.arange(0, BLOCK_EDGE)[:, None]
+                inside = (j < pixels - first) & exist
                 g = _folded(dy_planes, row, column, inside, height, width, pixel_stride, pad, PAD_MODE)
                 _make(
                     dx_planes,
                     dresidual_planes,
                     x_planes,
                     g,
-                    (first + i) * pixel_stride,
+                    (first + j) * pixel_stride,
                     inside,
                     m,
                     factor,

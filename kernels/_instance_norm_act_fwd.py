@@ -126,9 +126,9 @@ def _make_pixels(
     """Write pixels of y in rows and columns that are counted from the first inside of the padding."""
     source = inside & exists(row, height, PAD_MODE) & exists(column, width, PAD_MODE)
     source_row, source_column = source_of(row, height, PAD_MODE), source_of(column, width, PAD_MODE)
-    at = (source_row.to(tl.int64) * width + source_column) * pixel_stride
-    residual_at = source_row.to(tl.int64) * row_stride + source_column.to(tl.int64) * column_stride
-    target = ((row + pad).to(tl.int64) * (width + 2 * pad) + (column + pad)) * pixel_stride
+    at = (source_row * width + source_column) * pixel_stride
+    residual_at = source_row * row_stride + source_column * column_stride
+    target = ((row + pad) * (width + 2 * pad) + (column + pad)) * pixel_stride
     _make(
         x, residual, y, at, residual_at, target, source, inside, mean, factor, shift, slope, ACTIVATION, PAD_MODE, CACHE
     )
@@ -194,7 +194,8 @@ def instance_norm_act_fwd_kernel(
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_PLANES: tl.constexpr,
     BLOCK_GROUPS: tl.constexpr,  # of 16 bytes, where PLACES are wide
-    BLOCK_EDGE: tl.constexpr,  # pixels at the edges, likewise
+    BLOCK_EDGE: tl.constexpr,  # pixels that are gathered at a time
+    LARGE: tl.constexpr,  # whether offsets in an image take 64 bits
     FOLD: tl.constexpr,
 ):
     # The last programs and tiles come first: what the statistics have read last is still in the second cache.
@@ -202,6 +203,8 @@ def instance_norm_act_fwd_kernel(
     group = program % groups
     plane, image, channel, exist = planes_of_group(group, planes, channels, CHANNELS_LAST, BLOCK_PLANES, WHOLE)
     pixels = tl.cast(height, tl.int64) * width
+    if LARGE:
+        width = width.to(tl.int64)
     out_width = width + 2 * pad
     out_pixels = tl.cast(height + 2 * pad, tl.int64) * out_width
     start, lead = start_of(group, plane, image, channel, pixels, pixel_stride, CHANNELS_LAST, BLOCK_PLANES)
@@ -209,11 +212,11 @@ def instance_norm_act_fwd_kernel(
     scale, shift = affine(weight, bias, channel, exist)
     if STATISTICS:
         all_tiles = ((lead + pixels + BLOCK_PIXELS - 1) // BLOCK_PIXELS).to(tl.int32)
-        first = read(x + start + lead + tl.zeros([1, BLOCK_PLANES], tl.int32), exist)
+        first_pixel = read(x + start + lead + tl.zeros([1, BLOCK_PLANES], tl.int32), exist)
         m, m2 = statistics(
-            x + start, 0, all_tiles, lead, pixels, pixel_stride, exist, first, BLOCK_PIXELS, FOLD
+            x + start, 0, all_tiles, lead, pixels, pixel_stride, exist, first_pixel, BLOCK_PIXELS, FOLD
         )  # fmt: skip
-        m, r = finish(first, m, m2, pixels, eps)
+        m, r = finish(first_pixel, m, m2, pixels, eps)
         tl.store(mean + plane, m, mask=exist)
         tl.store(rstd + plane, r, mask=exist)
     else:
@@ -291,11 +294,11 @@ def instance_norm_act_fwd_kernel(
         elif PLACES == "wide":
             VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
             edge = 2 * (pad + VECTOR - 1)
-            out_start = tl.cast(group, tl.int64) * out_pixels
+            phase = (group * out_pixels % VECTOR).to(tl.int32)
             for number in range(0, (end - begin) * edge, BLOCK_EDGE):
                 row, j = position(number, edge, BLOCK_EDGE)
                 row += begin
-                column, outside = edge_column(j, out_start + row.to(tl.int64) * out_width, out_width, pad, VECTOR)
+                column, outside = edge_column(j, phase + row * out_width, out_width, pad, VECTOR)
                 _make_pixels(
                     x,
                     residual,
@@ -318,17 +321,19 @@ def instance_norm_act_fwd_kernel(
                     CACHE,
                 )
         else:
-            end = tl.minimum(begin + tiles, ((out_pixels + BLOCK_PIXELS - 1) // BLOCK_PIXELS).to(tl.int32))
+            end = tl.minimum(begin + tiles, ((out_pixels + BLOCK_EDGE - 1) // BLOCK_EDGE).to(tl.int32))
             for tile in range(begin, end):
-                first = tl.cast(tile, tl.int64) * BLOCK_PIXELS
-                row, column = position(first, out_width, BLOCK_PIXELS)
+                first = tile * BLOCK_EDGE
+                if LARGE:
+                    first = tl.cast(tile, tl.int64) * BLOCK_EDGE
+                row, column = position(first, out_width, BLOCK_EDGE)
                 _make_pixels(
                     x,
                     residual,
                     y,
                     row - pad,
                     column - pad,
-                    (i < out_pixels - first) & exist,
+                    (tl.arange(0, BLOCK_EDGE)[:, None] < out_pixels - first) & exist,
                     height,
                     width,
                     pixel_stride,

@@ -189,13 +189,14 @@ def _elements(four, dtype: tl.constexpr):
     """The elements in words [groups, 4], as float32 [groups, 4 or 8]."""
     if dtype == tl.float32:
         return four.to(tl.float32, bitcast=True)
-    elif dtype == tl.bfloat16:
-        low = (four << 16).to(tl.float32, bitcast=True)
-        high = (four & 0xFFFF0000).to(tl.float32, bitcast=True)
     else:
-        low = (four & 0xFFFF).to(tl.uint16).to(dtype, bitcast=True).to(tl.float32)
-        high = (four >> 16).to(tl.uint16).to(dtype, bitcast=True).to(tl.float32)
-    return tl.reshape(tl.join(low, high), [four.shape[0], 8])
+        if dtype == tl.bfloat16:
+            low = (four << 16).to(tl.float32, bitcast=True)
+            high = (four & 0xFFFF0000).to(tl.float32, bitcast=True)
+        else:
+            low = (four & 0xFFFF).to(tl.uint16).to(dtype, bitcast=True).to(tl.float32)
+            high = (four >> 16).to(tl.uint16).to(dtype, bitcast=True).to(tl.float32)
+        return tl.reshape(tl.join(low, high), [four.shape[0], 8])
 
 
 @triton.jit

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from hdgan.kernels import common
+
+Launch = tuple[tuple[int], tuple[int, ...], dict[str, Any]]  # grid, numbers, constants
 
 PIXELS = 1024  # of a program
 GROUPS = 512  # of 16 bytes written at a time, in channels_last results
@@ -161,27 +167,44 @@ def encode_labels_codes_kernel(
     tl.store(codes + pixel, code, mask=mask)
 
 
+@cache
+def _plan(shape: torch.Size, channels_last: bool, itemsize: int, with_ids: bool, dontcare: int) -> Launch:
+    """Grid, numbers and constants for a result [B, n (+ 1), H, W]."""
+    batch, channels, height, width = shape
+    n_labels, pixels = channels - with_ids, height * width
+    if not channels_last:
+        block = common.block_of(pixels, PIXELS)
+        blocks = common.parts(pixels, block)
+        numbers = dontcare, height, width, n_labels, blocks
+        return (blocks * batch,), numbers, {"BLOCK_PIXELS": block, **common.OPTIONS}
+    block = max(common.block_of(batch * pixels, PIXELS), 8)
+    constants = {
+        "CHANNELS": channels, "SPAN": (16 // itemsize + channels - 2) // channels + 1, "BLOCK_PIXELS": block,
+        "BLOCK_GROUPS": GROUPS, **common.OPTIONS,
+    }  # fmt: skip
+    return (common.parts(batch * pixels, block),), (dontcare, batch * pixels, height, width, n_labels), constants
+
+
+@cache
+def _plan_of_codes(shape: torch.Size, n_labels: int, dontcare: int) -> Launch:
+    """The same for codes [B, H, W]."""
+    batch, height, width = shape
+    pixels = batch * height * width
+    block = common.block_of(pixels, PIXELS)
+    numbers = dontcare, pixels, height, width, n_labels
+    return (common.parts(pixels, block),), numbers, {"BLOCK_PIXELS": block, **common.OPTIONS}
+
+
 def encode_labels_fwd(
     label: Tensor,  # [B, H, W]
     ids: Tensor | None,  # [B, H, W]
     y: Tensor,  # [B, n (+ 1), H, W]
     dontcare: int,
 ) -> None:
-    batch, channels, height, width = y.shape
-    n_labels = channels - (ids is not None)
-    if common.is_channels_last(y):
-        block_pixels = common.block_of(batch * height * width, PIXELS)
-        encode_labels_pixels_kernel[(common.parts(batch * height * width, block_pixels),)](
-            label, ids, y, dontcare, batch * height * width, height, width, n_labels,
-            CHANNELS=channels, SPAN=(16 // y.element_size() + channels - 2) // channels + 1,
-            BLOCK_PIXELS=max(block_pixels, 8), BLOCK_GROUPS=GROUPS, **common.OPTIONS
-        )  # fmt: skip
-    else:
-        block_pixels = common.block_of(height * width, PIXELS)
-        blocks = triton.cdiv(height * width, block_pixels)
-        encode_labels_planes_kernel[(blocks * batch,)](
-            label, ids, y, dontcare, height, width, n_labels, blocks, BLOCK_PIXELS=block_pixels
-        )
+    channels_last = common.is_channels_last(y)
+    grid, numbers, constants = _plan(y.shape, channels_last, y.element_size(), ids is not None, dontcare)
+    kernel = encode_labels_pixels_kernel if channels_last else encode_labels_planes_kernel
+    kernel[grid](label, ids, y, *numbers, **constants)
 
 
 def encode_labels_codes(
@@ -191,9 +214,5 @@ def encode_labels_codes(
     n_labels: int,
     dontcare: int,
 ) -> None:
-    _, height, width = label.shape
-    pixels = label.numel()
-    block_pixels = common.block_of(pixels, PIXELS)
-    encode_labels_codes_kernel[(triton.cdiv(pixels, block_pixels),)](
-        label, ids, codes, dontcare, pixels, height, width, n_labels, BLOCK_PIXELS=block_pixels
-    )
+    grid, numbers, constants = _plan_of_codes(label.shape, n_labels, dontcare)
+    encode_labels_codes_kernel[grid](label, ids, codes, *numbers, **constants)

@@ -33,14 +33,15 @@ from hdgan.kernels._instance_norm_act_fwd import (
 LOADS_FORWARD = 4  # of 16 bytes by a thread from one image at a time
 LOADS_BACKWARD = 2
 CHANNELS = 64  # of a tile at most, in channels_last images
-HELD = 2**16  # bytes of 32 bytes' worth of channels at most, for one program to do all in channels_last images
+HELD = 2**16  # bytes of 16 channels of bfloat16 at most, for one program to do all in channels_last images
 CHUNKS = 1024  # of a plane at most
 SPARE_CHUNKS = 49152  # of all planes together at most, beyond one for each
 PROGRAMS = 8  # of a multiprocessor
 MERGED = 2048  # partial results of one program at most
 WIDE = 128  # elements of a row at least, to be read by groups
 GROUPS = 256  # of 16 bytes at a time
-EDGE = 512  # pixels at the ends of rows at a time
+GATHERED = 512  # pixels at a time, at the ends of rows or in small planes
+LARGE = 1024  # pixels of a plane at least that has a tile for itself
 STREAMED = 2**25  # bytes of an image at least, of which the second cache holds but a part
 
 Layout = tuple[torch.Size, tuple[int, ...], torch.dtype, int]
@@ -92,12 +93,14 @@ class _Tiling:
         """What the kernels know of a tile."""
         elements = self.warps * 32 * self.vector * self.loads
         if self.channels_last:
-            block_planes = common.block_of(self.channels, 32 // self.itemsize if self.held else CHANNELS)
+            block_planes = common.block_of(self.channels, self.vector if self.held else CHANNELS)
             block_pixels = common.block_of(self.pixels, elements // block_planes)
             whole = self.channels % block_planes == 0
         else:
             block_pixels = common.block_of(self.pixels, elements)
-            block_planes = common.block_of(self.planes, elements // block_pixels)
+            # Planes that share a tile begin anywhere: few accesses are wide, and many at once take registers.
+            most = 1 if self.pixels >= LARGE else elements // self.loads // block_pixels
+            block_planes = common.block_of(self.planes, max(most, 1))
             whole = self.planes % block_planes == 0
         fold = min(max(block_pixels * block_planes * self.loads // elements, 1), block_pixels)
         return {
@@ -151,17 +154,30 @@ class _Tiling:
         if places == "rows":
             across = common.parts(width, self.tile["BLOCK_PIXELS"])
             return across * height, across
-        return common.parts(height * width, self.tile["BLOCK_PIXELS"]), 1
+        return common.parts(height * width, self.gathered), 1
 
-    def wide_blocks(self) -> dict[str, int]:
-        return {"BLOCK_GROUPS": common.block_of(max(self.width // self.vector, 1), GROUPS), "BLOCK_EDGE": EDGE}
+    @property
+    def gathered(self) -> int:
+        """Pixels that are gathered at a time."""
+        most = GATHERED
+        if self.channels_last:  # 16 bytes by each thread
+            most = self.warps * 32 * self.vector // self.tile["BLOCK_PLANES"]
+        return min(self.tile["BLOCK_PIXELS"], most)
+
+    def places(self, pad: int) -> dict[str, Any]:
+        """What kernels must know of padded places."""
+        elements = (self.height + 2 * pad) * (self.width + 2 * pad) * self.pixel_stride
+        return {
+            "BLOCK_GROUPS": common.block_of(max(self.width // self.vector, 1), GROUPS),
+            "BLOCK_EDGE": self.gathered, "LARGE": elements >= 2**31,
+        }  # fmt: skip
 
 
 @cache
 def _tiling(layout: Layout, loads: int) -> _Tiling:
-    shape, stride, dtype, processors = layout
-    channels_last = common.is_channels_last_of(shape, stride)
-    return _Tiling(*shape, channels_last, dtype.itemsize, processors, loads)
+    (batch, channels, height, width), stride, dtype, processors = layout
+    channels_last = common.is_channels_last_of(layout[0], stride)
+    return _Tiling(batch, channels, height, width, channels_last, dtype.itemsize, processors, loads)
 
 
 def _layout(x: Tensor) -> Layout:
@@ -213,7 +229,7 @@ def _forward(
     )  # fmt: skip
     constants = {
         "STATISTICS": t.alone, "PLACES": places, "CACHE": ".cs" if streamed else "", **_options(slope, pad, pad_mode),
-        **t.tile, **t.wide_blocks(),
+        **t.tile, **t.places(pad),
     }  # fmt: skip
     make = (t.groups * programs,), numbers, constants
     if t.alone:
@@ -251,7 +267,9 @@ def _backward(layout: Layout, aligned: bool, slope: float, pad: int, pad_mode: s
     programs, tiles = t.share(units)
     sizes = t.planes, t.channels, t.height, t.width, t.pixel_stride, t.groups
     shares = sum_tiles, sum_across, tiles, across, slope, pad
-    constants = {"PLACES": places, **_options(slope, pad, pad_mode), **t.tile, **t.wide_blocks()}
+    constants = {"PLACES": places, **_options(slope, pad, pad_mode), **t.tile, **t.places(pad)}
+    if places == "rows":
+        constants["maxnreg"] = 128  # Unasked, ptxas spills on sm_80 rather than use more than 80 registers.
     make = (t.groups * programs,), (*sizes, 1, *shares), constants | {"SUMS": t.alone, "GRADIENT": True}
     if t.alone:
         return _Backward(make, 1, None)
