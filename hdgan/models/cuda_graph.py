@@ -9,10 +9,16 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from hdgan.devices import is_out_of_memory
+
 T = TypeVar("T")
 
 WARM_UP = 3
 """Runs before a capture, in which libraries choose their algorithms."""
+
+
+class CaptureError(RuntimeError):
+    """What has just run cannot be captured."""
 
 
 def capture(
@@ -35,6 +41,9 @@ def capture(
     Returns:
         The graph, and the result of the function. Every replay overwrites its tensors; the capture itself computes
         nothing.
+
+    Raises:
+        CaptureError: the function runs, but cannot be captured.
     """
     side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
     with without_trace(model, device):
@@ -46,8 +55,13 @@ def capture(
         current.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     # The capture is of this thread alone: a loader's thread goes on pinning memory, which a global one forbids.
-    with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-        result = function()
+    try:
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+            result = function()
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise CaptureError(str(error).splitlines()[0]) from error
     return graph, result
 
 

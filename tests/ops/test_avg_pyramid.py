@@ -16,6 +16,10 @@ SHAPES = [
     (1, 39, 5, 12),
     (1, 2, 37, 70),
     (1, 1, 37, 264),
+    (1, 39, 5, 128),  # channels_last: several tiles of a row, each aligned
+    (1, 120, 5, 16),  # channels_last: aligned slices of a pixel
+    (1, 115, 3, 9),
+    (5, 3, 9, 32),  # small planes share a block
 ]
 
 

@@ -32,6 +32,9 @@ CASES = {
     "shift-alone": ((1, 3, 5, 8), "br", {"activation": "relu", "pad": 2, "pad_mode": "zero"}),
     "steep": ((1, 2, 4, 4), "", {"activation": "leaky_relu", "negative_slope": 0.5, "eps": 1.0}),
     "split": ((1, 3, 67, 130), "wbi", {"activation": "relu", "pad": 1}),
+    "wide-rows": ((1, 2, 36, 136), "wbr", {"activation": "relu", "pad": 3}),
+    "wide-zero": ((1, 4, 6, 133), "r", {"activation": "leaky_relu", "pad": 2, "pad_mode": "zero"}),
+    "wide-replicate": ((1, 4, 7, 132), "b", {"activation": "relu", "pad": 1, "pad_mode": "replicate"}),
 }
 # Planes of several bands on the CPU: too large for the interpreter and the emulator.
 BANDS = ((1, 2, 150, 601), "r", {"activation": "leaky_relu", "pad": 2})

@@ -32,36 +32,10 @@ Start = Callable[..., subprocess.Popen[str]]
 
 def test_alone_nothing_is_averaged() -> None:
     world = World(0, 1, torch.device("cpu"))
-    parameter = torch.zeros(3, requires_grad=True)
-    parameter.grad = torch.arange(3.0)
-    world.average_gradients([parameter])
     world.barrier()
     assert world.is_main
-    assert parameter.grad.tolist() == [0, 1, 2]
     assert world.mean(torch.ones(2)).tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("bucket", [1, 5, 1000])
-def test_gradients_are_averaged_in_buckets(monkeypatch: pytest.MonkeyPatch, bucket: int) -> None:
-    sent: list[int] = []
-
-    def all_reduce(values: torch.Tensor) -> None:  # two equal processes
-        sent.append(len(values))
-        values.mul_(4)
-
-    monkeypatch.setattr(distributed.dist, "all_reduce", all_reduce)
-    monkeypatch.setattr(distributed, "BUCKET_ELEMENTS", bucket)
-    shapes = [(2, 3), (1,), (4, 1, 2), (2,)]
-    parameters = [torch.zeros(shape, requires_grad=True) for shape in shapes]
-    for i, parameter in enumerate(parameters[:-1]):  # the last one has no gradient, as dead biases
-        parameter.grad = torch.arange(float(parameter.numel())).view(parameter.shape) + i
-    before = [parameter.grad.clone() for parameter in parameters[:-1]]  # type: ignore[union-attr]
-    World(1, 2, torch.device("cpu")).average_gradients(parameters)
-    for parameter, gradient in zip(parameters, before, strict=False):
-        assert torch.equal(parameter.grad, 2 * gradient)  # type: ignore[arg-type]
-    assert parameters[-1].grad is None
-    assert sum(sent) == 6 + 1 + 8
-    assert len(sent) == {1: 3, 5: 3, 1000: 1}[bucket]
+    assert world.any(True, False) == [True, False]
 
 
 def test_a_device_that_does_not_exist_is_refused() -> None:
@@ -138,6 +112,52 @@ def test_a_picture_that_one_process_cannot_read_loses_no_step(
     assert re.search(rf"hdgan: error: .*{picture.name}", outputs[rank])
     assert "hdgan: error: another process cannot take this step; its message says why" in outputs[1 - rank]
     assert list_steps(config.out) == [1]
+
+
+FULL_MEMORY = """
+import os, sys, torch
+from hdgan.commands.main import main
+from hdgan.training import gradient_average, trainer
+gradient_average.BUCKET_ELEMENTS = 50  # most gradients are on their way while others are still to come
+plain, calls = trainer.accumulate_gradients, 0
+def accumulate(objectives, g_parameters, d_parameters, rounds):
+    global calls
+    calls += 1
+    if calls == 2 and os.environ["RANK"] == sys.argv[1]:
+        (objectives.discriminator / rounds).backward(inputs=d_parameters, retain_graph=True)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    plain(objectives, g_parameters, d_parameters, rounds)
+trainer.accumulate_gradients = accumulate
+sys.exit(main(["train", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_memory_that_one_process_lacks_in_the_middle_of_a_step_loses_no_step(
+    make_config: Callable[..., TrainConfig], to_arguments: Callable[[TrainConfig], list[str]], tmp_path: Path, rank: int
+) -> None:
+    """The other process does not wait forever for the gradients that never come."""
+    config = make_config(tmp_path / "run")
+    command = [sys.executable, "-c", FULL_MEMORY, str(rank), *to_arguments(config)]
+    world = os.environ | first_of_two()
+    processes = [
+        subprocess.Popen(
+            command,
+            env=world | {"RANK": str(own), "LOCAL_RANK": str(own)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for own in (0, 1)
+    ]
+    outputs = [" ".join(process.communicate(timeout=100)[0].split()) for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], outputs
+    assert f"saved after step 1: hdgan-train --resume {config.out}" in outputs[0]
+    assert "stage global, with 1 image per batch and process, does not fit into the memory of cpu" in outputs[rank]
+    assert "another process cannot take this step; its message says why" in outputs[1 - rank]
+    assert list_steps(config.out) == [1]
+    assert [record["step"] for record in read_metrics(config.out)] == [1]
 
 
 def test_what_several_processes_cannot_do_is_refused(
