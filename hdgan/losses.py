@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.ops import l1_distance
+from hdgan.ops.l1_distance import l1_distance
 
 Outputs = Sequence[Sequence[Tensor]]
 GanMode = Literal["lsgan", "vanilla"]

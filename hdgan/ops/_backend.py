@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hdgan.errors import ConfigError
 from hdgan.ops._torch_internals import constant_when_compiled, current_gpu, raw_stream, unusual_derivative
+from hdgan.ops._verdicts import found_wrong
 
 BACKENDS = ("eager", "cpu", "cuda", "triton")
 DEVICE_OF = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}
@@ -84,18 +85,18 @@ def choose(op: str, asked: str | None, x: Tensor, dtype: torch.dtype | None = No
         return "eager"
     # Raised here and not in _choose, in which the compiler would turn it into an error of its own.
     device = x.device
-    name, problem = _choose(asked, device.type, device.index, x.dtype if dtype is None else dtype)
+    name, problem = _choose(op, asked, device.type, device.index, x.dtype if dtype is None else dtype)
     if problem:
         raise BackendError(f"{op}: {problem}{source}")
     return name
 
 
 @constant_when_compiled
-def _choose(asked: str | None, device: str, index: int | None, dtype: torch.dtype) -> tuple[str, str | None]:
+def _choose(op: str, asked: str | None, device: str, index: int | None, dtype: torch.dtype) -> tuple[str, str | None]:
     """The backend and, if it is rejected, the reason."""
     if asked is None:
         for name in BACKENDS[1:]:
-            if _why_not(name, device, index, dtype) is None:
+            if _why_not(name, device, index, dtype) is None and not found_wrong(op, name, device, index):
                 return name, None
         return "eager", None
     if asked not in BACKENDS:

@@ -143,8 +143,8 @@ def test_a_driver_older_than_the_extension(gpus, built, driver, fits):
 
 def test_triton_runs_where_the_driver_is_too_old_for_the_extension(gpus):
     gpus((9, 0), driver=12080)
-    assert _backend._choose(None, "cuda", 0, torch.float32) == ("triton", None)
-    name, reason = _backend._choose("cuda", "cuda", 0, torch.float32)
+    assert _backend._choose("op", None, "cuda", 0, torch.float32) == ("triton", None)
+    name, reason = _backend._choose("op", "cuda", "cuda", 0, torch.float32)
     assert name == "cuda"
     assert "install hdgan again with the nvcc of CUDA 12 on PATH" in reason
 
@@ -155,7 +155,7 @@ def test_every_gpu_has_its_own_answer(gpus, first):
     gpus((9, 0), (7, 5))
     for gpu in (first, 1 - first):
         expected = "cuda" if gpu == 0 else "triton"
-        assert _backend._choose(None, "cuda", gpu, torch.float32) == (expected, None)
+        assert _backend._choose("op", None, "cuda", gpu, torch.float32) == (expected, None)
     assert _backend.why_unusable("cuda") is None
     assert "this GPU has 7.5" in _backend.why_unusable("cuda", 1)
 
