@@ -4,6 +4,60 @@
 namespace hd::cuda {
 namespace {
 
+// Add up three rows of the image, to shared memory. The last one becomes the first of the next three.
+template <typename T, int N, int P>
+__device__ __forceinline__ void add_rows(Loaded<T, N> (&last)[P], const Loaded<T, N> (&upper)[P],
+                                         const Loaded<T, N> (&lower)[P], float* sums) {
+#pragma unroll
+  for (int p = 0; p < P; ++p) {
+    Pack<float, N> sum;
+#pragma unroll
+    for (int k = 0; k < N; ++k) sum.at[k] = last[p].at(k) + upper[p].at(k) + lower[p].at(k);
+    store_pack(sums + own<N, P>(p), sum);
+    last[p] = lower[p];
+  }
+}
+
+// A row of the half level, to shared memory, and the sums of the last three of its rows where an odd one completes
+// them. `above` is what this thread has of such sums.
+template <typename T, int M>
+__device__ __forceinline__ void make_half(const Windows<M>& windows, const Planes& in, const Divisor& tile_channels,
+                                          const float* sums, int row, float (&above)[M], T* means, float* half_sums) {
+  const int channels = opaque(tile_channels), narrow = opaque(windows.narrow);
+  const Scale scale = scale_of(row, in);
+  float mean[M] = {};
+  if (row < halved(in.height))
+#pragma unroll
+    for (int i = 0; i < M; ++i) mean[i] = window_sum(sums + windows.begin[i], channels) * scale.of(narrow, i);
+#pragma unroll
+  for (int i = 0; i < M; ++i) {
+    means[own<1, M>(i)] = from_float<T>(mean[i]);
+    above[i] += mean[i];
+    if (row % 2 == 0) continue;
+    half_sums[own<1, M>(i)] = above[i];
+    above[i] = mean[i];
+  }
+}
+
+template <int N, typename T, int P>
+__device__ __forceinline__ void store_half(T* half_row, const T* means, const int (&targets)[P]) {
+#pragma unroll
+  for (int p = 0; p < P; ++p)
+    if (targets[p] >= 0) store_pack(half_row + targets[p], load_pack<N>(means + own<N, P>(p)));
+}
+
+template <typename T, int M>
+__device__ __forceinline__ void store_quarter(T* quarter_row, const float* half_sums, const Windows<M>& windows,
+                                              const Scale& scale, const Divisor& tile_channels,
+                                              const int (&targets)[M]) {
+  const int channels = opaque(tile_channels), narrow = opaque(windows.narrow);
+#pragma unroll
+  for (int i = 0; i < M; ++i) {
+    const float sum = window_sum(half_sums + windows.begin[i], channels);
+    if (targets[i] >= 0) quarter_row[targets[i]] = from_float<T>(sum * scale.of(narrow, i));
+  }
+}
+
 template <typename A>
 __global__ void __launch_bounds__(kThreads, A::kBlocks)
     avg_pyramid_fwd_kernel(const typename A::T* __restrict__ x,  // [B, C, H, W]
@@ -35,49 +89,66 @@ __global__ void __launch_bounds__(kThreads, A::kBlocks)
   load_row(x, in, 2 * first + 1, offsets, lower);
 #pragma unroll 1
   for (int row = first; row < end; ++row) {
-    const int channels = opaque(tile.channels), narrow = opaque(windows.narrow),
-              quarter_narrow = opaque(quarter_windows.narrow);
-#pragma unroll
-    for (int p = 0; p < P; ++p) {
-      Pack<float, N> sum;
-#pragma unroll
-      for (int k = 0; k < N; ++k) sum.at[k] = last[p].at(k) + upper[p].at(k) + lower[p].at(k);
-      store_pack(sums + own<N, P>(p), sum);
-      last[p] = lower[p];
-    }
+    add_rows(last, upper, lower, sums);
     const int next = row + 1 < end ? 2 * row + 2 : in.height;
     load_row(x, in, next, offsets, upper);
     load_row(x, in, next + 1, offsets, lower);
     __syncthreads();
-    const bool exists = row < mid.height, completes = row % 2 == 1;
-    const Scale scale = scale_of(row, in);
-    float mean[A::kHalf] = {};
-    if (exists)
-#pragma unroll
-      for (int i = 0; i < A::kHalf; ++i) mean[i] = window_sum(sums + windows.begin[i], channels) * scale.of(narrow, i);
-#pragma unroll
-    for (int i = 0; i < A::kHalf; ++i) {
-      means[own<1, A::kHalf>(i)] = from_float<T>(mean[i]);
-      above[i] += mean[i];
-      if (!completes) continue;
-      half_sums[own<1, A::kHalf>(i)] = above[i];
-      above[i] = mean[i];
-    }
+    make_half(windows, in, tile.channels, sums, row, above, means, half_sums);
     __syncthreads();
     if (row < 2 * place.top) continue;
-    T* half_row = half + static_cast<int64_t>(row) * mid.width * mid.pixel;
+    if (row < mid.height) store_half<N>(half + static_cast<int64_t>(row) * mid.width * mid.pixel, means, half_targets);
+    if (row % 2 == 1 && quarter != nullptr)
+      store_quarter(quarter + static_cast<int64_t>(row / 2) * out.width * out.pixel, half_sums, quarter_windows,
+                    scale_of(row / 2, mid), tile.channels, quarter_targets);
+  }
+}
+
+// The shares of this thread's windows of a row of the half level, to shared memory. `quarter` is what they get of the
+// quarter level's row above, and `below` what they get of the row below, where they lie in windows of two rows.
+template <typename T, int N, int P, int M>
+__device__ __forceinline__ void share_half(const Loaded<T, N> (&given)[P], float (&quarter)[M], const float* below,
+                                           const Scale& scale, int narrow, const int (&offsets)[P], bool exists,
+                                           float* shares) {
 #pragma unroll
-    for (int p = 0; p < P / 2; ++p)
-      if (exists && half_targets[p] >= 0)
-        store_pack(half_row + half_targets[p], load_pack<N>(means + own<N, P / 2>(p)));
-    if (!completes || quarter == nullptr) continue;
-    T* quarter_row = quarter + static_cast<int64_t>(row / 2) * out.width * out.pixel;
-    const Scale quarter_scale = scale_of(row / 2, mid);
+  for (int p = 0; p < P; ++p) {
+    Pack<float, N> share{};
+    float sum[N];
 #pragma unroll
-    for (int i = 0; i < A::kQuarter; ++i)
-      if (quarter_targets[i] >= 0)
-        quarter_row[quarter_targets[i]] = from_float<T>(window_sum(half_sums + quarter_windows.begin[i], channels) *
-                                                        quarter_scale.of(quarter_narrow, i));
+    for (int k = 0; k < N; ++k) sum[k] = given[p].at(k) + quarter[N * p + k];
+    if (below != nullptr) {
+      const Pack<float, N> fresh = load_pack<N>(below + own<N, P>(p));
+#pragma unroll
+      for (int k = 0; k < N; ++k) {
+        sum[k] += fresh.at[k];
+        quarter[N * p + k] = fresh.at[k];
+      }
+    }
+    if (exists && offsets[p] >= 0)
+#pragma unroll
+      for (int k = 0; k < N; ++k) share.at[k] = sum[k] * scale.of(narrow, N * p + k);
+    store_pack(shares + own<N, P>(p), share);
+  }
+}
+
+// Store two rows of dx, of which a null one is left out: the odd one gets the sums of two rows of the half level, and
+// the even one below it those of the second of them.
+template <int N, typename T, int P, int M>
+__device__ __forceinline__ void store_rows(T* odd, T* even, const float* row_sums, const int (&targets)[P],
+                                           float (&above)[M]) {
+#pragma unroll
+  for (int p = 0; p < P; ++p) {
+    const Pack<float, N> sums = load_pack<N>(row_sums + own<N, P>(p));
+    Pack<T, N> both, single;
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+      both.at[k] = from_float<T>(above[N * p + k] + sums.at[k]);
+      single.at[k] = from_float<T>(sums.at[k]);
+      above[N * p + k] = sums.at[k];
+    }
+    if (targets[p] < 0) continue;
+    if (odd != nullptr) store_pack(odd + targets[p], both);
+    if (even != nullptr) store_pack(even + targets[p], single);
   }
 }
 
@@ -104,7 +175,7 @@ __global__ void __launch_bounds__(kThreads, A::kBlocks)
   locate_all<1>(out, tile, place, {cell, cells + 1, 0, tile.quarter}, quarter_offsets);
   const Shares<A::kHalf> spread(tile, 2 * cells + 1, tile.half, tile.row);
   const Shares<A::kQuarter> quarter_spread(tile, cells + 1, tile.quarter, tile.half);
-  const unsigned narrow_half = narrow_ones<N, P / 2>(in, tile, 2 * cell, tile.half);
+  const unsigned narrow = narrow_ones<N, P / 2>(in, tile, 2 * cell, tile.half);
   const unsigned quarter_narrow = narrow_ones<1, A::kQuarter>(mid, tile, cell, tile.quarter);
 
   float above[A::kRow] = {};     // sums along the image's row before
@@ -118,7 +189,7 @@ __global__ void __launch_bounds__(kThreads, A::kBlocks)
 #pragma unroll
     for (int i = 0; i < A::kQuarter; ++i)
       quarter_shares[own<1, A::kQuarter>(i)] = quarter_given[i].at(0) * scale.of(quarter_narrow, i);
-    load_row(dquarter, out, row + 1, quarter_offsets, quarter_given);
+    load_row(dquarter, out, row < place.bottom ? row + 1 : out.height, quarter_offsets, quarter_given);
   };
   if (dquarter != nullptr) {
     next_quarter(place.top);
@@ -130,46 +201,20 @@ __global__ void __launch_bounds__(kThreads, A::kBlocks)
   }
 #pragma unroll 1
   for (int row = 2 * place.top; row <= 2 * place.bottom; ++row) {
-    const int channels = opaque(tile.channels), narrow = opaque(narrow_half);
-    const bool odd = row % 2 == 1, begins = !odd && dquarter != nullptr;  // begins: the quarter level's next row
-    const Scale scale = scale_of(row, in);
-#pragma unroll
-    for (int p = 0; p < P / 2; ++p) {
-      Pack<float, N> share{};
-      float sum[N];
-#pragma unroll
-      for (int k = 0; k < N; ++k) sum[k] = given[p].at(k) + quarter[N * p + k];
-      if (odd && dquarter != nullptr) {  // the pixels of an odd row lie in windows of two rows
-        const Pack<float, N> fresh = load_pack<N>(half_sums + own<N, P / 2>(p));
-#pragma unroll
-        for (int k = 0; k < N; ++k) sum[k] += quarter[N * p + k] = fresh.at[k];
-      }
-      if (row < mid.height && offsets[p] >= 0)
-#pragma unroll
-        for (int k = 0; k < N; ++k) share.at[k] = sum[k] * scale.of(narrow, N * p + k);
-      store_pack(shares + own<N, P / 2>(p), share);
-    }
-    load_row(dhalf, mid, row < 2 * place.bottom ? row + 1 : mid.height, offsets, given);
+    const int channels = opaque(tile.channels);
+    const bool more = row < 2 * place.bottom, begins = more && row % 2 == 0 && dquarter != nullptr;
+    share_half(given, quarter, row % 2 == 1 && dquarter != nullptr ? half_sums : nullptr, scale_of(row, in),
+               opaque(narrow), offsets, row < mid.height, shares);
+    load_row(dhalf, mid, more ? row + 1 : mid.height, offsets, given);
     if (begins) next_quarter(row / 2 + 1);
     __syncthreads();
     spread.spread(shares, row_sums, channels);
     if (begins) quarter_spread.spread(quarter_shares, half_sums, channels);
     __syncthreads();
-    T* target = dx + static_cast<int64_t>(2 * row) * in.width * in.pixel;
-#pragma unroll
-    for (int p = 0; p < P; ++p) {
-      const Pack<float, N> sums = load_pack<N>(row_sums + own<N, P>(p));
-      Pack<T, N> first, second;  // rows 2 row - 1 and 2 row
-#pragma unroll
-      for (int k = 0; k < N; ++k) {
-        first.at[k] = from_float<T>(above[N * p + k] + sums.at[k]);
-        second.at[k] = from_float<T>(sums.at[k]);
-        above[N * p + k] = sums.at[k];
-      }
-      if (targets[p] < 0) continue;
-      if (row > 2 * place.top && 2 * row - 1 < in.height) store_pack(target + targets[p] - in.width * in.pixel, first);
-      if (row < 2 * place.bottom && 2 * row < in.height) store_pack(target + targets[p], second);
-    }
+    const int64_t stride = static_cast<int64_t>(in.width) * in.pixel;
+    T* even = dx + 2 * row * stride;
+    store_rows<N>(row > 2 * place.top && 2 * row - 1 < in.height ? even - stride : nullptr,
+                  more && 2 * row < in.height ? even : nullptr, row_sums, targets, above);
   }
 }
 
