@@ -121,6 +121,8 @@ PlanePlan plan_nchw(const Norm& n, Kernel* kernel, bool aligned, bool padded) {
   plan.parts.held = static_cast<int>(std::min<int64_t>(plan.parts.units, most));
   plan.parts.chunks = static_cast<int>(ceil_div(plan.parts.units, plan.parts.held));
   plan.parts.padded_held = static_cast<int>(padded_units(plan.parts.held));
+  plan.parts.pixels = n.pixels();
+  plan.parts.padded_pixels = n.padded_pixels();
   plan.parts.counters = reinterpret_cast<unsigned*>(n.scratch + 2 * (n.planes + kSpareParts));
   plan.shared = reduction + plan.parts.buffers * bytes(plan.parts.held);
   return plan;

@@ -139,7 +139,7 @@ struct Writer {
       const T* added = residual + source * residual_row + column;
       const int64_t at = source * residual_row + column;
       const bool inside = at >= V && at + static_cast<int64_t>(count + 1) * V <= residual_size;
-#pragma unroll 2
+#pragma unroll 1
       for (int k = lane; k < count; k += lanes) {
         if (residual == nullptr) {
           store_streaming(out + k * V, result(from[k], nullptr));
@@ -177,13 +177,13 @@ __device__ __forceinline__ void write_part(const Part& part, const Window<T>& x,
     n.mean[part.plane] = origin + moments.mean;
     n.rstd[part.plane] = rstd;
   }
-  const Affine affine(n, static_cast<unsigned>(part.plane) % n.channels, origin, moments.mean, rstd);
+  const Affine affine(n, part.plane % n.channels, origin, moments.mean, rstd);
   Range range = part.padded_range(n);
   if (first) range.begin = 0;
-  if (last) range.end = n.padded_pixels();
+  if (last) range.end = parts.padded_pixels;
   const int64_t residual_size = (n.height - 1) * residual.row + n.width;
   const T* added = residual.plane(part.plane, n.channels);
-  const Writer<T> writer{x, added, residual.row, residual_size, y + part.plane * n.padded_pixels(), range, affine, n};
+  const Writer<T> writer{x, added, residual.row, residual_size, y + parts.padded_pixels * part.plane, range, affine, n};
   writer.write_rows(parts.lanes);
   writer.write_ends();
 }
@@ -232,9 +232,9 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
                                       T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
                                       Norm n, Parts parts) {
   HD_SHARED(float, shared);
-  const auto part_of = [&](unsigned item, int chunk) { return Part(x, n, parts, item, chunk); };
+  const auto part_of = [&](unsigned item, int chunk) { return Part(x, parts, item, chunk); };
   const auto window_of = [&](const Part& part, bool odd) {
-    return part.window(x, n, buffer_of<T>(shared, parts, odd));
+    return part.window(x, parts, buffer_of<T>(shared, parts, odd));
   };
   const auto prefetch = [&](unsigned item, int chunk, bool odd) {
     if (item < parts.items) window_of(part_of(item, chunk), odd).fill();
@@ -244,7 +244,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
   bool odd = false;
   for (unsigned item = blockIdx.x; item < parts.items; item += gridDim.x, odd = !odd) {
     const Part part = part_of(item, 0);
-    const float origin = to_float(x[part.plane * n.pixels()]);
+    const float origin = to_float(x[parts.pixels * part.plane]);
     Moments moments;
     for (int chunk = 0; chunk < parts.chunks; ++chunk) {
       if (chunk > 0) replace([&] { prefetch(item, chunk, odd); });
@@ -259,8 +259,8 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
       await_plane(parts, part);
       moments = Moments();
       for (int s = threadIdx.x; s < parts.count; s += blockDim.x) {
-        const int64_t at = 2 * (part.plane * parts.count + s);
-        moments.merge({part.size(s, n.pixels(), parts, kPack<T>), n.scratch[at], n.scratch[at + 1]});
+        const int64_t at = 2 * (static_cast<int64_t>(part.plane) * parts.count + s);
+        moments.merge({part.size(s, parts, kPack<T>), n.scratch[at], n.scratch[at + 1]});
       }
       moments = block_moments(moments, shared);
     }
@@ -326,20 +326,25 @@ struct Pair {
     if (n.pad == 0 || n.pad_mode == PadMode::zero || range.begin == range.end) return;
     const int reach = n.pad_mode == PadMode::reflect ? n.pad + 1 : 1;  // no pixel this far from all edges has copies
     const int begin = Cursor(range.begin, n.width).row, rows = Cursor(range.end - 1, n.width).row + 1 - begin;
-    const int near_rows = min(2 * reach, n.height), near_columns = min(2 * reach, n.width);
-    const auto near = [&](int k, int nears, int size) { return k < nears / 2 ? k : size - nears + k; };
+    const int top = min(reach, n.height),
+              bottom = max(n.height - reach, top);  // between these, only the ends of rows have copies
+    const int low = clamped(min(top - begin, rows)), high = clamped(min(begin + rows - bottom, rows));
+    const int whole = (low + high) * n.width, ends = min(2 * reach, n.width);
 #pragma unroll 1
-    for (int k = 0; k < near_rows; ++k) {  // rows near an edge, whole
-      const int row = near(k, near_rows, n.height);
-      if (row < begin || row >= begin + rows) continue;
-#pragma unroll 1
-      for (int column = threadIdx.x; column < n.width; column += blockDim.x) fold_pixel(row, column, range, n);
-    }
-#pragma unroll 1
-    for (int k = threadIdx.x; k < rows * near_columns; k += blockDim.x) {  // the ends of other rows
-      const int row = begin + k / near_columns;
-      if (row >= near_rows / 2 && row < n.height - near_rows + near_rows / 2)
-        fold_pixel(row, near(k % near_columns, near_columns, n.width), range, n);
+    for (int k = threadIdx.x; k < whole + rows * ends; k += blockDim.x) {
+      int row, column;
+      if (k < whole) {  // rows near the top and the bottom
+        row = k / n.width;
+        column = k - row * n.width;
+        row += row < low ? begin : begin + rows - high - low;
+      } else {  // the ends of the other rows
+        row = (k - whole) / ends;
+        column = k - whole - row * ends;
+        if (column >= reach) column += n.width - ends;
+        row += begin;
+        if (row < top || row >= bottom) continue;
+      }
+      fold_pixel(row, column, range, n);
     }
     __syncthreads();
   }
@@ -347,12 +352,14 @@ struct Pair {
   __device__ __forceinline__ void fold_pixel(int row, int column, const Range& range, const Norm& n) const {
     const int64_t pixel = static_cast<int64_t>(row) * n.width + column;
     const Copies rows(row, n.height, n), columns(column, n.width, n);
-    const int width = n.padded_width(), count = rows.count() * columns.count();
-    if (pixel < range.begin || pixel >= range.end || count == 1) return;
+    if (pixel < range.begin || pixel >= range.end || rows.count() * columns.count() == 1) return;
+    const int width = n.padded_width();
     float sum = 0.f;
 #pragma unroll 1
-    for (int k = 0; k < count; ++k)
-      sum += to_float(dy.at(static_cast<int64_t>(rows[k / columns.count()]) * width + columns[k % columns.count()]));
+    for (int r = 0; r < rows.count(); ++r)
+#pragma unroll 1
+      for (int c = 0; c < columns.count(); ++c)
+        sum += to_float(dy.at(static_cast<int64_t>(rows[r]) * width + columns[c]));
     dy.shared[static_cast<int64_t>(rows.middle) * width + columns.middle - dy.first] = from_float<T>(sum);
   }
 
@@ -390,10 +397,10 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
                                       T* __restrict__ dresidual,  // [B, C, H, W] or null
                                       Norm n, Parts parts) {
   HD_SHARED(float, shared);
-  const auto part_of = [&](unsigned item, int chunk) { return Part(x, n, parts, item, chunk); };
+  const auto part_of = [&](unsigned item, int chunk) { return Part(x, parts, item, chunk); };
   const auto pair_of = [&](const Part& part, bool odd) {
     T* buffer = buffer_of<T>(shared, parts, odd);
-    return Pair<T>{part.window(x, n, buffer), part.padded_window(dy, n, buffer + parts.held * kPack<T>)};
+    return Pair<T>{part.window(x, parts, buffer), part.padded_window(dy, n, parts, buffer + parts.held * kPack<T>)};
   };
   const auto prefetch = [&](unsigned item, int chunk, bool odd) {
     if (item >= parts.items) return;
@@ -417,7 +424,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
   for (unsigned item = blockIdx.x; item < parts.items; item += gridDim.x, odd = !odd) {
     const Part part = part_of(item, 0);
     const float rstd = n.rstd[part.plane];
-    const Affine affine(n, static_cast<unsigned>(part.plane) % n.channels, n.mean[part.plane], 0.f, rstd);
+    const Affine affine(n, part.plane % n.channels, n.mean[part.plane], 0.f, rstd);
     float dz = 0.f, dz_xhat = 0.f;
     for (int chunk = 0; chunk < parts.chunks; ++chunk) {
       if (chunk > 0) replace([&] { prefetch(item, chunk, odd); });
@@ -432,7 +439,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
       await_plane(parts, part);
       dz = dz_xhat = 0.f;
       for (int s = threadIdx.x; s < parts.count; s += blockDim.x) {
-        const int64_t at = 2 * (part.plane * parts.count + s);
+        const int64_t at = 2 * (static_cast<int64_t>(part.plane) * parts.count + s);
         dz += n.scratch[at];
         dz_xhat += n.scratch[at + 1];
       }
@@ -443,7 +450,7 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
       n.sums[n.planes + part.plane] = dz_xhat;
     }
     const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
-    const int64_t offset = part.plane * n.pixels();
+    const int64_t offset = parts.pixels * part.plane;
     for (int chunk = parts.chunks - 1; chunk >= 0; --chunk) {
       const bool arrived = chunk == parts.chunks - 1;
       if (!arrived) replace([&] { prefetch(item, chunk, odd); });

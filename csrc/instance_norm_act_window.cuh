@@ -19,14 +19,15 @@ constexpr int kReduction = 64;      // floats of shared memory that reductions u
 // on its items in order, all parts of the first unfinished plane are being worked on.
 struct Parts {
   unsigned items;
-  int count;           // of a plane
-  int units;           // of each, but the last
-  int held;            // so many of these are in shared memory at a time
-  int chunks;          // and so many times it takes to see them all
-  int padded_held;     // units of the padded plane beside them
-  int lanes;           // threads that work on one row
-  int buffers;         // 2 if shared memory has room for the item after the present one
-  unsigned* counters;  // for each plane, the parts whose partial results are there
+  int count;                      // of a plane
+  int units;                      // of each, but the last
+  int held;                       // so many of these are in shared memory at a time
+  int chunks;                     // and so many times it takes to see them all
+  int padded_held;                // units of the padded plane beside them
+  int lanes;                      // threads that work on one row
+  int buffers;                    // 2 if shared memory has room for the item after the present one
+  int64_t pixels, padded_pixels;  // of a plane, as Norm computes them
+  unsigned* counters;             // for each plane, the parts whose partial results are there
 };
 
 // The first element, at or before `begin`, of the units that cover an array from `begin` on.
@@ -114,7 +115,7 @@ struct Window {
   __device__ __forceinline__ void fill() const {
     const int begin = whole_begin(), end = whole_end();
     const T* memory = plane + first;
-#pragma unroll 4
+#pragma unroll 2
     for (int u = begin + threadIdx.x; u < end; u += blockDim.x) copy_async(shared + u * V, memory + u * V);
     if (begin == 0 && end == units) return;
     for (int k = threadIdx.x; k < 2 * V; k += blockDim.x) {  // elements of the first unit, and of the last
@@ -140,31 +141,31 @@ struct Window {
 
 // What of an item is in shared memory at a time.
 struct Part {
-  int64_t plane;
+  unsigned plane;
   int index;      // of the item in its plane
   int64_t first;  // element of x at which its units begin
   int units;
   Range range;  // its elements
 
   template <typename T>
-  __device__ __forceinline__ Part(const T* x, const Norm& n, const Parts& parts, unsigned item, int chunk)
+  __device__ __forceinline__ Part(const T* x, const Parts& parts, unsigned item, int chunk)
       : plane(item / parts.count), index(static_cast<int>(item - plane * parts.count)) {
     constexpr int V = kPack<T>;
-    const int64_t pixels = n.pixels(), begin = static_cast<int64_t>(index) * parts.units + chunk * parts.held;
-    first = first_unit(x + plane * pixels, 0) + begin * V;
+    const int64_t pixels = parts.pixels, begin = static_cast<int64_t>(index) * parts.units + chunk * parts.held;
+    first = first_unit(x + pixels * plane, 0) + begin * V;
     const int64_t left = (pixels - first + V - 1) / V;  // units before the end of the plane
     units = min(min(parts.held, parts.units - chunk * parts.held), clamped(left));
     range.begin = min(max(first, int64_t{0}), pixels);
     range.end = max(min(first + static_cast<int64_t>(units) * V, pixels), range.begin);
   }
   // How many elements part k of the plane has, if this is the first chunk of one.
-  __device__ __forceinline__ float size(int k, int64_t pixels, const Parts& parts, int unit) const {
+  __device__ __forceinline__ float size(int k, const Parts& parts, int unit) const {
     const int64_t length = static_cast<int64_t>(parts.units) * unit, begin = first + (k - index) * length;
-    return static_cast<float>(max(min(begin + length, pixels) - max(begin, int64_t{0}), int64_t{0}));
+    return static_cast<float>(max(min(begin + length, parts.pixels) - max(begin, int64_t{0}), int64_t{0}));
   }
   template <typename T>
-  __device__ __forceinline__ Window<T> window(const T* x, const Norm& n, T* shared) const {
-    return {x + plane * n.pixels(), n.pixels(), shared, first, units};
+  __device__ __forceinline__ Window<T> window(const T* x, const Parts& parts, T* shared) const {
+    return {x + parts.pixels * plane, parts.pixels, shared, first, units};
   }
   // Where a pixel is in the padded plane. The first of a row brings the padding before it along.
   __device__ __forceinline__ static int64_t padded_position(int64_t pixel, const Norm& n) {
@@ -179,13 +180,13 @@ struct Part {
     return padded;
   }
   template <typename T>
-  __device__ __forceinline__ Window<T> padded_window(const T* dy, const Norm& n, T* shared) const {
+  __device__ __forceinline__ Window<T> padded_window(const T* dy, const Norm& n, const Parts& parts, T* shared) const {
     constexpr int V = kPack<T>;
-    const T* padded_plane = dy + plane * n.padded_pixels();
+    const T* padded_plane = dy + parts.padded_pixels * plane;
     const Range padded = padded_range(n);
     const int64_t begin = first_unit(padded_plane, padded.begin);
     const int held = padded.begin == padded.end ? 0 : static_cast<int>((padded.end - begin + V - 1) / V);
-    return {padded_plane, n.padded_pixels(), shared, begin, held};
+    return {padded_plane, parts.padded_pixels, shared, begin, held};
   }
 };
 

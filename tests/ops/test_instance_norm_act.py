@@ -10,7 +10,7 @@ from torch.autograd import gradcheck
 from hdgan.ops import BackendError, instance_norm_act, pad2d
 from hdgan.ops._backend import declared
 from hdgan.ops.instance_norm_act import PadMode
-from tests.ops.backends import HAS_GPU, KERNELS
+from tests.ops.backends import HAS_GPU, KERNELS, TRITON
 from tests.ops.checks import DTYPES, FORMATS, assert_compiles, assert_near, outputs_and_gradients
 
 TORCH_MODE = {"reflect": "reflect", "zero": "constant", "replicate": "replicate"}
@@ -140,6 +140,50 @@ def check_near_truth(backend, device, case, memory_format, dtype):
         if shape[2:] == (1, 1) and of == "x":
             scale = 300.0  # rstd of a constant plane
         assert_near(leaf.grad / scale, gradient / scale, dtype)
+
+
+# Shapes that CUDA's planning treats each in its own way, there and on a small device, which tests/csrc emulates.
+PLANNED = {
+    "parts": ((1, 2, 80, 131), "wr", {"activation": "relu"}),
+    "parts-padded": ((1, 2, 81, 130), "b", {"activation": "leaky_relu", "pad": 2}),
+    "parts-replicate": ((1, 3, 130, 66), "i", {"activation": "relu", "pad": 3, "pad_mode": "replicate"}),
+    "wide-rows": ((1, 1, 5, 2309), "r", {"activation": "leaky_relu", "pad": 1}),
+    "many-planes": ((3, 64, 9, 11), "wb", {"activation": "relu", "pad": 1, "pad_mode": "zero"}),
+    "steep-parts": ((1, 1, 40, 264), "", {"activation": "leaky_relu", "negative_slope": -0.5}),
+    "64-kib": ((1, 1, 128, 256), "", {"activation": "relu"}),
+}
+
+
+@pytest.mark.parametrize("backend", [backend for backend in KERNELS if HAS_GPU or backend != TRITON], indirect=True)
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("name", PLANNED)
+def test_planned_shapes_near_truth(backend, device, name, memory_format):
+    for dtype in DTYPES:
+        check_near_truth(backend, device, PLANNED[name], memory_format, dtype)
+
+
+def at_odd_address(tensor):
+    """A copy that begins one element after a boundary of 16 bytes."""
+    room = tensor.new_empty(tensor.numel() + 1)
+    return room[1:].as_strided(tensor.shape, tensor.stride()).copy_(tensor)
+
+
+@pytest.mark.parametrize("backend", KERNELS, indirect=True)
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("pad", [0, 1])
+def test_inputs_at_odd_addresses(backend, device, memory_format, pad):
+    for dtype in DTYPES:
+        made = inputs_of((2, 3, 9, 37), "r", dtype)
+        made["upstream"] = torch.randn(2, 3, 9 + 2 * pad, 37 + 2 * pad).to(dtype)
+        results = []
+        for place in (torch.clone, at_odd_address):
+            x, residual, upstream = (
+                place(t.to(device).contiguous(memory_format=memory_format)).requires_grad_() for t in made.values()
+            )
+            y = instance_norm_act(x, residual=residual, activation="relu", pad=pad, backend=backend)
+            results.append([y, *torch.autograd.grad(y, (x, residual), upstream)])
+        for aligned, odd in zip(*results, strict=True):
+            assert_near(odd, aligned.double())
 
 
 @pytest.mark.parametrize("backend", KERNELS, indirect=True)
