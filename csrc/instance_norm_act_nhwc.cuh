@@ -62,6 +62,7 @@ struct Tiling {
   Position inside;     // rows and columns beyond that
   Divider width;       // of the image
   bool relu, leaky;    // the activation, if there is one
+  int ahead;           // pixels of its next part that a block prefetches
   int merged;          // channels of a tile whose sums one block merges
   unsigned* counters;  // [at_once, 2]
   SumPair* partial;    // [2, at_once, parts, channels of a tile]
@@ -125,14 +126,14 @@ struct Share {
 #pragma unroll 1
     for (; step < steps; ++step) fn(step, Steps<1>{});
   }
-  // The same in the opposite order.
+  // The same, but the head first, from its end to its beginning.
   template <int N, typename F>
-  __device__ __forceinline__ void backwards(const F& fn) const {
-    const int end = whole / N * N;
+  __device__ __forceinline__ void head_backwards(const F& fn) const {
+    const int end = whole / N * N, turned = min(head, end);
 #pragma unroll 1
-    for (int step = steps - 1; step >= end; --step) fn(step, Steps<1>{});
+    for (int step = 0; step < end; step += N) fn(step < turned ? turned - N - step : step, Steps<N>{});
 #pragma unroll 1
-    for (int step = end - N; step >= 0; step -= N) fn(step, Steps<N>{});
+    for (int step = end; step < steps; ++step) fn(step, Steps<1>{});
   }
 };
 
@@ -179,6 +180,19 @@ __device__ __forceinline__ T* advanced(T* address, int pixels, const Tiling& t) 
 #else
   using Byte = std::conditional_t<std::is_const_v<T>, const unsigned char, unsigned char>;
   return reinterpret_cast<T*>(reinterpret_cast<Byte*>(address) + int64_t{pixels} * t.pixel_bytes);
+#endif
+}
+
+// Fetch the beginning of a part into the second-level cache, so that memory is not idle while blocks wait for each
+// other. x begins at the part.
+template <typename T, int V>
+__device__ __forceinline__ void prefetch(const T* x, const Share<V>& own, const Tiling& t) {
+#ifdef __CUDA_ARCH__
+  x -= own.lane * V;
+  for (int pixel = threadIdx.x; pixel < min(own.pixels, t.ahead); pixel += blockDim.x)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(advanced(x, pixel, t)));
+#else
+  (void)x, (void)own, (void)t;
 #endif
 }
 

@@ -13,6 +13,7 @@ namespace {
 constexpr int kResident = 2;          // blocks of a multiprocessor
 constexpr int kLeastThreads = 64;     // of a block: the channels of a tile of 16-byte lanes are fewer
 constexpr int64_t kLeastPixels = 64;  // pixels
+constexpr int kAhead = 64 << 10;      // bytes that a block prefetches
 constexpr int kWideTile = 256;        // bytes of a pixel where lanes are single elements, which may straddle sectors
 
 // The lanes of a tile: at least so many, and less than twice as many, in tiles of about equal width.
@@ -83,6 +84,7 @@ PixelLaunch plan(Kernel* kernel, const Norm& n, int arrays, bool flat, const Ten
   t.inside = {std::max(n.height - 2 * t.reach - 2, 0), std::max(n.width - 2 * t.reach - 2, 0)};
   t.width = Divider(n.width);
   const int tile = t.lanes * V;
+  t.ahead = kAhead / (arrays * tile * static_cast<int>(sizeof(T)));
   t.merged = tile;
   while (t.merged > 1 && ceil_div(t.parts, launch.threads / t.merged) > kMerged) --t.merged;
   t.partial = scratch.as<SumPair>();
