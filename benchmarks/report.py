@@ -8,13 +8,13 @@ from pathlib import Path
 
 from hdgan.benchmarks.plots import draw_roofline, draw_speedups
 from hdgan.benchmarks.rows import CHECKOUT, Measurement, folder_for, path_for, read
-from hdgan.benchmarks.runner import IMPLEMENTATIONS
+from hdgan.benchmarks.runner import GRAPH, IMPLEMENTATIONS
 from hdgan.errors import ConfigError
 from hdgan.files import write_text
 from hdgan.wording import count, markdown_table
 
 BEGIN, END = "<!-- begin: hdgan bench report -->", "<!-- end: hdgan bench report -->"
-OURS = ("cpu", "cuda", "triton", "hdgan")
+OURS = ("cpu", "cuda", "triton", GRAPH, "hdgan")
 NONE_YET = "No results yet: `hdgan bench` measures, `hdgan bench report` writes this.\n"
 PAGE = "benchmarks.md"
 

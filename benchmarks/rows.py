@@ -73,6 +73,12 @@ class Measurement:
     date: str
     allocator: str = ""
     """Of CPU memory, under which all implementations ran; empty in rows of older versions."""
+    clock: str = ""
+    """What was timed on a GPU, kernels or a call (`timing.Clock`); empty on a CPU and in rows of older versions."""
+    launch_ms: float | None = None
+    """What the CPU took to queue a call for an idle GPU."""
+    own_copy_gb_s: float | None = None
+    """Of a copy of as many bytes as the row's, where copying is what bounds it."""
 
     @property
     def key(self) -> Key:
@@ -109,7 +115,8 @@ def versions() -> dict[str, str]:
 def _revision(root: Path) -> str:
     """The commit of a checkout, and whether files have changed since; nothing for an installation.
 
-    What measuring itself changes does not count: rows, and the pages made of them.
+    What measuring itself changes does not count: rows, and the pages made of them. HDGAN_REVISION names the commit of a
+    copy that is without its git folder.
     """
 
     def git(*arguments: str) -> str:
@@ -124,7 +131,8 @@ def _revision(root: Path) -> str:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *made)
         return f"+{git('rev-parse', '--short=9', 'HEAD')}{'-dirty' if changed else ''}"
     except (OSError, subprocess.SubprocessError):
-        return ""
+        named = os.environ.get("HDGAN_REVISION", "")
+        return f"+{named}" if named else ""
 
 
 def folder_for(out: Path | None, publish: bool, checkout: Path = CHECKOUT) -> Path:
@@ -177,6 +185,18 @@ def write(path: Path, new: Iterable[Measurement], failed: Iterable[Key] = ()) ->
     names = [field.name for field in fields(Measurement)]
     lines = ([_text(getattr(row, name)) for name in names] for row in merge(old, new))
     write_csv(path, [COLUMNS.get(name, name) for name in names], lines)
+
+
+def publish(folder: Path) -> None:
+    """Add the rows of a folder to those that this checkout publishes.
+
+    Raises:
+        ConfigError: this is no checkout.
+        DataError: a file is not one of ours.
+    """
+    target = folder_for(None, publish=True)
+    for path in sorted(folder.glob("*.csv")):
+        write(target / path.name, read(path))
 
 
 def _text(value: object) -> str:

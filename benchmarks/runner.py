@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hdgan.benchmarks.timing import Timing, measure
+from hdgan.benchmarks.timing import Clock, Timing, measure
 from hdgan.training.memory import saved_bytes
 
 FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
@@ -27,7 +27,9 @@ PASSES = ("forward", "backward", "both")
 COMPILED = {"compile": "default", "max-autotune": "max-autotune-no-cudagraphs"}
 """The modes in which torch.compile compiles eager PyTorch; CUDA graphs would overwrite what a backward pass needs."""
 OF_OPS = ("eager", *COMPILED, "cpu", "cuda", "triton")
-OF_NETWORKS = (*OF_OPS, "nvidia")
+GRAPH = "cuda-graph"
+"""Our CUDA kernels, replayed from a CUDA graph."""
+OF_NETWORKS = (*OF_OPS, GRAPH, "nvidia")
 IMPLEMENTATIONS = (*OF_NETWORKS, "scatter", "hdgan")
 """PyTorch, our backends, NVIDIA's code, torch.scatter, and hdgan as a whole where there is nothing to compare."""
 
@@ -104,6 +106,8 @@ class Benchmark:
     layouts: bool = True
     """Whether the memory format makes a difference."""
     dtypes: bool = True
+    clock: Clock = "kernels"
+    """What is timed on a GPU: the kernels of an op, or the whole call of what has to wait for the CPU."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class TrialResult:
     peak_bytes: int | None
 
 
-def run(trial: Trial, device: torch.device, seconds: float) -> TrialResult:
+def run(trial: Trial, device: torch.device, seconds: float, clock: Clock = "kernels") -> TrialResult:
     """Check a trial, then measure it.
 
     Raises:
@@ -124,7 +128,7 @@ def run(trial: Trial, device: torch.device, seconds: float) -> TrialResult:
     """
     error = check(trial)
     saved = None if trial.forward is None else saved_bytes(trial.forward, trial.exclude)
-    timing = measure(trial.call, device, seconds).divided(trial.per_call)
+    timing = measure(trial.call, device, seconds, clock).divided(trial.per_call)
     return TrialResult(timing, error, saved, _peak(trial.call) if device.type == "cuda" else None)
 
 
@@ -252,6 +256,26 @@ def differentiable(
                 passes.graph if direction == "both" else None,
                 (*inputs, *parameters),
             )
+
+
+def replayed(function: Function) -> Function:
+    """The function on our CUDA kernels, from a CUDA graph of its first call, whose arguments later ones must repeat."""
+    graph = torch.cuda.CUDAGraph()
+    outputs: list[Tensor] = []
+
+    def replay(*inputs: Tensor) -> list[Tensor]:
+        if not outputs:
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):  # libraries choose their algorithms before the capture
+                function(*inputs)
+            torch.cuda.current_stream().wait_stream(side)
+            with torch.cuda.graph(graph, stream=side):
+                outputs.extend(_as_list(function(*inputs)))
+        graph.replay()
+        return outputs
+
+    return replay
 
 
 def _compiled(function: Function, implementation: str) -> Function:

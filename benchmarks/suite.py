@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from hdgan.benchmarks.reference import load_reference
 from hdgan.benchmarks.rows import KEY, Key, Measurement, device_name, versions
 from hdgan.benchmarks.runner import (
     DTYPES,
+    GRAPH,
     IMPLEMENTATIONS,
     PASSES,
     Benchmark,
@@ -107,6 +108,8 @@ def available(device: torch.device, reference: Path | None = None) -> tuple[str,
     """The implementations that can run here."""
     kernels = ("cpu",) if device.type == "cpu" else ("cuda", "triton")
     left_out = {name for name in BACKENDS[1:] if name not in kernels or why_unusable(name)}
+    if "cuda" in left_out:
+        left_out.add(GRAPH)
     if device.type == "cpu":
         left_out.add("max-autotune")  # the same code as compile
     if reference is None:
@@ -143,7 +146,7 @@ def choose(selection: Selection) -> list[Case]:
 def _why_not(name: str, device: torch.device) -> str:
     if name == "nvidia":
         return "give a checkout of NVIDIA/pix2pixHD with --reference"
-    reason = why_unusable(name) if name in BACKENDS else None
+    reason = why_unusable("cuda" if name == GRAPH else name) if name in (*BACKENDS, GRAPH) else None
     return reason or f"it does not run on {device.type}"
 
 
@@ -168,7 +171,7 @@ def _cases(benchmark: Benchmark, selection: Selection, here: tuple[str, ...]) ->
 
 
 class Suite:
-    """Runs cases one after the other.
+    """Runs cases one after the other: those that are given, or all of a selection.
 
     Attributes:
         rows: what was measured.
@@ -176,9 +179,9 @@ class Suite:
         left_out: cases for which there was no time.
     """
 
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: Selection, cases: Sequence[Case] | None = None) -> None:
         self.selection = selection
-        self.cases = choose(selection)
+        self.cases = choose(selection) if cases is None else list(cases)
         self.rows: list[Measurement] = []
         self.failures: list[Failure] = []
         self.left_out: list[Case] = []
@@ -206,7 +209,7 @@ class Suite:
                     trial = next(trials, None)
                     if trial is None:
                         break
-                    result = run(trial, self.selection.device, self.selection.seconds)
+                    result = run(trial, self.selection.device, self.selection.seconds, case.benchmark.clock)
                     self.rows.append(self._row(one, trial, result))
                 except HdganError:
                     raise  # the user can act on it
@@ -227,7 +230,8 @@ class Suite:
         baseline = self._baselines.get(same)
         copy, matmul = timing.copy_ceiling(device), timing.matmul_ceiling(device, case.context.dtype)
         floors = {"copy": trial.cost.bytes / copy, "matmul": trial.cost.flops / matmul}
-        bound = max(floors, key=lambda name: floors[name])
+        bound = max(floors, key=lambda name: floors[name]) if any(floors.values()) else ""
+        own_copy = timing.copy_ceiling(device, trial.cost.bytes) if bound == "copy" else None
         return Measurement(
             **dict(zip(KEY, case.key(trial.direction), strict=True)),
             median_ms=median * 1e3,
@@ -235,8 +239,8 @@ class Suite:
             q80_ms=result.timing.q80 * 1e3,
             rounds=result.timing.rounds,
             speedup=baseline / median if baseline else None,
-            ceiling_percent=100 * floors[bound] / median / trial.per_call if floors[bound] else None,
-            bound=bound if floors[bound] else "",
+            ceiling_percent=100 * floors[bound] / median / trial.per_call if bound else None,
+            bound=bound,
             error=result.error,
             tolerance=trial.tolerance,
             bytes=trial.cost.bytes,
@@ -248,4 +252,7 @@ class Suite:
             device=device_name(device),
             threads=torch.get_num_threads(),
             **versions(),
+            clock=case.benchmark.clock if device.type == "cuda" else "",
+            launch_ms=None if result.timing.launch is None else result.timing.launch * 1e3,
+            own_copy_gb_s=None if own_copy is None else own_copy / 1e9,
         )

@@ -6,18 +6,25 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Literal
 
 import torch
 
 FLUSH_BYTES = 256 * 2**20
-"""Written between rounds on a GPU, more than its caches hold, so that each round reads its inputs from memory."""
+"""Read between rounds on a GPU, more than its caches hold, so that each round reads its inputs from memory."""
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 500
 SLOW, SLOW_ROUNDS = 1.0, 3
 """Calls that take longer than a second are repeated less."""
-LONGEST_HEAD_START = 0.01
-"""Seconds. What takes longer to queue is a network, whose user waits for the CPU as well."""
+LAUNCHES = 3
+"""Calls whose launch is timed."""
+HEAD_START = 1.5
+"""How much longer a GPU is kept busy than the launch of a call takes."""
+
+Clock = Literal["kernels", "call"]
+"""What is timed on a GPU: the kernels of a call, which are all queued before the first one starts, or the call as its
+user sees it, from an idle GPU on, which includes the launches that the CPU is late with. A CPU knows no difference."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,8 @@ class Timing:
     q20: float
     q80: float
     rounds: int
+    launch: float | None = None
+    """Seconds that the CPU takes to queue a call for an idle GPU; None on a CPU."""
 
     @staticmethod
     def of(seconds: list[float]) -> Timing:
@@ -36,7 +45,8 @@ class Timing:
         return Timing(median, q20, q80, len(seconds))
 
     def divided(self, by: int) -> Timing:
-        return Timing(self.median / by, self.q20 / by, self.q80 / by, self.rounds)
+        launch = None if self.launch is None else self.launch / by
+        return Timing(self.median / by, self.q20 / by, self.q80 / by, self.rounds, launch)
 
 
 @contextmanager
@@ -51,14 +61,17 @@ def exact_float32() -> Iterator[None]:
         cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32 = before
 
 
-def measure(call: Callable[[], object], device: torch.device, seconds: float) -> Timing:
-    """Time a call after two warm-ups, for about so many seconds, but at least a few times."""
-    clock = _time_on_gpu if device.type == "cuda" else _time_on_cpu
+def measure(call: Callable[[], object], device: torch.device, seconds: float, clock: Clock = "kernels") -> Timing:
+    """Time a call after warming up, for about so many seconds, but at least a few times."""
     call()
-    once = clock(call, 1)[0]
+    if device.type == "cuda":
+        return _measure_on_gpu(call, seconds, clock, _Flush(device))
+    return Timing.of(_time_on_cpu(call, _rounds(_time_on_cpu(call, 1)[0], seconds)))
+
+
+def _rounds(once: float, seconds: float) -> int:
     fewest = SLOW_ROUNDS if once > SLOW else FEWEST_ROUNDS
-    rounds = min(max(int(seconds / max(once, 1e-6)), fewest), MOST_ROUNDS)
-    return Timing.of(clock(call, rounds))
+    return min(max(int(seconds / max(once, 1e-6)), fewest), MOST_ROUNDS)
 
 
 def _time_on_cpu(call: Callable[[], object], rounds: int) -> list[float]:
@@ -71,13 +84,51 @@ def _time_on_cpu(call: Callable[[], object], rounds: int) -> list[float]:
     return times
 
 
-def _time_on_gpu(call: Callable[[], object], rounds: int) -> list[float]:
+class _Flush:
+    """A buffer that a GPU reads between rounds.
+
+    Reading alone leaves no modified lines in the cache, which the timed kernels would have to write back.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._buffer = torch.zeros(FLUSH_BYTES // 4, device=device)
+        self._sum = torch.zeros((), device=device)
+
+    def read(self, times: int) -> None:
+        for _ in range(times):
+            torch.sum(self._buffer, dim=0, out=self._sum)
+
+    def reads_for(self, seconds: float) -> int:
+        """How many reads keep the GPU busy for so long."""
+        self.read(1)
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        self.read(10)
+        torch.cuda.synchronize()
+        return math.ceil(seconds / (time.perf_counter() - began) * 10)
+
+
+def _measure_on_gpu(call: Callable[[], object], seconds: float, clock: Clock, flush: _Flush) -> Timing:
+    launch = _launch_seconds(call)
+    reads = max(flush.reads_for(HEAD_START * launch), 1) if clock == "kernels" else 1
+    once = _time_on_gpu(call, 1, clock, flush, reads)[0]
+    return replace(Timing.of(_time_on_gpu(call, _rounds(once, seconds), clock, flush, reads)), launch=launch)
+
+
+def _launch_seconds(call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(LAUNCHES):
+        torch.cuda.synchronize()
+        times += _time_on_cpu(call, 1)
+    return sorted(times)[LAUNCHES // 2]
+
+
+def _time_on_gpu(call: Callable[[], object], rounds: int, clock: Clock, flush: _Flush, reads: int) -> list[float]:
     starts, ends = ([torch.cuda.Event(enable_timing=True) for _ in range(rounds)] for _ in range(2))
-    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
-    writes = 1 + _head_start(call, flush)
     for start, end in zip(starts, ends, strict=True):
-        for _ in range(writes):
-            flush.zero_()
+        flush.read(reads)
+        if clock == "call":
+            torch.cuda.synchronize()
         start.record()
         call()
         end.record()
@@ -85,32 +136,19 @@ def _time_on_gpu(call: Callable[[], object], rounds: int) -> list[float]:
     return [start.elapsed_time(end) / 1e3 for start, end in zip(starts, ends, strict=True)]
 
 
-def _head_start(call: Callable[[], object], flush: torch.Tensor) -> int:
-    """How often the GPU writes `flush` while the CPU queues a call: kernels of ops are shorter than their launches.
-
-    0 for a network, which takes the CPU longer to queue than the longest head start.
-    """
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    call()
-    seconds = 1.5 * (time.perf_counter() - began)
-    if seconds > LONGEST_HEAD_START:
-        return 0
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(10):
-        flush.zero_()
-    torch.cuda.synchronize()
-    return math.ceil(seconds / (time.perf_counter() - began) * 10)
-
-
 @cache
-def copy_ceiling(device: torch.device) -> float:
-    """Bytes per second of a large copy, in the fast fifth of its rounds, which other programs disturb least."""
-    count = 2**28 if device.type == "cuda" else 2**25
-    source = torch.randn(count, device=device)
+def copy_ceiling(device: torch.device, size: int | None = None) -> float:
+    """Bytes per second of a copy, in the fast fifth of its rounds, which other programs disturb least.
+
+    Args:
+        device: where to copy.
+        size: bytes that are read and written together; None for a copy that is large enough for the best rate, which
+            larger ones are limited to as well. On a CPU, small copies stay in the caches.
+    """
+    largest = 2**31 if device.type == "cuda" else 2**28
+    source = torch.randn(max(min(size or largest, largest) // 8, 1), device=device)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / measure(lambda: target.copy_(source), device, 1.0).q20
+    return 2 * source.nbytes / measure(lambda: target.copy_(source), device, 1.0 if size is None else 0.1).q20
 
 
 @cache

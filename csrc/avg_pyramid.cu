@@ -1,388 +1,501 @@
-// A cell is a pixel of the quarter level: 2x2 pixels of the half level and 4x4 of the image. A thread takes a few
-// adjacent cells of a contiguous image, or a few channels of one cell of a channels_last image, and walks down, so that
-// it reads each row once. What a row of cells shares with the next one stays in registers. Adjacent cells of a
-// contiguous image share sums by shuffles: a warp overlaps its neighbour by one lane, which computes but does not
-// write. Contiguous images whose rows are no multiple of 16 bytes are treated like channels_last images of one channel.
+// A row of a plane is one flat run of elements, whatever its format: a pixel of a channels_last image has C adjacent
+// elements, one of a contiguous image has one. A block walks down a tile of adjacent cells, where a cell is a pixel of
+// the quarter level, 2x2 pixels of the half level and 4x4 of the image. A thread has the same elements of every row of
+// the image and moves them 16 bytes at a time. What is added down a column stays in its registers; what is added along
+// a row goes through shared memory, where it does not matter that the neighbour of an element, C elements away, is not
+// aligned like itself. Small planes share a block.
 //
-// As in avg_pyramid.cpp, both layouts are planes of height x width pixels of `pixel` adjacent elements.
+// Rows that are no multiple of 16 bytes are moved element by element.
+#include <algorithm>
+
 #include "cuda.cuh"
 
 namespace hd::cuda {
 namespace {
 
-constexpr int kWarps = 4;  // of a block
-constexpr int kBand = 8;   // rows of cells that a thread walks down
+constexpr int kThreads = 256;       // of a block, at most
+constexpr int kBand = 8;            // rows of cells that a block walks down
+constexpr int kMostChannels = 112;  // of a tile; more are divided into slices
+constexpr int kSlice = 64;
 
 struct Planes {
   int64_t count;
-  int height, width, pixel;
+  int height, width, pixel;  // pixel: its adjacent elements
 };
 
-// A thread's share: S adjacent cells of V adjacent channels. Planar ones are contiguous along the row.
-template <typename Type, int kCells, int kChannels, bool kIsPlanar>
-struct Layout {
-  using T = Type;
-  static constexpr int S = kCells, V = kChannels;
-  static constexpr bool kPlanar = kIsPlanar;
-};
+// A number below 2^13 that divides others below 2^13 by a multiplication.
+struct Divisor {
+  int by = 1;
+  unsigned factor = 0;  // 2^31 / by, rounded up
 
-// One number for each channel of N columns of a level.
-template <typename L, int N>
-struct Columns {
-  float at[N][L::V];
-
-  __device__ __forceinline__ Columns operator+(const Columns& other) const {
-    Columns sum;
-#pragma unroll
-    for (int k = 0; k < N; ++k)
-#pragma unroll
-      for (int v = 0; v < L::V; ++v) sum.at[k][v] = at[k][v] + other.at[k][v];
-    return sum;
+  Divisor() = default;
+  explicit Divisor(int by) : by(by), factor(static_cast<unsigned>(((int64_t{1} << 31) + by - 1) / by)) {}
+  __host__ __device__ __forceinline__ operator int() const { return by; }
+  friend __device__ __forceinline__ int operator/(int x, const Divisor& d) {
+    return static_cast<int>(__umulhi(2u * static_cast<unsigned>(x), d.factor));
   }
+  friend __device__ __forceinline__ int operator%(int x, const Divisor& d) { return x - x / d * d.by; }
 };
 
-// Numbers of the half level: of the columns of the cells, and of one column beside them.
-template <typename L>
-using Sums = Columns<L, 2 * L::S + 1>;
+// What a block works on. Sizes of shared memory are in elements of one plane.
+struct Tile {
+  int cells, planes;  // of a block
+  Divisor channels;
+  int across, slices, bands;   // tiles along a row, along a pixel, and down a plane
+  Divisor row, half, quarter;  // shared memory for a row of each level
+  int row_lead, half_lead;     // what lies before a tile's part of such a row, so that packs of it are aligned
+};
+
+// How a thread accesses the rows of an image.
+template <typename Type, int N>
+struct Access {
+  using T = Type;
+  static constexpr int kPack = N, kPacks = N == 1 ? 8 : 16 / N;  // elements of an access, accesses of a row
+  // Blocks of a multiprocessor that registers must suffice for, forward and backward.
+  static constexpr int kFwdBlocks = N == 4 ? 2 : 3, kBwdBlocks = N == 1 ? 3 : 2;
+  static constexpr int kRow = kPack * kPacks, kHalf = kRow / 2, kQuarter = kRow / 4;  // elements of a row of each level
+};
 
 struct Place {
   int64_t plane;
-  int cell, channel;  // the first ones
-  int top, bottom;    // rows of cells
-  bool writes;
+  int planes, cell, channel;  // planes that there are, first cell and channel
+  int top, bottom;            // rows of cells
+};
+
+// Columns of a level that a tile has of a row, and where they are in shared memory: each plane has `length` elements.
+struct Segment {
+  int first, columns, lead;
+  Divisor length;
 };
 
 __host__ __device__ __forceinline__ int halved(int size) { return (size + 1) / 2; }
+__host__ __device__ __forceinline__ Planes halved(const Planes& in) {
+  return {in.count, halved(in.height), halved(in.width), in.pixel};
+}
+
+__device__ __forceinline__ int block_size() { return static_cast<int>(blockDim.x); }
+
+// The i-th of M elements, or packs of N elements, that a thread has of a row. A warp has all between them, so that
+// their distance is known when this is compiled.
+template <int N, int M>
+__device__ __forceinline__ int own(int i) {
+  const int thread = static_cast<int>(threadIdx.x);
+  return N * (thread / 32 * 32 * M + thread % 32 + 32 * i);
+}
+
+// The same number, of which the compiler does not know that. It would otherwise compute all that follows from it before
+// a loop, and keep more than there are registers.
+__device__ __forceinline__ int opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
 
 // Pixels of the window at output position o that lie in [0, size); 1 where there is no such window.
-__device__ __forceinline__ float inside(int o, int size) {
-  return static_cast<float>(max(min(2 * o + 2, size) - max(2 * o - 1, 0), 1));
+__device__ __forceinline__ int inside(int o, int size) { return max(min(2 * o + 2, size) - max(2 * o - 1, 0), 1); }
+
+// One over the pixels of the windows of an output row. The first window and the last one may be narrow.
+struct Scale {
+  float whole, narrow;
+
+  __device__ __forceinline__ float of(int narrow_ones, int i) const {
+    return (narrow_ones >> i & 1) != 0 ? narrow : whole;
+  }
+};
+
+__device__ __forceinline__ Scale scale_of(int row, const Planes& in) {
+  const int rows = inside(row, in.height);
+  if (rows == 3) return {1.f / 9.f, in.width == 1 ? 1.f / 3.f : 1.f / 6.f};
+  return {1.f / static_cast<float>(3 * rows), 1.f / static_cast<float>(in.width == 1 ? rows : 2 * rows)};
 }
 
-// N elements of a row from `first` on, which all lie inside [0, end) or all outside, where they are 0.
-template <int N, typename T>
-__device__ __forceinline__ Pack<T, N> load_inside(const T* row, int first, int end) {
-  return first >= 0 && first < end ? load_pack<N>(row + first) : Pack<T, N>{};
-}
-
-template <int N, typename T>
-__device__ __forceinline__ void store_inside(T* row, int first, int end, const float (&values)[N]) {
-  if (first >= end) return;
-  Pack<T, N> pack;
-#pragma unroll
-  for (int i = 0; i < N; ++i) pack.at[i] = from_float<T>(values[i]);
-  store_pack<N>(row + first, pack);
-}
-
-// Find what this thread works on. The result is false if there is nothing for its whole warp. `idle` is the lane that
-// overlaps.
-template <typename L>
-__device__ __forceinline__ bool find_place(const Planes& in, int groups, int bands, int idle, Place& place) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t task = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  const int group = static_cast<int>(task % groups), band = static_cast<int>(task / groups % bands);
-  place.plane = task / groups / bands;
-  place.top = band * kBand;
+__device__ __forceinline__ Place find_place(const Planes& in, const Tile& tile) {
+  unsigned task = blockIdx.x;
+  Place place;
+  place.cell = static_cast<int>(task % tile.across) * tile.cells;
+  task /= tile.across;
+  place.channel = static_cast<int>(task % tile.slices) * tile.channels;
+  task /= tile.slices;
+  place.top = static_cast<int>(task % tile.bands) * kBand;
   place.bottom = min(place.top + kBand, halved(halved(in.height)));
-  if (L::kPlanar) {
-    place.cell = L::S * (group * 31 + lane - (idle == 0 ? 1 : 0));
-    place.channel = 0;
-    place.writes = lane != idle;
-  } else {
-    const int packs = in.pixel / L::V, n = group * 32 + lane;
-    place.cell = n / packs;
-    place.channel = n % packs * L::V;
-    place.writes = place.cell < halved(halved(in.width));
-  }
-  return place.plane < in.count;
+  place.plane = static_cast<int64_t>(task / tile.bands) * tile.planes;
+  place.planes = static_cast<int>(min(static_cast<int64_t>(tile.planes), in.count - place.plane));
+  return place;
 }
 
-// Sums of a row of the image in the windows of half-level columns 2 cell - 1 ... 2 (cell + S) - 1.
-template <typename L>
-__device__ __forceinline__ Sums<L> row_sums(const typename L::T* x, const Planes& in, int row, const Place& place) {
-  using T = typename L::T;
-  constexpr int S = L::S, V = L::V;
-  const bool exists = row >= 0 && row < in.height;
-  const int stride = in.width * in.pixel, end = exists ? stride : 0;
-  const T* source = x + (exists ? static_cast<int64_t>(row) * stride : 0);
-  Sums<L> sums;
-  if constexpr (L::kPlanar) {
-    const Pack<T, 4 * S> pack = load_inside<4 * S>(source, 4 * place.cell, end);
-    float left = __shfl_up_sync(0xffffffffu, to_float(pack.at[4 * S - 1]), 1);
-#pragma unroll
-    for (int k = 0; k < 2 * S; ++k) {
-      const float right = to_float(pack.at[2 * k + 1]);
-      sums.at[k + 1][0] = left + to_float(pack.at[2 * k]) + right;
-      left = right;
-    }
-    sums.at[0][0] = __shfl_up_sync(0xffffffffu, sums.at[2 * S][0], 1);
-  } else {
-    Pack<T, V> packs[7];
-#pragma unroll
-    for (int k = 0; k < 7; ++k)
-      packs[k] = load_inside<V>(source, (4 * place.cell - 3 + k) * in.pixel + place.channel, end);
-#pragma unroll
-    for (int k = 0; k < 3; ++k)
-#pragma unroll
-      for (int c = 0; c < V; ++c)
-        sums.at[k][c] =
-            to_float(packs[2 * k].at[c]) + to_float(packs[2 * k + 1].at[c]) + to_float(packs[2 * k + 2].at[c]);
-  }
-  return sums;
+// The first element of a level's plane of this block.
+template <typename T>
+__device__ __forceinline__ T* plane_of(T* data, const Planes& level, const Place& place) {
+  return data == nullptr ? nullptr : data + place.plane * level.height * level.width * level.pixel;
 }
 
-// A row of the half level, made from the sums of its three rows. It is 0 outside of the level.
-template <typename L>
-__device__ __forceinline__ Sums<L> means(const Sums<L>& a, const Sums<L>& b, const Sums<L>& c, const Planes& in,
-                                         int row, int cell) {
-  Sums<L> result;
-  const float rows = inside(row, in.height);
-#pragma unroll
-  for (int k = 0; k < 2 * L::S + 1; ++k) {
-    const int column = 2 * cell - 1 + k;
-    const bool exists = row < halved(in.height) && column < halved(in.width);
-    const float count = rows * inside(column, in.width);
-#pragma unroll
-    for (int v = 0; v < L::V; ++v) result.at[k][v] = exists ? (a.at[k][v] + b.at[k][v] + c.at[k][v]) / count : 0.f;
+// Where the N elements of a segment from `at` on lie, counted from the row's begin in the first plane; -1 if the level
+// or the segment has none of them.
+template <int N>
+__device__ __forceinline__ int locate(const Planes& level, const Tile& tile, const Place& place, const Segment& segment,
+                                      int at) {
+  const int plane = at / segment.length, element = at - plane * segment.length - segment.lead;
+  if (plane >= place.planes || element + N <= 0 || element >= segment.columns * tile.channels) return -1;
+  const int stride = level.width * level.pixel;
+  if (tile.channels == level.pixel) {
+    const int flat = segment.first * level.pixel + element;
+    return flat >= 0 && flat < stride ? plane * level.height * stride + flat : -1;
   }
-  return result;
+  const int column = segment.first + element / tile.channels, channel = place.channel + element % tile.channels;
+  return column >= 0 && column < level.width && channel < level.pixel ? column * level.pixel + channel : -1;
 }
 
-template <typename L>
-__device__ __forceinline__ void store_half(typename L::T* half, const Planes& in, int row, const Place& place,
-                                           const Sums<L>& values) {
-  if (row >= halved(in.height)) return;
-  const int end = halved(in.width) * in.pixel;
-  half += static_cast<int64_t>(row) * end;
-  if constexpr (L::kPlanar) {
-    float own[2 * L::S];
+template <int N, int P>
+__device__ __forceinline__ void locate_all(const Planes& level, const Tile& tile, const Place& place,
+                                           const Segment& segment, int (&offsets)[P]) {
 #pragma unroll
-    for (int k = 0; k < 2 * L::S; ++k) own[k] = values.at[k + 1][0];
-    store_inside(half, 2 * place.cell, end, own);
-  } else {
+  for (int p = 0; p < P; ++p) offsets[p] = locate<N>(level, tile, place, segment, own<N, P>(p));
+}
+
+// N elements as they were loaded. As 16-bit values, each would take a register as long as it is kept.
+template <typename T, int N>
+struct Loaded {
+  static constexpr int kWords = N == 1 ? 1 : N * sizeof(T) / 4;
+  Pack<uint32_t, kWords> words;
+
+  __device__ __forceinline__ void load(const T* from) {
+    if constexpr (N == 1 && sizeof(T) == 2)
+      words.at[0] = from->bits;
+    else
+      words = *reinterpret_cast<const Pack<uint32_t, kWords>*>(from);
+  }
+
+  __device__ __forceinline__ float at(int i) const {
+    if constexpr (sizeof(T) == 2)
+      return to_float(T{static_cast<uint16_t>(words.at[i / 2] >> (i % 2 * 16))});
+    else
+      return bit_cast<float>(words.at[i]);
+  }
+};
+
+// Load a thread's part of a row, which is 0 outside of the level.
+template <typename T, int N, int P>
+__device__ __forceinline__ void load_row(const T* data, const Planes& level, int row, const int (&offsets)[P],
+                                         Loaded<T, N> (&out)[P]) {
+  const bool exists = data != nullptr && row >= 0 && row < level.height;
+  const T* source = data + static_cast<int64_t>(exists ? row : 0) * level.width * level.pixel;
 #pragma unroll
-    for (int k = 0; k < 2; ++k)
-      store_inside(half, (2 * place.cell + k) * in.pixel + place.channel, end, values.at[k + 1]);
+  for (int p = 0; p < P; ++p) {
+    out[p] = {};
+    if (exists && offsets[p] >= 0) out[p].load(source + offsets[p]);
   }
 }
 
-template <typename L>
-__device__ __forceinline__ void store_quarter(typename L::T* quarter, const Planes& half, int row, const Place& place,
-                                              const Sums<L>& a, const Sums<L>& b, const Sums<L>& c) {
-  float values[L::S * L::V];
+// Elements of a segment of a level: where in the finer level's segment their windows begin. Elements outside of the
+// level see windows outside of the finer one, where all is 0, and those outside of the segment have no meaning.
+template <int M>
+struct Windows {
+  int begin[M];
+  unsigned narrow;  // one bit for each
+
+  __device__ __forceinline__ Windows(const Planes& fine, const Tile& tile, const Segment& coarse, int fine_lead,
+                                     int fine_length)
+      : narrow(0) {
 #pragma unroll
-  for (int s = 0; s < L::S; ++s) {
-    const float count = inside(row, half.height) * inside(place.cell + s, half.width);
-#pragma unroll
-    for (int v = 0; v < L::V; ++v) {
-      float sum = 0.f;
-#pragma unroll
-      for (int k = 2 * s; k < 2 * s + 3; ++k) sum += a.at[k][v] + b.at[k][v] + c.at[k][v];
-      values[s * L::V + v] = sum / count;
+    for (int i = 0; i < M; ++i) {
+      const int plane = own<1, M>(i) / coarse.length, element = own<1, M>(i) - plane * coarse.length - coarse.lead;
+      const int column = max(element, 0) / tile.channels, o = coarse.first + column;
+      const bool exists = plane < tile.planes && element >= 0 && column < coarse.columns;
+      begin[i] = exists ? plane * fine_length + fine_lead + element + column * tile.channels : 0;
+      if (exists && o >= halved(fine.width)) begin[i] += tile.channels;
+      if (inside(o, fine.width) < 3) narrow |= 1u << i;
     }
   }
-  const int end = halved(half.width) * half.pixel;
-  store_inside(quarter + static_cast<int64_t>(row) * end, place.cell * half.pixel + place.channel, end, values);
+};
+
+__device__ __forceinline__ float window_sum(const float* begin, int channels) {
+  return begin[0] + begin[channels] + begin[2 * channels];
 }
 
-template <typename L>
-__global__ void __launch_bounds__(32 * kWarps, 4)
-    avg_pyramid_fwd_kernel(const typename L::T* __restrict__ x,  // [B, C, H, W]
-                           typename L::T* __restrict__ half,     // [B, C, ceil(H/2), ceil(W/2)]
-                           typename L::T* __restrict__ quarter,  // [B, C, ceil(H/4), ceil(W/4)] or null
-                           Planes in, int groups, int bands) {
-  Place place;
-  if (!find_place<L>(in, groups, bands, 0, place)) return;
-  const Planes mid{in.count, halved(in.height), halved(in.width), in.pixel};
-  x += place.plane * in.height * in.width * in.pixel;
-  half += place.plane * mid.height * mid.width * in.pixel;
-  if (quarter != nullptr) quarter += place.plane * halved(mid.height) * halved(mid.width) * in.pixel;
+template <typename A>
+__global__ void __launch_bounds__(kThreads, A::kFwdBlocks)
+    avg_pyramid_fwd_kernel(const typename A::T* __restrict__ x,  // [B, C, H, W]
+                           typename A::T* __restrict__ half,     // [B, C, ceil(H/2), ceil(W/2)]
+                           typename A::T* __restrict__ quarter,  // [B, C, ceil(H/4), ceil(W/4)] or null
+                           Planes in, Tile tile) {
+  using T = typename A::T;
+  constexpr int N = A::kPack, P = A::kPacks;
+  const Place place = find_place(in, tile);
+  const Planes mid = halved(in), out = halved(mid);
+  x = plane_of(x, in, place), half = plane_of(half, mid, place), quarter = plane_of(quarter, out, place);
+  const int cell = place.cell, cells = tile.cells;
+  HD_SHARED(float, sums);                                                // of three rows of the image
+  float* half_sums = sums + block_size() * A::kRow;                      // of three rows of the half level
+  T* means = reinterpret_cast<T*>(half_sums + block_size() * A::kHalf);  // a row of the half level
 
-  Sums<L> above{},
-      last{};  // the half level's row and the image's row above these cells; one row of cells ahead makes them
-  for (int q = place.top - 1; q < place.bottom; ++q) {
-    const Sums<L> a = row_sums<L>(x, in, 4 * q, place);
-    const Sums<L> b = row_sums<L>(x, in, 4 * q + 1, place);
-    const Sums<L> c = row_sums<L>(x, in, 4 * q + 2, place);
-    const Sums<L> d = row_sums<L>(x, in, 4 * q + 3, place);
-    const Sums<L> upper = means<L>(last, a, b, in, 2 * q, place.cell);
-    const Sums<L> lower = means<L>(b, c, d, in, 2 * q + 1, place.cell);
-    if (place.writes && q >= place.top) {
-      store_half<L>(half, in, 2 * q, place, upper);
-      store_half<L>(half, in, 2 * q + 1, place, lower);
-      if (quarter != nullptr) store_quarter<L>(quarter, mid, q, place, above, upper, lower);
+  int offsets[P], half_targets[P / 2], quarter_targets[A::kQuarter];
+  locate_all<N>(in, tile, place, {4 * cell - 3, 4 * cells + 3, tile.row_lead, tile.row}, offsets);
+  locate_all<N>(mid, tile, place, {2 * cell, 2 * cells, tile.half_lead + tile.channels, tile.half}, half_targets);
+  locate_all<1>(out, tile, place, {cell, cells, 0, tile.quarter}, quarter_targets);
+  const Windows<A::kHalf> windows(in, tile, {2 * cell - 1, 2 * cells + 1, tile.half_lead, tile.half}, tile.row_lead,
+                                  tile.row);
+  const Windows<A::kQuarter> quarter_windows(mid, tile, {cell, cells, 0, tile.quarter}, tile.half_lead, tile.half);
+  const int first = max(2 * place.top - 1, 0), end = 2 * place.bottom;
+  float above[A::kHalf] = {};  // of the rows of the half level that the next row of the quarter level needs
+  Loaded<T, N> last[P], upper[P], lower[P];
+  load_row(x, in, 2 * first - 1, offsets, last);
+  load_row(x, in, 2 * first, offsets, upper);
+  load_row(x, in, 2 * first + 1, offsets, lower);
+#pragma unroll 1
+  for (int row = first; row < end; ++row) {
+    const int channels = opaque(tile.channels), narrow = opaque(windows.narrow),
+              quarter_narrow = opaque(quarter_windows.narrow);
+#pragma unroll
+    for (int p = 0; p < P; ++p) {
+      Pack<float, N> sum;
+#pragma unroll
+      for (int k = 0; k < N; ++k) sum.at[k] = last[p].at(k) + upper[p].at(k) + lower[p].at(k);
+      store_pack(sums + own<N, P>(p), sum);
+      last[p] = lower[p];
     }
-    above = lower;
-    last = d;
+    const int next = row + 1 < end ? 2 * row + 2 : in.height;
+    load_row(x, in, next, offsets, upper);
+    load_row(x, in, next + 1, offsets, lower);
+    __syncthreads();
+    const bool exists = row < mid.height, completes = row % 2 == 1;
+    const Scale scale = scale_of(row, in);
+    float mean[A::kHalf] = {};
+    if (exists)
+#pragma unroll
+      for (int i = 0; i < A::kHalf; ++i) mean[i] = window_sum(sums + windows.begin[i], channels) * scale.of(narrow, i);
+#pragma unroll
+    for (int i = 0; i < A::kHalf; ++i) {
+      means[own<1, A::kHalf>(i)] = from_float<T>(mean[i]);
+      above[i] += mean[i];
+      if (!completes) continue;
+      half_sums[own<1, A::kHalf>(i)] = above[i];
+      above[i] = mean[i];
+    }
+    __syncthreads();
+    if (row < 2 * place.top) continue;
+    T* half_row = half + static_cast<int64_t>(row) * mid.width * mid.pixel;
+#pragma unroll
+    for (int p = 0; p < P / 2; ++p)
+      if (exists && half_targets[p] >= 0)
+        store_pack(half_row + half_targets[p], load_pack<N>(means + own<N, P / 2>(p)));
+    if (!completes || quarter == nullptr) continue;
+    T* quarter_row = quarter + static_cast<int64_t>(row / 2) * out.width * out.pixel;
+    const Scale quarter_scale = scale_of(row / 2, mid);
+#pragma unroll
+    for (int i = 0; i < A::kQuarter; ++i)
+      if (quarter_targets[i] >= 0)
+        quarter_row[quarter_targets[i]] = from_float<T>(window_sum(half_sums + quarter_windows.begin[i], channels) *
+                                                        quarter_scale.of(quarter_narrow, i));
   }
 }
 
-// What each pixel in the windows of the quarter level's columns cell ... cell + S gets of their gradient.
-template <typename L>
-using Shares = Columns<L, L::S + 1>;
+// A level's gradient: where in the finer level's segment the shares of its windows go, or -1.
+template <int M>
+struct Shares {
+  int to[M];
 
-template <typename L>
-__device__ __forceinline__ Shares<L> shares(const typename L::T* dquarter, const Planes& half, int row,
-                                            const Place& place) {
-  using T = typename L::T;
-  Shares<L> result{};
-  if (dquarter == nullptr) return result;
-  const bool exists = row < halved(half.height);
-  const int stride = halved(half.width) * half.pixel, end = exists ? stride : 0;
-  const T* source = dquarter + (exists ? static_cast<int64_t>(row) * stride : 0);
-  const float rows = inside(row, half.height);
-  if constexpr (L::kPlanar) {
-    const Pack<T, L::S> pack = load_inside<L::S>(source, place.cell, end);
+  __device__ __forceinline__ Shares(const Tile& tile, int columns, const Divisor& length, int fine_length) {
 #pragma unroll
-    for (int s = 0; s < L::S; ++s) result.at[s][0] = to_float(pack.at[s]) / (rows * inside(place.cell + s, half.width));
-    result.at[L::S][0] = __shfl_down_sync(0xffffffffu, result.at[0][0], 1);
-  } else {
-#pragma unroll
-    for (int s = 0; s < 2; ++s) {
-      const auto pack = load_inside<L::V>(source, (place.cell + s) * half.pixel + place.channel, end);
-#pragma unroll
-      for (int v = 0; v < L::V; ++v)
-        result.at[s][v] = to_float(pack.at[v]) / (rows * inside(place.cell + s, half.width));
+    for (int i = 0; i < M; ++i) {
+      const int plane = own<1, M>(i) / length, element = own<1, M>(i) - plane * length,
+                column = element / tile.channels;
+      const bool exists = plane < tile.planes && column < columns;
+      to[i] = exists ? plane * fine_length + element + column * tile.channels : -1;
     }
   }
-  return result;
-}
 
-// What each pixel in the windows of half-level columns 2 cell ... 2 (cell + S) of a row gets of their gradient, to
-// which the quarter level adds `above`, the sum of the shares of the row's quarter-level pixels.
-template <typename L>
-__device__ __forceinline__ Sums<L> half_shares(const typename L::T* dhalf, const Shares<L>& above, const Planes& in,
-                                               int row, const Place& place) {
-  using T = typename L::T;
-  constexpr int S = L::S, V = L::V, kOwn = L::kPlanar ? 2 * S : 2 * S + 1;
-  const bool exists = row < halved(in.height), given = exists && dhalf != nullptr;
-  const int columns = exists ? halved(in.width) : 0, end = given ? columns * in.pixel : 0;
-  const T* source = dhalf + static_cast<int64_t>(given ? row : 0) * end;
-  const float rows = inside(row, in.height);
-  Sums<L> result;
+  // Add shares up along a row of the finer level: a window's first pixel of the two that it adds to those of its left
+  // neighbour has one, the second shares with the right neighbour. Beyond the last column the result has no meaning.
+  __device__ __forceinline__ void spread(const float* shares, float* sums, int channels) const {
 #pragma unroll
-  for (int k = 0; k < kOwn; ++k)
-#pragma unroll
-    for (int v = 0; v < V; ++v) result.at[k][v] = above.at[k / 2][v] + (k % 2 == 1 ? above.at[k / 2 + 1][v] : 0.f);
-  if constexpr (L::kPlanar) {
-    const Pack<T, kOwn> pack = load_inside<kOwn>(source, 2 * place.cell, end);
-#pragma unroll
-    for (int k = 0; k < kOwn; ++k) result.at[k][0] += to_float(pack.at[k]);
-  } else {
-#pragma unroll
-    for (int k = 0; k < kOwn; ++k) {
-      const auto pack = load_inside<V>(source, (2 * place.cell + k) * in.pixel + place.channel, end);
-#pragma unroll
-      for (int v = 0; v < V; ++v) result.at[k][v] += to_float(pack.at[v]);
+    for (int i = 0; i < M; ++i) {
+      if (to[i] < 0) continue;
+      const float share = shares[own<1, M>(i)];
+      sums[to[i]] = share;
+      sums[to[i] + channels] = share + shares[own<1, M>(i) + channels];
     }
   }
+};
+
+// Which of this thread's elements belong to a narrow window, one bit for each of P packs of N.
+template <int N, int P>
+__device__ __forceinline__ unsigned narrow_ones(const Planes& fine, const Tile& tile, int first,
+                                                const Divisor& length) {
+  unsigned ones = 0;
 #pragma unroll
-  for (int k = 0; k < kOwn; ++k) {
-    const int column = 2 * place.cell + k;
-    const float count = rows * inside(column, in.width);
-#pragma unroll
-    for (int v = 0; v < V; ++v) result.at[k][v] = column < columns ? result.at[k][v] / count : 0.f;
+  for (int i = 0; i < P * N; ++i) {
+    const int column = first + (own<N, P>(i / N) + i % N) % length / tile.channels;
+    if (inside(column, fine.width) < 3) ones |= 1u << i;
   }
-  if constexpr (L::kPlanar) result.at[2 * S][0] = __shfl_down_sync(0xffffffffu, result.at[0][0], 1);
-  return result;
+  return ones;
 }
 
-// A row of dx from the shares of the half level's rows that its pixels lie in.
-template <typename L>
-__device__ __forceinline__ void store_row(typename L::T* dx, const Planes& in, int row, const Place& place,
-                                          const Sums<L>& a) {
-  if (!place.writes || row >= in.height) return;
-  constexpr int S = L::S, V = L::V;
-  const int end = in.width * in.pixel;
-  dx += static_cast<int64_t>(row) * end;
-  float values[4 * S][V];
+template <typename A>
+__global__ void __launch_bounds__(kThreads, A::kBwdBlocks)
+    avg_pyramid_bwd_kernel(const typename A::T* __restrict__ dhalf,     // [B, C, ceil(H/2), ceil(W/2)] or null
+                           const typename A::T* __restrict__ dquarter,  // [B, C, ceil(H/4), ceil(W/4)] or null
+                           typename A::T* __restrict__ dx,              // [B, C, H, W]
+                           Planes in, Tile tile) {
+  using T = typename A::T;
+  constexpr int N = A::kPack, P = A::kPacks;
+  const Place place = find_place(in, tile);
+  const Planes mid = halved(in), out = halved(mid);
+  dx = plane_of(dx, in, place), dhalf = plane_of(dhalf, mid, place), dquarter = plane_of(dquarter, out, place);
+  const int cell = place.cell, cells = tile.cells;
+  HD_SHARED(float, row_sums);                           // of the half level's shares, along a row of the image
+  float* shares = row_sums + block_size() * A::kRow;    // of the half level's windows
+  float* half_sums = shares + block_size() * A::kHalf;  // of the quarter level's shares, along a row of the half level
+  float* quarter_shares = half_sums + block_size() * A::kHalf;
+
+  int targets[P], offsets[P / 2], quarter_offsets[A::kQuarter];
+  locate_all<N>(in, tile, place, {4 * cell, 4 * cells, 0, tile.row}, targets);
+  locate_all<N>(mid, tile, place, {2 * cell, 2 * cells + 1, 0, tile.half}, offsets);
+  locate_all<1>(out, tile, place, {cell, cells + 1, 0, tile.quarter}, quarter_offsets);
+  const Shares<A::kHalf> spread(tile, 2 * cells + 1, tile.half, tile.row);
+  const Shares<A::kQuarter> quarter_spread(tile, cells + 1, tile.quarter, tile.half);
+  const unsigned narrow_half = narrow_ones<N, P / 2>(in, tile, 2 * cell, tile.half);
+  const unsigned quarter_narrow = narrow_ones<1, A::kQuarter>(mid, tile, cell, tile.quarter);
+
+  float above[A::kRow] = {};     // sums along the image's row before
+  float quarter[A::kHalf] = {};  // of the quarter level's row before, along a row of the half level
+  Loaded<T, N> given[P / 2];
+  Loaded<T, 1> quarter_given[A::kQuarter];
+  load_row(dhalf, mid, 2 * place.top, offsets, given);
+  load_row(dquarter, out, place.top, quarter_offsets, quarter_given);
+  const auto next_quarter = [&](int row) {  // its shares to shared memory
+    const Scale scale = scale_of(row, mid);
 #pragma unroll
-  for (int k = 0; k < 2 * S; ++k)
+    for (int i = 0; i < A::kQuarter; ++i)
+      quarter_shares[own<1, A::kQuarter>(i)] = quarter_given[i].at(0) * scale.of(quarter_narrow, i);
+    load_row(dquarter, out, row + 1, quarter_offsets, quarter_given);
+  };
+  if (dquarter != nullptr) {
+    next_quarter(place.top);
+    __syncthreads();
+    quarter_spread.spread(quarter_shares, half_sums, tile.channels);
+    __syncthreads();
 #pragma unroll
-    for (int v = 0; v < V; ++v) {
-      values[2 * k][v] = a.at[k][v];
-      values[2 * k + 1][v] = a.at[k][v] + a.at[k + 1][v];
+    for (int i = 0; i < A::kHalf; ++i) quarter[i] = half_sums[own<N, P / 2>(i / N) + i % N];
+  }
+#pragma unroll 1
+  for (int row = 2 * place.top; row <= 2 * place.bottom; ++row) {
+    const int channels = opaque(tile.channels), narrow = opaque(narrow_half);
+    const bool odd = row % 2 == 1, begins = !odd && dquarter != nullptr;  // begins: the quarter level's next row
+    const Scale scale = scale_of(row, in);
+#pragma unroll
+    for (int p = 0; p < P / 2; ++p) {
+      Pack<float, N> share{};
+      float sum[N];
+#pragma unroll
+      for (int k = 0; k < N; ++k) sum[k] = given[p].at(k) + quarter[N * p + k];
+      if (odd && dquarter != nullptr) {  // the pixels of an odd row lie in windows of two rows
+        const Pack<float, N> fresh = load_pack<N>(half_sums + own<N, P / 2>(p));
+#pragma unroll
+        for (int k = 0; k < N; ++k) sum[k] += quarter[N * p + k] = fresh.at[k];
+      }
+      if (row < mid.height && offsets[p] >= 0)
+#pragma unroll
+        for (int k = 0; k < N; ++k) share.at[k] = sum[k] * scale.of(narrow, N * p + k);
+      store_pack(shares + own<N, P / 2>(p), share);
     }
-  if constexpr (L::kPlanar) {
-    float flat[4 * S];
+    load_row(dhalf, mid, row < 2 * place.bottom ? row + 1 : mid.height, offsets, given);
+    if (begins) next_quarter(row / 2 + 1);
+    __syncthreads();
+    spread.spread(shares, row_sums, channels);
+    if (begins) quarter_spread.spread(quarter_shares, half_sums, channels);
+    __syncthreads();
+    T* target = dx + static_cast<int64_t>(2 * row) * in.width * in.pixel;
 #pragma unroll
-    for (int k = 0; k < 4 * S; ++k) flat[k] = values[k][0];
-    store_inside(dx, 4 * place.cell, end, flat);
-  } else {
+    for (int p = 0; p < P; ++p) {
+      const Pack<float, N> sums = load_pack<N>(row_sums + own<N, P>(p));
+      Pack<T, N> first, second;  // rows 2 row - 1 and 2 row
 #pragma unroll
-    for (int k = 0; k < 4; ++k) store_inside(dx, (4 * place.cell + k) * in.pixel + place.channel, end, values[k]);
+      for (int k = 0; k < N; ++k) {
+        first.at[k] = from_float<T>(above[N * p + k] + sums.at[k]);
+        second.at[k] = from_float<T>(sums.at[k]);
+        above[N * p + k] = sums.at[k];
+      }
+      if (targets[p] < 0) continue;
+      if (row > 2 * place.top && 2 * row - 1 < in.height) store_pack(target + targets[p] - in.width * in.pixel, first);
+      if (row < 2 * place.bottom && 2 * row < in.height) store_pack(target + targets[p], second);
+    }
   }
 }
 
-template <typename L>
-__global__ void __launch_bounds__(32 * kWarps, 4)
-    avg_pyramid_bwd_kernel(const typename L::T* __restrict__ dhalf,     // [B, C, ceil(H/2), ceil(W/2)] or null
-                           const typename L::T* __restrict__ dquarter,  // [B, C, ceil(H/4), ceil(W/4)] or null
-                           typename L::T* __restrict__ dx,              // [B, C, H, W]
-                           Planes in, int groups, int bands) {
-  Place place;
-  if (!find_place<L>(in, groups, bands, 31, place)) return;
-  const Planes mid{in.count, halved(in.height), halved(in.width), in.pixel};
-  dx += place.plane * in.height * in.width * in.pixel;
-  if (dhalf != nullptr) dhalf += place.plane * mid.height * mid.width * in.pixel;
-  if (dquarter != nullptr) dquarter += place.plane * halved(mid.height) * halved(mid.width) * in.pixel;
-
-  Shares<L> upper = shares<L>(dquarter, mid, place.top, place);
-  Sums<L> top = half_shares<L>(dhalf, upper, in, 2 * place.top, place);
-  for (int q = place.top; q < place.bottom; ++q) {
-    const Shares<L> lower = shares<L>(dquarter, mid, q + 1, place);
-    const Sums<L> middle = half_shares<L>(dhalf, upper + lower, in, 2 * q + 1, place);
-    const Sums<L> bottom = half_shares<L>(dhalf, lower, in, 2 * q + 2, place);
-    store_row<L>(dx, in, 4 * q, place, top);
-    store_row<L>(dx, in, 4 * q + 1, place, top + middle);
-    store_row<L>(dx, in, 4 * q + 2, place, middle);
-    store_row<L>(dx, in, 4 * q + 3, place, middle + bottom);
-    upper = lower;
-    top = bottom;
+// The tiles of an image, for accesses of `pack` elements and so many elements of a row for each thread.
+Tile tiles_of(const Planes& in, int pack, int elements) {
+  const auto rounded = [](int n, int to) { return (n + to - 1) / to * to; };
+  const int capacity = kThreads * elements, total = halved(halved(in.width));
+  const int channels = in.pixel > kMostChannels ? kSlice : in.pixel;
+  const int most = ((capacity - 8 * pack) / channels - 4) / 4;
+  Tile tile;
+  tile.channels = Divisor(channels);
+  tile.slices = static_cast<int>(ceil_div(in.pixel, channels));
+  tile.across = static_cast<int>(ceil_div(total, most));
+  tile.cells = static_cast<int>(ceil_div(total, tile.across));
+  if (tile.across > 1 && most >= 8) {  // tiles begin at multiples of 32 bytes
+    tile.cells = std::min(rounded(tile.cells, 8), most / 8 * 8);
+    tile.across = static_cast<int>(ceil_div(total, tile.cells));
   }
+  tile.bands = static_cast<int>(ceil_div(halved(halved(in.height)), kBand));
+  const int sector = 2 * pack;  // 32 bytes, where each plane's part begins as well
+  tile.row_lead = (sector - 1) * 3 * (in.pixel % sector) % sector;
+  tile.half_lead = (sector - 1) * (in.pixel % sector) % sector;
+  const int half = rounded(tile.half_lead + (2 * tile.cells + 2) * channels, sector);
+  const int quarter = rounded((tile.cells + 1) * channels, sector);
+  const int row = rounded(tile.row_lead + (4 * tile.cells + 3) * channels, sector);
+  tile.half = Divisor(half);
+  tile.quarter = Divisor(quarter);
+  tile.row = Divisor(std::max({row, 2 * half, 4 * quarter}));
+  const int64_t size = static_cast<int64_t>(in.height) * in.width * in.pixel;
+  const int64_t planes = std::min<int64_t>(capacity / int{tile.row}, std::max<int64_t>(INT32_MAX / size, 1));
+  tile.planes = tile.slices > 1 ? 1 : static_cast<int>(std::min(planes, in.count));
+  return tile;
 }
 
-// Call fn(Layout, Planes, groups, bands, blocks) with what suits an image and its two levels, or their gradients.
+// Call fn(Access, Planes, Tile, blocks, threads) with what suits an image and its two levels, or their gradients.
 template <typename F>
-void with_layout(const Tensor& x, const Tensor& half, const Tensor& quarter, const F& fn) {
-  const bool channels_last = is_channels_last(x);
-  if ((x.shape[3] + 4) * (channels_last ? x.shape[1] : 1) > INT32_MAX)
+void with_access(const Tensor& x, const Tensor& half, const F& fn) {
+  const bool last = is_channels_last(x);
+  if ((x.shape[3] + 4) * (last ? x.shape[1] : 1) > INT32_MAX - kThreads * 16)  // a tile may end beyond its row
     throw std::invalid_argument("avg_pyramid: expected rows of less than 2^31 elements");
-  const int64_t pixel = channels_last ? x.shape[1] : 1, count = channels_last ? x.shape[0] : x.shape[0] * x.shape[1];
+  const int64_t pixel = last ? x.shape[1] : 1, count = last ? x.shape[0] : x.shape[0] * x.shape[1];
   const Planes in{count, static_cast<int>(x.shape[2]), static_cast<int>(x.shape[3]), static_cast<int>(pixel)};
-  const int64_t cells = ceil_div(x.shape[3], 4), bands = ceil_div(ceil_div(x.shape[2], 4), kBand);
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
-    constexpr int N = 4 / sizeof(T);  // cells or channels of a thread: accesses of 16 or of 4 bytes
-    const auto call = [&](auto layout, int64_t groups) {
-      fn(layout, in, static_cast<int>(groups), static_cast<int>(bands), ceil_div(count * bands * groups, kWarps));
+    const auto call = [&](auto access) {
+      using A = decltype(access);
+      const Tile tile = tiles_of(in, A::kPack, A::kRow);
+      const int64_t blocks = ceil_div(count, tile.planes) * tile.bands * tile.slices * tile.across;
+      fn(access, in, tile, blocks, static_cast<int>(32 * ceil_div(tile.planes * tile.row, 32 * A::kRow)));
     };
-    const bool aligned = is_aligned(x, 16) && is_aligned(half, 8) && is_aligned(quarter, 4);
-    if (aligned && !channels_last && in.width % (4 * N) == 0)
-      return call(Layout<T, N, 1, true>{}, ceil_div(cells / N, 31));
-    if constexpr (N > 1)
-      if (aligned && pixel % N == 0) return call(Layout<T, 1, N, false>{}, ceil_div(cells * pixel / N, 32));
-    call(Layout<T, 1, 1, false>{}, ceil_div(cells * pixel, 32));
+    constexpr int N = 16 / sizeof(T);
+    const bool whole = in.width * pixel % N == 0 && halved(in.width) * pixel % N == 0;
+    if (whole && (pixel <= kMostChannels || pixel % N == 0) && is_aligned(x, 16) && is_aligned(half, 16))
+      call(Access<T, N>{});
+    else
+      call(Access<T, 1>{});
   });
 }
 
 }  // namespace
 
 void avg_pyramid_fwd(Tensor x, Tensor half, Tensor quarter, uintptr_t stream) {
-  with_layout(x, half, quarter, [&](auto layout, const Planes& in, int groups, int bands, int64_t blocks) {
-    using L = decltype(layout);
-    using T = typename L::T;
-    HD_LAUNCH(avg_pyramid_fwd_kernel<L>, blocks, 32 * kWarps, 0, stream, x.as<const T>(), half.as<T>(), quarter.as<T>(),
-              in, groups, bands);
+  with_access(x, half, [&](auto access, const Planes& in, const Tile& tile, int64_t blocks, int threads) {
+    using A = decltype(access);
+    using T = typename A::T;
+    const size_t shared = threads * ((A::kRow + A::kHalf) * sizeof(float) + A::kHalf * sizeof(T));
+    HD_LAUNCH(avg_pyramid_fwd_kernel<A>, blocks, threads, shared, stream, x.as<const T>(), half.as<T>(),
+              quarter.as<T>(), in, tile);
   });
 }
 
 void avg_pyramid_bwd(Tensor dhalf, Tensor dquarter, Tensor dx, uintptr_t stream) {
-  with_layout(dx, dhalf, dquarter, [&](auto layout, const Planes& in, int groups, int bands, int64_t blocks) {
-    using L = decltype(layout);
-    using T = typename L::T;
-    HD_LAUNCH(avg_pyramid_bwd_kernel<L>, blocks, 32 * kWarps, 0, stream, dhalf.as<const T>(), dquarter.as<const T>(),
-              dx.as<T>(), in, groups, bands);
+  with_access(dx, dhalf, [&](auto access, const Planes& in, const Tile& tile, int64_t blocks, int threads) {
+    using A = decltype(access);
+    using T = typename A::T;
+    const size_t floats = threads * (2 * A::kRow + A::kQuarter) + tile.channels;
+    HD_LAUNCH(avg_pyramid_bwd_kernel<A>, blocks, threads, floats * sizeof(float), stream, dhalf.as<const T>(),
+              dquarter.as<const T>(), dx.as<T>(), in, tile);
   });
 }
 

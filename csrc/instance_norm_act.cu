@@ -4,23 +4,14 @@
 // block of the second kernel does for itself, is a small part of its reads.
 #include <algorithm>
 
+#include "device.cuh"
 #include "instance_norm_act_nchw.cuh"
-#include "instance_norm_act_nhwc.cuh"
+#include "instance_norm_act_nhwc_plan.cuh"
 
 namespace hd::cuda {
 namespace {
 
-constexpr int64_t kPart =
-    16384;  // elements of one block's part of a large NCHW plane, unless that leaves too few blocks
-constexpr int64_t kLeastPart = 2048;  // at least so many
-constexpr int64_t kBlocks = 1024;     // enough of those to fill a GPU
-
-int multiprocessors() {
-  int device = 0, count = 0;
-  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-  return count;
-}
+constexpr int64_t kLeastUnits = 512;  // of a part of a contiguous plane, if that leaves enough parts: 8 KiB
 
 // Divide planes into at most so many parts, each a multiple of `unit` pixels.
 void split(Norm& n, int64_t wanted, int64_t unit) {
@@ -56,16 +47,10 @@ void flatten(Norm& n) {
   n.height = 1;
 }
 
-constexpr int64_t kAside = 4096;  // bytes of shared memory kept for reductions
-
-// Bytes of shared memory that a block may have: a plane and a reduction, or what the GPU offers.
-int64_t most_shared() { return std::min<int64_t>(shared_offered(), kSmallPlane + kAside); }
-
-// More than 48 KiB must be asked for. It is always the most, so that no launch lowers the limit of another.
-template <typename Kernel>
-void allow_shared(Kernel kernel) {
-  const int most = static_cast<int>(most_shared());
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most), "cudaFuncSetAttribute");
+// Whether every plane begins at a multiple of 16 bytes.
+bool are_aligned(const Tensor& x, const Norm& n) {
+  const int64_t size = x.dtype == DType::float32 ? 4 : 2;
+  return is_aligned(x, 16) && n.pixels() * size % 16 == 0;
 }
 
 // The power of two from 32 to kThreads at which a thread does about two of the `tasks`.
@@ -75,56 +60,91 @@ int threads_for(int64_t tasks) {
   return threads;
 }
 
-// What both kernels are launched with.
-struct Launch {
-  int64_t blocks;
+// The threads that work on a row of so many units: few, so that each has several, but neighbours in memory.
+int lanes_for(int64_t units) {
+  int lanes = 8;
+  while (lanes < kPlaneThreads && lanes * 8 <= units) lanes *= 2;
+  return lanes;
+}
+
+// The number of parts, from `least` to twice as many, at which the blocks have the least to do: the GPU works on
+// `resident` parts at a time, and the last of these turns may have few.
+int64_t balanced(int64_t least, int64_t planes, int64_t resident) {
+  int64_t best = least;
+  for (int64_t count = least; count <= std::min(2 * least, resident); ++count)
+    if (ceil_div(planes * count, resident) * best < ceil_div(planes * best, resident) * count) best = count;
+  return best;
+}
+
+// How one kernel for contiguous images is launched.
+struct PlanePlan {
+  Parts parts;
+  int64_t blocks, shared;
   int threads;
-  int64_t shared;  // bytes
-  int lanes = 1;   // groups of channels of a block, in channels_last images
 };
 
-// A block holds a plane if so many arrays of it fit in shared memory. Otherwise several blocks share it.
-template <typename T>
-Launch plan_nchw(Norm& n, int arrays) {
-  const int64_t units = ceil_div(n.pixels() + kPack<T>, kPack<T>), bytes = 16 * arrays * units;
-  const int64_t reduction = kReduction * sizeof(float), pixels = n.pixels();
-  n.held = bytes <= most_shared() - kAside;
-  if (n.held) return {n.planes, threads_for(units), bytes + reduction};
-  split(n, std::max(ceil_div(pixels, kPart), std::min(ceil_div(kBlocks, n.planes), ceil_div(pixels, kLeastPart))),
-        kPack<T>);
-  return {n.planes * n.splits, kThreads, reduction};
-}
-
-// The same for an image and a group of channels. They are split into as many blocks as the GPU holds at once, or twice
-// as many.
-template <typename T, typename State>
-Launch plan_nhwc(Norm& n, int arrays) {
-  const int64_t bytes = 16 * arrays * n.pixels(), groups = ceil_div(n.channels, kPack<T>);
-  const int64_t images = n.planes / n.channels;
-  n.held = bytes <= most_shared() - kAside;
-  if (n.held) {
-    const int threads = threads_for(n.pixels());
-    return {images * groups, threads, bytes + merge_size<State>(1, threads) * static_cast<int64_t>(sizeof(float))};
+// Divide planes among the blocks of a kernel that holds `padded` units of the padded plane beside those of x, or not.
+template <typename T, typename Kernel>
+PlanePlan plan_nchw(const Norm& n, Kernel* kernel, bool aligned, bool padded) {
+  constexpr int64_t V = kPack<T>;
+  const Device& device = current_device();
+  const int64_t reduction = kReduction * static_cast<int64_t>(sizeof(float));
+  const int64_t room =
+      std::min(device.shared_block, device.shared_multiprocessor / kPlaneBlocks - kReserved) - reduction;
+  const int64_t resident = resident_blocks(kernel, kPlaneThreads, room + reduction);
+  const int64_t slack = 3 * n.pad / V + 4, width = n.width, padded_width = n.padded_width();  // units at ends of rows
+  const auto padded_units = [&](int64_t units) { return padded ? ceil_div(units * padded_width, width) + slack : 0; };
+  const auto bytes = [&](int64_t units) { return 16 * (units + padded_units(units)); };
+  const auto fitting = [&](int64_t available) {  // units
+    if (!padded) return available / 16;
+    return std::max<int64_t>((available / 16 - slack - 1) * width / (width + padded_width), 0);
+  };
+  const int64_t units = ceil_div(n.pixels() + (aligned ? 0 : V - 1), V);
+  const int64_t most = fitting(room), half = fitting(room / 2);
+  int64_t count = 1;
+  if (units > most || (n.planes < resident / 2 && units > 2 * kLeastUnits)) {
+    count = std::max(ceil_div(units, std::max<int64_t>(most, 1)),
+                     std::min(ceil_div(resident, n.planes), units / kLeastUnits));
+    if (n.planes * count > resident && ceil_div(units, std::max<int64_t>(half, 1)) <= resident)
+      count = balanced(std::max(count, ceil_div(units, half)), n.planes, resident);
+    count = std::min({count, resident, (n.planes + kSpareParts) / n.planes});
   }
-  int lanes = 1;
-  while (lanes < 32 && lanes < groups) lanes *= 2;
-  const int64_t tiles = images * ceil_div(groups, lanes), least = kPixels * (kThreads / lanes);  // pixels of a part
-  split(n, std::min(ceil_div(2 * multiprocessors(), tiles), ceil_div(n.pixels(), least)), 1);
-  return {tiles * n.splits, kThreads, merge_size<State>(lanes, kThreads) * static_cast<int64_t>(sizeof(float)), lanes};
+  PlanePlan plan{};
+  plan.parts.units = static_cast<int>(ceil_div(units, count));
+  plan.parts.count = static_cast<int>(ceil_div(units, plan.parts.units));
+  plan.parts.items = static_cast<unsigned>(n.planes * plan.parts.count);
+  plan.threads = std::min(threads_for(plan.parts.units / 2), kPlaneThreads);
+  plan.parts.lanes = std::min(lanes_for(width / V), plan.threads);
+  plan.blocks =
+      plan.parts.count == 1 && plan.threads < kPlaneThreads ? n.planes : std::min<int64_t>(plan.parts.items, resident);
+  plan.parts.buffers = plan.blocks < plan.parts.items && plan.parts.units <= half ? 2 : 1;
+  plan.parts.held = static_cast<int>(std::min<int64_t>(plan.parts.units, most));
+  plan.parts.chunks = static_cast<int>(ceil_div(plan.parts.units, plan.parts.held));
+  plan.parts.padded_held = static_cast<int>(padded_units(plan.parts.held));
+  plan.parts.pixels = n.pixels();
+  plan.parts.padded_pixels = n.padded_pixels();
+  plan.parts.counters = reinterpret_cast<unsigned*>(n.scratch + 2 * (n.planes + kSpareParts));
+  plan.shared = reduction + plan.parts.buffers * bytes(plan.parts.held);
+  return plan;
 }
 
-// Launch the first kernel and, unless its blocks hold whole planes, the second.
-template <typename First, typename Second, typename... Arguments>
-void run(First first, Second second, const Launch& launch, const Norm& n, uintptr_t stream, Arguments... arguments) {
-  if (n.held) allow_shared(first);
-  HD_LAUNCH(first, launch.blocks, launch.threads, launch.shared, stream, arguments..., n);
-  if (!n.held) HD_LAUNCH(second, launch.blocks, launch.threads, launch.shared, stream, arguments..., n);
+// Blocks that share planes wait for each other, which takes a cooperative launch.
+template <typename Kernel, typename... Arguments>
+void run_nchw(Kernel* kernel, const PlanePlan& plan, uintptr_t stream, Arguments... arguments) {
+  if (plan.parts.count > 1)
+    HD_LAUNCH_COOPERATIVE(kernel, plan.blocks, plan.threads, plan.shared, stream, arguments..., plan.parts);
+  else
+    HD_LAUNCH(kernel, plan.blocks, plan.threads, plan.shared, stream, arguments..., plan.parts);
 }
 
 }  // namespace
 
-// Two numbers of every part of every plane.
-int64_t instance_norm_act_scratch(Tensor x) { return 2 * (x.shape[0] * x.shape[1] + kSpareParts); }
+// Two numbers of every part of every plane, and a counter for each plane.
+int64_t instance_norm_act_scratch(Tensor x) {
+  if (is_channels_last(x)) return scratch_nhwc(x);
+  const int64_t planes = x.shape[0] * x.shape[1];
+  return 2 * (planes + kSpareParts) + planes;
+}
 
 void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor y, Tensor mean, Tensor rstd,
                            Tensor scratch, float slope, float eps, int pad, PadMode pad_mode, uintptr_t stream) {
@@ -133,17 +153,11 @@ void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
     const int64_t* stride = residual.stride;
-    if (is_channels_last(x)) {
-      const Launch launch = plan_nhwc<T, ChannelMoments<kPack<T>>>(n, 1);
-      const PixelResidual<T> added{residual.as<T>(), stride[0], stride[2], stride[3]};
-      return run(instance_norm_act_fwd_nhwc_kernel<T>, instance_norm_act_fwd_apply_nhwc_kernel<T>, launch, n, stream,
-                 x.as<const T>(), added, y.as<T>(), launch.lanes);
-    }
+    if (is_channels_last(x)) return fwd_nhwc<T>(n, x, residual, y, scratch, stream);
     if (!residual || stride[2] == n.width || n.height == 1) flatten(n);
     const Residual<T> added{residual.as<T>(), stride[0], stride[1], stride[2]};
-    const Launch launch = plan_nchw<T>(n, 1);
-    run(instance_norm_act_fwd_nchw_kernel<T>, instance_norm_act_fwd_apply_nchw_kernel<T>, launch, n, stream,
-        x.as<const T>(), added, y.as<T>());
+    const auto kernel = instance_norm_act_fwd_nchw_kernel<T>;
+    run_nchw(kernel, plan_nchw<T>(n, kernel, are_aligned(x, n), false), stream, x.as<const T>(), added, y.as<T>(), n);
   });
 }
 
@@ -154,15 +168,11 @@ void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tens
   n.sums = sums.as<float>();
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
-    if (is_channels_last(x)) {
-      const Launch launch = plan_nhwc<T, ChannelSums<kPack<T>>>(n, 2);
-      return run(instance_norm_act_bwd_nhwc_kernel<T>, instance_norm_act_bwd_apply_nhwc_kernel<T>, launch, n, stream,
-                 dy.as<const T>(), x.as<const T>(), dx.as<T>(), dresidual.as<T>(), launch.lanes);
-    }
+    if (is_channels_last(x)) return bwd_nhwc<T>(n, dy, x, dx, dresidual, scratch, stream);
     flatten(n);
-    const Launch launch = plan_nchw<T>(n, 2);
-    run(instance_norm_act_bwd_nchw_kernel<T>, instance_norm_act_bwd_apply_nchw_kernel<T>, launch, n, stream,
-        dy.as<const T>(), x.as<const T>(), dx.as<T>(), dresidual.as<T>());
+    const auto kernel = instance_norm_act_bwd_nchw_kernel<T>;
+    run_nchw(kernel, plan_nchw<T>(n, kernel, are_aligned(x, n), true), stream, dy.as<const T>(), x.as<const T>(),
+             dx.as<T>(), dresidual.as<T>(), n);
   });
 }
 

@@ -1,14 +1,16 @@
 // What the kernels of instance_norm_act share, whatever the memory format: geometry, moments, activation.
 #pragma once
 
-#include "cuda.cuh"
+#include <type_traits>
+
+#include "grid.cuh"
 
 namespace hd::cuda {
 namespace {
 
 constexpr int kThreads = 512;  // of a block, at most
 constexpr int kWarps = kThreads / 32;
-// Bytes that a block holds: three such blocks a multiprocessor of 9.0 or 10.0.
+// Bytes that a block of the kernels for whole planes holds.
 constexpr int64_t kSmallPlane = 64 << 10;
 constexpr int64_t kSpareParts = 32768;  // beyond one part for each plane there are at most so many more
 
@@ -86,12 +88,22 @@ struct Cursor {
       ++row;
     }
   }
+  __device__ __forceinline__ void retreat(Cursor step, int width) {
+    row -= step.row;
+    column -= step.column;
+    if (column < 0) {
+      column += width;
+      --row;
+    }
+  }
 };
 
-// The k-th part of [0, size).
+// Elements [begin, end).
 struct Range {
   int64_t begin, end;
 
+  __device__ __forceinline__ Range() : begin(0), end(0) {}
+  // The k-th part of [0, size).
   __device__ __forceinline__ Range(int64_t size, int k, int64_t part)
       : begin(min(k * part, size)), end(min(begin + part, size)) {}
 };
@@ -101,7 +113,18 @@ __device__ __forceinline__ bool is_aligned(const T* address) {
   return reinterpret_cast<uintptr_t>(address) % sizeof(Pack<T, V>) == 0;
 }
 
-// store_pack that is certainly one instruction: the numbers of a structure of 16-bit numbers may be stored one by one.
+// A pack as 32-bit words, which the compiler moves whole: the members of a structure of 16-bit numbers it may load and
+// store one by one.
+struct alignas(16) Words {
+  uint32_t at[4];
+};
+
+template <typename T>
+__device__ __forceinline__ Words load_words(const T* address) {
+  return bit_cast<Words>(*reinterpret_cast<const uint4*>(address));
+}
+
+// store_pack that is certainly one instruction.
 template <int V, typename T>
 __device__ __forceinline__ void store_whole(T* address, const Pack<T, V>& pack) {
   if constexpr (sizeof(pack) == 16)
@@ -110,14 +133,40 @@ __device__ __forceinline__ void store_whole(T* address, const Pack<T, V>& pack) 
     *reinterpret_cast<uint2*>(address) = bit_cast<uint2>(pack);
 }
 
-// V elements at an address that may not be aligned.
-template <int V, typename T>
-__device__ __forceinline__ Pack<T, V> load_run(const T* address) {
-  if (is_aligned<V>(address)) return load_pack<V>(address);
-  Pack<T, V> pack;
-#pragma unroll
-  for (int k = 0; k < V; ++k) pack.at[k] = address[k];
-  return pack;
+// 16 bytes to global memory that this kernel does not read: they are the first to leave the caches, and loads may pass
+// them.
+__device__ __forceinline__ void store_streaming(void* address, const Words& words) {
+#ifdef __CUDA_ARCH__
+  asm volatile("st.global.cs.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(words.at[0]), "r"(words.at[1]),
+               "r"(words.at[2]), "r"(words.at[3]));
+#else
+  *reinterpret_cast<Words*>(address) = words;
+#endif
+}
+
+template <typename T>
+__device__ __forceinline__ void store_streaming(T* address, const Pack<T, kPack<T>>& pack) {
+  store_streaming(address, bit_cast<Words>(pack));
+}
+
+// Copy 16 bytes from global to shared memory without passing through registers. Both addresses are multiples of 16. The
+// copy is there for the thread that asked for it after copies_arrived, for others after a barrier that follows.
+__device__ __forceinline__ void copy_async(void* shared, const void* global) {
+#ifdef __CUDA_ARCH__
+  asm volatile(
+      "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(shared))),
+      "l"(global)
+      : "memory");
+#else
+  *static_cast<Words*>(shared) = *static_cast<const Words*>(global);
+#endif
+}
+
+// Wait for all copies that this thread has asked for.
+__device__ __forceinline__ void copies_arrived() {
+#ifdef __CUDA_ARCH__
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
 }
 
 // Elements [from, to) of V. The others are zero. Only whole and aligned ones are fast: the rest is for edges, which are
@@ -149,18 +198,71 @@ __device__ __forceinline__ void store_some(T* address, const Pack<T, V>& pack, i
   }
 }
 
+template <typename T>
+__device__ __forceinline__ void to_floats(const Words& words, float (&values)[kPack<T>]) {
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    const uint32_t word = words.at[k];
+    if constexpr (sizeof(T) == 4) {
+      values[k] = bit_cast<float>(word);
+    } else {
+      values[2 * k] = to_float(T{static_cast<uint16_t>(word)});
+      if constexpr (std::is_same_v<T, bf16>)
+        values[2 * k + 1] = bit_cast<float>(word & 0xffff0000u);  // where it is, and not shifted down and up
+      else
+        values[2 * k + 1] = to_float(T{static_cast<uint16_t>(word >> 16)});
+    }
+  }
+}
+
 template <int V, typename T>
 __device__ __forceinline__ void to_floats(const Pack<T, V>& pack, float (&values)[V]) {
+  if constexpr (V == kPack<T>) {
+    to_floats<T>(bit_cast<Words>(pack), values);
+  } else {
 #pragma unroll
-  for (int k = 0; k < V; ++k) values[k] = to_float(pack.at[k]);
+    for (int k = 0; k < V; ++k) values[k] = to_float(pack.at[k]);
+  }
+}
+
+// Two numbers, rounded, in one word: the first in its low half.
+template <typename T>
+__device__ __forceinline__ uint32_t from_two_floats(float low, float high) {
+#ifdef __CUDA_ARCH__
+  uint32_t word;
+  if constexpr (std::is_same_v<T, bf16>)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+#else
+  return from_float<T>(low).bits | static_cast<uint32_t>(from_float<T>(high).bits) << 16;
+#endif
+}
+
+template <typename T>
+__device__ __forceinline__ Words to_words(const float (&values)[kPack<T>]) {
+  Words words;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    if constexpr (sizeof(T) == 4)
+      words.at[k] = bit_cast<uint32_t>(values[k]);
+    else
+      words.at[k] = from_two_floats<T>(values[2 * k], values[2 * k + 1]);
+  }
+  return words;
 }
 
 template <typename T, int V>
 __device__ __forceinline__ Pack<T, V> from_floats(const float (&values)[V]) {
-  Pack<T, V> pack;
+  if constexpr (V == kPack<T>) {
+    return bit_cast<Pack<T, V>>(to_words<T>(values));
+  } else {
+    Pack<T, V> pack;
 #pragma unroll
-  for (int k = 0; k < V; ++k) pack.at[k] = from_float<T>(values[k]);
-  return pack;
+    for (int k = 0; k < V; ++k) pack.at[k] = from_float<T>(values[k]);
+    return pack;
+  }
 }
 
 // Count, mean and summed squared deviations of some numbers, which merge by the formula of Chan, Golub and LeVeque. All
@@ -178,6 +280,15 @@ struct Moments {
     m2 += other.m2 + d * d * count * r;
     mean += d * r;
     count += other.count;
+  }
+  // Merge n numbers of which the sum and the sum of squares are given, both of the numbers less the mean so far. Before
+  // the first merge that mean may be any number, but one near the numbers, or the difference of the squares is small
+  // beside them and loses its digits.
+  __device__ __forceinline__ void merge_sums(float sum, float squares, float n) {
+    count += n;
+    const float shift = __fdividef(sum, count);
+    m2 += squares - sum * shift;
+    mean += shift;
   }
 };
 
@@ -238,6 +349,32 @@ __device__ __forceinline__ void block_sums(float& a, float& b, float* shared) {
   __syncthreads();
   a = warp_sum(lane < warps ? shared[lane] : 0.f);
   b = warp_sum(lane < warps ? shared[kWarps + lane] : 0.f);
+}
+
+// The larger number, or NaN if one is NaN.
+__device__ __forceinline__ float larger(float a, float b) {
+#ifdef __CUDA_ARCH__
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#else
+  return a != a || a > b ? a : b;
+#endif
+}
+
+// activate for V numbers: the branch, which all threads take, costs less than what it saves.
+template <int V>
+__device__ __forceinline__ void activate_all(float (&z)[V], float slope) {
+  if (slope == 0.f) {
+#pragma unroll
+    for (int k = 0; k < V; ++k) z[k] = larger(z[k], 0.f);
+  } else if (slope > 0.f && slope <= 1.f) {
+#pragma unroll
+    for (int k = 0; k < V; ++k) z[k] = larger(z[k], z[k] * slope);
+  } else {
+#pragma unroll
+    for (int k = 0; k < V; ++k) z[k] = activate(z[k], slope);
+  }
 }
 
 // z = weight * (x - mean) * rstd + bias. The mean is given as origin + mean, and the origin is taken off x first: the

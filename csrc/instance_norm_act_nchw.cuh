@@ -1,66 +1,64 @@
-// instance_norm_act of contiguous images: a plane is one run of pixels. Small planes are held by one block in
-// shared memory, so that everything is read once. Large ones are shared by n.splits blocks of two kernels, of which the
-// second walks backwards over what the first has just left in the second-level cache.
-//
-// All run over units: V elements, aligned in memory to their size, that cover a range of pixels. The first and the last
-// unit may stick out of it. Rows of a padded image start anywhere, so a unit of y is gathered element by element
-// (neighbouring threads still read neighbouring elements) and stored whole, since partial writes cost more than partial
-// reads. Units are half as wide then: the reads of a warp overlap less in their cache lines.
+// instance_norm_act of contiguous images: a plane is one run of pixels, of which each block works on a part. It copies
+// its part to shared memory, finds its moments or sums there, hands them to the other blocks of the plane, waits for
+// theirs, and writes its part of the result from shared memory. So memory is read once. Copies for the block's next
+// part are on their way meanwhile. Of planes that are larger than all shared memory of the GPU, a part has a head,
+// which is read twice.
 #pragma once
 
-#include "instance_norm_act.cuh"
+#include "instance_norm_act_window.cuh"
 
 namespace hd::cuda {
 namespace {
 
-constexpr int kReduction = 64;  // floats of shared memory that reductions use
-constexpr int kTiles = 4;       // units that a thread has in flight
+constexpr int kBatch = 4;  // units of which a thread adds up deviations before it merges them
 
-// The first element, at or before `begin`, of the units that cover an array from `begin` on.
-template <int V, typename T>
-__device__ __forceinline__ int64_t first_unit(const T* array, int64_t begin) {
-  return begin - static_cast<int64_t>(reinterpret_cast<uintptr_t>(array + begin) / sizeof(T) % V);
+// Merge this thread's share of units [begin, end) of an array.
+template <typename T>
+__device__ __forceinline__ void merge_units(Moments& moments, const T* array, int begin, int end, float origin) {
+  constexpr int V = kPack<T>;
+  const int stride = blockDim.x;
+  int u = begin + threadIdx.x;
+  if (u >= end) return;
+  if (moments.count == 0.f) {  // deviations are from a number near the mean, or they would lose digits
+    float values[V];
+    to_floats<T>(load_words(array + u * V), values);
+#pragma unroll
+    for (int k = 0; k < V; ++k) values[k] -= origin;
+    moments.mean = tree_sum(values) * (1.f / V);
+  }
+#pragma unroll 1
+  for (; u < end; u += kBatch * stride) {
+    const float pivot = origin + moments.mean;
+    float sum = 0.f, squares = 0.f, count = V;
+#pragma unroll
+    for (int t = 0; t < kBatch; ++t) {
+      if (t > 0 && u + t * stride >= end) break;
+      if (t > 0) count += V;
+      float values[V];
+      to_floats<T>(load_words(array + (u + t * stride) * V), values);
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        const float d = values[k] - pivot;
+        sum += d;
+        squares += d * d;
+      }
+    }
+    const float mean = __fdividef(sum, count);
+    moments.merge({count, (pivot - origin) + mean, squares - sum * mean});
+  }
 }
 
-// What a range has of the unit at i: elements [from, to).
-template <int V>
-struct Unit {
-  int from, to;
-
-  __device__ __forceinline__ Unit(int64_t i, const Range& range)
-      : from(i < range.begin ? static_cast<int>(range.begin - i) : 0),
-        to(i + V > range.end ? static_cast<int>(max(range.end - i, int64_t{0})) : V) {}
-  __device__ __forceinline__ bool whole() const { return from == 0 && to == V; }
-};
-
-// The moments of this thread's share of a range of plane x. keep(i, unit) is called with each unit.
-template <typename T, typename Keep>
-__device__ __forceinline__ Moments range_moments(const T* x, const Range& range, const Keep& keep) {
+// Merge this thread's share of a part.
+template <typename T>
+__device__ __forceinline__ void merge_part(Moments& moments, const Window<T>& x, float origin) {
   constexpr int V = kPack<T>;
-  const int64_t stride = static_cast<int64_t>(blockDim.x) * V;
-  const float origin = to_float(x[0]);
-  Moments moments;
-  for (int64_t i = first_unit<V>(x, range.begin) + threadIdx.x * V; i < range.end; i += kTiles * stride) {
-    Pack<T, V> packs[kTiles];
-#pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
-      const Unit<V> unit(i + t * stride, range);
-      if (unit.to > 0) packs[t] = load_some<V>(x + i + t * stride, unit.from, unit.to);
-    }
-#pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
-      const Unit<V> unit(i + t * stride, range);
-      if (unit.to <= 0) break;
-      keep(i + t * stride, packs[t]);
-      float values[V];
-#pragma unroll
-      for (int k = 0; k < V; ++k) values[k] = to_float(packs[t].at[k]) - origin;
-      const float count = unit.to - unit.from, r = Moments::share(moments.count, count);
-      absorb(moments.mean, moments.m2, moments.count, r, values, unit.from, unit.to);
-      moments.count += count;
-    }
+  merge_units(moments, x.shared, x.whole_begin(), x.whole_end(), origin);
+  for (int k = threadIdx.x; k < 2 * V; k += blockDim.x) {  // elements of units that the plane has in part
+    const bool last = k >= V;
+    const int i = last ? k - V + (x.units - 1) * V : k;
+    const bool partial = last ? x.whole_end() < x.units && x.whole_begin() < x.units : x.whole_begin() == 1;
+    if (partial && x.first + i >= 0 && x.first + i < x.size) moments.merge({1.f, to_float(x.shared[i]) - origin, 0.f});
   }
-  return moments;
 }
 
 template <typename T>
@@ -75,267 +73,395 @@ struct Residual {
   }
 };
 
-// Write the pixels of a range of the padded plane y.
-template <int V, typename T>
-__device__ __forceinline__ void write_range(const T* x, const T* residual, int64_t residual_row, T* y,
-                                            const Range& range, const Affine& affine, const Norm& n) {
-  const int width = n.padded_width();
-  const int64_t first = first_unit<V>(y, range.begin) + threadIdx.x * V, stride = static_cast<int64_t>(blockDim.x) * V;
-  Cursor at(first + static_cast<int64_t>(V) * width, width);  // first may be negative
-  at.row -= V;
-  const Cursor step(static_cast<int>(stride), width);
-#pragma unroll 1
-  for (int64_t i = first; i < range.end; i += stride, at.advance(step, width)) {
-    const Unit<V> unit(i, range);
-    const int row = source_of(at.row, n.height, n), column = at.column - n.pad;
-    if (unit.whole() && row >= 0 && column >= 0 && column + V <= n.width) {
-      Pack<T, V> pack = load_run<V>(x + static_cast<int64_t>(row) * n.width + column), added{};
-      if (residual != nullptr) added = load_run<V>(residual + row * residual_row + column);
+// What a part of y is made of.
+template <typename T>
+struct Writer {
+  static constexpr int V = kPack<T>;
+  Window<T> x;
+  const T* residual;  // of the plane, or null
+  int64_t residual_row, residual_size;
+  T* y;         // of the plane
+  Range range;  // of the padded plane
+  Affine affine;
+  const Norm& n;
+
+  // V numbers of y, of those of x and of the residual.
+  __device__ __forceinline__ Words result(const Words& words, const Words* added) const {
+    float values[V];
+    to_floats<T>(words, values);
 #pragma unroll
-      for (int k = 0; k < V; ++k)
-        pack.at[k] = from_float<T>(activate(affine(to_float(pack.at[k])), n.slope) + to_float(added.at[k]));
-      store_whole(y + i, pack);
-      continue;
+    for (int k = 0; k < V; ++k) values[k] = affine(values[k]);
+    activate_all(values, n.slope);
+    if (added != nullptr) {
+      float more[V];
+      to_floats<T>(*added, more);
+#pragma unroll
+      for (int k = 0; k < V; ++k) values[k] += more[k];
     }
-#pragma unroll 1
-    for (int k = unit.from; k < unit.to; ++k) {
-      Cursor pixel = at;
-      for (pixel.column += k; pixel.column >= width; pixel.column -= width) ++pixel.row;
-      const int r = source_of(pixel.row, n.height, n), c = source_of(pixel.column, n.width, n);
-      float value = 0.f;
-      if (r >= 0 && c >= 0) {
-        value = activate(affine(to_float(x[static_cast<int64_t>(r) * n.width + c])), n.slope);
-        if (residual != nullptr) value += to_float(residual[r * residual_row + c]);
+    return to_words<T>(values);
+  }
+
+  // The same for many, of a row that is held and that nothing is added to.
+  template <bool kRelu, bool kShifted>
+  __device__ __forceinline__ void write_held(const Row<T>& from, T* out, int count, int lane, int lanes) const {
+#pragma unroll 2
+    for (int k = lane; k < count; k += lanes) {
+      float values[V];
+      to_floats<T>(kShifted ? shifted(from.shared + k * V, from.shift) : load_words(from.shared + k * V), values);
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        const float z = affine(values[j]);
+        values[j] = larger(z, kRelu ? 0.f : z * n.slope);
       }
-      y[i + k] = from_float<T>(value);
+      store_streaming(out + k * V, to_words<T>(values));
     }
   }
-}
 
-template <typename T>
-__device__ __forceinline__ void write_plane(const T* x, const Residual<T>& residual, T* y, int64_t p,
-                                            const Range& range, const Moments& moments, bool first, const Norm& n) {
-  const float origin = to_float(x[0]), rstd = rstd_of(moments.m2, n);
-  if (first && threadIdx.x == 0) {
-    n.mean[p] = origin + moments.mean;
-    n.rstd[p] = rstd;
+  // Write the units that are inside of rows.
+  __device__ __forceinline__ void write_rows(int lanes) const {
+    const int lane = static_cast<int>(threadIdx.x) % lanes, width = n.padded_width();
+    for_rows<V>(first_unit(y, range.begin), range, width, n.pad, lanes, [&](int row, int64_t i, int count) {
+      const int source = source_of(row, n.height, n);
+      const int column = static_cast<int>(i - static_cast<int64_t>(row) * width) - n.pad;
+      T* out = y + i;
+      if (source < 0) {
+        for (int k = lane; k < count; k += lanes) store_streaming(out + k * V, Words{});
+        return;
+      }
+      const Row<T> from = x.row(static_cast<int64_t>(source) * n.width + column, count);
+      if (residual == nullptr && from.begin == 0 && from.end >= count && n.slope >= 0.f && n.slope <= 1.f) {
+        if (n.slope == 0.f)
+          return from.shift == 0 ? write_held<true, false>(from, out, count, lane, lanes)
+                                 : write_held<true, true>(from, out, count, lane, lanes);
+        return from.shift == 0 ? write_held<false, false>(from, out, count, lane, lanes)
+                               : write_held<false, true>(from, out, count, lane, lanes);
+      }
+      const T* added = residual + source * residual_row + column;
+      const int64_t at = source * residual_row + column;
+      const bool inside = at >= V && at + static_cast<int64_t>(count + 1) * V <= residual_size;
+#pragma unroll 1
+      for (int k = lane; k < count; k += lanes) {
+        if (residual == nullptr) {
+          store_streaming(out + k * V, result(from[k], nullptr));
+        } else {
+          const Words more = load_run(added + k * V, inside);
+          store_streaming(out + k * V, result(from[k], &more));
+        }
+      }
+    });
   }
-  const Affine affine(n, static_cast<unsigned>(p) % n.channels, origin, moments.mean, rstd);
-  const T* added = residual.plane(p, n.channels);
-  y += p * n.padded_pixels();
-  if (n.pad == 0 && n.height == 1)
-    write_range<kPack<T>>(x, added, residual.row, y, range, affine, n);
-  else
-    write_range<kPack<T> / 2>(x, added, residual.row, y, range, affine, n);
+
+  // The others.
+  __device__ __forceinline__ void write_ends() const {
+    const int width = n.padded_width();
+    for_row_ends<V>(first_unit(y, range.begin), range, width, n.pad, [&](int64_t i, const Cursor& at) {
+      const int row = source_of(at.row, n.height, n), column = source_of(at.column, n.width, n);
+      float value = 0.f;
+      if (row >= 0 && column >= 0) {
+        value = activate(affine(to_float(x.at(static_cast<int64_t>(row) * n.width + column))), n.slope);
+        if (residual != nullptr) value += to_float(residual[row * residual_row + column]);
+      }
+      y[i] = from_float<T>(value);
+    });
+  }
+};
+
+// Write the part of y that goes with a part of x.
+template <typename T>
+__device__ __forceinline__ void write_part(const Part& part, const Window<T>& x, const Residual<T>& residual, T* y,
+                                           const Moments& moments, float origin, int chunk, const Parts& parts,
+                                           const Norm& n) {
+  const bool first = part.index == 0 && chunk == 0, last = part.index == parts.count - 1 && chunk == parts.chunks - 1;
+  const float rstd = rstd_of(moments.m2, n);
+  if (first && threadIdx.x == 0) {
+    n.mean[part.plane] = origin + moments.mean;
+    n.rstd[part.plane] = rstd;
+  }
+  const Affine affine(n, part.plane % n.channels, origin, moments.mean, rstd);
+  Range range = part.padded_range(n);
+  if (first) range.begin = 0;
+  if (last) range.end = parts.padded_pixels;
+  const int64_t residual_size = (n.height - 1) * residual.row + n.width;
+  const T* added = residual.plane(part.plane, n.channels);
+  const Writer<T> writer{x, added, residual.row, residual_size, y + parts.padded_pixels * part.plane, range, affine, n};
+  writer.write_rows(parts.lanes);
+  writer.write_ends();
 }
 
-// First kernel: block (p, s) finds the moments of part s of plane p. One that holds the whole plane writes y too.
+// Where an item's arrays are in shared memory.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1)
+__device__ __forceinline__ T* buffer_of(float* shared, const Parts& parts, bool odd) {
+  const int units = parts.held + parts.padded_held;
+  return reinterpret_cast<T*>(shared + kReduction) + (odd && parts.buffers == 2 ? units * kPack<T> : 0);
+}
+
+// Before the first signal: nothing has arrived at any plane. The barrier is passed while the first copies arrive.
+__device__ __forceinline__ void clear_counters(const Norm& n, const Parts& parts) {
+  for (int64_t p = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; p < n.planes;
+       p += static_cast<int64_t>(gridDim.x) * blockDim.x)
+    parts.counters[p] = 0;
+  grid_sync();
+}
+
+// Hand two numbers of a part to the blocks that share its plane.
+__device__ __forceinline__ void publish(const Norm& n, const Parts& parts, const Part& part, unsigned item, float a,
+                                        float b) {
+  if (threadIdx.x != 0) return;
+  n.scratch[2 * static_cast<int64_t>(item)] = a;
+  n.scratch[2 * static_cast<int64_t>(item) + 1] = b;
+  signal(parts.counters + part.plane);
+}
+
+// Wait until all parts of a plane have been handed over.
+__device__ __forceinline__ void await_plane(const Parts& parts, const Part& part) {
+  if (threadIdx.x == 0) await(parts.counters + part.plane, parts.count);
+  __syncthreads();
+}
+
+// Fill shared memory again, when no thread reads it any more.
+template <typename F>
+__device__ __forceinline__ void replace(const F& fill) {
+  __syncthreads();
+  fill();
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
     instance_norm_act_fwd_nchw_kernel(const T* __restrict__ x,  // [B, C, H, W]
                                       Residual<T> residual,     // [B, C, H, W] or none
                                       T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
-                                      Norm n) {
+                                      Norm n, Parts parts) {
   HD_SHARED(float, shared);
-  T* held = reinterpret_cast<T*>(shared + kReduction);
-  const int64_t p = blockIdx.x / n.splits;
-  x += p * n.pixels();
-  const Range range(n.pixels(), blockIdx.x % n.splits, n.part);
-  const int64_t first = first_unit<kPack<T>>(x, 0);
-  const auto keep = [&](int64_t i, const auto& pack) {
-    if (n.held) store_whole(held + (i - first), pack);
+  const auto part_of = [&](unsigned item, int chunk) { return Part(x, parts, item, chunk); };
+  const auto window_of = [&](const Part& part, bool odd) {
+    return part.window(x, parts, buffer_of<T>(shared, parts, odd));
   };
-  const Moments moments = block_moments(range_moments(x, range, keep), shared);
-  if (n.held)
-    return write_plane<T>(held - first, residual, y, p, Range(n.padded_pixels(), 0, n.padded_part), moments, true, n);
-  if (threadIdx.x != 0) return;
-  n.scratch[blockIdx.x] = moments.mean;
-  n.scratch[gridDim.x + blockIdx.x] = moments.m2;
-}
-
-// Second kernel: every block merges the moments of its plane's parts and writes a part of y.
-template <typename T>
-__global__ void __launch_bounds__(kThreads, 1)
-    instance_norm_act_fwd_apply_nchw_kernel(const T* __restrict__ x,  // [B, C, H, W]
-                                            Residual<T> residual,     // [B, C, H, W] or none
-                                            T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
-                                            Norm n) {
-  HD_SHARED(float, shared);
-  const unsigned block = gridDim.x - 1 - blockIdx.x, split = block % n.splits;
-  const int64_t p = block / n.splits;
-  Moments moments;
-  for (int s = threadIdx.x; s < n.splits; s += blockDim.x) {
-    const Range part(n.pixels(), s, n.part);
-    const int64_t at = p * n.splits + s;
-    moments.merge({static_cast<float>(part.end - part.begin), n.scratch[at], n.scratch[gridDim.x + at]});
-  }
-  moments = block_moments(moments, shared);
-  write_plane<T>(x + p * n.pixels(), residual, y, p, Range(n.padded_pixels(), split, n.padded_part), moments,
-                 split == 0, n);
-}
-
-// The part of dy [H + 2 pad, W + 2 pad] that reaches one pixel. It is rounded, so that dresidual, the sums and dx use
-// the same number.
-template <typename T>
-__device__ __forceinline__ float fold_pixel(const T* dy, const Copies& rows, const Copies& columns, const Norm& n) {
-  float sum = 0.f;
-#pragma unroll 1
-  for (int r = 0; r < rows.count(); ++r) {
-    const T* row = dy + static_cast<int64_t>(rows[r]) * n.padded_width();
-#pragma unroll 1
-    for (int c = 0; c < columns.count(); ++c) sum += to_float(row[columns[c]]);
-  }
-  return to_float(from_float<T>(sum));
-}
-
-// The same for one unit: all pixels at once, and then again those that padding copies.
-template <int V, typename T>
-__device__ __forceinline__ void fold_unit(const T* dy, Cursor at, const Unit<V>& unit, const Norm& n, float (&g)[V]) {
-  const int border = n.pad == 0 || n.pad_mode == PadMode::zero ? -1 : n.pad_mode == PadMode::reflect ? n.pad : 0;
-  const bool whole = unit.whole() && at.column + V <= n.width;
-  Pack<T, V> pack{};
-  if (whole) pack = load_run<V>(dy + static_cast<int64_t>(at.row + n.pad) * n.padded_width() + at.column + n.pad);
-  to_floats(pack, g);
-  const bool inner_row = at.row > border && at.row < n.height - 1 - border;
-  if (whole && inner_row && at.column > border && at.column + V <= n.width - 1 - border) return;
-#pragma unroll 1
-  for (int k = unit.from; k < unit.to; ++k) {
-    Cursor pixel = at;
-    for (pixel.column += k; pixel.column >= n.width; pixel.column -= n.width) ++pixel.row;
-    const Copies rows(pixel.row, n.height, n), columns(pixel.column, n.width, n);
-    if (whole && rows.count() == 1 && columns.count() == 1) continue;
-    const float sum = fold_pixel(dy, rows, columns, n);
-#pragma unroll
-    for (int j = 0; j < V; ++j) g[j] = j == k ? sum : g[j];
-  }
-}
-
-// Add a unit's dz and dz * (x - mean) to the sums.
-template <int V, typename T>
-__device__ __forceinline__ void add_unit(const Pack<T, V>& x, const float (&g)[V], const Affine& affine, float slope,
-                                         float& dz, float& dz_centred) {
-#pragma unroll
-  for (int k = 0; k < V; ++k) {
-    const float value = to_float(x.at[k]), d = affine(value) > 0.f ? g[k] : damp(g[k], slope);
-    dz += d;
-    dz_centred += d * (value - affine.origin);
-  }
-}
-
-template <int V, typename T>
-__device__ __forceinline__ Pack<T, V> unit_gradient(const Pack<T, V>& x, const float (&g)[V], const Affine& affine,
-                                                    const Gradient& gradient, float slope) {
-  Pack<T, V> dx;
-#pragma unroll
-  for (int k = 0; k < V; ++k) {
-    const float value = to_float(x.at[k]), d = affine(value) > 0.f ? g[k] : damp(g[k], slope);
-    dx.at[k] = from_float<T>(gradient(d, value - affine.origin));
-  }
-  return dx;
-}
-
-// Call fn(i, unit, x, g) with this thread's units of a range: the x and the folded dy there. If a dresidual is given,
-// it already holds the latter.
-template <int V, typename T, typename F>
-__device__ __forceinline__ void for_folded(const T* dy, const T* x, const T* dresidual, const Range& range,
-                                           const Norm& n, const F& fn) {
-  const int64_t first = first_unit<V>(x, range.begin) + threadIdx.x * V, stride = static_cast<int64_t>(blockDim.x) * V;
-  Cursor at(first + static_cast<int64_t>(V) * n.width, n.width);
-  at.row -= V;
-  const Cursor step(static_cast<int>(stride), n.width);
-#pragma unroll 1
-  for (int64_t i = first; i < range.end; i += stride, at.advance(step, n.width)) {
-    const Unit<V> unit(i, range);
-    const Pack<T, V> values = load_some<V>(x + i, unit.from, unit.to);
-    float g[V];
-    if (dresidual == nullptr) {
-      fold_unit<V>(dy, at, unit, n, g);
-    } else {
-      to_floats(load_some<V>(dresidual + i, unit.from, unit.to), g);
+  const auto prefetch = [&](unsigned item, int chunk, bool odd) {
+    if (item < parts.items) window_of(part_of(item, chunk), odd).fill();
+  };
+  prefetch(blockIdx.x, 0, false);
+  if (parts.count > 1) clear_counters(n, parts);
+  bool odd = false;
+  for (unsigned item = blockIdx.x; item < parts.items; item += gridDim.x, odd = !odd) {
+    const Part part = part_of(item, 0);
+    const float origin = to_float(x[parts.pixels * part.plane]);
+    Moments moments;
+    for (int chunk = 0; chunk < parts.chunks; ++chunk) {
+      if (chunk > 0) replace([&] { prefetch(item, chunk, odd); });
+      copies_arrived();
+      __syncthreads();
+      merge_part(moments, window_of(part_of(item, chunk), odd), origin);
     }
-    fn(i, unit, values, g);
+    moments = block_moments(moments, shared);
+    if (parts.count > 1) publish(n, parts, part, item, moments.mean, moments.m2);
+    if (parts.buffers == 2) prefetch(item + gridDim.x, 0, !odd);
+    if (parts.count > 1) {
+      await_plane(parts, part);
+      moments = Moments();
+      for (int s = threadIdx.x; s < parts.count; s += blockDim.x) {
+        const int64_t at = 2 * (static_cast<int64_t>(part.plane) * parts.count + s);
+        moments.merge({part.size(s, parts, kPack<T>), n.scratch[at], n.scratch[at + 1]});
+      }
+      moments = block_moments(moments, shared);
+    }
+    for (int chunk = parts.chunks - 1; chunk >= 0; --chunk) {
+      if (chunk < parts.chunks - 1) {
+        replace([&] { prefetch(item, chunk, odd); });
+        copies_arrived();
+        __syncthreads();
+      }
+      const Part now = part_of(item, chunk);
+      write_part(now, window_of(now, odd), residual, y, moments, origin, chunk, parts, n);
+    }
+    if (parts.buffers == 1) replace([&] { prefetch(item + gridDim.x, 0, false); });
   }
 }
 
-// First kernel: block (p, s) sums over part s of plane p and writes its dresidual. One that holds the whole plane,
-// which every thread then does with its own units of x and of the folded dy, writes dx too.
+// Add dz and dz * (x - mean) of V pixels to the sums.
+template <int V>
+__device__ __forceinline__ void add_pixels(const float (&x)[V], const float (&g)[V], const Affine& affine, float slope,
+                                           float& dz, float& dz_centred) {
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    const float d = affine(x[k]) > 0.f ? g[k] : damp(g[k], slope);
+    dz += d;
+    dz_centred += d * (x[k] - affine.origin);
+  }
+}
+
+// Turn x into dx.
+template <int V>
+__device__ __forceinline__ void differentiate(float (&x)[V], const float (&g)[V], const Affine& affine,
+                                              const Gradient& gradient, float slope) {
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    const float d = affine(x[k]) > 0.f ? g[k] : damp(g[k], slope);
+    x[k] = gradient(d, x[k] - affine.origin);
+  }
+}
+
+// To memory that this kernel does not read.
+template <typename T, int V>
+__device__ __forceinline__ void store_result(T* address, const float (&values)[V]) {
+  if constexpr (V == 1) {
+    *address = from_float<T>(values[0]);
+  } else {
+    const Words words = to_words<T>(values);
+    if (is_aligned<V>(address)) return store_streaming(address, words);
+    const auto pack = bit_cast<Pack<T, V>>(words);
+#pragma unroll
+    for (int k = 0; k < V; ++k) address[k] = pack.at[k];
+  }
+}
+
+// A part of x and the rows of dy that go with it.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1)
+struct Pair {
+  static constexpr int V = kPack<T>;
+  Window<T> x, dy;
+
+  // Add the copies of pixels in the padding of dy to the pixels they are of. A sum is rounded, so that dresidual, the
+  // sums and dx use the same number.
+  __device__ __forceinline__ void fold(const Range& range, const Norm& n) const {
+    if (n.pad == 0 || n.pad_mode == PadMode::zero || range.begin == range.end) return;
+    const int reach = n.pad_mode == PadMode::reflect ? n.pad + 1 : 1;  // no pixel this far from all edges has copies
+    const int begin = Cursor(range.begin, n.width).row, rows = Cursor(range.end - 1, n.width).row + 1 - begin;
+    const int top = min(reach, n.height),
+              bottom = max(n.height - reach, top);  // between these, only the ends of rows have copies
+    const int low = clamped(min(top - begin, rows)), high = clamped(min(begin + rows - bottom, rows));
+    const int whole = (low + high) * n.width, ends = min(2 * reach, n.width);
+#pragma unroll 1
+    for (int k = threadIdx.x; k < whole + rows * ends; k += blockDim.x) {
+      int row, column;
+      if (k < whole) {  // rows near the top and the bottom
+        row = k / n.width;
+        column = k - row * n.width;
+        row += row < low ? begin : begin + rows - high - low;
+      } else {  // the ends of the other rows
+        row = (k - whole) / ends;
+        column = k - whole - row * ends;
+        if (column >= reach) column += n.width - ends;
+        row += begin;
+        if (row < top || row >= bottom) continue;
+      }
+      fold_pixel(row, column, range, n);
+    }
+    __syncthreads();
+  }
+
+  __device__ __forceinline__ void fold_pixel(int row, int column, const Range& range, const Norm& n) const {
+    const int64_t pixel = static_cast<int64_t>(row) * n.width + column;
+    const Copies rows(row, n.height, n), columns(column, n.width, n);
+    if (pixel < range.begin || pixel >= range.end || rows.count() * columns.count() == 1) return;
+    const int width = n.padded_width();
+    float sum = 0.f;
+#pragma unroll 1
+    for (int r = 0; r < rows.count(); ++r)
+#pragma unroll 1
+      for (int c = 0; c < columns.count(); ++c)
+        sum += to_float(dy.at(static_cast<int64_t>(rows[r]) * width + columns[c]));
+    dy.shared[static_cast<int64_t>(rows.middle) * width + columns.middle - dy.first] = from_float<T>(sum);
+  }
+
+  // Call fn(i, x, dy) with this thread's share of a folded part, as packs and, at the ends of rows, as single elements.
+  template <typename F>
+  __device__ __forceinline__ void for_pixels(const Range& range, int lanes, const Norm& n, const F& fn) const {
+    const int lane = static_cast<int>(threadIdx.x) % lanes, width = n.padded_width();
+    for_rows<V>(x.first, range, n.width, 0, lanes, [&](int row, int64_t i, int count) {
+      const int column = static_cast<int>(i - static_cast<int64_t>(row) * n.width);
+      const int64_t padded = static_cast<int64_t>(row + n.pad) * width + column + n.pad - dy.first;
+      const T* from = x.shared + (i - x.first);
+      const int shift = static_cast<int>(padded & (V - 1));
+      const T* upstream = dy.shared + (padded - shift);
+#pragma unroll 1
+      for (int k = lane; k < count; k += lanes) {
+        float values[V], g[V];
+        to_floats<T>(load_words(from + k * V), values);
+        to_floats<T>(shift == 0 ? load_words(upstream + k * V) : shifted(upstream + k * V, shift), g);
+        fn(i + k * V, values, g);
+      }
+    });
+    for_row_ends<V>(x.first, range, n.width, 0, [&](int64_t i, const Cursor& at) {
+      const int64_t padded = static_cast<int64_t>(at.row + n.pad) * width + at.column + n.pad;
+      float values[1] = {to_float(x.shared[i - x.first])}, g[1] = {to_float(dy.shared[padded - dy.first])};
+      fn(i, values, g);
+    });
+  }
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
     instance_norm_act_bwd_nchw_kernel(const T* __restrict__ dy,   // [B, C, H + 2 pad, W + 2 pad]
                                       const T* __restrict__ x,    // [B, C, H, W]
                                       T* __restrict__ dx,         // [B, C, H, W]
                                       T* __restrict__ dresidual,  // [B, C, H, W] or null
-                                      Norm n) {
-  constexpr int V = kPack<T>;
+                                      Norm n, Parts parts) {
   HD_SHARED(float, shared);
-  T* held_x = reinterpret_cast<T*>(shared + kReduction);
-  T* held_g = held_x + (n.pixels() + 2 * V - 1) / V * V;
-  const int64_t p = blockIdx.x / n.splits, offset = p * n.pixels();
-  const Range range(n.pixels(), blockIdx.x % n.splits, n.part);
-  const int64_t first = first_unit<V>(x + offset, 0);
-  const float rstd = n.rstd[p];
-  const Affine affine(n, static_cast<unsigned>(p) % n.channels, n.mean[p], 0.f, rstd);
-  float dz = 0.f, dz_xhat = 0.f;
-  for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, nullptr, range, n,
-                   [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float(&g)[V]) {
-                     const Pack<T, V> folded = from_floats<T>(g);
-                     if (n.held) {
-                       store_whole(held_x + (i - first), values);
-                       store_whole(held_g + (i - first), folded);
-                     }
-                     add_unit<V>(values, g, affine, n.slope, dz, dz_xhat);
-                     if (dresidual != nullptr) store_some<V>(dresidual + offset + i, folded, unit.from, unit.to);
-                   });
-  block_sums(dz, dz_xhat, shared);
-  dz_xhat *= rstd;
-  if (threadIdx.x == 0) {
-    float* result = n.held ? n.sums : n.scratch;
-    result[blockIdx.x] = dz;
-    result[gridDim.x + blockIdx.x] = dz_xhat;
+  const auto part_of = [&](unsigned item, int chunk) { return Part(x, parts, item, chunk); };
+  const auto pair_of = [&](const Part& part, bool odd) {
+    T* buffer = buffer_of<T>(shared, parts, odd);
+    return Pair<T>{part.window(x, parts, buffer), part.padded_window(dy, n, parts, buffer + parts.held * kPack<T>)};
+  };
+  const auto prefetch = [&](unsigned item, int chunk, bool odd) {
+    if (item >= parts.items) return;
+    const Pair<T> next = pair_of(part_of(item, chunk), odd);
+    next.x.fill();
+    next.dy.fill();
+  };
+  // Wait for a chunk's copies and call fn with its pixels.
+  const auto for_pixels = [&](const Part& part, bool arrived, bool odd, const auto& fn) {
+    const Pair<T> pair = pair_of(part, odd);
+    if (!arrived) {
+      copies_arrived();
+      __syncthreads();
+      pair.fold(part.range, n);
+    }
+    pair.for_pixels(part.range, parts.lanes, n, fn);
+  };
+  prefetch(blockIdx.x, 0, false);
+  if (parts.count > 1) clear_counters(n, parts);
+  bool odd = false;
+  for (unsigned item = blockIdx.x; item < parts.items; item += gridDim.x, odd = !odd) {
+    const Part part = part_of(item, 0);
+    const float rstd = n.rstd[part.plane];
+    const Affine affine(n, part.plane % n.channels, n.mean[part.plane], 0.f, rstd);
+    float dz = 0.f, dz_xhat = 0.f;
+    for (int chunk = 0; chunk < parts.chunks; ++chunk) {
+      if (chunk > 0) replace([&] { prefetch(item, chunk, odd); });
+      for_pixels(part_of(item, chunk), false, odd,
+                 [&](int64_t, auto& values, auto& g) { add_pixels(values, g, affine, n.slope, dz, dz_xhat); });
+    }
+    block_sums(dz, dz_xhat, shared);
+    dz_xhat *= rstd;
+    if (parts.count > 1) publish(n, parts, part, item, dz, dz_xhat);
+    if (parts.buffers == 2) prefetch(item + gridDim.x, 0, !odd);
+    if (parts.count > 1) {
+      await_plane(parts, part);
+      dz = dz_xhat = 0.f;
+      for (int s = threadIdx.x; s < parts.count; s += blockDim.x) {
+        const int64_t at = 2 * (static_cast<int64_t>(part.plane) * parts.count + s);
+        dz += n.scratch[at];
+        dz_xhat += n.scratch[at + 1];
+      }
+      block_sums(dz, dz_xhat, shared);
+    }
+    if (part.index == 0 && threadIdx.x == 0) {
+      n.sums[part.plane] = dz;
+      n.sums[n.planes + part.plane] = dz_xhat;
+    }
+    const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
+    const int64_t offset = parts.pixels * part.plane;
+    for (int chunk = parts.chunks - 1; chunk >= 0; --chunk) {
+      const bool arrived = chunk == parts.chunks - 1;
+      if (!arrived) replace([&] { prefetch(item, chunk, odd); });
+      for_pixels(part_of(item, chunk), arrived, odd, [&](int64_t i, auto& values, auto& g) {
+        if (dresidual != nullptr) store_result(dresidual + offset + i, g);
+        differentiate(values, g, affine, gradient, n.slope);
+        store_result(dx + offset + i, values);
+      });
+    }
+    if (parts.buffers == 1) replace([&] { prefetch(item + gridDim.x, 0, false); });
   }
-  if (!n.held) return;
-  const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
-#pragma unroll 1
-  for (int64_t i = first + threadIdx.x * V; i < range.end; i += static_cast<int64_t>(blockDim.x) * V) {
-    const Unit<V> unit(i, range);
-    float g[V];
-    to_floats(load_pack<V>(held_g + (i - first)), g);
-    store_some<V>(dx + offset + i, unit_gradient<V>(load_pack<V>(held_x + (i - first)), g, affine, gradient, n.slope),
-                  unit.from, unit.to);
-  }
-}
-
-// Second kernel: every block adds up its plane's sums and writes a part of dx.
-template <typename T>
-__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_apply_nchw_kernel(
-    const T* __restrict__ dy,         // [B, C, H + 2 pad, W + 2 pad]
-    const T* __restrict__ x,          // [B, C, H, W]
-    T* __restrict__ dx,               // [B, C, H, W]
-    const T* __restrict__ dresidual,  // [B, C, H, W], written by the first kernel, or null
-    Norm n) {
-  constexpr int V = kPack<T>;
-  HD_SHARED(float, shared);
-  const unsigned block = gridDim.x - 1 - blockIdx.x, split = block % n.splits;
-  const int64_t p = block / n.splits, offset = p * n.pixels();
-  float dz = 0.f, dz_xhat = 0.f;
-  for (int s = threadIdx.x; s < n.splits; s += blockDim.x) {
-    dz += n.scratch[p * n.splits + s];
-    dz_xhat += n.scratch[gridDim.x + p * n.splits + s];
-  }
-  block_sums(dz, dz_xhat, shared);
-  if (split == 0 && threadIdx.x == 0) {
-    n.sums[p] = dz;
-    n.sums[n.planes + p] = dz_xhat;
-  }
-  const float rstd = n.rstd[p];
-  const Affine affine(n, static_cast<unsigned>(p) % n.channels, n.mean[p], 0.f, rstd);
-  const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
-  const T* folded = dresidual == nullptr ? nullptr : dresidual + offset;
-  for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, folded, Range(n.pixels(), split, n.part), n,
-                   [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float(&g)[V]) {
-                     store_some<V>(dx + offset + i, unit_gradient<V>(values, g, affine, gradient, n.slope), unit.from,
-                                   unit.to);
-                   });
 }
 
 }  // namespace

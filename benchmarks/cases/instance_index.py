@@ -27,4 +27,6 @@ def setup(case: str, context: Context) -> Iterator[Trial]:
 
 
 # The number of instances depends on the data, which torch.compile cannot trace.
-BENCHMARK = Benchmark("instance_index", CASES, setup, ("eager", "cpu", "cuda", "triton"), layouts=False, dtypes=False)
+BENCHMARK = Benchmark(
+    "instance_index", CASES, setup, ("eager", "cpu", "cuda", "triton"), layouts=False, dtypes=False, clock="call"
+)

@@ -18,6 +18,7 @@ from hdgan import ops
 from hdgan.benchmarks.plain import plain, wide_copy
 from hdgan.benchmarks.reference import build_reference
 from hdgan.benchmarks.runner import (
+    GRAPH,
     OF_NETWORKS,
     Benchmark,
     Context,
@@ -27,6 +28,7 @@ from hdgan.benchmarks.runner import (
     Where,
     bytes_of,
     differentiable,
+    replayed,
 )
 from hdgan.benchmarks.shapes import CONDITION, CONDITION_AND_IMAGE, FEATURES, N_LABELS, scene_maps
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
@@ -109,6 +111,8 @@ def forward_trials(
             return _flat(theirs, *(_as_map(index) for index in fixed))
         if implementation == "eager":
             return _flat(plain(network), *fixed)
+        if implementation == GRAPH:
+            return replayed(on_backend("cuda", ours or _flat(network, *fixed)))
         return on_backend(implementation, ours or _flat(network, *fixed))
 
     true = plain(wide_copy(network))
@@ -169,13 +173,15 @@ BENCHMARKS = (
         {"512x256, ngf 32": "anywhere", "1024x512, ngf 64": "gpu"},
         partial(generator_trials, kind=GlobalGenerator),
         OF_NETWORKS,
+        clock="call",
     ),
     Benchmark(
         "G2",
         {"512x256, ngf 16": "anywhere", "2048x1024, ngf 32": "gpu"},
         partial(generator_trials, kind=LocalEnhancer),
         OF_NETWORKS,
+        clock="call",
     ),
-    Benchmark("D", _SIZES, discriminator_trials, OF_NETWORKS),
-    Benchmark("E", _SIZES, encoder_trials, OF_NETWORKS),
+    Benchmark("D", _SIZES, discriminator_trials, OF_NETWORKS, clock="call"),
+    Benchmark("E", _SIZES, encoder_trials, OF_NETWORKS, clock="call"),
 )

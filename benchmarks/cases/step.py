@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 import torch
@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hdgan import ops
 from hdgan.benchmarks.plain import plain
-from hdgan.benchmarks.runner import TOLERANCE, Benchmark, CheckFailed, Context, Cost, Trial, Where
+from hdgan.benchmarks.runner import GRAPH, TOLERANCE, Benchmark, CheckFailed, Context, Cost, Trial, Where
 from hdgan.benchmarks.shapes import N_LABELS, instance_ids, label_map
 from hdgan.families import (
     GeneratorConfig,
@@ -36,6 +36,7 @@ from hdgan.models import VGG19Features
 from hdgan.models.blocks import recomputing
 from hdgan.ops import encode_labels
 from hdgan.training import TrainConfig
+from hdgan.training.cuda_graph import GraphedGradients
 from hdgan.training.schedule import plan
 from hdgan.training.state import StageState
 from hdgan.training.trainer import forward_backward
@@ -81,8 +82,14 @@ class Step:
     optimizers: tuple[Optimizer, ...]
 
 
-def build_step(case: StepCase, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> Step:
-    """Our step with the active backend, from fixed weights on a fixed batch."""
+def build_step(
+    case: StepCase,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory_format: torch.memory_format,
+    graphed: bool = False,
+) -> Step:
+    """Our step with the active backend, from fixed weights on a fixed batch; `graphed` replays it from a CUDA graph."""
     config, state, inputs, vgg = _build(case, device, dtype, memory_format)
     model = state.model
     assert isinstance(model, Pix2PixHD)
@@ -92,8 +99,11 @@ def build_step(case: StepCase, device: torch.device, dtype: torch.dtype, memory_
         with config.autocast(device), recomputing():
             return criterion(model, inputs)
 
+    compute = partial(forward_backward, config, state, criterion)
+    gradients = GraphedGradients(compute, state) if graphed else compute
+
     def backward() -> None:
-        forward_backward(config, state, criterion, inputs)
+        gradients(inputs)
 
     def update() -> list[Tensor]:
         backward()
@@ -238,8 +248,10 @@ def setup(name: str, context: Context) -> Iterator[Trial]:
     if context.dtype == torch.float16:
         raise CheckFailed("the trainer computes only in float32 or bfloat16")
     for implementation in context.implementations:
-        build = build_original_step if implementation == "eager" else build_step
-        with ops.backend(implementation):
+        build = (
+            build_original_step if implementation == "eager" else partial(build_step, graphed=implementation == GRAPH)
+        )
+        with ops.backend("cuda" if implementation == GRAPH else implementation):
             step = build(case, context.device, context.dtype, context.memory_format)
             found = step.gradients()
             yield Trial(
@@ -256,4 +268,4 @@ def setup(name: str, context: Context) -> Iterator[Trial]:
             del step
 
 
-BENCHMARK = Benchmark("step", WHERE, setup, ("eager", "cpu", "cuda", "triton"))
+BENCHMARK = Benchmark("step", WHERE, setup, ("eager", "cpu", "cuda", "triton", GRAPH), clock="call")

@@ -48,7 +48,7 @@ def square(monkeypatch: pytest.MonkeyPatch) -> None:
     """A suite of one benchmark, on a device that copies 1 GB and computes 1 GFLOP a second."""
     cases = dict.fromkeys(("right", "off", "nan", "raises"), "anywhere")
     monkeypatch.setattr(suite, "BENCHMARKS", {"square": Benchmark("square", cases, square_trials)})  # type: ignore[arg-type]
-    monkeypatch.setattr(timing, "copy_ceiling", lambda device: 1e9)
+    monkeypatch.setattr(timing, "copy_ceiling", lambda device, size=None: 1e9)
     monkeypatch.setattr(timing, "matmul_ceiling", lambda device, dtype: 1e9)
 
 

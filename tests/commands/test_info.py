@@ -26,9 +26,9 @@ Capture = pytest.CaptureFixture[str]
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whether a backend is usable is asked once per process."""
     monkeypatch.delenv("HDGAN_BACKEND", raising=False)
-    _backend.why_unusable.cache_clear()
+    _backend._why_unusable.cache_clear()
     yield
-    _backend.why_unusable.cache_clear()
+    _backend._why_unusable.cache_clear()
 
 
 def found(capsys: Capture) -> dict[str, Any]:
@@ -90,7 +90,8 @@ def test_without_the_extension(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
 def test_without_triton(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "triton")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: (9, 0))
     facts = found(capsys)
     assert facts["versions"]["triton"] is None
     assert "pip install triton" in facts["backends"]["triton"]

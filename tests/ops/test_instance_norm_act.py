@@ -32,6 +32,9 @@ CASES = {
     "shift-alone": ((1, 3, 5, 8), "br", {"activation": "relu", "pad": 2, "pad_mode": "zero"}),
     "steep": ((1, 2, 4, 4), "", {"activation": "leaky_relu", "negative_slope": 0.5, "eps": 1.0}),
     "split": ((1, 3, 67, 130), "wbi", {"activation": "relu", "pad": 1}),
+    "wide-rows": ((1, 2, 36, 136), "wbr", {"activation": "relu", "pad": 3}),
+    "wide-zero": ((1, 4, 6, 133), "r", {"activation": "leaky_relu", "pad": 2, "pad_mode": "zero"}),
+    "wide-replicate": ((1, 4, 7, 132), "b", {"activation": "relu", "pad": 1, "pad_mode": "replicate"}),
 }
 # Planes of several bands on the CPU: too large for the interpreter and the emulator.
 BANDS = ((1, 2, 150, 601), "r", {"activation": "leaky_relu", "pad": 2})
@@ -385,10 +388,17 @@ def test_pad2d_of_nothing_is_the_tensor_itself():
 
 def launches(make):
     """Arguments of the Triton launchers, as the op passes them, for tests/kernels; `make` makes images."""
-    for channels, height, width, pad in ((64, 512, 1024, 0), (1024, 32, 64, 1)):
+    for channels, height, width, pad, has_residual in (
+        (64, 512, 1024, 0, False),
+        (32, 512, 1024, 3, True),
+        (1024, 32, 64, 1, True),
+        (512, 6, 7, 0, False),
+    ):
         x, y = make(1, channels, height, width), make(1, channels, height + 2 * pad, width + 2 * pad)
         weight, bias = (None if pad else torch.empty(channels, device="meta") for _ in range(2))
-        residual, dresidual = (y[:, :, 1:-1, 1:-1], x) if pad else (None, None)
+        residual, dresidual = (x, x) if has_residual else (None, None)
+        if pad == 1:
+            residual = y[:, :, 1:-1, 1:-1]
         mean, rstd = (torch.empty(1, channels, device="meta") for _ in range(2))
         scratch = torch.empty(declared("instance_norm_act", "scratch", "triton", x), device="meta")
         yield "fwd", (x, weight, bias, residual, y, mean, rstd, scratch, 0.0, 1e-5, pad, "reflect")

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <utility>
@@ -39,7 +40,11 @@ constexpr int kShared = 48 << 10, kSharedOptin = 227 << 10;  // bytes a block ma
 constexpr int kSharedReserved = 1 << 10;                     // bytes that each block takes besides
 inline int multiprocessors = 3;  // few, so that grids sized by them loop even over small images
 constexpr int kThreadsPerMultiprocessor = 2048, kBlocksPerMultiprocessor = 32;
-constexpr int kSharedPerMultiprocessor = 228 << 10;
+// HDGAN_EMULATED_SHARED gives a device with less, on which small planes are large.
+inline const int kSharedPerMultiprocessor = [] {
+  const char* asked = std::getenv("HDGAN_EMULATED_SHARED");
+  return asked == nullptr ? 228 << 10 : std::atoi(asked);
+}();
 
 inline int l2_bytes = 50 << 20;
 
