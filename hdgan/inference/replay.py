@@ -36,6 +36,8 @@ class Replay:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._given: list[Tensor | None] = []
         self._result: Tensor | None = None
+        self._memory: list[Tensor] = []
+        """That of the weights in the graph: held, so that no other weight can come to lie at its address."""
         self._impossible = False
 
     def __call__(self, function: Callable[..., Tensor], given: Given, *options: Hashable) -> Tensor:
@@ -63,9 +65,11 @@ class Replay:
         return self._result.clone()
 
     def _key(self, given: Given, options: tuple[Hashable, ...]) -> Hashable:
-        tensors = [*self._model.parameters(), *self._model.buffers()]
         shapes = tuple(None if t is None else (t.shape, t.stride(), t.dtype) for t in given)
-        return shapes, options, forced_backend(), tuple((t.data_ptr(), t._version) for t in tensors)
+        return shapes, options, forced_backend(), tuple((t.data_ptr(), t._version) for t in self._weights())
+
+    def _weights(self) -> list[Tensor]:
+        return [*self._model.parameters(), *self._model.buffers()]
 
     def _capture(self, function: Callable[..., Tensor], given: Given, key: Hashable) -> bool:
         """Make the graph for these inputs. Returns whether that was possible."""
@@ -79,6 +83,7 @@ class Replay:
             self._give_up(str(error).splitlines()[0])
             return False
         self._captured = key
+        self._memory = [t.detach() for t in self._weights()]
         return True
 
     def _give_up(self, reason: str) -> None:
