@@ -9,6 +9,11 @@
 
 #include "kernels.h"
 
+#if defined(HD_WITH_CUDA) && !defined(HD_BASELINE_ONLY)  // builds for tests emulate CUDA, without a driver
+extern "C" int cudaDriverGetVersion(int* version);       // bindings do without CUDA's headers
+#define HD_DRIVER
+#endif
+
 namespace py = pybind11;
 
 namespace {
@@ -28,21 +33,60 @@ const std::unordered_map<PyObject*, hd::DType>& dtypes() {
   return *table;
 }
 
+PyObject* name_of(const char* text) {
+  PyObject* name = PyUnicode_InternFromString(text);
+  if (name == nullptr) throw py::error_already_set();
+  return name;
+}
+
+py::object checked(PyObject* result) {
+  if (result == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(result);
+}
+
+py::object attribute(py::handle source, PyObject* name) { return checked(PyObject_GetAttr(source.ptr(), name)); }
+
+py::object call(py::handle source, PyObject* name) { return checked(PyObject_CallMethodNoArgs(source.ptr(), name)); }
+
+// The integers of a tuple of at most 4 -> numbers. Returns how many there are.
+int read_numbers(const py::object& source, int64_t (&numbers)[4]) {
+  if (!PyTuple_Check(source.ptr())) throw py::type_error("hdgan._C: expected a tuple of sizes");
+  const Py_ssize_t n = PyTuple_GET_SIZE(source.ptr());
+  if (n > 4) throw py::value_error("hdgan._C: expected at most 4 dimensions");
+  for (Py_ssize_t i = 0; i < n; ++i) {
+    numbers[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(source.ptr(), i));
+    if (numbers[i] == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  }
+  return static_cast<int>(n);
+}
+
+// What is read of every tensor. The names are made once, since making them takes longer than reading.
+struct Names {
+  PyObject* dtype = name_of("dtype");
+  PyObject* shape = name_of("shape");
+  PyObject* stride = name_of("stride");
+  PyObject* data_ptr = name_of("data_ptr");
+};
+
+const Names& names() {
+  static const Names made;
+  return made;
+}
+
+bool is_tensor(py::handle source) { return PyObject_HasAttr(source.ptr(), names().data_ptr) != 0; }
+
 hd::Tensor to_tensor(py::handle source) {
   hd::Tensor tensor;
   if (source.is_none()) return tensor;
-  const auto dtype = dtypes().find(source.attr("dtype").ptr());
-  if (dtype == dtypes().end())
-    throw py::type_error("hdgan._C: no kernel reads " + std::string(py::str(source.attr("dtype"))));
-  const py::tuple shape = source.attr("shape"), stride = source.attr("stride")();
-  if (shape.size() > 4) throw py::value_error("hdgan._C: expected at most 4 dimensions");
-  tensor.data = reinterpret_cast<void*>(source.attr("data_ptr")().cast<uintptr_t>());
-  tensor.dtype = dtype->second;
-  tensor.dim = static_cast<int>(shape.size());
-  for (int i = 0; i < tensor.dim; ++i) {
-    tensor.shape[i] = shape[i].cast<int64_t>();
-    tensor.stride[i] = stride[i].cast<int64_t>();
-  }
+  const py::object dtype = attribute(source, names().dtype);
+  const auto known = dtypes().find(dtype.ptr());
+  if (known == dtypes().end()) throw py::type_error("hdgan._C: no kernel reads " + std::string(py::str(dtype)));
+  tensor.dtype = known->second;
+  tensor.dim = read_numbers(attribute(source, names().shape), tensor.shape);
+  read_numbers(call(source, names().stride), tensor.stride);
+  const py::object address = call(source, names().data_ptr);
+  tensor.data = PyLong_AsVoidPtr(address.ptr());
+  if (tensor.data == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
   return tensor;
 }
 
@@ -54,7 +98,7 @@ template <>
 struct type_caster<hd::Tensor> {
   PYBIND11_TYPE_CASTER(hd::Tensor, const_name("torch.Tensor | None"));
   bool load(handle source, bool) {
-    if (!source.is_none() && !hasattr(source, "data_ptr")) return false;
+    if (!source.is_none() && !is_tensor(source)) return false;
     value = to_tensor(source);
     return true;
   }
@@ -129,6 +173,16 @@ PYBIND11_MODULE(_C, m) {
   m.attr("openmp") = false;
 #endif
 #ifdef HD_WITH_CUDA
+#ifdef HD_DRIVER
+  m.def(
+      "cuda_driver_version",
+      [] {
+        int version = 0;  // as it stays where there is no driver
+        cudaDriverGetVersion(&version);
+        return version;
+      },
+      "The CUDA that the driver supports, as 12080 for 12.8.");
+#endif
   m.attr("cuda_archs") = HD_CUDA_ARCHS;
   m.attr("cuda_version") = HD_CUDA_VERSION;
 #else

@@ -12,7 +12,7 @@
 #endif
 
 #ifndef HD_LAUNCH_COOPERATIVE
-#define HD_LAUNCH_COOPERATIVE(kernel, grid, block, shared_bytes, stream, ...)                                       \
+#define HD_LAUNCH_COOPERATIVE(kernel, grid, block, shared_bytes, stream, ...)                                        \
   ::hd::launch_cooperative(#kernel, kernel, (grid), (block), (shared_bytes), reinterpret_cast<cudaStream_t>(stream), \
                            __VA_ARGS__)
 #endif

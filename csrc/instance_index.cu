@@ -52,14 +52,16 @@ __global__ void __launch_bounds__(kThreads)
   const unsigned b = blockIdx.x / tiles, tile = blockIdx.x % tiles;
   const T* image = ids.data + static_cast<int64_t>(b) * ids.pixels;
   unsigned* counts = table + static_cast<int64_t>(b) * ids.table;
+  const unsigned lane = threadIdx.x % 32;
 
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
     const unsigned p = ((tile * kSteps + step) * kThreads + threadIdx.x) * kPixels;
     T own[kPixels];
     load_ids(ids, image, p, own);
-    const T before = p > 0 && p < ids.pixels ? image[p - 1] : T(0);
-    const T after = p + kPixels < ids.pixels ? image[p + kPixels] : T(0);
+    T before = __shfl_up_sync(kAll, own[kPixels - 1], 1), after = __shfl_down_sync(kAll, own[0], 1);
+    if (lane == 0 && p > 0 && p < ids.pixels) before = image[p - 1];
+    if (lane == 31 && p + kPixels < ids.pixels) after = image[p + kPixels];
 #pragma unroll
     for (int k = 0; k < kPixels; ++k) {
       const unsigned at = p + k;
@@ -76,7 +78,10 @@ __global__ void __launch_bounds__(kThreads)
       }
       const unsigned amount = (ends ? at + 1 : 0u) - (begins ? at : 0u);  // modulo 2^32, as the sums are
       const int key = static_cast<int>(entry), slot = key % kSlots, found = atomicCAS(&keys[slot], -1, key);
-      atomicAdd(found == -1 || found == key ? &sums[slot] : &counts[key], amount);
+      if (found == -1 || found == key)  // apart, or the addition would be one to memory of either kind
+        atomicAdd(&sums[slot], amount);
+      else
+        atomicAdd(&counts[key], amount);
     }
   }
   __syncthreads();
@@ -171,8 +176,11 @@ __global__ void __launch_bounds__(kThreads)
   load_ids(ids, ids.data + static_cast<int64_t>(b) * ids.pixels, p, own);
   Pack<int, kPixels> row;
 #pragma unroll
-  for (int k = 0; k < kPixels; ++k)
-    row.at[k] = p + k < ids.pixels ? base + __ldg(ranks + first + (static_cast<int64_t>(own[k]) - ids.first_id)) : 0;
+  for (int k = 0; k < kPixels; ++k) {
+    const bool repeats = k > 0 && own[k] == own[k == 0 ? 0 : k - 1];
+    const int64_t entry = first + (static_cast<int64_t>(own[k]) - ids.first_id);
+    row.at[k] = p + k >= ids.pixels ? 0 : repeats ? row.at[k == 0 ? 0 : k - 1] : base + __ldg(ranks + entry);
+  }
   int* target = rows + static_cast<int64_t>(b) * ids.pixels + p;
   if (ids.aligned) return store_pack(target, row);
 #pragma unroll

@@ -1,6 +1,7 @@
-// Reducing adds floats atomically, but few: as long as a warp sees one instance, its lanes add in registers; where it
-// sees several, their pixels are first added up across the warp. What remains goes to a table of the image's instances
-// in shared memory and from there to the sums, or to the sums at once where an image has many instances.
+// Reducing adds floats atomically, but few. As long as a warp sees one instance, its lanes add in registers; where it
+// sees several, runs of equal rows are added up across its lanes, and each run is added once. That goes to a table of
+// the image's instances in shared memory and from there to the sums, or to the sums at once where an image has many
+// instances. Few channels of a channels_last image are read 16 bytes at a time through shared memory.
 #include <algorithm>
 
 #include "cuda.cuh"
@@ -13,7 +14,7 @@ constexpr int kPixels = 4;         // of a thread at a time: 16 bytes of rows
 constexpr int kChannels = 4;       // of one block of a reduction
 constexpr int kSteps = 4;          // of one thread of a reduction
 constexpr int kTableRows = 512;    // instances of an image whose sums fit shared memory
-constexpr int kRounds = 4;         // instances in a warp whose pixels are added across it
+constexpr int kStagedBytes = 32;   // of the largest channels_last pixel that goes through shared memory
 constexpr int kTilePixels = 1024;  // of one block that broadcasts to a channels_last image
 constexpr int64_t kPiece = 4096;   // pixels of an instance, on average, that one block adds up in order
 constexpr int64_t kMostPieces = 256;
@@ -22,9 +23,11 @@ constexpr unsigned kAll = 0xffffffffu;
 struct Layout {
   int64_t batch, pixels;
   int channels;
-  int64_t tiles;  // of an image
-  bool packed;    // accesses of kPixels pixels, or of 16 bytes of a channels_last image, are aligned
-  bool last;      // channels are adjacent
+  unsigned tiles;  // of an image
+  bool packed;     // accesses of kPixels pixels, or of 16 bytes of a channels_last image, are aligned
+  bool rows;       // accesses of the rows of kPixels pixels are aligned
+  bool staged;     // pixels go through shared memory
+  bool last;       // channels are adjacent
 };
 
 // Where the sums of one image and group of channels go. Rows count from the image's first.
@@ -59,119 +62,134 @@ struct Held {
   }
 };
 
-// Add N pixels of each lane whose warp sees several instances. Rows are -1 where there is no pixel.
-template <int N>
-__device__ __forceinline__ void add_mixed(const int (&rows)[N], const float (&values)[N][kChannels], const Sums& sums) {
-  int row = rows[0];
-  float own[kChannels] = {};
-  bool uniform = true;
-#pragma unroll
-  for (int v = 0; v < N; ++v) {
-    uniform &= rows[v] == row;
-#pragma unroll
-    for (int c = 0; c < kChannels; ++c) own[c] += values[v][c];
-  }
-  if (!uniform) {
-#pragma unroll
-    for (int v = 0; v < N; ++v)
-#pragma unroll
-      for (int c = 0; c < kChannels; ++c)
-        if (rows[v] >= 0 && c < sums.channels) sums.add(rows[v], c, values[v][c]);
-    row = -1;
-  }
-  unsigned left = __ballot_sync(kAll, row >= 0);
-#pragma unroll 1
-  for (int round = 0; round < kRounds && left != 0; ++round) {
-    const int leader = __ffs(left) - 1, common = __shfl_sync(kAll, row, leader);
-    const bool mine = row == common;
-#pragma unroll
-    for (int c = 0; c < kChannels; ++c) {
-      if (c >= sums.channels) break;
-      const float total = warp_sum(mine ? own[c] : 0.f);
-      if (static_cast<int>(threadIdx.x % 32) == leader) sums.add(common, c, total);
-    }
-    left &= ~__ballot_sync(kAll, mine);
-    if (mine) row = -1;
-  }
-#pragma unroll
-  for (int c = 0; c < kChannels; ++c)
-    if (row >= 0 && c < sums.channels) sums.add(row, c, own[c]);
-}
-
-// Pixels of one thread: adjacent ones, for wide accesses, or every 32nd of a stretch of its warp.
+// Adjacent pixels of one thread, as those of its warp are.
 struct Pixels {
   int row[kPixels];  // -1 where there is no pixel
   float value[kPixels][kChannels];
 };
 
-__device__ __forceinline__ void add_pixels(const Pixels& pixels, bool adjacent, const Sums& sums, Held& held) {
+// Add up the pixels of a warp that sees several instances. A run of equal rows that crosses lanes is summed by a scan
+// that begins anew with each run, and the last of its lanes adds it.
+__device__ __forceinline__ void add_runs(const Pixels& pixels, const Sums& sums) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, first = pixels.row[0], last = pixels.row[kPixels - 1];
+  float head[kChannels] = {}, tail[kChannels] = {};  // the lane's last run, and its first unless they are the same
+  bool uniform = true;
+#pragma unroll
+  for (int v = kPixels - 1; v >= 0; --v) {
+    uniform &= pixels.row[v] == last;
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c)
+      if (uniform) tail[c] += pixels.value[v][c];
+  }
+  bool leading = !uniform;
+#pragma unroll
+  for (int v = 0; v + 1 < kPixels; ++v) {
+    leading &= pixels.row[v] == first;
+    bool trailing = true;
+#pragma unroll
+    for (int after = v; after < kPixels; ++after) trailing &= pixels.row[after] == last;
+    const bool between = v > 0 && !leading && !trailing && pixels.row[v] >= 0;
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) {
+      if (leading) head[c] += pixels.value[v][c];
+      if (between && c < sums.channels) sums.add(pixels.row[v], c, pixels.value[v][c]);
+    }
+  }
+  const int before = __shfl_up_sync(kAll, last, 1), after = __shfl_down_sync(kAll, first, 1);
+  const bool continues = lane > 0 && before == first, ends = lane == 31 || after != last;
+  const unsigned begins = __ballot_sync(kAll, !continues || !uniform);
+  const int begin = 31 - __clz(static_cast<int>(begins & (kAll >> (31 - lane))));
+#pragma unroll
+  for (int c = 0; c < kChannels; ++c) {
+    if (c >= sums.channels) break;
+#pragma unroll
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const float other = __shfl_up_sync(kAll, tail[c], offset);
+      if (lane - offset >= begin) tail[c] += other;
+    }
+    const float other = __shfl_up_sync(kAll, tail[c], 1);
+    if (!uniform && first >= 0) sums.add(first, c, continues ? head[c] + other : head[c]);
+    if (ends && last >= 0) sums.add(last, c, tail[c]);
+  }
+}
+
+__device__ __forceinline__ void add_pixels(const Pixels& pixels, const Sums& sums, Held& held) {
   const int common = __shfl_sync(kAll, pixels.row[0], 0);
   bool same = common >= 0;
 #pragma unroll
   for (int v = 0; v < kPixels; ++v) same &= pixels.row[v] == common;
-  if (__all_sync(kAll, same)) {
-    if (common != held.row) {
-      held.flush(sums);
-      held.row = common;
-    }
-#pragma unroll
-    for (int v = 0; v < kPixels; ++v)
-#pragma unroll
-      for (int c = 0; c < kChannels; ++c) held.sum[c] += pixels.value[v][c];
-  } else if (adjacent) {
-    add_mixed(pixels.row, pixels.value, sums);
-  } else {
-    Pixels rest = pixels;  // shifted, as registers cannot be indexed; unrolled, this would be long
-#pragma unroll 1
-    for (int done = 0; done < kPixels; ++done) {
-      const int row[1] = {rest.row[0]};
-      float value[1][kChannels];
-#pragma unroll
-      for (int c = 0; c < kChannels; ++c) value[0][c] = rest.value[0][c];
-      add_mixed(row, value, sums);
-#pragma unroll
-      for (int v = 0; v + 1 < kPixels; ++v) {
-        rest.row[v] = rest.row[v + 1];
-#pragma unroll
-        for (int c = 0; c < kChannels; ++c) rest.value[v][c] = rest.value[v + 1][c];
-      }
-    }
+  if (!__all_sync(kAll, same)) return add_runs(pixels, sums);
+  if (common != held.row) {
+    held.flush(sums);
+    held.row = common;
   }
+#pragma unroll
+  for (int v = 0; v < kPixels; ++v)
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) held.sum[c] += pixels.value[v][c];
 }
 
-// The pixels of this thread from p on, of an image and its rows; channels from `channel` on.
-template <typename T>
-__device__ __forceinline__ Pixels load_adjacent(const T* image, const int* rows, const Layout& layout, int64_t p,
-                                                int first, int channel, int channels) {
-  Pixels pixels = {{-1, -1, -1, -1}, {}};
-  if (p >= layout.pixels) return pixels;
-  const Pack<int, kPixels> row = load_pack<kPixels>(rows + p);
+// Rows of this thread's pixels from p on. They count from the image's first.
+__device__ __forceinline__ void load_rows(const int* rows, const Layout& layout, int64_t p, int first,
+                                          int (&out)[kPixels]) {
 #pragma unroll
-  for (int v = 0; v < kPixels; ++v) pixels.row[v] = row.at[v] - first;
+  for (int v = 0; v < kPixels; ++v) out[v] = -1;
+  if (layout.rows && p < layout.pixels) {
+    const Pack<int, kPixels> pack = load_pack<kPixels>(rows + p);
+#pragma unroll
+    for (int v = 0; v < kPixels; ++v) out[v] = pack.at[v] - first;
+    return;
+  }
+#pragma unroll
+  for (int v = 0; v < kPixels; ++v)
+    if (p + v < layout.pixels) out[v] = rows[p + v] - first;
+}
+
+// The values of these pixels, of the channels from `channel` on.
+template <typename T>
+__device__ __forceinline__ void load_values(const T* image, const Layout& layout, int64_t p, int channel, int channels,
+                                            float (&out)[kPixels][kChannels]) {
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
-    if (c >= channels) break;
-    const Pack<T, kPixels> pack = load_pack<kPixels>(image + (channel + c) * layout.pixels + p);
+    if (layout.last) {
 #pragma unroll
-    for (int v = 0; v < kPixels; ++v) pixels.value[v][c] = to_float(pack.at[v]);
+      for (int v = 0; v < kPixels; ++v)
+        out[v][c] =
+            c < channels && p + v < layout.pixels ? to_float(image[(p + v) * layout.channels + channel + c]) : 0.f;
+      continue;
+    }
+    const bool exists = c < channels && p < layout.pixels;
+    const auto pack = exists ? load_pack<kPixels>(image + (channel + c) * layout.pixels + p) : Pack<T, kPixels>{};
+#pragma unroll
+    for (int v = 0; v < kPixels; ++v) out[v][c] = to_float(pack.at[v]);
   }
-  return pixels;
 }
 
+// The same through shared memory, where a warp copies its pixels from p on: of channels_last images all channels.
 template <typename T>
-__device__ __forceinline__ Pixels load_apart(const T* image, const int* rows, const Layout& layout, int64_t p,
-                                             int first, int channel, int channels) {
-  const int64_t pixel = layout.last ? layout.channels : 1, plane = layout.last ? 1 : layout.pixels;
-  Pixels pixels = {{-1, -1, -1, -1}, {}};
+__device__ __forceinline__ void load_staged(const T* image, const Layout& layout, int64_t p, int channel, int channels,
+                                            T* tile, float (&out)[kPixels][kChannels]) {
+  constexpr int V = 16 / sizeof(T), kOwn = 32 * kPixels;
+  const int lane = static_cast<int>(threadIdx.x) % 32, count = static_cast<int>(min(layout.pixels - p, int64_t{kOwn}));
+  const int copies = layout.last ? 1 : channels, elements = count * (layout.last ? layout.channels : 1);
+  const T* source = image + (layout.last ? p * layout.channels : channel * layout.pixels + p);
+  __syncwarp();  // what was there has been read
+#pragma unroll 1
+  for (int c = 0; c < copies; ++c, source += layout.pixels) {
+    const int packed = layout.packed ? elements / V * V : 0;
+#pragma unroll 3
+    for (int i = lane * V; i < packed; i += 32 * V) store_pack(tile + i, load_pack<V>(source + i));
+#pragma unroll 1
+    for (int i = packed + lane; i < elements; i += 32) tile[c * kOwn + i] = source[i];
+  }
+  __syncwarp();
+  const int pixel = layout.last ? layout.channels : 1, plane = layout.last ? 1 : kOwn;
+  tile += lane * kPixels * pixel + (layout.last ? channel : 0);
 #pragma unroll
-  for (int v = 0; v < kPixels; ++v, p += 32) {
-    if (p >= layout.pixels) break;
-    pixels.row[v] = rows[p] - first;
+  for (int v = 0; v < kPixels; ++v)
 #pragma unroll
     for (int c = 0; c < kChannels; ++c)
-      if (c < channels) pixels.value[v][c] = to_float(image[p * pixel + (channel + c) * plane]);
-  }
-  return pixels;
+      out[v][c] = c < channels && lane * kPixels + v < count ? to_float(tile[v * pixel + c * plane]) : 0.f;
 }
 
 template <typename T>
@@ -182,6 +200,7 @@ __global__ void __launch_bounds__(kThreads, 3)
                                 float* __restrict__ out,              // [N, C], added to
                                 Layout layout) {
   __shared__ float table[kTableRows * kChannels];
+  HD_SHARED(T, tiles);  // pixels that are staged
   const int64_t b = blockIdx.x / layout.tiles, tile = blockIdx.x % layout.tiles;
   const int channel = static_cast<int>(blockIdx.y) * kChannels, channels = layout.channels;
   const int64_t first = offsets[b], n = offsets[b + 1] - first;
@@ -193,18 +212,19 @@ __global__ void __launch_bounds__(kThreads, 3)
   __syncthreads();
 
   const T* image = x + b * channels * layout.pixels;
-  const int* own = rows + b * layout.pixels;
-  const bool adjacent = layout.packed && !layout.last;
-  const int lane = static_cast<int>(threadIdx.x) % 32, before = static_cast<int>(threadIdx.x) - lane;  // threads
-  int64_t p =
-      tile * (kThreads * kPixels * kSteps) + (adjacent ? before + lane : before) * kPixels + (adjacent ? 0 : lane);
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  T* own = tiles + warp * 32 * kPixels * (layout.last ? channels : kChannels);
+  int64_t p = tile * (kThreads * kPixels * kSteps) + warp * 32 * kPixels;  // of the warp
   Held held = {-1, {}};
 #pragma unroll 1
   for (int step = 0; step < kSteps; ++step, p += kThreads * kPixels) {
-    const Pixels pixels = adjacent
-                              ? load_adjacent(image, own, layout, p, static_cast<int>(first), channel, sums.channels)
-                              : load_apart(image, own, layout, p, static_cast<int>(first), channel, sums.channels);
-    add_pixels(pixels, adjacent, sums, held);
+    Pixels pixels;
+    load_rows(rows + b * layout.pixels, layout, p + lane * kPixels, static_cast<int>(first), pixels.row);
+    if (layout.staged)
+      load_staged(image, layout, p, channel, sums.channels, own, pixels.value);
+    else
+      load_values(image, layout, p + lane * kPixels, channel, sums.channels, pixels.value);
+    add_pixels(pixels, sums, held);
   }
   held.flush(sums);
 
@@ -257,6 +277,14 @@ __device__ __forceinline__ float count_of(const int64_t* counts, int row) {
   return counts == nullptr ? 1.f : static_cast<float>(__ldg(counts + row));
 }
 
+// Divide by a count. A quotient that is one step of Newton's from being right is made so. A plain division has a branch
+// for divisors that no count is, and calls a function there, for which registers are saved.
+__device__ __forceinline__ float divided(float x, float count) {
+  const float inverse = __fdividef(1.f, count), near = x * inverse;
+  const float exact = __fmaf_rn(__fmaf_rn(-near, count, x), inverse, near);
+  return exact == exact ? exact : near;  // infinity stays infinity
+}
+
 // A thread writes a few pixels, all their channels.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, 4)
@@ -265,8 +293,8 @@ __global__ void __launch_bounds__(kThreads, 4)
                                    const int64_t* __restrict__ counts,  // [N] or null: not divided
                                    T* __restrict__ y,                   // [B, C, H, W] contiguous
                                    Layout layout) {
-  constexpr int V = kPixels;
-  const int64_t b = blockIdx.x / layout.tiles, begin = blockIdx.x % layout.tiles * (kThreads * V);
+  constexpr int V = 16 / sizeof(T);
+  const int64_t b = blockIdx.x / layout.tiles, begin = static_cast<int64_t>(blockIdx.x % layout.tiles) * (kThreads * V);
   const int64_t p = begin + static_cast<int64_t>(threadIdx.x) * (layout.packed ? V : 1);
   const int step = layout.packed ? 1 : kThreads;  // from one pixel of the thread to the next
   const int* own = rows + b * layout.pixels + p;
@@ -276,13 +304,16 @@ __global__ void __launch_bounds__(kThreads, 4)
   int row[V];
   float count[V];
   bool uniform = true;
-  if (layout.packed) {
-    const Pack<int, V> pack = load_pack<V>(own);
 #pragma unroll
-    for (int v = 0; v < V; ++v) row[v] = pack.at[v];
-  } else {
+  for (int v = 0; v < V; v += kPixels) {
+    if (layout.packed && layout.rows) {
+      const Pack<int, kPixels> pack = load_pack<kPixels>(own + v);
 #pragma unroll
-    for (int v = 0; v < V; ++v) row[v] = p + v * kThreads < layout.pixels ? own[v * kThreads] : own[0];
+      for (int i = 0; i < kPixels; ++i) row[v + i] = pack.at[i];
+      continue;
+    }
+#pragma unroll
+    for (int i = v; i < v + kPixels; ++i) row[i] = p + i * step < layout.pixels ? own[i * step] : own[0];
   }
 #pragma unroll
   for (int v = 0; v < V; ++v) uniform &= row[v] == row[0];
@@ -294,7 +325,7 @@ __global__ void __launch_bounds__(kThreads, 4)
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const float* value = table + static_cast<int64_t>(row[v]) * layout.channels + c;
-      pack.at[v] = v == 0 || !uniform ? from_float<T>(__ldg(value) / count[v]) : pack.at[0];
+      pack.at[v] = v == 0 || !uniform ? from_float<T>(divided(__ldg(value), count[v])) : pack.at[0];
     }
     if (layout.packed) {
       store_pack(target, pack);
@@ -306,54 +337,96 @@ __global__ void __launch_bounds__(kThreads, 4)
   }
 }
 
-// A thread writes adjacent elements of a tile of pixels, wherever pixels begin in them.
+// Write `end` elements of a channels_last image whose pixels have many.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__device__ __forceinline__ void broadcast_elements(const float* table, const int* rows, const int64_t* counts,
+                                                   T* target, const Layout& layout, unsigned end) {
+  constexpr unsigned V = 16 / sizeof(T);
+  const unsigned channels = static_cast<unsigned>(layout.channels);
+  const bool packed = layout.packed && channels % V == 0;
+#pragma unroll 1
+  for (unsigned e = threadIdx.x * (packed ? V : 1); e < end; e += kThreads * (packed ? V : 1)) {
+    const unsigned pixel = e / channels;
+    const float count = count_of(counts, rows[pixel]);
+    const float* source = table + static_cast<int64_t>(rows[pixel]) * channels + (e - pixel * channels);
+    if (!packed) {
+      target[e] = from_float<T>(divided(__ldg(source), count));
+      continue;
+    }
+    Pack<T, V> pack;
+#pragma unroll
+    for (unsigned v = 0; v < V; ++v) pack.at[v] = from_float<T>(divided(__ldg(source + v), count));
+    store_pack(target + e, pack);
+  }
+}
+
+// A tile of kTilePixels of the batch. Those of few channels go through shared memory, kPixels of each thread.
+template <typename T>
+__global__ void __launch_bounds__(kThreads, 4)
     instance_mean_broadcast_last_kernel(const float* __restrict__ table,     // [N, C]
                                         const int* __restrict__ rows,        // [B, H, W]
                                         const int64_t* __restrict__ counts,  // [N] or null: not divided
                                         T* __restrict__ y,                   // [B, C, H, W] channels_last
                                         Layout layout) {
   constexpr int V = 16 / sizeof(T);
+  HD_SHARED(T, tile);  // [kTilePixels, C] if staged
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * kTilePixels, total = layout.batch * layout.pixels;
-  const unsigned channels = static_cast<unsigned>(layout.channels);
-  const unsigned end = static_cast<unsigned>(min(static_cast<int64_t>(kTilePixels), total - begin)) * channels;
+  const int channels = layout.channels, count = static_cast<int>(min(static_cast<int64_t>(kTilePixels), total - begin));
   const int* own = rows + begin;
   T* target = y + begin * channels;
-  for (unsigned e = threadIdx.x * V; e < end; e += kThreads * V) {
-    unsigned pixel = e / channels, c = e % channels;
-    int row = own[pixel];
-    float count = count_of(counts, row);
-    Pack<T, V> pack = {};
+  if (!layout.staged)
+    return broadcast_elements(table, own, counts, target, layout, static_cast<unsigned>(count) * channels);
+
+  const int first = static_cast<int>(threadIdx.x) * kPixels;
+  int row[kPixels];
+  if (layout.rows && first + kPixels <= count) {
+    const Pack<int, kPixels> pack = load_pack<kPixels>(own + first);
 #pragma unroll
-    for (int v = 0; v < V; ++v) {
-      if (e + v >= end) break;
-      pack.at[v] = from_float<T>(__ldg(table + static_cast<int64_t>(row) * channels + c) / count);
-      if (++c < channels || e + v + 1 >= end) continue;
-      c = 0;
-      row = own[++pixel];
-      count = count_of(counts, row);
-    }
-    if (layout.packed && e + V <= end) {
-      store_pack(target + e, pack);
-      continue;
-    }
+    for (int v = 0; v < kPixels; ++v) row[v] = pack.at[v];
+  } else {
 #pragma unroll
-    for (int v = 0; v < V; ++v)
-      if (e + v < end) target[e + v] = pack.at[v];
+    for (int v = 0; v < kPixels; ++v) row[v] = own[min(first + v, count - 1)];
   }
+  float divisor[kPixels];
+  bool uniform = true;
+#pragma unroll
+  for (int v = 0; v < kPixels; ++v) {
+    uniform &= row[v] == row[0];
+    divisor[v] = v == 0 || row[v] != row[0] ? count_of(counts, row[v]) : divisor[0];
+  }
+  for (int c = 0; c < channels; ++c) {
+    const float value = divided(__ldg(table + static_cast<int64_t>(row[0]) * channels + c), divisor[0]);
+#pragma unroll
+    for (int v = 0; v < kPixels; ++v)
+      tile[(first + v) * channels + c] = from_float<T>(
+          uniform || v == 0 ? value : divided(__ldg(table + static_cast<int64_t>(row[v]) * channels + c), divisor[v]));
+  }
+  __syncthreads();
+  const int elements = count * channels, whole = layout.packed ? elements / V * V : 0;
+  for (int i = static_cast<int>(threadIdx.x) * V; i < whole; i += kThreads * V)
+    store_pack(target + i, load_pack<V>(tile + i));
+  for (int i = whole + static_cast<int>(threadIdx.x); i < elements; i += kThreads) target[i] = tile[i];
 }
 
-// Of x, in tiles of so many pixels.
-Layout layout_of(const Tensor& x, const Tensor& rows, int64_t tile) {
-  const int64_t pixels = x.shape[2] * x.shape[3];
-  const bool last = is_channels_last(x), whole = last || pixels % kPixels == 0;
+// Of x with elements of so many bytes, in tiles of so many pixels and for accesses of `pack` pixels of a plane.
+Layout layout_of(const Tensor& x, const Tensor& rows, int64_t bytes, int64_t tile, int64_t pack) {
+  const int64_t pixels = x.shape[2] * x.shape[3], pixel = x.shape[1] * bytes;
+  const bool last = is_channels_last(x);
+  const bool whole = last ? x.shape[0] == 1 || pixels * pixel % 16 == 0 : pixels % pack == 0;
+  const bool packed = whole && is_aligned(x, 16);
   return {x.shape[0],
           pixels,
           static_cast<int>(x.shape[1]),
-          ceil_div(pixels, tile),
-          whole && is_aligned(x, 16) && is_aligned(rows, 16),
+          static_cast<unsigned>(ceil_div(pixels, tile)),
+          packed,
+          (x.shape[0] == 1 || pixels % kPixels == 0) && is_aligned(rows, 16),
+          last ? pixel <= kStagedBytes : !packed,
           last};
+}
+
+// Bytes of shared memory for the pixels of a block that are staged.
+size_t staged_bytes(const Layout& layout, size_t bytes) {
+  return layout.staged ? kThreads * kPixels * (layout.last ? layout.channels : kChannels) * bytes : 0;
 }
 
 }  // namespace
@@ -361,18 +434,18 @@ Layout layout_of(const Tensor& x, const Tensor& rows, int64_t tile) {
 void instance_mean_reduce(Tensor x, Tensor rows, Tensor offsets, Tensor sums, uintptr_t stream) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
-    const Layout layout = layout_of(x, rows, kThreads * kPixels * kSteps);
+    const Layout layout = layout_of(x, rows, sizeof(T), kThreads * kPixels * kSteps, kPixels);
     const dim3 grid(static_cast<unsigned>(layout.batch * layout.tiles),
                     static_cast<unsigned>(ceil_div(layout.channels, kChannels)));
-    HD_LAUNCH(instance_mean_reduce_kernel<T>, grid, kThreads, 0, stream, x.as<T>(), rows.as<int>(),
-              offsets.as<int64_t>(), sums.as<float>(), layout);
+    HD_LAUNCH(instance_mean_reduce_kernel<T>, grid, kThreads, staged_bytes(layout, sizeof(T)), stream, x.as<T>(),
+              rows.as<int>(), offsets.as<int64_t>(), sums.as<float>(), layout);
   });
 }
 
 void instance_mean_reduce_sorted(Tensor x, Tensor order, Tensor starts, Tensor partial, uintptr_t stream) {
   with_floating(x.dtype, [&](auto type) {
     using T = decltype(type);
-    const Layout layout = layout_of(x, order, 1);
+    const Layout layout = layout_of(x, order, sizeof(T), 1, 1);
     const int64_t n = partial.shape[1], each = layout.batch * layout.pixels / n;  // pixels of an instance
     const dim3 grid(static_cast<unsigned>(n), static_cast<unsigned>(partial.shape[0]),
                     static_cast<unsigned>(ceil_div(layout.channels, kChannels)));
@@ -388,15 +461,17 @@ int64_t instance_mean_pieces(int64_t pixels, int64_t instances) {
 void instance_mean_broadcast(Tensor table, Tensor rows, Tensor counts, Tensor y, uintptr_t stream) {
   with_floating(y.dtype, [&](auto type) {
     using T = decltype(type);
-    const Layout layout = layout_of(y, rows, kThreads * kPixels);
-    const auto launch = [&](auto kernel, int64_t blocks) {
-      HD_LAUNCH(kernel, blocks, kThreads, 0, stream, table.as<float>(), rows.as<int>(), counts.as<int64_t>(), y.as<T>(),
-                layout);
+    constexpr int64_t V = 16 / sizeof(T);
+    const Layout layout = layout_of(y, rows, sizeof(T), kThreads * V, V);
+    const auto launch = [&](auto kernel, int64_t blocks, size_t shared) {
+      HD_LAUNCH(kernel, blocks, kThreads, shared, stream, table.as<float>(), rows.as<int>(), counts.as<int64_t>(),
+                y.as<T>(), layout);
     };
     if (layout.last)
-      launch(instance_mean_broadcast_last_kernel<T>, ceil_div(layout.batch * layout.pixels, kTilePixels));
+      launch(instance_mean_broadcast_last_kernel<T>, ceil_div(layout.batch * layout.pixels, kTilePixels),
+             staged_bytes(layout, sizeof(T)));
     else
-      launch(instance_mean_broadcast_kernel<T>, layout.batch * layout.tiles);
+      launch(instance_mean_broadcast_kernel<T>, layout.batch * layout.tiles, 0);
   });
 }
 

@@ -1,17 +1,15 @@
 // What the kernels of instance_norm_act share, whatever the memory format: geometry, moments, activation.
 #pragma once
 
-#include "cuda.cuh"
+#include <type_traits>
+
+#include "grid.cuh"
 
 namespace hd::cuda {
 namespace {
 
 constexpr int kThreads = 512;  // of a block, at most
 constexpr int kWarps = kThreads / 32;
-// Bytes that a block holds: three such blocks a multiprocessor of 9.0 or 10.0.
-constexpr int64_t kSmallPlane = 64 << 10;
-constexpr int64_t kSpareParts = 32768;  // beyond one part for each plane there are at most so many more
-
 // Adjacent elements that a thread moves at once.
 template <typename T>
 constexpr int kPack = 16 / sizeof(T);
@@ -26,10 +24,6 @@ struct Norm {
   float* sums;          // [2, B, C], backward only
   float* scratch;       // partial results
   int64_t planes;       // B C
-  bool held;            // one block holds a plane in shared memory
-  int splits;           // otherwise: blocks that share a plane
-  int64_t part;         // pixels of each of their parts, but the last
-  int64_t padded_part;  // the same of the padded plane
   float per_pixel;      // 1 / (H W)
   float slope;          // factor of values below zero
   float eps;
@@ -86,14 +80,19 @@ struct Cursor {
       ++row;
     }
   }
+  __device__ __forceinline__ void retreat(Cursor step, int width) {
+    row -= step.row;
+    column -= step.column;
+    if (column < 0) {
+      column += width;
+      --row;
+    }
+  }
 };
 
-// The k-th part of [0, size).
+// Elements [begin, end).
 struct Range {
   int64_t begin, end;
-
-  __device__ __forceinline__ Range(int64_t size, int k, int64_t part)
-      : begin(min(k * part, size)), end(min(begin + part, size)) {}
 };
 
 template <int V, typename T>
@@ -101,66 +100,118 @@ __device__ __forceinline__ bool is_aligned(const T* address) {
   return reinterpret_cast<uintptr_t>(address) % sizeof(Pack<T, V>) == 0;
 }
 
-// store_pack that is certainly one instruction: the numbers of a structure of 16-bit numbers may be stored one by one.
-template <int V, typename T>
-__device__ __forceinline__ void store_whole(T* address, const Pack<T, V>& pack) {
-  if constexpr (sizeof(pack) == 16)
-    *reinterpret_cast<uint4*>(address) = bit_cast<uint4>(pack);
-  else
-    *reinterpret_cast<uint2*>(address) = bit_cast<uint2>(pack);
+// A pack as 32-bit words, which the compiler moves whole: the members of a structure of 16-bit numbers it may load and
+// store one by one.
+struct alignas(16) Words {
+  uint32_t at[4];
+};
+
+template <typename T>
+__device__ __forceinline__ Words load_words(const T* address) {
+  return bit_cast<Words>(*reinterpret_cast<const uint4*>(address));
 }
 
-// V elements at an address that may not be aligned.
-template <int V, typename T>
-__device__ __forceinline__ Pack<T, V> load_run(const T* address) {
-  if (is_aligned<V>(address)) return load_pack<V>(address);
-  Pack<T, V> pack;
-#pragma unroll
-  for (int k = 0; k < V; ++k) pack.at[k] = address[k];
-  return pack;
+// 16 bytes to global memory that this kernel does not read: they are the first to leave the caches, and loads may pass
+// them.
+__device__ __forceinline__ void store_streaming(void* address, const Words& words) {
+#ifdef __CUDA_ARCH__
+  asm volatile("st.global.cs.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(words.at[0]), "r"(words.at[1]),
+               "r"(words.at[2]), "r"(words.at[3]));
+#else
+  *reinterpret_cast<Words*>(address) = words;
+#endif
 }
 
-// Elements [from, to) of V. The others are zero. Only whole and aligned ones are fast: the rest is for edges, which are
-// short.
-template <int V, typename T>
-__device__ __forceinline__ Pack<T, V> load_some(const T* address, int from, int to) {
-  if (to - from == V && is_aligned<V>(address)) return load_pack<V>(address);
-  Pack<T, V> pack{};
-#pragma unroll 1
-  for (int k = from; k < to; ++k) {
-    const T value = address[k];
-#pragma unroll
-    for (int j = 0; j < V; ++j)
-      if (j == k) pack.at[j] = value;
-  }
-  return pack;
+template <typename T>
+__device__ __forceinline__ void store_streaming(T* address, const Pack<T, kPack<T>>& pack) {
+  store_streaming(address, bit_cast<Words>(pack));
 }
 
-template <int V, typename T>
-__device__ __forceinline__ void store_some(T* address, const Pack<T, V>& pack, int from, int to) {
-  if (to - from == V && is_aligned<V>(address)) return store_whole(address, pack);
-#pragma unroll 1
-  for (int k = from; k < to; ++k) {
-    T value = pack.at[0];
+// Copy 16 bytes from global to shared memory without passing through registers. Both addresses are multiples of 16. The
+// copy is there for the thread that asked for it after copies_arrived, for others after a barrier that follows.
+__device__ __forceinline__ void copy_async(void* shared, const void* global) {
+#ifdef __CUDA_ARCH__
+  asm volatile(
+      "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(shared))),
+      "l"(global)
+      : "memory");
+#else
+  *static_cast<Words*>(shared) = *static_cast<const Words*>(global);
+#endif
+}
+
+// Wait for all copies that this thread has asked for.
+__device__ __forceinline__ void copies_arrived() {
+#ifdef __CUDA_ARCH__
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
+template <typename T>
+__device__ __forceinline__ void to_floats(const Words& words, float (&values)[kPack<T>]) {
 #pragma unroll
-    for (int j = 1; j < V; ++j)
-      if (j == k) value = pack.at[j];
-    address[k] = value;
+  for (int k = 0; k < 4; ++k) {
+    const uint32_t word = words.at[k];
+    if constexpr (sizeof(T) == 4) {
+      values[k] = bit_cast<float>(word);
+    } else {
+      values[2 * k] = to_float(T{static_cast<uint16_t>(word)});
+      if constexpr (std::is_same_v<T, bf16>)
+        values[2 * k + 1] = bit_cast<float>(word & 0xffff0000u);  // where it is, and not shifted down and up
+      else
+        values[2 * k + 1] = to_float(T{static_cast<uint16_t>(word >> 16)});
+    }
   }
 }
 
 template <int V, typename T>
 __device__ __forceinline__ void to_floats(const Pack<T, V>& pack, float (&values)[V]) {
+  if constexpr (V == kPack<T>) {
+    to_floats<T>(bit_cast<Words>(pack), values);
+  } else {
 #pragma unroll
-  for (int k = 0; k < V; ++k) values[k] = to_float(pack.at[k]);
+    for (int k = 0; k < V; ++k) values[k] = to_float(pack.at[k]);
+  }
+}
+
+// Two numbers, rounded, in one word: the first in its low half.
+template <typename T>
+__device__ __forceinline__ uint32_t from_two_floats(float low, float high) {
+#ifdef __CUDA_ARCH__
+  uint32_t word;
+  if constexpr (std::is_same_v<T, bf16>)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+#else
+  return from_float<T>(low).bits | static_cast<uint32_t>(from_float<T>(high).bits) << 16;
+#endif
+}
+
+template <typename T>
+__device__ __forceinline__ Words to_words(const float (&values)[kPack<T>]) {
+  Words words;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    if constexpr (sizeof(T) == 4)
+      words.at[k] = bit_cast<uint32_t>(values[k]);
+    else
+      words.at[k] = from_two_floats<T>(values[2 * k], values[2 * k + 1]);
+  }
+  return words;
 }
 
 template <typename T, int V>
 __device__ __forceinline__ Pack<T, V> from_floats(const float (&values)[V]) {
-  Pack<T, V> pack;
+  if constexpr (V == kPack<T>) {
+    return bit_cast<Pack<T, V>>(to_words<T>(values));
+  } else {
+    Pack<T, V> pack;
 #pragma unroll
-  for (int k = 0; k < V; ++k) pack.at[k] = from_float<T>(values[k]);
-  return pack;
+    for (int k = 0; k < V; ++k) pack.at[k] = from_float<T>(values[k]);
+    return pack;
+  }
 }
 
 // Count, mean and summed squared deviations of some numbers, which merge by the formula of Chan, Golub and LeVeque. All
@@ -188,21 +239,6 @@ __device__ __forceinline__ float tree_sum(float (&v)[N]) {
 #pragma unroll
     for (int k = 0; k < half; ++k) v[k] += v[k + half];
   return v[0];
-}
-
-// Merge the moments of numbers [from, to) of N into a mean and m2 of `count`, in two passes over the N; r =
-// Moments::share. Deviations are from the mean so far.
-template <int N>
-__device__ __forceinline__ void absorb(float& mean, float& m2, float count, float r, const float (&v)[N], int from,
-                                       int to) {
-  float d[N], sums[N];
-#pragma unroll
-  for (int k = 0; k < N; ++k) sums[k] = d[k] = k >= from && k < to ? v[k] - mean : 0.f;
-  const float delta = __fdividef(tree_sum(sums), static_cast<float>(to - from));
-#pragma unroll
-  for (int k = 0; k < N; ++k) sums[k] = k >= from && k < to ? (d[k] - delta) * (d[k] - delta) : 0.f;
-  m2 += tree_sum(sums) + delta * delta * count * r;
-  mean += delta * r;
 }
 
 // Merge over the block, which consists of whole warps. `shared` is 3 kWarps floats, free again after the next barrier.
@@ -238,6 +274,32 @@ __device__ __forceinline__ void block_sums(float& a, float& b, float* shared) {
   __syncthreads();
   a = warp_sum(lane < warps ? shared[lane] : 0.f);
   b = warp_sum(lane < warps ? shared[kWarps + lane] : 0.f);
+}
+
+// The larger number, or NaN if one is NaN.
+__device__ __forceinline__ float larger(float a, float b) {
+#ifdef __CUDA_ARCH__
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#else
+  return a != a || a > b ? a : b;
+#endif
+}
+
+// activate for V numbers: the branch, which all threads take, costs less than what it saves.
+template <int V>
+__device__ __forceinline__ void activate_all(float (&z)[V], float slope) {
+  if (slope == 0.f) {
+#pragma unroll
+    for (int k = 0; k < V; ++k) z[k] = larger(z[k], 0.f);
+  } else if (slope > 0.f && slope <= 1.f) {
+#pragma unroll
+    for (int k = 0; k < V; ++k) z[k] = larger(z[k], z[k] * slope);
+  } else {
+#pragma unroll
+    for (int k = 0; k < V; ++k) z[k] = activate(z[k], slope);
+  }
 }
 
 // z = weight * (x - mean) * rstd + bias. The mean is given as origin + mean, and the origin is taken off x first: the

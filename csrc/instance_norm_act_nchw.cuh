@@ -1,11 +1,12 @@
-// instance_norm_act of contiguous images: a plane is one run of pixels. Small planes are held by one block in
-// shared memory, so that everything is read once. Large ones are shared by n.splits blocks of two kernels, of which the
-// second walks backwards over what the first has just left in the second-level cache.
+// instance_norm_act of contiguous images: a plane is one run of pixels, of which each block works on a part. It copies
+// its part to shared memory, finds its moments or sums there, hands them to the other blocks of the plane, waits for
+// theirs, and writes its part of the result from shared memory. So memory is read once. Copies for the block's next
+// part are on their way meanwhile. If planes are larger than all shared memory of the GPU, a part is several chunks, of
+// which all but the last are read twice.
 //
-// All run over units: V elements, aligned in memory to their size, that cover a range of pixels. The first and the last
-// unit may stick out of it. Rows of a padded image start anywhere, so a unit of y is gathered element by element
-// (neighbouring threads still read neighbouring elements) and stored whole, since partial writes cost more than partial
-// reads. Units are half as wide then: the reads of a warp overlap less in their cache lines.
+// A unit is V elements, 16 bytes, at a multiple of 16 bytes of memory. Units cover a plane; the first and the last may
+// stick out of it. Shared memory has units as memory has them, so that they are copied whole. Rows of a padded image
+// begin anywhere in a unit: V elements there are two units and a shift.
 #pragma once
 
 #include "instance_norm_act.cuh"
@@ -13,329 +14,266 @@
 namespace hd::cuda {
 namespace {
 
-constexpr int kReduction = 64;  // floats of shared memory that reductions use
-constexpr int kTiles = 4;       // units that a thread has in flight
+constexpr int kPlaneThreads = 256;  // of a block, at most
+constexpr int kPlaneBlocks = 3;     // that a multiprocessor holds: one loads while another waits or writes
+constexpr int kReduction = 64;      // floats of shared memory that reductions use
+
+// How blocks share planes. Block b works on the items b, b + gridDim.x, ...; item t is part t % count of plane t /
+// count. Blocks that share a plane wait for each other, which needs no more than that all of them run: as a block works
+// on its items in order, all parts of the first unfinished plane are being worked on.
+struct Parts {
+  unsigned items;
+  int count;                      // of a plane
+  int units;                      // of each, but the last
+  int held;                       // so many of these are in shared memory at a time
+  int chunks;                     // and so many times it takes to see them all
+  int padded_held;                // units of the padded plane beside them
+  int lanes;                      // threads that work on one row
+  int buffers;                    // 2 if shared memory has room for the item after the present one
+  int64_t pixels, padded_pixels;  // of a plane, as Norm computes them
+  unsigned* counters;             // for each plane, the parts whose partial results are there
+};
 
 // The first element, at or before `begin`, of the units that cover an array from `begin` on.
-template <int V, typename T>
+template <typename T>
 __device__ __forceinline__ int64_t first_unit(const T* array, int64_t begin) {
-  return begin - static_cast<int64_t>(reinterpret_cast<uintptr_t>(array + begin) / sizeof(T) % V);
+  return begin - static_cast<int64_t>(reinterpret_cast<uintptr_t>(array + begin) / sizeof(T) % kPack<T>);
 }
 
-// What a range has of the unit at i: elements [from, to).
-template <int V>
-struct Unit {
-  int from, to;
+__device__ __forceinline__ uint32_t funnel(uint32_t low, uint32_t high, int bits) {
+#ifdef __CUDA_ARCH__
+  return __funnelshift_r(low, high, bits);
+#else
+  return static_cast<uint32_t>((static_cast<uint64_t>(high) << 32 | low) >> bits);
+#endif
+}
 
-  __device__ __forceinline__ Unit(int64_t i, const Range& range)
-      : from(i < range.begin ? static_cast<int>(range.begin - i) : 0),
-        to(i + V > range.end ? static_cast<int>(max(range.end - i, int64_t{0})) : V) {}
-  __device__ __forceinline__ bool whole() const { return from == 0 && to == V; }
-};
+// V elements from `shift` on of two units that follow each other.
+template <typename T>
+__device__ __forceinline__ Words shifted(const T* units, int shift) {
+  const Words low = load_words(units), high = load_words(units + kPack<T>);
+  const int words = shift * static_cast<int>(sizeof(T)) / 4;
+  uint32_t at[8];
+#pragma unroll
+  for (int k = 0; k < 8; ++k) at[k] = k < 4 ? low.at[k] : high.at[k - 4];
+#pragma unroll
+  for (int k = 0; k < 6; ++k) at[k] = (words & 2) != 0 ? at[k + 2] : at[k];
+#pragma unroll
+  for (int k = 0; k < 5; ++k) at[k] = (words & 1) != 0 ? at[k + 1] : at[k];
+  Words result;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) result.at[k] = sizeof(T) == 4 ? at[k] : funnel(at[k], at[k + 1], shift % 2 * 16);
+  return result;
+}
 
-// The moments of this thread's share of a range of plane x. keep(i, unit) is called with each unit.
-template <typename T, typename Keep>
-__device__ __forceinline__ Moments range_moments(const T* x, const Range& range, const Keep& keep) {
+// V elements at any address. `inside` says that the array has V elements more on both sides, so that no byte outside of
+// it is read.
+template <typename T>
+__device__ __forceinline__ Words load_run(const T* address, bool inside) {
   constexpr int V = kPack<T>;
-  const int64_t stride = static_cast<int64_t>(blockDim.x) * V;
-  const float origin = to_float(x[0]);
-  Moments moments;
-  for (int64_t i = first_unit<V>(x, range.begin) + threadIdx.x * V; i < range.end; i += kTiles * stride) {
-    Pack<T, V> packs[kTiles];
+  const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(address) / sizeof(T) % V);
+  if (shift == 0) return load_words(address);
+  if (inside) return shifted(address - shift, shift);
+  Pack<T, V> pack;
 #pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
-      const Unit<V> unit(i + t * stride, range);
-      if (unit.to > 0) packs[t] = load_some<V>(x + i + t * stride, unit.from, unit.to);
-    }
-#pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
-      const Unit<V> unit(i + t * stride, range);
-      if (unit.to <= 0) break;
-      keep(i + t * stride, packs[t]);
-      float values[V];
-#pragma unroll
-      for (int k = 0; k < V; ++k) values[k] = to_float(packs[t].at[k]) - origin;
-      const float count = unit.to - unit.from, r = Moments::share(moments.count, count);
-      absorb(moments.mean, moments.m2, moments.count, r, values, unit.from, unit.to);
-      moments.count += count;
-    }
-  }
-  return moments;
+  for (int k = 0; k < V; ++k) pack.at[k] = address[k];
+  return bit_cast<Words>(pack);
 }
 
+// V elements at a time of a row, from shared memory where it is held.
 template <typename T>
-struct Residual {
-  const T* data;                // [B, C, H, W] or null
-  int64_t batch, channel, row;  // strides
+struct Row {
+  const T* memory;        // its first element
+  bool inside;            // for load_run
+  const T* shared;        // the unit of its first element, which begins `shift` elements before
+  int shift, begin, end;  // the packs that are held
 
-  __device__ __forceinline__ const T* plane(int64_t p, int channels) const {
-    return data == nullptr
-               ? nullptr
-               : data + static_cast<unsigned>(p) / channels * batch + static_cast<unsigned>(p) % channels * channel;
+  __device__ __forceinline__ Words operator[](int k) const {
+    constexpr int V = kPack<T>;
+    if (k < begin || k >= end) return load_run(memory + k * V, inside);
+    return shift == 0 ? load_words(shared + k * V) : shifted(shared + k * V, shift);
   }
 };
 
-// Write the pixels of a range of the padded plane y.
-template <int V, typename T>
-__device__ __forceinline__ void write_range(const T* x, const T* residual, int64_t residual_row, T* y,
-                                            const Range& range, const Affine& affine, const Norm& n) {
-  const int width = n.padded_width();
-  const int64_t first = first_unit<V>(y, range.begin) + threadIdx.x * V, stride = static_cast<int64_t>(blockDim.x) * V;
-  Cursor at(first + static_cast<int64_t>(V) * width, width);  // first may be negative
-  at.row -= V;
-  const Cursor step(static_cast<int>(stride), width);
-#pragma unroll 1
-  for (int64_t i = first; i < range.end; i += stride, at.advance(step, width)) {
-    const Unit<V> unit(i, range);
-    const int row = source_of(at.row, n.height, n), column = at.column - n.pad;
-    if (unit.whole() && row >= 0 && column >= 0 && column + V <= n.width) {
-      Pack<T, V> pack = load_run<V>(x + static_cast<int64_t>(row) * n.width + column), added{};
-      if (residual != nullptr) added = load_run<V>(residual + row * residual_row + column);
-#pragma unroll
-      for (int k = 0; k < V; ++k)
-        pack.at[k] = from_float<T>(activate(affine(to_float(pack.at[k])), n.slope) + to_float(added.at[k]));
-      store_whole(y + i, pack);
-      continue;
+__device__ __forceinline__ int clamped(int64_t x) {
+  return static_cast<int>(max(min(x, int64_t{0x7fffffff}), int64_t{0}));
+}
+
+// A plane in memory of which shared memory holds so many units from `first` on. The rest is read from memory.
+template <typename T>
+struct Window {
+  static constexpr int V = kPack<T>;
+  const T* plane;
+  int64_t size;  // of the plane
+  T* shared;
+  int64_t first;
+  int units;
+
+  // The units of which the plane has every element.
+  __device__ __forceinline__ int whole_begin() const { return first < 0 ? 1 : 0; }
+  __device__ __forceinline__ int whole_end() const {
+    return units > 0 && first + static_cast<int64_t>(units) * V > size ? units - 1 : units;
+  }
+
+  // Begin to copy from memory what is held. The copies of a block are all there after copies_arrived and a barrier.
+  __device__ __forceinline__ void fill() const {
+    const int begin = whole_begin(), end = whole_end();
+    const T* memory = plane + first;
+#pragma unroll 2
+    for (int u = begin + threadIdx.x; u < end; u += blockDim.x) copy_async(shared + u * V, memory + u * V);
+    if (begin == 0 && end == units) return;
+    for (int k = threadIdx.x; k < 2 * V; k += blockDim.x) {  // elements of the first unit, and of the last
+      const int i = k < V ? k : k - V + (units - 1) * V;
+      const bool partial = k < V ? begin == 1 : end < units;
+      if (partial && first + i >= 0 && first + i < size) shared[i] = memory[i];
     }
+  }
+
+  __device__ __forceinline__ T at(int64_t element) const {
+    const int64_t i = element - first;
+    return static_cast<uint64_t>(i) < static_cast<uint64_t>(units * V) ? shared[i] : plane[element];
+  }
+  // The packs from an element on, of which there are `count`.
+  __device__ __forceinline__ Row<T> row(int64_t element, int count) const {
+    const int64_t i = element - first;
+    const int shift = static_cast<int>(i & (V - 1));
+    const int64_t unit = (i - shift) / V, last = units - (shift == 0 ? 0 : 1);
+    const bool inside = element >= V && element + static_cast<int64_t>(count + 1) * V <= size;
+    return {plane + element, inside, shared + unit * V, shift, clamped(-unit), clamped(last - unit)};
+  }
+};
+
+// What of an item is in shared memory at a time.
+struct Part {
+  unsigned plane;
+  int index;      // of the item in its plane
+  int64_t first;  // element of x at which its units begin
+  int units;
+  Range range;  // its elements
+
+  template <typename T>
+  __device__ __forceinline__ Part(const T* x, const Parts& parts, unsigned item, int chunk)
+      : plane(item / parts.count), index(static_cast<int>(item - plane * parts.count)) {
+    constexpr int V = kPack<T>;
+    const int64_t pixels = parts.pixels, begin = static_cast<int64_t>(index) * parts.units + chunk * parts.held;
+    first = first_unit(x + pixels * plane, 0) + begin * V;
+    const int64_t left = (pixels - first + V - 1) / V;  // units before the end of the plane
+    units = min(min(parts.held, parts.units - chunk * parts.held), clamped(left));
+    range.begin = min(max(first, int64_t{0}), pixels);
+    range.end = max(min(first + static_cast<int64_t>(units) * V, pixels), range.begin);
+  }
+  // How many elements part k of the plane has, if this is the first chunk of one.
+  __device__ __forceinline__ float size(int k, const Parts& parts, int unit) const {
+    const int64_t length = static_cast<int64_t>(parts.units) * unit, begin = first + (k - index) * length;
+    return static_cast<float>(max(min(begin + length, parts.pixels) - max(begin, int64_t{0}), int64_t{0}));
+  }
+  template <typename T>
+  __device__ __forceinline__ Window<T> window(const T* x, const Parts& parts, T* shared) const {
+    return {x + parts.pixels * plane, parts.pixels, shared, first, units};
+  }
+  // Where a pixel is in the padded plane. The first of a row brings the padding before it along.
+  __device__ __forceinline__ static int64_t padded_position(int64_t pixel, const Norm& n) {
+    const Cursor at(pixel, n.width);
+    return static_cast<int64_t>(at.row + n.pad) * n.padded_width() + (at.column == 0 ? 0 : at.column + n.pad);
+  }
+  // The rows of the padded plane that go with these pixels.
+  __device__ __forceinline__ Range padded_range(const Norm& n) const {
+    Range padded;
+    padded.begin = padded_position(range.begin, n);
+    padded.end = padded_position(range.end, n);
+    return padded;
+  }
+  template <typename T>
+  __device__ __forceinline__ Window<T> padded_window(const T* dy, const Norm& n, const Parts& parts, T* shared) const {
+    constexpr int V = kPack<T>;
+    const T* padded_plane = dy + parts.padded_pixels * plane;
+    const Range padded = padded_range(n);
+    const int64_t begin = first_unit(padded_plane, padded.begin);
+    const int held = padded.begin == padded.end ? 0 : static_cast<int>((padded.end - begin + V - 1) / V);
+    return {padded_plane, parts.padded_pixels, shared, begin, held};
+  }
+};
+
+// Call fn(row, i, count) for the rows of a range: `count` units from element i on are inside the row, `reach` elements
+// or more from its ends, and inside the range. `first` is where units begin. Each call is for `lanes` threads.
+template <int V, typename F>
+__device__ __forceinline__ void for_rows(int64_t first, const Range& range, int width, int reach, int lanes,
+                                         const F& fn) {
+  if (range.begin >= range.end) return;
+  const int begin = Cursor(range.begin, width).row, rows = Cursor(range.end - 1, width).row + 1 - begin;
 #pragma unroll 1
-    for (int k = unit.from; k < unit.to; ++k) {
-      Cursor pixel = at;
-      for (pixel.column += k; pixel.column >= width; pixel.column -= width) ++pixel.row;
-      const int r = source_of(pixel.row, n.height, n), c = source_of(pixel.column, n.width, n);
-      float value = 0.f;
-      if (r >= 0 && c >= 0) {
-        value = activate(affine(to_float(x[static_cast<int64_t>(r) * n.width + c])), n.slope);
-        if (residual != nullptr) value += to_float(residual[r * residual_row + c]);
-      }
-      y[i + k] = from_float<T>(value);
-    }
+  for (int k = static_cast<int>(threadIdx.x) / lanes; k < rows; k += blockDim.x / lanes) {
+    const int row = begin + k;
+    const int64_t at = static_cast<int64_t>(row) * width;
+    const int64_t from = max(at + reach, range.begin), to = min(at + width - reach, range.end);
+    const int64_t i = first + ((from - first + V - 1) & ~int64_t{V - 1});
+    if (i + V <= to) fn(row, i, static_cast<int>((to - i) / V));
   }
 }
 
-template <typename T>
-__device__ __forceinline__ void write_plane(const T* x, const Residual<T>& residual, T* y, int64_t p,
-                                            const Range& range, const Moments& moments, bool first, const Norm& n) {
-  const float origin = to_float(x[0]), rstd = rstd_of(moments.m2, n);
-  if (first && threadIdx.x == 0) {
-    n.mean[p] = origin + moments.mean;
-    n.rstd[p] = rstd;
+// Call fn(element, at) for all other elements of the range. Adjacent threads have adjacent elements.
+template <int V, typename F>
+__device__ __forceinline__ void for_row_ends(int64_t first, const Range& range, int width, int reach, const F& fn) {
+  if (range.begin >= range.end) return;
+  const int each = (2 * reach + V - 2) / V + 1;  // units that the surroundings of a row's end can touch
+  const int begin = Cursor(range.begin, width).row, rows = Cursor(range.end - 1, width).row + 2 - begin;
+  const auto unit_of = [&](int64_t element) { return first + ((element - first) & ~int64_t{V - 1}); };
+  const auto row_end = [&](int row) { return unit_of(static_cast<int64_t>(begin + row) * width - reach); };
+  const int k = static_cast<int>(threadIdx.x) % V;
+#pragma unroll 1
+  for (int m = static_cast<int>(threadIdx.x) / V; m < 2 + rows * each; m += blockDim.x / V) {
+    const int row = m >= 2 ? (m - 2) / each : m == 0 ? 1 : rows - 1;
+    int64_t i = row_end(row);
+    if (m >= 2) {
+      i += (m - 2 - row * each) * V;
+    } else {  // where the range is cut, unless that is near the end of a row
+      const int64_t cut = unit_of(m == 0 ? range.begin : range.end - 1);
+      if (cut >= i || (m == 1 && cut == unit_of(range.begin))) continue;
+      i = cut;
+    }
+    if (row > 0 && i <= row_end(row - 1) + (each - 1) * V) continue;  // the row before has it
+    if (i + k < range.begin || i + k >= range.end) continue;
+    const Cursor at(i + k, width);
+    const bool whole = i >= range.begin && i + V <= range.end;
+    if (!whole || at.column - k < reach || at.column - k + V > width - reach) fn(i + k, at);
   }
-  const Affine affine(n, static_cast<unsigned>(p) % n.channels, origin, moments.mean, rstd);
-  const T* added = residual.plane(p, n.channels);
-  y += p * n.padded_pixels();
-  if (n.pad == 0 && n.height == 1)
-    write_range<kPack<T>>(x, added, residual.row, y, range, affine, n);
-  else
-    write_range<kPack<T> / 2>(x, added, residual.row, y, range, affine, n);
 }
 
-// First kernel: block (p, s) finds the moments of part s of plane p. One that holds the whole plane writes y too.
+// Where an item's arrays are in shared memory.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 1)
-    instance_norm_act_fwd_nchw_kernel(const T* __restrict__ x,  // [B, C, H, W]
-                                      Residual<T> residual,     // [B, C, H, W] or none
-                                      T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
-                                      Norm n) {
-  HD_SHARED(float, shared);
-  T* held = reinterpret_cast<T*>(shared + kReduction);
-  const int64_t p = blockIdx.x / n.splits;
-  x += p * n.pixels();
-  const Range range(n.pixels(), blockIdx.x % n.splits, n.part);
-  const int64_t first = first_unit<kPack<T>>(x, 0);
-  const auto keep = [&](int64_t i, const auto& pack) {
-    if (n.held) store_whole(held + (i - first), pack);
-  };
-  const Moments moments = block_moments(range_moments(x, range, keep), shared);
-  if (n.held)
-    return write_plane<T>(held - first, residual, y, p, Range(n.padded_pixels(), 0, n.padded_part), moments, true, n);
+__device__ __forceinline__ T* buffer_of(float* shared, const Parts& parts, bool odd) {
+  const int units = parts.held + parts.padded_held;
+  return reinterpret_cast<T*>(shared + kReduction) + (odd && parts.buffers == 2 ? units * kPack<T> : 0);
+}
+
+// Before the first signal: nothing has arrived at any plane. The barrier is passed while the first copies arrive.
+__device__ __forceinline__ void clear_counters(const Norm& n, const Parts& parts) {
+  for (int64_t p = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; p < n.planes;
+       p += static_cast<int64_t>(gridDim.x) * blockDim.x)
+    parts.counters[p] = 0;
+  grid_sync();
+}
+
+// Hand two numbers of a part to the blocks that share its plane.
+__device__ __forceinline__ void publish(const Norm& n, const Parts& parts, const Part& part, unsigned item, float a,
+                                        float b) {
   if (threadIdx.x != 0) return;
-  n.scratch[blockIdx.x] = moments.mean;
-  n.scratch[gridDim.x + blockIdx.x] = moments.m2;
+  n.scratch[2 * static_cast<int64_t>(item)] = a;
+  n.scratch[2 * static_cast<int64_t>(item) + 1] = b;
+  signal(parts.counters + part.plane);
 }
 
-// Second kernel: every block merges the moments of its plane's parts and writes a part of y.
-template <typename T>
-__global__ void __launch_bounds__(kThreads, 1)
-    instance_norm_act_fwd_apply_nchw_kernel(const T* __restrict__ x,  // [B, C, H, W]
-                                            Residual<T> residual,     // [B, C, H, W] or none
-                                            T* __restrict__ y,        // [B, C, H + 2 pad, W + 2 pad]
-                                            Norm n) {
-  HD_SHARED(float, shared);
-  const unsigned block = gridDim.x - 1 - blockIdx.x, split = block % n.splits;
-  const int64_t p = block / n.splits;
-  Moments moments;
-  for (int s = threadIdx.x; s < n.splits; s += blockDim.x) {
-    const Range part(n.pixels(), s, n.part);
-    const int64_t at = p * n.splits + s;
-    moments.merge({static_cast<float>(part.end - part.begin), n.scratch[at], n.scratch[gridDim.x + at]});
-  }
-  moments = block_moments(moments, shared);
-  write_plane<T>(x + p * n.pixels(), residual, y, p, Range(n.padded_pixels(), split, n.padded_part), moments,
-                 split == 0, n);
+// Wait until all parts of a plane have been handed over.
+__device__ __forceinline__ void await_plane(const Parts& parts, const Part& part) {
+  if (threadIdx.x == 0) await(parts.counters + part.plane, parts.count);
+  __syncthreads();
 }
 
-// The part of dy [H + 2 pad, W + 2 pad] that reaches one pixel. It is rounded, so that dresidual, the sums and dx use
-// the same number.
-template <typename T>
-__device__ __forceinline__ float fold_pixel(const T* dy, const Copies& rows, const Copies& columns, const Norm& n) {
-  float sum = 0.f;
-#pragma unroll 1
-  for (int r = 0; r < rows.count(); ++r) {
-    const T* row = dy + static_cast<int64_t>(rows[r]) * n.padded_width();
-#pragma unroll 1
-    for (int c = 0; c < columns.count(); ++c) sum += to_float(row[columns[c]]);
-  }
-  return to_float(from_float<T>(sum));
-}
-
-// The same for one unit: all pixels at once, and then again those that padding copies.
-template <int V, typename T>
-__device__ __forceinline__ void fold_unit(const T* dy, Cursor at, const Unit<V>& unit, const Norm& n, float (&g)[V]) {
-  const int border = n.pad == 0 || n.pad_mode == PadMode::zero ? -1 : n.pad_mode == PadMode::reflect ? n.pad : 0;
-  const bool whole = unit.whole() && at.column + V <= n.width;
-  Pack<T, V> pack{};
-  if (whole) pack = load_run<V>(dy + static_cast<int64_t>(at.row + n.pad) * n.padded_width() + at.column + n.pad);
-  to_floats(pack, g);
-  const bool inner_row = at.row > border && at.row < n.height - 1 - border;
-  if (whole && inner_row && at.column > border && at.column + V <= n.width - 1 - border) return;
-#pragma unroll 1
-  for (int k = unit.from; k < unit.to; ++k) {
-    Cursor pixel = at;
-    for (pixel.column += k; pixel.column >= n.width; pixel.column -= n.width) ++pixel.row;
-    const Copies rows(pixel.row, n.height, n), columns(pixel.column, n.width, n);
-    if (whole && rows.count() == 1 && columns.count() == 1) continue;
-    const float sum = fold_pixel(dy, rows, columns, n);
-#pragma unroll
-    for (int j = 0; j < V; ++j) g[j] = j == k ? sum : g[j];
-  }
-}
-
-// Add a unit's dz and dz * (x - mean) to the sums.
-template <int V, typename T>
-__device__ __forceinline__ void add_unit(const Pack<T, V>& x, const float (&g)[V], const Affine& affine, float slope,
-                                         float& dz, float& dz_centred) {
-#pragma unroll
-  for (int k = 0; k < V; ++k) {
-    const float value = to_float(x.at[k]), d = affine(value) > 0.f ? g[k] : damp(g[k], slope);
-    dz += d;
-    dz_centred += d * (value - affine.origin);
-  }
-}
-
-template <int V, typename T>
-__device__ __forceinline__ Pack<T, V> unit_gradient(const Pack<T, V>& x, const float (&g)[V], const Affine& affine,
-                                                    const Gradient& gradient, float slope) {
-  Pack<T, V> dx;
-#pragma unroll
-  for (int k = 0; k < V; ++k) {
-    const float value = to_float(x.at[k]), d = affine(value) > 0.f ? g[k] : damp(g[k], slope);
-    dx.at[k] = from_float<T>(gradient(d, value - affine.origin));
-  }
-  return dx;
-}
-
-// Call fn(i, unit, x, g) with this thread's units of a range: the x and the folded dy there. If a dresidual is given,
-// it already holds the latter.
-template <int V, typename T, typename F>
-__device__ __forceinline__ void for_folded(const T* dy, const T* x, const T* dresidual, const Range& range,
-                                           const Norm& n, const F& fn) {
-  const int64_t first = first_unit<V>(x, range.begin) + threadIdx.x * V, stride = static_cast<int64_t>(blockDim.x) * V;
-  Cursor at(first + static_cast<int64_t>(V) * n.width, n.width);
-  at.row -= V;
-  const Cursor step(static_cast<int>(stride), n.width);
-#pragma unroll 1
-  for (int64_t i = first; i < range.end; i += stride, at.advance(step, n.width)) {
-    const Unit<V> unit(i, range);
-    const Pack<T, V> values = load_some<V>(x + i, unit.from, unit.to);
-    float g[V];
-    if (dresidual == nullptr) {
-      fold_unit<V>(dy, at, unit, n, g);
-    } else {
-      to_floats(load_some<V>(dresidual + i, unit.from, unit.to), g);
-    }
-    fn(i, unit, values, g);
-  }
-}
-
-// First kernel: block (p, s) sums over part s of plane p and writes its dresidual. One that holds the whole plane,
-// which every thread then does with its own units of x and of the folded dy, writes dx too.
-template <typename T>
-__global__ void __launch_bounds__(kThreads, 1)
-    instance_norm_act_bwd_nchw_kernel(const T* __restrict__ dy,   // [B, C, H + 2 pad, W + 2 pad]
-                                      const T* __restrict__ x,    // [B, C, H, W]
-                                      T* __restrict__ dx,         // [B, C, H, W]
-                                      T* __restrict__ dresidual,  // [B, C, H, W] or null
-                                      Norm n) {
-  constexpr int V = kPack<T>;
-  HD_SHARED(float, shared);
-  T* held_x = reinterpret_cast<T*>(shared + kReduction);
-  T* held_g = held_x + (n.pixels() + 2 * V - 1) / V * V;
-  const int64_t p = blockIdx.x / n.splits, offset = p * n.pixels();
-  const Range range(n.pixels(), blockIdx.x % n.splits, n.part);
-  const int64_t first = first_unit<V>(x + offset, 0);
-  const float rstd = n.rstd[p];
-  const Affine affine(n, static_cast<unsigned>(p) % n.channels, n.mean[p], 0.f, rstd);
-  float dz = 0.f, dz_xhat = 0.f;
-  for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, nullptr, range, n,
-                   [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float(&g)[V]) {
-                     const Pack<T, V> folded = from_floats<T>(g);
-                     if (n.held) {
-                       store_whole(held_x + (i - first), values);
-                       store_whole(held_g + (i - first), folded);
-                     }
-                     add_unit<V>(values, g, affine, n.slope, dz, dz_xhat);
-                     if (dresidual != nullptr) store_some<V>(dresidual + offset + i, folded, unit.from, unit.to);
-                   });
-  block_sums(dz, dz_xhat, shared);
-  dz_xhat *= rstd;
-  if (threadIdx.x == 0) {
-    float* result = n.held ? n.sums : n.scratch;
-    result[blockIdx.x] = dz;
-    result[gridDim.x + blockIdx.x] = dz_xhat;
-  }
-  if (!n.held) return;
-  const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
-#pragma unroll 1
-  for (int64_t i = first + threadIdx.x * V; i < range.end; i += static_cast<int64_t>(blockDim.x) * V) {
-    const Unit<V> unit(i, range);
-    float g[V];
-    to_floats(load_pack<V>(held_g + (i - first)), g);
-    store_some<V>(dx + offset + i, unit_gradient<V>(load_pack<V>(held_x + (i - first)), g, affine, gradient, n.slope),
-                  unit.from, unit.to);
-  }
-}
-
-// Second kernel: every block adds up its plane's sums and writes a part of dx.
-template <typename T>
-__global__ void __launch_bounds__(kThreads, 1) instance_norm_act_bwd_apply_nchw_kernel(
-    const T* __restrict__ dy,         // [B, C, H + 2 pad, W + 2 pad]
-    const T* __restrict__ x,          // [B, C, H, W]
-    T* __restrict__ dx,               // [B, C, H, W]
-    const T* __restrict__ dresidual,  // [B, C, H, W], written by the first kernel, or null
-    Norm n) {
-  constexpr int V = kPack<T>;
-  HD_SHARED(float, shared);
-  const unsigned block = gridDim.x - 1 - blockIdx.x, split = block % n.splits;
-  const int64_t p = block / n.splits, offset = p * n.pixels();
-  float dz = 0.f, dz_xhat = 0.f;
-  for (int s = threadIdx.x; s < n.splits; s += blockDim.x) {
-    dz += n.scratch[p * n.splits + s];
-    dz_xhat += n.scratch[gridDim.x + p * n.splits + s];
-  }
-  block_sums(dz, dz_xhat, shared);
-  if (split == 0 && threadIdx.x == 0) {
-    n.sums[p] = dz;
-    n.sums[n.planes + p] = dz_xhat;
-  }
-  const float rstd = n.rstd[p];
-  const Affine affine(n, static_cast<unsigned>(p) % n.channels, n.mean[p], 0.f, rstd);
-  const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
-  const T* folded = dresidual == nullptr ? nullptr : dresidual + offset;
-  for_folded<V, T>(dy + p * n.padded_pixels(), x + offset, folded, Range(n.pixels(), split, n.part), n,
-                   [&](int64_t i, const Unit<V>& unit, const Pack<T, V>& values, const float(&g)[V]) {
-                     store_some<V>(dx + offset + i, unit_gradient<V>(values, g, affine, gradient, n.slope), unit.from,
-                                   unit.to);
-                   });
+// Fill shared memory again, when no thread reads it any more.
+template <typename F>
+__device__ __forceinline__ void replace(const F& fill) {
+  __syncthreads();
+  fill();
 }
 
 }  // namespace

@@ -86,6 +86,16 @@ HD_KERNEL(instance_norm_act_bwd, Tensor dy, Tensor x, Tensor weight, Tensor bias
 // The elements of scratch that either direction needs.
 HD_CUDA_SIZE(instance_norm_act_scratch, Tensor x)
 
+// --- l1_distance: the mean absolute difference of two tensors ---
+
+// x and target dense, of one dtype and in one order -> distance [1] float32 and, unless it is missing, sign int8 in the
+// same order: the sign of x - target. scratch float32, missing on the CPU.
+HD_KERNEL(l1_distance_fwd, Tensor x, Tensor target, Tensor distance, Tensor sign, Tensor scratch)
+// dy [1] float32, the gradient of the distance, and sign -> dx in the order of sign.
+HD_KERNEL(l1_distance_bwd, Tensor dy, Tensor sign, Tensor dx)
+// The elements of scratch for so many of x.
+HD_CUDA_SIZE(l1_distance_scratch, int64_t elements)
+
 // --- label_conv2d: the convolution of the planes that encode_labels would make, as sums of rows of a table ---
 
 // codes [B, H, W] of encode_labels_codes, contiguous; table [k * k, n (+ 1), C] float32, contiguous: for each tap a row

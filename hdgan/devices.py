@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.wording import count
+
+N = TypeVar("N", int, float)
 
 
 def network_format(device: torch.device) -> torch.memory_format:
@@ -28,7 +31,8 @@ def network_format(device: torch.device) -> torch.memory_format:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that there is not enough memory. On a CPU and in libraries, only its text says so.
 
-    The texts are those of PyTorch's allocators, TorchScript, cuBLAS, cuDNN, oneDNN and shared memory.
+    The texts are those of PyTorch's allocators, CUDA, NCCL, Triton, TorchScript, cuBLAS, cuDNN, oneDNN and shared
+    memory.
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -39,8 +43,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 _OUT_OF_MEMORY = (
     "can't allocate memory",
-    "CUDA out of memory",
-    "CUDA error: out of memory",
+    "out of memory",
     "STATUS_ALLOC_FAILED",
     "could not create a memory object",
     "Cannot allocate memory",
@@ -98,20 +101,55 @@ def available_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     return max(1, min([bound, *(int(quota) for quota in _quotas(cgroups))]))
 
 
-def _quotas(cgroups: Path) -> list[float]:
-    """Cores that the groups of this process grant it, from the outermost to its own."""
+def available_memory(device: torch.device, cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that this process can still take on a device; None where the system does not tell.
+
+    On a GPU this includes what PyTorch holds already, which a new stage can use. On a CPU it is what Linux considers
+    available, limited by the memory of the container.
+
+    Args:
+        device: a CPU or a CUDA device.
+        cgroups: where Linux mounts control groups, version 2.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device)
     try:
-        own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+    limits = _of_groups(cgroups, lambda group: int(_text(group, "memory.max")) - int(_text(group, "memory.current")))
+    return max(0, min([free, *limits]))
+
+
+def _quotas(cgroups: Path) -> list[float]:
+    """Cores that the groups of this process grant it."""
+
+    def quota(group: Path) -> float:
+        most, period = _text(group, "cpu.max").split()
+        return float(most) / float(period)
+
+    return _of_groups(cgroups, quota)
+
+
+def _of_groups(cgroups: Path, read: Callable[[Path], N]) -> list[N]:
+    """What is read from each control group of this process, without those that set no limit."""
+    try:
+        own = next(line[3:] for line in _text(Path("/proc/self"), "cgroup").splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
         own = "/"
-    folder = cgroups / own.lstrip("/")
-    quotas = []
+    folder: Path = cgroups / own.lstrip("/")
+    found: list[N] = []
     for group in (folder, *folder.parents):
         if not group.is_relative_to(cgroups):
             break
         try:
-            most, period = (group / "cpu.max").read_text().split()
-            quotas.append(float(most) / float(period))
-        except (OSError, ValueError):  # no file, or "max": no quota
+            found.append(read(group))
+        except (OSError, ValueError):  # no file, or "max": no limit
             continue
-    return quotas
+    return found
+
+
+def _text(folder: Path, name: str) -> str:
+    return (folder / name).read_text()

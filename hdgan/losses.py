@@ -7,11 +7,13 @@ inner list is the score of every patch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from hdgan.ops.l1_distance import l1_distance
 
 Outputs = Sequence[Sequence[Tensor]]
 GanMode = Literal["lsgan", "vanilla"]
@@ -48,41 +50,6 @@ def gan_loss(outputs: Outputs, real: bool, mode: GanMode = "lsgan") -> Tensor:
         else:
             total = total + F.binary_cross_entropy_with_logits(score, target)
     return total
-
-
-class _L1Distance(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        difference = x.float() - target
-        sign = difference.sign().to(torch.int8)
-        return difference.abs_().mean(), sign
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-        _, sign = output
-        ctx.mark_non_differentiable(sign)
-        ctx.save_for_backward(sign)
-        ctx.dtype = inputs[0].dtype
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor, None]:
-        (sign,) = ctx.saved_tensors
-        return (sign * (dy / sign.numel())).to(ctx.dtype), None
-
-
-def l1_distance(x: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of x and a target of the same shape, which gets no gradient. Returns a float32 scalar.
-
-    Keeps one byte per element for its backward pass, where F.l1_loss keeps both features, widened to float32.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if x.shape != target.shape:
-        raise ValueError(f"l1_distance: expected a target of shape {tuple(x.shape)}, got {tuple(target.shape)}")
-    return _L1Distance.apply(x, target.detach())[0]
 
 
 def feature_matching_loss(fake: Outputs, real: Outputs) -> Tensor:

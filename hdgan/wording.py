@@ -22,6 +22,11 @@ def count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
+def memory_size(n_bytes: float) -> str:
+    """A number of bytes in GiB, or in MiB if it is smaller than one GiB."""
+    return f"{n_bytes / 2**30:.2f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"
+
+
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table of a Markdown page."""
     rows = [header, ["---"] * len(header), *lines]

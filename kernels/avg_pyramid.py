@@ -5,17 +5,25 @@ cells side by side and walks down a band of rows, so that it reads each row of t
 shares with the next one stays in registers. Small images leave room for several bands at once, of one plane or of more.
 
 In contiguous images the columns of the cells are adjacent: they are read and written as one block, taken apart and put
-together in registers. In channels_last images each column of the cells is an access of its own, along the channels.
+together in registers. In channels_last images each column of the cells is an access of its own, along the channels. If
+their number is odd, so that pixels begin anywhere, the kernels of _avg_pyramid_runs.py do the work.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from hdgan.kernels import common
+from hdgan.kernels._avg_pyramid_runs import avg_pyramid_bwd_runs_kernel, avg_pyramid_fwd_runs_kernel
 
+RUN = 4096  # elements of a row of one program at most, where rows are runs
+Launch = tuple[tuple[int], tuple[int, ...], dict[str, Any]]  # grid, sizes, constants
 CELLS = 256  # of one program side by side, bands and channels counted
 ROWS = (2, 16)  # of cells in a band, at least and at most
 
@@ -277,31 +285,81 @@ def avg_pyramid_bwd_kernel(
         a0, a1, a2, above0, above1 = c0, c1, c2, below0, below1
 
 
-def _grid(x: Tensor) -> tuple[tuple[int], tuple[int, ...], dict[str, int]]:
-    """Grid, sizes and constants of either kernel for an image x [B, C, H, W]."""
-    planes, pixel_stride = common.planes_of(x)
-    height, width = x.shape[2:]
+@cache
+def _plan(shape: torch.Size, channels_last: bool, processors: int) -> Launch:
+    """How either kernel is launched for a dense image [B, C, H, W]."""
+    batch, channels, height, width = shape
+    planes, pixel_stride = (batch, channels) if channels_last else (batch * channels, 1)
     if (width + 4) * pixel_stride >= 2**31:
         raise ValueError("avg_pyramid: expected rows of less than 2^31 elements")
-    across, down = triton.cdiv(width, 4) * pixel_stride, triton.cdiv(height, 4)
+    across, down = common.parts(width, 4) * pixel_stride, common.parts(height, 4)
     block_cells = common.block_of(across, CELLS)
-    blocks = triton.cdiv(across, block_cells)
-    rows = min(max(down * planes * blocks // (8 * common.processors(x)), ROWS[0]), ROWS[1])
-    bands = triton.cdiv(down, rows)
+    blocks = common.parts(across, block_cells)
+    rows = _rows(down, planes * blocks, processors)
+    bands = common.parts(down, rows)
     block_bands = common.block_of(planes * bands, CELLS // block_cells)
     sizes = (planes, height, width, (width + 1) // 2, pixel_stride, blocks, bands, rows)
     constants = {"PLANAR": pixel_stride == 1, "BLOCK_BANDS": block_bands, "BLOCK_CELLS": block_cells}
-    return (blocks * triton.cdiv(planes * bands, block_bands),), sizes, constants
+    return (blocks * common.parts(planes * bands, block_bands),), sizes, constants | common.OPTIONS
+
+
+def _rows(down: int, side_by_side: int, processors: int) -> int:
+    """Rows of cells in a band, of so many rows and so many blocks side by side in all images together."""
+    return min(max(down * side_by_side // (8 * processors), ROWS[0]), ROWS[1])
+
+
+@cache
+def _plan_of_runs(shape: torch.Size, processors: int, forward: bool) -> Launch | None:
+    """The same for channels_last images whose pixels begin anywhere; None for others, which need no runs."""
+    batch, channels, height, width = shape
+    margin, half_margin = common.parts(3 * channels, 8) * 8, common.parts(channels, 8) * 8
+    cells = ((RUN - margin) // channels // 4) // 8 * 8
+    if channels % 16 == 0 or cells == 0:
+        return None
+    cells = min(cells, common.parts(common.parts(width, 4), 8) * 8)
+    blocks, down = common.parts(width, 4 * cells), common.parts(height, 4)
+    rows = _rows(down, batch * blocks, processors)
+    bands = common.parts(down, rows)
+    half_width = (width + 1) // 2
+    before = (margin, half_margin) if forward else (0, 0)
+    constants = {
+        "CHANNELS": channels, "CELLS": cells,
+        "BLOCK": triton.next_power_of_2(before[0] + 4 * cells * channels),
+        "HALF_BLOCK": triton.next_power_of_2(before[1] + (2 * cells + 1) * channels),
+        "QUARTER_BLOCK": triton.next_power_of_2((cells + 1) * channels),
+        # 16 warps on a multiprocessor. A cap of 128 registers spills on sm_80 in the backward pass.
+        "num_warps": 8 if forward else 16, "maxnreg": 128,
+    }  # fmt: skip
+    if forward:
+        constants |= {"MARGIN": margin, "HALF_MARGIN": half_margin}
+    sizes = height, width, half_width, (half_width + 1) // 2, blocks, bands, rows
+    return (batch * bands * blocks,), sizes, constants | common.OPTIONS
+
+
+def _plans(x: Tensor, forward: bool) -> tuple[Launch, Launch | None]:
+    shape, channels_last, processors = x.shape, common.is_channels_last(x), common.processors(x)
+    runs = _plan_of_runs(shape, processors, forward) if channels_last else None
+    return _plan(shape, channels_last, processors), runs
 
 
 def avg_pyramid_fwd(x: Tensor, half: Tensor, quarter: Tensor | None) -> None:
     """x [B, C, H, W] -> half [B, C, ceil(H/2), ceil(W/2)] and, unless it is None, quarter: the half of half."""
-    grid, sizes, constants = _grid(x)
+    plan, runs = _plans(x, True)
+    if runs is not None:
+        grid, sizes, constants = runs
+        avg_pyramid_fwd_runs_kernel[grid](x, half, quarter, *sizes, **constants)
+        return
+    grid, sizes, constants = plan
     # Unasked, ptxas spills on sm_80 rather than use more than 71 registers.
     avg_pyramid_fwd_kernel[grid](x, half, quarter, *sizes, **constants, maxnreg=128)
 
 
 def avg_pyramid_bwd(dhalf: Tensor | None, dquarter: Tensor | None, dx: Tensor) -> None:
     """The gradients of both, of which either may be missing -> dx [B, C, H, W]."""
-    grid, sizes, constants = _grid(dx)
+    plan, runs = _plans(dx, False)
+    if runs is not None:
+        grid, sizes, constants = runs
+        avg_pyramid_bwd_runs_kernel[grid](dhalf, dquarter, dx, *sizes, **constants)
+        return
+    grid, sizes, constants = plan
     avg_pyramid_bwd_kernel[grid](dhalf, dquarter, dx, *sizes, **constants)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
 import triton
 from torch import Tensor
 
+OPTIONS = {"enable_fp_fusion": True}
+"""Of every launch. Triton 3.9 warns where a program leaves this open, and 3.10 no longer does it unasked."""
+
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether the channels of x [B, C, H, W] are adjacent. A tensor that is also contiguous counts as contiguous."""
-    return x.shape[1] > 1 and x.stride(1) == 1 and x.shape[2] * x.shape[3] > 1
+    return is_channels_last_of(x.shape, x.stride())
+
+
+def is_channels_last_of(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """The same, of a tensor of this shape and these strides."""
+    return shape[1] > 1 and stride[1] == 1 and shape[2] * shape[3] > 1
+
+
+def parts(n: int, size: int) -> int:
+    """How many parts of at most so many elements n elements make. `triton.cdiv` takes far longer."""
+    return -(-n // size)
 
 
 def planes_of(x: Tensor) -> tuple[int, int]:

@@ -111,14 +111,24 @@ def instance_index_fwd(
     batch, pixels, entries = ids.shape[0], ids[0].numel(), table.shape[1]
     outside = sizes[batch:]
     block_pixels = common.block_of(pixels, PIXELS)
-    blocks = triton.cdiv(pixels, block_pixels)
+    blocks = common.parts(pixels, block_pixels)
     instance_index_count_kernel[(batch * blocks,)](
-        ids, table, outside, pixels, blocks, first_id, entries, BLOCK_PIXELS=block_pixels
+        ids, table, outside, pixels, blocks, first_id, entries, BLOCK_PIXELS=block_pixels, **common.OPTIONS
     )
     torch.cumsum((table != 0).view(-1), 0, dtype=torch.int32, out=ranks.view(-1))
     instance_index_rows_kernel[(batch * blocks,)](
-        ids, ranks, outside, rows, pixels, blocks, first_id, entries, BLOCK_PIXELS=block_pixels
+        ids, ranks, outside, rows, pixels, blocks, first_id, entries, BLOCK_PIXELS=block_pixels, **common.OPTIONS
     )
     instance_index_lists_kernel[(batch * entries // ENTRIES,)](
-        table, ranks, outside, offsets, unique, counts, first_id, entries, batch, BLOCK_ENTRIES=ENTRIES
+        table,
+        ranks,
+        outside,
+        offsets,
+        unique,
+        counts,
+        first_id,
+        entries,
+        batch,
+        BLOCK_ENTRIES=ENTRIES,
+        **common.OPTIONS,
     )

@@ -6,6 +6,10 @@ atomically only where a run ends.
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -117,17 +121,20 @@ def instance_mean_broadcast_kernel(
     tl.store(where, value.to(y.dtype.element_ty), mask=inside)
 
 
-def _sizes(x: Tensor) -> tuple[int, int, int, int]:
+@cache
+def _sizes(shape: torch.Size, channels_last: bool) -> tuple[int, int, int, int]:
     """Pixels, channels, and the elements from a pixel to the next and from a channel to the next."""
-    channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
-    return (pixels, channels, channels, 1) if common.is_channels_last(x) else (pixels, channels, 1, pixels)
+    _, channels, height, width = shape
+    pixels = height * width
+    return (pixels, channels, channels, 1) if channels_last else (pixels, channels, 1, pixels)
 
 
-def _blocks(pixels: int, channels: int) -> tuple[int, int, dict[str, int]]:
+@cache
+def _blocks(pixels: int, channels: int) -> tuple[int, int, dict[str, Any]]:
     """Programs for so many pixels, programs for so many channels, and the constants of both."""
     block_pixels, block_channels = common.block_of(pixels, PIXELS), common.block_of(channels, CHANNELS)
-    constants = {"BLOCK_PIXELS": block_pixels, "BLOCK_CHANNELS": block_channels}
-    return triton.cdiv(pixels, block_pixels), triton.cdiv(channels, block_channels), constants
+    constants = {"BLOCK_PIXELS": block_pixels, "BLOCK_CHANNELS": block_channels, **common.OPTIONS}
+    return common.parts(pixels, block_pixels), common.parts(channels, block_channels), constants
 
 
 def instance_mean_pieces(pixels: int, instances: int) -> int:
@@ -141,7 +148,7 @@ def instance_mean_reduce(
     offsets: Tensor,  # [B + 1]
     sums: Tensor,  # [N, C]
 ) -> None:
-    pixels, channels, *strides = _sizes(x)
+    pixels, channels, *strides = _sizes(x.shape, common.is_channels_last(x))
     blocks, groups, constants = _blocks(pixels, channels)
     instance_mean_reduce_kernel[(x.shape[0] * blocks, groups)](
         x, rows, sums, pixels, channels, blocks, *strides, **constants
@@ -154,7 +161,7 @@ def instance_mean_reduce_sorted(
     starts: Tensor,  # [N + 1]
     partial: Tensor,  # [pieces, N, C]
 ) -> None:
-    pixels, channels, *strides = _sizes(x)
+    pixels, channels, *strides = _sizes(x.shape, common.is_channels_last(x))
     pieces, n, _ = partial.shape
     _, groups, constants = _blocks(x.shape[0] * pixels // (n * pieces), channels)
     instance_mean_reduce_sorted_kernel[(n, pieces, groups)](
@@ -168,7 +175,7 @@ def instance_mean_broadcast(
     counts: Tensor | None,  # [N]
     y: Tensor,  # [B, C, H, W]
 ) -> None:
-    pixels, channels, *strides = _sizes(y)
+    pixels, channels, *strides = _sizes(y.shape, common.is_channels_last(y))
     blocks, groups, constants = _blocks(pixels, channels)
     instance_mean_broadcast_kernel[(y.shape[0] * blocks, groups)](
         table, rows, counts, y, pixels, channels, blocks, *strides, **constants

@@ -18,6 +18,7 @@ A program owns one row of the gradient, for all taps, in one share of the tiles;
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -475,7 +476,7 @@ class _Tiling:
 
     @property
     def chunk_tiles(self) -> int:
-        return triton.cdiv(self.tiles, self.chunks)
+        return common.parts(self.tiles, self.chunks)
 
     def split(self, scratch: Tensor, sums: int, programs: int) -> tuple[Tensor, Tensor, Tensor]:
         """Scratch as room for sums, for the window of each program, and for flags, which are cleared."""
@@ -485,7 +486,7 @@ class _Tiling:
 
     def scratch(self, sums: int, programs: int) -> int:
         """Elements of float32 that `split` takes."""
-        return sums + programs * 2 * self.matrix["BLOCK_WINDOW"] + triton.cdiv(self.flags, 4)
+        return sums + programs * 2 * self.matrix["BLOCK_WINDOW"] + common.parts(self.flags, 4)
 
 
 def _options(side: int, stride: int, padding: int, pad_mode: str) -> dict[str, Any]:
@@ -493,32 +494,42 @@ def _options(side: int, stride: int, padding: int, pad_mode: str) -> dict[str, A
     return {"SIDE": side, "STRIDE": stride, "PAD_MODE": pad_mode if padding else "replicate"}
 
 
-def _side(table: Tensor) -> int:
-    return int(table.shape[0] ** 0.5 + 0.5)
+def _side(taps: int) -> int:
+    return int(taps**0.5 + 0.5)
 
 
-def _strides(y: Tensor) -> dict[str, int]:
+def _strides(y: torch.Size, channels_last: bool) -> dict[str, int]:
     """Elements from one pixel to the next, and from one channel to the next."""
-    if common.is_channels_last(y):
-        return {"pixel_stride": y.shape[1], "channel_stride": 1}
-    return {"pixel_stride": 1, "channel_stride": y.shape[2] * y.shape[3]}
+    if channels_last:
+        return {"pixel_stride": y[1], "channel_stride": 1}
+    return {"pixel_stride": 1, "channel_stride": y[2] * y[3]}
 
 
 def _plan(
     codes: Tensor, table: Tensor, y: Tensor, pool_y: Tensor | None, pool_x: Tensor | None,
     n_labels: int, stride: int, padding: int, pad_mode: str,
 ) -> _Tiling:  # fmt: skip
-    (batch, channels, out_height, out_width), (_, height, width) = y.shape, codes.shape
-    side, (taps, rows, _) = _side(table), table.shape
-    down, across = triton.cdiv(out_height, TILE), triton.cdiv(out_width, TILE)
+    pools = None if pool_y is None or pool_x is None else (*pool_y.shape, pool_x.shape[0])
+    options = n_labels, stride, padding, pad_mode
+    return _tiling(codes.shape, table.shape, y.shape, common.is_channels_last(y), pools, common.processors(y), *options)
+
+
+@cache
+def _tiling(
+    codes: torch.Size, table: torch.Size, y: torch.Size, channels_last: bool, pools: tuple[int, int, int] | None,
+    processors: int, n_labels: int, stride: int, padding: int, pad_mode: str,
+) -> _Tiling:  # fmt: skip
+    """The plan for tensors of these shapes; `pools` are the height of the pooled planes, their span and their width."""
+    (batch, channels, out_height, out_width), (_, height, width) = y, codes
+    side, (taps, rows, _) = _side(table[0]), table
+    down, across = common.parts(out_height, TILE), common.parts(out_width, TILE)
     tiles = batch * down * across
-    span = 1 if pool_y is None else pool_y.shape[1]
+    plane_height, span, plane_width = pools or (height, 1, width)
     step, before = ((span + 1) // 2, (span - 1) // 2) if span % 2 else (span, 0)
     window = (TILE - 1) * stride + side
     tile = {
         "height": height, "width": width,
-        "plane_height": height if pool_y is None else pool_y.shape[0],
-        "plane_width": width if pool_x is None else pool_x.shape[0],
+        "plane_height": plane_height, "plane_width": plane_width,
         "out_height": out_height, "out_width": out_width, "n_labels": n_labels, "padding": padding,
         "span": span, "step": step, "before": before, "down": down, "across": across,
         "TILE": TILE, **_options(side, stride, padding, pad_mode),
@@ -530,12 +541,12 @@ def _plan(
         "BLOCK_TAPS": max(16, common.block_of(taps, TAPS)),
         "BLOCK_CHANNELS": max(16, common.block_of(channels, CHANNELS)),
     }
-    groups = triton.cdiv(channels, blocks["BLOCK_CHANNELS"])
-    parts = groups * triton.cdiv(taps, blocks["BLOCK_TAPS"])
-    workers = PROGRAMS * common.processors(y)
+    groups = common.parts(channels, blocks["BLOCK_CHANNELS"])
+    parts = groups * common.parts(taps, blocks["BLOCK_TAPS"])
+    workers = PROGRAMS * processors
     chunks = max(1, min(tiles, workers // (rows * parts)))
-    matrix = {"n_rows": rows, "channels": channels, "groups": groups, **_strides(y), **blocks}
-    flags = rows * chunks * triton.cdiv(tiles, chunks)
+    matrix = {"n_rows": rows, "channels": channels, "groups": groups, **_strides(y, channels_last), **blocks}
+    flags = rows * chunks * common.parts(tiles, chunks)
     return _Tiling(tiles, chunks, (min(tiles, workers) * groups, rows * chunks * parts), tile, matrix, flags)
 
 
@@ -544,8 +555,8 @@ def _mark_present(
 ) -> None:
     block = common.block_of((tiling.matrix["WINDOW"] - 1) * tiling.tile["step"] + tiling.tile["span"], 32)
     label_conv2d_present_kernel[(tiling.tiles,)](
-        codes, flags, chunks=chunks, chunk_tiles=triton.cdiv(tiling.tiles, chunks), tile_stride=tile_stride,
-        row_stride=row_stride, BLOCK=block, **tiling.tile, num_warps=max(1, block * block // 256),
+        codes, flags, chunks=chunks, chunk_tiles=common.parts(tiling.tiles, chunks), tile_stride=tile_stride,
+        row_stride=row_stride, BLOCK=block, **tiling.tile, num_warps=max(1, block * block // 256), **common.OPTIONS,
     )  # fmt: skip
 
 
@@ -608,7 +619,7 @@ def label_conv2d_fwd(
     _mark_present(tiling, codes, flags, 1, table.shape[1], 1)
     label_conv2d_fwd_pooled_kernel[(tiling.programs[0],)](
         codes, table, sums, flags, windows, pool_y, pool_x, y, tiles=tiling.tiles, **tiling.tile, **tiling.matrix,
-        BLOCK_FLAGS=common.block_of(table.shape[1], 128), num_warps=8,
+        BLOCK_FLAGS=common.block_of(table.shape[1], 128), num_warps=8, **common.OPTIONS,
     )  # fmt: skip
 
 
@@ -620,19 +631,29 @@ def _add_rows(
     taps, rows, _ = table.shape
     n_codes = _codes(table, n_labels)
     block_channels = common.block_of(channels, CHANNELS)
-    groups = triton.cdiv(channels, block_channels)
+    groups = common.parts(channels, block_channels)
     label_conv2d_rows_kernel[(n_codes, groups)](
-        table, scratch, rows, n_labels, n_codes, channels, TAPS=taps, BLOCK_TAPS=16, BLOCK_CHANNELS=block_channels
+        table,
+        scratch,
+        rows,
+        n_labels,
+        n_codes,
+        channels,
+        TAPS=taps,
+        BLOCK_TAPS=16,
+        BLOCK_CHANNELS=block_channels,
+        **common.OPTIONS,
     )
     # A row of a tile's pixels has the 32 bytes that memory is written by, in one plane or in several.
-    tile_width = 8 if common.is_channels_last(y) else 32 // y.element_size()
+    channels_last = common.is_channels_last(y)
+    tile_width = 8 if channels_last else 32 // y.element_size()
     tile_height = PIXELS // tile_width * (1 if common.processors(y) > 1 else 4)  # fewer tiles in the interpreter
-    down, across = triton.cdiv(out_height, tile_height), triton.cdiv(out_width, tile_width)
+    down, across = common.parts(out_height, tile_height), common.parts(out_width, tile_width)
     label_conv2d_fwd_kernel[(batch * down * across * groups,)](
         codes, scratch, y, height, width, out_height, out_width, n_codes, channels, padding, down, across, groups,
-        **_strides(y), **_options(_side(table), stride, padding, pad_mode),
+        **_strides(y.shape, channels_last), **_options(_side(taps), stride, padding, pad_mode),
         TILE_HEIGHT=tile_height, TILE_WIDTH=tile_width, BLOCK=16, BLOCK_CHANNELS=block_channels,
-        num_warps=1,
+        num_warps=1, **common.OPTIONS,
     )  # fmt: skip
 
 
@@ -653,6 +674,6 @@ def label_conv2d_bwd(
     _mark_present(tiling, codes, flags, tiling.chunks, 1, tiling.chunks * tiling.chunk_tiles)
     label_conv2d_bwd_kernel[(tiling.programs[1],)](
         codes, partial, dy, flags, windows, pool_y, pool_x, chunks=tiling.chunks, chunk_tiles=tiling.chunk_tiles,
-        **tiling.tile, **tiling.matrix, BLOCK_FLAGS=FLAGS, num_warps=8,
+        **tiling.tile, **tiling.matrix, BLOCK_FLAGS=FLAGS, num_warps=8, **common.OPTIONS,
     )  # fmt: skip
     torch.sum(partial.view(tiling.chunks, *dtable.shape), 0, out=dtable)

@@ -164,6 +164,7 @@ def make_config(dataset: Path) -> MakeConfig:
             "optim": OptimConfig(ema_decay=0.9),
             "log": log,
             "device": "cpu",
+            "recompute": True,  # decided, which saves the time of an estimate
             "threads": 1,
         }
         options = usual | options

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from hdgan.devices import available_cores, choose_device, enough_memory, is_out_of_memory, network_format
+from hdgan.devices import (
+    available_cores,
+    available_memory,
+    choose_device,
+    enough_memory,
+    is_out_of_memory,
+    network_format,
+)
 from hdgan.errors import ConfigError
 
 
@@ -44,6 +51,8 @@ def test_too_little_memory_is_recognised() -> None:
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("NCCL error: unhandled cuda error, Cuda failure 2 'out of memory'"))
+    assert is_out_of_memory(RuntimeError("Triton Error [CUDA]: out of memory"))
     assert is_out_of_memory(RuntimeError("The operation failed …\nRuntimeError: CUDA out of memory. Tried to"))
     assert not is_out_of_memory(RuntimeError("sizes do not match"))
 
@@ -65,3 +74,18 @@ def test_a_container_may_grant_fewer_cores(
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota + "\n")
     assert available_cores(tmp_path) == expected
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, None), ("max", None), (str(3 << 20), 2 << 20), ("1", 0)])
+def test_a_container_may_grant_less_memory(tmp_path: Path, limit: str | None, expected: int | None) -> None:
+    everything = available_memory(torch.device("cpu"), tmp_path / "none")
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit + "\n")
+        (tmp_path / "memory.current").write_text(f"{1 << 20}\n")
+    found = available_memory(torch.device("cpu"), tmp_path)
+    if everything is None:  # no Linux
+        assert found is None
+    elif expected is None:
+        assert found == pytest.approx(everything, rel=0.2)  # other programs run as well
+    else:
+        assert found == expected

@@ -15,8 +15,10 @@ import hdgan
 from hdgan.config.serialization import to_plain
 from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.seeding import seeded
-from hdgan.training import TrainConfig, train
+from hdgan.training import OptimConfig, TrainConfig, train
 from hdgan.training.logs import read_metrics
+from hdgan.training.run_folder import load_environment
+from tests.training.test_trainer import make_inputs, make_state, make_trainer, moved, steady
 
 pytestmark = pytest.mark.gpu
 
@@ -55,17 +57,58 @@ def test_trains_all_stages(make_family_config: MakeConfig, tmp_path: Path, preci
     assert len(losses(config)) == len(losses(reference))
 
 
-@pytest.mark.parametrize("options", [{"cuda_graphs": True}, {"compile": "default"}, {"recompute": False}])
+@pytest.mark.parametrize(
+    "options", [{"cuda_graphs": True}, {"cuda_graphs": "auto"}, {"compile": "default"}, {"recompute": False}]
+)
 def test_other_ways_to_take_a_step_train_alike(
     make_config: MakeConfig, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     """With readers, prefetching and a change of stages."""
-    config = make_config(tmp_path / "plain", device="cuda")
+    config = make_config(tmp_path / "plain", device="cuda", cuda_graphs=False)
     config = replace(config, model=replace(config.model, feature_channels=0), data=replace(config.data, workers=2))
     train(config, console=Console(quiet=True))
     other = replace(config, out=tmp_path / "other", **options)
     train(other, console=Console(quiet=True))
     assert losses(other) == pytest.approx(losses(config), rel=1e-2)
+
+
+def test_a_run_chooses_graphs_and_memory_by_itself(make_family_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_family_config(tmp_path / "run", device="cuda", recompute="auto")
+    train(config, console=Console(quiet=True))
+    steps = load_environment(config.out).steps
+    assert steps is not None
+    assert list(steps) == list(config.stages)
+    for text in steps.values():
+        assert "recompute off (without it, a step needs about" in text
+        assert ("CUDA graphs on (possible)" in text) == (config.model.feature_channels == 0)
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("features", [0, 2])
+def test_a_step_waits_for_the_gpu_nowhere(make_config: MakeConfig, tmp_path: Path, features: int, graphs: bool) -> None:
+    """It may wait for the losses of the step before, but for nothing that was queued after them."""
+    if graphs and features:
+        pytest.skip("no graph holds features")
+    device = torch.device("cuda", torch.cuda.current_device())
+    config = make_config(tmp_path, device="cuda", cuda_graphs=graphs, optim=OptimConfig(clip=1.0))
+    config = steady(replace(config, model=replace(config.model, feature_channels=features)))
+    trainer = make_trainer(config, make_state(config, device=device))
+    inputs = moved(make_inputs(2, torch.float32), device).indexed(None)
+    for _ in range(3):  # libraries choose their algorithms, the graph is captured
+        trainer.train_step(inputs)
+    torch.cuda.synchronize()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        trainer.train_step(inputs)
+        torch.cuda._sleep(2_000_000_000)  # about a second
+        slept = torch.cuda.current_stream().record_event()
+        trainer.train_step(inputs)
+        still_sleeps = not slept.query()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert still_sleeps
+    trainer.finish()
+    assert slept.query()
 
 
 def test_resume_continues(make_family_config: MakeConfig, tmp_path: Path) -> None:

@@ -149,6 +149,23 @@ def test_vgg_loss_of_equal_images_is_zero(vgg):
     assert PerceptualLoss(vgg)(fake, fake).item() == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_keeps_its_numbers(dtype):
+    """Against F.l1_loss in float32: gradients to the bit, and losses up to the order of their sums."""
+    results = []
+    for distance in (l1_distance, lambda x, target: F.l1_loss(x.float(), target.float())):
+        torch.manual_seed(3)
+        shapes = [(2, 4, 33, 17), (2, 8, 17, 9), (2, 8, 17, 9)]
+        fake, real = ([torch.randn(shape).to(dtype).requires_grad_() for shape in shapes] for _ in range(2))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("hdgan.losses.l1_distance", distance)
+            loss = feature_matching_loss([fake], [[feature.detach() for feature in real]])
+        results.append((loss, torch.autograd.grad(loss, fake[:-1])))
+    (found, gradients), (expected, theirs) = results
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    assert all(torch.equal(*pair) for pair in zip(gradients, theirs, strict=True))
+
+
 def test_l1_distance_and_its_gradients() -> None:
     x, target = torch.randn(2, 3, 5, requires_grad=True), torch.randn(2, 3, 5, requires_grad=True)
     ours, theirs = l1_distance(x, target), F.l1_loss(x, target.detach())

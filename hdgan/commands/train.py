@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import tyro
@@ -39,6 +40,8 @@ Train an image model. Without a preset: the demo.
 presets:"""
 _BESIDE = "These are the most common options. --help-all lists all of them; a long option overrides a short one."
 _HELP = ("-h", "--help")
+_SWITCHES = ("recompute", "cuda-graphs")
+"""Options that are True, False or auto."""
 
 
 def train_command(arguments: list[str]) -> int:
@@ -60,7 +63,7 @@ def train_command(arguments: list[str]) -> int:
             raise ConfigError(f"--resume takes the config of {run}: leave the preset {arguments[0]} out")
         before, prog, kind = replace(load_config(run), out=run), "hdgan-train --resume RUN", ResumeOptions
         about = f"Continue the run in {run}. Options change its config, for example to make it longer."
-    arguments = with_todays_names(arguments, before.stages)
+    arguments = _with_values(with_todays_names(arguments, before.stages))
     with typed_as(spellings(arguments, list(before.stages))):
         config = _changed(before, kind, prog, about, arguments)
         if run is not None and config.out != run:
@@ -70,6 +73,18 @@ def train_command(arguments: list[str]) -> int:
             dry_run(config, Console(), resume=run is not None)
             return 0
         return 0 if train(config, resume=run is not None).finished else 130
+
+
+def _with_values(arguments: list[str]) -> list[str]:
+    """The arguments, with --recompute, --no-recompute and the like as the values True and False that they stand for."""
+    full: list[str] = []
+    for argument, following in pairwise([*arguments, ""]):
+        name = argument.replace("_", "-").removeprefix("--").removeprefix("no-")
+        if not argument.startswith("--") or name not in _SWITCHES or following in ("auto", "True", "False"):
+            full.append(argument)
+        else:
+            full += [f"--{name}", str(not argument.startswith("--no"))]
+    return full
 
 
 def _preset(arguments: list[str]) -> tuple[TrainConfig, str, str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,8 @@ from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.families import ImageModel
 from hdgan.families.saving import CLASS_MEAN, load_model
 from hdgan.inference.maps import ImageSource, Maps, read_maps, read_photo_of
+from hdgan.inference.replay import Replay
+from hdgan.models.blocks import Casts, reusing
 from hdgan.ops import instance_broadcast, instance_reduce
 from hdgan.seeding import seeded
 from hdgan.styles.bank import STYLES_FILE, StyleBank
@@ -33,6 +35,8 @@ class Pipeline:
         device: on which the model runs.
         precision: "float32", or "bfloat16" for autocast.
         file: of the model. Its clusters of styles are next to it.
+        cuda_graphs: on a GPU, replay a CUDA graph when inputs of one shape follow each other. It takes the memory of
+            all layers for as long as the pipeline lives. A model with hooks runs without it.
 
     Raises:
         ConfigError: the precision is another one.
@@ -45,6 +49,7 @@ class Pipeline:
         device: torch.device | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",
         file: Path | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
         if precision not in ("float32", "bfloat16"):
             raise ConfigError(f"precision is {precision!r}: give float32 or bfloat16")
@@ -56,6 +61,8 @@ class Pipeline:
         self.class_features = None if class_features is None else class_features.to(self.device)
         self.precision = precision
         self.file = file
+        self._casts = Casts()
+        self._replay = Replay(self.model, self.device) if cuda_graphs and self.device.type == "cuda" else None
 
     @torch.no_grad()
     def __call__(
@@ -98,7 +105,6 @@ class Pipeline:
         if photo is not None and styles is not None:
             raise ConfigError("both a photo and styles are given: give only one of them")
         with self._autocast(), nullcontext() if seed is None else seeded(self.device, seed, variant):
-            condition = self.model.condition(maps.label, maps.ids, maps.image)
             features = None
             if photo is not None:
                 features = self._encoded(maps, photo)
@@ -107,8 +113,15 @@ class Pipeline:
                 features = instance_broadcast(self._given_rows(maps, each), maps.index)
             elif self.config.feature_channels:
                 features = instance_broadcast(self._mean_rows(maps), maps.index)
-            image = self.model.generate(condition, features, variant)
-        image = (image.float().clamp(-1, 1) + 1) / 2
+            given = maps.label, maps.ids, maps.image, features
+            # A model of any number of variants draws noise for them, from the generator that is seeded here.
+            chosen = 0 if self.config.variants is None else variant
+            replay = self._replay
+            image = (
+                self._image(*given, chosen)
+                if replay is None
+                else replay(partial(self._image, variant=chosen), given, chosen)
+            )
         return image if maps.batched else image[0]
 
     @torch.no_grad()
@@ -193,8 +206,18 @@ class Pipeline:
         whole = styles_of(classes, rows, self.encoder_id).instances
         return Styles({id: styles.instances.get(id, whole[id]) for id in classes}, self.encoder_id)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+    def _image(
+        self, label: Tensor | None, ids: Tensor | None, image: Tensor | None, features: Tensor | None, variant: int
+    ) -> Tensor:
+        """The whole batch in [0, 1], without waiting for the GPU."""
+        condition = self.model.condition(label, ids, image)
+        return (self.model.generate(condition, features, variant).float().clamp(-1, 1) + 1) / 2
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        enabled = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled), reusing(self._casts):
+            yield
 
     def _require_variant(self, variant: int) -> None:
         most = self.config.variants
@@ -255,6 +278,7 @@ def load(
     device: str = "auto",
     precision: Literal["float32", "bfloat16"] = "float32",
     ema: bool = True,
+    cuda_graphs: bool = True,
 ) -> Pipeline:
     """Load a trained model.
 
@@ -264,6 +288,7 @@ def load(
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "float32" or "bfloat16".
         ema: use the averaged weights if there are any.
+        cuda_graphs: as of `Pipeline`.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
@@ -272,4 +297,4 @@ def load(
     chosen = choose_device(device)
     file = find_checkpoint(Path(path), checkpoint)
     model, info = load_model(file, ema=ema, device=chosen)
-    return Pipeline(model, info.tensors.get(CLASS_MEAN), chosen, precision, file)
+    return Pipeline(model, info.tensors.get(CLASS_MEAN), chosen, precision, file, cuda_graphs)

@@ -34,6 +34,7 @@ from hdgan.ops.instance_norm_act import PadMode, pad2d
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound=type[nn.Module])
 _recompute = False
+_casts: Casts | None = None
 _PLAIN: dict[type, Callable[..., Any]] = {
     kind: kind.forward for kind in (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)
 }
@@ -67,8 +68,10 @@ def as_function(conv: nn.Module, *, bias: bool = False, channels: slice | None =
     if not is_plain(conv):
         assert channels is None
         return conv
-    weight: Any = conv.weight if channels is None else conv.weight[:, channels]  # type: ignore[index]
-    added: Any = conv.bias if bias else None
+    weight: Any = _cast(conv.weight)
+    if channels is not None:
+        weight = weight[:, channels]
+    added: Any = _cast(conv.bias) if bias else None
     if isinstance(conv, nn.ConvTranspose2d):
         options: Any = (conv.stride, conv.padding, conv.output_padding, conv.groups, conv.dilation)
         return lambda x: F.conv_transpose2d(x, weight, added, *options)
@@ -76,6 +79,49 @@ def as_function(conv: nn.Module, *, bias: bool = False, channels: slice | None =
     convolve = conv_forward(conv)
     assert convolve is not None
     return lambda x: convolve(x, weight, added)
+
+
+class Casts:
+    """Frozen weights in the dtype of autocast, which would cast them in every call. It makes the same numbers of them.
+
+    A weight that is changed, or replaced by another one, is cast again.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[Tensor, Tensor, int, Tensor]] = {}
+
+    def of(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """A weight in the dtype of autocast."""
+        held = self._held.get(id(weight))
+        if held is not None:
+            owner, memory, version, cast = held
+            same = owner is weight and memory.data_ptr() == weight.data_ptr() and version == weight._version
+            if same and (cast.dtype, cast.device) == (dtype, weight.device):
+                return cast
+        # The memory is held too, so that no other weight can come to lie where this one was.
+        self._held[id(weight)] = weight, weight.detach(), weight._version, weight.detach().to(dtype)
+        return self._held[id(weight)][-1]
+
+
+@contextmanager
+def reusing(casts: Casts) -> Iterator[None]:
+    """Make plain convolutions inside the block take their frozen weights from `casts`."""
+    global _casts
+    before, _casts = _casts, casts
+    try:
+        yield
+    finally:
+        _casts = before
+
+
+def _cast(weight: Any) -> Any:
+    """A weight or bias as autocast would cast it, where casts are reused; else as it is."""
+    if _casts is None or weight is None or weight.requires_grad or weight.dtype != torch.float32:
+        return weight
+    kind = weight.device.type
+    if not torch.is_autocast_enabled(kind) or torch.compiler.is_compiling() or weight.is_inference():
+        return weight
+    return _casts.of(weight, torch.get_autocast_dtype(kind))
 
 
 @contextmanager

@@ -93,4 +93,4 @@ class ResNetGenerator(nn.Module):
             h = block(h)
         for conv, norm in zip(self.ups, self.up_norms, strict=True):
             h = norm(as_function(conv)(h), "relu")
-        return torch.tanh(self.head(pad2d(h, _STEM_PAD, "reflect")))
+        return torch.tanh(as_function(self.head, bias=True)(pad2d(h, _STEM_PAD, "reflect")))

@@ -73,7 +73,7 @@ class UNetGenerator(nn.Module):
         for conv, norm in zip(downs, self.down_norms, strict=True):
             h = norm(as_function(conv)(h), "leaky_relu")
             skips.append(h)
-        h = F.relu(innermost(h), inplace=is_plain(innermost))
+        h = F.relu(as_function(innermost, bias=True)(h), inplace=is_plain(innermost))
         *ups, last = self.ups
         for level, (conv, norm) in enumerate(zip(ups, self.up_norms, strict=True)):
             h = norm(as_function(conv)(h), "relu")
@@ -81,4 +81,4 @@ class UNetGenerator(nn.Module):
                 h = F.dropout(h, DROPOUT, training=True)
             # The ReLU of what the LeakyReLU left is that of the features themselves.
             h = torch.cat([F.relu(skips.pop()), h], dim=1)
-        return torch.tanh(last(h))
+        return torch.tanh(as_function(last, bias=True)(h))

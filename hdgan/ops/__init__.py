@@ -11,6 +11,7 @@ from hdgan.ops.encode_labels import LabelPlanes, boundary_map, encode_labels, la
 from hdgan.ops.instance_index import InstanceIndex, instance_index
 from hdgan.ops.instance_mean import instance_broadcast, instance_mean, instance_reduce
 from hdgan.ops.instance_norm_act import instance_norm_act, pad2d
+from hdgan.ops.l1_distance import l1_distance
 from hdgan.ops.label_conv2d import label_conv2d
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "instance_mean",
     "instance_norm_act",
     "instance_reduce",
+    "l1_distance",
     "label_conv2d",
     "label_planes",
     "memory_format_of",

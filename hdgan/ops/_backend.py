@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from hdgan.errors import ConfigError
-from hdgan.ops._torch_internals import constant_when_compiled, unusual_derivative
+from hdgan.ops._torch_internals import constant_when_compiled, current_gpu, raw_stream, unusual_derivative
+from hdgan.ops._verdicts import found_wrong
 
 BACKENDS = ("eager", "cpu", "cuda", "triton")
 DEVICE_OF = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}
@@ -83,20 +84,24 @@ def choose(op: str, asked: str | None, x: Tensor, dtype: torch.dtype | None = No
             raise BackendError(f"{op}: backend {asked!r} cannot run in {derivative}: use 'eager'{source}")
         return "eager"
     # Raised here and not in _choose, in which the compiler would turn it into an error of its own.
-    name, problem = _choose(asked, x.device.type, x.dtype if dtype is None else dtype)
+    device = x.device
+    name, problem = _choose(op, asked, device.type, device.index, x.dtype if dtype is None else dtype)
     if problem:
         raise BackendError(f"{op}: {problem}{source}")
     return name
 
 
 @constant_when_compiled
-def _choose(asked: str | None, device: str, dtype: torch.dtype) -> tuple[str, str | None]:
+def _choose(op: str, asked: str | None, device: str, index: int | None, dtype: torch.dtype) -> tuple[str, str | None]:
     """The backend and, if it is rejected, the reason."""
     if asked is None:
-        return next((name for name in BACKENDS[1:] if _why_not(name, device, dtype) is None), "eager"), None
+        for name in BACKENDS[1:]:
+            if _why_not(name, device, index, dtype) is None and not found_wrong(op, name, device, index):
+                return name, None
+        return "eager", None
     if asked not in BACKENDS:
         return asked, _unknown(asked)
-    reason = _why_not(asked, device, dtype)
+    reason = _why_not(asked, device, index, dtype)
     return asked, f"backend {asked!r} cannot run: {reason}" if reason else None
 
 
@@ -104,19 +109,30 @@ def _unknown(name: str) -> str:
     return f"expected a backend among {', '.join(BACKENDS)}, got {name!r}"
 
 
-def _why_not(name: str, device: str, dtype: torch.dtype) -> str | None:
+def _why_not(name: str, device: str, index: int | None, dtype: torch.dtype) -> str | None:
     if name == "eager":
         return None
     if device != DEVICE_OF[name]:
         return f"it works on {DEVICE_OF[name]} tensors, got one on {device}"
-    if dtype.is_floating_point and dtype not in KERNEL_DTYPES:
+    if dtype not in KERNEL_DTYPES and dtype.is_floating_point:
         return f"it computes in float32, bfloat16 or float16, got {dtype}"
-    return why_unusable(name)
+    return why_unusable(name, index)
+
+
+def why_unusable(name: str, gpu: int | None = None) -> str | None:
+    """Why a backend cannot run in this process, with the remedy; None if it can.
+
+    Args:
+        name: the backend.
+        gpu: the index of the GPU that it would run on; None is the current one, if there is one.
+    """
+    if gpu is None and DEVICE_OF.get(name) == "cuda" and torch.cuda.is_available():
+        gpu = torch.cuda.current_device()
+    return _why_unusable(name, gpu)
 
 
 @cache
-def why_unusable(name: str) -> str | None:
-    """Why a backend cannot run in this process, with the remedy; None if it can."""
+def _why_unusable(name: str, gpu: int | None) -> str | None:
     if name == "eager":
         return None
     if name in ("cpu", "cuda"):
@@ -130,11 +146,28 @@ def why_unusable(name: str) -> str | None:
             return "hdgan._C was built without CUDA; install hdgan again with nvcc on PATH"
     if not torch.cuda.is_available():
         return "PyTorch sees no CUDA GPU"
-    return _gpu_too_old(extension.cuda_archs) if name == "cuda" else _triton_missing()
+    if name == "triton":
+        return _triton_missing()
+    too_old = _driver_too_old(extension.cuda_version, extension.cuda_driver_version())
+    return too_old or _gpu_too_old(extension.cuda_archs, gpu)
 
 
-def _gpu_too_old(archs: str) -> str | None:
-    capability = torch.cuda.get_device_capability()
+def _driver_too_old(built: str, driver: int) -> str | None:
+    """Compare the CUDA that the extension contains, such as 13.0, with what the driver is for, such as 12080 for 12.8.
+
+    A driver runs everything of its own major version, and of earlier ones.
+    """
+    if driver // 1000 >= int(built.split(".")[0]):
+        return None
+    supported = f"{driver // 1000}.{driver % 1000 // 10}"
+    return (
+        f"hdgan._C was built with CUDA {built}, the driver of this GPU supports CUDA {supported}; update the driver, "
+        f"or install hdgan again with the nvcc of CUDA {driver // 1000} on PATH"
+    )
+
+
+def _gpu_too_old(archs: str, gpu: int | None) -> str | None:
+    capability = torch.cuda.get_device_capability(gpu)
     names = [arch.removesuffix("+PTX") for arch in archs.split()]
     generic = [tuple(map(int, name.split("."))) for name in names if not name[-1].isalpha()]
     same_major = any(arch[0] == capability[0] and arch <= capability for arch in generic)
@@ -163,11 +196,10 @@ def launch(stem: str, kernel: str, backend: str, device: torch.device, *argument
     if backend == "cpu":
         function(*arguments, 1 if _forked else torch.get_num_threads())
         return
-    on_gpu = device.type == "cuda"  # otherwise this is a test that runs GPU kernels on the host
+    gpu = device.index  # None in a test that runs GPU kernels on the host
     if backend == "cuda":
-        arguments = (*arguments, torch.cuda.current_stream(device).cuda_stream if on_gpu else 0)
-    with torch.cuda.device(device) if on_gpu else nullcontext():
-        function(*arguments)
+        arguments = (*arguments, 0 if gpu is None else raw_stream(gpu))
+    _call_on(gpu, function, arguments)
 
 
 def declared(stem: str, name: str, backend: str, *arguments: Any) -> int:
@@ -175,9 +207,16 @@ def declared(stem: str, name: str, backend: str, *arguments: Any) -> int:
 
     It may depend on the GPU, which is that of the tensors if there are any.
     """
-    device = next((x.device for x in arguments if isinstance(x, Tensor) and x.is_cuda), None)
-    with nullcontext() if device is None else torch.cuda.device(device):
-        return int(kernel_of(stem, name, backend)(*arguments))
+    gpu = next((x.get_device() for x in arguments if isinstance(x, Tensor) and x.is_cuda), None)
+    return int(_call_on(gpu, kernel_of(stem, name, backend), arguments))
+
+
+def _call_on(gpu: int | None, function: Any, arguments: tuple[Any, ...]) -> Any:
+    """Call a function with a GPU as the current one. To change it takes longer than to see that it is."""
+    if gpu is None or gpu == current_gpu():
+        return function(*arguments)
+    with torch.cuda.device(gpu):
+        return function(*arguments)
 
 
 @cache

@@ -35,9 +35,9 @@ def as_map(op: str, name: str, values: Tensor) -> Tensor:
 
 def check_same_device(op: str, **tensors: Tensor | None) -> None:
     """Require all given tensors to be on the same device."""
-    devices = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
-    if len(set(devices.values())) > 1:
-        found = ", ".join(f"{name} on {device}" for name, device in devices.items())
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    if len(given) > 1 and len({tensor.device for tensor in given.values()}) > 1:
+        found = ", ".join(f"{name} on {tensor.device}" for name, tensor in given.items())
         raise ValueError(f"{op}: expected all tensors on the same device, got {found}")
 
 
@@ -65,4 +65,6 @@ def dense(x: Tensor) -> Tensor:
 
 def empty_as(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Uninitialised [B, C, H, W] in the dtype and memory format of `x`, on its device."""
+    if memory_format_of(x) == torch.contiguous_format:
+        return x.new_empty(tuple(shape))  # faster
     return torch.empty(tuple(shape), dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))

@@ -1,4 +1,8 @@
-"""Registration of the kernels as PyTorch operators, so that autograd, torch.compile and torch.export know them."""
+"""Registration of the kernels as PyTorch operators, so that autograd, torch.compile and torch.export know them.
+
+PyTorch takes longer to call a registered operator than the kernel of a small image runs. An op on ordinary tensors, to
+whose operators nobody listens, is therefore called directly, with the same implementation and the same derivative.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from hdgan.ops._torch_internals import is_intercepted, is_ordinary, is_profiled
 
 LIBRARY = torch.library.Library("hdgan", "DEF")
+_PLAIN = frozenset({Tensor, nn.Parameter, type(None), bool, int, float, str, list, tuple, torch.Size, torch.dtype})
+"""Types of arguments that mean what they are. Subclasses of Tensor, and symbols in place of numbers, do not."""
 
 
 def register(
@@ -21,10 +29,10 @@ def register(
     backward: Callable[..., Any] | None = None,
     batched: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """Define torch.ops.hdgan.<name> for CPU and CUDA tensors and return it.
+    """Define torch.ops.hdgan.<name> for CPU and CUDA tensors, and return what calls it or its implementation.
 
     Args:
-        schema: with the name in front, in PyTorch's schema language; the last argument is the backend.
+        schema: with the name in front, in PyTorch's schema language; tensors come first, the backend comes last.
         implementation: allocates the results and launches the kernels.
         fake: creates empty results, for tracing.
         setup_context, backward: as for `torch.library.register_autograd`. Ops without gradients leave them out.
@@ -41,7 +49,46 @@ def register(
     op = getattr(torch.ops.hdgan, name).default
     if batched is not None:
         torch.library.register_vmap(qualified, partial(batched, op), lib=LIBRARY)
-    return op
+    apply = None if backward is None else _node(name, implementation, setup_context, backward)
+    n_tensors = schema[: schema.index("->")].count("Tensor")
+
+    def call(*args: Any) -> Any:
+        if torch.compiler.is_compiling() or is_intercepted() or not _PLAIN.issuperset(map(type, args)):
+            return op(*args)
+        function = implementation
+        for x in args[:n_tensors]:
+            if x is None:
+                continue
+            if not is_ordinary(x):
+                return op(*args)
+            if x.requires_grad and apply is not None and torch.is_grad_enabled():
+                function = apply
+        if is_profiled():
+            with torch.profiler.record_function(qualified):
+                return function(*args)
+        return function(*args)
+
+    return call
+
+
+def _node(
+    name: str,
+    implementation: Callable[..., Any],
+    setup_context: Callable[..., None] | None,
+    backward: Callable[..., Any],
+) -> Callable[..., Any]:
+    """What calls an implementation and remembers its derivative, for calls that do not go through the operator."""
+
+    def forward(ctx: Any, *args: Any) -> Any:
+        output = implementation(*args)
+        if setup_context is not None:
+            setup_context(ctx, args, output)
+        return output
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    node = type(name, (torch.autograd.Function,), methods)
+    # Function.apply without its preparations for transforms of torch.func, which never come here.
+    return super(torch.autograd.Function, node).apply  # type: ignore[misc]
 
 
 def fold(x: Any, mapped: int | None, into: int | None, size: int) -> Any:

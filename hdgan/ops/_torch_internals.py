@@ -19,6 +19,19 @@ _functorch = getattr(torch._C, "_functorch", None)
 _kinds = getattr(_functorch, "TransformType", None)
 _interpreters = getattr(_functorch, "get_interpreter_stack", None)
 _active = getattr(torch._C, "_are_functorch_transforms_active", None)
+_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
+_function_modes = getattr(torch._C, "_len_torch_function_stack", None)
+_is_tracing = getattr(torch._C, "_is_tracing", None)
+_dispatch_keys = getattr(torch._C, "_dispatch_keys", None)
+_ORDINARY_KEYS = {
+    "ADInplaceOrView",
+    *(f"{kind}{device}" for kind in ("", "Autograd", "Autocast") for device in ("CPU", "CUDA")),
+}
+_ordinary: dict[int, bool] = {}
+"""Whether a set of dispatch keys, by its number, has no others than those."""
+_profiler_enabled = getattr(torch.autograd, "_profiler_enabled", None)
+_current_gpu = getattr(torch._C, "_cuda_getDevice", None)  # a build for CPUs has neither of these
+_raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
 _any_global_hook = getattr(nn.modules.module, "_has_any_global_hook", None)
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _LEVEL_KNOWN = hasattr(forward_ad, "_current_level")
@@ -53,12 +66,53 @@ def transforms_active() -> bool:
     return _active is not None and _active()
 
 
+def is_intercepted() -> bool:
+    """Whether something wants to see every operator: a mode of PyTorch, a transform of torch.func, or torch.jit.trace.
+
+    If torch does not tell, the answer is yes: ops are then called as operators, which is slower.
+    """
+    if _active is None or _dispatch_modes is None or _function_modes is None or _is_tracing is None:
+        return True
+    return bool(_active() or _dispatch_modes() or _function_modes() or _is_tracing())
+
+
+def is_ordinary(x: Tensor) -> bool:
+    """Whether a tensor is its memory: not a batch of torch.vmap or of batched gradients, negated lazily, fake, sparse.
+
+    If torch does not tell, the answer is no: ops are then called as operators, which is slower.
+    """
+    if _dispatch_keys is None:
+        return False
+    keys = _dispatch_keys(x)
+    number = keys.raw_repr()
+    known = _ordinary.get(number)
+    if known is None:
+        names = str(keys).removeprefix("DispatchKeySet(").removesuffix(")")
+        known = _ordinary[number] = _ORDINARY_KEYS.issuperset(names.split(", "))
+    return known
+
+
+def is_profiled() -> bool:
+    """Whether PyTorch's profiler runs. If torch does not tell, the answer is yes, which costs a microsecond."""
+    return _profiler_enabled is None or _profiler_enabled()
+
+
 def is_mapping() -> bool:
     """Whether torch.vmap maps over something; tensors have no memory format then.
 
     If torch does not tell which transforms are active, every one counts as torch.vmap: results are contiguous then.
     """
     return transforms_active() and _maps()
+
+
+def current_gpu() -> int:
+    """The index of the current GPU, which is known to exist."""
+    return int(torch.cuda.current_device() if _current_gpu is None else _current_gpu())
+
+
+def raw_stream(gpu: int) -> int:
+    """The address of the current stream of a GPU."""
+    return int(torch.cuda.current_stream(gpu).cuda_stream if _raw_stream is None else _raw_stream(gpu))
 
 
 def constant_when_compiled(function: F) -> F:

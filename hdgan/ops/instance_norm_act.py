@@ -97,8 +97,8 @@ def _forward(
 def _fake(x: Tensor, weight: Any, bias: Any, residual: Any, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
     (batch, channels, height, width), (_, _, pad, *_) = x.shape, options
     y = empty_as(x, (batch, channels, height + 2 * pad, width + 2 * pad))
-    mean, rstd = (x.new_empty((batch, channels), dtype=torch.float32) for _ in range(2))
-    return y, mean, rstd
+    mean = x.new_empty((batch, channels), dtype=torch.float32)
+    return y, mean, torch.empty_like(mean)
 
 
 def _scratch(x: Tensor, backend: str) -> Tensor | None:
@@ -152,10 +152,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     _, mean, rstd = output
     ctx.margin = 0 if residual is None else _margin(residual, x)
     ctx.mark_non_differentiable(mean, rstd)
+    ctx.set_materialize_grads(False)  # or PyTorch would make zeros for mean and rstd
     ctx.save_for_backward(x, weight, bias, mean, rstd)
 
 
-def _backward_of(ctx: Any, dy: Tensor, *_: Any) -> tuple[Any, ...]:
+def _backward_of(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    if dy is None:
+        return None, None, None, None, *[None] * len(ctx.options)
     _, need_weight, need_bias, need_residual, *_ = ctx.needs_input_grad
     _, _, pad, *_ = ctx.options
     margin = ctx.margin
@@ -171,10 +174,13 @@ def _backward_of(ctx: Any, dy: Tensor, *_: Any) -> tuple[Any, ...]:
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     dy, x, weight, bias, _, _, *ctx.options = inputs
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(dy, x, weight, bias)
 
 
-def _double_backward_of(ctx: Any, ddx: Tensor, ddresidual: Tensor, ddsums: Tensor) -> tuple[Any, ...]:
+def _double_backward_of(
+    ctx: Any, ddx: Tensor | None, ddresidual: Tensor | None, ddsums: Tensor | None
+) -> tuple[Any, ...]:
     dy, x, weight, bias = ctx.saved_tensors
     with_dresidual, slope, eps, pad, pad_mode, _ = ctx.options
 
@@ -190,7 +196,8 @@ def _double_backward_of(ctx: Any, ddx: Tensor, ddresidual: Tensor, ddsums: Tenso
     scale = x.new_ones(planes, dtype=torch.float32) if weight is None else weight.expand(planes)
     shift = x.new_zeros(planes, dtype=torch.float32) if bias is None else bias.expand(planes)
     inputs = [x, scale, shift, x.new_zeros(x.shape)]
-    ddinputs = [ddx, ddsums[1], ddsums[0], ddresidual if with_dresidual else None]
+    ddscale, ddshift = (None, None) if ddsums is None else (ddsums[1], ddsums[0])
+    ddinputs = [ddx, ddscale, ddshift, ddresidual if with_dresidual else None]
     ddy, (d2x, d2scale, d2shift, _) = gradients_of_gradients(reference, inputs, dy, ddinputs)
     d2weight = None if weight is None or d2scale is None else d2scale.sum(0)
     d2bias = None if bias is None or d2shift is None else d2shift.sum(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ from hdgan.config.options import option
 from hdgan.data.config import DataConfig, ScenesConfig
 from hdgan.data.spec import DatasetSpec
 from hdgan.errors import ConfigError, HdganError
+from hdgan.files.cache import default_cache
 from hdgan.progress import showing_progress
 from hdgan.scenes.scene import Scene, render_scene
 from hdgan.scenes.styles import SPEC
@@ -103,15 +103,6 @@ def scenes_folder(config: ScenesConfig, cache: Path | None = None) -> Path:
     """The folder in which `ensure_scenes` keeps the scenes of `config`, whether they exist or not."""
     key = hashlib.sha256(json.dumps([VERSION, asdict(config)], sort_keys=True).encode()).hexdigest()[:12]
     return (cache if cache is not None else default_cache()) / "scenes" / f"{config.width}x{config.height}-{key}"
-
-
-def default_cache() -> Path:
-    """Folder for files that hdgan can create again: HDGAN_CACHE, else XDG_CACHE_HOME/hdgan, else ~/.cache/hdgan."""
-    if chosen := os.environ.get("HDGAN_CACHE"):
-        return Path(chosen).expanduser()
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "hdgan"
-    return Path.home() / ".cache" / "hdgan"
 
 
 def _write_all(config: ScenesConfig, folder: Path, progress: Callable[[int, int], None] | None) -> None:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import fields
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from hdgan.config.options import option, option_off
+from hdgan.errors import ConfigError
 from hdgan.families import ImageModel
 from hdgan.families.common.batch import Batch
+from hdgan.families.common.train_config import TrainConfig
+from hdgan.models.cuda_graph import CaptureError, capture
+from hdgan.training.schedule import Stage
 from hdgan.training.state import StageNetworks
 
 Gradients = Callable[[Batch], Tensor]
 """Replaces the gradients of all trained parameters by those of a batch; returns its losses."""
+
+
+def graph_obstacle(config: TrainConfig, stage: Stage, device: torch.device) -> str:
+    """Why no CUDA graph can hold the steps of a stage, whose images have one size; empty if one can."""
+    reasons = {
+        f"{option('device')} {device.type} is not a GPU": device.type != "cuda",
+        f"{option('model.feature_channels')} makes tables whose size depends on the instances": (
+            config.model.feature_channels
+        ),
+        f"{option('optim.pool_size')} chooses images at random": config.optim.pool_size,
+        f"{option(f'stages.{stage.name}.micro_batch')} accumulates gradients": stage.config.micro_batch is not None,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 class GraphedGradients:
@@ -27,12 +43,9 @@ class GraphedGradients:
 
     Args:
         gradients: what is captured. The model has no encoder, whose tables change their size with the number of
-            instances, and the criterion has no pool. `setup.check_cuda_graphs` ensures both.
+            instances, and the criterion has no pool. `graph_obstacle` says so.
         state: the networks.
     """
-
-    WARM_UP = 3
-    """Runs before the capture, in which libraries choose their algorithms."""
 
     def __init__(self, gradients: Gradients, state: StageNetworks) -> None:
         self._gradients = gradients
@@ -55,36 +68,24 @@ class GraphedGradients:
 
     def _capture(self, batch: Batch) -> torch.cuda.CUDAGraph:
         self._batch = Batch(*(None if t is None else t.clone() for t in _tensors(batch)))  # type: ignore[arg-type]
-        model, device = self._state.model, batch.photo.device
-        side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-        with without_trace(model, device):
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
-                for _ in range(self.WARM_UP):
-                    self._gradients(self._batch)
-                model.zero_grad()  # or these gradients would live beside those of the graph
-            current.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # The capture is of this thread alone: the loader's thread goes on pinning memory, which a global one forbids.
-        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-            self._losses = self._gradients(self._batch)
+        model = self._state.model
+        try:
+            graph, self._losses = capture(
+                lambda: self._gradients(self._batch),
+                model,
+                batch.photo.device,
+                model.zero_grad,  # or the gradients of the warm-up would live beside those of the graph
+            )
+        except CaptureError as error:
+            raise ConfigError(
+                f"a CUDA graph cannot hold this step ({error}): use {option_off('cuda_graphs')}"
+            ) from error
         self._grads = [(p, p.grad) for p in (*self._state.g_parameters, *self._state.d_parameters)]
         return graph
 
 
-@contextmanager
-def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Restore what the runs inside change in addition to gradients: random generators, and the model's running
-    statistics."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
-    for buffer, value in before:
-        buffer.copy_(value)
-
-
 def _tensors(batch: Batch) -> list[Tensor | None]:
-    return [getattr(batch, field.name) for field in fields(batch)]
+    return [batch.photo, batch.label, batch.source, batch.ids]
 
 
 def _shapes(batch: Batch) -> list[torch.Size | None]:

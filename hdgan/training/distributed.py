@@ -1,14 +1,15 @@
 """Many GPUs and nodes: `torchrun -m hdgan train …` starts one process for each GPU, and they average their gradients.
 
-Every process builds the same networks from the same seed, so nothing is broadcast; gradients are averaged by all-reduce
-rather than by DistributedDataParallel, since a step takes the gradients of two networks from one graph.
+Every process builds the same networks from the same seed, so nothing is broadcast. Gradients are averaged by all-reduce
+(`GradientAverage`) rather than by DistributedDataParallel, since a step takes the gradients of two networks from one
+graph.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -21,9 +22,6 @@ from hdgan.devices import choose_device
 from hdgan.errors import ConfigError
 from hdgan.training.rendezvous import START_TIMEOUT, TIMEOUT, OtherProcessError, Rendezvous
 from hdgan.wording import count
-
-BUCKET_ELEMENTS = 2**25
-"""Gradients are sent in buckets of about this many elements: large enough for bandwidth, small enough for memory."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +47,23 @@ class World:
             OtherProcessError: one has ended.
         """
         if self.size > 1:
-            with _explained_backend_errors():
+            with explained_backend_errors():
                 dist.all_reduce(values)
             values = values / self.size
         return values
 
-    def average_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Replace each gradient by its average over all processes."""
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag, whether it is set in any process. The processes wait for each other, but for no GPU.
+
+        Raises:
+            OtherProcessError: one has ended.
+        """
         if self.size == 1:
-            return
-        for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
-            flat = self.mean(torch.cat([gradient.flatten() for gradient in bucket]))
-            parts = flat.split([gradient.numel() for gradient in bucket])
-            for gradient, part in zip(bucket, parts, strict=True):
-                gradient.copy_(part.view_as(gradient))
+            return list(flags)
+        counts = torch.tensor(flags, dtype=torch.int32)
+        with explained_backend_errors():
+            dist.all_reduce(counts)
+        return [count > 0 for count in counts.tolist()]
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
@@ -84,29 +85,18 @@ class World:
             OtherProcessError: one has ended.
         """
         if self.size > 1:
-            with _explained_backend_errors():
+            with explained_backend_errors():
                 dist.barrier()
 
 
 @contextmanager
-def _explained_backend_errors() -> Iterator[None]:
+def explained_backend_errors() -> Iterator[None]:
     """Explain what an error of the backend usually means; its own text is about a connection, and has several lines."""
     try:
         yield
     except RuntimeError as error:
         first = str(error).splitlines()[0]
         raise OtherProcessError(f"another process has ended; its message says why ({first})") from error
-
-
-def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    for gradient in gradients:
-        if bucket and sum(g.numel() for g in bucket) + gradient.numel() > BUCKET_ELEMENTS:
-            yield bucket
-            bucket = []
-        bucket.append(gradient)
-    if bucket:
-        yield bucket
 
 
 def _make_current(device: torch.device) -> torch.device:
@@ -166,12 +156,14 @@ def join_world(device: str) -> Iterator[World]:
     # group as a default argument. The threads of gloo would live on after `destroy_process_group`, and could abort the
     # process while Python shuts down.
     importlib.import_module("torch.distributed.nn")
+    on_gpu = chosen.type == "cuda"
     dist.init_process_group(
-        "nccl" if chosen.type == "cuda" else "gloo",
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
         store=rendezvous.store,
         rank=rendezvous.rank,
         world_size=size,
         timeout=TIMEOUT,
+        device_id=chosen if on_gpu else None,
     )
     try:
         yield World(rendezvous.rank, size, chosen, local_rank, rendezvous)

@@ -23,8 +23,9 @@ from hdgan.training.distributed import join_world
 from hdgan.training.estimate import StageEstimate, estimate_stage
 from hdgan.training.setup import RunSetup
 from hdgan.training.state import StageState
+from hdgan.training.step_choices import choose_steps
 from hdgan.training.trainer import Trainer
-from hdgan.wording import count
+from hdgan.wording import count, memory_size
 
 TIMED_STEPS = 5
 MOST_SECONDS = 20.0
@@ -69,13 +70,17 @@ def dry_run(config: TrainConfig, console: Console, *, resume: bool = False) -> l
         # Weights that a run cannot start from show here. New ones are not made: they may not fit into memory.
         done = setup.first_state(run, resume).step if resume or config.init_from is not None else 0
         left = [stage for stage in run.stages if stage.last_step > done]
-        estimates = [estimate_stage(run.config, stage, run.data, run.perceptual, done) for stage in left]
+        steps = choose_steps(run, done)
+        configs = {name: choices.applied(run.config) for name, choices in steps.items()}
+        estimates = [estimate_stage(configs[stage.name], stage, run.data, run.perceptual, done) for stage in left]
         print_estimates(run.config, run.data, estimates, console)
+        for name, choices in steps.items():
+            print_lines(console, f"stage {name}: {choices}")
         for reason in missing:
             print_lines(console, f"{reason}. The steps below are timed with random weights instead")
         timings = []
         for estimate in estimates:
-            timings.append(_time_stage(run, estimate))
+            timings.append(_time_stage(run, configs[estimate.stage.name], estimate))
             _print_timing(console, timings[-1])
         total = _duration(sum(timing.seconds for timing in timings))
         print_lines(console, f"all stages: {total}, excluding samples and checkpoints")
@@ -101,8 +106,8 @@ def print_estimates(config: TrainConfig, data: RunData, estimates: list[StageEst
             str(e.stage.config.batch_size),
             f"{e.trained / 1e6:.1f} M",
             str(e.steps),
-            _memory(e.peak_bytes),
-            _memory(e.saved_bytes),
+            memory_size(e.peak_bytes),
+            memory_size(e.saved_bytes),
         )
     console.print(table)
     largest = max(estimates, key=lambda e: e.saved_bytes)
@@ -115,7 +120,7 @@ def print_estimates(config: TrainConfig, data: RunData, estimates: list[StageEst
     layers = _table("layer", "memory", "share")
     for layer in sorted(largest.layers, key=lambda layer: -layer.bytes)[:LISTED_LAYERS]:
         share = f"{layer.bytes / largest.saved_bytes:.0%}"
-        layers.add_row(layer.layer or "losses and inputs", _memory(layer.bytes), share)
+        layers.add_row(layer.layer or "losses and inputs", memory_size(layer.bytes), share)
     console.print(layers)
     console.print()
 
@@ -132,12 +137,8 @@ def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _memory(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
 def _print_timing(console: Console, timing: StageTiming) -> None:
-    gpu = "" if timing.gpu_bytes is None else f", {_memory(timing.gpu_bytes)} of the GPU's memory"
+    gpu = "" if timing.gpu_bytes is None else f", {memory_size(timing.gpu_bytes)} of the GPU's memory"
     time_needed = f"{timing.step_seconds:.3g} s per step, {_duration(timing.seconds)} in all"
     print_lines(console, f"stage {timing.estimate.stage.name}: {time_needed}{gpu}")
 
@@ -150,17 +151,17 @@ def _physical_memory() -> int:
         return 2**63
 
 
-def _time_stage(run: RunSetup, estimate: StageEstimate) -> StageTiming:
-    """Time some steps of a stage, from new weights."""
+def _time_stage(run: RunSetup, config: TrainConfig, estimate: StageEstimate) -> StageTiming:
+    """Time some steps of a stage, from new weights; the config has the choices of the stage."""
     stage, device = estimate.stage, run.world.device
-    too_large = setup.too_large(run.config, stage, run.world)
+    too_large = setup.too_large(config, stage, run.world)
     if device.type == "cpu" and estimate.peak_bytes > _physical_memory():
         raise ConfigError(too_large)  # Linux would end this process instead
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what the stage before has left does not count for this one
         torch.cuda.reset_peak_memory_stats(device)
     with enough_memory(too_large), showing_progress(run.console) as progress:
-        trainer = Trainer(run.config, StageState(run.config, stage, device), run.perceptual, run.world)
+        trainer = Trainer(config, StageState(config, stage, device), run.perceptual, run.world)
         seconds = _step_seconds(run, trainer, progress)
     gpu_bytes = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
     return StageTiming(estimate, seconds, gpu_bytes)
@@ -168,19 +169,21 @@ def _time_stage(run: RunSetup, estimate: StageEstimate) -> StageTiming:
 
 def _step_seconds(run: RunSetup, trainer: Trainer, progress: Progress) -> float:
     """The median time of a step, including the wait for its batch, after a first step in which libraries and compilers
-    prepare."""
-    stage, device = trainer.state.stage, run.world.device
+    prepare.
+
+    Each step waits for the one before, as in training, so a GPU needs no further synchronisation.
+    """
+    stage = trainer.state.stage
     task = f"timing steps of stage {stage.name}"
     progress(task, 0, TIMED_STEPS + 1)
     times: list[float] = []
     begin = time.monotonic()
     for taken, batch in enumerate(run.batches(stage, 0, TIMED_STEPS + 1), start=1):
         trainer.train_step(batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
         times.append(time.monotonic() - begin)
         progress(task, taken, TIMED_STEPS + 1)
         if sum(times[1:]) > MOST_SECONDS:
             break
         begin = time.monotonic()
+    trainer.finish()
     return statistics.median(times[1:])

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from hdgan.config.options import option
 from hdgan.data import sample_geometry
 from hdgan.errors import ConfigError
 from hdgan.families.common.batch import Batch
@@ -73,7 +72,7 @@ class _Shapes(Batch):
 
 
 def estimate_stage(
-    config: TrainConfig, stage: Stage, data: RunData, perceptual: nn.Module | None, done: int
+    config: TrainConfig, stage: Stage, data: RunData, perceptual: nn.Module | None, done: int, processes: int = 1
 ) -> StageEstimate:
     """Find out what a stage needs, without training or allocating any of it.
 
@@ -83,6 +82,7 @@ def estimate_stage(
         data: its pairs.
         perceptual: network of its perceptual loss on the CPU, whose weights do not matter.
         done: steps of the run that have been taken.
+        processes: that share each batch; the memory is that of one of them.
 
     Raises:
         ConfigError: this version of PyTorch does not have what estimates need.
@@ -91,17 +91,17 @@ def estimate_stage(
         from hdgan.training.peak_memory import FakeTensorMode, PeakMeter
     except ImportError as error:
         raise ConfigError(
-            f"{option('dry_run')} cannot estimate memory with PyTorch {torch.__version__} ({error}): install a version "
+            f"the memory of a step cannot be estimated with PyTorch {torch.__version__} ({error}): install a version "
             "that hdgan is tested with"
         ) from error
-    size = _largest(stage, data)
+    size = max(sizes_of(stage, data), key=lambda size: size[0] * size[1])
     plain = replace(config, device="cpu", memory_format="contiguous", compile="none", cuda_graphs=False)
     with FakeTensorMode(allow_non_fake_inputs=True):  # those are the weights of `perceptual`
         state = StageNetworks(plain, stage, _CPU)
         # A pool as large as this is never full here: a full one draws random numbers, which fake tensors cannot hold.
         pool = FakePool(2 * stage.config.batch_size if config.optim.pool_size else 0)
         criterion = config.loss.criterion(perceptual, pool)
-        inputs = _inputs(config, stage.config.batch_size, size)
+        inputs = _inputs(config, stage.config.batch_size // processes, size)
         layers = _layers(config, state, criterion, inputs)
         with PeakMeter() as meter:
             forward_backward(plain, state, criterion, inputs)
@@ -126,9 +126,9 @@ def estimate_stage(
     )
 
 
-def _largest(stage: Stage, data: RunData) -> tuple[int, int]:
-    sizes = [sample_geometry(size, stage.config.size.training).size for size in data.train_sizes]
-    return max(sizes, key=lambda size: size[0] * size[1])
+def sizes_of(stage: Stage, data: RunData) -> set[tuple[int, int]]:
+    """The widths and heights of the images that a stage trains on."""
+    return {sample_geometry(size, stage.config.size.training).size for size in data.train_sizes}
 
 
 def _inputs(config: TrainConfig, batch: int, size: tuple[int, int]) -> Batch:
@@ -148,5 +148,5 @@ def _layers(config: TrainConfig, state: StageNetworks, criterion: Criterion, inp
     if criterion.perceptual is not None:
         networks["perceptual"] = criterion.perceptual
     micro_batch = next(iter(inputs.split(state.stage.config.micro_batch)))
-    with config.autocast(_CPU), recomputing(config.recompute):
+    with config.autocast(_CPU), recomputing(config.recompute is not False):
         return saved_by_layer(lambda: criterion(state.model, micro_batch), networks)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from hdgan.data.sampler import explained_worker_death
 from hdgan.devices import enough_memory
 from hdgan.errors import HdganError
 from hdgan.families.common.batch import Batch
-from hdgan.families.common.train_config import TrainConfig
+from hdgan.families.common.train_config import LogConfig, TrainConfig
 from hdgan.progress import print_lines
 from hdgan.training.checkpoint import finish_saving, remove_leftovers
 from hdgan.training.distributed import join_world
@@ -23,10 +24,11 @@ from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.report import write_report
 from hdgan.training.run_folder import claim_folder, locked, remove_samples, write_description
 from hdgan.training.saving import Saver
-from hdgan.training.schedule import stage_at
+from hdgan.training.schedule import Stage, stage_at
 from hdgan.training.setup import RunSetup, first_state, prepare, too_large, torch_settings
 from hdgan.training.state import StageState
-from hdgan.training.trainer import Trainer
+from hdgan.training.step_choices import StepChoices, choose_steps
+from hdgan.training.trainer import StepResult, Trainer
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
                 stack.enter_context(locked(config.out))
                 claim_folder(config, resume)  # another run may have come and gone in the meantime
             state = first_state(run, resume)
-            metrics = _open_folder(config, run, state, resume) if world.is_main else None
+            steps = choose_steps(run, state.step)
+            metrics = _open_folder(config, run, state, steps, resume) if world.is_main else None
             if metrics is not None:
                 stack.callback(metrics.close)
         total = run.stages[-1].last_step
@@ -77,7 +80,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
             with enough_memory(too_large(run.config, current, world)):
                 if state.stage != current:
                     state = StageState(run.config, current, world.device, state.model)
-                trainer = Trainer(run.config, state, run.perceptual, world, stop)
+                trainer = Trainer(steps[current.name].applied(run.config), state, run.perceptual, world, stop)
             if not _train_stage(run, trainer, metrics, display):
                 break
     report = write_report(config.out) if world.is_main else None
@@ -87,14 +90,18 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     return result
 
 
-def _open_folder(given: TrainConfig, run: RunSetup, state: StageState, resume: bool) -> Metrics:
+def _open_folder(
+    given: TrainConfig, run: RunSetup, state: StageState, steps: Mapping[str, StepChoices], resume: bool
+) -> Metrics:
     """Clean up the run's folder, write the description of the run with its config as given, and open its log."""
     remove_leftovers(given.out)
     if resume:
         finish_saving(given.out, run.config, state)
     else:
         remove_samples(given.out)
-    write_description(given, run.world, len(run.data.train_pairs))
+    write_description(
+        given, run.world, len(run.data.train_pairs), {name: str(choices) for name, choices in steps.items()}
+    )
     return Metrics(given.out, state.step)
 
 
@@ -104,32 +111,42 @@ def _train_stage(run: RunSetup, trainer: Trainer, metrics: Metrics | None, displ
     stage, log = state.stage, config.log
     saver = Saver(run, state, metrics, display)
     clock = _Clock(stage.config.batch_size)
-    finished = stopping = False
+    trainer.on_result = partial(_log, stage, log, metrics, display, clock)
+    finished = False
     with (
         saver.keeping_last_step(trainer),
-        enough_memory(too_large(config, stage, world)),
+        enough_memory(too_large(trainer.config, stage, world)),
         explained_worker_death(),
         # Without closing, data workers would live for as long as the traceback of an error does.
         closing(run.batches(stage, state.step_in_stage, stage.steps)) as batches,
     ):
-        while not (finished or stopping):
+        while not (finished or trainer.stopping):
             batch = _next(batches)
             with defer_sigchld():
-                step = trainer.train_step(batch)
+                trainer.train_step(batch)
             clock.tick()
-            finished, stopping = state.step == stage.last_step, step.stop
-            display.update(state.step, stage.name, step.losses, clock.images_per_second)
-            if metrics is not None and (state.step % log.metrics_every == 0 or finished):
-                speed = {"images_per_second": clock.images_per_second}
-                metrics.write(state.step, stage.name, {**step.losses, **step.learning_rates, **speed})
-            pause = time.monotonic()
-            if world.is_main and (state.step % log.samples_every == 0 or finished):
-                saver.write_samples()
+            finished = state.step == stage.last_step
+            samples = state.step % log.samples_every == 0 or finished
             scheduled = state.step % log.checkpoint_every == 0 or finished
-            if scheduled or stopping:
+            if samples or scheduled or trainer.stopping:
+                trainer.finish()
+            pause = time.monotonic()
+            if world.is_main and samples:
+                saver.write_samples()
+            if scheduled or trainer.stopping:
                 saver.checkpoint(measure=scheduled)
             clock.skip(time.monotonic() - pause)
-    return finished and not stopping
+    return finished and not trainer.stopping
+
+
+def _log(
+    stage: Stage, log: LogConfig, metrics: Metrics | None, display: ProgressDisplay, clock: _Clock, result: StepResult
+) -> None:
+    """Show and record what a finished step reports."""
+    display.update(result.step, stage.name, result.losses, clock.images_per_second)
+    if metrics is not None and (result.step % log.metrics_every == 0 or result.step == stage.last_step):
+        speed = {"images_per_second": clock.images_per_second}
+        metrics.write(result.step, stage.name, {**result.losses, **result.learning_rates, **speed})
 
 
 def _next(batches: Iterator[Batch]) -> Batch | HdganError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
 from itertools import starmap
 from typing import TypeVar
 
@@ -17,7 +16,10 @@ _Started = TypeVar("_Started")
 
 
 def prefetched(
-    loader: Iterable[LoaderBatch], device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
+    loader: Iterable[LoaderBatch],
+    device: torch.device,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    prepare: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Iterator[Batch]:
     """Move what a loader yields to the device, in the loader's order.
 
@@ -29,13 +31,15 @@ def prefetched(
         loader: batches; for a GPU in pinned memory, since copies from other memory wait for the step.
         device: where the step runs.
         memory_format: of photos and input images.
+        prepare: called for each batch on a GPU, on the separate stream: what waits for the GPU waits for no step.
     """
     if device.type != "cuda":
         for batch in loader:
             yield Batch.from_loader(batch, device, memory_format)
         return
-    stream = torch.cuda.Stream(device)
-    uploads = one_ahead(loader, lambda batch: _upload(batch, device, memory_format, stream))
+    stream = torch.cuda.Stream(device, priority=-1)  # urgent: the host may wait for what it prepares
+
+    uploads = one_ahead(loader, lambda batch: _upload(batch, device, memory_format, stream, prepare))
     yield from starmap(_arrived, uploads)  # unlike a loop, it holds no reference to a batch while a step uses it
 
 
@@ -57,19 +61,21 @@ def one_ahead(items: Iterable[_Item], start: Callable[[_Item], _Started]) -> Ite
 
 
 def _upload(
-    batch: LoaderBatch, device: torch.device, memory_format: torch.memory_format, stream: torch.cuda.Stream
+    batch: LoaderBatch,
+    device: torch.device,
+    memory_format: torch.memory_format,
+    stream: torch.cuda.Stream,
+    prepare: Callable[[Batch], Batch],
 ) -> tuple[Batch, torch.cuda.Event]:
     """Queue a batch's copies and conversions on `stream`; the event is their end."""
     with torch.cuda.stream(stream):
-        return Batch.from_loader(batch, device, memory_format), stream.record_event()
+        return prepare(Batch.from_loader(batch, device, memory_format)), stream.record_event()
 
 
 def _arrived(inputs: Batch, uploaded: torch.cuda.Event) -> Batch:
     """Make the current stream wait for a batch, whose memory is kept until that stream is done with it."""
     current = torch.cuda.current_stream(inputs.photo.device)
     current.wait_event(uploaded)
-    for field in fields(inputs):
-        tensor = getattr(inputs, field.name)
-        if tensor is not None:
-            tensor.record_stream(current)
+    for tensor in inputs.tensors():
+        tensor.record_stream(current)
     return inputs

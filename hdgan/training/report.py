@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -94,10 +94,16 @@ def _content(run: Path, config: TrainConfig | None, problems: list[str]) -> dict
         "charts": draw_charts(records, spans, note),
         "options": _changed_options(config) if config else {},
         "config": json.dumps(to_plain(config), indent=2, ensure_ascii=False) if config else "",
-        "environment": {
-            name: value for name, value in to_plain(environment or RunEnvironment()).items() if value is not None
-        },
+        "environment": _facts(environment or RunEnvironment()),
     }
+
+
+def _facts(environment: RunEnvironment) -> dict[str, Any]:
+    """What is known of an environment, with an entry for the steps of each stage."""
+    steps = {f"steps of stage {name}": text for name, text in (environment.steps or {}).items()}
+    return {
+        name: value for name, value in to_plain(replace(environment, steps=None)).items() if value is not None
+    } | steps
 
 
 def _sizes_differ(config: TrainConfig | None) -> bool:

@@ -54,6 +54,8 @@ class RunEnvironment:
     threads: int | None = None
     processes: int | None = None
     training_pictures: Count | None = None
+    steps: dict[str, str] | None = None
+    """How the steps of each stage run that was not finished at the start, by its name."""
 
 
 def claim_folder(config: TrainConfig, resume: bool) -> None:
@@ -104,8 +106,8 @@ def remove_samples(run: Path) -> None:
     shutil.rmtree(run / "samples", ignore_errors=True)
 
 
-def write_description(config: TrainConfig, world: World, training_pictures: int) -> None:
-    """Write config.json and environment.json."""
+def write_description(config: TrainConfig, world: World, training_pictures: int, steps: Mapping[str, str]) -> None:
+    """Write config.json and environment.json; `steps` says how the steps of each stage run."""
     environment = RunEnvironment(
         hdgan=version("hdgan"),
         torch=torch.__version__,
@@ -115,6 +117,7 @@ def write_description(config: TrainConfig, world: World, training_pictures: int)
         threads=torch.get_num_threads(),
         processes=world.size,
         training_pictures=training_pictures,
+        steps=dict(steps),
     )
     for name, content in ((CONFIG_FILE, config), (ENVIRONMENT_FILE, environment)):
         write_json(config.out / name, content)

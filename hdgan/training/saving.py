@@ -62,8 +62,8 @@ class Saver:
         """Save what has been trained before an error that the user can fix ends the run.
 
         If an image cannot be read, for training or for samples, a data worker is killed, or memory does not suffice for
-        gradients, the state is that after the last step. A TrainingError is different: it says that the state is not
-        worth saving, or that it cannot be saved.
+        gradients, the state is that after the last step, once that is finished. A TrainingError is different: it says
+        that the state is not worth saving, or that it cannot be saved.
 
         After a request to stop, the run ends as requested without the error, which the same request may have caused.
         """
@@ -75,6 +75,8 @@ class Saver:
             world, state = self.run.world, self.state
             saves = world.is_main and state.step_in_stage > 0 and not trainer.updating
             try:
+                if not trainer.updating:
+                    trainer.finish()
                 if saves:
                     self._save_last_step()
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -28,6 +29,7 @@ from hdgan.training.consistency import (
     require_same_plan,
     require_same_run,
 )
+from hdgan.training.cuda_graph import graph_obstacle
 from hdgan.training.datasets import RunData, open_data, resolved
 from hdgan.training.distributed import World
 from hdgan.training.prefetch import prefetched
@@ -67,7 +69,9 @@ class RunSetup:
             workers=config.data.workers,
             pin_memory=world.device.type == "cuda",
         )
-        yield from prefetched(loader, world.device, config.format_on(world.device))
+        encodes = config.model.feature_channels > 0
+        prepare = partial(Batch.indexed, size=stage.config.micro_batch) if encodes else lambda batch: batch
+        yield from prefetched(loader, world.device, config.format_on(world.device), prepare)
 
 
 def prepare(
@@ -226,22 +230,9 @@ def check_validation_images(config: TrainConfig, data: RunData, stage: Stage) ->
 
 def check_cuda_graphs(config: TrainConfig, stages: list[Stage], world: World) -> None:
     """Raise ConfigError if the config asks for CUDA graphs, but they cannot capture the steps of all stages."""
-    if not config.cuda_graphs:
-        return
-    reasons = {
-        f"{option('device')} {config.device} is not a GPU": world.device.type != "cuda",
-        f"{option('model.feature_channels')} makes tables whose size depends on the instances": (
-            config.model.feature_channels
-        ),
-        f"{option('optim.pool_size')} chooses images at random": config.optim.pool_size,
-        **{
-            f"{option(f'stages.{stage.name}.micro_batch')} accumulates gradients": stage.config.micro_batch is not None
-            for stage in stages
-        },
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            raise ConfigError(f"{option('cuda_graphs')} cannot be used because {reason}; leave one of the two out")
+    reasons = [graph_obstacle(config, stage, world.device) for stage in stages if config.cuda_graphs is True]
+    for reason in filter(None, reasons):
+        raise ConfigError(f"{option('cuda_graphs')} cannot be used because {reason}; leave one of the two out")
 
 
 def check_batch(stage: Stage, world: World) -> None:

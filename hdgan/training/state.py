@@ -42,6 +42,14 @@ class StageNetworks:
         self.d_parameters: list[Tensor] = [p for name, p in trained if name.startswith("discriminator.")]
         self.g_parameters: list[Tensor] = [p for name, p in trained if not name.startswith("discriminator.")]
 
+    @property
+    def in_backward_order(self) -> list[Tensor]:
+        """The trained parameters in about the order in which a step completes their gradients: D, G, E, each from its
+        last layer."""
+        networks = (self.model.discriminator, self.model.generator, self.model.encoder)
+        parameters = [reversed(list(network.parameters())) for network in networks if network is not None]
+        return [parameter for part in parameters for parameter in part if parameter.requires_grad]
+
 
 class StageState(StageNetworks):
     """The state of a run within one stage.
@@ -180,6 +188,18 @@ def move(network: nn.Module, config: TrainConfig, device: torch.device) -> None:
     memory_format = config.format_on(device)
     if device.type != "cpu" or memory_format != torch.contiguous_format:
         network.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+
+
+def cast_convolutions(network: nn.Module, config: TrainConfig) -> None:
+    """Give a network that never trains the weights that its convolutions compute with under autocast.
+
+    Autocast keeps converted weights only if they train; those of a frozen network it would convert in every call, to
+    the same numbers.
+    """
+    if config.precision == "bfloat16":
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.to(torch.bfloat16)
 
 
 def stage_model(config: TrainConfig, stage: Stage) -> ModelConfig:

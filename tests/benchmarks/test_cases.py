@@ -61,11 +61,11 @@ def test_bytes_and_operations_counted_by_hand() -> None:
     assert avg_pyramid.cost((1, 3, 5, 7), 4) == (Cost(3 * (35 + 12 + 4) * 4, 3 * 16 * 9),) * 2
 
 
-@pytest.mark.parametrize("name", ["instance_mean", "instance_index", "encode_labels", "avg_pyramid"])
+@pytest.mark.parametrize("name", ["instance_mean", "instance_index", "encode_labels", "avg_pyramid", "l1_distance"])
 def test_implementations_of_an_op_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a size that takes no time."""
     small = dict.fromkeys(("1024x512", "2048x1024"), (16, 32))
-    for module in ("avg_pyramid", "encode_labels", "instance_mean", "instance_index"):
+    for module in ("avg_pyramid", "encode_labels", "instance_mean", "instance_index", "l1_distance"):
         monkeypatch.setattr(f"hdgan.benchmarks.cases.{module}.SIZES", small)
     benchmark = BENCHMARKS[name]
     implementations = tuple(name for name in ("eager", "cpu", "scatter") if name in benchmark.implementations)

@@ -128,6 +128,30 @@ def test_long_options_win_over_short_ones(monkeypatch: pytest.MonkeyPatch) -> No
     assert not configs[0].model.instances
 
 
+@pytest.mark.parametrize(
+    ("typed", "recompute", "graphs"),
+    [
+        ([], "auto", "auto"),
+        (["--recompute", "--no-cuda-graphs"], True, False),
+        (["--no-recompute", "--cuda_graphs", "--seed", "3"], False, True),
+        (["--recompute", "auto", "--cuda-graphs", "True"], "auto", True),
+        (["--recompute=False", "--cuda-graphs=auto"], False, "auto"),
+    ],
+)
+def test_switches_that_may_be_automatic(
+    monkeypatch: pytest.MonkeyPatch, typed: list[str], recompute: object, graphs: object
+) -> None:
+    configs = []
+
+    def train(config: TrainConfig, *, resume: bool) -> TrainResult:
+        configs.append(config)
+        return TrainResult(finished=True, step=1, total_steps=1, report=None)
+
+    monkeypatch.setattr("hdgan.commands.train.train", train)
+    assert train_main(["demo", *typed]) == 0
+    assert (configs[0].recompute, configs[0].cuda_graphs) == (recompute, graphs)
+
+
 def test_arguments_with_nul_are_refused(capsys: Capture) -> None:
     assert train_main(["demo", "--out", "a\0b"]) == 2
     assert capsys.readouterr().err.startswith("hdgan: error: an argument contains the character NUL")

@@ -42,7 +42,7 @@ def test_each_image_of_a_crn_is_a_variant(tmp_path: Path, label: Path) -> None:
 def test_noise_makes_variants_of_every_seed(tmp_path: Path, label: Path) -> None:
     pipeline: Pipeline = load(saved(NOISE, tmp_path / "x.safetensors"))
     keys = [(seed, variant) for seed in (0, 1) for variant in (0, 1, 2)]
-    pictures = {pipeline(label, seed=seed, variant=variant).numpy().tobytes() for seed, variant in keys}
+    pictures = {pipeline(label, seed=seed, variant=variant).cpu().numpy().tobytes() for seed, variant in keys}
     assert len(pictures) == len(keys)
     assert torch.equal(pipeline(label, seed=1, variant=2), pipeline(label, seed=1, variant=2))
     with pytest.raises(ConfigError, match="seed is -1: give 0 or more"):
@@ -66,7 +66,7 @@ def test_the_command_writes_them(
     found = [np.asarray(Image.open(tmp_path / f"y_{k}.png")) for k in (1, 2)]
     pipeline: Pipeline = load(file)
     for variant, picture in enumerate(found):
-        expected = pipeline(label, seed=3, variant=variant).permute(1, 2, 0).numpy() * 255
+        expected = pipeline(label, seed=3, variant=variant).permute(1, 2, 0).cpu().numpy() * 255
         np.testing.assert_allclose(picture, expected, atol=0.51)
     assert not np.array_equal(*found)
     assert main([*arguments, "--variants", "3"]) == (0 if most is None else 2)

@@ -11,14 +11,35 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 ARCHS = {80, 90, 100, 120}
-STEMS = [file.stem for file in sorted((ROOT / "kernels").glob("*.py")) if file.stem not in ("__init__", "common")]
+NARROW = {
+    # Variant and kernel: loads and stores of two bytes, at most. Everything else goes by more.
+    ("last up nchw", "instance_norm_act_fwd_kernel"): (4, 4),  # pixels at both ends of rows, outside of whole groups
+    ("last up nchw", "instance_norm_act_bwd_kernel"): (40, 4),  # the same, and the borders that they were copied to
+    ("residual nchw", "instance_norm_act_fwd_kernel"): (8, 4),
+    ("residual nchw", "instance_norm_act_bwd_kernel"): (40, 8),
+    ("odd planes nchw", "instance_norm_act_stats_kernel"): (65, 0),  # the first and the last tile of a plane
+    ("odd planes nchw", "instance_norm_act_fwd_kernel"): (32, 32),
+    ("odd planes nchw", "instance_norm_act_bwd_kernel"): (32, 16),
+    ("39 channels nchw", "avg_pyramid_fwd_kernel"): (0, 2),  # the quarter level: one pixel of a cell's 21
+    ("39 channels nchw", "avg_pyramid_bwd_kernel"): (8, 0),
+    ("3 channels nchw", "avg_pyramid_fwd_kernel"): (0, 2),
+    ("3 channels nchw", "avg_pyramid_bwd_kernel"): (8, 0),
+}
+PIXELS_OF_PLANES = {"instance_norm_act_stats_kernel": 1, "instance_norm_act_merge_stats_kernel": 4}
+"""Loads of the first pixels of planes, one for each plane."""
+STEMS = [file.stem for file in sorted((ROOT / "kernels").glob("[!_]*.py")) if file.stem != "common"]
 
 
 @pytest.fixture(scope="session")
-def compilations(request):
-    """By stem, the process that compiles its kernels. They start together; what has not changed is kept."""
+def environment(request):
+    """That of a process that compiles. What has not changed is kept."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(request.config.cache.mkdir("triton"))
+    return environment | {"TRITON_CACHE_DIR": str(request.config.cache.mkdir("triton"))}
+
+
+@pytest.fixture(scope="session")
+def compilations(environment):
+    """By stem, the process that compiles its kernels. They start together."""
 
     def compiled(stem):
         command = [sys.executable, "-m", "tests.kernels.compile_aot", stem]
@@ -42,3 +63,23 @@ def test_compiles_without_spills(compilations, stem):
         (kernel, arch) for kernel in found["kernels"] for arch in ARCHS
     }
     assert not [row for row in found["compiled"] if row["spilled"]]
+
+
+@pytest.mark.slow
+def test_images_are_accessed_by_16_bytes(environment):
+    """Prints what each compilation has; pytest -rP shows it."""
+    command = [sys.executable, "-m", "tests.kernels.hot_variants"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert {name for name, _ in NARROW} < {row["variant"] for row in rows}
+    for row in rows:
+        print(*(f"{key} {value}" for key, value in row.items()))
+        kernel = row["kernel"]
+        loads, stores = NARROW.get((row["variant"], kernel), (PIXELS_OF_PLANES.get(kernel, 0), 0))
+        assert row["ld"].get("2", 0) <= loads, row
+        assert row["st"].get("2", 0) <= stores, row
+        # Statistics and sums are few numbers; class maps have one or four bytes a pixel, and are read once.
+        assert "16" in row["ld"] or kernel.startswith(("encode_labels", "instance_norm_act_merge")), row
+        assert "16" in row["st"] or row["st"].keys() == {"4"}, row
+        assert row["spilled"] == 0, row

@@ -35,7 +35,9 @@ def on_host(monkeypatch, name):
     """Let the kernels of a backend work on CPU tensors."""
     why_unusable = _backend.why_unusable
     monkeypatch.setitem(_backend.DEVICE_OF, name, "cpu")
-    monkeypatch.setattr(_backend, "why_unusable", lambda asked: None if asked == name else why_unusable(asked))
+    monkeypatch.setattr(
+        _backend, "why_unusable", lambda asked, gpu=None: None if asked == name else why_unusable(asked, gpu)
+    )
 
 
 def take_kernels(monkeypatch, name, extension):

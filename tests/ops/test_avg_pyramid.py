@@ -16,6 +16,10 @@ SHAPES = [
     (1, 39, 5, 12),
     (1, 2, 37, 70),
     (1, 1, 37, 264),
+    (1, 39, 5, 128),  # channels_last: several tiles of a row, each aligned
+    (1, 120, 5, 16),  # channels_last: aligned slices of a pixel
+    (1, 115, 3, 9),
+    (5, 3, 9, 32),  # small planes share a block
 ]
 
 
@@ -135,6 +139,7 @@ def test_unknown_backend():
 
 def launches(make):
     """Arguments of the Triton launchers, as the op passes them, for tests/kernels; `make` makes images."""
-    x, half, quarter = make(1, 36, 512, 1024), make(1, 36, 256, 512), make(1, 36, 128, 256)
-    yield "fwd", (x, half, quarter)
-    yield "bwd", (half, quarter, x)
+    for channels in (39, 32):
+        x, half, quarter = (make(1, channels, 512 >> k, 1024 >> k) for k in range(3))
+        yield "fwd", (x, half, quarter)
+        yield "bwd", (half, quarter, x)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,13 +82,13 @@ def test_gpu_backends_refuse_cpu_tensors():
 
 def test_missing_extension_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "hdgan._C", None)
-    _backend.why_unusable.cache_clear()
+    _backend._why_unusable.cache_clear()
     try:
         assert not used_kernels(lambda: avg_pyramid(X, 1))
         with pytest.raises(BackendError, match=r"cannot be imported .*install hdgan with a C\+\+ compiler"):
             avg_pyramid(X, 1, backend="cpu")
     finally:
-        _backend.why_unusable.cache_clear()
+        _backend._why_unusable.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -104,10 +106,78 @@ def test_missing_extension_is_said(monkeypatch):
     ],
 )
 def test_architectures(monkeypatch, archs, capability, fits):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    reason = _backend._gpu_too_old(archs)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: capability)
+    reason = _backend._gpu_too_old(archs, 0)
     assert (reason is None) == fits
     assert fits or f'TORCH_CUDA_ARCH_LIST="{capability[0]}.{capability[1]}"' in reason
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Pretend that there are GPUs of these capabilities, and an extension with kernels for some of them."""
+
+    def pretend(*capabilities, archs="9.0", built="13.0", driver=13000):
+        extension = SimpleNamespace(cuda_archs=archs, cuda_version=built, cuda_driver_version=lambda: driver)
+        monkeypatch.setitem(sys.modules, "hdgan._C", extension)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: capabilities[gpu])
+
+    _backend._why_unusable.cache_clear()
+    yield pretend
+    _backend._why_unusable.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("built", "driver", "fits"),
+    [("13.0", 13000, True), ("13.0", 12090, False), ("12.8", 12040, True), ("12.4", 13000, True), ("13.0", 0, False)],
+)
+def test_a_driver_older_than_the_extension(gpus, built, driver, fits):
+    gpus((9, 0), built=built, driver=driver)
+    reason = _backend.why_unusable("cuda")
+    assert (reason is None) == fits
+    if not fits:
+        supported = f"{driver // 1000}.{driver % 1000 // 10}"
+        assert f"was built with CUDA {built}, the driver of this GPU supports CUDA {supported}; update the" in reason
+
+
+def test_triton_runs_where_the_driver_is_too_old_for_the_extension(gpus):
+    gpus((9, 0), driver=12080)
+    assert _backend._choose("op", None, "cuda", 0, torch.float32) == ("triton", None)
+    name, reason = _backend._choose("op", "cuda", "cuda", 0, torch.float32)
+    assert name == "cuda"
+    assert "install hdgan again with the nvcc of CUDA 12 on PATH" in reason
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_every_gpu_has_its_own_answer(gpus, first):
+    """Whichever of two different GPUs is asked about first."""
+    gpus((9, 0), (7, 5))
+    for gpu in (first, 1 - first):
+        expected = "cuda" if gpu == 0 else "triton"
+        assert _backend._choose("op", None, "cuda", gpu, torch.float32) == (expected, None)
+    assert _backend.why_unusable("cuda") is None
+    assert "this GPU has 7.5" in _backend.why_unusable("cuda", 1)
+
+
+@pytest.mark.parametrize("current", [0, 1])
+def test_kernels_run_on_the_gpu_of_their_tensors(monkeypatch, current):
+    calls, selected = [], [current]
+
+    @contextmanager
+    def select(gpu):
+        selected.append(gpu)
+        yield
+        selected.pop()
+
+    monkeypatch.setattr(_backend, "kernel_of", lambda *_: lambda *arguments: calls.append((selected[-1], arguments)))
+    monkeypatch.setattr(_backend, "current_gpu", lambda: selected[-1])
+    monkeypatch.setattr(_backend, "raw_stream", lambda gpu: 100 + gpu)
+    monkeypatch.setattr(torch.cuda, "device", select)
+    _backend.launch("op", "fwd", "cuda", torch.device("cuda", 1), "x")
+    _backend.launch("op", "fwd", "triton", torch.device("cuda", 1), "x")
+    assert calls == [(1, ("x", 101)), (1, ("x",))]
+    assert selected == [current]
 
 
 def test_import_probes_nothing():

@@ -10,6 +10,7 @@ from hdgan.ops import (
     instance_index,
     instance_mean,
     instance_norm_act,
+    l1_distance,
     label_conv2d,
     label_planes,
 )
@@ -49,6 +50,7 @@ def test_images(backend, device, memory_format):
         "norm": lambda x: [instance_norm_act(x, residual=x.detach(), activation="relu", pad=1, backend=backend)],
         "flat norm": lambda x: [instance_norm_act(x, residual=x.detach(), backend=backend)],
         "pyramid": lambda x: avg_pyramid(x, 2, backend=backend)[1:],
+        "distance": lambda x: [l1_distance(x, x.detach().flip(3), backend=backend)],
         "mean": lambda x: [instance_mean(x, index, backend=backend)],
     }
     for dtype in DTYPES:

@@ -1,6 +1,7 @@
 """Versions of torch without one of the private names that hdgan uses: never a wrong number, and said where it costs."""
 
 import importlib.util
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.func import grad, jvp, vmap
 
 from hdgan.models import blocks
-from hdgan.ops import BackendError, _backend, _checks, _torch_internals, avg_pyramid, instance_norm_act
+from hdgan.ops import BackendError, _backend, _checks, _register, _torch_internals, avg_pyramid, instance_norm_act
 from tests.ops.test_backend import used_kernels
 
 X = torch.randn(1, 2, 6, 5, generator=torch.Generator().manual_seed(0))
@@ -32,6 +33,8 @@ def without(monkeypatch):
                 spec.loader.exec_module(fresh)
         monkeypatch.setattr(_backend, "unusual_derivative", fresh.unusual_derivative)
         monkeypatch.setattr(_checks, "is_mapping", fresh.is_mapping)
+        for name in ("is_intercepted", "is_ordinary", "is_profiled"):
+            monkeypatch.setattr(_register, name, getattr(fresh, name))
         for name in ("has_hooks", "transforms_active"):
             monkeypatch.setattr(blocks, name, getattr(fresh, name))
         return fresh
@@ -51,6 +54,12 @@ def test_torch_has_all_of_them():
     assert _torch_internals._LEVEL_KNOWN
     assert None not in (_torch_internals._kinds, _torch_internals._interpreters, _torch_internals._active)
     assert _torch_internals._any_global_hook is not None
+    assert _torch_internals._profiler_enabled is not None
+    modes = (_torch_internals._dispatch_modes, _torch_internals._function_modes, _torch_internals._is_tracing)
+    assert None not in modes
+    assert _torch_internals.is_ordinary(X)
+    if torch.version.cuda:
+        assert None not in (_torch_internals._current_gpu, _torch_internals._raw_stream)
     assert all(hasattr(nn.Identity(), name) for name in _torch_internals._HOOKS)
     assert _torch_internals.conv_forward(nn.Conv2d(1, 1, 1)) is not None
 
@@ -90,6 +99,35 @@ def test_without_a_sign_of_transforms_torch_refuses_to_differentiate_kernels(wit
         grad(cubed())(X)
     both = torch.stack([X, -X])
     torch.testing.assert_close(vmap(norm)(both), vmap(lambda x: norm(x, "eager"))(both))
+
+
+@pytest.mark.parametrize(
+    "name", ["_len_torch_dispatch_stack", "_len_torch_function_stack", "_is_tracing", "_dispatch_keys"]
+)
+def test_without_a_sign_of_modes_all_ops_are_operators(without, name):
+    x = X.clone().requires_grad_()
+    direct = norm(x)
+    without((torch._C, name))
+    found = norm(x)
+    assert type(found.grad_fn) is not type(direct.grad_fn)
+    assert torch.equal(found, direct)
+    assert torch.equal(*(torch.autograd.grad(y.pow(3).sum(), x)[0] for y in (found, direct)))
+
+
+def test_without_a_sign_of_the_profiler_ops_are_named_for_it(without):
+    without((torch.autograd, "_profiler_enabled"))
+    assert used_kernels(lambda: norm(X))
+
+
+def test_without_raw_streams_the_public_functions_are_asked(without, monkeypatch):
+    monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: 1, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda gpu: 10 + gpu, raising=False)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda gpu: SimpleNamespace(cuda_stream=20 + gpu))
+    fresh = without((torch._C, "_cuda_getDevice"), (torch._C, "_cuda_getCurrentRawStream"))
+    assert (fresh.current_gpu(), fresh.raw_stream(1)) == (2, 21)
+    fresh = without()
+    assert (fresh.current_gpu(), fresh.raw_stream(1)) == (1, 11)
 
 
 def test_without_global_hooks_every_module_is_called(without):

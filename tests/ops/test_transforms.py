@@ -24,6 +24,7 @@ OPS = {
     "pyramid": lambda x, **o: torch.cat([level.flatten() for level in ops.avg_pyramid(x, 3, **o)[1:]]),
     "coarse": lambda x, **o: ops.avg_pyramid(x, 2, **o)[2],
     "labels": lambda x, **o: ops.label_conv2d(LABEL, None, x[..., :2], padding=1, **o),
+    "distance": lambda x, **o: ops.l1_distance(x, x.detach().flip(3) / 2, **o),
     "pooled labels": lambda x, **o: ops.label_conv2d(LABEL, None, x[..., :1, 1:2], levels=1, **o),
 }
 every_op = pytest.mark.parametrize("name", OPS)

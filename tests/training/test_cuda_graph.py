@@ -18,8 +18,9 @@ from hdgan.families import PatchConfig, Pix2PixConfig, Pix2PixHDLoss, Pix2PixLos
 from hdgan.families.common.batch import Batch
 from hdgan.families.pix2pix.losses import Pix2PixCriterion
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
+from hdgan.models.cuda_graph import without_trace
 from hdgan.training import OptimConfig, TrainConfig, setup, train
-from hdgan.training.cuda_graph import GraphedGradients, compile_networks, without_trace
+from hdgan.training.cuda_graph import GraphedGradients, compile_networks
 from hdgan.training.distributed import World
 from hdgan.training.schedule import plan
 from hdgan.training.trainer import forward_backward

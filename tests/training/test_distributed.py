@@ -32,36 +32,10 @@ Start = Callable[..., subprocess.Popen[str]]
 
 def test_alone_nothing_is_averaged() -> None:
     world = World(0, 1, torch.device("cpu"))
-    parameter = torch.zeros(3, requires_grad=True)
-    parameter.grad = torch.arange(3.0)
-    world.average_gradients([parameter])
     world.barrier()
     assert world.is_main
-    assert parameter.grad.tolist() == [0, 1, 2]
     assert world.mean(torch.ones(2)).tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("bucket", [1, 5, 1000])
-def test_gradients_are_averaged_in_buckets(monkeypatch: pytest.MonkeyPatch, bucket: int) -> None:
-    sent: list[int] = []
-
-    def all_reduce(values: torch.Tensor) -> None:  # two equal processes
-        sent.append(len(values))
-        values.mul_(4)
-
-    monkeypatch.setattr(distributed.dist, "all_reduce", all_reduce)
-    monkeypatch.setattr(distributed, "BUCKET_ELEMENTS", bucket)
-    shapes = [(2, 3), (1,), (4, 1, 2), (2,)]
-    parameters = [torch.zeros(shape, requires_grad=True) for shape in shapes]
-    for i, parameter in enumerate(parameters[:-1]):  # the last one has no gradient, as dead biases
-        parameter.grad = torch.arange(float(parameter.numel())).view(parameter.shape) + i
-    before = [parameter.grad.clone() for parameter in parameters[:-1]]  # type: ignore[union-attr]
-    World(1, 2, torch.device("cpu")).average_gradients(parameters)
-    for parameter, gradient in zip(parameters, before, strict=False):
-        assert torch.equal(parameter.grad, 2 * gradient)  # type: ignore[arg-type]
-    assert parameters[-1].grad is None
-    assert sum(sent) == 6 + 1 + 8
-    assert len(sent) == {1: 3, 5: 3, 1000: 1}[bucket]
+    assert world.any(True, False) == [True, False]
 
 
 def test_a_device_that_does_not_exist_is_refused() -> None:
@@ -79,6 +53,32 @@ def test_seeds_are_repeatable_and_apart() -> None:
     assert torch.equal(torch.rand(2), first)
 
 
+def changed(code: str = "") -> Start:
+    """What starts `hdgan` with many small buckets of gradients, after some code has run.
+
+    Then most gradients are on their way while others are still to come.
+    """
+    program = f"""
+import os, sys
+from hdgan.commands.main import main
+from hdgan.training import gradient_average
+gradient_average.BUCKET_ELEMENTS = 50
+{code}
+sys.exit(main(sys.argv[1:]))
+"""
+
+    def popen(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return popen
+
+
 def two_processes(
     start: Start, arguments: list[str], others: list[str] | None = None
 ) -> tuple[list[subprocess.Popen[str]], list[str]]:
@@ -92,17 +92,21 @@ def two_processes(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("micro_batch", [None, 1])
 def test_two_processes_equal_one_with_the_whole_batch(
     make_config: Callable[..., TrainConfig],
     to_arguments: Callable[[TrainConfig], list[str]],
     start: Start,
     tmp_path: Path,
+    micro_batch: int | None,
 ) -> None:
+    """With one bucket of gradients or, where there are micro batches as well, with many."""
     # Two steps a stage: Adam's first step is the gradient's sign, which rounding may turn where a gradient is tiny.
     config = make_config(tmp_path / "one", images=8, batch_size=4, optim=OptimConfig(clip=1.0, ema_decay=0.5))
     train(config, console=Console(quiet=True))
-    both = replace(config, out=tmp_path / "two")
-    processes, outputs = two_processes(start, to_arguments(both))
+    stages = {name: replace(stage, micro_batch=micro_batch) for name, stage in config.stages.items()}
+    both = replace(config, out=tmp_path / "two", stages=stages)
+    processes, outputs = two_processes(start if micro_batch is None else changed(), to_arguments(both))
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert "finished" in outputs[0]
     assert "step" not in outputs[1]
@@ -138,6 +142,61 @@ def test_a_picture_that_one_process_cannot_read_loses_no_step(
     assert re.search(rf"hdgan: error: .*{picture.name}", outputs[rank])
     assert "hdgan: error: another process cannot take this step; its message says why" in outputs[1 - rank]
     assert list_steps(config.out) == [1]
+
+
+FULL_MEMORY = """
+import torch
+from hdgan.training import trainer
+plain, calls = trainer.accumulate_gradients, 0
+def accumulate(objectives, g_parameters, d_parameters, rounds):
+    global calls
+    calls += 1
+    if calls == 2 and os.environ["RANK"] == "{rank}":
+        (objectives.discriminator / rounds).backward(inputs=d_parameters, retain_graph=True)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    plain(objectives, g_parameters, d_parameters, rounds)
+trainer.accumulate_gradients = accumulate
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_memory_that_one_process_lacks_in_the_middle_of_a_step_loses_no_step(
+    make_config: Callable[..., TrainConfig], to_arguments: Callable[[TrainConfig], list[str]], tmp_path: Path, rank: int
+) -> None:
+    """The other process does not wait forever for the gradients that never come."""
+    config = make_config(tmp_path / "run")
+    processes, outputs = two_processes(changed(FULL_MEMORY.format(rank=rank)), to_arguments(config))
+    outputs = [" ".join(output.split()) for output in outputs]
+    assert [process.returncode for process in processes] == [2, 2], outputs
+    assert f"saved after step 1: hdgan-train --resume {config.out}" in outputs[0]
+    assert "stage global, with 1 image per batch and process, does not fit into the memory of cpu" in outputs[rank]
+    assert "another process cannot take this step; its message says why" in outputs[1 - rank]
+    assert list_steps(config.out) == [1]
+    assert [record["step"] for record in read_metrics(config.out)] == [1]
+
+
+STOPPED = """
+import signal
+from hdgan.training import trainer
+plain = trainer.seed_everything
+def seed(*keys):
+    if keys[2] + 1 == 2 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGINT)
+    plain(*keys)
+trainer.seed_everything = seed
+"""
+
+
+@pytest.mark.slow
+def test_a_request_that_one_process_gets_stops_all_after_the_same_step(
+    make_config: Callable[..., TrainConfig], to_arguments: Callable[[TrainConfig], list[str]], tmp_path: Path
+) -> None:
+    config = make_config(tmp_path / "run")
+    processes, outputs = two_processes(changed(STOPPED), to_arguments(config))
+    assert [process.returncode for process in processes] == [130, 130], outputs
+    assert list_steps(config.out) == [2]
+    assert [record["step"] for record in read_metrics(config.out)] == [1, 2]
 
 
 def test_what_several_processes_cannot_do_is_refused(
@@ -198,6 +257,25 @@ def test_processes_wait_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
         assert world.size == 2
     assert given == [distributed.TIMEOUT]
     assert timedelta(hours=1) <= distributed.TIMEOUT
+
+
+def test_gpus_average_by_nccl_and_the_host_talks_by_gloo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the processes tell each other about failures without waiting for a GPU."""
+    gpu, given = torch.device("cuda", 1), {}
+
+    def init_process_group(backend: str, *, device_id: torch.device, **_: object) -> None:
+        given.update(backend=backend, device=device_id)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(Rendezvous, "join", lambda rank, size: Rendezvous(rank, size))
+    monkeypatch.setattr(distributed, "_device_of", lambda *_: "cuda:1")
+    monkeypatch.setattr(distributed, "choose_device", torch.device)
+    monkeypatch.setattr(distributed, "_make_current", lambda device: device)
+    monkeypatch.setattr(distributed.dist, "init_process_group", init_process_group)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    with join_world("auto") as world:
+        assert world.device == gpu
+    assert given == {"backend": "cpu:gloo,cuda:nccl", "device": gpu}
 
 
 THREADS_THAT_ARE_LEFT = """

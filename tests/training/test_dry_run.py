@@ -161,5 +161,8 @@ def test_a_pytorch_without_fake_tensors_says_so(
     """They have no public name; training itself needs none of them."""
     monkeypatch.setitem(sys.modules, "torch._subclasses.fake_tensor", None)
     monkeypatch.delitem(sys.modules, "hdgan.training.peak_memory")
-    with typed_as(), pytest.raises(ConfigError, match=r"--dry-run cannot estimate memory with PyTorch \d.*: install"):
+    with (
+        typed_as(),
+        pytest.raises(ConfigError, match=r"memory of a step cannot be estimated with PyTorch \d.*: install"),
+    ):
         dry_run(make_config(tmp_path / "run"), QUIET)

@@ -140,7 +140,7 @@ def test_a_display_that_nobody_sees_ends_no_run(terminal: bool) -> None:
 
 def test_the_config_of_a_run_is_read_back(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run")
-    write_description(config, World(0, 1, torch.device("cpu")), training_pictures=6)
+    write_description(config, World(0, 1, torch.device("cpu")), 6, {"joint": "recompute on"})
     assert load_config(tmp_path / "run") == config
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["torch"] == torch.__version__
@@ -165,7 +165,7 @@ def test_samples_of_somebody_else_are_kept(make_config: MakeConfig, tmp_path: Pa
             (tmp_path / "config.json").write_text(content)
         remove_samples(tmp_path)
         assert (tmp_path / "samples").is_dir()
-    write_description(make_config(tmp_path), World(0, 1, torch.device("cpu")), training_pictures=6)
+    write_description(make_config(tmp_path), World(0, 1, torch.device("cpu")), 6, {"joint": "recompute on"})
     remove_samples(tmp_path)
     assert not (tmp_path / "samples").exists()
 

@@ -38,7 +38,8 @@ from hdgan.training.ema import MovingAverage
 from hdgan.training.logs import read_metrics
 from hdgan.training.schedule import plan
 from hdgan.training.setup import RunSetup
-from hdgan.training.trainer import StepResult, Trainer
+from hdgan.training.state import StageState
+from hdgan.training.trainer import Trainer
 from hdgan.training.validation import Validation
 
 MakeConfig = Callable[..., TrainConfig]
@@ -230,10 +231,10 @@ def test_a_run_starts_from_the_weights_of_another(
     config = replace(config, stages={"joint": config.stages["joint"]})
     begun: dict[str, Tensor] = {}
 
-    def remember(self: Trainer, batch: Any) -> StepResult:
+    def remember(self: Trainer, batch: Any) -> None:
         if self.state.step == 0:
             begun.update({name: value.clone() for name, value in self.state.model.state_dict().items()})
-        return train_step(self, batch)
+        train_step(self, batch)
 
     train_step = Trainer.train_step
     monkeypatch.setattr(Trainer, "train_step", remember)
@@ -360,25 +361,72 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert_same_end(config.out, variant.out, measured_alike=False)
 
 
+def test_a_loss_that_is_not_finite_is_that_of_its_step(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read while the next step runs, but the message and the log are those of its own step."""
+    plain, poisoned = Pix2PixHDCriterion.__call__, False
+
+    def poison() -> None:
+        nonlocal poisoned
+        poisoned = True
+
+    def spoilt(self: Pix2PixHDCriterion, *arguments: Any) -> Objectives:
+        objectives = plain(self, *arguments)
+        return replace(objectives, parts=objectives.parts * float("nan")) if poisoned else objectives
+
+    monkeypatch.setattr(Pix2PixHDCriterion, "__call__", spoilt)
+    at_step(monkeypatch, 5, poison)
+    config = make_config(tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"^step 5 of stage enhancer: g_gan is nan.*step-00000003: resume"):
+        train(config, console=QUIET)
+    assert [record["step"] for record in losses(config.out)] == [1, 2, 3, 4]
+
+
+def test_a_picture_that_cannot_be_read_does_not_save_a_step_that_failed(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of the last step is only read once the next batch is missing."""
+
+    def spoilt(self: Pix2PixHDCriterion, *arguments: Any) -> Objectives:
+        objectives = plain(self, *arguments)
+        return replace(objectives, parts=objectives.parts * float("nan")) if steps == 2 else objectives
+
+    def batches(*arguments: Any) -> Iterator[Any]:
+        nonlocal steps
+        for batch in itertools.islice(all_batches(*arguments), 2):
+            steps += 1
+            yield batch
+        raise DataError("an image cannot be read")
+
+    plain, all_batches, steps = Pix2PixHDCriterion.__call__, RunSetup.batches, 0
+    monkeypatch.setattr(Pix2PixHDCriterion, "__call__", spoilt)
+    monkeypatch.setattr(RunSetup, "batches", batches)
+    config = make_config(tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"^step 2 of stage global: g_gan is nan.*there is no checkpoint yet"):
+        train(config, console=QUIET)
+    assert list_steps(config.out) == []
+
+
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
 def test_weights_that_are_not_finite_are_never_saved(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
 ) -> None:
     """A gradient that overflows spoils the weights while the losses of its step are still fine."""
     config = make_config(tmp_path / "run", log=LogConfig(checkpoint_every=1))
-    average = World.average_gradients
-    steps = 0
+    take, steps = trainer.forward_backward, 0
 
-    def overflow(self: World, parameters: list[Tensor]) -> None:
+    def overflow(config: TrainConfig, state: StageState, *arguments: Any) -> Tensor:
         nonlocal steps
         steps += 1
-        average(self, parameters)
+        parts = take(config, state, *arguments)
         if steps == 2:
-            chosen = parameters[-2] if network == "discriminator" else parameters[0]
+            chosen = state.d_parameters[-2] if network == "discriminator" else state.g_parameters[0]
             assert chosen.grad is not None
             chosen.grad.fill_(float("inf"))
+        return parts
 
-    monkeypatch.setattr(World, "average_gradients", overflow)
+    monkeypatch.setattr(trainer, "forward_backward", overflow)
     with pytest.raises(TrainingError, match=r"^step 2 of stage global: .*the largest weight is nan.*00000001: resume"):
         train(config, console=QUIET)
     assert list_steps(config.out) == [1]

@@ -54,8 +54,8 @@ def test_a_cpu_reads_nothing_ahead(memory_format):
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_one_batch_is_on_its_way_while_another_is_used(monkeypatch, count):
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: "stream")
-    monkeypatch.setattr(prefetch, "_upload", lambda batch, device, memory_format, stream: (batch["stem"], stream))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: "stream")
+    monkeypatch.setattr(prefetch, "_upload", lambda batch, *rest: (batch["stem"], rest[2]))
     monkeypatch.setattr(prefetch, "_arrived", lambda stem, event: stem)
     loader, seen = Counting(count), []
     for step, stem in enumerate(prefetched(loader, torch.device("cuda"))):
@@ -70,8 +70,8 @@ def test_a_loader_that_fails_loses_no_batch_before(monkeypatch, count):
         yield from Counting(count)
         raise DataError("bad image")
 
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: "stream")
-    monkeypatch.setattr(prefetch, "_upload", lambda batch, device, memory_format, stream: (batch["stem"], stream))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: "stream")
+    monkeypatch.setattr(prefetch, "_upload", lambda batch, *rest: (batch["stem"], rest[2]))
     monkeypatch.setattr(prefetch, "_arrived", lambda stem, event: stem)
     batches = prefetched(failing(), torch.device("cuda"))
     assert [next(batches) for _ in range(count)] == [[str(i)] for i in range(count)]
@@ -93,12 +93,17 @@ def test_an_interrupt_is_not_kept_waiting():
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_batches_arrive_whole_on_a_gpu(memory_format, pinned):
     device, loader = torch.device("cuda"), Counting(12, pinned)
-    results = []
-    for inputs in prefetched(loader, device, memory_format):
+    results, instances = [], []
+    for inputs in prefetched(loader, device, memory_format, lambda batch: batch.indexed(1)):
         assert inputs.photo.is_contiguous(memory_format=memory_format)
         torch.cuda._sleep(10_000_000)  # a long step: the next batches are queued while this one is still to be read
         results.append(Batch(*(part.clone() for part in (inputs.photo, inputs.label, inputs.source, inputs.ids))))
+        instances.append([tuple(part.clone() for part in batch.instances()) for batch in inputs.split(1)])
         del inputs  # whose memory may not be given to a later batch before the copies above are done
     torch.cuda.synchronize()
-    for result, batch in zip(results, loader.batches, strict=True):
-        assert_equal(result, Batch.from_loader(batch, device, memory_format))
+    for result, indices, batch in zip(results, instances, loader.batches, strict=True):
+        expected = Batch.from_loader(batch, device, memory_format)
+        assert_equal(result, expected)
+        for found, part in zip(indices, expected.split(1), strict=True):
+            for one, other in zip(found, part.instances(), strict=True):
+                assert torch.equal(one, other)

@@ -87,7 +87,10 @@ def run(tmp_path: Path) -> Path:
         "joint": Pix2PixHDStage(n_enhancers=1, images=20),
     }
     write_json(folder / "config.json", to_plain(Pix2PixHDTrainConfig(stages=stages)))
-    write_json(folder / "environment.json", {"torch": "2.6.0", "device": "A <fast> GPU"})
+    write_json(
+        folder / "environment.json",
+        {"torch": "2.6.0", "device": "A <fast> GPU", "steps": {"joint": "recompute off (it fits)"}},
+    )
     write_json(folder / "checkpoints" / "best.json", {"step": 60, "stage": "joint", "val_l1": 0.1875})
     write_metrics(folder, {"global": range(1, 41), "joint": range(41, 61)})
     save_samples(folder / "samples" / "global", range(2, 41, 2))
@@ -115,6 +118,8 @@ def test_report_tells_state_and_numbers(run):
     assert "0.1875" in text
     assert "Training time≈ 12 s" in text
     assert "A <fast> GPU" in text
+    assert "steps of stage joint" in text
+    assert "recompute off (it fits)" in text
     assert "A <fast> GPU" not in page.html
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +13,21 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from hdgan.errors import DataError
+from hdgan.errors import DataError, TrainingError
 from hdgan.families import Pix2PixHD, Pix2PixHDLoss
-from hdgan.families.common.batch import Batch
+from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
 from hdgan.training import OptimConfig, TrainConfig
 from hdgan.training.distributed import World
 from hdgan.training.schedule import plan
+from hdgan.training.setup import prepare
 from hdgan.training.state import StageState
-from hdgan.training.trainer import Trainer, accumulate_gradients, forward_backward
+from hdgan.training.trainer import StepResult, Trainer, accumulate_gradients, forward_backward
 
 CPU = torch.device("cpu")
 
@@ -62,8 +67,10 @@ def make_inputs(batch: int, dtype: torch.dtype, step: int = 0, n_labels: int = 4
     return Batch(photo.to(dtype), label, None, ids)
 
 
-def make_state(config: TrainConfig, stage: str = "joint", dtype: torch.dtype = torch.float32) -> StageState:
-    state = StageState(config, next(s for s in plan(config, 6) if s.name == stage), CPU)
+def make_state(
+    config: TrainConfig, stage: str = "joint", dtype: torch.dtype = torch.float32, device: torch.device = CPU
+) -> StageState:
+    state = StageState(config, next(s for s in plan(config, 6) if s.name == stage), device)
     state.model.to(dtype)
     state.ema.model.to(dtype)
     for parameter in state.model.parameters():
@@ -79,7 +86,12 @@ def steady(config: TrainConfig, micro_batch: int | None = None) -> TrainConfig:
 
 
 def make_trainer(config: TrainConfig, state: StageState, vgg: nn.Module | None = None) -> Trainer:
-    return Trainer(config, state, vgg, World(0, 1, CPU))
+    return Trainer(config, state, vgg, World(0, 1, next(state.model.parameters()).device))
+
+
+def moved(inputs: Batch, device: torch.device) -> Batch:
+    tensors = (inputs.photo, inputs.label, inputs.source, inputs.ids)
+    return Batch(*(None if tensor is None else tensor.to(device) for tensor in tensors))  # type: ignore[arg-type]
 
 
 def original_losses(model: Pix2PixHD, inputs: Batch, config: Pix2PixHDLoss, vgg: nn.Module | None) -> dict[str, Tensor]:
@@ -145,8 +157,17 @@ class Original:
         return {name: loss.detach() for name, loss in losses.items()}, gradients
 
 
+def take_step(trainer: Trainer, inputs: Batch) -> StepResult:
+    """Take a step, and wait for its losses."""
+    results: list[StepResult] = []
+    trainer.on_result = results.append
+    trainer.train_step(inputs)
+    trainer.finish()
+    return results[-1]
+
+
 def our_step(trainer: Trainer, inputs: Batch) -> tuple[dict[str, float], dict[str, Tensor]]:
-    losses = trainer.train_step(inputs).losses
+    losses = take_step(trainer, inputs).losses
     return losses, _gradients(trainer.state.model, "generator", "encoder", "discriminator")
 
 
@@ -251,7 +272,8 @@ def test_a_step_takes_the_learning_rate_of_the_schedule(
     state = make_state(config)
     trainer = make_trainer(config, state)
     for step in range(state.stage.steps):
-        result = trainer.train_step(make_inputs(2, torch.float32, step))
+        result = take_step(trainer, make_inputs(2, torch.float32, step))
+        assert result.step == state.step
         assert result.learning_rates == {"lr": state.stage.learning_rate(step)}
         rates = {group["lr"] for optimizer in state.optimizers.values() for group in optimizer.param_groups}
         assert rates == set(result.learning_rates.values())
@@ -269,6 +291,119 @@ def test_a_step_without_a_batch_changes_nothing(make_config: Callable[..., Train
     assert all(torch.equal(value, before[name]) for name, value in state.model.state_dict().items())
 
 
+def everything_trained(state: StageState) -> dict[str, Tensor]:
+    """Copies of the weights, of their average and of Adam's moments."""
+    weights = {f"weight {name}": value for name, value in state.model.state_dict().items() if "norm" not in name}
+    average = {f"average {name}": value for name, value in state.ema.state_dict().items()}
+    moments = {
+        f"{name} {number} {kind}": value
+        for name, optimizer in state.optimizers.items()
+        for number, kinds in optimizer.state_dict()["state"].items()
+        for kind, value in kinds.items()
+    }
+    return {name: value.clone() for name, value in (weights | average | moments).items()}
+
+
+def spoil(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """Let a loss of every further step be infinite, as its gradients then are as well."""
+    plain = type(trainer.criterion).__call__
+
+    def spoilt(self: Any, *arguments: Any) -> Objectives:
+        objectives = plain(self, *arguments)
+        objectives.parts[self.names.index(part)] = float("inf")
+        return replace(objectives, generator=objectives.generator * float("inf"))
+
+    monkeypatch.setattr(type(trainer.criterion), "__call__", spoilt)
+
+
+def test_a_step_is_finished_while_the_next_one_runs(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    """Results come one step late and in order; the average follows the weights of its own step."""
+    config = make_config(tmp_path)
+    late, prompt = (make_trainer(config, make_state(config)) for _ in range(2))
+    results: list[StepResult] = []
+    late.on_result = results.append
+    expected = []
+    for step in range(3):
+        late.train_step(make_inputs(2, torch.float32, step))
+        assert [result.step for result in results] == list(range(7, 7 + step))
+        average = {name: value.clone() for name, value in late.state.ema.state_dict().items()}
+        assert all(torch.equal(average[name], value) for name, value in prompt.state.ema.state_dict().items())
+        expected.append(take_step(prompt, make_inputs(2, torch.float32, step)))
+    late.finish()
+    late.finish()  # nothing is left to do
+    assert results == expected
+    ours, theirs = everything_trained(late.state), everything_trained(prompt.state)
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+def test_a_finished_stage_frees_its_networks_at_once(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    """Without waiting for Python's search for cycles: the networks of the next stage need the memory."""
+    trainer = make_trainer(make_config(tmp_path), make_state(make_config(tmp_path)))
+    take_step(trainer, make_inputs(2, torch.float32))
+    networks = weakref.ref(trainer.state.model)
+    gc.disable()
+    try:
+        del trainer
+        assert networks() is None
+    finally:
+        gc.enable()
+
+
+class Waits(TorchDispatchMode):
+    """Refuses the operators whose results the host has to know, and for which it would wait on a GPU."""
+
+    OPERATORS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket.__name__ not in self.OPERATORS, func
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_asks_its_device_for_no_number(make_family_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    """All families; with clipping, and with features, whose instances were found in advance."""
+    config = make_family_config(tmp_path / "run", optim=OptimConfig(clip=1.0))
+    run = prepare(config, False, World(0, 1, CPU), Console(quiet=True))
+    stage = run.stages[-1]
+    trainer = Trainer(run.config, StageState(run.config, stage, CPU), run.perceptual, run.world)
+    batches = [batch.indexed(None) if config.model.feature_channels else batch for batch in run.batches(stage, 0, 3)]
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), Waits():
+        batches[0].photo.mean().item()
+    with Waits():
+        for batch in batches:
+            trainer.train_step(batch)
+    assert trainer.state.step_in_stage == 3
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("part", ["g_gan", "d_real"])
+@pytest.mark.parametrize("first", [True, False], ids=["first step", "later"])
+def test_a_loss_that_is_not_finite_moves_nothing(
+    make_config: Callable[..., TrainConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    first: bool,
+    device: str,
+) -> None:
+    """The next step says so, and does not move anything either."""
+    config = replace(make_config(tmp_path), optim=OptimConfig(clip=1.0))
+    trainer = make_trainer(config, make_state(config, device=torch.device(device)))
+    inputs = moved(make_inputs(2, torch.float32), torch.device(device))
+    if not first:
+        take_step(trainer, inputs)
+    before, step = everything_trained(trainer.state), trainer.state.step
+    spoil(trainer, monkeypatch, part)
+    trainer.train_step(inputs)
+    monkeypatch.undo()
+    with pytest.raises(TrainingError, match=rf"^step {step + 1} of stage joint: {part} is inf; "):
+        trainer.train_step(inputs)
+    assert (trainer.state.step, trainer.updating) == (step, False)
+    after = everything_trained(trainer.state)
+    assert [name for name, value in before.items() if not torch.equal(after[name], value)] == []
+    moments = {value for name, value in after.items() if name not in before}  # of a first step: as they begin
+    assert all(not value.any() for value in moments)
+
+
 def test_inputs_split_into_micro_batches_in_order() -> None:
     inputs = make_inputs(4, torch.float32)
     halves = list(inputs.split(2))
@@ -277,6 +412,19 @@ def test_inputs_split_into_micro_batches_in_order() -> None:
     assert torch.equal(torch.cat([half.ids for half in halves]), inputs.ids)  # type: ignore[misc]
     assert halves[0].source is None
     assert len(list(inputs.split(None))) == 1
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_instances_can_be_found_in_advance(size: int | None) -> None:
+    inputs = make_inputs(4, torch.float32)
+    indexed = inputs.indexed(size)
+    assert len(list(indexed.tensors())) == 3 + 4 * (4 // (size or 4))
+    for part, plain in zip(indexed.split(size), inputs.split(size), strict=True):
+        assert part.instances() is part.instances()
+        for found, expected in zip(part.instances(), plain.instances(), strict=True):
+            assert torch.equal(found, expected)
+        assert part.label is not None
+        assert torch.equal(part.label, plain.label)  # type: ignore[arg-type]
 
 
 def test_inputs_from_the_loader_bring_8_bits_to_unit_range() -> None:
@@ -309,6 +457,42 @@ def test_the_pool_feeds_only_the_discriminators_fakes(make_config: Callable[...,
     torch.testing.assert_close(found[:-1], expected[:-1])
     torch.testing.assert_close(found[-1], plain(state.model, first).parts[-1])
     assert not torch.allclose(found[-1], expected[-1])
+
+
+class Conversions(TorchDispatchMode):
+    """Counts the bytes that are converted from float32 to bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and (args[0].dtype, result.dtype) == (torch.float32, torch.bfloat16):
+            self.bytes += args[0].nbytes
+        return result
+
+
+def test_frozen_weights_are_converted_once(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    """Not a bit changes, but each call of the perceptual network converts its weights no more."""
+    config = replace(make_config(tmp_path, precision="bfloat16"), loss=Pix2PixHDLoss(vgg=10.0))
+    vgg = TinyVGG().requires_grad_(False)
+    inputs = make_inputs(2, torch.float32)
+    found = []
+    for network in (vgg, copy.deepcopy(vgg)):
+        state = make_state(config)
+        trainer = make_trainer(config, state, copy.deepcopy(vgg))
+        if network is vgg:  # as it was
+            trainer.criterion = config.loss.criterion(network, state.pool)
+        with Conversions() as conversions:
+            losses = forward_backward(config, state, trainer.criterion, inputs)
+        found.append((losses, [p.grad for p in state.g_parameters], conversions.bytes))
+    (expected, gradients, before), (losses, ours, after) = found
+    assert torch.equal(losses, expected)
+    assert len(ours) > 10
+    for mine, theirs in zip(ours, gradients, strict=True):
+        assert (mine is None and theirs is None) or torch.equal(mine, theirs)  # type: ignore[arg-type]
+    assert after <= before - 2 * sum(p.nbytes for p in vgg.parameters())  # of the fake and of the photo
 
 
 def test_accumulation_frees_each_micro_batch(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:

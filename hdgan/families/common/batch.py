@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ class Batch:
     label: Tensor | None  # [B, H, W] integer
     source: Tensor | None  # [B, C, H, W] float in [-1, 1], the input of A->B training
     ids: Tensor | None  # [B, H, W] integer
+    indices: tuple[InstanceIndex, ...] | None = None  # of each micro batch, if made in advance by `indexed`
 
     @staticmethod
     def from_loader(sample: data.LoaderBatch, device: torch.device, memory_format: torch.memory_format) -> Batch:
@@ -37,15 +38,28 @@ class Batch:
 
     def split(self, size: int | None) -> Iterator[Batch]:
         """Cut into micro batches of `size` images; None leaves the batch whole."""
-        parts = [
-            (None if t is None else t.split(size or len(t))) for t in (self.photo, self.label, self.source, self.ids)
-        ]
-        assert parts[0] is not None
-        for i in range(len(parts[0])):
-            yield Batch(*(None if part is None else part[i] for part in parts))  # type: ignore[arg-type]
+        size = size or len(self.photo)
+        for i, photo in enumerate(self.photo.split(size)):
+            images = slice(i * size, (i + 1) * size)
+            label, source, ids = (None if t is None else t[images] for t in (self.label, self.source, self.ids))
+            yield Batch(photo, label, source, ids, None if self.indices is None else (self.indices[i],))
+
+    def indexed(self, size: int | None) -> Batch:
+        """The same batch with the `instances` of its micro batches of `size` images. To make them waits for a GPU."""
+        return replace(self, indices=tuple(part.instances() for part in self.split(size)))
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All tensors of the batch."""
+        given = (self.photo, self.label, self.source, self.ids)
+        yield from (tensor for tensor in given if tensor is not None)
+        for index in self.indices or ():
+            yield from index
 
     def instances(self) -> InstanceIndex:
         """The areas that E's features are averaged over: the instances, or the classes where there are none."""
+        if self.indices is not None:
+            (index,) = self.indices
+            return index
         areas = self.ids if self.ids is not None else self.label
         assert areas is not None
         return instance_index(areas)

@@ -152,13 +152,15 @@ class TrainConfig:
     """bfloat16 runs the networks under autocast."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """Memory format of networks and images; auto is channels_last on GPUs and, with oneDNN, on CPUs."""
-    recompute: bool = True
+    recompute: bool | Literal["auto"] = "auto"
     """Keep only the outputs of convolutions for the backward pass, and repeat norms and paddings: saves memory, costs
-    some time. Of pix2pix's generators, only the padded input of a ResNet is affected."""
+    some time. auto does so in stages that would not fit otherwise. --recompute and --no-recompute mean True and False.
+    Of pix2pix's generators, only the padded input of a ResNet is affected."""
     compile: Literal["none", "default", "max-autotune"] = "none"
     """Compile G, E and VGG with torch.compile: steps become shorter, but each stage takes minutes to start."""
-    cuda_graphs: bool = False
-    """Replay each step as one CUDA graph; for models without features, and batches of one shape."""
+    cuda_graphs: bool | Literal["auto"] = "auto"
+    """Replay each step as one CUDA graph; for models without features, and batches of one shape. auto does so wherever
+    it is possible. --cuda-graphs and --no-cuda-graphs mean True and False."""
     threads: Threads | None = None
     """CPU threads of PyTorch; None leaves PyTorch's choice."""
 

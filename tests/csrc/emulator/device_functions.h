@@ -7,11 +7,12 @@
 #include <string>
 #include <type_traits>
 
+#include "observer.h"
+
 #define __global__
 #define __device__
 #define __host__
-#define __forceinline__ inline
-#define __noinline__ __attribute__((noinline))
+#define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define __constant__ static
@@ -57,11 +58,12 @@ To bits(From from) {
   return to;
 }
 
-// Blocks run one after the other and fibers stop only at barriers, so plain code is atomic.
-template <typename T>
-T exchange(T* address, T value) {
+// Replace a number by one made of it. Fibers stop only where they wait, so plain code is atomic.
+template <typename T, typename Change>
+__attribute__((no_sanitize("thread"))) T change(T* address, Change changed) {
+  on_atomic(address, sizeof(T));
   const T old = *address;
-  *address = value;
+  *address = changed(old);
   return old;
 }
 
@@ -77,42 +79,43 @@ using same = typename Same<T>::type;
 
 template <typename T>
 T atomicAdd(T* address, emulator::same<T> value) {
-  if constexpr (std::is_same_v<T, int>)  // wraps, as the hardware does
-    return emulator::exchange(address,
-                              static_cast<int>(static_cast<unsigned>(*address) + static_cast<unsigned>(value)));
-  else
-    return emulator::exchange(address, static_cast<T>(*address + value));
+  return emulator::change(address, [=](T old) {
+    if constexpr (std::is_same_v<T, int>)  // wraps, as the hardware does
+      return static_cast<int>(static_cast<unsigned>(old) + static_cast<unsigned>(value));
+    else
+      return static_cast<T>(old + value);
+  });
 }
 template <typename T>
 T atomicOr(T* address, emulator::same<T> value) {
-  return emulator::exchange(address, static_cast<T>(*address | value));
+  return emulator::change(address, [=](T old) { return static_cast<T>(old | value); });
 }
 template <typename T>
 T atomicAnd(T* address, emulator::same<T> value) {
-  return emulator::exchange(address, static_cast<T>(*address & value));
+  return emulator::change(address, [=](T old) { return static_cast<T>(old & value); });
 }
 template <typename T>
 T atomicMin(T* address, emulator::same<T> value) {
-  return emulator::exchange(address, value < *address ? value : *address);
+  return emulator::change(address, [=](T old) { return value < old ? value : old; });
 }
 template <typename T>
 T atomicMax(T* address, emulator::same<T> value) {
-  return emulator::exchange(address, *address < value ? value : *address);
+  return emulator::change(address, [=](T old) { return old < value ? value : old; });
 }
 template <typename T>
 T atomicExch(T* address, emulator::same<T> value) {
-  return emulator::exchange(address, value);
+  return emulator::change(address, [=](T) { return value; });
 }
 template <typename T>
 T atomicCAS(T* address, emulator::same<T> expected, emulator::same<T> value) {
-  return emulator::exchange(address, *address == expected ? value : *address);
+  return emulator::change(address, [=](T old) { return old == expected ? value : old; });
 }
 
 template <typename T>
 T __ldg(const T* address) {
   return *address;
 }
-inline void __threadfence() {}
+inline void __threadfence() { emulator::on_fence(); }
 inline void __threadfence_block() {}
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }

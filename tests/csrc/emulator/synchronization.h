@@ -1,7 +1,18 @@
-// Barriers and the exchange of values between the lanes of a warp: where fibers wait for each other.
+// Barriers, the exchange of values between the lanes of a warp, and what blocks tell each other: where fibers wait.
 #pragma once
 
 #include "cuda_runtime.h"
+
+namespace emulator {
+
+inline unsigned lane_id() { return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % kWarp; }
+
+inline Fiber& wait_for_warp(const char* kind, Site site, unsigned mask, uint64_t value) {
+  if ((mask >> lane_id() & 1u) == 0) fail(std::string(kind) + ": the mask leaves out the calling lane", site);
+  return wait(kind, site, mask, value);
+}
+
+}  // namespace emulator
 
 inline void __syncthreads(emulator::Site site = emulator::Site::here()) { emulator::wait("__syncthreads", site, 0, 0); }
 inline int __syncthreads_count(int predicate, emulator::Site site = emulator::Site::here()) {
@@ -87,3 +98,25 @@ T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, emulato
   const int source = static_cast<int>(emulator::lane_id()) - static_cast<int>(delta);
   return emulator::shuffle("__shfl_up_sync", site, mask, value, source, width);
 }
+
+// What csrc/grid.cuh leaves to the host.
+namespace hd {
+
+__attribute__((no_sanitize("thread"))) inline void signal(unsigned* counter) {
+  emulator::on_signal(counter);
+  ++*counter;
+}
+
+inline void await(const unsigned* counter, unsigned value, emulator::Site site = emulator::Site::here()) {
+  if (!emulator::machine.cooperative) emulator::fail("await in a kernel whose launch is not cooperative", site);
+  emulator::machine.current->counter = counter;
+  emulator::wait("await", site, 0, value, emulator::State::awaiting);
+  emulator::on_await(counter, value);
+}
+
+inline void grid_sync(emulator::Site site = emulator::Site::here()) {
+  if (!emulator::machine.cooperative) emulator::fail("grid_sync in a kernel whose launch is not cooperative", site);
+  emulator::wait("grid_sync", site, 0, 0, emulator::State::at_grid);
+}
+
+}  // namespace hd

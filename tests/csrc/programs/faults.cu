@@ -12,6 +12,7 @@ enum Fault {
   missing_barrier,
   shared_overrun,
   static_overrun,
+  local_overrun,
   global_overrun,
   divergent_barrier,
   early_exit,
@@ -22,19 +23,10 @@ enum Fault {
   too_much_shared,
   too_many_threads,
 };
-const char* const kNames[] = {"none",
-                              "missing_barrier",
-                              "shared_overrun",
-                              "static_overrun",
-                              "global_overrun",
-                              "divergent_barrier",
-                              "early_exit",
-                              "shuffle_range",
-                              "shuffle_mask",
-                              "overflow",
-                              "misaligned",
-                              "too_much_shared",
-                              "too_many_threads"};
+const char* const kNames[] = {
+    "none",           "missing_barrier",   "shared_overrun",  "static_overrun",  "local_overrun",
+    "global_overrun", "divergent_barrier", "early_exit",      "shuffle_range",   "shuffle_mask",
+    "overflow",       "misaligned",        "too_much_shared", "too_many_threads"};
 
 constexpr int kThreads = 96, kBlocks = 4, kSize = kThreads * kBlocks;
 
@@ -52,13 +44,16 @@ __global__ void __launch_bounds__(kThreads) reverse_kernel(const T* __restrict__
   values[t + (fault == shared_overrun)] = x[first + t];
   if (fault != missing_barrier && (fault != divergent_barrier || t < 90)) __syncthreads();
   const T value = values[kThreads - 1 - t];
+  T parts[2] = {value, value};
+  T* volatile hidden = parts;  // from all but AddressSanitizer
   const T sum = hd::warp_sum(value);
   const T low = __shfl_sync(0xffffffffu, value, fault == shuffle_range ? 32 : 0);
   if (fault == shuffle_mask && lane < 16) __shfl_sync(0xffffu, value, 16);
   if (lane == 0) *(sums + t / 32 + (fault == static_overrun)) = sum + low;
   __syncthreads();
+  if (fault == local_overrun) parts[0] = hidden[t % 3];
   if (fault == misaligned) hd::load_pack<2>(values + 1);
-  if (first + t < n || fault == global_overrun) y[first + t] = kScale * value + sums[0];
+  if (first + t < n || fault == global_overrun) y[first + t] = (kScale - 1) * parts[0] + parts[1] + sums[0];
 }
 
 int run(Fault fault) {

@@ -1,0 +1,61 @@
+// What the host knows of the current GPU. The answers are kept, because asking takes longer than all of planning.
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <tuple>
+
+#include "cuda.cuh"
+
+namespace hd::cuda {
+namespace {
+
+constexpr int64_t kReserved = 1024;  // bytes of shared memory that a GPU keeps of each block
+
+struct Device {
+  int index;
+  int multiprocessors;
+  int64_t shared_block, shared_multiprocessor;  // bytes that a block may ask for, and that a multiprocessor has
+};
+
+std::mutex known;  // guards what the next two functions keep
+
+const Device& current_device() {
+  static std::map<int, Device> devices;
+  int index = 0;
+  check_cuda(cudaGetDevice(&index), "cudaGetDevice");
+  const std::lock_guard<std::mutex> lock(known);
+  const auto found = devices.find(index);
+  if (found != devices.end()) return found->second;
+  const auto ask = [&](cudaDeviceAttr attribute) {
+    int value = 0;
+    check_cuda(cudaDeviceGetAttribute(&value, attribute, index), "cudaDeviceGetAttribute");
+    return value;
+  };
+  return devices[index] = {index, ask(cudaDevAttrMultiProcessorCount), ask(cudaDevAttrMaxSharedMemoryPerBlockOptin),
+                           ask(cudaDevAttrMaxSharedMemoryPerMultiprocessor)};
+}
+
+// How many blocks of a kernel the current GPU holds at once. The kernel is allowed that much shared memory, and at the
+// first-level cache's expense the multiprocessor has all that it can.
+template <typename Kernel>
+int64_t resident_blocks(Kernel* kernel, int threads, int64_t shared) {
+  using Key = std::tuple<int, const void*, int, int64_t>;
+  static std::map<Key, int64_t> counts;
+  const Device& device = current_device();
+  const std::lock_guard<std::mutex> lock(known);
+  const auto [found, fresh] =
+      counts.try_emplace({device.index, reinterpret_cast<const void*>(kernel), threads, shared});
+  if (!fresh) return found->second;
+  int blocks = 0;
+  check_cuda(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(device.shared_block)),
+      "cudaFuncSetAttribute");
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100), "cudaFuncSetAttribute");
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, static_cast<size_t>(shared)),
+             "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  return found->second = int64_t{blocks} * device.multiprocessors;
+}
+
+}  // namespace
+}  // namespace hd::cuda
