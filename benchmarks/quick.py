@@ -52,6 +52,7 @@ OPS = (
     Part("avg_pyramid", "2048x1024", ON_GPU),
     Part("encode_labels", "2048x1024", ON_GPU, passes=("forward",)),
     Part("instance_mean", "2048x1024, 60 instances", ON_GPU),
+    Part("l1_distance", "2048x1024", ON_GPU),
     Part("label_conv2d", "G2, 2048x1024", ON_GPU),
 )
 NETWORKS = (

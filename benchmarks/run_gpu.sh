@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # run_gpu.sh PART [OUT [SECONDS]]: what a machine with a GPU is asked, in parts that each end after SECONDS.
 #
-#   quick-check   build, tests of the CUDA and Triton kernels, a tensor of more than 2^31 elements, memcheck; 240 s
-#   quick-speed   by one process the ops, a frame, a step, CUDA graphs and torch.compile; a profile; ncu; 240 s
+#   quick-check   build, tests of the CUDA and Triton kernels, a tensor of more than 2^31 elements, memcheck; 230 s
+#   quick-speed   by one process the ops, a frame, a step, CUDA graphs and torch.compile; a profile; ncu; 230 s
 #   quick         both
 #   check         quick-check with racecheck; 540 s
 #   speed         all benchmarks, compile: those of torch.compile, profile: traces and counters; 540 s each
@@ -171,7 +171,7 @@ publish(Path(sys.argv[1]))' "$out/rows"
 
 run() { # part: run it, with a log, and write the verdict; fails if a step did
   local limit=${seconds:-540} part_steps=$state/part.tsv
-  [[ $1 != quick-* ]] || limit=${seconds:-240}
+  [[ $1 != quick-* ]] || limit=${seconds:-230} # and the verdict
   : > "$part_steps"
   SECONDS=0
   # The pipe is waited for, unlike a process that a redirection starts.

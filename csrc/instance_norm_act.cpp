@@ -51,6 +51,9 @@ struct Padding {
       visit(pad + n + k, mode == PadMode::reflect ? n - 2 - k : mode == PadMode::replicate ? n - 1 : -1);
     }
   }
+
+  // Whether lines [begin, end) of [0, n) may have copies in a border.
+  bool copies(int64_t begin, int64_t end, int64_t n) const { return pad > 0 && (begin <= pad || end >= n - pad); }
 };
 
 template <typename T>
@@ -319,17 +322,31 @@ struct Backward {
     const T* image = dy + plane * (s.height + 2 * pad) * out_row;
     const T* own = image + (pad + i) * out_row;
     load(own + (pad + j) * pixel, pixels * pixel, g);
+    const bool row_has_copies = padding.copies(i, i + 1, s.height);
     const auto add_copies = [&](int64_t column, int64_t n, float* to) {
+      if (!row_has_copies) return;
       padding.border(s.height, [&](int64_t k, int64_t line) {
         if (line == i) add(image + k * out_row + column * pixel, n * pixel, to);
       });
     };
     add_copies(pad + j, pixels, g);
+    if (!padding.copies(j, j + pixels, s.width)) return;
     padding.border(s.width, [&](int64_t k, int64_t column) {
       if (column < j || column >= j + pixels) return;
       add(own + k * pixel, pixel, g + (column - j) * pixel);
       add_copies(k, 1, g + (column - j) * pixel);
     });
+  }
+
+  // Where dy itself is what `gather` would make, of one row or of all of them without padding; null elsewhere.
+  const float* in_place(int64_t plane, int64_t i, int64_t rows, int64_t j, int64_t pixels) const {
+    const int64_t pad = padding.pad, out_row = (s.width + 2 * pad) * s.pixel;
+    const bool dense = pad == 0 || rows == 1;
+    if (sizeof(T) != sizeof(float) || !dense || padding.copies(i, i + 1, s.height) ||
+        padding.copies(j, j + pixels, s.width))
+      return nullptr;
+    const T* image = dy + plane * (s.height + 2 * pad) * out_row;
+    return reinterpret_cast<const float*>(image + (pad + i) * out_row + (pad + j) * s.pixel);
   }
 
   // Call visit(element of the plane, elements, gradient) for each segment of a band: some rows, or a part of one.
@@ -343,8 +360,8 @@ struct Backward {
       for (int64_t j = 0; j < s.width; j += step) {
         const int64_t pixels = smaller(step, s.width - j), at = plane * s.size + i * s.row + j * s.pixel;
         const float* gradient = g;
-        if (sizeof(T) == sizeof(float) && padding.pad == 0)
-          gradient = reinterpret_cast<const float*>(dy + at);
+        if (const float* given = in_place(plane, i, rows, j, pixels))
+          gradient = given;
         else
           for (int64_t k = 0; k < rows; ++k) gather(plane, i + k, j, pixels, g + k * s.row);
         visit(at, rows * pixels * s.pixel, gradient);

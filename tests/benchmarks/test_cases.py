@@ -15,10 +15,10 @@ from hdgan.benchmarks.cases.networks import count_flops
 from hdgan.benchmarks.cases.step import StepCase, build_original_step, build_step
 from hdgan.benchmarks.plain import plain
 from hdgan.benchmarks.reference import build_reference
-from hdgan.benchmarks.runner import Context, Cost, check
+from hdgan.benchmarks.runner import GRAPH, Context, Cost, check
 from hdgan.benchmarks.shapes import NormCase
 from hdgan.benchmarks.suite import Case, Selection, Suite
-from hdgan.errors import DataError
+from hdgan.errors import ConfigError, DataError
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
 from hdgan.ops import _backend, instance_index
 from hdgan.training.memory import saved_bytes
@@ -121,6 +121,23 @@ def test_a_step_runs_on_its_own_backend(implementation: str, monkeypatch: pytest
     assert set(chosen) == {(implementation, None)}
     assert (trial.implementation, trial.direction) == (implementation, "both")
     assert _backend.forced_backend() == before
+
+
+def test_a_step_that_no_graph_can_hold_has_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it does not end a run, as other errors of configurations do."""
+
+    class Refused:
+        def __init__(self, *arguments: object) -> None: ...
+
+        def __call__(self, batch: object) -> None:
+            raise ConfigError("a CUDA graph cannot hold this step")
+
+    monkeypatch.setattr(step, "GraphedGradients", Refused)
+    monkeypatch.setitem(step.CASES, "small", StepCase(64, 64, ngf=4, n_scales=1))
+    made = Suite(Selection(CPU), [Case(step.BENCHMARK, "small", Context(CPU, implementations=(GRAPH,)))])
+    made.run()
+    assert not made.rows
+    assert {failure.why for failure in made.failures} == {"a CUDA graph cannot hold this step"}
 
 
 def test_a_step_has_one_cost(monkeypatch: pytest.MonkeyPatch) -> None:
