@@ -230,8 +230,8 @@ struct Shares {
     }
   }
 
-  // Add shares up along a row of the finer level: a window's first pixel of the two that it adds to those of its left
-  // neighbour has one, the second shares with the right neighbour. Beyond the last column the result has no meaning.
+  // Add shares up along a row of the finer level. Of the two columns that begin with a window's centre, the first lies
+  // in this window alone, the second also in the next one. Beyond the last column the result has no meaning.
   __device__ __forceinline__ void spread(const float* shares, float* sums, int channels) const {
 #pragma unroll
     for (int i = 0; i < M; ++i) {

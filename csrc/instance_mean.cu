@@ -277,8 +277,8 @@ __device__ __forceinline__ float count_of(const int64_t* counts, int row) {
   return counts == nullptr ? 1.f : static_cast<float>(__ldg(counts + row));
 }
 
-// Divide by a count. A quotient that is one step of Newton's from being right is made so. A plain division has a branch
-// for divisors that no count is, and calls a function there, for which registers are saved.
+// Divide by a count, with one step of Newton's method. A plain division calls a function for divisors that no count is,
+// and registers are saved around the call.
 __device__ __forceinline__ float divided(float x, float count) {
   const float inverse = __fdividef(1.f, count), near = x * inverse;
   const float exact = __fmaf_rn(__fmaf_rn(-near, count, x), inverse, near);

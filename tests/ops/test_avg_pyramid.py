@@ -16,10 +16,12 @@ SHAPES = [
     (1, 39, 5, 12),
     (1, 2, 37, 70),
     (1, 1, 37, 264),
-    (1, 39, 5, 128),  # channels_last: several tiles of a row, each aligned
-    (1, 120, 5, 16),  # channels_last: aligned slices of a pixel
+]
+TILES = [
+    (1, 39, 5, 128),  # several tiles of a channels_last row, each aligned
+    (1, 120, 5, 16),  # aligned slices of a channels_last pixel
     (1, 115, 3, 9),
-    (5, 3, 9, 32),  # small planes share a block
+    (5, 3, 9, 32),  # small planes that share a block
 ]
 
 
@@ -56,6 +58,17 @@ def test_reference_gradient():
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_near_truth(backend, device, shape, memory_format, levels):
+    assert_pyramid_near_truth(backend, device, shape, memory_format, levels)
+
+
+@pytest.mark.parametrize("shape", TILES)
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("backend", ["cpu", "cuda"], indirect=True)
+def test_tiles(backend, device, shape, memory_format):
+    assert_pyramid_near_truth(backend, device, shape, memory_format, levels=3)
+
+
+def assert_pyramid_near_truth(backend, device, shape, memory_format, levels):
     for dtype in DTYPES:
         x = torch.randn(shape).to(dtype)
         truth = avg_pyramid(x.double(), levels, backend="eager")
