@@ -29,7 +29,7 @@ def test_compiles_without_spills(compiled):
 @pytest.mark.nvcc
 @pytest.mark.slow
 def test_hot_loops(compiled):
-    """On sm_90: the widths of accesses and the blocks of a multiprocessor are those of the table, the slots about so."""
+    """On sm_90 the widths of accesses and the blocks of a multiprocessor are as in the table, the slots about so."""
     if disassembler() is None:
         pytest.skip("no nvdisasm, which comes with the CUDA toolkit and with Triton")
     version, table = read_table()
