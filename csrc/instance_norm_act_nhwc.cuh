@@ -1,11 +1,11 @@
 // What both directions of instance_norm_act share for channels_last images.
 //
-// One kernel for each direction reads an image once, as far as the GPU can hold it. A unit of work is a tile of channels
-// of an image, 64 bytes of each pixel or a little more: whole sectors of memory, which no other block fetches. It is
-// normalised independently of the others, like a plane of a contiguous image. `parts` blocks share a unit, each with a
-// range of pixels. A thread owns V adjacent channels, 16 bytes or one element, and takes its part in steps of `rows`
-// pixels. It adds up its sums and keeps the first steps in shared memory. The blocks of the unit wait for each other,
-// merge their sums, and write, last steps first: those that shared memory could not hold are read again, and the
+// One kernel for each direction reads an image once, as far as the GPU can hold it. A unit of work is a tile of
+// channels of an image, 64 bytes of each pixel or a little more: whole sectors of memory, which no other block fetches.
+// It is normalised independently of the others, like a plane of a contiguous image. `parts` blocks share a unit, each
+// with a range of pixels. A thread owns V adjacent channels, 16 bytes or one element, and takes its part in steps of
+// `rows` pixels. It adds up its sums and keeps the first steps in shared memory. The blocks of the unit wait for each
+// other, merge their sums, and write, last steps first: those that shared memory could not hold are read again, and the
 // second-level cache still has what was read last.
 //
 // The grid is as many blocks as the GPU runs at once. It takes as many units at once as fill shared memory twice, and
