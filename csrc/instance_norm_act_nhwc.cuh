@@ -4,16 +4,15 @@
 // channels of an image, 64 bytes of each pixel or a little more: whole sectors of memory, which no other block fetches.
 // It is normalised independently of the others, like a plane of a contiguous image. `parts` blocks share a unit, each
 // with a range of pixels. A thread owns V adjacent channels, 16 bytes or one element, and takes its part in steps of
-// `rows` pixels. It adds up its sums and keeps the last steps in shared memory. The blocks of the unit wait for each
-// other, merge their sums, and write. What shared memory could not hold, the head, has been read before the rest, and
-// is read again, last pixels first, because the second-level cache still has those.
+// `rows` pixels. It adds up its sums and keeps the first steps in shared memory. The blocks of the unit wait for each
+// other, merge their sums, and write, last steps first: those that shared memory could not hold are read again, and the
+// second-level cache still has what was read last.
 //
 // The grid is as many blocks as the GPU runs at once. It takes as many units at once as fill shared memory twice, and
 // then the next ones, so that tiles of 512 x 1024 pixels are read from memory once: 27 MB of each are in the shared
-// memory of an H200, and 6 MB in its cache. Of larger tiles the rest is read twice: counted with 132 multiprocessors of
-// 227 KB and 50 MB of cache, [1, 32, 1024, 2048] moves 1.22 times what it must forward in 16 bits and 1.31 times in 32
-// bits; backward, where two arrays must be held, 1.48 and 1.54 times ([1, 64, 512, 1024]: 1.17). Tiles of 32 bytes
-// would halve that, if memory were fetched by single sectors, which it is not by default.
+// memory of an H200, and 6 MB in its cache. Of larger tiles the rest is read twice. Calculated for 132 multiprocessors
+// of 227 KB and 50 MB of cache, [1, 32, 1024, 2048] moves 1.22 times what it must forward in 16 bits and 1.31 times in
+// 32 bits; backward, where two arrays must be held, 1.48 and 1.54 times ([1, 64, 512, 1024]: 1.17).
 #pragma once
 
 #include "instance_norm_act.cuh"
@@ -86,7 +85,7 @@ struct Share {
   int pixels;            // of the part
   int whole, steps;      // steps that all rows have, and that this one has
   bool works;            // false without a row or a channel
-  int head;              // steps that are not held
+  int kept;              // steps that are held: the first ones
   Position begin;        // of the first pixel
 
   __device__ __forceinline__ Share(const Norm& n, const Tiling& t, int unit, int part)
@@ -101,7 +100,7 @@ struct Share {
     const int all = (pixels + t.rows - 1) / t.rows;
     whole = pixels / t.rows;
     steps = works ? whole + (row < pixels - whole * t.rows) : 0;
-    head = (max(all - t.held, 0) + kSteps<V> - 1) / kSteps<V> * kSteps<V>;
+    kept = t.held >= all ? all : t.held / kSteps<V> * kSteps<V>;
     begin.row = static_cast<int>(first / n.width);
     begin.column = static_cast<int>(first - static_cast<int64_t>(begin.row) * n.width);
   }
@@ -130,14 +129,14 @@ struct Share {
 #pragma unroll 1
     for (; step < steps; ++step) fn(step, Steps<1>{});
   }
-  // The same, but the head first, from its end to its beginning.
+  // The same in the opposite order.
   template <int N, typename F>
-  __device__ __forceinline__ void head_backwards(const F& fn) const {
-    const int end = whole / N * N, turned = min(head, end);
+  __device__ __forceinline__ void backwards(const F& fn) const {
+    const int end = whole / N * N;
 #pragma unroll 1
-    for (int step = 0; step < end; step += N) fn(step < turned ? turned - N - step : step, Steps<N>{});
+    for (int step = steps - 1; step >= end; --step) fn(step, Steps<1>{});
 #pragma unroll 1
-    for (int step = end; step < steps; ++step) fn(step, Steps<1>{});
+    for (int step = end - N; step >= 0; step -= N) fn(step, Steps<N>{});
   }
 };
 
@@ -153,23 +152,18 @@ __device__ __forceinline__ bool has_copies(const Tiling& t, Position at) {
 template <int N>
 struct Places {
   int pixel[N];       // counted from the first one of the part
-  int down[N];        // rows below that
   bool near = false;  // whether one of them has copies in the padding
 
   template <int V>
   __device__ __forceinline__ Places(const Share<V>& own, const Norm& n, const Tiling& t, int step) {
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-      pixel[i] = own.pixel(t, step + i);
-      down[i] = 0;
-    }
+    for (int i = 0; i < N; ++i) pixel[i] = own.pixel(t, step + i);
     if (t.flat) return;
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const int along = own.begin.column + pixel[i];
-      down[i] = t.width(along);
-      pixel[i] += 2 * n.pad * down[i];
-      near |= has_copies(t, {own.begin.row + down[i], along - down[i] * n.width});
+      const Position at = own.position(n, t, step + i);
+      pixel[i] += 2 * n.pad * (at.row - own.begin.row);
+      near |= has_copies(t, at);
     }
   }
 };

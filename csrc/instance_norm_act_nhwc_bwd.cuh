@@ -30,7 +30,7 @@ template <typename T, int V>
 struct Sources {
   const T *x, *dy;   // at the part
   const T* image;    // dy at the image
-  T* held;           // where the first step of the part would be held
+  T* held;           // where the first step of the part is held
   int pitch, apart;  // elements of shared memory from step to step, and from x to dy
 
   __device__ __forceinline__ Sources(const T* x, const T* dy, const Share<V>& own, const Norm& n, const Tiling& t,
@@ -40,7 +40,7 @@ struct Sources {
         image(own.in_image(dy, n, n.pad)),
         pitch(t.rows * t.lanes * V),
         apart(pitch * t.held) {
-    held = memory + static_cast<int>(threadIdx.x) * V - own.head * pitch;
+    held = memory + threadIdx.x * V;
   }
   // Read x and the folded dy of some steps from memory.
   template <int N>
@@ -80,7 +80,7 @@ struct Mask {
   }
 };
 
-// Read the part, hold its last steps, and add up dz and dz times the centred x.
+// Read the part, hold its first steps, and add up dz and dz times the centred x.
 template <typename T, int V>
 __device__ __forceinline__ void add_up(const Sources<T, V>& from, const Mask<T, V>& mask, float (&a)[V], float (&b)[V],
                                        const Share<V>& own, const Norm& n, const Tiling& t) {
@@ -90,7 +90,7 @@ __device__ __forceinline__ void add_up(const Sources<T, V>& from, const Mask<T, 
     from.read(x, g, step, own, n, t);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      if (step >= own.head) {
+      if (step < own.kept) {
         hold(from.held + (step + i) * from.pitch, x[i]);
         hold(from.held + (step + i) * from.pitch + from.apart, g[i]);
       }
@@ -118,15 +118,15 @@ __device__ __forceinline__ SumPair merged_sums(const Slice& slice, const Shared<
   return static_cast<int>(threadIdx.x) < slice.channels ? shared.totals[threadIdx.x] : SumPair{0.f, 0.f};
 }
 
-// Write dx and, unless it is missing, dresidual, first those of the part's head. Both begin at the part.
+// Write dx and, unless it is missing, dresidual, last steps first. Both begin at the part.
 template <typename T, int V>
 __device__ __forceinline__ void write_part(const Sources<T, V>& from, const Mask<T, V>& mask, const float (&slope)[V],
                                            const float (&level)[V], T* dx, T* dresidual, const Share<V>& own,
                                            const Norm& n, const Tiling& t) {
-  own.template head_backwards<kGradientSteps<V>>([&](int step, auto count) {
+  own.template backwards<kGradientSteps<V>>([&](int step, auto count) {
     constexpr int N = decltype(count)::value;
     Raw<T, V> x[N], g[N];
-    if (step >= own.head) {
+    if (step < own.kept) {
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         x[i] = load<V>(from.held + (step + i) * from.pitch);

@@ -41,27 +41,27 @@ struct PixelSums {
   }
 };
 
-// Read the part and hold its last steps. x begins at the part.
+// Read the part and hold its first steps. x begins at the part.
 template <typename T, int V>
 __device__ __forceinline__ PixelSums<T, V> add_up(const T* x, const Share<V>& own, const Tiling& t, T* held) {
   const int pitch = t.rows * t.lanes * V;
   PixelSums<T, V> sums;
   if (!own.works) return sums;
-  held += static_cast<int>(threadIdx.x) * V - own.head * pitch;
+  held += threadIdx.x * V;
   own.template forwards<kSteps<V>>([&](int step, auto count) {
     constexpr int N = decltype(count)::value;
     Raw<T, V> packs[N];
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       const T* const address = advanced(x, own.pixel(t, step + i), t);
-      packs[i] = step < own.head ? load<V>(address) : load_streaming<V>(address);
+      packs[i] = step < own.kept ? load_streaming<V>(address) : load<V>(address);
     }
     if (step == 0) unpack<T, V>(packs[0], sums.pivot);
     // Among twice as many numbers, those that the mean missed weigh no more than all that it saw.
     if (N > 1 && step > 0 && (step & (step - 1)) == 0) sums.turn_to_mean(step);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      if (step >= own.head) hold(held + (step + i) * pitch, packs[i]);
+      if (step < own.kept) hold(held + (step + i) * pitch, packs[i]);
       sums.add(packs[i]);
     }
   });
@@ -217,7 +217,7 @@ struct Map {
   }
 };
 
-// Write y, first the part's head, of which the second-level cache still has the end. x and residual begin at the part.
+// Write y, last steps first. x and residual begin at the part.
 template <typename T, int V>
 __device__ __forceinline__ void write_part(const T* x, bool adds, const PixelResidual<T>& residual, T* y,
                                            const Map<T, V>& map, const Share<V>& own, const Norm& n, const Tiling& t,
@@ -226,12 +226,12 @@ __device__ __forceinline__ void write_part(const T* x, bool adds, const PixelRes
   T* const image = own.in_image(y, n, n.pad);
   T* const part = own.in_part(y, n, n.pad);
   const int64_t down = residual.row - n.width * residual.column;  // from a pixel that follows the end of its row
-  held += static_cast<int>(threadIdx.x) * V - own.head * pitch;
-  own.template head_backwards<kWriteSteps<V>>([&](int step, auto count) {
+  held += threadIdx.x * V;
+  own.template backwards<kWriteSteps<V>>([&](int step, auto count) {
     constexpr int N = decltype(count)::value;
     const Places<N> to(own, n, t, step);
     Raw<T, V> packs[N], added[N];
-    if (step >= own.head) {
+    if (step < own.kept) {
 #pragma unroll
       for (int i = 0; i < N; ++i) packs[i] = load<V>(held + (step + i) * pitch);
     } else {
@@ -240,8 +240,10 @@ __device__ __forceinline__ void write_part(const T* x, bool adds, const PixelRes
     }
     if (adds) {
 #pragma unroll
-      for (int i = 0; i < N; ++i)
-        added[i] = load<V>(residual.data + own.pixel(t, step + i) * residual.column + to.down[i] * down);
+      for (int i = 0; i < N; ++i) {
+        const int rows = t.flat ? 0 : own.position(n, t, step + i).row - own.begin.row;
+        added[i] = load<V>(residual.data + own.pixel(t, step + i) * residual.column + rows * down);
+      }
     }
     const auto store_all = [&](const auto& result) {
 #pragma unroll
