@@ -22,6 +22,20 @@ Planes halved(Planes p) { return {p.count, (p.height + 1) / 2, (p.width + 1) / 2
 // Pixels of a window at output position o that lie in [0, size).
 inline int64_t inside(int64_t o, int64_t size) { return smaller(2 * o + 2, size) - larger(2 * o - 1, 0); }
 
+// Call fn(c) for the n channels of a pixel by vectors, the last of which overlaps the one before it. Channels are few,
+// so a remainder of single ones would take as long as the vectors.
+template <typename F>
+inline __attribute__((always_inline)) void by_vectors(int64_t n, const F& fn) {
+  constexpr int64_t kLanes = 8;
+  for (int64_t at = 0; at + kLanes <= n;) {
+#pragma omp simd
+    for (int64_t k = 0; k < kLanes; ++k) fn(at + k);
+    if (at + kLanes == n) return;
+    at = smaller(at + kLanes, n - kLanes);
+  }
+  for (int64_t c = 0; c < n; ++c) fn(c);
+}
+
 // Make the output pixels [first, last) of one output row. `sums` is scratch memory.
 template <typename T>
 void pool_row(const T* HD_RESTRICT plane, const Planes& in, int64_t row, int64_t first, int64_t last,
@@ -50,10 +64,12 @@ void pool_row(const T* HD_RESTRICT plane, const Planes& in, int64_t row, int64_t
         for (int64_t i = 0; i < whole; ++i) target[i] = from_float<T>((s[2 * i] + s[2 * i + 1] + s[2 * i + 2]) / count);
       } else {
         for (int64_t i = 0; i < whole; ++i) {
-          const float* a = s + 2 * i * pixel;
-#pragma omp simd
-          for (int64_t c = 0; c < pixel; ++c)
-            target[i * pixel + c] = from_float<T>((a[c] + a[pixel + c] + a[2 * pixel + c]) / count);
+          const float* HD_RESTRICT a = s + 2 * i * pixel;
+          T* HD_RESTRICT to = target + i * pixel;
+          by_vectors(
+              pixel, [&](int64_t c) __attribute__((always_inline)) {
+                to[c] = from_float<T>((a[c] + a[pixel + c] + a[2 * pixel + c]) / count);
+              });
         }
       }
       o += whole;
@@ -123,12 +139,12 @@ void spread_row(const G* HD_RESTRICT coarse, int64_t origin, const Planes& fine,
     }
   } else {
     for (int64_t o = 0; o < pairs; ++o) {
-      const float* s = sums + o * pixel;
-#pragma omp simd
-      for (int64_t c = 0; c < pixel; ++c) {
-        store(2 * o * pixel + c, s[c]);
-        store((2 * o + 1) * pixel + c, s[c] + s[pixel + c]);
-      }
+      const float* HD_RESTRICT s = sums + o * pixel;
+      by_vectors(
+          pixel, [&](int64_t c) __attribute__((always_inline)) {
+            store(2 * o * pixel + c, s[c]);
+            store((2 * o + 1) * pixel + c, s[c] + s[pixel + c]);
+          });
     }
   }
   if (pairs == last - first) return;

@@ -1,218 +1,65 @@
-// A row of a plane is one flat run of elements, whatever its format: a pixel of a channels_last image has C adjacent
-// elements, one of a contiguous image has one. A block walks down a tile of adjacent cells, where a cell is a pixel of
-// the quarter level, 2x2 pixels of the half level and 4x4 of the image. A thread has the same elements of every row of
-// the image and moves them 16 bytes at a time. What is added down a column stays in its registers; what is added along
-// a row goes through shared memory, where it does not matter that the neighbour of an element, C elements away, is not
-// aligned like itself. Small planes share a block.
-//
-// Rows that are no multiple of 16 bytes are moved element by element.
-#include <algorithm>
-
-#include "cuda.cuh"
+// The kernels of avg_pyramid.cuh's tiles. A block walks down a tile, one row of the half level after the other.
+#include "avg_pyramid.cuh"
 
 namespace hd::cuda {
 namespace {
 
-constexpr int kThreads = 256;       // of a block, at most
-constexpr int kBand = 8;            // rows of cells that a block walks down
-constexpr int kMostChannels = 112;  // of a tile; more are divided into slices
-constexpr int kSlice = 64;
-
-struct Planes {
-  int64_t count;
-  int height, width, pixel;  // pixel: its adjacent elements
-};
-
-// A number below 2^13 that divides others below 2^13 by a multiplication.
-struct Divisor {
-  int by = 1;
-  unsigned factor = 0;  // 2^31 / by, rounded up
-
-  Divisor() = default;
-  explicit Divisor(int by) : by(by), factor(static_cast<unsigned>(((int64_t{1} << 31) + by - 1) / by)) {}
-  __host__ __device__ __forceinline__ operator int() const { return by; }
-  friend __device__ __forceinline__ int operator/(int x, const Divisor& d) {
-    return static_cast<int>(__umulhi(2u * static_cast<unsigned>(x), d.factor));
-  }
-  friend __device__ __forceinline__ int operator%(int x, const Divisor& d) { return x - x / d * d.by; }
-};
-
-// What a block works on. Sizes of shared memory are in elements of one plane.
-struct Tile {
-  int cells, planes;  // of a block
-  Divisor channels;
-  int across, slices, bands;   // tiles along a row, along a pixel, and down a plane
-  Divisor row, half, quarter;  // shared memory for a row of each level
-  int row_lead, half_lead;     // what lies before a tile's part of such a row, so that packs of it are aligned
-};
-
-// How a thread accesses the rows of an image.
-template <typename Type, int N>
-struct Access {
-  using T = Type;
-  static constexpr int kPack = N, kPacks = N == 1 ? 8 : 16 / N;  // elements of an access, accesses of a row
-  // Blocks of a multiprocessor that registers must suffice for, forward and backward.
-  static constexpr int kFwdBlocks = N == 4 ? 2 : 3, kBwdBlocks = N == 1 ? 3 : 2;
-  static constexpr int kRow = kPack * kPacks, kHalf = kRow / 2, kQuarter = kRow / 4;  // elements of a row of each level
-};
-
-struct Place {
-  int64_t plane;
-  int planes, cell, channel;  // planes that there are, first cell and channel
-  int top, bottom;            // rows of cells
-};
-
-// Columns of a level that a tile has of a row, and where they are in shared memory: each plane has `length` elements.
-struct Segment {
-  int first, columns, lead;
-  Divisor length;
-};
-
-__host__ __device__ __forceinline__ int halved(int size) { return (size + 1) / 2; }
-__host__ __device__ __forceinline__ Planes halved(const Planes& in) {
-  return {in.count, halved(in.height), halved(in.width), in.pixel};
-}
-
-__device__ __forceinline__ int block_size() { return static_cast<int>(blockDim.x); }
-
-// The i-th of M elements, or packs of N elements, that a thread has of a row. A warp has all between them, so that
-// their distance is known when this is compiled.
-template <int N, int M>
-__device__ __forceinline__ int own(int i) {
-  const int thread = static_cast<int>(threadIdx.x);
-  return N * (thread / 32 * 32 * M + thread % 32 + 32 * i);
-}
-
-// The same number, of which the compiler does not know that. It would otherwise compute all that follows from it before
-// a loop, and keep more than there are registers.
-__device__ __forceinline__ int opaque(int x) {
-  asm volatile("" : "+r"(x));
-  return x;
-}
-
-// Pixels of the window at output position o that lie in [0, size); 1 where there is no such window.
-__device__ __forceinline__ int inside(int o, int size) { return max(min(2 * o + 2, size) - max(2 * o - 1, 0), 1); }
-
-// One over the pixels of the windows of an output row. The first window and the last one may be narrow.
-struct Scale {
-  float whole, narrow;
-
-  __device__ __forceinline__ float of(int narrow_ones, int i) const {
-    return (narrow_ones >> i & 1) != 0 ? narrow : whole;
-  }
-};
-
-__device__ __forceinline__ Scale scale_of(int row, const Planes& in) {
-  const int rows = inside(row, in.height);
-  if (rows == 3) return {1.f / 9.f, in.width == 1 ? 1.f / 3.f : 1.f / 6.f};
-  return {1.f / static_cast<float>(3 * rows), 1.f / static_cast<float>(in.width == 1 ? rows : 2 * rows)};
-}
-
-__device__ __forceinline__ Place find_place(const Planes& in, const Tile& tile) {
-  unsigned task = blockIdx.x;
-  Place place;
-  place.cell = static_cast<int>(task % tile.across) * tile.cells;
-  task /= tile.across;
-  place.channel = static_cast<int>(task % tile.slices) * tile.channels;
-  task /= tile.slices;
-  place.top = static_cast<int>(task % tile.bands) * kBand;
-  place.bottom = min(place.top + kBand, halved(halved(in.height)));
-  place.plane = static_cast<int64_t>(task / tile.bands) * tile.planes;
-  place.planes = static_cast<int>(min(static_cast<int64_t>(tile.planes), in.count - place.plane));
-  return place;
-}
-
-// The first element of a level's plane of this block.
-template <typename T>
-__device__ __forceinline__ T* plane_of(T* data, const Planes& level, const Place& place) {
-  return data == nullptr ? nullptr : data + place.plane * level.height * level.width * level.pixel;
-}
-
-// Where the N elements of a segment from `at` on lie, counted from the row's begin in the first plane; -1 if the level
-// or the segment has none of them.
-template <int N>
-__device__ __forceinline__ int locate(const Planes& level, const Tile& tile, const Place& place, const Segment& segment,
-                                      int at) {
-  const int plane = at / segment.length, element = at - plane * segment.length - segment.lead;
-  if (plane >= place.planes || element + N <= 0 || element >= segment.columns * tile.channels) return -1;
-  const int stride = level.width * level.pixel;
-  if (tile.channels == level.pixel) {
-    const int flat = segment.first * level.pixel + element;
-    return flat >= 0 && flat < stride ? plane * level.height * stride + flat : -1;
-  }
-  const int column = segment.first + element / tile.channels, channel = place.channel + element % tile.channels;
-  return column >= 0 && column < level.width && channel < level.pixel ? column * level.pixel + channel : -1;
-}
-
-template <int N, int P>
-__device__ __forceinline__ void locate_all(const Planes& level, const Tile& tile, const Place& place,
-                                           const Segment& segment, int (&offsets)[P]) {
-#pragma unroll
-  for (int p = 0; p < P; ++p) offsets[p] = locate<N>(level, tile, place, segment, own<N, P>(p));
-}
-
-// N elements as they were loaded. As 16-bit values, each would take a register as long as it is kept.
-template <typename T, int N>
-struct Loaded {
-  static constexpr int kWords = N == 1 ? 1 : N * sizeof(T) / 4;
-  Pack<uint32_t, kWords> words;
-
-  __device__ __forceinline__ void load(const T* from) {
-    if constexpr (N == 1 && sizeof(T) == 2)
-      words.at[0] = from->bits;
-    else
-      words = *reinterpret_cast<const Pack<uint32_t, kWords>*>(from);
-  }
-
-  __device__ __forceinline__ float at(int i) const {
-    if constexpr (sizeof(T) == 2)
-      return to_float(T{static_cast<uint16_t>(words.at[i / 2] >> (i % 2 * 16))});
-    else
-      return bit_cast<float>(words.at[i]);
-  }
-};
-
-// Load a thread's part of a row, which is 0 outside of the level.
+// Add up three rows of the image, to shared memory. The last one becomes the first of the next three.
 template <typename T, int N, int P>
-__device__ __forceinline__ void load_row(const T* data, const Planes& level, int row, const int (&offsets)[P],
-                                         Loaded<T, N> (&out)[P]) {
-  const bool exists = data != nullptr && row >= 0 && row < level.height;
-  const T* source = data + static_cast<int64_t>(exists ? row : 0) * level.width * level.pixel;
+__device__ __forceinline__ void add_rows(Loaded<T, N> (&last)[P], const Loaded<T, N> (&upper)[P],
+                                         const Loaded<T, N> (&lower)[P], float* sums) {
 #pragma unroll
   for (int p = 0; p < P; ++p) {
-    out[p] = {};
-    if (exists && offsets[p] >= 0) out[p].load(source + offsets[p]);
+    Pack<float, N> sum;
+#pragma unroll
+    for (int k = 0; k < N; ++k) sum.at[k] = last[p].at(k) + upper[p].at(k) + lower[p].at(k);
+    store_pack(sums + own<N, P>(p), sum);
+    last[p] = lower[p];
   }
 }
 
-// Elements of a segment of a level: where in the finer level's segment their windows begin. Elements outside of the
-// level see windows outside of the finer one, where all is 0, and those outside of the segment have no meaning.
-template <int M>
-struct Windows {
-  int begin[M];
-  unsigned narrow;  // one bit for each
-
-  __device__ __forceinline__ Windows(const Planes& fine, const Tile& tile, const Segment& coarse, int fine_lead,
-                                     int fine_length)
-      : narrow(0) {
+// A row of the half level, to shared memory, and the sums of the last three of its rows where an odd one completes
+// them. `above` is what this thread has of such sums.
+template <typename T, int M>
+__device__ __forceinline__ void make_half(const Windows<M>& windows, const Planes& in, const Divisor& tile_channels,
+                                          const float* sums, int row, float (&above)[M], T* means, float* half_sums) {
+  const int channels = opaque(tile_channels), narrow = opaque(windows.narrow);
+  const Scale scale = scale_of(row, in);
+  float mean[M] = {};
+  if (row < halved(in.height))
 #pragma unroll
-    for (int i = 0; i < M; ++i) {
-      const int plane = own<1, M>(i) / coarse.length, element = own<1, M>(i) - plane * coarse.length - coarse.lead;
-      const int column = max(element, 0) / tile.channels, o = coarse.first + column;
-      const bool exists = plane < tile.planes && element >= 0 && column < coarse.columns;
-      begin[i] = exists ? plane * fine_length + fine_lead + element + column * tile.channels : 0;
-      if (exists && o >= halved(fine.width)) begin[i] += tile.channels;
-      if (inside(o, fine.width) < 3) narrow |= 1u << i;
-    }
+    for (int i = 0; i < M; ++i) mean[i] = window_sum(sums + windows.begin[i], channels) * scale.of(narrow, i);
+#pragma unroll
+  for (int i = 0; i < M; ++i) {
+    means[own<1, M>(i)] = from_float<T>(mean[i]);
+    above[i] += mean[i];
+    if (row % 2 == 0) continue;
+    half_sums[own<1, M>(i)] = above[i];
+    above[i] = mean[i];
   }
-};
+}
 
-__device__ __forceinline__ float window_sum(const float* begin, int channels) {
-  return begin[0] + begin[channels] + begin[2 * channels];
+template <int N, typename T, int P>
+__device__ __forceinline__ void store_half(T* half_row, const T* means, const int (&targets)[P]) {
+#pragma unroll
+  for (int p = 0; p < P; ++p)
+    if (targets[p] >= 0) store_pack(half_row + targets[p], load_pack<N>(means + own<N, P>(p)));
+}
+
+template <typename T, int M>
+__device__ __forceinline__ void store_quarter(T* quarter_row, const float* half_sums, const Windows<M>& windows,
+                                              const Scale& scale, const Divisor& tile_channels,
+                                              const int (&targets)[M]) {
+  const int channels = opaque(tile_channels), narrow = opaque(windows.narrow);
+#pragma unroll
+  for (int i = 0; i < M; ++i) {
+    const float sum = window_sum(half_sums + windows.begin[i], channels);
+    if (targets[i] >= 0) quarter_row[targets[i]] = from_float<T>(sum * scale.of(narrow, i));
+  }
 }
 
 template <typename A>
-__global__ void __launch_bounds__(kThreads, A::kFwdBlocks)
+__global__ void __launch_bounds__(kThreads, A::kBlocks)
     avg_pyramid_fwd_kernel(const typename A::T* __restrict__ x,  // [B, C, H, W]
                            typename A::T* __restrict__ half,     // [B, C, ceil(H/2), ceil(W/2)]
                            typename A::T* __restrict__ quarter,  // [B, C, ceil(H/4), ceil(W/4)] or null
@@ -242,95 +89,71 @@ __global__ void __launch_bounds__(kThreads, A::kFwdBlocks)
   load_row(x, in, 2 * first + 1, offsets, lower);
 #pragma unroll 1
   for (int row = first; row < end; ++row) {
-    const int channels = opaque(tile.channels), narrow = opaque(windows.narrow),
-              quarter_narrow = opaque(quarter_windows.narrow);
-#pragma unroll
-    for (int p = 0; p < P; ++p) {
-      Pack<float, N> sum;
-#pragma unroll
-      for (int k = 0; k < N; ++k) sum.at[k] = last[p].at(k) + upper[p].at(k) + lower[p].at(k);
-      store_pack(sums + own<N, P>(p), sum);
-      last[p] = lower[p];
-    }
+    add_rows(last, upper, lower, sums);
     const int next = row + 1 < end ? 2 * row + 2 : in.height;
     load_row(x, in, next, offsets, upper);
     load_row(x, in, next + 1, offsets, lower);
     __syncthreads();
-    const bool exists = row < mid.height, completes = row % 2 == 1;
-    const Scale scale = scale_of(row, in);
-    float mean[A::kHalf] = {};
-    if (exists)
-#pragma unroll
-      for (int i = 0; i < A::kHalf; ++i) mean[i] = window_sum(sums + windows.begin[i], channels) * scale.of(narrow, i);
-#pragma unroll
-    for (int i = 0; i < A::kHalf; ++i) {
-      means[own<1, A::kHalf>(i)] = from_float<T>(mean[i]);
-      above[i] += mean[i];
-      if (!completes) continue;
-      half_sums[own<1, A::kHalf>(i)] = above[i];
-      above[i] = mean[i];
-    }
+    make_half(windows, in, tile.channels, sums, row, above, means, half_sums);
     __syncthreads();
     if (row < 2 * place.top) continue;
-    T* half_row = half + static_cast<int64_t>(row) * mid.width * mid.pixel;
-#pragma unroll
-    for (int p = 0; p < P / 2; ++p)
-      if (exists && half_targets[p] >= 0)
-        store_pack(half_row + half_targets[p], load_pack<N>(means + own<N, P / 2>(p)));
-    if (!completes || quarter == nullptr) continue;
-    T* quarter_row = quarter + static_cast<int64_t>(row / 2) * out.width * out.pixel;
-    const Scale quarter_scale = scale_of(row / 2, mid);
-#pragma unroll
-    for (int i = 0; i < A::kQuarter; ++i)
-      if (quarter_targets[i] >= 0)
-        quarter_row[quarter_targets[i]] = from_float<T>(window_sum(half_sums + quarter_windows.begin[i], channels) *
-                                                        quarter_scale.of(quarter_narrow, i));
+    if (row < mid.height) store_half<N>(half + static_cast<int64_t>(row) * mid.width * mid.pixel, means, half_targets);
+    if (row % 2 == 1 && quarter != nullptr)
+      store_quarter(quarter + static_cast<int64_t>(row / 2) * out.width * out.pixel, half_sums, quarter_windows,
+                    scale_of(row / 2, mid), tile.channels, quarter_targets);
   }
 }
 
-// A level's gradient: where in the finer level's segment the shares of its windows go, or -1.
-template <int M>
-struct Shares {
-  int to[M];
-
-  __device__ __forceinline__ Shares(const Tile& tile, int columns, const Divisor& length, int fine_length) {
+// The shares of this thread's windows of a row of the half level, to shared memory. `quarter` is what they get of the
+// quarter level's row above, and `below` what they get of the row below, where they lie in windows of two rows.
+template <typename T, int N, int P, int M>
+__device__ __forceinline__ void share_half(const Loaded<T, N> (&given)[P], float (&quarter)[M], const float* below,
+                                           const Scale& scale, int narrow, const int (&offsets)[P], bool exists,
+                                           float* shares) {
 #pragma unroll
-    for (int i = 0; i < M; ++i) {
-      const int plane = own<1, M>(i) / length, element = own<1, M>(i) - plane * length,
-                column = element / tile.channels;
-      const bool exists = plane < tile.planes && column < columns;
-      to[i] = exists ? plane * fine_length + element + column * tile.channels : -1;
+  for (int p = 0; p < P; ++p) {
+    Pack<float, N> share{};
+    float sum[N];
+#pragma unroll
+    for (int k = 0; k < N; ++k) sum[k] = given[p].at(k) + quarter[N * p + k];
+    if (below != nullptr) {
+      const Pack<float, N> fresh = load_pack<N>(below + own<N, P>(p));
+#pragma unroll
+      for (int k = 0; k < N; ++k) {
+        sum[k] += fresh.at[k];
+        quarter[N * p + k] = fresh.at[k];
+      }
     }
-  }
-
-  // Add shares up along a row of the finer level: a window's first pixel of the two that it adds to those of its left
-  // neighbour has one, the second shares with the right neighbour. Beyond the last column the result has no meaning.
-  __device__ __forceinline__ void spread(const float* shares, float* sums, int channels) const {
+    if (exists && offsets[p] >= 0)
 #pragma unroll
-    for (int i = 0; i < M; ++i) {
-      if (to[i] < 0) continue;
-      const float share = shares[own<1, M>(i)];
-      sums[to[i]] = share;
-      sums[to[i] + channels] = share + shares[own<1, M>(i) + channels];
+      for (int k = 0; k < N; ++k) share.at[k] = sum[k] * scale.of(narrow, N * p + k);
+    store_pack(shares + own<N, P>(p), share);
+  }
+}
+
+// Store two rows of dx, of which a null one is left out: the odd one gets the sums of two rows of the half level, and
+// the even one below it those of the second of them.
+template <int N, typename T, int P, int M>
+__device__ __forceinline__ void store_rows(T* odd, T* even, const float* row_sums, const int (&targets)[P],
+                                           float (&above)[M]) {
+#pragma unroll
+  for (int p = 0; p < P; ++p) {
+    const Pack<float, N> sums = load_pack<N>(row_sums + own<N, P>(p));
+    Pack<T, N> both, single;
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+      both.at[k] = from_float<T>(above[N * p + k] + sums.at[k]);
+      single.at[k] = from_float<T>(sums.at[k]);
+      above[N * p + k] = sums.at[k];
     }
+    if (targets[p] < 0) continue;
+    if (odd != nullptr) store_pack(odd + targets[p], both);
+    if (even != nullptr) store_pack(even + targets[p], single);
   }
-};
-
-// Which of this thread's elements belong to a narrow window, one bit for each of P packs of N.
-template <int N, int P>
-__device__ __forceinline__ unsigned narrow_ones(const Planes& fine, const Tile& tile, int first,
-                                                const Divisor& length) {
-  unsigned ones = 0;
-#pragma unroll
-  for (int i = 0; i < P * N; ++i) {
-    const int column = first + (own<N, P>(i / N) + i % N) % length / tile.channels;
-    if (inside(column, fine.width) < 3) ones |= 1u << i;
-  }
-  return ones;
 }
 
 template <typename A>
-__global__ void __launch_bounds__(kThreads, A::kBwdBlocks)
+__global__ void __launch_bounds__(kThreads, A::kBlocks)
     avg_pyramid_bwd_kernel(const typename A::T* __restrict__ dhalf,     // [B, C, ceil(H/2), ceil(W/2)] or null
                            const typename A::T* __restrict__ dquarter,  // [B, C, ceil(H/4), ceil(W/4)] or null
                            typename A::T* __restrict__ dx,              // [B, C, H, W]
@@ -352,7 +175,7 @@ __global__ void __launch_bounds__(kThreads, A::kBwdBlocks)
   locate_all<1>(out, tile, place, {cell, cells + 1, 0, tile.quarter}, quarter_offsets);
   const Shares<A::kHalf> spread(tile, 2 * cells + 1, tile.half, tile.row);
   const Shares<A::kQuarter> quarter_spread(tile, cells + 1, tile.quarter, tile.half);
-  const unsigned narrow_half = narrow_ones<N, P / 2>(in, tile, 2 * cell, tile.half);
+  const unsigned narrow = narrow_ones<N, P / 2>(in, tile, 2 * cell, tile.half);
   const unsigned quarter_narrow = narrow_ones<1, A::kQuarter>(mid, tile, cell, tile.quarter);
 
   float above[A::kRow] = {};     // sums along the image's row before
@@ -366,7 +189,7 @@ __global__ void __launch_bounds__(kThreads, A::kBwdBlocks)
 #pragma unroll
     for (int i = 0; i < A::kQuarter; ++i)
       quarter_shares[own<1, A::kQuarter>(i)] = quarter_given[i].at(0) * scale.of(quarter_narrow, i);
-    load_row(dquarter, out, row + 1, quarter_offsets, quarter_given);
+    load_row(dquarter, out, row < place.bottom ? row + 1 : out.height, quarter_offsets, quarter_given);
   };
   if (dquarter != nullptr) {
     next_quarter(place.top);
@@ -378,78 +201,21 @@ __global__ void __launch_bounds__(kThreads, A::kBwdBlocks)
   }
 #pragma unroll 1
   for (int row = 2 * place.top; row <= 2 * place.bottom; ++row) {
-    const int channels = opaque(tile.channels), narrow = opaque(narrow_half);
-    const bool odd = row % 2 == 1, begins = !odd && dquarter != nullptr;  // begins: the quarter level's next row
-    const Scale scale = scale_of(row, in);
-#pragma unroll
-    for (int p = 0; p < P / 2; ++p) {
-      Pack<float, N> share{};
-      float sum[N];
-#pragma unroll
-      for (int k = 0; k < N; ++k) sum[k] = given[p].at(k) + quarter[N * p + k];
-      if (odd && dquarter != nullptr) {  // the pixels of an odd row lie in windows of two rows
-        const Pack<float, N> fresh = load_pack<N>(half_sums + own<N, P / 2>(p));
-#pragma unroll
-        for (int k = 0; k < N; ++k) sum[k] += quarter[N * p + k] = fresh.at[k];
-      }
-      if (row < mid.height && offsets[p] >= 0)
-#pragma unroll
-        for (int k = 0; k < N; ++k) share.at[k] = sum[k] * scale.of(narrow, N * p + k);
-      store_pack(shares + own<N, P / 2>(p), share);
-    }
-    load_row(dhalf, mid, row < 2 * place.bottom ? row + 1 : mid.height, offsets, given);
+    const int channels = opaque(tile.channels);
+    const bool more = row < 2 * place.bottom, begins = more && row % 2 == 0 && dquarter != nullptr;
+    share_half(given, quarter, row % 2 == 1 && dquarter != nullptr ? half_sums : nullptr, scale_of(row, in),
+               opaque(narrow), offsets, row < mid.height, shares);
+    load_row(dhalf, mid, more ? row + 1 : mid.height, offsets, given);
     if (begins) next_quarter(row / 2 + 1);
     __syncthreads();
     spread.spread(shares, row_sums, channels);
     if (begins) quarter_spread.spread(quarter_shares, half_sums, channels);
     __syncthreads();
-    T* target = dx + static_cast<int64_t>(2 * row) * in.width * in.pixel;
-#pragma unroll
-    for (int p = 0; p < P; ++p) {
-      const Pack<float, N> sums = load_pack<N>(row_sums + own<N, P>(p));
-      Pack<T, N> first, second;  // rows 2 row - 1 and 2 row
-#pragma unroll
-      for (int k = 0; k < N; ++k) {
-        first.at[k] = from_float<T>(above[N * p + k] + sums.at[k]);
-        second.at[k] = from_float<T>(sums.at[k]);
-        above[N * p + k] = sums.at[k];
-      }
-      if (targets[p] < 0) continue;
-      if (row > 2 * place.top && 2 * row - 1 < in.height) store_pack(target + targets[p] - in.width * in.pixel, first);
-      if (row < 2 * place.bottom && 2 * row < in.height) store_pack(target + targets[p], second);
-    }
+    const int64_t stride = static_cast<int64_t>(in.width) * in.pixel;
+    T* even = dx + 2 * row * stride;
+    store_rows<N>(row > 2 * place.top && 2 * row - 1 < in.height ? even - stride : nullptr,
+                  more && 2 * row < in.height ? even : nullptr, row_sums, targets, above);
   }
-}
-
-// The tiles of an image, for accesses of `pack` elements and so many elements of a row for each thread.
-Tile tiles_of(const Planes& in, int pack, int elements) {
-  const auto rounded = [](int n, int to) { return (n + to - 1) / to * to; };
-  const int capacity = kThreads * elements, total = halved(halved(in.width));
-  const int channels = in.pixel > kMostChannels ? kSlice : in.pixel;
-  const int most = ((capacity - 8 * pack) / channels - 4) / 4;
-  Tile tile;
-  tile.channels = Divisor(channels);
-  tile.slices = static_cast<int>(ceil_div(in.pixel, channels));
-  tile.across = static_cast<int>(ceil_div(total, most));
-  tile.cells = static_cast<int>(ceil_div(total, tile.across));
-  if (tile.across > 1 && most >= 8) {  // tiles begin at multiples of 32 bytes
-    tile.cells = std::min(rounded(tile.cells, 8), most / 8 * 8);
-    tile.across = static_cast<int>(ceil_div(total, tile.cells));
-  }
-  tile.bands = static_cast<int>(ceil_div(halved(halved(in.height)), kBand));
-  const int sector = 2 * pack;  // 32 bytes, where each plane's part begins as well
-  tile.row_lead = (sector - 1) * 3 * (in.pixel % sector) % sector;
-  tile.half_lead = (sector - 1) * (in.pixel % sector) % sector;
-  const int half = rounded(tile.half_lead + (2 * tile.cells + 2) * channels, sector);
-  const int quarter = rounded((tile.cells + 1) * channels, sector);
-  const int row = rounded(tile.row_lead + (4 * tile.cells + 3) * channels, sector);
-  tile.half = Divisor(half);
-  tile.quarter = Divisor(quarter);
-  tile.row = Divisor(std::max({row, 2 * half, 4 * quarter}));
-  const int64_t size = static_cast<int64_t>(in.height) * in.width * in.pixel;
-  const int64_t planes = std::min<int64_t>(capacity / int{tile.row}, std::max<int64_t>(INT32_MAX / size, 1));
-  tile.planes = tile.slices > 1 ? 1 : static_cast<int>(std::min(planes, in.count));
-  return tile;
 }
 
 // Call fn(Access, Planes, Tile, blocks, threads) with what suits an image and its two levels, or their gradients.

@@ -36,7 +36,8 @@ const Device& current_device() {
                            ask(cudaDevAttrMaxSharedMemoryPerMultiprocessor)};
 }
 
-// How many blocks of a kernel the current GPU holds at once. The kernel is allowed that much shared memory.
+// How many blocks of a kernel the current GPU holds at once. The kernel is allowed that much shared memory, and at the
+// first-level cache's expense the multiprocessor has all that it can.
 template <typename Kernel>
 int64_t resident_blocks(Kernel* kernel, int threads, int64_t shared) {
   using Key = std::tuple<int, const void*, int, int64_t>;
@@ -50,6 +51,7 @@ int64_t resident_blocks(Kernel* kernel, int threads, int64_t shared) {
   check_cuda(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(device.shared_block)),
       "cudaFuncSetAttribute");
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100), "cudaFuncSetAttribute");
   check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, static_cast<size_t>(shared)),
              "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
   return found->second = int64_t{blocks} * device.multiprocessors;

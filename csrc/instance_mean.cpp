@@ -9,7 +9,7 @@ namespace hd::HD_ISA {
 namespace {
 
 constexpr int64_t kChunk = 16384;  // pixels, at least, that are worth a table of their own
-constexpr int64_t kBlock = 64;     // elements of one vectorised step
+constexpr int64_t kBlock = 48;     // elements of one vectorised step: whole pixels of 1, 2, 3, 4, 6, 8 … channels
 
 template <typename T>
 inline double sum_of(const T* x, int64_t n) {
@@ -19,16 +19,31 @@ inline double sum_of(const T* x, int64_t n) {
   return sum;
 }
 
+// Call run(elements of a block of whole pixels), which is known to the compiler where it is kBlock.
+template <typename F>
+inline __attribute__((always_inline)) void in_blocks(int64_t width, const F& run) {
+  struct Whole {
+    constexpr operator int64_t() const { return kBlock; }
+  };
+  if (width == kBlock)
+    run(Whole{});
+  else
+    run(width);
+}
+
 // Add n pixels of `channels` adjacent elements to sums. Several pixels side by side make a vector of few channels.
 template <typename T>
 inline void add_pixels(const T* HD_RESTRICT x, int64_t n, int64_t channels, double* HD_RESTRICT sums) {
   int64_t i = 0;
   if (channels < kBlock && n * channels >= 2 * kBlock) {
-    const int64_t together = kBlock / channels, width = together * channels;
+    const int64_t together = kBlock / channels;
     double partial[kBlock] = {};
-    for (; i + together <= n; i += together)
+    in_blocks(
+        together * channels, [&](auto width) __attribute__((always_inline)) {
+          for (; i + together <= n; i += together)
 #pragma omp simd
-      for (int64_t k = 0; k < width; ++k) partial[k] += static_cast<double>(to_float(x[i * channels + k]));
+            for (int64_t k = 0; k < width; ++k) partial[k] += static_cast<double>(to_float(x[i * channels + k]));
+        });
     for (int64_t k = 0; k < together; ++k)
       for (int64_t c = 0; c < channels; ++c) sums[c] += partial[k * channels + c];
   }
@@ -83,12 +98,16 @@ void broadcast(const T* HD_RESTRICT table, const int32_t* HD_RESTRICT rows, cons
       T* pixel = image + begin * channels;
       int64_t i = 0;
       if (channels < kBlock && n * channels >= 2 * kBlock) {
-        const int64_t together = kBlock / channels, width = together * channels;
+        const int64_t together = kBlock / channels;
         T several[kBlock];
-        for (int64_t k = 0; k < width; ++k) several[k] = value[k % channels];
-        for (; i + together <= n; i += together)
+        for (int64_t k = 0; k < together; ++k)
+          for (int64_t c = 0; c < channels; ++c) several[k * channels + c] = value[c];
+        in_blocks(
+            together * channels, [&](auto width) __attribute__((always_inline)) {
+              for (; i + together <= n; i += together)
 #pragma omp simd
-          for (int64_t k = 0; k < width; ++k) pixel[i * channels + k] = several[k];
+                for (int64_t k = 0; k < width; ++k) pixel[i * channels + k] = several[k];
+            });
       }
       for (; i < n; ++i)
 #pragma omp simd

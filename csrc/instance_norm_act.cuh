@@ -10,10 +10,6 @@ namespace {
 
 constexpr int kThreads = 512;  // of a block, at most
 constexpr int kWarps = kThreads / 32;
-// Bytes that a block of the kernels for whole planes holds.
-constexpr int64_t kSmallPlane = 64 << 10;
-constexpr int64_t kSpareParts = 32768;  // beyond one part for each plane there are at most so many more
-
 // Adjacent elements that a thread moves at once.
 template <typename T>
 constexpr int kPack = 16 / sizeof(T);
@@ -28,10 +24,6 @@ struct Norm {
   float* sums;          // [2, B, C], backward only
   float* scratch;       // partial results
   int64_t planes;       // B C
-  bool held;            // one block holds a plane in shared memory
-  int splits;           // otherwise: blocks that share a plane
-  int64_t part;         // pixels of each of their parts, but the last
-  int64_t padded_part;  // the same of the padded plane
   float per_pixel;      // 1 / (H W)
   float slope;          // factor of values below zero
   float eps;
@@ -101,11 +93,6 @@ struct Cursor {
 // Elements [begin, end).
 struct Range {
   int64_t begin, end;
-
-  __device__ __forceinline__ Range() : begin(0), end(0) {}
-  // The k-th part of [0, size).
-  __device__ __forceinline__ Range(int64_t size, int k, int64_t part)
-      : begin(min(k * part, size)), end(min(begin + part, size)) {}
 };
 
 template <int V, typename T>
@@ -122,15 +109,6 @@ struct alignas(16) Words {
 template <typename T>
 __device__ __forceinline__ Words load_words(const T* address) {
   return bit_cast<Words>(*reinterpret_cast<const uint4*>(address));
-}
-
-// store_pack that is certainly one instruction.
-template <int V, typename T>
-__device__ __forceinline__ void store_whole(T* address, const Pack<T, V>& pack) {
-  if constexpr (sizeof(pack) == 16)
-    *reinterpret_cast<uint4*>(address) = bit_cast<uint4>(pack);
-  else
-    *reinterpret_cast<uint2*>(address) = bit_cast<uint2>(pack);
 }
 
 // 16 bytes to global memory that this kernel does not read: they are the first to leave the caches, and loads may pass
@@ -167,35 +145,6 @@ __device__ __forceinline__ void copies_arrived() {
 #ifdef __CUDA_ARCH__
   asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
-}
-
-// Elements [from, to) of V. The others are zero. Only whole and aligned ones are fast: the rest is for edges, which are
-// short.
-template <int V, typename T>
-__device__ __forceinline__ Pack<T, V> load_some(const T* address, int from, int to) {
-  if (to - from == V && is_aligned<V>(address)) return load_pack<V>(address);
-  Pack<T, V> pack{};
-#pragma unroll 1
-  for (int k = from; k < to; ++k) {
-    const T value = address[k];
-#pragma unroll
-    for (int j = 0; j < V; ++j)
-      if (j == k) pack.at[j] = value;
-  }
-  return pack;
-}
-
-template <int V, typename T>
-__device__ __forceinline__ void store_some(T* address, const Pack<T, V>& pack, int from, int to) {
-  if (to - from == V && is_aligned<V>(address)) return store_whole(address, pack);
-#pragma unroll 1
-  for (int k = from; k < to; ++k) {
-    T value = pack.at[0];
-#pragma unroll
-    for (int j = 1; j < V; ++j)
-      if (j == k) value = pack.at[j];
-    address[k] = value;
-  }
 }
 
 template <typename T>
@@ -281,15 +230,6 @@ struct Moments {
     mean += d * r;
     count += other.count;
   }
-  // Merge n numbers of which the sum and the sum of squares are given, both of the numbers less the mean so far. Before
-  // the first merge that mean may be any number, but one near the numbers, or the difference of the squares is small
-  // beside them and loses its digits.
-  __device__ __forceinline__ void merge_sums(float sum, float squares, float n) {
-    count += n;
-    const float shift = __fdividef(sum, count);
-    m2 += squares - sum * shift;
-    mean += shift;
-  }
 };
 
 template <int N>
@@ -299,21 +239,6 @@ __device__ __forceinline__ float tree_sum(float (&v)[N]) {
 #pragma unroll
     for (int k = 0; k < half; ++k) v[k] += v[k + half];
   return v[0];
-}
-
-// Merge the moments of numbers [from, to) of N into a mean and m2 of `count`, in two passes over the N; r =
-// Moments::share. Deviations are from the mean so far.
-template <int N>
-__device__ __forceinline__ void absorb(float& mean, float& m2, float count, float r, const float (&v)[N], int from,
-                                       int to) {
-  float d[N], sums[N];
-#pragma unroll
-  for (int k = 0; k < N; ++k) sums[k] = d[k] = k >= from && k < to ? v[k] - mean : 0.f;
-  const float delta = __fdividef(tree_sum(sums), static_cast<float>(to - from));
-#pragma unroll
-  for (int k = 0; k < N; ++k) sums[k] = k >= from && k < to ? (d[k] - delta) * (d[k] - delta) : 0.f;
-  m2 += tree_sum(sums) + delta * delta * count * r;
-  mean += delta * r;
 }
 
 // Merge over the block, which consists of whole warps. `shared` is 3 kWarps floats, free again after the next barrier.

@@ -118,12 +118,12 @@ __device__ __forceinline__ SumPair merged_sums(const Slice& slice, const Shared<
   return static_cast<int>(threadIdx.x) < slice.channels ? shared.totals[threadIdx.x] : SumPair{0.f, 0.f};
 }
 
-// Write dx and, unless it is missing, dresidual, from the last step of the part to the first. Both begin at the part.
+// Write dx and, unless it is missing, dresidual, first those of the part's head. Both begin at the part.
 template <typename T, int V>
 __device__ __forceinline__ void write_part(const Sources<T, V>& from, const Mask<T, V>& mask, const float (&slope)[V],
                                            const float (&level)[V], T* dx, T* dresidual, const Share<V>& own,
                                            const Norm& n, const Tiling& t) {
-  own.template backwards<kGradientSteps<V>>([&](int step, auto count) {
+  own.template head_backwards<kGradientSteps<V>>([&](int step, auto count) {
     constexpr int N = decltype(count)::value;
     Raw<T, V> x[N], g[N];
     if (step >= own.head) {
@@ -184,6 +184,11 @@ __global__ void __launch_bounds__(kPixelThreads, 2)
     const Sources<T, V> from(x, dy, own, n, t, shared.held);
     float a[V] = {}, b[V] = {};
     if (own.works) add_up(from, mask, a, b, own, n, t);
+    if (unit + t.at_once < t.units) {
+      const Share<V> next(n, t, unit + t.at_once, part);
+      prefetch(next.in_part(x, n, 0), next, t);
+      prefetch(next.in_part(dy, n, n.pad), next, t);
+    }
     sum_rows(a, b, t.lanes, t.rows, shared.cells, shared.totals);
     SumPair sums = thread < channels ? shared.totals[thread] : SumPair{0.f, 0.f};
     sums = merge_parts(sums, own, t, round,

@@ -217,7 +217,7 @@ struct Map {
   }
 };
 
-// Write y, from the last step of the part to the first. x and residual begin at the part.
+// Write y, first the part's head, of which the second-level cache still has the end. x and residual begin at the part.
 template <typename T, int V>
 __device__ __forceinline__ void write_part(const T* x, bool adds, const PixelResidual<T>& residual, T* y,
                                            const Map<T, V>& map, const Share<V>& own, const Norm& n, const Tiling& t,
@@ -227,7 +227,7 @@ __device__ __forceinline__ void write_part(const T* x, bool adds, const PixelRes
   T* const part = own.in_part(y, n, n.pad);
   const int64_t down = residual.row - n.width * residual.column;  // from a pixel that follows the end of its row
   held += static_cast<int>(threadIdx.x) * V - own.head * pitch;
-  own.template backwards<kWriteSteps<V>>([&](int step, auto count) {
+  own.template head_backwards<kWriteSteps<V>>([&](int step, auto count) {
     constexpr int N = decltype(count)::value;
     const Places<N> to(own, n, t, step);
     Raw<T, V> packs[N], added[N];
@@ -298,6 +298,10 @@ __global__ void __launch_bounds__(kPixelThreads, 2)
     const Share<V> own(n, t, unit, part);
     const T* image = own.in_image(x, n, 0);
     const auto sums = add_up(own.in_part(x, n, 0), own, t, shared.held);
+    if (unit + t.at_once < t.units) {
+      const Share<V> next(n, t, unit + t.at_once, part);
+      prefetch(next.in_part(x, n, 0), next, t);
+    }
     part_moments(sums, own.works ? load<V>(image) : Raw<T, V>{}, own, t, shared);
     SumPair moments{0.f, 0.f};
     if (thread < t.lanes * V)

@@ -94,8 +94,11 @@ def _gpus() -> list[dict[str, Any]]:
             "capability": f"{gpu.major}.{gpu.minor}",
             "memory GiB": round(gpu.total_memory / 2**30, 1),
             "driver": driver,
+            "backends": {
+                name: _why_unusable(name, index) for name, kind in _backend.DEVICE_OF.items() if kind == "cuda"
+            },
         }
-        for gpu in gpus
+        for index, gpu in enumerate(gpus)
     ]
 
 
@@ -108,9 +111,9 @@ def _driver() -> str | None:
     return done.stdout.split("\n")[0].strip() or None
 
 
-def _why_unusable(name: str) -> str | None:
+def _why_unusable(name: str, gpu: int | None = None) -> str | None:
     try:
-        return _backend.why_unusable(name)
+        return _backend.why_unusable(name, gpu)
     except Exception as error:  # as above
         return f"{type(error).__name__}: {error}"
 
@@ -138,10 +141,13 @@ def show(console: Console, found: dict[str, Any]) -> None:
     for index, gpu in enumerate(found["gpus"]):
         facts = f"capability {gpu['capability']}, {gpu['memory GiB']} GiB, driver {gpu['driver'] or 'unknown'}"
         table.add_row(f"GPU {index}", f"{gpu['name']}, {facts}")
+        for name, reason in gpu["backends"].items():
+            if reason != found["backends"][name]:  # which are those of the current GPU
+                table.add_row(f"backend {name} on GPU {index}", _usability(reason))
     if not found["gpus"]:
         table.add_row("GPUs", "none")
     for name, reason in found["backends"].items():
-        table.add_row(f"backend {name}", "usable" if reason is None else f"not usable: {reason}")
+        table.add_row(f"backend {name}", _usability(reason))
     for device, default in found["default"].items():
         by = ", by HDGAN_BACKEND" if found["HDGAN_BACKEND"] else ""
         refused = f", which is rejected: {default['refused']}" if default["refused"] else ""
@@ -150,6 +156,10 @@ def show(console: Console, found: dict[str, Any]) -> None:
         name = f"{wrong['op']} on {wrong['backend']}"
         table.add_row(name, f"found wrong on {wrong['device']}, so it is not chosen: {wrong['problem']}")
     console.print(table)
+
+
+def _usability(reason: str | None) -> str:
+    return "usable" if reason is None else f"not usable: {reason}"
 
 
 def _plain(value: Any) -> str:

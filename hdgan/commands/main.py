@@ -29,7 +29,7 @@ commands:
   convert    convert checkpoints of NVIDIA/pix2pixHD and pytorch-CycleGAN-and-pix2pix to hdgan's and back
   reproduce  train and score the paper's comparisons and ablations on the built-in scenes
   bench      measure speed and memory against eager PyTorch, torch.compile and NVIDIA's code
-  info       what this installation can do: versions, GPUs, backends
+  info       what this installation can do: versions, GPUs, backends; --check tests the kernels on your device
 
 hdgan COMMAND --help tells more; hdgan --version prints the version."""
 

@@ -88,15 +88,19 @@ class Casts:
     """
 
     def __init__(self) -> None:
-        self._held: dict[int, tuple[Tensor, int, Tensor]] = {}
+        self._held: dict[int, tuple[Tensor, Tensor, int, Tensor]] = {}
 
     def of(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """A weight in the dtype of autocast."""
-        owner, version, cast = self._held.get(id(weight), (None, 0, weight))
-        if owner is not weight or version != weight._version or cast.dtype != dtype:
-            cast = weight.detach().to(dtype)
-            self._held[id(weight)] = weight, weight._version, cast
-        return cast
+        held = self._held.get(id(weight))
+        if held is not None:
+            owner, memory, version, cast = held
+            same = owner is weight and memory.data_ptr() == weight.data_ptr() and version == weight._version
+            if same and (cast.dtype, cast.device) == (dtype, weight.device):
+                return cast
+        # The memory is held too, so that no other weight can come to lie where this one was.
+        self._held[id(weight)] = weight, weight.detach(), weight._version, weight.detach().to(dtype)
+        return self._held[id(weight)][-1]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import require_file
-from hdgan.models.blocks import recomputed
+from hdgan.models.blocks import Casts, as_function, recomputed, reusing
 from hdgan.weights import plain_names, read_weights, require_finite
 from hdgan.weights.modules import describe_differences, tensor_shapes
 
@@ -54,16 +55,26 @@ class VGG19Features(nn.Module):
         # In lists, which keep these modules from being registered again: from one tap to the next, layer by layer, a
         # pooling together with the convolution after it.
         self._parts = [list(_parts(layers[begin + 1 : end + 1])) for begin, end in zip((-1, *taps), taps, strict=False)]
+        self._casts = Casts()
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map images [B, 3, H, W] to five features, [B, C, H / 2^k, W / 2^k] for k = 0 … 4."""
         taps = []
-        for parts in self._parts:
-            for part in parts:
-                # A pooling is made again in the backward pass: it would keep positions of 64 bits.
-                x = recomputed(part, x, through=part) if isinstance(part, nn.Sequential) else part(x)
-            taps.append(x)
+        with nullcontext() if torch.compiler.is_compiling() else reusing(self._casts):
+            for parts in self._parts:
+                for part in parts:
+                    x = _run(part, x)
+                taps.append(x)
         return taps
+
+
+def _run(part: nn.Module, x: Tensor) -> Tensor:
+    if isinstance(part, nn.Sequential):
+        pool, conv = part
+        convolve = as_function(conv, bias=True)
+        # A pooling is made again in the backward pass: it would keep positions of 64 bits.
+        return recomputed(lambda x: convolve(pool(x)), x, through=part)
+    return as_function(part, bias=True)(x) if isinstance(part, nn.Conv2d) else part(x)
 
 
 def _parts(layers: Sequence[nn.Module]) -> Iterator[nn.Module]:

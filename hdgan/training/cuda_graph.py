@@ -24,7 +24,7 @@ Gradients = Callable[[Batch], Tensor]
 def graph_obstacle(config: TrainConfig, stage: Stage, device: torch.device) -> str:
     """Why no CUDA graph can hold the steps of a stage, whose images have one size; empty if one can."""
     reasons = {
-        f"{option('device')} {config.device} is not a GPU": device.type != "cuda",
+        f"{option('device')} {device.type} is not a GPU": device.type != "cuda",
         f"{option('model.feature_channels')} makes tables whose size depends on the instances": (
             config.model.feature_channels
         ),

@@ -155,13 +155,14 @@ class Trainer:
             move(perceptual, config, world.device)
             cast_convolutions(perceptual, config)
         self.criterion = config.loss.criterion(perceptual, state.pool)
-        self.average = GradientAverage(world, state.in_backward_order)
+        self.average = average = GradientAverage(world, state.in_backward_order)
         compile_networks(config.compile, state.model, perceptual)
         gradients = partial(forward_backward, config, state, self.criterion)
+        # Without a reference to self, which would keep the networks of a stage alive beside those of the next one.
         self._gradients: Callable[[Batch], Tensor] = (
             GraphedGradients(gradients, state)
             if config.cuda_graphs is True
-            else lambda batch: gradients(batch, self.average.during_backward())
+            else lambda batch: gradients(batch, average.during_backward())
         )
         self._unfinished: _Unfinished | None = None
 

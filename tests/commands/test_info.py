@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -121,8 +122,30 @@ def test_gpus(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
     monkeypatch.setattr(info, "_driver", lambda: None)
     expected = {"name": "Abacus 9000", "capability": "9.0", "memory GiB": 80.0, "driver": None}
-    assert found(capsys)["gpus"] == [expected]
+    (facts,) = found(capsys)["gpus"]
+    assert set(facts.pop("backends")) == {"cuda", "triton"}
+    assert facts == expected
     assert "GPU 0 Abacus 9000, capability 9.0, 80.0 GiB, driver unknown" in shown(capsys)
+
+
+def test_two_kinds_of_gpus(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [SimpleNamespace(name=f"Abacus {k}", major=9 - k, minor=0, total_memory=2**30) for k in range(2)]
+    extension = SimpleNamespace(
+        cpu_isa="avx2", openmp=True, cuda_archs="9.0", cuda_version="13.0", cuda_driver_version=lambda: 13000
+    )
+    monkeypatch.setitem(sys.modules, "hdgan._C", extension)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpus[index])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (gpus[index].major, 0))
+    monkeypatch.setattr(info, "_driver", lambda: None)
+    facts = found(capsys)
+    assert facts["backends"]["cuda"] is facts["gpus"][0]["backends"]["cuda"] is None
+    assert "this GPU has 8.0" in facts["gpus"][1]["backends"]["cuda"]
+    text = shown(capsys)
+    assert "backend cuda usable" in text
+    assert "backend cuda on GPU 1 not usable: hdgan._C was built for compute capability 9.0, this GPU has 8.0" in text
 
 
 @pytest.mark.parametrize(

@@ -45,19 +45,32 @@ def run(*command, **environment):
     return done.returncode, done.stdout
 
 
-@pytest.mark.slow
-def test_kernels(module):
-    """The tests of all ops on emulated CUDA and on the CPU, but for torch.compile, which is no different there."""
+def run_op_tests(module, tests, which, **environment):
+    """How many tests passed, all of them."""
     status, output = run(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ops"),
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests),
         "--capture=sys",  # what a sanitizer says as it ends the process must get out
-        *("-k", "(cuda or cpu) and not compile and not opcheck"),
+        *("-k", which),
         HDGAN_TEST_EMULATED=str(module),
         **sanitizer_environment(),
+        **environment,
     )
     print(output)
     assert status == 0
-    assert int(re.search(r"(\d+) passed", output)[1]) >= 100
+    return int(re.search(r"(\d+) passed", output)[1])
+
+
+@pytest.mark.slow
+def test_kernels(module):
+    """The tests of all ops on emulated CUDA and on the CPU, but for torch.compile, which is no different there."""
+    assert run_op_tests(module, "tests/ops", "(cuda or cpu) and not compile and not opcheck") >= 100
+
+
+@pytest.mark.slow
+def test_norm_on_a_small_device(module):
+    """Twelve KiB of shared memory: contiguous planes take several turns of all blocks, or do not fit at all."""
+    tests, which = "tests/ops/test_instance_norm_act.py", "cuda and memory_format0 and not compile and not opcheck"
+    assert run_op_tests(module, tests, which, HDGAN_EMULATED_SHARED=str(12 << 10)) >= 25
 
 
 def test_sound_program(programs):

@@ -25,7 +25,7 @@ from hdgan.families import (
 )
 from hdgan.inference import Pipeline, replay
 from hdgan.inference.replay import Replay
-from hdgan.models.cuda_graph import without_trace
+from hdgan.models.cuda_graph import CaptureError, without_trace
 
 CPU = torch.device("cpu")
 
@@ -143,6 +143,37 @@ def test_hooks_are_called(graphs: list[HostGraph]) -> None:
     assert graphs[0].replays == 1
     run(x)
     assert len(called) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [CaptureError("operation not permitted"), torch.OutOfMemoryError("CUDA out of memory")]
+)
+def test_what_cannot_be_captured_runs_as_it_is(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    attempts = []
+
+    def capture(*_: Any) -> None:
+        attempts.append(1)
+        raise error
+
+    monkeypatch.setattr(replay, "capture", capture)
+    _, _, run = make()
+    run(torch.randn(2, 3))
+    with pytest.warns(UserWarning, match=rf"no CUDA graph can hold .* \({error}\).*cuda_graphs=False"):
+        run(torch.randn(2, 3))
+    for _ in range(2):
+        run(torch.randn(2, 3))
+    assert len(attempts) == 1
+
+
+def test_faults_of_the_model_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def capture(*_: Any) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(replay, "capture", capture)
+    _, _, run = make()
+    run(torch.randn(2, 3))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        run(torch.randn(2, 3))
 
 
 def test_inference_mode_in_some_calls_only(graphs: list[HostGraph]) -> None:

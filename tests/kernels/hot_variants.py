@@ -65,22 +65,27 @@ def accesses(ptx: str, kind: str) -> dict[int, int]:
     return dict(Counter(int(count or 1) * int(bits) // 8 for count, bits in found))
 
 
+def recording(rows: list[dict[str, Any]], name: str) -> Callable[..., Any]:
+    """What launches become: compilations of a variant that add their rows."""
+
+    def compile_instead(kernel: JITFunction, grid: Any) -> Callable[..., None]:
+        def compile_kernel(*arguments: Any, **options: Any) -> None:
+            compiled = kernel.warmup(*arguments, grid=grid, **options)
+            widths = {kind: accesses(compiled.asm["ptx"], kind) for kind in ("ld", "st")}
+            rows.append({"variant": name, "kernel": kernel.__name__} | widths | resources(compiled))
+
+        return compile_kernel
+
+    return compile_instead
+
+
 def main() -> None:
     rows: list[dict[str, Any]] = []
     triton.runtime.driver.set_active(AbsentGpu(90))
     common.processors = lambda x: PROCESSORS
-    for name, stem, launcher, arguments in variants():
-
-        def compile_instead(kernel: JITFunction, grid: Any, name: str = name) -> Callable[..., None]:
-            def compile_kernel(*arguments: Any, **options: Any) -> None:
-                compiled = kernel.warmup(*arguments, grid=grid, **options)
-                widths = {kind: accesses(compiled.asm["ptx"], kind) for kind in ("ld", "st")}
-                rows.append({"variant": name, "kernel": kernel.__name__} | widths | resources(compiled))
-
-            return compile_kernel
-
-        JITFunction.__getitem__ = compile_instead
-        getattr(importlib.import_module(f"hdgan.kernels.{stem}"), f"{stem}_{launcher}")(*arguments)
+    for name, stem, launcher, inputs in variants():
+        JITFunction.__getitem__ = recording(rows, name)
+        getattr(importlib.import_module(f"hdgan.kernels.{stem}"), f"{stem}_{launcher}")(*inputs)
     json.dump(rows, sys.stdout)
 
 

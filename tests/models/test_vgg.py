@@ -7,6 +7,8 @@ from safetensors.torch import save_file
 
 from hdgan.errors import ConfigError
 from hdgan.models import VGG19Features, load_vgg19
+from hdgan.models.blocks import recomputing
+from tests.inference.test_precision import CastsSeen
 
 POSITIONS = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28)
 """Of the convolutions in torchvision's vgg19().features, up to conv5_1."""
@@ -160,3 +162,37 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, state):
     torch.save({**state, "features.7.bias": torch.full((128,), float("nan"))}, tmp_path / "vgg.pth")
     with pytest.raises(ConfigError, match=r"vgg\.pth: features\.7\.bias contains numbers that are NaN .*--loss\.vgg 0"):
         load_vgg19(tmp_path / "vgg.pth")
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_frozen_weights_are_cast_once_to_the_numbers_of_autocast(state, recompute):
+    network = VGG19Features().requires_grad_(False)
+    network.load_state_dict(state)
+    x = torch.randn(1, 3, 32, 32, requires_grad=True)
+    results = []
+    for cached in (False, True, True):
+        if not cached:
+            network._casts.of = lambda weight, dtype: weight  # type: ignore[method-assign]
+        with torch.autocast("cpu", torch.bfloat16), recomputing(recompute), CastsSeen() as seen:
+            taps = network(x)
+            gradient = torch.autograd.grad(sum(tap.float().square().mean() for tap in taps), x)[0]
+        results.append(([*taps, gradient], sum(len(shape) == 4 and shape[0] > 1 for shape in seen.shapes)))
+        network._casts.__dict__.pop("of", None)
+    (expected, every_time), (first, once), (second, never) = results
+    for found in (first, second):
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert every_time >= once == len(POSITIONS)
+    assert never == 0
+
+
+def test_weights_that_move_are_cast_again(state):
+    network = VGG19Features().requires_grad_(False)
+    network.load_state_dict(state)
+    x = torch.randn(1, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        first = network(x)
+        for parameter in network.parameters():
+            parameter.data = 2 * parameter.data
+        second = network(x)
+    assert not torch.equal(first[0], second[0])
+    torch.testing.assert_close(second[0], 2 * first[0])

@@ -58,6 +58,7 @@ def rectangles(batch, height, width, n):
 # Maps whose instances come by the vector, the warp, the block; with even and odd rows.
 LARGER = {
     "one": lambda: torch.zeros(1, 40, 256, dtype=torch.int32),
+    "three": lambda: (torch.arange(8 * 1000) // 2700).view(1, 8, 1000),
     "rectangles": lambda: rectangles(2, 12, 128, 12),
     "rectangles-odd": lambda: rectangles(1, 23, 131, 12),
     "noise": lambda: torch.randint(0, 50, (1, 16, 64)),

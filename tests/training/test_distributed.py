@@ -176,6 +176,29 @@ def test_memory_that_one_process_lacks_in_the_middle_of_a_step_loses_no_step(
     assert [record["step"] for record in read_metrics(config.out)] == [1]
 
 
+STOPPED = """
+import signal
+from hdgan.training import trainer
+plain = trainer.seed_everything
+def seed(*keys):
+    if keys[2] + 1 == 2 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGINT)
+    plain(*keys)
+trainer.seed_everything = seed
+"""
+
+
+@pytest.mark.slow
+def test_a_request_that_one_process_gets_stops_all_after_the_same_step(
+    make_config: Callable[..., TrainConfig], to_arguments: Callable[[TrainConfig], list[str]], tmp_path: Path
+) -> None:
+    config = make_config(tmp_path / "run")
+    processes, outputs = two_processes(changed(STOPPED), to_arguments(config))
+    assert [process.returncode for process in processes] == [130, 130], outputs
+    assert list_steps(config.out) == [2]
+    assert [record["step"] for record in read_metrics(config.out)] == [1, 2]
+
+
 def test_what_several_processes_cannot_do_is_refused(
     make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,8 @@ def test_report_tells_state_and_numbers(run):
     assert "0.1875" in text
     assert "Training time≈ 12 s" in text
     assert "A <fast> GPU" in text
+    assert "steps of stage joint" in text
+    assert "recompute off (it fits)" in text
     assert "A <fast> GPU" not in page.html
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -332,6 +334,19 @@ def test_a_step_is_finished_while_the_next_one_runs(make_config: Callable[..., T
     assert results == expected
     ours, theirs = everything_trained(late.state), everything_trained(prompt.state)
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+def test_a_finished_stage_frees_its_networks_at_once(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    """Without waiting for Python's search for cycles: the networks of the next stage need the memory."""
+    trainer = make_trainer(make_config(tmp_path), make_state(make_config(tmp_path)))
+    take_step(trainer, make_inputs(2, torch.float32))
+    networks = weakref.ref(trainer.state.model)
+    gc.disable()
+    try:
+        del trainer
+        assert networks() is None
+    finally:
+        gc.enable()
 
 
 class Waits(TorchDispatchMode):
