@@ -26,8 +26,9 @@ MULTIPROCESSORS = 4
 L2_BYTES = (50 << 20) * MULTIPROCESSORS // 132
 SECTOR = 32
 KERNEL = re.compile(r"HD_(?:CUDA_)?(?:KERNEL|SIZE)\(\s*(\w+),(.*?)\)\n", re.DOTALL)
-SCRATCH = ("scratch", "table", "ranks", "sizes")
-"""Tensors in which kernels only keep what they need later: their traffic is no part of the least that an op can do."""
+SCRATCH = {"instance_index_fwd": ("table", "ranks", "sizes")}
+"""Tensors, besides those that are called scratch, in which a function only keeps what it needs later. Their traffic is no
+part of the least that it can do."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Call:
         touched: dict[tuple[str, str], int] = {}
         for access in self.accesses:
             kind = "load" if access.kind == "load" else "store"
-            if access.tensor not in SCRATCH:
+            if access.tensor not in ("scratch", *SCRATCH.get(self.function, ())):
                 key = access.tensor, kind
                 touched[key] = max(touched.get(key, 0), access.unique * SECTOR)
         return sum(touched.values())

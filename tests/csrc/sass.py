@@ -79,14 +79,13 @@ class Loop:
         return self.source, self.kernel, self.loop
 
     @property
-    def bytes(self) -> int:
-        """Of global memory, or of shared memory in a loop that accesses no other."""
-        return _bytes_of(self.loads) + _bytes_of(self.stores) or _bytes_of(self.shared)
+    def widths(self) -> str:
+        return f"{self.loads} {self.stores} {self.shared}"
 
     @property
-    def slots_per_kilobyte(self) -> float:
-        """Issue slots of a warp for 1024 bytes of its accesses."""
-        return self.slots * 1024 / (32 * self.bytes)
+    def bytes(self) -> int:
+        """Of global memory, or of shared memory in a loop that accesses no other."""
+        return bytes_of(self.loads) + bytes_of(self.stores) or bytes_of(self.shared)
 
 
 @dataclass
@@ -327,7 +326,7 @@ def _widths(made: list[tuple[str, int]], kind: str) -> str:
     return " ".join(f"{widths.count(width)}x{width}" for width in sorted(set(widths), reverse=True))
 
 
-def _bytes_of(widths: str) -> int:
+def bytes_of(widths: str) -> int:
     return sum(int(count) * int(width) for count, width in (item.split("x") for item in widths.split()))
 
 
@@ -340,9 +339,10 @@ def read_table() -> tuple[str, dict[tuple[str, str, int], Loop]]:
 
 
 def _row(named: dict[str, Any]) -> Loop:
-    return Loop(
-        **{field.name: int(named[field.name]) if field.type == "int" else named[field.name] for field in FIELDS}
-    )
+    values: dict[str, Any] = {
+        field.name: int(named[field.name]) if field.type == "int" else named[field.name] for field in FIELDS
+    }
+    return Loop(**values)
 
 
 def write_table(rows: Iterable[Loop]) -> None:
