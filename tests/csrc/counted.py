@@ -27,8 +27,9 @@ L2_BYTES = (50 << 20) * MULTIPROCESSORS // 132
 SECTOR = 32
 KERNEL = re.compile(r"HD_(?:CUDA_)?(?:KERNEL|SIZE)\(\s*(\w+),(.*?)\)\n", re.DOTALL)
 SCRATCH = {"instance_index_fwd": ("table", "ranks", "sizes")}
-"""Tensors, besides those that are called scratch, in which a function only keeps what it needs later. Their traffic is no
-part of the least that it can do."""
+"""Tensors, besides those that are called scratch, in which a function only keeps what it needs later.
+
+Their traffic is no part of the least that it can do."""
 
 
 @dataclass(frozen=True)
