@@ -32,6 +32,10 @@ SCRATCH = {"instance_index_fwd": ("table", "ranks", "sizes")}
 Their traffic is no part of the least that it can do."""
 
 
+STREAMED = {"instance_norm_act_fwd": ("y",), "instance_norm_act_bwd": ("dx", "dresidual")}
+"""Tensors that a function stores with the hint that they are not read again, so that they leave the cache first."""
+
+
 @dataclass(frozen=True)
 class Access:
     """What the warps of one kernel did to one tensor: load from it, store to it, or change it by atomics."""
@@ -107,7 +111,9 @@ class Counter:
         def called(*given: Any) -> Any:
             named = zip(arguments()[function], given, strict=False)
             tensors = {label: value for label, value in named if isinstance(value, Tensor)}
-            self._counts.begin([(label, *_extent(tensor)) for label, tensor in tensors.items()], L2_BYTES)
+            streamed = STREAMED.get(function, ())
+            listed = [(label, *_extent(tensor), label in streamed) for label, tensor in tensors.items()]
+            self._counts.begin(listed, L2_BYTES)
             result = kernel(*given)
             call = Call(function)
             for kernel_name, tensor, kind, tally in self._counts.accesses():
