@@ -199,8 +199,9 @@ of the size on an emulated GPU of 1/33 of the size of an H200. Its cache gives u
 what was stored with the hint that it is not read again. The L40S, whose cache is larger and whose blocks hold less,
 gets the same counts. Instructions come from `tests/csrc/sass.csv`, read from the code for sm_90.
 
-The model leaves out how many loads are in flight, conflicts of shared memory, and clocks that fall under load. label_conv2d and instance_index
-are not predicted: their tables do not grow with the image, so that counts at a small one say little of a large one.
+The model leaves out how many loads are in flight, conflicts of shared memory, and clocks that fall under load.
+label_conv2d and instance_index are not predicted: their tables do not grow with the image, so that counts at a small one
+say little of a large one.
 """
 
 
