@@ -10,6 +10,7 @@ namespace {
 
 constexpr int kThreads = 512;  // of a block, at most
 constexpr int kWarps = kThreads / 32;
+
 // Adjacent elements that a thread moves at once.
 template <typename T>
 constexpr int kPack = 16 / sizeof(T);

@@ -80,13 +80,13 @@ __device__ __forceinline__ Words load_run(const T* address, bool inside) {
   return bit_cast<Words>(pack);
 }
 
-// V elements at a time of a row, from shared memory where it is held.
+// A row from some element on, V elements at a time, from shared memory where they are held.
 template <typename T>
 struct Row {
   const T* memory;        // its first element
   bool inside;            // for load_run
   const T* shared;        // the unit of its first element, which begins `shift` elements before
-  int shift, begin, end;  // the packs that are held
+  int shift, begin, end;  // of the V elements each, those from `begin` to `end` are held
 
   __device__ __forceinline__ Words operator[](int k) const {
     constexpr int V = kPack<T>;
@@ -133,7 +133,7 @@ struct Window {
     const int64_t i = element - first;
     return static_cast<uint64_t>(i) < static_cast<uint64_t>(units * V) ? shared[i] : plane[element];
   }
-  // The packs from an element on, of which there are `count`.
+  // The elements from one on, of which there are `count` times V.
   __device__ __forceinline__ Row<T> row(int64_t element, int count) const {
     const int64_t i = element - first;
     const int shift = static_cast<int>(i & (V - 1));

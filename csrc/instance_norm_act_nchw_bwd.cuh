@@ -53,20 +53,20 @@ struct Pair {
   // sums and dx use the same number.
   __device__ __forceinline__ void fold(const Range& range, const Norm& n) const {
     if (n.pad == 0 || n.pad_mode == PadMode::zero || range.begin == range.end) return;
-    const int reach = n.pad_mode == PadMode::reflect ? n.pad + 1 : 1;  // no pixel this far from all edges has copies
+    const int reach = n.pad_mode == PadMode::reflect ? n.pad + 1 : 1;  // a pixel this far from all edges has no copies
     const int begin = Cursor(range.begin, n.width).row, rows = Cursor(range.end - 1, n.width).row + 1 - begin;
-    const int top = min(reach, n.height),
-              bottom = max(n.height - reach, top);  // between these, only the ends of rows have copies
+    // From row `top` to row `bottom`, only the ends of rows have copies. So many other rows are above and below.
+    const int top = min(reach, n.height), bottom = max(n.height - reach, top);
     const int low = clamped(min(top - begin, rows)), high = clamped(min(begin + rows - bottom, rows));
     const int whole = (low + high) * n.width, ends = min(2 * reach, n.width);
 #pragma unroll 1
     for (int k = threadIdx.x; k < whole + rows * ends; k += blockDim.x) {
       int row, column;
-      if (k < whole) {  // rows near the top and the bottom
+      if (k < whole) {  // a pixel of those
         row = k / n.width;
         column = k - row * n.width;
         row += row < low ? begin : begin + rows - high - low;
-      } else {  // the ends of the other rows
+      } else {  // one at the end of a row
         row = (k - whole) / ends;
         column = k - whole - row * ends;
         if (column >= reach) column += n.width - ends;
