@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -109,7 +110,16 @@ def compile_part(source: Path, out: Path, build: Build) -> None:
 
 
 def build_extension(folder: Path, build: Build = SANITIZED) -> Path:
-    """Build the extension into `folder` and return its file. Objects whose sources have not changed are kept."""
+    """Build the extension into `folder` and return its file. Objects whose sources have not changed are kept.
+
+    Of several processes one builds, and the others wait for it.
+    """
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build_extension(folder, build)
+
+
+def _build_extension(folder: Path, build: Build) -> Path:
     headers = sorted([*CSRC.glob("*.h"), *CSRC.glob("*.cuh"), *EMULATOR.glob("*.h"), *COUNTS.glob("*.h")])
     common = hashlib.sha256(b"".join(header.read_bytes() for header in [*headers, Path(__file__)]))
 

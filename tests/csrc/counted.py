@@ -26,8 +26,14 @@ MULTIPROCESSORS = 4
 L2_BYTES = (50 << 20) * MULTIPROCESSORS // 132
 SECTOR = 32
 KERNEL = re.compile(r"HD_(?:CUDA_)?(?:KERNEL|SIZE)\(\s*(\w+),(.*?)\)\n", re.DOTALL)
-SCRATCH = ("scratch", "table", "ranks", "sizes")
-"""Tensors in which kernels only keep what they need later: their traffic is no part of the least that an op can do."""
+SCRATCH = {"instance_index_fwd": ("table", "ranks", "sizes")}
+"""Tensors, besides those that are called scratch, in which a function only keeps what it needs later.
+
+Their traffic is no part of the least that it can do."""
+
+
+STREAMED = {"instance_norm_act_fwd": ("y",), "instance_norm_act_bwd": ("dx", "dresidual")}
+"""Tensors that a function stores with the hint that they are not read again, so that they leave the cache first."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Call:
         touched: dict[tuple[str, str], int] = {}
         for access in self.accesses:
             kind = "load" if access.kind == "load" else "store"
-            if access.tensor not in SCRATCH:
+            if access.tensor not in ("scratch", *SCRATCH.get(self.function, ())):
                 key = access.tensor, kind
                 touched[key] = max(touched.get(key, 0), access.unique * SECTOR)
         return sum(touched.values())
@@ -105,7 +111,9 @@ class Counter:
         def called(*given: Any) -> Any:
             named = zip(arguments()[function], given, strict=False)
             tensors = {label: value for label, value in named if isinstance(value, Tensor)}
-            self._counts.begin([(label, *_extent(tensor)) for label, tensor in tensors.items()], L2_BYTES)
+            streamed = STREAMED.get(function, ())
+            listed = [(label, *_extent(tensor), label in streamed) for label, tensor in tensors.items()]
+            self._counts.begin(listed, L2_BYTES)
             result = kernel(*given)
             call = Call(function)
             for kernel_name, tensor, kind, tally in self._counts.accesses():

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +29,8 @@ ARCHS = (80, 90, 100, 120)
 ARCH = 90
 MOST_REGISTERS, MOST_THREADS, MOST_BLOCKS = 65536, 2048, 32
 """Of a multiprocessor of 9.0."""
+TOGETHER = 16
+"""Instructions among which one for each outcome of a predicate stand."""
 LEAST_BYTES = 16
 """Loops that move less a turn are not listed: they end rows, or add up what few threads have."""
 
@@ -60,6 +62,7 @@ class Loop:
 
     source: str
     kernel: str
+    threads: int
     registers: int
     blocks: int
     """Blocks of a multiprocessor, as far as registers and threads decide."""
@@ -76,14 +79,13 @@ class Loop:
         return self.source, self.kernel, self.loop
 
     @property
-    def bytes(self) -> int:
-        """Of global memory, or of shared memory in a loop that accesses no other."""
-        return _bytes_of(self.loads) + _bytes_of(self.stores) or _bytes_of(self.shared)
+    def widths(self) -> str:
+        return f"{self.loads} {self.stores} {self.shared}"
 
     @property
-    def slots_per_kilobyte(self) -> float:
-        """Issue slots of a warp for 1024 bytes of its accesses."""
-        return self.slots * 1024 / (32 * self.bytes)
+    def bytes(self) -> int:
+        """Of global memory, or of shared memory in a loop that accesses no other."""
+        return bytes_of(self.loads) + bytes_of(self.stores) or bytes_of(self.shared)
 
 
 @dataclass
@@ -96,11 +98,11 @@ class Compiled:
     threads: dict[str, int]
 
 
-def compile_source(source: Path, folder: Path) -> Compiled:
+def compile_source(source: Path, folder: Path, archs: Sequence[int] = ARCHS) -> Compiled:
     """Raises RuntimeError, with what nvcc says, where it warns or fails."""
     command = [
         *("nvcc", "-std=c++17", "-O3", "-Werror", "all-warnings", "-Xptxas", "-v", "--keep", "--keep-dir", str(folder)),
-        f"-gencode=arch=compute_{min(ARCHS)},code=[{','.join(f'sm_{arch}' for arch in ARCHS)}]",
+        f"-gencode=arch=compute_{min(ARCHS)},code=[{','.join(f'sm_{arch}' for arch in archs)}]",
         *("--threads", str(os.cpu_count()), "-fatbin", str(source), "-o", str(folder / "kernels.fatbin")),
     ]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -118,7 +120,7 @@ def compile_source(source: Path, folder: Path) -> Compiled:
         )
         for name, kernel in zip(names, found, strict=True)
     ]
-    (cubin,) = folder.glob(f"*sm_{ARCH}.cubin")
+    (cubin,) = folder.glob(f"*.sm_{ARCH}.cubin" if len(archs) > 1 else "*.cubin")
     (ptx,) = folder.glob("*.ptx")
     entries = _THREADS.findall(ptx.read_text())
     threads = dict(zip(readable([name for name, _ in entries]), (int(count) for _, count in entries), strict=True))
@@ -213,7 +215,11 @@ def hot_loops(code: Code) -> list[list[int]]:
         for head in following:
             if head <= i:
                 ends[head] = max(ends.get(head, 0), i)
-    sizes = [[_moved(text, kind) for text in code.instructions] for kind in ("global", "shared")]
+    moved = accesses(code)
+    sizes = [
+        [access[1] if access is not None and (access[0] == "shared") == shared else 0 for access in moved]
+        for shared in (False, True)
+    ]
     taken: set[int] = set()  # by a loop within
     found = []
     for head, end in sorted(ends.items(), key=lambda loop: loop[1] - loop[0]):
@@ -259,19 +265,36 @@ def _cheapest_way(code: Code, size: list[int], head: int, end: int, taken: set[i
     return way[::-1]
 
 
+def accesses(code: Code) -> list[tuple[str, int] | None]:
+    """Of each instruction that accesses memory, what it does and the bytes of a thread.
+
+    Of two that fill the same registers, one where a predicate holds and the other where it does not, one counts.
+    """
+    found: list[tuple[str, int] | None] = []
+    for i, text in enumerate(code.instructions):
+        access = _access(text)
+        if access is not None and text.startswith("@"):
+            opposite = text.replace("@!", "@") if text.startswith("@!") else text.replace("@", "@!")
+            before = code.instructions[max(i - TOGETHER, 0) : i]
+            if any(_predicate_and_target(other) == _predicate_and_target(opposite) for other in before):
+                access = None
+        found.append(access)
+    return found
+
+
+def _predicate_and_target(text: str) -> tuple[str, str]:
+    predicate, *_ = text.split()
+    target = _ACCESS.search(text)
+    return predicate, text[target.end() :].split(",")[0] if target is not None else ""
+
+
 def _access(text: str) -> tuple[str, int] | None:
-    """Of an instruction that accesses memory, what it does and the bytes of a thread."""
     match = _ACCESS.search(text)
     if match is None:
         return None
     width = next((bytes for name, bytes in _WIDTHS.items() if f".{name}." in f"{match[2]}."), 4)
     kind = "shared" if match[1] in ("LDS", "STS") else "stores" if match[1] in ("STG", "ST") else "loads"
     return kind, width
-
-
-def _moved(text: str, space: str) -> int:
-    access = _access(text)
-    return access[1] if access is not None and (access[0] == "shared") == (space == "shared") else 0
 
 
 # --- the table ---
@@ -283,11 +306,13 @@ def loops_of(source: Path, compiled: Compiled) -> list[Loop]:
     registers = {kernel.kernel: kernel.registers for kernel in compiled.resources if kernel.arch == ARCH}
     rows = []
     for kernel, code in sorted(disassemble(compiled.cubin).items()):
-        blocks = _blocks(registers[kernel], compiled.threads[kernel])
+        threads = compiled.threads[kernel]
+        resources = threads, registers[kernel], _blocks(registers[kernel], threads)
+        moved = accesses(code)
         for number, turn in enumerate(hot_loops(code)):
-            accesses = [access for i in turn if (access := _access(code.instructions[i])) is not None]
-            widths = [_widths(accesses, kind) for kind in ("loads", "stores", "shared")]
-            rows.append(Loop(source.stem, kernel, registers[kernel], blocks, number, len(turn), *widths))
+            made = [access for i in turn if (access := moved[i]) is not None]
+            widths = [_widths(made, kind) for kind in ("loads", "stores", "shared")]
+            rows.append(Loop(source.stem, kernel, *resources, number, len(turn), *widths))
     return [row for row in rows if row.bytes >= LEAST_BYTES]
 
 
@@ -296,12 +321,12 @@ def _blocks(registers: int, threads: int) -> int:
     return min(warps, MOST_THREADS // threads, MOST_BLOCKS)
 
 
-def _widths(accesses: list[tuple[str, int]], kind: str) -> str:
-    widths = [width for of, width in accesses if of == kind]
+def _widths(made: list[tuple[str, int]], kind: str) -> str:
+    widths = [width for of, width in made if of == kind]
     return " ".join(f"{widths.count(width)}x{width}" for width in sorted(set(widths), reverse=True))
 
 
-def _bytes_of(widths: str) -> int:
+def bytes_of(widths: str) -> int:
     return sum(int(count) * int(width) for count, width in (item.split("x") for item in widths.split()))
 
 
@@ -314,9 +339,10 @@ def read_table() -> tuple[str, dict[tuple[str, str, int], Loop]]:
 
 
 def _row(named: dict[str, Any]) -> Loop:
-    return Loop(
-        **{field.name: int(named[field.name]) if field.type == "int" else named[field.name] for field in FIELDS}
-    )
+    values: dict[str, Any] = {
+        field.name: int(named[field.name]) if field.type == "int" else named[field.name] for field in FIELDS
+    }
+    return Loop(**values)
 
 
 def write_table(rows: Iterable[Loop]) -> None:
@@ -331,7 +357,7 @@ def main() -> None:
     rows = []
     for source in sorted(CSRC.glob("*.cu")):
         with TemporaryDirectory() as folder:
-            rows += loops_of(source, compile_source(source, Path(folder)))
+            rows += loops_of(source, compile_source(source, Path(folder), [ARCH]))
     write_table(rows)
 
 

@@ -12,7 +12,34 @@ from tests.csrc.traffic_cases import cases
 LIMITS = {"load": 1.15, "store": 1.15, "memory": 1.05}
 CHANGE = 0.02
 """A count further from its line in the table asks for a new table."""
-EXCEPTIONS: list[tuple[str, str, float, str]] = []
+STREAMED = "an image whose channels interleave is larger than what the GPU holds, and the rest is read again"
+ROWS = "rows of 66 elements begin and end within a sector, of which two stores or loads each write or read a part"
+CACHED = "table entries come from the first-level cache"
+EXCEPTIONS = [
+    (r"instance_norm_act-(32x1024x2048|64x51).*nhwc.*_fwd$", "load", 1.9, STREAMED),
+    (r"instance_norm_act-(32x1024x2048|64x51).*nhwc.*_fwd$", "memory", 1.45, STREAMED),
+    (r"instance_norm_act-(32x1024x2048|64x51).*nhwc.*_bwd$", "load", 1.95, STREAMED),
+    (r"instance_norm_act-(32x1024x2048|64x51).*nhwc.*_bwd$", "memory", 1.65, STREAMED),
+    (
+        r"instance_norm_act-1024x32x64.*nhwc.*_bwd$",
+        "load",
+        1.3,
+        "mean and rstd are read by every thread of small planes",
+    ),
+    (r"instance_norm_act-1024x32x64.*nchw.*_fwd$", "load", 1.3, ROWS),
+    (r"instance_norm_act-1024x32x64.*nchw.*_fwd$", "store", 1.35, ROWS),
+    (r"instance_norm_act-64x512x1024.*nchw.*_fwd$", "load", 1.2, ROWS),
+    (r"encode_labels-36x", "load", 4.5, "ids of neighbours above, below and beside; a twentieth of what is stored"),
+    (r"encode_labels-codes", "load", 3.2, "ids of neighbours above, below and beside"),
+    (r"instance_mean-.*broadcast$", "load", 7.0, CACHED),
+    (r"instance_mean-.*reduce_sorted$", "load", 2.5, "pixels in the order of their instances, not of memory"),
+    (r"instance_index-", "load", 1.3, "tables that are small beside a real map"),
+    (r"instance_index-", "memory", 1.6, "tables that are small beside a real map"),
+    (r"label_conv2d-", "load", 220.0, CACHED),
+    (r"label_conv2d-", "store", 6.0, "sums of a table for each block, in float32 columns"),
+    (r"label_conv2d-.*_fwd$", "memory", 2.6, "the sums of the table are made first, which counts beside a small image"),
+    (r"label_conv2d-.*_bwd$", "memory", 30.0, "each block has a table of its own, which counts beside a small image"),
+]
 """Calls by their name, what of them is above its limit, the limit that they have instead, and why."""
 
 

@@ -74,7 +74,9 @@ FIELDS = fields(Traffic)
 
 
 def _row(named: dict[str, Any]) -> Traffic:
-    values = {field.name: float(named[field.name]) if field.type == "float" else named[field.name] for field in FIELDS}
+    values: dict[str, Any] = {
+        field.name: float(named[field.name]) if field.type == "float" else named[field.name] for field in FIELDS
+    }
     return Traffic(**values)
 
 

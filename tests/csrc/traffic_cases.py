@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -54,8 +55,7 @@ def pyramid(layout: str, dtype: str, channels: int, height: int, width: int) -> 
 
 def encode(layout: str, dtype: str) -> None:
     label, ids = torch.randint(0, 35, (1, 128, 256)).to(torch.uint8), street(128, 256, 40)
-    options = {"dtype": DTYPES[dtype], "memory_format": LAYOUTS[layout]}
-    ops.encode_labels(label, ids, 35, **options, backend="cuda")
+    ops.encode_labels(label, ids, 35, dtype=DTYPES[dtype], memory_format=LAYOUTS[layout], backend="cuda")
 
 
 def codes() -> None:
@@ -99,7 +99,7 @@ def norm_cases(layout: str, dtype: str) -> Iterator[tuple[str, Callable[[], None
 
 def cases() -> Iterator[Case]:
     for layout in LAYOUTS:
-        for dtype in ("float32", "bfloat16"):
+        for dtype in DTYPES:
 
             def of(op: str, variant: str, run: Callable[..., None], *arguments: object, at: tuple[str, str]) -> Case:
                 return Case(op, variant, *at, lambda: run(*at, *arguments))
@@ -116,6 +116,5 @@ def cases() -> Iterator[Case]:
             yield of("label_conv2d", "32x512x1024-pooled", conv, 1, at=here)
     yield Case("encode_labels", "codes", "", "", codes)
     yield Case("instance_index", "1024x2048", "", "", index)
-    if hasattr(ops, "l1_distance"):
-        for dtype in ("float32", "bfloat16"):
-            yield Case("l1_distance", "", "", dtype, lambda dtype=dtype: distance(dtype))
+    for dtype in DTYPES:
+        yield Case("l1_distance", "", "", dtype, partial(distance, dtype))

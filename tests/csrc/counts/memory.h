@@ -18,6 +18,7 @@ struct Region {
   std::string name;
   uintptr_t begin, end;
   size_t item;          // bytes of an element
+  bool streamed;        // what is stored there is the first to leave the cache
   size_t first_sector;  // sectors of all regions are numbered through
 
   size_t sector(uintptr_t address) const { return first_sector + (address / kSector - begin / kSector); }
@@ -31,9 +32,9 @@ class Memory {
     low_ = UINTPTR_MAX, high_ = 0;
   }
 
-  void add(const std::string& name, uintptr_t begin, size_t bytes, size_t item) {
+  void add(const std::string& name, uintptr_t begin, size_t bytes, size_t item, bool streamed = false) {
     if (bytes == 0) return;
-    regions_.push_back({name, begin, begin + bytes, item, sectors_});
+    regions_.push_back({name, begin, begin + bytes, item, streamed, sectors_});
     sectors_ += (begin + bytes - 1) / kSector - begin / kSector + 1;
     low_ = std::min(low_, begin), high_ = std::max(high_, begin + bytes);
   }

@@ -49,11 +49,13 @@ PYBIND11_MODULE(_counts, m) {
     emulator::l2_bytes = l2_bytes;
   });
   m.def("watch_races", [](bool watch) { state().watch_races = watch; });
-  // Begin to count for a call whose tensors are these: (name, address, bytes, bytes of an element).
+  // Begin to count for a call whose tensors are these: (name, address, bytes, bytes of an element,
+  // whether stores to it are streamed).
   m.def("begin",
-        [](const std::vector<std::tuple<std::string, uintptr_t, size_t, size_t>>& tensors, int64_t cache_bytes) {
+        [](const std::vector<std::tuple<std::string, uintptr_t, size_t, size_t, bool>>& tensors, int64_t cache_bytes) {
           state().memory.clear();
-          for (const auto& [name, address, bytes, item] : tensors) state().memory.add(name, address, bytes, item);
+          for (const auto& [name, address, bytes, item, streamed] : tensors)
+            state().memory.add(name, address, bytes, item, streamed);
           state().traffic.reset(static_cast<size_t>(cache_bytes));
         });
   m.def("end", [] { state().memory.clear(); });

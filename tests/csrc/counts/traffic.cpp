@@ -25,7 +25,15 @@ void Cache::link(uint32_t i) {
   entries_[head].older = i;  // the newest: the ring goes from the head to older ones
 }
 
-bool Cache::touch(size_t sector, bool write) {
+void Cache::link_oldest(uint32_t i) {
+  const auto head = static_cast<uint32_t>(written_.size());
+  entries_[i].older = head;
+  entries_[i].newer = entries_[head].newer;
+  entries_[entries_[head].newer].older = i;
+  entries_[head].newer = i;
+}
+
+bool Cache::touch(size_t sector, bool write, bool streamed) {
   const auto i = static_cast<uint32_t>(sector);
   const bool missed = !entries_[i].cached;
   if (missed) {
@@ -41,7 +49,10 @@ bool Cache::touch(size_t sector, bool write) {
   } else {
     unlink(i);
   }
-  link(i);
+  if (missed && streamed)
+    link_oldest(i);
+  else
+    link(i);
   entries_[i].changed |= write;
   return missed && !write;
 }
@@ -99,7 +110,8 @@ void Traffic::count(const Access* first, const Access* last) {
     tally.unique += (seen_[i] & bit) == 0;
     seen_[i] |= bit;
     if (first->kind == Kind::atomic) read_[first->region] += kSector * cache_.touch(i, false);
-    read_[first->region] += kSector * cache_.touch(i, first->kind != Kind::load);
+    read_[first->region] +=
+        kSector * cache_.touch(i, first->kind != Kind::load, first->kind == Kind::store && region.streamed);
   }
 }
 

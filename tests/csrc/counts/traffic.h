@@ -29,8 +29,8 @@ struct Row {
 class Cache {
  public:
   void reset(size_t sectors, size_t capacity);
-  // Returns whether it had to be read from memory.
-  bool touch(size_t sector, bool write);
+  // Returns whether it had to be read from memory. If it comes in now as a streamed one, it is the next to leave.
+  bool touch(size_t sector, bool write, bool streamed = false);
   // Calls back for every sector that is written to memory, from the last reset on.
   template <typename Written>
   void flush(Written written) {
@@ -47,6 +47,7 @@ class Cache {
   };
   void unlink(uint32_t i);
   void link(uint32_t i);
+  void link_oldest(uint32_t i);
 
   std::vector<Entry> entries_;  // one more than sectors: a ring whose last entry is its head
   std::vector<int> written_;
