@@ -79,7 +79,9 @@ def test_images_are_accessed_by_16_bytes(environment):
         loads, stores = NARROW.get((row["variant"], kernel), (PIXELS_OF_PLANES.get(kernel, 0), 0))
         assert row["ld"].get("2", 0) <= loads, row
         assert row["st"].get("2", 0) <= stores, row
-        # Statistics and sums are few numbers; class maps have one or four bytes a pixel, and are read once.
-        assert "16" in row["ld"] or kernel.startswith(("encode_labels", "instance_norm_act_merge")), row
-        assert "16" in row["st"] or row["st"].keys() == {"4"}, row
+        # Class maps have one or four bytes a pixel, and are read once. A thread has 4 or 8 bytes of a level of the
+        # pyramid where it has 16 of a finer one. Statistics and sums are few numbers.
+        narrow_loads = kernel.startswith(("encode_labels", "instance_norm_act_merge", "avg_pyramid_bwd"))
+        assert narrow_loads or "16" in row["ld"], row
+        assert "16" in row["st"] or kernel == "avg_pyramid_fwd_kernel" or row["st"].keys() == {"4"}, row
         assert row["spilled"] == 0, row
