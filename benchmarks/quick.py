@@ -33,7 +33,7 @@ PROFILED = {"cuda": ("step", "cuda", "2048"), "cpu": ("encode_labels", "cpu", "1
 """Benchmark, implementation, and text in the name of the case."""
 
 
-class Part(NamedTuple):
+class Planned(NamedTuple):
     """What is measured of one case."""
 
     benchmark: str
@@ -45,38 +45,38 @@ class Part(NamedTuple):
 
 ON_GPU = ("eager", "cuda", "triton")
 OPS = (
-    Part("instance_norm_act", "G2 stem", ON_GPU),
-    Part("instance_norm_act", "G2 last up", ON_GPU),
-    Part("instance_norm_act", "G2 block, first norm", ON_GPU, passes=("forward", "backward", "both")),
-    Part("instance_norm_act", "G2 block, second norm", ON_GPU),
-    Part("avg_pyramid", "2048x1024", ON_GPU),
-    Part("encode_labels", "2048x1024", ON_GPU, passes=("forward",)),
-    Part("instance_mean", "2048x1024, 60 instances", ON_GPU),
-    Part("l1_distance", "2048x1024", ON_GPU),
-    Part("label_conv2d", "G2, 2048x1024", ON_GPU),
+    Planned("instance_norm_act", "G2 stem", ON_GPU),
+    Planned("instance_norm_act", "G2 last up", ON_GPU),
+    Planned("instance_norm_act", "G2 block, first norm", ON_GPU, passes=("forward", "backward", "both")),
+    Planned("instance_norm_act", "G2 block, second norm", ON_GPU),
+    Planned("avg_pyramid", "2048x1024", ON_GPU),
+    Planned("encode_labels", "2048x1024", ON_GPU, passes=("forward",)),
+    Planned("instance_mean", "2048x1024, 60 instances", ON_GPU),
+    Planned("l1_distance", "2048x1024", ON_GPU),
+    Planned("label_conv2d", "G2, 2048x1024", ON_GPU),
 )
 NETWORKS = (
-    Part("G2", "2048x1024, ngf 32", (*ON_GPU, GRAPH), ("NHWC",), ("forward",)),
-    Part("step", "G2 2048x1024, 3 D, VGG", (*ON_GPU, GRAPH), ("NHWC",), ("both",)),
+    Planned("G2", "2048x1024, ngf 32", (*ON_GPU, GRAPH), ("NHWC",), ("forward",)),
+    Planned("step", "G2 2048x1024, 3 D, VGG", (*ON_GPU, GRAPH), ("NHWC",), ("both",)),
 )
 COMPILED = (
-    Part("instance_norm_act", "G2 last up", ("compile",), ("NHWC",)),
-    Part("avg_pyramid", "2048x1024", ("compile",), ("NHWC",)),
-    Part("G2", "2048x1024, ngf 32", ("compile",), ("NHWC",), ("forward",)),
+    Planned("instance_norm_act", "G2 last up", ("compile",), ("NHWC",)),
+    Planned("avg_pyramid", "2048x1024", ("compile",), ("NHWC",)),
+    Planned("G2", "2048x1024, ngf 32", ("compile",), ("NHWC",), ("forward",)),
 )
 REHEARSAL = (
-    Part("instance_norm_act", "E last up", ("eager", "cpu")),
-    Part("encode_labels", "1024x512", ("eager", "cpu"), passes=("forward",)),
+    Planned("instance_norm_act", "E last up", ("eager", "cpu")),
+    Planned("encode_labels", "1024x512", ("eager", "cpu"), passes=("forward",)),
 )
 """What a CPU measures, to try the script without a GPU."""
 
 
-def plan(device: str) -> tuple[Part, ...]:
+def plan(device: str) -> tuple[Planned, ...]:
     """What is measured on a kind of device."""
     return REHEARSAL if device == "cpu" else (*OPS, *NETWORKS, *COMPILED)
 
 
-def make_cases(parts: Iterable[Part], device: torch.device) -> list[Case]:
+def make_cases(parts: Iterable[Planned], device: torch.device) -> list[Case]:
     """The cases of parts, each with those of its implementations that can run here.
 
     Speed-ups are against eager PyTorch in NCHW, which is therefore measured where only NHWC is asked for as well.

@@ -16,7 +16,7 @@ import tyro
 
 from hdgan import ops
 from hdgan.benchmarks import rows
-from hdgan.benchmarks.quick import Part, plan
+from hdgan.benchmarks.quick import Planned, plan
 from hdgan.benchmarks.rows import Measurement
 from hdgan.errors import HdganError
 from hdgan.files import write_text
@@ -42,7 +42,7 @@ Cell = tuple[str, str, str, str]
 """Benchmark, case, pass and layout."""
 
 
-class Step(NamedTuple):
+class Finished(NamedTuple):
     """A step of run_gpu.sh as it notes it: its status is ok, or says what went wrong."""
 
     name: str
@@ -56,15 +56,15 @@ class Aim(NamedTuple):
     detail: str
 
 
-def read_steps(path: Path) -> list[Step]:
+def read_steps(path: Path) -> list[Finished]:
     """The steps that a script noted, the last of each name; none if there is no such file."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return list({line[0]: Step(*line) for line in csv.reader(file, delimiter="\t")}.values())
+        return list({line[0]: Finished(*line) for line in csv.reader(file, delimiter="\t")}.values())
 
 
-def aims_of_steps(steps: Iterable[Step]) -> list[Aim]:
+def aims_of_steps(steps: Iterable[Finished]) -> list[Aim]:
     found = {step.name: step.status for step in steps}
     aims = []
     for name, what in STEPS.items():
@@ -74,7 +74,7 @@ def aims_of_steps(steps: Iterable[Step]) -> list[Aim]:
     return aims
 
 
-def cells_of(parts: Iterable[Part]) -> list[Cell]:
+def cells_of(parts: Iterable[Planned]) -> list[Cell]:
     return [
         (part.benchmark, part.case, one, layout) for part in parts for one in part.passes for layout in part.layouts
     ]
@@ -112,7 +112,7 @@ def judge(
     return Aim(what, outcome, "; ".join(parts) or "nothing to compare with")
 
 
-def aims_of_rows(measured: Sequence[Measurement], parts: Sequence[Part], name: str) -> list[Aim]:
+def aims_of_rows(measured: Sequence[Measurement], parts: Sequence[Planned], name: str) -> list[Aim]:
     """The aims of speed of one of our implementations."""
     found = Rows(measured)
     everything = cells_of(part for part in parts if name in part.implementations)
@@ -170,7 +170,7 @@ def _text(number: float | None, form: str) -> str:
     return "" if number is None else format(number, form)
 
 
-def page(device: str, steps: Sequence[Step], measured: Sequence[Measurement], parts: Sequence[Part]) -> str:
+def page(device: str, steps: Sequence[Finished], measured: Sequence[Measurement], parts: Sequence[Planned]) -> str:
     """The page in Markdown."""
     aims = aims_of_steps(steps)
     for name in OURS:

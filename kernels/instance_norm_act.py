@@ -49,7 +49,7 @@ Launch = tuple[tuple[int], tuple[Any, ...], dict[str, Any]]  # grid, numbers, co
 
 
 @dataclass(frozen=True)
-class _Tiling:
+class _Tiles:
     """How the planes of an image are shared out."""
 
     batch: int
@@ -174,10 +174,10 @@ class _Tiling:
 
 
 @cache
-def _tiling(layout: Layout, loads: int) -> _Tiling:
+def _tiling(layout: Layout, loads: int) -> _Tiles:
     (batch, channels, height, width), stride, dtype, processors = layout
     channels_last = common.is_channels_last_of(layout[0], stride)
-    return _Tiling(batch, channels, height, width, channels_last, dtype.itemsize, processors, loads)
+    return _Tiles(batch, channels, height, width, channels_last, dtype.itemsize, processors, loads)
 
 
 def _layout(x: Tensor) -> Layout:
@@ -194,7 +194,7 @@ def _options(slope: float, pad: int, pad_mode: str) -> dict[str, Any]:
     return {"ACTIVATION": activation, "PAD_MODE": pad_mode if pad else "none"}
 
 
-def _places(tiling: _Tiling, pad: int, dense: bool, aligned: bool) -> str:
+def _places(tiling: _Tiles, pad: int, dense: bool, aligned: bool) -> str:
     """How programs go through the image, given whether the residual lies as x does and all begin at 16 bytes."""
     if pad == 0 and dense:
         return "flat"

@@ -11,14 +11,14 @@ import torch
 
 from hdgan.benchmarks import quick, rows, timing
 from hdgan.benchmarks.cases import BENCHMARKS
-from hdgan.benchmarks.quick import Part, make_cases, plan
+from hdgan.benchmarks.quick import Planned, make_cases, plan
 from hdgan.benchmarks.shapes import LARGE_NORM_CASES
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("part", plan("cuda"), ids=lambda part: f"{part.benchmark}, {part.case}")
-def test_what_is_planned_exists(part: Part) -> None:
+def test_what_is_planned_exists(part: Planned) -> None:
     benchmark = BENCHMARKS[part.benchmark]
     assert part.case in benchmark.cases
     assert set(part.implementations) <= set(benchmark.implementations)
@@ -31,7 +31,10 @@ def test_the_shapes_of_the_aims_are_planned() -> None:
 
 
 def test_the_baseline_is_measured_where_nhwc_alone_is_asked_for() -> None:
-    parts = (Part("G2", "small", ("eager", "cpu"), ("NHWC",), ("forward",)), Part("G2", "small", ("cpu",), ("NHWC",)))
+    parts = (
+        Planned("G2", "small", ("eager", "cpu"), ("NHWC",), ("forward",)),
+        Planned("G2", "small", ("cpu",), ("NHWC",)),
+    )
     found = [(case.context.layout, case.context.implementations) for case in make_cases(parts, CPU)]
     assert found == [("NCHW", ("eager",)), ("NHWC", ("eager", "cpu")), ("NHWC", ("cpu",))]
 
@@ -40,7 +43,7 @@ def test_one_process_measures_and_profiles(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(timing, "copy_ceiling", lambda device, size=None: 1e9)
     monkeypatch.setattr(timing, "matmul_ceiling", lambda device, dtype: 1e9)
     monkeypatch.setattr(quick, "ROW_SECONDS", 1e-3)
-    monkeypatch.setattr(quick, "REHEARSAL", (Part("encode_labels", "1024x512", ("cpu",), ("NHWC",), ("forward",)),))
+    monkeypatch.setattr(quick, "REHEARSAL", (Planned("encode_labels", "1024x512", ("cpu",), ("NHWC",), ("forward",)),))
     assert quick.quick(tmp_path, device="cpu") == 0
     (path,) = (tmp_path / "rows").iterdir()
     (row,) = rows.read(path)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.benchmarks.quick import Part, plan
+from hdgan.benchmarks.quick import Planned, plan
 from hdgan.benchmarks.rows import write
-from hdgan.benchmarks.verdict import STEPS, Aim, Step, aims_of_rows, aims_of_steps, page, read_steps, verdict
+from hdgan.benchmarks.verdict import STEPS, Aim, Finished, aims_of_rows, aims_of_steps, page, read_steps, verdict
 from tests.benchmarks.test_rows import ROW
 
 PARTS = (
-    Part("avg_pyramid", "large", ("eager", "cuda"), ("NHWC",), ("forward", "backward")),
-    Part("G2", "frame", ("eager", "cuda"), ("NHWC",), ("forward",)),
-    Part("avg_pyramid", "large", ("compile",), ("NHWC",), ("forward",)),
+    Planned("avg_pyramid", "large", ("eager", "cuda"), ("NHWC",), ("forward", "backward")),
+    Planned("G2", "frame", ("eager", "cuda"), ("NHWC",), ("forward",)),
+    Planned("avg_pyramid", "large", ("compile",), ("NHWC",), ("forward",)),
 )
 OP = replace(ROW, benchmark="avg_pyramid", case="large", layout="NHWC", dtype="bfloat16", device="Abacus 9000")
 FORWARD = replace(
@@ -90,7 +90,7 @@ def test_a_number_that_misses_outweighs_those_that_are_absent() -> None:
     ],
 )
 def test_steps(status: str, outcome: str) -> None:
-    aims = aims_of_steps([Step("memcheck", status, "3"), Step("wheels", "ok", "1")])
+    aims = aims_of_steps([Finished("memcheck", status, "3"), Finished("wheels", "ok", "1")])
     by_name = dict(zip(STEPS, aims, strict=True))
     assert (by_name["memcheck"].outcome, by_name["memcheck"].detail) == (outcome, status)
     assert {aim.outcome for name, aim in by_name.items() if name != "memcheck"} == {"not measured"}
@@ -101,7 +101,7 @@ def test_the_last_status_of_a_step_counts(tmp_path: Path) -> None:
     path = tmp_path / "steps.tsv"
     assert read_steps(path) == []
     path.write_text("build\tok\t20\ninfo\tok\t3\nbuild\tout of time\t9\n")
-    assert read_steps(path) == [Step("build", "out of time", "9"), Step("info", "ok", "3")]
+    assert read_steps(path) == [Finished("build", "out of time", "9"), Finished("info", "ok", "3")]
 
 
 def test_the_page(tmp_path: Path) -> None:

@@ -184,14 +184,14 @@ INTRODUCTION = f"""# What the CUDA kernels are predicted to reach
 **Predictions, not measurements.** No GPU made a number on this page; `python -m tests.csrc.gpu_model` writes it from
 counts. The last column waits for a device: `benchmarks/run_gpu.sh` measures these calls.
 
-The time of a call is the longest of three, and what cannot overlap with them:
+The time of a call is the longest of the first three of these, and the fourth, which overlaps with none of them:
 
 - **memory:** the bytes that pass between memory and a cache of the GPU's size, by the rate of a copy;
 - **cache:** the 32-byte sectors that all warps ask for, by {SECTOR_BYTES_OF_A_CLOCK} bytes a clock and multiprocessor;
 - **issue:** the instructions of the hot loops, by {SLOTS_OF_A_CLOCK} a clock and multiprocessor;
-- **launch:** {LAUNCH * 1e6:g} µs for each kernel, and, for each round of a kernel whose blocks wait for each other,
-  {WAIT * 1e6 / 2:g} µs: one of two blocks of a multiprocessor waits while the other loads or stores. A round is as much
-  as all blocks hold, {HELD >> 10} KiB a multiprocessor.
+- **launch:** {LAUNCH * 1e6:g} µs for each kernel, and {WAIT * 1e6 / 2:g} µs for each round of a kernel whose blocks
+  wait for each other, as one of two blocks of a multiprocessor waits while the other loads or stores. A round is as
+  much as all blocks hold, {HELD >> 10} KiB a multiprocessor.
 
 "Of copy" is the time in which the GPU copies as many bytes as the call has to read and write at least, by this time.
 The bytes and sectors come from `tests/csrc/traffic.csv`, which the tests count on emulated kernels, for images of 1/33
@@ -200,8 +200,8 @@ what was stored with the hint that it is not read again. The L40S, whose cache i
 gets the same counts. Instructions come from `tests/csrc/sass.csv`, read from the code for sm_90.
 
 The model leaves out how many loads are in flight, conflicts of shared memory, and clocks that fall under load.
-label_conv2d and instance_index are not predicted: their tables do not grow with the image, so that counts at a small one
-say little of a large one.
+label_conv2d and instance_index are not predicted: their tables do not grow with the image, so that counts at a small
+one say little of a large one.
 """
 
 
