@@ -1,6 +1,7 @@
 // What the host knows of the current GPU. The answers are kept, because asking takes longer than all of planning.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <stdexcept>
@@ -12,7 +13,8 @@
 namespace hd::cuda {
 namespace {
 
-constexpr int64_t kReserved = 1024;  // bytes of shared memory that a GPU keeps of each block
+constexpr int64_t kReserved = 1024;   // bytes of shared memory that a GPU keeps of each block
+constexpr int64_t kSharedUnit = 128;  // bytes by which it is given out
 
 struct Device {
   int index;
@@ -36,6 +38,12 @@ const Device& current_device() {
   };
   return devices[index] = {index, ask(cudaDevAttrMultiProcessorCount), ask(cudaDevAttrMaxSharedMemoryPerBlockOptin),
                            ask(cudaDevAttrMaxSharedMemoryPerMultiprocessor)};
+}
+
+// The bytes of shared memory that a block can have if so many run on a multiprocessor.
+inline int64_t shared_of_one(const Device& device, int64_t blocks) {
+  const int64_t share = device.shared_multiprocessor / blocks / kSharedUnit * kSharedUnit;
+  return std::min(device.shared_block, share - kReserved);
 }
 
 // How many blocks of a kernel the current GPU holds at once, at least one. The kernel is allowed that much shared

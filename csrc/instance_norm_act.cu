@@ -1,4 +1,4 @@
-// instance_norm_act on the GPU. How blocks share the work is planned by instance_norm_act_<format>_plan.cuh.
+// instance_norm_act on the GPU. The files of a memory format, nchw or nhwc, plan how blocks share the work (_plan).
 #include "instance_norm_act_nchw_plan.cuh"
 #include "instance_norm_act_nhwc_plan.cuh"
 

@@ -64,31 +64,13 @@ struct Copies {
   }
 };
 
-// A pixel that walks through an image row by row, in steps of one length.
+// Where a pixel is in its image.
 struct Cursor {
   int row, column;
 
-  __device__ __forceinline__ Cursor(int step, int width)
-      : row(static_cast<unsigned>(step) / width), column(static_cast<unsigned>(step) - row * width) {}
   __device__ __forceinline__ Cursor(int64_t at, int width)
       : row(at >> 32 == 0 ? static_cast<unsigned>(at) / width : at / width),
         column(static_cast<int>(at - static_cast<int64_t>(row) * width)) {}
-  __device__ __forceinline__ void advance(Cursor step, int width) {
-    row += step.row;
-    column += step.column;
-    if (column >= width) {
-      column -= width;
-      ++row;
-    }
-  }
-  __device__ __forceinline__ void retreat(Cursor step, int width) {
-    row -= step.row;
-    column -= step.column;
-    if (column < 0) {
-      column += width;
-      --row;
-    }
-  }
 };
 
 // Elements [begin, end).

@@ -82,7 +82,7 @@ PlaneLaunch plan_nchw(const Norm& n, Kernel* kernel, bool aligned, bool padded) 
   constexpr int64_t V = kPack<T>;
   const Device& device = current_device();
   const int64_t reduction = kReduction * static_cast<int64_t>(sizeof(float));
-  const int64_t bytes = std::min(device.shared_block, device.shared_multiprocessor / kPlaneBlocks - kReserved);
+  const int64_t bytes = shared_of_one(device, kPlaneBlocks);
   const int64_t available = (bytes - reduction) / 16, resident = resident_blocks(kernel, kPlaneThreads, bytes);
   const Room room{n.width, n.padded_width(), 3 * n.pad / V + 4, padded};
   const int64_t most = room.fitting(available), half = room.fitting(available / 2);

@@ -81,7 +81,7 @@ PixelLaunch plan_nhwc(Kernel* kernel, const Norm& n, int arrays, bool flat, cons
   const int64_t tile = t.lanes * V, bytes = tile * arrays * static_cast<int64_t>(sizeof(T));  // of a pixel in a tile
   const auto aside = [&](int threads) { return Shared<T, V>::aside(threads, t.lanes); };
   const Device& device = current_device();
-  int64_t room = std::min(device.shared_block, device.shared_multiprocessor / kResident - kReserved);
+  int64_t room = shared_of_one(device, kResident);
   int threads = kPixelThreads;
   while (aside(threads) > room && threads / 2 >= std::max(kLeastThreads, t.lanes)) threads /= 2;
   room = std::max(room, aside(threads));

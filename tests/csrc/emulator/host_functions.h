@@ -60,7 +60,7 @@ inline size_t allowed_shared(const void* kernel) {
 inline int occupancy(const void* kernel, uint64_t threads, size_t shared_bytes) {
   if (threads == 0 || threads > 1024 || shared_bytes > allowed_shared(kernel)) return 0;
   const uint64_t by_threads = kThreadsPerMultiprocessor / ((threads + 31) / 32 * 32);
-  const uint64_t by_shared = kSharedPerMultiprocessor / (shared_bytes + kSharedReserved);
+  const uint64_t by_shared = kSharedPerMultiprocessor / ((shared_bytes + 127) / 128 * 128 + kSharedReserved);
   return static_cast<int>(std::min({by_threads, by_shared, uint64_t{kBlocksPerMultiprocessor}}));
 }
 
