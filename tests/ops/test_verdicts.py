@@ -75,7 +75,7 @@ def test_a_damaged_record_is_said_to_be_one():
 
 @pytest.mark.parametrize("reason", ["too long", "a file", "forbidden", "no home"])
 def test_a_folder_that_cannot_be_used_stops_no_op(tmp_path, monkeypatch, reason):
-    """As in a container, whose user is another one than the owner of its home. The check says in one line what to do."""
+    """As in a container whose user does not own its home. The check says in one line what to do."""
     (tmp_path / "file").touch()
     (tmp_path / "forbidden").mkdir()
     folder = {"too long": "x" * 300, "a file": "file", "forbidden": "forbidden/cache"}.get(reason)
