@@ -48,8 +48,8 @@ py::object attribute(py::handle source, PyObject* name) { return checked(PyObjec
 
 py::object call(py::handle source, PyObject* name) { return checked(PyObject_CallMethodNoArgs(source.ptr(), name)); }
 
-// The integers of a tuple of at most 4 -> numbers. Returns how many there are.
-int read_numbers(const py::object& source, int64_t (&numbers)[4]) {
+// The integers of a tuple of at most 4 -> numbers.
+void read_numbers(const py::object& source, int64_t (&numbers)[4]) {
   if (!PyTuple_Check(source.ptr())) throw py::type_error("hdgan._C: expected a tuple of sizes");
   const Py_ssize_t n = PyTuple_GET_SIZE(source.ptr());
   if (n > 4) throw py::value_error("hdgan._C: expected at most 4 dimensions");
@@ -57,7 +57,6 @@ int read_numbers(const py::object& source, int64_t (&numbers)[4]) {
     numbers[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(source.ptr(), i));
     if (numbers[i] == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
   }
-  return static_cast<int>(n);
 }
 
 // What is read of every tensor. The names are made once, since making them takes longer than reading.
@@ -82,7 +81,7 @@ hd::Tensor to_tensor(py::handle source) {
   const auto known = dtypes().find(dtype.ptr());
   if (known == dtypes().end()) throw py::type_error("hdgan._C: no kernel reads " + std::string(py::str(dtype)));
   tensor.dtype = known->second;
-  tensor.dim = read_numbers(attribute(source, names().shape), tensor.shape);
+  read_numbers(attribute(source, names().shape), tensor.shape);
   read_numbers(call(source, names().stride), tensor.stride);
   const py::object address = call(source, names().data_ptr);
   tensor.data = PyLong_AsVoidPtr(address.ptr());

@@ -3,6 +3,8 @@
 
 #include <map>
 #include <mutex>
+#include <stdexcept>
+#include <string>
 #include <tuple>
 
 #include "cuda.cuh"
@@ -36,17 +38,17 @@ const Device& current_device() {
                            ask(cudaDevAttrMaxSharedMemoryPerMultiprocessor)};
 }
 
-// How many blocks of a kernel the current GPU holds at once. The kernel is allowed that much shared memory, and at the
-// first-level cache's expense the multiprocessor has all that it can.
+// How many blocks of a kernel the current GPU holds at once, at least one. The kernel is allowed that much shared
+// memory, and at the first-level cache's expense the multiprocessor has all that it can.
 template <typename Kernel>
 int64_t resident_blocks(Kernel* kernel, int threads, int64_t shared) {
   using Key = std::tuple<int, const void*, int, int64_t>;
   static std::map<Key, int64_t> counts;
   const Device& device = current_device();
   const std::lock_guard<std::mutex> lock(known);
-  const auto [found, fresh] =
-      counts.try_emplace({device.index, reinterpret_cast<const void*>(kernel), threads, shared});
-  if (!fresh) return found->second;
+  const Key key{device.index, reinterpret_cast<const void*>(kernel), threads, shared};
+  const auto found = counts.find(key);
+  if (found != counts.end()) return found->second;
   int blocks = 0;
   check_cuda(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(device.shared_block)),
@@ -54,7 +56,10 @@ int64_t resident_blocks(Kernel* kernel, int threads, int64_t shared) {
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100), "cudaFuncSetAttribute");
   check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, static_cast<size_t>(shared)),
              "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-  return found->second = int64_t{blocks} * device.multiprocessors;
+  if (blocks == 0)
+    throw std::runtime_error("a block of " + std::to_string(threads) + " threads and " + std::to_string(shared) +
+                             " bytes of shared memory does not fit this GPU");
+  return counts[key] = int64_t{blocks} * device.multiprocessors;
 }
 
 }  // namespace

@@ -134,7 +134,7 @@ __device__ __forceinline__ void load_rows(const int* rows, const Layout& layout,
                                           int (&out)[kPixels]) {
 #pragma unroll
   for (int v = 0; v < kPixels; ++v) out[v] = -1;
-  if (layout.rows && p < layout.pixels) {
+  if (layout.rows && p + kPixels <= layout.pixels) {
     const Pack<int, kPixels> pack = load_pack<kPixels>(rows + p);
 #pragma unroll
     for (int v = 0; v < kPixels; ++v) out[v] = pack.at[v] - first;

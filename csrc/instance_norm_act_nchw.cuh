@@ -122,6 +122,8 @@ struct Window {
 #pragma unroll 2
     for (int u = begin + threadIdx.x; u < end; u += blockDim.x) copy_async(shared + u * V, memory + u * V);
     if (begin == 0 && end == units) return;
+
+#pragma unroll 1
     for (int k = threadIdx.x; k < 2 * V; k += blockDim.x) {  // elements of the first unit, and of the last
       const int i = k < V ? k : k - V + (units - 1) * V;
       const bool partial = k < V ? begin == 1 : end < units;
@@ -248,6 +250,7 @@ __device__ __forceinline__ T* buffer_of(float* shared, const Parts& parts, bool 
 
 // Before the first signal: nothing has arrived at any plane. The barrier is passed while the first copies arrive.
 __device__ __forceinline__ void clear_counters(const Norm& n, const Parts& parts) {
+#pragma unroll 1
   for (int64_t p = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; p < n.planes;
        p += static_cast<int64_t>(gridDim.x) * blockDim.x)
     parts.counters[p] = 0;

@@ -123,6 +123,8 @@ __device__ __forceinline__ void plane_sums(const Norm& n, const Parts& parts, co
                                            float& dz, float& dz_xhat) {
   await_plane(parts, part);
   dz = dz_xhat = 0.f;
+
+#pragma unroll 1
   for (int k = threadIdx.x; k < parts.count; k += blockDim.x) {
     const float* partial = n.scratch + 2 * (static_cast<int64_t>(part.plane) * parts.count + k);
     dz += partial[0];

@@ -49,6 +49,8 @@ template <typename T>
 __device__ __forceinline__ void merge_part(Moments& moments, const Window<T>& x, float origin) {
   constexpr int V = kPack<T>;
   merge_units(moments, x.shared, x.whole_begin(), x.whole_end(), origin);
+
+#pragma unroll 1
   for (int k = threadIdx.x; k < 2 * V; k += blockDim.x) {  // elements of units that the plane has in part
     const bool last = k >= V;
     const int i = last ? k - V + (x.units - 1) * V : k;
@@ -121,6 +123,8 @@ struct Writer {
       const int column = static_cast<int>(i - static_cast<int64_t>(row) * width) - n.pad;
       T* out = y + i;
       if (source < 0) {
+
+#pragma unroll 1
         for (int k = lane; k < count; k += lanes) store_streaming(out + k * V, Words{});
         return;
       }
@@ -189,6 +193,8 @@ template <int V>
 __device__ __forceinline__ Moments plane_moments(const Norm& n, const Parts& parts, const Part& part, float* shared) {
   await_plane(parts, part);
   Moments moments;
+
+#pragma unroll 1
   for (int k = threadIdx.x; k < parts.count; k += blockDim.x) {
     const float* partial = n.scratch + 2 * (static_cast<int64_t>(part.plane) * parts.count + k);
     moments.merge({part.size(k, parts, V), partial[0], partial[1]});

@@ -187,11 +187,30 @@ template <typename T, int V>
 __device__ __forceinline__ void prefetch(const T* x, const Share<V>& own, const Tiling& t) {
 #ifdef __CUDA_ARCH__
   x -= own.lane * V;
+
+#pragma unroll 1
   for (int pixel = threadIdx.x; pixel < min(own.pixels, t.ahead); pixel += blockDim.x)
     asm volatile("prefetch.global.L2 [%0];" ::"l"(advanced(x, pixel, t)));
 #else
   (void)x, (void)own, (void)t;
 #endif
+}
+
+// Call fn(i, item) for items in registers, which fn may change, one after the other: fn is compiled once. For what is
+// rare and long.
+template <int N, typename R, typename F>
+__device__ __forceinline__ void one_by_one(R (&items)[N], const F& fn) {
+#pragma unroll 1
+  for (int i = 0; i < N; ++i) {
+    R item = items[0];
+#pragma unroll
+    for (int k = 1; k < N; ++k)
+      if (k == i) item = items[k];
+    fn(i, item);
+#pragma unroll
+    for (int k = 0; k < N; ++k)
+      if (k == i) items[k] = item;
+  }
 }
 
 // Call fn(pixel) with each copy that the padding has of a pixel.

@@ -53,8 +53,7 @@ struct Sources {
       g[i] = load<V>(advanced(dy, to.pixel[i], t));
     }
     if (!to.near) return;
-#pragma unroll
-    for (int i = 0; i < N; ++i) g[i] = fold<V>(image, g[i], n, own.position(n, t, step + i));
+    one_by_one(g, [&](int i, auto& pack) { pack = fold<V>(image, pack, n, own.position(n, t, step + i)); });
   }
 };
 

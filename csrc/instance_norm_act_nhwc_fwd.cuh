@@ -259,10 +259,10 @@ __device__ __forceinline__ void write_part(const T* x, bool adds, const PixelRes
     else
       store_all([&](int i) { return map.template plain<false>(packs[i]); });
     if (!to.near) return;
-#pragma unroll
-    for (int i = 0; i < N; ++i)
+    one_by_one(packs, [&](int i, const auto& pack) {
       for_copies(n, own.position(n, t, step + i),
-                 [&](int64_t pixel) { store_result<V>(image + pixel * n.channels, packs[i]); });
+                 [&](int64_t pixel) { store_result<V>(image + pixel * n.channels, pack); });
+    });
   });
 }
 

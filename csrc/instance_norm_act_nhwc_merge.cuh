@@ -24,6 +24,8 @@ __device__ __forceinline__ void sum_rows(const float (&a)[N], const float (&b)[N
     for (int c = 0; c < kTogether; ++c) cells[c * threads + thread] = {a[v + c], b[v + c]};
     __syncthreads();
     SumPair sum{0.f, 0.f};
+
+#pragma unroll 1
     for (int r = thread % share; r < rows && output < outputs; r += share) {
       const SumPair cell = cells[k * threads + r * lanes + lane];
       sum.a += cell.a;

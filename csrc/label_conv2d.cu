@@ -96,13 +96,13 @@ int64_t under_bytes(const Conv& conv) {
   return static_cast<int64_t>(sizeof(Pixel)) * conv.under_height() * conv.under_width();
 }
 
-template <typename T>
-Sums take_sums(const Conv& conv, Scratch& scratch) {
+Sums take_sums(const Conv& conv, DType dtype, Scratch& scratch) {
   Sums sums;
+  sums.dtype = dtype;
   sums.padded = static_cast<int>(ceil_div(conv.channels, kChannelPack) * kChannelPack);
   sums.slots = scratch.take<float>(slots_of(conv.side) * sums.in_slots(conv));
   sums.edges = scratch.take<float>(sums.in_edges(conv));
-  sums.windows = scratch.take<T>(sums.in_windows(conv));
+  sums.windows = scratch.take<float>(sums.in_windows(conv));  // or of half the size
   return sums;
 }
 
@@ -115,11 +115,9 @@ void with_pooled(const Conv& conv, const F& fn) {
     fn(std::true_type{});
 }
 
+// T is float or Half.
 template <typename T>
-void forward(const Conv& conv, const Sums& sums, const Tensor& table, const Tensor& y, uintptr_t stream) {
-  const int64_t threads = sums.in_slots(conv) + sums.in_edges(conv) + sums.in_windows(conv);
-  HD_LAUNCH(label_conv2d_sums_kernel<T>, ceil_div(threads, kThreads), kThreads, 0, stream, conv,
-            table.as<const float>(), sums);
+void forward(const Conv& conv, const Sums& sums, const Tensor& y, uintptr_t stream) {
   with_pooled(conv, [&](auto pooled) {
     constexpr int V = 16 / sizeof(T);
     constexpr bool kPooled = decltype(pooled)::value;
@@ -158,15 +156,18 @@ Share share_of(const Conv& conv, const Tensor& dy) {
   share.slices = static_cast<int>(ceil_div(conv.channels, share.channels));
   share.bands = static_cast<int>(ceil_div(side, share.kernel_rows));
   share.row_ranges = static_cast<int>(ceil_div(conv.rows, share.rows));
-  share.packed = conv.channels % kOwned == 0 && is_aligned(dy, 16);
+  share.last = is_channels_last(dy);
+  share.packed = share.last && conv.channels % kOwned == 0 && is_aligned(dy, 16);
   if (static_cast<int64_t>(share.slices) * share.bands * share.row_ranges > 65535)  // blocks in the y direction
     throw std::runtime_error("label_conv2d: expected fewer classes on CUDA, got " + std::to_string(conv.n_labels) +
                              "; use the backend 'eager' or 'triton'");
   return share;
 }
 
-Gradient take_gradient(const Conv& conv, const Share& share, Scratch& scratch) {
+Gradient take_gradient(const Conv& conv, const Share& share, const Tensor& dy, Scratch& scratch) {
   Gradient gradient;
+  gradient.dy = dy.data;
+  gradient.dtype = dy.dtype;
   const int64_t labels = static_cast<int64_t>(conv.n_labels) * conv.channels;
   const int64_t table = static_cast<int64_t>(conv.side) * conv.side * conv.rows * conv.channels;
   const auto ranges = [&](int64_t size, int64_t most) {
@@ -181,42 +182,46 @@ Gradient take_gradient(const Conv& conv, const Share& share, Scratch& scratch) {
   return gradient;
 }
 
-template <typename T, typename Adder, bool kLast>
-void sum_tiles(const Conv& conv, const Share& share, const Gradient& gradient, const Tensor& dy, uintptr_t stream) {
+// The tiles of one class.
+void sum_uniform(const Conv& conv, const Gradient& gradient, const Tensor& dy, uintptr_t stream) {
   const dim3 slices(gradient.uniform_parts, static_cast<unsigned>(ceil_div(conv.channels, kSlice)));
-  const auto uniform = label_conv2d_uniform_kernel<T, Adder, kLast>;
-  HD_LAUNCH(uniform, slices, kThreads, under_bytes(conv), stream, conv, gradient, dy.as<const T>());
+  const auto launch = [&](auto kernel) {
+    HD_LAUNCH(kernel, slices, kThreads, under_bytes(conv), stream, conv, gradient);
+  };
+  const bool aligned = is_aligned(dy, 16);
+  if (!is_channels_last(dy))
+    with_floating(dy.dtype, [&](auto type) { launch(label_conv2d_uniform_kernel<PlaneSums, false, decltype(type)>); });
+  else if (dy.dtype == DType::float32 && conv.channels % 4 == 0 && aligned)
+    launch(label_conv2d_uniform_kernel<PixelSums<4>, true, float>);
+  else if (dy.dtype != DType::float32 && conv.channels % 8 == 0 && aligned)
+    launch(label_conv2d_uniform_kernel<PixelSums<8>, true, bf16, f16>);
+  else
+    launch(label_conv2d_uniform_kernel<PixelSums<1>, true, float, bf16, f16>);
+}
+
+// The other tiles.
+void sum_mixed(const Conv& conv, const Share& share, const Gradient& gradient, uintptr_t stream) {
   const dim3 shares(gradient.mixed_parts, static_cast<unsigned>(share.slices * share.bands * share.row_ranges));
   const int64_t bytes = 4 * share.owned(conv) + work_beside(conv, share.channels, rows_under(conv, share));
   const int64_t owners = static_cast<int64_t>(conv.side) * share.kernel_rows * share.quads();
-  with_pooled(conv, [&](auto pooled) {
-    const auto mixed = label_conv2d_mixed_kernel<T, kLast, decltype(pooled)::value>;
-    check_cuda(
-        cudaFuncSetAttribute(mixed, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(mixed_shared())),
-        "cudaFuncSetAttribute");
-    HD_LAUNCH(mixed, shares, static_cast<unsigned>(std::max<int64_t>(ceil_div(owners, 32) * 32, 128)), bytes, stream,
-              conv, gradient, share, dy.as<const T>());
-  });
+  const auto kernel = conv.planes.parts == nullptr ? label_conv2d_mixed_kernel<false> : label_conv2d_mixed_kernel<true>;
+  check_cuda(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(mixed_shared())),
+      "cudaFuncSetAttribute");
+  HD_LAUNCH(kernel, shares, static_cast<unsigned>(std::max<int64_t>(ceil_div(owners, 32) * 32, 128)), bytes, stream,
+            conv, gradient, share);
 }
 
-template <typename T>
-void backward(const Conv& conv, const Share& share, const Gradient& gradient, const Tensor& dy, const Tensor& dtable,
-              uintptr_t stream) {
-  constexpr int V = 16 / sizeof(T);
-  if (!is_channels_last(dy))
-    sum_tiles<T, PlaneSums<T>, false>(conv, share, gradient, dy, stream);
-  else if (conv.channels % V == 0 && is_aligned(dy, 16))
-    sum_tiles<T, PixelSums<T, V>, true>(conv, share, gradient, dy, stream);
-  else
-    sum_tiles<T, PixelSums<T, 1>, true>(conv, share, gradient, dy, stream);
-  const auto merge = [&](const float* parts, int count, int64_t size, const float* spread, float* out) {
+// Add up the parts of both into dtable.
+void merge(const Conv& conv, const Gradient& gradient, const Tensor& dtable, uintptr_t stream) {
+  const auto launch = [&](const float* parts, int count, int64_t size, const float* spread, float* out) {
     HD_LAUNCH(label_conv2d_merge_kernel, ceil_div(size, 32), 32 * kSums, 0, stream, conv, parts, count, size, spread,
               out);
   };
-  merge(gradient.uniform, gradient.uniform_parts, static_cast<int64_t>(conv.n_labels) * conv.channels, nullptr,
-        gradient.sums);
-  merge(gradient.taps, gradient.mixed_parts, dtable.shape[0] * dtable.shape[1] * dtable.shape[2], gradient.sums,
-        dtable.as<float>());
+  launch(gradient.uniform, gradient.uniform_parts, static_cast<int64_t>(conv.n_labels) * conv.channels, nullptr,
+         gradient.sums);
+  launch(gradient.taps, gradient.mixed_parts, dtable.shape[0] * dtable.shape[1] * dtable.shape[2], gradient.sums,
+         dtable.as<float>());
 }
 
 }  // namespace
@@ -226,7 +231,7 @@ int64_t label_conv2d_fwd_scratch(Tensor codes, Tensor table, Tensor y, Tensor po
   Conv conv = conv_of(codes, table, y, pool_y, pool_x, n_labels, stride, padding, pad_mode);
   Scratch scratch = {nullptr};
   pool(conv, y.shape[0], scratch, 0);
-  take_sums<float>(conv, scratch);
+  take_sums(conv, y.dtype, scratch);
   return scratch.used;
 }
 
@@ -235,10 +240,14 @@ void label_conv2d_fwd(Tensor codes, Tensor table, Tensor y, Tensor pool_y, Tenso
   Conv conv = conv_of(codes, table, y, pool_y, pool_x, n_labels, stride, padding, pad_mode);
   Scratch memory = {scratch.as<float>()};
   pool(conv, y.shape[0], memory, stream);
-  with_floating(y.dtype, [&](auto type) {
-    using T = decltype(type);
-    forward<T>(conv, take_sums<T>(conv, memory), table, y, stream);
-  });
+  const Sums sums = take_sums(conv, y.dtype, memory);
+  const int64_t threads = sums.in_slots(conv) + sums.in_edges(conv) + sums.in_windows(conv);
+  HD_LAUNCH(label_conv2d_sums_kernel, ceil_div(threads, kThreads), kThreads, 0, stream, conv, table.as<const float>(),
+            sums);
+  if (y.dtype == DType::float32)
+    forward<float>(conv, sums, y, stream);
+  else
+    forward<Half>(conv, sums, y, stream);
 }
 
 int64_t label_conv2d_bwd_scratch(Tensor codes, Tensor table, Tensor y, Tensor pool_y, Tensor pool_x, int64_t n_labels,
@@ -246,7 +255,7 @@ int64_t label_conv2d_bwd_scratch(Tensor codes, Tensor table, Tensor y, Tensor po
   Conv conv = conv_of(codes, table, y, pool_y, pool_x, n_labels, stride, padding, pad_mode);
   Scratch scratch = {nullptr};
   pool(conv, y.shape[0], scratch, 0);
-  take_gradient(conv, share_of(conv, y), scratch);
+  take_gradient(conv, share_of(conv, y), y, scratch);
   return scratch.used;
 }
 
@@ -256,8 +265,10 @@ void label_conv2d_bwd(Tensor codes, Tensor dtable, Tensor dy, Tensor pool_y, Ten
   Scratch memory = {scratch.as<float>()};
   pool(conv, dy.shape[0], memory, stream);
   const Share share = share_of(conv, dy);
-  const Gradient gradient = take_gradient(conv, share, memory);
-  with_floating(dy.dtype, [&](auto type) { backward<decltype(type)>(conv, share, gradient, dy, dtable, stream); });
+  const Gradient gradient = take_gradient(conv, share, dy, memory);
+  sum_uniform(conv, gradient, dy, stream);
+  sum_mixed(conv, share, gradient, stream);
+  merge(conv, gradient, dtable, stream);
 }
 
 }  // namespace hd::cuda

@@ -61,6 +61,18 @@ struct Conv {
   __device__ __forceinline__ int class_of(int code) const { return on_edge(code) ? code - n_labels - 1 : code; }
 };
 
+// Call fn(T{}) with the one of the types Ts that has the dtype. Kernels are compiled for all of a size at once, as most
+// of each does not depend on the type: all threads take one way through the rest.
+template <typename T, typename... Others, typename F>
+__device__ __forceinline__ void with_one_of(DType dtype, const F& fn) {
+  constexpr DType kOwn = std::is_same_v<T, float>  ? DType::float32
+                         : std::is_same_v<T, bf16> ? DType::bfloat16
+                                                   : DType::float16;
+  if constexpr (sizeof...(Others) > 0)
+    if (dtype != kOwn) return with_one_of<Others...>(dtype, fn);
+  fn(T{});
+}
+
 // Where a tile begins in the result.
 struct TileAt {
   int image, y, x;

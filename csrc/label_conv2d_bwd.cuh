@@ -13,6 +13,8 @@ namespace {
 constexpr int kSlice = 64;  // channels of a block, at most
 
 struct Gradient {
+  const void* dy;
+  DType dtype;     // of dy
   float* uniform;  // [uniform_parts, n_labels, C]: sums over tiles of one class
   float* sums;     // [n_labels, C]: the same of all parts
   float* taps;     // [mixed_parts, side * side, rows, C]: sums over the other tiles
@@ -21,7 +23,7 @@ struct Gradient {
 };
 
 // Sums of a channels_last gradient: a thread adds V channels of every few pixels.
-template <typename T, int V>
+template <int V>
 struct PixelSums {
   static constexpr int kShared = kThreads * V;
   float sum[V];
@@ -29,6 +31,7 @@ struct PixelSums {
 
   __device__ __forceinline__ explicit PixelSums(int channels)
       : sum{}, channels(channels), lanes(channels / V), group(threadIdx.x / lanes), groups(kThreads / lanes) {}
+  template <typename T>
   __device__ __forceinline__ void add(const Conv& conv, const T* tile, const Extent& extent) {
     constexpr int kAtOnce = 4;
     if (group >= groups) return;
@@ -68,13 +71,13 @@ struct PixelSums {
 };
 
 // Sums of a contiguous gradient: a warp owns every eighth channel, its lanes add pixels.
-template <typename T>
 struct PlaneSums {
   static constexpr int kWarps = kThreads / 32, kEach = kSlice / kWarps, kShared = 1;
   float sum[kEach];
   int channels;
 
   __device__ __forceinline__ explicit PlaneSums(int channels) : sum{}, channels(channels) {}
+  template <typename T>
   __device__ __forceinline__ void add(const Conv& conv, const T* tile, const Extent& extent) {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
     const int64_t plane = static_cast<int64_t>(conv.out_height) * conv.out_width;
@@ -100,9 +103,8 @@ struct PlaneSums {
 };
 
 // A block sums a range of tiles for a slice of channels. The first slice also tells which tiles are left.
-template <typename T, typename Adder, bool kLast>
-__global__ void __launch_bounds__(kThreads, 3)
-    label_conv2d_uniform_kernel(Conv conv, Gradient gradient, const T* __restrict__ dy) {
+template <typename Adder, bool kLast, typename... Ts>
+__global__ void __launch_bounds__(kThreads, 3) label_conv2d_uniform_kernel(Conv conv, Gradient gradient) {
   HD_SHARED(Pixel, under);
   __shared__ float partial[Adder::kShared];
   const int begin = static_cast<int>(blockIdx.y) * kSlice, channels = min(kSlice, conv.channels - begin);
@@ -125,8 +127,11 @@ __global__ void __launch_bounds__(kThreads, 3)
     held = label;
     const int64_t pixel = static_cast<int64_t>(tile.y) * conv.out_width + tile.x;
     const int64_t plane = static_cast<int64_t>(conv.out_height) * conv.out_width;
-    const T* source = dy + tile.image * conv.channels * plane;
-    adder.add(conv, source + (kLast ? pixel * conv.channels + begin : begin * plane + pixel), Extent(conv, tile));
+    const int64_t from = tile.image * conv.channels * plane;
+    const int64_t first = from + (kLast ? pixel * conv.channels + begin : begin * plane + pixel);
+    with_one_of<Ts...>(gradient.dtype, [&](auto type) {
+      adder.add(conv, static_cast<const decltype(type)*>(gradient.dy) + first, Extent(conv, tile));
+    });
   }
   if (held >= 0) adder.flush(partial, target + static_cast<int64_t>(held) * conv.channels);
 }

@@ -20,7 +20,7 @@ struct Share {
   int kernel_rows;                // of the kernel
   int rows;                       // of the table
   int slices, bands, row_ranges;  // how many shares that makes, of channels, of the kernel and of the table
-  bool packed;                    // the channels of a channels_last gradient are aligned
+  bool last, packed;              // the gradient is channels_last; then its channels are aligned
 
   __host__ __device__ int quads() const { return channels / kOwned; }
   // Floats from one tap to the next. Eight threads that access four taps of neighbours meet no bank twice.
@@ -79,7 +79,7 @@ __device__ __forceinline__ void find_runs(const Conv& conv, const Share& share, 
 
 // Load the gradient of a tile, channels from `begin` on, zero where there is none, each pixel to where its right
 // neighbour's sum will be.
-template <typename T, bool kLast>
+template <bool kLast, typename T>
 __device__ __forceinline__ void load_gradient(const Conv& conv, const Share& share, const T* tile, const Extent& extent,
                                               int begin, float* before) {
   const int quads = share.quads(), thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
@@ -176,18 +176,25 @@ struct Owner {
 };
 
 // Add a tile, all threads of the block together.
-template <typename T, bool kLast, bool kPooled>
-__device__ __forceinline__ void add_tile(const Owner<kPooled>& owner, const Work& work, const T* dy, unsigned at) {
+template <bool kPooled>
+__device__ __forceinline__ void add_tile(const Owner<kPooled>& owner, const Work& work, const Gradient& gradient,
+                                         unsigned at) {
   const Conv& conv = owner.conv;
   const Share& share = owner.share;
   const TileAt tile(conv, at);
   const Extent extent(conv, tile);
   const int64_t plane = static_cast<int64_t>(conv.out_height) * conv.out_width;
   const int64_t pixel = static_cast<int64_t>(tile.y) * conv.out_width + tile.x;
-  const T* source = dy + tile.image * conv.channels * plane + pixel * (kLast ? conv.channels : 1);
+  const int64_t first = tile.image * conv.channels * plane + pixel * (share.last ? conv.channels : 1);
   __syncthreads();
   find_runs(conv, share, tile, owner.i, work.runs);
-  load_gradient<T, kLast>(conv, share, source, extent, owner.begin, work.before);
+  with_one_of<float, bf16, f16>(gradient.dtype, [&](auto type) {
+    const auto* source = static_cast<const decltype(type)*>(gradient.dy) + first;
+    if (share.last)
+      load_gradient<true>(conv, share, source, extent, owner.begin, work.before);
+    else
+      load_gradient<false>(conv, share, source, extent, owner.begin, work.before);
+  });
   __syncthreads();
   sum_rows(conv, share, work.before);
   __syncthreads();
@@ -217,9 +224,9 @@ __device__ __forceinline__ void write_owned(const Owner<kPooled>& owner, const f
 }
 
 // A block owns every gridDim.x-th tile, and a share of the table.
-template <typename T, bool kLast, bool kPooled>
-__global__ void __launch_bounds__(kMixedThreads, 2)
-    label_conv2d_mixed_kernel(Conv conv, Gradient gradient, Share share, const T* __restrict__ dy) {
+template <bool kPooled>
+__global__ void __launch_bounds__(kMixedThreads, 3)
+    label_conv2d_mixed_kernel(Conv conv, Gradient gradient, Share share) {
   HD_SHARED(float, shared);
   const Work work(shared, conv, share);
   for (int k = static_cast<int>(threadIdx.x); k < share.owned(conv); k += static_cast<int>(blockDim.x))
@@ -230,7 +237,7 @@ __global__ void __launch_bounds__(kMixedThreads, 2)
     const unsigned at = first + threadIdx.x % 32 * step;
     unsigned left = __ballot_sync(kAll, at < tiles && gradient.mixed[at] != 0);
     for (; left != 0; left &= left - 1)
-      add_tile<T, kLast>(owner, work, dy, first + (__ffs(static_cast<int>(left)) - 1) * step);
+      add_tile(owner, work, gradient, first + (__ffs(static_cast<int>(left)) - 1) * step);
   }
   __syncthreads();
   const int64_t table = static_cast<int64_t>(conv.side) * conv.side * conv.rows * conv.channels;

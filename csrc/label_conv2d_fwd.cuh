@@ -28,6 +28,7 @@ struct Sums {
   float* edges;   // [side, edge_groups, edge_sets, padded]
   void* windows;  // [n_labels + 1, padded] in the dtype of the result: over all taps
   int padded;
+  DType dtype;  // of the result
 
   __host__ __device__ int64_t in_slots(const Conv& conv) const {
     return static_cast<int64_t>(conv.side) * (conv.n_labels + 1) * padded;  // threads; one makes all slots
@@ -70,7 +71,6 @@ __device__ __forceinline__ void sum_slots(const Conv& conv, const Column& column
 }
 
 // A thread for each channel of each row of the slots, but the slots themselves, of the edges and of the windows.
-template <typename T>
 __global__ void __launch_bounds__(kThreads)
     label_conv2d_sums_kernel(Conv conv, const float* __restrict__ table, Sums sums) {
   const int side = conv.side;
@@ -99,7 +99,30 @@ __global__ void __launch_bounds__(kThreads)
   if (at >= plane) return;
   const int64_t label = at / sums.padded;
   for (int t = 0; t < side * side && label < conv.n_labels; ++t) sum += column.at(t, label);
-  static_cast<T*>(sums.windows)[at] = from_float<T>(sum);
+  with_one_of<float, bf16, f16>(sums.dtype, [&](auto type) {
+    using T = decltype(type);
+    static_cast<T*>(sums.windows)[at] = from_float<T>(sum);
+  });
+}
+
+// An element of either 16-bit type. Nearly all elements of the result are copied, whichever it is.
+struct Half {
+  uint16_t bits;
+};
+
+// Sums as elements of the result.
+template <typename T, int V>
+__device__ __forceinline__ Pack<T, V> rounded(const float (&sum)[V], DType dtype) {
+  Pack<T, V> pack;
+  const auto round = [&](auto type) {
+#pragma unroll
+    for (int v = 0; v < V; ++v) pack.at[v] = bit_cast<T>(from_float<decltype(type)>(sum[v]));
+  };
+  if constexpr (std::is_same_v<T, Half>)
+    with_one_of<bf16, f16>(dtype, round);
+  else
+    round(T{});
+  return pack;
 }
 
 template <int V>
@@ -244,10 +267,7 @@ __global__ void __launch_bounds__(kThreads, kPooled ? 2 : 4)
       const int first = ((pixel >> conv.tile_bits) * conv.under_width() + (pixel & mask)) * conv.stride;
       float sum[V] = {};
       sum_window<kPooled>(conv, sums, under + first, tile.image, channel, sum);
-      Pack<T, V> pack;
-#pragma unroll
-      for (int v = 0; v < V; ++v) pack.at[v] = from_float<T>(sum[v]);
-      store_pack(target(pixel), pack);
+      store_pack(target(pixel), rounded<T>(sum, sums.dtype));
     }
   }
 }
@@ -280,8 +300,9 @@ __global__ void __launch_bounds__(kThreads, kPooled ? 2 : 4)
       const int first = ((pixel >> conv.tile_bits) * conv.under_width() + (pixel & mask)) * conv.stride;
       float sum[V] = {};
       sum_window<kPooled>(conv, sums, under + first, tile.image, begin + pack * V, sum);
+      const Pack<T, V> own = rounded<T>(sum, sums.dtype);
 #pragma unroll
-      for (int v = 0; v < V; ++v) made[(pack * V + v) * kRow + pixel] = from_float<T>(sum[v]);
+      for (int v = 0; v < V; ++v) made[(pack * V + v) * kRow + pixel] = own.at[v];
     }
     __syncthreads();
     const int step = packed ? V : 1;

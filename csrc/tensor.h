@@ -13,7 +13,6 @@ enum class DType { float32, bfloat16, float16, int8, int16, int32, int64, uint8,
 struct Tensor {
   void* data = nullptr;  // null where None was given
   DType dtype = DType::float32;
-  int dim = 0;
   int64_t shape[4] = {1, 1, 1, 1};
   int64_t stride[4] = {0, 0, 0, 0};  // in elements
 

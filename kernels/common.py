@@ -28,14 +28,6 @@ def parts(n: int, size: int) -> int:
     return -(-n // size)
 
 
-def planes_of(x: Tensor) -> tuple[int, int]:
-    """See dense x [B, C, H, W] as planes of H * W pixels: how many there are, and how many elements a pixel has.
-
-    A channels_last image is one plane whose pixels have C elements, a contiguous one C planes of single elements.
-    """
-    return (x.shape[0], x.shape[1]) if is_channels_last(x) else (x.shape[0] * x.shape[1], 1)
-
-
 def block_of(n: int, largest: int) -> int:
     """Length of a block for n elements: a power of two, at most `largest`."""
     return min(triton.next_power_of_2(n), largest)

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from hdgan import ops
 from hdgan.benchmarks.timing import copy_ceiling, measure
+from hdgan.devices import is_out_of_memory
+from hdgan.errors import ConfigError
 from hdgan.ops._backend import BACKENDS, DEVICE_OF, KERNEL_DTYPES, why_unusable
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 5e-3}
@@ -69,7 +71,10 @@ class CheckedOp:
 def check_kernels(gpus: Sequence[int], progress: Callable[[str], None] = lambda what: None) -> Iterator[CheckedOp]:
     """Check all kernels of all backends that can run, on the CPU and on these GPUs.
 
-    A kernel that breaks the GPU ends the check of that GPU: nothing after it could be trusted.
+    A kernel that breaks its GPU ends the check: nothing that the process does on it after that could be trusted.
+
+    Raises:
+        ConfigError: a device has not enough free memory.
     """
     devices = [torch.device("cpu"), *(torch.device("cuda", gpu) for gpu in gpus)]
     for device in devices:
@@ -85,7 +90,11 @@ def check_kernels(gpus: Sequence[int], progress: Callable[[str], None] = lambda 
 
 
 def check_op(op: str, backend: str, device: torch.device) -> CheckedOp:
-    """Compare an op with its definition in all dtypes and memory formats, and time it."""
+    """Compare an op with its definition in all dtypes and memory formats, and time it.
+
+    Raises:
+        ConfigError: the device has not enough free memory.
+    """
     found = CheckedOp(backend, op, str(device))
     for case in cases(op, device):
         try:
@@ -94,6 +103,11 @@ def check_op(op: str, backend: str, device: torch.device) -> CheckedOp:
                 forward, backward = _rates(case, backend, device)
                 found = replace(found, forward=forward, backward=backward)
         except Exception as error:  # whatever a kernel or its compiler raises is what the check is about
+            if is_out_of_memory(error):  # which says nothing of the kernel
+                raise ConfigError(
+                    f"{op} cannot be checked, because {device} has not enough free memory: end other programs that use "
+                    "it, and run hdgan info --check again"
+                ) from error
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             return replace(found, problem=f"{case.where}: {first}")
         if found.problem is not None:
@@ -101,9 +115,12 @@ def check_op(op: str, backend: str, device: torch.device) -> CheckedOp:
     return found
 
 
-def rate_of_copies(device: torch.device) -> float:
-    """Bytes per second of a large copy on the device."""
-    return copy_ceiling(device)
+def rate_of_copies(device: torch.device) -> float | None:
+    """Bytes per second of a large copy on the device; None if it cannot copy, as a GPU that a kernel broke."""
+    try:
+        return copy_ceiling(device)
+    except RuntimeError:
+        return None
 
 
 def _broken(device: torch.device) -> str | None:

@@ -66,7 +66,9 @@ class Replay:
 
     def _key(self, given: Given, options: tuple[Hashable, ...]) -> Hashable:
         shapes = tuple(None if t is None else (t.shape, t.stride(), t.dtype) for t in given)
-        return shapes, options, forced_backend(), tuple((t.data_ptr(), t._version) for t in self._weights())
+        # A tensor of inference mode counts no versions. Its changes reach the graph, which reads its memory.
+        weights = tuple((t.data_ptr(), None if t.is_inference() else t._version) for t in self._weights())
+        return shapes, options, forced_backend(), weights
 
     def _weights(self) -> list[Tensor]:
         return [*self._model.parameters(), *self._model.buffers()]

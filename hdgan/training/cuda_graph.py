@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -45,18 +46,26 @@ class GraphedGradients:
         gradients: what is captured. The model has no encoder, whose tables change their size with the number of
             instances, and the criterion has no pool. `graph_obstacle` says so.
         state: the networks.
+        required: whether a step that cannot be captured is an error. Otherwise a warning says so, and the steps run as
+            they are.
     """
 
-    def __init__(self, gradients: Gradients, state: StageNetworks) -> None:
+    def __init__(self, gradients: Gradients, state: StageNetworks, required: bool = True) -> None:
         self._gradients = gradients
         self._state = state
+        self._required = required
+        self._impossible = False
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Replace the gradients of all trained parameters by those of this batch; returns the losses."""
-        if self._graph is None:
+        """Replace the gradients of all trained parameters by those of this batch; returns the losses.
+
+        Raises:
+            ConfigError: a graph is required, and the step cannot be captured.
+        """
+        if self._graph is None and not self._impossible:
             self._graph = self._capture(batch)
-        if _shapes(batch) != _shapes(self._batch):
+        if self._graph is None or _shapes(batch) != _shapes(self._batch):
             return self._gradients(batch)
         for static, new in zip(_tensors(self._batch), _tensors(batch), strict=True):
             if static is not None and new is not None:
@@ -66,7 +75,7 @@ class GraphedGradients:
         self._graph.replay()
         return self._losses.clone()
 
-    def _capture(self, batch: Batch) -> torch.cuda.CUDAGraph:
+    def _capture(self, batch: Batch) -> torch.cuda.CUDAGraph | None:
         self._batch = Batch(*(None if t is None else t.clone() for t in _tensors(batch)))  # type: ignore[arg-type]
         model = self._state.model
         try:
@@ -77,9 +86,12 @@ class GraphedGradients:
                 model.zero_grad,  # or the gradients of the warm-up would live beside those of the graph
             )
         except CaptureError as error:
-            raise ConfigError(
-                f"a CUDA graph cannot hold this step ({error}): use {option_off('cuda_graphs')}"
-            ) from error
+            reason, remedy = f"a CUDA graph cannot hold this step ({error})", option_off("cuda_graphs")
+            if self._required:
+                raise ConfigError(f"{reason}: use {remedy}") from error
+            warnings.warn(f"{reason}, so it runs without one; {remedy} does not try", stacklevel=2)
+            self._impossible = True
+            return None
         self._grads = [(p, p.grad) for p in (*self._state.g_parameters, *self._state.d_parameters)]
         return graph
 

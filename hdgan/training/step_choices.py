@@ -34,8 +34,8 @@ class StepChoices:
     why_cuda_graphs: str
 
     def applied(self, config: AnyRun) -> AnyRun:
-        """The config with these choices in the place of `auto`."""
-        return replace(config, recompute=self.recompute, cuda_graphs=self.cuda_graphs)
+        """The config with these choices; CUDA graphs that are possible stay `auto` if nobody asked for them."""
+        return replace(config, recompute=self.recompute, cuda_graphs=self.cuda_graphs and config.cuda_graphs)
 
     def __str__(self) -> str:
         recompute, graphs = ("on" if chosen else "off" for chosen in (self.recompute, self.cuda_graphs))

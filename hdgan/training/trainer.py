@@ -160,8 +160,8 @@ class Trainer:
         gradients = partial(forward_backward, config, state, self.criterion)
         # Without a reference to self, which would keep the networks of a stage alive beside those of the next one.
         self._gradients: Callable[[Batch], Tensor] = (
-            GraphedGradients(gradients, state)
-            if config.cuda_graphs is True
+            GraphedGradients(gradients, state, required=config.cuda_graphs is True)
+            if config.cuda_graphs and world.device.type == "cuda"
             else lambda batch: gradients(batch, average.during_backward())
         )
         self._unfinished: _Unfinished | None = None

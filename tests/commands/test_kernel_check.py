@@ -188,6 +188,24 @@ def test_what_cannot_be_recorded_is_shown(
     assert said.err.startswith("hdgan: error: cannot keep what the check found: ")
 
 
+def test_too_little_memory_is_no_fault_of_a_kernel(plant: Plant, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    plant("l1_distance_fwd", fail)
+    assert main(["info", "--check", "--json"]) == 2
+    assert "l1_distance cannot be checked, because cpu has not enough free memory" in capsys.readouterr().err
+    assert not _verdicts.verdict_file().exists()
+
+
+def test_a_broken_gpu_has_no_rate_of_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(device: torch.device) -> float:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(kernel_check, "copy_ceiling", fail)
+    assert kernel_check.rate_of_copies(CPU) is None
+
+
 def test_a_gpu_that_breaks_ends_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(kernel_check, "_broken", lambda device: "cuda:0 does not work after this: illegal address")

@@ -62,7 +62,7 @@ def limit_of(name, quantity):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", cases(), ids=str)
+@pytest.mark.parametrize("case", list(cases()), ids=str)
 def test_traffic(counter, table, case):
     """Sectors, bytes from memory, no race between blocks, and the table is that of these kernels."""
     rows = count(counter, case)

@@ -184,6 +184,17 @@ def test_inference_mode_in_some_calls_only(graphs: list[HostGraph]) -> None:
     assert [graph.replays for graph in graphs] == [4]
 
 
+def test_weights_that_were_made_in_inference_mode(graphs: list[HostGraph]) -> None:
+    with torch.inference_mode():
+        model, _, run = make()
+    for number in range(4):
+        if number == 3:
+            with torch.inference_mode():
+                model.weight.mul_(2)
+        run(torch.randn(2, 3))
+    assert [graph.replays for graph in graphs] == [3]
+
+
 def small(name: str) -> ImageModel:
     """A model of each kind; the third draws noise."""
     torch.manual_seed(0)

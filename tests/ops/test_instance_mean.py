@@ -134,7 +134,7 @@ def test_any_number_of_channels(backend, device, channels):
         assert_near_truth(backend, device, torch.float32, memory_format, x, upstream, index, truth)
 
 
-@pytest.mark.parametrize("name", ["rectangles", "noise-odd", *MANY])
+@pytest.mark.parametrize("name", ["rectangles", "rectangles-odd", "noise-odd", *MANY])
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("backend", KERNELS, indirect=True)
 def test_without_deterministic_algorithms(backend, device, name, memory_format):

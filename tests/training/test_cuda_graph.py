@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -18,8 +19,8 @@ from hdgan.families import PatchConfig, Pix2PixConfig, Pix2PixHDLoss, Pix2PixLos
 from hdgan.families.common.batch import Batch
 from hdgan.families.pix2pix.losses import Pix2PixCriterion
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
-from hdgan.models.cuda_graph import without_trace
-from hdgan.training import OptimConfig, TrainConfig, setup, train
+from hdgan.models.cuda_graph import CaptureError, without_trace
+from hdgan.training import OptimConfig, TrainConfig, cuda_graph, setup, train
 from hdgan.training.cuda_graph import GraphedGradients, compile_networks
 from hdgan.training.distributed import World
 from hdgan.training.schedule import plan
@@ -81,6 +82,29 @@ def test_steps_that_no_graph_can_hold_are_refused_at_the_start(
         with pytest.raises(ConfigError, match=reason):
             train(config)
         assert not (config.out / "config.json").exists()
+
+
+def test_a_step_that_cannot_be_captured(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error if a graph was asked for; otherwise a warning, and steps without a graph."""
+    config, inputs = make_config(tmp_path), make_inputs(2, torch.float32)
+    state = make_state(config)
+    plain = partial(forward_backward, config, state, Pix2PixHDCriterion(config.loss, None, state.pool))
+    expected = plain(inputs)
+
+    def fail(*_: Any) -> None:
+        raise CaptureError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(cuda_graph, "capture", fail)
+    with pytest.raises(ConfigError, match=r"cannot hold this step \(.*capturing\): use "):
+        GraphedGradients(plain, state)(inputs)
+    graphed = GraphedGradients(plain, state, required=False)
+    with pytest.warns(UserWarning, match=r"cannot hold this step \(.*capturing\), so it runs without one"):
+        assert torch.equal(graphed(inputs), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(graphed(inputs), expected)
 
 
 @pytest.mark.gpu
