@@ -30,7 +30,7 @@ if [[ ${1:-} == --cpu ]]; then
 fi
 part=${1:-} seconds=${3:-}
 [[ -n $part ]] || usage "no part is given"
-[[ " ${parts[*]} " == *" $part "* ]] || usage "there is no part $part"
+[[ $part != *" "* && " ${parts[*]} " == *" $part "* ]] || usage "there is no part $part"
 [[ -z $seconds || $seconds =~ ^[1-9][0-9]*$ ]] || usage "SECONDS is $seconds"
 (($# <= 3)) || usage "there is more than a part, a folder and seconds"
 [[ $device == cuda || $part == quick* ]] || usage "--cpu rehearses quick parts, not $part"

@@ -18,6 +18,7 @@ from rich.table import Table
 import hdgan
 from hdgan.allocator import allocator_name
 from hdgan.commands.kernel_check import check_kernels, rate_of_copies
+from hdgan.errors import HdganError
 from hdgan.ops import _backend, _verdicts
 
 
@@ -169,13 +170,8 @@ def _plain(value: Any) -> str:
 
 
 def run_check(found: dict[str, Any], progress: Callable[[str], None]) -> bool:
-    """Check all kernels, add what was found, and record which are wrong. Returns whether all are right."""
+    """Check all kernels, and add what was found. Returns whether all are right."""
     checked = list(check_kernels(_gpu_indices(), progress))
-    for name in {result.device for result in checked}:
-        device = torch.device(name)
-        results = [result for result in checked if result.device == name]
-        problems = {(r.backend, r.op): r.problem for r in results if r.problem is not None}
-        _verdicts.record(device.type, device.index, {r.backend for r in results}, problems)
     found["check"] = [
         {
             **asdict(result),
@@ -183,8 +179,21 @@ def run_check(found: dict[str, Any], progress: Callable[[str], None]) -> bool:
         }
         for result in checked
     ]
-    found["wrong"] = _wrong()
     return all(result.problem is None for result in checked)
+
+
+def record_check(found: dict[str, Any]) -> None:
+    """Record which kernels `run_check` found wrong.
+
+    Raises:
+        HdganError: the file cannot be written.
+    """
+    for name in {row["device"] for row in found["check"]}:
+        device = torch.device(name)
+        rows = [row for row in found["check"] if row["device"] == name]
+        problems = {(row["backend"], row["op"]): row["problem"] for row in rows if row["problem"] is not None}
+        _verdicts.record(device.type, device.index, {row["backend"] for row in rows}, problems)
+    found["wrong"] = _wrong()
 
 
 def show_check(console: Console, found: dict[str, Any]) -> None:
@@ -218,13 +227,19 @@ def info(*, check: bool = False, json: bool = False) -> int:
     """
     console = Console(markup=False, highlight=False, emoji=False)
     found = collect()
-    right = True
+    right, unwritable = True, None
     if check:
         right = run_check(found, lambda what: None if json else console.print(f"checking {what}"))
+        try:
+            record_check(found)
+        except HdganError as error:  # what the check found is shown first
+            unwritable = error
     if json:
         print(dumps(found, indent=2))
     else:
         show(console, found)
         if check:
             show_check(console, found)
+    if unwritable is not None:
+        raise unwritable
     return 0 if right else 1

@@ -80,7 +80,8 @@ def _with_values(arguments: list[str]) -> list[str]:
     full: list[str] = []
     for argument, following in pairwise([*arguments, ""]):
         name = argument.replace("_", "-").removeprefix("--").removeprefix("no-")
-        if not argument.startswith("--") or name not in _SWITCHES or following in ("auto", "True", "False"):
+        has_value = following != "" and not following.startswith("-")
+        if not argument.startswith("--") or name not in _SWITCHES or has_value:
             full.append(argument)
         else:
             full += [f"--{name}", str(not argument.startswith("--no"))]

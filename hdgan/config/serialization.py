@@ -168,7 +168,12 @@ class _Check:
                 return self.value(kind, data, path)
             except self.error:
                 continue
-        return self.value(kinds[-1], data, path)
+        try:
+            return self.value(kinds[-1], data, path)
+        except self.error:
+            if len(kinds) == 1 or not all(get_origin(_unwrapped(kind)[0]) in (None, Literal) for kind in kinds):
+                raise  # it names the part that is wrong
+        raise self._wrong(Union[kinds], data, path)  # noqa: UP007
 
     def _tagged(self, kinds: tuple[Any, ...], data: Any, path: str) -> Any:
         """The dataclass of the data or, in a union, the one whose tag it has; the first if it has none."""
@@ -249,6 +254,8 @@ def _expected(kind: Any) -> str:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         return " or ".join(map(str, arguments))
+    if origin is Union:
+        return " or ".join(map(_expected, arguments))
     if (origin or kind) in (tuple, list):
         fixed = origin is tuple and arguments[-1] is not Ellipsis
         return f"a list of {len(arguments)}" if fixed else "a list"

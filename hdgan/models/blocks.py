@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
+from weakref import ref
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,8 @@ from hdgan.ops.instance_norm_act import PadMode, pad2d
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound=type[nn.Module])
 _recompute = False
-_casts: Casts | None = None
+_casts: list[Casts] = []
+"""Those of each active `reusing`, in all threads. The last ones count; all give the same numbers."""
 _PLAIN: dict[type, Callable[..., Any]] = {
     kind: kind.forward for kind in (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)
 }
@@ -84,44 +86,50 @@ def as_function(conv: nn.Module, *, bias: bool = False, channels: slice | None =
 class Casts:
     """Frozen weights in the dtype of autocast, which would cast them in every call. It makes the same numbers of them.
 
-    A weight that is changed, or replaced by another one, is cast again.
+    A weight that is changed, or replaced by another one, is cast again. PyTorch counts changes in place, but not those
+    that are made through `weight.data`. A copy of this object holds nothing at first.
     """
 
     def __init__(self) -> None:
-        self._held: dict[int, tuple[Tensor, Tensor, int, Tensor]] = {}
+        self._held: dict[int, tuple[ref[Tensor], Tensor, int, Tensor]] = {}
+
+    def __reduce__(self) -> tuple[type[Casts], tuple[()]]:
+        return Casts, ()
 
     def of(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """A weight in the dtype of autocast."""
         held = self._held.get(id(weight))
         if held is not None:
             owner, memory, version, cast = held
-            same = owner is weight and memory.data_ptr() == weight.data_ptr() and version == weight._version
+            same = owner() is weight and memory.data_ptr() == weight.data_ptr() and version == weight._version
             if same and (cast.dtype, cast.device) == (dtype, weight.device):
                 return cast
+        cast = weight.detach().to(dtype)
+        alive = {key: entry for key, entry in self._held.items() if entry[0]() is not None}
         # The memory is held too, so that no other weight can come to lie where this one was.
-        self._held[id(weight)] = weight, weight.detach(), weight._version, weight.detach().to(dtype)
-        return self._held[id(weight)][-1]
+        self._held = alive | {id(weight): (ref(weight), weight.detach(), weight._version, cast)}
+        return cast
 
 
 @contextmanager
 def reusing(casts: Casts) -> Iterator[None]:
     """Make plain convolutions inside the block take their frozen weights from `casts`."""
-    global _casts
-    before, _casts = _casts, casts
+    _casts.append(casts)
     try:
         yield
     finally:
-        _casts = before
+        _casts.remove(casts)  # wherever it is: another thread may have added its own since
 
 
 def _cast(weight: Any) -> Any:
     """A weight or bias as autocast would cast it, where casts are reused; else as it is."""
-    if _casts is None or weight is None or weight.requires_grad or weight.dtype != torch.float32:
+    active = _casts[-1:]  # by one step, since another thread may remove its own
+    if not active or weight is None or weight.requires_grad or weight.dtype != torch.float32:
         return weight
     kind = weight.device.type
     if not torch.is_autocast_enabled(kind) or torch.compiler.is_compiling() or weight.is_inference():
         return weight
-    return _casts.of(weight, torch.get_autocast_dtype(kind))
+    return active[0].of(weight, torch.get_autocast_dtype(kind))
 
 
 @contextmanager

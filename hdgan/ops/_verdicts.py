@@ -5,6 +5,7 @@ A verdict is about one device and one version of torch and of hdgan: with others
 
 from __future__ import annotations
 
+import os
 import platform
 import warnings
 from collections.abc import Iterable
@@ -96,20 +97,26 @@ def record(kind: str, gpu: int | None, checked: Iterable[str], problems: dict[tu
     names = set(checked)
     kept = [v for v in _read() if not ((v.device, v.torch, v.hdgan) == about and v.backend in names)]
     found = [WrongKernel(*about, backend, op, problem) for (backend, op), problem in sorted(problems.items())]
-    file = verdict_file()
-    if kept or found:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, WrongKernels((*kept, *found)))
-    else:
-        file.unlink(missing_ok=True)
+    try:
+        file = verdict_file()
+        if kept or found:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, WrongKernels((*kept, *found)))
+        elif os.path.lexists(file):
+            file.unlink()
+    except (OSError, RuntimeError) as error:
+        raise HdganError(f"cannot keep what the check found: {error}; name another folder by HDGAN_CACHE") from error
     wrong_on.cache_clear()
 
 
 def _read() -> tuple[WrongKernel, ...]:
     from hdgan.files.json import read_json
 
-    file = verdict_file()
-    if not file.exists():
+    try:
+        file = verdict_file()
+    except RuntimeError:  # this user has no home, so no check has kept anything there
+        return ()
+    if not os.path.lexists(file):  # or it lies where this process may not look: no op may fail because of that
         return ()
     try:
         return read_json(file, WrongKernels, "delete it, and run hdgan info --check again").wrong

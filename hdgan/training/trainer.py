@@ -188,9 +188,12 @@ class Trainer:
             TrainingError: a loss is not finite. Weights, moments and average are those of the step before, and the step
                 does not count.
         """
-        last, self._unfinished = self._unfinished, None
-        if last is None:
-            return
+        with defer_sigchld():  # what has begun to finish is finished
+            last, self._unfinished = self._unfinished, None
+            if last is not None:
+                self._finish(last)
+
+    def _finish(self, last: _Unfinished) -> None:
         config, state = self.config, self.state
         losses = dict(zip(self.criterion.names, last.losses.tolist(), strict=True))
         try:
@@ -198,10 +201,9 @@ class Trainer:
         except TrainingError:
             state.step = last.step - 1
             raise
-        with defer_sigchld():
-            self.updating = True
-            state.ema.update(last.step_in_stage)
-            self.updating = False
+        self.updating = True
+        state.ema.update(last.step_in_stage)
+        self.updating = False
         self.on_result(StepResult(last.step, losses, last.learning_rates))
 
     def _averaged_gradients(self, batch: Batch | HdganError) -> Tensor:

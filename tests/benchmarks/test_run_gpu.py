@@ -159,6 +159,7 @@ def test_the_long_parts_run(machine: Machine, part: str) -> None:
     [
         ([], "no part is given"),
         (["fast"], "there is no part fast"),
+        (["quick check"], "there is no part quick check"),
         (["quick", "results", "soon"], "SECONDS is soon"),
         (["quick", "results", "0"], "SECONDS is 0"),
         (["quick", "results", "9", "more"], "there is more than a part, a folder and seconds"),

@@ -176,6 +176,18 @@ def test_a_kernel_that_raises_is_wrong(plant: Plant, capsys: pytest.CaptureFixtu
     assert row["problem"].endswith("invalid device function")
 
 
+def test_what_cannot_be_recorded_is_shown(
+    plant: Plant, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HDGAN_CACHE", str(tmp_path / "file"))
+    plant("avg_pyramid_fwd", one_pixel)
+    assert main(["info", "--check"]) == 2
+    said = capsys.readouterr()
+    assert "WRONG: result 0, float32" in " ".join(said.out.split())
+    assert said.err.startswith("hdgan: error: cannot keep what the check found: ")
+
+
 def test_too_little_memory_is_no_fault_of_a_kernel(plant: Plant, capsys: pytest.CaptureFixture[str]) -> None:
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")

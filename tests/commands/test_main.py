@@ -152,6 +152,13 @@ def test_switches_that_may_be_automatic(
     assert (configs[0].recompute, configs[0].cuda_graphs) == (recompute, graphs)
 
 
+@pytest.mark.parametrize("typed", [["--recompute", "off"], ["--recompute=off"], ["--cuda-graphs", "off"]])
+def test_a_switch_says_which_values_it_takes(capsys: Capture, typed: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        train_main(["demo", *typed])
+    assert re.search(r"invalid choice 'off' for argument '--(recompute|cuda-graphs)'", capsys.readouterr().err)
+
+
 def test_arguments_with_nul_are_refused(capsys: Capture) -> None:
     assert train_main(["demo", "--out", "a\0b"]) == 2
     assert capsys.readouterr().err.startswith("hdgan: error: an argument contains the character NUL")

@@ -112,7 +112,7 @@ def test_whole_number_as_float():
         ({"sizes": 3}, "sizes is 3: give a list"),
         ({"sizes": [1, "x"]}, r"sizes\[1\] is 'x': give a whole number"),
         ({"colors": []}, r"colors is \[\]: give a table"),
-        ({"either": 1.5}, "either is 1.5: give text"),
+        ({"either": 1.5}, "either is 1.5: give a whole number or text"),
         ({"name": 7, "anything": "x"}, "name is 7: give text"),
         ({"level": 10}, "level is 10: give a whole number from 0 to 9"),
         ({"levels": [0, -1]}, r"levels\[1\] is -1: give a whole number from 0 to 9"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hdgan.inference import Pipeline
+from hdgan.models import blocks
 from hdgan.models.blocks import Casts, as_function, reusing
 from tests.inference.test_replay import MODELS, calls, small
 
@@ -67,6 +69,18 @@ def test_changed_weights_are_cast_again() -> None:
     check()
     conv.weight = nn.Parameter(-conv.weight, requires_grad=False)
     check()
+    assert len(casts._held) == 2  # the weight that was replaced is not kept
+    assert copy.deepcopy(casts)._held == {}
+
+
+def test_blocks_may_end_in_any_order() -> None:
+    """As they do in two threads."""
+    first, second = (reusing(Casts()) for _ in range(2))
+    for step in (first.__enter__, second.__enter__):
+        step()
+    for block in (first, second):
+        block.__exit__(None, None, None)
+    assert blocks._casts == []
 
 
 def test_trained_weights_and_float32_are_left_alone() -> None:

@@ -1,8 +1,12 @@
 """What a check found wrong is remembered for one device, one torch and one hdgan."""
 
+import os
+import sys
+
 import pytest
 import torch
 
+from hdgan.errors import HdganError
 from hdgan.ops import _backend, _verdicts, avg_pyramid
 from tests.ops.test_backend import used_kernels
 
@@ -67,6 +71,24 @@ def test_a_damaged_record_is_said_to_be_one():
         UserWarning, match=r"kernels\.json is damaged .*run hdgan info --check again; kernels that a check"
     ):
         assert _verdicts.wrong_on("cpu", None) == {}
+
+
+@pytest.mark.parametrize("reason", ["too long", "a file", "forbidden", "no home"])
+def test_a_folder_that_cannot_be_used_stops_no_op(tmp_path, monkeypatch, reason):
+    """As in a container whose user does not own its home. The check says in one line what to do."""
+    (tmp_path / "file").touch()
+    (tmp_path / "forbidden").mkdir()
+    folder = {"too long": "x" * 300, "a file": "file", "forbidden": "forbidden/cache"}.get(reason)
+    monkeypatch.setenv("HDGAN_CACHE", str(tmp_path / folder) if folder else "~hdgan-has-no-such-user/cache")
+    if reason == "forbidden":
+        if sys.platform == "win32" or os.geteuid() == 0:
+            pytest.skip("this user may look everywhere")
+        (tmp_path / "forbidden").chmod(0)
+    assert avg_pyramid(X, 1)[1].shape == (1, 1, 2, 2)
+    with pytest.raises(HdganError, match=r"^cannot keep what the check found: .*; name another folder by HDGAN_CACHE$"):
+        _verdicts.record("cpu", None, ["cpu"], WRONG)
+    if reason != "no home":
+        _verdicts.record("cpu", None, ["cpu"], {})  # nothing is to be kept
 
 
 def test_without_a_record_no_device_is_asked_for_its_name(monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +21,7 @@ from hdgan.errors import TrainingError
 from hdgan.families.common.batch import Objectives
 from hdgan.training import OptimConfig, TrainConfig
 from hdgan.training.distributed import World
+from hdgan.training.readback import Readback
 from hdgan.training.setup import prepare
 from hdgan.training.state import StageState
 from hdgan.training.trainer import StepResult, Trainer
@@ -81,6 +84,37 @@ def test_a_finished_stage_frees_its_networks_at_once(make_config: Callable[..., 
         assert networks() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="this system does not tell of the death of a process")
+def test_the_death_of_a_reader_leaves_no_step_half_finished(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader may die while a step waits for its losses, before the average has moved."""
+
+    def reader_died(*_: object) -> None:
+        raise RuntimeError("DataLoader worker is killed")
+
+    def read_late(self: Readback) -> list[float]:
+        os.kill(os.getpid(), signal.SIGCHLD)
+        return plain(self)
+
+    config = make_config(tmp_path)
+    disturbed, expected = (make_trainer(config, make_state(config)) for _ in range(2))
+    result = take_step(expected, make_inputs(2, torch.float32))
+    results: list[StepResult] = []
+    disturbed.on_result = results.append
+    plain = Readback.tolist
+    monkeypatch.setattr(Readback, "tolist", read_late)
+    before = signal.signal(signal.SIGCHLD, reader_died)
+    try:
+        disturbed.train_step(make_inputs(2, torch.float32))
+        disturbed.finish()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert results == [result]
+    ours, theirs = everything_trained(disturbed.state), everything_trained(expected.state)
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
 class Waits(TorchDispatchMode):
