@@ -43,7 +43,7 @@ EXCEPTIONS = [
 """Calls by their name, what of them is above its limit, the limit that they have instead, and why."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there, ops in this process believe that CUDA kernels run on the host
 def counter(request):
     folder = Path(request.config.cache.mkdir("counted"))
     with counting(build_counted(folder)) as made:

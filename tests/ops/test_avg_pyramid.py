@@ -63,7 +63,7 @@ def test_near_truth(backend, device, shape, memory_format, levels):
 
 @pytest.mark.parametrize("shape", TILES)
 @pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("backend", ["cpu", "cuda"], indirect=True)
+@pytest.mark.parametrize("backend", KERNELS[:2], indirect=True)
 def test_tiles(backend, device, shape, memory_format):
     assert_pyramid_near_truth(backend, device, shape, memory_format, levels=3)
 

@@ -53,6 +53,7 @@ PYBIND11_MODULE(_counts, m) {
   // whether stores to it are streamed).
   m.def("begin",
         [](const std::vector<std::tuple<std::string, uintptr_t, size_t, size_t, bool>>& tensors, int64_t cache_bytes) {
+          emulator::machine.random.seed(0);  // the order of blocks, and so the counts, depend on no earlier call
           state().memory.clear();
           for (const auto& [name, address, bytes, item, streamed] : tensors)
             state().memory.add(name, address, bytes, item, streamed);
