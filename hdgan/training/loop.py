@@ -99,9 +99,8 @@ def _open_folder(
         finish_saving(given.out, run.config, state)
     else:
         remove_samples(given.out)
-    write_description(
-        given, run.world, len(run.data.train_pairs), {name: str(choices) for name, choices in steps.items()}
-    )
+    shown = {name: str(choices) for name, choices in steps.items()}
+    write_description(given, run.world, len(run.data.train_pairs), shown, resume)
     return Metrics(given.out, state.step)
 
 
