@@ -2,7 +2,7 @@
 // elements a pixel has, so one kernel serves both. Whole rows are added up first, vectorised, and then their columns.
 #include "cpu.h"
 
-namespace hd::HD_ISA {
+namespace hd::cpu {
 namespace {
 
 constexpr int64_t kSegment = 4096;  // floats of row sums that stay in the first-level cache
@@ -200,4 +200,4 @@ void avg_pyramid_bwd(Tensor dhalf, Tensor dquarter, Tensor dx, int threads) {
   });
 }
 
-}  // namespace hd::HD_ISA
+}  // namespace hd::cpu

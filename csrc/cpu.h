@@ -1,5 +1,5 @@
-// What the CPU kernels share. Each <op>.cpp is compiled once per instruction set, and HD_ISA is the namespace of that
-// set. The bindings choose one when the module is loaded.
+// What the CPU kernels share. On x86 they are compiled for AVX2 (setup.py), and bindings.cpp says whether the processor
+// has it.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@
 
 #define HD_RESTRICT __restrict__
 
-namespace hd::HD_ISA {
+namespace hd::cpu {
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -77,7 +77,7 @@ class Scratch {
 };
 
 // A growing array; new elements are zeros. std::vector will not do: its functions are shared by all files, and the
-// linker might take those for AVX2 into the code for plain x86-64.
+// linker might take those for AVX2 into bindings.cpp, which any processor runs.
 template <typename T>
 class Array {
  public:
@@ -165,4 +165,4 @@ inline void with_integer(DType dtype, const F& fn) {
   return fn(int64_t{});
 }
 
-}  // namespace hd::HD_ISA
+}  // namespace hd::cpu

@@ -7,7 +7,7 @@
 // threads.
 #include "cpu.h"
 
-namespace hd::HD_ISA {
+namespace hd::cpu {
 namespace {
 
 constexpr int64_t kBand = 64 * 1024;  // elements
@@ -499,4 +499,4 @@ void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tens
   });
 }
 
-}  // namespace hd::HD_ISA
+}  // namespace hd::cpu

@@ -4,7 +4,7 @@
 
 #include "cpu.h"
 
-namespace hd::HD_ISA {
+namespace hd::cpu {
 namespace {
 
 constexpr int64_t kChunk = 16384;  // of one task: a few pages of each tensor
@@ -75,4 +75,4 @@ void l1_distance_bwd(Tensor dy, Tensor sign, Tensor dx, int threads) {
   });
 }
 
-}  // namespace hd::HD_ISA
+}  // namespace hd::cpu
