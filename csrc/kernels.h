@@ -67,8 +67,8 @@ HD_KERNEL(instance_mean_broadcast, Tensor table, Tensor rows, Tensor counts, Ten
 // missing on the CPU. The activation is the factor of values below zero: 1 for none, 0 for ReLU.
 HD_KERNEL(instance_norm_act_fwd, Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor y, Tensor mean,
           Tensor rstd, Tensor scratch, float slope, float eps, int pad, PadMode pad_mode)
-// dy as y; dx, dresidual as x, the latter may be missing; sums [2, B, C] float32: of dz, and of dz times the normalised
-// x.
+// dy as y; dx as x; dresidual as x or missing, on a CPU with any margin, which becomes zero; sums [2, B, C] float32: of
+// dz, and of dz times the normalised x.
 HD_KERNEL(instance_norm_act_bwd, Tensor dy, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, Tensor dx,
           Tensor dresidual, Tensor sums, Tensor scratch, float slope, int pad, PadMode pad_mode)
 // The elements of scratch that either direction needs.

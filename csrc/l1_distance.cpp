@@ -11,8 +11,6 @@ constexpr int64_t kChunk = 16384;  // of one task: a few pages of each tensor
 constexpr int64_t kRun = 1024;     // elements whose distances add up in float; longer sums would lose digits
 constexpr int64_t kLanes = 32;     // sums of a run, for the compiler to vectorise
 
-int64_t elements_of(const Tensor& x) { return x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3]; }
-
 template <typename T>
 double run_distance(const T* HD_RESTRICT x, const T* HD_RESTRICT target, int64_t n) {
   float sums[kLanes] = {};
