@@ -86,7 +86,7 @@ class AugmentConfig:
 class Transform:
     """A drawn T for each image of a batch; the same for everything that it is applied to.
 
-    A part that is None changes nothing.
+    Without colours, or without places that are hidden, that part of T changes nothing.
     """
 
     color: tuple[Tensor, Tensor, Tensor] | None = None
@@ -108,6 +108,8 @@ class Transform:
         Raises:
             ValueError: it is a coarser level of a pyramid.
         """
+        if self.hidden is None:
+            return condition
         if isinstance(condition, Tensor):
             return self._moved(condition, 0)
         condition.require_full_resolution()
@@ -118,12 +120,12 @@ class Transform:
 
     def _moved(self, x: Tensor, nothing: int) -> Tensor:
         """x [B, C, H, W] with its pixels in other places, in its memory format."""
-        moved = x
+        if self.hidden is None:
+            return x
+        memory_format = memory_format_of(x)
         if self.source is not None:
-            moved = x.flatten(2).gather(2, self.source.unsqueeze(1).expand(-1, x.shape[1], -1)).view(x.shape)
-        if self.hidden is not None:
-            moved = moved.masked_fill(self.hidden, nothing)
-        return moved.contiguous(memory_format=memory_format_of(x))
+            x = x.flatten(2).gather(2, self.source.unsqueeze(1).expand(-1, x.shape[1], -1)).view(x.shape)
+        return x.masked_fill(self.hidden, nothing).contiguous(memory_format=memory_format)
 
 
 class Augmentation:
