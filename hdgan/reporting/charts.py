@@ -92,6 +92,12 @@ _SPECS = (
         from_zero=True,
     ),
     _ChartSpec(
+        "Augmentation of D's images",
+        "D overfits where the sign statistic of its scores of photos is near 1",
+        {"d_sign": "sign statistic", "augment_p": "probability"},
+        smooth=True,
+    ),
+    _ChartSpec(
         "Distances",
         "of the balanced perceptual loss, before balancing",
         {"l1_image": "image", **{f"l1_feature_{i}": f"feature {i}" for i in range(1, 6)}},

@@ -21,10 +21,11 @@ from hdgan.checkpoints import (
     checkpoints_folder,
     list_steps,
 )
-from hdgan.config.bounds import BatchSize, Count
+from hdgan.config.bounds import BatchSize, Count, Share
 from hdgan.config.options import option
 from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
+from hdgan.families.common.augmentation import Sign
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model, save_model
 from hdgan.files import atomic_folder, remove_dead, remove_dead_below, remove_folder, write_text
@@ -140,6 +141,8 @@ class _TrainingFile:
     pool: list[StoredTensor]
     pool_conditions: list[StoredTensor] | None = None
     """In files of earlier versions part of the pool."""
+    augmentation: tuple[Share, Sign] | None = None
+    """Of an adaptive one."""
     optimizer_d: _Optimizer | None = None
     batch_size: BatchSize | None = None
     best: tuple[Count, float] | None = None

@@ -79,7 +79,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         while (current := stage_at(run.stages, state.step)) is not None:
             with enough_memory(too_large(run.config, current, world)):
                 if state.stage != current:
-                    state = StageState(run.config, current, world.device, state.model)
+                    state = StageState(run.config, current, world.device, state.model, state.augmentation)
                 trainer = Trainer(steps[current.name].applied(run.config), state, run.perceptual, world, stop)
             if not _train_stage(run, trainer, metrics, display):
                 break

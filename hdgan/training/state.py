@@ -1,4 +1,4 @@
-"""What changes while a stage trains: networks, optimizers, moving average, fake pool, and the number of steps."""
+"""What changes while a stage trains: networks, optimizers, moving average, fake pool, augmentation, number of steps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hdgan.errors import CheckpointError
 from hdgan.families import ImageModel, ModelConfig, build_model
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.pool import FakePool
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.seeding import seed_everything
@@ -57,6 +58,7 @@ class StageState(StageNetworks):
     Args:
         config, stage, device: as of `StageNetworks`.
         previous: the model of the stage before, or of another run, whose weights this one takes over.
+        augmentation: of the stage before, which goes on; None begins anew.
 
     Attributes:
         optimizers: of G (with E) and of D, where there is one, by "g" and "d".
@@ -66,13 +68,19 @@ class StageState(StageNetworks):
     """
 
     def __init__(
-        self, config: TrainConfig, stage: Stage, device: torch.device, previous: ImageModel | None = None
+        self,
+        config: TrainConfig,
+        stage: Stage,
+        device: torch.device,
+        previous: ImageModel | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__(config, stage, device)
         self.step = stage.first_step
         self.best: tuple[int, float] | None = None
         self.best_by: dict[str, str | int | None] = {"metric": config.log.best}
         self.pool = FakePool(config.optim.pool_size)
+        self.augmentation = augmentation or Augmentation(config.augment, device)
         self.ema = MovingAverage(self.model, config.optim.ema_decay)
         if previous is not None:
             self.take_over(previous)
@@ -107,6 +115,7 @@ class StageState(StageNetworks):
             "best_by": self.best_by,
             **{f"optimizer_{name}": optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             **self.pool.state(),
+            **self.augmentation.state(),
         }
 
     def load(self, weights: dict[str, Tensor], average: dict[str, Tensor], training: dict[str, Any]) -> None:
@@ -145,6 +154,8 @@ class StageState(StageNetworks):
             ) from error
         device = next(self.model.parameters()).device
         self.pool.load(training["pool"], training.get("pool_conditions"), self.model.config, device)
+        if "augmentation" in training:
+            self.augmentation.load(training["augmentation"])
         self.step = training["step"]
         self.best = training["best"]
         self.best_by = training.get("best_by", {"metric": training.get("best_metric", "l1")})

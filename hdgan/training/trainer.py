@@ -154,7 +154,7 @@ class Trainer:
         if perceptual is not None:
             move(perceptual, config, world.device)
             cast_convolutions(perceptual, config)
-        self.criterion = config.loss.criterion(perceptual, state.pool)
+        self.criterion = config.loss.criterion(perceptual, state.pool, state.augmentation)
         self.average = average = GradientAverage(world, state.in_backward_order)
         compile_networks(config.compile, state.model, perceptual)
         gradients = partial(forward_backward, config, state, self.criterion)
@@ -251,6 +251,9 @@ class Trainer:
         for optimizer in state.optimizers.values():
             optimizer.param_groups[0]["lr"] = lr
             step_unless(found_inf, optimizer)
+        if config.augment.adaptive:
+            signs = losses[self.criterion.names.index("d_sign")]
+            state.augmentation.adapt(signs, state.stage.config.batch_size, found_inf)
         state.step += 1
         self._unfinished = queued
         self.updating = False

@@ -10,6 +10,7 @@ from torch import nn
 from tyro.conf import Suppress
 
 from hdgan.config.serialization import check_values
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.perceptual import OnMissing
 from hdgan.families.common.pool import FakePool
@@ -36,12 +37,13 @@ class LossConfig(ABC):
         check_values(self, "loss")
 
     @abstractmethod
-    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> Criterion:
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Criterion:
         """The losses of a run.
 
         Args:
             perceptual: what `load_perceptual` has returned.
             pool: of earlier fakes, for D.
+            augmentation: of what D sees.
         """
 
     def load_perceptual(self, on_missing: OnMissing | None = None) -> nn.Module | None:

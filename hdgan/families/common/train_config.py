@@ -21,6 +21,7 @@ from hdgan.config.serialization import check_values
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.devices import network_format
 from hdgan.errors import ConfigError
+from hdgan.families.common.augmentation import AugmentConfig
 from hdgan.families.common.config import ModelConfig
 from hdgan.families.common.losses import LossConfig
 from hdgan.files import leads_out
@@ -141,6 +142,7 @@ class TrainConfig:
     """Stages in order."""
     loss: LossConfig
     optim: OptimConfig = OptimConfig()
+    augment: AugmentConfig = AugmentConfig()
     log: LogConfig = LogConfig()
     init_from: Path | None = None
     """Start from the weights of another run or checkpoint, whose model is that of the first stage or a smaller one."""
@@ -169,11 +171,8 @@ class TrainConfig:
             family = "create the config of a family, such as Pix2PixHDTrainConfig"
             raise ConfigError(f"TrainConfig is only the base class: {family}")
         check_values(self)
-        if self.optim.pool_size and not self.model.has_discriminator:
-            raise ConfigError(
-                f"{option('optim.pool_size')} is {self.optim.pool_size}, but the models of the family "
-                f"{self.model.family} have no discriminator: set it to 0"
-            )
+        if not self.model.has_discriminator:
+            self._check_without_discriminator()
         self._check_stages()
         self._check_best()
         self.loss.check(self.model)
@@ -205,6 +204,13 @@ class TrainConfig:
                 "random"
             )
         return replace(self, model=self.model.resolved(sides))
+
+    def _check_without_discriminator(self) -> None:
+        none = f"but the models of the family {self.model.family} have no discriminator"
+        if self.optim.pool_size:
+            raise ConfigError(f"{option('optim.pool_size')} is {self.optim.pool_size}, {none}: set it to 0")
+        if self.augment.policy:
+            raise ConfigError(f"{option('augment.policy')} is {' '.join(self.augment.policy)}, {none}: leave it out")
 
     def _check_best(self) -> None:
         best, scorer = self.log.best, self.log.scorer

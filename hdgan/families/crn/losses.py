@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig
 from hdgan.families.common.perceptual import OnMissing, check_network, least_side, load_network
@@ -36,7 +37,7 @@ class CRNLoss(LossConfig):
         super().__post_init__()
         check_network(self.vgg_weights, self.scorer)
 
-    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> CRNCriterion:
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> CRNCriterion:
         return CRNCriterion(self, perceptual)
 
     def load_perceptual(self, on_missing: OnMissing | None = None) -> nn.Module:

@@ -16,6 +16,7 @@ from tyro.conf import Suppress
 
 from hdgan.config.bounds import Weight
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig
 from hdgan.families.common.pool import FakePool
@@ -33,8 +34,8 @@ class Pix2PixLoss(LossConfig):
     l1: Weight = 100.0
     """Weight of the L1 distance to the photo; 0 leaves it out."""
 
-    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> Pix2PixCriterion:
-        return Pix2PixCriterion(self, pool)
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Pix2PixCriterion:
+        return Pix2PixCriterion(self, pool, augmentation)
 
 
 class Pix2PixCriterion:
@@ -43,19 +44,21 @@ class Pix2PixCriterion:
     Args:
         config: the weights.
         pool: of earlier fakes.
+        augmentation: of what D sees.
     """
 
     perceptual: nn.Module | None = None
 
-    def __init__(self, config: Pix2PixLoss, pool: FakePool) -> None:
+    def __init__(self, config: Pix2PixLoss, pool: FakePool, augmentation: Augmentation) -> None:
         self.config = config
         self.pool = pool
-        self.names = ("g_gan", *(["g_l1"] if config.l1 else []), "d_real", "d_fake")
+        self.augmentation = augmentation
+        self.names = ("g_gan", *(["g_l1"] if config.l1 else []), "d_real", "d_fake", *augmentation.names)
 
     def __call__(self, model: Pix2Pix, batch: Batch) -> Objectives:
         """Run the networks on a micro batch and return both objectives; D's objective contains its losses halved."""
         condition = model.condition(batch.label, batch.ids, batch.source)
         fake = model.generate(condition)
-        outputs = run_discriminator(model, condition, fake, batch.photo, self.pool)
+        outputs = run_discriminator(model, condition, fake, batch.photo, self.pool, self.augmentation)
         terms = [self.config.l1 * l1_distance(fake, batch.photo)] if self.config.l1 else []
-        return adversarial_objectives(outputs, self.config.gan, terms)
+        return adversarial_objectives(outputs, self.config.gan, terms, self.augmentation)

@@ -19,6 +19,7 @@ from hdgan.config.bounds import Weight
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig
 from hdgan.families.common.perceptual import OnMissing, check_network, least_side, load_network
@@ -63,8 +64,8 @@ class Pix2PixHDLoss(LossConfig):
                 f"{option('loss.scorer')} takes images in [-1, 1]: turn {option('loss.imagenet_normalisation')} off"
             )
 
-    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> Pix2PixHDCriterion:
-        return Pix2PixHDCriterion(self, perceptual, pool)
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Pix2PixHDCriterion:
+        return Pix2PixHDCriterion(self, perceptual, pool, augmentation)
 
     def load_perceptual(self, on_missing: OnMissing | None = None) -> nn.Module | None:
         """The network whose features the VGG loss compares, None without this loss; see `load_network`."""
@@ -89,17 +90,21 @@ class Pix2PixHDCriterion:
         config: the weights.
         perceptual: image -> features, for the VGG loss; None without it.
         pool: of earlier fakes.
+        augmentation: of what D sees.
     """
 
-    def __init__(self, config: Pix2PixHDLoss, perceptual: nn.Module | None, pool: FakePool) -> None:
+    def __init__(
+        self, config: Pix2PixHDLoss, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation
+    ) -> None:
         self.config = config
         self.perceptual = perceptual
         self.vgg = (
             None if perceptual is None else PerceptualLoss(perceptual, config.imagenet_normalisation, config.vgg_layers)
         )
         self.pool = pool
+        self.augmentation = augmentation
         left_out = {"g_feature_matching": not config.feature_matching, "g_vgg": perceptual is None}
-        names = ("g_gan", "g_feature_matching", "g_vgg", "d_real", "d_fake")
+        names = ("g_gan", "g_feature_matching", "g_vgg", "d_real", "d_fake", *augmentation.names)
         self.names = tuple(name for name in names if not left_out.get(name))
 
     def __call__(self, model: Pix2PixHD, batch: Batch) -> Objectives:
@@ -107,11 +112,11 @@ class Pix2PixHDCriterion:
         condition = model.condition(batch.label, batch.ids, batch.source)
         features = model.encode(batch.photo, batch.instances()) if model.encoder is not None else None
         fake = model.generate(condition, features)
-        outputs = run_discriminator(model, condition, fake, batch.photo, self.pool)
+        outputs = run_discriminator(model, condition, fake, batch.photo, self.pool, self.augmentation)
 
         terms = []
         if self.config.feature_matching:
             terms.append(self.config.feature_matching * feature_matching_loss(outputs.fake, outputs.real))
         if self.vgg is not None:
             terms.append(self.config.vgg * self.vgg(fake, batch.photo))
-        return adversarial_objectives(outputs, self.config.gan, terms)
+        return adversarial_objectives(outputs, self.config.gan, terms, self.augmentation)
