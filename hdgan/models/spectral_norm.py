@@ -1,0 +1,71 @@
+"""Spectral norm (Miyato et al. 2018): the weights of convolutions are divided by their largest singular values.
+
+It is `torch.nn.utils.parametrizations.spectral_norm`, which estimates the value by power iterations, with one
+difference: a forward pass does not change the estimate. PyTorch's own refines it in every forward pass in training
+mode. D would then be another network on the fake than on the photo. Here the trainer refines it once after each update
+(`refine`). The two vectors of an estimate are buffers of the convolution and are saved with its weight.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized, remove_parametrizations
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def normalised(network: N, enabled: bool = True) -> N:
+    """The network itself, with spectral norm on all of its convolutions if that is enabled.
+
+    Its convolutions are then not plain (`hdgan.models.blocks.is_plain`): the network reads the dense planes of a label
+    map, adds the biases in front of its norms, and makes nothing again in the backward pass. That is correct, but takes
+    more time and memory.
+
+    Args:
+        network: with its initial weights.
+        enabled: whether to do anything.
+    """
+    for conv in [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]:
+        if enabled:
+            spectral_norm(conv)
+            _estimate_of(conv).eval()
+    return network
+
+
+@torch.no_grad()
+def refine(network: nn.Module) -> None:
+    """One power iteration for the estimate of each weight that trains, in float32."""
+    for conv in _normalised_in(network):
+        estimate = _estimate_of(conv)
+        if estimate.original.requires_grad:
+            estimate.train()
+            estimate()
+            estimate.eval()
+
+
+def without_spectral_norm(network: N) -> N:
+    """The network itself if it has no spectral norm, else a copy of plain convolutions with the divided weights."""
+    if not _normalised_in(network):
+        return network
+    network = copy.deepcopy(network)
+    for conv in _normalised_in(network):
+        remove_parametrizations(conv, "weight")
+    return network
+
+
+def _normalised_in(network: nn.Module) -> list[nn.Module]:
+    return [module for module in network.modules() if is_parametrized(module, "weight")]
+
+
+def _estimate_of(conv: nn.Module) -> ParametrizationList:
+    """The vectors from which a convolution's weight is computed, with its original weight."""
+    parametrizations = conv.parametrizations
+    assert isinstance(parametrizations, nn.ModuleDict)
+    estimate = parametrizations["weight"]
+    assert isinstance(estimate, ParametrizationList)
+    return estimate
