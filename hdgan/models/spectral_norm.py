@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
-from torch.nn.utils.parametrize import ParametrizationList, is_parametrized, remove_parametrizations
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -54,7 +54,12 @@ def without_spectral_norm(network: N) -> N:
         return network
     network = copy.deepcopy(network)
     for conv in _normalised_in(network):
-        remove_parametrizations(conv, "weight")
+        weight, trains = conv.weight.detach(), _estimate_of(conv).original.requires_grad  # type: ignore[operator]
+        # PyTorch's remove_parametrizations would take the weight away from the copied network too: they share the class
+        # that it makes for a parametrised module.
+        del conv.parametrizations
+        conv.__class__ = type(conv).__bases__[0]
+        conv.weight = nn.Parameter(weight, trains)
     return network
 
 

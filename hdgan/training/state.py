@@ -107,7 +107,7 @@ class StageState(StageNetworks):
             "batch_size": self.stage.config.batch_size,
             "best": self.best,
             "best_by": self.best_by,
-            "penalty": self.penalty,
+            **({} if self.penalty is None else {"penalty": self.penalty}),
             **{f"optimizer_{name}": optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             **self.pool.state(),
         }
