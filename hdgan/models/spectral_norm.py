@@ -22,10 +22,6 @@ N = TypeVar("N", bound=nn.Module)
 def normalised(network: N, enabled: bool = True) -> N:
     """The network itself, with spectral norm on all of its convolutions if that is enabled.
 
-    Its convolutions are then not plain (`hdgan.models.blocks.is_plain`): the network reads the dense planes of a label
-    map, adds the biases in front of its norms, and makes nothing again in the backward pass. That is correct, but takes
-    more time and memory.
-
     Args:
         network: with its initial weights.
         enabled: whether to do anything.
@@ -33,7 +29,7 @@ def normalised(network: N, enabled: bool = True) -> N:
     for conv in [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]:
         if enabled:
             spectral_norm(conv)
-            _estimate_of(conv).eval()
+            _estimate_of(conv).eval().is_ours = True  # type: ignore[assignment]
     return network
 
 
@@ -61,6 +57,20 @@ def without_spectral_norm(network: N) -> N:
         conv.__class__ = type(conv).__bases__[0]
         conv.weight = nn.Parameter(weight, trains)
     return network
+
+
+def class_without_norm(module: nn.Module) -> type[nn.Module]:
+    """The class of a module or, for a convolution that has been `normalised`, that of the convolution without it.
+
+    The weight of such a convolution is a function of its parameter, and stays the same if it is computed again. That is
+    not so once somebody has put it into training mode, and need not be so for other parametrisations.
+    """
+    parametrizations = module._modules.get("parametrizations")
+    if isinstance(parametrizations, nn.ModuleDict) and len(parametrizations) == 1 and "weight" in parametrizations:
+        estimate = _estimate_of(module)
+        if getattr(estimate, "is_ours", False) and len(estimate) == 1 and not estimate.training:
+            return type(module).__bases__[0]
+    return type(module)
 
 
 def _normalised_in(network: nn.Module) -> list[nn.Module]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hdgan.models import GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator, ResNetGenerator, UNetGenerator
+from hdgan.models.blocks import is_plain, recomputing
 from hdgan.models.inputs import LabelInput
 from hdgan.models.spectral_norm import normalised, refine, without_spectral_norm
 from hdgan.ops import label_planes
@@ -105,6 +106,33 @@ def test_taking_it_off_leaves_plain_convolutions_that_compute_the_same(name: str
     for ours, expected in zip(outputs_of(plain, x), outputs_of(network, x), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
     assert len(network.state_dict()) > len(plain.state_dict())  # of a copy
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_its_convolutions_are_plain_until_somebody_puts_them_into_training_mode(name: str) -> None:
+    """Label planes are looked up, dead biases left out, and activations made again, as without it."""
+    torch.manual_seed(0)
+    network = normalised(NETWORKS[name]())
+    assert all(map(is_plain, convolutions(network)))
+    assert all(map(is_plain, convolutions(copy.deepcopy(network).eval())))
+    network.train()
+    assert not any(map(is_plain, convolutions(network)))
+    conv = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)).eval()  # a user's own
+    assert not is_plain(conv)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_recomputation_changes_no_bit(name: str) -> None:
+    torch.manual_seed(0)
+    network, x, found = normalised(NETWORKS[name]()), torch.randn(1, 4, 16, 16), []
+    for enabled in (False, True):
+        network.zero_grad()
+        with recomputing(enabled):
+            outputs = outputs_of(network, x)
+        sum(y.square().mean() for y in outputs).backward()  # type: ignore[union-attr]
+        found.append([p.grad for p in network.parameters() if p.grad is not None])
+    assert len(found[0]) == len(found[1]) > 4
+    assert all(map(torch.equal, *found))
 
 
 @pytest.mark.parametrize("name", ["G1", "G2", "U-Net", "ResNet"])
