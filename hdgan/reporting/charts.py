@@ -98,6 +98,13 @@ _SPECS = (
         smooth=True,
     ),
     _ChartSpec(
+        "Penalty of the discriminator",
+        "R1: squared gradient of its scores of real images, before its weight",
+        {"d_r1": "R1"},
+        smooth=True,
+        from_zero=True,
+    ),
+    _ChartSpec(
         "Distances",
         "of the balanced perceptual loss, before balancing",
         {"l1_image": "image", **{f"l1_feature_{i}": f"feature {i}" for i in range(1, 6)}},
@@ -108,11 +115,11 @@ _SPECS = (
         _ChartSpec(f"{title[0].upper()}{title[1:]}", note, {f"val_{name}": title}, of_validation=True)
         for name, (title, note) in _VALIDATIONS.items()
     ),
-    _ChartSpec("Learning rate", "of Adam, for G, E and D", {"lr": "learning rate"}, from_zero=True),
+    _ChartSpec("Learning rate", "of Adam", {"lr": "learning rate", "lr_d": "learning rate of D"}, from_zero=True),
 )
 
 
-LOSS_TITLES = {key: f"{key[0].upper()} {name}" for spec in _SPECS[:2] for key, name in spec.names.items()}
+LOSS_TITLES = {key: f"{key[0].upper()} {name}" for spec in _SPECS[:3] for key, name in spec.names.items()}
 """Titles of the losses of G and D by their keys in metrics.jsonl."""
 
 
@@ -182,7 +189,7 @@ def _draw(spec: _ChartSpec, curves: Sequence[_Curve], spans: Sequence[Span]) -> 
     values = np.concatenate([curve.values for curve in curves])
     # Outliers are common while D and G find their balance. A few of them must not flatten the rest.
     low, high = np.percentile(values, [0.2, 99.8]) if spec.smooth else (values.min(), values.max())
-    scale = spec.scale if high > 0 else "linear"
+    scale = spec.scale if high > 0 and values.min() >= 0 else "linear"  # a hinge loss may be negative
     axes.set_yscale(scale)
     margin = 0.08 * ((high - low) or abs(high) or 1.0)
     if scale == "log":

@@ -149,6 +149,7 @@ class _TrainingFile:
     best_by: dict[str, str | int | None] | None = None
     best_metric: str | None = None
     """In files of versions without best_by."""
+    penalty: float | None = None
 
 
 def read_training_state(folder: Path) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def estimate_stage(
         inputs = _inputs(config, stage.config.batch_size // processes, size)
         layers = _layers(config, state, criterion, inputs)
         with PeakMeter() as meter:
-            forward_backward(plain, state, criterion, inputs)
+            forward_backward(plain, state, criterion, inputs, criterion.penalty)
         generator = sum(p.nbytes for name, p in state.model.named_parameters() if not name.startswith("discriminator."))
         networks = [state.model, *([] if perceptual is None else [perceptual])]
         weights = generator + sum(p.nbytes for network in networks for p in network.parameters())  # with the average

@@ -6,17 +6,19 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch import nn
 
 from hdgan.checkpoints import checkpoint_path, find_checkpoint, list_steps
-from hdgan.config.options import option
+from hdgan.config.options import option, option_off
 from hdgan.data import make_loader
 from hdgan.devices import enough_memory
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families.common.batch import Batch
+from hdgan.families.common.config import ModelConfig
 from hdgan.families.common.perceptual import OnMissing
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model
@@ -137,6 +139,7 @@ def _new_state(run: RunSetup) -> StageState:
             f"{option('init_from')} {file} is a model of the family {other.config.family}, but this run is of "
             f"{ours.family}"
         )
+    _require_same_spectral_norms(file, other.config, ours)
     for part, number in other.config.growth.items():
         if number > ours.growth[part]:
             raise ConfigError(
@@ -152,6 +155,18 @@ def _new_state(run: RunSetup) -> StageState:
             f"{option('init_from')} {file} does not have the architecture of stage {stage.name}: {first}"
         ) from error
     return state
+
+
+def _require_same_spectral_norms(file: Path, theirs: ModelConfig, ours: ModelConfig) -> None:
+    """Refuse weights that spectral norm has not divided for networks where it does, and the other way round."""
+    for part in ("generator", "discriminator"):
+        there, here = (getattr(getattr(model, part, None), "spectral_norm", False) for model in (theirs, ours))
+        if there != here:
+            name = f"model.{part}.spectral_norm"
+            raise ConfigError(
+                f"{option('init_from')} {file} has a {part} {'with' if there else 'without'} spectral norm: use "
+                f"{option(name) if there else option_off(name)}"
+            )
 
 
 def _resumed_state(run: RunSetup) -> StageState:

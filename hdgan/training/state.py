@@ -65,6 +65,7 @@ class StageState(StageNetworks):
         step: completed steps of the run.
         best: step and value of this stage's best checkpoint so far.
         best_by: what its value can be compared with, as `Validation.chosen_by`.
+        penalty: the last penalty of D's objective, for the log; None before the first.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class StageState(StageNetworks):
         self.step = stage.first_step
         self.best: tuple[int, float] | None = None
         self.best_by: dict[str, str | int | None] = {"metric": config.log.best}
+        self.penalty: float | None = None
         self.pool = FakePool(config.optim.pool_size)
         self.augmentation = augmentation or Augmentation(config.augment, device)
         self.ema = MovingAverage(self.model, config.optim.ema_decay)
@@ -113,6 +115,7 @@ class StageState(StageNetworks):
             "batch_size": self.stage.config.batch_size,
             "best": self.best,
             "best_by": self.best_by,
+            **({} if self.penalty is None else {"penalty": self.penalty}),
             **{f"optimizer_{name}": optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             **self.pool.state(),
             **self.augmentation.state(),
@@ -158,6 +161,7 @@ class StageState(StageNetworks):
             self.augmentation.load(training["augmentation"])
         self.step = training["step"]
         self.best = training["best"]
+        self.penalty = training.get("penalty")
         self.best_by = training.get("best_by", {"metric": training.get("best_metric", "l1")})
 
     def _adapt(self, optimizer: torch.optim.Optimizer) -> None:

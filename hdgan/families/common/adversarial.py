@@ -92,7 +92,7 @@ def adversarial_objectives(
         The objectives; their parts are g_gan, the terms, d_real and d_fake, these two before they are halved, and what
         the augmentation reports.
     """
-    g_losses = [gan_loss(outputs.fake, real=True, mode=mode), *terms]
+    g_losses = [gan_loss(outputs.fake, real=True, mode=mode, of_generator=True), *terms]
     d_losses = [gan_loss(outputs.real, real=True, mode=mode), gan_loss(outputs.fake_for_d, real=False, mode=mode)]
     return Objectives(
         generator=sum(g_losses[1:], g_losses[0]),

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 from tyro.conf import Suppress
 
 from hdgan.config.serialization import check_values
@@ -16,6 +16,20 @@ from hdgan.families.common.perceptual import OnMissing
 from hdgan.families.common.pool import FakePool
 
 
+class Penalty(Protocol):
+    """What D's objective contains in some steps only."""
+
+    name: str
+    """Of its value in metrics.jsonl."""
+    weight: float
+
+    def due(self, step: int) -> bool:
+        """Whether the step after so many steps of the run contains it."""
+
+    def __call__(self, model: Any, batch: Batch) -> Tensor:
+        """Its value for a micro batch without the weight, a scalar float32 that is still attached to its graph."""
+
+
 class Criterion(Protocol):
     """The losses of a family: runs its networks on a micro batch and returns what each of them minimises."""
 
@@ -23,6 +37,8 @@ class Criterion(Protocol):
     """Of the losses in `Objectives.parts`."""
     perceptual: nn.Module | None
     """The network whose features a perceptual loss compares."""
+    penalty: Penalty | None
+    """What some steps add to D's objective."""
 
     def __call__(self, model: Any, batch: Batch) -> Objectives: ...
 

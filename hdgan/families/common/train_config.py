@@ -31,6 +31,7 @@ Epochs = Annotated[float, Interval(ge=0, le=10**6)]
 Images = Annotated[int, Interval(ge=0, le=10**12)]
 Beta = Annotated[float, Interval(ge=0, lt=1)]
 Norm = Annotated[float, Interval(gt=0, le=10**9)]
+Schedule = Literal["linear", "cosine", "constant"]
 BestMetric = Literal["l1", "psnr", "ssim", "miou", "pixel_accuracy", "scorer_fid"]
 AnyRun = TypeVar("AnyRun", bound="TrainConfig")
 
@@ -51,9 +52,16 @@ class StageConfig:
     images: Images | None = None
     """Length of the stage in images, which takes precedence over epochs; 0 leaves the stage out."""
     decay: Share = 0.5
-    """Last part of the stage, as a fraction, over which the learning rate falls linearly to zero."""
+    """Last part of the stage, as a fraction, over which the learning rate falls to zero by the schedule."""
     lr: LearningRate = 2e-4
     """Learning rate of Adam before it falls."""
+    lr_d: LearningRate | None = None
+    """Learning rate of D, which rises and falls with that of G and E; None is the same (two rates: Heusel et al. 2017,
+    for example 1e-4 and 4e-4)."""
+    schedule: Schedule = "linear"
+    """How the learning rate falls over decay: linearly, along half a cosine, or constant, not at all."""
+    warmup: Share = 0.0
+    """First part of the stage, as a fraction, over which the learning rate rises linearly from zero."""
 
     @classmethod
     def upgraded(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,8 +75,13 @@ class StageConfig:
             place: of the stage in the config, such as `stages.global`.
 
         Raises:
-            ConfigError: it trains a part that it does not have.
+            ConfigError: it trains a part that it does not have, or its learning rate falls before it has risen.
         """
+        if self.schedule != "constant" and self.warmup + self.decay > 1:
+            raise ConfigError(
+                f"{option(f'{place}.warmup')} is {self.warmup:g} and {option(f'{place}.decay')} {self.decay:g}: the "
+                "learning rate would fall before it has risen; let them add up to 1 at most"
+            )
 
     def model(self, config: Any) -> ModelConfig:
         """The architecture of the stage, derived from the architecture that the run's stages share.
@@ -239,6 +252,11 @@ class TrainConfig:
                     f"{name!r:.60} is the name of a stage but cannot be that of a folder: choose another name"
                 )
             stage.check(f"stages.{name}")
+            if stage.lr_d is not None and not self.model.has_discriminator:
+                raise ConfigError(
+                    f"{option(f'stages.{name}.lr_d')} is {stage.lr_d:g}, but the models of the family "
+                    f"{self.model.family} have no discriminator: leave it out"
+                )
             parts = stage.model(self.model).growth
             if any(number < before.get(part, 0) for part, number in parts.items()):
                 raise ConfigError(

@@ -12,7 +12,7 @@ from tyro.conf import Suppress
 
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
-from hdgan.families.common.losses import LossConfig
+from hdgan.families.common.losses import LossConfig, Penalty
 from hdgan.families.common.perceptual import OnMissing, check_network, least_side, load_network
 from hdgan.families.common.pool import FakePool
 from hdgan.families.crn.model import CRN
@@ -59,6 +59,7 @@ class CRNCriterion:
 
     names: tuple[str, ...] = ("g_perceptual", "l1_image", *(f"l1_feature_{i}" for i in range(1, 6)))
     """The loss, and the distances in it before they are balanced."""
+    penalty: Penalty | None = None
 
     def __init__(self, config: CRNLoss, perceptual: nn.Module | None) -> None:
         assert perceptual is not None

@@ -14,11 +14,12 @@ from typing import Literal
 from torch import nn
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Weight
+from hdgan.config.bounds import Positive, Weight
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
-from hdgan.families.common.losses import LossConfig
+from hdgan.families.common.losses import LossConfig, Penalty
+from hdgan.families.common.penalty import R1_EVERY, R1Penalty, check_penalty
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pix.model import Pix2Pix
 from hdgan.losses import GanMode, l1_distance
@@ -30,9 +31,18 @@ class Pix2PixLoss(LossConfig):
 
     family: Suppress[Literal["pix2pix"]] = "pix2pix"
     gan: GanMode = "vanilla"
-    """The cross entropy of the original GAN, or least squares."""
+    """The cross entropy of the original GAN, least squares, or hinge."""
     l1: Weight = 100.0
     """Weight of the L1 distance to the photo; 0 leaves it out."""
+    r1: Weight = 0.0
+    """Weight gamma of R1, which keeps D's scores flat around real images: gamma / 2 times their squared gradient; 0
+    leaves it out. Scores count so that one value suits all image sizes; begin with 1."""
+    r1_every: Positive = R1_EVERY
+    """Steps from one R1 penalty to the next, which counts that many times; 1 takes it in every step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_penalty(self.r1, self.r1_every)
 
     def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Pix2PixCriterion:
         return Pix2PixCriterion(self, pool, augmentation)
@@ -53,6 +63,7 @@ class Pix2PixCriterion:
         self.config = config
         self.pool = pool
         self.augmentation = augmentation
+        self.penalty: Penalty | None = R1Penalty(config.r1, config.r1_every, augmentation) if config.r1 else None
         self.names = ("g_gan", *(["g_l1"] if config.l1 else []), "d_real", "d_fake", *augmentation.names)
 
     def __call__(self, model: Pix2Pix, batch: Batch) -> Objectives:

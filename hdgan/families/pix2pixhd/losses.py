@@ -15,13 +15,14 @@ from typing import Literal
 from torch import nn
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Weight
+from hdgan.config.bounds import Positive, Weight
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
-from hdgan.families.common.losses import LossConfig
+from hdgan.families.common.losses import LossConfig, Penalty
+from hdgan.families.common.penalty import R1_EVERY, R1Penalty, check_penalty
 from hdgan.families.common.perceptual import OnMissing, check_network, least_side, load_network
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
@@ -35,7 +36,7 @@ class Pix2PixHDLoss(LossConfig):
 
     family: Suppress[Literal["pix2pixhd"]] = "pix2pixhd"
     gan: GanMode = "lsgan"
-    """Least squares, or the cross entropy of the original GAN."""
+    """Least squares, the cross entropy of the original GAN, or hinge."""
     feature_matching: Weight = 10.0
     """Weight of the discriminators' feature matching; 0 leaves it out."""
     vgg: Weight = 10.0
@@ -48,10 +49,16 @@ class Pix2PixHDLoss(LossConfig):
     """File of a scorer (hdgan evaluate --train-scorer) whose features replace VGG19's; "random" is an untrained one."""
     imagenet_normalisation: bool = False
     """Normalise VGG's input as VGG was trained; off in the original."""
+    r1: Weight = 0.0
+    """Weight gamma of R1, which keeps D's scores flat around real images: gamma / 2 times their squared gradient; 0
+    leaves it out. Scores count so that one value suits all image sizes; begin with 1."""
+    r1_every: Positive = R1_EVERY
+    """Steps from one R1 penalty to the next, which counts that many times; 1 takes it in every step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_network(self.vgg_weights, self.scorer, self.vgg)
+        check_penalty(self.r1, self.r1_every)
         layers, off = tuple(self.vgg_layers), f"has no effect with {option('loss.vgg')} 0: leave it out"
         if not any(layers):
             raise ConfigError(f"{option('loss.vgg_layers')} is {layers}: at least one weight must not be 0")
@@ -103,6 +110,7 @@ class Pix2PixHDCriterion:
         )
         self.pool = pool
         self.augmentation = augmentation
+        self.penalty: Penalty | None = R1Penalty(config.r1, config.r1_every, augmentation) if config.r1 else None
         left_out = {"g_feature_matching": not config.feature_matching, "g_vgg": perceptual is None}
         names = ("g_gan", "g_feature_matching", "g_vgg", "d_real", "d_fake", *augmentation.names)
         self.names = tuple(name for name in names if not left_out.get(name))
