@@ -14,8 +14,9 @@ from typing import Literal
 from torch import nn
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Weight
+from hdgan.config.bounds import Shift, Weight
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
+from hdgan.families.common.alignment import aligned
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig
 from hdgan.families.common.pool import FakePool
@@ -32,6 +33,9 @@ class Pix2PixLoss(LossConfig):
     """The cross entropy of the original GAN, or least squares."""
     l1: Weight = 100.0
     """Weight of the L1 distance to the photo; 0 leaves it out."""
+    max_shift: Shift = 0
+    """For photos that are a few pixels off their label maps: every loss sees each photo shifted by up to this many
+    pixels, in both directions, to where it is nearest to the generated image."""
 
     def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> Pix2PixCriterion:
         return Pix2PixCriterion(self, pool)
@@ -56,6 +60,7 @@ class Pix2PixCriterion:
         """Run the networks on a micro batch and return both objectives; D's objective contains its losses halved."""
         condition = model.condition(batch.label, batch.ids, batch.source)
         fake = model.generate(condition)
-        outputs = run_discriminator(model, condition, fake, batch.photo, self.pool)
-        terms = [self.config.l1 * l1_distance(fake, batch.photo)] if self.config.l1 else []
+        photo = aligned(batch.photo, fake, self.config.max_shift)
+        outputs = run_discriminator(model, condition, fake, photo, self.pool)
+        terms = [self.config.l1 * l1_distance(fake, photo)] if self.config.l1 else []
         return adversarial_objectives(outputs, self.config.gan, terms)
