@@ -1,7 +1,7 @@
 """Photos that do not lie exactly on their label maps: each is compared where it fits best.
 
 Two cameras, or a photo and a map from another source, are often a few pixels apart. Losses of pixels and features then
-ask for the mean of all shifts, which is blurred. With a largest shift, every loss sees the photo shifted by whole pixels
+ask for the mean of all shifts, which is blurred. With a largest shift, every loss sees the photo moved by whole pixels
 to where it is nearest to the image that G makes at present.
 """
 
