@@ -24,6 +24,8 @@ BatchSize = Annotated[int, Interval(ge=1, le=65536)]
 """Images of a step."""
 Side = Annotated[int, Interval(ge=1, le=65536)]
 """Width or height in pixels."""
+Shift = Annotated[int, Interval(ge=0, le=64)]
+"""Largest shift of a photo in pixels; all shifts up to it are tried."""
 Label = Annotated[int, Interval(ge=-(2**31), le=2**31 - 1)]
 Labels = Annotated[int, Interval(ge=0, le=65536)]
 """How many classes."""

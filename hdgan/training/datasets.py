@@ -125,6 +125,17 @@ def resolved(config: TrainConfig, data: RunData) -> TrainConfig:
     return config.resolved(sides)
 
 
+def training_shapes(config: TrainConfig, data: RunData, processes: int) -> list[tuple[int, int, int]]:
+    """Batch, height and width of the smallest and of the largest images that a process trains on in each stage."""
+    shapes = []
+    for stage in config.stages.values():
+        batch = stage.micro_batch or stage.batch_size // processes
+        sizes = {sample_geometry(size, stage.size.training).size for size in data.train_sizes}
+        by_area = sorted(sizes, key=lambda size: size[0] * size[1])
+        shapes += [(batch, height, width) for width, height in dict.fromkeys(by_area[:1] + by_area[-1:])]
+    return list(dict.fromkeys(shapes))
+
+
 def _check_channels(config: TrainConfig, reports: Mapping[Listing, PhaseReport]) -> None:
     if config.model.image_channels != 3:
         raise ConfigError(

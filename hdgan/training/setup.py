@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,11 +28,12 @@ from hdgan.training.checkpoint import read_training_state, restore
 from hdgan.training.consistency import (
     require_same_checkpoint,
     require_same_data,
+    require_same_network,
     require_same_plan,
     require_same_run,
 )
 from hdgan.training.cuda_graph import graph_obstacle
-from hdgan.training.datasets import RunData, open_data, resolved
+from hdgan.training.datasets import RunData, open_data, resolved, training_shapes
 from hdgan.training.distributed import World
 from hdgan.training.prefetch import prefetched
 from hdgan.training.run_folder import claim_folder, load_config
@@ -105,7 +106,9 @@ def prepare(
     check_cuda_graphs(config, stages, world)
     if world.is_main:
         check_validation_images(config, data, stages[0])
-    perceptual = config.loss.load_perceptual(on_missing)
+    perceptual = config.loss.load_perceptual(training_shapes(config, data, world.size), on_missing)
+    config = replace(config, loss=config.loss.described(perceptual))
+    require_same_network(world.rendezvous, config)
     return RunSetup(config, world, data, stages, perceptual, Validation(config, data, world.device), console)
 
 

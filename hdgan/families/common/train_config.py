@@ -21,6 +21,7 @@ from hdgan.config.serialization import check_values
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.devices import network_format
 from hdgan.errors import ConfigError
+from hdgan.families.common.alignment import check_side
 from hdgan.families.common.augmentation import AugmentConfig
 from hdgan.families.common.config import ModelConfig
 from hdgan.families.common.losses import LossConfig
@@ -209,13 +210,15 @@ class TrainConfig:
         Raises:
             ConfigError: they are too small for the losses.
         """
-        shortest = min(sides, default=self.loss.least_side)
-        if shortest < self.loss.least_side:
+        least = self.loss.least_side
+        shortest = min(sides, default=max(least, 2 * self.loss.max_shift + 1))
+        if shortest < least:
             raise ConfigError(
-                f"some training images have a side of {count(shortest, 'pixel')}, but VGG19, whose features the loss "
-                f"compares, needs {self.loss.least_side}: train at a larger size, or with {option('loss.scorer')} "
-                "random"
+                f"some training images have a side of {count(shortest, 'pixel')}, but {self.loss.network_name}, whose "
+                f"features the loss compares, needs {least}: train at a larger size, or with "
+                f"{option('loss.scorer')} random"
             )
+        check_side(self.loss.max_shift, shortest)
         return replace(self, model=self.model.resolved(sides))
 
     def _check_without_discriminator(self) -> None:

@@ -14,8 +14,9 @@ from typing import Literal
 from torch import nn
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Positive, Weight
+from hdgan.config.bounds import Positive, Shift, Weight
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
+from hdgan.families.common.alignment import aligned
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig, Penalty
@@ -39,6 +40,9 @@ class Pix2PixLoss(LossConfig):
     leaves it out. Scores count so that one value suits all image sizes; begin with 1."""
     r1_every: Positive = R1_EVERY
     """Steps from one R1 penalty to the next, which counts that many times; 1 takes it in every step."""
+    max_shift: Shift = 0
+    """For photos that are a few pixels off their label maps: every loss sees each photo shifted by up to this many
+    pixels, in both directions, to where it is nearest to the generated image."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,6 +74,7 @@ class Pix2PixCriterion:
         """Run the networks on a micro batch and return both objectives; D's objective contains its losses halved."""
         condition = model.condition(batch.label, batch.ids, batch.source)
         fake = model.generate(condition)
-        outputs = run_discriminator(model, condition, fake, batch.photo, self.pool, self.augmentation)
-        terms = [self.config.l1 * l1_distance(fake, batch.photo)] if self.config.l1 else []
+        photo = aligned(batch.photo, fake, self.config.max_shift)
+        outputs = run_discriminator(model, condition, fake, photo, self.pool, self.augmentation)
+        terms = [self.config.l1 * l1_distance(fake, photo)] if self.config.l1 else []
         return adversarial_objectives(outputs, self.config.gan, terms, self.augmentation)
