@@ -10,8 +10,10 @@ from torch import nn
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.models import load_vgg19
+from hdgan.models.rgb import RGB_CHANNELS
 from hdgan.models.segmenter import SegmenterFeatures, load_segmenter, random_segmenter
 from hdgan.models.vgg import Convolution, Pooling, VGG19Features, missing_weights
+from hdgan.wording import count
 
 OnMissing = Callable[[str], None]
 RANDOM = Path("random")
@@ -31,6 +33,19 @@ def check_network(vgg_weights: Path | None, scorer: Path | None, weight: float =
     if given and not weight:
         vgg = option("loss.vgg")
         raise ConfigError(f"{given[0]} has no effect with {vgg} 0; leave it out, or give {vgg} a weight")
+
+
+def require_rgb(channels: int, remedy: str) -> None:
+    """Make sure that the network, which takes RGB images, can compare the photos; one channel is repeated.
+
+    Raises:
+        ConfigError: they have other channels; the message ends with the remedy.
+    """
+    if channels not in RGB_CHANNELS:
+        raise ConfigError(
+            f"the photos have {count(channels, 'channel')}, but the perceptual loss compares features of RGB or "
+            f"grey images: {remedy}"
+        )
 
 
 def least_side(scorer: Path | None) -> int:

@@ -195,8 +195,9 @@ class TrainConfig:
             sides: widths and heights of the training images in all stages, in pixels.
 
         Raises:
-            ConfigError: they are too small for the losses.
+            ConfigError: they are too small for the losses, or these cannot compare the channels of the photos.
         """
+        self.loss.check_photos(self.model.image_channels)
         shortest = min(sides, default=self.loss.least_side)
         if shortest < self.loss.least_side:
             raise ConfigError(

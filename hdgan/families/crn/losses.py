@@ -12,7 +12,7 @@ from tyro.conf import Suppress
 
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig
-from hdgan.families.common.perceptual import OnMissing, check_network, least_side, load_network
+from hdgan.families.common.perceptual import OnMissing, check_network, least_side, load_network, require_rgb
 from hdgan.families.common.pool import FakePool
 from hdgan.families.crn.model import CRN
 from hdgan.losses import BalancedPerceptualLoss
@@ -42,6 +42,9 @@ class CRNLoss(LossConfig):
     def load_perceptual(self, on_missing: OnMissing | None = None) -> nn.Module:
         """VGG19 as in the authors' code, relu1_2 … relu5_2 with average pooling, or a scorer; see `load_network`."""
         return load_network(self.vgg_weights, self.scorer, convolution=2, pooling="avg", on_missing=on_missing)
+
+    def check_photos(self, channels: int) -> None:
+        require_rgb(channels, "train a model of another family")
 
     @property
     def least_side(self) -> int:

@@ -21,7 +21,7 @@ from hdgan.errors import ConfigError
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig
-from hdgan.families.common.perceptual import OnMissing, check_network, least_side, load_network
+from hdgan.families.common.perceptual import OnMissing, check_network, least_side, load_network, require_rgb
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
 from hdgan.families.pix2pixhd.model import Pix2PixHD
@@ -76,6 +76,10 @@ class Pix2PixHDLoss(LossConfig):
                 "feature matching needs the discriminators' features: turn "
                 f"{option('model.discriminator.intermediate_features')} on, or set {option('loss.feature_matching')} 0"
             )
+
+    def check_photos(self, channels: int) -> None:
+        if self.vgg:
+            require_rgb(channels, f"set {option('loss.vgg')} 0")
 
     @property
     def least_side(self) -> int:
