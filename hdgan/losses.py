@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdgan.models.rgb import as_rgb
 from hdgan.ops.l1_distance import l1_distance
 
 Outputs = Sequence[Sequence[Tensor]]
@@ -126,7 +127,8 @@ class PerceptualFeatures(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD, device=device).view(1, 3, 1, 1))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Of images [B, 3, H, W] in [-1, 1]."""
+        """Of images [B, 3, H, W] in [-1, 1], or grey ones [B, 1, H, W]."""
+        image = as_rgb(image)
         if self.imagenet_normalisation:
             image = ((image + 1) / 2 - self.mean) / self.std
         features: list[Tensor] = self.network(image)

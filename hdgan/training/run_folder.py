@@ -29,6 +29,7 @@ from hdgan.config.bounds import Count
 from hdgan.config.options import option
 from hdgan.config.serialization import from_plain
 from hdgan.data import DataConfig, SizeConfig
+from hdgan.data.config import PhotoMode
 from hdgan.errors import CheckpointError, ConfigError, HdganError
 from hdgan.families import ModelConfig
 from hdgan.families.common.train_config import TrainConfig
@@ -185,7 +186,8 @@ def training_of(
         return (config if root is None else replace(config, data=_under(root, config.data))), stage.size.whole
     if root is None:
         raise ConfigError(f"{file} does not say what it was trained on: give the dataset with {option('root')}")
-    data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)
+    photo: PhotoMode = "rgb" if model.is_rgb else "stored"
+    data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare, photo=photo)
     return family_of(model).train_config(model=model, data=data), SizeConfig()
 
 

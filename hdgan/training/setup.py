@@ -100,6 +100,8 @@ def prepare(
     require_same_data(world.rendezvous, data.train_pairs)
     config = resolved(config, data)
     stages = plan(config, len(data.train_pairs))
+    for stage in stages:
+        data.training(stage.config.size, config.seed)  # refuses what it cannot read, before any work
     require_same_plan(world.rendezvous, config, stages)
     for stage in stages:
         check_batch(stage, world)

@@ -90,6 +90,13 @@ class LossConfig(ABC):
             ConfigError: it cannot.
         """
 
+    def check_photos(self, channels: int) -> None:  # noqa: B027
+        """Make sure that the losses can compare photos of so many channels.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+
     @property
     def least_side(self) -> int:
         """Pixels that the training images need on each side."""

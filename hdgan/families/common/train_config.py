@@ -208,8 +208,9 @@ class TrainConfig:
             sides: widths and heights of the training images in all stages, in pixels.
 
         Raises:
-            ConfigError: they are too small for the losses.
+            ConfigError: they are too small for the losses, or these cannot compare the channels of the photos.
         """
+        self.loss.check_photos(self.model.image_channels)
         least = self.loss.least_side
         shortest = min(sides, default=max(least, 2 * self.loss.max_shift + 1))
         if shortest < least:

@@ -25,6 +25,7 @@ from hdgan.families.common.perceptual import (
     load_network,
     n_features_of,
     network_name,
+    require_rgb,
 )
 from hdgan.families.common.pool import FakePool
 from hdgan.families.crn.model import CRN
@@ -68,6 +69,9 @@ class CRNLoss(LossConfig):
 
     def described(self, perceptual: nn.Module | None) -> CRNLoss:
         return replace(self, network_digest=digest_of(perceptual) or self.network_digest)
+
+    def check_photos(self, channels: int) -> None:
+        require_rgb(channels, "train a model of another family")
 
     @property
     def least_side(self) -> int:

@@ -35,6 +35,7 @@ from hdgan.families.common.perceptual import (
     load_network,
     n_features_of,
     network_name,
+    require_rgb,
 )
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
@@ -121,6 +122,10 @@ class Pix2PixHDLoss(LossConfig):
                 "feature matching needs the discriminators' features: turn "
                 f"{option('model.discriminator.intermediate_features')} on, or set {option('loss.feature_matching')} 0"
             )
+
+    def check_photos(self, channels: int) -> None:
+        if self.vgg:
+            require_rgb(channels, f"set {option('loss.vgg')} 0")
 
     @property
     def least_side(self) -> int:
