@@ -165,7 +165,6 @@ def _make_pixels(
     first, last = tiles_of(begin, end, image, PLACES, VECTOR)
     for tile in range(first, last, STEP):
         i, j, _, inside = pixels_of(tile, row, block, begin, end, image, exist, PLACES, BLOCK, VECTOR, LARGE)
-        # Not by the pixel's number, by which Triton would make stores wide through shared memory and barriers.
         target = ((i + size.pad) * image.width + (j + size.pad)) * size.pixel_stride
         source = inside & exists(i, size.height, PAD_MODE) & exists(j, size.width, PAD_MODE)
         i, j = source_of(i, size.height, PAD_MODE), source_of(j, size.width, PAD_MODE)

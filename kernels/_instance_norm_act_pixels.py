@@ -67,7 +67,9 @@ def pixels_of(
     """Row, column and number of a tile's pixels, and which of them exist.
 
     Rows and columns count from the first inside of the padding, numbers from the image's first pixel. Where places are
-    rows, the row and the number `block` in it tell which tile it is, because that spares divisions.
+    rows, the row and the number `block` in it tell which tile it is, because that spares divisions. Pixels whose
+    places are computed from their numbers are adjacent in Triton's eyes, so that it makes accesses wide even where
+    that takes shared memory and barriers; from rows and columns, it does not.
     """
     i = tl.arange(0, BLOCK)[:, None]
     if PLACES == "rows":

@@ -117,16 +117,15 @@ def sums_of(
     end = end_of(begin, units, planes, image, PLACES, BLOCK)
     if PLACES == "flat":
         sum0, sum1 = _sums_flat(dy, x, begin, end, planes, size, norm, ACTIVATION, BLOCK, FOLD)
-    elif PLACES == "wide":
-        wide0, wide1 = _sums_of_rows(dy, x, planes.group, begin, end, size, norm, ACTIVATION, PAD_MODE, BLOCK_GROUPS)
-        sum0, sum1 = _sums_of_pixels(
-            dy_planes, x_planes, begin, end, image, planes.exist, size, norm, ACTIVATION, PAD_MODE, PLACES, BLOCK,
-            VECTOR, LARGE, 1,
-        )  # fmt: skip
-        sum0, sum1 = sum0 + wide0, sum1 + wide1
     else:
+        if PLACES == "wide":
+            wide0, wide1 = _sums_of_rows(
+                dy, x, planes.group, begin, end, size, norm, ACTIVATION, PAD_MODE, BLOCK_GROUPS
+            )  # fmt: skip
         sum0, sum1 = _sums_of_pixels(
             dy_planes, x_planes, begin, end, image, planes.exist, size, norm, ACTIVATION, PAD_MODE, PLACES, BLOCK,
             VECTOR, LARGE, FOLD if PLACES == "rows" else 1,
         )  # fmt: skip
+        if PLACES == "wide":
+            sum0, sum1 = sum0 + wide0, sum1 + wide1
     return sum0, sum1
