@@ -27,7 +27,7 @@ from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, HdganError, TrainingError
 from hdgan.families.common.augmentation import Sign
 from hdgan.families.common.train_config import TrainConfig
-from hdgan.families.saving import load_model, save_model
+from hdgan.families.saving import load_model, read_metadata, save_model
 from hdgan.files import atomic_folder, remove_dead, remove_dead_below, remove_folder, write_text
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE
@@ -199,6 +199,27 @@ def _stored_tensors(saved: _TrainingFile) -> Iterator[tuple[tuple[str, int, str]
             yield from (((name, k, part), getattr(moments, part)) for part in _PARTS)
     for name in _POOL:
         yield from (((name, k, ""), tensor) for k, tensor in enumerate(getattr(saved, name) or ()))
+
+
+def require_network_of(folder: Path, config: TrainConfig) -> None:
+    """Make sure that a resume compares the features of the network that the checkpoint was trained with.
+
+    Args:
+        folder: of the checkpoint.
+        config: of the resume, which records its network. VGG19 and scorers are not recorded.
+
+    Raises:
+        CheckpointError: the weights or the program have changed, or another one is given.
+    """
+    saved = read_metadata(folder / MODEL_FILE).get("train")
+    losses = saved.get("loss") if isinstance(saved, Mapping) else None
+    begun = losses.get("network_digest") if isinstance(losses, Mapping) else None
+    ours = getattr(config.loss, "network_digest", None)
+    if ours is not None and begun is not None and ours != begun:
+        raise CheckpointError(
+            f"the network of {option('loss.network')} is not the one that {folder} was trained with (SHA-256 "
+            f"{ours[:8]}… instead of {str(begun)[:8]}…): restore it, or start a new run with {option('init_from')}"
+        )
 
 
 def restore(folder: Path, state: StageState, training: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model
 from hdgan.progress import print_lines
 from hdgan.seeding import derive_seed
-from hdgan.training.checkpoint import read_training_state, restore
+from hdgan.training.checkpoint import read_training_state, require_network_of, restore
 from hdgan.training.consistency import (
     require_same_checkpoint,
     require_same_data,
@@ -109,8 +109,9 @@ def prepare(
     if world.is_main:
         check_validation_images(config, data, stages[0])
     perceptual = config.loss.load_perceptual(training_shapes(config, data, world.size), on_missing)
-    config = replace(config, loss=config.loss.described(perceptual))
-    require_same_network(world.rendezvous, config)
+    if on_missing is None:  # a dry run may have random weights
+        config = replace(config, loss=config.loss.described(perceptual))
+        require_same_network(world.rendezvous, config)
     return RunSetup(config, world, data, stages, perceptual, Validation(config, data, world.device), console)
 
 
@@ -189,6 +190,7 @@ def _resumed_state(run: RunSetup) -> StageState:
         )
     folder = checkpoint_path(config.out, steps[-1])
     training = read_training_state(folder)
+    require_network_of(folder, config)
     stage = next((stage for stage in run.stages if stage.name == training["stage"]), None)
     if stage is None:
         raise CheckpointError(

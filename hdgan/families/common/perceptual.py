@@ -42,8 +42,6 @@ class NetworkOptions(Protocol):
     def network(self) -> Path: ...
     @property
     def network_weights(self) -> Path | None: ...
-    @property
-    def network_digest(self) -> str | None: ...
 
 
 def check_network(loss: NetworkOptions, weight: float = 1.0) -> None:
@@ -147,7 +145,7 @@ def load_network(
             weights.
 
     Raises:
-        ConfigError, CheckpointError: its weights cannot be loaded, or they are not those that the run began with.
+        ConfigError, CheckpointError: its weights cannot be loaded, or it cannot take such images.
     """
     if loss.scorer is not None:
         return SegmenterFeatures(random_segmenter() if loss.scorer == RANDOM else load_segmenter(loss.scorer))
@@ -163,9 +161,7 @@ def load_network(
         cached = f"a run first downloads timm's weights of {name}, unless they are in its cache"
         on_missing(cached if file is None else f"the weights {file} of timm's {name} do not exist")
         return untrained_timm(name)
-    network = _timm(loss, shapes) if name else _program(loss.network, shapes)
-    _require_same(loss, network)
-    return network
+    return _timm(loss, shapes) if name else _program(loss.network, shapes)
 
 
 def digest_of(network: nn.Module | None) -> str | None:
@@ -199,14 +195,3 @@ def _program(file: Path, shapes: Shapes) -> ProgramFeatures:
     if not file.exists():
         raise ConfigError(f"{option('loss.network')} {file}: give vgg19, timm:NAME, or the file of a program")
     return ProgramFeatures(file, shapes or _TRIED)
-
-
-def _require_same(loss: NetworkOptions, network: TimmFeatures | ProgramFeatures) -> None:
-    """Make sure that a resumed run compares the features of the network that it began with."""
-    known = loss.network_digest
-    if known is not None and known != network.digest:
-        file = loss.network_weights or loss.network
-        raise ConfigError(
-            f"{file} is not the perceptual network that the run began with (SHA-256 {network.digest[:8]}… instead of "
-            f"{known[:8]}…): restore it, or start a new run with {option('init_from')}"
-        )
