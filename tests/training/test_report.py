@@ -17,6 +17,7 @@ from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError
 from hdgan.families import Pix2PixHDStage, Pix2PixHDTrainConfig
+from hdgan.families.common.penalty import R1Penalty
 from hdgan.families.common.pool import FakePool
 from hdgan.families.registry import FAMILIES
 from hdgan.reporting.charts import Span, draw_charts
@@ -284,7 +285,8 @@ def test_options_are_compared_with_those_of_the_family(run, name):
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.config.family)
 def test_every_loss_of_every_family_is_drawn_and_listed(family, tmp_path):
-    names = family.train_config().loss.criterion(torch.nn.Linear(1, 1), FakePool(0)).names
+    criterion = family.train_config().loss.criterion(torch.nn.Linear(1, 1), FakePool(0))
+    names = criterion.names if family.config.family == "crn" else (*criterion.names, R1Penalty.name)
     record = {"stage": "a", "lr": 0.5, **{name: 1.125 + i for i, name in enumerate(names)}}
     charts = draw_charts([{"step": step, **record} for step in (1, 2)], [Span("a", 0, 2)])
     assert charts[-1].title == "Learning rate"

@@ -44,7 +44,7 @@ def test_a_stage_trains_d_where_there_is_one() -> None:
         ({"a": Pix2PixHDStage(images=-5)}, r"stages\.a\.images is -5"),
         ({"a": Pix2PixHDStage(decay=1.5)}, r"stages\.a\.decay is 1\.5"),
         ({"a": Pix2PixHDStage(lr_d=0.0)}, r"stages\.a\.lr_d is 0\.0"),
-        ({"a": Pix2PixHDStage(schedule="step")}, r"stages\.a\.schedule is 'step': give linear, cosine or constant"),
+        ({"a": Pix2PixHDStage(schedule="step")}, r"stages\.a\.schedule is 'step': give linear or cosine or constant"),
         (
             {"a": Pix2PixHDStage(warmup=0.6)},
             r"stages\.a\.warmup is 0\.6 and stages\.a\.decay 0\.5: .*add up to 1 at most",
@@ -66,7 +66,7 @@ def test_stages_that_cannot_work_are_refused(stages: dict[str, Pix2PixHDStage], 
     ("make", "complaint"),
     [
         (lambda: Pix2PixHDTrainConfig(precision="fp16"), r"precision is 'fp16': give float32 or bfloat16"),
-        (lambda: Pix2PixHDLoss(gan="wgan"), r"loss\.gan is 'wgan': give lsgan, vanilla or hinge"),
+        (lambda: Pix2PixHDLoss(gan="wgan"), r"loss\.gan is 'wgan': give lsgan or vanilla or hinge"),
         (
             lambda: Pix2PixHDTrainConfig(stages={"a": Pix2PixHDStage(generator="none")}),
             r"stages\.a\.generator is 'none'",
