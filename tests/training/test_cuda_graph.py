@@ -94,7 +94,7 @@ def test_a_step_that_cannot_be_captured(
     plain = partial(forward_backward, config, state, Pix2PixHDCriterion(config.loss, None, state.pool))
     expected = plain(inputs)
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise CaptureError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(cuda_graph, "capture", fail)
