@@ -97,7 +97,8 @@ def renamed_state(network: nn.Module, layers: Mapping[str, str]) -> dict[str, Te
 
     Spectral norms are left out: a convolution has the weight that they make of it.
     """
-    state = without_spectral_norm(network).state_dict()
+    network = without_spectral_norm(network)
+    state = network.state_dict()
     return {theirs: state[ours] for theirs, ours in keys_of(network, layers).items()}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from hdgan.checkpoints import find_checkpoint, list_steps
 from hdgan.data.sampler import StreamSampler
 from hdgan.errors import ConfigError
+from hdgan.families import Pix2PixHDLoss
 from hdgan.seeding import derive_seed, seed_everything
 from hdgan.training import OptimConfig, TrainConfig, distributed, setup, train
 from hdgan.training.distributed import World, join_world
@@ -92,17 +94,25 @@ def two_processes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("micro_batch", [None, 1])
+@pytest.mark.parametrize(
+    ("micro_batch", "penalty"), [(None, False), (1, False), (1, True)], ids=["whole", "divided", "penalty"]
+)
 def test_two_processes_equal_one_with_the_whole_batch(
     make_config: Callable[..., TrainConfig],
     to_arguments: Callable[[TrainConfig], list[str]],
     start: Start,
     tmp_path: Path,
     micro_batch: int | None,
+    penalty: bool,
 ) -> None:
-    """With one bucket of gradients or, where there are micro batches as well, with many."""
+    """With one bucket of gradients or, where there are micro batches as well, with many; with R1 and spectral norm."""
     # Two steps a stage: Adam's first step is the gradient's sign, which rounding may turn where a gradient is tiny.
     config = make_config(tmp_path / "one", images=8, batch_size=4, optim=OptimConfig(clip=1.0, ema_decay=0.5))
+    if penalty:
+        model: Any = config.model
+        generator, discriminator = (replace(p, spectral_norm=True) for p in (model.generator, model.discriminator))
+        model = replace(model, generator=generator, discriminator=discriminator)
+        config = replace(config, model=model, loss=Pix2PixHDLoss(vgg=0.0, gan="hinge", r1=1.0, r1_every=2))
     train(config, console=Console(quiet=True))
     stages = {name: replace(stage, micro_batch=micro_batch) for name, stage in config.stages.items()}
     both = replace(config, out=tmp_path / "two", stages=stages)

@@ -18,6 +18,7 @@ from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError
 from hdgan.families import Pix2PixHDStage, Pix2PixHDTrainConfig
 from hdgan.families.common.augmentation import Augmentation
+from hdgan.families.common.penalty import R1Penalty
 from hdgan.families.common.pool import FakePool
 from hdgan.families.registry import FAMILIES
 from hdgan.reporting.charts import Span, draw_charts
@@ -288,7 +289,8 @@ def test_every_loss_of_every_family_is_drawn_and_listed(family, tmp_path):
     adversarial = family.config.has_discriminator
     augment = AugmentConfig(("color",), adaptive=True) if adversarial else AugmentConfig()
     loss = family.train_config().loss
-    names = loss.criterion(torch.nn.Linear(1, 1), FakePool(0), Augmentation(augment)).names
+    criterion = loss.criterion(torch.nn.Linear(1, 1), FakePool(0), Augmentation(augment))
+    names = (*criterion.names, R1Penalty.name) if adversarial else criterion.names
     record = {"stage": "a", "lr": 0.5, **{name: 1.125 + i for i, name in enumerate(names)}}
     charts = draw_charts([{"step": step, **record} for step in (1, 2)], [Span("a", 0, 2)])
     assert charts[-1].title == "Learning rate"
