@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hdgan.data.sampler import explained_worker_death
 from hdgan.devices import enough_memory
-from hdgan.errors import HdganError
+from hdgan.errors import DivergenceError, HdganError
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.train_config import LogConfig, TrainConfig
 from hdgan.progress import print_lines
@@ -22,6 +22,7 @@ from hdgan.training.distributed import join_world
 from hdgan.training.interrupt import StopRequest, defer_sigchld
 from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.report import write_report
+from hdgan.training.rollback import require_rollback, roll_back
 from hdgan.training.run_folder import claim_folder, locked, remove_samples, write_description
 from hdgan.training.saving import Saver
 from hdgan.training.schedule import Stage, stage_at
@@ -29,6 +30,7 @@ from hdgan.training.setup import RunSetup, first_state, prepare, too_large, torc
 from hdgan.training.state import StageState
 from hdgan.training.step_choices import StepChoices, choose_steps
 from hdgan.training.trainer import StepResult, Trainer
+from hdgan.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,16 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         while (current := stage_at(run.stages, state.step)) is not None:
             with enough_memory(too_large(run.config, current, world)):
                 if state.stage != current:
-                    state = StageState(run.config, current, world.device, state.model)
+                    state = StageState(run.config, current, world.device, state.model, state.health)
                 trainer = Trainer(steps[current.name].applied(run.config), state, run.perceptual, world, stop)
-            if not _train_stage(run, trainer, metrics, display):
+            problem = _train_stage(run, trainer, metrics, display)
+            stopping = trainer.stopping
+            if problem is not None:
+                health, failed_at = state.health, state.step
+                del trainer, state  # which would need memory beside the networks of the checkpoint
+                state = roll_back(run, health, problem, metrics)
+                display.skip(state.step - failed_at)
+            if stopping:
                 break
     report = write_report(config.out) if world.is_main else None
     result = TrainResult(finished=state.step == total, step=state.step, total_steps=total, report=report)
@@ -102,23 +111,36 @@ def _open_folder(
     write_description(
         given, run.world, len(run.data.train_pairs), {name: str(choices) for name, choices in steps.items()}
     )
-    return Metrics(given.out, state.step)
+    return Metrics(given.out, state.step, state.health.rollbacks)
 
 
-def _train_stage(run: RunSetup, trainer: Trainer, metrics: Metrics | None, display: ProgressDisplay) -> bool:
-    """Train one stage to its end; False if asked to stop."""
+def _train_stage(
+    run: RunSetup, trainer: Trainer, metrics: Metrics | None, display: ProgressDisplay
+) -> DivergenceError | None:
+    """Train one stage to its end, or until asked to stop; returns what the run has to go back from, if it has to."""
+    try:
+        _take_steps(run, trainer, metrics, display)
+    except DivergenceError as problem:
+        require_rollback(run, trainer.state.health, problem)
+        return problem.with_traceback(None)  # whose frames hold the networks
+    return None
+
+
+def _take_steps(run: RunSetup, trainer: Trainer, metrics: Metrics | None, display: ProgressDisplay) -> None:
     config, world, state = run.config, run.world, trainer.state
     stage, log = state.stage, config.log
     saver = Saver(run, state, metrics, display)
     clock = _Clock(stage.config.batch_size)
-    trainer.on_result = partial(_log, stage, log, metrics, display, clock)
+    watch = Watch(run, state, metrics)
+    trainer.on_result = partial(_log, stage, log, metrics, display, clock, watch)
+    saver.begin()
     finished = False
     with (
         saver.keeping_last_step(trainer),
         enough_memory(too_large(trainer.config, stage, world)),
         explained_worker_death(),
         # Without closing, data workers would live for as long as the traceback of an error does.
-        closing(run.batches(stage, state.step_in_stage, stage.steps)) as batches,
+        closing(run.batches(stage, state.step_in_stage, stage.steps, state.health.rollbacks)) as batches,
     ):
         while not (finished or trainer.stopping):
             batch = _next(batches)
@@ -135,18 +157,26 @@ def _train_stage(run: RunSetup, trainer: Trainer, metrics: Metrics | None, displ
                 saver.write_samples()
             if scheduled or trainer.stopping:
                 saver.checkpoint(measure=scheduled)
+                finished = state.step == stage.last_step  # also if patience has run out
             clock.skip(time.monotonic() - pause)
-    return finished and not trainer.stopping
 
 
 def _log(
-    stage: Stage, log: LogConfig, metrics: Metrics | None, display: ProgressDisplay, clock: _Clock, result: StepResult
+    stage: Stage,
+    log: LogConfig,
+    metrics: Metrics | None,
+    display: ProgressDisplay,
+    clock: _Clock,
+    watch: Watch,
+    result: StepResult,
 ) -> None:
-    """Show and record what a finished step reports."""
+    """Show, record and judge what a finished step reports."""
     display.update(result.step, stage.name, result.losses, clock.images_per_second)
     if metrics is not None and (result.step % log.metrics_every == 0 or result.step == stage.last_step):
         speed = {"images_per_second": clock.images_per_second}
-        metrics.write(result.step, stage.name, {**result.losses, **result.learning_rates, **speed})
+        values = {**result.losses, **result.learning_rates, **result.statistics, **speed}
+        metrics.write(result.step, stage.name, values)
+    watch.judge(result)
 
 
 def _next(batches: Iterator[Batch]) -> Batch | HdganError:

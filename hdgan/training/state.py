@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from hdgan.families.common.pool import FakePool
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.seeding import seed_everything
 from hdgan.training.ema import MovingAverage
+from hdgan.training.health import Health
 from hdgan.training.schedule import Stage
 
 
@@ -57,21 +58,30 @@ class StageState(StageNetworks):
     Args:
         config, stage, device: as of `StageNetworks`.
         previous: the model of the stage before, or of another run, whose weights this one takes over.
+        health: what the watch on the run's health remembers of the stages before.
 
     Attributes:
         optimizers: of G (with E) and of D, where there is one, by "g" and "d".
         step: completed steps of the run.
         best: step and value of this stage's best checkpoint so far.
         best_by: what its value can be compared with, as `Validation.chosen_by`.
+        stale: measured checkpoints since the best one, if `log.patience` counts them.
     """
 
     def __init__(
-        self, config: TrainConfig, stage: Stage, device: torch.device, previous: ImageModel | None = None
+        self,
+        config: TrainConfig,
+        stage: Stage,
+        device: torch.device,
+        previous: ImageModel | None = None,
+        health: Health | None = None,
     ) -> None:
         super().__init__(config, stage, device)
         self.step = stage.first_step
         self.best: tuple[int, float] | None = None
         self.best_by: dict[str, str | int | None] = {"metric": config.log.best}
+        self.stale = 0
+        self.health = Health() if health is None else health.for_next_stage()
         self.pool = FakePool(config.optim.pool_size)
         self.ema = MovingAverage(self.model, config.optim.ema_decay)
         if previous is not None:
@@ -107,6 +117,8 @@ class StageState(StageNetworks):
             "best_by": self.best_by,
             **{f"optimizer_{name}": optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             **self.pool.state(),
+            **({"stale": self.stale} if self.stale else {}),
+            **({"health": asdict(self.health)} if self.health != Health() else {}),
         }
 
     def load(self, weights: dict[str, Tensor], average: dict[str, Tensor], training: dict[str, Any]) -> None:
@@ -148,6 +160,8 @@ class StageState(StageNetworks):
         self.step = training["step"]
         self.best = training["best"]
         self.best_by = training.get("best_by", {"metric": training.get("best_metric", "l1")})
+        self.stale = training.get("stale", 0)
+        self.health = training.get("health", Health())
 
     def _adapt(self, optimizer: torch.optim.Optimizer) -> None:
         """Apply the config's betas, and the memory format of the parameters, to what an optimizer has loaded.

@@ -31,6 +31,7 @@ from hdgan.training.checkpoint import require_finite
 from hdgan.training.cuda_graph import GraphedGradients, compile_networks
 from hdgan.training.distributed import World
 from hdgan.training.gradient_average import GradientAverage
+from hdgan.training.health import IMAGE_STATISTICS, gradient_norm, image_statistics
 from hdgan.training.interrupt import StopRequest, defer_sigchld
 from hdgan.training.readback import Readback
 from hdgan.training.setup import too_large
@@ -66,18 +67,21 @@ def forward_backward(
         last_backward: entered for the backward passes of the last micro batch, which complete the gradients.
 
     Returns:
-        [len(criterion.names)] float32: the losses, averaged over the micro batches.
+        [len(criterion.names)] float32: the losses, averaged over the micro batches. If the run's health is watched,
+        IMAGE_STATISTICS follow them.
     """
     state.model.zero_grad()
     micro_batches = list(batch.split(state.stage.config.micro_batch))
     rounds, device = len(micro_batches), batch.photo.device
-    losses = torch.zeros(len(criterion.names), device=device)
+    watched = config.health != "off"
+    losses = torch.zeros(len(criterion.names) + watched * len(IMAGE_STATISTICS), device=device)
     for number, micro_batch in enumerate(micro_batches, start=1):
         with config.autocast(device), recomputing(config.recompute is not False):
             objectives = criterion(state.model, micro_batch)
         with (last_backward if number == rounds else None) or nullcontext():
             accumulate_gradients(objectives, state.g_parameters, state.d_parameters, rounds)
-        losses = losses + objectives.parts / rounds
+        statistics = [image_statistics(objectives.fake, micro_batch.photo)] if watched else []
+        losses = losses + torch.cat([objectives.parts, *statistics]) / rounds
         del objectives  # what is left of its graph must not live through the next forward pass
     return losses
 
@@ -106,6 +110,8 @@ class StepResult:
     """Losses of the whole batch by the names of the criterion."""
     learning_rates: dict[str, float]
     """Learning rates of the step by their names in metrics.jsonl."""
+    statistics: dict[str, float]
+    """What the watch on the run's health has measured, by their names in metrics.jsonl; empty if it is off."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,9 @@ class Trainer:
             move(perceptual, config, world.device)
             cast_convolutions(perceptual, config)
         self.criterion = config.loss.criterion(perceptual, state.pool)
+        networks = {"grad_g": state.g_parameters, "grad_d": state.d_parameters} if config.health != "off" else {}
+        self._watched = {name: parameters for name, parameters in networks.items() if parameters}
+        self._statistics = (*IMAGE_STATISTICS, *self._watched) if self._watched else ()
         self.average = average = GradientAverage(world, state.in_backward_order)
         compile_networks(config.compile, state.model, perceptual)
         gradients = partial(forward_backward, config, state, self.criterion)
@@ -195,16 +204,18 @@ class Trainer:
 
     def _finish(self, last: _Unfinished) -> None:
         config, state = self.config, self.state
-        losses = dict(zip(self.criterion.names, last.losses.tolist(), strict=True))
+        names = self.criterion.names
+        values = dict(zip((*names, *self._statistics), last.losses.tolist(), strict=True))
         try:
-            require_finite(config.out, state.stage, last.step, losses)
+            require_finite(config.out, state.stage, last.step, values)
         except TrainingError:
             state.step = last.step - 1
             raise
         self.updating = True
         state.ema.update(last.step_in_stage)
         self.updating = False
-        self.on_result(StepResult(last.step, losses, last.learning_rates))
+        losses, statistics = ({name: values[name] for name in part} for part in (names, self._statistics))
+        self.on_result(StepResult(last.step, losses, last.learning_rates, statistics))
 
     def _averaged_gradients(self, batch: Batch | HdganError) -> Tensor:
         """Replace the gradients by those of a batch, averaged over all processes; returns the averaged losses.
@@ -218,9 +229,11 @@ class Trainer:
         world, failure = self.world, None
         losses = self._try_gradients(batch)
         if isinstance(losses, HdganError):
-            failure, losses = losses, torch.zeros(len(self.criterion.names), device=world.device)
+            others = len(self._statistics) - len(self._watched)
+            failure, losses = losses, torch.zeros(len(self.criterion.names) + others, device=world.device)
         self.average.finish()
-        losses = world.mean(losses)
+        norms = [gradient_norm(parameters)[None].to(losses) for parameters in self._watched.values()]
+        losses = world.mean(torch.cat([losses, *norms]))
         self.stopping, self.all_failed = world.any(self.stop.requested, failure is not None)
         if failure is not None:
             raise failure
@@ -242,14 +255,18 @@ class Trainer:
         """Clip the gradients and step the optimizers; none of this moves anything if a loss is not finite."""
         config, state = self.config, self.state
         lr = state.stage.learning_rate(state.step_in_stage)
-        queued = _Unfinished(state.step + 1, state.step_in_stage, Readback(losses), {"lr": lr})
+        rates = {name: lr * state.health.rates[name] for name in state.optimizers}
+        logged = {"lr": rates["g"]}
+        if rates.get("d", rates["g"]) != rates["g"]:
+            logged["lr_d"] = rates["d"]
+        queued = _Unfinished(state.step + 1, state.step_in_stage, Readback(losses), logged)
         found_inf = (~losses.isfinite().all()).to(torch.float32)
         self.updating = True
         if config.optim.clip is not None:
             for parameters in (state.g_parameters, state.d_parameters):
                 torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip)
-        for optimizer in state.optimizers.values():
-            optimizer.param_groups[0]["lr"] = lr
+        for name, optimizer in state.optimizers.items():
+            optimizer.param_groups[0]["lr"] = rates[name]
             step_unless(found_inf, optimizer)
         state.step += 1
         self._unfinished = queued

@@ -62,7 +62,9 @@ def run_discriminator(
     return DiscriminatorOutputs(on_real, on_fake, model.discriminate(model.context(old_condition), old_fake))
 
 
-def adversarial_objectives(outputs: DiscriminatorOutputs, mode: GanMode, terms: Sequence[Tensor] = ()) -> Objectives:
+def adversarial_objectives(
+    outputs: DiscriminatorOutputs, mode: GanMode, fake: Tensor, terms: Sequence[Tensor] = ()
+) -> Objectives:
     """The objectives of G and D.
 
         min_G  L_GAN(G, D) + further terms        max_D  L_GAN(G, D) / 2
@@ -70,6 +72,7 @@ def adversarial_objectives(outputs: DiscriminatorOutputs, mode: GanMode, terms: 
     Args:
         outputs: of D.
         mode: of the GAN loss.
+        fake: what G has made.
         terms: of G's objective besides the GAN loss, with their weights.
 
     Returns:
@@ -81,4 +84,5 @@ def adversarial_objectives(outputs: DiscriminatorOutputs, mode: GanMode, terms: 
         generator=sum(g_losses[1:], g_losses[0]),
         discriminator=(d_losses[0] + d_losses[1]) / 2,
         parts=torch.stack([*g_losses, *d_losses]).detach(),
+        fake=fake.detach(),
     )

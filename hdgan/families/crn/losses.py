@@ -67,9 +67,10 @@ class CRNCriterion:
     def __call__(self, model: CRN, batch: Batch) -> Objectives:
         """Run G on a micro batch and return its objective."""
         condition = model.condition(batch.label, batch.ids, batch.source)
-        loss, distances = self.loss(model.images(condition), batch.photo, _class_masks(model, condition))
+        images = model.images(condition)
+        loss, distances = self.loss(images, batch.photo, _class_masks(model, condition))
         parts = torch.cat([loss.detach()[None], distances])
-        return Objectives(generator=loss, discriminator=None, parts=parts)
+        return Objectives(generator=loss, discriminator=None, parts=parts, fake=images.detach())
 
 
 def _class_masks(model: CRN, condition: NetworkInput) -> Tensor | None:

@@ -58,4 +58,4 @@ class Pix2PixCriterion:
         fake = model.generate(condition)
         outputs = run_discriminator(model, condition, fake, batch.photo, self.pool)
         terms = [self.config.l1 * l1_distance(fake, batch.photo)] if self.config.l1 else []
-        return adversarial_objectives(outputs, self.config.gan, terms)
+        return adversarial_objectives(outputs, self.config.gan, fake, terms)
