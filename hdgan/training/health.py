@@ -37,7 +37,7 @@ certain of every image."""
 CONSTANT = 0.05
 """Deviation of G's images as a multiple of the photos'."""
 SPOT = 0.25
-"""Share of a plane's variance in its largest pixel: a spot, as in the feature maps of Karras et al. 2020, figure 1."""
+"""`hdgan.training.spots.spot_share` above which feature maps have spots."""
 _WARM_UP, _PACE = 20, 0.02
 """Steps after which a gradient norm has a usual value, and the weight of a step in it afterwards."""
 _GUESSING = {"lsgan": 0.5, "vanilla": 2 * math.log(2), "hinge": 2.0}

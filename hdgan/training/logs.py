@@ -34,7 +34,7 @@ class Metrics:
         run: folder of the run.
         step: step that the run starts from; later records, of a run that was killed, are dropped.
         rollbacks: of the run so far; records of later ones, of a run that was killed during one, are dropped.
-        tracker: gets the same values.
+        tracker: gets the same values, and outlives this object.
     """
 
     def __init__(self, run: Path, step: int, rollbacks: int = 0, tracker: Tracker | None = None) -> None:
@@ -64,7 +64,7 @@ class Metrics:
 
     def rewind(self, step: int, rollbacks: int) -> None:
         """Drop the records after a step, as a run does that starts from there."""
-        self._close_files()
+        self.close()
         self._open(step, rollbacks)
 
     def _append(self, record: Mapping[str, Any]) -> None:
@@ -81,11 +81,6 @@ class Metrics:
             ) from error
 
     def close(self) -> None:
-        self._close_files()
-        if self.tracker is not None:
-            self.tracker.close()
-
-    def _close_files(self) -> None:
         with suppress(OSError):  # every record is written; what a full disk refused has been reported
             self._file.close()
         with suppress(OSError):

@@ -29,6 +29,7 @@ from hdgan.training.schedule import Stage, stage_at
 from hdgan.training.setup import RunSetup, first_state, prepare, too_large, torch_settings
 from hdgan.training.state import StageState
 from hdgan.training.step_choices import StepChoices, choose_steps
+from hdgan.training.tracking import Tracker, open_tracker, require_tracker
 from hdgan.training.trainer import StepResult, Trainer
 from hdgan.training.watch import Watch
 
@@ -64,13 +65,17 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         if not world.is_main:
             console = Console(quiet=True)
         with world.rendezvous.share_failure():
+            require_tracker(config)
             run = prepare(config, resume, world, console)
             if world.is_main:
                 stack.enter_context(locked(config.out))
                 claim_folder(config, resume)  # another run may have come and gone in the meantime
             state = first_state(run, resume)
             steps = choose_steps(run, state.step)
-            metrics = _open_folder(config, run, state, steps, resume) if world.is_main else None
+            tracker = None
+            if world.is_main and (tracker := open_tracker(config, resume, console)) is not None:
+                stack.enter_context(tracker)
+            metrics = _open_folder(config, run, state, steps, resume, tracker) if world.is_main else None
             if metrics is not None:
                 stack.callback(metrics.close)
         total = run.stages[-1].last_step
@@ -94,13 +99,20 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
                 break
     report = write_report(config.out) if world.is_main else None
     result = TrainResult(finished=state.step == total, step=state.step, total_steps=total, report=report)
+    if tracker is not None and report is not None:
+        tracker.finish(report, finished=result.finished)
     if report is not None:
         _print_end(console, run.config, result, report)
     return result
 
 
 def _open_folder(
-    given: TrainConfig, run: RunSetup, state: StageState, steps: Mapping[str, StepChoices], resume: bool
+    given: TrainConfig,
+    run: RunSetup,
+    state: StageState,
+    steps: Mapping[str, StepChoices],
+    resume: bool,
+    tracker: Tracker | None,
 ) -> Metrics:
     """Clean up the run's folder, write the description of the run with its config as given, and open its log."""
     remove_leftovers(given.out)
@@ -111,7 +123,7 @@ def _open_folder(
     write_description(
         given, run.world, len(run.data.train_pairs), {name: str(choices) for name, choices in steps.items()}
     )
-    return Metrics(given.out, state.step, state.health.rollbacks)
+    return Metrics(given.out, state.step, state.health.rollbacks, tracker)
 
 
 def _train_stage(

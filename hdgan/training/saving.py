@@ -16,9 +16,11 @@ from hdgan.errors import DivergenceError, HdganError, TrainingError
 from hdgan.progress import print_lines
 from hdgan.training.checkpoint import require_finite, save_checkpoint
 from hdgan.training.examples import Examples, mean_styles
+from hdgan.training.health import SPOT
 from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.report import write_report
 from hdgan.training.setup import RunSetup
+from hdgan.training.spots import spot_share
 from hdgan.training.state import StageState
 from hdgan.training.trainer import Trainer
 from hdgan.training.validation import is_better, record_name
@@ -48,6 +50,9 @@ class Saver:
             progress("writing sample images", 0, 0)
             folder = config.out / "samples" / state.stage.name
             self.examples.write(state.ema.model, folder, state.step, config.log.samples)
+        if self.metrics is not None and self.metrics.tracker is not None:
+            written = (folder / f"{state.step:08d}").glob("*.png")
+            self.metrics.tracker.images(state.step, {f"{state.stage.name}/{file.stem}": file for file in written})
 
     def begin(self) -> None:
         """Make sure that a rollback has a checkpoint to go back to: that of the resume, or one of the first weights."""
@@ -112,7 +117,7 @@ class Saver:
         with self.display.between_steps() as progress:
             if measure:
                 values = self.run.validation(state.ema.model, self.examples, progress)
-                self._record(values)
+                self._record(values | self._spots())
             progress("measuring mean styles", 0, 0)
             tensors = mean_styles(state.ema.model, self.references, config.log.style_images)
         ends = measure and state.step < state.stage.last_step and state.stale >= (config.log.patience or math.inf)
@@ -135,6 +140,13 @@ class Saver:
             state.step, state.stale = state.stage.last_step, 0
         if self.run.config.health == "rollback" and state.health.is_good:
             state.health.good = state.step
+
+    def _warn(self, text: str) -> None:
+        state = self.state
+        text = f"step {state.step} of stage {state.stage.name}: {text}"
+        print_lines(self.run.console, f"warning: {text}")
+        if self.metrics is not None:
+            self.metrics.event(state.step, state.stage.name, "warning", text)
 
     def _report_early_end(self) -> None:
         state, log = self.state, self.run.config.log
@@ -160,6 +172,21 @@ class Saver:
             save_checkpoint(config.out, config, state, tensors)
         message = f"saved after step {state.step}: hdgan-train --resume {config.out} continues from there"
         print_lines(self.run.console, message)
+
+    def _spots(self) -> dict[str, float]:
+        """Look for spots in G's feature maps of the first validation image, if the run's health is watched."""
+        model = self.state.ema.model
+        if self.run.config.health == "off":
+            return {}
+        [inputs] = self.examples.inputs(1)
+        share = spot_share(model.generator, lambda: self.examples.generate(model, inputs, 0))
+        if share > SPOT:
+            self._warn(
+                f"the largest pixel has {share:.0%} of the variance of the planes of a layer of G, as the droplets of "
+                "instance norm have: they grow slowly and show as spots in the images; train at another size, or with "
+                "another norm if the model has one"
+            )
+        return {"spots": share}
 
     def _record(self, values: dict[str, float]) -> None:
         """Log what validation measured, and note whether this checkpoint is the best one so far."""
