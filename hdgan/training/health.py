@@ -8,7 +8,7 @@ waits for the device, and all processes judge the same numbers. Every step is ju
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -73,8 +73,9 @@ class Finding:
 
     symptom: str
     """A key of LASTING."""
-    text: str
-    """The figures, the likely cause, and the remedy, in one sentence."""
+    problem: str
+    """The figures and the likely cause."""
+    remedy: str
 
 
 @dataclass
@@ -87,7 +88,8 @@ class Health:
         good: step of the last checkpoint that was healthy when it was saved; None before the first.
         judged: steps of the stage that have been judged.
         lasting: steps in a row in which each symptom has been seen.
-        usual: logarithm of the usual norm of each gradient.
+        usual: logarithm of the usual norm of G's gradient. That of D says nothing: it varies by orders of magnitude
+            while D is certain of most images.
     """
 
     rollbacks: Count = 0
@@ -96,7 +98,7 @@ class Health:
     good: Count | None = None
     judged: Count = 0
     lasting: dict[str, Count] = field(default_factory=dict)
-    usual: dict[str, float] = field(default_factory=dict)
+    usual: float = 0.0
 
     @property
     def rates(self) -> dict[str, float]:
@@ -110,7 +112,7 @@ class Health:
 
     def for_next_stage(self) -> Health:
         """What the next stage starts from: losses and gradients have other usual values there."""
-        return replace(self, judged=0, lasting={}, usual={})
+        return replace(self, judged=0, lasting={}, usual=0.0)
 
     def after_rollback(self, before: Health, symptom: str) -> Health:
         """The memory of the checkpoint that a run has gone back to, with lower rates than it has had before.
@@ -133,22 +135,19 @@ class Health:
         Returns:
             What has lasted long enough, once, and again whenever it has lasted twice as long.
         """
-        words = _symptoms(values, self.usual if self.judged >= _WARM_UP else {}, guessing, place)
-        self.lasting = {symptom: self.lasting.get(symptom, 0) + 1 for symptom in words}
+        found = _symptoms(values, self.usual if self.judged >= _WARM_UP else None, guessing, place)
+        self.lasting = {finding.symptom: self.lasting.get(finding.symptom, 0) + 1 for finding in found}
         self._learn(values)
-        return [Finding(symptom, text) for symptom, text in words.items() if self._counts(symptom)]
+        return [finding for finding in found if self._counts(finding.symptom)]
 
     def _counts(self, symptom: str) -> bool:
         times, rest = divmod(self.lasting[symptom], LASTING[symptom])
         return rest == 0 and times & (times - 1) == 0
 
     def _learn(self, values: Mapping[str, float]) -> None:
-        """Move the usual norms towards those of a step."""
-        pace = max(_PACE, 1 / (self.judged + 1))
-        for name in ("grad_g", "grad_d"):
-            if name in values:
-                norm = math.log(max(values[name], 1e-30))
-                self.usual[name] = self.usual.get(name, norm) + pace * (norm - self.usual.get(name, norm))
+        """Move the usual norm towards that of a step."""
+        norm = math.log(max(values["grad_g"], 1e-30))
+        self.usual += max(_PACE, 1 / (self.judged + 1)) * (norm - self.usual)
         self.judged += 1
 
 
@@ -158,60 +157,60 @@ def guessing_loss(config: TrainConfig, discriminator: nn.Module | None) -> float
     return _GUESSING[getattr(config.loss, "gan", "lsgan")] * len(scales)
 
 
-def _symptoms(values: Mapping[str, float], usual: Mapping[str, float], guessing: float, place: str) -> dict[str, str]:
-    """The symptoms of a step, each with the sentence that a lasting one would be reported by."""
-    rate = f"lower {option(f'{place}.lr')} or set {option('optim.clip')} 1"
-    return {
-        **_of_gradients(values, usual, rate),
-        **_of_images(values, rate),
-        **(_of_discriminator(values, guessing, place, rate) if guessing and "d_real" in values else {}),
-    }
+def _symptoms(values: Mapping[str, float], usual: float | None, guessing: float, place: str) -> list[Finding]:
+    """The symptoms of a step, each as it would be reported once it has lasted."""
+    rate = f"lower {option(f'{place}.lr')}, or set {option('optim.clip')} 1"
+    found = [*_of_gradients(values, usual, rate), *_of_images(values, rate)]
+    return [*found, *_of_discriminator(values, guessing, place, rate)] if guessing and "d_real" in values else found
 
 
-def _of_gradients(values: Mapping[str, float], usual: Mapping[str, float], rate: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, level in usual.items():
-        times, network = values[name] / math.exp(level), name[-1].upper()
-        norm = f"the gradient of {network} is {times:.0f} times its usual norm of {math.exp(level):.3g}"
-        if times > SPIKE:
-            found["spike"] = (
-                f"{norm}, probably because of one bad batch: set {option('optim.clip')} to that norm, and look for "
-                "images that are not like the others"
-            )
-        if times > EXPLODING:
-            lasting = count(LASTING["exploding"], "step")
-            found["exploding"] = f"{norm}, after {lasting} far above it: the learning rate is probably too high; {rate}"
-    return found
+def _of_gradients(values: Mapping[str, float], usual: float | None, rate: str) -> Iterator[Finding]:
+    if usual is None:
+        return
+    level = math.exp(usual)
+    times = values["grad_g"] / level
+    norm = f"the gradient of G is {times:.0f} times its usual norm of {level:.3g}"
+    if times > SPIKE:
+        clip = f"set {option('optim.clip')} {float(f'{level:.2g}'):g}, and look for images that are not like the others"
+        yield Finding("spike", f"{norm}, probably because of one bad batch", clip)
+    if times > EXPLODING:
+        lasting = f"for {count(LASTING['exploding'], 'step')} more than {EXPLODING:.0f} times as large as usual"
+        yield Finding("exploding", f"{norm}, {lasting}: the learning rate is probably too high", rate)
 
 
-def _of_images(values: Mapping[str, float], rate: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _of_images(values: Mapping[str, float], rate: str) -> Iterator[Finding]:
     fake, real = values["fake_saturated"], values["real_saturated"]
     if fake - real > SATURATED:
-        found["saturated"] = (
+        yield Finding(
+            "saturated",
             f"{fake:.0%} of the values of G's images are beyond ±0.99, and {real:.0%} of the photos': the learning "
-            f"rate is probably too high; {rate}"
+            "rate is probably too high",
+            rate,
         )
     fake, real = values["fake_deviation"], values["real_deviation"]
     if fake < CONSTANT * real:
-        found["constant"] = (
+        yield Finding(
+            "constant",
             f"G's images are almost of one colour (they deviate by {fake:.2g} from their mean, photos by {real:.2g}): "
-            f"the learning rate is probably too high, or a loss has too little weight; {rate}"
+            "the learning rate is probably too high, or G's losses say too little about the photo",
+            rate,
         )
-    return found
 
 
-def _of_discriminator(values: Mapping[str, float], guessing: float, place: str, rate: str) -> dict[str, str]:
-    loss, g_gan = values["d_real"] + values["d_fake"], values["g_gan"]
+def _of_discriminator(values: Mapping[str, float], guessing: float, place: str, rate: str) -> Iterator[Finding]:
+    loss = values["d_real"] + values["d_fake"]
     if loss > DIVERGED * guessing:
-        return {
-            "diverged": f"D's loss is {loss:.3g}, and one that only guesses would have {guessing:.3g}: the learning "
-            f"rate is probably too high; {rate}"
-        }
+        yield Finding(
+            "diverged",
+            f"D's loss is {loss:.3g}, where one that only guesses has {guessing:.3g}: the learning rate is probably "
+            "too high",
+            rate,
+        )
     if loss < CERTAIN * guessing:
-        return {
-            "d_strong": f"D tells all images from photos (its loss is {loss:.2g}, guessing would have {guessing:.3g}), "
-            f"and g_gan is {g_gan:.3g}: D is too strong; set {option('loss.r1')}, augment what D sees with "
-            f"{option('augment')}, or lower {option(f'{place}.lr_d')}"
-        }
-    return {}
+        yield Finding(
+            "d_strong",
+            f"D is certain of every image (its loss is {loss:.2g}, where one that only guesses has {guessing:.3g}), "
+            f"and g_gan is {values['g_gan']:.3g}: D is too strong",
+            f"set {option('loss.r1')}, augment what D sees with {option('augment')}, or lower "
+            f"{option(f'{place}.lr_d')}",
+        )

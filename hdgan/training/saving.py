@@ -80,7 +80,7 @@ class Saver:
         ends, failed = world.any(ends, problem is not None)
         if failed:
             raise problem or DivergenceError("the main process cannot save", "its message says why")
-        self._settle(ends=ends)
+        self._settle(measured=measure, ends=ends)
 
     @contextmanager
     def keeping_last_step(self, trainer: Trainer) -> Iterator[None]:
@@ -123,22 +123,24 @@ class Saver:
         ends = measure and state.step < state.stage.last_step and state.stale >= (config.log.patience or math.inf)
         if ends:
             self._report_early_end()
-        self._settle(ends=ends)
+        self._settle(measured=measure, ends=ends)
         save_checkpoint(config.out, config, state, tensors)
         if measure and state.step < self.run.stages[-1].last_step:  # `train` itself writes the last report
             _report_so_far(config.out, self.run.console)
         return ends
 
-    def _settle(self, *, ends: bool) -> None:
+    def _settle(self, *, measured: bool, ends: bool) -> None:
         """Note in the state what a checkpoint decides, in the main process before it is saved.
 
+        Only a scheduled checkpoint, which is measured, can be the one to go back to. A run that was interrupted then
+        goes back to the same one as an undisturbed run.
         A stage that ends early jumps to its last step. Its only checkpoint is that of the jump, so a resume finds
         either nothing of the end or all of it, and later stages keep their numbers.
         """
         state = self.state
         if ends:
             state.step, state.stale = state.stage.last_step, 0
-        if self.run.config.health == "rollback" and state.health.is_good:
+        if measured and self.run.config.health == "rollback" and state.health.is_good:
             state.health.good = state.step
 
     def _warn(self, text: str) -> None:

@@ -37,9 +37,8 @@ class Watch:
         for finding in self.state.health.judge(values, self._guessing, f"stages.{stage.name}"):
             where = f"step {result.step} of stage {stage.name}"
             if config.health == "rollback":
-                problem, _, remedy = finding.text.rpartition("; ")
-                raise DivergenceError(f"{where}: {problem}", remedy, finding.symptom)
-            self._warn(result.step, f"{where}: {finding.text}")
+                raise DivergenceError(f"{where}: {finding.problem}", finding.remedy, finding.symptom)
+            self._warn(result.step, f"{where}: {finding.problem}; {finding.remedy}")
 
     def _warn(self, step: int, text: str) -> None:
         print_lines(self.run.console, f"warning: {text}")
