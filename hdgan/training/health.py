@@ -145,9 +145,11 @@ class Health:
         return rest == 0 and times & (times - 1) == 0
 
     def _learn(self, values: Mapping[str, float]) -> None:
-        """Move the usual norm towards that of a step."""
-        norm = math.log(max(values["grad_g"], 1e-30))
-        self.usual += max(_PACE, 1 / (self.judged + 1)) * (norm - self.usual)
+        """Move the usual norm towards that of a step; an outlier moves it no further than a factor of three would."""
+        away = math.log(max(values["grad_g"], 1e-30)) - self.usual
+        if self.judged >= _WARM_UP:
+            away = max(-math.log(3), min(math.log(3), away))
+        self.usual += max(_PACE, 1 / (self.judged + 1)) * away
         self.judged += 1
 
 

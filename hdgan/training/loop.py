@@ -71,7 +71,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
                 stack.enter_context(locked(config.out))
                 claim_folder(config, resume)  # another run may have come and gone in the meantime
             state = first_state(run, resume)
-            steps = choose_steps(run, state.step)
+            # A rollback may lead back into a stage that a resume finds finished.
+            steps = choose_steps(run, 0 if config.health == "rollback" else state.step)
             tracker = None
             if world.is_main and (tracker := open_tracker(config, resume, console)) is not None:
                 stack.enter_context(tracker)

