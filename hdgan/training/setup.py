@@ -57,10 +57,14 @@ class RunSetup:
     validation: Validation
     console: Console
 
-    def batches(self, stage: Stage, start: int, stop: int) -> Generator[Batch, None, None]:
-        """This process's share of the batches of a stage's steps from `start` to before `stop`, counted from 0."""
+    def batches(self, stage: Stage, start: int, stop: int, rollbacks: int = 0) -> Generator[Batch, None, None]:
+        """This process's share of the batches of a stage's steps from `start` to before `stop`, counted from 0.
+
+        After each rollback of the run the images come in another order, so that a batch that has spoilt the networks
+        does not come again with the same neighbours.
+        """
         config, world, batch = self.config, self.world, stage.config.batch_size
-        seed = derive_seed(config.seed, self.stages.index(stage))
+        seed = derive_seed(config.seed, self.stages.index(stage), *([rollbacks] if rollbacks else []))
         loader = make_loader(
             self.data.training(stage.config.size, seed),
             start=start * batch,
@@ -188,7 +192,16 @@ def _resumed_state(run: RunSetup) -> StageState:
             f"{'' if begun is None else f' from {begun}'}: leave it out, or start a new run with another "
             f"{option('out')}"
         )
-    folder = checkpoint_path(config.out, steps[-1])
+    return saved_state(run, steps[-1])
+
+
+def saved_state(run: RunSetup, step: int) -> StageState:
+    """The state that a checkpoint of the run holds.
+
+    Raises:
+        CheckpointError: it is damaged, or does not fit the run.
+    """
+    config, folder = run.config, checkpoint_path(run.config.out, step)
     training = read_training_state(folder)
     require_network_of(folder, config)
     stage = next((stage for stage in run.stages if stage.name == training["stage"]), None)
@@ -198,8 +211,8 @@ def _resumed_state(run: RunSetup) -> StageState:
         )
     state = StageState(config, stage, run.world.device)
     restore(folder, state, training)
-    if state.best is not None and state.best[0] not in steps:  # somebody has deleted it: the next one takes its place
-        state.best = None
+    if state.best is not None and state.best[0] not in list_steps(config.out):
+        state.best = None  # somebody has deleted it: the next one takes its place
     return state
 
 

@@ -76,7 +76,7 @@ def run_discriminator(
 
 
 def adversarial_objectives(
-    outputs: DiscriminatorOutputs, mode: GanMode, terms: Sequence[Tensor], augmentation: Augmentation
+    outputs: DiscriminatorOutputs, mode: GanMode, fake: Tensor, terms: Sequence[Tensor], augmentation: Augmentation
 ) -> Objectives:
     """The objectives of G and D.
 
@@ -85,6 +85,7 @@ def adversarial_objectives(
     Args:
         outputs: of D.
         mode: of the GAN loss.
+        fake: what G has made.
         terms: of G's objective besides the GAN loss, with their weights.
         augmentation: what the outputs were made with.
 
@@ -98,4 +99,5 @@ def adversarial_objectives(
         generator=sum(g_losses[1:], g_losses[0]),
         discriminator=(d_losses[0] + d_losses[1]) / 2,
         parts=torch.stack([*g_losses, *d_losses, *augmentation.report(outputs.real, mode)]).detach(),
+        fake=fake.detach(),
     )

@@ -74,3 +74,5 @@ class Objectives:
     """None for a family without D."""
     parts: Tensor
     """[number of losses] float32, detached: the losses that the criterion names, with their weights."""
+    fake: Tensor
+    """[B, ..., C, H, W] detached: G's images, for the watch on the run's health."""

@@ -142,6 +142,11 @@ class LogConfig:
     own that takes [-1, 1]."""
     style_images: Positive = 64
     """Training images from which a checkpoint's mean feature of each class is taken."""
+    patience: Positive | None = None
+    """End a stage once this many checkpoints in a row have not improved the best metric; None trains to its end."""
+    to: Literal["tensorboard", "wandb", "mlflow"] = "tensorboard"
+    """Where metrics go besides metrics.jsonl: to TensorBoard alone, or to wandb or mlflow as well, which also get the
+    config, the samples and the report. Their own settings apply, such as WANDB_MODE and MLFLOW_TRACKING_URI."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +184,11 @@ class TrainConfig:
     it is possible. --cuda-graphs and --no-cuda-graphs mean True and False."""
     threads: Threads | None = None
     """CPU threads of PyTorch; None leaves PyTorch's choice."""
+    health: Literal["off", "warn", "rollback"] = "off"
+    """Watch losses, gradients and images. warn names what goes wrong and its likely cause; rollback also goes back to
+    the last good checkpoint, and on from there with other batches at half the learning rate."""
+    health_rollbacks: Annotated[int, Interval(ge=1, le=30)] = 3
+    """Most rollbacks of a run; the next time, the run ends with an error."""
 
     def __post_init__(self) -> None:
         if type(self) is TrainConfig:

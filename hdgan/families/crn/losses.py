@@ -111,7 +111,7 @@ class CRNCriterion:
         photo = aligned(batch.photo, images.mean(1), self.max_shift)
         loss, distances = self.loss(images, photo, _class_masks(model, condition))
         parts = torch.cat([loss.detach()[None], distances])
-        return Objectives(generator=loss, discriminator=None, parts=parts)
+        return Objectives(generator=loss, discriminator=None, parts=parts, fake=images.detach())
 
 
 def _class_masks(model: CRN, condition: NetworkInput) -> Tensor | None:

@@ -176,4 +176,4 @@ class Pix2PixHDCriterion:
             terms.append(self.config.feature_matching * feature_matching_loss(outputs.fake, outputs.real))
         if self.vgg is not None:
             terms.append(self.config.vgg * self.vgg(fake, photo))
-        return adversarial_objectives(outputs, self.config.gan, terms, self.augmentation)
+        return adversarial_objectives(outputs, self.config.gan, fake, terms, self.augmentation)
