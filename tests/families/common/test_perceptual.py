@@ -123,9 +123,7 @@ def test_a_resume_needs_the_same_network(with_program: MakeConfig, program: Path
     longer = with_program("pix2pixhd", config.out, 2)
     assert train(replace(longer, loss=Pix2PixHDLoss(network=copied)), resume=True, console=QUIET).finished
     write_script(program, Levels())
-    complaint = (
-        r"loss\.network is not the one that .*step-0*2 was trained with \(SHA-256 .{8}… instead of .{8}…"
-    )
+    complaint = r"loss\.network is not the one that .*step-0*2 was trained with \(SHA-256 .{8}… instead of .{8}…"
     with pytest.raises(CheckpointError, match=complaint):
         train(with_program("pix2pixhd", config.out, 3), resume=True, console=QUIET)
 
