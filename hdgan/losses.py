@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdgan.models.rgb import as_rgb
 from hdgan.ops.l1_distance import l1_distance
 
 Outputs = Sequence[Sequence[Tensor]]
@@ -110,7 +111,7 @@ class PerceptualFeatures(nn.Module):
     """The features that a frozen network computes from an image, which perceptual losses compare.
 
     Args:
-        network: maps images [B, 3, H, W] to five features, fine to coarse; `VGG19Features` with its weights loaded.
+        network: maps images [B, 3, H, W] to features, fine to coarse; `VGG19Features` with its weights loaded.
         imagenet_normalisation: shift and scale images as VGG was trained; off in NVIDIA/pix2pixHD, which feeds [-1, 1].
     """
 
@@ -121,12 +122,13 @@ class PerceptualFeatures(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(False)
         self.imagenet_normalisation = imagenet_normalisation
-        device = next(network.parameters()).device
+        device = next((tensor.device for tensor in (*network.parameters(), *network.buffers())), None)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN, device=device).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD, device=device).view(1, 3, 1, 1))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Of images [B, 3, H, W] in [-1, 1]."""
+        """Of images [B, 3, H, W] in [-1, 1], or grey ones [B, 1, H, W]."""
+        image = as_rgb(image)
         if self.imagenet_normalisation:
             image = ((image + 1) / 2 - self.mean) / self.std
         features: list[Tensor] = self.network(image)
@@ -134,11 +136,14 @@ class PerceptualFeatures(nn.Module):
 
 
 class PerceptualLoss(PerceptualFeatures):
-    """L1 distance of five features of a network, without its weight: the VGG loss (Johnson et al. 2016) with VGG19.
+    """L1 distance of the features of a network, without its weight: the VGG loss (Johnson et al. 2016) with VGG19.
 
     Args:
         network, imagenet_normalisation: as of `PerceptualFeatures`.
         layer_weights: of the features, fine to coarse.
+        relative: divide each distance of each image by the mean magnitude of the photo's feature. The features of one
+            network can be a hundred times as large as those of another, and so would be the weight of the loss. A
+            feature of the photo that is 0 everywhere does not count.
     """
 
     def __init__(
@@ -146,9 +151,11 @@ class PerceptualLoss(PerceptualFeatures):
         network: nn.Module,
         imagenet_normalisation: bool = False,
         layer_weights: Sequence[float] = LAYER_WEIGHTS,
+        relative: bool = False,
     ) -> None:
         super().__init__(network, imagenet_normalisation)
         self.layer_weights = tuple(layer_weights)
+        self.distance = _relative_distance if relative else l1_distance
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """Compare images [B, 3, H, W] in [-1, 1]; `real` is a target without gradient. Returns a scalar float32."""
@@ -156,7 +163,7 @@ class PerceptualLoss(PerceptualFeatures):
             targets = self.features(real)
         total = fake.new_zeros((), dtype=torch.float32)
         for weight, feature, target in zip(self.layer_weights, self.features(fake), targets, strict=True):
-            total = total + weight * l1_distance(feature, target)
+            total = total + weight * self.distance(feature, target)
         return total
 
 
@@ -188,21 +195,29 @@ class BalancedPerceptualLoss(PerceptualFeatures):
             masks: [B, M, H, W], the pixels of each class, which sum to 1; None counts all pixels as one class.
 
         Returns:
-            The loss, scalar float32, and the distances d [6] float32 of the image and of the features, detached and
-            without weights.
+            The loss, scalar float32, and the distances d [1 + number of features] float32 of the image and of the
+            features, detached and without weights.
         """
         with torch.no_grad():
             targets = [real, *self.features(real)]
         features = [images, *(f.unflatten(0, images.shape[:2]) for f in self.features(images.flatten(0, 1)))]
         terms = torch.stack(
             [_class_distances(x, target, masks) for x, target in zip(features, targets, strict=True)]
-        )  # [6, B, K, M]
-        distances = terms.detach().sum(-1).mean(-1)  # [6, B]
+        )  # [N, B, K, M]
+        distances = terms.detach().sum(-1).mean(-1)  # [N, B]
         # A feature that is always equal, for example of dead ReLUs, does not count.
         weights = distances[0] / distances.clamp_min(1e-12)
         contents = (weights[..., None, None] * terms).sum(0)  # [B, K, M]
         chosen = torch.lerp(contents.amin(1), contents.mean(1), self.SHARE_OF_MEAN)
         return chosen.sum(-1).mean(), distances.mean(1)
+
+
+def _relative_distance(feature: Tensor, target: Tensor) -> Tensor:
+    """L1 distance [] of features [B, C, h, w], each image's in units of the mean magnitude of its target."""
+    size = target.float().abs().mean((1, 2, 3))
+    share = torch.where(size > 0, 1 / size, 0)
+    distances = torch.stack([l1_distance(one, goal) for one, goal in zip(feature, target, strict=True)])
+    return (share * distances).mean()
 
 
 def _class_distances(x: Tensor, target: Tensor, masks: Tensor | None) -> Tensor:

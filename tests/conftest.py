@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,12 @@ MakeTable = Callable[..., FeatureTable]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, and count, what needs a GPU, the CUDA compiler or Chromium where there is none."""
+    """Leave out, and count, what needs a GPU, the CUDA compiler, Chromium or timm where there is none."""
     missing = [
         ("gpu", torch.cuda.is_available()),
         ("nvcc", shutil.which("nvcc") is not None),
         ("browser", find_chromium() is not None),
+        ("timm", all(map(find_spec, ("timm", "torchvision")))),
     ]
     markers = [marker for marker, found in missing if not found]
     left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in markers)]

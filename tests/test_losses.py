@@ -176,6 +176,26 @@ def test_vgg_loss_of_equal_images_is_zero(vgg):
     assert PerceptualLoss(vgg)(fake, fake).item() == 0
 
 
+def test_relative_distances_do_not_depend_on_the_size_of_features():
+    fake, real = (torch.rand(2, 3, 32, 48) for _ in range(2))
+    weights = (3.0, 0.0, 0.0, 1.0, 2.0)
+    loss = PerceptualLoss(FiveFeatures(1, 1), layer_weights=weights, relative=True)(fake, real)
+    expected = 0.0
+    for weight, a, b in zip(weights, five_features(fake), five_features(real), strict=True):
+        expected += weight * ((a - b).abs().mean((1, 2, 3)) / b.abs().mean((1, 2, 3))).mean().item()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_photo_without_a_feature_does_not_count_it():
+    loss = PerceptualLoss(FiveFeatures(1, 1), relative=True)
+    fake, real = torch.rand(2, 3, 32, 48).requires_grad_(), torch.rand(2, 3, 32, 48)
+    real[0] = 0
+    half = loss(fake, real)
+    half.backward()
+    torch.testing.assert_close(half, loss(fake[1:], real[1:]) / 2)
+    assert fake.grad[0].abs().sum() == 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_step_keeps_its_numbers(dtype):
     """Against F.l1_loss in float32: gradients to the bit, and losses up to the order of their sums."""

@@ -6,7 +6,7 @@ million layers or starting a million threads.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Interval
 
@@ -24,6 +24,8 @@ BatchSize = Annotated[int, Interval(ge=1, le=65536)]
 """Images of a step."""
 Side = Annotated[int, Interval(ge=1, le=65536)]
 """Width or height in pixels."""
+Shift = Annotated[int, Interval(ge=0, le=64)]
+"""Largest shift of a photo in pixels; all shifts up to it are tried."""
 Label = Annotated[int, Interval(ge=-(2**31), le=2**31 - 1)]
 Labels = Annotated[int, Interval(ge=0, le=65536)]
 """How many classes."""
@@ -31,6 +33,8 @@ Divisor = Annotated[int, Interval(ge=1, le=2**31 - 1)]
 """Of instance ids."""
 Channels = Annotated[int, Interval(ge=1, le=1024)]
 """Of an image."""
+Depth = Literal["uint8", "uint16", "float32"]
+"""NumPy's name for the type of an image's numbers."""
 Features = Annotated[int, Interval(ge=0, le=1024)]
 """Channels of an encoder's features."""
 Width = Annotated[int, Interval(ge=1, le=4096)]

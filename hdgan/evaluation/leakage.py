@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hdgan.config.serialization import from_plain
 from hdgan.data import DataConfig
+from hdgan.families.common.perceptual import network_file
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import read_metadata
 from hdgan.inference.pipeline import Pipeline
@@ -49,7 +50,7 @@ def scorer_leaks(scorer: Path, runs: Mapping[str, Pipeline], data: DataConfig, p
     names = [name for name, run in runs.items() if (own := _training_of(run)) and _has_in_loss(own, scorer)]
     if names:
         warnings.append(
-            f"Trained with this scorer as the loss network, by --loss.scorer: {', '.join(names)}. Their mean IoU, "
+            f"Trained with this scorer as the loss network: {', '.join(names)}. Their mean IoU, "
             "pixel accuracy and scorer FID are not independent of it: use a scorer trained with another seed."
         )
     if scorer.suffix == ".safetensors" and (about := read_metadata(scorer).get("trained_on")):
@@ -77,7 +78,7 @@ def _trains_on(training: DataConfig, data: DataConfig, phase: str) -> bool:
 
 def _has_in_loss(training: TrainConfig, scorer: Path) -> bool:
     """Whether the loss's network is the scorer, by the content of its file, or by its path if the file is gone."""
-    network: Path | None = getattr(training.loss, "scorer", None)
+    network = network_file(training.loss)
     if network is None:
         return False
     if network.is_file():

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from hdgan.devices import enough_memory, is_out_of_memory
-from hdgan.errors import CheckpointError, ConfigError
-from hdgan.files import require_file
+from hdgan.devices import enough_memory
+from hdgan.errors import ConfigError
 from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD
+from hdgan.models.programs import read_program, run_program
+from hdgan.models.rgb import RGB_CHANNELS, as_rgb
 from hdgan.models.segmenter import Segmenter, load_segmenter
-from hdgan.weights import require_bounded_archive, require_finite
 
 ScorerRange = Literal["signed", "unit", "imagenet"]
 """The values of a scorer's input: [-1, 1], [0, 1], or [0, 1] normalised by ImageNet's mean and standard deviation."""
@@ -49,7 +46,7 @@ class Scorer:
         """The class of every pixel.
 
         Args:
-            image: [B, 3, H, W] float in [-1, 1].
+            image: [B, 3, H, W] float in [-1, 1]. Grey images [B, 1, H, W] are repeated.
 
         Returns:
             [B, H, W] int64 in [0, n_labels).
@@ -57,9 +54,15 @@ class Scorer:
         Raises:
             ConfigError: the network cannot take the image, knows another number of classes, or runs out of memory.
         """
+        if image.shape[1] not in RGB_CHANNELS:
+            raise ConfigError(
+                f"the scorer {self.name} takes RGB or grey images, but these have {image.shape[1]} channels: leave it "
+                "out"
+            )
+        image = as_rgb(image)
         size = f"{image.shape[3]}x{image.shape[2]}"
         with enough_memory(out_of_memory(f"the scorer {self.name}", size)):
-            logits = self._logits(image, size)
+            logits = self._logits(image)
         if isinstance(logits, Mapping):
             logits = logits.get("out")
         if not isinstance(logits, Tensor) or logits.dim() != 4:
@@ -70,18 +73,11 @@ class Scorer:
             logits = F.interpolate(logits.float(), image.shape[2:], mode="bilinear", align_corners=False)
         return logits.argmax(1)
 
-    def _logits(self, image: Tensor, size: str) -> Any:
+    def _logits(self, image: Tensor) -> Any:
         """The output of the network."""
-        try:
+        if self.segmenter is not None:
             return self.network(self._prepared(image))
-        except (RuntimeError, AssertionError) as error:  # TorchScript's, and the guards of an exported program
-            if self.segmenter is not None or is_out_of_memory(error):
-                raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise ConfigError(
-                f"the scorer {self.name} cannot take an image of {size}: {reason}; export it for that size, a batch "
-                "of 1 and this device, or with dynamic dimensions"
-            ) from error
+        return run_program(self.network, self._prepared(image), f"the scorer {self.name}")
 
     def _prepared(self, image: Tensor) -> Tensor:
         if self.range == "signed":
@@ -123,42 +119,8 @@ def load_scorer(path: Path, n_labels: int, device: torch.device, range: ScorerRa
                 f"--scorer-range {range} applies only to a scorer of your own: {path} takes images in [-1, 1]"
             )
         return Scorer(network, n_labels, str(path))
-    require_file(path, CheckpointError)
-    read = _exported if path.suffix == ".pt2" else _torch_script
-    try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("it is not an archive")
-        require_bounded_archive(path)
-        foreign = read(path, device)
-        require_finite(dict(foreign.named_parameters()), str(path))  # a buffer may well be a mask of -inf
-    except CheckpointError:
-        raise
-    except Exception as error:  # a damaged or foreign archive can make PyTorch raise anything
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
-        raise CheckpointError(
-            f"{path} cannot be read as a scorer ({reason}): give hdgan's .safetensors, a .pt2 of torch.export.save, or "
-            "TorchScript"
-        ) from error
+    foreign = read_program(path, device, "a scorer", "hdgan's .safetensors, ")
     return Scorer(foreign, n_labels, str(path), range)
-
-
-def _exported(path: Path, device: torch.device) -> nn.Module:
-    from torch.export.passes import move_to_device_pass
-
-    log = logging.getLogger("torch.export")  # it prints a traceback in addition to raising
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        return move_to_device_pass(torch.export.load(path), str(device)).module()
-    finally:
-        log.setLevel(level)
-
-
-def _torch_script(path: Path, device: torch.device) -> nn.Module:
-    with warnings.catch_warnings():
-        # PyTorch recommends torch.export instead, but a user has the file as it is.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.load(path, map_location=device).eval()
 
 
 def _require_classes(name: str, found: int, expected: int) -> None:

@@ -92,6 +92,12 @@ _SPECS = (
         from_zero=True,
     ),
     _ChartSpec(
+        "Augmentation of D's images",
+        "D overfits where the sign statistic of its scores of photos is near 1",
+        {"d_sign": "sign statistic", "augment_p": "probability"},
+        smooth=True,
+    ),
+    _ChartSpec(
         "Penalty of the discriminator",
         "R1: squared gradient of its scores of real images, before its weight",
         {"d_r1": "R1"},
@@ -109,7 +115,34 @@ _SPECS = (
         _ChartSpec(f"{title[0].upper()}{title[1:]}", note, {f"val_{name}": title}, of_validation=True)
         for name, (title, note) in _VALIDATIONS.items()
     ),
-    _ChartSpec("Learning rate", "of Adam", {"lr": "learning rate", "lr_d": "learning rate of D"}, from_zero=True),
+    _ChartSpec("Learning rate", "of Adam, for G, E and D", {"lr": "learning rate", "lr_d": "of D"}, from_zero=True),
+    _ChartSpec(
+        "Gradients",
+        "norm of each network's gradient, before clipping",
+        {"grad_g": "G", "grad_d": "D"},
+        smooth=True,
+        scale="log",
+    ),
+    _ChartSpec(
+        "Saturated values",
+        "share of the values of images beyond ±0.99",
+        {"fake_saturated": "generated", "real_saturated": "photos"},
+        smooth=True,
+        from_zero=True,
+    ),
+    _ChartSpec(
+        "Contrast",
+        "deviation of a channel from its mean in an image",
+        {"fake_deviation": "generated", "real_deviation": "photos"},
+        smooth=True,
+        from_zero=True,
+    ),
+    _ChartSpec(
+        "Spots",
+        "largest pixel's share of the variance of a plane of G, mean of the worst layer",
+        {"spots": "spots"},
+        from_zero=True,
+    ),
 )
 
 

@@ -65,6 +65,12 @@ def require_same_plan(rendezvous: Rendezvous, config: TrainConfig, stages: Seque
     rendezvous.require_equal({**facts, **model})
 
 
+def require_same_network(rendezvous: Rendezvous, config: TrainConfig) -> None:
+    """Make sure that all processes compare the features of the same network, wherever each has found its weights."""
+    digest = getattr(config.loss, "network_digest", None)
+    rendezvous.require_equal({f"the SHA-256 of the network of {option('loss.network')}": digest})
+
+
 def require_same_checkpoint(rendezvous: Rendezvous, run: Path, step: int) -> None:
     """Make sure that all processes continue from the same checkpoint of a run."""
     if rendezvous.size > 1:

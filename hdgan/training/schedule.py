@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from hdgan.errors import ConfigError
 from hdgan.families.common.train_config import StageConfig, TrainConfig
@@ -25,7 +24,7 @@ class Stage:
     def last_step(self) -> int:
         return self.first_step + self.steps
 
-    def learning_rate(self, step_in_stage: int, network: Literal["g", "d"] = "g") -> float:
+    def learning_rate(self, step_in_stage: int, network: str = "g") -> float:
         """The rate of G (with E) or of D in a step of the stage, from 0: it rises, stays, and falls.
 
         The first step of a stage with warm-up and the last one of a decaying stage have a positive rate; the step

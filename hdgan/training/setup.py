@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,15 +24,16 @@ from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model
 from hdgan.progress import print_lines
 from hdgan.seeding import derive_seed
-from hdgan.training.checkpoint import read_training_state, restore
+from hdgan.training.checkpoint import read_training_state, require_network_of, restore
 from hdgan.training.consistency import (
     require_same_checkpoint,
     require_same_data,
+    require_same_network,
     require_same_plan,
     require_same_run,
 )
 from hdgan.training.cuda_graph import graph_obstacle
-from hdgan.training.datasets import RunData, open_data, resolved
+from hdgan.training.datasets import RunData, open_data, resolved, training_shapes
 from hdgan.training.distributed import World
 from hdgan.training.prefetch import prefetched
 from hdgan.training.run_folder import claim_folder, load_config
@@ -56,10 +57,14 @@ class RunSetup:
     validation: Validation
     console: Console
 
-    def batches(self, stage: Stage, start: int, stop: int) -> Generator[Batch, None, None]:
-        """This process's share of the batches of a stage's steps from `start` to before `stop`, counted from 0."""
+    def batches(self, stage: Stage, start: int, stop: int, rollbacks: int = 0) -> Generator[Batch, None, None]:
+        """This process's share of the batches of a stage's steps from `start` to before `stop`, counted from 0.
+
+        After each rollback of the run the images come in another order, so that a batch that has spoilt the networks
+        does not come again with the same neighbours.
+        """
         config, world, batch = self.config, self.world, stage.config.batch_size
-        seed = derive_seed(config.seed, self.stages.index(stage))
+        seed = derive_seed(config.seed, self.stages.index(stage), *([rollbacks] if rollbacks else []))
         loader = make_loader(
             self.data.training(stage.config.size, seed),
             start=start * batch,
@@ -99,13 +104,18 @@ def prepare(
     require_same_data(world.rendezvous, data.train_pairs)
     config = resolved(config, data)
     stages = plan(config, len(data.train_pairs))
+    for stage in stages:
+        data.training(stage.config.size, config.seed)  # refuses what it cannot read, before any work
     require_same_plan(world.rendezvous, config, stages)
     for stage in stages:
         check_batch(stage, world)
     check_cuda_graphs(config, stages, world)
     if world.is_main:
         check_validation_images(config, data, stages[0])
-    perceptual = config.loss.load_perceptual(on_missing)
+    perceptual = config.loss.load_perceptual(training_shapes(config, data, world.size), on_missing)
+    if on_missing is None:  # a dry run may have random weights
+        config = replace(config, loss=config.loss.described(perceptual))
+        require_same_network(world.rendezvous, config)
     return RunSetup(config, world, data, stages, perceptual, Validation(config, data, world.device), console)
 
 
@@ -182,8 +192,18 @@ def _resumed_state(run: RunSetup) -> StageState:
             f"{'' if begun is None else f' from {begun}'}: leave it out, or start a new run with another "
             f"{option('out')}"
         )
-    folder = checkpoint_path(config.out, steps[-1])
+    return saved_state(run, steps[-1])
+
+
+def saved_state(run: RunSetup, step: int) -> StageState:
+    """The state that a checkpoint of the run holds.
+
+    Raises:
+        CheckpointError: it is damaged, or does not fit the run.
+    """
+    config, folder = run.config, checkpoint_path(run.config.out, step)
     training = read_training_state(folder)
+    require_network_of(folder, config)
     stage = next((stage for stage in run.stages if stage.name == training["stage"]), None)
     if stage is None:
         raise CheckpointError(
@@ -191,8 +211,8 @@ def _resumed_state(run: RunSetup) -> StageState:
         )
     state = StageState(config, stage, run.world.device)
     restore(folder, state, training)
-    if state.best is not None and state.best[0] not in steps:  # somebody has deleted it: the next one takes its place
-        state.best = None
+    if state.best is not None and state.best[0] not in list_steps(config.out):
+        state.best = None  # somebody has deleted it: the next one takes its place
     return state
 
 

@@ -5,7 +5,7 @@ for each of n micro batches:   where a penalty (R1) is due:   grad D += 1/n dR/d
                                grad D += 1/n dL_D/dD        grad G += 1/n dL_G/dG
 over all processes:            average the losses and the gradients
 update, if all losses are finite:   clip; Adam for G (with E) and for D, each at its rate
-after it:                      one power iteration of spectral norms
+after it:                      one power iteration of spectral norms; the probability of augmentation adapts
 one step later:                read the losses; moving average of G and E
 
 On a GPU, nothing waits for the step that has just been queued. The device itself holds an update back whose losses are
@@ -35,6 +35,7 @@ from hdgan.training.checkpoint import require_finite
 from hdgan.training.cuda_graph import Gradients, GraphedGradients, compile_networks
 from hdgan.training.distributed import World
 from hdgan.training.gradient_average import GradientAverage
+from hdgan.training.health import IMAGE_STATISTICS, gradient_norm, image_statistics
 from hdgan.training.interrupt import StopRequest, defer_sigchld
 from hdgan.training.readback import Readback
 from hdgan.training.setup import too_large
@@ -85,13 +86,13 @@ def forward_backward(
         last_backward: entered for the backward passes of the last micro batch, which complete the gradients.
 
     Returns:
-        [len(criterion.names)] float32: the losses, averaged over the micro batches; the penalty comes last, if it is
-        due.
+        [number of values] float32, averaged over the micro batches: the losses of the criterion; the penalty, if it is
+        due; IMAGE_STATISTICS, if the run's health is watched.
     """
     state.model.zero_grad()
     micro_batches = list(batch.split(state.stage.config.micro_batch))
     rounds, device = len(micro_batches), batch.photo.device
-    losses = torch.zeros(len(criterion.names) + (penalty is not None), device=device)
+    losses: list[Tensor] = []
     for number, micro_batch in enumerate(micro_batches, start=1):
         parts = []
         with recomputing(config.recompute is not False):
@@ -101,9 +102,11 @@ def forward_backward(
                 objectives = criterion(state.model, micro_batch)
         with (last_backward if number == rounds else None) or nullcontext():
             accumulate_gradients(objectives, state.g_parameters, state.d_parameters, rounds)
-        losses = losses + torch.cat([objectives.parts, *parts]) / rounds
+        if config.health != "off":
+            parts.append(image_statistics(objectives.fake, micro_batch.photo))
+        losses.append(torch.cat([objectives.parts, *parts]) / rounds)
         del objectives  # what is left of its graph must not live through the next forward pass
-    return losses
+    return sum(losses[1:], losses[0])
 
 
 def step_unless(found_inf: Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -130,6 +133,8 @@ class StepResult:
     """Losses of the whole batch by the names of the criterion."""
     learning_rates: dict[str, float]
     """Learning rates of the step by their names in metrics.jsonl."""
+    statistics: dict[str, float]
+    """What the watch on the run's health has measured, by their names in metrics.jsonl; empty if it is off."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,8 @@ class _Unfinished:
     names: tuple[str, ...]
     losses: Readback
     learning_rates: dict[str, float]
+    pool: list[tuple[Tensor, Tensor]]
+    """The pool of fakes before the step."""
 
 
 class Trainer:
@@ -179,7 +186,10 @@ class Trainer:
         if perceptual is not None:
             move(perceptual, config, world.device)
             cast_convolutions(perceptual, config)
-        self.criterion = config.loss.criterion(perceptual, state.pool)
+        self.criterion = config.loss.criterion(perceptual, state.pool, state.augmentation)
+        networks = {"grad_g": state.g_parameters, "grad_d": state.d_parameters} if config.health != "off" else {}
+        self._watched = {name: parameters for name, parameters in networks.items() if parameters}
+        self._statistics = (*IMAGE_STATISTICS, *self._watched) if self._watched else ()
         self.average = average = GradientAverage(world, state.in_backward_order)
         compile_networks(config.compile, state.model, perceptual)
         gradients = partial(forward_backward, config, state, self.criterion)
@@ -202,9 +212,14 @@ class Trainer:
             TrainingError: a loss of the step before is not finite. In both cases the weights are unchanged.
         """
         seed_everything(self.config.seed, self.world.rank, self.state.step)
-        losses = self._averaged_gradients(batch)
+        pool = list(self.state.pool.pairs)
+        try:
+            losses = self._averaged_gradients(batch)
+        except HdganError:
+            self.state.pool.pairs = pool
+            raise
         self.finish()
-        self._update(losses)
+        self._update(losses, pool)
 
     def finish(self) -> None:
         """Finish the last step, if it is unfinished: read its losses, update the moving average, report the losses.
@@ -220,20 +235,21 @@ class Trainer:
 
     def _finish(self, last: _Unfinished) -> None:
         config, state = self.config, self.state
-        losses = dict(zip(last.names, last.losses.tolist(), strict=True))
+        values = dict(zip(last.names, last.losses.tolist(), strict=True))
         try:
-            require_finite(config.out, state.stage, last.step, losses)
+            require_finite(config.out, state.stage, last.step, values)
         except TrainingError:
-            state.step = last.step - 1
+            state.step, state.pool.pairs = last.step - 1, last.pool
             raise
         self.updating = True
         state.ema.update(last.step_in_stage)
         self.updating = False
+        statistics = {name: values.pop(name) for name in self._statistics}
         if self.criterion.penalty is not None:  # the log repeats its last value until it is due again
             name = self.criterion.penalty.name
-            state.penalty = losses.get(name, state.penalty)
-            losses |= {} if state.penalty is None else {name: state.penalty}
-        self.on_result(StepResult(last.step, losses, last.learning_rates))
+            state.penalty = values.get(name, state.penalty)
+            values |= {} if state.penalty is None else {name: state.penalty}
+        self.on_result(StepResult(last.step, values, last.learning_rates, statistics))
 
     @property
     def _penalty(self) -> Penalty | None:
@@ -243,9 +259,9 @@ class Trainer:
 
     @property
     def _names(self) -> tuple[str, ...]:
-        """Of the losses of the next step."""
+        """Of the values that the next step reads back: losses, then statistics."""
         due = self._penalty
-        return self.criterion.names if due is None else (*self.criterion.names, due.name)
+        return (*self.criterion.names, *([] if due is None else [due.name]), *self._statistics)
 
     def _averaged_gradients(self, batch: Batch | HdganError) -> Tensor:
         """Replace the gradients by those of a batch, averaged over all processes; returns the averaged losses.
@@ -259,9 +275,10 @@ class Trainer:
         world, failure = self.world, None
         losses = self._try_gradients(batch)
         if isinstance(losses, HdganError):
-            failure, losses = losses, torch.zeros(len(self._names), device=world.device)
+            failure, losses = losses, torch.zeros(len(self._names) - len(self._watched), device=world.device)
         self.average.finish()
-        losses = world.mean(losses)
+        norms = [gradient_norm(parameters)[None].to(losses) for parameters in self._watched.values()]
+        losses = world.mean(torch.cat([losses, *norms]))
         self.stopping, self.all_failed = world.any(self.stop.requested, failure is not None)
         if failure is not None:
             raise failure
@@ -279,12 +296,12 @@ class Trainer:
         except HdganError as error:
             return error
 
-    def _update(self, losses: Tensor) -> None:
+    def _update(self, losses: Tensor, pool: list[tuple[Tensor, Tensor]]) -> None:
         """Clip the gradients and step the optimizers; none of this moves anything if a loss is not finite."""
         config, state = self.config, self.state
-        rates = {name: state.stage.learning_rate(state.step_in_stage, name) for name in ("g", "d")}
-        logged = {"lr": rates["g"]} | ({} if state.stage.config.lr_d is None else {"lr_d": rates["d"]})
-        queued = _Unfinished(state.step + 1, state.step_in_stage, self._names, Readback(losses), logged)
+        rates = state.learning_rates
+        logged = {"lr": rates["g"]} | ({"lr_d": rates["d"]} if rates.get("d", rates["g"]) != rates["g"] else {})
+        queued = _Unfinished(state.step + 1, state.step_in_stage, self._names, Readback(losses), logged, pool)
         found_inf = (~losses.isfinite().all()).to(torch.float32)
         self.updating = True
         if config.optim.clip is not None:
@@ -293,6 +310,9 @@ class Trainer:
         for name, optimizer in state.optimizers.items():
             optimizer.param_groups[0]["lr"] = rates[name]
             step_unless(found_inf, optimizer)
+        if config.augment.adaptive:
+            signs = losses[self.criterion.names.index("d_sign")]
+            state.augmentation.adapt(signs, state.stage.config.batch_size, found_inf)
         refine(state.model)
         state.step += 1
         self._unfinished = queued

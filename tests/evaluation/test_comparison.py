@@ -141,7 +141,7 @@ def test_a_scorer_that_run_or_pictures_know_is_told(
         assert ("scorer.safetensors was trained on" in found) == ("scorer.safetensors was trained on" in page)
         return found
 
-    against = "Trained with this scorer as the loss network, by --loss.scorer: model.safetensors. Their mean IoU"
+    against = "Trained with this scorer as the loss network: model.safetensors. Their mean IoU"
     assert against in said(trained_with(copy), scorer)
     assert "this very scorer" not in said(trained_with(other), scorer)
     shutil.copy(scorer, gone)

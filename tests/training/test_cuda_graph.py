@@ -35,7 +35,9 @@ def parts_and_gradients(config: TrainConfig, inputs: Batch) -> list[torch.Tensor
     torch.manual_seed(0)
     state = make_state(config)
     compile_networks(config.compile, state.model, None)
-    parts = forward_backward(config, state, Pix2PixHDCriterion(config.loss, None, state.pool), inputs)
+    parts = forward_backward(
+        config, state, Pix2PixHDCriterion(config.loss, None, state.pool, state.augmentation), inputs
+    )
     return [parts, *(p.grad for p in (*state.g_parameters, *state.d_parameters) if p.grad is not None)]
 
 
@@ -91,7 +93,9 @@ def test_a_step_that_cannot_be_captured(
     """An error if a graph was asked for; otherwise a warning, and steps without a graph."""
     config, inputs = make_config(tmp_path), make_inputs(2, torch.float32)
     state = make_state(config)
-    plain = partial(forward_backward, config, state, Pix2PixHDCriterion(config.loss, None, state.pool))
+    plain = partial(
+        forward_backward, config, state, Pix2PixHDCriterion(config.loss, None, state.pool, state.augmentation)
+    )
     expected = plain(inputs)
 
     def fail(*_: Any, **__: Any) -> None:
@@ -133,7 +137,7 @@ def test_steps_with_a_penalty_have_a_graph_of_their_own(
 ) -> None:
     config = make_config(tmp_path, loss=Pix2PixHDLoss(vgg=0.0, r1=1.0, r1_every=2))
     state, expected_state = make_state(config), make_state(config)
-    criterion = Pix2PixHDCriterion(config.loss, None, state.pool)
+    criterion = Pix2PixHDCriterion(config.loss, None, state.pool, state.augmentation)
     parameters, graphs, pools = [*state.g_parameters, *state.d_parameters], [], []
 
     def record(function: Any, *_: Any, pool: Any) -> tuple[Recorded, torch.Tensor]:
@@ -167,7 +171,7 @@ def test_a_graph_replays_the_same_gradients(
     config = replace(config, model=replace(model, discriminator=discriminator), loss=loss)
     state = make_state(config)
     state.model.cuda()
-    criterion = Pix2PixHDCriterion(config.loss, None, state.pool)
+    criterion = Pix2PixHDCriterion(config.loss, None, state.pool, state.augmentation)
     plain = partial(forward_backward, config, state, criterion)
     graphed = GraphedGradients(plain, state)
     parameters = [*state.g_parameters, *state.d_parameters]
@@ -194,7 +198,9 @@ def make_noisy(make_config: Callable[..., TrainConfig], out: Path, **options: An
 def test_warming_up_leaves_no_trace(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = make_noisy(make_config, tmp_path)
     state = make_state(config)
-    gradients = partial(forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), state.pool))
+    gradients = partial(
+        forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), state.pool, state.augmentation)
+    )
     inputs = make_inputs(2, torch.float32)
     gradients(inputs)
     before, generator = copy.deepcopy(state.model.state_dict()), torch.get_rng_state()
@@ -216,7 +222,9 @@ def test_a_graph_draws_the_noise_of_its_seed(make_config: Callable[..., TrainCon
         torch.manual_seed(0)
         state = make_state(config)
         state.model.cuda()
-        plain = partial(forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), state.pool))
+        plain = partial(
+            forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), state.pool, state.augmentation)
+        )
         gradients = GraphedGradients(plain, state) if graphed else plain
         inputs = make_inputs(2, torch.float32)
         inputs = Batch(inputs.photo.cuda(), inputs.label.cuda(), None, inputs.ids.cuda())  # type: ignore[union-attr]

@@ -24,7 +24,7 @@ from hdgan.data.sampler import StreamSampler
 from hdgan.errors import ConfigError
 from hdgan.families import Pix2PixHDLoss
 from hdgan.seeding import derive_seed, seed_everything
-from hdgan.training import OptimConfig, TrainConfig, distributed, setup, train
+from hdgan.training import LogConfig, OptimConfig, TrainConfig, distributed, setup, train
 from hdgan.training.distributed import World, join_world
 from hdgan.training.logs import read_metrics
 from hdgan.training.rendezvous import Rendezvous
@@ -207,6 +207,42 @@ def test_a_request_that_one_process_gets_stops_all_after_the_same_step(
     assert [process.returncode for process in processes] == [130, 130], outputs
     assert list_steps(config.out) == [2]
     assert [record["step"] for record in read_metrics(config.out)] == [1, 2]
+
+
+NOT_FINITE = {
+    "losses of the second process": """
+from hdgan.training import trainer
+plain = trainer.forward_backward
+def spoilt(config, state, *arguments):
+    bad = state.step + 1 == 3 and not state.health.rollbacks and os.environ["RANK"] == "1"
+    return plain(config, state, *arguments) * (float("nan") if bad else 1)
+trainer.forward_backward = spoilt
+""",
+    "weights that the first process saves": """
+from hdgan.training.saving import Saver
+plain = Saver._require_finite_weights
+def spoilt(self):
+    if self.state.step == 3 and not self.state.health.rollbacks:
+        self.state.d_parameters[0].data.fill_(float("nan"))
+    plain(self)
+Saver._require_finite_weights = spoilt
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", NOT_FINITE.values(), ids=NOT_FINITE.keys())
+def test_processes_go_back_together(
+    make_config: Callable[..., TrainConfig], to_arguments: Callable[[TrainConfig], list[str]], tmp_path: Path, code: str
+) -> None:
+    config = make_config(tmp_path / "run", health="rollback", log=LogConfig(metrics_every=1, checkpoint_every=2))
+    processes, outputs = two_processes(changed(code), to_arguments(config))
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    records = read_metrics(config.out)
+    [event] = [record for record in records if "event" in record]
+    assert (event["event"], event["step"], event["rollbacks"]) == ("rollback", 2, 1)
+    assert [record["step"] for record in records if "lr" in record] == list(range(1, 10))
+    assert "back to step 2" in " ".join(outputs[0].split())
 
 
 def test_what_several_processes_cannot_do_is_refused(

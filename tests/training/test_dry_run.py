@@ -102,7 +102,7 @@ def test_an_estimate_is_near_a_real_step(make_config: MakeConfig, tmp_path: Path
     (stage,) = run.stages
     estimate = estimate_stage(config, stage, run.data, None, 0)
     state = StageState(config, stage, torch.device("cpu"))
-    criterion = config.loss.criterion(None, state.pool)
+    criterion = config.loss.criterion(None, state.pool, state.augmentation)
     batch = next(run.batches(stage, 0, 1))
     with PeakMeter() as meter:
         forward_backward(config, state, criterion, batch, criterion.penalty)

@@ -32,7 +32,18 @@ from hdgan.families.common.batch import Objectives
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
 from hdgan.families.saving import load_model, save_model
 from hdgan.seeding import seed_everything
-from hdgan.training import LogConfig, OptimConfig, TrainConfig, load_config, loop, saving, setup, train, trainer
+from hdgan.training import (
+    AugmentConfig,
+    LogConfig,
+    OptimConfig,
+    TrainConfig,
+    load_config,
+    loop,
+    saving,
+    setup,
+    train,
+    trainer,
+)
 from hdgan.training.distributed import World
 from hdgan.training.ema import MovingAverage
 from hdgan.training.logs import read_metrics
@@ -118,6 +129,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "everything": {
         "optim": OptimConfig(ema_decay=0.9, clip=0.5, pool_size=2),
+        "augment": AugmentConfig(("color", "translation", "cutout"), probability=0.5, adaptive=True, speed=20),
         "loss": Pix2PixHDLoss(vgg=0.0, gan="vanilla"),
         "precision": "bfloat16",
         "memory_format": "channels_last",

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hdgan.errors import DataError, TrainingError
 from hdgan.families import Pix2PixHD, Pix2PixHDLoss
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
@@ -236,7 +237,7 @@ def test_losses_equal_the_originals_in_float32(
 
 def test_each_objective_reaches_its_own_network_alone(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     state = make_state(make_config(tmp_path))
-    criterion = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, state.pool)
+    criterion = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, state.pool, state.augmentation)
     for silent in ("generator", "discriminator"):
         objectives = criterion(state.model, make_inputs(2, torch.float32))
         objectives = replace(objectives, **{silent: getattr(objectives, silent) * 0})
@@ -440,8 +441,8 @@ def test_features_fall_back_on_labels_where_there_are_no_instances() -> None:
 def test_the_pool_feeds_only_the_discriminators_fakes(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = replace(make_config(tmp_path), optim=OptimConfig(pool_size=1))
     state = make_state(config)
-    plain = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0))
-    pooled = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, state.pool)
+    plain = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0), Augmentation())
+    pooled = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, state.pool, state.augmentation)
     first, second = make_inputs(1, torch.float32, 1), make_inputs(1, torch.float32, 2)
     torch.testing.assert_close(pooled(state.model, first).parts, plain(state.model, first).parts)
     torch.manual_seed(1)  # draws more than 0.5: the old image comes back
@@ -476,7 +477,7 @@ def test_frozen_weights_are_converted_once(make_config: Callable[..., TrainConfi
         state = make_state(config)
         trainer = make_trainer(config, state, copy.deepcopy(vgg))
         if network is vgg:  # as it was
-            trainer.criterion = config.loss.criterion(network, state.pool)
+            trainer.criterion = config.loss.criterion(network, state.pool, state.augmentation)
         with Conversions() as conversions:
             losses = forward_backward(config, state, trainer.criterion, inputs)
         found.append((losses, [p.grad for p in state.g_parameters], conversions.bytes))
@@ -491,7 +492,7 @@ def test_frozen_weights_are_converted_once(make_config: Callable[..., TrainConfi
 def test_accumulation_frees_each_micro_batch(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = replace(steady(make_config(tmp_path), micro_batch=1), recompute=False)
     state = make_state(config)
-    criterion = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0))
+    criterion = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0), Augmentation())
     alive, most = 0, 0
 
     class Saved:

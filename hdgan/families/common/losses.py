@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from tyro.conf import Suppress
 
 from hdgan.config.serialization import check_values
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
-from hdgan.families.common.perceptual import OnMissing
+from hdgan.families.common.perceptual import OnMissing, Shapes
 from hdgan.families.common.pool import FakePool
 
 
@@ -48,28 +49,39 @@ class LossConfig(ABC):
 
     family: Suppress[str]
 
+    @property
+    @abstractmethod
+    def max_shift(self) -> int:
+        """The largest shift of a photo against its label map, in pixels; an option of every family."""
+
     def __post_init__(self) -> None:
         check_values(self, "loss")
 
     @abstractmethod
-    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> Criterion:
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Criterion:
         """The losses of a run.
 
         Args:
             perceptual: what `load_perceptual` has returned.
             pool: of earlier fakes, for D.
+            augmentation: of what D sees.
         """
 
-    def load_perceptual(self, on_missing: OnMissing | None = None) -> nn.Module | None:
+    def load_perceptual(self, shapes: Shapes = (), on_missing: OnMissing | None = None) -> nn.Module | None:
         """The network whose features a perceptual loss compares; None for losses without one.
 
         Args:
+            shapes: of the training images, as of `load_network`.
             on_missing: for a dry run, as of `load_network`.
 
         Raises:
-            ConfigError, CheckpointError: its weights cannot be loaded.
+            ConfigError, CheckpointError: its weights cannot be loaded, or the network does not suit the images.
         """
         return None
+
+    def described(self, perceptual: nn.Module | None) -> LossConfig:
+        """These losses with what a checkpoint records of the network that `load_perceptual` has returned."""
+        return self
 
     def check(self, model: Any) -> None:  # noqa: B027
         """Make sure that a model of the family can have these losses.
@@ -78,7 +90,19 @@ class LossConfig(ABC):
             ConfigError: it cannot.
         """
 
+    def check_photos(self, channels: int) -> None:  # noqa: B027
+        """Make sure that the losses can compare photos of so many channels.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+
     @property
     def least_side(self) -> int:
         """Pixels that the training images need on each side."""
         return 1
+
+    @property
+    def network_name(self) -> str:
+        """The name of the network whose features a perceptual loss compares, in messages."""
+        return ""

@@ -7,6 +7,7 @@ from torch import Tensor
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.families.common.adversarial import AdversarialModel
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch
 from hdgan.losses import r1_penalty
 
@@ -24,13 +25,15 @@ class R1Penalty:
     Args:
         gamma: the weight.
         every: steps from one penalty to the next.
+        augmentation: of what D sees; the gradient goes through it.
     """
 
     name = "d_r1"
     """Of the squared gradient, before its weight, in metrics.jsonl."""
 
-    def __init__(self, gamma: float, every: int) -> None:
+    def __init__(self, gamma: float, every: int, augmentation: Augmentation) -> None:
         self.every = every
+        self.augmentation = augmentation
         self.weight = gamma / 2 * every
 
     def due(self, step: int) -> bool:
@@ -43,8 +46,9 @@ class R1Penalty:
         Behind batch norms, the scores of a photo depend on the other photos of the micro batch, and so do gradients.
         """
         photo = batch.photo.detach().requires_grad_()
-        context = model.context(model.condition(batch.label, batch.ids, batch.source))
-        return r1_penalty(model.discriminate(context, photo), photo)
+        transform = self.augmentation.draw(photo)
+        context = model.context(transform.condition(model.condition(batch.label, batch.ids, batch.source)))
+        return r1_penalty(model.discriminate(context, transform.image(photo)), photo)
 
 
 def check_penalty(gamma: float, every: int) -> None:

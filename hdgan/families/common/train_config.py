@@ -21,6 +21,8 @@ from hdgan.config.serialization import check_values
 from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.devices import network_format
 from hdgan.errors import ConfigError
+from hdgan.families.common.alignment import check_side
+from hdgan.families.common.augmentation import AugmentConfig
 from hdgan.families.common.config import ModelConfig
 from hdgan.families.common.losses import LossConfig
 from hdgan.files import leads_out
@@ -140,6 +142,11 @@ class LogConfig:
     own that takes [-1, 1]."""
     style_images: Positive = 64
     """Training images from which a checkpoint's mean feature of each class is taken."""
+    patience: Positive | None = None
+    """End a stage once this many checkpoints in a row have not improved the best metric; None trains to its end."""
+    to: Literal["tensorboard", "wandb", "mlflow"] = "tensorboard"
+    """Where metrics go besides metrics.jsonl: to TensorBoard alone, or to wandb or mlflow as well, which also get the
+    config, the samples and the report. Their own settings apply, such as WANDB_MODE and MLFLOW_TRACKING_URI."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +161,7 @@ class TrainConfig:
     """Stages in order."""
     loss: LossConfig
     optim: OptimConfig = OptimConfig()
+    augment: AugmentConfig = AugmentConfig()
     log: LogConfig = LogConfig()
     init_from: Path | None = None
     """Start from the weights of another run or checkpoint, whose model is that of the first stage or a smaller one."""
@@ -176,17 +184,19 @@ class TrainConfig:
     it is possible. --cuda-graphs and --no-cuda-graphs mean True and False."""
     threads: Threads | None = None
     """CPU threads of PyTorch; None leaves PyTorch's choice."""
+    health: Literal["off", "warn", "rollback"] = "off"
+    """Watch losses, gradients and images. warn names what goes wrong and its likely cause; rollback also goes back to
+    the last good checkpoint, and on from there with other batches at half the learning rate."""
+    health_rollbacks: Annotated[int, Interval(ge=1, le=30)] = 3
+    """Most rollbacks of a run; the next time, the run ends with an error."""
 
     def __post_init__(self) -> None:
         if type(self) is TrainConfig:
             family = "create the config of a family, such as Pix2PixHDTrainConfig"
             raise ConfigError(f"TrainConfig is only the base class: {family}")
         check_values(self)
-        if self.optim.pool_size and not self.model.has_discriminator:
-            raise ConfigError(
-                f"{option('optim.pool_size')} is {self.optim.pool_size}, but the models of the family "
-                f"{self.model.family} have no discriminator: set it to 0"
-            )
+        if not self.model.has_discriminator:
+            self._check_without_discriminator()
         self._check_stages()
         self._check_best()
         self.loss.check(self.model)
@@ -208,16 +218,26 @@ class TrainConfig:
             sides: widths and heights of the training images in all stages, in pixels.
 
         Raises:
-            ConfigError: they are too small for the losses.
+            ConfigError: they are too small for the losses, or these cannot compare the channels of the photos.
         """
-        shortest = min(sides, default=self.loss.least_side)
-        if shortest < self.loss.least_side:
+        self.loss.check_photos(self.model.image_channels)
+        least = self.loss.least_side
+        shortest = min(sides, default=max(least, 2 * self.loss.max_shift + 1))
+        if shortest < least:
             raise ConfigError(
-                f"some training images have a side of {count(shortest, 'pixel')}, but VGG19, whose features the loss "
-                f"compares, needs {self.loss.least_side}: train at a larger size, or with {option('loss.scorer')} "
-                "random"
+                f"some training images have a side of {count(shortest, 'pixel')}, but {self.loss.network_name}, whose "
+                f"features the loss compares, needs {least}: train at a larger size, or with "
+                f"{option('loss.scorer')} random"
             )
+        check_side(self.loss.max_shift, shortest)
         return replace(self, model=self.model.resolved(sides))
+
+    def _check_without_discriminator(self) -> None:
+        none = f"but the models of the family {self.model.family} have no discriminator"
+        if self.optim.pool_size:
+            raise ConfigError(f"{option('optim.pool_size')} is {self.optim.pool_size}, {none}: set it to 0")
+        if self.augment.policy:
+            raise ConfigError(f"{option('augment.policy')} is {' '.join(self.augment.policy)}, {none}: leave it out")
 
     def _check_best(self) -> None:
         best, scorer = self.log.best, self.log.scorer

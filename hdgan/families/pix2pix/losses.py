@@ -14,8 +14,10 @@ from typing import Literal
 from torch import nn
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Positive, Weight
+from hdgan.config.bounds import Positive, Shift, Weight
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
+from hdgan.families.common.alignment import aligned
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig, Penalty
 from hdgan.families.common.penalty import R1_EVERY, R1Penalty, check_penalty
@@ -38,13 +40,16 @@ class Pix2PixLoss(LossConfig):
     leaves it out. Scores count so that one value suits all image sizes; begin with 1."""
     r1_every: Positive = R1_EVERY
     """Steps from one R1 penalty to the next, which counts that many times; 1 takes it in every step."""
+    max_shift: Shift = 0
+    """For photos that are a few pixels off their label maps: every loss sees each photo shifted by up to this many
+    pixels, in both directions, to where it is nearest to the generated image."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_penalty(self.r1, self.r1_every)
 
-    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> Pix2PixCriterion:
-        return Pix2PixCriterion(self, pool)
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Pix2PixCriterion:
+        return Pix2PixCriterion(self, pool, augmentation)
 
 
 class Pix2PixCriterion:
@@ -53,20 +58,23 @@ class Pix2PixCriterion:
     Args:
         config: the weights.
         pool: of earlier fakes.
+        augmentation: of what D sees.
     """
 
     perceptual: nn.Module | None = None
 
-    def __init__(self, config: Pix2PixLoss, pool: FakePool) -> None:
+    def __init__(self, config: Pix2PixLoss, pool: FakePool, augmentation: Augmentation) -> None:
         self.config = config
         self.pool = pool
-        self.penalty: Penalty | None = R1Penalty(config.r1, config.r1_every) if config.r1 else None
-        self.names = ("g_gan", *(["g_l1"] if config.l1 else []), "d_real", "d_fake")
+        self.augmentation = augmentation
+        self.penalty: Penalty | None = R1Penalty(config.r1, config.r1_every, augmentation) if config.r1 else None
+        self.names = ("g_gan", *(["g_l1"] if config.l1 else []), "d_real", "d_fake", *augmentation.names)
 
     def __call__(self, model: Pix2Pix, batch: Batch) -> Objectives:
         """Run the networks on a micro batch and return both objectives; D's objective contains its losses halved."""
         condition = model.condition(batch.label, batch.ids, batch.source)
         fake = model.generate(condition)
-        outputs = run_discriminator(model, condition, fake, batch.photo, self.pool)
-        terms = [self.config.l1 * l1_distance(fake, batch.photo)] if self.config.l1 else []
-        return adversarial_objectives(outputs, self.config.gan, terms)
+        photo = aligned(batch.photo, fake, self.config.max_shift)
+        outputs = run_discriminator(model, condition, fake, photo, self.pool, self.augmentation)
+        terms = [self.config.l1 * l1_distance(fake, photo)] if self.config.l1 else []
+        return adversarial_objectives(outputs, self.config.gan, fake, terms, self.augmentation)

@@ -8,21 +8,35 @@ twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from torch import nn
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Positive, Weight
+from hdgan.config.bounds import Positive, Shift, Weight
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
+from hdgan.families.common.alignment import aligned
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig, Penalty
 from hdgan.families.common.penalty import R1_EVERY, R1Penalty, check_penalty
-from hdgan.families.common.perceptual import OnMissing, check_network, least_side, load_network
+from hdgan.families.common.perceptual import (
+    VGG19,
+    OnMissing,
+    Shapes,
+    check_network,
+    digest_of,
+    layer_weights,
+    least_side,
+    load_network,
+    n_features_of,
+    network_name,
+    require_rgb,
+)
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
 from hdgan.families.pix2pixhd.model import Pix2PixHD
@@ -40,14 +54,25 @@ class Pix2PixHDLoss(LossConfig):
     """Weight of the discriminators' feature matching; 0 leaves it out."""
     vgg: Weight = 10.0
     """Weight of the VGG loss; 0 leaves it out."""
-    vgg_layers: tuple[Weight, Weight, Weight, Weight, Weight] = LAYER_WEIGHTS
-    """Weights of the five features in it, fine to coarse."""
+    vgg_layers: tuple[Weight, ...] = LAYER_WEIGHTS
+    """Weights of the features in it, fine to coarse; VGG19 and scorers have five."""
     vgg_weights: Path | None = None
     """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
     scorer: Path | None = None
     """File of a scorer (hdgan evaluate --train-scorer) whose features replace VGG19's; "random" is an untrained one."""
     imagenet_normalisation: bool = False
     """Normalise VGG's input as VGG was trained; off in the original."""
+    network: Path = VGG19
+    """Network whose features the VGG loss compares: vgg19, timm:NAME, or the file of a program (.pt2 of torch.export,
+    or TorchScript; give only files that you trust) that maps images in [-1, 1] to one or more features. Distances of
+    features other than VGG19's and a scorer's are relative to the size of the photo's."""
+    network_weights: Path | None = None
+    """File of the weights of timm's network; None takes timm's cache, or downloads them."""
+    network_digest: Suppress[str | None] = None
+    """SHA-256 of what the run began with, as `digest_of` gives it."""
+    max_shift: Shift = 0
+    """For photos that are a few pixels off their label maps: every loss sees each photo shifted by up to this many
+    pixels, in both directions, to where it is nearest to the generated image."""
     r1: Weight = 0.0
     """Weight gamma of R1, which keeps D's scores flat around real images: gamma / 2 times their squared gradient; 0
     leaves it out. Scores count so that one value suits all image sizes; begin with 1."""
@@ -56,9 +81,11 @@ class Pix2PixHDLoss(LossConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_network(self.vgg_weights, self.scorer, self.vgg)
+        check_network(self, self.vgg)
         check_penalty(self.r1, self.r1_every)
         layers, off = tuple(self.vgg_layers), f"has no effect with {option('loss.vgg')} 0: leave it out"
+        if self.network == VGG19 and len(layers) != len(LAYER_WEIGHTS):
+            raise ConfigError(f"{option('loss.vgg_layers')} is {layers}: give a list of {len(LAYER_WEIGHTS)}")
         if not any(layers):
             raise ConfigError(f"{option('loss.vgg_layers')} is {layers}: at least one weight must not be 0")
         if self.imagenet_normalisation and not self.vgg:
@@ -69,13 +96,25 @@ class Pix2PixHDLoss(LossConfig):
             raise ConfigError(
                 f"{option('loss.scorer')} takes images in [-1, 1]: turn {option('loss.imagenet_normalisation')} off"
             )
+        if self.network != VGG19 and self.imagenet_normalisation:
+            raise ConfigError(
+                f"{option('loss.imagenet_normalisation')} applies only to VGG19, not to {option('loss.network')} "
+                f"{self.network}: turn it off"
+            )
 
-    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> Pix2PixHDCriterion:
-        return Pix2PixHDCriterion(self, perceptual, pool)
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Pix2PixHDCriterion:
+        return Pix2PixHDCriterion(self, perceptual, pool, augmentation)
 
-    def load_perceptual(self, on_missing: OnMissing | None = None) -> nn.Module | None:
+    def load_perceptual(self, shapes: Shapes = (), on_missing: OnMissing | None = None) -> nn.Module | None:
         """The network whose features the VGG loss compares, None without this loss; see `load_network`."""
-        return load_network(self.vgg_weights, self.scorer, on_missing=on_missing) if self.vgg else None
+        if not self.vgg:
+            return None
+        network = load_network(self, shapes=shapes, on_missing=on_missing)
+        layer_weights(self, self.vgg_layers, n_features_of(network))
+        return network
+
+    def described(self, perceptual: nn.Module | None) -> Pix2PixHDLoss:
+        return replace(self, network_digest=digest_of(perceptual) or self.network_digest)
 
     def check(self, model: Pix2PixHDConfig) -> None:
         if self.feature_matching and not model.discriminator.intermediate_features:
@@ -84,9 +123,17 @@ class Pix2PixHDLoss(LossConfig):
                 f"{option('model.discriminator.intermediate_features')} on, or set {option('loss.feature_matching')} 0"
             )
 
+    def check_photos(self, channels: int) -> None:
+        if self.vgg:
+            require_rgb(channels, f"set {option('loss.vgg')} 0")
+
     @property
     def least_side(self) -> int:
-        return least_side(self.scorer) if self.vgg else 1
+        return least_side(self) if self.vgg else 1
+
+    @property
+    def network_name(self) -> str:
+        return network_name(self)
 
 
 class Pix2PixHDCriterion:
@@ -96,18 +143,24 @@ class Pix2PixHDCriterion:
         config: the weights.
         perceptual: image -> features, for the VGG loss; None without it.
         pool: of earlier fakes.
+        augmentation: of what D sees.
     """
 
-    def __init__(self, config: Pix2PixHDLoss, perceptual: nn.Module | None, pool: FakePool) -> None:
+    def __init__(
+        self, config: Pix2PixHDLoss, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation
+    ) -> None:
         self.config = config
         self.perceptual = perceptual
-        self.vgg = (
-            None if perceptual is None else PerceptualLoss(perceptual, config.imagenet_normalisation, config.vgg_layers)
-        )
+        self.vgg: PerceptualLoss | None = None
+        if perceptual is not None:
+            weights = layer_weights(config, config.vgg_layers, n_features_of(perceptual))
+            relative = config.network != VGG19
+            self.vgg = PerceptualLoss(perceptual, config.imagenet_normalisation, weights, relative)
         self.pool = pool
-        self.penalty: Penalty | None = R1Penalty(config.r1, config.r1_every) if config.r1 else None
+        self.augmentation = augmentation
+        self.penalty: Penalty | None = R1Penalty(config.r1, config.r1_every, augmentation) if config.r1 else None
         left_out = {"g_feature_matching": not config.feature_matching, "g_vgg": perceptual is None}
-        names = ("g_gan", "g_feature_matching", "g_vgg", "d_real", "d_fake")
+        names = ("g_gan", "g_feature_matching", "g_vgg", "d_real", "d_fake", *augmentation.names)
         self.names = tuple(name for name in names if not left_out.get(name))
 
     def __call__(self, model: Pix2PixHD, batch: Batch) -> Objectives:
@@ -115,11 +168,12 @@ class Pix2PixHDCriterion:
         condition = model.condition(batch.label, batch.ids, batch.source)
         features = model.encode(batch.photo, batch.instances()) if model.encoder is not None else None
         fake = model.generate(condition, features)
-        outputs = run_discriminator(model, condition, fake, batch.photo, self.pool)
+        photo = aligned(batch.photo, fake, self.config.max_shift)
+        outputs = run_discriminator(model, condition, fake, photo, self.pool, self.augmentation)
 
         terms = []
         if self.config.feature_matching:
             terms.append(self.config.feature_matching * feature_matching_loss(outputs.fake, outputs.real))
         if self.vgg is not None:
-            terms.append(self.config.vgg * self.vgg(fake, batch.photo))
-        return adversarial_objectives(outputs, self.config.gan, terms)
+            terms.append(self.config.vgg * self.vgg(fake, photo))
+        return adversarial_objectives(outputs, self.config.gan, fake, terms, self.augmentation)

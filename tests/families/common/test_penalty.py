@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hdgan.errors import ConfigError
 from hdgan.families import Pix2Pix, Pix2PixConfig, Pix2PixHD, Pix2PixHDConfig, Pix2PixHDLoss, Pix2PixLoss
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.penalty import R1Penalty
 from hdgan.families.pix2pix.config import PatchConfig, UNetConfig
@@ -47,7 +48,7 @@ def make_batch(dtype: torch.dtype, memory_format: torch.memory_format = torch.co
 
 
 def value_and_gradients(model: Pix2PixHD | Pix2Pix, batch: Batch) -> list[Tensor]:
-    value = R1Penalty(1.0, 1)(model, batch)
+    value = R1Penalty(1.0, 1, Augmentation())(model, batch)
     value.backward()
     assert model.discriminator is not None
     return [value.detach(), *(p.grad for p in model.discriminator.parameters() if p.grad is not None)]
@@ -75,7 +76,7 @@ def test_the_gradient_is_that_of_the_definition(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # the penalty is summed in float32
     model, batch = make_model("pix2pixhd", torch.float64), make_batch(torch.float64)
     assert model.discriminator is not None
-    penalty, (first, *_) = R1Penalty(1.0, 1), model.discriminator.scales[0].convs  # type: ignore[union-attr, misc]
+    penalty, (first, *_) = R1Penalty(1.0, 1, Augmentation()), model.discriminator.scales[0].convs  # type: ignore[union-attr, misc]
     direction, step = torch.randn_like(first.weight), 1e-7
     (gradient,) = torch.autograd.grad(penalty(model, batch), first.weight)
     values = []
@@ -89,7 +90,7 @@ def test_the_gradient_is_that_of_the_definition(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_penalty_of_every_third_step_counts_three_times() -> None:
-    penalty = R1Penalty(10.0, 3)
+    penalty = R1Penalty(10.0, 3, Augmentation())
     assert [penalty.due(step) for step in range(5)] == [True, False, False, True, False]
     assert penalty.weight == 10.0 / 2 * 3
 

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
 
-from hdgan.errors import ConfigError
+from hdgan.checkpoints import MODEL_FILE, checkpoint_path
+from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import CRNLoss, Pix2PixHDLoss
+from hdgan.families.common.perceptual import layer_weights, load_network, network_file
+from hdgan.losses import LAYER_WEIGHTS
+from hdgan.training import TrainConfig, train
+from hdgan.training import dry_run as dry_run_module
+from hdgan.training.dry_run import dry_run
+from hdgan.training.logs import read_metrics
+from tests.models.test_programs import Levels, write_program, write_script
 
 FILE = Path("weights")
+QUIET = Console(quiet=True)
+MakeConfig = Callable[..., TrainConfig]
 
 
 @pytest.mark.parametrize("loss", [Pix2PixHDLoss, CRNLoss])
@@ -25,3 +42,130 @@ def test_two_networks_are_refused(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
 def test_a_network_without_its_loss_is_refused(network: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"weights has no effect with loss\.vgg 0; leave it out"):
         Pix2PixHDLoss(vgg=0.0, **network)
+
+
+@pytest.mark.parametrize("loss", [Pix2PixHDLoss, CRNLoss])
+def test_options_without_effect_are_refused(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
+    with pytest.raises(ConfigError, match=r"loss\.scorer weights and loss\.network n\.pt2: .* leave one out"):
+        loss(scorer=FILE, network=Path("n.pt2"))
+    for network in (Path("vgg19"), Path("n.pt2")):
+        with pytest.raises(ConfigError, match=r"loss\.network_weights weights applies only to a network of timm: give"):
+            loss(network=network, network_weights=FILE)
+    with pytest.raises(ConfigError, match=r"loss\.network no: give vgg19, timm:NAME, or the file of a program"):
+        loss(network=Path("no")).load_perceptual()
+
+
+def test_what_does_not_go_with_another_network_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"loss\.network timm:resnet18 has no effect with loss\.vgg 0"):
+        Pix2PixHDLoss(vgg=0.0, network=Path("timm:resnet18"))
+    with pytest.raises(ConfigError, match=r"imagenet_normalisation applies only to VGG19, not to loss\.network n\.pt2"):
+        Pix2PixHDLoss(network=Path("n.pt2"), imagenet_normalisation=True)
+    assert CRNLoss(network=Path("n.pt2")).imagenet_normalisation  # its default, of VGG19 alone
+
+
+def test_the_usual_weights_suit_any_number_of_features() -> None:
+    loss = Pix2PixHDLoss(network=Path("n.pt2"))
+    assert layer_weights(loss, LAYER_WEIGHTS, 5) == LAYER_WEIGHTS
+    assert layer_weights(loss, LAYER_WEIGHTS, 2) == (1 / 4, 1.0)
+    assert layer_weights(loss, LAYER_WEIGHTS, 7) == (1 / 128, 1 / 64, *LAYER_WEIGHTS)
+    assert layer_weights(loss, (3.0, 1.0), 2) == (3.0, 1.0)
+    with pytest.raises(ConfigError, match=r"vgg_layers is \(3\.0, 1\.0\), but loss\.network n\.pt2 has 4 features:"):
+        layer_weights(loss, (3.0, 1.0), 4)
+
+
+def test_the_file_of_a_network() -> None:
+    assert network_file(Pix2PixHDLoss()) is None
+    assert network_file(Pix2PixHDLoss(scorer=FILE)) == FILE
+    assert network_file(CRNLoss(network=Path("n.pt2"))) == Path("n.pt2")
+    assert network_file(CRNLoss(network=Path("timm:resnet18"))) is None
+    assert network_file(None) is None
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    return write_script(tmp_path / "network.pt", Levels())
+
+
+@pytest.fixture
+def with_program(family_configs: dict[str, MakeConfig], program: Path) -> MakeConfig:
+    """A run of one stage of a family, whose loss compares the two features of a program."""
+
+    def make(family: str, out: Path, steps: int = 4, **options: Any) -> TrainConfig:
+        config = family_configs[family](out, images=2 * steps)
+        (last,) = list(config.stages)[-1:]
+        loss = {"pix2pixhd": Pix2PixHDLoss, "crn": CRNLoss}[family](network=program)
+        stage = replace(config.stages[last], images=2 * steps, decay=0.0)
+        return replace(config, loss=loss, stages={last: stage}, **options)
+
+    return make
+
+
+@pytest.mark.parametrize("family", ["pix2pixhd", "crn"])
+def test_a_run_compares_its_features(family: str, with_program: MakeConfig, tmp_path: Path) -> None:
+    whole, halves = with_program(family, tmp_path / "whole"), with_program(family, tmp_path / "halves")
+    train(whole, console=QUIET)
+    train(with_program(family, halves.out, 2), console=QUIET)
+    train(halves, resume=True, console=QUIET)
+    weights = [load_file(checkpoint_path(out, 4) / MODEL_FILE) for out in (whole.out, halves.out)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    record = next(record for record in read_metrics(whole.out) if "lr" in record)
+    names = {"pix2pixhd": ["g_vgg"], "crn": ["l1_image", "l1_feature_1", "l1_feature_2"]}[family]
+    assert all(record[name] > 0 for name in names)
+    assert "l1_feature_3" not in record
+
+
+def test_a_resume_needs_the_same_network(with_program: MakeConfig, program: Path, tmp_path: Path) -> None:
+    config = with_program("pix2pixhd", tmp_path / "run", 1)
+    train(config, console=QUIET)
+    copied = tmp_path / "copied.pt"
+    shutil.copy(program, copied)
+    longer = with_program("pix2pixhd", config.out, 2)
+    assert train(replace(longer, loss=Pix2PixHDLoss(network=copied)), resume=True, console=QUIET).finished
+    write_script(program, Levels())
+    complaint = r"loss\.network is not the one that .*step-0*2 was trained with \(SHA-256 .{8}… instead of .{8}…"
+    with pytest.raises(CheckpointError, match=complaint):
+        train(with_program("pix2pixhd", config.out, 3), resume=True, console=QUIET)
+
+
+def test_a_program_of_one_shape_is_tried_before_training(with_program: MakeConfig, tmp_path: Path) -> None:
+    fixed = write_program(tmp_path / "fixed.pt2", Levels())  # for two images of 32x16
+    config = with_program("pix2pixhd", tmp_path / "run", 1)
+    config = replace(config, loss=Pix2PixHDLoss(network=fixed))
+    assert train(config, console=QUIET).finished
+    (name,) = config.stages
+    stage = replace(config.stages[name], micro_batch=1)
+    other = replace(config, out=tmp_path / "other", stages={name: stage})
+    with pytest.raises(ConfigError, match=r"fixed\.pt2 cannot take an image of 32x16: .* a batch of 1 and this device"):
+        train(other, console=QUIET)
+    assert not other.out.exists() or not list(other.out.glob("checkpoints/*"))
+
+
+def test_a_dry_run_estimates_a_program(
+    with_program: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dry_run_module, "TIMED_STEPS", 1)
+    estimates = {}
+    for name in ("with", "without"):
+        config = replace(with_program("pix2pixhd", tmp_path / "run"), recompute="auto")
+        if name == "without":
+            config = replace(config, loss=Pix2PixHDLoss(vgg=0.0))
+        (timing,) = dry_run(config, Console(file=io.StringIO(), width=160))
+        estimates[name] = timing.estimate
+    # The two features of a batch, after and before their activations at the least.
+    assert estimates["with"].saved_bytes - estimates["without"].saved_bytes >= 4 * 2 * (4 * 16 * 32 + 6 * 8 * 16)
+
+
+def test_bfloat16_trains_with_a_program(with_program: MakeConfig, tmp_path: Path) -> None:
+    config = with_program("crn", tmp_path / "run", 1, precision="bfloat16", memory_format="channels_last")
+    assert train(config, console=QUIET).finished
+
+
+def test_a_network_without_weights_is_for_dry_runs_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("hdgan.families.common.perceptual.untrained_timm", lambda name: name)
+    said: list[str] = []
+    assert load_network(CRNLoss(network=Path("timm:net")), on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
+    missing = CRNLoss(network=Path("timm:net"), network_weights=tmp_path / "no.pth")
+    assert load_network(missing, on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
+    assert said[0] == "a run first downloads timm's weights of net, unless they are in its cache"
+    assert said[1] == f"the weights {tmp_path / 'no.pth'} of timm's net do not exist"
