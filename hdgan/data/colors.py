@@ -98,11 +98,8 @@ def preview(tensor: Tensor) -> tuple[Image.Image, str]:
     Returns:
         The image, RGB or grey, and the channels that it shows, such as "channels 1 to 3 of 11"; empty for all.
     """
-    return to_image(tensor[: 3 if len(tensor) >= 3 else 1]), shown_channels(len(tensor))
-
-
-def shown_channels(channels: int) -> str:
-    """The channels that `preview` shows of so many; empty for all."""
-    if channels in (1, 3):
-        return ""
-    return ("channels 1 to 3" if channels > 3 else "channel 1") + f" of {channels}"
+    channels = len(tensor)
+    shown = 3 if channels >= 3 else 1
+    if shown == channels:
+        return to_image(tensor), ""
+    return to_image(tensor[:shown]), ("channels 1 to 3" if shown == 3 else "channel 1") + f" of {channels}"

@@ -99,9 +99,9 @@ def _open_folder(
         finish_saving(given.out, run.config, state)
     else:
         remove_samples(given.out)
-    write_description(
-        given, run.world, len(run.data.train_pairs), {name: str(choices) for name, choices in steps.items()}
-    )
+    photos = str(run.data.photo_kind) if given.data.photo == "stored" else None
+    described = {name: str(choices) for name, choices in steps.items()}
+    write_description(given, run.world, len(run.data.train_pairs), described, photos)
     return Metrics(given.out, state.step)
 
 

@@ -17,8 +17,6 @@ from typing import Any, TypeVar
 from hdgan.checkpoints import read_best
 from hdgan.config.serialization import to_plain
 from hdgan.data import read_photo
-from hdgan.data.colors import shown_channels
-from hdgan.data.headers import ImageKind
 from hdgan.errors import CheckpointError, DataError
 from hdgan.families.common.train_config import StageConfig, TrainConfig
 from hdgan.reporting.charts import LOSS_TITLES, SIZES_DIFFER, VALIDATION_TITLES, Span, draw_charts, spread
@@ -92,21 +90,13 @@ def _content(run: Path, config: TrainConfig | None, problems: list[str]) -> dict
         "stages": summaries,
         "images": sum(summary.images for summary in summaries),
         "duration": _duration(sum(summary.seconds for summary in summaries)),
-        "shown": _shown_of_images(config),
+        "photos": environment.photos if environment else None,
         "stage_samples": _stage_samples(run, [summary.name for summary in summaries]),
         "charts": draw_charts(records, spans, note),
         "options": _changed_options(config) if config else {},
         "config": json.dumps(to_plain(config), indent=2, ensure_ascii=False) if config else "",
         "environment": _facts(environment or RunEnvironment()),
     }
-
-
-def _shown_of_images(config: TrainConfig | None) -> str:
-    """What the samples show of images that are not 8-bit RGB."""
-    if config is None or config.model.is_rgb:
-        return ""
-    kind = ImageKind(config.model.image_channels, config.model.image_depth)
-    return f"Images have {kind}; samples show {shown_channels(kind.channels) or 'them'} in 8 bits"
 
 
 def _facts(environment: RunEnvironment) -> dict[str, Any]:

@@ -55,6 +55,8 @@ class RunEnvironment:
     threads: int | None = None
     processes: int | None = None
     training_pictures: Count | None = None
+    photos: str | None = None
+    """Channels and bits of photos that are read as stored."""
     steps: dict[str, str] | None = None
     """How the steps of each stage run that was not finished at the start, by its name."""
 
@@ -107,7 +109,9 @@ def remove_samples(run: Path) -> None:
     shutil.rmtree(run / "samples", ignore_errors=True)
 
 
-def write_description(config: TrainConfig, world: World, training_pictures: int, steps: Mapping[str, str]) -> None:
+def write_description(
+    config: TrainConfig, world: World, training_pictures: int, steps: Mapping[str, str], photos: str | None = None
+) -> None:
     """Write config.json and environment.json; `steps` says how the steps of each stage run."""
     environment = RunEnvironment(
         hdgan=version("hdgan"),
@@ -118,6 +122,7 @@ def write_description(config: TrainConfig, world: World, training_pictures: int,
         threads=torch.get_num_threads(),
         processes=world.size,
         training_pictures=training_pictures,
+        photos=photos,
         steps=dict(steps),
     )
     for name, content in ((CONFIG_FILE, config), (ENVIRONMENT_FILE, environment)):
