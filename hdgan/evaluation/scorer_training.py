@@ -26,7 +26,7 @@ from hdgan.data import (
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import ConfigError, TrainingError
 from hdgan.evaluation.split import require_photos
-from hdgan.models.rgb import RGB_CHANNELS, as_rgb
+from hdgan.losses import RGB_CHANNELS, as_rgb
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from hdgan.progress import print_lines, showing_progress
 from hdgan.scenes import with_scenes

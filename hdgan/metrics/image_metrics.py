@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hdgan.losses import RGB_CHANNELS, as_rgb
 from hdgan.metrics.feature_networks import FeatureNetworks, Unavailable
-from hdgan.models.rgb import RGB_CHANNELS, as_rgb
 
 KID_SUBSET = 50
 """Images in each of KID's subsets, or all images if there are fewer."""

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from hdgan.devices import enough_memory, is_out_of_memory
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files import require_file
-from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD
-from hdgan.models.rgb import RGB_CHANNELS, as_rgb
+from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD, RGB_CHANNELS, as_rgb
 from hdgan.models.segmenter import Segmenter, load_segmenter
 from hdgan.weights import require_bounded_archive, require_finite
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
+from hdgan.losses import RGB_CHANNELS
 from hdgan.models import load_vgg19
-from hdgan.models.rgb import RGB_CHANNELS
 from hdgan.models.segmenter import SegmenterFeatures, load_segmenter, random_segmenter
 from hdgan.models.vgg import Convolution, Pooling, VGG19Features, missing_weights
 from hdgan.wording import count
