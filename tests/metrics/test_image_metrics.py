@@ -213,3 +213,21 @@ def test_pictures_smaller_than_a_window_have_no_value() -> None:
         metrics.add(photo.square(), photo)
     assert metrics.values()["ssim"] is None
     assert metrics.notes == {"ssim": "its window needs images of at least 11 pixels per side"}
+
+
+def test_metrics_of_networks_repeat_grey(segmenter: Segmenter) -> None:
+    networks = FeatureNetworks(segmenter, CPU)
+    grey, real = photos()[:, :1] ** 2, photos()[:, :1]
+    names = ["psnr", "ssim", "scorer_fid"]
+    values = measure(ImageMetrics(names, 4, networks, channels=1), grey, real)
+    rgb = measure(ImageMetrics(names, 4, networks), grey.expand(-1, 3, -1, -1), real.expand(-1, 3, -1, -1))
+    assert values == pytest.approx(rgb, rel=1e-4)
+
+
+def test_metrics_of_networks_are_left_out_for_other_channels(segmenter: Segmenter) -> None:
+    real = torch.cat([photos(), photos()[:, :2]], dim=1)
+    metrics = ImageMetrics(IMAGE_METRICS, 4, FeatureNetworks(segmenter, CPU), channels=5)
+    values = measure(metrics, real * 0.9, real)
+    reason = "its network takes RGB or grey images, but these have 5 channels"
+    assert metrics.notes == dict.fromkeys(("lpips", "fid", "kid", "scorer_fid"), reason)
+    assert [name for name, value in values.items() if value is not None] == ["psnr", "ssim"]
