@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from hdgan.models.segmenter import Segmenter
 from hdgan.weights import is_finite
 
-
 WEIGHTS_URLS = {
     "inception": (
         "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -116,7 +115,7 @@ def _made_or_reason(make: Callable[[], nn.Module], url: str) -> nn.Module | str:
     # A wrong hash in torch.hub and weights of another architecture are RuntimeErrors. Damaged files in its cache raise
     # any of the others.
     except (OSError, RuntimeError, HTTPException, pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:
-        reason = " ".join(str(error).split()) or "the file is damaged"
+        why = " ".join(str(error).split()) or "the file is damaged"
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         remedy = f": put the file of {url} into {folder}" if url else ""
-        return f"its network's weights could not be loaded ({reason}){remedy}"
+        return f"its network's weights could not be loaded ({why}){remedy}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -74,3 +74,7 @@ class Objectives:
     """None for a family without D."""
     parts: Tensor
     """[number of losses] float32, detached: the losses that the criterion names, with their weights."""
+
+    def with_parts(self, more: Sequence[Tensor]) -> Objectives:
+        """The same objectives with further scalars for the log."""
+        return replace(self, parts=torch.cat([self.parts, torch.stack(list(more))])) if more else self

@@ -16,7 +16,7 @@ from tyro.conf import Suppress
 
 from hdgan.config.bounds import Shift, Weight
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
-from hdgan.families.common.alignment import aligned
+from hdgan.families.common.alignment import aligned, shift_names
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig
 from hdgan.families.common.pool import FakePool
@@ -54,13 +54,13 @@ class Pix2PixCriterion:
     def __init__(self, config: Pix2PixLoss, pool: FakePool) -> None:
         self.config = config
         self.pool = pool
-        self.names = ("g_gan", *(["g_l1"] if config.l1 else []), "d_real", "d_fake")
+        self.names = ("g_gan", *(["g_l1"] if config.l1 else []), "d_real", "d_fake", *shift_names(config.max_shift))
 
     def __call__(self, model: Pix2Pix, batch: Batch) -> Objectives:
         """Run the networks on a micro batch and return both objectives; D's objective contains its losses halved."""
         condition = model.condition(batch.label, batch.ids, batch.source)
         fake = model.generate(condition)
-        photo = aligned(batch.photo, fake, self.config.max_shift)
+        photo, shift = aligned(batch.photo, fake, self.config.max_shift)
         outputs = run_discriminator(model, condition, fake, photo, self.pool)
         terms = [self.config.l1 * l1_distance(fake, photo)] if self.config.l1 else []
-        return adversarial_objectives(outputs, self.config.gan, terms)
+        return adversarial_objectives(outputs, self.config.gan, terms).with_parts(shift)
