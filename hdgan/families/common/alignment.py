@@ -15,7 +15,7 @@ from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.wording import count
 
-NEARNESS = 0.02
+NEARNESS = 0.01
 """How much nearer the image must be for each pixel of a shift. Without it, all images could drift in one direction, and
 the photos with them."""
 
