@@ -27,12 +27,10 @@ DEFAULT_ARCHS = "8.0 9.0 10.0 12.0+PTX"
 # Another compiler may warn of other things, or allocate registers in another way; that must not end an installation.
 STRICT = bool(os.environ.get("HDGAN_STRICT"))
 WARNINGS = ["-Wall", "-Wextra", *(["-Werror"] if STRICT else [])]
-# The instruction sets that every CPU kernel is compiled for; bindings.cpp chooses when it is loaded.
-X86_ISAS = {
-    "baseline": ["-O1", "-finline-small-functions"],  # for processors from before 2013: half the time to compile
-    "avx2": ["-mavx2", "-mfma", "-mf16c"],
-}
-ISAS = X86_ISAS if platform.machine().lower() in ("x86_64", "amd64") else {"baseline": []}
+# What the CPU kernels need of an x86 processor, which those since 2013 have. bindings.cpp, which needs none of it, says
+# whether it is there.
+X86_64 = platform.machine().lower() in ("x86_64", "amd64")
+INSTRUCTION_SET = ["-mavx2", "-mfma", "-mf16c"] if X86_64 else []
 # Apple's compiler comes without OpenMP's threads, but vectorises as its pragmas say.
 OPENMP = ["-fopenmp-simd"] if sys.platform == "darwin" else ["-fopenmp"]
 
@@ -137,7 +135,7 @@ def longest_first(pattern: str) -> list[Path]:
 
 
 def write_ninja(folder: Path, module: Path, nvcc: Path | None) -> None:
-    """Write build.ninja: every <op>.cpp once per instruction set, every <op>.cu once, and the bindings."""
+    """Write build.ninja: every <op>.cpp and <op>.cu, and the bindings."""
     import pybind11
 
     cxx = os.environ.get("CXX", "c++")
@@ -168,11 +166,11 @@ def write_ninja(folder: Path, module: Path, nvcc: Path | None) -> None:
         # -O1 is of the host's code, which launches kernels; those are optimised in full whatever it says.
         for source in longest_first("*.cu"):
             build("nvcc", source, f"{source.stem}.cuda.o", ["-std=c++17", "-O1", *host, *checks, *gencode(archs)])
-    build("cxx", CSRC / "bindings.cpp", "bindings.o", ["-std=c++17", "-O1", *common[2:], *OPENMP, *cuda, *python])
+    options = ["-std=c++17", "-O1", *common[2:], *OPENMP, *cuda, *python, *(["-DHD_AVX2"] if X86_64 else [])]
+    build("cxx", CSRC / "bindings.cpp", "bindings.o", options)
     for source in longest_first("*.cpp"):
         if source.name != "bindings.cpp":
-            for isa, flags in ISAS.items():
-                build("cxx", source, f"{source.stem}.{isa}.o", [*common, *OPENMP, f"-DHD_ISA={isa}", *flags])
+            build("cxx", source, f"{source.stem}.cpu.o", [*common, *OPENMP, *INSTRUCTION_SET])
     lines.append(f"build {escape(module)}: link {' '.join(objects)}\n  flags = {shlex.join(link)}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "build.ninja").write_text("\n".join(lines) + "\n")

@@ -2,10 +2,10 @@
 // elements a pixel has, so one kernel serves both. Whole rows are added up first, vectorised, and then their columns.
 #include "cpu.h"
 
-namespace hd::HD_ISA {
+namespace hd::cpu {
 namespace {
 
-constexpr int64_t kSegment = 4096;  // floats of row sums that stay in the first-level cache
+constexpr int64_t kSegment = 2048;  // floats of row sums that stay, with what is made of them, in the first-level cache
 constexpr int64_t kBand = 8;        // output rows of one task
 
 struct Planes {
@@ -36,6 +36,14 @@ inline __attribute__((always_inline)) void by_vectors(int64_t n, const F& fn) {
   for (int64_t c = 0; c < n; ++c) fn(c);
 }
 
+// Fetch n elements into the second-level cache. Processors fetch ahead within a page of 4 KiB, but not across pages,
+// and a row of one channel is about a page.
+template <typename T>
+inline void prefetch(const T* from, int64_t n) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < n; i += kLine) __builtin_prefetch(from + i, 0, 2);
+}
+
 // Make the output pixels [first, last) of one output row. `sums` is scratch memory.
 template <typename T>
 void pool_row(const T* HD_RESTRICT plane, const Planes& in, int64_t row, int64_t first, int64_t last,
@@ -48,6 +56,8 @@ void pool_row(const T* HD_RESTRICT plane, const Planes& in, int64_t row, int64_t
   const T* second = source + (rows > 1 ? stride : 0);
   const T* third = source + (rows > 2 ? 2 * stride : 0);
   const bool two = rows > 1, three = rows > 2;
+  for (int64_t next = top + rows; pixel == 1 && next < smaller(top + rows + 2, in.height); ++next)
+    prefetch(plane + next * stride + left * pixel, n);
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i)
     sums[i] = to_float(source[i]) + (two ? to_float(second[i]) : 0.f) + (three ? to_float(third[i]) : 0.f);
@@ -102,7 +112,7 @@ void pool(const T* x, const Planes& in, T* half, int threads) {
 
 // The transposed pooling: every fine pixel gathers from the one, two or four windows that it lies in. This makes the
 // part of one fine row under the coarse pixels [first, last), which is the fine pixels [2 first, 2 last). `coarse`
-// begins at the row `origin`, `add` and `out` begin at this row.
+// begins at the row `origin`, `add` begins at this row, `out` with this part.
 template <typename G, typename T, typename D>
 void spread_row(const G* HD_RESTRICT coarse, int64_t origin, const Planes& fine, int64_t row, int64_t first,
                 int64_t last, float* HD_RESTRICT sums, const T* HD_RESTRICT add, D* HD_RESTRICT out) {
@@ -125,7 +135,6 @@ void spread_row(const G* HD_RESTRICT coarse, int64_t origin, const Planes& fine,
   widen(0);
   if (half.width > 1) widen(half.width - 1);
 
-  out += 2 * first * pixel;
   if (add != nullptr) add += 2 * first * pixel;
   const auto store = [&](int64_t at, float value) {
     out[at] = from_float<D>(add == nullptr ? value : value + to_float(add[at]));
@@ -156,14 +165,21 @@ void spread_row(const G* HD_RESTRICT coarse, int64_t origin, const Planes& fine,
 // Make the fine rows [begin, end). `add` begins with the plane, `out` with these rows.
 template <typename G, typename T, typename D>
 void spread_rows(const G* coarse, int64_t origin, const Planes& fine, int64_t begin, int64_t end, const T* add,
-                 D* out) {
+                 bool streamed, D* out) {
   const int64_t width = halved(fine).width, stride = fine.width * fine.pixel;
   const int64_t step = smaller(larger(kSegment / fine.pixel, 1), width);
   Scratch<float> sums((step + 1) * fine.pixel);
-  for (int64_t first = 0; first < width; first += step)
-    for (int64_t row = begin; row < end; ++row)
-      spread_row(coarse, origin, fine, row, first, smaller(first + step, width), sums,
-                 add == nullptr ? nullptr : add + row * stride, out + (row - begin) * stride);
+  Scratch<D> part(streamed ? 2 * step * fine.pixel : 0);
+  for (int64_t first = 0; first < width; first += step) {
+    const int64_t last = smaller(first + step, width), at = 2 * first * fine.pixel;
+    for (int64_t row = begin; row < end; ++row) {
+      D* target = out + (row - begin) * stride + at;
+      D* const made = streamed ? static_cast<D*>(part) : target;
+      spread_row(coarse, origin, fine, row, first, last, sums, add == nullptr ? nullptr : add + row * stride, made);
+      if (streamed) stream_copy(target, smaller(2 * last * fine.pixel, stride) - at, made);
+    }
+  }
+  if (streamed) finish_streams();
 }
 
 }  // namespace
@@ -184,6 +200,7 @@ void avg_pyramid_bwd(Tensor dhalf, Tensor dquarter, Tensor dx, int threads) {
     using T = decltype(type);
     const Planes in = planes_of(dx), half = halved(in), quarter = halved(half);
     const int64_t bands = (half.height + kBand - 1) / kBand, half_row = half.width * half.pixel;
+    const bool streamed = is_streamed<T>(dx);
     use_huge_pages<T>(dx);
     parallel_for(in.count * bands, threads, [&](int64_t task) {
       const int64_t p = task / bands, begin = task % bands * kBand, end = smaller(begin + kBand, half.height);
@@ -191,13 +208,13 @@ void avg_pyramid_bwd(Tensor dhalf, Tensor dquarter, Tensor dx, int threads) {
       const T* given = dhalf ? dhalf.as<T>() + p * half.height * half_row : nullptr;
       const T* none = nullptr;
       T* out = dx.as<T>() + (p * in.height + 2 * begin) * in.width * in.pixel;
-      if (!dquarter) return spread_rows(given, 0, in, 2 * begin, last, none, out);
+      if (!dquarter) return spread_rows(given, 0, in, 2 * begin, last, none, streamed, out);
       Scratch<float> sum((below - begin) * half_row);  // the band's gradient of both levels
       const T* coarse = dquarter.as<T>() + p * quarter.height * quarter.width * quarter.pixel;
-      spread_rows(coarse, 0, half, begin, below, given, static_cast<float*>(sum));
-      spread_rows(static_cast<const float*>(sum), begin, in, 2 * begin, last, none, out);
+      spread_rows(coarse, 0, half, begin, below, given, false, static_cast<float*>(sum));
+      spread_rows(static_cast<const float*>(sum), begin, in, 2 * begin, last, none, streamed, out);
     });
   });
 }
 
-}  // namespace hd::HD_ISA
+}  // namespace hd::cpu

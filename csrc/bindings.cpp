@@ -3,14 +3,13 @@
 // layout and device.
 #include <pybind11/pybind11.h>
 
-#include <cstdlib>
 #include <string>
 #include <unordered_map>
 
 #include "kernels.h"
 
-#if defined(HD_WITH_CUDA) && !defined(HD_BASELINE_ONLY)  // builds for tests emulate CUDA, without a driver
-extern "C" int cudaDriverGetVersion(int* version);       // bindings do without CUDA's headers
+#if defined(HD_WITH_CUDA) && !defined(HD_EMULATED)  // builds for tests emulate CUDA, without a driver
+extern "C" int cudaDriverGetVersion(int* version);  // bindings do without CUDA's headers
 #define HD_DRIVER
 #endif
 
@@ -118,35 +117,17 @@ struct type_caster<hd::PadMode> {
 
 namespace {
 
-bool has_avx2() {
-#ifdef HD_X86_ISAS
-  __builtin_cpu_init();
+// Whether this processor has what the CPU kernels are compiled for. This file is compiled for any processor.
+bool runs_cpu_kernels() {
+#ifdef HD_AVX2
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 #else
-  return false;
+  return true;
 #endif
-}
-
-// Whether the code for AVX2 is used. It is where the processor has AVX2, unless HDGAN_CPU_ISA says otherwise.
-bool use_avx2() {
-  static const bool chosen = [] {
-    const char* wanted = std::getenv("HDGAN_CPU_ISA");
-    const std::string name = wanted == nullptr ? "" : wanted;
-    if (name != "" && name != "baseline" && (name != "avx2" || !has_avx2()))
-      throw py::import_error("HDGAN_CPU_ISA=" + name + ": expected baseline" +
-                             (has_avx2() ? " or avx2" : ", all that this processor has"));
-    return name == "" ? has_avx2() : name == "avx2";
-  }();
-  return chosen;
 }
 
 }  // namespace
 
-#ifdef HD_X86_ISAS
-#define HD_CHOOSE(name) (use_avx2() ? &hd::avx2::name : &hd::baseline::name)
-#else
-#define HD_CHOOSE(name) &hd::baseline::name
-#endif
 #define HD_BIND(name, function) m.def(name, function, py::call_guard<py::gil_scoped_release>());
 #ifdef HD_WITH_CUDA
 #define HD_BIND_CUDA(name) HD_BIND(#name "_cuda", &hd::cuda::name)
@@ -158,14 +139,19 @@ bool use_avx2() {
 #undef HD_KERNEL
 #undef HD_CUDA_KERNEL
 #undef HD_CUDA_SIZE
-#define HD_KERNEL(name, ...) HD_BIND(#name "_cpu", HD_CHOOSE(name)) HD_BIND_CUDA(name)
+#define HD_KERNEL(name, ...) HD_BIND(#name "_cpu", &hd::cpu::name) HD_BIND_CUDA(name)
 #define HD_CUDA_KERNEL(name, ...) HD_BIND_CUDA(name)
 #define HD_CUDA_SIZE(name, ...) HD_BIND_CUDA(name)
 
 PYBIND11_MODULE(_C, m) {
   dtypes();  // imports torch, which must not happen first in a call
   m.doc() = "Kernels of hdgan; called by hdgan.ops.";
-  m.attr("cpu_isa") = use_avx2() ? "avx2" : "baseline";
+#ifdef HD_AVX2
+  m.attr("cpu_isa") = "avx2";
+#else
+  m.attr("cpu_isa") = "baseline";
+#endif
+  m.attr("cpu_supported") = runs_cpu_kernels();
 #ifdef _OPENMP
   m.attr("openmp") = true;
 #else

@@ -1,5 +1,5 @@
-// What the CPU kernels share. Each <op>.cpp is compiled once per instruction set, and HD_ISA is the namespace of that
-// set. The bindings choose one when the module is loaded.
+// What the CPU kernels share. On x86 they are compiled for AVX2 (setup.py), and bindings.cpp says whether the processor
+// has it.
 #pragma once
 
 #include <cstdint>
@@ -10,12 +10,16 @@
 #include <sys/mman.h>
 #endif
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 #include "half.h"
 #include "kernels.h"
 
 #define HD_RESTRICT __restrict__
 
-namespace hd::HD_ISA {
+namespace hd::cpu {
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -77,7 +81,7 @@ class Scratch {
 };
 
 // A growing array; new elements are zeros. std::vector will not do: its functions are shared by all files, and the
-// linker might take those for AVX2 into the code for plain x86-64.
+// linker might take those for AVX2 into bindings.cpp, which any processor runs.
 template <typename T>
 class Array {
  public:
@@ -139,6 +143,69 @@ class Array {
   int64_t size_ = 0, capacity_ = 0;
 };
 
+inline int64_t elements_of(const Tensor& x) { return x ? x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3] : 0; }
+
+// Whether a dense result of T's is written past the caches. A plain store reads its line from memory first. That is
+// wasted on a result which, with what is read for it, is larger than the last cache: its beginning is gone when its end
+// is written. Smaller results stay in the cache for whoever reads them next, and those of 16 bits are not bound by
+// memory.
+template <typename T>
+inline bool is_streamed(const Tensor& y) {
+#ifdef __AVX2__
+  return sizeof(T) == sizeof(float) && elements_of(y) >= 4 * 1024 * 1024;
+#else
+  return y && false;
+#endif
+}
+
+// to[e] = value(e) for e in [0, n), past the caches but for the first and the last `edge` elements, and for cache lines
+// that are not written whole. finish_streams() must follow before another thread reads them.
+template <typename T, typename F>
+inline __attribute__((always_inline)) void stream(T* HD_RESTRICT to, int64_t n, [[maybe_unused]] int64_t edge,
+                                                  const F& value) {
+  int64_t e = 0;
+#ifdef __AVX2__
+  if constexpr (sizeof(T) == sizeof(float)) {
+    constexpr int64_t kLine = 64 / sizeof(T);
+    const int64_t aligned = (-reinterpret_cast<intptr_t>(to + edge) & 63) / static_cast<int64_t>(sizeof(T));
+    const int64_t first = smaller(edge + aligned, n);
+#pragma omp simd
+    for (int64_t k = 0; k < first; ++k) to[k] = value(k);
+    for (e = first; e + kLine + edge <= n; e += kLine) {
+      alignas(64) T line[kLine];
+#pragma omp simd
+      for (int64_t k = 0; k < kLine; ++k) line[k] = value(e + k);
+      for (int64_t k = 0; k < kLine; k += 8) _mm256_stream_ps(to + e + k, _mm256_load_ps(line + k));
+    }
+  }
+#endif
+#pragma omp simd
+  for (int64_t k = e; k < n; ++k) to[k] = value(k);
+}
+
+// The same for n elements that lie in the first-level cache. (The loop above would move a copy by halves of its
+// vectors.)
+template <typename T>
+inline void stream_copy(T* HD_RESTRICT to, int64_t n, const T* HD_RESTRICT from) {
+  int64_t e = 0;
+#ifdef __AVX2__
+  constexpr int64_t kLine = 64 / sizeof(T);
+  e = smaller((-reinterpret_cast<intptr_t>(to) & 63) / static_cast<int64_t>(sizeof(T)), n);
+  __builtin_memcpy(to, from, e * sizeof(T));
+  for (; e + kLine <= n; e += kLine)
+    for (int64_t k = 0; k < kLine; k += kLine / 2)
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(to + e + k),
+                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + e + k)));
+#endif
+  __builtin_memcpy(to + e, from + e, (n - e) * sizeof(T));
+}
+
+inline void finish_streams() {
+#ifdef __AVX2__
+  _mm_sfence();
+#endif
+}
+
 // Ask for huge pages behind a dense result of T's that is about to be written. Large results are fresh memory, and its
 // page faults, one for every 4 KiB, take longer than the kernels.
 template <typename T>
@@ -146,7 +213,7 @@ inline void use_huge_pages([[maybe_unused]] const Tensor& y) {
 #ifdef MADV_HUGEPAGE
   constexpr uintptr_t kPage = 2 * 1024 * 1024;
   const uintptr_t address = reinterpret_cast<uintptr_t>(y.data);
-  const uintptr_t bytes = y ? y.shape[0] * y.shape[1] * y.shape[2] * y.shape[3] * sizeof(T) : 0;
+  const uintptr_t bytes = elements_of(y) * sizeof(T);
   const uintptr_t begin = (address + kPage - 1) / kPage * kPage, end = (address + bytes) / kPage * kPage;
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a hint, which may fail
 #endif
@@ -165,4 +232,4 @@ inline void with_integer(DType dtype, const F& fn) {
   return fn(int64_t{});
 }
 
-}  // namespace hd::HD_ISA
+}  // namespace hd::cpu

@@ -4,7 +4,7 @@
 
 #include "cpu.h"
 
-namespace hd::HD_ISA {
+namespace hd::cpu {
 namespace {
 
 constexpr int64_t kStrip = 8192;  // pixels of one task
@@ -137,4 +137,4 @@ void encode_labels_codes(Tensor label, Tensor ids, Tensor codes, int64_t n_label
   });
 }
 
-}  // namespace hd::HD_ISA
+}  // namespace hd::cpu

@@ -42,7 +42,9 @@ __device__ __forceinline__ void signal(unsigned* counter) {
   asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
 }
 
-// Wait until a counter has at least this value, before anything that this block reads from here on.
+// Wait until a counter has at least this value, before anything that this block reads from here on. There is no
+// backoff: one thread of a block polls, with one load in flight, which takes little of the second cache from blocks
+// that still work, and a sleep would delay a block whose counter is already complete.
 __device__ __forceinline__ void await(const unsigned* counter, unsigned value) {
   unsigned seen;
   do {

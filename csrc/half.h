@@ -8,7 +8,7 @@
 #ifdef __CUDACC__
 #define HD_INLINE __host__ __device__ __forceinline__
 #else
-// Always inlined: a function that was compiled for AVX2 must not be linked into the code for plain x86-64.
+// Always inlined: a function that was compiled for AVX2 must not be linked into files that are not.
 #define HD_INLINE inline __attribute__((always_inline))
 #endif
 

@@ -6,7 +6,7 @@
 
 #include "cpu.h"
 
-namespace hd::HD_ISA {
+namespace hd::cpu {
 namespace {
 
 constexpr int64_t kChunk = 32768;  // pixels
@@ -239,4 +239,4 @@ void instance_index_fwd(Tensor ids, Tensor rows, Tensor offsets, Tensor unique, 
   });
 }
 
-}  // namespace hd::HD_ISA
+}  // namespace hd::cpu

@@ -5,7 +5,7 @@
 
 #include "cpu.h"
 
-namespace hd::HD_ISA {
+namespace hd::cpu {
 namespace {
 
 constexpr int64_t kChunk = 16384;  // pixels, at least, that are worth a table of their own
@@ -173,4 +173,4 @@ void instance_mean_broadcast(Tensor table, Tensor rows, Tensor counts, Tensor y,
   });
 }
 
-}  // namespace hd::HD_ISA
+}  // namespace hd::cpu

@@ -7,7 +7,7 @@
 // threads.
 #include "cpu.h"
 
-namespace hd::HD_ISA {
+namespace hd::cpu {
 namespace {
 
 constexpr int64_t kBand = 64 * 1024;  // elements
@@ -178,12 +178,12 @@ struct Spread {
   // With `exact` means, the bias also holds what rounding took off the other means.
   void load(const Planes& s, int64_t plane, const Tensor& weight, const Tensor& beta, const float* means,
             const float* rstd, const double* exact) {
+    const int64_t first = plane * s.pixel, channel = first % s.channels;
     for (int64_t c = 0; c < s.pixel; ++c) {
-      const int64_t at = plane * s.pixel + c, channel = at % s.channels;
-      mean[c] = means[at];
-      scale[c] = rstd[at] * (weight ? weight.as<float>()[channel] : 1.f);
-      bias[c] = beta ? beta.as<float>()[channel] : 0.f;
-      if (exact != nullptr) bias[c] -= static_cast<float>(exact[c] - means[at]) * scale[c];
+      mean[c] = means[first + c];
+      scale[c] = rstd[first + c] * (weight ? weight.as<float>()[channel + c] : 1.f);
+      bias[c] = beta ? beta.as<float>()[channel + c] : 0.f;
+      if (exact != nullptr) bias[c] -= static_cast<float>(exact[c] - means[first + c]) * scale[c];
     }
     repeat(mean, s.pixel, s.spread);
     repeat(scale, s.pixel, s.spread);
@@ -191,19 +191,24 @@ struct Spread {
   }
 };
 
+// y[e] = the activation of a normalised x[e], and the residual. With an edge of 0 or more, y is streamed.
 template <bool kOne, typename T>
-void normalise(const T* HD_RESTRICT x, int64_t n, const Spread& of, float slope, const T* residual, T* HD_RESTRICT y) {
+void normalise(const T* HD_RESTRICT x, int64_t n, const Spread& of, float slope, const T* residual, int64_t edge,
+               T* HD_RESTRICT y) {
   const float *HD_RESTRICT mean = of.mean, *HD_RESTRICT scale = of.scale, *HD_RESTRICT bias = of.bias;
   const auto activated = [&](int64_t e) __attribute__((always_inline)) {
     const int64_t c = kOne ? 0 : e;
     return activate((to_float(x[e]) - mean[c]) * scale[c] + bias[c], slope);
   };
-  if (residual == nullptr) {
-#pragma omp simd
-    for (int64_t e = 0; e < n; ++e) y[e] = from_float<T>(activated(e));
-  } else {
+  const auto plain = [&](int64_t e) __attribute__((always_inline)) { return from_float<T>(activated(e)); };
+  if (residual != nullptr) {
 #pragma omp simd
     for (int64_t e = 0; e < n; ++e) y[e] = from_float<T>(activated(e) + to_float(residual[e]));
+  } else if (edge >= 0) {
+    stream(y, n, edge, plain);
+  } else {
+#pragma omp simd
+    for (int64_t e = 0; e < n; ++e) y[e] = plain(e);
   }
 }
 
@@ -227,16 +232,18 @@ void accumulate(const T* HD_RESTRICT x, const float* HD_RESTRICT g, int64_t n, c
 // dx = scale * dz - constant - linear * (x - mean)
 template <bool kOne, typename T>
 void differentiate(const T* HD_RESTRICT x, const float* HD_RESTRICT g, int64_t n, const Spread& of, float slope,
-                   T* HD_RESTRICT dx) {
+                   bool streamed, T* HD_RESTRICT dx) {
   const float *HD_RESTRICT mean = of.mean, *HD_RESTRICT scale = of.scale, *HD_RESTRICT bias = of.bias;
   const float *HD_RESTRICT constant = of.constant, *HD_RESTRICT linear = of.linear;
-#pragma omp simd
-  for (int64_t e = 0; e < n; ++e) {
+  const auto value = [&](int64_t e) __attribute__((always_inline)) {
     const int64_t c = kOne ? 0 : e;
     const float centred = to_float(x[e]) - mean[c];
     const float dz = centred * scale[c] + bias[c] > 0.f ? g[e] : damp(g[e], slope);
-    dx[e] = from_float<T>(scale[c] * dz - constant[c] - linear[c] * centred);
-  }
+    return from_float<T>(scale[c] * dz - constant[c] - linear[c] * centred);
+  };
+  if (streamed) return stream(dx, n, 0, value);
+#pragma omp simd
+  for (int64_t e = 0; e < n; ++e) dx[e] = value(e);
 }
 
 template <typename T>
@@ -269,35 +276,44 @@ struct Forward {
   Tensor residual;
   T* y;
   float slope;
+  bool streamed;
 
-  // Write output row pad + i of a plane, its borders, and the rows that copy it.
-  void row(int64_t plane, int64_t i, const Spread& of) const {
+  // Write output row pad + i of a plane and the rows of its border that copy it.
+  void rows(int64_t plane, int64_t i, const Spread& of) const {
     const int64_t pad = padding.pad, out_row = (s.width + 2 * pad) * s.pixel;
-    const T* source = x + plane * s.size + i * s.row;
     T* image = y + plane * (s.height + 2 * pad) * out_row;
     T* out = image + (pad + i) * out_row;
+    row(plane, i, of, out);
+    padding.border(s.height, [&](int64_t k, int64_t line) {
+      if (line < 0 && i == 0) clear(image + k * out_row, out_row);
+      if (line != i) return;
+      if (streamed)  // it is no longer in a cache
+        row(plane, i, of, image + k * out_row);
+      else
+        copy(image + k * out_row, out, out_row);
+    });
+  }
+
+  // Write row i of a plane with its left and right border to `out`.
+  void row(int64_t plane, int64_t i, const Spread& of, T* out) const {
+    const int64_t pad = padding.pad;
+    const T* source = x + plane * s.size + i * s.row;
     T* interior = out + pad * s.pixel;
-    const int64_t step = s.segment / s.pixel;
-    const bool dense = s.pixel == 1 || residual.stride[3] == s.pixel;
+    // A residual with gaps between its pixels is added pixel by pixel.
+    const bool dense = s.pixel == 1 || !residual || residual.stride[3] == s.pixel;
+    const int64_t step = dense ? s.segment / s.pixel : 1;
+    const int64_t edge = pad == 0 ? 0 : (pad + 1) * s.pixel;  // is copied to the border
     auto* apply = s.pixel == 1 ? &normalise<true, T> : &normalise<false, T>;
     for (int64_t j = 0; j < s.width; j += step) {
-      const int64_t pixels = smaller(step, s.width - j), at = j * s.pixel;
-      if (!residual || dense) {
-        apply(source + at, pixels * s.pixel, of, slope, residual ? residual_at(plane, i, j) : nullptr, interior + at);
-        continue;
-      }
-      for (int64_t k = 0; k < pixels; ++k)
-        apply(source + at + k * s.pixel, s.pixel, of, slope, residual_at(plane, i, j + k), interior + at + k * s.pixel);
+      const bool at_edge = j == 0 || j + step >= s.width;
+      apply(source + j * s.pixel, smaller(step, s.width - j) * s.pixel, of, slope,
+            residual ? residual_at(plane, i, j) : nullptr, streamed ? at_edge * edge : -1, interior + j * s.pixel);
     }
     padding.border(s.width, [&](int64_t k, int64_t column) {
       if (column < 0)
         clear(out + k * s.pixel, s.pixel);
       else
         copy(out + k * s.pixel, interior + column * s.pixel, s.pixel);
-    });
-    padding.border(s.height, [&](int64_t k, int64_t line) {
-      if (line == i) copy(image + k * out_row, out, out_row);
-      if (line < 0 && i == 0) clear(image + k * out_row, out_row);
     });
   }
 
@@ -308,63 +324,71 @@ struct Forward {
   }
 };
 
+// Pixels [j, j + pixels) of rows [i, i + rows) of a plane. Several rows are whole ones.
+struct Segment {
+  int64_t i, rows, j, pixels;
+};
+
 template <typename T>
 struct Backward {
   const Planes& s;
   const Padding& padding;
   const T *dy, *x;
   T *dx, *dresidual;
+  int64_t margin;  // of zeros around the residual's gradient
   float slope;
+  bool streamed;
 
-  // g = what dy gives to pixels [j, j + pixels) of row i: its own value, and those of its copies in the border.
-  void gather(int64_t plane, int64_t i, int64_t j, int64_t pixels, float* g) const {
+  // g = what dy gives to the pixels of a segment: their own values, and those of their copies in the border.
+  void gather(int64_t plane, const Segment& at, float* g) const {
     const int64_t pad = padding.pad, pixel = s.pixel, out_row = (s.width + 2 * pad) * pixel;
     const T* image = dy + plane * (s.height + 2 * pad) * out_row;
-    const T* own = image + (pad + i) * out_row;
-    load(own + (pad + j) * pixel, pixels * pixel, g);
-    const bool row_has_copies = padding.copies(i, i + 1, s.height);
-    const auto add_copies = [&](int64_t column, int64_t n, float* to) {
-      if (!row_has_copies) return;
+    const T* own = image + (pad + at.i) * out_row;
+    for (int64_t r = 0; r < at.rows; ++r)
+      load(own + r * out_row + (pad + at.j) * pixel, at.pixels * pixel, g + r * s.row);
+    const auto add_copied_rows = [&](int64_t column, int64_t n, float* to) {
+      if (!padding.copies(at.i, at.i + at.rows, s.height)) return;
       padding.border(s.height, [&](int64_t k, int64_t line) {
-        if (line == i) add(image + k * out_row + column * pixel, n * pixel, to);
+        if (line >= at.i && line < at.i + at.rows)
+          add(image + k * out_row + column * pixel, n * pixel, to + (line - at.i) * s.row);
       });
     };
-    add_copies(pad + j, pixels, g);
-    if (!padding.copies(j, j + pixels, s.width)) return;
+    add_copied_rows(pad + at.j, at.pixels, g);
+    if (!padding.copies(at.j, at.j + at.pixels, s.width)) return;
     padding.border(s.width, [&](int64_t k, int64_t column) {
-      if (column < j || column >= j + pixels) return;
-      add(own + k * pixel, pixel, g + (column - j) * pixel);
-      add_copies(k, 1, g + (column - j) * pixel);
+      if (column < at.j || column >= at.j + at.pixels) return;
+      float* to = g + (column - at.j) * pixel;
+      for (int64_t r = 0; r < at.rows; ++r) add(own + r * out_row + k * pixel, pixel, to + r * s.row);
+      add_copied_rows(k, 1, to);
     });
   }
 
   // Where dy itself is what `gather` would make, of one row or of all of them without padding; null elsewhere.
-  const float* in_place(int64_t plane, int64_t i, int64_t rows, int64_t j, int64_t pixels) const {
+  const float* in_place(int64_t plane, const Segment& at) const {
     const int64_t pad = padding.pad, out_row = (s.width + 2 * pad) * s.pixel;
-    const bool dense = pad == 0 || rows == 1;
-    if (sizeof(T) != sizeof(float) || !dense || padding.copies(i, i + 1, s.height) ||
-        padding.copies(j, j + pixels, s.width))
+    const bool dense = pad == 0 || at.rows == 1;
+    if (sizeof(T) != sizeof(float) || !dense || padding.copies(at.i, at.i + 1, s.height) ||
+        padding.copies(at.j, at.j + at.pixels, s.width))
       return nullptr;
     const T* image = dy + plane * (s.height + 2 * pad) * out_row;
-    return reinterpret_cast<const float*>(image + (pad + i) * out_row + (pad + j) * s.pixel);
+    return reinterpret_cast<const float*>(image + (pad + at.i) * out_row + (pad + at.j) * s.pixel);
   }
 
-  // Call visit(element of the plane, elements, gradient) for each segment of a band: some rows, or a part of one.
+  // Call visit(segment, its first element, elements, gradient) for each segment of a band: some rows, or a part of one.
   template <typename F>
   void segments(int64_t plane, int64_t band, const F& visit) const {
     Scratch<float> g(s.segment);
     const int64_t step = s.segment / s.pixel, together = larger(s.segment / s.row, 1), begin = band * s.band_rows;
     const int64_t end = smaller(begin + s.band_rows, s.height);
     for (int64_t i = begin; i < end; i += together) {
-      const int64_t rows = smaller(together, end - i);
       for (int64_t j = 0; j < s.width; j += step) {
-        const int64_t pixels = smaller(step, s.width - j), at = plane * s.size + i * s.row + j * s.pixel;
+        const Segment at{i, smaller(together, end - i), j, smaller(step, s.width - j)};
         const float* gradient = g;
-        if (const float* given = in_place(plane, i, rows, j, pixels))
+        if (const float* given = in_place(plane, at))
           gradient = given;
         else
-          for (int64_t k = 0; k < rows; ++k) gather(plane, i + k, j, pixels, g + k * s.row);
-        visit(at, rows * pixels * s.pixel, gradient);
+          gather(plane, at, g);
+        visit(at, plane * s.size + i * s.row + j * s.pixel, at.rows * at.pixels * s.pixel, gradient);
       }
     }
   }
@@ -374,22 +398,39 @@ struct Backward {
     Scratch<float> sums(2 * s.lanes);
     clear(static_cast<float*>(sums), 2 * s.lanes);
     auto* apply = s.pixel == 1 ? &accumulate<true, T> : &accumulate<false, T>;
-    segments(plane, band,
-             [&](int64_t at, int64_t n, const float* g) { apply(x + at, g, n, of, slope, sums, sums + s.lanes); });
+    segments(plane, band, [&](const Segment&, int64_t at, int64_t n, const float* g) {
+      apply(x + at, g, n, of, slope, sums, sums + s.lanes);
+    });
     fold(sums, s.lanes, s.pixel, out);
   }
 
   void write(int64_t plane, int64_t band, const Spread& of) const {
     auto* apply = s.pixel == 1 ? &differentiate<true, T> : &differentiate<false, T>;
-    segments(plane, band, [&](int64_t at, int64_t n, const float* g) {
-      apply(x + at, g, n, of, slope, dx + at);
-      if (dresidual != nullptr) store(g, n, dresidual + at);
+    segments(plane, band, [&](const Segment& segment, int64_t at, int64_t n, const float* g) {
+      apply(x + at, g, n, of, slope, streamed, dx + at);
+      if (dresidual != nullptr) write_residual(plane, segment, g);
     });
+  }
+
+  // The residual's gradient is g, with a margin of zeros.
+  void write_residual(int64_t plane, const Segment& at, const float* g) const {
+    const int64_t row = (s.width + 2 * margin) * s.pixel, side = margin * s.pixel;
+    T* image = dresidual + plane * (s.height + 2 * margin) * row;
+    for (int64_t r = 0; r < at.rows; ++r) {
+      T* out = image + (margin + at.i + r) * row;
+      store(g + r * s.row, at.pixels * s.pixel, out + side + at.j * s.pixel);
+      if (at.j == 0) clear(out, side);
+      if (at.j + at.pixels == s.width) clear(out + row - side, side);
+    }
+    if (at.j > 0) return;
+    if (at.i == 0) clear(image, margin * row);
+    if (at.i + at.rows == s.height) clear(image + (margin + s.height) * row, margin * row);
   }
 };
 
 // Run first(plane, band), then merge(plane), then second(plane, band) for all. With planes for all threads, each thread
-// finishes a plane before the next, while it lies in its cache.
+// finishes a plane before the next, while it lies in its cache. The second pass goes backwards, since what was read
+// last is what the caches hold.
 template <typename First, typename Merge, typename Second>
 void by_planes(const Planes& s, int threads, const First& first, const Merge& merge, const Second& second) {
   if (s.count >= threads) {
@@ -403,7 +444,11 @@ void by_planes(const Planes& s, int threads, const First& first, const Merge& me
   const int64_t tasks = s.count * s.bands;
   parallel_for(tasks, threads, [&](int64_t task) { first(task / s.bands, task % s.bands); });
   parallel_for(s.count, threads, merge);
-  parallel_for(tasks, threads, [&](int64_t task) { second(task / s.bands, task % s.bands); });
+  parallel_for(smaller(threads, tasks), threads, [&](int64_t thread) {
+    const int64_t share = (tasks + threads - 1) / threads;
+    for (int64_t task = smaller((thread + 1) * share, tasks); task-- > thread * share;)
+      second(task / s.bands, task % s.bands);
+  });
 }
 
 }  // namespace
@@ -414,7 +459,7 @@ void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual
     using T = decltype(type);
     const Planes s(x, pad > 0 || residual);
     const Padding padding{pad, pad_mode};
-    const Forward<T> forward{s, padding, x.as<T>(), residual, y.as<T>(), slope};
+    const Forward<T> forward{s, padding, x.as<T>(), residual, y.as<T>(), slope, is_streamed<T>(y)};
     use_huge_pages<T>(y);
     Scratch<double> partial(s.count * (s.bands + 1) * 2 * s.pixel);
     // Moments of the bands of a plane, then of all of it.
@@ -443,7 +488,8 @@ void instance_norm_act_fwd(Tensor x, Tensor weight, Tensor bias, Tensor residual
       Spread of(s);
       of.load(s, plane, weight, bias, mean.as<float>(), rstd.as<float>(), moments(plane, s.bands));
       const int64_t begin = band * s.band_rows;
-      for (int64_t i = begin; i < smaller(begin + s.band_rows, s.height); ++i) forward.row(plane, i, of);
+      for (int64_t i = begin; i < smaller(begin + s.band_rows, s.height); ++i) forward.rows(plane, i, of);
+      if (forward.streamed) finish_streams();
     };
     by_planes(s, threads, statistics, finish, write);
   });
@@ -455,7 +501,9 @@ void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tens
     using T = decltype(type);
     const Planes s(x, pad > 0);
     const Padding padding{pad, pad_mode};
-    const Backward<T> backward{s, padding, dy.as<T>(), x.as<T>(), dx.as<T>(), dresidual.as<T>(), slope};
+    const int64_t margin = dresidual ? (dresidual.shape[2] - x.shape[2]) / 2 : 0;
+    const Backward<T> backward{s,      padding, dy.as<T>(),        x.as<T>(), dx.as<T>(), dresidual.as<T>(),
+                               margin, slope,   is_streamed<T>(dx)};
     use_huge_pages<T>(dx);
     use_huge_pages<T>(dresidual);
     Scratch<double> partial(s.count * s.bands * 2 * s.pixel);
@@ -494,9 +542,10 @@ void instance_norm_act_bwd(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tens
       repeat(of.constant, s.pixel, s.spread);
       repeat(of.linear, s.pixel, s.spread);
       backward.write(plane, band, of);
+      if (backward.streamed) finish_streams();
     };
     by_planes(s, threads, reduce, finish, write);
   });
 }
 
-}  // namespace hd::HD_ISA
+}  // namespace hd::cpu

@@ -1,33 +1,21 @@
 // The kernels of hdgan._C with what they expect, which hdgan/ops has checked. A new op adds its lines here and nowhere
 // else: the implementations include this file as declarations, and bindings.cpp reads it a second time to bind them.
 //
-// HD_KERNEL is a kernel for the CPU and for CUDA. The CPU's is compiled for each instruction set and takes the number
-// of threads as its last argument, CUDA's takes the stream.
+// HD_KERNEL is a kernel for the CPU and for CUDA. The CPU's takes the number of threads as its last argument, CUDA's
+// takes the stream.
 #ifndef HD_KERNEL
 #include <cstdint>
 
 #include "tensor.h"
 
-// Builds for tests do without other instruction sets than the baseline.
-#if defined(__x86_64__) && !defined(HD_BASELINE_ONLY)
-#define HD_X86_ISAS
-#endif
-
 #define HD_DECLARE(space, result, name, ...) \
   namespace hd::space {                      \
   result name(__VA_ARGS__);                  \
   }
-#ifdef HD_X86_ISAS
-#define HD_CPU_KERNEL(name, ...)                \
-  HD_DECLARE(baseline, void, name, __VA_ARGS__) \
-  HD_DECLARE(avx2, void, name, __VA_ARGS__)
-#else
-#define HD_CPU_KERNEL(name, ...) HD_DECLARE(baseline, void, name, __VA_ARGS__)
-#endif
 #define HD_CUDA_KERNEL(name, ...) HD_DECLARE(cuda, void, name, __VA_ARGS__, uintptr_t stream)
 #define HD_CUDA_SIZE(name, ...) HD_DECLARE(cuda, int64_t, name, __VA_ARGS__)
-#define HD_KERNEL(name, ...)                    \
-  HD_CPU_KERNEL(name, __VA_ARGS__, int threads) \
+#define HD_KERNEL(name, ...)                            \
+  HD_DECLARE(cpu, void, name, __VA_ARGS__, int threads) \
   HD_CUDA_KERNEL(name, __VA_ARGS__)
 #endif
 
@@ -79,8 +67,8 @@ HD_KERNEL(instance_mean_broadcast, Tensor table, Tensor rows, Tensor counts, Ten
 // missing on the CPU. The activation is the factor of values below zero: 1 for none, 0 for ReLU.
 HD_KERNEL(instance_norm_act_fwd, Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor y, Tensor mean,
           Tensor rstd, Tensor scratch, float slope, float eps, int pad, PadMode pad_mode)
-// dy as y; dx, dresidual as x, the latter may be missing; sums [2, B, C] float32: of dz, and of dz times the normalised
-// x.
+// dy as y; dx as x; dresidual as x or missing, on a CPU with any margin, which becomes zero; sums [2, B, C] float32: of
+// dz, and of dz times the normalised x.
 HD_KERNEL(instance_norm_act_bwd, Tensor dy, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, Tensor dx,
           Tensor dresidual, Tensor sums, Tensor scratch, float slope, int pad, PadMode pad_mode)
 // The elements of scratch that either direction needs.

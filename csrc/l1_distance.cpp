@@ -4,14 +4,12 @@
 
 #include "cpu.h"
 
-namespace hd::HD_ISA {
+namespace hd::cpu {
 namespace {
 
 constexpr int64_t kChunk = 16384;  // of one task: a few pages of each tensor
 constexpr int64_t kRun = 1024;     // elements whose distances add up in float; longer sums would lose digits
 constexpr int64_t kLanes = 32;     // sums of a run, for the compiler to vectorise
-
-int64_t elements_of(const Tensor& x) { return x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3]; }
 
 template <typename T>
 double run_distance(const T* HD_RESTRICT x, const T* HD_RESTRICT target, int64_t n) {
@@ -75,4 +73,4 @@ void l1_distance_bwd(Tensor dy, Tensor sign, Tensor dx, int threads) {
   });
 }
 
-}  // namespace hd::HD_ISA
+}  // namespace hd::cpu

@@ -5,7 +5,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace hd::HD_ISA {
+namespace hd::cpu {
 namespace {
 
 constexpr int64_t kBand = 32;       // output rows of a task
@@ -390,4 +390,4 @@ void label_conv2d_bwd(Tensor codes, Tensor dtable, Tensor dy, Tensor pool_y, Ten
   merge(s, parts, dtable, n_labels, threads);
 }
 
-}  // namespace hd::HD_ISA
+}  // namespace hd::cpu

@@ -12,7 +12,7 @@
 
 #include "cpu.h"
 
-namespace hd::HD_ISA {
+namespace hd::cpu {
 namespace {
 
 constexpr int64_t kLanes = 8;  // channels are padded to a multiple of these
@@ -298,4 +298,4 @@ class Window {
 };
 
 }  // namespace
-}  // namespace hd::HD_ISA
+}  // namespace hd::cpu

@@ -28,6 +28,20 @@ class TrainingError(HdganError, RuntimeError):
     """Training that cannot continue: a loss that is not finite, a disk that is full."""
 
 
+class DivergenceError(TrainingError):
+    """Training that has failed in itself: a loss that is not finite, or a collapse that the watch has found.
+
+    Args:
+        problem: step, stage, and what is wrong there.
+        remedy: what the user can do.
+        symptom: what the watch calls it.
+    """
+
+    def __init__(self, problem: str, remedy: str, symptom: str = "not_finite") -> None:
+        super().__init__(f"{problem}; {remedy}")
+        self.problem, self.remedy, self.symptom = problem, remedy, symptom
+
+
 class OutputError(HdganError):
     """Standard output that cannot be written to, for example because a disk is full."""
 

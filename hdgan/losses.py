@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdgan.models.rgb import as_rgb
 from hdgan.ops.l1_distance import l1_distance
 
 Outputs = Sequence[Sequence[Tensor]]
-GanMode = Literal["lsgan", "vanilla"]
+GanMode = Literal["lsgan", "vanilla", "hinge"]
 
 LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 """Weights of the five features, relu1_1 … relu5_1 of VGG19, as in NVIDIA/pix2pixHD."""
@@ -24,14 +25,15 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def gan_loss(outputs: Outputs, real: bool, mode: GanMode = "lsgan") -> Tensor:
+def gan_loss(outputs: Outputs, real: bool, mode: GanMode = "lsgan", *, of_generator: bool = False) -> Tensor:
     """GAN loss, summed over scales.
 
     Args:
         outputs: of the discriminator.
         real: whether the scores should say real (1) or fake (0).
-        mode: "lsgan", the mean squared distance to the target (Mao et al. 2017), or "vanilla", the cross entropy of the
-            scores taken as logits.
+        mode: "lsgan", the mean squared distance to the target (Mao et al. 2017); "vanilla", the cross entropy of the
+            scores taken as logits; or "hinge" (Lim and Ye 2017), in which D stops at a margin of 1.
+        of_generator: the loss of G, which in "hinge" has no margin: the mean score with its sign changed.
 
     Returns:
         Scalar float32.
@@ -40,15 +42,40 @@ def gan_loss(outputs: Outputs, real: bool, mode: GanMode = "lsgan") -> Tensor:
         ValueError: another mode.
     """
     if mode not in get_args(GanMode):
-        raise ValueError(f"gan_loss: expected mode {' or '.join(get_args(GanMode))}, got {mode!r}")
+        *others, last = get_args(GanMode)
+        raise ValueError(f"gan_loss: expected mode {', '.join(others)} or {last}, got {mode!r}")
     total = outputs[0][-1].new_zeros((), dtype=torch.float32)
     for *_, score in outputs:
-        score = score.float()
-        target = torch.full_like(score, float(real))
-        if mode == "lsgan":
-            total = total + F.mse_loss(score, target)
-        else:
-            total = total + F.binary_cross_entropy_with_logits(score, target)
+        total = total + _score_loss(score.float(), real, mode, of_generator)
+    return total
+
+
+def _score_loss(score: Tensor, real: bool, mode: GanMode, of_generator: bool) -> Tensor:
+    if mode == "hinge":
+        wrong = -score if real else score
+        return wrong.mean() if of_generator else F.relu(1 + wrong).mean()
+    target = torch.full_like(score, float(real))
+    return F.mse_loss(score, target) if mode == "lsgan" else F.binary_cross_entropy_with_logits(score, target)
+
+
+def r1_penalty(outputs: Outputs, image: Tensor) -> Tensor:
+    """The squared gradient of D's scores with respect to a real image (R1, Mescheder et al. 2018), without its weight.
+
+        sum_k 1/N_k |d(sum of the N_k scores of scale k) / d image|^2,   averaged over the images
+
+    Divided by the number of scores, it does not grow with the size of the image: one weight suits all stages of a run.
+
+    Args:
+        outputs: of the discriminator, still attached to their graph, which is kept.
+        image: [B, C, H, W], what they were computed from; it requires gradients.
+
+    Returns:
+        Scalar float32, which can be differentiated again.
+    """
+    total = image.new_zeros((), dtype=torch.float32)
+    for *_, score in outputs:
+        (gradient,) = torch.autograd.grad(score.float().sum(), image, create_graph=True)
+        total = total + gradient.float().square().sum() / score.numel()
     return total
 
 
@@ -100,7 +127,8 @@ class PerceptualFeatures(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD, device=device).view(1, 3, 1, 1))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Of images [B, 3, H, W] in [-1, 1]."""
+        """Of images [B, 3, H, W] in [-1, 1], or grey ones [B, 1, H, W]."""
+        image = as_rgb(image)
         if self.imagenet_normalisation:
             image = ((image + 1) / 2 - self.mean) / self.std
         features: list[Tensor] = self.network(image)

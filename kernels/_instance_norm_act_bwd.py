@@ -1,91 +1,55 @@
 """Backward kernel of instance_norm_act.
 
-The sums over a plane are taken over the pixels of the padded output, each with the source that it was made of; the
-gradients are made pixel by pixel of the source, which finds the borders that it went to.
+The sums over a plane are in a module of their own. The gradients are made pixel by pixel of the source, which finds the
+borders that it went to.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
+from hdgan.kernels._instance_norm_act_pixels import (
+    Image,
+    Size,
+    end_of,
+    pixels_of,
+    read_shifted,
+    source_of,
+    tiles_of,
+    whole_groups,
+)
+from hdgan.kernels._instance_norm_act_sums import before_activation, sums_of
 from hdgan.kernels._instance_norm_act_tiles import (
+    Norm,
+    Planes,
     affine,
-    edge_column,
-    exists,
-    fold,
     inside_of,
     is_full,
     planes_of_group,
-    position,
     read,
-    read_shifted,
-    source_of,
     start_of,
-    whole_groups,
 )
 
 
-@triton.jit
-def _before_activation(g, x, mean, factor, shift, slope, ACTIVATION: tl.constexpr):
-    """The gradient g of the activation's output, as that of its input."""
-    if ACTIVATION == "relu":
-        return tl.where((x - mean) * factor + shift <= 0, 0.0, g)
-    elif ACTIVATION == "leaky_relu":
-        return tl.where((x - mean) * factor + shift <= 0, g * slope, g)
-    else:
-        return g
+class _Images(NamedTuple):
+    """What the gradients are made of, and where they go: images, or the planes of one program in them."""
+
+    dy: tl.tensor
+    x: tl.tensor
+    dx: tl.tensor
+    dresidual: tl.tensor  # or None
+    mean_dz: tl.tensor  # over each plane
+    mean_product: tl.tensor  # of dz (x - mean), divided by the variance
 
 
 @triton.jit
-def _add_to_sums(sum0, sum1, g, x, mean, factor, shift, slope, ACTIVATION: tl.constexpr, FOLD: tl.constexpr):
-    """Add a tile to the sums of dz and of dz (x - mean). What is not to count has no g, and an x that is finite."""
-    dz = _before_activation(g, x, mean, factor, shift, slope, ACTIVATION)
-    return sum0 + fold(dz, FOLD), sum1 + fold(dz * (x - mean), FOLD)
-
-
-@triton.jit
-def _sum_pixels(
-    sum0, sum1, dy, x, row, column, inside, height, width, pixel_stride, pad, mean, factor, shift, slope,
-    ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr, FOLD: tl.constexpr,
-):  # fmt: skip
-    """Add pixels of dy, in rows and columns that are counted from the first inside of the padding, to the sums."""
-    inside = inside & exists(row, height, PAD_MODE) & exists(column, width, PAD_MODE)
-    source_row, source_column = source_of(row, height, PAD_MODE), source_of(column, width, PAD_MODE)
-    at = ((row + pad) * (width + 2 * pad) + (column + pad)) * pixel_stride
-    source = (source_row * width + source_column) * pixel_stride
-    g, value = read(dy + at, inside), read(x + source, inside)
-    return _add_to_sums(sum0, sum1, g, value, mean, factor, shift, slope, ACTIVATION, FOLD)
-
-
-@triton.jit
-def _sum_rows(
-    sum0, sum1, dy, x, group, begin, end, height, width, pad, mean, factor, shift, slope,
-    ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr, BLOCK_GROUPS: tl.constexpr,
-):  # fmt: skip
-    """Add rows begin to end - 1 of plane number `group`, where whole groups of 16 bytes lie inside of the padding."""
-    VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
-    out_width = width + 2 * pad
-    for padded_row in range(begin, end):
-        row = padded_row - pad
-        at = (tl.cast(group, tl.int64) * (height + 2 * pad) + padded_row) * out_width + pad
-        source = (tl.cast(group, tl.int64) * height + source_of(row, height, PAD_MODE)) * width
-        first, n = whole_groups(at, at + width, VECTOR)
-        source += first * VECTOR - at
-        n = tl.where(exists(row, height, PAD_MODE), n, 0)
-        for number in range(0, n, BLOCK_GROUPS):
-            i = number + tl.arange(0, BLOCK_GROUPS)
-            place = (first + i)[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
-            g, value = read(dy + place, (i < n)[:, None]), read_shifted(x, source, i, i < n)
-            sum0, sum1 = _add_to_sums(sum0, sum1, g, value, mean, factor, shift, slope, ACTIVATION, 1)
-    return sum0, sum1
-
-
-@triton.jit
-def _fold_row(dy, row, inside, column, width, pixel_stride, pad, g):
+def _fold_row(dy, row, inside, column, size, g):
     """Add to g what a row of dy, the padded gradient, holds for columns of the source, reflected ones too."""
-    out_width = width + 2 * pad
-    dy += row * out_width * pixel_stride
+    width, pad, pixel_stride = size.width, size.pad, size.pixel_stride
+    dy += row * (width + 2 * pad) * pixel_stride
     g += read(dy + (column + pad) * pixel_stride, inside)
     g += read(dy + (pad - column) * pixel_stride, inside & (column >= 1) & (column <= pad))
     mirrored = 2 * (width - 1) - column
@@ -94,14 +58,15 @@ def _fold_row(dy, row, inside, column, width, pixel_stride, pad, g):
 
 
 @triton.jit
-def _folded(dy, row, column, inside, height, width, pixel_stride, pad, PAD_MODE: tl.constexpr):
+def _folded(dy, row, column, inside, size, PAD_MODE: tl.constexpr):
     """The gradient of pixels of the source before padding; dy points to their planes."""
+    height, width, pad, pixel_stride = size.height, size.width, size.pad, size.pixel_stride
     if PAD_MODE == "reflect":
-        g = _fold_row(dy, row + pad, inside, column, width, pixel_stride, pad, inside.to(tl.float32) * 0.0)
-        g = _fold_row(dy, pad - row, inside & (row >= 1) & (row <= pad), column, width, pixel_stride, pad, g)
+        g = _fold_row(dy, row + pad, inside, column, size, inside.to(tl.float32) * 0.0)
+        g = _fold_row(dy, pad - row, inside & (row >= 1) & (row <= pad), column, size, g)
         mirrored = 2 * (height - 1) - row
         below = inside & (row < height - 1) & (mirrored < height + pad)
-        g = _fold_row(dy, mirrored + pad, below, column, width, pixel_stride, pad, g)
+        g = _fold_row(dy, mirrored + pad, below, column, size, g)
     elif PAD_MODE == "replicate":
         g = inside.to(tl.float32) * 0.0
         for i in range(-pad, pad + 1):
@@ -117,21 +82,34 @@ def _folded(dy, row, column, inside, height, width, pixel_stride, pad, PAD_MODE:
 
 
 @triton.jit
-def _make(
-    dx, dresidual, x, g, at, inside, mean, factor, shift, mean0, mean1, slope, ACTIVATION: tl.constexpr,
-):  # fmt: skip
+def _make(images, g, at, inside, norm, ACTIVATION: tl.constexpr):
     """Write gradients of pixels of the source from that before padding, g."""
-    value = read(x + at, inside)
-    dz = _before_activation(g, value, mean, factor, shift, slope, ACTIVATION)
-    if dresidual is not None:
-        tl.store(dresidual + at, g.to(dresidual.dtype.element_ty), mask=inside)
-    d = (dz - mean0 - (value - mean) * mean1) * factor
-    tl.store(dx + at, d.to(dx.dtype.element_ty), mask=inside)
+    value = read(images.x + at, inside)
+    dz = before_activation(g, value, norm, ACTIVATION)
+    if images.dresidual is not None:
+        tl.store(images.dresidual + at, g.to(images.dresidual.dtype.element_ty), mask=inside)
+    d = (dz - images.mean_dz - (value - norm.mean) * images.mean_product) * norm.factor
+    tl.store(images.dx + at, d.to(images.dx.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _folded_row(dy, group, row, first, height, width, pad, i, n, PAD_MODE: tl.constexpr):
+def _make_flat(images, begin, end, planes, size, norm, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
+    """Write gradients of tiles begin to end - 1 of planes that are one row of pixels each."""
+    i = tl.arange(0, BLOCK)[:, None]
+    for k in range(end - begin):
+        tile = end - 1 - k
+        at = planes.start + tl.cast(tile, tl.int64) * BLOCK * size.pixel_stride + i * size.pixel_stride
+        if is_full(tile, planes.lead, planes.pixels, BLOCK):
+            _make(images, read(images.dy + at, planes.exist), at, planes.exist, norm, ACTIVATION)
+        else:
+            inside = inside_of(tile, planes.lead, planes.pixels, planes.exist, BLOCK)
+            _make(images, read(images.dy + at, inside), at, inside, norm, ACTIVATION)
+
+
+@triton.jit
+def _folded_row(dy, group, row, first, size, i, n, PAD_MODE: tl.constexpr):
     """The gradient before padding of groups i of n in a row of plane number `group`, from element `first` of it on."""
+    height, width, pad = size.height, size.width, size.pad
     start = (tl.cast(group, tl.int64) * (height + 2 * pad) + pad) * (width + 2 * pad) + pad + first
     g = read_shifted(dy, start + tl.cast(row, tl.int64) * (width + 2 * pad), i, i < n)
     if PAD_MODE != "zero":
@@ -151,43 +129,75 @@ def _folded_row(dy, group, row, first, height, width, pad, i, n, PAD_MODE: tl.co
 
 
 @triton.jit
-def _make_tile_of_row(
-    dx, dresidual, dy, x, row, first, exist, height, width, pixel_stride, pad, mean, factor, shift, mean0, mean1, slope,
-    ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr, BLOCK_PIXELS: tl.constexpr,
-):  # fmt: skip
-    """Write gradients of pixels of a row of the source, from column `first` on."""
-    column = first + tl.arange(0, BLOCK_PIXELS)[:, None]
-    inside = (column < width) & exist
-    at = ((row + pad) * (width + 2 * pad) + (column + pad)) * pixel_stride
+def _gradient_of_tile(dy, row, column, first, inside, size, PAD_MODE: tl.constexpr, BLOCK: tl.constexpr):
+    """The gradient before padding of a tile of a row, from column `first` on."""
+    height, width, pad = size.height, size.width, size.pad
+    at = ((row + pad) * (width + 2 * pad) + (column + pad)) * size.pixel_stride
     if PAD_MODE == "zero":
         g = read(dy + at, inside)
     elif (
-        (row > pad) & (row < height - 1 - pad) & (first > pad) & (first + BLOCK_PIXELS < width - pad)
+        (row > pad) & (row < height - 1 - pad) & (first > pad) & (first + BLOCK < width - pad)
     ):  # no border was made of it
         g = read(dy + at, inside)
     else:
-        g = _folded(dy, row + tl.zeros([1, 1], tl.int32), column, inside, height, width, pixel_stride, pad, PAD_MODE)
-    at = (row * width + column) * pixel_stride
-    _make(dx, dresidual, x, g, at, inside, mean, factor, shift, mean0, mean1, slope, ACTIVATION)
+        g = _folded(dy, row + tl.zeros([1, 1], tl.int32), column, inside, size, PAD_MODE)
+    return g
+
+
+@triton.jit
+def _make_pixels(
+    images, begin, end, image, exist, size, norm, ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr,
+    PLACES: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr, LARGE: tl.constexpr,
+):  # fmt: skip
+    """Write gradients of a share of the planes, pixel by pixel."""
+    row, block = (end - 1) // image.across, (end - 1) % image.across
+    STEP: tl.constexpr = BLOCK if PLACES == "wide" else 1
+    first, last = tiles_of(begin, end, image, PLACES, VECTOR)
+    for tile in range(first, last, STEP):
+        i, j, number, inside = pixels_of(tile, row, block, begin, end, image, exist, PLACES, BLOCK, VECTOR, LARGE)
+        if PLACES == "rows":
+            g = _gradient_of_tile(images.dy, row, j, block * BLOCK, inside, size, PAD_MODE, BLOCK)
+            row, block = tl.where(block == 0, row - 1, row), tl.where(block == 0, image.across, block) - 1
+        else:
+            g = _folded(images.dy, i, j, inside, size, PAD_MODE)
+        _make(images, g, number * size.pixel_stride, inside, norm, ACTIVATION)
 
 
 @triton.jit
 def _make_rows(
-    dx, dresidual, dy, x, group, begin, end, height, width, pad, margin, mean, factor, shift, mean0, mean1, slope,
+    images, group, begin, end, margin, size, norm,
     ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr, BLOCK_GROUPS: tl.constexpr,
 ):  # fmt: skip
     """Write gradients of rows begin to end - 1 of plane number `group`, where whole groups lie inside of the margin."""
-    VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
+    VECTOR: tl.constexpr = 128 // images.x.dtype.element_ty.primitive_bitwidth
     for k in range(end - begin):
         row = end - 1 - k
-        start = (tl.cast(group, tl.int64) * height + row) * width
-        first, n = whole_groups(start + margin, start + width - margin, VECTOR)
+        start = (tl.cast(group, tl.int64) * size.height + row) * size.width
+        first, n = whole_groups(start + margin, start + size.width - margin, VECTOR)
         for number in range(0, n, BLOCK_GROUPS):
             i = number + tl.arange(0, BLOCK_GROUPS)
-            g = _folded_row(dy, group, row, first * VECTOR - start, height, width, pad, i, n, PAD_MODE)
+            g = _folded_row(images.dy, group, row, first * VECTOR - start, size, i, n, PAD_MODE)
             at = (first + i)[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
-            inside = (i < n)[:, None]
-            _make(dx, dresidual, x, g, at, inside, mean, factor, shift, mean0, mean1, slope, ACTIVATION)
+            _make(images, g, at, (i < n)[:, None], norm, ACTIVATION)
+
+
+@triton.jit
+def _make_gradients(
+    images, of_planes, begin, units, planes, image, size, norm, ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr,
+    PLACES: tl.constexpr, BLOCK: tl.constexpr, BLOCK_GROUPS: tl.constexpr, VECTOR: tl.constexpr, LARGE: tl.constexpr,
+):  # fmt: skip
+    """Write gradients of a share of so many units."""
+    end = end_of(begin, units, planes, image, PLACES, BLOCK)
+    if PLACES == "flat":
+        _make_flat(images, begin, end, planes, size, norm, ACTIVATION, BLOCK)
+    else:
+        if PLACES == "wide":
+            _make_rows(
+                images, planes.group, begin, end, image.margin, size, norm, ACTIVATION, PAD_MODE, BLOCK_GROUPS
+            )  # fmt: skip
+        _make_pixels(
+            of_planes, begin, end, image, planes.exist, size, norm, ACTIVATION, PAD_MODE, PLACES, BLOCK, VECTOR, LARGE
+        )  # fmt: skip
 
 
 @triton.jit
@@ -237,297 +247,47 @@ def instance_norm_act_bwd_kernel(
     pixels = tl.cast(height, tl.int64) * width
     if LARGE:
         width = width.to(tl.int64)
-    out_width = width + 2 * pad
-    out_pixels = tl.cast(height + 2 * pad, tl.int64) * out_width
+    out_height, out_width = height + 2 * pad, width + 2 * pad
+    out_pixels = tl.cast(out_height, tl.int64) * out_width
     start, lead = start_of(group, plane, image, channel, pixels, pixel_stride, CHANNELS_LAST, BLOCK_PLANES)
     m, r = tl.load(mean + plane, mask=exist, other=0.0), tl.load(rstd + plane, mask=exist, other=0.0)
     scale, shift = affine(weight, bias, channel, exist)
-    factor = r * scale
-    all_tiles = ((lead + pixels + BLOCK_PIXELS - 1) // BLOCK_PIXELS).to(tl.int32)
-    i = tl.arange(0, BLOCK_PIXELS)[:, None]
+    norm, size = Norm(m, r * scale, shift, slope), Size(height, width, pad, pixel_stride)
+    tiles_of_plane = ((lead + pixels + BLOCK_PIXELS - 1) // BLOCK_PIXELS).to(tl.int32)
+    of_group = Planes(group, exist, start, lead, pixels, tiles_of_plane)
     VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
+    BLOCK: tl.constexpr = BLOCK_PIXELS if PLACES == "flat" or PLACES == "rows" else BLOCK_EDGE
     # Where the planes of the group begin; tiles that are flat begin where an aligned access can.
     if CHANNELS_LAST:
-        planes_at, dy_planes = start, dy + image * out_pixels * pixel_stride + channel
+        at, dy_planes = start, dy + image * out_pixels * pixel_stride + channel
     else:
-        planes_at, dy_planes = plane * pixels, dy + plane * out_pixels
-    x_planes = x + planes_at
+        at, dy_planes = plane * pixels, dy + plane * out_pixels
 
     dz_sum, product_sum = sums, sums + tl.cast(chunks, tl.int64) * planes
     if SUMS:
-        sum0 = tl.full([BLOCK_PIXELS // FOLD, BLOCK_PLANES], 0.0, tl.float32)
-        sum1 = tl.full([BLOCK_PIXELS // FOLD, BLOCK_PLANES], 0.0, tl.float32)
-        begin = chunk * sum_tiles
-        if PLACES == "flat":
-            end = tl.minimum(begin + sum_tiles, all_tiles)
-            for tile in range(begin, end):
-                at = start + tl.cast(tile, tl.int64) * BLOCK_PIXELS * pixel_stride + i * pixel_stride
-                if is_full(tile, lead, pixels, BLOCK_PIXELS):
-                    g, value = read(dy + at, exist), read(x + at, exist)
-                else:
-                    inside = inside_of(tile, lead, pixels, exist, BLOCK_PIXELS)
-                    g, value = read(dy + at, inside), read(x + at, inside)
-                sum0, sum1 = _add_to_sums(sum0, sum1, g, value, m, factor, shift, slope, ACTIVATION, FOLD)
-        elif PLACES == "rows":
-            end = tl.minimum(begin + sum_tiles, sum_across * (height + 2 * pad))
-            row, block = begin // sum_across - pad + tl.zeros([1, 1], tl.int32), begin % sum_across
-            for _ in range(end - begin):
-                column = block * BLOCK_PIXELS - pad + i
-                sum0, sum1 = _sum_pixels(
-                    sum0,
-                    sum1,
-                    dy_planes,
-                    x_planes,
-                    row,
-                    column,
-                    (column < width + pad) & exist,
-                    height,
-                    width,
-                    pixel_stride,
-                    pad,
-                    m,
-                    factor,
-                    shift,
-                    slope,
-                    ACTIVATION,
-                    PAD_MODE,
-                    FOLD,
-                )
-                block += 1
-                row, block = tl.where(block == sum_across, row + 1, row), tl.where(block == sum_across, 0, block)
-        elif PLACES == "wide":
-            end = tl.minimum(begin + sum_tiles, height + 2 * pad)
-            wide0 = tl.full([BLOCK_GROUPS, VECTOR], 0.0, tl.float32)
-            wide1 = tl.full([BLOCK_GROUPS, VECTOR], 0.0, tl.float32)
-            wide0, wide1 = _sum_rows(
-                wide0,
-                wide1,
-                dy,
-                x,
-                group,
-                begin,
-                end,
-                height,
-                width,
-                pad,
-                m,
-                factor,
-                shift,
-                slope,
-                ACTIVATION,
-                PAD_MODE,
-                BLOCK_GROUPS,
-            )
-            sum0 = tl.full([BLOCK_EDGE, 1], 0.0, tl.float32)
-            sum1 = tl.full([BLOCK_EDGE, 1], 0.0, tl.float32)
-            edge = 2 * (pad + VECTOR - 1)
-            phase = (group * out_pixels % VECTOR).to(tl.int32)
-            for number in range(0, (end - begin) * edge, BLOCK_EDGE):
-                row, j = position(number, edge, BLOCK_EDGE)
-                row += begin
-                column, outside = edge_column(j, phase + row * out_width, out_width, pad, VECTOR)
-                sum0, sum1 = _sum_pixels(
-                    sum0,
-                    sum1,
-                    dy_planes,
-                    x_planes,
-                    row - pad,
-                    column - pad,
-                    (row < end) & outside,
-                    height,
-                    width,
-                    pixel_stride,
-                    pad,
-                    m,
-                    factor,
-                    shift,
-                    slope,
-                    ACTIVATION,
-                    PAD_MODE,
-                    1,
-                )
-            sum0 = tl.sum(sum0, 0, keep_dims=True) + tl.sum(wide0)
-            sum1 = tl.sum(sum1, 0, keep_dims=True) + tl.sum(wide1)
-        else:
-            sum0 = tl.full([BLOCK_EDGE, BLOCK_PLANES], 0.0, tl.float32)
-            sum1 = tl.full([BLOCK_EDGE, BLOCK_PLANES], 0.0, tl.float32)
-            end = tl.minimum(begin + sum_tiles, ((out_pixels + BLOCK_EDGE - 1) // BLOCK_EDGE).to(tl.int32))
-            for tile in range(begin, end):
-                first = tile * BLOCK_EDGE
-                if LARGE:
-                    first = tl.cast(tile, tl.int64) * BLOCK_EDGE
-                row, column = position(first, out_width, BLOCK_EDGE)
-                sum0, sum1 = _sum_pixels(
-                    sum0,
-                    sum1,
-                    dy_planes,
-                    x_planes,
-                    row - pad,
-                    column - pad,
-                    (tl.arange(0, BLOCK_EDGE)[:, None] < out_pixels - first) & exist,
-                    height,
-                    width,
-                    pixel_stride,
-                    pad,
-                    m,
-                    factor,
-                    shift,
-                    slope,
-                    ACTIVATION,
-                    PAD_MODE,
-                    1,
-                )
-        sum0, sum1 = tl.sum(sum0, 0, keep_dims=True), tl.sum(sum1, 0, keep_dims=True) * r
+        phase = (group * out_pixels % VECTOR).to(tl.int32)
+        padded = Image(out_height, out_width, out_pixels, pad, sum_across, pad, phase)
+        sum0, sum1 = sums_of(
+            dy, x, dy_planes, x + at, chunk * sum_tiles, sum_tiles, of_group, padded, size, norm,
+            ACTIVATION, PAD_MODE, PLACES, BLOCK, BLOCK_GROUPS, VECTOR, LARGE, FOLD,
+        )  # fmt: skip
+        sum1 *= r
         slot = tl.cast(chunk, tl.int64) * planes + plane
         tl.store(dz_sum + slot, sum0, mask=exist)
         tl.store(product_sum + slot, sum1, mask=exist)
     else:
         sum0 = tl.load(dz_sum + plane, mask=exist, other=0.0)
         sum1 = tl.load(product_sum + plane, mask=exist, other=0.0)
-
     if GRADIENT:
         mean0, mean1 = sum0 / tl.cast(pixels, tl.float32), sum1 * r / tl.cast(pixels, tl.float32)
-        begin = chunk * tiles
-        dx_planes = dx + planes_at
-        dresidual_planes = dresidual
+        margin = 0 if PAD_MODE == "zero" else pad + 1
+        phase = (group * pixels % VECTOR).to(tl.int32)
+        source = Image(height, width, pixels, 0, across, margin, phase)
+        images = _Images(dy, x, dx, dresidual, mean0, mean1)
         if dresidual is not None:
-            dresidual_planes = dresidual + planes_at
-        if PLACES == "flat":
-            end = tl.minimum(begin + tiles, all_tiles)
-            for k in range(end - begin):
-                tile = end - 1 - k
-                at = start + tl.cast(tile, tl.int64) * BLOCK_PIXELS * pixel_stride + i * pixel_stride
-                if is_full(tile, lead, pixels, BLOCK_PIXELS):
-                    _make(
-                        dx,
-                        dresidual,
-                        x,
-                        read(dy + at, exist),
-                        at,
-                        exist,
-                        m,
-                        factor,
-                        shift,
-                        mean0,
-                        mean1,
-                        slope,
-                        ACTIVATION,
-                    )
-                else:
-                    inside = inside_of(tile, lead, pixels, exist, BLOCK_PIXELS)
-                    _make(
-                        dx,
-                        dresidual,
-                        x,
-                        read(dy + at, inside),
-                        at,
-                        inside,
-                        m,
-                        factor,
-                        shift,
-                        mean0,
-                        mean1,
-                        slope,
-                        ACTIVATION,
-                    )
-        elif PLACES == "rows":
-            end = tl.minimum(begin + tiles, across * height)
-            row, block = (end - 1) // across, (end - 1) % across
-            for _ in range(end - begin):
-                _make_tile_of_row(
-                    dx_planes,
-                    dresidual_planes,
-                    dy_planes,
-                    x_planes,
-                    row,
-                    block * BLOCK_PIXELS,
-                    exist,
-                    height,
-                    width,
-                    pixel_stride,
-                    pad,
-                    m,
-                    factor,
-                    shift,
-                    mean0,
-                    mean1,
-                    slope,
-                    ACTIVATION,
-                    PAD_MODE,
-                    BLOCK_PIXELS,
-                )
-                row, block = tl.where(block == 0, row - 1, row), tl.where(block == 0, across, block) - 1
-        elif PLACES == "wide":
-            end = tl.minimum(begin + tiles, height)
-            margin = 0 if PAD_MODE == "zero" else pad + 1
-            _make_rows(
-                dx,
-                dresidual,
-                dy,
-                x,
-                group,
-                begin,
-                end,
-                height,
-                width,
-                pad,
-                margin,
-                m,
-                factor,
-                shift,
-                mean0,
-                mean1,
-                slope,
-                ACTIVATION,
-                PAD_MODE,
-                BLOCK_GROUPS,
-            )
-            edge = 2 * (margin + VECTOR - 1)
-            phase = (group * pixels % VECTOR).to(tl.int32)
-            for number in range(0, (end - begin) * edge, BLOCK_EDGE):
-                row, j = position(number, edge, BLOCK_EDGE)
-                row += begin
-                column, outside = edge_column(j, phase + row * width, width, margin, VECTOR)
-                inside = (row < end) & outside
-                g = _folded(dy_planes, row, column, inside, height, width, pixel_stride, pad, PAD_MODE)
-                at = row * width + column
-                _make(
-                    dx_planes,
-                    dresidual_planes,
-                    x_planes,
-                    g,
-                    at,
-                    inside,
-                    m,
-                    factor,
-                    shift,
-                    mean0,
-                    mean1,
-                    slope,
-                    ACTIVATION,
-                )
-        else:
-            end = tl.minimum(begin + tiles, ((pixels + BLOCK_EDGE - 1) // BLOCK_EDGE).to(tl.int32))
-            for tile in range(begin, end):
-                first = tile * BLOCK_EDGE
-                if LARGE:
-                    first = tl.cast(tile, tl.int64) * BLOCK_EDGE
-                row, column = position(first, width, BLOCK_EDGE)
-                j = tl.arange(0, BLOCK_EDGE)[:, None]
-                inside = (j < pixels - first) & exist
-                g = _folded(dy_planes, row, column, inside, height, width, pixel_stride, pad, PAD_MODE)
-                _make(
-                    dx_planes,
-                    dresidual_planes,
-                    x_planes,
-                    g,
-                    (first + j) * pixel_stride,
-                    inside,
-                    m,
-                    factor,
-                    shift,
-                    mean0,
-                    mean1,
-                    slope,
-                    ACTIVATION,
-                )
+            dresidual += at
+        of_planes = _Images(dy_planes, x + at, dx + at, dresidual, mean0, mean1)
+        _make_gradients(
+            images, of_planes, chunk * tiles, tiles, of_group, source, size, norm,
+            ACTIVATION, PAD_MODE, PLACES, BLOCK, BLOCK_GROUPS, VECTOR, LARGE,
+        )  # fmt: skip

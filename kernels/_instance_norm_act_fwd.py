@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
+from hdgan.kernels._instance_norm_act_pixels import (
+    Image,
+    Size,
+    end_of,
+    exists,
+    pixels_of,
+    read_shifted,
+    source_of,
+    tiles_of,
+    whole_groups,
+)
 from hdgan.kernels._instance_norm_act_tiles import (
     ALIGN,
+    Norm,
+    Planes,
     affine,
-    edge_column,
-    exists,
     finish,
     inside_of,
     is_full,
     planes_of_group,
-    position,
     read,
-    read_shifted,
-    source_of,
     start_of,
     statistics,
-    whole_groups,
 )
+
+
+class _Images(NamedTuple):
+    """Images, or the planes of one program in them."""
+
+    x: tl.tensor
+    residual: tl.tensor  # or None
+    y: tl.tensor
+    row_stride: tl.tensor  # of the residual
+    column_stride: tl.tensor
 
 
 @triton.jit
@@ -95,52 +114,75 @@ def instance_norm_act_merge_stats_kernel(
 
 
 @triton.jit
-def _activated(x, mean, factor, shift, slope, ACTIVATION: tl.constexpr):
-    z = (x - mean) * factor + shift
+def _activated(x, norm, ACTIVATION: tl.constexpr):
+    z = (x - norm.mean) * norm.factor + norm.shift
     if ACTIVATION == "relu":
         z = tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL)
     elif ACTIVATION == "leaky_relu":
-        z = tl.where(z < 0, z * slope, z)
+        z = tl.where(z < 0, z * norm.slope, z)
     return z
 
 
 @triton.jit
 def _make(
-    x, residual, y, at, residual_at, target, source, inside, mean, factor, shift, slope,
+    images, at, residual_at, target, source, inside, norm,
     ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr, CACHE: tl.constexpr,
 ):  # fmt: skip
     """Write pixels of y: where they are, where in x and the residual they come from, which have a source and exist."""
-    z = _activated(read(x + at, source), mean, factor, shift, slope, ACTIVATION)
-    if residual is not None:
-        z += read(residual + residual_at, source)
+    z = _activated(read(images.x + at, source), norm, ACTIVATION)
+    if images.residual is not None:
+        z += read(images.residual + residual_at, source)
     if PAD_MODE == "zero":
         z = tl.where(source, z, 0.0)
-    tl.store(y + target, z.to(y.dtype.element_ty), mask=inside, cache_modifier=CACHE)
+    tl.store(images.y + target, z.to(images.y.dtype.element_ty), mask=inside, cache_modifier=CACHE)
+
+
+@triton.jit
+def _make_flat(
+    images, begin, end, planes, size, norm,
+    ACTIVATION: tl.constexpr, CACHE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write tiles begin to end - 1 of planes that are one row of pixels each."""
+    i = tl.arange(0, BLOCK)[:, None]
+    for k in range(end - begin):
+        tile = end - 1 - k
+        at = planes.start + tl.cast(tile, tl.int64) * BLOCK * size.pixel_stride + i * size.pixel_stride
+        if is_full(tile, planes.lead, planes.pixels, BLOCK):
+            _make(images, at, at, at, planes.exist, planes.exist, norm, ACTIVATION, "none", CACHE)
+        else:
+            inside = inside_of(tile, planes.lead, planes.pixels, planes.exist, BLOCK)
+            _make(images, at, at, at, inside, inside, norm, ACTIVATION, "none", CACHE)
 
 
 @triton.jit
 def _make_pixels(
-    x, residual, y, row, column, inside, height, width, pixel_stride, row_stride, column_stride, pad,
-    mean, factor, shift, slope, ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr, CACHE: tl.constexpr,
+    images, begin, end, image, exist, size, norm, ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr, CACHE: tl.constexpr,
+    PLACES: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr, LARGE: tl.constexpr,
 ):  # fmt: skip
-    """Write pixels of y in rows and columns that are counted from the first inside of the padding."""
-    source = inside & exists(row, height, PAD_MODE) & exists(column, width, PAD_MODE)
-    source_row, source_column = source_of(row, height, PAD_MODE), source_of(column, width, PAD_MODE)
-    at = (source_row * width + source_column) * pixel_stride
-    residual_at = source_row * row_stride + source_column * column_stride
-    target = ((row + pad) * (width + 2 * pad) + (column + pad)) * pixel_stride
-    _make(
-        x, residual, y, at, residual_at, target, source, inside, mean, factor, shift, slope, ACTIVATION, PAD_MODE, CACHE
-    )
+    """Write a share of the planes of y, pixel by pixel."""
+    row, block = (end - 1) // image.across - size.pad + tl.zeros([1, 1], tl.int32), (end - 1) % image.across
+    STEP: tl.constexpr = BLOCK if PLACES == "wide" else 1
+    first, last = tiles_of(begin, end, image, PLACES, VECTOR)
+    for tile in range(first, last, STEP):
+        i, j, _, inside = pixels_of(tile, row, block, begin, end, image, exist, PLACES, BLOCK, VECTOR, LARGE)
+        target = ((i + size.pad) * image.width + (j + size.pad)) * size.pixel_stride
+        source = inside & exists(i, size.height, PAD_MODE) & exists(j, size.width, PAD_MODE)
+        i, j = source_of(i, size.height, PAD_MODE), source_of(j, size.width, PAD_MODE)
+        at = (i * size.width + j) * size.pixel_stride
+        residual_at = i * images.row_stride + j * images.column_stride
+        _make(images, at, residual_at, target, source, inside, norm, ACTIVATION, PAD_MODE, CACHE)
+        if PLACES == "rows":
+            row, block = tl.where(block == 0, row - 1, row), tl.where(block == 0, image.across, block) - 1
 
 
 @triton.jit
 def _make_rows(
-    x, residual, y, group, begin, end, height, width, pad, mean, factor, shift, slope,
+    images, group, begin, end, size, norm,
     ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr, CACHE: tl.constexpr, BLOCK_GROUPS: tl.constexpr,
 ):  # fmt: skip
     """Write rows begin to end - 1 of plane number `group`, where whole groups of 16 bytes lie inside of the padding."""
-    VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
+    VECTOR: tl.constexpr = 128 // images.x.dtype.element_ty.primitive_bitwidth
+    height, width, pad = size.height, size.width, size.pad
     out_width = width + 2 * pad
     for k in range(end - begin):
         row = end - 1 - k - pad
@@ -151,13 +193,34 @@ def _make_rows(
         source += first * VECTOR - target
         for number in range(0, n, BLOCK_GROUPS):
             at = number + tl.arange(0, BLOCK_GROUPS)
-            z = _activated(read_shifted(x, source, at, at < n), mean, factor, shift, slope, ACTIVATION)
-            if residual is not None:
-                z += read_shifted(residual, source, at, at < n)
+            z = _activated(read_shifted(images.x, source, at, at < n), norm, ACTIVATION)
+            if images.residual is not None:
+                z += read_shifted(images.residual, source, at, at < n)
             if PAD_MODE == "zero":
                 z = tl.where(exists(row, height, PAD_MODE), z, 0.0)
-            place = (first + at)[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
-            tl.store(y + place, z.to(y.dtype.element_ty), mask=(at < n)[:, None], cache_modifier=CACHE)
+            place = images.y + ((first + at)[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :])
+            tl.store(place, z.to(images.y.dtype.element_ty), mask=(at < n)[:, None], cache_modifier=CACHE)
+
+
+@triton.jit
+def _moments(
+    x, mean, rstd, plane, planes, pixel_stride, eps,
+    STATISTICS: tl.constexpr, BLOCK_PIXELS: tl.constexpr, FOLD: tl.constexpr,
+):  # fmt: skip
+    """Mean and 1 / standard deviation of planes, which are made and written if STATISTICS, else read."""
+    if STATISTICS:
+        x += planes.start
+        first = read(x + planes.lead + tl.zeros([1, planes.exist.shape[1]], tl.int32), planes.exist)
+        m, m2 = statistics(
+            x, 0, planes.tiles, planes.lead, planes.pixels, pixel_stride, planes.exist, first, BLOCK_PIXELS, FOLD
+        )  # fmt: skip
+        m, r = finish(first, m, m2, planes.pixels, eps)
+        tl.store(mean + plane, m, mask=planes.exist)
+        tl.store(rstd + plane, r, mask=planes.exist)
+    else:
+        m = tl.load(mean + plane, mask=planes.exist, other=0.0)
+        r = tl.load(rstd + plane, mask=planes.exist, other=0.0)
+    return m, r
 
 
 @triton.jit
@@ -205,146 +268,34 @@ def instance_norm_act_fwd_kernel(
     pixels = tl.cast(height, tl.int64) * width
     if LARGE:
         width = width.to(tl.int64)
-    out_width = width + 2 * pad
-    out_pixels = tl.cast(height + 2 * pad, tl.int64) * out_width
+    out_height, out_width = height + 2 * pad, width + 2 * pad
+    out_pixels = tl.cast(out_height, tl.int64) * out_width
     start, lead = start_of(group, plane, image, channel, pixels, pixel_stride, CHANNELS_LAST, BLOCK_PLANES)
-    begin = program // groups * tiles
+    tiles_of_plane = ((lead + pixels + BLOCK_PIXELS - 1) // BLOCK_PIXELS).to(tl.int32)
+    of_group = Planes(group, exist, start, lead, pixels, tiles_of_plane)
     scale, shift = affine(weight, bias, channel, exist)
-    if STATISTICS:
-        all_tiles = ((lead + pixels + BLOCK_PIXELS - 1) // BLOCK_PIXELS).to(tl.int32)
-        first_pixel = read(x + start + lead + tl.zeros([1, BLOCK_PLANES], tl.int32), exist)
-        m, m2 = statistics(
-            x + start, 0, all_tiles, lead, pixels, pixel_stride, exist, first_pixel, BLOCK_PIXELS, FOLD
-        )  # fmt: skip
-        m, r = finish(first_pixel, m, m2, pixels, eps)
-        tl.store(mean + plane, m, mask=exist)
-        tl.store(rstd + plane, r, mask=exist)
-    else:
-        m, r = tl.load(mean + plane, mask=exist, other=0.0), tl.load(rstd + plane, mask=exist, other=0.0)
-    factor = r * scale
+    m, r = _moments(x, mean, rstd, plane, of_group, pixel_stride, eps, STATISTICS, BLOCK_PIXELS, FOLD)
+    norm, size = Norm(m, r * scale, shift, slope), Size(height, width, pad, pixel_stride)
 
-    i = tl.arange(0, BLOCK_PIXELS)[:, None]
+    VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
+    BLOCK: tl.constexpr = BLOCK_PIXELS if PLACES == "flat" or PLACES == "rows" else BLOCK_EDGE
+    phase = (group * out_pixels % VECTOR).to(tl.int32)
+    padded = Image(out_height, out_width, out_pixels, pad, across, pad, phase)
+    begin = program // groups * tiles
+    end = end_of(begin, tiles, of_group, padded, PLACES, BLOCK)
+    images = _Images(x, residual, y, row_stride, column_stride)
     if PLACES == "flat":
-        end = tl.minimum(begin + tiles, ((lead + pixels + BLOCK_PIXELS - 1) // BLOCK_PIXELS).to(tl.int32))
-        for k in range(end - begin):
-            tile = end - 1 - k
-            at = start + tl.cast(tile, tl.int64) * BLOCK_PIXELS * pixel_stride + i * pixel_stride
-            if is_full(tile, lead, pixels, BLOCK_PIXELS):
-                _make(x, residual, y, at, at, at, exist, exist, m, factor, shift, slope, ACTIVATION, PAD_MODE, CACHE)
-            else:
-                inside = inside_of(tile, lead, pixels, exist, BLOCK_PIXELS)
-                _make(x, residual, y, at, at, at, inside, inside, m, factor, shift, slope, ACTIVATION, PAD_MODE, CACHE)
+        _make_flat(images, begin, end, of_group, size, norm, ACTIVATION, CACHE, BLOCK)
     else:
         if PLACES == "wide":
-            end = tl.minimum(begin + tiles, height + 2 * pad)
-            _make_rows(
-                x,
-                residual,
-                y,
-                group,
-                begin,
-                end,
-                height,
-                width,
-                pad,
-                m,
-                factor,
-                shift,
-                slope,
-                ACTIVATION,
-                PAD_MODE,
-                CACHE,
-                BLOCK_GROUPS,
-            )
+            _make_rows(images, group, begin, end, size, norm, ACTIVATION, PAD_MODE, CACHE, BLOCK_GROUPS)
         if CHANNELS_LAST:
-            x += start
             y += image * out_pixels * pixel_stride + channel
         else:
-            x += start + lead
             y += plane * out_pixels
         if residual is not None:
             residual += image * batch_stride + channel.to(tl.int64) * channel_stride
-        if PLACES == "rows":
-            end = tl.minimum(begin + tiles, across * (height + 2 * pad))
-            row, block = (end - 1) // across - pad + tl.zeros([1, 1], tl.int32), (end - 1) % across
-            for _ in range(end - begin):
-                column = block * BLOCK_PIXELS - pad + i
-                _make_pixels(
-                    x,
-                    residual,
-                    y,
-                    row,
-                    column,
-                    (column < width + pad) & exist,
-                    height,
-                    width,
-                    pixel_stride,
-                    row_stride,
-                    column_stride,
-                    pad,
-                    m,
-                    factor,
-                    shift,
-                    slope,
-                    ACTIVATION,
-                    PAD_MODE,
-                    CACHE,
-                )
-                row, block = tl.where(block == 0, row - 1, row), tl.where(block == 0, across, block) - 1
-        elif PLACES == "wide":
-            VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
-            edge = 2 * (pad + VECTOR - 1)
-            phase = (group * out_pixels % VECTOR).to(tl.int32)
-            for number in range(0, (end - begin) * edge, BLOCK_EDGE):
-                row, j = position(number, edge, BLOCK_EDGE)
-                row += begin
-                column, outside = edge_column(j, phase + row * out_width, out_width, pad, VECTOR)
-                _make_pixels(
-                    x,
-                    residual,
-                    y,
-                    row - pad,
-                    column - pad,
-                    (row < end) & outside,
-                    height,
-                    width,
-                    pixel_stride,
-                    row_stride,
-                    column_stride,
-                    pad,
-                    m,
-                    factor,
-                    shift,
-                    slope,
-                    ACTIVATION,
-                    PAD_MODE,
-                    CACHE,
-                )
-        else:
-            end = tl.minimum(begin + tiles, ((out_pixels + BLOCK_EDGE - 1) // BLOCK_EDGE).to(tl.int32))
-            for tile in range(begin, end):
-                first = tile * BLOCK_EDGE
-                if LARGE:
-                    first = tl.cast(tile, tl.int64) * BLOCK_EDGE
-                row, column = position(first, out_width, BLOCK_EDGE)
-                _make_pixels(
-                    x,
-                    residual,
-                    y,
-                    row - pad,
-                    column - pad,
-                    (tl.arange(0, BLOCK_EDGE)[:, None] < out_pixels - first) & exist,
-                    height,
-                    width,
-                    pixel_stride,
-                    row_stride,
-                    column_stride,
-                    pad,
-                    m,
-                    factor,
-                    shift,
-                    slope,
-                    ACTIVATION,
-                    PAD_MODE,
-                    CACHE,
-                )
+        images = _Images(x + start + lead, residual, y, row_stride, column_stride)
+        _make_pixels(
+            images, begin, end, padded, exist, size, norm, ACTIVATION, PAD_MODE, CACHE, PLACES, BLOCK, VECTOR, LARGE
+        )  # fmt: skip

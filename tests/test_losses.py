@@ -10,6 +10,7 @@ from hdgan.losses import (
     feature_matching_loss,
     gan_loss,
     l1_distance,
+    r1_penalty,
 )
 from hdgan.models import MultiscaleDiscriminator, VGG19Features
 from hdgan.training.memory import saved_bytes
@@ -47,6 +48,32 @@ def test_vanilla_survives_extreme_scores():
     assert scores[0][0].grad.isfinite().all()
 
 
+@pytest.mark.parametrize("real", [True, False])
+def test_hinge_stops_at_its_margin_for_d_alone(real):
+    scores = outputs()
+    sign = 1 if real else -1
+    of_d = sum((1 - sign * scale[-1]).clamp(min=0).mean() for scale in scores)
+    torch.testing.assert_close(gan_loss(scores, real, "hinge"), of_d)
+    of_g = sum((-sign * scale[-1]).mean() for scale in scores)
+    torch.testing.assert_close(gan_loss(scores, real, "hinge", of_generator=True), of_g)
+
+
+@pytest.mark.parametrize("mode", ["lsgan", "vanilla"])
+def test_other_losses_are_the_same_for_both_networks(mode):
+    assert torch.equal(gan_loss(outputs(), True, mode), gan_loss(outputs(), True, mode, of_generator=True))
+
+
+def test_r1_is_the_squared_gradient_per_score():
+    """Against a linear D, whose gradient is known: the sum of its kernel over all patches that see a pixel."""
+    kernel = torch.randn(1, 2, 3, 3, dtype=torch.float64)
+    image = torch.randn(4, 2, 7, 9, dtype=torch.float64, requires_grad=True)
+    fine, coarse = F.conv2d(image, kernel), F.conv2d(image, kernel, stride=2)
+    gradients = [F.conv_transpose2d(torch.ones(1, 1, 5, 7).double(), kernel),
+                 F.conv_transpose2d(torch.ones(1, 1, 3, 4).double(), kernel, stride=2)]  # fmt: skip
+    expected = sum(g.square().sum() / n for g, n in zip(gradients, (5 * 7, 3 * 4), strict=True))
+    torch.testing.assert_close(r1_penalty([[fine], [coarse]], image).double(), expected)
+
+
 @pytest.mark.parametrize("mode", ["lsgan", "vanilla"])
 def test_perfect_scores_cost_nothing(mode):
     sure = 1.0 if mode == "lsgan" else 100.0
@@ -54,8 +81,8 @@ def test_perfect_scores_cost_nothing(mode):
 
 
 def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(ValueError, match="gan_loss: expected mode lsgan or vanilla, got 'hinge'"):
-        gan_loss([[torch.zeros(1, 1, 3, 3)]], True, "hinge")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="gan_loss: expected mode lsgan, vanilla or hinge, got 'wgan'"):
+        gan_loss([[torch.zeros(1, 1, 3, 3)]], True, "wgan")  # type: ignore[arg-type]
 
 
 def test_gan_gradient():

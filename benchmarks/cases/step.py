@@ -94,7 +94,7 @@ def build_step(
     config, state, inputs, vgg = _build(case, device, dtype, memory_format)
     model = state.model
     assert isinstance(model, Pix2PixHD)
-    criterion = Pix2PixHDCriterion(LOSS, vgg, state.pool)
+    criterion = Pix2PixHDCriterion(LOSS, vgg, state.pool, state.augmentation)
 
     def forward() -> object:
         with config.autocast(device), recomputing():

@@ -30,7 +30,8 @@ def convert(
 
     NVIDIA's code can hold models of pix2pixHD with transposed upsampling and reflection padding. All presets train such
     models except the demo: train that with --model.generator.upsample transposed. pytorch-CycleGAN-and-pix2pix can hold
-    models of pix2pix, U-Net or ResNet. Neither can hold a CRN.
+    models of pix2pix, U-Net or ResNet. Neither can hold a CRN. Of a network with spectral norm, they get the divided
+    weights, which compute the same.
 
     Args:
         source: for NVIDIA/pix2pixHD, a folder with files such as latest_net_G.pth; for pytorch-CycleGAN-and-pix2pix,

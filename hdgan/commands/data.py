@@ -15,7 +15,7 @@ from rich.table import Table
 from hdgan.config.bounds import Labels, Side
 from hdgan.config.options import typed_as
 from hdgan.config.serialization import check_value
-from hdgan.data.config import DataConfig, LayoutName, SizeConfig, UnpackedLayout
+from hdgan.data.config import DataConfig, LayoutName, PhotoMode, SizeConfig, UnpackedLayout
 from hdgan.data.inspection import check_dataset
 from hdgan.data.pack import pack_dataset
 from hdgan.data.report import CheckReport, PhaseReport, Requirements
@@ -28,6 +28,7 @@ _TYPED = {
     "data.layout": "--layout",
     "data.dontcare": "--dontcare",
     "data.instance_divisor": "--instance-divisor",
+    "data.photo": "--photo",
     "data.photo_filter": "--photo-filter",
     "model.n_labels": "--n-labels",
     "stages.STAGE.batch_size": "--batch-size",
@@ -45,6 +46,7 @@ def check(
     dontcare: int | None = None,
     phase: tuple[str, ...] = (),
     instance_divisor: int = 1000,
+    photo: PhotoMode = "rgb",
     instances: bool = False,
     size: SizeConfig = SizeConfig(),
     batch_size: int = 1,
@@ -60,6 +62,7 @@ def check(
         dontcare: Label whose pixels belong to no class, for example 255.
         phase: Phases to check, for example train; all by default.
         instance_divisor: Class of an instance id: id // instance_divisor where id >= instance_divisor, else id itself.
+        photo: How training will read photos: as 8-bit RGB, or as stored, with all their channels and bits.
         instances: Instance maps are required, as in training without --model.no-instances.
         size: Size of a stage, as in training.
         batch_size: Samples per batch and process, which must all have the same size.
@@ -68,7 +71,7 @@ def check(
         Exit status: 0 if the dataset is clean, 1 if it has faults.
     """
     with typed_as({**_TYPED, "data.root": "ROOT"}):
-        config = DataConfig(root=root, layout=layout, dontcare=dontcare, instance_divisor=instance_divisor)
+        config = DataConfig(root=root, layout=layout, dontcare=dontcare, instance_divisor=instance_divisor, photo=photo)
         given = size if size != SizeConfig() or batch_size > 1 else None
         check_value(Labels | None, n_labels, "model.n_labels")
         requirements = Requirements(n_labels, instances, given, batch_size)
@@ -88,6 +91,7 @@ def pack(
     n_labels: int | None = None,
     dontcare: int | None = None,
     phase: tuple[str, ...] = (),
+    photo: PhotoMode = "rgb",
     photo_filter: Filter = "bicubic",
     workers: int | None = None,
 ) -> int:
@@ -105,6 +109,7 @@ def pack(
         n_labels: Number of classes; labels at or above it are rejected. 0 for A-to-B images.
         dontcare: Label whose pixels belong to no class, for example 255.
         phase: Phases to pack, for example train; all by default.
+        photo: Store photos as 8-bit RGB, or as stored in FOLDER; training must read them in the same way.
         photo_filter: Resampling filter for photos; training must use the same one.
         workers: Threads that read and write; by default as many as CPU cores, but at most 8.
 
@@ -114,7 +119,7 @@ def pack(
     console = Console(stderr=True)
     say = partial(print_lines, console)
     with typed_as({**_TYPED, "data.root": "FOLDER"}), showing_progress(console) as progress:
-        config = DataConfig(root=folder, layout=layout, dontcare=dontcare, photo_filter=photo_filter)
+        config = DataConfig(root=folder, layout=layout, dontcare=dontcare, photo=photo, photo_filter=photo_filter)
         sizes = sizes_of(width, height)
         report = pack_dataset(config, out, sizes, n_labels, phase or None, workers, say=say, progress=progress)
     kept = f", {report.kept} of them already written" if report.kept else ""
@@ -178,6 +183,8 @@ def _summary(report: PhaseReport) -> Iterator[str]:
         yield f"  size: mean {width:.0f}x{height:.0f}, {spread}"
     if report.channels:
         yield f"  input channels: {', '.join(f'{channels}' for channels in report.channels)}"
+    if report.photos:
+        yield f"  photos: {', '.join(map(str, report.photos))}"
     if report.ids:
         yield f"  instance ids per image: min {min(report.ids)}, median {median(report.ids):g}, max {max(report.ids)}"
     if report.agreement is not None:

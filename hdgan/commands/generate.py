@@ -15,11 +15,12 @@ from rich.console import Console
 from hdgan.commands.style_choice import StyleChoice
 from hdgan.config.serialization import from_plain
 from hdgan.data import Pair, SizeConfig, match_folders
-from hdgan.data.colors import require_shown, to_image
+from hdgan.data.images import from_unit_range
 from hdgan.errors import ConfigError, DataError
 from hdgan.families import ModelConfig
 from hdgan.families.saving import read_metadata
-from hdgan.files import require_no_file, save_png
+from hdgan.files import require_no_file
+from hdgan.files.images import image_ending, save_image
 from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.progress import print_lines, showing_progress
@@ -45,11 +46,14 @@ def generate(
     precision: Literal["float32", "bfloat16"] = "float32",
     ema: bool = True,
 ) -> int:
-    """Make a PNG of the same size for every label map, or several in different styles.
+    """Make an image of the same size for every label map, or several in different styles.
+
+    Images have the channels and bits of the photos that the model was trained on: PNG for up to four channels of 8 or
+    16 bits; else TIFF with one page for each channel.
 
     Args:
         run: Run folder, checkpoint folder or .safetensors file.
-        out: Folder for the images, or a .png file for a single one.
+        out: Folder for the images, or a .png file (.tif where images are TIFF) for a single one.
         label: Label map, or a folder of them.
         instance: Instance map, or a folder of them, paired by name.
         input: Input image, or a folder of them, for a model trained on A->B pairs.
@@ -62,11 +66,11 @@ def generate(
     console = Console(stderr=True)
     sources = {"label": label, "input": input, "ids": instance, "photo": photo}
     pipeline = load(run, checkpoint=checkpoint, device=device, precision=precision, ema=ema)
-    require_shown(pipeline.config.image_channels)
     _check_sources(run, pipeline.config, sources)
     choice.check(pipeline.config.variants, with_photo=photo is not None)
     pairs = find_sources({part: path for part, path in sources.items() if path is not None}, console)
-    targets = name_targets(pairs, out, choice.variants)
+    ending = image_ending(pipeline.config.image_channels, pipeline.config.image_depth)
+    targets = name_targets(pairs, out, choice.variants, ending)
     _protect_sources(pairs, targets, choice)
     began = time.monotonic()
     _generate_all(pipeline, pairs, targets, choice, console)
@@ -105,7 +109,7 @@ def _generate(
         seed=choice.seed,
         variant=0 if choice.by_styles else variant,
     )
-    save_png(to_image(image * 2 - 1), target)
+    save_image(from_unit_range(image * 2 - 1, pipeline.config.image_depth), target)
     if choice.save_styles and styles is not None:
         styles.save(_styles_beside(target))
 
@@ -159,7 +163,8 @@ def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
             raise DataError(f"{_OPTIONS[part]} {path} does not exist: check the path")
     folders = [path for path in sources.values() if path.is_dir()]
     if not folders:
-        return [Pair(next(iter(sources.values())).stem, **sources)]
+        files: dict[str, Any] = dict(sources)
+        return [Pair(next(iter(sources.values())).stem, **files)]
     if len(folders) < len(sources):
         file = next(path for path in sources.values() if not path.is_dir())
         raise DataError(f"{folders[0]} is a folder but {file} is a file: give only files or only folders")
@@ -168,29 +173,38 @@ def find_sources(sources: dict[str, Path], console: Console) -> list[Pair]:
     return list(listing.pairs)
 
 
-def name_targets(pairs: list[Pair], out: Path, variants: int = 1) -> list[Path]:
+def name_targets(pairs: list[Pair], out: Path, variants: int = 1, ending: str = ".png") -> list[Path]:
     """The files of the images: all variants of the first pair, then of the second, and so on.
+
+    Args:
+        pairs: the maps or inputs.
+        out: folder, or a file with the ending.
+        variants: images of each.
+        ending: from `image_ending`.
 
     Raises:
         ConfigError: `out` cannot hold them.
     """
-    targets = _name_pairs(pairs, out)
+    targets = _name_pairs(pairs, out, ending)
     if variants == 1:
         return targets
-    return [path.with_name(f"{path.stem}_{k}.png") for path in targets for k in range(1, variants + 1)]
+    return [path.with_name(f"{path.stem}_{k}{path.suffix}") for path in targets for k in range(1, variants + 1)]
 
 
-def _name_pairs(pairs: list[Pair], out: Path) -> list[Path]:
-    if out.suffix.lower() == ".png":
+def _name_pairs(pairs: list[Pair], out: Path, ending: str) -> list[Path]:
+    kind = {".png": "PNG", ".tif": "TIFF"}[ending]
+    if out.suffix.lower() in {".png": (".png",), ".tif": (".tif", ".tiff")}[ending]:
         if len(pairs) > 1:
             raise ConfigError(f"--out {out} is one file, but there are {len(pairs)} label maps: give a folder")
         return [out]
     if out.suffix.lower() in Image.registered_extensions() and not out.is_dir():
-        raise ConfigError(f"--out {out}: images are written as PNG; give a file that ends in .png, or a folder")
+        raise ConfigError(f"--out {out}: images are written as {kind}; give a file that ends in {ending}, or a folder")
     if out.is_file():
-        raise ConfigError(f"--out {out} is a file, but not a .png file: give a folder, or a file that ends in .png")
+        raise ConfigError(
+            f"--out {out} is a file, but not a {ending} file: give a folder, or a file that ends in {ending}"
+        )
     require_no_file(out)
-    return [out / f"{pair.stem}.png" for pair in pairs]
+    return [out / f"{pair.stem}{ending}" for pair in pairs]
 
 
 def _styles_beside(target: Path) -> Path:

@@ -6,7 +6,7 @@ million layers or starting a million threads.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Interval
 
@@ -33,6 +33,8 @@ Divisor = Annotated[int, Interval(ge=1, le=2**31 - 1)]
 """Of instance ids."""
 Channels = Annotated[int, Interval(ge=1, le=1024)]
 """Of an image."""
+Depth = Literal["uint8", "uint16", "float32"]
+"""NumPy's name for the type of an image's numbers."""
 Features = Annotated[int, Interval(ge=0, le=1024)]
 """Channels of an encoder's features."""
 Width = Annotated[int, Interval(ge=1, le=4096)]

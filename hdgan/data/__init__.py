@@ -1,8 +1,8 @@
 """Datasets: finding pairs, reading them exactly, sizing, sampling, checking."""
 
 from hdgan.data.config import DataConfig, ScenesConfig, SizeConfig
-from hdgan.data.dataset import LoaderBatch, PairedDataset, Sample
-from hdgan.data.images import class_of, read_input, read_map, read_photo, to_unit_range
+from hdgan.data.dataset import LoaderBatch, PairedDataset, Sample, photo_to_unit_range
+from hdgan.data.images import class_of, read_input, read_map, read_photo, read_stored_photo, to_unit_range
 from hdgan.data.layouts import find_pairs, find_phases, match_folders, validation_phase
 from hdgan.data.pack import PackReport, pack_dataset
 from hdgan.data.pairs import Listing, Orphan, Pair
@@ -34,9 +34,11 @@ __all__ = [
     "make_loader",
     "match_folders",
     "pack_dataset",
+    "photo_to_unit_range",
     "read_input",
     "read_map",
     "read_photo",
+    "read_stored_photo",
     "sample_geometry",
     "to_unit_range",
     "validation_phase",

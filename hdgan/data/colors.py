@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from hdgan.data.images import from_unit_range
 from hdgan.data.spec import DatasetSpec
 from hdgan.errors import DataError
 from hdgan.wording import count
@@ -85,22 +86,14 @@ def to_image(tensor: Tensor) -> Image.Image:
     Raises:
         DataError: it has more channels.
     """
-    require_shown(len(tensor))
-    array = ((tensor.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
-    return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
-
-
-def require_shown(channels: int) -> None:
-    """Raise DataError unless an image file can have this many channels."""
-    if not 1 <= channels <= 4:
-        raise DataError(
-            f"an image of {count(channels, 'channel')} cannot be written to a file, which takes 4 at most: in Python, "
-            "hdgan.load(…)(…) returns all of them as a tensor"
-        )
+    if len(tensor) > 4:
+        raise DataError(f"an image of {count(len(tensor), 'channel')} cannot be shown, which takes 4 at most")
+    array = from_unit_range(tensor, "uint8")
+    return Image.fromarray(array[..., 0] if len(tensor) == 1 else array)
 
 
 def preview(tensor: Tensor) -> tuple[Image.Image, str]:
-    """Show at most three channels of an input [C, H, W] in [-1, 1].
+    """Show at most three channels of an image [C, H, W] in [-1, 1], in 8 bits.
 
     Returns:
         The image, RGB or grey, and the channels that it shows, such as "channels 1 to 3 of 11"; empty for all.

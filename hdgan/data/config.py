@@ -21,6 +21,8 @@ PartName = Literal["label", "input", "ids", "photo"]
 """The parts of a sample: label map, input of an A-to-B model, instance map, photo."""
 Size = tuple[Side, Side]
 """(width, height) in pixels."""
+PhotoMode = Literal["rgb", "stored"]
+"""How photos are read; see `DataConfig.photo`."""
 
 LAYOUTS = tuple(
     sorted(file.stem.replace("_", "-") for file in Path(__file__).parent.glob("layouts/*.py") if file.name[0] != "_")
@@ -73,8 +75,17 @@ class DataConfig:
     """Label whose pixels belong to no class (their one-hot vector is zero), for example 255."""
     instance_divisor: Divisor = 1000
     """Class of an instance id: id // instance_divisor where id >= instance_divisor, else the id (Cityscapes' rule)."""
+    photo: PhotoMode = "rgb"
+    """rgb reads photos as 8-bit RGB: grey is repeated, opacity dropped, and 16 bits are reduced. stored keeps all their
+    channels and bits, as in the files, and the model generates such images: 8 bits, 16 bits, or float32 in [-1, 1]."""
     flip: bool = True
     """Mirror half of the training images."""
+    rotate: Annotated[float, Interval(ge=0, le=180)] = 0.0
+    """Rotate training images by a random angle of at most so many degrees either way. What lies outside of an image is
+    its mirror image."""
+    color_jitter: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Multiply brightness, contrast and saturation of training photos by random factors from 1 - c to 1 + c. An A-to-B
+    input changes with its photo, which suits pairs of two photos. Floats are refused: they are measurements."""
     photo_filter: Literal["bicubic", "lanczos"] = "bicubic"
     """Resampling filter of photos; labels and ids always use the nearest pixel."""
     workers: Workers | None = None

@@ -1,9 +1,10 @@
-"""The dataset: it reads files and returns integer maps and 8-bit photos. One-hot labels are made on the device."""
+"""The dataset: it reads files and returns integer maps and photos, most of 8 bits. One-hot labels are made on the
+device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ from torch.utils.data import Dataset
 
 from hdgan.config.options import option
 from hdgan.config.serialization import check_values
+from hdgan.data.color_jitter import apply_jitter, sample_jitter
 from hdgan.data.config import DataConfig, PartName, SizeConfig
+from hdgan.data.headers import RGB, ImageKind
 from hdgan.data.images import to_unit_range
 from hdgan.data.pairs import Pair, size_of
 from hdgan.data.streams import Stream, stream_rng
@@ -33,7 +36,7 @@ class Sample(TypedDict, total=False):
     ids: Tensor
     """[H, W] int32: instance ids exactly as in the file."""
     photo: Tensor
-    """[3, H, W] uint8."""
+    """[3, H, W] uint8; where photos are read as stored, [C, H, W] uint8, or float32 in [-1, 1] for other depths."""
 
 
 class LoaderBatch(TypedDict, total=False):
@@ -46,25 +49,32 @@ class LoaderBatch(TypedDict, total=False):
     photo: Tensor
 
 
-class PairedDataset(Dataset[Sample]):
-    """Pairs as tensors, sized and, for training, randomly cropped and mirrored.
+def photo_to_unit_range(photo: Tensor) -> Tensor:
+    """The photo of a sample, or a batch of them, as float32 in [-1, 1]."""
+    return photo.float() / 127.5 - 1 if photo.dtype == torch.uint8 else photo
 
-    The key of an item is its index, or (position, index), where position counts the samples since training began. Crop
-    and flip depend only on the seed and the position, so a resumed run sees the same pixels with any number of workers.
+
+class PairedDataset(Dataset[Sample]):
+    """Pairs as tensors, sized and, for training, randomly cropped, mirrored, rotated and changed in colour.
+
+    The key of an item is its index, or (position, index), where position counts the samples since training began. What
+    is random depends only on the seed and the position, so a resumed run sees the same pixels with any number of
+    workers.
 
     Args:
         pairs: From `find_pairs`.
-        data: Meaning of the values, flip and filter.
+        data: Meaning of the values, flip, rotation, colour jitter and filter.
         size: Size of the samples.
         n_labels: Number of classes; 0 for A-to-B pairs, which have an input and no label map.
-        train: Jitter, crop and mirror at random, and require photos; otherwise crops are centred.
-        seed: Seed of crops and flips.
+        train: Change samples at random, and require photos; otherwise crops are centred.
+        seed: Seed of the random changes.
 
     Attributes:
         input_channels: Channels of the A-to-B input, from its first file; 0 with label maps.
+        photo_kind: Channels and type of the photos: those of the first file if they are read as stored, else RGB.
 
     Raises:
-        ConfigError: `n_labels` does not suit the pairs, or a size is out of its bounds.
+        ConfigError: `n_labels` or colour jitter do not suit the pairs, or a size is out of its bounds.
         DataError: no pairs, or training pairs without photos.
     """
 
@@ -90,7 +100,15 @@ class PairedDataset(Dataset[Sample]):
         self.pairs, self.data, self.n_labels = tuple(pairs), data, n_labels
         self.size = size.training if train else size
         self.train, self.seed = train, seed
-        self.input_channels = self.pairs[0].read_headers().channels if n_labels == 0 else 0
+        first = self.pairs[0]
+        kinds = first.read_headers().kinds if n_labels == 0 or first.stored else {}
+        self.input_channels = kinds["input"].channels if n_labels == 0 else 0
+        self.photo_kind = kinds.get("photo", RGB) if first.stored else RGB
+        if train and data.color_jitter and (floats := [part for part in kinds if kinds[part].depth == "float32"]):
+            raise ConfigError(
+                f"{option('data.color_jitter')} is {data.color_jitter}, but {getattr(first, floats[0])} holds floats: "
+                "set it to 0"
+            )
         narrow = n_labels <= 256 and (data.dontcare is None or 0 <= data.dontcare <= 255)
         self._label_dtype = np.uint8 if narrow else np.int32
 
@@ -115,19 +133,36 @@ class PairedDataset(Dataset[Sample]):
                 f"{pair.input} has {count(arrays['input'].shape[2], 'channel')}, {self.pairs[0].input} has "
                 f"{self.input_channels}; save all inputs with the same number of channels"
             )
+        self._require_same_photos(pair, arrays.get("photo"))
         rng = stream_rng(Stream.GEOMETRY, self.seed, position) if self.train else None
         try:
-            geometry = sample_geometry(size_of(next(iter(arrays.values()))), self.size, rng, self.data.flip)
+            geometry = sample_geometry(
+                size_of(next(iter(arrays.values()))), self.size, rng, self.data.flip, self.data.rotate
+            )
         except DataError as error:
             raise DataError(f"{pair.first_file}: {error}") from None
+        parts = apply_geometry(arrays, geometry, self.data.photo_filter)
+        if self.train and self.data.color_jitter:
+            jitter = sample_jitter(self.data.color_jitter, stream_rng(Stream.COLOR, self.seed, position))
+            parts = apply_jitter(parts, jitter)
         sample = Sample(stem=pair.stem)
-        for part, values in apply_geometry(arrays, geometry, self.data.photo_filter).items():
+        for part, values in parts.items():
             sample[part] = self._tensor(part, values)
         return sample
 
+    def _require_same_photos(self, pair: Pair, photo: Any) -> None:
+        """Raise DataError unless a photo that is read as stored has the channels and type of the first one."""
+        if not pair.stored or photo is None:
+            return
+        kind = ImageKind(photo.shape[2], photo.dtype.name)
+        if kind != self.photo_kind:
+            raise DataError(
+                f"{pair.photo} has {kind}, {self.pairs[0].photo} has {self.photo_kind}; save all photos alike"
+            )
+
     def _tensor(self, part: PartName, values: np.ndarray) -> Tensor:
         """A part in the form that `Sample` has. This is the only copy that crop, flip and conversion make."""
-        if part == "input":
+        if part == "input" or (part == "photo" and values.dtype != np.uint8):
             values = to_unit_range(values)
         dtype = {"label": self._label_dtype, "ids": np.int32}.get(part)
         return torch.from_numpy(np.array(values if values.ndim == 2 else values.transpose(2, 0, 1), dtype, order="C"))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from hdgan.config.bounds import Depth
 from hdgan.config.options import option
 from hdgan.data.arrays import load_array
 from hdgan.data.opening import UNREADABLE, ImageSource, first_tile, is_halved, named, opened, raw_mode, tiles_of
@@ -34,6 +35,21 @@ _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 1
 _WHITES = {"uint8": 255, "uint16": 65535}
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, SAMPLE_FORMAT = 258, 262, 274, 277, 284, 339
 _TILE_WIDTH, _TILE_LENGTH, _EXTRA = 322, 323, 338
+
+
+class ImageKind(NamedTuple):
+    """What all photos of a dataset have in common."""
+
+    channels: int
+    depth: Depth
+
+    def __str__(self) -> str:
+        depth = {"uint8": "8 bits", "uint16": "16 bits"}.get(self.depth, self.depth)
+        return f"{count(self.channels, 'channel')} of {depth}"
+
+
+RGB = ImageKind(3, "uint8")
+"""Of photos that are not read as stored."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,12 @@ class Header:
     def input_channels(self) -> int:
         """Channels of the array that `read_input` returns: palettes become colours, pages are stacked."""
         return (3 if self.mode in TURNED_TO_RGB else self.channels) * self.frames
+
+    @property
+    def kind(self) -> ImageKind:
+        """Channels and type of the array that `read_input` returns, if it accepts the image."""
+        depth: Depth = "float32" if self.white is None else "uint8" if 255 % self.white == 0 else "uint16"
+        return ImageKind(self.input_channels, depth)
 
 
 def read_header(path: Path) -> Header:
@@ -130,25 +152,29 @@ def _require_black_as_zero(name: Path | str, header: Header, kind: Kind) -> None
 
 
 def require_photo(name: Path | str, header: Header) -> None:
-    """Raise DataError unless an image with this header can be read as a photo."""
+    """Raise DataError unless an image with this header can be read as an 8-bit RGB photo."""
     if header.in_text:
         raise DataError(f"{name}: this photo stores numbers as text; save it as PNG")
+    stored = f"or set {option('data.photo')} stored to train on its values as they are"
     if header.format == "NPY":
-        raise DataError(f"{name}: a photo must be an image, not .npy; save it as PNG")
+        raise DataError(f"{name}: a photo must be an image, not .npy; save it as PNG, {stored}")
     if header.white is None:
         signed = " of numbers with a sign" if header.mode == "L" else ""
-        raise DataError(f"{name}: this photo has mode {header.mode}{signed}; save it with 8 or 16 bits per channel")
+        wide = f", {stored}" if header.mode == "F" else ""
+        raise DataError(
+            f"{name}: this photo has mode {header.mode}{signed}; save it with 8 or 16 bits per channel{wide}"
+        )
     _require_black_as_zero(name, header, "photo")
 
 
-def require_input(name: Path | str, header: Header) -> None:
-    """Raise DataError unless an image with this header can be the input of an A-to-B model."""
+def require_input(name: Path | str, header: Header, kind: Kind = "input") -> None:
+    """Raise DataError unless all channels of an image with this header can be read as they are stored."""
     if header.partial:
-        raise DataError(f"{name}: this input has {header.partial}; save its array [H, W, C] as .npy")
+        raise DataError(f"{name}: this {kind} has {header.partial}; save its array [H, W, C] as .npy")
     if header.white is None and header.mode != "F" and "float" not in header.mode:
         dtype = header.mode if header.format == "NPY" else "int32" if header.mode == "I" else "int8"
-        raise DataError(f"{name}: input of type {dtype}; save uint8, uint16, or float32 scaled to [-1, 1]")
-    _require_black_as_zero(name, header, "input")
+        raise DataError(f"{name}: {kind} of type {dtype}; save uint8, uint16, or float32 scaled to [-1, 1]")
+    _require_black_as_zero(name, header, kind)
 
 
 def shown_size(header: Header, size: tuple[int, int] | None) -> tuple[int, int]:

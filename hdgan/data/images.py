@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hdgan.config.bounds import Depth
 from hdgan.data.arrays import load_array, require_numbers
 from hdgan.data.headers import (
     TURNED_TO_RGB,
@@ -96,6 +97,24 @@ def read_photo(source: Readable, size: tuple[int, int] | None = None) -> Image.I
         return photo
 
 
+def read_stored_photo(source: Readable, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read a photo with all its channels and bits, as `read_input` reads an input.
+
+    Args:
+        source: an image file, a Pillow image, or an array.
+        size: as for `read_photo`.
+
+    Returns:
+        [H, W, C] uint8, uint16, or float32 in [-1, 1].
+
+    Raises:
+        DataError: as of `read_input`, or floats outside of [-1, 1].
+    """
+    values = _read_stored(source, "photo", size)
+    require_unit_range(source, values)
+    return values
+
+
 def read_input(source: Readable) -> np.ndarray:
     """Read the input of an A-to-B model with all its channels, upright.
 
@@ -109,11 +128,15 @@ def read_input(source: Readable) -> np.ndarray:
         DataError: integers of more than 16 bits, values that are not finite, pages that differ in size or kind, or an
             unreadable file.
     """
+    return _read_stored(source, "input", None)
+
+
+def _read_stored(source: Readable, kind: Kind, size: tuple[int, int] | None) -> np.ndarray:
     array = _array_of(source)
     if array is not None:
         header = header_of_array(array)
-        require_input(named(source), header)
-        return _as_input(source, array, header.white)
+        require_input(named(source), header, kind)
+        return _as_input(source, array, header.white, kind)
     assert not isinstance(source, np.ndarray)
     pages = []
     with opened(source) as image:
@@ -122,13 +145,13 @@ def read_input(source: Readable) -> np.ndarray:
             if page:
                 image.seek(page)
                 header = header_of(image, source)
-            require_input(named(source), header)
+            require_input(named(source), header, kind)
             if (header.mode, header.white) != (first.mode, first.white):
                 raise DataError(f"{named(source)}: its {first.frames} pages differ in mode; save pages of one kind")
-            pages.append(_page(source, image, header))
+            pages.append(_page(source, image, header, size))
     if len({page.shape[:2] for page in pages}) > 1:
         raise DataError(f"{named(source)}: its {len(pages)} pages differ in size; save pages of one size")
-    return _as_input(source, np.concatenate(pages, axis=2) if len(pages) > 1 else pages[0], first.white)
+    return _as_input(source, np.concatenate(pages, axis=2) if len(pages) > 1 else pages[0], first.white, kind)
 
 
 def to_photo(source: object, values: np.ndarray) -> Image.Image:
@@ -155,6 +178,15 @@ def to_photo(source: object, values: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3))))
 
 
+def require_unit_range(source: object, values: np.ndarray) -> None:
+    """Raise DataError if a photo of floats has values outside of [-1, 1], which no model can generate."""
+    if values.dtype == np.float32 and (values.min() < -1 or values.max() > 1):
+        raise DataError(
+            f"{named(source)}: this photo has values from {values.min():.6g} to {values.max():.6g}; scale them to "
+            "[-1, 1]"
+        )
+
+
 def to_unit_range(values: np.ndarray) -> np.ndarray:
     """Convert an input to float32 in [-1, 1]: 8 bits v / 127.5 - 1, 16 bits v / 32767.5 - 1, floats unchanged."""
     if values.dtype == np.uint8:
@@ -162,6 +194,22 @@ def to_unit_range(values: np.ndarray) -> np.ndarray:
     if values.dtype == np.uint16:
         return values.astype(np.float32) / 32767.5 - 1
     return values.astype(np.float32, copy=False)
+
+
+def from_unit_range(image: torch.Tensor, depth: Depth) -> np.ndarray:
+    """The inverse of `to_unit_range`: round an image to the numbers that its file will hold.
+
+    Args:
+        image: [C, H, W] of any float type. Values outside of [-1, 1] are limited to it.
+        depth: of the result.
+
+    Returns:
+        [H, W, C] in native byte order.
+    """
+    values = image.detach().float().cpu().clamp(-1, 1).permute(1, 2, 0)
+    if depth != "float32":
+        values = ((values + 1) * (127.5 if depth == "uint8" else 32767.5)).round()
+    return np.ascontiguousarray(values.numpy().astype(depth))
 
 
 def class_of(ids: Any, divisor: int) -> Any:
@@ -195,14 +243,14 @@ def _array_of(source: Readable) -> np.ndarray | None:
     return source if source.ndim == 3 else source[..., None]
 
 
-def _page(source: ImageSource, image: Image.Image, header: Header) -> np.ndarray:
-    """One page as [H, W, C], upright, with palettes and print colours turned into RGB."""
+def _page(source: ImageSource, image: Image.Image, header: Header, size: tuple[int, int] | None) -> np.ndarray:
+    """One page as [H, W, C], with palettes and print colours turned into RGB, upright as `shown_size` says."""
     if header.mode in TURNED_TO_RGB:
         image.load()
         array = np.asarray(_rgb(image))
     else:
         array = stored_pixels(source, image, header)
-    if header.orientation != 1 and header.format != "TIFF":
+    if header.orientation != 1 and header.format != "TIFF" and shown_size(header, size) == header.upright:
         array = _turned(array, header.orientation)
     return array if array.ndim == 3 else array[..., None]
 
@@ -220,13 +268,13 @@ def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
     return array[:: -1 if vertical else 1, :: -1 if horizontal else 1]
 
 
-def _as_input(source: Readable, array: np.ndarray, white: int | None) -> np.ndarray:
+def _as_input(source: Readable, array: np.ndarray, white: int | None, kind: Kind) -> np.ndarray:
     """Stretch integers to 8 or 16 bits; make sure that floats are finite."""
     if white is None:
         with np.errstate(over="ignore"):
             array = array.astype(np.float32, copy=False)
         if not np.isfinite(array).all():
-            raise DataError(f"{named(source)}: input contains nan or inf; replace them with finite float32 values")
+            raise DataError(f"{named(source)}: {kind} contains nan or inf; replace them with finite float32 values")
         return array
     if 255 % white == 0:
         return np.asarray(array) * np.uint8(255 // white) if white < 255 else np.asarray(array)

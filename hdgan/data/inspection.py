@@ -48,7 +48,7 @@ def check_dataset(
     """Read every file of a dataset and report what it contains and what is wrong.
 
     Args:
-        config: `root`, `layout`, `train_phase`, `dontcare`, `instance_divisor` and `photo_filter` are used.
+        config: `root`, `layout`, `train_phase`, `dontcare`, `instance_divisor`, `photo` and `photo_filter` are used.
         requirements: What the model and its training require; a number is their `n_labels`. None only counts labels.
         phases: Phases to check; None checks all.
         progress: Called with the phase, the number of pairs done, and their
@@ -127,7 +127,12 @@ def inspect(
         progress: Called with the phase, pairs done and pairs in all.
     """
     report = PhaseReport(
-        listing.phase, listing.layout, len(listing.pairs), orphans=listing.orphans, photo_filter=config.photo_filter
+        listing.phase,
+        listing.layout,
+        len(listing.pairs),
+        orphans=listing.orphans,
+        photo=config.photo,
+        photo_filter=config.photo_filter,
     )
     task = listing.phase if depth is Depth.EVERYTHING else f"{listing.phase} (headers)"
     results = in_threads(partial(_inspect_pair, config=config, n_labels=n_labels, depth=depth), listing.pairs)
@@ -165,7 +170,8 @@ def _inspect_pair(pair: Pair, config: DataConfig, n_labels: int | None, depth: D
                 stored = {part: size_of(values) for part, values in read.items()}
             sizes |= stored
             source = next(iter(header.sizes.values()))
-            found.channels.update([header.channels] if header.channels else [])
+            found.channels.update(kind.channels for part, kind in header.kinds.items() if part == "input")
+            found.photos.update(kind for part, kind in header.kinds.items() if part == "photo")
             found.turned += [pair.photo] if header.turned and pair.photo else []
     if sizes:
         with found.noting():
@@ -228,6 +234,7 @@ def _check_command(listing: Listing, data: DataConfig, n_labels: int | None) -> 
         "--phase": listing.phase,
         "--n-labels": n_labels,
         "--dontcare": data.dontcare,
+        "--photo": None if data.photo == "rgb" else data.photo,
     }
     given = [f"{name} {value}" for name, value in options.items() if value is not None]
     return " ".join(["hdgan data check", shlex.quote(str(data.root)), *given])

@@ -74,7 +74,7 @@ def pack_dataset(
     """Pack a dataset. If `out` already contains part of it, only what is missing, damaged or changed is written.
 
     Args:
-        config: `root`, `layout`, `dontcare` and `photo_filter` are used.
+        config: `root`, `layout`, `dontcare`, `photo` and `photo_filter` are used.
         out: Folder to write.
         sizes: Sizes to store, for example those of the training stages; crops are left to training.
         n_labels: Number of classes that labels must stay below; 0 for A-to-B pairs; None accepts any.
@@ -229,7 +229,7 @@ def _remove_leftovers(out: Path, phases: Iterable[str], before: set[Path], now: 
 
 
 def _write_index(out: Path, index: Index) -> None:
-    write_text(out / INDEX, json.dumps(to_plain(index), ensure_ascii=False))
+    write_text(out / INDEX, json.dumps(to_plain(replace(index, version=VERSION)), ensure_ascii=False))
 
 
 class _Packer:
@@ -249,7 +249,8 @@ class _Packer:
         self.sizes = tuple(size.whole for size in sizes)
         # An asterisk is the side that follows from the aspect ratio.
         stored = ", ".join(f"{size.width or '*'}x{size.height or '*'}" for size in self.sizes)
-        self.settings = Settings(as_text(str(config.root.absolute())), layout, config.photo_filter, stored)
+        source = as_text(str(config.root.absolute()))
+        self.settings = Settings(source, layout, config.photo_filter, stored, config.photo)
 
     def pixels(self, source: tuple[int, int]) -> int:
         """Pixels stored for a sample whose files are of size `source`."""

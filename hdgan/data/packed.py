@@ -6,7 +6,7 @@ are
 
     label@WxH, ids@WxH   [n] uint8: zlib stream of the map [H, W], in the smallest of uint8, uint16, int32 that holds it
     input@WxH            [C, H, W] uint8, uint16 or float32
-    photo@WxH            [3, H, W] uint8
+    photo@WxH            [C, H, W] as the input, [3, H, W] uint8 where photos are not packed as stored
 
 A compressed map is some fifty times smaller and inflates in a millisecond. Photos would shrink to half and take ten.
 Under the key "hdgan" the file's metadata has JSON. It repeats what the index says of the sample. It adds name, bytes
@@ -28,8 +28,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from hdgan.config.bounds import Depth
 from hdgan.config.serialization import from_plain, to_plain
 from hdgan.data.config import PartName, Size
+from hdgan.data.headers import ImageKind
 from hdgan.data.packed_index import REPEAT, About, Stored
 from hdgan.data.pairs import Arrays
 from hdgan.errors import DataError
@@ -39,6 +41,7 @@ from hdgan.files.safetensors import open_safetensors
 
 _MAPS = ("label", "ids")
 _MAP_TYPES = (np.uint8, np.uint16, np.int32)
+_DEPTHS: dict[str, Depth] = {"|u1": "uint8", "<u2": "uint16", "<f4": "float32"}
 _KEY = "hdgan"
 
 
@@ -63,6 +66,17 @@ def encode(sized: Mapping[Size, Mapping[PartName, np.ndarray]], about: About) ->
     return save(tensors, {_KEY: json.dumps(to_plain(replace(about, tensors=described)))})
 
 
+def kinds_of(about: About) -> dict[PartName, ImageKind]:
+    """Channels and types of a sample's input and photo, as far as it has them."""
+    parts: tuple[PartName, ...] = ("input", "photo")
+    described = {part: about.tensors.get(_name(part, about.sizes[0])) for part in parts}
+    return {
+        part: ImageKind(holds.shape[0], _DEPTHS[holds.type])
+        for part, holds in described.items()
+        if holds is not None and len(holds.shape) == 3 and holds.type in _DEPTHS
+    }
+
+
 def read_packed(path: Path, file: Any, about: About, parts: Sequence[PartName], size: Size) -> Arrays:
     """Read one stored size of a sample from its file, which `open_packed` has opened.
 
@@ -74,10 +88,13 @@ def read_packed(path: Path, file: Any, about: About, parts: Sequence[PartName], 
         DataError: the file is damaged, or lacks a part.
     """
     arrays: Arrays = {part: _decode(path, file, _name(part, size), about) for part in parts}
-    channels = {"photo": (3,), "input": (about.channels,)}
+    kinds = kinds_of(about)
+    channels = {"photo": (kinds["photo"].channels if "photo" in kinds else 0,), "input": (about.channels,)}
     for part, array in arrays.items():
         if array.shape != (size[1], size[0], *channels.get(part, ())):
             raise DataError(f"{path}: {_name(part, size)} has shape {array.shape}; {REPEAT}")
+        if part in kinds and array.dtype != kinds[part].depth:
+            raise DataError(f"{path}: {_name(part, size)} is of type {array.dtype}; {REPEAT}")
     return arrays
 
 

@@ -18,14 +18,15 @@ from annotated_types import Interval
 
 from hdgan.config.bounds import Label, Side
 from hdgan.config.serialization import from_plain
-from hdgan.data.config import PartName, Size
+from hdgan.data.config import PartName, PhotoMode, Size
 from hdgan.data.transforms import Filter
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import leads_out, require_file
 from hdgan.files.json import read_json
 
 INDEX = "packed.json"
-FORMAT, VERSION = "hdgan-packed", 1
+FORMAT, VERSION = "hdgan-packed", 2
+_READ = (1, VERSION)  # version 1 had no `Settings.photo`
 ENDING = ".safetensors"
 
 _Bytes = Annotated[int, Interval(ge=1, le=2**63 - 1)]
@@ -101,6 +102,7 @@ class Settings:
     layout: str
     photo_filter: Filter
     sizes: str
+    photo: PhotoMode = "rgb"
 
 
 @dataclass(frozen=True)
@@ -174,10 +176,10 @@ def _load_index(root: Path, state: tuple[int, int, int]) -> Index:
     path = root / INDEX
     data = read_json(path, dict, _REMOVE, DataError)
     kind, version = data.get("format"), data.get("version")
-    if (kind, version) != (FORMAT, VERSION):
+    if kind != FORMAT or version not in _READ:
         raise DataError(
-            f"{path} is of format {kind!s:.60}, version {version!s:.60}, but this hdgan reads {FORMAT}, version "
-            f"{VERSION}: pack again into another folder"
+            f"{path} is of format {kind!s:.60}, version {version!s:.60}, but this hdgan reads {FORMAT}, versions "
+            f"{_READ[0]} to {VERSION}: pack again into another folder"
         )
     index = from_plain(Index, data, str(path), DataError)
     require_inside(root, index.paths(root))

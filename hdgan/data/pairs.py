@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from PIL import Image
 from hdgan.config.options import option, option_off
 from hdgan.data.config import PartName, Size, SizeConfig
 from hdgan.data.headers import (
+    ImageKind,
     Kind,
     read_header,
     require_input,
@@ -21,7 +22,7 @@ from hdgan.data.headers import (
     shown_size,
     verify_checksums,
 )
-from hdgan.data.images import read_input, read_map, read_photo
+from hdgan.data.images import read_input, read_map, read_photo, read_stored_photo
 from hdgan.data.transforms import Filter
 from hdgan.errors import DataError
 
@@ -31,8 +32,8 @@ _MAPS: dict[PartName, Kind] = {"label": "label map", "ids": "instance map"}
 
 
 Arrays = dict[PartName, Any]
-"""The decoded parts of one pair, all of the same size: arrays as from `read_map` and `read_input`, and the photo as a
-Pillow image, or for packed pairs [H, W, 3] uint8."""
+"""The decoded parts of one pair, all of the same size: arrays as from `read_map`, `read_input` and
+`read_stored_photo`, and an RGB photo as a Pillow image or [H, W, 3] uint8."""
 
 
 def size_of(values: np.ndarray | Image.Image) -> Size:
@@ -46,8 +47,8 @@ class PairHeader:
 
     sizes: dict[PartName, Size]
     """By part, as the part will be read."""
-    channels: int = 0
-    """Channels of the A-to-B input; 0 without one."""
+    kinds: dict[PartName, ImageKind] = field(default_factory=dict)
+    """Channels and types of A-to-B input and photo as they are stored."""
     turned: bool = False
     """Whether an EXIF orientation turns the photo upright."""
 
@@ -66,6 +67,8 @@ class Pair:
     input: Path | None = None
     ids: Path | None = None
     photo: Path | None = None
+    stored: bool = field(default=False, kw_only=True)
+    """Whether the photo is read with all channels and bits, instead of as 8-bit RGB; see `DataConfig.photo`."""
 
     @property
     def files(self) -> dict[PartName, Path]:
@@ -81,7 +84,8 @@ class Pair:
         """One pair for each file, so that a fault in one does not hide those in the others."""
         if len(set(self.files.values())) == 1:
             return iter([self])
-        return (Pair(self.stem, **{part: path}) for part, path in self.files.items())
+        others: dict[str, Any] = dict.fromkeys(PARTS)
+        return (replace(self, **others | {part: path}) for part, path in self.files.items())
 
     def read_headers(self, map_size: Size | None = None) -> PairHeader:
         """Read and check the headers of all files.
@@ -93,20 +97,26 @@ class Pair:
             DataError: a file is unreadable or unsuitable.
         """
         sizes: dict[PartName, Size] = {}
-        channels, turned = 0, False
+        kinds: dict[PartName, ImageKind] = {}
+        turned = False
         for part, path in self.files.items():
             header = read_header(path)
+            if part in ("input", "photo"):
+                kinds[part] = header.kind
             if part == "input":
                 require_input(path, header)
-                sizes[part], channels = header.upright, header.input_channels
+                sizes[part] = header.upright
             elif part == "photo":
-                require_photo(path, header)
+                if self.stored:
+                    require_input(path, header, "photo")
+                else:
+                    require_photo(path, header)
                 sizes[part] = shown_size(header, next(iter(sizes.values()), map_size))
                 turned = header.orientation != 1 and sizes[part] == header.upright
             else:
                 require_map(path, header, _MAPS[part])
                 sizes[part] = header.size
-        return PairHeader(sizes, channels, turned)
+        return PairHeader(sizes, kinds, turned)
 
     def verify(self) -> None:
         """Raise DataError where a file differs from its own checksums."""
@@ -128,7 +138,8 @@ class Pair:
             if part == "input":
                 arrays[part] = read_input(path)
             elif part == "photo":
-                arrays[part] = read_photo(path, next(map(size_of, arrays.values()), map_size))
+                read = read_stored_photo if self.stored else read_photo
+                arrays[part] = read(path, next(map(size_of, arrays.values()), map_size))
             else:
                 arrays[part] = read_map(path, _MAPS[part])
         self.common_size({part: size_of(values) for part, values in arrays.items()})

@@ -12,7 +12,8 @@ from pathlib import Path
 from hdgan.config.bounds import BatchSize
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value, check_values
-from hdgan.data.config import Size, SizeConfig
+from hdgan.data.config import PhotoMode, Size, SizeConfig
+from hdgan.data.headers import RGB, ImageKind
 from hdgan.data.pairs import Orphan, Pair, is_far_above
 from hdgan.data.transforms import Filter, same_size_remedy, sample_geometry
 from hdgan.errors import DataError
@@ -21,7 +22,7 @@ from hdgan.wording import count
 _MOST_NOTES = 20  # labels that get a note of their own
 _SUMS = (
     "faults", "sizes", "label_maps", "class_pixels", "class_images", "ids", "compared", "agreeing", "foreign",
-    "channels", "turned",
+    "channels", "photos", "turned",
 )  # fmt: skip
 """Fields of a phase's report that are sums of those of its pairs."""
 
@@ -59,6 +60,8 @@ class PhaseReport:
     layout: str = "unknown"
     pairs: int = 0
     """Number of pairs."""
+    photo: PhotoMode = "rgb"
+    """How photos are read."""
     photo_filter: Filter = "bicubic"
     """The filter with which images will be scaled."""
     orphans: tuple[Orphan, ...] = ()
@@ -85,6 +88,8 @@ class PhaseReport:
     """For each instance map with an id whose class is neither a label nor dontcare: file, id, class and remedy."""
     channels: Counter[int] = field(default_factory=Counter)
     """Channels of the A-to-B input -> number of pairs."""
+    photos: Counter[ImageKind] = field(default_factory=Counter)
+    """Channels and type of photos as they are stored -> number of pairs."""
     turned: list[Path] = field(default_factory=list)
     """Photos that an EXIF orientation turns upright."""
     lacks_instances: bool = False
@@ -101,6 +106,11 @@ class PhaseReport:
     def input_channels(self) -> int:
         """Channels of the A-to-B inputs, which are the same for all in a phase without faults; 0 without inputs."""
         return next(iter(self.channels), 0)
+
+    @property
+    def photo_kind(self) -> ImageKind:
+        """Channels and type of the photos as they are read, the same for all in a phase without faults."""
+        return next(iter(self.photos), RGB) if self.photo == "stored" else RGB
 
     @property
     def agreement(self) -> float | None:
@@ -137,6 +147,14 @@ class PhaseReport:
         if len(self.channels) == 1 and self.input_channels != 3:
             inputs = f"inputs have {count(self.input_channels, 'channel')}"
             notes.append(f"{inputs}: train with --model.input-channels {self.input_channels}")
+        stored = next(iter(self.photos), RGB)
+        # Two and four channels of 8 bits are nearly always grey or colours with opacity.
+        reduced = stored.depth != RGB.depth or stored.channels not in (2, 3, 4)
+        if self.photo == "rgb" and len(self.photos) == 1 and reduced:
+            notes.append(
+                f"photos have {stored} and are read as 8-bit RGB: train with --data.photo stored to keep them as they "
+                "are"
+            )
         if self.lacks_instances:
             notes.append("there are no instance maps: train with --model.no-instances")
         return notes
@@ -156,6 +174,10 @@ class PhaseReport:
             found.faults.append(
                 f"{pair.input} has {channels}, but others have {others}; save all inputs with the "
                 "same number of channels"
+            )
+        if self.photo == "stored" and self.photos and not found.photos.keys() <= self.photos.keys():
+            found.faults.append(
+                f"{pair.photo} has {next(iter(found.photos))}, but others have {self.photo_kind}; save all photos alike"
             )
         for name in _SUMS:
             setattr(self, name, iadd(getattr(self, name), getattr(found, name)))

@@ -1,4 +1,4 @@
-"""Independent random numbers from one seed: a stream for the order of samples, and one for their geometry."""
+"""Independent random numbers from one seed: a stream each for the order, the geometry and the colours of samples."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ class Stream(IntEnum):
 
     ORDER = 1
     GEOMETRY = 2
+    COLOR = 3
 
 
 def stream_rng(stream: Stream, seed: int, key: int) -> np.random.Generator:

@@ -1,7 +1,8 @@
-"""Scale, crop and flip: each sample has one geometry, which applies to its label map, instance map and images."""
+"""Scale, rotate, crop and flip: a sample has one geometry, which applies to its label map, instance map and images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,7 +23,8 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LAN
 class Geometry:
     """One sample is scaled from `source` to `scaled`, cropped to `size` at `corner`, and mirrored if `flip`.
 
-    All are (width, height) or (left, top) in pixels; `corner` is in the scaled image.
+    All are (width, height) or (left, top) in pixels; `corner` is in the scaled image. The scaled image is rotated about
+    the centre of the crop by `angle`, in degrees; beyond its borders it is continued by its mirror image.
     """
 
     source: tuple[int, int]
@@ -30,18 +32,24 @@ class Geometry:
     corner: tuple[int, int]
     size: tuple[int, int]
     flip: bool
+    angle: float = 0.0
 
 
 def sample_geometry(
-    source: tuple[int, int], config: SizeConfig, rng: np.random.Generator | None = None, flip: bool = False
+    source: tuple[int, int],
+    config: SizeConfig,
+    rng: np.random.Generator | None = None,
+    flip: bool = False,
+    rotate: float = 0.0,
 ) -> Geometry:
     """Choose the geometry of one sample, at random where `rng` is given.
 
     Args:
         source: (width, height) of its files.
         config: Size of the sample.
-        rng: Gives the corner of the crop and the flip; None centres the crop and never flips.
+        rng: Gives the corner of the crop, the flip and the angle; None centres the crop and never flips or rotates.
         flip: Whether half of the samples are mirrored.
+        rotate: The greatest angle in degrees, either way.
 
     Raises:
         DataError: the crop is larger than the scaled image.
@@ -61,7 +69,10 @@ def sample_geometry(
     if rng is None:
         return Geometry(source, scaled, (spare[0] // 2, spare[1] // 2), size, False)
     left, top = (int(rng.integers(room + 1)) for room in spare)
-    return Geometry(source, scaled, (left, top), size, bool(flip and rng.integers(2)))
+    mirrored = bool(flip and rng.integers(2))
+    # The angle is drawn last, so that crops and flips are the same with and without rotation.
+    angle = float(rng.uniform(-rotate, rotate)) if rotate else 0.0
+    return Geometry(source, scaled, (left, top), size, mirrored, angle)
 
 
 def apply_to_map(values: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -71,8 +82,15 @@ def apply_to_map(values: np.ndarray, geometry: Geometry) -> np.ndarray:
         values: [H, W] of any type, H and W those of `geometry.source`.
 
     Returns:
-        [H, W] of the same type, H and W those of `geometry.size`; a view of `values` where nothing is scaled.
+        [H, W] of the same type, H and W those of `geometry.size`; a view of `values` where nothing is scaled or
+        rotated.
     """
+    if geometry.angle:
+        columns, rows = (
+            np.minimum(positions * geometry.source[axis] / geometry.scaled[axis], geometry.source[axis] - 1)
+            for axis, positions in enumerate(_rotated_positions(geometry))
+        )
+        return _flipped(values[rows.astype(np.int64), columns.astype(np.int64)], geometry)
     if geometry.scaled == geometry.source:
         return _flipped(_cropped(values, geometry), geometry)
     columns, rows = (
@@ -93,12 +111,13 @@ def apply_to_photo(photo: Image.Image | np.ndarray, geometry: Geometry, filter: 
         filter: Used where it is scaled.
 
     Returns:
-        [H, W, C] uint8, or [H, W] for one channel; a view of `photo` where it is an array and nothing is scaled.
+        [H, W, C] uint8, or [H, W] for one channel; a view of `photo` where it is an array and nothing is scaled or
+        rotated.
     """
     if geometry.scaled != geometry.source:
         image = photo if isinstance(photo, Image.Image) else Image.fromarray(np.ascontiguousarray(photo))
         photo = image.resize(geometry.scaled, _FILTERS[filter])
-    return _flipped(_cropped(np.asarray(photo), geometry), geometry)
+    return _flipped(_framed(np.asarray(photo), geometry), geometry)
 
 
 def apply_to_input(values: np.ndarray, geometry: Geometry, filter: Filter = "bicubic") -> np.ndarray:
@@ -111,25 +130,27 @@ def apply_to_input(values: np.ndarray, geometry: Geometry, filter: Filter = "bic
         [H, W, C] of the same type; uint16 is rounded and limited to its range.
     """
     if geometry.scaled == geometry.source:
-        return _flipped(_cropped(values, geometry), geometry)
+        return _flipped(_framed(values, geometry), geometry)
     # Pillow filters 8-bit and float images of one channel; every 16-bit number is exact in float32.
     plain = values if values.dtype == np.uint8 else values.astype(np.float32)
     channels = [
         np.asarray(Image.fromarray(np.ascontiguousarray(plain[..., c])).resize(geometry.scaled, _FILTERS[filter]))
         for c in range(values.shape[2])
     ]
-    out = _flipped(_cropped(np.stack(channels, axis=2), geometry), geometry)
-    return out.round().clip(0, 65535).astype(np.uint16) if values.dtype == np.uint16 else out
+    out = _flipped(_framed(np.stack(channels, axis=2), geometry), geometry)
+    return _rounded(out, values.dtype)
 
 
 def apply_geometry(arrays: Mapping[PartName, Any], geometry: Geometry, filter: Filter) -> dict[PartName, np.ndarray]:
     """Transform the parts of one sample, each by its own function above."""
     parts: dict[PartName, np.ndarray] = {}
     for part, values in arrays.items():
-        if part == "photo":
+        if part == "photo" and (isinstance(values, Image.Image) or _is_rgb(values)):
             parts[part] = apply_to_photo(values, geometry, filter)
-        elif part == "input":
+        elif part in ("photo", "input"):
             parts[part] = apply_to_input(values, geometry, filter)
+            if part == "photo" and values.dtype == np.float32:  # bicubic filters overshoot
+                parts[part] = parts[part].clip(-1, 1)
         else:
             parts[part] = apply_to_map(values, geometry)
     return parts
@@ -154,6 +175,73 @@ def same_size_remedy() -> str:
 def _nearest(source: int, scaled: int, first: int, count: int) -> np.ndarray:
     """Source pixel under the centre of each of `count` scaled pixels from `first` on, in integers without rounding."""
     return (2 * np.arange(first, first + count, dtype=np.int64) + 1) * source // (2 * scaled)
+
+
+def _is_rgb(values: np.ndarray) -> bool:
+    return values.dtype == np.uint8 and values.shape[2:] == (3,)
+
+
+def _rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Floats in a type; integers are rounded and limited to their range."""
+    if dtype.kind != "u" or values.dtype == dtype:
+        return values.astype(dtype, copy=False)
+    return values.round().clip(0, np.iinfo(dtype).max).astype(dtype)
+
+
+def _framed(values: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """The crop of a scaled image [H, W] or [H, W, C], rotated if there is an angle."""
+    if not geometry.angle:
+        return _cropped(values, geometry)
+    cos, sin = _direction(geometry)
+    (left, top), (width, height) = geometry.corner, geometry.size
+    # Pillow's matrix leads from pixels of the crop to pixels of the region that they lie in, which has a border of two
+    # more for the bicubic filter. In 8 bits Pillow would cut off fractions instead of rounding.
+    reach = (abs(cos) * width + abs(sin) * height) / 2, (abs(sin) * width + abs(cos) * height) / 2
+    centre = left + width / 2, top + height / 2
+    region = [
+        np.arange(math.floor(middle - far) - 2, math.ceil(middle + far) + 3)
+        for middle, far in zip(centre, reach, strict=True)
+    ]
+    columns, rows = (
+        _mirrored(indices + 0.5, values.shape[1 - axis]).astype(np.int64) for axis, indices in enumerate(region)
+    )
+    x, y = (middle - indices[0] for middle, indices in zip(centre, region, strict=True))
+    matrix = (
+        cos, -sin, x - cos * width / 2 + sin * height / 2,
+        sin, cos, y - sin * width / 2 - cos * height / 2,
+    )  # fmt: skip
+    planes = np.atleast_3d(values)[rows[:, None], columns[None, :]].astype(np.float32)
+    rotated = [
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(planes[..., channel])).transform(
+                (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
+            )
+        )
+        for channel in range(planes.shape[2])
+    ]
+    return _rounded(np.stack(rotated, axis=2), values.dtype).reshape(height, width, *values.shape[2:])
+
+
+def _rotated_positions(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Where the centre of each pixel of the crop lies in the scaled image: x and y, [H, W] float64."""
+    cos, sin = _direction(geometry)
+    (left, top), (width, height) = geometry.corner, geometry.size
+    across = np.arange(width)[None, :] + 0.5 - width / 2
+    down = np.arange(height)[:, None] + 0.5 - height / 2
+    x = left + width / 2 + cos * across - sin * down
+    y = top + height / 2 + sin * across + cos * down
+    return _mirrored(x, geometry.scaled[0]), _mirrored(y, geometry.scaled[1])
+
+
+def _direction(geometry: Geometry) -> tuple[float, float]:
+    """Cosine and sine of the angle."""
+    angle = math.radians(geometry.angle)
+    return math.cos(angle), math.sin(angle)
+
+
+def _mirrored(positions: np.ndarray, length: int) -> np.ndarray:
+    """Positions in [0, length] along an axis that continues beyond both ends by its mirror image."""
+    return length - np.abs(positions % (2 * length) - length)
 
 
 def _cropped(values: np.ndarray, geometry: Geometry) -> np.ndarray:

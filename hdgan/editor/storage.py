@@ -118,7 +118,7 @@ def read_document(
     config = pipeline.config
     styles = appearance if appearance is not None and appearance.suffix.lower() == ".json" else None
     files = {"label": label, "ids": instance, "photo": appearance if styles is None else None}
-    pair = Pair(label.stem, **files)
+    pair = Pair(label.stem, **files, stored=not config.is_rgb)
     for path in pair.files.values():
         width, height = read_header(path).size
         if width * height > max_pixels:

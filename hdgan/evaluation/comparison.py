@@ -57,7 +57,7 @@ class Comparison:
 
     @cached_property
     def first_photo(self) -> Tensor:
-        """[1, 3, H, W] in [0, 1]."""
+        """[1, C, H, W] in [0, 1]."""
         return photo_of(self.dataset[0], self.device)
 
     @property
@@ -134,8 +134,9 @@ def data_of(pipeline: Pipeline, root: Path | None = None) -> tuple[DataConfig, S
 
 
 def photo_of(sample: Sample, device: torch.device) -> Tensor:
-    """The photo of a sample as a batch, [1, 3, H, W] float32 in [0, 1]."""
-    return sample["photo"][None].to(device).float() / 255
+    """The photo of a sample as a batch, [1, C, H, W] float32 in [0, 1]."""
+    photo = sample["photo"][None].to(device)
+    return photo.float() / 255 if photo.dtype == torch.uint8 else (photo + 1) / 2
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

@@ -46,10 +46,10 @@ def require_compatible(runs: Sequence[Path], pipelines: Sequence[Pipeline], data
                 f"{run} takes images with {config.input_channels} channels, but {first.input} has "
                 f"{dataset.input_channels}"
             )
-        if config.image_channels != 3:
+        if config.image_channels != dataset.photo_kind.channels:
             raise ConfigError(
-                f"{run} generates images with image_channels {config.image_channels}, but photos have 3: leave this "
-                "run out"
+                f"{run} generates images with image_channels {config.image_channels}, but photos have "
+                f"{dataset.photo_kind.channels}: leave this run out"
             )
         if config.feature_channels and pipeline.class_features is None:
             raise ConfigError(

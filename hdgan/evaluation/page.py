@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from hdgan.data import Sample
-from hdgan.data.colors import colorize_labels, preview, to_image
+from hdgan.data.colors import colorize_labels, preview
 from hdgan.files.csv import write_csv
 from hdgan.metrics.scores import HIGHER_IS_BETTER, TITLES, RunScores, notes_of, shown
 from hdgan.reporting.images import EmbeddedImage, embed
@@ -70,7 +70,7 @@ class Gallery:
 
         Args:
             sample: what the images were made from.
-            images: [1, 3, H, W] float in [0, 1], in the order of the names.
+            images: [1, C, H, W] float in [0, 1], in the order of the names.
             recognised: the classes that the scorer recognised in each, [1, H, W] integer, or None.
         """
         if len(self.samples) >= self.limit:
@@ -78,9 +78,8 @@ class Gallery:
         if "label" in sample:
             source = self._embed_labels(sample["label"], "label map")
         else:
-            image, part = preview(sample["input"])
-            source = embed(image, f"input ({part})" if part else "input")
-        made = [embed(to_image(one[0] * 2 - 1), name) for name, one in zip(self.names, images, strict=True)]
+            source = _embed_preview(sample["input"], "input")
+        made = [_embed_preview(one[0] * 2 - 1, name) for name, one in zip(self.names, images, strict=True)]
         seen = [
             self._embed_labels(labels[0], f"{name}, recognised")
             for name, labels in zip(self.names, recognised, strict=True)
@@ -90,6 +89,11 @@ class Gallery:
 
     def _embed_labels(self, labels: Tensor, title: str) -> EmbeddedImage:
         return embed(colorize_labels(labels.cpu().numpy(), self.palette), title, is_map=True)
+
+
+def _embed_preview(image: Tensor, title: str) -> EmbeddedImage:
+    shown, part = preview(image)
+    return embed(shown, f"{title} ({part})" if part else title)
 
 
 def write_results(out: Path, rows: list[RunScores], gallery: Gallery, facts: Facts) -> Path:

@@ -14,10 +14,19 @@ from torch import Tensor
 from hdgan.config.bounds import BatchSize, LearningRate, Positive, Seed, Width
 from hdgan.config.options import option
 from hdgan.config.serialization import check_values, to_plain
-from hdgan.data import DataConfig, LoaderBatch, PairedDataset, SizeConfig, find_pairs, make_loader
+from hdgan.data import (
+    DataConfig,
+    LoaderBatch,
+    PairedDataset,
+    SizeConfig,
+    find_pairs,
+    make_loader,
+    photo_to_unit_range,
+)
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import ConfigError, TrainingError
 from hdgan.evaluation.split import require_photos
+from hdgan.models.rgb import as_rgb
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from hdgan.progress import print_lines, showing_progress
 from hdgan.scenes import with_scenes
@@ -156,7 +165,7 @@ _IGNORED = -100
 
 def _moved(batch: LoaderBatch, device: torch.device, dataset: PairedDataset) -> tuple[Tensor, Tensor]:
     """Photos in [-1, 1], and labels in which pixels without a class are _IGNORED."""
-    image = batch["photo"].to(device, non_blocking=True).float() / 127.5 - 1
+    image = as_rgb(photo_to_unit_range(batch["photo"].to(device, non_blocking=True)))
     label = batch["label"].to(device, non_blocking=True).long()
     if dataset.data.dontcare is not None:
         label = label.masked_fill(label == dataset.data.dontcare, _IGNORED)

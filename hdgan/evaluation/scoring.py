@@ -13,6 +13,7 @@ from hdgan.config.bounds import Count
 from hdgan.config.serialization import check_value
 from hdgan.data import Sample, SizeConfig
 from hdgan.data.config import LayoutName
+from hdgan.data.headers import RGB
 from hdgan.devices import enough_memory
 from hdgan.evaluation.comparison import Comparison, open_comparison, photo_of
 from hdgan.evaluation.page import Facts, Gallery, write_results
@@ -44,10 +45,11 @@ def evaluate(
     """Score runs on the samples of one phase, by default the validation phase, from which training does not learn.
 
     Every run generates images from the same label maps (or inputs) at the same size. A model with features gives each
-    class its mean style, so that no run sees the photo. Images are scored as 8 bits, as they are saved. The scorer
-    recognises classes in each of them, and in the photos. The row of the photos, the oracle, is the reference for the
-    others. It is not an upper bound, since a generator may paint classes more uniformly than they are. The console and
-    the page warn if a run was trained on the same samples or with the same scorer, or the scorer on the samples.
+    class its mean style, so that no run sees the photo. Images are scored with the bits that they are saved with. The
+    scorer recognises classes in each of them, and in the photos. The row of the photos, the oracle, is the reference
+    for the others. It is not an upper bound, since a generator may paint classes more uniformly than they are. The
+    console and the page warn if a run was trained on the same samples or with the same scorer, or the scorer on the
+    samples.
 
     Args:
         runs: run folders, checkpoint folders or .safetensors files.
@@ -129,10 +131,11 @@ def _score_all(comparison: Comparison, gallery: Gallery, console: Console) -> li
 
 
 def _generate(pipeline: Pipeline, sample: Sample, seed: int) -> Tensor:
-    """The image of a sample, [1, 3, H, W] in [0, 1], rounded to 8 bits as it would be saved."""
+    """The image of a sample, [1, C, H, W] in [0, 1], rounded as it would be saved."""
     source = sample["label"] if "label" in sample else sample["input"]
     image = pipeline(source[None], sample["ids"][None] if "ids" in sample else None, seed=seed)
-    return torch.round(image * 255) / 255
+    white = {"uint8": 255, "uint16": 65535}.get(pipeline.config.image_depth)
+    return image if white is None else torch.round(image * white) / white
 
 
 def _evaluators(comparison: Comparison) -> list[Evaluator]:
@@ -147,6 +150,7 @@ def _evaluators(comparison: Comparison) -> list[Evaluator]:
             n_labels=comparison.n_labels,
             dontcare=comparison.data.dontcare,
             networks=networks,
+            channels=comparison.dataset.photo_kind.channels,
         )
         for metrics in (SEGMENTATION, *[METRICS] * len(comparison.runs))
     ]
@@ -161,6 +165,8 @@ def _facts(comparison: Comparison) -> Facts:
         "images": f"{comparison.count} of {len(comparison.dataset)}, {width}x{height}",
         "scorer": scorer,
     }
+    if comparison.dataset.photo_kind != RGB:
+        lines["photos"] = str(comparison.dataset.photo_kind)
     lines |= {name: str(pipeline.file) for name, pipeline in comparison.runs.items()}
     remarks = list(comparison.warnings)
     if comparison.scorer is not None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hdgan.data import read_input, read_map, read_photo, to_unit_range
+from hdgan.data import read_input, read_map, read_photo, read_stored_photo, to_unit_range
 from hdgan.data.opening import named
 from hdgan.errors import ConfigError, DataError
 from hdgan.families import ModelConfig
@@ -107,6 +107,8 @@ def read_maps(
 def read_photo_of(maps: Maps, photo: ImageSource, config: ModelConfig, device: torch.device) -> Tensor:
     """The photo of the maps, as [B, image_channels, H, W] float32 in [-1, 1].
 
+    A model that was trained on 8-bit RGB reads any photo as such, other models read all channels and bits.
+
     Raises:
         DataError: it cannot be used, or has another size.
     """
@@ -115,7 +117,8 @@ def read_photo_of(maps: Maps, photo: ImageSource, config: ModelConfig, device: t
     else:
         _require_source(photo, "photo")
         _, height, width = maps.size
-        pixels = _of_pixels(np.asarray(read_photo(_with_path(photo), (width, height))), device)
+        read = read_photo if config.is_rgb else read_stored_photo
+        pixels = _of_pixels(np.asarray(read(_with_path(photo), (width, height))), device)
     _check_size(maps, named(photo), pixels)
     if pixels.shape[1] != config.image_channels:
         raise DataError(

@@ -19,6 +19,7 @@ from hdgan.families.saving import CLASS_MEAN, load_model
 from hdgan.inference.maps import ImageSource, Maps, read_maps, read_photo_of
 from hdgan.inference.replay import Replay
 from hdgan.models.blocks import Casts, reusing
+from hdgan.models.spectral_norm import without_spectral_norm
 from hdgan.ops import instance_broadcast, instance_reduce
 from hdgan.seeding import seeded
 from hdgan.styles.bank import STYLES_FILE, StyleBank
@@ -297,4 +298,5 @@ def load(
     chosen = choose_device(device)
     file = find_checkpoint(Path(path), checkpoint)
     model, info = load_model(file, ema=ema, device=chosen)
-    return Pipeline(model, info.tensors.get(CLASS_MEAN), chosen, precision, file, cuda_graphs)
+    plain = without_spectral_norm(model)  # plain convolutions are faster, and their weights do not change any more
+    return Pipeline(plain, info.tensors.get(CLASS_MEAN), chosen, precision, file, cuda_graphs)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
+from hdgan.families import Pix2PixConfig, Pix2PixHDConfig
 from hdgan.files import new_files
 
 
@@ -79,3 +80,12 @@ def write_networks(
             there = folder / new.name
             if there.exists() and not (there.is_file() and filecmp.cmp(new, there, shallow=False)):
                 _refuse_existing(there)
+
+
+def notes_on_spectral_norm(config: Pix2PixHDConfig | Pix2PixConfig) -> list[str]:
+    """What to know of the files of a model of which other code has no spectral norm."""
+    parts = {"G": config.generator.spectral_norm, "D": config.discriminator.spectral_norm}
+    names = [name for name, normalised in parts.items() if normalised]
+    if not names:
+        return []
+    return [f"{' and '.join(names)} had spectral norm: the files hold the divided weights, which train on without it"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hdgan.errors import CheckpointError
 from hdgan.models.options import NormKind
+from hdgan.models.spectral_norm import without_spectral_norm
 from hdgan.weights import plain_names, require_finite
 from hdgan.weights.modules import describe_differences, tensor_shapes
 
@@ -92,7 +93,11 @@ def keys_of(network: nn.Module, layers: Mapping[str, str]) -> dict[str, str]:
 
 
 def renamed_state(network: nn.Module, layers: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors of a network, not copied, by their keys in the other code."""
+    """The tensors of a network, not copied, by their keys in the other code.
+
+    Spectral norms are left out: a convolution has the weight that they make of it.
+    """
+    network = without_spectral_norm(network)
     state = network.state_dict()
     return {theirs: state[ours] for theirs, ours in keys_of(network, layers).items()}
 

@@ -23,6 +23,7 @@ class Evaluator:
         n_labels: classes of the label maps; 0 without.
         dontcare: label of pixels that have no class.
         networks: of image metrics, shared by all evaluators.
+        channels: of the images.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Evaluator:
         n_labels: int,
         dontcare: int | None,
         networks: FeatureNetworks,
+        channels: int = 3,
     ) -> None:
         names = set(names)
         self.scorer, self.confusion = scorer, None
@@ -43,13 +45,13 @@ class Evaluator:
         else:
             reason = "no scorer: give --scorer FILE, or --train-scorer" if n_labels else "no labels"
             self.notes |= dict.fromkeys(SEGMENTATION, reason)
-        self.images = ImageMetrics([name for name in IMAGE_METRICS if name in names], count, networks)
+        self.images = ImageMetrics([name for name in IMAGE_METRICS if name in names], count, networks, channels)
 
     def add(self, image: Tensor, photo: Tensor, label: Tensor | None) -> Tensor | None:
         """Score a batch.
 
         Args:
-            image: [B, 3, H, W] float in [0, 1].
+            image: [B, C, H, W] float in [0, 1].
             photo: the same.
             label: [B, H, W] integer, or None without label maps.
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hdgan.metrics.feature_networks import FeatureNetworks, Unavailable
+from hdgan.models.rgb import RGB_CHANNELS, as_rgb
 
 KID_SUBSET = 50
 """Images in each of KID's subsets, or all images if there are fewer."""
@@ -29,17 +30,20 @@ class ImageMetrics:
         names: from `IMAGE_METRICS`.
         count: total number of images.
         networks: for LPIPS and the distances of distributions; shared by all runs.
+        channels: of the images. Networks take RGB; one channel is repeated, and metrics of other images are left out.
 
     Attributes:
         notes: why a metric is not available, by its name.
     """
 
-    def __init__(self, names: Iterable[str], count: int, networks: FeatureNetworks) -> None:
+    def __init__(self, names: Iterable[str], count: int, networks: FeatureNetworks, channels: int = 3) -> None:
         self.names = tuple(names)
         self.notes: dict[str, str] = {}
         self._metrics: dict[str, Any] = {}
         for name in self.names:
             try:
+                if name in _OF_NETWORKS and channels not in RGB_CHANNELS:
+                    raise Unavailable(f"its network takes RGB or grey images, but these have {channels} channels")
                 if name in _OF_DISTRIBUTIONS and count < 2:
                     raise Unavailable("a single image has no distribution")
                 self._metrics[name] = _MAKERS[name](count, networks).to(networks.device)
@@ -48,17 +52,18 @@ class ImageMetrics:
 
     @torch.inference_mode()
     def add(self, image: Tensor, photo: Tensor) -> None:
-        """Compare a batch: both [B, 3, H, W] float in [0, 1]."""
+        """Compare a batch: both [B, C, H, W] float in [0, 1]."""
         for name, (pixels, what) in LEAST_PIXELS.items():
             if name in self.names and min(photo.shape[2:]) < pixels:
                 self._metrics.pop(name, None)
                 self.notes[name] = f"{what} needs images of at least {pixels} pixels per side"
         for name, metric in self._metrics.items():
+            pair = (as_rgb(image), as_rgb(photo)) if name in _OF_NETWORKS else (image, photo)
             if name in _OF_DISTRIBUTIONS:
-                metric.update(photo, real=True)
-                metric.update(image, real=False)
+                metric.update(pair[1], real=True)
+                metric.update(pair[0], real=False)
             else:
-                metric.update(image, photo)
+                metric.update(*pair)
 
     @torch.inference_mode()
     def values(self) -> dict[str, float | None]:
@@ -72,6 +77,7 @@ class ImageMetrics:
 
 
 _OF_DISTRIBUTIONS = ("fid", "kid", "scorer_fid")
+_OF_NETWORKS = ("lpips", *_OF_DISTRIBUTIONS)
 
 
 # torchmetrics takes a second to import, which only an evaluation should cost.

@@ -14,6 +14,7 @@ from hdgan.devices import enough_memory
 from hdgan.errors import ConfigError
 from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD
 from hdgan.models.programs import read_program, run_program
+from hdgan.models.rgb import RGB_CHANNELS, as_rgb
 from hdgan.models.segmenter import Segmenter, load_segmenter
 
 ScorerRange = Literal["signed", "unit", "imagenet"]
@@ -45,7 +46,7 @@ class Scorer:
         """The class of every pixel.
 
         Args:
-            image: [B, 3, H, W] float in [-1, 1].
+            image: [B, 3, H, W] float in [-1, 1]. Grey images [B, 1, H, W] are repeated.
 
         Returns:
             [B, H, W] int64 in [0, n_labels).
@@ -53,6 +54,12 @@ class Scorer:
         Raises:
             ConfigError: the network cannot take the image, knows another number of classes, or runs out of memory.
         """
+        if image.shape[1] not in RGB_CHANNELS:
+            raise ConfigError(
+                f"the scorer {self.name} takes RGB or grey images, but these have {image.shape[1]} channels: leave it "
+                "out"
+            )
+        image = as_rgb(image)
         size = f"{image.shape[3]}x{image.shape[2]}"
         with enough_memory(out_of_memory(f"the scorer {self.name}", size)):
             logits = self._logits(image)

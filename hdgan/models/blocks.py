@@ -8,9 +8,10 @@ A convolution keeps one tensor for its backward pass, its output; a residual blo
 convolution reads, the normalised and padded activation, is made again from it (`recomputed`). The generators of pix2pix
 do not take part in this, since batch norms and dropout cannot be repeated.
 
-Both apply only to unmodified convolutions. One that has hooks (those of spectral norm, weight norm and pruning among
-them), that is parametrised, or that was replaced by another module is called like any other module, and never repeated:
-see `is_plain`.
+Both apply only to unmodified convolutions and to those with the spectral norm of `hdgan.models.spectral_norm`. One
+that has hooks (those of PyTorch's older spectral norm, weight norm and pruning among them), that is otherwise
+parametrised, or that was replaced by another module is called like any other module, and never repeated: see
+`is_plain`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hdgan.models.options import UpsampleMode
+from hdgan.models.spectral_norm import class_without_norm
 from hdgan.ops import backend, instance_norm_act
 from hdgan.ops._backend import forced_backend
 from hdgan.ops._torch_internals import conv_forward, has_hooks, transforms_active
@@ -53,9 +55,10 @@ def is_plain(module: nn.Module) -> bool:
     """Whether nobody can tell if a module is called, or how often: it is of a known class, with the forward of that
     class, and without hooks, be they its own or global.
 
-    Parametrised modules and those that FSDP shards are of classes of their own.
+    Parametrised modules and those that FSDP shards are of classes of their own. A convolution with our spectral norm
+    counts as plain: its weight is computed where it is read.
     """
-    known = _PLAIN.get(type(module)) is type(module).forward and "forward" not in module.__dict__
+    known = _PLAIN.get(class_without_norm(module)) is type(module).forward and "forward" not in module.__dict__
     return known and not has_hooks(module) and not (isinstance(module, nn.Conv2d) and conv_forward(module) is None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -26,6 +26,7 @@ def capture(
     model: nn.Module,
     device: torch.device,
     warmed_up: Callable[[], object] = lambda: None,
+    pool: Any = None,
 ) -> tuple[torch.cuda.CUDAGraph, T]:
     """Capture a function of tensors that stay where they are.
 
@@ -37,6 +38,8 @@ def capture(
         model: the networks that it runs.
         device: a GPU.
         warmed_up: called between the warm-up and the capture.
+        pool: the memory of another graph, `graph.pool()`, which this one shares. The two must not run at once, and
+            tensors that one of them leaves to the other have to be held.
 
     Returns:
         The graph, and the result of the function. Every replay overwrites its tensors; the capture itself computes
@@ -56,7 +59,7 @@ def capture(
     graph = torch.cuda.CUDAGraph()
     # The capture is of this thread alone: a loader's thread goes on pinning memory, which a global one forbids.
     try:
-        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
             result = function()
     except RuntimeError as error:
         if is_out_of_memory(error):

@@ -170,11 +170,12 @@ def planes_conv(conv: nn.Module, x: LabelInput, start: int = 0, pad: int = 0, pa
         start: number of the channels before them.
     """
     assert isinstance(conv, nn.Conv2d)
-    weight = conv.weight[:, start : start + x.planes.channels]
+    whole = conv.weight
+    weight = whole[:, start : start + x.planes.channels]
     return label_conv2d(
         x.planes,
         None,
-        weight.contiguous(memory_format=memory_format_of(conv.weight)),  # a part has no format of its own
+        weight.contiguous(memory_format=memory_format_of(whole)),  # a part has no format of its own
         stride=conv.stride[0],
         padding=pad or int(conv.padding[0]),
         pad_mode=pad_mode if pad else "zero",

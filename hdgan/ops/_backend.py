@@ -141,7 +141,7 @@ def _why_unusable(name: str, gpu: int | None) -> str | None:
         except ImportError as error:
             return f"hdgan._C cannot be imported ({error}); install hdgan with a C++ compiler"
         if name == "cpu":
-            return None
+            return None if extension.cpu_supported else "this processor has no AVX2, FMA or F16C; use 'eager'"
         if extension.cuda_archs is None:
             return "hdgan._C was built without CUDA; install hdgan again with nvcc on PATH"
     if not torch.cuda.is_available():

@@ -126,25 +126,33 @@ def _backward(
     bias: Tensor | None,
     mean: Tensor,
     rstd: Tensor,
-    with_dresidual: bool,
+    margin: int | None,
     *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     slope, _, pad, pad_mode, backend = options
     x = dense(x)
     dy = dy.contiguous(memory_format=memory_format_of(x))
-    dx, dresidual, sums = _backward_fake(dy, x, weight, bias, mean, rstd, with_dresidual)
-    results = dx, dresidual if with_dresidual else None, sums
+    # The kernel for CPUs writes the margin, too. On a GPU it is added afterwards.
+    written = margin if margin is None or backend == "cpu" else 0
+    dx, dresidual, sums = _backward_fake(dy, x, weight, bias, mean, rstd, written)
+    results = dx, None if margin is None else dresidual, sums
     tensors = dy, x, weight, bias, mean, rstd, *results, _scratch(x, backend)
     launch("instance_norm_act", "bwd", backend, x.device, *tensors, slope, pad, pad_mode)
-    return dx, dresidual, sums
+    return dx, dresidual if margin == written else pad2d(dresidual, margin or 0, "zero"), sums
 
 
 def _backward_fake(
-    dy: Any, x: Tensor, weight: Any, bias: Any, mean: Tensor, rstd: Any, with_dresidual: bool, *options: Any
+    dy: Any, x: Tensor, weight: Any, bias: Any, mean: Tensor, rstd: Any, margin: int | None, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, dresidual (empty if it is not needed), and [2, B, C] sums over each plane, of dz and of dz times xhat."""
-    dresidual = empty_as(x, x.shape) if with_dresidual else x.new_empty(0)
-    return empty_as(x, x.shape), dresidual, mean.new_empty((2, *mean.shape))
+    """dx, dresidual, and [2, B, C] sums over each plane, of dz and of dz times xhat.
+
+    dresidual is that of a residual padded by `margin` pixels; with None it is not needed, and empty.
+    """
+    batch, channels, height, width = x.shape
+    sums = mean.new_empty((2, *mean.shape))
+    if margin is None:
+        return empty_as(x, x.shape), x.new_empty(0), sums
+    return empty_as(x, x.shape), empty_as(x, (batch, channels, height + 2 * margin, width + 2 * margin)), sums
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -164,9 +172,11 @@ def _backward_of(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
     margin = ctx.margin
     if need_residual and pad == 0 and not any(ctx.needs_input_grad[:3]):
         return None, None, None, pad2d(dy, margin, "zero"), *[None] * len(ctx.options)
-    dx, dresidual, sums = _instance_norm_act_backward(dy, *ctx.saved_tensors, need_residual and pad > 0, *ctx.options)
     # Without padding the residual's gradient is dy itself.
-    dresidual = pad2d(dresidual if pad else dy, margin, "zero") if need_residual else None
+    computed = margin if need_residual and pad > 0 else None
+    dx, dresidual, sums = _instance_norm_act_backward(dy, *ctx.saved_tensors, computed, *ctx.options)
+    if computed is None:
+        dresidual = pad2d(dy, margin, "zero") if need_residual else None
     dweight = sums[1].sum(0) if need_weight else None
     dbias = sums[0].sum(0) if need_bias else None
     return dx, dweight, dbias, dresidual, *[None] * len(ctx.options)
@@ -182,7 +192,7 @@ def _double_backward_of(
     ctx: Any, ddx: Tensor | None, ddresidual: Tensor | None, ddsums: Tensor | None
 ) -> tuple[Any, ...]:
     dy, x, weight, bias = ctx.saved_tensors
-    with_dresidual, slope, eps, pad, pad_mode, _ = ctx.options
+    margin, slope, eps, pad, pad_mode, _ = ctx.options
 
     def reference(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor) -> Tensor:
         """The op with scale and shift [B, C] of each plane, whose gradients are the sums."""
@@ -190,14 +200,14 @@ def _double_backward_of(
         centred = x.float() - x.float().mean((2, 3), keepdim=True)
         y = centred * (centred.square().mean((2, 3), keepdim=True) + eps).rsqrt()
         y = y * scale[:, :, None, None] + shift[:, :, None, None]
-        return pad2d(_activate(y, slope) + residual, pad, pad_mode).to(x.dtype)
+        return pad2d(_activate(y, slope) + _interior(residual, x), pad, pad_mode).to(x.dtype)
 
     planes = x.shape[:2]
     scale = x.new_ones(planes, dtype=torch.float32) if weight is None else weight.expand(planes)
     shift = x.new_zeros(planes, dtype=torch.float32) if bias is None else bias.expand(planes)
-    inputs = [x, scale, shift, x.new_zeros(x.shape)]
+    inputs = [x, scale, shift, pad2d(torch.zeros_like(x), margin or 0, "zero")]
     ddscale, ddshift = (None, None) if ddsums is None else (ddsums[1], ddsums[0])
-    ddinputs = [ddx, ddscale, ddshift, ddresidual if with_dresidual else None]
+    ddinputs = [ddx, ddscale, ddshift, None if margin is None else ddresidual]
     ddy, (d2x, d2scale, d2shift, _) = gradients_of_gradients(reference, inputs, dy, ddinputs)
     d2weight = None if weight is None or d2scale is None else d2scale.sum(0)
     d2bias = None if bias is None or d2shift is None else d2shift.sum(0)
@@ -215,7 +225,7 @@ _instance_norm_act = register(
 )
 _instance_norm_act_backward = register(
     "instance_norm_act_backward(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
-    "bool with_dresidual, float slope, float eps, int pad, str pad_mode, str backend) "
+    "int? margin, float slope, float eps, int pad, str pad_mode, str backend) "
     "-> (Tensor dx, Tensor dresidual, Tensor sums)",
     _backward,
     _backward_fake,

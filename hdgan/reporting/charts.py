@@ -92,6 +92,19 @@ _SPECS = (
         from_zero=True,
     ),
     _ChartSpec(
+        "Augmentation of D's images",
+        "D overfits where the sign statistic of its scores of photos is near 1",
+        {"d_sign": "sign statistic", "augment_p": "probability"},
+        smooth=True,
+    ),
+    _ChartSpec(
+        "Penalty of the discriminator",
+        "R1: squared gradient of its scores of real images, before its weight",
+        {"d_r1": "R1"},
+        smooth=True,
+        from_zero=True,
+    ),
+    _ChartSpec(
         "Distances",
         "of the balanced perceptual loss, before balancing",
         {"l1_image": "image", **{f"l1_feature_{i}": f"feature {i}" for i in range(1, 6)}},
@@ -109,11 +122,38 @@ _SPECS = (
         _ChartSpec(f"{title[0].upper()}{title[1:]}", note, {f"val_{name}": title}, of_validation=True)
         for name, (title, note) in _VALIDATIONS.items()
     ),
-    _ChartSpec("Learning rate", "of Adam, for G, E and D", {"lr": "learning rate"}, from_zero=True),
+    _ChartSpec("Learning rate", "of Adam, for G, E and D", {"lr": "learning rate", "lr_d": "of D"}, from_zero=True),
+    _ChartSpec(
+        "Gradients",
+        "norm of each network's gradient, before clipping",
+        {"grad_g": "G", "grad_d": "D"},
+        smooth=True,
+        scale="log",
+    ),
+    _ChartSpec(
+        "Saturated values",
+        "share of the values of images beyond ±0.99",
+        {"fake_saturated": "generated", "real_saturated": "photos"},
+        smooth=True,
+        from_zero=True,
+    ),
+    _ChartSpec(
+        "Contrast",
+        "deviation of a channel from its mean in an image",
+        {"fake_deviation": "generated", "real_deviation": "photos"},
+        smooth=True,
+        from_zero=True,
+    ),
+    _ChartSpec(
+        "Spots",
+        "largest pixel's share of the variance of a plane of G, mean of the worst layer",
+        {"spots": "spots"},
+        from_zero=True,
+    ),
 )
 
 
-LOSS_TITLES = {key: f"{key[0].upper()} {name}" for spec in _SPECS[:2] for key, name in spec.names.items()}
+LOSS_TITLES = {key: f"{key[0].upper()} {name}" for spec in _SPECS[:3] for key, name in spec.names.items()}
 """Titles of the losses of G and D by their keys in metrics.jsonl."""
 
 
@@ -183,7 +223,7 @@ def _draw(spec: _ChartSpec, curves: Sequence[_Curve], spans: Sequence[Span]) -> 
     values = np.concatenate([curve.values for curve in curves])
     # Outliers are common while D and G find their balance. A few of them must not flatten the rest.
     low, high = np.percentile(values, [0.2, 99.8]) if spec.smooth else (values.min(), values.max())
-    scale = spec.scale if high > 0 else "linear"
+    scale = spec.scale if high > 0 and values.min() >= 0 else "linear"  # a hinge loss may be negative
     axes.set_yscale(scale)
     margin = 0.08 * ((high - low) or abs(high) or 1.0)
     if scale == "log":

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from PIL import Image
 
-from hdgan.data import PairedDataset
+from hdgan.data import PairedDataset, photo_to_unit_range
+from hdgan.data.colors import preview
 from hdgan.errors import DataError
 from hdgan.styles.bank import Example
 
@@ -45,7 +46,7 @@ class Cropper:
                 "styles encode`"
             )
         sample = self.dataset[self.positions[stem]]
-        photo = sample["photo"].numpy().transpose(1, 2, 0)
+        photo = np.asarray(preview(photo_to_unit_range(sample["photo"]))[0].convert("RGB"))
         ids = (sample["ids"] if "ids" in sample else sample["label"]).numpy()
         for example in examples:
             yield example, crop(photo, ids == example.id, example.box)

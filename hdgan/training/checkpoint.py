@@ -21,15 +21,17 @@ from hdgan.checkpoints import (
     checkpoints_folder,
     list_steps,
 )
-from hdgan.config.bounds import BatchSize, Count
+from hdgan.config.bounds import BatchSize, Count, Share
 from hdgan.config.options import option
 from hdgan.config.serialization import from_plain, to_plain
-from hdgan.errors import CheckpointError, HdganError, TrainingError
+from hdgan.errors import CheckpointError, DivergenceError, HdganError, TrainingError
+from hdgan.families.common.augmentation import Sign
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model, read_metadata, save_model
 from hdgan.files import atomic_folder, remove_dead, remove_dead_below, remove_folder, write_text
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE
+from hdgan.training.health import Health
 from hdgan.training.schedule import Stage
 from hdgan.training.state import StageState
 from hdgan.training.validation import record_name
@@ -63,7 +65,7 @@ def save_checkpoint(run: Path, config: TrainConfig, state: StageState, tensors: 
 
 
 def require_finite(run: Path, stage: Stage, step: int, values: Mapping[str, float]) -> None:
-    """Raise TrainingError if a loss, metric or weight is not finite; the message names the checkpoint to return to.
+    """Raise DivergenceError if a loss, metric or weight is not finite; the message names the checkpoint to return to.
 
     Args:
         run: folder of the run.
@@ -80,7 +82,7 @@ def require_finite(run: Path, stage: Stage, step: int, values: Mapping[str, floa
         if steps
         else "there is no checkpoint yet: lower the learning rate, or set --optim.clip 1"
     )
-    raise TrainingError(f"step {step} of stage {stage.name}: {', '.join(wrong)}; {last}")
+    raise DivergenceError(f"step {step} of stage {stage.name}: {', '.join(wrong)}", last)
 
 
 def finish_saving(run: Path, config: TrainConfig, state: StageState) -> None:
@@ -93,7 +95,8 @@ def finish_saving(run: Path, config: TrainConfig, state: StageState) -> None:
 def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
     """Record which checkpoint is best, and delete those that are no longer kept.
 
-    Kept are the latest, the best, and those in which `hdgan styles` has written, which is the user's work.
+    Kept are the latest, the best, the last good one for a rollback, and those in which `hdgan styles` has written,
+    which is the user's work.
     """
     if state.best is not None:
         step, value = state.best
@@ -102,7 +105,7 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
     for step in list_steps(run)[: -config.log.keep]:
         folder = checkpoint_path(run, step)
         has_styles = any((folder / name).is_file() for name in (FEATURES_FILE, STYLES_FILE))
-        if step != best_step(run) and not has_styles:
+        if step not in (best_step(run), state.health.good) and not has_styles:
             remove_folder(folder)
 
 
@@ -140,12 +143,18 @@ class _TrainingFile:
     pool: list[StoredTensor]
     pool_conditions: list[StoredTensor] | None = None
     """In files of earlier versions part of the pool."""
+    augmentation: tuple[Share, Sign] | None = None
+    """Of an adaptive one."""
     optimizer_d: _Optimizer | None = None
     batch_size: BatchSize | None = None
     best: tuple[Count, float] | None = None
     best_by: dict[str, str | int | None] | None = None
     best_metric: str | None = None
     """In files of versions without best_by."""
+    penalty: float | None = None
+    stale: Count = 0
+    health: Health | None = None
+    """Absent if the run's health is not watched."""
 
 
 def read_training_state(folder: Path) -> dict[str, Any]:

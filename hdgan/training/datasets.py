@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.console import Console
@@ -19,6 +19,7 @@ from hdgan.data import (
     sample_geometry,
     validation_phase,
 )
+from hdgan.data.headers import RGB, ImageKind
 from hdgan.data.inspection import quick_check
 from hdgan.data.report import PhaseReport
 from hdgan.errors import ConfigError, DataError
@@ -39,6 +40,8 @@ class RunData:
     val_phase: str
     train_sizes: tuple[tuple[int, int], ...]
     """(width, height) of the training images' files, each once."""
+    photo_kind: ImageKind = RGB
+    """Channels and type of the photos."""
     palette: np.ndarray | None = None
     """Colours of the classes, [n_labels, 3] uint8, if the dataset defines them."""
 
@@ -86,7 +89,8 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
         for report in reports.values():
             report.require_size(stage.size)  # samples and statistics take images one by one
         reports[training].require_size(stage.size.training, stage.batch_size // processes)
-    _check_channels(config, reports)
+    _check_photos(config, reports)
+    _check_inputs(config, reports)
     spec = spec_of(config.data)
     return RunData(
         data,
@@ -95,6 +99,7 @@ def open_data(config: TrainConfig, console: Console, processes: int = 1) -> RunD
         validation.pairs,
         validation.phase,
         tuple(reports[training].sizes),
+        reports[training].photo_kind,
         None if spec is None else spec.palette,
     )
 
@@ -115,14 +120,15 @@ def _validation_pairs(config: TrainConfig, data: DataConfig, training: Listing, 
 
 
 def resolved(config: TrainConfig, data: RunData) -> TrainConfig:
-    """The config of a run, with the model's options that follow from the sizes of the training images filled in."""
+    """The config of a run, with the model's options that follow from the training images filled in."""
     sides = [
         side
         for stage in config.stages.values()
         for size in data.train_sizes
         for side in sample_geometry(size, stage.size).size
     ]
-    return config.resolved(sides)
+    channels, depth = data.photo_kind
+    return replace(config, model=replace(config.model, image_channels=channels, image_depth=depth)).resolved(sides)
 
 
 def training_shapes(config: TrainConfig, data: RunData, processes: int) -> list[tuple[int, int, int]]:
@@ -136,12 +142,26 @@ def training_shapes(config: TrainConfig, data: RunData, processes: int) -> list[
     return list(dict.fromkeys(shapes))
 
 
-def _check_channels(config: TrainConfig, reports: Mapping[Listing, PhaseReport]) -> None:
-    if config.model.image_channels != 3:
+def _check_photos(config: TrainConfig, reports: Mapping[Listing, PhaseReport]) -> None:
+    """Make sure that the photos of all phases are alike and suit a model whose channels are known already."""
+    (photo, kind), *others = [(listing.pairs[0].photo, report.photo_kind) for listing, report in reports.items()]
+    for other, found in others:
+        if found != kind:
+            raise DataError(f"{other} has {found}, {photo} has {kind}; save all photos alike")
+    channels = config.model.image_channels
+    if config.data.photo == "rgb" and channels != kind.channels:
         raise ConfigError(
-            f"{option('model.image_channels')} is {config.model.image_channels}, but photos are read as RGB: set it "
-            "to 3"
+            f"{option('model.image_channels')} is {channels}, but photos are read as RGB: set it to 3, or set "
+            f"{option('data.photo')} stored"
         )
+    if channels not in (RGB.channels, kind.channels):
+        raise ConfigError(
+            f"{photo} has {kind}, but {option('model.image_channels')} is {channels}: give photos of "
+            f"{count(channels, 'channel')}, or start a new run"
+        )
+
+
+def _check_inputs(config: TrainConfig, reports: Mapping[Listing, PhaseReport]) -> None:
     for listing, report in reports.items():
         if not config.model.n_labels and report.input_channels != config.model.input_channels:
             raise ConfigError(

@@ -47,7 +47,8 @@ class MovingAverage:
         self._follow()
 
     def _follow(self) -> None:
-        """Copy the running statistics of batch norms, which already are averages."""
+        """Copy what is not a weight: running statistics of batch norms, which already are averages, and the estimates
+        of spectral norms, which those of the averaged weights are close to."""
         for mine, theirs in self._statistics:
             mine.copy_(theirs)
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from hdgan.data import sample_geometry
 from hdgan.errors import ConfigError
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.losses import Criterion
 from hdgan.families.common.pool import FakePool
@@ -100,11 +101,11 @@ def estimate_stage(
         state = StageNetworks(plain, stage, _CPU)
         # A pool as large as this is never full here: a full one draws random numbers, which fake tensors cannot hold.
         pool = FakePool(2 * stage.config.batch_size if config.optim.pool_size else 0)
-        criterion = config.loss.criterion(perceptual, pool)
+        criterion = config.loss.criterion(perceptual, pool, Augmentation(config.augment, _CPU))
         inputs = _inputs(config, stage.config.batch_size // processes, size)
         layers = _layers(config, state, criterion, inputs)
         with PeakMeter() as meter:
-            forward_backward(plain, state, criterion, inputs)
+            forward_backward(plain, state, criterion, inputs, criterion.penalty)
         generator = sum(p.nbytes for name, p in state.model.named_parameters() if not name.startswith("discriminator."))
         networks = [state.model, *([] if perceptual is None else [perceptual])]
         weights = generator + sum(p.nbytes for network in networks for p in network.parameters())  # with the average

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from hdgan.data import PairedDataset
-from hdgan.data.colors import colorize_ids, colorize_labels, preview, to_image
+from hdgan.data.colors import colorize_ids, colorize_labels, preview
 from hdgan.families import ImageModel
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.train_config import TrainConfig
@@ -52,6 +52,7 @@ class Examples:
     def write(self, model: ImageModel, folder: Path, step: int, count: int) -> None:
         """Write generated images to folder/<step>/<k>.png and, once, what they are made from to folder/inputs/.
 
+        The files are for people: they have 8 bits, and of images with other than three channels one or three.
         Existing files in folder/inputs/ may be of other data or sizes, and are overwritten.
         """
         for k, inputs in enumerate(self.inputs(count)):
@@ -59,7 +60,7 @@ class Examples:
                 for name, image in self._sources(inputs):
                     save_png(image, folder / "inputs" / f"{k}_{name}.png")
                 self._shown = k + 1
-            save_png(to_image(self.generate(model, inputs, k)[0]), folder / f"{step:08d}" / f"{k}.png")
+            save_png(preview(self.generate(model, inputs, k)[0])[0], folder / f"{step:08d}" / f"{k}.png")
 
     def generate(self, model: ImageModel, inputs: Batch, index: int) -> Tensor:
         """G's image for inputs with a photo: [B, C, H, W] float32 in [-1, 1]. Features, if any, are the photo's.
@@ -78,7 +79,7 @@ class Examples:
             yield "input", preview(inputs.source[0])[0]
         if inputs.ids is not None:
             yield "instances", colorize_ids(inputs.ids[0].cpu().numpy())
-        yield "real", to_image(inputs.photo[0])
+        yield "real", preview(inputs.photo[0])[0]
 
 
 @torch.no_grad()

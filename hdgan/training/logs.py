@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,34 +19,62 @@ from hdgan import progress
 from hdgan.errors import CheckpointError, TrainingError
 from hdgan.files import leads_out, write_text
 from hdgan.files.json import parse_json, read_bytes
+from hdgan.training.tracking import Tracker
 
 METRICS_FILE = "metrics.jsonl"
+Event = Literal["warning", "rollback", "early_end"]
 PLAIN_LINE_SECONDS = 10.0
 """Time between lines if the output is not a terminal."""
 
 
 class Metrics:
-    """metrics.jsonl and TensorBoard: one record every few steps.
+    """metrics.jsonl, TensorBoard and the tracker: one record every few steps, and one for each event.
 
     Args:
         run: folder of the run.
         step: step that the run starts from; later records, of a run that was killed, are dropped.
+        rollbacks: of the run so far; records of later ones, of a run that was killed during one, are dropped.
+        tracker: gets the same values, and outlives this object.
     """
 
-    def __init__(self, run: Path, step: int) -> None:
-        self.path = run / METRICS_FILE
-        kept = [record for record in read_metrics(run) if record["step"] <= step]
+    def __init__(self, run: Path, step: int, rollbacks: int = 0, tracker: Tracker | None = None) -> None:
+        self.run, self.path, self.tracker = run, run / METRICS_FILE, tracker
+        self._open(step, rollbacks)
+
+    def _open(self, step: int, rollbacks: int) -> None:
+        kept = [r for r in read_metrics(self.run) if r["step"] <= step and r.get("rollbacks", 0) <= rollbacks]
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = self.path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        self._board = SummaryWriter(str(self.run / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, stage: str, values: Mapping[str, float]) -> None:
         """Record values of one step."""
-        try:
-            self._file.write(json.dumps({"step": step, "stage": stage, **values}) + "\n")
-            self._file.flush()
+        with self._explained():
+            self._append({"step": step, "stage": stage, **values})
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+        if self.tracker is not None:
+            self.tracker.scalars(step, values)
+
+    def event(self, step: int, stage: str, event: Event, text: str, **numbers: int) -> None:
+        """Record something that has happened at a step, in words."""
+        with self._explained():
+            self._append({"step": step, "stage": stage, "event": event, "text": text, **numbers})
+            self._board.add_text(event, text, step)
+
+    def rewind(self, step: int, rollbacks: int) -> None:
+        """Drop the records after a step, as a run does that starts from there."""
+        self.close()
+        self._open(step, rollbacks)
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise TrainingError(
                 f"cannot write {self.path}: {error.strerror or error}; free space, then resume the run"
@@ -89,6 +117,8 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
     for name, value in record.items():
         if name == "stage":
             fits = isinstance(value, str) and not leads_out(value)
+        elif name in ("event", "text"):
+            fits = isinstance(value, str)
         else:
             fits = type(value) is int and value >= 0 if name == "step" else type(value) in (int, float)
         if not fits:
@@ -142,6 +172,11 @@ class ProgressDisplay:
                 left = (now - began) / max(step - first, 1) * (self._total - step)
                 line = f"{stage} step {step}/{self._total} {shown} {speed} ETA {timedelta(seconds=round(left))}"
                 progress.print_lines(self._console, line)
+
+    def skip(self, steps: int) -> None:
+        """Count steps that are left out, or (below 0) taken again, as taking no time."""
+        began, first = self._start
+        self._start = began, first + steps
 
     def between_steps(self) -> AbstractContextManager[progress.Progress]:
         """Progress of long work between two steps: lines in a log. On a terminal the bar does not change."""

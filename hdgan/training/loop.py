@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hdgan.data.sampler import explained_worker_death
 from hdgan.devices import enough_memory
-from hdgan.errors import HdganError
+from hdgan.errors import DivergenceError, HdganError
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.train_config import LogConfig, TrainConfig
 from hdgan.progress import print_lines
@@ -22,13 +22,16 @@ from hdgan.training.distributed import join_world
 from hdgan.training.interrupt import StopRequest, defer_sigchld
 from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.report import write_report
+from hdgan.training.rollback import require_rollback, roll_back
 from hdgan.training.run_folder import claim_folder, locked, remove_samples, write_description
 from hdgan.training.saving import Saver
 from hdgan.training.schedule import Stage, stage_at
 from hdgan.training.setup import RunSetup, first_state, prepare, too_large, torch_settings
 from hdgan.training.state import StageState
 from hdgan.training.step_choices import StepChoices, choose_steps
+from hdgan.training.tracking import Tracker, open_tracker, require_tracker
 from hdgan.training.trainer import StepResult, Trainer
+from hdgan.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,18 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         if not world.is_main:
             console = Console(quiet=True)
         with world.rendezvous.share_failure():
+            require_tracker(config)
             run = prepare(config, resume, world, console)
             if world.is_main:
                 stack.enter_context(locked(config.out))
                 claim_folder(config, resume)  # another run may have come and gone in the meantime
             state = first_state(run, resume)
-            steps = choose_steps(run, state.step)
-            metrics = _open_folder(config, run, state, steps, resume) if world.is_main else None
+            # A rollback may lead back into a stage that a resume finds finished.
+            steps = choose_steps(run, 0 if config.health == "rollback" else state.step)
+            tracker = None
+            if world.is_main and (tracker := open_tracker(config, resume, console)) is not None:
+                stack.enter_context(tracker)
+            metrics = _open_folder(config, run, state, steps, resume, tracker) if world.is_main else None
             if metrics is not None:
                 stack.callback(metrics.close)
         total = run.stages[-1].last_step
@@ -79,19 +87,33 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         while (current := stage_at(run.stages, state.step)) is not None:
             with enough_memory(too_large(run.config, current, world)):
                 if state.stage != current:
-                    state = StageState(run.config, current, world.device, state.model)
+                    state = StageState(run.config, current, world.device, state.model, state.augmentation, state.health)
                 trainer = Trainer(steps[current.name].applied(run.config), state, run.perceptual, world, stop)
-            if not _train_stage(run, trainer, metrics, display):
+            problem = _train_stage(run, trainer, metrics, display)
+            stopping = trainer.stopping
+            if problem is not None:
+                health, failed_at = state.health, state.step
+                del trainer, state  # which would need memory beside the networks of the checkpoint
+                state = roll_back(run, health, problem, metrics)
+                display.skip(state.step - failed_at)
+            if stopping:
                 break
     report = write_report(config.out) if world.is_main else None
     result = TrainResult(finished=state.step == total, step=state.step, total_steps=total, report=report)
+    if tracker is not None and report is not None:
+        tracker.finish(report, finished=result.finished)
     if report is not None:
         _print_end(console, run.config, result, report)
     return result
 
 
 def _open_folder(
-    given: TrainConfig, run: RunSetup, state: StageState, steps: Mapping[str, StepChoices], resume: bool
+    given: TrainConfig,
+    run: RunSetup,
+    state: StageState,
+    steps: Mapping[str, StepChoices],
+    resume: bool,
+    tracker: Tracker | None,
 ) -> Metrics:
     """Clean up the run's folder, write the description of the run with its config as given, and open its log."""
     remove_leftovers(given.out)
@@ -99,26 +121,38 @@ def _open_folder(
         finish_saving(given.out, run.config, state)
     else:
         remove_samples(given.out)
-    write_description(
-        given, run.world, len(run.data.train_pairs), {name: str(choices) for name, choices in steps.items()}
-    )
-    return Metrics(given.out, state.step)
+    shown = {name: str(choices) for name, choices in steps.items()}
+    write_description(given, run.world, len(run.data.train_pairs), shown, resume)
+    return Metrics(given.out, state.step, state.health.rollbacks, tracker)
 
 
-def _train_stage(run: RunSetup, trainer: Trainer, metrics: Metrics | None, display: ProgressDisplay) -> bool:
-    """Train one stage to its end; False if asked to stop."""
+def _train_stage(
+    run: RunSetup, trainer: Trainer, metrics: Metrics | None, display: ProgressDisplay
+) -> DivergenceError | None:
+    """Train one stage to its end, or until asked to stop; returns what the run has to go back from, if it has to."""
+    try:
+        _take_steps(run, trainer, metrics, display)
+    except DivergenceError as problem:
+        require_rollback(run, trainer.state.health, problem)
+        return problem.with_traceback(None)  # whose frames hold the networks
+    return None
+
+
+def _take_steps(run: RunSetup, trainer: Trainer, metrics: Metrics | None, display: ProgressDisplay) -> None:
     config, world, state = run.config, run.world, trainer.state
     stage, log = state.stage, config.log
     saver = Saver(run, state, metrics, display)
     clock = _Clock(stage.config.batch_size)
-    trainer.on_result = partial(_log, stage, log, metrics, display, clock)
+    watch = Watch(run, state, metrics)
+    trainer.on_result = partial(_log, stage, log, metrics, display, clock, watch)
+    saver.begin()
     finished = False
     with (
         saver.keeping_last_step(trainer),
         enough_memory(too_large(trainer.config, stage, world)),
         explained_worker_death(),
         # Without closing, data workers would live for as long as the traceback of an error does.
-        closing(run.batches(stage, state.step_in_stage, stage.steps)) as batches,
+        closing(run.batches(stage, state.step_in_stage, stage.steps, state.health.rollbacks)) as batches,
     ):
         while not (finished or trainer.stopping):
             batch = _next(batches)
@@ -135,18 +169,26 @@ def _train_stage(run: RunSetup, trainer: Trainer, metrics: Metrics | None, displ
                 saver.write_samples()
             if scheduled or trainer.stopping:
                 saver.checkpoint(measure=scheduled)
+                finished = state.step == stage.last_step  # also if patience has run out
             clock.skip(time.monotonic() - pause)
-    return finished and not trainer.stopping
 
 
 def _log(
-    stage: Stage, log: LogConfig, metrics: Metrics | None, display: ProgressDisplay, clock: _Clock, result: StepResult
+    stage: Stage,
+    log: LogConfig,
+    metrics: Metrics | None,
+    display: ProgressDisplay,
+    clock: _Clock,
+    watch: Watch,
+    result: StepResult,
 ) -> None:
-    """Show and record what a finished step reports."""
+    """Show, record and judge what a finished step reports."""
     display.update(result.step, stage.name, result.losses, clock.images_per_second)
     if metrics is not None and (result.step % log.metrics_every == 0 or result.step == stage.last_step):
         speed = {"images_per_second": clock.images_per_second}
-        metrics.write(result.step, stage.name, {**result.losses, **result.learning_rates, **speed})
+        values = {**result.losses, **result.learning_rates, **result.statistics, **speed}
+        metrics.write(result.step, stage.name, values)
+    watch.judge(result)
 
 
 def _next(batches: Iterator[Batch]) -> Batch | HdganError:

@@ -69,11 +69,13 @@ def _content(run: Path, config: TrainConfig | None, problems: list[str]) -> dict
     environment, problem = _tried(lambda: load_environment(run))
     best, other_problem = _tried(lambda: read_best(run))
     metric = config.log.best if config else "l1"
-    records = read_metrics(run)
+    everything = read_metrics(run)
+    records = [record for record in everything if "event" not in record]
+    step = everything[-1]["step"] if everything else 0
     schedule = _schedule(config, environment)
     summaries = _summarise(config, schedule, records)
     losses: Record = next((record for record in reversed(records) if "lr" in record), {})
-    step, total = (records[-1]["step"] if records else 0), (schedule[-1].last_step if schedule else None)
+    total = schedule[-1].last_step if schedule else None
     spans = [Span(stage.name, stage.first, stage.last) for stage in summaries if stage.last > stage.first]
     note = SIZES_DIFFER if _sizes_differ(config) else ""
     return {
@@ -88,6 +90,8 @@ def _content(run: Path, config: TrainConfig | None, problems: list[str]) -> dict
         "note": note,
         "losses": {title: losses[name] for name, title in LOSS_TITLES.items() if name in losses},
         "stages": summaries,
+        "watched": config is not None and config.health != "off",
+        "events": [(record["event"].replace("_", " "), record["text"]) for record in everything if "event" in record],
         "images": sum(summary.images for summary in summaries),
         "duration": _duration(sum(summary.seconds for summary in summaries)),
         "stage_samples": _stage_samples(run, [summary.name for summary in summaries]),

@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ from hdgan.config.bounds import Count
 from hdgan.config.options import option
 from hdgan.config.serialization import from_plain
 from hdgan.data import DataConfig, SizeConfig
+from hdgan.data.config import PhotoMode
 from hdgan.errors import CheckpointError, ConfigError, HdganError
 from hdgan.families import ModelConfig
 from hdgan.families.common.train_config import TrainConfig
@@ -55,7 +56,7 @@ class RunEnvironment:
     processes: int | None = None
     training_pictures: Count | None = None
     steps: dict[str, str] | None = None
-    """How the steps of each stage run that was not finished at the start, by its name."""
+    """How the steps of each stage run or ran, by its name."""
 
 
 def claim_folder(config: TrainConfig, resume: bool) -> None:
@@ -106,8 +107,22 @@ def remove_samples(run: Path) -> None:
     shutil.rmtree(run / "samples", ignore_errors=True)
 
 
-def write_description(config: TrainConfig, world: World, training_pictures: int, steps: Mapping[str, str]) -> None:
-    """Write config.json and environment.json; `steps` says how the steps of each stage run."""
+def write_description(
+    config: TrainConfig, world: World, training_pictures: int, steps: Mapping[str, str], resume: bool = False
+) -> None:
+    """Write config.json and environment.json.
+
+    Args:
+        config: of the run.
+        world: its processes.
+        training_pictures: their number.
+        steps: how the steps of each stage run that is not finished.
+        resume: keep what environment.json says of the stages that are.
+    """
+    finished: Mapping[str, str] = {}
+    if resume:
+        with suppress(CheckpointError):  # a damaged file is replaced
+            finished = load_environment(config.out).steps or {}
     environment = RunEnvironment(
         hdgan=version("hdgan"),
         torch=torch.__version__,
@@ -117,7 +132,7 @@ def write_description(config: TrainConfig, world: World, training_pictures: int,
         threads=torch.get_num_threads(),
         processes=world.size,
         training_pictures=training_pictures,
-        steps=dict(steps),
+        steps={name: text for name, text in {**finished, **steps}.items() if name in config.stages},
     )
     for name, content in ((CONFIG_FILE, config), (ENVIRONMENT_FILE, environment)):
         write_json(config.out / name, content)
@@ -171,7 +186,8 @@ def training_of(
         return (config if root is None else replace(config, data=_under(root, config.data))), stage.size.whole
     if root is None:
         raise ConfigError(f"{file} does not say what it was trained on: give the dataset with {option('root')}")
-    data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare)
+    photo: PhotoMode = "rgb" if model.is_rgb else "stored"
+    data = DataConfig(root=root, instance_divisor=model.instance_divisor, dontcare=model.dontcare, photo=photo)
     return family_of(model).train_config(model=model, data=data), SizeConfig()
 
 

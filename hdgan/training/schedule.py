@@ -24,12 +24,25 @@ class Stage:
     def last_step(self) -> int:
         return self.first_step + self.steps
 
-    def learning_rate(self, step_in_stage: int) -> float:
-        """Constant, then falling linearly; the last step of a decaying stage still has a positive rate, the next would
-        have 0."""
-        decay_steps = self.config.decay * self.steps
-        left = self.steps - step_in_stage
-        return self.config.lr * min(1.0, left / decay_steps if decay_steps > 0 else 1.0)
+    def learning_rate(self, step_in_stage: int, network: str = "g") -> float:
+        """The rate of G (with E) or of D in a step of the stage, from 0: it rises, stays, and falls.
+
+        The first step of a stage with warm-up and the last one of a decaying stage have a positive rate; the step
+        before and the step after would have 0.
+        """
+        lr = self.config.lr if network == "g" or self.config.lr_d is None else self.config.lr_d
+        return lr * self._fallen(step_in_stage) * self._risen(step_in_stage)
+
+    def _risen(self, step_in_stage: int) -> float:
+        """The share of the full rate during the warm-up, 1 after it."""
+        warmup_steps = self.config.warmup * self.steps
+        return min(1.0, (step_in_stage + 1) / warmup_steps if warmup_steps > 0 else 1.0)
+
+    def _fallen(self, step_in_stage: int) -> float:
+        """The share of the full rate during the decay, 1 before it."""
+        decay_steps = 0.0 if self.config.schedule == "constant" else self.config.decay * self.steps
+        left = min(1.0, (self.steps - step_in_stage) / decay_steps if decay_steps > 0 else 1.0)
+        return (1 - math.cos(math.pi * left)) / 2 if self.config.schedule == "cosine" else left
 
 
 def plan(config: TrainConfig, dataset_size: int) -> list[Stage]:

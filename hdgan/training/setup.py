@@ -6,17 +6,19 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch import nn
 
 from hdgan.checkpoints import checkpoint_path, find_checkpoint, list_steps
-from hdgan.config.options import option
+from hdgan.config.options import option, option_off
 from hdgan.data import make_loader
 from hdgan.devices import enough_memory
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families.common.batch import Batch
+from hdgan.families.common.config import ModelConfig
 from hdgan.families.common.perceptual import OnMissing
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model
@@ -55,10 +57,14 @@ class RunSetup:
     validation: Validation
     console: Console
 
-    def batches(self, stage: Stage, start: int, stop: int) -> Generator[Batch, None, None]:
-        """This process's share of the batches of a stage's steps from `start` to before `stop`, counted from 0."""
+    def batches(self, stage: Stage, start: int, stop: int, rollbacks: int = 0) -> Generator[Batch, None, None]:
+        """This process's share of the batches of a stage's steps from `start` to before `stop`, counted from 0.
+
+        After each rollback of the run the images come in another order, so that a batch that has spoilt the networks
+        does not come again with the same neighbours.
+        """
         config, world, batch = self.config, self.world, stage.config.batch_size
-        seed = derive_seed(config.seed, self.stages.index(stage))
+        seed = derive_seed(config.seed, self.stages.index(stage), *([rollbacks] if rollbacks else []))
         loader = make_loader(
             self.data.training(stage.config.size, seed),
             start=start * batch,
@@ -98,6 +104,8 @@ def prepare(
     require_same_data(world.rendezvous, data.train_pairs)
     config = resolved(config, data)
     stages = plan(config, len(data.train_pairs))
+    for stage in stages:
+        data.training(stage.config.size, config.seed)  # refuses what it cannot read, before any work
     require_same_plan(world.rendezvous, config, stages)
     for stage in stages:
         check_batch(stage, world)
@@ -141,6 +149,7 @@ def _new_state(run: RunSetup) -> StageState:
             f"{option('init_from')} {file} is a model of the family {other.config.family}, but this run is of "
             f"{ours.family}"
         )
+    _require_same_spectral_norms(file, other.config, ours)
     for part, number in other.config.growth.items():
         if number > ours.growth[part]:
             raise ConfigError(
@@ -158,6 +167,18 @@ def _new_state(run: RunSetup) -> StageState:
     return state
 
 
+def _require_same_spectral_norms(file: Path, theirs: ModelConfig, ours: ModelConfig) -> None:
+    """Refuse weights that spectral norm has not divided for networks where it does, and the other way round."""
+    for part in ("generator", "discriminator"):
+        there, here = (getattr(getattr(model, part, None), "spectral_norm", False) for model in (theirs, ours))
+        if there != here:
+            name = f"model.{part}.spectral_norm"
+            raise ConfigError(
+                f"{option('init_from')} {file} has a {part} {'with' if there else 'without'} spectral norm: use "
+                f"{option(name) if there else option_off(name)}"
+            )
+
+
 def _resumed_state(run: RunSetup) -> StageState:
     """The latest checkpoint of the run."""
     config = run.config
@@ -171,7 +192,16 @@ def _resumed_state(run: RunSetup) -> StageState:
             f"{'' if begun is None else f' from {begun}'}: leave it out, or start a new run with another "
             f"{option('out')}"
         )
-    folder = checkpoint_path(config.out, steps[-1])
+    return saved_state(run, steps[-1])
+
+
+def saved_state(run: RunSetup, step: int) -> StageState:
+    """The state that a checkpoint of the run holds.
+
+    Raises:
+        CheckpointError: it is damaged, or does not fit the run.
+    """
+    config, folder = run.config, checkpoint_path(run.config.out, step)
     training = read_training_state(folder)
     require_network_of(folder, config)
     stage = next((stage for stage in run.stages if stage.name == training["stage"]), None)
@@ -181,8 +211,8 @@ def _resumed_state(run: RunSetup) -> StageState:
         )
     state = StageState(config, stage, run.world.device)
     restore(folder, state, training)
-    if state.best is not None and state.best[0] not in steps:  # somebody has deleted it: the next one takes its place
-        state.best = None
+    if state.best is not None and state.best[0] not in list_steps(config.out):
+        state.best = None  # somebody has deleted it: the next one takes its place
     return state
 
 

@@ -1,8 +1,8 @@
-"""What changes while a stage trains: networks, optimizers, moving average, fake pool, and the number of steps."""
+"""What changes while a stage trains: networks, optimizers, moving average, fake pool, augmentation, number of steps."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from hdgan.errors import CheckpointError
 from hdgan.families import ImageModel, ModelConfig, build_model
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.pool import FakePool
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.seeding import seed_everything
 from hdgan.training.ema import MovingAverage
+from hdgan.training.health import Health
 from hdgan.training.schedule import Stage
 
 
@@ -57,22 +59,36 @@ class StageState(StageNetworks):
     Args:
         config, stage, device: as of `StageNetworks`.
         previous: the model of the stage before, or of another run, whose weights this one takes over.
+        augmentation: of the stage before, which goes on; None begins anew.
+        health: what the watch on the run's health remembers of the stages before.
 
     Attributes:
         optimizers: of G (with E) and of D, where there is one, by "g" and "d".
         step: completed steps of the run.
         best: step and value of this stage's best checkpoint so far.
         best_by: what its value can be compared with, as `Validation.chosen_by`.
+        penalty: the last penalty of D's objective, for the log; None before the first.
+        stale: measured checkpoints since the best one, if `log.patience` counts them.
     """
 
     def __init__(
-        self, config: TrainConfig, stage: Stage, device: torch.device, previous: ImageModel | None = None
+        self,
+        config: TrainConfig,
+        stage: Stage,
+        device: torch.device,
+        previous: ImageModel | None = None,
+        augmentation: Augmentation | None = None,
+        health: Health | None = None,
     ) -> None:
         super().__init__(config, stage, device)
         self.step = stage.first_step
         self.best: tuple[int, float] | None = None
         self.best_by: dict[str, str | int | None] = {"metric": config.log.best}
+        self.penalty: float | None = None
+        self.stale = 0
+        self.health = Health() if health is None else health.for_next_stage()
         self.pool = FakePool(config.optim.pool_size)
+        self.augmentation = augmentation or Augmentation(config.augment, device)
         self.ema = MovingAverage(self.model, config.optim.ema_decay)
         if previous is not None:
             self.take_over(previous)
@@ -86,6 +102,12 @@ class StageState(StageNetworks):
     @property
     def step_in_stage(self) -> int:
         return self.step - self.stage.first_step
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Those of the next step, by the names of the optimizers."""
+        rate, factors = self.stage.learning_rate, self.health.rates
+        return {name: rate(self.step_in_stage, name) * factors[name] for name in self.optimizers}
 
     def take_over(self, previous: ImageModel) -> None:
         """Start from the weights of the stage before or of another run.
@@ -105,8 +127,12 @@ class StageState(StageNetworks):
             "batch_size": self.stage.config.batch_size,
             "best": self.best,
             "best_by": self.best_by,
+            **({} if self.penalty is None else {"penalty": self.penalty}),
             **{f"optimizer_{name}": optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             **self.pool.state(),
+            **self.augmentation.state(),
+            **({"stale": self.stale} if self.stale else {}),
+            **({"health": asdict(self.health)} if self.health != Health() else {}),
         }
 
     def load(self, weights: dict[str, Tensor], average: dict[str, Tensor], training: dict[str, Any]) -> None:
@@ -145,9 +171,14 @@ class StageState(StageNetworks):
             ) from error
         device = next(self.model.parameters()).device
         self.pool.load(training["pool"], training.get("pool_conditions"), self.model.config, device)
+        if "augmentation" in training:
+            self.augmentation.load(training["augmentation"])
         self.step = training["step"]
         self.best = training["best"]
+        self.penalty = training.get("penalty")
         self.best_by = training.get("best_by", {"metric": training.get("best_metric", "l1")})
+        self.stale = training.get("stale", 0)
+        self.health = training.get("health", Health())
 
     def _adapt(self, optimizer: torch.optim.Optimizer) -> None:
         """Apply the config's betas, and the memory format of the parameters, to what an optimizer has loaded.

@@ -1,9 +1,11 @@
 """The training step: forward, backward, average, update. To change the step, change this file.
 
-for each of n micro batches:   L_G, L_D = criterion(networks, micro batch)
+for each of n micro batches:   where a penalty (R1) is due:   grad D += 1/n dR/dD
+                               L_G, L_D = criterion(networks, micro batch)
                                grad D += 1/n dL_D/dD        grad G += 1/n dL_G/dG
 over all processes:            average the losses and the gradients
-update, if all losses are finite:   clip; Adam for G (with E) and for D
+update, if all losses are finite:   clip; Adam for G (with E) and for D, each at its rate
+after it:                      one power iteration of spectral norms; the probability of augmentation adapts
 one step later:                read the losses; moving average of G and E
 
 On a GPU, nothing waits for the step that has just been queued. The device itself holds an update back whose losses are
@@ -23,14 +25,17 @@ from torch import Tensor, nn
 from hdgan.devices import enough_memory
 from hdgan.errors import DataError, HdganError, TrainingError
 from hdgan.families.common.batch import Batch, Objectives
-from hdgan.families.common.losses import Criterion
+from hdgan.families.common.losses import Criterion, Penalty
+from hdgan.families.common.model import ImageModel
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.models.blocks import recomputing
+from hdgan.models.spectral_norm import refine
 from hdgan.seeding import seed_everything
 from hdgan.training.checkpoint import require_finite
-from hdgan.training.cuda_graph import GraphedGradients, compile_networks
+from hdgan.training.cuda_graph import Gradients, GraphedGradients, compile_networks
 from hdgan.training.distributed import World
 from hdgan.training.gradient_average import GradientAverage
+from hdgan.training.health import IMAGE_STATISTICS, gradient_norm, image_statistics
 from hdgan.training.interrupt import StopRequest, defer_sigchld
 from hdgan.training.readback import Readback
 from hdgan.training.setup import too_large
@@ -49,11 +54,25 @@ def accumulate_gradients(
     (objectives.generator / rounds).backward(inputs=g_parameters)
 
 
+def accumulate_penalty(
+    penalty: Penalty, model: ImageModel, micro_batch: Batch, d_parameters: list[Tensor], rounds: int
+) -> Tensor:
+    """Add the gradients of the penalty on one of several micro batches to those of D; returns its value, [1] float32.
+
+    Its graph is walked and freed before the criterion builds another one. It is taken in float32, without autocast:
+    second derivatives in bfloat16 have hardly a correct digit.
+    """
+    value = penalty(model, micro_batch)
+    (penalty.weight * value / rounds).backward(inputs=d_parameters)
+    return value.detach()[None]
+
+
 def forward_backward(
     config: TrainConfig,
     state: StageNetworks,
     criterion: Criterion,
     batch: Batch,
+    penalty: Penalty | None = None,
     last_backward: AbstractContextManager[None] | None = None,
 ) -> Tensor:
     """Replace the gradients of all trained parameters by those of a batch; the part of a step that a GPU can replay.
@@ -63,23 +82,31 @@ def forward_backward(
         state: the networks.
         criterion: their losses.
         batch: this process's share.
+        penalty: that of the criterion, in a step where it is due.
         last_backward: entered for the backward passes of the last micro batch, which complete the gradients.
 
     Returns:
-        [len(criterion.names)] float32: the losses, averaged over the micro batches.
+        [number of values] float32, averaged over the micro batches: the losses of the criterion; the penalty, if it is
+        due; IMAGE_STATISTICS, if the run's health is watched.
     """
     state.model.zero_grad()
     micro_batches = list(batch.split(state.stage.config.micro_batch))
     rounds, device = len(micro_batches), batch.photo.device
-    losses = torch.zeros(len(criterion.names), device=device)
+    losses: list[Tensor] = []
     for number, micro_batch in enumerate(micro_batches, start=1):
-        with config.autocast(device), recomputing(config.recompute is not False):
-            objectives = criterion(state.model, micro_batch)
+        parts = []
+        with recomputing(config.recompute is not False):
+            if penalty is not None:
+                parts.append(accumulate_penalty(penalty, state.model, micro_batch, state.d_parameters, rounds))
+            with config.autocast(device):
+                objectives = criterion(state.model, micro_batch)
         with (last_backward if number == rounds else None) or nullcontext():
             accumulate_gradients(objectives, state.g_parameters, state.d_parameters, rounds)
-        losses = losses + objectives.parts / rounds
+        if config.health != "off":
+            parts.append(image_statistics(objectives.fake, micro_batch.photo))
+        losses.append(torch.cat([objectives.parts, *parts]) / rounds)
         del objectives  # what is left of its graph must not live through the next forward pass
-    return losses
+    return sum(losses[1:], losses[0])
 
 
 def step_unless(found_inf: Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -106,6 +133,8 @@ class StepResult:
     """Losses of the whole batch by the names of the criterion."""
     learning_rates: dict[str, float]
     """Learning rates of the step by their names in metrics.jsonl."""
+    statistics: dict[str, float]
+    """What the watch on the run's health has measured, by their names in metrics.jsonl; empty if it is off."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +143,11 @@ class _Unfinished:
 
     step: int
     step_in_stage: int
+    names: tuple[str, ...]
     losses: Readback
     learning_rates: dict[str, float]
+    pool: list[tuple[Tensor, Tensor]]
+    """The pool of fakes before the step."""
 
 
 class Trainer:
@@ -154,15 +186,18 @@ class Trainer:
         if perceptual is not None:
             move(perceptual, config, world.device)
             cast_convolutions(perceptual, config)
-        self.criterion = config.loss.criterion(perceptual, state.pool)
+        self.criterion = config.loss.criterion(perceptual, state.pool, state.augmentation)
+        networks = {"grad_g": state.g_parameters, "grad_d": state.d_parameters} if config.health != "off" else {}
+        self._watched = {name: parameters for name, parameters in networks.items() if parameters}
+        self._statistics = (*IMAGE_STATISTICS, *self._watched) if self._watched else ()
         self.average = average = GradientAverage(world, state.in_backward_order)
         compile_networks(config.compile, state.model, perceptual)
         gradients = partial(forward_backward, config, state, self.criterion)
         # Without a reference to self, which would keep the networks of a stage alive beside those of the next one.
-        self._gradients: Callable[[Batch], Tensor] = (
+        self._gradients: Gradients = (
             GraphedGradients(gradients, state, required=config.cuda_graphs is True)
             if config.cuda_graphs and world.device.type == "cuda"
-            else lambda batch: gradients(batch, average.during_backward())
+            else lambda batch, penalty=None: gradients(batch, penalty, average.during_backward())
         )
         self._unfinished: _Unfinished | None = None
 
@@ -177,9 +212,14 @@ class Trainer:
             TrainingError: a loss of the step before is not finite. In both cases the weights are unchanged.
         """
         seed_everything(self.config.seed, self.world.rank, self.state.step)
-        losses = self._averaged_gradients(batch)
+        pool = list(self.state.pool.pairs)
+        try:
+            losses = self._averaged_gradients(batch)
+        except HdganError:
+            self.state.pool.pairs = pool
+            raise
         self.finish()
-        self._update(losses)
+        self._update(losses, pool)
 
     def finish(self) -> None:
         """Finish the last step, if it is unfinished: read its losses, update the moving average, report the losses.
@@ -195,16 +235,33 @@ class Trainer:
 
     def _finish(self, last: _Unfinished) -> None:
         config, state = self.config, self.state
-        losses = dict(zip(self.criterion.names, last.losses.tolist(), strict=True))
+        values = dict(zip(last.names, last.losses.tolist(), strict=True))
         try:
-            require_finite(config.out, state.stage, last.step, losses)
+            require_finite(config.out, state.stage, last.step, values)
         except TrainingError:
-            state.step = last.step - 1
+            state.step, state.pool.pairs = last.step - 1, last.pool
             raise
         self.updating = True
         state.ema.update(last.step_in_stage)
         self.updating = False
-        self.on_result(StepResult(last.step, losses, last.learning_rates))
+        statistics = {name: values.pop(name) for name in self._statistics}
+        if self.criterion.penalty is not None:  # the log repeats its last value until it is due again
+            name = self.criterion.penalty.name
+            state.penalty = values.get(name, state.penalty)
+            values |= {} if state.penalty is None else {name: state.penalty}
+        self.on_result(StepResult(last.step, values, last.learning_rates, statistics))
+
+    @property
+    def _penalty(self) -> Penalty | None:
+        """The penalty if it is due in the next step."""
+        penalty = self.criterion.penalty
+        return penalty if penalty is not None and penalty.due(self.state.step_in_stage) else None
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """Of the values that the next step reads back: losses, then statistics."""
+        due = self._penalty
+        return (*self.criterion.names, *([] if due is None else [due.name]), *self._statistics)
 
     def _averaged_gradients(self, batch: Batch | HdganError) -> Tensor:
         """Replace the gradients by those of a batch, averaged over all processes; returns the averaged losses.
@@ -218,9 +275,10 @@ class Trainer:
         world, failure = self.world, None
         losses = self._try_gradients(batch)
         if isinstance(losses, HdganError):
-            failure, losses = losses, torch.zeros(len(self.criterion.names), device=world.device)
+            failure, losses = losses, torch.zeros(len(self._names) - len(self._watched), device=world.device)
         self.average.finish()
-        losses = world.mean(losses)
+        norms = [gradient_norm(parameters)[None].to(losses) for parameters in self._watched.values()]
+        losses = world.mean(torch.cat([losses, *norms]))
         self.stopping, self.all_failed = world.any(self.stop.requested, failure is not None)
         if failure is not None:
             raise failure
@@ -234,23 +292,28 @@ class Trainer:
             return batch
         try:
             with enough_memory(too_large(self.config, self.state.stage, self.world)):
-                return self._gradients(batch)
+                return self._gradients(batch, self._penalty)
         except HdganError as error:
             return error
 
-    def _update(self, losses: Tensor) -> None:
+    def _update(self, losses: Tensor, pool: list[tuple[Tensor, Tensor]]) -> None:
         """Clip the gradients and step the optimizers; none of this moves anything if a loss is not finite."""
         config, state = self.config, self.state
-        lr = state.stage.learning_rate(state.step_in_stage)
-        queued = _Unfinished(state.step + 1, state.step_in_stage, Readback(losses), {"lr": lr})
+        rates = state.learning_rates
+        logged = {"lr": rates["g"]} | ({"lr_d": rates["d"]} if rates.get("d", rates["g"]) != rates["g"] else {})
+        queued = _Unfinished(state.step + 1, state.step_in_stage, self._names, Readback(losses), logged, pool)
         found_inf = (~losses.isfinite().all()).to(torch.float32)
         self.updating = True
         if config.optim.clip is not None:
             for parameters in (state.g_parameters, state.d_parameters):
                 torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip)
-        for optimizer in state.optimizers.values():
-            optimizer.param_groups[0]["lr"] = lr
+        for name, optimizer in state.optimizers.items():
+            optimizer.param_groups[0]["lr"] = rates[name]
             step_unless(found_inf, optimizer)
+        if config.augment.adaptive:
+            signs = losses[self.criterion.names.index("d_sign")]
+            state.augmentation.adapt(signs, state.stage.config.batch_size, found_inf)
+        refine(state.model)
         state.step += 1
         self._unfinished = queued
         self.updating = False

@@ -85,6 +85,7 @@ class Validation:
             n_labels=self.config.model.n_labels,
             dontcare=self.config.data.dontcare,
             networks=self.networks,
+            channels=self.config.model.image_channels,
         )
 
     def _no_value(self, reason: str) -> ConfigError:

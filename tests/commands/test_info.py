@@ -131,7 +131,12 @@ def test_gpus(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_kinds_of_gpus(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = [SimpleNamespace(name=f"Abacus {k}", major=9 - k, minor=0, total_memory=2**30) for k in range(2)]
     extension = SimpleNamespace(
-        cpu_isa="avx2", openmp=True, cuda_archs="9.0", cuda_version="13.0", cuda_driver_version=lambda: 13000
+        cpu_isa="avx2",
+        cpu_supported=True,
+        openmp=True,
+        cuda_archs="9.0",
+        cuda_version="13.0",
+        cuda_driver_version=lambda: 13000,
     )
     monkeypatch.setitem(sys.modules, "hdgan._C", extension)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -163,9 +168,9 @@ def test_forced_backend(
 
 
 def test_in_a_process_of_its_own(start: Callable[..., subprocess.Popen[str]]) -> None:
-    process = start("info", "--json", HDGAN_CPU_ISA="abacus")
+    process = start("info", "--json", HDGAN_BACKEND="abacus")
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 0
     facts = json.loads(output)
-    assert "HDGAN_CPU_ISA=abacus" in facts["backends"]["cpu"]
-    assert facts["default"]["cpu"]["backend"] == "eager"
+    assert facts["default"]["cpu"]["backend"] == "abacus"
+    assert "expected a backend among" in facts["default"]["cpu"]["refused"]

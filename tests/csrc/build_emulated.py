@@ -22,7 +22,7 @@ COUNTS = HERE / "counts"
 LIBRARIES = ("libasan.so", "libubsan.so")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
-FLAGS = ("-std=c++17", "-g", "-fPIC", "-fvisibility=hidden", "-DHD_BASELINE_ONLY", *WARNINGS)
+FLAGS = ("-std=c++17", "-g", "-fPIC", "-fvisibility=hidden", "-DHD_EMULATED", *WARNINGS)
 INCLUDES = (f"-I{EMULATOR}", f"-I{CSRC}", f"-I{COUNTS}")
 PYTHON = (f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}")
 SHARED_VARIABLE = re.compile(r"(?<!extern )\b__shared__ [^;]*?\b(\w+)\s*(?:\[[^;]*\])?;")
@@ -106,7 +106,7 @@ def compile_part(source: Path, out: Path, build: Build) -> None:
     elif source.name == "bindings.cpp":
         run(["g++", *FLAGS, "-O1", *PYTHON, *cuda, "-c", source, "-o", out])
     else:
-        run(["g++", *FLAGS, *build.cpu, "-fopenmp", "-DHD_ISA=baseline", "-c", source, "-o", out])
+        run(["g++", *FLAGS, *build.cpu, "-fopenmp", "-c", source, "-o", out])
 
 
 def build_extension(folder: Path, build: Build = SANITIZED) -> Path:

@@ -26,6 +26,7 @@ from hdgan.families import (
     UNetConfig,
     build_model,
 )
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.losses import LossConfig
 from hdgan.families.common.pool import FakePool
@@ -90,7 +91,7 @@ def step_and_generate(name: str, memory_format: torch.memory_format, dtype: torc
     config, loss = FAMILIES[name]
     torch.manual_seed(0)
     model = build_model(config).to(memory_format=memory_format)  # type: ignore[call-overload]
-    criterion = loss.criterion(Image() if name == "CRN" else None, FakePool(1))
+    criterion = loss.criterion(Image() if name == "CRN" else None, FakePool(1), Augmentation())
     # Of areas so large that they are looked up on a CPU.
     label = torch.randint(N_LABELS, (2, 2, 2)).repeat_interleave(HEIGHT // 2, 1).repeat_interleave(WIDTH // 2, 2)
     photo = (torch.rand(2, 3, HEIGHT, WIDTH) * 2 - 1).contiguous(memory_format=memory_format)

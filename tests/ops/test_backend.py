@@ -91,6 +91,17 @@ def test_missing_extension_is_said(monkeypatch):
         _backend._why_unusable.cache_clear()
 
 
+def test_a_processor_that_the_extension_is_not_for_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hdgan._C", SimpleNamespace(cpu_supported=False))
+    _backend._why_unusable.cache_clear()
+    try:
+        assert not used_kernels(lambda: avg_pyramid(X, 1))
+        with pytest.raises(BackendError, match="backend 'cpu' cannot run: this processor has no AVX2, FMA or F16C"):
+            avg_pyramid(X, 1, backend="cpu")
+    finally:
+        _backend._why_unusable.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("archs", "capability", "fits"),
     [

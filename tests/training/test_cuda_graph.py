@@ -20,6 +20,7 @@ from hdgan.families.common.batch import Batch
 from hdgan.families.pix2pix.losses import Pix2PixCriterion
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
 from hdgan.models.cuda_graph import CaptureError, without_trace
+from hdgan.models.spectral_norm import refine
 from hdgan.training import OptimConfig, TrainConfig, cuda_graph, setup, train
 from hdgan.training.cuda_graph import GraphedGradients, compile_networks
 from hdgan.training.distributed import World
@@ -34,7 +35,9 @@ def parts_and_gradients(config: TrainConfig, inputs: Batch) -> list[torch.Tensor
     torch.manual_seed(0)
     state = make_state(config)
     compile_networks(config.compile, state.model, None)
-    parts = forward_backward(config, state, Pix2PixHDCriterion(config.loss, None, state.pool), inputs)
+    parts = forward_backward(
+        config, state, Pix2PixHDCriterion(config.loss, None, state.pool, state.augmentation), inputs
+    )
     return [parts, *(p.grad for p in (*state.g_parameters, *state.d_parameters) if p.grad is not None)]
 
 
@@ -90,10 +93,12 @@ def test_a_step_that_cannot_be_captured(
     """An error if a graph was asked for; otherwise a warning, and steps without a graph."""
     config, inputs = make_config(tmp_path), make_inputs(2, torch.float32)
     state = make_state(config)
-    plain = partial(forward_backward, config, state, Pix2PixHDCriterion(config.loss, None, state.pool))
+    plain = partial(
+        forward_backward, config, state, Pix2PixHDCriterion(config.loss, None, state.pool, state.augmentation)
+    )
     expected = plain(inputs)
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise CaptureError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(cuda_graph, "capture", fail)
@@ -107,23 +112,79 @@ def test_a_step_that_cannot_be_captured(
         assert torch.equal(graphed(inputs), expected)
 
 
+class Recorded:
+    """In place of a CUDA graph: a replay runs the step again and writes into the tensors of the capture."""
+
+    def __init__(self, function: Callable[[], torch.Tensor], parameters: list[torch.Tensor]) -> None:
+        self.function, self.parameters, self.replays = function, parameters, 0
+        self.losses = function()
+        self.grads = [p.grad for p in parameters]
+
+    def pool(self) -> str:
+        return "memory"
+
+    def replay(self) -> None:
+        self.replays += 1
+        self.losses.copy_(self.function())
+        for parameter, gradient in zip(self.parameters, self.grads, strict=True):
+            if gradient is not None:
+                gradient.copy_(parameter.grad)  # type: ignore[arg-type]
+            parameter.grad = gradient
+
+
+def test_steps_with_a_penalty_have_a_graph_of_their_own(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path, loss=Pix2PixHDLoss(vgg=0.0, r1=1.0, r1_every=2))
+    state, expected_state = make_state(config), make_state(config)
+    criterion = Pix2PixHDCriterion(config.loss, None, state.pool, state.augmentation)
+    parameters, graphs, pools = [*state.g_parameters, *state.d_parameters], [], []
+
+    def record(function: Any, *_: Any, pool: Any) -> tuple[Recorded, torch.Tensor]:
+        graphs.append(Recorded(function, parameters))
+        pools.append(pool)
+        return graphs[-1], graphs[-1].losses
+
+    monkeypatch.setattr(cuda_graph, "capture", record)
+    graphed = GraphedGradients(partial(forward_backward, config, state, criterion), state)
+    for step in range(5):
+        inputs, penalty = make_inputs(2, torch.float32, step), criterion.penalty if step % 2 == 0 else None
+        losses = graphed(inputs, penalty)
+        expected = forward_backward(config, expected_state, criterion, inputs, penalty)
+        assert torch.equal(losses, expected)
+        wanted = [*expected_state.g_parameters, *expected_state.d_parameters]
+        for ours, theirs in zip(parameters, wanted, strict=True):
+            assert (ours.grad is None and theirs.grad is None) or torch.equal(ours.grad, theirs.grad)  # type: ignore[arg-type]
+    assert [graph.replays for graph in graphs] == [3, 2]
+    assert pools == [None, "memory"]
+
+
 @pytest.mark.gpu
-def test_a_graph_replays_the_same_gradients(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [0, 2], ids=["without penalty", "with penalty and spectral norm"])
+def test_a_graph_replays_the_same_gradients(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, every: int
+) -> None:
     config = make_config(tmp_path, device="cuda")
-    config = replace(config, model=replace(config.model, feature_channels=0), loss=Pix2PixHDLoss(vgg=0.0))
+    model: Any = replace(config.model, feature_channels=0)
+    discriminator = replace(model.discriminator, spectral_norm=bool(every))
+    loss = Pix2PixHDLoss(vgg=0.0, r1=1.0, r1_every=every) if every else Pix2PixHDLoss(vgg=0.0)
+    config = replace(config, model=replace(model, discriminator=discriminator), loss=loss)
     state = make_state(config)
     state.model.cuda()
-    plain = partial(forward_backward, config, state, Pix2PixHDCriterion(config.loss, None, state.pool))
+    criterion = Pix2PixHDCriterion(config.loss, None, state.pool, state.augmentation)
+    plain = partial(forward_backward, config, state, criterion)
     graphed = GraphedGradients(plain, state)
     parameters = [*state.g_parameters, *state.d_parameters]
     for step, batch in ((0, 2), (1, 2), (2, 1), (3, 2)):  # the third has another shape
         inputs = make_inputs(batch, torch.float32, step)
         inputs = Batch(inputs.photo.cuda(), inputs.label.cuda(), None, inputs.ids.cuda())  # type: ignore[union-attr]
-        expected = plain(inputs), [p.grad.clone() for p in parameters if p.grad is not None]
-        found = graphed(inputs), [p.grad.clone() for p in parameters if p.grad is not None]
+        penalty = criterion.penalty if every and step % every == 0 else None
+        expected = plain(inputs, penalty), [p.grad.clone() for p in parameters if p.grad is not None]
+        found = graphed(inputs, penalty), [p.grad.clone() for p in parameters if p.grad is not None]
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
         for optimizer in state.optimizers.values():
             optimizer.step()
+        refine(state.model)
 
 
 def make_noisy(make_config: Callable[..., TrainConfig], out: Path, **options: Any) -> TrainConfig:
@@ -137,7 +198,9 @@ def make_noisy(make_config: Callable[..., TrainConfig], out: Path, **options: An
 def test_warming_up_leaves_no_trace(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = make_noisy(make_config, tmp_path)
     state = make_state(config)
-    gradients = partial(forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), state.pool))
+    gradients = partial(
+        forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), state.pool, state.augmentation)
+    )
     inputs = make_inputs(2, torch.float32)
     gradients(inputs)
     before, generator = copy.deepcopy(state.model.state_dict()), torch.get_rng_state()
@@ -159,7 +222,9 @@ def test_a_graph_draws_the_noise_of_its_seed(make_config: Callable[..., TrainCon
         torch.manual_seed(0)
         state = make_state(config)
         state.model.cuda()
-        plain = partial(forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), state.pool))
+        plain = partial(
+            forward_backward, config, state, Pix2PixCriterion(Pix2PixLoss(), state.pool, state.augmentation)
+        )
         gradients = GraphedGradients(plain, state) if graphed else plain
         inputs = make_inputs(2, torch.float32)
         inputs = Batch(inputs.photo.cuda(), inputs.label.cuda(), None, inputs.ids.cuda())  # type: ignore[union-attr]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,8 +22,9 @@ from safetensors.torch import load_file
 from hdgan.checkpoints import find_checkpoint, list_steps
 from hdgan.data.sampler import StreamSampler
 from hdgan.errors import ConfigError
+from hdgan.families import Pix2PixHDLoss
 from hdgan.seeding import derive_seed, seed_everything
-from hdgan.training import OptimConfig, TrainConfig, distributed, setup, train
+from hdgan.training import LogConfig, OptimConfig, TrainConfig, distributed, setup, train
 from hdgan.training.distributed import World, join_world
 from hdgan.training.logs import read_metrics
 from hdgan.training.rendezvous import Rendezvous
@@ -92,17 +94,25 @@ def two_processes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("micro_batch", [None, 1])
+@pytest.mark.parametrize(
+    ("micro_batch", "penalty"), [(None, False), (1, False), (1, True)], ids=["whole", "divided", "penalty"]
+)
 def test_two_processes_equal_one_with_the_whole_batch(
     make_config: Callable[..., TrainConfig],
     to_arguments: Callable[[TrainConfig], list[str]],
     start: Start,
     tmp_path: Path,
     micro_batch: int | None,
+    penalty: bool,
 ) -> None:
-    """With one bucket of gradients or, where there are micro batches as well, with many."""
+    """With one bucket of gradients or, where there are micro batches as well, with many; with R1 and spectral norm."""
     # Two steps a stage: Adam's first step is the gradient's sign, which rounding may turn where a gradient is tiny.
     config = make_config(tmp_path / "one", images=8, batch_size=4, optim=OptimConfig(clip=1.0, ema_decay=0.5))
+    if penalty:
+        model: Any = config.model
+        generator, discriminator = (replace(p, spectral_norm=True) for p in (model.generator, model.discriminator))
+        model = replace(model, generator=generator, discriminator=discriminator)
+        config = replace(config, model=model, loss=Pix2PixHDLoss(vgg=0.0, gan="hinge", r1=1.0, r1_every=2))
     train(config, console=Console(quiet=True))
     stages = {name: replace(stage, micro_batch=micro_batch) for name, stage in config.stages.items()}
     both = replace(config, out=tmp_path / "two", stages=stages)
@@ -197,6 +207,42 @@ def test_a_request_that_one_process_gets_stops_all_after_the_same_step(
     assert [process.returncode for process in processes] == [130, 130], outputs
     assert list_steps(config.out) == [2]
     assert [record["step"] for record in read_metrics(config.out)] == [1, 2]
+
+
+NOT_FINITE = {
+    "losses of the second process": """
+from hdgan.training import trainer
+plain = trainer.forward_backward
+def spoilt(config, state, *arguments):
+    bad = state.step + 1 == 3 and not state.health.rollbacks and os.environ["RANK"] == "1"
+    return plain(config, state, *arguments) * (float("nan") if bad else 1)
+trainer.forward_backward = spoilt
+""",
+    "weights that the first process saves": """
+from hdgan.training.saving import Saver
+plain = Saver._require_finite_weights
+def spoilt(self):
+    if self.state.step == 3 and not self.state.health.rollbacks:
+        self.state.d_parameters[0].data.fill_(float("nan"))
+    plain(self)
+Saver._require_finite_weights = spoilt
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", NOT_FINITE.values(), ids=NOT_FINITE.keys())
+def test_processes_go_back_together(
+    make_config: Callable[..., TrainConfig], to_arguments: Callable[[TrainConfig], list[str]], tmp_path: Path, code: str
+) -> None:
+    config = make_config(tmp_path / "run", health="rollback", log=LogConfig(metrics_every=1, checkpoint_every=2))
+    processes, outputs = two_processes(changed(code), to_arguments(config))
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    records = read_metrics(config.out)
+    [event] = [record for record in records if "event" in record]
+    assert (event["event"], event["step"], event["rollbacks"]) == ("rollback", 2, 1)
+    assert [record["step"] for record in records if "lr" in record] == list(range(1, 10))
+    assert "back to step 2" in " ".join(outputs[0].split())
 
 
 def test_what_several_processes_cannot_do_is_refused(

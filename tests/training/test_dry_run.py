@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from hdgan.config.options import typed_as
 from hdgan.errors import CheckpointError, ConfigError
+from hdgan.families import Pix2PixHDLoss
 from hdgan.training import TrainConfig, train
 from hdgan.training import dry_run as module
 from hdgan.training.distributed import World
@@ -88,18 +90,22 @@ def test_recomputation_shows(make_config: MakeConfig, tmp_path: Path) -> None:
     assert less.estimate.saved_bytes < 0.9 * more.estimate.saved_bytes
 
 
-def test_an_estimate_is_near_a_real_step(make_config: MakeConfig, tmp_path: Path) -> None:
-    """The shapes of a step tell its peak of memory as a meter around a real one does."""
-    config = make_config(tmp_path / "run")
+@pytest.mark.parametrize("r1", [0.0, 1.0])
+def test_an_estimate_is_near_a_real_step(make_config: MakeConfig, tmp_path: Path, r1: float) -> None:
+    """The shapes of a step tell its peak of memory as a meter around a real one does, also where a penalty is due."""
+    config = make_config(tmp_path / "run", loss=Pix2PixHDLoss(vgg=0.0, r1=r1))
+    model: Any = config.model
+    discriminator = replace(model.discriminator, spectral_norm=bool(r1))
+    config = replace(config, model=replace(model, discriminator=discriminator))
     config = replace(config, stages={"global": config.stages["global"]})
     run = prepare(config, False, World(0, 1, torch.device("cpu")), QUIET)
     (stage,) = run.stages
     estimate = estimate_stage(config, stage, run.data, None, 0)
     state = StageState(config, stage, torch.device("cpu"))
-    criterion = config.loss.criterion(None, state.pool)
+    criterion = config.loss.criterion(None, state.pool, state.augmentation)
     batch = next(run.batches(stage, 0, 1))
     with PeakMeter() as meter:
-        forward_backward(config, state, criterion, batch)
+        forward_backward(config, state, criterion, batch, criterion.penalty)
     held = sum(p.nbytes for p in state.model.parameters()) + sum(p.nbytes for p in state.ema.model.parameters())
     moments = 2 * sum(p.nbytes for p in (*state.g_parameters, *state.d_parameters))
     assert estimate.peak_bytes == pytest.approx(meter.peak + held + moments, rel=0.1)

@@ -19,13 +19,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hdgan.errors import TrainingError
 from hdgan.families.common.batch import Objectives
-from hdgan.training import OptimConfig, TrainConfig
+from hdgan.training import AugmentConfig, OptimConfig, TrainConfig
 from hdgan.training.distributed import World
 from hdgan.training.readback import Readback
 from hdgan.training.setup import prepare
 from hdgan.training.state import StageState
 from hdgan.training.trainer import StepResult, Trainer
 from tests.training.test_trainer import CPU, make_inputs, make_state, make_trainer, moved, take_step
+
+AUGMENT = AugmentConfig(("color", "translation", "cutout"), probability=0.5, adaptive=True)
 
 
 def everything_trained(state: StageState) -> dict[str, Tensor]:
@@ -38,7 +40,8 @@ def everything_trained(state: StageState) -> dict[str, Tensor]:
         for number, kinds in optimizer.state_dict()["state"].items()
         for kind, value in kinds.items()
     }
-    return {name: value.clone() for name, value in (weights | average | moments).items()}
+    augmentation = {"augmentation": torch.tensor(state.augmentation.state().get("augmentation", ()))}
+    return {name: value.clone() for name, value in (weights | average | moments | augmentation).items()}
 
 
 def spoil(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
@@ -128,8 +131,10 @@ class Waits(TorchDispatchMode):
 
 
 def test_a_step_asks_its_device_for_no_number(make_family_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
-    """All families; with clipping, and with features, whose instances were found in advance."""
+    """All families; with clipping, augmentation, and with features, whose instances were found in advance."""
     config = make_family_config(tmp_path / "run", optim=OptimConfig(clip=1.0))
+    if config.model.has_discriminator:
+        config = replace(config, augment=AUGMENT)
     run = prepare(config, False, World(0, 1, CPU), Console(quiet=True))
     stage = run.stages[-1]
     trainer = Trainer(run.config, StageState(run.config, stage, CPU), run.perceptual, run.world)
@@ -154,7 +159,7 @@ def test_a_loss_that_is_not_finite_moves_nothing(
     device: str,
 ) -> None:
     """The next step says so, and does not move anything either."""
-    config = replace(make_config(tmp_path), optim=OptimConfig(clip=1.0))
+    config = replace(make_config(tmp_path), optim=OptimConfig(clip=1.0), augment=AUGMENT)
     trainer = make_trainer(config, make_state(config, device=torch.device(device)))
     inputs = moved(make_inputs(2, torch.float32), torch.device(device))
     if not first:

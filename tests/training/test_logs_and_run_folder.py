@@ -147,6 +147,21 @@ def test_the_config_of_a_run_is_read_back(make_config: MakeConfig, tmp_path: Pat
     assert environment["processes"] == 1
 
 
+def test_a_resume_keeps_what_is_known_of_finished_stages(make_config: MakeConfig, tmp_path: Path) -> None:
+    config, world = make_config(tmp_path / "run"), World(0, 1, torch.device("cpu"))
+    first, *_, last = config.stages
+
+    def written(steps: dict[str, str], resume: bool) -> dict[str, str]:
+        write_description(config, world, 6, steps, resume)
+        return json.loads((tmp_path / "run" / "environment.json").read_text())["steps"]
+
+    assert written({first: "a", last: "b", "of another run": "c"}, resume=False) == {first: "a", last: "b"}
+    assert written({last: "d"}, resume=True) == {first: "a", last: "d"}
+    assert written({last: "d"}, resume=False) == {last: "d"}
+    (tmp_path / "run" / "environment.json").write_text("{")
+    assert written({last: "e"}, resume=True) == {last: "e"}
+
+
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not a run"):
         load_config(tmp_path)

@@ -32,7 +32,18 @@ from hdgan.families.common.batch import Objectives
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
 from hdgan.families.saving import load_model, save_model
 from hdgan.seeding import seed_everything
-from hdgan.training import LogConfig, OptimConfig, TrainConfig, load_config, loop, saving, setup, train, trainer
+from hdgan.training import (
+    AugmentConfig,
+    LogConfig,
+    OptimConfig,
+    TrainConfig,
+    load_config,
+    loop,
+    saving,
+    setup,
+    train,
+    trainer,
+)
 from hdgan.training.distributed import World
 from hdgan.training.ema import MovingAverage
 from hdgan.training.logs import read_metrics
@@ -118,11 +129,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "everything": {
         "optim": OptimConfig(ema_decay=0.9, clip=0.5, pool_size=2),
+        "augment": AugmentConfig(("color", "translation", "cutout"), probability=0.5, adaptive=True, speed=20),
         "loss": Pix2PixHDLoss(vgg=0.0, gan="vanilla"),
         "precision": "bfloat16",
         "memory_format": "channels_last",
     },
+    "regularised": {"loss": Pix2PixHDLoss(vgg=0.0, gan="hinge", r1=1.0, r1_every=2)},
 }
+
+
+def regularised(config: TrainConfig) -> TrainConfig:
+    """With spectral norm on both networks, two learning rates, warm-up and a cosine."""
+    model: Any = config.model
+    generator, discriminator = (replace(part, spectral_norm=True) for part in (model.generator, model.discriminator))
+    model = replace(model, generator=generator, discriminator=discriminator)
+    rates: dict[str, Any] = {"lr_d": 4e-4, "schedule": "cosine", "warmup": 0.4}
+    return replace(config, model=model, stages={name: replace(s, **rates) for name, s in config.stages.items()})
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -137,6 +159,8 @@ def variant(
     if request.param == "everything":
         stages = {name: replace(stage, micro_batch=1) for name, stage in config.stages.items()}
         config = replace(config, stages=stages)
+    if request.param == "regularised":
+        config = regularised(config)
     train(config, console=QUIET)
     return config
 
@@ -243,6 +267,21 @@ def test_a_run_starts_from_the_weights_of_another(
     assert begun
     assert all(torch.equal(value, saved[name]) for name, value in begun.items())
     assert list_steps(config.out) == [3]
+
+
+@pytest.mark.parametrize("part", ["generator", "discriminator"])
+def test_weights_with_and_without_spectral_norm_do_not_mix(
+    run: Path, make_config: MakeConfig, tmp_path: Path, part: str
+) -> None:
+    config = make_config(tmp_path / "new", init_from=run)
+    model: Any = config.model
+    network = replace(getattr(model, part), spectral_norm=True)
+    config = replace(config, model=replace(model, **{part: network}), stages={"joint": config.stages["joint"]})
+    says = rf"has a {part} without spectral norm: use model\.{part}\.spectral_norm=False$"
+    with pytest.raises(ConfigError, match=says):
+        train(config, console=QUIET)
+    with pytest.raises(CheckpointError, match=rf"{part}\.spectral_norm is False in the checkpoint, True in the config"):
+        train(replace(load_config(run), model=config.model), resume=True, console=QUIET)
 
 
 def test_a_smaller_run_begins_a_larger_one(run: Path, make_config: MakeConfig, tmp_path: Path) -> None:

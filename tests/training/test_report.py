@@ -17,10 +17,12 @@ from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, SizeConfig
 from hdgan.errors import CheckpointError
 from hdgan.families import Pix2PixHDStage, Pix2PixHDTrainConfig
+from hdgan.families.common.augmentation import Augmentation
+from hdgan.families.common.penalty import R1Penalty
 from hdgan.families.common.pool import FakePool
 from hdgan.families.registry import FAMILIES
 from hdgan.reporting.charts import Span, draw_charts
-from hdgan.training import PRESETS, write_report
+from hdgan.training import PRESETS, AugmentConfig, write_report
 from hdgan.training.report import MOST_PIXELS, MOST_STEPS
 
 LOSSES = {"g_gan": 0.5, "g_feature_matching": 4.0, "d_real": 0.25, "d_fake": 0.125, "lr": 2e-4}
@@ -284,7 +286,11 @@ def test_options_are_compared_with_those_of_the_family(run, name):
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.config.family)
 def test_every_loss_of_every_family_is_drawn_and_listed(family, tmp_path):
-    names = family.train_config().loss.criterion(torch.nn.Linear(1, 1), FakePool(0)).names
+    adversarial = family.config.has_discriminator
+    augment = AugmentConfig(("color",), adaptive=True) if adversarial else AugmentConfig()
+    loss = family.train_config().loss
+    criterion = loss.criterion(torch.nn.Linear(1, 1), FakePool(0), Augmentation(augment))
+    names = (*criterion.names, R1Penalty.name) if adversarial else criterion.names
     record = {"stage": "a", "lr": 0.5, **{name: 1.125 + i for i, name in enumerate(names)}}
     charts = draw_charts([{"step": step, **record} for step in (1, 2)], [Span("a", 0, 2)])
     assert charts[-1].title == "Learning rate"
@@ -294,7 +300,7 @@ def test_every_loss_of_every_family_is_drawn_and_listed(family, tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 2, **record}) + "\n")
     page = Page(write_report(tmp_path))
     assert all(f"--curve-{i}: #" in page.html for chart in charts for i in range(len(chart.names)))
-    listed = {name: record[name] for name in names if name.startswith(("g_", "d_"))}
+    listed = {name: record[name] for name in names if name.startswith(("g_", "d_")) and name != "d_sign"}
     assert listed
     assert all(f"<span>{value:.3f}<small>" in page.html for value in listed.values())
 

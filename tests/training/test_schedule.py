@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +46,26 @@ def test_learning_rate_is_constant_then_falls_linearly(decay: float, expected: l
     )
     rates = [stage.learning_rate(step) for step in range(stage.steps)]
     assert rates == pytest.approx([3e-4 * factor for factor in expected])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"schedule": "cosine", "decay": 0.4}, [1, 1, 1, 1, 1, 1, 1, 0.853553, 0.5, 0.146447]),
+        ({"schedule": "constant", "decay": 1.0}, [1] * 10),
+        ({"warmup": 0.5, "decay": 0.0}, [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 1, 1]),
+        ({"warmup": 0.3, "decay": 0.5}, [1 / 3, 2 / 3, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]),
+        ({"warmup": 1.0, "schedule": "constant"}, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]),
+    ],
+)
+def test_schedules_and_warm_up(options: dict[str, Any], expected: list[float]) -> None:
+    config = Pix2PixHDStage(images=20, batch_size=2, lr=3e-4, lr_d=6e-4, **options)
+    (stage,) = plan(Pix2PixHDTrainConfig(stages={"a": config}), 1)
+    for network, lr in (("g", 3e-4), ("d", 6e-4)):
+        rates = [stage.learning_rate(step, network) for step in range(stage.steps)]  # type: ignore[arg-type]
+        assert rates == pytest.approx([lr * share for share in expected], rel=1e-5)
+    (same,) = plan(Pix2PixHDTrainConfig(stages={"a": replace(config, lr_d=None)}), 1)
+    assert all(same.learning_rate(step, "d") == stage.learning_rate(step) for step in range(stage.steps))
 
 
 def test_metrics_record_the_learning_rate_of_the_schedule(run: Path) -> None:

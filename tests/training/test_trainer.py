@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hdgan.errors import DataError
+from hdgan.errors import DataError, TrainingError
 from hdgan.families import Pix2PixHD, Pix2PixHDLoss
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.losses import Pix2PixHDCriterion
@@ -236,7 +237,7 @@ def test_losses_equal_the_originals_in_float32(
 
 def test_each_objective_reaches_its_own_network_alone(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     state = make_state(make_config(tmp_path))
-    criterion = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, state.pool)
+    criterion = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, state.pool, state.augmentation)
     for silent in ("generator", "discriminator"):
         objectives = criterion(state.model, make_inputs(2, torch.float32))
         objectives = replace(objectives, **{silent: getattr(objectives, silent) * 0})
@@ -274,6 +275,116 @@ def test_a_step_takes_the_learning_rate_of_the_schedule(
         rates = {group["lr"] for optimizer in state.optimizers.values() for group in optimizer.param_groups}
         assert rates == set(result.learning_rates.values())
     assert state.step == state.stage.last_step
+
+
+def with_penalty(config: TrainConfig, every: int = 2) -> TrainConfig:
+    return replace(config, loss=Pix2PixHDLoss(vgg=0.0, r1=3.0, r1_every=every))
+
+
+def test_a_due_step_adds_the_penalty_to_ds_gradients_alone(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, in_double: None
+) -> None:
+    config = steady(with_penalty(make_config(tmp_path)))
+    state = make_state(config, dtype=torch.float64)
+    criterion, inputs = config.loss.criterion(None, state.pool), make_inputs(2, torch.float64)
+    assert criterion.penalty is not None
+    penalty = criterion.penalty(state.model, inputs)
+    wanted = torch.autograd.grad(penalty, state.d_parameters, allow_unused=True)
+    losses = forward_backward(config, state, criterion, inputs)
+    plain = _gradients(state.model, "generator", "encoder", "discriminator")
+    with_it = forward_backward(config, state, criterion, inputs, criterion.penalty)
+    torch.testing.assert_close(with_it, torch.cat([losses, penalty.detach()[None]]))
+    names = {id(p): name for name, p in state.model.named_parameters()}
+    expected = dict(plain)
+    for parameter, gradient in zip(state.d_parameters, wanted, strict=True):
+        if gradient is not None:
+            expected[names[id(parameter)]] = plain[names[id(parameter)]] + 3.0 / 2 * 2 * gradient
+    assert_same(_gradients(state.model, "generator", "encoder", "discriminator"), expected, 1e-9)
+    assert sum(not torch.equal(expected[name], gradient) for name, gradient in plain.items()) > 4
+
+
+def test_micro_batches_share_the_penalty(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, in_double: None
+) -> None:
+    config, divided = (steady(with_penalty(make_config(tmp_path), 1), micro_batch) for micro_batch in (None, 1))
+    whole = make_trainer(config, make_state(config, dtype=torch.float64))
+    parts = make_trainer(divided, make_state(divided, dtype=torch.float64))
+    for step in range(2):
+        inputs = make_inputs(4, torch.float64, step)
+        expected, found = our_step(whole, inputs), our_step(parts, inputs)
+        assert list(expected[0])[-1] == "d_r1"
+        assert found[0] == pytest.approx(expected[0], rel=1e-10, abs=1e-10)
+        assert_same(found[1], expected[1], 1e-9)
+
+
+def test_steps_between_penalties_are_as_without_and_log_the_last_one(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    config, inputs = with_penalty(make_config(tmp_path)), [make_inputs(2, torch.float32, step) for step in range(3)]
+    trainer = make_trainer(config, make_state(config))
+    results = []
+    for k, batch in enumerate(inputs):
+        before = copy.deepcopy(trainer.state.model.state_dict())
+        results.append(our_step(trainer, batch))
+        without = make_trainer(replace(config, loss=Pix2PixHDLoss(vgg=0.0)), make_state(config))
+        without.state.model.load_state_dict(before)
+        without.state.step = trainer.state.step - 1
+        losses, gradients = our_step(without, batch)
+        assert all(results[-1][0][name] == loss for name, loss in losses.items())
+        same = all(torch.equal(gradient, results[-1][1][name]) for name, gradient in gradients.items())
+        assert same == (k == 1)
+    first, second, third = (losses["d_r1"] for losses, _ in results)
+    assert first == second != third
+
+
+def test_a_penalty_that_is_not_finite_stops_the_step(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_penalty(make_config(tmp_path))
+    state = make_state(config)
+    before = copy.deepcopy(state.model.state_dict())
+    nan = torch.full((), float("nan"), requires_grad=True)
+    monkeypatch.setattr("hdgan.families.common.penalty.r1_penalty", lambda *_: nan * 1)
+    with pytest.raises(TrainingError, match="step 7 of stage joint: d_r1 is nan"):
+        take_step(make_trainer(config, state), make_inputs(2, torch.float32))
+    assert all(torch.equal(value, before[name]) for name, value in state.model.state_dict().items())
+
+
+def test_d_may_have_a_rate_of_its_own(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    joint = replace(config.stages["joint"], lr=1e-4, lr_d=4e-4, warmup=0.4)
+    config = replace(config, stages=config.stages | {"joint": joint})
+    state = make_state(config)
+    trainer = make_trainer(config, state)
+    for step in range(state.stage.steps):
+        rates = {"g": state.stage.learning_rate(step), "d": state.stage.learning_rate(step, "d")}
+        assert rates["d"] == pytest.approx(4 * rates["g"])
+        result = take_step(trainer, make_inputs(2, torch.float32, step))
+        assert result.learning_rates == {"lr": rates["g"], "lr_d": rates["d"]}
+        assert {name: o.param_groups[0]["lr"] for name, o in state.optimizers.items()} == rates
+
+
+def test_an_update_refines_the_spectral_norms_of_what_trains(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    """G1 stays fixed while the enhancer trains, and its estimates with it. The average has the estimates of G."""
+    config = make_config(tmp_path)
+    model: Any = config.model
+    generator, discriminator = (replace(part, spectral_norm=True) for part in (model.generator, model.discriminator))
+    config = replace(config, model=replace(model, generator=generator, discriminator=discriminator))
+    state = StageState(config, next(s for s in plan(config, 6) if s.name == "enhancer"), CPU)
+    before = {name: value.clone() for name, value in state.model.named_buffers()}
+    assert before
+    take_step(make_trainer(config, state), make_inputs(2, torch.float32))
+    changed = {name for name, value in state.model.named_buffers() if not torch.equal(value, before[name])}
+    # The left vector of D's last convolutions, which have one output channel, is one number.
+    assert {name for name in before.keys() - changed if name.endswith("_v")} == {
+        name for name in before if name.startswith("generator.coarse.") and name.endswith("_v")
+    }
+    assert not any(name.startswith("generator.coarse.") for name in changed)
+    average = dict(state.ema.model.named_buffers())
+    assert average.keys() == {name for name in before if not name.startswith("discriminator.")}
+    assert all(torch.equal(value, state.model.get_buffer(name)) for name, value in average.items())
 
 
 def test_a_step_without_a_batch_changes_nothing(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
@@ -330,8 +441,8 @@ def test_features_fall_back_on_labels_where_there_are_no_instances() -> None:
 def test_the_pool_feeds_only_the_discriminators_fakes(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = replace(make_config(tmp_path), optim=OptimConfig(pool_size=1))
     state = make_state(config)
-    plain = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0))
-    pooled = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, state.pool)
+    plain = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0), Augmentation())
+    pooled = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, state.pool, state.augmentation)
     first, second = make_inputs(1, torch.float32, 1), make_inputs(1, torch.float32, 2)
     torch.testing.assert_close(pooled(state.model, first).parts, plain(state.model, first).parts)
     torch.manual_seed(1)  # draws more than 0.5: the old image comes back
@@ -366,7 +477,7 @@ def test_frozen_weights_are_converted_once(make_config: Callable[..., TrainConfi
         state = make_state(config)
         trainer = make_trainer(config, state, copy.deepcopy(vgg))
         if network is vgg:  # as it was
-            trainer.criterion = config.loss.criterion(network, state.pool)
+            trainer.criterion = config.loss.criterion(network, state.pool, state.augmentation)
         with Conversions() as conversions:
             losses = forward_backward(config, state, trainer.criterion, inputs)
         found.append((losses, [p.grad for p in state.g_parameters], conversions.bytes))
@@ -381,7 +492,7 @@ def test_frozen_weights_are_converted_once(make_config: Callable[..., TrainConfi
 def test_accumulation_frees_each_micro_batch(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = replace(steady(make_config(tmp_path), micro_batch=1), recompute=False)
     state = make_state(config)
-    criterion = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0))
+    criterion = Pix2PixHDCriterion(Pix2PixHDLoss(vgg=0.0), None, FakePool(0), Augmentation())
     alive, most = 0, 0
 
     class Saved:

@@ -6,6 +6,7 @@ Every module here but `_layout` is a layout: its `LAYOUT` detects the structure,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -32,20 +33,21 @@ def find_pairs(config: DataConfig, phase: str, labels: bool | None = None) -> Li
     absent from a phase as a whole; where a single one is absent, its partners are orphans.
 
     Args:
-        config: `root` and `layout` are used.
+        config: `root`, `layout` and `photo` are used.
         phase: For example "train".
         labels: Whether the model takes label maps (n_labels > 0) or an A-to-B input; None accepts both.
 
     Raises:
         DataError: a folder is missing or empty, the phase does not exist, two files of a folder share a name, or no
             file has a partner.
-        ConfigError: no root is set, or the dataset has label maps and the model takes an A-to-B input, or the reverse.
+        ConfigError: no root is set, the dataset has label maps and the model takes an A-to-B input, or the reverse, or
+            it was packed with photos of another kind.
     """
     root = _root(config)
     layout = _layout(config, labels)
     if config.layout == "auto" and (foreign := layout.foreign(root)):
         raise DataError(foreign)
-    return layout.list_pairs(root, phase)
+    return _reading(layout.list_pairs(root, phase), config)
 
 
 def match_folders(folders: Mapping[str, Path]) -> Listing:
@@ -82,6 +84,21 @@ def validation_phase(config: DataConfig, labels: bool | None = None) -> str:
         return config.val_phase
     phases = find_phases(config, labels)
     return next((phase for phase in ("val", "test") if phase in phases), config.train_phase)
+
+
+def _reading(listing: Listing, config: DataConfig) -> Listing:
+    """The listing, with pairs that read their photos as the config says."""
+    stored = config.photo == "stored"
+    if listing.layout != "packed":
+        pairs = tuple(replace(pair, stored=True) for pair in listing.pairs) if stored else listing.pairs
+        return replace(listing, pairs=pairs)
+    packed = "stored" if listing.pairs[0].stored else "rgb"
+    if packed != config.photo:
+        raise ConfigError(
+            f"{config.root} was packed with photos as {packed}, not {config.photo}: set {option('data.photo')} "
+            f"{packed}, or pack again"
+        )
+    return listing
 
 
 def _root(config: DataConfig) -> Path:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hdgan.data.config import PartName
 from hdgan.data.folders import images_in, name_of, subfolders_of
@@ -168,7 +168,7 @@ def match(
     folded = {name: {stem.casefold(): path for stem, path in by_stem.items()} for name, by_stem in stems.items()}
     pairs, orphans = [], []
     for stem in sorted(set().union(*stems.values())):
-        files: dict[str, Path] = {name: by_stem[stem] for name, by_stem in stems.items() if stem in by_stem}
+        files: dict[str, Any] = {name: by_stem[stem] for name, by_stem in stems.items() if stem in by_stem}
         if len(files) == len(stems):
             pairs.append(Pair(stem, **files))
             continue

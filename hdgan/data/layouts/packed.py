@@ -7,8 +7,9 @@ from pathlib import Path
 
 from hdgan.config.options import option
 from hdgan.data.config import Size, SizeConfig
+from hdgan.data.headers import RGB
 from hdgan.data.layouts._layout import Layout
-from hdgan.data.packed import open_packed, read_packed, verify_packed
+from hdgan.data.packed import kinds_of, open_packed, read_packed, verify_packed
 from hdgan.data.packed_index import INDEX, REPEAT, About, Entry, is_packed, read_index, sample_path
 from hdgan.data.pairs import Arrays, Listing, Pair, PairHeader
 from hdgan.data.transforms import Filter, scaled_size
@@ -28,7 +29,7 @@ class PackedPair(Pair):
         self._require_whole()
         with open_packed(self.first_file) as (_, about):
             self._require_listed(about)
-        return PairHeader(dict.fromkeys(self.files, self.entry.source), self.entry.channels)
+        return PairHeader(dict.fromkeys(self.files, self.entry.source), kinds_of(about))
 
     def verify(self) -> None:
         self._require_listed(verify_packed(self.first_file))
@@ -76,6 +77,9 @@ class PackedPair(Pair):
             listed, found = getattr(self.entry, name), getattr(about, name)
             if listed != found:
                 raise DataError(f"{self.first_file}: {name} is {found}, but {INDEX} says {listed}; {REPEAT}")
+        kind = kinds_of(about).get("photo", RGB)
+        if not self.stored and kind != RGB:
+            raise DataError(f"{self.first_file}: its photo has {kind}, but {INDEX} says {RGB}; {REPEAT}")
 
 
 class PackedLayout(Layout):
@@ -97,10 +101,11 @@ class PackedLayout(Layout):
         if phase not in index.phases:
             raise DataError(f"{root} was packed without phase {phase}; it contains: {', '.join(sorted(index.phases))}")
         found, photo_filter = index.phases[phase], index.settings.photo_filter
+        stored = index.settings.photo == "stored"
         pairs = []
         for entry in found.samples:
             files = dict.fromkeys(found.parts, sample_path(root / phase, entry.stem))
-            pairs.append(PackedPair(entry.stem, **files, entry=entry, photo_filter=photo_filter))
+            pairs.append(PackedPair(entry.stem, **files, entry=entry, photo_filter=photo_filter, stored=stored))
         return Listing(self.name, phase, tuple(pairs))
 
 

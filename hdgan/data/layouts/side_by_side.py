@@ -8,7 +8,7 @@ from pathlib import Path
 from hdgan.data.config import Size
 from hdgan.data.folders import images_in, subfolders_of
 from hdgan.data.headers import read_header, require_input
-from hdgan.data.images import read_input, to_photo
+from hdgan.data.images import read_input, require_unit_range, to_photo
 from hdgan.data.layouts import layouts
 from hdgan.data.layouts._layout import FolderLayout, Part
 from hdgan.data.pairs import Arrays, Listing, Pair, PairHeader
@@ -34,12 +34,15 @@ class SideBySidePair(Pair):
         header = read_header(self.first_file)
         require_input(self.first_file, header)
         width, height = header.upright
-        return PairHeader({"input": (self._half(width), height)}, header.input_channels)
+        return PairHeader({"input": (self._half(width), height)}, {"input": header.kind, "photo": header.kind})
 
     def read(self, size: Size | None = None, map_size: Size | None = None) -> Arrays:
         both = read_input(self.first_file)
         half = self._half(both.shape[1])
-        return {"input": both[:, :half], "photo": to_photo(self.first_file, both[:, half:])}
+        photo = both[:, half:]
+        if self.stored:
+            require_unit_range(self.first_file, photo)
+        return {"input": both[:, :half], "photo": photo if self.stored else to_photo(self.first_file, photo)}
 
     def _half(self, width: int) -> int:
         if width % 2:

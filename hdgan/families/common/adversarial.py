@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Objectives
 from hdgan.families.common.model import ImageModel, require_channels
 from hdgan.families.common.pool import FakePool
@@ -50,19 +51,33 @@ class DiscriminatorOutputs:
 
 
 def run_discriminator(
-    model: AdversarialModel, condition: NetworkInput, fake: Tensor, photo: Tensor, pool: FakePool
+    model: AdversarialModel,
+    condition: NetworkInput,
+    fake: Tensor,
+    photo: Tensor,
+    pool: FakePool,
+    augmentation: Augmentation,
 ) -> DiscriminatorOutputs:
-    """Run D on the fake that G made of a condition, on the photo, and on the fakes of the pool if it has a size."""
-    context = model.context(condition)
-    on_fake = model.discriminate(context, fake)
-    on_real = model.discriminate(context, photo)
+    """Run D on the fake that G made of a condition, on the photo, and on the fakes of the pool if it has a size.
+
+    D sees each of them through a transform of the augmentation. The pool keeps them as they are, and they are
+    transformed anew whenever they are shown.
+    """
+    transform = augmentation.draw(photo)
+    context = model.context(transform.condition(condition))
+    on_fake = model.discriminate(context, transform.image(fake))
+    on_real = model.discriminate(context, transform.image(photo))
     if not pool.size:
         return DiscriminatorOutputs(on_real, on_fake, on_fake)
     old_condition, old_fake = pool.exchange(condition, fake)
-    return DiscriminatorOutputs(on_real, on_fake, model.discriminate(model.context(old_condition), old_fake))
+    transform = augmentation.draw(old_fake)
+    old_context = model.context(transform.condition(old_condition))
+    return DiscriminatorOutputs(on_real, on_fake, model.discriminate(old_context, transform.image(old_fake)))
 
 
-def adversarial_objectives(outputs: DiscriminatorOutputs, mode: GanMode, terms: Sequence[Tensor] = ()) -> Objectives:
+def adversarial_objectives(
+    outputs: DiscriminatorOutputs, mode: GanMode, fake: Tensor, terms: Sequence[Tensor], augmentation: Augmentation
+) -> Objectives:
     """The objectives of G and D.
 
         min_G  L_GAN(G, D) + further terms        max_D  L_GAN(G, D) / 2
@@ -70,15 +85,19 @@ def adversarial_objectives(outputs: DiscriminatorOutputs, mode: GanMode, terms: 
     Args:
         outputs: of D.
         mode: of the GAN loss.
+        fake: what G has made.
         terms: of G's objective besides the GAN loss, with their weights.
+        augmentation: what the outputs were made with.
 
     Returns:
-        The objectives; their parts are g_gan, the terms, d_real and d_fake, these two before they are halved.
+        The objectives; their parts are g_gan, the terms, d_real and d_fake, these two before they are halved, and what
+        the augmentation reports.
     """
-    g_losses = [gan_loss(outputs.fake, real=True, mode=mode), *terms]
+    g_losses = [gan_loss(outputs.fake, real=True, mode=mode, of_generator=True), *terms]
     d_losses = [gan_loss(outputs.real, real=True, mode=mode), gan_loss(outputs.fake_for_d, real=False, mode=mode)]
     return Objectives(
         generator=sum(g_losses[1:], g_losses[0]),
         discriminator=(d_losses[0] + d_losses[1]) / 2,
-        parts=torch.stack([*g_losses, *d_losses]).detach(),
+        parts=torch.stack([*g_losses, *d_losses, *augmentation.report(outputs.real, mode)]).detach(),
+        fake=fake.detach(),
     )

@@ -24,12 +24,12 @@ class Batch:
 
     @staticmethod
     def from_loader(sample: data.LoaderBatch, device: torch.device, memory_format: torch.memory_format) -> Batch:
-        """Move what the loader yields to the device; the photo arrives in 8 bits and becomes float there."""
+        """Move what the loader yields to the device; 8-bit photos become float there."""
 
         def moved(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=True)
 
-        photo = sample["photo"].to(device, non_blocking=True).float() / 127.5 - 1
+        photo = data.photo_to_unit_range(sample["photo"].to(device, non_blocking=True))
         source = moved(sample.get("input"))
         if source is not None:
             source = source.contiguous(memory_format=memory_format)
@@ -74,6 +74,8 @@ class Objectives:
     """None for a family without D."""
     parts: Tensor
     """[number of losses] float32, detached: the losses that the criterion names, with their weights."""
+    fake: Tensor
+    """[B, ..., C, H, W] detached: G's images, for the watch on the run's health."""
 
     def with_parts(self, more: Sequence[Tensor]) -> Objectives:
         """The same objectives with further scalars for the log."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Channels, Divisor, Label, Labels
+from hdgan.config.bounds import Channels, Depth, Divisor, Label, Labels
 from hdgan.config.serialization import check_values
 
 
@@ -27,7 +27,9 @@ class ModelConfig:
     input_channels: Channels = 3
     """Channels of the input image of A->B training (n_labels 0)."""
     image_channels: Suppress[Channels] = 3
-    """Channels of the photo."""
+    """Channels of the photo. A run whose photos are read as stored takes them from the data."""
+    image_depth: Suppress[Depth] = "uint8"
+    """Type of the photo's numbers, in which generated images are written. Networks compute with floats in [-1, 1]."""
     instances: bool = True
     """Feed the instance boundary map to the networks."""
     dontcare: Suppress[Label | None] = None
@@ -42,6 +44,11 @@ class ModelConfig:
     def feature_channels(self) -> int:
         """Channels of E's features; 0 for a family without encoder."""
         return 0
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether photos are 8-bit RGB images, as which any photo can be read."""
+        return (self.image_channels, self.image_depth) == (3, "uint8")
 
     @property
     def condition_channels(self) -> int:

@@ -6,13 +6,28 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 from tyro.conf import Suppress
 
 from hdgan.config.serialization import check_values
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.perceptual import OnMissing, Shapes
 from hdgan.families.common.pool import FakePool
+
+
+class Penalty(Protocol):
+    """What D's objective contains in some steps only."""
+
+    name: str
+    """Of its value in metrics.jsonl."""
+    weight: float
+
+    def due(self, step: int) -> bool:
+        """Whether the step after so many steps of the run contains it."""
+
+    def __call__(self, model: Any, batch: Batch) -> Tensor:
+        """Its value for a micro batch without the weight, a scalar float32 that is still attached to its graph."""
 
 
 class Criterion(Protocol):
@@ -22,6 +37,8 @@ class Criterion(Protocol):
     """Of the losses in `Objectives.parts`."""
     perceptual: nn.Module | None
     """The network whose features a perceptual loss compares."""
+    penalty: Penalty | None
+    """What some steps add to D's objective."""
 
     def __call__(self, model: Any, batch: Batch) -> Objectives: ...
 
@@ -41,12 +58,13 @@ class LossConfig(ABC):
         check_values(self, "loss")
 
     @abstractmethod
-    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> Criterion:
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Criterion:
         """The losses of a run.
 
         Args:
             perceptual: what `load_perceptual` has returned.
             pool: of earlier fakes, for D.
+            augmentation: of what D sees.
         """
 
     def load_perceptual(self, shapes: Shapes = (), on_missing: OnMissing | None = None) -> nn.Module | None:
@@ -70,6 +88,13 @@ class LossConfig(ABC):
 
         Raises:
             ConfigError: it cannot.
+        """
+
+    def check_photos(self, channels: int) -> None:  # noqa: B027
+        """Make sure that the losses can compare photos of so many channels.
+
+        Raises:
+            ConfigError: they cannot.
         """
 
     @property

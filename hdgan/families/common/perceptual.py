@@ -14,9 +14,11 @@ from hdgan.errors import ConfigError
 from hdgan.losses import LAYER_WEIGHTS
 from hdgan.models import load_vgg19
 from hdgan.models.programs import ProgramFeatures
+from hdgan.models.rgb import RGB_CHANNELS
 from hdgan.models.segmenter import SegmenterFeatures, load_segmenter, random_segmenter
 from hdgan.models.timm_features import TimmFeatures, least_side_of, load_timm, untrained_timm
 from hdgan.models.vgg import Convolution, Pooling, VGG19Features, missing_weights
+from hdgan.wording import count
 
 OnMissing = Callable[[str], None]
 Shapes = Sequence[tuple[int, int, int]]
@@ -111,6 +113,19 @@ def layer_weights(loss: NetworkOptions, given: Sequence[float], n_features: int)
             f"{n_features} features: give as many weights"
         )
     return tuple(given)
+
+
+def require_rgb(channels: int, remedy: str) -> None:
+    """Make sure that the network, which takes RGB images, can compare the photos; one channel is repeated.
+
+    Raises:
+        ConfigError: they have other channels; the message ends with the remedy.
+    """
+    if channels not in RGB_CHANNELS:
+        raise ConfigError(
+            f"the photos have {count(channels, 'channel')}, but the perceptual loss compares features of RGB or "
+            f"grey images: {remedy}"
+        )
 
 
 def load_network(

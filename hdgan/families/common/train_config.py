@@ -22,6 +22,7 @@ from hdgan.data.config import DataConfig, SizeConfig
 from hdgan.devices import network_format
 from hdgan.errors import ConfigError
 from hdgan.families.common.alignment import check_side
+from hdgan.families.common.augmentation import AugmentConfig
 from hdgan.families.common.config import ModelConfig
 from hdgan.families.common.losses import LossConfig
 from hdgan.files import leads_out
@@ -31,6 +32,7 @@ Epochs = Annotated[float, Interval(ge=0, le=10**6)]
 Images = Annotated[int, Interval(ge=0, le=10**12)]
 Beta = Annotated[float, Interval(ge=0, lt=1)]
 Norm = Annotated[float, Interval(gt=0, le=10**9)]
+Schedule = Literal["linear", "cosine", "constant"]
 BestMetric = Literal["l1", "psnr", "ssim", "miou", "pixel_accuracy", "scorer_fid"]
 AnyRun = TypeVar("AnyRun", bound="TrainConfig")
 
@@ -51,9 +53,16 @@ class StageConfig:
     images: Images | None = None
     """Length of the stage in images, which takes precedence over epochs; 0 leaves the stage out."""
     decay: Share = 0.5
-    """Last part of the stage, as a fraction, over which the learning rate falls linearly to zero."""
+    """Last part of the stage, as a fraction, over which the learning rate falls to zero by the schedule."""
     lr: LearningRate = 2e-4
     """Learning rate of Adam before it falls."""
+    lr_d: LearningRate | None = None
+    """Learning rate of D, which rises and falls with that of G and E; None is the same (two rates: Heusel et al. 2017,
+    for example 1e-4 and 4e-4)."""
+    schedule: Schedule = "linear"
+    """How the learning rate falls over decay: linearly, along half a cosine, or constant, not at all."""
+    warmup: Share = 0.0
+    """First part of the stage, as a fraction, over which the learning rate rises linearly from zero."""
 
     @classmethod
     def upgraded(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,8 +76,13 @@ class StageConfig:
             place: of the stage in the config, such as `stages.global`.
 
         Raises:
-            ConfigError: it trains a part that it does not have.
+            ConfigError: it trains a part that it does not have, or its learning rate falls before it has risen.
         """
+        if self.schedule != "constant" and self.warmup + self.decay > 1:
+            raise ConfigError(
+                f"{option(f'{place}.warmup')} is {self.warmup:g} and {option(f'{place}.decay')} {self.decay:g}: the "
+                "learning rate would fall before it has risen; let them add up to 1 at most"
+            )
 
     def model(self, config: Any) -> ModelConfig:
         """The architecture of the stage, derived from the architecture that the run's stages share.
@@ -128,6 +142,11 @@ class LogConfig:
     own that takes [-1, 1]."""
     style_images: Positive = 64
     """Training images from which a checkpoint's mean feature of each class is taken."""
+    patience: Positive | None = None
+    """End a stage once this many checkpoints in a row have not improved the best metric; None trains to its end."""
+    to: Literal["tensorboard", "wandb", "mlflow"] = "tensorboard"
+    """Where metrics go besides metrics.jsonl: to TensorBoard alone, or to wandb or mlflow as well, which also get the
+    config, the samples and the report. Their own settings apply, such as WANDB_MODE and MLFLOW_TRACKING_URI."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +161,7 @@ class TrainConfig:
     """Stages in order."""
     loss: LossConfig
     optim: OptimConfig = OptimConfig()
+    augment: AugmentConfig = AugmentConfig()
     log: LogConfig = LogConfig()
     init_from: Path | None = None
     """Start from the weights of another run or checkpoint, whose model is that of the first stage or a smaller one."""
@@ -164,17 +184,19 @@ class TrainConfig:
     it is possible. --cuda-graphs and --no-cuda-graphs mean True and False."""
     threads: Threads | None = None
     """CPU threads of PyTorch; None leaves PyTorch's choice."""
+    health: Literal["off", "warn", "rollback"] = "off"
+    """Watch losses, gradients and images. warn names what goes wrong and its likely cause; rollback also goes back to
+    the last good checkpoint, and on from there with other batches at half the learning rate."""
+    health_rollbacks: Annotated[int, Interval(ge=1, le=30)] = 3
+    """Most rollbacks of a run; the next time, the run ends with an error."""
 
     def __post_init__(self) -> None:
         if type(self) is TrainConfig:
             family = "create the config of a family, such as Pix2PixHDTrainConfig"
             raise ConfigError(f"TrainConfig is only the base class: {family}")
         check_values(self)
-        if self.optim.pool_size and not self.model.has_discriminator:
-            raise ConfigError(
-                f"{option('optim.pool_size')} is {self.optim.pool_size}, but the models of the family "
-                f"{self.model.family} have no discriminator: set it to 0"
-            )
+        if not self.model.has_discriminator:
+            self._check_without_discriminator()
         self._check_stages()
         self._check_best()
         self.loss.check(self.model)
@@ -196,8 +218,9 @@ class TrainConfig:
             sides: widths and heights of the training images in all stages, in pixels.
 
         Raises:
-            ConfigError: they are too small for the losses.
+            ConfigError: they are too small for the losses, or these cannot compare the channels of the photos.
         """
+        self.loss.check_photos(self.model.image_channels)
         least = self.loss.least_side
         shortest = min(sides, default=max(least, 2 * self.loss.max_shift + 1))
         if shortest < least:
@@ -208,6 +231,13 @@ class TrainConfig:
             )
         check_side(self.loss.max_shift, shortest)
         return replace(self, model=self.model.resolved(sides))
+
+    def _check_without_discriminator(self) -> None:
+        none = f"but the models of the family {self.model.family} have no discriminator"
+        if self.optim.pool_size:
+            raise ConfigError(f"{option('optim.pool_size')} is {self.optim.pool_size}, {none}: set it to 0")
+        if self.augment.policy:
+            raise ConfigError(f"{option('augment.policy')} is {' '.join(self.augment.policy)}, {none}: leave it out")
 
     def _check_best(self) -> None:
         best, scorer = self.log.best, self.log.scorer
@@ -236,6 +266,11 @@ class TrainConfig:
                     f"{name!r:.60} is the name of a stage but cannot be that of a folder: choose another name"
                 )
             stage.check(f"stages.{name}")
+            if stage.lr_d is not None and not self.model.has_discriminator:
+                raise ConfigError(
+                    f"{option(f'stages.{name}.lr_d')} is {stage.lr_d:g}, but the models of the family "
+                    f"{self.model.family} have no discriminator: leave it out"
+                )
             parts = stage.model(self.model).growth
             if any(number < before.get(part, 0) for part, number in parts.items()):
                 raise ConfigError(

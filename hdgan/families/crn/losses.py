@@ -12,8 +12,9 @@ from tyro.conf import Suppress
 
 from hdgan.config.bounds import Shift
 from hdgan.families.common.alignment import aligned, shift_names
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
-from hdgan.families.common.losses import LossConfig
+from hdgan.families.common.losses import LossConfig, Penalty
 from hdgan.families.common.perceptual import (
     VGG19,
     OnMissing,
@@ -24,6 +25,7 @@ from hdgan.families.common.perceptual import (
     load_network,
     n_features_of,
     network_name,
+    require_rgb,
 )
 from hdgan.families.common.pool import FakePool
 from hdgan.families.crn.model import CRN
@@ -58,7 +60,7 @@ class CRNLoss(LossConfig):
         super().__post_init__()
         check_network(self)
 
-    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> CRNCriterion:
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> CRNCriterion:
         return CRNCriterion(self, perceptual)
 
     def load_perceptual(self, shapes: Shapes = (), on_missing: OnMissing | None = None) -> nn.Module:
@@ -67,6 +69,9 @@ class CRNLoss(LossConfig):
 
     def described(self, perceptual: nn.Module | None) -> CRNLoss:
         return replace(self, network_digest=digest_of(perceptual) or self.network_digest)
+
+    def check_photos(self, channels: int) -> None:
+        require_rgb(channels, "train a model of another family")
 
     @property
     def least_side(self) -> int:
@@ -88,6 +93,8 @@ class CRNCriterion:
         names: of the loss, and of the distances in it before they are balanced.
     """
 
+    penalty: Penalty | None = None
+
     def __init__(self, config: CRNLoss, perceptual: nn.Module | None) -> None:
         assert perceptual is not None
         self.perceptual: nn.Module | None = perceptual
@@ -104,7 +111,7 @@ class CRNCriterion:
         photo, shift = aligned(batch.photo, images.mean(1), self.max_shift)
         loss, distances = self.loss(images, photo, _class_masks(model, condition))
         parts = torch.cat([loss.detach()[None], distances])
-        return Objectives(generator=loss, discriminator=None, parts=parts).with_parts(shift)
+        return Objectives(loss, discriminator=None, parts=parts, fake=images.detach()).with_parts(shift)
 
 
 def _class_masks(model: CRN, condition: NetworkInput) -> Tensor | None:

@@ -28,6 +28,8 @@ class UNetConfig:
     dropout_levels: tuple[Annotated[int, Interval(ge=0, le=11)], ...] = (0, 1, 2)
     """Decoder levels that drop half of their features as noise, in training and at test time, counted from the
     innermost, 0; an empty list means no noise. The outermost level has none."""
+    spectral_norm: bool = False
+    """Divide the weights of all convolutions by their largest singular values (Miyato et al. 2018)."""
     kind: Suppress[Literal["unet"]] = "unet"
 
 
@@ -41,6 +43,8 @@ class ResNetConfig:
     """Residual blocks."""
     dropout: bool = True
     """Drop half of the features inside each block as noise, in training and at test time."""
+    spectral_norm: bool = False
+    """Divide the weights of all convolutions by their largest singular values (Miyato et al. 2018)."""
     kind: Suppress[Literal["resnet"]] = "resnet"
 
 
@@ -52,6 +56,9 @@ class PatchConfig:
     """Channels of the first convolution."""
     n_layers: Halvings = 3
     """Stride-2 convolutions; with 3 each score sees 70x70 pixels."""
+    spectral_norm: bool = False
+    """Divide the weights of all convolutions by their largest singular values (Miyato et al. 2018). Norms undo that for
+    the convolutions before them, so it bounds the first and the last one."""
 
     @property
     def least_side(self) -> int:

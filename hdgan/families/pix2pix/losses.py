@@ -14,11 +14,13 @@ from typing import Literal
 from torch import nn
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Shift, Weight
+from hdgan.config.bounds import Positive, Shift, Weight
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
 from hdgan.families.common.alignment import aligned, shift_names
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
-from hdgan.families.common.losses import LossConfig
+from hdgan.families.common.losses import LossConfig, Penalty
+from hdgan.families.common.penalty import R1_EVERY, R1Penalty, check_penalty
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pix.model import Pix2Pix
 from hdgan.losses import GanMode, l1_distance
@@ -30,15 +32,24 @@ class Pix2PixLoss(LossConfig):
 
     family: Suppress[Literal["pix2pix"]] = "pix2pix"
     gan: GanMode = "vanilla"
-    """The cross entropy of the original GAN, or least squares."""
+    """The cross entropy of the original GAN, least squares, or hinge."""
     l1: Weight = 100.0
     """Weight of the L1 distance to the photo; 0 leaves it out."""
+    r1: Weight = 0.0
+    """Weight gamma of R1, which keeps D's scores flat around real images: gamma / 2 times their squared gradient; 0
+    leaves it out. Scores count so that one value suits all image sizes; begin with 1."""
+    r1_every: Positive = R1_EVERY
+    """Steps from one R1 penalty to the next, which counts that many times; 1 takes it in every step."""
     max_shift: Shift = 0
     """For photos that are a few pixels off their label maps: every loss sees each photo shifted by up to this many
     pixels, in both directions, to where it is nearest to the generated image."""
 
-    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> Pix2PixCriterion:
-        return Pix2PixCriterion(self, pool)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_penalty(self.r1, self.r1_every)
+
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Pix2PixCriterion:
+        return Pix2PixCriterion(self, pool, augmentation)
 
 
 class Pix2PixCriterion:
@@ -47,20 +58,25 @@ class Pix2PixCriterion:
     Args:
         config: the weights.
         pool: of earlier fakes.
+        augmentation: of what D sees.
     """
 
     perceptual: nn.Module | None = None
 
-    def __init__(self, config: Pix2PixLoss, pool: FakePool) -> None:
+    def __init__(self, config: Pix2PixLoss, pool: FakePool, augmentation: Augmentation) -> None:
         self.config = config
         self.pool = pool
-        self.names = ("g_gan", *(["g_l1"] if config.l1 else []), "d_real", "d_fake", *shift_names(config.max_shift))
+        self.augmentation = augmentation
+        self.penalty: Penalty | None = R1Penalty(config.r1, config.r1_every, augmentation) if config.r1 else None
+        of_g = ("g_gan", *(["g_l1"] if config.l1 else []))
+        self.names = (*of_g, "d_real", "d_fake", *augmentation.names, *shift_names(config.max_shift))
 
     def __call__(self, model: Pix2Pix, batch: Batch) -> Objectives:
         """Run the networks on a micro batch and return both objectives; D's objective contains its losses halved."""
         condition = model.condition(batch.label, batch.ids, batch.source)
         fake = model.generate(condition)
         photo, shift = aligned(batch.photo, fake, self.config.max_shift)
-        outputs = run_discriminator(model, condition, fake, photo, self.pool)
+        outputs = run_discriminator(model, condition, fake, photo, self.pool, self.augmentation)
         terms = [self.config.l1 * l1_distance(fake, photo)] if self.config.l1 else []
-        return adversarial_objectives(outputs, self.config.gan, terms).with_parts(shift)
+        objectives = adversarial_objectives(outputs, self.config.gan, fake, terms, self.augmentation)
+        return objectives.with_parts(shift)

@@ -13,6 +13,7 @@ from hdgan.models.discriminator import MultiscaleDiscriminator
 from hdgan.models.inputs import NetworkInput
 from hdgan.models.options import NormKind
 from hdgan.models.resnet import ResNetGenerator
+from hdgan.models.spectral_norm import normalised
 from hdgan.models.unet import UNetGenerator
 
 
@@ -47,9 +48,10 @@ class Pix2Pix(AdversarialModel):
     def __init__(self, config: Pix2PixConfig) -> None:
         config = config.resolved(())
         super().__init__(config)
-        self.generator = build_generator(config)
+        self.generator = normalised(build_generator(config), config.generator.spectral_norm)
         d = config.discriminator
-        self.discriminator = patch_gan(config.discriminator_channels, d.ndf, d.n_layers, config.norm)
+        discriminator = patch_gan(config.discriminator_channels, d.ndf, d.n_layers, config.norm)
+        self.discriminator = normalised(discriminator, d.spectral_norm)
         self.encoder = None
         zero_biases(self)
 

@@ -34,6 +34,8 @@ class GeneratorConfig:
     """Padding of the 7x7 convolutions and of the residual blocks."""
     upsample: UpsampleMode = "transposed"
     """transposed convolution as in the original, or nearest-neighbour resize + convolution (no checkerboard)."""
+    spectral_norm: bool = False
+    """Divide the weights of all convolutions by their largest singular values (Miyato et al. 2018)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class DiscriminatorConfig:
     """Discriminators, each at half the resolution of the one before (num_D in NVIDIA's code)."""
     intermediate_features: bool = True
     """Return the features of every layer, which feature matching needs."""
+    spectral_norm: bool = False
+    """Divide the weights of all convolutions by their largest singular values (Miyato et al. 2018). Norms undo that for
+    the convolutions before them, so it bounds the first and the last one of each PatchGAN."""
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,15 @@ from typing import Literal
 from torch import nn
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Shift, Weight
+from hdgan.config.bounds import Positive, Shift, Weight
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
 from hdgan.families.common.alignment import aligned, shift_names
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
-from hdgan.families.common.losses import LossConfig
+from hdgan.families.common.losses import LossConfig, Penalty
+from hdgan.families.common.penalty import R1_EVERY, R1Penalty, check_penalty
 from hdgan.families.common.perceptual import (
     VGG19,
     OnMissing,
@@ -33,6 +35,7 @@ from hdgan.families.common.perceptual import (
     load_network,
     n_features_of,
     network_name,
+    require_rgb,
 )
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
@@ -46,7 +49,7 @@ class Pix2PixHDLoss(LossConfig):
 
     family: Suppress[Literal["pix2pixhd"]] = "pix2pixhd"
     gan: GanMode = "lsgan"
-    """Least squares, or the cross entropy of the original GAN."""
+    """Least squares, the cross entropy of the original GAN, or hinge."""
     feature_matching: Weight = 10.0
     """Weight of the discriminators' feature matching; 0 leaves it out."""
     vgg: Weight = 10.0
@@ -70,10 +73,16 @@ class Pix2PixHDLoss(LossConfig):
     max_shift: Shift = 0
     """For photos that are a few pixels off their label maps: every loss sees each photo shifted by up to this many
     pixels, in both directions, to where it is nearest to the generated image."""
+    r1: Weight = 0.0
+    """Weight gamma of R1, which keeps D's scores flat around real images: gamma / 2 times their squared gradient; 0
+    leaves it out. Scores count so that one value suits all image sizes; begin with 1."""
+    r1_every: Positive = R1_EVERY
+    """Steps from one R1 penalty to the next, which counts that many times; 1 takes it in every step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_network(self, self.vgg)
+        check_penalty(self.r1, self.r1_every)
         layers, off = tuple(self.vgg_layers), f"has no effect with {option('loss.vgg')} 0: leave it out"
         if self.network == VGG19 and len(layers) != len(LAYER_WEIGHTS):
             raise ConfigError(f"{option('loss.vgg_layers')} is {layers}: give a list of {len(LAYER_WEIGHTS)}")
@@ -93,8 +102,8 @@ class Pix2PixHDLoss(LossConfig):
                 f"{self.network}: turn it off"
             )
 
-    def criterion(self, perceptual: nn.Module | None, pool: FakePool) -> Pix2PixHDCriterion:
-        return Pix2PixHDCriterion(self, perceptual, pool)
+    def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Pix2PixHDCriterion:
+        return Pix2PixHDCriterion(self, perceptual, pool, augmentation)
 
     def load_perceptual(self, shapes: Shapes = (), on_missing: OnMissing | None = None) -> nn.Module | None:
         """The network whose features the VGG loss compares, None without this loss; see `load_network`."""
@@ -114,6 +123,10 @@ class Pix2PixHDLoss(LossConfig):
                 f"{option('model.discriminator.intermediate_features')} on, or set {option('loss.feature_matching')} 0"
             )
 
+    def check_photos(self, channels: int) -> None:
+        if self.vgg:
+            require_rgb(channels, f"set {option('loss.vgg')} 0")
+
     @property
     def least_side(self) -> int:
         return least_side(self) if self.vgg else 1
@@ -130,9 +143,12 @@ class Pix2PixHDCriterion:
         config: the weights.
         perceptual: image -> features, for the VGG loss; None without it.
         pool: of earlier fakes.
+        augmentation: of what D sees.
     """
 
-    def __init__(self, config: Pix2PixHDLoss, perceptual: nn.Module | None, pool: FakePool) -> None:
+    def __init__(
+        self, config: Pix2PixHDLoss, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation
+    ) -> None:
         self.config = config
         self.perceptual = perceptual
         self.vgg: PerceptualLoss | None = None
@@ -141,8 +157,11 @@ class Pix2PixHDCriterion:
             relative = config.network != VGG19
             self.vgg = PerceptualLoss(perceptual, config.imagenet_normalisation, weights, relative)
         self.pool = pool
+        self.augmentation = augmentation
+        self.penalty: Penalty | None = R1Penalty(config.r1, config.r1_every, augmentation) if config.r1 else None
         left_out = {"g_feature_matching": not config.feature_matching, "g_vgg": perceptual is None}
-        names = ("g_gan", "g_feature_matching", "g_vgg", "d_real", "d_fake", *shift_names(config.max_shift))
+        names = ("g_gan", "g_feature_matching", "g_vgg", "d_real", "d_fake", *augmentation.names)
+        names += shift_names(config.max_shift)
         self.names = tuple(name for name in names if not left_out.get(name))
 
     def __call__(self, model: Pix2PixHD, batch: Batch) -> Objectives:
@@ -151,11 +170,12 @@ class Pix2PixHDCriterion:
         features = model.encode(batch.photo, batch.instances()) if model.encoder is not None else None
         fake = model.generate(condition, features)
         photo, shift = aligned(batch.photo, fake, self.config.max_shift)
-        outputs = run_discriminator(model, condition, fake, photo, self.pool)
+        outputs = run_discriminator(model, condition, fake, photo, self.pool, self.augmentation)
 
         terms = []
         if self.config.feature_matching:
             terms.append(self.config.feature_matching * feature_matching_loss(outputs.fake, outputs.real))
         if self.vgg is not None:
             terms.append(self.config.vgg * self.vgg(fake, photo))
-        return adversarial_objectives(outputs, self.config.gan, terms).with_parts(shift)
+        objectives = adversarial_objectives(outputs, self.config.gan, fake, terms, self.augmentation)
+        return objectives.with_parts(shift)

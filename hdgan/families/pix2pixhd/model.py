@@ -8,6 +8,7 @@ from hdgan.families.pix2pixhd.config import DiscriminatorConfig, EncoderConfig, 
 from hdgan.models.discriminator import MultiscaleDiscriminator
 from hdgan.models.encoder import FeatureEncoder
 from hdgan.models.generator import GlobalGenerator, LocalEnhancer
+from hdgan.models.spectral_norm import normalised
 
 
 def build_generator(config: GeneratorConfig, in_channels: int, out_channels: int) -> GlobalGenerator | LocalEnhancer:
@@ -73,8 +74,10 @@ class Pix2PixHD(AdversarialModel):
 
     def __init__(self, config: Pix2PixHDConfig) -> None:
         super().__init__(config)
-        self.generator = build_generator(config.generator, config.generator_channels, config.image_channels)
-        self.discriminator = build_discriminator(config.discriminator, config.discriminator_channels)
+        g, d = config.generator, config.discriminator
+        generator = build_generator(g, config.generator_channels, config.image_channels)
+        self.generator = normalised(generator, g.spectral_norm)
+        self.discriminator = normalised(build_discriminator(d, config.discriminator_channels), d.spectral_norm)
         self.encoder = (
             build_encoder(config.encoder, config.image_channels, config.feature_channels)
             if config.feature_channels

@@ -18,7 +18,13 @@ from hdgan.interop.cyclegan.networks import (
     their_dropout_levels,
     to_state_dict,
 )
-from hdgan.interop.files import network_file, require_new_checkpoint, require_no_networks, write_networks
+from hdgan.interop.files import (
+    network_file,
+    notes_on_spectral_norm,
+    require_new_checkpoint,
+    require_no_networks,
+    write_networks,
+)
 from hdgan.interop.state_dicts import tensors_of
 from hdgan.models import MultiscaleDiscriminator, UNetGenerator
 from hdgan.weights import read_weights
@@ -164,7 +170,7 @@ def convert_to_cyclegan(path: Path, folder: Path, epoch: str = "latest", *, ema:
         theirs = their_dropout_levels(len(g.downs))
         if g.dropout_levels != theirs:
             notes.append(f"dropout is at levels {g.dropout_levels} here, but at {theirs} there")
-    return notes
+    return [*notes, *notes_on_spectral_norm(model.config)]
 
 
 def _kind(g: Generator) -> str:

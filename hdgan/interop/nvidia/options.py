@@ -13,6 +13,7 @@ from hdgan.config.options import option
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHDConfig
 from hdgan.files.json import read_bytes
+from hdgan.interop.files import notes_on_spectral_norm
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
 from hdgan.models.generator import Enhancer, Trunk
 
@@ -300,4 +301,4 @@ def notes_for_nvidia(config: Pix2PixHDConfig, values: Mapping[str, int | bool | 
     if config.feature_channels and config.encoder.reduction:
         times = config.encoder.reduction
         notes.append(f"E sees the photo halved {times} times here, but at full size in NVIDIA's test.py")
-    return notes
+    return [*notes, *notes_on_spectral_norm(config)]

@@ -16,6 +16,7 @@ from hdgan.checkpoints import MODEL_FILE, checkpoint_path
 from hdgan.errors import ConfigError
 from hdgan.families import build_model
 from hdgan.families.common.alignment import aligned, best_shifts
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.pool import FakePool
 from hdgan.training import TrainConfig, train
@@ -92,7 +93,9 @@ def test_every_loss_compares_with_the_moved_photo(
         label = torch.randint(N_LABELS, (2, 16, 32))
         photo = torch.rand(2, 3, 16, 32) * 2 - 1
         photo = photo if max_shift else move(photo)
-        return loss.criterion(loss.load_perceptual(), FakePool(0))(model, Batch(photo, label, None, label)).parts
+        return loss.criterion(loss.load_perceptual(), FakePool(0), Augmentation())(
+            model, Batch(photo, label, None, label)
+        ).parts
 
     without = config.model.feature_channels > 0  # an encoder sees the photo as it is
     assert torch.equal(losses(2, lambda photo: photo.roll(1, 2)), losses(0, lambda photo: photo.roll(1, 2)))

@@ -43,6 +43,12 @@ def test_a_stage_trains_d_where_there_is_one() -> None:
         ({"a": Pix2PixHDStage(epochs=-1)}, r"stages\.a\.epochs is -1"),
         ({"a": Pix2PixHDStage(images=-5)}, r"stages\.a\.images is -5"),
         ({"a": Pix2PixHDStage(decay=1.5)}, r"stages\.a\.decay is 1\.5"),
+        ({"a": Pix2PixHDStage(lr_d=0.0)}, r"stages\.a\.lr_d is 0\.0"),
+        ({"a": Pix2PixHDStage(schedule="step")}, r"stages\.a\.schedule is 'step': give linear or cosine or constant"),
+        (
+            {"a": Pix2PixHDStage(warmup=0.6)},
+            r"stages\.a\.warmup is 0\.6 and stages\.a\.decay 0\.5: .*add up to 1 at most",
+        ),
         ({"a": Pix2PixHDStage(generator="enhancer")}, r"stage a trains only the enhancer but has none"),
         (
             {"a": Pix2PixHDStage(n_enhancers=1), "b": Pix2PixHDStage()},
@@ -60,7 +66,7 @@ def test_stages_that_cannot_work_are_refused(stages: dict[str, Pix2PixHDStage], 
     ("make", "complaint"),
     [
         (lambda: Pix2PixHDTrainConfig(precision="fp16"), r"precision is 'fp16': give float32 or bfloat16"),
-        (lambda: Pix2PixHDLoss(gan="hinge"), r"loss\.gan is 'hinge': give lsgan or vanilla"),
+        (lambda: Pix2PixHDLoss(gan="wgan"), r"loss\.gan is 'wgan': give lsgan or vanilla or hinge"),
         (
             lambda: Pix2PixHDTrainConfig(stages={"a": Pix2PixHDStage(generator="none")}),
             r"stages\.a\.generator is 'none'",
@@ -129,6 +135,11 @@ def test_images_too_small_for_the_loss() -> None:
     for loss in (Pix2PixHDLoss(vgg=0.0), Pix2PixHDLoss(scorer=Path("random"))):
         assert Pix2PixHDTrainConfig(loss=loss).resolved([4]).loss == loss
     assert CRNTrainConfig(loss=CRNLoss(scorer=Path("random"))).resolved([4])
+
+
+def test_a_rate_of_d_is_for_families_with_a_discriminator() -> None:
+    with pytest.raises(ConfigError, match=r"stages\.a\.lr_d is 0\.001, but the models of the family crn have no disc"):
+        CRNTrainConfig(stages={"a": CRNStage(lr_d=1e-3)})
 
 
 def test_a_pool_is_for_families_with_a_discriminator() -> None:

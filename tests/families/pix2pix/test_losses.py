@@ -30,6 +30,7 @@ from hdgan.families import (
     ResNetConfig,
     UNetConfig,
 )
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pix.losses import Pix2PixCriterion
@@ -82,7 +83,7 @@ def test_objectives_and_gradients_are_the_papers(norm: str, gan: str) -> None:
     torch.manual_seed(0)
     ours = Pix2Pix(replace(MODEL, norm=norm)).double()  # type: ignore[arg-type]
     plain, inputs = copy.deepcopy(ours), make_inputs()
-    criterion = Pix2PixCriterion(Pix2PixLoss(gan=gan, l1=10.0), FakePool(0))  # type: ignore[arg-type]
+    criterion = Pix2PixCriterion(Pix2PixLoss(gan=gan, l1=10.0), FakePool(0), Augmentation())  # type: ignore[arg-type]
     assert criterion.names == ("g_gan", "g_l1", "d_real", "d_fake")
 
     torch.manual_seed(7)
@@ -103,7 +104,7 @@ def test_objectives_and_gradients_are_the_papers(norm: str, gan: str) -> None:
 
 
 def test_without_l1() -> None:
-    criterion = Pix2PixCriterion(Pix2PixLoss(l1=0.0), FakePool(0))
+    criterion = Pix2PixCriterion(Pix2PixLoss(l1=0.0), FakePool(0), Augmentation())
     assert criterion.names == ("g_gan", "d_real", "d_fake")
     objectives = criterion(Pix2Pix(MODEL), replace(make_inputs(), photo=make_inputs().photo.float()))
     assert objectives.parts.shape == (3,)
@@ -112,7 +113,7 @@ def test_without_l1() -> None:
 
 def test_pool_shows_d_old_pictures() -> None:
     model, pool = Pix2Pix(MODEL), FakePool(2)
-    criterion = Pix2PixCriterion(Pix2PixLoss(), pool)
+    criterion = Pix2PixCriterion(Pix2PixLoss(), pool, Augmentation())
     first = replace(make_inputs(), photo=make_inputs().photo.float())
     criterion(model, first)
     assert [(tuple(codes.shape), tuple(fake.shape)) for codes, fake in pool.pairs] == [((16, 24), (3, 16, 24))] * 2

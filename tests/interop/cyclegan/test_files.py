@@ -104,6 +104,18 @@ def test_notes_say_what_their_code_does_otherwise(tmp_path):
     assert notes[1:] == ["their --netG has no ResNet of 3 blocks: add one to define_G in their models/networks.py"]
 
 
+def test_spectral_norm_is_taken_off(tmp_path):
+    network = replace(CONFIG.generator, spectral_norm=True, dropout_levels=())
+    model = Pix2Pix(replace(CONFIG, generator=network)).eval()
+    notes = convert_to_cyclegan(save(model, tmp_path), tmp_path / "theirs")
+    assert notes[1] == "G had spectral norm: the files hold the divided weights, which train on without it"
+    (tmp_path / "theirs" / "opt.txt").write_text("no_dropout: True")
+    convert_from_cyclegan(tmp_path / "theirs" / "latest_net_G.pth", tmp_path / "back.safetensors")
+    back, _ = load_model(tmp_path / "back.safetensors")
+    x = torch.randn(1, model.config.condition_channels, 128, 128)
+    torch.testing.assert_close(back.generator(x), model.generator(x), rtol=1e-4, atol=1e-5)
+
+
 def test_averages_or_not(tmp_path):
     model = Pix2Pix(CONFIG)
     ema = {key: value + 1 for key, value in model.state_dict().items() if key.startswith("generator.")}

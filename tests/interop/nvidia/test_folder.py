@@ -125,6 +125,27 @@ def test_averaged_weights_go_to_nvidia(tmp_path):
         assert torch.equal(bias, model.generator.coarse.stem.bias.detach() + averaged)
 
 
+def test_spectral_norm_is_taken_off(tmp_path):
+    config = dataclasses.replace(
+        CONFIG,
+        generator=dataclasses.replace(CONFIG.generator, spectral_norm=True),
+        discriminator=dataclasses.replace(CONFIG.discriminator, spectral_norm=True),
+    )
+    model = Pix2PixHD(config).eval()
+    save_model(tmp_path / "model.safetensors", model)
+    notes = convert_to_nvidia(tmp_path / "model.safetensors", tmp_path / "nvidia")
+    assert notes[1:] == ["G and D had spectral norm: the files hold the divided weights, which train on without it"]
+    convert_from_nvidia(tmp_path / "nvidia", tmp_path / "back.safetensors")
+    back, _ = load_model(tmp_path / "back.safetensors")
+    assert back.config == CONFIG
+    x = torch.randn(1, 11, 16, 16)
+    torch.testing.assert_close(back.generator(x), model.generator(x), rtol=1e-4, atol=1e-5)
+    x = x.new_zeros(1, 11, 32, 32).normal_()
+    pairs = zip(back.discriminator(x), model.discriminator(x), strict=True)
+    for ours, expected in ((a, b) for found, wanted in pairs for a, b in zip(found, wanted, strict=True)):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_notes_name_flags_and_what_nvidia_lacks(tmp_path):
     config = dataclasses.replace(CONFIG, dontcare=3, instance_divisor=100, encoder=EncoderConfig(4, 2, reduction=1))
     save_model(tmp_path / "model.safetensors", Pix2PixHD(config))
