@@ -78,5 +78,5 @@ class Pix2PixCriterion:
         photo, shift = aligned(batch.photo, fake, self.config.max_shift)
         outputs = run_discriminator(model, condition, fake, photo, self.pool, self.augmentation)
         terms = [self.config.l1 * l1_distance(fake, photo)] if self.config.l1 else []
-        objectives = adversarial_objectives(outputs, self.config.gan, fake, terms, self.augmentation)
+        objectives = adversarial_objectives(outputs, self.config.gan, terms, self.augmentation)
         return objectives.with_parts(shift)
