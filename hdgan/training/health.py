@@ -213,6 +213,6 @@ def _of_discriminator(values: Mapping[str, float], guessing: float, place: str, 
             "d_strong",
             f"D is certain of every image (its loss is {loss:.2g}, where one that only guesses has {guessing:.3g}), "
             f"and g_gan is {values['g_gan']:.3g}: D is too strong",
-            f"set {option('loss.r1')}, augment what D sees with {option('augment')}, or lower "
+            f"set {option('loss.r1')}, augment what D sees with {option('augment.policy')}, or lower "
             f"{option(f'{place}.lr_d')}",
         )

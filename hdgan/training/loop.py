@@ -18,7 +18,7 @@ from hdgan.families.common.batch import Batch
 from hdgan.families.common.train_config import LogConfig, TrainConfig
 from hdgan.progress import print_lines
 from hdgan.training.checkpoint import finish_saving, remove_leftovers
-from hdgan.training.distributed import join_world
+from hdgan.training.distributed import World, join_world
 from hdgan.training.interrupt import StopRequest, defer_sigchld
 from hdgan.training.logs import Metrics, ProgressDisplay
 from hdgan.training.report import write_report
@@ -29,7 +29,7 @@ from hdgan.training.schedule import Stage, stage_at
 from hdgan.training.setup import RunSetup, first_state, prepare, too_large, torch_settings
 from hdgan.training.state import StageState
 from hdgan.training.step_choices import StepChoices, choose_steps
-from hdgan.training.tracking import Tracker, open_tracker, require_tracker
+from hdgan.training.tracking import open_tracker, require_tracker
 from hdgan.training.trainer import StepResult, Trainer
 from hdgan.training.watch import Watch
 
@@ -64,21 +64,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     with torch_settings(config), join_world(config.device) as world, ExitStack() as stack:
         if not world.is_main:
             console = Console(quiet=True)
-        with world.rendezvous.share_failure():
-            require_tracker(config)
-            run = prepare(config, resume, world, console)
-            if world.is_main:
-                stack.enter_context(locked(config.out))
-                claim_folder(config, resume)  # another run may have come and gone in the meantime
-            state = first_state(run, resume)
-            # A rollback may lead back into a stage that a resume finds finished.
-            steps = choose_steps(run, 0 if config.health == "rollback" else state.step)
-            tracker = None
-            if world.is_main and (tracker := open_tracker(config, resume, console)) is not None:
-                stack.enter_context(tracker)
-            metrics = _open_folder(config, run, state, steps, resume, tracker) if world.is_main else None
-            if metrics is not None:
-                stack.callback(metrics.close)
+        run, state, steps, metrics = _begin(config, resume, world, console, stack)
         total = run.stages[-1].last_step
         if resume:
             print_lines(console, f"resuming {config.out} after step {state.step} of {total}")
@@ -100,20 +86,37 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
                 break
     report = write_report(config.out) if world.is_main else None
     result = TrainResult(finished=state.step == total, step=state.step, total_steps=total, report=report)
-    if tracker is not None and report is not None:
-        tracker.finish(report, finished=result.finished)
-    if report is not None:
+    if metrics is not None and report is not None:
+        if metrics.tracker is not None:
+            metrics.tracker.finish(report, finished=result.finished)
         _print_end(console, run.config, result, report)
     return result
 
 
+def _begin(
+    config: TrainConfig, resume: bool, world: World, console: Console, stack: ExitStack
+) -> tuple[RunSetup, StageState, dict[str, StepChoices], Metrics | None]:
+    """Check and load what the run needs; the main process takes its folder, until the stack is left."""
+    with world.rendezvous.share_failure():
+        require_tracker(config)
+        run = prepare(config, resume, world, console)
+        if world.is_main:
+            stack.enter_context(locked(config.out))
+            claim_folder(config, resume)  # another run may have come and gone in the meantime
+        state = first_state(run, resume)
+        # A rollback may lead back into a stage that a resume finds finished.
+        steps = choose_steps(run, 0 if config.health == "rollback" else state.step)
+        if not world.is_main:
+            return run, state, steps, None
+        metrics = _open_folder(config, run, state, steps, resume)
+        stack.callback(metrics.close)
+        if metrics.tracker is not None:
+            stack.enter_context(metrics.tracker)
+        return run, state, steps, metrics
+
+
 def _open_folder(
-    given: TrainConfig,
-    run: RunSetup,
-    state: StageState,
-    steps: Mapping[str, StepChoices],
-    resume: bool,
-    tracker: Tracker | None,
+    given: TrainConfig, run: RunSetup, state: StageState, steps: Mapping[str, StepChoices], resume: bool
 ) -> Metrics:
     """Clean up the run's folder, write the description of the run with its config as given, and open its log."""
     remove_leftovers(given.out)
@@ -121,9 +124,10 @@ def _open_folder(
         finish_saving(given.out, run.config, state)
     else:
         remove_samples(given.out)
+    photos = str(run.data.photo_kind) if given.data.photo == "stored" else None
     shown = {name: str(choices) for name, choices in steps.items()}
-    write_description(given, run.world, len(run.data.train_pairs), shown, resume)
-    return Metrics(given.out, state.step, state.health.rollbacks, tracker)
+    write_description(given, run.world, len(run.data.train_pairs), shown, photos, resume=resume)
+    return Metrics(given.out, state.step, state.health.rollbacks, open_tracker(given, resume, run.console))
 
 
 def _train_stage(

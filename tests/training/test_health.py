@@ -182,7 +182,14 @@ def test_a_memory_that_is_damaged_is_named(make_config: MakeConfig, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [({"health": "on"}, r"^health is 'on'"), ({"health_rollbacks": 0}, r"^health_rollbacks is 0")],
+    [
+        ({"health": "on"}, r"^health is 'on'"),
+        ({"health": "rollback", "health_rollbacks": 0}, r"^health_rollbacks is 0"),
+        (
+            {"health": "warn", "health_rollbacks": 2},
+            r"^health_rollbacks 2 has no effect without health rollback: set it to 3",
+        ),
+    ],
 )
 def test_values_that_no_run_can_have(
     make_config: MakeConfig, tmp_path: Path, options: dict[str, Any], says: str

@@ -199,6 +199,11 @@ class TrainConfig:
             self._check_without_discriminator()
         self._check_stages()
         self._check_best()
+        if self.health_rollbacks != type(self).health_rollbacks and self.health != "rollback":
+            raise ConfigError(
+                f"{option('health_rollbacks')} {self.health_rollbacks} has no effect without {option('health')} "
+                "rollback: set it to 3, its default"
+            )
         self.loss.check(self.model)
 
     def format_on(self, device: torch.device) -> torch.memory_format:
