@@ -5,7 +5,7 @@
 namespace hd::cpu {
 namespace {
 
-constexpr int64_t kSegment = 2048;  // floats of row sums that stay, with what is made of them, in the first-level cache
+constexpr int64_t kSegment = 4096;  // floats that stay in the first-level cache
 constexpr int64_t kBand = 8;        // output rows of one task
 
 struct Planes {
@@ -167,7 +167,7 @@ template <typename G, typename T, typename D>
 void spread_rows(const G* coarse, int64_t origin, const Planes& fine, int64_t begin, int64_t end, const T* add,
                  bool streamed, D* out) {
   const int64_t width = halved(fine).width, stride = fine.width * fine.pixel;
-  const int64_t step = smaller(larger(kSegment / fine.pixel, 1), width);
+  const int64_t step = smaller(larger(kSegment / (2 * fine.pixel), 1), width);
   Scratch<float> sums((step + 1) * fine.pixel);
   Scratch<D> part(streamed ? 2 * step * fine.pixel : 0);
   for (int64_t first = 0; first < width; first += step) {

@@ -223,7 +223,7 @@ template <typename F>
 void with_access(const Tensor& x, const Tensor& half, const F& fn) {
   const bool last = is_channels_last(x);
   if ((x.shape[3] + 4) * (last ? x.shape[1] : 1) > INT32_MAX - kThreads * 16)  // a tile may end beyond its row
-    throw std::invalid_argument("avg_pyramid: expected rows of less than 2^31 elements");
+    throw Error("avg_pyramid: expected rows of less than 2^31 elements");
   const int64_t pixel = last ? x.shape[1] : 1, count = last ? x.shape[0] : x.shape[0] * x.shape[1];
   const Planes in{count, static_cast<int>(x.shape[2]), static_cast<int>(x.shape[3]), static_cast<int>(pixel)};
   with_floating(x.dtype, [&](auto type) {

@@ -4,7 +4,9 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <type_traits>
 #include <unordered_map>
+#include <utility>
 
 #include "kernels.h"
 
@@ -71,9 +73,12 @@ const Names& names() {
   return made;
 }
 
-bool is_tensor(py::handle source) { return PyObject_HasAttr(source.ptr(), names().data_ptr) != 0; }
+// Each argument is read by the type of its parameter.
+template <typename T>
+T read(py::handle source);
 
-hd::Tensor to_tensor(py::handle source) {
+template <>
+hd::Tensor read(py::handle source) {
   hd::Tensor tensor;
   if (source.is_none()) return tensor;
   const py::object dtype = attribute(source, names().dtype);
@@ -88,34 +93,69 @@ hd::Tensor to_tensor(py::handle source) {
   return tensor;
 }
 
-}  // namespace
-
-namespace pybind11::detail {
+template <>
+hd::PadMode read(py::handle source) {
+  const std::string name = py::str(source);
+  if (name == "reflect") return hd::PadMode::reflect;
+  if (name == "replicate") return hd::PadMode::replicate;
+  if (name == "zero") return hd::PadMode::zero;
+  throw py::value_error("hdgan._C: expected reflect, replicate or zero, got " + name);
+}
 
 template <>
-struct type_caster<hd::Tensor> {
-  PYBIND11_TYPE_CASTER(hd::Tensor, const_name("torch.Tensor | None"));
-  bool load(handle source, bool) {
-    if (!source.is_none() && !is_tensor(source)) return false;
-    value = to_tensor(source);
-    return true;
-  }
-};
+int64_t read(py::handle source) {
+  const int64_t number = PyLong_AsLongLong(source.ptr());
+  if (number == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return number;
+}
 
 template <>
-struct type_caster<hd::PadMode> {
-  PYBIND11_TYPE_CASTER(hd::PadMode, const_name("str"));
-  bool load(handle source, bool) {
-    const std::string name = str(source);
-    if (name != "reflect" && name != "zero" && name != "replicate") return false;
-    value = name == "reflect" ? hd::PadMode::reflect : name == "zero" ? hd::PadMode::zero : hd::PadMode::replicate;
-    return true;
+uintptr_t read(py::handle source) {
+  return static_cast<uintptr_t>(read<int64_t>(source));
+}
+
+template <>
+int read(py::handle source) {
+  const int64_t number = read<int64_t>(source);
+  if (number != static_cast<int>(number)) throw py::value_error("hdgan._C: expected an int of 32 bits");
+  return static_cast<int>(number);
+}
+
+template <>
+float read(py::handle source) {
+  const double number = PyFloat_AsDouble(source.ptr());
+  if (number == -1. && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return static_cast<float>(number);
+}
+
+template <typename Result, typename... Parameters, size_t... I>
+py::object call_with(Result (*kernel)(Parameters...), const py::args& arguments, std::index_sequence<I...>) {
+  if (arguments.size() != sizeof...(Parameters))
+    throw py::type_error("hdgan._C: expected " + std::to_string(sizeof...(Parameters)) + " arguments, got " +
+                         std::to_string(arguments.size()));
+  const auto call_unlocked = [&](const Parameters&... read) {
+    const py::gil_scoped_release unlocked;
+    return kernel(read...);
+  };
+  if constexpr (std::is_void_v<Result>) {
+    call_unlocked(read<Parameters>(PyTuple_GET_ITEM(arguments.ptr(), I))...);
+    return py::none();
+  } else {
+    return py::int_(call_unlocked(read<Parameters>(PyTuple_GET_ITEM(arguments.ptr(), I))...));
   }
-};
+}
 
-}  // namespace pybind11::detail
+template <typename Result, typename... Parameters>
+py::object call_with(Result (*kernel)(Parameters...), const py::args& arguments) {
+  return call_with(kernel, arguments, std::index_sequence_for<Parameters...>{});
+}
 
-namespace {
+// What Python calls: reads the arguments and calls a kernel without the interpreter's lock. It has one type for all
+// kernels, because what pybind11 makes of every other type takes a tenth of a second to compile.
+template <auto kKernel>
+py::object call_kernel(const py::args& arguments) {
+  return call_with(kKernel, arguments);
+}
 
 // Whether this processor has what the CPU kernels are compiled for. This file is compiled for any processor.
 bool runs_cpu_kernels() {
@@ -128,7 +168,7 @@ bool runs_cpu_kernels() {
 
 }  // namespace
 
-#define HD_BIND(name, function) m.def(name, function, py::call_guard<py::gil_scoped_release>());
+#define HD_BIND(name, function) m.def(name, call_kernel<function>);
 #ifdef HD_WITH_CUDA
 #define HD_BIND_CUDA(name) HD_BIND(#name "_cuda", &hd::cuda::name)
 #else

@@ -1,11 +1,9 @@
-// What the host knows of the current GPU. The answers are kept, because asking takes longer than all of planning.
+// What the host knows of the current GPU. The answers are kept, because asking takes longer than all of planning. Each
+// thread keeps its own, which takes no lock.
 #pragma once
 
 #include <algorithm>
 #include <map>
-#include <mutex>
-#include <stdexcept>
-#include <string>
 #include <tuple>
 
 #include "cuda.cuh"
@@ -22,13 +20,10 @@ struct Device {
   int64_t shared_block, shared_multiprocessor;  // bytes that a block may ask for, and that a multiprocessor has
 };
 
-std::mutex known;  // guards what the next two functions keep
-
 const Device& current_device() {
-  static std::map<int, Device> devices;
+  thread_local std::map<int, Device> devices;
   int index = 0;
   check_cuda(cudaGetDevice(&index), "cudaGetDevice");
-  const std::lock_guard<std::mutex> lock(known);
   const auto found = devices.find(index);
   if (found != devices.end()) return found->second;
   const auto ask = [&](cudaDeviceAttr attribute) {
@@ -51,9 +46,8 @@ inline int64_t shared_of_one(const Device& device, int64_t blocks) {
 template <typename Kernel>
 int64_t resident_blocks(Kernel* kernel, int threads, int64_t shared) {
   using Key = std::tuple<int, const void*, int, int64_t>;
-  static std::map<Key, int64_t> counts;
+  thread_local std::map<Key, int64_t> counts;
   const Device& device = current_device();
-  const std::lock_guard<std::mutex> lock(known);
   const Key key{device.index, reinterpret_cast<const void*>(kernel), threads, shared};
   const auto found = counts.find(key);
   if (found != counts.end()) return found->second;
@@ -65,8 +59,8 @@ int64_t resident_blocks(Kernel* kernel, int threads, int64_t shared) {
   check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, static_cast<size_t>(shared)),
              "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
   if (blocks == 0)
-    throw std::runtime_error("a block of " + std::to_string(threads) + " threads and " + std::to_string(shared) +
-                             " bytes of shared memory does not fit this GPU");
+    throw Error("a block of %d threads and %lld bytes of shared memory does not fit this GPU", threads,
+                static_cast<long long>(shared));
   return counts[key] = int64_t{blocks} * device.multiprocessors;
 }
 

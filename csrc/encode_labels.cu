@@ -279,7 +279,7 @@ int bytes_of(DType type) {
 
 Maps maps_of(const Tensor& label, const Tensor& ids, int64_t n_labels, int64_t dontcare) {
   if (label.shape[1] * label.shape[2] > INT32_MAX - 8 * kThreads)  // a strip may end beyond its image
-    throw std::invalid_argument("encode_labels: expected maps of less than 2^31 pixels");
+    throw Error("encode_labels: expected maps of less than 2^31 pixels");
   Maps maps{};
   maps.label = label.data, maps.ids = ids.data;
   maps.label_bytes = bytes_of(label.dtype), maps.id_bytes = bytes_of(ids.dtype);

@@ -8,6 +8,8 @@
 #include "cuda.cuh"
 
 #ifdef __CUDACC__
+// Without the C++ library of CUDA, which a barrier does not need and which takes two seconds to compile.
+#define _CG_LIMIT_INCLUDED_DEPENDENCIES
 #include <cooperative_groups.h>
 #endif
 

@@ -44,8 +44,16 @@ inline void add_pixels(const T* HD_RESTRICT x, int64_t n, int64_t channels, doub
 #pragma omp simd
             for (int64_t k = 0; k < width; ++k) partial[k] += static_cast<double>(to_float(x[i * channels + k]));
         });
-    for (int64_t k = 0; k < together; ++k)
-      for (int64_t c = 0; c < channels; ++c) sums[c] += partial[k * channels + c];
+    const int64_t rest = (n - i) * channels;
+#pragma omp simd
+    for (int64_t k = 0; k < rest; ++k) partial[k] += static_cast<double>(to_float(x[i * channels + k]));
+    for (int64_t pixels = together; pixels > 1;) {  // add the last half of them to the first
+      const int64_t half = pixels / 2, from = (pixels - half) * channels;
+      for (int64_t k = 0; k < half * channels; ++k) partial[k] += partial[from + k];
+      pixels -= half;
+    }
+    for (int64_t c = 0; c < channels; ++c) sums[c] += partial[c];
+    return;
   }
   for (; i < n; ++i)
 #pragma omp simd

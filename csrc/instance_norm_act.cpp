@@ -191,6 +191,12 @@ struct Spread {
   }
 };
 
+template <typename T>
+inline __attribute__((always_inline)) void store(const float* HD_RESTRICT from, int64_t n, T* HD_RESTRICT to) {
+#pragma omp simd
+  for (int64_t e = 0; e < n; ++e) to[e] = from_float<T>(from[e]);
+}
+
 // y[e] = the activation of a normalised x[e], and the residual. With an edge of 0 or more, y is streamed.
 template <bool kOne, typename T>
 void normalise(const T* HD_RESTRICT x, int64_t n, const Spread& of, float slope, const T* residual, int64_t edge,
@@ -200,15 +206,23 @@ void normalise(const T* HD_RESTRICT x, int64_t n, const Spread& of, float slope,
     const int64_t c = kOne ? 0 : e;
     return activate((to_float(x[e]) - mean[c]) * scale[c] + bias[c], slope);
   };
-  const auto plain = [&](int64_t e) __attribute__((always_inline)) { return from_float<T>(activated(e)); };
-  if (residual != nullptr) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (residual == nullptr && edge >= 0) return stream(y, n, edge, activated);
+  }
+  // Rounding has choices of its own. In one loop with those of the activation, GCC would merge them to more work.
+  constexpr int64_t kBlock = 256;
+  for (int64_t at = 0; at < n; at += kBlock) {
+    float made[kBlock];
+    const int64_t count = smaller(kBlock, n - at);
+    float* HD_RESTRICT z = sizeof(T) == sizeof(float) ? reinterpret_cast<float*>(y + at) : made;
+    if (residual == nullptr) {
 #pragma omp simd
-    for (int64_t e = 0; e < n; ++e) y[e] = from_float<T>(activated(e) + to_float(residual[e]));
-  } else if (edge >= 0) {
-    stream(y, n, edge, plain);
-  } else {
+      for (int64_t e = 0; e < count; ++e) z[e] = activated(at + e);
+    } else {
 #pragma omp simd
-    for (int64_t e = 0; e < n; ++e) y[e] = plain(e);
+      for (int64_t e = 0; e < count; ++e) z[e] = activated(at + e) + to_float(residual[at + e]);
+    }
+    if constexpr (sizeof(T) != sizeof(float)) store(z, count, y + at);
   }
 }
 
@@ -260,12 +274,6 @@ void add(const T* HD_RESTRICT from, int64_t n, float* HD_RESTRICT to) {
   }
 #pragma omp simd
   for (int64_t e = 0; e < n; ++e) to[e] += to_float(from[e]);
-}
-
-template <typename T>
-void store(const float* HD_RESTRICT from, int64_t n, T* HD_RESTRICT to) {
-#pragma omp simd
-  for (int64_t e = 0; e < n; ++e) to[e] = from_float<T>(from[e]);
 }
 
 template <typename T>

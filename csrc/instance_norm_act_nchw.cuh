@@ -272,12 +272,5 @@ __device__ __forceinline__ void await_plane(const Parts& parts, const Part& part
   __syncthreads();
 }
 
-// Fill shared memory again, when no thread reads it any more.
-template <typename F>
-__device__ __forceinline__ void replace(const F& fill) {
-  __syncthreads();
-  fill();
-}
-
 }  // namespace
 }  // namespace hd::cuda

@@ -171,14 +171,18 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
     const Affine affine(n, part.plane % n.channels, n.mean[part.plane], 0.f, rstd);
     float dz = 0.f, dz_xhat = 0.f;
     for (int chunk = 0; chunk < parts.chunks; ++chunk) {
-      if (chunk > 0) replace([&] { prefetch(item, chunk, odd); });
       for_pixels(part_of(item, chunk), false, odd,
                  [&](int64_t, auto& values, auto& g) { add_pixels(values, g, affine, n.slope, dz, dz_xhat); });
+      const bool more = chunk + 1 < parts.chunks;
+      if (more) {
+        __syncthreads();
+      } else {
+        block_sums(dz, dz_xhat, shared);
+        dz_xhat *= rstd;
+        if (parts.count > 1) publish(n, parts, part, item, dz, dz_xhat);
+      }
+      if (more || parts.buffers == 2) prefetch(more ? item : item + gridDim.x, more ? chunk + 1 : 0, more ? odd : !odd);
     }
-    block_sums(dz, dz_xhat, shared);
-    dz_xhat *= rstd;
-    if (parts.count > 1) publish(n, parts, part, item, dz, dz_xhat);
-    if (parts.buffers == 2) prefetch(item + gridDim.x, 0, !odd);
     if (parts.count > 1) plane_sums(n, parts, part, shared, dz, dz_xhat);
     if (part.index == 0 && threadIdx.x == 0) {
       n.sums[part.plane] = dz;
@@ -187,15 +191,15 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
     const Gradient gradient(affine.scale, rstd, dz, dz_xhat, n.per_pixel);
     const int64_t offset = parts.pixels * part.plane;
     for (int chunk = parts.chunks - 1; chunk >= 0; --chunk) {
-      const bool arrived = chunk == parts.chunks - 1;
-      if (!arrived) replace([&] { prefetch(item, chunk, odd); });
-      for_pixels(part_of(item, chunk), arrived, odd, [&](int64_t i, auto& values, auto& g) {
+      for_pixels(part_of(item, chunk), chunk == parts.chunks - 1, odd, [&](int64_t i, auto& values, auto& g) {
         if (dresidual != nullptr) store_result(dresidual + offset + i, g);
         differentiate(values, g, affine, gradient, n.slope);
         store_result(dx + offset + i, values);
       });
+      if (parts.buffers == 2) break;
+      __syncthreads();
+      prefetch(chunk > 0 ? item : item + gridDim.x, max(chunk - 1, 0), false);
     }
-    if (parts.buffers == 1) replace([&] { prefetch(item + gridDim.x, 0, false); });
   }
 }
 

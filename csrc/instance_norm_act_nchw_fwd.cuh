@@ -224,25 +224,30 @@ __global__ void __launch_bounds__(kPlaneThreads, kPlaneBlocks)
     const float origin = to_float(x[parts.pixels * part.plane]);
     Moments moments;
     for (int chunk = 0; chunk < parts.chunks; ++chunk) {
-      if (chunk > 0) replace([&] { prefetch(item, chunk, odd); });
       copies_arrived();
       __syncthreads();
       merge_part(moments, window_of(part_of(item, chunk), odd), origin);
+      const bool more = chunk + 1 < parts.chunks;
+      if (more) {
+        __syncthreads();
+      } else {
+        moments = block_moments(moments, shared);
+        if (parts.count > 1) publish(n, parts, part, item, moments.mean, moments.m2);
+      }
+      if (more || parts.buffers == 2) prefetch(more ? item : item + gridDim.x, more ? chunk + 1 : 0, more ? odd : !odd);
     }
-    moments = block_moments(moments, shared);
-    if (parts.count > 1) publish(n, parts, part, item, moments.mean, moments.m2);
-    if (parts.buffers == 2) prefetch(item + gridDim.x, 0, !odd);
     if (parts.count > 1) moments = plane_moments<kPack<T>>(n, parts, part, shared);
     for (int chunk = parts.chunks - 1; chunk >= 0; --chunk) {
       if (chunk < parts.chunks - 1) {
-        replace([&] { prefetch(item, chunk, odd); });
         copies_arrived();
         __syncthreads();
       }
       const Part now = part_of(item, chunk);
       write_part(now, window_of(now, odd), residual, y, moments, origin, chunk, parts, n);
+      if (parts.buffers == 2) break;
+      __syncthreads();
+      prefetch(chunk > 0 ? item : item + gridDim.x, max(chunk - 1, 0), false);
     }
-    if (parts.buffers == 1) replace([&] { prefetch(item + gridDim.x, 0, false); });
   }
 }
 

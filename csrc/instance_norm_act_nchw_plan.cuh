@@ -2,8 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
 
 #include "device.cuh"
 #include "instance_norm_act_nchw_bwd.cuh"
@@ -87,8 +85,10 @@ PlaneLaunch plan_nchw(const Norm& n, Kernel* kernel, bool aligned, bool padded) 
   const Room room{n.width, n.padded_width(), 3 * n.pad / V + 4, padded};
   const int64_t most = room.fitting(available), half = room.fitting(available / 2);
   if (most < 1)
-    throw std::runtime_error("instance_norm_act: a row padded by " + std::to_string(n.pad) +
-                             " does not fit this GPU's shared memory; pad less, or the result with pad2d");
+    throw Error(
+        "instance_norm_act: a row padded by %d does not fit this GPU's shared memory; pad less, or the result with "
+        "pad2d",
+        n.pad);
   const int64_t units = ceil_div(n.pixels() + (aligned ? 0 : V - 1), V);
   PlaneLaunch launch{};
   Parts& parts = launch.parts;

@@ -52,8 +52,10 @@ void choose_tiles(Conv& conv, int64_t batch) {
   const auto under = [&](int64_t size) { return (size - 1) * conv.stride + conv.side; };
   while (under(height) * under(width) > kTileCodes && height * width > 1) (width > height ? width : height) /= 2;
   if (under(height) * under(width) > kTileCodes)
-    throw std::runtime_error("label_conv2d: expected a kernel of at most 59 pixels a side on CUDA, got " +
-                             std::to_string(conv.side) + "; use the backend 'eager' or 'triton'");
+    throw Error(
+        "label_conv2d: expected a kernel of at most 59 pixels a side on CUDA, got %d; use the backend 'eager' or "
+        "'triton'",
+        conv.side);
   conv.tile_height = height;
   for (conv.tile_bits = 0; 1 << conv.tile_bits < width;) ++conv.tile_bits;
   conv.tiles_y = static_cast<int>(ceil_div(conv.out_height, height));
@@ -159,8 +161,8 @@ Share share_of(const Conv& conv, const Tensor& dy) {
   share.last = is_channels_last(dy);
   share.packed = share.last && conv.channels % kOwned == 0 && is_aligned(dy, 16);
   if (static_cast<int64_t>(share.slices) * share.bands * share.row_ranges > 65535)  // blocks in the y direction
-    throw std::runtime_error("label_conv2d: expected fewer classes on CUDA, got " + std::to_string(conv.n_labels) +
-                             "; use the backend 'eager' or 'triton'");
+    throw Error("label_conv2d: expected fewer classes on CUDA, got %d; use the backend 'eager' or 'triton'",
+                conv.n_labels);
   return share;
 }
 

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.models.rgb import as_rgb
 from hdgan.ops.l1_distance import l1_distance
 
 Outputs = Sequence[Sequence[Tensor]]
@@ -23,6 +22,8 @@ LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 """Weights of the five features, relu1_1 … relu5_1 of VGG19, as in NVIDIA/pix2pixHD."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+RGB_CHANNELS = (1, 3)
+"""Channels of the images that a network for RGB can take; see `as_rgb`."""
 
 
 def gan_loss(outputs: Outputs, real: bool, mode: GanMode = "lsgan", *, of_generator: bool = False) -> Tensor:
@@ -105,6 +106,23 @@ def feature_matching_loss(fake: Outputs, real: Outputs) -> Tensor:
         for fake_feature, real_feature in zip(fake_scale[:-1], real_scale[:-1], strict=True):
             total = total + layer_weight / len(fake) * l1_distance(fake_feature, real_feature)
     return total
+
+
+def as_rgb(image: Tensor) -> Tensor:
+    """Images for a network that takes RGB: the channel of grey images is repeated.
+
+    Args:
+        image: [B, 1 or 3, H, W].
+
+    Returns:
+        [B, 3, H, W]: RGB images as they are, of grey ones a view.
+
+    Raises:
+        ValueError: the images have another number of channels.
+    """
+    if image.shape[1] not in RGB_CHANNELS:
+        raise ValueError(f"as_rgb: expected images of 1 or 3 channels, got {image.shape[1]}")
+    return image if image.shape[1] == 3 else image.expand(-1, 3, -1, -1)
 
 
 class PerceptualFeatures(nn.Module):

@@ -15,6 +15,7 @@ from hdgan.kernels._instance_norm_act_pixels import (
     Image,
     Size,
     end_of,
+    number_of,
     pixels_of,
     read_shifted,
     source_of,
@@ -34,7 +35,7 @@ from hdgan.kernels._instance_norm_act_tiles import (
 )
 
 
-class _Images(NamedTuple):
+class _BackwardImages(NamedTuple):
     """What the gradients are made of, and where they go: images, or the planes of one program in them."""
 
     dy: tl.tensor
@@ -146,7 +147,7 @@ def _gradient_of_tile(dy, row, column, first, inside, size, PAD_MODE: tl.constex
 
 @triton.jit
 def _make_pixels(
-    images, begin, end, image, exist, size, norm, ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr,
+    images, begin, end, image, planes, size, norm, ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr,
     PLACES: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr, LARGE: tl.constexpr,
 ):  # fmt: skip
     """Write gradients of a share of the planes, pixel by pixel."""
@@ -154,13 +155,15 @@ def _make_pixels(
     STEP: tl.constexpr = BLOCK if PLACES == "wide" else 1
     first, last = tiles_of(begin, end, image, PLACES, VECTOR)
     for tile in range(first, last, STEP):
-        i, j, number, inside = pixels_of(tile, row, block, begin, end, image, exist, PLACES, BLOCK, VECTOR, LARGE)
+        i, j, inside = pixels_of(tile, row, block, begin, end, image, planes, PLACES, BLOCK, VECTOR, LARGE)
         if PLACES == "rows":
             g = _gradient_of_tile(images.dy, row, j, block * BLOCK, inside, size, PAD_MODE, BLOCK)
-            row, block = tl.where(block == 0, row - 1, row), tl.where(block == 0, image.across, block) - 1
         else:
             g = _folded(images.dy, i, j, inside, size, PAD_MODE)
-        _make(images, g, number * size.pixel_stride, inside, norm, ACTIVATION)
+        at = number_of(tile, i, j, image, PLACES, BLOCK, LARGE) * size.pixel_stride
+        _make(images, g, at, inside, norm, ACTIVATION)
+        if PLACES == "rows":
+            row, block = tl.where(block == 0, row - 1, row), tl.where(block == 0, image.across, block) - 1
 
 
 @triton.jit
@@ -196,7 +199,7 @@ def _make_gradients(
                 images, planes.group, begin, end, image.margin, size, norm, ACTIVATION, PAD_MODE, BLOCK_GROUPS
             )  # fmt: skip
         _make_pixels(
-            of_planes, begin, end, image, planes.exist, size, norm, ACTIVATION, PAD_MODE, PLACES, BLOCK, VECTOR, LARGE
+            of_planes, begin, end, image, planes, size, norm, ACTIVATION, PAD_MODE, PLACES, BLOCK, VECTOR, LARGE
         )  # fmt: skip
 
 
@@ -265,8 +268,7 @@ def instance_norm_act_bwd_kernel(
 
     dz_sum, product_sum = sums, sums + tl.cast(chunks, tl.int64) * planes
     if SUMS:
-        phase = (group * out_pixels % VECTOR).to(tl.int32)
-        padded = Image(out_height, out_width, out_pixels, pad, sum_across, pad, phase)
+        padded = Image(out_height, out_width, out_pixels, pad, sum_across, pad)
         sum0, sum1 = sums_of(
             dy, x, dy_planes, x + at, chunk * sum_tiles, sum_tiles, of_group, padded, size, norm,
             ACTIVATION, PAD_MODE, PLACES, BLOCK, BLOCK_GROUPS, VECTOR, LARGE, FOLD,
@@ -281,12 +283,11 @@ def instance_norm_act_bwd_kernel(
     if GRADIENT:
         mean0, mean1 = sum0 / tl.cast(pixels, tl.float32), sum1 * r / tl.cast(pixels, tl.float32)
         margin = 0 if PAD_MODE == "zero" else pad + 1
-        phase = (group * pixels % VECTOR).to(tl.int32)
-        source = Image(height, width, pixels, 0, across, margin, phase)
-        images = _Images(dy, x, dx, dresidual, mean0, mean1)
+        source = Image(height, width, pixels, 0, across, margin)
+        images = _BackwardImages(dy, x, dx, dresidual, mean0, mean1)
         if dresidual is not None:
             dresidual += at
-        of_planes = _Images(dy_planes, x + at, dx + at, dresidual, mean0, mean1)
+        of_planes = _BackwardImages(dy_planes, x + at, dx + at, dresidual, mean0, mean1)
         _make_gradients(
             images, of_planes, chunk * tiles, tiles, of_group, source, size, norm,
             ACTIVATION, PAD_MODE, PLACES, BLOCK, BLOCK_GROUPS, VECTOR, LARGE,

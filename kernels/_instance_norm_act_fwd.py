@@ -33,7 +33,7 @@ from hdgan.kernels._instance_norm_act_tiles import (
 )
 
 
-class _Images(NamedTuple):
+class _ForwardImages(NamedTuple):
     """Images, or the planes of one program in them."""
 
     x: tl.tensor
@@ -156,15 +156,15 @@ def _make_flat(
 
 @triton.jit
 def _make_pixels(
-    images, begin, end, image, exist, size, norm, ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr, CACHE: tl.constexpr,
-    PLACES: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr, LARGE: tl.constexpr,
+    images, begin, end, image, planes, size, norm, ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr,
+    CACHE: tl.constexpr, PLACES: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr, LARGE: tl.constexpr,
 ):  # fmt: skip
     """Write a share of the planes of y, pixel by pixel."""
     row, block = (end - 1) // image.across - size.pad + tl.zeros([1, 1], tl.int32), (end - 1) % image.across
     STEP: tl.constexpr = BLOCK if PLACES == "wide" else 1
     first, last = tiles_of(begin, end, image, PLACES, VECTOR)
     for tile in range(first, last, STEP):
-        i, j, _, inside = pixels_of(tile, row, block, begin, end, image, exist, PLACES, BLOCK, VECTOR, LARGE)
+        i, j, inside = pixels_of(tile, row, block, begin, end, image, planes, PLACES, BLOCK, VECTOR, LARGE)
         target = ((i + size.pad) * image.width + (j + size.pad)) * size.pixel_stride
         source = inside & exists(i, size.height, PAD_MODE) & exists(j, size.width, PAD_MODE)
         i, j = source_of(i, size.height, PAD_MODE), source_of(j, size.width, PAD_MODE)
@@ -279,11 +279,10 @@ def instance_norm_act_fwd_kernel(
 
     VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
     BLOCK: tl.constexpr = BLOCK_PIXELS if PLACES == "flat" or PLACES == "rows" else BLOCK_EDGE
-    phase = (group * out_pixels % VECTOR).to(tl.int32)
-    padded = Image(out_height, out_width, out_pixels, pad, across, pad, phase)
+    padded = Image(out_height, out_width, out_pixels, pad, across, pad)
     begin = program // groups * tiles
     end = end_of(begin, tiles, of_group, padded, PLACES, BLOCK)
-    images = _Images(x, residual, y, row_stride, column_stride)
+    images = _ForwardImages(x, residual, y, row_stride, column_stride)
     if PLACES == "flat":
         _make_flat(images, begin, end, of_group, size, norm, ACTIVATION, CACHE, BLOCK)
     else:
@@ -295,7 +294,7 @@ def instance_norm_act_fwd_kernel(
             y += plane * out_pixels
         if residual is not None:
             residual += image * batch_stride + channel.to(tl.int64) * channel_stride
-        images = _Images(x + start + lead, residual, y, row_stride, column_stride)
+        images = _ForwardImages(x + start + lead, residual, y, row_stride, column_stride)
         _make_pixels(
-            images, begin, end, padded, exist, size, norm, ACTIVATION, PAD_MODE, CACHE, PLACES, BLOCK, VECTOR, LARGE
+            images, begin, end, padded, of_group, size, norm, ACTIVATION, PAD_MODE, CACHE, PLACES, BLOCK, VECTOR, LARGE
         )  # fmt: skip

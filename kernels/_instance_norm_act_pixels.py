@@ -31,7 +31,6 @@ class Image(NamedTuple):
     pad: tl.tensor  # rows or columns on each side that are padding
     across: tl.tensor  # tiles of a row, where places are rows
     margin: tl.tensor  # columns at both ends of a row that no whole group lies in, where places are wide
-    phase: tl.tensor  # elements by which the plane begins after a multiple of 16 bytes
 
 
 @triton.jit
@@ -61,32 +60,48 @@ def tiles_of(begin, end, image, PLACES: tl.constexpr, VECTOR: tl.constexpr):
 
 @triton.jit
 def pixels_of(
-    tile, row, block, begin, end, image, exist,
+    tile, row, block, begin, end, image, planes,
     PLACES: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr, LARGE: tl.constexpr,
 ):  # fmt: skip
-    """Row, column and number of a tile's pixels, and which of them exist.
+    """Row and column of a tile's pixels, counted from the first inside of the padding, and which of them exist.
 
-    Rows and columns count from the first inside of the padding, numbers from the image's first pixel. Where places are
-    rows, the row and the number `block` in it tell which tile it is, because that spares divisions. Pixels whose
-    places are computed from their numbers are adjacent in Triton's eyes, so that it makes accesses wide even where
-    that takes shared memory and barriers; from rows and columns, it does not.
+    Where places are rows, the row and the number `block` in it tell which tile it is, because that spares divisions.
     """
-    i = tl.arange(0, BLOCK)[:, None]
     if PLACES == "rows":
-        column = block * BLOCK - image.pad + i
-        inside = (column < image.width - image.pad) & exist
-        return row, column, (row + image.pad) * image.width + (column + image.pad), inside
+        column = block * BLOCK - image.pad + tl.arange(0, BLOCK)[:, None]
+        return row, column, (column < image.width - image.pad) & planes.exist
     elif PLACES == "wide":
         row, j = position(tile, _edge(image.margin, VECTOR), BLOCK)
         row += begin
-        column, outside = edge_column(j, image.phase + row * image.width, image.width, image.margin, VECTOR)
-        return row - image.pad, column - image.pad, row * image.width + column, (row < end) & outside
+        phase = (planes.group * image.pixels % VECTOR).to(tl.int32)  # of the plane's first pixel in 16 bytes
+        column, outside = edge_column(j, phase + row * image.width, image.width, image.margin, VECTOR)
+        return row - image.pad, column - image.pad, (row < end) & outside
     else:
-        first = tile * BLOCK
-        if LARGE:
-            first = tl.cast(tile, tl.int64) * BLOCK
+        first = _first(tile, BLOCK, LARGE)
         row, column = position(first, image.width, BLOCK)
-        return row - image.pad, column - image.pad, first + i, (i < image.pixels - first) & exist
+        inside = (tl.arange(0, BLOCK)[:, None] < image.pixels - first) & planes.exist
+        return row - image.pad, column - image.pad, inside
+
+
+@triton.jit
+def number_of(tile, row, column, image, PLACES: tl.constexpr, BLOCK: tl.constexpr, LARGE: tl.constexpr):
+    """The numbers of a tile's pixels in an image without padding.
+
+    Where Triton can tell that they are adjacent, it makes accesses wide, if need be through shared memory.
+    """
+    if PLACES == "gather":
+        return _first(tile, BLOCK, LARGE) + tl.arange(0, BLOCK)[:, None]
+    else:
+        return row * image.width + column
+
+
+@triton.jit
+def _first(tile, BLOCK: tl.constexpr, LARGE: tl.constexpr):
+    """The first pixel of a tile, where pixels are gathered."""
+    if LARGE:
+        return tl.cast(tile, tl.int64) * BLOCK
+    else:
+        return tile * BLOCK
 
 
 @triton.jit

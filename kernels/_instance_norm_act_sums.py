@@ -60,17 +60,17 @@ def _sums_flat(
 
 @triton.jit
 def _sums_of_pixels(
-    dy, x, begin, end, image, exist, size, norm, ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr,
+    dy, x, begin, end, image, planes, size, norm, ACTIVATION: tl.constexpr, PAD_MODE: tl.constexpr,
     PLACES: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr, LARGE: tl.constexpr, FOLD: tl.constexpr,
 ):  # fmt: skip
     """Sums [1, planes] of a share of the planes that dy and x point to, pixel by pixel."""
-    sum0 = tl.full([BLOCK // FOLD, exist.shape[1]], 0.0, tl.float32)
-    sum1 = tl.full([BLOCK // FOLD, exist.shape[1]], 0.0, tl.float32)
+    sum0 = tl.full([BLOCK // FOLD, planes.exist.shape[1]], 0.0, tl.float32)
+    sum1 = tl.full([BLOCK // FOLD, planes.exist.shape[1]], 0.0, tl.float32)
     row, block = begin // image.across - size.pad + tl.zeros([1, 1], tl.int32), begin % image.across
     STEP: tl.constexpr = BLOCK if PLACES == "wide" else 1
     first, last = tiles_of(begin, end, image, PLACES, VECTOR)
     for tile in range(first, last, STEP):
-        i, j, _, inside = pixels_of(tile, row, block, begin, end, image, exist, PLACES, BLOCK, VECTOR, LARGE)
+        i, j, inside = pixels_of(tile, row, block, begin, end, image, planes, PLACES, BLOCK, VECTOR, LARGE)
         at = ((i + size.pad) * image.width + (j + size.pad)) * size.pixel_stride
         inside = inside & exists(i, size.height, PAD_MODE) & exists(j, size.width, PAD_MODE)
         i, j = source_of(i, size.height, PAD_MODE), source_of(j, size.width, PAD_MODE)
@@ -104,7 +104,7 @@ def _sums_of_rows(
             place = (first + i)[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
             g, value = read(dy + place, (i < n)[:, None]), read_shifted(x, source, i, i < n)
             sum0, sum1 = _add(sum0, sum1, g, value, norm, ACTIVATION, 1)
-    return tl.sum(sum0), tl.sum(sum1)
+    return sum0, sum1
 
 
 @triton.jit
@@ -123,9 +123,9 @@ def sums_of(
                 dy, x, planes.group, begin, end, size, norm, ACTIVATION, PAD_MODE, BLOCK_GROUPS
             )  # fmt: skip
         sum0, sum1 = _sums_of_pixels(
-            dy_planes, x_planes, begin, end, image, planes.exist, size, norm, ACTIVATION, PAD_MODE, PLACES, BLOCK,
+            dy_planes, x_planes, begin, end, image, planes, size, norm, ACTIVATION, PAD_MODE, PLACES, BLOCK,
             VECTOR, LARGE, FOLD if PLACES == "rows" else 1,
         )  # fmt: skip
         if PLACES == "wide":
-            sum0, sum1 = sum0 + wide0, sum1 + wide1
+            sum0, sum1 = sum0 + tl.sum(wide0), sum1 + tl.sum(wide1)
     return sum0, sum1

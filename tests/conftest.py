@@ -28,6 +28,7 @@ if not torch.cuda.is_available():
 from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, SizeConfig
+from hdgan.data.images import from_unit_range
 from hdgan.evaluation import ScorerTraining, train_scorer
 from hdgan.families import (
     CRNConfig,
@@ -48,6 +49,7 @@ from hdgan.families import (
 )
 from hdgan.families.common.losses import LossConfig
 from hdgan.families.registry import family_of
+from hdgan.files.images import image_ending, save_image
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from hdgan.styles.table import FeatureTable, Origin
 from hdgan.training import PRESETS, LogConfig, OptimConfig, StageConfig, TrainConfig, train
@@ -216,6 +218,24 @@ def run(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Pa
     out = tmp_path_factory.mktemp("runs") / "finished"
     train(make_config(out), console=Console(quiet=True))
     return out
+
+
+@pytest.fixture(scope="session", params=[(1, "uint16"), (5, "uint16"), (2, "float32")], ids=str)
+def stored_run(
+    request: pytest.FixtureRequest, make_config: MakeConfig, dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished run on photos of another kind, read as stored. No test may change it or its data, `data` beside it."""
+    channels, depth = request.param
+    folder = tmp_path_factory.mktemp("stored")
+    shutil.copytree(dataset, folder / "data")
+    for path in (folder / "data").glob("*_img/*.png"):
+        photo = np.resize(np.asarray(Image.open(path)), (HEIGHT, WIDTH, channels)).astype(np.float32) / 127.5 - 1
+        save_image(from_unit_range(torch.from_numpy(photo).permute(2, 0, 1), depth), path)
+        path.rename(path.with_suffix(image_ending(channels, depth)))
+    config = make_config(folder / "run", images=2)
+    data = replace(config.data, root=folder / "data", photo="stored")
+    train(replace(config, data=data, stages={"global": config.stages["global"]}), console=Console(quiet=True))
+    return folder / "run"
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from hdgan.losses import (
     IMAGENET_STD,
     BalancedPerceptualLoss,
     PerceptualLoss,
+    as_rgb,
     feature_matching_loss,
     gan_loss,
     l1_distance,
@@ -335,3 +336,26 @@ def test_equal_images_and_dead_features_are_finite():
     assert loss.item() == pytest.approx(distances[0].item(), rel=1e-5)
     assert images.grad.isfinite().all()
     assert distances[1:].eq(0).all()
+
+
+def test_rgb_images_stay_the_same_object():
+    image = torch.rand(2, 3, 4, 5)
+    assert as_rgb(image) is image
+
+
+def test_grey_is_repeated_for_networks_that_take_rgb():
+    image = torch.rand(2, 1, 4, 5)
+    assert torch.equal(as_rgb(image), torch.cat([image] * 3, dim=1))
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_images_of_other_channels_are_no_rgb(channels):
+    with pytest.raises(ValueError, match=f"expected images of 1 or 3 channels, got {channels}"):
+        as_rgb(torch.zeros(1, channels, 4, 5))
+
+
+def test_the_perceptual_loss_of_grey_images_is_that_of_their_rgb():
+    torch.manual_seed(0)
+    loss = PerceptualLoss(VGG19Features().eval())
+    fake, real = (torch.rand(1, 1, 32, 32) * 2 - 1 for _ in range(2))
+    assert torch.equal(loss(fake, real), loss(torch.cat([fake] * 3, 1), torch.cat([real] * 3, 1)))

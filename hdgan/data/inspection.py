@@ -168,6 +168,8 @@ def _inspect_pair(pair: Pair, config: DataConfig, n_labels: int | None, depth: D
                 read = file.read(map_size=map_size)
                 arrays |= {part: values for part, values in read.items() if part in ("label", "ids")}
                 stored = {part: size_of(values) for part, values in read.items()}
+                if pair.stored and "photo" in read and read["photo"].dtype == np.uint16:
+                    found.peaks.append(int(read["photo"].max()))
             sizes |= stored
             source = next(iter(header.sizes.values()))
             found.channels.update(kind.channels for part, kind in header.kinds.items() if part == "input")

@@ -22,7 +22,7 @@ from hdgan.wording import count
 _MOST_NOTES = 20  # labels that get a note of their own
 _SUMS = (
     "faults", "sizes", "label_maps", "class_pixels", "class_images", "ids", "compared", "agreeing", "foreign",
-    "channels", "photos", "turned",
+    "channels", "photos", "peaks", "turned",
 )  # fmt: skip
 """Fields of a phase's report that are sums of those of its pairs."""
 
@@ -90,6 +90,8 @@ class PhaseReport:
     """Channels of the A-to-B input -> number of pairs."""
     photos: Counter[ImageKind] = field(default_factory=Counter)
     """Channels and type of photos as they are stored -> number of pairs."""
+    peaks: list[int] = field(default_factory=list)
+    """The greatest number in each 16-bit photo that was read as stored."""
     turned: list[Path] = field(default_factory=list)
     """Photos that an EXIF orientation turns upright."""
     lacks_instances: bool = False
@@ -154,6 +156,11 @@ class PhaseReport:
             notes.append(
                 f"photos have {stored} and are read as 8-bit RGB: train with --data.photo stored to keep them as they "
                 "are"
+            )
+        if self.peaks and (peak := max(self.peaks)) < 2**14:
+            notes.append(
+                f"photos use numbers up to {peak} of 65535, so to the networks all of them are nearly black: scale "
+                "them to the whole range"
             )
         if self.lacks_instances:
             notes.append("there are no instance maps: train with --model.no-instances")

@@ -103,17 +103,20 @@ def apply_to_map(values: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def apply_to_photo(photo: Image.Image | np.ndarray, geometry: Geometry, filter: Filter = "bicubic") -> np.ndarray:
-    """Transform an 8-bit photo with an antialiased filter.
+    """Transform a photo with an antialiased filter.
 
     Args:
-        photo: Image, or its [H, W, C] uint8.
+        photo: 8-bit image, or [H, W, C] uint8, uint16 or float32 in [-1, 1].
         geometry: From `sample_geometry`.
         filter: Used where it is scaled.
 
     Returns:
-        [H, W, C] uint8, or [H, W] for one channel; a view of `photo` where it is an array and nothing is scaled or
-        rotated.
+        [H, W, C] of the same type and range, or [H, W] for an image of one channel; a view of an array where nothing
+        is scaled or rotated.
     """
+    if isinstance(photo, np.ndarray) and not _is_rgb(photo):
+        scaled = _limited(_scaled(photo, geometry, filter))
+        return _flipped(_limited(_framed(scaled, geometry)), geometry)
     if geometry.scaled != geometry.source:
         image = photo if isinstance(photo, Image.Image) else Image.fromarray(np.ascontiguousarray(photo))
         photo = image.resize(geometry.scaled, _FILTERS[filter])
@@ -129,28 +132,17 @@ def apply_to_input(values: np.ndarray, geometry: Geometry, filter: Filter = "bic
     Returns:
         [H, W, C] of the same type; uint16 is rounded and limited to its range.
     """
-    if geometry.scaled == geometry.source:
-        return _flipped(_framed(values, geometry), geometry)
-    # Pillow filters 8-bit and float images of one channel; every 16-bit number is exact in float32.
-    plain = values if values.dtype == np.uint8 else values.astype(np.float32)
-    channels = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(plain[..., c])).resize(geometry.scaled, _FILTERS[filter]))
-        for c in range(values.shape[2])
-    ]
-    out = _flipped(_framed(np.stack(channels, axis=2), geometry), geometry)
-    return _rounded(out, values.dtype)
+    return _flipped(_framed(_scaled(values, geometry, filter), geometry), geometry)
 
 
 def apply_geometry(arrays: Mapping[PartName, Any], geometry: Geometry, filter: Filter) -> dict[PartName, np.ndarray]:
     """Transform the parts of one sample, each by its own function above."""
     parts: dict[PartName, np.ndarray] = {}
     for part, values in arrays.items():
-        if part == "photo" and (isinstance(values, Image.Image) or _is_rgb(values)):
+        if part == "photo":
             parts[part] = apply_to_photo(values, geometry, filter)
-        elif part in ("photo", "input"):
+        elif part == "input":
             parts[part] = apply_to_input(values, geometry, filter)
-            if part == "photo" and values.dtype == np.float32:  # bicubic filters overshoot
-                parts[part] = parts[part].clip(-1, 1)
         else:
             parts[part] = apply_to_map(values, geometry)
     return parts
@@ -175,6 +167,24 @@ def same_size_remedy() -> str:
 def _nearest(source: int, scaled: int, first: int, count: int) -> np.ndarray:
     """Source pixel under the centre of each of `count` scaled pixels from `first` on, in integers without rounding."""
     return (2 * np.arange(first, first + count, dtype=np.int64) + 1) * source // (2 * scaled)
+
+
+def _scaled(values: np.ndarray, geometry: Geometry, filter: Filter) -> np.ndarray:
+    """An array [H, W, C] scaled channel by channel, in its type."""
+    if geometry.scaled == geometry.source:
+        return values
+    # Pillow filters 8-bit and float images of one channel; every 16-bit number is exact in float32.
+    plain = values if values.dtype == np.uint8 else values.astype(np.float32)
+    channels = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(plain[..., c])).resize(geometry.scaled, _FILTERS[filter]))
+        for c in range(values.shape[2])
+    ]
+    return _rounded(np.stack(channels, axis=2), values.dtype)
+
+
+def _limited(values: np.ndarray) -> np.ndarray:
+    """A photo of floats limited to [-1, 1], which bicubic filters overshoot."""
+    return values.clip(-1, 1) if values.dtype == np.float32 else values
 
 
 def _is_rgb(values: np.ndarray) -> bool:

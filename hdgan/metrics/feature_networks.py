@@ -1,8 +1,9 @@
 """The networks whose features image metrics compare. Each is loaded once for all rows; if that fails, its reason is
 kept.
 
-torchmetrics takes Inception and AlexNet, trained on ImageNet, from torch-fidelity and torchvision, and downloads their
-weights.
+torchmetrics takes Inception and AlexNet, trained on ImageNet, from torch-fidelity and torchvision. These download their
+weights into the folder of torch.hub (`$TORCH_HOME/hub/checkpoints`), unless the files are there already. Where nothing
+can be downloaded, they can be put there by hand. LPIPS' own weights come with torchmetrics.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import pickle
 from collections.abc import Callable
 from functools import lru_cache
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,14 @@ from torch import Tensor, nn
 
 from hdgan.models.segmenter import Segmenter
 from hdgan.weights import is_finite
+
+WEIGHTS_URLS = {
+    "inception": (
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+    ),
+    "lpips": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+}
+"""The weights of the networks that are downloaded."""
 
 
 class Unavailable(Exception):
@@ -50,7 +60,7 @@ class FeatureNetworks:
 
     def _once(self, name: str, make: Callable[[], nn.Module]) -> Any:
         if name not in self._made:
-            self._made[name] = _made_or_reason(make)
+            self._made[name] = _made_or_reason(make, WEIGHTS_URLS.get(name, ""))
         made = self._made[name]
         if isinstance(made, str):
             raise Unavailable(made)
@@ -90,8 +100,8 @@ class Features(nn.Module):
         return self._kept(image)
 
 
-def _made_or_reason(make: Callable[[], nn.Module]) -> nn.Module | str:
-    """A network, or the reason why it is not available."""
+def _made_or_reason(make: Callable[[], nn.Module], url: str) -> nn.Module | str:
+    """A network whose weights come from a URL, or the reason why it is not available."""
     try:
         network = make()
         for name, value in network.state_dict().items():
@@ -105,4 +115,7 @@ def _made_or_reason(make: Callable[[], nn.Module]) -> nn.Module | str:
     # A wrong hash in torch.hub and weights of another architecture are RuntimeErrors. Damaged files in its cache raise
     # any of the others.
     except (OSError, RuntimeError, HTTPException, pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:
-        return f"its network's weights could not be loaded ({' '.join(str(error).split()) or 'the file is damaged'})"
+        why = " ".join(str(error).split()) or "the file is damaged"
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        remedy = f": put the file of {url} into {folder}" if url else ""
+        return f"its network's weights could not be loaded ({why}){remedy}"

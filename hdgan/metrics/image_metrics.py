@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hdgan.losses import RGB_CHANNELS, as_rgb
 from hdgan.metrics.feature_networks import FeatureNetworks, Unavailable
-from hdgan.models.rgb import RGB_CHANNELS, as_rgb
 
 KID_SUBSET = 50
 """Images in each of KID's subsets, or all images if there are fewer."""
@@ -42,7 +42,7 @@ class ImageMetrics:
         self._metrics: dict[str, Any] = {}
         for name in self.names:
             try:
-                if name in _OF_NETWORKS and channels not in RGB_CHANNELS:
+                if not _takes(name, channels):
                     raise Unavailable(f"its network takes RGB or grey images, but these have {channels} channels")
                 if name in _OF_DISTRIBUTIONS and count < 2:
                     raise Unavailable("a single image has no distribution")
@@ -54,7 +54,7 @@ class ImageMetrics:
     def add(self, image: Tensor, photo: Tensor) -> None:
         """Compare a batch: both [B, C, H, W] float in [0, 1]."""
         for name, (pixels, what) in LEAST_PIXELS.items():
-            if name in self.names and min(photo.shape[2:]) < pixels:
+            if name in self.names and _takes(name, photo.shape[1]) and min(photo.shape[2:]) < pixels:
                 self._metrics.pop(name, None)
                 self.notes[name] = f"{what} needs images of at least {pixels} pixels per side"
         for name, metric in self._metrics.items():
@@ -78,6 +78,11 @@ class ImageMetrics:
 
 _OF_DISTRIBUTIONS = ("fid", "kid", "scorer_fid")
 _OF_NETWORKS = ("lpips", *_OF_DISTRIBUTIONS)
+
+
+def _takes(name: str, channels: int) -> bool:
+    """Whether a metric can compare images of so many channels."""
+    return name not in _OF_NETWORKS or channels in RGB_CHANNELS
 
 
 # torchmetrics takes a second to import, which only an evaluation should cost.

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from hdgan.devices import enough_memory
 from hdgan.errors import ConfigError
-from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD
+from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD, RGB_CHANNELS, as_rgb
 from hdgan.models.programs import read_program, run_program
-from hdgan.models.rgb import RGB_CHANNELS, as_rgb
 from hdgan.models.segmenter import Segmenter, load_segmenter
 
 ScorerRange = Literal["signed", "unit", "imagenet"]

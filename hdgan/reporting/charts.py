@@ -111,6 +111,13 @@ _SPECS = (
         smooth=True,
         scale="log",
     ),
+    _ChartSpec(
+        "Shift of the photos",
+        "mean length in pixels, up to the largest shift of the options",
+        {"photo_shift": "shift"},
+        smooth=True,
+        from_zero=True,
+    ),
     *(
         _ChartSpec(f"{title[0].upper()}{title[1:]}", note, {f"val_{name}": title}, of_validation=True)
         for name, (title, note) in _VALIDATIONS.items()

@@ -124,8 +124,9 @@ def _open_folder(
         finish_saving(given.out, run.config, state)
     else:
         remove_samples(given.out)
+    photos = str(run.data.photo_kind) if given.data.photo == "stored" else None
     shown = {name: str(choices) for name, choices in steps.items()}
-    write_description(given, run.world, len(run.data.train_pairs), shown, resume)
+    write_description(given, run.world, len(run.data.train_pairs), shown, photos, resume=resume)
     return Metrics(given.out, state.step, state.health.rollbacks, open_tracker(given, resume, run.console))
 
 

@@ -94,6 +94,7 @@ def _content(run: Path, config: TrainConfig | None, problems: list[str]) -> dict
         "events": [(record["event"].replace("_", " "), record["text"]) for record in everything if "event" in record],
         "images": sum(summary.images for summary in summaries),
         "duration": _duration(sum(summary.seconds for summary in summaries)),
+        "photos": environment.photos if environment else None,
         "stage_samples": _stage_samples(run, [summary.name for summary in summaries]),
         "charts": draw_charts(records, spans, note),
         "options": _changed_options(config) if config else {},

@@ -55,6 +55,8 @@ class RunEnvironment:
     threads: int | None = None
     processes: int | None = None
     training_pictures: Count | None = None
+    photos: str | None = None
+    """Channels and bits of photos that are read as stored."""
     steps: dict[str, str] | None = None
     """How the steps of each stage run or ran, by its name."""
 
@@ -108,7 +110,13 @@ def remove_samples(run: Path) -> None:
 
 
 def write_description(
-    config: TrainConfig, world: World, training_pictures: int, steps: Mapping[str, str], resume: bool = False
+    config: TrainConfig,
+    world: World,
+    training_pictures: int,
+    steps: Mapping[str, str],
+    photos: str | None = None,
+    *,
+    resume: bool = False,
 ) -> None:
     """Write config.json and environment.json.
 
@@ -117,7 +125,8 @@ def write_description(
         world: its processes.
         training_pictures: their number.
         steps: how the steps of each stage run that is not finished.
-        resume: keep what environment.json says of the stages that are.
+        photos: their channels and bits, if they are read as stored.
+        resume: keep what environment.json says of the stages that are finished.
     """
     finished: Mapping[str, str] = {}
     if resume:
@@ -132,6 +141,7 @@ def write_description(
         threads=torch.get_num_threads(),
         processes=world.size,
         training_pictures=training_pictures,
+        photos=photos,
         steps={name: text for name, text in {**finished, **steps}.items() if name in config.stages},
     )
     for name, content in ((CONFIG_FILE, config), (ENVIRONMENT_FILE, environment)):

@@ -16,6 +16,7 @@ from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
 from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import load_model, save_model
+from hdgan.inference import load
 from hdgan.models.segmenter import load_segmenter
 from hdgan.training import load_config
 
@@ -187,3 +188,34 @@ def test_a_layout_can_be_named(other: Path, dataset: Path, tmp_path: Path, capsy
     (root / "gtFine" / "test").mkdir(parents=True)
     assert "fits the layouts cityscapes and nvidia; set --" in refused(capsys, other, "--root", root)
     assert evaluate(other, "--root", root, "--layout", "nvidia", "--out", tmp_path / "out") == 0
+
+
+def test_photos_of_another_kind_are_scored(stored_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert evaluate(stored_run, "--out", tmp_path) == 0
+    _, row = rows(tmp_path / "scores.csv")
+    assert float(row["psnr"]) > 0
+    said = capsys.readouterr().out
+    config = load(stored_run, device="cpu").config
+    channels = config.image_channels
+    assert (f"its network takes RGB or grey images, but these have {channels} channels" in said) == (channels != 1)
+    page = (tmp_path / "evaluation.html").read_text()
+    assert ("channel 1 of 2" if channels == 2 else f"{channels} channel") in page
+    assert {"uint16": "16 bits", "float32": "float32"}[config.image_depth] in page
+
+
+def test_a_scorer_needs_rgb_or_grey(stored_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    channels = load(stored_run, device="cpu").config.image_channels
+    if channels == 1:
+        assert evaluate(stored_run, *TRAINING, "--out", tmp_path) == 0
+        assert float(rows(tmp_path / "scores.csv")[1]["miou"]) >= 0
+    else:
+        assert f"RGB or grey images, but the photos have {channels} channels" in refused(
+            capsys, stored_run, *TRAINING, "--out", tmp_path
+        )
+
+
+def test_runs_of_different_channels_are_not_compared(
+    stored_run: Path, other: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    line = refused(capsys, stored_run, other, "--out", tmp_path)
+    assert "other.safetensors generates images with image_channels 3, but photos have" in line

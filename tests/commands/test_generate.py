@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from hdgan.commands.main import main
+from hdgan.data import read_input, to_unit_range
 from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import save_model
 from hdgan.inference import load
@@ -146,3 +147,42 @@ def test_maps_far_from_the_size_of_training_are_noted(
     said = capsys.readouterr().err
     assert ("is 96x48, but the model was trained on images 32 pixels wide" in said) == noted
     assert ("trained on images" in said) == noted
+
+
+def test_images_have_the_channels_and_bits_of_the_photos(stored_run: Path, tmp_path: Path) -> None:
+    data = stored_run.parent / "data"
+    assert (
+        generate(stored_run, "--label", data / "test_label", "--instance", data / "test_inst", "--out", tmp_path) == 0
+    )
+    pipeline = load(stored_run, device="cpu")
+    for photo in (data / "test_img").iterdir():
+        name = photo.name.replace("_img", "")
+        label, ids = (data / f"test_{part}" / f"s{name[1]}_{part}" for part in ("label", "inst"))
+        expected = pipeline(label.with_suffix(".png"), ids.with_suffix(".tif")) * 2 - 1
+        image = read_input(tmp_path / name)
+        assert image.dtype == read_input(photo).dtype
+        assert image.shape == read_input(photo).shape
+        step = {"uint16": 1 / 32767.5, "float32": 1e-6}[image.dtype.name]
+        np.testing.assert_allclose(to_unit_range(image), expected.permute(1, 2, 0).numpy(), atol=step)
+
+
+def test_the_style_of_a_photo_of_the_same_kind(stored_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    data = stored_run.parent / "data"
+    photo = next((data / "test_img").glob("s0_*"))
+    sources = ("--label", data / "test_label/s0_label.png", "--instance", data / "test_inst/s0_inst.tif")
+    assert generate(stored_run, *sources, "--photo", photo, "--out", tmp_path) == 0
+    other = tmp_path / "four.png"
+    Image.fromarray(np.zeros((16, 32, 4), np.uint8)).save(other)
+    assert generate(stored_run, *sources, "--photo", other, "--out", tmp_path / "out") == 2
+    assert "four.png has 4 channels: give a photo with" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_file_has_the_ending_of_its_kind(stored_run: Path, tmp_path: Path, capsys: Capture) -> None:
+    data = stored_run.parent / "data"
+    sources = ("--label", data / "test_label/s0_label.png", "--instance", data / "test_inst/s0_inst.tif")
+    right, wrong = (".png", ".tif") if next((data / "test_img").iterdir()).suffix == ".png" else (".tif", ".png")
+    kind = {".png": "PNG", ".tif": "TIFF"}[right]
+    assert generate(stored_run, *sources, "--out", tmp_path / f"x{right}") == 0
+    capsys.readouterr()
+    line = refused(capsys, stored_run, *sources, "--out", tmp_path / f"y{wrong}")
+    assert f"y{wrong}: images are written as {kind}; give a file that ends in {right}, or a folder" in line

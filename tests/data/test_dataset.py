@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
+from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs, photo_to_unit_range
 from hdgan.errors import ConfigError, DataError
 
 
@@ -213,3 +213,124 @@ def test_dataset_refuses_what_cannot_work(nvidia):
         PairedDataset(pairs, data, size, 4, train=True)
     with pytest.raises(ConfigError, match=r"model\.n_labels is 0, but the dataset contains label maps"):
         PairedDataset(pairs, data, size, 0)
+
+
+@pytest.fixture
+def deep(save, tmp_path: Path) -> Path:
+    """Three pairs 12x8: an RGB input, and a photo of five channels of 16 bits, 1000 * channel + 100 * y + x."""
+    y, x = np.mgrid[:8, :12]
+    for i in range(3):
+        save(f"train_A/{i}.png", np.full((8, 12, 3), 40 * i, np.uint8))
+        save(f"train_B/{i}.npy", np.stack([1000 * c + 100 * y + x for c in range(5)], axis=2).astype(np.uint16))
+    return tmp_path
+
+
+def test_photos_as_stored(deep):
+    data = dataset(deep, 0, photo="stored")
+    photo = data[1]["photo"]
+    assert data.photo_kind == (5, "uint16")
+    assert (photo.dtype, photo.shape) == (torch.float32, (5, 8, 12))
+    assert photo_to_unit_range(photo) is photo
+    assert ((photo + 1) * 32767.5).round()[3, 2, 7] == 3207
+
+
+def test_photos_of_8_bits_as_stored_stay_8_bits(save, tmp_path):
+    grey = np.arange(96, dtype=np.uint8).reshape(8, 12)
+    save("train_label/a.png", np.zeros((8, 12), np.uint8))
+    save("train_img/a.png", grey)
+    photo = dataset(tmp_path, 1, photo="stored")[0]["photo"]
+    assert photo.dtype == torch.uint8
+    assert np.array_equal(photo.numpy(), grey[None])
+    assert torch.equal(photo_to_unit_range(photo), photo.float() / 127.5 - 1)
+    assert dataset(tmp_path, 1)[0]["photo"].shape == (3, 8, 12), "RGB is the default"
+
+
+def test_side_by_side_photos_as_stored(save, tmp_path):
+    both = np.arange(2 * 8 * 2, dtype=np.uint16).reshape(2, 8, 2)
+    save("train/a.npy", both)
+    data = dataset(tmp_path, 0, photo="stored")
+    assert data.photo_kind == (2, "uint16")
+    assert np.array_equal(((data[0]["photo"] + 1) * 32767.5).round().numpy(), both[:, 4:].transpose(2, 0, 1))
+    save("train/a.npy", np.full((2, 8, 2), 1.5, np.float32))
+    floats = dataset(tmp_path, 0, photo="stored")
+    with pytest.raises(DataError, match=r"a\.npy: this photo has values from 1\.5 to 1\.5; scale them to"):
+        floats[0]
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        (np.zeros((8, 12, 4), np.uint16), "4 channels of 16 bits"),
+        (np.zeros((8, 12, 5), np.uint8), "5 channels of 8 bits"),
+        (np.zeros((8, 12, 5), np.float32), "5 channels of float32"),
+    ],
+)
+def test_photos_that_differ_in_kind(deep, save, array, found):
+    save("train_B/2.npy", array)
+    with pytest.raises(
+        DataError, match=rf"2\.npy has {found}, .*0\.npy has 5 channels of 16 bits; save all photos alike"
+    ):
+        dataset(deep, 0, photo="stored")[2]
+
+
+def test_parts_stay_aligned_through_rotation(nvidia):
+    data = dataset(nvidia, 4, size=SizeConfig(crop_width=7, crop_height=5), train=True, rotate=25)
+    plain = dataset(nvidia, 4, size=SizeConfig(crop_width=7, crop_height=5), train=True)
+    differ = 0
+    for position in range(20):
+        sample, unturned = data[position, position % 5], plain[position, position % 5]
+        _, x, y = sample["photo"].long()
+        ids = sample["ids"].long() - 70000
+        assert ((ids % 100 - x).abs() <= 1).float().mean() > 0.8
+        assert ((ids // 100 - y).abs() <= 1).float().mean() > 0.8
+        differ += not torch.equal(sample["ids"], unturned["ids"])
+    assert differ > 15
+
+
+def test_color_jitter_changes_training_photos_alone(nvidia):
+    jittered, plain = (dataset(nvidia, 4, train=True, color_jitter=strength) for strength in (0.5, 0.0))
+    again = pickle.loads(pickle.dumps(jittered))
+    for position in range(5):
+        one, other, same = (data[position, position] for data in (jittered, plain, again))
+        assert torch.equal(one["label"], other["label"])
+        assert torch.equal(one["ids"], other["ids"])
+        assert not torch.equal(one["photo"], other["photo"])
+        assert torch.equal(one["photo"], same["photo"])
+    assert torch.equal(dataset(nvidia, 4, color_jitter=0.5)[0]["photo"], dataset(nvidia, 4)[0]["photo"]), (
+        "only training images change"
+    )
+
+
+def test_color_jitter_of_pairs_changes_both_alike(save, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    for part in "AB":
+        save(f"train_{part}/0.png", image)
+    sample = dataset(tmp_path, 0, train=True, color_jitter=0.4)[3, 0]
+    assert torch.equal(sample["input"], photo_to_unit_range(sample["photo"]))
+
+
+@pytest.mark.parametrize("part", ["train_A", "train_B"])
+def test_color_jitter_of_floats_is_refused(deep, save, part):
+    for i in range(3):
+        for path in deep.glob(f"{part}/{i}.*"):
+            path.unlink()
+        save(f"{part}/{i}.npy", np.zeros((8, 12, 2), np.float32))
+    dataset(deep, 0, photo="stored", color_jitter=0.1)
+    with pytest.raises(
+        ConfigError, match=rf"data\.color_jitter is 0\.1, but .*{part}.0\.npy holds floats: set it to 0"
+    ):
+        dataset(deep, 0, photo="stored", color_jitter=0.1, train=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"photo": "grey"}, r"data\.photo is 'grey'"),
+        ({"rotate": 181.0}, r"data\.rotate is 181\.0"),
+        ({"rotate": -1.0}, r"data\.rotate is -1\.0"),
+        ({"color_jitter": 1.0}, r"data\.color_jitter is 1\.0"),
+    ],
+)
+def test_options_out_of_their_bounds(options, message):
+    with pytest.raises(ConfigError, match=message):
+        DataConfig(**options)

@@ -8,7 +8,16 @@ import torch
 from PIL import Image
 
 from hdgan.data.headers import read_header
-from hdgan.data.images import class_of, read_input, read_map, read_photo, to_photo, to_unit_range
+from hdgan.data.images import (
+    class_of,
+    from_unit_range,
+    read_input,
+    read_map,
+    read_photo,
+    read_stored_photo,
+    to_photo,
+    to_unit_range,
+)
 from hdgan.errors import DataError
 
 from . import writers
@@ -290,3 +299,74 @@ def test_class_of_wide_unsigned_types(dtype):
     for classes in (class_of(ids, 1000), class_of(torch.from_numpy(ids), 1000)):
         assert classes.tolist() == [5, 26]
         assert str(classes.dtype).removeprefix("torch.") == ("int32" if dtype == "uint16" else "int64")
+
+
+DEEP = np.array([[[0, 1, 40000, 65535, 7]] * 3] * 2, np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("grey.png", IDS8[..., None]),
+        ("deep.png", IDS16[..., None]),
+        ("rgba.png", DEEP[..., :4].astype(np.uint8)),
+        ("five.npy", DEEP),
+        ("floats.npy", (DEEP / 32767.5 - 1).astype(np.float32)),
+        ("floats.tif", np.array([[[-1.0], [0.25], [1.0]]] * 2, np.float32)),
+    ],
+)
+def test_stored_photo_keeps_channels_and_bits(save, name, array):
+    path = save(name, array if name.endswith("npy") or array.shape[2] > 1 else array[..., 0])
+    values = read_stored_photo(path)
+    assert values.dtype == array.dtype
+    assert np.array_equal(values, array)
+    kind = read_header(path).kind
+    assert kind == (array.shape[2], array.dtype)
+    assert str(kind).startswith(f"{array.shape[2]} channel")
+
+
+def test_stored_photo_is_turned_like_any_photo(save):
+    stored = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    exif = Image.Exif()
+    exif[274] = 6
+    path = save("turned.png", stored, exif=exif)
+    for size in (None, (2, 3), (3, 2)):
+        assert np.array_equal(read_stored_photo(path, size)[..., 0], np.asarray(read_photo(path, size))[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([[-1.0, 1.5]], np.float32), r"has values from -1 to 1\.5; scale them to \[-1, 1\]"),
+        (np.array([[np.nan, 0]], np.float32), "photo contains nan or inf"),
+        (IDS32, "photo of type int32; save uint8, uint16, or float32"),
+    ],
+)
+def test_stored_photo_that_cannot_be_used_is_refused(save, array, message):
+    path = save("photo.npy", array)
+    with pytest.raises(DataError, match=rf"photo\.npy: .*{message}"):
+        read_stored_photo(path)
+
+
+def test_rgb_photo_of_floats_names_the_option(save):
+    path = save("photo.tif", np.zeros((2, 3), np.float32))
+    with pytest.raises(DataError, match=r"mode F; .* or set data\.photo stored"):
+        read_photo(path)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_unit_range_and_back(dtype):
+    values = np.linspace(-1, 1, 65536, dtype=np.float32) if dtype == "float32" else np.arange(np.iinfo(dtype).max + 1)
+    values = values.astype(dtype).reshape(-1, 64, 2)
+    unit = torch.from_numpy(to_unit_range(values).transpose(2, 0, 1).copy())
+    assert (unit.min(), unit.max()) == (-1, 1)
+    back = from_unit_range(unit, dtype)
+    assert back.dtype == dtype
+    assert np.array_equal(back, values)
+
+
+def test_values_outside_of_the_range_are_limited():
+    image = torch.tensor([-3.0, 3.0]).view(1, 1, 2)
+    assert from_unit_range(image, "uint8").ravel().tolist() == [0, 255]
+    assert from_unit_range(image, "uint16").ravel().tolist() == [0, 65535]
+    assert from_unit_range(image, "float32").ravel().tolist() == [-1, 1]

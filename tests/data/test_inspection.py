@@ -317,3 +317,44 @@ def test_quick_check_finds_halves_of_different_width(save, tmp_path):
     save("train/b.png", np.zeros((4, 13, 3), np.uint8))
     with pytest.raises(DataError, match=r"b\.png is 13 pixels wide, which cannot be split into equal halves"):
         quick(tmp_path, 0, full=1)
+
+
+@pytest.fixture
+def deep(save, tmp_path) -> Path:
+    """Two pairs with grey photos of 12 bits, stored in 16."""
+    for name in "ab":
+        save(f"train_label/{name}.png", np.zeros((4, 6), np.uint8))
+        save(f"train_img/{name}.png", np.full((4, 6), 4095, np.uint16))
+    return tmp_path
+
+
+def test_photos_that_would_lose_bits_are_noted(deep):
+    phase = check_dataset(DataConfig(root=deep), 1).phases[0]
+    assert phase.photos == {(1, "uint16"): 2}
+    assert phase.photo_kind == (3, "uint8")
+    assert (
+        "photos have 1 channel of 16 bits and are read as 8-bit RGB: train with --data.photo stored to keep them as "
+        "they are"
+    ) in phase.notes
+
+
+def test_photos_that_use_a_small_part_of_16_bits_are_noted(deep, save):
+    config = DataConfig(root=deep, photo="stored")
+    phase = check_dataset(config, 1).phases[0]
+    assert phase.photo_kind == (1, "uint16")
+    assert [note for note in phase.notes if "photos" in note] == [
+        "photos use numbers up to 4095 of 65535, so to the networks all of them are nearly black: scale them to the "
+        "whole range"
+    ]
+    save("train_img/a.png", np.full((4, 6), 65535, np.uint16))
+    assert not any("photos" in note for note in check_dataset(config, 1).phases[0].notes)
+
+
+def test_photos_of_different_kinds_are_a_fault_where_they_are_read_as_stored(deep, save):
+    save("train_img/b.png", np.zeros((4, 6, 3), np.uint8))
+    message = "b.png has 3 channels of 8 bits, but others have 1 channel of 16 bits; save all photos alike"
+    config = DataConfig(root=deep, photo="stored")
+    assert [fault.endswith(message) for fault in check_dataset(config, 1).faults] == [True]
+    assert check_dataset(DataConfig(root=deep), 1).faults == []
+    with pytest.raises(DataError, match=r"save all photos alike \(list all with hdgan data check .* --photo stored\)"):
+        quick_check(find_pairs(config, "train"), config, 1)

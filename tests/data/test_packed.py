@@ -196,12 +196,12 @@ def test_another_filter(packed):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": None}, "is of format None, version 1"),
+        ({"format": None}, "is of format None, version 2"),
         (
-            {"version": 2},
-            "is of format hdgan-packed, version 2, but this hdgan reads hdgan-packed, version 1: pack again",
+            {"version": 3},
+            "is of format hdgan-packed, version 3, but this hdgan reads hdgan-packed, versions 1 to 2: pack again",
         ),
-        ({"format": "other"}, "is of format other, version 1"),
+        ({"format": "other"}, "is of format other, version 2"),
         ({"complete": None, "settings": {}}, r"packed\.json: complete is None: give true or false"),
         ({"phases": {"train": {}}}, r"packed\.json: option phases\.train\.parts, phases\.train\.samples is missing"),
     ],
@@ -325,3 +325,49 @@ def test_a_map_that_claims_to_be_huge_is_refused_before_it_is_inflated(tmp_path)
         DataError, match=r"map of 65536x65536 pixels, which takes 16\.0 GiB of memory, more than the limit"
     ):
         verify_packed(path)
+
+
+def deep(save, root: Path, dtype: str = "uint16") -> Path:
+    """Two pairs 12x8 with photos of five channels."""
+    for i in range(2):
+        save(root / f"train_A/{i}.png", RNG.integers(0, 256, (8, 12, 3), dtype=np.uint8))
+        save(root / f"train_B/{i}.npy", RNG.integers(0, 2 if dtype == "float32" else 256, (8, 12, 5)).astype(dtype))
+    return root
+
+
+@pytest.mark.parametrize("size", [SizeConfig(), SizeConfig(width=6), SizeConfig(width=20)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_photos_as_stored_are_packed_as_stored(save, tmp_path, size, dtype):
+    root = deep(save, tmp_path / "deep", dtype)
+    out = pack_into(root, tmp_path / "packed", size, n_labels=0, photo="stored")
+    packed, files = (dataset(place, size, 0, photo="stored", rotate=20) for place in (out, root))
+    assert packed.photo_kind == (5, dtype)
+    assert_same_samples(packed, files)
+
+
+@pytest.mark.parametrize(("packed", "wanted"), [("rgb", "stored"), ("stored", "rgb")])
+def test_photos_packed_in_another_way_are_refused(street, tmp_path, packed, wanted):
+    out = pack_into(street, tmp_path / "packed", photo=packed)
+    with pytest.raises(ConfigError, match=f"was packed with photos as {packed}, not {wanted}: set data.photo {packed}"):
+        find_pairs(DataConfig(root=out, photo=wanted), "train")
+    with pytest.raises(ConfigError, match=f"was packed with photo {packed}, not {wanted}: choose another"):
+        pack_into(street, out, photo=wanted)
+
+
+def test_an_index_of_version_1_is_read_and_continued(street, packed):
+    def age(index: dict) -> None:
+        index["version"] = 1
+        del index["settings"]["photo"]
+
+    edited(packed, age)
+    assert_same_samples(dataset(packed, SIZES[0]), dataset(street, SIZES[0]))
+    report = pack_dataset(DataConfig(root=street), packed, SIZES, 4)
+    assert (report.samples, report.kept) == (5, 5)
+    assert json.loads((packed / INDEX).read_text())["version"] == 2
+
+
+def test_a_packed_photo_that_is_not_rgb_needs_the_index_to_say_so(save, tmp_path):
+    out = pack_into(deep(save, tmp_path / "deep"), tmp_path / "packed", n_labels=0, photo="stored")
+    edited(out, lambda index: index["settings"].update(photo="rgb"))
+    with pytest.raises(DataError, match=r"its photo has 5 channels of 16 bits, but packed\.json says 3 channels of 8"):
+        quick_check(find_pairs(DataConfig(root=out), "train"), DataConfig(root=out), 0, full=1)

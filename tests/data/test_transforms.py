@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from hdgan.data import SizeConfig, apply_to_input, apply_to_map, apply_to_photo, sample_geometry
+from hdgan.data import Geometry, SizeConfig, apply_to_input, apply_to_map, apply_to_photo, sample_geometry
+from hdgan.data.transforms import apply_geometry
 from hdgan.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
@@ -141,3 +144,89 @@ def test_jitter_is_for_training() -> None:
 def test_jitter_that_cannot_be(options: dict[str, int], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         SizeConfig(**options)
+
+
+def rotated_by(angle: float, size: tuple[int, int], **crop: int) -> Geometry:
+    return replace(sample_geometry(size, SizeConfig(**crop)), angle=angle)
+
+
+@pytest.mark.parametrize(("angle", "turns"), [(90, 1), (180, 2), (-90, 3)])
+def test_quarter_turns_are_exact(angle, turns):
+    ids = RNG.integers(-(2**31), 2**31 - 1, (16, 16), dtype=np.int32)
+    photo = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    deep = RNG.integers(0, 65536, (16, 16, 5), dtype=np.uint16)
+    geometry = rotated_by(angle, (16, 16))
+    assert np.array_equal(apply_to_map(ids, geometry), np.rot90(ids, turns))
+    assert np.array_equal(apply_to_photo(photo, geometry), np.rot90(photo, turns))
+    assert np.array_equal(apply_to_input(deep, geometry), np.rot90(deep, turns))
+
+
+def test_rotation_keeps_labels_that_exist_and_the_level_of_photos():
+    labels = RNG.choice(np.array([0, 7, 70000], np.int32), (40, 60))
+    geometry = rotated_by(17.5, (60, 40))
+    assert set(np.unique(apply_to_map(labels, geometry))) <= {0, 7, 70000}
+    for value, dtype in ((200, np.uint8), (50_001, np.uint16), (0.25, np.float32)):
+        level = np.full((40, 60, 2), value, dtype)
+        out = apply_to_input(level, geometry)
+        assert out.dtype == dtype
+        np.testing.assert_allclose(out, level, rtol=1e-6)
+
+
+@pytest.mark.parametrize("angle", [-33.0, 8.0, 61.0])
+@pytest.mark.parametrize("width", [None, 24, 96])
+@pytest.mark.parametrize("flip", [False, True])
+def test_rotated_map_photo_and_input_stay_aligned(angle, width, flip):
+    blocks = RNG.integers(0, 2, (6, 8)).astype(np.uint8)
+    ids = np.kron(blocks, np.ones((8, 8), np.uint8))
+    photo = Image.fromarray(np.dstack([ids * 200] * 3))
+    geometry = replace(rotated_by(angle, (64, 48), **({"width": width} if width else {})), flip=flip)
+    label = apply_to_map(ids, geometry)
+    from_photo = apply_to_photo(photo, geometry)[..., 0] > 100
+    from_input = apply_to_input(np.dstack([ids.astype(np.uint16) * 60000]), geometry)[..., 0] > 30000
+    # Where pixels straddle blocks, filters and nearest pixel may differ.
+    assert (from_photo == label).mean() > 0.9
+    assert (from_input == label).mean() > 0.9
+
+
+def test_beyond_its_borders_an_image_is_mirrored():
+    ids = np.arange(20 * 30, dtype=np.int32).reshape(20, 30)
+    geometry = rotated_by(90, (30, 20))
+    assert np.array_equal(apply_to_map(ids, geometry), np.rot90(np.pad(ids, ((5, 5), (0, 0)), "symmetric")[:, 5:25]))
+    photo = np.dstack([ids.astype(np.uint16)] * 2)
+    assert np.array_equal(apply_to_input(photo, geometry)[..., 1], apply_to_map(ids, geometry))
+
+
+def test_a_crop_takes_its_surroundings_and_not_their_mirror_image():
+    ids = np.arange(40 * 40, dtype=np.int32).reshape(40, 40)
+    geometry = rotated_by(45, (40, 40), crop_width=16)
+    found = apply_to_map(ids, geometry)
+    for positions in (found // 40, found % 40):  # rows and columns of a square of 16, turned onto its corner
+        assert (positions.min(), positions.max()) == (9, 30)
+    assert len(np.unique(found)) > 200, "hardly a pixel may be seen twice"
+
+
+def test_without_rotation_crops_and_flips_are_as_ever():
+    size = SizeConfig(crop_width=4)
+    for seed in range(20):
+        plain = sample_geometry((6, 5), size, np.random.default_rng(seed), flip=True)
+        turned = sample_geometry((6, 5), size, np.random.default_rng(seed), flip=True, rotate=30)
+        assert plain.angle == 0
+        assert -30 <= turned.angle <= 30
+        assert replace(turned, angle=0.0) == plain
+    assert sample_geometry((6, 5), size, rotate=30).angle == 0, "only training images are rotated"
+
+
+def test_photos_of_floats_stay_in_their_range():
+    edges = np.sign(RNG.uniform(-1, 1, (9, 9, 1))).astype(np.float32)
+    for geometry in (sample_geometry((9, 9), SizeConfig(width=30)), rotated_by(20, (9, 9))):
+        parts = apply_geometry({"input": edges, "photo": edges}, geometry, "bicubic")
+        assert np.abs(parts["input"]).max() > 1, "bicubic filters overshoot"
+        assert np.abs(parts["photo"]).max() == 1
+
+
+def test_photos_of_any_kind_are_scaled_channel_by_channel():
+    for dtype in (np.uint8, np.uint16):
+        values = RNG.integers(0, np.iinfo(dtype).max, (9, 9, 6), dtype=dtype)
+        geometry = sample_geometry((9, 9), SizeConfig(width=5))
+        part = apply_geometry({"photo": values}, geometry, "bicubic")["photo"]
+        assert np.array_equal(part, apply_to_input(values, geometry))

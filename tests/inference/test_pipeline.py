@@ -15,7 +15,7 @@ from hdgan.checkpoints import find_checkpoint
 from hdgan.data import read_map
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.families import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
-from hdgan.families.saving import CLASS_MEAN, load_model
+from hdgan.families.saving import CLASS_MEAN, load_model, save_model
 from hdgan.inference import Pipeline, load
 
 
@@ -151,6 +151,21 @@ def test_averaged_weights_unless_told_otherwise(run: Path, pipeline: Pipeline, l
     assert not torch.equal(raw(label, ids), pipeline(label, ids))
     assert torch.equal(hdgan.load(run, checkpoint=9, device="cpu")(label, ids), pipeline(label, ids))
     assert not torch.equal(hdgan.load(run, checkpoint=6, device="cpu")(label, ids), pipeline(label, ids))
+
+
+def test_spectral_norm_is_taken_off_and_pictures_repeat(label: Path, ids: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1, spectral_norm=True)
+    model = Pix2PixHD(Pix2PixHDConfig(generator=small))
+    save_model(tmp_path / "model.safetensors", model)
+    pipeline = load(tmp_path / "model.safetensors", device="cpu")
+    picture = pipeline(label, ids)
+    assert torch.equal(pipeline(label, ids), picture)
+    assert {type(m) for m in pipeline.model.generator.modules() if hasattr(m, "weight")} <= {
+        torch.nn.Conv2d, torch.nn.ConvTranspose2d
+    }  # fmt: skip
+    expected = Pipeline(model)(label, ids)  # with its norms
+    torch.testing.assert_close(picture, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_without_features(label: Path, ids: Path, photo: Path) -> None:

@@ -71,6 +71,7 @@ def test_what_cannot_be_had_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*_: Any, **__: Any) -> Any:
         raise urllib.error.URLError("Name or service\nnot known")
 
+    monkeypatch.setattr("torch.hub.get_dir", lambda: "/cache/hub")
     monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", no_network)
     monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", no_library)
     metrics = ImageMetrics(IMAGE_METRICS, 4, FeatureNetworks(None, CPU))
@@ -78,7 +79,10 @@ def test_what_cannot_be_had_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [name for name, value in values.items() if value is None] == ["lpips", "fid", "kid", "scorer_fid"]
     library = "needs torchvision and torch-fidelity: pip install torchmetrics[image]"
     assert metrics.notes == {
-        "lpips": "its network's weights could not be loaded (<urlopen error Name or service not known>)",
+        "lpips": (
+            "its network's weights could not be loaded (<urlopen error Name or service not known>): put the file of "
+            "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth into /cache/hub/checkpoints"
+        ),
         "fid": library,
         "kid": library,
         "scorer_fid": "needs the features of hdgan's own scorer: --train-scorer",
@@ -202,7 +206,8 @@ def test_a_failure_is_final_for_all_rows(error: Exception, monkeypatch: pytest.M
         metrics = ImageMetrics(["psnr", "fid", "kid"], 4, networks)
         values = measure(metrics, photos().square(), photos())
         assert values["psnr"] is not None
-        assert metrics.notes == dict.fromkeys(("fid", "kid"), f"its network's weights could not be loaded ({error})")
+        assert metrics.notes["fid"] == metrics.notes["kid"]
+        assert metrics.notes["fid"].startswith(f"its network's weights could not be loaded ({error}): put the file of ")
     assert len(tried) == 1
 
 
@@ -213,3 +218,21 @@ def test_pictures_smaller_than_a_window_have_no_value() -> None:
         metrics.add(photo.square(), photo)
     assert metrics.values()["ssim"] is None
     assert metrics.notes == {"ssim": "its window needs images of at least 11 pixels per side"}
+
+
+def test_metrics_of_networks_repeat_grey(segmenter: Segmenter) -> None:
+    networks = FeatureNetworks(segmenter, CPU)
+    grey, real = photos()[:, :1] ** 2, photos()[:, :1]
+    names = ["psnr", "ssim", "scorer_fid"]
+    values = measure(ImageMetrics(names, 4, networks, channels=1), grey, real)
+    rgb = measure(ImageMetrics(names, 4, networks), grey.expand(-1, 3, -1, -1), real.expand(-1, 3, -1, -1))
+    assert values == pytest.approx(rgb, rel=1e-4)
+
+
+def test_metrics_of_networks_are_left_out_for_other_channels(segmenter: Segmenter) -> None:
+    real = torch.cat([photos(), photos()[:, :2]], dim=1)
+    metrics = ImageMetrics(IMAGE_METRICS, 4, FeatureNetworks(segmenter, CPU), channels=5)
+    values = measure(metrics, real * 0.9, real)
+    reason = "its network takes RGB or grey images, but these have 5 channels"
+    assert metrics.notes == dict.fromkeys(("lpips", "fid", "kid", "scorer_fid"), reason)
+    assert [name for name, value in values.items() if value is not None] == ["psnr", "ssim"]

@@ -18,11 +18,11 @@ from hdgan.checkpoints import find_checkpoint
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
 from hdgan.data.headers import read_header
 from hdgan.errors import ConfigError, DataError
-from hdgan.families import Pix2PixHD, Pix2PixHDTrainConfig
+from hdgan.families import Pix2PixHD, Pix2PixHDLoss, Pix2PixHDTrainConfig
 from hdgan.families.saving import CLASS_MEAN, load_model
 from hdgan.ops import instance_index
-from hdgan.training import TrainConfig
-from hdgan.training.datasets import open_data
+from hdgan.training import TrainConfig, load_config, train
+from hdgan.training.datasets import open_data, resolved
 from hdgan.training.examples import Examples, mean_styles
 
 MakeConfig = Callable[..., TrainConfig]
@@ -182,3 +182,55 @@ def test_missing_instance_maps_are_told_with_the_option(
     shutil.rmtree(root / "train_inst")
     with pytest.raises(DataError, match=r"no instance maps for phase train: .* train with model\.instances=False"):
         opened(make_config(tmp_path), root)
+
+
+@pytest.fixture
+def deep(make_data: MakeData) -> Path:
+    """Data whose photos have two channels of 16 bits."""
+    root = make_data()
+    for path in root.glob("*_img/*.png"):
+        np.save(path.with_suffix(".npy"), np.asarray(Image.open(path))[..., :2].astype(np.uint16) * 257)
+        path.unlink()
+    return root
+
+
+def test_photos_as_stored_decide_the_channels_of_the_model(make_config: MakeConfig, deep: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    found, _ = opened(config, deep, photo="stored")
+    model = resolved(config, found).model  # type: ignore[arg-type]
+    assert (model.image_channels, model.image_depth, model.is_rgb) == (2, "uint16", False)
+    with pytest.raises(ConfigError, match=r"the photos have 2 channels, .*: set loss\.vgg 0"):
+        resolved(replace(config, loss=Pix2PixHDLoss()), found)  # type: ignore[arg-type]
+    other = replace(config, model=replace(config.model, image_channels=5))
+    with pytest.raises(ConfigError, match=r"s0_img\.npy has 2 channels of 16 bits, but model\.image_channels is 5"):
+        opened(other, deep, photo="stored")
+
+
+def test_photos_of_all_phases_must_be_alike(make_config: MakeConfig, deep: Path, tmp_path: Path) -> None:
+    for path in (deep / "test_img").iterdir():
+        np.save(path, np.zeros((16, 32, 2), np.uint8))
+    with pytest.raises(
+        DataError, match=r"test_img.s0_img\.npy has 2 channels of 8 bits, .*train_img.*of 16 bits; save"
+    ):
+        opened(make_config(tmp_path), deep, photo="stored")
+
+
+def test_samples_show_some_channels_in_8_bits(stored_run: Path) -> None:
+    samples = sorted((stored_run / "samples").rglob("*.png"))
+    assert {path.parent.name for path in samples} == {"inputs", "00000001"}
+    for path in samples:
+        with Image.open(path) as image:
+            assert image.mode in ("L", "RGB")
+
+
+def test_color_jitter_of_floats_is_refused_before_any_work(stored_run: Path, tmp_path: Path) -> None:
+    config = load_config(stored_run)
+    config = replace(config, out=tmp_path / "run", data=replace(config.data, color_jitter=0.1))
+    floats = load_model(find_checkpoint(stored_run))[0].config.image_depth == "float32"
+    if floats:
+        with pytest.raises(ConfigError, match=r"data\.color_jitter is 0\.1, but .* holds floats"):
+            train(config, console=Console(quiet=True))
+        assert not (tmp_path / "run").exists()
+    else:
+        train(config, console=Console(quiet=True))
+        assert (tmp_path / "run" / "report.html").is_file()

@@ -152,7 +152,7 @@ def test_a_resume_keeps_what_is_known_of_finished_stages(make_config: MakeConfig
     first, *_, last = config.stages
 
     def written(steps: dict[str, str], resume: bool) -> dict[str, str]:
-        write_description(config, world, 6, steps, resume)
+        write_description(config, world, 6, steps, resume=resume)
         return json.loads((tmp_path / "run" / "environment.json").read_text())["steps"]
 
     assert written({first: "a", last: "b", "of another run": "c"}, resume=False) == {first: "a", last: "b"}

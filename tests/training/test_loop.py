@@ -159,7 +159,8 @@ def variant(
     config = make_config(tmp_path_factory.mktemp("undisturbed") / "run", **VARIANTS[request.param])
     if request.param == "everything":
         stages = {name: replace(stage, micro_batch=1) for name, stage in config.stages.items()}
-        config = replace(config, stages=stages)
+        data = replace(config.data, photo="stored", rotate=15.0, color_jitter=0.2)
+        config = replace(config, stages=stages, data=data)
     if request.param == "regularised":
         config = regularised(config)
     train(config, console=QUIET)

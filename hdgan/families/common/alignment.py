@@ -15,12 +15,15 @@ from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.wording import count
 
+NEARNESS = 0.01
+"""How much nearer the image must be for each pixel of a shift. Without it, all images could drift in one direction, and
+the photos with them."""
 
-def aligned(photo: Tensor, fake: Tensor, max_shift: int) -> Tensor:
+
+def aligned(photo: Tensor, fake: Tensor, max_shift: int) -> tuple[Tensor, list[Tensor]]:
     """Shift each photo to where it is nearest to a generated image.
 
-    The distance is the mean absolute difference over the pixels that all shifts have in common. Where the shifted photo
-    has no pixels it is mirrored. Nothing here waits for a GPU.
+    Where the shifted photo has no pixels it is mirrored. Nothing here waits for a GPU.
 
     Args:
         photo: [B, C, H, W].
@@ -28,31 +31,40 @@ def aligned(photo: Tensor, fake: Tensor, max_shift: int) -> Tensor:
         max_shift: pixels, in both directions; 0 returns the photo itself.
 
     Returns:
-        [B, C, H, W] in the memory format of the photo.
+        The photos [B, C, H, W] in their memory format; and for the log the mean length of the shifts in pixels, a
+        scalar float32, or nothing if max_shift is 0.
     """
     if not max_shift:
-        return photo
+        return photo, []
     with torch.no_grad(), torch.autocast(photo.device.type, enabled=False):
-        return _moved(photo, best_shifts(photo, fake, max_shift), max_shift)
+        shifts = best_shifts(photo, fake, max_shift)
+        return _moved(photo, shifts, max_shift), [shifts.float().norm(dim=1).mean()]
 
 
 def best_shifts(photo: Tensor, fake: Tensor, max_shift: int) -> Tensor:
     """The rows and columns [B, 2] int64, from -max_shift to max_shift, by which `aligned` moves each photo.
 
-    Pixel (y, x) of the moved photo is pixel (y + row, x + column) of the photo.
+    Pixel (y, x) of the moved photo is pixel (y + row, x + column) of the photo. The distance is the mean absolute
+    difference over the pixels that all shifts have in common, times 1 + `NEARNESS` (|row| + |column|).
     """
     n, (height, width) = max_shift, photo.shape[2:]
     inside = fake.detach()[..., n : height - n, n : width - n].float()
     rows, columns = inside.shape[2:]
     distances = torch.stack(
         [
-            (photo[..., top : top + rows, left : left + columns] - inside).abs().mean((1, 2, 3))
-            for top in range(2 * n + 1)
-            for left in range(2 * n + 1)
+            (photo[..., n + row : n + row + rows, n + column : n + column + columns] - inside).abs().mean((1, 2, 3))
+            * (1 + NEARNESS * (abs(row) + abs(column)))
+            for row in range(-n, n + 1)
+            for column in range(-n, n + 1)
         ]
     )  # [(2 n + 1)^2, B]
     best = distances.argmin(0)
     return torch.stack([best // (2 * n + 1), best % (2 * n + 1)], dim=1) - n
+
+
+def shift_names(max_shift: int) -> tuple[str, ...]:
+    """The name in the log of what `aligned` returns for it."""
+    return ("photo_shift",) if max_shift else ()
 
 
 def check_side(max_shift: int, side: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,3 +76,7 @@ class Objectives:
     """[number of losses] float32, detached: the losses that the criterion names, with their weights."""
     fake: Tensor
     """[B, ..., C, H, W] detached: G's images, for the watch on the run's health."""
+
+    def with_parts(self, more: Sequence[Tensor]) -> Objectives:
+        """The same objectives with further scalars for the log."""
+        return replace(self, parts=torch.cat([self.parts, torch.stack(list(more))])) if more else self

@@ -11,10 +11,9 @@ from torch import nn
 
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
-from hdgan.losses import LAYER_WEIGHTS
+from hdgan.losses import LAYER_WEIGHTS, RGB_CHANNELS
 from hdgan.models import load_vgg19
 from hdgan.models.programs import ProgramFeatures
-from hdgan.models.rgb import RGB_CHANNELS
 from hdgan.models.segmenter import SegmenterFeatures, load_segmenter, random_segmenter
 from hdgan.models.timm_features import TimmFeatures, least_side_of, load_timm, untrained_timm
 from hdgan.models.vgg import Convolution, Pooling, VGG19Features, missing_weights

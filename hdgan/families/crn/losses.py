@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tyro.conf import Suppress
 
 from hdgan.config.bounds import Shift
-from hdgan.families.common.alignment import aligned
+from hdgan.families.common.alignment import aligned, shift_names
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig, Penalty
@@ -100,7 +100,7 @@ class CRNCriterion:
         self.perceptual: nn.Module | None = perceptual
         self.max_shift = config.max_shift
         of_features = (f"l1_feature_{i}" for i in range(1, n_features_of(perceptual) + 1))
-        self.names: tuple[str, ...] = ("g_perceptual", "l1_image", *of_features)
+        self.names: tuple[str, ...] = ("g_perceptual", "l1_image", *of_features, *shift_names(config.max_shift))
         of_vgg = config.network == VGG19 and config.scorer is None
         self.loss = BalancedPerceptualLoss(perceptual, config.imagenet_normalisation and of_vgg)
 
@@ -108,10 +108,10 @@ class CRNCriterion:
         """Run G on a micro batch and return its objective."""
         condition = model.condition(batch.label, batch.ids, batch.source)
         images = model.images(condition)
-        photo = aligned(batch.photo, images.mean(1), self.max_shift)
+        photo, shift = aligned(batch.photo, images.mean(1), self.max_shift)
         loss, distances = self.loss(images, photo, _class_masks(model, condition))
         parts = torch.cat([loss.detach()[None], distances])
-        return Objectives(generator=loss, discriminator=None, parts=parts, fake=images.detach())
+        return Objectives(loss, discriminator=None, parts=parts, fake=images.detach()).with_parts(shift)
 
 
 def _class_masks(model: CRN, condition: NetworkInput) -> Tensor | None:

@@ -16,7 +16,7 @@ from tyro.conf import Suppress
 
 from hdgan.config.bounds import Positive, Shift, Weight
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
-from hdgan.families.common.alignment import aligned
+from hdgan.families.common.alignment import aligned, shift_names
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig, Penalty
@@ -68,13 +68,15 @@ class Pix2PixCriterion:
         self.pool = pool
         self.augmentation = augmentation
         self.penalty: Penalty | None = R1Penalty(config.r1, config.r1_every, augmentation) if config.r1 else None
-        self.names = ("g_gan", *(["g_l1"] if config.l1 else []), "d_real", "d_fake", *augmentation.names)
+        of_g = ("g_gan", *(["g_l1"] if config.l1 else []))
+        self.names = (*of_g, "d_real", "d_fake", *augmentation.names, *shift_names(config.max_shift))
 
     def __call__(self, model: Pix2Pix, batch: Batch) -> Objectives:
         """Run the networks on a micro batch and return both objectives; D's objective contains its losses halved."""
         condition = model.condition(batch.label, batch.ids, batch.source)
         fake = model.generate(condition)
-        photo = aligned(batch.photo, fake, self.config.max_shift)
+        photo, shift = aligned(batch.photo, fake, self.config.max_shift)
         outputs = run_discriminator(model, condition, fake, photo, self.pool, self.augmentation)
         terms = [self.config.l1 * l1_distance(fake, photo)] if self.config.l1 else []
-        return adversarial_objectives(outputs, self.config.gan, fake, terms, self.augmentation)
+        objectives = adversarial_objectives(outputs, self.config.gan, terms, self.augmentation)
+        return objectives.with_parts(shift)

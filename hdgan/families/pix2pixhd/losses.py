@@ -19,7 +19,7 @@ from hdgan.config.bounds import Positive, Shift, Weight
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
-from hdgan.families.common.alignment import aligned
+from hdgan.families.common.alignment import aligned, shift_names
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig, Penalty
@@ -161,6 +161,7 @@ class Pix2PixHDCriterion:
         self.penalty: Penalty | None = R1Penalty(config.r1, config.r1_every, augmentation) if config.r1 else None
         left_out = {"g_feature_matching": not config.feature_matching, "g_vgg": perceptual is None}
         names = ("g_gan", "g_feature_matching", "g_vgg", "d_real", "d_fake", *augmentation.names)
+        names += shift_names(config.max_shift)
         self.names = tuple(name for name in names if not left_out.get(name))
 
     def __call__(self, model: Pix2PixHD, batch: Batch) -> Objectives:
@@ -168,7 +169,7 @@ class Pix2PixHDCriterion:
         condition = model.condition(batch.label, batch.ids, batch.source)
         features = model.encode(batch.photo, batch.instances()) if model.encoder is not None else None
         fake = model.generate(condition, features)
-        photo = aligned(batch.photo, fake, self.config.max_shift)
+        photo, shift = aligned(batch.photo, fake, self.config.max_shift)
         outputs = run_discriminator(model, condition, fake, photo, self.pool, self.augmentation)
 
         terms = []
@@ -176,4 +177,5 @@ class Pix2PixHDCriterion:
             terms.append(self.config.feature_matching * feature_matching_loss(outputs.fake, outputs.real))
         if self.vgg is not None:
             terms.append(self.config.vgg * self.vgg(fake, photo))
-        return adversarial_objectives(outputs, self.config.gan, fake, terms, self.augmentation)
+        objectives = adversarial_objectives(outputs, self.config.gan, terms, self.augmentation)
+        return objectives.with_parts(shift)

@@ -166,6 +166,8 @@ def convert_to_cyclegan(path: Path, folder: Path, epoch: str = "latest", *, ema:
         notes.append(f"their --netG has no {_kind(g)}: add one to define_G in their models/networks.py")
     if model.config.n_labels or model.config.instances:
         notes.append(f"their datasets are images: you have to create the {channels} input planes yourself")
+    if model.config.image_depth != "uint8":
+        notes.append("their code writes images of 8 bits, and so does a model that is converted back")
     if isinstance(g, UNetGenerator) and g.dropout_levels:
         theirs = their_dropout_levels(len(g.downs))
         if g.dropout_levels != theirs:

@@ -298,6 +298,8 @@ def notes_for_nvidia(config: Pix2PixHDConfig, values: Mapping[str, int | bool | 
             "NVIDIA's code takes id // 1000 as the class of an id, but this model takes id // "
             f"{config.instance_divisor}"
         )
+    if config.image_depth != "uint8":
+        notes.append("NVIDIA's code writes images of 8 bits, and so does a model that is converted back")
     if config.feature_channels and config.encoder.reduction:
         times = config.encoder.reduction
         notes.append(f"E sees the photo halved {times} times here, but at full size in NVIDIA's test.py")

@@ -16,6 +16,7 @@ from hdgan.checkpoints import MODEL_FILE, checkpoint_path
 from hdgan.errors import ConfigError
 from hdgan.families import build_model
 from hdgan.families.common.alignment import aligned, best_shifts
+from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.pool import FakePool
 from hdgan.training import TrainConfig, train
@@ -39,7 +40,8 @@ def test_each_photo_moves_to_its_image(memory_format: torch.memory_format) -> No
     fake = moved(scene, [(0, 0)] * 4).requires_grad_()
     photo = moved(scene, SHIFTS).contiguous(memory_format=memory_format)
     assert best_shifts(photo, fake + 0.2 * torch.randn(fake.shape), 3).tolist() == [list(shift) for shift in SHIFTS]
-    found = aligned(photo, fake, 3)
+    found, (length,) = aligned(photo, fake, 3)
+    assert length.item() == pytest.approx((13**0.5 + 10**0.5 + 18**0.5) / 4)
     assert found.is_contiguous(memory_format=memory_format)
     assert not found.requires_grad
     assert torch.equal(found[..., 3:-3, 3:-3], fake.detach()[..., 3:-3, 3:-3])
@@ -57,15 +59,23 @@ def test_pixels_beyond_the_largest_shift_stay_away() -> None:
 
 def test_without_a_shift_the_photo_is_the_photo() -> None:
     photo = torch.rand(1, 3, 8, 8)
-    assert aligned(photo, torch.rand(1, 3, 8, 8), 0) is photo
+    found, length = aligned(photo, torch.rand(1, 3, 8, 8), 0)
+    assert found is photo
+    assert length == []
 
 
 def test_a_step_under_autocast_moves_as_one_in_float32() -> None:
     scene = torch.rand(4, 3, 26, 36)
     photo, fake = moved(scene, SHIFTS), moved(scene, [(0, 0)] * 4)
     with torch.autocast("cpu", torch.bfloat16):
-        found = aligned(photo, fake.bfloat16(), 3)
-    assert torch.equal(found, aligned(photo, fake, 3))
+        found, _ = aligned(photo, fake.bfloat16(), 3)
+    assert torch.equal(found, aligned(photo, fake, 3)[0])
+
+
+def test_among_equally_near_shifts_the_smallest_is_taken() -> None:
+    stripes = (torch.arange(24) % 4 < 2).float().expand(1, 3, 16, 24)
+    assert best_shifts(stripes, stripes.roll(1, 3) + 0.1, 3).tolist() == [[0, -1]]
+    assert best_shifts(torch.ones(1, 3, 16, 24), torch.zeros(1, 3, 16, 24), 3).tolist() == [[0, 0]]
 
 
 def test_every_loss_compares_with_the_moved_photo(
@@ -76,14 +86,15 @@ def test_every_loss_compares_with_the_moved_photo(
     name = type(config.loss).__module__
 
     def losses(max_shift: int, move: Callable[[Tensor], Tensor]) -> Tensor:
-        monkeypatch.setattr(f"{name}.aligned", lambda photo, *_: move(photo) if max_shift else photo)
+        monkeypatch.setattr(f"{name}.aligned", lambda photo, *_: (move(photo) if max_shift else photo, []))
         torch.manual_seed(0)
         model = build_model(replace(config.model, feature_channels=0) if without else config.model)
         loss = replace(config.loss, max_shift=max_shift)
         label = torch.randint(N_LABELS, (2, 16, 32))
         photo = torch.rand(2, 3, 16, 32) * 2 - 1
         photo = photo if max_shift else move(photo)
-        return loss.criterion(loss.load_perceptual(), FakePool(0))(model, Batch(photo, label, None, label)).parts
+        criterion = loss.criterion(loss.load_perceptual(), FakePool(0), Augmentation())
+        return criterion(model, Batch(photo, label, None, label)).parts
 
     without = config.model.feature_channels > 0  # an encoder sees the photo as it is
     assert torch.equal(losses(2, lambda photo: photo.roll(1, 2)), losses(0, lambda photo: photo.roll(1, 2)))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from hdgan.checkpoints import MODEL_FILE, checkpoint_path
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.families import CRNLoss, Pix2PixHDLoss
+from hdgan.families import CRNLoss, Pix2PixHDLoss, Pix2PixLoss
 from hdgan.families.common.perceptual import layer_weights, load_network, network_file
 from hdgan.losses import LAYER_WEIGHTS
 from hdgan.training import TrainConfig, train
@@ -169,3 +169,15 @@ def test_a_network_without_weights_is_for_dry_runs_alone(monkeypatch: pytest.Mon
     assert load_network(missing, on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
     assert said[0] == "a run first downloads timm's weights of net, unless they are in its cache"
     assert said[1] == f"the weights {tmp_path / 'no.pth'} of timm's net do not exist"
+
+
+def test_networks_take_rgb_or_grey_photos() -> None:
+    for channels in (1, 3):
+        Pix2PixHDLoss().check_photos(channels)
+        CRNLoss().check_photos(channels)
+    Pix2PixHDLoss(vgg=0.0).check_photos(5)
+    Pix2PixLoss().check_photos(5)
+    with pytest.raises(ConfigError, match=r"the photos have 5 channels, .*RGB or grey images: set loss\.vgg 0"):
+        Pix2PixHDLoss().check_photos(5)
+    with pytest.raises(ConfigError, match=r"the photos have 2 channels, .*: train a model of another family"):
+        CRNLoss().check_photos(2)

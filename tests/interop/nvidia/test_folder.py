@@ -48,6 +48,8 @@ def assert_equal(a, b):
         ),
         dataclasses.replace(CONFIG, feature_channels=0, discriminator=DiscriminatorConfig(4, 3, 1, False)),
         dataclasses.replace(CONFIG, encoder=EncoderConfig(4, 2, reduction=1)),
+        dataclasses.replace(CONFIG, image_channels=1),
+        dataclasses.replace(CONFIG, image_channels=5),
     ],
 )
 def test_round_trip_keeps_config_and_weights(make, tmp_path, config):
@@ -147,13 +149,16 @@ def test_spectral_norm_is_taken_off(tmp_path):
 
 
 def test_notes_name_flags_and_what_nvidia_lacks(tmp_path):
-    config = dataclasses.replace(CONFIG, dontcare=3, instance_divisor=100, encoder=EncoderConfig(4, 2, reduction=1))
+    config = dataclasses.replace(
+        CONFIG, dontcare=3, instance_divisor=100, image_depth="uint16", encoder=EncoderConfig(4, 2, reduction=1)
+    )
     save_model(tmp_path / "model.safetensors", Pix2PixHD(config))
     flags, *others = convert_to_nvidia(tmp_path / "model.safetensors", tmp_path / "nvidia")
     assert {"--netG local", "--ngf 4", "--label_nc 7", "--instance_feat"} <= {
         f"--{f}".strip() for f in flags.split("--")
     }
-    assert [word in note for word, note in zip(("dontcare", "// 100", "halved 1"), others, strict=True)] == [True] * 3
+    expected = ("dontcare", "// 100", "8 bits", "halved 1")
+    assert [word in note for word, note in zip(expected, others, strict=True)] == [True] * 4
 
 
 def test_command(make, tmp_path, capsys):
