@@ -35,7 +35,11 @@ def normalised(network: N, enabled: bool = True) -> N:
 
 @torch.no_grad()
 def refine(network: nn.Module) -> None:
-    """One power iteration for the estimate of each weight that trains, in float32."""
+    """One power iteration for the estimate of each weight that trains.
+
+    It belongs outside of autocast, which would multiply in bfloat16. A forward pass under autocast does so on a GPU when
+    it divides by the estimate: the weight is then off by as much as its own rounding to bfloat16.
+    """
     for conv in _normalised_in(network):
         estimate = _estimate_of(conv)
         if estimate.original.requires_grad:
