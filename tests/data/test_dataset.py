@@ -334,3 +334,13 @@ def test_color_jitter_of_floats_is_refused(deep, save, part):
 def test_options_out_of_their_bounds(options, message):
     with pytest.raises(ConfigError, match=message):
         DataConfig(**options)
+
+
+@pytest.mark.parametrize("size", [SizeConfig(), SizeConfig(width=9), SizeConfig(width=20, crop_width=8)])
+def test_rgb_photos_are_the_same_either_way(nvidia, size):
+    rgb, stored = (
+        dataset(nvidia, 4, size=size, train=True, photo=photo, rotate=20, color_jitter=0.2)
+        for photo in ("rgb", "stored")
+    )
+    for position in range(5):
+        assert torch.equal(rgb[position, position]["photo"], stored[position, position]["photo"])

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.editor.context import EditorContext, output_folder
+from hdgan.editor.context import EditorContext, open_context, output_folder
+from hdgan.editor.storage import read_document
 from hdgan.errors import CheckpointError, ConfigError, DataError
+from hdgan.inference import load
 from hdgan.scenes import SPEC
 from hdgan.training import PRESETS
 
@@ -110,3 +112,20 @@ def test_a_new_object_is_drawn_from_its_class(context: EditorContext) -> None:
     assert style.label == label
     assert style in [choice for choice, _ in context.choices(label)]
     assert context.new_style(9, 9) is None
+
+
+def test_the_style_of_a_sample_with_photos_of_another_kind(stored_run: Path) -> None:
+    pipeline = load(stored_run, device="cpu")
+    if pipeline.config.image_channels != 1:
+        with pytest.raises(ConfigError, match="channels, but the editor shows only grey and RGB images"):
+            open_context(pipeline, 10**6)
+        return
+    context = open_context(pipeline, 10**6)
+    document = context.sample(0)
+    data = stored_run.parent / "data"
+    label, ids, photo = (next((data / f"test_{part}").glob("s0*")) for part in ("label", "inst", "img"))
+    expected = pipeline.encode(photo, label, ids)
+    assert document.styles.instances.keys() == expected.instances.keys()
+    for id, style in expected.instances.items():
+        assert document.styles.instances[id].feature == pytest.approx(style.feature, abs=1e-5)
+    assert read_document(pipeline, 10**6, label, ids, photo).styles == document.styles

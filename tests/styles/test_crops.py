@@ -54,3 +54,11 @@ def test_examples_are_cropped_from_their_photos(cropper: Cropper, bank: StyleBan
     np.testing.assert_array_equal(np.asarray(bank.clusters[2][0].thumbnail), np.asarray(picture))
     with pytest.raises(DataError, match="the encoded image gone is no longer among the training images"):
         cropper.crops([Example("gone", 1, (0, 0, 1, 1))])
+
+
+def test_photos_of_another_kind_are_shown_in_8_bits(stored_run: Path) -> None:
+    dataset = open_trained_model(stored_run, device="cpu").data.reference(SizeConfig())
+    ids = dataset[0]["ids"].unique()
+    (image,) = Cropper(dataset).crops([Example("s0", int(ids[0]), (0.0, 0.0, 1.0, 1.0))]).values()
+    assert (image.mode, image.size) == ("RGB", (SIZE, SIZE))
+    assert len(image.getcolors(SIZE * SIZE) or ()) > 50

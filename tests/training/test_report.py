@@ -24,6 +24,7 @@ from hdgan.families.registry import FAMILIES
 from hdgan.reporting.charts import Span, draw_charts
 from hdgan.training import PRESETS, AugmentConfig, write_report
 from hdgan.training.report import MOST_PIXELS, MOST_STEPS
+from hdgan.training.run_folder import load_environment
 
 LOSSES = {"g_gan": 0.5, "g_feature_matching": 4.0, "d_real": 0.25, "d_fake": 0.125, "lr": 2e-4}
 
@@ -309,3 +310,12 @@ def test_folder_must_exist(tmp_path):
     with pytest.raises(CheckpointError, match="nothing is not a folder"):
         write_report(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_photos_of_another_kind_are_named(stored_run: Path, run: Path) -> None:
+    kind = load_environment(stored_run).photos
+    assert kind is not None
+    said = Page(stored_run / "report.html").text
+    assert f"Photos have {kind}. The samples show one or three of their channels in 8 bits." in said
+    assert load_environment(run).photos is None
+    assert "Photos have" not in Page(write_report(run)).text
