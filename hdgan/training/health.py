@@ -107,8 +107,8 @@ class Health:
 
     @property
     def is_good(self) -> bool:
-        """Whether no symptom has been seen for half of the steps after which it counts."""
-        return all(2 * steps < LASTING.get(symptom, 1) for symptom, steps in self.lasting.items())
+        """Whether no symptom has been seen for a fifth of the steps after which it counts."""
+        return all(5 * steps < LASTING.get(symptom, 1) for symptom, steps in self.lasting.items())
 
     def for_next_stage(self) -> Health:
         """What the next stage starts from: losses and gradients have other usual values there."""
@@ -117,12 +117,14 @@ class Health:
     def after_rollback(self, before: Health, symptom: str) -> Health:
         """The memory of the checkpoint that a run has gone back to, with lower rates than it has had before.
 
+        Symptoms have to last anew, so that the lower rates have time to end them.
+
         Args:
             before: memory of the run when it failed.
             symptom: why it failed. If D was too strong, only its rate is halved.
         """
         rate_g = before.rate_g if symptom == "d_strong" else before.rate_g / 2
-        return replace(self, rollbacks=before.rollbacks + 1, rate_g=rate_g, rate_d=before.rate_d / 2)
+        return replace(self, rollbacks=before.rollbacks + 1, rate_g=rate_g, rate_d=before.rate_d / 2, lasting={})
 
     def judge(self, values: Mapping[str, float], guessing: float, place: str) -> list[Finding]:
         """Judge the losses and statistics of the next step.

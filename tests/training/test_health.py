@@ -123,6 +123,14 @@ def test_a_family_without_a_discriminator_is_judged_by_g(family_configs: dict[st
     assert [f.symptom for f in found[-1]] == ["saturated"]
 
 
+def test_rates_fall_with_every_rollback() -> None:
+    saved = Health(good=3, judged=40, lasting={"d_strong": 5}, usual=2.0)
+    failed = Health(rollbacks=1, rate_g=0.5, rate_d=0.25, good=3, judged=90, lasting={"d_strong": 150})
+    assert saved.after_rollback(failed, "saturated") == Health(2, 0.25, 0.125, 3, 40, {}, 2.0)
+    assert saved.after_rollback(failed, "d_strong") == Health(2, 0.5, 0.125, 3, 40, {}, 2.0)
+    assert failed.for_next_stage() == Health(1, 0.5, 0.25, 3)
+
+
 @pytest.mark.parametrize(("gan", "loss"), [("lsgan", 0.5), ("vanilla", 1.386)])
 def test_the_loss_of_guessing(make_config: MakeConfig, tmp_path: Path, gan: str, loss: float) -> None:
     config = make_config(tmp_path)
