@@ -35,7 +35,7 @@ from hdgan.kernels._instance_norm_act_tiles import (
 )
 
 
-class _Images(NamedTuple):
+class _BackwardImages(NamedTuple):
     """What the gradients are made of, and where they go: images, or the planes of one program in them."""
 
     dy: tl.tensor
@@ -284,10 +284,10 @@ def instance_norm_act_bwd_kernel(
         mean0, mean1 = sum0 / tl.cast(pixels, tl.float32), sum1 * r / tl.cast(pixels, tl.float32)
         margin = 0 if PAD_MODE == "zero" else pad + 1
         source = Image(height, width, pixels, 0, across, margin)
-        images = _Images(dy, x, dx, dresidual, mean0, mean1)
+        images = _BackwardImages(dy, x, dx, dresidual, mean0, mean1)
         if dresidual is not None:
             dresidual += at
-        of_planes = _Images(dy_planes, x + at, dx + at, dresidual, mean0, mean1)
+        of_planes = _BackwardImages(dy_planes, x + at, dx + at, dresidual, mean0, mean1)
         _make_gradients(
             images, of_planes, chunk * tiles, tiles, of_group, source, size, norm,
             ACTIVATION, PAD_MODE, PLACES, BLOCK, BLOCK_GROUPS, VECTOR, LARGE,

@@ -33,7 +33,7 @@ from hdgan.kernels._instance_norm_act_tiles import (
 )
 
 
-class _Images(NamedTuple):
+class _ForwardImages(NamedTuple):
     """Images, or the planes of one program in them."""
 
     x: tl.tensor
@@ -282,7 +282,7 @@ def instance_norm_act_fwd_kernel(
     padded = Image(out_height, out_width, out_pixels, pad, across, pad)
     begin = program // groups * tiles
     end = end_of(begin, tiles, of_group, padded, PLACES, BLOCK)
-    images = _Images(x, residual, y, row_stride, column_stride)
+    images = _ForwardImages(x, residual, y, row_stride, column_stride)
     if PLACES == "flat":
         _make_flat(images, begin, end, of_group, size, norm, ACTIVATION, CACHE, BLOCK)
     else:
@@ -294,7 +294,7 @@ def instance_norm_act_fwd_kernel(
             y += plane * out_pixels
         if residual is not None:
             residual += image * batch_stride + channel.to(tl.int64) * channel_stride
-        images = _Images(x + start + lead, residual, y, row_stride, column_stride)
+        images = _ForwardImages(x + start + lead, residual, y, row_stride, column_stride)
         _make_pixels(
             images, begin, end, padded, of_group, size, norm, ACTIVATION, PAD_MODE, CACHE, PLACES, BLOCK, VECTOR, LARGE
         )  # fmt: skip

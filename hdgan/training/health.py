@@ -25,13 +25,13 @@ IMAGE_STATISTICS = ("fake_saturated", "real_saturated", "fake_deviation", "real_
 """Names in metrics.jsonl. Saturated is the share of values beyond ±0.99; the deviation is that of a channel of an image
 from its mean, averaged over channels and images."""
 
-LASTING = {"spike": 1, "saturated": 10, "diverged": 10, "exploding": 20, "constant": 50, "d_strong": 300}
+LASTING = {"spike": 1, "diverged": 10, "exploding": 20, "saturated": 50, "constant": 50, "d_strong": 150}
 """Steps in a row after which a symptom counts."""
 SPIKE, EXPLODING = 50.0, 10.0
 """Gradient norm of a step, and of all lasting steps, as multiples of its usual value."""
-SATURATED = 0.5
+SATURATED = 0.1
 """Share of G's values beyond ±0.99, above that of the photos."""
-DIVERGED, CERTAIN = 20.0, 0.01
+DIVERGED, CERTAIN = 20.0, 0.05
 """D's loss as a multiple of the loss of a D that only guesses: above the first it diverges, below the second it is
 certain of every image."""
 CONSTANT = 0.05
@@ -211,8 +211,8 @@ def _of_discriminator(values: Mapping[str, float], guessing: float, place: str, 
     if loss < CERTAIN * guessing:
         yield Finding(
             "d_strong",
-            f"D is certain of every image (its loss is {loss:.2g}, where one that only guesses has {guessing:.3g}), "
-            f"and g_gan is {values['g_gan']:.3g}: D is too strong",
+            f"D has been certain of every image for {count(LASTING['d_strong'], 'step')} (its loss is {loss:.2g}, "
+            f"where one that only guesses has {guessing:.3g}), and g_gan is {values['g_gan']:.3g}: D is too strong",
             f"set {option('loss.r1')}, augment what D sees with {option('augment.policy')}, or lower "
             f"{option(f'{place}.lr_d')}",
         )

@@ -79,7 +79,11 @@ def test_a_gradient_is_that_of_all_parameters() -> None:
         ("saturated", {"fake_saturated": 0.97}, ["97% of the values of G's images", "2% of the photos'", "global.lr,"]),
         ("diverged", {"d_real": 475.0}, ["D's loss is 476, where one that only guesses has 1", "too high"]),
         ("constant", {"fake_deviation": 0.002}, ["almost of one colour", "0.002", "photos by 0.4"]),
-        ("d_strong", {"d_real": 0.001, "d_fake": 0.002, "g_gan": 1.9}, ["certain of every image", "0.003", "loss.r1"]),
+        (
+            "d_strong",
+            {"d_real": 0.001, "d_fake": 0.002, "g_gan": 1.9},
+            ["certain of every image for 150 steps", "0.003", "loss.r1"],
+        ),
     ],
 )
 def test_a_symptom_counts_once_it_has_lasted(symptom: str, values: dict[str, float], words: list[str]) -> None:
@@ -94,7 +98,7 @@ def test_a_symptom_counts_once_it_has_lasted(symptom: str, values: dict[str, flo
 def test_a_symptom_that_passes_does_not_count() -> None:
     health = Health()
     sick = {**WELL, "fake_saturated": 0.9}
-    for values in [sick] * 9 + [WELL] + [sick] * 9:
+    for values in [sick] * 49 + [WELL] + [sick] * 49:
         assert health.judge(values, 1.0, "stages.global") == []
     assert not health.is_good
     health.judge(WELL, 1.0, "stages.global")
@@ -115,7 +119,7 @@ def test_a_family_without_a_discriminator_is_judged_by_g(family_configs: dict[st
     assert guessing_loss(config, None) == 0
     values = {name: WELL[name] for name in WELL if name not in ("g_gan", "d_real", "d_fake", "grad_d")}
     health = Health()
-    found = [health.judge({**values, "fake_saturated": 1.0}, 0.0, "stages.global") for _ in range(10)]
+    found = [health.judge({**values, "fake_saturated": 1.0}, 0.0, "stages.global") for _ in range(50)]
     assert [f.symptom for f in found[-1]] == ["saturated"]
 
 
@@ -152,6 +156,7 @@ def test_the_watch_changes_no_bit(make_family_config: MakeConfig, tmp_path: Path
 def test_a_warning_is_printed_and_recorded(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(LASTING, "saturated", 5)
     config = make_config(tmp_path / "run", health="warn", images=30)
     stages = {"global": replace(config.stages["global"], lr=1.0, decay=0.0)}
     console = Console(record=True, file=io.StringIO(), width=400)

@@ -133,6 +133,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "loss": Pix2PixHDLoss(vgg=0.0, gan="vanilla"),
         "precision": "bfloat16",
         "memory_format": "channels_last",
+        "health": "warn",
     },
     "regularised": {"loss": Pix2PixHDLoss(vgg=0.0, gan="hinge", r1=1.0, r1_every=2)},
 }

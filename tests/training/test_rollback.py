@@ -19,7 +19,18 @@ from torch import Tensor
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, checkpoint_path, list_steps, read_best
 from hdgan.errors import TrainingError
 from hdgan.seeding import seed_everything
-from hdgan.training import LogConfig, OptimConfig, TrainConfig, load_config, loop, rollback, saving, train, trainer
+from hdgan.training import (
+    LogConfig,
+    OptimConfig,
+    TrainConfig,
+    health,
+    load_config,
+    loop,
+    rollback,
+    saving,
+    train,
+    trainer,
+)
 from hdgan.training.logs import Metrics, read_metrics
 from hdgan.training.state import StageState
 
@@ -258,8 +269,7 @@ def test_a_kill_at_any_moment_of_a_rollback_changes_nothing(
 def test_a_checkpoint_with_a_symptom_is_neither_good_nor_best(
     make_watched: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """G saturates from step 17 on, which counts at step 26: the checkpoint of step 20 is not the one to go back to,
-    although it is later, and better by L1."""
+    """G saturates from step 15 on, which counts at step 24: the checkpoint of step 20 is not the one to go back to."""
     take = trainer.forward_backward
 
     def saturated(config: TrainConfig, state: StageState, *arguments: Any) -> Tensor:
@@ -269,12 +279,19 @@ def test_a_checkpoint_with_a_symptom_is_neither_good_nor_best(
         return values
 
     monkeypatch.setattr(trainer, "forward_backward", saturated)
+    monkeypatch.setitem(health.LASTING, "saturated", 10)
     config = make_watched(tmp_path / "run")
-    kept: list[list[int]] = []
+    before: dict[str, Any] = {}
+
+    def looked_at(*arguments: Any) -> StageState:
+        before["checkpoints"], before["best"] = list_steps(config.out), read_best(config.out)
+        return go_back(*arguments)
+
     go_back = loop.roll_back
-    monkeypatch.setattr(loop, "roll_back", lambda *a: kept.append(list_steps(config.out)) or go_back(*a))
+    monkeypatch.setattr(loop, "roll_back", looked_at)
     train(config, console=QUIET)
     [event] = [record for record in records(config.out) if "event" in record]
     assert event["text"].startswith("step 24 of stage global: 100% of the values of G's images are beyond ±0.99")
     assert event["step"] == 10
-    assert kept == [[10, 20]]  # one is kept as the latest, one to go back to
+    assert before["checkpoints"] == [10, 20]  # one is kept as the latest, one to go back to
+    assert before["best"].step == 10

@@ -286,7 +286,8 @@ def test_a_due_step_adds_the_penalty_to_ds_gradients_alone(
 ) -> None:
     config = steady(with_penalty(make_config(tmp_path)))
     state = make_state(config, dtype=torch.float64)
-    criterion, inputs = config.loss.criterion(None, state.pool), make_inputs(2, torch.float64)
+    criterion = config.loss.criterion(None, state.pool, state.augmentation)
+    inputs = make_inputs(2, torch.float64)
     assert criterion.penalty is not None
     penalty = criterion.penalty(state.model, inputs)
     wanted = torch.autograd.grad(penalty, state.d_parameters, allow_unused=True)

@@ -43,6 +43,8 @@ class AdversarialModel(ImageModel):
 class DiscriminatorOutputs:
     """D's outputs on a micro batch."""
 
+    image: Tensor
+    """What G has made."""
     real: Outputs
     fake: Outputs
     """For G's objective."""
@@ -68,15 +70,15 @@ def run_discriminator(
     on_fake = model.discriminate(context, transform.image(fake))
     on_real = model.discriminate(context, transform.image(photo))
     if not pool.size:
-        return DiscriminatorOutputs(on_real, on_fake, on_fake)
+        return DiscriminatorOutputs(fake, on_real, on_fake, on_fake)
     old_condition, old_fake = pool.exchange(condition, fake)
     transform = augmentation.draw(old_fake)
     old_context = model.context(transform.condition(old_condition))
-    return DiscriminatorOutputs(on_real, on_fake, model.discriminate(old_context, transform.image(old_fake)))
+    return DiscriminatorOutputs(fake, on_real, on_fake, model.discriminate(old_context, transform.image(old_fake)))
 
 
 def adversarial_objectives(
-    outputs: DiscriminatorOutputs, mode: GanMode, fake: Tensor, terms: Sequence[Tensor], augmentation: Augmentation
+    outputs: DiscriminatorOutputs, mode: GanMode, terms: Sequence[Tensor], augmentation: Augmentation
 ) -> Objectives:
     """The objectives of G and D.
 
@@ -85,7 +87,6 @@ def adversarial_objectives(
     Args:
         outputs: of D.
         mode: of the GAN loss.
-        fake: what G has made.
         terms: of G's objective besides the GAN loss, with their weights.
         augmentation: what the outputs were made with.
 
@@ -99,5 +100,5 @@ def adversarial_objectives(
         generator=sum(g_losses[1:], g_losses[0]),
         discriminator=(d_losses[0] + d_losses[1]) / 2,
         parts=torch.stack([*g_losses, *d_losses, *augmentation.report(outputs.real, mode)]).detach(),
-        fake=fake.detach(),
+        fake=outputs.image.detach(),
     )

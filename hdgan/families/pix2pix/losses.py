@@ -37,7 +37,7 @@ class Pix2PixLoss(LossConfig):
     """Weight of the L1 distance to the photo; 0 leaves it out."""
     r1: Weight = 0.0
     """Weight gamma of R1, which keeps D's scores flat around real images: gamma / 2 times their squared gradient; 0
-    leaves it out. Scores count so that one value suits all image sizes; begin with 1."""
+    leaves it out. One value suits all image sizes; begin with 1 or less, since 10 may keep D from learning."""
     r1_every: Positive = R1_EVERY
     """Steps from one R1 penalty to the next, which counts that many times; 1 takes it in every step."""
     max_shift: Shift = 0
@@ -78,5 +78,5 @@ class Pix2PixCriterion:
         photo, shift = aligned(batch.photo, fake, self.config.max_shift)
         outputs = run_discriminator(model, condition, fake, photo, self.pool, self.augmentation)
         terms = [self.config.l1 * l1_distance(fake, photo)] if self.config.l1 else []
-        objectives = adversarial_objectives(outputs, self.config.gan, fake, terms, self.augmentation)
+        objectives = adversarial_objectives(outputs, self.config.gan, terms, self.augmentation)
         return objectives.with_parts(shift)

@@ -75,7 +75,7 @@ class Pix2PixHDLoss(LossConfig):
     pixels, in both directions, to where it is nearest to the generated image."""
     r1: Weight = 0.0
     """Weight gamma of R1, which keeps D's scores flat around real images: gamma / 2 times their squared gradient; 0
-    leaves it out. Scores count so that one value suits all image sizes; begin with 1."""
+    leaves it out. One value suits all image sizes; begin with 1 or less, since 10 may keep D from learning."""
     r1_every: Positive = R1_EVERY
     """Steps from one R1 penalty to the next, which counts that many times; 1 takes it in every step."""
 
@@ -177,5 +177,5 @@ class Pix2PixHDCriterion:
             terms.append(self.config.feature_matching * feature_matching_loss(outputs.fake, outputs.real))
         if self.vgg is not None:
             terms.append(self.config.vgg * self.vgg(fake, photo))
-        objectives = adversarial_objectives(outputs, self.config.gan, fake, terms, self.augmentation)
+        objectives = adversarial_objectives(outputs, self.config.gan, terms, self.augmentation)
         return objectives.with_parts(shift)
