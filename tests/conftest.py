@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -24,6 +26,10 @@ os.environ.pop("HDGAN_BACKEND", None)  # read when hdgan.ops is imported
 if not torch.cuda.is_available():
     # Triton reads this when it is first imported: kernels then run on CPU tensors.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# PyTorch's cache of compiled graphs does not see that the derivative of an op has changed.
+_OPS = sorted((Path(__file__).parents[1] / "hdgan" / "ops").glob("*.py"))
+_VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in _OPS)).hexdigest()[:16]
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"hdgan-tests-inductor-{_VERSION}"))
 
 from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
