@@ -27,9 +27,6 @@ if not torch.cuda.is_available():
     # Triton reads this when it is first imported: kernels then run on CPU tensors.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 # PyTorch's cache of compiled graphs does not see that the derivative of an op has changed.
-_OPS = sorted((Path(__file__).parents[1] / "hdgan" / "ops").glob("*.py"))
-_VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in _OPS)).hexdigest()[:16]
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"hdgan-tests-inductor-{_VERSION}"))
 
 from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
@@ -66,6 +63,14 @@ WIDTH, HEIGHT = 32, 16
 MakeData = Callable[..., Path]
 MakeConfig = Callable[..., TrainConfig]
 MakeTable = Callable[..., FeatureTable]
+
+
+def pytest_configure() -> None:
+    """Compile into a cache of these sources: PyTorch's own does not see that the derivative of an op has changed."""
+    ops = sorted((Path(__file__).parents[1] / "hdgan" / "ops").glob("*.py"))
+    version = hashlib.sha256(b"".join(file.read_bytes() for file in ops)).hexdigest()[:16]
+    cache = Path(tempfile.gettempdir()) / f"hdgan-tests-inductor-{version}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
