@@ -18,7 +18,7 @@ from hdgan.training import PRESETS
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
-    *(ROOT / "docs" / name for name in ("design.md", "benchmarks.md", "evidence.md")),
+    *(ROOT / "docs" / name for name in ("design.md", "training.md", "benchmarks.md", "evidence.md")),
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAIRS = ("reproduce report", "bench report", "bench profile")
