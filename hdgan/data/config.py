@@ -76,8 +76,9 @@ class DataConfig:
     instance_divisor: Divisor = 1000
     """Class of an instance id: id // instance_divisor where id >= instance_divisor, else the id (Cityscapes' rule)."""
     photo: PhotoMode = "rgb"
-    """rgb reads photos as 8-bit RGB: grey is repeated, opacity dropped, and 16 bits are reduced. stored keeps all their
-    channels and bits, as in the files, and the model generates such images: 8 bits, 16 bits, or float32 in [-1, 1]."""
+    """rgb reads photos (B of A-to-B pairs) as 8-bit RGB: grey is repeated, opacity dropped, and 16 bits are reduced.
+    stored keeps all their channels and bits, and the model generates such images: 8 bits, 16 bits, or float32 in
+    [-1, 1]."""
     flip: bool = True
     """Mirror half of the training images."""
     rotate: Annotated[float, Interval(ge=0, le=180)] = 0.0

@@ -220,16 +220,13 @@ def _framed(values: np.ndarray, geometry: Geometry) -> np.ndarray:
         cos, -sin, x - cos * width / 2 + sin * height / 2,
         sin, cos, y - sin * width / 2 - cos * height / 2,
     )  # fmt: skip
-    planes = np.atleast_3d(values)[rows[:, None], columns[None, :]].astype(np.float32)
-    rotated = [
-        np.asarray(
-            Image.fromarray(np.ascontiguousarray(planes[..., channel])).transform(
-                (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
-            )
-        )
-        for channel in range(planes.shape[2])
-    ]
-    return _rounded(np.stack(rotated, axis=2), values.dtype).reshape(height, width, *values.shape[2:])
+    surroundings = np.atleast_3d(values).take(rows, 0).take(columns, 1)
+    rotated = []
+    for channel in range(surroundings.shape[2]):
+        plane = Image.fromarray(surroundings[..., channel].astype(np.float32))
+        plane = plane.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+        rotated.append(_rounded(np.asarray(plane), values.dtype))
+    return np.stack(rotated, axis=2).reshape(height, width, *values.shape[2:])
 
 
 def _rotated_positions(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:

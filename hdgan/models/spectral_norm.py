@@ -35,7 +35,11 @@ def normalised(network: N, enabled: bool = True) -> N:
 
 @torch.no_grad()
 def refine(network: nn.Module) -> None:
-    """One power iteration for the estimate of each weight that trains, in float32."""
+    """One power iteration for the estimate of each weight that trains.
+
+    It belongs outside of autocast, which would multiply in bfloat16. A forward pass under autocast on a GPU does so
+    for the value that it divides by, which is then off by about as much as a weight that is rounded to bfloat16.
+    """
     for conv in _normalised_in(network):
         estimate = _estimate_of(conv)
         if estimate.original.requires_grad:

@@ -92,17 +92,17 @@ _SPECS = (
         from_zero=True,
     ),
     _ChartSpec(
-        "Augmentation of D's images",
-        "D overfits where the sign statistic of its scores of photos is near 1",
-        {"d_sign": "sign statistic", "augment_p": "probability"},
-        smooth=True,
-    ),
-    _ChartSpec(
         "Penalty of the discriminator",
         "R1: squared gradient of its scores of real images, before its weight",
         {"d_r1": "R1"},
         smooth=True,
         from_zero=True,
+    ),
+    _ChartSpec(
+        "Augmentation of D's images",
+        "D overfits where the sign statistic of its scores of photos is near 1",
+        {"d_sign": "sign statistic", "augment_p": "probability"},
+        smooth=True,
     ),
     _ChartSpec(
         "Distances",

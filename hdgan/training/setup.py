@@ -203,7 +203,6 @@ def saved_state(run: RunSetup, step: int) -> StageState:
     """
     config, folder = run.config, checkpoint_path(run.config.out, step)
     training = read_training_state(folder)
-    require_network_of(folder, config)
     stage = next((stage for stage in run.stages if stage.name == training["stage"]), None)
     if stage is None:
         raise CheckpointError(
@@ -211,6 +210,7 @@ def saved_state(run: RunSetup, step: int) -> StageState:
         )
     state = StageState(config, stage, run.world.device)
     restore(folder, state, training)
+    require_network_of(folder, config)
     if state.best is not None and state.best[0] not in list_steps(config.out):
         state.best = None  # somebody has deleted it: the next one takes its place
     return state

@@ -12,6 +12,7 @@ from hdgan.commands.data import check
 from hdgan.commands.main import main
 from hdgan.data import DataConfig, PairedDataset, SizeConfig, find_pairs
 from hdgan.data.layouts.packed import PackedPair
+from hdgan.training.run_folder import load_environment
 
 
 def test_check(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,3 +64,25 @@ def test_heights_alone_keep_the_aspect_ratio(tmp_path: Path) -> None:
 def test_numbers_out_of_bounds_are_refused(typed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "pack", str(tmp_path), "--out", str(tmp_path / "out"), *typed.split()]) == 2
     assert f"{typed.split()[0]} is " in capsys.readouterr().err
+
+
+def test_photos_as_stored_are_checked_and_packed(
+    stored_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, kind = stored_run.parent / "data", load_environment(stored_run).photos
+    assert main(["data", "check", str(data), "--photo", "stored"]) == 0
+    assert f"photos: {kind}" in capsys.readouterr().out
+    out = str(tmp_path / "packed")
+    assert main(["data", "pack", str(data), "--out", out, "--photo", "stored", "--width", "16"]) == 0
+    assert main(["data", "check", out, "--photo", "stored"]) == 0
+    capsys.readouterr()
+    assert main(["data", "check", out]) == 2
+    assert "was packed with photos as stored, not rgb: set --photo stored, or pack again" in capsys.readouterr().err
+
+
+def test_photos_of_floats_name_the_option(stored_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    floats = load_environment(stored_run).photos == "2 channels of float32"
+    assert main(["data", "check", str(stored_run.parent / "data")]) == int(floats)
+    said = capsys.readouterr().out
+    assert ("or set --photo stored to train on its values as they are" in said) == floats
+    assert ("train with --data.photo stored to keep them as they are" in said) != floats

@@ -120,12 +120,10 @@ def test_the_style_of_a_sample_with_photos_of_another_kind(stored_run: Path) -> 
         with pytest.raises(ConfigError, match="channels, but the editor shows only grey and RGB images"):
             open_context(pipeline, 10**6)
         return
-    context = open_context(pipeline, 10**6)
-    document = context.sample(0)
     data = stored_run.parent / "data"
     label, ids, photo = (next((data / f"test_{part}").glob("s0*")) for part in ("label", "inst", "img"))
     expected = pipeline.encode(photo, label, ids)
-    assert document.styles.instances.keys() == expected.instances.keys()
-    for id, style in expected.instances.items():
-        assert document.styles.instances[id].feature == pytest.approx(style.feature, abs=1e-5)
-    assert read_document(pipeline, 10**6, label, ids, photo).styles == document.styles
+    assert read_document(pipeline, 10**6, label, ids, photo).styles == expected
+    sample = open_context(pipeline, 10**6).sample(0)  # at the size of training
+    assert sample.styles.instances.keys() == expected.instances.keys()
+    assert len({style.feature for style in sample.styles.instances.values()}) == len(expected.instances)

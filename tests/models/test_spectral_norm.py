@@ -86,16 +86,6 @@ def test_only_estimates_of_weights_that_train_are_refined() -> None:
     assert changed == {"enhancers", "head"}
 
 
-def test_estimates_are_refined_in_float32_under_autocast() -> None:
-    torch.manual_seed(0)
-    network = normalised(NETWORKS["G1"]())
-    same = copy.deepcopy(network)
-    refine(same)
-    with torch.autocast("cpu", torch.bfloat16):
-        refine(network)
-    assert all(torch.equal(value, dict(same.named_buffers())[name]) for name, value in network.named_buffers())
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_taking_it_off_leaves_plain_convolutions_that_compute_the_same(name: str) -> None:
     torch.manual_seed(0)

@@ -63,10 +63,12 @@ class Elsewhere(World):
     """Other processes, whose photos D takes for real or not, whatever it says of those of this process."""
 
     signs: float = 0.0
+    place: int = 0
+    """Of the statistic among the losses."""
 
     def mean(self, values: Tensor) -> Tensor:
         values = values.clone()
-        values[-2] = self.signs
+        values[self.place] = self.signs
         return values
 
 
@@ -76,8 +78,9 @@ def test_the_probability_follows_the_average_of_all_processes(
 ) -> None:
     augment = AugmentConfig(("cutout",), probability=0.5, adaptive=True, target=0.0, speed=100)
     config = make_config(tmp_path, augment=augment)
-    trainer = Trainer(config, make_state(config), None, Elsewhere(0, 1, CPU, signs=signs))
-    assert trainer.criterion.names[-2:] == ("d_sign", "augment_p")
+    names = ("g_gan", "g_feature_matching", "d_real", "d_fake", "d_sign", "augment_p")
+    trainer = Trainer(config, make_state(config), None, Elsewhere(0, 1, CPU, signs=signs, place=names.index("d_sign")))
+    assert trainer.criterion.names == names
     trainer.train_step(make_inputs(2, torch.float32))
     assert trainer.state.augmentation.probability.item() == pytest.approx(0.5 + signs * 2 / 100)
 

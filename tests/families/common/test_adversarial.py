@@ -88,8 +88,9 @@ def test_the_gradient_of_g_goes_through_the_transform(model: AdversarialModel) -
     condition, photo = inputs(model)
     augmentation, weights = Augmentation(ALL), list(model.generator.parameters())
     torch.manual_seed(1)
-    found = run_discriminator(model, condition, model.generate(condition), photo, FakePool(0), augmentation)
-    objective = adversarial_objectives(found, "lsgan", (), augmentation).generator
+    fake = model.generate(condition)
+    found = run_discriminator(model, condition, fake, photo, FakePool(0), augmentation)
+    objective = adversarial_objectives(found, "lsgan", fake, (), augmentation).generator
     ours = torch.autograd.grad(objective, weights, allow_unused=True)
     torch.manual_seed(1)
     outputs = plainly(model, augmentation.draw(photo), condition, model.generate(condition))
@@ -120,7 +121,7 @@ def test_without_augmentation_not_a_bit_changes(model: AdversarialModel, pool_si
     (condition, photo), weights = inputs(model), list(model.parameters())
     fake = model.generate(condition)
     found = run_discriminator(model, condition, fake, photo, FakePool(pool_size), Augmentation())
-    objectives = adversarial_objectives(found, "lsgan", (), Augmentation())
+    objectives = adversarial_objectives(found, "lsgan", fake, (), Augmentation())
     context = model.context(condition)
     on_fake, on_real = model.discriminate(context, fake), model.discriminate(context, photo)
     for_d = model.discriminate(model.context(condition), fake.detach()) if pool_size else on_fake
@@ -141,7 +142,7 @@ def test_augmentation_under_autocast(model: AdversarialModel) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         fake = model.generate(condition)
         outputs = run_discriminator(model, condition, fake, photo, FakePool(0), augmentation)
-        objectives = adversarial_objectives(outputs, "lsgan", (), augmentation)
+        objectives = adversarial_objectives(outputs, "lsgan", fake, (), augmentation)
     assert fake.dtype == outputs.real[0][-1].dtype == torch.bfloat16
     assert objectives.parts.dtype == torch.float32
     assert len(objectives.parts) == 3 + len(augmentation.names)
