@@ -2,8 +2,9 @@
 
 RUN/config.json        the whole config
     environment.json   versions and machine
-    metrics.jsonl      losses, learning rate, speed
+    metrics.jsonl      losses, learning rate, speed, and events in words
     tensorboard/       the same
+    tracker.json       the run of wandb or mlflow that gets the same
     samples/<stage>/   inputs/ and a folder of images for each sampled step
     checkpoints/       see hdgan.checkpoints
     report.html        all of it at a glance

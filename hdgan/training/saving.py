@@ -134,6 +134,7 @@ class Saver:
 
         Only a scheduled checkpoint, which is measured, can be the one to go back to. A run that was interrupted then
         goes back to the same one as an undisturbed run.
+
         A stage that ends early jumps to its last step. Its only checkpoint is that of the jump, so a resume finds
         either nothing of the end or all of it, and later stages keep their numbers.
         """
