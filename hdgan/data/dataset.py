@@ -143,6 +143,8 @@ class PairedDataset(Dataset[Sample]):
             raise DataError(f"{pair.first_file}: {error}") from None
         parts = apply_geometry(arrays, geometry, self.data.photo_filter)
         if self.train and self.data.color_jitter:
+            if parts.get("input", parts["photo"]).dtype == np.float32:  # inputs of one dataset may differ in type
+                raise DataError(f"{pair.input} holds floats: set {option('data.color_jitter')} to 0, or save integers")
             jitter = sample_jitter(self.data.color_jitter, stream_rng(Stream.COLOR, self.seed, position))
             parts = apply_jitter(parts, jitter)
         sample = Sample(stem=pair.stem)

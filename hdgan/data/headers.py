@@ -206,7 +206,7 @@ def header_of(image: Image.Image, source: ImageSource) -> Header:
         (size[1], size[0]) if orientation in (5, 6, 7, 8) and not tiff else size,
         image.format or "",
         image.mode,
-        len(image.getbands()),
+        2 if raw_mode(image) == "LA;16B" else len(image.getbands()),  # Pillow has no grey and opacity of 16 bits
         orientation,
         frames,
         tiff_tag(image, _PHOTOMETRIC, 1),

@@ -66,7 +66,8 @@ def run_program(program: Any, images: Tensor, name: str) -> Any:
     """
     try:
         return program(images)
-    except (RuntimeError, AssertionError) as error:  # TorchScript's, and the guards of an exported program
+    # TorchScript's, the guards of an exported program, and what it says of inputs of another number
+    except (RuntimeError, AssertionError, ValueError) as error:
         if is_out_of_memory(error):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
@@ -89,7 +90,8 @@ class ProgramFeatures(nn.Module):
         digest: SHA-256 of the file.
 
     Raises:
-        CheckpointError, ConfigError: it cannot be read, cannot take such images, or returns something else.
+        CheckpointError, ConfigError: it cannot be read, cannot take such images, or returns something else, or no
+            gradient of its features reaches the images.
     """
 
     def __init__(self, path: Path, shapes: Sequence[tuple[int, int, int]]) -> None:
@@ -99,8 +101,7 @@ class ProgramFeatures(nn.Module):
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)  # TorchScript has no such method for the whole network
         self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        with torch.no_grad():
-            counts = [len(self(torch.zeros(batch, 3, height, width))) for batch, height, width in shapes]
+        counts = [self._tried(shape) for shape in shapes]
         self.n_features = counts[0]
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -108,6 +109,24 @@ class ProgramFeatures(nn.Module):
         if torch.compiler.is_compiling():  # which traces no handling of errors
             return _features(self.network(images), self.name)
         return _features(run_program(self.network, images, self.name), self.name)
+
+    def _tried(self, shape: tuple[int, int, int]) -> int:
+        """The number of features of images of a shape; raises ConfigError if a loss cannot compare them."""
+        batch, height, width = shape
+        images = torch.zeros(batch, 3, height, width, requires_grad=True)
+        # What a backward pass would need is thrown away at once: images may be large.
+        with torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: images):
+            features = self(images)
+        for number, feature in enumerate(features, start=1):
+            if len(feature) != batch or not feature.requires_grad:
+                found = (
+                    f"is of {len(feature)} images instead of {batch}" if feature.requires_grad else "has no gradient"
+                )
+                raise ConfigError(
+                    f"{self.name}: its feature {number} {found}: it must return features of floating-point numbers of "
+                    "each image, computed without torch.no_grad and detach"
+                )
+        return len(features)
 
 
 def _features(output: Any, name: str) -> list[Tensor]:

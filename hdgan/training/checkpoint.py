@@ -104,9 +104,13 @@ def mark_and_prune(run: Path, config: TrainConfig, state: StageState) -> None:
         write_text(checkpoints_folder(run) / "best.json", json.dumps(best))
     for step in list_steps(run)[: -config.log.keep]:
         folder = checkpoint_path(run, step)
-        has_styles = any((folder / name).is_file() for name in (FEATURES_FILE, STYLES_FILE))
-        if step not in (best_step(run), state.health.good) and not has_styles:
+        if step not in (best_step(run), state.health.good) and not has_styles(folder):
             remove_folder(folder)
+
+
+def has_styles(folder: Path) -> bool:
+    """Whether `hdgan styles` has written into a checkpoint."""
+    return any((folder / name).is_file() for name in (FEATURES_FILE, STYLES_FILE))
 
 
 def remove_leftovers(run: Path) -> None:

@@ -2,7 +2,7 @@
 
 A rollback does what a resume from that checkpoint would do, with the run's memory of its rollbacks written into it:
 
-1. later checkpoints are deleted, and later samples
+1. later checkpoints are deleted, and later samples; a checkpoint with styles gets another name, step-NUMBER-undone
 2. metrics.jsonl is cut after its step, and the rollback is recorded there
 3. its training.pt gets the number of rollbacks and the lower rates
 
@@ -12,16 +12,18 @@ The record of the second step is then dropped, because it is of a rollback that 
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from hdgan.checkpoints import TRAINING_FILE, checkpoint_path, list_steps
 from hdgan.errors import DivergenceError
 from hdgan.files import atomic_file, remove_folder
 from hdgan.progress import print_lines
-from hdgan.training.checkpoint import finish_saving
+from hdgan.training.checkpoint import finish_saving, has_styles
 from hdgan.training.health import Health
 from hdgan.training.logs import Metrics
 from hdgan.training.setup import RunSetup, saved_state
@@ -56,7 +58,7 @@ def roll_back(run: RunSetup, before: Health, problem: DivergenceError, metrics: 
     if metrics is not None:
         for step in list_steps(run.config.out):
             if step > before.good:
-                remove_folder(checkpoint_path(run.config.out, step))
+                _take_away(checkpoint_path(run.config.out, step), run.console)
         _remove_samples(run.config.out, before.good)
     run.world.barrier()  # until then, other processes may read what is being deleted
     state = saved_state(run, before.good)
@@ -78,6 +80,17 @@ def _record(run: RunSetup, state: StageState, problem: DivergenceError, metrics:
     print_lines(run.console, text)
     metrics.rewind(state.step, health.rollbacks - 1)
     metrics.event(state.step, state.stage.name, "rollback", text, rollbacks=health.rollbacks)
+
+
+def _take_away(checkpoint: Path, console: Console) -> None:
+    """Delete a checkpoint or, if it has styles, which are the user's work, rename it so that no resume finds it."""
+    if not has_styles(checkpoint):
+        remove_folder(checkpoint)
+        return
+    names = (f"{checkpoint.name}-undone{number or ''}" for number in itertools.count())
+    kept = next(path for path in map(checkpoint.with_name, names) if not path.exists())
+    checkpoint.rename(kept)
+    print_lines(console, f"{checkpoint} has styles: it is kept as {kept}")
 
 
 def _remove_samples(run: Path, step: int) -> None:

@@ -57,7 +57,9 @@ class Saver:
     def begin(self) -> None:
         """Make sure that a rollback has a checkpoint to go back to: that of the resume, or one of the first weights."""
         health = self.state.health
-        if self.run.config.health == "rollback" and health.good is None:
+        if self.run.config.health != "rollback":
+            health.good = None  # should a resume turn rollbacks on again, it starts from its own checkpoint
+        elif health.good is None:
             health.good = self.state.step
             if self.state.step == 0:
                 self.checkpoint(measure=False)

@@ -322,6 +322,17 @@ def test_color_jitter_of_floats_is_refused(deep, save, part):
         dataset(deep, 0, photo="stored", color_jitter=0.1, train=True)
 
 
+def test_color_jitter_of_one_input_of_floats_is_refused(save, tmp_path):
+    """All others are of 8 bits, and the headers of all files are not read."""
+    for name, dtype in (("0", np.uint8), ("1", np.float32)):
+        save(f"train_A/{name}.npy", np.zeros((4, 6, 3), dtype))
+        save(f"train_B/{name}.png", np.zeros((4, 6, 3), np.uint8))
+    data = dataset(tmp_path, 0, color_jitter=0.1, train=True)
+    assert data[0]["input"].shape == (3, 4, 6)
+    with pytest.raises(DataError, match=r"train_A.1\.npy holds floats: set data\.color_jitter to 0, or save integers"):
+        data[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

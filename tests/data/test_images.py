@@ -19,6 +19,7 @@ from hdgan.data.images import (
     to_unit_range,
 )
 from hdgan.errors import DataError
+from hdgan.files.images import image_ending, save_image
 
 from . import writers
 
@@ -323,6 +324,16 @@ def test_stored_photo_keeps_channels_and_bits(save, name, array):
     kind = read_header(path).kind
     assert kind == (array.shape[2], array.dtype)
     assert str(kind).startswith(f"{array.shape[2]} channel")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("depth", ["uint8", "uint16", "float32"])
+def test_headers_of_written_images_say_what_is_read(tmp_path, channels, depth):
+    """Pillow opens a PNG of grey and opacity of 16 bits as one of four channels."""
+    path = tmp_path / f"photo{image_ending(channels, depth)}"
+    save_image(np.zeros((2, 3, channels), depth), path)
+    assert read_header(path).kind == (channels, depth)
+    assert read_stored_photo(path).shape == (2, 3, channels)
 
 
 def test_stored_photo_is_turned_like_any_photo(save):

@@ -80,6 +80,54 @@ def test_what_returns_no_features_is_told(write: Write, name: str, tmp_path: Pat
         ProgramFeatures(file, SHAPES)
 
 
+class Detached(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.detach() * 2
+
+
+class Whole(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float() > 0
+
+
+class OfTheBatch(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.sum(0, keepdim=True)
+
+
+class InPlace(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.sub_(0.5) * 2
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("network", "complaint"),
+    [
+        (Detached(), r"its feature 1 has no gradient: it must return features of floating-point numbers"),
+        (Whole(), r"its feature 1 has no gradient: it must return features of floating-point numbers"),
+        (OfTheBatch(), r"its feature 1 is of 1 images instead of 2"),
+        (InPlace(), r"cannot take an image of 32x16: .*in-place operation"),
+    ],
+)
+def test_what_a_loss_cannot_use_is_told(
+    write: Write, name: str, network: nn.Module, complaint: str, tmp_path: Path
+) -> None:
+    """Without a gradient the loss would change nothing, and images that a program overwrites are those of the step."""
+    with pytest.raises(ConfigError, match=rf"the perceptual network .*{name}:? {complaint}"):
+        ProgramFeatures(write(tmp_path / name, network), SHAPES)
+
+
+def test_a_program_of_two_inputs_is_told(tmp_path: Path) -> None:
+    class Sum(nn.Module):
+        def forward(self, one: Tensor, other: Tensor) -> Tensor:
+            return one + other
+
+    torch.export.save(torch.export.export(Sum(), (torch.zeros(2, 3, 16, 32),) * 2), tmp_path / "n.pt2")
+    with pytest.raises(ConfigError, match=r"network .*n\.pt2 cannot take an image of 32x16: .* same number and type"):
+        ProgramFeatures(tmp_path / "n.pt2", SHAPES)
+
+
 def test_a_shape_that_a_program_does_not_take_is_told(tmp_path: Path) -> None:
     file = write_program(tmp_path / "n.pt2", Levels())
     complaint = r"network .*n\.pt2 cannot take an image of 32x16: .*; export it for that size, a batch of 3 and this"

@@ -19,6 +19,7 @@ from torch import Tensor
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, checkpoint_path, list_steps, read_best
 from hdgan.errors import TrainingError
 from hdgan.seeding import seed_everything
+from hdgan.styles.bank import STYLES_FILE
 from hdgan.training import (
     LogConfig,
     OptimConfig,
@@ -295,3 +296,53 @@ def test_a_checkpoint_with_a_symptom_is_neither_good_nor_best(
     assert event["step"] == 10
     assert before["checkpoints"] == [10, 20]  # one is kept as the latest, one to go back to
     assert before["best"].step == 10
+
+
+def test_styles_of_a_later_checkpoint_are_kept(
+    make_watched: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are the user's work: the checkpoint that they belong to is no longer the run's, but it is not deleted."""
+    console = Console(record=True, file=io.StringIO(), width=400)
+    config = make_watched(tmp_path / "run")
+    later = checkpoint_path(config.out, 30)
+    saves = saving.save_checkpoint
+
+    def styled(run: Path, *arguments: Any) -> Path:
+        folder = saves(run, *arguments)
+        if folder == later and not later.with_name(f"{later.name}-undone").exists():
+            (folder / STYLES_FILE).write_bytes(b"styles")
+        return folder
+
+    monkeypatch.setattr(saving, "save_checkpoint", styled)
+    monkeypatch.setattr(health.Health, "is_good", property(lambda self: self.judged < 30))
+    spoil(monkeypatch, 31, factor=float("nan"))
+    assert train(config, console=console).finished
+    kept = later.with_name("step-00000030-undone")
+    assert (kept / STYLES_FILE).read_bytes() == b"styles"
+    assert (kept / MODEL_FILE).is_file()
+    assert list_steps(config.out) == [33]
+    assert f"{later} has styles: it is kept as {kept}" in console.export_text()
+
+
+def test_rollbacks_that_are_turned_on_again_do_not_undo_what_was_trained_without(
+    make_watched: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_watched(tmp_path / "run")
+
+    def train_to(step: int, watch: str) -> None:
+        def seed(*keys: int) -> None:
+            if keys[2] + 1 == step:
+                os.kill(os.getpid(), signal.SIGINT)
+            seed_everything(*keys)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "seed_everything", seed)
+            train(replace(config, health=watch), resume=bool(list_steps(config.out)), console=QUIET)
+
+    train_to(12, "rollback")
+    train_to(22, "off")
+    assert list_steps(config.out)[-1] == 22
+    spoil(monkeypatch, factor=float("nan"))
+    train(config, resume=True, console=QUIET)
+    [event] = [record for record in records(config.out) if "event" in record]
+    assert event["step"] == 22
