@@ -70,14 +70,30 @@ class StageConfig:
         return dict(plain)
 
     def check(self, place: str) -> None:
-        """Refuse a stage that cannot train.
+        """Refuse a stage that trains a part that it does not have; the base class has no such parts.
 
         Args:
             place: of the stage in the config, such as `stages.global`.
 
         Raises:
-            ConfigError: it trains a part that it does not have, or its learning rate falls before it has risen.
+            ConfigError: it does.
         """
+
+    def check_rates(self, place: str, model: ModelConfig) -> None:
+        """Refuse learning rates that cannot be.
+
+        Args:
+            place: of the stage in the config, such as `stages.global`.
+            model: the architecture that the run's stages share.
+
+        Raises:
+            ConfigError: the rate falls before it has risen, or there is one of D and no D.
+        """
+        if self.lr_d is not None and not model.has_discriminator:
+            raise ConfigError(
+                f"{option(f'{place}.lr_d')} is {self.lr_d:g}, but the models of the family {model.family} have no "
+                "discriminator: leave it out"
+            )
         if self.schedule != "constant" and self.warmup + self.decay > 1:
             raise ConfigError(
                 f"{option(f'{place}.warmup')} is {self.warmup:g} and {option(f'{place}.decay')} {self.decay:g}: the "
@@ -178,7 +194,8 @@ class TrainConfig:
     some time. auto does so in stages that would not fit otherwise. --recompute and --no-recompute mean True and False.
     Of pix2pix's generators, only the padded input of a ResNet is affected."""
     compile: Literal["none", "default", "max-autotune"] = "none"
-    """Compile G, E and VGG with torch.compile: steps become shorter, but each stage takes minutes to start."""
+    """Compile G, E and the perceptual network with torch.compile: steps become shorter, but each stage takes minutes to
+    start."""
     cuda_graphs: bool | Literal["auto"] = "auto"
     """Replay each step as one CUDA graph; for models without features, and batches of one shape. auto does so wherever
     it is possible. --cuda-graphs and --no-cuda-graphs mean True and False."""
@@ -271,11 +288,7 @@ class TrainConfig:
                     f"{name!r:.60} is the name of a stage but cannot be that of a folder: choose another name"
                 )
             stage.check(f"stages.{name}")
-            if stage.lr_d is not None and not self.model.has_discriminator:
-                raise ConfigError(
-                    f"{option(f'stages.{name}.lr_d')} is {stage.lr_d:g}, but the models of the family "
-                    f"{self.model.family} have no discriminator: leave it out"
-                )
+            stage.check_rates(f"stages.{name}", self.model)
             parts = stage.model(self.model).growth
             if any(number < before.get(part, 0) for part, number in parts.items()):
                 raise ConfigError(
