@@ -62,7 +62,7 @@ class Pix2PixHDLoss(LossConfig):
     """File of a scorer (hdgan evaluate --train-scorer) whose features replace VGG19's; "random" is an untrained one."""
     imagenet_normalisation: bool = False
     """Normalise VGG's input as VGG was trained; off in the original."""
-    network: Path = VGG19
+    network: str = VGG19
     """Network whose features the VGG loss compares: vgg19, timm:NAME, or the file of a program (.pt2 of torch.export,
     or TorchScript; give only files that you trust) that maps images in [-1, 1] to one or more features. Distances of
     features other than VGG19's and a scorer's are relative to the size of the photo's."""
