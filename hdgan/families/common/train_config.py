@@ -60,7 +60,7 @@ class StageConfig:
     """Learning rate of D, which rises and falls with that of G and E; None is the same (two rates: Heusel et al. 2017,
     for example 1e-4 and 4e-4)."""
     schedule: Schedule = "linear"
-    """How the learning rate falls over decay: linearly, along half a cosine, or constant, not at all."""
+    """How the learning rate falls over decay: linearly, along half a cosine, or (constant) not at all."""
     warmup: Share = 0.0
     """First part of the stage, as a fraction, over which the learning rate rises linearly from zero."""
 
@@ -205,7 +205,7 @@ class TrainConfig:
     """Watch losses, gradients and images. warn names what goes wrong and its likely cause; rollback also goes back to
     the last good checkpoint, and on from there with other batches at half the learning rate."""
     health_rollbacks: Annotated[int, Interval(ge=1, le=30)] = 3
-    """Most rollbacks of a run; the next time, the run ends with an error."""
+    """Most rollbacks of a run. When another one is due, the run ends with an error."""
 
     def __post_init__(self) -> None:
         if type(self) is TrainConfig:
