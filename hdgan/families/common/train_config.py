@@ -79,21 +79,12 @@ class StageConfig:
             ConfigError: it does.
         """
 
-    def check_rates(self, place: str, model: ModelConfig) -> None:
-        """Refuse learning rates that cannot be.
+    def check_schedule(self, place: str) -> None:
+        """Refuse a learning rate that would fall before it has risen; raises ConfigError.
 
         Args:
             place: of the stage in the config, such as `stages.global`.
-            model: the architecture that the run's stages share.
-
-        Raises:
-            ConfigError: the rate falls before it has risen, or there is one of D and no D.
         """
-        if self.lr_d is not None and not model.has_discriminator:
-            raise ConfigError(
-                f"{option(f'{place}.lr_d')} is {self.lr_d:g}, but the models of the family {model.family} have no "
-                "discriminator: leave it out"
-            )
         if self.schedule != "constant" and self.warmup + self.decay > 1:
             raise ConfigError(
                 f"{option(f'{place}.warmup')} is {self.warmup:g} and {option(f'{place}.decay')} {self.decay:g}: the "
@@ -260,6 +251,9 @@ class TrainConfig:
             raise ConfigError(f"{option('optim.pool_size')} is {self.optim.pool_size}, {none}: set it to 0")
         if self.augment.policy:
             raise ConfigError(f"{option('augment.policy')} is {' '.join(self.augment.policy)}, {none}: leave it out")
+        for name, stage in self.stages.items():
+            if stage.lr_d is not None:
+                raise ConfigError(f"{option(f'stages.{name}.lr_d')} is {stage.lr_d:g}, {none}: leave it out")
 
     def _check_best(self) -> None:
         best, scorer = self.log.best, self.log.scorer
@@ -288,7 +282,7 @@ class TrainConfig:
                     f"{name!r:.60} is the name of a stage but cannot be that of a folder: choose another name"
                 )
             stage.check(f"stages.{name}")
-            stage.check_rates(f"stages.{name}", self.model)
+            stage.check_schedule(f"stages.{name}")
             parts = stage.model(self.model).growth
             if any(number < before.get(part, 0) for part, number in parts.items()):
                 raise ConfigError(
