@@ -85,8 +85,9 @@ class DataConfig:
     """Rotate training images by a random angle of at most so many degrees either way. What lies outside of an image is
     its mirror image."""
     color_jitter: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Multiply brightness, contrast and saturation of training photos by random factors from 1 - c to 1 + c. An A-to-B
-    input changes with its photo, which suits pairs of two photos. Floats are refused: they are measurements."""
+    """Multiply brightness, contrast and saturation of training photos by random factors that differ from 1 by at
+    most this much. An A-to-B input changes with its photo, which suits pairs of two photos. Floats are refused, since
+    they are measurements."""
     photo_filter: Literal["bicubic", "lanczos"] = "bicubic"
     """Resampling filter of photos; labels and ids always use the nearest pixel."""
     workers: Workers | None = None

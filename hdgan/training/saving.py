@@ -24,6 +24,7 @@ from hdgan.training.spots import spot_share
 from hdgan.training.state import StageState
 from hdgan.training.trainer import Trainer
 from hdgan.training.validation import is_better, record_name
+from hdgan.training.watch import warn
 from hdgan.wording import count
 
 
@@ -146,13 +147,6 @@ class Saver:
         if measured and self.run.config.health == "rollback" and state.health.is_good:
             state.health.good = state.step
 
-    def _warn(self, text: str) -> None:
-        state = self.state
-        text = f"step {state.step} of stage {state.stage.name}: {text}"
-        print_lines(self.run.console, f"warning: {text}")
-        if self.metrics is not None:
-            self.metrics.event(state.step, state.stage.name, "warning", text)
-
     def _report_early_end(self) -> None:
         state, log = self.state, self.run.config.log
         best = f" since step {state.best[0]}" if state.best is not None else ""
@@ -186,11 +180,12 @@ class Saver:
         [inputs] = self.examples.inputs(1)
         share = spot_share(model.generator, lambda: self.examples.generate(model, inputs, 0))
         if share > SPOT:
-            self._warn(
+            text = (
                 f"the largest pixel has {share:.0%} of the variance of the planes of a layer of G, as the droplets of "
                 "instance norm have: they grow slowly and show as spots in the images; train at another size, or with "
                 "another norm if the model has one"
             )
+            warn(self.run, self.state.stage, self.state.step, text, self.metrics)
         return {"spots": share}
 
     def _record(self, values: dict[str, float]) -> None:

@@ -207,7 +207,7 @@ def require_tracker(config: TrainConfig) -> ModuleType | None:
     except ImportError as error:
         raise ConfigError(
             f"{option('log.to')} {name} needs a package that cannot be imported ({error}): install it with "
-            f"`pip install hdgan[{name}]`, or leave the option out"
+            f'`pip install -e ".[{name}]"` in the checkout of hdgan, or leave the option out'
         ) from error
 
 

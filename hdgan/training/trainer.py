@@ -4,8 +4,8 @@ for each of n micro batches:   where a penalty (R1) is due:   grad D += 1/n dR/d
                                L_G, L_D = criterion(networks, micro batch)
                                grad D += 1/n dL_D/dD        grad G += 1/n dL_G/dG
 over all processes:            average the losses and the gradients
-update, if all losses are finite:   clip; Adam for G (with E) and for D, each at its rate
-after it:                      one power iteration of spectral norms; the probability of augmentation adapts
+if all losses are finite:      clip; Adam for G (with E) and for D, each at its rate
+after the update:              the probability of augmentation adapts; one power iteration of spectral norms
 one step later:                read the losses; moving average of G and E
 
 On a GPU, nothing waits for the step that has just been queued. The device itself holds an update back whose losses are

@@ -6,6 +6,7 @@ from hdgan.errors import DivergenceError
 from hdgan.progress import print_lines
 from hdgan.training.health import guessing_loss
 from hdgan.training.logs import Metrics
+from hdgan.training.schedule import Stage
 from hdgan.training.setup import RunSetup
 from hdgan.training.state import StageState
 from hdgan.training.trainer import StepResult
@@ -35,12 +36,23 @@ class Watch:
             return
         values = {**result.losses, **result.statistics}
         for finding in self.state.health.judge(values, self._guessing, f"stages.{stage.name}"):
-            where = f"step {result.step} of stage {stage.name}"
             if config.health == "rollback":
+                where = f"step {result.step} of stage {stage.name}"
                 raise DivergenceError(f"{where}: {finding.problem}", finding.remedy, finding.symptom)
-            self._warn(result.step, f"{where}: {finding.problem}; {finding.remedy}")
+            warn(self.run, stage, result.step, f"{finding.problem}; {finding.remedy}", self.metrics)
 
-    def _warn(self, step: int, text: str) -> None:
-        print_lines(self.run.console, f"warning: {text}")
-        if self.metrics is not None:
-            self.metrics.event(step, self.state.stage.name, "warning", text)
+
+def warn(run: RunSetup, stage: Stage, step: int, text: str, metrics: Metrics | None) -> None:
+    """Say what is wrong at a step of the run, on the terminal and in metrics.jsonl, from which the report takes it.
+
+    Args:
+        run: its setup.
+        stage: of the step.
+        step: of the run.
+        text: what is wrong, and a remedy.
+        metrics: of the run; None in processes other than the main one, whose console is silent.
+    """
+    text = f"step {step} of stage {stage.name}: {text}"
+    print_lines(run.console, f"warning: {text}")
+    if metrics is not None:
+        metrics.event(step, stage.name, "warning", text)

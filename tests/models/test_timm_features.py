@@ -96,7 +96,7 @@ def test_without_timm_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         r"^--loss\.network timm:net needs timm, which cannot be imported \(No module named 'torchvision'\): install it "
         r"with `pip install -e \"\.\[perceptual\]\"` .*, or .*: --loss\.network FILE\.pt2$"
     )
-    for load in (lambda: CRNLoss(network=Path("timm:net")).load_perceptual(), lambda: least_side_of("net")):
+    for load in (lambda: CRNLoss(network="timm:net").load_perceptual(), lambda: least_side_of("net")):
         with typed_as(), pytest.raises(ConfigError, match=complaint):
             load()
 
@@ -116,7 +116,7 @@ def test_a_network_takes_the_weights_of_a_file(weights: Path) -> None:
     for name in ("stem.weight", "stem.bias"):
         digest.update(name.encode() + state[name].numpy().tobytes())
     assert network.digest == digest.hexdigest()
-    assert Pix2PixHDLoss(network=Path("timm:net"), network_weights=weights).least_side == 2
+    assert Pix2PixHDLoss(network="timm:net", network_weights=weights).least_side == 2
 
 
 @pytest.mark.usefixtures("stand_in")

@@ -131,7 +131,7 @@ def test_rates_fall_with_every_rollback() -> None:
     assert failed.for_next_stage() == Health(1, 0.5, 0.25, 3)
 
 
-@pytest.mark.parametrize(("gan", "loss"), [("lsgan", 0.5), ("vanilla", 1.386)])
+@pytest.mark.parametrize(("gan", "loss"), [("lsgan", 0.5), ("vanilla", 1.386), ("hinge", 2.0)])
 def test_the_loss_of_guessing(make_config: MakeConfig, tmp_path: Path, gan: str, loss: float) -> None:
     config = make_config(tmp_path)
     config = replace(config, loss=replace(config.loss, gan=gan))

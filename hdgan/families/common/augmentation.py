@@ -52,8 +52,8 @@ class AugmentConfig:
     adaptive: bool = False
     """Raise the probability while D overfits, and lower it while it does not (ADA, Karras et al. 2020)."""
     target: Sign = 0.15
-    """Sign statistic that adaptive aims at, 0.6 in ADA: the mean over D's scores of photos of 1 where a score is nearer
-    to "real" than to "generated", else -1. Above it, D overfits; a lower target augments more."""
+    """Sign statistic that adaptive aims at (0.6 in ADA): 1 if D recognises every patch of the photos as real, 0 if it
+    recognises half of them, -1 if none. Above the target D overfits; a lower target augments more."""
     speed: Positive = 5000
     """Number of images in which adaptive raises the probability from 0 to 1 (500000 in ADA, whose runs are longer)."""
 

@@ -24,7 +24,7 @@ class Penalty(Protocol):
     weight: float
 
     def due(self, step: int) -> bool:
-        """Whether the step after so many steps of the run contains it."""
+        """Whether it is part of the step that follows `step` steps of the stage."""
 
     def __call__(self, model: Any, batch: Batch) -> Tensor:
         """Its value for a micro batch without the weight, a scalar float32 that is still attached to its graph."""

@@ -37,7 +37,7 @@ class R1Penalty:
         self.weight = gamma / 2 * every
 
     def due(self, step: int) -> bool:
-        """Whether the step after so many steps of the run takes the penalty; the first one does."""
+        """Whether the step that follows `step` steps of the stage takes the penalty; the first one does."""
         return step % self.every == 0
 
     def __call__(self, model: AdversarialModel, batch: Batch) -> Tensor:

@@ -24,7 +24,7 @@ Shapes = Sequence[tuple[int, int, int]]
 """Batch, height and width of the images of some stages."""
 RANDOM = Path("random")
 """The value of the option for a scorer that was not trained."""
-VGG19 = Path("vgg19")
+VGG19 = "vgg19"
 """The value of `loss.network` for VGG19, or for a scorer in its place."""
 _TIMM = "timm:"
 _TRIED = ((1, 256, 256),)
@@ -38,7 +38,7 @@ class NetworkOptions(Protocol):
     @property
     def scorer(self) -> Path | None: ...
     @property
-    def network(self) -> Path: ...
+    def network(self) -> str: ...
     @property
     def network_weights(self) -> Path | None: ...
 
@@ -64,14 +64,15 @@ def check_network(loss: NetworkOptions, weight: float = 1.0) -> None:
 
 def timm_name(loss: NetworkOptions) -> str:
     """The name of timm's network, if the loss compares the features of one; else empty."""
-    name = str(loss.network)
-    return name.removeprefix(_TIMM) if name.startswith(_TIMM) else ""
+    return loss.network.removeprefix(_TIMM) if loss.network.startswith(_TIMM) else ""
 
 
 def network_file(loss: Any) -> Path | None:
     """The file of a scorer or program whose features a loss of any family compares; None without one."""
-    network: Path = getattr(loss, "network", VGG19)
-    return getattr(loss, "scorer", None) if network == VGG19 else None if timm_name(loss) else network
+    network: str = getattr(loss, "network", VGG19)
+    if network == VGG19:
+        return getattr(loss, "scorer", None)
+    return None if timm_name(loss) else Path(network)
 
 
 def network_name(loss: NetworkOptions) -> str:
@@ -160,7 +161,7 @@ def load_network(
         cached = f"a run first downloads timm's weights of {name}, unless they are in its cache"
         on_missing(cached if file is None else f"the weights {file} of timm's {name} do not exist")
         return untrained_timm(name)
-    return _timm(loss, shapes) if name else _program(loss.network, shapes)
+    return _timm(loss, shapes) if name else _program(Path(loss.network), shapes)
 
 
 def digest_of(network: nn.Module | None) -> str | None:
@@ -168,7 +169,7 @@ def digest_of(network: nn.Module | None) -> str | None:
     return network.digest if isinstance(network, TimmFeatures | ProgramFeatures) else None
 
 
-def _given(loss: NetworkOptions) -> dict[str, Path]:
+def _given(loss: NetworkOptions) -> dict[str, Path | str]:
     """The options that choose a network, by their names."""
     network = None if loss.network == VGG19 else loss.network
     values = {"vgg_weights": loss.vgg_weights, "scorer": loss.scorer, "network": network}

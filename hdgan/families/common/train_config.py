@@ -60,7 +60,7 @@ class StageConfig:
     """Learning rate of D, which rises and falls with that of G and E; None is the same (two rates: Heusel et al. 2017,
     for example 1e-4 and 4e-4)."""
     schedule: Schedule = "linear"
-    """How the learning rate falls over decay: linearly, along half a cosine, or constant, not at all."""
+    """How the learning rate falls over decay: linearly, along half a cosine, or (constant) not at all."""
     warmup: Share = 0.0
     """First part of the stage, as a fraction, over which the learning rate rises linearly from zero."""
 
@@ -70,13 +70,20 @@ class StageConfig:
         return dict(plain)
 
     def check(self, place: str) -> None:
-        """Refuse a stage that cannot train.
+        """Refuse a stage that trains a part that it does not have; the base class has no such parts.
 
         Args:
             place: of the stage in the config, such as `stages.global`.
 
         Raises:
-            ConfigError: it trains a part that it does not have, or its learning rate falls before it has risen.
+            ConfigError: it does.
+        """
+
+    def check_schedule(self, place: str) -> None:
+        """Refuse a learning rate that would fall before it has risen; raises ConfigError.
+
+        Args:
+            place: of the stage in the config, such as `stages.global`.
         """
         if self.schedule != "constant" and self.warmup + self.decay > 1:
             raise ConfigError(
@@ -178,7 +185,8 @@ class TrainConfig:
     some time. auto does so in stages that would not fit otherwise. --recompute and --no-recompute mean True and False.
     Of pix2pix's generators, only the padded input of a ResNet is affected."""
     compile: Literal["none", "default", "max-autotune"] = "none"
-    """Compile G, E and VGG with torch.compile: steps become shorter, but each stage takes minutes to start."""
+    """Compile G, E and the perceptual network with torch.compile: steps become shorter, but each stage takes minutes to
+    start."""
     cuda_graphs: bool | Literal["auto"] = "auto"
     """Replay each step as one CUDA graph; for models without features, and batches of one shape. auto does so wherever
     it is possible. --cuda-graphs and --no-cuda-graphs mean True and False."""
@@ -188,7 +196,7 @@ class TrainConfig:
     """Watch losses, gradients and images. warn names what goes wrong and its likely cause; rollback also goes back to
     the last good checkpoint, and on from there with other batches at half the learning rate."""
     health_rollbacks: Annotated[int, Interval(ge=1, le=30)] = 3
-    """Most rollbacks of a run; the next time, the run ends with an error."""
+    """Most rollbacks of a run. When another one is due, the run ends with an error."""
 
     def __post_init__(self) -> None:
         if type(self) is TrainConfig:
@@ -243,6 +251,9 @@ class TrainConfig:
             raise ConfigError(f"{option('optim.pool_size')} is {self.optim.pool_size}, {none}: set it to 0")
         if self.augment.policy:
             raise ConfigError(f"{option('augment.policy')} is {' '.join(self.augment.policy)}, {none}: leave it out")
+        for name, stage in self.stages.items():
+            if stage.lr_d is not None:
+                raise ConfigError(f"{option(f'stages.{name}.lr_d')} is {stage.lr_d:g}, {none}: leave it out")
 
     def _check_best(self) -> None:
         best, scorer = self.log.best, self.log.scorer
@@ -271,11 +282,7 @@ class TrainConfig:
                     f"{name!r:.60} is the name of a stage but cannot be that of a folder: choose another name"
                 )
             stage.check(f"stages.{name}")
-            if stage.lr_d is not None and not self.model.has_discriminator:
-                raise ConfigError(
-                    f"{option(f'stages.{name}.lr_d')} is {stage.lr_d:g}, but the models of the family "
-                    f"{self.model.family} have no discriminator: leave it out"
-                )
+            stage.check_schedule(f"stages.{name}")
             parts = stage.model(self.model).growth
             if any(number < before.get(part, 0) for part, number in parts.items()):
                 raise ConfigError(

@@ -45,7 +45,7 @@ class CRNLoss(LossConfig):
     """File of a scorer (hdgan evaluate --train-scorer) whose features replace VGG19's; "random" is an untrained one."""
     imagenet_normalisation: bool = True
     """Normalise VGG's input as VGG was trained, as the original does. A scorer always takes images unchanged."""
-    network: Path = VGG19
+    network: str = VGG19
     """Network whose features are compared: vgg19, timm:NAME, or the file of a program (.pt2 of torch.export, or
     TorchScript; give only files that you trust) that maps images in [-1, 1] to one or more features."""
     network_weights: Path | None = None

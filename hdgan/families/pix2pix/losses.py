@@ -39,7 +39,7 @@ class Pix2PixLoss(LossConfig):
     """Weight gamma of R1, which keeps D's scores flat around real images: gamma / 2 times their squared gradient; 0
     leaves it out. One value suits all image sizes; begin with 1 or less, since 10 may keep D from learning."""
     r1_every: Positive = R1_EVERY
-    """Steps from one R1 penalty to the next, which counts that many times; 1 takes it in every step."""
+    """Steps from one R1 penalty to the next. The weight is multiplied by this number; 1 takes R1 in every step."""
     max_shift: Shift = 0
     """For photos that are a few pixels off their label maps: every loss sees each photo shifted by up to this many
     pixels, in both directions, to where it is nearest to the generated image."""

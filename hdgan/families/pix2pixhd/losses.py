@@ -62,7 +62,7 @@ class Pix2PixHDLoss(LossConfig):
     """File of a scorer (hdgan evaluate --train-scorer) whose features replace VGG19's; "random" is an untrained one."""
     imagenet_normalisation: bool = False
     """Normalise VGG's input as VGG was trained; off in the original."""
-    network: Path = VGG19
+    network: str = VGG19
     """Network whose features the VGG loss compares: vgg19, timm:NAME, or the file of a program (.pt2 of torch.export,
     or TorchScript; give only files that you trust) that maps images in [-1, 1] to one or more features. Distances of
     features other than VGG19's and a scorer's are relative to the size of the photo's."""
@@ -77,7 +77,7 @@ class Pix2PixHDLoss(LossConfig):
     """Weight gamma of R1, which keeps D's scores flat around real images: gamma / 2 times their squared gradient; 0
     leaves it out. One value suits all image sizes; begin with 1 or less, since 10 may keep D from learning."""
     r1_every: Positive = R1_EVERY
-    """Steps from one R1 penalty to the next, which counts that many times; 1 takes it in every step."""
+    """Steps from one R1 penalty to the next. The weight is multiplied by this number; 1 takes R1 in every step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -35,7 +35,6 @@ class Pix2PixHDStage(StageConfig):
     """Train E, if the model has one."""
 
     def check(self, place: str) -> None:
-        super().check(place)
         if self.generator == "enhancer" and not self.n_enhancers:
             raise ConfigError(
                 f"stage {place.removeprefix('stages.')} trains only the enhancer but has none: set "

@@ -47,24 +47,24 @@ def test_a_network_without_its_loss_is_refused(network: dict[str, Any]) -> None:
 @pytest.mark.parametrize("loss", [Pix2PixHDLoss, CRNLoss])
 def test_options_without_effect_are_refused(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
     with pytest.raises(ConfigError, match=r"loss\.scorer weights and loss\.network n\.pt2: .* leave one out"):
-        loss(scorer=FILE, network=Path("n.pt2"))
-    for network in (Path("vgg19"), Path("n.pt2")):
+        loss(scorer=FILE, network="n.pt2")
+    for network in ("vgg19", "n.pt2"):
         with pytest.raises(ConfigError, match=r"loss\.network_weights weights applies only to a network of timm: give"):
             loss(network=network, network_weights=FILE)
     with pytest.raises(ConfigError, match=r"loss\.network no: give vgg19, timm:NAME, or the file of a program"):
-        loss(network=Path("no")).load_perceptual()
+        loss(network="no").load_perceptual()
 
 
 def test_what_does_not_go_with_another_network_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"loss\.network timm:resnet18 has no effect with loss\.vgg 0"):
-        Pix2PixHDLoss(vgg=0.0, network=Path("timm:resnet18"))
+        Pix2PixHDLoss(vgg=0.0, network="timm:resnet18")
     with pytest.raises(ConfigError, match=r"imagenet_normalisation applies only to VGG19, not to loss\.network n\.pt2"):
-        Pix2PixHDLoss(network=Path("n.pt2"), imagenet_normalisation=True)
-    assert CRNLoss(network=Path("n.pt2")).imagenet_normalisation  # its default, of VGG19 alone
+        Pix2PixHDLoss(network="n.pt2", imagenet_normalisation=True)
+    assert CRNLoss(network="n.pt2").imagenet_normalisation  # its default, of VGG19 alone
 
 
 def test_the_usual_weights_suit_any_number_of_features() -> None:
-    loss = Pix2PixHDLoss(network=Path("n.pt2"))
+    loss = Pix2PixHDLoss(network="n.pt2")
     assert layer_weights(loss, LAYER_WEIGHTS, 5) == LAYER_WEIGHTS
     assert layer_weights(loss, LAYER_WEIGHTS, 2) == (1 / 4, 1.0)
     assert layer_weights(loss, LAYER_WEIGHTS, 7) == (1 / 128, 1 / 64, *LAYER_WEIGHTS)
@@ -76,8 +76,8 @@ def test_the_usual_weights_suit_any_number_of_features() -> None:
 def test_the_file_of_a_network() -> None:
     assert network_file(Pix2PixHDLoss()) is None
     assert network_file(Pix2PixHDLoss(scorer=FILE)) == FILE
-    assert network_file(CRNLoss(network=Path("n.pt2"))) == Path("n.pt2")
-    assert network_file(CRNLoss(network=Path("timm:resnet18"))) is None
+    assert network_file(CRNLoss(network="n.pt2")) == Path("n.pt2")
+    assert network_file(CRNLoss(network="timm:resnet18")) is None
     assert network_file(None) is None
 
 
@@ -94,7 +94,7 @@ def with_program(family_configs: dict[str, MakeConfig], program: Path) -> MakeCo
     def make(family: str, out: Path, steps: int = 4, **options: Any) -> TrainConfig:
         config = family_configs[family](out, images=2 * steps)
         (last,) = list(config.stages)[-1:]
-        loss = {"pix2pixhd": Pix2PixHDLoss, "crn": CRNLoss}[family](network=program)
+        loss = {"pix2pixhd": Pix2PixHDLoss, "crn": CRNLoss}[family](network=str(program))
         stage = replace(config.stages[last], images=2 * steps, decay=0.0)
         return replace(config, loss=loss, stages={last: stage}, **options)
 
@@ -121,7 +121,7 @@ def test_a_resume_needs_the_same_network(with_program: MakeConfig, program: Path
     copied = tmp_path / "copied.pt"
     shutil.copy(program, copied)
     longer = with_program("pix2pixhd", config.out, 2)
-    assert train(replace(longer, loss=Pix2PixHDLoss(network=copied)), resume=True, console=QUIET).finished
+    assert train(replace(longer, loss=Pix2PixHDLoss(network=str(copied))), resume=True, console=QUIET).finished
     write_script(program, Levels())
     complaint = r"loss\.network is not the one that .*step-0*2 was trained with \(SHA-256 .{8}… instead of .{8}…"
     with pytest.raises(CheckpointError, match=complaint):
@@ -131,7 +131,7 @@ def test_a_resume_needs_the_same_network(with_program: MakeConfig, program: Path
 def test_a_program_of_one_shape_is_tried_before_training(with_program: MakeConfig, tmp_path: Path) -> None:
     fixed = write_program(tmp_path / "fixed.pt2", Levels())  # for two images of 32x16
     config = with_program("pix2pixhd", tmp_path / "run", 1)
-    config = replace(config, loss=Pix2PixHDLoss(network=fixed))
+    config = replace(config, loss=Pix2PixHDLoss(network=str(fixed)))
     assert train(config, console=QUIET).finished
     (name,) = config.stages
     stage = replace(config.stages[name], micro_batch=1)
@@ -164,8 +164,8 @@ def test_bfloat16_trains_with_a_program(with_program: MakeConfig, tmp_path: Path
 def test_a_network_without_weights_is_for_dry_runs_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("hdgan.families.common.perceptual.untrained_timm", lambda name: name)
     said: list[str] = []
-    assert load_network(CRNLoss(network=Path("timm:net")), on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
-    missing = CRNLoss(network=Path("timm:net"), network_weights=tmp_path / "no.pth")
+    assert load_network(CRNLoss(network="timm:net"), on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
+    missing = CRNLoss(network="timm:net", network_weights=tmp_path / "no.pth")
     assert load_network(missing, on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
     assert said[0] == "a run first downloads timm's weights of net, unless they are in its cache"
     assert said[1] == f"the weights {tmp_path / 'no.pth'} of timm's net do not exist"

@@ -142,6 +142,11 @@ def test_a_rate_of_d_is_for_families_with_a_discriminator() -> None:
         CRNTrainConfig(stages={"a": CRNStage(lr_d=1e-3)})
 
 
+def test_a_rate_that_falls_before_it_has_risen_is_refused_in_every_family() -> None:
+    with pytest.raises(ConfigError, match=r"stages\.a\.warmup is 0\.8 and stages\.a\.decay 0\.5"):
+        CRNTrainConfig(stages={"a": CRNStage(warmup=0.8)})
+
+
 def test_a_pool_is_for_families_with_a_discriminator() -> None:
     pool = OptimConfig(pool_size=50)
     assert replace(PRESETS["pix2pix"](), optim=pool).optim == pool
