@@ -87,7 +87,7 @@ def to_image(tensor: Tensor) -> Image.Image:
         DataError: it has more channels.
     """
     if len(tensor) > 4:
-        raise DataError(f"an image of {count(len(tensor), 'channel')} cannot be shown, which takes 4 at most")
+        raise DataError(f"an image of {count(len(tensor), 'channel')} cannot be shown: give one of at most 4")
     array = from_unit_range(tensor, "uint8")
     return Image.fromarray(array[..., 0] if len(tensor) == 1 else array)
 
