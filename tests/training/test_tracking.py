@@ -262,7 +262,7 @@ def test_a_tracker_that_is_not_installed(
     config = make_tracked(tmp_path / "run", name)
     with (
         typed_as(),
-        pytest.raises(ConfigError, match=rf"--log\.to {name} needs a package .* `pip install hdgan\[{name}\]`"),
+        pytest.raises(ConfigError, match=rf"--log\.to {name} needs a package .* `pip install -e \"\.\[{name}\]\"`"),
     ):
         train(replace(config, data=replace(config.data, root=tmp_path / "nowhere")), console=QUIET)
     assert not config.out.exists()
