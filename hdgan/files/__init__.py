@@ -4,7 +4,7 @@
 `archives` reads zip archives; `json`, `csv`, `npy` and `safetensors` read the formats of those names.
 """
 
-from hdgan.files.atomic import atomic_file, atomic_folder, new_files, remove_folder, save_png, write_text
+from hdgan.files.atomic import atomic_file, atomic_folder, new_files, remove_folder, rename_folder, save_png, write_text
 from hdgan.files.opening import leads_out, require_file, require_no_file
 from hdgan.files.temporaries import remove_dead, remove_dead_below
 
@@ -16,6 +16,7 @@ __all__ = [
     "remove_dead",
     "remove_dead_below",
     "remove_folder",
+    "rename_folder",
     "require_file",
     "require_no_file",
     "save_png",

@@ -105,6 +105,16 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(path.replace(temporary_name(path)), ignore_errors=True)
 
 
+def rename_folder(path: Path, name: str) -> Path:
+    """Give a folder another name, which nothing beside it has; returns its new path.
+
+    Raises:
+        HdganError: the folder that it is in is not writable.
+    """
+    with _explained(path), writing_into(path.parent):
+        return path.rename(path.with_name(name))
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically as UTF-8.
 

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from hdgan.checkpoints import TRAINING_FILE, checkpoint_path, list_steps
 from hdgan.errors import DivergenceError
-from hdgan.files import atomic_file, remove_folder
+from hdgan.files import atomic_file, remove_folder, rename_folder
 from hdgan.progress import print_lines
 from hdgan.training.checkpoint import finish_saving, has_styles
 from hdgan.training.health import Health
@@ -88,8 +88,7 @@ def _take_away(checkpoint: Path, console: Console) -> None:
         remove_folder(checkpoint)
         return
     names = (f"{checkpoint.name}-undone{number or ''}" for number in itertools.count())
-    kept = next(path for path in map(checkpoint.with_name, names) if not path.exists())
-    checkpoint.rename(kept)
+    kept = rename_folder(checkpoint, next(name for name in names if not checkpoint.with_name(name).exists()))
     print_lines(console, f"{checkpoint} has styles: it is kept as {kept}")
 
 

@@ -204,7 +204,7 @@ def require_tracker(config: TrainConfig) -> ModuleType | None:
         return None
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except Exception as error:  # a package that does not suit another one can raise anything
         raise ConfigError(
             f"{option('log.to')} {name} needs a package that cannot be imported ({error}): install it with "
             f'`pip install -e ".[{name}]"` in the checkout of hdgan, or leave the option out'
