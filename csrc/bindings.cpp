@@ -189,7 +189,7 @@ PYBIND11_MODULE(_C, m) {
 #ifdef HD_AVX2
   m.attr("cpu_isa") = "avx2";
 #else
-  m.attr("cpu_isa") = "baseline";
+  m.attr("cpu_isa") = "default";
 #endif
   m.attr("cpu_supported") = runs_cpu_kernels();
 #ifdef _OPENMP

@@ -69,7 +69,7 @@ def test_what_is_here(capsys: Capture) -> None:
     assert facts["versions"]["torch"] == torch.__version__
     assert facts["threads"] == torch.get_num_threads()
     assert facts["allocator"] == allocator_name()
-    assert facts["extension"]["instruction set"] in ("baseline", "avx2")
+    assert facts["extension"]["instruction set"] in ("default", "avx2")
     assert list(facts["backends"]) == list(_backend.BACKENDS)
     assert facts["backends"]["eager"] is facts["backends"]["cpu"] is None
     assert facts["default"]["cpu"] == {"backend": "cpu", "refused": None}
