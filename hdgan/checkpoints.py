@@ -4,6 +4,7 @@ RUN/checkpoints/step-00001000/model.safetensors   weights, averages, mean styles
                               training.pt         optimizers, fake pool, position in the schedule
                               features.npz        E's features of all training instances (hdgan styles encode)
                               styles.safetensors  their clusters (hdgan styles cluster)
+RUN/checkpoints/step-…-undone/                    a checkpoint with styles that a rollback has taken out of the run
 RUN/checkpoints/best.json                         step of the best checkpoint of the latest stage
 """
 
