@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hdgan.errors import TrainingError
+from hdgan.errors import HdganError, TrainingError
 from hdgan.families.common.batch import Objectives
 from hdgan.training import AugmentConfig, OptimConfig, TrainConfig
 from hdgan.training.distributed import World
@@ -31,7 +31,7 @@ AUGMENT = AugmentConfig(("color", "translation", "cutout"), probability=0.5, ada
 
 
 def everything_trained(state: StageState) -> dict[str, Tensor]:
-    """Copies of the weights, of their average and of Adam's moments."""
+    """Copies of the weights, of their average, of Adam's moments, and of what else a step changes."""
     weights = {f"weight {name}": value for name, value in state.model.state_dict().items() if "norm" not in name}
     average = {f"average {name}": value for name, value in state.ema.state_dict().items()}
     moments = {
@@ -41,7 +41,8 @@ def everything_trained(state: StageState) -> dict[str, Tensor]:
         for kind, value in kinds.items()
     }
     augmentation = {"augmentation": torch.tensor(state.augmentation.state().get("augmentation", ()))}
-    return {name: value.clone() for name, value in (weights | average | moments | augmentation).items()}
+    pool = {f"pool {number}": image for number, (_, image) in enumerate(state.pool.pairs)}
+    return {name: value.clone() for name, value in (weights | average | moments | augmentation | pool).items()}
 
 
 def spoil(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
@@ -159,7 +160,7 @@ def test_a_loss_that_is_not_finite_moves_nothing(
     device: str,
 ) -> None:
     """The next step says so, and does not move anything either."""
-    config = replace(make_config(tmp_path), optim=OptimConfig(clip=1.0), augment=AUGMENT)
+    config = replace(make_config(tmp_path), optim=OptimConfig(clip=1.0, pool_size=3), augment=AUGMENT)
     trainer = make_trainer(config, make_state(config, device=torch.device(device)))
     inputs = moved(make_inputs(2, torch.float32), torch.device(device))
     if not first:
@@ -173,5 +174,26 @@ def test_a_loss_that_is_not_finite_moves_nothing(
     assert (trainer.state.step, trainer.updating) == (step, False)
     after = everything_trained(trainer.state)
     assert [name for name, value in before.items() if not torch.equal(after[name], value)] == []
+    assert len(trainer.state.pool.pairs) == (0 if first else 2)
     moments = {value for name, value in after.items() if name not in before}  # of a first step: as they begin
     assert all(not value.any() for value in moments)
+
+
+def test_a_step_without_memory_leaves_the_pool_as_it_was(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(make_config(tmp_path), optim=OptimConfig(pool_size=3))
+    trainer = make_trainer(config, make_state(config))
+    take_step(trainer, make_inputs(2, torch.float32))
+    before = list(trainer.state.pool.pairs)
+    plain = type(trainer.criterion).__call__
+
+    def too_large(self: Any, *arguments: Any) -> Objectives:
+        plain(self, *arguments)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(trainer.criterion), "__call__", too_large)
+    with pytest.raises(HdganError, match="does not fit into the memory"):
+        trainer.train_step(make_inputs(2, torch.float32, 1))
+    assert len(before) == 2
+    assert all(pair is other for pair, other in zip(trainer.state.pool.pairs, before, strict=True))
