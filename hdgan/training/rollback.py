@@ -55,15 +55,14 @@ def roll_back(run: RunSetup, before: Health, problem: DivergenceError, metrics: 
     """
     assert before.good is not None
     folder = checkpoint_path(run.config.out, before.good)
+    state = saved_state(run, before.good)  # before anything is deleted, since it may be damaged
+    state.health = state.health.after_rollback(before, problem.symptom)
+    run.world.barrier()  # until then, other processes may read what is being deleted
     if metrics is not None:
         for step in list_steps(run.config.out):
             if step > before.good:
                 _take_away(checkpoint_path(run.config.out, step), run.console)
         _remove_samples(run.config.out, before.good)
-    run.world.barrier()  # until then, other processes may read what is being deleted
-    state = saved_state(run, before.good)
-    state.health = state.health.after_rollback(before, problem.symptom)
-    if metrics is not None:
         _record(run, state, problem, metrics)
         with atomic_file(folder / TRAINING_FILE) as temporary:
             torch.save(state.training_state(), temporary)

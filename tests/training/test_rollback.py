@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, checkpoint_path, list_steps, read_best
-from hdgan.errors import TrainingError
+from hdgan.errors import CheckpointError, TrainingError
 from hdgan.seeding import seed_everything
 from hdgan.styles.bank import STYLES_FILE
 from hdgan.training import (
@@ -322,6 +322,24 @@ def test_styles_of_a_later_checkpoint_are_kept(
     assert (kept / MODEL_FILE).is_file()
     assert list_steps(config.out) == [33]
     assert f"{later} has styles: it is kept as {kept}" in console.export_text()
+
+
+def test_a_damaged_checkpoint_does_not_cost_the_later_ones(
+    make_watched: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_watched(tmp_path / "run")
+    go_back = loop.roll_back
+
+    def damaged(*arguments: Any) -> StageState:
+        (checkpoint_path(config.out, 20) / MODEL_FILE).write_bytes(b"damaged")
+        return go_back(*arguments)
+
+    monkeypatch.setattr(loop, "roll_back", damaged)
+    monkeypatch.setattr(health.Health, "is_good", property(lambda self: self.judged < 30))
+    spoil(monkeypatch, 31, factor=float("nan"))
+    with pytest.raises(CheckpointError, match="step-00000020"):
+        train(config, console=QUIET)
+    assert list_steps(config.out) == [20, 30]
 
 
 def test_rollbacks_that_are_turned_on_again_do_not_undo_what_was_trained_without(
