@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -347,7 +347,7 @@ def test_rollbacks_that_are_turned_on_again_do_not_undo_what_was_trained_without
 ) -> None:
     config = make_watched(tmp_path / "run")
 
-    def train_to(step: int, watch: str) -> None:
+    def train_to(step: int, watch: Literal["off", "rollback"]) -> None:
         def seed(*keys: int) -> None:
             if keys[2] + 1 == step:
                 os.kill(os.getpid(), signal.SIGINT)
