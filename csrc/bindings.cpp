@@ -110,7 +110,7 @@ int64_t read(py::handle source) {
 }
 
 template <>
-uintptr_t read(py::handle source) {
+[[maybe_unused]] uintptr_t read(py::handle source) {  // a stream, of CUDA alone
   return static_cast<uintptr_t>(read<int64_t>(source));
 }
 
