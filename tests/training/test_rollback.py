@@ -13,10 +13,9 @@ from typing import Any, Literal
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
 from torch import Tensor
 
-from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, checkpoint_path, list_steps, read_best
+from hdgan.checkpoints import MODEL_FILE, checkpoint_path, list_steps, read_best
 from hdgan.errors import CheckpointError, TrainingError
 from hdgan.seeding import seed_everything
 from hdgan.styles.bank import STYLES_FILE
@@ -34,6 +33,7 @@ from hdgan.training import (
 )
 from hdgan.training.logs import Metrics, read_metrics
 from hdgan.training.state import StageState
+from tests.training.test_loop import contents, equal
 
 MakeConfig = Callable[..., TrainConfig]
 QUIET = Console(quiet=True)
@@ -81,21 +81,6 @@ def spoil(patch: pytest.MonkeyPatch, step: int = BAD_STEP, times: int = 1, facto
 def records(run: Path) -> list[dict[str, Any]]:
     """The records of a run, without what the clock says."""
     return [{k: v for k, v in record.items() if k != "images_per_second"} for record in read_metrics(run)]
-
-
-def contents(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    folder = checkpoint_path(run, list_steps(run)[-1])
-    return load_file(folder / MODEL_FILE), torch.load(folder / TRAINING_FILE, weights_only=True)
-
-
-def equal(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return bool(one == other)
 
 
 def assert_same_end(run: Path, undisturbed: Path) -> None:
