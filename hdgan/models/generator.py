@@ -56,7 +56,7 @@ class Trunk(nn.Module):
         self.downs = nn.ModuleList(down_conv(width) for width in widths[:-1])
         self.blocks = nn.ModuleList(ResidualBlock(widths[-1], pad_mode) for _ in range(n_blocks))
         self.ups = nn.ModuleList(up_conv(width, upsample) for width in reversed(widths[1:]))
-        self.noises = nn.ModuleList(noise_after(conv, noise) for conv in (self.downs[-1], *self.ups))
+        self.noises = nn.ModuleList(noise_after(conv, noise) for conv in ((self.stem, *self.downs)[-1], *self.ups))
         self.pad_mode, self.upsample = pad_mode, upsample
 
     def forward(self, x: NetworkInput, head: nn.Module | None = None) -> Tensor:

@@ -110,12 +110,16 @@ def test_what_nvidias_code_cannot_hold_is_told_with_what_to_train(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "model.safetensors"
-    save_model(file, Pix2PixHD(replace(HD, generator=replace(HD.generator, upsample="resize", pad_mode="zero"))))
-    with pytest.raises(CheckpointError, match=r"upsample.*transposed.*pad.mode reflect"):
+    save_model(
+        file, Pix2PixHD(replace(HD, generator=replace(HD.generator, upsample="resize", pad_mode="zero", noise=1)))
+    )
+    with pytest.raises(CheckpointError, match=r"upsample.*transposed.*pad.mode reflect.*noise 0"):
         convert_to_nvidia(file, tmp_path / "theirs")
     assert main(["convert", str(file), "--to", "nvidia", "--out", str(tmp_path / "theirs")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("--model.generator.upsample transposed --model.generator.pad-mode reflect")
+    assert line.endswith(
+        "--model.generator.upsample transposed --model.generator.pad-mode reflect --model.generator.noise 0"
+    )
     assert not (tmp_path / "theirs").exists()
 
 
