@@ -266,7 +266,7 @@ def styled(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shipped(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of the only model that then comes with hdgan, `demo`: untrained, of 32x16 pixels of scenes of 64x32.
+    """The file of the only model that then comes with hdgan, `demo`: untrained, for 32x16 pixels of scenes of 64x32.
 
     The working directory and the cache are empty folders.
     """
@@ -276,7 +276,7 @@ def shipped(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyP
     config = replace(config, model=replace(config.model, n_labels=SPEC.n_labels))
     assert isinstance(config.model, Pix2PixHDConfig)
     file = tmp_path / "pretrained" / "demo" / MODEL_FILE
-    training = {"train": to_plain(config), "stage": "global", "step": 9}
+    training = {"train": to_plain(config), "stage": "joint", "step": 9}
     means = {CLASS_MEAN: torch.zeros(SPEC.n_labels, config.model.feature_channels)}
     save_model(file, Pix2PixHD(config.model), extra=training, tensors=means)
     (tmp_path / "here").mkdir()

@@ -12,7 +12,7 @@ import tyro
 from PIL import Image
 from rich.console import Console
 
-from hdgan.commands.scene_choice import choose_scenes, trained_scenes
+from hdgan.commands.scene_choice import choose_scenes, scenes_of
 from hdgan.commands.style_choice import StyleChoice
 from hdgan.config.serialization import from_plain
 from hdgan.data import Pair, SizeConfig, match_folders
@@ -158,7 +158,7 @@ def _check_sources(run: Path, pipeline: Pipeline, sources: Mapping[str, Path]) -
     model = pipeline.config
     needed = "label" if model.n_labels else "input"
     if needed not in sources:
-        or_scenes = ", or --scenes 8 for maps of the built-in scenes" if trained_scenes(pipeline) else ""
+        or_scenes = ", or --scenes 8 for maps of built-in scenes" if scenes_of(pipeline) else ""
         raise ConfigError(f"{run} generates images from {needed} files: give --{needed}{or_scenes}")
     unused = ["input"] if model.n_labels else ["label"]
     if not (model.instances or model.feature_channels):

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from hdgan.config.serialization import check_value
-from hdgan.data import sample_geometry
+from hdgan.data import SizeConfig, sample_geometry
 from hdgan.data.config import Scenes, ScenesConfig
 from hdgan.errors import ConfigError
 from hdgan.families.saving import read_metadata
@@ -17,26 +17,22 @@ from hdgan.inference.pipeline import Pipeline
 from hdgan.training.run_folder import training_of
 
 
-def trained_scenes(pipeline: Pipeline) -> ScenesConfig | None:
-    """The built-in scenes that a model was trained on, at the size of its training; None if it knows of none.
+def scenes_of(pipeline: Pipeline) -> tuple[ScenesConfig, SizeConfig] | None:
+    """The built-in scenes that a model was trained on, and its size of their images; None if its file tells of none.
 
     Raises:
-        ConfigError, CheckpointError: what the model's file says of its training is damaged.
+        ConfigError, CheckpointError: what the file says of the training is damaged.
     """
     assert pipeline.file is not None
     metadata = read_metadata(pipeline.file)
     if "train" not in metadata:
         return None
     config, size = training_of(pipeline.file, metadata, pipeline.config)
-    if not config.data.uses_scenes:
-        return None
-    scenes = config.data.scenes
-    width, height = sample_geometry((scenes.width, scenes.height), size).size
-    return replace(scenes, width=width, height=height)
+    return (config.data.scenes, size) if config.data.uses_scenes else None
 
 
 def choose_scenes(run: Path, pipeline: Pipeline, number: int, out: Path, others: Iterable[str]) -> ScenesConfig:
-    """The held-out scenes of --scenes.
+    """The held-out scenes of --scenes, in the size of the training.
 
     Args:
         run: the model, as it was given.
@@ -53,9 +49,9 @@ def choose_scenes(run: Path, pipeline: Pipeline, number: int, out: Path, others:
         raise ConfigError(f"--scenes draws maps and photos of its own: leave --scenes or {other} out")
     if out.suffix.lower() in Image.registered_extensions() and not out.is_dir():
         raise ConfigError(f"--out {out} is one file, but --scenes also writes the maps of its scenes: give a folder")
-    scenes = trained_scenes(pipeline)
-    if scenes is None:
-        raise ConfigError(
-            f"{run} was not trained on the built-in scenes: give maps of its own kind instead of --scenes"
-        )
-    return replace(scenes, test=number)
+    found = scenes_of(pipeline)
+    if found is None:
+        raise ConfigError(f"{run} was not trained on the built-in scenes: give it images of its own kind, not --scenes")
+    scenes, size = found
+    width, height = sample_geometry((scenes.width, scenes.height), size).size
+    return replace(scenes, width=width, height=height, test=number)
