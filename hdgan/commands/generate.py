@@ -74,10 +74,10 @@ def generate(
     sources = {part: path for part, path in every.items() if path is not None}
     pipeline = load(run, checkpoint=checkpoint, device=device, precision=precision, ema=ema)
     chosen = None
-    if scenes is not None:
-        chosen = choose_scenes(run, pipeline, scenes, out, map(_OPTIONS.__getitem__, sources))
-    else:
+    if scenes is None:
         _check_sources(run, pipeline, sources)
+    else:
+        chosen = choose_scenes(run, pipeline, scenes, out, [_OPTIONS[part] for part in sources])
     choice.check(pipeline.config.variants, with_photo=photo is not None)
     ending = image_ending(pipeline.config.image_channels, pipeline.config.image_depth)
     pairs = find_sources(sources, console) if chosen is None else held_out_pairs(chosen, out / SCENES)

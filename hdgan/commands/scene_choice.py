@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def scenes_of(pipeline: Pipeline) -> tuple[ScenesConfig, SizeConfig] | None:
     return (config.data.scenes, size) if config.data.uses_scenes else None
 
 
-def choose_scenes(run: Path, pipeline: Pipeline, number: int, out: Path, others: Iterable[str]) -> ScenesConfig:
+def choose_scenes(run: Path, pipeline: Pipeline, number: int, out: Path, others: Sequence[str]) -> ScenesConfig:
     """The held-out scenes of --scenes, in the size of the training.
 
     Args:
@@ -39,14 +39,14 @@ def choose_scenes(run: Path, pipeline: Pipeline, number: int, out: Path, others:
         pipeline: the same, loaded.
         number: of scenes.
         out: where the images go.
-        others: the options that give maps or photos and are given, too.
+        others: the options for maps and photos that are given as well.
 
     Raises:
         ConfigError: the model was not trained on scenes, or an option does not go with them.
     """
     check_value(Scenes, number, "scenes")
-    for other in others:
-        raise ConfigError(f"--scenes draws maps and photos of its own: leave --scenes or {other} out")
+    if others:
+        raise ConfigError(f"--scenes draws maps and photos of its own: leave --scenes or {others[0]} out")
     if out.suffix.lower() in Image.registered_extensions() and not out.is_dir():
         raise ConfigError(f"--out {out} is one file, but --scenes also writes the maps of its scenes: give a folder")
     found = scenes_of(pipeline)

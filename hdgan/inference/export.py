@@ -51,7 +51,8 @@ def export_model(source: Path, out: Path, dtype: torch.dtype = torch.float32, *,
         notes.append("the discriminator is left out: training that starts from the new file makes a new one")
     _round(model, dtype)
     extra = {name: value for name, value in info.metadata.items() if name not in ("format", "version", "model")}
-    extra |= {"train": _portable(extra["train"])} if "train" in extra else {}
+    if isinstance(train := extra.get("train"), dict):
+        extra["train"] = _portable(train)
     save_model(out, model, extra=extra, tensors=info.tensors, dtype=dtype, new=True)
     if bank is not None:
         # Rounding has made another network of E, for which these styles are as good.

@@ -99,8 +99,9 @@ def test_styles_of_another_encoder_are_refused(copied: Path, tmp_path: Path) -> 
 def test_a_file_without_a_known_training(styled: Path, tmp_path: Path) -> None:
     model, _ = load_model(find_checkpoint(styled))
     model.encoder = None
-    save_model(tmp_path / "x.safetensors", model, extra={"source": "elsewhere"})
+    save_model(tmp_path / "x.safetensors", model, extra={"source": "elsewhere", "train": ["damaged"]})
     shutil.copy(find_checkpoint(styled).with_name("styles.safetensors"), tmp_path / "x.styles.safetensors")
     export_model(tmp_path / "x.safetensors", tmp_path / "y.safetensors")
-    assert read_metadata(tmp_path / "y.safetensors")["source"] == "elsewhere"
+    metadata = read_metadata(tmp_path / "y.safetensors")
+    assert (metadata["source"], metadata["train"]) == ("elsewhere", ["damaged"])
     assert hdgan.load(tmp_path / "y.safetensors", device="cpu").bank.origin.encoder == ""
