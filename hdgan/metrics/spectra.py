@@ -93,7 +93,7 @@ def log_power(images: Tensor) -> Tensor:
     line = torch.hann_window(TILE, periodic=True, device=images.device)
     window = line[:, None] * line
     rows = []
-    for y in _starts(images.shape[2]):  # of tiles; all tiles at once would take ten times the memory of a large image
+    for y in _starts(images.shape[2]):  # of tiles, which hold every pixel four times: one row takes little memory
         tiles = torch.stack([images[..., y : y + TILE, x : x + TILE] for x in _starts(images.shape[3])], dim=1).float()
         tiles = tiles - (tiles * window).sum((-2, -1), keepdim=True) / window.sum()
         power = torch.fft.fft2(tiles * window).abs().square() / window.square().sum()
