@@ -79,7 +79,8 @@ class Evaluator:
     def scores(self, name: str) -> RunScores:
         """The scores of all batches so far, as a row of this name."""
         metrics = dict.fromkeys(METRICS) | self.images.values()
-        notes = self.notes | self.images.notes
+        known = self.notes | self.images.notes
+        notes = {metric: known[metric] for metric in METRICS if metric in known}
         classes: tuple[ClassScore, ...] = ()
         spectra = None
         if self.confusion is not None:
