@@ -127,8 +127,8 @@ def _patterns(difference: Tensor) -> dict[str, float]:
     """How much each pattern stands out in a difference of spectra in dB.
 
     Streaks parallel to a border have their power on an axis. A pattern that repeats after p pixels has it at multiples
-    of 1/p. The lobes of the window reach one frequency further, so the neighbours are free of the pattern. Multiples of
-    2/p belong to a shorter period, and the axes to the streaks.
+    of 1/p. The lobes of the window reach one frequency further, so the neighbours are free of the pattern. Each
+    frequency belongs to the shortest period that has it, and the axes belong to the streaks.
     """
     y, x = _indices()
     beside, above = (_excess(difference, shifts) for shifts in (((0, 4), (0, -4)), ((4, 0), (-4, 0))))
