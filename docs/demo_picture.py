@@ -47,7 +47,7 @@ def demo_picture() -> Image.Image:
                 to_picture(model(label, ids, photo=photo, seed=0)),
                 to_picture(model(label, ids, styles=drawn, seed=0)),
             ]
-            rows.append(np.concatenate([np.pad(p, ((0, GAP), (0, GAP), (0, 0))) for p in pictures], axis=1))
+            rows.append(np.concatenate([np.pad(np.asarray(p), ((0, GAP), (0, GAP), (0, 0))) for p in pictures], axis=1))
     return Image.fromarray(np.concatenate(rows)[:-GAP, :-GAP])
 
 
