@@ -200,7 +200,7 @@ def test_a_memory_that_is_damaged_is_named(make_config: MakeConfig, tmp_path: Pa
         ({"health": "rollback", "health_rollbacks": 0}, r"^health_rollbacks is 0"),
         (
             {"health": "warn", "health_rollbacks": 2},
-            r"^health_rollbacks 2 has no effect without health rollback: set it to 3",
+            r"^health_rollbacks 2 has no effect with health warn: .* or set this to 3, its default",
         ),
     ],
 )

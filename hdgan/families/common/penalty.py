@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hdgan.config.options import option
-from hdgan.errors import ConfigError
 from hdgan.families.common.adversarial import AdversarialModel
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch
@@ -49,13 +47,3 @@ class R1Penalty:
         transform = self.augmentation.draw(photo)
         context = model.context(transform.condition(model.condition(batch.label, batch.ids, batch.source)))
         return r1_penalty(model.discriminate(context, transform.image(photo)), photo)
-
-
-def check_penalty(gamma: float, every: int) -> None:
-    """Refuse an interval without a penalty.
-
-    Raises:
-        ConfigError: there is one.
-    """
-    if every != R1_EVERY and not gamma:
-        raise ConfigError(f"{option('loss.r1_every')} has no effect with {option('loss.r1')} 0: leave it out")

@@ -43,18 +43,15 @@ class NetworkOptions(Protocol):
     def network_weights(self) -> Path | None: ...
 
 
-def check_network(loss: NetworkOptions, weight: float = 1.0) -> None:
-    """Make sure that the options give at most one network, and none if the loss has no weight.
+def check_network(loss: NetworkOptions) -> None:
+    """Make sure that the options give at most one network.
 
     Raises:
-        ConfigError: one of them would have no effect.
+        ConfigError: they give more, or weights of no network.
     """
     given = [f"{option(f'loss.{name}')} {value}" for name, value in _given(loss).items()]
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)}: the loss compares the features of only one network; leave one out")
-    if given and not weight:
-        vgg = option("loss.vgg")
-        raise ConfigError(f"{given[0]} has no effect with {vgg} 0; leave it out, or give {vgg} a weight")
     if loss.network_weights is not None and not timm_name(loss):
         raise ConfigError(
             f"{option('loss.network_weights')} {loss.network_weights} applies only to a network of timm: give "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
 from hdgan.config.bounds import Shift
+from hdgan.config.needs import Needs
 from hdgan.families.common.alignment import aligned, shift_names
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
@@ -37,6 +38,8 @@ from hdgan.ops import LabelPlanes
 @dataclass(frozen=True)
 class CRNLoss(LossConfig):
     """The network whose features are compared; their weights follow from their distances."""
+
+    NEEDS: ClassVar[Needs] = {"imagenet_normalisation": {"network": VGG19, "scorer": None}}
 
     family: Suppress[Literal["crn"]] = "crn"
     vgg_weights: Path | None = None

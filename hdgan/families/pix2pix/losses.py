@@ -9,18 +9,19 @@ networks are updated together. Isola et al. alternate: their G is updated agains
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 from tyro.conf import Suppress
 
 from hdgan.config.bounds import Positive, Shift, Weight
+from hdgan.config.needs import ON, Needs
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
 from hdgan.families.common.alignment import aligned, shift_names
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig, Penalty
-from hdgan.families.common.penalty import R1_EVERY, R1Penalty, check_penalty
+from hdgan.families.common.penalty import R1_EVERY, R1Penalty
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pix.model import Pix2Pix
 from hdgan.losses import GanMode, l1_distance
@@ -29,6 +30,8 @@ from hdgan.losses import GanMode, l1_distance
 @dataclass(frozen=True)
 class Pix2PixLoss(LossConfig):
     """Losses and their weights (Isola et al. 2017, section 3.1)."""
+
+    NEEDS: ClassVar[Needs] = {"r1_every": {"r1": ON}}
 
     family: Suppress[Literal["pix2pix"]] = "pix2pix"
     gan: GanMode = "vanilla"
@@ -43,10 +46,6 @@ class Pix2PixLoss(LossConfig):
     max_shift: Shift = 0
     """For photos that are a few pixels off their label maps: every loss sees each photo shifted by up to this many
     pixels, in both directions, to where it is nearest to the generated image."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_penalty(self.r1, self.r1_every)
 
     def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Pix2PixCriterion:
         return Pix2PixCriterion(self, pool, augmentation)

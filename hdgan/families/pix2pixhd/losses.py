@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 from tyro.conf import Suppress
 
 from hdgan.config.bounds import Positive, Shift, Weight
+from hdgan.config.needs import ON, Needs
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
@@ -23,7 +24,7 @@ from hdgan.families.common.alignment import aligned, shift_names
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import LossConfig, Penalty
-from hdgan.families.common.penalty import R1_EVERY, R1Penalty, check_penalty
+from hdgan.families.common.penalty import R1_EVERY, R1Penalty
 from hdgan.families.common.perceptual import (
     VGG19,
     OnMissing,
@@ -46,6 +47,12 @@ from hdgan.losses import LAYER_WEIGHTS, GanMode, PerceptualLoss, feature_matchin
 @dataclass(frozen=True)
 class Pix2PixHDLoss(LossConfig):
     """Losses and their weights (paper section 3.2)."""
+
+    NEEDS: ClassVar[Needs] = {
+        **{name: {"vgg": ON} for name in ("vgg_layers", "vgg_weights", "scorer", "network", "network_weights")},
+        "imagenet_normalisation": {"vgg": ON, "network": VGG19, "scorer": None},
+        "r1_every": {"r1": ON},
+    }
 
     family: Suppress[Literal["pix2pixhd"]] = "pix2pixhd"
     gan: GanMode = "lsgan"
@@ -81,26 +88,12 @@ class Pix2PixHDLoss(LossConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_network(self, self.vgg)
-        check_penalty(self.r1, self.r1_every)
-        layers, off = tuple(self.vgg_layers), f"has no effect with {option('loss.vgg')} 0: leave it out"
+        check_network(self)
+        layers = tuple(self.vgg_layers)
         if self.network == VGG19 and len(layers) != len(LAYER_WEIGHTS):
             raise ConfigError(f"{option('loss.vgg_layers')} is {layers}: give a list of {len(LAYER_WEIGHTS)}")
         if not any(layers):
             raise ConfigError(f"{option('loss.vgg_layers')} is {layers}: at least one weight must not be 0")
-        if self.imagenet_normalisation and not self.vgg:
-            raise ConfigError(f"{option('loss.imagenet_normalisation')} {off}")
-        if layers != LAYER_WEIGHTS and not self.vgg:
-            raise ConfigError(f"{option('loss.vgg_layers')} {off}")
-        if self.scorer is not None and self.imagenet_normalisation:
-            raise ConfigError(
-                f"{option('loss.scorer')} takes images in [-1, 1]: turn {option('loss.imagenet_normalisation')} off"
-            )
-        if self.network != VGG19 and self.imagenet_normalisation:
-            raise ConfigError(
-                f"{option('loss.imagenet_normalisation')} applies only to VGG19, not to {option('loss.network')} "
-                f"{self.network}: turn it off"
-            )
 
     def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Pix2PixHDCriterion:
         return Pix2PixHDCriterion(self, perceptual, pool, augmentation)

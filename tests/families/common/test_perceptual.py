@@ -40,7 +40,7 @@ def test_two_networks_are_refused(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
 
 @pytest.mark.parametrize("network", [{"vgg_weights": FILE}, {"scorer": FILE}])
 def test_a_network_without_its_loss_is_refused(network: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"weights has no effect with loss\.vgg 0; leave it out"):
+    with pytest.raises(ConfigError, match=r"weights has no effect with loss\.vgg 0: change that, or leave this out"):
         Pix2PixHDLoss(vgg=0.0, **network)
 
 
@@ -58,9 +58,11 @@ def test_options_without_effect_are_refused(loss: type[Pix2PixHDLoss | CRNLoss])
 def test_what_does_not_go_with_another_network_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"loss\.network timm:resnet18 has no effect with loss\.vgg 0"):
         Pix2PixHDLoss(vgg=0.0, network="timm:resnet18")
-    with pytest.raises(ConfigError, match=r"imagenet_normalisation applies only to VGG19, not to loss\.network n\.pt2"):
+    with pytest.raises(ConfigError, match=r"imagenet_normalisation has no effect with loss\.network n\.pt2"):
         Pix2PixHDLoss(network="n.pt2", imagenet_normalisation=True)
     assert CRNLoss(network="n.pt2").imagenet_normalisation  # its default, of VGG19 alone
+    with pytest.raises(ConfigError, match=r"imagenet_normalisation=False has no effect with loss\.scorer weights"):
+        CRNLoss(scorer=FILE, imagenet_normalisation=False)
 
 
 def test_the_usual_weights_suit_any_number_of_features() -> None:
