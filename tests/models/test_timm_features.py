@@ -19,7 +19,6 @@ from hdgan.config.options import typed_as
 from hdgan.data import SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.families import CRNLoss, Pix2PixHDLoss
-from hdgan.families.common.perceptual import load_network
 from hdgan.models.timm_features import TimmFeatures, least_side_of, load_timm, untrained_timm
 from hdgan.training import train
 
@@ -216,7 +215,7 @@ def test_a_network_of_one_size_is_refused_for_others(tmp_path: Path) -> None:
     torch.save(timm.create_model(name).state_dict(), tmp_path / "vit.pth")
     loss = Pix2PixHDLoss(network=f"timm:{name}", network_weights=tmp_path / "vit.pth")
     with pytest.raises(ConfigError, match=rf"timm:{name} cannot take an image of 64x32 \(.*\): choose a convolutional"):
-        load_network(loss, shapes=[(1, 32, 64)])
+        loss.load_perceptual([(1, 32, 64)])
 
 
 @pytest.mark.timm

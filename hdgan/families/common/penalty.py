@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from torch import Tensor
 
+from hdgan.config.bounds import Positive, Weight
+from hdgan.config.needs import ON, Needs
 from hdgan.families.common.adversarial import AdversarialModel
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch
+from hdgan.families.common.losses import LossConfig
 from hdgan.losses import r1_penalty
-
-R1_EVERY = 16
-"""Steps from one penalty to the next by default, as in StyleGAN2."""
 
 
 class R1Penalty:
@@ -47,3 +50,21 @@ class R1Penalty:
         transform = self.augmentation.draw(photo)
         context = model.context(transform.condition(model.condition(batch.label, batch.ids, batch.source)))
         return r1_penalty(model.discriminate(context, transform.image(photo)), photo)
+
+
+@dataclass(frozen=True)
+class R1LossConfig(LossConfig):
+    """The losses of a family with D, to which R1 can be added."""
+
+    NEEDS: ClassVar[Needs] = {"r1_every": {"r1": ON}}
+
+    r1: Weight = 0.0
+    """Weight gamma of R1, which keeps D's scores flat around real images: gamma / 2 times their squared gradient; 0
+    leaves it out. One value suits all image sizes; begin with 1 or less, since 10 may keep D from learning."""
+    r1_every: Positive = 16
+    """Steps from one R1 penalty to the next, 16 in StyleGAN2. The weight is multiplied by this number; 1 takes R1 in
+    every step."""
+
+    def penalty(self, augmentation: Augmentation) -> R1Penalty | None:
+        """R1, if it has a weight."""
+        return R1Penalty(self.r1, self.r1_every, augmentation) if self.r1 else None

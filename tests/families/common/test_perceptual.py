@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from hdgan.checkpoints import MODEL_FILE, checkpoint_path
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import CRNLoss, Pix2PixHDLoss, Pix2PixLoss
-from hdgan.families.common.perceptual import layer_weights, load_network, network_file
 from hdgan.losses import LAYER_WEIGHTS
 from hdgan.training import TrainConfig, train
 from hdgan.training import dry_run as dry_run_module
@@ -67,20 +66,21 @@ def test_what_does_not_go_with_another_network_is_refused() -> None:
 
 def test_the_usual_weights_suit_any_number_of_features() -> None:
     loss = Pix2PixHDLoss(network="n.pt2")
-    assert layer_weights(loss, LAYER_WEIGHTS, 5) == LAYER_WEIGHTS
-    assert layer_weights(loss, LAYER_WEIGHTS, 2) == (1 / 4, 1.0)
-    assert layer_weights(loss, LAYER_WEIGHTS, 7) == (1 / 128, 1 / 64, *LAYER_WEIGHTS)
-    assert layer_weights(loss, (3.0, 1.0), 2) == (3.0, 1.0)
+    assert loss.layer_weights(5) == LAYER_WEIGHTS
+    assert loss.layer_weights(2) == (1 / 4, 1.0)
+    assert loss.layer_weights(7) == (1 / 128, 1 / 64, *LAYER_WEIGHTS)
+    loss = replace(loss, vgg_layers=(3.0, 1.0))
+    assert loss.layer_weights(2) == (3.0, 1.0)
     with pytest.raises(ConfigError, match=r"vgg_layers is \(3\.0, 1\.0\), but loss\.network n\.pt2 has 4 features:"):
-        layer_weights(loss, (3.0, 1.0), 4)
+        loss.layer_weights(4)
 
 
 def test_the_file_of_a_network() -> None:
-    assert network_file(Pix2PixHDLoss()) is None
-    assert network_file(Pix2PixHDLoss(scorer=FILE)) == FILE
-    assert network_file(CRNLoss(network="n.pt2")) == Path("n.pt2")
-    assert network_file(CRNLoss(network="timm:resnet18")) is None
-    assert network_file(None) is None
+    assert Pix2PixHDLoss().network_file is None
+    assert Pix2PixHDLoss(scorer=FILE).network_file == FILE
+    assert CRNLoss(network="n.pt2").network_file == Path("n.pt2")
+    assert CRNLoss(network="timm:resnet18").network_file is None
+    assert Pix2PixLoss().network_file is None
 
 
 @pytest.fixture
@@ -166,9 +166,9 @@ def test_bfloat16_trains_with_a_program(with_program: MakeConfig, tmp_path: Path
 def test_a_network_without_weights_is_for_dry_runs_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("hdgan.families.common.perceptual.untrained_timm", lambda name: name)
     said: list[str] = []
-    assert load_network(CRNLoss(network="timm:net"), on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
+    assert CRNLoss(network="timm:net").load_perceptual(on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
     missing = CRNLoss(network="timm:net", network_weights=tmp_path / "no.pth")
-    assert load_network(missing, on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
+    assert missing.load_perceptual(on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
     assert said[0] == "a run first downloads timm's weights of net, unless they are in its cache"
     assert said[1] == f"the weights {tmp_path / 'no.pth'} of timm's net do not exist"
 
