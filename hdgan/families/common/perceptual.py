@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, cast
 
-import torch
 from torch import nn
 from tyro.conf import Suppress
 
@@ -16,7 +15,7 @@ from hdgan.errors import ConfigError
 from hdgan.families.common.losses import LossConfig, OnMissing, Shapes
 from hdgan.losses import LAYER_WEIGHTS, RGB_CHANNELS
 from hdgan.models import load_vgg19
-from hdgan.models.programs import ProgramFeatures
+from hdgan.models.programs import ProgramFeatures, count_features, run_program
 from hdgan.models.segmenter import SegmenterFeatures, load_segmenter, random_segmenter
 from hdgan.models.timm_features import TimmFeatures, least_side_of, load_timm, untrained_timm
 from hdgan.models.vgg import Convolution, Pooling, VGG19Features, missing_weights
@@ -89,6 +88,7 @@ class PerceptualLossConfig(LossConfig):
             return SegmenterFeatures(random_segmenter() if self.scorer == RANDOM else load_segmenter(self.scorer))
         if self.network == VGG19:
             return self._vgg19(on_missing)
+        shapes = shapes or _TRIED
         return self._timm(shapes, on_missing) if self._timm_name else self._program(shapes)
 
     def described(self, perceptual: nn.Module | None) -> LossConfig:
@@ -154,24 +154,19 @@ class PerceptualLossConfig(LossConfig):
         if on_missing is not None and not (file and file.is_file()):
             cached = f"a run first downloads timm's weights of {name}, unless they are in its cache"
             on_missing(cached if file is None else f"the weights {file} of timm's {name} do not exist")
-            return untrained_timm(name)
-        network = load_timm(name, file)
-        for height, width in {shape[1:] for shape in shapes}:
-            try:
-                with torch.no_grad():
-                    network(torch.zeros(1, 3, height, width))
-            except (RuntimeError, AssertionError, ValueError) as error:
-                raise ConfigError(
-                    f"{option('loss.network')} timm:{name} cannot take an image of {width}x{height} "
-                    f"({str(error).strip()}): choose a convolutional network, which takes any size"
-                ) from error
+            network = untrained_timm(name)
+        else:
+            network = load_timm(name, file)
+        typed, remedy = f"{option('loss.network')} timm:{name}", "choose a convolutional network, which takes any size"
+        sizes = dict.fromkeys((1, height, width) for _, height, width in shapes)
+        count_features(lambda images: run_program(network, images, typed, remedy), sizes, typed)
         return network
 
     def _program(self, shapes: Shapes) -> ProgramFeatures:
         file = Path(self.network)
         if not file.exists():
             raise ConfigError(f"{option('loss.network')} {file}: give vgg19, timm:NAME, or the file of a program")
-        return ProgramFeatures(file, shapes or _TRIED)
+        return ProgramFeatures(file, shapes)
 
 
 def n_features_of(network: nn.Module) -> int:

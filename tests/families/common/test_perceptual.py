@@ -164,11 +164,12 @@ def test_bfloat16_trains_with_a_program(with_program: MakeConfig, tmp_path: Path
 
 
 def test_a_network_without_weights_is_for_dry_runs_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("hdgan.families.common.perceptual.untrained_timm", lambda name: name)
+    network = Levels()
+    monkeypatch.setattr("hdgan.families.common.perceptual.untrained_timm", lambda name: network)
     said: list[str] = []
-    assert CRNLoss(network="timm:net").load_perceptual(on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
+    assert CRNLoss(network="timm:net").load_perceptual(on_missing=said.append) is network
     missing = CRNLoss(network="timm:net", network_weights=tmp_path / "no.pth")
-    assert missing.load_perceptual(on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
+    assert missing.load_perceptual(on_missing=said.append) is network
     assert said[0] == "a run first downloads timm's weights of net, unless they are in its cache"
     assert said[1] == f"the weights {tmp_path / 'no.pth'} of timm's net do not exist"
 
