@@ -13,13 +13,12 @@ from hdgan.config.needs import Needs
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.families.common.losses import LossConfig, OnMissing, Shapes
-from hdgan.losses import LAYER_WEIGHTS, RGB_CHANNELS
+from hdgan.losses import LAYER_WEIGHTS, rgb_obstacle
 from hdgan.models import load_vgg19
 from hdgan.models.programs import ProgramFeatures, count_features, run_program
 from hdgan.models.segmenter import SegmenterFeatures, load_segmenter, random_segmenter
 from hdgan.models.timm_features import TimmFeatures, least_side_of, load_timm, untrained_timm
 from hdgan.models.vgg import Convolution, Pooling, VGG19Features, missing_weights
-from hdgan.wording import count
 
 RANDOM = Path("random")
 """The value of the option for a scorer that was not trained."""
@@ -97,11 +96,9 @@ class PerceptualLossConfig(LossConfig):
         return self
 
     def check_photos(self, channels: int) -> None:
-        if self.compares_features and channels not in RGB_CHANNELS:
-            raise ConfigError(
-                f"the photos have {count(channels, 'channel')}, but the perceptual loss compares features of RGB or "
-                f"grey images: {self.without_features}"
-            )
+        obstacle = rgb_obstacle(channels, "the photos")
+        if self.compares_features and obstacle:
+            raise ConfigError(f"the perceptual loss {obstacle}: {self.without_features}")
 
     @property
     def compares_features(self) -> bool:
