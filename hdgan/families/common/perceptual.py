@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 from torch import nn
 from tyro.conf import Suppress
@@ -20,8 +20,6 @@ from hdgan.models.segmenter import SegmenterFeatures, load_segmenter, random_seg
 from hdgan.models.timm_features import TimmFeatures, least_side_of, load_timm, untrained_timm
 from hdgan.models.vgg import Convolution, Pooling, VGG19Features, missing_weights
 
-RANDOM = Path("random")
-"""The value of the option for a scorer that was not trained."""
 VGG19 = "vgg19"
 """The value of `loss.network` for VGG19, or for a scorer in its place."""
 _TIMM = "timm:"
@@ -40,7 +38,7 @@ class PerceptualLossConfig(LossConfig):
 
     vgg_weights: Path | None = None
     """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
-    scorer: Path | None = None
+    scorer: Literal["random"] | Path | None = None
     """File of a scorer (hdgan evaluate --train-scorer) whose features replace VGG19's; "random" is an untrained one."""
     imagenet_normalisation: bool = False
     """Normalise VGG19's input as VGG19 was trained; on in the original of CRN, off in that of pix2pixHD."""
@@ -60,6 +58,11 @@ class PerceptualLossConfig(LossConfig):
         if len(given) > 1:
             raise ConfigError(
                 f"{' and '.join(given)}: the loss compares the features of only one network; leave one out"
+            )
+        if self.scorer == Path("random"):  # a saved config could not tell it from the word
+            raise ConfigError(
+                f"{option('loss.scorer')} is a file named random, but this word means an untrained scorer: rename the "
+                'file, or give the text "random"'
             )
         if self.network_weights is not None and not self._timm_name:
             raise ConfigError(
@@ -84,7 +87,7 @@ class PerceptualLossConfig(LossConfig):
         if not self.compares_features:
             return None
         if self.scorer is not None:
-            return SegmenterFeatures(random_segmenter() if self.scorer == RANDOM else load_segmenter(self.scorer))
+            return SegmenterFeatures(random_segmenter() if self.scorer == "random" else load_segmenter(self.scorer))
         if self.network == VGG19:
             return self._vgg19(on_missing)
         shapes = shapes or _TRIED
@@ -131,7 +134,7 @@ class PerceptualLossConfig(LossConfig):
     @property
     def network_file(self) -> Path | None:
         if self.network == VGG19:
-            return self.scorer
+            return None if self.scorer == "random" else self.scorer
         return None if self._timm_name else Path(self.network)
 
     @property

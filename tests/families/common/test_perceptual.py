@@ -15,6 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from hdgan.checkpoints import MODEL_FILE, checkpoint_path
+from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import CRNLoss, Pix2PixHDLoss, Pix2PixLoss
 from hdgan.losses import LAYER_WEIGHTS
@@ -78,9 +79,21 @@ def test_the_usual_weights_suit_any_number_of_features() -> None:
 def test_the_file_of_a_network() -> None:
     assert Pix2PixHDLoss().network_file is None
     assert Pix2PixHDLoss(scorer=FILE).network_file == FILE
+    assert Pix2PixHDLoss(scorer="random").network_file is None
     assert CRNLoss(network="n.pt2").network_file == Path("n.pt2")
     assert CRNLoss(network="timm:resnet18").network_file is None
     assert Pix2PixLoss().network_file is None
+
+
+def test_an_untrained_scorer_is_a_word() -> None:
+    plain = to_plain(Pix2PixHDLoss(scorer="random"))
+    assert plain["scorer"] == "random"
+    assert from_plain(Pix2PixHDLoss, plain, "file").scorer == "random"
+    assert from_plain(Pix2PixHDLoss, plain | {"scorer": "weights"}, "file").scorer == FILE
+    with pytest.raises(ConfigError, match=r"^loss\.scorer is a file named random, .*: rename the file, or give"):
+        Pix2PixHDLoss(scorer=Path("random"))
+    with pytest.raises(ConfigError, match=r"^loss\.scorer is 'weights': give random or a path"):
+        Pix2PixHDLoss(scorer="weights")  # type: ignore[arg-type]
 
 
 @pytest.fixture

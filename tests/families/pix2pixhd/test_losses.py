@@ -12,7 +12,6 @@ from rich.console import Console
 
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import Pix2PixHDLoss
-from hdgan.families.common.perceptual import RANDOM
 from hdgan.losses import PerceptualLoss
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
 from hdgan.training import TrainConfig, load_config, train
@@ -42,7 +41,7 @@ def test_the_loss_compares_the_scorers_features(scorer: Path) -> None:
 
 def test_random_features_need_no_file_and_repeat() -> None:
     before = torch.random.get_rng_state()
-    networks = [Pix2PixHDLoss(scorer=RANDOM).load_perceptual() for _ in range(2)]
+    networks = [Pix2PixHDLoss(scorer="random").load_perceptual() for _ in range(2)]
     assert torch.equal(torch.random.get_rng_state(), before)
     image = torch.rand(1, 3, 32, 64)
     first, again = (network(image) for network in networks if network is not None)
