@@ -6,6 +6,8 @@ RUN/checkpoints/step-00001000/model.safetensors   weights, averages, mean styles
                               styles.safetensors  their clusters (hdgan styles cluster)
 RUN/checkpoints/step-…-undone/                    a checkpoint with styles that a rollback has taken out of the run
 RUN/checkpoints/best.json                         step of the best checkpoint of the latest stage
+
+A model that comes with hdgan is a checkpoint folder in hdgan/pretrained, and its name there stands for it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from hdgan.files.opening import mode_of, require_file
 MODEL_FILE = "model.safetensors"
 TRAINING_FILE = "training.pt"
 PREFIX = "step-"
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""The folder of the models that come with hdgan, a checkpoint folder each."""
 
 
 def checkpoints_folder(run: Path) -> Path:
@@ -51,16 +55,40 @@ def run_of(checkpoint: Path) -> Path | None:
     return folder.parent if of_run else None
 
 
+def pretrained_names() -> list[str]:
+    """The names of the models that come with hdgan, in alphabetical order."""
+    return sorted(file.parent.name for file in PRETRAINED.glob(f"*/{MODEL_FILE}"))
+
+
+def is_pretrained(model: Path) -> bool:
+    """Whether a model file is one that comes with hdgan, in whose folder nothing may be written."""
+    return model.parent.parent == PRETRAINED
+
+
+def locate(path: Path) -> Path:
+    """The path itself if anything is there, else the folder of the model of this name that comes with hdgan.
+
+    Raises:
+        CheckpointError: there is neither.
+    """
+    name = str(path)
+    if name in pretrained_names() and not os.path.lexists(path):
+        return PRETRAINED / name
+    is_folder(path)
+    return path
+
+
 def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
-    """The model file that a run folder, a checkpoint folder or a file stands for.
+    """The model file that a run folder, a checkpoint folder, a file or the name of a model of hdgan stands for.
 
     Args:
-        path: a run, a checkpoint folder, or a .safetensors file.
+        path: a run, a checkpoint folder, a .safetensors file, or the name of a model that comes with hdgan.
         which: for a run: "latest", "best", or a step.
 
     Raises:
         CheckpointError: there is no such checkpoint.
     """
+    path = locate(path)
     if not is_folder(path):
         require_file(path, CheckpointError)
         return path
@@ -68,7 +96,11 @@ def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
         return path / MODEL_FILE
     steps = list_steps(path)
     if not steps:
-        raise CheckpointError(f"{path} contains no checkpoint: give the folder of a training run that has saved one")
+        hidden = str(path) in pretrained_names()
+        raise CheckpointError(
+            f"{path} contains no checkpoint: give the folder of a training run that has saved one"
+            + (f", or rename the folder to use the model {path} that comes with hdgan" if hidden else "")
+        )
     known = {"latest": steps[-1], "best": best_step(path)} | {str(step): step for step in steps}
     step = known.get(str(which))
     if step is None:
@@ -83,8 +115,9 @@ def is_folder(path: Path) -> bool:
     Raises:
         CheckpointError: nothing is there, or it cannot be examined.
     """
-    remedy = "give a run folder, a checkpoint folder or a .safetensors file"
-    return stat.S_ISDIR(mode_of(path, CheckpointError, remedy))
+    names = [f"{name}, which comes with hdgan" for name in pretrained_names()]
+    *others, last = "a run folder", "a checkpoint folder", "a .safetensors file", *names
+    return stat.S_ISDIR(mode_of(path, CheckpointError, f"give {', '.join(others)} or {last}"))
 
 
 @dataclass(frozen=True)
@@ -120,3 +153,12 @@ def best_step(run: Path) -> int | None:
 def beside(model: Path, name: str) -> Path:
     """The path of a file that belongs to a model: `name` in its checkpoint folder, otherwise `<model>.<name>`."""
     return model.with_name(name if model.name == MODEL_FILE else f"{model.stem}.{name}")
+
+
+def output_beside(model: Path, name: str) -> Path:
+    """Where a command writes a file or folder that belongs to a model.
+
+    Returns:
+        The path beside the model, or `<model>.<name>` in the working directory if the model comes with hdgan.
+    """
+    return Path(f"{model.parent.name}.{name}") if is_pretrained(model) else beside(model, name)

@@ -28,9 +28,11 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 # PyTorch's cache of compiled graphs does not see that the derivative of an op has changed.
 
+from hdgan.checkpoints import MODEL_FILE
 from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
 from hdgan.data import DataConfig, SizeConfig
+from hdgan.data.config import ScenesConfig
 from hdgan.data.images import from_unit_range
 from hdgan.evaluation import ScorerTraining, train_scorer
 from hdgan.families import (
@@ -43,6 +45,7 @@ from hdgan.families import (
     ModelConfig,
     PatchConfig,
     Pix2PixConfig,
+    Pix2PixHD,
     Pix2PixHDConfig,
     Pix2PixHDLoss,
     Pix2PixHDStage,
@@ -52,8 +55,10 @@ from hdgan.families import (
 )
 from hdgan.families.common.losses import LossConfig
 from hdgan.families.registry import family_of
+from hdgan.families.saving import CLASS_MEAN, save_model
 from hdgan.files.images import image_ending, save_image
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
+from hdgan.scenes import SPEC
 from hdgan.styles.table import FeatureTable, Origin
 from hdgan.training import PRESETS, LogConfig, OptimConfig, StageConfig, TrainConfig, train
 
@@ -259,6 +264,28 @@ def styled(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["styles", "encode", str(folder), "--device", "cpu"]) == 0
     assert main(["styles", "cluster", str(folder), "--k", "3", "--min-area", "0.01"]) == 0
     return folder
+
+
+@pytest.fixture
+def shipped(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of the only model that then comes with hdgan, `demo`: untrained, for 32x16 pixels of scenes of 64x32.
+
+    The working directory and the cache are empty folders.
+    """
+    torch.manual_seed(0)
+    data = DataConfig(scenes=ScenesConfig(width=64, height=32, train=3, test=2), workers=0)
+    config = make_config(tmp_path / "run", data=data)
+    config = replace(config, model=replace(config.model, n_labels=SPEC.n_labels))
+    assert isinstance(config.model, Pix2PixHDConfig)
+    file = tmp_path / "pretrained" / "demo" / MODEL_FILE
+    training = {"train": to_plain(config), "stage": "joint", "step": 9}
+    means = {CLASS_MEAN: torch.zeros(SPEC.n_labels, config.model.feature_channels)}
+    save_model(file, Pix2PixHD(config.model), extra=training, tensors=means)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HDGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("hdgan.checkpoints.PRETRAINED", tmp_path / "pretrained")
+    return file
 
 
 def command_line(config: TrainConfig) -> list[str]:

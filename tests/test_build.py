@@ -16,6 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from hdgan.checkpoints import MODEL_FILE, PRETRAINED
+from hdgan.families import PatchConfig, Pix2Pix, Pix2PixConfig, UNetConfig
+from hdgan.families.saving import save_model
+
 ROOT = Path(__file__).parent.parent
 SOURCES = (
     "benchmarks",
@@ -59,6 +63,13 @@ def copy_tree(folder: Path) -> Path:
         else:
             shutil.copy(source, folder)
     return folder
+
+
+def add_model(tree: Path) -> None:
+    """Let a tree have a further model that comes with hdgan, tiny and untrained."""
+    unet, patch = UNetConfig(2, 5, ()), PatchConfig(2, 1)
+    model = Pix2Pix(Pix2PixConfig(n_labels=3, instances=False, generator=unet, discriminator=patch))
+    save_model(tree / "hdgan" / "pretrained" / "tiny" / MODEL_FILE, model)
 
 
 def make_wheel(folder: Path, **environment: str) -> Path:
@@ -106,6 +117,7 @@ class Built:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("build")
     tree = copy_tree(folder / "tree")
+    add_model(tree)
     python(tree, "setup.py", "-q", "sdist", HDGAN_BUILD="none")
     (sdist,) = tree.glob("dist/*.tar.gz")
     with tarfile.open(sdist) as archive:
@@ -204,15 +216,25 @@ def test_packages_are_whole(built: Built) -> None:
         files = {member.name.split("/", 1)[1] for member in archive.getmembers() if member.isfile()}
     for folder in ("benchmarks", "csrc", "kernels"):
         assert {f"{folder}/{path.name}" for path in (ROOT / folder).iterdir() if path.is_file()} <= files
+    models = {f"hdgan/{file.relative_to(PRETRAINED.parent)}" for file in PRETRAINED.glob("*/*.safetensors")}
+    models.add(f"hdgan/pretrained/tiny/{MODEL_FILE}")
+    assert models <= files
     linked = {
         f"hdgan/{path.relative_to(ROOT)}" for name in ("benchmarks", "kernels") for path in (ROOT / name).rglob("*.py")
     }
     assert linked <= files
     with zipfile.ZipFile(built.wheel) as archive:
         contents = set(archive.namelist())
-    assert linked <= contents
+    assert linked | models <= contents
     assert len([name for name in contents if re.fullmatch(r"hdgan/_C\..*so", name)]) == 1
     assert not [name for name in contents if name.startswith(("benchmarks", "csrc", "kernels", "tests"))]
+
+
+def test_models_of_the_package_are_found_by_name(built: Built) -> None:
+    script = "import hdgan; pipeline = hdgan.load('tiny', device='cpu'); print(pipeline.file, pipeline.config.n_labels)"
+    file, n_labels = python(built.installed, "-c", script).stdout.split()
+    assert Path(file) == built.installed / "hdgan" / "pretrained" / "tiny" / MODEL_FILE
+    assert n_labels == "3"
 
 
 FORK = """

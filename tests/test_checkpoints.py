@@ -13,7 +13,10 @@ from hdgan.checkpoints import (
     best_step,
     checkpoint_path,
     find_checkpoint,
+    is_pretrained,
     list_steps,
+    output_beside,
+    pretrained_names,
     read_best,
     run_of,
 )
@@ -108,3 +111,33 @@ def test_only_names_of_steps_are_steps(saved: Path) -> None:
         folder.mkdir()
         (folder / MODEL_FILE).write_bytes(b"")
     assert list_steps(saved) == [5, 20, 100]
+
+
+def test_a_model_of_hdgan_is_found_by_its_name(shipped: Path) -> None:
+    assert pretrained_names() == ["demo"]
+    assert find_checkpoint(Path("demo")) == shipped
+    assert is_pretrained(shipped)
+    for other in (Path("models/demo"), Path("demo/model.safetensors"), Path("Demo"), Path("de")):
+        with pytest.raises(CheckpointError, match=f"{other} does not exist: .* or demo, which comes with hdgan"):
+            find_checkpoint(other)
+
+
+def test_a_path_takes_precedence_over_a_model_of_hdgan(shipped: Path) -> None:
+    own = checkpoint_path(Path("demo"), 7)
+    own.mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"demo contains no checkpoint.*, or rename the folder to use the model"):
+        find_checkpoint(Path("demo"))
+    (own / MODEL_FILE).write_bytes(b"")
+    assert find_checkpoint(Path("demo")) == own / MODEL_FILE
+
+
+def test_a_link_to_nothing_takes_precedence_too(shipped: Path) -> None:
+    Path("demo").symlink_to("gone")
+    with pytest.raises(CheckpointError, match="demo does not exist"):
+        find_checkpoint(Path("demo"))
+
+
+def test_nothing_is_written_beside_a_model_of_hdgan(shipped: Path, tmp_path: Path) -> None:
+    assert output_beside(shipped, "edits") == Path("demo.edits")
+    assert output_beside(tmp_path / MODEL_FILE, "edits") == tmp_path / "edits"
+    assert output_beside(tmp_path / "mine.safetensors", "edits") == tmp_path / "mine.edits"

@@ -1,4 +1,4 @@
-"""`hdgan convert`: checkpoints of other implementations to hdgan's and back."""
+"""`hdgan convert`: checkpoints of other implementations to hdgan's and back, and runs to files for use."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro
 
-from hdgan.checkpoints import MODEL_FILE, find_checkpoint, is_folder, list_steps
+from hdgan.checkpoints import MODEL_FILE, find_checkpoint, is_folder, list_steps, locate
 from hdgan.errors import ConfigError
-from hdgan.families.saving import read_metadata
+from hdgan.inference.export import export_model
 from hdgan.interop.cyclegan.files import convert_from_cyclegan, convert_to_cyclegan, find_generator
 from hdgan.interop.nvidia.folder import convert_from_nvidia, convert_to_nvidia
 from hdgan.weights import open_safetensors
@@ -25,8 +26,10 @@ def convert(
     instances: bool | None = None,
     encoder: Path | None = None,
     ema: bool = True,
+    dtype: Literal["float32", "bfloat16"] | None = None,
 ) -> int:
-    """Convert checkpoints of NVIDIA/pix2pixHD or of pytorch-CycleGAN-and-pix2pix to hdgan, or back.
+    """Convert checkpoints of NVIDIA/pix2pixHD or of pytorch-CycleGAN-and-pix2pix to hdgan, or back; or a run of hdgan
+    to one file for use, without the discriminator and with the clusters of its styles beside it.
 
     NVIDIA's code can hold models of pix2pixHD with transposed upsampling and reflection padding. All presets train such
     models except the demo: train that with --model.generator.upsample transposed. pytorch-CycleGAN-and-pix2pix can hold
@@ -35,14 +38,16 @@ def convert(
 
     Args:
         source: for NVIDIA/pix2pixHD, a folder with files such as latest_net_G.pth; for pytorch-CycleGAN-and-pix2pix,
-            such a folder or the file of a generator; with --to nvidia or cyclegan, a run or checkpoint of hdgan.
+            such a folder or the file of a generator; or a run or checkpoint of hdgan, in every direction.
         out: the checkpoint to write, *.safetensors; with --to nvidia or cyclegan, the folder. Nothing is overwritten.
         to: direction.
         epoch: the first part of their file names, such as latest, which is the default, or 100.
         labels: number of classes in the label maps, 0 for images; by default as opt.txt says, or inferred.
         instances: whether the network sees instance boundaries; by default as opt.txt says, or inferred.
         encoder: a *_net_E.pth outside the folder.
-        ema: with --to nvidia or cyclegan, use the averaged weights if there are any.
+        ema: of a run or checkpoint of hdgan, use the averaged weights if there are any.
+        dtype: from hdgan to hdgan, the type of the weights in the file, by default float32. With bfloat16, which is
+            loaded as float32 again, the file is half as large.
 
     Returns:
         0.
@@ -51,16 +56,22 @@ def convert(
         ConfigError: an option has no effect for this source or direction, or an output file already exists.
         CheckpointError: the source does not exist, or cannot be converted.
     """
+    source, chosen = locate(source), epoch or "latest"
     settings = {"labels": labels, "instances": instances, "encoder": encoder}
-    chosen = epoch or "latest"
     if to != "hdgan":
         _refuse(settings, f"--to {to}: the checkpoint says which it is")
+        _refuse({"dtype": dtype}, f"--to {to}, which writes float32")
         back = {"nvidia": convert_to_nvidia, "cyclegan": convert_to_cyclegan}[to]
         notes = back(find_checkpoint(source), out, chosen, ema=ema)
-    elif not ema:
-        raise ConfigError("--no-ema has no effect with --to hdgan, since other code keeps no averages: leave it out")
+    elif _is_of_hdgan(source):
+        _refuse(settings | {"epoch": epoch}, "a checkpoint of hdgan")
+        notes = export_model(find_checkpoint(source), out, getattr(torch, dtype or "float32"), ema=ema)
     else:
-        _refuse_hdgans(source)
+        _refuse({"dtype": dtype}, "a checkpoint of other code, whose weights keep their type")
+        if not ema:
+            raise ConfigError(
+                "--no-ema has no effect on a checkpoint of other code, which keeps no averages: leave it out"
+            )
         if not source.is_dir():
             _refuse(settings | {"epoch": epoch}, "a single file, which is of one epoch and whose G reads images")
             notes = convert_from_cyclegan(source, out)
@@ -73,20 +84,14 @@ def convert(
     return 0
 
 
-def _refuse_hdgans(source: Path) -> None:
-    """Refuse a run or checkpoint of hdgan as a source, and say how to convert it."""
+def _is_of_hdgan(source: Path) -> bool:
+    """Whether a file or folder is a run or checkpoint of hdgan."""
     if is_folder(source):
-        ours = (source / MODEL_FILE).is_file() or bool(list_steps(source))
-    elif ours := source.suffix == ".safetensors":
-        with open_safetensors(source) as file:
-            ours = "hdgan" in (file.metadata() or {})
-    if not ours:
-        return
-    model = read_metadata(find_checkpoint(source)).get("model")
-    family = model.get("family", "pix2pixhd") if isinstance(model, Mapping) else None
-    remedy = {"pix2pixhd": "give --to nvidia", "pix2pix": "give --to cyclegan"}
-    advice = remedy.get(str(family), "neither NVIDIA's code nor pytorch-CycleGAN-and-pix2pix has such a model")
-    raise ConfigError(f"{source} is already a checkpoint of hdgan, a model of the family {family}: {advice}")
+        return (source / MODEL_FILE).is_file() or bool(list_steps(source))
+    if source.suffix != ".safetensors":
+        return False
+    with open_safetensors(source) as file:
+        return "hdgan" in (file.metadata() or {})
 
 
 def _refuse(options: Mapping[str, object], what: str) -> None:

@@ -40,7 +40,8 @@ class EvaluateOptions:
     """The options of the command."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Run folders, checkpoint folders or .safetensors files; their label maps must have the same classes."""
+    """Run folders, checkpoint folders or .safetensors files, or demo, the model that comes with hdgan; their label maps
+    must have the same classes."""
     out: Path = Path("evaluation")
     """Folder for the results."""
     scorer: Path | None = None
@@ -151,7 +152,7 @@ def _train_scorer(
 def _print(rows: list[RunScores]) -> None:
     """Print the table, without the columns in which no run has a value."""
     names = [name for name in METRICS if any(row.metrics[name] is not None for row in rows)]
-    table = Table("run")
+    table = Table("run", box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
         table.add_column(f"{TITLES[name]} {'↑' if name in HIGHER_IS_BETTER else '↓'}", justify="right")
     for row in rows:

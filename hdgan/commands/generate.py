@@ -12,24 +12,27 @@ import tyro
 from PIL import Image
 from rich.console import Console
 
+from hdgan.commands.scene_choice import choose_scenes, scenes_of
 from hdgan.commands.style_choice import StyleChoice
 from hdgan.config.serialization import from_plain
 from hdgan.data import Pair, SizeConfig, match_folders
 from hdgan.data.images import from_unit_range
 from hdgan.errors import ConfigError, DataError
-from hdgan.families import ModelConfig
 from hdgan.families.saving import read_metadata
 from hdgan.files import require_no_file
 from hdgan.files.images import image_ending, save_image
 from hdgan.inference.maps import Maps
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.progress import print_lines, showing_progress
+from hdgan.scenes import held_out_pairs, write_held_out
 from hdgan.wording import count
 
 _FAR = 2
 """By what factor an image may be larger or smaller than in training without a note."""
 _OPTIONS = {"label": "--label", "input": "--input", "ids": "--instance", "photo": "--photo"}
 """The command-line option for each part of a `Pair`."""
+SCENES = "scenes"
+"""The folder beside the images into which --scenes writes their maps."""
 
 
 def generate(
@@ -41,6 +44,7 @@ def generate(
     instance: Path | None = None,
     input: Path | None = None,
     photo: Path | None = None,
+    scenes: int | None = None,
     checkpoint: str = "latest",
     device: str = "auto",
     precision: Literal["float32", "bfloat16"] = "float32",
@@ -52,26 +56,36 @@ def generate(
     16 bits; else TIFF with one page for each channel.
 
     Args:
-        run: Run folder, checkpoint folder or .safetensors file.
+        run: Run folder, checkpoint folder or .safetensors file; or demo, the model that comes with hdgan.
         out: Folder for the images, or a .png file (.tif where images are TIFF) for a single one.
         label: Label map, or a folder of them.
         instance: Instance map, or a folder of them, paired by name.
         input: Input image, or a folder of them, for a model trained on A->B pairs.
         photo: Photo, or a folder of them, that gives each instance its style.
+        scenes: Instead of maps of your own, use those of so many held-out built-in scenes, for a model that was trained
+            on these. The maps and the rendered photos are written into the folder scenes beside the images.
         checkpoint: Which one of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
         precision: With bfloat16 the networks run under autocast.
         ema: Use the averaged weights.
     """
     console = Console(stderr=True)
-    sources = {"label": label, "input": input, "ids": instance, "photo": photo}
+    every = {"label": label, "input": input, "ids": instance, "photo": photo}
+    sources = {part: path for part, path in every.items() if path is not None}
     pipeline = load(run, checkpoint=checkpoint, device=device, precision=precision, ema=ema)
-    _check_sources(run, pipeline.config, sources)
+    chosen = None
+    if scenes is None:
+        _check_sources(run, pipeline, sources)
+    else:
+        chosen = choose_scenes(run, pipeline, scenes, out, [_OPTIONS[part] for part in sources])
     choice.check(pipeline.config.variants, with_photo=photo is not None)
-    pairs = find_sources({part: path for part, path in sources.items() if path is not None}, console)
     ending = image_ending(pipeline.config.image_channels, pipeline.config.image_depth)
+    pairs = find_sources(sources, console) if chosen is None else held_out_pairs(chosen, out / SCENES)
     targets = name_targets(pairs, out, choice.variants, ending)
     _protect_sources(pairs, targets, choice)
+    if chosen is not None:
+        with showing_progress(console) as progress:
+            write_held_out(chosen, out / SCENES, lambda done, total: progress("rendering scenes", done, total))
     began = time.monotonic()
     _generate_all(pipeline, pairs, targets, choice, console)
     seconds = time.monotonic() - began
@@ -139,16 +153,18 @@ def trained_size(file: Path) -> SizeConfig | None:
     return None if size is None else from_plain(SizeConfig, size, f"{file}, train")
 
 
-def _check_sources(run: Path, model: ModelConfig, sources: dict[str, Path | None]) -> None:
+def _check_sources(run: Path, pipeline: Pipeline, sources: Mapping[str, Path]) -> None:
     """Refuse sources that the model does not use, and require the one that it needs."""
+    model = pipeline.config
     needed = "label" if model.n_labels else "input"
-    if sources[needed] is None:
-        raise ConfigError(f"{run} generates images from {needed} files: give --{needed}")
+    if needed not in sources:
+        or_scenes = ", or --scenes 8 for maps of built-in scenes" if scenes_of(pipeline) else ""
+        raise ConfigError(f"{run} generates images from {needed} files: give --{needed}{or_scenes}")
     unused = ["input"] if model.n_labels else ["label"]
     if not (model.instances or model.feature_channels):
         unused.append("ids")
     for part in unused:
-        if sources[part] is not None:
+        if part in sources:
             raise ConfigError(f"{_OPTIONS[part]} {sources[part]} has no effect on the images of {run}: leave it out")
 
 

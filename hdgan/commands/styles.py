@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hdgan.checkpoints import beside
+from hdgan.checkpoints import output_beside
 from hdgan.config.bounds import Positive
 from hdgan.config.serialization import check_value
 from hdgan.data import SizeConfig
@@ -18,11 +18,11 @@ from hdgan.errors import ConfigError
 from hdgan.evaluation.style_agreement import Agreement, Change, measure_agreement, measure_changes
 from hdgan.evaluation.style_sheet import write_sheet
 from hdgan.inference import encoding
-from hdgan.inference.encoding import TrainedModel, open_trained_model
+from hdgan.inference.encoding import TrainedModel, new_bank_file, open_trained_model
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.interop.nvidia import clusters as nvidia_clusters
 from hdgan.progress import print_lines, showing_progress
-from hdgan.styles.bank import STYLES_FILE, StyleBank, with_thumbnails
+from hdgan.styles.bank import StyleBank, with_thumbnails
 from hdgan.styles.cluster import MIN_AREA
 from hdgan.styles.cluster import cluster as find_clusters
 from hdgan.styles.crops import Cropper
@@ -34,7 +34,7 @@ class ModelOptions:
     """The model of a command, and which of its weights to use."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run folder, checkpoint folder or .safetensors file."""
+    """Run folder, checkpoint folder or .safetensors file; or demo, the model that comes with hdgan."""
     checkpoint: str = "latest"
     """Checkpoint of a run: latest, best, or a step."""
     ema: bool = True
@@ -90,12 +90,13 @@ def cluster(model: Model, k: int = 10, min_area: float = MIN_AREA, seed: int = 0
         root: Dataset, if it has moved since training.
     """
     trained = model.open(root=root)
+    target = trained.bank_file
     bank = find_clusters(
         _read_table(trained), k, min_area=min_area, seed=seed, dontcare=trained.pipeline.config.dontcare
     )
     first = [entry.examples[0] for clusters in bank.clusters.values() for entry in clusters]
     bank = with_thumbnails(bank, _cropper(trained).crops(first))
-    bank.save(trained.bank_file)
+    bank.save(target)
     console = Console(stderr=True)
     without = sorted(bank.means.keys() - bank.clusters.keys())
     if without:
@@ -103,7 +104,7 @@ def cluster(model: Model, k: int = 10, min_area: float = MIN_AREA, seed: int = 0
         print_lines(
             console, f"classes without a large enough instance, which keep the mean style of the class: {names}"
         )
-    print_lines(console, f"{_count(bank)}: {trained.bank_file}")
+    print_lines(console, f"{_count(bank)}: {target}")
     return 0
 
 
@@ -117,7 +118,7 @@ def show(model: Model, out: Path | None = None, examples: int = 8, root: Path | 
     """
     check_value(Positive, examples, "examples")
     trained = model.open(root=root)
-    target = out or beside(trained.file, "styles.html")
+    target = out or output_beside(trained.file, "styles.html")
     write_sheet(trained.pipeline.bank, _cropper(trained), target, trained.class_names, examples)
     print(target.resolve())
     return 0
@@ -129,7 +130,7 @@ def import_nvidia(model: ModelAndFile) -> int:
     assert pipeline.file is not None
     bank = nvidia_clusters.read_nvidia(model.file)
     bank.require("", pipeline.config.feature_channels, str(pipeline.file))
-    target = beside(pipeline.file, STYLES_FILE)
+    target = new_bank_file(pipeline.file)
     replace(bank, origin=Origin(pipeline.encoder_id, model.file.name)).save(target)
     print(f"{_count(bank)}: {target}")
     return 0

@@ -37,6 +37,8 @@ Depth = Literal["uint8", "uint16", "float32"]
 """NumPy's name for the type of an image's numbers."""
 Features = Annotated[int, Interval(ge=0, le=1024)]
 """Channels of an encoder's features."""
+Noise = Annotated[float, Interval(ge=0, le=100)]
+"""Standard deviation relative to that of features."""
 Width = Annotated[int, Interval(ge=1, le=4096)]
 """Channels of a network's first convolution."""
 Blocks = Annotated[int, Interval(ge=0, le=256)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from hdgan.checkpoints import MODEL_FILE, beside, run_of
+from hdgan.checkpoints import MODEL_FILE, output_beside, run_of
 from hdgan.data import PairedDataset
 from hdgan.editor.document import Document
 from hdgan.editor.palette import ClassPalette, choose_palette
@@ -18,7 +18,7 @@ from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.families.saving import read_metadata
 from hdgan.inference import Pipeline
 from hdgan.losses import rgb_obstacle
-from hdgan.scenes import spec_of
+from hdgan.scenes import held_out_only, spec_of
 from hdgan.styles import Style, StyleBank
 from hdgan.training.datasets import open_data
 from hdgan.training.run_folder import training_of
@@ -118,7 +118,8 @@ def open_context(
     try:
         config, size = training_of(file, read_metadata(file), model, root)
         spec = spec_of(config.data)
-        samples = open_data(replace(config, stages={}), console or Console(quiet=True)).validation(size)
+        config = replace(config, data=held_out_only(config.data), stages={})
+        samples = open_data(config, console or Console(quiet=True)).validation(size)
     except HdganError as error:  # the model can still edit the user's own files
         why_no_samples = str(error)
     palette = choose_palette(model.n_labels, spec, classes)
@@ -126,7 +127,7 @@ def open_context(
 
 
 def output_folder(model: Path) -> Path:
-    """Where documents are saved: in the run of a model, since training may delete checkpoints, else next to its
-    file."""
+    """Where documents are saved: in the run of a model, since training may delete checkpoints, else as `output_beside`
+    says."""
     run = run_of(model.parent.resolve()) if model.name == MODEL_FILE else None
-    return beside(model, "edits") if run is None else run / "edits"
+    return output_beside(model, "edits") if run is None else run / "edits"

@@ -14,6 +14,7 @@ from hdgan.data import Sample
 from hdgan.data.colors import colorize_labels, preview
 from hdgan.files.csv import write_csv
 from hdgan.metrics.scores import HIGHER_IS_BETTER, TITLES, RunScores, notes_of, shown
+from hdgan.reporting.charts import Chart, draw_spectra
 from hdgan.reporting.images import EmbeddedImage, embed
 from hdgan.reporting.page import write_page
 
@@ -143,8 +144,25 @@ def _content(rows: list[RunScores], gallery: Gallery, facts: Facts) -> dict[str,
             (facts.class_name(score.label), score.pixels / total, [row.classes[k].iou for row in rows])
             for k, score in enumerate(rows[0].classes)
         ],
+        "charts": _spectra(rows[1:]),
         "samples": gallery.samples,
     }
+
+
+def _spectra(runs: Sequence[RunScores]) -> list[Chart]:
+    """A chart for each run, with its patterns below the name."""
+    known = [(run.name, run.spectra) for run in runs if run.spectra is not None]
+    levels = [level for _, spectra in known for level in (*spectra.image, *spectra.photo)]
+    return [
+        draw_spectra(
+            name,
+            "; ".join(f"{pattern} {excess:+.2f} dB" for pattern, excess in spectra.patterns.items()),
+            spectra.frequencies,
+            {"generated": spectra.image, "photos": spectra.photo},
+            (min(levels), max(levels)),
+        )
+        for name, spectra in known
+    ]
 
 
 def _best(rows: Sequence[RunScores], name: str) -> float | None:

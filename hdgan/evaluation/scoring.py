@@ -21,7 +21,7 @@ from hdgan.inference.pipeline import Pipeline
 from hdgan.metrics.evaluator import Evaluator
 from hdgan.metrics.feature_networks import FeatureNetworks
 from hdgan.metrics.scorer import ScorerRange, out_of_memory
-from hdgan.metrics.scores import IMAGE_METRICS, METRICS, ORACLE, SEGMENTATION, RunScores
+from hdgan.metrics.scores import METRICS, OF_PHOTOS, ORACLE, SEGMENTATION, RunScores
 from hdgan.progress import showing_progress
 
 
@@ -126,7 +126,7 @@ def _score_all(comparison: Comparison, gallery: Gallery, console: Console) -> li
                 recognised = [one.add(image, photo, label) for one, image in zip(evaluators, images, strict=True)]
             gallery.add(sample, images, recognised)
     rows = [evaluator.scores(name) for evaluator, name in zip(evaluators, names, strict=True)]
-    rows[0].notes.update(dict.fromkeys(IMAGE_METRICS, "the photos are the reference"))
+    rows[0].notes.update(dict.fromkeys(OF_PHOTOS, "the photos are the reference"))
     return rows
 
 
@@ -182,5 +182,12 @@ def _facts(comparison: Comparison) -> Facts:
             f"Scorer FID is the Fréchet distance of the scorer's {dimensions} features over {comparison.count} "
             "images, a substitute for FID. Compare it only within this table."
         )
+    remarks.append(
+        "Spectrum is the root mean square difference between the mean power spectra of the images and of the photos, "
+        "which blur and noise raise. Pattern is the strongest of five: streaks parallel to a border, horizontal or "
+        "vertical, and grids that repeat after 4, 8 or 16 pixels. Its value says by how much they stand out from the "
+        "neighbouring frequencies more than they do in the photos. Two sets of photos differ as well, the more the "
+        "fewer images they have."
+    )
     columns = {"scorer": scorer, "phase": comparison.phase, "pictures": comparison.count}
     return Facts(lines, tuple(remarks), () if comparison.spec is None else comparison.spec.classes, columns)

@@ -56,6 +56,7 @@ def save_model(
     extra: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
     *,
+    dtype: torch.dtype | None = None,
     new: bool = False,
 ) -> None:
     """Write a model so that a crash leaves the old file or the new one.
@@ -66,12 +67,16 @@ def save_model(
         ema: averaged weights under the model's keys (`generator.…`, `encoder.…`), in memory of their own.
         extra: further metadata that JSON can hold.
         tensors: further tensors, under names of their own.
+        dtype: of the weights in the file, such as torch.bfloat16; None keeps theirs. Buffers and averages keep theirs.
+            `load_model` makes float32 of all.
         new: the file must not exist, not even at the moment when this one is complete.
 
     Raises:
         HdganError: the file cannot be written, or with `new` it exists.
     """
     stored = dict(model.state_dict())
+    if dtype is not None:
+        stored |= {name: weight.detach().to(dtype) for name, weight in model.named_parameters()}
     stored |= {f"{_EMA}{key}": value for key, value in (ema or {}).items()}
     stored |= tensors or {}
     save_described(path, stored, {**(extra or {}), "model": to_plain(model.config)}, new=new)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from hdgan.checkpoints import MODEL_FILE, beside, run_of
+from hdgan.checkpoints import MODEL_FILE, beside, is_pretrained, output_beside, run_of
 from hdgan.config.bounds import Side
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value
@@ -62,12 +62,16 @@ class TrainedModel:
     @property
     def table_file(self) -> Path:
         """The file of its instances' features."""
-        return beside(self.file, FEATURES_FILE)
+        return output_beside(self.file, FEATURES_FILE)
 
     @property
     def bank_file(self) -> Path:
-        """The file of their clusters."""
-        return beside(self.file, STYLES_FILE)
+        """The file of their clusters, to write. `Pipeline.bank` reads them.
+
+        Raises:
+            ConfigError: the model comes with hdgan.
+        """
+        return new_bank_file(self.file)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -117,6 +121,20 @@ def open_trained_model(
         size = SizeConfig(width=width)
     data = open_data(replace(config, stages={}), console or Console(quiet=True))
     return TrainedModel(file, pipeline, config, data, size)
+
+
+def new_bank_file(model: Path) -> Path:
+    """The file in which clusters of a model's styles are written.
+
+    Raises:
+        ConfigError: the model comes with hdgan, and has its clusters.
+    """
+    if is_pretrained(model):
+        raise ConfigError(
+            f"the model {model.parent.name} comes with hdgan, and its clusters of styles do not change: make a copy of "
+            f"it with `hdgan convert {model.parent.name} --out {model.parent.name}.safetensors` and use that"
+        )
+    return beside(model, STYLES_FILE)
 
 
 def encode(trained: TrainedModel, progress: Callable[[int, int], None] = lambda done, total: None) -> FeatureTable:

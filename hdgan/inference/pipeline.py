@@ -284,7 +284,8 @@ def load(
     """Load a trained model.
 
     Args:
-        path: a run folder, a checkpoint folder, or a .safetensors file.
+        path: a run folder, a checkpoint folder, a .safetensors file, or the name of a model that comes with hdgan, such
+            as "demo". A file or folder of this name takes precedence.
         checkpoint: of a run: "latest", "best", or a step.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "float32" or "bfloat16".

@@ -1,4 +1,5 @@
-"""Metrics of generated images: segmentation score, PSNR, SSIM, LPIPS, FID and KID, and the evaluator of them all."""
+"""Metrics of generated images: segmentation score, PSNR, SSIM, LPIPS, FID, KID and spectra, and
+the evaluator of them all."""
 
 from hdgan.metrics.scores import RunScores
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from hdgan.metrics.confusion import Confusion
+from hdgan.metrics.confusion import ClassScore, Confusion
 from hdgan.metrics.feature_networks import FeatureNetworks
 from hdgan.metrics.image_metrics import ImageMetrics
 from hdgan.metrics.scorer import Scorer
-from hdgan.metrics.scores import IMAGE_METRICS, METRICS, SEGMENTATION, RunScores
+from hdgan.metrics.scores import IMAGE_METRICS, METRICS, SEGMENTATION, SPECTRAL, RunScores
+from hdgan.metrics.spectra import TILE, Spectra
 
 
 class Evaluator:
@@ -46,6 +47,7 @@ class Evaluator:
             reason = "no scorer: give --scorer FILE, or --train-scorer" if n_labels else "no labels"
             self.notes |= dict.fromkeys(SEGMENTATION, reason)
         self.images = ImageMetrics([name for name in IMAGE_METRICS if name in names], count, networks, channels)
+        self.spectra = None if names.isdisjoint(SPECTRAL) else Spectra(networks.device)
 
     def add(self, image: Tensor, photo: Tensor, label: Tensor | None) -> Tensor | None:
         """Score a batch.
@@ -59,17 +61,32 @@ class Evaluator:
             The classes that the scorer recognises, [B, H, W] int64; None if the segmentation is not scored.
         """
         self.images.add(image, photo)
+        self._add_spectra(image, photo)
         if self.confusion is None or self.scorer is None or label is None:
             return None
         recognised = self.scorer(image * 2 - 1)
         self.confusion.add(label, recognised)
         return recognised
 
+    def _add_spectra(self, image: Tensor, photo: Tensor) -> None:
+        """Add the spectra of a batch; one that is too small ends them."""
+        if self.spectra is not None and min(photo.shape[2:]) < TILE:
+            self.spectra = None
+            self.notes |= dict.fromkeys(SPECTRAL, f"its tiles need images of at least {TILE} pixels per side")
+        if self.spectra is not None:
+            self.spectra.add(image, photo)
+
     def scores(self, name: str) -> RunScores:
         """The scores of all batches so far, as a row of this name."""
         metrics = dict.fromkeys(METRICS) | self.images.values()
-        notes = self.notes | self.images.notes
-        if self.confusion is None:
-            return RunScores(name, metrics, notes)
-        metrics |= {"miou": self.confusion.mean_iou, "pixel_accuracy": self.confusion.pixel_accuracy}
-        return RunScores(name, metrics, notes, tuple(self.confusion.classes()))
+        known = self.notes | self.images.notes
+        notes = {metric: known[metric] for metric in METRICS if metric in known}
+        classes: tuple[ClassScore, ...] = ()
+        spectra = None
+        if self.confusion is not None:
+            metrics |= {"miou": self.confusion.mean_iou, "pixel_accuracy": self.confusion.pixel_accuracy}
+            classes = tuple(self.confusion.classes())
+        if self.spectra is not None:
+            spectra = self.spectra.scores()
+            metrics |= {"spectrum": spectra.distance, "pattern": spectra.strongest}
+        return RunScores(name, metrics, notes, classes, spectra)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hdgan.metrics.confusion import ClassScore
+from hdgan.metrics.spectra import SpectralScores
 
 SEGMENTATION = ("miou", "pixel_accuracy")
 IMAGE_METRICS = ("psnr", "ssim", "lpips", "fid", "kid", "scorer_fid")
-METRICS = (*SEGMENTATION, *IMAGE_METRICS)
+SPECTRAL = ("spectrum", "pattern")
+OF_PHOTOS = (*IMAGE_METRICS, *SPECTRAL)
+"""Those that compare images with the photos."""
+METRICS = (*SEGMENTATION, *OF_PHOTOS)
 """All columns."""
 TITLES = {
     "miou": "mean IoU",
@@ -19,6 +23,8 @@ TITLES = {
     "fid": "FID",
     "kid": "KID",
     "scorer_fid": "scorer FID",
+    "spectrum": "spectrum (dB)",
+    "pattern": "pattern (dB)",
 }
 HIGHER_IS_BETTER = frozenset(("miou", "pixel_accuracy", "psnr", "ssim"))
 """Metrics whose higher values are better. For the others, lower values are better."""
@@ -38,13 +44,15 @@ class RunScores:
     """Why a metric is not available, by its name."""
     classes: tuple[ClassScore, ...] = ()
     """How well each class is recognised; empty without a scorer or label maps."""
+    spectra: SpectralScores | None = None
+    """What the metrics of spectra were computed from; None if they are not available."""
 
 
 def shown(name: str, value: float | None) -> str:
     """A value as tables show it."""
     if value is None:
         return "-"
-    return f"{value:.2f}" if name in ("psnr", "fid") else f"{value:.4f}"
+    return f"{value:.2f}" if name in ("psnr", "fid", *SPECTRAL) else f"{value:.4f}"
 
 
 def notes_of(rows: list[RunScores]) -> dict[str, str]:

@@ -36,6 +36,8 @@ from hdgan.ops.instance_norm_act import PadMode, pad2d
 
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound=type[nn.Module])
+INIT_STD = 0.02
+"""Standard deviation of new convolution weights, as in the originals."""
 _recompute = False
 _casts: list[Casts] = []
 """Those of each active `reusing`, in all threads. The last ones count; all give the same numbers."""
@@ -235,15 +237,15 @@ def conv_by_rows(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Draw all convolution weights from N(0, 0.02), and scales of batch norms from N(1, 0.02), as the originals do.
+    """Draw all convolution weights from N(0, 0.02²), and scales of batch norms from N(1, 0.02²), as the originals do.
 
     Biases stay as PyTorch draws them, as in NVIDIA/pix2pixHD.
     """
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(layer.weight, 0.0, 0.02)
+            nn.init.normal_(layer.weight, 0.0, INIT_STD)
         elif isinstance(layer, nn.BatchNorm2d):
-            nn.init.normal_(layer.weight, 1.0, 0.02)
+            nn.init.normal_(layer.weight, 1.0, INIT_STD)
 
 
 def zero_biases(module: nn.Module) -> None:

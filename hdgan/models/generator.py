@@ -19,6 +19,7 @@ from hdgan.models.blocks import (
     up_conv,
 )
 from hdgan.models.inputs import NetworkInput, first_conv, input_for, input_pyramid, run_at_multiple
+from hdgan.models.noise import noise_after
 from hdgan.models.options import UpsampleMode
 from hdgan.ops import instance_norm_act
 from hdgan.ops.instance_norm_act import PadMode
@@ -40,7 +41,14 @@ class Trunk(nn.Module):
     """G1 without its last convolution: 7x7 convolution, downsampling, residual blocks, upsampling."""
 
     def __init__(
-        self, in_channels: int, ngf: int, n_downsample: int, n_blocks: int, pad_mode: PadMode, upsample: UpsampleMode
+        self,
+        in_channels: int,
+        ngf: int,
+        n_downsample: int,
+        n_blocks: int,
+        pad_mode: PadMode,
+        upsample: UpsampleMode,
+        noise: float = 0.0,
     ) -> None:
         super().__init__()
         widths = [ngf * 2**i for i in range(n_downsample + 1)]
@@ -48,6 +56,7 @@ class Trunk(nn.Module):
         self.downs = nn.ModuleList(down_conv(width) for width in widths[:-1])
         self.blocks = nn.ModuleList(ResidualBlock(widths[-1], pad_mode) for _ in range(n_blocks))
         self.ups = nn.ModuleList(up_conv(width, upsample) for width in reversed(widths[1:]))
+        self.noises = nn.ModuleList(noise_after(conv, noise) for conv in ((self.stem, *self.downs)[-1], *self.ups))
         self.pad_mode, self.upsample = pad_mode, upsample
 
     def forward(self, x: NetworkInput, head: nn.Module | None = None) -> Tensor:
@@ -55,14 +64,17 @@ class Trunk(nn.Module):
         h = first_conv(self.stem, x, STEM_PAD, self.pad_mode)
         for down in self.downs:
             h = norm_relu_conv(down, h, 0, self.pad_mode)
+        first_noise, *noises = self.noises
+        h = first_noise(h)
         if self.blocks:
             h = instance_norm_act(h, activation="relu", pad=ResidualBlock.PAD, pad_mode=self.pad_mode)
             h = residual_chain(self.blocks, h)
-        for i, up in enumerate(self.ups):
+        for i, (up, noise) in enumerate(zip(self.ups, noises, strict=True)):
             if i == 0 and self.blocks:  # which end with a norm
                 h = as_function(up)(enlarged(h, self.upsample, self.pad_mode))
             else:
                 h = norm_relu_up(up, h, self.upsample, self.pad_mode)
+            h = noise(h)
         return finish(h, head, self.pad_mode)
 
 
@@ -79,6 +91,7 @@ class GlobalGenerator(nn.Module):
         n_blocks: residual blocks.
         pad_mode: padding of the 7x7 convolutions and the residual blocks.
         upsample: "transposed" or "resize".
+        noise: initial standard deviation of the noise, relative to the features'; 0 leaves it out.
     """
 
     def __init__(
@@ -90,9 +103,10 @@ class GlobalGenerator(nn.Module):
         n_blocks: int = 9,
         pad_mode: PadMode = "reflect",
         upsample: UpsampleMode = "transposed",
+        noise: float = 0.0,
     ) -> None:
         super().__init__()
-        self.trunk = Trunk(in_channels, ngf, n_downsample, n_blocks, pad_mode, upsample)
+        self.trunk = Trunk(in_channels, ngf, n_downsample, n_blocks, pad_mode, upsample, noise)
         self.head = nn.Conv2d(ngf, out_channels, 2 * STEM_PAD + 1)
         self.multiple = 2**n_downsample
         init_weights(self)
@@ -108,12 +122,15 @@ class GlobalGenerator(nn.Module):
 class Enhancer(nn.Module):
     """One local enhancer: its own downsampling half, the sum with the lower level, and its upsampling half."""
 
-    def __init__(self, in_channels: int, ngf: int, n_blocks: int, pad_mode: PadMode, upsample: UpsampleMode) -> None:
+    def __init__(
+        self, in_channels: int, ngf: int, n_blocks: int, pad_mode: PadMode, upsample: UpsampleMode, noise: float = 0.0
+    ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(in_channels, ngf, 2 * STEM_PAD + 1)
         self.down = down_conv(ngf)
         self.blocks = nn.ModuleList(ResidualBlock(ngf * 2, pad_mode) for _ in range(n_blocks))
         self.up = up_conv(ngf * 2, upsample)
+        self.noise = noise_after(self.up, noise)
         self.pad_mode, self.upsample = pad_mode, upsample
 
     def forward(self, x: NetworkInput, coarse: Tensor, head: nn.Module | None = None) -> Tensor:
@@ -124,7 +141,7 @@ class Enhancer(nn.Module):
         pad = ResidualBlock.PAD if self.blocks else 0
         h = instance_norm_act(h, residual=coarse, activation="relu", pad=pad, pad_mode=self.pad_mode)
         h = residual_chain(self.blocks, h)
-        h = as_function(self.up)(enlarged(h, self.upsample, self.pad_mode))
+        h = self.noise(as_function(self.up)(enlarged(h, self.upsample, self.pad_mode)))
         return finish(h, head, self.pad_mode)
 
 
@@ -143,6 +160,7 @@ class LocalEnhancer(nn.Module):
         n_blocks_local: residual blocks of each enhancer.
         pad_mode: padding of the 7x7 convolutions and the residual blocks.
         upsample: "transposed" or "resize".
+        noise: initial standard deviation of the noise, relative to the features'; 0 leaves it out.
     """
 
     def __init__(
@@ -156,11 +174,12 @@ class LocalEnhancer(nn.Module):
         n_blocks_local: int = 3,
         pad_mode: PadMode = "reflect",
         upsample: UpsampleMode = "transposed",
+        noise: float = 0.0,
     ) -> None:
         super().__init__()
-        self.coarse = Trunk(in_channels, ngf * 2**n_enhancers, n_downsample, n_blocks, pad_mode, upsample)
+        self.coarse = Trunk(in_channels, ngf * 2**n_enhancers, n_downsample, n_blocks, pad_mode, upsample, noise)
         self.enhancers = nn.ModuleList(
-            Enhancer(in_channels, ngf * 2**level, n_blocks_local, pad_mode, upsample)
+            Enhancer(in_channels, ngf * 2**level, n_blocks_local, pad_mode, upsample, noise)
             for level in reversed(range(n_enhancers))
         )
         self.head = nn.Conv2d(ngf, out_channels, 2 * STEM_PAD + 1)

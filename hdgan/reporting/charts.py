@@ -1,16 +1,16 @@
-"""The curves of a run as SVG, which takes its font, colours and size from the page around it (page.css)."""
+"""Curves of a run and spectra of its images as SVG, which takes font, colours and size from its page (page.css)."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 MOST_POINTS = 1000
 """Maximum number of points of a drawn curve."""
@@ -205,6 +205,31 @@ def _style(name: str, number: int) -> CurveStyle:
     return CurveStyle(name, color, _LINES[again % len(_LINES)])
 
 
+def draw_spectra(
+    title: str,
+    note: str,
+    frequencies: Sequence[float],
+    spectra: Mapping[str, Sequence[float]],
+    limits: tuple[float, float],
+) -> Chart:
+    """Draw power spectra over frequency.
+
+    Args:
+        title, note: of the chart.
+        frequencies: in cycles per pixel.
+        spectra: in dB, of the length of `frequencies`, by the names of their curves.
+        limits: lowest and highest level in dB that charts with a common axis show.
+    """
+    figure, axes = _axes()
+    styles = [_style(name, number) for number, name in enumerate(spectra)]
+    for style, levels in zip(styles, spectra.values(), strict=True):
+        color = _CURVES[style.color]
+        axes.plot(frequencies, levels, color=color, linestyle=style.line, linewidth=1.7, solid_joinstyle="round")
+    axes.set_ylim(limits[0] - 1, limits[1] + 1)
+    axes.set_xlim(0, max(frequencies) * 1.01)
+    return Chart(title, note, styles, _svg(figure, axes, title))
+
+
 def spread(count: int, most: int) -> np.ndarray:
     """At most `most` of the indices 0 … count - 1, evenly spread, with the first and the last of them."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
@@ -241,13 +266,9 @@ class _Curve:
 
 
 def _draw(spec: _ChartSpec, curves: Sequence[_Curve], styles: Sequence[CurveStyle], spans: Sequence[Span]) -> Markup:
-    # matplotlib takes a second to import, and only a report needs it.
-    import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
-    figure = Figure(figsize=(6, 2.9), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _axes()
     for curve, style in zip(curves, styles, strict=True):
         _plot(axes, curve, style, spec)
     values = np.concatenate([curve.values for curve in curves])
@@ -267,13 +288,27 @@ def _draw(spec: _ChartSpec, curves: Sequence[_Curve], styles: Sequence[CurveStyl
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.locator_params(axis="x", nbins=7)
     _shade(axes, spans)
+    return _svg(figure, axes, spec.title)
+
+
+def _axes() -> tuple[Any, Any]:
+    """An empty figure, and its axes."""
+    from matplotlib.figure import Figure  # which takes a second to import; only pages need it
+
+    figure = Figure(figsize=(6, 2.9), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _svg(figure: Any, axes: Any, title: str) -> Markup:
+    import matplotlib
+
     axes.grid(axis="y", color=_LINE, linewidth=0.8)
     axes.tick_params(which="both", colors=_INK, length=0, labelsize=9)
     axes.spines[:].set_visible(False)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": spec.title}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True)
-    return _inline(buffer.getvalue(), spec.title)
+    return _inline(buffer.getvalue(), title)
 
 
 def _plot(axes: Any, curve: _Curve, style: CurveStyle, spec: _ChartSpec) -> None:
@@ -316,7 +351,9 @@ def _inline(svg: str, title: str) -> Markup:
     """Turn matplotlib's file into an element of a page: without ids, which would clash, and without a fixed size."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{title}">', svg, count=1)
+    box = re.search(r'viewBox="[^"]*"', svg)
+    assert box is not None
+    svg = f'<svg {box[0]} role="img" aria-label="{escape(title)}">{svg[svg.index(">") + 1 :]}'
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     for color, variable in _VARIABLES.items():
         svg = svg.replace(color, f"var({variable})")

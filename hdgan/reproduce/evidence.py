@@ -30,6 +30,8 @@ COLUMNS = {
     "fid": ("FID ↓", 1),
     "kid": ("KID ↓", 4),
     "scorer_fid": ("FID of the scorer's features ↓", 4),
+    "spectrum": ("spectrum, dB ↓", 2),
+    "pattern": ("pattern, dB ↓", 2),
 }
 """Metrics of the tables, with their headings and digits."""
 HARDLY = 0.05
@@ -149,6 +151,9 @@ def _conditions(measured: Measured) -> str:
     ]
     missing = {note for run in runs for note in run.notes.split("; ") if note}
     lines += [f"Not available: {note}." for note in sorted(missing)]
+    unknown = [name for name in COLUMNS if all(name not in run.metrics for run in runs)]
+    if unknown:
+        lines.append(f"Not measured, since these runs were scored before hdgan had it: {', '.join(unknown)}.")
     return "\n\n".join(lines)
 
 

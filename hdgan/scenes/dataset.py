@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from hdgan.config.options import option
 from hdgan.data.config import DataConfig, ScenesConfig
+from hdgan.data.pairs import Pair
 from hdgan.data.spec import DatasetSpec
 from hdgan.errors import ConfigError, HdganError
 from hdgan.files.cache import default_cache
@@ -85,8 +86,7 @@ def ensure_scenes(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=parent) as scratch:
             # Not synced to disk: what a power cut spoils can be drawn again.
             made = Path(scratch) / folder.name
-            made.mkdir()
-            _write_all(config, made, progress)
+            _write(config, made, {"train": config.train, "test": config.test}, progress)
             made.rename(folder)
     except OSError as error:
         if folder.is_dir():  # another process was first, with the same scenes
@@ -105,22 +105,58 @@ def scenes_folder(config: ScenesConfig, cache: Path | None = None) -> Path:
     return (cache if cache is not None else default_cache()) / "scenes" / f"{config.width}x{config.height}-{key}"
 
 
-def _write_all(config: ScenesConfig, folder: Path, progress: Callable[[int, int], None] | None) -> None:
+def held_out_only(data: DataConfig) -> DataConfig:
+    """Data for a model that only looks at held-out scenes: without the training scenes that are not yet rendered.
+
+    Returns:
+        The same data; if it is that of built-in scenes which are not in the cache, with a single training scene.
+    """
+    if not data.uses_scenes or scenes_folder(data.scenes).is_dir():
+        return data
+    return replace(data, scenes=replace(data.scenes, train=1))
+
+
+def held_out_pairs(config: ScenesConfig, folder: Path) -> list[Pair]:
+    """The label and instance maps that `write_held_out` writes."""
+    stems = map(_stem, range(config.test))
+    labels, ids = folder / "test_label", folder / "test_inst"
+    return [Pair(stem, label=labels / f"{stem}.png", ids=ids / f"{stem}.png") for stem in stems]
+
+
+def write_held_out(config: ScenesConfig, folder: Path, progress: Callable[[int, int], None] | None = None) -> None:
+    """Render the held-out scenes of `config` into a folder, in NVIDIA's layout. Files of the same names are replaced.
+
+    Args:
+        config: Size, number and seed of the scenes; its number of training scenes is not used.
+        folder: Made if it does not exist.
+        progress: Called with the number of scenes drawn and their total after each scene.
+    """
+    _write(config, folder, {"test": config.test}, progress)
+
+
+def _write(
+    config: ScenesConfig, folder: Path, splits: Mapping[str, int], progress: Callable[[int, int], None] | None
+) -> None:
+    """Write the first scenes of each split, of which there are so many."""
     done = 0
-    for split, count in (("train", config.train), ("test", config.test)):
+    for split, count in splits.items():
         for kind in ("label", "inst", "img", "style"):
-            (folder / f"{split}_{kind}").mkdir()
+            (folder / f"{split}_{kind}").mkdir(parents=True, exist_ok=True)
         for index in range(count):
             scene = render_scene(config.seed, split, index, config.width, config.height)
             _write_scene(scene, folder, config.seed, split, index)
             done += 1
             if progress is not None:
-                progress(done, config.train + config.test)
+                progress(done, sum(splits.values()))
+
+
+def _stem(index: int) -> str:
+    return f"scene_{index:06d}"
 
 
 def _write_scene(scene: Scene, folder: Path, seed: int, split: str, index: int) -> None:
     """Write one scene into the four folders of its split."""
-    stem = f"scene_{index:06d}"
+    stem = _stem(index)
     Image.fromarray(scene.label).save(folder / f"{split}_label" / f"{stem}.png")
     Image.fromarray(scene.ids.astype(np.uint16)).save(folder / f"{split}_inst" / f"{stem}.png")
     # Noise hardly compresses; a higher level would only take longer.

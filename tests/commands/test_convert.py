@@ -89,33 +89,56 @@ def test_a_cyclegan_has_two_generators(tmp_path: Path) -> None:
         convert(tmp_path, tmp_path / "out.safetensors")
 
 
-@pytest.mark.parametrize(
-    ("config", "says"),
-    [
-        (HD, "of the family pix2pixhd: give --to nvidia"),
-        (PLAIN, "of the family pix2pix: give --to cyclegan"),
-        (CRNConfig(n_labels=2, n_modules=1, width=0.01), "family crn: neither NVIDIA's code nor pytorch-CycleGAN"),
-    ],
-)
-def test_a_run_of_ours_is_told_its_direction(config: Any, says: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [HD, PLAIN, CRNConfig(n_labels=2, n_modules=1, width=0.01)])
+def test_a_run_of_ours_becomes_a_file_for_use(config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run" / "checkpoints" / "step-00000009"
     folder.mkdir(parents=True)
     save_model(folder / "model.safetensors", build_model(config))
-    for source in (tmp_path / "run", folder, folder / "model.safetensors"):
-        with pytest.raises(ConfigError, match=says):
-            convert(source, tmp_path / "out.safetensors")
+    files = [tmp_path / f"{k}.safetensors" for k in range(3)]
+    for source, out in zip((tmp_path / "run", folder, folder / "model.safetensors"), files, strict=True):
+        assert main(["convert", str(source), "--out", str(out), "--dtype", "bfloat16"]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"wrote {out}"
+    assert len({file.read_bytes() for file in files}) == 1
+    found, expected = load_model(files[0])[0].generator, load_model(folder / "model.safetensors")[0].generator
+    weights = dict(expected.named_parameters())
+    for key, value in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[key], value.bfloat16().float() if key in weights else value)
+
+
+def test_a_model_of_hdgan_is_converted_by_its_name(shipped: Path) -> None:
+    assert main(["convert", "demo", "--out", "copy.safetensors"]) == 0
+    found, expected = load_model(Path("copy.safetensors"))[0], load_model(shipped)[0]
+    assert found.config == expected.config
+    assert load_model(Path("copy.safetensors"))[1].missing == ("discriminator",)
+
+
+def test_options_without_effect_are_refused(model_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(ConfigError, match="--dtype has no effect with --to nvidia, which writes float32; leave it out"):
+        convert(model_file, tmp_path / "theirs", "nvidia", dtype="bfloat16")
+    with pytest.raises(ConfigError, match="--epoch has no effect with a checkpoint of hdgan; leave it out"):
+        convert(model_file, out, epoch="3")
+    convert(model_file, tmp_path / "theirs", "nvidia")
+    with pytest.raises(ConfigError, match="--dtype has no effect with a checkpoint of other code"):
+        convert(tmp_path / "theirs", out, dtype="float32")
+    with pytest.raises(ConfigError, match="--no-ema has no effect on a checkpoint of other code"):
+        convert(tmp_path / "theirs", out, ema=False)
 
 
 def test_what_nvidias_code_cannot_hold_is_told_with_what_to_train(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "model.safetensors"
-    save_model(file, Pix2PixHD(replace(HD, generator=replace(HD.generator, upsample="resize", pad_mode="zero"))))
-    with pytest.raises(CheckpointError, match=r"upsample.*transposed.*pad.mode reflect"):
+    save_model(
+        file, Pix2PixHD(replace(HD, generator=replace(HD.generator, upsample="resize", pad_mode="zero", noise=1)))
+    )
+    with pytest.raises(CheckpointError, match=r"upsample.*transposed.*pad.mode reflect.*noise 0"):
         convert_to_nvidia(file, tmp_path / "theirs")
     assert main(["convert", str(file), "--to", "nvidia", "--out", str(tmp_path / "theirs")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("--model.generator.upsample transposed --model.generator.pad-mode reflect")
+    assert line.endswith(
+        "--model.generator.upsample transposed --model.generator.pad-mode reflect --model.generator.noise 0"
+    )
     assert not (tmp_path / "theirs").exists()
 
 

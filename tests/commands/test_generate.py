@@ -14,8 +14,9 @@ from PIL import Image
 from hdgan.commands.main import main
 from hdgan.data import read_input, to_unit_range
 from hdgan.families import GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
-from hdgan.families.saving import save_model
+from hdgan.families.saving import load_model, save_model
 from hdgan.inference import load
+from hdgan.scenes import render_scene
 
 Capture = pytest.CaptureFixture[str]
 
@@ -186,3 +187,49 @@ def test_a_file_has_the_ending_of_its_kind(stored_run: Path, tmp_path: Path, cap
     capsys.readouterr()
     line = refused(capsys, stored_run, *sources, "--out", tmp_path / f"y{wrong}")
     assert f"y{wrong}: images are written as {kind}; give a file that ends in {right}, or a folder" in line
+
+
+def test_scenes_are_drawn_for_a_model_that_knows_them(shipped: Path, capsys: Capture) -> None:
+    assert generate("demo", "--scenes", 2, "--out", "out") == 0
+    assert "2 images in " in capsys.readouterr().err
+    folder = Path("out")
+    assert {path.name for path in folder.iterdir()} == {"scenes", "scene_000000.png", "scene_000001.png"}
+    maps = {part: folder / "scenes" / f"test_{part}" for part in ("label", "inst", "img", "style")}
+    assert sorted((folder / "scenes").iterdir()) == sorted(maps.values())
+    for k in range(2):
+        name = f"scene_{k:06d}.png"
+        with Image.open(maps["label"] / name) as label:
+            np.testing.assert_array_equal(np.asarray(label), render_scene(0, "test", k, 32, 16).label)
+        expected = load(shipped, device="cpu")(maps["label"] / name, maps["inst"] / name).permute(1, 2, 0) * 255
+        np.testing.assert_allclose(pixels(folder / name), expected.numpy(), atol=1)
+    first = pixels(folder / "scene_000000.png")
+    assert generate("demo", "--scenes", 1, "--out", "out") == 0
+    np.testing.assert_array_equal(pixels(folder / "scene_000000.png"), first)
+
+
+def test_scenes_written_once_are_maps_like_others(shipped: Path) -> None:
+    assert generate("demo", "--scenes", 2, "--out", "a") == 0
+    maps = ("--label", "a/scenes/test_label", "--instance", "a/scenes/test_inst")
+    assert generate("demo", *maps, "--photo", "a/scenes/test_img", "--out", "b") == 0
+    assert generate("demo", *maps, "--out", "c") == 0
+    np.testing.assert_array_equal(pixels(Path("a/scene_000001.png")), pixels(Path("c/scene_000001.png")))
+
+
+def test_scenes_that_cannot_be_are_refused(
+    shipped: Path, run: Path, label: Path, photo: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    line = refused(capsys, "demo", "--out", "x")
+    assert line.endswith("generates images from label files: give --label, or --scenes 8 for maps of built-in scenes")
+    assert "give --label" in (line := refused(capsys, run, "--out", "x"))
+    assert "--scenes" not in line
+    assert "--scenes is 0: give a whole number from 1" in refused(capsys, "demo", "--scenes", 0, "--out", "x")
+    for option, file in (("--label", label), ("--photo", photo)):
+        line = refused(capsys, "demo", "--scenes", 2, option, file, "--out", "x")
+        assert f"--scenes draws maps and photos of its own: leave --scenes or {option} out" in line
+    assert "--out x.png is one file" in refused(capsys, "demo", "--scenes", 1, "--out", "x.png")
+    untrained = tmp_path / "untrained.safetensors"
+    save_model(untrained, load_model(shipped)[0])
+    for model in (run, untrained):
+        line = refused(capsys, model, "--scenes", 2, "--out", "x")
+        assert f"{model} was not trained on the built-in scenes" in line
+    assert list(Path().iterdir()) == []

@@ -130,11 +130,26 @@ def test_styles_of_the_weights_themselves(copied: Path, tmp_path: Path) -> None:
     assert styles("export-nvidia", copied, file) == 2
 
 
+def test_a_model_of_hdgan_keeps_its_clusters(shipped: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert styles("encode", "demo", "--device", "cpu") == 0
+    assert Path("demo.features.npz").is_file()
+    np.save(tmp_path / "x.npy", {0: np.zeros((1, 2))}, allow_pickle=True)  # type: ignore[arg-type]
+    for arguments in (("cluster", "demo"), ("import-nvidia", "demo", tmp_path / "x.npy")):
+        line = refused(capsys, *arguments)
+        assert "the model demo comes with hdgan, and its clusters of styles do not change: make a copy" in line
+    assert [path.name for path in shipped.parent.iterdir()] == ["model.safetensors"]
+    assert main(["convert", "demo", "--out", "demo.safetensors"]) == 0  # as the message says
+    assert styles("encode", "demo.safetensors", "--device", "cpu") == 0
+    assert styles("cluster", "demo.safetensors", "--k", 2, "--min-area", 0) == 0
+    assert styles("show", "demo.safetensors", "--out", "sheet.html") == 0
+
+
 def test_help_of_each_command(capsys: Capture) -> None:
     for command in ("encode", "cluster", "show", "measure", "import-nvidia", "export-nvidia"):
         with pytest.raises(SystemExit) as stop:
             styles(command, "--help")
         assert stop.value.code == 0
-        assert "Run folder, checkpoint folder or .safetensors file" in " ".join(
-            capsys.readouterr().out.replace("│", "").split()
+        assert (
+            "Run folder, checkpoint folder or .safetensors file; or demo, the model that comes with hdgan."
+            in " ".join(capsys.readouterr().out.replace("│", "").split())
         )

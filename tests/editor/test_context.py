@@ -44,6 +44,16 @@ def test_documents_are_saved_beside_a_model_without_a_run(tmp_path: Path, model:
     assert output_folder(tmp_path / model) == tmp_path / folder
 
 
+def test_a_model_of_hdgan_has_scenes_and_saves_here(shipped: Path, tmp_path: Path) -> None:
+    context = open_context(load("demo", device="cpu"), 10_000)
+    assert context.samples is not None
+    assert len(context.samples) == 2
+    assert context.sample(1).size == (32, 16)
+    assert len(list((tmp_path / "cache").rglob("train_img/*.png"))) == 1
+    assert context.folder == Path("demo.edits")
+    assert {path.name for path in shipped.parent.iterdir()} == {"model.safetensors"}
+
+
 def test_a_link_to_a_checkpoint_leads_to_its_run(tmp_path: Path) -> None:
     step = tmp_path / "run" / "checkpoints" / "step-00000005"
     step.mkdir(parents=True)

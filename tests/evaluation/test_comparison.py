@@ -25,7 +25,7 @@ from hdgan.families.saving import save_model
 from hdgan.inference import Pipeline, load
 from hdgan.metrics.confusion import Confusion
 from hdgan.metrics.scorer import load_scorer
-from hdgan.metrics.scores import IMAGE_METRICS, METRICS, ORACLE
+from hdgan.metrics.scores import METRICS, OF_PHOTOS, ORACLE
 from hdgan.models.segmenter import load_segmenter, save_segmenter
 
 MakeData = Callable[..., Path]
@@ -61,7 +61,7 @@ def test_the_oracle_and_each_run_have_a_row(run: Path, scorer: Path, dataset: Pa
     assert oracle.metrics["miou"] == expected.mean_iou
     assert oracle.metrics["pixel_accuracy"] == expected.pixel_accuracy
     assert list(oracle.classes) == expected.classes()
-    assert all(oracle.metrics[name] is None and name in oracle.notes for name in IMAGE_METRICS)
+    assert all(oracle.metrics[name] is None and name in oracle.notes for name in OF_PHOTOS)
 
     pipeline = load(run, device="cpu")
     pictures = [(pipeline(s["label"][None], s["ids"][None]) * 255).round() / 255 for s in samples]
@@ -71,6 +71,7 @@ def test_the_oracle_and_each_run_have_a_row(run: Path, scorer: Path, dataset: Pa
     for row in (first, second):
         assert all(row.metrics[name] is not None for name in ("miou", "pixel_accuracy", "psnr", "ssim", "scorer_fid"))
     assert first.notes["lpips"] == "its AlexNet needs images of at least 32 pixels per side"
+    assert first.notes["spectrum"] == "its tiles need images of at least 64 pixels per side"
 
 
 def test_checkpoint_size_and_number_of_pictures_can_be_chosen(run: Path, scorer: Path) -> None:

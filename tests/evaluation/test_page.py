@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from playwright.sync_api import Page, sync_playwright
 
 from hdgan.evaluation.page import Facts, Gallery, write_results
 from hdgan.metrics.scores import METRICS, ORACLE, RunScores
+from hdgan.metrics.spectra import SpectralScores
 
 RUNS = ("a", "<b>")
+SPECTRA = SpectralScores(2.0, {"vertical streaks": 1.25, "grid of 8 pixels": -0.5}, (0.1, 0.5), (-30, -40), (-20, -45))
 
 
 def write_page(folder: Path) -> Path:
@@ -20,6 +23,7 @@ def write_page(folder: Path) -> Path:
     sample = {"stem": "s0", "label": torch.zeros(16, 32, dtype=torch.uint8)}
     gallery.add(sample, [torch.rand(1, 3, 16, 32) for _ in range(3)], [None] * 3)  # type: ignore[arg-type]
     rows = [RunScores(name, dict.fromkeys(METRICS) | {"psnr": k + 0.5}) for k, name in enumerate((ORACLE, *RUNS))]
+    rows[2] = replace(rows[2], spectra=SPECTRA)
     return write_results(folder, rows, gallery, Facts({"pictures": "1"}))
 
 
@@ -68,6 +72,15 @@ def test_a_row_is_zoomed_and_moved_together(page: Page) -> None:
 def test_the_better_run_is_marked_and_names_stay_text(page: Page) -> None:
     assert page.locator("td.best").all_inner_texts() == ["2.50"]
     assert page.locator("tbody th").all_inner_texts() == [ORACLE, "a", "<b>"]
+
+
+def test_a_run_with_spectra_has_a_chart(tmp_path: Path) -> None:
+    page = write_page(tmp_path).read_text(encoding="utf-8")
+    assert page.count("<svg") == 1
+    assert 'aria-label="&lt;b&gt;"' in page
+    assert "<strong>&lt;b&gt;</strong>" in page
+    assert "vertical streaks +1.25 dB; grid of 8 pixels -0.50 dB" in page
+    assert [page.count(f">{name}</span>") for name in ("generated", "photos")] == [1, 1]
 
 
 def test_a_gallery_keeps_the_first_samples() -> None:

@@ -8,7 +8,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hdgan.errors import CheckpointError, HdganError
-from hdgan.families import DiscriminatorConfig, EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
+from hdgan.families import (
+    DiscriminatorConfig,
+    EncoderConfig,
+    GeneratorConfig,
+    PatchConfig,
+    Pix2Pix,
+    Pix2PixConfig,
+    Pix2PixHD,
+    Pix2PixHDConfig,
+    UNetConfig,
+)
 from hdgan.families.saving import load_model, read_metadata, save_model
 
 CONFIG = Pix2PixHDConfig(
@@ -240,3 +250,25 @@ def test_a_new_file_takes_the_place_of_no_other(model, path):
         save_model(path, model, new=True)
     assert path.read_text() == "precious"
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_weights_of_another_type_are_loaded_as_float32(model, path):
+    for scale in (1e-30, 1.0, 1e30):
+        for weight in model.parameters():
+            weight.data.normal_(0, scale)
+        save_model(path, model, ema=averages(model), dtype=torch.bfloat16)
+        loaded, _ = load_model(path, ema=False)
+        assert_equal(loaded.state_dict(), {k: v.bfloat16().float() for k, v in model.state_dict().items()})
+        averaged, _ = load_model(path)
+        assert torch.equal(averaged.generator.head.weight, model.generator.head.weight + 1)
+
+
+def test_only_weights_change_their_type(path):
+    unet, patch = UNetConfig(2, 5, (), spectral_norm=True), PatchConfig(2, 1)
+    model = Pix2Pix(Pix2PixConfig(n_labels=3, instances=False, generator=unet, discriminator=patch))
+    weights, before = dict(model.named_parameters()), model.state_dict()
+    assert {key.rpartition(".")[2] for key in before.keys() - weights.keys()} >= {"_u", "_v", "running_var"}
+    save_model(path, model, tensors={"more": torch.ones(1)}, dtype=torch.bfloat16)
+    found = {key: value.dtype for key, value in load_file(path).items()}
+    assert found.pop("more") == torch.float32
+    assert found == {key: torch.bfloat16 if key in weights else value.dtype for key, value in before.items()}

@@ -1,4 +1,4 @@
-"""Several images of one input that a model makes by itself: CRN's images, pix2pix's noise."""
+"""Several images of one input that a model makes by itself: CRN's images, noise of pix2pix and pix2pixHD."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from PIL import Image
 
 from hdgan.commands.main import main
 from hdgan.errors import ConfigError
-from hdgan.families import CRN, CRNConfig, ModelConfig, PatchConfig, Pix2Pix, Pix2PixConfig, UNetConfig
+from hdgan.families import (
+    CRNConfig,
+    GeneratorConfig,
+    ModelConfig,
+    PatchConfig,
+    Pix2PixConfig,
+    Pix2PixHDConfig,
+    UNetConfig,
+    build_model,
+)
 from hdgan.families.saving import save_model
 from hdgan.inference import Pipeline, load
 
@@ -22,11 +31,12 @@ NOISE = Pix2PixConfig(
 QUIET = Pix2PixConfig(
     n_labels=4, instances=False, norm="instance", generator=UNetConfig(4, 3, ()), discriminator=PatchConfig(4)
 )
+HD_NOISE = Pix2PixHDConfig(n_labels=4, instances=False, generator=GeneratorConfig(2, 1, 1, noise=0.5))
 
 
 def saved(config: ModelConfig, file: Path) -> Path:
     torch.manual_seed(0)
-    save_model(file, CRN(config) if isinstance(config, CRNConfig) else Pix2Pix(config))  # type: ignore[arg-type]
+    save_model(file, build_model(config))
     return file
 
 
@@ -39,8 +49,9 @@ def test_each_image_of_a_crn_is_a_variant(tmp_path: Path, label: Path) -> None:
         pipeline(label, variant=2)
 
 
-def test_noise_makes_variants_of_every_seed(tmp_path: Path, label: Path) -> None:
-    pipeline: Pipeline = load(saved(NOISE, tmp_path / "x.safetensors"))
+@pytest.mark.parametrize("config", [NOISE, HD_NOISE], ids=["pix2pix", "pix2pixhd"])
+def test_noise_makes_variants_of_every_seed(config: ModelConfig, tmp_path: Path, label: Path) -> None:
+    pipeline: Pipeline = load(saved(config, tmp_path / "x.safetensors"))
     keys = [(seed, variant) for seed in (0, 1) for variant in (0, 1, 2)]
     pictures = {pipeline(label, seed=seed, variant=variant).cpu().numpy().tobytes() for seed, variant in keys}
     assert len(pictures) == len(keys)
@@ -56,7 +67,9 @@ def test_without_noise_there_is_one(tmp_path: Path, label: Path) -> None:
         pipeline(label, variant=1)
 
 
-@pytest.mark.parametrize(("config", "most"), [(SEVERAL, 2), (NOISE, None)], ids=["crn", "noise"])
+@pytest.mark.parametrize(
+    ("config", "most"), [(SEVERAL, 2), (NOISE, None), (HD_NOISE, None)], ids=["crn", "pix2pix", "pix2pixhd"]
+)
 def test_the_command_writes_them(
     config: ModelConfig, most: int | None, tmp_path: Path, label: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

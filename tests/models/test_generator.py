@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from hdgan.models import GlobalGenerator, LocalEnhancer
+from hdgan.models.generator import Trunk
+from hdgan.models.noise import Noise
 
 PADS = {"reflect": nn.ReflectionPad2d, "zero": nn.ZeroPad2d, "replicate": nn.ReplicationPad2d}
 
@@ -103,6 +105,11 @@ NETWORKS = {
     "two enhancers": lambda: LocalEnhancer(3, 2, 2, 1, 1, 2, 1),
     "resize": lambda: LocalEnhancer(3, 2, 2, 1, 1, 1, 1, "zero", "resize"),
 }
+NOISY = {
+    "global": lambda: GlobalGenerator(3, 2, 4, 2, 1, noise=0.3),
+    "transposed": lambda: LocalEnhancer(3, 2, 2, 2, 1, 1, 1, noise=0.3),
+    "resize": lambda: LocalEnhancer(3, 2, 2, 2, 0, 2, 0, "zero", "resize", noise=0.3),
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -184,3 +191,31 @@ def test_growth_from_local_keeps_the_coarser_enhancers():
 def test_growth_of_another_width():
     with pytest.raises(RuntimeError, match="size mismatch"):
         LocalEnhancer(3, 3, 2, 2, 1).copy_coarse_from(GlobalGenerator(3, 3, 2, 2, 1))
+
+
+def noises(network):
+    return [module for module in network.modules() if isinstance(module, Noise)]
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_noise_comes_at_the_coarsest_level_and_after_each_upsampling(name):
+    network = NOISY[name]()
+    (trunk,) = (module for module in network.modules() if isinstance(module, Trunk))
+    sides = []
+    for module in noises(network):
+        module.register_forward_hook(lambda _, inputs, y: sides.append(tuple(y.shape[2:])))
+    network(torch.randn(1, 3, 64, 32))
+    n_downs, n_enhancers = len(trunk.downs), len(getattr(network, "enhancers", ()))
+    levels = [n_downs + n_enhancers, *reversed(range(n_downs + n_enhancers))]
+    assert sides == [(64 >> level, 32 >> level) for level in levels]
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_new_noise_is_a_share_of_the_features(name):
+    torch.manual_seed(0)
+    shares = []
+    network = NOISY[name]()
+    for module in noises(network):
+        module.register_forward_hook(lambda _, inputs, y: shares.append(float((y - inputs[0]).std() / inputs[0].std())))
+    network(torch.randn(1, 3, 64, 64))
+    assert all(0.05 < share < 0.6 for share in shares), shares

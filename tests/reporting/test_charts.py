@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from hdgan.reporting.charts import LOSS_TITLES, MOST_POINTS, Chart, Span, draw_charts, smoothed, spread
+from hdgan.reporting.charts import LOSS_TITLES, MOST_POINTS, Chart, Span, draw_charts, draw_spectra, smoothed, spread
 
 
 def names_of(chart: Chart) -> list[str]:
@@ -61,3 +61,13 @@ def test_smoothing_keeps_level_and_removes_noise():
     assert np.allclose(smoothed(np.full(200, 3.0)), 3)
     assert smoothed(noise).std() < 0.2
     assert len(smoothed(noise[:7])) == 7
+
+
+def test_spectra_share_an_axis_and_each_has_a_curve():
+    levels = {"generated": [-20, -30, -40], "photos": [-21, -29, -35]}
+    chart = draw_spectra('a "run"', "note", [0.1, 0.3, 0.5], levels, (-60, -10))
+    assert names_of(chart) == ["generated", "photos"]
+    assert 'aria-label="a &#34;run&#34;"' in chart.svg
+    assert {"--curve-0", "--curve-1"} == set(re.findall(r"--curve-\d", chart.svg))
+    for label in ("\N{MINUS SIGN}60", "\N{MINUS SIGN}20", "0.2"):
+        assert f">{label}</text>" in chart.svg

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hdgan.data.config import ScenesConfig
+from hdgan.data.config import DataConfig, ScenesConfig
 from hdgan.errors import ConfigError, HdganError
-from hdgan.scenes import SPEC, ensure_scenes, render_scene
+from hdgan.scenes import SPEC, ensure_scenes, held_out_only, held_out_pairs, render_scene, write_held_out
 
 CONFIG = ScenesConfig(width=48, height=24, train=3, test=2, seed=7)
 KINDS = ("label", "inst", "img", "style")
@@ -161,3 +161,25 @@ def test_full_disk_names_the_cache(tmp_path, monkeypatch):
 def test_cache_is_not_synced(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("waited for the disk"))
     assert ensure_scenes(CONFIG, tmp_path).is_dir()
+
+
+def test_held_out_scenes_alone(folder, tmp_path):
+    calls = []
+    write_held_out(CONFIG, tmp_path / "new", lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2)]
+    written = {file.relative_to(tmp_path / "new") for file in (tmp_path / "new").rglob("*.*")}
+    assert written == {file.relative_to(folder) for file in folder.glob("test_*/*")}
+    assert all((tmp_path / "new" / file).read_bytes() == (folder / file).read_bytes() for file in written)
+    for pair in held_out_pairs(CONFIG, tmp_path / "new"):
+        assert pair.label == tmp_path / "new" / "test_label" / f"{pair.stem}.png"
+        assert pair.ids == tmp_path / "new" / "test_inst" / f"{pair.stem}.png"
+        assert all(file.is_file() for file in pair.files.values())
+
+
+def test_training_scenes_are_left_out_unless_there_are_some(tmp_path, monkeypatch):
+    monkeypatch.setenv("HDGAN_CACHE", str(tmp_path))
+    data = DataConfig(scenes=CONFIG)
+    assert held_out_only(data) == DataConfig(scenes=replace(CONFIG, train=1))
+    assert held_out_only(DataConfig(root=tmp_path)) == DataConfig(root=tmp_path)
+    ensure_scenes(CONFIG)
+    assert held_out_only(data) == data

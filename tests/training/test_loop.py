@@ -147,7 +147,9 @@ def variant(
     if request.param == "everything":
         stages = {name: replace(stage, micro_batch=1) for name, stage in config.stages.items()}
         data = replace(config.data, photo="stored", rotate=15.0, color_jitter=0.2)
-        config = replace(config, stages=stages, data=data)
+        model: Any = config.model
+        model = replace(model, generator=replace(model.generator, noise=0.3))
+        config = replace(config, stages=stages, data=data, model=model)
     if request.param == "regularised":
         config = regularised(config)
     train(config, console=QUIET)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Blocks, Doublings, Features, Halvings, Scales, Width
+from hdgan.config.bounds import Blocks, Doublings, Features, Halvings, Noise, Scales, Width
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.families.common.config import ModelConfig
@@ -36,6 +36,9 @@ class GeneratorConfig:
     """transposed convolution as in the original, or nearest-neighbour resize + convolution (no checkerboard)."""
     spectral_norm: bool = False
     """Divide the weights of all convolutions by their largest singular values (Miyato et al. 2018)."""
+    noise: Noise = 0.0
+    """Add noise at the coarsest level and after each upsampling, from which texture is made: initial standard deviation
+    relative to the features', such as 0.3. Each channel learns its own. 0, as in the original, adds none."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,10 @@ class Pix2PixHDConfig(ModelConfig):
                 f"{option('model.feature_channels')} is {self.feature_channels}, but features are averaged over "
                 "instance maps or labels, and there are none: set it to 0"
             )
+
+    @property
+    def variants(self) -> int | None:
+        return None if self.generator.noise else 1
 
     @property
     def growth(self) -> dict[str, int]:

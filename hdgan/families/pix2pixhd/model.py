@@ -22,6 +22,7 @@ def build_generator(config: GeneratorConfig, in_channels: int, out_channels: int
             config.n_blocks,
             config.pad_mode,
             config.upsample,
+            config.noise,
         )
     return LocalEnhancer(
         in_channels,
@@ -33,6 +34,7 @@ def build_generator(config: GeneratorConfig, in_channels: int, out_channels: int
         config.n_blocks_local,
         config.pad_mode,
         config.upsample,
+        config.noise,
     )
 
 

@@ -117,13 +117,13 @@ def _require_counterparts(config: Pix2PixHDConfig, path: Path) -> None:
     instead = [
         f"{option(f'model.{name}.{field}')} {expected}"
         for name, part in parts.items()
-        for field, expected in {"upsample": "transposed", "pad_mode": "reflect"}.items()
-        if getattr(part, field) != expected
+        for field, expected in {"upsample": "transposed", "pad_mode": "reflect", "noise": 0}.items()
+        if getattr(part, field, expected) != expected
     ]
     if instead:
         raise CheckpointError(
-            f"{path} has layers that NVIDIA's code does not: it upsamples by transposed convolutions and pads by "
-            f"reflection; train a model for it with {' '.join(instead)}"
+            f"{path} has layers that NVIDIA's code does not: it upsamples by transposed convolutions, pads by "
+            f"reflection and adds no noise; train a model for it with {' '.join(instead)}"
         )
 
 

@@ -18,6 +18,7 @@ from hdgan.interop import state_dicts
 from hdgan.interop.state_dicts import Shapes, first_conv, numbers, out_channels
 from hdgan.models import FeatureEncoder, GlobalGenerator, LocalEnhancer, MultiscaleDiscriminator
 from hdgan.models.generator import Trunk
+from hdgan.models.noise import Noise
 from hdgan.weights.modules import tensor_shapes
 
 Kind = Literal["generator", "discriminator", "encoder"]
@@ -87,7 +88,7 @@ def to_state_dict(network: Network) -> dict[str, Tensor]:
     """Return the weights under NVIDIA's keys, in its order. The tensors are the network's own.
 
     Raises:
-        CheckpointError: NVIDIA's code has no such network: resize upsampling, or another padding than reflect.
+        CheckpointError: NVIDIA's code has no such network: resize upsampling, another padding than reflect, or noise.
     """
     for module in network.modules():
         if getattr(module, "upsample", "transposed") != "transposed":
@@ -99,6 +100,8 @@ def to_state_dict(network: Network) -> dict[str, Tensor]:
                 f"NVIDIA's code pads by reflection, but this network has pad_mode {module.pad_mode}; train with "
                 "pad_mode reflect"
             )
+        if isinstance(module, Noise):
+            raise CheckpointError("NVIDIA's generators take no noise, but this one does; train with noise 0")
     return state_dicts.renamed_state(network, layer_names(network))
 
 

@@ -253,6 +253,8 @@ def test_error_starts_with_where():
         GlobalGenerator(3, 3, 2, 1, 1, upsample="resize"),
         LocalEnhancer(3, 3, 2, 1, 1, 1, 1, upsample="resize"),
         GlobalGenerator(3, 3, 2, 1, 1, pad_mode="zero"),
+        GlobalGenerator(3, 3, 2, 1, 1, noise=0.3),
+        LocalEnhancer(3, 3, 2, 1, 1, 1, 1, noise=0.3),
     ],
 )
 def test_networks_without_counterpart(network):
