@@ -33,7 +33,7 @@ def refuse_idle(config: Any, path: str) -> None:
     """
     defaults, values = _defaults(type(config)), vars(config)
     start = f"{path}." if path else ""
-    for name in _needs(config):
+    for name in getattr(config, "NEEDS", ()):
         needed = _missing(type(config), name, values)
         if not needed or values[name] == defaults[name]:
             continue
@@ -57,14 +57,9 @@ def effective(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if not _missing(cls, name, complete)}
 
 
-def _needs(owner: Any) -> Needs:
-    needs: Needs = getattr(owner, "NEEDS", {})
-    return needs
-
-
 def _missing(cls: type, name: str, values: Mapping[str, Any]) -> str:
     """The option because of whose value another one has no effect; empty if it has one."""
-    for other, value in _needs(cls).get(name, {}).items():
+    for other, value in getattr(cls, "NEEDS", {}).get(name, {}).items():
         if not (values[other] if value is ON else values[other] == value):
             return other
         if missing := _missing(cls, other, values):

@@ -72,14 +72,17 @@ class LossConfig(ABC):
         """
 
     def load_perceptual(self, shapes: Shapes = (), on_missing: OnMissing | None = None) -> nn.Module | None:
-        """The network whose features a perceptual loss compares; None for losses without one.
+        """The network whose features a perceptual loss compares, frozen; None for losses without one.
+
+        It maps images [B, 3, H, W] in [-1, 1] to features [B, C, h, w], fine to coarse.
 
         Args:
-            shapes: of the training images, on which the network is tried.
-            on_missing: for a dry run: called with what the network lacks, which then keeps its random initial weights.
+            shapes: of the training images, on which programs and networks of timm are tried; 256x256 if empty.
+            on_missing: for a dry run: called with what VGG19 or timm's network lacks, which then keeps its random
+                initial weights.
 
         Raises:
-            ConfigError, CheckpointError: its weights cannot be loaded, or the network does not suit the images.
+            ConfigError, CheckpointError: its weights cannot be loaded, or it cannot take such images.
         """
         return None
 

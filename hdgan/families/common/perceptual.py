@@ -71,19 +71,6 @@ class PerceptualLossConfig(LossConfig):
             )
 
     def load_perceptual(self, shapes: Shapes = (), on_missing: OnMissing | None = None) -> nn.Module | None:
-        """The network, which maps images [B, 3, H, W] in [-1, 1] to features [B, C, h, w], fine to coarse.
-
-        Args:
-            shapes: of the training images, on which programs and networks of timm are tried; 256x256 if empty.
-            on_missing: for a dry run: called with what VGG19 or timm's network lacks, which then keeps its random
-                initial weights.
-
-        Returns:
-            The network, frozen; None if the loss compares no features.
-
-        Raises:
-            ConfigError, CheckpointError: its weights cannot be loaded, or it cannot take such images.
-        """
         if not self.compares_features:
             return None
         if self.scorer is not None:
