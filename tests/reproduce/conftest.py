@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hdgan.reproduce.plan import SCALES, Scale
 from hdgan.reproduce.record import Machine, Record
 from hdgan.reproduce.results import REAL, Requested, Result, save_requested, write_rows
+from hdgan.reproduce.scales import SCALES, Scale
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 

@@ -25,11 +25,12 @@ from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.files.json import write_json
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from hdgan.reproduce.jobs import Folder, Job
-from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, SCORER, Scale
+from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, SCORER
 from hdgan.reproduce.publish import publish
 from hdgan.reproduce.record import Machine, load_record
 from hdgan.reproduce.results import REAL, Result, read_results
 from hdgan.reproduce.run import Reproduction, reproduce
+from hdgan.reproduce.scales import Scale
 from hdgan.scenes import SPEC
 from hdgan.training import load_config
 from hdgan.training.interrupt import StopRequest
