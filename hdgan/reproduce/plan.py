@@ -170,7 +170,7 @@ def training_options(scale: Scale, row: str, seed: int, network: Options, n_feat
         "optim.ema_decay": 0.99,
         "log.metrics_every": min(10, scale.steps),
         "log.samples_every": scale.steps,
-        "log.checkpoint_every": max(1, scale.steps // 3),
+        "log.checkpoint_every": max(1, scale.steps // scale.checkpoints),
         "log.keep": 1,
         "log.val_images": 8,
         "log.style_images": 32,

@@ -35,8 +35,9 @@ from hdgan.training.run_folder import locked
 
 LOOK_SECONDS = 0.5
 """Seconds between checks of the jobs."""
-GPU_JOBS = 4
-"""Runs at the same time on a GPU, since one small run does not keep it busy."""
+GPU_JOBS = 8
+"""Runs at the same time on a GPU, if there are two cores for each. A small run does not keep it busy, least of all while
+it starts."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def reproduce(
         scale: of all runs.
         out: folder of the runs.
         seeds: runs of each row.
-        jobs: runs at the same time; None uses the number of cores, or GPU_JOBS on a GPU.
+        jobs: runs at the same time; None uses the number of cores, or on a GPU half of it, up to GPU_JOBS.
         device: auto, cpu, cuda or cuda:N.
         docs: folder for evidence.md once all runs are done; None uses `out`, to which the rows go until then.
         network: whose features the perceptual losses compare: vgg19, timm:NAME, or the file of a program; None trains a
@@ -125,7 +126,7 @@ def reproduce(
 def _machine(device: str, jobs: int | None) -> Machine:
     chosen, cores = choose_device(device), available_cores()
     on_gpu = chosen.type == "cuda"
-    jobs = jobs or (GPU_JOBS if on_gpu else cores)
+    jobs = jobs or (max(1, min(GPU_JOBS, cores // 2)) if on_gpu else cores)
     return Machine(torch.cuda.get_device_name(chosen) if on_gpu else "CPU", cores, max(1, cores // jobs), jobs)
 
 

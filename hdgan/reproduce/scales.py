@@ -45,6 +45,8 @@ class Scale:
     """Steps of the scorer's and the perceptual network's training."""
     workers: int
     """Data workers of a run."""
+    checkpoints: int
+    """How often a run is saved until its end, beside the ends of its stages; what is killed is lost from there on."""
     precision: Literal["float32", "bfloat16"]
     """Of the training; networks that are trained first, and scores, are in float32."""
 
@@ -83,18 +85,21 @@ SCALES: dict[str, Scale] = {
         crn=1 / 12,
         network_steps=900,
         workers=0,
+        checkpoints=3,
         precision="float32",
     ),
+    # Pictures larger than the 70 pixels that a discriminator sees. A run takes about 20 minutes of one core, measured
+    # over 22 to 66 steps of four rows on a busy machine, so the estimate of 5 to 6 hours on two cores is rough.
     "medium": Scale(
         "medium",
         width=256,
         height=128,
-        train=600,
+        train=1200,
         test=100,
-        coarse=1600,
-        enhancer=320,
-        joint=1600,
-        decay=800,
+        coarse=3600,
+        enhancer=800,
+        joint=3600,
+        decay=1800,
         batch_size=1,
         lr=4e-4,
         ngf=32,
@@ -102,20 +107,24 @@ SCALES: dict[str, Scale] = {
         n_blocks=4,
         unet=32,
         crn=1 / 12,
-        network_steps=1000,
+        network_steps=1500,
         workers=0,
+        checkpoints=10,
         precision="bfloat16",
     ),
+    # Sized for ten minutes of one H200 by a prediction (docs/design.md): a step takes about 7 ms, since its 1400 kernels
+    # are small, and the start of a run takes longer than half of its steps. So jobs side by side hide each other's
+    # start, images are read without workers, since reading four of them takes 7 ms, and no run is saved on its way.
     "gpu": Scale(
         "gpu",
         width=256,
         height=128,
-        train=600,
+        train=400,
         test=100,
-        coarse=3200,
-        enhancer=800,
-        joint=4000,
-        decay=2000,
+        coarse=1600,
+        enhancer=400,
+        joint=2000,
+        decay=1000,
         batch_size=4,
         lr=4e-4,
         ngf=64,
@@ -124,7 +133,8 @@ SCALES: dict[str, Scale] = {
         unet=64,
         crn=1 / 8,
         network_steps=1000,
-        workers=2,
+        workers=0,
+        checkpoints=1,
         precision="bfloat16",
     ),
 }
