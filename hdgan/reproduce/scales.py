@@ -46,7 +46,7 @@ class Scale:
     workers: int
     """Data workers of a run."""
     checkpoints: int
-    """How often a run is saved until its end, beside the ends of its stages; what is killed is lost from there on."""
+    """How often a run is saved until its end. A run that is killed continues from there; Ctrl-C saves in any case."""
     precision: Literal["float32", "bfloat16"]
     """Of the training; networks that are trained first, and scores, are in float32."""
 
@@ -88,8 +88,8 @@ SCALES: dict[str, Scale] = {
         checkpoints=3,
         precision="float32",
     ),
-    # Pictures larger than the 70 pixels that a discriminator sees. A run takes about 20 minutes of one core, measured
-    # over 22 to 66 steps of four rows on a busy machine, so the estimate of 5 to 6 hours on two cores is rough.
+    # Images are larger than the 70 pixels that a discriminator sees. Short runs of four rows on a busy machine suggest
+    # 20 minutes of one core for each run, and so 5 to 6 hours on two cores. The estimate is rough.
     "medium": Scale(
         "medium",
         width=256,
@@ -112,9 +112,9 @@ SCALES: dict[str, Scale] = {
         checkpoints=10,
         precision="bfloat16",
     ),
-    # Sized for ten minutes of one H200 by a prediction (docs/design.md): a step takes about 7 ms, since its 1400 kernels
-    # are small, and the start of a run takes longer than half of its steps. So jobs side by side hide each other's
-    # start, images are read without workers, since reading four of them takes 7 ms, and no run is saved on its way.
+    # Sized for ten minutes of one H200 by a prediction (docs/design.md), in which the start of a run takes longer than its
+    # steps. Therefore jobs side by side hide each other's start, there are few scenes to render, images are read without
+    # workers (four of them took 7 ms on a CPU core), and no run is saved on its way.
     "gpu": Scale(
         "gpu",
         width=256,
