@@ -1,6 +1,7 @@
 """Make docs/editor.png: python docs/editor_picture.py RUN
 
-RUN is a run of the demo with clusters. An object of a held-out scene is selected and restyled in Chromium.
+RUN is a model of the built-in scenes with clusters, such as demo. An object of a held-out scene is selected and
+restyled in Chromium.
 """
 
 from __future__ import annotations

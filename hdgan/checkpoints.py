@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hdgan.config.bounds import Count
+from hdgan.config.options import option
 from hdgan.config.serialization import from_plain
-from hdgan.errors import CheckpointError
+from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files.json import read_json
 from hdgan.files.opening import mode_of, require_file
 
@@ -153,6 +154,14 @@ def best_step(run: Path) -> int | None:
 def beside(model: Path, name: str) -> Path:
     """The path of a file that belongs to a model: `name` in its checkpoint folder, otherwise `<model>.<name>`."""
     return model.with_name(name if model.name == MODEL_FILE else f"{model.stem}.{name}")
+
+
+def require_new_checkpoint(out: Path) -> None:
+    """Raise ConfigError unless `out` is the name of a checkpoint that does not exist."""
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"{option('out')} {out} must end in .safetensors: it is a checkpoint of hdgan")
+    if out.exists():
+        raise ConfigError(f"{out} already exists: choose another {option('out')}, or delete it")
 
 
 def output_beside(model: Path, name: str) -> Path:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.ops.l1_distance import l1_distance
+from hdgan.wording import count
 
 Outputs = Sequence[Sequence[Tensor]]
 GanMode = Literal["lsgan", "vanilla", "hinge"]
@@ -23,7 +24,7 @@ LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RGB_CHANNELS = (1, 3)
-"""Channels of the images that a network for RGB can take; see `as_rgb`."""
+"""Channels of the images that a network for RGB can take; see `as_rgb` and `rgb_obstacle`."""
 
 
 def gan_loss(outputs: Outputs, real: bool, mode: GanMode = "lsgan", *, of_generator: bool = False) -> Tensor:
@@ -123,6 +124,18 @@ def as_rgb(image: Tensor) -> Tensor:
     if image.shape[1] not in RGB_CHANNELS:
         raise ValueError(f"as_rgb: expected images of 1 or 3 channels, got {image.shape[1]}")
     return image if image.shape[1] == 3 else image.expand(-1, 3, -1, -1)
+
+
+def rgb_obstacle(channels: int, images: str = "these") -> str:
+    """Why a network for RGB cannot take images of so many channels, as a predicate; empty if `as_rgb` suits them.
+
+    Args:
+        channels: of the images.
+        images: a noun for them.
+    """
+    if channels in RGB_CHANNELS:
+        return ""
+    return f"takes RGB or grey images, but {images} have {count(channels, 'channel')}"
 
 
 class PerceptualFeatures(nn.Module):

@@ -79,12 +79,14 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, and count, what needs a GPU, the CUDA compiler, Chromium or timm where there is none."""
+    """Leave out, and count, what needs a GPU, a program or a library that is not there."""
     missing = [
         ("gpu", torch.cuda.is_available()),
         ("nvcc", shutil.which("nvcc") is not None),
         ("browser", find_chromium() is not None),
         ("timm", all(map(find_spec, ("timm", "torchvision")))),
+        ("wandb", find_spec("wandb") is not None),
+        ("mlflow", find_spec("mlflow") is not None),
     ]
     markers = [marker for marker, found in missing if not found]
     left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in markers)]

@@ -18,9 +18,10 @@ from hdgan.checkpoints import (
     output_beside,
     pretrained_names,
     read_best,
+    require_new_checkpoint,
     run_of,
 )
-from hdgan.errors import CheckpointError
+from hdgan.errors import CheckpointError, ConfigError
 
 
 @pytest.fixture
@@ -141,3 +142,12 @@ def test_nothing_is_written_beside_a_model_of_hdgan(shipped: Path, tmp_path: Pat
     assert output_beside(shipped, "edits") == Path("demo.edits")
     assert output_beside(tmp_path / MODEL_FILE, "edits") == tmp_path / "edits"
     assert output_beside(tmp_path / "mine.safetensors", "edits") == tmp_path / "mine.edits"
+
+
+def test_a_checkpoint_to_write_has_a_new_name_of_our_ending(tmp_path: Path) -> None:
+    require_new_checkpoint(tmp_path / "new.safetensors")
+    (tmp_path / "old.safetensors").touch()
+    with pytest.raises(ConfigError, match=r"old\.safetensors already exists: choose another out, or delete it"):
+        require_new_checkpoint(tmp_path / "old.safetensors")
+    with pytest.raises(ConfigError, match=r"^out \S+model\.pt must end in \.safetensors"):
+        require_new_checkpoint(tmp_path / "model.pt")

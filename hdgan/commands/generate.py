@@ -27,7 +27,7 @@ from hdgan.progress import print_lines, showing_progress
 from hdgan.scenes import held_out_pairs, write_held_out
 from hdgan.wording import count
 
-_FAR = 2
+_FAR = 1.5
 """By what factor an image may be larger or smaller than in training without a note."""
 _OPTIONS = {"label": "--label", "input": "--input", "ids": "--instance", "photo": "--photo"}
 """The command-line option for each part of a `Pair`."""

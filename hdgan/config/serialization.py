@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from annotated_types import Interval
 
+from hdgan.config.needs import effective, refuse_idle
 from hdgan.config.options import option
 from hdgan.errors import CheckpointError, ConfigError, HdganError
 from hdgan.wording import is_text
@@ -55,10 +56,10 @@ def from_plain(cls: types.UnionType, data: Any, where: str, error: type[HdganErr
 def from_plain(cls: Any, data: Any, where: str, error: type[HdganError] = CheckpointError) -> Any:
     """Build the dataclass `cls` from what `to_plain` made of it.
 
-    Options that are missing in `data` keep their defaults, so that files of an older version load. Where a dataclass
-    has a class method `upgraded`, it turns the table that an older version wrote into one of today. Dataclasses of a
-    union are distinguished by a tag: a field that is a Literal of one string, different in each of them, or such a
-    field of a nested dataclass. Data without the tag belong to the first.
+    Options that are missing in `data`, or have no effect (see `hdgan.config.needs`), keep their defaults, so that files
+    of an older version load. Where a dataclass has a class method `upgraded`, it turns the table that an older version
+    wrote into one of today. Dataclasses of a union are distinguished by a tag: a field that is a Literal of one string,
+    different in each of them, or such a field of a nested dataclass. Data without the tag belong to the first.
 
     Args:
         cls: a dataclass, or a union of them.
@@ -76,7 +77,8 @@ def from_plain(cls: Any, data: Any, where: str, error: type[HdganError] = Checkp
 def check_values(config: Any, path: str = "") -> None:
     """Make sure that every field, in nested dataclasses and dicts too, has a value of its type and within its bounds.
 
-    Python does not check annotations, so a config made by hand could contain anything.
+    Python does not check annotations, so a config made by hand could contain anything. An option that has no effect, by
+    the `NEEDS` of its dataclass, must have its default.
 
     Args:
         config: a dataclass.
@@ -136,6 +138,7 @@ class _Check:
             own: Any = type(data)
             for name, kind in _hints(own).items():
                 self.value(kind, getattr(data, name), _join(path, name))
+            refuse_idle(data, path)
             return data
         if not isinstance(data, Mapping) or not self.where:
             raise self._wrong(cls, data, path)
@@ -153,7 +156,7 @@ class _Check:
         kinds = _hints(cls)
         values = {name: self.value(kinds[name], data[name], _join(path, name)) for name in fields if name in data}
         try:
-            return cls(**values)
+            return cls(**effective(cls, values))
         except ConfigError as problem:
             raise self.error(f"{self.where}: {path + ': ' if path else ''}{problem}") from problem
 

@@ -15,7 +15,7 @@ from hdgan.config.options import option
 from hdgan.config.serialization import check_values
 from hdgan.data.color_jitter import apply_jitter, sample_jitter
 from hdgan.data.config import DataConfig, PartName, SizeConfig
-from hdgan.data.headers import RGB, ImageKind
+from hdgan.data.headers import RGB, ImageKind, photos_differ
 from hdgan.data.images import to_unit_range
 from hdgan.data.pairs import Pair, size_of
 from hdgan.data.streams import Stream, stream_rng
@@ -158,9 +158,7 @@ class PairedDataset(Dataset[Sample]):
             return
         kind = ImageKind(photo.shape[2], photo.dtype.name)
         if kind != self.photo_kind:
-            raise DataError(
-                f"{pair.photo} has {kind}, {self.pairs[0].photo} has {self.photo_kind}; save all photos alike"
-            )
+            raise photos_differ(pair.photo, kind, self.pairs[0].photo, self.photo_kind)
 
     def _tensor(self, part: PartName, values: np.ndarray) -> Tensor:
         """A part in the form that `Sample` has. This is the only copy that crop, flip and conversion make."""

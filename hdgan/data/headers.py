@@ -32,7 +32,8 @@ _EXACT_FORMATS = frozenset({"PNG", "TIFF", "BMP", "PPM", "NPY", ""})
 _MAP_MODES = WIDE_MODES | {"1", "L", "P", "I"}
 _BYTES = {"1": 1, "L": 1, "P": 1} | dict.fromkeys(WIDE_MODES, 2)
 _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
-_WHITES = {"uint8": 255, "uint16": 65535}
+WHITES = {"uint8": 255, "uint16": 65535}
+"""The numbers that mean full brightness, by the depths that have one."""
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, SAMPLE_FORMAT = 258, 262, 274, 277, 284, 339
 _TILE_WIDTH, _TILE_LENGTH, _EXTRA = 322, 323, 338
 
@@ -50,6 +51,11 @@ class ImageKind(NamedTuple):
 
 RGB = ImageKind(3, "uint8")
 """Of photos that are not read as stored."""
+
+
+def photos_differ(photo: object, kind: ImageKind, other: object, others: ImageKind) -> DataError:
+    """The error that a photo is of another kind than the others; `photo` and `other` are their names."""
+    return DataError(f"{photo} has {kind}, but {other} has {others}; save all photos alike")
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,7 @@ def header_of_array(array: np.ndarray) -> Header:
     """Header of an array [H, W, C]."""
     height, width, channels = array.shape
     name = array.dtype.name
-    return Header((width, height), (width, height), "NPY", name, channels, white=_WHITES.get(name))
+    return Header((width, height), (width, height), "NPY", name, channels, white=WHITES.get(name))
 
 
 def header_of(image: Image.Image, source: ImageSource) -> Header:

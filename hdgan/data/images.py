@@ -17,6 +17,7 @@ from hdgan.config.bounds import Depth
 from hdgan.data.arrays import load_array, require_numbers
 from hdgan.data.headers import (
     TURNED_TO_RGB,
+    WHITES,
     WIDE_MODES,
     Header,
     Kind,
@@ -189,11 +190,8 @@ def require_unit_range(source: object, values: np.ndarray) -> None:
 
 def to_unit_range(values: np.ndarray) -> np.ndarray:
     """Convert an input to float32 in [-1, 1]: 8 bits v / 127.5 - 1, 16 bits v / 32767.5 - 1, floats unchanged."""
-    if values.dtype == np.uint8:
-        return values.astype(np.float32) / 127.5 - 1
-    if values.dtype == np.uint16:
-        return values.astype(np.float32) / 32767.5 - 1
-    return values.astype(np.float32, copy=False)
+    white = WHITES.get(values.dtype.name)
+    return values.astype(np.float32, copy=False) if white is None else values.astype(np.float32) / (white / 2) - 1
 
 
 def from_unit_range(image: torch.Tensor, depth: Depth) -> np.ndarray:
@@ -207,8 +205,8 @@ def from_unit_range(image: torch.Tensor, depth: Depth) -> np.ndarray:
         [H, W, C] in native byte order.
     """
     values = image.detach().float().cpu().clamp(-1, 1).permute(1, 2, 0)
-    if depth != "float32":
-        values = ((values + 1) * (127.5 if depth == "uint8" else 32767.5)).round()
+    if depth in WHITES:
+        values = ((values + 1) * (WHITES[depth] / 2)).round()
     return np.ascontiguousarray(values.numpy().astype(depth))
 
 

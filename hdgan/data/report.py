@@ -13,7 +13,7 @@ from hdgan.config.bounds import BatchSize
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value, check_values
 from hdgan.data.config import PhotoMode, Size, SizeConfig
-from hdgan.data.headers import RGB, ImageKind
+from hdgan.data.headers import RGB, ImageKind, photos_differ
 from hdgan.data.pairs import Orphan, Pair, is_far_above
 from hdgan.data.transforms import Filter, same_size_remedy, sample_geometry
 from hdgan.errors import DataError
@@ -183,9 +183,8 @@ class PhaseReport:
                 "same number of channels"
             )
         if self.photo == "stored" and self.photos and not found.photos.keys() <= self.photos.keys():
-            found.faults.append(
-                f"{pair.photo} has {next(iter(found.photos))}, but others have {self.photo_kind}; save all photos alike"
-            )
+            error = photos_differ(pair.photo, next(iter(found.photos)), "another photo", self.photo_kind)
+            found.faults.append(str(error))
         for name in _SUMS:
             setattr(self, name, iadd(getattr(self, name), getattr(found, name)))
         for size in found.examples:

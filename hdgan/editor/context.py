@@ -17,11 +17,11 @@ from hdgan.editor.renderer import Renderer
 from hdgan.errors import ConfigError, DataError, HdganError
 from hdgan.families.saving import read_metadata
 from hdgan.inference import Pipeline
+from hdgan.losses import rgb_obstacle
 from hdgan.scenes import held_out_only, spec_of
 from hdgan.styles import Style, StyleBank
 from hdgan.training.datasets import open_data
 from hdgan.training.run_folder import training_of
-from hdgan.wording import count
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,11 +112,8 @@ def open_context(
     assert file is not None
     if not model.n_labels:
         raise ConfigError(f"{file} translates images, which have no objects to edit: give a model of label maps")
-    if model.image_channels not in (1, 3):
-        raise ConfigError(
-            f"{file} generates images with {count(model.image_channels, 'channel')}, but the editor shows only grey "
-            "and RGB images: use hdgan generate"
-        )
+    if obstacle := rgb_obstacle(model.image_channels, f"those of {file}"):
+        raise ConfigError(f"the editor {obstacle}: use hdgan generate")
     samples, why_no_samples, spec = None, "", None
     try:
         config, size = training_of(file, read_metadata(file), model, root)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from hdgan.config.serialization import from_plain
 from hdgan.data import DataConfig
-from hdgan.families.common.perceptual import network_file
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import read_metadata
 from hdgan.inference.pipeline import Pipeline
@@ -78,7 +77,7 @@ def _trains_on(training: DataConfig, data: DataConfig, phase: str) -> bool:
 
 def _has_in_loss(training: TrainConfig, scorer: Path) -> bool:
     """Whether the loss's network is the scorer, by the content of its file, or by its path if the file is gone."""
-    network = network_file(training.loss)
+    network = training.loss.network_file
     if network is None:
         return False
     if network.is_file():

@@ -26,11 +26,10 @@ from hdgan.data import (
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import ConfigError, TrainingError
 from hdgan.evaluation.split import require_photos
-from hdgan.losses import RGB_CHANNELS, as_rgb
+from hdgan.losses import as_rgb, rgb_obstacle
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from hdgan.progress import print_lines, showing_progress
 from hdgan.scenes import with_scenes
-from hdgan.wording import count
 
 
 @dataclass(frozen=True)
@@ -99,11 +98,8 @@ def train_scorer(
         network = Segmenter(SegmenterConfig(n_labels, training.width))
     network.to(chosen, memory_format=network_format(chosen))  # type: ignore[call-overload]
     dataset = PairedDataset(listing.pairs, data, size, n_labels, train=True, seed=training.seed)
-    if dataset.photo_kind.channels not in RGB_CHANNELS:
-        raise ConfigError(
-            f"a scorer takes RGB or grey images, but the photos have {count(dataset.photo_kind.channels, 'channel')}: "
-            f"leave {option('train_scorer')} out"
-        )
+    if obstacle := rgb_obstacle(dataset.photo_kind.channels, "the photos"):
+        raise ConfigError(f"a scorer {obstacle}: leave {option('train_scorer')} out")
     loss = _optimise(network, dataset, training, chosen, console)
     about = {
         "trained_on": {"data": to_plain(data), "size": to_plain(size)},

@@ -13,7 +13,7 @@ from hdgan.config.bounds import Count
 from hdgan.config.serialization import check_value
 from hdgan.data import Sample, SizeConfig
 from hdgan.data.config import LayoutName
-from hdgan.data.headers import RGB
+from hdgan.data.headers import RGB, WHITES
 from hdgan.devices import enough_memory
 from hdgan.evaluation.comparison import Comparison, open_comparison, photo_of
 from hdgan.evaluation.page import Facts, Gallery, write_results
@@ -134,7 +134,7 @@ def _generate(pipeline: Pipeline, sample: Sample, seed: int) -> Tensor:
     """The image of a sample, [1, C, H, W] in [0, 1], rounded as it would be saved."""
     source = sample["label"] if "label" in sample else sample["input"]
     image = pipeline(source[None], sample["ids"][None] if "ids" in sample else None, seed=seed)
-    white = {"uint8": 255, "uint16": 65535}.get(pipeline.config.image_depth)
+    white = WHITES.get(pipeline.config.image_depth)
     return image if white is None else torch.round(image * white) / white
 
 

@@ -15,14 +15,6 @@ from hdgan.families import Pix2PixConfig, Pix2PixHDConfig
 from hdgan.files import new_files
 
 
-def require_new_checkpoint(out: Path) -> None:
-    """Raise ConfigError unless `out` is the name of a checkpoint that does not exist."""
-    if out.suffix != ".safetensors":
-        raise ConfigError(f"{option('out')} {out} must end in .safetensors: it is a checkpoint of hdgan")
-    if out.exists():
-        raise ConfigError(f"{out} already exists: choose another {option('out')}, or delete it")
-
-
 def network_file(folder: Path, epoch: str, letter: str) -> Path:
     """The file that both other codes write for a network.
 

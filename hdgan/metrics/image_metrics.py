@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hdgan.losses import RGB_CHANNELS, as_rgb
+from hdgan.losses import as_rgb, rgb_obstacle
 from hdgan.metrics.feature_networks import FeatureNetworks, Unavailable
 
 KID_SUBSET = 50
@@ -42,8 +42,8 @@ class ImageMetrics:
         self._metrics: dict[str, Any] = {}
         for name in self.names:
             try:
-                if not _takes(name, channels):
-                    raise Unavailable(f"its network takes RGB or grey images, but these have {channels} channels")
+                if obstacle := _obstacle(name, channels):
+                    raise Unavailable(f"its network {obstacle}")
                 if name in _OF_DISTRIBUTIONS and count < 2:
                     raise Unavailable("a single image has no distribution")
                 self._metrics[name] = _MAKERS[name](count, networks).to(networks.device)
@@ -54,7 +54,7 @@ class ImageMetrics:
     def add(self, image: Tensor, photo: Tensor) -> None:
         """Compare a batch: both [B, C, H, W] float in [0, 1]."""
         for name, (pixels, what) in LEAST_PIXELS.items():
-            if name in self.names and _takes(name, photo.shape[1]) and min(photo.shape[2:]) < pixels:
+            if name in self.names and not _obstacle(name, photo.shape[1]) and min(photo.shape[2:]) < pixels:
                 self._metrics.pop(name, None)
                 self.notes[name] = f"{what} needs images of at least {pixels} pixels per side"
         for name, metric in self._metrics.items():
@@ -80,9 +80,9 @@ _OF_DISTRIBUTIONS = ("fid", "kid", "scorer_fid")
 _OF_NETWORKS = ("lpips", *_OF_DISTRIBUTIONS)
 
 
-def _takes(name: str, channels: int) -> bool:
-    """Whether a metric can compare images of so many channels."""
-    return name not in _OF_NETWORKS or channels in RGB_CHANNELS
+def _obstacle(name: str, channels: int) -> str:
+    """Why a metric cannot compare images of so many channels; empty if it can."""
+    return rgb_obstacle(channels) if name in _OF_NETWORKS else ""
 
 
 # torchmetrics takes a second to import, which only an evaluation should cost.

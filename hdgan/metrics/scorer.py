@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hdgan.devices import enough_memory
 from hdgan.errors import ConfigError
-from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD, RGB_CHANNELS, as_rgb
+from hdgan.losses import IMAGENET_MEAN, IMAGENET_STD, as_rgb, rgb_obstacle
 from hdgan.models.programs import read_program, run_program
 from hdgan.models.segmenter import Segmenter, load_segmenter
 
@@ -53,11 +53,8 @@ class Scorer:
         Raises:
             ConfigError: the network cannot take the image, knows another number of classes, or runs out of memory.
         """
-        if image.shape[1] not in RGB_CHANNELS:
-            raise ConfigError(
-                f"the scorer {self.name} takes RGB or grey images, but these have {image.shape[1]} channels: leave it "
-                "out"
-            )
+        if obstacle := rgb_obstacle(image.shape[1]):
+            raise ConfigError(f"the scorer {self.name} {obstacle}: leave it out")
         image = as_rgb(image)
         size = f"{image.shape[3]}x{image.shape[2]}"
         with enough_memory(out_of_memory(f"the scorer {self.name}", size)):

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,14 @@ def read_program(path: Path, device: torch.device, what: str, formats: str = "")
         ) from error
 
 
-def run_program(program: Any, images: Tensor, name: str) -> Any:
-    """The output of a program for images [B, 3, H, W].
+def run_program(program: Any, images: Tensor, name: str, remedy: str = "") -> Any:
+    """The output of a program, or of a network of another library, for images [B, 3, H, W].
 
     Args:
         program: what `read_program` has returned.
         images: its input.
         name: its role and file in messages, such as "the scorer x.pt2".
+        remedy: what the user can do if it cannot take them; by default, for a program, how to export it.
 
     Raises:
         ConfigError: it cannot take them.
@@ -71,10 +72,25 @@ def run_program(program: Any, images: Tensor, name: str) -> Any:
         if is_out_of_memory(error):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        export = f"export it for that size, a batch of {len(images)} and this device, or with dynamic dimensions"
         raise ConfigError(
-            f"{name} cannot take an image of {images.shape[3]}x{images.shape[2]}: {reason}; export it for that size, a "
-            f"batch of {len(images)} and this device, or with dynamic dimensions"
+            f"{name} cannot take an image of {images.shape[3]}x{images.shape[2]}: {reason}; {remedy or export}"
         ) from error
+
+
+def count_features(run: Callable[[Tensor], list[Tensor]], shapes: Iterable[tuple[int, int, int]], name: str) -> int:
+    """Try the network of a perceptual loss on images, and count its features.
+
+    Args:
+        run: maps images [B, 3, H, W] to features.
+        shapes: batch, height and width of the images, at least one.
+        name: of the network in messages.
+
+    Raises:
+        ConfigError: features are not of each image, or no gradient of them reaches the images.
+    """
+    numbers = [len(_tried_features(run, shape, name)) for shape in shapes]
+    return numbers[0]
 
 
 class ProgramFeatures(nn.Module):
@@ -94,15 +110,14 @@ class ProgramFeatures(nn.Module):
             gradient of its features reaches the images.
     """
 
-    def __init__(self, path: Path, shapes: Sequence[tuple[int, int, int]]) -> None:
+    def __init__(self, path: Path, shapes: Iterable[tuple[int, int, int]]) -> None:
         super().__init__()
         self.name = f"the perceptual network {path}"
         self.network = read_program(path, torch.device("cpu"), "a perceptual network")
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)  # TorchScript has no such method for the whole network
         self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        counts = [self._tried(shape) for shape in shapes]
-        self.n_features = counts[0]
+        self.n_features = count_features(self, shapes, self.name)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The features of images [B, 3, H, W] in [-1, 1], fine to coarse."""
@@ -110,23 +125,21 @@ class ProgramFeatures(nn.Module):
             return _features(self.network(images), self.name)
         return _features(run_program(self.network, images, self.name), self.name)
 
-    def _tried(self, shape: tuple[int, int, int]) -> int:
-        """The number of features of images of a shape; raises ConfigError if a loss cannot compare them."""
-        batch, height, width = shape
-        images = torch.zeros(batch, 3, height, width, requires_grad=True)
-        # What a backward pass would need is thrown away at once: images may be large.
-        with torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: images):
-            features = self(images)
-        for number, feature in enumerate(features, start=1):
-            if len(feature) != batch or not feature.requires_grad:
-                found = (
-                    f"is of {len(feature)} images instead of {batch}" if feature.requires_grad else "has no gradient"
-                )
-                raise ConfigError(
-                    f"{self.name}: its feature {number} {found}: it must return features of floating-point numbers of "
-                    "each image, computed without torch.no_grad and detach"
-                )
-        return len(features)
+
+def _tried_features(run: Callable[[Tensor], list[Tensor]], shape: tuple[int, int, int], name: str) -> list[Tensor]:
+    batch, height, width = shape
+    images = torch.zeros(batch, 3, height, width, requires_grad=True)
+    # What a backward pass would need is thrown away at once: images may be large.
+    with torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: images):
+        features = run(images)
+    for number, feature in enumerate(features, start=1):
+        if len(feature) != batch or not feature.requires_grad:
+            found = f"is of {len(feature)} images instead of {batch}" if feature.requires_grad else "has no gradient"
+            raise ConfigError(
+                f"{name}: its feature {number} {found}: it must return features of floating-point numbers of each "
+                "image, computed without torch.no_grad and detach"
+            )
+    return features
 
 
 def _features(output: Any, name: str) -> list[Tensor]:

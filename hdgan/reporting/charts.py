@@ -20,7 +20,8 @@ _MOST_MARKED = 60
 
 _INK, _LINE, _BAND = "#010101", "#020202", "#030303"
 _CURVES = ("#040404", "#050505", "#060606", "#070707", "#080808", "#090909")
-"""One for each curve of the chart with the most curves."""
+_LINES = ("solid", "dashed", "dotted")
+"""Of the first six curves of a chart, of the next six, and so on; names that matplotlib and CSS share."""
 # matplotlib does not know CSS variables: it draws in stand-in colours, which are replaced by variables in the SVG.
 _VARIABLES = {_INK: "--muted", _LINE: "--line", _BAND: "--band"} | {
     color: f"--curve-{i}" for i, color in enumerate(_CURVES)
@@ -37,12 +38,23 @@ class Span:
 
 
 @dataclass(frozen=True)
+class CurveStyle:
+    """What tells a curve of a chart from the others."""
+
+    name: str
+    color: int
+    """The number of the page's variable, such as 0 of --curve-0."""
+    line: str
+    """Its style in CSS."""
+
+
+@dataclass(frozen=True)
 class Chart:
-    """A drawn chart. Its curves have the colours --curve-0, --curve-1, … of the page, in the order of their names."""
+    """A drawn chart."""
 
     title: str
     note: str
-    names: list[str]
+    curves: list[CurveStyle]
     svg: Markup
 
 
@@ -51,7 +63,9 @@ class _ChartSpec:
     title: str
     note: str
     names: dict[str, str]
-    """Name of each curve by its key in metrics.jsonl."""
+    """Name of each curve by its key in metrics.jsonl, a regular expression to whose groups the name may refer."""
+    losses_of: Literal["", "G", "D"] = ""
+    """The network that has these losses."""
     smooth: bool = False
     scale: Literal["linear", "log"] = "linear"
     from_zero: bool = False
@@ -81,6 +95,7 @@ _SPECS = (
             "g_l1": "L1",
             "g_perceptual": "perceptual",
         },
+        "G",
         smooth=True,
         scale="log",
     ),
@@ -88,6 +103,7 @@ _SPECS = (
         "Discriminator losses",
         "sum over the scales",
         {"d_real": "real", "d_fake": "generated"},
+        "D",
         smooth=True,
         from_zero=True,
     ),
@@ -95,6 +111,7 @@ _SPECS = (
         "Penalty of the discriminator",
         "R1: squared gradient of its scores of real images, before its weight",
         {"d_r1": "R1"},
+        "D",
         smooth=True,
         from_zero=True,
     ),
@@ -107,7 +124,7 @@ _SPECS = (
     _ChartSpec(
         "Distances",
         "of the balanced perceptual loss, before balancing",
-        {"l1_image": "image", **{f"l1_feature_{i}": f"feature {i}" for i in range(1, 6)}},
+        {"l1_image": "image", r"l1_feature_(\d+)": r"feature \1"},
         smooth=True,
         scale="log",
     ),
@@ -153,7 +170,7 @@ _SPECS = (
 )
 
 
-LOSS_TITLES = {key: f"{key[0].upper()} {name}" for spec in _SPECS[:3] for key, name in spec.names.items()}
+LOSS_TITLES = {key: f"{spec.losses_of} {name}" for spec in _SPECS if spec.losses_of for key, name in spec.names.items()}
 """Titles of the losses of G and D by their keys in metrics.jsonl."""
 
 
@@ -166,14 +183,26 @@ def draw_charts(records: Sequence[dict[str, Any]], spans: Sequence[Span], note: 
         note: added to the notes of the charts of validation metrics.
     """
     charts = []
+    known = list(dict.fromkeys(key for record in records for key in record))
     for spec in _SPECS:
-        curves = {key: _Curve.of(key, records) for key in spec.names}
-        curves = {key: curve for key, curve in curves.items() if len(curve.steps)}
+        curves = [_Curve.of(key, name, records) for key, name in _names_of(spec, known).items()]
         if curves:
-            svg = _draw(spec, list(curves.values()), spans)
+            styles = [_style(curve.name, number) for number, curve in enumerate(curves)]
             notes = [spec.note, note] if note and spec.of_validation else [spec.note]
-            charts.append(Chart(spec.title, "; ".join(notes), [spec.names[key] for key in curves], svg))
+            charts.append(Chart(spec.title, "; ".join(notes), styles, _draw(spec, curves, styles, spans)))
     return charts
+
+
+def _names_of(spec: _ChartSpec, known: Sequence[str]) -> dict[str, str]:
+    """The names of those curves of a chart that the metrics have, by their keys."""
+    found = ((re.fullmatch(key, other), name) for key, name in spec.names.items() for other in known)
+    return {match[0]: match.expand(name) for match, name in found if match}
+
+
+def _style(name: str, number: int) -> CurveStyle:
+    """How the curve of a number, from 0 on, is drawn."""
+    again, color = divmod(number, len(_CURVES))
+    return CurveStyle(name, color, _LINES[again % len(_LINES)])
 
 
 def draw_spectra(
@@ -188,15 +217,17 @@ def draw_spectra(
     Args:
         title, note: of the chart.
         frequencies: in cycles per pixel.
-        spectra: in dB, of the length of `frequencies`, by the names of their curves; at most six.
+        spectra: in dB, of the length of `frequencies`, by the names of their curves.
         limits: lowest and highest level in dB that charts with a common axis show.
     """
     figure, axes = _axes()
-    for color, levels in zip(_CURVES, spectra.values(), strict=False):
-        axes.plot(frequencies, levels, color=color, linewidth=1.7, solid_joinstyle="round")
+    styles = [_style(name, number) for number, name in enumerate(spectra)]
+    for style, levels in zip(styles, spectra.values(), strict=True):
+        color = _CURVES[style.color]
+        axes.plot(frequencies, levels, color=color, linestyle=style.line, linewidth=1.7, solid_joinstyle="round")
     axes.set_ylim(limits[0] - 1, limits[1] + 1)
     axes.set_xlim(0, max(frequencies) * 1.01)
-    return Chart(title, note, list(spectra), _svg(figure, axes, title))
+    return Chart(title, note, styles, _svg(figure, axes, title))
 
 
 def spread(count: int, most: int) -> np.ndarray:
@@ -214,15 +245,16 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Curve:
+    name: str
     steps: np.ndarray  # [n] int
     values: np.ndarray  # [n] float
     stages: list[str] = field(repr=False)
 
     @staticmethod
-    def of(key: str, records: Sequence[dict[str, Any]]) -> _Curve:
+    def of(key: str, name: str, records: Sequence[dict[str, Any]]) -> _Curve:
         own = [record for record in records if key in record]
         steps, values = [record["step"] for record in own], [record[key] for record in own]
-        return _Curve(np.array(steps, int), np.array(values, float), [record["stage"] for record in own])
+        return _Curve(name, np.array(steps, int), np.array(values, float), [record["stage"] for record in own])
 
     def smoothed(self) -> np.ndarray:
         """The values, smoothed within each stage since losses jump where another stage begins."""
@@ -233,12 +265,12 @@ class _Curve:
         return values
 
 
-def _draw(spec: _ChartSpec, curves: Sequence[_Curve], spans: Sequence[Span]) -> Markup:
+def _draw(spec: _ChartSpec, curves: Sequence[_Curve], styles: Sequence[CurveStyle], spans: Sequence[Span]) -> Markup:
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
     figure, axes = _axes()
-    for curve, color in zip(curves, _CURVES, strict=False):
-        _plot(axes, curve, color, spec)
+    for curve, style in zip(curves, styles, strict=True):
+        _plot(axes, curve, style, spec)
     values = np.concatenate([curve.values for curve in curves])
     # Outliers are common while D and G find their balance. A few of them must not flatten the rest.
     low, high = np.percentile(values, [0.2, 99.8]) if spec.smooth else (values.min(), values.max())
@@ -279,10 +311,11 @@ def _svg(figure: Any, axes: Any, title: str) -> Markup:
     return _inline(buffer.getvalue(), title)
 
 
-def _plot(axes: Any, curve: _Curve, color: str, spec: _ChartSpec) -> None:
+def _plot(axes: Any, curve: _Curve, style: CurveStyle, spec: _ChartSpec) -> None:
+    color = _CURVES[style.color]
     shown = spread(len(curve.steps), MOST_POINTS)
     steps, marker = curve.steps[shown], "o" if len(shown) <= _MOST_MARKED else ""
-    line = {"color": color, "marker": marker, "markersize": 3.5, "solid_joinstyle": "round"}
+    line = {"color": color, "marker": marker, "markersize": 3.5, "linestyle": style.line, "solid_joinstyle": "round"}
     if spec.smooth and not marker:
         axes.plot(steps, curve.values[shown], color=color, linewidth=0.7, alpha=0.25)
         axes.plot(steps, curve.smoothed()[shown], linewidth=1.7, **line)

@@ -19,7 +19,7 @@ from hdgan.data import (
     sample_geometry,
     validation_phase,
 )
-from hdgan.data.headers import RGB, ImageKind
+from hdgan.data.headers import RGB, ImageKind, photos_differ
 from hdgan.data.inspection import quick_check
 from hdgan.data.report import PhaseReport
 from hdgan.errors import ConfigError, DataError
@@ -147,7 +147,7 @@ def _check_photos(config: TrainConfig, reports: Mapping[Listing, PhaseReport]) -
     (photo, kind), *others = [(listing.pairs[0].photo, report.photo_kind) for listing, report in reports.items()]
     for other, found in others:
         if found != kind:
-            raise DataError(f"{other} has {found}, {photo} has {kind}; save all photos alike")
+            raise photos_differ(other, found, photo, kind)
     channels = config.model.image_channels
     if config.data.photo == "rgb" and channels != kind.channels:
         raise ConfigError(

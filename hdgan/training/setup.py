@@ -19,7 +19,7 @@ from hdgan.devices import enough_memory
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families.common.batch import Batch
 from hdgan.families.common.config import ModelConfig
-from hdgan.families.common.perceptual import OnMissing
+from hdgan.families.common.losses import OnMissing
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model
 from hdgan.progress import print_lines

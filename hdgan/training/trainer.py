@@ -187,9 +187,12 @@ class Trainer:
             move(perceptual, config, world.device)
             cast_convolutions(perceptual, config)
         self.criterion = config.loss.criterion(perceptual, state.pool, state.augmentation)
-        networks = {"grad_g": state.g_parameters, "grad_d": state.d_parameters} if config.health != "off" else {}
-        self._watched = {name: parameters for name, parameters in networks.items() if parameters}
-        self._statistics = (*IMAGE_STATISTICS, *self._watched) if self._watched else ()
+        self._watched: dict[str, list[Tensor]] = {}
+        self._statistics: tuple[str, ...] = ()
+        if config.health != "off":
+            networks = {"grad_g": state.g_parameters, "grad_d": state.d_parameters}
+            self._watched = {name: parameters for name, parameters in networks.items() if parameters}
+            self._statistics = (*IMAGE_STATISTICS, *self._watched)
         self.average = average = GradientAverage(world, state.in_backward_order)
         compile_networks(config.compile, state.model, perceptual)
         gradients = partial(forward_backward, config, state, self.criterion)

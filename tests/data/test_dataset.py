@@ -268,7 +268,7 @@ def test_side_by_side_photos_as_stored(save, tmp_path):
 def test_photos_that_differ_in_kind(deep, save, array, found):
     save("train_B/2.npy", array)
     with pytest.raises(
-        DataError, match=rf"2\.npy has {found}, .*0\.npy has 5 channels of 16 bits; save all photos alike"
+        DataError, match=rf"2\.npy has {found}, but .*0\.npy has 5 channels of 16 bits; save all photos alike"
     ):
         dataset(deep, 0, photo="stored")[2]
 

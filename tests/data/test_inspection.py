@@ -352,7 +352,7 @@ def test_photos_that_use_a_small_part_of_16_bits_are_noted(deep, save):
 
 def test_photos_of_different_kinds_are_a_fault_where_they_are_read_as_stored(deep, save):
     save("train_img/b.png", np.zeros((4, 6, 3), np.uint8))
-    message = "b.png has 3 channels of 8 bits, but others have 1 channel of 16 bits; save all photos alike"
+    message = "b.png has 3 channels of 8 bits, but another photo has 1 channel of 16 bits; save all photos alike"
     config = DataConfig(root=deep, photo="stored")
     assert [fault.endswith(message) for fault in check_dataset(config, 1).faults] == [True]
     assert check_dataset(DataConfig(root=deep), 1).faults == []

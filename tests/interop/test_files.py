@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from hdgan.errors import ConfigError, HdganError
-from hdgan.interop.files import require_new_checkpoint, write_networks
+from hdgan.errors import HdganError
+from hdgan.interop.files import write_networks
 
 
 def _write(folder: Path, value: float, ready: Any, results: Any) -> None:
@@ -43,12 +43,3 @@ def test_of_two_at_the_same_time_one_wins(there: bool, tmp_path: Path) -> None:
         assert torch.load(folder / name, weights_only=True)["a"][0] == won
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
     assert (folder / "notes.txt").exists() == there
-
-
-def test_a_checkpoint_to_write_has_a_new_name_of_our_ending(tmp_path: Path) -> None:
-    require_new_checkpoint(tmp_path / "new.safetensors")
-    (tmp_path / "old.safetensors").touch()
-    with pytest.raises(ConfigError, match=r"old\.safetensors already exists: choose another out, or delete it"):
-        require_new_checkpoint(tmp_path / "old.safetensors")
-    with pytest.raises(ConfigError, match=r"^out \S+model\.pt must end in \.safetensors"):
-        require_new_checkpoint(tmp_path / "model.pt")

@@ -19,7 +19,6 @@ from hdgan.config.options import typed_as
 from hdgan.data import SizeConfig
 from hdgan.errors import ConfigError
 from hdgan.families import CRNLoss, Pix2PixHDLoss
-from hdgan.families.common.perceptual import load_network
 from hdgan.models.timm_features import TimmFeatures, least_side_of, load_timm, untrained_timm
 from hdgan.training import train
 
@@ -214,9 +213,11 @@ def test_a_network_of_one_size_is_refused_for_others(tmp_path: Path) -> None:
 
     name = "vit_tiny_patch16_224"
     torch.save(timm.create_model(name).state_dict(), tmp_path / "vit.pth")
-    loss = Pix2PixHDLoss(network=Path(f"timm:{name}"), network_weights=tmp_path / "vit.pth")
-    with pytest.raises(ConfigError, match=rf"timm:{name} cannot take an image of 64x32 \(.*\): choose a convolutional"):
-        load_network(loss, shapes=[(1, 32, 64)])
+    loss = Pix2PixHDLoss(network=f"timm:{name}", network_weights=tmp_path / "vit.pth")
+    with pytest.raises(ConfigError, match=rf"timm:{name} cannot take an image of 64x32: .*; choose a convolutional"):
+        loss.load_perceptual([(1, 32, 64)])
+    with pytest.raises(ConfigError, match=rf"timm:{name} cannot take an image of 64x32: "):  # also in a dry run
+        Pix2PixHDLoss(network=f"timm:{name}").load_perceptual([(1, 32, 64)], on_missing=print)
 
 
 @pytest.mark.timm
@@ -224,7 +225,7 @@ def test_a_run_trains_and_is_estimated_with_it(make_config: Any, tmp_path: Path)
     import timm
 
     torch.save(timm.create_model(LITE).state_dict(), tmp_path / "lite.pth")
-    loss = Pix2PixHDLoss(network=Path(f"timm:{LITE}"), network_weights=tmp_path / "lite.pth")
+    loss = Pix2PixHDLoss(network=f"timm:{LITE}", network_weights=tmp_path / "lite.pth")
     config = make_config(tmp_path / "run", images=2, loss=loss, recompute="auto")
     stage = replace(config.stages["global"], size=SizeConfig(width=64))
     config = replace(config, stages={"global": stage}, precision="bfloat16", memory_format="channels_last")

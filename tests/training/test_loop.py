@@ -38,7 +38,6 @@ from hdgan.training import (
     OptimConfig,
     TrainConfig,
     load_config,
-    loop,
     saving,
     setup,
     train,
@@ -53,22 +52,10 @@ from hdgan.training.state import StageState
 from hdgan.training.trainer import Trainer
 from hdgan.training.validation import Validation
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 MakeConfig = Callable[..., TrainConfig]
 QUIET = Console(quiet=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _plain_report() -> Iterator[None]:
-    """Drawing charts takes longer than these runs; test_report and test_cli draw them."""
-
-    def write(run: Path) -> Path:
-        (run / "report.html").write_text("report")
-        return run / "report.html"
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (loop, saving):
-            patch.setattr(module, "write_report", write)
-        yield
 
 
 def at_step(patch: pytest.MonkeyPatch, step: int, action: Callable[[], None]) -> None:
@@ -150,7 +137,7 @@ def regularised(config: TrainConfig) -> TrainConfig:
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def variant(
-    _plain_report: None,
+    plain_report: None,
     request: pytest.FixtureRequest,
     make_config: MakeConfig,
     tmp_path_factory: pytest.TempPathFactory,

@@ -295,12 +295,12 @@ def test_every_loss_of_every_family_is_drawn_and_listed(family, tmp_path):
     record = {"stage": "a", "lr": 0.5, **{name: 1.125 + i for i, name in enumerate(names)}}
     charts = draw_charts([{"step": step, **record} for step in (1, 2)], [Span("a", 0, 2)])
     assert charts[-1].title == "Learning rate"
-    assert sum(len(chart.names) for chart in charts[:-1]) == len(names)
+    assert sum(len(chart.curves) for chart in charts[:-1]) == len(names)
     for chart in charts:
-        assert all(f"var(--curve-{i})" in chart.svg for i in range(len(chart.names)))
+        assert all(f"var(--curve-{i})" in chart.svg for i in range(len(chart.curves)))
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 2, **record}) + "\n")
     page = Page(write_report(tmp_path))
-    assert all(f"--curve-{i}: #" in page.html for chart in charts for i in range(len(chart.names)))
+    assert all(f"--curve-{i}: #" in page.html for chart in charts for i in range(len(chart.curves)))
     listed = {name: record[name] for name in names if name.startswith(("g_", "d_")) and name != "d_sign"}
     assert listed
     assert all(f"<span>{value:.3f}<small>" in page.html for value in listed.values())

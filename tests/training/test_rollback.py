@@ -35,16 +35,11 @@ from hdgan.training.logs import Metrics, read_metrics
 from hdgan.training.state import StageState
 from tests.training.test_loop import contents, equal
 
+pytestmark = pytest.mark.usefixtures("plain_report")
+
 MakeConfig = Callable[..., TrainConfig]
 QUIET = Console(quiet=True)
 BAD_STEP = 25
-
-
-@pytest.fixture(autouse=True)
-def _plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing charts takes longer than these runs."""
-    for module in (loop, saving):
-        monkeypatch.setattr(module, "write_report", lambda run: run / "report.html")
 
 
 @pytest.fixture
@@ -169,8 +164,6 @@ def test_the_last_rollback_does_not_help(
     assert (training["step"], training["health"]["rate_g"]) == (20, 0.25)
     # Somebody who finds the cause goes on from there.
     monkeypatch.undo()
-    for module in (loop, saving):
-        monkeypatch.setattr(module, "write_report", lambda run: run / "report.html")
     assert train(load_config(config.out), resume=True, console=QUIET).finished
 
 

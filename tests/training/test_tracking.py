@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
@@ -21,23 +20,13 @@ from hdgan.checkpoints import list_steps
 from hdgan.config.options import typed_as
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.seeding import seed_everything
-from hdgan.training import TrainConfig, load_config, loop, saving, train, trainer
+from hdgan.training import TrainConfig, load_config, train, trainer
 from hdgan.training.logs import read_metrics
+
+pytestmark = pytest.mark.usefixtures("plain_report")
 
 MakeConfig = Callable[..., TrainConfig]
 QUIET = Console(quiet=True)
-
-
-@pytest.fixture(autouse=True)
-def _plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing charts takes longer than these runs."""
-
-    def write(run: Path) -> Path:
-        (run / "report.html").write_text("report")
-        return run / "report.html"
-
-    for module in (loop, saving):
-        monkeypatch.setattr(module, "write_report", write)
 
 
 @pytest.fixture
@@ -268,13 +257,7 @@ def test_a_tracker_that_is_not_installed(
     assert not config.out.exists()
 
 
-needs = {
-    name: pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
-    for name in ("wandb", "mlflow")
-}
-
-
-@needs["wandb"]
+@pytest.mark.wandb
 def test_the_real_wandb_offline(make_tracked: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -294,7 +277,7 @@ def test_the_real_wandb_offline(make_tracked: MakeConfig, tmp_path: Path, monkey
     assert any(folder.rglob("*.png") for folder in folders)
 
 
-@needs["mlflow"]
+@pytest.mark.mlflow
 def test_the_real_mlflow_in_a_database(
     make_tracked: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

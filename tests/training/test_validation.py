@@ -20,7 +20,7 @@ from hdgan.families import PatchConfig, Pix2Pix, Pix2PixConfig, Pix2PixLoss, UNe
 from hdgan.inference import load
 from hdgan.metrics.confusion import Confusion
 from hdgan.metrics.scorer import load_scorer
-from hdgan.training import LogConfig, TrainConfig, loop, saving, train, write_report
+from hdgan.training import LogConfig, TrainConfig, train, write_report
 from hdgan.training.datasets import open_data
 from hdgan.training.examples import Examples
 from hdgan.training.logs import read_metrics
@@ -79,13 +79,12 @@ def test_which_of_two_values_is_better() -> None:
     assert not is_better("ssim", 0.5, 0.5)
 
 
+@pytest.mark.usefixtures("plain_report")
 def test_a_run_keeps_what_is_best_by_the_metric_chosen(
     make_config: MakeConfig, scorer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ious = iter([0.1, 0.3, 0.2, 0.1, 0.1, 0.1, 0.4, 0.6, 0.5])
     monkeypatch.setattr(Validation, "__call__", lambda *_: {"val_l1": 0.5, "val_miou": next(ious)})
-    for module in (loop, saving):
-        monkeypatch.setattr(module, "write_report", lambda run: run)  # one at the end is enough
     log = LogConfig(best="miou", scorer=scorer, checkpoint_every=1, keep=1, style_images=1)
     config = make_config(tmp_path / "run", log=log)
     train(config, console=QUIET)
@@ -105,6 +104,7 @@ def longer(config: TrainConfig, **log: object) -> TrainConfig:
     return replace(config, stages=stages, log=replace(config.log, **log))  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("plain_report")
 @pytest.mark.parametrize("change", ["nothing", "metric", "scorer", "pictures"])
 def test_a_best_of_another_kind_is_replaced_on_a_resume(
     change: str,
@@ -114,8 +114,6 @@ def test_a_best_of_another_kind_is_replaced_on_a_resume(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (loop, saving):
-        monkeypatch.setattr(module, "write_report", lambda run: run)
     values = {"val_l1": 0.5, "val_miou": 0.9, "val_pixel_accuracy": 0.9}
     monkeypatch.setattr(Validation, "__call__", lambda *_: dict(values))
     file = Path(shutil.copy(scorer, tmp_path / "scorer.safetensors"))

@@ -10,15 +10,15 @@ matching therefore compares features of the same place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Interval
 from torch import Tensor
 
 from hdgan.config.bounds import Positive, Share
+from hdgan.config.needs import ON, Needs
 from hdgan.config.options import option
 from hdgan.config.serialization import check_values
 from hdgan.errors import ConfigError
@@ -43,6 +43,13 @@ _DRAWS = 10
 class AugmentConfig:
     """Augmentation of the images and conditions that D sees, for few training images (Zhao et al. 2020)."""
 
+    NEEDS: ClassVar[Needs] = {
+        "probability": {"policy": ON},
+        "adaptive": {"policy": ON},
+        "target": {"adaptive": True},
+        "speed": {"adaptive": True},
+    }
+
     policy: tuple[Kind, ...] = ()
     """Kinds: color (brightness, saturation and contrast of the images), translation (by up to 1/8 of a side) and cutout
     (of a rectangle of half the sides); conditions are translated and cut out alike. An empty list turns it off."""
@@ -63,18 +70,6 @@ class AugmentConfig:
         repeated = [kind for kind in dict.fromkeys(self.policy) if self.policy.count(kind) > 1]
         if repeated:
             raise ConfigError(f"{place} contains {repeated[0]} more than once: give each kind once")
-        if self.policy and not self.adaptive:
-            self._refuse_changed(("target", "speed"), f"has no effect without {option('augment.adaptive')}")
-        elif not self.policy:
-            self._refuse_changed(("probability", "adaptive", "target", "speed"), f"has no effect without {place}")
-
-    def _refuse_changed(self, names: Sequence[str], why: str) -> None:
-        """Raise ConfigError if one of the options has been given."""
-        for name in names:
-            value = getattr(self, name)
-            if value != getattr(type(self), name):
-                shown = "" if value is True else f" {value}"
-                raise ConfigError(f"{option(f'augment.{name}')}{shown} {why}: set that too, or leave this out")
 
     @property
     def start(self) -> float:

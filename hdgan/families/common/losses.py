@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
+from hdgan.config.bounds import Shift
 from hdgan.config.serialization import check_values
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
-from hdgan.families.common.perceptual import OnMissing, Shapes
 from hdgan.families.common.pool import FakePool
+
+OnMissing = Callable[[str], None]
+Shapes = Sequence[tuple[int, int, int]]
+"""Batch, height and width of the images of some stages."""
 
 
 class Penalty(Protocol):
@@ -48,11 +54,9 @@ class LossConfig(ABC):
     """Losses and their weights. Each family has its own subclass."""
 
     family: Suppress[str]
-
-    @property
-    @abstractmethod
-    def max_shift(self) -> int:
-        """The largest shift of a photo against its label map, in pixels; an option of every family."""
+    max_shift: Shift = 0
+    """For photos that are a few pixels off their label maps: every loss sees each photo shifted by up to this many
+    pixels, in both directions, to where it is nearest to the generated image, or to the mean of several."""
 
     def __post_init__(self) -> None:
         check_values(self, "loss")
@@ -68,14 +72,17 @@ class LossConfig(ABC):
         """
 
     def load_perceptual(self, shapes: Shapes = (), on_missing: OnMissing | None = None) -> nn.Module | None:
-        """The network whose features a perceptual loss compares; None for losses without one.
+        """The network whose features a perceptual loss compares, frozen; None for losses without one.
+
+        It maps images [B, 3, H, W] in [-1, 1] to features [B, C, h, w], fine to coarse.
 
         Args:
-            shapes: of the training images, as of `load_network`.
-            on_missing: for a dry run, as of `load_network`.
+            shapes: of the training images, on which programs and networks of timm are tried; 256x256 if empty.
+            on_missing: for a dry run: called with what VGG19 or timm's network lacks, which then keeps its random
+                initial weights.
 
         Raises:
-            ConfigError, CheckpointError: its weights cannot be loaded, or the network does not suit the images.
+            ConfigError, CheckpointError: its weights cannot be loaded, or it cannot take such images.
         """
         return None
 
@@ -106,3 +113,8 @@ class LossConfig(ABC):
     def network_name(self) -> str:
         """The name of the network whose features a perceptual loss compares, in messages."""
         return ""
+
+    @property
+    def network_file(self) -> Path | None:
+        """The file of a scorer or program whose features a perceptual loss compares; None without one."""
+        return None

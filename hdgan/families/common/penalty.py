@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from torch import Tensor
 
-from hdgan.config.options import option
-from hdgan.errors import ConfigError
+from hdgan.config.bounds import Positive, Weight
+from hdgan.config.needs import ON, Needs
 from hdgan.families.common.adversarial import AdversarialModel
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch
+from hdgan.families.common.losses import LossConfig
 from hdgan.losses import r1_penalty
-
-R1_EVERY = 16
-"""Steps from one penalty to the next by default, as in StyleGAN2."""
 
 
 class R1Penalty:
@@ -51,11 +52,19 @@ class R1Penalty:
         return r1_penalty(model.discriminate(context, transform.image(photo)), photo)
 
 
-def check_penalty(gamma: float, every: int) -> None:
-    """Refuse an interval without a penalty.
+@dataclass(frozen=True)
+class R1LossConfig(LossConfig):
+    """The losses of a family with D, to which R1 can be added."""
 
-    Raises:
-        ConfigError: there is one.
-    """
-    if every != R1_EVERY and not gamma:
-        raise ConfigError(f"{option('loss.r1_every')} has no effect with {option('loss.r1')} 0: leave it out")
+    NEEDS: ClassVar[Needs] = {"r1_every": {"r1": ON}}
+
+    r1: Weight = 0.0
+    """Weight gamma of R1, which keeps D's scores flat around real images: gamma / 2 times their squared gradient; 0
+    leaves it out. One value suits all image sizes; begin with 1 or less, since 10 may keep D from learning."""
+    r1_every: Positive = 16
+    """Steps from one R1 penalty to the next, 16 in StyleGAN2. The weight is multiplied by this number; 1 takes R1 in
+    every step."""
+
+    def penalty(self, augmentation: Augmentation) -> R1Penalty | None:
+        """R1, if it has a weight."""
+        return R1Penalty(self.r1, self.r1_every, augmentation) if self.r1 else None

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
 from annotated_types import Interval
 from torch import nn
 
 from hdgan.config.bounds import BatchSize, LearningRate, Positive, Seed, Share, Threads
+from hdgan.config.needs import Needs
 from hdgan.config.options import option
 from hdgan.config.serialization import check_values
 from hdgan.data.config import DataConfig, SizeConfig
@@ -160,6 +161,8 @@ class LogConfig:
 class TrainConfig:
     """A run of any family. Create the subclass of a family; this class only defines what they share."""
 
+    NEEDS: ClassVar[Needs] = {"health_rollbacks": {"health": "rollback"}}
+
     out: Path = Path("runs/pix2pixhd")
     """Run folder: checkpoints, metrics, samples and report.html."""
     model: ModelConfig
@@ -207,11 +210,6 @@ class TrainConfig:
             self._check_without_discriminator()
         self._check_stages()
         self._check_best()
-        if self.health_rollbacks != type(self).health_rollbacks and self.health != "rollback":
-            raise ConfigError(
-                f"{option('health_rollbacks')} {self.health_rollbacks} has no effect without {option('health')} "
-                "rollback: set it to 3, its default"
-            )
         self.loss.check(self.model)
 
     def format_on(self, device: torch.device) -> torch.memory_format:

@@ -2,84 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Shift
 from hdgan.families.common.alignment import aligned, shift_names
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
-from hdgan.families.common.losses import LossConfig, Penalty
-from hdgan.families.common.perceptual import (
-    VGG19,
-    OnMissing,
-    Shapes,
-    check_network,
-    digest_of,
-    least_side,
-    load_network,
-    n_features_of,
-    network_name,
-    require_rgb,
-)
+from hdgan.families.common.losses import Penalty
+from hdgan.families.common.perceptual import PerceptualLossConfig, n_features_of
 from hdgan.families.common.pool import FakePool
 from hdgan.families.crn.model import CRN
 from hdgan.losses import BalancedPerceptualLoss
 from hdgan.models.inputs import LabelInput, NetworkInput
+from hdgan.models.vgg import Convolution, Pooling
 from hdgan.ops import LabelPlanes
 
 
 @dataclass(frozen=True)
-class CRNLoss(LossConfig):
-    """The network whose features are compared; their weights follow from their distances."""
+class CRNLoss(PerceptualLossConfig):
+    """The network whose features are compared, by default VGG19 as in the authors' code: relu1_2 … relu5_2 with average
+    pooling, and its input normalised. The weights of the features follow from their distances."""
+
+    CONVOLUTION: ClassVar[Convolution] = 2
+    POOLING: ClassVar[Pooling] = "avg"
 
     family: Suppress[Literal["crn"]] = "crn"
-    vgg_weights: Path | None = None
-    """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
-    scorer: Path | None = None
-    """File of a scorer (hdgan evaluate --train-scorer) whose features replace VGG19's; "random" is an untrained one."""
     imagenet_normalisation: bool = True
-    """Normalise VGG's input as VGG was trained, as the original does. A scorer always takes images unchanged."""
-    network: str = VGG19
-    """Network whose features are compared: vgg19, timm:NAME, or the file of a program (.pt2 of torch.export, or
-    TorchScript; give only files that you trust) that maps images in [-1, 1] to one or more features."""
-    network_weights: Path | None = None
-    """File of the weights of timm's network; None takes timm's cache, or downloads them."""
-    network_digest: Suppress[str | None] = None
-    """SHA-256 of what the run began with, as `digest_of` gives it."""
-    max_shift: Shift = 0
-    """For photos that are a few pixels off their label maps: every loss sees each photo shifted by up to this many
-    pixels, in both directions, to where it is nearest to the generated image, or to the mean of several."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_network(self)
 
     def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> CRNCriterion:
         return CRNCriterion(self, perceptual)
-
-    def load_perceptual(self, shapes: Shapes = (), on_missing: OnMissing | None = None) -> nn.Module:
-        """VGG19 as in the authors' code, relu1_2 … relu5_2 with average pooling, or another; see `load_network`."""
-        return load_network(self, convolution=2, pooling="avg", shapes=shapes, on_missing=on_missing)
-
-    def described(self, perceptual: nn.Module | None) -> CRNLoss:
-        return replace(self, network_digest=digest_of(perceptual) or self.network_digest)
-
-    def check_photos(self, channels: int) -> None:
-        require_rgb(channels, "train a model of another family")
-
-    @property
-    def least_side(self) -> int:
-        return least_side(self)
-
-    @property
-    def network_name(self) -> str:
-        return network_name(self)
 
 
 class CRNCriterion:
@@ -101,8 +56,7 @@ class CRNCriterion:
         self.max_shift = config.max_shift
         of_features = (f"l1_feature_{i}" for i in range(1, n_features_of(perceptual) + 1))
         self.names: tuple[str, ...] = ("g_perceptual", "l1_image", *of_features, *shift_names(config.max_shift))
-        of_vgg = config.network == VGG19 and config.scorer is None
-        self.loss = BalancedPerceptualLoss(perceptual, config.imagenet_normalisation and of_vgg)
+        self.loss = BalancedPerceptualLoss(perceptual, config.imagenet_normalisation and config.is_vgg19)
 
     def __call__(self, model: CRN, batch: Batch) -> Objectives:
         """Run G on a micro batch and return its objective."""

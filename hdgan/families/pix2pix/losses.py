@@ -14,20 +14,20 @@ from typing import Literal
 from torch import nn
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Positive, Shift, Weight
+from hdgan.config.bounds import Weight
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
 from hdgan.families.common.alignment import aligned, shift_names
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
-from hdgan.families.common.losses import LossConfig, Penalty
-from hdgan.families.common.penalty import R1_EVERY, R1Penalty, check_penalty
+from hdgan.families.common.losses import Penalty
+from hdgan.families.common.penalty import R1LossConfig
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pix.model import Pix2Pix
 from hdgan.losses import GanMode, l1_distance
 
 
 @dataclass(frozen=True)
-class Pix2PixLoss(LossConfig):
+class Pix2PixLoss(R1LossConfig):
     """Losses and their weights (Isola et al. 2017, section 3.1)."""
 
     family: Suppress[Literal["pix2pix"]] = "pix2pix"
@@ -35,18 +35,6 @@ class Pix2PixLoss(LossConfig):
     """The cross entropy of the original GAN, least squares, or hinge."""
     l1: Weight = 100.0
     """Weight of the L1 distance to the photo; 0 leaves it out."""
-    r1: Weight = 0.0
-    """Weight gamma of R1, which keeps D's scores flat around real images: gamma / 2 times their squared gradient; 0
-    leaves it out. One value suits all image sizes; begin with 1 or less, since 10 may keep D from learning."""
-    r1_every: Positive = R1_EVERY
-    """Steps from one R1 penalty to the next. The weight is multiplied by this number; 1 takes R1 in every step."""
-    max_shift: Shift = 0
-    """For photos that are a few pixels off their label maps: every loss sees each photo shifted by up to this many
-    pixels, in both directions, to where it is nearest to the generated image."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_penalty(self.r1, self.r1_every)
 
     def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Pix2PixCriterion:
         return Pix2PixCriterion(self, pool, augmentation)
@@ -67,7 +55,7 @@ class Pix2PixCriterion:
         self.config = config
         self.pool = pool
         self.augmentation = augmentation
-        self.penalty: Penalty | None = R1Penalty(config.r1, config.r1_every, augmentation) if config.r1 else None
+        self.penalty: Penalty | None = config.penalty(augmentation)
         of_g = ("g_gan", *(["g_l1"] if config.l1 else []))
         self.names = (*of_g, "d_real", "d_fake", *augmentation.names, *shift_names(config.max_shift))
 

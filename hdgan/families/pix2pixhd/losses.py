@@ -8,35 +8,23 @@ twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from torch import nn
 from tyro.conf import Suppress
 
-from hdgan.config.bounds import Positive, Shift, Weight
+from hdgan.config.bounds import Weight
+from hdgan.config.needs import ON, Needs
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.families.common.adversarial import adversarial_objectives, run_discriminator
 from hdgan.families.common.alignment import aligned, shift_names
 from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
-from hdgan.families.common.losses import LossConfig, Penalty
-from hdgan.families.common.penalty import R1_EVERY, R1Penalty, check_penalty
-from hdgan.families.common.perceptual import (
-    VGG19,
-    OnMissing,
-    Shapes,
-    check_network,
-    digest_of,
-    layer_weights,
-    least_side,
-    load_network,
-    n_features_of,
-    network_name,
-    require_rgb,
-)
+from hdgan.families.common.losses import OnMissing, Penalty, Shapes
+from hdgan.families.common.penalty import R1LossConfig
+from hdgan.families.common.perceptual import VGG19, PerceptualLossConfig, n_features_of
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
 from hdgan.families.pix2pixhd.model import Pix2PixHD
@@ -44,8 +32,14 @@ from hdgan.losses import LAYER_WEIGHTS, GanMode, PerceptualLoss, feature_matchin
 
 
 @dataclass(frozen=True)
-class Pix2PixHDLoss(LossConfig):
+class Pix2PixHDLoss(PerceptualLossConfig, R1LossConfig):
     """Losses and their weights (paper section 3.2)."""
+
+    NEEDS: ClassVar[Needs] = {
+        **R1LossConfig.NEEDS,
+        **{name: {"vgg": ON} for name in ("vgg_layers", "vgg_weights", "scorer", "network", "network_weights")},
+        "imagenet_normalisation": {"vgg": ON, **PerceptualLossConfig.NEEDS["imagenet_normalisation"]},
+    }
 
     family: Suppress[Literal["pix2pixhd"]] = "pix2pixhd"
     gan: GanMode = "lsgan"
@@ -53,68 +47,47 @@ class Pix2PixHDLoss(LossConfig):
     feature_matching: Weight = 10.0
     """Weight of the discriminators' feature matching; 0 leaves it out."""
     vgg: Weight = 10.0
-    """Weight of the VGG loss; 0 leaves it out."""
+    """Weight of the VGG loss; 0 leaves it out. Distances of features other than VGG19's and a scorer's are relative to
+    the size of the photo's."""
     vgg_layers: tuple[Weight, ...] = LAYER_WEIGHTS
     """Weights of the features in it, fine to coarse; VGG19 and scorers have five."""
-    vgg_weights: Path | None = None
-    """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
-    scorer: Path | None = None
-    """File of a scorer (hdgan evaluate --train-scorer) whose features replace VGG19's; "random" is an untrained one."""
-    imagenet_normalisation: bool = False
-    """Normalise VGG's input as VGG was trained; off in the original."""
-    network: str = VGG19
-    """Network whose features the VGG loss compares: vgg19, timm:NAME, or the file of a program (.pt2 of torch.export,
-    or TorchScript; give only files that you trust) that maps images in [-1, 1] to one or more features. Distances of
-    features other than VGG19's and a scorer's are relative to the size of the photo's."""
-    network_weights: Path | None = None
-    """File of the weights of timm's network; None takes timm's cache, or downloads them."""
-    network_digest: Suppress[str | None] = None
-    """SHA-256 of what the run began with, as `digest_of` gives it."""
-    max_shift: Shift = 0
-    """For photos that are a few pixels off their label maps: every loss sees each photo shifted by up to this many
-    pixels, in both directions, to where it is nearest to the generated image."""
-    r1: Weight = 0.0
-    """Weight gamma of R1, which keeps D's scores flat around real images: gamma / 2 times their squared gradient; 0
-    leaves it out. One value suits all image sizes; begin with 1 or less, since 10 may keep D from learning."""
-    r1_every: Positive = R1_EVERY
-    """Steps from one R1 penalty to the next. The weight is multiplied by this number; 1 takes R1 in every step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_network(self, self.vgg)
-        check_penalty(self.r1, self.r1_every)
-        layers, off = tuple(self.vgg_layers), f"has no effect with {option('loss.vgg')} 0: leave it out"
+        layers = tuple(self.vgg_layers)
         if self.network == VGG19 and len(layers) != len(LAYER_WEIGHTS):
             raise ConfigError(f"{option('loss.vgg_layers')} is {layers}: give a list of {len(LAYER_WEIGHTS)}")
         if not any(layers):
             raise ConfigError(f"{option('loss.vgg_layers')} is {layers}: at least one weight must not be 0")
-        if self.imagenet_normalisation and not self.vgg:
-            raise ConfigError(f"{option('loss.imagenet_normalisation')} {off}")
-        if layers != LAYER_WEIGHTS and not self.vgg:
-            raise ConfigError(f"{option('loss.vgg_layers')} {off}")
-        if self.scorer is not None and self.imagenet_normalisation:
-            raise ConfigError(
-                f"{option('loss.scorer')} takes images in [-1, 1]: turn {option('loss.imagenet_normalisation')} off"
-            )
-        if self.network != VGG19 and self.imagenet_normalisation:
-            raise ConfigError(
-                f"{option('loss.imagenet_normalisation')} applies only to VGG19, not to {option('loss.network')} "
-                f"{self.network}: turn it off"
-            )
 
     def criterion(self, perceptual: nn.Module | None, pool: FakePool, augmentation: Augmentation) -> Pix2PixHDCriterion:
         return Pix2PixHDCriterion(self, perceptual, pool, augmentation)
 
     def load_perceptual(self, shapes: Shapes = (), on_missing: OnMissing | None = None) -> nn.Module | None:
-        """The network whose features the VGG loss compares, None without this loss; see `load_network`."""
-        if not self.vgg:
-            return None
-        network = load_network(self, shapes=shapes, on_missing=on_missing)
-        layer_weights(self, self.vgg_layers, n_features_of(network))
+        network = super().load_perceptual(shapes, on_missing)
+        if network is not None:
+            self.layer_weights(n_features_of(network))
         return network
 
-    def described(self, perceptual: nn.Module | None) -> Pix2PixHDLoss:
-        return replace(self, network_digest=digest_of(perceptual) or self.network_digest)
+    def layer_weights(self, n_features: int) -> tuple[float, ...]:
+        """The weights of the features of a network.
+
+        The usual ones are for five features: a network with fewer takes the last of them, and one with more halves the
+        first of them for each further feature.
+
+        Raises:
+            ConfigError: they are not the usual ones, and of another number.
+        """
+        given = tuple(self.vgg_layers)
+        if given == LAYER_WEIGHTS:
+            finer = [LAYER_WEIGHTS[0] / 2**k for k in range(n_features - len(LAYER_WEIGHTS), 0, -1)]
+            return (*finer, *LAYER_WEIGHTS[-n_features:])
+        if len(given) != n_features:
+            raise ConfigError(
+                f"{option('loss.vgg_layers')} is {given}, but {option('loss.network')} {self.network} has {n_features} "
+                "features: give as many weights"
+            )
+        return given
 
     def check(self, model: Pix2PixHDConfig) -> None:
         if self.feature_matching and not model.discriminator.intermediate_features:
@@ -123,17 +96,13 @@ class Pix2PixHDLoss(LossConfig):
                 f"{option('model.discriminator.intermediate_features')} on, or set {option('loss.feature_matching')} 0"
             )
 
-    def check_photos(self, channels: int) -> None:
-        if self.vgg:
-            require_rgb(channels, f"set {option('loss.vgg')} 0")
+    @property
+    def compares_features(self) -> bool:
+        return bool(self.vgg)
 
     @property
-    def least_side(self) -> int:
-        return least_side(self) if self.vgg else 1
-
-    @property
-    def network_name(self) -> str:
-        return network_name(self)
+    def without_features(self) -> str:
+        return f"set {option('loss.vgg')} 0"
 
 
 class Pix2PixHDCriterion:
@@ -153,12 +122,12 @@ class Pix2PixHDCriterion:
         self.perceptual = perceptual
         self.vgg: PerceptualLoss | None = None
         if perceptual is not None:
-            weights = layer_weights(config, config.vgg_layers, n_features_of(perceptual))
+            weights = config.layer_weights(n_features_of(perceptual))
             relative = config.network != VGG19
             self.vgg = PerceptualLoss(perceptual, config.imagenet_normalisation, weights, relative)
         self.pool = pool
         self.augmentation = augmentation
-        self.penalty: Penalty | None = R1Penalty(config.r1, config.r1_every, augmentation) if config.r1 else None
+        self.penalty: Penalty | None = config.penalty(augmentation)
         left_out = {"g_feature_matching": not config.feature_matching, "g_vgg": perceptual is None}
         names = ("g_gan", "g_feature_matching", "g_vgg", "d_real", "d_fake", *augmentation.names)
         names += shift_names(config.max_shift)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from hdgan.checkpoints import require_new_checkpoint
 from hdgan.errors import CheckpointError
 from hdgan.families import PatchConfig, Pix2Pix, Pix2PixConfig, ResNetConfig, UNetConfig
 from hdgan.families.saving import load_model, save_model
@@ -21,7 +22,6 @@ from hdgan.interop.cyclegan.networks import (
 from hdgan.interop.files import (
     network_file,
     notes_on_spectral_norm,
-    require_new_checkpoint,
     require_no_networks,
     write_networks,
 )

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
+from hdgan.checkpoints import require_new_checkpoint
 from hdgan.config.options import option
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import EncoderConfig, GeneratorConfig, Pix2PixHD, Pix2PixHDConfig
 from hdgan.families.saving import load_model, save_model
-from hdgan.interop.files import network_file, require_new_checkpoint, require_no_networks, write_networks
+from hdgan.interop.files import network_file, require_no_networks, write_networks
 from hdgan.interop.nvidia.networks import load_network, to_state_dict
 from hdgan.interop.nvidia.options import Networks, NvidiaOptions, model_config, notes_for_nvidia, options_of
 from hdgan.weights import read_weights

@@ -268,7 +268,7 @@ def test_a_graph_draws_with_the_probability_of_its_replay() -> None:
         ({"policy": KINDS, "speed": 10}, r"--augment\.speed 10 has no effect without --augment\.adaptive: set that"),
         ({"adaptive": True}, r"--augment\.adaptive has no effect without --augment\.policy: set that too, or leave"),
         ({"probability": 0.5}, r"--augment\.probability 0\.5 has no effect without --augment\.policy: set that too"),
-        ({"target": 0.5}, r"--augment\.target 0\.5 has no effect without --augment\.policy: set that too"),
+        ({"target": 0.5}, r"--augment\.target 0\.5 has no effect without --augment\.adaptive: set that too"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options: dict[str, Any], complaint: str) -> None:

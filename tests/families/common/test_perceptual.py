@@ -15,9 +15,9 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from hdgan.checkpoints import MODEL_FILE, checkpoint_path
+from hdgan.config.serialization import from_plain, to_plain
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import CRNLoss, Pix2PixHDLoss, Pix2PixLoss
-from hdgan.families.common.perceptual import layer_weights, load_network, network_file
 from hdgan.losses import LAYER_WEIGHTS
 from hdgan.training import TrainConfig, train
 from hdgan.training import dry_run as dry_run_module
@@ -40,7 +40,7 @@ def test_two_networks_are_refused(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
 
 @pytest.mark.parametrize("network", [{"vgg_weights": FILE}, {"scorer": FILE}])
 def test_a_network_without_its_loss_is_refused(network: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"weights has no effect with loss\.vgg 0; leave it out"):
+    with pytest.raises(ConfigError, match=r"weights has no effect with loss\.vgg 0: change that, or leave this out"):
         Pix2PixHDLoss(vgg=0.0, **network)
 
 
@@ -58,27 +58,42 @@ def test_options_without_effect_are_refused(loss: type[Pix2PixHDLoss | CRNLoss])
 def test_what_does_not_go_with_another_network_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"loss\.network timm:resnet18 has no effect with loss\.vgg 0"):
         Pix2PixHDLoss(vgg=0.0, network="timm:resnet18")
-    with pytest.raises(ConfigError, match=r"imagenet_normalisation applies only to VGG19, not to loss\.network n\.pt2"):
+    with pytest.raises(ConfigError, match=r"imagenet_normalisation has no effect with loss\.network n\.pt2"):
         Pix2PixHDLoss(network="n.pt2", imagenet_normalisation=True)
     assert CRNLoss(network="n.pt2").imagenet_normalisation  # its default, of VGG19 alone
+    with pytest.raises(ConfigError, match=r"imagenet_normalisation=False has no effect with loss\.scorer weights"):
+        CRNLoss(scorer=FILE, imagenet_normalisation=False)
 
 
 def test_the_usual_weights_suit_any_number_of_features() -> None:
     loss = Pix2PixHDLoss(network="n.pt2")
-    assert layer_weights(loss, LAYER_WEIGHTS, 5) == LAYER_WEIGHTS
-    assert layer_weights(loss, LAYER_WEIGHTS, 2) == (1 / 4, 1.0)
-    assert layer_weights(loss, LAYER_WEIGHTS, 7) == (1 / 128, 1 / 64, *LAYER_WEIGHTS)
-    assert layer_weights(loss, (3.0, 1.0), 2) == (3.0, 1.0)
+    assert loss.layer_weights(5) == LAYER_WEIGHTS
+    assert loss.layer_weights(2) == (1 / 4, 1.0)
+    assert loss.layer_weights(7) == (1 / 128, 1 / 64, *LAYER_WEIGHTS)
+    loss = replace(loss, vgg_layers=(3.0, 1.0))
+    assert loss.layer_weights(2) == (3.0, 1.0)
     with pytest.raises(ConfigError, match=r"vgg_layers is \(3\.0, 1\.0\), but loss\.network n\.pt2 has 4 features:"):
-        layer_weights(loss, (3.0, 1.0), 4)
+        loss.layer_weights(4)
 
 
 def test_the_file_of_a_network() -> None:
-    assert network_file(Pix2PixHDLoss()) is None
-    assert network_file(Pix2PixHDLoss(scorer=FILE)) == FILE
-    assert network_file(CRNLoss(network="n.pt2")) == Path("n.pt2")
-    assert network_file(CRNLoss(network="timm:resnet18")) is None
-    assert network_file(None) is None
+    assert Pix2PixHDLoss().network_file is None
+    assert Pix2PixHDLoss(scorer=FILE).network_file == FILE
+    assert Pix2PixHDLoss(scorer="random").network_file is None
+    assert CRNLoss(network="n.pt2").network_file == Path("n.pt2")
+    assert CRNLoss(network="timm:resnet18").network_file is None
+    assert Pix2PixLoss().network_file is None
+
+
+def test_an_untrained_scorer_is_a_word() -> None:
+    plain = to_plain(Pix2PixHDLoss(scorer="random"))
+    assert plain["scorer"] == "random"
+    assert from_plain(Pix2PixHDLoss, plain, "file").scorer == "random"
+    assert from_plain(Pix2PixHDLoss, plain | {"scorer": "weights"}, "file").scorer == FILE
+    with pytest.raises(ConfigError, match=r"^loss\.scorer is a file named random, .*: rename the file, or give"):
+        Pix2PixHDLoss(scorer=Path("random"))
+    with pytest.raises(ConfigError, match=r"^loss\.scorer is 'weights': give random or a path"):
+        Pix2PixHDLoss(scorer="weights")  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -162,11 +177,12 @@ def test_bfloat16_trains_with_a_program(with_program: MakeConfig, tmp_path: Path
 
 
 def test_a_network_without_weights_is_for_dry_runs_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("hdgan.families.common.perceptual.untrained_timm", lambda name: name)
+    network = Levels()
+    monkeypatch.setattr("hdgan.families.common.perceptual.untrained_timm", lambda name: network)
     said: list[str] = []
-    assert load_network(CRNLoss(network="timm:net"), on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
+    assert CRNLoss(network="timm:net").load_perceptual(on_missing=said.append) is network
     missing = CRNLoss(network="timm:net", network_weights=tmp_path / "no.pth")
-    assert load_network(missing, on_missing=said.append) == "net"  # type: ignore[comparison-overlap]
+    assert missing.load_perceptual(on_missing=said.append) is network
     assert said[0] == "a run first downloads timm's weights of net, unless they are in its cache"
     assert said[1] == f"the weights {tmp_path / 'no.pth'} of timm's net do not exist"
 
@@ -177,7 +193,7 @@ def test_networks_take_rgb_or_grey_photos() -> None:
         CRNLoss().check_photos(channels)
     Pix2PixHDLoss(vgg=0.0).check_photos(5)
     Pix2PixLoss().check_photos(5)
-    with pytest.raises(ConfigError, match=r"the photos have 5 channels, .*RGB or grey images: set loss\.vgg 0"):
+    with pytest.raises(ConfigError, match=r"RGB or grey images, but the photos have 5 channels: set loss\.vgg 0"):
         Pix2PixHDLoss().check_photos(5)
-    with pytest.raises(ConfigError, match=r"the photos have 2 channels, .*: train a model of another family"):
+    with pytest.raises(ConfigError, match=r"but the photos have 2 channels: train a model of another family"):
         CRNLoss().check_photos(2)

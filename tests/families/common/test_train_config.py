@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,8 @@ from hdgan.families import (
     Pix2PixHDStage,
     Pix2PixHDTrainConfig,
 )
-from hdgan.families.registry import AnyTrainConfig
+from hdgan.families.common.family import Family
+from hdgan.families.registry import FAMILIES, AnyTrainConfig
 from hdgan.training import PRESETS, LogConfig, OptimConfig, StageConfig, TrainConfig
 
 
@@ -34,21 +36,32 @@ def test_a_stage_trains_d_where_there_is_one() -> None:
     assert StageConfig().trained_names(CRNConfig()) == ["G"]
 
 
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.config.family)
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"batch_size": 0}, r"batch_size is 0"),
+        ({"micro_batch": 0}, r"micro_batch is 0"),
+        ({"lr": -1e-4}, r"lr is -0\.0001"),
+        ({"lr_d": 0.0}, r"lr_d is 0\.0"),
+        ({"epochs": -1}, r"epochs is -1"),
+        ({"images": -5}, r"images is -5"),
+        ({"decay": 1.5}, r"decay is 1\.5"),
+        ({"schedule": "step"}, r"schedule is 'step': give linear or cosine or constant"),
+        ({"warmup": 0.6}, r"warmup is 0\.6 and stages\.a\.decay 0\.5: .*add up to 1 at most"),
+    ],
+)
+def test_stages_of_all_families_are_checked(family: Family, options: dict[str, Any], complaint: str) -> None:
+    config = next(iter(family.presets.values()))()
+    kind = type(next(iter(config.stages.values())))
+    with pytest.raises(ConfigError, match=rf"^stages\.a\.{complaint}"):
+        replace(config, stages={"a": kind(**options)})
+
+
 @pytest.mark.parametrize(
     ("stages", "complaint"),
     [
-        ({"a": Pix2PixHDStage(batch_size=0)}, r"stages\.a\.batch_size is 0"),
         ({"a": Pix2PixHDStage(n_scales=0)}, r"stages\.a\.n_scales is 0"),
-        ({"a": Pix2PixHDStage(lr=-1e-4)}, r"stages\.a\.lr is -0\.0001"),
-        ({"a": Pix2PixHDStage(epochs=-1)}, r"stages\.a\.epochs is -1"),
-        ({"a": Pix2PixHDStage(images=-5)}, r"stages\.a\.images is -5"),
-        ({"a": Pix2PixHDStage(decay=1.5)}, r"stages\.a\.decay is 1\.5"),
-        ({"a": Pix2PixHDStage(lr_d=0.0)}, r"stages\.a\.lr_d is 0\.0"),
-        ({"a": Pix2PixHDStage(schedule="step")}, r"stages\.a\.schedule is 'step': give linear or cosine or constant"),
-        (
-            {"a": Pix2PixHDStage(warmup=0.6)},
-            r"stages\.a\.warmup is 0\.6 and stages\.a\.decay 0\.5: .*add up to 1 at most",
-        ),
         ({"a": Pix2PixHDStage(generator="enhancer")}, r"stage a trains only the enhancer but has none"),
         (
             {"a": Pix2PixHDStage(n_enhancers=1), "b": Pix2PixHDStage()},
@@ -132,9 +145,9 @@ def test_images_too_small_for_the_loss() -> None:
         with pytest.raises(ConfigError, match=r"a side of 15 pixels, but VGG19, .* needs 16: train at a larger size"):
             config.resolved([64, 15])
         assert config.resolved([16]) == config
-    for loss in (Pix2PixHDLoss(vgg=0.0), Pix2PixHDLoss(scorer=Path("random"))):
+    for loss in (Pix2PixHDLoss(vgg=0.0), Pix2PixHDLoss(scorer="random")):
         assert Pix2PixHDTrainConfig(loss=loss).resolved([4]).loss == loss
-    assert CRNTrainConfig(loss=CRNLoss(scorer=Path("random"))).resolved([4])
+    assert CRNTrainConfig(loss=CRNLoss(scorer="random")).resolved([4])
 
 
 def test_a_rate_of_d_is_for_families_with_a_discriminator() -> None:
