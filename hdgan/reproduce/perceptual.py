@@ -10,7 +10,7 @@ from torch import nn
 
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
-from hdgan.families.common.perceptual import VGG19, digest_of, n_features_of, timm_name
+from hdgan.families.common.perceptual import VGG19, PerceptualLossConfig, n_features_of
 from hdgan.families.pix2pixhd.losses import Pix2PixHDLoss
 from hdgan.losses import LAYER_WEIGHTS
 from hdgan.models.vgg import HOW_TO_GET
@@ -71,12 +71,13 @@ def choose_network(network: str | None, weights: Path | None, scale: Scale) -> P
     loss = Pix2PixHDLoss(vgg=1.0, **given)
     _require_large_enough(loss, scale)
     found = _loaded(loss, scale)
-    is_program = network != VGG19 and not timm_name(loss)
-    if is_program:
-        given["network"] = Path(network).resolve()
+    program, described = loss.network_file, loss.described(found)
+    if program is not None:
+        given["network"] = program.resolve()
+    assert isinstance(described, PerceptualLossConfig)
     return PerceptualNetwork(
-        name=Path(network).name if is_program else network,
-        digest=(digest_of(found) or digest_of_tensors(found.state_dict()))[:DIGITS],
+        name=network if program is None else program.name,
+        digest=(described.network_digest or digest_of_tensors(found.state_dict()))[:DIGITS],
         options={f"loss.{name}": value for name, value in given.items()},
         n_features=n_features_of(found),
     )

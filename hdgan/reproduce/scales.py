@@ -112,9 +112,9 @@ SCALES: dict[str, Scale] = {
         checkpoints=10,
         precision="bfloat16",
     ),
-    # Sized for ten minutes of one H200 by a prediction (docs/design.md), in which the start of a run takes longer than its
-    # steps. Therefore jobs side by side hide each other's start, there are few scenes to render, images are read without
-    # workers (four of them took 7 ms on a CPU core), and no run is saved on its way.
+    # Sized for ten minutes of one H200 by a prediction (docs/design.md), in which the start of a run takes longer than
+    # its steps. Therefore jobs side by side hide each other's start, there are few scenes to render, images are read
+    # without workers (four of them took 7 ms on a CPU core), and no run is saved on its way.
     "gpu": Scale(
         "gpu",
         width=256,
