@@ -67,20 +67,25 @@ def choose_network(network: str | None, weights: Path | None, scale: Scale) -> P
         return TWIN_NETWORK
     given: dict[str, Any] = {"network": network}
     if weights is not None:
-        given["vgg_weights" if network == VGG19 else "network_weights"] = weights.resolve()
+        given["vgg_weights" if network == VGG19 else "network_weights"] = weights
     loss = Pix2PixHDLoss(vgg=1.0, **given)
     _require_large_enough(loss, scale)
     found = _loaded(loss, scale)
     program, described = loss.network_file, loss.described(found)
     if program is not None:
-        given["network"] = program.resolve()
+        given["network"] = program
     assert isinstance(described, PerceptualLossConfig)
     return PerceptualNetwork(
         name=network if program is None else program.name,
         digest=(described.network_digest or digest_of_tensors(found.state_dict()))[:DIGITS],
-        options={f"loss.{name}": value for name, value in given.items()},
+        options={f"loss.{name}": _absolute(value) for name, value in given.items()},
         n_features=n_features_of(found),
     )
+
+
+def _absolute(value: str | Path) -> str | Path:
+    """A file as a later call from another folder would find it."""
+    return value.resolve() if isinstance(value, Path) else value
 
 
 def _require_large_enough(loss: Pix2PixHDLoss, scale: Scale) -> None:

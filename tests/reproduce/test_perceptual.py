@@ -41,6 +41,13 @@ def test_weights_of_vgg19_are_its_own_option(tmp_path: Path) -> None:
     assert (network.name, network.n_features, len(network.digest)) == ("vgg19", 5, 12)
 
 
+def test_files_are_found_from_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(VGG19Features().state_dict(), "vgg19.pth")
+    network = choose_network("vgg19", Path("vgg19.pth"), SCALES["small"])
+    assert network.options["loss.vgg_weights"] == tmp_path / "vgg19.pth"
+
+
 def test_a_network_that_needs_larger_images_is_refused(scale: Scale) -> None:
     says = r"network vgg19 needs images of 16 pixels on each side, but size tiny begins training at 16x8"
     with pytest.raises(ConfigError, match=says):
@@ -70,7 +77,7 @@ def refused(capsys: pytest.CaptureFixture[str], out: Path, *arguments: str) -> s
         ),
         (
             ["--network", "none.pt", "--network-weights", "w.pth"],
-            "w.pth applies only to a network of timm: give --network",
+            "--network-weights w.pth applies only to a network of timm: give --network",
         ),
         (["--network", "timm:no-such-network"], "--network timm:no-such-network"),
     ],

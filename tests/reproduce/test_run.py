@@ -26,6 +26,7 @@ from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
 from hdgan.families.crn.losses import CRNLoss
 from hdgan.files.json import write_json
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
+from hdgan.reproduce import run as run_module
 from hdgan.reproduce.jobs import Folder, Job
 from hdgan.reproduce.perceptual import choose_network
 from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, SCORER
@@ -321,6 +322,16 @@ def test_a_folder_belongs_to_one_scale_and_one_process(folder: Folder, monkeypat
     (folder.root / "scale.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"scale\.json is damaged"):
         folder.claim()
+
+
+@pytest.mark.parametrize(("cores", "jobs"), [(1, 1), (4, 2), (16, 8), (64, 8)])
+def test_jobs_on_a_gpu_have_two_cores_each(cores: int, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "choose_device", torch.device)
+    monkeypatch.setattr(run_module, "available_cores", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H200")
+    assert run_module._machine("cuda:0", None) == Machine("H200", cores, max(1, cores // jobs), jobs)
+    assert run_module._machine("cpu", None) == Machine("CPU", cores, 1, cores)
+    assert run_module._machine("cuda:0", 3).jobs == 3
 
 
 @pytest.mark.parametrize("option", ["--seeds", "--jobs"])
