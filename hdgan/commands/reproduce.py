@@ -7,19 +7,29 @@ from typing import Literal
 
 from rich.console import Console
 
+from hdgan.config.options import typed_as
 from hdgan.reproduce.evidence import write_evidence
-from hdgan.reproduce.plan import SCALES
 from hdgan.reproduce.run import reproduce as run_all
+from hdgan.reproduce.scales import SCALES
+
+_TYPED = {
+    "loss.network": "--network",
+    "loss.network_weights": "--network-weights",
+    "loss.vgg_weights": "--network-weights",
+}
+"""The options of the perceptual network, which are called otherwise by `hdgan train`."""
 
 
 def reproduce(
     *,
-    size: Literal["small", "gpu"] = "small",
+    size: Literal["small", "medium", "gpu"] = "small",
     seeds: int = 3,
     out: Path | None = None,
     jobs: int | None = None,
     device: str = "auto",
     docs: Path | None = None,
+    network: str | None = None,
+    network_weights: Path | None = None,
 ) -> int:
     """Train and score the models of the paper's comparisons and ablations on the built-in scenes.
 
@@ -31,16 +41,25 @@ def reproduce(
     even after it was killed. `hdgan reproduce report [DOCS]` writes the page again from its rows.
 
     Args:
-        size: small for two CPU cores (128x64, about an hour), gpu for a data-centre GPU (256x128).
+        size: small for two CPU cores (128x64, about an hour); medium for two CPU cores with avx512_bf16 or AMX
+            (256x128, estimated at 5 to 6 hours, in as many sittings as you like); gpu for a data-centre GPU (256x128).
         seeds: runs of each model.
         out: folder of the runs; by default runs/reproduce-SIZE.
-        jobs: runs at the same time; by default one per core, or 4 on a GPU.
+        jobs: runs at the same time; by default one per core, or on a GPU one per two cores, up to 8.
         device: auto, cpu, cuda or cuda:N.
         docs: folder that evidence.md and its rows are written to when all runs are done; until then, or by default,
             they go to the folder of the runs. Existing rows of more runs are not replaced.
+        network: network whose features the perceptual losses compare, as of `hdgan train --loss.network`: vgg19,
+            timm:NAME, or the file of a program that you trust. By default a small segmentation network is trained for
+            this first; it is a twin of the scorer, which favours models with this loss. A folder keeps its network.
+        network_weights: file of the weights of vgg19 or timm's network; by default they are downloaded.
     """
     out = out or Path("runs") / f"reproduce-{size}"
-    ended = run_all(SCALES[size], out, seeds=seeds, jobs=jobs, device=device, docs=docs, console=Console())
+    with typed_as(_TYPED):
+        ended = run_all(
+            SCALES[size], out, seeds=seeds, jobs=jobs, device=device, docs=docs, network=network,
+            network_weights=network_weights, console=Console(),
+        )  # fmt: skip
     if ended.page is not None:
         print(ended.page.resolve())
     if not ended.finished:

@@ -56,7 +56,7 @@ def read_csv(
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         heads = [(renamed or {}).get(head, head) for head in next(lines, [])]
         columns = [field for field in fields(kind) if field.name != rest]  # type: ignore[arg-type]
-        while rest is None and len(columns) > len(heads) and columns[-1].default is not MISSING:
+        while columns and columns[-1].default is not MISSING and columns[-1].name not in heads:
             del columns[-1]  # which files of older versions lack
         named = [field.name for field in columns]
         if heads[: len(named)] != named or (rest is None and heads != named) or len(set(heads)) < len(heads):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from hdgan.config.options import option
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.weights import plain_names, read_weights, require_finite
 from hdgan.weights.efficientnet import is_efficientnet_lite, timm_names
-from hdgan.weights.modules import describe_differences, tensor_shapes
+from hdgan.weights.modules import describe_differences, digest_of_tensors, tensor_shapes
 
 
 class TimmFeatures(nn.Module):
@@ -39,7 +38,7 @@ class TimmFeatures(nn.Module):
         self.channels_last = getattr(getattr(network, "output_fmt", None), "value", "NCHW") == "NHWC"
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(network.pretrained_cfg[name]).view(1, 3, 1, 1))
-        self.digest = _digest(network)
+        self.digest = digest_of_tensors(network.state_dict())
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The features [B, C, h, w] of images [B, 3, H, W] in [-1, 1], fine to coarse."""
@@ -150,11 +149,3 @@ def _fitting(file: Path, name: str, network: Any) -> dict[str, Tensor]:
     if differences := describe_differences(ours, theirs):
         raise ConfigError(f"{typed} does not hold the weights of timm's {name} ({differences}): give its state dict")
     return state
-
-
-def _digest(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -94,9 +94,9 @@ def missing_weights(weights: Path | None) -> str:
         weights: as of `load_vgg19`.
     """
     if weights is not None:
-        return "" if weights.is_file() else f"the VGG19 weights {weights} do not exist: {_HOW_TO_GET}"
+        return "" if weights.is_file() else f"the VGG19 weights {weights} do not exist: {HOW_TO_GET}"
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(WEIGHTS_URL).name
-    return "" if cached.is_file() else f"a run downloads VGG19's weights (548 MiB) first; if it cannot: {_HOW_TO_GET}"
+    return "" if cached.is_file() else f"a run downloads VGG19's weights (548 MiB) first; if it cannot: {HOW_TO_GET}"
 
 
 def load_vgg19(weights: Path | None, convolution: Convolution = 1, pooling: Pooling = "max") -> VGG19Features:
@@ -118,16 +118,16 @@ def load_vgg19(weights: Path | None, convolution: Convolution = 1, pooling: Pool
     expected = tensor_shapes(network.state_dict())
     chosen = {key: value for key, value in state.items() if key in expected}
     if differences := describe_differences(expected, tensor_shapes(chosen)):
-        raise ConfigError(f"{where} does not hold torchvision's VGG19 ({differences}); {_HOW_TO_GET}")
+        raise ConfigError(f"{where} does not hold torchvision's VGG19 ({differences}); {HOW_TO_GET}")
     try:
         require_finite(chosen, where)
     except CheckpointError as error:
-        raise ConfigError(f"{error}; {_HOW_TO_GET}") from error
+        raise ConfigError(f"{error}; {HOW_TO_GET}") from error
     network.to_empty(device="cpu").load_state_dict(chosen)
     return network.eval().requires_grad_(False)
 
 
-_HOW_TO_GET = (
+HOW_TO_GET = (
     f"download {WEIGHTS_URL} on a machine with internet access and pass it as --loss.vgg-weights FILE, compare a "
     "scorer's features instead: --loss.scorer FILE (or random), or train pix2pixHD without the VGG loss: --loss.vgg 0"
 )
@@ -137,12 +137,12 @@ def _downloaded() -> dict[str, Tensor]:
     try:
         return torch.hub.load_state_dict_from_url(WEIGHTS_URL, map_location="cpu", check_hash=True, weights_only=True)
     except (OSError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError, EOFError) as error:
-        raise ConfigError(f"the VGG19 weights cannot be downloaded ({error}): {_HOW_TO_GET}") from error
+        raise ConfigError(f"the VGG19 weights cannot be downloaded ({error}): {HOW_TO_GET}") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.exists():
-        raise ConfigError(f"the VGG19 weights {path} do not exist: {_HOW_TO_GET}")
+        raise ConfigError(f"the VGG19 weights {path} do not exist: {HOW_TO_GET}")
     require_file(path, ConfigError)
     try:
         weights = read_weights(path)
@@ -154,5 +154,5 @@ def _read(path: Path) -> dict[str, Tensor]:
                 digest.update(part)
         raise ConfigError(
             f"{path} ({path.stat().st_size} bytes, SHA-256 {digest.hexdigest()[:8]}…) is not a readable weights file "
-            f"({error}): {_HOW_TO_GET}"
+            f"({error}): {HOW_TO_GET}"
         ) from error

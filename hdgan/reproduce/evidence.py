@@ -5,35 +5,21 @@ The same rows always give the same page.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
 from hdgan.errors import DataError
 from hdgan.files import write_text
+from hdgan.reproduce.conditions import COLUMNS, Measured, conditions
 from hdgan.reproduce.plan import ROWS, TABLES, Table
-from hdgan.reproduce.results import REAL, Requested, Result, load_requested, read_results, remedy
+from hdgan.reproduce.results import REAL, Result, load_requested, read_results, remedy
 from hdgan.reproduce.verdicts import SIGNIFICANT, values, verdict_of
 from hdgan.wording import markdown_table
 
 PAGE = "evidence.md"
 EVIDENCE = "evidence"
 """Folder next to the page: for each scale a CSV file, a JSON file of what was requested, and an image."""
-COLUMNS = {
-    "miou": ("mean IoU ↑", 3),
-    "pixel_accuracy": ("pixel accuracy ↑", 3),
-    "psnr": ("PSNR, dB ↑", 2),
-    "ssim": ("SSIM ↑", 3),
-    "lpips": ("LPIPS ↓", 3),
-    "fid": ("FID ↓", 1),
-    "kid": ("KID ↓", 4),
-    "scorer_fid": ("FID of the scorer's features ↓", 4),
-    "spectrum": ("spectrum, dB ↓", 2),
-    "pattern": ("pattern, dB ↓", 2),
-}
-"""Metrics of the tables, with their headings and digits."""
 HARDLY = 0.05
 """IoU of real photos below which the page says that the scorer hardly finds a class."""
 
@@ -51,32 +37,16 @@ How to read it:
   of them, whatever their authors used. They are scored at the end of training, with the averaged weights. An ablation
   differs from pix2pixHD only in what its table names. G1 alone also has another schedule, a single stage at the full
   resolution. pix2pix and CRN have their own networks and losses.
-- The perceptual loss has no ImageNet weights: it compares the features of a small segmentation network that was trained
-  on the training scenes (`--loss.scorer`). The scorer is another such network, which differs from it only in its seed;
-  architecture, images and steps are the same. No loss uses the scorer itself, but this favours CRN and the other rows
-  with a perceptual loss.
 - An order is tested pair by pair by mean IoU, over the seeds that all its rows have. It is supported if a two-sided
   paired t-test has p < {significant} and the difference has the tested sign for every seed, and reversed if it has the
   other sign. Otherwise it is not decided; a single seed never decides. p is not corrected for the number of
   comparisons, which is {pairs} for each scale.
 - These runs take minutes on small drawn scenes, not days on Cityscapes. That may explain differences from the paper."""
 
-
-@dataclass(frozen=True)
-class Measured:
-    """The rows of one scale, and what was requested."""
-
-    results: Sequence[Result]
-    requested: Requested
-
-    @property
-    def scale(self) -> str:
-        return self.results[0].scale
-
-    @property
-    def runs(self) -> list[Result]:
-        """The rows without that of real photos."""
-        return [result for result in self.results if result.row != REAL]
+_LIKE_THE_SCORER = (
+    "The perceptual loss has no ImageNet weights. It compares the features of a network that differs from the scorer "
+    "only in its seed, which favours the rows with this loss: {}."
+)
 
 
 def write_evidence(docs: Path) -> Path:
@@ -113,7 +83,7 @@ def page_text(scales: Sequence[Measured], docs: Path) -> str:
     parts.append(_INTRODUCTION.format(significant=SIGNIFICANT, pairs=pairs))
     for measured in scales:
         results, first = measured.results, measured.results[0]
-        parts += [f"## {first.scale}: {first.width}x{first.height}", _conditions(measured), _summary(results)]
+        parts += [f"## {first.scale}: {first.width}x{first.height}", conditions(measured), _summary(results)]
         if (docs / EVIDENCE / f"{first.scale}.png").is_file():
             caption = "The first held-out scenes, and what the runs with seed 0 make of their label maps"
             parts.append(f"![{caption}]({EVIDENCE}/{first.scale}.png)\n\n*{caption}.*")
@@ -133,51 +103,6 @@ def _incomplete(measured: Measured) -> str:
     names = [f"{ROWS[row].title} seed {', '.join(of_row)}" for row, of_row in seeds.items() if of_row]
     total = len(measured.requested.runs)
     return f"**Incomplete: {total - len(missing)} of {total} runs of {measured.scale}; missing: {'; '.join(names)}.**"
-
-
-def _conditions(measured: Measured) -> str:
-    """Paragraphs about what the numbers were measured with."""
-    runs, first = measured.runs, measured.results[0]
-    seeds = sorted({run.seed for run in runs if run.seed is not None})
-    machines = sorted({f"{run.device or 'an unknown device'}{_machine(run)}" for run in runs})
-    versions = sorted({f"PyTorch {run.torch}, hdgan {run.hdgan}" for run in runs})
-    lines = [
-        f"Runs: {len(runs)}, models: {len({run.row for run in runs})}, seeds: {', '.join(map(str, seeds))}. Each "
-        f"trains on {first.train_scenes} scenes for {_range(run.steps for run in runs)} steps, {first.images} "
-        f"images, and is scored on {first.held_out} held-out scenes.",
-        f"Measured on {'; '.join(machines)}; scored by {'; '.join(versions)}. {_time(measured)}",
-        f"The FID of the scorer's features takes a covariance of {first.scorer_features} features from "
-        f"{first.held_out} images. It compares the rows of this scale only.",
-    ]
-    missing = {note for run in runs for note in run.notes.split("; ") if note}
-    lines += [f"Not available: {note}." for note in sorted(missing)]
-    unknown = [name for name in COLUMNS if all(name not in run.metrics for run in runs)]
-    if unknown:
-        lines.append(f"Not measured, since these runs were scored before hdgan had it: {', '.join(unknown)}.")
-    return "\n\n".join(lines)
-
-
-def _machine(run: Result) -> str:
-    if run.cores is None:
-        return ""
-    return f" ({run.cores} cores), jobs side by side: {run.jobs}, threads of each: {run.threads}"
-
-
-def _time(measured: Measured) -> str:
-    """A sentence about the time of all jobs together, and from the first to the last."""
-    records = [*measured.runs, *measured.requested.networks.values()]
-    kept = [r for r in records if r is not None and r.seconds is not None and r.began and r.ended]
-    if not kept:
-        return "The time was not recorded."
-    hours = sum(record.seconds or 0.0 for record in kept) / 3600
-    cpu_hours = sum(record.cpu_seconds or 0.0 for record in kept) / 3600
-    first, last = min(record.began for record in kept), max(record.ended for record in kept)
-    minutes = (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds() / 60
-    return (
-        f"{len(kept)} of {len(records)} jobs (runs with their scoring, and two networks) recorded their time: together "
-        f"{hours:.2f} hours, with {cpu_hours:.2f} hours of CPU time; {minutes:.0f} minutes from the start of the first "
-        "to the end of the last, breaks included. Work that was lost when `hdgan reproduce` was killed is not counted."
-    )
 
 
 def _summary(results: Sequence[Result]) -> str:
@@ -205,7 +130,10 @@ def _section(table: Table, results: Sequence[Result]) -> list[str]:
     rows = [row for row in table.rows if any(result.row == row for result in results)]
     if len(rows) < 2:
         return []
-    parts = [f"### {table.title}", table.paper, _rows([REAL, *rows], results), *filter(None, [table.caveat])]
+    parts = [f"### {table.title}", table.paper, _rows([REAL, *rows], results)]
+    networks = {result.perceptual_network for result in results if result.row in rows}
+    if table.favoured and any(network is not None and network.is_twin for network in networks):
+        parts.append(_LIKE_THE_SCORER.format(table.favoured))
     if verdict := verdict_of(table, results):
         pairs = [f"- {pair.text}{'' if pair.claimed else ' (not in the paper)'}." for pair in verdict.pairs]
         parts.append("\n".join([f"Tested: {verdict.text}", "", *pairs]))
@@ -252,8 +180,3 @@ def _spread(values: Sequence[float], digits: int) -> str:
         return ""
     deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{mean(values):.{digits}f}{deviation}"
-
-
-def _range(values: Iterable[int]) -> str:
-    found = sorted(set(values))
-    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"

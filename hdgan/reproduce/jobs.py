@@ -1,8 +1,9 @@
 """The jobs of `hdgan reproduce`: which files belong to each, and which ordinary commands do it.
 
 OUT/scale.json                      the scale of all runs
+OUT/network.json                    the network of their perceptual loss
     networks/scorer.safetensors     recognises classes in images, for the scores
-    networks/perceptual.safetensors provides the features of the perceptual loss
+    networks/perceptual.safetensors provides the features of the perceptual loss, unless another network does
     networks/*.json                 how long their training took
     runs/ROW-SEED/                  an ordinary training run, with three additions:
     runs/ROW-SEED/evaluation/       what `hdgan evaluate` wrote about it
@@ -23,9 +24,11 @@ from hdgan.config.options import option
 from hdgan.config.serialization import to_plain
 from hdgan.errors import ConfigError
 from hdgan.files.json import read_json, write_json
-from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, ROWS, SCORER, Options, Scale, training_options, typed
+from hdgan.reproduce.perceptual import TWIN_NETWORK, PerceptualNetwork
+from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, ROWS, SCORER, Options, training_options, typed
 from hdgan.reproduce.record import Machine, digest, load_record
 from hdgan.reproduce.results import Result, load_results
+from hdgan.reproduce.scales import Scale
 from hdgan.scenes import ensure_scenes
 from hdgan.training.logs import read_metrics
 from hdgan.training.run_folder import CONFIG_FILE
@@ -37,6 +40,7 @@ class Folder:
 
     root: Path
     scale: Scale
+    loss_network: PerceptualNetwork = TWIN_NETWORK
 
     def network(self, name: str) -> Path:
         return self.root / "networks" / f"{name}.safetensors"
@@ -45,13 +49,29 @@ class Folder:
         """The digest of a network's file."""
         return digest(self.network(name).read_bytes())
 
+    @property
+    def perceptual(self) -> str:
+        """The digest of the network of the perceptual loss."""
+        return self.digest(PERCEPTUAL) if self.loss_network.is_twin else self.loss_network.digest
+
+    @property
+    def network_options(self) -> Options:
+        """The options of `hdgan train` that choose the network of the perceptual loss."""
+        return {"loss.scorer": self.network(PERCEPTUAL)} if self.loss_network.is_twin else self.loss_network.options
+
     def claim(self) -> None:
-        """Keep the folder to its scale.
+        """Keep the folder to its scale and its network.
 
         Raises:
-            ConfigError: it holds runs of another scale.
-            CheckpointError: the file of the scale is damaged.
+            ConfigError: it holds runs of another scale, or with another network.
+            CheckpointError: the file of the scale or the network is damaged.
         """
+        self._require_scale()
+        self._require_network()
+        write_json(self.root / "scale.json", self.scale)
+        write_json(self.root / "network.json", _Chosen(self.loss_network.name, self.loss_network.digest))
+
+    def _require_scale(self) -> None:
         file, scale = self.root / "scale.json", to_plain(self.scale)
         found = read_json(file, dict[str, Any], f"choose another {option('out')}") if file.exists() else scale
         if found != scale:
@@ -60,7 +80,26 @@ class Folder:
             raise ConfigError(
                 f"{self.root} contains runs of {other}, not of size {self.scale.name}: choose another {option('out')}"
             )
-        write_json(file, scale)
+
+    def _require_network(self) -> None:
+        file, ours = self.root / "network.json", self.loss_network
+        if not file.exists():
+            return
+        found = read_json(file, _Chosen, f"choose another {option('out')}")
+        if found != _Chosen(ours.name, ours.digest):
+            theirs = PerceptualNetwork(found.name, found.digest)
+            raise ConfigError(
+                f"{self.root} contains runs whose perceptual network is {theirs}, not {ours}: give the same "
+                f"{option('network')}, or choose another {option('out')}"
+            )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The network of a folder's perceptual loss, as network.json holds it."""
+
+    name: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -101,13 +140,19 @@ class Job:
     @property
     def options(self) -> Options:
         """What the training of the run adds to its preset."""
-        options = training_options(self.folder.scale, self.name, self.seed)
-        return options | {"loss.scorer": self.folder.network(PERCEPTUAL)} if options.get("loss.scorer") else options
+        folder = self.folder
+        network, n_features = folder.network_options, folder.loss_network.n_features
+        return training_options(folder.scale, self.name, self.seed, network, n_features)
+
+    @property
+    def compares_features(self) -> bool:
+        """Whether the run has a perceptual loss."""
+        return not self.is_network and ROWS[self.name].perceptual is not None
 
     @property
     def perceptual(self) -> str:
         """Digest of the network that the run's perceptual loss uses; empty without that loss."""
-        return self.folder.digest(PERCEPTUAL) if not self.is_network and self.options.get("loss.scorer") else ""
+        return self.folder.perceptual if self.compares_features else ""
 
     def results(self) -> list[Result]:
         """The scores of real photos and of the run; nothing without scores by this scorer and version of hdgan."""
@@ -137,7 +182,7 @@ class Job:
         if record and record.perceptual != self.perceptual:
             raise ConfigError(
                 f"{self.run} was trained with the perceptual network {record.perceptual}, not with "
-                f"{self.folder.network(PERCEPTUAL)} ({self.perceptual}): {remedy}"
+                f"{self.perceptual}: {remedy}"
             )
         if self.is_done() or not list_steps(self.run):
             return
@@ -146,7 +191,8 @@ class Job:
             found: Any = config
             for name in place.split("."):
                 found = found.get(name) if isinstance(found, dict) else None
-            if found != value and place != "loss.scorer":  # compared above: the folder may have been moved
+            # The network is compared above: its file may have been moved.
+            if found != to_plain(value) and place not in self.folder.network_options:
                 raise ConfigError(
                     f"{self.run} was started by another version of hdgan, with {place} {found} instead of {value}: "
                     f"{remedy}"
@@ -179,7 +225,8 @@ class Job:
             return []
         if not list_steps(self.run):
             return [["train", ROWS[self.name].preset, "--out", str(self.run), *typed(options)]]
-        changed = {place: options[place] for place in ("device", "threads", "loss.scorer") if options.get(place)}
+        changed = {place: options[place] for place in ("device", "threads")}
+        changed |= self.folder.network_options if self.compares_features else {}
         return [["train", "--resume", str(self.run), *typed(changed)]]
 
     def _scoring(self, device: str) -> list[str]:

@@ -2,78 +2,29 @@
 
 The row of an ablation changes the options that its table names and nothing else. Rows that tables share are trained
 once. All rows see the same number of training images with the same learning rate, which falls over the same number of
-images at the end.
+images at the end, and compare the features of the same network wherever they have a perceptual loss.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hdgan.data.config import ScenesConfig
+from hdgan.families.common.perceptual import VGG19
+from hdgan.losses import LAYER_WEIGHTS
+from hdgan.reproduce.scales import Scale
 from hdgan.scenes import SPEC
 
 SCORER, PERCEPTUAL = "scorer", "perceptual"
 NETWORKS = {SCORER: 0, PERCEPTUAL: 1}
 """The networks that are trained first, on real images alone, and their seeds.
 
-Scorer and perceptual network differ, so that no training minimises a distance between features of the scorer.
+Scorer and perceptual network differ, so that no training minimises a distance between features of the scorer. The
+perceptual network is trained only where no other is given.
 """
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large all runs of the tables are."""
-
-    name: str
-    width: int
-    """Of the images, in pixels."""
-    height: int
-    train: int
-    """Training scenes."""
-    test: int
-    """Held-out scenes."""
-    coarse: int
-    """Training images that G1 sees at half the resolution, where there is an enhancer."""
-    enhancer: int
-    """Training images that the enhancer sees with G1 fixed."""
-    joint: int
-    """Training images that all networks see at the full resolution."""
-    decay: int
-    """Number of last images of a run over which its learning rate falls to zero."""
-    batch_size: int
-    lr: float
-    ngf: int
-    """Channels of pix2pixHD's first convolution."""
-    ndf: int
-    """Channels of the discriminators' first convolution."""
-    n_blocks: int
-    """Residual blocks of G1."""
-    unet: int
-    """Channels of the first convolution of pix2pix's U-Net."""
-    crn: float
-    """Factor on the channels of CRN's modules."""
-    network_steps: int
-    """Steps of the scorer's and the perceptual network's training."""
-    workers: int
-    """Data workers of a run."""
-
-    @property
-    def images(self) -> int:
-        """Training images that every row sees."""
-        return self.coarse + self.enhancer + self.joint
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of every run, over all its stages."""
-        return sum(math.ceil(images / self.batch_size) for images in (self.coarse, self.enhancer, self.joint))
-
-    @property
-    def scenes(self) -> ScenesConfig:
-        return ScenesConfig(width=self.width, height=self.height, train=self.train, test=self.test)
-
+NOISE = 0.3
+"""Of the generators of pix2pixHD and its ablations (`--model.generator.noise`)."""
 
 Options = dict[str, Any]
 """Options of `hdgan train` by their place in the configuration, such as `stages.joint.images`."""
@@ -88,7 +39,9 @@ class Experiment:
     preset: str
     """Of `hdgan train`."""
     options: Callable[[Scale], Options]
-    """What the whole method adds to its preset."""
+    """What the whole method adds to its preset, without the perceptual loss."""
+    perceptual: Callable[[int], Options] | None = None
+    """Options of its perceptual loss beside the network, for one of so many features; None without this loss."""
     ablation: Options = field(default_factory=dict)
     """What this row changes in the whole method."""
 
@@ -99,9 +52,9 @@ def pix2pixhd(scale: Scale) -> Options:
         "model.feature_channels": 0,
         "model.generator.ngf": scale.ngf,
         "model.generator.n_blocks": scale.n_blocks,
+        "model.generator.noise": NOISE,
         "model.discriminator.ndf": scale.ndf,
-        "loss.vgg": 10.0,
-        "loss.scorer": PERCEPTUAL,
+        **_WITHOUT_PERCEPTUAL,
         **_stage("global", scale, scale.coarse, halvings=1),
         **_stage("enhancer", scale, scale.enhancer),
         **_stage("joint", scale, scale.joint, decay=scale.decay),
@@ -140,7 +93,6 @@ def crn(scale: Scale) -> Options:
         "model.n_labels": SPEC.n_labels,
         "model.n_modules": scale.height.bit_length() - 2,
         "model.width": scale.crn,
-        "loss.scorer": PERCEPTUAL,
         "optim.beta1": 0.5,
         **_stage("coarse", scale, scale.images, decay=scale.decay),
         "stages.fine.images": 0,
@@ -159,36 +111,71 @@ def _stage(name: str, scale: Scale, images: int, *, decay: int = 0, halvings: in
     }
 
 
-_NO_PERCEPTUAL: Options = {"loss.vgg": 0.0, "loss.scorer": None}
+_WITHOUT_PERCEPTUAL: Options = {
+    "loss.vgg": 0.0,
+    "loss.vgg_layers": LAYER_WEIGHTS,
+    "loss.scorer": None,
+    "loss.network": VGG19,
+}
+"""Whatever the preset has."""
+
+
+def feature_weights(n: int) -> tuple[float, ...]:
+    """How pix2pixHD weighs the features of a perceptual network that has `n`, fine to coarse.
+
+    The usual weights, 1/32 to 1, suit images of 2048x1024. They put nearly all weight on features of stride 16 or 32,
+    which have 4x2 to 16x8 pixels at the sizes here.
+    """
+    return (*(1.0 for _ in range(n - 2)), 0.5, 0.25)[-n:]
+
+
+def _weighted(n: int) -> Options:
+    return {"loss.vgg": 10.0, "loss.vgg_layers": feature_weights(n)}
+
+
+def _balanced(n: int) -> Options:
+    """CRN balances its terms itself."""
+    return {}
+
+
 _ONE_SCALE: Options = {f"stages.{name}.n_scales": 1 for name in ("global", "enhancer", "joint")}
 
 ROWS: dict[str, Experiment] = {
     "pix2pix": Experiment("pix2pix", "pix2pix", pix2pix),
-    "crn": Experiment("CRN", "crn", crn),
-    "pix2pixhd": Experiment("pix2pixHD", "demo", pix2pixhd),
-    "gan-fm": Experiment("GAN + feature matching", "demo", pix2pixhd, _NO_PERCEPTUAL),
-    "gan": Experiment("GAN", "demo", pix2pixhd, _NO_PERCEPTUAL | {"loss.feature_matching": 0.0}),
-    "one-d": Experiment("one discriminator", "demo", pix2pixhd, _ONE_SCALE),
-    "g1": Experiment("G1 alone", "demo", global_alone),
-    "no-instances": Experiment("without instance boundaries", "demo", pix2pixhd, {"model.instances": False}),
-    "features": Experiment("with features", "demo", pix2pixhd, {"model.feature_channels": 3}),
+    "crn": Experiment("CRN", "crn", crn, _balanced),
+    "pix2pixhd": Experiment("pix2pixHD", "demo", pix2pixhd, _weighted),
+    "gan-fm": Experiment("GAN + feature matching", "demo", pix2pixhd),
+    "gan": Experiment("GAN", "demo", pix2pixhd, None, {"loss.feature_matching": 0.0}),
+    "one-d": Experiment("one discriminator", "demo", pix2pixhd, _weighted, _ONE_SCALE),
+    "g1": Experiment("G1 alone", "demo", global_alone, _weighted),
+    "no-instances": Experiment("without instance boundaries", "demo", pix2pixhd, _weighted, {"model.instances": False}),
+    "features": Experiment("with features", "demo", pix2pixhd, _weighted, {"model.feature_channels": 3}),
 }
 
 
-def training_options(scale: Scale, row: str, seed: int) -> Options:
-    """What the run of a row and a seed adds to its preset; PERCEPTUAL stands for the file of that network."""
+def training_options(scale: Scale, row: str, seed: int, network: Options, n_features: int) -> Options:
+    """What the run of a row and a seed adds to its preset.
+
+    Args:
+        scale, row, seed: of the run.
+        network: the options that choose the network of a perceptual loss.
+        n_features: of that network.
+    """
+    perceptual = ROWS[row].perceptual
     return {
         "seed": seed,
+        "precision": scale.precision,
         **{f"data.scenes.{name}": getattr(scale, name) for name in ("width", "height", "train", "test")},
         "data.workers": scale.workers,
         "optim.ema_decay": 0.99,
         "log.metrics_every": min(10, scale.steps),
         "log.samples_every": scale.steps,
-        "log.checkpoint_every": max(1, scale.steps // 3),
+        "log.checkpoint_every": max(1, scale.steps // scale.checkpoints),
         "log.keep": 1,
         "log.val_images": 8,
         "log.style_images": 32,
         **ROWS[row].options(scale),
+        **({} if perceptual is None else {**network, **perceptual(n_features)}),
         **ROWS[row].ablation,
     }
 
@@ -200,15 +187,11 @@ def typed(options: Options) -> list[str]:
         path, dot, name = place.replace("_", "-").rpartition(".")
         if isinstance(value, bool):
             arguments.append(f"--{path}{dot}{'' if value else 'no-'}{name}")
+        elif isinstance(value, tuple):
+            arguments += [f"--{path}{dot}{name}", *map(str, value)]
         else:
             arguments += [f"--{path}{dot}{name}", str(value)]
     return arguments
-
-
-_LIKE_THE_SCORER = (
-    "The perceptual loss has no ImageNet weights. It compares the features of a network that differs from the scorer "
-    "only in its seed, which favours the rows with this loss: {}."
-)
 
 
 @dataclass(frozen=True)
@@ -223,8 +206,8 @@ class Table:
     """Rows in the order of mean IoU that is tested here, best first; empty if no order is tested."""
     claims: tuple[tuple[str, str], ...] = ()
     """Pairs of tested rows of which the paper puts the first above the second; we test the other pairs additionally."""
-    caveat: str = ""
-    """What a reader should keep in mind."""
+    favoured: str = ""
+    """The rows that a perceptual network like the scorer favours over others of the table; empty if there are none."""
 
 
 TABLES = (
@@ -235,7 +218,7 @@ TABLES = (
         "is above pix2pix. As in their papers, pix2pix and CRN see no instance boundaries. CRN has no discriminator.",
         tested=("pix2pixhd", "crn", "pix2pix"),
         claims=(("pix2pixhd", "crn"), ("pix2pixhd", "pix2pix")),
-        caveat=_LIKE_THE_SCORER.format("CRN, which has no other loss, and pix2pixHD"),
+        favoured="CRN, which has no other loss, and pix2pixHD",
     ),
     Table(
         "Losses",
@@ -244,7 +227,7 @@ TABLES = (
         "of the GAN loss alone. The paper does not give their mean IoU.",
         tested=("pix2pixhd", "gan-fm", "gan"),
         claims=(("pix2pixhd", "gan-fm"), ("pix2pixhd", "gan")),
-        caveat=_LIKE_THE_SCORER.format("here pix2pixHD"),
+        favoured="here pix2pixHD",
     ),
     Table(
         "Discriminators",
@@ -274,46 +257,3 @@ TABLES = (
         "features each object has the mean style of its class, as `hdgan.load` gives it without a photo.",
     ),
 )
-
-SCALES: dict[str, Scale] = {
-    "small": Scale(
-        "small",
-        width=128,
-        height=64,
-        train=240,
-        test=40,
-        coarse=420,
-        enhancer=120,
-        joint=540,
-        decay=270,
-        batch_size=1,
-        lr=4e-4,
-        ngf=32,
-        ndf=16,
-        n_blocks=4,
-        unet=32,
-        crn=1 / 12,
-        network_steps=900,
-        workers=0,
-    ),
-    "gpu": Scale(
-        "gpu",
-        width=256,
-        height=128,
-        train=600,
-        test=100,
-        coarse=3200,
-        enhancer=800,
-        joint=4000,
-        decay=2000,
-        batch_size=4,
-        lr=4e-4,
-        ngf=64,
-        ndf=32,
-        n_blocks=6,
-        unet=64,
-        crn=1 / 8,
-        network_steps=1000,
-        workers=2,
-    ),
-}

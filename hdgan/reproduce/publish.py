@@ -21,7 +21,7 @@ from hdgan.metrics.scores import METRICS, ORACLE
 from hdgan.models.segmenter import load_segmenter
 from hdgan.reproduce.evidence import EVIDENCE, write_evidence
 from hdgan.reproduce.jobs import Folder, Job
-from hdgan.reproduce.plan import ROWS, SCORER, typed
+from hdgan.reproduce.plan import NOISE, ROWS, SCORER, feature_weights, typed
 from hdgan.reproduce.record import digest, load_record
 from hdgan.reproduce.results import REAL, Requested, Result, read_results, save_requested, write_rows
 from hdgan.reproduce.sheet import runs_sheet
@@ -51,6 +51,7 @@ def collect(run: Job) -> list[Result]:
         "hdgan": version("hdgan"),
         "config": digest(" ".join([ROWS[run.name].preset, *typed(trained)]).encode()),
         "perceptual": run.perceptual,
+        "network": run.folder.loss_network.name if run.compares_features else "",
         "scorer": run.folder.digest(SCORER),
         "scorer_features": sum(load_segmenter(run.folder.network(SCORER)).feature_channels),
     }
@@ -95,7 +96,9 @@ def publish(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], docs: 
     for place in (folder.root / "results.csv", file):
         write_rows(place, results)
     records = {network.name: load_record(network.record) for network in networks}
-    save_requested(file, Requested(rows, max(run.seed for run in runs) + 1, records))
+    weights = feature_weights(folder.loss_network.n_features)
+    seeds = max(run.seed for run in runs) + 1
+    save_requested(file, Requested(rows, seeds, records, folder.scale.precision, NOISE, weights))
     shown = [Job(folder, of_run.row, 0) for _, of_run in found if of_run.seed == 0]
     save_png(runs_sheet(shown), file.with_suffix(".png"))
     return write_evidence(docs)

@@ -18,6 +18,8 @@ from hdgan.config.bounds import Count
 from hdgan.errors import ConfigError
 from hdgan.files.json import read_json, write_json
 
+DIGITS = 12
+"""Hexadecimal digits of a SHA-256 that records and rows keep."""
 Seconds = Annotated[float, Interval(ge=0, le=10**12)]
 
 
@@ -115,4 +117,4 @@ def _now() -> str:
 
 def digest(content: bytes) -> str:
     """A short digest of a content."""
-    return hashlib.sha256(content).hexdigest()[:12]
+    return hashlib.sha256(content).hexdigest()[:DIGITS]

@@ -13,12 +13,13 @@ from typing import Annotated, Any
 
 from annotated_types import Interval
 
-from hdgan.config.bounds import Count, Seed, Side, Variants
+from hdgan.config.bounds import Count, Noise, Seed, Side, Variants, Weight
 from hdgan.config.serialization import from_plain
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.files import leads_out
 from hdgan.files.csv import read_csv, write_csv
 from hdgan.files.json import read_json, write_json
+from hdgan.reproduce.perceptual import TWIN, PerceptualNetwork
 from hdgan.reproduce.record import Record, Seconds, check_times
 
 Parameters = Annotated[int, Interval(ge=0, le=10**15)]
@@ -60,19 +61,27 @@ class Result:
     config: str
     """Digest of the preset and options that were trained, without paths and machine."""
     perceptual: str
-    """Digest of the network whose features the perceptual loss compares; empty without that loss."""
+    """Digest of the network whose features the perceptual loss compares; empty without that loss. The field network has
+    its name."""
     scorer: str
     """Digest of the scorer."""
     scorer_features: Count
     """Channels of the scorer's features, which its FID is computed from."""
     notes: str
     """Metrics that are not available, and why."""
+    network: str = ""
+    """Name of the perceptual network, as of `PerceptualNetwork`; empty without one, and in files of hdgan before it
+    had a choice, when it was the twin."""
     metrics: dict[str, Score | None]
 
     def __post_init__(self) -> None:
         if leads_out(self.scale):
             raise ConfigError(f"scale is {self.scale!r:.60}: give the name of a scale")
         check_times(self.began, self.ended)
+
+    @property
+    def perceptual_network(self) -> PerceptualNetwork | None:
+        return PerceptualNetwork(self.network or TWIN, self.perceptual) if self.perceptual else None
 
 
 def load_results(path: Path, scorer: str) -> list[Result]:
@@ -108,7 +117,14 @@ class Requested:
     seeds: Variants
     """Runs of each row, from seed 0."""
     networks: dict[str, Record | None]
-    """How long the training of the scorer and the perceptual network took, by their names; None where it is unknown."""
+    """How long the training of the scorer and, if it is its twin, of the perceptual network took, by their names; None
+    where it is unknown."""
+    precision: str = "float32"
+    """Of the training. This field and those below have the values of hdgan before it wrote them."""
+    noise: Noise = 0.0
+    """Of pix2pixHD's generator."""
+    feature_weights: tuple[Weight, ...] = ()
+    """Of the features in pix2pixHD's perceptual loss, fine to coarse; () are the usual ones."""
 
     def __post_init__(self) -> None:
         if len(set(self.rows)) < len(self.rows):

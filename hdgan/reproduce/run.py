@@ -23,18 +23,21 @@ from hdgan.files.json import write_json
 from hdgan.progress import Progress, print_lines, showing_progress
 from hdgan.reproduce.evidence import EVIDENCE
 from hdgan.reproduce.jobs import Folder, Job
-from hdgan.reproduce.plan import NETWORKS, ROWS, Scale
+from hdgan.reproduce.perceptual import choose_network
+from hdgan.reproduce.plan import NETWORKS, ROWS, SCORER
 from hdgan.reproduce.processes import Stopped, call
 from hdgan.reproduce.publish import collect, publish, require_no_more
 from hdgan.reproduce.record import Machine, sitting
+from hdgan.reproduce.scales import Scale
 from hdgan.scenes import SPEC, with_scenes
 from hdgan.training.interrupt import StopRequest
 from hdgan.training.run_folder import locked
 
 LOOK_SECONDS = 0.5
 """Seconds between checks of the jobs."""
-GPU_JOBS = 4
-"""Runs at the same time on a GPU, since one small run does not keep it busy."""
+GPU_JOBS = 8
+"""Runs at the same time on a GPU, if there are two cores for each. A small run does not keep it busy, and not at all
+while it starts."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ def reproduce(
     jobs: int | None = None,
     device: str = "auto",
     docs: Path | None = None,
+    network: str | None = None,
+    network_weights: Path | None = None,
     rows: Sequence[str] = tuple(ROWS),
     console: Console | None = None,
 ) -> Reproduction:
@@ -73,15 +78,19 @@ def reproduce(
         scale: of all runs.
         out: folder of the runs.
         seeds: runs of each row.
-        jobs: runs at the same time; None uses the number of cores, or GPU_JOBS on a GPU.
+        jobs: runs at the same time; None uses the number of cores, or on a GPU half of it, up to GPU_JOBS.
         device: auto, cpu, cuda or cuda:N.
         docs: folder for evidence.md once all runs are done; None uses `out`, to which the rows go until then.
+        network: whose features the perceptual losses compare: vgg19, timm:NAME, or the file of a program; None trains a
+            twin of the scorer.
+        network_weights: file of the weights of vgg19 or timm's network; None takes the cache, or downloads them.
         rows: names in ROWS.
         console: where progress is printed.
 
     Raises:
         ConfigError: an option that cannot work; a folder that another process uses or that contains runs of another
-            scale or with other options; or more runs of this scale in `docs` than asked for.
+            scale, with another network or with other options; or more runs of this scale in `docs` than asked for.
+        CheckpointError: the network cannot be read.
         DataError: runs were scored differently.
         TrainingError: jobs failed; all others are finished.
     """
@@ -90,8 +99,10 @@ def reproduce(
         raise ConfigError("hdgan reproduce measures its processes with os.wait4, which Windows does not have: use WSL")
     check_value(Variants, seeds, "seeds")
     check_value(Threads | None, jobs, "jobs")
-    folder, machine = Folder(out, scale), _machine(device, jobs)
-    networks = [Job(folder, name, seed) for name, seed in NETWORKS.items()]
+    machine = _machine(device, jobs)
+    folder = Folder(out, scale, choose_network(network, network_weights, scale))
+    trained = NETWORKS if folder.loss_network.is_twin else (SCORER,)
+    networks = [Job(folder, name, NETWORKS[name]) for name in trained]
     runs = [Job(folder, row, seed) for seed in range(seeds) for row in rows]
     if docs is not None and docs.resolve() != out.resolve():
         require_no_more(docs / EVIDENCE / f"{scale.name}.csv", len(runs))
@@ -115,7 +126,7 @@ def reproduce(
 def _machine(device: str, jobs: int | None) -> Machine:
     chosen, cores = choose_device(device), available_cores()
     on_gpu = chosen.type == "cuda"
-    jobs = jobs or (GPU_JOBS if on_gpu else cores)
+    jobs = jobs or (max(1, min(GPU_JOBS, cores // 2)) if on_gpu else cores)
     return Machine(torch.cuda.get_device_name(chosen) if on_gpu else "CPU", cores, max(1, cores // jobs), jobs)
 
 

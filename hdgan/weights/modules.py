@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -48,6 +49,15 @@ def save_described(path: Path, tensors: Mapping[str, Tensor], header: Mapping[st
 def tensor_shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor by its name."""
     return {key: tuple(value.shape) for key, value in tensors.items()}
+
+
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names and values of tensors, in their order, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, value in tensors.items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:

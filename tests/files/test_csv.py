@@ -26,6 +26,13 @@ class Newer:
     third: str = "old"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    name: str
+    more: dict[str, float | None]
+    by: str = "hand"
+
+
 @dataclass(frozen=True)
 class Pair:
     first: str
@@ -48,6 +55,9 @@ def test_a_file_of_an_older_version_lacks_the_last_columns(tmp_path: Path) -> No
     for content, expected in (("first,second\n1,2\n", "old"), ("first,second,third\n1,2,new\n", "new")):
         file.write_text(content)
         assert read_csv(file, Newer, "") == [Newer("1", 2, expected)]
+    for content, by in (("name,a\nx,1\n", "hand"), ("name,by,a\nx,clock,1\n", "clock")):
+        file.write_text(content)
+        assert read_csv(file, Measured, "", rest="more") == [Measured(name="x", by=by, more={"a": 1.0})]
     for content in ("first\n1\n", "first,third\n1,new\n"):
         file.write_text(content)
         with pytest.raises(DataError, match="does not have the columns"):

@@ -8,10 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
-from hdgan.reproduce.plan import SCALES, Scale
 from hdgan.reproduce.record import Machine, Record
 from hdgan.reproduce.results import REAL, Requested, Result, save_requested, write_rows
+from hdgan.reproduce.scales import SCALES, Scale
+from tests.models.test_programs import Levels, write_script
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
 
@@ -21,6 +23,13 @@ def scale() -> Scale:
     """Three stages of an image each, at 32x16."""
     counts = {"train": 3, "test": 2, "coarse": 1, "enhancer": 1, "joint": 1, "decay": 1, "network_steps": 2}
     return replace(SCALES["small"], name="tiny", width=32, height=16, **counts, ngf=4, ndf=4, n_blocks=1, crn=1 / 256)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """The file of a program with two features."""
+    torch.manual_seed(0)
+    return write_script(tmp_path / "features.pt", Levels())
 
 
 @pytest.fixture(scope="session")

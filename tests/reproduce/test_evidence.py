@@ -10,7 +10,8 @@ import pytest
 
 from hdgan.commands.main import main
 from hdgan.errors import DataError
-from hdgan.reproduce.evidence import Measured, page_text, write_evidence
+from hdgan.reproduce.conditions import Measured, conditions
+from hdgan.reproduce.evidence import page_text, write_evidence
 from hdgan.reproduce.results import REAL, Requested, Result, load_requested, save_requested, write_rows
 
 MadeResults = Callable[[Mapping[str, list[float]]], list[Result]]
@@ -76,9 +77,32 @@ def test_tables_give_mean_and_spread_and_what_was_not_had(page: Page) -> None:
     assert "| pix2pixHD | 0.25 ± 0.00 |" in text
     assert "CPU (2 cores), jobs side by side: 2, threads of each: 1; scored by PyTorch 2.13.0" in text
     assert "a covariance of 62 features from 2 images" in text
-    assert "`--loss.scorer`" in text.split("##")[0]
+    assert "a small segmentation network that was trained on the training scenes (`--loss.scorer`)" in text
     assert "hardly finds" not in text
     assert ".png" not in text
+
+
+def test_the_twin_is_a_caveat_only_where_it_was_used(
+    made: MadeResults, requested: Requested, tmp_path: Path, page: Page
+) -> None:
+    scores = {"gan": [0.3], "pix2pixhd": [0.5]}
+    assert page(scores).count("only in its seed") == 2
+    results = [replace(result, network="timm:resnet50") for result in made(scores)]
+    text = page_text([Measured(results, replace(requested, rows=tuple(scores), seeds=1))], tmp_path)
+    assert "only in its seed" not in text
+    assert "compares the features of `timm:resnet50` (SHA-256 beef…, `--network`)" in text
+    none = [replace(result, perceptual="") for result in made({"gan": [0.3], "gan-fm": [0.4]})]
+    assert "he perceptual loss " not in conditions(Measured(none, requested))
+
+
+def test_what_older_rows_lack_is_not_said_of_them(page: Page, made: MadeResults, requested: Requested) -> None:
+    scores = {"gan": [0.3], "pix2pixhd": [0.5]}
+    assert not any(word in page(scores) for word in ("noise", "vgg-layers", "bfloat16"))
+    newer = replace(requested, precision="bfloat16", noise=0.3, feature_weights=(1.0, 0.5, 0.25))
+    text = conditions(Measured(made(scores), newer))
+    assert "have noise (`--model.generator.noise 0.3`)" in text
+    assert "fine to coarse, by 1, 0.5, 0.25 (`--loss.vgg-layers`)" in text
+    assert "All rows were trained in bfloat16 and scored in float32." in text
 
 
 def test_sections_with_fewer_than_two_rows_are_left_out(page: Page) -> None:

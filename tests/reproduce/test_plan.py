@@ -12,19 +12,19 @@ import pytest
 from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
 from hdgan.data.config import SizeConfig
-from hdgan.reproduce.plan import PERCEPTUAL, ROWS, SCALES, TABLES, Scale, training_options, typed
+from hdgan.reproduce.plan import ROWS, TABLES, feature_weights, training_options, typed
+from hdgan.reproduce.scales import SCALES, Scale
 from hdgan.training import TrainConfig
 from hdgan.training.loop import TrainResult
 from hdgan.training.schedule import plan
 
 FILE = Path("perceptual.safetensors")
+PERCEPTUAL_LOSS = {"loss.vgg", "loss.vgg_layers", "loss.scorer"}
 
 
 def config(row: str, scale: Scale = SCALES["small"]) -> TrainConfig:
     """What `hdgan train` makes of the row's preset and options."""
-    options = training_options(scale, row, 3)
-    if options.get("loss.scorer") == PERCEPTUAL:
-        options["loss.scorer"] = FILE
+    options = training_options(scale, row, 3, {"loss.scorer": FILE}, 5)
     trained: list[TrainConfig] = []
 
     def keep(config: TrainConfig, resume: bool) -> TrainResult:
@@ -49,8 +49,8 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], path: str = ""
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ("gan-fm", {"loss.vgg", "loss.scorer"}),
-        ("gan", {"loss.vgg", "loss.scorer", "loss.feature_matching"}),
+        ("gan-fm", PERCEPTUAL_LOSS),
+        ("gan", PERCEPTUAL_LOSS | {"loss.feature_matching"}),
         ("one-d", {f"stages.{stage}.n_scales" for stage in ("global", "enhancer", "joint")}),
         ("no-instances", {"model.instances"}),
         ("features", {"model.feature_channels"}),
@@ -87,6 +87,28 @@ def test_perceptual_losses_take_the_network_of_the_plan() -> None:
     found = {row: getattr(config(row).loss, "scorer", None) for row in ROWS}
     without = {"pix2pix", "gan", "gan-fm"}
     assert found == {row: None if row in without else FILE for row in ROWS}
+
+
+def test_pix2pixhd_has_noise_and_weighs_fine_features() -> None:
+    for row in ROWS.keys() - {"pix2pix", "crn"}:
+        one = to_plain(config(row))
+        assert one["model"]["generator"]["noise"] == 0.3
+        assert one["loss"]["vgg"] == 0 or one["loss"]["vgg_layers"] == [1, 1, 1, 0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("n", "weights"), [(1, (0.25,)), (2, (0.5, 0.25)), (3, (1, 0.5, 0.25)), (6, (1, 1, 1, 1, 0.5, 0.25))]
+)
+def test_there_are_as_many_weights_as_features(n: int, weights: tuple[float, ...]) -> None:
+    assert feature_weights(n) == weights
+
+
+def test_the_scale_chooses_the_precision() -> None:
+    assert {name: config("crn", scale).precision for name, scale in SCALES.items()} == {
+        "small": "float32",
+        "medium": "bfloat16",
+        "gpu": "bfloat16",
+    }
 
 
 def test_tables_name_rows_that_there_are() -> None:

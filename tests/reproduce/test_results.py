@@ -39,6 +39,21 @@ def test_metrics_of_all_rows_have_a_column(tmp_path: Path, result: Result) -> No
     assert second.metrics == dict.fromkeys(result.metrics) | {"fid": 3.5}
 
 
+def test_rows_of_before_there_was_a_choice_had_the_twin(tmp_path: Path, result: Result) -> None:
+    rows = tmp_path / "rows.csv"
+    write_rows(rows, [replace(result, network="vgg19"), replace(result, perceptual="")])
+    network, none = (row.perceptual_network for row in read_results(rows))
+    assert network is not None
+    assert (network.name, network.digest) == ("vgg19", result.perceptual)
+    assert none is None
+    heads, line, _ = (text.split(",") for text in rows.read_text().splitlines())
+    place = heads.index("network")
+    rows.write_text("".join(",".join(cells[:place] + cells[place + 1 :]) + "\n" for cells in (heads, line)))
+    (old,) = read_results(rows)
+    assert old.perceptual_network is not None
+    assert old.perceptual_network.is_twin
+
+
 def test_a_metric_that_is_no_number_is_left_out(tmp_path: Path, result: Result) -> None:
     write_rows(tmp_path / "rows.csv", [replace(result, metrics={"psnr": float("nan")})])
     assert read_results(tmp_path / "rows.csv")[0].metrics == {"psnr": None}

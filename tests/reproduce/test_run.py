@@ -12,24 +12,29 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
-from hdgan.checkpoints import list_steps
+from hdgan.checkpoints import MODEL_FILE, checkpoint_path, list_steps
 from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
 from hdgan.errors import CheckpointError, ConfigError, DataError, TrainingError
+from hdgan.families.crn.losses import CRNLoss
 from hdgan.files.json import write_json
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
+from hdgan.reproduce import run as run_module
 from hdgan.reproduce.jobs import Folder, Job
-from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, SCORER, Scale
+from hdgan.reproduce.perceptual import choose_network
+from hdgan.reproduce.plan import NETWORKS, PERCEPTUAL, SCORER
 from hdgan.reproduce.publish import publish
 from hdgan.reproduce.record import Machine, load_record
-from hdgan.reproduce.results import REAL, Result, read_results
+from hdgan.reproduce.results import REAL, Result, load_requested, read_results
 from hdgan.reproduce.run import Reproduction, reproduce
+from hdgan.reproduce.scales import Scale
 from hdgan.scenes import SPEC
 from hdgan.training import load_config
 from hdgan.training.interrupt import StopRequest
@@ -101,7 +106,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(folder: Folder, inline: None) ->
 import json
 from pathlib import Path
 from hdgan.config.serialization import from_plain
-from hdgan.reproduce.plan import Scale
+from hdgan.reproduce.scales import Scale
 from hdgan.reproduce.run import reproduce
 
 scale = from_plain(Scale, json.loads({json.dumps(to_plain(longer.scale))!r}), "scale")
@@ -218,6 +223,53 @@ def test_a_run_of_other_options_or_of_another_network_is_refused(folder: Folder,
     assert job.result.read_bytes() == result
 
 
+def test_rows_name_the_network_that_was_given(scale: Scale, tmp_path: Path, program: Path, inline: None) -> None:
+    out, docs, rows = tmp_path / "out", tmp_path / "docs", ("crn", "gan-fm")
+    for _ in range(2):  # the second call finds everything done
+        ended = reproduce(
+            scale, out, seeds=1, jobs=2, device="cpu", docs=docs, network=str(program), rows=rows, console=QUIET
+        )
+        assert ended.finished
+    folder = Folder(out, scale, choose_network(str(program), None, scale))
+    assert not folder.network(PERCEPTUAL).exists()
+    digest = sha256(program.read_bytes()).hexdigest()[:12]
+    found = {row.row: (row.network, row.perceptual) for row in read_results(docs / "evidence" / "tiny.csv")}
+    assert found == {REAL: ("features.pt", digest), "crn": ("features.pt", digest), "gan-fm": ("", "")}
+    asked = load_requested(docs / "evidence" / "tiny.csv")
+    assert (list(asked.networks), asked.noise, asked.feature_weights) == (["scorer"], 0.3, (0.5, 0.25))
+    assert f"compares the features of `features.pt` (SHA-256 {digest}…" in (docs / "evidence.md").read_text()
+    loss = load_config(Job(folder, "crn", 0).run).loss
+    assert isinstance(loss, CRNLoss)
+    assert loss.network == str(program)
+
+
+def test_a_folder_keeps_its_network(folder: Folder, program: Path, inline: None) -> None:
+    other = replace(folder, loss_network=choose_network(str(program), None, folder.scale))
+    says = r"perceptual network is a twin of the scorer, not features\.pt \([0-9a-f]{12}\): give the same network, or"
+    with pytest.raises(ConfigError, match=says):
+        other.claim()
+    (folder.root / "network.json").unlink()
+    other.claim()
+    with pytest.raises(ConfigError, match=r"is features\.pt \([0-9a-f]{12}\), not a twin of the scorer"):
+        run(folder, "crn")
+    (folder.root / "network.json").write_text('{"name": 3}')
+    with pytest.raises(CheckpointError, match=r"network\.json"):
+        folder.claim()
+
+
+def test_a_resume_takes_the_network_from_where_it_is_now(scale: Scale, tmp_path: Path, program: Path) -> None:
+    folder = Folder(tmp_path / "out", scale, choose_network(str(program), None, scale))
+    with_loss, without = Job(folder, "crn", 0), Job(folder, "gan", 0)
+    for job in (with_loss, without):
+        model = checkpoint_path(job.run, 1) / MODEL_FILE
+        model.parent.mkdir(parents=True)
+        model.touch()
+    command = with_loss.commands(MACHINE, "cpu")[0]
+    assert command[:3] == ["train", "--resume", str(with_loss.run)]
+    assert command[command.index("--loss.network") + 1] == str(program)
+    assert "--loss.network" not in without.commands(MACHINE, "cpu")[0]
+
+
 def test_a_folder_that_was_moved_goes_on(folder: Folder, tmp_path: Path, inline: None) -> None:
     job = Job(folder, "crn", 0)
     assert main(job.commands(MACHINE, "cpu")[0]) == 0
@@ -270,6 +322,16 @@ def test_a_folder_belongs_to_one_scale_and_one_process(folder: Folder, monkeypat
     (folder.root / "scale.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"scale\.json is damaged"):
         folder.claim()
+
+
+@pytest.mark.parametrize(("cores", "jobs"), [(1, 1), (4, 2), (16, 8), (64, 8)])
+def test_jobs_on_a_gpu_have_two_cores_each(cores: int, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "choose_device", torch.device)
+    monkeypatch.setattr(run_module, "available_cores", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H200")
+    assert run_module._machine("cuda:0", None) == Machine("H200", cores, max(1, cores // jobs), jobs)
+    assert run_module._machine("cpu", None) == Machine("CPU", cores, 1, cores)
+    assert run_module._machine("cuda:0", 3).jobs == 3
 
 
 @pytest.mark.parametrize("option", ["--seeds", "--jobs"])
