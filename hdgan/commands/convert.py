@@ -28,19 +28,20 @@ def convert(
     ema: bool = True,
     dtype: Literal["float32", "bfloat16"] | None = None,
 ) -> int:
-    """Convert checkpoints of NVIDIA/pix2pixHD or of pytorch-CycleGAN-and-pix2pix to hdgan, or back; or a run of hdgan
-    to one file for use, without the discriminator and with the clusters of its styles beside it.
+    """Convert checkpoints of NVIDIA/pix2pixHD or of pytorch-CycleGAN-and-pix2pix to hdgan, or back.
 
-    NVIDIA's code can hold models of pix2pixHD with transposed upsampling and reflection padding. All presets train such
-    models except the demo: train that with --model.generator.upsample transposed. pytorch-CycleGAN-and-pix2pix can hold
-    models of pix2pix, U-Net or ResNet. Neither can hold a CRN. Of a network with spectral norm, they get the divided
-    weights, which compute the same.
+    A run of hdgan that is converted to hdgan becomes one file for use, without the discriminator. The clusters of its
+    styles are written beside it.
+
+    NVIDIA's code can hold models of pix2pixHD with transposed upsampling, reflection padding and no noise. All presets
+    train such models except the demo. pytorch-CycleGAN-and-pix2pix can hold models of pix2pix, U-Net or ResNet. Neither
+    can hold a CRN. Of a network with spectral norm, they get the divided weights, which compute the same.
 
     Args:
         source: for NVIDIA/pix2pixHD, a folder with files such as latest_net_G.pth; for pytorch-CycleGAN-and-pix2pix,
-            such a folder or the file of a generator; or a run or checkpoint of hdgan, in every direction.
+            such a folder or the file of a generator; or a run or checkpoint of hdgan.
         out: the checkpoint to write, *.safetensors; with --to nvidia or cyclegan, the folder. Nothing is overwritten.
-        to: direction.
+        to: the code that will read the result.
         epoch: the first part of their file names, such as latest, which is the default, or 100.
         labels: number of classes in the label maps, 0 for images; by default as opt.txt says, or inferred.
         instances: whether the network sees instance boundaries; by default as opt.txt says, or inferred.

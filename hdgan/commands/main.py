@@ -26,7 +26,7 @@ commands:
   styles     find and show the styles of instances
   evaluate   score runs on held-out images, side by side
   data       check a dataset, or pack it for fast reading
-  convert    convert checkpoints of NVIDIA/pix2pixHD and pytorch-CycleGAN-and-pix2pix to hdgan's and back
+  convert    convert checkpoints of NVIDIA/pix2pixHD and pytorch-CycleGAN-and-pix2pix, or write a run as one file
   reproduce  train and score the paper's comparisons and ablations on the built-in scenes
   bench      measure speed and memory against eager PyTorch, torch.compile and NVIDIA's code
   info       what this installation can do: versions, GPUs, backends; --check tests the kernels on your device

@@ -42,16 +42,17 @@ def reproduce(
 
     Args:
         size: small for two CPU cores (128x64, about an hour); medium for two CPU cores with avx512_bf16 or AMX
-            (256x128, estimated at 5 to 6 hours, in as many sittings as you like); gpu for a data-centre GPU (256x128).
+            (256x128, estimated at 5 to 6 hours); gpu for a data-centre GPU (256x128).
         seeds: runs of each model.
         out: folder of the runs; by default runs/reproduce-SIZE.
         jobs: runs at the same time; by default one per core, or on a GPU one per two cores, up to 8.
         device: auto, cpu, cuda or cuda:N.
         docs: folder that evidence.md and its rows are written to when all runs are done; until then, or by default,
             they go to the folder of the runs. Existing rows of more runs are not replaced.
-        network: network whose features the perceptual losses compare, as of `hdgan train --loss.network`: vgg19,
-            timm:NAME, or the file of a program that you trust. By default a small segmentation network is trained for
-            this first; it is a twin of the scorer, which favours models with this loss. A folder keeps its network.
+        network: network whose features the perceptual losses compare, as in `hdgan train --loss.network`: vgg19,
+            timm:NAME, or the file of a program that you trust. By default a small segmentation network is trained
+            first, which differs from the scorer only in its seed. This favours models with such a loss. All runs in a
+            folder use the same network.
         network_weights: file of the weights of vgg19 or timm's network; by default they are downloaded.
     """
     out = out or Path("runs") / f"reproduce-{size}"

@@ -1,5 +1,4 @@
-"""Metrics of generated images: segmentation score, PSNR, SSIM, LPIPS, FID, KID and spectra, and
-the evaluator of them all."""
+"""Metrics of generated images: segmentation score, PSNR, SSIM, LPIPS, FID, KID and spectra."""
 
 from hdgan.metrics.scores import RunScores
 

@@ -62,7 +62,7 @@ def conditions(measured: Measured) -> str:
     lines += [f"Not available: {note}." for note in sorted(missing)]
     unknown = [name for name in COLUMNS if all(name not in run.metrics for run in runs)]
     if unknown:
-        lines.append(f"Not measured, since these runs were scored before hdgan had it: {', '.join(unknown)}.")
+        lines.append(f"Not measured, since hdgan did not have them when these runs were scored: {', '.join(unknown)}.")
     return "\n\n".join(lines)
 
 

@@ -68,8 +68,7 @@ def choose_network(network: str | None, weights: Path | None, scale: Scale) -> P
     given: dict[str, Any] = {"network": network}
     if weights is not None:
         given["vgg_weights" if network == VGG19 else "network_weights"] = weights
-    loss = Pix2PixHDLoss(vgg=1.0, **given)
-    _require_large_enough(loss, scale)
+    loss = Pix2PixHDLoss(**given)
     found = _loaded(loss, scale)
     program, described = loss.network_file, loss.described(found)
     if program is not None:
@@ -88,19 +87,17 @@ def _absolute(value: str | Path) -> str | Path:
     return value.resolve() if isinstance(value, Path) else value
 
 
-def _require_large_enough(loss: Pix2PixHDLoss, scale: Scale) -> None:
-    width, height = scale.width // 2, scale.height // 2
-    if min(width, height) < loss.least_side:
+def _loaded(loss: Pix2PixHDLoss, scale: Scale) -> nn.Module:
+    height, width = scale.height // 2, scale.width // 2  # of the first stage
+    if min(height, width) < loss.least_side:
         raise ConfigError(
             f"{option('loss.network')} {loss.network} needs images of {count(loss.least_side, 'pixel')} on each side, "
             f"but size {scale.name} begins training at {width}x{height}: choose another network or size"
         )
-
-
-def _loaded(loss: Pix2PixHDLoss, scale: Scale) -> nn.Module:
-    sizes = ((scale.height >> halvings, scale.width >> halvings) for halvings in (1, 0))
     try:
-        network = loss.load_perceptual([(scale.batch_size, *size) for size in sizes])
+        network = loss.load_perceptual(
+            [(scale.batch_size, height, width), (scale.batch_size, scale.height, scale.width)]
+        )
     except ConfigError as error:
         reason = str(error)
         if not reason.endswith(HOW_TO_GET):  # which names options of `hdgan train`

@@ -104,11 +104,7 @@ def test_there_are_as_many_weights_as_features(n: int, weights: tuple[float, ...
 
 
 def test_the_scale_chooses_the_precision() -> None:
-    assert {name: config("crn", scale).precision for name, scale in SCALES.items()} == {
-        "small": "float32",
-        "medium": "bfloat16",
-        "gpu": "bfloat16",
-    }
+    assert all(config("crn", scale).precision == scale.precision for scale in SCALES.values())
 
 
 def test_tables_name_rows_that_there_are() -> None:
