@@ -18,7 +18,7 @@ from hdgan.training.run_folder import training_of
 
 
 def scenes_of(pipeline: Pipeline) -> tuple[ScenesConfig, SizeConfig] | None:
-    """The built-in scenes that a model was trained on, and its size of their images; None if its file tells of none.
+    """The built-in scenes that a model was trained on, and the size at which it saw them; None if its file names none.
 
     Raises:
         ConfigError, CheckpointError: what the file says of the training is damaged.

@@ -185,9 +185,8 @@ def _facts(comparison: Comparison) -> Facts:
     remarks.append(
         "Spectrum is the root mean square difference between the mean power spectra of the images and of the photos, "
         "which blur and noise raise. Pattern is the strongest of five: streaks parallel to a border, horizontal or "
-        "vertical, and grids that repeat after 4, 8 or 16 pixels. Its value says by how much they stand out from the "
-        "neighbouring frequencies more than they do in the photos. Two sets of photos differ as well, the more the "
-        "fewer images they have."
+        "vertical, and grids that repeat after 4, 8 or 16 pixels. Its value says how much more it stands out from the "
+        "neighbouring frequencies than in the photos. Two sets of photos also differ, more so if they are small."
     )
     columns = {"scorer": scorer, "phase": comparison.phase, "pictures": comparison.count}
     return Facts(lines, tuple(remarks), () if comparison.spec is None else comparison.spec.classes, columns)

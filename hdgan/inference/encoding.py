@@ -66,7 +66,7 @@ class TrainedModel:
 
     @property
     def bank_file(self) -> Path:
-        """The file of their clusters, to write. `Pipeline.bank` reads them.
+        """The file that their clusters are written to. `Pipeline.bank` reads them.
 
         Raises:
             ConfigError: the model comes with hdgan.

@@ -67,7 +67,7 @@ def conditions(measured: Measured) -> str:
 
 
 def _training(requested: Requested) -> list[str]:
-    """A paragraph about what pix2pixHD's rows have beside the paper; none for rows of before there was such a thing."""
+    """A paragraph about what training changes from the paper; none for rows of versions that changed nothing."""
     sentences = []
     if requested.noise:
         sentences.append(

@@ -41,9 +41,9 @@ class Experiment:
     options: Callable[[Scale], Options]
     """What the whole method adds to its preset, without the perceptual loss."""
     perceptual: Callable[[int], Options] | None = None
-    """Options of its perceptual loss beside the network, for one of so many features; None without this loss."""
+    """What its perceptual loss adds, by the number of the network's features, besides the network; None without one."""
     ablation: Options = field(default_factory=dict)
-    """What this row changes in the whole method."""
+    """What this row changes in the whole method, besides leaving out the perceptual loss."""
 
 
 def pix2pixhd(scale: Scale) -> Options:
@@ -117,7 +117,7 @@ _WITHOUT_PERCEPTUAL: Options = {
     "loss.scorer": None,
     "loss.network": VGG19,
 }
-"""Whatever the preset has."""
+"""Turns off a perceptual loss that the preset has."""
 
 
 def feature_weights(n: int) -> tuple[float, ...]:

@@ -70,8 +70,8 @@ class Result:
     notes: str
     """Metrics that are not available, and why."""
     network: str = ""
-    """Name of the perceptual network, as of `PerceptualNetwork`; empty without one, and in files of hdgan before it
-    had a choice, when it was the twin."""
+    """Name of the perceptual network, as in `PerceptualNetwork`; empty without one, and in files of older versions,
+    which always used the twin."""
     metrics: dict[str, Score | None]
 
     def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ class Requested:
     """How long the training of the scorer and, if it is its twin, of the perceptual network took, by their names; None
     where it is unknown."""
     precision: str = "float32"
-    """Of the training. This field and those below have the values of hdgan before it wrote them."""
+    """Of the training. The defaults of this field and of those below are what versions did that did not write them."""
     noise: Noise = 0.0
     """Of pix2pixHD's generator."""
     feature_weights: tuple[Weight, ...] = ()

@@ -36,8 +36,8 @@ from hdgan.training.run_folder import locked
 LOOK_SECONDS = 0.5
 """Seconds between checks of the jobs."""
 GPU_JOBS = 8
-"""Runs at the same time on a GPU, if there are two cores for each. A small run does not keep it busy, and not at all
-while it starts."""
+"""Runs at the same time on a GPU, if there are two cores for each. A small run does not keep a GPU busy, least of
+all while it starts."""
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,9 @@ class Scale:
     workers: int
     """Data workers of a run."""
     checkpoints: int
-    """How often a run is saved until its end. A run that is killed continues from there; Ctrl-C saves in any case."""
+    """How many times a run is saved, with its end. A run that is killed continues from there; Ctrl-C always saves."""
     precision: Literal["float32", "bfloat16"]
-    """Of the training; networks that are trained first, and scores, are in float32."""
+    """Of the runs. Scorer and perceptual network are trained in float32, and scores are computed in it."""
 
     @property
     def images(self) -> int:
@@ -114,7 +114,7 @@ SCALES: dict[str, Scale] = {
     ),
     # Sized for ten minutes of one H200 by a prediction (docs/design.md), in which the start of a run takes longer than
     # its steps. Therefore jobs side by side hide each other's start, there are few scenes to render, images are read
-    # without workers (four of them took 7 ms on a CPU core), and no run is saved on its way.
+    # without workers (four of them took 7 ms on a CPU core), and no run is saved before its end.
     "gpu": Scale(
         "gpu",
         width=256,

@@ -106,10 +106,11 @@ def scenes_folder(config: ScenesConfig, cache: Path | None = None) -> Path:
 
 
 def held_out_only(data: DataConfig) -> DataConfig:
-    """Data for a model that only looks at held-out scenes: without the training scenes that are not yet rendered.
+    """The data of a run for a command that looks only at its held-out scenes.
 
     Returns:
-        The same data; if it is that of built-in scenes which are not in the cache, with a single training scene.
+        The same data. Built-in scenes that are not in the cache get a single training scene, so that rendering them
+        takes less time.
     """
     if not data.uses_scenes or scenes_folder(data.scenes).is_dir():
         return data
@@ -137,7 +138,7 @@ def write_held_out(config: ScenesConfig, folder: Path, progress: Callable[[int, 
 def _write(
     config: ScenesConfig, folder: Path, splits: Mapping[str, int], progress: Callable[[int, int], None] | None
 ) -> None:
-    """Write the first scenes of each split, of which there are so many."""
+    """Write the first scenes of each split; `splits` has their numbers by the names of the splits."""
     done = 0
     for split, count in splits.items():
         for kind in ("label", "inst", "img", "style"):

@@ -56,7 +56,7 @@ class LossConfig(ABC):
     family: Suppress[str]
     max_shift: Shift = 0
     """For photos that are a few pixels off their label maps: every loss sees each photo shifted by up to this many
-    pixels, in both directions, to where it is nearest to the generated image, or to the mean of several."""
+    pixels, in both directions, to where it is nearest to the generated image, or to the mean of CRN's images."""
 
     def __post_init__(self) -> None:
         check_values(self, "loss")
