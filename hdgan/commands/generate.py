@@ -62,8 +62,8 @@ def generate(
         instance: Instance map, or a folder of them, paired by name.
         input: Input image, or a folder of them, for a model trained on A->B pairs.
         photo: Photo, or a folder of them, that gives each instance its style.
-        scenes: Instead of maps of your own, use those of so many held-out built-in scenes, for a model that was trained
-            on these. The maps and the rendered photos are written into the folder scenes beside the images.
+        scenes: Number of held-out built-in scenes whose maps are used instead of your own, for a model that was trained
+            on such scenes. Their maps and rendered photos are written into the folder scenes beside the images.
         checkpoint: Which one of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
         precision: With bfloat16 the networks run under autocast.

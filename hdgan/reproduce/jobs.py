@@ -86,8 +86,8 @@ class Folder:
         if not file.exists():
             return
         found = read_json(file, _Chosen, f"choose another {option('out')}")
-        if found != _Chosen(ours.name, ours.digest):
-            theirs = PerceptualNetwork(found.name, found.digest)
+        theirs = PerceptualNetwork(found.name, found.digest)
+        if theirs != ours:
             raise ConfigError(
                 f"{self.root} contains runs whose perceptual network is {theirs}, not {ours}: give the same "
                 f"{option('network')}, or choose another {option('out')}"

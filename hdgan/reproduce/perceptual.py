@@ -34,7 +34,7 @@ class PerceptualNetwork:
     """Start of the SHA-256 of its weights or its program; empty for the twin, which each folder trains for itself."""
     options: Options = field(default_factory=dict, compare=False)
     """The options of `hdgan train` that choose it; none for the twin, whose file is in the folder."""
-    n_features: int = len(LAYER_WEIGHTS)
+    n_features: int = field(default=len(LAYER_WEIGHTS), compare=False)
 
     @property
     def is_twin(self) -> bool:

@@ -139,8 +139,8 @@ class PerceptualLossConfig(LossConfig):
     def _timm(self, shapes: Shapes, on_missing: OnMissing | None) -> TimmFeatures:
         name, file = self._timm_name, self.network_weights
         if on_missing is not None and not (file and file.is_file()):
-            cached = f"a run first downloads timm's weights of {name}, unless they are in its cache"
-            on_missing(cached if file is None else f"the weights {file} of timm's {name} do not exist")
+            download = f"a run first downloads timm's weights of {name}, unless they are in its cache"
+            on_missing(download if file is None else f"the weights {file} of timm's {name} do not exist")
             network = untrained_timm(name)
         else:
             network = load_timm(name, file)
