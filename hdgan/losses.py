@@ -20,7 +20,8 @@ Outputs = Sequence[Sequence[Tensor]]
 GanMode = Literal["lsgan", "vanilla", "hinge"]
 
 LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-"""Weights of the five features, relu1_1 … relu5_1 of VGG19, as in NVIDIA/pix2pixHD."""
+"""Weights of the five features, relu1_1 … relu5_1 of VGG19, as in NVIDIA/pix2pixHD. They suit images of 1024x512 and
+more; `fine_weights` are for smaller ones."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RGB_CHANNELS = (1, 3)
@@ -136,6 +137,15 @@ def rgb_obstacle(channels: int, images: str = "these") -> str:
     if channels in RGB_CHANNELS:
         return ""
     return f"takes RGB or grey images, but {images} have {count(channels, 'channel')}"
+
+
+def fine_weights(n: int) -> tuple[float, ...]:
+    """Weights of the `n` features of a network, fine to coarse, for images smaller than those of the paper.
+
+    `LAYER_WEIGHTS` put nearly all weight on features of stride 16 or 32. In an image of 128x64 these are maps of 8x4 or
+    4x2 pixels, which say little of what a pixel should look like.
+    """
+    return (*(1.0 for _ in range(n - 2)), 0.5, 0.25)[-n:]
 
 
 class PerceptualFeatures(nn.Module):

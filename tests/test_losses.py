@@ -9,6 +9,7 @@ from hdgan.losses import (
     PerceptualLoss,
     as_rgb,
     feature_matching_loss,
+    fine_weights,
     gan_loss,
     l1_distance,
     r1_penalty,
@@ -359,3 +360,10 @@ def test_the_perceptual_loss_of_grey_images_is_that_of_their_rgb():
     loss = PerceptualLoss(VGG19Features().eval())
     fake, real = (torch.rand(1, 1, 32, 32) * 2 - 1 for _ in range(2))
     assert torch.equal(loss(fake, real), loss(torch.cat([fake] * 3, 1), torch.cat([real] * 3, 1)))
+
+
+@pytest.mark.parametrize(
+    ("n", "weights"), [(1, (0.25,)), (2, (0.5, 0.25)), (3, (1, 0.5, 0.25)), (6, (1, 1, 1, 1, 0.5, 0.25))]
+)
+def test_there_are_as_many_weights_as_features(n: int, weights: tuple[float, ...]) -> None:
+    assert fine_weights(n) == weights

@@ -34,8 +34,9 @@ def convert(
     styles are written beside it.
 
     NVIDIA's code can hold models of pix2pixHD with transposed upsampling, reflection padding and no noise. All presets
-    train such models except the demo. pytorch-CycleGAN-and-pix2pix can hold models of pix2pix, U-Net or ResNet. Neither
-    can hold a CRN. Of a network with spectral norm, they get the divided weights, which compute the same.
+    train such models except the demo, which needs --model.generator.upsample transposed. pytorch-CycleGAN-and-pix2pix
+    can hold models of pix2pix, U-Net or ResNet. Neither can hold a CRN. Of a network with spectral norm, they get the
+    divided weights, which compute the same.
 
     Args:
         source: for NVIDIA/pix2pixHD, a folder with files such as latest_net_G.pth; for pytorch-CycleGAN-and-pix2pix,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hdgan.families.common.perceptual import VGG19
-from hdgan.losses import LAYER_WEIGHTS
+from hdgan.losses import LAYER_WEIGHTS, fine_weights
 from hdgan.reproduce.scales import Scale
 from hdgan.scenes import SPEC
 
@@ -120,17 +120,8 @@ _WITHOUT_PERCEPTUAL: Options = {
 """Turns off a perceptual loss that the preset has."""
 
 
-def feature_weights(n: int) -> tuple[float, ...]:
-    """How pix2pixHD weighs the features of a perceptual network that has `n`, fine to coarse.
-
-    The usual weights, 1/32 to 1, suit images of 2048x1024. They put nearly all weight on features of stride 16 or 32,
-    which have 4x2 to 16x8 pixels at the sizes here.
-    """
-    return (*(1.0 for _ in range(n - 2)), 0.5, 0.25)[-n:]
-
-
 def _weighted(n: int) -> Options:
-    return {"loss.vgg": 10.0, "loss.vgg_layers": feature_weights(n)}
+    return {"loss.vgg": 10.0, "loss.vgg_layers": fine_weights(n)}
 
 
 def _balanced(n: int) -> Options:

@@ -17,11 +17,12 @@ from hdgan.errors import ConfigError, DataError
 from hdgan.evaluation.page import CLASSES, SCORES
 from hdgan.families.saving import load_model
 from hdgan.files import save_png
+from hdgan.losses import fine_weights
 from hdgan.metrics.scores import METRICS, ORACLE
 from hdgan.models.segmenter import load_segmenter
 from hdgan.reproduce.evidence import EVIDENCE, write_evidence
 from hdgan.reproduce.jobs import Folder, Job
-from hdgan.reproduce.plan import NOISE, ROWS, SCORER, feature_weights, typed
+from hdgan.reproduce.plan import NOISE, ROWS, SCORER, typed
 from hdgan.reproduce.record import digest, load_record
 from hdgan.reproduce.results import REAL, Requested, Result, read_results, save_requested, write_rows
 from hdgan.reproduce.sheet import runs_sheet
@@ -96,7 +97,7 @@ def publish(folder: Folder, networks: Sequence[Job], runs: Sequence[Job], docs: 
     for place in (folder.root / "results.csv", file):
         write_rows(place, results)
     records = {network.name: load_record(network.record) for network in networks}
-    weights = feature_weights(folder.loss_network.n_features)
+    weights = fine_weights(folder.loss_network.n_features)
     seeds = max(run.seed for run in runs) + 1
     save_requested(file, Requested(rows, seeds, records, folder.scale.precision, NOISE, weights))
     shown = [Job(folder, of_run.row, 0) for _, of_run in found if of_run.seed == 0]

@@ -12,7 +12,7 @@ import pytest
 from hdgan.commands.main import main
 from hdgan.config.serialization import to_plain
 from hdgan.data.config import SizeConfig
-from hdgan.reproduce.plan import ROWS, TABLES, feature_weights, training_options, typed
+from hdgan.reproduce.plan import ROWS, TABLES, training_options, typed
 from hdgan.reproduce.scales import SCALES, Scale
 from hdgan.training import TrainConfig
 from hdgan.training.loop import TrainResult
@@ -94,13 +94,6 @@ def test_pix2pixhd_has_noise_and_weighs_fine_features() -> None:
         one = to_plain(config(row))
         assert one["model"]["generator"]["noise"] == 0.3
         assert one["loss"]["vgg"] == 0 or one["loss"]["vgg_layers"] == [1, 1, 1, 0.5, 0.25]
-
-
-@pytest.mark.parametrize(
-    ("n", "weights"), [(1, (0.25,)), (2, (0.5, 0.25)), (3, (1, 0.5, 0.25)), (6, (1, 1, 1, 1, 0.5, 0.25))]
-)
-def test_there_are_as_many_weights_as_features(n: int, weights: tuple[float, ...]) -> None:
-    assert feature_weights(n) == weights
 
 
 def test_the_scale_chooses_the_precision() -> None:
