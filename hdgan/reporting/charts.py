@@ -7,10 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
+
+from hdgan.reporting.chart_specs import CHARTS, ChartSpec
 
 MOST_POINTS = 1000
 """Maximum number of points of a drawn curve."""
@@ -58,122 +60,6 @@ class Chart:
     svg: Markup
 
 
-@dataclass(frozen=True)
-class _ChartSpec:
-    title: str
-    note: str
-    names: dict[str, str]
-    """Name of each curve by its key in metrics.jsonl, a regular expression to whose groups the name may refer."""
-    losses_of: Literal["", "G", "D"] = ""
-    """The network that has these losses."""
-    smooth: bool = False
-    scale: Literal["linear", "log"] = "linear"
-    from_zero: bool = False
-    of_validation: bool = False
-
-
-_VALIDATIONS = {
-    "l1": ("validation L1", "mean absolute difference of images in [-1, 1]"),
-    "psnr": ("validation PSNR", "in dB; higher is better"),
-    "ssim": ("validation SSIM", "higher is better"),
-    "miou": ("validation mean IoU", "of the classes that the scorer recognises; higher is better"),
-    "pixel_accuracy": ("validation pixel accuracy", "of the classes that the scorer recognises; higher is better"),
-    "scorer_fid": ("validation scorer FID", "lower is better"),
-}
-SIZES_DIFFER = "stages train at different sizes, so values of different stages cannot be compared"
-VALIDATION_TITLES = {name: title for name, (title, _) in _VALIDATIONS.items()}
-"""Titles of the metrics that `LogConfig.best` may name."""
-
-_SPECS = (
-    _ChartSpec(
-        "Generator losses",
-        "weighted, except the GAN term",
-        {
-            "g_gan": "GAN",
-            "g_feature_matching": "feature matching",
-            "g_vgg": "VGG",
-            "g_l1": "L1",
-            "g_perceptual": "perceptual",
-        },
-        "G",
-        smooth=True,
-        scale="log",
-    ),
-    _ChartSpec(
-        "Discriminator losses",
-        "sum over the scales",
-        {"d_real": "real", "d_fake": "generated"},
-        "D",
-        smooth=True,
-        from_zero=True,
-    ),
-    _ChartSpec(
-        "Penalty of the discriminator",
-        "R1: squared gradient of its scores of real images, before its weight",
-        {"d_r1": "R1"},
-        "D",
-        smooth=True,
-        from_zero=True,
-    ),
-    _ChartSpec(
-        "Augmentation of D's images",
-        "D overfits where the sign statistic of its scores of photos is near 1",
-        {"d_sign": "sign statistic", "augment_p": "probability"},
-        smooth=True,
-    ),
-    _ChartSpec(
-        "Distances",
-        "of the balanced perceptual loss, before balancing",
-        {"l1_image": "image", r"l1_feature_(\d+)": r"feature \1"},
-        smooth=True,
-        scale="log",
-    ),
-    _ChartSpec(
-        "Shift of the photos",
-        "mean length in pixels, up to the largest shift of the options",
-        {"photo_shift": "shift"},
-        smooth=True,
-        from_zero=True,
-    ),
-    *(
-        _ChartSpec(f"{title[0].upper()}{title[1:]}", note, {f"val_{name}": title}, of_validation=True)
-        for name, (title, note) in _VALIDATIONS.items()
-    ),
-    _ChartSpec("Learning rate", "of Adam, for G, E and D", {"lr": "learning rate", "lr_d": "of D"}, from_zero=True),
-    _ChartSpec(
-        "Gradients",
-        "norm of each network's gradient, before clipping",
-        {"grad_g": "G", "grad_d": "D"},
-        smooth=True,
-        scale="log",
-    ),
-    _ChartSpec(
-        "Saturated values",
-        "share of the values of images beyond ±0.99",
-        {"fake_saturated": "generated", "real_saturated": "photos"},
-        smooth=True,
-        from_zero=True,
-    ),
-    _ChartSpec(
-        "Contrast",
-        "deviation of a channel from its mean in an image",
-        {"fake_deviation": "generated", "real_deviation": "photos"},
-        smooth=True,
-        from_zero=True,
-    ),
-    _ChartSpec(
-        "Spots",
-        "largest pixel's share of the variance of a plane of G, mean of the worst layer",
-        {"spots": "spots"},
-        from_zero=True,
-    ),
-)
-
-
-LOSS_TITLES = {key: f"{spec.losses_of} {name}" for spec in _SPECS if spec.losses_of for key, name in spec.names.items()}
-"""Titles of the losses of G and D by their keys in metrics.jsonl."""
-
-
 def draw_charts(records: Sequence[dict[str, Any]], spans: Sequence[Span], note: str = "") -> list[Chart]:
     """Draw every chart for which the metrics of a run have values.
 
@@ -184,7 +70,7 @@ def draw_charts(records: Sequence[dict[str, Any]], spans: Sequence[Span], note: 
     """
     charts = []
     known = list(dict.fromkeys(key for record in records for key in record))
-    for spec in _SPECS:
+    for spec in CHARTS:
         curves = [_Curve.of(key, name, records) for key, name in _names_of(spec, known).items()]
         if curves:
             styles = [_style(curve.name, number) for number, curve in enumerate(curves)]
@@ -193,7 +79,7 @@ def draw_charts(records: Sequence[dict[str, Any]], spans: Sequence[Span], note: 
     return charts
 
 
-def _names_of(spec: _ChartSpec, known: Sequence[str]) -> dict[str, str]:
+def _names_of(spec: ChartSpec, known: Sequence[str]) -> dict[str, str]:
     """The names of those curves of a chart that the metrics have, by their keys."""
     found = ((re.fullmatch(key, other), name) for key, name in spec.names.items() for other in known)
     return {match[0]: match.expand(name) for match, name in found if match}
@@ -265,7 +151,7 @@ class _Curve:
         return values
 
 
-def _draw(spec: _ChartSpec, curves: Sequence[_Curve], styles: Sequence[CurveStyle], spans: Sequence[Span]) -> Markup:
+def _draw(spec: ChartSpec, curves: Sequence[_Curve], styles: Sequence[CurveStyle], spans: Sequence[Span]) -> Markup:
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
     figure, axes = _axes()
@@ -311,7 +197,7 @@ def _svg(figure: Any, axes: Any, title: str) -> Markup:
     return _inline(buffer.getvalue(), title)
 
 
-def _plot(axes: Any, curve: _Curve, style: CurveStyle, spec: _ChartSpec) -> None:
+def _plot(axes: Any, curve: _Curve, style: CurveStyle, spec: ChartSpec) -> None:
     color = _CURVES[style.color]
     shown = spread(len(curve.steps), MOST_POINTS)
     steps, marker = curve.steps[shown], "o" if len(shown) <= _MOST_MARKED else ""

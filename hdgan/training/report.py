@@ -19,7 +19,8 @@ from hdgan.config.serialization import to_plain
 from hdgan.data import read_photo
 from hdgan.errors import CheckpointError, DataError
 from hdgan.families.common.train_config import StageConfig, TrainConfig
-from hdgan.reporting.charts import LOSS_TITLES, SIZES_DIFFER, VALIDATION_TITLES, Span, draw_charts, spread
+from hdgan.reporting.chart_specs import LOSS_TITLES, SIZES_DIFFER, VALIDATION_TITLES
+from hdgan.reporting.charts import Span, draw_charts, spread
 from hdgan.reporting.images import EmbeddedImage, embed
 from hdgan.reporting.page import write_page
 from hdgan.training.logs import METRICS_FILE, read_metrics

@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from hdgan.reporting.charts import LOSS_TITLES, MOST_POINTS, Chart, Span, draw_charts, draw_spectra, smoothed, spread
+from hdgan.reporting.chart_specs import LOSS_TITLES
+from hdgan.reporting.charts import MOST_POINTS, Chart, Span, draw_charts, draw_spectra, smoothed, spread
 
 
 def names_of(chart: Chart) -> list[str]:
