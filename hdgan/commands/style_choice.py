@@ -30,7 +30,7 @@ class StyleChoice:
     """Images of each label map, named x_1.png, x_2.png, …: in random styles, between two files of styles, or the
     model's own variants (several images at once, or noise)."""
     seed: int = 0
-    """Seed of random styles, and of the noise of models with dropout. The same seed gives the same images."""
+    """Seed of random styles, and of the noise of models that draw any. The same seed gives the same images."""
     clusters: dict[int, int] | None = None
     """Instances and the cluster of each within its class, as in --clusters 26001 3 26002 5."""
     save_styles: bool = False
