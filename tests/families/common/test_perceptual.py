@@ -40,7 +40,9 @@ def test_two_networks_are_refused(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
 
 @pytest.mark.parametrize("network", [{"vgg_weights": FILE}, {"scorer": FILE}])
 def test_a_network_without_its_loss_is_refused(network: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"weights has no effect with loss\.vgg 0: change that, or leave this out"):
+    with pytest.raises(
+        ConfigError, match=r"weights has no effect with loss\.vgg 0: change that, or set this to None, its default"
+    ):
         Pix2PixHDLoss(vgg=0.0, **network)
 
 
