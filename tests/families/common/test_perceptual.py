@@ -53,7 +53,9 @@ def test_options_without_effect_are_refused(loss: type[Pix2PixHDLoss | CRNLoss])
     for network in ("vgg19", "n.pt2"):
         with pytest.raises(ConfigError, match=r"loss\.network_weights weights applies only to a network of timm: give"):
             loss(network=network, network_weights=FILE)
-    with pytest.raises(ConfigError, match=r"loss\.network no: give vgg19, timm:NAME, or the file of a program"):
+    with pytest.raises(
+        ConfigError, match=r"loss\.network no does not exist: give vgg19, timm:NAME, or the file of a program"
+    ):
         loss(network="no").load_perceptual()
 
 
