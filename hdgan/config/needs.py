@@ -39,10 +39,9 @@ def refuse_idle(config: Any, path: str) -> None:
             continue
         given = option_off(start + name) if values[name] is False else _typed(start + name, values[name])
         why, remedy = ("with", "change that") if _words(values[needed]) else ("without", "set that too")
-        usual = _words(defaults[name])
-        otherwise = f"set this to {usual}, its default" if usual else "leave this out"
         raise ConfigError(
-            f"{given} has no effect {why} {_typed(start + needed, values[needed])}: {remedy}, or {otherwise}"
+            f"{given} has no effect {why} {_typed(start + needed, values[needed])}: {remedy}, or "
+            f"{_undone(start + name, defaults[name])}"
         )
 
 
@@ -69,6 +68,13 @@ def _missing(cls: type, name: str, values: Mapping[str, Any]) -> str:
 
 def _defaults(cls: Any) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(cls)}
+
+
+def _undone(name: str, default: Any) -> str:
+    """What the user can do to give an option its default, also where a resumed run has saved another value."""
+    if isinstance(default, bool):
+        return f"use {option(name) if default else option_off(name)}"
+    return f"set this to {_words(default) or default}, its default"
 
 
 def _typed(name: str, value: Any) -> str:

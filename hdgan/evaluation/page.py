@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +151,8 @@ def _content(rows: list[RunScores], gallery: Gallery, facts: Facts) -> dict[str,
 
 
 def _spectra(runs: Sequence[RunScores]) -> list[Chart]:
-    """A chart for each run, with its patterns below the name."""
-    known = [(run.name, run.spectra) for run in runs if run.spectra is not None]
+    """A chart for each run whose spectra are finite, with its patterns below the name."""
+    known = [(run.name, run.spectra) for run in runs if run.spectra is not None and isfinite(run.spectra.distance)]
     levels = [level for _, spectra in known for level in (*spectra.image, *spectra.photo)]
     return [
         draw_spectra(

@@ -131,8 +131,23 @@ def write_held_out(config: ScenesConfig, folder: Path, progress: Callable[[int, 
         config: Size, number and seed of the scenes; its number of training scenes is not used.
         folder: Made if it does not exist.
         progress: Called with the number of scenes drawn and their total after each scene.
+
+    Raises:
+        HdganError: the folder cannot be written.
     """
-    _write(config, folder, {"test": config.test}, progress)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as scratch:  # so that no file is ever half written
+            _write(config, Path(scratch), {"test": config.test}, progress)
+            for kind in sorted(Path(scratch).iterdir()):
+                (folder / kind.name).mkdir(exist_ok=True)
+                for file in sorted(kind.iterdir()):
+                    file.replace(folder / kind.name / file.name)
+    except OSError as error:
+        raise HdganError(
+            f"cannot write the scenes into {folder}: {error.strerror or error}; free space or choose another "
+            f"{option('out')}, then repeat"
+        ) from error
 
 
 def _write(
@@ -142,7 +157,7 @@ def _write(
     done = 0
     for split, count in splits.items():
         for kind in ("label", "inst", "img", "style"):
-            (folder / f"{split}_{kind}").mkdir(parents=True, exist_ok=True)
+            (folder / f"{split}_{kind}").mkdir(parents=True)
         for index in range(count):
             scene = render_scene(config.seed, split, index, config.width, config.height)
             _write_scene(scene, folder, config.seed, split, index)

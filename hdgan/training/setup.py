@@ -150,6 +150,7 @@ def _new_state(run: RunSetup) -> StageState:
             f"{ours.family}"
         )
     _require_same_spectral_norms(file, other.config, ours)
+    _require_same_noise(file, other.config, ours)
     for part, number in other.config.growth.items():
         if number > ours.growth[part]:
             raise ConfigError(
@@ -177,6 +178,16 @@ def _require_same_spectral_norms(file: Path, theirs: ModelConfig, ours: ModelCon
                 f"{option('init_from')} {file} has a {part} {'with' if there else 'without'} spectral norm: use "
                 f"{option(name) if there else option_off(name)}"
             )
+
+
+def _require_same_noise(file: Path, theirs: ModelConfig, ours: ModelConfig) -> None:
+    """Refuse weights of a generator with noise for one without, and the other way round."""
+    there, here = (getattr(getattr(model, "generator", None), "noise", 0.0) for model in (theirs, ours))
+    if bool(there) != bool(here):
+        raise ConfigError(
+            f"{option('init_from')} {file} has a generator {'with' if there else 'without'} noise: use "
+            f"{option('model.generator.noise')} {there:g}"
+        )
 
 
 def _resumed_state(run: RunSetup) -> StageState:

@@ -86,9 +86,12 @@ class Oven:
             Oven(degrees=99.5),
             "--oven.degrees 99.5 has no effect without --oven.on: set that too, or set this to 180",
         ),
-        (Oven(light=3), "--oven.light 3 has no effect without --oven.on: set that too, or leave this out"),
-        (Oven(fan=False), "--oven.no-fan has no effect without --oven.on: set that too, or leave this out"),
-        (Oven(True, 0.0, False), "--oven.no-fan has no effect with --oven.degrees 0: change that, or leave this out"),
+        (
+            Oven(light=3),
+            "--oven.light 3 has no effect without --oven.on: set that too, or set this to None, its default",
+        ),
+        (Oven(fan=False), "--oven.no-fan has no effect without --oven.on: set that too, or use --oven.fan"),
+        (Oven(True, 0.0, False), "--oven.no-fan has no effect with --oven.degrees 0: change that, or use --oven.fan"),
         (Oven(True, fan=False, program="grill"), "--oven.no-fan has no effect with --oven.program grill: change that"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,12 @@ RUNS = ("a", "<b>")
 SPECTRA = SpectralScores(2.0, {"vertical streaks": 1.25, "grid of 8 pixels": -0.5}, (0.1, 0.5), (-30, -40), (-20, -45))
 
 
-def write_page(folder: Path) -> Path:
+def write_page(folder: Path, first: SpectralScores | None = None) -> Path:
     gallery = Gallery((ORACLE, *RUNS))
     sample = {"stem": "s0", "label": torch.zeros(16, 32, dtype=torch.uint8)}
     gallery.add(sample, [torch.rand(1, 3, 16, 32) for _ in range(3)], [None] * 3)  # type: ignore[arg-type]
     rows = [RunScores(name, dict.fromkeys(METRICS) | {"psnr": k + 0.5}) for k, name in enumerate((ORACLE, *RUNS))]
-    rows[2] = replace(rows[2], spectra=SPECTRA)
+    rows[1:] = [replace(row, spectra=spectra) for row, spectra in zip(rows[1:], (first, SPECTRA), strict=True)]
     return write_results(folder, rows, gallery, Facts({"pictures": "1"}))
 
 
@@ -81,6 +82,13 @@ def test_a_run_with_spectra_has_a_chart(tmp_path: Path) -> None:
     assert "<strong>&lt;b&gt;</strong>" in page
     assert "vertical streaks +1.25 dB; grid of 8 pixels -0.50 dB" in page
     assert [page.count(f">{name}</span>") for name in ("generated", "photos")] == [1, 1]
+
+
+def test_images_that_are_not_finite_have_no_chart(tmp_path: Path) -> None:
+    broken = replace(SPECTRA, distance=nan, image=(nan, nan))
+    page = write_page(tmp_path, broken).read_text(encoding="utf-8")
+    assert page.count("<svg") == 1
+    assert 'aria-label="&lt;b&gt;"' in page
 
 
 def test_a_gallery_keeps_the_first_samples() -> None:

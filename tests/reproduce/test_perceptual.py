@@ -66,7 +66,7 @@ def refused(capsys: pytest.CaptureFixture[str], out: Path, *arguments: str) -> s
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--network", "none.pt"], "--network none.pt: give vgg19, timm:NAME, or the file of a program"),
+        (["--network", "none.pt"], "--network none.pt does not exist: give vgg19, timm:NAME, or the file of a program"),
         (
             ["--network-weights", "w.pth"],
             "--network-weights w.pth has no effect without --network: give --network vgg19",

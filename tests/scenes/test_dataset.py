@@ -176,6 +176,31 @@ def test_held_out_scenes_alone(folder, tmp_path):
         assert all(file.is_file() for file in pair.files.values())
 
 
+def test_held_out_scenes_replace_files_of_their_names_only(folder, tmp_path):
+    (tmp_path / "test_label").mkdir()
+    ours, other = tmp_path / "test_label" / "scene_000000.png", tmp_path / "test_label" / "mine.png"
+    ours.write_bytes(b"old")
+    other.write_bytes(b"mine")
+    write_held_out(CONFIG, tmp_path)
+    assert ours.read_bytes() == (folder / "test_label" / ours.name).read_bytes()
+    assert other.read_bytes() == b"mine"
+
+
+def test_an_interrupted_call_leaves_no_half_scene(tmp_path):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_held_out(CONFIG, tmp_path, interrupt)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_for_held_out_scenes_that_cannot_be_written(tmp_path):
+    (tmp_path / "scenes").touch()
+    with pytest.raises(HdganError, match=r"cannot write the scenes into .*scenes: .*; free space or choose another"):
+        write_held_out(CONFIG, tmp_path / "scenes")
+
+
 def test_training_scenes_are_left_out_unless_there_are_some(tmp_path, monkeypatch):
     monkeypatch.setenv("HDGAN_CACHE", str(tmp_path))
     data = DataConfig(scenes=CONFIG)

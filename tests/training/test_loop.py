@@ -275,6 +275,17 @@ def test_weights_with_and_without_spectral_norm_do_not_mix(
         train(replace(load_config(run), model=config.model), resume=True, console=QUIET)
 
 
+def test_generators_with_and_without_noise_do_not_mix(run: Path, make_config: MakeConfig, tmp_path: Path) -> None:
+    plain = make_config(tmp_path / "plain")
+    model: Any = plain.model
+    noisy = replace(plain, out=tmp_path / "noisy", model=replace(model, generator=replace(model.generator, noise=0.3)))
+    with pytest.raises(ConfigError, match=r"has a generator without noise: use model\.generator\.noise 0$"):
+        train(replace(noisy, init_from=run, stages={"joint": noisy.stages["joint"]}), console=QUIET)
+    train(replace(noisy, stages={"global": noisy.stages["global"]}), console=QUIET)
+    with pytest.raises(ConfigError, match=r"has a generator with noise: use model\.generator\.noise 0\.3$"):
+        train(replace(plain, init_from=noisy.out), console=QUIET)
+
+
 def test_a_smaller_run_begins_a_larger_one(run: Path, make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(tmp_path / "small")
     train(replace(config, stages={"global": config.stages["global"]}), console=QUIET)

@@ -152,7 +152,9 @@ class PerceptualLossConfig(LossConfig):
     def _program(self, shapes: Shapes) -> ProgramFeatures:
         file = Path(self.network)
         if not file.exists():
-            raise ConfigError(f"{option('loss.network')} {file}: give vgg19, timm:NAME, or the file of a program")
+            raise ConfigError(
+                f"{option('loss.network')} {file} does not exist: give vgg19, timm:NAME, or the file of a program"
+            )
         return ProgramFeatures(file, shapes)
 
 

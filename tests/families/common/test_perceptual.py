@@ -40,7 +40,9 @@ def test_two_networks_are_refused(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
 
 @pytest.mark.parametrize("network", [{"vgg_weights": FILE}, {"scorer": FILE}])
 def test_a_network_without_its_loss_is_refused(network: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"weights has no effect with loss\.vgg 0: change that, or leave this out"):
+    with pytest.raises(
+        ConfigError, match=r"weights has no effect with loss\.vgg 0: change that, or set this to None, its default"
+    ):
         Pix2PixHDLoss(vgg=0.0, **network)
 
 
@@ -51,7 +53,9 @@ def test_options_without_effect_are_refused(loss: type[Pix2PixHDLoss | CRNLoss])
     for network in ("vgg19", "n.pt2"):
         with pytest.raises(ConfigError, match=r"loss\.network_weights weights applies only to a network of timm: give"):
             loss(network=network, network_weights=FILE)
-    with pytest.raises(ConfigError, match=r"loss\.network no: give vgg19, timm:NAME, or the file of a program"):
+    with pytest.raises(
+        ConfigError, match=r"loss\.network no does not exist: give vgg19, timm:NAME, or the file of a program"
+    ):
         loss(network="no").load_perceptual()
 
 
