@@ -22,6 +22,10 @@ MOST_BYTES = 8_000_000
 each_model = pytest.mark.parametrize("name", pretrained_names())
 
 
+def test_the_model_of_the_readme_is_there() -> None:
+    assert "demo" in pretrained_names()
+
+
 @each_model
 def test_a_model_is_small_and_whole(name: str) -> None:
     files = list((PRETRAINED / name).iterdir())
