@@ -1,7 +1,7 @@
 """hdgan: pix2pixHD, high-resolution image synthesis from label maps (arXiv 1711.11585).
 
     import hdgan
-    picture = hdgan.load("runs/demo")("label.png", "instances.png")   # [3, H, W] in [0, 1]
+    picture = hdgan.load("demo")("label.png", "instances.png")   # [3, H, W] in [0, 1]
 
 Networks are in `hdgan.models`, the ops in `hdgan.ops`, training in `hdgan.training`, datasets in `hdgan.data`.
 """
