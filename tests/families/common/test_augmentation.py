@@ -266,7 +266,7 @@ def test_a_graph_draws_with_the_probability_of_its_replay() -> None:
         ({"policy": KINDS, "adaptive": True, "speed": 0}, r"--augment\.speed is 0: give a whole number from 1"),
         ({"policy": KINDS, "target": 0.5}, r"--augment\.target 0\.5 has no effect without --augment\.adaptive: "),
         ({"policy": KINDS, "speed": 10}, r"--augment\.speed 10 has no effect without --augment\.adaptive: set that"),
-        ({"adaptive": True}, r"--augment\.adaptive has no effect without --augment\.policy: set that too, or use --augment"),
+        ({"adaptive": True}, r"--augment\.adaptive has no effect without --augment\.policy: set that too, or use"),
         ({"probability": 0.5}, r"--augment\.probability 0\.5 has no effect without --augment\.policy: set that too"),
         ({"target": 0.5}, r"--augment\.target 0\.5 has no effect without --augment\.adaptive: set that too"),
     ],
