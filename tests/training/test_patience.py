@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +15,10 @@ from safetensors.torch import load_file
 
 from hdgan.checkpoints import MODEL_FILE, TRAINING_FILE, best_step, checkpoint_path, list_steps
 from hdgan.errors import ConfigError
-from hdgan.seeding import seed_everything
-from hdgan.training import LogConfig, TrainConfig, load_config, loop, saving, train, trainer, write_report
+from hdgan.training import LogConfig, TrainConfig, load_config, loop, saving, train, write_report
 from hdgan.training.logs import read_metrics
 from hdgan.training.validation import Validation
+from tests.training.test_loop import at_step, interrupt
 
 MakeConfig = Callable[..., TrainConfig]
 QUIET = Console(quiet=True)
@@ -100,13 +98,8 @@ def test_an_interrupted_run_is_as_patient(
     undisturbed, config = make_patient(tmp_path / "undisturbed"), make_patient(tmp_path / "run")
     train(undisturbed, console=QUIET)
 
-    def seed(*keys: int) -> None:
-        if keys[2] + 1 == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        seed_everything(*keys)
-
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "seed_everything", seed)
+        at_step(patch, step, interrupt)
         assert not train(config, console=QUIET).finished
     assert train(load_config(config.out), resume=True, console=QUIET).finished
     assert steps_of(config.out) == steps_of(undisturbed.out)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +31,7 @@ from hdgan.training import (
 )
 from hdgan.training.logs import Metrics, read_metrics
 from hdgan.training.state import StageState
-from tests.training.test_loop import contents, equal
+from tests.training.test_loop import at_step, contents, equal, interrupt
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 
@@ -183,7 +181,7 @@ def test_a_run_interrupted_at_every_step_goes_back_alike(
             def seed(*keys: int) -> None:
                 if keys[2] + 1 in stop:
                     stop.discard(keys[2] + 1)
-                    os.kill(os.getpid(), signal.SIGINT)
+                    interrupt()
                 seed_everything(*keys)
 
             patch.setattr(trainer, "seed_everything", seed)
@@ -326,13 +324,8 @@ def test_rollbacks_that_are_turned_on_again_do_not_undo_what_was_trained_without
     config = make_watched(tmp_path / "run")
 
     def train_to(step: int, watch: Literal["off", "rollback"]) -> None:
-        def seed(*keys: int) -> None:
-            if keys[2] + 1 == step:
-                os.kill(os.getpid(), signal.SIGINT)
-            seed_everything(*keys)
-
         with monkeypatch.context() as patch:
-            patch.setattr(trainer, "seed_everything", seed)
+            at_step(patch, step, interrupt)
             train(replace(config, health=watch), resume=bool(list_steps(config.out)), console=QUIET)
 
     train_to(12, "rollback")

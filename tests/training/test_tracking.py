@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,9 +17,9 @@ from rich.console import Console
 from hdgan.checkpoints import list_steps
 from hdgan.config.options import typed_as
 from hdgan.errors import CheckpointError, ConfigError
-from hdgan.seeding import seed_everything
-from hdgan.training import TrainConfig, load_config, train, trainer
+from hdgan.training import TrainConfig, load_config, train
 from hdgan.training.logs import read_metrics
+from tests.training.test_loop import at_step, interrupt
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 
@@ -39,17 +37,6 @@ def make_tracked(make_config: MakeConfig) -> MakeConfig:
         return replace(config, log=log, stages={"global": config.stages["global"]})
 
     return make
-
-
-def stop_at(patch: pytest.MonkeyPatch, step: int) -> None:
-    """Press Ctrl-C in a step."""
-
-    def seed(*keys: int) -> None:
-        if keys[2] + 1 == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        seed_everything(*keys)
-
-    patch.setattr(trainer, "seed_everything", seed)
 
 
 class Wandb(ModuleType):
@@ -123,7 +110,7 @@ def test_a_resume_goes_on_in_the_same_run(
 ) -> None:
     config = make_tracked(tmp_path / "run", "wandb")
     with monkeypatch.context() as patch:
-        stop_at(patch, 1)
+        at_step(patch, 1, interrupt)
         assert not train(config, console=QUIET).finished
     train(load_config(config.out), resume=True, console=QUIET)
     first, second = wandb.runs
@@ -214,7 +201,7 @@ def test_mlflow_gets_the_same(
 ) -> None:
     config = make_tracked(tmp_path / "run", "mlflow")
     with monkeypatch.context() as patch:
-        stop_at(patch, 2)
+        at_step(patch, 2, interrupt)
         train(config, console=QUIET)
     train(load_config(config.out), resume=True, console=QUIET)
     assert mlflow.experiments == ["hdgan"]
@@ -266,7 +253,7 @@ def test_the_real_wandb_offline(make_tracked: MakeConfig, tmp_path: Path, monkey
     console = Console(record=True, file=io.StringIO(), width=300)
     config = make_tracked(tmp_path / "run", "wandb")
     with monkeypatch.context() as patch:
-        stop_at(patch, 2)
+        at_step(patch, 2, interrupt)
         train(config, console=console)
     train(load_config(config.out), resume=True, console=console)
     assert "cannot log" not in console.export_text()
@@ -289,7 +276,7 @@ def test_the_real_mlflow_in_a_database(
     console = Console(record=True, file=io.StringIO(), width=300)
     config = make_tracked(tmp_path / "run", "mlflow")
     with monkeypatch.context() as patch:
-        stop_at(patch, 2)
+        at_step(patch, 2, interrupt)
         train(config, console=console)
     train(load_config(config.out), resume=True, console=console)
     assert "cannot log" not in console.export_text()
