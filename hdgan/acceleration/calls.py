@@ -8,13 +8,13 @@ dimension) it calls one layer after the other, as the original does, with the sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdgan.ops import avg_pyramid, instance_mean, instance_norm_act, label_conv2d, pad2d
+from hdgan.ops import avg_pyramid, instance_mean, instance_norm_act, pad2d
 from hdgan.ops._torch_internals import has_hooks
 from hdgan.ops.instance_norm_act import Activation, PadMode
 
@@ -44,7 +44,7 @@ def eps_of(norm: Norm) -> float | None:
         return norm
     if not is_bare(norm, nn.InstanceNorm2d) or norm.running_mean is not None or norm.running_var is not None:
         return None
-    return float(norm.eps)  # type: ignore[arg-type]
+    return float(norm.eps)
 
 
 def activation_of(act: Act) -> tuple[Activation, float] | None:

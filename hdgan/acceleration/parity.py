@@ -1,10 +1,10 @@
 """Whether an accelerated module computes what the original does.
 
 A rounding error of one part in ten million is no fault, and a wrong padding is one, but both are differences. The
-measure is the original itself: how far its results move when all of its weights and inputs are changed by one rounding.
-The accelerated module may differ from the original by no more than four times that, or by four roundings of the
-largest output or gradient. The same is asked in float64, in which every error other than rounding stands out, if the forward
-takes it.
+measure is the original itself: how far its results move when all of its weights and inputs are changed by one
+rounding. The accelerated module may differ from the original by no more than four times that, or by four roundings of
+the largest output or gradient. The same is asked in float64, in which every error other than rounding stands out, if
+the forward takes it. Both draw the same random numbers.
 
 A ReLU whose input is zero within rounding may come out on either side of its kink, which changes a gradient by more
 than rounding does. That happens by chance. A comparison that fails is therefore repeated, on inputs that are changed
@@ -26,6 +26,7 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from hdgan.errors import HdganError
+from hdgan.seeding import seed_everything
 
 FACTOR = 4.0
 """How much more than the original's own error the accelerated module may differ from it."""
@@ -38,7 +39,7 @@ class ParityError(HdganError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Parity:
     """The largest difference from the original among the tensors of a kind, and what was allowed for that tensor."""
 
     mode: str
@@ -65,7 +66,7 @@ class Comparison:
 Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 
-def compare(module: nn.Module, arguments: Arguments, originally: Callable[[], Any]) -> list[Comparison]:
+def compare(module: nn.Module, arguments: Arguments, originally: Callable[[], Any]) -> list[Parity]:
     """Compare an accelerated module with the original, in training and evaluation mode.
 
     Args:
@@ -88,8 +89,8 @@ def compare(module: nn.Module, arguments: Arguments, originally: Callable[[], An
 
 def _compare_once(
     module: nn.Module, arguments: Arguments, originally: Callable[[], Any], mode: str, wide: bool
-) -> Comparison | None:
-    worst: Comparison | None = None
+) -> Parity | None:
+    worst: Parity | None = None
     for attempt in range(ATTEMPTS):
         shift = 1e-3 * attempt
         run = _Run(module, arguments, mode == "train", wide)
@@ -99,7 +100,7 @@ def _compare_once(
             except Exception as error:
                 reason = (str(error).strip().splitlines() or [""])[0]
                 dtype = " in float64" if wide else ""
-                return Comparison(mode, None, "", 0.0, 0.0, f"not compared{dtype}: the original raises {reason}")
+                return Parity(mode, None, "", 0.0, 0.0, f"not compared{dtype}: the original raises {reason}")
             moved = run(shift, rounding=True)
         worst = _worst(mode, first, moved, run(shift))
         if worst is None or worst.passed:
@@ -137,7 +138,6 @@ class _Run:
         change = _Changes(rounding)
         with sandbox(self._module), torch.enable_grad():
             self._module.train(self._training)
-            seed_all()
             state = {name: change(self._cast(p)) for name, p in self._module.named_parameters()}
             buffers = {name: self._cast(b).clone() for name, b in self._module.named_buffers()}
             inputs, spec = pytree.tree_flatten(self._arguments)
@@ -191,14 +191,14 @@ def _gradients(outputs: Sequence[Tensor], sources: Mapping[str, Tensor]) -> dict
     return {name: grad for name, grad in zip(sources, grads, strict=True) if grad is not None}
 
 
-def _worst(mode: str, first: _Tensors, moved: _Tensors, accelerated: _Tensors) -> Comparison | None:
+def _worst(mode: str, first: _Tensors, moved: _Tensors, accelerated: _Tensors) -> Parity | None:
     """The tensor that is off by most, compared with what is allowed for it."""
-    worst: Comparison | None = None
+    worst: Parity | None = None
     for part in ("outputs", "gradients"):
         known, other, found = (getattr(tensors, part) for tensors in (first, moved, accelerated))
         if known.keys() != found.keys():
             names = ", ".join(sorted(known.keys() ^ found.keys()))
-            return Comparison(mode, None, f"the presence of {names}", float("inf"), 0.0)
+            return Parity(mode, None, f"the presence of {names}", float("inf"), 0.0)
         largest = max((_rms(x) for x in known.values()), default=0.0)
         for name, x in known.items():
             comparison = _comparison(mode, name, x, other[name], found[name], largest)
@@ -207,43 +207,37 @@ def _worst(mode: str, first: _Tensors, moved: _Tensors, accelerated: _Tensors) -
     return worst
 
 
-def _comparison(mode: str, name: str, x: Tensor, moved: Tensor, found: Tensor, largest: float) -> Comparison:
+def _comparison(mode: str, name: str, x: Tensor, moved: Tensor, found: Tensor, largest: float) -> Parity:
     if x.shape != found.shape or x.dtype != found.dtype:
-        return Comparison(mode, x.dtype, f"the shape or dtype of {name}", float("inf"), 0.0)
+        return Parity(mode, x.dtype, f"the shape or dtype of {name}", float("inf"), 0.0)
     if not x.is_floating_point():
-        return Comparison(mode, x.dtype, name, float((x != found).sum()), 0.0)
+        return Parity(mode, x.dtype, name, float((x != found).sum()), 0.0)
     scale = largest or 1.0
     own = _rms(moved.double() - x.double()) / scale
     off = _rms(found.double() - x.double()) / scale
-    return Comparison(mode, x.dtype, name, off, FACTOR * max(own, torch.finfo(x.dtype).eps))
+    return Parity(mode, x.dtype, name, off, FACTOR * max(own, torch.finfo(x.dtype).eps))
 
 
 def _rms(x: Tensor) -> float:
     return float(x.double().square().mean().sqrt()) if x.numel() else 0.0
 
 
-def seed_all() -> None:
-    """Seed all generators that a forward may draw from."""
-    torch.manual_seed(_SEED)
-    random.seed(_SEED)
-    np.random.seed(_SEED)
-
-
 @contextmanager
 def sandbox(module: nn.Module) -> Iterator[None]:
-    """Leave the attributes and flags of all parts of a module, and the states of the generators, as they are.
+    """Leave the attributes and flags of all parts of a module as they are, and seed all generators for the block.
 
     Parameters and buffers are not covered: run on copies of them.
     """
     attributes = [(part, dict(part.__dict__)) for part in module.modules()]
-    devices = sorted({tensor.get_device() for tensor in (*module.parameters(), *module.buffers()) if tensor.is_cuda})
-    python, arrays = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices):
+    gpus = sorted({tensor.get_device() for tensor in (*module.parameters(), *module.buffers()) if tensor.is_cuda})
+    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - the module may draw from it
+    with torch.random.fork_rng(gpus):
+        seed_everything(_SEED)
         try:
             yield
         finally:
             random.setstate(python)
-            np.random.set_state(arrays)
+            np.random.set_state(arrays)  # noqa: NPY002
             for part, before in attributes:
                 part.__dict__.clear()
                 part.__dict__.update(before)

@@ -77,7 +77,7 @@ class Rewriter:
         """What a norm reads and how norm_act is called for it; or why not."""
         layer = self.layer(node)
         if layer is not None:
-            if layer.running_mean is not None:  # type: ignore[union-attr]
+            if layer.running_mean is not None:
                 return "keeps running statistics"
             if calls.eps_of(layer) is None:
                 return "is not a bare nn.InstanceNorm2d: it has hooks, or is of a class derived from it"
@@ -164,11 +164,11 @@ class Rewriter:
             words.append("LeakyReLU" if (calls.activation_of(act) or ("relu",))[0] == "leaky_relu" else "ReLU")
             options["act"] = act
             after = _only_user(after)
-        if after is not None and (addend := self._addend(after, members[-1])) is not None:
-            if self._may_move(x, norm, after, members):
-                members.append(after)
-                words.append("residual")
-                options["residual"], place = addend, after
+        addend = None if after is None else self._addend(after, members[-1])
+        if after is not None and addend is not None and self._may_move(x, norm, after, members):
+            members.append(after)
+            words.append("residual")
+            options["residual"], place = addend, after
         with self.graph.inserting_before(place):
             references = {name: self._reference(value) for name, value in options.items()}
             fused = self.graph.call_function(calls.norm_act, (x, references.pop("norm")), references)

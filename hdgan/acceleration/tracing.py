@@ -70,11 +70,12 @@ class Reads:
 
     def hold(self, root: nn.Module) -> bool:
         """Whether all of it is still so."""
-        module: nn.Module | None = root
+        module = root
         for name in self.path:
-            module = module._modules.get(name)
-            if module is None:
+            part = module._modules.get(name)
+            if part is None:
                 return False
+            module = part
         if self.kind is not None and (type(module) is not self.kind or why_left(module) is not None):
             return False
         if self.children is not None and tuple(module._modules) != self.children:
@@ -298,8 +299,10 @@ def _objection(code: CodeType) -> str | None:
 def _watched_class(tracer: _Tracer, kind: type) -> type:
     """A subclass whose instances tell the tracer which of their attributes are read."""
 
+    original: Any = kind.__getattribute__
+
     def read(self: Any, name: str) -> Any:
-        value = kind.__getattribute__(self, name)  # type: ignore[attr-defined]
+        value = original(self, name)
         if name in _OWN or name not in object.__getattribute__(self, "__dict__"):
             return value
         return tracer.note(self, (name,), value)
