@@ -13,20 +13,16 @@ by a thousandth; a fault fails every time.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from hdgan.acceleration.sandbox import sandbox
 from hdgan.errors import HdganError
-from hdgan.seeding import seed_everything
 
 FACTOR = 4.0
 """How much more than the original's own error the accelerated module may differ from it."""
@@ -135,43 +131,52 @@ class _Run:
             shift: relative change of the floating-point inputs.
             rounding: change each input and parameter by one rounding.
         """
-        change = _Changes(rounding)
-        with sandbox(self._module), torch.enable_grad():
+        change = _Changes(self._wide, rounding)
+        leaves, spec = pytree.tree_flatten(self._arguments)
+        inputs = [change.input(x, shift) if isinstance(x, Tensor) else x for x in leaves]
+        # Copies that are no leaves, since the module may change its input in place.
+        args, kwargs = pytree.tree_unflatten([x.clone() if isinstance(x, Tensor) else x for x in inputs], spec)
+        with sandbox(self._module, change.state) as parameters, torch.enable_grad():
             self._module.train(self._training)
-            state = {name: change(self._cast(p)) for name, p in self._module.named_parameters()}
-            buffers = {name: self._cast(b).clone() for name, b in self._module.named_buffers()}
-            inputs, spec = pytree.tree_flatten(self._arguments)
-            inputs = [change(self._cast(x), shift) if isinstance(x, Tensor) else x for x in inputs]
-            # Copies that are no leaves, since the module may change its input in place.
-            given = [x.clone() if isinstance(x, Tensor) else x for x in inputs]
-            args, kwargs = pytree.tree_unflatten(given, spec)
-            made = functional_call(self._module, {**state, **buffers}, args, kwargs)
-            outputs = {f"output {i}": x for i, x in enumerate(pytree.tree_leaves(made)) if isinstance(x, Tensor)}
+            made = pytree.tree_leaves(self._module(*args, **kwargs))
+            outputs = {f"output {i}": x for i, x in enumerate(made) if isinstance(x, Tensor)}
             sources = {f"the gradient of input {i}": x for i, x in enumerate(inputs) if _differentiable(x)}
-            sources |= {f"the gradient of {name}": p for name, p in state.items() if _differentiable(p)}
+            sources |= {f"the gradient of {name}": p for name, p in parameters.items() if _differentiable(p)}
             gradients = _gradients([x for x in outputs.values() if _differentiable(x)], sources)
         return _Tensors({name: x.detach() for name, x in outputs.items()}, gradients)
 
-    def _cast(self, x: Tensor) -> Tensor:
-        return x.double() if self._wide and x.is_floating_point() else x
-
 
 class _Changes:
-    """Copies of tensors that require gradients where their originals may, changed a little."""
+    """Copies of tensors, in float64 or in their own dtype, changed a little.
 
-    def __init__(self, rounding: bool) -> None:
-        self._rounding = rounding
+    Args:
+        wide: whether floating-point tensors become float64.
+        rounding: whether inputs and parameters are changed by one rounding.
+    """
+
+    def __init__(self, wide: bool, rounding: bool) -> None:
+        self._wide, self._rounding = wide, rounding
         self._generator = torch.Generator().manual_seed(_SEED)
 
-    def __call__(self, x: Tensor, shift: float = 0.0) -> Tensor:
+    def input(self, x: Tensor, shift: float) -> Tensor:
+        """A copy of an input that has a gradient, changed by `shift` relatively."""
         if not x.is_floating_point():
             return x.detach().clone()
-        trains = x.requires_grad or not isinstance(x, nn.Parameter)
-        x = x.detach()
-        x = x + x * shift * self._noise(x) if shift else x.clone()
-        if self._rounding:
-            x = x + x * torch.finfo(x.dtype).eps * self._noise(x).sign()
-        return x.requires_grad_(trains)
+        x = self._cast(x)
+        x = x + x * shift * self._noise(x) if shift else x
+        return self._rounded(x).requires_grad_()
+
+    def state(self, x: Tensor) -> Tensor:
+        """A copy of a parameter or buffer."""
+        if not x.is_floating_point() or not isinstance(x, nn.Parameter):
+            return self._cast(x)
+        return nn.Parameter(self._rounded(self._cast(x)), x.requires_grad)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return x.detach().to(torch.float64 if self._wide and x.is_floating_point() else x.dtype, copy=True)
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        return x + x * torch.finfo(x.dtype).eps * self._noise(x).sign() if self._rounding else x
 
     def _noise(self, x: Tensor) -> Tensor:
         return torch.randn(x.shape, generator=self._generator, dtype=torch.float64).to(x)
@@ -220,24 +225,3 @@ def _comparison(mode: str, name: str, x: Tensor, moved: Tensor, found: Tensor, l
 
 def _rms(x: Tensor) -> float:
     return float(x.double().square().mean().sqrt()) if x.numel() else 0.0
-
-
-@contextmanager
-def sandbox(module: nn.Module) -> Iterator[None]:
-    """Leave the attributes and flags of all parts of a module as they are, and seed all generators for the block.
-
-    Parameters and buffers are not covered: run on copies of them.
-    """
-    attributes = [(part, dict(part.__dict__)) for part in module.modules()]
-    gpus = sorted({tensor.get_device() for tensor in (*module.parameters(), *module.buffers()) if tensor.is_cuda})
-    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - the module may draw from it
-    with torch.random.fork_rng(gpus):
-        seed_everything(_SEED)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(arrays)  # noqa: NPY002
-            for part, before in attributes:
-                part.__dict__.clear()
-                part.__dict__.update(before)

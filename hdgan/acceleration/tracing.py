@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import Proxy
@@ -27,7 +28,7 @@ from hdgan.ops._torch_internals import has_hooks
 _MISSING = object()
 _OWN = set(vars(nn.Module())) - {"training"}
 """What every module has. The modules among it are compared as a whole."""
-_VALUES = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+_VALUES = (bool, int, float, complex, str, bytes, type(None), np.generic, torch.dtype, torch.device)
 _REFUSED = {
     "isinstance": "asks for the type of a value",
     "type": "asks for the type of a value",
