@@ -58,8 +58,8 @@ def sandbox(module: nn.Module, copied: Callable[[Tensor], Tensor] = Tensor.clone
             for part, before in zip(parts, attributes, strict=True):
                 part.__dict__.clear()
                 part.__dict__.update(before)
-            for value, before in contents:
-                _refill(value, before)
+            for value, content in contents:
+                _refill(value, content)
             random.setstate(python)
             np.random.set_state(arrays)  # noqa: NPY002
 

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from hdgan.acceleration import calls
-from hdgan.acceleration.patterns import Found, Rewriter
+from hdgan.acceleration.nodes import Found
+from hdgan.acceleration.patterns import Rewriter
 from hdgan.acceleration.program import TENSOR, Program, Version, parameters_of, program_of
 from hdgan.acceleration.report import NotReplaced, Replaced
 from hdgan.acceleration.tracing import Trace, Untraceable, trace
@@ -91,9 +92,9 @@ class Search:
         versions: list[Version] = []
         found: dict[tuple[str, bool], Found] = {}
         for made, arguments in traces:
-            for row in Rewriter(module, made.graph).rewrite():
+            for row in (rewriter := Rewriter(module, made.graph)).rewrite():
                 found.setdefault((row.where, row.why_not is None), row)
-            versions.append(Version.of(made.graph, arguments, made.reads))
+            versions.append(Version.of(made.graph, arguments, (*made.reads, *rewriter.reads)))
         self._note(module, list(found.values()))
         if any(row.why_not is None for row in found.values()):
             self.programs[module] = Program(type(module), tuple(versions))
