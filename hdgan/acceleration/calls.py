@@ -182,12 +182,12 @@ def label_stem(label: Tensor, n_labels: int, conv: nn.Conv2d, pad: Pad = None) -
     """
     options = stem_options(conv, pad)
     if options is None or not _suits_stem(label, n_labels, conv, options):
-        planes = F.one_hot(label, n_labels).permute(0, 3, 1, 2).to(conv.weight.dtype)  # type: ignore[arg-type]
-        return conv(_padded(planes, pad))  # type: ignore[no-any-return]
+        planes = F.one_hot(label, n_labels).permute(0, 3, 1, 2).to(conv.weight.dtype)
+        return conv(_padded(planes, pad))
     stride, mode, pixels = options
     weight, bias = conv.weight, conv.bias
-    y = label_conv2d(label, None, weight, stride=stride, padding=pixels, pad_mode=mode)  # type: ignore[arg-type]
-    return y if bias is None else y + bias.to(y.dtype)[:, None, None]  # type: ignore[operator]
+    y = label_conv2d(label, None, weight, stride=stride, padding=pixels, pad_mode=mode)
+    return y if bias is None else y + bias.to(y.dtype)[:, None, None]
 
 
 def stem_options(conv: nn.Module | None, pad: Pad) -> tuple[int, PadMode, int] | None:

@@ -67,7 +67,7 @@ class Rewriter:
     # What a node is. Layers are given as they are; of calls only what the op needs.
 
     def _is_norm(self, node: Any) -> bool:
-        if isinstance(self.layer(node), nn.InstanceNorm2d):
+        if isinstance(self.layer(node), nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d):
             return True
         return isinstance(node, fx.Node) and node.op == "call_function" and node.target is F.instance_norm
 
@@ -75,6 +75,8 @@ class Rewriter:
         """What a norm reads and how norm_act is called for it; or why not."""
         layer = self.layer(node)
         if layer is not None:
+            if not isinstance(layer, nn.InstanceNorm2d):
+                return f"is an nn.{type(layer).__name__}, and the op takes planes (3-D: hdgan.nn.InstanceNormAct3d)"
             if layer.running_mean is not None:
                 return "keeps running statistics"
             if calls.eps_of(layer) is None:

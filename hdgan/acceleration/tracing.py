@@ -15,20 +15,20 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import CodeType, FunctionType, MethodType, ModuleType
+from enum import Enum
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.proxy import Proxy
 
 from hdgan.ops._torch_internals import has_hooks
 
 _MISSING = object()
 _OWN = set(vars(nn.Module())) - {"training"}
 """What every module has. The modules among it are compared as a whole."""
-_VALUES = (bool, int, float, complex, str, bytes, type(None), np.generic, torch.dtype, torch.device)
+_VALUES = (bool, int, float, complex, str, bytes, type(None), np.generic, Enum, torch.dtype, torch.device)
 _REFUSED = {
     "isinstance": "asks for the type of a value",
     "type": "asks for the type of a value",
@@ -131,6 +131,8 @@ def trace(root: nn.Module, call: Callable[..., Any], inputs: list[str], left: Ma
             continue
         if root in tracer.reasons:
             raise Untraceable(tracer.reasons[root])
+        if not tracer.reasons and not all(one.hold(root) for one in reads):
+            raise Untraceable("reads something that is another one each time")
         if not tracer.reasons:
             called = {module: leaves.get(module, "is called as it is") for module in tracer.called}
             return Trace(graph, reads, called, tracer.called | tracer.inlined)
@@ -220,18 +222,12 @@ class _Tracer(fx.Tracer):
 
     def note(self, module: nn.Module, names: tuple[str, ...], value: Any) -> Any:
         """Note that an attribute was read, and return what the forward gets to see of it."""
-        simple = isinstance(value, _VALUES) or (
-            isinstance(value, tuple) and all(isinstance(item, _VALUES) for item in value)
-        )
-        if simple or isinstance(value, FunctionType | MethodType | type) or callable(value):
+        if _is_value(value) or (isinstance(value, tuple) and all(map(_is_value, value))) or callable(value):
             self._read.setdefault(module, {})[names] = value
-        elif isinstance(value, ModuleType | Tensor | Proxy):
-            pass  # a tensor is refused where it is used
-        elif hasattr(value, "__dict__"):
+        elif hasattr(value, "__dict__") and not isinstance(value, Tensor | ModuleType):
             return _Watched(self, module, names, value)
-        else:
-            kind = type(value).__name__
-            self.reasons.setdefault(self._running[-1], f"reads {'.'.join(names)}, a {kind} that may change")
+        elif not isinstance(value, ModuleType):
+            self._refuse(f"reads {'.'.join(names)}, a {type(value).__name__} that may change")
             return copy.copy(value)
         return value
 
@@ -283,6 +279,10 @@ class _Tracer(fx.Tracer):
         self.reasons.setdefault(self._running[-1], reason)
 
 
+def _is_value(value: Any) -> bool:
+    return isinstance(value, _VALUES)
+
+
 def _objection(code: CodeType) -> str | None:
     """What a function does that a graph does not show."""
     for step in dis.get_instructions(code):
@@ -304,9 +304,8 @@ def _watched_class(tracer: _Tracer, kind: type) -> type:
 
     def read(self: Any, name: str) -> Any:
         value = original(self, name)
-        if name in _OWN or name not in object.__getattribute__(self, "__dict__"):
-            return value
-        return tracer.note(self, (name,), value)
+        held = name in object.__getattribute__(self, "__dict__") or _is_value(value)  # or by its class
+        return tracer.note(self, (name,), value) if held and name not in _OWN else value
 
     return type(kind.__name__, (kind,), {"__getattribute__": read, "__module__": kind.__module__})
 
@@ -315,7 +314,13 @@ class _Watched:
     """An object of options that a module holds; what is read of it is noted."""
 
     def __init__(self, tracer: _Tracer, module: nn.Module, names: tuple[str, ...], value: Any) -> None:
+        self.__dict__["_value"] = value
         self.__dict__["_read"] = lambda name: tracer.note(module, (*names, name), getattr(value, name))
 
     def __getattr__(self, name: str) -> Any:
         return self._read(name)
+
+    def _as_a_whole(self, *_: Any) -> Any:
+        raise Untraceable(f"uses an object as a whole that may change ({type(self._value).__name__})")
+
+    __eq__ = __ne__ = __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __hash__ = _as_a_whole
