@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dis
+import operator
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,13 @@ _REFUSED = {
 _WRITES = {"STORE_ATTR": "sets an attribute", "STORE_GLOBAL": "sets a global", "DELETE_ATTR": "deletes an attribute"}
 _BLOCKS = ("SETUP_FINALLY", "SETUP_WITH", "BEFORE_WITH", "PUSH_EXC_INFO")
 _LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names}
+
+
+IN_PLACE_OPERATORS = (
+    *("iadd", "iand", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift", "isub"),
+    *("itruediv", "ixor"),
+)
+"""Names in the module operator, of what `+=` and the like call."""
 
 
 class Untraceable(Exception):
@@ -215,6 +223,9 @@ class _Tracer(fx.Tracer):
         finally:
             self._running.pop()
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _InPlaceProxy(node, self)
+
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, Tensor) and not isinstance(a, nn.Parameter):
             raise Untraceable("makes or holds a tensor that is neither a parameter nor a buffer")
@@ -308,6 +319,19 @@ def _watched_class(tracer: _Tracer, kind: type) -> type:
         return tracer.note(self, (name,), value) if held and name not in _OWN else value
 
     return type(kind.__name__, (kind,), {"__getattribute__": read, "__module__": kind.__module__})
+
+
+class _InPlaceProxy(fx.Proxy):
+    """A stand-in for a tensor whose `x += y` changes it; torch.fx would write down `x = x + y`."""
+
+
+def _in_place(name: str) -> Callable[[fx.Proxy, Any], Any]:
+    function = getattr(operator, name)
+    return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
+
+
+for _name in IN_PLACE_OPERATORS:
+    setattr(_InPlaceProxy, f"__{_name}__", _in_place(_name))
 
 
 class _Watched:

@@ -90,13 +90,14 @@ class Search:
             self._visit_children(module)
             return
         versions: list[Version] = []
-        found: dict[tuple[str, bool], Found] = {}
+        found: list[Found] = []
         for made, arguments in traces:
-            for row in (rewriter := Rewriter(module, made.graph)).rewrite():
-                found.setdefault((row.where, row.why_not is None), row)
+            rewriter = Rewriter(module, made.graph)
+            rows = rewriter.rewrite()
+            found += [row for row in rows if row not in found] if versions else rows
             versions.append(Version.of(made.graph, arguments, (*made.reads, *rewriter.reads)))
-        self._note(module, list(found.values()))
-        if any(row.why_not is None for row in found.values()):
+        self._note(module, found)
+        if any(row.why_not is None for row in found):
             self.programs[module] = Program(type(module), tuple(versions))
         for made, _ in traces:
             for leaf in made.leaves:
