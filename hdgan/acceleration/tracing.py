@@ -44,6 +44,7 @@ _REFUSED = {
     "is_scripting": "asks whether it is scripted",
     "is_tracing": "asks whether it is traced",
     "is_compiling": "asks whether it is compiled",
+    "random": "draws numbers outside of PyTorch",
     "environ": "reads the environment",
     "open": "reads a file",
 }
@@ -229,6 +230,8 @@ class _Tracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, Tensor) and not isinstance(a, nn.Parameter):
             raise Untraceable("makes or holds a tensor that is neither a parameter nor a buffer")
+        if isinstance(a, np.generic):
+            return a.item()
         return super().create_arg(a)
 
     def note(self, module: nn.Module, names: tuple[str, ...], value: Any) -> Any:
@@ -273,8 +276,8 @@ class _Tracer(fx.Tracer):
     def _on_call(self, frame: Any, event: str, argument: Any) -> None:
         if event == "c_call":
             owner = getattr(argument, "__self__", None)
-            if isinstance(owner, random.Random) or type(owner).__module__.startswith("numpy.random"):
-                self._refuse("draws numbers in Python")
+            if isinstance(owner, random.Random):
+                self._refuse(_REFUSED["random"])
             elif getattr(argument, "__module__", None) == "time":
                 self._refuse("reads the clock")
         elif event == "call":
