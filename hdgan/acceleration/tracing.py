@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from hdgan.acceleration.sandbox import preserved
 from hdgan.ops._torch_internals import has_hooks
 
 _MISSING = object()
@@ -112,8 +113,10 @@ class Trace:
     reads: tuple[Reads, ...]
     leaves: dict[nn.Module, str]
     """The modules, other than PyTorch's own, that the graph calls as a whole; and why."""
-    used: set[nn.Module]
-    """All modules that the graph contains or calls."""
+    called: set[nn.Module]
+    """All modules that the graph calls as a whole."""
+    inlined: set[nn.Module]
+    """All modules of which the graph contains what they do."""
 
 
 def trace(root: nn.Module, call: Callable[..., Any], inputs: list[str], left: Mapping[nn.Module, str]) -> Trace:
@@ -144,7 +147,7 @@ def trace(root: nn.Module, call: Callable[..., Any], inputs: list[str], left: Ma
             raise Untraceable("reads something that is another one each time")
         if not tracer.reasons:
             called = {module: leaves.get(module, "is called as it is") for module in tracer.called}
-            return Trace(graph, reads, called, tracer.called | tracer.inlined)
+            return Trace(graph, reads, called, tracer.called, tracer.inlined)
         leaves |= tracer.reasons
 
 
@@ -189,7 +192,7 @@ class _Tracer(fx.Tracer):
         paths = {module: tuple(path.split(".")) if path else () for path, module in root.named_modules()}
         kinds = {module: type(module) for module in paths}
         self._running.append(root)
-        with self._watching(kinds, space["traced"], root), self._profiling():
+        with preserved(root), self._watching(kinds, space["traced"], root), self._profiling():
             graph = self.trace(root)
         return graph, tuple(self._reads(root, paths, kinds))
 

@@ -107,13 +107,14 @@ class Search:
 
     def _visit_unused(self, module: nn.Module, made: Trace) -> None:
         """Look at the parts that the forward of a module does not use; others may call them."""
+        used = made.called | made.inlined
         for child in module.children():
-            if child in made.used:
+            if child in made.called:
+                continue
+            if any(part in used for part in child.modules()):
                 self._visit_unused(child, made)
-            elif not any(part in made.used for part in child.modules()):
-                self._visit(child)
             else:
-                self._visit_unused(child, made)
+                self._visit(child)
 
     def _visit_norm(self, norm: nn.InstanceNorm2d) -> None:
         """Give a norm that nothing else could be done with a forward by the op."""
