@@ -14,8 +14,8 @@ from torch import fx, nn
 from hdgan.acceleration import calls
 from hdgan.acceleration.aliases import Aliases, is_fresh, mutates
 from hdgan.acceleration.nodes import Found, argument_of, only_user
+from hdgan.acceleration.reads import Reads
 from hdgan.acceleration.stems import fuse_stems
-from hdgan.acceleration.tracing import Reads
 
 _NOTHINGS = (nn.Identity, nn.Dropout, nn.Dropout2d)
 """Layers that do nothing, if they drop nothing."""
@@ -160,7 +160,7 @@ class Rewriter:
             if dropout and layer.p != 0:
                 continue
             values = ((("p",), layer.p),) if dropout else ()
-            self.reads.append(Reads(tuple(str(node.target).split(".")), type(layer), (), values))
+            self.reads.append(Reads(tuple(str(node.target).split(".")), type(layer), None, True, values))
             node.replace_all_uses_with(node.args[0])
             self.graph.erase_node(node)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from hdgan.acceleration.tracing import Reads, same
+from hdgan.acceleration.reads import Reads, same
 
 _PROGRAM = "_hdgan_program"
 

@@ -18,7 +18,8 @@ from hdgan.acceleration.nodes import Found
 from hdgan.acceleration.patterns import Rewriter
 from hdgan.acceleration.program import TENSOR, Program, Version, parameters_of, program_of
 from hdgan.acceleration.report import NotReplaced, Replaced
-from hdgan.acceleration.tracing import Trace, Untraceable, trace
+from hdgan.acceleration.tracing import Trace, trace
+from hdgan.acceleration.watching import Untraceable
 
 _WRAPPERS = {
     "DistributedDataParallel": "is wrapped in DistributedDataParallel",
@@ -100,7 +101,7 @@ class Search:
         if any(row.why_not is None for row in found):
             self.programs[module] = Program(type(module), tuple(versions))
         for made, _ in traces:
-            for leaf in made.leaves:
+            for leaf in made.called:
                 if not isinstance(leaf, nn.InstanceNorm2d):  # those are noted already
                     self._visit(leaf)
             self._visit_unused(module, made)
@@ -147,7 +148,7 @@ class Search:
             raise Untraceable(reason)
         arguments = self._arguments(module)
         call = _caller(kind, arguments)
-        inputs = [f"tensor_{i}" for i, value in enumerate(arguments) if value is TENSOR]
+        inputs = arguments.count(TENSOR)
         first = trace(module, call, inputs, self._left)
         found = [first]
         if any(names == ("training",) for reads in first.reads for names, _ in reads.values):
