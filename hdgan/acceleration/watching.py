@@ -137,10 +137,9 @@ def _objection(code: CodeType) -> str | None:
     return None
 
 
-def _watched_class(watch: Watch, kind: type) -> type:
+def _watched_class(watch: Watch, kind: Any) -> type:
     """A subclass whose instances tell which of their attributes are read."""
     get: Any = kind.__getattribute__
-    look_up: Any = getattr(kind, "__getattr__", None)
 
     def read(self: Any, name: str) -> Any:
         value = get(self, name)
@@ -148,7 +147,7 @@ def _watched_class(watch: Watch, kind: type) -> type:
         return watch.note(self, (name,), value) if held and name not in _OWN else value
 
     def read_registered(self: Any, name: str) -> Any:
-        value = look_up(self, name)
+        value = kind.__getattr__(self, name)  # not sooner: torch.fx exchanges it for a while
         return watch.note(self, (name,), None) if value is None else value  # a part or parameter that may be set
 
     names = {"__getattribute__": read, "__getattr__": read_registered, "__module__": kind.__module__}
