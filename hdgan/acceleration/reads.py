@@ -64,4 +64,6 @@ def why_left(module: nn.Module) -> str | None:
     """Why a module has to be called as it is: something may see that it is called."""
     if "forward" in module.__dict__:
         return "has a forward of its own"
+    if getattr(module, "_compiled_call_impl", None) is not None:
+        return "is compiled"
     return "has hooks" if has_hooks(module) else None

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-_OWN = set(vars(nn.Module())) - {"training"}
-"""What every module has. The parts and hooks among it are compared as a whole."""
+_OWN = {*vars(nn.Module()), "_compiled_call_impl"} - {"training"}
+"""What every module has. Parts and hooks are compared as a whole."""
 _VALUES = (bool, int, float, complex, str, bytes, type(None), np.generic, Enum, torch.dtype, torch.device)
 _REFUSED = {
     "isinstance": "asks for the type of a value",
@@ -144,7 +144,7 @@ def _watched_class(watch: Watch, kind: Any) -> type:
     def read(self: Any, name: str) -> Any:
         value = get(self, name)
         held = name in object.__getattribute__(self, "__dict__") or _is_value(value)  # or its class holds it
-        return watch.note(self, (name,), value) if held and name not in _OWN else value
+        return watch.note(self, (name,), value) if held and name not in _OWN and not name.startswith("__") else value
 
     def read_registered(self: Any, name: str) -> Any:
         value = kind.__getattr__(self, name)  # not sooner: torch.fx exchanges it for a while
