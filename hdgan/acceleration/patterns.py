@@ -75,12 +75,10 @@ class Rewriter:
         """What a norm reads and how norm_act is called for it; or why not."""
         layer = self.layer(node)
         if layer is not None:
-            if not isinstance(layer, nn.InstanceNorm2d):
-                return f"is an nn.{type(layer).__name__}, and the op takes planes (3-D: hdgan.nn.InstanceNormAct3d)"
             if layer.running_mean is not None:
                 return "keeps running statistics"
             if calls.eps_of(layer) is None:
-                return "is not a bare nn.InstanceNorm2d: it has hooks, or is of a class derived from it"
+                return "is not nn.InstanceNorm2d or nn.InstanceNorm3d itself, or has hooks"
             x = argument_of(node, "input", 0)
             return (x, {"norm": layer}) if isinstance(x, fx.Node) else "is called with something else than a tensor"
         given = _bound(F.instance_norm, node)

@@ -34,9 +34,9 @@ class Trace:
 
     graph: fx.Graph
     reads: tuple[Reads, ...]
-    called: set[nn.Module]
-    """The modules that it calls."""
-    inlined: set[nn.Module]
+    called: dict[nn.Module, None]
+    """The modules that it calls, in order."""
+    inlined: dict[nn.Module, None]
     """The modules of which it contains what they do."""
 
 
@@ -91,8 +91,8 @@ class _Tracer(fx.Tracer):
         self.failed: nn.Module | None = None
         """The innermost module in which an error was raised, if it is not the root."""
         self._leaves = leaves
-        self._called: set[nn.Module] = set()
-        self._inlined: set[nn.Module] = set()
+        self._called: dict[nn.Module, None] = {}
+        self._inlined: dict[nn.Module, None] = {}
 
     def run(self, call: Callable[..., Any], inputs: int) -> Trace:
         """The graph, whether exact or not."""
@@ -123,9 +123,9 @@ class _Tracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self.is_leaf_module(m, ""):
-            self._called.add(m)
+            self._called[m] = None
             return super().call_module(m, forward, args, kwargs)
-        self._inlined.add(m)
+        self._inlined[m] = None
         self.watch.running.append(m)
         try:
             return super().call_module(m, forward, args, kwargs)

@@ -70,7 +70,7 @@ class Search:
         self._visited.add(module)
         if module in self._left:
             self._keep(module, self._left[module])
-        elif isinstance(module, nn.InstanceNorm2d):
+        elif isinstance(module, calls.NORMS):
             self._visit_norm(module)
         elif isinstance(module, nn.ModuleList | nn.ModuleDict | nn.DataParallel):
             self._visit_children(module)
@@ -102,13 +102,13 @@ class Search:
             self.programs[module] = Program(type(module), tuple(versions))
         for made, _ in traces:
             for leaf in made.called:
-                if not isinstance(leaf, nn.InstanceNorm2d):  # those are noted already
+                if not isinstance(leaf, calls.NORMS):  # those are noted already
                     self._visit(leaf)
             self._visit_unused(module, made)
 
     def _visit_unused(self, module: nn.Module, made: Trace) -> None:
         """Look at the parts that the forward of a module does not use; others may call them."""
-        used = made.called | made.inlined
+        used = made.called.keys() | made.inlined.keys()
         for child in module.children():
             if child in made.called:
                 continue
@@ -117,7 +117,7 @@ class Search:
             else:
                 self._visit(child)
 
-    def _visit_norm(self, norm: nn.InstanceNorm2d) -> None:
+    def _visit_norm(self, norm: nn.InstanceNorm2d | nn.InstanceNorm3d) -> None:
         """Give a norm that nothing else could be done with a forward by the op."""
         if calls.eps_of(norm) is None:
             reason = "keeps running statistics" if norm.running_mean is not None else "has hooks or a class of its own"

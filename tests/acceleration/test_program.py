@@ -48,6 +48,20 @@ def test_copies_are_accelerated_and_apart(network: Generator, duplicate: Any) ->
     assert float(network.last.weight.detach().abs().sum()) > 0
 
 
+def test_data_parallel_training_takes_it(network: Generator) -> None:
+    expected = results(network, image())
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(network.double())
+        wrapped(image(dtype=torch.float64)).mul(image(2, 3, 8, 6, seed=1, dtype=torch.float64)).sum().backward()
+        with pytest.raises(ValueError, match="accelerate the network before it is wrapped"):
+            accelerate(wrapped)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert_same([p.grad for p in network.parameters() if p.grad is not None], expected[2:])
+
+
 def test_state_dicts_go_both_ways(network: Generator) -> None:
     plain = Generator()
     plain.load_state_dict(network.state_dict())

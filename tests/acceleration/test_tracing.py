@@ -315,6 +315,16 @@ def test_hooks_run(name: str, first: bool) -> None:
         assert [row.where for row in report.kept] == ["stem.1"]
 
 
+def test_a_part_that_is_compiled_later_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Generator()
+    accelerate(network)
+    calls: list[str] = []
+    monkeypatch.setattr(network.stem, "_compiled_call_impl", lambda x: calls.append("stem") or x)
+    with pytest.raises(RuntimeError, match="channels"):
+        network(image())
+    assert calls == ["stem"]
+
+
 def test_parts_added_later_are_run() -> None:
     network = Generator()
     accelerate(network)
