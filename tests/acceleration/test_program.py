@@ -54,7 +54,7 @@ def test_data_parallel_training_takes_it(network: Generator) -> None:
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         wrapped = nn.parallel.DistributedDataParallel(network.double())
-        wrapped(image(dtype=torch.float64)).mul(image(2, 3, 8, 6, seed=1, dtype=torch.float64)).sum().backward()
+        wrapped(image().double()).mul(image(2, 3, 8, 6, seed=1, dtype=torch.float64)).sum().backward()
         with pytest.raises(ValueError, match="accelerate the network before it is wrapped"):
             accelerate(wrapped)
     finally:
