@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from hdgan.acceleration.parity import Arguments, compare
+from hdgan.acceleration.parity import Arguments, Parity, compare
 from hdgan.acceleration.pooling import find_pooling
 from hdgan.acceleration.program import Program, install, uninstall
 from hdgan.acceleration.report import Report
@@ -75,14 +75,15 @@ def accelerate(
             programs[part], row = found
             replaced.append(row)
             kept = [one for one in kept if one.where != paths[part]]
+    comparisons: list[Parity] | None = None if arguments is None else []
     try:
         for part, program in programs.items():
             install(part, program)
-        comparisons = None
-        if arguments is not None:
-            comparisons = compare(module, arguments, partial(_originally, programs)) if programs else []
+        if arguments is not None and programs:
+            comparisons = compare(module, arguments, partial(_originally, programs))
     except BaseException:
-        undo(module)
+        for part in programs:
+            uninstall(part)
         raise
     return Report(type(module).__name__, replaced, kept, [paths[part] for part in programs], comparisons)
 

@@ -127,6 +127,8 @@ class _Run:
     def __init__(self, module: nn.Module, arguments: Arguments, training: bool, wide: bool) -> None:
         self._module, self._arguments, self._training, self._wide = module, arguments, training, wide
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def __call__(self, shift: float, rounding: int = 0) -> _Tensors:
         """Outputs and gradients.
 
@@ -139,7 +141,7 @@ class _Run:
         inputs = [change.input(x, shift) if isinstance(x, Tensor) else x for x in leaves]
         # Copies that are no leaves, since the module may change its input in place.
         args, kwargs = pytree.tree_unflatten([x.clone() if isinstance(x, Tensor) else x for x in inputs], spec)
-        with sandbox(self._module, change.state) as parameters, torch.enable_grad():
+        with sandbox(self._module, change.state) as parameters:
             self._module.train(self._training)
             made = pytree.tree_leaves(self._module(*args, **kwargs))
             outputs = {f"output {i}": x for i, x in enumerate(made) if isinstance(x, Tensor)}

@@ -57,6 +57,7 @@ class Search:
             if (reason := wrapper_of(module)) is not None:
                 self._left[module] = reason
         self._visited: set[nn.Module] = set()
+        self._inlined: set[nn.Module] = set()
         self.programs: dict[nn.Module, Program] = {}
         self.replaced: list[Replaced] = []
         self.kept: list[NotReplaced] = []
@@ -68,6 +69,8 @@ class Search:
         if module in self._visited:
             return
         self._visited.add(module)
+        if module in self._inlined:
+            return  # a graph that contains it would no longer hold if its class changed
         if module in self._left:
             self._keep(module, self._left[module])
         elif isinstance(module, calls.NORMS):
@@ -85,7 +88,7 @@ class Search:
         try:
             traces = self._traces(module)
         except Untraceable as error:
-            if any(module.children()):
+            if module._modules:
                 self.untraced.append(module)
                 self._keep(module, f"its forward {error}; its parts are looked at one by one")
             self._visit_children(module)
@@ -100,6 +103,7 @@ class Search:
         self._note(module, found)
         if any(row.why_not is None for row in found):
             self.programs[module] = Program(type(module), tuple(versions))
+            self._inlined.update(*(made.inlined for made, _ in traces))
         for made, _ in traces:
             for leaf in made.called:
                 if not isinstance(leaf, calls.NORMS):  # those are noted already
@@ -149,14 +153,15 @@ class Search:
         arguments = self._arguments(module)
         call = _caller(kind, arguments)
         inputs = arguments.count(TENSOR)
-        first = trace(module, call, inputs, self._left)
+        left = {*self._left, *self.programs}
+        first = trace(module, call, inputs, left)
         found = [first]
         if any(names == ("training",) for reads in first.reads for names, _ in reads.values):
             flags = [(part, part.training) for part in module.modules()]
             try:
                 for mode in (True, False):
                     module.train(mode)
-                    other = trace(module, call, inputs, self._left)
+                    other = trace(module, call, inputs, left)
                     if all(other.reads != one.reads for one in found):
                         found.append(other)
             finally:

@@ -48,7 +48,7 @@ class Untraceable(Exception):
     """Why a module is not traced, as the end of a sentence that begins with its forward."""
 
 
-class Watch:
+class TraceWatch:
     """Notes what the modules of a tree read, and why their graphs would not be exact.
 
     Args:
@@ -84,7 +84,7 @@ class Watch:
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """Watch what runs in the block.
+        """TraceWatch what runs in the block.
 
         The modules tell what is read of them by classes between them and their own. Python tells which functions run.
         """
@@ -137,7 +137,7 @@ def _objection(code: CodeType) -> str | None:
     return None
 
 
-def _watched_class(watch: Watch, kind: Any) -> type:
+def _watched_class(watch: TraceWatch, kind: Any) -> type:
     """A subclass whose instances tell which of their attributes are read."""
     get: Any = kind.__getattribute__
 
@@ -157,7 +157,7 @@ def _watched_class(watch: Watch, kind: Any) -> type:
 class _Options:
     """An object that a module holds, such as parsed options; what is read of it is noted."""
 
-    def __init__(self, watch: Watch, module: nn.Module, names: tuple[str, ...], value: Any) -> None:
+    def __init__(self, watch: TraceWatch, module: nn.Module, names: tuple[str, ...], value: Any) -> None:
         self.__dict__["_value"] = value
         self.__dict__["_read"] = lambda name: watch.note(module, (*names, name), getattr(value, name))
 

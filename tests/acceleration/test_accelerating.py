@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import hdgan
 from hdgan.acceleration import ParityError, accelerate, undo
-from tests.acceleration.networks import Generator, Written, assert_same, image, results
+from tests.acceleration.networks import Block, Generator, Written, assert_same, image, results
 
 
 def test_the_module_stays_itself() -> None:
@@ -181,6 +181,45 @@ def test_a_difference_leaves_the_module_as_it_was() -> None:
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     SCRIPTED = torch.jit.script(nn.Conv2d(3, 3, 1))
+
+
+@pytest.mark.usefixtures("wrong")
+def test_a_difference_leaves_parts_that_were_accelerated_before() -> None:
+    network = nn.Sequential(Generator(), nn.InstanceNorm2d(3))
+    accelerate(network[0])
+    kinds = [type(part) for part in network.modules()]
+    with pytest.raises(ParityError):
+        accelerate(network, image())
+    assert [type(part) for part in network.modules()] == kinds
+    assert kinds[1] is not Generator
+
+
+def test_a_part_that_two_graphs_could_contain() -> None:
+    shared = Block(3)
+
+    class Either(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = shared
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) if x.shape[2] > 3 else x
+
+    for network in (nn.Sequential(shared, Either()), nn.Sequential(Either(), shared)):
+        expected = network(image())
+        report = accelerate(network, image())
+        assert type(network)._hdgan_program.versions[0].is_for(network, (image(),))
+        assert report.units == [""]
+        torch.testing.assert_close(network(image()), expected, rtol=1e-5, atol=1e-5)
+        undo(network)
+
+
+def test_inside_of_no_grad_and_inference_mode() -> None:
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            report = accelerate(Generator(), image())
+        assert [comparison.what for comparison in report.comparisons or []] != []
+
 
 BAD: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "no module": (torch.relu, {}, TypeError, "expected an nn.Module, got builtin_function_or_method"),
