@@ -118,8 +118,9 @@ class _Tracer(fx.Tracer):
                 yield Reads(path, kind, parts_of(module) if leads else None, inlined, values)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        left = m in self._leaves or why_left(m) is not None or isinstance(m, torch.jit.ScriptModule)
-        return left or super().is_leaf_module(m, module_qualified_name)
+        if m in self._leaves or why_left(m) is not None or isinstance(m, torch.jit.ScriptModule):
+            return True
+        return m.__module__.startswith("torch.") and not isinstance(m, nn.Sequential)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self.is_leaf_module(m, ""):

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from hdgan.acceleration import calls
 from hdgan.acceleration.nodes import Found
 from hdgan.acceleration.patterns import Rewriter
+from hdgan.acceleration.pooling import find_pooling
 from hdgan.acceleration.program import TENSOR, Program, Version, parameters_of, program_of
 from hdgan.acceleration.report import NotReplaced, Replaced
 from hdgan.acceleration.tracing import Trace, trace
@@ -41,7 +42,7 @@ def wrapper_of(module: nn.Module) -> str | None:
 
 
 class Search:
-    """Makes programs for a module and its parts. It changes nothing.
+    """Makes programs for a module and its parts, and leaves both as they are.
 
     Args:
         root: the module.
@@ -61,8 +62,6 @@ class Search:
         self.programs: dict[nn.Module, Program] = {}
         self.replaced: list[Replaced] = []
         self.kept: list[NotReplaced] = []
-        self.untraced: list[nn.Module] = []
-        """Modules whose forward has no graph."""
         self._visit(root)
 
     def _visit(self, module: nn.Module) -> None:
@@ -75,10 +74,10 @@ class Search:
             self._keep(module, self._left[module])
         elif isinstance(module, calls.NORMS):
             self._visit_norm(module)
-        elif isinstance(module, nn.ModuleList | nn.ModuleDict | nn.DataParallel):
-            self._visit_children(module)
         elif isinstance(module, nn.Sequential) or not type(module).__module__.startswith("torch."):
             self._visit_forward(module)
+        else:
+            self._visit_children(module)  # of a list, or of a wrapper such as DataParallel
 
     def _visit_children(self, module: nn.Module) -> None:
         for child in module.children():
@@ -88,8 +87,11 @@ class Search:
         try:
             traces = self._traces(module)
         except Untraceable as error:
-            if module._modules:
-                self.untraced.append(module)
+            pooling = find_pooling(module, self._given.get(module))
+            if pooling is not None:
+                self.programs[module], what = pooling
+                self.replaced.append(Replaced(self._paths[module], what))
+            elif module._modules:
                 self._keep(module, f"its forward {error}; its parts are looked at one by one")
             self._visit_children(module)
             return
