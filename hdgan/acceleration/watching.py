@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dis
+import inspect
 import random
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 _OWN = {*vars(nn.Module()), "_compiled_call_impl"} - {"training"}
 """What every module has. Parts and hooks are compared as a whole."""
@@ -22,14 +24,8 @@ _VALUES = (bool, int, float, complex, str, bytes, type(None), np.generic, Enum, 
 _REFUSED = {
     "isinstance": "asks for the type of a value",
     "type": "asks for the type of a value",
-    "no_grad": "switches gradients off",
-    "inference_mode": "switches gradients off",
-    "set_grad_enabled": "switches gradients on or off",
     "is_grad_enabled": "asks whether there are gradients",
-    "autocast": "switches autocast",
     "is_autocast_enabled": "asks for autocast",
-    "checkpoint": "checkpoints a part of itself",
-    "checkpoint_sequential": "checkpoints a part of itself",
     "is_scripting": "asks whether it is scripted",
     "is_tracing": "asks whether it is traced",
     "is_compiling": "asks whether it is compiled",
@@ -38,6 +34,20 @@ _REFUSED = {
     "open": "reads a file",
 }
 """Names in a function whose effect a graph does not have, and what the function does by them."""
+_HIDDEN = {
+    inspect.unwrap(function).__code__: reason
+    for function, reason in (
+        (torch.no_grad.__enter__, "switches gradients off"),
+        (torch.enable_grad.__enter__, "switches gradients on"),
+        (torch.set_grad_enabled.__init__, "switches gradients on or off"),
+        (torch.inference_mode.__enter__, "switches gradients off"),
+        (torch.autocast.__enter__, "switches autocast"),
+        (checkpoint, "checkpoints a part of itself"),
+        (checkpoint_sequential, "checkpoints a part of itself"),
+        (torch.autograd.Function.apply, "has a derivative of its own"),
+    )
+}
+"""Functions of PyTorch, by their code, whose effect a graph does not have."""
 _WRITES = {"STORE_ATTR": "sets an attribute", "STORE_GLOBAL": "sets a global", "DELETE_ATTR": "deletes an attribute"}
 _BLOCKS = ("SETUP_FINALLY", "SETUP_WITH", "BEFORE_WITH", "PUSH_EXC_INFO")
 _NAMES, _ATTRIBUTES = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"), ("LOAD_ATTR", "LOAD_METHOD")
@@ -115,7 +125,7 @@ class TraceWatch:
             if code not in self._objections:
                 module = str(frame.f_globals.get("__name__", ""))
                 ours = module.startswith("hdgan.acceleration.") or module.split(".")[0] in _LIBRARIES
-                self._objections[code] = None if ours else _objection(code)
+                self._objections[code] = _HIDDEN.get(code) if ours else _objection(code)
             if reason := self._objections[code]:
                 self.refuse(reason)
 
