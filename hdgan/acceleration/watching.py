@@ -122,10 +122,13 @@ class TraceWatch:
                 self.refuse("reads the clock")
         elif event == "call":
             code = frame.f_code
+            if code in _HIDDEN:  # is the better reason: what PyTorch imports for it may ask for types
+                self.reasons[self.running[-1]] = _HIDDEN[code]
+                return
             if code not in self._objections:
                 module = str(frame.f_globals.get("__name__", ""))
                 ours = module.startswith("hdgan.acceleration.") or module.split(".")[0] in _LIBRARIES
-                self._objections[code] = _HIDDEN.get(code) if ours else _objection(code)
+                self._objections[code] = None if ours else _objection(code)
             if reason := self._objections[code]:
                 self.refuse(reason)
 
