@@ -37,10 +37,10 @@ _REFUSED = {
 _HIDDEN = {
     inspect.unwrap(function).__code__: reason
     for function, reason in (
-        (torch.no_grad.__enter__, "switches gradients off"),
-        (torch.enable_grad.__enter__, "switches gradients on"),
+        (torch.no_grad.__enter__, "switches gradients on or off"),
+        (torch.enable_grad.__enter__, "switches gradients on or off"),
         (torch.set_grad_enabled.__init__, "switches gradients on or off"),
-        (torch.inference_mode.__enter__, "switches gradients off"),
+        (torch.inference_mode.__enter__, "switches gradients on or off"),
         (torch.autocast.__enter__, "switches autocast"),
         (checkpoint, "checkpoints a part of itself"),
         (checkpoint_sequential, "checkpoints a part of itself"),

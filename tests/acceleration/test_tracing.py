@@ -277,8 +277,8 @@ def narrow(m: Any, x: Tensor) -> Tensor:
 
 
 REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], str]] = {
-    "no_grad": (no_gradient, {}, "with or try block"),
-    "decorated": (decorated, {}, "switches gradients off"),
+    "no_grad": (no_gradient, {}, "switches gradients"),
+    "decorated": (decorated, {}, "switches gradients"),
     "autocast": (narrow, {}, "switches autocast"),
     "derivative": (straight_through, {}, "a derivative of its own"),
     "own tensor": (own_tensor, {}, "makes or holds a tensor"),
