@@ -220,7 +220,7 @@ def family_configs(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFac
     return {
         "pix2pixhd": make_config,
         "pix2pix": partial(make, Pix2PixStage, pix2pix, Pix2PixLoss()),
-        "crn": partial(make, CRNStage, crn, CRNLoss(scorer=scorer)),
+        "crn": partial(make, CRNStage, crn, CRNLoss(network=str(scorer))),
     }
 
 

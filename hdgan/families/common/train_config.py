@@ -238,7 +238,7 @@ class TrainConfig:
             raise ConfigError(
                 f"some training images have a side of {count(shortest, 'pixel')}, but {self.loss.network_name}, whose "
                 f"features the loss compares, needs {least}: train at a larger size, or with "
-                f"{option('loss.scorer')} random"
+                f"{option('loss.network')} random"
             )
         check_side(self.loss.max_shift, shortest)
         return replace(self, model=self.model.resolved(sides))
