@@ -139,11 +139,10 @@ def test_without_a_batch(module, shape, memory_format):
 
 
 @pytest.mark.parametrize("make", [InstanceNormAct2d, InstanceNormAct3d])
-def test_one_pixel_is_enough_for_other_dimensions(make):
-    """But planes of one pixel are refused, in both modes, as torch.nn does."""
+def test_planes_of_one_pixel_are_refused_as_by_torch(make):
+    """In training and in evaluation. Lines of pixels are planes."""
     theirs = {InstanceNormAct2d: nn.InstanceNorm2d, InstanceNormAct3d: nn.InstanceNorm3d}[make](3)
-    ones = (1,) * (len(make.SIZES.split(", ")) - 1)
-    x = torch.randn(2, 3, *ones, 7)
+    x = torch.randn(2, 3, *(1,) * (make.RANK - 3), 7)
     torch.testing.assert_close(make(3)(x), theirs(x))
     for ours, message in ((make(3), "expected planes of more than one pixel, got x of shape"), (theirs, "more than 1")):
         for mode in (True, False):
