@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from hdgan.checkpoints import beside, require_new_checkpoint
+from hdgan.checkpoints import STYLES_FILE, beside, require_new_checkpoint
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.families import ImageModel
 from hdgan.families.saving import load_model, save_model
-from hdgan.styles.bank import STYLES_FILE, StyleBank
+from hdgan.styles.bank import StyleBank
 from hdgan.styles.table import Origin, fingerprint
 from hdgan.wording import count
 

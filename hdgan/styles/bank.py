@@ -33,7 +33,6 @@ from hdgan.styles.sample import Style, Styles
 from hdgan.styles.table import Origin
 from hdgan.weights import open_safetensors
 
-STYLES_FILE = "styles.safetensors"
 FORMAT = 1
 """Increased when an older hdgan could not read a newer file."""
 
