@@ -75,7 +75,7 @@ def generate(
     pipeline = load(run, checkpoint=checkpoint, device=device, precision=precision, ema=ema)
     chosen = None
     if scenes is None:
-        _check_sources(run, pipeline, sources)
+        check_sources(run, pipeline, sources)
     else:
         chosen = choose_scenes(run, pipeline, scenes, out, [_OPTIONS[part] for part in sources])
     choice.check(pipeline.config.variants, with_photo=photo is not None)
@@ -153,8 +153,17 @@ def trained_size(file: Path) -> SizeConfig | None:
     return None if size is None else from_plain(SizeConfig, size, f"{file}, train")
 
 
-def _check_sources(run: Path, pipeline: Pipeline, sources: Mapping[str, Path]) -> None:
-    """Refuse sources that the model does not use, and require the one that it needs."""
+def check_sources(run: Path, pipeline: Pipeline, sources: Mapping[str, Path]) -> None:
+    """Refuse sources that the model does not use, and require the one that it needs.
+
+    Args:
+        run: the model, as it was given.
+        pipeline: the same, loaded.
+        sources: files or folders by the part of a `Pair` that they are.
+
+    Raises:
+        ConfigError: one of them has no effect, or one is missing.
+    """
     model = pipeline.config
     needed = "label" if model.n_labels else "input"
     if needed not in sources:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from hdgan.errors import CheckpointError
+from hdgan.errors import CheckpointError, ConfigError
 
 PREFIX = "hf:"
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
@@ -56,6 +56,16 @@ def is_repository(text: str) -> bool:
     """Whether the hub could have a repository OWNER/NAME of this name."""
     allowed = _REPOSITORY.fullmatch(text) and "--" not in text and ".." not in text and not text.endswith(".git")
     return bool(allowed) and len(text) <= 96
+
+
+def require_repository(text: str) -> None:
+    """Refuse what `is_repository` says the hub cannot have.
+
+    Raises:
+        ConfigError: it is not OWNER/NAME.
+    """
+    if not is_repository(text):
+        raise ConfigError(f"{text:.300} is no name of a repository on the Hugging Face Hub: write OWNER/NAME")
 
 
 def cached_name(model: Path) -> HubModel | None:

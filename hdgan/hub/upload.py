@@ -9,7 +9,7 @@ from typing import Any
 
 from hdgan.errors import ConfigError, HdganError
 from hdgan.hub.download import is_of_hdgan, listed
-from hdgan.hub.names import PREFIX, HubModel, is_repository
+from hdgan.hub.names import PREFIX, HubModel, require_repository
 from hdgan.hub.problems import HubUnreachable, explained, library, login_remedy
 
 _ALWAYS_THERE = (".gitattributes", "README.md", "LICENSE")
@@ -92,8 +92,7 @@ def open_destination(
             it holds something else.
         HdganError: the hub refuses, or cannot be reached.
     """
-    if not is_repository(repository):
-        raise ConfigError(f"{repository:.300} is not a name of a repository on the Hugging Face Hub: write OWNER/NAME")
+    require_repository(repository)
     hub, model = library(), HubModel(repository, branch)
     if hub.get_token() is None:
         raise ConfigError(f"nobody is logged in to {hub.constants.ENDPOINT}: {login_remedy()}")
