@@ -401,11 +401,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubState]:
             "HUGGINGFACE_CO_URL_TEMPLATE": f"{state.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
             "HF_HUB_CACHE": str(tmp_path / "hf" / "hub"),
             "HF_TOKEN_PATH": str(tmp_path / "hf" / "token"),
+            "HF_HUB_DISABLE_XET": True,
         }
         for name, value in values.items():
             monkeypatch.setattr(constants, name, value)
-        for name, value in {"HF_ENDPOINT": state.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN}.items():
-            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("HF_ENDPOINT", state.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
         yield state

@@ -54,23 +54,34 @@ def explained(model: HubModel, kind: type[HdganError]) -> Iterator[None]:
         HubUnreachable: there is no connection, or the hub is out of order.
         HdganError: of the given class, if the hub refuses.
     """
-    errors = library().errors
     try:
         yield
     except HdganError:
         raise
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
-        offline = library().constants.HF_HUB_OFFLINE
-        raise HubUnreachable("HF_HUB_OFFLINE is set" if offline else _unreachable(error)) from error
-    except errors.HfHubHTTPError as error:
-        if error.response.status_code in _BUSY:
-            raise HubUnreachable(_unreachable(error)) from error
-        raise kind(_refusal(model, error)) from error
-    except errors.HTTPError as error:  # of the HTTP library that huggingface_hub uses
-        raise HubUnreachable(_unreachable(error)) from error
-    except (errors.HFValidationError, errors.FileMetadataError, OSError, ValueError) as error:
+    except Exception as error:
+        translated = _translated(model, error, kind)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _translated(model: HubModel, error: Exception, kind: type[HdganError]) -> HdganError | None:
+    """Our error for one of huggingface_hub; None for one that is a fault of the code."""
+    errors = library().errors
+    if type(error) is RuntimeError and isinstance(error.__cause__, Exception):  # which only names the file
+        return _translated(model, error.__cause__, kind)
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return HubUnreachable("HF_HUB_OFFLINE is set")
+    if isinstance(error, errors.HfHubHTTPError):
+        busy = error.response.status_code in _BUSY
+        return HubUnreachable(_unreachable(error)) if busy else kind(_refusal(model, error))
+    # HTTPError is of the HTTP library that huggingface_hub uses.
+    if isinstance(error, (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError, TimeoutError)):
+        return HubUnreachable(_unreachable(error))
+    if isinstance(error, (OSError, ValueError, RuntimeError)):
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise kind(f"{model}: {reason:.300}") from error
+        return kind(f"{model}: {reason:.300}")
+    return None
 
 
 def _unreachable(error: Exception) -> str:

@@ -128,7 +128,7 @@ def _found(model: HubModel, model_file: str, private: bool, overwrite: bool) -> 
     commit = HubModel(model.repository, (at or main).sha)
     if foreign and not overwrite and not (model_file in files and is_of_hdgan(commit, model_file)):
         raise ConfigError(
-            f"{PREFIX}{model.repository} holds no model of hdgan but {listed(foreign)}: choose another name, or add "
+            f"{PREFIX}{model.repository} holds no model of hdgan but has {listed(files)}: choose another name, or add "
             "--overwrite to push into it all the same"
         )
     return Destination(model, private, None if at is None else at.sha, exists=True, files=files)

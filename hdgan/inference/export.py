@@ -66,9 +66,8 @@ def export_model(
     save_model(out, model, extra=extra, tensors=info.tensors, dtype=dtype, new=True)
     if bank is not None:
         # Rounding has made another network of E, for which these styles are as good.
-        replace(
-            bank if examples else bank.without_examples(), origin=Origin(_encoder_id(model), bank.origin.checkpoint)
-        ).save(styles_file)
+        bank = bank if examples else bank.without_examples()
+        replace(bank, origin=Origin(_encoder_id(model), bank.origin.checkpoint)).save(styles_file)
         notes.append(f"its {count(sum(map(len, bank.clusters.values())), 'cluster')} of styles: {styles_file}")
     elif model.config.feature_channels:
         notes.append(f"{source} has no clusters of styles, so the new file has none either")

@@ -205,7 +205,8 @@ class Exchange:
             raise _Refused(403, message="You don't have the rights to create a model under the namespace others")
         if name in self.state.models:
             raise _Refused(409, message="You already created this model repo")
-        self.state.add(name, {".gitattributes": b"*.safetensors filter=lfs\n"}, private=bool(wanted.get("private")))
+        private = wanted.get("visibility") == "private" or bool(wanted.get("private"))  # before version 2
+        self.state.add(name, {".gitattributes": b"*.safetensors filter=lfs\n"}, private=private)
         return _json({"url": f"{self.state.url}/{name}"})
 
     def branch(self, name: str, branch: str) -> Answer:
@@ -230,15 +231,11 @@ class Exchange:
 
     def batch(self, name: str) -> Answer:
         self.model(name, write=True)
-        objects = [
-            {
-                **wanted,
-                "actions": {} if wanted["oid"] in self.state.uploads else {
-                    "upload": {"href": f"{self.state.url}/lfs/{wanted['oid']}", "header": {}}
-                },
-            }
-            for wanted in json.loads(self.body)["objects"]
-        ]  # fmt: skip
+        objects = json.loads(self.body)["objects"]
+        for wanted in objects:
+            if wanted["oid"] not in self.state.uploads:
+                href = f"{self.state.url}/lfs/{wanted['oid']}"
+                wanted["actions"] = {"upload": {"href": href, "header": {}}}
         return _json({"transfer": "basic", "objects": objects})
 
     def upload(self, digest: str) -> Answer:
