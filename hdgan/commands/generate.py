@@ -56,7 +56,8 @@ def generate(
     16 bits; else TIFF with one page for each channel.
 
     Args:
-        run: Run folder, checkpoint folder or .safetensors file; or demo, the model that comes with hdgan.
+        run: Run folder, checkpoint folder or .safetensors file; demo, the model that comes with hdgan; or
+            hf:OWNER/NAME, a model on the Hugging Face Hub.
         out: Folder for the images, or a .png file (.tif where images are TIFF) for a single one.
         label: Label map, or a folder of them.
         instance: Instance map, or a folder of them, paired by name.

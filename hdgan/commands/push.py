@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from hdgan.checkpoints import MODEL_FILE, STYLES_FILE
-from hdgan.commands.push_content import ContentOptions
+from hdgan.commands.push_content import CARD, ContentOptions
 from hdgan.commands.push_samples import SAMPLES, SampleOptions
 from hdgan.errors import ConfigError
 from hdgan.files import atomic_folder
@@ -42,7 +42,8 @@ def push(
     You need an account: log in with `hf auth login`, or set HF_TOKEN.
 
     Args:
-        run: run folder, checkpoint folder or .safetensors file; or demo, the model that comes with hdgan.
+        run: run folder, checkpoint folder or .safetensors file; demo, the model that comes with hdgan; or
+            hf:OWNER/NAME, a model on the Hugging Face Hub.
         repository: OWNER/NAME on the hub, which is created if it does not exist.
         private: create a private repository.
         branch: branch for the commit, created if it does not exist. The default is main.
@@ -92,13 +93,13 @@ def _new_folder(out: Path | None) -> Iterator[Path]:
 def _announce(folder: Path, destination: Destination | None, facts: CardFacts, *, crops: bool) -> None:
     """Print what the repository gets, before it gets it."""
     if destination is not None:
-        kind = "private" if destination.private else "public"
-        print(f"uploading to {destination.model}" + ("" if destination.exists else f", a new {kind} repository") + ":")
+        kind = f"{'' if destination.exists else 'new '}{'private' if destination.private else 'public'}"
+        print(f"uploading to {destination.model}, a {kind} repository:")
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"  {file.relative_to(folder)}  {file.stat().st_size:,} bytes")
     if facts.clusters:
         print("the styles have " + ("crops of training photos" if crops else "no crops of photos; --crops adds them"))
     if facts.samples:
         print("the samples show the inputs beside the images generated from them")
-    if facts.license is None:
+    if facts.license is None and (folder / CARD).exists():
         print("the card names no licence; --license adds one")

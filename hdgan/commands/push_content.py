@@ -39,6 +39,8 @@ class ContentOptions:
     """Type of the weights in the file. With bfloat16, which is loaded as float32 again, the file is half as large."""
     crops: bool = False
     """Also push the crops of training photos that show the clusters of styles, and the names of these photos."""
+    card: bool = True
+    """Write the model card. --no-card leaves the README.md that the repository has as it is."""
     license: str | None = None
     """Licence of the weights by its name on the hub, such as apache-2.0 or cc-by-nc-4.0."""
     dataset: tuple[str, ...] = ()
@@ -52,8 +54,11 @@ class ContentOptions:
         """Refuse what the hub would not take.
 
         Raises:
-            ConfigError: the licence or a dataset has no name of the hub.
+            ConfigError: the licence or a dataset has no name of the hub, or has no effect without a card.
         """
+        for name in ("license", "dataset", "classes"):
+            if not self.card and getattr(self, name):
+                raise ConfigError(f"--{name} has no effect with --no-card: leave one of them out")
         if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
             raise ConfigError(
                 f"--license {self.license:.100} is no name of a licence on the hub: give one such as apache-2.0, or "
@@ -84,7 +89,8 @@ class ContentOptions:
         pipeline = load(folder, device=self.device)
         facts = self._facts(run, repository, samples, source, pipeline)
         write_text(folder / CONFIG, json.dumps(facts.metadata, indent=2) + "\n")
-        write_text(folder / CARD, model_card(facts))
+        if self.card:
+            write_text(folder / CARD, model_card(facts))
         return facts
 
     def _facts(self, run: Path, repository: str, samples: SampleOptions, source: Path, pipeline: Pipeline) -> CardFacts:

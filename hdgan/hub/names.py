@@ -44,7 +44,7 @@ def parse_hub_name(text: str) -> HubModel:
         CheckpointError: it is written in another way.
     """
     repository, at, revision = text.removeprefix(PREFIX).partition("@")
-    if not is_repository(repository) or bool(at) != bool(revision):
+    if not is_repository(repository) or bool(at) != bool(revision) or ".." in revision:
         raise CheckpointError(
             f"{text:.300} does not name a model on the Hugging Face Hub: write {PREFIX}OWNER/NAME or "
             f"{PREFIX}OWNER/NAME@REVISION, where the revision is a branch, a tag or a commit"

@@ -31,7 +31,7 @@ class Destination:
     model: HubModel
     """Its revision is a branch."""
     private: bool
-    """Make it private if it does not exist."""
+    """Whether it is private, or will be."""
     commit: str | None
     """The commit that the branch is at; None if there is no such repository or branch."""
     exists: bool
@@ -55,7 +55,8 @@ class Destination:
         hub, (repository, branch) = library(), (self.model.repository, self.model.revision)
         new = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
         operations: list[Any] = [hub.CommitOperationAdd(name, file) for name, file in new.items()]
-        old = [name for name in self.files if name not in new and name.startswith(tuple(replaced))]
+        folders = tuple(part for part in replaced if part.endswith("/"))
+        old = [name for name in self.files if name not in new and (name in replaced or name.startswith(folders))]
         operations += [hub.CommitOperationDelete(name) for name in old]
         api, made = hub.HfApi(), ""
         try:
@@ -69,10 +70,11 @@ class Destination:
                     repository, operations, commit_message=message, revision=branch, parent_commit=self.commit
                 )
         except HubUnreachable as problem:
-            raise HdganError(f"nothing was pushed to {self.model}, since {problem}: repeat the command{made}") from None
+            raise HdganError(f"the push to {self.model} did not end, since {problem}: repeat it{made}") from None
         except HdganError as problem:
             raise HdganError(f"nothing was pushed: {problem}{made}") from problem.__cause__
-        return Pushed(f"{library().constants.ENDPOINT}/{repository}", done.oid)
+        page = f"{hub.constants.ENDPOINT}/{repository}"
+        return Pushed(page if branch is None else f"{page}/tree/{branch}", done.oid)
 
 
 def open_destination(
@@ -107,7 +109,7 @@ def _found(model: HubModel, model_file: str, private: bool, overwrite: bool) -> 
     hub = library()
     api = hub.HfApi()
     try:
-        main = api.model_info(model.repository)
+        main: Any = api.model_info(model.repository)
     except hub.errors.GatedRepoError:
         raise
     except hub.errors.RepositoryNotFoundError:
@@ -131,4 +133,4 @@ def _found(model: HubModel, model_file: str, private: bool, overwrite: bool) -> 
             f"{PREFIX}{model.repository} holds no model of hdgan but has {listed(files)}: choose another name, or add "
             "--overwrite to push into it all the same"
         )
-    return Destination(model, private, None if at is None else at.sha, exists=True, files=files)
+    return Destination(model, main.private, None if at is None else at.sha, exists=True, files=files)

@@ -81,7 +81,7 @@ def test_a_second_push_is_a_second_commit(hub: HubState, styled: Path, capsys: C
     shutil.copytree(bare.parent, "bare")
     (Path("bare") / STYLES_FILE).unlink()
     assert pushed("bare", "jane/streets", *arguments) == 0
-    assert "uploading to hf:jane/streets:\n" in capsys.readouterr().out
+    assert "uploading to hf:jane/streets, a private repository:\n" in capsys.readouterr().out
     assert model.messages[model.branches["main"]] == "smaller"
     assert model.files().keys() == {*CONTENT, ".gitattributes"} - {STYLES_FILE}
     assert len(model.files()[MODEL_FILE]) < len(model.files(last)[MODEL_FILE])
@@ -146,6 +146,16 @@ def test_the_card_says_what_the_file_says(styled: Path) -> None:
         assert line in card
     assert "street scenes" not in card
     assert json.loads((folder / "config.json").read_text()) == read_metadata(folder / MODEL_FILE)
+
+
+def test_a_card_of_ones_own_stays(hub: HubState, styled: Path, capsys: Capture) -> None:
+    hub.add("jane/streets", {"README.md": b"my words"})
+    assert pushed(styled, "jane/streets", "--no-card") == 0
+    assert "licence" not in capsys.readouterr().out
+    assert hub.models["jane/streets"].files()["README.md"] == b"my words"
+    for option in (["--license", "mit"], ["--dataset", "a/b"], ["--classes", "names"]):
+        line = refused(capsys, styled, "jane/streets", "--no-card", *option)
+        assert f"{option[0]} has no effect with --no-card" in line
 
 
 @pytest.mark.usefixtures("here")

@@ -6,19 +6,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 import hdgan
 from hdgan.checkpoints import MODEL_FILE, STYLES_FILE, find_checkpoint, locate, output_beside, unchanging_name
 from hdgan.commands.main import main
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.hub.names import HubModel, cached_name, hub_name, parse_hub_name
+from hdgan.training import TrainConfig, train
+from hdgan.training.run_folder import load_config
 from tests.hub.stand_in import Files, HubState
 
 Capture = pytest.CaptureFixture[str]
+MakeConfig = Callable[..., TrainConfig]
 
 
 @pytest.fixture
@@ -47,7 +52,8 @@ def test_names_survive_as_paths(text: str, model: HubModel) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["hf:", "hf:streets", "hf:a/b/c", "hf:/a/b", "hf:a/b@", "hf:a--b/c", "hf:-a/b", "hf:a/b c", "hf:a/b.git"]
+    "text",
+    ["hf:", "hf:a", "hf:a/b/c", "hf:/a/b", "hf:a/b@", "hf:a/b@../c", "hf:a--b/c", "hf:-a/b", "hf:a/b c", "hf:a/b.git"],
 )
 def test_other_spellings_are_refused(text: str) -> None:
     with pytest.raises(CheckpointError, match=r"^\S.* does not name a model on the Hugging Face Hub: write hf:OWNER/"):
@@ -175,6 +181,17 @@ def test_commands_write_elsewhere(hub: HubState, files: Files, dataset: Path, tm
     assert line.endswith(f"{model.parent.name} --out jane--streets.safetensors` and use that")
     assert main(["convert", "hf:jane/streets", "--out", "copy.safetensors"]) == 0
     assert sorted((tmp_path / "hf").rglob("*")) == before
+
+
+def test_a_training_starts_from_its_weights(
+    hub: HubState, files: Files, make_config: MakeConfig, tmp_path: Path, capsys: Capture
+) -> None:
+    hub.add("jane/streets", files)
+    config = make_config(tmp_path / "run", images=2)
+    config = replace(config, stages={"joint": config.stages["joint"]}, init_from=Path("hf:jane/streets"))
+    assert train(config, console=Console(quiet=True)).finished
+    assert "hf:jane/streets: commit " in capsys.readouterr().err
+    assert load_config(config.out).init_from == Path("hf:jane/streets")
 
 
 def test_a_cache_has_this_form(tmp_path: Path) -> None:

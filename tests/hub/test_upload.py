@@ -58,7 +58,8 @@ def test_a_model_is_replaced_and_the_rest_stays(hub: HubState, folder: Path) -> 
 def test_a_branch_is_made_from_main(hub: HubState, folder: Path) -> None:
     model = hub.add("jane/streets", OLD)
     first = model.branches["main"]
-    opened("jane/streets", branch="small").push(folder, "small", REPLACED)
+    pushed = opened("jane/streets", branch="small").push(folder, "small", REPLACED)
+    assert (pushed.url, pushed.commit) == (f"{hub.url}/jane/streets/tree/small", model.branches["small"])
     assert model.branches["main"] == first
     assert model.files("small") == {**NEW, "LICENSE": b"mine"}
     opened("jane/new", branch="small").push(folder, "small")
@@ -79,7 +80,9 @@ def test_a_push_that_fails_leaves_the_repository_as_it_was(
     model = hub.add("jane/streets", OLD)
     (folder / MODEL_FILE).write_bytes(save({"x": torch.ones(5)}, {"hdgan": "{}"}))
     hub.failing = at
-    with pytest.raises(HdganError, match=r"^nothing was pushed to hf:jane/streets, since \S+ is out of order .*500\)"):
+    with pytest.raises(
+        HdganError, match=r"^the push to hf:jane/streets did not end, since \S+ is out of order .*500\)"
+    ):
         opened("jane/streets").push(folder, "never", REPLACED)
     assert model.files() == OLD
     with pytest.raises(HdganError, match=r"; the new repository jane/other remains, without a model$"):
