@@ -150,6 +150,6 @@ def test_help_of_each_command(capsys: Capture) -> None:
             styles(command, "--help")
         assert stop.value.code == 0
         assert (
-            "Run folder, checkpoint folder or .safetensors file; or demo, the model that comes with hdgan."
-            in " ".join(capsys.readouterr().out.replace("│", "").split())
+            "Run folder, checkpoint folder or .safetensors file; demo, the model that comes with hdgan; or hf:OWNER/NAME, "
+            "a model on the Hugging Face Hub." in " ".join(capsys.readouterr().out.replace("│", "").split())
         )
