@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -10,6 +11,8 @@ from hdgan.errors import ConfigError, HdganError
 from hdgan.hub.names import HubModel
 
 _BUSY = (429, 500, 502, 503, 504)
+_SIGNATURE = re.compile(r"(?<=\w)\?\S+")
+"""The part of an address that may grant access."""
 
 
 class HubUnreachable(HdganError):
@@ -44,7 +47,7 @@ def login_remedy() -> str:
 def explained(model: HubModel, kind: type[HdganError]) -> Iterator[None]:
     """Turn errors of huggingface_hub into ours.
 
-    Messages of the library contain addresses, some of which are signed; ours contain none of them.
+    Messages of the library contain addresses, some of which are signed; ours contain no signature and no token.
 
     Args:
         model: what the block asks the hub about.
@@ -79,8 +82,8 @@ def _translated(model: HubModel, error: Exception, kind: type[HdganError]) -> Hd
     if isinstance(error, (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError, TimeoutError)):
         return HubUnreachable(_unreachable(error))
     if isinstance(error, (OSError, ValueError, RuntimeError)):
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        return kind(f"{model}: {reason:.300}")
+        reason = getattr(error, "strerror", None) or _SIGNATURE.sub("", " ".join(str(error).split()))
+        return kind(f"{model}: {reason:.300}; repeat the command")
     return None
 
 
