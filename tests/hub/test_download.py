@@ -16,6 +16,7 @@ from rich.console import Console
 import hdgan
 from hdgan.checkpoints import MODEL_FILE, STYLES_FILE, find_checkpoint, locate, output_beside, unchanging_name
 from hdgan.commands.main import main
+from hdgan.editor.context import output_folder
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.hub.names import HubModel, cached_name, hub_name, parse_hub_name
 from hdgan.training import TrainConfig, train
@@ -169,7 +170,7 @@ def test_commands_write_elsewhere(hub: HubState, files: Files, dataset: Path, tm
     hub.add("jane/streets", files)
     model = find_checkpoint(Path("hf:jane/streets"))
     before = sorted((tmp_path / "hf").rglob("*"))
-    assert output_beside(model, "edits") == Path("jane--streets.edits")
+    assert output_beside(model, "edits") == output_folder(model) == Path("jane--streets.edits")
     assert unchanging_name(model) == f"hf:jane/streets@{model.parent.name}"
     assert main(["styles", "show", "hf:jane/streets", "--root", str(dataset)]) == 0
     assert main(["styles", "encode", "hf:jane/streets", "--root", str(dataset), "--device", "cpu"]) == 0
@@ -181,6 +182,14 @@ def test_commands_write_elsewhere(hub: HubState, files: Files, dataset: Path, tm
     assert line.endswith(f"{model.parent.name} --out jane--streets.safetensors` and use that")
     assert main(["convert", "hf:jane/streets", "--out", "copy.safetensors"]) == 0
     assert sorted((tmp_path / "hf").rglob("*")) == before
+
+
+def test_an_evaluation_calls_it_by_its_name(hub: HubState, files: Files, run: Path, dataset: Path) -> None:
+    hub.add("jane/streets", files)
+    options = ("--root", str(dataset), "--out", "out", "--pictures", "1", "--device", "cpu")
+    assert main(["evaluate", "hf:jane/streets", str(run), *options]) == 0
+    names = [line.split(",")[0] for line in Path("out/scores.csv").read_text().splitlines()]
+    assert names[1:] == ["real photos", "streets", run.name]
 
 
 def test_a_training_starts_from_its_weights(
