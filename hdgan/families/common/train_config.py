@@ -174,7 +174,8 @@ class TrainConfig:
     augment: AugmentConfig = AugmentConfig()
     log: LogConfig = LogConfig()
     init_from: Path | None = None
-    """Start from the weights of another run or checkpoint, whose model is that of the first stage or a smaller one."""
+    """Start from the weights of another run or checkpoint, or of hf:OWNER/NAME, whose model is that of the first stage
+    or a smaller one."""
     seed: Seed = 0
     """Seed of weights, data order, augmentation and training."""
     device: str = "auto"
