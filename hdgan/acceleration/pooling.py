@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from hdgan.acceleration import calls
 from hdgan.acceleration.parity import ParityError, compare
-from hdgan.acceleration.program import IDS, TENSOR, Program, Version, install, parameters_of, uninstall
+from hdgan.acceleration.program import IDS, TENSOR, Program, Version, install, is_integer, parameters_of, uninstall
+from hdgan.acceleration.reads import Reads, parts_of
+from hdgan.acceleration.watching import values_of
 
 
 def find_pooling(
@@ -48,30 +50,33 @@ def _is_image(x: Any) -> bool:
 
 
 def _is_map(ids: Any, x: Tensor) -> bool:
-    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
-        return False
-    return tuple(ids.shape) == (x.shape[0], 1, *x.shape[2:])
+    batch, _, height, width = x.shape
+    shapes = (batch, 1, height, width), (batch, height, width)
+    return isinstance(ids, Tensor) and is_integer(ids) and tuple(ids.shape) in shapes
 
 
 def _maps(ids: Tensor) -> list[Tensor]:
     """The example's map and two more: few ids in many regions, and stripes of large ids that differ by image."""
     generator = torch.Generator().manual_seed(0)
     few = torch.randint(0, 4, ids.shape, generator=generator)
-    rows = torch.arange(ids.shape[2]).view(1, 1, -1, 1) // max(ids.shape[2] // 5, 1)
-    stripes = (rows + 26 + 2 * torch.arange(ids.shape[0]).view(-1, 1, 1, 1)).expand(ids.shape)
-    return [ids, *(other.to(ids) for other in (few, stripes))]
+    batch, height = ids.shape[0], ids.shape[-2]
+    rows = torch.arange(height).unsqueeze(1) // max(height // 5, 1)
+    stripes = rows + 26 + 2 * torch.arange(batch).view(-1, *[1] * (ids.dim() - 1))
+    return [ids, *(other.to(ids) for other in (few, stripes.expand(ids.shape)))]
 
 
 def _program(module: nn.Module, name: str) -> Program:
     source = (
         f"def forward(self, x, ids):\n"
-        f"    y = self.{name}(x)\n"
-        f"    if y.shape[2:] != ids.shape[2:]:\n"
+        f"    y = getattr(self, {name!r})(x)\n"
+        f"    if y.shape[2:] != ids.shape[-2:] or y.shape[0] != ids.shape[0]:\n"
         f"        return original(self, x, ids)\n"
         f"    return pooled(y, ids)\n"
     )
     names = {"pooled": calls.pooled, "original": type(module).forward}
-    return Program(type(module), (Version(source, names, (TENSOR, IDS), ()),))
+    flags = tuple(((name,), value) for name, value in values_of(module).items())  # all, since any may be read
+    reads = Reads((), None, parts_of(module), False, flags)
+    return Program(type(module), (Version(source, names, (TENSOR, IDS), (reads,)),))
 
 
 def _agrees(module: nn.Module, program: Program, arguments: tuple[Tensor, Tensor]) -> bool:

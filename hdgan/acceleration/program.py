@@ -15,11 +15,17 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from hdgan.acceleration.reads import Reads, same
 
 _PROGRAM = "_hdgan_program"
+
+
+def is_integer(x: Tensor) -> bool:
+    """Whether a tensor holds integers."""
+    return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
 
 
 class Slot:
@@ -37,7 +43,7 @@ class Slot:
 
     def takes(self, given: Any) -> bool:
         """Whether an argument is one."""
-        return isinstance(given, Tensor) and (self is TENSOR or not given.is_floating_point())
+        return isinstance(given, Tensor) and (self is TENSOR or is_integer(given))
 
 
 TENSOR, IDS = Slot("TENSOR"), Slot("IDS")

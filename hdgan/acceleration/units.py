@@ -87,7 +87,8 @@ class Search:
         try:
             traces = self._traces(module)
         except Untraceable as error:
-            pooling = find_pooling(module, self._given.get(module))
+            given = self._given.get(module) if _why_not_replaceable(module) is None else None
+            pooling = find_pooling(module, given)
             if pooling is not None:
                 self.programs[module], what = pooling
                 self.replaced.append(Replaced(self._paths[module], what))

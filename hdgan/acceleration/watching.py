@@ -137,6 +137,12 @@ def _is_value(value: Any) -> bool:
     return isinstance(value, _VALUES)
 
 
+def values_of(module: nn.Module) -> dict[str, Any]:
+    """The flags, numbers and names that a module holds, except for its mode."""
+    held = {name: value for name, value in vars(module).items() if _is_value(value)}
+    return {name: value for name, value in held.items() if name not in _OWN and name != "training"}
+
+
 def _objection(code: CodeType) -> str | None:
     """What a function does that a graph does not show."""
     for step in dis.get_instructions(code):

@@ -30,9 +30,9 @@ class Encoder(nn.Module):
         means = y.clone()
         for b in range(len(x)):
             for i in ids[b].unique().tolist():
-                inside = ids[b, 0] == i
+                inside = ids[b].squeeze(0) == i
                 if self.fault == "images" and b > 0:
-                    inside = (ids[b - 1, 0] == i) & inside
+                    inside = (ids[b - 1].squeeze(0) == i) & inside
                 if self.fault == "large" and i > 20:
                     continue
                 if inside.any():
@@ -69,6 +69,29 @@ def test_what_only_resembles_it_is_kept(fault: str) -> None:
     assert_same(results(module, image(), ids() + 19), expected)
 
 
+def test_maps_without_a_channel() -> None:
+    module = Encoder()
+    expected = results(module, image(), ids(2, 12, 10))
+    assert accelerate(module, (image(), ids(2, 12, 10))).units == ["", "body"]
+    assert_same(results(module, image(), ids(2, 12, 10)), expected)
+
+
+def test_a_flag_that_changes_later() -> None:
+    module = Encoder()
+    accelerate(module, (image(), ids()))
+    module.fault = "large"
+    original = Encoder("large")
+    original.load_state_dict(module.state_dict())
+    assert_same(results(module, image(), ids() + 20), results(original, image(), ids() + 20))
+
+
+def test_a_forward_that_somebody_replaced_is_not_taken_for_pooling() -> None:
+    module = Encoder()
+    module.forward = lambda x, ids: module.body(x) * 2  # type: ignore[method-assign]
+    report = accelerate(module, (image(), ids()))
+    assert report.units == ["body"]
+
+
 def test_without_an_example_it_is_kept() -> None:
     report = accelerate(Encoder())
     assert report.units == ["body"]
@@ -76,7 +99,7 @@ def test_without_an_example_it_is_kept() -> None:
 
 def test_maps_that_the_op_does_not_take_run_the_original() -> None:
     module = Encoder()
-    given: list[Any] = [ids().float(), ids(2, 1, 6, 10).repeat(1, 1, 2, 1)]
+    given: list[Any] = [ids().float(), ids() > 0, ids(2, 1, 6, 10).repeat(1, 1, 2, 1)]
     expected = [results(module, image(), one) for one in given]
     accelerate(module, (image(), ids()))
     for one, value in zip(given, expected, strict=True):
