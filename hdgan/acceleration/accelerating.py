@@ -44,9 +44,10 @@ def accelerate(
     flags or options, an argument that is missing, a part that was exchanged, a hook) runs the original forward. A
     forward whose decisions cannot be foreseen is left as it is, and its parts are looked at one by one.
 
-    Results differ by rounding. There are two more differences. Under autocast on a CPU, reflecting and replicating
-    paddings return the dtype that they are given, where PyTorch's return float32. On a GPU, a label beyond the classes
-    of F.one_hot gives zeros, where PyTorch's fails.
+    Results differ by rounding. There are three more differences. A norm keeps the memory format channels_last, where
+    PyTorch's returns contiguous tensors; dropout after it then drops other elements under the same seed. Under autocast
+    on a CPU, reflecting and replicating paddings return the dtype that they are given, where PyTorch's return float32.
+    On a GPU, a label beyond the classes of F.one_hot gives zeros, where PyTorch's fails.
 
     Ops choose the fastest implementation for their device (`hdgan.ops.backend`). For images of a few hundred pixels,
     looking at the layers takes longer than the op saves.

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from hdgan.acceleration.sandbox import sandbox
+from hdgan.acceleration.sandbox import gpus_of, sandbox
 from hdgan.errors import HdganError
 
 FACTOR = 4.0
@@ -105,6 +105,9 @@ def _compare_once(
         with originally():
             try:
                 first = run(shift)
+                if run.drew and not run.contiguous:
+                    run.contiguous = True
+                    first = run(shift)
             except Exception as error:
                 where = " in float64" if wide else ""
                 return Parity(mode, note=f"not compared{where}: the original raises {_first_line(error)}")
@@ -136,6 +139,11 @@ class _Run:
 
     def __init__(self, module: nn.Module, arguments: Arguments, training: bool, wide: bool) -> None:
         self._module, self._arguments, self._training, self._wide = module, arguments, training, wide
+        self.drew = False
+        """Whether a run has drawn random numbers."""
+        self.contiguous = False
+        """Whether all tensors are made contiguous. Dropout draws in the order of memory, which an op may keep where
+        PyTorch's instance norm does not."""
 
     @torch.inference_mode(False)
     @torch.enable_grad()
@@ -146,14 +154,16 @@ class _Run:
             shift: relative change of the floating-point inputs.
             rounding: if it is not 0, the number of the draw in which everything given is changed by one rounding.
         """
-        change = _Changes(self._wide, rounding)
+        change = _Changes(self._wide, self.contiguous, rounding)
         leaves, spec = pytree.tree_flatten(self._arguments)
         inputs = [change.input(x, shift) if isinstance(x, Tensor) else x for x in leaves]
         # Copies that are no leaves, since the module may change its input in place.
         args, kwargs = pytree.tree_unflatten([x.clone() if isinstance(x, Tensor) else x for x in inputs], spec)
         with sandbox(self._module, change.state) as parameters:
             self._module.train(self._training)
+            before = _generators(self._module)
             made = pytree.tree_leaves(self._module(*args, **kwargs))
+            self.drew |= any(not torch.equal(*states) for states in zip(before, _generators(self._module), strict=True))
             outputs = {f"output {i}": x for i, x in enumerate(made) if isinstance(x, Tensor)}
             sources = {f"the gradient of input {i}": x for i, x in enumerate(inputs) if _differentiable(x)}
             sources |= {f"the gradient of {name}": p for name, p in parameters.items() if _differentiable(p)}
@@ -166,18 +176,20 @@ class _Changes:
 
     Args:
         wide: whether floating-point tensors become float64.
+        contiguous: whether tensors become contiguous.
         rounding: 0, or the number of the draw in which they are changed by one rounding.
     """
 
-    def __init__(self, wide: bool, rounding: int) -> None:
+    def __init__(self, wide: bool, contiguous: bool, rounding: int) -> None:
         self._wide, self._rounding = wide, rounding
+        self._format = torch.contiguous_format if contiguous else torch.preserve_format
         self._shifts = torch.Generator().manual_seed(_SEED)
         self._signs = torch.Generator().manual_seed(_SEED + rounding)
 
     def input(self, x: Tensor, shift: float) -> Tensor:
         """A copy of an input that has a gradient, changed by `shift` relatively."""
         if not x.is_floating_point():
-            return x.detach().clone()
+            return self._cast(x)
         x = self._cast(x)
         x = x + x * shift * _noise(x, self._shifts) if shift else x
         return self.rounded(x).requires_grad_()
@@ -189,11 +201,17 @@ class _Changes:
         return nn.Parameter(self.rounded(self._cast(x)), x.requires_grad)
 
     def _cast(self, x: Tensor) -> Tensor:
-        return x.detach().to(torch.float64 if self._wide and x.is_floating_point() else x.dtype, copy=True)
+        dtype = torch.float64 if self._wide and x.is_floating_point() else x.dtype
+        return x.detach().to(dtype, copy=True, memory_format=self._format)
 
     def rounded(self, x: Tensor) -> Tensor:
         """A tensor changed by one rounding, or itself."""
         return x + x * torch.finfo(x.dtype).eps * _noise(x, self._signs).sign() if self._rounding else x
+
+
+def _generators(module: nn.Module) -> list[Tensor]:
+    """The states of PyTorch's generators that a module draws from."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus_of(module))]
 
 
 def _noise(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -46,7 +46,7 @@ def sandbox(module: nn.Module, copied: Callable[[Tensor], Tensor] = Tensor.clone
     Yields:
         The copies of the parameters by their names.
     """
-    gpus = sorted({tensor.get_device() for tensor in (*module.parameters(), *module.buffers()) if tensor.is_cuda})
+    gpus = gpus_of(module)
     python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - the module may draw from it
     copies: dict[int, Tensor] = {}
 
@@ -68,6 +68,11 @@ def sandbox(module: nn.Module, copied: Callable[[Tensor], Tensor] = Tensor.clone
         finally:
             random.setstate(python)
             np.random.set_state(arrays)  # noqa: NPY002
+
+
+def gpus_of(module: nn.Module) -> list[int]:
+    """The GPUs on which a module has tensors."""
+    return sorted({tensor.get_device() for tensor in (*module.parameters(), *module.buffers()) if tensor.is_cuda})
 
 
 def _is_registry(name: str) -> bool:

@@ -102,6 +102,13 @@ def test_what_cannot_be_compared_is_not_replaced(forward: Callable[[Any, Tensor]
     assert type(module) is Written
 
 
+def test_dropout_in_channels_last() -> None:
+    layers = nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(4, 4, 3)
+    network = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    report = accelerate(network, image().to(memory_format=torch.channels_last))
+    assert [one.passed and not one.note for one in report.comparisons or []] == [True] * 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_correct_networks_pass(seed: int) -> None:
