@@ -210,6 +210,9 @@ class Rewriter:
         for user in residual_of:
             user.kwargs = {**user.kwargs, "margin": pixels}
         for pad in pads:
+            if (layer := self.layer(pad)) is not None:  # another one could pad otherwise, or have hooks
+                path = tuple(str(pad.target).split("."))
+                self.reads.append(Reads(path, type(layer), None, True, ((("padding",), layer.padding),)))
             pad.replace_all_uses_with(fused)
             self.graph.erase_node(pad)
         found = self._fused[fused]

@@ -324,7 +324,7 @@ def hooked(network: nn.Module, name: str) -> list[str]:
     return calls
 
 
-HOOKED = ["", "stem", "stem.1", "stem.2", "blocks.0", "blocks.0.body", "blocks.1.body.6", "last"]
+HOOKED = ["", "stem", "stem.1", "stem.2", "blocks.0", "blocks.0.body", "blocks.1.body.0", "blocks.1.body.6", "last"]
 
 
 @pytest.mark.parametrize("name", HOOKED)
@@ -362,6 +362,18 @@ def test_parts_added_later_are_run() -> None:
     expected.blocks[0].body.append(nn.Tanh())
     expected.load_state_dict(network.state_dict())
     assert_same(results(network, image()), results(expected, image()))
+
+
+def test_another_padding_is_run() -> None:
+    networks = [Generator() for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    accelerate(networks[0])
+    for network in networks:
+        network.blocks[1].body[0] = nn.Sequential(nn.CircularPad2d(1), nn.Tanh())
+    assert_same(results(networks[0], image()), results(networks[1], image()))
+    networks[0].blocks[1].body[0] = nn.ReflectionPad2d(2)
+    with pytest.raises(RuntimeError, match="must match the size"):
+        networks[0](image())
 
 
 def test_a_forward_that_somebody_replaced_is_called() -> None:
