@@ -3,8 +3,8 @@
     import hdgan
     picture = hdgan.load("demo")("label.png", "instances.png")   # [3, H, W] in [0, 1]
 
-Networks are in `hdgan.models`, the ops in `hdgan.ops`, training in `hdgan.training`, datasets in `hdgan.data`.
-`hdgan.accelerate` lets other networks use the ops.
+Networks are in `hdgan.models`, the ops in `hdgan.ops`, the same as modules in `hdgan.nn`, training in `hdgan.training`,
+datasets in `hdgan.data`. `hdgan.accelerate` lets other networks use the ops.
 """
 
 from __future__ import annotations
