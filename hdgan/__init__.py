@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hdgan.acceleration import accelerate
     from hdgan.inference import Pipeline, load
 
     __version__: str
 
-__all__ = ["Pipeline", "__version__", "load"]
+__all__ = ["Pipeline", "__version__", "accelerate", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,6 +30,10 @@ def __getattr__(name: str) -> Any:
         import hdgan.inference
 
         return getattr(hdgan.inference, name)
+    if name == "accelerate":
+        import hdgan.acceleration
+
+        return hdgan.acceleration.accelerate
     raise AttributeError(f"module 'hdgan' has no attribute {name!r}")
 
 

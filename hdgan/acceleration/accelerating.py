@@ -1,0 +1,154 @@
+"""`hdgan.accelerate`: the fused ops in a network that somebody else wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+from hdgan.acceleration.parity import Arguments, compare, sandbox
+from hdgan.acceleration.pooling import find_pooling
+from hdgan.acceleration.program import Program, install, uninstall
+from hdgan.acceleration.report import Report
+from hdgan.acceleration.units import Given, Search, wrapper_of
+
+_REMEDIES = {
+    "is wrapped in DistributedDataParallel": "accelerate the network before it is wrapped",
+    "is sharded by FSDP": "accelerate the network before it is sharded",
+    "is compiled already": "accelerate the network first and compile it then",
+    "is a TorchScript module": "accelerate the network that it was made of",
+    "is a torch.fx.GraphModule": "accelerate the network that it was made of",
+}
+
+
+def accelerate(
+    module: nn.Module,
+    example: Tensor | tuple[Any, ...] | Mapping[str, Any] | None = None,
+    *,
+    skip: Sequence[str] = (),
+) -> Report:
+    """Let a network use the ops of hdgan, in place.
+
+    Instance norms with the ReLU or leaky ReLU, the residual addition and the padding that follow, average pyramids, and
+    instance-wise average pooling become one op each. The module stays the same object with the same parts, parameters,
+    state dict and hooks; only the forward of it, or of parts of it, is another one. Copies, pickles, torch.compile,
+    DataParallel and DistributedDataParallel work as before.
+
+    A forward that was traced is used for the calls that it was traced for. A call with other flags or options, and one
+    of a module of which a part has got a hook or was exchanged, runs the original forward.
+
+    Args:
+        module: the network, in any mode, on any device.
+        example: what the network is called with: a tensor, a tuple of arguments, or a dict of keyword arguments; small
+            and typical. The accelerated network is compared with the original on it, in training and evaluation mode,
+            forward and backward. Without it, only what is exact by construction is replaced, and nothing is compared.
+            What is recognised by its results alone (instance-wise average pooling) needs it.
+        skip: names of parts that are to be left alone, as in `named_modules`.
+
+    Returns:
+        What was replaced, what was not and why, and the comparisons.
+
+    Raises:
+        TypeError: no nn.Module, or no example of the kinds above.
+        ValueError: a module that is wrapped, compiled or scripted; an example that the module does not take; no part of
+            a name in `skip`.
+        ParityError: the accelerated network differs from the original, which the module then is again.
+    """
+    _check(module, skip)
+    if wrapper_of(module) is not None:
+        return Report(type(module).__name__, notes=["accelerated already: nothing was changed"])
+    arguments = None if example is None else _arguments(example)
+    given: Given = {} if arguments is None else _calls(module, arguments)
+    search = Search(module, given, {module.get_submodule(name) for name in skip})
+    programs = dict(search.programs)
+    replaced, kept = list(search.replaced), list(search.kept)
+    paths = {part: path for path, part in module.named_modules()}
+    for part in search.untraced:
+        found = find_pooling(part, given.get(part), paths[part])
+        if found is not None:
+            programs[part], row = found
+            replaced.append(row)
+            kept = [one for one in kept if one.where != paths[part]]
+    try:
+        for part, program in programs.items():
+            install(part, program)
+        comparisons = None
+        if arguments is not None:
+            comparisons = compare(module, arguments, partial(_originally, programs)) if programs else []
+    except BaseException:
+        undo(module)
+        raise
+    return Report(type(module).__name__, replaced, kept, [paths[part] for part in programs], comparisons)
+
+
+def undo(module: nn.Module) -> None:
+    """Make an accelerated module the original again."""
+    for part in module.modules():
+        uninstall(part)
+
+
+@contextmanager
+def _originally(programs: Mapping[nn.Module, Program]) -> Iterator[None]:
+    for part in programs:
+        uninstall(part)
+    try:
+        yield
+    finally:
+        for part, program in programs.items():
+            install(part, program)
+
+
+def _check(module: Any, skip: Sequence[str]) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"accelerate: expected an nn.Module, got {type(module).__name__}")
+    reason = wrapper_of(module)
+    if reason in _REMEDIES:
+        raise ValueError(f"accelerate: this {type(module).__name__} {reason}; {_REMEDIES[reason]}")
+    if isinstance(skip, str):
+        raise TypeError(f"accelerate: expected skip to be a sequence of names, got {skip!r}")
+    names = {name for name, _ in module.named_modules()}
+    for name in skip:
+        if name not in names:
+            raise ValueError(f"accelerate: {type(module).__name__} has no part named {name!r} (skip)")
+
+
+def _arguments(example: Any) -> Arguments:
+    if isinstance(example, Tensor):
+        return (example,), {}
+    if isinstance(example, tuple):
+        return example, {}
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    kind = type(example).__name__
+    raise TypeError(f"accelerate: expected example to be a tensor, a tuple or a dict of keyword arguments, got {kind}")
+
+
+@torch.no_grad()
+def _calls(module: nn.Module, arguments: Arguments) -> Given:
+    """What each module with parts is called with first, when the module runs on the example."""
+    given: dict[nn.Module, tuple[tuple[Any, ...], Mapping[str, Any]]] = {}
+
+    def note(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given.setdefault(part, pytree.tree_map_only(Tensor, Tensor.clone, (args, kwargs)))
+
+    parts = [part for part in module.modules() if any(True for _ in part.children())]
+    parts = [part for part in parts if not isinstance(part, torch.jit.ScriptModule)]
+    handles = [part.register_forward_pre_hook(note, with_kwargs=True) for part in parts]
+    args, kwargs = pytree.tree_map_only(Tensor, Tensor.clone, arguments)
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    try:
+        with sandbox(module):
+            functional_call(module, buffers, args, kwargs)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"accelerate: {type(module).__name__} does not take this example: {reason}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return given

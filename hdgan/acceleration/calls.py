@@ -1,0 +1,178 @@
+"""What an accelerated forward calls in the place of several layers.
+
+Each of these functions gets the layers themselves, and looks at them and at its input in every call. If everything is
+what the op computes, it calls the op. Otherwise (a layer has got a hook or was exchanged, an input has no batch
+dimension) it calls one layer after the other, as the original does, with the same results and the same errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hdgan.ops import avg_pyramid, instance_mean, instance_norm_act, label_conv2d, pad2d
+from hdgan.ops._torch_internals import has_hooks
+from hdgan.ops.instance_norm_act import Activation, PadMode
+
+Norm = nn.Module | float
+"""A layer, or the eps of a call of F.instance_norm."""
+Act = nn.Module | float | None
+"""A layer, or the slope of a call of F.relu (0) or F.leaky_relu, or nothing."""
+Pad = nn.Module | tuple[PadMode, int] | None
+"""A layer, or the mode and the pixels of a call of F.pad, or nothing."""
+_PAD_MODES: dict[type, PadMode] = {
+    nn.ReflectionPad2d: "reflect",
+    nn.ReplicationPad2d: "replicate",
+    nn.ZeroPad2d: "zero",
+}
+_CONV_PAD_MODES: dict[str, PadMode] = {"zeros": "zero", "reflect": "reflect", "replicate": "replicate"}
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def is_bare(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether a layer is of one of these classes itself, has the forward of its class, and no hooks."""
+    return type(layer) in kinds and "forward" not in layer.__dict__ and not has_hooks(layer)
+
+
+def eps_of(norm: Norm) -> float | None:
+    """The eps of an instance norm that takes the statistics of its input; None for anything else."""
+    if not isinstance(norm, nn.Module):
+        return norm
+    if not is_bare(norm, nn.InstanceNorm2d) or norm.running_mean is not None or norm.running_var is not None:
+        return None
+    return float(norm.eps)  # type: ignore[arg-type]
+
+
+def activation_of(act: Act) -> tuple[Activation, float] | None:
+    """The activation and its slope as the op takes them; None for any other."""
+    if act is None:
+        return "none", 1.0
+    if isinstance(act, nn.Module):
+        if is_bare(act, nn.ReLU):
+            return "relu", 0.0
+        if not is_bare(act, nn.LeakyReLU):
+            return None
+        act = float(act.negative_slope)  # type: ignore[arg-type]
+    if act == 0:
+        return "relu", 0.0
+    return ("leaky_relu", act) if 0 < act < 1 else None
+
+
+def padding_of(pad: Pad) -> tuple[PadMode, int] | None:
+    """The mode and the pixels of a padding that is the same on all sides; None for any other."""
+    if pad is None:
+        return "zero", 0
+    if not isinstance(pad, nn.Module):
+        return pad
+    if not is_bare(pad, *_PAD_MODES):
+        return None
+    sides: Any = pad.padding
+    return (_PAD_MODES[type(pad)], int(sides[0])) if len(set(sides)) == 1 and sides[0] > 0 else None
+
+
+def is_pyramid_pool(pool: nn.Module) -> bool:
+    """Whether a layer is AvgPool2d(3, stride=2, padding=1, count_include_pad=False)."""
+    if not is_bare(pool, nn.AvgPool2d):
+        return False
+    options = (pool.kernel_size, pool.stride, pool.padding)
+    whole = [tuple(option) if isinstance(option, list | tuple) else (option,) * 2 for option in options]
+    return whole == [(3, 3), (2, 2), (1, 1)] and not (pool.ceil_mode or pool.count_include_pad or pool.divisor_override)
+
+
+def norm_act(
+    x: Tensor,
+    norm: Norm,
+    act: Act = None,
+    residual: Tensor | None = None,
+    pad: Pad = None,
+    *,
+    margin: int = 0,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """pad(residual + act(norm(x))), by `hdgan.ops.instance_norm_act` if that computes the same.
+
+    Args:
+        x: what the norm reads.
+        norm, act, pad: the layers.
+        residual: what is added, of the shape of x, or None.
+        margin: pixels by which the residual is padded, which are not added.
+        weight, bias: of a call of F.instance_norm.
+    """
+    eps, activation, padding = eps_of(norm), activation_of(act), padding_of(pad)
+    if eps is None or activation is None or padding is None or not _suits(x, norm, residual, margin, padding):
+        return _one_by_one(x, norm, act, residual, pad, margin, weight, bias)
+    if isinstance(norm, nn.Module):
+        weight, bias = norm.weight, norm.bias  # type: ignore[assignment]
+    kind, slope = activation
+    mode, pixels = padding
+    return instance_norm_act(x, weight, bias, residual, kind, negative_slope=slope, eps=eps, pad=pixels, pad_mode=mode)
+
+
+def _suits(x: Tensor, norm: Norm, residual: Tensor | None, margin: int, padding: tuple[PadMode, int]) -> bool:
+    """Whether the op takes these tensors, and the layers would take them too."""
+    if x.dim() != 4 or x.dtype not in _DTYPES or x.numel() == 0:
+        return False
+    batch, channels, height, width = x.shape
+    if height * width == 1 or (isinstance(norm, nn.Module) and norm.num_features != channels):
+        return False  # the layer raises an error, or warns
+    mode, pixels = padding
+    if mode == "reflect" and pixels >= min(height, width):
+        return False
+    if residual is None:
+        return True
+    padded = (batch, channels, height + 2 * margin, width + 2 * margin)
+    return tuple(residual.shape) == padded and residual.dtype == x.dtype and residual.device == x.device
+
+
+def _one_by_one(
+    x: Tensor,
+    norm: Norm,
+    act: Act,
+    residual: Tensor | None,
+    pad: Pad,
+    margin: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> Tensor:
+    y = norm(x) if isinstance(norm, nn.Module) else F.instance_norm(x, weight=weight, bias=bias, eps=norm)
+    if act is not None:
+        y = act(y) if isinstance(act, nn.Module) else F.leaky_relu(y, act) if act else F.relu(y)
+    if residual is not None:
+        inner = slice(margin, -margin or None)
+        y = y + residual[..., inner, inner]
+    if pad is None:
+        return y
+    return pad(y) if isinstance(pad, nn.Module) else pad2d(y, pad[1], pad[0])
+
+
+def lone_norm(norm: nn.InstanceNorm2d, x: Tensor) -> Tensor:
+    """What an instance norm computes whose own forward is replaced by this one."""
+    if norm.running_mean is None and _suits(x, norm, None, 0, ("zero", 0)):
+        return instance_norm_act(x, norm.weight, norm.bias, eps=norm.eps)
+    return nn.InstanceNorm2d.forward(norm, x)
+
+
+def pyramid(x: Tensor, pools: Sequence[nn.Module | None]) -> list[Tensor]:
+    """The levels below x that poolings one after the other give, by `hdgan.ops.avg_pyramid`.
+
+    Args:
+        x: the largest level.
+        pools: the layers; None is a call of F.avg_pool2d.
+    """
+    bare = all(pool is None or is_pyramid_pool(pool) for pool in pools)
+    if bare and x.dim() == 4 and x.dtype in _DTYPES and x.numel() > 0:
+        return avg_pyramid(x, len(pools))[1:]
+    levels = [x]
+    for pool in pools:
+        levels.append(F.avg_pool2d(levels[-1], 3, 2, 1, count_include_pad=False) if pool is None else pool(levels[-1]))
+    return levels[1:]
+
+
+def pooled(x: Tensor, ids: Tensor) -> Tensor:
+    """The mean of x over each instance, by `hdgan.ops.instance_mean`."""
+    return instance_mean(x, ids)
