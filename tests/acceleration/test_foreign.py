@@ -58,7 +58,7 @@ NETWORKS = {
     "CUT G": Network(lambda: foreign.CycleGanGenerator(3, 4, n_blocks=2, blur=True), 3, {}),
     "CycleGAN U-Net": Network(lambda: foreign.CycleGanUNet(3, 4, (1, 2, 4)), 3, {}, other=(48, 16)),
     "CycleGAN D": Network(lambda: foreign.CycleGanDiscriminator(3, 4), 3, {}),
-    "SPADE G": Network(lambda: foreign.SpadeGenerator(5, 2, latent=(1, 2), hidden=8), 5, {}),
+    "SPADE G": Network(lambda: foreign.SpadeGenerator(5, 2, latent=(2, 3), hidden=8), 5, {}),
     "SPADE D": Network(lambda: foreign.SpadeDiscriminator(5, 4), 5, {}),
     "MONAI D": Network(lambda: foreign.MonaiDiscriminator(3, 4), 3, {}),
 }
