@@ -5,7 +5,7 @@ print(hdgan.accelerate(network, example))
 """
 
 from hdgan.acceleration.accelerating import accelerate, undo
-from hdgan.acceleration.parity import Comparison, ParityError
-from hdgan.acceleration.report import Kept, Replaced, Report
+from hdgan.acceleration.parity import Parity, ParityError
+from hdgan.acceleration.report import NotReplaced, Replaced, Report
 
-__all__ = ["Comparison", "Kept", "ParityError", "Replaced", "Report", "accelerate", "undo"]
+__all__ = ["NotReplaced", "Parity", "ParityError", "Replaced", "Report", "accelerate", "undo"]

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
-from hdgan.acceleration.parity import Arguments, compare, sandbox
+from hdgan.acceleration.parity import Arguments, compare
 from hdgan.acceleration.pooling import find_pooling
 from hdgan.acceleration.program import Program, install, uninstall
 from hdgan.acceleration.report import Report
+from hdgan.acceleration.sandbox import sandbox
 from hdgan.acceleration.units import Given, Search, wrapper_of
 
 _REMEDIES = {
@@ -141,10 +141,9 @@ def _calls(module: nn.Module, arguments: Arguments) -> Given:
     parts = [part for part in parts if not isinstance(part, torch.jit.ScriptModule)]
     handles = [part.register_forward_pre_hook(note, with_kwargs=True) for part in parts]
     args, kwargs = pytree.tree_map_only(Tensor, Tensor.clone, arguments)
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     try:
         with sandbox(module):
-            functional_call(module, buffers, args, kwargs)
+            module(*args, **kwargs)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"accelerate: {type(module).__name__} does not take this example: {reason}") from error

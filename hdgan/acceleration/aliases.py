@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from hdgan.acceleration import calls
+from hdgan.acceleration.tracing import IN_PLACE_OPERATORS
 
 _FRESH_LAYERS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear),
@@ -24,11 +25,7 @@ _FRESH_CALLS: tuple[Any, ...] = (
     *(torch.add, torch.sub, torch.mul, torch.cat, torch.tanh, torch.sigmoid, torch.relu),
     *(F.conv2d, F.conv_transpose2d, F.relu, F.leaky_relu, F.avg_pool2d, F.instance_norm, F.tanh, F.sigmoid),
 )
-_IN_PLACE_NAMES = (
-    *("iadd", "iand", "iconcat", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift"),
-    *("isub", "itruediv", "ixor", "setitem"),
-)
-_IN_PLACE_CALLS = tuple(getattr(operator, name) for name in _IN_PLACE_NAMES)
+_IN_PLACE_CALLS = (*(getattr(operator, name) for name in IN_PLACE_OPERATORS), operator.setitem)
 
 
 def mutates(node: fx.Node, layer: nn.Module | None) -> bool:

@@ -8,7 +8,7 @@ dimension) it calls one layer after the other, as the original does, with the sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,7 @@ def eps_of(norm: Norm) -> float | None:
         return norm
     if not is_bare(norm, nn.InstanceNorm2d) or norm.running_mean is not None or norm.running_var is not None:
         return None
-    return float(norm.eps)  # type: ignore[arg-type]
+    return float(norm.eps)
 
 
 def activation_of(act: Act) -> tuple[Activation, float] | None:
@@ -145,9 +145,7 @@ def _one_by_one(
     if residual is not None:
         inner = slice(margin, -margin or None)
         y = y + residual[..., inner, inner]
-    if pad is None:
-        return y
-    return pad(y) if isinstance(pad, nn.Module) else pad2d(y, pad[1], pad[0])
+    return _padded(y, pad)
 
 
 def lone_norm(norm: nn.InstanceNorm2d, x: Tensor) -> Tensor:
@@ -171,6 +169,62 @@ def pyramid(x: Tensor, pools: Sequence[nn.Module | None]) -> list[Tensor]:
     for pool in pools:
         levels.append(F.avg_pool2d(levels[-1], 3, 2, 1, count_include_pad=False) if pool is None else pool(levels[-1]))
     return levels[1:]
+
+
+def label_stem(label: Tensor, n_labels: int, conv: nn.Conv2d, pad: Pad = None) -> Tensor:
+    """conv(pad(one-hot planes of a label map)), by `hdgan.ops.label_conv2d` if that computes the same.
+
+    Args:
+        label: [B, H, W] int64.
+        n_labels: number of planes.
+        conv: the layer.
+        pad: the padding before it.
+    """
+    options = stem_options(conv, pad)
+    if options is None or not _suits_stem(label, n_labels, conv, options):
+        planes = F.one_hot(label, n_labels).permute(0, 3, 1, 2).to(conv.weight.dtype)
+        return conv(_padded(planes, pad))
+    stride, mode, pixels = options
+    weight, bias = conv.weight, conv.bias
+    y = label_conv2d(label, None, weight, stride=stride, padding=pixels, pad_mode=mode)
+    return y if bias is None else y + bias.to(y.dtype)[:, None, None]
+
+
+def stem_options(conv: nn.Module | None, pad: Pad) -> tuple[int, PadMode, int] | None:
+    """Stride, mode and pixels of padding as label_conv2d takes them; None where it does not compute the same."""
+    outer = padding_of(pad)
+    if conv is None or outer is None or not is_bare(conv, nn.Conv2d) or isinstance(conv.padding, str):
+        return None
+    pairs: list[Any] = [conv.kernel_size, conv.stride, conv.padding]
+    if any(first != second for first, second in pairs) or conv.dilation != (1, 1) or conv.groups != 1:
+        return None
+    inner = int(pairs[2][0])
+    if inner and outer[1]:
+        return None  # two paddings, of which the second may reflect the first
+    if not inner:
+        return int(pairs[1][0]), outer[0], outer[1]
+    mode = _CONV_PAD_MODES.get(str(conv.padding_mode))
+    return None if mode is None else (int(pairs[1][0]), mode, inner)
+
+
+def _suits_stem(label: Tensor, n_labels: int, conv: nn.Module, options: tuple[int, PadMode, int]) -> bool:
+    weight: Any = conv.weight
+    if label.dim() != 3 or label.dtype != torch.int64 or label.numel() == 0 or weight.dtype not in _DTYPES:
+        return False
+    _, mode, pixels = options
+    height, width = label.shape[1:]
+    fits = min(height, width) + 2 * pixels >= weight.shape[2] and (mode != "reflect" or pixels < min(height, width))
+    if not fits or weight.shape[1] != n_labels or weight.shape[2] > 59 or label.device != weight.device:
+        return False
+    if label.is_cuda or torch.compiler.is_compiling():
+        return True  # one_hot does not look at the values there
+    return bool(label.min() >= 0) and bool(label.max() < n_labels)
+
+
+def _padded(y: Tensor, pad: Pad) -> Tensor:
+    if pad is None:
+        return y
+    return pad(y) if isinstance(pad, nn.Module) else pad2d(y, pad[1], pad[0])
 
 
 def pooled(x: Tensor, ids: Tensor) -> Tensor:

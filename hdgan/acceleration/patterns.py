@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,21 +13,16 @@ from torch import fx, nn
 
 from hdgan.acceleration import calls
 from hdgan.acceleration.aliases import Aliases, is_fresh, mutates
+from hdgan.acceleration.nodes import Found, argument_of, only_user
+from hdgan.acceleration.stems import fuse_stems
+from hdgan.acceleration.tracing import Reads
 
+_NOTHINGS = (nn.Identity, nn.Dropout, nn.Dropout2d)
+"""Layers that do nothing, if they drop nothing."""
 _RELUS = (F.relu, torch.relu, F.relu_, torch.relu_)
 _ADDS: tuple[Any, ...] = (operator.add, torch.add)
 _ADDS_IN_PLACE: tuple[Any, ...] = (operator.iadd,)
 _PAD_MODES = {"reflect": "reflect", "replicate": "replicate", "constant": "zero"}
-
-
-@dataclass(frozen=True)
-class Found:
-    """Operations that one op replaces, or a norm that it does not."""
-
-    where: str
-    """The path of the first layer, from the traced module; or the name of a call in its forward."""
-    what: str
-    why_not: str | None = None
 
 
 class Rewriter:
@@ -41,6 +35,8 @@ class Rewriter:
 
     def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
         self.root, self.graph = root, graph
+        self.reads: list[Reads] = []
+        """What the changes take for granted, beside what the graph does."""
         self._paths = {module: path for path, module in root.named_modules()}
         self.found: list[Found] = []
         self._fused: dict[fx.Node, Found] = {}
@@ -48,6 +44,7 @@ class Rewriter:
 
     def rewrite(self) -> list[Found]:
         """Change the graph, and say what was found in it."""
+        self._drop_nothings()
         for node in list(self.graph.nodes):
             if self._is_norm(node):
                 self._fuse_norm(node)
@@ -57,6 +54,7 @@ class Rewriter:
         for node in list(self.graph.nodes):
             if node not in fused and self._is_pool(node):
                 fused.update(self._fuse_pools(node))
+        self.found += fuse_stems(self)
         self.graph.lint()
         return [*self._fused.values(), *self.found]
 
@@ -69,7 +67,7 @@ class Rewriter:
     # What a node is. Layers are given as they are; of calls only what the op needs.
 
     def _is_norm(self, node: Any) -> bool:
-        if isinstance(self.layer(node), nn.InstanceNorm2d):
+        if isinstance(self.layer(node), nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d):
             return True
         return isinstance(node, fx.Node) and node.op == "call_function" and node.target is F.instance_norm
 
@@ -77,11 +75,13 @@ class Rewriter:
         """What a norm reads and how norm_act is called for it; or why not."""
         layer = self.layer(node)
         if layer is not None:
-            if layer.running_mean is not None:  # type: ignore[union-attr]
+            if not isinstance(layer, nn.InstanceNorm2d):
+                return f"is an nn.{type(layer).__name__}, and the op takes planes (3-D: hdgan.nn.InstanceNormAct3d)"
+            if layer.running_mean is not None:
                 return "keeps running statistics"
             if calls.eps_of(layer) is None:
                 return "is not a bare nn.InstanceNorm2d: it has hooks, or is of a class derived from it"
-            x = _argument(node, "input", 0)
+            x = argument_of(node, "input", 0)
             return (x, {"norm": layer}) if isinstance(x, fx.Node) else "is called with something else than a tensor"
         given = _bound(F.instance_norm, node)
         if (
@@ -105,19 +105,19 @@ class Rewriter:
         if node.op == "call_method" and node.target in ("relu", "relu_"):
             return 0.0
         if node.op == "call_function" and node.target in (F.leaky_relu, torch.nn.functional.leaky_relu_):
-            slope = _argument(node, "negative_slope", 1, 0.01)
+            slope = argument_of(node, "negative_slope", 1, 0.01)
             return slope if isinstance(slope, float) and 0 < slope < 1 else None
         return None
 
-    def _pad(self, node: fx.Node) -> Any:
+    def padding(self, node: fx.Node) -> Any:
         """The padding of a node, as norm_act takes it."""
         layer = self.layer(node)
         if layer is not None:
             return layer if calls.padding_of(layer) is not None else None
         if node.op != "call_function" or node.target not in (F.pad, torch.nn.functional.pad):
             return None
-        sides, mode = _argument(node, "pad", 1), _argument(node, "mode", 2, "constant")
-        value = _argument(node, "value", 3)
+        sides, mode = argument_of(node, "pad", 1), argument_of(node, "mode", 2, "constant")
+        value = argument_of(node, "value", 3)
         if not isinstance(sides, list | tuple) or len(sides) != 4 or mode not in _PAD_MODES or value not in (None, 0):
             return None
         equal = all(isinstance(side, int) and side == sides[0] > 0 for side in sides)
@@ -143,12 +143,26 @@ class Rewriter:
         if not isinstance(node, fx.Node) or node.op != "call_function" or node.target is not F.avg_pool2d:
             return False
         names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-        given = [_argument(node, name, place, None) for place, name in enumerate(names, 1)]
+        given = [argument_of(node, name, place, None) for place, name in enumerate(names, 1)]
         pairs = [tuple(option) if isinstance(option, list | tuple) else (option, option) for option in given[:3]]
         whole = pairs == [(3, 3), (2, 2), (1, 1)]
         return whole and given[4] is False and not given[3] and not given[5] and isinstance(node.args[0], fx.Node)
 
     # Replacements.
+
+    def _drop_nothings(self) -> None:
+        """Take out the layers that do nothing, which may stand between others."""
+        for node in list(self.graph.nodes):
+            layer = self.layer(node)
+            if layer is None or len(node.args) != 1 or node.kwargs or not calls.is_bare(layer, *_NOTHINGS):
+                continue
+            dropout = not isinstance(layer, nn.Identity)
+            if dropout and layer.p != 0:
+                continue
+            values = ((("p",), layer.p),) if dropout else ()
+            self.reads.append(Reads(tuple(str(node.target).split(".")), type(layer), (), values))
+            node.replace_all_uses_with(node.args[0])
+            self.graph.erase_node(node)
 
     def _fuse_norm(self, norm: fx.Node) -> None:
         where = str(norm.target) if self.layer(norm) is not None else f"{norm.name} (a call in forward)"
@@ -158,19 +172,19 @@ class Rewriter:
             return
         x, options = read
         members, words, place = [norm], ["instance norm"], norm
-        after = _only_user(norm)
+        after = only_user(norm)
         if after is not None and (act := self._act(after)) is not None:
             members.append(after)
             words.append("LeakyReLU" if (calls.activation_of(act) or ("relu",))[0] == "leaky_relu" else "ReLU")
             options["act"] = act
-            after = _only_user(after)
-        if after is not None and (addend := self._addend(after, members[-1])) is not None:
-            if self._may_move(x, norm, after, members):
-                members.append(after)
-                words.append("residual")
-                options["residual"], place = addend, after
+            after = only_user(after)
+        addend = None if after is None else self._addend(after, members[-1])
+        if after is not None and addend is not None and self._may_move(x, norm, after, members):
+            members.append(after)
+            words.append("residual")
+            options["residual"], place = addend, after
         with self.graph.inserting_before(place):
-            references = {name: self._reference(value) for name, value in options.items()}
+            references = {name: self.reference(value) for name, value in options.items()}
             fused = self.graph.call_function(calls.norm_act, (x, references.pop("norm")), references)
         self._aliases.replaced(fused, members)
         members[-1].replace_all_uses_with(fused)
@@ -187,14 +201,14 @@ class Rewriter:
         users = list(fused.users)
         residual_of = [user for user in users if user in self._fused and _is_residual_only(user, fused)]
         pads = [user for user in users if user not in residual_of]
-        kinds = [self._pad(pad) for pad in pads]
+        kinds = [self.padding(pad) for pad in pads]
         if not pads or None in kinds or len({calls.padding_of(kind) for kind in kinds}) != 1:
             return
         if len(users) > 1 and not all(self._only_reads(user) for pad in pads for user in pad.users):
             return
         mode, pixels = calls.padding_of(kinds[0])  # type: ignore[misc]
         with self.graph.inserting_before(fused):
-            fused.kwargs = {**fused.kwargs, "pad": self._reference(kinds[0])}
+            fused.kwargs = {**fused.kwargs, "pad": self.reference(kinds[0])}
         for user in residual_of:
             user.kwargs = {**user.kwargs, "margin": pixels}
         for pad in pads:
@@ -215,7 +229,7 @@ class Rewriter:
             chain.append(below[0])
         where = str(first.target) if self.layer(first) is not None else f"{first.name} (a call in forward)"
         with self.graph.inserting_before(first):
-            pools = [self._reference(self.layer(node)) for node in chain]
+            pools = [self.reference(self.layer(node)) for node in chain]
             levels = self.graph.call_function(calls.pyramid, (first.args[0], pools))
             for level, node in enumerate(chain):
                 result = self.graph.call_function(operator.getitem, (levels, level))
@@ -226,31 +240,17 @@ class Rewriter:
         self.found.append(Found(where, f"average pyramid, {len(chain)} level{'s' * (len(chain) > 1)}"))
         return chain
 
-    def _reference(self, value: Any) -> Any:
+    def reference(self, value: Any) -> Any:
         """A layer as a node of the graph; anything else as it is."""
         if not isinstance(value, nn.Module):
             return value
         return self.graph.create_node("get_attr", self._paths[value])
 
 
-def _argument(node: fx.Node, name: str, place: int, default: Any = None) -> Any:
-    if len(node.args) > place:
-        return node.args[place]
-    return node.kwargs.get(name, default)
-
-
 def _bound(function: Callable[..., Any], node: fx.Node) -> dict[str, Any]:
     bound = inspect.signature(function).bind(*node.args, **node.kwargs)
     bound.apply_defaults()
     return bound.arguments
-
-
-def _only_user(node: fx.Node) -> fx.Node | None:
-    """The node that reads another one, if there is just one and it reads it once."""
-    if len(node.users) != 1:
-        return None
-    user = next(iter(node.users))
-    return user if [*user.args, *user.kwargs.values()].count(node) == 1 else None
 
 
 def _between(start: fx.Node, end: fx.Node) -> Iterator[fx.Node]:

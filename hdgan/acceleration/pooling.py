@@ -7,9 +7,8 @@ example and for other maps, forward and backward, it is pooling.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ def find_pooling(
     x, ids = given[0]
     if not _is_image(x) or not _is_map(ids, x):
         return None
-    for name, part in module.named_children():
+    for name, _ in module.named_children():
         program = _program(module, name)
         if all(_agrees(module, program, (x, other)) for other in _maps(ids)):
             return program, Replaced(path, f"instance-wise average pooling of {name}")

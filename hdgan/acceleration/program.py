@@ -195,7 +195,7 @@ def _forward(original: type[nn.Module], versions: tuple[Version, ...]) -> Callab
     forward.__kwdefaults__ = {name: value for name, value in given_defaults.items() if name in keyword_only}
     forward.__doc__ = original.forward.__doc__
     forward.__annotations__ = dict(getattr(original.forward, "__annotations__", {}))
-    return forward  # type: ignore[no-any-return]
+    return forward
 
 
 def _without_slash(signature: str) -> str:

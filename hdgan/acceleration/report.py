@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hdgan.acceleration.parity import Comparison
+from hdgan.acceleration.parity import Parity
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Replaced:
 
 
 @dataclass(frozen=True)
-class Kept:
+class NotReplaced:
     """A layer, or a module that contains some, that is as before."""
 
     where: str
@@ -34,10 +34,10 @@ class Report:
     name: str
     """The class of the module."""
     replaced: Sequence[Replaced] = ()
-    kept: Sequence[Kept] = ()
+    kept: Sequence[NotReplaced] = ()
     units: Sequence[str] = ()
     """The paths of the modules whose forward was replaced; "" is the module itself."""
-    comparisons: Sequence[Comparison] | None = None
+    comparisons: Sequence[Parity] | None = None
     """Each comparison on the example; None if there was none."""
     notes: Sequence[str] = field(default=())
 

@@ -10,24 +10,26 @@ from __future__ import annotations
 
 import copy
 import dis
+import operator
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import CodeType, FunctionType, MethodType, ModuleType
+from enum import Enum
+from types import CodeType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.proxy import Proxy
 
 from hdgan.ops._torch_internals import has_hooks
 
 _MISSING = object()
 _OWN = set(vars(nn.Module())) - {"training"}
 """What every module has. The modules among it are compared as a whole."""
-_VALUES = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+_VALUES = (bool, int, float, complex, str, bytes, type(None), np.generic, Enum, torch.dtype, torch.device)
 _REFUSED = {
     "isinstance": "asks for the type of a value",
     "type": "asks for the type of a value",
@@ -42,6 +44,7 @@ _REFUSED = {
     "is_scripting": "asks whether it is scripted",
     "is_tracing": "asks whether it is traced",
     "is_compiling": "asks whether it is compiled",
+    "random": "draws numbers outside of PyTorch",
     "environ": "reads the environment",
     "open": "reads a file",
 }
@@ -49,6 +52,13 @@ _REFUSED = {
 _WRITES = {"STORE_ATTR": "sets an attribute", "STORE_GLOBAL": "sets a global", "DELETE_ATTR": "deletes an attribute"}
 _BLOCKS = ("SETUP_FINALLY", "SETUP_WITH", "BEFORE_WITH", "PUSH_EXC_INFO")
 _LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names}
+
+
+IN_PLACE_OPERATORS = (
+    *("iadd", "iand", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift", "isub"),
+    *("itruediv", "ixor"),
+)
+"""Names in the module operator, of what `+=` and the like call."""
 
 
 class Untraceable(Exception):
@@ -70,11 +80,12 @@ class Reads:
 
     def hold(self, root: nn.Module) -> bool:
         """Whether all of it is still so."""
-        module: nn.Module | None = root
+        module = root
         for name in self.path:
-            module = module._modules.get(name)
-            if module is None:
+            part = module._modules.get(name)
+            if part is None:
                 return False
+            module = part
         if self.kind is not None and (type(module) is not self.kind or why_left(module) is not None):
             return False
         if self.children is not None and tuple(module._modules) != self.children:
@@ -129,6 +140,8 @@ def trace(root: nn.Module, call: Callable[..., Any], inputs: list[str], left: Ma
             continue
         if root in tracer.reasons:
             raise Untraceable(tracer.reasons[root])
+        if not tracer.reasons and not all(one.hold(root) for one in reads):
+            raise Untraceable("reads something that is another one each time")
         if not tracer.reasons:
             called = {module: leaves.get(module, "is called as it is") for module in tracer.called}
             return Trace(graph, reads, called, tracer.called | tracer.inlined)
@@ -211,25 +224,24 @@ class _Tracer(fx.Tracer):
         finally:
             self._running.pop()
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _InPlaceProxy(node, self)
+
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, Tensor) and not isinstance(a, nn.Parameter):
             raise Untraceable("makes or holds a tensor that is neither a parameter nor a buffer")
+        if isinstance(a, np.generic):
+            return a.item()
         return super().create_arg(a)
 
     def note(self, module: nn.Module, names: tuple[str, ...], value: Any) -> Any:
         """Note that an attribute was read, and return what the forward gets to see of it."""
-        simple = isinstance(value, _VALUES) or (
-            isinstance(value, tuple) and all(isinstance(item, _VALUES) for item in value)
-        )
-        if simple or isinstance(value, FunctionType | MethodType | type) or callable(value):
+        if _is_value(value) or (isinstance(value, tuple) and all(map(_is_value, value))) or callable(value):
             self._read.setdefault(module, {})[names] = value
-        elif isinstance(value, ModuleType | Tensor | Proxy):
-            pass  # a tensor is refused where it is used
-        elif hasattr(value, "__dict__"):
+        elif hasattr(value, "__dict__") and not isinstance(value, Tensor | ModuleType):
             return _Watched(self, module, names, value)
-        else:
-            kind = type(value).__name__
-            self.reasons.setdefault(self._running[-1], f"reads {'.'.join(names)}, a {kind} that may change")
+        elif not isinstance(value, ModuleType):
+            self._refuse(f"reads {'.'.join(names)}, a {type(value).__name__} that may change")
             return copy.copy(value)
         return value
 
@@ -264,8 +276,8 @@ class _Tracer(fx.Tracer):
     def _on_call(self, frame: Any, event: str, argument: Any) -> None:
         if event == "c_call":
             owner = getattr(argument, "__self__", None)
-            if isinstance(owner, random.Random) or type(owner).__module__.startswith("numpy.random"):
-                self._refuse("draws numbers in Python")
+            if isinstance(owner, random.Random):
+                self._refuse(_REFUSED["random"])
             elif getattr(argument, "__module__", None) == "time":
                 self._refuse("reads the clock")
         elif event == "call":
@@ -279,6 +291,10 @@ class _Tracer(fx.Tracer):
 
     def _refuse(self, reason: str) -> None:
         self.reasons.setdefault(self._running[-1], reason)
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, _VALUES)
 
 
 def _objection(code: CodeType) -> str | None:
@@ -298,20 +314,40 @@ def _objection(code: CodeType) -> str | None:
 def _watched_class(tracer: _Tracer, kind: type) -> type:
     """A subclass whose instances tell the tracer which of their attributes are read."""
 
+    original: Any = kind.__getattribute__
+
     def read(self: Any, name: str) -> Any:
-        value = kind.__getattribute__(self, name)  # type: ignore[attr-defined]
-        if name in _OWN or name not in object.__getattribute__(self, "__dict__"):
-            return value
-        return tracer.note(self, (name,), value)
+        value = original(self, name)
+        held = name in object.__getattribute__(self, "__dict__") or _is_value(value)  # or by its class
+        return tracer.note(self, (name,), value) if held and name not in _OWN else value
 
     return type(kind.__name__, (kind,), {"__getattribute__": read, "__module__": kind.__module__})
+
+
+class _InPlaceProxy(fx.Proxy):
+    """A stand-in for a tensor whose `x += y` changes it; torch.fx would write down `x = x + y`."""
+
+
+def _in_place(name: str) -> Callable[[fx.Proxy, Any], Any]:
+    function = getattr(operator, name)
+    return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
+
+
+for _name in IN_PLACE_OPERATORS:
+    setattr(_InPlaceProxy, f"__{_name}__", _in_place(_name))
 
 
 class _Watched:
     """An object of options that a module holds; what is read of it is noted."""
 
     def __init__(self, tracer: _Tracer, module: nn.Module, names: tuple[str, ...], value: Any) -> None:
+        self.__dict__["_value"] = value
         self.__dict__["_read"] = lambda name: tracer.note(module, (*names, name), getattr(value, name))
 
     def __getattr__(self, name: str) -> Any:
         return self._read(name)
+
+    def _as_a_whole(self, *_: Any) -> Any:
+        raise Untraceable(f"uses an object as a whole that may change ({type(self._value).__name__})")
+
+    __eq__ = __ne__ = __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __hash__ = _as_a_whole

@@ -14,9 +14,10 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from hdgan.acceleration import calls
-from hdgan.acceleration.patterns import Found, Rewriter
+from hdgan.acceleration.nodes import Found
+from hdgan.acceleration.patterns import Rewriter
 from hdgan.acceleration.program import TENSOR, Program, Version, parameters_of, program_of
-from hdgan.acceleration.report import Kept, Replaced
+from hdgan.acceleration.report import NotReplaced, Replaced
 from hdgan.acceleration.tracing import Trace, Untraceable, trace
 
 _WRAPPERS = {
@@ -50,14 +51,14 @@ class Search:
     def __init__(self, root: nn.Module, given: Given, skipped: set[nn.Module]) -> None:
         self._paths = {module: path for path, module in root.named_modules()}
         self._given = given
-        self._left: dict[nn.Module, str] = {module: "is named in skip" for module in skipped}
+        self._left: dict[nn.Module, str] = dict.fromkeys(skipped, "is named in skip")
         for module in root.modules():
             if (reason := wrapper_of(module)) is not None:
                 self._left[module] = reason
         self._visited: set[nn.Module] = set()
         self.programs: dict[nn.Module, Program] = {}
         self.replaced: list[Replaced] = []
-        self.kept: list[Kept] = []
+        self.kept: list[NotReplaced] = []
         self.untraced: list[nn.Module] = []
         """Modules whose forward has no graph."""
         self._visit(root)
@@ -88,13 +89,15 @@ class Search:
                 self._keep(module, f"its forward {error}; its parts are looked at one by one")
             self._visit_children(module)
             return
-        versions, found = [], {}
+        versions: list[Version] = []
+        found: list[Found] = []
         for made, arguments in traces:
-            for row in Rewriter(module, made.graph).rewrite():
-                found.setdefault((row.where, row.why_not is None), row)
-            versions.append(Version.of(made.graph, arguments, made.reads))
-        self._note(module, list(found.values()))
-        if any(row.why_not is None for row in found.values()):
+            rewriter = Rewriter(module, made.graph)
+            rows = rewriter.rewrite()
+            found += [row for row in rows if row not in found] if versions else rows
+            versions.append(Version.of(made.graph, arguments, (*made.reads, *rewriter.reads)))
+        self._note(module, found)
+        if any(row.why_not is None for row in found):
             self.programs[module] = Program(type(module), tuple(versions))
         for made, _ in traces:
             for leaf in made.leaves:
@@ -130,10 +133,10 @@ class Search:
             if row.why_not is None:
                 self.replaced.append(Replaced(where, row.what))
             else:
-                self.kept.append(Kept(where, row.what, row.why_not))
+                self.kept.append(NotReplaced(where, row.what, row.why_not))
 
     def _keep(self, module: nn.Module, why: str) -> None:
-        self.kept.append(Kept(self._paths[module], type(module).__name__, why))
+        self.kept.append(NotReplaced(self._paths[module], type(module).__name__, why))
 
     def _traces(self, module: nn.Module) -> list[tuple[Trace, tuple[Any, ...]]]:
         """The graphs of a module's forward: one, or one for each mode if it reads the mode."""
@@ -146,7 +149,7 @@ class Search:
         inputs = [f"tensor_{i}" for i, value in enumerate(arguments) if value is TENSOR]
         first = trace(module, call, inputs, self._left)
         found = [first]
-        if any(("training",) == names for reads in first.reads for names, _ in reads.values):
+        if any(names == ("training",) for reads in first.reads for names, _ in reads.values):
             flags = [(part, part.training) for part in module.modules()]
             try:
                 for mode in (True, False):
