@@ -278,11 +278,11 @@ def replayed(function: Function) -> Function:
     return replay
 
 
-def compiled(function: Function, implementation: str, fullgraph: bool = True) -> Function:
+def compiled(function: Function, implementation: str) -> Function:
     """The function compiled by torch.compile, for the shapes of its first call."""
     torch.compiler.reset()  # or the compiler would count the shapes of other rows against its limit, and give up
     _keep_buffers()
-    return torch.compile(function, fullgraph=fullgraph, dynamic=False, mode=COMPILED[implementation])
+    return torch.compile(function, fullgraph=True, dynamic=False, mode=COMPILED[implementation])
 
 
 def _keep_buffers() -> None:
