@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdgan.acceleration.reads import why_left
 from hdgan.ops import avg_pyramid, instance_mean, instance_norm_act, label_conv2d, pad2d
-from hdgan.ops._torch_internals import has_hooks
 from hdgan.ops.instance_norm_act import Activation, PadMode
 
 Norm = nn.Module | float
@@ -24,6 +24,7 @@ Act = nn.Module | float | None
 """A layer, or the slope of a call of F.relu (0) or F.leaky_relu, or nothing."""
 Pad = nn.Module | tuple[PadMode, int] | None
 """A layer, or the mode and the pixels of a call of F.pad, or nothing."""
+NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 _PAD_MODES: dict[type, PadMode] = {
     nn.ReflectionPad2d: "reflect",
     nn.ReplicationPad2d: "replicate",
@@ -34,15 +35,15 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def is_bare(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Whether a layer is of one of these classes itself, has the forward of its class, and no hooks."""
-    return type(layer) in kinds and "forward" not in layer.__dict__ and not has_hooks(layer)
+    """Whether a layer is of one of these classes itself, and nothing sees whether it is called."""
+    return type(layer) in kinds and why_left(layer) is None
 
 
 def eps_of(norm: Norm) -> float | None:
     """The eps of an instance norm that takes the statistics of its input; None for anything else."""
     if not isinstance(norm, nn.Module):
         return norm
-    if not is_bare(norm, nn.InstanceNorm2d) or norm.running_mean is not None or norm.running_var is not None:
+    if not is_bare(norm, *NORMS) or norm.running_mean is not None or norm.running_var is not None:
         return None
     return float(norm.eps)
 
@@ -110,22 +111,28 @@ def norm_act(
         weight, bias = norm.weight, norm.bias  # type: ignore[assignment]
     kind, slope = activation
     mode, pixels = padding
-    return instance_norm_act(x, weight, bias, residual, kind, negative_slope=slope, eps=eps, pad=pixels, pad_mode=mode)
+    options: Any = {"negative_slope": slope, "eps": eps, "pad": pixels, "pad_mode": mode}
+    if x.dim() == 4:
+        return instance_norm_act(x, weight, bias, residual, kind, **options)
+    rows = None if residual is None else residual.flatten(2, 3)  # a volume is a plane of D * H rows
+    return instance_norm_act(x.flatten(2, 3), weight, bias, rows, kind, **options).unflatten(2, x.shape[2:4])
 
 
 def _suits(x: Tensor, norm: Norm, residual: Tensor | None, margin: int, padding: tuple[PadMode, int]) -> bool:
     """Whether the op takes these tensors, and the layers would take them too."""
-    if x.dim() != 4 or x.dtype not in _DTYPES or x.numel() == 0:
+    if x.dim() not in (4, 5) or x.dtype not in _DTYPES or x.numel() == 0:
         return False
-    batch, channels, height, width = x.shape
-    if height * width == 1 or (isinstance(norm, nn.Module) and norm.num_features != channels):
+    batch, channels, *size = x.shape
+    if isinstance(norm, nn.Module) and (type(norm) is not NORMS[x.dim() - 4] or norm.num_features != channels):
         return False  # the layer raises an error, or warns
     mode, pixels = padding
-    if mode == "reflect" and pixels >= min(height, width):
+    if x.numel() == batch * channels or (mode == "reflect" and pixels >= min(size)):
+        return False  # the layers raise an error
+    if x.dim() == 5 and (pixels or margin):
         return False
     if residual is None:
         return True
-    padded = (batch, channels, height + 2 * margin, width + 2 * margin)
+    padded = (batch, channels, *(side + 2 * margin for side in size))
     return tuple(residual.shape) == padded and residual.dtype == x.dtype and residual.device == x.device
 
 
@@ -148,11 +155,13 @@ def _one_by_one(
     return _padded(y, pad)
 
 
-def lone_norm(norm: nn.InstanceNorm2d, x: Tensor) -> Tensor:
+def lone_norm(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -> Tensor:
     """What an instance norm computes whose own forward is replaced by this one."""
-    if norm.running_mean is None and _suits(x, norm, None, 0, ("zero", 0)):
-        return instance_norm_act(x, norm.weight, norm.bias, eps=norm.eps)
-    return nn.InstanceNorm2d.forward(norm, x)
+    own = nn.InstanceNorm2d if isinstance(norm, nn.InstanceNorm2d) else nn.InstanceNorm3d
+    as_usual = norm.running_mean is None and x.dim() == NORMS.index(own) + 4 and x.shape[1] == norm.num_features
+    if as_usual and _suits(x, norm.eps, None, 0, ("zero", 0)):
+        return norm_act(x, norm.eps, weight=norm.weight, bias=norm.bias)
+    return own.forward(norm, x)
 
 
 def pyramid(x: Tensor, pools: Sequence[nn.Module | None]) -> list[Tensor]:

@@ -14,8 +14,8 @@ from torch import fx, nn
 from hdgan.acceleration import calls
 from hdgan.acceleration.aliases import Aliases, is_fresh, mutates
 from hdgan.acceleration.nodes import Found, argument_of, only_user
+from hdgan.acceleration.reads import Reads
 from hdgan.acceleration.stems import fuse_stems
-from hdgan.acceleration.tracing import Reads
 
 _NOTHINGS = (nn.Identity, nn.Dropout, nn.Dropout2d)
 """Layers that do nothing, if they drop nothing."""
@@ -75,12 +75,10 @@ class Rewriter:
         """What a norm reads and how norm_act is called for it; or why not."""
         layer = self.layer(node)
         if layer is not None:
-            if not isinstance(layer, nn.InstanceNorm2d):
-                return f"is an nn.{type(layer).__name__}, and the op takes planes (3-D: hdgan.nn.InstanceNormAct3d)"
             if layer.running_mean is not None:
                 return "keeps running statistics"
             if calls.eps_of(layer) is None:
-                return "is not a bare nn.InstanceNorm2d: it has hooks, or is of a class derived from it"
+                return "is not nn.InstanceNorm2d or nn.InstanceNorm3d itself, or has hooks"
             x = argument_of(node, "input", 0)
             return (x, {"norm": layer}) if isinstance(x, fx.Node) else "is called with something else than a tensor"
         given = _bound(F.instance_norm, node)
@@ -160,7 +158,7 @@ class Rewriter:
             if dropout and layer.p != 0:
                 continue
             values = ((("p",), layer.p),) if dropout else ()
-            self.reads.append(Reads(tuple(str(node.target).split(".")), type(layer), (), values))
+            self.reads.append(Reads(tuple(str(node.target).split(".")), type(layer), None, True, values))
             node.replace_all_uses_with(node.args[0])
             self.graph.erase_node(node)
 

@@ -12,13 +12,12 @@ import inspect
 import linecache
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor, fx, nn
 
-from hdgan.acceleration.tracing import Reads, same
+from hdgan.acceleration.reads import Reads, same
 
 _PROGRAM = "_hdgan_program"
 
@@ -45,7 +44,7 @@ TENSOR, IDS = Slot("TENSOR"), Slot("IDS")
 """Any tensor, and one of integers."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Version:
     """One graph of a forward, and when it is what the forward does."""
 
@@ -56,6 +55,15 @@ class Version:
     arguments: tuple[Any, ...]
     """The arguments of the original forward that it is for: TENSOR, or a value."""
     reads: tuple[Reads, ...]
+    run: Callable[..., Any] = field(init=False)
+    """The function of the code."""
+
+    def __post_init__(self) -> None:
+        space = dict(self.names)
+        file = f"<hdgan.accelerate {id(self)}>"
+        linecache.cache[file] = (len(self.source), None, self.source.splitlines(True), file)  # for tracebacks
+        exec(compile(self.source, file, "exec"), space)
+        self.run = space["forward"]
 
     @classmethod
     def of(cls, graph: fx.Graph, arguments: tuple[Any, ...], reads: tuple[Reads, ...]) -> Version:
@@ -77,17 +85,6 @@ class Version:
         """The arguments that its code takes."""
         return [given for given, expected in zip(arguments, self.arguments, strict=True) if isinstance(expected, Slot)]
 
-    @cached_property
-    def run(self) -> Callable[..., Any]:
-        """The function of its code."""
-        space = dict(self.names)
-        file = f"<hdgan.accelerate {id(self)}>"
-        linecache.cache[file] = (len(self.source), None, self.source.splitlines(True), file)  # for tracebacks
-        exec(compile(self.source, file, "exec"), space)
-        function = space["forward"]
-        assert isinstance(function, FunctionType)
-        return function
-
     def __getstate__(self) -> dict[str, Any]:
         names = {name: _Module(v.__name__) if isinstance(v, ModuleType) else v for name, v in self.names.items()}
         return {"source": self.source, "names": names, "arguments": self.arguments, "reads": self.reads}
@@ -97,6 +94,7 @@ class Version:
             name: importlib.import_module(v.name) if isinstance(v, _Module) else v for name, v in state["names"].items()
         }
         self.__dict__.update(state, names=loaded)
+        self.__post_init__()
 
 
 @dataclass(frozen=True)
@@ -181,12 +179,12 @@ def _forward(original: type[nn.Module], versions: tuple[Version, ...]) -> Callab
     given = "".join(f"{name}, " for name in names)
     source = (
         f"def forward{_without_slash(str(signature))}:\n"
-        f"    for version in _versions:\n"
-        f"        if version.is_for({self_name}, ({given})):\n"
-        f"            return version.run({self_name}, *version.tensors(({given})))\n"
-        f"    return _original({', '.join([self_name, *passed])})\n"
+        f"    for _hdgan_version in _hdgan_versions:\n"
+        f"        if _hdgan_version.is_for({self_name}, ({given})):\n"
+        f"            return _hdgan_version.run({self_name}, *_hdgan_version.tensors(({given})))\n"
+        f"    return _hdgan_original({', '.join([self_name, *passed])})\n"
     )
-    space: dict[str, Any] = {"_versions": versions, "_original": original.forward}
+    space: dict[str, Any] = {"_hdgan_versions": versions, "_hdgan_original": original.forward}
     exec(source, space)
     forward = space["forward"]
     given_defaults = {p.name: p.default for p in parameters if p.default is not p.empty}

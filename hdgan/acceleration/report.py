@@ -48,7 +48,7 @@ class Report:
         lines += _table("kept", [(row.where or self.name, f"{row.what}: {row.why}") for row in self.kept])
         if self.comparisons is None:
             lines.append("not compared with the original, since no example was given")
-        else:
+        elif self.comparisons:
             lines += ["compared with the original:", *(f"  {comparison}" for comparison in self.comparisons)]
         return "\n".join([*lines, *self.notes])
 

@@ -17,12 +17,27 @@ _SEED = 20181117
 
 
 @contextmanager
+def preserved(module: nn.Module) -> Iterator[None]:
+    """Give a module its flags, attributes, and the lists and dicts among them back, after what happens in the block."""
+    parts = [(part, dict(part.__dict__)) for part in module.modules()]
+    held = [value for _, before in parts for name, value in before.items() if not _is_registry(name)]
+    contents = [(value, value.copy()) for value in held if isinstance(value, list | dict)]
+    try:
+        yield
+    finally:
+        for part, before in parts:
+            part.__dict__.clear()
+            part.__dict__.update(before)
+        for value, content in contents:
+            _refill(value, content)
+
+
+@contextmanager
 def sandbox(module: nn.Module, copied: Callable[[Tensor], Tensor] = Tensor.clone) -> Iterator[dict[str, Tensor]]:
     """Give a module copies of its parameters and buffers, and seed all generators.
 
-    Afterwards the module has its own tensors again, and its flags, attributes and the lists and dicts among them are as
-    before, and so are the generators. (torch.func.functional_call would leave the copies in a module that is registered
-    at two places.)
+    Afterwards everything is as before: the module, as far as `preserved` goes, and the generators. (functional_call of
+    torch.func would leave the copies in a module that is registered at two places.)
 
     Args:
         module: with all of its parts.
@@ -31,10 +46,6 @@ def sandbox(module: nn.Module, copied: Callable[[Tensor], Tensor] = Tensor.clone
     Yields:
         The copies of the parameters by their names.
     """
-    parts = list(module.modules())
-    attributes = [dict(part.__dict__) for part in parts]
-    held = [value for before in attributes for name, value in before.items() if not _is_registry(name)]
-    contents = [(value, value.copy()) for value in held if isinstance(value, list | dict)]
     gpus = sorted({tensor.get_device() for tensor in (*module.parameters(), *module.buffers()) if tensor.is_cuda})
     python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - the module may draw from it
     copies: dict[int, Tensor] = {}
@@ -46,20 +57,15 @@ def sandbox(module: nn.Module, copied: Callable[[Tensor], Tensor] = Tensor.clone
             copies[id(tensor)] = copied(tensor)
         return copies[id(tensor)]
 
-    with torch.random.fork_rng(gpus):
+    with torch.random.fork_rng(gpus), preserved(module):
         seed_everything(_SEED)
         try:
             named = dict(module.named_parameters())
-            for part in parts:
+            for part in module.modules():
                 for registry in ("_parameters", "_buffers"):
                     part.__dict__[registry] = {name: copy_of(x) for name, x in part.__dict__[registry].items()}
             yield {name: copies[id(parameter)] for name, parameter in named.items()}
         finally:
-            for part, before in zip(parts, attributes, strict=True):
-                part.__dict__.clear()
-                part.__dict__.update(before)
-            for value, content in contents:
-                _refill(value, content)
             random.setstate(python)
             np.random.set_state(arrays)  # noqa: NPY002
 

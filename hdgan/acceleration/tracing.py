@@ -8,51 +8,18 @@ a module untraceable: it is called as a whole, and its parts are traced on their
 
 from __future__ import annotations
 
-import copy
-import dis
 import operator
-import random
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
-from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from hdgan.ops._torch_internals import has_hooks
-
-_MISSING = object()
-_OWN = set(vars(nn.Module())) - {"training"}
-"""What every module has. The modules among it are compared as a whole."""
-_VALUES = (bool, int, float, complex, str, bytes, type(None), np.generic, Enum, torch.dtype, torch.device)
-_REFUSED = {
-    "isinstance": "asks for the type of a value",
-    "type": "asks for the type of a value",
-    "no_grad": "switches gradients off",
-    "inference_mode": "switches gradients off",
-    "set_grad_enabled": "switches gradients on or off",
-    "is_grad_enabled": "asks whether there are gradients",
-    "autocast": "switches autocast",
-    "is_autocast_enabled": "asks for autocast",
-    "checkpoint": "checkpoints a part of itself",
-    "checkpoint_sequential": "checkpoints a part of itself",
-    "is_scripting": "asks whether it is scripted",
-    "is_tracing": "asks whether it is traced",
-    "is_compiling": "asks whether it is compiled",
-    "random": "draws numbers outside of PyTorch",
-    "environ": "reads the environment",
-    "open": "reads a file",
-}
-"""Names in a function whose effect a graph does not have."""
-_WRITES = {"STORE_ATTR": "sets an attribute", "STORE_GLOBAL": "sets a global", "DELETE_ATTR": "deletes an attribute"}
-_BLOCKS = ("SETUP_FINALLY", "SETUP_WITH", "BEFORE_WITH", "PUSH_EXC_INFO")
-_LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names}
-
+from hdgan.acceleration.reads import Reads, parts_of, why_left
+from hdgan.acceleration.sandbox import preserved
+from hdgan.acceleration.watching import Untraceable, Watch
 
 IN_PLACE_OPERATORS = (
     *("iadd", "iand", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift", "isub"),
@@ -61,168 +28,112 @@ IN_PLACE_OPERATORS = (
 """Names in the module operator, of what `+=` and the like call."""
 
 
-class Untraceable(Exception):
-    """Why a module is not traced, as the end of a sentence that begins with its name."""
-
-
-@dataclass(frozen=True)
-class Reads:
-    """What a graph takes for granted of one module that it contains."""
-
-    path: tuple[str, ...]
-    """From the traced module."""
-    kind: type[nn.Module] | None
-    """Its class, if the graph contains what its forward does. It may then have no hooks either."""
-    children: tuple[str, ...] | None
-    """The names of its parts, if the graph contains or calls any of them."""
-    values: tuple[tuple[tuple[str, ...], Any], ...]
-    """Attributes that were read, each as the names that lead to it, and their values."""
-
-    def hold(self, root: nn.Module) -> bool:
-        """Whether all of it is still so."""
-        module = root
-        for name in self.path:
-            part = module._modules.get(name)
-            if part is None:
-                return False
-            module = part
-        if self.kind is not None and (type(module) is not self.kind or why_left(module) is not None):
-            return False
-        if self.children is not None and tuple(module._modules) != self.children:
-            return False
-        for names, expected in self.values:
-            value: Any = module
-            for name in names:
-                value = getattr(value, name, _MISSING)
-            if not same(value, expected):
-                return False
-        return True
-
-
-def same(value: Any, expected: Any) -> bool:
-    """Whether a value is what it was: equal and of the same type, or the same function."""
-    return value is expected or (type(value) is type(expected) and not callable(expected) and bool(value == expected))
-
-
 @dataclass
 class Trace:
     """A graph of a module's forward."""
 
     graph: fx.Graph
     reads: tuple[Reads, ...]
-    leaves: dict[nn.Module, str]
-    """The modules, other than PyTorch's own, that the graph calls as a whole; and why."""
-    used: set[nn.Module]
-    """All modules that the graph contains or calls."""
+    called: dict[nn.Module, None]
+    """The modules that it calls, in order."""
+    inlined: dict[nn.Module, None]
+    """The modules of which it contains what they do."""
 
 
-def trace(root: nn.Module, call: Callable[..., Any], inputs: list[str], left: Mapping[nn.Module, str]) -> Trace:
+def trace(root: nn.Module, call: Callable[..., Any], inputs: int, left: Mapping[nn.Module, str]) -> Trace:
     """The graph of `call(root, *tensors)`, where call runs the forward of the root.
 
     Args:
         root: the module.
-        call: takes the module and a tensor for each input.
-        inputs: names of the tensors.
-        left: modules that are called as a whole in any case, and why.
+        call: takes the module and the tensors.
+        inputs: number of the tensors.
+        left: modules that are called in any case.
 
     Raises:
         Untraceable: the forward of the root itself has no graph.
     """
-    leaves = dict(left)
-    while True:
-        tracer = _Tracer(leaves)
+    leaves = set(left)
+    while True:  # once more for each module that turns out to be untraceable
+        tracer = _Tracer(root, leaves)
+        reasons = tracer.watch.reasons
         try:
-            graph, reads = tracer.run(root, call, inputs)
+            made = tracer.run(call, inputs)
         except Exception as error:
-            if tracer.failed is None or tracer.failed is root:
-                raise Untraceable(tracer.reasons.get(root) or _reason(error)) from error
-            leaves[tracer.failed] = tracer.reasons.get(tracer.failed) or _reason(error)
+            if tracer.failed is None:
+                raise Untraceable(reasons.get(root) or _reason(error)) from error
+            leaves.add(tracer.failed)
             continue
-        if root in tracer.reasons:
-            raise Untraceable(tracer.reasons[root])
-        if not tracer.reasons and not all(one.hold(root) for one in reads):
-            raise Untraceable("reads something that is another one each time")
-        if not tracer.reasons:
-            called = {module: leaves.get(module, "is called as it is") for module in tracer.called}
-            return Trace(graph, reads, called, tracer.called | tracer.inlined)
-        leaves |= tracer.reasons
+        if root in reasons:
+            raise Untraceable(reasons[root])
+        if not reasons:
+            if not all(reads.hold(root) for reads in made.reads):
+                raise Untraceable("reads something that is another one each time")
+            return made
+        leaves.update(reasons)
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, Untraceable):
         return str(error)
-    if isinstance(error, torch.fx.proxy.TraceError):
+    if isinstance(error, fx.proxy.TraceError):
         return "depends on the values or the shape of a tensor"
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first = (str(error).strip().splitlines() or [""])[0]
     return f"cannot be traced ({type(error).__name__}: {first[:100]})"
-
-
-def why_left(module: nn.Module) -> str | None:
-    """Why a module has to be called as it is: something may see that it is called."""
-    if "forward" in module.__dict__:
-        return "has a forward of its own"
-    return "has hooks" if has_hooks(module) else None
 
 
 class _Tracer(fx.Tracer):
     traced_func_name = "_call_with_tensors"
 
-    def __init__(self, leaves: Mapping[nn.Module, str]) -> None:
+    def __init__(self, root: nn.Module, leaves: set[nn.Module]) -> None:
         super().__init__()
         self.proxy_buffer_attributes = True
-        self.leaves = leaves
-        self.called: set[nn.Module] = set()
-        """Modules that are called as a whole."""
-        self.reasons: dict[nn.Module, str] = {}
-        """Modules of which a graph would not be exact, and why."""
+        self.watch = Watch(root)
         self.failed: nn.Module | None = None
-        """The innermost module in which an error was raised."""
-        self._running: list[nn.Module] = []
-        self.inlined: set[nn.Module] = set()
-        self._read: dict[nn.Module, dict[tuple[str, ...], Any]] = {}
-        self._seen: dict[CodeType, str | None] = {}
+        """The innermost module in which an error was raised, if it is not the root."""
+        self._leaves = leaves
+        self._called: dict[nn.Module, None] = {}
+        self._inlined: dict[nn.Module, None] = {}
 
-    def run(self, root: nn.Module, call: Callable[..., Any], inputs: list[str]) -> tuple[fx.Graph, tuple[Reads, ...]]:
-        names = ", ".join(inputs)
+    def run(self, call: Callable[..., Any], inputs: int) -> Trace:
+        """The graph, whether exact or not."""
+        root = self.watch.root
+        names = [f"tensor_{i}" for i in range(inputs)]
         space: dict[str, Any] = {"call": call}
-        exec(f"def traced(self{', ' if inputs else ''}{names}): return call(self, {names})", space)
-        paths = {module: tuple(path.split(".")) if path else () for path, module in root.named_modules()}
-        kinds = {module: type(module) for module in paths}
-        self._running.append(root)
-        with self._watching(kinds, space["traced"], root), self._profiling():
+        exec(f"def traced({', '.join(['self', *names])}): return call({', '.join(['self', *names])})", space)
+        with preserved(root), self.watch.on():
+            setattr(type(root), self.traced_func_name, space["traced"])
             graph = self.trace(root)
-        return graph, tuple(self._reads(root, paths, kinds))
+        return Trace(graph, tuple(self._reads()), self._called, self._inlined)
 
-    def _reads(
-        self, root: nn.Module, paths: Mapping[nn.Module, tuple[str, ...]], kinds: Mapping[nn.Module, type]
-    ) -> Iterator[Reads]:
-        used = self.inlined | self.called
+    def _reads(self) -> Iterator[Reads]:
+        root = self.watch.root
+        paths = {module: tuple(path.split(".")) if path else () for path, module in root.named_modules()}
+        used = self._inlined | self._called
         above = {paths[module][:depth] for module in used for depth in range(len(paths[module]))}
         for module, path in paths.items():
-            kind = kinds[module] if module in self.inlined else None
-            children = tuple(module._modules) if kind is not None or path in above or module is root else None
-            values = tuple(self._read.get(module, {}).items())
-            if children is not None or values:
-                yield Reads(path, kind, children, values)
+            inlined, values = module in self._inlined, tuple(self.watch.values.get(module, {}).items())
+            leads = inlined or path in above or module is root
+            if leads or values:
+                kind = self.watch.kinds[module] if leads and module is not root else None
+                yield Reads(path, kind, parts_of(module) if leads else None, inlined, values)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if m not in self.leaves and why_left(m) is None and not isinstance(m, torch.jit.ScriptModule):
-            return super().is_leaf_module(m, module_qualified_name)
-        return True
+        left = m in self._leaves or why_left(m) is not None or isinstance(m, torch.jit.ScriptModule)
+        return left or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self.is_leaf_module(m, ""):
-            self.called.add(m)
+            self._called[m] = None
             return super().call_module(m, forward, args, kwargs)
-        self._running.append(m)
-        self.inlined.add(m)
+        self._inlined[m] = None
+        self.watch.running.append(m)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:
             self.failed = m if self.failed is None else self.failed
             raise
         finally:
-            self._running.pop()
+            self.watch.running.pop()
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _InPlaceProxy(node, self)
@@ -230,98 +141,7 @@ class _Tracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, Tensor) and not isinstance(a, nn.Parameter):
             raise Untraceable("makes or holds a tensor that is neither a parameter nor a buffer")
-        if isinstance(a, np.generic):
-            return a.item()
-        return super().create_arg(a)
-
-    def note(self, module: nn.Module, names: tuple[str, ...], value: Any) -> Any:
-        """Note that an attribute was read, and return what the forward gets to see of it."""
-        if _is_value(value) or (isinstance(value, tuple) and all(map(_is_value, value))) or callable(value):
-            self._read.setdefault(module, {})[names] = value
-        elif hasattr(value, "__dict__") and not isinstance(value, Tensor | ModuleType):
-            return _Watched(self, module, names, value)
-        elif not isinstance(value, ModuleType):
-            self._refuse(f"reads {'.'.join(names)}, a {type(value).__name__} that may change")
-            return copy.copy(value)
-        return value
-
-    @contextmanager
-    def _watching(self, kinds: Mapping[nn.Module, type], traced: Callable[..., Any], root: nn.Module) -> Iterator[None]:
-        """Let all modules tell what is read of them, by a class between them and their own."""
-        classes: dict[type, type] = {}
-        try:
-            for module, kind in kinds.items():
-                if isinstance(module, torch.jit.ScriptModule):
-                    continue
-                if kind not in classes:
-                    classes[kind] = _watched_class(self, kind)
-                module.__class__ = classes[kind]
-            setattr(type(root), self.traced_func_name, traced)
-            yield
-        finally:
-            for module, kind in kinds.items():
-                if type(module) is not kind:
-                    module.__class__ = kind
-
-    @contextmanager
-    def _profiling(self) -> Iterator[None]:
-        """Look at every function of the user's that runs."""
-        before = sys.getprofile()
-        sys.setprofile(self._on_call)
-        try:
-            yield
-        finally:
-            sys.setprofile(before)
-
-    def _on_call(self, frame: Any, event: str, argument: Any) -> None:
-        if event == "c_call":
-            owner = getattr(argument, "__self__", None)
-            if isinstance(owner, random.Random):
-                self._refuse(_REFUSED["random"])
-            elif getattr(argument, "__module__", None) == "time":
-                self._refuse("reads the clock")
-        elif event == "call":
-            code = frame.f_code
-            if code not in self._seen:
-                module = str(frame.f_globals.get("__name__", ""))
-                ours = module.startswith("hdgan.acceleration")
-                self._seen[code] = None if ours or module.split(".")[0] in _LIBRARIES else _objection(code)
-            if reason := self._seen[code]:
-                self._refuse(reason)
-
-    def _refuse(self, reason: str) -> None:
-        self.reasons.setdefault(self._running[-1], reason)
-
-
-def _is_value(value: Any) -> bool:
-    return isinstance(value, _VALUES)
-
-
-def _objection(code: CodeType) -> str | None:
-    """What a function does that a graph does not show."""
-    for step in dis.get_instructions(code):
-        if step.opname in _WRITES:
-            return f"{_WRITES[step.opname]} ({step.argval})"
-        if step.opname in _BLOCKS:
-            return "has a with or try block"
-        loads_name = step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF")
-        loads_attribute = step.opname in ("LOAD_ATTR", "LOAD_METHOD") and step.argval != "type"
-        if (loads_name or loads_attribute) and step.argval in _REFUSED:
-            return _REFUSED[step.argval]
-    return None
-
-
-def _watched_class(tracer: _Tracer, kind: type) -> type:
-    """A subclass whose instances tell the tracer which of their attributes are read."""
-
-    original: Any = kind.__getattribute__
-
-    def read(self: Any, name: str) -> Any:
-        value = original(self, name)
-        held = name in object.__getattribute__(self, "__dict__") or _is_value(value)  # or by its class
-        return tracer.note(self, (name,), value) if held and name not in _OWN else value
-
-    return type(kind.__name__, (kind,), {"__getattribute__": read, "__module__": kind.__module__})
+        return a.item() if isinstance(a, np.generic) else super().create_arg(a)
 
 
 class _InPlaceProxy(fx.Proxy):
@@ -335,19 +155,3 @@ def _in_place(name: str) -> Callable[[fx.Proxy, Any], Any]:
 
 for _name in IN_PLACE_OPERATORS:
     setattr(_InPlaceProxy, f"__{_name}__", _in_place(_name))
-
-
-class _Watched:
-    """An object of options that a module holds; what is read of it is noted."""
-
-    def __init__(self, tracer: _Tracer, module: nn.Module, names: tuple[str, ...], value: Any) -> None:
-        self.__dict__["_value"] = value
-        self.__dict__["_read"] = lambda name: tracer.note(module, (*names, name), getattr(value, name))
-
-    def __getattr__(self, name: str) -> Any:
-        return self._read(name)
-
-    def _as_a_whole(self, *_: Any) -> Any:
-        raise Untraceable(f"uses an object as a whole that may change ({type(self._value).__name__})")
-
-    __eq__ = __ne__ = __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __hash__ = _as_a_whole

@@ -18,7 +18,8 @@ from hdgan.acceleration.nodes import Found
 from hdgan.acceleration.patterns import Rewriter
 from hdgan.acceleration.program import TENSOR, Program, Version, parameters_of, program_of
 from hdgan.acceleration.report import NotReplaced, Replaced
-from hdgan.acceleration.tracing import Trace, Untraceable, trace
+from hdgan.acceleration.tracing import Trace, trace
+from hdgan.acceleration.watching import Untraceable
 
 _WRAPPERS = {
     "DistributedDataParallel": "is wrapped in DistributedDataParallel",
@@ -69,7 +70,7 @@ class Search:
         self._visited.add(module)
         if module in self._left:
             self._keep(module, self._left[module])
-        elif isinstance(module, nn.InstanceNorm2d):
+        elif isinstance(module, calls.NORMS):
             self._visit_norm(module)
         elif isinstance(module, nn.ModuleList | nn.ModuleDict | nn.DataParallel):
             self._visit_children(module)
@@ -100,22 +101,23 @@ class Search:
         if any(row.why_not is None for row in found):
             self.programs[module] = Program(type(module), tuple(versions))
         for made, _ in traces:
-            for leaf in made.leaves:
-                if not isinstance(leaf, nn.InstanceNorm2d):  # those are noted already
+            for leaf in made.called:
+                if not isinstance(leaf, calls.NORMS):  # those are noted already
                     self._visit(leaf)
             self._visit_unused(module, made)
 
     def _visit_unused(self, module: nn.Module, made: Trace) -> None:
         """Look at the parts that the forward of a module does not use; others may call them."""
+        used = made.called.keys() | made.inlined.keys()
         for child in module.children():
-            if child in made.used:
+            if child in made.called:
+                continue
+            if any(part in used for part in child.modules()):
                 self._visit_unused(child, made)
-            elif not any(part in made.used for part in child.modules()):
-                self._visit(child)
             else:
-                self._visit_unused(child, made)
+                self._visit(child)
 
-    def _visit_norm(self, norm: nn.InstanceNorm2d) -> None:
+    def _visit_norm(self, norm: nn.InstanceNorm2d | nn.InstanceNorm3d) -> None:
         """Give a norm that nothing else could be done with a forward by the op."""
         if calls.eps_of(norm) is None:
             reason = "keeps running statistics" if norm.running_mean is not None else "has hooks or a class of its own"
@@ -146,7 +148,7 @@ class Search:
             raise Untraceable(reason)
         arguments = self._arguments(module)
         call = _caller(kind, arguments)
-        inputs = [f"tensor_{i}" for i, value in enumerate(arguments) if value is TENSOR]
+        inputs = arguments.count(TENSOR)
         first = trace(module, call, inputs, self._left)
         found = [first]
         if any(names == ("training",) for reads in first.reads for names, _ in reads.values):

@@ -168,8 +168,8 @@ def test_dropout_is_not_passed_over() -> None:
     ("norm", "reason"),
     [
         (nn.InstanceNorm2d(4, track_running_stats=True), "running statistics"),
-        (nn.InstanceNorm3d(4), "InstanceNormAct3d"),
-        (type("Own", (nn.InstanceNorm2d,), {})(4), "derived"),
+        (nn.InstanceNorm1d(4), "itself"),
+        (type("Own", (nn.InstanceNorm2d,), {})(4), "itself"),
     ],
 )
 def test_norms_that_are_kept_are_reported(norm: nn.Module, reason: str) -> None:
@@ -177,6 +177,31 @@ def test_norms_that_are_kept_are_reported(norm: nn.Module, reason: str) -> None:
     assert not report.replaced
     assert [row.where for row in report.kept] == ["1"]
     assert reason in report.kept[0].why
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("affine", [False, True])
+def test_volumes(affine: bool, memory_format: torch.memory_format) -> None:
+    class Volume(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv3d(2, 4, 3, padding=1), nn.InstanceNorm3d(4, affine=affine)
+            self.alone = nn.Sequential(nn.InstanceNorm3d(4), nn.ReLU())
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return self.alone(y + F.leaky_relu(self.norm(y), 0.1))
+
+    x = image(2, 2, 3, 6, 5).to(memory_format=memory_format)
+    report = assert_accelerated(Volume(), x, example=x)
+    assert [row.what for row in report.replaced] == ["instance norm + LeakyReLU + residual", "instance norm + ReLU"]
+    norm = nn.InstanceNorm3d(2)
+    expected = norm(x)
+    assert accelerate(norm, x).units == [""]
+    torch.testing.assert_close(norm(x), expected)
+    torch.testing.assert_close(norm(x[0]), nn.InstanceNorm3d(2)(x[0]))
+    with pytest.raises(ValueError, match="more than 1 spatial element"):
+        norm(image(1, 2, 1, 1, 1))
 
 
 def test_calls_that_use_running_statistics_are_kept() -> None:

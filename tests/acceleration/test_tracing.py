@@ -91,6 +91,59 @@ def test_what_a_forward_reads_may_change_later(name: str) -> None:
     assert not torch.equal(accelerated(image()), before)
 
 
+def by_part(m: Any, x: Tensor) -> Tensor:
+    y = norm(m, x)
+    return y if m.shortcut is None else y + m.shortcut(x)
+
+
+def test_a_part_that_is_none_may_come_later() -> None:
+    module = Written(by_part)
+    module.register_module("shortcut", None)
+    assert assert_accelerated(module, image()).units == [""]
+    before = module(image())
+    module.shortcut = nn.Conv2d(3, 4, 1)
+    torch.testing.assert_close(module(image()), before + module.shortcut(image()), rtol=1e-5, atol=1e-5)
+    module.shortcut = None
+    assert torch.equal(module(image()), before)
+
+
+def test_parameters_and_buffers_are_read_in_every_call() -> None:
+    module = Written(lambda m, x: norm(m, x) * (m.gain * 2 + m.offset))
+    module.gain = nn.Parameter(torch.ones(()))
+    module.register_buffer("offset", torch.zeros(()))
+    assert assert_accelerated(module, image()).units == [""]
+    before = module(image())
+    module.gain.data.fill_(2.0)
+    module.offset += 3.0
+    torch.testing.assert_close(module(image()), before * 3.5)
+
+
+class Parted(nn.Module):
+    """A part whose methods others call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class Doubled(Parted):
+    def encode(self, x: Tensor) -> Tensor:
+        return super().encode(x) * 2
+
+
+def test_a_part_whose_method_was_called_may_be_exchanged() -> None:
+    module = Written(lambda m, x: m.part.encode(x), part=Parted())
+    assert assert_accelerated(module, image()).replaced[0].where == "part.norm"
+    other = Doubled()
+    other.load_state_dict(module.part.state_dict())
+    expected = module(image()) * 2
+    module.part = other
+    torch.testing.assert_close(module(image()), expected, rtol=1e-5, atol=1e-5)
+
+
 def in_mode(m: Any, x: Tensor) -> Tensor:
     y = F.dropout(norm(m, x), 1.0, m.training)
     return y if m.training else y * 2
@@ -260,6 +313,16 @@ def test_hooks_run(name: str, first: bool) -> None:
     assert len(calls) > 0
     if first and name == "stem.1":
         assert [row.where for row in report.kept] == ["stem.1"]
+
+
+def test_a_part_that_is_compiled_later_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Generator()
+    accelerate(network)
+    calls: list[str] = []
+    monkeypatch.setattr(network.stem, "_compiled_call_impl", lambda x: calls.append("stem") or x)
+    with pytest.raises(RuntimeError, match="channels"):
+        network(image())
+    assert calls == ["stem"]
 
 
 def test_parts_added_later_are_run() -> None:
