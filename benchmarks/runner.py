@@ -70,9 +70,10 @@ class Context:
         return FORMATS[self.layout]
 
     def randn(self, *shape: int) -> Tensor:
-        """A random image [B, C, H, W] in the dtype and memory format of this run."""
+        """A random image [B, C, H, W] or volume [B, C, D, H, W] in the dtype and memory format of this run."""
         made = torch.randn(shape, device=self.device).to(self.dtype)
-        return made.contiguous(memory_format=self.memory_format)
+        of_volumes = len(shape) == 5 and self.memory_format == torch.channels_last
+        return made.contiguous(memory_format=torch.channels_last_3d if of_volumes else self.memory_format)
 
 
 @dataclass(frozen=True)

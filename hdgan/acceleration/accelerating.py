@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from hdgan.acceleration.parity import Arguments, compare
-from hdgan.acceleration.pooling import find_pooling
+from hdgan.acceleration.parity import Arguments, Parity, compare
 from hdgan.acceleration.program import Program, install, uninstall
 from hdgan.acceleration.report import Report
 from hdgan.acceleration.sandbox import sandbox
@@ -66,25 +65,19 @@ def accelerate(
     arguments = None if example is None else _arguments(example)
     given: Given = {} if arguments is None else _calls(module, arguments)
     search = Search(module, given, {module.get_submodule(name) for name in skip})
-    programs = dict(search.programs)
-    replaced, kept = list(search.replaced), list(search.kept)
-    paths = {part: path for path, part in module.named_modules()}
-    for part in search.untraced:
-        found = find_pooling(part, given.get(part), paths[part])
-        if found is not None:
-            programs[part], row = found
-            replaced.append(row)
-            kept = [one for one in kept if one.where != paths[part]]
+    programs = search.programs
+    comparisons: list[Parity] | None = None if arguments is None else []
     try:
         for part, program in programs.items():
             install(part, program)
-        comparisons = None
-        if arguments is not None:
-            comparisons = compare(module, arguments, partial(_originally, programs)) if programs else []
+        if arguments is not None and programs:
+            comparisons = compare(module, arguments, partial(_originally, programs))
     except BaseException:
-        undo(module)
+        for part in programs:
+            uninstall(part)
         raise
-    return Report(type(module).__name__, replaced, kept, [paths[part] for part in programs], comparisons)
+    units = [path for path, part in module.named_modules() if part in programs]
+    return Report(type(module).__name__, search.replaced, search.kept, units, comparisons)
 
 
 def undo(module: nn.Module) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -43,13 +44,14 @@ class Parity:
 
     mode: str
     """train or eval."""
-    dtype: torch.dtype | None
-    what: str
+    dtype: torch.dtype | None = None
+    what: str = ""
     """The tensor: an output, or the gradient of an input or parameter."""
-    difference: float
+    difference: float = 0.0
     """Root mean square of the difference, over that of the largest output or gradient."""
-    allowed: float
+    allowed: float = 0.0
     note: str = ""
+    """Why nothing was compared, if that is so."""
 
     @property
     def passed(self) -> bool:
@@ -79,38 +81,46 @@ def compare(module: nn.Module, arguments: Arguments, originally: Callable[[], An
     Raises:
         ParityError: the two differ.
     """
-    results = []
-    for mode in ("train", "eval"):
-        for wide in (True, False):
-            results.append(_compare_once(module, arguments, originally, mode, wide))
-    return [result for result in results if result is not None]
+    name = type(module).__name__
+    made: list[Parity] = []
+    for mode, wide in product(("train", "eval"), (True, False)):
+        made.append(_compare_once(module, arguments, originally, mode, wide))
+        if not made[-1].passed:
+            raise ParityError(
+                f"accelerate: {name} was left as it was, because {made[-1].what} would differ: {made[-1]}; "
+                "name the part that cannot be replaced in skip, and please report it"
+            )
+    if all(one.note for one in made):
+        reason = f"because in {made[-1]}"
+        raise ParityError(f"accelerate: {name} was left as it was, {reason}; give another example, or none")
+    return made
 
 
 def _compare_once(
     module: nn.Module, arguments: Arguments, originally: Callable[[], Any], mode: str, wide: bool
-) -> Parity | None:
-    worst: Parity | None = None
+) -> Parity:
+    run = _Run(module, arguments, mode == "train", wide)
     for attempt in range(ATTEMPTS):
         shift = 1e-3 * attempt
-        run = _Run(module, arguments, mode == "train", wide)
         with originally():
             try:
                 first = run(shift)
             except Exception as error:
-                reason = (str(error).strip().splitlines() or [""])[0]
-                dtype = " in float64" if wide else ""
-                return Parity(mode, None, "", 0.0, 0.0, f"not compared{dtype}: the original raises {reason}")
+                where = " in float64" if wide else ""
+                return Parity(mode, note=f"not compared{where}: the original raises {_first_line(error)}")
             moved = [run(shift, rounding) for rounding in range(1, DRAWS + 1)]
-        worst = _worst(mode, first, moved, run(shift))
-        if worst is None or worst.passed:
-            return worst
-    assert worst is not None
-    dtype = str(worst.dtype).removeprefix("torch.")
-    raise ParityError(
-        f"accelerate: {type(module).__name__} was left as it was, because {worst.what} would differ by "
-        f"{worst.difference:.1e} in {worst.mode} mode and {dtype}, and {worst.allowed:.1e} is what rounding explains; "
-        "name the part that cannot be replaced in skip, and please report it"
-    )
+        try:
+            worst = _worst(mode, first, moved, run(shift))
+        except Exception as error:
+            name = type(module).__name__
+            raise ParityError(f"accelerate: {name} was left as it was: it would raise {_first_line(error)}") from error
+        if worst.passed:
+            break
+    return worst
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,8 @@ class _Run:
     def __init__(self, module: nn.Module, arguments: Arguments, training: bool, wide: bool) -> None:
         self._module, self._arguments, self._training, self._wide = module, arguments, training, wide
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def __call__(self, shift: float, rounding: int = 0) -> _Tensors:
         """Outputs and gradients.
 
@@ -139,7 +151,7 @@ class _Run:
         inputs = [change.input(x, shift) if isinstance(x, Tensor) else x for x in leaves]
         # Copies that are no leaves, since the module may change its input in place.
         args, kwargs = pytree.tree_unflatten([x.clone() if isinstance(x, Tensor) else x for x in inputs], spec)
-        with sandbox(self._module, change.state) as parameters, torch.enable_grad():
+        with sandbox(self._module, change.state) as parameters:
             self._module.train(self._training)
             made = pytree.tree_leaves(self._module(*args, **kwargs))
             outputs = {f"output {i}": x for i, x in enumerate(made) if isinstance(x, Tensor)}
@@ -202,20 +214,22 @@ def _gradients(outputs: Sequence[Tensor], sources: Mapping[str, Tensor], change:
     return {name: grad for name, grad in zip(sources, grads, strict=True) if grad is not None}
 
 
-def _worst(mode: str, first: _Tensors, moved: Sequence[_Tensors], accelerated: _Tensors) -> Parity | None:
+def _worst(mode: str, first: _Tensors, moved: Sequence[_Tensors], accelerated: _Tensors) -> Parity:
     """The tensor that is off by most, compared with what is allowed for it."""
-    worst: Parity | None = None
+    made = []
     for part in ("outputs", "gradients"):
         known, found, *others = (getattr(tensors, part) for tensors in (first, accelerated, *moved))
         if known.keys() != found.keys():
             names = ", ".join(sorted(known.keys() ^ found.keys()))
-            return Parity(mode, None, f"the presence of {names}", float("inf"), 0.0)
-        largest = max((_rms(x) for x in known.values()), default=0.0)
+            return Parity(mode, None, f"the presence of {names}", float("inf"))
         for name, x in known.items():
-            comparison = _comparison(mode, name, x, [other[name] for other in others], found[name], largest)
-            if worst is None or comparison.difference * worst.allowed > worst.difference * comparison.allowed:
-                worst = comparison
-    return worst
+            if not x.isfinite().all():
+                return Parity(mode, note=f"not compared: {name} of the original is not finite")
+        largest = max((_rms(x) for x in known.values()), default=0.0)
+        made += [_comparison(mode, n, x, [other[n] for other in others], found[n], largest) for n, x in known.items()]
+    if not made:
+        return Parity(mode, note="not compared: the original gives no tensors")
+    return max(made, key=lambda one: one.difference / one.allowed if one.allowed else float("inf") * one.difference)
 
 
 def _comparison(mode: str, name: str, x: Tensor, moved: Sequence[Tensor], found: Tensor, largest: float) -> Parity:

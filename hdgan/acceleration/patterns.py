@@ -177,7 +177,7 @@ class Rewriter:
             options["act"] = act
             after = only_user(after)
         addend = None if after is None else self._addend(after, members[-1])
-        if after is not None and addend is not None and self._may_move(x, norm, after, members):
+        if after is not None and addend is not None and self.may_move(x, norm, after, members):
             members.append(after)
             words.append("residual")
             options["residual"], place = addend, after
@@ -190,7 +190,7 @@ class Rewriter:
             self.graph.erase_node(member)
         self._fused[fused] = Found(where, " + ".join(words))
 
-    def _may_move(self, read: fx.Node, start: fx.Node, end: fx.Node, members: list[fx.Node]) -> bool:
+    def may_move(self, read: fx.Node, start: fx.Node, end: fx.Node, members: list[fx.Node]) -> bool:
         """Whether what `start` reads is still the same at `end`."""
         return not any(node not in members and self._aliases.changes(node, read) for node in _between(start, end))
 
@@ -222,7 +222,7 @@ class Rewriter:
         chain = [first]
         while True:
             below = [user for user in chain[-1].users if self._is_pool(user) and user.args[0] is chain[-1]]
-            if not below or not self._may_move(chain[-1], first, below[0], chain):
+            if not below or not self.may_move(chain[-1], first, below[0], chain):
                 break
             chain.append(below[0])
         where = str(first.target) if self.layer(first) is not None else f"{first.name} (a call in forward)"

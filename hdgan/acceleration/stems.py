@@ -42,6 +42,8 @@ def _fuse_stem(rewriter: Rewriter, one_hot: fx.Node) -> Found | None:
     conv = rewriter.layer(last)
     if last is None or not isinstance(conv, nn.Conv2d) or calls.stem_options(conv, pad) is None:
         return None
+    if not isinstance(label, fx.Node) or not rewriter.may_move(label, one_hot, last, members):
+        return None
     if n_labels != conv.in_channels or _dtype_of(cast) != conv.weight.dtype:
         return None
     with rewriter.graph.inserting_before(last):

@@ -9,7 +9,7 @@ a module untraceable: it is called as a whole, and its parts are traced on their
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from hdgan.acceleration.reads import Reads, parts_of, why_left
 from hdgan.acceleration.sandbox import preserved
-from hdgan.acceleration.watching import Untraceable, Watch
+from hdgan.acceleration.watching import TraceWatch, Untraceable
 
 IN_PLACE_OPERATORS = (
     *("iadd", "iand", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift", "isub"),
@@ -40,7 +40,7 @@ class Trace:
     """The modules of which it contains what they do."""
 
 
-def trace(root: nn.Module, call: Callable[..., Any], inputs: int, left: Mapping[nn.Module, str]) -> Trace:
+def trace(root: nn.Module, call: Callable[..., Any], inputs: int, left: Set[nn.Module]) -> Trace:
     """The graph of `call(root, *tensors)`, where call runs the forward of the root.
 
     Args:
@@ -87,7 +87,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, root: nn.Module, leaves: set[nn.Module]) -> None:
         super().__init__()
         self.proxy_buffer_attributes = True
-        self.watch = Watch(root)
+        self.watch = TraceWatch(root)
         self.failed: nn.Module | None = None
         """The innermost module in which an error was raised, if it is not the root."""
         self._leaves = leaves
@@ -118,8 +118,9 @@ class _Tracer(fx.Tracer):
                 yield Reads(path, kind, parts_of(module) if leads else None, inlined, values)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        left = m in self._leaves or why_left(m) is not None or isinstance(m, torch.jit.ScriptModule)
-        return left or super().is_leaf_module(m, module_qualified_name)
+        if m in self._leaves or why_left(m) is not None or isinstance(m, torch.jit.ScriptModule):
+            return True
+        return m.__module__.startswith("torch.") and not isinstance(m, nn.Sequential)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self.is_leaf_module(m, ""):

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from hdgan.acceleration import calls
 from hdgan.acceleration.nodes import Found
 from hdgan.acceleration.patterns import Rewriter
+from hdgan.acceleration.pooling import find_pooling
 from hdgan.acceleration.program import TENSOR, Program, Version, parameters_of, program_of
 from hdgan.acceleration.report import NotReplaced, Replaced
 from hdgan.acceleration.tracing import Trace, trace
@@ -41,7 +42,7 @@ def wrapper_of(module: nn.Module) -> str | None:
 
 
 class Search:
-    """Makes programs for a module and its parts. It changes nothing.
+    """Makes programs for a module and its parts, and leaves both as they are.
 
     Args:
         root: the module.
@@ -57,25 +58,26 @@ class Search:
             if (reason := wrapper_of(module)) is not None:
                 self._left[module] = reason
         self._visited: set[nn.Module] = set()
+        self._inlined: set[nn.Module] = set()
         self.programs: dict[nn.Module, Program] = {}
         self.replaced: list[Replaced] = []
         self.kept: list[NotReplaced] = []
-        self.untraced: list[nn.Module] = []
-        """Modules whose forward has no graph."""
         self._visit(root)
 
     def _visit(self, module: nn.Module) -> None:
         if module in self._visited:
             return
         self._visited.add(module)
+        if module in self._inlined:
+            return  # a graph that contains it would no longer hold if its class changed
         if module in self._left:
             self._keep(module, self._left[module])
         elif isinstance(module, calls.NORMS):
             self._visit_norm(module)
-        elif isinstance(module, nn.ModuleList | nn.ModuleDict | nn.DataParallel):
-            self._visit_children(module)
         elif isinstance(module, nn.Sequential) or not type(module).__module__.startswith("torch."):
             self._visit_forward(module)
+        else:
+            self._visit_children(module)  # of a list, or of a wrapper such as DataParallel
 
     def _visit_children(self, module: nn.Module) -> None:
         for child in module.children():
@@ -85,8 +87,11 @@ class Search:
         try:
             traces = self._traces(module)
         except Untraceable as error:
-            if any(module.children()):
-                self.untraced.append(module)
+            pooling = find_pooling(module, self._given.get(module))
+            if pooling is not None:
+                self.programs[module], what = pooling
+                self.replaced.append(Replaced(self._paths[module], what))
+            elif module._modules:
                 self._keep(module, f"its forward {error}; its parts are looked at one by one")
             self._visit_children(module)
             return
@@ -100,6 +105,7 @@ class Search:
         self._note(module, found)
         if any(row.why_not is None for row in found):
             self.programs[module] = Program(type(module), tuple(versions))
+            self._inlined.update(*(made.inlined for made, _ in traces))
         for made, _ in traces:
             for leaf in made.called:
                 if not isinstance(leaf, calls.NORMS):  # those are noted already
@@ -149,14 +155,15 @@ class Search:
         arguments = self._arguments(module)
         call = _caller(kind, arguments)
         inputs = arguments.count(TENSOR)
-        first = trace(module, call, inputs, self._left)
+        left = {*self._left, *self.programs}
+        first = trace(module, call, inputs, left)
         found = [first]
         if any(names == ("training",) for reads in first.reads for names, _ in reads.values):
             flags = [(part, part.training) for part in module.modules()]
             try:
                 for mode in (True, False):
                     module.train(mode)
-                    other = trace(module, call, inputs, self._left)
+                    other = trace(module, call, inputs, left)
                     if all(other.reads != one.reads for one in found):
                         found.append(other)
             finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dis
+import inspect
 import random
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 _OWN = {*vars(nn.Module()), "_compiled_call_impl"} - {"training"}
 """What every module has. Parts and hooks are compared as a whole."""
@@ -22,14 +24,8 @@ _VALUES = (bool, int, float, complex, str, bytes, type(None), np.generic, Enum, 
 _REFUSED = {
     "isinstance": "asks for the type of a value",
     "type": "asks for the type of a value",
-    "no_grad": "switches gradients off",
-    "inference_mode": "switches gradients off",
-    "set_grad_enabled": "switches gradients on or off",
     "is_grad_enabled": "asks whether there are gradients",
-    "autocast": "switches autocast",
     "is_autocast_enabled": "asks for autocast",
-    "checkpoint": "checkpoints a part of itself",
-    "checkpoint_sequential": "checkpoints a part of itself",
     "is_scripting": "asks whether it is scripted",
     "is_tracing": "asks whether it is traced",
     "is_compiling": "asks whether it is compiled",
@@ -38,6 +34,20 @@ _REFUSED = {
     "open": "reads a file",
 }
 """Names in a function whose effect a graph does not have, and what the function does by them."""
+_HIDDEN = {
+    inspect.unwrap(function).__code__: reason
+    for function, reason in (
+        (torch.no_grad.__enter__, "switches gradients on or off"),
+        (torch.enable_grad.__enter__, "switches gradients on or off"),
+        (torch.set_grad_enabled.__init__, "switches gradients on or off"),
+        (torch.inference_mode.__enter__, "switches gradients on or off"),
+        (torch.autocast.__enter__, "switches autocast"),
+        (checkpoint, "checkpoints a part of itself"),
+        (checkpoint_sequential, "checkpoints a part of itself"),
+        (torch.autograd.Function.apply, "has a derivative of its own"),
+    )
+}
+"""Functions of PyTorch, by their code, whose effect a graph does not have."""
 _WRITES = {"STORE_ATTR": "sets an attribute", "STORE_GLOBAL": "sets a global", "DELETE_ATTR": "deletes an attribute"}
 _BLOCKS = ("SETUP_FINALLY", "SETUP_WITH", "BEFORE_WITH", "PUSH_EXC_INFO")
 _NAMES, _ATTRIBUTES = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"), ("LOAD_ATTR", "LOAD_METHOD")
@@ -48,7 +58,7 @@ class Untraceable(Exception):
     """Why a module is not traced, as the end of a sentence that begins with its forward."""
 
 
-class Watch:
+class TraceWatch:
     """Notes what the modules of a tree read, and why their graphs would not be exact.
 
     Args:
@@ -84,7 +94,7 @@ class Watch:
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """Watch what runs in the block.
+        """TraceWatch what runs in the block.
 
         The modules tell what is read of them by classes between them and their own. Python tells which functions run.
         """
@@ -112,6 +122,9 @@ class Watch:
                 self.refuse("reads the clock")
         elif event == "call":
             code = frame.f_code
+            if code in _HIDDEN:  # is the better reason: what PyTorch imports for it may ask for types
+                self.reasons[self.running[-1]] = _HIDDEN[code]
+                return
             if code not in self._objections:
                 module = str(frame.f_globals.get("__name__", ""))
                 ours = module.startswith("hdgan.acceleration.") or module.split(".")[0] in _LIBRARIES
@@ -137,7 +150,7 @@ def _objection(code: CodeType) -> str | None:
     return None
 
 
-def _watched_class(watch: Watch, kind: Any) -> type:
+def _watched_class(watch: TraceWatch, kind: Any) -> type:
     """A subclass whose instances tell which of their attributes are read."""
     get: Any = kind.__getattribute__
 
@@ -157,7 +170,7 @@ def _watched_class(watch: Watch, kind: Any) -> type:
 class _Options:
     """An object that a module holds, such as parsed options; what is read of it is noted."""
 
-    def __init__(self, watch: Watch, module: nn.Module, names: tuple[str, ...], value: Any) -> None:
+    def __init__(self, watch: TraceWatch, module: nn.Module, names: tuple[str, ...], value: Any) -> None:
         self.__dict__["_value"] = value
         self.__dict__["_read"] = lambda name: watch.note(module, (*names, name), getattr(value, name))
 

@@ -9,8 +9,8 @@ Each takes the place of modules of `torch.nn`, and has their defaults and their 
     InstanceMean        a loop over instances that averages features in each
 
 They run on the kernels for the device of their input (`hdgan.ops.backend`). They can be copied, pickled, compiled,
-exported and wrapped in DistributedDataParallel like any other module. Under `torch.autocast` they return the dtypes
-that the modules of `torch.nn` return.
+exported and wrapped in DistributedDataParallel like any other module; torch.fx has to be told that they are leaves.
+Under `torch.autocast` they return the dtypes that the modules of `torch.nn` return.
 """
 
 from hdgan.nn.instance_norm_act import InstanceNormAct2d, InstanceNormAct3d

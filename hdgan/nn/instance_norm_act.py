@@ -117,13 +117,14 @@ class InstanceNormAct2d(_InstanceNormAct):
 
         nn.Sequential(nn.InstanceNorm2d(num_features, eps, affine=affine), nn.ReLU(), nn.ReflectionPad2d(pad))
 
-    does, in one pass forward and one backward, and keeps only its input for the backward pass. There are no running
-    statistics, so it does the same in training and in evaluation. The state dict is that of the norm: `weight` and
-    `bias` [num_features] with `affine`, and nothing without.
+    does, by one op in each direction, and keeps only its input and two numbers a plane for the backward pass. There are
+    no running statistics, so it does the same in training and in evaluation. The state dict is that of the norm:
+    `weight` and `bias` [num_features] with `affine`, and nothing without.
 
     x may be of any floating-point dtype, which need not be that of the parameters. The result has the dtype and the
-    memory format of x, under `torch.autocast` too, as that of nn.InstanceNorm2d has the dtype. Sums are taken in
-    float32, in float64 for float64.
+    memory format of x. This holds under `torch.autocast` too, which has no rule for nn.InstanceNorm2d either. (On a CPU
+    it has one for nn.ReflectionPad2d and nn.ReplicationPad2d, which then return float32.) Sums are taken in float32, or
+    in float64 for float64.
 
     The residual is added after the activation, and nothing but padding follows. It is converted to the dtype of x. It
     may be padded itself: then its interior is added (see `hdgan.ops.instance_norm_act`).
@@ -147,7 +148,7 @@ class InstanceNormAct2d(_InstanceNormAct):
     Raises:
         TypeError, ValueError: an option, or x or the residual when called, is not of these; the message says what was
             expected and given. Planes of one pixel, which would always become zero, are refused in evaluation as well,
-            as nn.InstanceNorm2d does without running statistics.
+            as nn.InstanceNorm2d does without running statistics. An empty batch is refused, too.
     """
 
     RANK, SIZES = 4, "H, W"
@@ -221,12 +222,13 @@ class InstanceNormAct3d(_InstanceNormAct):
 
         nn.Sequential(nn.InstanceNorm3d(num_features, eps, affine=affine), nn.LeakyReLU())
 
-    does, which is the end of each convolution of nnU-Net, and keeps only its input for the backward pass. Contiguous
-    volumes and those in channels_last_3d are read where they lie, as planes [B, C, D·H, W], and the result and the
-    gradient have the same memory format. (nn.InstanceNorm3d copies a channels_last_3d volume into a contiguous one and
-    returns that.) A volume with gaps is copied first. There is no padding: nn.Conv3d pads with zeros by itself.
+    does, which follows each convolution of nnU-Net, and keeps only its input for the backward pass. The kernels
+    read contiguous volumes and those in channels_last_3d where they lie, as planes [B, C, D·H, W], and give the result
+    and the gradient the same memory format. (nn.InstanceNorm3d copies a channels_last_3d volume into a contiguous one
+    and returns that.) A volume with gaps is copied first. There is no padding: nn.Conv3d pads with zeros by itself.
 
-    State dict, dtypes, and the dtype under `torch.autocast` are as of `InstanceNormAct2d`.
+    State dict and dtypes are as of `InstanceNormAct2d`, and so is the place of the residual, after the activation. The
+    last norm of a residual block of nnU-Net, whose activation follows the sum, is one with activation "none".
 
     Args:
         num_features, eps, affine, activation, negative_slope, bias, device, dtype: as of `InstanceNormAct2d`.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import hdgan
 from hdgan.acceleration import ParityError, accelerate, undo
-from tests.acceleration.networks import Generator, Written, assert_same, image, results
+from tests.acceleration.networks import Block, Generator, Written, assert_same, image, results
 
 
 def test_the_module_stays_itself() -> None:
@@ -170,9 +170,8 @@ def test_a_difference_leaves_the_module_as_it_was() -> None:
     network = Generator()
     kinds = {name: type(part) for name, part in network.named_modules()}
     expected = network(image())
-    with pytest.raises(
-        ParityError, match=r"^accelerate: Generator was left as it was, because .* would differ by .*e-0[34] in"
-    ):
+    message = r"^accelerate: Generator was left as it was, because .* would differ: train, float64: .*e-0[34] of"
+    with pytest.raises(ParityError, match=message):
         accelerate(network, image())
     assert {name: type(part) for name, part in network.named_modules()} == kinds
     assert torch.equal(network(image()), expected)
@@ -181,6 +180,45 @@ def test_a_difference_leaves_the_module_as_it_was() -> None:
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     SCRIPTED = torch.jit.script(nn.Conv2d(3, 3, 1))
+
+
+@pytest.mark.usefixtures("wrong")
+def test_a_difference_leaves_parts_that_were_accelerated_before() -> None:
+    network = nn.Sequential(Generator(), nn.InstanceNorm2d(3))
+    accelerate(network[0])
+    kinds = [type(part) for part in network.modules()]
+    with pytest.raises(ParityError):
+        accelerate(network, image())
+    assert [type(part) for part in network.modules()] == kinds
+    assert kinds[1] is not Generator
+
+
+def test_a_part_that_two_graphs_could_contain() -> None:
+    shared = Block(3)
+
+    class Either(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = shared
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) if x.shape[2] > 3 else x
+
+    for network in (nn.Sequential(shared, Either()), nn.Sequential(Either(), shared)):
+        expected = network(image())
+        report = accelerate(network, image())
+        assert type(network)._hdgan_program.versions[0].is_for(network, (image(),))
+        assert report.units == [""]
+        torch.testing.assert_close(network(image()), expected, rtol=1e-5, atol=1e-5)
+        undo(network)
+
+
+def test_inside_of_no_grad_and_inference_mode() -> None:
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            report = accelerate(Generator(), image())
+        assert [comparison.what for comparison in report.comparisons or []] != []
+
 
 BAD: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "no module": (torch.relu, {}, TypeError, "expected an nn.Module, got builtin_function_or_method"),
@@ -207,6 +245,16 @@ def test_wrapped_parts() -> None:
     report = accelerate(nn.Sequential(nn.DataParallel(inner), torch.compile(Generator())))
     assert report.units == ["0.module"]
     assert [row.why for row in report.kept] == ["is compiled already"]
+
+
+def test_checkpoint_wrappers_stay() -> None:
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    network = nn.Sequential(checkpoint_wrapper(Block(3)), nn.InstanceNorm2d(3), nn.ReLU())
+    expected = results(network, image())
+    report = accelerate(network)
+    assert report.units == ["", "0._checkpoint_wrapped_module"]
+    assert_same(results(network, image()), expected)
 
 
 def test_gradient_checkpoints_and_autocast_around_it() -> None:

@@ -83,6 +83,25 @@ def test_a_forward_that_float64_does_not_suit_is_compared_in_its_own_dtype() -> 
     assert "train, not compared in float64" in str(report)
 
 
+def test_an_error_of_the_accelerated_module() -> None:
+    with pytest.raises(ParityError, match=r"^accelerate: Switched was left as it was: it would raise no such thing$"):
+        compared(lambda m, x: (_ for _ in ()).throw(ValueError("no such thing\nat all")))
+
+
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        (lambda m, x: m.norm(m.conv(x)) / 0, "output 0 of the original is not finite"),
+        (lambda m, x: x.shape[2] * len(m.conv(x)), "the original gives no tensors"),
+    ],
+)
+def test_what_cannot_be_compared_is_not_replaced(forward: Callable[[Any, Tensor], Any], reason: str) -> None:
+    module = Written(forward)
+    with pytest.raises(ParityError, match=rf"was left as it was, because in eval, not compared: {reason}"):
+        accelerate(module, image())
+    assert type(module) is Written
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_correct_networks_pass(seed: int) -> None:

@@ -232,9 +232,7 @@ def by_clock(m: Any, x: Tensor) -> Tensor:
 
 
 def again(m: Any, x: Tensor) -> Tensor:
-    y = checkpoint(m.block, m.conv(x), use_reentrant=False)
-    assert isinstance(y, Tensor)
-    return y
+    return checkpoint(m.block, m.conv(x), use_reentrant=False)  # type: ignore[return-value]
 
 
 def from_list(m: Any, x: Tensor) -> Tensor:
@@ -252,8 +250,37 @@ def options_as_a_whole(m: Any, x: Tensor) -> Tensor:
     return m.block(m.conv(x)) if m.opt == Namespace(a=1) else x
 
 
+@torch.no_grad()
+def decorated(m: Any, x: Tensor) -> Tensor:
+    return m.block(m.conv(x))
+
+
+class Straight(torch.autograd.Function):
+    """Rounds, with the gradient of the identity."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return grad
+
+
+def straight_through(m: Any, x: Tensor) -> Tensor:
+    return Straight.apply(m.block(m.conv(x)))
+
+
+@torch.autocast("cpu", torch.bfloat16)
+def narrow(m: Any, x: Tensor) -> Tensor:
+    return m.block(m.conv(x))
+
+
 REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], str]] = {
-    "no_grad": (no_gradient, {}, "switches gradients off"),
+    "no_grad": (no_gradient, {}, "switches gradients"),
+    "decorated": (decorated, {}, "switches gradients"),
+    "autocast": (narrow, {}, "switches autocast"),
+    "derivative": (straight_through, {}, "a derivative of its own"),
     "own tensor": (own_tensor, {}, "makes or holds a tensor"),
     "attribute": (remembers, {}, "sets an attribute"),
     "value": (by_value, {}, "values or the shape"),
