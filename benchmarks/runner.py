@@ -244,7 +244,7 @@ def differentiable(
         return answers[direction]
 
     for implementation in context.implementations:
-        function = _compiled(run("eager"), implementation) if implementation in COMPILED else run(implementation)
+        function = compiled(run("eager"), implementation) if implementation in COMPILED else run(implementation)
         passes = _Passes(function, inputs, parameters, upstream)
         for direction in (name for name in context.passes if name in costs):
             yield Trial(
@@ -279,7 +279,8 @@ def replayed(function: Function) -> Function:
     return replay
 
 
-def _compiled(function: Function, implementation: str) -> Function:
+def compiled(function: Function, implementation: str) -> Function:
+    """The function compiled by torch.compile, for the shapes of its first call."""
     torch.compiler.reset()  # or the compiler would count the shapes of other rows against its limit, and give up
     _keep_buffers()
     return torch.compile(function, fullgraph=True, dynamic=False, mode=COMPILED[implementation])
