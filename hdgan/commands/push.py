@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import tyro
 
 from hdgan.checkpoints import MODEL_FILE, STYLES_FILE
+from hdgan.commands.push_card import CardFacts
 from hdgan.commands.push_content import CARD, ContentOptions
 from hdgan.commands.push_samples import SAMPLES, SampleOptions
 from hdgan.errors import ConfigError
 from hdgan.files import atomic_folder
 from hdgan.hub import PREFIX, Destination, open_destination, require_repository
-from hdgan.inference.model_card import CardFacts
 
 
 def push(

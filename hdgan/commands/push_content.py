@@ -12,6 +12,7 @@ import torch
 
 from hdgan.checkpoints import MODEL_FILE, STYLES_FILE, find_checkpoint, read_best, run_of
 from hdgan.commands.generate import trained_size
+from hdgan.commands.push_card import CardFacts, model_card
 from hdgan.commands.push_samples import SAMPLES, SampleOptions
 from hdgan.commands.scene_choice import scenes_of
 from hdgan.editor.palette import choose_palette
@@ -20,7 +21,6 @@ from hdgan.families.saving import read_metadata
 from hdgan.files import write_text
 from hdgan.hub import is_repository
 from hdgan.inference.export import export_model
-from hdgan.inference.model_card import CardFacts, model_card
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.scenes import SPEC
 

@@ -71,7 +71,8 @@ def explained(model: HubModel, kind: type[HdganError]) -> Iterator[None]:
 def _translated(model: HubModel, error: Exception, kind: type[HdganError]) -> HdganError | None:
     """Our error for one of huggingface_hub; None for one that is a fault of the code."""
     errors = library().errors
-    if type(error) is RuntimeError and isinstance(error.__cause__, Exception):  # which only names the file
+    # huggingface_hub wraps the cause of a failed upload in a RuntimeError that only names the file.
+    if type(error) is RuntimeError and isinstance(error.__cause__, Exception):
         return _translated(model, error.__cause__, kind)
     if isinstance(error, errors.OfflineModeIsEnabled):
         return HubUnreachable("HF_HUB_OFFLINE is set")

@@ -66,6 +66,7 @@ class Destination:
                     made = f"; the new repository {repository} remains, without a model"
                 if branch is not None and self.commit is None:
                     api.create_branch(repository, branch=branch, exist_ok=True)
+                # HfApi.upload_folder would split a large push into several commits where hf_xet is installed.
                 done = api.create_commit(
                     repository, operations, commit_message=message, revision=branch, parent_commit=self.commit
                 )

@@ -210,7 +210,7 @@ def test_a_cache_has_this_form(tmp_path: Path) -> None:
 
 
 def test_huggingface_hub_is_asked_for_only_when_needed(
-    monkeypatch: pytest.MonkeyPatch, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     code = "import sys, hdgan; hdgan.load; assert 'huggingface_hub' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})  # noqa: PTH109

@@ -16,6 +16,8 @@ Preset = Callable[[], TrainConfig]
 class Family:
     """A model family."""
 
+    title: str
+    """How its paper writes its name."""
     config: type[ModelConfig]
     """The architecture of its models."""
     model: type[ImageModel]

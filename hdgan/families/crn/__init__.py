@@ -5,4 +5,4 @@ from hdgan.families.crn.config import CRNConfig
 from hdgan.families.crn.model import CRN
 from hdgan.families.crn.presets import PRESETS, CRNTrainConfig
 
-FAMILY = Family(CRNConfig, CRN, CRNTrainConfig, PRESETS)
+FAMILY = Family("CRN", CRNConfig, CRN, CRNTrainConfig, PRESETS)

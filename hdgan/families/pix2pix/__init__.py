@@ -5,4 +5,4 @@ from hdgan.families.pix2pix.config import Pix2PixConfig
 from hdgan.families.pix2pix.model import Pix2Pix
 from hdgan.families.pix2pix.presets import PRESETS, Pix2PixTrainConfig
 
-FAMILY = Family(Pix2PixConfig, Pix2Pix, Pix2PixTrainConfig, PRESETS)
+FAMILY = Family("pix2pix", Pix2PixConfig, Pix2Pix, Pix2PixTrainConfig, PRESETS)

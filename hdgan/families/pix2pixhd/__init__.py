@@ -5,4 +5,4 @@ from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
 from hdgan.families.pix2pixhd.model import Pix2PixHD
 from hdgan.families.pix2pixhd.presets import PRESETS, Pix2PixHDTrainConfig
 
-FAMILY = Family(Pix2PixHDConfig, Pix2PixHD, Pix2PixHDTrainConfig, PRESETS)
+FAMILY = Family("pix2pixHD", Pix2PixHDConfig, Pix2PixHD, Pix2PixHDTrainConfig, PRESETS)

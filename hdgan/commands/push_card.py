@@ -10,12 +10,10 @@ from typing import Any
 
 from hdgan.data import SizeConfig
 from hdgan.families import ModelConfig
+from hdgan.families.registry import family_of
 from hdgan.hub import PREFIX
 from hdgan.reporting.chart_specs import VALIDATION_TITLES
 from hdgan.wording import count, markdown_table
-
-_FAMILIES = {"pix2pixhd": "pix2pixHD", "pix2pix": "pix2pix", "crn": "CRN"}
-"""How the papers write the names of the families."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +72,10 @@ def _header(facts: CardFacts) -> str:
 
 def _summary(facts: CardFacts) -> str:
     config = facts.config
-    family = _FAMILIES.get(config.family, config.family)
     source = f"label maps of {config.n_labels} classes" if config.n_labels else "images"
     with_ids = " and instance maps" if config.instances else ""
     data = ", trained on the street scenes that hdgan draws" if facts.on_scenes else ""
+    family = family_of(config).title
     return f"A {family} model that generates images from {source}{with_ids}{data}. It was made with hdgan."
 
 

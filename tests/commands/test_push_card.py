@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import yaml
 
+from hdgan.commands.push_card import CardFacts, model_card
 from hdgan.data import SizeConfig
 from hdgan.families import Pix2PixConfig, Pix2PixHDConfig
-from hdgan.inference.model_card import CardFacts, model_card
 
 
 def test_a_card_of_a_model_of_images_says_only_what_is_known() -> None:
