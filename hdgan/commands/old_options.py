@@ -45,4 +45,4 @@ def with_todays_names(arguments: Sequence[str], run: TrainConfig) -> list[str]:
 
 
 def _parsed(value: str) -> Any:
-    return int(value) if value.isdecimal() else value
+    return int(value) if value.isdecimal() else None if value == "None" else value

@@ -84,7 +84,16 @@ def _usage(facts: CardFacts) -> str:
     source = "label" if config.n_labels else "input"
     given = [f'"{source}.png"', *(['"instances.png"'] if config.instances else [])]
     options = f"--{source} {source}.png" + (" --instance instances.png" if config.instances else "")
+    needed = ['It needs hdgan and huggingface_hub: `pip install -e ".[hub]"` in a checkout of hdgan.']
+    if config.n_labels:
+        needed.append(f"A label map is an image of one channel whose numbers, 0 to {config.n_labels - 1}, are classes.")
+    if config.instances:
+        needed.append("In an instance map, the pixels of each object have a number of their own.")
+    if facts.clusters:
+        needed.append("`--styles random` draws a style for each object; without it, each class has its mean style.")
     return f"""## Use
+
+{" ".join(needed)}
 
 ```python
 import hdgan

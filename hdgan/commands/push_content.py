@@ -86,6 +86,8 @@ class ContentOptions:
         source = find_checkpoint(run, self.checkpoint)
         file, dtype = folder / MODEL_FILE, getattr(torch, self.dtype)
         export_model(source, file, dtype, ema=self.ema, data_paths=False, examples=self.crops)
+        if self.crops and not (folder / STYLES_FILE).exists():
+            raise ConfigError(f"--crops has no effect, since {run} has no clusters of styles: leave it out")
         pipeline = load(folder, device=self.device)
         facts = self._facts(run, repository, samples, source, pipeline)
         write_text(folder / CONFIG, json.dumps(facts.metadata, indent=2) + "\n")

@@ -2,9 +2,9 @@
 
 A dataclass lists them as `NEEDS = {"adaptive": {"policy": ON}, "target": {"adaptive": True}}`, in addition to those of
 its bases. Nobody can say whether a value that is the default has been given, so `refuse_idle` refuses only others. The
-same holds for the values of the preset or run that a command line changes (`beginning_with`). A file however contains
-the defaults of the version that wrote it, which may have been others: `effective` leaves out what has no effect there,
-so that such a file stays readable.
+same holds for the values of the preset or run that a command line changes (`beginning_with`); they become defaults
+once the config is complete (`settled`). A file however contains the defaults of the version that wrote it, which may
+have been others: `effective` leaves out what has no effect there, so that such a file stays readable.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from hdgan.config.options import option, option_off
 from hdgan.errors import ConfigError
 
+T = TypeVar("T")
 ON: Final = object()
 """Any value that does not turn the needed option off: neither None, False, 0 nor empty."""
 Needs = Mapping[str, Mapping[str, Any]]
@@ -60,6 +61,28 @@ def refuse_idle(config: Any, path: str) -> None:
             f"{given} has no effect {why} {_typed(start + needed, values[needed])}: {remedy}, or "
             f"{_undone(start + name, defaults[name])}"
         )
+
+
+def settled(config: T) -> T:
+    """A config in which all options without an effect have their defaults, also those of its parts.
+
+    Args:
+        config: a dataclass that has passed `refuse_idle`, so nobody has given these options.
+    """
+    values = vars(config)
+    changes = {name: _settled_part(value) for name, value in values.items()}
+    changes |= {
+        name: _defaults(type(config))[name] for name in needs_of(type(config)) if _missing(type(config), name, values)
+    }
+    changes = {name: value for name, value in changes.items() if value is not values[name]}
+    return dataclasses.replace(config, **changes) if changes else config  # type: ignore[type-var]
+
+
+def _settled_part(value: Any) -> Any:
+    if isinstance(value, dict):
+        parts = {name: _settled_part(part) for name, part in value.items()}
+        return parts if any(parts[name] is not value[name] for name in parts) else value
+    return settled(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def effective(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from hdgan.errors import CheckpointError, ConfigError
 PREFIX = "hf:"
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _REPOSITORY = re.compile(rf"{_PART}/{_PART}")
+_REVISION = re.compile(rf"{_PART}(?:/{_PART})*")
 _CACHED = re.compile(r"models--(.+)--(.+)")
 """A folder of the cache: the hub refuses names that contain two hyphens in a row."""
 
@@ -56,6 +57,11 @@ def is_repository(text: str) -> bool:
     """Whether the hub could have a repository OWNER/NAME of this name."""
     allowed = _REPOSITORY.fullmatch(text) and "--" not in text and ".." not in text and not text.endswith(".git")
     return bool(allowed) and len(text) <= 96
+
+
+def is_revision(text: str) -> bool:
+    """Whether the hub could have a branch of this name that hf:OWNER/NAME@BRANCH can name."""
+    return bool(_REVISION.fullmatch(text)) and ".." not in text
 
 
 def require_repository(text: str) -> None:

@@ -84,6 +84,10 @@ def _translated(model: HubModel, error: Exception, kind: type[HdganError]) -> Hd
         return HubUnreachable(_unreachable(error))
     if isinstance(error, (OSError, ValueError, RuntimeError)):
         reason = getattr(error, "strerror", None) or _SIGNATURE.sub("", " ".join(str(error).split()))
+        place = getattr(error, "filename", None)
+        if place is not None:
+            cache = "or set HF_HUB_CACHE to another folder for downloads"
+            return kind(f"{model}: {place!s:.200}: {reason:.200}; make this possible, {cache}")
         return kind(f"{model}: {reason:.300}; repeat the command")
     return None
 

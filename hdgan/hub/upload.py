@@ -9,7 +9,7 @@ from typing import Any
 
 from hdgan.errors import ConfigError, HdganError
 from hdgan.hub.download import is_of_hdgan, listed
-from hdgan.hub.names import PREFIX, HubModel, require_repository
+from hdgan.hub.names import PREFIX, HubModel, is_revision, require_repository
 from hdgan.hub.problems import HubUnreachable, explained, library, login_remedy
 
 _ALWAYS_THERE = (".gitattributes", "README.md", "LICENSE")
@@ -96,6 +96,8 @@ def open_destination(
         HdganError: the hub refuses, or cannot be reached.
     """
     require_repository(repository)
+    if branch is not None and not is_revision(branch):
+        raise ConfigError(f"--branch {branch:.100} is not a name of a branch: give letters, digits, -, _, . and /")
     hub, model = library(), HubModel(repository, branch)
     if hub.get_token() is None:
         raise ConfigError(f"nobody is logged in to {hub.constants.ENDPOINT}: {login_remedy()}")

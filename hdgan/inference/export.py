@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -96,13 +96,21 @@ def _round(model: ImageModel, dtype: torch.dtype) -> None:
 
 
 def _portable(train: dict[str, Any], kept: Sequence[str]) -> dict[str, Any]:
-    """The description of a training in which absolute paths outside of the `kept` parts are cut to their last part."""
+    """The description of a training in which paths outside of the `kept` parts are cut to their last part."""
 
     def cut(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: cut(part) for key, part in value.items()}
         if isinstance(value, list):
             return [cut(part) for part in value]
-        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        return _last_part(value) if isinstance(value, str) else value
 
     return {key: part if key in kept else cut(part) for key, part in train.items()}
+
+
+def _last_part(text: str) -> str:
+    """The last part of a text that says where something lies on somebody's machine, of whichever kind; or the text."""
+    start, local, place = text.rpartition("local-dir:")  # of timm's networks
+    path = PureWindowsPath(place)  # which knows both separators
+    tells = path.is_absolute() or path.root or path.drive or place[:1] == "~" or ".." in path.parts or local
+    return f"{start}{local}{path.name}" if tells else text

@@ -45,8 +45,8 @@ class _InstanceNormAct(nn.Module):
             raise TypeError(f"{name}: expected affine True or False, got {affine!r}; there is no momentum before it")
         if activation not in get_args(Activation):
             raise ValueError(f"{name}: expected activation none, relu or leaky_relu, got {activation!r}")
-        if not negative_slope >= 0:
-            raise ValueError(f"{name}: expected negative_slope >= 0, got {negative_slope}")
+        if not isinstance(negative_slope, int | float) or not negative_slope >= 0:
+            raise ValueError(f"{name}: expected negative_slope to be a number >= 0, got {negative_slope!r}")
         self.num_features, self.eps, self.affine = num_features, eps, affine
         self.activation: Activation = activation
         self.negative_slope = negative_slope
@@ -168,8 +168,8 @@ class InstanceNormAct2d(_InstanceNormAct):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(num_features, eps, affine, bias, activation, negative_slope, device, dtype)
-        if pad < 0:
-            raise ValueError(f"InstanceNormAct2d: expected pad >= 0, got {pad}")
+        if not isinstance(pad, int) or pad < 0:
+            raise ValueError(f"InstanceNormAct2d: expected pad to be a number of pixels >= 0, got {pad!r}")
         if pad_mode not in get_args(PadMode):
             raise ValueError(f"InstanceNormAct2d: expected pad_mode reflect, zero or replicate, got {pad_mode!r}")
         self.pad = pad

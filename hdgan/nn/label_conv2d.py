@@ -164,6 +164,6 @@ def _number(name: str, value: int | tuple[int, ...] | str) -> int:
     """
     if isinstance(value, tuple) and len(set(value)) == 1:
         return value[0]
-    if not isinstance(value, int):
-        raise ValueError(f"LabelConv2d: expected {name} to be a number, the same for both sides, got {value!r}")
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"LabelConv2d: expected {name} to be a number >= 0, the same for both sides, got {value!r}")
     return value

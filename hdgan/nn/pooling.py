@@ -27,8 +27,8 @@ class AvgPyramid(nn.Module):
 
     def __init__(self, levels: int) -> None:
         super().__init__()
-        if levels < 0:
-            raise ValueError(f"AvgPyramid: expected levels >= 0, got {levels}")
+        if not isinstance(levels, int) or levels < 0:
+            raise ValueError(f"AvgPyramid: expected levels to be a number of levels >= 0, got {levels!r}")
         self.levels = levels
 
     def forward(self, x: Tensor) -> list[Tensor]:

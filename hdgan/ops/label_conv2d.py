@@ -288,7 +288,8 @@ def label_conv2d(
         levels: how often the planes are halved by average pooling first.
         window: side of the pooling: 3 for that of `avg_pyramid`, 2 for AvgPool2d(2), which drops an odd last row.
         dontcare: label that belongs to no class, or None.
-        dtype: of the result, floating point; None is autocast's where it is active, or that of `weight`.
+        dtype: of the result, floating point; None is autocast's where it is active and `weight` is not float64, or that
+                of `weight`.
         backend: implementation by name; None chooses.
 
     Returns:
@@ -304,7 +305,8 @@ def label_conv2d(
     _check(op, planes, weight, stride, padding, pad_mode, levels, window)
     kind = weight.device.type
     if dtype is None:
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        narrowed = torch.is_autocast_enabled(kind) and weight.dtype != torch.float64
+        dtype = torch.get_autocast_dtype(kind) if narrowed else weight.dtype
     if not dtype.is_floating_point:
         raise TypeError(f"{op}: expected a floating-point dtype of the result, got {dtype}")
     chosen = choose(op, backend, planes.codes, dtype)

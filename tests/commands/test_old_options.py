@@ -22,6 +22,7 @@ from hdgan.training import PRESETS
         ("pix2pix", ["--stages.global.encoder", "--seed", "2"], ["--seed", "2"]),
         ("demo", ["--loss.scorer", "random", "--loss.vgg", "3"], ["--loss.network", "random", "--loss.vgg", "3"]),
         ("crn", ["--loss.vgg-weights=vgg.pth"], ["--loss.network-weights", "vgg.pth"]),
+        ("crn", ["--loss.scorer", "None", "--seed", "2"], ["--seed", "2"]),
     ],
 )
 def test_old_options_become_those_of_today(preset: str, typed: Sequence[str], today: Sequence[str]) -> None:

@@ -124,6 +124,12 @@ def test_crops_go_along_if_asked_for(styled: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_crops_of_a_model_without_clusters_are_refused(run: Path, capsys: Capture) -> None:
+    line = refused(capsys, run, "a/b", "--out", "out", "--crops")
+    assert f"--crops has no effect, since {run} has no clusters of styles: leave it out" in line
+
+
+@pytest.mark.usefixtures("here")
 def test_the_card_says_what_the_file_says(styled: Path) -> None:
     Path("names").write_text("ground\nsky\nred | box\nblue box\n")
     folder = written(styled, "--license", "cc-by-4.0", "--dataset", "jane/photos", "jane/more", "--classes", "names")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, get_args, get_type_hints
 
 import pytest
 
-from hdgan.config.needs import ON, Needs, beginning_with, needs_of
+from hdgan.config.needs import ON, Needs, beginning_with, needs_of, settled
 from hdgan.config.options import typed_as
 from hdgan.config.serialization import check_values, from_plain, to_plain
 from hdgan.errors import ConfigError
@@ -137,3 +137,17 @@ def test_what_a_preset_has_does_not_count_as_given() -> None:
             check_values(Oven(False, light=3), "stove")
     with pytest.raises(ConfigError, match=r"^oven\.degrees 99\.5 has no effect"):
         check_values(Oven(False, 99.5, light=3), "oven")
+
+
+@dataclass(frozen=True)
+class House:
+    kitchens: dict[str, Kitchen]
+    oven: Oven
+
+
+def test_what_has_given_way_gets_its_default() -> None:
+    idle = Oven(False, 99.5, fan=False, light=3, program="grill")
+    house = House({"first": Kitchen(idle), "second": Kitchen(Oven(True, 99.5))}, idle)
+    plain = Oven(program="grill")
+    assert settled(house) == House({"first": Kitchen(plain), "second": Kitchen(Oven(True, 99.5))}, plain)
+    assert settled(plain) is plain

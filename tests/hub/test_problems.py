@@ -21,7 +21,10 @@ def told(error: Exception, cause: Exception | None = None) -> HdganError:
 def test_what_the_machine_refuses_is_one_line() -> None:
     full = told(OSError(28, "No space left on device", "blob"))
     assert isinstance(full, CheckpointError)
-    assert str(full) == "hf:jane/streets: No space left on device; repeat the command"
+    assert str(full) == (
+        "hf:jane/streets: blob: No space left on device; make this possible, or set HF_HUB_CACHE to another folder "
+        "for downloads"
+    )
     signed = told(RuntimeError("upload to https://s3/x?Signature=secret&Key=k failed\nfor good"))
     assert str(signed) == "hf:jane/streets: upload to https://s3/x failed for good; repeat the command"
 

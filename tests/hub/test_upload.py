@@ -147,3 +147,9 @@ def test_without_a_connection_nothing_is_pushed(hub: HubState, monkeypatch: pyte
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(HdganError, match="nothing was pushed to hf:jane/streets, since HF_HUB_OFFLINE is set: repeat"):
         opened("jane/streets")
+
+
+@pytest.mark.parametrize("branch", ["../../x", "-x", "a b", "", "a//b"])
+def test_a_branch_that_hf_names_cannot_name_is_refused(branch: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--branch .* is not a name of a branch: give letters, digits"):
+        open_destination("jane/streets", "model.safetensors", branch=branch)

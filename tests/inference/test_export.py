@@ -14,7 +14,7 @@ import hdgan
 from hdgan.checkpoints import find_checkpoint
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families.saving import CLASS_MEAN, load_model, read_metadata, save_model
-from hdgan.inference.export import export_model
+from hdgan.inference.export import _last_part, export_model
 
 
 @pytest.mark.parametrize("ema", [True, False])
@@ -118,3 +118,21 @@ def test_a_file_without_a_known_training(styled: Path, tmp_path: Path) -> None:
     metadata = read_metadata(tmp_path / "y.safetensors")
     assert (metadata["source"], metadata["train"]) == ("elsewhere", ["damaged"])
     assert hdgan.load(tmp_path / "y.safetensors", device="cpu").bank.origin.encoder == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("/home/jane/runs/a", "a"),
+        ("C:/Users/jane/run", "run"),
+        ("C:\\Users\\jane\\run", "run"),
+        ("../../home/jane/clinic", "clinic"),
+        ("~/jane/s.safetensors", "s.safetensors"),
+        ("timm:local-dir:/home/jane/x", "timm:local-dir:x"),
+        ("timm:resnet18", "timm:resnet18"),
+        ("runs/demo", "runs/demo"),
+        ("", ""),
+    ],
+)
+def test_texts_that_tell_of_a_machine_are_cut(text: str, kept: str) -> None:
+    assert _last_part(text) == kept

@@ -251,9 +251,11 @@ def test_shows_the_options_that_have_an_effect(module, shown):
     [
         ({"affine": 0.1}, TypeError, "expected affine True or False, got 0.1; there is no momentum"),
         ({"activation": "gelu"}, ValueError, "expected activation none, relu or leaky_relu, got 'gelu'"),
-        ({"negative_slope": -0.1}, ValueError, "expected negative_slope >= 0, got -0.1"),
-        ({"negative_slope": float("nan")}, ValueError, "expected negative_slope >= 0, got nan"),
-        ({"pad": -1}, ValueError, "expected pad >= 0, got -1"),
+        ({"negative_slope": -0.1}, ValueError, "expected negative_slope to be a number >= 0, got -0.1"),
+        ({"negative_slope": float("nan")}, ValueError, "expected negative_slope to be a number >= 0, got nan"),
+        ({"negative_slope": "x"}, ValueError, "expected negative_slope to be a number >= 0, got 'x'"),
+        ({"pad": 1.5}, ValueError, "expected pad to be a number of pixels >= 0, got 1.5"),
+        ({"pad": -1}, ValueError, "expected pad to be a number of pixels >= 0, got -1"),
         ({"pad_mode": "circular"}, ValueError, "expected pad_mode reflect, zero or replicate, got 'circular'"),
     ],
 )

@@ -65,7 +65,7 @@ def test_they_have_no_state():
 
 
 def test_wrong_input():
-    with pytest.raises(ValueError, match="AvgPyramid: expected levels >= 0, got -1"):
+    with pytest.raises(ValueError, match="AvgPyramid: expected levels to be a number of levels >= 0, got -1"):
         AvgPyramid(-1)
     with pytest.raises(ValueError, match=r"avg_pyramid: expected x of shape \[B, C, H, W\], got \(3, 8, 8\)"):
         AvgPyramid(1)(torch.zeros(3, 8, 8))

@@ -64,7 +64,7 @@ class PerceptualLossConfig(LossConfig):
         if self.network_weights is not None and not (self.is_vgg19 or self._timm_name):
             raise ConfigError(
                 f"{option('loss.network_weights')} {self.network_weights} applies only to vgg19 or a network of timm: "
-                f"give {option('loss.network')} vgg19 or timm:NAME, or leave it out"
+                f"give {option('loss.network')} vgg19 or timm:NAME, or set it to None"
             )
 
     def load_perceptual(self, shapes: Shapes = (), on_missing: OnMissing | None = None) -> nn.Module | None:

@@ -122,7 +122,7 @@ class Pix2PixHDCriterion:
         if perceptual is not None:
             weights = config.layer_weights(n_features_of(perceptual))
             relative = not (config.is_vgg19 or config.is_scorer)
-            self.vgg = PerceptualLoss(perceptual, config.imagenet_normalisation, weights, relative)
+            self.vgg = PerceptualLoss(perceptual, config.imagenet_normalisation and config.is_vgg19, weights, relative)
         self.pool = pool
         self.augmentation = augmentation
         self.penalty: Penalty | None = config.penalty(augmentation)
