@@ -6,14 +6,13 @@ With instance norm and without dropout it computes what `GlobalGenerator` does w
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.blocks import as_function, init_weights
+from hdgan.models.draws import draws
 from hdgan.models.inputs import NetworkInput, first_conv, input_for, run_at_multiple
 from hdgan.models.norms import make_norm
 from hdgan.models.options import NormKind
-from hdgan.models.unet import DROPOUT
 from hdgan.ops import pad2d
 
 N_DOWNSAMPLE = 2
@@ -34,7 +33,7 @@ class ResNetBlock(nn.Module):
         """Map [B, C, H, W] to the same shape."""
         h = self.norm1(as_function(self.conv1)(pad2d(x, 1, "reflect")), "relu")
         if self.dropout:
-            h = F.dropout(h, DROPOUT, training=True)
+            h = draws().dropout(h)
         return x + self.norm2(as_function(self.conv2)(pad2d(h, 1, "reflect")))
 
 
