@@ -67,7 +67,8 @@ def generate(
             on such scenes. Their maps and rendered photos are written into the folder scenes beside the images.
         checkpoint: Which one of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
-        precision: With bfloat16 or float16 the networks run under autocast; float16 is more exact, and slow on most CPUs.
+        precision: With bfloat16 or float16 the networks run under autocast. float16 is more exact, and slow on most
+            CPUs.
         ema: Use the averaged weights.
     """
     console = Console(stderr=True)

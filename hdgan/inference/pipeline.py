@@ -101,7 +101,7 @@ class Pipeline:
             ConfigError: the model needs an instance map or photo that is not given, or cannot use a given argument.
             CheckpointError: the styles are of another encoder.
         """
-        self._require_variant(variant)
+        self.require_variant(variant)
         if seed is not None and seed < 0:
             raise ConfigError(f"seed is {seed}: give 0 or more")
         maps = read_maps(source, instance, self.config, self.device)
@@ -209,6 +209,15 @@ class Pipeline:
         whole = styles_of(classes, rows, self.encoder_id).instances
         return Styles({id: styles.instances.get(id, whole[id]) for id in classes}, self.encoder_id)
 
+    def require_variant(self, variant: int) -> None:
+        """Raise ConfigError if the model does not generate so many images of an input, counted from 0."""
+        most = self.config.variants
+        if variant < 0 or (most is not None and variant >= most):
+            raise ConfigError(
+                f"variant is {variant}: the model generates {most or 'any number of'} images of an input, counted "
+                "from 0"
+            )
+
     def _image(
         self, label: Tensor | None, ids: Tensor | None, image: Tensor | None, features: Tensor | None, variant: int
     ) -> Tensor:
@@ -221,14 +230,6 @@ class Pipeline:
         dtype = torch.float16 if self.precision == "float16" else torch.bfloat16
         with torch.autocast(self.device.type, dtype, enabled=self.precision != "float32"), reusing(self._casts):
             yield
-
-    def _require_variant(self, variant: int) -> None:
-        most = self.config.variants
-        if variant < 0 or (most is not None and variant >= most):
-            raise ConfigError(
-                f"variant is {variant}: the model generates {most or 'any number of'} images of an input, counted "
-                "from 0"
-            )
 
     def _require_features(self, what: str) -> None:
         if not self.config.feature_channels:

@@ -41,8 +41,8 @@ class SeededDraws(Draws):
     """Numbers that follow from a seed, the number of the draw, and the place in the tensor.
 
     They are made by cubing modulo a prime with a key added, over and over, as the cipher MiMC does (Albrecht et al.
-    2016, section 2): each row of pixels gets keys of its own from many such rounds, and each pixel takes two. That needs
-    no more than additions, multiplications and remainders of int64, which every runtime has.
+    2016, section 2). Each row of pixels gets a key of its own from many such rounds, and each pixel takes two. That
+    needs no more than additions, multiplications and remainders of int64, which every runtime has.
 
     Args:
         seed: [B] int64, one for each image.

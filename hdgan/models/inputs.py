@@ -218,12 +218,19 @@ def pad_to_multiple(x: Input, multiple: int, least: int = 2) -> Input:
     """
     steps = [torch.sym_max((size + multiple - 1) // multiple, least) for size in x.shape[2:]]
     if torch.compiler.is_exporting() and isinstance(x, Tensor):  # for all sizes, those that need no padding included
-        return cast(Input, _at(x, *(n * multiple for n in steps)))
+        return cast(Input, _at(x, *(_opaque(n, least) * multiple for n in steps)))
     bottom, right = (n * multiple - size for n, size in zip(steps, x.shape[2:], strict=True))
     if not (bottom or right):
         return x
     padded = x.padded(bottom, right) if isinstance(x, LabelInput) else _edge_repeated(x, bottom, right)
     return cast(Input, padded)
+
+
+def _opaque(size: int, least: int) -> int:
+    """A size of at least `least` without the expression that it is, which compilers could not reason about in time."""
+    hidden = cast(int, torch.full((), size, dtype=torch.int64).item())
+    torch._check(hidden >= least)
+    return hidden
 
 
 def _at(x: Tensor, height: int, width: int) -> Tensor:

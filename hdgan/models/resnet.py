@@ -77,11 +77,12 @@ class ResNetGenerator(nn.Module):
         self.head = nn.Conv2d(ngf, out_channels, 2 * _STEM_PAD + 1)
         self.in_channels, self.out_channels, self.ngf, self.norm = in_channels, out_channels, ngf, norm
         self.dropout = dropout
+        self.multiple = 2**N_DOWNSAMPLE
         init_weights(self)
 
     def forward(self, x: NetworkInput) -> Tensor:
         """Map [B, in_channels, H, W] to an image [B, out_channels, H, W] in [-1, 1]."""
-        return run_at_multiple(self._run, input_for(x, [self.stem], _STEM_PAD), 2**N_DOWNSAMPLE)
+        return run_at_multiple(self._run, input_for(x, [self.stem], _STEM_PAD), self.multiple)
 
     def _run(self, x: NetworkInput) -> Tensor:
         first, *norms = self.down_norms
