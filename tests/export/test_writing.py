@@ -77,7 +77,7 @@ def test_a_program_makes_the_pictures_of_the_pipeline(name: str, format: FormatN
     assert [difference.usual for difference in exported.differences] == [0, 0]
     run = run_of(file, format)
     for shape in ((3, 31, 22), (1, 16, 16), (1, 9, 14)):
-        label = blocks(*shape, max(config.n_labels, 4)).int()
+        label = blocks(*shape, config.n_labels or 4).int()
         image = torch.rand(*shape, config.input_channels)
         every = {
             "label": label,
