@@ -56,7 +56,7 @@ class SeededDraws(Draws):
         # The method of Box and Muller, with a uniform number in (0, 1) from the high bits and one from the low bits.
         numbers = self._numbers(shape)
         radius = (-2 * ((numbers.float() + 0.5) / PRIME).log()).sqrt()
-        turn = (numbers % _LOW).float() * (2 * math.pi / _LOW)
+        turn = numbers.fmod(_LOW).float() * (2 * math.pi / _LOW)
         return (radius * turn.cos()).to(like.dtype)
 
     def dropout(self, h: Tensor) -> Tensor:
@@ -98,6 +98,6 @@ def drawing_from(source: Draws) -> Iterator[None]:
 
 def _mixed(numbers: Tensor, key: Tensor | int) -> Tensor:
     """A permutation of the numbers below PRIME, which a key below PRIME chooses."""
-    moved = numbers + key
-    moved = moved - PRIME * (moved >= PRIME)  # the remainder, at a smaller cost
-    return moved * moved % PRIME * moved % PRIME
+    # Without negative numbers fmod is the remainder. It is one operation for compilers, which `%` is not.
+    moved = (numbers + key).fmod(PRIME)
+    return ((moved * moved).fmod(PRIME) * moved).fmod(PRIME)
