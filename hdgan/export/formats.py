@@ -26,6 +26,9 @@ Run = Callable[[Mapping[str, Tensor]], Tensor]
 METADATA = "hdgan.json"
 """The extra file of a .pt2 of torch.export that holds the metadata."""
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_INDUCTOR: dict[str, Any] = {"cpp.simdlen": 1, "realize_opcount_threshold": 6}
+"""Options of AOTInductor. Its search for loops to vectorise simplifies the index of every padded tensor, and a long chain
+of integers is inlined again for each use. Without these options both take many minutes at sizes that are not known."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def _write_aoti(traced: ExportedProgram, path: Path, metadata: Mapping[str, str]
     try:
         with _silent():
             aoti_compile_and_package(
-                traced, package_path=str(path), inductor_configs={"aot_inductor.metadata": dict(metadata)}
+                traced, package_path=str(path), inductor_configs=_INDUCTOR | {"aot_inductor.metadata": dict(metadata)}
             )
     except (CppCompileError, InductorError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
