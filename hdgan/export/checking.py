@@ -43,7 +43,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleInput:
     """Made-up input for a program, and the same for the pipeline."""
 
     inputs: dict[str, Tensor]
@@ -80,7 +80,7 @@ def differences(run: Run, program: Program, pipeline: Pipeline) -> Iterator[Diff
         yield Difference(shape, float(off.max()), float(off.mean()), usual)
 
 
-def make_example(program: Program, pipeline: Pipeline, shape: tuple[int, int, int]) -> Example:
+def make_example(program: Program, pipeline: Pipeline, shape: tuple[int, int, int]) -> ExampleInput:
     """Make maps of rectangles, each in one of two instances of its class, and pixels without a pattern.
 
     Args:
@@ -107,7 +107,7 @@ def make_example(program: Program, pipeline: Pipeline, shape: tuple[int, int, in
     if any(spec.name == "features" for spec in program.inputs):
         made["features"], styles = _features(pipeline, source, instance, areas, generator)
     inputs = {spec.name: made[spec.name].to(pipeline.device, spec.torch_dtype).contiguous() for spec in program.inputs}
-    return Example(inputs, source, instance, styles)
+    return ExampleInput(inputs, source, instance, styles)
 
 
 def _rectangles(shape: tuple[int, int, int], values: int, generator: torch.Generator) -> Tensor:
@@ -140,7 +140,7 @@ def _features(
 
 
 @torch.no_grad()
-def _expected(program: Program, pipeline: Pipeline, example: Example) -> Tensor:
+def _expected(program: Program, pipeline: Pipeline, example: ExampleInput) -> Tensor:
     """What the pipeline makes, in levels."""
     if isinstance(program, EncoderProgram):
         return _levels(_encoded(pipeline, example), program.output)
@@ -152,7 +152,7 @@ def _expected(program: Program, pipeline: Pipeline, example: Example) -> Tensor:
     return _levels(pixels if white is None else ((pixels + 1) * (white / 2)).round(), program.output)
 
 
-def _encoded(pipeline: Pipeline, example: Example) -> Tensor:
+def _encoded(pipeline: Pipeline, example: ExampleInput) -> Tensor:
     """The features of every pixel, [B, H, W, F]."""
     found = []
     photos = from_pixels(example.inputs["photo"])

@@ -27,8 +27,8 @@ METADATA = "hdgan.json"
 """The extra file of a .pt2 of torch.export that holds the metadata."""
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _INDUCTOR: dict[str, Any] = {"cpp.simdlen": 1, "realize_opcount_threshold": 6}
-"""Options of AOTInductor. Its search for loops to vectorise simplifies the index of every padded tensor, and it inlines a
-chain of integers again for each use. At sizes that are not known both take many minutes without these options."""
+"""Options of AOTInductor. Its search for loops to vectorise simplifies the index of every padded tensor, and it inlines
+chains of integers again for each use. At sizes that are not known both take many minutes without these options."""
 
 
 @dataclass(frozen=True)
