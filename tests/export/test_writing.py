@@ -99,6 +99,7 @@ def test_a_program_makes_the_pictures_of_the_pipeline(name: str, format: FormatN
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="what AOTInductor of PyTorch 2.13 compiles differs, and the check refuses it")
 @pytest.mark.parametrize("name", ["features and noise"])
 def test_a_compiled_program(name: str, tmp_path: Path) -> None:
     pipeline = pipeline_of(name)
