@@ -70,9 +70,10 @@ class Context:
         return FORMATS[self.layout]
 
     def randn(self, *shape: int) -> Tensor:
-        """A random image [B, C, H, W] in the dtype and memory format of this run."""
+        """A random image [B, C, H, W] or volume [B, C, D, H, W] in the dtype and memory format of this run."""
         made = torch.randn(shape, device=self.device).to(self.dtype)
-        return made.contiguous(memory_format=self.memory_format)
+        of_volumes = len(shape) == 5 and self.memory_format == torch.channels_last
+        return made.contiguous(memory_format=torch.channels_last_3d if of_volumes else self.memory_format)
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,7 @@ def differentiable(
         return answers[direction]
 
     for implementation in context.implementations:
-        function = _compiled(run("eager"), implementation) if implementation in COMPILED else run(implementation)
+        function = compiled(run("eager"), implementation) if implementation in COMPILED else run(implementation)
         passes = _Passes(function, inputs, parameters, upstream)
         for direction in (name for name in context.passes if name in costs):
             yield Trial(
@@ -278,7 +279,8 @@ def replayed(function: Function) -> Function:
     return replay
 
 
-def _compiled(function: Function, implementation: str) -> Function:
+def compiled(function: Function, implementation: str) -> Function:
+    """The function compiled by torch.compile, for the shapes of its first call."""
     torch.compiler.reset()  # or the compiler would count the shapes of other rows against its limit, and give up
     _keep_buffers()
     return torch.compile(function, fullgraph=True, dynamic=False, mode=COMPILED[implementation])

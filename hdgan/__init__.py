@@ -3,7 +3,8 @@
     import hdgan
     picture = hdgan.load("demo")("label.png", "instances.png")   # [3, H, W] in [0, 1]
 
-Networks are in `hdgan.models`, the ops in `hdgan.ops`, training in `hdgan.training`, datasets in `hdgan.data`.
+Networks are in `hdgan.models`, the ops in `hdgan.ops`, the same as modules in `hdgan.nn`, training in `hdgan.training`,
+datasets in `hdgan.data`. `hdgan.accelerate` lets other networks use the ops.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hdgan.acceleration import accelerate
     from hdgan.inference import Pipeline, load
 
     __version__: str
 
-__all__ = ["Pipeline", "__version__", "load"]
+__all__ = ["Pipeline", "__version__", "accelerate", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,6 +31,10 @@ def __getattr__(name: str) -> Any:
         import hdgan.inference
 
         return getattr(hdgan.inference, name)
+    if name == "accelerate":
+        import hdgan.acceleration
+
+        return hdgan.acceleration.accelerate
     raise AttributeError(f"module 'hdgan' has no attribute {name!r}")
 
 

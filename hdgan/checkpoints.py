@@ -7,7 +7,8 @@ RUN/checkpoints/step-00001000/model.safetensors   weights, averages, mean styles
 RUN/checkpoints/step-…-undone/                    a checkpoint with styles that a rollback has taken out of the run
 RUN/checkpoints/best.json                         step of the best checkpoint of the latest stage
 
-A model that comes with hdgan is a checkpoint folder in hdgan/pretrained, and its name there stands for it.
+A model that comes with hdgan is a checkpoint folder in hdgan/pretrained, and its name there stands for it. A model on
+the Hugging Face Hub, hf:OWNER/NAME, is a checkpoint folder in the cache of the hub.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from hdgan.config.serialization import from_plain
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.files.json import read_json
 from hdgan.files.opening import mode_of, require_file
+from hdgan.hub import cached_name, fetch_model, hub_name
 
 MODEL_FILE = "model.safetensors"
+STYLES_FILE = "styles.safetensors"
 TRAINING_FILE = "training.pt"
 PREFIX = "step-"
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -62,32 +65,49 @@ def pretrained_names() -> list[str]:
 
 
 def is_pretrained(model: Path) -> bool:
-    """Whether a model file is one that comes with hdgan, in whose folder nothing may be written."""
+    """Whether a model file is one that comes with hdgan."""
     return model.parent.parent == PRETRAINED
 
 
+def unchanging_name(model: Path) -> str | None:
+    """The name of a model in whose folder nothing may be written: it comes with hdgan, or is in the cache of the hub.
+
+    Returns:
+        The text by which commands take the model, which names the commit of a model of the hub; None for other models.
+    """
+    on_hub = cached_name(model)
+    return str(on_hub) if on_hub is not None else model.parent.name if is_pretrained(model) else None
+
+
 def locate(path: Path) -> Path:
-    """The path itself if anything is there, else the folder of the model of this name that comes with hdgan.
+    """The path itself if anything is there, else the folder of the model of this name.
+
+    A model that comes with hdgan has its folder there, and a model of the hub in the cache, into which it is downloaded
+    if need be.
 
     Raises:
-        CheckpointError: there is neither.
+        CheckpointError: there is neither a path nor a model of this name, or the hub cannot be asked for it.
+        ConfigError: the model is on the hub, and huggingface_hub is not installed.
     """
-    name = str(path)
-    if name in pretrained_names() and not os.path.lexists(path):
-        return PRETRAINED / name
+    if not os.path.lexists(path):
+        if str(path) in pretrained_names():
+            return PRETRAINED / path
+        if (on_hub := hub_name(path)) is not None:
+            return fetch_model(on_hub, MODEL_FILE, (STYLES_FILE,))
     is_folder(path)
     return path
 
 
 def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
-    """The model file that a run folder, a checkpoint folder, a file or the name of a model of hdgan stands for.
+    """The model file that a run folder, a checkpoint folder, a file or the name of a model stands for.
 
     Args:
-        path: a run, a checkpoint folder, a .safetensors file, or the name of a model that comes with hdgan.
+        path: a run, a checkpoint folder, a .safetensors file, the name of a model that comes with hdgan, or
+            hf:OWNER/NAME.
         which: for a run: "latest", "best", or a step.
 
     Raises:
-        CheckpointError: there is no such checkpoint.
+        CheckpointError, ConfigError: there is no such checkpoint, or as `locate`.
     """
     path = locate(path)
     if not is_folder(path):
@@ -97,10 +117,10 @@ def find_checkpoint(path: Path, which: str | int = "latest") -> Path:
         return path / MODEL_FILE
     steps = list_steps(path)
     if not steps:
-        hidden = str(path) in pretrained_names()
+        hidden = "that comes with hdgan" if str(path) in pretrained_names() else "of the hub" if hub_name(path) else ""
         raise CheckpointError(
             f"{path} contains no checkpoint: give the folder of a training run that has saved one"
-            + (f", or rename the folder to use the model {path} that comes with hdgan" if hidden else "")
+            + (f", or rename the folder to use the model {path} {hidden}" if hidden else "")
         )
     known = {"latest": steps[-1], "best": best_step(path)} | {str(step): step for step in steps}
     step = known.get(str(which))
@@ -117,7 +137,7 @@ def is_folder(path: Path) -> bool:
         CheckpointError: nothing is there, or it cannot be examined.
     """
     names = [f"{name}, which comes with hdgan" for name in pretrained_names()]
-    *others, last = "a run folder", "a checkpoint folder", "a .safetensors file", *names
+    *others, last = "a run folder", "a checkpoint folder", "a .safetensors file", "hf:OWNER/NAME", *names
     return stat.S_ISDIR(mode_of(path, CheckpointError, f"give {', '.join(others)} or {last}"))
 
 
@@ -168,6 +188,11 @@ def output_beside(model: Path, name: str) -> Path:
     """Where a command writes a file or folder that belongs to a model.
 
     Returns:
-        The path beside the model, or `<model>.<name>` in the working directory if the model comes with hdgan.
+        The path beside the model, or `<model>.<name>` in the working directory if the model comes with hdgan or is in
+        the cache of the hub. The cache calls OWNER/NAME OWNER--NAME.
     """
-    return Path(f"{model.parent.name}.{name}") if is_pretrained(model) else beside(model, name)
+    if is_pretrained(model):
+        return Path(f"{model.parent.name}.{name}")
+    if on_hub := cached_name(model):
+        return Path(f"{on_hub.repository.replace('/', '--')}.{name}")
+    return beside(model, name)

@@ -61,6 +61,7 @@ from hdgan.models.segmenter import Segmenter, SegmenterConfig, save_segmenter
 from hdgan.scenes import SPEC
 from hdgan.styles.table import FeatureTable, Origin
 from hdgan.training import PRESETS, LogConfig, OptimConfig, StageConfig, TrainConfig, train
+from tests.hub.stand_in import TOKEN, HubState, serving
 
 N_LABELS = 4
 WIDTH, HEIGHT = 32, 16
@@ -220,7 +221,7 @@ def family_configs(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFac
     return {
         "pix2pixhd": make_config,
         "pix2pix": partial(make, Pix2PixStage, pix2pix, Pix2PixLoss()),
-        "crn": partial(make, CRNStage, crn, CRNLoss(scorer=scorer)),
+        "crn": partial(make, CRNStage, crn, CRNLoss(network=str(scorer))),
     }
 
 
@@ -385,3 +386,29 @@ def make_table() -> MakeTable:
         )
 
     return make
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubState]:
+    """A hub on this machine without models, for this process and those that it starts; its cache is tmp_path/hf/hub.
+
+    A token is known. The working directory is an empty folder.
+    """
+    constants = pytest.importorskip("huggingface_hub.constants")
+    with serving() as state:
+        values = {
+            "ENDPOINT": state.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": f"{state.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+            "HF_HUB_CACHE": str(tmp_path / "hf" / "hub"),
+            "HF_TOKEN_PATH": str(tmp_path / "hf" / "token"),
+            "HF_HUB_DISABLE_XET": True,
+        }
+        for name, value in values.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_ENDPOINT", state.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        yield state

@@ -197,15 +197,15 @@ def test_vgg_weights_that_cannot_be_had(
     if content is not None:
         file.write_bytes(content)
     stages = {"global": Pix2PixHDStage(size=SizeConfig(width=32))}
-    line = refused(make_config(tmp_path / "run", stages=stages, loss=Pix2PixHDLoss(vgg=10.0, vgg_weights=file)))
+    line = refused(make_config(tmp_path / "run", stages=stages, loss=Pix2PixHDLoss(vgg=10.0, network_weights=file)))
     assert f"vgg.{ending} " in line
-    assert "--loss.vgg 0" in line
+    assert "--loss.network-weights FILE" in line
 
 
 def test_images_too_small_for_vgg(refused: Refused, make_config: MakeConfig, tmp_path: Path) -> None:
-    line = refused(make_config(tmp_path / "run", loss=Pix2PixHDLoss(vgg_weights=tmp_path)))
+    line = refused(make_config(tmp_path / "run", loss=Pix2PixHDLoss(network_weights=tmp_path)))
     assert "some training images have a side of 8 pixels, but VGG19" in line
-    assert "--loss.scorer random" in line
+    assert "--loss.network random" in line
 
 
 def test_batches_that_do_not_divide(refused: Refused, make_config: MakeConfig, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hdgan.training import PRESETS
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
-    *(ROOT / "docs" / name for name in ("design.md", "training.md", "benchmarks.md", "evidence.md")),
+    *(ROOT / "docs" / name for name in ("design.md", "training.md", "integration.md", "benchmarks.md", "evidence.md")),
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAIRS = ("reproduce report", "bench report", "bench profile")
@@ -79,12 +79,16 @@ def test_commands_have_the_options_that_are_shown(options_of: Callable[[str], se
     assert unknown == []
 
 
-def test_python_of_the_readme_uses_what_there_is() -> None:
-    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(snippets) > 5
+def test_python_uses_what_there_is() -> None:
+    snippets = [
+        (page.name, snippet)
+        for page in PAGES
+        for snippet in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    ]
+    assert {"README.md", "integration.md"} <= {page for page, _ in snippets}
     looked_up = 0
-    for snippet in snippets:
-        compile(snippet, "README.md", "exec")
+    for page, snippet in snippets:
+        compile(snippet, page, "exec")
         tree = ast.parse(snippet)
         modules = {}
         for node in ast.walk(tree):

@@ -11,10 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import hdgan
-from hdgan.checkpoints import MODEL_FILE, PRETRAINED, pretrained_names
+from hdgan.checkpoints import MODEL_FILE, PRETRAINED, STYLES_FILE, pretrained_names
 from hdgan.commands.main import main
 from hdgan.families.saving import load_model
-from hdgan.styles.bank import STYLES_FILE
 
 MOST_BYTES = 8_000_000
 """Of a model with its styles: everybody who installs hdgan downloads it."""

@@ -53,8 +53,8 @@ def bench(
     shows where the time goes.
 
     Args:
-        benchmarks: what to measure: ops by their names in hdgan.ops, networks (residual_block, G1, G2, D, E), step,
-            data_loading, startup; all if empty.
+        benchmarks: what to measure: ops by their names in hdgan.ops, instance_norm_act_3d, networks (residual_block,
+            G1, G2, D, E), accelerate (others' networks), step, data_loading, startup; all if empty.
         device: auto, cpu, cuda or cuda:N.
         dtype: of the tensors; the step runs under autocast.
         layout: memory formats; speed-ups are always over eager NCHW.

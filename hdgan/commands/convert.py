@@ -40,7 +40,7 @@ def convert(
 
     Args:
         source: for NVIDIA/pix2pixHD, a folder with files such as latest_net_G.pth; for pytorch-CycleGAN-and-pix2pix,
-            such a folder or the file of a generator; or a run or checkpoint of hdgan.
+            such a folder or the file of a generator; or a run or checkpoint of hdgan, or hf:OWNER/NAME.
         out: the checkpoint to write, *.safetensors; with --to nvidia or cyclegan, the folder. Nothing is overwritten.
         to: the code that will read the result.
         epoch: the first part of their file names, such as latest, which is the default, or 100.

@@ -39,12 +39,14 @@ def edit(
     Prints the address of the page. Everyone who can reach it can use the editor and save into its folder.
 
     Args:
-        run: run folder, checkpoint folder or .safetensors file; or demo, the model that comes with hdgan.
+        run: run folder, checkpoint folder or .safetensors file; demo, the model that comes with hdgan; or
+            hf:OWNER/NAME, a model on the Hugging Face Hub.
         host: address to listen on. Only this machine can reach 127.0.0.1; other machines can reach 0.0.0.0.
         port: port to listen on. The default is the first free one from 7860.
         browser: open the page in a browser.
         out: folder for saved documents. The default is edits in the run folder, or next to a file that is not in a run,
-            or demo.edits in the working directory for the model that comes with hdgan.
+            or in the working directory demo.edits for the model that comes with hdgan and OWNER--NAME.edits for a model
+            of the hub.
         root: dataset with the images to start from, if it has moved since training.
         classes: text file with one class name per line.
         max_pixels: largest image that can be opened, in pixels.

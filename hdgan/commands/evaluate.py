@@ -40,8 +40,8 @@ class EvaluateOptions:
     """The options of the command."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Run folders, checkpoint folders or .safetensors files, or demo, the model that comes with hdgan; their label maps
-    must have the same classes."""
+    """Run folders, checkpoint folders or .safetensors files; demo, the model that comes with hdgan; or hf:OWNER/NAME, a
+    model on the Hugging Face Hub. Their label maps must have the same classes."""
     out: Path = Path("evaluation")
     """Folder for the results."""
     scorer: Path | None = None

@@ -57,7 +57,8 @@ def generate(
     16 bits; else TIFF with one page for each channel.
 
     Args:
-        run: Run folder, checkpoint folder or .safetensors file; or demo, the model that comes with hdgan.
+        run: Run folder, checkpoint folder or .safetensors file; demo, the model that comes with hdgan; or
+            hf:OWNER/NAME, a model on the Hugging Face Hub.
         out: Folder for the images, or a .png file (.tif where images are TIFF) for a single one.
         label: Label map, or a folder of them.
         instance: Instance map, or a folder of them, paired by name.
@@ -77,7 +78,7 @@ def generate(
     pipeline = load(run, checkpoint=checkpoint, device=device, precision=precision, ema=ema)
     chosen = None
     if scenes is None:
-        _check_sources(run, pipeline, sources)
+        check_sources(run, pipeline, sources)
     else:
         chosen = choose_scenes(run, pipeline, scenes, out, [_OPTIONS[part] for part in sources])
     choice.check(pipeline.config.variants, with_photo=photo is not None)
@@ -155,8 +156,17 @@ def trained_size(file: Path) -> SizeConfig | None:
     return None if size is None else from_plain(SizeConfig, size, f"{file}, train")
 
 
-def _check_sources(run: Path, pipeline: Pipeline, sources: Mapping[str, Path]) -> None:
-    """Refuse sources that the model does not use, and require the one that it needs."""
+def check_sources(run: Path, pipeline: Pipeline, sources: Mapping[str, Path]) -> None:
+    """Refuse sources that the model does not use, and require the one that it needs.
+
+    Args:
+        run: the model, as it was given.
+        pipeline: the same, loaded.
+        sources: files or folders by the part of a `Pair` that they are.
+
+    Raises:
+        ConfigError: one of them has no effect, or one is missing.
+    """
     model = pipeline.config
     needed = "label" if model.n_labels else "input"
     if needed not in sources:

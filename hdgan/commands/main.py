@@ -28,6 +28,7 @@ commands:
   data       check a dataset, or pack it for fast reading
   convert    convert checkpoints of NVIDIA/pix2pixHD and pytorch-CycleGAN-and-pix2pix, or write a run as one file
   export     write a model as a program for ONNX Runtime or for PyTorch alone
+  push       upload a model with its card to the Hugging Face Hub
   reproduce  train and score the paper's comparisons and ablations on the built-in scenes
   bench      measure speed and memory against eager PyTorch, torch.compile and NVIDIA's code
   info       what this installation can do: versions, GPUs, backends; --check tests the kernels on your device
@@ -49,6 +50,7 @@ COMMANDS = {
     "data pack": "hdgan.commands.data:pack",
     "convert": "hdgan.commands.convert:convert",
     "export": "hdgan.commands.export:export",
+    "push": "hdgan.commands.push:push",
     "reproduce": "hdgan.commands.reproduce:reproduce",
     "reproduce report": "hdgan.commands.reproduce:report",
     "bench": "hdgan.commands.bench:bench",

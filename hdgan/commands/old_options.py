@@ -1,44 +1,46 @@
-"""The options of stages in older versions, where the stages of all families had the same options."""
+"""Options of stages and losses that older versions of `hdgan train` had."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from hdgan.families.common.train_config import StageConfig
+from hdgan.families.common.train_config import TrainConfig
 
-_OPTION = re.compile(r"--stages\.(?P<stage>.+)\.(?P<name>[\w-]+)(=(?P<value>.*))?")
+_OPTION = re.compile(r"--(?P<part>loss|stages\.(?P<stage>.+))\.(?P<name>[\w-]+)(=(?P<value>.*))?")
 
 
-def with_todays_names(arguments: Sequence[str], stages: Mapping[str, StageConfig]) -> list[str]:
+def with_todays_names(arguments: Sequence[str], run: TrainConfig) -> list[str]:
     """The arguments, with options of older versions replaced by today's.
 
     Args:
         arguments: of `hdgan train`.
-        stages: of the run; their `upgraded` knows the old options. Options that had no effect are left out, and unknown
-            ones stay as they were typed.
+        run: what they change. The `upgraded` of its stages and losses knows the old options. Options that had no effect
+            are left out, and unknown ones stay as they were typed.
     """
     renamed: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         match = _OPTION.fullmatch(argument)
-        stage = stages.get(match["stage"]) if match else None
+        part: Any = None
+        if match:
+            part = run.stages.get(match["stage"]) if match["stage"] else run.loss
         name = match["name"].replace("-", "_") if match else ""
-        if match is None or stage is None or hasattr(stage, name.removeprefix("no_")):
+        if match is None or part is None or hasattr(part, name.removeprefix("no_")):
             renamed.append(argument)
             continue
         typed, plain = [argument], {"encoder": name == "encoder"}
         if name not in ("encoder", "no_encoder"):  # which have no value
             typed += islice(rest, 1 if match["value"] is None else 0)
             plain = {name: _parsed(match["value"] or typed[-1])}
-        today = stage.upgraded(plain)
+        today = getattr(part, "upgraded", dict)(plain)
         if today == plain:
             renamed += typed
         else:
             for new, value in today.items():
-                renamed += [f"--stages.{match['stage']}.{new.replace('_', '-')}", str(value)]
+                renamed += [f"--{match['part']}.{new.replace('_', '-')}", str(value)]
     return renamed
 
 

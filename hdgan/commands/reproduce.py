@@ -15,7 +15,6 @@ from hdgan.reproduce.scales import SCALES
 _TYPED = {
     "loss.network": "--network",
     "loss.network_weights": "--network-weights",
-    "loss.vgg_weights": "--network-weights",
 }
 """The options of the perceptual network, which are called otherwise by `hdgan train`."""
 

@@ -74,7 +74,7 @@ class ShortOptions:
     threads: int | None = None
     """CPU threads of PyTorch."""
     init_from: Annotated[Path | None, arg(metavar="RUN")] = None
-    """Start from the weights of another run or checkpoint."""
+    """Start from the weights of another run or checkpoint, or of hf:OWNER/NAME."""
     resume: Annotated[Path | None, arg(metavar="RUN")] = None
     """Continue a run, instead of a preset; --resume RUN --help lists the options that it takes."""
     dry_run: FlagCreatePairsOff[bool] = False

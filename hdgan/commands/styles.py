@@ -34,7 +34,8 @@ class ModelOptions:
     """The model of a command, and which of its weights to use."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run folder, checkpoint folder or .safetensors file; or demo, the model that comes with hdgan."""
+    """Run folder, checkpoint folder or .safetensors file; demo, the model that comes with hdgan; or hf:OWNER/NAME, a
+    model on the Hugging Face Hub."""
     checkpoint: str = "latest"
     """Checkpoint of a run: latest, best, or a step."""
     ema: bool = True

@@ -17,6 +17,7 @@ from hdgan.commands.old_options import with_todays_names
 from hdgan.commands.parser import run_command
 from hdgan.commands.process import work_begins
 from hdgan.commands.short_options import ResumeOptions, ShortOptions, apply, hiding, of_config, spellings
+from hdgan.config.needs import beginning_with
 from hdgan.config.options import typed_as
 from hdgan.errors import ConfigError
 from hdgan.families.common.train_config import TrainConfig
@@ -63,8 +64,8 @@ def train_command(arguments: list[str]) -> int:
             raise ConfigError(f"--resume takes the config of {run}: leave the preset {arguments[0]} out")
         before, prog, kind = replace(load_config(run), out=run), "hdgan-train --resume RUN", ResumeOptions
         about = f"Continue the run in {run}. Options change its config, for example to make it longer."
-    arguments = _with_values(with_todays_names(arguments, before.stages))
-    with typed_as(spellings(arguments, list(before.stages))):
+    arguments = _with_values(with_todays_names(arguments, before))
+    with typed_as(spellings(arguments, list(before.stages))), beginning_with(before):
         config = _changed(before, kind, prog, about, arguments)
         if run is not None and config.out != run:
             raise ConfigError(f"--resume continues in {run}: to branch off into {config.out}, use --init-from {run}")

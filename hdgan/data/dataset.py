@@ -15,7 +15,7 @@ from hdgan.config.options import option
 from hdgan.config.serialization import check_values
 from hdgan.data.color_jitter import apply_jitter, sample_jitter
 from hdgan.data.config import DataConfig, PartName, SizeConfig
-from hdgan.data.headers import RGB, ImageKind, photos_differ
+from hdgan.data.image_kind import RGB, ImageKind, photos_differ
 from hdgan.data.images import to_unit_range
 from hdgan.data.pairs import Pair, size_of
 from hdgan.data.streams import Stream, stream_rng

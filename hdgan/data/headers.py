@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -13,6 +13,7 @@ from PIL import Image
 from hdgan.config.bounds import Depth
 from hdgan.config.options import option
 from hdgan.data.arrays import load_array
+from hdgan.data.image_kind import ImageKind
 from hdgan.data.opening import UNREADABLE, ImageSource, first_tile, is_halved, named, opened, raw_mode, tiles_of
 from hdgan.data.scan import MOST_PAGES
 from hdgan.errors import DataError
@@ -36,26 +37,6 @@ WHITES = {"uint8": 255, "uint16": 65535}
 """The numbers that mean full brightness, by the depths that have one."""
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANAR, SAMPLE_FORMAT = 258, 262, 274, 277, 284, 339
 _TILE_WIDTH, _TILE_LENGTH, _EXTRA = 322, 323, 338
-
-
-class ImageKind(NamedTuple):
-    """What all photos of a dataset have in common."""
-
-    channels: int
-    depth: Depth
-
-    def __str__(self) -> str:
-        depth = {"uint8": "8 bits", "uint16": "16 bits"}.get(self.depth, self.depth)
-        return f"{count(self.channels, 'channel')} of {depth}"
-
-
-RGB = ImageKind(3, "uint8")
-"""Of photos that are not read as stored."""
-
-
-def photos_differ(photo: object, kind: ImageKind, other: object, others: ImageKind) -> DataError:
-    """The error that a photo is of another kind than the others; `photo` and `other` are their names."""
-    return DataError(f"{photo} has {kind}, but {other} has {others}; save all photos alike")
 
 
 @dataclass(frozen=True)

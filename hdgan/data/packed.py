@@ -31,7 +31,7 @@ from safetensors.numpy import save
 from hdgan.config.bounds import Depth
 from hdgan.config.serialization import from_plain, to_plain
 from hdgan.data.config import PartName, Size
-from hdgan.data.headers import ImageKind
+from hdgan.data.image_kind import ImageKind
 from hdgan.data.packed_index import REPEAT, About, Stored
 from hdgan.data.pairs import Arrays
 from hdgan.errors import DataError

@@ -13,7 +13,7 @@ from hdgan.config.bounds import BatchSize
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value, check_values
 from hdgan.data.config import PhotoMode, Size, SizeConfig
-from hdgan.data.headers import RGB, ImageKind, photos_differ
+from hdgan.data.image_kind import RGB, ImageKind, photos_differ
 from hdgan.data.pairs import Orphan, Pair, is_far_above
 from hdgan.data.transforms import Filter, same_size_remedy, sample_geometry
 from hdgan.errors import DataError

@@ -13,7 +13,8 @@ from hdgan.config.bounds import Count
 from hdgan.config.serialization import check_value
 from hdgan.data import Sample, SizeConfig
 from hdgan.data.config import LayoutName
-from hdgan.data.headers import RGB, WHITES
+from hdgan.data.headers import WHITES
+from hdgan.data.image_kind import RGB
 from hdgan.devices import enough_memory
 from hdgan.evaluation.comparison import Comparison, open_comparison, photo_of
 from hdgan.evaluation.page import Facts, Gallery, write_results

@@ -11,7 +11,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from hdgan import ops
-from hdgan.checkpoints import beside
+from hdgan.checkpoints import STYLES_FILE, beside
 from hdgan.config.bounds import Depth
 from hdgan.config.options import option
 from hdgan.data import SizeConfig
@@ -26,7 +26,6 @@ from hdgan.files.atomic import new_files
 from hdgan.files.json import write_json
 from hdgan.inference import Pipeline
 from hdgan.scenes import spec_of
-from hdgan.styles.bank import STYLES_FILE
 from hdgan.training.run_folder import training_of
 
 Part = Literal["picture", "encoder"]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from hdgan.checkpoints import MODEL_FILE, beside, is_pretrained, output_beside, run_of
+from hdgan.checkpoints import MODEL_FILE, STYLES_FILE, beside, is_pretrained, output_beside, run_of, unchanging_name
 from hdgan.config.bounds import Side
 from hdgan.config.options import option
 from hdgan.config.serialization import check_value
@@ -28,7 +28,6 @@ from hdgan.families.saving import read_metadata
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.ops import instance_reduce
 from hdgan.scenes import spec_of
-from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE, FeatureTable, Origin, boxes_of, classes_of
 from hdgan.training.datasets import RunData, open_data
 from hdgan.training.run_folder import training_of
@@ -69,7 +68,7 @@ class TrainedModel:
         """The file that their clusters are written to. `Pipeline.bank` reads them.
 
         Raises:
-            ConfigError: the model comes with hdgan.
+            ConfigError: the model comes with hdgan or is in the cache of the hub.
         """
         return new_bank_file(self.file)
 
@@ -127,12 +126,13 @@ def new_bank_file(model: Path) -> Path:
     """The file in which clusters of a model's styles are written.
 
     Raises:
-        ConfigError: the model comes with hdgan, and has its clusters.
+        ConfigError: the model comes with hdgan or is in the cache of the hub, where nothing is written.
     """
-    if is_pretrained(model):
+    if name := unchanging_name(model):
+        where = "comes with hdgan" if is_pretrained(model) else "is in the cache of the hub"
         raise ConfigError(
-            f"the model {model.parent.name} comes with hdgan, and its clusters of styles do not change: make a copy of "
-            f"it with `hdgan convert {model.parent.name} --out {model.parent.name}.safetensors` and use that"
+            f"the model {name} {where}, and its clusters of styles do not change: make a copy of it with "
+            f"`hdgan convert {name} --out {output_beside(model, 'safetensors')}` and use that"
         )
     return beside(model, STYLES_FILE)
 
@@ -196,6 +196,8 @@ def _encoded(trained: TrainedModel, start: int) -> Iterator[FeatureTable]:
 
 
 def _name(file: Path) -> str:
+    if name := unchanging_name(file):
+        return name
     if file.name != MODEL_FILE:
         return file.name
     folder = file.resolve().parent

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hdgan.checkpoints import beside, require_new_checkpoint
+from hdgan.checkpoints import STYLES_FILE, beside, require_new_checkpoint
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
 from hdgan.families import ImageModel
 from hdgan.families.saving import load_model, save_model
-from hdgan.styles.bank import STYLES_FILE, StyleBank
+from hdgan.styles.bank import StyleBank
 from hdgan.styles.table import Origin, fingerprint
 from hdgan.wording import count
 
 
-def export_model(source: Path, out: Path, dtype: torch.dtype = torch.float32, *, ema: bool = True) -> list[str]:
+def export_model(
+    source: Path,
+    out: Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    ema: bool = True,
+    data_paths: bool = True,
+    examples: bool = True,
+) -> list[str]:
     """Write generator and encoder of a model to a new file, and its clusters of styles to one beside it.
 
     The description of the training goes with them, so that commands find the dataset, the size of its images and the
-    network of the loss. Other paths in it, such as that of the run, are cut to their last part.
+    network of the loss. Other absolute paths in it, such as that of the run, are cut to their last part.
 
     Args:
         source: a model file.
         out: the new file, *.safetensors. If it is called model.safetensors, its folder is a checkpoint folder.
         dtype: of the weights in the file: torch.float32, or torch.bfloat16 for half the size.
         ema: write the averaged weights if there are any.
+        data_paths: keep the paths of dataset and network. Without them, all absolute paths are cut.
+        examples: keep what the clusters of styles show of training photos: a crop of each, and names of photos.
 
     Returns:
         What was left out, and where the styles are, one sentence each.
@@ -51,10 +62,11 @@ def export_model(source: Path, out: Path, dtype: torch.dtype = torch.float32, *,
     _round(model, dtype)
     extra = {name: value for name, value in info.metadata.items() if name not in ("format", "version", "model")}
     if isinstance(train := extra.get("train"), dict):
-        extra["train"] = _portable(train)
+        extra["train"] = _portable(train, ("data", "loss") if data_paths else ())
     save_model(out, model, extra=extra, tensors=info.tensors, dtype=dtype, new=True)
     if bank is not None:
         # Rounding has made another network of E, for which these styles are as good.
+        bank = bank if examples else bank.without_examples()
         replace(bank, origin=Origin(_encoder_id(model), bank.origin.checkpoint)).save(styles_file)
         notes.append(f"its {count(sum(map(len, bank.clusters.values())), 'cluster')} of styles: {styles_file}")
     elif model.config.feature_channels:
@@ -83,12 +95,14 @@ def _round(model: ImageModel, dtype: torch.dtype) -> None:
         weight.copy_(weight.to(dtype))
 
 
-def _portable(train: dict[str, Any]) -> dict[str, Any]:
-    """The description of a training in which absolute paths outside of data and loss are cut to their last part."""
+def _portable(train: dict[str, Any], kept: Sequence[str]) -> dict[str, Any]:
+    """The description of a training in which absolute paths outside of the `kept` parts are cut to their last part."""
 
     def cut(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: cut(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [cut(part) for part in value]
         return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
-    return {key: part if key in ("data", "loss") else cut(part) for key, part in train.items()}
+    return {key: part if key in kept else cut(part) for key, part in train.items()}

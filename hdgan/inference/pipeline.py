@@ -11,7 +11,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from hdgan.checkpoints import beside, find_checkpoint
+from hdgan.checkpoints import STYLES_FILE, beside, find_checkpoint
 from hdgan.config.bounds import Precision
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError, DataError
@@ -23,7 +23,7 @@ from hdgan.models.blocks import Casts, reusing
 from hdgan.models.spectral_norm import without_spectral_norm
 from hdgan.ops import instance_broadcast, instance_reduce
 from hdgan.seeding import seeded
-from hdgan.styles.bank import STYLES_FILE, StyleBank
+from hdgan.styles.bank import StyleBank
 from hdgan.styles.sample import Styles, feature_rows, styles_of
 from hdgan.styles.table import fingerprint
 
@@ -287,8 +287,9 @@ def load(
     """Load a trained model.
 
     Args:
-        path: a run folder, a checkpoint folder, a .safetensors file, or the name of a model that comes with hdgan, such
-            as "demo". A file or folder of this name takes precedence.
+        path: a run folder, a checkpoint folder, a .safetensors file, the name of a model that comes with hdgan, such as
+            "demo", or hf:OWNER/NAME[@REVISION] for a model on the Hugging Face Hub, which is downloaded into its cache.
+            A file or folder of this name takes precedence.
         checkpoint: of a run: "latest", "best", or a step.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "float32", "bfloat16" or "float16", as of `Pipeline`.
@@ -296,8 +297,8 @@ def load(
         cuda_graphs: as of `Pipeline`.
 
     Raises:
-        CheckpointError: there is no such checkpoint, or it is damaged.
-        ConfigError: the device does not exist.
+        CheckpointError: there is no such checkpoint, it is damaged, or the hub cannot be asked for it.
+        ConfigError: the device does not exist, or the model is on the hub and huggingface_hub is not installed.
     """
     chosen = choose_device(device)
     file = find_checkpoint(Path(path), checkpoint)

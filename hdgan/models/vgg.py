@@ -87,62 +87,62 @@ def _parts(layers: Sequence[nn.Module]) -> Iterator[nn.Module]:
             pool = None
 
 
-def missing_weights(weights: Path | None) -> str:
+def missing_weights(weights: Path | None, remedy: str) -> str:
     """What a run still needs to load VGG19, as a sentence; empty if the file exists. Downloads nothing.
 
     Args:
-        weights: as of `load_vgg19`.
+        weights, remedy: as of `load_vgg19`.
     """
     if weights is not None:
-        return "" if weights.is_file() else f"the VGG19 weights {weights} do not exist: {HOW_TO_GET}"
+        return "" if weights.is_file() else f"the VGG19 weights {weights} do not exist: {remedy}"
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(WEIGHTS_URL).name
-    return "" if cached.is_file() else f"a run downloads VGG19's weights (548 MiB) first; if it cannot: {HOW_TO_GET}"
+    return "" if cached.is_file() else f"a run downloads VGG19's weights (548 MiB) first; if it cannot: {remedy}"
 
 
-def load_vgg19(weights: Path | None, convolution: Convolution = 1, pooling: Pooling = "max") -> VGG19Features:
+REMEDY = f"download {WEIGHTS_URL} on a machine with internet access and give the file"
+
+
+def load_vgg19(
+    weights: Path | None, convolution: Convolution = 1, pooling: Pooling = "max", remedy: str = REMEDY
+) -> VGG19Features:
     """Return VGG19 with its ImageNet weights, frozen.
 
     Args:
         weights: a file of torchvision's state dict (as torch.save or safetensors wrote it; the classifier's keys are
             ignored); None takes torch.hub's cache, or downloads the file there and checks its hash.
         convolution, pooling: of `VGG19Features`.
+        remedy: what errors tell the user to do.
 
     Raises:
         ConfigError: the weights cannot be read or downloaded, are not VGG19's, or are not finite. Never falls back to
             random weights.
     """
     where = str(weights or WEIGHTS_URL)
-    state = _downloaded() if weights is None else _read(weights)
+    state = _downloaded(remedy) if weights is None else _read(weights, remedy)
     with torch.device("meta"):
         network = VGG19Features(convolution, pooling)
     expected = tensor_shapes(network.state_dict())
     chosen = {key: value for key, value in state.items() if key in expected}
     if differences := describe_differences(expected, tensor_shapes(chosen)):
-        raise ConfigError(f"{where} does not hold torchvision's VGG19 ({differences}); {HOW_TO_GET}")
+        raise ConfigError(f"{where} does not hold torchvision's VGG19 ({differences}); {remedy}")
     try:
         require_finite(chosen, where)
     except CheckpointError as error:
-        raise ConfigError(f"{error}; {HOW_TO_GET}") from error
+        raise ConfigError(f"{error}; {remedy}") from error
     network.to_empty(device="cpu").load_state_dict(chosen)
     return network.eval().requires_grad_(False)
 
 
-HOW_TO_GET = (
-    f"download {WEIGHTS_URL} on a machine with internet access and pass it as --loss.vgg-weights FILE, compare a "
-    "scorer's features instead: --loss.scorer FILE (or random), or train pix2pixHD without the VGG loss: --loss.vgg 0"
-)
-
-
-def _downloaded() -> dict[str, Tensor]:
+def _downloaded(remedy: str) -> dict[str, Tensor]:
     try:
         return torch.hub.load_state_dict_from_url(WEIGHTS_URL, map_location="cpu", check_hash=True, weights_only=True)
     except (OSError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError, EOFError) as error:
-        raise ConfigError(f"the VGG19 weights cannot be downloaded ({error}): {HOW_TO_GET}") from error
+        raise ConfigError(f"the VGG19 weights cannot be downloaded ({error}): {remedy}") from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, remedy: str) -> dict[str, Tensor]:
     if not path.exists():
-        raise ConfigError(f"the VGG19 weights {path} do not exist: {HOW_TO_GET}")
+        raise ConfigError(f"the VGG19 weights {path} do not exist: {remedy}")
     require_file(path, ConfigError)
     try:
         weights = read_weights(path)
@@ -154,5 +154,5 @@ def _read(path: Path) -> dict[str, Tensor]:
                 digest.update(part)
         raise ConfigError(
             f"{path} ({path.stat().st_size} bytes, SHA-256 {digest.hexdigest()[:8]}…) is not a readable weights file "
-            f"({error}): {HOW_TO_GET}"
+            f"({error}): {remedy}"
         ) from error

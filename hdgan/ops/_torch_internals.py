@@ -143,13 +143,17 @@ def _known(names: tuple[str, ...]) -> bool:
     return None in kinds or any(one.key() in kinds for one in _interpreters() or ())
 
 
+def has_own_hooks(module: nn.Module) -> bool:
+    """Whether hooks of a module run when it is called. If torch keeps them under another name, the answer is yes."""
+    return any(getattr(module, name, True) for name in _HOOKS)
+
+
 def has_hooks(module: nn.Module) -> bool:
     """Whether hooks run when a module is called, either its own or global ones.
 
     If torch keeps them under another name, the answer is yes: a module with hooks is called as a module, and once.
     """
-    own = any(getattr(module, name, True) for name in _HOOKS)
-    return own or _any_global_hook is None or _any_global_hook()
+    return has_own_hooks(module) or _any_global_hook is None or _any_global_hook()
 
 
 def conv_forward(conv: nn.Conv2d) -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:

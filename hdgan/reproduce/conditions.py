@@ -97,7 +97,7 @@ def _perceptual_networks(runs: Iterable[Result]) -> list[str]:
 
 _TWIN = (
     "The perceptual loss has no ImageNet weights: it compares the features of a small segmentation network that was "
-    "trained on the training scenes (`--loss.scorer`). The scorer is another such network, which differs from it only "
+    "trained on the training scenes (`--loss.network`). The scorer is another such network, which differs from it only "
     "in its seed; architecture, images and steps are the same. No loss uses the scorer itself, but this favours CRN "
     "and the other rows with a perceptual loss."
 )

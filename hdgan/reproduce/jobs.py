@@ -57,7 +57,7 @@ class Folder:
     @property
     def network_options(self) -> Options:
         """The options of `hdgan train` that choose the network of the perceptual loss."""
-        return {"loss.scorer": self.network(PERCEPTUAL)} if self.loss_network.is_twin else self.loss_network.options
+        return {"loss.network": self.network(PERCEPTUAL)} if self.loss_network.is_twin else self.loss_network.options
 
     def claim(self) -> None:
         """Keep the folder to its scale and its network.

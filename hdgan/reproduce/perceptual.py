@@ -10,10 +10,9 @@ from torch import nn
 
 from hdgan.config.options import option
 from hdgan.errors import ConfigError
-from hdgan.families.common.perceptual import VGG19, PerceptualLossConfig, n_features_of
+from hdgan.families.common.perceptual import PerceptualLossConfig, n_features_of
 from hdgan.families.pix2pixhd.losses import Pix2PixHDLoss
 from hdgan.losses import LAYER_WEIGHTS
-from hdgan.models.vgg import HOW_TO_GET
 from hdgan.reproduce.plan import Options
 from hdgan.reproduce.record import DIGITS
 from hdgan.reproduce.scales import Scale
@@ -29,7 +28,7 @@ class PerceptualNetwork:
     """What a folder and its rows know about the network."""
 
     name: str = TWIN
-    """TWIN, vgg19, timm:NAME, or the name of a program's file."""
+    """TWIN, vgg19, timm:NAME, random, or the name of the file of a scorer or program."""
     digest: str = ""
     """Start of the SHA-256 of its weights or its program; empty for the twin, which each folder trains for itself."""
     options: Options = field(default_factory=dict, compare=False)
@@ -51,7 +50,7 @@ def choose_network(network: str | None, weights: Path | None, scale: Scale) -> P
     """Load the network that the user has chosen, as training does, and try it on the sizes of the training images.
 
     Args:
-        network: vgg19, timm:NAME, or the file of a program; None is the twin of the scorer.
+        network: as `loss.network` of a run; None is the twin of the scorer.
         weights: file of the weights of vgg19 or timm's network; None takes the cache, or downloads them.
         scale: of the runs.
 
@@ -65,9 +64,7 @@ def choose_network(network: str | None, weights: Path | None, scale: Scale) -> P
                 f"{option('network')} vgg19 or timm:NAME, or leave it out"
             )
         return TWIN_NETWORK
-    given: dict[str, Any] = {"network": network}
-    if weights is not None:
-        given["vgg_weights" if network == VGG19 else "network_weights"] = weights
+    given: dict[str, Any] = {"network": network, **({} if weights is None else {"network_weights": weights})}
     loss = Pix2PixHDLoss(**given)
     found = _loaded(loss, scale)
     program, described = loss.network_file, loss.described(found)
@@ -94,17 +91,6 @@ def _loaded(loss: Pix2PixHDLoss, scale: Scale) -> nn.Module:
             f"{option('loss.network')} {loss.network} needs images of {count(loss.least_side, 'pixel')} on each side, "
             f"but size {scale.name} begins training at {width}x{height}: choose another network or size"
         )
-    try:
-        network = loss.load_perceptual(
-            [(scale.batch_size, height, width), (scale.batch_size, scale.height, scale.width)]
-        )
-    except ConfigError as error:
-        reason = str(error)
-        if not reason.endswith(HOW_TO_GET):  # which names options of `hdgan train`
-            raise
-        raise ConfigError(
-            f"{reason.removesuffix(HOW_TO_GET).rstrip(' :;')}: give torchvision's weights as "
-            f"{option('network_weights')} FILE, or choose another {option('network')}"
-        ) from error
+    network = loss.load_perceptual([(scale.batch_size, height, width), (scale.batch_size, scale.height, scale.width)])
     assert network is not None
     return network

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hdgan.families.common.perceptual import VGG19
-from hdgan.losses import LAYER_WEIGHTS, fine_weights
+from hdgan.losses import fine_weights
 from hdgan.reproduce.scales import Scale
 from hdgan.scenes import SPEC
 
@@ -54,7 +53,7 @@ def pix2pixhd(scale: Scale) -> Options:
         "model.generator.n_blocks": scale.n_blocks,
         "model.generator.noise": NOISE,
         "model.discriminator.ndf": scale.ndf,
-        **_WITHOUT_PERCEPTUAL,
+        "loss.vgg": 0.0,  # the demo has a perceptual loss
         **_stage("global", scale, scale.coarse, halvings=1),
         **_stage("enhancer", scale, scale.enhancer),
         **_stage("joint", scale, scale.joint, decay=scale.decay),
@@ -109,15 +108,6 @@ def _stage(name: str, scale: Scale, images: int, *, decay: int = 0, halvings: in
         f"stages.{name}.size.width": scale.width >> halvings,
         f"stages.{name}.size.height": scale.height >> halvings,
     }
-
-
-_WITHOUT_PERCEPTUAL: Options = {
-    "loss.vgg": 0.0,
-    "loss.vgg_layers": LAYER_WEIGHTS,
-    "loss.scorer": None,
-    "loss.network": VGG19,
-}
-"""Turns off a perceptual loss that the preset has."""
 
 
 def _weighted(n: int) -> Options:

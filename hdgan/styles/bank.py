@@ -33,7 +33,6 @@ from hdgan.styles.sample import Style, Styles
 from hdgan.styles.table import Origin
 from hdgan.weights import open_safetensors
 
-STYLES_FILE = "styles.safetensors"
 FORMAT = 1
 """Increased when an older hdgan could not read a newer file."""
 
@@ -123,6 +122,14 @@ class StyleBank:
             drawn = int(np.random.default_rng(key).integers(n)) if n else None
             styles[id] = self.mean_style(label) if drawn is None else self.style(label, drawn)
         return Styles(styles, self.origin.encoder)
+
+    def without_examples(self) -> StyleBank:
+        """The same clusters without what they show of training images: the crops, and the examples with their names."""
+        clusters = {
+            label: tuple(Cluster(cluster.centre, cluster.count) for cluster in own)
+            for label, own in self.clusters.items()
+        }
+        return replace(self, clusters=clusters)
 
     def require(self, encoder: str, n_features: int, checkpoint: str) -> None:
         """Check that the clusters were made with a model's E.

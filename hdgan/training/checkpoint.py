@@ -15,6 +15,7 @@ from torch import Tensor
 from hdgan.checkpoints import (
     MODEL_FILE,
     PREFIX,
+    STYLES_FILE,
     TRAINING_FILE,
     best_step,
     checkpoint_path,
@@ -29,7 +30,6 @@ from hdgan.families.common.augmentation import Sign
 from hdgan.families.common.train_config import TrainConfig
 from hdgan.families.saving import load_model, read_metadata, save_model
 from hdgan.files import atomic_folder, remove_dead, remove_dead_below, remove_folder, write_text
-from hdgan.styles.bank import STYLES_FILE
 from hdgan.styles.table import FEATURES_FILE
 from hdgan.training.health import Health
 from hdgan.training.schedule import Stage

@@ -19,7 +19,7 @@ from hdgan.data import (
     sample_geometry,
     validation_phase,
 )
-from hdgan.data.headers import RGB, ImageKind, photos_differ
+from hdgan.data.image_kind import RGB, ImageKind, photos_differ
 from hdgan.data.inspection import quick_check
 from hdgan.data.report import PhaseReport
 from hdgan.errors import ConfigError, DataError

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdgan import ops
-from hdgan.benchmarks.cases import BENCHMARKS, avg_pyramid, data_loading, instance_norm_act, step
+from hdgan.benchmarks.cases import BENCHMARKS, avg_pyramid, data_loading, instance_norm_act, instance_norm_act_3d, step
 from hdgan.benchmarks.cases.networks import count_flops
 from hdgan.benchmarks.cases.step import StepCase, build_original_step, build_step
 from hdgan.benchmarks.plain import plain
@@ -76,6 +76,19 @@ def test_implementations_of_an_op_agree(name: str, monkeypatch: pytest.MonkeyPat
         assert {trial.implementation for trial in trials} == set(implementations)
         for trial in trials:
             check(trial)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_implementations_of_the_norm_of_volumes_agree(
+    layout: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(instance_norm_act_3d.CASES, "small", (2, 3, 4, 5, 6))
+    implementations = ("eager", "cpu")
+    trials = list(instance_norm_act_3d.BENCHMARK.setup("small", Context(CPU, dtype, layout, implementations)))
+    assert [trial.implementation for trial in trials if trial.direction == "both"] == list(implementations)
+    for trial in trials:
+        check(trial)
 
 
 def test_operations_of_a_network_counted_by_hand() -> None:

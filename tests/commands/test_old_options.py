@@ -1,4 +1,4 @@
-"""Command lines of earlier versions, when the stages of all families had the same options."""
+"""Command lines of earlier versions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from hdgan.training import PRESETS
         ("crn", ["--stages.fine.no-encoder", "--stages.fine.n-scales", "2", "--lr", "1"], ["--lr", "1"]),
         ("pix2pix", ["--stages.global.n-enhancers", "0", "--stages.global.generator", "all"], []),
         ("pix2pix", ["--stages.global.encoder", "--seed", "2"], ["--seed", "2"]),
+        ("demo", ["--loss.scorer", "random", "--loss.vgg", "3"], ["--loss.network", "random", "--loss.vgg", "3"]),
+        ("crn", ["--loss.vgg-weights=vgg.pth"], ["--loss.network-weights", "vgg.pth"]),
     ],
 )
 def test_old_options_become_those_of_today(preset: str, typed: Sequence[str], today: Sequence[str]) -> None:
-    assert with_todays_names(typed, PRESETS[preset]().stages) == today
+    assert with_todays_names(typed, PRESETS[preset]()) == today
 
 
 @pytest.mark.parametrize(
@@ -32,8 +34,9 @@ def test_old_options_become_those_of_today(preset: str, typed: Sequence[str], to
         ("demo", ["--stages.joint.n-enhancers", "1", "--stages.joint.generator=all", "--stages.joint.no-encoder"]),
         ("crn", ["--stages.fine.n-scales", "3", "--stages.fine.extra-modules=1", "--stages.fine.size.width", "64"]),
         ("crn", ["--stages.other.n-enhancers", "1", "--n-enhancers", "1"]),
+        ("pix2pix", ["--loss.scorer", "random", "--loss.l1", "50"]),
         ("pix2pix", ["--stages.global.n-enhancers", "1", "--stages.global.n-scales"]),
     ],
 )
 def test_everything_else_stays_as_it_was_typed(preset: str, typed: Sequence[str]) -> None:
-    assert with_todays_names(typed, PRESETS[preset]().stages) == list(typed)
+    assert with_todays_names(typed, PRESETS[preset]()) == list(typed)

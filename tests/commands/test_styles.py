@@ -149,7 +149,6 @@ def test_help_of_each_command(capsys: Capture) -> None:
         with pytest.raises(SystemExit) as stop:
             styles(command, "--help")
         assert stop.value.code == 0
-        assert (
-            "Run folder, checkpoint folder or .safetensors file; or demo, the model that comes with hdgan."
-            in " ".join(capsys.readouterr().out.replace("│", "").split())
-        )
+        shown = " ".join(capsys.readouterr().out.replace("│", "").split())
+        assert "Run folder, checkpoint folder or .safetensors file; demo, the model that comes with hdgan; or" in shown
+        assert "or hf:OWNER/NAME, a model on the Hugging Face Hub." in shown

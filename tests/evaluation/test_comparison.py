@@ -129,7 +129,7 @@ def test_a_scorer_that_run_or_pictures_know_is_told(
     save_segmenter(other, load_segmenter(other), {"trained_on": {"data": {"root": str(tmp_path)}}})
 
     def trained_with(loss_scorer: Path) -> Path:
-        known = to_plain(replace(config, loss=Pix2PixHDLoss(vgg=1.0, scorer=loss_scorer)))
+        known = to_plain(replace(config, loss=Pix2PixHDLoss(vgg=1.0, network=str(loss_scorer))))
         extra = {"train": known, "stage": "joint"}
         return tiny(tmp_path / "model.safetensors", extra=extra, n_labels=N_LABELS)
 

@@ -77,6 +77,19 @@ def test_paths_of_this_machine_stay_here(run: Path, dataset: Path, tmp_path: Pat
     assert before == after
 
 
+def test_what_tells_of_the_training_images_can_stay_here(styled: Path, dataset: Path, tmp_path: Path) -> None:
+    source = find_checkpoint(styled)
+    export_model(source, tmp_path / "x.safetensors", data_paths=False, examples=False)
+    assert read_metadata(tmp_path / "x.safetensors")["train"]["data"]["root"] == dataset.name
+    found = hdgan.load(tmp_path / "x.safetensors", device="cpu").bank.clusters
+    expected = hdgan.load(source, device="cpu").bank.clusters
+    for label, own in expected.items():
+        assert all(cluster.examples and cluster.thumbnail is not None for cluster in own)
+        for bare, full in zip(found[label], own, strict=True):
+            assert (bare.examples, bare.thumbnail, bare.count) == ((), None, full.count)
+            np.testing.assert_array_equal(bare.centre, full.centre)
+
+
 def test_nothing_is_overwritten(styled: Path, tmp_path: Path) -> None:
     source = find_checkpoint(styled)
     with pytest.raises(ConfigError, match=r"x must end in \.safetensors"):

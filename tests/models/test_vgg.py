@@ -109,7 +109,7 @@ def test_other_networks_are_refused(tmp_path, state):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(ConfigError, match=r"vgg\.pth do not exist: download .*--loss\.vgg-weights FILE"):
+    with pytest.raises(ConfigError, match=r"vgg\.pth do not exist: download .*give the file"):
         load_vgg19(tmp_path / "vgg.pth")
 
 

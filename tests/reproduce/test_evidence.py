@@ -77,7 +77,7 @@ def test_tables_give_mean_and_spread_and_what_was_not_had(page: Page) -> None:
     assert "| pix2pixHD | 0.25 ± 0.00 |" in text
     assert "CPU (2 cores), jobs side by side: 2, threads of each: 1; scored by PyTorch 2.13.0" in text
     assert "a covariance of 62 features from 2 images" in text
-    assert "a small segmentation network that was trained on the training scenes (`--loss.scorer`)" in text
+    assert "a small segmentation network that was trained on the training scenes (`--loss.network`)" in text
     assert "hardly finds" not in text
     assert ".png" not in text
 

@@ -37,7 +37,7 @@ def test_weights_of_vgg19_are_its_own_option(tmp_path: Path) -> None:
     file = tmp_path / "vgg19.pth"
     torch.save(VGG19Features().state_dict(), file)
     network = choose_network("vgg19", file, SCALES["small"])
-    assert network.options == {"loss.network": "vgg19", "loss.vgg_weights": file}
+    assert network.options == {"loss.network": "vgg19", "loss.network_weights": file}
     assert (network.name, network.n_features, len(network.digest)) == ("vgg19", 5, 12)
 
 
@@ -45,7 +45,7 @@ def test_files_are_found_from_other_folders(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     torch.save(VGG19Features().state_dict(), "vgg19.pth")
     network = choose_network("vgg19", Path("vgg19.pth"), SCALES["small"])
-    assert network.options["loss.vgg_weights"] == tmp_path / "vgg19.pth"
+    assert network.options["loss.network_weights"] == tmp_path / "vgg19.pth"
 
 
 def test_a_network_that_needs_larger_images_is_refused(scale: Scale) -> None:
@@ -66,18 +66,18 @@ def refused(capsys: pytest.CaptureFixture[str], out: Path, *arguments: str) -> s
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--network", "none.pt"], "--network none.pt does not exist: give vgg19, timm:NAME, or the file of a program"),
+        (["--network", "none.pt"], "--network none.pt does not exist: give vgg19, timm:NAME, "),
         (
             ["--network-weights", "w.pth"],
             "--network-weights w.pth has no effect without --network: give --network vgg19",
         ),
         (
             ["--network", "vgg19", "--network-weights", "none.pth"],
-            "none.pth do not exist: give torchvision's weights as",
+            "none.pth do not exist: download ",
         ),
         (
             ["--network", "none.pt", "--network-weights", "w.pth"],
-            "--network-weights w.pth applies only to a network of timm: give --network",
+            "--network-weights w.pth applies only to vgg19 or a network of timm: give --network",
         ),
         (["--network", "timm:no-such-network"], "--network timm:no-such-network"),
     ],

@@ -19,12 +19,12 @@ from hdgan.training.loop import TrainResult
 from hdgan.training.schedule import plan
 
 FILE = Path("perceptual.safetensors")
-PERCEPTUAL_LOSS = {"loss.vgg", "loss.vgg_layers", "loss.scorer"}
+PERCEPTUAL_LOSS = {"loss.vgg", "loss.vgg_layers", "loss.network"}
 
 
 def config(row: str, scale: Scale = SCALES["small"]) -> TrainConfig:
     """What `hdgan train` makes of the row's preset and options."""
-    options = training_options(scale, row, 3, {"loss.scorer": FILE}, 5)
+    options = training_options(scale, row, 3, {"loss.network": FILE}, 5)
     trained: list[TrainConfig] = []
 
     def keep(config: TrainConfig, resume: bool) -> TrainResult:
@@ -84,9 +84,9 @@ def test_all_rows_see_the_same_pictures_at_the_same_pace(scale: Scale, row: str)
 
 
 def test_perceptual_losses_take_the_network_of_the_plan() -> None:
-    found = {row: getattr(config(row).loss, "scorer", None) for row in ROWS}
-    without = {"pix2pix", "gan", "gan-fm"}
-    assert found == {row: None if row in without else FILE for row in ROWS}
+    compare = {row for row in ROWS if getattr(config(row).loss, "compares_features", False)}
+    assert compare == ROWS.keys() - {"pix2pix", "gan", "gan-fm"}
+    assert {getattr(config(row).loss, "network", None) for row in compare} == {str(FILE)}
 
 
 def test_pix2pixhd_has_noise_and_weighs_fine_features() -> None:

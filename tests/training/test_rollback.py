@@ -13,10 +13,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from hdgan.checkpoints import MODEL_FILE, checkpoint_path, list_steps, read_best
+from hdgan.checkpoints import MODEL_FILE, STYLES_FILE, checkpoint_path, list_steps, read_best
 from hdgan.errors import CheckpointError, TrainingError
 from hdgan.seeding import seed_everything
-from hdgan.styles.bank import STYLES_FILE
 from hdgan.training import (
     LogConfig,
     OptimConfig,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hdgan.config.options import option
 from hdgan.data.config import Size, SizeConfig
-from hdgan.data.headers import RGB
+from hdgan.data.image_kind import RGB
 from hdgan.data.layouts._layout import Layout
 from hdgan.data.packed import kinds_of, open_packed, read_packed, verify_packed
 from hdgan.data.packed_index import INDEX, REPEAT, About, Entry, is_packed, read_index, sample_path

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 from torch import nn
 from tyro.conf import Suppress
@@ -18,10 +19,11 @@ from hdgan.models import load_vgg19
 from hdgan.models.programs import ProgramFeatures, count_features, run_program
 from hdgan.models.segmenter import SegmenterFeatures, load_segmenter, random_segmenter
 from hdgan.models.timm_features import TimmFeatures, least_side_of, load_timm, untrained_timm
-from hdgan.models.vgg import Convolution, Pooling, VGG19Features, missing_weights
+from hdgan.models.vgg import WEIGHTS_URL, Convolution, Pooling, VGG19Features, missing_weights
 
 VGG19 = "vgg19"
-"""The value of `loss.network` for VGG19, or for a scorer in its place."""
+RANDOM = "random"
+"""The values of `loss.network` for VGG19, and for a scorer that was not trained."""
 _TIMM = "timm:"
 _TRIED = ((1, 256, 256),)
 
@@ -30,55 +32,50 @@ _TRIED = ((1, 256, 256),)
 class PerceptualLossConfig(LossConfig):
     """The losses of a family that compares the features of one network."""
 
-    NEEDS: ClassVar[Needs] = {"imagenet_normalisation": {"network": VGG19, "scorer": None}}
+    NEEDS: ClassVar[Needs] = {"imagenet_normalisation": {"network": VGG19}}
     CONVOLUTION: ClassVar[Convolution] = 1
     """Of the features of VGG19, as in `VGG19Features`."""
     POOLING: ClassVar[Pooling] = "max"
     """Likewise."""
 
-    vgg_weights: Path | None = None
-    """File of torchvision's VGG19 weights (.pth or .safetensors); None downloads them."""
-    scorer: Literal["random"] | Path | None = None
-    """File of a scorer (hdgan evaluate --train-scorer) whose features replace VGG19's; "random" is an untrained one."""
+    network: str = VGG19
+    """Network whose features are compared: vgg19; timm:NAME; random, a scorer that was not trained; the .safetensors of
+    a scorer (hdgan evaluate --train-scorer); or the file of a program (.pt2 of torch.export, or TorchScript; give only
+    files that you trust) that maps images in [-1, 1] to one or more features."""
+    network_weights: Path | None = None
+    """File of torchvision's VGG19 weights (.pth or .safetensors), or of the weights of timm's network; None takes the
+    cache of torch.hub or timm, or downloads them."""
     imagenet_normalisation: bool = False
     """Normalise VGG19's input as VGG19 was trained; on in the original of CRN, off in that of pix2pixHD."""
-    network: str = VGG19
-    """Network whose features are compared: vgg19, timm:NAME, or the file of a program (.pt2 of torch.export, or
-    TorchScript; give only files that you trust) that maps images in [-1, 1] to one or more features."""
-    network_weights: Path | None = None
-    """File of the weights of timm's network; None takes timm's cache, or downloads them."""
     network_digest: Suppress[str | None] = None
     """SHA-256 of the network of timm or the program that the run began with."""
 
+    @classmethod
+    def upgraded(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+        """Earlier versions had options of their own for scorers and for the weights of VGG19."""
+        plain = dict(plain)
+        for old, new in (("scorer", "network"), ("vgg_weights", "network_weights")):
+            value = plain.pop(old, None)
+            plain |= {} if value is None else {new: value}
+        return plain
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        network = None if self.network == VGG19 else self.network
-        networks = {"vgg_weights": self.vgg_weights, "scorer": self.scorer, "network": network}
-        given = [f"{option(f'loss.{name}')} {value}" for name, value in networks.items() if value is not None]
-        if len(given) > 1:
+        if self.network_weights is not None and not (self.is_vgg19 or self._timm_name):
             raise ConfigError(
-                f"{' and '.join(given)}: the loss compares the features of only one network; leave one out"
-            )
-        if self.scorer == Path("random"):  # a saved config could not tell it from the word
-            raise ConfigError(
-                f"{option('loss.scorer')} is a file named random, but this word means an untrained scorer: rename the "
-                'file, or give the text "random"'
-            )
-        if self.network_weights is not None and not self._timm_name:
-            raise ConfigError(
-                f"{option('loss.network_weights')} {self.network_weights} applies only to a network of timm: give "
-                f"{option('loss.network')} timm:NAME, or leave it out"
+                f"{option('loss.network_weights')} {self.network_weights} applies only to vgg19 or a network of timm: "
+                f"give {option('loss.network')} vgg19 or timm:NAME, or leave it out"
             )
 
     def load_perceptual(self, shapes: Shapes = (), on_missing: OnMissing | None = None) -> nn.Module | None:
         if not self.compares_features:
             return None
-        if self.scorer is not None:
-            return SegmenterFeatures(random_segmenter() if self.scorer == "random" else load_segmenter(self.scorer))
-        if self.network == VGG19:
+        if self.is_vgg19:
             return self._vgg19(on_missing)
+        if self.is_scorer:
+            return SegmenterFeatures(random_segmenter() if self.network == RANDOM else load_segmenter(self._file()))
         shapes = shapes or _TRIED
-        return self._timm(shapes, on_missing) if self._timm_name else self._program(shapes)
+        return self._timm(shapes, on_missing) if self._timm_name else ProgramFeatures(self._file(), shapes)
 
     def described(self, perceptual: nn.Module | None) -> LossConfig:
         if isinstance(perceptual, TimmFeatures | ProgramFeatures):
@@ -103,7 +100,12 @@ class PerceptualLossConfig(LossConfig):
     @property
     def is_vgg19(self) -> bool:
         """Whether the network is VGG19."""
-        return self.network == VGG19 and self.scorer is None
+        return self.network == VGG19
+
+    @property
+    def is_scorer(self) -> bool:
+        """Whether the network is one of hdgan's scorers, trained or not."""
+        return self.network == RANDOM or (not self._timm_name and Path(self.network).suffix == ".safetensors")
 
     @property
     def least_side(self) -> int:
@@ -120,21 +122,35 @@ class PerceptualLossConfig(LossConfig):
 
     @property
     def network_file(self) -> Path | None:
-        if self.network == VGG19:
-            return None if self.scorer == "random" else self.scorer
-        return None if self._timm_name else Path(self.network)
+        return None if self.network in (VGG19, RANDOM) or self._timm_name else Path(self.network)
 
     @property
     def _timm_name(self) -> str:
         """The name of timm's network, if the loss compares the features of one; else empty."""
         return self.network.removeprefix(_TIMM) if self.network.startswith(_TIMM) else ""
 
+    def _file(self) -> Path:
+        """The file of the scorer or program."""
+        file = Path(self.network)
+        if not file.exists():
+            raise ConfigError(
+                f"{option('loss.network')} {file} does not exist: give vgg19, timm:NAME, random, or the file of a "
+                "scorer or a program"
+            )
+        return file
+
     def _vgg19(self, on_missing: OnMissing | None) -> VGG19Features:
-        missing = missing_weights(self.vgg_weights) if on_missing is not None else ""
+        typed = option("loss.network")
+        remedy = (
+            f"download {WEIGHTS_URL} on a machine with internet access and pass it as "
+            f"{option('loss.network_weights')} FILE, or compare the features of another network: {typed} FILE, or "
+            f"{typed} random for one that was not trained"
+        )
+        missing = missing_weights(self.network_weights, remedy) if on_missing is not None else ""
         if on_missing is not None and missing:
             on_missing(missing)
             return VGG19Features(self.CONVOLUTION, self.POOLING).eval().requires_grad_(False)
-        return load_vgg19(self.vgg_weights, self.CONVOLUTION, self.POOLING)
+        return load_vgg19(self.network_weights, self.CONVOLUTION, self.POOLING, remedy)
 
     def _timm(self, shapes: Shapes, on_missing: OnMissing | None) -> TimmFeatures:
         name, file = self._timm_name, self.network_weights
@@ -148,14 +164,6 @@ class PerceptualLossConfig(LossConfig):
         sizes = dict.fromkeys((1, height, width) for _, height, width in shapes)
         count_features(lambda images: run_program(network, images, typed, remedy), sizes, typed)
         return network
-
-    def _program(self, shapes: Shapes) -> ProgramFeatures:
-        file = Path(self.network)
-        if not file.exists():
-            raise ConfigError(
-                f"{option('loss.network')} {file} does not exist: give vgg19, timm:NAME, or the file of a program"
-            )
-        return ProgramFeatures(file, shapes)
 
 
 def n_features_of(network: nn.Module) -> int:

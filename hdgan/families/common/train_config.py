@@ -174,7 +174,8 @@ class TrainConfig:
     augment: AugmentConfig = AugmentConfig()
     log: LogConfig = LogConfig()
     init_from: Path | None = None
-    """Start from the weights of another run or checkpoint, whose model is that of the first stage or a smaller one."""
+    """Start from the weights of another run or checkpoint, or of hf:OWNER/NAME, whose model is that of the first stage
+    or a smaller one."""
     seed: Seed = 0
     """Seed of weights, data order, augmentation and training."""
     device: str = "auto"
@@ -238,7 +239,7 @@ class TrainConfig:
             raise ConfigError(
                 f"some training images have a side of {count(shortest, 'pixel')}, but {self.loss.network_name}, whose "
                 f"features the loss compares, needs {least}: train at a larger size, or with "
-                f"{option('loss.scorer')} random"
+                f"{option('loss.network')} random"
             )
         check_side(self.loss.max_shift, shortest)
         return replace(self, model=self.model.resolved(sides))

@@ -24,7 +24,7 @@ from hdgan.families.common.augmentation import Augmentation
 from hdgan.families.common.batch import Batch, Objectives
 from hdgan.families.common.losses import OnMissing, Penalty, Shapes
 from hdgan.families.common.penalty import R1LossConfig
-from hdgan.families.common.perceptual import VGG19, PerceptualLossConfig, n_features_of
+from hdgan.families.common.perceptual import PerceptualLossConfig, n_features_of
 from hdgan.families.common.pool import FakePool
 from hdgan.families.pix2pixhd.config import Pix2PixHDConfig
 from hdgan.families.pix2pixhd.model import Pix2PixHD
@@ -36,9 +36,7 @@ class Pix2PixHDLoss(PerceptualLossConfig, R1LossConfig):
     """Losses and their weights (paper section 3.2)."""
 
     NEEDS: ClassVar[Needs] = {
-        **R1LossConfig.NEEDS,
-        **{name: {"vgg": ON} for name in ("vgg_layers", "vgg_weights", "scorer", "network", "network_weights")},
-        "imagenet_normalisation": {"vgg": ON, **PerceptualLossConfig.NEEDS["imagenet_normalisation"]},
+        name: {"vgg": ON} for name in ("vgg_layers", "network", "network_weights", "imagenet_normalisation")
     }
 
     family: Suppress[Literal["pix2pixhd"]] = "pix2pixhd"
@@ -55,7 +53,7 @@ class Pix2PixHDLoss(PerceptualLossConfig, R1LossConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         layers = tuple(self.vgg_layers)
-        if self.network == VGG19 and len(layers) != len(LAYER_WEIGHTS):
+        if (self.is_vgg19 or self.is_scorer) and len(layers) != len(LAYER_WEIGHTS):
             raise ConfigError(f"{option('loss.vgg_layers')} is {layers}: give a list of {len(LAYER_WEIGHTS)}")
         if not any(layers):
             raise ConfigError(f"{option('loss.vgg_layers')} is {layers}: at least one weight must not be 0")
@@ -123,7 +121,7 @@ class Pix2PixHDCriterion:
         self.vgg: PerceptualLoss | None = None
         if perceptual is not None:
             weights = config.layer_weights(n_features_of(perceptual))
-            relative = config.network != VGG19
+            relative = not (config.is_vgg19 or config.is_scorer)
             self.vgg = PerceptualLoss(perceptual, config.imagenet_normalisation, weights, relative)
         self.pool = pool
         self.augmentation = augmentation

@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from hdgan.checkpoints import MODEL_FILE, checkpoint_path
-from hdgan.config.serialization import from_plain, to_plain
+from hdgan.config.serialization import from_plain
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families import CRNLoss, Pix2PixHDLoss, Pix2PixLoss
 from hdgan.losses import LAYER_WEIGHTS
@@ -30,33 +30,24 @@ QUIET = Console(quiet=True)
 MakeConfig = Callable[..., TrainConfig]
 
 
-@pytest.mark.parametrize("loss", [Pix2PixHDLoss, CRNLoss])
-def test_two_networks_are_refused(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
-    with pytest.raises(ConfigError, match=r"loss\.vgg_weights weights and loss\.scorer weights: .* leave one out"):
-        loss(vgg_weights=FILE, scorer=FILE)
-    assert loss(scorer=FILE).vgg_weights is None
-    assert loss(vgg_weights=FILE).scorer is None
-
-
-@pytest.mark.parametrize("network", [{"vgg_weights": FILE}, {"scorer": FILE}])
+@pytest.mark.parametrize("network", [{"network_weights": FILE}, {"network": "random"}])
 def test_a_network_without_its_loss_is_refused(network: dict[str, Any]) -> None:
-    with pytest.raises(
-        ConfigError, match=r"weights has no effect with loss\.vgg 0: change that, or set this to None, its default"
-    ):
+    with pytest.raises(ConfigError, match=r" has no effect with loss\.vgg 0: change that, or set this to "):
         Pix2PixHDLoss(vgg=0.0, **network)
 
 
 @pytest.mark.parametrize("loss", [Pix2PixHDLoss, CRNLoss])
-def test_options_without_effect_are_refused(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
-    with pytest.raises(ConfigError, match=r"loss\.scorer weights and loss\.network n\.pt2: .* leave one out"):
-        loss(scorer=FILE, network="n.pt2")
-    for network in ("vgg19", "n.pt2"):
-        with pytest.raises(ConfigError, match=r"loss\.network_weights weights applies only to a network of timm: give"):
+def test_weights_without_effect_are_refused(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
+    for network in ("random", "scorer.safetensors", "n.pt2"):
+        with pytest.raises(ConfigError, match=r"weights applies only to vgg19 or a network of timm: give "):
             loss(network=network, network_weights=FILE)
-    with pytest.raises(
-        ConfigError, match=r"loss\.network no does not exist: give vgg19, timm:NAME, or the file of a program"
-    ):
-        loss(network="no").load_perceptual()
+    assert loss(network="timm:resnet18", network_weights=FILE).network_weights == FILE
+
+
+@pytest.mark.parametrize("network", ["no", "no.pt2", "no.safetensors"])
+def test_a_file_that_does_not_exist_is_refused(network: str) -> None:
+    with pytest.raises(ConfigError, match=rf"loss\.network {network} does not exist: give vgg19, timm:NAME, "):
+        CRNLoss(network=network).load_perceptual()
 
 
 def test_what_does_not_go_with_another_network_is_refused() -> None:
@@ -65,8 +56,8 @@ def test_what_does_not_go_with_another_network_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"imagenet_normalisation has no effect with loss\.network n\.pt2"):
         Pix2PixHDLoss(network="n.pt2", imagenet_normalisation=True)
     assert CRNLoss(network="n.pt2").imagenet_normalisation  # its default, of VGG19 alone
-    with pytest.raises(ConfigError, match=r"imagenet_normalisation=False has no effect with loss\.scorer weights"):
-        CRNLoss(scorer=FILE, imagenet_normalisation=False)
+    with pytest.raises(ConfigError, match=r"imagenet_normalisation=False has no effect with loss\.network random"):
+        CRNLoss(network="random", imagenet_normalisation=False)
 
 
 def test_the_usual_weights_suit_any_number_of_features() -> None:
@@ -82,22 +73,21 @@ def test_the_usual_weights_suit_any_number_of_features() -> None:
 
 def test_the_file_of_a_network() -> None:
     assert Pix2PixHDLoss().network_file is None
-    assert Pix2PixHDLoss(scorer=FILE).network_file == FILE
-    assert Pix2PixHDLoss(scorer="random").network_file is None
+    assert Pix2PixHDLoss(network="s.safetensors").network_file == Path("s.safetensors")
+    assert Pix2PixHDLoss(network="random").network_file is None
     assert CRNLoss(network="n.pt2").network_file == Path("n.pt2")
     assert CRNLoss(network="timm:resnet18").network_file is None
     assert Pix2PixLoss().network_file is None
 
 
-def test_an_untrained_scorer_is_a_word() -> None:
-    plain = to_plain(Pix2PixHDLoss(scorer="random"))
-    assert plain["scorer"] == "random"
-    assert from_plain(Pix2PixHDLoss, plain, "file").scorer == "random"
-    assert from_plain(Pix2PixHDLoss, plain | {"scorer": "weights"}, "file").scorer == FILE
-    with pytest.raises(ConfigError, match=r"^loss\.scorer is a file named random, .*: rename the file, or give"):
-        Pix2PixHDLoss(scorer=Path("random"))
-    with pytest.raises(ConfigError, match=r"^loss\.scorer is 'weights': give random or a path"):
-        Pix2PixHDLoss(scorer="weights")  # type: ignore[arg-type]
+@pytest.mark.parametrize("loss", [Pix2PixHDLoss, CRNLoss])
+def test_options_of_earlier_versions_are_read(loss: type[Pix2PixHDLoss | CRNLoss]) -> None:
+    plain = {"network": "vgg19", "scorer": None, "vgg_weights": None}
+    assert from_plain(loss, plain, "file") == loss()
+    assert from_plain(loss, plain | {"scorer": "random"}, "file") == loss(network="random")
+    assert from_plain(loss, plain | {"vgg_weights": "weights"}, "file") == loss(network_weights=FILE)
+    timm = {"network": "timm:resnet18", "network_weights": "weights"}
+    assert from_plain(loss, plain | timm, "file") == loss(network="timm:resnet18", network_weights=FILE)
 
 
 @pytest.fixture

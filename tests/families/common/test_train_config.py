@@ -145,9 +145,9 @@ def test_images_too_small_for_the_loss() -> None:
         with pytest.raises(ConfigError, match=r"a side of 15 pixels, but VGG19, .* needs 16: train at a larger size"):
             config.resolved([64, 15])
         assert config.resolved([16]) == config
-    for loss in (Pix2PixHDLoss(vgg=0.0), Pix2PixHDLoss(scorer="random")):
+    for loss in (Pix2PixHDLoss(vgg=0.0), Pix2PixHDLoss(network="random")):
         assert Pix2PixHDTrainConfig(loss=loss).resolved([4]).loss == loss
-    assert CRNTrainConfig(loss=CRNLoss(scorer="random")).resolved([4])
+    assert CRNTrainConfig(loss=CRNLoss(network="random")).resolved([4])
 
 
 def test_a_rate_of_d_is_for_families_with_a_discriminator() -> None:

@@ -52,7 +52,7 @@ def make_crn(make_config: MakeConfig, vgg: Path) -> Callable[..., TrainConfig]:
         return make_config(
             out,
             model=CRNConfig(n_labels=4, n_modules=2, width=1 / 256, n_images=n_images),
-            loss=CRNLoss(vgg_weights=vgg),
+            loss=CRNLoss(network_weights=vgg),
             stages={"coarse": coarse, "fine": replace(coarse, size=SizeConfig(width=64), extra_modules=1)},
             **options,
         )
@@ -110,7 +110,7 @@ def test_learns_the_built_in_scenes(tmp_path: Path, vgg: Path, make_config: Make
     config = make_config(
         tmp_path / "run",
         model=CRNConfig(n_labels=SPEC.n_labels, n_modules=3, width=1 / 64),
-        loss=CRNLoss(vgg_weights=vgg),
+        loss=CRNLoss(network_weights=vgg),
         data=DataConfig(scenes=ScenesConfig(width=64, height=32, train=4, test=2), workers=0),
         stages={"coarse": CRNStage(size=SizeConfig(width=64), images=40, lr=2e-3, decay=0.0)},
     )
@@ -124,7 +124,7 @@ def test_learns_the_built_in_scenes(tmp_path: Path, vgg: Path, make_config: Make
 def test_micro_batches_have_the_gradients_of_the_batch(vgg: Path, n_images: int) -> None:
     torch.manual_seed(0)
     model = CRN(CRNConfig(n_labels=4, n_modules=3, width=1 / 128, n_images=n_images)).double()
-    config = CRNLoss(vgg_weights=vgg)
+    config = CRNLoss(network_weights=vgg)
     # In double precision no difference between two images changes its sign, and with it a gradient.
     criterion = CRNCriterion(config, config.load_perceptual().double())
     whole_batch = replace(inputs(), photo=inputs().photo.double())
@@ -146,7 +146,7 @@ def test_micro_batches_have_the_gradients_of_the_batch(vgg: Path, n_images: int)
 
 def test_pixels_of_no_class_count(vgg: Path) -> None:
     """With one image more classes change nothing; so all pixels must be in the masks of several."""
-    config = CRNLoss(vgg_weights=vgg)
+    config = CRNLoss(network_weights=vgg)
     criterion = CRNCriterion(config, config.load_perceptual())
     batch = inputs()
     one, two = (CRN(CRNConfig(n_labels=4, dontcare=3, n_modules=2, width=1 / 128, n_images=n)) for n in (1, 2))
@@ -157,18 +157,18 @@ def test_pixels_of_no_class_count(vgg: Path) -> None:
 
 
 def test_the_network_is_the_authors(vgg: Path, tmp_path: Path) -> None:
-    network = CRNLoss(vgg_weights=vgg).load_perceptual()
+    network = CRNLoss(network_weights=vgg).load_perceptual()
     assert sum(isinstance(layer, torch.nn.AvgPool2d) for layer in network.modules()) == 4
     assert [feature.shape[1] for feature in network(torch.rand(1, 3, 16, 16))] == [64, 128, 256, 512, 512]
     with pytest.raises(ConfigError, match="do not exist"):
-        CRNLoss(vgg_weights=tmp_path / "missing.pth").load_perceptual()
+        CRNLoss(network_weights=tmp_path / "missing.pth").load_perceptual()
 
 
 def test_a_scorer_instead_of_vgg(tmp_path: Path) -> None:
     scorer = tmp_path / "scorer.safetensors"
     torch.manual_seed(0)
     save_segmenter(scorer, Segmenter(SegmenterConfig(n_labels=4, width=4)))
-    config = CRNLoss(scorer=scorer)
+    config = CRNLoss(network=str(scorer))
     model = CRN(CRNConfig(n_labels=4, n_modules=2, width=1 / 128))
     batch = inputs()
     _, *distances = CRNCriterion(config, config.load_perceptual())(model, batch).parts

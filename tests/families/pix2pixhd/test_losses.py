@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from hdgan.errors import CheckpointError, ConfigError
+from hdgan.errors import ConfigError
 from hdgan.families import Pix2PixHDLoss
 from hdgan.losses import PerceptualLoss
 from hdgan.models.segmenter import Segmenter, SegmenterConfig, load_segmenter, save_segmenter
@@ -26,7 +26,7 @@ def scorer(tmp_path: Path) -> Path:
 
 
 def test_the_loss_compares_the_scorers_features(scorer: Path) -> None:
-    network = Pix2PixHDLoss(scorer=scorer).load_perceptual()
+    network = Pix2PixHDLoss(network=str(scorer)).load_perceptual()
     assert network is not None
     fake, real = torch.rand(2, 3, 16, 32).requires_grad_(), torch.rand(2, 3, 16, 32)
     loss = PerceptualLoss(network)(fake, real)
@@ -41,7 +41,7 @@ def test_the_loss_compares_the_scorers_features(scorer: Path) -> None:
 
 def test_random_features_need_no_file_and_repeat() -> None:
     before = torch.random.get_rng_state()
-    networks = [Pix2PixHDLoss(scorer="random").load_perceptual() for _ in range(2)]
+    networks = [Pix2PixHDLoss(network="random").load_perceptual() for _ in range(2)]
     assert torch.equal(torch.random.get_rng_state(), before)
     image = torch.rand(1, 3, 32, 64)
     first, again = (network(image) for network in networks if network is not None)
@@ -59,7 +59,7 @@ def test_random_features_need_no_file_and_repeat() -> None:
 
 
 def test_a_run_trains_with_them(make_config: Callable[..., TrainConfig], scorer: Path, tmp_path: Path) -> None:
-    config = make_config(tmp_path / "run", loss=Pix2PixHDLoss(scorer=scorer))
+    config = make_config(tmp_path / "run", loss=Pix2PixHDLoss(network=str(scorer)))
     assert train(config, console=Console(quiet=True)).finished
     losses = [record["g_vgg"] for record in read_metrics(config.out) if "g_vgg" in record]
     assert len(losses) == 9
@@ -69,7 +69,7 @@ def test_a_run_trains_with_them(make_config: Callable[..., TrainConfig], scorer:
 def test_layers_weigh_as_the_options_say(make_config: Callable[..., TrainConfig], scorer: Path, tmp_path: Path) -> None:
     losses = []
     for layers in ((1.0, 0.0, 0.0, 0.0, 0.0), (3.0, 0.0, 0.0, 0.0, 0.0)):
-        config = make_config(tmp_path / f"run{layers[0]}", loss=Pix2PixHDLoss(scorer=scorer, vgg_layers=layers))
+        config = make_config(tmp_path / f"run{layers[0]}", loss=Pix2PixHDLoss(network=str(scorer), vgg_layers=layers))
         train(replace(config, stages={"global": config.stages["global"]}), console=Console(quiet=True))
         losses.append(next(record["g_vgg"] for record in read_metrics(config.out) if "g_vgg" in record))
         assert load_config(config.out).loss == config.loss
@@ -83,9 +83,9 @@ def test_layers_weigh_as_the_options_say(make_config: Callable[..., TrainConfig]
 
 
 def test_what_does_not_go_with_a_scorer_is_refused(scorer: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"imagenet_normalisation has no effect with loss\.scorer .*: change that"):
-        Pix2PixHDLoss(scorer=scorer, imagenet_normalisation=True)
+    with pytest.raises(ConfigError, match=r"imagenet_normalisation has no effect with loss\.network .*: change that"):
+        Pix2PixHDLoss(network=str(scorer), imagenet_normalisation=True)
     with pytest.raises(ConfigError, match=r"loss\.imagenet_normalisation has no effect with loss\.vgg 0"):
         Pix2PixHDLoss(vgg=0.0, imagenet_normalisation=True)
-    with pytest.raises(CheckpointError, match=r"no\.safetensors does not exist"):
-        Pix2PixHDLoss(scorer=tmp_path / "no.safetensors").load_perceptual()
+    with pytest.raises(ConfigError, match=r"loss\.network .*no\.safetensors does not exist: give vgg19"):
+        Pix2PixHDLoss(network=str(tmp_path / "no.safetensors")).load_perceptual()

@@ -1,0 +1,158 @@
+"""`hdgan.accelerate`: the fused ops in a network that somebody else wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from hdgan.acceleration.parity import Arguments, Parity, compare
+from hdgan.acceleration.program import Program, install, uninstall
+from hdgan.acceleration.report import Report
+from hdgan.acceleration.sandbox import sandbox
+from hdgan.acceleration.units import Given, Search, wrapper_of
+
+_REMEDIES = {
+    "is wrapped in DistributedDataParallel": "accelerate the network before it is wrapped",
+    "is sharded by FSDP": "accelerate the network before it is sharded",
+    "is compiled already": "accelerate the network first and compile it then",
+    "is a TorchScript module": "accelerate the network that it was made of",
+    "is a torch.fx.GraphModule": "accelerate the network that it was made of",
+}
+
+
+def accelerate(
+    module: nn.Module,
+    example: Tensor | tuple[Any, ...] | Mapping[str, Any] | None = None,
+    *,
+    skip: Sequence[str] = (),
+) -> Report:
+    """Let a network use the ops of hdgan, in place.
+
+    These become one op each: an instance norm (of planes or volumes) with the ReLU or leaky ReLU, the residual addition
+    and the padding that follow it; average pyramids; the convolution of F.one_hot planes; and instance-wise average
+    pooling. The module stays the same object with the same parts, parameters, state dict and hooks. Only its forward is
+    another one, or the forwards of its parts. Copies, pickles, torch.compile, torch.export, DataParallel and
+    DistributedDataParallel work as before; TorchScript does not take it.
+
+    What the original forward decides in Python is decided once, here. A call for which it would decide otherwise (other
+    flags or options, an argument that is missing, a part that was exchanged, a hook) runs the original forward. A
+    forward whose decisions cannot be foreseen is left as it is, and its parts are looked at one by one.
+
+    Results differ by rounding. There are three more differences. A norm keeps the memory format channels_last, where
+    PyTorch's returns contiguous tensors; dropout after it then drops other elements under the same seed. Under autocast
+    on a CPU, reflecting and replicating paddings return the dtype that they are given, where PyTorch's return float32.
+    On a GPU, a label beyond the classes of F.one_hot gives zeros, where PyTorch's fails.
+
+    Ops choose the fastest implementation for their device (`hdgan.ops.backend`). For images of a few hundred pixels,
+    looking at the layers takes longer than the op saves.
+
+    Args:
+        module: the network, in any mode, on any device.
+        example: what the network is called with: a tensor, a tuple of arguments, or a dict of keyword arguments; small
+            and typical. The accelerated network is compared with the original on it, forward and backward, in training
+            and evaluation mode, in float64 and in its own dtype (`hdgan.acceleration.parity`), which takes 17 runs.
+            Without an example, what is exact by construction is replaced and nothing is compared. Instance-wise average
+            pooling is only recognised by an example.
+        skip: names of parts that are to be left alone, as in `named_modules`.
+
+    Returns:
+        What was replaced, what was not and why, and the comparisons.
+
+    Raises:
+        TypeError: no nn.Module, or no example of the kinds above.
+        ValueError: a module that is wrapped, compiled or scripted; an example that the module does not take; no part of
+            a name in `skip`.
+        ParityError: the accelerated network differs from the original by more than rounding, or cannot be compared with
+            it. The module is the original again.
+    """
+    _check(module, skip)
+    if wrapper_of(module) is not None:
+        return Report(type(module).__name__, notes=["accelerated already: nothing was changed"])
+    arguments = None if example is None else _arguments(example)
+    given: Given = {} if arguments is None else _calls(module, arguments)
+    search = Search(module, given, {module.get_submodule(name) for name in skip})
+    programs = search.programs
+    comparisons: list[Parity] | None = None if arguments is None else []
+    try:
+        for part, program in programs.items():
+            install(part, program)
+        if arguments is not None and programs:
+            comparisons = compare(module, arguments, partial(_originally, programs))
+    except BaseException:
+        for part in programs:
+            uninstall(part)
+        raise
+    units = [path for path, part in module.named_modules() if part in programs]
+    return Report(type(module).__name__, search.replaced, search.kept, units, comparisons)
+
+
+def undo(module: nn.Module) -> None:
+    """Make an accelerated module the original again."""
+    for part in module.modules():
+        uninstall(part)
+
+
+@contextmanager
+def _originally(programs: Mapping[nn.Module, Program]) -> Iterator[None]:
+    for part in programs:
+        uninstall(part)
+    try:
+        yield
+    finally:
+        for part, program in programs.items():
+            install(part, program)
+
+
+def _check(module: Any, skip: Sequence[str]) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"accelerate: expected an nn.Module, got {type(module).__name__}")
+    reason = wrapper_of(module)
+    if reason in _REMEDIES:
+        raise ValueError(f"accelerate: this {type(module).__name__} {reason}; {_REMEDIES[reason]}")
+    if isinstance(skip, str):
+        raise TypeError(f"accelerate: expected skip to be a sequence of names, got {skip!r}")
+    names = {name for name, _ in module.named_modules()}
+    for name in skip:
+        if name not in names:
+            raise ValueError(f"accelerate: {type(module).__name__} has no part named {name!r} (skip)")
+
+
+def _arguments(example: Any) -> Arguments:
+    if isinstance(example, Tensor):
+        return (example,), {}
+    if isinstance(example, tuple):
+        return example, {}
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    kind = type(example).__name__
+    raise TypeError(f"accelerate: expected example to be a tensor, a tuple or a dict of keyword arguments, got {kind}")
+
+
+@torch.no_grad()
+def _calls(module: nn.Module, arguments: Arguments) -> Given:
+    """What each module with parts is called with first, when the module runs on the example."""
+    given: dict[nn.Module, tuple[tuple[Any, ...], Mapping[str, Any]]] = {}
+
+    def note(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given.setdefault(part, pytree.tree_map_only(Tensor, Tensor.clone, (args, kwargs)))
+
+    parts = [part for part in module.modules() if any(True for _ in part.children())]
+    parts = [part for part in parts if not isinstance(part, torch.jit.ScriptModule)]
+    handles = [part.register_forward_pre_hook(note, with_kwargs=True) for part in parts]
+    args, kwargs = pytree.tree_map_only(Tensor, Tensor.clone, arguments)
+    try:
+        with sandbox(module):
+            module(*args, **kwargs)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"accelerate: {type(module).__name__} does not take this example: {reason}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return given

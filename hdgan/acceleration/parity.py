@@ -1,0 +1,265 @@
+"""Whether an accelerated module computes what the original does.
+
+A rounding error of one part in ten million is no fault, and a wrong padding is one, but both are differences. The
+measure is the original itself: how far its results move when its weights, its inputs and the gradients of its outputs
+are changed by one rounding. The accelerated module may differ from the original by no more than four times that, or by
+four roundings of the largest output or gradient. The same is asked in float64, in which every error other than rounding
+stands out, if the forward takes it. Both draw the same random numbers.
+
+A ReLU whose input is zero within rounding may come out on either side of its kink, which changes a gradient by more
+than rounding does. That happens by chance. A comparison that fails is therefore repeated, on inputs that are changed
+by a thousandth; a fault fails every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from hdgan.acceleration.sandbox import gpus_of, sandbox
+from hdgan.errors import HdganError
+
+FACTOR = 4.0
+"""How much more than the original's own error the accelerated module may differ from it."""
+DRAWS = 2
+"""How often the original is run with changed numbers; what moves most counts."""
+ATTEMPTS = 3
+"""How often a comparison may fail less one."""
+_SEED = 20181117
+
+
+class ParityError(HdganError, RuntimeError):
+    """An accelerated module that differs from the original. It was made the original again."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The largest difference from the original among the tensors of a kind, and what was allowed for that tensor."""
+
+    mode: str
+    """train or eval."""
+    dtype: torch.dtype | None = None
+    what: str = ""
+    """The tensor: an output, or the gradient of an input or parameter."""
+    difference: float = 0.0
+    """Root mean square of the difference, over that of the largest output or gradient."""
+    allowed: float = 0.0
+    note: str = ""
+    """Why nothing was compared, if that is so."""
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.allowed
+
+    def __str__(self) -> str:
+        if self.note:
+            return f"{self.mode}, {self.note}"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.mode}, {dtype}: {self.difference:.1e} of {self.what}, {self.allowed:.1e} allowed"
+
+
+Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
+
+
+def compare(module: nn.Module, arguments: Arguments, originally: Callable[[], Any]) -> list[Parity]:
+    """Compare an accelerated module with the original, in training and evaluation mode.
+
+    Args:
+        module: the accelerated module. It is left as it was.
+        arguments: what it is called with.
+        originally: makes it the original within a context.
+
+    Returns:
+        The worst comparison of each mode and dtype.
+
+    Raises:
+        ParityError: the two differ.
+    """
+    name = type(module).__name__
+    made: list[Parity] = []
+    for mode, wide in product(("train", "eval"), (True, False)):
+        made.append(_compare_once(module, arguments, originally, mode, wide))
+        if not made[-1].passed:
+            raise ParityError(
+                f"accelerate: {name} was left as it was, because {made[-1].what} would differ: {made[-1]}; "
+                "name the part that cannot be replaced in skip, and please report it"
+            )
+    if all(one.note for one in made):
+        reason = f"because in {made[-1]}"
+        raise ParityError(f"accelerate: {name} was left as it was, {reason}; give another example, or none")
+    return made
+
+
+def _compare_once(
+    module: nn.Module, arguments: Arguments, originally: Callable[[], Any], mode: str, wide: bool
+) -> Parity:
+    run = _Run(module, arguments, mode == "train", wide)
+    for attempt in range(ATTEMPTS):
+        shift = 1e-3 * attempt
+        with originally():
+            try:
+                first = run(shift)
+                if run.drew and not run.contiguous:
+                    run.contiguous = True
+                    first = run(shift)
+            except Exception as error:
+                where = " in float64" if wide else ""
+                return Parity(mode, note=f"not compared{where}: the original raises {_first_line(error)}")
+            moved = [run(shift, rounding) for rounding in range(1, DRAWS + 1)]
+        try:
+            worst = _worst(mode, first, moved, run(shift))
+        except Exception as error:
+            name = type(module).__name__
+            raise ParityError(f"accelerate: {name} was left as it was: it would raise {_first_line(error)}") from error
+        if worst.passed:
+            break
+    return worst
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@dataclass(frozen=True)
+class _Tensors:
+    """Results of a run by their names, outputs and gradients apart."""
+
+    outputs: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor]
+
+
+class _Run:
+    """Calls a module with copies of its tensors, and takes gradients, without a trace of it in the module."""
+
+    def __init__(self, module: nn.Module, arguments: Arguments, training: bool, wide: bool) -> None:
+        self._module, self._arguments, self._training, self._wide = module, arguments, training, wide
+        self.drew = False
+        """Whether a run has drawn random numbers."""
+        self.contiguous = False
+        """Whether all tensors are made contiguous. Dropout draws in the order of memory, which an op may keep where
+        PyTorch's instance norm does not."""
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def __call__(self, shift: float, rounding: int = 0) -> _Tensors:
+        """Outputs and gradients.
+
+        Args:
+            shift: relative change of the floating-point inputs.
+            rounding: if it is not 0, the number of the draw in which everything given is changed by one rounding.
+        """
+        change = _Changes(self._wide, self.contiguous, rounding)
+        leaves, spec = pytree.tree_flatten(self._arguments)
+        inputs = [change.input(x, shift) if isinstance(x, Tensor) else x for x in leaves]
+        # Copies that are no leaves, since the module may change its input in place.
+        args, kwargs = pytree.tree_unflatten([x.clone() if isinstance(x, Tensor) else x for x in inputs], spec)
+        with sandbox(self._module, change.state) as parameters:
+            self._module.train(self._training)
+            before = _generators(self._module)
+            made = pytree.tree_leaves(self._module(*args, **kwargs))
+            self.drew |= any(not torch.equal(*states) for states in zip(before, _generators(self._module), strict=True))
+            outputs = {f"output {i}": x for i, x in enumerate(made) if isinstance(x, Tensor)}
+            sources = {f"the gradient of input {i}": x for i, x in enumerate(inputs) if _differentiable(x)}
+            sources |= {f"the gradient of {name}": p for name, p in parameters.items() if _differentiable(p)}
+            gradients = _gradients([x for x in outputs.values() if _differentiable(x)], sources, change)
+        return _Tensors({name: x.detach() for name, x in outputs.items()}, gradients)
+
+
+class _Changes:
+    """Copies of tensors, in float64 or in their own dtype, changed a little.
+
+    Args:
+        wide: whether floating-point tensors become float64.
+        contiguous: whether tensors become contiguous.
+        rounding: 0, or the number of the draw in which they are changed by one rounding.
+    """
+
+    def __init__(self, wide: bool, contiguous: bool, rounding: int) -> None:
+        self._wide, self._rounding = wide, rounding
+        self._format = torch.contiguous_format if contiguous else torch.preserve_format
+        self._shifts = torch.Generator().manual_seed(_SEED)
+        self._signs = torch.Generator().manual_seed(_SEED + rounding)
+
+    def input(self, x: Tensor, shift: float) -> Tensor:
+        """A copy of an input that has a gradient, changed by `shift` relatively."""
+        if not x.is_floating_point():
+            return self._cast(x)
+        x = self._cast(x)
+        x = x + x * shift * _noise(x, self._shifts) if shift else x
+        return self.rounded(x).requires_grad_()
+
+    def state(self, x: Tensor) -> Tensor:
+        """A copy of a parameter or buffer."""
+        if not x.is_floating_point() or not isinstance(x, nn.Parameter):
+            return self._cast(x)
+        return nn.Parameter(self.rounded(self._cast(x)), x.requires_grad)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        dtype = torch.float64 if self._wide and x.is_floating_point() else x.dtype
+        return x.detach().to(dtype, copy=True, memory_format=self._format)
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """A tensor changed by one rounding, or itself."""
+        return x + x * torch.finfo(x.dtype).eps * _noise(x, self._signs).sign() if self._rounding else x
+
+
+def _generators(module: nn.Module) -> list[Tensor]:
+    """The states of PyTorch's generators that a module draws from."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus_of(module))]
+
+
+def _noise(x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+
+
+def _differentiable(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.requires_grad
+
+
+def _gradients(outputs: Sequence[Tensor], sources: Mapping[str, Tensor], change: _Changes) -> dict[str, Tensor]:
+    """Those of a random combination of the outputs."""
+    if not outputs or not sources:
+        return {}
+    generator = torch.Generator().manual_seed(_SEED)
+    directions = [change.rounded(_noise(x, generator)) for x in outputs]
+    grads = torch.autograd.grad(outputs, list(sources.values()), directions, allow_unused=True)
+    return {name: grad for name, grad in zip(sources, grads, strict=True) if grad is not None}
+
+
+def _worst(mode: str, first: _Tensors, moved: Sequence[_Tensors], accelerated: _Tensors) -> Parity:
+    """The tensor that is off by most, compared with what is allowed for it."""
+    made = []
+    for part in ("outputs", "gradients"):
+        known, found, *others = (getattr(tensors, part) for tensors in (first, accelerated, *moved))
+        if known.keys() != found.keys():
+            names = ", ".join(sorted(known.keys() ^ found.keys()))
+            return Parity(mode, None, f"the presence of {names}", float("inf"))
+        for name, x in known.items():
+            if not x.isfinite().all():
+                return Parity(mode, note=f"not compared: {name} of the original is not finite")
+        largest = max((_rms(x) for x in known.values()), default=0.0)
+        made += [_comparison(mode, n, x, [other[n] for other in others], found[n], largest) for n, x in known.items()]
+    if not made:
+        return Parity(mode, note="not compared: the original gives no tensors")
+    return max(made, key=lambda one: one.difference / one.allowed if one.allowed else float("inf") * one.difference)
+
+
+def _comparison(mode: str, name: str, x: Tensor, moved: Sequence[Tensor], found: Tensor, largest: float) -> Parity:
+    if x.shape != found.shape or x.dtype != found.dtype:
+        return Parity(mode, x.dtype, f"the shape or dtype of {name}", float("inf"), 0.0)
+    if not x.is_floating_point():
+        return Parity(mode, x.dtype, name, float((x != found).sum()), 0.0)
+    scale = largest or 1.0
+    own = max(_rms(other.double() - x.double()) for other in moved) / scale
+    off = _rms(found.double() - x.double()) / scale
+    return Parity(mode, x.dtype, name, off, FACTOR * max(own, torch.finfo(x.dtype).eps))
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.double().square().mean().sqrt()) if x.numel() else 0.0

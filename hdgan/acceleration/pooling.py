@@ -1,0 +1,98 @@
+"""Instance-wise average pooling, which is recognised by what it computes.
+
+NVIDIA's encoder loops over the instances of a map in Python, and others loop in other ways. Such a forward has no
+graph. But if a part of it gives an image, and the forward gives the mean of that image over each instance, for the
+example and for other maps, forward and backward, it is pooling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hdgan.acceleration import calls
+from hdgan.acceleration.parity import ParityError, compare
+from hdgan.acceleration.program import IDS, TENSOR, Program, Version, install, is_integer, parameters_of, uninstall
+from hdgan.acceleration.reads import Reads, parts_of
+from hdgan.acceleration.watching import values_of
+
+
+def find_pooling(
+    module: nn.Module, given: tuple[tuple[Any, ...], Mapping[str, Any]] | None
+) -> tuple[Program, str] | None:
+    """The program of a module whose forward is the instance mean of what one of its parts makes of its input.
+
+    Args:
+        module: has no graph.
+        given: what it is called with in the example.
+
+    Returns:
+        The program, and what it replaces; None if the forward computes something else.
+    """
+    if given is None or given[1] or len(given[0]) != 2 or len(parameters_of(type(module))) != 2:
+        return None
+    x, ids = given[0]
+    if not _is_image(x) or not _is_map(ids, x):
+        return None
+    for name, _ in module.named_children():
+        program = _program(module, name)
+        if all(_agrees(module, program, (x, other)) for other in _maps(ids)):
+            return program, f"instance-wise average pooling of {name}"
+    return None
+
+
+def _is_image(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dim() == 4 and x.is_floating_point()
+
+
+def _is_map(ids: Any, x: Tensor) -> bool:
+    batch, _, height, width = x.shape
+    shapes = (batch, 1, height, width), (batch, height, width)
+    return isinstance(ids, Tensor) and is_integer(ids) and tuple(ids.shape) in shapes
+
+
+def _maps(ids: Tensor) -> list[Tensor]:
+    """The example's map and two more: few ids in many regions, and stripes of large ids that differ by image."""
+    generator = torch.Generator().manual_seed(0)
+    few = torch.randint(0, 4, ids.shape, generator=generator)
+    batch, height = ids.shape[0], ids.shape[-2]
+    rows = torch.arange(height).unsqueeze(1) // max(height // 5, 1)
+    stripes = rows + 26 + 2 * torch.arange(batch).view(-1, *[1] * (ids.dim() - 1))
+    return [ids, *(other.to(ids) for other in (few, stripes.expand(ids.shape)))]
+
+
+def _program(module: nn.Module, name: str) -> Program:
+    source = (
+        f"def forward(self, x, ids):\n"
+        f"    y = getattr(self, {name!r})(x)\n"
+        f"    if y.shape[2:] != ids.shape[-2:] or y.shape[0] != ids.shape[0]:\n"
+        f"        return original(self, x, ids)\n"
+        f"    return pooled(y, ids)\n"
+    )
+    names = {"pooled": calls.pooled, "original": type(module).forward}
+    flags = tuple(((name,), value) for name, value in values_of(module).items())  # all, since any may be read
+    reads = Reads((), None, parts_of(module), False, flags)
+    return Program(type(module), (Version(source, names, (TENSOR, IDS), (reads,)),))
+
+
+def _agrees(module: nn.Module, program: Program, arguments: tuple[Tensor, Tensor]) -> bool:
+    @contextmanager
+    def originally() -> Iterator[None]:
+        uninstall(module)
+        try:
+            yield
+        finally:
+            install(module, program)
+
+    install(module, program)
+    try:
+        compare(module, (arguments, {}), originally)
+    except ParityError:
+        return False
+    finally:
+        uninstall(module)
+    return True

@@ -1,0 +1,69 @@
+"""What a graph takes for granted, and whether it is still so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from hdgan.ops._torch_internals import has_hooks
+
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a graph takes for granted of one module."""
+
+    path: tuple[str, ...]
+    """The names that lead to it from the traced module."""
+    kind: type[nn.Module] | None
+    """Its class, where that matters: the graph contains what it does, or finds others by it."""
+    parts: tuple[str, ...] | None
+    """The names of its parts, where the graph finds others by it."""
+    inlined: bool
+    """Whether the graph contains what its forward does. It may then have no hooks, and no forward of its own."""
+    values: tuple[tuple[tuple[str, ...], Any], ...] = ()
+    """Attributes that were read, each as the names that lead to it, and their values."""
+
+    def hold(self, root: nn.Module) -> bool:
+        """Whether all of it is still so."""
+        module = root
+        for name in self.path:
+            part = module._modules.get(name)
+            if part is None:
+                return False
+            module = part
+        if self.kind is not None and type(module) is not self.kind:
+            return False
+        if self.inlined and why_left(module) is not None:
+            return False
+        if self.parts is not None and parts_of(module) != self.parts:
+            return False
+        for names, expected in self.values:
+            value: Any = module
+            for name in names:
+                value = getattr(value, name, _MISSING)
+            if not same(value, expected):
+                return False
+        return True
+
+
+def parts_of(module: nn.Module) -> tuple[str, ...]:
+    """The names of the parts that a module has."""
+    return tuple(name for name, part in module._modules.items() if part is not None)
+
+
+def same(value: Any, expected: Any) -> bool:
+    """Whether a value is what it was: equal and of the same type, or the same function."""
+    return value is expected or (type(value) is type(expected) and not callable(expected) and bool(value == expected))
+
+
+def why_left(module: nn.Module) -> str | None:
+    """Why a module has to be called as it is: something may see that it is called."""
+    if "forward" in module.__dict__:
+        return "has a forward of its own"
+    if getattr(module, "_compiled_call_impl", None) is not None:
+        return "is compiled"
+    return "has hooks" if has_hooks(module) else None

@@ -1,0 +1,158 @@
+"""The graph of a forward, with everything that it took for granted.
+
+torch.fx runs a forward once, on stand-ins for its tensors, and writes down the operations. Python values are not
+written down: what depends on `self.training`, on a flag or on an argument is as it was in that one run. Whatever was
+read is therefore noted (`Reads`), and an accelerated forward compares it before each call. What cannot be noted makes
+a module untraceable: it is called as a whole, and its parts are traced on their own.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from hdgan.acceleration.reads import Reads, parts_of, why_left
+from hdgan.acceleration.sandbox import preserved
+from hdgan.acceleration.watching import TraceWatch, Untraceable
+
+IN_PLACE_OPERATORS = (
+    *("iadd", "iand", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift", "isub"),
+    *("itruediv", "ixor"),
+)
+"""Names in the module operator, of what `+=` and the like call."""
+
+
+@dataclass
+class Trace:
+    """A graph of a module's forward."""
+
+    graph: fx.Graph
+    reads: tuple[Reads, ...]
+    called: dict[nn.Module, None]
+    """The modules that it calls, in order."""
+    inlined: dict[nn.Module, None]
+    """The modules of which it contains what they do."""
+
+
+def trace(root: nn.Module, call: Callable[..., Any], inputs: int, left: Set[nn.Module]) -> Trace:
+    """The graph of `call(root, *tensors)`, where call runs the forward of the root.
+
+    Args:
+        root: the module.
+        call: takes the module and the tensors.
+        inputs: number of the tensors.
+        left: modules that are called in any case.
+
+    Raises:
+        Untraceable: the forward of the root itself has no graph.
+    """
+    leaves = set(left)
+    while True:  # once more for each module that turns out to be untraceable
+        tracer = _Tracer(root, leaves)
+        reasons = tracer.watch.reasons
+        try:
+            made = tracer.run(call, inputs)
+        except Exception as error:
+            if tracer.failed is None:
+                raise Untraceable(reasons.get(root) or _reason(error)) from error
+            leaves.add(tracer.failed)
+            continue
+        if root in reasons:
+            raise Untraceable(reasons[root])
+        if not reasons:
+            if not all(reads.hold(root) for reads in made.reads):
+                raise Untraceable("reads something that is another one each time")
+            return made
+        leaves.update(reasons)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Untraceable):
+        return str(error)
+    if isinstance(error, fx.proxy.TraceError):
+        return "depends on the values or the shape of a tensor"
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"cannot be traced ({type(error).__name__}: {first[:100]})"
+
+
+class _Tracer(fx.Tracer):
+    traced_func_name = "_call_with_tensors"
+
+    def __init__(self, root: nn.Module, leaves: set[nn.Module]) -> None:
+        super().__init__()
+        self.proxy_buffer_attributes = True
+        self.watch = TraceWatch(root)
+        self.failed: nn.Module | None = None
+        """The innermost module in which an error was raised, if it is not the root."""
+        self._leaves = leaves
+        self._called: dict[nn.Module, None] = {}
+        self._inlined: dict[nn.Module, None] = {}
+
+    def run(self, call: Callable[..., Any], inputs: int) -> Trace:
+        """The graph, whether exact or not."""
+        root = self.watch.root
+        names = [f"tensor_{i}" for i in range(inputs)]
+        space: dict[str, Any] = {"call": call}
+        exec(f"def traced({', '.join(['self', *names])}): return call({', '.join(['self', *names])})", space)
+        with preserved(root), self.watch.on():
+            setattr(type(root), self.traced_func_name, space["traced"])
+            graph = self.trace(root)
+        return Trace(graph, tuple(self._reads()), self._called, self._inlined)
+
+    def _reads(self) -> Iterator[Reads]:
+        root = self.watch.root
+        paths = {module: tuple(path.split(".")) if path else () for path, module in root.named_modules()}
+        used = self._inlined | self._called
+        above = {paths[module][:depth] for module in used for depth in range(len(paths[module]))}
+        for module, path in paths.items():
+            inlined, values = module in self._inlined, tuple(self.watch.values.get(module, {}).items())
+            leads = inlined or path in above or module is root
+            if leads or values:
+                kind = self.watch.kinds[module] if leads and module is not root else None
+                yield Reads(path, kind, parts_of(module) if leads else None, inlined, values)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if m in self._leaves or why_left(m) is not None or isinstance(m, torch.jit.ScriptModule):
+            return True
+        return m.__module__.startswith("torch.") and not isinstance(m, nn.Sequential)
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if self.is_leaf_module(m, ""):
+            self._called[m] = None
+            return super().call_module(m, forward, args, kwargs)
+        self._inlined[m] = None
+        self.watch.running.append(m)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed = m if self.failed is None else self.failed
+            raise
+        finally:
+            self.watch.running.pop()
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _InPlaceProxy(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, Tensor) and not isinstance(a, nn.Parameter):
+            raise Untraceable("makes or holds a tensor that is neither a parameter nor a buffer")
+        return a.item() if isinstance(a, np.generic) else super().create_arg(a)
+
+
+class _InPlaceProxy(fx.Proxy):
+    """A stand-in for a tensor whose `x += y` changes it; torch.fx would write down `x = x + y`."""
+
+
+def _in_place(name: str) -> Callable[[fx.Proxy, Any], Any]:
+    function = getattr(operator, name)
+    return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
+
+
+for _name in IN_PLACE_OPERATORS:
+    setattr(_InPlaceProxy, f"__{_name}__", _in_place(_name))

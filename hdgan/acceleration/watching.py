@@ -1,0 +1,189 @@
+"""What a forward does while it is traced that its graph does not show."""
+
+from __future__ import annotations
+
+import copy
+import dis
+import inspect
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from types import CodeType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+
+_OWN = {*vars(nn.Module()), "_compiled_call_impl"} - {"training"}
+"""What every module has. Parts and hooks are compared as a whole."""
+_VALUES = (bool, int, float, complex, str, bytes, type(None), np.generic, Enum, torch.dtype, torch.device)
+_REFUSED = {
+    "isinstance": "asks for the type of a value",
+    "type": "asks for the type of a value",
+    "is_grad_enabled": "asks whether there are gradients",
+    "is_autocast_enabled": "asks for autocast",
+    "is_scripting": "asks whether it is scripted",
+    "is_tracing": "asks whether it is traced",
+    "is_compiling": "asks whether it is compiled",
+    "random": "draws numbers outside of PyTorch",
+    "environ": "reads the environment",
+    "open": "reads a file",
+}
+"""Names in a function whose effect a graph does not have, and what the function does by them."""
+_HIDDEN = {
+    inspect.unwrap(function).__code__: reason
+    for function, reason in (
+        (torch.no_grad.__enter__, "switches gradients on or off"),
+        (torch.enable_grad.__enter__, "switches gradients on or off"),
+        (torch.set_grad_enabled.__init__, "switches gradients on or off"),
+        (torch.inference_mode.__enter__, "switches gradients on or off"),
+        (torch.autocast.__enter__, "switches autocast"),
+        (checkpoint, "checkpoints a part of itself"),
+        (checkpoint_sequential, "checkpoints a part of itself"),
+        (torch.autograd.Function.apply, "has a derivative of its own"),
+    )
+}
+"""Functions of PyTorch, by their code, whose effect a graph does not have."""
+_WRITES = {"STORE_ATTR": "sets an attribute", "STORE_GLOBAL": "sets a global", "DELETE_ATTR": "deletes an attribute"}
+_BLOCKS = ("SETUP_FINALLY", "SETUP_WITH", "BEFORE_WITH", "PUSH_EXC_INFO")
+_NAMES, _ATTRIBUTES = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"), ("LOAD_ATTR", "LOAD_METHOD")
+_LIBRARIES = {"torch", "numpy", *sys.stdlib_module_names}
+
+
+class Untraceable(Exception):
+    """Why a module is not traced, as the end of a sentence that begins with its forward."""
+
+
+class TraceWatch:
+    """Notes what the modules of a tree read, and why their graphs would not be exact.
+
+    Args:
+        root: the traced module.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        self.root = root
+        self.kinds = {module: type(module) for module in root.modules()}
+        """The classes of all modules, which are others while they are watched."""
+        self.running = [root]
+        """The modules whose forward runs, the innermost last."""
+        self.reasons: dict[nn.Module, str] = {}
+        """Modules of which a graph would not be exact, and why."""
+        self.values: dict[nn.Module, dict[tuple[str, ...], Any]] = {}
+        """The attributes of each module that were read, by the names that lead to them."""
+        self._objections: dict[CodeType, str | None] = {}
+
+    def refuse(self, reason: str) -> None:
+        """Note that a graph of the running module would not be exact."""
+        self.reasons.setdefault(self.running[-1], reason)
+
+    def note(self, module: nn.Module, names: tuple[str, ...], value: Any) -> Any:
+        """Note that an attribute was read, and return what the forward gets to see of it."""
+        if _is_value(value) or (isinstance(value, tuple) and all(map(_is_value, value))) or callable(value):
+            self.values.setdefault(module, {})[names] = value
+        elif hasattr(value, "__dict__") and not isinstance(value, Tensor | ModuleType):
+            return _Options(self, module, names, value)
+        elif not isinstance(value, ModuleType):
+            self.refuse(f"reads {'.'.join(names)}, a {type(value).__name__} that may change")
+            return copy.copy(value)
+        return value
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """TraceWatch what runs in the block.
+
+        The modules tell what is read of them by classes between them and their own. Python tells which functions run.
+        """
+        classes: dict[type, type] = {}
+        before = sys.getprofile()
+        try:
+            for module, kind in self.kinds.items():
+                if not isinstance(module, torch.jit.ScriptModule):
+                    if kind not in classes:
+                        classes[kind] = _watched_class(self, kind)
+                    module.__class__ = classes[kind]
+            sys.setprofile(self._on_call)
+            yield
+        finally:
+            sys.setprofile(before)
+            for module, kind in self.kinds.items():
+                if type(module) is not kind:
+                    module.__class__ = kind
+
+    def _on_call(self, frame: Any, event: str, function: Any) -> None:
+        if event == "c_call":
+            if isinstance(getattr(function, "__self__", None), random.Random):
+                self.refuse(_REFUSED["random"])
+            elif getattr(function, "__module__", None) == "time":
+                self.refuse("reads the clock")
+        elif event == "call":
+            code = frame.f_code
+            if code in _HIDDEN:  # is the better reason: what PyTorch imports for it may ask for types
+                self.reasons[self.running[-1]] = _HIDDEN[code]
+                return
+            if code not in self._objections:
+                module = str(frame.f_globals.get("__name__", ""))
+                ours = module.startswith("hdgan.acceleration.") or module.split(".")[0] in _LIBRARIES
+                self._objections[code] = None if ours else _objection(code)
+            if reason := self._objections[code]:
+                self.refuse(reason)
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, _VALUES)
+
+
+def values_of(module: nn.Module) -> dict[str, Any]:
+    """The flags, numbers and names that a module holds, except for its mode."""
+    held = {name: value for name, value in vars(module).items() if _is_value(value)}
+    return {name: value for name, value in held.items() if name not in _OWN and name != "training"}
+
+
+def _objection(code: CodeType) -> str | None:
+    """What a function does that a graph does not show."""
+    for step in dis.get_instructions(code):
+        if step.opname in _WRITES:
+            return f"{_WRITES[step.opname]} ({step.argval})"
+        if step.opname in _BLOCKS:
+            return "has a with or try block"
+        loads = step.opname in _NAMES or (step.opname in _ATTRIBUTES and step.argval != "type")  # x.type() casts
+        if loads and step.argval in _REFUSED:
+            return _REFUSED[step.argval]
+    return None
+
+
+def _watched_class(watch: TraceWatch, kind: Any) -> type:
+    """A subclass whose instances tell which of their attributes are read."""
+    get: Any = kind.__getattribute__
+
+    def read(self: Any, name: str) -> Any:
+        value = get(self, name)
+        held = name in object.__getattribute__(self, "__dict__") or _is_value(value)  # or its class holds it
+        return watch.note(self, (name,), value) if held and name not in _OWN and not name.startswith("__") else value
+
+    def read_registered(self: Any, name: str) -> Any:
+        value = kind.__getattr__(self, name)  # not sooner: torch.fx exchanges it for a while
+        return watch.note(self, (name,), None) if value is None else value  # a part or parameter that may be set
+
+    names = {"__getattribute__": read, "__getattr__": read_registered, "__module__": kind.__module__}
+    return type(kind.__name__, (kind,), names)
+
+
+class _Options:
+    """An object that a module holds, such as parsed options; what is read of it is noted."""
+
+    def __init__(self, watch: TraceWatch, module: nn.Module, names: tuple[str, ...], value: Any) -> None:
+        self.__dict__["_value"] = value
+        self.__dict__["_read"] = lambda name: watch.note(module, (*names, name), getattr(value, name))
+
+    def __getattr__(self, name: str) -> Any:
+        return self._read(name)
+
+    def _as_a_whole(self, *_: Any) -> Any:
+        raise Untraceable(f"uses an object as a whole that may change ({type(self._value).__name__})")
+
+    __eq__ = __ne__ = __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __hash__ = _as_a_whole
