@@ -19,7 +19,7 @@ def export(
     run: Annotated[Path, tyro.conf.Positional],
     /,
     out: Path,
-    format: Literal["onnx", "pt2", "aoti"] = "onnx",
+    format: Literal["onnx", "pt2"] = "onnx",
     part: Literal["picture", "encoder"] = "picture",
     precision: Precision = "float32",
     styles: Literal["mean", "input"] = "mean",
@@ -39,8 +39,7 @@ def export(
     Args:
         run: run folder, checkpoint folder or .safetensors file; or demo, the model that comes with hdgan.
         out: the file, *.onnx or *.pt2. Nothing is overwritten.
-        format: onnx, for ONNX Runtime and others; pt2, a program of torch.export; or aoti, a program that AOTInductor
-            has compiled for this kind of machine. Both run by PyTorch alone.
+        format: onnx, for ONNX Runtime and others; or pt2, a program of torch.export, which needs PyTorch alone.
         part: the generator, or the encoder, which gives each instance of a photo its style.
         precision: of the weights and of most of what is computed.
         styles: mean gives each class its mean style. With input, the program takes the style of each pixel, and
@@ -48,7 +47,7 @@ def export(
         input_depth: type of the numbers of the image that a model of A->B pairs takes, by default uint8.
         variant: which of the images of a CRN that makes several, from 0.
         checkpoint: which one of a run: latest, best, or a step.
-        device: cpu, or the GPU on which a pt2 or aoti file will run, such as cuda.
+        device: cpu, or the GPU on which a pt2 file will run, such as cuda.
         ema: use the averaged weights.
     """
     pipeline = load(run, checkpoint=checkpoint, device=device, precision=precision, ema=ema, cuda_graphs=False)

@@ -1,4 +1,4 @@
-"""Trained models as programs that run where hdgan is not installed: ONNX, torch.export and AOTInductor."""
+"""Trained models as programs that run where hdgan is not installed: ONNX and torch.export."""
 
 from hdgan.export.writing import Exported, export_program
 

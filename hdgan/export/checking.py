@@ -83,6 +83,8 @@ def differences(run: Run, program: Program, pipeline: Pipeline) -> Iterator[Diff
 def make_example(program: Program, pipeline: Pipeline, shape: tuple[int, int, int]) -> ExampleInput:
     """Make maps of rectangles, each in one of two instances of its class, and pixels without a pattern.
 
+    One pixel of seven has another label than its instance, as in maps that were resized or drawn by hand.
+
     Args:
         program: says what it takes.
         pipeline: of its model.
@@ -93,6 +95,9 @@ def make_example(program: Program, pipeline: Pipeline, shape: tuple[int, int, in
     label = _rectangles(shape, max(config.n_labels, 1), generator)
     ids = label * config.instance_divisor + _rectangles(shape, 2, generator)
     areas = ids if config.instances else label
+    if config.instances and config.n_labels:
+        strays = torch.randint(config.n_labels, shape, generator=generator)
+        label = torch.where(torch.rand(shape, generator=generator) < 1 / 7, strays, label)
     made = {"label": label, "instance": areas, "seed": torch.arange(batch) + 7}
     for spec in program.inputs:
         if spec.name in ("image", "photo"):

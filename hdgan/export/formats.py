@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,17 +17,15 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from hdgan.config.bounds import Precision
-from hdgan.errors import ConfigError, HdganError
+from hdgan.errors import ConfigError
+from hdgan.export.programs import Program
 
-FormatName = Literal["onnx", "pt2", "aoti"]
+FormatName = Literal["onnx", "pt2"]
 Run = Callable[[Mapping[str, Tensor]], Tensor]
 """A program that has been read from its file: from its inputs by name to its output."""
 METADATA = "hdgan.json"
 """The extra file of a .pt2 of torch.export that holds the metadata."""
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-_INDUCTOR: dict[str, Any] = {"cpp.simdlen": 1, "realize_opcount_threshold": 6}
-"""Options of AOTInductor. Its search for loops to vectorise simplifies the index of every padded tensor, and it inlines
-chains of integers again for each use. At sizes that are not known both take many minutes without these options."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,8 @@ class Format:
     suffix: str
     require: Callable[[torch.device, Precision], None]
     """Raises ConfigError where this machine cannot write, or not check, such a file."""
-    write: Callable[[ExportedProgram, Path, Mapping[str, str], tuple[str, ...]], None]
-    """Writes a traced program, its metadata, and the names of its inputs and its output."""
+    write: Callable[[ExportedProgram, Path, Mapping[str, str], Program], None]
+    """Writes a traced program, its metadata, and the names of the inputs, output and sizes of what was traced."""
     read: Callable[[Path], tuple[Run, dict[str, str]]]
     """Reads the program and its metadata as a user would."""
 
@@ -59,15 +56,21 @@ def _require_onnx(device: torch.device, precision: Precision) -> None:
         )
 
 
-def _write_onnx(traced: ExportedProgram, path: Path, metadata: Mapping[str, str], names: tuple[str, ...]) -> None:
-    *inputs, output = names
+def _write_onnx(traced: ExportedProgram, path: Path, metadata: Mapping[str, str], program: Program) -> None:
+    sizes = [{dim: name for dim, name in enumerate(spec.shape) if isinstance(name, str)} for spec in program.inputs]
     with _silent():
-        program = torch.onnx.export(
-            traced, dynamo=True, external_data=False, input_names=inputs, output_names=[output], verbose=False
+        written = torch.onnx.export(
+            traced,
+            dynamo=True,
+            external_data=False,
+            input_names=[spec.name for spec in program.inputs],
+            output_names=[program.output.name],
+            dynamic_shapes=tuple(sizes),
+            verbose=False,
         )
-    assert program is not None
-    program.model.metadata_props.update(metadata)
-    program.save(path, external_data=False)
+    assert written is not None
+    written.model.metadata_props.update(metadata)
+    written.save(path, external_data=False)
 
 
 def _read_onnx(path: Path) -> tuple[Run, dict[str, str]]:
@@ -86,7 +89,7 @@ def _require_nothing(device: torch.device, precision: Precision) -> None:
     """PyTorch is there."""
 
 
-def _write_pt2(traced: ExportedProgram, path: Path, metadata: Mapping[str, str], names: tuple[str, ...]) -> None:
+def _write_pt2(traced: ExportedProgram, path: Path, metadata: Mapping[str, str], program: Program) -> None:
     with _silent():
         torch.export.save(traced, path, extra_files={METADATA: json.dumps(dict(metadata), indent=2)})
 
@@ -98,49 +101,16 @@ def _read_pt2(path: Path) -> tuple[Run, dict[str, str]]:
     return lambda inputs: program(**inputs), json.loads(extra[METADATA])
 
 
-def _require_compiler(device: torch.device, precision: Precision) -> None:
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    try:
-        compiler = get_cpp_compiler()
-    except Exception as error:  # of several kinds, all of which mean that there is none
-        raise ConfigError(f"--format aoti needs a C++ compiler ({error}): install g++, or set CXX") from error
-    if shutil.which(compiler) is None:
-        raise ConfigError(f"--format aoti needs a C++ compiler, and {compiler} is not found: install g++, or set CXX")
-
-
-def _write_aoti(traced: ExportedProgram, path: Path, metadata: Mapping[str, str], names: tuple[str, ...]) -> None:
-    from torch._inductor import aoti_compile_and_package
-    from torch._inductor.exc import CppCompileError, InductorError
-
-    try:
-        with _silent():
-            aoti_compile_and_package(
-                traced, package_path=str(path), inductor_configs=_INDUCTOR | {"aot_inductor.metadata": dict(metadata)}
-            )
-    except (CppCompileError, InductorError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise HdganError(f"the program could not be compiled ({reason:.300}): choose another --format") from error
-
-
-def _read_aoti(path: Path) -> tuple[Run, dict[str, str]]:
-    from torch._inductor import aoti_load_package
-
-    package = aoti_load_package(str(path))
-    return lambda inputs: package(**inputs), package.get_metadata()
-
-
 FORMATS: dict[FormatName, Format] = {
     "onnx": Format(".onnx", _require_onnx, _write_onnx, _read_onnx),
     "pt2": Format(".pt2", _require_nothing, _write_pt2, _read_pt2),
-    "aoti": Format(".pt2", _require_compiler, _write_aoti, _read_aoti),
 }
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
     """Without the notes of PyTorch's exporters to their own developers."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._inductor", "onnxscript")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -103,7 +103,7 @@ class PictureProgram(Program):
         if isinstance(condition, LabelInput):
             condition = condition.dense(self.dtype)
         if self.means is not None:
-            features = self._mean_features(self.means, condition, label)
+            features = self._mean_features(self.means, condition, label, instance)
         if features is not None:
             features = features.permute(0, 3, 1, 2)
         with drawing_from(Draws() if seed is None else SeededDraws(seed)):
@@ -126,12 +126,14 @@ class PictureProgram(Program):
         if config.variants is None:
             yield TensorSpec("seed", "int64", (BATCH,), "any number for each picture; it determines the noise")
 
-    def _mean_features(self, means: Tensor, condition: Tensor, label: Tensor | None) -> Tensor:
-        """The mean style of the class of each pixel, [B, H, W, feature_channels]. A->B training has one class."""
+    def _mean_features(self, means: Tensor, condition: Tensor, label: Tensor | None, instance: Tensor | None) -> Tensor:
+        """The mean style of the class of each pixel's instance, [B, H, W, feature_channels]; A->B has one class."""
         others = len(means) - 1
         if label is None:
             batch, _, height, width = condition.shape
             return means[0].expand(batch, height, width, -1)
+        if instance is not None:
+            label = area_labels(label, instance, others)
         return means[torch.where((label >= 0) & (label < others), label, others).long()]
 
 
@@ -170,16 +172,38 @@ def area_means(x: Tensor, ids: Tensor) -> Tensor:
         x: [B, C, H, W] float32.
         ids: [B, H, W] integer, with any values.
     """
-    flat = ids.flatten(1)
-    ordered, order = flat.sort(dim=1)
-    begins = (ordered[:, 1:] != ordered[:, :-1]).long()
-    number = torch.cat([torch.zeros_like(order[:, :1]), begins.cumsum(1)], dim=1)
-    rows = torch.zeros_like(order).scatter(1, order, number)  # [B, H * W] from 0
+    rows = _runs(ids.flatten(1))
     values = x.flatten(2)
     index = rows.unsqueeze(1).expand_as(values)
     sums = torch.zeros_like(values).scatter_add(2, index, values)
     counts = torch.zeros_like(values[:, :1]).scatter_add(2, index[:, :1], torch.ones_like(values[:, :1]))
     return (sums / counts.clamp(min=1)).gather(2, index).unflatten(2, ids.shape[1:])
+
+
+def area_labels(label: Tensor, ids: Tensor, n_labels: int) -> Tensor:
+    """The label of most of the pixels of each pixel's area, the smallest of several, as `classes_of` finds it.
+
+    Args:
+        label: [B, H, W] integer. All that are below 0 count as -1, and all from `n_labels` as `n_labels`.
+        ids: [B, H, W] integer, with any values.
+        n_labels: number of classes.
+    """
+    choices = n_labels + 2
+    labels = label.flatten(1).long().clamp(-1, n_labels) + 1
+    areas = _runs(ids.flatten(1))
+    pairs = _runs(areas * choices + labels)
+    counts = torch.zeros_like(labels).scatter_add(1, pairs, torch.ones_like(labels)).gather(1, pairs)
+    scores = counts * choices + (choices - 1 - labels)  # more pixels first, then the smaller label
+    best = torch.zeros_like(labels).scatter_reduce(1, areas, scores, "amax").gather(1, areas)
+    return (choices - 2 - best.fmod(choices)).unflatten(1, label.shape[1:])
+
+
+def _runs(values: Tensor) -> Tensor:
+    """Numbers from 0 that are the same where integers [B, N] are, and ordered as they are."""
+    ordered, order = values.sort(dim=1)
+    begins = (ordered[:, 1:] != ordered[:, :-1]).long()
+    number = torch.cat([torch.zeros_like(order[:, :1]), begins.cumsum(1)], dim=1)
+    return torch.zeros_like(order).scatter(1, order, number)
 
 
 def from_pixels(pixels: Tensor) -> Tensor:

@@ -61,9 +61,9 @@ def export_program(
     but for rounding.
 
     Args:
-        pipeline: the model, on the device for which a pt2 or aoti file is made, and in its precision.
-        out: the file; *.onnx, or *.pt2 for the formats of PyTorch. It must not exist.
-        format: onnx, pt2 (`torch.export.save`) or aoti (compiled for this kind of machine by AOTInductor).
+        pipeline: the model, on the device for which a pt2 file is made, and in its precision.
+        out: the file; *.onnx or *.pt2. It must not exist.
+        format: onnx, or pt2 (`torch.export.save`).
         part: the generator, or the encoder.
         styles: with "mean" each class has its mean style. With "input" the program takes features, and a JSON file
             beside it has the mean styles and the clusters.
@@ -84,10 +84,9 @@ def export_program(
     size, classes = _training(pipeline)
     metadata = metadata_of(program, pipeline.config, pipeline.precision, size, classes)
     traced = trace(program, pipeline)
-    names = tuple(spec.name for spec in (*program.inputs, program.output))
     with new_files(out.parent, last=out.name) as folder:
         file = folder / out.name
-        FORMATS[format].write(traced, file, metadata, names)
+        FORMATS[format].write(traced, file, metadata, program)
         run, _ = FORMATS[format].read(file)
         found = tuple(differences(run, program, pipeline))
         _require_same(found, out)
