@@ -16,7 +16,6 @@ from hdgan.export.formats import FORMATS
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.mark.slow
 def test_a_run_becomes_a_program(run: Path, label: Path, ids: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "new" / "x.onnx"
     assert main(["export", str(run), "--out", str(out)]) == 0
