@@ -32,18 +32,19 @@ def export(
     """Write a model as a program from label and instance maps to pictures, which runs where hdgan is not installed.
 
     It takes batches of maps of any size from 3x3 pixels, int32 [B, H, W], or images [B, H, W, C]. It makes pictures
-    [B, H, W, C] with the bits of the photos that the model was trained on. A model with noise or dropout also takes a
-    seed for each picture, int64 [B]. The file says what it takes and makes, and which classes there are. It is run and
-    compared with the model before it gets its name.
+    [B, H, W, C] in the bit depth of the photos that the model was trained on. A model with noise or dropout also takes
+    a seed for each picture, int64 [B]. The file says what it takes and makes, and which classes there are. It is run
+    and compared with the model before it gets its name.
 
     Args:
-        run: run folder, checkpoint folder or .safetensors file; or demo, the model that comes with hdgan.
+        run: run folder, checkpoint folder or .safetensors file; demo, the model that comes with hdgan; or
+            hf:OWNER/NAME, a model on the Hugging Face Hub.
         out: the file, *.onnx or *.pt2. Nothing is overwritten.
         format: onnx, for ONNX Runtime and others; or pt2, a program of torch.export, which needs PyTorch alone.
         part: the generator, or the encoder, which gives each instance of a photo its style.
-        precision: of the weights and of most of what is computed.
-        styles: mean gives each class its mean style. With input, the program takes the style of each pixel, and
-            NAME.styles.json beside it has the mean styles and the clusters.
+        precision: of the weights and of most computations.
+        styles: mean gives each instance the mean style of its class. With input, the program takes the style of each
+            pixel, and NAME.styles.json beside it has the mean styles and the clusters.
         input_depth: type of the numbers of the image that a model of A->B pairs takes, by default uint8.
         variant: which of the images of a CRN that makes several, from 0.
         checkpoint: which one of a run: latest, best, or a step.

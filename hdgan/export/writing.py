@@ -65,8 +65,8 @@ def export_program(
         out: the file; *.onnx or *.pt2. It must not exist.
         format: onnx, or pt2 (`torch.export.save`).
         part: the generator, or the encoder.
-        styles: with "mean" each class has its mean style. With "input" the program takes features, and a JSON file
-            beside it has the mean styles and the clusters.
+        styles: with "mean" each instance has the mean style of its class. With "input" the program takes features,
+            and a JSON file beside it has the mean styles and the clusters.
         input_depth: of the image that an A->B model takes, "uint8" unless given.
         variant: which of the images of a model that makes several at once.
 
