@@ -84,7 +84,7 @@ def export_program(
     size, classes = _training(pipeline)
     metadata = metadata_of(program, pipeline.config, pipeline.precision, size, classes)
     traced = trace(program, pipeline)
-    with new_files(out.parent, last=out.name) as folder:
+    with new_files(out.parent.absolute(), last=out.name) as folder:
         file = folder / out.name
         FORMATS[format].write(traced, file, metadata, program)
         run, _ = FORMATS[format].read(file)

@@ -33,17 +33,17 @@ GENERATOR = GeneratorConfig(ngf=4, n_downsample=1, n_blocks=1, n_enhancers=1, n_
 ENCODER = EncoderConfig(nef=2, n_downsample=1, reduction=1)
 MODELS: dict[str, ModelConfig] = {
     "features and noise": Pix2PixHDConfig(
-        n_labels=5, feature_channels=2, generator=GeneratorConfig(4, 1, 1, noise=0.3), encoder=ENCODER
+        n_labels=5, feature_channels=2, generator=GeneratorConfig(4, 1, 0, noise=0.3), encoder=ENCODER
     ),
     "enhancer": Pix2PixHDConfig(n_labels=5, instances=False, dontcare=3, generator=GENERATOR),
     "16 bits": Pix2PixHDConfig(
-        n_labels=0, input_channels=2, image_channels=1, image_depth="uint16", generator=GeneratorConfig(4, 1, 1)
+        n_labels=0, input_channels=2, image_channels=1, image_depth="uint16", generator=GeneratorConfig(4, 1, 0)
     ),
     "floats": Pix2PixHDConfig(
         n_labels=3, instances=False, image_channels=2, image_depth="float32", generator=GeneratorConfig(4, 1, 0)
     ),
     "pix2pix": Pix2PixConfig(n_labels=0, instances=False, generator=UNetConfig(ngf=4, n_downs=3, dropout_levels=(0,))),
-    "pix2pix-resnet": Pix2PixConfig(n_labels=3, generator=ResNetConfig(ngf=4, n_blocks=1)),
+    "pix2pix-resnet": Pix2PixConfig(n_labels=3, instances=False, generator=ResNetConfig(ngf=4, n_blocks=1)),
     "crn": CRNConfig(n_labels=4, n_modules=3, width=1 / 64, n_images=2),
 }
 
@@ -170,8 +170,8 @@ def test_one_of_several_images(tmp_path: Path) -> None:
     pipeline = pipeline_of("crn")
     export_program(pipeline, tmp_path / "x.pt2", "pt2", variant=1)
     label = blocks(1, 16, 16, 4).int()
-    found = run_of(tmp_path / "x.pt2", "pt2")({"label": label, "instance": label})
-    expected = pipeline(label, label, variant=1).permute(0, 2, 3, 1) * 255
+    found = run_of(tmp_path / "x.pt2", "pt2")({"label": label})
+    expected = pipeline(label, variant=1).permute(0, 2, 3, 1) * 255
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.6)
     with pytest.raises(ConfigError, match="variant is 2: the model generates 2 images"):
         export_program(pipeline, tmp_path / "y.pt2", "pt2", variant=2)
