@@ -11,7 +11,7 @@ import tyro
 
 from hdgan.checkpoints import MODEL_FILE, find_checkpoint, is_folder, list_steps, locate
 from hdgan.errors import ConfigError
-from hdgan.inference.export import export_model
+from hdgan.inference.one_file import export_model
 from hdgan.interop.cyclegan.files import convert_from_cyclegan, convert_to_cyclegan, find_generator
 from hdgan.interop.nvidia.folder import convert_from_nvidia, convert_to_nvidia
 from hdgan.weights import open_safetensors

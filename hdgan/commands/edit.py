@@ -5,13 +5,13 @@ from __future__ import annotations
 import socket
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 
 from hdgan.checkpoints import find_checkpoint
-from hdgan.config.bounds import Port, Positive
+from hdgan.config.bounds import Port, Positive, Precision
 from hdgan.config.serialization import check_value
 from hdgan.errors import ConfigError, DataError
 from hdgan.files import require_file, require_no_file
@@ -31,7 +31,7 @@ def edit(
     max_pixels: int = MAX_PIXELS,
     checkpoint: str = "latest",
     device: str = "auto",
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     ema: bool = True,
 ) -> int:
     """Edit label maps, objects and styles in a web page, next to the generated image.
@@ -52,7 +52,7 @@ def edit(
         max_pixels: largest image that can be opened, in pixels.
         checkpoint: which one of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
-        precision: bfloat16 runs the networks under autocast.
+        precision: bfloat16 and float16 run the networks under autocast; float16 is more exact, and slow on most CPUs.
         ema: use the averaged weights.
     """
     if find_spec("gradio") is None:

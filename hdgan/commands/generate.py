@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from PIL import Image
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from hdgan.commands.scene_choice import choose_scenes, scenes_of
 from hdgan.commands.style_choice import StyleChoice
+from hdgan.config.bounds import Precision
 from hdgan.config.serialization import from_plain
 from hdgan.data import Pair, SizeConfig, match_folders
 from hdgan.data.images import from_unit_range
@@ -47,7 +48,7 @@ def generate(
     scenes: int | None = None,
     checkpoint: str = "latest",
     device: str = "auto",
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     ema: bool = True,
 ) -> int:
     """Make an image of the same size for every label map, or several in different styles.
@@ -67,7 +68,8 @@ def generate(
             on such scenes. Their maps and rendered photos are written into the folder scenes beside the images.
         checkpoint: Which one of a run: latest, best, or a step.
         device: auto, cpu, cuda or cuda:N.
-        precision: With bfloat16 the networks run under autocast.
+        precision: With bfloat16 or float16 the networks run under autocast. float16 is more exact, and slow on most
+            CPUs.
         ema: Use the averaged weights.
     """
     console = Console(stderr=True)

@@ -27,6 +27,7 @@ commands:
   evaluate   score runs on held-out images, side by side
   data       check a dataset, or pack it for fast reading
   convert    convert checkpoints of NVIDIA/pix2pixHD and pytorch-CycleGAN-and-pix2pix, or write a run as one file
+  export     write a model as a program for ONNX Runtime or for PyTorch alone
   push       upload a model with its card to the Hugging Face Hub
   reproduce  train and score the paper's comparisons and ablations on the built-in scenes
   bench      measure speed and memory against eager PyTorch, torch.compile and NVIDIA's code
@@ -48,6 +49,7 @@ COMMANDS = {
     "data check": "hdgan.commands.data:check",
     "data pack": "hdgan.commands.data:pack",
     "convert": "hdgan.commands.convert:convert",
+    "export": "hdgan.commands.export:export",
     "push": "hdgan.commands.push:push",
     "reproduce": "hdgan.commands.reproduce:reproduce",
     "reproduce report": "hdgan.commands.reproduce:report",

@@ -20,7 +20,7 @@ from hdgan.errors import ConfigError
 from hdgan.families.saving import read_metadata
 from hdgan.files import write_text
 from hdgan.hub import is_repository
-from hdgan.inference.export import export_model
+from hdgan.inference.one_file import export_model
 from hdgan.inference.pipeline import Pipeline, load
 from hdgan.scenes import SPEC
 

@@ -35,6 +35,8 @@ Channels = Annotated[int, Interval(ge=1, le=1024)]
 """Of an image."""
 Depth = Literal["uint8", "uint16", "float32"]
 """NumPy's name for the type of an image's numbers."""
+Precision = Literal["float32", "bfloat16", "float16"]
+"""What the networks of a trained model compute in: float32, or one of the others by autocast."""
 Features = Annotated[int, Interval(ge=0, le=1024)]
 """Channels of an encoder's features."""
 Noise = Annotated[float, Interval(ge=0, le=100)]

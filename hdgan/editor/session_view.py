@@ -102,7 +102,7 @@ def user_message(error: Exception, pipeline: Pipeline) -> str:
     if isinstance(error, HdganError):
         return str(error)
     if is_out_of_memory(error):
-        options = [] if pipeline.precision == "bfloat16" else ["--precision bfloat16"]
+        options = ["--precision bfloat16"] if pipeline.precision == "float32" else []
         options += [] if pipeline.device.type == "cpu" else ["--device cpu"]
         restart = f", or start the editor with {' or '.join(options)}" if options else ""
         return f"The memory of {pipeline.device} is too small for this image: open a smaller image{restart}."

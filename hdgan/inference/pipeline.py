@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from hdgan.checkpoints import STYLES_FILE, beside, find_checkpoint
+from hdgan.config.bounds import Precision
 from hdgan.devices import choose_device, network_format
 from hdgan.errors import CheckpointError, ConfigError, DataError
 from hdgan.families import ImageModel
@@ -34,7 +35,8 @@ class Pipeline:
         model: the networks. Its discriminator is not used.
         class_features: [n_classes, feature_channels], the style of each class if neither a photo nor styles give one.
         device: on which the model runs.
-        precision: "float32", or "bfloat16" for autocast.
+        precision: "float32", or "bfloat16" or "float16" for autocast. float16 is closer to float32, and on most CPUs
+            several times slower.
         file: of the model. Its clusters of styles are next to it.
         cuda_graphs: on a GPU, replay a CUDA graph when inputs of one shape follow each other. It takes the memory of
             all layers for as long as the pipeline lives. A model with hooks runs without it.
@@ -48,12 +50,12 @@ class Pipeline:
         model: ImageModel,
         class_features: Tensor | None = None,
         device: torch.device | None = None,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "float32",
         file: Path | None = None,
         cuda_graphs: bool = True,
     ) -> None:
-        if precision not in ("float32", "bfloat16"):
-            raise ConfigError(f"precision is {precision!r}: give float32 or bfloat16")
+        if precision not in get_args(Precision):
+            raise ConfigError(f"precision is {precision!r}: give float32, bfloat16 or float16")
         self.device = device or torch.device("cpu")
         model.discriminator = None
         model.to(self.device, memory_format=network_format(self.device))  # type: ignore[call-overload]
@@ -99,7 +101,7 @@ class Pipeline:
             ConfigError: the model needs an instance map or photo that is not given, or cannot use a given argument.
             CheckpointError: the styles are of another encoder.
         """
-        self._require_variant(variant)
+        self.require_variant(variant)
         if seed is not None and seed < 0:
             raise ConfigError(f"seed is {seed}: give 0 or more")
         maps = read_maps(source, instance, self.config, self.device)
@@ -207,6 +209,15 @@ class Pipeline:
         whole = styles_of(classes, rows, self.encoder_id).instances
         return Styles({id: styles.instances.get(id, whole[id]) for id in classes}, self.encoder_id)
 
+    def require_variant(self, variant: int) -> None:
+        """Raise ConfigError if the model does not generate so many images of an input, counted from 0."""
+        most = self.config.variants
+        if variant < 0 or (most is not None and variant >= most):
+            raise ConfigError(
+                f"variant is {variant}: the model generates {most or 'any number of'} images of an input, counted "
+                "from 0"
+            )
+
     def _image(
         self, label: Tensor | None, ids: Tensor | None, image: Tensor | None, features: Tensor | None, variant: int
     ) -> Tensor:
@@ -216,17 +227,9 @@ class Pipeline:
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
-        enabled = self.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled), reusing(self._casts):
+        dtype = torch.float16 if self.precision == "float16" else torch.bfloat16
+        with torch.autocast(self.device.type, dtype, enabled=self.precision != "float32"), reusing(self._casts):
             yield
-
-    def _require_variant(self, variant: int) -> None:
-        most = self.config.variants
-        if variant < 0 or (most is not None and variant >= most):
-            raise ConfigError(
-                f"variant is {variant}: the model generates {most or 'any number of'} images of an input, counted "
-                "from 0"
-            )
 
     def _require_features(self, what: str) -> None:
         if not self.config.feature_channels:
@@ -277,7 +280,7 @@ def load(
     *,
     checkpoint: str | int = "latest",
     device: str = "auto",
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     ema: bool = True,
     cuda_graphs: bool = True,
 ) -> Pipeline:
@@ -289,7 +292,7 @@ def load(
             A file or folder of this name takes precedence.
         checkpoint: of a run: "latest", "best", or a step.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "float32" or "bfloat16".
+        precision: "float32", "bfloat16" or "float16", as of `Pipeline`.
         ema: use the averaged weights if there are any.
         cuda_graphs: as of `Pipeline`.
 

@@ -52,10 +52,12 @@ class FeatureEncoder(nn.Module):
         Returns:
             [B, out_channels, H, W] in [-1, 1], constant on each instance.
         """
+        return instance_mean(self.pixel_features(photo), ids)
+
+    def pixel_features(self, photo: Tensor) -> Tensor:
+        """The features [B, out_channels, H, W] in [-1, 1] before they are averaged."""
         features = run_at_multiple(self._run, avg_pyramid(photo, self.reduction)[-1], self.multiple)
-        if self.reduction:
-            features = F.interpolate(features, size=photo.shape[2:], mode="nearest")
-        return instance_mean(features, ids)
+        return F.interpolate(features, size=photo.shape[2:], mode="nearest") if self.reduction else features
 
     def _run(self, photo: Tensor) -> Tensor:
         return torch.tanh(self.trunk(photo, self.head))

@@ -7,7 +7,6 @@ network makes the dense planes for all of them (`input_for`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple, TypeAlias, TypeVar, cast
@@ -208,7 +207,8 @@ def run_at_multiple(network: Callable[[Input], Tensor], x: Input, multiple: int,
     So a network whose levels must divide evenly takes any size, and its output has the size of its input.
     """
     height, width = x.shape[2:]
-    return network(pad_to_multiple(x, multiple, least))[:, :, :height, :width]
+    y = network(pad_to_multiple(x, multiple, least))
+    return _at(y, height, width) if torch.compiler.is_exporting() else y[:, :, :height, :width]
 
 
 def pad_to_multiple(x: Input, multiple: int, least: int = 2) -> Input:
@@ -216,11 +216,28 @@ def pad_to_multiple(x: Input, multiple: int, least: int = 2) -> Input:
 
     A level that is coarser by `multiple` gets `least` pixels or more, two by default, as reflection needs.
     """
-    bottom, right = (max(math.ceil(size / multiple), least) * multiple - size for size in x.shape[2:])
+    steps = [torch.sym_max((size + multiple - 1) // multiple, least) for size in x.shape[2:]]
+    if torch.compiler.is_exporting() and isinstance(x, Tensor):  # for all sizes, those that need no padding included
+        return cast(Input, _at(x, *(_opaque(n, least) * multiple for n in steps)))
+    bottom, right = (n * multiple - size for n, size in zip(steps, x.shape[2:], strict=True))
     if not (bottom or right):
         return x
     padded = x.padded(bottom, right) if isinstance(x, LabelInput) else _edge_repeated(x, bottom, right)
     return cast(Input, padded)
+
+
+def _opaque(size: int, least: int) -> int:
+    """A size of at least `least` without the expression that it is, which compilers could not reason about in time."""
+    hidden = cast(int, torch.full((), size, dtype=torch.int64).item())
+    torch._check(hidden >= least)
+    return hidden
+
+
+def _at(x: Tensor, height: int, width: int) -> Tensor:
+    """x cropped, or with its right and bottom edge repeated, by operators that say nothing about its size."""
+    for dim, size in ((2, height), (3, width)):
+        x = x.index_select(dim, torch.arange(size, device=x.device).clamp(max=x.shape[dim] - 1))
+    return x
 
 
 def _edge_repeated(x: Tensor, bottom: int, right: int) -> Tensor:

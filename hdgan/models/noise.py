@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from hdgan.models.blocks import INIT_STD
+from hdgan.models.draws import draws
 
 
 class Noise(nn.Module):
     """Adds a plane of Gaussian noise, the same for all channels, times a learned scale of each channel.
 
-    The noise is drawn anew in each call from PyTorch's generator of the device, in training and at test time.
+    The noise is drawn anew in each call, in training and at test time: from PyTorch's generator of the device, or where
+    `hdgan.models.draws` says.
 
     Args:
         channels: of the features.
@@ -30,7 +32,7 @@ class Noise(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
         batch, _, height, width = h.shape
-        plane = torch.randn(batch, 1, height, width, dtype=h.dtype, device=h.device)
+        plane = draws().normal((batch, 1, height, width), h)
         return torch.addcmul(h, self.scale.to(h.dtype).view(-1, 1, 1), plane)
 
 

@@ -6,14 +6,13 @@ With instance norm and without dropout it computes what `GlobalGenerator` does w
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.blocks import as_function, init_weights
+from hdgan.models.draws import draws
 from hdgan.models.inputs import NetworkInput, first_conv, input_for, run_at_multiple
 from hdgan.models.norms import make_norm
 from hdgan.models.options import NormKind
-from hdgan.models.unet import DROPOUT
 from hdgan.ops import pad2d
 
 N_DOWNSAMPLE = 2
@@ -34,7 +33,7 @@ class ResNetBlock(nn.Module):
         """Map [B, C, H, W] to the same shape."""
         h = self.norm1(as_function(self.conv1)(pad2d(x, 1, "reflect")), "relu")
         if self.dropout:
-            h = F.dropout(h, DROPOUT, training=True)
+            h = draws().dropout(h)
         return x + self.norm2(as_function(self.conv2)(pad2d(h, 1, "reflect")))
 
 
@@ -78,11 +77,12 @@ class ResNetGenerator(nn.Module):
         self.head = nn.Conv2d(ngf, out_channels, 2 * _STEM_PAD + 1)
         self.in_channels, self.out_channels, self.ngf, self.norm = in_channels, out_channels, ngf, norm
         self.dropout = dropout
+        self.multiple = 2**N_DOWNSAMPLE
         init_weights(self)
 
     def forward(self, x: NetworkInput) -> Tensor:
         """Map [B, in_channels, H, W] to an image [B, out_channels, H, W] in [-1, 1]."""
-        return run_at_multiple(self._run, input_for(x, [self.stem], _STEM_PAD), 2**N_DOWNSAMPLE)
+        return run_at_multiple(self._run, input_for(x, [self.stem], _STEM_PAD), self.multiple)
 
     def _run(self, x: NetworkInput) -> Tensor:
         first, *norms = self.down_norms

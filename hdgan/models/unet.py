@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdgan.models.blocks import as_function, init_weights, is_plain
+from hdgan.models.draws import draws
 from hdgan.models.inputs import NetworkInput, first_conv, input_for, run_at_multiple
 from hdgan.models.norms import NEGATIVE_SLOPE, make_norm
 from hdgan.models.options import MOST_DOWNS, NormKind
 
-DROPOUT = 0.5
 _WIDEST = 8  # times ngf
 
 
@@ -78,7 +78,7 @@ class UNetGenerator(nn.Module):
         for level, (conv, norm) in enumerate(zip(ups, self.up_norms, strict=True)):
             h = norm(as_function(conv)(h), "relu")
             if level in self.dropout_levels:
-                h = F.dropout(h, DROPOUT, training=True)
+                h = draws().dropout(h)
             # The ReLU of what the LeakyReLU left is that of the features themselves.
             h = torch.cat([F.relu(skips.pop()), h], dim=1)
         return torch.tanh(as_function(last, bias=True)(h))

@@ -74,7 +74,7 @@ def test_the_options_of_the_model(run: Path, dataset: Path, tmp_path: Path) -> N
     sources = ("--label", dataset / "test_label/s0_label.png", "--instance", dataset / "test_inst/s0_inst.tif")
     variants = {
         "latest": (), "best": ("--checkpoint", "best"), "6": ("--checkpoint", "6"), "raw": ("--no-ema",),
-        "bfloat16": ("--precision", "bfloat16"),
+        "bfloat16": ("--precision", "bfloat16"), "float16": ("--precision", "float16"),
     }  # fmt: skip
     for name, options in variants.items():
         assert generate(run, *sources, "--out", tmp_path / f"{name}.png", *options) == 0
@@ -82,6 +82,7 @@ def test_the_options_of_the_model(run: Path, dataset: Path, tmp_path: Path) -> N
     for name in ("6", "raw"):
         assert not np.array_equal(pictures[name], pictures["latest"])
     np.testing.assert_allclose(pictures["bfloat16"], pictures["latest"], atol=12)
+    np.testing.assert_allclose(pictures["float16"], pictures["latest"], atol=2)
 
 
 def test_a_model_trained_on_pairs_takes_inputs(dataset: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -175,7 +175,7 @@ def out_of_memory(document: Document) -> None:
 def test_remedies_for_little_memory_are_not_in_use_already(error: Exception) -> None:
     remedies = [
         user_message(error, SimpleNamespace(device=torch.device(device), precision=precision))  # type: ignore
-        for device, precision in (("cpu", "bfloat16"), ("cuda:0", "bfloat16"), ("cuda:0", "float32"))
+        for device, precision in (("cpu", "bfloat16"), ("cuda:0", "float16"), ("cuda:0", "float32"))
     ]
     assert [remedy.partition(": open a smaller image")[2] for remedy in remedies] == [
         ".",

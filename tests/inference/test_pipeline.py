@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,11 +140,14 @@ def test_what_comes_out_can_be_trained_on(pipeline: Pipeline, label: Path, ids: 
     (torch.ones(maps.label.shape, requires_grad=True) * maps.label).sum().backward()
 
 
-def test_bfloat16_is_close(run: Path, pipeline: Pipeline, label: Path, ids: Path) -> None:
-    picture = load(run, device="cpu", precision="bfloat16")(label, ids)
+@pytest.mark.parametrize(("precision", "most"), [("bfloat16", 0.05), ("float16", 0.01)])
+def test_other_precisions_are_close(
+    run: Path, pipeline: Pipeline, label: Path, ids: Path, precision: Any, most: float
+) -> None:
+    picture = load(run, device="cpu", precision=precision)(label, ids)
     assert picture.dtype == torch.float32
     assert not torch.equal(picture, pipeline(label, ids))
-    torch.testing.assert_close(picture, pipeline(label, ids), rtol=0, atol=0.05)
+    torch.testing.assert_close(picture, pipeline(label, ids), rtol=0, atol=most)
 
 
 def test_averaged_weights_unless_told_otherwise(run: Path, pipeline: Pipeline, label: Path, ids: Path) -> None:
@@ -266,5 +270,5 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path, run: Path) -> None:
         load(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="not a device"):
         load(run, device="toaster")
-    with pytest.raises(ConfigError, match="precision is 'float16': give float32 or bfloat16"):
-        load(run, device="cpu", precision="float16")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="precision is 'float8': give float32, bfloat16 or float16"):
+        load(run, device="cpu", precision="float8")  # type: ignore[arg-type]

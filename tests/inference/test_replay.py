@@ -235,7 +235,7 @@ def test_a_pipeline_replays_what_it_computes(graphs: list[HostGraph], name: str)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_graph_makes_the_images_of_the_model(name: str, precision: Any) -> None:
     device = torch.device("cuda", 0)

@@ -14,7 +14,7 @@ import hdgan
 from hdgan.checkpoints import find_checkpoint
 from hdgan.errors import CheckpointError, ConfigError
 from hdgan.families.saving import CLASS_MEAN, load_model, read_metadata, save_model
-from hdgan.inference.export import _last_part, export_model
+from hdgan.inference.one_file import _last_part, export_model
 
 
 @pytest.mark.parametrize("ema", [True, False])

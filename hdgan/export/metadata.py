@@ -1,0 +1,61 @@
+"""What a file says about its program, as text by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import hdgan
+from hdgan.data import SizeConfig
+from hdgan.data.colors import CITYSCAPES
+from hdgan.data.spec import DatasetSpec
+from hdgan.export.programs import Program, TensorSpec
+from hdgan.families import ModelConfig
+
+
+def metadata_of(
+    program: Program, config: ModelConfig, precision: str, trained: SizeConfig | None, classes: DatasetSpec | None
+) -> dict[str, str]:
+    """The metadata of a program; the values that are not plain words are JSON.
+
+    Args:
+        program: the program.
+        config: of its model.
+        precision: of its weights.
+        trained: the size of the training images, where it is known.
+        classes: of the dataset, where they are known.
+    """
+    found = {
+        "hdgan_version": hdgan.__version__,
+        "family": config.family,
+        "precision": precision,
+        "inputs": _described(program.inputs),
+        "outputs": _described([program.output]),
+        "padded_to_multiple_of": str(program.multiple),
+    }
+    if trained is not None and (trained.width or trained.height):
+        found["trained_size"] = json.dumps({"width": trained.width, "height": trained.height})
+    if config.n_labels:
+        found["classes"] = json.dumps(_classes(config.n_labels, classes))
+    if config.dontcare is not None:
+        found["dontcare"] = str(config.dontcare)
+    return found
+
+
+def _described(specs: Sequence[TensorSpec]) -> str:
+    plain = [
+        {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape), "meaning": spec.meaning} for spec in specs
+    ]
+    return json.dumps(plain)
+
+
+def _classes(n_labels: int, spec: DatasetSpec | None) -> list[dict[str, Any]]:
+    """Label, and where they are known name and colour, of each class. 35 classes are Cityscapes'."""
+    if spec is None and n_labels == CITYSCAPES.n_labels:
+        spec = CITYSCAPES
+    if spec is None:
+        return [{"label": label} for label in range(n_labels)]
+    colors = ("#{:02x}{:02x}{:02x}".format(*color) for color in spec.palette)
+    known = zip(spec.classes, colors, strict=True)
+    return [{"label": label, "name": name, "color": color} for label, (name, color) in enumerate(known)]
