@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hdgan.data.headers import WHITES
 from hdgan.export.formats import Run
-from hdgan.export.programs import EncoderProgram, Program, TensorSpec, from_pixels
+from hdgan.export.programs import EncoderProgram, ModelProgram, TensorSpec, from_pixels
 from hdgan.inference import Pipeline
 from hdgan.models.draws import Draws, SeededDraws, drawing_from
 from hdgan.ops import instance_broadcast, instance_index
@@ -61,7 +61,7 @@ def shapes_to_check(multiple: int) -> tuple[tuple[int, int, int], ...]:
     return (1, 2 * side, 3 * side), (2, 2 * side + 5, side + side // 2 + 3)
 
 
-def differences(run: Run, program: Program, pipeline: Pipeline) -> Iterator[Difference]:
+def differences(run: Run, program: ModelProgram, pipeline: Pipeline) -> Iterator[Difference]:
     """Run a program and the pipeline on made-up maps of several sizes.
 
     Args:
@@ -80,7 +80,7 @@ def differences(run: Run, program: Program, pipeline: Pipeline) -> Iterator[Diff
         yield Difference(shape, float(off.max()), float(off.mean()), usual)
 
 
-def make_example(program: Program, pipeline: Pipeline, shape: tuple[int, int, int]) -> ExampleInput:
+def make_example(program: ModelProgram, pipeline: Pipeline, shape: tuple[int, int, int]) -> ExampleInput:
     """Make maps of rectangles, each in one of two instances of its class, and pixels without a pattern.
 
     One pixel of seven has another label than its instance, as in maps that were resized or drawn by hand.
@@ -145,7 +145,7 @@ def _features(
 
 
 @torch.no_grad()
-def _expected(program: Program, pipeline: Pipeline, example: ExampleInput) -> Tensor:
+def _expected(program: ModelProgram, pipeline: Pipeline, example: ExampleInput) -> Tensor:
     """What the pipeline makes, in levels."""
     if isinstance(program, EncoderProgram):
         return _levels(_encoded(pipeline, example), program.output)

@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 
 from hdgan.config.bounds import Precision
 from hdgan.errors import ConfigError
-from hdgan.export.programs import Program
+from hdgan.export.programs import ModelProgram
 
 FormatName = Literal["onnx", "pt2"]
 Run = Callable[[Mapping[str, Tensor]], Tensor]
@@ -35,7 +35,7 @@ class Format:
     suffix: str
     require: Callable[[torch.device, Precision], None]
     """Raises ConfigError where this machine cannot write, or not check, such a file."""
-    write: Callable[[ExportedProgram, Path, Mapping[str, str], Program], None]
+    write: Callable[[ExportedProgram, Path, Mapping[str, str], ModelProgram], None]
     """Writes a traced program, its metadata, and the names of the inputs, output and sizes of what was traced."""
     read: Callable[[Path], tuple[Run, dict[str, str]]]
     """Reads the program and its metadata as a user would."""
@@ -56,7 +56,7 @@ def _require_onnx(device: torch.device, precision: Precision) -> None:
         )
 
 
-def _write_onnx(traced: ExportedProgram, path: Path, metadata: Mapping[str, str], program: Program) -> None:
+def _write_onnx(traced: ExportedProgram, path: Path, metadata: Mapping[str, str], program: ModelProgram) -> None:
     sizes = [{dim: name for dim, name in enumerate(spec.shape) if isinstance(name, str)} for spec in program.inputs]
     with _silent():
         written = torch.onnx.export(
@@ -89,7 +89,7 @@ def _require_nothing(device: torch.device, precision: Precision) -> None:
     """PyTorch is there."""
 
 
-def _write_pt2(traced: ExportedProgram, path: Path, metadata: Mapping[str, str], program: Program) -> None:
+def _write_pt2(traced: ExportedProgram, path: Path, metadata: Mapping[str, str], program: ModelProgram) -> None:
     with _silent():
         torch.export.save(traced, path, extra_files={METADATA: json.dumps(dict(metadata), indent=2)})
 

@@ -10,12 +10,12 @@ import hdgan
 from hdgan.data import SizeConfig
 from hdgan.data.colors import CITYSCAPES
 from hdgan.data.spec import DatasetSpec
-from hdgan.export.programs import Program, TensorSpec
+from hdgan.export.programs import ModelProgram, TensorSpec
 from hdgan.families import ModelConfig
 
 
 def metadata_of(
-    program: Program, config: ModelConfig, precision: str, trained: SizeConfig | None, classes: DatasetSpec | None
+    program: ModelProgram, config: ModelConfig, precision: str, trained: SizeConfig | None, classes: DatasetSpec | None
 ) -> dict[str, str]:
     """The metadata of a program; the values that are not plain words are JSON.
 

@@ -42,7 +42,7 @@ class TensorSpec:
         return cast(torch.dtype, getattr(torch, self.dtype))
 
 
-class Program(nn.Module):
+class ModelProgram(nn.Module):
     """A network with the conversions around it. Its forward takes its inputs by their names.
 
     Attributes:
@@ -58,7 +58,7 @@ class Program(nn.Module):
     variant: int = 0
 
 
-class PictureProgram(Program):
+class PictureProgram(ModelProgram):
     """From the input of a generator to a picture of the depth that the model was trained for.
 
     Args:
@@ -137,7 +137,7 @@ class PictureProgram(Program):
         return means[torch.where((label >= 0) & (label < others), label, others).long()]
 
 
-class EncoderProgram(Program):
+class EncoderProgram(ModelProgram):
     """From a photo and its instance map to the features that E gives each instance.
 
     Args:

@@ -20,7 +20,7 @@ from hdgan.errors import ConfigError, HdganError
 from hdgan.export.checking import Difference, differences, make_example
 from hdgan.export.formats import FORMATS, FormatName
 from hdgan.export.metadata import metadata_of
-from hdgan.export.programs import BATCH, HEIGHT, WIDTH, EncoderProgram, PictureProgram, Program
+from hdgan.export.programs import BATCH, HEIGHT, WIDTH, EncoderProgram, ModelProgram, PictureProgram
 from hdgan.families.saving import read_metadata
 from hdgan.files.atomic import new_files
 from hdgan.files.json import write_json
@@ -41,7 +41,7 @@ class Exported:
     """What was written, and how it compares with the pipeline."""
 
     files: tuple[Path, ...]
-    program: Program
+    program: ModelProgram
     differences: tuple[Difference, ...]
 
 
@@ -95,7 +95,7 @@ def export_program(
     return Exported((out,) if styles_file is None else (out, styles_file), program, found)
 
 
-def trace(program: Program, pipeline: Pipeline) -> ExportedProgram:
+def trace(program: ModelProgram, pipeline: Pipeline) -> ExportedProgram:
     """The program as operators of PyTorch alone, for maps of any size.
 
     Args:
