@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 
 from hdgan.config.bounds import Depth, Precision
-from hdgan.export import Exported, export_program
+from hdgan.export import Exported, FormatName, Part, StyleSource, export_program
 from hdgan.inference import load
 from hdgan.progress import print_lines
 from hdgan.wording import count
@@ -19,10 +19,10 @@ def export(
     run: Annotated[Path, tyro.conf.Positional],
     /,
     out: Path,
-    format: Literal["onnx", "pt2"] = "onnx",
-    part: Literal["picture", "encoder"] = "picture",
+    format: FormatName = "onnx",
+    part: Part = "picture",
     precision: Precision = "float32",
-    styles: Literal["mean", "input"] = "mean",
+    styles: StyleSource = "mean",
     input_depth: Depth | None = None,
     variant: int = 0,
     checkpoint: str = "latest",

@@ -1,5 +1,6 @@
 """Trained models as programs that run where hdgan is not installed: ONNX and torch.export."""
 
-from hdgan.export.writing import Exported, export_program
+from hdgan.export.formats import FormatName
+from hdgan.export.writing import Exported, Part, StyleSource, export_program
 
-__all__ = ["Exported", "export_program"]
+__all__ = ["Exported", "FormatName", "Part", "StyleSource", "export_program"]

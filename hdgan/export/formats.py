@@ -33,7 +33,7 @@ class Format:
     """A format of programs."""
 
     suffix: str
-    require: Callable[[torch.device, Precision], None]
+    require: Callable[[torch.device, Precision], None] | None
     """Raises ConfigError where this machine cannot write, or not check, such a file."""
     write: Callable[[ExportedProgram, Path, Mapping[str, str], ModelProgram], None]
     """Writes a traced program, its metadata, and the names of the inputs, output and sizes of what was traced."""
@@ -85,10 +85,6 @@ def _read_onnx(path: Path) -> tuple[Run, dict[str, str]]:
     return run, dict(session.get_modelmeta().custom_metadata_map)
 
 
-def _require_nothing(device: torch.device, precision: Precision) -> None:
-    """PyTorch is there."""
-
-
 def _write_pt2(traced: ExportedProgram, path: Path, metadata: Mapping[str, str], program: ModelProgram) -> None:
     with _silent():
         torch.export.save(traced, path, extra_files={METADATA: json.dumps(dict(metadata), indent=2)})
@@ -103,7 +99,7 @@ def _read_pt2(path: Path) -> tuple[Run, dict[str, str]]:
 
 FORMATS: dict[FormatName, Format] = {
     "onnx": Format(".onnx", _require_onnx, _write_onnx, _read_onnx),
-    "pt2": Format(".pt2", _require_nothing, _write_pt2, _read_pt2),
+    "pt2": Format(".pt2", None, _write_pt2, _read_pt2),
 }
 
 

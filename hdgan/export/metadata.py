@@ -8,7 +8,6 @@ from typing import Any
 
 import hdgan
 from hdgan.data import SizeConfig
-from hdgan.data.colors import CITYSCAPES
 from hdgan.data.spec import DatasetSpec
 from hdgan.export.programs import ModelProgram, TensorSpec
 from hdgan.families import ModelConfig
@@ -51,9 +50,7 @@ def _described(specs: Sequence[TensorSpec]) -> str:
 
 
 def _classes(n_labels: int, spec: DatasetSpec | None) -> list[dict[str, Any]]:
-    """Label, and where they are known name and colour, of each class. 35 classes are Cityscapes'."""
-    if spec is None and n_labels == CITYSCAPES.n_labels:
-        spec = CITYSCAPES
+    """Label, and where they are known name and colour, of each class."""
     if spec is None:
         return [{"label": label} for label in range(n_labels)]
     colors = ("#{:02x}{:02x}{:02x}".format(*color) for color in spec.palette)

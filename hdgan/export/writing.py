@@ -27,6 +27,7 @@ from hdgan.files.json import write_json
 from hdgan.inference import Pipeline
 from hdgan.scenes import spec_of
 from hdgan.training.run_folder import training_of
+from hdgan.wording import count
 
 Part = Literal["picture", "encoder"]
 StyleSource = Literal["mean", "input"]
@@ -76,7 +77,8 @@ def export_program(
         HdganError: the program does not make what the pipeline makes, or the file cannot be written.
     """
     _check_out(out, format)
-    FORMATS[format].require(pipeline.device, pipeline.precision)
+    if (require := FORMATS[format].require) is not None:
+        require(pipeline.device, pipeline.precision)
     program = _make(pipeline, part, styles, input_depth, variant)
     styles_file = out.with_suffix(".styles.json") if part == "picture" and styles == "input" else None
     if styles_file is not None:
@@ -87,7 +89,9 @@ def export_program(
     with new_files(out.parent.absolute(), last=out.name) as folder:
         file = folder / out.name
         FORMATS[format].write(traced, file, metadata, program)
-        run, _ = FORMATS[format].read(file)
+        run, described = FORMATS[format].read(file)
+        if described != dict(metadata):
+            raise HdganError(f"{out} is not written: its description differs when it is read: give another --format")
         found = tuple(differences(run, program, pipeline))
         _require_same(found, out)
         if styles_file is not None:
@@ -179,8 +183,8 @@ def _require_same(found: Sequence[Difference], out: Path) -> None:
         if not difference.acceptable:
             batch, height, width = difference.shape
             raise HdganError(
-                f"{out} is not written: for {batch} maps of {width}x{height} the program is {difference.mean:.3g} "
-                f"8-bit levels off on average and {difference.most:.3g} at most: give another {option('format')} or "
+                f"{out} is not written: for {count(batch, 'map')} of {width}x{height} the program is "
+                f"{difference.mean:.3g} 8-bit levels off on average and {difference.most:.3g} at most: give another {option('format')} or "
                 f"{option('precision')}"
             )
 

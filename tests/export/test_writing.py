@@ -185,7 +185,7 @@ def test_a_program_that_differs_is_not_written(tmp_path: Path, monkeypatch: pyte
         return lambda inputs: 255 - run(inputs), metadata
 
     monkeypatch.setitem(FORMATS, "pt2", Format(usual.suffix, usual.require, usual.write, read))
-    with pytest.raises(HdganError, match=r"x\.pt2 is not written: for 1 maps of 48x32 the program is .* levels off"):
+    with pytest.raises(HdganError, match=r"x\.pt2 is not written: for 1 map of 48x32 the program is .* levels off"):
         export_program(pipeline_of("floats"), tmp_path / "x.pt2", "pt2")
     assert list(tmp_path.iterdir()) == []
 
