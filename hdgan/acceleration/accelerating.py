@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -67,7 +68,7 @@ def accelerate(
     Raises:
         TypeError: no nn.Module, or no example of the kinds above.
         ValueError: a module that is wrapped, compiled or scripted; an example that the module does not take; no part of
-            a name in `skip`.
+            a name in `skip`; a profiler that runs.
         ParityError: the accelerated network differs from the original by more than rounding, or cannot be compared with
             it. The module is the original again.
     """
@@ -117,6 +118,8 @@ def _check(module: Any, skip: Sequence[str]) -> None:
         raise ValueError(f"accelerate: this {type(module).__name__} {reason}; {_REMEDIES[reason]}")
     if isinstance(skip, str):
         raise TypeError(f"accelerate: expected skip to be a sequence of names, got {skip!r}")
+    if sys.getprofile() is not None:  # tracing needs its place
+        raise ValueError("accelerate: a profiler is running; accelerate the network before it starts")
     names = {name for name, _ in module.named_modules()}
     for name in skip:
         if name not in names:

@@ -10,6 +10,7 @@ import copyreg
 import importlib
 import inspect
 import linecache
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from hdgan.acceleration.reads import Reads, same
+from hdgan.acceleration.reads import GlobalRead, Reads, same
 
 _PROGRAM = "_hdgan_program"
 
@@ -60,7 +61,7 @@ class Version:
     """What this code refers to."""
     arguments: tuple[Any, ...]
     """The arguments of the original forward that it is for: TENSOR, or a value."""
-    reads: tuple[Reads, ...]
+    reads: tuple[Reads | GlobalRead, ...]
     run: Callable[..., Any] = field(init=False)
     """The function of the code."""
 
@@ -72,7 +73,7 @@ class Version:
         self.run = space["forward"]
 
     @classmethod
-    def of(cls, graph: fx.Graph, arguments: tuple[Any, ...], reads: tuple[Reads, ...]) -> Version:
+    def of(cls, graph: fx.Graph, arguments: tuple[Any, ...], reads: tuple[Reads | GlobalRead, ...]) -> Version:
         """The version that a graph is."""
         code = graph.python_code("self")
         return cls(code.src, dict(code.globals), arguments, reads)
@@ -169,7 +170,13 @@ def uninstall(module: nn.Module) -> Program | None:
 
 def parameters_of(kind: type[nn.Module]) -> list[inspect.Parameter]:
     """What the forward of a class takes, without the module."""
-    return list(inspect.signature(kind.forward).parameters.values())[1:]
+    if sys.version_info >= (3, 14):  # evaluates annotations late, and they may name what only type checkers import
+        from annotationlib import Format
+
+        signature = inspect.signature(kind.forward, annotation_format=Format.FORWARDREF)
+    else:
+        signature = inspect.signature(kind.forward)
+    return list(signature.parameters.values())[1:]
 
 
 def _forward(original: type[nn.Module], versions: tuple[Version, ...]) -> Callable[..., Any]:
@@ -198,7 +205,6 @@ def _forward(original: type[nn.Module], versions: tuple[Version, ...]) -> Callab
     forward.__defaults__ = tuple(value for name, value in given_defaults.items() if name not in keyword_only)
     forward.__kwdefaults__ = {name: value for name, value in given_defaults.items() if name in keyword_only}
     forward.__doc__ = original.forward.__doc__
-    forward.__annotations__ = dict(getattr(original.forward, "__annotations__", {}))
     return forward
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,10 @@ class Reads:
     values: tuple[tuple[tuple[str, ...], Any], ...] = ()
     """Attributes that were read, each as the names that lead to it, and their values."""
 
+    def is_of_mode(self) -> bool:
+        """Whether the mode was read."""
+        return any(names == ("training",) for names, _ in self.values)
+
     def hold(self, root: nn.Module) -> bool:
         """Whether all of it is still so."""
         module = root
@@ -48,6 +53,24 @@ class Reads:
             if not same(value, expected):
                 return False
         return True
+
+
+@dataclass(frozen=True)
+class GlobalRead:
+    """A global variable that was read, and its value."""
+
+    module: str
+    """The Python module that it belongs to."""
+    names: tuple[str, ...]
+    """The names that lead to it from there."""
+    expected: Any
+
+    def hold(self, _: nn.Module) -> bool:
+        """Whether it is still so."""
+        value: Any = sys.modules.get(self.module)
+        for name in self.names:
+            value = getattr(value, name, _MISSING)
+        return same(value, self.expected)
 
 
 def parts_of(module: nn.Module) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
 """The graph of a forward, with everything that it took for granted.
 
 torch.fx runs a forward once, on stand-ins for its tensors, and writes down the operations. Python values are not
-written down: what depends on `self.training`, on a flag or on an argument is as it was in that one run. Whatever was
-read is therefore noted (`Reads`), and an accelerated forward compares it before each call. What cannot be noted makes
-a module untraceable: it is called as a whole, and its parts are traced on their own.
+written down: what depends on `self.training`, on a flag, a global or an argument is as it was in that one run. Whatever
+was read is therefore noted (`reads.py`), and an accelerated forward compares it before each call. What cannot be noted
+makes a module untraceable: it is called as a whole, and its parts are traced on their own. So does a second run that
+gives another graph.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from hdgan.acceleration.reads import Reads, parts_of, why_left
+from hdgan.acceleration.reads import GlobalRead, Reads, parts_of, why_left
 from hdgan.acceleration.sandbox import preserved
 from hdgan.acceleration.watching import TraceWatch, Untraceable
 
@@ -33,43 +34,48 @@ class Trace:
     """A graph of a module's forward."""
 
     graph: fx.Graph
-    reads: tuple[Reads, ...]
+    reads: tuple[Reads | GlobalRead, ...]
     called: dict[nn.Module, None]
     """The modules that it calls, in order."""
     inlined: dict[nn.Module, None]
     """The modules of which it contains what they do."""
 
 
-def trace(root: nn.Module, call: Callable[..., Any], inputs: int, left: Set[nn.Module]) -> Trace:
+def trace(root: nn.Module, call: Callable[..., Any], inputs: int, leaves: Set[nn.Module]) -> Trace:
     """The graph of `call(root, *tensors)`, where call runs the forward of the root.
 
     Args:
         root: the module.
         call: takes the module and the tensors.
         inputs: number of the tensors.
-        left: modules that are called in any case.
+        leaves: modules that are called in any case.
 
     Raises:
         Untraceable: the forward of the root itself has no graph.
     """
-    leaves = set(left)
+    called = set(leaves)
     while True:  # once more for each module that turns out to be untraceable
-        tracer = _Tracer(root, leaves)
+        tracer = _Tracer(root, called)
         reasons = tracer.watch.reasons
         try:
             made = tracer.run(call, inputs)
         except Exception as error:
             if tracer.failed is None:
                 raise Untraceable(reasons.get(root) or _reason(error)) from error
-            leaves.add(tracer.failed)
+            called.add(tracer.failed)
             continue
         if root in reasons:
             raise Untraceable(reasons[root])
         if not reasons:
-            if not all(reads.hold(root) for reads in made.reads):
-                raise Untraceable("reads something that is another one each time")
+            if not _is_repeatable(made, _Tracer(root, called).run(call, inputs), root):
+                raise Untraceable("is another one each time it runs")
             return made
-        leaves.update(reasons)
+        called.update(reasons)
+
+
+def _is_repeatable(made: Trace, again: Trace, root: nn.Module) -> bool:
+    same = made.graph.python_code("self").src == again.graph.python_code("self").src
+    return same and all(reads.hold(root) for reads in made.reads)
 
 
 def _reason(error: Exception) -> str:
@@ -103,7 +109,8 @@ class _Tracer(fx.Tracer):
         with preserved(root), self.watch.on():
             setattr(type(root), self.traced_func_name, space["traced"])
             graph = self.trace(root)
-        return Trace(graph, tuple(self._reads()), self._called, self._inlined)
+        found = [GlobalRead(module, names, value) for (module, names), value in self.watch.globals.items()]
+        return Trace(graph, (*self._reads(), *found), self._called, self._inlined)
 
     def _reads(self) -> Iterator[Reads]:
         root = self.watch.root

@@ -18,6 +18,7 @@ from hdgan.acceleration.nodes import Found
 from hdgan.acceleration.patterns import Rewriter
 from hdgan.acceleration.pooling import find_pooling
 from hdgan.acceleration.program import TENSOR, Program, Version, parameters_of, program_of
+from hdgan.acceleration.reads import Reads
 from hdgan.acceleration.report import NotReplaced, Replaced
 from hdgan.acceleration.tracing import Trace, trace
 from hdgan.acceleration.watching import Untraceable
@@ -159,7 +160,7 @@ class Search:
         left = {*self._left, *self.programs}
         first = trace(module, call, inputs, left)
         found = [first]
-        if any(names == ("training",) for reads in first.reads for names, _ in reads.values):
+        if any(isinstance(reads, Reads) and reads.is_of_mode() for reads in first.reads):
             flags = [(part, part.training) for part in module.modules()]
             try:
                 for mode in (True, False):
@@ -211,10 +212,10 @@ def _caller(kind: type[nn.Module], arguments: tuple[Any, ...]) -> Callable[..., 
     parameters = parameters_of(kind)
 
     def call(module: nn.Module, *tensors: fx.Proxy) -> Any:
-        left = list(tensors)
+        remaining = list(tensors)
         args, kwargs = [], {}
         for parameter, value in zip(parameters, arguments, strict=True):
-            passed = left.pop(0) if value is TENSOR else copy.deepcopy(value)
+            passed = remaining.pop(0) if value is TENSOR else copy.deepcopy(value)
             if parameter.kind is parameter.KEYWORD_ONLY:
                 kwargs[parameter.name] = passed
             else:

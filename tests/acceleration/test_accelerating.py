@@ -217,7 +217,7 @@ def test_inside_of_no_grad_and_inference_mode() -> None:
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
             report = accelerate(Generator(), image())
-        assert [comparison.what for comparison in report.comparisons or []] != []
+        assert [(comparison.passed, comparison.note) for comparison in report.comparisons or []] == [(True, "")] * 4
 
 
 BAD: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {

@@ -28,12 +28,18 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, ids: Tensor) -> Tensor:
         y = self.body(x)
         means = y.clone()
+        if self.fault == "batch":
+            for i in ids.unique().tolist():
+                inside = (ids == i).expand_as(y)
+                total = (y * inside).sum((0, 2, 3), keepdim=True) / inside[:, 0].sum()
+                means = torch.where(inside, total, means)
+            return means
         for b in range(len(x)):
             for i in ids[b].unique().tolist():
                 inside = ids[b].squeeze(0) == i
                 if self.fault == "images" and b > 0:
                     inside = (ids[b - 1].squeeze(0) == i) & inside
-                if self.fault == "large" and i > 20:
+                if (self.fault == "large" and i > 20) or (self.fault == "thousand" and i >= 1000):
                     continue
                 if inside.any():
                     value = y[b][:, inside].mean(1, keepdim=True)
@@ -67,6 +73,15 @@ def test_what_only_resembles_it_is_kept(fault: str) -> None:
     assert report.units == ["body"]
     assert [row.where for row in report.kept] == [""]
     assert_same(results(module, image(), ids() + 19), expected)
+
+
+@pytest.mark.parametrize(("fault", "shift"), [("batch", 0), ("thousand", 1000)])
+def test_an_example_of_one_image_with_few_ids_does_not_hide_a_difference(fault: str, shift: int) -> None:
+    module = Encoder(fault)
+    expected = results(module, image(), ids() + shift)
+    report = accelerate(module, (image(1, 3, 12, 10), ids(1, 1, 12, 10)))
+    assert report.units == ["body"]
+    assert_same(results(module, image(), ids() + shift), expected)
 
 
 def test_maps_without_a_channel() -> None:

@@ -288,7 +288,7 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], str]] = {
     "type": (by_type, {}, "asks for the type"),
     "chance": (by_chance, {}, "draws numbers"),
     "numpy": (by_numpy, {}, "draws numbers"),
-    "clock": (by_clock, {}, "reads the clock"),
+    "clock": (by_clock, {}, "another one each time"),
     "checkpoint": (again, {}, "checkpoints"),
     "list": (from_list, {"scales": [1.0, 2.0]}, "a list that may change"),
     "try": (with_rescue, {}, "with or try block"),
