@@ -16,7 +16,7 @@ from hdgan.acceleration.parity import Arguments, Parity, compare
 from hdgan.acceleration.program import Program, install, uninstall
 from hdgan.acceleration.report import Report
 from hdgan.acceleration.sandbox import sandbox
-from hdgan.acceleration.units import Given, Search, wrapper_of
+from hdgan.acceleration.modules import Given, Search, wrapper_of
 
 _REMEDIES = {
     "is wrapped in DistributedDataParallel": "accelerate the network before it is wrapped",
@@ -38,12 +38,13 @@ def accelerate(
     These become one op each: an instance norm (of planes or volumes) with the ReLU or leaky ReLU, the residual addition
     and the padding that follow it; average pyramids; the convolution of F.one_hot planes; and instance-wise average
     pooling. The module stays the same object with the same parts, parameters, state dict and hooks. Only its forward is
-    another one, or the forwards of its parts. Copies, pickles, torch.compile, torch.export, DataParallel and
+    replaced, or the forwards of some of its parts. Copies, pickles, torch.compile, torch.export, DataParallel and
     DistributedDataParallel work as before; TorchScript does not take it.
 
     What the original forward decides in Python is decided once, here. A call for which it would decide otherwise (other
-    flags or options, an argument that is missing, a part that was exchanged, a hook) runs the original forward. A
-    forward whose decisions cannot be foreseen is left as it is, and its parts are looked at one by one.
+    flags, options or global constants, an argument that is missing, a part that was exchanged, a hook) runs the
+    original forward. A forward that depends on anything else outside of it, or that changes something, is left as it
+    is, and its parts are looked at one by one.
 
     Results differ by rounding. There are three more differences. A norm keeps the memory format channels_last, where
     PyTorch's returns contiguous tensors; dropout after it then drops other elements under the same seed. Under autocast
@@ -55,11 +56,11 @@ def accelerate(
 
     Args:
         module: the network, in any mode, on any device.
-        example: what the network is called with: a tensor, a tuple of arguments, or a dict of keyword arguments; small
-            and typical. The accelerated network is compared with the original on it, forward and backward, in training
-            and evaluation mode, in float64 and in its own dtype (`hdgan.acceleration.parity`), which takes 17 runs.
-            Without an example, what is exact by construction is replaced and nothing is compared. Instance-wise average
-            pooling is only recognised by an example.
+        example: what the network is called with: a tensor, a tuple of arguments, or a dict of keyword arguments. The
+            accelerated network is compared with the original on it, forward and backward, in training and evaluation
+            mode, in float64 and in its own dtype (`hdgan.acceleration.parity`), which takes 17 runs. The smallest image
+            that the network takes is enough. Without an example, what is exact by construction is replaced and nothing
+            is compared. Instance-wise average pooling is only recognised by an example.
         skip: names of parts that are to be left alone, as in `named_modules`.
 
     Returns:
@@ -89,8 +90,8 @@ def accelerate(
         for part in programs:
             uninstall(part)
         raise
-    units = [path for path, part in module.named_modules() if part in programs]
-    return Report(type(module).__name__, search.replaced, search.kept, units, comparisons)
+    modules = [path for path, part in module.named_modules() if part in programs]
+    return Report(type(module).__name__, search.replaced, search.kept, modules, comparisons)
 
 
 def undo(module: nn.Module) -> None:

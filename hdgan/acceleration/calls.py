@@ -155,7 +155,7 @@ def _one_by_one(
     return _padded(y, pad)
 
 
-def lone_norm(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -> Tensor:
+def norm_alone(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -> Tensor:
     """What an instance norm computes whose own forward is replaced by this one."""
     own = nn.InstanceNorm2d if isinstance(norm, nn.InstanceNorm2d) else nn.InstanceNorm3d
     as_usual = norm.running_mean is None and x.dim() == NORMS.index(own) + 4 and x.shape[1] == norm.num_features

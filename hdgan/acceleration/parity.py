@@ -30,7 +30,7 @@ FACTOR = 4.0
 DRAWS = 2
 """How often the original is run with changed numbers; what moves most counts."""
 ATTEMPTS = 3
-"""How often a comparison may fail less one."""
+"""How often a comparison is tried before it counts as failed."""
 _SEED = 20181117
 
 
@@ -83,8 +83,8 @@ def compare(module: nn.Module, arguments: Arguments, originally: Callable[[], An
     """
     name = type(module).__name__
     made: list[Parity] = []
-    for mode, wide in product(("train", "eval"), (True, False)):
-        made.append(_compare_once(module, arguments, originally, mode, wide))
+    for mode, in_float64 in product(("train", "eval"), (True, False)):
+        made.append(_compare_once(module, arguments, originally, mode, in_float64))
         if not made[-1].passed:
             raise ParityError(
                 f"accelerate: {name} was left as it was, because {made[-1].what} would differ: {made[-1]}; "
@@ -97,9 +97,9 @@ def compare(module: nn.Module, arguments: Arguments, originally: Callable[[], An
 
 
 def _compare_once(
-    module: nn.Module, arguments: Arguments, originally: Callable[[], Any], mode: str, wide: bool
+    module: nn.Module, arguments: Arguments, originally: Callable[[], Any], mode: str, in_float64: bool
 ) -> Parity:
-    run = _Run(module, arguments, mode == "train", wide)
+    run = _Run(module, arguments, mode == "train", in_float64)
     for attempt in range(ATTEMPTS):
         shift = 1e-3 * attempt
         with originally():
@@ -109,7 +109,7 @@ def _compare_once(
                     run.contiguous = True
                     first = run(shift)
             except Exception as error:
-                where = " in float64" if wide else ""
+                where = " in float64" if in_float64 else ""
                 return Parity(mode, note=f"not compared{where}: the original raises {_first_line(error)}")
             moved = [run(shift, rounding) for rounding in range(1, DRAWS + 1)]
         try:
@@ -137,8 +137,8 @@ class _Tensors:
 class _Run:
     """Calls a module with copies of its tensors, and takes gradients, without a trace of it in the module."""
 
-    def __init__(self, module: nn.Module, arguments: Arguments, training: bool, wide: bool) -> None:
-        self._module, self._arguments, self._training, self._wide = module, arguments, training, wide
+    def __init__(self, module: nn.Module, arguments: Arguments, training: bool, in_float64: bool) -> None:
+        self._module, self._arguments, self._training, self._in_float64 = module, arguments, training, in_float64
         self.drew = False
         """Whether a run has drawn random numbers."""
         self.contiguous = False
@@ -154,7 +154,7 @@ class _Run:
             shift: relative change of the floating-point inputs.
             rounding: if it is not 0, the number of the draw in which everything given is changed by one rounding.
         """
-        change = _Changes(self._wide, self.contiguous, rounding)
+        change = _Changes(self._in_float64, self.contiguous, rounding)
         leaves, spec = pytree.tree_flatten(self._arguments)
         inputs = [change.input(x, shift) if isinstance(x, Tensor) else x for x in leaves]
         # Copies that are no leaves, since the module may change its input in place.
@@ -175,13 +175,13 @@ class _Changes:
     """Copies of tensors, in float64 or in their own dtype, changed a little.
 
     Args:
-        wide: whether floating-point tensors become float64.
+        in_float64: whether floating-point tensors become float64.
         contiguous: whether tensors become contiguous.
         rounding: 0, or the number of the draw in which they are changed by one rounding.
     """
 
-    def __init__(self, wide: bool, contiguous: bool, rounding: int) -> None:
-        self._wide, self._rounding = wide, rounding
+    def __init__(self, in_float64: bool, contiguous: bool, rounding: int) -> None:
+        self._in_float64, self._rounding = in_float64, rounding
         self._format = torch.contiguous_format if contiguous else torch.preserve_format
         self._shifts = torch.Generator().manual_seed(_SEED)
         self._signs = torch.Generator().manual_seed(_SEED + rounding)
@@ -201,7 +201,7 @@ class _Changes:
         return nn.Parameter(self.rounded(self._cast(x)), x.requires_grad)
 
     def _cast(self, x: Tensor) -> Tensor:
-        dtype = torch.float64 if self._wide and x.is_floating_point() else x.dtype
+        dtype = torch.float64 if self._in_float64 and x.is_floating_point() else x.dtype
         return x.detach().to(dtype, copy=True, memory_format=self._format)
 
     def rounded(self, x: Tensor) -> Tensor:

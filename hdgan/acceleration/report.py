@@ -35,7 +35,7 @@ class Report:
     """The class of the module."""
     replaced: Sequence[Replaced] = ()
     kept: Sequence[NotReplaced] = ()
-    units: Sequence[str] = ()
+    modules: Sequence[str] = ()
     """The paths of the modules whose forward was replaced; "" is the module itself."""
     comparisons: Sequence[Parity] | None = None
     """Each comparison on the example; None if there was none."""

@@ -131,8 +131,8 @@ class Search:
             reason = "keeps running statistics" if norm.running_mean is not None else "has hooks or a class of its own"
             self._keep(norm, reason)
             return
-        source = "def forward(self, x):\n    return lone_norm(self, x)\n"
-        version = Version(source, {"lone_norm": calls.lone_norm}, (TENSOR,), ())
+        source = "def forward(self, x):\n    return norm_alone(self, x)\n"
+        version = Version(source, {"norm_alone": calls.norm_alone}, (TENSOR,), ())
         self.programs[norm] = Program(type(norm), (version,))
         self.replaced.append(Replaced(self._paths[norm], "instance norm"))
 

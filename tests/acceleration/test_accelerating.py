@@ -208,7 +208,7 @@ def test_a_part_that_two_graphs_could_contain() -> None:
         expected = network(image())
         report = accelerate(network, image())
         assert type(network)._hdgan_program.versions[0].is_for(network, (image(),))
-        assert report.units == [""]
+        assert report.modules == [""]
         torch.testing.assert_close(network(image()), expected, rtol=1e-5, atol=1e-5)
         undo(network)
 
@@ -243,7 +243,7 @@ def test_bad_input(name: str) -> None:
 def test_wrapped_parts() -> None:
     inner = Generator()
     report = accelerate(nn.Sequential(nn.DataParallel(inner), torch.compile(Generator())))
-    assert report.units == ["0.module"]
+    assert report.modules == ["0.module"]
     assert [row.why for row in report.kept] == ["is compiled already"]
 
 
@@ -253,7 +253,7 @@ def test_checkpoint_wrappers_stay() -> None:
     network = nn.Sequential(checkpoint_wrapper(Block(3)), nn.InstanceNorm2d(3), nn.ReLU())
     expected = results(network, image())
     report = accelerate(network)
-    assert report.units == ["", "0._checkpoint_wrapped_module"]
+    assert report.modules == ["", "0._checkpoint_wrapped_module"]
     assert_same(results(network, image()), expected)
 
 

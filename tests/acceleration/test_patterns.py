@@ -71,7 +71,7 @@ def test_blocks_pass_their_sums_on_padded() -> None:
         "blocks.1.body.2": PADDED,
         "blocks.1.body.6": SUM,
     }
-    assert report.units == [""]
+    assert report.modules == [""]
     assert report.kept == []
 
 
@@ -197,7 +197,7 @@ def test_volumes(affine: bool, memory_format: torch.memory_format) -> None:
     assert [row.what for row in report.replaced] == ["instance norm + LeakyReLU + residual", "instance norm + ReLU"]
     norm = nn.InstanceNorm3d(2)
     expected = norm(x)
-    assert accelerate(norm, x).units == [""]
+    assert accelerate(norm, x).modules == [""]
     torch.testing.assert_close(norm(x), expected)
     torch.testing.assert_close(norm(x[0]), nn.InstanceNorm3d(2)(x[0]))
     with pytest.raises(ValueError, match="more than 1 spatial element"):

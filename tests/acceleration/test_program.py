@@ -127,7 +127,7 @@ def test_annotations_may_name_what_only_type_checkers_import() -> None:
     space: dict[str, Any] = {}
     exec("def forward(self, x: Missing) -> Missing:\n    return self.norm(self.conv(x))\n", space)
     module = type("Annotated", (Several,), {"forward": space["forward"]})()
-    assert accelerate(module).units == [""]
+    assert accelerate(module).modules == [""]
     assert module(image()).shape == image().shape
 
 

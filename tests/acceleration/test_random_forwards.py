@@ -98,5 +98,5 @@ def test_random_forwards(seed: int) -> None:
     module = Random(seed).double()
     x = image(1, 3, 8, 8, dtype=torch.float64)
     expected = module(x)
-    assert accelerate(module).units[0] == ""
+    assert accelerate(module).modules[0] == ""
     assert_same(module(x), expected)

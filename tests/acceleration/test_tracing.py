@@ -83,7 +83,7 @@ def test_what_a_forward_reads_may_change_later(name: str) -> None:
     function, attributes, change = CHANGES[name]
     accelerated, original = (Written(function, **attributes) for _ in range(2))
     original.load_state_dict(accelerated.state_dict())
-    assert assert_accelerated(accelerated, image()).units == [""]
+    assert assert_accelerated(accelerated, image()).modules == [""]
     before = accelerated(image())
     change(accelerated)
     change(original)
@@ -99,7 +99,7 @@ def by_part(m: Any, x: Tensor) -> Tensor:
 def test_a_part_that_is_none_may_come_later() -> None:
     module = Written(by_part)
     module.register_module("shortcut", None)
-    assert assert_accelerated(module, image()).units == [""]
+    assert assert_accelerated(module, image()).modules == [""]
     before = module(image())
     module.shortcut = nn.Conv2d(3, 4, 1)
     torch.testing.assert_close(module(image()), before + module.shortcut(image()), rtol=1e-5, atol=1e-5)
@@ -111,7 +111,7 @@ def test_parameters_and_buffers_are_read_in_every_call() -> None:
     module = Written(lambda m, x: norm(m, x) * (m.gain * 2 + m.offset))
     module.gain = nn.Parameter(torch.ones(()))
     module.register_buffer("offset", torch.zeros(()))
-    assert assert_accelerated(module, image()).units == [""]
+    assert assert_accelerated(module, image()).modules == [""]
     before = module(image())
     module.gain.data.fill_(2.0)
     module.offset += 3.0
@@ -302,7 +302,7 @@ def test_forwards_that_are_not_traced_and_their_parts_that_are(name: str) -> Non
     module = Written(function, block=nn.Sequential(Block(4), Block(4)), **attributes)
     del module.norm
     report = accelerate(module)
-    assert report.units == ["block"]
+    assert report.modules == ["block"]
     assert len(report.replaced) == 4
     assert [row.where for row in report.kept] == [""]
     assert reason in report.kept[0].why
@@ -314,7 +314,7 @@ def test_one_part_that_is_not_traced_leaves_the_rest_in_one_graph() -> None:
     network.blocks[1].conv = nn.Conv2d(4, 4, 1)
     network.blocks[1].norm = nn.Identity()
     report = assert_accelerated(network, image())
-    assert report.units == ["", "blocks.1.block"]
+    assert report.modules == ["", "blocks.1.block"]
     assert [row.where for row in report.kept] == ["blocks.1"]
 
 
