@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from hdgan.acceleration.parity import Arguments, Parity, compare
 from hdgan.acceleration.program import Program, install, uninstall
 from hdgan.acceleration.report import Report
 from hdgan.acceleration.sandbox import sandbox
-from hdgan.acceleration.modules import Given, Search, wrapper_of
+from hdgan.acceleration.units import Given, Search, wrapper_of
 
 _REMEDIES = {
     "is wrapped in DistributedDataParallel": "accelerate the network before it is wrapped",
@@ -75,8 +75,10 @@ def accelerate(
     """
     _check(module, skip)
     if wrapper_of(module) is not None:
-        return Report(type(module).__name__, notes=["accelerated already: nothing was changed"])
+        return Report(type(module).__name__, comparisons=[], notes=["accelerated already: nothing was changed"])
     arguments = None if example is None else _arguments(example)
+    if any(isinstance(x, Tensor) and x.is_meta for x in pytree.tree_leaves(arguments)):
+        raise ValueError("accelerate: expected an example with values, got one on the device meta")
     given: Given = {} if arguments is None else _calls(module, arguments)
     search = Search(module, given, {module.get_submodule(name) for name in skip})
     programs = search.programs
@@ -117,7 +119,7 @@ def _check(module: Any, skip: Sequence[str]) -> None:
     reason = wrapper_of(module)
     if reason in _REMEDIES:
         raise ValueError(f"accelerate: this {type(module).__name__} {reason}; {_REMEDIES[reason]}")
-    if isinstance(skip, str):
+    if isinstance(skip, str) or not isinstance(skip, Collection):
         raise TypeError(f"accelerate: expected skip to be a sequence of names, got {skip!r}")
     if sys.getprofile() is not None:  # tracing needs its place
         raise ValueError("accelerate: a profiler is running; accelerate the network before it starts")

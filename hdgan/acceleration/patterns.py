@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 import torch
@@ -25,16 +25,24 @@ _ADDS_IN_PLACE: tuple[Any, ...] = (operator.iadd,)
 _PAD_MODES = {"reflect": "reflect", "replicate": "replicate", "constant": "zero"}
 
 
+class _Unknown(nn.Module):
+    """A layer that could do anything."""
+
+
+_UNKNOWN = _Unknown()
+
+
 class Rewriter:
     """Puts the ops into a graph.
 
     Args:
         root: the module whose forward it is of.
         graph: is changed.
+        left: layers that are to be called as they are.
     """
 
-    def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
-        self.root, self.graph = root, graph
+    def __init__(self, root: nn.Module, graph: fx.Graph, left: Set[nn.Module] = frozenset()) -> None:
+        self.root, self.graph, self._left = root, graph, left
         self.reads: list[Reads] = []
         """What the changes take for granted, beside what the graph does."""
         self._paths = {module: path for path, module in root.named_modules()}
@@ -59,10 +67,11 @@ class Rewriter:
         return [*self._fused.values(), *self.found]
 
     def layer(self, node: Any) -> nn.Module | None:
-        """The layer that a node calls."""
+        """The layer that a node calls, or one of no known kind for a layer that is left."""
         if not isinstance(node, fx.Node) or node.op != "call_module":
             return None
-        return self.root.get_submodule(str(node.target))
+        layer = self.root.get_submodule(str(node.target))
+        return _UNKNOWN if layer in self._left else layer
 
     # What a node is. Layers are given as they are; of calls only what the op needs.
 

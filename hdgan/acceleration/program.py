@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from hdgan.acceleration.reads import GlobalRead, Reads, same
+from hdgan.acceleration.reads import GlobalRead, Reads, Shared, same
 
 _PROGRAM = "_hdgan_program"
 
@@ -61,7 +61,7 @@ class Version:
     """What this code refers to."""
     arguments: tuple[Any, ...]
     """The arguments of the original forward that it is for: TENSOR, or a value."""
-    reads: tuple[Reads | GlobalRead, ...]
+    reads: tuple[Reads | GlobalRead | Shared, ...]
     run: Callable[..., Any] = field(init=False)
     """The function of the code."""
 
@@ -73,7 +73,7 @@ class Version:
         self.run = space["forward"]
 
     @classmethod
-    def of(cls, graph: fx.Graph, arguments: tuple[Any, ...], reads: tuple[Reads | GlobalRead, ...]) -> Version:
+    def of(cls, graph: fx.Graph, arguments: tuple[Any, ...], reads: tuple[Reads | GlobalRead | Shared, ...]) -> Version:
         """The version that a graph is."""
         code = graph.python_code("self")
         return cls(code.src, dict(code.globals), arguments, reads)

@@ -22,7 +22,7 @@ class Reads:
     kind: type[nn.Module] | None
     """Its class, where that matters: the graph contains what it does, or finds others by it."""
     parts: tuple[str, ...] | None
-    """The names of its parts, where the graph finds others by it."""
+    """The names of its parts, parameters and buffers, where the graph finds others by it."""
     inlined: bool
     """Whether the graph contains what its forward does. It may then have no hooks, and no forward of its own."""
     values: tuple[tuple[tuple[str, ...], Any], ...] = ()
@@ -73,9 +73,27 @@ class GlobalRead:
         return same(value, self.expected)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """The names of one part, parameter or buffer that has several, of which the graph uses the first."""
+
+    paths: tuple[tuple[str, ...], ...]
+
+    def hold(self, root: nn.Module) -> bool:
+        """Whether it is still one."""
+        found = []
+        for path in self.paths:
+            value: Any = root
+            for name in path:
+                value = getattr(value, name, None)
+            found.append(value)
+        return all(value is found[0] for value in found)
+
+
 def parts_of(module: nn.Module) -> tuple[str, ...]:
-    """The names of the parts that a module has."""
-    return tuple(name for name, part in module._modules.items() if part is not None)
+    """The names of the parts, parameters and buffers that a module has."""
+    registries = module._modules, module._parameters, module._buffers
+    return tuple(name for registry in registries for name, held in registry.items() if held is not None)
 
 
 def same(value: Any, expected: Any) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from hdgan.acceleration.reads import GlobalRead, Reads, parts_of, why_left
+from hdgan.acceleration.reads import GlobalRead, Reads, Shared, parts_of, why_left
 from hdgan.acceleration.sandbox import preserved
 from hdgan.acceleration.watching import TraceWatch, Untraceable
 
@@ -27,6 +27,7 @@ IN_PLACE_OPERATORS = (
     *("itruediv", "ixor"),
 )
 """Names in the module operator, of what `+=` and the like call."""
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential, nn.ParameterList, nn.ParameterDict)
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Trace:
     """A graph of a module's forward."""
 
     graph: fx.Graph
-    reads: tuple[Reads | GlobalRead, ...]
+    reads: tuple[Reads | GlobalRead | Shared, ...]
     called: dict[nn.Module, None]
     """The modules that it calls, in order."""
     inlined: dict[nn.Module, None]
@@ -110,19 +111,34 @@ class _Tracer(fx.Tracer):
             setattr(type(root), self.traced_func_name, space["traced"])
             graph = self.trace(root)
         found = [GlobalRead(module, names, value) for (module, names), value in self.watch.globals.items()]
-        return Trace(graph, (*self._reads(), *found), self._called, self._inlined)
+        return Trace(graph, (*self._reads(), *self._shared(), *found), self._called, self._inlined)
 
     def _reads(self) -> Iterator[Reads]:
         root = self.watch.root
         paths = {module: tuple(path.split(".")) if path else () for path, module in root.named_modules()}
         used = self._inlined | self._called
+        open_paths = {(), *(paths[module] for module in self._inlined)}
         above = {paths[module][:depth] for module in used for depth in range(len(paths[module]))}
         for module, path in paths.items():
             inlined, values = module in self._inlined, tuple(self.watch.values.get(module, {}).items())
-            leads = inlined or path in above or module is root
+            grows = isinstance(module, _CONTAINERS) and path[:-1] in open_paths  # a loop sees what is added
+            if grows:
+                open_paths.add(path)
+            leads = inlined or grows or path in above or module is root
             if leads or values:
                 kind = self.watch.kinds[module] if leads and module is not root else None
                 yield Reads(path, kind, parts_of(module) if leads else None, inlined, values)
+
+    def _shared(self) -> Iterator[Shared]:
+        root = self.watch.root
+        paths: dict[Any, list[tuple[str, ...]]] = {}
+        for named in (root.named_modules, root.named_parameters, root.named_buffers):
+            for path, held in named(remove_duplicate=False):
+                paths.setdefault(held, []).append(tuple(path.split(".")))
+        for held, several in paths.items():
+            unused = isinstance(held, nn.Module) and held not in self._called and held not in self._inlined
+            if len(several) > 1 and not unused:
+                yield Shared(tuple(several))
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if m in self._leaves or why_left(m) is not None or isinstance(m, torch.jit.ScriptModule):
@@ -130,6 +146,8 @@ class _Tracer(fx.Tracer):
         return m.__module__.startswith("torch.") and not isinstance(m, nn.Sequential)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if not self.watch.kinds[m].__module__.startswith("torch.") and type(m).__call__ is not nn.Module.__call__:
+            self.watch.refuse(f"calls a {self.watch.kinds[m].__name__}, which is called in a way of its own")
         if self.is_leaf_module(m, ""):
             self._called[m] = None
             return super().call_module(m, forward, args, kwargs)
@@ -149,6 +167,12 @@ class _Tracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, Tensor) and not isinstance(a, nn.Parameter):
             raise Untraceable("makes or holds a tensor that is neither a parameter nor a buffer")
+        if (
+            isinstance(a, list | dict)
+            and type(a) not in (list, dict)
+            and not type(a).__module__.startswith("torch.fx.")
+        ):
+            raise Untraceable(f"makes a {type(a).__name__}")
         return a.item() if isinstance(a, np.generic) else super().create_arg(a)
 
 

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor, fx, nn
 
 from hdgan.acceleration import calls
@@ -100,7 +101,7 @@ class Search:
         versions: list[Version] = []
         found: list[Found] = []
         for made, arguments in traces:
-            rewriter = Rewriter(module, made.graph)
+            rewriter = Rewriter(module, made.graph, self._left.keys())
             rows = rewriter.rewrite()
             found += [row for row in rows if row not in found] if versions else rows
             versions.append(Version.of(made.graph, arguments, (*made.reads, *rewriter.reads)))
@@ -110,7 +111,7 @@ class Search:
             self._inlined.update(*(made.inlined for made, _ in traces))
         for made, _ in traces:
             for leaf in made.called:
-                if not isinstance(leaf, calls.NORMS):  # those are noted already
+                if leaf in self._left or not isinstance(leaf, calls.NORMS):  # those are noted already
                     self._visit(leaf)
             self._visit_unused(module, made)
 
@@ -156,7 +157,7 @@ class Search:
             raise Untraceable(reason)
         arguments = self._arguments(module)
         call = _caller(kind, arguments)
-        inputs = arguments.count(TENSOR)
+        inputs = sum(value is TENSOR for value in arguments)  # not count: arrays compare element by element
         left = {*self._left, *self.programs}
         first = trace(module, call, inputs, left)
         found = [first]
@@ -179,7 +180,7 @@ class Search:
         if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
             raise Untraceable("takes any number of arguments")
         if module not in self._given:
-            return tuple(TENSOR if p.default is p.empty else copy.deepcopy(p.default) for p in parameters)
+            return tuple(TENSOR if p.default is p.empty else _as_traced(p.name, p.default) for p in parameters)
         args, kwargs = self._given[module]
         bound = inspect.Signature(parameters).bind(*args, **kwargs)
         bound.apply_defaults()
@@ -189,6 +190,8 @@ class Search:
 def _as_traced(name: str, value: Any) -> Any:
     if isinstance(value, Tensor):
         return TENSOR
+    if isinstance(value, np.ndarray):
+        raise Untraceable(f"takes {name}, which is an array")
     items = value if isinstance(value, list | tuple) else [value]
     if any(isinstance(item, Tensor | dict | list | nn.Module) for item in items):
         raise Untraceable(f"takes {name}, which holds several tensors")
@@ -202,6 +205,10 @@ def _why_not_replaceable(module: nn.Module) -> str | None:
         return "is that of a parametrised module"
     if type(module).forward is nn.Module.forward:
         return "does not exist"
+    if isinstance(inspect.getattr_static(module, "forward"), staticmethod | classmethod):
+        return "belongs to its class"
+    if hasattr(type(module).forward, "__wrapped__"):
+        return "is decorated"
     if type(module).__call__ is not nn.Module.__call__:
         return "is called in a way of its own"
     return None

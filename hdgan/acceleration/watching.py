@@ -21,20 +21,26 @@ _OWN = {*vars(nn.Module()), "_compiled_call_impl"} - {"training"}
 """What every module has. Parts and hooks are compared as a whole."""
 _VALUES = (bool, int, float, complex, str, bytes, type(None), np.generic, Enum, torch.dtype, torch.device)
 _REFUSED = {
-    "isinstance": "asks for the type of a value",
-    "type": "asks for the type of a value",
+    **dict.fromkeys(("isinstance", "type", "is_tensor", "__class__"), "asks for the type of a value"),
     "is_grad_enabled": "asks whether there are gradients",
     "is_autocast_enabled": "asks for autocast",
     "is_scripting": "asks whether it is scripted",
     "is_tracing": "asks whether it is traced",
     "is_compiling": "asks whether it is compiled",
     "random": "draws numbers outside of PyTorch",
-    "environ": "reads the environment",
+    **dict.fromkeys(("environ", "getenv"), "reads the environment"),
     "open": "reads a file",
     "print": "prints",
     "warn": "warns",
-    "__class__": "asks for the type of a value",
-    **dict.fromkeys(("vars", "globals", "locals", "__dict__"), "reads variables as a whole"),
+    "setattr": "sets an attribute",
+    "manual_seed": "seeds a generator",
+    **dict.fromkeys(
+        ("is_inference_mode_enabled", "get_default_dtype", "are_deterministic_algorithms_enabled"),
+        "asks for a mode of PyTorch",
+    ),
+    **dict.fromkeys(
+        ("vars", "globals", "locals", "__dict__", "_parameters", "_buffers", "_modules"), "reads variables as a whole"
+    ),
     **dict.fromkeys(
         ("parameters", "named_parameters", "buffers", "named_buffers", "state_dict", "get_parameter", "get_buffer"),
         "reads parameters as Python objects",
@@ -100,7 +106,7 @@ class TraceWatch:
 
     def note(self, module: nn.Module, names: tuple[str, ...], value: Any) -> Any:
         """Note that an attribute was read, and return what the forward gets to see of it."""
-        if _is_constant(value) or callable(value):
+        if _is_constant(value) or (_is_stateless(value) and not isinstance(value, ModuleType)):
             self.values.setdefault(module, {})[names] = value
         elif hasattr(value, "__dict__") and not isinstance(value, Tensor | ModuleType):
             return _Options(self, module, names, value)
@@ -253,7 +259,11 @@ def _watched_class(watch: TraceWatch, kind: Any) -> type:
         return watch.note(self, (name,), value) if held and name not in _OWN and not name.startswith("__") else value
 
     def read_registered(self: Any, name: str) -> Any:
-        value = kind.__getattr__(self, name)  # not sooner: torch.fx exchanges it for a while
+        try:
+            value = kind.__getattr__(self, name)  # not sooner: torch.fx exchanges it for a while
+        except AttributeError:
+            watch.refuse(f"looks for {name}, which is not there")
+            raise
         return watch.note(self, (name,), None) if value is None else value  # a part or parameter that may be set
 
     names = {"__getattribute__": read, "__getattr__": read_registered, "__module__": kind.__module__}
@@ -273,4 +283,4 @@ class _Options:
     def _as_a_whole(self, *_: Any) -> Any:
         raise Untraceable(f"uses an object as a whole that may change ({type(self._value).__name__})")
 
-    __eq__ = __ne__ = __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __hash__ = _as_a_whole
+    __eq__ = __ne__ = __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __hash__ = __call__ = _as_a_whole

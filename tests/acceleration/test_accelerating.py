@@ -139,6 +139,27 @@ def test_parts_named_in_skip_are_left() -> None:
     assert [(row.where, row.why) for row in report.kept] == [("blocks.0", "is named in skip")]
 
 
+@pytest.mark.parametrize("name", ["stem.1", "stem.2", "blocks.0.body.0"])
+def test_a_layer_in_skip_is_called_as_it_is(name: str) -> None:
+    network = Generator()
+    calls: list[str] = []
+    layer = type(network.get_submodule(name))
+    report = accelerate(network, image(), skip=[name])
+    assert not any(row.where == name for row in report.replaced)
+    assert [(row.where, row.why) for row in report.kept] == [(name, "is named in skip")]
+    network.get_submodule(name).register_forward_hook(lambda *_: calls.append(name))
+    assert type(network.get_submodule(name)) is layer
+    network(image())
+    assert calls == [name]
+
+
+def test_an_example_whose_results_are_rounding_errors_proves_nothing() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.InstanceNorm2d(4), nn.ReLU())
+    with pytest.raises(ParityError, match="rounding errors; give another example"):
+        accelerate(network, torch.zeros(1, 3, 8, 8))
+    assert type(network) is nn.Sequential
+
+
 def test_the_report_is_a_table() -> None:
     text = str(accelerate(nn.Sequential(Generator(), nn.InstanceNorm2d(3, track_running_stats=True)), image()))
     lines = text.splitlines()
@@ -228,6 +249,8 @@ BAD: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "channels": (Generator(), {"example": image(1, 5, 8, 8)}, ValueError, "Generator does not take this example: "),
     "argument": (Generator(), {"example": {"z": image()}}, ValueError, "does not take this example: .*'z'"),
     "skip": (Generator(), {"skip": ["stem", "stump"]}, ValueError, "Generator has no part named 'stump'"),
+    "no skip": (Generator(), {"skip": None}, TypeError, "sequence of names, got None"),
+    "no values": (Generator(), {"example": image().to("meta")}, ValueError, "an example with values"),
     "skip as text": (Generator(), {"skip": "stem"}, TypeError, "sequence of names, got 'stem'"),
 }
 

@@ -6,6 +6,7 @@ import cProfile
 import pickle
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from random import choice
 from types import SimpleNamespace
@@ -160,6 +161,47 @@ def by_class(m: Any, x: Tensor) -> Tensor:
     return m.block(m.conv(x)) * len(m.__class__.__name__)
 
 
+def looks_for(m: Any, x: Tensor) -> Tensor:
+    return m.block(m.conv(x)) * getattr(m, "later", 1.0)
+
+
+def sets_a_buffer(m: Any, x: Tensor) -> Tensor:
+    m._buffers["last"] = m.block(m.conv(x))
+    return m._buffers["last"]  # type: ignore[no-any-return]
+
+
+def in_a_mode(m: Any, x: Tensor) -> Tensor:
+    return m.block(m.conv(x)) * (2 if torch.is_inference_mode_enabled() else 1)
+
+
+class Scaled:
+    def __init__(self) -> None:
+        self.scale = 1.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def by_callable(m: Any, x: Tensor) -> Tensor:
+    return m.after(m.block(m.conv(x)))
+
+
+class Doubles(nn.Module):
+    def __call__(self, x: Tensor) -> Any:
+        return super().__call__(x) * 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def calls_twice(m: Any, x: Tensor) -> Tensor:
+    return m.odd(m.block(m.conv(x)))
+
+
+def makes_an_ordered_dict(m: Any, x: Tensor) -> Any:
+    return OrderedDict(y=m.block(m.conv(x)))
+
+
 REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "table": (by_table, "reads TABLE, a dict that may change"),
     "object": (by_object, "reads OPTIONS, a SimpleNamespace that may change"),
@@ -175,15 +217,23 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "parameters": (by_parameter, "reads parameters as Python objects"),
     "state": (by_state, "reads parameters as Python objects"),
     "class": (by_class, "asks for the type of a value"),
+    "missing": (looks_for, "looks for later, which is not there"),
+    "buffer": (sets_a_buffer, "reads variables as a whole"),
+    "mode": (in_a_mode, "asks for a mode of PyTorch"),
+    "callable": (by_callable, "uses an object as a whole that may change (Scaled)"),
+    "own call": (calls_twice, "calls a Doubles, which is called in a way of its own"),
+    "ordered dict": (makes_an_ordered_dict, "makes a OrderedDict"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_compared_later_is_not_traced(name: str) -> None:
     function, reason = REFUSED[name]
-    module = Written(function, block=nn.Sequential(Block(4), Block(4)))
+    module = Written(function, block=nn.Sequential(Block(4), Block(4)), after=Scaled(), odd=Doubles())
     del module.norm
+    module.register_buffer("last", torch.zeros(1))
     report = accelerate(module)
+    assert type(module.last) is torch.Tensor
     assert report.modules == ["block"]
     assert [row.where for row in report.kept] == [""]
     assert reason in report.kept[0].why
