@@ -133,13 +133,12 @@ class Rewriter:
     def _addend(self, node: fx.Node, chain: fx.Node) -> fx.Node | None:
         """What a node adds to a chain, if it is a sum of the two that leaves its other operand alone."""
         method = node.op == "call_method" and node.target in ("add", "add_")
-        in_place = node.target in _ADDS_IN_PLACE or node.target == "add_"
         function = node.op == "call_function" and node.target in (*_ADDS, *_ADDS_IN_PLACE)
         if not (function or method) or node.kwargs or len(node.args) != 2:
             return None
         first, second = node.args
         other = second if first is chain else first
-        if not isinstance(other, fx.Node) or other is chain or (in_place and first is not chain):
+        if not isinstance(other, fx.Node) or other is chain or (_adds_in_place(node) and first is not chain):
             return None
         return other
 
@@ -190,6 +189,8 @@ class Rewriter:
             members.append(after)
             words.append("residual")
             options["residual"], place = addend, after
+            if _adds_in_place(after):
+                options["in_place"] = True
         with self.graph.inserting_before(place):
             references = {name: self.reference(value) for name, value in options.items()}
             fused = self.graph.call_function(calls.norm_act, (x, references.pop("norm")), references)
@@ -261,6 +262,10 @@ def _bound(function: Callable[..., Any], node: fx.Node) -> dict[str, Any]:
     bound = inspect.signature(function).bind(*node.args, **node.kwargs)
     bound.apply_defaults()
     return bound.arguments
+
+
+def _adds_in_place(node: fx.Node) -> bool:
+    return node.target in _ADDS_IN_PLACE or node.target == "add_"
 
 
 def _between(start: fx.Node, end: fx.Node) -> Iterator[fx.Node]:

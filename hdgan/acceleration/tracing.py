@@ -172,7 +172,7 @@ class _Tracer(fx.Tracer):
             and type(a) not in (list, dict)
             and not type(a).__module__.startswith("torch.fx.")
         ):
-            raise Untraceable(f"makes a {type(a).__name__}")
+            raise Untraceable(f"makes a value of the type {type(a).__name__}")
         return a.item() if isinstance(a, np.generic) else super().create_arg(a)
 
 

@@ -120,6 +120,7 @@ def test_a_second_call_changes_nothing() -> None:
     report = accelerate(network, image())
     assert type(network) is kind
     assert "accelerated already" in str(report)
+    assert "no example was given" not in str(report)
     outer = nn.Sequential(network, nn.Conv2d(3, 3, 1))
     assert [row.why for row in accelerate(outer).kept] == ["is accelerated already"]
 

@@ -260,3 +260,24 @@ def test_one_block_in_two_places_stays_one() -> None:
     accelerate(network)
     assert_same(results(network, image()), expected)
     assert network[0] is network[2] is block
+
+
+def added_in_place(m: Any, x: Tensor, other: Tensor) -> Tensor:
+    y = m.norm(m.conv(x))
+    y += other
+    return y
+
+
+def test_an_addition_in_place_keeps_the_dtype() -> None:
+    class Two(Written):
+        def forward(self, x: Tensor, y: Tensor) -> Any:  # type: ignore[override]
+            return added_in_place(self, x, y)
+
+    module = Two(added_in_place)
+    others = [image(2, 4, 12, 10, dtype=torch.float64), image(1, 4, 1, 1)]
+    expected = [module(image(), other) for other in others]
+    assert [row.what for row in accelerate(module).replaced] == ["instance norm + residual"]
+    for other, value in zip(others, expected, strict=True):
+        torch.testing.assert_close(module(image(), other), value)
+    with pytest.raises(RuntimeError, match="shape"):
+        module(image(1, 3, 12, 10), image(2, 4, 12, 10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import random
 import time
 from argparse import Namespace
@@ -316,3 +317,33 @@ def test_one_part_that_is_not_traced_leaves_the_rest_in_one_graph() -> None:
     report = assert_accelerated(network, image())
     assert report.modules == ["", "blocks.1.block"]
     assert [row.where for row in report.kept] == ["blocks.1"]
+
+
+class Wrapped(Written):
+    @functools.wraps(Written.forward)
+    def forward(self, *args: Any) -> Any:
+        return super().forward(args[-1])
+
+
+class Static(Written):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:  # type: ignore[override]
+        return x
+
+
+class WithArray(Written):
+    def forward(self, x: Tensor, scale: Any = np.ones(2)) -> Any:  # type: ignore[override] # noqa: B008
+        return norm(self, x) * float(scale[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(Wrapped, "is decorated"), (Static, "belongs to its class"), (WithArray, "takes scale, which is an array")],
+)
+def test_unusual_forwards_run_as_they_are(kind: type[Written], reason: str) -> None:
+    module = kind(norm)
+    expected = module(image())
+    report = accelerate(module)
+    assert [row.where for row in report.kept] == [""]
+    assert reason in report.kept[0].why
+    torch.testing.assert_close(module(image()), expected)

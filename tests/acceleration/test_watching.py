@@ -222,7 +222,7 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "mode": (in_a_mode, "asks for a mode of PyTorch"),
     "callable": (by_callable, "uses an object as a whole that may change (Scaled)"),
     "own call": (calls_twice, "calls a Doubles, which is called in a way of its own"),
-    "ordered dict": (makes_an_ordered_dict, "makes a OrderedDict"),
+    "ordered dict": (makes_an_ordered_dict, "makes a value of the type OrderedDict"),
 }
 
 
