@@ -87,7 +87,7 @@ def accelerate(
         for part, program in programs.items():
             install(part, program)
         if arguments is not None and programs:
-            comparisons = compare(module, arguments, partial(_originally, programs))
+            comparisons = compare(module, arguments, partial(_originally, programs), search.summed)
     except BaseException:
         for part in programs:
             uninstall(part)

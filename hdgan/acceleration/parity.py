@@ -3,8 +3,9 @@
 A rounding error of one part in ten million is no fault, and a wrong padding is one, but both are differences. The
 measure is the original itself: how far its results move when its weights, its inputs and the gradients of its outputs
 are changed by one rounding. The accelerated module may differ from the original by no more than four times that, or by
-four roundings of the largest output or gradient. The same is asked in float64, in which every error other than rounding
-stands out, if the forward takes it. Both draw the same random numbers.
+four roundings of the largest output or gradient; a loop that sums over the pixels of an instance rounds more often. The
+same is asked in float64, in which every error other than rounding stands out, if the forward takes it. Both draw the
+same random numbers.
 
 A ReLU whose input is zero within rounding may come out on either side of its kink, which changes a gradient by more
 than rounding does. That happens by chance. A comparison that fails is therefore repeated, on inputs that are changed
@@ -13,6 +14,7 @@ by a thousandth; a fault fails every time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -75,13 +77,14 @@ class Parity:
 Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 
-def compare(module: nn.Module, arguments: Arguments, originally: Callable[[], Any]) -> list[Parity]:
+def compare(module: nn.Module, arguments: Arguments, originally: Callable[[], Any], summed: int = 1) -> list[Parity]:
     """Compare an accelerated module with the original, in training and evaluation mode.
 
     Args:
         module: the accelerated module. It is left as it was.
         arguments: what it is called with.
         originally: makes it the original within a context.
+        summed: values that the original may add up one by one. The errors of such a sum grow with their square root.
 
     Returns:
         The worst comparison of each mode and dtype.
@@ -92,7 +95,7 @@ def compare(module: nn.Module, arguments: Arguments, originally: Callable[[], An
     name = type(module).__name__
     made: list[Parity] = []
     for mode, in_float64 in product(("train", "eval"), (True, False)):
-        made.append(_compare_once(module, arguments, originally, mode, in_float64))
+        made.append(_compare_once(module, arguments, originally, mode, in_float64, summed))
         if not made[-1].passed:
             raise ParityError(
                 f"accelerate: {name} was left as it was, because {made[-1].what} would differ: {made[-1]}; "
@@ -105,7 +108,7 @@ def compare(module: nn.Module, arguments: Arguments, originally: Callable[[], An
 
 
 def _compare_once(
-    module: nn.Module, arguments: Arguments, originally: Callable[[], Any], mode: str, in_float64: bool
+    module: nn.Module, arguments: Arguments, originally: Callable[[], Any], mode: str, in_float64: bool, summed: int
 ) -> Parity:
     run = _Run(module, arguments, mode == "train", in_float64)
     for attempt in range(ATTEMPTS):
@@ -121,7 +124,7 @@ def _compare_once(
                 return Parity(mode, note=f"not compared{where}: the original raises {_first_line(error)}")
             moved = [run(shift, rounding) for rounding in range(1, DRAWS + 1)]
         try:
-            worst = _worst(mode, first, moved, run(shift))
+            worst = _worst(mode, first, moved, run(shift), math.sqrt(summed))
         except Exception as error:
             name = type(module).__name__
             raise ParityError(f"accelerate: {name} was left as it was: it would raise {_first_line(error)}") from error
@@ -240,7 +243,7 @@ def _gradients(outputs: Sequence[Tensor], sources: Mapping[str, Tensor], change:
     return {name: grad for name, grad in zip(sources, grads, strict=True) if grad is not None}
 
 
-def _worst(mode: str, first: _Tensors, moved: Sequence[_Tensors], accelerated: _Tensors) -> Parity:
+def _worst(mode: str, first: _Tensors, moved: Sequence[_Tensors], accelerated: _Tensors, roundings: float) -> Parity:
     """The tensor that is off by most, compared with what is allowed for it."""
     made = []
     for part in ("outputs", "gradients"):
@@ -252,7 +255,9 @@ def _worst(mode: str, first: _Tensors, moved: Sequence[_Tensors], accelerated: _
             if not x.isfinite().all():
                 return Parity(mode, note=f"not compared: {name} of the original is not finite")
         largest = max((_rms(x) for x in known.values()), default=0.0)
-        made += [_comparison(mode, n, x, [other[n] for other in others], found[n], largest) for n, x in known.items()]
+        for name, x in known.items():
+            changed = [other[name] for other in others]
+            made.append(_comparison(mode, name, x, changed, found[name], largest, roundings))
     if not made:
         return Parity(mode, note="not compared: the original gives no tensors")
     if all(one.passed for one in made) and any(one.is_rounding for one in made):
@@ -260,7 +265,9 @@ def _worst(mode: str, first: _Tensors, moved: Sequence[_Tensors], accelerated: _
     return max(made, key=lambda one: one.difference / one.allowed if one.allowed else float("inf") * one.difference)
 
 
-def _comparison(mode: str, name: str, x: Tensor, moved: Sequence[Tensor], found: Tensor, largest: float) -> Parity:
+def _comparison(
+    mode: str, name: str, x: Tensor, moved: Sequence[Tensor], found: Tensor, largest: float, roundings: float
+) -> Parity:
     if x.shape != found.shape or x.dtype != found.dtype:
         return Parity(mode, x.dtype, f"the shape or dtype of {name}", float("inf"), 0.0)
     if not x.is_floating_point():
@@ -268,7 +275,7 @@ def _comparison(mode: str, name: str, x: Tensor, moved: Sequence[Tensor], found:
     scale = largest or 1.0
     own = max(_rms(other.double() - x.double()) for other in moved) / scale
     off = _rms(found.double() - x.double()) / scale
-    return Parity(mode, x.dtype, name, off, FACTOR * max(own, torch.finfo(x.dtype).eps))
+    return Parity(mode, x.dtype, name, off, FACTOR * max(own, roundings * torch.finfo(x.dtype).eps))
 
 
 def _rms(x: Tensor) -> float:

@@ -62,6 +62,8 @@ class Search:
         self._visited: set[nn.Module] = set()
         self._inlined: set[nn.Module] = set()
         self.programs: dict[nn.Module, Program] = {}
+        self.summed = 1
+        """Pixels over which a loop that is replaced may sum."""
         self.replaced: list[Replaced] = []
         self.kept: list[NotReplaced] = []
         self._visit(root)
@@ -94,6 +96,7 @@ class Search:
             if pooling is not None:
                 self.programs[module], what = pooling
                 self.replaced.append(Replaced(self._paths[module], what))
+                self.summed = max(self.summed, given[0][1][0].numel())  # type: ignore[index]
             elif module._modules:
                 self._keep(module, f"its forward {error}; its parts are looked at one by one")
             self._visit_children(module)
