@@ -13,18 +13,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from hdgan.acceleration.parity import Arguments, Parity, compare
-from hdgan.acceleration.program import Program, install, uninstall
+from hdgan.acceleration.program import Program, install, program_of, uninstall
 from hdgan.acceleration.report import Report
 from hdgan.acceleration.sandbox import sandbox
 from hdgan.acceleration.units import Given, Search, wrapper_of
-
-_REMEDIES = {
-    "is wrapped in DistributedDataParallel": "accelerate the network before it is wrapped",
-    "is sharded by FSDP": "accelerate the network before it is sharded",
-    "is compiled already": "accelerate the network first and compile it then",
-    "is a TorchScript module": "accelerate the network that it was made of",
-    "is a torch.fx.GraphModule": "accelerate the network that it was made of",
-}
+from hdgan.wording import first_line
 
 
 def accelerate(
@@ -74,7 +67,7 @@ def accelerate(
             it. The module is the original again.
     """
     _check(module, skip)
-    if wrapper_of(module) is not None:
+    if program_of(module) is not None:
         return Report(type(module).__name__, comparisons=[], notes=["accelerated already: nothing was changed"])
     arguments = None if example is None else _arguments(example)
     if any(isinstance(x, Tensor) and x.is_meta for x in pytree.tree_leaves(arguments)):
@@ -116,9 +109,9 @@ def _originally(programs: Mapping[nn.Module, Program]) -> Iterator[None]:
 def _check(module: Any, skip: Sequence[str]) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"accelerate: expected an nn.Module, got {type(module).__name__}")
-    reason = wrapper_of(module)
-    if reason in _REMEDIES:
-        raise ValueError(f"accelerate: this {type(module).__name__} {reason}; {_REMEDIES[reason]}")
+    wrapper = wrapper_of(module)
+    if wrapper is not None and program_of(module) is None:
+        raise ValueError(f"accelerate: this {type(module).__name__} {'; '.join(wrapper)}")
     if isinstance(skip, str) or not isinstance(skip, Collection):
         raise TypeError(f"accelerate: expected skip to be a sequence of names, got {skip!r}")
     if sys.getprofile() is not None:  # tracing needs its place
@@ -156,8 +149,8 @@ def _calls(module: nn.Module, arguments: Arguments) -> Given:
         with sandbox(module):
             module(*args, **kwargs)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"accelerate: {type(module).__name__} does not take this example: {reason}") from error
+        name = type(module).__name__
+        raise ValueError(f"accelerate: {name} does not take this example: {first_line(error)}") from error
     finally:
         for handle in handles:
             handle.remove()

@@ -26,6 +26,7 @@ from torch.utils import _pytree as pytree
 
 from hdgan.acceleration.sandbox import gpus_of, sandbox
 from hdgan.errors import HdganError
+from hdgan.wording import first_line
 
 FACTOR = 4.0
 """How much more than the original's own error the accelerated module may differ from it."""
@@ -121,20 +122,16 @@ def _compare_once(
                     first = run(shift)
             except Exception as error:
                 where = " in float64" if in_float64 else ""
-                return Parity(mode, note=f"not compared{where}: the original raises {_first_line(error)}")
+                return Parity(mode, note=f"not compared{where}: the original raises {first_line(error)}")
             moved = [run(shift, rounding) for rounding in range(1, DRAWS + 1)]
         try:
             worst = _worst(mode, first, moved, run(shift), math.sqrt(summed))
         except Exception as error:
             name = type(module).__name__
-            raise ParityError(f"accelerate: {name} was left as it was: it would raise {_first_line(error)}") from error
+            raise ParityError(f"accelerate: {name} was left as it was: it would raise {first_line(error)}") from error
         if worst.passed:
             break
     return worst
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from hdgan.acceleration.aliases import Aliases, is_fresh, mutates
 from hdgan.acceleration.nodes import Found, argument_of, only_user
 from hdgan.acceleration.reads import Reads
 from hdgan.acceleration.stems import fuse_stems
+from hdgan.wording import count
 
 _NOTHINGS = (nn.Identity, nn.Dropout, nn.Dropout2d)
 """Layers that do nothing, if they drop nothing."""
@@ -111,7 +112,7 @@ class Rewriter:
             return 0.0
         if node.op == "call_method" and node.target in ("relu", "relu_"):
             return 0.0
-        if node.op == "call_function" and node.target in (F.leaky_relu, torch.nn.functional.leaky_relu_):
+        if node.op == "call_function" and node.target in (F.leaky_relu, F.leaky_relu_):
             slope = argument_of(node, "negative_slope", 1, 0.01)
             return slope if isinstance(slope, float) and 0 < slope < 1 else None
         return None
@@ -121,7 +122,7 @@ class Rewriter:
         layer = self.layer(node)
         if layer is not None:
             return layer if calls.padding_of(layer) is not None else None
-        if node.op != "call_function" or node.target not in (F.pad, torch.nn.functional.pad):
+        if node.op != "call_function" or node.target is not F.pad:
             return None
         sides, mode = argument_of(node, "pad", 1), argument_of(node, "mode", 2, "constant")
         value = argument_of(node, "value", 3)
@@ -248,7 +249,7 @@ class Rewriter:
                 node.replace_all_uses_with(result)
         for node in reversed(chain):
             self.graph.erase_node(node)
-        self.found.append(Found(where, f"average pyramid, {len(chain)} level{'s' * (len(chain) > 1)}"))
+        self.found.append(Found(where, f"average pyramid, {count(len(chain), 'level')}"))
         return chain
 
     def reference(self, value: Any) -> Any:

@@ -13,6 +13,8 @@ import linecache
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -29,26 +31,18 @@ def is_integer(x: Tensor) -> bool:
     return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
 
 
-class Slot:
-    """Stands for an argument that is a tensor.
+class Slot(Enum):
+    """Stands for an argument that is a tensor."""
 
-    Args:
-        name: of the constant that it is.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __reduce__(self) -> str:
-        return self._name
+    TENSOR = "any tensor"
+    IDS = "a tensor of integers"
 
     def takes(self, given: Any) -> bool:
         """Whether an argument is one."""
-        return isinstance(given, Tensor) and (self is TENSOR or is_integer(given))
+        return isinstance(given, Tensor) and (self is Slot.TENSOR or is_integer(given))
 
 
-TENSOR, IDS = Slot("TENSOR"), Slot("IDS")
-"""Any tensor, and one of integers."""
+TENSOR, IDS = Slot.TENSOR, Slot.IDS
 
 
 @dataclass(eq=False)
@@ -121,32 +115,26 @@ class Program:
     original: type[nn.Module]
     """The class of the module."""
     versions: tuple[Version, ...]
-    _classes: list[type[nn.Module]] = field(default_factory=list)
 
-    @property
+    @cached_property
     def kind(self) -> type[nn.Module]:
         """The class with this forward. Its name is that of the original class."""
-        if not self._classes:
-            original = self.original
-            names = {
-                "forward": _forward(original, self.versions),
-                "__module__": original.__module__,
-                "__qualname__": original.__qualname__,
-                "__doc__": original.__doc__,
-                "__reduce_ex__": _reduce,
-                _PROGRAM: self,
-            }
-            self._classes.append(type(original.__name__, (original,), names))
-        return self._classes[0]
+        original = self.original
+        names = {
+            "forward": _forward(original, self.versions),
+            "__module__": original.__module__,
+            "__qualname__": original.__qualname__,
+            "__doc__": original.__doc__,
+            "__reduce_ex__": _reduce,
+            _PROGRAM: self,
+        }
+        return type(original.__name__, (original,), names)
 
     def __deepcopy__(self, memo: Any) -> Program:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         return {"original": self.original, "versions": self.versions}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _classes=[])
 
 
 def program_of(module: nn.Module) -> Program | None:

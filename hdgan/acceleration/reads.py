@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from hdgan.ops._torch_internals import has_hooks
+from hdgan.ops._torch_internals import has_hooks, is_compiled
 
 _MISSING = object()
 
@@ -105,6 +105,6 @@ def why_left(module: nn.Module) -> str | None:
     """Why a module has to be called as it is: something may see that it is called."""
     if "forward" in module.__dict__:
         return "has a forward of its own"
-    if getattr(module, "_compiled_call_impl", None) is not None:
+    if is_compiled(module):
         return "is compiled"
     return "has hooks" if has_hooks(module) else None

@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 from hdgan.acceleration.reads import GlobalRead, Reads, Shared, parts_of, why_left
 from hdgan.acceleration.sandbox import preserved
 from hdgan.acceleration.watching import TraceWatch, Untraceable
+from hdgan.wording import first_line
 
 IN_PLACE_OPERATORS = (
     *("iadd", "iand", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift", "isub"),
@@ -84,8 +85,7 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, fx.proxy.TraceError):
         return "depends on the values or the shape of a tensor"
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"cannot be traced ({type(error).__name__}: {first[:100]})"
+    return f"cannot be traced ({type(error).__name__}: {first_line(error)[:100]})"
 
 
 class _Tracer(fx.Tracer):

@@ -24,22 +24,25 @@ from hdgan.acceleration.report import NotReplaced, Replaced
 from hdgan.acceleration.tracing import Trace, trace
 from hdgan.acceleration.watching import Untraceable
 
+_SHARDED = "is sharded by FSDP", "accelerate the network before it is sharded"
 _WRAPPERS = {
-    "DistributedDataParallel": "is wrapped in DistributedDataParallel",
-    "FullyShardedDataParallel": "is sharded by FSDP",
-    "FSDPModule": "is sharded by FSDP",
-    "OptimizedModule": "is compiled already",
-    "ScriptModule": "is a TorchScript module",
-    "GraphModule": "is a torch.fx.GraphModule",
+    "DistributedDataParallel": (
+        "is wrapped in DistributedDataParallel",
+        "accelerate the network before it is wrapped",
+    ),
+    "FullyShardedDataParallel": _SHARDED,
+    "FSDPModule": _SHARDED,
+    "OptimizedModule": ("is compiled already", "accelerate the network first and compile it then"),
+    "ScriptModule": ("is a TorchScript module", "accelerate the network that it was made of"),
+    "GraphModule": ("is a torch.fx.GraphModule", "accelerate the network that it was made of"),
 }
+"""Classes that are left alone with all of their parts: why, and what to do instead."""
 Given = Mapping[nn.Module, tuple[tuple[Any, ...], Mapping[str, Any]]]
 """The arguments with which each module was first called."""
 
 
-def wrapper_of(module: nn.Module) -> str | None:
-    """Why a module is left alone with all of its parts."""
-    if program_of(module) is not None:
-        return "is accelerated already"
+def wrapper_of(module: nn.Module) -> tuple[str, str] | None:
+    """Why a module cannot be accelerated, and what to do instead; None for a module of any other class."""
     return next((_WRAPPERS[kind.__name__] for kind in type(module).__mro__ if kind.__name__ in _WRAPPERS), None)
 
 
@@ -57,8 +60,10 @@ class Search:
         self._given = given
         self._left: dict[nn.Module, str] = dict.fromkeys(skipped, "is named in skip")
         for module in root.modules():
-            if (reason := wrapper_of(module)) is not None:
-                self._left[module] = reason
+            if program_of(module) is not None:
+                self._left[module] = "is accelerated already"
+            elif (wrapper := wrapper_of(module)) is not None:
+                self._left[module] = wrapper[0]
         self._visited: set[nn.Module] = set()
         self._inlined: set[nn.Module] = set()
         self.programs: dict[nn.Module, Program] = {}

@@ -48,7 +48,7 @@ _REFUSED = {
 }
 """Names in a function whose effect a graph does not have, and what the function does by them."""
 _HIDDEN = {
-    inspect.unwrap(function).__code__: reason
+    getattr(inspect.unwrap(function), "__code__", None): reason  # a function that moved to C has none
     for function, reason in (
         (torch.no_grad.__enter__, "switches gradients on or off"),
         (torch.enable_grad.__enter__, "switches gradients on or off"),
