@@ -26,11 +26,11 @@ _ADDS_IN_PLACE: tuple[Any, ...] = (operator.iadd,)
 _PAD_MODES = {"reflect": "reflect", "replicate": "replicate", "constant": "zero"}
 
 
-class _Unknown(nn.Module):
+class _LeftLayer(nn.Module):
     """A layer that could do anything."""
 
 
-_UNKNOWN = _Unknown()
+_LEFT_LAYER = _LeftLayer()
 
 
 class Rewriter:
@@ -72,7 +72,7 @@ class Rewriter:
         if not isinstance(node, fx.Node) or node.op != "call_module":
             return None
         layer = self.root.get_submodule(str(node.target))
-        return _UNKNOWN if layer in self._left else layer
+        return _LEFT_LAYER if layer in self._left else layer
 
     # What a node is. Layers are given as they are; of calls only what the op needs.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -76,7 +77,7 @@ class Random(nn.Module):
         self.pool = nn.AvgPool2d(3, 2, 1, count_include_pad=False)
         generator = random.Random(seed)
         steps = [(generator.choice(STEPS), generator.random(), generator.random()) for _ in range(14)]
-        self.run = lambda m, x: Random.steps(m, x, steps)
+        self.run = partial(Random.steps, steps=steps)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.run(self, x)
